@@ -1,0 +1,161 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The queue between a chunked base policy and the control loop.
+
+Inference runs in a worker thread. A new chunk is requested `prefetch_steps` control steps before
+the running one is used up, and enters at the index given by the number of base actions *taken*
+since the observation it was computed from; no latency is estimated. Chunks change only on a
+decision boundary, so that the base action a residual was computed for is the one that is executed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.base_policy.metadata import BasePolicyError, BasePolicyMetadata
+
+Float32 = npt.NDArray[np.float32]
+
+
+class BasePolicy(Protocol):
+    """What the queue needs of a base policy."""
+
+    metadata: BasePolicyMetadata
+    stochastic: bool
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """Shape (horizon, m) of the noise."""
+
+    def infer(self, window: Float32, noise: Float32 | None = None) -> Float32:
+        """Return a chunk, shape (horizon, m)."""
+
+
+class ChunkLateError(Exception):
+    """The next chunk is not ready; the caller holds and asks again at the next tick."""
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A chunk on order or in use."""
+
+    future: Future[Float32]
+    origin: int
+    """Number of base actions taken in this episode when its observation was made."""
+
+
+class ChunkQueue:
+    """Hands out base actions in decision-sized pieces.
+
+    Args:
+        policy: the base policy.
+        decision_steps: control steps per residual decision (k).
+        prefetch_steps: how many control steps before its first use a chunk is requested. 0 waits
+            for inference at every seam: right in lockstep, a late tick on a robot.
+
+    Raises:
+        BasePolicyError: the executed part of a chunk cannot hold one decision after the prefetch.
+    """
+
+    def __init__(
+        self, policy: BasePolicy, decision_steps: int = 1, prefetch_steps: int = 0
+    ) -> None:
+        meta = policy.metadata
+        if prefetch_steps < 0:
+            raise BasePolicyError(f'prefetch_steps is {prefetch_steps}, expected >= 0')
+        if meta.exec_steps - prefetch_steps < decision_steps:
+            raise BasePolicyError(
+                f'exec_steps {meta.exec_steps} of the base policy leaves no room for '
+                f'prefetch_steps {prefetch_steps} + decision_steps {decision_steps}; lower one'
+            )
+        self._policy = policy
+        self._meta = meta
+        self._k = decision_steps
+        self._prefetch = prefetch_steps
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix='base-policy')
+        self._window: deque[Float32] = deque(maxlen=meta.n_obs_steps)
+        self._rng = np.random.default_rng(0)
+        self._active: _Chunk | None = None
+        self._pending: _Chunk | None = None
+        self._taken = 0
+
+    def warm_up(self) -> None:
+        """Run one inference, so that the first control step does not pay for initialisation."""
+        window = np.zeros(
+            (self._meta.n_obs_steps, len(self._meta.observation_names)), dtype=np.float32
+        )
+        noise = np.zeros(self._policy.noise_shape, dtype=np.float32)
+        self._policy.infer(window, noise if self._policy.stochastic else None)
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Start an episode: forget every chunk and observation, in-flight results included.
+
+        Args:
+            rng: source of the policy's noise during this episode.
+        """
+        self._rng = rng
+        self._active = self._pending = None
+        self._window.clear()
+        self._taken = 0
+
+    def observe(self, observation: npt.ArrayLike) -> None:
+        """Append the observation of this control step, shape (n,)."""
+        newest = np.asarray(observation, dtype=np.float32)
+        if not self._window:
+            self._window.extend([newest] * (self._meta.n_obs_steps - 1))
+        self._window.append(newest)
+
+    def take(self, timeout_s: float | None = None) -> Float32:
+        """Return the base actions of the next k control steps, shape (k, m).
+
+        To be called on a decision boundary, after `observe`. Requests the next chunk when the
+        running one will be used up within k + `prefetch_steps` steps.
+
+        Args:
+            timeout_s: how long to wait for a chunk that is still being computed; None waits.
+
+        Raises:
+            ChunkLateError: the chunk was not ready in time; nothing was taken.
+            BasePolicyError: inference failed.
+        """
+        if self._pending is None and self._remaining(self._active) < self._k + self._prefetch:
+            self._pending = self._request()
+        chunk = self._active
+        if chunk is None or self._remaining(chunk) < self._k:
+            assert self._pending is not None  # Requested above: nothing remains.
+            chunk = self._pending
+        try:
+            actions = chunk.future.result(timeout_s)
+        except FutureTimeoutError as error:
+            raise ChunkLateError from error
+        if chunk is self._pending:
+            self._active, self._pending = chunk, None
+        start = self._meta.exec_start + self._taken - chunk.origin
+        self._taken += self._k
+        return actions[start : start + self._k]
+
+    def close(self) -> None:
+        """End the worker thread."""
+        self._worker.shutdown(wait=True, cancel_futures=True)
+
+    def _remaining(self, chunk: _Chunk | None) -> int:
+        """Return how many actions of the chunk may still be taken."""
+        if chunk is None:
+            return 0
+        return chunk.origin + self._meta.exec_steps - self._taken
+
+    def _request(self) -> _Chunk:
+        if not self._window:
+            raise BasePolicyError('a chunk was requested before the first observation')
+        noise = None
+        if self._policy.stochastic:
+            noise = self._rng.standard_normal(self._policy.noise_shape, dtype=np.float32)
+        future = self._worker.submit(self._policy.infer, np.stack(self._window), noise)
+        return _Chunk(future, self._taken)

@@ -1,0 +1,203 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a base policy says of itself: the JSON in `metadata_props['residual_rl']`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.spec import ActionSpec, SpecificationError, check_names
+
+METADATA_KEY = 'residual_rl'
+SCHEMA_VERSION = 1
+
+
+class BasePolicyError(ResidualRLError):
+    """A base policy is unusable: unreadable, off the contract, or made for another robot."""
+
+
+@dataclass(frozen=True)
+class BasePolicyMetadata:
+    """The contract between a base policy and the robot it runs on.
+
+    Numbers are stored at full precision; actions are in command units.
+    """
+
+    observation_names: tuple[str, ...]
+    """Observation names in input order (n)."""
+    action_names: tuple[str, ...]
+    """Action names in output order (m)."""
+    action_min: tuple[float, ...]
+    """Smallest action in the training data, per dimension."""
+    action_max: tuple[float, ...]
+    """Largest action in the training data, per dimension. Half of `action_max - action_min` is
+    the half range that scales the residual."""
+    rate_hz: float
+    """Control rate of the training data [Hz]."""
+    n_obs_steps: int
+    """Number of successive observations in the input."""
+    horizon: int
+    """Number of actions in the output chunk."""
+    exec_start: int
+    """Index in the chunk of the action meant for the newest observation's control step."""
+    exec_steps: int
+    """Number of actions of the chunk that are meant to run."""
+    action_mode: str = 'absolute'
+    """`absolute` (targets) or `delta` (increments)."""
+    kind: str = 'bc'
+    """`diffusion`, `act` or `bc`; information only."""
+    task: str = ''
+    """Training task; information only."""
+    dataset_sha256: str = ''
+    """Digest of the training data; information only."""
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        """Check that the numbers fit each other."""
+        if self.schema_version != SCHEMA_VERSION:
+            raise BasePolicyError(
+                f'metadata schema_version is {self.schema_version}, expected {SCHEMA_VERSION}; '
+                're-export the model or install a matching residual_rl_ros'
+            )
+        try:
+            check_names('observation', self.observation_names)
+            check_names('action', self.action_names)
+        except SpecificationError as error:
+            raise BasePolicyError(f'metadata: {error}') from error
+        for label in ('action_min', 'action_max'):
+            values = getattr(self, label)
+            if len(values) != len(self.action_names):
+                raise BasePolicyError(
+                    f'metadata {label} has {len(values)} values, expected '
+                    f'{len(self.action_names)} (one per action name)'
+                )
+        if not np.isfinite([*self.action_min, *self.action_max]).all():
+            raise BasePolicyError('metadata action_min/action_max hold a non-finite number')
+        for name, low, high in zip(
+            self.action_names, self.action_min, self.action_max, strict=True
+        ):
+            if low > high:
+                raise BasePolicyError(
+                    f'metadata: action {name!r} has action_min {low} above action_max {high}'
+                )
+        if not (np.isfinite(self.rate_hz) and self.rate_hz > 0.0):
+            raise BasePolicyError(f'metadata rate_hz is {self.rate_hz}, expected > 0')
+        for label, minimum in (('n_obs_steps', 1), ('exec_start', 0), ('exec_steps', 1)):
+            value = getattr(self, label)
+            if value < minimum:
+                raise BasePolicyError(f'metadata {label} is {value}, expected >= {minimum}')
+        if self.exec_start + self.exec_steps > self.horizon:
+            raise BasePolicyError(
+                f'metadata: exec_start {self.exec_start} + exec_steps {self.exec_steps} exceeds '
+                f'horizon {self.horizon}'
+            )
+        if self.action_mode not in ('absolute', 'delta'):
+            raise BasePolicyError(
+                f'metadata action_mode is {self.action_mode!r}, expected absolute or delta'
+            )
+
+    def to_json(self) -> str:
+        """Return the JSON text for `metadata_props`."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> BasePolicyMetadata:
+        """Parse the JSON text of `metadata_props`.
+
+        Raises:
+            BasePolicyError: it is not JSON or not this schema.
+        """
+        try:
+            mapping = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise BasePolicyError(f'metadata is not JSON: {error}') from error
+        return cls.from_mapping(mapping)
+
+    @classmethod
+    def from_mapping(cls, mapping: Any) -> BasePolicyMetadata:
+        """Build the metadata from parsed JSON or sidecar YAML.
+
+        Raises:
+            BasePolicyError: a key is missing, unknown or of the wrong type.
+        """
+        if not isinstance(mapping, Mapping):
+            raise BasePolicyError(f'metadata is a {type(mapping).__name__}, expected a map')
+        known = {field.name: field for field in fields(cls)}
+        unknown = sorted(set(mapping) - set(known))
+        if unknown:
+            raise BasePolicyError(f'metadata has unknown keys {unknown}; known: {sorted(known)}')
+        values: dict[str, Any] = {}
+        for key, value in mapping.items():
+            kind = str(known[key].type)
+            try:
+                if kind == 'tuple[str, ...]':
+                    values[key] = tuple(str(item) for item in value)
+                elif kind == 'tuple[float, ...]':
+                    values[key] = tuple(float(item) for item in value)
+                elif kind == 'float':
+                    values[key] = float(value)
+                elif kind == 'int':
+                    values[key] = int(value)
+                else:
+                    values[key] = str(value)
+            except (TypeError, ValueError) as error:
+                raise BasePolicyError(
+                    f'metadata {key} is {value!r}, expected {kind}'
+                ) from error
+        try:
+            return cls(**values)
+        except TypeError as error:
+            missing = sorted(
+                name
+                for name in ('observation_names', 'action_names', 'action_min', 'action_max')
+                + ('rate_hz', 'n_obs_steps', 'horizon', 'exec_start', 'exec_steps')
+                if name not in values
+            )
+            raise BasePolicyError(f'metadata lacks {missing}') from error
+
+    def check_robot(
+        self, observation_names: tuple[str, ...], action: ActionSpec, rate_hz: float
+    ) -> None:
+        """Refuse a robot that the policy was not trained for, by name.
+
+        Raises:
+            BasePolicyError: names differ in content or order, the trained actions leave the
+                robot's limits, or the control rate differs by more than 1 %.
+        """
+        _check_same('observation', self.observation_names, observation_names)
+        _check_same('action', self.action_names, action.names)
+        for index, name in enumerate(action.names):
+            low, high = self.action_min[index], self.action_max[index]
+            if low < action.lower[index] or high > action.upper[index]:
+                raise BasePolicyError(
+                    f'action {name!r}: trained range [{low:g}, {high:g}] leaves the robot limits '
+                    f'[{action.lower[index]:g}, {action.upper[index]:g}]'
+                )
+        if abs(self.rate_hz - rate_hz) > 0.01 * rate_hz:
+            raise BasePolicyError(
+                f'base policy was trained at {self.rate_hz:g} Hz, the robot runs at {rate_hz:g} '
+                'Hz; set control_rate_hz in the robot YAML or retrain'
+            )
+
+
+def _check_same(kind: str, model: tuple[str, ...], robot: tuple[str, ...]) -> None:
+    if model == robot:
+        return
+    missing = [name for name in model if name not in robot]
+    extra = [name for name in robot if name not in model]
+    if missing or extra:
+        raise BasePolicyError(
+            f'{kind} names differ: the base policy needs {missing or "nothing more"}, the robot '
+            f'also has {extra or "nothing"}; correct the robot YAML'
+        )
+    index = next(i for i, pair in enumerate(zip(model, robot, strict=True)) if pair[0] != pair[1])
+    raise BasePolicyError(
+        f'{kind} order differs at index {index}: the base policy has {model[index]!r}, the robot '
+        f'{robot[index]!r}; reorder the robot YAML'
+    )

@@ -1,0 +1,141 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The residual actor: a tanh-Gaussian policy over one decision of k x m residual actions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
+from residual_rl_ros.networks.normalization import Normalizer
+
+LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
+
+
+@dataclass(frozen=True)
+class ActorArchitecture:
+    """All that is needed to rebuild an actor; travels with its weights."""
+
+    observation_size: int
+    """Size n of the observation."""
+    decision_size: int
+    """Size k * m of the residual."""
+    hidden_sizes: tuple[int, ...]
+    """Widths of the hidden layers."""
+    sees_base_action: bool
+    """Whether the base action of the decision is an input too."""
+    outputs: int
+    """Size of the residual that is decided: k * m, or m if it is held over the k steps."""
+
+
+class ResidualActor(nn.Module):
+    """Maps an observation (and base action) to a residual distribution.
+
+    The observation normaliser and the base-action scaling are part of the module, so that an
+    actor is complete in itself. Orthogonal heads with gain 0.01 start it at almost no residual
+    (Policy Decorator, DAWN).
+
+    Args:
+        architecture: sizes.
+    """
+
+    action_center: Tensor
+    """Centre of the base policy's trained actions, repeated k times, shape (k * m,)."""
+    action_half_range: Tensor
+    """Half range of the base policy's trained actions, repeated k times, shape (k * m,)."""
+
+    def __init__(self, architecture: ActorArchitecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        km = architecture.decision_size
+        self.normalizer = Normalizer(architecture.observation_size)
+        self.register_buffer('action_center', torch.zeros(km))
+        self.register_buffer('action_half_range', torch.ones(km))
+        width = architecture.observation_size + (km if architecture.sees_base_action else 0)
+        layers: list[nn.Module] = []
+        for hidden in architecture.hidden_sizes:
+            layers += [nn.Linear(width, hidden), nn.ReLU()]
+            width = hidden
+        self.body = nn.Sequential(*layers)
+        self.heads = nn.Linear(width, 2 * architecture.outputs)
+        nn.init.orthogonal_(self.heads.weight, gain=0.01)
+        nn.init.zeros_(self.heads.bias)
+
+    @property
+    def _repeats(self) -> int:
+        return self.architecture.decision_size // self.architecture.outputs
+
+    def _hold(self, residual: Tensor) -> Tensor:
+        """Repeat a held residual over the steps of its decision, to (batch, k * m)."""
+        return residual.repeat(1, self._repeats) if self._repeats > 1 else residual
+
+    def set_action_range(self, metadata: BasePolicyMetadata) -> None:
+        """Scale base actions by the range that the base policy was trained on."""
+        low, high = torch.tensor(metadata.action_min), torch.tensor(metadata.action_max)
+        steps = self.architecture.decision_size // len(low)
+        self.action_center.copy_(((low + high) / 2).repeat(steps))
+        # A dimension that the base never uses is constant; the floor keeps its input finite.
+        self.action_half_range.copy_(((high - low) / 2).clamp_min(1e-3).repeat(steps))
+
+    def scale_action(self, action: Tensor) -> Tensor:
+        """Return an action (..., k * m) in units of the trained half range."""
+        return (action - self.action_center) / self.action_half_range
+
+    def forward(self, observation: Tensor, base_action: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log standard deviation before tanh, each (batch, outputs).
+
+        Args:
+            observation: shape (batch, n), not normalised.
+            base_action: shape (batch, k * m), command units.
+        """
+        x = self.normalizer(observation)
+        if self.architecture.sees_base_action:
+            x = torch.cat([x, self.scale_action(base_action)], dim=-1)
+        mean, log_std = self.heads(self.body(x)).chunk(2, dim=-1)
+        log_std = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (torch.tanh(log_std) + 1.0)
+        return mean, log_std
+
+    def sample(
+        self, observation: Tensor, base_action: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return a reparameterised residual (batch, k * m) and its log probability (batch,)."""
+        mean, log_std = self(observation, base_action)
+        noise = torch.randn(mean.shape, generator=generator)
+        unbounded = mean + log_std.exp() * noise
+        residual = torch.tanh(unbounded)
+        gaussian = -0.5 * noise.pow(2) - log_std - 0.5 * math.log(2.0 * math.pi)
+        # log(1 - tanh(u)^2), in the form that does not underflow.
+        log_jacobian = 2.0 * (
+            math.log(2.0) - unbounded - nn.functional.softplus(-2.0 * unbounded)
+        )
+        return self._hold(residual), (gaussian - log_jacobian).sum(-1)
+
+    @torch.inference_mode()
+    def act(
+        self,
+        observation: npt.ArrayLike,
+        base_action: npt.ArrayLike,
+        rng: np.random.Generator | None,
+    ) -> npt.NDArray[np.float64]:
+        """Return one residual action, shape (k * m,), in [-1, 1].
+
+        Args:
+            observation: shape (n,).
+            base_action: base action of the decision, flattened to (k * m,).
+            rng: source of the exploration noise; None returns tanh(mean).
+        """
+        mean, log_std = self(
+            torch.as_tensor(np.asarray(observation, dtype=np.float32)[None]),
+            torch.as_tensor(np.asarray(base_action, dtype=np.float32)[None]),
+        )
+        unbounded = mean[0].double().numpy()
+        if rng is not None:
+            std = log_std[0].double().exp().numpy()
+            unbounded = unbounded + std * rng.standard_normal(std.shape)
+        return np.tile(np.tanh(unbounded), self._repeats)

@@ -1,0 +1,82 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where the policy node keeps its actor: swapped between decisions, only for a newer sound one."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+from residual_rl_ros.residual.actor import ActorArchitecture, ResidualActor
+from residual_rl_ros.residual.weights import WeightsError, WeightsHeader, decode_weights
+
+REFUSALS = ('malformed', 'digest', 'shape', 'non_finite', 'stale')
+"""Names under which refused weight messages are counted."""
+
+
+class ActorSlot:
+    """Holds the actor in use and those waiting for their decision.
+
+    Args:
+        expected: observation and decision size of the running robot.
+        lockstep: apply weights at the decision they name, and wait for them; otherwise apply
+            the newest as soon as it is there.
+    """
+
+    def __init__(self, expected: ActorArchitecture, lockstep: bool = False) -> None:
+        self._expected = expected
+        self._lockstep = lockstep
+        self._waiting: deque[tuple[WeightsHeader, ResidualActor]] = deque()
+        self._newest: WeightsHeader | None = None
+        self._decisions = 0
+        self.header: WeightsHeader | None = None
+        """Header of the actor in use."""
+        self.actor: ResidualActor | None = None
+        """The actor in use, None before the first."""
+        self.refused: Counter[str] = Counter({reason: 0 for reason in REFUSALS})
+        """Refused messages by reason."""
+        self.accepted = 0
+        """Accepted messages."""
+
+    def offer(self, message: bytes) -> WeightsHeader:
+        """Check a weight message and keep its actor for the next decision.
+
+        Raises:
+            WeightsError: the message is refused; it is counted and nothing changes.
+        """
+        try:
+            header, actor = decode_weights(message, self._expected)
+            if self._newest is not None and header.version <= self._newest.version:
+                raise WeightsError(
+                    'stale', f'weights {header.version} are not newer than {self._newest.version}'
+                )
+        except WeightsError as error:
+            self.refused[error.reason] += 1
+            raise
+        if self._newest is None or header.epoch > self._newest.epoch:
+            self._decisions = 0
+            self._waiting.clear()
+        self._newest = header
+        self._waiting.append((header, actor))
+        self.accepted += 1
+        return header
+
+    def must_wait(self) -> bool:
+        """Return whether, in lockstep, the next decision needs weights that are not here yet."""
+        if not self._lockstep:
+            return False
+        return self._newest is None or self._decisions >= self._newest.next_effective_from
+
+    def begin_decision(self) -> None:
+        """Swap in the actor that is due for this decision and count the decision."""
+        while self._waiting:
+            header, actor = self._waiting[0]
+            if self._lockstep and header.effective_from > self._decisions:
+                break
+            self.header, self.actor = header, actor
+            self._waiting.popleft()
+        self._decisions += 1
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the actor in use may act (not during warm-up)."""
+        return self.header is not None and self.header.enabled

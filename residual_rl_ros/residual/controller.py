@@ -1,0 +1,301 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""One control loop for the robot, the simulator and the evaluation.
+
+The controller turns observations into safe commands and, on the way, into transitions. It knows no
+middleware and no clock: the policy node and the in-process runner call the same two methods.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.base_policy.chunk_queue import BasePolicy, ChunkLateError, ChunkQueue
+from residual_rl_ros.residual.actor import ActorArchitecture
+from residual_rl_ros.residual.actor_slot import ActorSlot
+from residual_rl_ros.residual.composition import ResidualBound
+from residual_rl_ros.residual.safety import SafetyFilter
+from residual_rl_ros.spec import ActionSpec, Source, Success, Transition, TransitionLayout
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class StepFeedback:
+    """What the simulator, a reward node or an operator says of the control step just ended."""
+
+    reward: float
+    terminated: bool
+    truncated: bool
+    success: Success
+
+    @property
+    def done(self) -> bool:
+        """Whether the episode is over."""
+        return self.terminated or self.truncated
+
+
+@dataclass
+class _Decision:
+    """The residual decision in progress; action blocks have shape (k, m)."""
+
+    stamp: float
+    step: int
+    observation: Array
+    base: Array
+    residual: Array
+    """Actor output; zero while the residual is off."""
+    planned: Array
+    """Composed actions."""
+    executed: Array
+    """What was sent; rows not reached keep the plan."""
+    source: Source
+    steps_sent: int = 0
+    reward: float = 0.0
+
+
+class ResidualController:
+    """Composes base and residual actions and accounts for what was executed.
+
+    One control step is `command()`, then, when its outcome is known, `step()`.
+
+    Args:
+        layout: transition layout, with k.
+        queue: base action source.
+        bound: residual bound.
+        safety: last filter before the robot.
+        slot: actor in use.
+        seed: with the episode number, seeds the base policy's and the exploration noise. The two
+            streams are separate, so that the base noise is the same with and without residual.
+        explore: sample the residual; otherwise use tanh(mean).
+        chunk_timeout_s: how long to wait for a late chunk before holding; None waits (lockstep).
+    """
+
+    def __init__(
+        self,
+        layout: TransitionLayout,
+        queue: ChunkQueue,
+        bound: ResidualBound,
+        safety: SafetyFilter,
+        slot: ActorSlot,
+        seed: int,
+        explore: bool,
+        chunk_timeout_s: float | None = None,
+    ) -> None:
+        self.layout = layout
+        self.queue = queue
+        self.bound = bound
+        self.safety = safety
+        self.slot = slot
+        self._seed = seed
+        self._explore = explore
+        self._chunk_timeout_s = chunk_timeout_s
+        self._exploration = np.random.default_rng(seed)
+        self._episode = 0
+        self._step = 0
+        self._stamp = 0.0
+        self._observation: Array = np.zeros(layout.observation_size)
+        self._base: Array | None = None
+        self._decision: _Decision | None = None
+        self._last_command: Array | None = None
+        self.residual_enabled = True
+        """Operator switch (`~/set_residual`)."""
+        self.blend_ratio = 1.0
+        """Multiplier in [0, 1] on the residual."""
+        self.late_chunks = 0
+        """Control steps held because the base policy's chunk was not ready."""
+
+    def begin_episode(
+        self,
+        episode: int,
+        observation: npt.ArrayLike,
+        stamp: float,
+        measured: Array | None = None,
+    ) -> None:
+        """Start an episode.
+
+        Args:
+            episode: episode number.
+            observation: first observation, shape (n,).
+            stamp: its ROS time [s].
+            measured: measured positions in action order, the slew limit's starting point, shape
+                (m,); None leaves the first command free of the slew limit.
+        """
+        self.queue.reset(np.random.default_rng([self._seed, episode, 0]))
+        self._exploration = np.random.default_rng([self._seed, episode, 1])
+        self._episode, self._step = episode, 0
+        self._base = self._decision = None
+        self._last_command = measured
+        self._observe(observation, stamp)
+
+    @property
+    def at_decision(self) -> bool:
+        """Whether the next command needs a new residual decision."""
+        return self._decision is None or self._decision_complete
+
+    def command(self, takeover: Array | None = None) -> Array | None:
+        """Return the command of this control step, shape (m,), command units.
+
+        Args:
+            takeover: an operator's command, which replaces the composed one.
+
+        Returns:
+            The command; the last one again while the base policy is late; None if it is late and
+            nothing was sent yet.
+
+        Raises:
+            NonFiniteCommandError: nothing may be sent.
+            BasePolicyError: the base policy failed.
+        """
+        if self.at_decision:
+            try:
+                self._base = self._take() if self._base is None else self._base
+            except ChunkLateError:
+                self.late_chunks += 1
+                return self._last_command
+            self._decide(self._base)
+        decision = self._decision
+        assert decision is not None
+        wanted = decision.planned[decision.steps_sent]
+        if takeover is not None:
+            wanted, decision.source = takeover, Source.TAKEOVER
+        safe = self.safety.apply(wanted, self._last_command)
+        decision.executed[decision.steps_sent] = safe
+        decision.steps_sent += 1
+        self._last_command = safe
+        return safe
+
+    def step(
+        self, observation: npt.ArrayLike, stamp: float, feedback: StepFeedback
+    ) -> Transition | None:
+        """Account for the control step just executed.
+
+        Args:
+            observation: observation after the step, shape (n,).
+            stamp: its ROS time [s].
+            feedback: reward and flags of the step.
+
+        Returns:
+            The transition if the step completed a decision. After the end of an episode,
+            `begin_episode` is due.
+        """
+        self._step += 1
+        self._observe(observation, stamp)
+        decision = self._decision
+        if decision is None:  # Held from the start of the episode: there is nothing to learn from.
+            return None
+        decision.reward += feedback.reward
+        if not (self._decision_complete or feedback.done):
+            return None
+        if feedback.terminated:
+            next_base = decision.base  # No next action exists; the learner masks it.
+        else:
+            try:
+                next_base = self._base = self._take(wait=feedback.done)
+            except ChunkLateError:
+                return None  # command() holds; the decision ends when the chunk is there.
+        self._decision = None
+        header = self.slot.header
+        return Transition(
+            stamp=decision.stamp,
+            epoch=header.epoch if header else 0,
+            episode=self._episode,
+            step=decision.step,
+            policy_sequence=header.sequence if header else -1,
+            source=decision.source,
+            reward=decision.reward,
+            terminated=feedback.terminated,
+            truncated=feedback.truncated,
+            success=feedback.success,
+            observation=decision.observation,
+            base_action=decision.base.ravel(),
+            residual_action=decision.residual.ravel(),
+            executed_action=decision.executed.ravel(),
+            next_observation=self._observation,
+            next_base_action=next_base.ravel(),
+        )
+
+    @property
+    def _decision_complete(self) -> bool:
+        decision = self._decision
+        return decision is not None and decision.steps_sent == self.layout.decision_steps
+
+    def _observe(self, observation: npt.ArrayLike, stamp: float) -> None:
+        self._observation = np.array(observation, dtype=np.float64)
+        self._stamp = stamp
+        self.queue.observe(observation)
+
+    def _take(self, wait: bool = False) -> Array:
+        """Return the base actions of the next decision, shape (k, m)."""
+        return self.queue.take(None if wait else self._chunk_timeout_s).astype(np.float64)
+
+    def _decide(self, base: Array) -> None:
+        """Make a residual decision on the newest observation."""
+        self.slot.begin_decision()
+        residual = np.zeros_like(base)
+        source = Source.BASE
+        if self.slot.actor and self.slot.enabled and self.residual_enabled and self.blend_ratio:
+            rng = self._exploration if self._explore else None
+            action = self.slot.actor.act(self._observation, base.ravel(), rng)
+            residual = action.reshape(base.shape)
+            source = Source.RESIDUAL
+        planned = self.bound.compose(base, residual, self.blend_ratio if source else 0.0)
+        self._base = None
+        self._decision = _Decision(
+            stamp=self._stamp,
+            step=self._step,
+            observation=self._observation,
+            base=base,
+            residual=residual,
+            planned=planned,
+            executed=planned.copy(),
+            source=source,
+        )
+
+
+@dataclass(frozen=True)
+class ControllerConfig:
+    """How a base policy and a residual run together."""
+
+    decision_steps: int
+    """Control steps per residual decision (k)."""
+    residual_scale: float | tuple[float, ...]
+    """Lambda, scalar or per action dimension."""
+    prefetch_steps: int = 0
+    """Control steps before its first use at which a chunk is requested."""
+    seed: int = 0
+    """Seeds the base policy's and the exploration noise, with the episode number."""
+    explore: bool = False
+    """Sample the residual instead of using its mean."""
+    lockstep: bool = True
+    """Wait for late chunks and for the actor that is due, instead of holding."""
+    chunk_timeout_s: float = 0.0
+    """Outside lockstep: how long a control step waits for a late chunk before it holds."""
+
+    def build(self, policy: BasePolicy, action: ActionSpec) -> ResidualController:
+        """Put a controller together.
+
+        Args:
+            policy: base policy, already checked against the robot.
+            action: command names and limits.
+        """
+        metadata = policy.metadata
+        layout = TransitionLayout(
+            metadata.observation_names, metadata.action_names, self.decision_steps
+        )
+        expected = ActorArchitecture(
+            layout.observation_size, layout.decision_size, (), False, layout.decision_size
+        )
+        return ResidualController(
+            layout=layout,
+            queue=ChunkQueue(policy, self.decision_steps, self.prefetch_steps),
+            bound=ResidualBound.from_metadata(metadata, self.residual_scale),
+            safety=SafetyFilter(action),
+            slot=ActorSlot(expected, self.lockstep),
+            seed=self.seed,
+            explore=self.explore,
+            chunk_timeout_s=None if self.lockstep else self.chunk_timeout_s,
+        )

@@ -1,0 +1,60 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The last station before the robot: finite check, position clamp, slew limit."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.spec import ActionSpec
+
+Array = npt.NDArray[np.float64]
+
+
+class NonFiniteCommandError(ResidualRLError):
+    """A command holds NaN or infinity; the robot must hold instead."""
+
+
+class SafetyFilter:
+    """Clamps commands to the limits of an action, in the order of DESIGN.md section 7.
+
+    A command inside all limits passes unchanged, bit for bit.
+
+    Args:
+        action: names and limits of the command.
+    """
+
+    def __init__(self, action: ActionSpec) -> None:
+        self._action = action
+        self.clamped = 0
+        """Commands changed by the position clamp since the start."""
+        self.slew_limited = 0
+        """Commands changed by the slew limit since the start."""
+
+    def apply(self, command: npt.ArrayLike, previous: Array | None) -> Array:
+        """Return the safe command, shape (m,).
+
+        Args:
+            command: wanted command, shape (m,).
+            previous: the command before, or the measured positions at the start; None skips the
+                slew limit.
+
+        Raises:
+            NonFiniteCommandError: the command is not finite; nothing may be sent.
+        """
+        wanted = np.asarray(command, dtype=np.float64)
+        if not np.isfinite(wanted).all():
+            index = int(np.flatnonzero(~np.isfinite(wanted))[0])
+            raise NonFiniteCommandError(
+                f'command for {self._action.names[index]!r} is {wanted[index]}; holding'
+            )
+        safe = np.clip(wanted, self._action.lower, self._action.upper)
+        self.clamped += bool((safe != wanted).any())
+        if previous is None:
+            return safe
+        reach = self._action.max_step
+        limited = np.clip(safe, previous - reach, previous + reach)
+        self.slew_limited += bool((limited != safe).any())
+        return limited

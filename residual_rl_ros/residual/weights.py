@@ -1,0 +1,129 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Actor weights on the wire: safetensors bytes with (epoch, sequence) and a digest.
+
+Nothing here can execute code: the header is JSON, the tensors are raw numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.residual.actor import ActorArchitecture, ResidualActor
+
+
+class WeightsError(ResidualRLError):
+    """A weight message is refused; `reason` is the name under which it is counted."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class WeightsHeader:
+    """What a weight message says besides the tensors.
+
+    In lockstep the run is reproducible because an actor takes effect at a *count of decisions*,
+    not at a time: both counts are decisions since the policy node accepted this epoch.
+    """
+
+    epoch: int
+    """Grows at every start or rollback of the learner; >= 1."""
+    sequence: int
+    """Grows at every publication within an epoch."""
+    enabled: bool
+    """False during warm-up: the residual stays off."""
+    effective_from: int = 0
+    """Lockstep: first decision that uses this actor."""
+    next_effective_from: int = 0
+    """Lockstep: first decision that must wait for the next actor."""
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """(epoch, sequence), the order in which weights supersede each other."""
+        return self.epoch, self.sequence
+
+
+def encode_weights(actor: ResidualActor, header: WeightsHeader) -> bytes:
+    """Return the weight message of an actor."""
+    tensors = {name: value.detach().contiguous() for name, value in actor.state_dict().items()}
+    metadata = {
+        'header': json.dumps(asdict(header)),
+        'architecture': json.dumps(asdict(actor.architecture)),
+    }
+    metadata['digest'] = _digest(tensors, metadata)
+    return save_safetensors(tensors, metadata)
+
+
+def decode_weights(
+    message: bytes, expected: ActorArchitecture | None = None
+) -> tuple[WeightsHeader, ResidualActor]:
+    """Return the header and the actor that a message holds.
+
+    Args:
+        message: safetensors bytes.
+        expected: sizes that the receiver needs; only `observation_size` and `decision_size` are
+            compared, the hidden layers are the learner's choice.
+
+    Raises:
+        WeightsError: truncated, altered, of another shape or not finite.
+    """
+    try:
+        tensors = load_safetensors(message)
+        length = int.from_bytes(message[:8], 'little')
+        metadata = json.loads(message[8 : 8 + length])['__metadata__']
+        header = WeightsHeader(**json.loads(metadata['header']))
+        fields = json.loads(metadata['architecture'])
+        architecture = ActorArchitecture(
+            **{**fields, 'hidden_sizes': tuple(fields['hidden_sizes'])}
+        )
+        digest = metadata['digest']
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(
+            'malformed', f'weight message of {len(message)} bytes is unreadable: {error}'
+        ) from error
+    if digest != _digest(tensors, metadata):
+        raise WeightsError('digest', f'weights {header.version}: digest does not match the content')
+    if expected is not None and (
+        (architecture.observation_size, architecture.decision_size)
+        != (expected.observation_size, expected.decision_size)
+    ):
+        raise WeightsError(
+            'shape',
+            f'weights {header.version} are for observation size {architecture.observation_size} '
+            f'and decision size {architecture.decision_size}, expected '
+            f'{expected.observation_size} and {expected.decision_size}',
+        )
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise WeightsError('non_finite', f'weights {header.version}: {name} is not finite')
+    actor = ResidualActor(architecture)
+    try:
+        actor.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise WeightsError('shape', f'weights {header.version}: {reason}') from error
+    actor.eval()
+    return header, actor
+
+
+def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """Return the sha256 over header, architecture and every tensor's name, shape and bytes."""
+    sha = hashlib.sha256()
+    sha.update(metadata['header'].encode())
+    sha.update(metadata['architecture'].encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        sha.update(f'{name}{tuple(value.shape)}{value.dtype}'.encode())
+        sha.update(value.numpy().tobytes())
+    return sha.hexdigest()

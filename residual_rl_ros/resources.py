@@ -1,0 +1,49 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Locate the shipped `launch/ config/ models/ sim/` folders wherever the package is installed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from residual_rl_ros.errors import ResidualRLError
+
+PACKAGE = 'residual_rl_ros'
+
+
+class ResourceError(ResidualRLError):
+    """A shipped file is in none of the places where an installation puts it."""
+
+
+def _share_directories() -> Iterator[Path]:
+    """Yield the candidate share folders, most specific first.
+
+    The source tree (also an editable install and `colcon build --symlink-install`), every ament
+    prefix (colcon), then the data scheme of the interpreter (pip).
+    """
+    source_tree = Path(__file__).resolve().parents[1]
+    if (source_tree / 'package.xml').is_file():
+        yield source_tree
+    prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    for prefix in [*filter(None, prefixes), sys.prefix]:
+        yield Path(prefix) / 'share' / PACKAGE
+
+
+def resource_path(*parts: str) -> Path:
+    """Return the path of a shipped file or folder, for example `('sim', 'peg_insert.xml')`.
+
+    Raises:
+        ResourceError: no installation holds it; the message lists where it was looked for.
+    """
+    tried = [share.joinpath(*parts) for share in _share_directories()]
+    for path in tried:
+        if path.exists():
+            return path
+    places = ', '.join(str(path) for path in tried)
+    raise ResourceError(
+        f'shipped file {"/".join(parts)!r} not found (looked at {places}); reinstall the package '
+        'or source the workspace that holds it'
+    )

@@ -1,0 +1,204 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Train, export and describe a base policy from scripted demonstrations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+import yaml
+from torch import Tensor
+
+from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.resources import ResourceError, resource_path
+from residual_rl_ros.sim.arm_env import ArmEnv
+from residual_rl_ros.sim.base_networks import BcPolicy, DiffusionPolicy
+from residual_rl_ros.sim.demonstrations import Demonstrations, collect
+from residual_rl_ros.sim.parameters import SensorNoise
+from residual_rl_ros.sim.tasks import make_task
+
+OPSET = 17
+
+
+class TrainBaseError(ResidualRLError):
+    """A base policy recipe is unknown or wrong."""
+
+
+@dataclass(frozen=True)
+class BaseRecipe:
+    """All numbers of a base policy, from `config/base_policies/<task>.yaml`."""
+
+    task: str
+    """Task to demonstrate."""
+    kind: str
+    """`diffusion` or `bc`."""
+    demonstrations: int
+    """Number of successful expert episodes."""
+    demonstration_seed: int
+    """First episode seed of the demonstrations; evaluation never uses seeds of this range."""
+    task_overrides: Mapping[str, Any]
+    """Task parameters of the demonstrations that differ from the evaluation's; `noise` is a map
+    of `SensorNoise` fields."""
+    waypoint_noise: float
+    """Standard deviation of the expert's waypoints [m]."""
+    n_obs_steps: int
+    """Observations in the input window."""
+    horizon: int
+    """Actions in a chunk."""
+    exec_start: int
+    """Index of the action meant for the newest observation."""
+    exec_steps: int
+    """Actions of a chunk that are executed."""
+    gradient_steps: int
+    """Adam steps."""
+    batch_size: int
+    """Windows per step."""
+    learning_rate: float
+    """Adam step size at the start; decays to zero along a cosine."""
+
+    def make_demonstration_task(self) -> ArmEnv:
+        """Build the task as the demonstrations see it."""
+        overrides = dict(self.task_overrides)
+        if 'noise' in overrides:
+            overrides['noise'] = SensorNoise(**overrides['noise'])
+        return make_task(self.task, **overrides)
+
+
+def load_recipe(task: str) -> BaseRecipe:
+    """Read the recipe of a task's base policy.
+
+    Raises:
+        TrainBaseError: there is none, or a key is missing or unknown.
+    """
+    folder = resource_path('config', 'base_policies')
+    try:
+        path = resource_path('config', 'base_policies', f'{task}.yaml')
+    except ResourceError as error:
+        known = sorted(file.stem for file in folder.glob('*.yaml'))
+        raise TrainBaseError(
+            f'no base policy recipe for task {task!r}; known: {", ".join(known)}'
+        ) from error
+    values = {'task': task, **yaml.safe_load(path.read_text(encoding='utf-8'))}
+    names = {field.name for field in fields(BaseRecipe)}
+    if set(values) != names:
+        raise TrainBaseError(
+            f'{path}: unknown keys {sorted(set(values) - names)}, missing keys '
+            f'{sorted(names - set(values))}'
+        )
+    return BaseRecipe(**values)
+
+
+def train(
+    recipe: BaseRecipe,
+    demonstrations: Demonstrations,
+    seed: int,
+    progress: Callable[[int, float], None],
+) -> BcPolicy | DiffusionPolicy:
+    """Fit the policy; the same recipe, data and seed give the same weights.
+
+    Args:
+        recipe: numbers.
+        demonstrations: training data.
+        seed: seeds initialisation and batches.
+        progress: called with (step, loss) now and then.
+
+    Raises:
+        TrainBaseError: unknown policy kind.
+    """
+    kinds: dict[str, type[BcPolicy] | type[DiffusionPolicy]] = {
+        'bc': BcPolicy,
+        'diffusion': DiffusionPolicy,
+    }
+    if recipe.kind not in kinds:
+        raise TrainBaseError(f'unknown policy kind {recipe.kind!r}; known: {", ".join(kinds)}')
+    observations, actions = (torch.from_numpy(array) for array in demonstrations.flat())
+    windows, chunks = (
+        torch.from_numpy(array)
+        for array in demonstrations.windows(recipe.n_obs_steps, recipe.horizon, recipe.exec_start)
+    )
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        policy = kinds[recipe.kind](
+            recipe.n_obs_steps, observations.shape[1], recipe.horizon, actions.shape[1]
+        )
+    policy.fit(observations, actions)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=recipe.learning_rate, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.gradient_steps)
+    for step in range(recipe.gradient_steps):
+        rows = torch.randint(len(windows), (recipe.batch_size,), generator=generator)
+        loss = policy.loss(windows[rows], chunks[rows], generator)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        if step % 200 == 0 or step == recipe.gradient_steps - 1:
+            progress(step, float(loss.detach()))
+    return policy.eval()
+
+
+def export(
+    policy: BcPolicy | DiffusionPolicy,
+    recipe: BaseRecipe,
+    demonstrations: Demonstrations,
+    path: Path,
+) -> None:
+    """Write the policy as ONNX with its metadata."""
+    env = recipe.make_demonstration_task()
+    n, m = len(env.observation_names), len(env.action_names)
+    inputs: dict[str, Tensor] = {'observation': torch.zeros(1, recipe.n_obs_steps, n)}
+    if isinstance(policy, DiffusionPolicy):
+        inputs['noise'] = torch.zeros(1, recipe.horizon, m)
+    torch.onnx.export(
+        policy,
+        tuple(inputs.values()),
+        str(path),
+        input_names=list(inputs),
+        output_names=['action'],
+        opset_version=OPSET,
+        dynamo=False,
+    )
+    _, actions = demonstrations.flat()
+    metadata = BasePolicyMetadata(
+        observation_names=env.observation_names,
+        action_names=env.action_names,
+        action_min=tuple(actions.min(0).astype(np.float64).tolist()),
+        action_max=tuple(actions.max(0).astype(np.float64).tolist()),
+        rate_hz=env.control_rate_hz,
+        n_obs_steps=recipe.n_obs_steps,
+        horizon=recipe.horizon,
+        exec_start=recipe.exec_start,
+        exec_steps=recipe.exec_steps,
+        kind=recipe.kind,
+        task=recipe.task,
+        dataset_sha256=demonstrations.sha256,
+    )
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
+    onnx.save(model, str(path))
+
+
+def train_base_policy(
+    recipe: BaseRecipe, seed: int, path: Path, progress: Callable[[int, float], None]
+) -> Demonstrations:
+    """Collect demonstrations, train on them and write the model.
+
+    Returns:
+        The demonstrations, for the model card.
+    """
+    demonstrations = collect(
+        recipe.make_demonstration_task(),
+        recipe.demonstrations,
+        recipe.demonstration_seed,
+        recipe.waypoint_noise,
+    )
+    policy = train(recipe, demonstrations, seed, progress)
+    export(policy, recipe, demonstrations, path)
+    return demonstrations
