@@ -93,10 +93,17 @@ class ActionSpec:
     """Largest command, shape (m,)."""
     max_step: Array
     """Largest change of a command from one control step to the next (slew limit), shape (m,)."""
+    measured_by: tuple[str, ...] = ()
+    """Observation name that measures each action (m), where the slew limit starts at the beginning
+    of an episode; empty if the actions are not measured: then the first command is free."""
 
     def __post_init__(self) -> None:
         """Check sizes and signs."""
         check_names('action', self.names)
+        if self.measured_by and len(self.measured_by) != self.size:
+            raise SpecificationError(
+                f'action measured_by has {len(self.measured_by)} names, expected {self.size} or 0'
+            )
         for label in ('lower', 'upper', 'max_step'):
             value = np.asarray(getattr(self, label), dtype=np.float64)
             if value.shape != (self.size,):
@@ -161,24 +168,39 @@ class Transition:
 
 @dataclass(frozen=True)
 class TransitionLayout:
-    """Names and sizes of transition layout v1.
+    """Names, sizes and scales of transition layout v1.
 
-    Attributes are what both ends must agree on; their hash travels in every message label.
+    Attributes are what both ends must agree on; their hash travels in every message label. With
+    them a bag of transitions is complete: a learner needs neither the model nor the robot.
     """
 
     observation_names: tuple[str, ...]
+    """Observation names (n)."""
     action_names: tuple[str, ...]
-    decision_steps: int = 1
+    """Action names (m)."""
+    decision_steps: int
     """Control steps per residual decision (k)."""
+    action_min: tuple[float, ...]
+    """Smallest action the base policy was trained on, command units (m)."""
+    action_max: tuple[float, ...]
+    """Largest action the base policy was trained on, command units (m)."""
+    residual_bound: tuple[float, ...]
+    """Largest residual, command units (m)."""
 
     VERSION = 1
 
     def __post_init__(self) -> None:
-        """Check names and k."""
+        """Check names, k and scales."""
         check_names('observation', self.observation_names)
         check_names('action', self.action_names)
         if self.decision_steps < 1:
             raise SpecificationError(f'decision_steps is {self.decision_steps}, expected >= 1')
+        for label in ('action_min', 'action_max', 'residual_bound'):
+            values = getattr(self, label)
+            if len(values) != self.action_size or not np.isfinite(values).all():
+                raise SpecificationError(
+                    f'{label} is {values}, expected {self.action_size} finite values'
+                )
 
     @property
     def observation_size(self) -> int:
@@ -213,6 +235,9 @@ class TransitionLayout:
             'decision_steps': self.decision_steps,
             'observation_names': list(self.observation_names),
             'action_names': list(self.action_names),
+            'action_min': list(self.action_min),
+            'action_max': list(self.action_max),
+            'residual_bound': list(self.residual_bound),
         }
 
     def to_yaml(self) -> str:
@@ -243,6 +268,10 @@ class TransitionLayout:
                 tuple(mapping['observation_names']),
                 tuple(mapping['action_names']),
                 int(mapping['decision_steps']),
+                *(
+                    tuple(float(value) for value in mapping[key])
+                    for key in ('action_min', 'action_max', 'residual_bound')
+                ),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise SpecificationError(f'transition layout is incomplete: {error!r}') from error

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.networks.critic import Critic
 from residual_rl_ros.replay.buffer import Batch
 from residual_rl_ros.residual.actor import ActorArchitecture, ResidualActor
-from residual_rl_ros.residual.composition import ResidualBound
 from residual_rl_ros.spec import TransitionLayout
 
 
@@ -66,9 +64,7 @@ class Dawn:
 
     Args:
         config: numbers.
-        layout: sizes of observation and decision.
-        metadata: range of the base policy's actions.
-        bound: residual bound, command units per action dimension.
+        layout: sizes, action range and residual bound.
         generator: source of every random number in initialisation and updates.
     """
 
@@ -76,8 +72,6 @@ class Dawn:
         self,
         config: DawnConfig,
         layout: TransitionLayout,
-        metadata: BasePolicyMetadata,
-        bound: ResidualBound,
         generator: torch.Generator,
     ) -> None:
         self._config = config
@@ -98,12 +92,10 @@ class Dawn:
             self.critic = Critic(
                 config.critic_heads, n + km, config.critic_hidden_sizes, config.critic_layer_norm
             )
-        self.actor.set_action_range(metadata)
+        self.actor.set_action_range(layout)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = torch.tensor(config.initial_alpha).log().requires_grad_()
-        self._bound = torch.as_tensor(bound.values, dtype=torch.float32).repeat(
-            layout.decision_steps
-        )
+        self._bound = torch.tensor(layout.residual_bound).repeat(layout.decision_steps)
         self._target_entropy = config.target_entropy_per_dimension * self.actor.architecture.outputs
         adam = torch.optim.Adam
         self.actor_optimizer = adam(

@@ -29,6 +29,7 @@ def run_episode(
     env: gymnasium.Env[Any, Any],
     controller: ResidualController,
     seed: int,
+    number: int,
     on_transition: Callable[[Transition], None] = lambda transition: None,
     on_step: Callable[[], None] = lambda: None,
 ) -> Episode:
@@ -36,12 +37,14 @@ def run_episode(
 
     Args:
         env: environment; `info['success']` decides, or else a termination with positive reward.
-        controller: the control loop; `seed` is also its episode number.
+        controller: the control loop.
+        seed: seed of the environment.
+        number: episode number; with the controller's own seed, seeds the base policy's noise.
         on_transition: called with every completed decision.
         on_step: called after every control step, for example to render.
     """
     observation, _ = env.reset(seed=seed)
-    controller.begin_episode(seed, observation, stamp=0.0)
+    controller.begin_episode(number, observation, stamp=0.0)
     steps = 0
     while True:
         command = controller.command()

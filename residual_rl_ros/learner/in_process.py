@@ -30,7 +30,7 @@ def finetune(
         controller: exploring controller in lockstep.
         learner: a learner of the same layout.
         control_steps: budget; the episode that crosses it is played to its end.
-        first_seed: seed of the first episode; the following count up.
+        first_seed: environment seed of the first episode; the following count up.
         on_episode: called after every episode.
     """
 
@@ -41,10 +41,10 @@ def finetune(
 
     controller.slot.offer(learner.first_message())
     steps = 0
-    seed = first_seed
+    number = 0
     while steps < control_steps:
-        episode = run_episode(env, controller, seed, on_transition=ingest)
+        episode = run_episode(env, controller, first_seed + number, number, ingest)
         steps += episode.steps
-        seed += 1
+        number += 1
         on_episode(episode)
     return steps

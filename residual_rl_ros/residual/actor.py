@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.networks.normalization import Normalizer
+from residual_rl_ros.spec import TransitionLayout
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 
@@ -75,10 +75,10 @@ class ResidualActor(nn.Module):
         """Repeat a held residual over the steps of its decision, to (batch, k * m)."""
         return residual.repeat(1, self._repeats) if self._repeats > 1 else residual
 
-    def set_action_range(self, metadata: BasePolicyMetadata) -> None:
+    def set_action_range(self, layout: TransitionLayout) -> None:
         """Scale base actions by the range that the base policy was trained on."""
-        low, high = torch.tensor(metadata.action_min), torch.tensor(metadata.action_max)
-        steps = self.architecture.decision_size // len(low)
+        low, high = torch.tensor(layout.action_min), torch.tensor(layout.action_max)
+        steps = layout.decision_steps
         self.action_center.copy_(((low + high) / 2).repeat(steps))
         # A dimension that the base never uses is constant; the floor keeps its input finite.
         self.action_half_range.copy_(((high - low) / 2).clamp_min(1e-3).repeat(steps))

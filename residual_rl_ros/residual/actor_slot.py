@@ -28,6 +28,7 @@ class ActorSlot:
         self._waiting: deque[tuple[WeightsHeader, ResidualActor]] = deque()
         self._newest: WeightsHeader | None = None
         self._decisions = 0
+        self._patient = True
         self.header: WeightsHeader | None = None
         """Header of the actor in use."""
         self.actor: ResidualActor | None = None
@@ -56,15 +57,20 @@ class ActorSlot:
             self._decisions = 0
             self._waiting.clear()
         self._newest = header
+        self._patient = True
         self._waiting.append((header, actor))
         self.accepted += 1
         return header
 
     def must_wait(self) -> bool:
         """Return whether, in lockstep, the next decision needs weights that are not here yet."""
-        if not self._lockstep:
+        if not (self._lockstep and self._patient):
             return False
         return self._newest is None or self._decisions >= self._newest.next_effective_from
+
+    def stop_waiting(self) -> None:
+        """Go on with the actor at hand until the next message is accepted."""
+        self._patient = False
 
     def begin_decision(self) -> None:
         """Swap in the actor that is due for this decision and count the decision."""

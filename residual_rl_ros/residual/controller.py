@@ -93,6 +93,8 @@ class ResidualController:
         self._seed = seed
         self._explore = explore
         self._chunk_timeout_s = chunk_timeout_s
+        names = layout.observation_names
+        self._measured = [names.index(name) for name in safety.action.measured_by]
         self._exploration = np.random.default_rng(seed)
         self._episode = 0
         self._step = 0
@@ -113,7 +115,6 @@ class ResidualController:
         episode: int,
         observation: npt.ArrayLike,
         stamp: float,
-        measured: Array | None = None,
     ) -> None:
         """Start an episode.
 
@@ -121,15 +122,13 @@ class ResidualController:
             episode: episode number.
             observation: first observation, shape (n,).
             stamp: its ROS time [s].
-            measured: measured positions in action order, the slew limit's starting point, shape
-                (m,); None leaves the first command free of the slew limit.
         """
         self.queue.reset(np.random.default_rng([self._seed, episode, 0]))
         self._exploration = np.random.default_rng([self._seed, episode, 1])
         self._episode, self._step = episode, 0
         self._base = self._decision = None
-        self._last_command = measured
         self._observe(observation, stamp)
+        self._last_command = self._observation[self._measured] if self._measured else None
 
     @property
     def at_decision(self) -> bool:
@@ -271,7 +270,9 @@ class ControllerConfig:
     explore: bool = False
     """Sample the residual instead of using its mean."""
     lockstep: bool = True
-    """Wait for late chunks and for the actor that is due, instead of holding."""
+    """Wait for a late chunk instead of holding."""
+    wait_for_actor: bool = True
+    """Use each actor exactly from the decision it names, and wait for it (reproducible)."""
     chunk_timeout_s: float = 0.0
     """Outside lockstep: how long a control step waits for a late chunk before it holds."""
 
@@ -283,8 +284,14 @@ class ControllerConfig:
             action: command names and limits.
         """
         metadata = policy.metadata
+        bound = ResidualBound.from_metadata(metadata, self.residual_scale)
         layout = TransitionLayout(
-            metadata.observation_names, metadata.action_names, self.decision_steps
+            metadata.observation_names,
+            metadata.action_names,
+            self.decision_steps,
+            metadata.action_min,
+            metadata.action_max,
+            tuple(bound.values.tolist()),
         )
         expected = ActorArchitecture(
             layout.observation_size, layout.decision_size, (), False, layout.decision_size
@@ -292,9 +299,9 @@ class ControllerConfig:
         return ResidualController(
             layout=layout,
             queue=ChunkQueue(policy, self.decision_steps, self.prefetch_steps),
-            bound=ResidualBound.from_metadata(metadata, self.residual_scale),
+            bound=bound,
             safety=SafetyFilter(action),
-            slot=ActorSlot(expected, self.lockstep),
+            slot=ActorSlot(expected, self.wait_for_actor),
             seed=self.seed,
             explore=self.explore,
             chunk_timeout_s=None if self.lockstep else self.chunk_timeout_s,

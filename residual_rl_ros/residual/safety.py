@@ -27,7 +27,7 @@ class SafetyFilter:
     """
 
     def __init__(self, action: ActionSpec) -> None:
-        self._action = action
+        self.action = action
         self.clamped = 0
         """Commands changed by the position clamp since the start."""
         self.slew_limited = 0
@@ -48,13 +48,13 @@ class SafetyFilter:
         if not np.isfinite(wanted).all():
             index = int(np.flatnonzero(~np.isfinite(wanted))[0])
             raise NonFiniteCommandError(
-                f'command for {self._action.names[index]!r} is {wanted[index]}; holding'
+                f'command for {self.action.names[index]!r} is {wanted[index]}; holding'
             )
-        safe = np.clip(wanted, self._action.lower, self._action.upper)
+        safe = np.clip(wanted, self.action.lower, self.action.upper)
         self.clamped += bool((safe != wanted).any())
         if previous is None:
             return safe
-        reach = self._action.max_step
+        reach = self.action.max_step
         limited = np.clip(safe, previous - reach, previous + reach)
         self.slew_limited += bool((limited != safe).any())
         return limited

@@ -1,0 +1,27 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The ramp with which the residual fades in."""
+
+from __future__ import annotations
+
+
+class BlendRamp:
+    """A ratio that rises linearly from 0 to 1.
+
+    Args:
+        duration_s: length of the ramp [s]; 0 is always 1.
+    """
+
+    def __init__(self, duration_s: float) -> None:
+        self._duration_s = duration_s
+        self._start_s = 0.0
+
+    def restart(self, now_s: float) -> None:
+        """Begin a ramp, after activation or a takeover."""
+        self._start_s = now_s
+
+    def ratio(self, now_s: float) -> float:
+        """Return the blend ratio in [0, 1]."""
+        if self._duration_s <= 0.0:
+            return 1.0
+        return min(max((now_s - self._start_s) / self._duration_s, 0.0), 1.0)

@@ -1,0 +1,226 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""One robot, described once: observation channels, action limits, command topic and rate.
+
+The same YAML is loaded as ROS parameters by the nodes and read directly by the tools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.resources import ResourceError, resource_path
+from residual_rl_ros.spec import ActionSpec, SpecificationError, check_names
+
+JOINT_STATE = 'sensor_msgs/msg/JointState'
+FLOAT_ARRAY = 'std_msgs/msg/Float64MultiArray'
+CHANNEL_TYPES = (
+    JOINT_STATE,
+    FLOAT_ARRAY,
+    'geometry_msgs/msg/PoseStamped',
+    'geometry_msgs/msg/TwistStamped',
+    'geometry_msgs/msg/WrenchStamped',
+    'nav_msgs/msg/Odometry',
+    'sensor_msgs/msg/Imu',
+)
+
+
+class RobotError(ResidualRLError):
+    """A robot description is missing, incomplete or contradicts itself."""
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A topic that fills a part of the observation."""
+
+    name: str
+    """Prefix of the observation names, for example `arm`."""
+    topic: str
+    """Topic name; relative names follow the node's namespace."""
+    type: str
+    """ROS message type, one of `CHANNEL_TYPES`."""
+    fields: tuple[str, ...]
+    """JointState: `position`, `velocity`, `effort`. Float64MultiArray: a name per element.
+    Others: dotted fields such as `position.x`."""
+    joints: tuple[str, ...]
+    """JointState: joint names, matched by name. Others: empty."""
+    max_age_s: float
+    """Older data is stale and refused [s]."""
+
+    @property
+    def observation_names(self) -> tuple[str, ...]:
+        """Names of the values that this channel contributes, in order."""
+        if self.joints:
+            return tuple(
+                f'{self.name}.{field}.{joint}' for field in self.fields for joint in self.joints
+            )
+        return tuple(f'{self.name}.{field}' for field in self.fields)
+
+
+@dataclass(frozen=True)
+class RobotConfig:
+    """What the nodes must know of a robot."""
+
+    name: str
+    control_rate_hz: float
+    """Control rate [Hz]."""
+    command_topic: str
+    """Where commands go (std_msgs/Float64MultiArray)."""
+    action: ActionSpec
+    channels: tuple[Channel, ...]
+
+    @property
+    def observation_names(self) -> tuple[str, ...]:
+        """Observation names in order (n)."""
+        return tuple(name for channel in self.channels for name in channel.observation_names)
+
+    @classmethod
+    def from_mapping(cls, mapping: Any) -> RobotConfig:
+        """Build the description from nested parameters.
+
+        Raises:
+            RobotError: a key is missing or unknown, or a value is wrong; the message names it.
+        """
+        robot = _Reader(mapping, 'robot')
+        command, action = robot.child('command'), robot.child('action')
+        observation = robot.child('observation')
+        rate = robot.number('control_rate_hz')
+        if not rate > 0.0:
+            raise RobotError(f'robot.control_rate_hz is {rate}, expected > 0')
+        kind = command.text('type')
+        if kind != FLOAT_ARRAY:
+            raise RobotError(f'robot.command.type is {kind!r}, expected {FLOAT_ARRAY}')
+        channels = tuple(
+            _channel(name, observation.child(name)) for name in observation.texts('channels')
+        )
+        try:
+            spec = ActionSpec(
+                names=action.texts('names'),
+                lower=np.array(action.numbers('lower')),
+                upper=np.array(action.numbers('upper')),
+                max_step=np.array(action.numbers('max_velocity')) / rate,
+                measured_by=action.texts('measured_by'),
+            )
+            config = cls(
+                robot.text('name'), rate, command.text('topic'), spec, channels
+            )
+            check_names('observation', config.observation_names)
+            for measured in spec.measured_by:
+                if measured not in config.observation_names:
+                    raise RobotError(
+                        f'robot.action.measured_by names {measured!r}, which no channel provides'
+                    )
+        except SpecificationError as error:
+            raise RobotError(f'robot: {error}') from error
+        for reader in (robot, command, action, observation):
+            reader.check_all_read()
+        return config
+
+
+def load_robot(name_or_path: str) -> tuple[RobotConfig, Path]:
+    """Read a robot YAML: a path, or the name of a shipped one.
+
+    Raises:
+        RobotError: no such file, or its content is wrong.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in ('.yaml', '.yml'):
+        try:
+            path = resource_path('config', 'robots', f'{name_or_path}.yaml')
+        except ResourceError as error:
+            known = sorted(p.stem for p in resource_path('config', 'robots').glob('*.yaml'))
+            raise RobotError(
+                f'unknown robot {name_or_path!r}; shipped: {", ".join(known)}; or give the path '
+                'of a .yaml file'
+            ) from error
+    if not path.is_file():
+        raise RobotError(f'robot file {str(path)!r} does not exist')
+    try:
+        mapping = yaml.safe_load(path.read_text(encoding='utf-8'))
+        parameters = mapping['/**']['ros__parameters']['robot']
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise RobotError(
+            f'{path} is no robot description: {error!r}; expected /**: ros__parameters: robot:'
+        ) from error
+    return RobotConfig.from_mapping(parameters), path
+
+
+def _channel(name: str, reader: _Reader) -> Channel:
+    kind = reader.text('type')
+    if kind not in CHANNEL_TYPES:
+        raise RobotError(f'{reader.path}.type is {kind!r}, expected one of {CHANNEL_TYPES}')
+    joints = reader.texts('joints') if kind == JOINT_STATE else ()
+    channel = Channel(
+        name,
+        reader.text('topic'),
+        kind,
+        reader.texts('fields'),
+        joints,
+        reader.number('max_age_s'),
+    )
+    if not channel.fields or (kind == JOINT_STATE and not joints):
+        raise RobotError(f'{reader.path} lists no fields or joints')
+    if not channel.max_age_s > 0.0:
+        raise RobotError(f'{reader.path}.max_age_s is {channel.max_age_s}, expected > 0')
+    reader.check_all_read()
+    return channel
+
+
+class _Reader:
+    """Typed access to a nested mapping, with errors that name the full key."""
+
+    def __init__(self, mapping: Any, path: str) -> None:
+        if not isinstance(mapping, Mapping):
+            raise RobotError(f'{path} is {mapping!r}, expected a map')
+        self._mapping = mapping
+        self._read: set[str] = set()
+        self.path = path
+
+    def _get(self, key: str) -> Any:
+        if key not in self._mapping:
+            raise RobotError(f'{self.path}.{key} is missing; it has {sorted(self._mapping)}')
+        self._read.add(key)
+        return self._mapping[key]
+
+    def child(self, key: str) -> _Reader:
+        return _Reader(self._get(key), f'{self.path}.{key}')
+
+    def text(self, key: str) -> str:
+        value = self._get(key)
+        if not isinstance(value, str) or not value:
+            raise RobotError(f'{self.path}.{key} is {value!r}, expected a non-empty string')
+        return value
+
+    def number(self, key: str) -> float:
+        value = self._get(key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise RobotError(f'{self.path}.{key} is {value!r}, expected a number')
+        return float(value)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        return tuple(self._list(key, str))
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        return tuple(float(value) for value in self._list(key, (int, float)))
+
+    def _list(self, key: str, kind: Any) -> list[Any]:
+        value = self._get(key)
+        if isinstance(value, str) or not hasattr(value, '__iter__'):
+            raise RobotError(f'{self.path}.{key} is {value!r}, expected a list')
+        items = list(value)
+        for item in items:
+            if isinstance(item, bool) or not isinstance(item, kind):
+                raise RobotError(f'{self.path}.{key} holds {item!r}, expected {kind}')
+        return items
+
+    def check_all_read(self) -> None:
+        unknown = sorted(set(self._mapping) - self._read)
+        if unknown:
+            raise RobotError(f'{self.path} has unknown keys {unknown}')

@@ -1,0 +1,275 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The learner node: transitions in, actors out.
+
+ROS callbacks run in a thread of their own and only queue; learning has the main thread. Transitions
+are learned from in the order of arrival, each before the next, so a run depends on their order and
+not on their timing.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from std_msgs.msg import Float64MultiArray, String, UInt8MultiArray
+from std_srvs.srv import SetBool, Trigger
+
+from residual_rl_ros.learner.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from residual_rl_ros.learner.config import load_preset
+from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.learner.metrics_log import MetricsLog
+from residual_rl_ros.ros import qos
+from residual_rl_ros.ros.managed_node import (
+    OK,
+    WARN,
+    Diagnostics,
+    ManagedNode,
+    ParameterError,
+    read_parameters,
+    read_tree,
+    run,
+)
+from residual_rl_ros.ros.messages import byte_array, label_of
+from residual_rl_ros.spec import MalformedTransitionError, SpecificationError, TransitionLayout
+
+
+@dataclass(frozen=True)
+class LearnerParameters:
+    """ROS parameters of the node; `overrides.*` replaces values of the preset."""
+
+    preset: str = 'dawn'
+    """Name of a file in `config/presets/`."""
+    seed: int = 0
+    """Seeds initialisation, sampling and updates."""
+    output_dir: str = ''
+    """Folder for the checkpoint and the TensorBoard events."""
+    checkpoint_interval_s: float = 60.0
+    """Time between two checkpoints [s]."""
+    drain_limit_s: float = 5.0
+    """At the end: how long to go on learning from what has already arrived [s]."""
+
+
+class LearnerNode(ManagedNode):
+    """Feeds the learner from ROS topics."""
+
+    def __init__(self) -> None:
+        super().__init__('learner_node')
+        self._inbox: queue.Queue[Callable[[], None]] = queue.Queue()
+        self._learner: Learner | None = None
+        self._resume = threading.Event()
+        self._resume.set()
+        self._stop = threading.Event()
+        self._malformed = 0
+        self._problem = ''
+        self._rate_base = (time.monotonic(), 0, 0)
+
+    def configure(self) -> None:
+        """Read the preset, make the output folder, open the topics."""
+        torch.set_num_threads(1)
+        self.parameters = parameters = read_parameters(self, LearnerParameters)
+        overrides = (
+            read_tree(self, 'overrides') if self.get_parameters_by_prefix('overrides') else {}
+        )
+        self._config = load_preset(parameters.preset, overrides)
+        if not parameters.output_dir:
+            raise ParameterError('parameter output_dir of learner_node is empty; give a folder')
+        self._output = Path(parameters.output_dir)
+        try:
+            self._output.mkdir(parents=True, exist_ok=True)
+            self._log = MetricsLog(self._output / 'tensorboard')
+        except OSError as error:
+            raise ParameterError(
+                f'output_dir {parameters.output_dir!r} cannot be written: {error.strerror}'
+            ) from error
+        self._actor_publisher = self.create_lifecycle_publisher(
+            UInt8MultiArray, '~/actor', qos.LATCHED
+        )
+        create = self.create_subscription
+        create(String, 'policy_node/transition_layout', self._on_layout, qos.LATCHED)
+        create(
+            Float64MultiArray, 'policy_node/transitions', self._on_transition, qos.TRANSITIONS
+        )
+        self.create_service(SetBool, '~/pause', self._pause)
+        self.create_service(Trigger, '~/save', self._trigger(self._save))
+        self.create_service(Trigger, '~/rollback', self._trigger(self._rollback))
+        Diagnostics(self, self._report)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the checkpoint is kept."""
+        return self._output / 'checkpoint'
+
+    def request_stop(self) -> None:
+        """End `learn` after the update in progress."""
+        self._stop.set()
+
+    def learn(self) -> None:
+        """Work through the inbox until told to stop, then save."""
+        executor = SingleThreadedExecutor()
+        executor.add_node(self)
+        spinner = threading.Thread(target=_spin, args=(executor,), name='ros', daemon=True)
+        spinner.start()
+        saved = time.monotonic()
+        while not self._stop.is_set():
+            if self._resume.wait(timeout=0.1):
+                self._work(timeout_s=0.1)
+            if time.monotonic() - saved > self.parameters.checkpoint_interval_s:
+                self._try(self._save)
+                saved = time.monotonic()
+        deadline = time.monotonic() + self.parameters.drain_limit_s
+        while not self._inbox.empty() and time.monotonic() < deadline:
+            self._work(timeout_s=0.0)
+        self._try(self._save)
+        self._log.close()
+        executor.shutdown(timeout_sec=1.0)
+        spinner.join(timeout=1.0)
+
+    def _work(self, timeout_s: float) -> None:
+        try:
+            job = self._inbox.get(timeout=timeout_s) if timeout_s else self._inbox.get_nowait()
+        except queue.Empty:
+            return
+        job()
+
+    # --- in the ROS thread: queue only
+
+    def _on_layout(self, message: String) -> None:
+        self._inbox.put(lambda: self._start(message.data))
+
+    def _on_transition(self, message: Float64MultiArray) -> None:
+        if self.active:
+            self._inbox.put(lambda: self._ingest(message))
+
+    def _pause(self, request: Any, response: Any) -> Any:
+        (self._resume.clear if request.data else self._resume.set)()
+        response.success, response.message = True, 'paused' if request.data else 'resumed'
+        return response
+
+    def _trigger(self, job: Callable[[], str]) -> Callable[[Any, Any], Any]:
+        def callback(request: Any, response: Any) -> Any:
+            del request
+            done: queue.Queue[tuple[bool, str]] = queue.Queue()
+            self._inbox.put(lambda: done.put(self._try(job)))
+            try:
+                response.success, response.message = done.get(timeout=30.0)
+            except queue.Empty:
+                response.success, response.message = False, 'the learner is busy or paused'
+            return response
+
+        return callback
+
+    # --- in the main thread
+
+    def _start(self, text: str) -> None:
+        """Make the learner for a layout; a restarted policy node with the same layout keeps it."""
+        try:
+            layout = TransitionLayout.from_yaml(text)
+        except SpecificationError as error:
+            self._warn(f'layout refused: {error}')
+            return
+        if self._learner is None:
+            self._learner = Learner(self._config, layout, self.parameters.seed)
+            self._publish(self._learner.first_message())
+        elif layout != self._learner.layout:
+            self._warn(
+                f'layout {layout.label} refused: this learner has {self._learner.layout.label}; '
+                'restart learner_node'
+            )
+
+    def _ingest(self, message: Float64MultiArray) -> None:
+        if self._learner is None:
+            self._malformed += 1
+            self._warn('transition dropped: no layout received yet')
+            return
+        try:
+            transition = self._learner.layout.decode(message.data, label_of(message))
+        except MalformedTransitionError as error:
+            self._malformed += 1
+            self._warn(f'transition dropped: {error}')
+            return
+        weights = self._learner.ingest(transition)
+        if weights is not None:
+            self._publish(weights)
+            self._log.write(self._learner)
+
+    def _publish(self, weights: bytes) -> None:
+        self._actor_publisher.publish(byte_array(weights))
+
+    def _try(self, job: Callable[[], str]) -> tuple[bool, str]:
+        try:
+            return True, job()
+        except CheckpointError as error:
+            self.get_logger().error(str(error))
+            self._problem = str(error)
+            return False, str(error)
+
+    def _save(self) -> str:
+        if self._learner is None:
+            return 'nothing to save yet'
+        save_checkpoint(self.checkpoint, self._learner)
+        return f'saved {self.checkpoint}'
+
+    def _rollback(self) -> str:
+        """Return to the last checkpoint, in a new epoch."""
+        restored = load_checkpoint(self.checkpoint)
+        epoch = self._learner.epoch if self._learner else restored.epoch
+        restored.begin_epoch(epoch + 1)
+        self._learner = restored
+        self._publish(restored.first_message())
+        return f'rolled back to {restored.transitions} transitions, epoch {restored.epoch}'
+
+    def _warn(self, reason: str) -> None:
+        self._problem = reason
+        self.get_logger().warning(reason, throttle_duration_sec=2.0)
+
+    def _report(self) -> tuple[bytes, str, Mapping[str, Any]]:
+        learner = self._learner
+        values: dict[str, Any] = {
+            'active': self.active,
+            'queue': self._inbox.qsize(),
+            'malformed': self._malformed,
+        }
+        if learner is not None:
+            then, transitions, updates = self._rate_base
+            now = time.monotonic()
+            self._rate_base = (now, learner.transitions, learner.updates)
+            rate = learner.success_rate
+            values |= {
+                'phase': learner.phase.value,
+                'epoch': learner.epoch,
+                'sequence': learner.sequence,
+                'transitions': learner.transitions,
+                'control_steps': learner.control_steps,
+                'episodes': len(learner.history),
+                'success_recent': -1.0 if rate is None else rate,
+                'updates': learner.updates,
+                'transitions_per_s': (learner.transitions - transitions) / (now - then),
+                'updates_per_s': (learner.updates - updates) / (now - then),
+                **learner.metrics,
+            }
+        message, self._problem = self._problem or 'running', ''
+        return (OK if message == 'running' else WARN), message, values
+
+
+def _spin(executor: SingleThreadedExecutor) -> None:
+    try:
+        executor.spin()
+    except ExternalShutdownException:
+        return
+
+
+def main() -> int:
+    """Run the learner node."""
+    return run(LearnerNode, spin=LearnerNode.learn)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

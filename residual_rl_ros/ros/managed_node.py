@@ -1,0 +1,235 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the lifecycle nodes share: parameters, logged transitions, diagnostics, a clean end."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from types import FrameType
+from typing import Any, TypeVar, get_type_hints
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from residual_rl_ros.errors import ResidualRLError
+
+Parameters = TypeVar('Parameters')
+
+
+class ParameterError(ResidualRLError):
+    """A ROS parameter is missing or of the wrong type."""
+
+
+def read_parameters(node: Node, kind: type[Parameters]) -> Parameters:
+    """Declare and read every field of a frozen dataclass as a ROS parameter.
+
+    Raises:
+        ParameterError: a value has another type than its field.
+    """
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for field in fields(kind):  # type: ignore[arg-type]
+        if not node.has_parameter(field.name):
+            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            node.declare_parameter(field.name, default)
+        value = node.get_parameter(field.name).value
+        wanted = hints[field.name]
+        if wanted == tuple[float, ...]:
+            value = tuple(float(item) for item in (value if hasattr(value, '__iter__') else [value]))
+        elif wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        elif type(value) is not wanted:
+            raise ParameterError(
+                f'parameter {field.name!r} of {node.get_name()} is {value!r}, expected '
+                f'{wanted.__name__}'
+            )
+        values[field.name] = value
+    return kind(**values)
+
+
+def read_tree(node: Node, prefix: str) -> dict[str, Any]:
+    """Return the parameters below a prefix as nested maps.
+
+    Raises:
+        ParameterError: there are none.
+    """
+    tree: dict[str, Any] = {}
+    for key, parameter in node.get_parameters_by_prefix(prefix).items():
+        *parents, leaf = key.split('.')
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        value = parameter.value
+        branch[leaf] = value if isinstance(value, (str, int, float, bool)) else list(value)
+    if not tree:
+        raise ParameterError(
+            f'{node.get_name()} has no parameters {prefix}.*; pass a robot file with '
+            '--params-file (config/robots/)'
+        )
+    return tree
+
+
+class Diagnostics:
+    """Publishes one status on `/diagnostics` every second.
+
+    Args:
+        node: owner.
+        report: returns level, message and values; called once a second.
+    """
+
+    def __init__(
+        self, node: Node, report: Callable[[], tuple[bytes, str, Mapping[str, Any]]]
+    ) -> None:
+        self._node = node
+        self._report = report
+        self._publisher = Node.create_publisher(node, DiagnosticArray, '/diagnostics', 10)
+        node.create_timer(1.0, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def publish(self) -> None:
+        """Publish now."""
+        level, message, values = self._report()
+        status = DiagnosticStatus(
+            level=level,
+            name=self._node.get_fully_qualified_name(),
+            message=message,
+            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+        )
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(array)
+
+
+class ManagedNode(LifecycleNode):
+    """A lifecycle node whose failed transitions say why.
+
+    rclpy swallows exceptions of transition callbacks; here they are logged, and kept in
+    `failure` for the exit code.
+
+    Args:
+        name: node name.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, automatically_declare_parameters_from_overrides=True)
+        self.failure: Exception | None = None
+        self.active = False
+
+    def configure(self) -> None:
+        """Read parameters and build everything; raise on bad input."""
+        raise NotImplementedError
+
+    def activate(self) -> None:
+        """Start working."""
+
+    def deactivate(self) -> None:
+        """Stop working; the publishers are still open."""
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Run `configure`."""
+        del state
+        return self._guarded(self.configure)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Open the publishers, then run `activate`."""
+        result = self._guarded(lambda: None if super(ManagedNode, self).on_activate(state) else None)
+        if result is TransitionCallbackReturn.SUCCESS:
+            self.active = True
+            result = self._guarded(self.activate)
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Run `deactivate`, so that a hold goes out, before the publishers close."""
+        result = self._guarded(self.deactivate)
+        self.active = False
+        super().on_deactivate(state)
+        return result
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Deactivate if active."""
+        if self.active:
+            return self.on_deactivate(state)
+        return TransitionCallbackReturn.SUCCESS
+
+    def _guarded(self, callback: Callable[[], None]) -> TransitionCallbackReturn:
+        try:
+            callback()
+        except ResidualRLError as error:
+            self.failure = error
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        except Exception as error:
+            self.failure = error
+            self.get_logger().error(traceback.format_exc())
+            return TransitionCallbackReturn.ERROR
+        return TransitionCallbackReturn.SUCCESS
+
+
+def run(create: Callable[[], Any], spin: Callable[[Any], None] = rclpy.spin) -> int:
+    """Run a node until it is told to stop; return the exit code.
+
+    Parameter `autostart` (default true) configures and activates a lifecycle node at once. SIGINT
+    and SIGTERM end it in order: deactivate, then destroy.
+
+    Args:
+        create: makes the node.
+        spin: works until the end; a node with `request_stop` is told through it, another is
+            interrupted.
+
+    Returns:
+        0 after a requested end, 2 after bad input (said in one line), 1 after anything else.
+    """
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        if hasattr(node, 'request_stop'):
+            node.request_stop()
+        else:
+            raise KeyboardInterrupt
+
+    node: Any = None
+
+    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    code = 0
+    try:
+        node = create()
+        if isinstance(node, ManagedNode):
+            if not node.has_parameter('autostart'):
+                node.declare_parameter('autostart', True)
+            if node.get_parameter('autostart').value:
+                node.trigger_configure()
+                if node.failure is None:
+                    node.trigger_activate()
+            if node.failure is not None:
+                return 2 if isinstance(node.failure, ResidualRLError) else 1
+        spin(node)
+    except KeyboardInterrupt:
+        pass
+    except SystemExit as error:
+        code = int(error.code or 0)
+    except ResidualRLError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if isinstance(node, ManagedNode):
+            node.trigger_shutdown()
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    failure = getattr(node, 'failure', None)
+    return code if failure is None else 2 if isinstance(failure, ResidualRLError) else 1
+
+
+OK = DiagnosticStatus.OK
+WARN = DiagnosticStatus.WARN
+ERROR = DiagnosticStatus.ERROR

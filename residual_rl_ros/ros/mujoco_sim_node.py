@@ -1,0 +1,204 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The simulator node: publishes what a robot would and executes its commands.
+
+Lockstep: every stamp is answered by one command, and only the answer to the current stamp advances
+the simulation. Real time: a wall timer steps with the newest command.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rclpy.clock import Clock as SteadyClock
+from rclpy.clock import ClockType
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Float64MultiArray
+
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.robot import RobotConfig
+from residual_rl_ros.ros import qos
+from residual_rl_ros.ros.managed_node import OK, Diagnostics, read_parameters, read_tree, run
+from residual_rl_ros.ros.messages import (
+    ChannelWriter,
+    float_array,
+    label_of,
+    stamped_label,
+    to_time,
+)
+from residual_rl_ros.sim.hosting import check_environment, make_environment
+
+
+class LockstepError(ResidualRLError):
+    """No command came for the current stamp; the simulator never steps without one."""
+
+
+@dataclass(frozen=True)
+class SimParameters:
+    """ROS parameters of the node, beside the robot description `robot.*`."""
+
+    task: str = 'peg_insert'
+    """A task of this package or a gymnasium id."""
+    lockstep: bool = True
+    """Wait for the command of each stamp; otherwise step with wall time."""
+    first_seed: int = 0
+    """Environment seed of the first episode; the following count up."""
+    control_steps: int = 0
+    """Stop after the episode in which this many control steps are reached; 0 is endless."""
+    command_timeout_s: float = 120.0
+    """Lockstep: no command for this long is an error [s]; before the first one, wait for ever."""
+
+
+class MujocoSimNode(Node):
+    """Hosts an environment."""
+
+    def __init__(self) -> None:
+        super().__init__('mujoco_sim_node', automatically_declare_parameters_from_overrides=True)
+        self.parameters = parameters = read_parameters(self, SimParameters)
+        self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
+        self._env = make_environment(parameters.task)
+        check_environment(self._env, robot)
+        self._period_ns = round(1e9 / robot.control_rate_hz)
+        sizes = [len(channel.observation_names) for channel in robot.channels]
+        self._splits = np.cumsum(sizes)[:-1]
+        self._channels = []
+        for channel in robot.channels:
+            writer = ChannelWriter(channel)
+            publisher = self.create_publisher(writer.message_type, channel.topic, qos.SENSOR)
+            self._channels.append((writer, publisher))
+        self._feedback_publisher = self.create_publisher(
+            Float64MultiArray, 'step_feedback', qos.FEEDBACK
+        )
+        self._clock_publisher = self.create_publisher(Clock, '/clock', qos.SENSOR)
+        self.create_subscription(
+            Float64MultiArray, robot.command_topic, self._on_command, qos.COMMAND
+        )
+        self._wall_clock = SteadyClock(clock_type=ClockType.STEADY_TIME)
+        self._ticks = 0
+        self._steps = 0
+        self._episode = -1
+        self._done = False
+        self._command: npt.NDArray[np.float32] | None = None
+        self._feedback: list[float] | None = None
+        self._answered_at: float | None = None
+        self._rate_base = (time.monotonic(), 0)
+        self._reset()
+        if parameters.lockstep:
+            self._expected = self._label()
+            self.create_timer(0.25, self._watch, clock=self._wall_clock)
+        else:
+            self.create_timer(self._period_ns * 1e-9, self._tick, clock=self._wall_clock)
+        Diagnostics(self, self._report)
+
+    @property
+    def _stamp(self) -> float:
+        """Simulated time [s]; it starts after zero, which means unset in a header."""
+        return (self._ticks + 1) * self._period_ns * 1e-9
+
+    def _label(self) -> str:
+        return stamped_label(self._stamp)
+
+    def _reset(self) -> None:
+        self._episode += 1
+        observation, _ = self._env.reset(seed=self.parameters.first_seed + self._episode)
+        self._observation = np.asarray(observation, dtype=np.float64)
+        self._done = False
+        self._feedback = None
+
+    def _step(self, command: npt.NDArray[np.float32]) -> None:
+        """Advance one control step, or begin the next episode after the last one ended."""
+        self._ticks += 1
+        if self._done:
+            budget = self.parameters.control_steps
+            if budget and self._steps >= budget:
+                self.get_logger().info(f'{self._steps} control steps done')
+                raise SystemExit(0)
+            self._reset()
+            return
+        observation, reward, terminated, truncated, info = self._env.step(command)
+        self._steps += 1
+        self._observation = np.asarray(observation, dtype=np.float64)
+        self._done = terminated or truncated
+        success = bool(info.get('success', terminated and float(reward) > 0.0))
+        outcome = float(success) if self._done else -1.0
+        self._feedback = [float(reward), float(terminated), float(truncated), outcome]
+
+    def _publish(self) -> None:
+        """Publish clock, feedback and every channel under the current stamp."""
+        stamp = self._stamp
+        self._clock_publisher.publish(Clock(clock=to_time(stamp)))
+        if self._feedback is not None:
+            self._feedback_publisher.publish(float_array([stamp, *self._feedback]))
+        parts = np.split(self._observation, self._splits)
+        for (writer, publisher), values in zip(self._channels, parts, strict=True):
+            publisher.publish(writer.message(values, stamp))
+
+    def _on_command(self, message: Float64MultiArray) -> None:
+        command = np.asarray(message.data, dtype=np.float32)
+        if command.shape != (self.robot.action.size,) or not np.isfinite(command).all():
+            self.get_logger().error(
+                f'command {command.tolist()} refused: expected {self.robot.action.size} finite '
+                'numbers',
+                throttle_duration_sec=1.0,
+            )
+            return
+        if not self.parameters.lockstep:
+            self._command = command
+            return
+        if label_of(message) != self._expected:
+            return  # The answer to a stamp that was repeated.
+        self._answered_at = time.monotonic()
+        self._step(command)
+        self._expected = self._label()
+        self._publish()
+
+    def _watch(self) -> None:
+        """Lockstep: repeat a stamp that is not answered; give up after the timeout."""
+        if self._answered_at is None:
+            self._publish()
+            return
+        waited = time.monotonic() - self._answered_at
+        if waited > self.parameters.command_timeout_s:
+            raise LockstepError(
+                f'no command for stamp {self._stamp:.3f} s came in {waited:.0f} s on '
+                f'{self.robot.command_topic}; is policy_node alive and active?'
+            )
+        if waited > 0.5:
+            self._publish()
+
+    def _tick(self) -> None:
+        """Real time: step with the newest command; before the first one only publish."""
+        if self._command is not None:
+            self._step(self._command)
+        else:
+            self._ticks += 1
+        self._publish()
+
+    def _report(self) -> tuple[bytes, str, Mapping[str, Any]]:
+        then, steps = self._rate_base
+        now = time.monotonic()
+        self._rate_base = (now, self._steps)
+        return (
+            OK,
+            'running',
+            {
+                'control_steps': self._steps,
+                'episode': self._episode,
+                'steps_per_s': (self._steps - steps) / (now - then),
+            },
+        )
+
+
+def main() -> int:
+    """Run the simulator node."""
+    return run(MujocoSimNode)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

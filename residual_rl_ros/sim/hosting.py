@@ -1,0 +1,114 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Any gymnasium environment with Box spaces as a robot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from residual_rl_ros.robot import FLOAT_ARRAY, RobotConfig
+from residual_rl_ros.sim.parameters import TaskError
+from residual_rl_ros.sim.tasks import TASK_NAMES, make_task
+
+Env = gymnasium.Env[Any, Any]
+
+
+def make_environment(name: str, render_mode: str | None = None) -> Env:
+    """Make a task of this package, or any registered gymnasium environment.
+
+    Dictionary observations are flattened.
+
+    Args:
+        name: one of `TASK_NAMES`, or a gymnasium id; `module:Id-v0` imports the module first.
+        render_mode: `rgb_array` to draw pictures.
+
+    Raises:
+        TaskError: unknown name, or a space that is not a Box.
+    """
+    if name in TASK_NAMES:
+        return make_task(name, render_mode=render_mode)
+    try:
+        env: Env = gymnasium.make(name, render_mode=render_mode)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise TaskError(
+            f'unknown task {name!r}: not one of {", ".join(TASK_NAMES)} and no gymnasium '
+            f'environment ({error})'
+        ) from error
+    if isinstance(env.observation_space, gymnasium.spaces.Dict):
+        env = gymnasium.wrappers.FlattenObservation(env)
+    for kind, space in (('observation', env.observation_space), ('action', env.action_space)):
+        if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+            raise TaskError(
+                f'{name}: the {kind} space is {space}, expected a one-dimensional Box'
+            )
+    return env
+
+
+def control_rate_hz(env: Env) -> float:
+    """Return the control rate of an environment [Hz]; 20 where it does not say."""
+    own = getattr(env.unwrapped, 'control_rate_hz', None) or env.unwrapped.metadata.get('render_fps')
+    return float(own or 20.0)
+
+
+def describe_robot(name: str, env: Env) -> dict[str, Any]:
+    """Return a robot description (the content of a robot YAML) for an environment.
+
+    One Float64MultiArray channel carries the observation; velocity limits are those of a full
+    swing within one control step, so that nothing is cut off that the environment allows.
+    """
+    observation, action = env.observation_space, env.action_space
+    assert isinstance(observation, gymnasium.spaces.Box)
+    assert isinstance(action, gymnasium.spaces.Box)
+    rate = control_rate_hz(env)
+    low, high = action.low.astype(np.float64), action.high.astype(np.float64)
+    return {
+        'name': name,
+        'control_rate_hz': rate,
+        'command': {'topic': 'command', 'type': FLOAT_ARRAY},
+        'action': {
+            'names': [f'action{i}' for i in range(len(low))],
+            'lower': low.tolist(),
+            'upper': high.tolist(),
+            'max_velocity': ((high - low) * rate).tolist(),
+            'measured_by': [],
+        },
+        'observation': {
+            'channels': ['state'],
+            'state': {
+                'topic': 'observation',
+                'type': FLOAT_ARRAY,
+                'fields': [f'x{i}' for i in range(observation.shape[0])],
+                'max_age_s': 10.0 / rate,
+            },
+        },
+    }
+
+
+def check_environment(env: Env, robot: RobotConfig) -> None:
+    """Refuse an environment that does not fit a robot description.
+
+    Raises:
+        TaskError: observation or action differ in names or size.
+    """
+    for kind, names, shape in (
+        ('observation', robot.observation_names, env.observation_space.shape),
+        ('action', robot.action.names, env.action_space.shape),
+    ):
+        own = getattr(env.unwrapped, f'{kind}_names', None)
+        if own is not None and tuple(own) != names:
+            different = next(
+                (pair for pair in zip(own, names, strict=False) if pair[0] != pair[1]),
+                (f'{len(own)} names', f'{len(names)} names'),
+            )
+            raise TaskError(
+                f'{kind}: the environment has {different[0]!r} where robot {robot.name!r} has '
+                f'{different[1]!r}; correct the robot YAML'
+            )
+        if shape != (len(names),):
+            raise TaskError(
+                f'{kind}: the environment has shape {shape}, robot {robot.name!r} lists '
+                f'{len(names)} names; correct the robot YAML'
+            )
