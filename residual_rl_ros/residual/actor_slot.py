@@ -18,13 +18,13 @@ class ActorSlot:
 
     Args:
         expected: observation and decision size of the running robot.
-        lockstep: apply weights at the decision they name, and wait for them; otherwise apply
-            the newest as soon as it is there.
+        scheduled: apply weights at the decision they name, and wait for them (lockstep);
+            otherwise apply the newest as soon as it is there.
     """
 
-    def __init__(self, expected: ActorArchitecture, lockstep: bool = False) -> None:
+    def __init__(self, expected: ActorArchitecture, scheduled: bool = False) -> None:
         self._expected = expected
-        self._lockstep = lockstep
+        self._scheduled = scheduled
         self._waiting: deque[tuple[WeightsHeader, ResidualActor]] = deque()
         self._newest: WeightsHeader | None = None
         self._decisions = 0
@@ -63,8 +63,8 @@ class ActorSlot:
         return header
 
     def must_wait(self) -> bool:
-        """Return whether, in lockstep, the next decision needs weights that are not here yet."""
-        if not (self._lockstep and self._patient):
+        """Return whether the next decision is scheduled for weights that are not here yet."""
+        if not (self._scheduled and self._patient):
             return False
         return self._newest is None or self._decisions >= self._newest.next_effective_from
 
@@ -76,7 +76,7 @@ class ActorSlot:
         """Swap in the actor that is due for this decision and count the decision."""
         while self._waiting:
             header, actor = self._waiting[0]
-            if self._lockstep and header.effective_from > self._decisions:
+            if self._scheduled and header.effective_from > self._decisions:
                 break
             self.header, self.actor = header, actor
             self._waiting.popleft()

@@ -261,8 +261,8 @@ class ControllerConfig:
 
     decision_steps: int
     """Control steps per residual decision (k)."""
-    residual_scale: float | tuple[float, ...]
-    """Lambda, scalar or per action dimension."""
+    residual_scale: tuple[float, ...]
+    """Lambda: one value, or one per action dimension."""
     prefetch_steps: int = 0
     """Control steps before its first use at which a chunk is requested."""
     seed: int = 0
@@ -271,7 +271,7 @@ class ControllerConfig:
     """Sample the residual instead of using its mean."""
     lockstep: bool = True
     """Wait for a late chunk instead of holding."""
-    wait_for_actor: bool = True
+    scheduled_actor: bool = True
     """Use each actor exactly from the decision it names, and wait for it (reproducible)."""
     chunk_timeout_s: float = 0.0
     """Outside lockstep: how long a control step waits for a late chunk before it holds."""
@@ -301,7 +301,7 @@ class ControllerConfig:
             queue=ChunkQueue(policy, self.decision_steps, self.prefetch_steps),
             bound=bound,
             safety=SafetyFilter(action),
-            slot=ActorSlot(expected, self.wait_for_actor),
+            slot=ActorSlot(expected, self.scheduled_actor),
             seed=self.seed,
             explore=self.explore,
             chunk_timeout_s=None if self.lockstep else self.chunk_timeout_s,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,12 +21,12 @@ from std_srvs.srv import SetBool, Trigger
 
 from residual_rl_ros.base_policy.metadata import BasePolicyError
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.finetune import find_base_policy
 from residual_rl_ros.observation import ObservationAssembler, ObservationError
 from residual_rl_ros.residual.blend import BlendRamp
 from residual_rl_ros.residual.controller import ControllerConfig, ResidualController, StepFeedback
 from residual_rl_ros.residual.safety import NonFiniteCommandError
 from residual_rl_ros.residual.weights import WeightsError
-from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot import RobotConfig
 from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.managed_node import (
@@ -82,21 +81,6 @@ class PolicyParameters:
     """Real time: holding longer than this is a fault that deactivates the node [s]."""
 
 
-def find_base_policy(name: str) -> Path:
-    """Return the path of a base policy given as a path or as a shipped model's name.
-
-    Raises:
-        BasePolicyError: nothing was given.
-    """
-    if not name:
-        raise BasePolicyError('parameter base_policy is empty; give the path of an .onnx file')
-    path = Path(name)
-    if path.suffix == '.onnx' and (path.is_file() or path.parent != Path('.')):
-        return path
-    shipped = resource_path('models') / f'{path.stem}.onnx'
-    return shipped if shipped.is_file() else path
-
-
 class PolicyNode(ManagedNode):
     """Runs the controller on ROS topics."""
 
@@ -127,15 +111,14 @@ class PolicyNode(ManagedNode):
         self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
         policy = OnnxBasePolicy(find_base_policy(parameters.base_policy))
         policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
-        scale = parameters.residual_scale
         self.controller: ResidualController = ControllerConfig(
             decision_steps=parameters.decision_steps,
-            residual_scale=scale[0] if len(scale) == 1 else scale,
+            residual_scale=parameters.residual_scale,
             prefetch_steps=parameters.prefetch_steps,
             seed=parameters.seed,
             explore=parameters.explore,
             lockstep=parameters.lockstep,
-            wait_for_actor=parameters.lockstep and parameters.wait_for_actor,
+            scheduled_actor=parameters.lockstep and parameters.wait_for_actor,
         ).build(policy, robot.action)
         self.controller.queue.warm_up()
         self._blend = BlendRamp(parameters.blend_ramp_s)

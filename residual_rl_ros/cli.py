@@ -1,0 +1,159 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: `residual-rl …`.
+
+Imports that take seconds are inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+
+from residual_rl_ros.errors import ResidualRLError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help='Residual reinforcement learning on top of a frozen robot policy, over ROS 2.',
+)
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+@app.command()
+def demo(
+    task: Annotated[
+        str, typer.Option(help='Task of config/finetune/, or the path of such a file.')
+    ] = 'peg_insert',
+    steps: Annotated[
+        Optional[int],  # noqa: UP045 - typer reads it at run time on Python 3.10.
+        typer.Option(min=1, help='Control steps of fine-tuning; default: the configuration.'),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help='Learner seed.')] = 0,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help='Output folder; default: runs/<task>_seed<seed>.'),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option(help='A minute that exercises everything and learns nothing.')
+    ] = False,
+    as_json: Annotated[bool, typer.Option('--json', help='Print the summary as JSON.')] = False,
+) -> None:
+    """Fine-tune a shipped base policy in MuJoCo through three ROS 2 processes.
+
+    Evaluates the base policy on 100 seeds, fine-tunes, evaluates base + residual on the same
+    seeds, and leaves summary, learning curve, checkpoint, TensorBoard events and a picture strip.
+    """
+    from residual_rl_ros import demo as demonstration
+    from residual_rl_ros.finetune import load_finetune
+
+    console = Console(stderr=True)
+    config = load_finetune(task)
+    seeds = demonstration.PAIRED_SEEDS
+    if quick:
+        config, seeds = demonstration.quick(config), demonstration.QUICK_SEEDS
+    if steps is not None:
+        config = replace(config, control_steps=steps)
+    folder = out if out is not None else _fresh_folder(Path('runs') / f'{config.task}_seed{seed}')
+    options = demonstration.DemoOptions(config, seed, folder, seeds)
+    try:
+        summary = demonstration.run_demo(options, console)
+    except KeyboardInterrupt:
+        checkpoint = folder / 'checkpoint'
+        kept = f'checkpoint kept in {checkpoint}' if checkpoint.exists() else 'no checkpoint yet'
+        console.print(f'interrupted; every process has ended; {kept}')
+        raise typer.Exit(INTERRUPTED) from None
+    console.print(f'results are in {folder}')
+    if as_json:
+        print(json.dumps(summary, indent=2))
+
+
+@app.command()
+def check_base(
+    model: Annotated[Path, typer.Argument(help='ONNX base policy.')],
+    robot: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help='Also check it against a robot: a shipped name or a YAML path.'),
+    ] = None,
+) -> None:
+    """Print what a base policy is and what is wrong with it; exit code 1 if it is unusable."""
+    from residual_rl_ros.base_policy.check import check_base_policy
+
+    report = check_base_policy(model, robot)
+    console = Console()
+    console.print(report.table())
+    for problem in report.problems:
+        console.print(f'[red]problem:[/] {problem}', soft_wrap=True)
+    for remark in report.remarks:
+        console.print(f'[yellow]remark:[/] {remark}', soft_wrap=True)
+    if report.problems:
+        raise typer.Exit(1)
+    console.print('[green]usable[/]')
+
+
+@app.command()
+def train_base(
+    task: Annotated[str, typer.Option(help='Task with a recipe in config/base_policies/.')],
+    out: Annotated[Path, typer.Option(help='Folder for the model and its card.')] = Path('models'),
+    seed: Annotated[int, typer.Option(min=0, help='Training seed.')] = 0,
+    evaluate: Annotated[
+        int, typer.Option(min=1, help='Held-out seeds for the success in the card.')
+    ] = 200,
+) -> None:
+    """Train a base policy from scripted demonstrations and write its model card."""
+    from residual_rl_ros.sim.model_card import train_with_card
+
+    train_with_card(task, out, seed, evaluate, Console(stderr=True))
+
+
+@app.command()
+def describe_robot(
+    env: Annotated[str, typer.Argument(help='Task of this package or gymnasium id.')],
+) -> None:
+    """Print the robot YAML of any gymnasium environment with Box spaces."""
+    import yaml
+
+    from residual_rl_ros.sim.hosting import describe_robot as describe
+    from residual_rl_ros.sim.hosting import make_environment
+
+    parameters = {'robot': describe(env, make_environment(env))}
+    print(yaml.safe_dump({'/**': {'ros__parameters': parameters}}, sort_keys=False), end='')
+
+
+def _fresh_folder(path: Path) -> Path:
+    """Return the path, or the first of path_2, path_3, … that does not exist."""
+    number, fresh = 1, path
+    while fresh.exists():
+        number += 1
+        fresh = path.with_name(f'{path.name}_{number}')
+    return fresh
+
+
+def main() -> None:
+    """Run the command line; bad input is one line on stderr and exit code 2."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        app()
+    except ResidualRLError as error:
+        print(f'error: {error}', file=sys.stderr)
+        raise SystemExit(BAD_INPUT) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+
+
+if __name__ == '__main__':
+    main()

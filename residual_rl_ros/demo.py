@@ -1,0 +1,308 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The main job, end to end: evaluate the base, fine-tune over ROS 2, evaluate again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import subprocess
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from residual_rl_ros import __version__
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.evaluation.episodes import Episode
+from residual_rl_ros.evaluation.figures import draw_learning_curve, draw_strip
+from residual_rl_ros.evaluation.intervals import Rate, mcnemar, wilson
+from residual_rl_ros.evaluation.paired import EVALUATION_SEED, evaluate, film
+from residual_rl_ros.finetune import FinetuneConfig, find_base_policy
+from residual_rl_ros.learner.checkpoint import ACTOR, STATE
+from residual_rl_ros.learner.learner import EpisodeRecord
+from residual_rl_ros.ros.bringup import Bringup, ros_environment
+from residual_rl_ros.ros.domain import claim_domain
+from residual_rl_ros.ros.monitor import Monitor
+from residual_rl_ros.ros.topology import finetune_topology
+
+QUICK = {'warmup_transitions': 100, 'publish_interval': 25, 'batch_size': 64, 'utd': 1.0}
+QUICK_STEPS = 1000
+QUICK_SEEDS = 10
+PAIRED_SEEDS = 100
+STRIP_PICTURES = 6
+
+
+class DemoError(ResidualRLError):
+    """The demo cannot start or was left without a result."""
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the command line chooses."""
+
+    config: FinetuneConfig
+    seed: int
+    """Learner seed; the evaluation seeds are the same for all."""
+    output_dir: Path
+    paired_seeds: int = PAIRED_SEEDS
+
+
+def quick(config: FinetuneConfig) -> FinetuneConfig:
+    """Return a run of about a minute that exercises everything and learns nothing."""
+    overrides = {**config.overrides, **QUICK}
+    return replace(config, overrides=overrides, control_steps=QUICK_STEPS)
+
+
+def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
+    """Run the demo and return the summary, which is also in `summary.json`.
+
+    Args:
+        options: what to run.
+        console: where progress goes.
+
+    Raises:
+        ResidualRLError: bad input, or a process failed.
+        KeyboardInterrupt: after Ctrl-C, when every process has ended and the summary is written.
+    """
+    started = time.monotonic()
+    config, out = options.config, options.output_dir
+    _, robot, robot_file = config.load()
+    config.learner_config()
+    _prepare(out)
+    seeds = range(EVALUATION_SEED, EVALUATION_SEED + options.paired_seeds)
+    base = _evaluate('base', options, None, console)
+    base_rate = wilson([episode.success for episode in base])
+    console.print(f'base policy: {base_rate} on {len(seeds)} seeds')
+    summary: dict[str, Any] = {
+        'task': config.task,
+        'seed': options.seed,
+        'preset': config.preset,
+        'base': _rate(base_rate),
+        'final': None,
+        'interrupted': True,
+        'versions': _versions(),
+        'git_commit': _git_commit(),
+    }
+    try:
+        summary |= _finetune(options, robot_file, console)
+        message = (out / 'checkpoint' / ACTOR).read_bytes()
+        final = _evaluate('base + residual', options, message, console)
+        final_rate = wilson([episode.success for episode in final])
+        outcomes = [[episode.success for episode in run] for run in (base, final)]
+        summary |= {'final': _rate(final_rate), 'interrupted': False}
+        summary['paired_p_value'] = mcnemar(*outcomes)
+        console.print(f'base + residual: {final_rate} on the same seeds')
+        _strip(options, base, final, message, console)
+    finally:
+        summary |= _learned(out, robot.control_rate_hz)
+        summary['wall_s'] = round(time.monotonic() - started, 1)
+        (out / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
+        if summary['episodes']:
+            draw_learning_curve(
+                out / 'learning_curve.png',
+                f'{config.task}, preset {config.preset}, seed {options.seed}',
+                _history(out),
+                robot.control_rate_hz,
+                base_rate,
+                None if summary['final'] is None else final_rate,
+            )
+    return summary
+
+
+def _prepare(out: Path) -> None:
+    """Make the output folder and refuse one that cannot be written or holds another run."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / '.writable'
+        probe.write_text('', encoding='utf-8')
+        probe.unlink()
+    except OSError as error:
+        raise DemoError(
+            f'output folder {str(out)!r} cannot be written: {error.strerror}; choose another '
+            'with --out'
+        ) from error
+    if (out / 'summary.json').exists() or (out / 'checkpoint').exists():
+        raise DemoError(
+            f'output folder {str(out)!r} already holds a run; choose another with --out or '
+            'remove it'
+        )
+
+
+def _evaluate(
+    name: str, options: DemoOptions, message: bytes | None, console: Console
+) -> list[Episode]:
+    seeds = range(EVALUATION_SEED, EVALUATION_SEED + options.paired_seeds)
+    columns = (TextColumn('{task.description}'), BarColumn(), TaskProgressColumn())
+    episodes = []
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        bar = progress.add_task(f'evaluating {name}', total=len(seeds))
+        for episode in evaluate(options.config, seeds, message):
+            episodes.append(episode)
+            progress.advance(bar)
+    return episodes
+
+
+def _finetune(options: DemoOptions, robot_file: Path, console: Console) -> dict[str, Any]:
+    """Run the three processes until the simulator has spent its budget."""
+    config, out = options.config, options.output_dir
+    nodes = finetune_topology(
+        config,
+        robot_file,
+        find_base_policy(config.base_policy),
+        out,
+        options.seed,
+        config.control_steps,
+    )
+    started = time.monotonic()
+    warmup_rates: list[float] = []
+    with (
+        claim_domain() as domain_id,
+        Monitor(domain_id) as monitor,
+        Bringup(nodes, out / 'logs', ros_environment(domain_id)) as bringup,
+        Live(console=console, refresh_per_second=2) as live,
+    ):
+        while not bringup.ended('mujoco_sim_node'):
+            bringup.check()
+            live.update(_table(monitor, config, time.monotonic() - started))
+            rate = monitor.number('mujoco_sim_node', 'steps_per_s')
+            if monitor.values('learner_node').get('phase') == 'warmup' and rate > 0.0:
+                warmup_rates.append(rate)
+            time.sleep(0.5)
+        bringup.check()
+        live.update(_table(monitor, config, time.monotonic() - started))
+        wall = time.monotonic() - started
+        steps = monitor.number('mujoco_sim_node', 'control_steps')
+    return {
+        'round_trips_per_s': {
+            'warmup': round(statistics.median(warmup_rates), 1) if warmup_rates else None,
+            'whole_run': round(steps / wall, 1),
+        },
+        'finetune_wall_s': round(wall, 1),
+    }
+
+
+def _table(monitor: Monitor, config: FinetuneConfig, elapsed: float) -> Table:
+    learner = monitor.values('learner_node')
+    steps = monitor.number('mujoco_sim_node', 'control_steps')
+    success = float(learner.get('success_recent', -1.0))
+    table = Table(title=f'fine-tuning {config.task} with {config.preset}', min_width=60)
+    table.add_column('')
+    table.add_column('', justify='right', min_width=24)
+    for name, value in (
+        ('phase', learner.get('phase', 'starting')),
+        ('control steps', f'{steps:.0f} of {config.control_steps}'),
+        ('episodes', learner.get('episodes', '0')),
+        ('success, last 50 episodes', '-' if success < 0.0 else f'{success:.0%}'),
+        ('control steps/s', f'{monitor.number("mujoco_sim_node", "steps_per_s"):.0f}'),
+        ('transitions/s', f'{monitor.number("learner_node", "transitions_per_s"):.0f}'),
+        ('updates/s', f'{monitor.number("learner_node", "updates_per_s"):.0f}'),
+        ('weights sequence', learner.get('sequence', '-')),
+        ('elapsed', f'{elapsed:.0f} s'),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def _strip(
+    options: DemoOptions,
+    base: list[Episode],
+    final: list[Episode],
+    message: bytes,
+    console: Console,
+) -> None:
+    """Draw one seed that the base fails and the residual repairs."""
+    repaired = [a.seed for a, b in zip(base, final, strict=True) if b.success and not a.success]
+    if not repaired:
+        console.print('no paired failure -> success to draw')
+        return
+    os.environ.setdefault('MUJOCO_GL', 'egl')
+    # A process of its own: a missing driver can end it, not the demo.
+    context = multiprocessing.get_context('spawn')
+    try:
+        with ProcessPoolExecutor(1, context) as pool:
+            rows = [
+                pool.submit(film, options.config, repaired[0], actor, STRIP_PICTURES).result()
+                for actor in (None, message)
+            ]
+    except Exception as error:  # noqa: BLE001 - OpenGL fails in as many ways as there are drivers.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        console.print(f'[yellow]warning:[/] no OpenGL, no picture strip: {reason}')
+        return
+    title = f'{options.config.task}, seed {repaired[0]}'
+    draw_strip(options.output_dir / 'failure_to_success.png', title, *rows)
+
+
+def _learned(out: Path, rate_hz: float) -> dict[str, Any]:
+    """Return what the checkpoint says of the run."""
+    path = out / 'checkpoint' / STATE
+    state = json.loads(path.read_text(encoding='utf-8'))['state'] if path.is_file() else {}
+    steps = state.get('control_steps', 0)
+    return {
+        'episodes': len(state.get('history', [])),
+        'control_steps': steps,
+        'robot_minutes': round(steps / rate_hz / 60.0, 2),
+        'updates': state.get('updates', 0),
+        'minutes_to_90_percent': _minutes_to(0.9, _history(out), rate_hz),
+    }
+
+
+def _history(out: Path) -> list[EpisodeRecord]:
+    path = out / 'checkpoint' / STATE
+    if not path.is_file():
+        return []
+    state = json.loads(path.read_text(encoding='utf-8'))['state']
+    return [EpisodeRecord(**record) for record in state['history']]
+
+
+def _minutes_to(level: float, history: list[EpisodeRecord], rate_hz: float) -> float | None:
+    """Return the robot time at which success over 50 episodes first reached a level [min]."""
+    window: list[bool] = []
+    for record in history:
+        if record.success is None:
+            continue
+        window = [*window[-49:], record.success]
+        if len(window) == 50 and sum(window) >= level * 50:
+            return round(record.control_steps / rate_hz / 60.0, 2)
+    return None
+
+
+def _rate(rate: Rate) -> dict[str, float]:
+    return {
+        'success': round(rate.value, 4),
+        'low_95': round(rate.low, 4),
+        'high_95': round(rate.high, 4),
+        'episodes': rate.trials,
+    }
+
+
+def _versions() -> dict[str, str]:
+    names = ('torch', 'mujoco', 'numpy', 'onnxruntime', 'gymnasium', 'ros-rclpy')
+    versions = {'residual_rl_ros': __version__, 'python': platform.python_version()}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = 'from the system'
+    return versions
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the source tree, marked if it is changed; None outside of one."""
+    root = Path(__file__).resolve().parents[1]
+    command = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=12']
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()

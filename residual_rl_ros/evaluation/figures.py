@@ -1,0 +1,101 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of a run: the learning curve and a failure next to its repair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.evaluation.intervals import Rate
+from residual_rl_ros.learner.learner import RECENT_EPISODES, EpisodeRecord
+
+mpl.use('Agg')
+from matplotlib import pyplot as plt  # noqa: E402 - after the backend is chosen
+
+BASE_COLOUR, RESIDUAL_COLOUR = '#8c8c8c', '#1f6fb4'
+Picture = npt.NDArray[np.uint8]
+
+
+def draw_learning_curve(
+    path: Path,
+    title: str,
+    history: Sequence[EpisodeRecord],
+    rate_hz: float,
+    base: Rate,
+    final: Rate | None,
+) -> None:
+    """Draw success over robot time.
+
+    Args:
+        path: PNG file.
+        title: heading.
+        history: training episodes.
+        rate_hz: control rate [Hz].
+        base: evaluated success of the base policy.
+        final: evaluated success with the residual, None if the run was interrupted.
+    """
+    labelled = [record for record in history if record.success is not None]
+    minutes = np.array([record.control_steps / rate_hz / 60.0 for record in labelled])
+    outcomes = np.array([float(bool(record.success)) for record in labelled])
+    figure, axes = plt.subplots(figsize=(7.0, 4.2), dpi=150)
+    window = min(RECENT_EPISODES, len(outcomes))
+    if window:
+        recent = np.convolve(outcomes, np.ones(window) / window, mode='valid')
+        axes.plot(
+            minutes[window - 1 :],
+            recent,
+            color=RESIDUAL_COLOUR,
+            label=f'training episodes, last {window}',
+        )
+        first = next((i for i, record in enumerate(labelled) if record.residual), None)
+        if first is not None:
+            axes.axvspan(0.0, minutes[first], color='0.93', label='warm-up, base only')
+    end = float(minutes[-1]) if len(minutes) else 1.0
+    for rate, x, colour, name in (
+        (base, 0.0, BASE_COLOUR, 'base'),
+        (final, end, RESIDUAL_COLOUR, 'base + residual'),
+    ):
+        if rate is not None:
+            error = [[rate.value - rate.low], [rate.high - rate.value]]
+            axes.errorbar(
+                x,
+                rate.value,
+                error,
+                fmt='o',
+                color=colour,
+                capsize=4,
+                label=f'{name}, {rate.trials} paired seeds: {rate}',
+                zorder=3,
+            )
+    axes.axhline(0.9, color='0.7', linewidth=0.8, linestyle=':')
+    axes.set(xlabel='robot time [min]', ylabel='success', ylim=(0.0, 1.02), title=title)
+    axes.legend(loc='lower right', fontsize=8)
+    axes.spines[['top', 'right']].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def draw_strip(
+    path: Path, title: str, failure: Sequence[Picture], success: Sequence[Picture]
+) -> None:
+    """Draw two rows of pictures: the base policy's failure above the repaired episode."""
+    columns = len(failure)
+    figure, rows = plt.subplots(2, columns, figsize=(2.2 * columns, 3.9), dpi=120)
+    for row, pictures, label in (
+        (rows[0], failure, 'base: failure'),
+        (rows[1], success, 'base + residual: success'),
+    ):
+        for axes, picture in zip(row, pictures, strict=True):
+            axes.imshow(picture)
+            axes.set(xticks=[], yticks=[])
+        row[0].set_ylabel(label, fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)

@@ -1,0 +1,96 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluate a base policy, with or without its residual, on given seeds.
+
+Two evaluations on the same seeds are paired: environment and base-policy noise are the same.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from residual_rl_ros.evaluation.episodes import Episode, run_episode
+from residual_rl_ros.finetune import FinetuneConfig
+from residual_rl_ros.residual.controller import ResidualController
+from residual_rl_ros.sim.hosting import check_environment, make_environment
+
+EVALUATION_SEED = 50_000
+"""First environment seed of reported evaluations; tuning never uses seeds from here on."""
+
+
+def make_evaluation_controller(
+    config: FinetuneConfig, actor_message: bytes | None
+) -> ResidualController:
+    """Return a controller that does not explore.
+
+    Args:
+        config: the run.
+        actor_message: weight message of the residual actor; None runs the base policy alone.
+    """
+    policy, robot, _ = config.load()
+    controller = config.controller_config(0, explore=False, scheduled=False).build(
+        policy, robot.action
+    )
+    if actor_message is not None:
+        controller.slot.offer(actor_message)
+    return controller
+
+
+def evaluate(
+    config: FinetuneConfig,
+    seeds: Sequence[int],
+    actor_message: bytes | None = None,
+    workers: int = 2,
+) -> Iterator[Episode]:
+    """Yield the episodes of every seed, in order, as they are done.
+
+    Args:
+        config: the run.
+        seeds: environment seeds.
+        actor_message: weight message of the residual actor; None runs the base policy alone.
+        workers: processes.
+
+    Raises:
+        ResidualRLError: base policy, robot or environment do not fit.
+    """
+    # Fork would copy the threads of ONNX Runtime and rclpy in an undefined state.
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(workers, context, _start_worker, (config, actor_message)) as pool:
+        yield from pool.map(_play, seeds, chunksize=5)
+
+
+def film(
+    config: FinetuneConfig, seed: int, actor_message: bytes | None, pictures: int
+) -> list[npt.NDArray[np.uint8]]:
+    """Return pictures of one episode, evenly spread over its length.
+
+    Raises:
+        RuntimeError: no OpenGL is available; what MuJoCo raises has no common type.
+    """
+    env = make_environment(config.task, render_mode='rgb_array')
+    controller = make_evaluation_controller(config, actor_message)
+    frames: list[npt.NDArray[np.uint8]] = []
+    run_episode(env, controller, seed, seed, on_step=lambda: frames.append(env.render()))
+    env.close()
+    picks = np.linspace(0, len(frames) - 1, pictures).round().astype(int)
+    return [np.array(frames[index]) for index in picks]
+
+
+def _start_worker(config: FinetuneConfig, actor_message: bytes | None) -> None:
+    """Build environment and controller once a process."""
+    global _env, _controller
+    torch.set_num_threads(1)
+    _env = make_environment(config.task)
+    _, robot, _ = config.load()
+    check_environment(_env, robot)
+    _controller = make_evaluation_controller(config, actor_message)
+
+
+def _play(seed: int) -> Episode:
+    return run_episode(_env, _controller, seed, seed)

@@ -1,0 +1,145 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""One fine-tuning run, described once: task, robot, base policy, residual and learner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.learner.config import LearnerConfig, load_preset
+from residual_rl_ros.residual.controller import ControllerConfig
+from residual_rl_ros.resources import ResourceError, resource_path
+from residual_rl_ros.robot import RobotConfig, load_robot
+
+
+class FinetuneError(ResidualRLError):
+    """A fine-tuning configuration is unknown, incomplete or wrong."""
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """The content of `config/finetune/<task>.yaml`."""
+
+    task: str
+    """Simulated task or gymnasium id."""
+    robot: str
+    """Name of a shipped robot, or path of a robot YAML."""
+    base_policy: str
+    """Name of a shipped base policy, or path of an ONNX file."""
+    decision_steps: int
+    """Control steps per residual decision (k)."""
+    residual_scale: tuple[float, ...]
+    """Lambda: one value, or one per action dimension."""
+    prefetch_steps: int
+    """Control steps before its first use at which a chunk is requested."""
+    preset: str
+    """Learner preset."""
+    overrides: Mapping[str, Any]
+    """Values that replace those of the preset."""
+    control_steps: int
+    """Budget of control steps, warm-up included."""
+
+    def load(self) -> tuple[OnnxBasePolicy, RobotConfig, Path]:
+        """Load the base policy and the robot and check them against each other.
+
+        Returns:
+            Base policy, robot, and the robot's file.
+
+        Raises:
+            ResidualRLError: one of them is missing or they do not fit.
+        """
+        robot, path = load_robot(self.robot)
+        policy = OnnxBasePolicy(find_base_policy(self.base_policy))
+        policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
+        return policy, robot, path
+
+    def learner_config(self) -> LearnerConfig:
+        """Return the preset with this run's overrides."""
+        return load_preset(self.preset, self.overrides)
+
+    def controller_config(self, seed: int, explore: bool, scheduled: bool) -> ControllerConfig:
+        """Return the controller's configuration in lockstep.
+
+        Args:
+            seed: seeds the base policy's and the exploration noise.
+            explore: sample the residual.
+            scheduled: use each actor from the decision that it names.
+        """
+        return ControllerConfig(
+            decision_steps=self.decision_steps,
+            residual_scale=self.residual_scale,
+            prefetch_steps=self.prefetch_steps,
+            seed=seed,
+            explore=explore,
+            scheduled_actor=scheduled,
+        )
+
+
+def find_base_policy(name: str) -> Path:
+    """Return the path of a base policy: the path of an ONNX file, or a shipped model's name.
+
+    Raises:
+        FinetuneError: neither; the message lists the shipped ones.
+    """
+    path = Path(name)
+    if path.suffix == '.onnx':
+        return path
+    try:
+        return resource_path('models', f'{name}.onnx')
+    except ResourceError as error:
+        known = sorted(file.stem for file in resource_path('models').glob('*.onnx'))
+        raise FinetuneError(
+            f'unknown base policy {name!r}; shipped: {", ".join(known)}; or give the path of an '
+            '.onnx file'
+        ) from error
+
+
+def load_finetune(name_or_path: str) -> FinetuneConfig:
+    """Read a fine-tuning configuration: a path, or the name of a shipped task.
+
+    Raises:
+        FinetuneError: unknown task, unknown or missing key, or a value of the wrong type.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in ('.yaml', '.yml'):
+        try:
+            path = resource_path('config', 'finetune', f'{name_or_path}.yaml')
+        except ResourceError as error:
+            known = sorted(p.stem for p in resource_path('config', 'finetune').glob('*.yaml'))
+            raise FinetuneError(
+                f'unknown task {name_or_path!r}; known: {", ".join(known)}; or give the path of '
+                'a .yaml file'
+            ) from error
+    try:
+        values = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise FinetuneError(f'cannot read {str(path)!r}: {error}') from error
+    names = {field.name for field in fields(FinetuneConfig)}
+    if not isinstance(values, Mapping) or set(values) != names:
+        found = set(values) if isinstance(values, Mapping) else set()
+        raise FinetuneError(
+            f'{path}: unknown keys {sorted(found - names)}, missing keys {sorted(names - found)}'
+        )
+    scale = values['residual_scale']
+    scale = tuple(scale) if isinstance(scale, list) else (scale,)
+    try:
+        return FinetuneConfig(
+            task=str(values['task']),
+            robot=str(values['robot']),
+            base_policy=str(values['base_policy']),
+            decision_steps=int(values['decision_steps']),
+            residual_scale=tuple(float(value) for value in scale),
+            prefetch_steps=int(values['prefetch_steps']),
+            preset=str(values['preset']),
+            overrides=dict(values['overrides'] or {}),
+            control_steps=int(values['control_steps']),
+        )
+    except (TypeError, ValueError) as error:
+        raise FinetuneError(f'{path}: {error}') from error

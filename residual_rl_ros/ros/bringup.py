@@ -1,0 +1,154 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Start, watch and stop the processes of a topology, where there is no `ros2 launch`."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.ros.topology import NodeSpec
+
+PR_SET_PDEATHSIG = 1
+
+
+class BringupError(ResidualRLError):
+    """A process could not be started or ended on its own."""
+
+
+def ros_environment(domain_id: int) -> dict[str, str]:
+    """Return the environment of a run that stays on this machine, in its own domain."""
+    return {
+        **os.environ,
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+        'ROS_DOMAIN_ID': str(domain_id),
+        # Small networks in several processes: more threads than cores only wait for each other.
+        'OMP_NUM_THREADS': '1',
+    }
+
+
+class Bringup:
+    """A context that leaves no process behind.
+
+    A stop sends SIGINT, after a grace period SIGTERM, after another SIGKILL: an rclpy process
+    with a stuck executor ignores the first two. The processes also die with this one.
+
+    Args:
+        nodes: what to start, in this order; stopped in reverse order.
+        log_dir: one log file a process.
+        environment: environment variables of the processes.
+        grace_s: time between the signals [s].
+        clock: monotonic time [s].
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[NodeSpec],
+        log_dir: Path,
+        environment: Mapping[str, str],
+        grace_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._nodes = nodes
+        self._log_dir = log_dir
+        self._environment = environment
+        self._grace_s = grace_s
+        self._clock = clock
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        """Running and ended processes by executable."""
+
+    def __enter__(self) -> Bringup:
+        """Start every process."""
+        try:
+            self._log_dir.mkdir(parents=True, exist_ok=True)
+            for node in self._nodes:
+                with (self._log_dir / f'{node.executable}.log').open('wb') as log:
+                    self.processes[node.executable] = subprocess.Popen(
+                        [
+                            sys.executable,
+                            '-m',
+                            f'residual_rl_ros.ros.{node.executable}',
+                            *node.ros_arguments(),
+                        ],
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        stdin=subprocess.DEVNULL,
+                        env=dict(self._environment),
+                        # A terminal's Ctrl-C must reach them through `stop` only.
+                        start_new_session=True,
+                        preexec_fn=_die_with_parent,
+                    )
+        except OSError as error:
+            self.stop()
+            raise BringupError(
+                f'cannot start a node or write its log in {str(self._log_dir)!r}: {error}'
+            ) from error
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop every process."""
+        self.stop()
+
+    def check(self) -> None:
+        """Look for a process that ended.
+
+        Raises:
+            BringupError: one ended with an error; the message ends with its last log line.
+        """
+        for name, process in self.processes.items():
+            code = process.poll()
+            if code not in (None, 0):
+                raise BringupError(
+                    f'{name} ended with code {code}: {self._last_line(name)} (log: '
+                    f'{self._log_dir / name}.log)'
+                )
+
+    def ended(self, executable: str) -> bool:
+        """Return whether a process has ended."""
+        return self.processes[executable].poll() is not None
+
+    def stop(self) -> None:
+        """End every process, in reverse order of starting; safe to call twice."""
+        alive = [p for p in reversed(self.processes.values()) if p.poll() is None]
+        for process in alive:
+            for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+                process.send_signal(sign)
+                if self._wait(process):
+                    break
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> bool:
+        deadline = self._clock() + self._grace_s
+        while self._clock() < deadline:
+            try:
+                process.wait(timeout=0.1)
+            except subprocess.TimeoutExpired:
+                continue
+            return True
+        return False
+
+    def _last_line(self, name: str) -> str:
+        text = (self._log_dir / f'{name}.log').read_text(encoding='utf-8', errors='replace')
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return lines[-1] if lines else 'it printed nothing'
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to end this process when its parent dies (Linux)."""
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,76 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Watch the diagnostics of a run from outside its processes."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+
+class Monitor:
+    """Keeps the newest diagnostics of every node.
+
+    Args:
+        domain_id: ROS domain of the run.
+    """
+
+    def __init__(self, domain_id: int) -> None:
+        self._context = Context()
+        self._domain_id = domain_id
+        self._values: dict[str, dict[str, str]] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Monitor:
+        """Subscribe in a thread of its own."""
+        rclpy.init(context=self._context, domain_id=self._domain_id)
+        self._node = rclpy.create_node('monitor', context=self._context)
+        self._node.create_subscription(DiagnosticArray, '/diagnostics', self._receive, 50)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._thread = threading.Thread(target=self._spin, name='monitor', daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Unsubscribe."""
+        self._executor.shutdown(timeout_sec=1.0)
+        self._thread.join(timeout=2.0)
+        self._node.destroy_node()
+        self._context.try_shutdown()
+
+    def other_nodes(self) -> list[str]:
+        """Return the names of the nodes of this domain that are not this one."""
+        own = self._node.get_name()
+        return sorted(name for name in self._node.get_node_names() if name != own)
+
+    def values(self, node: str) -> dict[str, str]:
+        """Return the newest diagnostic values of a node by its name, empty before the first."""
+        with self._lock:
+            return dict(self._values.get(node, {}))
+
+    def number(self, node: str, key: str) -> float:
+        """Return one value as a number, 0 before the first."""
+        return float(self.values(node).get(key, 0.0))
+
+    def _receive(self, message: DiagnosticArray) -> None:
+        with self._lock:
+            for status in message.status:
+                name = status.name.rsplit('/', 1)[-1]
+                self._values[name] = {item.key: item.value for item in status.values}
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            return
