@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulator node: publishes what a robot would and executes its commands.
 
-Lockstep: every stamp is answered by one command, and only the answer to the current stamp advances
-the simulation. Real time: a wall timer steps with the newest command.
+Lockstep: stamps count simulated time; every stamp is answered by one command, and only the answer to
+the current stamp advances the simulation. Real time: a wall timer steps with the newest command, and
+stamps are wall time, as a robot's are.
 """
 
 from __future__ import annotations
@@ -96,13 +97,14 @@ class MujocoSimNode(Node):
             self.create_timer(self._period_ns * 1e-9, self._tick, clock=self._wall_clock)
         Diagnostics(self, self._report)
 
-    @property
     def _stamp(self) -> float:
-        """Simulated time [s]; it starts after zero, which means unset in a header."""
-        return (self._ticks + 1) * self._period_ns * 1e-9
+        """Return the stamp of the current state [s]; zero would mean unset in a header."""
+        if self.parameters.lockstep:
+            return (self._ticks + 1) * self._period_ns * 1e-9
+        return self.get_clock().now().nanoseconds * 1e-9
 
     def _label(self) -> str:
-        return stamped_label(self._stamp)
+        return stamped_label(self._stamp())
 
     def _reset(self) -> None:
         self._episode += 1
@@ -131,7 +133,7 @@ class MujocoSimNode(Node):
 
     def _publish(self) -> None:
         """Publish clock, feedback and every channel under the current stamp."""
-        stamp = self._stamp
+        stamp = self._stamp()
         self._clock_publisher.publish(Clock(clock=to_time(stamp)))
         if self._feedback is not None:
             self._feedback_publisher.publish(float_array([stamp, *self._feedback]))
@@ -166,7 +168,7 @@ class MujocoSimNode(Node):
         waited = time.monotonic() - self._answered_at
         if waited > self.parameters.command_timeout_s:
             raise LockstepError(
-                f'no command for stamp {self._stamp:.3f} s came in {waited:.0f} s on '
+                f'no command for stamp {self._stamp():.3f} s came in {waited:.0f} s on '
                 f'{self.robot.command_topic}; is policy_node alive and active?'
             )
         if waited > 0.5:

@@ -1,0 +1,239 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Small real objects that several test modules build: layouts, base policies, actors, learners."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
+from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
+from residual_rl_ros.learner.config import LearnerConfig, load_preset
+from residual_rl_ros.residual.actor import ActorArchitecture, ResidualActor
+from residual_rl_ros.spec import ActionSpec, Source, Success, Transition, TransitionLayout
+
+OBSERVATIONS = ('arm.position.a', 'arm.position.b', 'tool.z')
+ACTIONS = ('a.position', 'b.position')
+
+
+def make_layout(**changes: Any) -> TransitionLayout:
+    """Return a layout with n = 3, m = 2 and k = 2."""
+    layout = TransitionLayout(OBSERVATIONS, ACTIONS, 2, (-1.0, -0.5), (1.0, 0.5), (0.1, 0.05))
+    return replace(layout, **changes)
+
+
+def make_metadata(**changes: Any) -> BasePolicyMetadata:
+    """Return the metadata of a base policy with n = 3, m = 2 and 4 of 6 actions executed."""
+    metadata = BasePolicyMetadata(
+        observation_names=OBSERVATIONS,
+        action_names=ACTIONS,
+        action_min=(-1.0, -0.5),
+        action_max=(1.0, 0.5),
+        rate_hz=20.0,
+        n_obs_steps=1,
+        horizon=6,
+        exec_start=1,
+        exec_steps=4,
+    )
+    return replace(metadata, **changes)
+
+
+def make_action_spec(**changes: Any) -> ActionSpec:
+    """Return limits that are wider than the trained actions of `make_metadata`."""
+    values: dict[str, Any] = {
+        'names': ACTIONS,
+        'lower': np.array([-2.0, -2.0]),
+        'upper': np.array([2.0, 2.0]),
+        'max_step': np.array([10.0, 10.0]),
+    }
+    return ActionSpec(**{**values, **changes})
+
+
+class LinearPolicy:
+    """A base policy in NumPy: a fixed linear map of the observation window, plus any noise.
+
+    While `gate` is cleared, inference blocks, like a network that is too slow.
+    """
+
+    def __init__(self, metadata: BasePolicyMetadata | None = None, stochastic: bool = False):
+        self.metadata = make_metadata() if metadata is None else metadata
+        self.stochastic = stochastic
+        rows = self.metadata.n_obs_steps * len(self.metadata.observation_names)
+        columns = self.metadata.horizon * len(self.metadata.action_names)
+        rng = np.random.default_rng(0)
+        self.weights = (0.1 * rng.standard_normal((rows, columns))).astype(np.float32)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.calls = 0
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        return self.metadata.horizon, len(self.metadata.action_names)
+
+    def infer(self, window: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
+        self.calls += 1
+        assert self.gate.wait(30.0), 'the test left the policy blocked'
+        chunk = (window.ravel() @ self.weights).reshape(self.noise_shape)
+        return chunk if noise is None else chunk + np.float32(0.1) * noise
+
+
+def settle(queue: ChunkQueue) -> None:
+    """Wait until every inference on order has delivered, so that timing decides nothing."""
+    queue._worker.submit(lambda: None).result(30.0)
+
+
+def write_onnx_policy(
+    path: Path,
+    metadata: BasePolicyMetadata | None = None,
+    *,
+    stochastic: bool = False,
+    bias: np.ndarray | None = None,
+    embed: bool = True,
+    input_name: str = 'observation',
+    output_name: str = 'action',
+    observation_shape: tuple[int | str, ...] | None = None,
+    action_shape: tuple[int | str, ...] | None = None,
+    real_horizon: int | None = None,
+) -> np.ndarray:
+    """Write action = observation @ weights + bias (+ noise) and return the weights.
+
+    Args:
+        path: ONNX file.
+        metadata: the contract; default `make_metadata()`.
+        stochastic: add a noise input.
+        bias: shape (horizon, m).
+        embed: store the metadata in the model.
+        input_name: name of the observation input.
+        output_name: name of the action output.
+        observation_shape: declared shape, if it is to differ from the metadata.
+        action_shape: declared shape, if it is to differ from the metadata.
+        real_horizon: number of actions that the graph returns, if it is to differ.
+    """
+    meta = make_metadata() if metadata is None else metadata
+    horizon, m = real_horizon or meta.horizon, len(meta.action_names)
+    rows = meta.n_obs_steps * len(meta.observation_names)
+    weights = np.random.default_rng(1).standard_normal((rows, horizon * m)).astype(np.float32)
+    offset = np.zeros((horizon, m)) if bias is None else bias
+    constants = {
+        'weights': weights,
+        'bias': offset.reshape(1, horizon, m).astype(np.float32),
+        'flat': np.array([1, rows], dtype=np.int64),
+        'chunk': np.array([1, horizon, m], dtype=np.int64),
+    }
+    nodes = [
+        helper.make_node('Reshape', [input_name, 'flat'], ['row']),
+        helper.make_node('MatMul', ['row', 'weights'], ['product']),
+        helper.make_node('Reshape', ['product', 'chunk'], ['mean']),
+        helper.make_node('Add', ['mean', 'bias'], ['sum' if stochastic else output_name]),
+    ]
+    if observation_shape is None:
+        observation_shape = (1, meta.n_obs_steps, len(meta.observation_names))
+    inputs = [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, observation_shape)]
+    if stochastic:
+        nodes.append(helper.make_node('Add', ['sum', 'noise'], [output_name]))
+        inputs.append(helper.make_tensor_value_info('noise', TensorProto.FLOAT, (1, horizon, m)))
+    shape = action_shape or (1, horizon, m)
+    graph = helper.make_graph(
+        nodes,
+        'linear',
+        inputs,
+        [helper.make_tensor_value_info(output_name, TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
+    if embed:
+        helper.set_model_props(model, {METADATA_KEY: meta.to_json()})
+    onnx.save(model, str(path))
+    return weights
+
+
+def make_actor(
+    layout: TransitionLayout, seed: int = 0, gain: float = 0.0, **changes: Any
+) -> ResidualActor:
+    """Return an actor; a gain above 0 replaces its near-zero heads by large random ones."""
+    architecture = ActorArchitecture(
+        layout.observation_size, layout.decision_size, (8,), False, layout.decision_size
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        actor = ResidualActor(replace(architecture, **changes))
+        if gain > 0.0:
+            torch.nn.init.normal_(actor.heads.weight, std=gain)
+            torch.nn.init.normal_(actor.heads.bias, std=gain)
+    actor.set_action_range(layout)
+    return actor
+
+
+def make_transition(layout: TransitionLayout, **changes: Any) -> Transition:
+    """Return a transition of distinct, representable values."""
+    n, km = layout.observation_size, layout.decision_size
+    transition = Transition(
+        stamp=12.5,
+        epoch=1,
+        episode=3,
+        step=4,
+        policy_sequence=2,
+        source=Source.RESIDUAL,
+        reward=0.25,
+        terminated=False,
+        truncated=False,
+        success=Success.UNLABELLED,
+        observation=np.arange(n) + 0.5,
+        base_action=np.linspace(-0.4, 0.4, km),
+        residual_action=np.linspace(-1.0, 1.0, km),
+        executed_action=np.linspace(-0.5, 0.5, km),
+        next_observation=np.arange(n) + 1.5,
+        next_base_action=np.linspace(-0.3, 0.3, km),
+    )
+    return replace(transition, **changes)
+
+
+def random_transitions(
+    layout: TransitionLayout, count: int, seed: int = 0, episode_decisions: int = 7
+) -> list[Transition]:
+    """Return a reproducible stream of transitions in episodes of a fixed length."""
+    rng = np.random.default_rng(seed)
+    n, km = layout.observation_size, layout.decision_size
+    stream = []
+    for index in range(count):
+        episode, decision = divmod(index, episode_decisions)
+        last = decision == episode_decisions - 1
+        terminated = last and episode % 2 == 0
+        stream.append(
+            make_transition(
+                layout,
+                episode=episode,
+                step=decision * layout.decision_steps,
+                reward=float(terminated),
+                terminated=terminated,
+                truncated=last and not terminated,
+                success=Success(int(terminated)) if last else Success.UNLABELLED,
+                observation=rng.normal(2.0, 3.0, n),
+                base_action=rng.uniform(-0.5, 0.5, km),
+                executed_action=rng.uniform(-0.5, 0.5, km),
+                next_observation=rng.normal(2.0, 3.0, n),
+                next_base_action=rng.uniform(-0.5, 0.5, km),
+            )
+        )
+    return stream
+
+
+def small_config(**overrides: Any) -> LearnerConfig:
+    """Return the `dawn` preset, shrunk so that an update takes about a millisecond."""
+    small = {
+        'warmup_transitions': 10,
+        'replay_capacity': 200,
+        'batch_size': 8,
+        'publish_interval': 5,
+        'critic_hidden_sizes': [8, 8],
+        'actor_hidden_sizes': [8, 8],
+    }
+    return load_preset('dawn', {**small, **overrides})

@@ -1,0 +1,95 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Message conversion: joints by name, fields by path, numbers bit for bit."""
+
+from __future__ import annotations
+
+import array
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sensor_msgs.msg import JointState
+
+from residual_rl_ros.observation import ObservationError
+from residual_rl_ros.robot import FLOAT_ARRAY, JOINT_STATE, Channel
+from residual_rl_ros.ros.messages import (
+    ChannelReader,
+    ChannelWriter,
+    float_array,
+    from_time,
+    label_of,
+    stamped_label,
+    to_time,
+)
+
+ARM = Channel('arm', 'joint_states', JOINT_STATE, ('position', 'velocity'), ('a', 'b'), 0.1)
+POSE = Channel(
+    'hole', 'hole_pose', 'geometry_msgs/msg/PoseStamped', ('position.x', 'orientation.w'), (), 0.1
+)
+STATE = Channel('state', 'observation', FLOAT_ARRAY, ('x0', 'x1', 'x2'), (), 0.1)
+
+
+def joint_state(names: list[str], positions: list[float], velocities: list[float]) -> JointState:
+    return JointState(
+        name=names,
+        position=array.array('d', positions),
+        velocity=array.array('d', velocities),
+    )
+
+
+def test_joints_are_found_by_name_whatever_their_order() -> None:
+    message = joint_state(['b', 'gripper', 'a'], [2.0, 9.0, 1.0], [20.0, 90.0, 10.0])
+    np.testing.assert_array_equal(ChannelReader(ARM).values(message), [1.0, 2.0, 10.0, 20.0])
+
+
+def test_a_changed_joint_order_is_noticed_between_messages() -> None:
+    reader = ChannelReader(ARM)
+    reader.values(joint_state(['a', 'b'], [1.0, 2.0], [10.0, 20.0]))
+    values = reader.values(joint_state(['b', 'a'], [2.0, 1.0], [20.0, 10.0]))
+    np.testing.assert_array_equal(values, [1.0, 2.0, 10.0, 20.0])
+
+
+def test_a_missing_joint_is_refused_by_name() -> None:
+    with pytest.raises(ObservationError, match=r"\['b'\].*joint_states"):
+        ChannelReader(ARM).values(joint_state(['a', 'c'], [1.0, 2.0], [1.0, 2.0]))
+
+
+def test_a_joint_state_without_velocities_is_refused() -> None:
+    with pytest.raises(ObservationError, match='velocity has 0 values for 2 joints'):
+        ChannelReader(ARM).values(joint_state(['a', 'b'], [1.0, 2.0], []))
+
+
+def test_a_field_that_the_type_does_not_have_is_refused_at_start() -> None:
+    wrong = Channel('hole', 't', 'geometry_msgs/msg/PoseStamped', ('position.q',), (), 0.1)
+    with pytest.raises(ObservationError, match=r'position\.q'):
+        ChannelReader(wrong)
+
+
+@pytest.mark.parametrize('channel', [ARM, POSE, STATE])
+def test_what_a_simulator_writes_is_what_a_policy_reads(channel: Channel) -> None:
+    values = np.random.default_rng(0).standard_normal(len(channel.observation_names))
+    message = ChannelWriter(channel).message(values, 12.345)
+    reader = ChannelReader(channel)
+    np.testing.assert_array_equal(reader.values(message), values)
+    assert reader.stamp(message) == from_time(to_time(12.345))
+
+
+def test_an_unset_header_stamp_is_no_stamp() -> None:
+    assert ChannelReader(ARM).stamp(joint_state(['a', 'b'], [1.0, 2.0], [1.0, 2.0])) is None
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=64))
+def test_float_arrays_carry_every_bit(values: list[float]) -> None:
+    message = float_array(values, 'label')
+    np.testing.assert_array_equal(np.asarray(message.data), values)
+    assert label_of(message) == 'label'
+
+
+@given(st.integers(min_value=1, max_value=10**9))
+def test_a_stamp_survives_header_label_and_feedback_alike(tick: int) -> None:
+    stamp = tick * 50_000_000 * 1e-9
+    through_header = from_time(to_time(stamp))
+    assert from_time(to_time(through_header)) == through_header
+    assert stamped_label(through_header) == stamped_label(stamp)

@@ -1,0 +1,46 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""One topology for bring-up and launch: seeds agree, parameters reach the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from residual_rl_ros.finetune import load_finetune
+from residual_rl_ros.ros.topology import NodeSpec, finetune_topology
+
+
+def test_nested_parameters_become_dotted_ros_arguments() -> None:
+    node = NodeSpec('n', True, (Path('robot.yaml'),), {'a': {'b': [1.0, 2.0]}, 'c': True, 'd': ''})
+    assert node.ros_arguments() == [
+        *('--ros-args', '--params-file', 'robot.yaml'),
+        *('-p', 'a.b:=[1.0, 2.0]', '-p', 'c:=true', '-p', "d:=''"),
+    ]
+
+
+def test_three_processes_share_robot_and_seed(tmp_path: Path) -> None:
+    config = load_finetune('peg_insert')
+    nodes = finetune_topology(config, Path('r.yaml'), Path('b.onnx'), tmp_path, 3, 100)
+    assert [node.executable for node in nodes] == [
+        'learner_node',
+        'policy_node',
+        'mujoco_sim_node',
+    ]
+    learner, policy, simulator = nodes
+    assert learner.parameters['seed'] == policy.parameters['seed'] == 3
+    assert policy.parameter_files == simulator.parameter_files == (Path('r.yaml'),)
+    assert not simulator.lifecycle
+    assert learner.lifecycle
+    assert policy.lifecycle
+
+
+def test_training_never_meets_an_evaluation_seed(tmp_path: Path) -> None:
+    config = load_finetune('peg_insert')
+    seeds = [
+        finetune_topology(config, Path('r'), Path('b'), tmp_path, seed, 0)[2].parameters[
+            'first_seed'
+        ]
+        for seed in (0, 1)
+    ]
+    assert seeds[0] >= 10_000_000
+    assert seeds[1] - seeds[0] >= 1_000_000

@@ -1,0 +1,157 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A robot description with a mistake in it must be refused by key before the robot moves."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from residual_rl_ros.robot import FLOAT_ARRAY, JOINT_STATE, RobotConfig, RobotError, load_robot
+
+DESCRIPTION: dict[str, Any] = {
+    'name': 'bench',
+    'control_rate_hz': 20,
+    'command': {'topic': 'commands', 'type': FLOAT_ARRAY},
+    'action': {
+        'names': ['a.position', 'b.position'],
+        'lower': [-1, -2.0],
+        'upper': [1, 2.0],
+        'max_velocity': [2.0, 4.0],
+        'measured_by': ['arm.position.a', 'arm.position.b'],
+    },
+    'observation': {
+        'channels': ['tool', 'arm'],
+        'arm': {
+            'topic': 'joint_states',
+            'type': JOINT_STATE,
+            'fields': ['position', 'velocity'],
+            'joints': ['a', 'b'],
+            'max_age_s': 0.2,
+        },
+        'tool': {
+            'topic': 'tool_pose',
+            'type': 'geometry_msgs/msg/PoseStamped',
+            'fields': ['position.x', 'orientation.w'],
+            'max_age_s': 0.1,
+        },
+    },
+}
+MISSING = object()
+
+
+def edited(key: str, value: object) -> dict[str, Any]:
+    """Return the description with one value replaced, by dotted key."""
+    description = copy.deepcopy(DESCRIPTION)
+    *parents, last = key.split('.')
+    place = description
+    for parent in parents:
+        place = place[parent]
+    if value is MISSING:
+        del place[last]
+    else:
+        place[last] = value
+    return description
+
+
+def test_observation_names_follow_the_channel_list_then_fields_then_joints() -> None:
+    robot = RobotConfig.from_mapping(DESCRIPTION)
+    assert robot.observation_names == (
+        'tool.position.x',
+        'tool.orientation.w',
+        'arm.position.a',
+        'arm.position.b',
+        'arm.velocity.a',
+        'arm.velocity.b',
+    )
+
+
+def test_the_slew_limit_is_the_velocity_limit_over_one_control_step() -> None:
+    robot = RobotConfig.from_mapping(DESCRIPTION)
+    np.testing.assert_array_equal(robot.action.max_step, [0.1, 0.2])
+    np.testing.assert_array_equal(robot.action.lower, [-1.0, -2.0])
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'message'),
+    [
+        ('name', MISSING, r'robot.name is missing; it has'),
+        ('name', '', r"robot.name is '', expected a non-empty string"),
+        ('nmae', 'typo', r"robot has unknown keys \['nmae'\]"),
+        ('control_rate_hz', 0.0, r'robot.control_rate_hz is 0.0, expected > 0'),
+        ('control_rate_hz', float('nan'), r'robot.control_rate_hz is nan, expected > 0'),
+        ('control_rate_hz', '20', r"robot.control_rate_hz is '20', expected a number"),
+        ('control_rate_hz', True, r'robot.control_rate_hz is True, expected a number'),
+        ('command', 'topic', r"robot.command is 'topic', expected a map"),
+        ('command.topic', MISSING, r'robot.command.topic is missing'),
+        ('command.type', JOINT_STATE, rf"robot.command.type is '{JOINT_STATE}', expected"),
+        ('command.qos', 'best', r"robot.command has unknown keys \['qos'\]"),
+        ('action.names', 'a.position', r"robot.action.names is 'a.position', expected a list"),
+        ('action.names', ['a', 'a'], r"action names are repeated: \['a'\]"),
+        ('action.lower', [-1.0], r'action lower has 1 values, expected 2'),
+        ('action.upper', [1.0, 'high'], r"robot.action.upper holds 'high'"),
+        ('action.upper', [-1.0, 2.0], r"'a.position': lower -1.0 is not below upper -1.0"),
+        ('action.max_velocity', [0.0, 1.0], r"'a.position': slew limit 0.0 is not positive"),
+        ('action.max_velocity', [True, 1.0], r'robot.action.max_velocity holds True'),
+        ('action.measured_by', MISSING, r'robot.action.measured_by is missing'),
+        ('action.measured_by', ['arm.position.a', 'x'], r"names 'x', which no channel provides"),
+        ('observation.channels', [], r'observation names are empty'),
+        ('observation.channels', ['arm', 'wrist'], r'robot.observation.wrist is missing'),
+        ('observation.channels', ['arm', 'arm'], r'observation names are repeated'),
+        ('observation.channels', ['arm'], r"robot.observation has unknown keys \['tool'\]"),
+        ('observation.arm.type', 'String', r"robot.observation.arm.type is 'String', expected"),
+        ('observation.arm.joints', [], r'robot.observation.arm lists no fields or joints'),
+        ('observation.arm.fields', [], r'robot.observation.arm lists no fields or joints'),
+        ('observation.arm.max_age_s', 0.0, r'robot.observation.arm.max_age_s is 0.0, expected'),
+        ('observation.tool.joints', ['a'], r"robot.observation.tool has unknown keys \['joints'\]"),
+        ('observation.tool.topic', MISSING, r'robot.observation.tool.topic is missing'),
+    ],
+)
+def test_a_mistake_is_refused_by_its_full_key(key: str, value: object, message: str) -> None:
+    with pytest.raises(RobotError, match=message):
+        RobotConfig.from_mapping(edited(key, value))
+
+
+def test_something_that_is_no_map_is_refused() -> None:
+    with pytest.raises(RobotError, match=r'robot is None, expected a map'):
+        RobotConfig.from_mapping(None)
+
+
+@pytest.mark.parametrize('name', ['peg_insert', 'push_to_goal'])
+def test_a_shipped_robot_is_found_by_name(name: str) -> None:
+    robot, path = load_robot(name)
+    assert robot.name == name
+    assert path.name == f'{name}.yaml'
+
+
+def test_a_robot_file_is_read_by_path(tmp_path: Path) -> None:
+    file = tmp_path / 'bench.yaml'
+    file.write_text(yaml.safe_dump({'/**': {'ros__parameters': {'robot': DESCRIPTION}}}))
+    robot, path = load_robot(str(file))
+    assert path == file
+    assert robot.observation_names == RobotConfig.from_mapping(DESCRIPTION).observation_names
+
+
+def test_an_unknown_robot_lists_the_shipped_ones() -> None:
+    with pytest.raises(
+        RobotError, match=r"unknown robot 'r2d2'; shipped: peg_insert, push_to_goal"
+    ):
+        load_robot('r2d2')
+
+
+def test_a_robot_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RobotError, match=r"robot file '.*none.yaml' does not exist"):
+        load_robot(str(tmp_path / 'none.yaml'))
+
+
+@pytest.mark.parametrize('content', [b'{', b'', b'- 1', b'robot: {}', b'\xff\xfe\x00'])
+def test_a_file_that_is_no_robot_description_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / 'bench.yaml'
+    file.write_bytes(content)
+    with pytest.raises(RobotError, match=r'is no robot description'):
+        load_robot(str(file))
