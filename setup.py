@@ -59,8 +59,10 @@ setup(
     ],
     extras_require={
         'ros': [f'{name}=={version}' for name, version in ROS.items()],
-        'dev': ['hypothesis', 'mypy', 'pre-commit', 'pytest', 'pytest-timeout', 'ruff']
-        + ['types-PyYAML'],
+        'dev': [
+            *('hypothesis', 'mypy', 'pre-commit', 'pytest', 'pytest-timeout', 'ruff'),
+            'types-PyYAML',
+        ],
         'bench': ['gymnasium-robotics'],
     },
     zip_safe=False,

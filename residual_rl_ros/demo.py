@@ -9,7 +9,6 @@ import json
 import multiprocessing
 import os
 import platform
-import statistics
 import subprocess
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -165,7 +164,7 @@ def _finetune(options: DemoOptions, robot_file: Path, console: Console) -> dict[
         config.control_steps,
     )
     started = time.monotonic()
-    warmup_rates: list[float] = []
+    warmup_rate = 0.0
     with (
         claim_domain() as domain_id,
         Monitor(domain_id) as monitor,
@@ -175,18 +174,17 @@ def _finetune(options: DemoOptions, robot_file: Path, console: Console) -> dict[
         while not bringup.ended('mujoco_sim_node'):
             bringup.check()
             live.update(_table(monitor, config, time.monotonic() - started))
-            rate = monitor.number('mujoco_sim_node', 'steps_per_s')
-            if monitor.values('learner_node').get('phase') == 'warmup' and rate > 0.0:
-                warmup_rates.append(rate)
+            if monitor.values('learner_node').get('phase') == 'warmup':
+                warmup_rate = monitor.number('mujoco_sim_node', 'mean_steps_per_s')
             time.sleep(0.5)
         bringup.check()
         live.update(_table(monitor, config, time.monotonic() - started))
         wall = time.monotonic() - started
-        steps = monitor.number('mujoco_sim_node', 'control_steps')
+        rate = monitor.number('mujoco_sim_node', 'mean_steps_per_s')
     return {
         'round_trips_per_s': {
-            'warmup': round(statistics.median(warmup_rates), 1) if warmup_rates else None,
-            'whole_run': round(steps / wall, 1),
+            'warmup': round(warmup_rate, 1),
+            'whole_run': round(rate, 1),
         },
         'finetune_wall_s': round(wall, 1),
     }

@@ -108,9 +108,7 @@ class RobotConfig:
                 max_step=np.array(action.numbers('max_velocity')) / rate,
                 measured_by=action.texts('measured_by'),
             )
-            config = cls(
-                robot.text('name'), rate, command.text('topic'), spec, channels
-            )
+            config = cls(robot.text('name'), rate, command.text('topic'), spec, channels)
             check_names('observation', config.observation_names)
             for measured in spec.measured_by:
                 if measured not in config.observation_names:

@@ -101,7 +101,7 @@ def write_onnx_policy(
     output_name: str = 'action',
     observation_shape: tuple[int | str, ...] | None = None,
     action_shape: tuple[int | str, ...] | None = None,
-    real_horizon: int | None = None,
+    kept_actions: int | None = None,
 ) -> np.ndarray:
     """Write action = observation @ weights + bias (+ noise) and return the weights.
 
@@ -114,11 +114,11 @@ def write_onnx_policy(
         input_name: name of the observation input.
         output_name: name of the action output.
         observation_shape: declared shape, if it is to differ from the metadata.
-        action_shape: declared shape, if it is to differ from the metadata.
-        real_horizon: number of actions that the graph returns, if it is to differ.
+        action_shape: declared shape; ONNX Runtime prefers what it can infer.
+        kept_actions: actions left by an operator whose output size shows only at run time.
     """
     meta = make_metadata() if metadata is None else metadata
-    horizon, m = real_horizon or meta.horizon, len(meta.action_names)
+    horizon, m = meta.horizon, len(meta.action_names)
     rows = meta.n_obs_steps * len(meta.observation_names)
     weights = np.random.default_rng(1).standard_normal((rows, horizon * m)).astype(np.float32)
     offset = np.zeros((horizon, m)) if bias is None else bias
@@ -128,11 +128,12 @@ def write_onnx_policy(
         'flat': np.array([1, rows], dtype=np.int64),
         'chunk': np.array([1, horizon, m], dtype=np.int64),
     }
+    last = 'sum' if stochastic or kept_actions is not None else output_name
     nodes = [
         helper.make_node('Reshape', [input_name, 'flat'], ['row']),
         helper.make_node('MatMul', ['row', 'weights'], ['product']),
         helper.make_node('Reshape', ['product', 'chunk'], ['mean']),
-        helper.make_node('Add', ['mean', 'bias'], ['sum' if stochastic else output_name]),
+        helper.make_node('Add', ['mean', 'bias'], [last]),
     ]
     if observation_shape is None:
         observation_shape = (1, meta.n_obs_steps, len(meta.observation_names))
@@ -140,6 +141,9 @@ def write_onnx_policy(
     if stochastic:
         nodes.append(helper.make_node('Add', ['sum', 'noise'], [output_name]))
         inputs.append(helper.make_tensor_value_info('noise', TensorProto.FLOAT, (1, horizon, m)))
+    if kept_actions is not None:
+        constants['kept'] = np.arange(horizon) < kept_actions
+        nodes.append(helper.make_node('Compress', ['sum', 'kept'], [output_name], axis=1))
     shape = action_shape or (1, horizon, m)
     graph = helper.make_graph(
         nodes,

@@ -100,7 +100,7 @@ def test_a_wrong_key_or_value_is_refused(
 )
 @pytest.mark.parametrize('value', [3.7, float('inf')])
 def test_a_count_that_is_no_whole_number_is_refused(tmp_path: Path, value: float) -> None:
-    with pytest.raises(FinetuneError, match='run.yaml'):
+    with pytest.raises(FinetuneError, match=r'run.yaml'):
         load_finetune(str(write(tmp_path / 'run.yaml', decision_steps=value)))
 
 

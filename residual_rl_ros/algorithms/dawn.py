@@ -27,6 +27,10 @@ class DawnConfig:
 
     gamma: float
     """Discount per decision."""
+    n_step: int
+    """Decisions whose rewards are summed before the target bootstraps."""
+    entropy_in_target: bool
+    """Count the entropy of the next decision in the target (soft TD)."""
     reward_scale: float
     """Factor on the summed reward."""
     reward_offset: float
@@ -43,6 +47,8 @@ class DawnConfig:
     """Hidden layers of each Q function."""
     critic_layer_norm: bool
     """LayerNorm in the critics."""
+    critic_sees_residual: bool
+    """Give the critics the executed residual in units of its bound too, beside the sum."""
     actor_hidden_sizes: tuple[int, ...]
     """Hidden layers of the actor."""
     actor_sees_base_action: bool
@@ -89,8 +95,9 @@ class Dawn:
                     layout.action_size if config.hold_residual else km,
                 )
             )
+            features = n + (2 if config.critic_sees_residual else 1) * km
             self.critic = Critic(
-                config.critic_heads, n + km, config.critic_hidden_sizes, config.critic_layer_norm
+                config.critic_heads, features, config.critic_hidden_sizes, config.critic_layer_norm
             )
         self.actor.set_action_range(layout)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
@@ -124,16 +131,19 @@ class Dawn:
         s = actor.normalizer(batch.observation)
         s_next = actor.normalizer(batch.next_observation)
 
-        # Critic: y = r + gamma (min_i Q'_i(s', b' + lambda u') - alpha log pi(u'|s')).
+        # Critic: y = r + gamma^j (min_i Q'_i(s', b' + lambda u') - alpha log pi(u'|s')).
         with torch.no_grad():
             u_next, log_pi_next = actor.sample(
                 batch.next_observation, batch.next_base_action, self._generator
             )
-            a_next = actor.scale_action(batch.next_base_action + self._bound * u_next)
-            q_next = self.target_critic(s_next, a_next).amin(0) - alpha * log_pi_next
-            r = config.reward_scale * batch.reward + config.reward_offset
-            y = r + config.gamma * batch.bootstrap * q_next
-        q = self.critic(s, actor.scale_action(batch.executed_action))
+            b_next = batch.next_base_action
+            x_next = self._critic_action(b_next, b_next + self._bound * u_next)
+            q_next = self.target_critic(s_next, x_next).amin(0)
+            if config.entropy_in_target:
+                q_next -= alpha * log_pi_next
+            r = config.reward_scale * batch.reward + config.reward_offset * batch.reward_weight
+            y = r + batch.bootstrap * q_next
+        q = self.critic(s, self._critic_action(batch.base_action, batch.executed_action))
         critic_loss = (q - y).pow(2).mean(1).sum(0)
         self.critic_optimizer.zero_grad()
         critic_loss.backward()
@@ -142,9 +152,9 @@ class Dawn:
 
         # Actor: maximise min_i Q_i(s, b + lambda u) - alpha log pi(u|s).
         u, log_pi = actor.sample(batch.observation, batch.base_action, self._generator)
-        a = actor.scale_action(batch.base_action + self._bound * u)
+        x = self._critic_action(batch.base_action, batch.base_action + self._bound * u)
         self.critic.requires_grad_(False)
-        actor_loss = (alpha * log_pi - self.critic(s, a).amin(0)).mean()
+        actor_loss = (alpha * log_pi - self.critic(s, x).amin(0)).mean()
         self.critic.requires_grad_(True)
         self.actor_optimizer.zero_grad()
         actor_loss.backward()
@@ -154,7 +164,7 @@ class Dawn:
         entropy = -log_pi.detach().mean()
         alpha_loss = self.log_alpha * (entropy - self._target_entropy)
         self.alpha_optimizer.zero_grad()
-        alpha_loss.backward()
+        alpha_loss.backward()  # type: ignore[no-untyped-call]
         self.alpha_optimizer.step()
 
         # Targets: theta' <- theta' + tau (theta - theta').
@@ -173,6 +183,19 @@ class Dawn:
             'residual_saturation': (u.detach().abs() > 0.95).float().mean(),
             'critic_grad_norm': critic_norm,
         }
+
+    def _critic_action(self, base: Tensor, action: Tensor) -> Tensor:
+        """Return what the critics see of an executed action.
+
+        The residual is a small part of the sum; in units of its bound it has the scale of the
+        other inputs (the structural scale mismatch that DAWN names).
+        """
+        scaled = self.actor.scale_action(action)
+        if not self._config.critic_sees_residual:
+            return scaled
+        # A takeover can be far outside the bound, and an unused dimension has none.
+        residual = ((action - base) / self._bound.clamp_min(1e-6)).clamp(-3.0, 3.0)
+        return torch.cat([scaled, residual], dim=-1)
 
     def _clip_each_critic(self) -> Tensor:
         """Limit the gradient norm of each Q function; return the largest norm before."""

@@ -1,2 +1,3 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
+"""The frozen ONNX base policy: session, metadata, chunk queue."""

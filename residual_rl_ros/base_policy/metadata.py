@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -147,17 +147,14 @@ class BasePolicyMetadata:
                 else:
                     values[key] = str(value)
             except (TypeError, ValueError) as error:
-                raise BasePolicyError(
-                    f'metadata {key} is {value!r}, expected {kind}'
-                ) from error
+                raise BasePolicyError(f'metadata {key} is {value!r}, expected {kind}') from error
         try:
             return cls(**values)
         except TypeError as error:
             missing = sorted(
                 name
-                for name in ('observation_names', 'action_names', 'action_min', 'action_max')
-                + ('rate_hz', 'n_obs_steps', 'horizon', 'exec_start', 'exec_steps')
-                if name not in values
+                for name, field in known.items()
+                if field.default is MISSING and name not in values
             )
             raise BasePolicyError(f'metadata lacks {missing}') from error
 

@@ -46,7 +46,9 @@ class OnnxBasePolicy:
             )
         except Exception as error:  # ONNX Runtime raises its own untyped hierarchy.
             reason = str(error).splitlines()[0]
-            raise BasePolicyError(f'{str(self.path)!r} is no loadable ONNX model: {reason}') from error
+            raise BasePolicyError(
+                f'{str(self.path)!r} is no loadable ONNX model: {reason}'
+            ) from error
         self.metadata = self._read_metadata()
         self.stochastic = any(item.name == 'noise' for item in self._session.get_inputs())
         self._check_signature()

@@ -15,7 +15,7 @@ from residual_rl_ros.evaluation.intervals import Rate
 from residual_rl_ros.learner.learner import RECENT_EPISODES, EpisodeRecord
 
 mpl.use('Agg')
-from matplotlib import pyplot as plt  # noqa: E402 - after the backend is chosen
+from matplotlib import pyplot as plt
 
 BASE_COLOUR, RESIDUAL_COLOUR = '#8c8c8c', '#1f6fb4'
 Picture = npt.NDArray[np.uint8]

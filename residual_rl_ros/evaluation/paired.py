@@ -76,21 +76,32 @@ def film(
     env = make_environment(config.task, render_mode='rgb_array')
     controller = make_evaluation_controller(config, actor_message)
     frames: list[npt.NDArray[np.uint8]] = []
-    run_episode(env, controller, seed, seed, on_step=lambda: frames.append(env.render()))
+    run_episode(
+        env, controller, seed, seed, on_step=lambda: frames.append(np.asarray(env.render()))
+    )
     env.close()
-    picks = np.linspace(0, len(frames) - 1, pictures).round().astype(int)
-    return [np.array(frames[index]) for index in picks]
+    return [
+        frames[index] for index in np.linspace(0, len(frames) - 1, pictures).round().astype(int)
+    ]
+
+
+class _Worker:
+    """Environment and controller of a worker process, built once."""
+
+    current: _Worker
+
+    def __init__(self, config: FinetuneConfig, actor_message: bytes | None) -> None:
+        torch.set_num_threads(1)
+        self.env = make_environment(config.task)
+        _, robot, _ = config.load()
+        check_environment(self.env, robot)
+        self.controller = make_evaluation_controller(config, actor_message)
 
 
 def _start_worker(config: FinetuneConfig, actor_message: bytes | None) -> None:
-    """Build environment and controller once a process."""
-    global _env, _controller
-    torch.set_num_threads(1)
-    _env = make_environment(config.task)
-    _, robot, _ = config.load()
-    check_environment(_env, robot)
-    _controller = make_evaluation_controller(config, actor_message)
+    _Worker.current = _Worker(config, actor_message)
 
 
 def _play(seed: int) -> Episode:
-    return run_episode(_env, _controller, seed, seed)
+    worker = _Worker.current
+    return run_episode(worker.env, worker.controller, seed, seed)

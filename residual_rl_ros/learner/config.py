@@ -51,7 +51,9 @@ class LearnerConfig(DawnConfig):
             )
 
 
-def load_preset(name: str, overrides: Mapping[str, Any] = types.MappingProxyType({})) -> LearnerConfig:
+def load_preset(
+    name: str, overrides: Mapping[str, Any] = types.MappingProxyType({})
+) -> LearnerConfig:
     """Read `config/presets/<name>.yaml`.
 
     Args:

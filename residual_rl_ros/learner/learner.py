@@ -122,7 +122,9 @@ class Learner:
             return self._message(True, now, now + 2 * self.config.publish_interval)
         self._owed += self.config.utd
         while self._owed >= 1.0:
-            batch = self.replay.sample(self.config.batch_size, self.rng)
+            batch = self.replay.sample(
+                self.config.batch_size, self.rng, self.config.gamma, self.config.n_step
+            )
             metrics = self.algorithm.update(batch)
             self.updates += 1
             self._owed -= 1.0

@@ -23,7 +23,7 @@ class MetricsLog:
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self._writer = SummaryWriter(str(directory))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(directory))
 
     def write(self, learner: Learner) -> None:
         """Append the metrics of the latest update and the recent success."""
@@ -33,8 +33,8 @@ class MetricsLog:
         if learner.success_rate is not None:
             values['run/success_recent'] = learner.success_rate
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush and close the event file."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,13 +31,15 @@ class Batch:
     executed_action: Tensor
     """Shape (batch, k * m)."""
     reward: Tensor
-    """Shape (batch,)."""
+    """Discounted sum over the j <= n_step decisions that follow, shape (batch,)."""
+    reward_weight: Tensor
+    """Sum of the discounts in `reward`: what a constant of 1 per decision adds up to."""
     bootstrap: Tensor
-    """1 unless the transition terminated (a truncation bootstraps), shape (batch,)."""
+    """gamma^j, 0 if the last transition terminated (a truncation bootstraps), shape (batch,)."""
     next_observation: Tensor
-    """Shape (batch, n)."""
+    """Observation after the j decisions, shape (batch, n)."""
     next_base_action: Tensor
-    """Base action at the next observation, shape (batch, k * m)."""
+    """Base action at that observation, shape (batch, k * m)."""
 
 
 class ReplayBuffer:
@@ -51,8 +54,12 @@ class ReplayBuffer:
         if capacity < 1:
             raise ReplayError(f'replay capacity is {capacity}, expected >= 1')
         n, km = layout.observation_size, layout.decision_size
+        self._decision_steps = layout.decision_steps
         self._splits = [n, km, km, 1, 1, n, km]
         self._table = np.zeros((capacity, sum(self._splits)), dtype=np.float32)
+        # Whether the next row continues the episode of this one, without a gap.
+        self._continues = np.zeros(capacity, dtype=bool)
+        self._successor: tuple[int, int, int] | None = None
         self._next = 0
         self._size = 0
 
@@ -79,6 +86,11 @@ class ReplayBuffer:
             out=self._table[self._next],
             casting='same_kind',
         )
+        epoch, episode, step = transition.epoch, transition.episode, transition.step
+        self._continues[self._next - 1] = self._successor == (epoch, episode, step)
+        self._continues[self._next] = False
+        done = transition.terminated or transition.truncated
+        self._successor = None if done else (epoch, episode, step + self._decision_steps)
         self._next = (self._next + 1) % self.capacity
         self._size = min(self._size + 1, self.capacity)
 
@@ -86,33 +98,61 @@ class ReplayBuffer:
         """Return the stored observations, shape (size, n)."""
         return torch.from_numpy(self._table[: self._size, : self._splits[0]])
 
-    def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
+    def sample(
+        self, batch_size: int, rng: np.random.Generator, gamma: float = 1.0, n_step: int = 1
+    ) -> Batch:
         """Draw transitions uniformly with replacement.
+
+        Args:
+            batch_size: number of transitions.
+            rng: source of the draw.
+            gamma: discount per decision.
+            n_step: decisions whose rewards are summed; fewer where the episode ends, where a
+                transition is missing and at the newest one.
 
         Raises:
             ReplayError: the buffer is empty.
         """
         if self._size == 0:
             raise ReplayError('cannot sample from an empty replay buffer')
-        rows = torch.from_numpy(self._table[rng.integers(self._size, size=batch_size)])
-        observation, base, executed, reward, bootstrap, next_observation, next_base = rows.split(
-            self._splits, dim=1
-        )
+        first = rng.integers(self._size, size=batch_size)
+        n, km = self._splits[:2]
+        reward_column, bootstrap_column = n + 2 * km, n + 2 * km + 1
+        reward = self._table[first, reward_column]
+        weight, discount = np.ones_like(reward), np.full_like(reward, gamma)
+        last, going = first, np.ones(batch_size, dtype=bool)
+        for _ in range(n_step - 1):
+            going = going & self._continues[last]
+            last = np.where(going, (last + 1) % self.capacity, last)
+            step = np.where(going, discount, 0.0)
+            reward += step * self._table[last, reward_column]
+            weight += step
+            discount = np.where(going, gamma * discount, discount)
+        head = torch.from_numpy(self._table[first, : n + 2 * km])
+        tail = torch.from_numpy(self._table[last, n + 2 * km + 2 :])
+        observation, base, executed = torch.split(head, [n, km, km], dim=1)
+        next_observation, next_base = torch.split(tail, [n, km], dim=1)
         return Batch(
             observation,
             base,
             executed,
-            reward.squeeze(1),
-            bootstrap.squeeze(1),
+            torch.from_numpy(reward),
+            torch.from_numpy(weight),
+            torch.from_numpy(discount * self._table[last, bootstrap_column]),
             next_observation,
             next_base,
         )
 
-    def export(self) -> dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]:
+    def export(self) -> dict[str, npt.NDArray[Any]]:
         """Return the contents for a checkpoint."""
-        return {'table': self._table[: self._size], 'next': np.array([self._next])}
+        return {
+            'table': self._table[: self._size],
+            'continues': self._continues[: self._size].astype(np.int64),
+            'next': np.array([self._next]),
+            'successor': np.array(self._successor or [], dtype=np.int64),
+        }
 
-    def restore(self, contents: dict[str, npt.NDArray[np.float32]]) -> None:
+    def restore(self, contents: dict[str, npt.NDArray[Any]]) -> None:
         """Load what `export` returned.
 
         Raises:
@@ -124,5 +164,12 @@ class ReplayBuffer:
                 f'stored replay has shape {table.shape}, expected up to {self._table.shape}'
             )
         self._table[: len(table)] = table
+        self._continues[: len(table)] = contents['continues'].astype(bool)
         self._size = len(table)
         self._next = int(contents['next'][0])
+        epoch_episode_step = contents['successor'].tolist()
+        self._successor = (
+            (epoch_episode_step[0], epoch_episode_step[1], epoch_episode_step[2])
+            if epoch_episode_step
+            else None
+        )

@@ -111,9 +111,7 @@ class ResidualActor(nn.Module):
         residual = torch.tanh(unbounded)
         gaussian = -0.5 * noise.pow(2) - log_std - 0.5 * math.log(2.0 * math.pi)
         # log(1 - tanh(u)^2), in the form that does not underflow.
-        log_jacobian = 2.0 * (
-            math.log(2.0) - unbounded - nn.functional.softplus(-2.0 * unbounded)
-        )
+        log_jacobian = 2.0 * (math.log(2.0) - unbounded - nn.functional.softplus(-2.0 * unbounded))
         return self._hold(residual), (gaussian - log_jacobian).sum(-1)
 
     @torch.inference_mode()

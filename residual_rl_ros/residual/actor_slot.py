@@ -33,7 +33,7 @@ class ActorSlot:
         """Header of the actor in use."""
         self.actor: ResidualActor | None = None
         """The actor in use, None before the first."""
-        self.refused: Counter[str] = Counter({reason: 0 for reason in REFUSALS})
+        self.refused: Counter[str] = Counter(dict.fromkeys(REFUSALS, 0))
         """Refused messages by reason."""
         self.accepted = 0
         """Accepted messages."""

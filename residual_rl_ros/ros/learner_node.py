@@ -94,9 +94,7 @@ class LearnerNode(ManagedNode):
         )
         create = self.create_subscription
         create(String, 'policy_node/transition_layout', self._on_layout, qos.LATCHED)
-        create(
-            Float64MultiArray, 'policy_node/transitions', self._on_transition, qos.TRANSITIONS
-        )
+        create(Float64MultiArray, 'policy_node/transitions', self._on_transition, qos.TRANSITIONS)
         self.create_service(SetBool, '~/pause', self._pause)
         self.create_service(Trigger, '~/save', self._trigger(self._save))
         self.create_service(Trigger, '~/rollback', self._trigger(self._rollback))

@@ -43,7 +43,9 @@ def read_parameters(node: Node, kind: type[Parameters]) -> Parameters:
         value = node.get_parameter(field.name).value
         wanted = hints[field.name]
         if wanted == tuple[float, ...]:
-            value = tuple(float(item) for item in (value if hasattr(value, '__iter__') else [value]))
+            value = tuple(
+                float(item) for item in (value if hasattr(value, '__iter__') else [value])
+            )
         elif wanted is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         elif type(value) is not wanted:
@@ -139,7 +141,7 @@ class ManagedNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Open the publishers, then run `activate`."""
-        result = self._guarded(lambda: None if super(ManagedNode, self).on_activate(state) else None)
+        result = super().on_activate(state)
         if result is TransitionCallbackReturn.SUCCESS:
             self.active = True
             result = self._guarded(self.activate)
@@ -165,7 +167,7 @@ class ManagedNode(LifecycleNode):
             self.failure = error
             self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - rclpy would swallow it without a word.
             self.failure = error
             self.get_logger().error(traceback.format_exc())
             return TransitionCallbackReturn.ERROR

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulator node: publishes what a robot would and executes its commands.
 
-Lockstep: stamps count simulated time; every stamp is answered by one command, and only the answer to
-the current stamp advances the simulation. Real time: a wall timer steps with the newest command, and
-stamps are wall time, as a robot's are.
+Lockstep: stamps count simulated time; every stamp is answered by one command, and only the answer
+to the current stamp advances the simulation. Real time: a wall timer steps with the newest command,
+and stamps are wall time, as a robot's are.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ class MujocoSimNode(Node):
         self._command: npt.NDArray[np.float32] | None = None
         self._feedback: list[float] | None = None
         self._answered_at: float | None = None
+        self._began: float | None = None
         self._rate_base = (time.monotonic(), 0)
         self._reset()
         if parameters.lockstep:
@@ -156,6 +157,7 @@ class MujocoSimNode(Node):
         if label_of(message) != self._expected:
             return  # The answer to a stamp that was repeated.
         self._answered_at = time.monotonic()
+        self._began = self._began or self._answered_at
         self._step(command)
         self._expected = self._label()
         self._publish()
@@ -193,6 +195,7 @@ class MujocoSimNode(Node):
                 'control_steps': self._steps,
                 'episode': self._episode,
                 'steps_per_s': (self._steps - steps) / (now - then),
+                'mean_steps_per_s': self._steps / (now - (self._began or now) + 1e-9),
             },
         )
 

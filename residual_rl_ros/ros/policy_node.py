@@ -199,9 +199,7 @@ class PolicyNode(ManagedNode):
         if not self.active:
             return
         stamp = from_time(to_time(float(data[0])))
-        feedback = StepFeedback(
-            float(data[1]), bool(data[2]), bool(data[3]), Success(int(data[4]))
-        )
+        feedback = StepFeedback(float(data[1]), bool(data[2]), bool(data[3]), Success(int(data[4])))
         if self.parameters.lockstep:
             self._feedback, self._feedback_stamp = feedback, stamp
             self._advance(stamp)

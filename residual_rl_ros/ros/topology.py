@@ -1,7 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which processes a fine-tuning run consists of: the one description that launch files and the
-bring-up share."""
+"""Which processes a run consists of: the one description for launch files and the bring-up."""
 
 from __future__ import annotations
 
@@ -28,12 +27,16 @@ class NodeSpec:
     parameters: Mapping[str, Any]
     """Parameters beyond the files; nested maps become dotted names."""
 
+    def flat_parameters(self) -> list[tuple[str, Any]]:
+        """Return the parameters with dotted names."""
+        return _flatten(self.parameters)
+
     def ros_arguments(self) -> list[str]:
         """Return the command line that follows the executable."""
         arguments = ['--ros-args']
         for path in self.parameter_files:
             arguments += ['--params-file', str(path)]
-        for name, value in _flatten(self.parameters):
+        for name, value in self.flat_parameters():
             # YAML in flow style is what rcl parses; a one-line document has no end marker.
             text = yaml.safe_dump(value, default_flow_style=True, width=10**6).split('\n')[0]
             arguments += ['-p', f'{name}:={text}']

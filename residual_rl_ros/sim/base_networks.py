@@ -9,6 +9,7 @@ exported graph is complete.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,8 @@ class _ChunkPolicy(nn.Module):
 
     def features(self, observation: Tensor) -> Tensor:
         """Return the normalised window, flattened to (batch, n_obs_steps * n)."""
-        return self.normalizer(observation).reshape(-1, self.window_size)
+        normal: Tensor = self.normalizer(observation)
+        return normal.reshape(-1, self.window_size)
 
     def normalize_chunk(self, action: Tensor) -> Tensor:
         """Return an action chunk in [-1, 1]."""
@@ -89,7 +91,8 @@ class BcPolicy(_ChunkPolicy):
         """Return the mean absolute error in normalised units."""
         del generator  # Deterministic; the diffusion policy needs it.
         chunk = self.net(self.features(observation)).reshape(-1, self.horizon, self.action_size)
-        return (chunk - self.normalize_chunk(action)).abs().mean()
+        loss: Tensor = (chunk - self.normalize_chunk(action)).abs().mean()
+        return loss
 
 
 class _Block(nn.Module):
@@ -133,7 +136,13 @@ class DiffusionPolicy(_ChunkPolicy):
         t = torch.arange(self.TRAIN_STEPS + 1) / self.TRAIN_STEPS
         alpha_bar = torch.cos((t + 0.008) / 1.008 * math.pi / 2).pow(2)
         self.register_buffer('alpha_bar', (alpha_bar / alpha_bar[0]).clamp(1e-4, 1.0))
-        self.ddim_steps = ddim_steps
+        # Python numbers, so that the exported graph holds them as constants.
+        self._schedule = [
+            (step, float(self.alpha_bar[step]))
+            for step in (
+                round(self.TRAIN_STEPS * (1.0 - i / ddim_steps)) for i in range(ddim_steps + 1)
+            )
+        ]
         self.condition = nn.Sequential(
             nn.Linear(self.window_size + self.TIME_FEATURES, width), nn.SiLU()
         )
@@ -163,13 +172,10 @@ class DiffusionPolicy(_ChunkPolicy):
         """
         features = self.features(observation)
         x = noise.reshape(-1, self.horizon * self.action_size)
-        steps = torch.linspace(self.TRAIN_STEPS, 0, self.ddim_steps + 1).round().long().tolist()
-        for now, then in zip(steps[:-1], steps[1:], strict=True):
-            signal = float(self.alpha_bar[now])
-            t = torch.full((1,), float(now)).expand(x.shape[0])
+        for (step, signal), (_, target) in pairwise(self._schedule):
+            t = torch.full((1,), float(step)).expand(x.shape[0])
             clean = self.denoise(x, t, features).clamp(-1.0, 1.0)
             epsilon = (x - math.sqrt(signal) * clean) / math.sqrt(1.0 - signal)
-            target = float(self.alpha_bar[then])
             x = math.sqrt(target) * clean + math.sqrt(1.0 - target) * epsilon
         return self.denormalize_chunk(x.reshape(-1, self.horizon, self.action_size))
 

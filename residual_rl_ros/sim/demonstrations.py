@@ -38,9 +38,7 @@ class Demonstrations:
         observations, actions = zip(*self.episodes, strict=True)
         return np.concatenate(observations), np.concatenate(actions)
 
-    def windows(
-        self, n_obs_steps: int, horizon: int, exec_start: int
-    ) -> tuple[Float32, Float32]:
+    def windows(self, n_obs_steps: int, horizon: int, exec_start: int) -> tuple[Float32, Float32]:
         """Return inputs (samples, n_obs_steps, n) and chunks (samples, horizon, m).
 
         The chunk of step t begins `exec_start` steps before t. Before the first and after the
@@ -56,9 +54,7 @@ class Demonstrations:
         return np.concatenate(inputs), np.concatenate(chunks)
 
 
-def collect(
-    env: ArmEnv, count: int, seed: int, waypoint_noise: float = 0.0
-) -> Demonstrations:
+def collect(env: ArmEnv, count: int, seed: int, waypoint_noise: float = 0.0) -> Demonstrations:
     """Record the first `count` successful episodes of the task's expert.
 
     Args:

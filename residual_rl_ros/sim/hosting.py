@@ -41,15 +41,15 @@ def make_environment(name: str, render_mode: str | None = None) -> Env:
         env = gymnasium.wrappers.FlattenObservation(env)
     for kind, space in (('observation', env.observation_space), ('action', env.action_space)):
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
-            raise TaskError(
-                f'{name}: the {kind} space is {space}, expected a one-dimensional Box'
-            )
+            raise TaskError(f'{name}: the {kind} space is {space}, expected a one-dimensional Box')
     return env
 
 
 def control_rate_hz(env: Env) -> float:
     """Return the control rate of an environment [Hz]; 20 where it does not say."""
-    own = getattr(env.unwrapped, 'control_rate_hz', None) or env.unwrapped.metadata.get('render_fps')
+    own = getattr(env.unwrapped, 'control_rate_hz', None) or env.unwrapped.metadata.get(
+        'render_fps'
+    )
     return float(own or 20.0)
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,7 +120,7 @@ def test_a_chunk_is_used_until_it_cannot_hold_another_decision(case: Case) -> No
     queue, _ = case.build()
     taken = case.run(queue)
     queue.close()
-    for before, after in zip(taken, taken[1:], strict=False):
+    for before, after in itertools.pairwise(taken):
         if after[0, 0] != before[0, 0]:
             left = case.exec_start + case.exec_steps - 1 - before[-1, 2]
             assert left < case.k

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import MISSING, asdict, fields, replace
 
 import numpy as np
 import pytest
@@ -75,11 +75,10 @@ def test_metadata_that_contradicts_itself_is_refused(
         replace(METADATA, **changes)
 
 
-@pytest.mark.parametrize(
-    'key',
-    ['observation_names', 'action_names', 'action_min', 'action_max', 'rate_hz', 'n_obs_steps']
-    + ['horizon', 'exec_start', 'exec_steps'],
-)
+REQUIRED = [field.name for field in fields(BasePolicyMetadata) if field.default is MISSING]
+
+
+@pytest.mark.parametrize('key', REQUIRED)
 def test_a_missing_key_is_named(key: str) -> None:
     mapping = asdict(METADATA)
     del mapping[key]

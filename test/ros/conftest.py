@@ -14,7 +14,7 @@ from processes import node_processes
 from residual_rl_ros.ros.domain import claim_domain
 
 
-@pytest.fixture()
+@pytest.fixture
 def domain_id() -> Iterator[int]:
     """Hold a ROS domain that nobody else on this machine uses."""
     os.environ.pop('ROS_DOMAIN_ID', None)

@@ -22,9 +22,7 @@ pytestmark = pytest.mark.ros
 def simulator(**parameters: object) -> NodeSpec:
     """Return a simulator that waits for a policy for ever."""
     _, robot_file = load_robot(load_finetune('push_to_goal').robot)
-    return NodeSpec(
-        'mujoco_sim_node', False, (robot_file,), {'task': 'push_to_goal', **parameters}
-    )
+    return NodeSpec('mujoco_sim_node', False, (robot_file,), {'task': 'push_to_goal', **parameters})
 
 
 def test_a_node_that_answers_no_signal_is_killed_after_the_grace_period(
@@ -47,12 +45,10 @@ def test_a_healthy_node_ends_on_the_first_signal_with_code_zero(
 
 def test_a_node_that_fails_is_reported_with_its_own_words(domain_id: int, tmp_path: Path) -> None:
     nodes = [simulator(task='peg_inzert')]
-    with (
-        Bringup(nodes, tmp_path, ros_environment(domain_id)) as bringup,
-        pytest.raises(BringupError, match="ended with code 2: error: unknown task 'peg_inzert'"),
-    ):
+    with Bringup(nodes, tmp_path, ros_environment(domain_id)) as bringup:
         wait_for(lambda: bringup.ended('mujoco_sim_node'), 30.0, 'failure')
-        bringup.check()
+        with pytest.raises(BringupError, match="with code 2: error: unknown task 'peg_inzert'"):
+            bringup.check()
 
 
 def test_an_unwritable_log_folder_is_one_clear_error(domain_id: int, tmp_path: Path) -> None:

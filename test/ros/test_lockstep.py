@@ -91,9 +91,7 @@ def test_a_killed_learner_leaves_the_policy_running(domain_id: int, tmp_path: Pa
         Monitor(domain_id) as monitor,
         Bringup(nodes, tmp_path / 'logs', ros_environment(domain_id)) as bringup,
     ):
-        wait_for(
-            lambda: monitor.number('learner_node', 'updates') > 0, RUN_LIMIT_S, 'first update'
-        )
+        wait_for(lambda: monitor.number('learner_node', 'updates') > 0, RUN_LIMIT_S, 'first update')
         bringup.processes['learner_node'].send_signal(signal.SIGKILL)
         wait_for(lambda: bringup.ended('mujoco_sim_node'), RUN_LIMIT_S, 'end of the run')
         assert bringup.processes['mujoco_sim_node'].returncode == 0
@@ -163,9 +161,7 @@ def received(monitor: Monitor, expected: dict[str, int]) -> float:
     return sum(monitor.number('policy_node', f'weights_{key}') for key in expected)
 
 
-def test_real_time_mode_runs_at_the_control_rate_and_learns(
-    domain_id: int, tmp_path: Path
-) -> None:
+def test_real_time_mode_runs_at_the_control_rate_and_learns(domain_id: int, tmp_path: Path) -> None:
     config = quick_config(warmup_transitions=20, publish_interval=10)
     base, _, robot_file = config.load()
     nodes = finetune_topology(

@@ -1,0 +1,123 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A misspelt number in a preset must stop a run, not change it."""
+
+from __future__ import annotations
+
+import pytest
+from builders import small_config
+
+from residual_rl_ros.learner.config import PresetError, load_preset
+from residual_rl_ros.resources import resource_path
+
+PRESETS = sorted(path.stem for path in resource_path('config', 'presets').glob('*.yaml'))
+
+
+@pytest.mark.parametrize('name', PRESETS)
+def test_a_shipped_preset_loads(name: str) -> None:
+    config = load_preset(name)
+    assert config.warmup_transitions <= config.replay_capacity
+    assert isinstance(config.critic_hidden_sizes, tuple)
+
+
+def test_overrides_replace_values_and_leave_the_others() -> None:
+    plain, changed = load_preset('dawn'), load_preset('dawn', {'gamma': 0.5, 'utd': 2})
+    assert (changed.gamma, changed.utd) == (0.5, 2.0)
+    assert isinstance(changed.utd, float)
+    assert changed.tau == plain.tau
+
+
+def test_lists_of_the_file_become_tuples_of_whole_numbers() -> None:
+    assert small_config(actor_hidden_sizes=[3, 4]).actor_hidden_sizes == (3, 4)
+
+
+def test_an_unknown_preset_lists_the_known_ones() -> None:
+    with pytest.raises(PresetError, match=rf"unknown preset 'dusk'; known: {', '.join(PRESETS)}"):
+        load_preset('dusk')
+
+
+def test_an_unknown_key_is_named() -> None:
+    with pytest.raises(PresetError, match=r"unknown keys \['gama'\], missing keys \[\]"):
+        small_config(gama=0.9)
+
+
+def test_a_missing_key_is_named(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = tmp_path_factory.mktemp('prefix')
+    presets = prefix / 'share' / 'residual_rl_ros' / 'config' / 'presets'
+    presets.mkdir(parents=True)
+    lines = resource_path('config', 'presets', 'dawn.yaml').read_text().splitlines()
+    kept = [line for line in lines if not line.startswith('tau:')]
+    (presets / 'short.yaml').write_text('\n'.join(kept))
+    monkeypatch.setenv('AMENT_PREFIX_PATH', str(prefix))
+    with pytest.raises(PresetError, match=r"unknown keys \[\], missing keys \['tau'\]"):
+        load_preset('short')
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [
+        ('batch_size', 'many'),
+        ('batch_size', 2.5),
+        ('batch_size', None),
+        ('gamma', 'high'),
+        ('gamma', [0.9]),
+        ('critic_layer_norm', 1),
+        ('critic_layer_norm', 'yes'),
+        ('hold_residual', None),
+        ('actor_hidden_sizes', 64),
+        ('actor_hidden_sizes', ['wide']),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named(key: str, value: object) -> None:
+    with pytest.raises(PresetError, match=rf'preset: {key} is .*, expected'):
+        small_config(**{key: value})
+
+
+@pytest.mark.xfail(strict=True, reason='accepted, or OverflowError escapes')
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [
+        ('batch_size', float('inf')),
+        ('batch_size', True),
+        ('utd', True),
+        ('actor_hidden_sizes', '64'),
+        ('actor_hidden_sizes', [0]),
+        ('actor_learning_rate', -1.0),
+        ('critic_learning_rate', float('nan')),
+        ('reward_scale', float('nan')),
+        ('max_grad_norm', 0.0),
+        ('utd', float('inf')),
+    ],
+)
+def test_a_value_that_cannot_work_is_named(key: str, value: object) -> None:
+    with pytest.raises(PresetError, match=key):
+        small_config(**{key: value})
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [
+        ('gamma', 0.0),
+        ('gamma', 1.1),
+        ('tau', -0.1),
+        ('tau', 2.0),
+        ('initial_alpha', 0.0),
+        ('critic_heads', 0),
+        ('batch_size', 0),
+        ('utd', 0.0),
+        ('utd', float('nan')),
+        ('publish_interval', 0),
+        ('replay_capacity', 0),
+        ('warmup_transitions', 0),
+    ],
+)
+def test_a_value_out_of_range_is_named(key: str, value: float) -> None:
+    with pytest.raises(PresetError, match=rf'preset: {key} is {value}'):
+        small_config(**{key: value})
+
+
+def test_a_warm_up_that_does_not_fit_the_memory_is_refused() -> None:
+    with pytest.raises(PresetError, match=r'warmup_transitions 300 exceeds replay_capacity 200'):
+        small_config(warmup_transitions=300)

@@ -1,0 +1,248 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Phases and pacing follow the count of transitions, so that a run can be repeated exactly."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from builders import make_layout, make_transition, random_transitions, small_config
+
+from residual_rl_ros.learner.learner import RECENT_EPISODES, Learner, Phase
+from residual_rl_ros.residual.actor_slot import ActorSlot
+from residual_rl_ros.residual.weights import decode_weights
+from residual_rl_ros.spec import Source, Success
+
+LAYOUT = make_layout()
+STREAM = random_transitions(LAYOUT, 400)
+WARMUP, INTERVAL = 10, 5
+
+
+def make_learner(seed: int = 0, **overrides: Any) -> Learner:
+    return Learner(small_config(**overrides), LAYOUT, seed)
+
+
+def weights(learner: Learner, without: str = '') -> dict[str, bytes]:
+    """Return every tensor of the algorithm as bytes, optionally without some names."""
+    return {
+        name: value.numpy().tobytes()
+        for name, value in learner.algorithm.state().items()
+        if not without or without not in name
+    }
+
+
+def test_no_gradient_step_is_taken_during_warm_up() -> None:
+    learner = make_learner()
+    before = weights(learner)
+    for transition in STREAM[: WARMUP - 1]:
+        assert learner.ingest(transition) is None
+    assert learner.phase is Phase.WARMUP
+    assert weights(learner) == before
+    assert learner.ingest(STREAM[WARMUP - 1]) is not None
+    assert learner.phase is Phase.ONLINE
+    assert learner.updates == 0
+    assert weights(learner, without='normalizer') == {
+        name: value for name, value in before.items() if 'normalizer' not in name
+    }
+    learner.ingest(STREAM[WARMUP])
+    assert learner.updates == 1
+    assert weights(learner, without='normalizer') != {
+        name: value for name, value in before.items() if 'normalizer' not in name
+    }
+
+
+def test_the_normaliser_is_fitted_on_the_warm_up_and_then_frozen() -> None:
+    learner = make_learner()
+    for transition in STREAM[:WARMUP]:
+        learner.ingest(transition)
+    seen = np.array([transition.observation for transition in STREAM[:WARMUP]])
+    normalizer = learner.algorithm.actor.normalizer
+    np.testing.assert_allclose(normalizer.mean, seen.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(normalizer.std, seen.std(0, ddof=1), rtol=1e-5)
+    mean = normalizer.mean.clone()
+    for transition in STREAM[WARMUP:40]:
+        learner.ingest(transition)
+    assert torch.equal(normalizer.mean, mean)
+
+
+@pytest.mark.parametrize(('utd', 'interval'), [(0.25, 8), (0.5, 4), (1.0, 5), (1.5, 4), (3.0, 5)])
+def test_updates_are_exactly_the_ratio_times_the_transitions_after_warm_up(
+    utd: float, interval: int
+) -> None:
+    learner = make_learner(utd=utd, publish_interval=interval)
+    for count, transition in enumerate(STREAM[:50], start=1):
+        learner.ingest(transition)
+        assert learner.updates == math.floor(utd * max(0, count - WARMUP))
+    assert learner.transitions == 50
+    assert learner.control_steps == 50 * LAYOUT.decision_steps
+
+
+@pytest.mark.xfail(strict=True, reason='ten times 0.1 is 0.9999999999999999')
+def test_a_ratio_that_is_no_binary_fraction_is_paced_exactly_too() -> None:
+    learner = make_learner(utd=0.1, publish_interval=100)
+    for transition in STREAM[: WARMUP + 10]:
+        learner.ingest(transition)
+    assert learner.updates == 1
+
+
+@pytest.mark.xfail(strict=True, reason='UnboundLocalError: metrics of an update not taken')
+def test_a_publication_needs_no_update_of_its_own_transition() -> None:
+    learner = make_learner(utd=0.25, publish_interval=INTERVAL)
+    for transition in STREAM[: WARMUP + INTERVAL]:
+        message = learner.ingest(transition)
+    assert message is not None
+
+
+def test_the_same_transitions_give_the_same_weights_bit_for_bit() -> None:
+    learners = [make_learner(seed) for seed in (1, 1, 2)]
+    for learner in learners:
+        torch.manual_seed(id(learner) % 1000)  # The global generator must not matter.
+        for transition in STREAM[:40]:
+            learner.ingest(transition)
+    assert weights(learners[0]) == weights(learners[1])
+    assert weights(learners[0]) != weights(learners[2])
+
+
+def test_learning_does_not_consume_the_global_random_numbers() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    learner = make_learner()
+    for transition in STREAM[:20]:
+        learner.ingest(transition)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_messages_come_at_the_end_of_warm_up_and_then_at_every_interval() -> None:
+    learner = make_learner()
+    header, _ = decode_weights(learner.first_message())
+    assert (header.version, header.enabled) == ((1, 0), False)
+    published = {}
+    for count, transition in enumerate(STREAM[:31], start=1):
+        message = learner.ingest(transition)
+        if message is not None:
+            header, actor = decode_weights(message)
+            assert header.enabled
+            published[count] = header.version
+            current = learner.algorithm.actor.state_dict()
+            assert all(torch.equal(actor.state_dict()[name], current[name]) for name in current)
+    assert published == {10: (1, 1), 15: (1, 2), 20: (1, 3), 25: (1, 4), 30: (1, 5)}
+
+
+def test_metrics_are_finite_at_every_publication() -> None:
+    learner = make_learner()
+    assert learner.metrics == {}
+    for transition in STREAM[: WARMUP + INTERVAL]:
+        learner.ingest(transition)
+    assert learner.metrics
+    assert all(math.isfinite(value) for value in learner.metrics.values())
+
+
+def test_the_current_message_can_be_used_at_once() -> None:
+    learner = make_learner()
+    assert not decode_weights(learner.current_message())[0].enabled
+    for transition in STREAM[: WARMUP + 3]:
+        learner.ingest(transition)
+    header, actor = decode_weights(learner.current_message())
+    assert header.enabled
+    assert (header.effective_from, header.next_effective_from) == (0, 0)
+    assert torch.equal(actor.heads.weight, learner.algorithm.actor.heads.weight)
+
+
+# --- the schedule that keeps a lockstep run reproducible
+
+
+def drive(decisions: int, lazy: bool, restarts: tuple[int, ...] = ()) -> list[tuple[int, int]]:
+    """Run policy and learner against each other; return the actor version of each decision.
+
+    Args:
+        decisions: how many.
+        lazy: the learner reads transitions only when the policy cannot go on without.
+        restarts: decisions before which the learner begins a new epoch.
+    """
+    learner = make_learner()
+    slot = ActorSlot(learner.algorithm.actor.architecture, scheduled=True)
+    slot.offer(learner.first_message())
+    inbox: deque[Any] = deque()
+    used = []
+
+    def read() -> None:
+        message = learner.ingest(inbox.popleft())
+        if message is not None:
+            slot.offer(message)
+
+    for decision in range(decisions):
+        if decision in restarts:
+            while inbox:
+                read()
+            learner.begin_epoch(learner.epoch + 1)
+            slot.offer(learner.first_message())
+        while inbox and (slot.must_wait() or not lazy):
+            read()
+        assert not slot.must_wait(), f'deadlock at decision {decision}'
+        slot.begin_decision()
+        assert slot.header is not None
+        used.append(slot.header.version)
+        inbox.append(STREAM[decision % len(STREAM)])
+    return used
+
+
+@pytest.mark.parametrize('lazy', [False, True])
+def test_the_schedule_never_deadlocks(lazy: bool) -> None:
+    used = drive(500, lazy)
+    assert used == sorted(used)
+    assert used[-1][1] > 90
+
+
+def test_which_actor_decides_does_not_depend_on_how_fast_the_learner_is() -> None:
+    used = drive(200, lazy=False)
+    assert used == drive(200, lazy=True)
+    assert used[:WARMUP] == [(1, 0)] * WARMUP
+    assert used[WARMUP : WARMUP + 2 * INTERVAL] == [(1, 1)] * 2 * INTERVAL
+    assert used[WARMUP + 2 * INTERVAL : WARMUP + 3 * INTERVAL] == [(1, 2)] * INTERVAL
+
+
+@pytest.mark.parametrize('lazy', [False, True])
+@pytest.mark.parametrize('restart', [0, 1, 9, 10, 11, 14, 15, 16, 33])
+def test_the_schedule_survives_a_new_epoch_at_any_decision(restart: int, lazy: bool) -> None:
+    used = drive(120, lazy, restarts=(restart, restart + 27))
+    assert used == sorted(used)
+    assert {version[0] for version in used[restart + 27 :]} == {3}
+
+
+# --- episodes
+
+
+def end(learner: Learner, success: Success, **changes: Any) -> None:
+    learner.ingest(make_transition(LAYOUT, truncated=True, success=success, **changes))
+
+
+def test_the_success_rate_is_that_of_the_latest_fifty_labelled_episodes() -> None:
+    learner = make_learner(warmup_transitions=200)
+    assert learner.success_rate is None
+    end(learner, Success.UNLABELLED)
+    assert learner.success_rate is None
+    end(learner, Success.SUCCESS)
+    end(learner, Success.FAILURE)
+    end(learner, Success.UNLABELLED)
+    assert learner.success_rate == 0.5
+    for _ in range(RECENT_EPISODES - 1):
+        end(learner, Success.SUCCESS)
+    assert learner.success_rate == (RECENT_EPISODES - 1) / RECENT_EPISODES
+    end(learner, Success.SUCCESS)
+    assert learner.success_rate == 1.0
+    assert RECENT_EPISODES == 50
+
+
+def test_the_history_has_an_entry_for_every_finished_episode() -> None:
+    learner = make_learner()
+    learner.ingest(make_transition(LAYOUT))
+    end(learner, Success.SUCCESS, source=Source.RESIDUAL)
+    learner.ingest(make_transition(LAYOUT, terminated=True, source=Source.BASE))
+    found = [(record.control_steps, record.success, record.residual) for record in learner.history]
+    assert found == [(4, True, True), (6, None, False)]
