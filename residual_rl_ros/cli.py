@@ -17,6 +17,7 @@ from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from residual_rl_ros.errors import ResidualRLError
 
@@ -93,9 +94,9 @@ def check_base(
     console = Console()
     console.print(report.table())
     for problem in report.problems:
-        console.print(f'[red]problem:[/] {problem}', soft_wrap=True)
+        console.print(f'[red]problem:[/] {escape(problem)}', soft_wrap=True)
     for remark in report.remarks:
-        console.print(f'[yellow]remark:[/] {remark}', soft_wrap=True)
+        console.print(f'[yellow]remark:[/] {escape(remark)}', soft_wrap=True)
     if report.problems:
         raise typer.Exit(1)
     console.print('[green]usable[/]')

@@ -17,6 +17,7 @@ from residual_rl_ros.learner.config import LearnerConfig, load_preset
 from residual_rl_ros.residual.controller import ControllerConfig
 from residual_rl_ros.resources import ResourceError, resource_path
 from residual_rl_ros.robot import RobotConfig, load_robot
+from residual_rl_ros.spec import integer
 
 
 class FinetuneError(ResidualRLError):
@@ -134,12 +135,12 @@ def load_finetune(name_or_path: str) -> FinetuneConfig:
             task=str(values['task']),
             robot=str(values['robot']),
             base_policy=str(values['base_policy']),
-            decision_steps=int(values['decision_steps']),
+            decision_steps=integer(values['decision_steps']),
             residual_scale=tuple(float(value) for value in scale),
-            prefetch_steps=int(values['prefetch_steps']),
+            prefetch_steps=integer(values['prefetch_steps']),
             preset=str(values['preset']),
             overrides=dict(values['overrides'] or {}),
-            control_steps=int(values['control_steps']),
+            control_steps=integer(values['control_steps']),
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise FinetuneError(f'{path}: {error}') from error

@@ -81,6 +81,17 @@ def check_names(kind: str, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def integer(value: Any) -> int:
+    """Return a whole number as int.
+
+    Raises:
+        ValueError: the value is a boolean, no number or not whole; nothing is truncated.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+        raise ValueError(f'{value!r} is not a whole number')
+    return int(value)
+
+
 @dataclass(frozen=True)
 class ActionSpec:
     """The command vector: m names with their limits, all in command units."""
@@ -196,6 +207,8 @@ class TransitionLayout:
         if self.decision_steps < 1:
             raise SpecificationError(f'decision_steps is {self.decision_steps}, expected >= 1')
         for label in ('action_min', 'action_max', 'residual_bound'):
+            # Integers would hash differently from the floats that a YAML gives back.
+            object.__setattr__(self, label, tuple(float(value) for value in getattr(self, label)))
             values = getattr(self, label)
             if len(values) != self.action_size or not np.isfinite(values).all():
                 raise SpecificationError(
@@ -267,13 +280,13 @@ class TransitionLayout:
             layout = cls(
                 tuple(mapping['observation_names']),
                 tuple(mapping['action_names']),
-                int(mapping['decision_steps']),
+                integer(mapping['decision_steps']),
                 *(
                     tuple(float(value) for value in mapping[key])
                     for key in ('action_min', 'action_max', 'residual_bound')
                 ),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SpecificationError(f'transition layout is incomplete: {error!r}') from error
         if mapping.get('label') != layout.label:
             raise SpecificationError(

@@ -236,6 +236,7 @@ def small_config(**overrides: Any) -> LearnerConfig:
         'warmup_transitions': 10,
         'replay_capacity': 200,
         'batch_size': 8,
+        'utd': 1.0,
         'publish_interval': 5,
         'critic_hidden_sizes': [8, 8],
         'actor_hidden_sizes': [8, 8],

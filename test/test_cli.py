@@ -64,7 +64,6 @@ def test_check_base_exits_with_one_for_another_robot(run) -> None:
     assert 'names differ' in out
 
 
-@pytest.mark.xfail(strict=True, reason='rich reads [left] as markup and prints nothing for it')
 def test_check_base_prints_names_in_brackets(run, tmp_path: Path) -> None:
     names = ('finger[left]', 'finger[right]')
     write_onnx_policy(tmp_path / 'policy.onnx', make_metadata(action_names=names))

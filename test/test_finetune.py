@@ -95,9 +95,6 @@ def test_a_wrong_key_or_value_is_refused(
         load_finetune(str(write(tmp_path / 'run.yaml', **changes)))
 
 
-@pytest.mark.xfail(
-    strict=True, reason='int() truncates 3.7 and the error class is not kept for inf'
-)
 @pytest.mark.parametrize('value', [3.7, float('inf')])
 def test_a_count_that_is_no_whole_number_is_refused(tmp_path: Path, value: float) -> None:
     with pytest.raises(FinetuneError, match=r'run.yaml'):

@@ -37,6 +37,8 @@ class DawnConfig:
     """Added to the scaled reward of every decision."""
     tau: float
     """Step of the target critics towards the critics."""
+    actor_averaging: float
+    """Step of the published actor towards the trained one; 1 publishes the trained one."""
     initial_alpha: float
     """Entropy temperature at the start."""
     target_entropy_per_dimension: float
@@ -100,6 +102,7 @@ class Dawn:
                 config.critic_heads, features, config.critic_hidden_sizes, config.critic_layer_norm
             )
         self.actor.set_action_range(layout)
+        self.mean_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = torch.tensor(config.initial_alpha).log().requires_grad_()
         self._bound = torch.tensor(layout.residual_bound).repeat(layout.decision_steps)
@@ -115,7 +118,8 @@ class Dawn:
 
     def fit_normalizer(self, observations: Tensor) -> None:
         """Fit the observation normaliser on the warm-up data, shape (samples, n), once."""
-        self.actor.normalizer.fit(observations)
+        for actor in (self.actor, self.mean_actor):
+            actor.normalizer.fit(observations)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Take one gradient step on critics, actor and temperature.
@@ -167,11 +171,9 @@ class Dawn:
         alpha_loss.backward()  # type: ignore[no-untyped-call]
         self.alpha_optimizer.step()
 
-        # Targets: theta' <- theta' + tau (theta - theta').
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.target_critic.parameters()), list(self.critic.parameters()), config.tau
-            )
+        # Targets: theta' <- theta' + tau (theta - theta'); likewise the actor that is published.
+        _follow(self.target_critic, self.critic, config.tau)
+        _follow(self.mean_actor, actor, config.actor_averaging)
         return {
             'critic_loss': critic_loss.detach(),
             'q_executed': q.detach().mean(),
@@ -245,7 +247,12 @@ class Dawn:
         self._generator.set_state(tensors['generator'])
 
     def _modules(self) -> dict[str, torch.nn.Module]:
-        return {'actor': self.actor, 'critic': self.critic, 'target_critic': self.target_critic}
+        return {
+            'actor': self.actor,
+            'mean_actor': self.mean_actor,
+            'critic': self.critic,
+            'target_critic': self.target_critic,
+        }
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {
@@ -253,3 +260,9 @@ class Dawn:
             'critic_optimizer': self.critic_optimizer,
             'alpha_optimizer': self.alpha_optimizer,
         }
+
+
+@torch.no_grad()
+def _follow(slow: torch.nn.Module, fast: torch.nn.Module, step: float) -> None:
+    """Move every parameter of `slow` towards `fast` by a share of the distance."""
+    torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), step)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from residual_rl_ros.base_policy.metadata import BasePolicyError
@@ -36,9 +37,9 @@ class BasePolicyReport:
 
     def table(self) -> Table:
         """Return the facts as a table."""
-        table = Table(title=str(self.path), show_header=False)
+        table = Table(title=escape(str(self.path)), show_header=False)
         for name, value in self.facts.items():
-            table.add_row(name, value)
+            table.add_row(escape(name), escape(value))
         return table
 
 

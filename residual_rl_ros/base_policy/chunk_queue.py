@@ -70,7 +70,9 @@ class ChunkQueue:
         meta = policy.metadata
         if prefetch_steps < 0:
             raise BasePolicyError(f'prefetch_steps is {prefetch_steps}, expected >= 0')
-        if meta.exec_steps - prefetch_steps < decision_steps:
+        # Requests are made on decision boundaries, so a chunk is up to this old when it enters.
+        lead = decision_steps * -(-prefetch_steps // decision_steps)
+        if meta.exec_steps - lead < decision_steps:
             raise BasePolicyError(
                 f'exec_steps {meta.exec_steps} of the base policy leaves no room for '
                 f'prefetch_steps {prefetch_steps} + decision_steps {decision_steps}; lower one'
@@ -116,7 +118,7 @@ class ChunkQueue:
         """Return the base actions of the next k control steps, shape (k, m).
 
         To be called on a decision boundary, after `observe`. Requests the next chunk when the
-        running one will be used up within k + `prefetch_steps` steps.
+        next boundary would be too late for it.
 
         Args:
             timeout_s: how long to wait for a chunk that is still being computed; None waits.
@@ -125,31 +127,33 @@ class ChunkQueue:
             ChunkLateError: the chunk was not ready in time; nothing was taken.
             BasePolicyError: inference failed.
         """
-        if self._pending is None and self._remaining(self._active) < self._k + self._prefetch:
-            self._pending = self._request()
         chunk = self._active
-        if chunk is None or self._remaining(chunk) < self._k:
-            assert self._pending is not None  # Requested above: nothing remains.
-            chunk = self._pending
+        if chunk is None or self._usable(chunk) == 0:
+            chunk = self._pending = self._pending or self._request()
         try:
             actions = chunk.future.result(timeout_s)
         except FutureTimeoutError as error:
             raise ChunkLateError from error
         if chunk is self._pending:
             self._active, self._pending = chunk, None
+        if self._pending is None and self._usable(chunk) - self._k < self._prefetch:
+            self._pending = self._request()
         start = self._meta.exec_start + self._taken - chunk.origin
         self._taken += self._k
         return actions[start : start + self._k]
+
+    def give_back(self, steps: int) -> None:
+        """Return the last actions taken, which an episode's end kept from being executed."""
+        self._taken -= steps
 
     def close(self) -> None:
         """End the worker thread."""
         self._worker.shutdown(wait=True, cancel_futures=True)
 
-    def _remaining(self, chunk: _Chunk | None) -> int:
-        """Return how many actions of the chunk may still be taken."""
-        if chunk is None:
-            return 0
-        return chunk.origin + self._meta.exec_steps - self._taken
+    def _usable(self, chunk: _Chunk) -> int:
+        """Return how many actions of the chunk may still be taken, in whole decisions."""
+        remaining = chunk.origin + self._meta.exec_steps - self._taken
+        return self._k * (remaining // self._k)
 
     def _request(self) -> _Chunk:
         if not self._window:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.spec import ActionSpec, SpecificationError, check_names
+from residual_rl_ros.spec import ActionSpec, SpecificationError, check_names, integer
 
 METADATA_KEY = 'residual_rl'
 SCHEMA_VERSION = 1
@@ -143,10 +143,10 @@ class BasePolicyMetadata:
                 elif kind == 'float':
                     values[key] = float(value)
                 elif kind == 'int':
-                    values[key] = int(value)
+                    values[key] = integer(value)
                 else:
                     values[key] = str(value)
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, OverflowError) as error:
                 raise BasePolicyError(f'metadata {key} is {value!r}, expected {kind}') from error
         try:
             return cls(**values)

@@ -74,6 +74,11 @@ class OnnxBasePolicy:
                 raise BasePolicyError(f'{self.path.name} is stochastic and needs noise')
             inputs['noise'] = noise[None]
         chunk: Float32 = self._session.run(['action'], inputs)[0][0]
+        if chunk.shape != self.noise_shape:
+            raise BasePolicyError(
+                f'{self.path.name} returned a chunk of shape {chunk.shape}, the metadata says '
+                f'{self.noise_shape}'
+            )
         if not np.isfinite(chunk).all():
             step, index = np.argwhere(~np.isfinite(chunk))[0]
             raise BasePolicyError(

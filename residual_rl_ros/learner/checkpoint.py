@@ -24,8 +24,7 @@ from safetensors.torch import save_file as save_tensors
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.learner.config import LearnerConfig
 from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.replay.buffer import ReplayError
-from residual_rl_ros.spec import SpecificationError, TransitionLayout
+from residual_rl_ros.spec import TransitionLayout
 
 ACTOR, ALGORITHM, REPLAY, STATE = (
     'actor.safetensors',
@@ -66,6 +65,8 @@ def save_checkpoint(directory: Path, learner: Learner) -> None:
         shutil.rmtree(stale, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(fresh, ignore_errors=True)
+        if stale.exists() and not directory.exists():
+            stale.rename(directory)
         raise CheckpointError(
             f'cannot write checkpoint {str(directory)!r}: {error}; free space or choose another '
             'folder'
@@ -75,9 +76,14 @@ def save_checkpoint(directory: Path, learner: Learner) -> None:
 def load_checkpoint(directory: Path) -> Learner:
     """Return a learner that continues where the checkpoint was taken.
 
+    If a save was killed between its two renames, the checkpoint before it is used.
+
     Raises:
         CheckpointError: missing, truncated or of another architecture.
     """
+    stale = directory.with_name(directory.name + '.old')
+    if stale.exists() and not directory.exists():
+        directory = stale
     try:
         stored: dict[str, Any] = json.loads((directory / STATE).read_text(encoding='utf-8'))
         values = stored['config']
@@ -98,8 +104,7 @@ def load_checkpoint(directory: Path) -> Learner:
         ValueError,
         RuntimeError,
         SafetensorError,
-        ReplayError,
-        SpecificationError,
+        ResidualRLError,
     ) as error:
         raise CheckpointError(f'cannot read checkpoint {str(directory)!r}: {error}') from error
     return learner

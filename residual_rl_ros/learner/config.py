@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -14,6 +15,7 @@ import yaml
 from residual_rl_ros.algorithms.dawn import DawnConfig
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.resources import ResourceError, resource_path
+from residual_rl_ros.spec import integer
 
 
 class PresetError(ResidualRLError):
@@ -37,10 +39,14 @@ class LearnerConfig(DawnConfig):
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        positive = ('gamma', 'tau', 'initial_alpha', 'critic_heads', 'batch_size', 'utd')
-        for name in (*positive, 'publish_interval', 'replay_capacity', 'warmup_transitions'):
-            if not getattr(self, name) > 0:
-                raise PresetError(f'preset: {name} is {getattr(self, name)}, expected > 0')
+        for field in fields(self):
+            value = getattr(self, field.name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if not all(math.isfinite(number) for number in numbers):
+                raise PresetError(f'preset: {field.name} is {value}, expected finite numbers')
+            may_be_negative = field.name in ('reward_offset', 'target_entropy_per_dimension')
+            if not (may_be_negative or isinstance(value, bool) or all(x > 0 for x in numbers)):
+                raise PresetError(f'preset: {field.name} is {value}, expected > 0')
         for name in ('gamma', 'tau'):
             if getattr(self, name) > 1:
                 raise PresetError(f'preset: {name} is {getattr(self, name)}, expected <= 1')
@@ -83,15 +89,17 @@ def load_preset(
 
 
 def _convert(key: str, value: Any, kind: Any) -> Any:
+    """Return a YAML value as the type of its field."""
+    wanted = 'a list of whole numbers' if kind == tuple[int, ...] else kind.__name__
     try:
         if kind is bool and isinstance(value, bool):
             return value
-        if kind is int and int(value) == float(value):
-            return int(value)
-        if kind is float:
+        if kind is int:
+            return integer(value)
+        if kind is float and not isinstance(value, bool):
             return float(value)
-        if kind == tuple[int, ...]:
-            return tuple(int(item) for item in value)
-    except (TypeError, ValueError):
-        pass
-    raise PresetError(f'preset: {key} is {value!r}, expected {kind}')
+        if kind == tuple[int, ...] and not isinstance(value, str):
+            return tuple(integer(item) for item in value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise PresetError(f'preset: {key} is {value!r}, expected {wanted}') from error
+    raise PresetError(f'preset: {key} is {value!r}, expected {wanted}')

@@ -84,7 +84,7 @@ class Learner:
         self._recent: deque[bool] = deque(maxlen=RECENT_EPISODES)
         self.metrics: dict[str, float] = {}
         """Metrics of the update before the latest publication."""
-        self._owed = 0.0
+        self._latest: dict[str, torch.Tensor] = {}
         self._epoch_start = 0
 
     def first_message(self) -> bytes:
@@ -120,18 +120,17 @@ class Learner:
             self.sequence += 1
             now = self._epoch_transitions
             return self._message(True, now, now + 2 * self.config.publish_interval)
-        self._owed += self.config.utd
-        while self._owed >= 1.0:
+        since = self.transitions - self.config.warmup_transitions
+        # The tolerance keeps 10 x 0.1 from being 0.999…
+        while self.updates < int(self.config.utd * since + 1e-6):
             batch = self.replay.sample(
                 self.config.batch_size, self.rng, self.config.gamma, self.config.n_step
             )
-            metrics = self.algorithm.update(batch)
+            self._latest = self.algorithm.update(batch)
             self.updates += 1
-            self._owed -= 1.0
-        since = self.transitions - self.config.warmup_transitions
         if since % self.config.publish_interval:
             return None
-        self.metrics = {name: float(value) for name, value in metrics.items()}
+        self.metrics = {name: float(value) for name, value in self._latest.items()}
         # The policy goes on with the previous actor for one interval meanwhile: learning and
         # collecting overlap, and still every decision knows which actor is its own.
         self.sequence += 1
@@ -163,7 +162,7 @@ class Learner:
             'transitions': self.transitions,
             'control_steps': self.control_steps,
             'updates': self.updates,
-            'owed': self._owed,
+            'epoch_start': self._epoch_start,
             'rng': self.rng.bit_generator.state,
             'history': [asdict(record) for record in self.history],
         }
@@ -175,7 +174,7 @@ class Learner:
         self.transitions = int(state['transitions'])
         self.control_steps = int(state['control_steps'])
         self.updates = int(state['updates'])
-        self._owed = float(state['owed'])
+        self._epoch_start = int(state['epoch_start'])
         self.rng.bit_generator.state = state['rng']
         self.history = [EpisodeRecord(**record) for record in state['history']]
         labelled = [record.success for record in self.history if record.success is not None]
@@ -190,4 +189,4 @@ class Learner:
         header = WeightsHeader(
             self.epoch, self.sequence, enabled, effective_from, next_effective_from
         )
-        return encode_weights(self.algorithm.actor, header)
+        return encode_weights(self.algorithm.mean_actor, header)

@@ -33,6 +33,20 @@ class ActorArchitecture:
     outputs: int
     """Size of the residual that is decided: k * m, or m if it is held over the k steps."""
 
+    def __post_init__(self) -> None:
+        """Check that every size is a positive integer and that they fit.
+
+        Raises:
+            ValueError: one is not; weight messages come from outside.
+        """
+        sizes = (self.observation_size, self.decision_size, self.outputs, *self.hidden_sizes)
+        if not all(type(size) is int and size > 0 for size in sizes):
+            raise ValueError(f'actor sizes are {sizes}, expected positive integers')
+        if self.decision_size % self.outputs:
+            raise ValueError(f'{self.outputs} outputs do not divide {self.decision_size}')
+        if type(self.sees_base_action) is not bool:
+            raise ValueError(f'sees_base_action is {self.sees_base_action!r}, expected a boolean')
+
 
 class ResidualActor(nn.Module):
     """Maps an observation (and base action) to a residual distribution.

@@ -103,6 +103,7 @@ class ResidualController:
         self._base: Array | None = None
         self._decision: _Decision | None = None
         self._last_command: Array | None = None
+        self._holding = False
         self.residual_enabled = True
         """Operator switch (`~/set_residual`)."""
         self.blend_ratio = 1.0
@@ -146,16 +147,14 @@ class ResidualController:
             nothing was sent yet.
 
         Raises:
-            NonFiniteCommandError: nothing may be sent.
+            UnsafeCommandError: nothing may be sent.
             BasePolicyError: the base policy failed.
         """
-        if self.at_decision:
-            try:
-                self._base = self._take() if self._base is None else self._base
-            except ChunkLateError:
-                self.late_chunks += 1
-                return self._last_command
-            self._decide(self._base)
+        self._holding = not self._ready()
+        if self._holding:
+            return self._hold(takeover)
+        if self._decision is None:
+            self._decide()
         decision = self._decision
         assert decision is not None
         wanted = decision.planned[decision.steps_sent]
@@ -166,6 +165,26 @@ class ResidualController:
         decision.steps_sent += 1
         self._last_command = safe
         return safe
+
+    def _ready(self) -> bool:
+        """Return whether there is a base action for this control step."""
+        if self._decision is not None:
+            return not self._decision_complete  # Else `step` still waits for the next chunk.
+        if self._base is None:
+            try:
+                self._base = self._take()
+            except ChunkLateError:
+                return False
+        return True
+
+    def _hold(self, takeover: Array | None) -> Array | None:
+        """Repeat the last command while the base policy is late; a takeover goes through."""
+        self.late_chunks += 1
+        if takeover is not None:
+            self._last_command = self.safety.apply(takeover, self._last_command)
+            if self._decision is not None:
+                self._decision.source = Source.TAKEOVER
+        return self._last_command
 
     def step(
         self, observation: npt.ArrayLike, stamp: float, feedback: StepFeedback
@@ -181,7 +200,7 @@ class ResidualController:
             The transition if the step completed a decision. After the end of an episode,
             `begin_episode` is due.
         """
-        self._step += 1
+        self._step += not self._holding
         self._observe(observation, stamp)
         decision = self._decision
         if decision is None:  # Held from the start of the episode: there is nothing to learn from.
@@ -192,8 +211,10 @@ class ResidualController:
         if feedback.terminated:
             next_base = decision.base  # No next action exists; the learner masks it.
         else:
+            if feedback.truncated:
+                self.queue.give_back(self.layout.decision_steps - decision.steps_sent)
             try:
-                next_base = self._base = self._take(wait=feedback.done)
+                next_base = self._base = self._take(wait=feedback.truncated)
             except ChunkLateError:
                 return None  # command() holds; the decision ends when the chunk is there.
         self._decision = None
@@ -231,8 +252,10 @@ class ResidualController:
         """Return the base actions of the next decision, shape (k, m)."""
         return self.queue.take(None if wait else self._chunk_timeout_s).astype(np.float64)
 
-    def _decide(self, base: Array) -> None:
+    def _decide(self) -> None:
         """Make a residual decision on the newest observation."""
+        base, self._base = self._base, None
+        assert base is not None
         self.slot.begin_decision()
         residual = np.zeros_like(base)
         source = Source.BASE
@@ -242,7 +265,6 @@ class ResidualController:
             residual = action.reshape(base.shape)
             source = Source.RESIDUAL
         planned = self.bound.compose(base, residual, self.blend_ratio if source else 0.0)
-        self._base = None
         self._decision = _Decision(
             stamp=self._stamp,
             step=self._step,

@@ -13,8 +13,8 @@ from residual_rl_ros.spec import ActionSpec
 Array = npt.NDArray[np.float64]
 
 
-class NonFiniteCommandError(ResidualRLError):
-    """A command holds NaN or infinity; the robot must hold instead."""
+class UnsafeCommandError(ResidualRLError):
+    """A command is not finite or of the wrong size; the robot must hold instead."""
 
 
 class SafetyFilter:
@@ -42,12 +42,19 @@ class SafetyFilter:
                 slew limit.
 
         Raises:
-            NonFiniteCommandError: the command is not finite; nothing may be sent.
+            UnsafeCommandError: a command is not finite or of the wrong size; nothing may be sent.
         """
         wanted = np.asarray(command, dtype=np.float64)
+        for name, value in (('command', wanted), ('previous command', previous)):
+            if value is not None and value.shape != (self.action.size,):
+                raise UnsafeCommandError(
+                    f'{name} has shape {value.shape}, expected ({self.action.size},); holding'
+                )
+        if previous is not None and not np.isfinite(previous).all():
+            raise UnsafeCommandError(f'previous command is {previous.tolist()}; holding')
         if not np.isfinite(wanted).all():
             index = int(np.flatnonzero(~np.isfinite(wanted))[0])
-            raise NonFiniteCommandError(
+            raise UnsafeCommandError(
                 f'command for {self.action.names[index]!r} is {wanted[index]}; holding'
             )
         safe = np.clip(wanted, self.action.lower, self.action.upper)

@@ -48,6 +48,16 @@ class WeightsHeader:
     next_effective_from: int = 0
     """Lockstep: first decision that must wait for the next actor."""
 
+    def __post_init__(self) -> None:
+        """Check types.
+
+        Raises:
+            ValueError: a number is no integer, or `enabled` no boolean.
+        """
+        numbers = (self.epoch, self.sequence, self.effective_from, self.next_effective_from)
+        if not all(type(number) is int for number in numbers) or type(self.enabled) is not bool:
+            raise ValueError(f'weights header holds values of the wrong type: {self}')
+
     @property
     def version(self) -> tuple[int, int]:
         """(epoch, sequence), the order in which weights supersede each other."""
@@ -87,12 +97,12 @@ def decode_weights(
         architecture = ActorArchitecture(
             **{**fields, 'hidden_sizes': tuple(fields['hidden_sizes'])}
         )
-        digest = metadata['digest']
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        intact = metadata['digest'] == _digest(tensors, metadata)
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             'malformed', f'weight message of {len(message)} bytes is unreadable: {error}'
         ) from error
-    if digest != _digest(tensors, metadata):
+    if not intact:
         raise WeightsError('digest', f'weights {header.version}: digest does not match the content')
     if expected is not None and (
         (architecture.observation_size, architecture.decision_size)

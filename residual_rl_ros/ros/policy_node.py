@@ -25,7 +25,7 @@ from residual_rl_ros.finetune import find_base_policy
 from residual_rl_ros.observation import ObservationAssembler, ObservationError
 from residual_rl_ros.residual.blend import BlendRamp
 from residual_rl_ros.residual.controller import ControllerConfig, ResidualController, StepFeedback
-from residual_rl_ros.residual.safety import NonFiniteCommandError
+from residual_rl_ros.residual.safety import UnsafeCommandError
 from residual_rl_ros.residual.weights import WeightsError
 from residual_rl_ros.robot import RobotConfig
 from residual_rl_ros.ros import qos
@@ -352,7 +352,7 @@ class PolicyNode(ManagedNode):
         takeover = self._takeover if self._takeover_active else None
         try:
             command = self.controller.command(takeover)
-        except (BasePolicyError, NonFiniteCommandError) as error:
+        except (BasePolicyError, UnsafeCommandError) as error:
             self._fault(str(error))
             return
         self._counts['ticks'] += 1

@@ -96,7 +96,7 @@ def override_ranges(
 class TaskParameters:
     """Parameters every task has."""
 
-    max_episode_steps: int = 60
+    max_episode_steps: int = 80
     """Control steps after which an episode is truncated; a multiple of 4, the longest chunk."""
     action_delay_steps: int = 1
     """Control steps between a command and its arrival at the actuators."""

@@ -103,7 +103,6 @@ def test_a_wrong_key_or_type_is_named(changes: dict[str, object], message: str) 
         BasePolicyMetadata.from_mapping({**asdict(METADATA), **changes})
 
 
-@pytest.mark.xfail(strict=True, reason='int() truncates 2.7; the OverflowError of inf escapes')
 @pytest.mark.parametrize('value', [2.7, math.inf])
 def test_a_count_that_is_no_whole_number_is_refused(value: float) -> None:
     with pytest.raises(BasePolicyError, match=r'exec_steps is'):

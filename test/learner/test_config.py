@@ -75,7 +75,6 @@ def test_a_value_of_the_wrong_type_is_named(key: str, value: object) -> None:
         small_config(**{key: value})
 
 
-@pytest.mark.xfail(strict=True, reason='accepted, or OverflowError escapes')
 @pytest.mark.parametrize(
     ('key', 'value'),
     [
