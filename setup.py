@@ -10,9 +10,10 @@ from setuptools import find_packages, setup
 PACKAGE = 'residual_rl_ros'
 ROS = {
     'ros-rclpy[fastrtps]': '7.1.6',
+    'ros-builtin-interfaces': '2.0.3',
     'ros-diagnostic-msgs': '5.3.6',
     'ros-geometry-msgs': '5.3.6',
-    'ros-lifecycle-msgs': '2.0.3',
+    'ros-nav-msgs': '5.3.6',
     'ros-rosgraph-msgs': '2.0.3',
     'ros-sensor-msgs': '5.3.6',
     'ros-std-msgs': '5.3.6',

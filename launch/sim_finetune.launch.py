@@ -3,7 +3,7 @@
 """Fine-tune in simulation: `ros2 launch residual_rl_ros sim_finetune.launch.py task:=peg_insert`.
 
 The processes and their parameters come from `residual_rl_ros.ros.topology`, as in the demo. The
-simulator's end ends the launch; lifecycle nodes configure and activate themselves.
+end of any process ends the launch; lifecycle nodes configure and activate themselves.
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
@@ -41,7 +42,7 @@ def start(context: LaunchContext) -> list[object]:
         Path(value['output_dir']),
         int(value['seed']),
         int(value['control_steps'] or config.control_steps),
-        value['lockstep'] == 'true',
+        value['lockstep'].lower() == 'true',
     ):
         kind = LifecycleNode if spec.lifecycle else Node
         actions.append(
@@ -54,9 +55,12 @@ def start(context: LaunchContext) -> list[object]:
                 output='screen',
             )
         )
-    simulator = actions[-1]
-    end = OnProcessExit(target_action=simulator, on_exit=[EmitEvent(event=Shutdown())])
-    return [*actions, RegisterEventHandler(end)]
+    return [RegisterEventHandler(OnProcessExit(on_exit=end, handle_once=True)), *actions]
+
+
+def end(event: ProcessExited, context: LaunchContext) -> EmitEvent | None:
+    """End the launch with its first process, whichever it is; a second shutdown is an error."""
+    return None if context.is_shutdown else EmitEvent(event=Shutdown())
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -27,6 +28,7 @@ from residual_rl_ros.evaluation.episodes import Episode
 from residual_rl_ros.evaluation.figures import draw_learning_curve, draw_strip
 from residual_rl_ros.evaluation.intervals import Rate, mcnemar, wilson
 from residual_rl_ros.evaluation.paired import EVALUATION_SEED, evaluate, film
+from residual_rl_ros.evaluation.quiet import silence_stderr
 from residual_rl_ros.finetune import FinetuneConfig, find_base_policy
 from residual_rl_ros.learner.checkpoint import ACTOR, STATE
 from residual_rl_ros.learner.learner import EpisodeRecord
@@ -228,14 +230,16 @@ def _strip(
     # A process of its own: a missing driver can end it, not the demo.
     context = multiprocessing.get_context('spawn')
     try:
-        with ProcessPoolExecutor(1, context) as pool:
+        with ProcessPoolExecutor(1, context, silence_stderr) as pool:
             rows = [
                 pool.submit(film, options.config, repaired[0], actor, STRIP_PICTURES).result()
                 for actor in (None, message)
             ]
     except Exception as error:  # noqa: BLE001 - OpenGL fails in as many ways as there are drivers.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        console.print(f'[yellow]warning:[/] no OpenGL, no picture strip: {reason}')
+        console.print(
+            f'[yellow]warning:[/] no OpenGL, no picture strip: {escape(reason)}', soft_wrap=True
+        )
         return
     title = f'{options.config.task}, seed {repaired[0]}'
     draw_strip(options.output_dir / 'failure_to_success.png', title, *rows)

@@ -30,7 +30,7 @@ class PegInsertParameters(TaskParameters):
         Range('tool.y', -0.02, 0.02),
         Range('tool.z', 0.09, 0.11),
     )
-    clearance_m: float = 0.0005
+    clearance_m: float = 0.0008
     """Gap between peg and wall on each side when the peg is centred, [m]."""
     success_depth_m: float = 0.015
     """How far below the rim the tip of the peg has to be, [m]."""
