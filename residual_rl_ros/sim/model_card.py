@@ -59,8 +59,9 @@ def train_with_card(
     path.with_suffix('.md').write_text(
         f"""# Base policy `{task}`
 
-{_KINDS[recipe.kind]} for the task `{task}`, trained on scripted demonstrations. It is meant to be
-imperfect: it is what residual fine-tuning starts from. {_REASONS[task]}
+{_KINDS[recipe.kind]}.
+Trained on scripted demonstrations and meant to be imperfect: it is what residual fine-tuning starts
+from. {_REASONS[task]}
 
 | | |
 |---|---|
@@ -87,8 +88,8 @@ _KINDS = {
     'bc': 'Chunked behaviour cloning with an L1 loss, ACT style',
 }
 _REASONS = {
-    'peg_insert': 'It fails because its demonstrations are few: between them it reaches the rim '
-    'some millimetres off and presses the peg on the block.',
-    'push_to_goal': 'It fails because its demonstrations are few: the block slips off to a side '
+    'peg_insert': 'It fails because its demonstrations are few and had a looser\npeg: between '
+    'them it reaches the rim some millimetres off and presses the peg on the block.',
+    'push_to_goal': 'It fails because its demonstrations are few: the block slips off\nto a side '
     'and the policy has not seen how to bring it back.',
 }
