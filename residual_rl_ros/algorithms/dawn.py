@@ -53,6 +53,8 @@ class DawnConfig:
     """Give the critics the executed residual in units of its bound too, beside the sum."""
     actor_hidden_sizes: tuple[int, ...]
     """Hidden layers of the actor."""
+    initial_std: float
+    """Standard deviation of the residual before tanh at the start, between 0.007 and 7."""
     actor_sees_base_action: bool
     """Give the actor the base action."""
     hold_residual: bool
@@ -102,6 +104,7 @@ class Dawn:
                 config.critic_heads, features, config.critic_hidden_sizes, config.critic_layer_norm
             )
         self.actor.set_action_range(layout)
+        self.actor.set_initial_std(config.initial_std)
         self.mean_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = torch.tensor(config.initial_alpha).log().requires_grad_()

@@ -97,6 +97,12 @@ class ResidualActor(nn.Module):
         # A dimension that the base never uses is constant; the floor keeps its input finite.
         self.action_half_range.copy_(((high - low) / 2).clamp_min(1e-3).repeat(steps))
 
+    def set_initial_std(self, std: float) -> None:
+        """Start with this standard deviation before tanh, whatever the observation."""
+        share = 2.0 * (math.log(std) - LOG_STD_MIN) / (LOG_STD_MAX - LOG_STD_MIN) - 1.0
+        with torch.no_grad():
+            self.heads.bias[self.architecture.outputs :] = math.atanh(share)
+
     def scale_action(self, action: Tensor) -> Tensor:
         """Return an action (..., k * m) in units of the trained half range."""
         return (action - self.action_center) / self.action_half_range
