@@ -150,7 +150,7 @@ def main() -> None:
     try:
         app()
     except ResidualRLError as error:
-        print(f'error: {error}', file=sys.stderr)
+        print('error:', ' '.join(str(error).split()), file=sys.stderr)
         raise SystemExit(BAD_INPUT) from None
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None

@@ -27,7 +27,12 @@ from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation.episodes import Episode
 from residual_rl_ros.evaluation.figures import draw_learning_curve, draw_strip
 from residual_rl_ros.evaluation.intervals import Rate, mcnemar, wilson
-from residual_rl_ros.evaluation.paired import EVALUATION_SEED, evaluate, film
+from residual_rl_ros.evaluation.paired import (
+    EVALUATION_SEED,
+    evaluate,
+    film,
+    make_evaluation_controller,
+)
 from residual_rl_ros.evaluation.quiet import silence_stderr
 from residual_rl_ros.finetune import FinetuneConfig, find_base_policy
 from residual_rl_ros.learner.checkpoint import ACTOR, STATE
@@ -36,6 +41,7 @@ from residual_rl_ros.ros.bringup import Bringup, ros_environment
 from residual_rl_ros.ros.domain import claim_domain
 from residual_rl_ros.ros.monitor import Monitor
 from residual_rl_ros.ros.topology import finetune_topology
+from residual_rl_ros.sim.hosting import check_environment, make_environment
 
 QUICK = {'warmup_transitions': 100, 'publish_interval': 25, 'batch_size': 64, 'utd': 1.0}
 QUICK_STEPS = 1000
@@ -80,7 +86,25 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     config, out = options.config, options.output_dir
     _, robot, robot_file = config.load()
     config.learner_config()
+    env = make_environment(config.task)
+    check_environment(env, robot)
+    env.close()
+    make_evaluation_controller(config, None).queue.close()
     _prepare(out)
+    with claim_domain() as domain_id:
+        return _run(options, robot.control_rate_hz, robot_file, domain_id, started, console)
+
+
+def _run(
+    options: DemoOptions,
+    rate_hz: float,
+    robot_file: Path,
+    domain_id: int,
+    started: float,
+    console: Console,
+) -> dict[str, Any]:
+    """Evaluate, fine-tune and evaluate again in a ROS domain held for this run."""
+    config, out = options.config, options.output_dir
     seeds = range(EVALUATION_SEED, EVALUATION_SEED + options.paired_seeds)
     base = _evaluate('base', options, None, console)
     base_rate = wilson([episode.success for episode in base])
@@ -96,8 +120,8 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
         'git_commit': _git_commit(),
     }
     try:
-        summary |= _finetune(options, robot_file, console)
-        message = (out / 'checkpoint' / ACTOR).read_bytes()
+        summary |= _finetune(options, robot_file, domain_id, console)
+        message = _actor(out)
         final = _evaluate('base + residual', options, message, console)
         final_rate = wilson([episode.success for episode in final])
         outcomes = [[episode.success for episode in run] for run in (base, final)]
@@ -106,7 +130,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
         console.print(f'base + residual: {final_rate} on the same seeds')
         _strip(options, base, final, message, console)
     finally:
-        summary |= _learned(out, robot.control_rate_hz)
+        summary |= _learned(out, rate_hz)
         summary['wall_s'] = round(time.monotonic() - started, 1)
         (out / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
         if summary['episodes']:
@@ -114,7 +138,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
                 out / 'learning_curve.png',
                 f'{config.task}, preset {config.preset}, seed {options.seed}',
                 _history(out),
-                robot.control_rate_hz,
+                rate_hz,
                 base_rate,
                 None if summary['final'] is None else final_rate,
             )
@@ -154,7 +178,19 @@ def _evaluate(
     return episodes
 
 
-def _finetune(options: DemoOptions, robot_file: Path, console: Console) -> dict[str, Any]:
+def _actor(out: Path) -> bytes:
+    """Return the weight message of the checkpoint."""
+    try:
+        return (out / 'checkpoint' / ACTOR).read_bytes()
+    except OSError as error:
+        raise DemoError(
+            f'the learner left no checkpoint: {error}; see {out / "logs" / "learner_node.log"}'
+        ) from error
+
+
+def _finetune(
+    options: DemoOptions, robot_file: Path, domain_id: int, console: Console
+) -> dict[str, Any]:
     """Run the three processes until the simulator has spent its budget."""
     config, out = options.config, options.output_dir
     nodes = finetune_topology(
@@ -168,7 +204,6 @@ def _finetune(options: DemoOptions, robot_file: Path, console: Console) -> dict[
     started = time.monotonic()
     warmup_rate = 0.0
     with (
-        claim_domain() as domain_id,
         Monitor(domain_id) as monitor,
         Bringup(nodes, out / 'logs', ros_environment(domain_id)) as bringup,
         Live(console=console, refresh_per_second=2) as live,

@@ -126,12 +126,13 @@ def load_finetune(name_or_path: str) -> FinetuneConfig:
     if not isinstance(values, Mapping) or set(values) != names:
         found = set(values) if isinstance(values, Mapping) else set()
         raise FinetuneError(
-            f'{path}: unknown keys {sorted(found - names)}, missing keys {sorted(names - found)}'
+            f'{path}: unknown keys {sorted(map(str, found - names))}, missing keys '
+            f'{sorted(names - found)}'
         )
     scale = values['residual_scale']
     scale = tuple(scale) if isinstance(scale, list) else (scale,)
     try:
-        return FinetuneConfig(
+        config = FinetuneConfig(
             task=str(values['task']),
             robot=str(values['robot']),
             base_policy=str(values['base_policy']),
@@ -144,3 +145,6 @@ def load_finetune(name_or_path: str) -> FinetuneConfig:
         )
     except (TypeError, ValueError, OverflowError) as error:
         raise FinetuneError(f'{path}: {error}') from error
+    if config.control_steps < 1:
+        raise FinetuneError(f'{path}: control_steps is {config.control_steps}, expected >= 1')
+    return config

@@ -106,7 +106,7 @@ class RobotConfig:
                 lower=np.array(action.numbers('lower')),
                 upper=np.array(action.numbers('upper')),
                 max_step=np.array(action.numbers('max_velocity')) / rate,
-                measured_by=action.texts('measured_by'),
+                measured_by=action.texts('measured_by') if 'measured_by' in action else (),
             )
             config = cls(robot.text('name'), rate, command.text('topic'), spec, channels)
             check_names('observation', config.observation_names)
@@ -143,9 +143,11 @@ def load_robot(name_or_path: str) -> tuple[RobotConfig, Path]:
     try:
         mapping = yaml.safe_load(path.read_text(encoding='utf-8'))
         parameters = mapping['/**']['ros__parameters']['robot']
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RobotError(f'cannot read robot file {str(path)!r}: {error}') from error
+    except (KeyError, TypeError) as error:
         raise RobotError(
-            f'{path} is no robot description: {error!r}; expected /**: ros__parameters: robot:'
+            f'{path} is no robot description: it lacks /**: ros__parameters: robot:'
         ) from error
     return RobotConfig.from_mapping(parameters), path
 
@@ -165,6 +167,11 @@ def _channel(name: str, reader: _Reader) -> Channel:
     )
     if not channel.fields or (kind == JOINT_STATE and not joints):
         raise RobotError(f'{reader.path} lists no fields or joints')
+    for field in channel.fields if kind == JOINT_STATE else ():
+        if field not in ('position', 'velocity', 'effort'):
+            raise RobotError(
+                f'{reader.path}.fields holds {field!r}, expected position, velocity or effort'
+            )
     if not channel.max_age_s > 0.0:
         raise RobotError(f'{reader.path}.max_age_s is {channel.max_age_s}, expected > 0')
     reader.check_all_read()
@@ -183,9 +190,14 @@ class _Reader:
 
     def _get(self, key: str) -> Any:
         if key not in self._mapping:
-            raise RobotError(f'{self.path}.{key} is missing; it has {sorted(self._mapping)}')
+            raise RobotError(
+                f'{self.path}.{key} is missing; it has {sorted(map(str, self._mapping))}'
+            )
         self._read.add(key)
         return self._mapping[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._mapping
 
     def child(self, key: str) -> _Reader:
         return _Reader(self._get(key), f'{self.path}.{key}')
@@ -219,6 +231,6 @@ class _Reader:
         return items
 
     def check_all_read(self) -> None:
-        unknown = sorted(set(self._mapping) - self._read)
+        unknown = sorted(map(str, set(self._mapping) - self._read))
         if unknown:
             raise RobotError(f'{self.path} has unknown keys {unknown}')

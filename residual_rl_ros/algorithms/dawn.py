@@ -109,7 +109,7 @@ class Dawn:
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = torch.tensor(config.initial_alpha).log().requires_grad_()
         self._bound = torch.tensor(layout.residual_bound).repeat(layout.decision_steps)
-        self._target_entropy = config.target_entropy_per_dimension * self.actor.architecture.outputs
+        self._target_entropy = config.target_entropy_per_dimension * float(self.actor.active.sum())
         adam = torch.optim.Adam
         self.actor_optimizer = adam(
             self.actor.parameters(), lr=config.actor_learning_rate, fused=True

@@ -129,7 +129,7 @@ class BasePolicyMetadata:
         if not isinstance(mapping, Mapping):
             raise BasePolicyError(f'metadata is a {type(mapping).__name__}, expected a map')
         known = {field.name: field for field in fields(cls)}
-        unknown = sorted(set(mapping) - set(known))
+        unknown = sorted(map(str, set(mapping) - set(known)))
         if unknown:
             raise BasePolicyError(f'metadata has unknown keys {unknown}; known: {sorted(known)}')
         values: dict[str, Any] = {}

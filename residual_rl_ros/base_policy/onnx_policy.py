@@ -99,7 +99,7 @@ class OnnxBasePolicy:
             )
         try:
             mapping = yaml.safe_load(sidecar.read_text(encoding='utf-8'))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise BasePolicyError(f'sidecar {str(sidecar)!r} is not YAML: {error}') from error
         return BasePolicyMetadata.from_mapping(mapping)
 

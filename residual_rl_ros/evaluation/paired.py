@@ -8,6 +8,7 @@ Two evaluations on the same seeds are paired: environment and base-policy noise 
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
@@ -21,7 +22,7 @@ from residual_rl_ros.residual.controller import ResidualController
 from residual_rl_ros.sim.hosting import check_environment, make_environment
 
 EVALUATION_SEED = 50_000
-"""First environment seed of reported evaluations; tuning never uses seeds from here on."""
+"""First environment seed of reported evaluations; tuning uses none of 50000 to 59999."""
 
 
 def make_evaluation_controller(
@@ -99,6 +100,7 @@ class _Worker:
 
 
 def _start_worker(config: FinetuneConfig, actor_message: bytes | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal's Ctrl-C is the parent's to handle.
     _Worker.current = _Worker(config, actor_message)
 
 

@@ -80,7 +80,7 @@ def load_preset(
     names = {field.name for field in fields(LearnerConfig)}
     if set(values) != names:
         raise PresetError(
-            f'preset {name!r}: unknown keys {sorted(set(values) - names)}, missing keys '
+            f'preset {name!r}: unknown keys {sorted(map(str, set(values) - names))}, missing keys '
             f'{sorted(names - set(values))}'
         )
     return LearnerConfig(

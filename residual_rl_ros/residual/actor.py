@@ -63,6 +63,9 @@ class ResidualActor(nn.Module):
     """Centre of the base policy's trained actions, repeated k times, shape (k * m,)."""
     action_half_range: Tensor
     """Half range of the base policy's trained actions, repeated k times, shape (k * m,)."""
+    active: Tensor
+    """1 where the residual has a bound, 0 where it has none, shape (outputs,). An output without
+    effect must not count in the entropy."""
 
     def __init__(self, architecture: ActorArchitecture) -> None:
         super().__init__()
@@ -71,6 +74,7 @@ class ResidualActor(nn.Module):
         self.normalizer = Normalizer(architecture.observation_size)
         self.register_buffer('action_center', torch.zeros(km))
         self.register_buffer('action_half_range', torch.ones(km))
+        self.register_buffer('active', torch.ones(architecture.outputs))
         width = architecture.observation_size + (km if architecture.sees_base_action else 0)
         layers: list[nn.Module] = []
         for hidden in architecture.hidden_sizes:
@@ -90,12 +94,14 @@ class ResidualActor(nn.Module):
         return residual.repeat(1, self._repeats) if self._repeats > 1 else residual
 
     def set_action_range(self, layout: TransitionLayout) -> None:
-        """Scale base actions by the range that the base policy was trained on."""
+        """Take the base policy's action range and the dimensions that have a residual."""
         low, high = torch.tensor(layout.action_min), torch.tensor(layout.action_max)
         steps = layout.decision_steps
         self.action_center.copy_(((low + high) / 2).repeat(steps))
         # A dimension that the base never uses is constant; the floor keeps its input finite.
         self.action_half_range.copy_(((high - low) / 2).clamp_min(1e-3).repeat(steps))
+        bounded = (torch.tensor(layout.residual_bound) > 0.0).float()
+        self.active.copy_(bounded.repeat(self.architecture.outputs // len(low)))
 
     def set_initial_std(self, std: float) -> None:
         """Start with this standard deviation before tanh, whatever the observation."""
@@ -128,11 +134,11 @@ class ResidualActor(nn.Module):
         mean, log_std = self(observation, base_action)
         noise = torch.randn(mean.shape, generator=generator)
         unbounded = mean + log_std.exp() * noise
-        residual = torch.tanh(unbounded)
+        residual = torch.tanh(unbounded) * self.active
         gaussian = -0.5 * noise.pow(2) - log_std - 0.5 * math.log(2.0 * math.pi)
         # log(1 - tanh(u)^2), in the form that does not underflow.
         log_jacobian = 2.0 * (math.log(2.0) - unbounded - nn.functional.softplus(-2.0 * unbounded))
-        return self._hold(residual), (gaussian - log_jacobian).sum(-1)
+        return self._hold(residual), ((gaussian - log_jacobian) * self.active).sum(-1)
 
     @torch.inference_mode()
     def act(
@@ -156,4 +162,4 @@ class ResidualActor(nn.Module):
         if rng is not None:
             std = log_std[0].double().exp().numpy()
             unbounded = unbounded + std * rng.standard_normal(std.shape)
-        return np.tile(np.tanh(unbounded), self._repeats)
+        return np.tile(np.tanh(unbounded) * self.active.double().numpy(), self._repeats)

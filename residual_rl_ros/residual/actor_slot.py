@@ -54,7 +54,8 @@ class ActorSlot:
             self.refused[error.reason] += 1
             raise
         if self._newest is None or header.epoch > self._newest.epoch:
-            self._decisions = 0
+            # A policy node that joins a running learner starts counting where the weights are.
+            self._decisions = header.effective_from
             self._waiting.clear()
         self._newest = header
         self._patient = True

@@ -14,14 +14,16 @@ class BlendRamp:
 
     def __init__(self, duration_s: float) -> None:
         self._duration_s = duration_s
-        self._start_s = 0.0
+        self._start_s: float | None = None
 
-    def restart(self, now_s: float) -> None:
-        """Begin a ramp, after activation or a takeover."""
-        self._start_s = now_s
+    def restart(self) -> None:
+        """Begin a ramp with the next ratio, after activation or a takeover."""
+        self._start_s = None
 
     def ratio(self, now_s: float) -> float:
-        """Return the blend ratio in [0, 1]."""
+        """Return the blend ratio in [0, 1] at a time of any clock [s]."""
         if self._duration_s <= 0.0:
             return 1.0
+        if self._start_s is None:
+            self._start_s = now_s
         return min(max((now_s - self._start_s) / self._duration_s, 0.0), 1.0)

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -109,11 +110,13 @@ class Bringup:
         """Look for a process that ended.
 
         Raises:
-            BringupError: one ended with an error; the message ends with its last log line.
+            BringupError: one ended with an error, or a lifecycle node ended at all; the message
+                ends with its last log line.
         """
-        for name, process in self.processes.items():
-            code = process.poll()
-            if code not in (None, 0):
+        for node in self._nodes:
+            name = node.executable
+            code = self.processes[name].poll()
+            if code not in (None, 0) or (code == 0 and node.lifecycle):
                 raise BringupError(
                     f'{name} ended with code {code}: {self._last_line(name)} (log: '
                     f'{self._log_dir / name}.log)'
@@ -124,7 +127,21 @@ class Bringup:
         return self.processes[executable].poll() is not None
 
     def stop(self) -> None:
-        """End every process, in reverse order of starting; safe to call twice."""
+        """End every process, in reverse order of starting; safe to call twice.
+
+        Further signals to this process wait: a second Ctrl-C must not cost the learner its save.
+        """
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        handlers = {}
+        for sign in (signal.SIGINT, signal.SIGTERM) if in_main_thread else ():
+            handlers[sign] = signal.signal(sign, signal.SIG_IGN)
+        try:
+            self._stop()
+        finally:
+            for sign, handler in handlers.items():
+                signal.signal(sign, handler)
+
+    def _stop(self) -> None:
         alive = [p for p in reversed(self.processes.values()) if p.poll() is None]
         for process in alive:
             for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
@@ -148,7 +165,11 @@ class Bringup:
         return lines[-1] if lines else 'it printed nothing'
 
 
+# Bound here: between fork and exec nothing may be loaded.
+_LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
+
+
 def _die_with_parent() -> None:
     """Ask the kernel to end this process when its parent dies (Linux)."""
-    if sys.platform == 'linux':
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if _LIBC is not None:
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -16,6 +16,8 @@ from pathlib import Path
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.ros.monitor import Monitor
 
+HIGHEST_DOMAIN = 232
+"""Highest domain there is."""
 LAST_DOMAIN = 101
 """Highest domain whose ports stay below Linux's ephemeral range."""
 DISCOVERY_S = 1.5
@@ -39,8 +41,10 @@ def claim_domain() -> Iterator[int]:
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     wanted = os.environ.get('ROS_DOMAIN_ID', '')
     if wanted:
-        if not wanted.isdigit():
-            raise DomainError(f'ROS_DOMAIN_ID is {wanted!r}, expected a number')
+        if not (wanted.isascii() and wanted.isdigit() and int(wanted) <= HIGHEST_DOMAIN):
+            raise DomainError(
+                f'ROS_DOMAIN_ID is {wanted!r}, expected a number from 0 to {HIGHEST_DOMAIN}'
+            )
         candidates = [int(wanted)]
     else:
         candidates = random.SystemRandom().sample(range(1, LAST_DOMAIN + 1), LAST_DOMAIN)

@@ -51,6 +51,8 @@ class LearnerParameters:
     """Seeds initialisation, sampling and updates."""
     output_dir: str = ''
     """Folder for the checkpoint and the TensorBoard events."""
+    resume: bool = False
+    """Continue from the checkpoint in `output_dir`."""
     checkpoint_interval_s: float = 60.0
     """Time between two checkpoints [s]."""
     drain_limit_s: float = 5.0
@@ -62,6 +64,9 @@ class LearnerNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__('learner_node')
+        self.parameters = LearnerParameters()
+        self._log: MetricsLog | None = None
+        self._weights = b''
         self._inbox: queue.Queue[Callable[[], None]] = queue.Queue()
         self._learner: Learner | None = None
         self._resume = threading.Event()
@@ -89,6 +94,13 @@ class LearnerNode(ManagedNode):
             raise ParameterError(
                 f'output_dir {parameters.output_dir!r} cannot be written: {error.strerror}'
             ) from error
+        if self.checkpoint.exists() is not parameters.resume:
+            raise ParameterError(
+                f'there is no checkpoint in {parameters.output_dir!r} to resume'
+                if parameters.resume
+                else f'{parameters.output_dir!r} already holds a checkpoint; set resume:=true to '
+                'continue it, or choose another output_dir'
+            )
         self._actor_publisher = self.create_lifecycle_publisher(
             UInt8MultiArray, '~/actor', qos.LATCHED
         )
@@ -126,7 +138,8 @@ class LearnerNode(ManagedNode):
         while not self._inbox.empty() and time.monotonic() < deadline:
             self._work(timeout_s=0.0)
         self._try(self._save)
-        self._log.close()
+        if self._log is not None:
+            self._log.close()
         executor.shutdown(timeout_sec=1.0)
         spinner.join(timeout=1.0)
 
@@ -174,13 +187,26 @@ class LearnerNode(ManagedNode):
             self._warn(f'layout refused: {error}')
             return
         if self._learner is None:
-            self._learner = Learner(self._config, layout, self.parameters.seed)
+            self._learner = self._make_learner(layout)
             self._publish(self._learner.first_message())
         elif layout != self._learner.layout:
             self._warn(
                 f'layout {layout.label} refused: this learner has {self._learner.layout.label}; '
                 'restart learner_node'
             )
+
+    def _make_learner(self, layout: TransitionLayout) -> Learner:
+        """Return a new learner, or the checkpoint's in a new epoch."""
+        if not self.parameters.resume:
+            return Learner(self._config, layout, self.parameters.seed)
+        learner = load_checkpoint(self.checkpoint)
+        if learner.layout != layout:
+            raise CheckpointError(
+                f'checkpoint {str(self.checkpoint)!r} has layout {learner.layout.label}, the '
+                f'policy node {layout.label}; start without resume in another output_dir'
+            )
+        learner.begin_epoch(learner.epoch + 1)
+        return learner
 
     def _ingest(self, message: Float64MultiArray) -> None:
         if self._learner is None:
@@ -196,9 +222,16 @@ class LearnerNode(ManagedNode):
         weights = self._learner.ingest(transition)
         if weights is not None:
             self._publish(weights)
-            self._log.write(self._learner)
+            if self._log is not None:
+                self._log.write(self._learner)
+
+    def activate(self) -> None:
+        """Publish what an inactive publisher has dropped."""
+        if self._weights:
+            self._publish(self._weights)
 
     def _publish(self, weights: bytes) -> None:
+        self._weights = weights
         self._actor_publisher.publish(byte_array(weights))
 
     def _try(self, job: Callable[[], str]) -> tuple[bool, str]:
@@ -218,6 +251,8 @@ class LearnerNode(ManagedNode):
     def _rollback(self) -> str:
         """Return to the last checkpoint, in a new epoch."""
         restored = load_checkpoint(self.checkpoint)
+        if self._learner is not None and restored.layout != self._learner.layout:
+            raise CheckpointError('the checkpoint has another layout than the running policy node')
         epoch = self._learner.epoch if self._learner else restored.epoch
         restored.begin_epoch(epoch + 1)
         self._learner = restored

@@ -123,6 +123,9 @@ class ManagedNode(LifecycleNode):
         super().__init__(name, automatically_declare_parameters_from_overrides=True)
         self.failure: Exception | None = None
         self.active = False
+        self._configured = False
+        # rclpy's wait does not return for a signal; this lets Python see one in every state.
+        self.create_timer(0.5, lambda: None, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def configure(self) -> None:
         """Read parameters and build everything; raise on bad input."""
@@ -135,8 +138,12 @@ class ManagedNode(LifecycleNode):
         """Stop working; the publishers are still open."""
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Run `configure`."""
+        """Run `configure`, once: its topics and services cannot be taken back."""
         del state
+        if self._configured:
+            self.get_logger().error('already configured; restart the process to configure anew')
+            return TransitionCallbackReturn.FAILURE
+        self._configured = True
         return self._guarded(self.configure)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -218,12 +225,12 @@ def run(create: Callable[[], Any], spin: Callable[[Any], None] = rclpy.spin) -> 
     except SystemExit as error:
         code = int(error.code or 0)
     except ResidualRLError as error:
-        print(f'error: {error}', file=sys.stderr)
+        print('error:', ' '.join(str(error).split()), file=sys.stderr)
         return 2
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if isinstance(node, ManagedNode):
+        if isinstance(node, ManagedNode) and node.active:
             node.trigger_shutdown()
         if node is not None:
             node.destroy_node()

@@ -109,9 +109,10 @@ class ChannelReader:
         header = getattr(message, 'header', None)
         if header is None:
             label = label_of(message)
-            if label.startswith(STAMP_LABEL):
-                return from_time(to_time(int(label[len(STAMP_LABEL) :]) * 1e-9))
-            return None
+            digits = label.removeprefix(STAMP_LABEL)
+            if digits == label or not (digits.isascii() and digits.isdigit()):
+                return None
+            return from_time(to_time(int(digits) * 1e-9))
         return from_time(header.stamp) if header.stamp.sec or header.stamp.nanosec else None
 
     def _joint_values(self, message: JointState) -> Array:

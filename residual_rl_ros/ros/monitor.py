@@ -52,7 +52,8 @@ class Monitor:
     def other_nodes(self) -> list[str]:
         """Return the names of the nodes of this domain that are not this one."""
         own = self._node.get_name()
-        return sorted(name for name in self._node.get_node_names() if name != own)
+        names = self._node.get_node_names()  # Hidden ones, such as the ros2 daemon, do not count.
+        return sorted(name for name in names if name != own and not name.startswith('_'))
 
     def values(self, node: str) -> dict[str, str]:
         """Return the newest diagnostic values of a node by its name, empty before the first."""

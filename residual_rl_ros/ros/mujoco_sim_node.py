@@ -113,6 +113,7 @@ class MujocoSimNode(Node):
         self._observation = np.asarray(observation, dtype=np.float64)
         self._done = False
         self._feedback = None
+        self._command = None
 
     def _step(self, command: npt.NDArray[np.float32]) -> None:
         """Advance one control step, or begin the next episode after the last one ended."""

@@ -101,8 +101,14 @@ class PolicyNode(ManagedNode):
         self._start_requested = False
         self._problem = ''
         self._counts = dict.fromkeys(
-            ('ticks', 'holds', 'refused_observations', 'refused_feedback', 'transitions'), 0
+            (
+                *('ticks', 'overruns', 'holds', 'transitions'),
+                *('refused_observations', 'refused_feedback', 'refused_takeovers'),
+            ),
+            0,
         )
+        self._fault_reason = ''
+        self._last_tick: float | None = None
 
     def configure(self) -> None:
         """Load robot and base policy, check them against each other, open the topics."""
@@ -128,7 +134,8 @@ class PolicyNode(ManagedNode):
     def activate(self) -> None:
         """Start the control timer and latch the transition layout."""
         self._layout_publisher.publish(String(data=self.controller.layout.to_yaml()))
-        self._blend.restart(self._now())
+        self._blend.restart()
+        self._last_command, self._holding_since, self._fault_reason = None, None, ''
         if self.parameters.lockstep:
             self._timer = self.create_timer(0.25, self._watch_actor)
         else:
@@ -136,7 +143,7 @@ class PolicyNode(ManagedNode):
 
     def deactivate(self) -> None:
         """Hold, then stop ticking."""
-        if self._last_command is not None:
+        if self._in_episode and self._last_command is not None:
             self._publish_command(self._last_command, self._now())
         self.destroy_timer(self._timer)
         self._in_episode = False
@@ -178,6 +185,8 @@ class PolicyNode(ManagedNode):
                 stamp = reader.stamp(message)
                 if stamp is None:
                     stamp = self._now()
+                if self._ended_before(stamp):
+                    return
                 self._assembler.update(name, stamp, reader.values(message))
             except ObservationError as error:
                 self._refuse('refused_observations', error)
@@ -218,15 +227,24 @@ class PolicyNode(ManagedNode):
     def _on_takeover(self, message: Float64MultiArray) -> None:
         command = np.array(message.data, dtype=np.float64)
         if command.shape != (self.robot.action.size,) or not np.isfinite(command).all():
-            self._refuse('refused_observations', f'takeover command is {command.tolist()}')
+            self._refuse('refused_takeovers', f'takeover command is {command.tolist()}')
             return
         self._takeover = command
 
     def _on_takeover_active(self, message: Bool) -> None:
         if self._takeover_active and not message.data:
-            self._blend.restart(self._now())
+            self._blend.restart()
             self._takeover = None
         self._takeover_active = bool(message.data)
+
+    def _ended_before(self, stamp: float) -> bool:
+        """Return whether an end not yet accounted for precedes this observation (real time).
+
+        The observation then belongs to the next episode and must not close the last one.
+        """
+        feedback = self._feedback
+        ended = feedback is not None and feedback.done and not self.parameters.lockstep
+        return ended and stamp > self._feedback_stamp
 
     # --- lockstep
 
@@ -280,11 +298,16 @@ class PolicyNode(ManagedNode):
     def _tick(self) -> None:
         """Run one control step on the latest observation."""
         now = self._now()
+        if self._last_tick is not None:
+            self._counts['overruns'] += now - self._last_tick > 1.5 / self.robot.control_rate_hz
+        self._last_tick = now
         try:
             observation = self._assembler.assemble(now)
         except ObservationError as error:
             if self._in_episode:
                 self._hold(now, str(error))
+            else:
+                self._warn(str(error))
             return
         if self._in_episode:
             feedback = self._feedback or StepFeedback(0.0, False, False, Success.UNLABELLED)
@@ -299,7 +322,11 @@ class PolicyNode(ManagedNode):
             self._begin_episode(observation, now)
         else:
             return
-        if self._held:
+        if self._takeover_active:
+            if self._takeover is None:
+                self._hold(now, '')  # An operator took over and has not commanded yet.
+                return
+        elif self._held:
             self._hold(now, '')
             return
         late = self.controller.late_chunks
@@ -326,6 +353,7 @@ class PolicyNode(ManagedNode):
     def _begin_episode(self, observation: Array, stamp: float) -> None:
         self._episode += 1
         self._in_episode = True
+        self._last_command = None  # The robot may have been moved since the last episode.
         self._feedback = None
         self.controller.begin_episode(self._episode, observation, stamp)
 
@@ -365,7 +393,7 @@ class PolicyNode(ManagedNode):
 
     def _fault(self, reason: str) -> None:
         """Hold, say why and deactivate."""
-        self._problem = reason
+        self._fault_reason = reason
         self.get_logger().error(f'fault: {reason}')
         self.trigger_deactivate()
 
@@ -408,8 +436,11 @@ class PolicyNode(ManagedNode):
             del request
             response.success = self._in_episode and not self.parameters.lockstep
             response.message = 'ending the episode' if response.success else 'no episode to end'
+            if self.parameters.lockstep:
+                response.message = 'in lockstep only the simulator ends episodes'
             if response.success:
                 self._feedback = _merge(self._feedback, feedback)
+                self._feedback_stamp = self._now()
             return response
 
         return callback
@@ -417,7 +448,13 @@ class PolicyNode(ManagedNode):
     def _report(self) -> tuple[bytes, str, Mapping[str, Any]]:
         slot = self.controller.slot
         header = slot.header
-        level = OK if not self._problem else WARN if self.active else ERROR
+        if self._fault_reason:
+            level, message = ERROR, f'fault: {self._fault_reason}'
+        elif self._problem:
+            level, message = WARN, self._problem
+        else:
+            level, message = OK, 'running' if self.active else 'inactive'
+        self._problem = ''
         values = {
             'active': self.active,
             'episode': self._episode,
@@ -431,7 +468,6 @@ class PolicyNode(ManagedNode):
             'clamped': self.controller.safety.clamped,
             'slew_limited': self.controller.safety.slew_limited,
         }
-        message, self._problem = self._problem or 'running', ''
         return level, message, values
 
 

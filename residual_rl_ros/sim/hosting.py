@@ -73,7 +73,6 @@ def describe_robot(name: str, env: Env) -> dict[str, Any]:
             'lower': low.tolist(),
             'upper': high.tolist(),
             'max_velocity': ((high - low) * rate).tolist(),
-            'measured_by': [],
         },
         'observation': {
             'channels': ['state'],

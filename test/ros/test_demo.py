@@ -112,6 +112,29 @@ def test_a_base_policy_of_another_observation_size_is_refused(tmp_path: Path) ->
     assert_refused(demo('--task', str(path)), 'observation names differ')
 
 
+@pytest.mark.parametrize(
+    ('key', 'value', 'word'),
+    [
+        ('task', 'peg_inzert', "unknown task 'peg_inzert'"),
+        ('task', 'push_to_goal', 'block.position'),
+        ('residual_scale', '[0.1, 0.1]', 'residual_scale has 2 values'),
+        ('prefetch_steps', '8', 'prefetch_steps 8'),
+        ('decision_steps', '0', 'decision_steps'),
+        ('control_steps', '0', 'control_steps is 0'),
+        ('overrides', '{utd: fast}', "utd is 'fast'"),
+    ],
+)
+def test_a_wrong_value_in_the_configuration_is_refused_in_one_line(
+    tmp_path: Path, key: str, value: str, word: str
+) -> None:
+    assert_refused(demo('--task', str(finetune_file(tmp_path, **{key: value}))), word)
+
+
+def test_a_domain_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    result = demo('--out', str(tmp_path / 'run'), ROS_DOMAIN_ID='9999')
+    assert_refused(result, "'9999', expected a number from 0 to 232")
+
+
 def test_an_unwritable_output_folder_is_refused() -> None:
     assert_refused(demo('--out', '/proc/nowhere'), "'/proc/nowhere' cannot be written", '--out')
 
