@@ -113,11 +113,11 @@ def _run(
         'task': config.task,
         'seed': options.seed,
         'preset': config.preset,
-        'base': _rate(base_rate),
+        'base': rate_summary(base_rate),
         'final': None,
         'interrupted': True,
         'versions': _versions(),
-        'git_commit': _git_commit(),
+        'git_commit': git_commit(),
     }
     try:
         summary |= _finetune(options, robot_file, domain_id, console)
@@ -125,7 +125,7 @@ def _run(
         final = _evaluate('base + residual', options, message, console)
         final_rate = wilson([episode.success for episode in final])
         outcomes = [[episode.success for episode in run] for run in (base, final)]
-        summary |= {'final': _rate(final_rate), 'interrupted': False}
+        summary |= {'final': rate_summary(final_rate), 'interrupted': False}
         summary['paired_p_value'] = mcnemar(*outcomes)
         console.print(f'base + residual: {final_rate} on the same seeds')
         _strip(options, base, final, message, console)
@@ -290,7 +290,7 @@ def _learned(out: Path, rate_hz: float) -> dict[str, Any]:
         'control_steps': steps,
         'robot_minutes': round(steps / rate_hz / 60.0, 2),
         'updates': state.get('updates', 0),
-        'minutes_to_90_percent': _minutes_to(0.9, _history(out), rate_hz),
+        'minutes_to_90_percent': minutes_to(0.9, _history(out), rate_hz),
     }
 
 
@@ -302,7 +302,7 @@ def _history(out: Path) -> list[EpisodeRecord]:
     return [EpisodeRecord(**record) for record in state['history']]
 
 
-def _minutes_to(level: float, history: list[EpisodeRecord], rate_hz: float) -> float | None:
+def minutes_to(level: float, history: list[EpisodeRecord], rate_hz: float) -> float | None:
     """Return the robot time at which success over 50 episodes first reached a level [min]."""
     window: list[bool] = []
     for record in history:
@@ -314,7 +314,8 @@ def _minutes_to(level: float, history: list[EpisodeRecord], rate_hz: float) -> f
     return None
 
 
-def _rate(rate: Rate) -> dict[str, float]:
+def rate_summary(rate: Rate) -> dict[str, float]:
+    """Return a success rate as plain numbers for JSON."""
     return {
         'success': round(rate.value, 4),
         'low_95': round(rate.low, 4),
@@ -334,7 +335,7 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """Return the commit of the source tree, marked if it is changed; None outside of one."""
     root = Path(__file__).resolve().parents[1]
     command = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=12']
