@@ -84,6 +84,32 @@ def test_a_run_over_dds_learns_bit_for_bit_what_a_run_in_one_process_learns(
         assert torch.equal(stored[name], value), name
 
 
+def test_a_resumed_learner_continues_in_a_new_epoch_and_a_used_folder_is_refused(
+    domain_id: int, tmp_path: Path
+) -> None:
+    config = replace(quick_config(), control_steps=700)
+    environment = ros_environment(domain_id)
+    learner, policy, simulator = topology(config, tmp_path)
+    with Bringup([learner, policy, simulator], tmp_path / 'logs', environment) as bringup:
+        wait_for(lambda: bringup.ended('mujoco_sim_node'), RUN_LIMIT_S, 'end of the run')
+    first = load_checkpoint(tmp_path / 'checkpoint')
+
+    with Bringup([learner], tmp_path / 'refused', environment) as bringup:
+        wait_for(lambda: bringup.ended('learner_node'), 30.0, 'refusal')
+        assert bringup.processes['learner_node'].returncode == 2
+        assert 'already holds a checkpoint' in (tmp_path / 'refused/learner_node.log').read_text()
+
+    resuming = replace(learner, parameters={**learner.parameters, 'resume': True})
+    with Bringup([resuming, policy, simulator], tmp_path / 'logs2', environment) as bringup:
+        wait_for(lambda: bringup.ended('mujoco_sim_node'), RUN_LIMIT_S, 'end of the second run')
+        bringup.check()
+    second = load_checkpoint(tmp_path / 'checkpoint')
+    assert second.epoch == first.epoch + 1
+    assert second.transitions > first.transitions
+    assert second.updates > first.updates
+    assert second.history[: len(first.history)] == first.history
+
+
 def test_a_killed_learner_leaves_the_policy_running(domain_id: int, tmp_path: Path) -> None:
     config = quick_config()
     nodes = topology(config, tmp_path, actor_timeout_s=1.0)
