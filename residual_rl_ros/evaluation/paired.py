@@ -21,8 +21,8 @@ from residual_rl_ros.finetune import FinetuneConfig
 from residual_rl_ros.residual.controller import ResidualController
 from residual_rl_ros.sim.hosting import check_environment, make_environment
 
-EVALUATION_SEED = 50_000
-"""First environment seed of reported evaluations; tuning uses none of 50000 to 59999."""
+EVALUATION_SEED = 60_000
+"""First environment seed of reported evaluations; tuning uses none of 60000 to 69999."""
 
 
 def make_evaluation_controller(

@@ -30,7 +30,7 @@ class PushToGoalParameters(TaskParameters):
         Range('tool.y', -0.02, 0.02),
         Range('tool.z', 0.015, 0.025),
     )
-    goal_tolerance_m: float = 0.018
+    goal_tolerance_m: float = 0.02
     """How close to the goal the centre of the block has to be, [m]."""
 
     def __post_init__(self) -> None:
