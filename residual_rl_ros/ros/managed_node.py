@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -15,6 +16,7 @@ from typing import Any, TypeVar, get_type_hints
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -22,6 +24,9 @@ from rclpy.signals import SignalHandlerOptions
 from residual_rl_ros.errors import ResidualRLError
 
 Parameters = TypeVar('Parameters')
+
+SIGNAL_LATENCY_S = 0.2
+"""rclpy's wait does not return for a signal; it ends after this time to look."""
 
 
 class ParameterError(ResidualRLError):
@@ -124,8 +129,6 @@ class ManagedNode(LifecycleNode):
         self.failure: Exception | None = None
         self.active = False
         self._configured = False
-        # rclpy's wait does not return for a signal; this lets Python see one in every state.
-        self.create_timer(0.5, lambda: None, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def configure(self) -> None:
         """Read parameters and build everything; raise on bad input."""
@@ -181,28 +184,27 @@ class ManagedNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
 
-def run(create: Callable[[], Any], spin: Callable[[Any], None] = rclpy.spin) -> int:
+def run(create: Callable[[], Any], spin: Callable[[Any], None] | None = None) -> int:
     """Run a node until it is told to stop; return the exit code.
 
     Parameter `autostart` (default true) configures and activates a lifecycle node at once. SIGINT
-    and SIGTERM end it in order: deactivate, then destroy.
+    and SIGTERM only set a flag: an exception raised by a signal could land in any callback, where
+    rclpy may swallow it, or in the middle of a lifecycle transition.
 
     Args:
         create: makes the node.
-        spin: works until the end; a node with `request_stop` is told through it, another is
-            interrupted.
+        spin: works until the node's `request_stop` is called; default: spins one thread.
 
     Returns:
         0 after a requested end, 2 after bad input (said in one line), 1 after anything else.
     """
+    stopping = threading.Event()
+    node: Any = None
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        if hasattr(node, 'request_stop'):
+        stopping.set()
+        if spin is not None and node is not None:
             node.request_stop()
-        else:
-            raise KeyboardInterrupt
-
-    node: Any = None
 
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     signal.signal(signal.SIGINT, stop)
@@ -219,9 +221,12 @@ def run(create: Callable[[], Any], spin: Callable[[Any], None] = rclpy.spin) -> 
                     node.trigger_activate()
             if node.failure is not None:
                 return 2 if isinstance(node.failure, ResidualRLError) else 1
-        spin(node)
-    except KeyboardInterrupt:
-        pass
+        if spin is not None:
+            if stopping.is_set():  # Told to stop while it was being made.
+                node.request_stop()
+            spin(node)
+        else:
+            _spin_until(node, stopping)
     except SystemExit as error:
         code = int(error.code or 0)
     except ResidualRLError as error:
@@ -237,6 +242,14 @@ def run(create: Callable[[], Any], spin: Callable[[Any], None] = rclpy.spin) -> 
         rclpy.try_shutdown()
     failure = getattr(node, 'failure', None)
     return code if failure is None else 2 if isinstance(failure, ResidualRLError) else 1
+
+
+def _spin_until(node: Node, stopping: threading.Event) -> None:
+    """Work in this thread until told to stop."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while not stopping.is_set():
+        executor.spin_once(timeout_sec=SIGNAL_LATENCY_S)
 
 
 OK = DiagnosticStatus.OK

@@ -30,6 +30,8 @@ def test_a_node_that_answers_no_signal_is_killed_after_the_grace_period(
 ) -> None:
     with Bringup([simulator()], tmp_path, ros_environment(domain_id), grace_s=0.5) as bringup:
         process = bringup.processes['mujoco_sim_node']
+        # Without a handler the kernel would end even a stopped process with the first signal.
+        wait_for(lambda: catches(process.pid, signal.SIGTERM), 20.0, 'signal handler')
         os.kill(process.pid, signal.SIGSTOP)
     assert process.returncode == -signal.SIGKILL
 

@@ -57,6 +57,7 @@ def test_a_quick_demo_leaves_everything_it_promises(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_every_process_and_keeps_a_usable_checkpoint(tmp_path: Path) -> None:
     out = tmp_path / 'run'
+    before = node_processes()
     process = subprocess.Popen(
         [
             *(sys.executable, '-m', 'residual_rl_ros.cli', 'demo'),
@@ -70,12 +71,12 @@ def test_ctrl_c_ends_every_process_and_keeps_a_usable_checkpoint(tmp_path: Path)
         log = out / 'tensorboard'
         wait_for(lambda: any(file.stat().st_size > 1000 for file in log.glob('*')), 90.0, 'update')
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=40.0)
+        _, error = process.communicate(timeout=90.0)
     finally:
         process.kill()
     assert process.returncode == 130
     assert 'interrupted; every process has ended; checkpoint kept' in ' '.join(error.split())
-    assert not node_processes()
+    assert not node_processes() - before
     assert load_checkpoint(out / 'checkpoint').updates > 0
     assert json.loads((out / 'summary.json').read_text())['interrupted']
 
