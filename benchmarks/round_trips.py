@@ -67,10 +67,15 @@ def bare_rate(robot: RobotConfig, transition_size: int, decision_steps: int, ste
     node.create_subscription(Float64MultiArray, robot.command_topic, send, qos.COMMAND)
     executor = rclpy.executors.SingleThreadedExecutor()
     executor.add_node(node)
-    while count < 2:
-        if feedback.get_subscription_count() and not count:
-            send()
+    publishers = [feedback, *(publisher for _, publisher, _ in channels)]
+    # Every end must be matched first: a lost message would leave both sides waiting.
+    while not (
+        all(publisher.get_subscription_count() for publisher in publishers)
+        and node.count_publishers(robot.command_topic)
+    ):
         executor.spin_once(timeout_sec=0.1)
+    time.sleep(0.5)
+    send()
     begin, first = time.perf_counter(), count
     while count - first < steps:
         executor.spin_once(timeout_sec=1.0)
@@ -109,7 +114,7 @@ def _answer(robot: RobotConfig, transition_size: int, decision_steps: int) -> No
 def lockstep_rate(task: str, steps: int, domain_id: int) -> float:
     """Return control steps per second of the three real nodes during warm-up."""
     config = load_finetune(task)
-    config = replace(config, overrides={**config.overrides, 'warmup_transitions': 10**6})
+    config = replace(config, overrides={**config.overrides, 'warmup_transitions': 10**5})
     policy, _, robot_file = config.load()
     with tempfile.TemporaryDirectory() as folder, Monitor(domain_id) as monitor:
         nodes = finetune_topology(config, robot_file, policy.path, Path(folder), 0, steps)
