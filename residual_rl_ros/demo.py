@@ -210,6 +210,8 @@ def _finetune(
     ):
         while not bringup.ended('mujoco_sim_node'):
             bringup.check()
+            for node, reason in monitor.errors().items():
+                raise DemoError(f'{node} reports an error: {reason}; see {out / "logs"}')
             live.update(_table(monitor, config, time.monotonic() - started))
             if monitor.values('learner_node').get('phase') == 'warmup':
                 warmup_rate = monitor.number('mujoco_sim_node', 'mean_steps_per_s')

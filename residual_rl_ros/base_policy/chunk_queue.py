@@ -103,9 +103,13 @@ class ChunkQueue:
             rng: source of the policy's noise during this episode.
         """
         self._rng = rng
+        self._taken = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop every chunk and observation: after a pause neither describes the robot any more."""
         self._active = self._pending = None
         self._window.clear()
-        self._taken = 0
 
     def observe(self, observation: npt.ArrayLike) -> None:
         """Append the observation of this control step, shape (n,)."""

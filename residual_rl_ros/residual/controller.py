@@ -238,6 +238,14 @@ class ResidualController:
             next_base_action=next_base.ravel(),
         )
 
+    def abandon(self) -> None:
+        """Drop the decision in progress: the robot was paused, so it was not executed as decided.
+
+        It yields no transition; the step count shows the gap. The base policy plans anew.
+        """
+        self._base = self._decision = None
+        self.queue.forget()
+
     @property
     def _decision_complete(self) -> bool:
         decision = self._decision

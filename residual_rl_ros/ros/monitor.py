@@ -8,7 +8,7 @@ import threading
 from types import TracebackType
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
@@ -24,6 +24,7 @@ class Monitor:
         self._context = Context()
         self._domain_id = domain_id
         self._values: dict[str, dict[str, str]] = {}
+        self._errors: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> Monitor:
@@ -64,11 +65,19 @@ class Monitor:
         """Return one value as a number, 0 before the first."""
         return float(self.values(node).get(key, 0.0))
 
+    def errors(self) -> dict[str, str]:
+        """Return what each node that reports an error says."""
+        with self._lock:
+            return dict(self._errors)
+
     def _receive(self, message: DiagnosticArray) -> None:
         with self._lock:
             for status in message.status:
                 name = status.name.rsplit('/', 1)[-1]
                 self._values[name] = {item.key: item.value for item in status.values}
+                self._errors.pop(name, None)
+                if status.level == DiagnosticStatus.ERROR:
+                    self._errors[name] = status.message
 
     def _spin(self) -> None:
         try:

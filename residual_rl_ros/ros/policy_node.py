@@ -305,7 +305,7 @@ class PolicyNode(ManagedNode):
             observation = self._assembler.assemble(now)
         except ObservationError as error:
             if self._in_episode:
-                self._hold(now, str(error))
+                self._pause(now, str(error))
             else:
                 self._warn(str(error))
             return
@@ -324,10 +324,10 @@ class PolicyNode(ManagedNode):
             return
         if self._takeover_active:
             if self._takeover is None:
-                self._hold(now, '')  # An operator took over and has not commanded yet.
+                self._pause(now, '')  # An operator took over and has not commanded yet.
                 return
         elif self._held:
-            self._hold(now, '')
+            self._pause(now, '')
             return
         late = self.controller.late_chunks
         self._send(now)
@@ -335,6 +335,11 @@ class PolicyNode(ManagedNode):
             self._hold(now, 'the base policy is late: raise prefetch_steps')
         else:
             self._holding_since = None
+
+    def _pause(self, now: float, reason: str) -> None:
+        """Hold instead of going on with the decision in progress."""
+        self.controller.abandon()
+        self._hold(now, reason)
 
     def _hold(self, now: float, reason: str) -> None:
         """Repeat the last command; a reason that persists is a fault."""

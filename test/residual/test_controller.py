@@ -250,6 +250,26 @@ def test_an_episode_leaves_nothing_to_the_next() -> None:
     assert [t.step for t in second.transitions] == [t.step for t in fresh.transitions]
 
 
+def test_a_pause_drops_the_decision_and_leaves_a_gap_that_the_replay_sees() -> None:
+    controller = build()
+    controller.begin_episode(0, [0.0, 0.0, 0.0], stamp=0.0)
+    transitions = []
+    for step in range(7):
+        if step == 3:  # In the middle of the second decision the sensors go stale for a while.
+            controller.abandon()
+            assert controller.step([5.0, 5.0, 5.0], 3.5, GOING) is None
+        command = controller.command()
+        assert command is not None
+        transition = controller.step([1.0 + step, 0.0, 0.0], float(step), GOING)
+        transitions += [transition] if transition else []
+    controller.queue.close()
+    first, second = transitions[:2]
+    assert (first.step, second.step) == (0, 4)
+    assert second.observation.tolist() == [5.0, 5.0, 5.0]
+    assert second.base_action.size == K * 2
+    np.testing.assert_array_equal(second.executed_action, second.base_action)
+
+
 def test_a_takeover_replaces_the_command_and_marks_the_decision() -> None:
     hand = np.array([0.7, -0.7])
     run = play(build(gain=1.0), steps=8, takeover={3: hand})
