@@ -230,9 +230,9 @@ def random_transitions(
     return stream
 
 
-def small_config(**overrides: Any) -> LearnerConfig:
-    """Return the `dawn` preset, shrunk so that an update takes about a millisecond."""
-    small = {
+def small_config(preset: str = 'dawn', **overrides: Any) -> LearnerConfig:
+    """Return a preset, shrunk so that an update takes about a millisecond."""
+    small: dict[str, Any] = {
         'warmup_transitions': 10,
         'replay_capacity': 200,
         'batch_size': 8,
@@ -241,4 +241,8 @@ def small_config(**overrides: Any) -> LearnerConfig:
         'critic_hidden_sizes': [8, 8],
         'actor_hidden_sizes': [8, 8],
     }
-    return load_preset('dawn', {**small, **overrides})
+    if preset == 'wsrl':
+        small |= {'offline_updates': 7, 'policy_warmup_transitions': 12}
+    elif preset == 'resfit':
+        small |= {'critic_only_updates': 7}
+    return load_preset(preset, {**small, **overrides})

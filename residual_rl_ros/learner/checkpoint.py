@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ def save_checkpoint(directory: Path, learner: Learner) -> None:
         save_tensors(learner.algorithm.state(), fresh / ALGORITHM)
         save_arrays(learner.replay.export(), fresh / REPLAY)
         state = {
-            'config': asdict(learner.config),
+            'config': learner.config.to_mapping(),
             'layout': learner.layout.to_yaml(),
             'state': learner.state(),
         }
@@ -86,12 +85,8 @@ def load_checkpoint(directory: Path) -> Learner:
         directory = stale
     try:
         stored: dict[str, Any] = json.loads((directory / STATE).read_text(encoding='utf-8'))
-        values = stored['config']
-        for key in ('critic_hidden_sizes', 'actor_hidden_sizes'):
-            values[key] = tuple(values[key])
-        learner = Learner(
-            LearnerConfig(**values), TransitionLayout.from_yaml(stored['layout']), seed=0
-        )
+        config = LearnerConfig.from_mapping(stored['config'], str(directory / STATE))
+        learner = Learner(config, TransitionLayout.from_yaml(stored['layout']), seed=0)
         learner.algorithm.load_state(load_tensors(directory / ALGORITHM))
         learner.replay.restore(
             {key: np.asarray(value) for key, value in load_arrays(directory / REPLAY).items()}

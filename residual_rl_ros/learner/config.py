@@ -7,15 +7,38 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, get_type_hints
 
 import yaml
 
-from residual_rl_ros.algorithms.dawn import DawnConfig
+from residual_rl_ros.algorithms.actor_critic import ActorCritic, RuleConfig
+from residual_rl_ros.algorithms.resfit import Resfit, ResfitConfig
+from residual_rl_ros.algorithms.sac import Sac, SacConfig
+from residual_rl_ros.algorithms.wsrl import Wsrl, WsrlConfig
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.networks.critic import NORMALIZATIONS
 from residual_rl_ros.resources import ResourceError, resource_path
 from residual_rl_ros.spec import integer
+
+RULES: dict[str, tuple[type[ActorCritic], type[RuleConfig]]] = {
+    'sac': (Sac, SacConfig),
+    'resfit': (Resfit, ResfitConfig),
+    'wsrl': (Wsrl, WsrlConfig),
+}
+"""Update rules by the name a preset gives, with the type of their numbers."""
+
+SIGNED = ('reward_offset', 'target_entropy_per_dimension')
+MAY_BE_ZERO = (
+    *('warmup_noise', 'offline_updates', 'policy_warmup_transitions', 'critic_only_updates'),
+    *('progressive_transitions', 'bound_ramp_transitions', 'demonstration_share'),
+    *('wide_exploration_share', 'guard_share'),
+    *('exploration_std', 'target_std', 'cql_weight'),
+)
+SHARES = (
+    *('gamma', 'tau', 'actor_averaging', 'warmup_noise', 'demonstration_share'),
+    *('wide_exploration_share', 'guard_share'),
+)
 
 
 class PresetError(ResidualRLError):
@@ -23,13 +46,37 @@ class PresetError(ResidualRLError):
 
 
 @dataclass(frozen=True)
-class LearnerConfig(DawnConfig):
-    """The update rule's numbers and those of the loop around it."""
+class LearnerConfig:
+    """The update rule's numbers and those of the loop around it; in YAML they are one flat map."""
 
+    algorithm: str
+    """Update rule, a key of `RULES`."""
+    rule: RuleConfig
+    """Numbers of the update rule."""
     warmup_transitions: int
     """Base-only transitions before the first gradient step (M)."""
+    warmup_noise: float
+    """Uniform noise on the base action meanwhile, in units of the residual bound."""
+    offline_updates: int
+    """Offline updates on the warm-up data; then the buffer is emptied (WSRL)."""
+    policy_warmup_transitions: int
+    """After these: transitions with the pre-trained actor and no update (WSRL's K)."""
+    critic_only_updates: int
+    """Updates of the critics alone after the warm-up; refused with an entropy in the target."""
+    progressive_transitions: int
+    """Transitions over which the share of decisions with a residual grows from 0 to 1."""
+    bound_ramp_transitions: int
+    """Transitions over which the residual bound grows from 0 to its full size."""
+    wide_exploration_share: float
+    """Share of episodes that explore more widely."""
+    wide_exploration_scale: float
+    """Largest factor on the actor's noise in these; drawn log-uniformly from 1 to this."""
+    guard_share: float
+    """Share of episodes without residual, for the guard to compare with."""
+    demonstration_share: float
+    """Share of every batch that is drawn from the demonstration buffer, once it holds any."""
     replay_capacity: int
-    """Transitions kept."""
+    """Transitions kept, in the replay and in the demonstration buffer each."""
     batch_size: int
     """Transitions per update."""
     utd: float
@@ -38,23 +85,85 @@ class LearnerConfig(DawnConfig):
     """Transitions between two weight publications."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            numbers = value if isinstance(value, tuple) else (value,)
-            if not all(math.isfinite(number) for number in numbers):
-                raise PresetError(f'preset: {field.name} is {value}, expected finite numbers')
-            may_be_negative = field.name in ('reward_offset', 'target_entropy_per_dimension')
-            if not (may_be_negative or isinstance(value, bool) or all(x > 0 for x in numbers)):
-                raise PresetError(f'preset: {field.name} is {value}, expected > 0')
-        for name in ('gamma', 'tau'):
-            if getattr(self, name) > 1:
-                raise PresetError(f'preset: {name} is {getattr(self, name)}, expected <= 1')
+        """Check ranges and refuse what does not fit together."""
+        for name, value in self.to_mapping().items():
+            if not isinstance(value, str):
+                _check_range(name, value)
+        rule = self.rule
+        if rule.critic_normalization not in NORMALIZATIONS:
+            raise PresetError(
+                f'preset: critic_normalization is {rule.critic_normalization!r}, expected one of '
+                f'{", ".join(NORMALIZATIONS)}'
+            )
+        if rule.critic_target_heads > rule.critic_heads:
+            raise PresetError(
+                f'preset: critic_target_heads {rule.critic_target_heads} exceeds critic_heads '
+                f'{rule.critic_heads}'
+            )
+        if self.wide_exploration_scale < 1.0:
+            raise PresetError(
+                f'preset: wide_exploration_scale is {self.wide_exploration_scale}, expected >= 1'
+            )
         if self.warmup_transitions > self.replay_capacity:
             raise PresetError(
                 f'preset: warmup_transitions {self.warmup_transitions} exceeds replay_capacity '
                 f'{self.replay_capacity}'
             )
+        rule_type = RULES[self.algorithm][0]
+        if self.critic_only_updates and rule_type.soft:
+            raise PresetError(
+                f'preset: critic_only_updates is {self.critic_only_updates}, but {self.algorithm} '
+                'has an entropy in its target: beside a nearly deterministic residual the entropy '
+                'term outweighs the reward and the critics diverge (DAWN); set it to 0 or use '
+                'algorithm resfit'
+            )
+        if self.offline_updates and rule_type is not Wsrl:
+            raise PresetError(
+                f'preset: offline_updates is {self.offline_updates}, but {self.algorithm} has no '
+                'offline update; set it to 0 or use algorithm wsrl'
+            )
+
+    def make_rule(self, layout: Any, generator: Any) -> ActorCritic:
+        """Return networks and update rule for a transition layout."""
+        make: Any = RULES[self.algorithm][0]
+        rule: ActorCritic = make(self.rule, layout, generator)
+        return rule
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the flat map that `from_mapping` reads."""
+        values = asdict(self)
+        rule = values.pop('rule')
+        return {**values, **rule}
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], source: str = 'preset') -> LearnerConfig:
+        """Return the configuration of a flat map, such as a preset file holds.
+
+        Raises:
+            PresetError: unknown algorithm, unknown or missing key, or a value of the wrong type.
+        """
+        algorithm = values.get('algorithm')
+        if algorithm not in RULES:
+            raise PresetError(
+                f'{source}: algorithm is {algorithm!r}, expected one of {", ".join(RULES)}'
+            )
+        rule_type = RULES[algorithm][1]
+        own = {field.name for field in fields(cls)} - {'rule'}
+        of_rule = {field.name for field in fields(rule_type)}
+        if set(values) != own | of_rule:
+            raise PresetError(
+                f'{source}: unknown keys {sorted(map(str, set(values) - own - of_rule))}, missing '
+                f'keys {sorted((own | of_rule) - set(values))}'
+            )
+        hints = {**get_type_hints(cls), **get_type_hints(rule_type)}
+        converted = {key: _convert(key, value, hints[key]) for key, value in values.items()}
+        rule = rule_type(**{name: converted[name] for name in of_rule})
+        return cls(rule=rule, **{name: converted[name] for name in own})
+
+
+def preset_names() -> list[str]:
+    """Return the names of the shipped presets."""
+    return sorted(file.stem for file in resource_path('config', 'presets').glob('*.yaml'))
 
 
 def load_preset(
@@ -69,30 +178,33 @@ def load_preset(
     Raises:
         PresetError: unknown preset, unknown or missing key, or a value of the wrong type.
     """
-    folder = resource_path('config', 'presets')
     try:
         path = resource_path('config', 'presets', f'{name}.yaml')
     except ResourceError as error:
-        known = sorted(file.stem for file in folder.glob('*.yaml'))
-        raise PresetError(f'unknown preset {name!r}; known: {", ".join(known)}') from error
-    values: dict[str, Any] = {**yaml.safe_load(path.read_text(encoding='utf-8')), **overrides}
-    types_by_name = get_type_hints(LearnerConfig)
-    names = {field.name for field in fields(LearnerConfig)}
-    if set(values) != names:
-        raise PresetError(
-            f'preset {name!r}: unknown keys {sorted(map(str, set(values) - names))}, missing keys '
-            f'{sorted(names - set(values))}'
-        )
-    return LearnerConfig(
-        **{key: _convert(key, value, types_by_name[key]) for key, value in values.items()}
-    )
+        raise PresetError(f'unknown preset {name!r}; known: {", ".join(preset_names())}') from error
+    values = {**yaml.safe_load(path.read_text(encoding='utf-8')), **overrides}
+    return LearnerConfig.from_mapping(values, f'preset {name!r}')
+
+
+def _check_range(name: str, value: Any) -> None:
+    """Refuse a number that no update rule can use."""
+    numbers = value if isinstance(value, tuple) else (value,)
+    if not all(math.isfinite(number) for number in numbers):
+        raise PresetError(f'preset: {name} is {value}, expected finite numbers')
+    if name in SHARES and value > 1:
+        raise PresetError(f'preset: {name} is {value}, expected <= 1')
+    if isinstance(value, bool) or name in SIGNED:
+        return
+    if not all(number > 0 or (number == 0 and name in MAY_BE_ZERO) for number in numbers):
+        expected = '>= 0' if name in MAY_BE_ZERO else '> 0'
+        raise PresetError(f'preset: {name} is {value}, expected {expected}')
 
 
 def _convert(key: str, value: Any, kind: Any) -> Any:
     """Return a YAML value as the type of its field."""
     wanted = 'a list of whole numbers' if kind == tuple[int, ...] else kind.__name__
     try:
-        if kind is bool and isinstance(value, bool):
+        if kind in (bool, str) and isinstance(value, kind):
             return value
         if kind is int:
             return integer(value)

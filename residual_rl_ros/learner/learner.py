@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from residual_rl_ros.algorithms.dawn import Dawn
+from residual_rl_ros.algorithms.wsrl import Wsrl
 from residual_rl_ros.learner.config import LearnerConfig
-from residual_rl_ros.replay.buffer import ReplayBuffer
+from residual_rl_ros.replay.buffer import Batch, ReplayBuffer
+from residual_rl_ros.residual.exploration import Exploration
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
 from residual_rl_ros.spec import Source, Success, Transition, TransitionLayout
 
@@ -36,7 +37,9 @@ class EpisodeRecord:
     success: bool | None
     """Outcome; None if it was not labelled."""
     residual: bool
-    """Whether the residual was on at its end."""
+    """Whether any of its decisions had a residual."""
+    takeover: bool
+    """Whether an operator took over in it."""
 
 
 class Phase(Enum):
@@ -44,6 +47,8 @@ class Phase(Enum):
 
     WARMUP = 'warmup'
     """Base policy only; transitions are stored, no gradient step is taken."""
+    POLICY_WARMUP = 'policy_warmup'
+    """The pre-trained actor acts; transitions are stored, no gradient step is taken (WSRL)."""
     ONLINE = 'online'
     """Every transition pays for `utd` updates."""
 
@@ -67,8 +72,12 @@ class Learner:
     ) -> None:
         self.config = config
         self.layout = layout
-        self.algorithm = Dawn(config, layout, torch.Generator().manual_seed(seed))
+        self.algorithm = config.make_rule(layout, torch.Generator().manual_seed(seed))
         self.replay = ReplayBuffer(layout, config.replay_capacity)
+        self.demonstrations: ReplayBuffer | None = None
+        """Takeovers and recorded demonstrations, if the preset samples from them."""
+        if config.demonstration_share > 0.0:
+            self.demonstrations = ReplayBuffer(layout, config.replay_capacity)
         self.rng = np.random.default_rng(seed)
         self.epoch = epoch
         self.sequence = 0
@@ -76,30 +85,37 @@ class Learner:
         self.transitions = 0
         """Transitions received."""
         self.updates = 0
-        """Gradient steps taken."""
+        """Updates taken while online."""
+        self.pretraining_updates = 0
+        """Updates taken at the end of the warm-up, offline or of the critics alone."""
         self.control_steps = 0
         """Control steps received; the last decision of an episode counts in full."""
         self.history: list[EpisodeRecord] = []
         """Every finished episode."""
         self._recent: deque[bool] = deque(maxlen=RECENT_EPISODES)
+        self._sources: set[Source] = set()
         self.metrics: dict[str, float] = {}
         """Metrics of the update before the latest publication."""
         self._latest: dict[str, torch.Tensor] = {}
         self._epoch_start = 0
 
+    @property
+    def _online_from(self) -> int:
+        """Transitions before the first online update."""
+        return self.config.warmup_transitions + self.config.policy_warmup_transitions
+
     def first_message(self) -> bytes:
         """Return the message that opens the epoch: residual off until the warm-up is over."""
-        if self.phase is Phase.ONLINE:
-            return self._message(True, 0, self._until_publication() + self.config.publish_interval)
-        return self._message(False, 0, self.config.warmup_transitions - self.transitions)
+        if self.phase is Phase.WARMUP:
+            return self._message(0, self.config.warmup_transitions - self.transitions)
+        interval = self.config.publish_interval
+        since = self.transitions - self._online_from
+        to_publication = interval - (since if since < 0 else since % interval)
+        return self._message(0, to_publication + interval)
 
     def begin_epoch(self, epoch: int) -> None:
         """Start a new epoch after a resume or a rollback; its counts begin at zero."""
         self.epoch, self.sequence, self._epoch_start = epoch, 0, self.transitions
-
-    def _until_publication(self) -> int:
-        since = self.transitions - self.config.warmup_transitions
-        return self.config.publish_interval - since % self.config.publish_interval
 
     def ingest(self, transition: Transition) -> bytes | None:
         """Learn from one transition.
@@ -108,34 +124,83 @@ class Learner:
             A weight message when one is due.
         """
         self.replay.add(transition)
+        if self.demonstrations is not None and transition.source is Source.TAKEOVER:
+            self.demonstrations.add(transition)
         self.transitions += 1
         self.control_steps += self.layout.decision_steps
+        self._sources.add(transition.source)
         if transition.terminated or transition.truncated:
             self._record_episode(transition)
+        interval = self.config.publish_interval
         if self.phase is Phase.WARMUP:
             if self.transitions < self.config.warmup_transitions:
                 return None
-            self.algorithm.fit_normalizer(self.replay.observations())
-            self.phase = Phase.ONLINE
-            self.sequence += 1
-            now = self._epoch_transitions
-            return self._message(True, now, now + 2 * self.config.publish_interval)
-        since = self.transitions - self.config.warmup_transitions
+            self._pretrain()
+            waits = self.config.policy_warmup_transitions > 0
+            self.phase = Phase.POLICY_WARMUP if waits else Phase.ONLINE
+            return self._publish(0, self.config.policy_warmup_transitions + 2 * interval)
+        since = self.transitions - self._online_from
+        if since <= 0:
+            return None
+        self.phase = Phase.ONLINE
         # The tolerance keeps 10 x 0.1 from being 0.999…
         while self.updates < int(self.config.utd * since + 1e-6):
-            batch = self.replay.sample(
-                self.config.batch_size, self.rng, self.config.gamma, self.config.n_step
-            )
-            self._latest = self.algorithm.update(batch)
+            self._latest |= self.algorithm.update(self._sample())
             self.updates += 1
-        if since % self.config.publish_interval:
+        if since % interval:
             return None
-        self.metrics = {name: float(value) for name, value in self._latest.items()}
+        self._measure()
         # The policy goes on with the previous actor for one interval meanwhile: learning and
         # collecting overlap, and still every decision knows which actor is its own.
-        self.sequence += 1
-        due = self._epoch_transitions + self.config.publish_interval
-        return self._message(True, due, due + self.config.publish_interval)
+        return self._publish(interval, 2 * interval)
+
+    def _measure(self) -> None:
+        """Collect the metrics of a publication."""
+        self.metrics = {name: float(value) for name, value in self._latest.items()}
+        self.metrics |= self.algorithm.diagnose(self._sample())
+        for source, share in self.replay.composition().items():
+            self.metrics[f'replay_{source.name.lower()}_share'] = share
+        self.metrics['update_ratio'] = self.updates / (self.transitions - self._online_from)
+
+    def add_demonstration(self, transition: Transition) -> None:
+        """Store a recorded demonstration; it is no experience of the robot and not counted."""
+        if self.demonstrations is None:
+            raise ValueError(
+                f'demonstration_share is 0 in algorithm {self.config.algorithm}; set it above 0'
+            )
+        self.demonstrations.add(transition)
+
+    def _pretrain(self) -> None:
+        """Use the warm-up data as the preset wants, before the residual is switched on."""
+        config = self.config
+        self.algorithm.fit_normalizer(self.replay.observations())
+        if config.offline_updates:
+            assert isinstance(self.algorithm, Wsrl)
+            rule = config.rule
+            returns = torch.from_numpy(
+                self.replay.returns(rule.gamma, rule.reward_scale, rule.reward_offset)
+            )
+            for _ in range(config.offline_updates):
+                batch = self._draw(self.replay, config.batch_size)
+                self._latest |= self.algorithm.update_offline(batch, returns[batch.row])
+            self.replay.clear()
+        for _ in range(config.critic_only_updates):
+            self._latest |= self.algorithm.update(self._sample(), critic_only=True)
+        self.pretraining_updates = config.offline_updates + config.critic_only_updates
+
+    def _sample(self) -> Batch:
+        """Draw a batch, part of it from the demonstrations if there are any."""
+        size = self.config.batch_size
+        if not self.demonstrations:
+            return self._draw(self.replay, size)
+        shared = round(self.config.demonstration_share * size)
+        return Batch.concatenate(
+            self._draw(self.replay, size - shared), self._draw(self.demonstrations, shared)
+        )
+
+    def _draw(self, buffer: ReplayBuffer, size: int) -> Batch:
+        rule = self.config.rule
+        return buffer.sample(size, self.rng, rule.gamma, rule.n_step)
 
     @property
     def success_rate(self) -> float | None:
@@ -144,14 +209,17 @@ class Learner:
 
     def _record_episode(self, last: Transition) -> None:
         success = None if last.success is Success.UNLABELLED else last.success is Success.SUCCESS
-        residual = last.source is Source.RESIDUAL
-        self.history.append(EpisodeRecord(self.control_steps, success, residual))
-        if success is not None:
+        record = EpisodeRecord(
+            self.control_steps,
+            success,
+            Source.RESIDUAL in self._sources,
+            Source.TAKEOVER in self._sources,
+        )
+        self._sources.clear()
+        self.history.append(record)
+        # Once online, episodes without residual are the guard's and say nothing of the learner.
+        if success is not None and (record.residual or self.phase is Phase.WARMUP):
             self._recent.append(success)
-
-    @property
-    def _epoch_transitions(self) -> int:
-        return self.transitions - self._epoch_start
 
     def state(self) -> dict[str, Any]:
         """Return counters and generator as JSON values, for a checkpoint."""
@@ -162,8 +230,11 @@ class Learner:
             'transitions': self.transitions,
             'control_steps': self.control_steps,
             'updates': self.updates,
+            'pretraining_updates': self.pretraining_updates,
             'epoch_start': self._epoch_start,
             'rng': self.rng.bit_generator.state,
+            'recent': list(self._recent),
+            'sources': sorted(self._sources),
             'history': [asdict(record) for record in self.history],
         }
 
@@ -174,19 +245,47 @@ class Learner:
         self.transitions = int(state['transitions'])
         self.control_steps = int(state['control_steps'])
         self.updates = int(state['updates'])
+        self.pretraining_updates = int(state['pretraining_updates'])
         self._epoch_start = int(state['epoch_start'])
         self.rng.bit_generator.state = state['rng']
         self.history = [EpisodeRecord(**record) for record in state['history']]
-        labelled = [record.success for record in self.history if record.success is not None]
-        self._recent.extend(labelled[-RECENT_EPISODES:])
+        self._recent.extend(state['recent'])
+        self._sources = {Source(value) for value in state['sources']}
 
     def current_message(self) -> bytes:
         """Return the actor as it is now, to be used at once (deployment, evaluation)."""
-        return self._message(self.phase is Phase.ONLINE, 0, 0)
+        exploration = Exploration(residual_probability=float(self.phase is not Phase.WARMUP))
+        return encode_weights(
+            self.algorithm.mean_actor, WeightsHeader(self.epoch, self.sequence, exploration)
+        )
 
-    def _message(self, enabled: bool, effective_from: int, next_effective_from: int) -> bytes:
+    def exploration(self) -> Exploration:
+        """Return how the robot shall act until the next message."""
+        config = self.config
+        if self.phase is Phase.WARMUP:
+            return Exploration(residual_probability=0.0, uniform_noise=config.warmup_noise)
+        since = max(0, self.transitions - config.warmup_transitions)
+
+        def grown(over: int) -> float:
+            return min(1.0, since / over) if over else 1.0
+
+        return Exploration(
+            residual_probability=grown(config.progressive_transitions),
+            bound_ratio=grown(config.bound_ramp_transitions),
+            wide_share=config.wide_exploration_share,
+            wide_scale=config.wide_exploration_scale,
+            base_only_share=config.guard_share,
+        )
+
+    def _publish(self, effective_in: int, next_effective_in: int) -> bytes:
+        """Return the next message of the epoch; the counts are transitions from now."""
+        self.sequence += 1
+        now = self.transitions - self._epoch_start
+        return self._message(now + effective_in, now + next_effective_in)
+
+    def _message(self, effective_from: int, next_effective_from: int) -> bytes:
         """Return a weight message; the counts are transitions since the epoch began."""
         header = WeightsHeader(
-            self.epoch, self.sequence, enabled, effective_from, next_effective_from
+            self.epoch, self.sequence, self.exploration(), effective_from, next_effective_from
         )
         return encode_weights(self.algorithm.mean_actor, header)

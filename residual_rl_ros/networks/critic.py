@@ -4,8 +4,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
+
+NORMALIZATIONS = ('none', 'layer', 'hyperspherical')
 
 
 class EnsembleLinear(nn.Module):
@@ -44,33 +48,62 @@ class EnsembleLayerNorm(nn.Module):
         return torch.addcmul(self.bias, normal, self.weight)
 
 
+class Hypersphere(nn.Module):
+    """Project the last dimension on the unit sphere, scaled to unit variance per feature.
+
+    With the weight columns kept at length one (`Critic.project`) neither features nor weights can
+    grow, after SimbaV2 (arXiv 2502.15280).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x / |x| * sqrt(features)."""
+        return nn.functional.normalize(x, dim=-1) * math.sqrt(x.shape[-1])
+
+
 class Critic(nn.Module):
-    """Q(s, a) of an ensemble: Linear -> LayerNorm -> ReLU blocks and a linear head (DAWN, B.3).
+    """Q(s, a) of an ensemble: Linear -> normalisation -> ReLU blocks and a linear head (DAWN, B.3).
 
     Args:
         heads: number of Q functions.
         inputs: features of (normalised observation, scaled executed action).
         hidden_sizes: widths of the hidden layers.
-        layer_norm: normalise every hidden layer.
+        normalization: of every hidden layer: `none`, `layer` or `hyperspherical`.
     """
 
     def __init__(
-        self, heads: int, inputs: int, hidden_sizes: tuple[int, ...], layer_norm: bool = True
+        self, heads: int, inputs: int, hidden_sizes: tuple[int, ...], normalization: str = 'layer'
     ) -> None:
         super().__init__()
         self.heads = heads
+        self._on_sphere = normalization == 'hyperspherical'
         layers: list[nn.Module] = []
         for width in hidden_sizes:
             layers.append(EnsembleLinear(heads, inputs, width))
-            if layer_norm:
+            if normalization == 'layer':
                 layers.append(EnsembleLayerNorm(heads, width))
-            layers.append(nn.ReLU())
+            elif self._on_sphere:
+                layers.append(Hypersphere())
+            layers.append(nn.ReLU(inplace=True))
             inputs = width
-        layers.append(EnsembleLinear(heads, inputs, 1))
-        self.net = nn.Sequential(*layers)
+        self.body = nn.Sequential(*layers)
+        self.head = EnsembleLinear(heads, inputs, 1)
+        self.project()
+
+    def features(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return the last hidden layer, shape (heads, batch, width)."""
+        x = torch.cat([observation, action], dim=-1)
+        hidden: Tensor = self.body(x.expand(self.heads, *x.shape))
+        return hidden
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return Q, shape (heads, batch), of normalised observations and scaled actions."""
-        x = torch.cat([observation, action], dim=-1)
-        q: Tensor = self.net(x.expand(self.heads, *x.shape))
+        q: Tensor = self.head(self.features(observation, action))
         return q.squeeze(-1)
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Bring hidden weights back to the sphere; due after every optimiser step."""
+        if self._on_sphere:
+            for layer in self.body:
+                if isinstance(layer, EnsembleLinear):
+                    layer.weight.copy_(nn.functional.normalize(layer.weight, dim=1))

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.spec import Transition, TransitionLayout
+from residual_rl_ros.spec import Source, Transition, TransitionLayout
 
 
 class ReplayError(ResidualRLError):
@@ -40,6 +40,18 @@ class Batch:
     """Observation after the j decisions, shape (batch, n)."""
     next_base_action: Tensor
     """Base action at that observation, shape (batch, k * m)."""
+    row: npt.NDArray[np.int64]
+    """Row of the buffer, shape (batch,)."""
+
+    @staticmethod
+    def concatenate(first: Batch, second: Batch) -> Batch:
+        """Return one batch of both; `row` keeps each buffer's own numbers."""
+        tensors = {
+            field.name: torch.cat([getattr(first, field.name), getattr(second, field.name)])
+            for field in fields(Batch)
+            if field.name != 'row'
+        }
+        return Batch(row=np.concatenate([first.row, second.row]), **tensors)
 
 
 class ReplayBuffer:
@@ -59,6 +71,7 @@ class ReplayBuffer:
         self._table = np.zeros((capacity, sum(self._splits)), dtype=np.float32)
         # Whether the next row continues the episode of this one, without a gap.
         self._continues = np.zeros(capacity, dtype=bool)
+        self._source = np.zeros(capacity, dtype=np.int8)
         self._successor: tuple[int, int, int] | None = None
         self._next = 0
         self._size = 0
@@ -86,6 +99,7 @@ class ReplayBuffer:
             out=self._table[self._next],
             casting='same_kind',
         )
+        self._source[self._next] = transition.source
         epoch, episode, step = transition.epoch, transition.episode, transition.step
         self._continues[self._next - 1] = self._successor == (epoch, episode, step)
         self._continues[self._next] = False
@@ -93,6 +107,16 @@ class ReplayBuffer:
         self._successor = None if done else (epoch, episode, step + self._decision_steps)
         self._next = (self._next + 1) % self.capacity
         self._size = min(self._size + 1, self.capacity)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the whole buffer [byte]."""
+        return self._table.nbytes + self._continues.nbytes + self._source.nbytes
+
+    def composition(self) -> dict[Source, float]:
+        """Return the share of each source among the stored transitions."""
+        counts = np.bincount(self._source[: self._size], minlength=len(Source))
+        return {source: float(counts[source]) / max(1, self._size) for source in Source}
 
     def observations(self) -> Tensor:
         """Return the stored observations, shape (size, n)."""
@@ -141,13 +165,44 @@ class ReplayBuffer:
             torch.from_numpy(discount * self._table[last, bootstrap_column]),
             next_observation,
             next_base,
+            first,
         )
+
+    def returns(self, gamma: float, scale: float, offset: float) -> npt.NDArray[np.float32]:
+        """Return the discounted sum of rewards to the end of each row's episode, shape (size,).
+
+        Minus infinity where the end is not known: a truncation, a gap, the newest rows.
+
+        Args:
+            gamma: discount per decision.
+            scale: factor on a reward.
+            offset: added to the scaled reward.
+        """
+        n, km = self._splits[:2]
+        rewards = scale * self._table[:, n + 2 * km] + offset
+        goes_on = self._table[:, n + 2 * km + 1]
+        result = np.full(self._size, -np.inf, dtype=np.float32)
+        newest = (self._next - 1) % self.capacity
+        for age in range(self._size):
+            row = (newest - age) % self.capacity
+            if not goes_on[row]:
+                result[row] = rewards[row]
+            elif self._continues[row]:
+                result[row] = rewards[row] + gamma * result[(row + 1) % self.capacity]
+        return result
+
+    def clear(self) -> None:
+        """Forget every transition."""
+        self._next = self._size = 0
+        self._successor = None
+        self._continues[:] = False
 
     def export(self) -> dict[str, npt.NDArray[Any]]:
         """Return the contents for a checkpoint."""
         return {
             'table': self._table[: self._size],
             'continues': self._continues[: self._size].astype(np.int64),
+            'source': self._source[: self._size].astype(np.int64),
             'next': np.array([self._next]),
             'successor': np.array(self._successor or [], dtype=np.int64),
         }
@@ -165,6 +220,7 @@ class ReplayBuffer:
             )
         self._table[: len(table)] = table
         self._continues[: len(table)] = contents['continues'].astype(bool)
+        self._source[: len(table)] = contents['source']
         self._size = len(table)
         self._next = int(contents['next'][0])
         epoch_episode_step = contents['successor'].tolist()

@@ -1,6 +1,10 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The residual actor: a tanh-Gaussian policy over one decision of k x m residual actions."""
+"""The residual actor: a policy over one decision of k x m residual actions, bounded by tanh.
+
+It is a tanh-Gaussian with a learned standard deviation (SAC), or deterministic with Gaussian
+exploration noise of a fixed one (TD3).
+"""
 
 from __future__ import annotations
 
@@ -32,6 +36,10 @@ class ActorArchitecture:
     """Whether the base action of the decision is an input too."""
     outputs: int
     """Size of the residual that is decided: k * m, or m if it is held over the k steps."""
+    layer_norm: bool = False
+    """LayerNorm before every activation."""
+    exploration_std: float | None = None
+    """Standard deviation of the noise added after tanh; None learns one before tanh instead."""
 
     def __post_init__(self) -> None:
         """Check that every size is a positive integer and that they fit.
@@ -44,16 +52,20 @@ class ActorArchitecture:
             raise ValueError(f'actor sizes are {sizes}, expected positive integers')
         if self.decision_size % self.outputs:
             raise ValueError(f'{self.outputs} outputs do not divide {self.decision_size}')
-        if type(self.sees_base_action) is not bool:
-            raise ValueError(f'sees_base_action is {self.sees_base_action!r}, expected a boolean')
+        for name in ('sees_base_action', 'layer_norm'):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f'{name} is {getattr(self, name)!r}, expected a boolean')
+        std = self.exploration_std
+        if std is not None and not (type(std) is float and math.isfinite(std) and std >= 0.0):
+            raise ValueError(f'exploration_std is {std!r}, expected a number >= 0 or null')
 
 
 class ResidualActor(nn.Module):
     """Maps an observation (and base action) to a residual distribution.
 
     The observation normaliser and the base-action scaling are part of the module, so that an
-    actor is complete in itself. Orthogonal heads with gain 0.01 start it at almost no residual
-    (Policy Decorator, DAWN).
+    actor is complete in itself. It starts at almost no residual: orthogonal heads with gain 0.01
+    (Policy Decorator, DAWN), or none: heads of zero if it is deterministic (ResFiT).
 
     Args:
         architecture: sizes.
@@ -78,11 +90,18 @@ class ResidualActor(nn.Module):
         width = architecture.observation_size + (km if architecture.sees_base_action else 0)
         layers: list[nn.Module] = []
         for hidden in architecture.hidden_sizes:
-            layers += [nn.Linear(width, hidden), nn.ReLU()]
+            layers.append(nn.Linear(width, hidden))
+            if architecture.layer_norm:
+                layers.append(nn.LayerNorm(hidden))
+            layers.append(nn.ReLU())
             width = hidden
         self.body = nn.Sequential(*layers)
-        self.heads = nn.Linear(width, 2 * architecture.outputs)
-        nn.init.orthogonal_(self.heads.weight, gain=0.01)
+        if architecture.exploration_std is None:
+            self.heads = nn.Linear(width, 2 * architecture.outputs)
+            nn.init.orthogonal_(self.heads.weight, gain=0.01)
+        else:
+            self.heads = nn.Linear(width, architecture.outputs)
+            nn.init.zeros_(self.heads.weight)
         nn.init.zeros_(self.heads.bias)
 
     @property
@@ -113,25 +132,56 @@ class ResidualActor(nn.Module):
         """Return an action (..., k * m) in units of the trained half range."""
         return (action - self.action_center) / self.action_half_range
 
-    def forward(self, observation: Tensor, base_action: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, observation: Tensor, base_action: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return mean and log standard deviation before tanh, each (batch, outputs).
 
         Args:
             observation: shape (batch, n), not normalised.
             base_action: shape (batch, k * m), command units.
+
+        Returns:
+            The log standard deviation is None for a deterministic actor.
         """
         x = self.normalizer(observation)
         if self.architecture.sees_base_action:
             x = torch.cat([x, self.scale_action(base_action)], dim=-1)
-        mean, log_std = self.heads(self.body(x)).chunk(2, dim=-1)
+        out = self.heads(self.body(x))
+        if self.architecture.exploration_std is not None:
+            return out, None
+        mean, log_std = out.chunk(2, dim=-1)
         log_std = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (torch.tanh(log_std) + 1.0)
         return mean, log_std
+
+    def mean_action(self, observation: Tensor, base_action: Tensor) -> Tensor:
+        """Return tanh(mean), differentiable, shape (batch, k * m)."""
+        mean, _ = self(observation, base_action)
+        return self._hold(torch.tanh(mean) * self.active)
+
+    def noisy_action(
+        self,
+        observation: Tensor,
+        base_action: Tensor,
+        std: float,
+        clip: float,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Return tanh(mean) with clipped Gaussian noise, shape (batch, k * m) (TD3)."""
+        mean, _ = self(observation, base_action)
+        noise = std * torch.randn(mean.shape, generator=generator)
+        residual = (torch.tanh(mean) + noise.clamp(-clip, clip)).clamp(-1.0, 1.0)
+        return self._hold(residual * self.active)
 
     def sample(
         self, observation: Tensor, base_action: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Return a reparameterised residual (batch, k * m) and its log probability (batch,)."""
+        """Return a reparameterised residual (batch, k * m) and its log probability (batch,).
+
+        Raises:
+            TypeError: the actor is deterministic and has no probability.
+        """
         mean, log_std = self(observation, base_action)
+        if log_std is None:
+            raise TypeError('a deterministic actor cannot be sampled; use noisy_action')
         noise = torch.randn(mean.shape, generator=generator)
         unbounded = mean + log_std.exp() * noise
         residual = torch.tanh(unbounded) * self.active
@@ -146,6 +196,7 @@ class ResidualActor(nn.Module):
         observation: npt.ArrayLike,
         base_action: npt.ArrayLike,
         rng: np.random.Generator | None,
+        noise_scale: float = 1.0,
     ) -> npt.NDArray[np.float64]:
         """Return one residual action, shape (k * m,), in [-1, 1].
 
@@ -153,13 +204,27 @@ class ResidualActor(nn.Module):
             observation: shape (n,).
             base_action: base action of the decision, flattened to (k * m,).
             rng: source of the exploration noise; None returns tanh(mean).
+            noise_scale: factor on the noise.
         """
         mean, log_std = self(
             torch.as_tensor(np.asarray(observation, dtype=np.float32)[None]),
             torch.as_tensor(np.asarray(base_action, dtype=np.float32)[None]),
         )
-        unbounded = mean[0].double().numpy()
-        if rng is not None:
-            std = log_std[0].double().exp().numpy()
-            unbounded = unbounded + std * rng.standard_normal(std.shape)
-        return np.tile(np.tanh(unbounded) * self.active.double().numpy(), self._repeats)
+        center = mean[0].double().numpy()
+        if rng is None:
+            residual = np.tanh(center)
+        elif log_std is not None:
+            std = noise_scale * log_std[0].double().exp().numpy()
+            residual = np.tanh(center + std * rng.standard_normal(std.shape))
+        else:
+            std = noise_scale * (self.architecture.exploration_std or 0.0)
+            noise = std * rng.standard_normal(center.shape)
+            residual = np.clip(np.tanh(center) + noise, -1.0, 1.0)
+        return self._tile(residual)
+
+    def uniform(self, half_width: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+        """Return one uniform residual in [-half_width, half_width], shape (k * m,)."""
+        return self._tile(rng.uniform(-half_width, half_width, self.architecture.outputs))
+
+    def _tile(self, residual: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.tile(residual * self.active.double().numpy(), self._repeats)

@@ -96,6 +96,8 @@ class ResidualController:
         names = layout.observation_names
         self._measured = [names.index(name) for name in safety.action.measured_by]
         self._exploration = np.random.default_rng(seed)
+        self._noise_scale: float | None = None
+        self._base_only = False
         self._episode = 0
         self._step = 0
         self._stamp = 0.0
@@ -126,6 +128,7 @@ class ResidualController:
         """
         self.queue.reset(np.random.default_rng([self._seed, episode, 0]))
         self._exploration = np.random.default_rng([self._seed, episode, 1])
+        self._noise_scale = None
         self._episode, self._step = episode, 0
         self._base = self._decision = None
         self._observe(observation, stamp)
@@ -265,14 +268,9 @@ class ResidualController:
         base, self._base = self._base, None
         assert base is not None
         self.slot.begin_decision()
-        residual = np.zeros_like(base)
-        source = Source.BASE
-        if self.slot.actor and self.slot.enabled and self.residual_enabled and self.blend_ratio:
-            rng = self._exploration if self._explore else None
-            action = self.slot.actor.act(self._observation, base.ravel(), rng)
-            residual = action.reshape(base.shape)
-            source = Source.RESIDUAL
-        planned = self.bound.compose(base, residual, self.blend_ratio if source else 0.0)
+        residual, ratio = self._residual(base)
+        source = Source.RESIDUAL if ratio > 0.0 else Source.BASE
+        planned = self.bound.compose(base, residual, ratio)
         self._decision = _Decision(
             stamp=self._stamp,
             step=self._step,
@@ -283,6 +281,33 @@ class ResidualController:
             executed=planned.copy(),
             source=source,
         )
+
+    def _residual(self, base: Array) -> tuple[Array, float]:
+        """Return the residual of a decision, (k, m), and its blend ratio; 0 is the base alone."""
+        actor, header = self.slot.actor, self.slot.header
+        off = np.zeros_like(base), 0.0
+        if actor is None or header is None or not self.residual_enabled:
+            return off
+        exploration = header.exploration
+        if self._noise_scale is None:
+            # Streams of their own, so that one does not shift with what the other draws.
+            rngs = [np.random.default_rng([self._seed, self._episode, use]) for use in (2, 3)]
+            self._noise_scale = exploration.noise_scale(rngs[0])
+            self._base_only = exploration.base_only(rngs[1])
+        rng = self._exploration if self._explore else None
+        ratio = self.blend_ratio * exploration.bound_ratio
+        if self._base_only or ratio <= 0.0:
+            return off
+        by_actor = exploration.residual_probability
+        if rng is not None and 0.0 < by_actor < 1.0:
+            by_actor = float(rng.random() < by_actor)
+        if by_actor > 0.0:
+            action = actor.act(self._observation, base.ravel(), rng, self._noise_scale)
+        elif rng is not None and exploration.uniform_noise > 0.0:
+            action = actor.uniform(exploration.uniform_noise, rng)
+        else:
+            return off
+        return action.reshape(base.shape), ratio
 
 
 @dataclass(frozen=True)

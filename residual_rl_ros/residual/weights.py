@@ -19,6 +19,7 @@ from torch import Tensor
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.residual.actor import ActorArchitecture, ResidualActor
+from residual_rl_ros.residual.exploration import RESIDUAL, Exploration
 
 
 class WeightsError(ResidualRLError):
@@ -41,8 +42,8 @@ class WeightsHeader:
     """Grows at every start or rollback of the learner; >= 1."""
     sequence: int
     """Grows at every publication within an epoch."""
-    enabled: bool
-    """False during warm-up: the residual stays off."""
+    exploration: Exploration = RESIDUAL
+    """How to act with this actor."""
     effective_from: int = 0
     """Lockstep: first decision that uses this actor."""
     next_effective_from: int = 0
@@ -52,11 +53,26 @@ class WeightsHeader:
         """Check types.
 
         Raises:
-            ValueError: a number is no integer, or `enabled` no boolean.
+            ValueError: a number is no integer.
         """
         numbers = (self.epoch, self.sequence, self.effective_from, self.next_effective_from)
-        if not all(type(number) is int for number in numbers) or type(self.enabled) is not bool:
+        if not all(type(number) is int for number in numbers):
             raise ValueError(f'weights header holds values of the wrong type: {self}')
+
+    @classmethod
+    def from_json(cls, text: str) -> WeightsHeader:
+        """Read what `json.dumps(asdict(header))` wrote.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is something else.
+        """
+        values = json.loads(text)
+        return cls(**{**values, 'exploration': Exploration(**values['exploration'])})
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the actor may act at all; not during warm-up."""
+        return self.exploration.residual_probability > 0.0
 
     @property
     def version(self) -> tuple[int, int]:
@@ -92,7 +108,7 @@ def decode_weights(
         tensors = load_safetensors(message)
         length = int.from_bytes(message[:8], 'little')
         metadata = json.loads(message[8 : 8 + length])['__metadata__']
-        header = WeightsHeader(**json.loads(metadata['header']))
+        header = WeightsHeader.from_json(metadata['header'])
         fields = json.loads(metadata['architecture'])
         architecture = ActorArchitecture(
             **{**fields, 'hidden_sizes': tuple(fields['hidden_sizes'])}

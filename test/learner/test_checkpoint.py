@@ -23,6 +23,7 @@ from residual_rl_ros.learner.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from residual_rl_ros.learner.config import preset_names
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual.weights import decode_weights
 
@@ -43,7 +44,11 @@ def content(learner: Learner) -> dict[str, bytes]:
     return {**tensors, **replay, 'state': json.dumps(learner.state(), sort_keys=True).encode()}
 
 
-@pytest.mark.parametrize('overrides', [{}, {'utd': 1.5}, {'replay_capacity': 20}], ids=str)
+@pytest.mark.parametrize(
+    'overrides',
+    [{}, {'utd': 1.5}, {'replay_capacity': 20}, *({'preset': name} for name in preset_names())],
+    ids=str,
+)
 @pytest.mark.parametrize('saved_at', [0, 4, 10, 13, 15, 42])
 def test_a_resumed_learner_continues_bit_for_bit(
     tmp_path: Path, saved_at: int, overrides: dict[str, Any]

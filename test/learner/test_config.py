@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from builders import small_config
 
-from residual_rl_ros.learner.config import PresetError, load_preset
+from residual_rl_ros.learner.config import LearnerConfig, PresetError, load_preset
 from residual_rl_ros.resources import resource_path
 
 PRESETS = sorted(path.stem for path in resource_path('config', 'presets').glob('*.yaml'))
@@ -17,18 +17,19 @@ PRESETS = sorted(path.stem for path in resource_path('config', 'presets').glob('
 def test_a_shipped_preset_loads(name: str) -> None:
     config = load_preset(name)
     assert config.warmup_transitions <= config.replay_capacity
-    assert isinstance(config.critic_hidden_sizes, tuple)
+    assert isinstance(config.rule.critic_hidden_sizes, tuple)
+    assert LearnerConfig.from_mapping(config.to_mapping()) == config
 
 
 def test_overrides_replace_values_and_leave_the_others() -> None:
     plain, changed = load_preset('dawn'), load_preset('dawn', {'gamma': 0.5, 'utd': 2})
-    assert (changed.gamma, changed.utd) == (0.5, 2.0)
+    assert (changed.rule.gamma, changed.utd) == (0.5, 2.0)
     assert isinstance(changed.utd, float)
-    assert changed.tau == plain.tau
+    assert changed.rule.tau == plain.rule.tau
 
 
 def test_lists_of_the_file_become_tuples_of_whole_numbers() -> None:
-    assert small_config(actor_hidden_sizes=[3, 4]).actor_hidden_sizes == (3, 4)
+    assert small_config(actor_hidden_sizes=[3, 4]).rule.actor_hidden_sizes == (3, 4)
 
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:
@@ -56,6 +57,25 @@ def test_a_missing_key_is_named(
 
 
 @pytest.mark.parametrize(
+    ('preset', 'change', 'reason'),
+    [
+        ('dawn', {'critic_only_updates': 100}, 'entropy in its target'),
+        ('wsrl', {'critic_only_updates': 100}, 'entropy in its target'),
+        ('dawn', {'offline_updates': 100}, 'no offline update'),
+        ('dawn', {'critic_normalization': 'batch'}, 'none, layer, hyperspherical'),
+        ('dawn', {'critic_target_heads': 3}, 'exceeds critic_heads 2'),
+        ('dawn', {'algorithm': 'ppo'}, 'sac, resfit, wsrl'),
+        ('dawn', {'wide_exploration_scale': 0.5}, '>= 1'),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_with_the_reason(
+    preset: str, change: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(PresetError, match=reason):
+        load_preset(preset, change)
+
+
+@pytest.mark.parametrize(
     ('key', 'value'),
     [
         ('batch_size', 'many'),
@@ -63,8 +83,9 @@ def test_a_missing_key_is_named(
         ('batch_size', None),
         ('gamma', 'high'),
         ('gamma', [0.9]),
-        ('critic_layer_norm', 1),
-        ('critic_layer_norm', 'yes'),
+        ('actor_layer_norm', 1),
+        ('actor_layer_norm', 'yes'),
+        ('critic_normalization', 3),
         ('hold_residual', None),
         ('actor_hidden_sizes', 64),
         ('actor_hidden_sizes', ['wide']),

@@ -8,6 +8,7 @@ import pytest
 from builders import make_actor, make_layout
 
 from residual_rl_ros.residual.actor_slot import REFUSALS, ActorSlot
+from residual_rl_ros.residual.exploration import WARM_UP, Exploration
 from residual_rl_ros.residual.weights import WeightsError, WeightsHeader, encode_weights
 
 LAYOUT = make_layout()
@@ -17,7 +18,8 @@ ACTOR = make_actor(LAYOUT)
 def message(
     sequence: int, epoch: int = 1, enabled: bool = True, since: int = 0, until: int = 0
 ) -> bytes:
-    return encode_weights(ACTOR, WeightsHeader(epoch, sequence, enabled, since, until))
+    exploration = Exploration() if enabled else WARM_UP
+    return encode_weights(ACTOR, WeightsHeader(epoch, sequence, exploration, since, until))
 
 
 def make_slot(scheduled: bool = False) -> ActorSlot:
@@ -91,10 +93,10 @@ def test_refused_messages_are_counted_by_reason_and_change_nothing() -> None:
     good = message(4)
     flipped = good[:-1] + bytes([good[-1] ^ 1])
     other = make_layout(decision_steps=3)
-    unfit = encode_weights(make_actor(other), WeightsHeader(1, 4, True))
+    unfit = encode_weights(make_actor(other), WeightsHeader(1, 4))
     broken = make_actor(LAYOUT)
     broken.heads.bias.data.fill_(float('nan'))
-    infinite = encode_weights(broken, WeightsHeader(1, 4, True))
+    infinite = encode_weights(broken, WeightsHeader(1, 4))
     for offer in (b'', good[:50], flipped, unfit, infinite, message(3)):
         with pytest.raises(WeightsError):
             slot.offer(offer)

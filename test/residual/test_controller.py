@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.residual.controller import ControllerConfig, ResidualController, StepFeedback
+from residual_rl_ros.residual.exploration import WARM_UP, Exploration
 from residual_rl_ros.residual.safety import UnsafeCommandError
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
 from residual_rl_ros.spec import ActionSpec, Source, Success, Transition
@@ -43,7 +44,8 @@ def offer(
     controller: ResidualController, gain: float, sequence: int = 0, enabled: bool = True
 ) -> None:
     actor = make_actor(controller.layout, seed=sequence, gain=gain)
-    controller.slot.offer(encode_weights(actor, WeightsHeader(1, sequence, enabled)))
+    header = WeightsHeader(1, sequence, Exploration() if enabled else WARM_UP)
+    controller.slot.offer(encode_weights(actor, header))
 
 
 @dataclass

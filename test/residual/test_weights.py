@@ -17,6 +17,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from residual_rl_ros.residual.actor import ResidualActor
+from residual_rl_ros.residual.exploration import Exploration
 from residual_rl_ros.residual.weights import (
     WeightsError,
     WeightsHeader,
@@ -27,7 +28,7 @@ from residual_rl_ros.residual.weights import (
 
 LAYOUT = make_layout()
 ACTOR = make_actor(LAYOUT, gain=0.5)
-HEADER = WeightsHeader(3, 14, True, 150, 200)
+HEADER = WeightsHeader(3, 14, Exploration(0.5, wide_scale=3.0), 150, 200)
 MESSAGE = encode_weights(ACTOR, HEADER)
 TENSORS_AT = 8 + int.from_bytes(MESSAGE[:8], 'little')
 
@@ -79,8 +80,8 @@ def test_an_actor_and_its_header_survive_bit_for_bit(changes: dict[str, object])
 
 
 def test_versions_are_ordered_by_epoch_then_sequence() -> None:
-    assert WeightsHeader(2, 0, True).version > WeightsHeader(1, 99, True).version
-    assert WeightsHeader(2, 2, True).version > WeightsHeader(2, 1, True).version
+    assert WeightsHeader(2, 0).version > WeightsHeader(1, 99).version
+    assert WeightsHeader(2, 2).version > WeightsHeader(2, 1).version
 
 
 @given(st.integers(0, len(MESSAGE) - 1))

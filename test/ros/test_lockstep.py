@@ -138,7 +138,7 @@ def test_bad_weights_are_refused_and_counted_while_the_robot_moves(
         if spoil is not None:
             with torch.no_grad():
                 actor.heads.bias[0] = spoil
-        return encode_weights(actor, WeightsHeader(*version, enabled=True))
+        return encode_weights(actor, WeightsHeader(*version))
 
     good = message((1, 5))
     altered = bytearray(message((1, 6)))

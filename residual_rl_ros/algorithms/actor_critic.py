@@ -1,16 +1,14 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""DAWN: soft actor-critic on a bounded residual with a normalised critic.
-
-Ma et al., "What Makes Value Learning Efficient in Residual Reinforcement Learning?",
-arXiv 2602.10539. The warm-up on base-policy data is the learner's phase, not part of the update.
-"""
+"""What every update rule shares: networks, optimisers, the critics' input, checkpoint tensors."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,41 +18,43 @@ from residual_rl_ros.replay.buffer import Batch
 from residual_rl_ros.residual.actor import ActorArchitecture, ResidualActor
 from residual_rl_ros.spec import TransitionLayout
 
+DORMANT_BELOW = 0.025
+"""A unit is dormant if its mean activation is below this share of its layer's average
+(Sokar et al., arXiv 2302.12902)."""
+
 
 @dataclass(frozen=True)
-class DawnConfig:
-    """Numbers of the update rule; their sources are in `config/presets/dawn.yaml`."""
+class RuleConfig:
+    """Numbers that every update rule has; their sources are in `config/presets/`."""
 
     gamma: float
     """Discount per decision."""
     n_step: int
     """Decisions whose rewards are summed before the target bootstraps."""
-    entropy_in_target: bool
-    """Count the entropy of the next decision in the target (soft TD)."""
     reward_scale: float
     """Factor on the summed reward."""
     reward_offset: float
     """Added to the scaled reward of every decision."""
     tau: float
-    """Step of the target critics towards the critics."""
+    """Step of the target networks towards the trained ones."""
     actor_averaging: float
     """Step of the published actor towards the trained one; 1 publishes the trained one."""
-    initial_alpha: float
-    """Entropy temperature at the start."""
-    target_entropy_per_dimension: float
-    """Wanted entropy of the unscaled residual, per dimension [nat]."""
+    actor_interval: int
+    """Critic updates per actor update."""
     critic_heads: int
-    """Number of Q functions; the minimum is used."""
+    """Number of Q functions."""
+    critic_target_heads: int
+    """Of these, how many, drawn at random, the minimum in the target is taken over (REDQ)."""
+    critic_normalization: str
+    """Of the critics' hidden layers: `none`, `layer` or `hyperspherical`."""
     critic_hidden_sizes: tuple[int, ...]
     """Hidden layers of each Q function."""
-    critic_layer_norm: bool
-    """LayerNorm in the critics."""
     critic_sees_residual: bool
     """Give the critics the executed residual in units of its bound too, beside the sum."""
     actor_hidden_sizes: tuple[int, ...]
     """Hidden layers of the actor."""
-    initial_std: float
-    """Standard deviation of the residual before tanh at the start, between 0.007 and 7."""
+    actor_layer_norm: bool
+    """LayerNorm in the actor."""
     actor_sees_base_action: bool
     """Give the actor the base action."""
     hold_residual: bool
@@ -63,28 +63,34 @@ class DawnConfig:
     """Adam step size of the actor."""
     critic_learning_rate: float
     """Adam step size of the critics."""
-    alpha_learning_rate: float
-    """Adam step size of the temperature."""
     max_grad_norm: float
     """Gradient norm limit of each critic."""
 
 
-class Dawn:
-    """Networks, optimisers and the update.
+class ActorCritic(ABC):
+    """Networks and optimisers; subclasses add the update.
+
+    Notation in the updates: s observation, b base action, u residual action in [-1, 1], lambda the
+    bound, a = b + lambda u the executed action, a prime for the state after the n-step return.
 
     Args:
         config: numbers.
         layout: sizes, action range and residual bound.
         generator: source of every random number in initialisation and updates.
+        exploration_std: fixed exploration noise of a deterministic actor; None for a learned one.
     """
+
+    soft: ClassVar[bool]
+    """Whether the target counts an entropy; then the critic must not be trained alone."""
 
     def __init__(
         self,
-        config: DawnConfig,
+        config: RuleConfig,
         layout: TransitionLayout,
         generator: torch.Generator,
+        exploration_std: float | None = None,
     ) -> None:
-        self._config = config
+        self.config = config
         self._generator = generator
         n, km = layout.observation_size, layout.decision_size
         # torch initialises layers from its global generator; borrow it, then give it back.
@@ -97,19 +103,21 @@ class Dawn:
                     config.actor_hidden_sizes,
                     config.actor_sees_base_action,
                     layout.action_size if config.hold_residual else km,
+                    config.actor_layer_norm,
+                    exploration_std,
                 )
             )
-            features = n + (2 if config.critic_sees_residual else 1) * km
             self.critic = Critic(
-                config.critic_heads, features, config.critic_hidden_sizes, config.critic_layer_norm
+                config.critic_heads,
+                n + (2 if config.critic_sees_residual else 1) * km,
+                config.critic_hidden_sizes,
+                config.critic_normalization,
             )
         self.actor.set_action_range(layout)
-        self.actor.set_initial_std(config.initial_std)
         self.mean_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
-        self.log_alpha = torch.tensor(config.initial_alpha).log().requires_grad_()
-        self._bound = torch.tensor(layout.residual_bound).repeat(layout.decision_steps)
-        self._target_entropy = config.target_entropy_per_dimension * float(self.actor.active.sum())
+        self.bound = torch.tensor(layout.residual_bound).repeat(layout.decision_steps)
+        self._updates = 0
         adam = torch.optim.Adam
         self.actor_optimizer = adam(
             self.actor.parameters(), lr=config.actor_learning_rate, fused=True
@@ -117,97 +125,104 @@ class Dawn:
         self.critic_optimizer = adam(
             self.critic.parameters(), lr=config.critic_learning_rate, fused=True
         )
-        self.alpha_optimizer = adam([self.log_alpha], lr=config.alpha_learning_rate)
+
+    @abstractmethod
+    def update(self, batch: Batch, critic_only: bool = False) -> dict[str, Tensor]:
+        """Take one gradient step and return scalar metrics, detached."""
 
     def fit_normalizer(self, observations: Tensor) -> None:
         """Fit the observation normaliser on the warm-up data, shape (samples, n), once."""
-        for actor in (self.actor, self.mean_actor):
+        for actor in self._actors():
             actor.normalizer.fit(observations)
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
-        """Take one gradient step on critics, actor and temperature.
-
-        Notation: s observation, a executed action, b base action, u residual action in [-1, 1],
-        lambda the bound, so that a = b + lambda u.
-
-        Returns:
-            Scalar metrics, detached.
-        """
-        config, actor = self._config, self.actor
-        alpha = self.log_alpha.exp().detach()
-        s = actor.normalizer(batch.observation)
-        s_next = actor.normalizer(batch.next_observation)
-
-        # Critic: y = r + gamma^j (min_i Q'_i(s', b' + lambda u') - alpha log pi(u'|s')).
-        with torch.no_grad():
-            u_next, log_pi_next = actor.sample(
-                batch.next_observation, batch.next_base_action, self._generator
-            )
-            b_next = batch.next_base_action
-            x_next = self._critic_action(b_next, b_next + self._bound * u_next)
-            q_next = self.target_critic(s_next, x_next).amin(0)
-            if config.entropy_in_target:
-                q_next -= alpha * log_pi_next
-            r = config.reward_scale * batch.reward + config.reward_offset * batch.reward_weight
-            y = r + batch.bootstrap * q_next
-        q = self.critic(s, self._critic_action(batch.base_action, batch.executed_action))
-        critic_loss = (q - y).pow(2).mean(1).sum(0)
-        self.critic_optimizer.zero_grad()
-        critic_loss.backward()
-        critic_norm = self._clip_each_critic()
-        self.critic_optimizer.step()
-
-        # Actor: maximise min_i Q_i(s, b + lambda u) - alpha log pi(u|s).
-        u, log_pi = actor.sample(batch.observation, batch.base_action, self._generator)
-        x = self._critic_action(batch.base_action, batch.base_action + self._bound * u)
-        self.critic.requires_grad_(False)
-        actor_loss = (alpha * log_pi - self.critic(s, x).amin(0)).mean()
-        self.critic.requires_grad_(True)
-        self.actor_optimizer.zero_grad()
-        actor_loss.backward()
-        self.actor_optimizer.step()
-
-        # Temperature: raise alpha while the entropy is below its target.
-        entropy = -log_pi.detach().mean()
-        alpha_loss = self.log_alpha * (entropy - self._target_entropy)
-        self.alpha_optimizer.zero_grad()
-        alpha_loss.backward()  # type: ignore[no-untyped-call]
-        self.alpha_optimizer.step()
-
-        # Targets: theta' <- theta' + tau (theta - theta'); likewise the actor that is published.
-        _follow(self.target_critic, self.critic, config.tau)
-        _follow(self.mean_actor, actor, config.actor_averaging)
-        return {
-            'critic_loss': critic_loss.detach(),
-            'q_executed': q.detach().mean(),
-            'q_policy': -(actor_loss.detach() + alpha * entropy),
-            'td_error': (q.detach() - y).abs().mean(),
-            'alpha': alpha,
-            'entropy': entropy,
-            'residual_magnitude': u.detach().abs().mean(),
-            'residual_saturation': (u.detach().abs() > 0.95).float().mean(),
-            'critic_grad_norm': critic_norm,
-        }
-
-    def _critic_action(self, base: Tensor, action: Tensor) -> Tensor:
+    def critic_action(self, base: Tensor, action: Tensor) -> Tensor:
         """Return what the critics see of an executed action.
 
         The residual is a small part of the sum; in units of its bound it has the scale of the
         other inputs (the structural scale mismatch that DAWN names).
         """
         scaled = self.actor.scale_action(action)
-        if not self._config.critic_sees_residual:
+        if not self.config.critic_sees_residual:
             return scaled
         # A takeover can be far outside the bound, and an unused dimension has none.
-        residual = ((action - base) / self._bound.clamp_min(1e-6)).clamp(-3.0, 3.0)
+        residual = ((action - base) / self.bound.clamp_min(1e-6)).clamp(-3.0, 3.0)
         return torch.cat([scaled, residual], dim=-1)
+
+    def target_value(self, s_next: Tensor, base: Tensor, u: Tensor) -> Tensor:
+        """Return the minimum over the drawn target critics, shape (batch,)."""
+        q: Tensor = self.target_critic(s_next, self.critic_action(base, base + self.bound * u))
+        drawn = self.config.critic_target_heads
+        if drawn < self.config.critic_heads:
+            q = q[torch.randperm(self.config.critic_heads, generator=self._generator)[:drawn]]
+        return q.amin(0)
+
+    def target_return(self, batch: Batch, value: Tensor) -> Tensor:
+        """Return y = r + gamma^j value of the n-step return, shape (batch,)."""
+        config = self.config
+        r = config.reward_scale * batch.reward + config.reward_offset * batch.reward_weight
+        return r + batch.bootstrap * value
+
+    def step_critic(self, loss: Tensor) -> Tensor:
+        """Descend on the critics; return the largest gradient norm before clipping."""
+        self.critic_optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = self._clip_each_critic()
+        self.critic_optimizer.step()
+        self.critic.project()
+        return norm
+
+    def step_actor(self, loss: Tensor) -> Tensor:
+        """Descend on the actor; return its gradient norm. The critics take no gradient."""
+        self.actor_optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        grads = [parameter.grad for parameter in self.actor.parameters()]
+        norms = torch._foreach_norm([grad for grad in grads if grad is not None])
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+        self.actor_optimizer.step()
+        return norm
+
+    def actor_due(self) -> bool:
+        """Count an update; return whether it trains the actor too."""
+        self._updates += 1
+        return self._updates % self.config.actor_interval == 0
+
+    def follow(self, step_actor: bool) -> None:
+        """Move the slow copies: theta' <- theta' + tau (theta - theta')."""
+        _follow(self.target_critic, self.critic, self.config.tau)
+        self.target_critic.project()
+        if step_actor:
+            _follow(self.mean_actor, self.actor, self.config.actor_averaging)
+
+    @torch.no_grad()
+    def diagnose(self, batch: Batch) -> dict[str, float]:
+        """Return metrics that are too dear for every update.
+
+        `q_base` and `q_executed` compare the base's action with the executed one on the same
+        states; `critic_rank` is the number of singular values that hold 99 % of the features' sum
+        (Kumar et al., arXiv 2010.14498), over the features' width.
+        """
+        s = self.actor.normalizer(batch.observation)
+        b = batch.base_action
+        q_base = self.critic(s, self.critic_action(b, b))
+        executed = self.critic_action(b, batch.executed_action)
+        features = self.critic.features(s, executed)
+        activity = features.abs().mean(1)
+        dormant = activity <= DORMANT_BELOW * activity.mean(-1, keepdim=True)
+        singular = torch.linalg.svdvals(features[0])
+        share = singular.cumsum(0) / singular.sum().clamp_min(1e-12)
+        return {
+            'q_base': float(q_base.mean()),
+            'q_executed': float(self.critic.head(features).mean()),
+            'critic_dormant_share': float(dormant.float().mean()),
+            'critic_rank': float(int((share < 0.99).sum()) + 1) / features.shape[-1],
+        }
 
     def _clip_each_critic(self) -> Tensor:
         """Limit the gradient norm of each Q function; return the largest norm before."""
         grads = [parameter.grad for parameter in self.critic.parameters()]
         squares = torch.stack([grad.flatten(1).pow(2).sum(1) for grad in grads if grad is not None])
         norms = squares.sum(0).sqrt()
-        scale = (self._config.max_grad_norm / norms.clamp_min(1e-12)).clamp_max(1.0)
+        scale = (self.config.max_grad_norm / norms.clamp_min(1e-12)).clamp_max(1.0)
         if (scale < 1.0).any():
             for grad in grads:
                 if grad is not None:
@@ -216,7 +231,7 @@ class Dawn:
 
     def state(self) -> dict[str, Tensor]:
         """Return every tensor needed to continue, by name, for a checkpoint."""
-        tensors: dict[str, Tensor] = {'log_alpha': self.log_alpha.detach().clone()}
+        tensors = {name: value.detach().clone() for name, value in self._scalars().items()}
         for name, module in self._modules().items():
             for key, value in module.state_dict().items():
                 tensors[f'{name}.{key}'] = value.detach().contiguous().clone()
@@ -224,6 +239,7 @@ class Dawn:
             for index, slots in optimizer.state_dict()['state'].items():
                 for key, value in slots.items():
                     tensors[f'{name}.{index}.{key}'] = torch.as_tensor(value).clone()
+        tensors['updates'] = torch.tensor(self._updates)
         tensors['generator'] = self._generator.get_state()
         return tensors
 
@@ -232,6 +248,7 @@ class Dawn:
 
         Raises:
             RuntimeError: the tensors are of another architecture.
+            KeyError: one is missing.
         """
         for name, module in self._modules().items():
             prefix = f'{name}.'
@@ -239,7 +256,8 @@ class Dawn:
                 {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
             )
         with torch.no_grad():
-            self.log_alpha.copy_(tensors['log_alpha'])
+            for name, value in self._scalars().items():
+                value.copy_(tensors[name])
         for name, optimizer in self._optimizers().items():
             state: dict[int, dict[str, Tensor]] = {}
             for key, value in tensors.items():
@@ -247,7 +265,14 @@ class Dawn:
                     _, index, slot = key.split('.')
                     state.setdefault(int(index), {})[slot] = value.clone()
             optimizer.load_state_dict({**optimizer.state_dict(), 'state': state})
+        self._updates = int(tensors['updates'])
         self._generator.set_state(tensors['generator'])
+
+    def _actors(self) -> list[ResidualActor]:
+        return [self.actor, self.mean_actor]
+
+    def _scalars(self) -> dict[str, Tensor]:
+        return {}
 
     def _modules(self) -> dict[str, torch.nn.Module]:
         return {
@@ -261,7 +286,6 @@ class Dawn:
         return {
             'actor_optimizer': self.actor_optimizer,
             'critic_optimizer': self.critic_optimizer,
-            'alpha_optimizer': self.alpha_optimizer,
         }
 
 

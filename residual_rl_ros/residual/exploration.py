@@ -1,0 +1,58 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""How the robot acts while it learns: the learner decides it, the controller carries it out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """Travels in the header of every weight message."""
+
+    residual_probability: float = 1.0
+    """Probability that a decision takes the actor's residual; 0 during warm-up. Policy Decorator
+    lets it grow (arXiv 2412.13630)."""
+    uniform_noise: float = 0.0
+    """Half width of a uniform residual on the other decisions, in units of the bound (ResFiT)."""
+    bound_ratio: float = 1.0
+    """Share of the residual bound in use, to let it grow."""
+    wide_share: float = 0.0
+    """Share of episodes that explore more widely."""
+    wide_scale: float = 1.0
+    """In these, the largest factor on the actor's noise; drawn log-uniformly from 1 to this."""
+    base_only_share: float = 0.0
+    """Share of episodes without any residual, for the guard to compare with."""
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ValueError: one is violated; weight messages come from outside.
+        """
+        for field in fields(self):
+            value = getattr(self, field.name)
+            limit = math.inf if field.name == 'wide_scale' else 1.0
+            if type(value) is not float or not (math.isfinite(value) and 0.0 <= value <= limit):
+                raise ValueError(f'exploration {field.name} is {value!r}, expected 0 to {limit:g}')
+        if self.wide_scale < 1.0:
+            raise ValueError(f'exploration wide_scale is {self.wide_scale}, expected >= 1')
+
+    def base_only(self, rng: np.random.Generator) -> bool:
+        """Draw whether an episode runs without residual."""
+        return bool(rng.random() < self.base_only_share)
+
+    def noise_scale(self, rng: np.random.Generator) -> float:
+        """Draw an episode's factor on the actor's noise."""
+        wide, exponent = rng.random(2)
+        return float(self.wide_scale**exponent) if wide < self.wide_share else 1.0
+
+
+WARM_UP = Exploration(residual_probability=0.0)
+"""The base policy alone."""
+RESIDUAL = Exploration()
+"""The actor at every decision, with its own noise."""

@@ -1,0 +1,165 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every update rule must learn the right values on problems whose values are known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from builders import make_layout, make_transition, random_transitions, small_config
+from torch import Tensor
+
+from residual_rl_ros.algorithms.actor_critic import ActorCritic
+from residual_rl_ros.algorithms.wsrl import Wsrl
+from residual_rl_ros.learner.config import NORMALIZATIONS, preset_names
+from residual_rl_ros.replay.buffer import Batch, ReplayBuffer
+
+LAYOUT = make_layout()
+PRESETS = preset_names()
+
+
+def make_rule(preset: str = 'dawn', seed: int = 0, **overrides: Any) -> ActorCritic:
+    config = small_config(preset, **overrides)
+    return config.make_rule(LAYOUT, torch.Generator().manual_seed(seed))
+
+
+def filled(count: int = 200, change: Callable[[int, Any], Any] = lambda i, t: t) -> ReplayBuffer:
+    replay = ReplayBuffer(LAYOUT, count)
+    for index, transition in enumerate(random_transitions(LAYOUT, count)):
+        replay.add(change(index, transition))
+    return replay
+
+
+def batch(size: int = 32) -> Batch:
+    return filled().sample(size, np.random.default_rng(0), 0.95, 3)
+
+
+def parameters(module: torch.nn.Module) -> Tensor:
+    return torch.cat([value.detach().flatten().clone() for value in module.parameters()])
+
+
+@pytest.mark.parametrize('normalization', NORMALIZATIONS)
+@pytest.mark.parametrize('preset', PRESETS)
+def test_an_update_moves_every_network_and_its_metrics_are_finite(
+    preset: str, normalization: str
+) -> None:
+    rule = make_rule(preset, critic_normalization=normalization, actor_interval=1)
+    before = {name: parameters(module) for name, module in rule._modules().items()}
+    metrics = rule.update(batch())
+    for name, module in rule._modules().items():
+        assert not torch.equal(parameters(module), before[name]), name
+    metrics = {**metrics, **rule.diagnose(batch())}
+    assert all(math.isfinite(float(value)) for value in metrics.values())
+    assert {'td_error', 'q_base', 'q_executed', 'q_policy', 'critic_rank'} <= set(metrics)
+    assert {'critic_dormant_share', 'residual_magnitude', 'actor_grad_norm'} <= set(metrics)
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_the_actor_is_trained_at_its_interval_and_not_by_a_critic_only_update(preset: str) -> None:
+    rule = make_rule(preset, actor_interval=3)
+    moved = []
+    for count in range(6):
+        before = parameters(rule.actor)
+        rule.update(batch(), critic_only=count >= 3)
+        moved.append(not torch.equal(parameters(rule.actor), before))
+    assert moved == [False, False, True, False, False, False]
+
+
+def test_hyperspherical_weights_stay_on_the_sphere() -> None:
+    rule = make_rule(critic_normalization='hyperspherical', critic_learning_rate=0.1)
+    for _ in range(5):
+        rule.update(batch())
+    for critic in (rule.critic, rule.target_critic):
+        for layer in (critic.body[0], critic.body[3]):
+            lengths = layer.weight.norm(dim=1)
+            torch.testing.assert_close(lengths, torch.ones_like(lengths))
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_the_critics_learn_the_reward_where_every_transition_ends(preset: str) -> None:
+    rule = make_rule(
+        preset,
+        critic_learning_rate=3e-3,
+        critic_hidden_sizes=[64, 64],
+        max_grad_norm=50.0,
+        reward_offset=0.0,
+    )
+    replay = filled(change=lambda i, t: replace(t, terminated=True, reward=float(i % 2)))
+    table = replay._table[:, 0] > 2.0  # The reward follows the observation.
+    replay._table[:, LAYOUT.observation_size + 2 * LAYOUT.decision_size] = table
+    rule.fit_normalizer(replay.observations())
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        metrics = rule.update(replay.sample(64, rng, 0.95, 3))
+    assert float(metrics['td_error']) < 0.2
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_the_actor_finds_the_residual_that_pays(preset: str) -> None:
+    """The reward of a one-step episode is the first residual; the best actor goes to its bound."""
+    rule = make_rule(
+        preset,
+        **({} if preset == 'resfit' else {'initial_alpha': 0.01}),
+        actor_learning_rate=3e-3,
+        critic_learning_rate=3e-3,
+        critic_hidden_sizes=[64, 64],
+        actor_interval=1,
+        actor_averaging=1.0,
+        max_grad_norm=50.0,
+    )
+    rng = np.random.default_rng(1)
+    replay = ReplayBuffer(LAYOUT, 500)
+    bound = np.tile(LAYOUT.residual_bound, LAYOUT.decision_steps)
+    for transition in random_transitions(LAYOUT, 500):
+        residual = np.tile(rng.uniform(-1.0, 1.0, LAYOUT.action_size), LAYOUT.decision_steps)
+        executed = transition.base_action + bound * residual
+        reward = 5.0 * float(residual[0])
+        replay.add(replace(transition, executed_action=executed, reward=reward, terminated=True))
+    rule.fit_normalizer(replay.observations())
+    for _ in range(600):
+        rule.update(replay.sample(64, rng, 0.95, 3))
+    found = rule.mean_actor.mean_action(replay.observations(), torch.zeros(500, len(bound)))
+    assert float(found[:, 0].mean()) > 0.5
+
+
+def test_cal_ql_pushes_sampled_actions_down_but_not_below_the_known_return() -> None:
+    def spread(calibrated: bool) -> tuple[float, float]:
+        rule = make_rule('wsrl', cql_weight=5.0, critic_learning_rate=3e-3)
+        assert isinstance(rule, Wsrl)
+        replay = filled(change=lambda i, t: replace(t, terminated=True, reward=0.0))
+        known = replay.returns(0.98, 1.0, -1.0)
+        assert (known == -1.0).all()
+        returns = torch.from_numpy(known if calibrated else np.full_like(known, -np.inf))
+        rng = np.random.default_rng(0)
+        for _ in range(150):
+            drawn = replay.sample(32, rng, 0.98, 1)
+            rule.update_offline(drawn, returns[drawn.row])
+        s = rule.actor.normalizer(drawn.observation)
+        u = rule.actor.mean_action(drawn.observation, drawn.base_action)
+        q = rule.critic(
+            s, rule.critic_action(drawn.base_action, drawn.base_action + rule.bound * u)
+        )
+        data = rule.critic(s, rule.critic_action(drawn.base_action, drawn.executed_action))
+        return float(q.detach().mean()), float(data.detach().mean())
+
+    policy, data = spread(calibrated=False)
+    assert policy < data
+    assert spread(calibrated=True)[0] > policy
+
+
+def test_returns_are_the_discounted_rewards_to_the_end_and_unknown_where_it_is_not_seen() -> None:
+    replay = ReplayBuffer(LAYOUT, 10)
+    k = LAYOUT.decision_steps
+    for step, (reward, ends) in enumerate([(1.0, False), (2.0, False), (4.0, True)]):
+        replay.add(make_transition(LAYOUT, step=k * step, reward=reward, terminated=ends))
+    replay.add(make_transition(LAYOUT, episode=9, step=0, reward=8.0, truncated=True))
+    replay.add(make_transition(LAYOUT, episode=10, step=0, reward=8.0))
+    found = replay.returns(gamma=0.5, scale=2.0, offset=-1.0)
+    assert found[:3].tolist() == [1.0 + 0.5 * (3.0 + 0.5 * 7.0), 3.0 + 0.5 * 7.0, 7.0]
+    assert np.isneginf(found[3:]).all()
