@@ -13,7 +13,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
@@ -70,11 +70,84 @@ def demo(
     try:
         summary = demonstration.run_demo(options, console)
     except KeyboardInterrupt:
-        checkpoint = folder / 'checkpoint'
+        checkpoint = folder / 'checkpoints' / 'latest'
         kept = f'checkpoint kept in {checkpoint}' if checkpoint.exists() else 'no checkpoint yet'
         console.print(f'interrupted; every process has ended; {kept}')
         raise typer.Exit(INTERRUPTED) from None
     console.print(f'results are in {folder}')
+    if as_json:
+        print(json.dumps(summary, indent=2))
+
+
+@app.command()
+def train(
+    task: Annotated[
+        str, typer.Option(help='Task of config/finetune/, or the path of such a file.')
+    ] = 'peg_insert',
+    preset: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help='Learner preset of config/presets/; default: the configuration.'),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help='Learner seed.')] = 0,
+    steps: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help='Control steps; default: the configuration.'),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help='Output folder; default: runs/<task>_<preset>_seed<seed>.'),
+    ] = None,
+    overrides: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option('--set', help='Replace a number of the preset: key=value, in YAML.'),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option(help='Continue the run in --out from its latest checkpoint.')
+    ] = False,
+    demonstrations: Annotated[
+        int, typer.Option(min=0, help='Expert episodes, for a preset that samples them.')
+    ] = 20,
+    checkpoint_steps: Annotated[
+        int, typer.Option(min=1, help='Control steps between two checkpoints.')
+    ] = 8000,
+    evaluate: Annotated[
+        int, typer.Option(min=0, help='Paired evaluation episodes at the end.')
+    ] = 100,
+    as_json: Annotated[bool, typer.Option('--json', help='Print the summary as JSON.')] = False,
+) -> None:
+    """Fine-tune in one process, without ROS: the same classes as the nodes, and faster."""
+    from residual_rl_ros.finetune import load_finetune
+    from residual_rl_ros.training import TrainOptions, run_training
+
+    console = Console(stderr=True)
+    config = load_finetune(task)
+    config = replace(
+        config,
+        preset=preset or config.preset,
+        control_steps=steps or config.control_steps,
+        overrides={**config.overrides, **_assignments(overrides or [])},
+    )
+    name = f'{config.task}_{config.preset}_seed{seed}'
+    if out is None:
+        out = Path('runs') / name if resume else _fresh_folder(Path('runs') / name)
+    options = TrainOptions(
+        config,
+        seed,
+        out,
+        resume=resume,
+        demonstrations=demonstrations,
+        checkpoint_steps=checkpoint_steps,
+        paired_seeds=evaluate,
+    )
+    try:
+        summary = run_training(options, console)
+    except KeyboardInterrupt:
+        console.print(f'interrupted; continue with --resume --out {out}')
+        raise typer.Exit(INTERRUPTED) from None
+    console.print(f'results are in {out}')
+    if summary['final'] is not None:
+        rates = [summary[key]['success'] for key in ('base', 'final')]
+        console.print(f'base {rates[0]:.0%}, base + residual {rates[1]:.0%} on the same seeds')
     if as_json:
         print(json.dumps(summary, indent=2))
 
@@ -129,6 +202,22 @@ def describe_robot(
 
     parameters = {'robot': describe(env, make_environment(env))}
     print(yaml.safe_dump({'/**': {'ros__parameters': parameters}}, sort_keys=False), end='')
+
+
+def _assignments(texts: list[str]) -> dict[str, Any]:
+    """Return what `--set key=value` options say."""
+    import yaml
+
+    values = {}
+    for text in texts:
+        key, equals, value = text.partition('=')
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ResidualRLError(f'--set {text!r} is no YAML: {error}') from error
+        if not equals:
+            raise ResidualRLError(f'--set {text!r} is no assignment, expected key=value')
+    return values
 
 
 def _fresh_folder(path: Path) -> Path:

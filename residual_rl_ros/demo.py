@@ -4,12 +4,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import multiprocessing
 import os
-import platform
-import subprocess
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,11 +19,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from residual_rl_ros import __version__
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation.episodes import Episode
 from residual_rl_ros.evaluation.figures import draw_learning_curve, draw_strip
-from residual_rl_ros.evaluation.intervals import Rate, mcnemar, wilson
+from residual_rl_ros.evaluation.intervals import mcnemar, wilson
 from residual_rl_ros.evaluation.paired import (
     EVALUATION_SEED,
     evaluate,
@@ -35,13 +31,21 @@ from residual_rl_ros.evaluation.paired import (
 )
 from residual_rl_ros.evaluation.quiet import silence_stderr
 from residual_rl_ros.finetune import FinetuneConfig, find_base_policy
-from residual_rl_ros.learner.checkpoint import ACTOR, STATE
-from residual_rl_ros.learner.learner import EpisodeRecord
 from residual_rl_ros.ros.bringup import Bringup, ros_environment
 from residual_rl_ros.ros.domain import claim_domain
 from residual_rl_ros.ros.monitor import Monitor
 from residual_rl_ros.ros.topology import finetune_topology
 from residual_rl_ros.sim.hosting import check_environment, make_environment
+from residual_rl_ros.summary import (
+    SUMMARY,
+    describe_learning,
+    git_commit,
+    prepare_output,
+    rate_summary,
+    read_actor,
+    read_history,
+    versions,
+)
 
 QUICK = {'warmup_transitions': 100, 'publish_interval': 25, 'batch_size': 64, 'utd': 1.0}
 QUICK_STEPS = 1000
@@ -90,7 +94,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     check_environment(env, robot)
     env.close()
     make_evaluation_controller(config, None).queue.close()
-    _prepare(out)
+    prepare_output(out)
     with claim_domain() as domain_id:
         return _run(options, robot.control_rate_hz, robot_file, domain_id, started, console)
 
@@ -116,12 +120,12 @@ def _run(
         'base': rate_summary(base_rate),
         'final': None,
         'interrupted': True,
-        'versions': _versions(),
+        'versions': versions(),
         'git_commit': git_commit(),
     }
     try:
         summary |= _finetune(options, robot_file, domain_id, console)
-        message = _actor(out)
+        message = read_actor(out)
         final = _evaluate('base + residual', options, message, console)
         final_rate = wilson([episode.success for episode in final])
         outcomes = [[episode.success for episode in run] for run in (base, final)]
@@ -130,38 +134,19 @@ def _run(
         console.print(f'base + residual: {final_rate} on the same seeds')
         _strip(options, base, final, message, console)
     finally:
-        summary |= _learned(out, rate_hz)
+        summary |= describe_learning(out, rate_hz)
         summary['wall_s'] = round(time.monotonic() - started, 1)
-        (out / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
+        (out / SUMMARY).write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
         if summary['episodes']:
             draw_learning_curve(
                 out / 'learning_curve.png',
                 f'{config.task}, preset {config.preset}, seed {options.seed}',
-                _history(out),
+                read_history(out),
                 rate_hz,
                 base_rate,
                 None if summary['final'] is None else final_rate,
             )
     return summary
-
-
-def _prepare(out: Path) -> None:
-    """Make the output folder and refuse one that cannot be written or holds another run."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / '.writable'
-        probe.write_text('', encoding='utf-8')
-        probe.unlink()
-    except OSError as error:
-        raise DemoError(
-            f'output folder {str(out)!r} cannot be written: {error.strerror}; choose another '
-            'with --out'
-        ) from error
-    if (out / 'summary.json').exists() or (out / 'checkpoint').exists():
-        raise DemoError(
-            f'output folder {str(out)!r} already holds a run; choose another with --out or '
-            'remove it'
-        )
 
 
 def _evaluate(
@@ -176,16 +161,6 @@ def _evaluate(
             episodes.append(episode)
             progress.advance(bar)
     return episodes
-
-
-def _actor(out: Path) -> bytes:
-    """Return the weight message of the checkpoint."""
-    try:
-        return (out / 'checkpoint' / ACTOR).read_bytes()
-    except OSError as error:
-        raise DemoError(
-            f'the learner left no checkpoint: {error}; see {out / "logs" / "learner_node.log"}'
-        ) from error
 
 
 def _finetune(
@@ -280,69 +255,3 @@ def _strip(
         return
     title = f'{options.config.task}, seed {repaired[0]}'
     draw_strip(options.output_dir / 'failure_to_success.png', title, *rows)
-
-
-def _learned(out: Path, rate_hz: float) -> dict[str, Any]:
-    """Return what the checkpoint says of the run."""
-    path = out / 'checkpoint' / STATE
-    state = json.loads(path.read_text(encoding='utf-8'))['state'] if path.is_file() else {}
-    steps = state.get('control_steps', 0)
-    return {
-        'episodes': len(state.get('history', [])),
-        'control_steps': steps,
-        'robot_minutes': round(steps / rate_hz / 60.0, 2),
-        'updates': state.get('updates', 0),
-        'minutes_to_90_percent': minutes_to(0.9, _history(out), rate_hz),
-    }
-
-
-def _history(out: Path) -> list[EpisodeRecord]:
-    path = out / 'checkpoint' / STATE
-    if not path.is_file():
-        return []
-    state = json.loads(path.read_text(encoding='utf-8'))['state']
-    return [EpisodeRecord(**record) for record in state['history']]
-
-
-def minutes_to(level: float, history: list[EpisodeRecord], rate_hz: float) -> float | None:
-    """Return the robot time at which success over 50 episodes first reached a level [min]."""
-    window: list[bool] = []
-    for record in history:
-        if record.success is None:
-            continue
-        window = [*window[-49:], record.success]
-        if len(window) == 50 and sum(window) >= level * 50:
-            return round(record.control_steps / rate_hz / 60.0, 2)
-    return None
-
-
-def rate_summary(rate: Rate) -> dict[str, float]:
-    """Return a success rate as plain numbers for JSON."""
-    return {
-        'success': round(rate.value, 4),
-        'low_95': round(rate.low, 4),
-        'high_95': round(rate.high, 4),
-        'episodes': rate.trials,
-    }
-
-
-def _versions() -> dict[str, str]:
-    names = ('torch', 'mujoco', 'numpy', 'onnxruntime', 'gymnasium', 'ros-rclpy')
-    versions = {'residual_rl_ros': __version__, 'python': platform.python_version()}
-    for name in names:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = 'from the system'
-    return versions
-
-
-def git_commit() -> str | None:
-    """Return the commit of the source tree, marked if it is changed; None outside of one."""
-    root = Path(__file__).resolve().parents[1]
-    command = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=12']
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip()

@@ -56,8 +56,8 @@ class FinetuneConfig:
         Raises:
             ResidualRLError: one of them is missing or they do not fit.
         """
-        robot, path = load_robot(self.robot)
         policy = OnnxBasePolicy(find_base_policy(self.base_policy))
+        robot, path = load_robot(self.robot)
         policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
         return policy, robot, path
 
@@ -81,6 +81,11 @@ class FinetuneConfig:
             explore=explore,
             scheduled_actor=scheduled,
         )
+
+
+def training_seed(seed: int) -> int:
+    """Return the first environment seed of a run: far from every evaluation seed."""
+    return 10_000_000 + 1_000_000 * seed
 
 
 def find_base_policy(name: str) -> Path:

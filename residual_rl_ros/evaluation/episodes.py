@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import numpy.typing as npt
 
 from residual_rl_ros.residual.controller import ResidualController, StepFeedback
 from residual_rl_ros.spec import Success, Transition
@@ -32,6 +33,7 @@ def run_episode(
     number: int,
     on_transition: Callable[[Transition], None] = lambda transition: None,
     on_step: Callable[[], None] = lambda: None,
+    takeover: Callable[[], npt.NDArray[np.float64]] | None = None,
 ) -> Episode:
     """Play one episode from `env.reset(seed=seed)`.
 
@@ -42,12 +44,13 @@ def run_episode(
         number: episode number; with the controller's own seed, seeds the base policy's noise.
         on_transition: called with every completed decision.
         on_step: called after every control step, for example to render.
+        takeover: gives an operator's command for every control step.
     """
     observation, _ = env.reset(seed=seed)
     controller.begin_episode(number, observation, stamp=0.0)
     steps = 0
     while True:
-        command = controller.command()
+        command = controller.command(takeover() if takeover else None)
         assert command is not None, 'a lockstep controller never holds'
         observation, reward, terminated, truncated, info = env.step(command.astype(np.float32))
         steps += 1

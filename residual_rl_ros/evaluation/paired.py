@@ -21,8 +21,10 @@ from residual_rl_ros.finetune import FinetuneConfig
 from residual_rl_ros.residual.controller import ResidualController
 from residual_rl_ros.sim.hosting import check_environment, make_environment
 
-EVALUATION_SEED = 60_000
-"""First environment seed of reported evaluations; tuning uses none of 60000 to 69999."""
+EVALUATION_SEED = 70_000
+"""First environment seed of reported evaluations; tuning uses none of 70000 to 70999."""
+CURVE_SEED = 71_000
+"""First environment seed of the evaluations during training; reported results use none of these."""
 
 
 def make_evaluation_controller(

@@ -9,11 +9,14 @@ files continue the learner.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
@@ -22,14 +25,16 @@ from safetensors.torch import save_file as save_tensors
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.learner.config import LearnerConfig
-from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.learner.learner import RECENT_EPISODES, Learner
 from residual_rl_ros.spec import TransitionLayout
 
-ACTOR, ALGORITHM, REPLAY, STATE = (
+ACTOR, ALGORITHM, REPLAY, DEMONSTRATIONS, STATE, RUN = (
     'actor.safetensors',
     'algorithm.safetensors',
     'replay.safetensors',
+    'demonstrations.safetensors',
     'learner.json',
+    'run.safetensors',
 )
 
 
@@ -37,7 +42,38 @@ class CheckpointError(ResidualRLError):
     """A checkpoint cannot be written or read; the previous one is untouched."""
 
 
-def save_checkpoint(directory: Path, learner: Learner) -> None:
+class CheckpointFolder:
+    """The two checkpoints of a run: the latest, and the one with the best recent success.
+
+    Args:
+        root: folder of both.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.latest = root / 'latest'
+        self.best = root / 'best'
+        self._best_success = _success_of(self.best)
+
+    def save(self, learner: Learner, run: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
+        """Write the latest, and the best too if this is it.
+
+        Args:
+            learner: what to save.
+            run: state of an in-process run.
+
+        Raises:
+            CheckpointError: the folder cannot be written or the disk is full.
+        """
+        save_checkpoint(self.latest, learner, run)
+        success = _rated_success(learner)
+        if success > self._best_success:
+            save_checkpoint(self.best, learner, run)
+            self._best_success = success
+
+
+def save_checkpoint(
+    directory: Path, learner: Learner, run: Mapping[str, npt.NDArray[Any]] | None = None
+) -> None:
     """Write a checkpoint; an earlier one at the same place stays until the new one is whole.
 
     Raises:
@@ -51,16 +87,24 @@ def save_checkpoint(directory: Path, learner: Learner) -> None:
         (fresh / ACTOR).write_bytes(learner.current_message())
         save_tensors(learner.algorithm.state(), fresh / ALGORITHM)
         save_arrays(learner.replay.export(), fresh / REPLAY)
+        if learner.demonstrations is not None:
+            save_arrays(learner.demonstrations.export(), fresh / DEMONSTRATIONS)
+        if run is not None:
+            save_arrays(dict(run), fresh / RUN)
         state = {
             'config': learner.config.to_mapping(),
             'layout': learner.layout.to_yaml(),
+            'success': _rated_success(learner),
             'state': learner.state(),
         }
         (fresh / STATE).write_text(json.dumps(state), encoding='utf-8')
+        for path in [*fresh.iterdir(), fresh]:
+            _sync(path)
         shutil.rmtree(stale, ignore_errors=True)
         if directory.exists():
             directory.rename(stale)
         fresh.rename(directory)
+        _sync(directory.parent)
         shutil.rmtree(stale, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -72,6 +116,11 @@ def save_checkpoint(directory: Path, learner: Learner) -> None:
         ) from error
 
 
+def checkpoint_exists(directory: Path) -> bool:
+    """Return whether there is a checkpoint, or the one before it after a killed save."""
+    return directory.exists() or directory.with_name(directory.name + '.old').exists()
+
+
 def load_checkpoint(directory: Path) -> Learner:
     """Return a learner that continues where the checkpoint was taken.
 
@@ -80,26 +129,80 @@ def load_checkpoint(directory: Path) -> Learner:
     Raises:
         CheckpointError: missing, truncated or of another architecture.
     """
-    stale = directory.with_name(directory.name + '.old')
-    if stale.exists() and not directory.exists():
-        directory = stale
+    directory = _readable(directory)
     try:
-        stored: dict[str, Any] = json.loads((directory / STATE).read_text(encoding='utf-8'))
+        stored = _read_state(directory)
         config = LearnerConfig.from_mapping(stored['config'], str(directory / STATE))
         learner = Learner(config, TransitionLayout.from_yaml(stored['layout']), seed=0)
         learner.algorithm.load_state(load_tensors(directory / ALGORITHM))
-        learner.replay.restore(
-            {key: np.asarray(value) for key, value in load_arrays(directory / REPLAY).items()}
-        )
+        learner.replay.restore(_arrays(directory / REPLAY))
+        if learner.demonstrations is not None:
+            learner.demonstrations.restore(_arrays(directory / DEMONSTRATIONS))
         learner.load_state(stored['state'])
-    except (
-        OSError,
-        KeyError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-        SafetensorError,
-        ResidualRLError,
-    ) as error:
+    except _UNREADABLE as error:
         raise CheckpointError(f'cannot read checkpoint {str(directory)!r}: {error}') from error
     return learner
+
+
+def load_run_state(directory: Path) -> dict[str, npt.NDArray[Any]]:
+    """Return the in-process run state of a checkpoint.
+
+    Raises:
+        CheckpointError: it has none, for example because a learner node wrote it.
+    """
+    directory = _readable(directory)
+    try:
+        return _arrays(directory / RUN)
+    except _UNREADABLE as error:
+        raise CheckpointError(
+            f'checkpoint {str(directory)!r} holds no in-process run to continue: {error}'
+        ) from error
+
+
+_UNREADABLE = (
+    OSError,
+    KeyError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+    SafetensorError,
+    ResidualRLError,
+)
+
+
+def _readable(directory: Path) -> Path:
+    """Return the directory, or the one before it if a save was killed between its renames."""
+    stale = directory.with_name(directory.name + '.old')
+    return stale if stale.exists() and not directory.exists() else directory
+
+
+def _read_state(directory: Path) -> dict[str, Any]:
+    stored: dict[str, Any] = json.loads((directory / STATE).read_text(encoding='utf-8'))
+    return stored
+
+
+def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    return {key: np.asarray(value) for key, value in load_arrays(path).items()}
+
+
+def _rated_success(learner: Learner) -> float:
+    """Return the recent success, -1 while too few episodes are rated to compare."""
+    rated = len(learner.history) >= RECENT_EPISODES and learner.success_rate is not None
+    return float(learner.success_rate or 0.0) if rated else -1.0
+
+
+def _success_of(directory: Path) -> float:
+    """Return the success that a checkpoint was saved with, -1 if there is none to read."""
+    try:
+        return float(_read_state(_readable(directory))['success'])
+    except (OSError, KeyError, TypeError, ValueError):
+        return -1.0
+
+
+def _sync(path: Path) -> None:
+    """Make a file or folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

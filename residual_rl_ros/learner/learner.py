@@ -203,6 +203,12 @@ class Learner:
         return buffer.sample(size, self.rng, rule.gamma, rule.n_step)
 
     @property
+    def memory_bytes(self) -> int:
+        """Memory of the buffers when they are full [byte]."""
+        demonstrations = self.demonstrations.nbytes if self.demonstrations is not None else 0
+        return self.replay.nbytes + demonstrations
+
+    @property
     def success_rate(self) -> float | None:
         """Success over the latest labelled episodes, None before the first."""
         return sum(self._recent) / len(self._recent) if self._recent else None

@@ -25,7 +25,8 @@ class ActorSlot:
     def __init__(self, expected: ActorArchitecture, scheduled: bool = False) -> None:
         self._expected = expected
         self._scheduled = scheduled
-        self._waiting: deque[tuple[WeightsHeader, ResidualActor]] = deque()
+        self._waiting: deque[tuple[WeightsHeader, ResidualActor, bytes]] = deque()
+        self._in_use = b''
         self._newest: WeightsHeader | None = None
         self._decisions = 0
         self._patient = True
@@ -59,7 +60,7 @@ class ActorSlot:
             self._waiting.clear()
         self._newest = header
         self._patient = True
-        self._waiting.append((header, actor))
+        self._waiting.append((header, actor, message))
         self.accepted += 1
         return header
 
@@ -76,12 +77,27 @@ class ActorSlot:
     def begin_decision(self) -> None:
         """Swap in the actor that is due for this decision and count the decision."""
         while self._waiting:
-            header, actor = self._waiting[0]
+            header, actor, message = self._waiting[0]
             if self._scheduled and header.effective_from > self._decisions:
                 break
-            self.header, self.actor = header, actor
+            self.header, self.actor, self._in_use = header, actor, message
             self._waiting.popleft()
         self._decisions += 1
+
+    def state(self) -> tuple[int, list[bytes]]:
+        """Return the count of decisions and the messages in use and waiting, for a checkpoint."""
+        messages = [message for _, _, message in self._waiting]
+        return self._decisions, [self._in_use, *messages] if self._in_use else messages
+
+    def load_state(self, decisions: int, messages: list[bytes]) -> None:
+        """Restore what `state` returned into an empty slot.
+
+        Raises:
+            WeightsError: a message is refused.
+        """
+        for message in messages:
+            self.offer(message)
+        self._decisions = decisions
 
     @property
     def enabled(self) -> bool:

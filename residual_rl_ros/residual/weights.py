@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,6 +21,9 @@ from torch import Tensor
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.residual.actor import ActorArchitecture, ResidualActor
 from residual_rl_ros.residual.exploration import RESIDUAL, Exploration
+
+METADATA = 'weights'
+"""Name of the entry in the safetensors header that holds ours, as JSON."""
 
 
 class WeightsError(ResidualRLError):
@@ -60,13 +64,12 @@ class WeightsHeader:
             raise ValueError(f'weights header holds values of the wrong type: {self}')
 
     @classmethod
-    def from_json(cls, text: str) -> WeightsHeader:
-        """Read what `json.dumps(asdict(header))` wrote.
+    def from_mapping(cls, values: dict[str, Any]) -> WeightsHeader:
+        """Read what `asdict` gave.
 
         Raises:
             ValueError, TypeError, KeyError: it is something else.
         """
-        values = json.loads(text)
         return cls(**{**values, 'exploration': Exploration(**values['exploration'])})
 
     @property
@@ -83,12 +86,10 @@ class WeightsHeader:
 def encode_weights(actor: ResidualActor, header: WeightsHeader) -> bytes:
     """Return the weight message of an actor."""
     tensors = {name: value.detach().contiguous() for name, value in actor.state_dict().items()}
-    metadata = {
-        'header': json.dumps(asdict(header)),
-        'architecture': json.dumps(asdict(actor.architecture)),
-    }
-    metadata['digest'] = _digest(tensors, metadata)
-    return save_safetensors(tensors, metadata)
+    fields: dict[str, Any] = {'header': asdict(header), 'architecture': asdict(actor.architecture)}
+    fields['digest'] = _digest(tensors, fields)
+    # One entry: safetensors writes several in an order that changes from process to process.
+    return save_safetensors(tensors, {METADATA: json.dumps(fields)})
 
 
 def decode_weights(
@@ -107,13 +108,11 @@ def decode_weights(
     try:
         tensors = load_safetensors(message)
         length = int.from_bytes(message[:8], 'little')
-        metadata = json.loads(message[8 : 8 + length])['__metadata__']
-        header = WeightsHeader.from_json(metadata['header'])
-        fields = json.loads(metadata['architecture'])
-        architecture = ActorArchitecture(
-            **{**fields, 'hidden_sizes': tuple(fields['hidden_sizes'])}
-        )
-        intact = metadata['digest'] == _digest(tensors, metadata)
+        fields = json.loads(json.loads(message[8 : 8 + length])['__metadata__'][METADATA])
+        header = WeightsHeader.from_mapping(fields['header'])
+        sizes = fields['architecture']
+        architecture = ActorArchitecture(**{**sizes, 'hidden_sizes': tuple(sizes['hidden_sizes'])})
+        intact = fields['digest'] == _digest(tensors, fields)
     except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             'malformed', f'weight message of {len(message)} bytes is unreadable: {error}'
@@ -143,11 +142,11 @@ def decode_weights(
     return header, actor
 
 
-def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+def _digest(tensors: dict[str, Tensor], fields: dict[str, Any]) -> str:
     """Return the sha256 over header, architecture and every tensor's name, shape and bytes."""
     sha = hashlib.sha256()
-    sha.update(metadata['header'].encode())
-    sha.update(metadata['architecture'].encode())
+    for part in ('header', 'architecture'):
+        sha.update(json.dumps(fields[part], sort_keys=True).encode())
     for name in sorted(tensors):
         value = tensors[name]
         sha.update(f'{name}{tuple(value.shape)}{value.dtype}'.encode())

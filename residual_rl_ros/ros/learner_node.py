@@ -22,7 +22,12 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from std_msgs.msg import Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
-from residual_rl_ros.learner.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from residual_rl_ros.learner.checkpoint import (
+    CheckpointError,
+    CheckpointFolder,
+    checkpoint_exists,
+    load_checkpoint,
+)
 from residual_rl_ros.learner.config import load_preset
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.learner.metrics_log import MetricsLog
@@ -39,6 +44,7 @@ from residual_rl_ros.ros.managed_node import (
 )
 from residual_rl_ros.ros.messages import byte_array, label_of
 from residual_rl_ros.spec import MalformedTransitionError, SpecificationError, TransitionLayout
+from residual_rl_ros.summary import CHECKPOINTS
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,8 @@ class LearnerNode(ManagedNode):
             raise ParameterError(
                 f'output_dir {parameters.output_dir!r} cannot be written: {error.strerror}'
             ) from error
-        if self.checkpoint.exists() is not parameters.resume:
+        self._checkpoints = CheckpointFolder(self._output / CHECKPOINTS)
+        if checkpoint_exists(self._checkpoints.latest) is not parameters.resume:
             raise ParameterError(
                 f'there is no checkpoint in {parameters.output_dir!r} to resume'
                 if parameters.resume
@@ -111,11 +118,6 @@ class LearnerNode(ManagedNode):
         self.create_service(Trigger, '~/save', self._trigger(self._save))
         self.create_service(Trigger, '~/rollback', self._trigger(self._rollback))
         Diagnostics(self, self._report)
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the checkpoint is kept."""
-        return self._output / 'checkpoint'
 
     def request_stop(self) -> None:
         """End `learn` after the update in progress."""
@@ -199,10 +201,11 @@ class LearnerNode(ManagedNode):
         """Return a new learner, or the checkpoint's in a new epoch."""
         if not self.parameters.resume:
             return Learner(self._config, layout, self.parameters.seed)
-        learner = load_checkpoint(self.checkpoint)
+        checkpoint = self._checkpoints.latest
+        learner = load_checkpoint(checkpoint)
         if learner.layout != layout:
             raise CheckpointError(
-                f'checkpoint {str(self.checkpoint)!r} has layout {learner.layout.label}, the '
+                f'checkpoint {str(checkpoint)!r} has layout {learner.layout.label}, the '
                 f'policy node {layout.label}; start without resume in another output_dir'
             )
         learner.begin_epoch(learner.epoch + 1)
@@ -245,12 +248,13 @@ class LearnerNode(ManagedNode):
     def _save(self) -> str:
         if self._learner is None:
             return 'nothing to save yet'
-        save_checkpoint(self.checkpoint, self._learner)
-        return f'saved {self.checkpoint}'
+        self._checkpoints.save(self._learner)
+        return f'saved {self._checkpoints.latest}'
 
     def _rollback(self) -> str:
-        """Return to the last checkpoint, in a new epoch."""
-        restored = load_checkpoint(self.checkpoint)
+        """Return to the best checkpoint, or the latest before there is one, in a new epoch."""
+        best = self._checkpoints.best
+        restored = load_checkpoint(best if checkpoint_exists(best) else self._checkpoints.latest)
         if self._learner is not None and restored.layout != self._learner.layout:
             raise CheckpointError('the checkpoint has another layout than the running policy node')
         epoch = self._learner.epoch if self._learner else restored.epoch

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from residual_rl_ros.finetune import FinetuneConfig
+from residual_rl_ros.finetune import FinetuneConfig, training_seed
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,6 @@ def finetune_topology(
         },
     )
     return learner, policy, simulator
-
-
-def training_seed(seed: int) -> int:
-    """Return the first environment seed of a run: far from every evaluation seed."""
-    return 10_000_000 + 1_000_000 * seed
 
 
 def _flatten(parameters: Mapping[str, Any], prefix: str = '') -> list[tuple[str, Any]]:

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from residual_rl_ros.evaluation.episodes import run_episode
+from residual_rl_ros.residual.controller import ResidualController
 from residual_rl_ros.sim.arm_env import ArmEnv
-from residual_rl_ros.sim.experts import make_expert
-from residual_rl_ros.sim.tasks import TaskError
+from residual_rl_ros.sim.experts import Expert, make_expert
+from residual_rl_ros.sim.tasks import TaskError, make_task
+from residual_rl_ros.spec import Transition
 
 Float32 = npt.NDArray[np.float32]
 
@@ -52,6 +55,51 @@ class Demonstrations:
             inputs.append(observations[past.clip(0)])
             chunks.append(actions[future.clip(0, len(actions) - 1)])
         return np.concatenate(inputs), np.concatenate(chunks)
+
+
+def demonstrate(
+    task: str, controller: ResidualController, count: int, seed: int
+) -> list[Transition]:
+    """Return the transitions of `count` successful expert episodes, as an operator would give them.
+
+    The expert takes over at every step, so that base action and executed action are both known.
+
+    Args:
+        task: task of this package.
+        controller: controller in lockstep, without an actor.
+        count: number of episodes.
+        seed: seed of the first episode; the following count up.
+    """
+    env = make_task(task)
+    expert = make_expert(task)
+    transitions: list[Transition] = []
+    done = 0
+    for number in range(2 * count + 10):
+        if done == count:
+            break
+        episode: list[Transition] = []
+        outcome = run_episode(
+            env, controller, seed + number, number, episode.append, takeover=_Takeover(expert, env)
+        )
+        if outcome.success:
+            transitions += episode
+            done += 1
+    return transitions
+
+
+class _Takeover:
+    """An expert as the operator of an episode."""
+
+    def __init__(self, expert: Expert[ArmEnv], env: ArmEnv) -> None:
+        self._expert = expert
+        self._env = env
+        self._started = False
+
+    def __call__(self) -> npt.NDArray[np.float64]:
+        if not self._started:
+            self._expert.reset(self._env)
+            self._started = True
+        return self._expert.act(self._env)
 
 
 def collect(env: ArmEnv, count: int, seed: int, waypoint_noise: float = 0.0) -> Demonstrations:

@@ -4,9 +4,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
+import subprocess
+import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +23,7 @@ from safetensors.torch import save as save_safetensors
 from residual_rl_ros.residual.actor import ResidualActor
 from residual_rl_ros.residual.exploration import Exploration
 from residual_rl_ros.residual.weights import (
+    METADATA,
     WeightsError,
     WeightsHeader,
     _digest,
@@ -55,14 +60,14 @@ def forged(
 ) -> bytes:
     """Return a message with other content whose digest is right."""
     content = load_safetensors(MESSAGE) if tensors is None else tensors
-    metadata = {
-        'header': json.dumps(asdict(HEADER) if header is None else header),
-        'architecture': json.dumps(
-            asdict(ACTOR.architecture) if architecture is None else architecture
-        ),
+    fields = {
+        'header': asdict(HEADER) if header is None else header,
+        'architecture': asdict(ACTOR.architecture) if architecture is None else architecture,
     }
-    metadata['digest'] = _digest(content, metadata)
-    return save_safetensors(content, metadata)
+    fields = json.loads(json.dumps(fields))
+    return save_safetensors(
+        content, {METADATA: json.dumps({**fields, 'digest': _digest(content, fields)})}
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,6 +87,19 @@ def test_an_actor_and_its_header_survive_bit_for_bit(changes: dict[str, object])
 def test_versions_are_ordered_by_epoch_then_sequence() -> None:
     assert WeightsHeader(2, 0).version > WeightsHeader(1, 99).version
     assert WeightsHeader(2, 2).version > WeightsHeader(2, 1).version
+
+
+def test_the_same_actor_gives_the_same_bytes_in_every_process() -> None:
+    script = (
+        'import sys; sys.path.insert(0, "test")\n'
+        'from residual.test_weights import MESSAGE\n'
+        'import hashlib; print(hashlib.sha256(MESSAGE).hexdigest())'
+    )
+    root = Path(__file__).parents[2]
+    run = subprocess.run(
+        [sys.executable, '-c', script], check=True, capture_output=True, text=True, cwd=root
+    )
+    assert run.stdout.strip() == hashlib.sha256(MESSAGE).hexdigest()
 
 
 @given(st.integers(0, len(MESSAGE) - 1))
@@ -174,7 +192,10 @@ def test_a_non_finite_tensor_is_refused(name: str, value: float) -> None:
     'message',
     [
         save_safetensors({'x': torch.zeros(1)}),
-        save_safetensors({'x': torch.zeros(1)}, {'header': '{}'}),
+        save_safetensors({'x': torch.zeros(1)}, {METADATA: '{"header": {}}'}),
+        save_safetensors({'x': torch.zeros(1)}, {METADATA: '[]'}),
+        forged(header={**asdict(HEADER), 'exploration': {'residual_probability': 2.0}}),
+        forged(header={**asdict(HEADER), 'exploration': {'wide_scale': 'inf'}}),
         forged(header={'epoch': 1}),
         forged(header=[1, 2]),
         forged(header={**asdict(HEADER), 'extra': 1}),
@@ -186,6 +207,9 @@ def test_a_non_finite_tensor_is_refused(name: str, value: float) -> None:
     ids=[
         'no metadata',
         'no digest',
+        'no map',
+        'a probability of 2',
+        'a scale that is no number',
         'header lacks keys',
         'header is a list',
         'header has more',
@@ -216,12 +240,12 @@ def test_a_header_of_the_wrong_type_is_refused(changes: dict[str, object]) -> No
 def test_a_tensor_type_that_numpy_lacks_is_refused() -> None:
     tensors = load_safetensors(MESSAGE)
     tensors['heads.bias'] = tensors['heads.bias'].bfloat16()
-    metadata = {
-        'header': json.dumps(asdict(HEADER)),
-        'architecture': json.dumps(asdict(ACTOR.architecture)),
+    fields = {
+        'header': asdict(HEADER),
+        'architecture': asdict(ACTOR.architecture),
         'digest': '0' * 64,
     }
-    reason(save_safetensors(tensors, metadata))
+    reason(save_safetensors(tensors, {METADATA: json.dumps(fields)}))
 
 
 def test_a_number_of_outputs_that_does_not_divide_the_decision_is_refused() -> None:

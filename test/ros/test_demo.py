@@ -49,7 +49,7 @@ def test_a_quick_demo_leaves_everything_it_promises(tmp_path: Path) -> None:
     assert summary['round_trips_per_s']['warmup'] > 0.0
     assert summary['versions']['torch']
     assert not summary['interrupted']
-    assert load_checkpoint(out / 'checkpoint').updates == summary['updates']
+    assert load_checkpoint(out / 'checkpoints' / 'latest').updates == summary['updates']
     assert list((out / 'tensorboard').glob('events.*'))
     with Image.open(out / 'learning_curve.png') as picture:
         assert min(picture.size) > 300
@@ -77,7 +77,7 @@ def test_ctrl_c_ends_every_process_and_keeps_a_usable_checkpoint(tmp_path: Path)
     assert process.returncode == 130
     assert 'interrupted; every process has ended; checkpoint kept' in ' '.join(error.split())
     assert not node_processes() - before
-    assert load_checkpoint(out / 'checkpoint').updates > 0
+    assert load_checkpoint(out / 'checkpoints' / 'latest').updates > 0
     assert json.loads((out / 'summary.json').read_text())['interrupted']
 
 

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from std_msgs.msg import UInt8MultiArray
 
 from residual_rl_ros.demo import quick
-from residual_rl_ros.finetune import FinetuneConfig, load_finetune
+from residual_rl_ros.finetune import FinetuneConfig, load_finetune, training_seed
 from residual_rl_ros.learner.checkpoint import ALGORITHM, STATE, load_checkpoint
-from residual_rl_ros.learner.in_process import finetune
+from residual_rl_ros.learner.in_process import InProcessRun
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual.actor import ActorArchitecture, ResidualActor
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
@@ -27,7 +27,7 @@ from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.bringup import Bringup, ros_environment
 from residual_rl_ros.ros.messages import byte_array
 from residual_rl_ros.ros.monitor import Monitor
-from residual_rl_ros.ros.topology import NodeSpec, finetune_topology, training_seed
+from residual_rl_ros.ros.topology import NodeSpec, finetune_topology
 from residual_rl_ros.sim.hosting import make_environment
 
 pytestmark = pytest.mark.ros
@@ -62,7 +62,7 @@ def test_a_run_over_dds_learns_bit_for_bit_what_a_run_in_one_process_learns(
     ) as bringup:
         wait_for(lambda: bringup.ended('mujoco_sim_node'), RUN_LIMIT_S, 'end of the run')
         bringup.check()
-    over_dds = load_checkpoint(tmp_path / 'checkpoint')
+    over_dds = load_checkpoint(tmp_path / 'checkpoints' / 'latest')
 
     torch.set_num_threads(1)
     policy, robot, _ = config.load()
@@ -70,16 +70,11 @@ def test_a_run_over_dds_learns_bit_for_bit_what_a_run_in_one_process_learns(
         policy, robot.action
     )
     alone = Learner(config.learner_config(), controller.layout, SEED)
-    finetune(
-        make_environment(config.task),
-        controller,
-        alone,
-        config.control_steps,
-        training_seed(SEED),
-    )
+    environment = make_environment(config.task)
+    InProcessRun(environment, controller, alone, training_seed(SEED)).run(config.control_steps)
     assert over_dds.updates == alone.updates > 0
     assert over_dds.history == alone.history
-    stored = load_file(tmp_path / 'checkpoint' / ALGORITHM)
+    stored = load_file(tmp_path / 'checkpoints' / 'latest' / ALGORITHM)
     for name, value in alone.algorithm.state().items():
         assert torch.equal(stored[name], value), name
 
@@ -92,7 +87,7 @@ def test_a_resumed_learner_continues_in_a_new_epoch_and_a_used_folder_is_refused
     learner, policy, simulator = topology(config, tmp_path)
     with Bringup([learner, policy, simulator], tmp_path / 'logs', environment) as bringup:
         wait_for(lambda: bringup.ended('mujoco_sim_node'), RUN_LIMIT_S, 'end of the run')
-    first = load_checkpoint(tmp_path / 'checkpoint')
+    first = load_checkpoint(tmp_path / 'checkpoints' / 'latest')
 
     with Bringup([learner], tmp_path / 'refused', environment) as bringup:
         wait_for(lambda: bringup.ended('learner_node'), 30.0, 'refusal')
@@ -103,7 +98,7 @@ def test_a_resumed_learner_continues_in_a_new_epoch_and_a_used_folder_is_refused
     with Bringup([resuming, policy, simulator], tmp_path / 'logs2', environment) as bringup:
         wait_for(lambda: bringup.ended('mujoco_sim_node'), RUN_LIMIT_S, 'end of the second run')
         bringup.check()
-    second = load_checkpoint(tmp_path / 'checkpoint')
+    second = load_checkpoint(tmp_path / 'checkpoints' / 'latest')
     assert second.epoch == first.epoch + 1
     assert second.transitions > first.transitions
     assert second.updates > first.updates
@@ -200,6 +195,6 @@ def test_real_time_mode_runs_at_the_control_rate_and_learns(domain_id: int, tmp_
         wait_for(lambda: bringup.ended('mujoco_sim_node'), RUN_LIMIT_S, 'end of the run')
         bringup.check()
         wait_for(lambda: monitor.number('policy_node', 'sequence') > 1, 10.0, 'actor swap')
-    state = json.loads((tmp_path / 'checkpoint' / STATE).read_text())['state']
+    state = json.loads((tmp_path / 'checkpoints' / 'latest' / STATE).read_text())['state']
     assert state['updates'] > 0
     assert len(state['history']) >= 3

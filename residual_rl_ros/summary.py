@@ -1,0 +1,137 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a run leaves behind in its output folder, and the words for it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from residual_rl_ros import __version__
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.evaluation.intervals import Rate
+from residual_rl_ros.learner.checkpoint import ACTOR, STATE
+from residual_rl_ros.learner.learner import RECENT_EPISODES, EpisodeRecord
+
+SUMMARY = 'summary.json'
+CHECKPOINTS = 'checkpoints'
+
+
+class OutputError(ResidualRLError):
+    """An output folder cannot be used, or lacks what was expected in it."""
+
+
+def prepare_output(out: Path) -> None:
+    """Make the output folder.
+
+    Raises:
+        OutputError: it cannot be written or holds another run.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / '.writable'
+        probe.write_text('', encoding='utf-8')
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f'output folder {str(out)!r} cannot be written: {error.strerror}; choose another '
+            'with --out'
+        ) from error
+    if (out / SUMMARY).exists() or (out / CHECKPOINTS).exists():
+        raise OutputError(
+            f'output folder {str(out)!r} already holds a run; choose another with --out or '
+            'remove it'
+        )
+
+
+def read_actor(out: Path) -> bytes:
+    """Return the weight message of a run's latest checkpoint.
+
+    Raises:
+        OutputError: there is none.
+    """
+    try:
+        return (out / CHECKPOINTS / 'latest' / ACTOR).read_bytes()
+    except OSError as error:
+        raise OutputError(f'{str(out)!r} holds no checkpoint: {error}') from error
+
+
+def describe_learning(out: Path, rate_hz: float) -> dict[str, Any]:
+    """Return what the latest checkpoint of a run says of it; zeros if there is none."""
+    path = out / CHECKPOINTS / 'latest' / STATE
+    state = json.loads(path.read_text(encoding='utf-8'))['state'] if path.is_file() else {}
+    steps = state.get('control_steps', 0)
+    return {
+        'episodes': len(state.get('history', [])),
+        'control_steps': steps,
+        'robot_minutes': round(steps / rate_hz / 60.0, 2),
+        'updates': state.get('updates', 0),
+        'minutes_to_90_percent': minutes_to(0.9, read_history(out), rate_hz),
+    }
+
+
+def read_history(out: Path) -> list[EpisodeRecord]:
+    """Return the episodes of a run's latest checkpoint, none if there is no checkpoint."""
+    path = out / CHECKPOINTS / 'latest' / STATE
+    if not path.is_file():
+        return []
+    state = json.loads(path.read_text(encoding='utf-8'))['state']
+    return [EpisodeRecord(**record) for record in state['history']]
+
+
+def minutes_to(level: float, history: list[EpisodeRecord], rate_hz: float) -> float | None:
+    """Return the robot time at which training success first reached a level [min]."""
+    steps = steps_to(level, history)
+    return None if steps is None else round(steps / rate_hz / 60.0, 2)
+
+
+def steps_to(level: float, history: list[EpisodeRecord]) -> int | None:
+    """Return the control steps after which success over 50 episodes first reached a level.
+
+    Only episodes with a residual count: they are what the learner is judged by.
+    """
+    window: list[bool] = []
+    for record in history:
+        if record.success is None or not record.residual:
+            continue
+        window = [*window[1 - RECENT_EPISODES :], record.success]
+        if len(window) == RECENT_EPISODES and sum(window) >= level * RECENT_EPISODES:
+            return record.control_steps
+    return None
+
+
+def rate_summary(rate: Rate) -> dict[str, float]:
+    """Return a success rate as plain numbers for JSON."""
+    return {
+        'success': round(rate.value, 4),
+        'low_95': round(rate.low, 4),
+        'high_95': round(rate.high, 4),
+        'episodes': rate.trials,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a result depends on."""
+    names = ('torch', 'mujoco', 'numpy', 'onnxruntime', 'gymnasium', 'ros-rclpy')
+    found = {'residual_rl_ros': __version__, 'python': platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = 'from the system'
+    return found
+
+
+def git_commit() -> str | None:
+    """Return the commit of the source tree, marked if it is changed; None outside of one."""
+    root = Path(__file__).resolve().parents[1]
+    command = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=12']
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()

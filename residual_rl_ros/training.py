@@ -1,0 +1,247 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Fine-tune in one process without ROS, from the command line: `residual-rl train`."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.evaluation.episodes import Episode, run_episode
+from residual_rl_ros.evaluation.figures import draw_learning_curve
+from residual_rl_ros.evaluation.intervals import mcnemar, wilson
+from residual_rl_ros.evaluation.paired import (
+    CURVE_SEED,
+    EVALUATION_SEED,
+    make_evaluation_controller,
+)
+from residual_rl_ros.finetune import FinetuneConfig, training_seed
+from residual_rl_ros.learner.checkpoint import CheckpointFolder, load_checkpoint, load_run_state
+from residual_rl_ros.learner.in_process import InProcessRun
+from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.learner.metrics_log import MetricsLog
+from residual_rl_ros.residual.controller import ResidualController
+from residual_rl_ros.sim.demonstrations import demonstrate
+from residual_rl_ros.sim.hosting import Env, check_environment, make_environment
+from residual_rl_ros.sim.tasks import TASK_NAMES
+from residual_rl_ros.summary import (
+    CHECKPOINTS,
+    SUMMARY,
+    describe_learning,
+    git_commit,
+    prepare_output,
+    rate_summary,
+    read_history,
+    versions,
+)
+
+PROGRESS = 'progress.json'
+DEMONSTRATION_SEED = 900_000
+"""Distance of the demonstrations' seeds from those of the training episodes."""
+
+
+class TrainingError(ResidualRLError):
+    """A training run cannot start or go on."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What the command line chooses."""
+
+    config: FinetuneConfig
+    seed: int
+    """Learner seed; the evaluation seeds are the same for all."""
+    output_dir: Path
+    resume: bool = False
+    """Continue the run in `output_dir` from its latest checkpoint."""
+    demonstrations: int = 20
+    """Expert episodes for a preset that samples demonstrations; the task must have an expert."""
+    checkpoint_steps: int = 8000
+    """Control steps between two checkpoints."""
+    curve_steps: int = 0
+    """Control steps between two evaluations during training; 0 does none."""
+    curve_seeds: int = 50
+    """Episodes of each."""
+    paired_seeds: int = 100
+    """Episodes of base and of base + residual at the end; 0 does none."""
+
+
+def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
+    """Train and return the summary, which is also in `summary.json`.
+
+    Raises:
+        ResidualRLError: bad input.
+        KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
+    """
+    torch.set_num_threads(1)
+    started = time.monotonic()
+    config, out = options.config, options.output_dir
+    policy, robot, _ = config.load()
+    env = make_environment(config.task)
+    check_environment(env, robot)
+    controller = config.controller_config(options.seed, explore=True, scheduled=True).build(
+        policy, robot.action
+    )
+    if not options.resume:
+        prepare_output(out)
+    checkpoints = CheckpointFolder(out / CHECKPOINTS)
+    if options.resume:
+        run = _resume(options, env, controller, checkpoints)
+    else:
+        learner = Learner(config.learner_config(), controller.layout, options.seed)
+        run = InProcessRun(env, controller, learner, training_seed(options.seed))
+        _add_demonstrations(options, learner, console)
+    console.print(f'replay: {run.learner.memory_bytes / 1e6:.0f} MB when full')
+    curve = _Curve(options, env, run.steps)
+    log = MetricsLog(out / 'tensorboard')
+    saved = run.steps
+
+    with _progress(console) as progress:
+        bar = progress.add_task(config.task, total=config.control_steps, completed=run.steps)
+
+        def on_episode(episode: Episode) -> None:
+            nonlocal saved
+            del episode
+            curve.measure(run)
+            if run.steps - saved >= options.checkpoint_steps:
+                checkpoints.save(run.learner, run.state())
+                saved = run.steps
+            rate = run.learner.success_rate
+            recent = '' if rate is None else f', success {rate:.0%}'
+            phase = f'{config.task}, {run.learner.phase.value}{recent}'
+            progress.update(bar, completed=run.steps, description=phase)
+
+        try:
+            run.run(config.control_steps, on_episode, log.write)
+            curve.measure(run, last=True)
+        finally:
+            log.close()
+        checkpoints.save(run.learner, run.state())
+    summary = _summarise(options, env, run, curve, robot.control_rate_hz)
+    summary['wall_s'] = round(time.monotonic() - started, 1)
+    (out / SUMMARY).write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
+    controller.queue.close()
+    env.close()
+    return summary
+
+
+def _resume(
+    options: TrainOptions,
+    env: Env,
+    controller: ResidualController,
+    checkpoints: CheckpointFolder,
+) -> InProcessRun:
+    """Return the run of the latest checkpoint."""
+    learner = load_checkpoint(checkpoints.latest)
+    if learner.layout != controller.layout:
+        raise TrainingError(
+            f'{str(checkpoints.latest)!r} has layout {learner.layout.label}, this configuration '
+            f'{controller.layout.label}; resume with the same robot, base policy and residual_scale'
+        )
+    if learner.config != options.config.learner_config():
+        raise TrainingError(
+            f'{str(checkpoints.latest)!r} was trained with other numbers than preset '
+            f'{options.config.preset!r} and its overrides have now; resume with the same'
+        )
+    run = InProcessRun(env, controller, learner, training_seed(options.seed))
+    run.load_state(load_run_state(checkpoints.latest))
+    return run
+
+
+def _add_demonstrations(options: TrainOptions, learner: Learner, console: Console) -> None:
+    """Fill the demonstration buffer of a preset that has one."""
+    if learner.demonstrations is None or not options.demonstrations:
+        return
+    if options.config.task not in TASK_NAMES:
+        console.print(f'no expert knows {options.config.task!r}: training without demonstrations')
+        return
+    controller = make_evaluation_controller(options.config, None)
+    seed = training_seed(options.seed) + DEMONSTRATION_SEED
+    for transition in demonstrate(options.config.task, controller, options.demonstrations, seed):
+        learner.add_demonstration(transition)
+    controller.queue.close()
+    console.print(f'{len(learner.demonstrations)} demonstration transitions')
+
+
+class _Curve:
+    """Evaluations during training, on seeds of their own; they do not touch the learner."""
+
+    def __init__(self, options: TrainOptions, env: Env, done: int) -> None:
+        self._options = options
+        self._env = env
+        self._path = options.output_dir / PROGRESS
+        self.points: list[tuple[int, float]] = []
+        """(control steps, success) of each."""
+        if options.resume and self._path.is_file():
+            stored = json.loads(self._path.read_text(encoding='utf-8'))
+            self.points = [(int(steps), float(rate)) for steps, rate in stored if steps <= done]
+
+    def measure(self, run: InProcessRun, last: bool = False) -> None:
+        """Evaluate if it is due."""
+        every = self._options.curve_steps
+        previous = self.points[-1][0] if self.points else -every
+        due = run.steps > previous if last else run.steps - previous >= every
+        if not every or not due:
+            return
+        seeds = range(CURVE_SEED, CURVE_SEED + self._options.curve_seeds)
+        outcomes = play(self._options.config, self._env, seeds, run.learner.current_message())
+        self.points.append((run.steps, float(np.mean(outcomes))))
+        fresh = self._path.with_suffix('.new')
+        fresh.write_text(json.dumps(self.points), encoding='utf-8')
+        fresh.replace(self._path)
+
+
+def play(config: FinetuneConfig, env: Env, seeds: range, message: bytes | None) -> list[bool]:
+    """Return the outcome of every seed, in this process."""
+    controller = make_evaluation_controller(config, message)
+    outcomes = [run_episode(env, controller, seed, seed).success for seed in seeds]
+    controller.queue.close()
+    return outcomes
+
+
+def _summarise(
+    options: TrainOptions, env: Env, run: InProcessRun, curve: _Curve, rate_hz: float
+) -> dict[str, Any]:
+    """Evaluate base and base + residual and put the summary together."""
+    config, out = options.config, options.output_dir
+    summary: dict[str, Any] = {
+        'task': config.task,
+        'preset': config.preset,
+        'seed': options.seed,
+        'base': None,
+        'final': None,
+        **describe_learning(out, rate_hz),
+        'evaluations': curve.points,
+        'versions': versions(),
+        'git_commit': git_commit(),
+    }
+    if options.paired_seeds:
+        seeds = range(EVALUATION_SEED, EVALUATION_SEED + options.paired_seeds)
+        base = play(config, env, seeds, None)
+        final = play(config, env, seeds, run.learner.current_message())
+        summary['base'] = rate_summary(wilson(base))
+        summary['final'] = rate_summary(wilson(final))
+        summary['paired_p_value'] = mcnemar(base, final)
+        draw_learning_curve(
+            out / 'learning_curve.png',
+            f'{config.task}, preset {config.preset}, seed {options.seed}',
+            read_history(out),
+            rate_hz,
+            wilson(base),
+            wilson(final),
+        )
+    return summary
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn('{task.description}'), BarColumn(), TaskProgressColumn())
+    return Progress(*columns, TimeElapsedColumn(), console=console)

@@ -1,0 +1,107 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A run that is killed and resumed, again and again, must be the uninterrupted one bit for bit."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from residual_rl_ros.learner.checkpoint import ACTOR, ALGORITHM, REPLAY, RUN, STATE
+from residual_rl_ros.residual.weights import decode_weights
+
+SETTINGS = {
+    'warmup_transitions': 60,
+    'publish_interval': 20,
+    'batch_size': 16,
+    'utd': 0.5,
+    'critic_hidden_sizes': '[16]',
+    'actor_hidden_sizes': '[16]',
+}
+STEPS = 2400
+KILLS = 6
+LIMIT_S = 120.0
+
+
+def command(out: Path, *more: str) -> list[str]:
+    settings = [word for key, value in SETTINGS.items() for word in ('--set', f'{key}={value}')]
+    return [
+        *(sys.executable, '-m', 'residual_rl_ros.cli', 'train', '--task', 'peg_insert'),
+        *('--steps', str(STEPS), '--seed', '3', '--evaluate', '0', '--out', str(out)),
+        *('--checkpoint-steps', '1', *settings, *more),
+    ]
+
+
+def episodes(out: Path) -> int:
+    """Return how many episodes the latest checkpoint knows; -1 while there is none."""
+    try:
+        text = (out / 'checkpoints' / 'latest' / STATE).read_text(encoding='utf-8')
+    except OSError:
+        return -1
+    return len(json.loads(text)['state']['history'])
+
+
+def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+    subprocess.run(command(whole), check=True, timeout=LIMIT_S, capture_output=True)
+
+    rng = np.random.default_rng(20)
+    killed = 0
+    for _ in range(KILLS):
+        resume = ['--resume'] if episodes(broken) >= 0 else []
+        before = episodes(broken)
+        process = subprocess.Popen(command(broken, *resume), stderr=subprocess.PIPE)
+        deadline = time.monotonic() + LIMIT_S
+        while episodes(broken) <= before + 2 and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        time.sleep(float(rng.uniform(0.0, 0.2)))
+        killed += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert killed >= 3
+    subprocess.run(command(broken, '--resume'), check=True, timeout=LIMIT_S, capture_output=True)
+
+    ours, theirs = (out / 'checkpoints' / 'latest' for out in (broken, whole))
+    for name in (ALGORITHM, REPLAY, RUN):
+        stored, expected = load_file(ours / name), load_file(theirs / name)
+        assert stored.keys() == expected.keys()
+        for key, value in expected.items():
+            assert torch.equal(stored[key], value), f'{name}: {key}'
+    states = [json.loads((folder / STATE).read_text())['state'] for folder in (ours, theirs)]
+    assert states[0] == states[1]
+    assert states[0]['updates'] > 100
+    actors = [decode_weights((folder / ACTOR).read_bytes())[1] for folder in (ours, theirs)]
+    weights = [actor.state_dict() for actor in actors]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+
+
+@pytest.mark.parametrize(
+    ('change', 'reason'),
+    [
+        (['--set', 'gamma=0.5'], 'trained with other numbers'),
+        (['--preset', 'policy_decorator'], 'trained with other numbers'),
+        (['--task', 'push_to_goal'], 'has layout'),
+    ],
+)
+def test_a_run_is_not_resumed_as_another_one(
+    tmp_path: Path, change: list[str], reason: str
+) -> None:
+    short = [*command(tmp_path / 'run'), '--steps', '300']
+    subprocess.run(short, check=True, timeout=LIMIT_S, capture_output=True)
+    result = subprocess.run(
+        [*short, '--resume', *change], check=False, timeout=LIMIT_S, capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    errors = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
+    assert len(errors) == 1
+    assert reason in errors[0]
