@@ -153,6 +153,69 @@ def train(
 
 
 @app.command()
+def compare(
+    presets: Annotated[
+        list[str],
+        typer.Option(help='Preset, or preset:key=value:… with changed numbers; give it again.'),
+    ],
+    task: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help='Task of config/finetune/ or such a file; give it again for more.'),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help='Learner seeds: 0,1,2 or a range 0-4.')] = '0-2',
+    steps: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help='Control steps of each run; default: the configuration.'),
+    ] = None,
+    env: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help='Any gymnasium environment with Box spaces, instead of --task.'),
+    ] = None,
+    base: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help='ONNX base policy for --env.'),
+    ] = None,
+    scale: Annotated[float, typer.Option(help='Residual scale lambda for --env.')] = 0.1,
+    out: Annotated[Path, typer.Option(help='Output folder; finished runs in it are kept.')] = Path(
+        'runs/compare'
+    ),
+    jobs: Annotated[int, typer.Option(min=1, help='Runs at the same time.')] = 2,
+    ray: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help='Address of a Ray cluster to run on.'),
+    ] = None,
+    evaluate: Annotated[
+        int, typer.Option(min=1, help='Paired evaluation episodes at the end of each run.')
+    ] = 100,
+) -> None:
+    """Run presets against each other over tasks and seeds, and write a table and curves."""
+    from residual_rl_ros.evaluation.compare import CompareOptions, Variant, run_comparison
+    from residual_rl_ros.finetune import load_finetune
+    from residual_rl_ros.sim.hosting import finetune_for_environment
+
+    console = Console(stderr=True)
+    if (env is None) != (base is None) or (env is not None and task):
+        raise ResidualRLError('give either --task, or --env together with --base')
+    if env is not None and base is not None:
+        configs = [finetune_for_environment(env, base, scale, out)]
+    else:
+        configs = [load_finetune(name) for name in task or ['peg_insert', 'push_to_goal']]
+    if steps is not None:
+        configs = [replace(config, control_steps=steps) for config in configs]
+    options = CompareOptions(
+        configs,
+        [Variant.parse(text) for text in presets],
+        _seeds(seeds),
+        out,
+        jobs,
+        ray,
+        paired_seeds=evaluate,
+    )
+    run_comparison(options, console)
+    print((out / 'compare.md').read_text(encoding='utf-8'), end='')
+
+
+@app.command()
 def check_base(
     model: Annotated[Path, typer.Argument(help='ONNX base policy.')],
     robot: Annotated[
@@ -202,6 +265,18 @@ def describe_robot(
 
     parameters = {'robot': describe(env, make_environment(env))}
     print(yaml.safe_dump({'/**': {'ros__parameters': parameters}}, sort_keys=False), end='')
+
+
+def _seeds(text: str) -> list[int]:
+    """Return the seeds of `0,1,5-7`."""
+    seeds: list[int] = []
+    try:
+        for part in text.split(','):
+            first, _, last = part.partition('-')
+            seeds += range(int(first), int(last or first) + 1)
+    except ValueError as error:
+        raise ResidualRLError(f'--seeds is {text!r}, expected 0,1,2 or 0-4') from error
+    return seeds
 
 
 def _assignments(texts: list[str]) -> dict[str, Any]:

@@ -4,11 +4,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
+import yaml
 
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.finetune import FinetuneConfig
 from residual_rl_ros.robot import FLOAT_ARRAY, RobotConfig
 from residual_rl_ros.sim.parameters import TaskError
 from residual_rl_ros.sim.tasks import TASK_NAMES, make_task
@@ -84,6 +88,37 @@ def describe_robot(name: str, env: Env) -> dict[str, Any]:
             },
         },
     }
+
+
+def finetune_for_environment(
+    name: str, base_policy: Path, residual_scale: float, folder: Path
+) -> FinetuneConfig:
+    """Return the fine-tuning of any gymnasium environment with a base policy made for it.
+
+    Args:
+        name: gymnasium id.
+        base_policy: ONNX file with the names that `describe_robot` gives.
+        residual_scale: lambda.
+        folder: where the robot YAML is written.
+    """
+    env = make_environment(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    robot = folder / 'robot.yaml'
+    parameters = {'robot': describe_robot(name, env)}
+    text = yaml.safe_dump({'/**': {'ros__parameters': parameters}}, sort_keys=False)
+    robot.write_text(text, encoding='utf-8')
+    executed = OnnxBasePolicy(base_policy).metadata.exec_steps
+    return FinetuneConfig(
+        task=name,
+        robot=str(robot),
+        base_policy=str(base_policy),
+        decision_steps=max(k for k in (1, 2, 4) if executed % k == 0),
+        residual_scale=(residual_scale,),
+        prefetch_steps=0,
+        preset='dawn',
+        overrides={},
+        control_steps=96_000,
+    )
 
 
 def check_environment(env: Env, robot: RobotConfig) -> None:
