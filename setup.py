@@ -64,7 +64,12 @@ setup(
             *('hypothesis', 'mypy', 'pre-commit', 'pytest', 'pytest-timeout', 'ruff'),
             'types-PyYAML',
         ],
-        'bench': ['gymnasium-robotics'],
+        # rliable needs arch, and arch fails at import with pandas 3.
+        'bench': [
+            *('gymnasium-robotics', 'joblib', 'pandas<3', 'rliable', 'sbx-rl'),
+            'stable-baselines3',
+        ],
+        'ray': ['ray'],
     },
     zip_safe=False,
     entry_points={

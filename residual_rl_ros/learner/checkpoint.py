@@ -25,12 +25,14 @@ from safetensors.torch import save_file as save_tensors
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.learner.config import LearnerConfig
-from residual_rl_ros.learner.learner import RECENT_EPISODES, Learner
+from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.spec import TransitionLayout
 
-ACTOR, ALGORITHM, REPLAY, DEMONSTRATIONS, STATE, RUN = (
+ACTOR, ALGORITHM, GOOD, CANDIDATE, REPLAY, DEMONSTRATIONS, STATE, RUN = (
     'actor.safetensors',
     'algorithm.safetensors',
+    'good.safetensors',
+    'candidate.safetensors',
     'replay.safetensors',
     'demonstrations.safetensors',
     'learner.json',
@@ -65,7 +67,7 @@ class CheckpointFolder:
             CheckpointError: the folder cannot be written or the disk is full.
         """
         save_checkpoint(self.latest, learner, run)
-        success = _rated_success(learner)
+        success = learner.rated_success
         if success > self._best_success:
             save_checkpoint(self.best, learner, run)
             self._best_success = success
@@ -86,6 +88,8 @@ def save_checkpoint(
         fresh.mkdir(parents=True)
         (fresh / ACTOR).write_bytes(learner.current_message())
         save_tensors(learner.algorithm.state(), fresh / ALGORITHM)
+        save_tensors(learner.good, fresh / GOOD)
+        save_tensors(learner.candidate, fresh / CANDIDATE)
         save_arrays(learner.replay.export(), fresh / REPLAY)
         if learner.demonstrations is not None:
             save_arrays(learner.demonstrations.export(), fresh / DEMONSTRATIONS)
@@ -94,7 +98,7 @@ def save_checkpoint(
         state = {
             'config': learner.config.to_mapping(),
             'layout': learner.layout.to_yaml(),
-            'success': _rated_success(learner),
+            'success': learner.rated_success,
             'state': learner.state(),
         }
         (fresh / STATE).write_text(json.dumps(state), encoding='utf-8')
@@ -135,6 +139,8 @@ def load_checkpoint(directory: Path) -> Learner:
         config = LearnerConfig.from_mapping(stored['config'], str(directory / STATE))
         learner = Learner(config, TransitionLayout.from_yaml(stored['layout']), seed=0)
         learner.algorithm.load_state(load_tensors(directory / ALGORITHM))
+        learner.good = load_tensors(directory / GOOD)
+        learner.candidate = load_tensors(directory / CANDIDATE)
         learner.replay.restore(_arrays(directory / REPLAY))
         if learner.demonstrations is not None:
             learner.demonstrations.restore(_arrays(directory / DEMONSTRATIONS))
@@ -183,12 +189,6 @@ def _read_state(directory: Path) -> dict[str, Any]:
 
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     return {key: np.asarray(value) for key, value in load_arrays(path).items()}
-
-
-def _rated_success(learner: Learner) -> float:
-    """Return the recent success, -1 while too few episodes are rated to compare."""
-    rated = len(learner.history) >= RECENT_EPISODES and learner.success_rate is not None
-    return float(learner.success_rate or 0.0) if rated else -1.0
 
 
 def _success_of(directory: Path) -> float:

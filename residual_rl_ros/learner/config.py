@@ -37,7 +37,7 @@ MAY_BE_ZERO = (
 )
 SHARES = (
     *('gamma', 'tau', 'actor_averaging', 'warmup_noise', 'demonstration_share'),
-    *('wide_exploration_share', 'guard_share'),
+    *('wide_exploration_share', 'guard_share', 'guard_drop'),
 )
 
 
@@ -72,7 +72,11 @@ class LearnerConfig:
     wide_exploration_scale: float
     """Largest factor on the actor's noise in these; drawn log-uniformly from 1 to this."""
     guard_share: float
-    """Share of episodes without residual, for the guard to compare with."""
+    """Share of episodes without residual, for the guard to compare with; 0 turns it off."""
+    guard_drop: float
+    """Loss of success against the base that the guard shall find quickly."""
+    guard_false_alarm_episodes: float
+    """Least mean number of episodes between the guard's false alarms."""
     demonstration_share: float
     """Share of every batch that is drawn from the demonstration buffer, once it holds any."""
     replay_capacity: int

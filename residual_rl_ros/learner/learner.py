@@ -20,6 +20,7 @@ import torch
 
 from residual_rl_ros.algorithms.wsrl import Wsrl
 from residual_rl_ros.learner.config import LearnerConfig
+from residual_rl_ros.learner.guard import Guard, GuardConfig
 from residual_rl_ros.replay.buffer import Batch, ReplayBuffer
 from residual_rl_ros.residual.exploration import Exploration
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
@@ -40,6 +41,15 @@ class EpisodeRecord:
     """Whether any of its decisions had a residual."""
     takeover: bool
     """Whether an operator took over in it."""
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """One return to earlier networks."""
+
+    episode: int
+    """Number of episodes finished by then."""
+    reason: str
 
 
 class Phase(Enum):
@@ -92,7 +102,16 @@ class Learner:
         """Control steps received; the last decision of an episode counts in full."""
         self.history: list[EpisodeRecord] = []
         """Every finished episode."""
+        self.guard = Guard(GuardConfig(config.guard_drop, config.guard_false_alarm_episodes))
+        self.rollbacks: list[Rollback] = []
+        """What the guard has found so far."""
+        self.good: dict[str, torch.Tensor] = {}
+        """Networks to roll back to; none during warm-up."""
+        self.candidate: dict[str, torch.Tensor] = {}
+        """Networks that take their place if the 50 episodes after them are more successful."""
+        self._good_success = -1.0
         self._recent: deque[bool] = deque(maxlen=RECENT_EPISODES)
+        self._rated = 0
         self._sources: set[Source] = set()
         self.metrics: dict[str, float] = {}
         """Metrics of the update before the latest publication."""
@@ -136,6 +155,9 @@ class Learner:
             if self.transitions < self.config.warmup_transitions:
                 return None
             self._pretrain()
+            self.good = self.candidate = self.algorithm.state()
+            self._good_success = self.success_rate or 0.0
+            self._recent.clear()
             waits = self.config.policy_warmup_transitions > 0
             self.phase = Phase.POLICY_WARMUP if waits else Phase.ONLINE
             return self._publish(0, self.config.policy_warmup_transitions + 2 * interval)
@@ -154,12 +176,39 @@ class Learner:
         # collecting overlap, and still every decision knows which actor is its own.
         return self._publish(interval, 2 * interval)
 
+    def _rate_candidate(self) -> None:
+        """After the candidate's 50 episodes: keep it if they were the best, and take the next."""
+        self._rated += 1
+        if self._rated < RECENT_EPISODES:
+            return
+        rate = self.success_rate or 0.0
+        if rate > self._good_success:
+            self.good, self._good_success = self.candidate, rate
+        self.candidate, self._rated = self.algorithm.state(), 0
+
+    def roll_back(self, reason: str) -> None:
+        """Return to the networks with the best recent success, before any those of the warm-up.
+
+        Data and counters stay: the learner goes on from there, knowing what went wrong.
+
+        Args:
+            reason: for `rollbacks`.
+        """
+        if self.good:
+            self.algorithm.load_state(self.good)
+        self.candidate, self._rated = self.good, 0
+        self.guard.reset()
+        self._recent.clear()
+        self.rollbacks.append(Rollback(len(self.history), reason))
+
     def _measure(self) -> None:
         """Collect the metrics of a publication."""
         self.metrics = {name: float(value) for name, value in self._latest.items()}
         self.metrics |= self.algorithm.diagnose(self._sample())
         for source, share in self.replay.composition().items():
             self.metrics[f'replay_{source.name.lower()}_share'] = share
+        self.metrics['guard_statistic'] = self.guard.statistic
+        self.metrics['rollbacks'] = float(len(self.rollbacks))
         self.metrics['update_ratio'] = self.updates / (self.transitions - self._online_from)
 
     def add_demonstration(self, transition: Transition) -> None:
@@ -213,6 +262,11 @@ class Learner:
         """Success over the latest labelled episodes, None before the first."""
         return sum(self._recent) / len(self._recent) if self._recent else None
 
+    @property
+    def rated_success(self) -> float:
+        """Success over 50 episodes, -1 while there are fewer to rate the actor by."""
+        return (self.success_rate or 0.0) if len(self._recent) == RECENT_EPISODES else -1.0
+
     def _record_episode(self, last: Transition) -> None:
         success = None if last.success is Success.UNLABELLED else last.success is Success.SUCCESS
         record = EpisodeRecord(
@@ -224,8 +278,17 @@ class Learner:
         self._sources.clear()
         self.history.append(record)
         # Once online, episodes without residual are the guard's and say nothing of the learner.
-        if success is not None and (record.residual or self.phase is Phase.WARMUP):
+        warm = self.phase is Phase.WARMUP
+        if success is None:
+            return
+        if record.residual or warm:
             self._recent.append(success)
+        if record.residual and not warm:
+            self._rate_candidate()
+        if self.config.guard_share and not record.takeover and not (warm and record.residual):
+            alarm = self.guard.observe(success, record.residual)
+            if alarm is not None:
+                self.roll_back(str(alarm))
 
     def state(self) -> dict[str, Any]:
         """Return counters and generator as JSON values, for a checkpoint."""
@@ -239,6 +302,10 @@ class Learner:
             'pretraining_updates': self.pretraining_updates,
             'epoch_start': self._epoch_start,
             'rng': self.rng.bit_generator.state,
+            'guard': self.guard.state(),
+            'rollbacks': [asdict(rollback) for rollback in self.rollbacks],
+            'good_success': self._good_success,
+            'rated': self._rated,
             'recent': list(self._recent),
             'sources': sorted(self._sources),
             'history': [asdict(record) for record in self.history],
@@ -256,6 +323,9 @@ class Learner:
         self.rng.bit_generator.state = state['rng']
         self.history = [EpisodeRecord(**record) for record in state['history']]
         self._recent.extend(state['recent'])
+        self.guard.load_state(state['guard'])
+        self.rollbacks = [Rollback(**rollback) for rollback in state['rollbacks']]
+        self._good_success, self._rated = float(state['good_success']), int(state['rated'])
         self._sources = {Source(value) for value in state['sources']}
 
     def current_message(self) -> bytes:

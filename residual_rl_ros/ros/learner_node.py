@@ -29,7 +29,7 @@ from residual_rl_ros.learner.checkpoint import (
     load_checkpoint,
 )
 from residual_rl_ros.learner.config import load_preset
-from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.managed_node import (
@@ -222,7 +222,10 @@ class LearnerNode(ManagedNode):
             self._malformed += 1
             self._warn(f'transition dropped: {error}')
             return
+        rollbacks = len(self._learner.rollbacks)
         weights = self._learner.ingest(transition)
+        for rollback in self._learner.rollbacks[rollbacks:]:
+            self._warn(f'guard: {rollback.reason}; rolled back')
         if weights is not None:
             self._publish(weights)
             if self._log is not None:
@@ -252,16 +255,14 @@ class LearnerNode(ManagedNode):
         return f'saved {self._checkpoints.latest}'
 
     def _rollback(self) -> str:
-        """Return to the best checkpoint, or the latest before there is one, in a new epoch."""
-        best = self._checkpoints.best
-        restored = load_checkpoint(best if checkpoint_exists(best) else self._checkpoints.latest)
-        if self._learner is not None and restored.layout != self._learner.layout:
-            raise CheckpointError('the checkpoint has another layout than the running policy node')
-        epoch = self._learner.epoch if self._learner else restored.epoch
-        restored.begin_epoch(epoch + 1)
-        self._learner = restored
-        self._publish(restored.first_message())
-        return f'rolled back to {restored.transitions} transitions, epoch {restored.epoch}'
+        """Return to the networks with the best recent success, in a new epoch."""
+        learner = self._learner
+        if learner is None or learner.phase is Phase.WARMUP:
+            return 'nothing to roll back to yet'
+        learner.roll_back('asked for by ~/rollback')
+        learner.begin_epoch(learner.epoch + 1)
+        self._publish(learner.first_message())
+        return f'rolled back, epoch {learner.epoch}'
 
     def _warn(self, reason: str) -> None:
         self._problem = reason
@@ -288,6 +289,7 @@ class LearnerNode(ManagedNode):
                 'episodes': len(learner.history),
                 'success_recent': -1.0 if rate is None else rate,
                 'updates': learner.updates,
+                'rollbacks': len(learner.rollbacks),
                 'transitions_per_s': (learner.transitions - transitions) / (now - then),
                 'updates_per_s': (learner.updates - updates) / (now - then),
                 **learner.metrics,

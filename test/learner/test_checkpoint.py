@@ -17,6 +17,8 @@ from residual_rl_ros.learner import checkpoint
 from residual_rl_ros.learner.checkpoint import (
     ACTOR,
     ALGORITHM,
+    CANDIDATE,
+    GOOD,
     REPLAY,
     STATE,
     CheckpointError,
@@ -76,10 +78,10 @@ def test_saving_does_not_disturb_the_learner(tmp_path: Path) -> None:
     assert content(learner) == content(undisturbed)
 
 
-def test_a_checkpoint_is_four_files_none_of_which_is_a_pickle(tmp_path: Path) -> None:
+def test_a_checkpoint_is_a_few_files_none_of_which_is_a_pickle(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / 'checkpoint', trained(20))
     files = sorted(path.name for path in (tmp_path / 'checkpoint').iterdir())
-    assert files == sorted([ACTOR, ALGORITHM, REPLAY, STATE])
+    assert files == sorted([ACTOR, ALGORITHM, CANDIDATE, GOOD, REPLAY, STATE])
     for path in (tmp_path / 'checkpoint').glob('*.safetensors'):
         data = path.read_bytes()
         assert json.loads(data[8 : 8 + int.from_bytes(data[:8], 'little')])

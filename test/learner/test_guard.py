@@ -1,0 +1,178 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The guard must find a ruined actor soon, and leave a sound one alone."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from builders import make_layout, make_transition, small_config
+
+from residual_rl_ros.evaluation.episodes import Episode
+from residual_rl_ros.finetune import load_finetune
+from residual_rl_ros.learner.config import load_preset
+from residual_rl_ros.learner.guard import MIN_BASE_EPISODES, Guard, GuardConfig
+from residual_rl_ros.learner.in_process import InProcessRun
+from residual_rl_ros.learner.learner import Learner, Phase
+from residual_rl_ros.sim.hosting import make_environment
+from residual_rl_ros.spec import Source, Success
+
+CONFIG = GuardConfig(drop=0.3, false_alarm_episodes=3000.0)
+LAYOUT = make_layout()
+
+
+def episodes_to_alarm(
+    base: float, residual: float, seed: int, episodes: int = 2000, share: float = 0.1
+) -> int | None:
+    """Return the residual episodes until an alarm in a simulated run, None if there is none."""
+    rng = np.random.default_rng(seed)
+    guard = Guard(CONFIG)
+    for _ in range(200):
+        assert guard.observe(bool(rng.random() < base), residual=False) is None
+    count = 0
+    for _ in range(episodes):
+        alone = bool(rng.random() < share)
+        count += not alone
+        success = bool(rng.random() < (base if alone else residual))
+        if guard.observe(success, residual=not alone):
+            return count
+    return None
+
+
+@pytest.mark.parametrize(('base', 'limit'), [(0.4, 45), (0.6, 30), (0.8, 20)])
+def test_a_residual_that_never_succeeds_is_found_within_a_stated_number_of_episodes(
+    base: float, limit: int
+) -> None:
+    delays = [episodes_to_alarm(base, 0.0, seed) for seed in range(50)]
+    assert all(delay is not None and delay <= limit for delay in delays)
+
+
+def test_a_residual_that_lost_a_third_of_the_success_is_found() -> None:
+    delays = [episodes_to_alarm(0.6, 0.3, seed) for seed in range(50)]
+    assert all(delay is not None and delay <= 400 for delay in delays)
+
+
+def test_twenty_runs_that_get_better_give_no_alarm() -> None:
+    assert [episodes_to_alarm(0.6, 0.75, seed) for seed in range(20)] == [None] * 20
+
+
+def test_at_equal_success_false_alarms_are_rare() -> None:
+    alarms = [episodes_to_alarm(0.6, 0.6, seed, episodes=500) for seed in range(100)]
+    assert sum(alarm is not None for alarm in alarms) <= 25
+
+
+def test_nothing_is_concluded_without_base_episodes() -> None:
+    guard = Guard(CONFIG)
+    for _ in range(MIN_BASE_EPISODES - 1):
+        guard.observe(True, residual=False)
+    assert guard.base_success is None
+    assert all(guard.observe(False, residual=True) is None for _ in range(100))
+
+
+def test_an_alarm_says_what_was_compared_and_starts_again() -> None:
+    guard = Guard(CONFIG)
+    for index in range(50):
+        guard.observe(index % 2 == 0, residual=False)
+    alarms = [alarm for _ in range(50) if (alarm := guard.observe(False, residual=True))]
+    assert len(alarms) == 2
+    assert (alarms[0].base_success, alarms[0].successes) == (0.5, 0)
+    assert 'the base alone in 50%' in str(alarms[0])
+
+
+def test_the_guard_survives_a_checkpoint() -> None:
+    guard, restored = Guard(CONFIG), Guard(CONFIG)
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        guard.observe(bool(rng.random() < 0.5), residual=bool(rng.random() < 0.5))
+    restored.load_state(json.loads(json.dumps(guard.state())))
+    assert restored.state() == guard.state()
+    for _ in range(30):
+        assert guard.observe(False, True) == restored.observe(False, True)
+
+
+# --- in the learner
+
+
+def end(learner: Learner, success: bool, source: Source) -> None:
+    outcome = Success.SUCCESS if success else Success.FAILURE
+    learner.ingest(make_transition(LAYOUT, truncated=True, success=outcome, source=source))
+
+
+def warm_learner(**overrides: object) -> Learner:
+    learner = Learner(small_config(warmup_transitions=40, **overrides), LAYOUT, seed=0)
+    for index in range(40):
+        end(learner, index % 3 > 0, Source.BASE)
+    assert learner.phase is Phase.ONLINE
+    return learner
+
+
+def test_an_alarm_restores_the_networks_and_keeps_the_data() -> None:
+    learner = warm_learner()
+    before = {name: value.clone() for name, value in learner.algorithm.state().items()}
+    stored = len(learner.replay)
+    episodes = 0
+    while not learner.rollbacks:
+        end(learner, False, Source.RESIDUAL)
+        episodes += 1
+        assert episodes < 40
+        after = learner.algorithm.state()
+    assert learner.rollbacks[0].episode == 40 + episodes
+    assert len(learner.replay) == stored + episodes
+    # One update of the last transition came after the rollback.
+    drift = (after['actor.heads.bias'] - before['actor.heads.bias']).abs().max()
+    assert float(drift) <= 2e-4
+
+
+def test_takeovers_and_a_share_of_zero_keep_the_guard_out_of_it() -> None:
+    helped = warm_learner()
+    for _ in range(60):
+        learner_transition = {'success': Success.FAILURE, 'source': Source.TAKEOVER}
+        helped.ingest(make_transition(LAYOUT, truncated=True, **learner_transition))
+    assert helped.rollbacks == []
+    off = warm_learner(guard_share=0.0)
+    for _ in range(60):
+        end(off, False, Source.RESIDUAL)
+    assert off.rollbacks == []
+
+
+def test_a_sabotaged_actor_is_found_and_rolled_back_in_a_real_run() -> None:
+    config = load_finetune('peg_insert')
+    policy, robot, _ = config.load()
+    controller = config.controller_config(5, explore=True, scheduled=True).build(
+        policy, robot.action
+    )
+    preset = load_preset(
+        'dawn',
+        {
+            'warmup_transitions': 600,
+            'utd': 0.02,
+            'batch_size': 32,
+            'publish_interval': 10,
+            'wide_exploration_share': 0.0,
+        },
+    )
+    learner = Learner(preset, controller.layout, seed=5)
+    run = InProcessRun(make_environment(config.task), controller, learner, first_seed=31_000)
+    sabotaged_at = 0
+
+    def sabotage(episode: Episode) -> None:
+        nonlocal sabotaged_at
+        del episode
+        if learner.phase is Phase.ONLINE and not sabotaged_at and learner.success_rate is not None:
+            sabotaged_at = len(learner.history)
+            for actor in (learner.algorithm.actor, learner.algorithm.mean_actor):
+                with torch.no_grad():
+                    actor.heads.bias[: actor.architecture.outputs] = 3.0
+
+    budget = 600 * 4
+    while not learner.rollbacks and run.steps < 12_000:
+        budget += 400
+        run.run(budget, sabotage)
+    controller.queue.close()
+    assert sabotaged_at
+    (rollback,) = learner.rollbacks
+    assert rollback.episode - sabotaged_at <= 40
+    assert float(learner.algorithm.mean_actor.heads.bias.max()) < 3.0
