@@ -153,6 +153,51 @@ def train(
 
 
 @app.command()
+def evaluate(
+    run: Annotated[
+        Path, typer.Argument(help='Output folder of train or demo, a checkpoint, or an actor file.')
+    ],
+    task: Annotated[
+        str, typer.Option(help='Task of config/finetune/, or the path of such a file.')
+    ] = 'peg_insert',
+    episodes: Annotated[int, typer.Option(min=1, help='Paired seeds.')] = 100,
+    first_seed: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=0, help='First environment seed; default: the reserved ones.'),
+    ] = None,
+    order_seed: Annotated[int, typer.Option(min=0, help='Seed of the blind order.')] = 0,
+    as_json: Annotated[bool, typer.Option('--json', help='Print the figures as JSON.')] = False,
+) -> None:
+    """Evaluate base and base + residual on the same seeds, in a blind random order."""
+    import numpy as np
+
+    from residual_rl_ros.evaluation.intervals import mcnemar, wilson
+    from residual_rl_ros.evaluation.paired import EVALUATION_SEED, evaluate_blind
+    from residual_rl_ros.finetune import load_finetune
+    from residual_rl_ros.summary import rate_summary, read_actor
+
+    config = load_finetune(task)
+    first = EVALUATION_SEED if first_seed is None else first_seed
+    seeds = range(first, first + episodes)
+    outcomes: dict[bool, dict[int, bool]] = {False: {}, True: {}}
+    rng = np.random.default_rng(order_seed)
+    for residual, episode in evaluate_blind(config, seeds, read_actor(run), rng):
+        outcomes[residual][episode.seed] = episode.success
+    base, final = ([outcomes[residual][seed] for seed in seeds] for residual in (False, True))
+    fixed = sum(after and not before for before, after in zip(base, final, strict=True))
+    broken = sum(before and not after for before, after in zip(base, final, strict=True))
+    p_value = mcnemar(base, final)
+    if as_json:
+        rates = {'base': rate_summary(wilson(base)), 'final': rate_summary(wilson(final))}
+        print(json.dumps({**rates, 'fixed': fixed, 'broken': broken, 'paired_p_value': p_value}))
+        return
+    console = Console()
+    console.print(f'base            {wilson(base)}')
+    console.print(f'base + residual {wilson(final)}')
+    console.print(f'{fixed} seeds repaired, {broken} broken, p = {p_value:.2g} (McNemar, exact)')
+
+
+@app.command()
 def compare(
     presets: Annotated[
         list[str],
@@ -213,6 +258,21 @@ def compare(
     )
     run_comparison(options, console)
     print((out / 'compare.md').read_text(encoding='utf-8'), end='')
+
+
+bench_app = typer.Typer(no_args_is_help=True, help='Measure against other libraries.')
+app.add_typer(bench_app, name='bench')
+
+
+@bench_app.command('learner')
+def bench_learner(
+    threads: Annotated[int, typer.Option(min=1, help='Threads of each library.')] = 2,
+    repetitions: Annotated[int, typer.Option(min=1, help='Rounds through all of them.')] = 3,
+) -> None:
+    """Print updates/s of the same SAC here, in Stable-Baselines3 and in SBX, and the limit."""
+    from residual_rl_ros.bench.learner import measure, to_markdown
+
+    print(to_markdown(measure(threads, repetitions)), end='')
 
 
 @app.command()

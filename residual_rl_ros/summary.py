@@ -48,16 +48,23 @@ def prepare_output(out: Path) -> None:
         )
 
 
-def read_actor(out: Path) -> bytes:
-    """Return the weight message of a run's latest checkpoint.
+def read_actor(path: Path) -> bytes:
+    """Return the weight message of a run's latest checkpoint, of a checkpoint, or of a file.
 
     Raises:
         OutputError: there is none.
     """
-    try:
-        return (out / CHECKPOINTS / 'latest' / ACTOR).read_bytes()
-    except OSError as error:
-        raise OutputError(f'{str(out)!r} holds no checkpoint: {error}') from error
+    places = (path / CHECKPOINTS / 'latest' / ACTOR, path / ACTOR, path)
+    for place in places:
+        if place.is_file():
+            try:
+                return place.read_bytes()
+            except OSError as error:
+                raise OutputError(f'cannot read actor {str(place)!r}: {error}') from error
+    raise OutputError(
+        f'{str(path)!r} holds no actor; expected {CHECKPOINTS}/latest/{ACTOR}, {ACTOR} or such a '
+        'file'
+    )
 
 
 def describe_learning(out: Path, rate_hz: float) -> dict[str, Any]:

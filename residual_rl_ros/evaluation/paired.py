@@ -62,10 +62,47 @@ def evaluate(
     Raises:
         ResidualRLError: base policy, robot or environment do not fit.
     """
+    yield from _play_all(config, [(0, seed) for seed in seeds], [actor_message], workers)
+
+
+def evaluate_blind(
+    config: FinetuneConfig,
+    seeds: Sequence[int],
+    actor_message: bytes,
+    rng: np.random.Generator,
+    workers: int = 2,
+) -> Iterator[tuple[bool, Episode]]:
+    """Yield (whether the residual was on, episode) of both policies on every seed, shuffled.
+
+    Whatever drifts during the evaluation then meets both policies alike.
+
+    Args:
+        config: the run.
+        seeds: environment seeds.
+        actor_message: weight message of the residual actor.
+        rng: draws the order.
+        workers: processes.
+    """
+    jobs = [(policy, seed) for seed in seeds for policy in (0, 1)]
+    jobs = [jobs[index] for index in rng.permutation(len(jobs))]
+    episodes = _play_all(config, jobs, [None, actor_message], workers)
+    for (policy, _), episode in zip(jobs, episodes, strict=True):
+        yield policy == 1, episode
+
+
+def _play_all(
+    config: FinetuneConfig,
+    jobs: Sequence[tuple[int, int]],
+    messages: Sequence[bytes | None],
+    workers: int,
+) -> Iterator[Episode]:
+    """Yield the episode of every (index of the message, seed), in order."""
+    for message in messages:  # What does not fit is said here, not by a worker that dies.
+        make_evaluation_controller(config, message).queue.close()
     # Fork would copy the threads of ONNX Runtime and rclpy in an undefined state.
     context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(workers, context, _start_worker, (config, actor_message)) as pool:
-        yield from pool.map(_play, seeds, chunksize=5)
+    with ProcessPoolExecutor(workers, context, _start_worker, (config, messages)) as pool:
+        yield from pool.map(_play, jobs, chunksize=5)
 
 
 def film(
@@ -89,23 +126,24 @@ def film(
 
 
 class _Worker:
-    """Environment and controller of a worker process, built once."""
+    """Environment and controllers of a worker process, built once."""
 
     current: _Worker
 
-    def __init__(self, config: FinetuneConfig, actor_message: bytes | None) -> None:
+    def __init__(self, config: FinetuneConfig, messages: Sequence[bytes | None]) -> None:
         torch.set_num_threads(1)
         self.env = make_environment(config.task)
         _, robot, _ = config.load()
         check_environment(self.env, robot)
-        self.controller = make_evaluation_controller(config, actor_message)
+        self.controllers = [make_evaluation_controller(config, message) for message in messages]
 
 
-def _start_worker(config: FinetuneConfig, actor_message: bytes | None) -> None:
+def _start_worker(config: FinetuneConfig, messages: Sequence[bytes | None]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal's Ctrl-C is the parent's to handle.
-    _Worker.current = _Worker(config, actor_message)
+    _Worker.current = _Worker(config, messages)
 
 
-def _play(seed: int) -> Episode:
+def _play(job: tuple[int, int]) -> Episode:
+    policy, seed = job
     worker = _Worker.current
-    return run_episode(worker.env, worker.controller, seed, seed)
+    return run_episode(worker.env, worker.controllers[policy], seed, seed)

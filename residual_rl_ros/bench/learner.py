@@ -1,0 +1,189 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Updates/s of the same SAC in this package, Stable-Baselines3 and SBX (JAX), in one run.
+
+`residual-rl bench learner`. Twin critics and actor of 2 x 256, batch 256, n = 40, m = 7, one actor
+step for every critic step, one-step targets, no normalisation. Every repetition runs each library
+in turn, in a process of its own with the same threads; ratios are within a repetition. The limit is
+what the float32 matrix products of an update alone would take.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from residual_rl_ros.errors import ResidualRLError
+
+
+class BenchError(ResidualRLError):
+    """A library failed."""
+
+
+N, M, WIDTH, BATCH, UPDATES = 40, 7, 256, 256, 400
+
+
+def ours(threads: int) -> float:
+    """Return updates/s of this package."""
+    import numpy as np
+    import torch
+
+    from residual_rl_ros.learner.config import load_preset
+    from residual_rl_ros.replay.buffer import ReplayBuffer
+    from residual_rl_ros.spec import Source, Success, Transition, TransitionLayout
+
+    torch.set_num_threads(threads)
+    names = tuple(f'x{i}' for i in range(N)), tuple(f'a{i}' for i in range(M))
+    ones = (1.0,) * M
+    layout = TransitionLayout(*names, 1, tuple(-one for one in ones), ones, ones)
+    config = load_preset(
+        'sac_residual_plain',
+        {'critic_sees_residual': False, 'actor_sees_base_action': False, 'n_step': 1},
+    )
+    rule = config.make_rule(layout, torch.Generator().manual_seed(0))
+    replay = ReplayBuffer(layout, 20_000)
+    rng = np.random.default_rng(0)
+    for step in range(20_000):
+        o, b, u, o2, b2 = (rng.standard_normal(size) for size in (N, M, M, N, M))
+        replay.add(
+            Transition(
+                0.0, 1, 0, 2 * step, 0, Source.RESIDUAL, 0.0, False, False, Success.UNLABELLED,
+                o, b, u, b + u, o2, b2,
+            )
+        )  # fmt: skip
+
+    def update() -> None:
+        rule.update(replay.sample(BATCH, rng, 0.99, 1))
+
+    return _rate(update)
+
+
+def stable_baselines3(threads: int) -> float:
+    """Return updates/s of Stable-Baselines3."""
+    import torch
+    from stable_baselines3 import SAC
+    from stable_baselines3.common.logger import configure
+
+    torch.set_num_threads(threads)
+    model = SAC('MlpPolicy', _env(), policy_kwargs={'net_arch': [WIDTH, WIDTH]}, device='cpu')
+    model.set_logger(configure(None, []))
+    _fill(model.replay_buffer)
+    model.train(gradient_steps=50, batch_size=BATCH)
+    started = time.perf_counter()
+    model.train(gradient_steps=UPDATES, batch_size=BATCH)
+    return UPDATES / (time.perf_counter() - started)
+
+
+def sbx(threads: int) -> float:
+    """Return updates/s of SBX; XLA takes its threads from the cores that the process may use."""
+    import os
+
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:threads]))
+    from sbx import SAC
+    from stable_baselines3.common.logger import configure
+
+    model = SAC('MlpPolicy', _env(), policy_kwargs={'net_arch': [WIDTH, WIDTH]})
+    model.set_logger(configure(None, []))
+    _fill(model.replay_buffer)
+    model.train(gradient_steps=UPDATES, batch_size=BATCH)  # Compiles for this number of steps.
+    started = time.perf_counter()
+    model.train(gradient_steps=UPDATES, batch_size=BATCH)
+    return UPDATES / (time.perf_counter() - started)
+
+
+def limit(threads: int) -> float:
+    """Return updates/s if an update were its float32 matrix products and nothing else."""
+    import torch
+
+    torch.set_num_threads(threads)
+    inputs = N + M
+    x, w1 = torch.randn(2, BATCH, inputs), torch.randn(2, inputs, WIDTH)
+    h, w2 = torch.randn(2, BATCH, WIDTH), torch.randn(2, WIDTH, WIDTH)
+    o, v1 = torch.randn(BATCH, N), torch.randn(N, WIDTH)
+    g, v2 = torch.randn(BATCH, WIDTH), torch.randn(WIDTH, WIDTH)
+
+    def products() -> None:
+        for _ in range(3):  # Forward: target, critic, critic under the actor.
+            torch.bmm(x, w1)
+            torch.bmm(h, w2)
+        for _ in range(3):  # Backward through the wide layers: two weight, two input gradients.
+            torch.bmm(h, w2)
+        torch.bmm(x.transpose(1, 2), h)
+        torch.bmm(h, w1.transpose(1, 2))
+        for _ in range(2):  # Actor forward, twice.
+            o @ v1
+            g @ v2
+        g.T @ g
+        g @ v2.T
+        o.T @ g
+
+    return _rate(products)
+
+
+def _rate(update: Callable[[], None]) -> float:
+    for _ in range(50):
+        update()
+    started = time.perf_counter()
+    for _ in range(UPDATES):
+        update()
+    return UPDATES / (time.perf_counter() - started)
+
+
+def _env() -> Any:
+    import gymnasium
+    import numpy as np
+
+    class Nothing(gymnasium.Env[Any, Any]):
+        observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (N,), np.float32)
+        action_space = gymnasium.spaces.Box(-1.0, 1.0, (M,), np.float32)
+
+    return Nothing()
+
+
+def _fill(buffer: Any) -> None:
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    for _ in range(20_000):
+        o, o2 = (rng.standard_normal((1, N)).astype(np.float32) for _ in range(2))
+        a = rng.uniform(-1.0, 1.0, (1, M)).astype(np.float32)
+        buffer.add(o, o2, a, np.zeros(1), np.zeros(1), [{}])
+
+
+LIBRARIES: dict[str, Callable[[int], float]] = {
+    'ours': ours,
+    'sb3': stable_baselines3,
+    'sbx': sbx,
+    'limit': limit,
+}
+
+
+def measure(threads: int, repetitions: int) -> dict[str, list[float]]:
+    """Return the updates/s of every library that is installed, one number a repetition."""
+    rates: dict[str, list[float]] = {name: [] for name in LIBRARIES}
+    for _ in range(repetitions):
+        for name in LIBRARIES:
+            command = [sys.executable, '-m', __spec__.name, name, str(threads)]
+            result = subprocess.run(command, check=False, capture_output=True, text=True)
+            if result.returncode == 0:
+                rates[name].append(float(result.stdout.split()[-1]))
+            elif 'ModuleNotFoundError' not in result.stderr:
+                raise BenchError(f'{name}: {result.stderr.strip().splitlines()[-1]}')
+    return {name: values for name, values in rates.items() if values}
+
+
+def to_markdown(rates: Mapping[str, Sequence[float]]) -> str:
+    """Return rates and ratios as a table."""
+    lines = ['| | updates/s | ours / it |', '|---|---|---|']
+    for name, values in rates.items():
+        ratio = statistics.median(a / b for a, b in zip(rates['ours'], values, strict=True))
+        lines.append(f'| {name} | {statistics.median(values):.0f} | {ratio:.2f} |')
+    return '\n'.join(lines) + '\n'
+
+
+if __name__ == '__main__':
+    print(LIBRARIES[sys.argv[1]](int(sys.argv[2])))

@@ -1,0 +1,198 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A comparison must not lose, repeat or misread a run; its figures must follow from the runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import make_metadata, write_onnx_policy
+from PIL import Image
+from rich.console import Console
+
+from residual_rl_ros.evaluation.compare import (
+    CompareError,
+    CompareOptions,
+    RunResult,
+    Variant,
+    aggregate,
+    cell_config,
+    read_result,
+    run_comparison,
+    to_markdown,
+    worst_success,
+)
+from residual_rl_ros.finetune import load_finetune
+from residual_rl_ros.learner.config import PresetError
+from residual_rl_ros.learner.learner import EpisodeRecord
+from residual_rl_ros.summary import steps_to
+
+SMALL = (
+    'warmup_transitions=60:publish_interval=20:batch_size=16:utd=0.2:'
+    'critic_hidden_sizes=[8]:actor_hidden_sizes=[8]'
+)
+STEPS = 900
+
+
+def options(out: Path, *variants: str, seeds: tuple[int, ...] = (0, 1)) -> CompareOptions:
+    config = replace(load_finetune('peg_insert'), control_steps=STEPS)
+    return CompareOptions(
+        [config],
+        [Variant.parse(text) for text in variants],
+        seeds,
+        out,
+        jobs=2,
+        curve_steps=400,
+        paired_seeds=4,
+    )
+
+
+def history(*outcomes: bool, residual: bool = True) -> list[EpisodeRecord]:
+    return [
+        EpisodeRecord(10 * (index + 1), outcome, residual, takeover=False)
+        for index, outcome in enumerate(outcomes)
+    ]
+
+
+def test_a_variant_is_a_preset_with_changed_numbers() -> None:
+    variant = Variant.parse('dawn:utd=2:critic_normalization=none:actor_hidden_sizes=[8, 8]')
+    assert variant.preset == 'dawn'
+    config = cell_config(load_finetune('peg_insert'), variant).learner_config()
+    assert (config.utd, config.rule.critic_normalization) == (2.0, 'none')
+    assert config.rule.actor_hidden_sizes == (8, 8)
+    with pytest.raises(CompareError, match="'utd' is no assignment"):
+        Variant.parse('dawn:utd')
+
+
+def test_steps_to_ninety_percent_counts_only_episodes_with_a_residual() -> None:
+    good = history(*[True] * 50)
+    assert steps_to(0.9, good) == 500
+    assert steps_to(0.9, good[:49]) is None
+    assert steps_to(0.9, history(*[True] * 80, residual=False)) is None
+    assert steps_to(0.9, history(*[False] * 6, *[True] * 44)) is None
+    assert steps_to(0.9, history(*[False] * 6, *[True] * 45)) == 510
+
+
+def test_the_worst_stretch_is_that_of_fifty_episodes() -> None:
+    outcomes = [*[True] * 50, *[False] * 25, *[True] * 60]
+    assert worst_success(history(*outcomes)) == pytest.approx(0.5)
+    assert np.isnan(worst_success(history(True, False)))
+
+
+def test_aggregates_follow_from_the_runs() -> None:
+    def runs(*finals: float, steps: float = 1000.0) -> list[RunResult]:
+        return [RunResult(0.5, final, np.zeros((0, 2)), steps, 0.4) for final in finals]
+
+    results = {
+        ('peg', 'a'): runs(0.9, 0.95, 1.0),
+        ('peg', 'b'): runs(0.5, 0.6, 0.7, steps=float('inf')),
+        ('push', 'a'): runs(0.9, 0.95, 1.0),
+        ('push', 'b'): runs(0.5, 0.6, 0.7, steps=float('inf')),
+    }
+    report = aggregate(results, 3)
+    assert report['iqm']['a'][0] == pytest.approx(0.95)
+    low, high = report['iqm']['b'][1:]
+    assert 0.5 <= low <= 0.6 <= high <= 0.7
+    assert report['probability_of_improvement']['a > b'][0] == 1.0
+    assert report['tasks']['peg']['a']['steps_to_90_median'] == 1000
+    assert report['tasks']['peg']['b']['steps_to_90_median'] is None
+    assert report['tasks']['peg']['a']['dip_mean'] == pytest.approx(0.1)
+    table = to_markdown(report)
+    assert '| `b` | 50% | 50% 60% 70% | 60.0% | not reached (0/3) | +10% |' in table
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_a_grid_runs_once_is_continued_and_leaves_table_curves_and_figures(tmp_path: Path) -> None:
+    names = (f'dawn:{SMALL}', f'sac_residual_plain:{SMALL}')
+    one = options(tmp_path, names[0], seeds=(0,))
+    run_comparison(one, Console(quiet=True))
+    first = tmp_path / 'peg_insert' / one.variants[0].folder / 'seed0'
+    result = read_result(first)
+    assert len(result.curve) >= 3
+    assert (np.diff(result.curve[:-1, 0]) >= 400).all()
+    written = (first / 'summary.json').stat().st_mtime_ns
+
+    report = run_comparison(options(tmp_path, *names), Console(quiet=True))
+    assert (first / 'summary.json').stat().st_mtime_ns == written
+    entry = report['tasks']['peg_insert'][names[0]]
+    assert entry['final'][0] == result.final
+    assert len(entry['final']) == 2
+    assert report == json.loads((tmp_path / 'compare.json').read_text())
+    assert names[1] in (tmp_path / 'compare.md').read_text()
+    with Image.open(tmp_path / 'compare.png') as picture:
+        assert min(picture.size) > 300
+
+
+def test_a_variant_with_a_wrong_number_stops_the_grid_before_it_starts(tmp_path: Path) -> None:
+    with pytest.raises(PresetError, match='utd is 0'):
+        run_comparison(options(tmp_path, f'dawn:{SMALL}', 'dawn:utd=0.0'), Console(quiet=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def compare(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run `residual-rl compare` to its end."""
+    return subprocess.run(
+        [sys.executable, '-m', 'residual_rl_ros.cli', 'compare', *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=240.0,
+    )
+
+
+def test_any_gymnasium_environment_can_be_compared_with_any_conforming_model(
+    tmp_path: Path,
+) -> None:
+    model = tmp_path / 'pendulum.onnx'
+    metadata = make_metadata(
+        observation_names=('state.x0', 'state.x1', 'state.x2'),
+        action_names=('action0',),
+        action_min=(-2.0,),
+        action_max=(2.0,),
+        rate_hz=30.0,
+    )
+    write_onnx_policy(model, metadata)
+    result = compare(
+        *('--env', 'Pendulum-v1', '--base', model, '--presets', f'dawn:{SMALL}', '--seeds', 0),
+        *('--steps', 800, '--evaluate', 2, '--jobs', 1, '--out', tmp_path / 'out'),
+    )
+    assert result.returncode == 0, result.stderr
+    assert '## Pendulum-v1' in result.stdout
+
+
+def test_an_environment_without_a_base_policy_is_refused(tmp_path: Path) -> None:
+    result = compare('--env', 'Pendulum-v1', '--presets', 'dawn', '--out', tmp_path)
+    assert result.returncode == 2
+    assert 'give either --task, or --env together with --base' in result.stderr
+
+
+@pytest.fixture
+def ray_head() -> Iterator[str]:
+    """Run a Ray head of this machine; yield its address."""
+    pytest.importorskip('ray', reason='Ray is an optional extra')
+    command = [sys.executable, '-m', 'ray.scripts.scripts']
+    environment = {**os.environ, 'RAY_USAGE_STATS_ENABLED': '0'}
+    start = [*command, 'start', '--head', '--port=6399', '--num-cpus=2']
+    subprocess.run(
+        [*start, '--include-dashboard=false'], check=True, capture_output=True, env=environment
+    )
+    yield '127.0.0.1:6399'
+    subprocess.run([*command, 'stop', '--force'], check=True, capture_output=True, env=environment)
+
+
+def test_a_grid_runs_on_a_ray_cluster(ray_head: str, tmp_path: Path) -> None:
+    result = compare(
+        *('--presets', f'dawn:{SMALL}', '--task', 'peg_insert', '--seeds', '0-1'),
+        *('--steps', 600, '--evaluate', 2, '--out', tmp_path, '--ray', ray_head),
+    )
+    assert result.returncode == 0, result.stderr
+    assert '2/2' in result.stderr
+    assert (tmp_path / 'compare.json').exists()
