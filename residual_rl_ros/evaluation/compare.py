@@ -99,8 +99,9 @@ class RunResult:
     """Control steps and success of the evaluations during training, shape (points, 2)."""
     steps_to_level: float
     """Control steps until success over 50 training episodes first was 90 %; inf if never."""
-    worst: float
-    """Lowest success over 50 training episodes with residual, exploration included."""
+    worst: float | None
+    """Lowest success over 50 training episodes with residual, exploration included; None before
+    there were as many."""
 
 
 def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
@@ -233,11 +234,11 @@ def read_result(folder: Path) -> RunResult:
     )
 
 
-def worst_success(history: Sequence[EpisodeRecord]) -> float:
-    """Return the lowest success over 50 consecutive training episodes with a residual."""
+def worst_success(history: Sequence[EpisodeRecord]) -> float | None:
+    """Return the lowest success over 50 consecutive training episodes with a residual, if any."""
     outcomes = [r.success for r in history if r.residual and r.success is not None]
     if len(outcomes) < RECENT_EPISODES:
-        return float('nan')
+        return None
     window = np.ones(RECENT_EPISODES) / RECENT_EPISODES
     return float(np.convolve(np.array(outcomes, dtype=np.float64), window, 'valid').min())
 
@@ -288,6 +289,7 @@ def _describe(runs: Sequence[RunResult]) -> dict[str, Any]:
     steps = np.array([run.steps_to_level for run in runs])
     reached = np.isfinite(steps)
     median = float(np.median(steps))
+    dips = [run.base - run.worst for run in runs if run.worst is not None]
     return {
         'base': round(float(np.mean([run.base for run in runs])), 4),
         'final': [run.final for run in runs],
@@ -295,8 +297,8 @@ def _describe(runs: Sequence[RunResult]) -> dict[str, Any]:
         'steps_to_90': [int(step) if np.isfinite(step) else None for step in steps],
         'steps_to_90_median': int(median) if np.isfinite(median) else None,
         'reached_90': int(reached.sum()),
-        'worst_training': [round(run.worst, 4) for run in runs],
-        'dip_mean': round(float(np.mean([run.base - run.worst for run in runs])), 4),
+        'worst_training': [run.worst for run in runs],
+        'dip_mean': round(float(np.mean(dips)), 4) if dips else None,
     }
 
 
@@ -315,13 +317,13 @@ def to_markdown(report: Mapping[str, Any]) -> str:
             '|---|---|---|---|---|---|',
         ]
         for name, entry in variants.items():
-            steps = entry['steps_to_90_median']
+            steps, dip = entry['steps_to_90_median'], entry['dip_mean']
             lines.append(
                 f'| `{name}` | {entry["base"]:.0%} | '
                 f'{" ".join(f"{value:.0%}" for value in entry["final"])} | '
                 f'{entry["final_mean"]:.1%} | '
                 f'{"not reached" if steps is None else steps} '
-                f'({entry["reached_90"]}/{report["seeds"]}) | {entry["dip_mean"]:+.0%} |'
+                f'({entry["reached_90"]}/{report["seeds"]}) | {"-" if dip is None else f"{dip:+.0%}"} |'
             )
         lines.append('')
     lines += ['## all tasks', '', '| | estimate | 95 % interval |', '|---|---|---|']

@@ -84,7 +84,7 @@ def test_steps_to_ninety_percent_counts_only_episodes_with_a_residual() -> None:
 def test_the_worst_stretch_is_that_of_fifty_episodes() -> None:
     outcomes = [*[True] * 50, *[False] * 25, *[True] * 60]
     assert worst_success(history(*outcomes)) == pytest.approx(0.5)
-    assert np.isnan(worst_success(history(True, False)))
+    assert worst_success(history(True, False)) is None
 
 
 def test_aggregates_follow_from_the_runs() -> None:
