@@ -323,7 +323,8 @@ def to_markdown(report: Mapping[str, Any]) -> str:
                 f'{" ".join(f"{value:.0%}" for value in entry["final"])} | '
                 f'{entry["final_mean"]:.1%} | '
                 f'{"not reached" if steps is None else steps} '
-                f'({entry["reached_90"]}/{report["seeds"]}) | {"-" if dip is None else f"{dip:+.0%}"} |'
+                f'({entry["reached_90"]}/{report["seeds"]}) | '
+                f'{"-" if dip is None else f"{dip:+.0%}"} |'
             )
         lines.append('')
     lines += ['## all tasks', '', '| | estimate | 95 % interval |', '|---|---|---|']
