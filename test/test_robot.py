@@ -138,7 +138,8 @@ def test_a_robot_file_is_read_by_path(tmp_path: Path) -> None:
 
 def test_an_unknown_robot_lists_the_shipped_ones() -> None:
     with pytest.raises(
-        RobotError, match=r"unknown robot 'r2d2'; shipped: peg_insert, push_to_goal"
+        RobotError,
+        match=r"unknown robot 'r2d2'; shipped: fetch_pick_and_place, peg_insert, push_to_goal",
     ):
         load_robot('r2d2')
 

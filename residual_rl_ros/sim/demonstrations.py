@@ -14,6 +14,7 @@ from residual_rl_ros.evaluation.episodes import run_episode
 from residual_rl_ros.residual.controller import ResidualController
 from residual_rl_ros.sim.arm_env import ArmEnv
 from residual_rl_ros.sim.experts import Expert, make_expert
+from residual_rl_ros.sim.hosting import Env
 from residual_rl_ros.sim.tasks import TaskError, make_task
 from residual_rl_ros.spec import Transition
 
@@ -102,11 +103,14 @@ class _Takeover:
         return self._expert.act(self._env)
 
 
-def collect(env: ArmEnv, count: int, seed: int, waypoint_noise: float = 0.0) -> Demonstrations:
+def collect(
+    env: Env, name: str, count: int, seed: int, waypoint_noise: float = 0.0
+) -> Demonstrations:
     """Record the first `count` successful episodes of the task's expert.
 
     Args:
         env: the task, with the sensor noise and delay that the demonstrations shall have.
+        name: name of the task, for the expert.
         count: number of demonstrations.
         seed: first episode seed; the following episodes count up.
         waypoint_noise: standard deviation of the expert's waypoints [m].
@@ -114,15 +118,13 @@ def collect(env: ArmEnv, count: int, seed: int, waypoint_noise: float = 0.0) -> 
     Raises:
         TaskError: the expert failed more often than it succeeded.
     """
-    expert = make_expert(
-        env.task_name, rng=np.random.default_rng(seed), waypoint_noise=waypoint_noise
-    )
+    expert = make_expert(name, rng=np.random.default_rng(seed), waypoint_noise=waypoint_noise)
     episodes: list[tuple[Float32, Float32]] = []
     tried = 0
     while len(episodes) < count:
         if tried > 2 * count + 10:
             raise TaskError(
-                f'the {env.task_name} expert solved {len(episodes)} of {tried} seeds; the task '
+                f'the {name} expert solved {len(episodes)} of {tried} seeds; the task '
                 'parameters make it unsolvable'
             )
         observation, _ = env.reset(seed=seed + tried)
@@ -132,7 +134,7 @@ def collect(env: ArmEnv, count: int, seed: int, waypoint_noise: float = 0.0) -> 
         done = success = False
         while not done:
             action = expert.act(env).astype(np.float32)
-            observations.append(observation)
+            observations.append(np.asarray(observation, dtype=np.float32))
             actions.append(action)
             observation, _, terminated, truncated, info = env.step(action)
             done, success = terminated or truncated, bool(info['success'])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any, Protocol, TypeVar
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +22,8 @@ from residual_rl_ros.sim.peg_insert import PegInsert
 from residual_rl_ros.sim.pose import Pose, wrap_angle
 from residual_rl_ros.sim.push_to_goal import PushToGoal
 
-EnvT = TypeVar('EnvT', bound=ArmEnv, contravariant=True)
+EnvT = TypeVar('EnvT', contravariant=True)
+FETCH_PICK_AND_PLACE = 'gymnasium_robotics:FetchPickAndPlace-v4'
 
 
 class Expert(Protocol[EnvT]):
@@ -31,7 +33,10 @@ class Expert(Protocol[EnvT]):
         """Prepare for an episode that `env` has just been reset to."""
 
     def act(self, env: EnvT) -> NDArray[np.float64]:
-        """Return absolute joint position targets, shape (7,), [rad], for the next control step."""
+        """Return the command of the next control step, shape (m,).
+
+        For the tasks of this package it is absolute joint position targets, [rad].
+        """
 
 
 def make_expert(
@@ -48,13 +53,15 @@ def make_expert(
     Raises:
         TaskError: If no expert knows the task, or noise is asked for without a generator.
     """
-    experts: dict[str, type[PegInsertExpert] | type[PushToGoalExpert]] = {
+    experts: dict[str, Any] = {
         PegInsert.task_name: PegInsertExpert,
         PushToGoal.task_name: PushToGoalExpert,
+        FETCH_PICK_AND_PLACE: FetchPickAndPlaceExpert,
     }
     if task_name not in experts:
         raise TaskError(f'no expert for task {task_name!r}, expected one of {list(experts)}')
-    return experts[task_name](rng=rng, waypoint_noise=waypoint_noise)
+    expert: Expert[Any] = experts[task_name](rng=rng, waypoint_noise=waypoint_noise)
+    return expert
 
 
 class _Detour:
@@ -168,6 +175,50 @@ class PushToGoalExpert:
         target = block.locate(pusher + np.array([self.push, slide, 0.0]))
         target[2] = self.height
         return _move_towards(env, Pose(target, 0.0), self.reach, self.turn)
+
+
+class FetchPickAndPlaceExpert:
+    """Above the object, down, close, to the goal: each from what is seen now.
+
+    Positions are in the world frame [m]; a command is a displacement of the gripper in units of
+    5 cm and the opening of its fingers, each in [-1, 1].
+    """
+
+    gain = 10.0
+    """Command per displacement [1/m]."""
+    hover = 0.05
+    """Height above the object until the gripper is over it [m]."""
+    near = 0.012
+    """Misalignment at which the gripper goes down, and at which it closes [m]."""
+    held = 0.052
+    """Opening of the fingers below which they hold the object [m]."""
+
+    def __init__(
+        self, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
+    ) -> None:
+        """Set the variation between episodes, see `make_expert`."""
+        self._detour = _Detour(rng, waypoint_noise)
+
+    def reset(self, env: gymnasium.Env[Any, Any]) -> None:
+        """Draw this episode's approach."""
+        del env
+        self._detour.draw()
+
+    def act(self, env: gymnasium.Env[Any, Any]) -> NDArray[np.float64]:
+        """Approach, grasp or carry."""
+        unwrapped: Any = env.unwrapped
+        seen = unwrapped._get_obs()  # The environment offers no other access to its state.
+        state = seen['observation']
+        gripper, thing, opening = state[:3], state[3:6], state[9] + state[10]
+        offset = thing - gripper
+        aligned = math.hypot(*offset[:2]) < self.near
+        if aligned and abs(offset[2]) < self.near:
+            carry = opening <= self.held
+            move = seen['desired_goal'] - gripper if carry else np.zeros(3)
+            return np.array([*np.clip(self.gain * move, -1.0, 1.0), -1.0])
+        far = np.clip((np.linalg.norm(offset) - 2.0 * self.hover) / self.hover, 0.0, 1.0)
+        move = offset + np.array([*(far * self._detour.offset), 0.0 if aligned else self.hover])
+        return np.array([*np.clip(self.gain * move, -1.0, 1.0), 1.0])
 
 
 def _move_towards(env: ArmEnv, target: Pose, reach: float, turn: float) -> NDArray[np.float64]:

@@ -23,7 +23,8 @@ Env = gymnasium.Env[Any, Any]
 def make_environment(name: str, render_mode: str | None = None) -> Env:
     """Make a task of this package, or any registered gymnasium environment.
 
-    Dictionary observations are flattened.
+    Dictionary observations are flattened, in the alphabetical order of their keys. An environment
+    that reports `is_success`, as gymnasium-robotics does, ends there with reward 1.
 
     Args:
         name: one of `TASK_NAMES`, or a gymnasium id; `module:Id-v0` imports the module first.
@@ -43,10 +44,37 @@ def make_environment(name: str, render_mode: str | None = None) -> Env:
         ) from error
     if isinstance(env.observation_space, gymnasium.spaces.Dict):
         env = gymnasium.wrappers.FlattenObservation(env)
+    env = EndAtSuccess(env)
     for kind, space in (('observation', env.observation_space), ('action', env.action_space)):
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
             raise TaskError(f'{name}: the {kind} space is {space}, expected a one-dimensional Box')
     return env
+
+
+class EndAtSuccess(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Turns `info['is_success']` into what this package learns from: a sparse reward and an end."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Step; environments without `is_success` are left as they are."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if 'is_success' in info:
+            success = bool(info['is_success'])
+            reward, terminated = float(success), terminated or success
+            info = {**info, 'success': success}
+        return observation, float(reward), terminated, truncated, info
+
+
+def environment_names(env: Env) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of observation and action; generic ones where an environment has none."""
+    names = []
+    spaces = (env.observation_space, env.action_space)
+    for kind, space, stem in zip(
+        ('observation', 'action'), spaces, ('state.x', 'action'), strict=True
+    ):
+        assert space.shape is not None
+        generic = tuple(f'{stem}{index}' for index in range(space.shape[0]))
+        names.append(tuple(getattr(env.unwrapped, f'{kind}_names', generic)))
+    return names[0], names[1]
 
 
 def control_rate_hz(env: Env) -> float:
@@ -73,7 +101,7 @@ def describe_robot(name: str, env: Env) -> dict[str, Any]:
         'control_rate_hz': rate,
         'command': {'topic': 'command', 'type': FLOAT_ARRAY},
         'action': {
-            'names': [f'action{i}' for i in range(len(low))],
+            'names': list(environment_names(env)[1]),
             'lower': low.tolist(),
             'upper': high.tolist(),
             'max_velocity': ((high - low) * rate).tolist(),

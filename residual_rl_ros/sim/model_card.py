@@ -90,6 +90,8 @@ _KINDS = {
 _REASONS = {
     'peg_insert': 'It fails because its demonstrations are few and had a looser\npeg: between '
     'them it reaches the rim some millimetres off and presses the peg on the block.',
+    'fetch_pick_and_place': 'It fails because its demonstrations are few: it closes the fingers\n'
+    'beside the object or loses it on the way.',
     'push_to_goal': 'It fails because its demonstrations are few: the block slips off\nto a side '
     'and the policy has not seen how to bring it back.',
 }

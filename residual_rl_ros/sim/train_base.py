@@ -18,11 +18,11 @@ from torch import Tensor
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.resources import ResourceError, resource_path
-from residual_rl_ros.sim.arm_env import ArmEnv
 from residual_rl_ros.sim.base_networks import BcPolicy, DiffusionPolicy
 from residual_rl_ros.sim.demonstrations import Demonstrations, collect
+from residual_rl_ros.sim.hosting import Env, control_rate_hz, environment_names, make_environment
 from residual_rl_ros.sim.parameters import SensorNoise
-from residual_rl_ros.sim.tasks import make_task
+from residual_rl_ros.sim.tasks import TASK_NAMES, make_task
 
 OPSET = 17
 
@@ -36,7 +36,9 @@ class BaseRecipe:
     """All numbers of a base policy, from `config/base_policies/<task>.yaml`."""
 
     task: str
-    """Task to demonstrate."""
+    """Name of the recipe, the model and the fine-tuning configuration."""
+    environment: str
+    """What is demonstrated: a task of this package or a gymnasium id, with a scripted expert."""
     kind: str
     """`diffusion` or `bc`."""
     demonstrations: int
@@ -63,12 +65,23 @@ class BaseRecipe:
     learning_rate: float
     """Adam step size at the start; decays to zero along a cosine."""
 
-    def make_demonstration_task(self) -> ArmEnv:
-        """Build the task as the demonstrations see it."""
+    def make_demonstration_task(self) -> Env:
+        """Build the task as the demonstrations see it.
+
+        Raises:
+            TrainBaseError: overrides for an environment that takes none.
+        """
         overrides = dict(self.task_overrides)
+        if self.environment not in TASK_NAMES:
+            if overrides:
+                raise TrainBaseError(
+                    f'task_overrides is {overrides}, but {self.environment!r} is no task of this '
+                    f'package ({", ".join(TASK_NAMES)}); remove them'
+                )
+            return make_environment(self.environment)
         if 'noise' in overrides:
             overrides['noise'] = SensorNoise(**overrides['noise'])
-        return make_task(self.task, **overrides)
+        return make_task(self.environment, **overrides)
 
 
 def load_recipe(task: str) -> BaseRecipe:
@@ -85,7 +98,7 @@ def load_recipe(task: str) -> BaseRecipe:
         raise TrainBaseError(
             f'no base policy recipe for task {task!r}; known: {", ".join(known)}'
         ) from error
-    values = {'task': task, **yaml.safe_load(path.read_text(encoding='utf-8'))}
+    values = {'task': task, **(yaml.safe_load(path.read_text(encoding='utf-8')) or {})}
     names = {field.name for field in fields(BaseRecipe)}
     if set(values) != names:
         raise TrainBaseError(
@@ -152,7 +165,8 @@ def export(
 ) -> None:
     """Write the policy as ONNX with its metadata."""
     env = recipe.make_demonstration_task()
-    n, m = len(env.observation_names), len(env.action_names)
+    observation_names, action_names = environment_names(env)
+    n, m = len(observation_names), len(action_names)
     inputs: dict[str, Tensor] = {'observation': torch.zeros(1, recipe.n_obs_steps, n)}
     if isinstance(policy, DiffusionPolicy):
         inputs['noise'] = torch.zeros(1, recipe.horizon, m)
@@ -167,11 +181,11 @@ def export(
     )
     _, actions = demonstrations.flat()
     metadata = BasePolicyMetadata(
-        observation_names=env.observation_names,
-        action_names=env.action_names,
+        observation_names=observation_names,
+        action_names=action_names,
         action_min=tuple(actions.min(0).astype(np.float64).tolist()),
         action_max=tuple(actions.max(0).astype(np.float64).tolist()),
-        rate_hz=env.control_rate_hz,
+        rate_hz=control_rate_hz(env),
         n_obs_steps=recipe.n_obs_steps,
         horizon=recipe.horizon,
         exec_start=recipe.exec_start,
@@ -195,6 +209,7 @@ def train_base_policy(
     """
     demonstrations = collect(
         recipe.make_demonstration_task(),
+        recipe.environment,
         recipe.demonstrations,
         recipe.demonstration_seed,
         recipe.waypoint_noise,

@@ -7,7 +7,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from residual_rl_ros.sim.experts import make_expert
+from residual_rl_ros.sim.experts import FETCH_PICK_AND_PLACE, make_expert
+from residual_rl_ros.sim.hosting import make_environment
 from residual_rl_ros.sim.parameters import TaskError
 from residual_rl_ros.sim.tasks import TASK_NAMES, make_task
 
@@ -62,3 +63,21 @@ def test_an_expert_that_does_not_exist_or_lacks_its_generator_is_refused() -> No
         make_expert('stack')
     with pytest.raises(TaskError, match='rng is None, expected a numpy Generator'):
         make_expert('peg_insert', waypoint_noise=0.01)
+
+
+def test_the_fetch_expert_picks_and_places() -> None:
+    env = make_environment(FETCH_PICK_AND_PLACE)
+    expert = make_expert(FETCH_PICK_AND_PLACE, rng=np.random.default_rng(0), waypoint_noise=0.01)
+    successes = []
+    for seed in range(10):
+        observation, _ = env.reset(seed=seed)
+        assert observation.shape == (31,)
+        expert.reset(env)
+        done = False
+        while not done:
+            _, reward, terminated, truncated, info = env.step(expert.act(env).astype(np.float32))
+            done = terminated or truncated
+            assert reward == float(info['success'])
+            assert terminated == info['success']
+        successes.append(info['success'])
+    assert np.mean(successes) >= 0.9
