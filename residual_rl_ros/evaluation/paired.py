@@ -21,9 +21,9 @@ from residual_rl_ros.finetune import FinetuneConfig
 from residual_rl_ros.residual.controller import ResidualController
 from residual_rl_ros.sim.hosting import check_environment, make_environment
 
-EVALUATION_SEED = 70_000
-"""First environment seed of reported evaluations; tuning uses none of 70000 to 70999."""
-CURVE_SEED = 71_000
+EVALUATION_SEED = 80_000
+"""First environment seed of reported evaluations; tuning uses none of 80000 to 80999."""
+CURVE_SEED = 81_000
 """First environment seed of the evaluations during training; reported results use none of these."""
 
 
