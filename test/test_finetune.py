@@ -68,7 +68,10 @@ def test_an_unknown_task_lists_the_known_ones() -> None:
 
 
 def test_an_unknown_base_policy_lists_the_shipped_ones() -> None:
-    with pytest.raises(FinetuneError, match=r"unknown base policy 'gpt'; shipped: fetch_pick_and_place, peg_insert, "):
+    with pytest.raises(
+        FinetuneError,
+        match=r"unknown base policy 'gpt'; shipped: fetch_pick_and_place, peg_insert, ",
+    ):
         find_base_policy('gpt')
 
 

@@ -65,6 +65,20 @@ class LearnerParameters:
     """At the end: how long to go on learning from what has already arrived [s]."""
 
 
+REQUEST_LIMIT_S = 10.0
+"""How long a service waits for the learning thread; no transition is received meanwhile."""
+
+
+@dataclass
+class _Request:
+    """A service call on its way to the learning thread."""
+
+    job: Callable[[], str]
+    answer: queue.Queue[tuple[bool, str]]
+    cancelled: bool = False
+    """Given up by its caller; it must not be carried out later."""
+
+
 class LearnerNode(ManagedNode):
     """Feeds the learner from ROS topics."""
 
@@ -74,6 +88,7 @@ class LearnerNode(ManagedNode):
         self._log: MetricsLog | None = None
         self._weights = b''
         self._inbox: queue.Queue[Callable[[], None]] = queue.Queue()
+        self._requests: queue.Queue[_Request] = queue.Queue()
         self._learner: Learner | None = None
         self._resume = threading.Event()
         self._resume.set()
@@ -131,6 +146,7 @@ class LearnerNode(ManagedNode):
         spinner.start()
         saved = time.monotonic()
         while not self._stop.is_set():
+            self._serve()
             if self._resume.wait(timeout=0.1):
                 self._work(timeout_s=0.1)
             if time.monotonic() - saved > self.parameters.checkpoint_interval_s:
@@ -144,6 +160,13 @@ class LearnerNode(ManagedNode):
             self._log.close()
         executor.shutdown(timeout_sec=1.0)
         spinner.join(timeout=1.0)
+
+    def _serve(self) -> None:
+        """Carry out the service calls that wait, also while paused."""
+        while not self._requests.empty():
+            request = self._requests.get()
+            if not request.cancelled:
+                request.answer.put(self._try(request.job))
 
     def _work(self, timeout_s: float) -> None:
         try:
@@ -169,12 +192,13 @@ class LearnerNode(ManagedNode):
     def _trigger(self, job: Callable[[], str]) -> Callable[[Any, Any], Any]:
         def callback(request: Any, response: Any) -> Any:
             del request
-            done: queue.Queue[tuple[bool, str]] = queue.Queue()
-            self._inbox.put(lambda: done.put(self._try(job)))
+            asked = _Request(job, queue.Queue())
+            self._requests.put(asked)
             try:
-                response.success, response.message = done.get(timeout=30.0)
+                response.success, response.message = asked.answer.get(timeout=REQUEST_LIMIT_S)
             except queue.Empty:
-                response.success, response.message = False, 'the learner is busy or paused'
+                asked.cancelled = True
+                response.success, response.message = False, 'the learner is busy; ask again'
             return response
 
         return callback

@@ -1,0 +1,84 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What an operator asks of a running learner is done, also while it is paused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rclpy
+from processes import wait_for
+from std_srvs.srv import SetBool, Trigger
+
+from residual_rl_ros.demo import quick
+from residual_rl_ros.finetune import load_finetune
+from residual_rl_ros.learner.checkpoint import load_checkpoint
+from residual_rl_ros.ros.bringup import Bringup, ros_environment
+from residual_rl_ros.ros.monitor import Monitor
+from residual_rl_ros.ros.topology import finetune_topology
+
+pytestmark = pytest.mark.ros
+
+LIMIT_S = 60.0
+
+
+class Caller:
+    """Calls services of one ROS domain."""
+
+    def __init__(self, domain_id: int) -> None:
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=domain_id)
+        self._node = rclpy.create_node('operator', context=self._context)
+        self._executor = rclpy.executors.SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+
+    def __call__(self, kind: Any, name: str, **fields: Any) -> Any:
+        client = self._node.create_client(kind, name)
+        assert client.wait_for_service(timeout_sec=20.0), name
+        future = client.call_async(kind.Request(**fields))
+        self._executor.spin_until_future_complete(future, timeout_sec=20.0)
+        assert future.done(), name
+        return future.result()
+
+    def close(self) -> None:
+        self._node.destroy_node()
+        self._context.try_shutdown()
+
+
+@pytest.fixture
+def call(domain_id: int) -> Iterator[Caller]:
+    caller = Caller(domain_id)
+    yield caller
+    caller.close()
+
+
+def test_pause_save_and_rollback(domain_id: int, tmp_path: Path, call: Caller) -> None:
+    config = replace(quick(load_finetune('peg_insert')), control_steps=0)
+    base, _, robot_file = config.load()
+    nodes = finetune_topology(config, robot_file, base.path, tmp_path, 1, 0)
+    with (
+        Monitor(domain_id) as monitor,
+        Bringup(nodes, tmp_path / 'logs', ros_environment(domain_id)) as bringup,
+    ):
+        early = call(Trigger, 'learner_node/rollback')
+        assert 'nothing to roll back to' in early.message
+        wait_for(lambda: monitor.number('learner_node', 'updates') > 50, LIMIT_S, 'learning')
+
+        assert call(SetBool, 'learner_node/pause', data=True).success
+        saved = call(Trigger, 'learner_node/save')
+        assert saved.success, saved.message
+        stored = load_checkpoint(tmp_path / 'checkpoints' / 'latest')
+        assert stored.updates > 50
+        assert call(SetBool, 'learner_node/pause', data=False).success
+
+        rolled = call(Trigger, 'learner_node/rollback')
+        assert rolled.success, rolled.message
+        wait_for(lambda: monitor.number('policy_node', 'epoch') == 2, LIMIT_S, 'the new epoch')
+        updates = monitor.number('learner_node', 'updates')
+        wait_for(lambda: monitor.number('learner_node', 'updates') > updates, LIMIT_S, 'progress')
+        assert monitor.number('learner_node', 'rollbacks') == 1
+        bringup.check()
