@@ -77,6 +77,7 @@ def describe_learning(out: Path, rate_hz: float) -> dict[str, Any]:
         'control_steps': steps,
         'robot_minutes': round(steps / rate_hz / 60.0, 2),
         'updates': state.get('updates', 0),
+        'rollbacks': len(state.get('rollbacks', [])),
         'minutes_to_90_percent': minutes_to(0.9, read_history(out), rate_hz),
     }
 

@@ -102,6 +102,8 @@ class RunResult:
     worst: float | None
     """Lowest success over 50 training episodes with residual, exploration included; None before
     there were as many."""
+    rollbacks: int
+    """How often the guard rolled back."""
 
 
 def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
@@ -224,13 +226,19 @@ def read_result(folder: Path) -> RunResult:
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding='utf-8'))
         base, final = (float(summary[key]['success']) for key in ('base', 'final'))
+        rollbacks = int(summary['rollbacks'])
         curve = np.array(summary['evaluations'], dtype=np.float64).reshape(-1, 2)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise CompareError(f'{str(folder)!r} holds no finished run: {error}') from error
     history = read_history(folder)
     reached = steps_to(LEVEL, history)
     return RunResult(
-        base, final, curve, float('inf') if reached is None else reached, worst_success(history)
+        base,
+        final,
+        curve,
+        float('inf') if reached is None else reached,
+        worst_success(history),
+        rollbacks,
     )
 
 
@@ -298,6 +306,7 @@ def _describe(runs: Sequence[RunResult]) -> dict[str, Any]:
         'steps_to_90_median': int(median) if np.isfinite(median) else None,
         'reached_90': int(reached.sum()),
         'worst_training': [run.worst for run in runs],
+        'rollbacks': [run.rollbacks for run in runs],
         'dip_mean': round(float(np.mean(dips)), 4) if dips else None,
     }
 
@@ -313,8 +322,9 @@ def to_markdown(report: Mapping[str, Any]) -> str:
             f'{RECENT_EPISODES} training episodes succeeded at 90 %; dip is base success minus the '
             f'worst {RECENT_EPISODES} training episodes.',
             '',
-            '| variant | base | final, each seed | mean | steps to 90 %, median (reached) | dip |',
-            '|---|---|---|---|---|---|',
+            '| variant | base | final, each seed | mean | steps to 90 %, median (reached) | dip | '
+            'rollbacks |',
+            '|---|---|---|---|---|---|---|',
         ]
         for name, entry in variants.items():
             steps, dip = entry['steps_to_90_median'], entry['dip_mean']
@@ -324,7 +334,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
                 f'{entry["final_mean"]:.1%} | '
                 f'{"not reached" if steps is None else steps} '
                 f'({entry["reached_90"]}/{report["seeds"]}) | '
-                f'{"-" if dip is None else f"{dip:+.0%}"} |'
+                f'{"-" if dip is None else f"{dip:+.0%}"} | {sum(entry["rollbacks"])} |'
             )
         lines.append('')
     lines += ['## all tasks', '', '| | estimate | 95 % interval |', '|---|---|---|']

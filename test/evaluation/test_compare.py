@@ -89,7 +89,7 @@ def test_the_worst_stretch_is_that_of_fifty_episodes() -> None:
 
 def test_aggregates_follow_from_the_runs() -> None:
     def runs(*finals: float, steps: float = 1000.0) -> list[RunResult]:
-        return [RunResult(0.5, final, np.zeros((0, 2)), steps, 0.4) for final in finals]
+        return [RunResult(0.5, final, np.zeros((0, 2)), steps, 0.4, 1) for final in finals]
 
     results = {
         ('peg', 'a'): runs(0.9, 0.95, 1.0),
@@ -106,7 +106,7 @@ def test_aggregates_follow_from_the_runs() -> None:
     assert report['tasks']['peg']['b']['steps_to_90_median'] is None
     assert report['tasks']['peg']['a']['dip_mean'] == pytest.approx(0.1)
     table = to_markdown(report)
-    assert '| `b` | 50% | 50% 60% 70% | 60.0% | not reached (0/3) | +10% |' in table
+    assert '| `b` | 50% | 50% 60% 70% | 60.0% | not reached (0/3) | +10% | 3 |' in table
     assert json.loads(json.dumps(report)) == report
 
 

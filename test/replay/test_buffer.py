@@ -141,3 +141,11 @@ def test_an_empty_buffer_cannot_be_sampled() -> None:
 def test_a_capacity_below_one_is_refused() -> None:
     with pytest.raises(ReplayError, match=r'replay capacity is 0, expected >= 1'):
         ReplayBuffer(LAYOUT, 0)
+
+
+def test_a_million_transitions_take_hardly_more_than_their_raw_numbers() -> None:
+    names = tuple(f'x{i}' for i in range(40)), tuple(f'a{i}' for i in range(7))
+    layout = TransitionLayout(*names, 1, (-1.0,) * 7, (1.0,) * 7, (0.1,) * 7)
+    replay = ReplayBuffer(layout, 1_000_000)  # Untouched pages cost nothing here.
+    raw = 4 * 1_000_000 * (40 + 7 + 7 + 1 + 1 + 40 + 7)
+    assert replay.nbytes <= 1.01 * raw
