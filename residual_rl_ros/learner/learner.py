@@ -330,7 +330,11 @@ class Learner:
 
     def current_message(self) -> bytes:
         """Return the actor as it is now, to be used at once (deployment, evaluation)."""
-        exploration = Exploration(residual_probability=float(self.phase is not Phase.WARMUP))
+        # A bound that still grows is as much a part of what was learned as the weights are.
+        exploration = Exploration(
+            residual_probability=float(self.phase is not Phase.WARMUP),
+            bound_ratio=self.exploration().bound_ratio,
+        )
         return encode_weights(
             self.algorithm.mean_actor, WeightsHeader(self.epoch, self.sequence, exploration)
         )

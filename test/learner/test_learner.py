@@ -152,6 +152,32 @@ def test_the_current_message_can_be_used_at_once() -> None:
     assert torch.equal(actor.heads.weight, learner.algorithm.mean_actor.heads.weight)
 
 
+def test_the_bound_grows_in_training_and_in_deployment_alike() -> None:
+    learner = make_learner(bound_ramp_transitions=20)
+    for transition in STREAM[: WARMUP + 5]:
+        message = learner.ingest(transition)
+    assert message is not None
+    ratios = [
+        decode_weights(sent)[0].exploration.bound_ratio
+        for sent in (message, learner.current_message())
+    ]
+    assert ratios == [0.25, 0.25]
+    for transition in STREAM[WARMUP + 5 : WARMUP + 25]:
+        learner.ingest(transition)
+    assert learner.exploration().bound_ratio == 1.0
+
+
+def test_the_share_of_decisions_with_a_residual_grows() -> None:
+    learner = make_learner(progressive_transitions=10, bound_ramp_transitions=0)
+    assert learner.exploration().residual_probability == 0.0
+    shares = []
+    for transition in STREAM[: WARMUP + 12]:
+        learner.ingest(transition)
+        shares.append(learner.exploration().residual_probability)
+    assert shares[:WARMUP] == [0.0] * WARMUP
+    assert shares[WARMUP:] == pytest.approx([*np.arange(0.1, 1.05, 0.1), 1.0, 1.0])
+
+
 # --- the schedule that keeps a lockstep run reproducible
 
 
