@@ -38,9 +38,9 @@ class Caller:
 
     def __call__(self, kind: Any, name: str, **fields: Any) -> Any:
         client = self._node.create_client(kind, name)
-        assert client.wait_for_service(timeout_sec=20.0), name
+        assert client.wait_for_service(timeout_sec=40.0), name
         future = client.call_async(kind.Request(**fields))
-        self._executor.spin_until_future_complete(future, timeout_sec=20.0)
+        self._executor.spin_until_future_complete(future, timeout_sec=40.0)
         assert future.done(), name
         return future.result()
 
