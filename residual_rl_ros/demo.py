@@ -177,7 +177,7 @@ def _finetune(
         config.control_steps,
     )
     started = time.monotonic()
-    warmup_rate = 0.0
+    warmup_rate: float | None = None  # A quick warm-up may be over before it was seen.
     with (
         Monitor(domain_id) as monitor,
         Bringup(nodes, out / 'logs', ros_environment(domain_id)) as bringup,
@@ -189,7 +189,8 @@ def _finetune(
                 raise DemoError(f'{node} reports an error: {reason}; see {out / "logs"}')
             live.update(_table(monitor, config, time.monotonic() - started))
             if monitor.values('learner_node').get('phase') == 'warmup':
-                warmup_rate = monitor.number('mujoco_sim_node', 'mean_steps_per_s')
+                rate = monitor.number('mujoco_sim_node', 'mean_steps_per_s')
+                warmup_rate = rate or warmup_rate
             time.sleep(0.5)
         bringup.check()
         live.update(_table(monitor, config, time.monotonic() - started))
@@ -197,7 +198,7 @@ def _finetune(
         rate = monitor.number('mujoco_sim_node', 'mean_steps_per_s')
     return {
         'round_trips_per_s': {
-            'warmup': round(warmup_rate, 1),
+            'warmup': None if warmup_rate is None else round(warmup_rate, 1),
             'whole_run': round(rate, 1),
         },
         'finetune_wall_s': round(wall, 1),
