@@ -80,7 +80,7 @@ def bare_rate(robot: RobotConfig, transition_size: int, decision_steps: int, ste
     while count - first < steps:
         executor.spin_once(timeout_sec=1.0)
     rate = (count - first) / (time.perf_counter() - begin)
-    answering.terminate()
+    answering.kill()  # rclpy would turn a SIGTERM into a traceback.
     answering.join()
     node.destroy_node()
     rclpy.shutdown()
