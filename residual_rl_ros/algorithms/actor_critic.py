@@ -162,6 +162,24 @@ class ActorCritic(ABC):
         r = config.reward_scale * batch.reward + config.reward_offset * batch.reward_weight
         return r + batch.bootstrap * value
 
+    def regress(self, batch: Batch, s: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Take one gradient step of every Q(s, a) towards y; return metrics."""
+        q = self.critic(s, self.critic_action(batch.base_action, batch.executed_action))
+        loss = (q - y).pow(2).mean(1).sum(0)
+        return {
+            'critic_loss': loss.detach(),
+            'td_error': (q.detach() - y).abs().mean(),
+            'critic_grad_norm': self.step_critic(loss),
+        }
+
+    def residual_metrics(self, u: Tensor) -> dict[str, Tensor]:
+        """Return size and saturation of a residual over the dimensions that have a bound."""
+        active = u.detach()[:, : len(self.actor.active)][:, self.actor.active > 0.0].abs()
+        return {
+            'residual_magnitude': active.mean(),
+            'residual_saturation': (active > 0.95).float().mean(),
+        }
+
     def step_critic(self, loss: Tensor) -> Tensor:
         """Descend on the critics; return the largest gradient norm before clipping."""
         self.critic_optimizer.zero_grad()

@@ -63,13 +63,7 @@ class Resfit(ActorCritic):
             )
             s_next = self.actor.normalizer(batch.next_observation)
             y = self.target_return(batch, self.target_value(s_next, b_next, u_next))
-        q = self.critic(s, self.critic_action(batch.base_action, batch.executed_action))
-        critic_loss = (q - y).pow(2).mean(1).sum(0)
-        metrics = {
-            'critic_loss': critic_loss.detach(),
-            'td_error': (q.detach() - y).abs().mean(),
-            'critic_grad_norm': self.step_critic(critic_loss),
-        }
+        metrics = self.regress(batch, s, y)
 
         # Actor: maximise the mean over all critics of Q_i(s, b + lambda u).
         train_actor = self.actor_due() and not critic_only
@@ -80,10 +74,8 @@ class Resfit(ActorCritic):
             q = self.critic(s, self.critic_action(batch.base_action, a)).mean()
             self.critic.requires_grad_(True)
             metrics['actor_grad_norm'] = self.step_actor(-q)
-            active = u.detach()[:, : len(self.actor.active)][:, self.actor.active > 0.0].abs()
             metrics['q_policy'] = q.detach()
-            metrics['residual_magnitude'] = active.mean()
-            metrics['residual_saturation'] = (active > 0.95).float().mean()
+            metrics |= self.residual_metrics(u)
             _follow(self.target_actor, self.actor, config.tau)
         self.follow(train_actor)
         return metrics

@@ -60,13 +60,7 @@ class Sac(ActorCritic):
 
         # Critic: y = r + gamma^j (min_i Q'_i(s', b' + lambda u') - alpha log pi(u'|s')).
         y = self.soft_target(batch)
-        q = self.critic(s, self.critic_action(batch.base_action, batch.executed_action))
-        critic_loss = (q - y).pow(2).mean(1).sum(0)
-        metrics = {
-            'critic_loss': critic_loss.detach(),
-            'td_error': (q.detach() - y).abs().mean(),
-            'critic_grad_norm': self.step_critic(critic_loss),
-        }
+        metrics = self.regress(batch, s, y)
         train_actor = self.actor_due() and not critic_only
         if train_actor:
             metrics |= self.improve(batch, s)
@@ -100,14 +94,12 @@ class Sac(ActorCritic):
         self.alpha_optimizer.zero_grad()
         (self.log_alpha * (entropy - self._target_entropy)).backward()  # type: ignore[no-untyped-call]
         self.alpha_optimizer.step()
-        active = u.detach()[:, : len(self.actor.active)][:, self.actor.active > 0.0].abs()
         return {
             'q_policy': q.detach().mean(),
             'alpha': alpha,
             'entropy': entropy,
-            'residual_magnitude': active.mean(),
-            'residual_saturation': (active > 0.95).float().mean(),
             'actor_grad_norm': norm,
+            **self.residual_metrics(u),
         }
 
     def _scalars(self) -> dict[str, Tensor]:

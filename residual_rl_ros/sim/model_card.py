@@ -73,7 +73,7 @@ sha256 `{demonstrations.sha256}` |
 | seed | {seed} |
 | command | `residual-rl train-base --task {task} --seed {seed}` |
 
-The evaluation runs the task with its default noise, delay and clearance. The recipe:
+The evaluation runs the task as it is, with its default parameters. The recipe:
 
 ```yaml
 {recipe_text}
