@@ -314,6 +314,24 @@ def train_base(
 
 
 @app.command()
+def train_encoder(
+    task: Annotated[str, typer.Option(help='Task with a camera.')],
+    out: Annotated[Path, typer.Option(help='Folder for the encoder and its card.')] = Path(
+        'models/encoders'
+    ),
+    seed: Annotated[int, typer.Option(min=0, help='Training seed.')] = 0,
+) -> None:
+    """Train the image encoder of a task with a camera and write its model card."""
+    from residual_rl_ros.sim.train_encoder import train_encoder_with_card
+
+    console = Console(stderr=True)
+    error = train_encoder_with_card(
+        task, out, seed, lambda step, loss: console.print(f'step {step}: loss {loss:.6f}')
+    )
+    console.print(f'mean error: {error}')
+
+
+@app.command()
 def describe_robot(
     env: Annotated[str, typer.Argument(help='Task of this package or gymnasium id.')],
 ) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -35,7 +34,7 @@ from residual_rl_ros.ros.bringup import Bringup, ros_environment
 from residual_rl_ros.ros.domain import claim_domain
 from residual_rl_ros.ros.monitor import Monitor
 from residual_rl_ros.ros.topology import finetune_topology
-from residual_rl_ros.sim.hosting import check_environment, make_environment
+from residual_rl_ros.sim.hosting import connect, make_environment
 from residual_rl_ros.summary import (
     SUMMARY,
     describe_learning,
@@ -90,9 +89,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     config, out = options.config, options.output_dir
     _, robot, robot_file = config.load()
     config.learner_config()
-    env = make_environment(config.task)
-    check_environment(env, robot)
-    env.close()
+    connect(make_environment(config.task), robot).close()
     make_evaluation_controller(config, None).queue.close()
     prepare_output(out)
     with claim_domain() as domain_id:
@@ -239,7 +236,6 @@ def _strip(
     if not repaired:
         console.print('no paired failure -> success to draw')
         return
-    os.environ.setdefault('MUJOCO_GL', 'egl')
     # A process of its own: a missing driver can end it, not the demo.
     context = multiprocessing.get_context('spawn')
     try:

@@ -15,7 +15,7 @@ from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.learner.config import LearnerConfig, load_preset
 from residual_rl_ros.residual.controller import ControllerConfig
-from residual_rl_ros.resources import ResourceError, resource_path
+from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot import RobotConfig, load_robot
 from residual_rl_ros.spec import integer
 
@@ -92,37 +92,19 @@ def find_base_policy(name: str) -> Path:
     """Return the path of a base policy: the path of an ONNX file, or a shipped model's name.
 
     Raises:
-        FinetuneError: neither; the message lists the shipped ones.
+        ResourceError: neither; the message lists the shipped ones.
     """
-    path = Path(name)
-    if path.suffix == '.onnx':
-        return path
-    try:
-        return resource_path('models', f'{name}.onnx')
-    except ResourceError as error:
-        known = sorted(file.stem for file in resource_path('models').glob('*.onnx'))
-        raise FinetuneError(
-            f'unknown base policy {name!r}; shipped: {", ".join(known)}; or give the path of an '
-            '.onnx file'
-        ) from error
+    return find_file('base policy', ('models',), name, '.onnx')
 
 
 def load_finetune(name_or_path: str) -> FinetuneConfig:
     """Read a fine-tuning configuration: a path, or the name of a shipped task.
 
     Raises:
-        FinetuneError: unknown task, unknown or missing key, or a value of the wrong type.
+        FinetuneError: unknown or missing key, or a value of the wrong type.
+        ResourceError: unknown task.
     """
-    path = Path(name_or_path)
-    if path.suffix not in ('.yaml', '.yml'):
-        try:
-            path = resource_path('config', 'finetune', f'{name_or_path}.yaml')
-        except ResourceError as error:
-            known = sorted(p.stem for p in resource_path('config', 'finetune').glob('*.yaml'))
-            raise FinetuneError(
-                f'unknown task {name_or_path!r}; known: {", ".join(known)}; or give the path of '
-                'a .yaml file'
-            ) from error
+    path = find_file('task', ('config', 'finetune'), name_or_path, '.yaml')
     try:
         values = yaml.safe_load(path.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

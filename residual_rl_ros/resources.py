@@ -47,3 +47,28 @@ def resource_path(*parts: str) -> Path:
         f'shipped file {"/".join(parts)!r} not found (looked at {places}); reinstall the package '
         'or source the workspace that holds it'
     )
+
+
+def find_file(what: str, folder: tuple[str, ...], name_or_path: str, suffix: str) -> Path:
+    """Return the path of a file that is given by path, or by the name of a shipped one.
+
+    Args:
+        what: what the file is, for the error.
+        folder: shipped folder, for example `('config', 'robots')`.
+        name_or_path: path that ends in the suffix, or name of a shipped file without it.
+        suffix: `.yaml` (a path may end in `.yml`) or `.onnx`.
+
+    Raises:
+        ResourceError: no shipped file has the name; the message lists those there are.
+    """
+    path = Path(name_or_path)
+    if path.suffix in (suffix, '.yml' if suffix == '.yaml' else suffix):
+        return path
+    try:
+        return resource_path(*folder, f'{name_or_path}{suffix}')
+    except ResourceError as error:
+        shipped = sorted(file.stem for file in resource_path(*folder).glob(f'*{suffix}'))
+        raise ResourceError(
+            f'unknown {what} {name_or_path!r}; shipped: {", ".join(shipped)}; or give the path of '
+            f'a {suffix} file'
+        ) from error

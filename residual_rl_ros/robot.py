@@ -16,14 +16,18 @@ import numpy as np
 import yaml
 
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.resources import ResourceError, resource_path
+from residual_rl_ros.resources import find_file
 from residual_rl_ros.spec import ActionSpec, SpecificationError, check_names
 
 JOINT_STATE = 'sensor_msgs/msg/JointState'
 FLOAT_ARRAY = 'std_msgs/msg/Float64MultiArray'
+IMAGE = 'sensor_msgs/msg/Image'
+COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 CHANNEL_TYPES = (
     JOINT_STATE,
     FLOAT_ARRAY,
+    IMAGE,
+    COMPRESSED_IMAGE,
     'geometry_msgs/msg/PoseStamped',
     'geometry_msgs/msg/TwistStamped',
     'geometry_msgs/msg/WrenchStamped',
@@ -48,11 +52,18 @@ class Channel:
     """ROS message type, one of `CHANNEL_TYPES`."""
     fields: tuple[str, ...]
     """JointState: `position`, `velocity`, `effort`. Float64MultiArray: a name per element.
-    Others: dotted fields such as `position.x`."""
+    Images: the encoder's features. Others: dotted fields such as `position.x`."""
     joints: tuple[str, ...]
     """JointState: joint names, matched by name. Others: empty."""
     max_age_s: float
     """Older data is stale and refused [s]."""
+    encoder: str = ''
+    """Images: ONNX encoder, by path or by the name of a shipped one. Others: empty."""
+
+    @property
+    def is_image(self) -> bool:
+        """Whether an encoder turns the messages into values."""
+        return self.type in (IMAGE, COMPRESSED_IMAGE)
 
     @property
     def observation_names(self) -> tuple[str, ...]:
@@ -127,17 +138,9 @@ def load_robot(name_or_path: str) -> tuple[RobotConfig, Path]:
 
     Raises:
         RobotError: no such file, or its content is wrong.
+        ResourceError: no shipped robot has the name.
     """
-    path = Path(name_or_path)
-    if path.suffix not in ('.yaml', '.yml'):
-        try:
-            path = resource_path('config', 'robots', f'{name_or_path}.yaml')
-        except ResourceError as error:
-            known = sorted(p.stem for p in resource_path('config', 'robots').glob('*.yaml'))
-            raise RobotError(
-                f'unknown robot {name_or_path!r}; shipped: {", ".join(known)}; or give the path '
-                'of a .yaml file'
-            ) from error
+    path = find_file('robot', ('config', 'robots'), name_or_path, '.yaml')
     if not path.is_file():
         raise RobotError(f'robot file {str(path)!r} does not exist')
     try:
@@ -164,6 +167,7 @@ def _channel(name: str, reader: _Reader) -> Channel:
         reader.texts('fields'),
         joints,
         reader.number('max_age_s'),
+        reader.text('encoder') if kind in (IMAGE, COMPRESSED_IMAGE) else '',
     )
     if not channel.fields or (kind == JOINT_STATE and not joints):
         raise RobotError(f'{reader.path} lists no fields or joints')

@@ -31,8 +31,8 @@ from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.residual.controller import ResidualController
 from residual_rl_ros.sim.demonstrations import demonstrate
-from residual_rl_ros.sim.hosting import Env, check_environment, make_environment
-from residual_rl_ros.sim.tasks import TASK_NAMES
+from residual_rl_ros.sim.experts import EXPERTS
+from residual_rl_ros.sim.hosting import Env, connect, make_environment
 from residual_rl_ros.summary import (
     CHECKPOINTS,
     SUMMARY,
@@ -86,8 +86,7 @@ def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
     started = time.monotonic()
     config, out = options.config, options.output_dir
     policy, robot, _ = config.load()
-    env = make_environment(config.task)
-    check_environment(env, robot)
+    env = connect(make_environment(config.task), robot)
     controller = config.controller_config(options.seed, explore=True, scheduled=True).build(
         policy, robot.action
     )
@@ -99,7 +98,7 @@ def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
     else:
         learner = Learner(config.learner_config(), controller.layout, options.seed)
         run = InProcessRun(env, controller, learner, training_seed(options.seed))
-        _add_demonstrations(options, learner, console)
+        _add_demonstrations(options, env, learner, console)
     console.print(f'replay: {run.learner.memory_bytes / 1e6:.0f} MB when full')
     curve = _Curve(options, env, run.steps)
     log = MetricsLog(out / 'tensorboard')
@@ -157,16 +156,19 @@ def _resume(
     return run
 
 
-def _add_demonstrations(options: TrainOptions, learner: Learner, console: Console) -> None:
+def _add_demonstrations(
+    options: TrainOptions, env: Env, learner: Learner, console: Console
+) -> None:
     """Fill the demonstration buffer of a preset that has one."""
     if learner.demonstrations is None or not options.demonstrations:
         return
-    if options.config.task not in TASK_NAMES:
-        console.print(f'no expert knows {options.config.task!r}: training without demonstrations')
+    task = options.config.task
+    if task not in EXPERTS:
+        console.print(f'no expert knows {task!r}: training without demonstrations')
         return
     controller = make_evaluation_controller(options.config, None)
     seed = training_seed(options.seed) + DEMONSTRATION_SEED
-    for transition in demonstrate(options.config.task, controller, options.demonstrations, seed):
+    for transition in demonstrate(env, task, controller, options.demonstrations, seed):
         learner.add_demonstration(transition)
     controller.queue.close()
     console.print(f'{len(learner.demonstrations)} demonstration transitions')

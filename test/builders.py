@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
+from residual_rl_ros.encoder import ENCODER_METADATA_KEY
 from residual_rl_ros.learner.config import LearnerConfig, load_preset
 from residual_rl_ros.residual.actor import ActorArchitecture, ResidualActor
 from residual_rl_ros.spec import ActionSpec, Source, Success, Transition, TransitionLayout
@@ -246,3 +248,32 @@ def small_config(preset: str = 'dawn', **overrides: Any) -> LearnerConfig:
     elif preset == 'resfit':
         small |= {'critic_only_updates': 7}
     return load_preset(preset, {**small, **overrides})
+
+
+def write_onnx_encoder(
+    path: Path,
+    height: int | None = 4,
+    width: int | None = 6,
+    bias: tuple[float, ...] = (0.0, 0.0, 0.0),
+    names: tuple[str, str] = ('image', 'features'),
+) -> None:
+    """Write an image encoder whose features are the mean of each colour plus a bias."""
+    image, features = names
+    graph = helper.make_graph(
+        [
+            helper.make_node('Cast', [image], ['x'], to=TensorProto.FLOAT),
+            helper.make_node('ReduceMean', ['x', 'axes'], ['mean'], keepdims=0),
+            helper.make_node('Add', ['mean', 'bias'], [features]),
+        ],
+        'encoder',
+        [helper.make_tensor_value_info(image, TensorProto.UINT8, [1, height, width, 3])],
+        [helper.make_tensor_value_info(features, TensorProto.FLOAT, [1, 3])],
+        [
+            numpy_helper.from_array(np.array([1, 2]), 'axes'),
+            numpy_helper.from_array(np.array(bias, dtype=np.float32), 'bias'),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=8)
+    text = json.dumps({'feature_names': ['red', 'green', 'blue']})
+    helper.set_model_props(model, {ENCODER_METADATA_KEY: text})
+    onnx.save(model, str(path))

@@ -106,7 +106,7 @@ def test_an_unknown_task_is_one_line_without_a_traceback(tmp_path: Path) -> None
     assert finished.stdout == ''
     assert finished.stderr.splitlines() == [finished.stderr.rstrip('\n')]
     assert finished.stderr.startswith(
-        "error: unknown task 'tidy_up'; known: fetch_pick_and_place, peg_insert, "
+        "error: unknown task 'tidy_up'; shipped: fetch_pick_and_place, peg_insert, "
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -12,8 +12,8 @@ import yaml
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.finetune import FinetuneError, find_base_policy, load_finetune
 from residual_rl_ros.learner.config import PresetError
-from residual_rl_ros.resources import resource_path
-from residual_rl_ros.sim.hosting import check_environment, make_environment
+from residual_rl_ros.resources import ResourceError, resource_path
+from residual_rl_ros.sim.hosting import connect, make_environment
 
 TASKS = sorted(path.stem for path in resource_path('config', 'finetune').glob('*.yaml'))
 
@@ -22,8 +22,8 @@ TASKS = sorted(path.stem for path in resource_path('config', 'finetune').glob('*
 def test_a_shipped_run_fits_its_base_policy_robot_and_environment(task: str) -> None:
     config = load_finetune(task)
     policy, robot, path = config.load()
-    env = make_environment(config.task)
-    check_environment(env, robot)
+    env = connect(make_environment(config.task), robot)
+    assert env.observation_space.shape == (len(robot.observation_names),)
     env.close()
     assert path.is_file()
     controller = config.controller_config(seed=3, explore=True, scheduled=True)
@@ -63,13 +63,14 @@ def test_an_override_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_task_lists_the_known_ones() -> None:
-    with pytest.raises(FinetuneError, match=rf"unknown task 'tidy_up'; known: {', '.join(TASKS)}"):
+    names = ', '.join(TASKS)
+    with pytest.raises(ResourceError, match=rf"unknown task 'tidy_up'; shipped: {names}; or"):
         load_finetune('tidy_up')
 
 
 def test_an_unknown_base_policy_lists_the_shipped_ones() -> None:
     with pytest.raises(
-        FinetuneError,
+        ResourceError,
         match=r"unknown base policy 'gpt'; shipped: fetch_pick_and_place, peg_insert, ",
     ):
         find_base_policy('gpt')

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from residual_rl_ros.resources import ResourceError
 from residual_rl_ros.robot import FLOAT_ARRAY, JOINT_STATE, RobotConfig, RobotError, load_robot
 
 DESCRIPTION: dict[str, Any] = {
@@ -138,7 +139,7 @@ def test_a_robot_file_is_read_by_path(tmp_path: Path) -> None:
 
 def test_an_unknown_robot_lists_the_shipped_ones() -> None:
     with pytest.raises(
-        RobotError,
+        ResourceError,
         match=r"unknown robot 'r2d2'; shipped: fetch_pick_and_place, peg_insert, push_to_goal",
     ):
         load_robot('r2d2')

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 import yaml
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyError, BasePolicyMetadata
+from residual_rl_ros.onnx_session import open_session
 
 Float32 = npt.NDArray[np.float32]
 
@@ -31,24 +31,7 @@ class OnnxBasePolicy:
 
     def __init__(self, path: str | Path, threads: int = 1) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise BasePolicyError(
-                f'base policy {str(self.path)!r} does not exist; give the path of an .onnx file'
-            )
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # An idle session that spins slows everything else in the process.
-        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-        try:
-            self._session = ort.InferenceSession(
-                str(self.path), options, providers=['CPUExecutionProvider']
-            )
-        except Exception as error:  # ONNX Runtime raises its own untyped hierarchy.
-            reason = str(error).splitlines()[0]
-            raise BasePolicyError(
-                f'{str(self.path)!r} is no loadable ONNX model: {reason}'
-            ) from error
+        self._session = open_session(self.path, 'base policy', BasePolicyError, threads)
         self.metadata = self._read_metadata()
         self.stochastic = any(item.name == 'noise' for item in self._session.get_inputs())
         self._check_signature()

@@ -19,7 +19,7 @@ import torch
 from residual_rl_ros.evaluation.episodes import Episode, run_episode
 from residual_rl_ros.finetune import FinetuneConfig
 from residual_rl_ros.residual.controller import ResidualController
-from residual_rl_ros.sim.hosting import check_environment, make_environment
+from residual_rl_ros.sim.hosting import connect, make_environment
 
 EVALUATION_SEED = 80_000
 """First environment seed of reported evaluations; tuning uses none of 80000 to 80999."""
@@ -113,7 +113,8 @@ def film(
     Raises:
         RuntimeError: no OpenGL is available; what MuJoCo raises has no common type.
     """
-    env = make_environment(config.task, render_mode='rgb_array')
+    _, robot, _ = config.load()
+    env = connect(make_environment(config.task, render_mode='rgb_array'), robot)
     controller = make_evaluation_controller(config, actor_message)
     frames: list[npt.NDArray[np.uint8]] = []
     run_episode(
@@ -132,9 +133,8 @@ class _Worker:
 
     def __init__(self, config: FinetuneConfig, messages: Sequence[bytes | None]) -> None:
         torch.set_num_threads(1)
-        self.env = make_environment(config.task)
         _, robot, _ = config.load()
-        check_environment(self.env, robot)
+        self.env = connect(make_environment(config.task), robot)
         self.controllers = [make_evaluation_controller(config, message) for message in messages]
 
 

@@ -18,7 +18,7 @@ from residual_rl_ros.algorithms.sac import Sac, SacConfig
 from residual_rl_ros.algorithms.wsrl import Wsrl, WsrlConfig
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.networks.critic import NORMALIZATIONS
-from residual_rl_ros.resources import ResourceError, resource_path
+from residual_rl_ros.resources import find_file, resource_path
 from residual_rl_ros.spec import integer
 
 RULES: dict[str, tuple[type[ActorCritic], type[RuleConfig]]] = {
@@ -31,7 +31,8 @@ RULES: dict[str, tuple[type[ActorCritic], type[RuleConfig]]] = {
 SIGNED = ('reward_offset', 'target_entropy_per_dimension')
 MAY_BE_ZERO = (
     *('warmup_noise', 'offline_updates', 'policy_warmup_transitions', 'critic_only_updates'),
-    *('progressive_transitions', 'bound_ramp_transitions', 'demonstration_share'),
+    *('actor_delay_updates', 'progressive_transitions', 'bound_ramp_transitions'),
+    *('demonstration_share',),
     *('wide_exploration_share', 'guard_share'),
     *('exploration_std', 'target_std', 'cql_weight'),
 )
@@ -63,6 +64,8 @@ class LearnerConfig:
     """After these: transitions with the pre-trained actor and no update (WSRL's K)."""
     critic_only_updates: int
     """Updates of the critics alone after the warm-up; refused with an entropy in the target."""
+    actor_delay_updates: int
+    """Online updates before the first one of the actor: the critics see its noise first."""
     progressive_transitions: int
     """Transitions over which the share of decisions with a residual grows from 0 to 1."""
     bound_ramp_transitions: int
@@ -173,20 +176,21 @@ def preset_names() -> list[str]:
 def load_preset(
     name: str, overrides: Mapping[str, Any] = types.MappingProxyType({})
 ) -> LearnerConfig:
-    """Read `config/presets/<name>.yaml`.
+    """Read a preset.
 
     Args:
-        name: preset name.
+        name: name of a shipped preset, or path of a YAML file with the same keys.
         overrides: values that replace those of the file.
 
     Raises:
-        PresetError: unknown preset, unknown or missing key, or a value of the wrong type.
+        PresetError: unknown or missing key, or a value of the wrong type.
+        ResourceError: unknown preset.
     """
+    path = find_file('preset', ('config', 'presets'), name, '.yaml')
     try:
-        path = resource_path('config', 'presets', f'{name}.yaml')
-    except ResourceError as error:
-        raise PresetError(f'unknown preset {name!r}; known: {", ".join(preset_names())}') from error
-    values = {**yaml.safe_load(path.read_text(encoding='utf-8')), **overrides}
+        values = {**yaml.safe_load(path.read_text(encoding='utf-8')), **overrides}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
+        raise PresetError(f'cannot read preset {str(path)!r}: {error}') from error
     return LearnerConfig.from_mapping(values, f'preset {name!r}')
 
 

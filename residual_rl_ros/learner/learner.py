@@ -10,7 +10,7 @@ order give the same weights, however they arrive.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
@@ -27,6 +27,8 @@ from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
 from residual_rl_ros.spec import Source, Success, Transition, TransitionLayout
 
 RECENT_EPISODES = 50
+MAX_OWED_UPDATES = 1000
+"""After a burst of transitions: updates that are still taken for it."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class Learner:
         """Transitions received."""
         self.updates = 0
         """Updates taken while online."""
+        self.dropped_updates = 0
+        """Updates that fell due faster than they could be taken, and never will be."""
         self.pretraining_updates = 0
         """Updates taken at the end of the warm-up, offline or of the critics alone."""
         self.control_steps = 0
@@ -136,8 +140,19 @@ class Learner:
         """Start a new epoch after a resume or a rollback; its counts begin at zero."""
         self.epoch, self.sequence, self._epoch_start = epoch, 0, self.transitions
 
-    def ingest(self, transition: Transition) -> bytes | None:
+    def ingest(
+        self,
+        transition: Transition,
+        learn: bool = True,
+        pulse: Callable[[], None] = lambda: None,
+    ) -> bytes | None:
         """Learn from one transition.
+
+        Args:
+            transition: the transition.
+            learn: take the updates that are due; if not, they are owed to the next transition, up
+                to `MAX_OWED_UPDATES`, and the rest is dropped and counted.
+            pulse: called before every update, to stay responsive; what it raises ends the updates.
 
         Returns:
             A weight message when one is due.
@@ -154,7 +169,7 @@ class Learner:
         if self.phase is Phase.WARMUP:
             if self.transitions < self.config.warmup_transitions:
                 return None
-            self._pretrain()
+            self._pretrain(pulse)
             self.good = self.candidate = self.algorithm.state()
             self._good_success = self.success_rate or 0.0
             self._recent.clear()
@@ -166,8 +181,15 @@ class Learner:
             return None
         self.phase = Phase.ONLINE
         # The tolerance keeps 10 x 0.1 from being 0.999…
-        while self.updates < int(self.config.utd * since + 1e-6):
-            self._latest |= self.algorithm.update(self._sample())
+        due = int(self.config.utd * since + 1e-6)
+        if not learn:
+            owed = due - self.updates - self.dropped_updates
+            self.dropped_updates += max(0, owed - MAX_OWED_UPDATES)
+            return None
+        while self.updates + self.dropped_updates < due:
+            pulse()
+            alone = self.updates < self.config.actor_delay_updates
+            self._latest |= self.algorithm.update(self._sample(), critic_only=alone)
             self.updates += 1
         if since % interval:
             return None
@@ -219,7 +241,7 @@ class Learner:
             )
         self.demonstrations.add(transition)
 
-    def _pretrain(self) -> None:
+    def _pretrain(self, pulse: Callable[[], None]) -> None:
         """Use the warm-up data as the preset wants, before the residual is switched on."""
         config = self.config
         self.algorithm.fit_normalizer(self.replay.observations())
@@ -230,12 +252,15 @@ class Learner:
                 self.replay.returns(rule.gamma, rule.reward_scale, rule.reward_offset)
             )
             for _ in range(config.offline_updates):
+                pulse()
                 batch = self._draw(self.replay, config.batch_size)
                 self._latest |= self.algorithm.update_offline(batch, returns[batch.row])
+                self.pretraining_updates += 1
             self.replay.clear()
         for _ in range(config.critic_only_updates):
+            pulse()
             self._latest |= self.algorithm.update(self._sample(), critic_only=True)
-        self.pretraining_updates = config.offline_updates + config.critic_only_updates
+            self.pretraining_updates += 1
 
     def _sample(self) -> Batch:
         """Draw a batch, part of it from the demonstrations if there are any."""
@@ -299,6 +324,7 @@ class Learner:
             'transitions': self.transitions,
             'control_steps': self.control_steps,
             'updates': self.updates,
+            'dropped_updates': self.dropped_updates,
             'pretraining_updates': self.pretraining_updates,
             'epoch_start': self._epoch_start,
             'rng': self.rng.bit_generator.state,
@@ -318,6 +344,7 @@ class Learner:
         self.transitions = int(state['transitions'])
         self.control_steps = int(state['control_steps'])
         self.updates = int(state['updates'])
+        self.dropped_updates = int(state['dropped_updates'])
         self.pretraining_updates = int(state['pretraining_updates'])
         self._epoch_start = int(state['epoch_start'])
         self.rng.bit_generator.state = state['rng']

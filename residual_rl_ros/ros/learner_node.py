@@ -9,6 +9,7 @@ not on their timing.
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -61,12 +62,22 @@ class LearnerParameters:
     """Continue from the checkpoint in `output_dir`."""
     checkpoint_interval_s: float = 60.0
     """Time between two checkpoints [s]."""
+    backlog_limit: int = 500
+    """With more transitions waiting than this, they are stored first and learned from later."""
     drain_limit_s: float = 5.0
     """At the end: how long to go on learning from what has already arrived [s]."""
 
 
 REQUEST_LIMIT_S = 10.0
 """How long a service waits for the learning thread; no transition is received meanwhile."""
+
+
+SIGN_OF_LIFE_S = 5.0
+"""During long work the latest weights are repeated this often, so that nobody gives up waiting."""
+
+
+class _OutOfTimeError(Exception):
+    """The node shall stop and the drain limit is over."""
 
 
 @dataclass
@@ -93,6 +104,8 @@ class LearnerNode(ManagedNode):
         self._resume = threading.Event()
         self._resume.set()
         self._stop = threading.Event()
+        self._deadline = math.inf
+        self._published = math.inf
         self._malformed = 0
         self._problem = ''
         self._rate_base = (time.monotonic(), 0, 0)
@@ -135,7 +148,8 @@ class LearnerNode(ManagedNode):
         Diagnostics(self, self._report)
 
     def request_stop(self) -> None:
-        """End `learn` after the update in progress."""
+        """End `learn`, at the latest when the drain limit is over."""
+        self._deadline = time.monotonic() + self.parameters.drain_limit_s
         self._stop.set()
 
     def learn(self) -> None:
@@ -152,8 +166,7 @@ class LearnerNode(ManagedNode):
             if time.monotonic() - saved > self.parameters.checkpoint_interval_s:
                 self._try(self._save)
                 saved = time.monotonic()
-        deadline = time.monotonic() + self.parameters.drain_limit_s
-        while not self._inbox.empty() and time.monotonic() < deadline:
+        while not self._inbox.empty() and time.monotonic() < self._deadline:
             self._work(timeout_s=0.0)
         self._try(self._save)
         if self._log is not None:
@@ -168,12 +181,23 @@ class LearnerNode(ManagedNode):
             if not request.cancelled:
                 request.answer.put(self._try(request.job))
 
+    def _pulse(self) -> None:
+        """Between two updates: answer, give a sign of life, and stop if asked to."""
+        self._serve()
+        if time.monotonic() > self._deadline:
+            raise _OutOfTimeError
+        if time.monotonic() - self._published > SIGN_OF_LIFE_S:
+            self._publish(self._weights)
+
     def _work(self, timeout_s: float) -> None:
         try:
             job = self._inbox.get(timeout=timeout_s) if timeout_s else self._inbox.get_nowait()
         except queue.Empty:
             return
-        job()
+        try:
+            job()
+        except _OutOfTimeError:
+            self._warn('stopped before all updates were taken')
 
     # --- in the ROS thread: queue only
 
@@ -247,7 +271,10 @@ class LearnerNode(ManagedNode):
             self._warn(f'transition dropped: {error}')
             return
         rollbacks = len(self._learner.rollbacks)
-        weights = self._learner.ingest(transition)
+        backlog = self._inbox.qsize()
+        weights = self._learner.ingest(
+            transition, learn=backlog <= self.parameters.backlog_limit, pulse=self._pulse
+        )
         for rollback in self._learner.rollbacks[rollbacks:]:
             self._warn(f'guard: {rollback.reason}; rolled back')
         if weights is not None:
@@ -261,7 +288,7 @@ class LearnerNode(ManagedNode):
             self._publish(self._weights)
 
     def _publish(self, weights: bytes) -> None:
-        self._weights = weights
+        self._weights, self._published = weights, time.monotonic()
         self._actor_publisher.publish(byte_array(weights))
 
     def _try(self, job: Callable[[], str]) -> tuple[bool, str]:
@@ -313,6 +340,8 @@ class LearnerNode(ManagedNode):
                 'episodes': len(learner.history),
                 'success_recent': -1.0 if rate is None else rate,
                 'updates': learner.updates,
+                'pretraining_updates': learner.pretraining_updates,
+                'dropped_updates': learner.dropped_updates,
                 'rollbacks': len(learner.rollbacks),
                 'transitions_per_s': (learner.transitions - transitions) / (now - then),
                 'updates_per_s': (learner.updates - updates) / (now - then),

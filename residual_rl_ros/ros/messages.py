@@ -8,26 +8,32 @@ Float sequences are assigned as `array.array`, which costs a twentieth of assign
 from __future__ import annotations
 
 import array
+import io
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped, TwistStamped, WrenchStamped
 from nav_msgs.msg import Odometry
-from sensor_msgs.msg import Imu, JointState
+from sensor_msgs.msg import CompressedImage, Image, Imu, JointState
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension, MultiArrayLayout, UInt8MultiArray
 
+from residual_rl_ros.encoder import Picture, channel_encoder
+from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.observation import ObservationError
-from residual_rl_ros.robot import FLOAT_ARRAY, JOINT_STATE, Channel
+from residual_rl_ros.robot import COMPRESSED_IMAGE, FLOAT_ARRAY, IMAGE, JOINT_STATE, Channel
 
 Array = npt.NDArray[np.float64]
 
 MESSAGE_TYPES: dict[str, tuple[Any, str]] = {
     JOINT_STATE: (JointState, ''),
     FLOAT_ARRAY: (Float64MultiArray, ''),
+    IMAGE: (Image, ''),
+    COMPRESSED_IMAGE: (CompressedImage, ''),
     'geometry_msgs/msg/PoseStamped': (PoseStamped, 'pose.'),
     'geometry_msgs/msg/TwistStamped': (TwistStamped, 'twist.'),
     'geometry_msgs/msg/WrenchStamped': (WrenchStamped, 'wrench.'),
@@ -37,6 +43,8 @@ MESSAGE_TYPES: dict[str, tuple[Any, str]] = {
 """Message class and the attribute path that every field of the type starts with."""
 
 STAMP_LABEL = 'stamp_ns:'
+MAX_PIXELS = 4096 * 4096
+"""A larger compressed picture is refused before it is decoded."""
 
 
 def to_time(stamp: float) -> Time:
@@ -75,6 +83,66 @@ def stamped_label(stamp: float) -> str:
     return f'{STAMP_LABEL}{round(stamp * 1e9)}'
 
 
+COLOURS: dict[str, tuple[int, list[int]]] = {
+    'rgb8': (3, [0, 1, 2]),
+    'bgr8': (3, [2, 1, 0]),
+    'rgba8': (4, [0, 1, 2]),
+    'bgra8': (4, [2, 1, 0]),
+    'mono8': (1, [0, 0, 0]),
+}
+"""Image encodings: bytes of a pixel, and which of them are red, green and blue."""
+
+
+def to_rgb(message: Image) -> Picture:
+    """Return an image message as RGB, shape (height, width, 3).
+
+    Raises:
+        ValueError: an encoding that is not 8-bit colour or grey, or sizes that contradict.
+    """
+    if message.encoding not in COLOURS:
+        raise ValueError(
+            f'image encoding is {message.encoding!r}, expected one of {", ".join(COLOURS)}'
+        )
+    channels, order = COLOURS[message.encoding]
+    height, width, step = message.height, message.width, message.step
+    data = np.frombuffer(message.data, dtype=np.uint8)
+    if step < width * channels or data.size != step * height:
+        raise ValueError(
+            f'image has {data.size} bytes for {height} rows of {step} bytes, {width} pixels of '
+            f'{channels}'
+        )
+    rows = data.reshape(height, step)[:, : width * channels]
+    return rows.reshape(height, width, channels)[..., order]
+
+
+def decompress(message: CompressedImage) -> Picture:
+    """Return a compressed image message (JPEG or PNG) as RGB, shape (height, width, 3).
+
+    Raises:
+        ValueError: not a picture, or larger than `MAX_PIXELS`.
+    """
+    try:
+        with PIL.Image.open(io.BytesIO(message.data), formats=('JPEG', 'PNG')) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise ValueError(f'picture has {picture.size} pixels, expected <= {MAX_PIXELS}')
+            return np.asarray(picture.convert('RGB'))
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f'{len(message.data)} bytes are no JPEG or PNG: {error}') from error
+
+
+def fill_image(message: Any, picture: Picture) -> Any:
+    """Fill an image message, raw (`rgb8`) or compressed without loss (PNG)."""
+    if isinstance(message, CompressedImage):
+        buffer = io.BytesIO()
+        PIL.Image.fromarray(picture).save(buffer, 'PNG')
+        message.format, message.data = 'png', array.array('B', buffer.getvalue())
+        return message
+    message.height, message.width, _ = picture.shape
+    message.step, message.encoding = 3 * message.width, 'rgb8'
+    message.data = array.array('B', picture.tobytes())
+    return message
+
+
 class ChannelReader:
     """Turns a channel's messages into values in the order of its observation names.
 
@@ -92,6 +160,9 @@ class ChannelReader:
             self.values: Callable[[Any], Array] = self._joint_values
         elif channel.type == FLOAT_ARRAY:
             self.values = self._array_values
+        elif channel.is_image:
+            self._encoder = channel_encoder(channel)
+            self.values = self._picture_values
         else:
             self._getters = [attrgetter(root + field) for field in channel.fields]
             example = self.message_type()
@@ -140,6 +211,16 @@ class ChannelReader:
     def _array_values(self, message: Float64MultiArray) -> Array:
         return np.array(message.data, dtype=np.float64)
 
+    def _picture_values(self, message: Any) -> Array:
+        compressed = self._channel.type == COMPRESSED_IMAGE
+        try:
+            picture = decompress(message) if compressed else to_rgb(message)
+            return self._encoder.encode(picture)
+        except (ValueError, ResidualRLError) as error:
+            raise ObservationError(
+                f'channel {self._channel.name!r} ({self._channel.topic}): {error}'
+            ) from error
+
     def _field_values(self, message: Any) -> Array:
         return np.array([getter(message) for getter in self._getters], dtype=np.float64)
 
@@ -158,7 +239,7 @@ class ChannelWriter:
         if channel.type == JOINT_STATE:
             self._message.name = list(channel.joints)
         self._targets: list[tuple[Any, str]] = []
-        if channel.type not in (JOINT_STATE, FLOAT_ARRAY):
+        if channel.type not in (JOINT_STATE, FLOAT_ARRAY) and not channel.is_image:
             for field in channel.fields:
                 *parents, attribute = (root + field).split('.')
                 target = self._message
@@ -166,16 +247,19 @@ class ChannelWriter:
                     target = getattr(target, parent)
                 self._targets.append((target, attribute))
 
-    def message(self, values: Array, stamp: float) -> Any:
+    def message(self, values: npt.NDArray[Any], stamp: float) -> Any:
         """Return the message; it is reused by the next call.
 
         Args:
-            values: shape (number of observation names of the channel,).
+            values: shape (number of observation names of the channel,); for an image channel an
+                RGB picture, shape (height, width, 3).
             stamp: time of the values [s].
         """
         if self._channel.type == FLOAT_ARRAY:
             return float_array(values, stamped_label(stamp))
         self._message.header.stamp = to_time(stamp)
+        if self._channel.is_image:
+            return fill_image(self._message, values)
         if self._channel.type == JOINT_STATE:
             blocks = np.split(values, len(self._channel.fields))
             for field, block in zip(self._channel.fields, blocks, strict=True):

@@ -33,7 +33,7 @@ from residual_rl_ros.ros.messages import (
     stamped_label,
     to_time,
 )
-from residual_rl_ros.sim.hosting import check_environment, make_environment
+from residual_rl_ros.sim.hosting import check_environment, make_environment, split_observation
 
 
 class LockstepError(ResidualRLError):
@@ -66,8 +66,6 @@ class MujocoSimNode(Node):
         self._env = make_environment(parameters.task)
         check_environment(self._env, robot)
         self._period_ns = round(1e9 / robot.control_rate_hz)
-        sizes = [len(channel.observation_names) for channel in robot.channels]
-        self._splits = np.cumsum(sizes)[:-1]
         self._channels = []
         for channel in robot.channels:
             writer = ChannelWriter(channel)
@@ -110,7 +108,7 @@ class MujocoSimNode(Node):
     def _reset(self) -> None:
         self._episode += 1
         observation, _ = self._env.reset(seed=self.parameters.first_seed + self._episode)
-        self._observation = np.asarray(observation, dtype=np.float64)
+        self._observation = observation
         self._done = False
         self._feedback = None
         self._command = None
@@ -127,7 +125,7 @@ class MujocoSimNode(Node):
             return
         observation, reward, terminated, truncated, info = self._env.step(command)
         self._steps += 1
-        self._observation = np.asarray(observation, dtype=np.float64)
+        self._observation = observation
         self._done = terminated or truncated
         success = bool(info.get('success', terminated and float(reward) > 0.0))
         outcome = float(success) if self._done else -1.0
@@ -139,7 +137,7 @@ class MujocoSimNode(Node):
         self._clock_publisher.publish(Clock(clock=to_time(stamp)))
         if self._feedback is not None:
             self._feedback_publisher.publish(float_array([stamp, *self._feedback]))
-        parts = np.split(self._observation, self._splits)
+        parts = split_observation(self._observation, self.robot)
         for (writer, publisher), values in zip(self._channels, parts, strict=True):
             publisher.publish(writer.message(values, stamp))
 

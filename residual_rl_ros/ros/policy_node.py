@@ -72,7 +72,8 @@ class PolicyParameters:
     wait_for_actor: bool = True
     """Lockstep: wait for the actor that a decision needs, which makes the run reproducible."""
     actor_timeout_s: float = 60.0
-    """Lockstep: after this wait the run goes on with the actor at hand (a dead learner)."""
+    """Lockstep: after this wait without any sign of a learner the run goes on with the actor at
+    hand."""
     auto_start: bool = True
     """Start the next episode by itself; otherwise `~/start_episode` does."""
     blend_ramp_s: float = 0.0
@@ -91,6 +92,7 @@ class PolicyNode(ManagedNode):
         self._done_stamp = -np.inf
         self._answered = -np.inf
         self._waiting_since: float | None = None
+        self._weights = b''
         self._holding_since: float | None = None
         self._held = False
         self._feedback: StepFeedback | None = None
@@ -216,11 +218,17 @@ class PolicyNode(ManagedNode):
             self._feedback, self._feedback_stamp = _merge(self._feedback, feedback), stamp
 
     def _on_weights(self, message: UInt8MultiArray) -> None:
+        weights = message.data.tobytes()
+        if weights == self._weights:  # A learner at long work says that it lives.
+            if self._waiting_since is not None:
+                self._waiting_since = time.monotonic()
+            return
         try:
-            self.controller.slot.offer(message.data.tobytes())
+            self.controller.slot.offer(weights)
         except WeightsError as error:
             self.get_logger().warning(f'weights refused: {error}')
             return
+        self._weights = weights
         if self._waiting_since is not None:
             self._send_when_ready(self._answering)
 

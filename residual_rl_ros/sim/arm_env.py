@@ -17,6 +17,7 @@ from residual_rl_ros.resources import resource_path
 from residual_rl_ros.sim.kinematics import JOINT_NAMES, REST_JOINTS, ArmKinematics, tool_pose
 from residual_rl_ros.sim.parameters import TaskError, TaskParameters
 from residual_rl_ros.sim.pose import Pose
+from residual_rl_ros.sim.rendering import make_renderer
 
 Observation = NDArray[np.float32]
 Action = NDArray[np.float32]
@@ -158,7 +159,7 @@ class ArmEnv(gymnasium.Env[Observation, Action], abc.ABC):
         if self.render_mode is None:
             return None
         if self._renderer is None:
-            self._renderer = mujoco.Renderer(self.model, *self.image_size)
+            self._renderer = make_renderer(self.model, *self.image_size)
         self._renderer.update_scene(self.data, camera='overview')
         picture: NDArray[np.uint8] = self._renderer.render()
         return picture

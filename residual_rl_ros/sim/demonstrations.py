@@ -6,16 +6,16 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.evaluation.episodes import run_episode
 from residual_rl_ros.residual.controller import ResidualController
-from residual_rl_ros.sim.arm_env import ArmEnv
 from residual_rl_ros.sim.experts import Expert, make_expert
 from residual_rl_ros.sim.hosting import Env
-from residual_rl_ros.sim.tasks import TaskError, make_task
+from residual_rl_ros.sim.parameters import TaskError
 from residual_rl_ros.spec import Transition
 
 Float32 = npt.NDArray[np.float32]
@@ -59,20 +59,20 @@ class Demonstrations:
 
 
 def demonstrate(
-    task: str, controller: ResidualController, count: int, seed: int
+    env: Env, name: str, controller: ResidualController, count: int, seed: int
 ) -> list[Transition]:
     """Return the transitions of `count` successful expert episodes, as an operator would give them.
 
     The expert takes over at every step, so that base action and executed action are both known.
 
     Args:
-        task: task of this package.
+        env: the task.
+        name: name of the task, for the expert.
         controller: controller in lockstep, without an actor.
         count: number of episodes.
         seed: seed of the first episode; the following count up.
     """
-    env = make_task(task)
-    expert = make_expert(task)
+    expert = make_expert(name)
     transitions: list[Transition] = []
     done = 0
     for number in range(2 * count + 10):
@@ -91,9 +91,9 @@ def demonstrate(
 class _Takeover:
     """An expert as the operator of an episode."""
 
-    def __init__(self, expert: Expert[ArmEnv], env: ArmEnv) -> None:
+    def __init__(self, expert: Expert[Any], env: Env) -> None:
         self._expert = expert
-        self._env = env
+        self._env = env.unwrapped
         self._started = False
 
     def __call__(self) -> npt.NDArray[np.float64]:
@@ -129,11 +129,11 @@ def collect(
             )
         observation, _ = env.reset(seed=seed + tried)
         tried += 1
-        expert.reset(env)
+        expert.reset(env.unwrapped)
         observations, actions = [], []
         done = success = False
         while not done:
-            action = expert.act(env).astype(np.float32)
+            action = expert.act(env.unwrapped).astype(np.float32)
             observations.append(np.asarray(observation, dtype=np.float32))
             actions.append(action)
             observation, _, terminated, truncated, info = env.step(action)

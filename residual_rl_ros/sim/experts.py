@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from residual_rl_ros.sim.arm_env import ArmEnv
+from residual_rl_ros.sim.camera import CAMERA_TASKS
 from residual_rl_ros.sim.parameters import TaskError
 from residual_rl_ros.sim.peg_insert import PegInsert
 from residual_rl_ros.sim.pose import Pose, wrap_angle
@@ -37,31 +38,6 @@ class Expert(Protocol[EnvT]):
 
         For the tasks of this package it is absolute joint position targets, [rad].
         """
-
-
-def make_expert(
-    task_name: str, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
-) -> Expert[Any]:
-    """Build the expert of a task.
-
-    Args:
-        task_name: Name of the task.
-        rng: Source of the variation between episodes; needed when `waypoint_noise` is not zero.
-        waypoint_noise: Standard deviation by which each episode's approach is displaced, [m]. The
-            displacement fades out before contact, so it varies the motion and not the outcome.
-
-    Raises:
-        TaskError: If no expert knows the task, or noise is asked for without a generator.
-    """
-    experts: dict[str, Any] = {
-        PegInsert.task_name: PegInsertExpert,
-        PushToGoal.task_name: PushToGoalExpert,
-        FETCH_PICK_AND_PLACE: FetchPickAndPlaceExpert,
-    }
-    if task_name not in experts:
-        raise TaskError(f'no expert for task {task_name!r}, expected one of {list(experts)}')
-    expert: Expert[Any] = experts[task_name](rng=rng, waypoint_noise=waypoint_noise)
-    return expert
 
 
 class _Detour:
@@ -237,3 +213,32 @@ def _move_towards(env: ArmEnv, target: Pose, reach: float, turn: float) -> NDArr
     move[2] = np.clip(move[2], -reach, reach)
     yaw = tool.yaw + float(np.clip(wrap_angle(target.yaw - tool.yaw), -turn, turn))
     return env.kinematics.inverse(Pose(tool.position + move, yaw), env.joint_positions())
+
+
+EXPERTS: dict[str, Any] = {
+    PegInsert.task_name: PegInsertExpert,
+    PushToGoal.task_name: PushToGoalExpert,
+    FETCH_PICK_AND_PLACE: FetchPickAndPlaceExpert,
+}
+"""Expert of every task that has one."""
+EXPERTS |= {name: EXPERTS[task] for name, task in CAMERA_TASKS.items()}
+
+
+def make_expert(
+    task_name: str, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
+) -> Expert[Any]:
+    """Build the expert of a task.
+
+    Args:
+        task_name: Name of the task.
+        rng: Source of the variation between episodes; needed when `waypoint_noise` is not zero.
+        waypoint_noise: Standard deviation by which each episode's approach is displaced, [m]. The
+            displacement fades out before contact, so it varies the motion and not the outcome.
+
+    Raises:
+        TaskError: If no expert knows the task, or noise is asked for without a generator.
+    """
+    if task_name not in EXPERTS:
+        raise TaskError(f'no expert for task {task_name!r}, expected one of {list(EXPERTS)}')
+    expert: Expert[Any] = EXPERTS[task_name](rng=rng, waypoint_noise=waypoint_noise)
+    return expert

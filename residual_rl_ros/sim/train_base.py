@@ -17,10 +17,18 @@ from torch import Tensor
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.resources import ResourceError, resource_path
+from residual_rl_ros.resources import find_file
+from residual_rl_ros.robot import load_robot
 from residual_rl_ros.sim.base_networks import BcPolicy, DiffusionPolicy
+from residual_rl_ros.sim.camera import CAMERA_TASKS, make_camera_task
 from residual_rl_ros.sim.demonstrations import Demonstrations, collect
-from residual_rl_ros.sim.hosting import Env, control_rate_hz, environment_names, make_environment
+from residual_rl_ros.sim.hosting import (
+    Env,
+    connect,
+    control_rate_hz,
+    environment_names,
+    make_environment,
+)
 from residual_rl_ros.sim.parameters import SensorNoise
 from residual_rl_ros.sim.tasks import TASK_NAMES, make_task
 
@@ -66,12 +74,15 @@ class BaseRecipe:
     """Adam step size at the start; decays to zero along a cosine."""
 
     def make_demonstration_task(self) -> Env:
-        """Build the task as the demonstrations see it.
+        """Build the task as the demonstrations see it, through the encoders of its robot if any.
 
         Raises:
             TrainBaseError: overrides for an environment that takes none.
         """
         overrides = dict(self.task_overrides)
+        if self.environment in CAMERA_TASKS:
+            robot, _ = load_robot(self.task)
+            return connect(make_camera_task(self.environment, **overrides), robot)
         if self.environment not in TASK_NAMES:
             if overrides:
                 raise TrainBaseError(
@@ -88,16 +99,10 @@ def load_recipe(task: str) -> BaseRecipe:
     """Read the recipe of a task's base policy.
 
     Raises:
-        TrainBaseError: there is none, or a key is missing or unknown.
+        TrainBaseError: a key is missing or unknown.
+        ResourceError: there is none.
     """
-    folder = resource_path('config', 'base_policies')
-    try:
-        path = resource_path('config', 'base_policies', f'{task}.yaml')
-    except ResourceError as error:
-        known = sorted(file.stem for file in folder.glob('*.yaml'))
-        raise TrainBaseError(
-            f'no base policy recipe for task {task!r}; known: {", ".join(known)}'
-        ) from error
+    path = find_file('base policy recipe', ('config', 'base_policies'), task, '.yaml')
     values = {'task': task, **(yaml.safe_load(path.read_text(encoding='utf-8')) or {})}
     names = {field.name for field in fields(BaseRecipe)}
     if set(values) != names:

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from builders import small_config
 
 from residual_rl_ros.learner.config import LearnerConfig, PresetError, load_preset
-from residual_rl_ros.resources import resource_path
+from residual_rl_ros.resources import ResourceError, resource_path
 
 PRESETS = sorted(path.stem for path in resource_path('config', 'presets').glob('*.yaml'))
 
@@ -33,8 +35,27 @@ def test_lists_of_the_file_become_tuples_of_whole_numbers() -> None:
 
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:
-    with pytest.raises(PresetError, match=rf"unknown preset 'dusk'; known: {', '.join(PRESETS)}"):
+    names = ', '.join(PRESETS)
+    with pytest.raises(ResourceError, match=rf"unknown preset 'dusk'; shipped: {names}; or"):
         load_preset('dusk')
+
+
+def test_a_preset_is_read_by_path(tmp_path: Path) -> None:
+    shipped = resource_path('config', 'presets', 'dawn.yaml').read_text()
+    own = tmp_path / 'own.yaml'
+    own.write_text(shipped.replace('utd: 1.0', 'utd: 0.25'))
+    assert load_preset(str(own)) == load_preset('dawn', {'utd': 0.25})
+
+
+@pytest.mark.parametrize('content', [b'{', b'- 1', b'\xff\xfe', None])
+def test_a_preset_file_that_cannot_be_read_is_refused(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    own = tmp_path / 'own.yaml'
+    if content is not None:
+        own.write_bytes(content)
+    with pytest.raises(PresetError, match=r"cannot read preset '.*own.yaml'"):
+        load_preset(str(own))
 
 
 def test_an_unknown_key_is_named() -> None:

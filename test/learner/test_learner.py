@@ -270,3 +270,57 @@ def test_the_history_has_an_entry_for_every_finished_episode() -> None:
     learner.ingest(make_transition(LAYOUT, terminated=True, source=Source.BASE))
     found = [(record.control_steps, record.success, record.residual) for record in learner.history]
     assert found == [(4, True, True), (6, None, False)]
+
+
+def test_a_burst_is_stored_at_once_and_learned_from_later() -> None:
+    learner = make_learner(utd=1.0)
+    for transition in STREAM[:WARMUP]:
+        learner.ingest(transition)
+    for transition in STREAM[WARMUP : WARMUP + 30]:
+        assert learner.ingest(transition, learn=False) is None
+    assert (learner.transitions, len(learner.replay)) == (WARMUP + 30, WARMUP + 30)
+    assert (learner.updates, learner.dropped_updates) == (0, 0)
+    learner.ingest(STREAM[WARMUP + 30])
+    assert learner.updates == 31
+
+
+def test_what_is_owed_for_a_burst_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('residual_rl_ros.learner.learner.MAX_OWED_UPDATES', 4)
+    learner = make_learner(utd=1.0)
+    for transition in STREAM[:WARMUP]:
+        learner.ingest(transition)
+    for transition in STREAM[WARMUP : WARMUP + 30]:
+        learner.ingest(transition, learn=False)
+    assert learner.dropped_updates == 26
+    learner.ingest(STREAM[WARMUP + 30])
+    assert learner.updates == 5
+    restored = make_learner()
+    restored.load_state(learner.state())
+    assert restored.dropped_updates == 26
+    for transition in STREAM[WARMUP + 31 : WARMUP + 41]:
+        learner.ingest(transition)
+    assert learner.updates == 15
+
+
+class Interruption(Exception):
+    """Raised by a pulse."""
+
+
+def test_interrupted_pre_training_begins_again_with_the_next_transition() -> None:
+    learner = Learner(small_config('resfit', critic_only_updates=20), LAYOUT, 0)
+    pulses = 0
+
+    def pulse() -> None:
+        nonlocal pulses
+        pulses += 1
+        if pulses == 8:
+            raise Interruption
+
+    for transition in STREAM[: WARMUP - 1]:
+        learner.ingest(transition, pulse=pulse)
+    assert pulses == 0
+    with pytest.raises(Interruption):
+        learner.ingest(STREAM[WARMUP - 1], pulse=pulse)
+    assert (learner.pretraining_updates, learner.phase) == (7, Phase.WARMUP)
+    assert learner.ingest(STREAM[WARMUP], pulse=pulse) is not None
+    assert (learner.pretraining_updates, learner.phase) == (27, Phase.ONLINE)

@@ -28,7 +28,7 @@ from residual_rl_ros.ros.bringup import Bringup, ros_environment
 from residual_rl_ros.ros.messages import byte_array
 from residual_rl_ros.ros.monitor import Monitor
 from residual_rl_ros.ros.topology import NodeSpec, finetune_topology
-from residual_rl_ros.sim.hosting import make_environment
+from residual_rl_ros.sim.hosting import connect, make_environment
 
 pytestmark = pytest.mark.ros
 
@@ -36,8 +36,8 @@ SEED = 7
 RUN_LIMIT_S = 90.0
 
 
-def quick_config(**overrides: object) -> FinetuneConfig:
-    config = quick(load_finetune('peg_insert'))
+def quick_config(task: str = 'peg_insert', **overrides: object) -> FinetuneConfig:
+    config = quick(load_finetune(task))
     return replace(config, overrides={**config.overrides, **overrides})
 
 
@@ -53,10 +53,11 @@ def topology(config: FinetuneConfig, output: Path, **policy: object) -> list[Nod
     ]
 
 
+@pytest.mark.parametrize('task', ['peg_insert', 'push_to_goal_camera'])
 def test_a_run_over_dds_learns_bit_for_bit_what_a_run_in_one_process_learns(
-    domain_id: int, tmp_path: Path
+    task: str, domain_id: int, tmp_path: Path
 ) -> None:
-    config = quick_config()
+    config = quick_config(task)
     with Bringup(
         topology(config, tmp_path), tmp_path / 'logs', ros_environment(domain_id)
     ) as bringup:
@@ -70,7 +71,7 @@ def test_a_run_over_dds_learns_bit_for_bit_what_a_run_in_one_process_learns(
         policy, robot.action
     )
     alone = Learner(config.learner_config(), controller.layout, SEED)
-    environment = make_environment(config.task)
+    environment = connect(make_environment(config.task), robot)
     InProcessRun(environment, controller, alone, training_seed(SEED)).run(config.control_steps)
     assert over_dds.updates == alone.updates > 0
     assert over_dds.history == alone.history

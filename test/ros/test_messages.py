@@ -5,22 +5,28 @@
 from __future__ import annotations
 
 import array
+import io
+from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
+from builders import write_onnx_encoder
 from hypothesis import given
 from hypothesis import strategies as st
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from residual_rl_ros.observation import ObservationError
-from residual_rl_ros.robot import FLOAT_ARRAY, JOINT_STATE, Channel
+from residual_rl_ros.robot import COMPRESSED_IMAGE, FLOAT_ARRAY, IMAGE, JOINT_STATE, Channel
 from residual_rl_ros.ros.messages import (
+    COLOURS,
     ChannelReader,
     ChannelWriter,
     float_array,
     from_time,
     label_of,
     stamped_label,
+    to_rgb,
     to_time,
 )
 
@@ -93,3 +99,68 @@ def test_a_stamp_survives_header_label_and_feedback_alike(tick: int) -> None:
     through_header = from_time(to_time(stamp))
     assert from_time(to_time(through_header)) == through_header
     assert stamped_label(through_header) == stamped_label(stamp)
+
+
+PICTURE = np.random.default_rng(1).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+
+
+def camera(folder: Path, kind: str = IMAGE) -> Channel:
+    """Return a channel whose features are the mean of each colour."""
+    write_onnx_encoder(folder / 'encoder.onnx')
+    fields = ('red', 'green', 'blue')
+    return Channel('camera', 'image_raw', kind, fields, (), 0.1, str(folder / 'encoder.onnx'))
+
+
+@pytest.mark.parametrize('kind', [IMAGE, COMPRESSED_IMAGE])
+def test_a_picture_arrives_as_its_features(tmp_path: Path, kind: str) -> None:
+    channel = camera(tmp_path, kind)
+    reader = ChannelReader(channel)
+    message = ChannelWriter(channel).message(PICTURE, 12.345)
+    np.testing.assert_allclose(reader.values(message), PICTURE.mean((0, 1)), rtol=1e-6)
+    assert reader.stamp(message) == from_time(to_time(12.345))
+
+
+@pytest.mark.parametrize('encoding', COLOURS)
+def test_every_encoding_becomes_rgb_and_padding_is_dropped(encoding: str) -> None:
+    channels, order = COLOURS[encoding]
+    picture = PICTURE if channels > 1 else PICTURE[..., :1].repeat(3, axis=-1)
+    rows = np.full((4, 6 * channels + 5), 99, np.uint8)
+    pixels = rows[:, : 6 * channels].reshape(4, 6, channels)
+    for colour, place in enumerate(order):
+        pixels[..., place] = picture[..., colour]
+    rows[:, : 6 * channels] = pixels.reshape(4, -1)
+    message = Image(height=4, width=6, encoding=encoding, step=rows.shape[1])
+    message.data = array.array('B', rows.tobytes())
+    np.testing.assert_array_equal(to_rgb(message), picture)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'problem'),
+    [
+        ({'encoding': '16UC1'}, "encoding is '16UC1', expected one of rgb8, bgr8"),
+        ({'step': 17}, 'image has 72 bytes for 4 rows of 17 bytes, 6 pixels of 3'),
+        ({'height': 5}, 'image has 72 bytes for 5 rows'),
+        ({'data': array.array('B', b'')}, 'image has 0 bytes for 4 rows'),
+        ({'width': 3}, r'picture is uint8 \[4, 3, 3\], encoder.onnx expects uint8 \[4, 6, 3\]'),
+    ],
+)
+def test_an_image_that_contradicts_itself_or_the_encoder_is_refused(
+    tmp_path: Path, changes: dict[str, object], problem: str
+) -> None:
+    channel = camera(tmp_path)
+    message = ChannelWriter(channel).message(PICTURE, 1.0)
+    for name, value in changes.items():
+        setattr(message, name, value)
+    with pytest.raises(ObservationError, match=rf"channel 'camera' \(image_raw\): .*{problem}"):
+        ChannelReader(channel).values(message)
+
+
+def test_a_truncated_or_foreign_compressed_picture_is_refused(tmp_path: Path) -> None:
+    reader = ChannelReader(camera(tmp_path, COMPRESSED_IMAGE))
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(PICTURE).save(buffer, 'PNG')
+    gif = io.BytesIO()
+    PIL.Image.fromarray(PICTURE).save(gif, 'GIF')
+    for data in (buffer.getvalue()[:-30], b'', b'junk', gif.getvalue()):
+        with pytest.raises(ObservationError, match='are no JPEG or PNG'):
+            reader.values(CompressedImage(data=array.array('B', data)))

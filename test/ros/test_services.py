@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,39 @@ def call(domain_id: int) -> Iterator[Caller]:
     caller = Caller(domain_id)
     yield caller
     caller.close()
+
+
+def test_a_long_pre_training_answers_and_the_policy_waits_for_it(
+    domain_id: int, tmp_path: Path, call: Caller
+) -> None:
+    config = quick(load_finetune('peg_insert'))
+    overrides = {**config.overrides, 'critic_only_updates': 1_000_000}
+    config = replace(config, preset='resfit', overrides=overrides, control_steps=0)
+    base, _, robot_file = config.load()
+    nodes = [
+        replace(node, parameters={**node.parameters, 'actor_timeout_s': 7.0})
+        if node.executable == 'policy_node'
+        else node
+        for node in finetune_topology(config, robot_file, base.path, tmp_path, 1, 0)
+    ]
+    with (
+        Monitor(domain_id) as monitor,
+        Bringup(nodes, tmp_path / 'logs', ros_environment(domain_id)) as bringup,
+    ):
+        done = 'pretraining_updates'
+        wait_for(lambda: monitor.number('learner_node', done) > 0, LIMIT_S, 'pre-training')
+        begun = monitor.number('learner_node', done)
+        assert call(Trigger, 'learner_node/save').success
+        time.sleep(9.0)
+        assert monitor.number('learner_node', done) > begun
+        assert monitor.values('learner_node')['phase'] == 'warmup'
+        bringup.check()
+        stopped = time.monotonic()
+    # The drain limit is 5 s, and the bring-up would kill a process that ignores it after 10 s.
+    assert time.monotonic() - stopped < 9.5
+    log = (tmp_path / 'logs' / 'policy_node.log').read_text()
+    assert 'going on with the one at hand' not in log
+    assert load_checkpoint(tmp_path / 'checkpoints' / 'latest').pretraining_updates > begun
 
 
 def test_pause_save_and_rollback(domain_id: int, tmp_path: Path, call: Caller) -> None:

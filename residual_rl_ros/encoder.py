@@ -1,0 +1,143 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A frozen ONNX image encoder: pictures in, a few observation values out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.onnx_session import open_session
+from residual_rl_ros.resources import find_file
+from residual_rl_ros.robot import Channel
+
+ENCODER_METADATA_KEY = 'residual_rl_encoder'
+Picture = npt.NDArray[np.uint8]
+
+
+class EncoderError(ResidualRLError):
+    """An image encoder is unusable, or a picture does not fit it."""
+
+
+class ImageEncoder:
+    """Runs `image` uint8 [1, height, width, 3] (RGB) -> `features` float32 [1, f].
+
+    Scaling, cropping and normalisation live inside the graph. `metadata_props` hold, under
+    `residual_rl_encoder`, JSON with `feature_names`. Height and width of the input may be left open
+    by a graph that resizes.
+
+    Args:
+        name_or_path: name of a shipped encoder, or path of an `.onnx` file.
+
+    Raises:
+        EncoderError: missing or unreadable file, no metadata, input or output off the contract.
+        ResourceError: no shipped encoder has the name.
+    """
+
+    def __init__(self, name_or_path: str | Path) -> None:
+        self.path = find_encoder(str(name_or_path))
+        self._session = open_session(self.path, 'image encoder', EncoderError)
+        self.feature_names = self._read_names()
+        inputs = {item.name: item for item in self._session.get_inputs()}
+        outputs = {item.name: item for item in self._session.get_outputs()}
+        if set(inputs) != {'image'} or 'features' not in outputs:
+            raise EncoderError(
+                f'{self.path.name} has inputs {sorted(inputs)} and outputs {sorted(outputs)}, '
+                'expected image and features'
+            )
+        count = len(self.feature_names)
+        for item, kind, shape in (
+            (inputs['image'], 'tensor(uint8)', (1, None, None, 3)),
+            (outputs['features'], 'tensor(float)', (1, count)),
+        ):
+            found = tuple(size if isinstance(size, int) else None for size in item.shape)
+            fits = len(found) == len(shape) and all(
+                size in (None, want) or want is None
+                for size, want in zip(found, shape, strict=True)
+            )
+            if item.type != kind or not fits:
+                raise EncoderError(
+                    f'{self.path.name}: {item.name} is {item.type} {list(item.shape)}, expected '
+                    f'{kind} {list(shape)}'
+                )
+        height, width = (
+            size if isinstance(size, int) else None for size in inputs['image'].shape[1:3]
+        )
+        self.picture_size: tuple[int | None, int | None] = height, width
+        """Height and width of a picture, None where any will do [px]."""
+
+    def encode(self, picture: Picture) -> npt.NDArray[np.float64]:
+        """Return the features of an RGB picture.
+
+        Args:
+            picture: shape (height, width, 3).
+
+        Raises:
+            EncoderError: the picture has another size or type, or the features are not finite.
+        """
+        height, width = self.picture_size
+        fits = picture.ndim == 3 and all(
+            want in (None, size)
+            for size, want in zip(picture.shape, (height, width, 3), strict=True)
+        )
+        if picture.dtype != np.uint8 or not fits:
+            raise EncoderError(
+                f'picture is {picture.dtype} {list(picture.shape)}, {self.path.name} expects uint8 '
+                f'{[height or "height", width or "width", 3]}; set the camera to this size'
+            )
+        features: npt.NDArray[np.float32] = self._session.run(
+            ['features'], {'image': np.ascontiguousarray(picture)[None]}
+        )[0][0]
+        if not np.isfinite(features).all():
+            bad = int(np.flatnonzero(~np.isfinite(features))[0])
+            raise EncoderError(
+                f'{self.path.name} returned {features[bad]} for {self.feature_names[bad]!r}'
+            )
+        return features.astype(np.float64)
+
+    def _read_names(self) -> tuple[str, ...]:
+        text = self._session.get_modelmeta().custom_metadata_map.get(ENCODER_METADATA_KEY)
+        if text is None:
+            raise EncoderError(
+                f'{self.path.name} has no {ENCODER_METADATA_KEY!r} metadata; '
+                'docs/reference/onnx_contract.md says what it holds'
+            )
+        try:
+            names = json.loads(text)['feature_names']
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise EncoderError(f'{self.path.name}: metadata {text[:80]!r}: {error!r}') from error
+        if not isinstance(names, list) or not names or len(set(map(str, names))) != len(names):
+            raise EncoderError(
+                f'{self.path.name}: feature_names is {names!r}, expected a list of distinct names'
+            )
+        return tuple(map(str, names))
+
+
+def find_encoder(name: str) -> Path:
+    """Return the path of an encoder: the path of an ONNX file, or a shipped encoder's name.
+
+    Raises:
+        ResourceError: neither; the message lists the shipped ones.
+    """
+    return find_file('image encoder', ('models', 'encoders'), name, '.onnx')
+
+
+def channel_encoder(channel: Channel) -> ImageEncoder:
+    """Return the encoder of an image channel.
+
+    Raises:
+        EncoderError: it is unusable or computes other features than the channel lists.
+        ResourceError: no shipped encoder has the name.
+    """
+    encoder = ImageEncoder(channel.encoder)
+    if channel.fields != encoder.feature_names:
+        raise EncoderError(
+            f'channel {channel.name!r} has the fields {list(channel.fields)}, encoder '
+            f'{encoder.path.name} computes {list(encoder.feature_names)}; copy these to the robot '
+            'YAML'
+        )
+    return encoder
