@@ -21,9 +21,9 @@ from residual_rl_ros.finetune import FinetuneConfig
 from residual_rl_ros.residual.controller import ResidualController
 from residual_rl_ros.sim.hosting import connect, make_environment
 
-EVALUATION_SEED = 80_000
-"""First environment seed of reported evaluations; tuning uses none of 80000 to 80999."""
-CURVE_SEED = 81_000
+EVALUATION_SEED = 90_000
+"""First environment seed of reported evaluations; tuning uses none of 90000 to 90999."""
+CURVE_SEED = 91_000
 """First environment seed of the evaluations during training; reported results use none of these."""
 
 

@@ -38,7 +38,7 @@ MAY_BE_ZERO = (
 )
 SHARES = (
     *('gamma', 'tau', 'actor_averaging', 'warmup_noise', 'demonstration_share'),
-    *('wide_exploration_share', 'guard_share', 'guard_drop'),
+    *('wide_exploration_share', 'guard_share', 'guard_drop', 'guard_bound_floor'),
 )
 
 
@@ -80,6 +80,8 @@ class LearnerConfig:
     """Loss of success against the base that the guard shall find quickly."""
     guard_false_alarm_episodes: float
     """Least mean number of episodes between the guard's false alarms."""
+    guard_bound_floor: float
+    """Share of the residual bound left when the guard is halfway to an alarm; 1 keeps all."""
     demonstration_share: float
     """Share of every batch that is drawn from the demonstration buffer, once it holds any."""
     replay_capacity: int

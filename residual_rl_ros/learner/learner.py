@@ -378,11 +378,19 @@ class Learner:
 
         return Exploration(
             residual_probability=grown(config.progressive_transitions),
-            bound_ratio=grown(config.bound_ramp_transitions),
+            bound_ratio=grown(config.bound_ramp_transitions) * self._trust(),
             wide_share=config.wide_exploration_share,
             wide_scale=config.wide_exploration_scale,
             base_only_share=config.guard_share,
         )
+
+    def _trust(self) -> float:
+        """Return 1, less the more evidence the guard has against the residual.
+
+        Halfway to an alarm it has come down to `guard_bound_floor`; it recovers with the evidence.
+        """
+        doubt = min(1.0, 2.0 * self.guard.statistic / self.guard.config.threshold)
+        return 1.0 - (1.0 - self.config.guard_bound_floor) * doubt
 
     def _publish(self, effective_in: int, next_effective_in: int) -> bytes:
         """Return the next message of the epoch; the counts are transitions from now."""

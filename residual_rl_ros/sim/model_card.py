@@ -94,6 +94,6 @@ _REASONS = {
     'beside the object or loses it on the way.',
     'push_to_goal': 'It fails because its demonstrations are few: the block slips off\nto a side '
     'and the policy has not seen how to bring it back.',
-    'push_to_goal_camera': 'It fails because its demonstrations are few and it sees block and goal\n'
-    'some millimetres off: the block slips off to a side.',
+    'push_to_goal_camera': 'It fails because its demonstrations are few and it sees block and\n'
+    'goal some millimetres off: the block slips off to a side.',
 }

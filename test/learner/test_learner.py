@@ -302,7 +302,7 @@ def test_what_is_owed_for_a_burst_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     assert learner.updates == 15
 
 
-class Interruption(Exception):
+class InterruptionError(Exception):
     """Raised by a pulse."""
 
 
@@ -314,12 +314,12 @@ def test_interrupted_pre_training_begins_again_with_the_next_transition() -> Non
         nonlocal pulses
         pulses += 1
         if pulses == 8:
-            raise Interruption
+            raise InterruptionError
 
     for transition in STREAM[: WARMUP - 1]:
         learner.ingest(transition, pulse=pulse)
     assert pulses == 0
-    with pytest.raises(Interruption):
+    with pytest.raises(InterruptionError):
         learner.ingest(STREAM[WARMUP - 1], pulse=pulse)
     assert (learner.pretraining_updates, learner.phase) == (7, Phase.WARMUP)
     assert learner.ingest(STREAM[WARMUP], pulse=pulse) is not None
