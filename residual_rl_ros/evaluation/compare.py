@@ -33,6 +33,7 @@ from matplotlib import pyplot as plt
 Array = npt.NDArray[np.float64]
 BOOTSTRAPS = 5000
 LEVEL = 0.9
+BIN_STEPS = 2000
 
 
 class CompareError(ResidualRLError):
@@ -99,6 +100,9 @@ class RunResult:
     """Control steps and success of the evaluations during training, shape (points, 2)."""
     steps_to_level: float
     """Control steps until success over 50 training episodes first was 90 %; inf if never."""
+    excess: Array
+    """Success of the training episodes with a residual, exploration included, minus that of the
+    base-only ones, for every `BIN_STEPS` control steps since the first; NaN where there are none."""
     worst: float | None
     """Lowest success over 50 training episodes with residual, exploration included; None before
     there were as many."""
@@ -237,9 +241,25 @@ def read_result(folder: Path) -> RunResult:
         final,
         curve,
         float('inf') if reached is None else reached,
+        excess_over_base(history),
         worst_success(history),
         rollbacks,
     )
+
+
+def excess_over_base(history: Sequence[EpisodeRecord]) -> Array:
+    """Return success minus that of the base-only episodes, per `BIN_STEPS` control steps."""
+    rated = [record for record in history if record.success is not None]
+    base = [record.success for record in rated if not record.residual]
+    residual = [record for record in rated if record.residual]
+    if not residual or not base:
+        return np.zeros(0)
+    steps = np.array([record.control_steps for record in residual])
+    outcomes = np.array([record.success for record in residual], dtype=np.float64)
+    bins = (steps - steps[0]) // BIN_STEPS
+    count, successes = np.bincount(bins), np.bincount(bins, weights=outcomes)
+    excess: Array = np.where(count, successes / np.maximum(count, 1), np.nan) - np.mean(base)
+    return excess
 
 
 def worst_success(history: Sequence[EpisodeRecord]) -> float | None:
@@ -298,6 +318,9 @@ def _describe(runs: Sequence[RunResult]) -> dict[str, Any]:
     reached = np.isfinite(steps)
     median = float(np.median(steps))
     dips = [run.base - run.worst for run in runs if run.worst is not None]
+    length = min(len(run.excess) for run in runs)
+    excess = np.array([run.excess[:length] for run in runs]).mean(0)
+    lowest = float(np.nanmin(excess)) if np.isfinite(excess).any() else None
     return {
         'base': round(float(np.mean([run.base for run in runs])), 4),
         'final': [run.final for run in runs],
@@ -308,6 +331,8 @@ def _describe(runs: Sequence[RunResult]) -> dict[str, Any]:
         'worst_training': [run.worst for run in runs],
         'rollbacks': [run.rollbacks for run in runs],
         'dip_mean': round(float(np.mean(dips)), 4) if dips else None,
+        'excess_over_base': [None if np.isnan(x) else round(float(x), 4) for x in excess],
+        'dip_of_mean': None if lowest is None else round(max(0.0, -lowest), 4),
     }
 
 
@@ -319,22 +344,28 @@ def to_markdown(report: Mapping[str, Any]) -> str:
             f'## {task}',
             '',
             f'{report["seeds"]} seeds. Success on paired seeds; steps are control steps until '
-            f'{RECENT_EPISODES} training episodes succeeded at 90 %; dip is base success minus the '
-            f'worst {RECENT_EPISODES} training episodes.',
+            f'{RECENT_EPISODES} training episodes succeeded at 90 %. Dip is how far the training '
+            f'episodes fall below the base-only ones: averaged over the seeds, in the worst '
+            f'{BIN_STEPS} control steps; and in the worst {RECENT_EPISODES} episodes of each seed, '
+            'averaged, to which chance adds.',
             '',
-            '| variant | base | final, each seed | mean | steps to 90 %, median (reached) | dip | '
-            'rollbacks |',
-            '|---|---|---|---|---|---|---|',
+            '| variant | base | final, each seed | mean | steps to 90 %, median (reached) | '
+            'dip of the mean | mean of the dips | rollbacks |',
+            '|---|---|---|---|---|---|---|---|',
         ]
         for name, entry in variants.items():
-            steps, dip = entry['steps_to_90_median'], entry['dip_mean']
+            steps = entry['steps_to_90_median']
+            of_mean, mean = (
+                '-' if entry[key] is None else f'{100 * entry[key]:.0f} points'
+                for key in ('dip_of_mean', 'dip_mean')
+            )
             lines.append(
                 f'| `{name}` | {entry["base"]:.0%} | '
                 f'{" ".join(f"{value:.0%}" for value in entry["final"])} | '
                 f'{entry["final_mean"]:.1%} | '
                 f'{"not reached" if steps is None else steps} '
                 f'({entry["reached_90"]}/{report["seeds"]}) | '
-                f'{"-" if dip is None else f"{dip:+.0%}"} | {sum(entry["rollbacks"])} |'
+                f'{of_mean} | {mean} | {sum(entry["rollbacks"])} |'
             )
         lines.append('')
     lines += ['## all tasks', '', '| | estimate | 95 % interval |', '|---|---|---|']

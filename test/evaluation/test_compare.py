@@ -24,6 +24,7 @@ from residual_rl_ros.evaluation.compare import (
     RunResult,
     Variant,
     aggregate,
+    excess_over_base,
     cell_config,
     read_result,
     run_comparison,
@@ -87,9 +88,28 @@ def test_the_worst_stretch_is_that_of_fifty_episodes() -> None:
     assert worst_success(history(True, False)) is None
 
 
+def test_the_excess_compares_with_the_base_only_episodes_bin_by_bin() -> None:
+    base = history(True, False, True, False, residual=False)
+    steps = [100, 900, 2000, 2200, 6300]
+    residual = [
+        EpisodeRecord(step, success, True, takeover=False)
+        for step, success in zip(steps, [True, True, False, True, False], strict=True)
+    ]
+    unlabelled = EpisodeRecord(300, None, True, takeover=False)
+    np.testing.assert_allclose(
+        excess_over_base([*base, *residual, unlabelled]), [1 / 6, 0.5, np.nan, -0.5]
+    )
+    assert len(excess_over_base(base)) == len(excess_over_base(residual)) == 0
+
+
 def test_aggregates_follow_from_the_runs() -> None:
     def runs(*finals: float, steps: float = 1000.0) -> list[RunResult]:
-        return [RunResult(0.5, final, np.zeros((0, 2)), steps, 0.4, 1) for final in finals]
+        excess = np.array([0.1, -0.2, 0.3])
+        curve = np.zeros((0, 2))
+        return [
+            RunResult(0.5, final, curve, steps, excess[: 2 + number] + 0.05 * number, 0.4, 1)
+            for number, final in enumerate(finals)
+        ]
 
     results = {
         ('peg', 'a'): runs(0.9, 0.95, 1.0),
@@ -105,8 +125,11 @@ def test_aggregates_follow_from_the_runs() -> None:
     assert report['tasks']['peg']['a']['steps_to_90_median'] == 1000
     assert report['tasks']['peg']['b']['steps_to_90_median'] is None
     assert report['tasks']['peg']['a']['dip_mean'] == pytest.approx(0.1)
+    assert report['tasks']['peg']['a']['excess_over_base'] == pytest.approx([0.15, -0.15])
+    assert report['tasks']['peg']['a']['dip_of_mean'] == pytest.approx(0.15)
     table = to_markdown(report)
-    assert '| `b` | 50% | 50% 60% 70% | 60.0% | not reached (0/3) | +10% | 3 |' in table
+    row = '| `b` | 50% | 50% 60% 70% | 60.0% | not reached (0/3) | 15 points | 10 points | 3 |'
+    assert row in table
     assert json.loads(json.dumps(report)) == report
 
 
