@@ -102,7 +102,8 @@ class RunResult:
     """Control steps until success over 50 training episodes first was 90 %; inf if never."""
     excess: Array
     """Success of the training episodes with a residual, exploration included, minus that of the
-    base-only ones, for every `BIN_STEPS` control steps since the first; NaN where there are none."""
+    base-only ones, for every `BIN_STEPS` control steps since the first; NaN where there were none.
+    """
     worst: float | None
     """Lowest success over 50 training episodes with residual, exploration included; None before
     there were as many."""
@@ -250,7 +251,7 @@ def read_result(folder: Path) -> RunResult:
 def excess_over_base(history: Sequence[EpisodeRecord]) -> Array:
     """Return success minus that of the base-only episodes, per `BIN_STEPS` control steps."""
     rated = [record for record in history if record.success is not None]
-    base = [record.success for record in rated if not record.residual]
+    base = [float(bool(record.success)) for record in rated if not record.residual]
     residual = [record for record in rated if record.residual]
     if not residual or not base:
         return np.zeros(0)
@@ -258,8 +259,7 @@ def excess_over_base(history: Sequence[EpisodeRecord]) -> Array:
     outcomes = np.array([record.success for record in residual], dtype=np.float64)
     bins = (steps - steps[0]) // BIN_STEPS
     count, successes = np.bincount(bins), np.bincount(bins, weights=outcomes)
-    excess: Array = np.where(count, successes / np.maximum(count, 1), np.nan) - np.mean(base)
-    return excess
+    return np.where(count, successes / np.maximum(count, 1), np.nan) - float(np.mean(base))
 
 
 def worst_success(history: Sequence[EpisodeRecord]) -> float | None:

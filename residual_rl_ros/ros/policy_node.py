@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The policy node: observations in, safe commands and transitions out.
 
-Lockstep: one command per stamp, sent when every channel and the feedback of that stamp are here.
-Real time: one command per timer tick from the latest observation; what is stale or late is held.
+It turns messages into calls of a loop (`residual/lockstep_loop.py`, `residual/real_time_loop.py`),
+which holds all behaviour, and what the loop says into messages.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import torch
 from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
-from residual_rl_ros.base_policy.metadata import BasePolicyError
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.finetune import find_base_policy
 from residual_rl_ros.observation import ObservationAssembler, ObservationError
 from residual_rl_ros.residual.blend import BlendRamp
 from residual_rl_ros.residual.controller import ControllerConfig, ResidualController, StepFeedback
-from residual_rl_ros.residual.safety import UnsafeCommandError
-from residual_rl_ros.residual.weights import WeightsError
+from residual_rl_ros.residual.lockstep_loop import LockstepLoop
+from residual_rl_ros.residual.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
+from residual_rl_ros.residual.real_time_loop import RealTimeLoop
 from residual_rl_ros.robot import RobotConfig
 from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.managed_node import (
@@ -46,9 +46,11 @@ from residual_rl_ros.ros.messages import (
     stamped_label,
     to_time,
 )
-from residual_rl_ros.spec import Success
+from residual_rl_ros.spec import Transition
 
 Array = npt.NDArray[np.float64]
+WATCH_PERIOD_S = 0.25
+"""How often a lockstep loop looks whether it waits in vain."""
 
 
 @dataclass(frozen=True)
@@ -83,34 +85,12 @@ class PolicyParameters:
 
 
 class PolicyNode(ManagedNode):
-    """Runs the controller on ROS topics."""
+    """Runs a policy loop on ROS topics."""
 
     def __init__(self) -> None:
         super().__init__('policy_node')
-        self._episode = -1
-        self._in_episode = False
-        self._done_stamp = -np.inf
-        self._answered = -np.inf
-        self._waiting_since: float | None = None
-        self._weights = b''
-        self._holding_since: float | None = None
-        self._held = False
-        self._feedback: StepFeedback | None = None
-        self._feedback_stamp = -np.inf
-        self._takeover: Array | None = None
-        self._takeover_active = False
-        self._last_command: Array | None = None
-        self._start_requested = False
         self._problem = ''
-        self._counts = dict.fromkeys(
-            (
-                *('ticks', 'overruns', 'holds', 'transitions'),
-                *('refused_observations', 'refused_feedback', 'refused_takeovers'),
-            ),
-            0,
-        )
         self._fault_reason = ''
-        self._last_tick: float | None = None
 
     def configure(self) -> None:
         """Load robot and base policy, check them against each other, open the topics."""
@@ -129,37 +109,66 @@ class PolicyNode(ManagedNode):
             scheduled_actor=parameters.lockstep and parameters.wait_for_actor,
         ).build(policy, robot.action)
         self.controller.queue.warm_up()
-        self._blend = BlendRamp(parameters.blend_ramp_s)
-        self._assembler = ObservationAssembler(robot.channels)
+        self._loop = self._make_loop()
         self._open_topics()
+
+    def _make_loop(self) -> LockstepLoop | RealTimeLoop:
+        parameters = self.parameters
+        shared = (
+            self.controller,
+            ObservationAssembler(self.robot.channels),
+            BlendRamp(parameters.blend_ramp_s),
+            self,
+        )
+        if parameters.lockstep:
+            return LockstepLoop(*shared, parameters.actor_timeout_s, time.monotonic)
+        return RealTimeLoop(
+            *shared,
+            1.0 / self.robot.control_rate_hz,
+            parameters.auto_start,
+            parameters.hold_limit_s,
+        )
 
     def activate(self) -> None:
         """Start the control timer and latch the transition layout."""
         self._layout_publisher.publish(String(data=self.controller.layout.to_yaml()))
-        self._blend.restart()
-        self._last_command, self._holding_since, self._fault_reason = None, None, ''
-        if self.parameters.lockstep:
-            self._timer = self.create_timer(0.25, self._watch_actor)
+        self._fault_reason = ''
+        self._loop.activate()
+        if isinstance(self._loop, LockstepLoop):
+            self._timer = self.create_timer(WATCH_PERIOD_S, self._loop.watch)
         else:
-            self._timer = self.create_timer(1.0 / self.robot.control_rate_hz, self._tick)
+            loop = self._loop
+            self._timer = self.create_timer(
+                1.0 / self.robot.control_rate_hz, lambda: loop.tick(self._now())
+            )
 
     def deactivate(self) -> None:
         """Hold, then stop ticking."""
-        if self._in_episode and self._last_command is not None:
-            self._publish_command(self._last_command, self._now())
+        self._loop.deactivate(self._now())
         self.destroy_timer(self._timer)
-        self._in_episode = False
 
     def _open_topics(self) -> None:
-        create = self.create_subscription
+        loop, create = self._loop, self.create_subscription
         for channel in self.robot.channels:
             reader = ChannelReader(channel)
             callback = self._channel_callback(channel.name, reader)
             create(reader.message_type, channel.topic, callback, qos.SENSOR)
         create(Float64MultiArray, 'step_feedback', self._on_feedback, qos.FEEDBACK)
-        create(UInt8MultiArray, 'learner_node/actor', self._on_weights, qos.LATCHED)
-        create(Float64MultiArray, 'takeover/command', self._on_takeover, qos.COMMAND)
-        create(Bool, 'takeover/active', self._on_takeover_active, qos.COMMAND)
+        create(
+            UInt8MultiArray,
+            'learner_node/actor',
+            lambda message: loop.receive_weights(message.data.tobytes()),
+            qos.LATCHED,
+        )
+        create(
+            Float64MultiArray,
+            'takeover/command',
+            lambda message: loop.receive_takeover(np.array(message.data, dtype=np.float64)),
+            qos.COMMAND,
+        )
+        create(
+            Bool, 'takeover/active', lambda message: loop.set_takeover(message.data), qos.COMMAND
+        )
         publisher = self.create_lifecycle_publisher
         self._command_publisher = publisher(
             Float64MultiArray, self.robot.command_topic, qos.COMMAND
@@ -170,9 +179,9 @@ class PolicyNode(ManagedNode):
         self.create_service(SetBool, '~/hold', self._set_hold)
         self.create_service(Trigger, '~/start_episode', self._start_episode)
         for name, feedback in {
-            'mark_success': StepFeedback(1.0, True, False, Success.SUCCESS),
-            'mark_failure': StepFeedback(0.0, True, False, Success.FAILURE),
-            'end_episode': StepFeedback(0.0, False, True, Success.UNLABELLED),
+            'mark_success': MARK_SUCCESS,
+            'mark_failure': MARK_FAILURE,
+            'end_episode': END_EPISODE,
         }.items():
             self.create_service(Trigger, f'~/{name}', self._ending_service(feedback))
         Diagnostics(self, self._report)
@@ -180,246 +189,50 @@ class PolicyNode(ManagedNode):
     # --- messages in
 
     def _channel_callback(self, name: str, reader: ChannelReader) -> Callable[[Any], None]:
+        loop = self._loop
+
         def callback(message: Any) -> None:
-            if not self.active:
+            if not loop.active:
                 return
             try:
-                stamp = reader.stamp(message)
-                if stamp is None:
-                    stamp = self._now()
-                if self._ended_before(stamp):
-                    return
-                self._assembler.update(name, stamp, reader.values(message))
+                stamp, values = reader.stamp(message), reader.values(message)
             except ObservationError as error:
-                self._refuse('refused_observations', error)
+                loop.refuse_observation(error)
                 return
-            if self.parameters.lockstep:
-                self._advance(stamp)
+            loop.observe(name, self._now() if stamp is None else stamp, values)
 
         return callback
 
     def _on_feedback(self, message: Float64MultiArray) -> None:
-        data = np.asarray(message.data)
-        if data.shape != (5,) or not np.isfinite(data).all() or data[4] not in (-1.0, 0.0, 1.0):
-            self._refuse(
-                'refused_feedback',
-                f'step_feedback is {data.tolist()}, expected 5 finite numbers [stamp, reward, '
-                'terminated, truncated, success]',
-            )
-            return
-        if not self.active:
-            return
-        stamp = from_time(to_time(float(data[0])))
-        feedback = StepFeedback(float(data[1]), bool(data[2]), bool(data[3]), Success(int(data[4])))
-        if self.parameters.lockstep:
-            self._feedback, self._feedback_stamp = feedback, stamp
-            self._advance(stamp)
-        elif self._in_episode:
-            self._feedback, self._feedback_stamp = _merge(self._feedback, feedback), stamp
+        data = np.array(message.data, dtype=np.float64)
+        if data.size and np.isfinite(data[0]):  # To the nanosecond, as the stamps of headers.
+            data[0] = from_time(to_time(data[0]))
+        self._loop.receive_feedback(data)
 
-    def _on_weights(self, message: UInt8MultiArray) -> None:
-        weights = message.data.tobytes()
-        if weights == self._weights:  # A learner at long work says that it lives.
-            if self._waiting_since is not None:
-                self._waiting_since = time.monotonic()
-            return
-        try:
-            self.controller.slot.offer(weights)
-        except WeightsError as error:
-            self.get_logger().warning(f'weights refused: {error}')
-            return
-        self._weights = weights
-        if self._waiting_since is not None:
-            self._send_when_ready(self._answering)
+    # --- what the loop says (Outlet)
 
-    def _on_takeover(self, message: Float64MultiArray) -> None:
-        command = np.array(message.data, dtype=np.float64)
-        if command.shape != (self.robot.action.size,) or not np.isfinite(command).all():
-            self._refuse('refused_takeovers', f'takeover command is {command.tolist()}')
-            return
-        self._takeover = command
-
-    def _on_takeover_active(self, message: Bool) -> None:
-        if self._takeover_active and not message.data:
-            self._blend.restart()
-            self._takeover = None
-        self._takeover_active = bool(message.data)
-
-    def _ended_before(self, stamp: float) -> bool:
-        """Return whether an end not yet accounted for precedes this observation (real time).
-
-        The observation then belongs to the next episode and must not close the last one.
-        """
-        feedback = self._feedback
-        ended = feedback is not None and feedback.done and not self.parameters.lockstep
-        return ended and stamp > self._feedback_stamp
-
-    # --- lockstep
-
-    def _advance(self, stamp: float) -> None:
-        """Answer a stamp once everything that belongs to it has arrived."""
-        if not self._assembler.complete_at(stamp):
-            return
-        if stamp <= self._answered:
-            # The simulator repeats a stamp whose answer it missed.
-            if stamp == self._answered and self._last_command is not None:
-                self._publish_command(self._last_command, stamp)
-            return
-        if self._waiting_since is not None:
-            return
-        if not self._in_episode:
-            self._begin_episode(self._assembler.assemble(), stamp)
-        elif self._feedback_stamp == stamp and self._feedback is not None:
-            if self._finish_step(self._assembler.assemble(), stamp, self._feedback):
-                self._answered = stamp
-                assert self._last_command is not None
-                self._publish_command(self._last_command, stamp)
-                return
-        else:
-            return
-        self._send_when_ready(stamp)
-
-    def _send_when_ready(self, stamp: float) -> None:
-        """Send the command of this stamp, or wait for the actor that its decision needs."""
-        self._answering = stamp
-        if self.controller.at_decision and self.controller.slot.must_wait():
-            if self._waiting_since is None:
-                self._waiting_since = time.monotonic()
-            return
-        self._waiting_since = None
-        self._answered = stamp
-        self._send(stamp)
-
-    def _watch_actor(self) -> None:
-        """Go on without a learner that stopped publishing."""
-        limit = self.parameters.actor_timeout_s
-        if self._waiting_since is not None and time.monotonic() - self._waiting_since > limit:
-            self._warn(
-                f'no actor came in {limit:g} s; going on with the one at hand until a learner '
-                'publishes again'
-            )
-            self.controller.slot.stop_waiting()
-            self._send_when_ready(self._answering)
-
-    # --- real time
-
-    def _tick(self) -> None:
-        """Run one control step on the latest observation."""
-        now = self._now()
-        if self._last_tick is not None:
-            self._counts['overruns'] += now - self._last_tick > 1.5 / self.robot.control_rate_hz
-        self._last_tick = now
-        try:
-            observation = self._assembler.assemble(now)
-        except ObservationError as error:
-            if self._in_episode:
-                self._pause(now, str(error))
-            else:
-                self._warn(str(error))
-            return
-        if self._in_episode:
-            feedback = self._feedback or StepFeedback(0.0, False, False, Success.UNLABELLED)
-            self._feedback = None
-            if self._finish_step(observation, now, feedback):
-                self._hold(now, '')
-                return
-        elif self.parameters.auto_start or self._start_requested:
-            if self._assembler.oldest_stamp <= self._done_stamp:
-                return
-            self._start_requested = False
-            self._begin_episode(observation, now)
-        else:
-            return
-        if self._takeover_active:
-            if self._takeover is None:
-                self._pause(now, '')  # An operator took over and has not commanded yet.
-                return
-        elif self._held:
-            self._pause(now, '')
-            return
-        late = self.controller.late_chunks
-        self._send(now)
-        if self.controller.late_chunks > late:
-            self._hold(now, 'the base policy is late: raise prefetch_steps')
-        else:
-            self._holding_since = None
-
-    def _pause(self, now: float, reason: str) -> None:
-        """Hold instead of going on with the decision in progress."""
-        self.controller.abandon()
-        self._hold(now, reason)
-
-    def _hold(self, now: float, reason: str) -> None:
-        """Repeat the last command; a reason that persists is a fault."""
-        self._counts['holds'] += 1
-        if self._last_command is not None:
-            self._publish_command(self._last_command, now)
-        if not reason:
-            return
-        self._problem = reason
-        self._holding_since = self._holding_since or now
-        if now - self._holding_since > self.parameters.hold_limit_s:
-            self._fault(f'held for {now - self._holding_since:.2f} s: {reason}')
-
-    # --- both
-
-    def _begin_episode(self, observation: Array, stamp: float) -> None:
-        self._episode += 1
-        self._in_episode = True
-        self._last_command = None  # The robot may have been moved since the last episode.
-        self._feedback = None
-        self.controller.begin_episode(self._episode, observation, stamp)
-
-    def _finish_step(self, observation: Array, stamp: float, feedback: StepFeedback) -> bool:
-        """Account for the step just executed; return whether the episode is over."""
-        try:
-            transition = self.controller.step(observation, stamp, feedback)
-        except BasePolicyError as error:
-            self._fault(str(error))
-            return True
-        if transition is not None:
-            layout = self.controller.layout
-            message = float_array(layout.encode(transition), layout.label)
-            self._transition_publisher.publish(message)
-            self._counts['transitions'] += 1
-        if feedback.done:
-            self._in_episode = False
-            self._done_stamp = max(stamp, self._feedback_stamp)
-        return feedback.done
-
-    def _send(self, stamp: float) -> None:
-        """Compose and publish the command of this control step."""
-        self.controller.blend_ratio = self._blend.ratio(stamp)
-        takeover = self._takeover if self._takeover_active else None
-        try:
-            command = self.controller.command(takeover)
-        except (BasePolicyError, UnsafeCommandError) as error:
-            self._fault(str(error))
-            return
-        self._counts['ticks'] += 1
-        if command is not None:
-            self._last_command = command
-            self._publish_command(command, stamp)
-
-    def _publish_command(self, command: Array, stamp: float) -> None:
+    def send_command(self, command: Array, stamp: float) -> None:
+        """Publish a command."""
         self._command_publisher.publish(float_array(command, stamped_label(stamp)))
 
-    def _fault(self, reason: str) -> None:
-        """Hold, say why and deactivate."""
+    def send_transition(self, transition: Transition) -> None:
+        """Publish a transition."""
+        layout = self.controller.layout
+        self._transition_publisher.publish(float_array(layout.encode(transition), layout.label))
+
+    def warn(self, reason: str) -> None:
+        """Log a problem and put it into the next diagnostics."""
+        self._problem = reason
+        self.get_logger().warning(reason, throttle_duration_sec=2.0)
+
+    def fault(self, reason: str) -> None:
+        """Say why, hold and deactivate."""
         self._fault_reason = reason
         self.get_logger().error(f'fault: {reason}')
         self.trigger_deactivate()
 
     def _now(self) -> float:
         return self.get_clock().now().nanoseconds * 1e-9
-
-    def _refuse(self, counter: str, reason: object) -> None:
-        self._counts[counter] += 1
-        self._warn(str(reason))
-
-    def _warn(self, reason: str) -> None:
-        self._problem = reason
-        self.get_logger().warning(reason, throttle_duration_sec=2.0)
 
     # --- services
 
@@ -430,30 +243,31 @@ class PolicyNode(ManagedNode):
         return response
 
     def _set_hold(self, request: Any, response: Any) -> Any:
-        self._held = request.data
-        response.success = not self.parameters.lockstep
-        response.message = 'holding' if request.data else 'released'
-        if self.parameters.lockstep:
+        if isinstance(self._loop, LockstepLoop):
             response.message = 'a lockstep simulator waits for commands; hold has no effect'
+            return response
+        self._loop.held = request.data
+        response.success = True
+        response.message = 'holding' if request.data else 'released'
         return response
 
     def _start_episode(self, request: Any, response: Any) -> Any:
         del request
-        response.success = self.active and not self._in_episode
-        self._start_requested = response.success
+        if isinstance(self._loop, LockstepLoop):
+            response.message = 'in lockstep only the simulator starts episodes'
+            return response
+        response.success = self._loop.request_start()
         response.message = 'starting' if response.success else 'inactive or in an episode already'
         return response
 
     def _ending_service(self, feedback: StepFeedback) -> Callable[[Any, Any], Any]:
         def callback(request: Any, response: Any) -> Any:
             del request
-            response.success = self._in_episode and not self.parameters.lockstep
-            response.message = 'ending the episode' if response.success else 'no episode to end'
-            if self.parameters.lockstep:
+            if isinstance(self._loop, LockstepLoop):
                 response.message = 'in lockstep only the simulator ends episodes'
-            if response.success:
-                self._feedback = _merge(self._feedback, feedback)
-                self._feedback_stamp = self._now()
+                return response
+            response.success = self._loop.end_episode(feedback, self._now())
+            response.message = 'ending the episode' if response.success else 'no episode to end'
             return response
 
         return callback
@@ -470,30 +284,18 @@ class PolicyNode(ManagedNode):
         self._problem = ''
         values = {
             'active': self.active,
-            'episode': self._episode,
+            'episode': self._loop.episode,
             'epoch': header.epoch if header else 0,
             'sequence': header.sequence if header else -1,
             'residual_on': slot.enabled and self.controller.residual_enabled,
             'weights_accepted': slot.accepted,
             **{f'weights_refused_{reason}': n for reason, n in slot.refused.items()},
-            **self._counts,
+            **self._loop.counts,
             'late_chunks': self.controller.late_chunks,
             'clamped': self.controller.safety.clamped,
             'slew_limited': self.controller.safety.slew_limited,
         }
         return level, message, values
-
-
-def _merge(first: StepFeedback | None, second: StepFeedback) -> StepFeedback:
-    """Add up feedback that arrived within one control step."""
-    if first is None:
-        return second
-    return StepFeedback(
-        first.reward + second.reward,
-        first.terminated or second.terminated,
-        first.truncated or second.truncated,
-        second.success if second.success is not Success.UNLABELLED else first.success,
-    )
 
 
 def main() -> int:

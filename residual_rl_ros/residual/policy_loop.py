@@ -1,0 +1,210 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What happens between messages: episodes, commands, holds, takeovers and faults.
+
+A loop knows no middleware. The policy node hands it what arrives and the time, and carries out
+what it says through an `Outlet`. There are two: `LockstepLoop` answers the stamps of a waiting
+simulator, `RealTimeLoop` runs at the control rate whatever arrives.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.base_policy.metadata import BasePolicyError
+from residual_rl_ros.observation import ObservationAssembler, ObservationError
+from residual_rl_ros.residual.blend import BlendRamp
+from residual_rl_ros.residual.controller import ResidualController, StepFeedback
+from residual_rl_ros.residual.safety import UnsafeCommandError
+from residual_rl_ros.residual.weights import WeightsError
+from residual_rl_ros.spec import Success, Transition
+
+Array = npt.NDArray[np.float64]
+COUNTERS = (
+    *('ticks', 'overruns', 'holds', 'transitions'),
+    *('refused_observations', 'refused_feedback', 'refused_takeovers'),
+)
+
+MARK_SUCCESS = StepFeedback(1.0, True, False, Success.SUCCESS)
+"""An operator says that the task is done."""
+MARK_FAILURE = StepFeedback(0.0, True, False, Success.FAILURE)
+"""An operator says that the task has failed."""
+END_EPISODE = StepFeedback(0.0, False, True, Success.UNLABELLED)
+"""An operator ends the episode without judging it."""
+
+
+class Outlet(Protocol):
+    """Where a loop's results go."""
+
+    def send_command(self, command: Array, stamp: float) -> None:
+        """Send a command, shape (m,), that answers a stamp [s]."""
+
+    def send_transition(self, transition: Transition) -> None:
+        """Send a finished decision to the learner."""
+
+    def warn(self, reason: str) -> None:
+        """Say that something is wrong; the robot goes on."""
+
+    def fault(self, reason: str) -> None:
+        """Say that the robot cannot go on, and call `deactivate`."""
+
+
+class PolicyLoop(ABC):
+    """What both loops share.
+
+    Args:
+        controller: composes commands and accounts for transitions.
+        assembler: newest value of every channel.
+        blend: fades the residual in after activation and after a takeover.
+        outlet: where commands, transitions and complaints go.
+    """
+
+    def __init__(
+        self,
+        controller: ResidualController,
+        assembler: ObservationAssembler,
+        blend: BlendRamp,
+        outlet: Outlet,
+    ) -> None:
+        self.controller = controller
+        self.assembler = assembler
+        self.counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
+        """What happened, for diagnostics."""
+        self.episode = -1
+        """Number of the episode, -1 before the first."""
+        self.in_episode = False
+        self.active = False
+        self._blend = blend
+        self._outlet = outlet
+        self._feedback: StepFeedback | None = None
+        self._feedback_stamp = -np.inf
+        self._last_command: Array | None = None
+        self._takeover: Array | None = None
+        self._takeover_active = False
+
+    def activate(self) -> None:
+        """Start; the robot may have been moved since the last command."""
+        self.active = True
+        self._last_command = None
+        self._blend.restart()
+
+    def deactivate(self, now: float) -> None:
+        """Hold with the last command, then stop."""
+        if self.in_episode and self._last_command is not None:
+            self._outlet.send_command(self._last_command, now)
+        self.active = self.in_episode = False
+
+    def observe(self, channel: str, stamp: float, values: Array) -> None:
+        """Take in the values of a channel.
+
+        Args:
+            channel: its name.
+            stamp: their time [s].
+            values: shape (number of observation names of the channel,).
+        """
+        if not self.active or self._belongs_to_next_episode(stamp):
+            return
+        try:
+            self.assembler.update(channel, stamp, values)
+        except ObservationError as error:
+            self.refuse_observation(error)
+        else:
+            self._on_observation(stamp)
+
+    def refuse_observation(self, error: ObservationError) -> None:
+        """Count and report values that cannot be used."""
+        self._refuse('refused_observations', str(error))
+
+    def receive_feedback(self, data: Array) -> None:
+        """Take in `[stamp, reward, terminated, truncated, success]`."""
+        if data.shape != (5,) or not np.isfinite(data).all() or data[4] not in (-1.0, 0.0, 1.0):
+            self._refuse(
+                'refused_feedback',
+                f'step_feedback is {data.tolist()}, expected 5 finite numbers [stamp, reward, '
+                'terminated, truncated, success]',
+            )
+        elif self.active:
+            stamp, reward, terminated, truncated, success = data.tolist()
+            feedback = StepFeedback(
+                reward, bool(terminated), bool(truncated), Success(int(success))
+            )
+            self._on_feedback(stamp, feedback)
+
+    def receive_takeover(self, command: Array) -> None:
+        """Take in an operator's command, shape (m,)."""
+        size = self.controller.safety.action.size
+        if command.shape != (size,) or not np.isfinite(command).all():
+            self._refuse('refused_takeovers', f'takeover command is {command.tolist()}')
+        else:
+            self._takeover = command
+
+    def set_takeover(self, active: bool) -> None:
+        """Give the robot to an operator or back; the residual then fades in again."""
+        if self._takeover_active and not active:
+            self._blend.restart()
+            self._takeover = None
+        self._takeover_active = active
+
+    def receive_weights(self, message: bytes) -> None:
+        """Take in an actor; a bad one is refused and nothing changes."""
+        try:
+            self.controller.slot.offer(message)
+        except WeightsError as error:
+            self._outlet.warn(f'weights refused: {error}')
+
+    @abstractmethod
+    def _on_observation(self, stamp: float) -> None:
+        """React to a channel's new values."""
+
+    @abstractmethod
+    def _on_feedback(self, stamp: float, feedback: StepFeedback) -> None:
+        """React to the outcome of a control step."""
+
+    def _belongs_to_next_episode(self, stamp: float) -> bool:
+        """Return whether values must wait because an end before them is not accounted for yet."""
+        del stamp
+        return False
+
+    def _begin_episode(self, observation: Array, stamp: float) -> None:
+        self.episode += 1
+        self.in_episode = True
+        self._last_command = None  # The robot may have been moved since the last episode.
+        self._feedback = None
+        self.controller.begin_episode(self.episode, observation, stamp)
+
+    def _finish_step(self, observation: Array, stamp: float, feedback: StepFeedback) -> bool:
+        """Account for the step just executed; return whether the episode is over."""
+        try:
+            transition = self.controller.step(observation, stamp, feedback)
+        except BasePolicyError as error:
+            self._outlet.fault(str(error))
+            return True
+        if transition is not None:
+            self._outlet.send_transition(transition)
+            self.counts['transitions'] += 1
+        if feedback.done:
+            self.in_episode = False
+        return feedback.done
+
+    def _send(self, stamp: float) -> None:
+        """Compose and send the command of this control step."""
+        self.controller.blend_ratio = self._blend.ratio(stamp)
+        takeover = self._takeover if self._takeover_active else None
+        try:
+            command = self.controller.command(takeover)
+        except (BasePolicyError, UnsafeCommandError) as error:
+            self._outlet.fault(str(error))
+            return
+        self.counts['ticks'] += 1
+        if command is not None:
+            self._last_command = command
+            self._outlet.send_command(command, stamp)
+
+    def _refuse(self, counter: str, reason: str) -> None:
+        self.counts[counter] += 1
+        self._outlet.warn(reason)

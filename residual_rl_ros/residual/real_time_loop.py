@@ -1,0 +1,154 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Real time: one command per tick from the newest observation; what is stale or late is held."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from residual_rl_ros.observation import ObservationAssembler, ObservationError
+from residual_rl_ros.residual.blend import BlendRamp
+from residual_rl_ros.residual.controller import ResidualController, StepFeedback
+from residual_rl_ros.residual.policy_loop import Outlet, PolicyLoop
+from residual_rl_ros.spec import Success
+
+NOTHING_HAPPENED = StepFeedback(0.0, False, False, Success.UNLABELLED)
+
+
+class RealTimeLoop(PolicyLoop):
+    """Runs at the control rate.
+
+    Args:
+        controller: see `PolicyLoop`, as the next three.
+        assembler: newest value of every channel.
+        blend: fades the residual in.
+        outlet: where results go.
+        period_s: time between two ticks [s].
+        auto_start: start the next episode by itself; otherwise `request_start` does.
+        hold_limit_s: holding longer than this is a fault [s].
+    """
+
+    def __init__(
+        self,
+        controller: ResidualController,
+        assembler: ObservationAssembler,
+        blend: BlendRamp,
+        outlet: Outlet,
+        period_s: float,
+        auto_start: bool,
+        hold_limit_s: float,
+    ) -> None:
+        super().__init__(controller, assembler, blend, outlet)
+        self._period_s = period_s
+        self._auto_start = auto_start
+        self._hold_limit_s = hold_limit_s
+        self._start_requested = False
+        self._done_stamp = -np.inf
+        self._holding_since: float | None = None
+        self._last_tick: float | None = None
+        self.held = False
+        """An operator's hold."""
+
+    def activate(self) -> None:
+        """Start."""
+        super().activate()
+        self._holding_since = self._last_tick = None
+
+    def request_start(self) -> bool:
+        """Start an episode with the next observation; return whether that is possible."""
+        self._start_requested = self.active and not self.in_episode
+        return self._start_requested
+
+    def end_episode(self, feedback: StepFeedback, now: float) -> bool:
+        """End the episode with the next tick; return whether there is one."""
+        if self.in_episode:
+            self._on_feedback(now, feedback)
+        return self.in_episode
+
+    def tick(self, now: float) -> None:
+        """Run one control step on the newest observation.
+
+        Args:
+            now: ROS time [s].
+        """
+        if self._last_tick is not None:
+            self.counts['overruns'] += now - self._last_tick > 1.5 * self._period_s
+        self._last_tick = now
+        try:
+            observation = self.assembler.assemble(now)
+        except ObservationError as error:
+            if self.in_episode:
+                self._pause(now, str(error))
+            else:
+                self._outlet.warn(str(error))
+            return
+        if self.in_episode:
+            feedback, self._feedback = self._feedback or NOTHING_HAPPENED, None
+            if self._finish_step(observation, now, feedback):
+                self._done_stamp = max(now, self._feedback_stamp)
+                self._hold(now, '')
+                return
+        elif self._auto_start or self._start_requested:
+            if self.assembler.oldest_stamp <= self._done_stamp:
+                return
+            self._start_requested = False
+            self._begin_episode(observation, now)
+        else:
+            return
+        if self._takeover_active:
+            if self._takeover is None:
+                self._pause(now, '')  # An operator took over and has not commanded yet.
+                return
+        elif self.held:
+            self._pause(now, '')
+            return
+        late = self.controller.late_chunks
+        self._send(now)
+        if self.controller.late_chunks > late:
+            self._hold(now, 'the base policy is late: raise prefetch_steps')
+        else:
+            self._holding_since = None
+
+    def _on_observation(self, stamp: float) -> None:
+        """Wait for the next tick."""
+
+    def _on_feedback(self, stamp: float, feedback: StepFeedback) -> None:
+        """Add up what arrives within one control step."""
+        if self.in_episode:
+            self._feedback = _merge(self._feedback, feedback)
+            self._feedback_stamp = stamp
+
+    def _belongs_to_next_episode(self, stamp: float) -> bool:
+        feedback = self._feedback
+        return feedback is not None and feedback.done and stamp > self._feedback_stamp
+
+    def _pause(self, now: float, reason: str) -> None:
+        """Hold instead of going on with the decision in progress."""
+        self.controller.abandon()
+        self._hold(now, reason)
+
+    def _hold(self, now: float, reason: str) -> None:
+        """Repeat the last command; a reason that persists is a fault."""
+        if not self.active:  # A fault has just held and stopped.
+            return
+        self.counts['holds'] += 1
+        if self._last_command is not None:
+            self._outlet.send_command(self._last_command, now)
+        if not reason:
+            return
+        self._outlet.warn(reason)
+        self._holding_since = self._holding_since or now
+        if now - self._holding_since > self._hold_limit_s:
+            self._outlet.fault(f'held for {now - self._holding_since:.2f} s: {reason}')
+
+
+def _merge(first: StepFeedback | None, second: StepFeedback) -> StepFeedback:
+    """Add up feedback that arrived within one control step."""
+    if first is None:
+        return second
+    return StepFeedback(
+        first.reward + second.reward,
+        first.terminated or second.terminated,
+        first.truncated or second.truncated,
+        second.success if second.success is not Success.UNLABELLED else first.success,
+    )

@@ -1,0 +1,393 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever arrives, in whatever order and at whatever time: every command is legal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import LinearPolicy, make_action_spec, make_actor, make_metadata
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from residual_rl_ros.observation import ObservationAssembler
+from residual_rl_ros.residual.blend import BlendRamp
+from residual_rl_ros.residual.controller import ControllerConfig
+from residual_rl_ros.residual.exploration import Exploration
+from residual_rl_ros.residual.lockstep_loop import LockstepLoop
+from residual_rl_ros.residual.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS, PolicyLoop
+from residual_rl_ros.residual.real_time_loop import RealTimeLoop
+from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
+from residual_rl_ros.robot import FLOAT_ARRAY, Channel
+from residual_rl_ros.spec import Source, Success, Transition
+
+PERIOD = 0.05
+ARM = Channel('arm', 'joints', FLOAT_ARRAY, ('position.a', 'position.b'), (), 0.2)
+TOOL = Channel('tool', 'tool', FLOAT_ARRAY, ('z',), (), 0.2)
+CHANNELS = (ARM, TOOL)
+ACTION = make_action_spec(
+    lower=np.array([-0.3, -0.2]), upper=np.array([0.3, 0.2]), max_step=np.array([0.1, 0.05])
+)
+
+
+class Recorder:
+    """An outlet that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.loop: PolicyLoop | None = None
+        self.now = 0.0
+        self.commands: list[tuple[float, np.ndarray]] = []
+        self.transitions: list[Transition] = []
+        self.before: list[np.ndarray] = []
+        """For each transition: the command before its own."""
+        self.warnings: list[str] = []
+        self.faults: list[str] = []
+
+    def send_command(self, command: np.ndarray, stamp: float) -> None:
+        self.commands.append((stamp, command.copy()))
+
+    def send_transition(self, transition: Transition) -> None:
+        self.transitions.append(transition)
+        sent = [c for _, c in self.commands if (c != transition.executed_action).any()]
+        self.before.append(sent[-1] if sent else transition.executed_action)
+
+    def warn(self, reason: str) -> None:
+        self.warnings.append(reason)
+
+    def fault(self, reason: str) -> None:
+        self.faults.append(reason)
+        assert self.loop is not None
+        self.loop.deactivate(self.now)
+
+
+def real_time(policy: LinearPolicy, **changes: Any) -> tuple[RealTimeLoop, Recorder]:
+    outlet = Recorder()
+    config = ControllerConfig(1, (0.05,), prefetch_steps=0, explore=True, lockstep=False)
+    controller = config.build(policy, ACTION)
+    controller._chunk_timeout_s = changes.pop('chunk_timeout_s', 10.0)
+    values = {'period_s': PERIOD, 'auto_start': True, 'hold_limit_s': 0.5, **changes}
+    blend = BlendRamp(values.pop('ramp_s', 0.0))
+    loop = RealTimeLoop(controller, ObservationAssembler(CHANNELS), blend, outlet, **values)
+    outlet.loop = loop
+    return loop, outlet
+
+
+def weights(loop: PolicyLoop, sequence: int, gain: float = 5.0) -> bytes:
+    actor = make_actor(loop.controller.layout, seed=sequence, gain=gain)
+    return encode_weights(actor, WeightsHeader(1, sequence, Exploration()))
+
+
+def feed(loop: PolicyLoop, stamp: float, a: float = 0.1) -> None:
+    loop.observe('arm', stamp, np.array([a, -a]))
+    loop.observe('tool', stamp, np.array([0.5]))
+
+
+class AnyRobot(RuleBasedStateMachine):
+    """Everything that can reach a robot's policy node."""
+
+    @initialize(ramp=st.sampled_from([0.0, 0.3]), auto=st.booleans())
+    def start(self, ramp: float, auto: bool) -> None:
+        self.policy = LinearPolicy()
+        self.loop, self.outlet = real_time(self.policy, ramp_s=ramp, auto_start=auto)
+        self.sequence = 0
+        self.checked = 0
+        self.loop.activate()
+
+    @rule(steps=st.integers(1, 6), a=st.floats(-3.0, 3.0))
+    def run_on(self, steps: int, a: float) -> None:
+        for _ in range(steps):
+            self.observe(0.0, a)
+            self.tick(PERIOD)
+
+    @rule(age=st.floats(-0.1, 0.5), a=st.floats(-50.0, 50.0))
+    def observe(self, age: float, a: float) -> None:
+        feed(self.loop, self.outlet.now - age, a)
+
+    @rule(values=st.lists(st.floats(), max_size=3))
+    def observe_nonsense(self, values: list[float]) -> None:
+        self.loop.observe('arm', self.outlet.now, np.array(values))
+
+    @rule(dt=st.sampled_from([0.0, PERIOD, PERIOD, PERIOD, 0.12, 0.7, -10.0, 10.0]))
+    def tick(self, dt: float) -> None:
+        self.outlet.now += dt
+        if self.loop.active:
+            self.loop.tick(self.outlet.now)
+
+    @rule(slow=st.booleans())
+    def base_policy_speed(self, slow: bool) -> None:
+        (self.policy.gate.clear if slow else self.policy.gate.set)()
+        self.loop.controller._chunk_timeout_s = 0.0 if slow else 10.0
+
+    @rule(gain=st.floats(0.0, 100.0), again=st.booleans())
+    def actor(self, gain: float, again: bool) -> None:
+        self.sequence += not again
+        self.loop.receive_weights(weights(self.loop, self.sequence, gain))
+
+    @rule(data=st.binary(max_size=40))
+    def nonsense_weights(self, data: bytes) -> None:
+        self.loop.receive_weights(data)
+
+    @rule(values=st.lists(st.floats(), min_size=1, max_size=3))
+    def takeover_command(self, values: list[float]) -> None:
+        self.loop.receive_takeover(np.array(values))
+
+    @rule(active=st.booleans())
+    def takeover(self, active: bool) -> None:
+        self.loop.set_takeover(active)
+
+    @rule(held=st.booleans())
+    def hold(self, held: bool) -> None:
+        self.loop.held = held
+
+    @rule(enabled=st.booleans())
+    def residual(self, enabled: bool) -> None:
+        self.loop.controller.residual_enabled = enabled
+
+    @rule(feedback=st.sampled_from([MARK_SUCCESS, MARK_FAILURE, END_EPISODE]))
+    def mark(self, feedback: Any) -> None:
+        self.loop.end_episode(feedback, self.outlet.now)
+
+    @rule(data=st.lists(st.floats(), max_size=6))
+    def nonsense_feedback(self, data: list[float]) -> None:
+        self.loop.receive_feedback(np.array(data))
+
+    @rule()
+    def start_episode(self) -> None:
+        self.loop.request_start()
+
+    @rule()
+    def reactivate(self) -> None:
+        if not self.loop.active:
+            self.loop.activate()
+
+    @invariant()
+    def every_command_is_legal(self) -> None:
+        if not hasattr(self, 'outlet'):
+            return
+        for _, command in self.outlet.commands[self.checked :]:
+            assert command.shape == (2,)
+            assert np.isfinite(command).all()
+            assert (command >= ACTION.lower).all()
+            assert (command <= ACTION.upper).all()
+        self.checked = len(self.outlet.commands)
+
+    @invariant()
+    def the_residual_keeps_its_bound(self) -> None:
+        if not hasattr(self, 'outlet'):
+            return
+        bound = self.loop.controller.bound.values
+        seen = zip(self.outlet.transitions, self.outlet.before, strict=True)
+        for transition, before in seen:
+            assert np.isfinite(transition.executed_action).all()
+            if transition.source is Source.TAKEOVER:
+                continue
+            base, executed = transition.base_action, transition.executed_action
+            reach = bound * (transition.source is Source.RESIDUAL) + 1e-9
+            low, high = (
+                np.clip(base + side, ACTION.lower, ACTION.upper) for side in (-reach, reach)
+            )
+            # Outside only where the slew limit holds a command back on its way there.
+            outside = (executed < low) | (executed > high)
+            moved = np.abs(executed - before)
+            np.testing.assert_allclose(moved[outside], ACTION.max_step[outside], atol=1e-9)
+        self.outlet.transitions.clear()
+        self.outlet.before.clear()
+
+    def teardown(self) -> None:
+        if hasattr(self, 'policy'):
+            self.policy.gate.set()
+            self.loop.controller.queue.close()
+
+
+TestAnyRobot = AnyRobot.TestCase
+TestAnyRobot.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+
+
+def test_within_an_episode_commands_obey_the_slew_limit() -> None:
+    loop, outlet = real_time(LinearPolicy())
+    loop.activate()
+    loop.receive_weights(weights(loop, 1))
+    rng = np.random.default_rng(0)
+    for step in range(200):
+        outlet.now = step * PERIOD
+        feed(loop, outlet.now, float(rng.normal(scale=20.0)))
+        loop.tick(outlet.now)
+    commands = np.array([command for _, command in outlet.commands])
+    assert len(commands) == 200
+    steps = np.abs(np.diff(commands, axis=0))
+    assert (steps <= ACTION.max_step + 1e-12).all()
+    assert (steps.max(0) > 0.9 * ACTION.max_step).all()
+    assert loop.controller.safety.slew_limited > 0
+    assert loop.controller.safety.clamped > 0
+
+
+def test_a_stale_channel_holds_then_faults_and_the_last_command_stays() -> None:
+    loop, outlet = real_time(LinearPolicy())
+    loop.activate()
+    feed(loop, 0.0)
+    loop.tick(0.0)
+    last = outlet.commands[-1][1]
+    for step in range(1, 20):
+        outlet.now = step * PERIOD
+        loop.observe('arm', outlet.now, np.array([0.1, -0.1]))
+        if loop.active:
+            loop.tick(outlet.now)
+    assert "channel 'tool' is 0.250 s old, max_age_s is 0.2 s" in outlet.warnings[0]
+    assert len(outlet.faults) == 1
+    assert 'held for 0.5' in outlet.faults[0]
+    assert not loop.active
+    held = [command for stamp, command in outlet.commands if stamp > 0.2]
+    assert loop.counts['holds'] > 0
+    for command in held:
+        np.testing.assert_array_equal(command, held[0])
+    assert not np.isnan(last).any()
+
+
+def test_a_late_base_policy_holds_and_recovers() -> None:
+    policy = LinearPolicy()
+    loop, outlet = real_time(policy, chunk_timeout_s=0.0, hold_limit_s=10.0)
+    loop.activate()
+    policy.gate.clear()
+    for step in range(3):
+        feed(loop, step * PERIOD)
+        loop.tick(step * PERIOD)
+    assert outlet.commands == []  # Nothing was sent yet, so there is nothing to repeat.
+    assert loop.controller.late_chunks == 3
+    policy.gate.set()
+    loop.controller._chunk_timeout_s = 10.0
+    feed(loop, 3 * PERIOD)
+    loop.tick(3 * PERIOD)
+    assert len(outlet.commands) == 1
+    assert outlet.faults == []
+
+
+def test_marks_close_the_episode_with_their_outcome_and_the_next_needs_newer_sensors() -> None:
+    loop, outlet = real_time(LinearPolicy())
+    loop.activate()
+    for step in range(4):
+        feed(loop, step * PERIOD)
+        loop.tick(step * PERIOD)
+    assert loop.end_episode(MARK_SUCCESS, 3.5 * PERIOD)
+    loop.tick(4 * PERIOD)
+    assert not loop.in_episode
+    last = outlet.transitions[-1]
+    assert (last.reward, last.terminated, last.success) == (1.0, True, Success.SUCCESS)
+    loop.tick(5 * PERIOD)  # Nothing new was seen since the end.
+    assert not loop.in_episode
+    feed(loop, 5.5 * PERIOD)
+    loop.tick(6 * PERIOD)
+    assert (loop.in_episode, loop.episode) == (True, 1)
+
+
+def test_a_takeover_replaces_the_action_in_the_next_tick_and_the_residual_fades_in_again() -> None:
+    loop, outlet = real_time(LinearPolicy(), ramp_s=1.0)
+    loop.activate()
+    feed(loop, 0.0, a=0.0)
+    loop.tick(0.0)
+    loop.set_takeover(True)
+    loop.receive_takeover(np.array([0.05, 0.02]))
+    for step in range(1, 3):
+        feed(loop, step * PERIOD, a=0.0)
+        loop.tick(step * PERIOD)
+    np.testing.assert_allclose(outlet.commands[-1][1], [0.05, 0.02])
+    feed(loop, 3 * PERIOD)
+    loop.set_takeover(False)
+    loop.tick(3 * PERIOD)
+    assert loop.controller.blend_ratio == 0.0
+    assert outlet.transitions[-1].source is Source.TAKEOVER
+
+
+def test_overruns_are_counted() -> None:
+    loop, _ = real_time(LinearPolicy())
+    loop.activate()
+    for now in (0.0, 0.05, 0.15, 0.20):
+        feed(loop, now)
+        loop.tick(now)
+    assert loop.counts['overruns'] == 1
+
+
+class Clock:
+    """A monotonic clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def lockstep(scheduled: bool = False) -> tuple[LockstepLoop, Recorder, Clock]:
+    outlet, clock = Recorder(), Clock()
+    config = ControllerConfig(1, (0.5,), lockstep=True, scheduled_actor=scheduled)
+    controller = config.build(LinearPolicy(make_metadata()), ACTION)
+    loop = LockstepLoop(
+        controller, ObservationAssembler(CHANNELS), BlendRamp(0.0), outlet, 60.0, clock
+    )
+    outlet.loop = loop
+    return loop, outlet, clock
+
+
+def feedback(stamp: float, terminated: bool = False) -> np.ndarray:
+    return np.array([stamp, 0.0, float(terminated), 0.0, float(terminated) if terminated else -1.0])
+
+
+def test_lockstep_answers_every_stamp_once_whatever_the_order() -> None:
+    loop, outlet, _ = lockstep()
+    loop.activate()
+    feed(loop, 1.0)
+    loop.observe('tool', 2.0, np.array([0.5]))
+    loop.receive_feedback(feedback(2.0))
+    assert [stamp for stamp, _ in outlet.commands] == [1.0]
+    loop.observe('arm', 2.0, np.array([0.1, -0.1]))
+    assert [stamp for stamp, _ in outlet.commands] == [1.0, 2.0]
+    feed(loop, 3.0)
+    assert [stamp for stamp, _ in outlet.commands] == [1.0, 2.0]
+    loop.receive_feedback(feedback(3.0, terminated=True))
+    assert [stamp for stamp, _ in outlet.commands] == [1.0, 2.0, 3.0]
+    assert [t.terminated for t in outlet.transitions] == [False, True]
+    assert not loop.in_episode
+
+
+def test_lockstep_repeats_an_answer_that_was_missed() -> None:
+    loop, outlet, _ = lockstep()
+    loop.activate()
+    feed(loop, 1.0)
+    feed(loop, 1.0)
+    (first, command), (again, repeated), *_ = outlet.commands
+    assert (first, again) == (1.0, 1.0)
+    np.testing.assert_array_equal(command, repeated)
+
+
+def test_lockstep_waits_for_a_living_learner_and_gives_up_on_a_dead_one() -> None:
+    loop, outlet, clock = lockstep(scheduled=True)
+    loop.activate()
+    feed(loop, 1.0)
+    assert outlet.commands == []
+    header = WeightsHeader(1, 1, Exploration(), 0, 1)
+    message = encode_weights(make_actor(loop.controller.layout, seed=1), header)
+    loop.receive_weights(message)
+    assert len(outlet.commands) == 1
+    feed(loop, 2.0)
+    loop.receive_feedback(feedback(2.0))
+    for _ in range(3):  # The learner repeats itself while it works.
+        clock.now += 50.0
+        loop.watch()
+        loop.receive_weights(message)
+    assert len(outlet.commands) == 1
+    clock.now += 61.0
+    loop.watch()
+    assert len(outlet.commands) == 2
+    assert 'going on with the one at hand' in outlet.warnings[-1]
+    assert loop.controller.slot.refused['stale'] == 0
+
+
+@pytest.mark.parametrize('make', [real_time, lockstep])
+def test_an_inactive_loop_takes_nothing_in(make: Any) -> None:
+    loop = make(LinearPolicy())[0] if make is real_time else make()[0]
+    feed(loop, 1.0)
+    loop.receive_feedback(feedback(1.0))
+    assert not loop.in_episode
+    assert loop.counts['ticks'] == 0
