@@ -18,6 +18,7 @@ ROS = {
     'ros-sensor-msgs': '5.3.6',
     'ros-std-msgs': '5.3.6',
     'ros-std-srvs': '5.3.6',
+    'ros-trajectory-msgs': '5.3.6',
 }
 
 
@@ -51,6 +52,7 @@ setup(
         'numpy>=1.26',
         'onnx>=1.16',
         'onnxruntime>=1.18',
+        'pillow>=9.0',
         'pyyaml>=6.0',
         'rich>=13.0',
         'safetensors>=0.4',

@@ -11,6 +11,7 @@ from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.robot import Channel
 
 Array = npt.NDArray[np.float64]
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class ObservationError(ResidualRLError):
@@ -48,8 +49,10 @@ class ObservationAssembler:
                 f'channel {channel!r} ({self._channels[index].topic}) has {values.size} values, '
                 f'expected {len(names)}'
             )
-        if not np.isfinite(values).all():
-            bad = int(np.flatnonzero(~np.isfinite(values))[0])
+        # Networks take float32, in which a large float64 is infinite.
+        usable = np.abs(values) <= FLOAT32_MAX
+        if not usable.all():
+            bad = int(np.flatnonzero(~usable)[0])
             raise ObservationError(
                 f'{names[bad]} is {values[bad]} on {self._channels[index].topic}'
             )

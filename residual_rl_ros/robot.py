@@ -36,6 +36,11 @@ CHANNEL_TYPES = (
 )
 
 
+TRAJECTORY = 'trajectory_msgs/msg/JointTrajectory'
+TWIST = 'geometry_msgs/msg/TwistStamped'
+COMMAND_TYPES = (FLOAT_ARRAY, TRAJECTORY, JOINT_STATE, TWIST)
+
+
 class RobotError(ResidualRLError):
     """A robot description is missing, incomplete or contradicts itself."""
 
@@ -59,6 +64,9 @@ class Channel:
     """Older data is stale and refused [s]."""
     encoder: str = ''
     """Images: ONNX encoder, by path or by the name of a shipped one. Others: empty."""
+    stamped_by: str = 'header'
+    """What tells the age: the message's `header` or, for a clock that is not ours, its `receipt`.
+    """
 
     @property
     def is_image(self) -> bool:
@@ -76,14 +84,29 @@ class Channel:
 
 
 @dataclass(frozen=True)
+class Command:
+    """The topic that moves the robot."""
+
+    topic: str
+    """Topic name; relative names follow the node's namespace."""
+    type: str
+    """ROS message type, one of `COMMAND_TYPES`."""
+    joints: tuple[str, ...] = ()
+    """JointTrajectory, JointState: the joint of each action, whose position is commanded."""
+    fields: tuple[str, ...] = ()
+    """TwistStamped: the field of each action, such as `linear.x`; the others are zero."""
+    frame_id: str = ''
+    """TwistStamped: frame of the twist."""
+
+
+@dataclass(frozen=True)
 class RobotConfig:
     """What the nodes must know of a robot."""
 
     name: str
     control_rate_hz: float
     """Control rate [Hz]."""
-    command_topic: str
-    """Where commands go (std_msgs/Float64MultiArray)."""
+    command: Command
     action: ActionSpec
     channels: tuple[Channel, ...]
 
@@ -105,9 +128,6 @@ class RobotConfig:
         rate = robot.number('control_rate_hz')
         if not rate > 0.0:
             raise RobotError(f'robot.control_rate_hz is {rate}, expected > 0')
-        kind = command.text('type')
-        if kind != FLOAT_ARRAY:
-            raise RobotError(f'robot.command.type is {kind!r}, expected {FLOAT_ARRAY}')
         channels = tuple(
             _channel(name, observation.child(name)) for name in observation.texts('channels')
         )
@@ -119,7 +139,7 @@ class RobotConfig:
                 max_step=np.array(action.numbers('max_velocity')) / rate,
                 measured_by=action.texts('measured_by') if 'measured_by' in action else (),
             )
-            config = cls(robot.text('name'), rate, command.text('topic'), spec, channels)
+            config = cls(robot.text('name'), rate, _command(command, spec.names), spec, channels)
             check_names('observation', config.observation_names)
             for measured in spec.measured_by:
                 if measured not in config.observation_names:
@@ -155,6 +175,29 @@ def load_robot(name_or_path: str) -> tuple[RobotConfig, Path]:
     return RobotConfig.from_mapping(parameters), path
 
 
+def _command(reader: _Reader, actions: tuple[str, ...]) -> Command:
+    topic, kind = reader.text('topic'), reader.text('type')
+    if kind not in COMMAND_TYPES:
+        raise RobotError(f'{reader.path}.type is {kind!r}, expected one of {COMMAND_TYPES}')
+    joints = reader.texts('joints') if kind in (TRAJECTORY, JOINT_STATE) else ()
+    fields = reader.texts('fields') if kind == TWIST else ()
+    frame_id = reader.text('frame_id') if kind == TWIST else ''
+    for key, names in (('joints', joints), ('fields', fields)):
+        if names and (len(names) != len(actions) or len(set(names)) != len(names)):
+            raise RobotError(
+                f'{reader.path}.{key} is {list(names)}, expected {len(actions)} different names, '
+                f'one for each of {", ".join(actions)}'
+            )
+    for field in fields:
+        part, _, axis = field.partition('.')
+        if part not in ('linear', 'angular') or axis not in ('x', 'y', 'z'):
+            raise RobotError(
+                f'{reader.path}.fields holds {field!r}, expected linear or angular, then .x, .y '
+                'or .z'
+            )
+    return Command(topic, kind, joints, fields, frame_id)
+
+
 def _channel(name: str, reader: _Reader) -> Channel:
     kind = reader.text('type')
     if kind not in CHANNEL_TYPES:
@@ -168,6 +211,7 @@ def _channel(name: str, reader: _Reader) -> Channel:
         joints,
         reader.number('max_age_s'),
         reader.text('encoder') if kind in (IMAGE, COMPRESSED_IMAGE) else '',
+        reader.text('stamped_by') if 'stamped_by' in reader else 'header',
     )
     if not channel.fields or (kind == JOINT_STATE and not joints):
         raise RobotError(f'{reader.path} lists no fields or joints')
@@ -176,6 +220,10 @@ def _channel(name: str, reader: _Reader) -> Channel:
             raise RobotError(
                 f'{reader.path}.fields holds {field!r}, expected position, velocity or effort'
             )
+    if channel.stamped_by not in ('header', 'receipt'):
+        raise RobotError(
+            f'{reader.path}.stamped_by is {channel.stamped_by!r}, expected header or receipt'
+        )
     if not channel.max_age_s > 0.0:
         raise RobotError(f'{reader.path}.max_age_s is {channel.max_age_s}, expected > 0')
     reader.check_all_read()

@@ -12,8 +12,16 @@ import numpy as np
 import pytest
 import yaml
 
-from residual_rl_ros.resources import ResourceError
-from residual_rl_ros.robot import FLOAT_ARRAY, JOINT_STATE, RobotConfig, RobotError, load_robot
+from residual_rl_ros.resources import ResourceError, resource_path
+from residual_rl_ros.robot import (
+    FLOAT_ARRAY,
+    JOINT_STATE,
+    TRAJECTORY,
+    TWIST,
+    RobotConfig,
+    RobotError,
+    load_robot,
+)
 
 DESCRIPTION: dict[str, Any] = {
     'name': 'bench',
@@ -44,6 +52,13 @@ DESCRIPTION: dict[str, Any] = {
     },
 }
 MISSING = object()
+TRAJECTORY_COMMAND = {'topic': 'jtc', 'type': TRAJECTORY, 'joints': ['a', 'b']}
+TWIST_COMMAND = {
+    'topic': 'cmd_vel',
+    'type': TWIST,
+    'fields': ['linear.x', 'angular.z'],
+    'frame_id': 'base_link',
+}
 
 
 def edited(key: str, value: object) -> dict[str, Any]:
@@ -90,7 +105,13 @@ def test_the_slew_limit_is_the_velocity_limit_over_one_control_step() -> None:
         ('control_rate_hz', True, r'robot.control_rate_hz is True, expected a number'),
         ('command', 'topic', r"robot.command is 'topic', expected a map"),
         ('command.topic', MISSING, r'robot.command.topic is missing'),
-        ('command.type', JOINT_STATE, rf"robot.command.type is '{JOINT_STATE}', expected"),
+        ('command.type', 'Twist', r"robot.command.type is 'Twist', expected one of"),
+        ('command.type', JOINT_STATE, r'robot.command.joints is missing'),
+        ('command', {**TRAJECTORY_COMMAND, 'joints': ['a']}, r"joints is \['a'\], expected 2 diff"),
+        ('command', {**TRAJECTORY_COMMAND, 'joints': ['a', 'a']}, r'expected 2 different names'),
+        ('command', {**TWIST_COMMAND, 'fields': ['linear.x', 'yaw']}, r"fields holds 'yaw', exp"),
+        ('command', {**TWIST_COMMAND, 'frame_id': ''}, r"robot.command.frame_id is ''"),
+        ('observation.arm.stamped_by', 'gps', r"stamped_by is 'gps', expected header or receipt"),
         ('command.qos', 'best', r"robot.command has unknown keys \['qos'\]"),
         ('action.names', 'a.position', r"robot.action.names is 'a.position', expected a list"),
         ('action.names', ['a', 'a'], r"action names are repeated: \['a'\]"),
@@ -140,7 +161,7 @@ def test_a_robot_file_is_read_by_path(tmp_path: Path) -> None:
 def test_an_unknown_robot_lists_the_shipped_ones() -> None:
     with pytest.raises(
         ResourceError,
-        match=r"unknown robot 'r2d2'; shipped: fetch_pick_and_place, peg_insert, push_to_goal",
+        match=r"unknown robot 'r2d2'; shipped: diff_drive, fetch_pick_and_place, peg_insert, ",
     ):
         load_robot('r2d2')
 
@@ -156,3 +177,24 @@ def test_a_file_that_is_no_robot_description_is_refused(tmp_path: Path, content:
     file.write_bytes(content)
     with pytest.raises(RobotError, match=r'is no robot description|cannot read robot file'):
         load_robot(str(file))
+
+
+@pytest.mark.parametrize(
+    'path', resource_path('config', 'robots').glob('*.yaml'), ids=lambda path: path.stem
+)
+def test_a_shipped_robot_loads(path: Path) -> None:
+    robot, _ = load_robot(path.stem)
+    assert robot.name == path.stem
+    assert robot.action.measured_by or path.stem == 'fetch_pick_and_place'
+
+
+def test_a_command_is_described_by_its_type() -> None:
+    command = RobotConfig.from_mapping(edited('command', TRAJECTORY_COMMAND)).command
+    assert (command.type, command.joints) == (TRAJECTORY, ('a', 'b'))
+    command = RobotConfig.from_mapping(edited('command', TWIST_COMMAND)).command
+    assert (command.fields, command.frame_id) == (('linear.x', 'angular.z'), 'base_link')
+
+
+def test_a_channel_is_stamped_by_its_header_unless_it_says_otherwise() -> None:
+    robot = RobotConfig.from_mapping(edited('observation.arm.stamped_by', 'receipt'))
+    assert [channel.stamped_by for channel in robot.channels] == ['header', 'receipt']

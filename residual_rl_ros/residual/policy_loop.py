@@ -139,9 +139,16 @@ class PolicyLoop(ABC):
         """Take in an operator's command, shape (m,)."""
         size = self.controller.safety.action.size
         if command.shape != (size,) or not np.isfinite(command).all():
-            self._refuse('refused_takeovers', f'takeover command is {command.tolist()}')
+            self._refuse(
+                'refused_takeovers',
+                f'takeover command is {command.tolist()}, expected {size} finite numbers',
+            )
         else:
             self._takeover = command
+
+    def refuse_takeover(self, error: Exception) -> None:
+        """Count and report an operator's command that cannot be used."""
+        self._refuse('refused_takeovers', f'takeover: {error}')
 
     def set_takeover(self, active: bool) -> None:
         """Give the robot to an operator or back; the residual then fades in again."""

@@ -16,16 +16,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
-from builtin_interfaces.msg import Time
+from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import PoseStamped, TwistStamped, WrenchStamped
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CompressedImage, Image, Imu, JointState
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension, MultiArrayLayout, UInt8MultiArray
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from residual_rl_ros.encoder import Picture, channel_encoder
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.observation import ObservationError
-from residual_rl_ros.robot import COMPRESSED_IMAGE, FLOAT_ARRAY, IMAGE, JOINT_STATE, Channel
+from residual_rl_ros.robot import (
+    COMPRESSED_IMAGE,
+    FLOAT_ARRAY,
+    IMAGE,
+    JOINT_STATE,
+    TRAJECTORY,
+    TWIST,
+    Channel,
+    Command,
+)
 
 Array = npt.NDArray[np.float64]
 
@@ -43,6 +53,12 @@ MESSAGE_TYPES: dict[str, tuple[Any, str]] = {
 """Message class and the attribute path that every field of the type starts with."""
 
 STAMP_LABEL = 'stamp_ns:'
+
+
+class CommandError(ResidualRLError):
+    """A command message cannot be used; the robot keeps the one before."""
+
+
 MAX_PIXELS = 4096 * 4096
 """A larger compressed picture is refused before it is decoded."""
 
@@ -51,6 +67,12 @@ def to_time(stamp: float) -> Time:
     """Return a time message of seconds."""
     nanoseconds = round(stamp * 1e9)
     return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+
+
+def from_seconds(seconds: float) -> Duration:
+    """Return a duration message of seconds."""
+    nanoseconds = round(seconds * 1e9)
+    return Duration(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
 
 
 def from_time(time: Time) -> float:
@@ -176,7 +198,9 @@ class ChannelReader:
             self.values = self._field_values
 
     def stamp(self, message: Any) -> float | None:
-        """Return the header stamp [s]; None if the message has none or it is not set."""
+        """Return the stamp [s]; None if the time of receipt counts, chosen or for want of one."""
+        if self._channel.stamped_by == 'receipt':
+            return None
         header = getattr(message, 'header', None)
         if header is None:
             label = label_of(message)
@@ -223,6 +247,111 @@ class ChannelReader:
 
     def _field_values(self, message: Any) -> Array:
         return np.array([getter(message) for getter in self._getters], dtype=np.float64)
+
+
+class CommandWriter:
+    """Turns commands into messages.
+
+    Args:
+        command: topic description.
+        period_s: control period, in which a trajectory point is to be reached [s].
+        lockstep: stamp trajectories too, so that the simulator knows what they answer. On a robot
+            they carry no stamp: its controller then starts them at once.
+    """
+
+    def __init__(self, command: Command, period_s: float, lockstep: bool) -> None:
+        self.message_type, _ = COMMAND_MESSAGES[command.type]
+        self._command = command
+        self._stamped = lockstep or command.type != TRAJECTORY
+        self._in = from_seconds(period_s)
+
+    def message(self, values: Array, stamp: float) -> Any:
+        """Return the message.
+
+        Args:
+            values: command, shape (m,).
+            stamp: the observation that it answers in lockstep, otherwise now [s].
+        """
+        command = self._command
+        if command.type == FLOAT_ARRAY:
+            return float_array(values, stamped_label(stamp))
+        message = self.message_type()
+        if self._stamped:
+            message.header.stamp = to_time(stamp)
+        if command.type == TWIST:
+            message.header.frame_id = command.frame_id
+            for field, value in zip(command.fields, values.tolist(), strict=True):
+                part, axis = field.split('.')
+                setattr(getattr(message.twist, part), axis, value)
+        elif command.type == JOINT_STATE:
+            message.name = list(command.joints)
+            message.position = array.array('d', values.tobytes())
+        else:
+            message.joint_names = list(command.joints)
+            positions = array.array('d', values.tobytes())
+            message.points = [JointTrajectoryPoint(positions=positions, time_from_start=self._in)]
+        return message
+
+
+class CommandReader:
+    """Turns command messages into values in the order of the actions.
+
+    Args:
+        command: topic description.
+        size: number of actions (m).
+    """
+
+    def __init__(self, command: Command, size: int) -> None:
+        self.message_type, get = COMMAND_MESSAGES[command.type]
+        self._get: Callable[[Any, Command], Any] = get
+        self._command = command
+        self._size = size
+
+    def values(self, message: Any) -> Array:
+        """Return the command, shape (m,).
+
+        Raises:
+            CommandError: a wrong size, a missing joint or a value that is not finite.
+        """
+        try:
+            values = np.array(self._get(message, self._command), dtype=np.float64)
+        except (IndexError, ValueError) as error:
+            raise CommandError(f'command on {self._command.topic}: {error}') from error
+        if values.shape != (self._size,) or not np.isfinite(values).all():
+            raise CommandError(
+                f'command on {self._command.topic} is {values.tolist()}, expected {self._size} '
+                'finite numbers'
+            )
+        return values
+
+    def answers(self, message: Any, stamp: float) -> bool:
+        """Return whether the command answers the observation of a stamp [s]."""
+        if self._command.type == FLOAT_ARRAY:
+            return label_of(message) == stamped_label(stamp)
+        return bool(message.header.stamp == to_time(stamp))
+
+
+def _trajectory_positions(message: JointTrajectory, command: Command) -> list[float]:
+    names, positions = list(message.joint_names), message.points[0].positions
+    return [positions[names.index(joint)] for joint in command.joints]
+
+
+def _joint_positions(message: JointState, command: Command) -> list[float]:
+    names = list(message.name)
+    return [message.position[names.index(joint)] for joint in command.joints]
+
+
+def _twist_fields(message: TwistStamped, command: Command) -> list[float]:
+    return [attrgetter(field)(message.twist) for field in command.fields]
+
+
+COMMAND_MESSAGES: dict[str, tuple[Any, Callable[[Any, Command], Any]]] = {
+    FLOAT_ARRAY: (Float64MultiArray, lambda message, command: message.data),
+    TRAJECTORY: (JointTrajectory, _trajectory_positions),
+    JOINT_STATE: (JointState, _joint_positions),
+    TWIST: (TwistStamped, _twist_fields),
+}
+"""Message class of every command type, and how to read its values."""
 
 
 class ChannelWriter:

@@ -28,9 +28,9 @@ from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.managed_node import OK, Diagnostics, read_parameters, read_tree, run
 from residual_rl_ros.ros.messages import (
     ChannelWriter,
+    CommandError,
+    CommandReader,
     float_array,
-    label_of,
-    stamped_label,
     to_time,
 )
 from residual_rl_ros.sim.hosting import check_environment, make_environment, split_observation
@@ -75,8 +75,9 @@ class MujocoSimNode(Node):
             Float64MultiArray, 'step_feedback', qos.FEEDBACK
         )
         self._clock_publisher = self.create_publisher(Clock, '/clock', qos.SENSOR)
+        self._command_reader = reader = CommandReader(robot.command, robot.action.size)
         self.create_subscription(
-            Float64MultiArray, robot.command_topic, self._on_command, qos.COMMAND
+            reader.message_type, robot.command.topic, self._on_command, qos.COMMAND
         )
         self._wall_clock = SteadyClock(clock_type=ClockType.STEADY_TIME)
         self._ticks = 0
@@ -90,7 +91,6 @@ class MujocoSimNode(Node):
         self._rate_base = (time.monotonic(), 0)
         self._reset()
         if parameters.lockstep:
-            self._expected = self._label()
             self.create_timer(0.25, self._watch, clock=self._wall_clock)
         else:
             self.create_timer(self._period_ns * 1e-9, self._tick, clock=self._wall_clock)
@@ -101,9 +101,6 @@ class MujocoSimNode(Node):
         if self.parameters.lockstep:
             return (self._ticks + 1) * self._period_ns * 1e-9
         return self.get_clock().now().nanoseconds * 1e-9
-
-    def _label(self) -> str:
-        return stamped_label(self._stamp())
 
     def _reset(self) -> None:
         self._episode += 1
@@ -141,24 +138,20 @@ class MujocoSimNode(Node):
         for (writer, publisher), values in zip(self._channels, parts, strict=True):
             publisher.publish(writer.message(values, stamp))
 
-    def _on_command(self, message: Float64MultiArray) -> None:
-        command = np.asarray(message.data, dtype=np.float32)
-        if command.shape != (self.robot.action.size,) or not np.isfinite(command).all():
-            self.get_logger().error(
-                f'command {command.tolist()} refused: expected {self.robot.action.size} finite '
-                'numbers',
-                throttle_duration_sec=1.0,
-            )
+    def _on_command(self, message: Any) -> None:
+        try:
+            command = self._command_reader.values(message).astype(np.float32)
+        except CommandError as error:
+            self.get_logger().error(f'refused: {error}', throttle_duration_sec=1.0)
             return
         if not self.parameters.lockstep:
             self._command = command
             return
-        if label_of(message) != self._expected:
+        if not self._command_reader.answers(message, self._stamp()):
             return  # The answer to a stamp that was repeated.
         self._answered_at = time.monotonic()
         self._began = self._began or self._answered_at
         self._step(command)
-        self._expected = self._label()
         self._publish()
 
     def _watch(self) -> None:
@@ -170,7 +163,7 @@ class MujocoSimNode(Node):
         if waited > self.parameters.command_timeout_s:
             raise LockstepError(
                 f'no command for stamp {self._stamp():.3f} s came in {waited:.0f} s on '
-                f'{self.robot.command_topic}; is policy_node alive and active?'
+                f'{self.robot.command.topic}; is policy_node alive and active?'
             )
         if waited > 0.5:
             self._publish()

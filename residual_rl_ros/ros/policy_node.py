@@ -41,9 +41,11 @@ from residual_rl_ros.ros.managed_node import (
 )
 from residual_rl_ros.ros.messages import (
     ChannelReader,
+    CommandError,
+    CommandReader,
+    CommandWriter,
     float_array,
     from_time,
-    stamped_label,
     to_time,
 )
 from residual_rl_ros.spec import Transition
@@ -160,18 +162,22 @@ class PolicyNode(ManagedNode):
             lambda message: loop.receive_weights(message.data.tobytes()),
             qos.LATCHED,
         )
+        takeover = CommandReader(self.robot.command, self.robot.action.size)
         create(
-            Float64MultiArray,
+            takeover.message_type,
             'takeover/command',
-            lambda message: loop.receive_takeover(np.array(message.data, dtype=np.float64)),
+            self._takeover_callback(takeover),
             qos.COMMAND,
         )
         create(
             Bool, 'takeover/active', lambda message: loop.set_takeover(message.data), qos.COMMAND
         )
         publisher = self.create_lifecycle_publisher
+        self._command_writer = CommandWriter(
+            self.robot.command, 1.0 / self.robot.control_rate_hz, self.parameters.lockstep
+        )
         self._command_publisher = publisher(
-            Float64MultiArray, self.robot.command_topic, qos.COMMAND
+            self._command_writer.message_type, self.robot.command.topic, qos.COMMAND
         )
         self._transition_publisher = publisher(Float64MultiArray, '~/transitions', qos.TRANSITIONS)
         self._layout_publisher = publisher(String, '~/transition_layout', qos.LATCHED)
@@ -203,6 +209,17 @@ class PolicyNode(ManagedNode):
 
         return callback
 
+    def _takeover_callback(self, reader: CommandReader) -> Callable[[Any], None]:
+        loop = self._loop
+
+        def callback(message: Any) -> None:
+            try:
+                loop.receive_takeover(reader.values(message))
+            except CommandError as error:
+                loop.refuse_takeover(error)
+
+        return callback
+
     def _on_feedback(self, message: Float64MultiArray) -> None:
         data = np.array(message.data, dtype=np.float64)
         if data.size and np.isfinite(data[0]):  # To the nanosecond, as the stamps of headers.
@@ -213,7 +230,7 @@ class PolicyNode(ManagedNode):
 
     def send_command(self, command: Array, stamp: float) -> None:
         """Publish a command."""
-        self._command_publisher.publish(float_array(command, stamped_label(stamp)))
+        self._command_publisher.publish(self._command_writer.message(command, stamp))
 
     def send_transition(self, transition: Transition) -> None:
         """Publish a transition."""

@@ -17,11 +17,23 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from residual_rl_ros.observation import ObservationError
-from residual_rl_ros.robot import COMPRESSED_IMAGE, FLOAT_ARRAY, IMAGE, JOINT_STATE, Channel
+from residual_rl_ros.robot import (
+    COMPRESSED_IMAGE,
+    FLOAT_ARRAY,
+    IMAGE,
+    JOINT_STATE,
+    TRAJECTORY,
+    TWIST,
+    Channel,
+    Command,
+)
 from residual_rl_ros.ros.messages import (
     COLOURS,
     ChannelReader,
     ChannelWriter,
+    CommandError,
+    CommandReader,
+    CommandWriter,
     float_array,
     from_time,
     label_of,
@@ -164,3 +176,69 @@ def test_a_truncated_or_foreign_compressed_picture_is_refused(tmp_path: Path) ->
     for data in (buffer.getvalue()[:-30], b'', b'junk', gif.getvalue()):
         with pytest.raises(ObservationError, match='are no JPEG or PNG'):
             reader.values(CompressedImage(data=array.array('B', data)))
+
+
+COMMANDS = [
+    Command('c', FLOAT_ARRAY),
+    Command('c', TRAJECTORY, joints=('a', 'b')),
+    Command('c', JOINT_STATE, joints=('a', 'b')),
+    Command('c', TWIST, fields=('linear.x', 'angular.z'), frame_id='base_link'),
+]
+
+
+@pytest.mark.parametrize('command', COMMANDS, ids=lambda command: command.type)
+def test_what_a_policy_commands_is_what_a_simulator_reads(command: Command) -> None:
+    values = np.array([0.1, -1.0 / 3.0])
+    reader = CommandReader(command, 2)
+    message = CommandWriter(command, 0.05, lockstep=True).message(values, 12.345)
+    assert isinstance(message, reader.message_type)
+    np.testing.assert_array_equal(reader.values(message), values)
+    assert reader.answers(message, 12.345)
+    assert not reader.answers(message, 12.395)
+
+
+def test_a_robot_starts_a_trajectory_at_once_and_reaches_it_within_a_period() -> None:
+    message = CommandWriter(COMMANDS[1], 0.05, lockstep=False).message(np.array([1.0, 2.0]), 12.3)
+    assert (message.header.stamp.sec, message.header.stamp.nanosec) == (0, 0)
+    (point,) = message.points
+    assert (point.time_from_start.sec, point.time_from_start.nanosec) == (0, 50_000_000)
+    assert message.joint_names == ['a', 'b']
+
+
+def test_a_twist_has_its_frame_and_is_zero_elsewhere() -> None:
+    message = CommandWriter(COMMANDS[3], 0.05, lockstep=False).message(np.array([0.5, -1.0]), 12.0)
+    assert message.header.frame_id == 'base_link'
+    assert message.header.stamp == to_time(12.0)
+    assert (message.twist.linear.x, message.twist.angular.z) == (0.5, -1.0)
+    assert (message.twist.linear.y, message.twist.linear.z, message.twist.angular.x) == (0, 0, 0)
+
+
+def test_commanded_joints_are_found_by_name() -> None:
+    message = CommandWriter(COMMANDS[2], 0.05, lockstep=True).message(np.array([1.0, 2.0]), 1.0)
+    swapped = Command('c', JOINT_STATE, joints=('b', 'a'))
+    np.testing.assert_array_equal(CommandReader(swapped, 2).values(message), [2.0, 1.0])
+
+
+@pytest.mark.parametrize('command', COMMANDS, ids=lambda command: command.type)
+def test_a_command_that_cannot_be_used_is_refused(command: Command) -> None:
+    reader = CommandReader(command, 2)
+    empty = reader.message_type()
+    good = CommandWriter(command, 0.05, lockstep=True)
+    infinite = good.message(np.array([1.0, np.inf]), 1.0)
+    for message in [infinite] if command.type == TWIST else [empty, infinite]:
+        with pytest.raises(CommandError, match='command on c'):
+            reader.values(message)
+
+
+def test_a_channel_stamped_by_receipt_ignores_the_header() -> None:
+    channel = Channel(
+        'hole',
+        'hole_pose',
+        'geometry_msgs/msg/PoseStamped',
+        ('position.x',),
+        (),
+        0.1,
+        stamped_by='receipt',
+    )
+    message = ChannelWriter(channel).message(np.array([0.5]), 12.345)
+    assert ChannelReader(channel).stamp(message) is None
