@@ -17,7 +17,6 @@ from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from residual_rl_ros.errors import ResidualRLError
 
@@ -287,15 +286,37 @@ def check_base(
     from residual_rl_ros.base_policy.check import check_base_policy
 
     report = check_base_policy(model, robot)
-    console = Console()
-    console.print(report.table())
-    for problem in report.problems:
-        console.print(f'[red]problem:[/] {escape(problem)}', soft_wrap=True)
-    for remark in report.remarks:
-        console.print(f'[yellow]remark:[/] {escape(remark)}', soft_wrap=True)
+    report.show(Console())
     if report.problems:
         raise typer.Exit(1)
-    console.print('[green]usable[/]')
+
+
+@app.command()
+def check_robot(
+    robot: Annotated[str, typer.Argument(help='Robot YAML, or the name of a shipped one.')],
+    base: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help='Also compare it with a base policy: a shipped name or an .onnx file.'),
+    ] = None,
+    live: Annotated[
+        bool, typer.Option(help='Also listen: are topics, types, rates, names and ages right?')
+    ] = False,
+    seconds: Annotated[float, typer.Option(min=0.1, help='How long to listen.')] = 5.0,
+    namespace: Annotated[str, typer.Option(help='Namespace of the policy node.')] = '',
+) -> None:
+    """Print what a robot description says and what is wrong with it; exit code 1 if unusable."""
+    from residual_rl_ros.robot import load_robot
+    from residual_rl_ros.robot_check import check_robot as check
+
+    config, path = load_robot(robot)
+    report = check(config, str(path), base)
+    if live:
+        from residual_rl_ros.ros.live_check import check_live
+
+        check_live(config, report, seconds, namespace)
+    report.show(Console())
+    if report.problems:
+        raise typer.Exit(1)
 
 
 @app.command()

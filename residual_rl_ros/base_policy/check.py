@@ -8,44 +8,22 @@ import hashlib
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from rich.markup import escape
-from rich.table import Table
 
 from residual_rl_ros.base_policy.metadata import BasePolicyError
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.report import Report
 from residual_rl_ros.residual.composition import UNUSED_RANGE
 from residual_rl_ros.robot import load_robot
 
 TIMED_CALLS = 50
 
 
-@dataclass
-class BasePolicyReport:
-    """Findings about one model."""
-
-    path: Path
-    facts: dict[str, str] = field(default_factory=dict)
-    """What it is, in reading order."""
-    problems: list[str] = field(default_factory=list)
-    """Why it cannot be used; empty if it can."""
-    remarks: list[str] = field(default_factory=list)
-    """What its user should know."""
-
-    def table(self) -> Table:
-        """Return the facts as a table."""
-        table = Table(title=escape(str(self.path)), show_header=False)
-        for name, value in self.facts.items():
-            table.add_row(escape(name), escape(value))
-        return table
-
-
 def check_base_policy(
     path: Path, robot: str | None = None, clock: Callable[[], float] = time.perf_counter
-) -> BasePolicyReport:
+) -> Report:
     """Inspect a model, run it on random observations and time it.
 
     Args:
@@ -56,7 +34,7 @@ def check_base_policy(
     Raises:
         RobotError: the robot description itself is wrong.
     """
-    report = BasePolicyReport(path)
+    report = Report(str(path))
     try:
         policy = OnnxBasePolicy(path)
         _describe(policy, report)
@@ -72,7 +50,7 @@ def check_base_policy(
     return report
 
 
-def _describe(policy: OnnxBasePolicy, report: BasePolicyReport) -> None:
+def _describe(policy: OnnxBasePolicy, report: Report) -> None:
     meta = policy.metadata
     content = policy.path.read_bytes()
     ranges = zip(meta.action_names, meta.action_min, meta.action_max, strict=True)
@@ -95,7 +73,7 @@ def _describe(policy: OnnxBasePolicy, report: BasePolicyReport) -> None:
         report.remarks.append(f'the base never moves {", ".join(unused)}: no residual there')
 
 
-def _run(policy: OnnxBasePolicy, report: BasePolicyReport, clock: Callable[[], float]) -> None:
+def _run(policy: OnnxBasePolicy, report: Report, clock: Callable[[], float]) -> None:
     meta = policy.metadata
     rng = np.random.default_rng(0)
     shape = (meta.n_obs_steps, len(meta.observation_names))

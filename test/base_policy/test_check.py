@@ -15,8 +15,7 @@ from builders import make_metadata, write_onnx_policy
 from rich.console import Console
 
 from residual_rl_ros.base_policy.check import check_base_policy
-from residual_rl_ros.resources import resource_path
-from residual_rl_ros.robot import RobotError
+from residual_rl_ros.resources import ResourceError, resource_path
 
 
 @pytest.fixture
@@ -111,5 +110,5 @@ def test_the_robot_of_a_model_fits_and_another_is_a_problem(path: Path) -> None:
 
 def test_a_wrong_robot_description_is_no_finding_about_the_model(path: Path) -> None:
     write_onnx_policy(path)
-    with pytest.raises(RobotError, match="unknown robot 'r2d2'"):
+    with pytest.raises(ResourceError, match="unknown robot 'r2d2'"):
         check_base_policy(path, 'r2d2')
