@@ -320,6 +320,61 @@ def check_robot(
 
 
 @app.command()
+def up(
+    robot: Annotated[str, typer.Argument(help='Robot YAML, or the name of a shipped one.')],
+    base: Annotated[str, typer.Option(help='ONNX base policy, or the name of a shipped one.')],
+    out: Annotated[
+        Path, typer.Option(help='Folder of the learner; one that holds a checkpoint is resumed.')
+    ] = Path('runs/robot'),
+    learner: Annotated[
+        bool, typer.Option(help='Learn; without it, only run the residual of --out.')
+    ] = True,
+    preset: Annotated[str, typer.Option(help='Learner preset.')] = 'dawn',
+    decision_steps: Annotated[
+        int, typer.Option(min=1, help='Control steps per residual decision (k).')
+    ] = 1,
+    scale: Annotated[
+        Optional[list[float]],  # noqa: UP045
+        typer.Option(help='Residual scale lambda: once, or once per action. Default: 0.05.'),
+    ] = None,
+    prefetch_steps: Annotated[
+        int, typer.Option(min=0, help='Steps before its first use at which a chunk is asked for.')
+    ] = 0,
+    auto_start: Annotated[
+        bool, typer.Option(help='Start episodes without being asked to.')
+    ] = False,
+    namespace: Annotated[str, typer.Option(help='Namespace of the robot.')] = '',
+    seed: Annotated[int, typer.Option(min=0, help='Seed of policy noise and learner.')] = 0,
+) -> None:
+    """Run policy and learner beside a robot, as robot.launch.py does, and show their state."""
+    from residual_rl_ros.finetune import find_base_policy
+    from residual_rl_ros.robot import load_robot
+    from residual_rl_ros.ros.topology import RobotRun, robot_topology
+    from residual_rl_ros.up import run_up
+
+    _, robot_file = load_robot(robot)
+    run = RobotRun(
+        robot_file,
+        find_base_policy(base),
+        out if learner else None,
+        actor=None if learner else out,
+        preset=preset,
+        decision_steps=decision_steps,
+        residual_scale=tuple(scale or (0.05,)),
+        prefetch_steps=prefetch_steps,
+        auto_start=auto_start,
+        namespace=namespace,
+        seed=seed,
+    )
+    console = Console(stderr=True)
+    try:
+        run_up(robot_topology(run), out / 'logs', console)
+    except KeyboardInterrupt:
+        console.print('every process has ended')
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
 def train_base(
     task: Annotated[str, typer.Option(help='Task with a recipe in config/base_policies/.')],
     out: Annotated[Path, typer.Option(help='Folder for the model and its card.')] = Path('models'),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ from residual_rl_ros.ros.messages import (
     to_time,
 )
 from residual_rl_ros.spec import Transition
+from residual_rl_ros.summary import read_actor
 
 Array = npt.NDArray[np.float64]
 WATCH_PERIOD_S = 0.25
@@ -61,6 +63,9 @@ class PolicyParameters:
 
     base_policy: str = ''
     """Path of the ONNX base policy, or the name of a shipped one."""
+    actor: str = ''
+    """Residual to start with: a run's folder, a checkpoint or an `actor.safetensors`. For a robot
+    without a learner, or with one that resumes the same checkpoint."""
     decision_steps: int = 1
     """Control steps per residual decision (k)."""
     residual_scale: tuple[float, ...] = (0.1,)
@@ -111,6 +116,8 @@ class PolicyNode(ManagedNode):
             scheduled_actor=parameters.lockstep and parameters.wait_for_actor,
         ).build(policy, robot.action)
         self.controller.queue.warm_up()
+        if parameters.actor:
+            self.controller.slot.offer(read_actor(Path(parameters.actor)))
         self._loop = self._make_loop()
         self._open_topics()
 

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from residual_rl_ros.finetune import FinetuneConfig, training_seed
+from residual_rl_ros.summary import CHECKPOINTS
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class NodeSpec:
     """YAML files of ROS parameters."""
     parameters: Mapping[str, Any]
     """Parameters beyond the files; nested maps become dotted names."""
+    namespace: str = ''
+    """ROS namespace, to keep several robots apart."""
 
     def flat_parameters(self) -> list[tuple[str, Any]]:
         """Return the parameters with dotted names."""
@@ -40,6 +43,8 @@ class NodeSpec:
             # YAML in flow style is what rcl parses; a one-line document has no end marker.
             text = yaml.safe_dump(value, default_flow_style=True, width=10**6).split('\n')[0]
             arguments += ['-p', f'{name}:={text}']
+        if self.namespace:
+            arguments += ['-r', f'__ns:=/{self.namespace.strip("/")}']
         return arguments
 
 
@@ -99,6 +104,82 @@ def finetune_topology(
         },
     )
     return learner, policy, simulator
+
+
+@dataclass(frozen=True)
+class RobotRun:
+    """A base policy with a residual on a robot, in real time."""
+
+    robot_file: Path
+    """Robot YAML."""
+    base_policy: Path
+    """ONNX file."""
+    output_dir: Path | None
+    """Where a learner keeps checkpoint and events, or resumes them; None runs without a learner."""
+    actor: Path | None = None
+    """Residual to start with; see the policy node's parameter."""
+    preset: str = 'dawn'
+    """Learner preset."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Values that replace those of the preset."""
+    decision_steps: int = 1
+    """Control steps per residual decision (k)."""
+    residual_scale: tuple[float, ...] = (0.05,)
+    """Lambda: one value, or one per action dimension."""
+    prefetch_steps: int = 0
+    """Control steps before its first use at which a chunk is requested."""
+    blend_ramp_s: float = 1.0
+    """Time over which the residual fades in after activation and after a takeover [s]."""
+    seed: int = 0
+    """Seeds policy noise and learner."""
+    auto_start: bool = False
+    """Start episodes without being asked to."""
+    namespace: str = ''
+    """ROS namespace of the robot."""
+
+
+def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
+    """Return the processes beside a robot's own: the policy and, if wanted, a learner.
+
+    A learner whose folder holds a checkpoint resumes it, and the policy starts with its actor.
+    """
+    learning = run.output_dir is not None
+    checkpoint = run.output_dir / CHECKPOINTS / 'latest' if run.output_dir is not None else None
+    resume = checkpoint is not None and checkpoint.exists()
+    actor = run.actor or (checkpoint if resume else None)
+    policy = NodeSpec(
+        'policy_node',
+        True,
+        (run.robot_file,),
+        {
+            'base_policy': str(run.base_policy),
+            'actor': '' if actor is None else str(actor),
+            'decision_steps': run.decision_steps,
+            'residual_scale': list(run.residual_scale),
+            'prefetch_steps': run.prefetch_steps,
+            'blend_ramp_s': run.blend_ramp_s,
+            'seed': run.seed,
+            'explore': learning,
+            'auto_start': run.auto_start,
+        },
+        run.namespace,
+    )
+    if not learning:
+        return (policy,)
+    learner = NodeSpec(
+        'learner_node',
+        True,
+        (),
+        {
+            'preset': run.preset,
+            'seed': run.seed,
+            'output_dir': str(run.output_dir),
+            'resume': resume,
+            'overrides': run.overrides,
+        },
+        run.namespace,
+    )
+    return learner, policy
 
 
 def _flatten(parameters: Mapping[str, Any], prefix: str = '') -> list[tuple[str, Any]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from residual_rl_ros.finetune import load_finetune
-from residual_rl_ros.ros.topology import NodeSpec, finetune_topology
+from residual_rl_ros.ros.topology import NodeSpec, RobotRun, finetune_topology, robot_topology
 
 
 def test_nested_parameters_become_dotted_ros_arguments() -> None:
@@ -44,3 +44,31 @@ def test_training_never_meets_an_evaluation_seed(tmp_path: Path) -> None:
     ]
     assert seeds[0] >= 10_000_000
     assert seeds[1] - seeds[0] >= 1_000_000
+
+
+def test_a_robot_has_a_policy_and_a_learner_in_its_namespace(tmp_path: Path) -> None:
+    run = RobotRun(Path('r.yaml'), Path('b.onnx'), tmp_path, namespace='left', seed=3)
+    learner, policy = robot_topology(run)
+    assert [node.executable for node in (learner, policy)] == ['learner_node', 'policy_node']
+    assert learner.ros_arguments()[-2:] == policy.ros_arguments()[-2:] == ['-r', '__ns:=/left']
+    assert policy.parameters['explore'] is True
+    assert policy.parameters['actor'] == ''
+    assert policy.parameters['auto_start'] is False
+    assert 'lockstep' not in policy.parameters
+    assert (learner.parameters['resume'], learner.parameters['seed']) == (False, 3)
+
+
+def test_a_learner_with_a_checkpoint_is_resumed_and_the_policy_starts_with_its_actor(
+    tmp_path: Path,
+) -> None:
+    latest = tmp_path / 'checkpoints' / 'latest'
+    latest.mkdir(parents=True)
+    learner, policy = robot_topology(RobotRun(Path('r.yaml'), Path('b.onnx'), tmp_path))
+    assert learner.parameters['resume'] is True
+    assert policy.parameters['actor'] == str(latest)
+
+
+def test_without_a_learner_the_residual_does_not_explore(tmp_path: Path) -> None:
+    (policy,) = robot_topology(RobotRun(Path('r.yaml'), Path('b.onnx'), None, actor=tmp_path))
+    assert policy.parameters['explore'] is False
+    assert policy.parameters['actor'] == str(tmp_path)

@@ -1,0 +1,59 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Run the processes beside a robot where there is no `ros2 launch`: `residual-rl up`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from residual_rl_ros.ros.bringup import Bringup
+from residual_rl_ros.ros.monitor import Monitor
+from residual_rl_ros.ros.topology import NodeSpec
+
+STATUS_PERIOD_S = 1.0
+SHOWN = {
+    'policy_node': (
+        *('episode', 'residual_on', 'epoch', 'sequence', 'transitions'),
+        *('holds', 'overruns', 'late_chunks', 'clamped', 'slew_limited'),
+    ),
+    'learner_node': ('phase', 'episodes', 'success_recent', 'updates', 'queue', 'rollbacks'),
+}
+"""Which diagnostics are worth a glance while the robot moves."""
+
+
+def run_up(nodes: Sequence[NodeSpec], log_dir: Path, console: Console) -> None:
+    """Start the nodes in the current ROS domain and show their state until Ctrl-C.
+
+    Raises:
+        BringupError: a node ended on its own.
+        KeyboardInterrupt: after Ctrl-C, when every process has ended.
+    """
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    with (
+        Monitor(int(os.environ.get('ROS_DOMAIN_ID') or 0)) as monitor,
+        Bringup(nodes, log_dir, environment) as bringup,
+        Live(console=console, refresh_per_second=2.0) as live,
+    ):
+        while True:
+            bringup.check()
+            live.update(status_table(monitor, [node.executable for node in nodes]))
+            time.sleep(STATUS_PERIOD_S)
+
+
+def status_table(monitor: Monitor, nodes: Sequence[str]) -> Table:
+    """Return the state of every node, and what it complains of."""
+    table = Table(show_header=False)
+    errors = monitor.errors()
+    for node in nodes:
+        values = monitor.values(node)
+        state = ', '.join(f'{key} {values[key]}' for key in SHOWN[node] if key in values)
+        table.add_row(node, escape(errors.get(node) or state or 'starting'))
+    return table

@@ -1,0 +1,81 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""`residual-rl up` runs what was learned beside a robot, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from builders import make_actor
+from processes import wait_for
+
+from residual_rl_ros.finetune import load_finetune
+from residual_rl_ros.residual.exploration import Exploration
+from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
+from residual_rl_ros.ros.bringup import Bringup, ros_environment
+from residual_rl_ros.ros.monitor import Monitor
+from residual_rl_ros.ros.topology import finetune_topology
+
+pytestmark = pytest.mark.ros
+
+LIMIT_S = 60.0
+
+
+def write_actor(path: Path) -> None:
+    """Write an actor for the peg task with one control step per decision."""
+    config = load_finetune('peg_insert')
+    policy, robot, _ = config.load()
+    layout = config.controller_config(0, False, False).build(policy, robot.action).layout
+    actor = make_actor(layout, seed=1)
+    path.write_bytes(encode_weights(actor, WeightsHeader(4, 7, Exploration())))
+
+
+def test_a_learned_residual_runs_without_a_learner(domain_id: int, tmp_path: Path) -> None:
+    config = load_finetune('peg_insert')
+    base, _, robot_file = config.load()
+    write_actor(tmp_path / 'actor.safetensors')
+    environment = ros_environment(domain_id)
+    simulator = finetune_topology(config, robot_file, base.path, tmp_path, 0, 0, lockstep=False)[-1]
+    command = [sys.executable, '-m', 'residual_rl_ros.cli', 'up', 'peg_insert']
+    command += ['--base', 'peg_insert', '--out', str(tmp_path), '--no-learner', '--auto-start']
+    command += ['--decision-steps', str(config.decision_steps)]
+    with (
+        Monitor(domain_id) as monitor,
+        Bringup([simulator], tmp_path / 'sim', environment),
+        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as up,
+    ):
+        try:
+            wait_for(
+                lambda: monitor.number('policy_node', 'transitions') > 10, LIMIT_S, 'transitions'
+            )
+            values = monitor.values('policy_node')
+            assert (values['epoch'], values['sequence']) == ('4', '7')
+            assert values['residual_on'] == 'True'
+            up.send_signal(signal.SIGINT)
+            _, shown = up.communicate(timeout=40.0)
+        finally:
+            up.kill()
+    assert up.returncode == 130
+    assert 'residual_on True' in ' '.join(shown.split())
+    assert 'every process has ended' in shown
+
+
+def test_an_actor_that_does_not_fit_is_refused_before_anything_moves(
+    domain_id: int, tmp_path: Path
+) -> None:
+    (tmp_path / 'actor.safetensors').write_bytes(b'garbage')
+    command = [sys.executable, '-m', 'residual_rl_ros.cli', 'up', 'peg_insert', '--base']
+    finished = subprocess.run(
+        [*command, 'peg_insert', '--out', str(tmp_path), '--no-learner'],
+        env=ros_environment(domain_id),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert finished.returncode == 2
+    assert 'error: policy_node ended with code 2' in finished.stderr
