@@ -72,6 +72,8 @@ REQUEST_LIMIT_S = 10.0
 """How long a service waits for the learning thread; no transition is received meanwhile."""
 
 
+EARLY_LIMIT = 1000
+"""Transitions kept until the layout that decodes them arrives; the two topics have no order."""
 SIGN_OF_LIFE_S = 5.0
 """During long work the latest weights are repeated this often, so that nobody gives up waiting."""
 
@@ -107,6 +109,7 @@ class LearnerNode(ManagedNode):
         self._deadline = math.inf
         self._published = math.inf
         self._malformed = 0
+        self._early: list[Float64MultiArray] = []
         self._problem = ''
         self._rate_base = (time.monotonic(), 0, 0)
 
@@ -239,6 +242,9 @@ class LearnerNode(ManagedNode):
         if self._learner is None:
             self._learner = self._make_learner(layout)
             self._publish(self._learner.first_message())
+            early, self._early = self._early, []
+            for message in early:
+                self._ingest(message)
         elif layout != self._learner.layout:
             self._warn(
                 f'layout {layout.label} refused: this learner has {self._learner.layout.label}; '
@@ -261,8 +267,11 @@ class LearnerNode(ManagedNode):
 
     def _ingest(self, message: Float64MultiArray) -> None:
         if self._learner is None:
-            self._malformed += 1
-            self._warn('transition dropped: no layout received yet')
+            if len(self._early) == EARLY_LIMIT:
+                self._malformed += 1
+                self._warn('transition dropped: no layout received yet')
+            else:
+                self._early.append(message)
             return
         try:
             transition = self._learner.layout.decode(message.data, label_of(message))

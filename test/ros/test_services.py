@@ -12,15 +12,19 @@ from typing import Any
 
 import pytest
 import rclpy
+from builders import make_layout, random_transitions
 from processes import wait_for
+from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import SetBool, Trigger
 
 from residual_rl_ros.demo import quick
 from residual_rl_ros.finetune import load_finetune
 from residual_rl_ros.learner.checkpoint import load_checkpoint
+from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.bringup import Bringup, ros_environment
+from residual_rl_ros.ros.messages import float_array
 from residual_rl_ros.ros.monitor import Monitor
-from residual_rl_ros.ros.topology import finetune_topology
+from residual_rl_ros.ros.topology import NodeSpec, finetune_topology
 
 pytestmark = pytest.mark.ros
 
@@ -114,3 +118,30 @@ def test_pause_save_and_rollback(domain_id: int, tmp_path: Path, call: Caller) -
         wait_for(lambda: monitor.number('learner_node', 'updates') > updates, LIMIT_S, 'progress')
         assert monitor.number('learner_node', 'rollbacks') == 1
         bringup.check()
+
+
+def test_transitions_that_overtake_their_layout_are_kept(domain_id: int, tmp_path: Path) -> None:
+    layout = make_layout()
+    learner = NodeSpec('learner_node', True, (), {'output_dir': str(tmp_path)})
+    with (
+        Monitor(domain_id) as monitor,
+        Bringup([learner], tmp_path / 'logs', ros_environment(domain_id)),
+    ):
+        wait_for(lambda: monitor.values('learner_node') != {}, LIMIT_S, 'start')
+        context = rclpy.Context()
+        rclpy.init(context=context, domain_id=domain_id)
+        node = rclpy.create_node('early', context=context)
+        transitions = node.create_publisher(
+            Float64MultiArray, 'policy_node/transitions', qos.TRANSITIONS
+        )
+        wait_for(lambda: transitions.get_subscription_count() == 1, LIMIT_S, 'connection')
+        for transition in random_transitions(layout, 20):
+            transitions.publish(float_array(layout.encode(transition), layout.label))
+        time.sleep(1.5)
+        assert monitor.number('learner_node', 'malformed') == 0
+        latched = node.create_publisher(String, 'policy_node/transition_layout', qos.LATCHED)
+        latched.publish(String(data=layout.to_yaml()))
+        wait_for(lambda: monitor.number('learner_node', 'transitions') == 20, LIMIT_S, 'learner')
+        assert monitor.number('learner_node', 'malformed') == 0
+        node.destroy_node()
+        context.try_shutdown()
