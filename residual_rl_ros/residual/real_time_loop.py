@@ -4,14 +4,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from residual_rl_ros.observation import ObservationAssembler, ObservationError
 from residual_rl_ros.residual.blend import BlendRamp
 from residual_rl_ros.residual.controller import ResidualController, StepFeedback
+from residual_rl_ros.residual.latency import Latency
 from residual_rl_ros.residual.policy_loop import Outlet, PolicyLoop
 from residual_rl_ros.spec import Success
 
+STAGES = ('account', 'command', 'tick')
+"""Accounting for the last step and the transition; residual, limits and publication; all of it."""
 NOTHING_HAPPENED = StepFeedback(0.0, False, False, Success.UNLABELLED)
 
 
@@ -26,6 +31,7 @@ class RealTimeLoop(PolicyLoop):
         period_s: time between two ticks [s].
         auto_start: start the next episode by itself; otherwise `request_start` does.
         hold_limit_s: holding longer than this is a fault [s].
+        clock: monotonic time for durations [s].
     """
 
     def __init__(
@@ -37,8 +43,12 @@ class RealTimeLoop(PolicyLoop):
         period_s: float,
         auto_start: bool,
         hold_limit_s: float,
+        clock: Callable[[], float],
     ) -> None:
         super().__init__(controller, assembler, blend, outlet)
+        self._clock = clock
+        self.latencies = {stage: Latency() for stage in STAGES}
+        """Duration of every stage of a tick."""
         self._period_s = period_s
         self._auto_start = auto_start
         self._hold_limit_s = hold_limit_s
@@ -71,6 +81,11 @@ class RealTimeLoop(PolicyLoop):
         Args:
             now: ROS time [s].
         """
+        started = self._clock()
+        self._tick(now)
+        self.latencies['tick'].add(self._clock() - started)
+
+    def _tick(self, now: float) -> None:
         if self._last_tick is not None:
             self.counts['overruns'] += now - self._last_tick > 1.5 * self._period_s
         self._last_tick = now
@@ -84,7 +99,10 @@ class RealTimeLoop(PolicyLoop):
             return
         if self.in_episode:
             feedback, self._feedback = self._feedback or NOTHING_HAPPENED, None
-            if self._finish_step(observation, now, feedback):
+            started = self._clock()
+            over = self._finish_step(observation, now, feedback)
+            self.latencies['account'].add(self._clock() - started)
+            if over:
                 self._done_stamp = max(now, self._feedback_stamp)
                 self._hold(now, '')
                 return
@@ -103,7 +121,9 @@ class RealTimeLoop(PolicyLoop):
             self._pause(now, '')
             return
         late = self.controller.late_chunks
+        started = self._clock()
         self._send(now)
+        self.latencies['command'].add(self._clock() - started)
         if self.controller.late_chunks > late:
             self._hold(now, 'the base policy is late: raise prefetch_steps')
         else:

@@ -8,6 +8,7 @@ which holds all behaviour, and what the loop says into messages.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -136,12 +137,16 @@ class PolicyNode(ManagedNode):
             1.0 / self.robot.control_rate_hz,
             parameters.auto_start,
             parameters.hold_limit_s,
+            time.perf_counter,
         )
 
     def activate(self) -> None:
         """Start the control timer and latch the transition layout."""
         self._layout_publisher.publish(String(data=self.controller.layout.to_yaml()))
         self._fault_reason = ''
+        # What was made so far lives as long as the node: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
         self._loop.activate()
         if isinstance(self._loop, LockstepLoop):
             self._timer = self.create_timer(WATCH_PERIOD_S, self._loop.watch)
@@ -306,7 +311,7 @@ class PolicyNode(ManagedNode):
         else:
             level, message = OK, 'running' if self.active else 'inactive'
         self._problem = ''
-        values = {
+        values: dict[str, Any] = {
             'active': self.active,
             'episode': self._loop.episode,
             'epoch': header.epoch if header else 0,
@@ -319,6 +324,9 @@ class PolicyNode(ManagedNode):
             'clamped': self.controller.safety.clamped,
             'slew_limited': self.controller.safety.slew_limited,
         }
+        if isinstance(self._loop, RealTimeLoop):
+            for stage, latency in self._loop.latencies.items():
+                values |= latency.report(stage)
         return level, message, values
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,7 @@ def real_time(policy: LinearPolicy, **changes: Any) -> tuple[RealTimeLoop, Recor
     controller._chunk_timeout_s = changes.pop('chunk_timeout_s', 10.0)
     values = {'period_s': PERIOD, 'auto_start': True, 'hold_limit_s': 0.5, **changes}
     blend = BlendRamp(values.pop('ramp_s', 0.0))
+    values['clock'] = time.perf_counter
     loop = RealTimeLoop(controller, ObservationAssembler(CHANNELS), blend, outlet, **values)
     outlet.loop = loop
     return loop, outlet
