@@ -59,17 +59,24 @@ class ChunkQueue:
         decision_steps: control steps per residual decision (k).
         prefetch_steps: how many control steps before its first use a chunk is requested. 0 waits
             for inference at every seam: right in lockstep, a late tick on a robot.
+        blend_steps: control steps over which a new chunk takes over from what the one before
+            planned for them, linearly; 0 switches at once.
 
     Raises:
         BasePolicyError: the executed part of a chunk cannot hold one decision after the prefetch.
     """
 
     def __init__(
-        self, policy: BasePolicy, decision_steps: int = 1, prefetch_steps: int = 0
+        self,
+        policy: BasePolicy,
+        decision_steps: int = 1,
+        prefetch_steps: int = 0,
+        blend_steps: int = 0,
     ) -> None:
         meta = policy.metadata
-        if prefetch_steps < 0:
-            raise BasePolicyError(f'prefetch_steps is {prefetch_steps}, expected >= 0')
+        for name, value in (('prefetch_steps', prefetch_steps), ('blend_steps', blend_steps)):
+            if value < 0:
+                raise BasePolicyError(f'{name} is {value}, expected >= 0')
         # Requests are made on decision boundaries, so a chunk is up to this old when it enters.
         lead = decision_steps * -(-prefetch_steps // decision_steps)
         if meta.exec_steps - lead < decision_steps:
@@ -81,11 +88,14 @@ class ChunkQueue:
         self._meta = meta
         self._k = decision_steps
         self._prefetch = prefetch_steps
+        self._blend = blend_steps
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix='base-policy')
         self._window: deque[Float32] = deque(maxlen=meta.n_obs_steps)
         self._rng = np.random.default_rng(0)
         self._active: _Chunk | None = None
         self._pending: _Chunk | None = None
+        self._fading: _Chunk | None = None
+        self._seam = 0
         self._taken = 0
 
     def warm_up(self) -> None:
@@ -108,7 +118,7 @@ class ChunkQueue:
 
     def forget(self) -> None:
         """Drop every chunk and observation: after a pause neither describes the robot any more."""
-        self._active = self._pending = None
+        self._active = self._pending = self._fading = None
         self._window.clear()
 
     def observe(self, observation: npt.ArrayLike) -> None:
@@ -139,12 +149,31 @@ class ChunkQueue:
         except FutureTimeoutError as error:
             raise ChunkLateError from error
         if chunk is self._pending:
+            self._fading, self._seam = self._active, self._taken
             self._active, self._pending = chunk, None
         if self._pending is None and self._usable(chunk) - self._k < self._prefetch:
             self._pending = self._request()
-        start = self._meta.exec_start + self._taken - chunk.origin
+        start = self._index(chunk)
+        piece = self._blended(actions[start : start + self._k])
         self._taken += self._k
-        return actions[start : start + self._k]
+        return piece
+
+    def _index(self, chunk: _Chunk) -> int:
+        """Return the index in a chunk of the next action to take."""
+        return self._meta.exec_start + self._taken - chunk.origin
+
+    def _blended(self, new: Float32) -> Float32:
+        """Return actions after a seam, mixed with what the chunk before planned for them."""
+        since = self._taken - self._seam
+        if self._fading is None or since >= self._blend:
+            return new
+        start = self._index(self._fading)
+        old = self._fading.future.result()[start : start + self._k]
+        share = (since + 1 + np.arange(len(old), dtype=np.float32)) / np.float32(self._blend + 1)
+        share = share.clip(max=1.0)[:, None]
+        mixed = new.copy()
+        mixed[: len(old)] = share * new[: len(old)] + (1 - share) * old
+        return mixed
 
     def give_back(self, steps: int) -> None:
         """Return the last actions taken, which an episode's end kept from being executed."""

@@ -320,6 +320,8 @@ class ControllerConfig:
     """Lambda: one value, or one per action dimension."""
     prefetch_steps: int = 0
     """Control steps before its first use at which a chunk is requested."""
+    blend_steps: int = 0
+    """Control steps over which a new chunk takes over from the one before."""
     seed: int = 0
     """Seeds the base policy's and the exploration noise, with the episode number."""
     explore: bool = False
@@ -353,7 +355,7 @@ class ControllerConfig:
         )
         return ResidualController(
             layout=layout,
-            queue=ChunkQueue(policy, self.decision_steps, self.prefetch_steps),
+            queue=ChunkQueue(policy, self.decision_steps, self.prefetch_steps, self.blend_steps),
             bound=bound,
             safety=SafetyFilter(action),
             slot=ActorSlot(expected, self.scheduled_actor),

@@ -73,6 +73,8 @@ class PolicyParameters:
     """Lambda: one value, or one per action dimension."""
     prefetch_steps: int = 0
     """Control steps before its first use at which a chunk is requested."""
+    chunk_blend_steps: int = 0
+    """Control steps over which a new chunk takes over from the one before."""
     seed: int = 0
     """Seeds the base policy's and the exploration noise."""
     explore: bool = True
@@ -111,6 +113,7 @@ class PolicyNode(ManagedNode):
             decision_steps=parameters.decision_steps,
             residual_scale=parameters.residual_scale,
             prefetch_steps=parameters.prefetch_steps,
+            blend_steps=parameters.chunk_blend_steps,
             seed=parameters.seed,
             explore=parameters.explore,
             lockstep=parameters.lockstep,

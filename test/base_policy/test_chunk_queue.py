@@ -296,3 +296,97 @@ def test_a_warm_up_runs_the_policy_once_and_leaves_no_trace(stochastic: bool) ->
     noise = np.random.default_rng(0).standard_normal((6, 2), dtype=np.float32)
     expected = policy.infer(np.ones((1, 3), dtype=np.float32), noise if stochastic else None)
     np.testing.assert_array_equal(found, expected[1:2])
+
+
+class Planner:
+    """Plans to follow a curve from where it was asked, each time a little beside the last plan."""
+
+    stochastic = False
+
+    def __init__(self, horizon: int, exec_steps: int) -> None:
+        self.metadata = make_metadata(
+            observation_names=('time',),
+            action_names=('x',),
+            action_min=(-1.0,),
+            action_max=(1.0,),
+            horizon=horizon,
+            exec_start=0,
+            exec_steps=exec_steps,
+        )
+        self.calls = 0
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        return self.metadata.horizon, 1
+
+    def infer(self, window: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
+        self.calls += 1
+        offset = 0.3 * (-1) ** self.calls
+        t = window[-1, 0] + np.arange(self.metadata.horizon)
+        return (np.sin(0.2 * t) + offset)[:, None].astype(np.float32)
+
+
+def jumps(prefetch: int, blend: int) -> tuple[float, float]:
+    """Return the largest step of the base action at and right after seams, and elsewhere."""
+    queue = ChunkQueue(Planner(horizon=24, exec_steps=16), 1, prefetch, blend)
+    queue.reset(np.random.default_rng(0))
+    at_seams, inside, actions = [0.0], [], []
+    chunk, since = None, 0
+    for step in range(120):
+        queue.observe([step])
+        actions.append(float(queue.take()[0, 0]))
+        since = 0 if queue._active is not chunk else since + 1
+        chunk = queue._active
+        if step:
+            near = step >= 16 - prefetch and since <= blend
+            (at_seams if near else inside).append(abs(actions[-1] - actions[-2]))
+    queue.close()
+    return max(at_seams), max(inside)
+
+
+@pytest.mark.parametrize('prefetch', [0, 1, 3, 10])
+def test_blending_spreads_the_jump_at_a_seam_whatever_the_delay(prefetch: int) -> None:
+    hard, inside = jumps(prefetch, blend=0)
+    assert hard > 0.4  # Two plans that differ by 0.6, on a curve that moves 0.2 a step.
+    assert inside <= 0.21
+    soft, _ = jumps(prefetch, blend=7)
+    assert soft <= 0.2 + 0.6 / 8 + 1e-6
+    assert soft <= 1.5 * inside
+
+
+def test_blending_ends_with_the_new_chunk_alone() -> None:
+    queue = ChunkQueue(Planner(horizon=12, exec_steps=6), 2, 0, 3)
+    queue.reset(np.random.default_rng(0))
+    pieces = []
+    for step in range(0, 12, 2):
+        queue.observe([step])
+        pieces.append(queue.take()[:, 0])
+    queue.close()
+    curve = np.sin(0.2 * np.arange(12))
+    beside = np.concatenate(pieces) - curve
+    np.testing.assert_allclose(beside[:6], -0.3, atol=1e-6)
+    np.testing.assert_allclose(beside[6:9], [-0.15, 0.0, 0.15], atol=1e-6)
+    np.testing.assert_allclose(beside[9:], 0.3, atol=1e-6)
+
+
+def test_where_the_old_plan_ends_the_new_one_stands_alone() -> None:
+    queue = ChunkQueue(Planner(horizon=6, exec_steps=6), 2, 0, 4)
+    queue.reset(np.random.default_rng(0))
+    pieces = []
+    for step in range(0, 12, 2):
+        queue.observe([step])
+        pieces.append(queue.take()[:, 0])
+    queue.close()
+    np.testing.assert_allclose(
+        np.concatenate(pieces)[6:] - np.sin(0.2 * np.arange(6, 12)), 0.3, atol=1e-6
+    )
+
+
+def test_a_forgotten_chunk_does_not_blend_into_the_next_episode() -> None:
+    queue = ChunkQueue(Planner(horizon=12, exec_steps=6), 2, 0, 3)
+    for _ in range(2):
+        queue.reset(np.random.default_rng(0))
+        queue.observe([0])
+        first = queue.take()[:, 0]
+    queue.close()
+    np.testing.assert_allclose(first - np.sin(0.2 * np.arange(2)), 0.3, atol=1e-6)
