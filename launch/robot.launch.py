@@ -6,25 +6,16 @@
 checkpoint:=runs/robot` runs what was learned. The same processes as `residual-rl up`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
-from launch.actions import (
-    DeclareLaunchArgument,
-    EmitEvent,
-    ExecuteProcess,
-    OpaqueFunction,
-    RegisterEventHandler,
-)
-from launch.event_handlers import OnProcessExit
-from launch.events import Shutdown
-from launch.events.process import ProcessExited
-from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import LifecycleNode
+from launch.actions import ExecuteProcess
 
-from launch import LaunchContext, LaunchDescription
+from launch import LaunchDescription
 from residual_rl_ros.finetune import find_base_policy
 from residual_rl_ros.robot import load_robot
+from residual_rl_ros.ros.launch_actions import describe, is_true, node_actions
 from residual_rl_ros.ros.topology import RobotRun, robot_topology
 
 ARGUMENTS = (
@@ -43,11 +34,10 @@ ARGUMENTS = (
 )
 
 
-def start(context: LaunchContext) -> list[object]:
-    """Return one action for each process of the topology."""
-    value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
+def start(value: Mapping[str, str]) -> list[object]:
+    """Return one action for each process of the topology, and the recorder."""
     _, robot_file = load_robot(value['config'])
-    learning = value['learner'].lower() == 'true'
+    learning = is_true(value['learner'])
     checkpoint = Path(value['checkpoint'])
     run = RobotRun(
         robot_file,
@@ -59,35 +49,16 @@ def start(context: LaunchContext) -> list[object]:
         residual_scale=tuple(map(float, yaml.safe_load(value['residual_scale']))),
         prefetch_steps=int(value['prefetch_steps']),
         seed=int(value['seed']),
-        auto_start=value['auto_start'].lower() == 'true',
+        auto_start=is_true(value['auto_start']),
         namespace=value['namespace'],
     )
-    actions = [
-        LifecycleNode(
-            package='residual_rl_ros',
-            executable=spec.executable,
-            name=spec.executable,
-            namespace=spec.namespace,
-            parameters=[*map(str, spec.parameter_files), dict(spec.flat_parameters())],
-            output='screen',
-        )
-        for spec in robot_topology(run)
-    ]
+    actions = node_actions(robot_topology(run))
     if value['record']:
         command = ['ros2', 'bag', 'record', '--all', '--output', value['record']]
         actions.append(ExecuteProcess(cmd=command, output='screen'))
-    return [RegisterEventHandler(OnProcessExit(on_exit=end, handle_once=True)), *actions]
-
-
-def end(event: ProcessExited, context: LaunchContext) -> EmitEvent | None:
-    """End the launch with its first process, whichever it is; a second shutdown is an error."""
-    return None if context.is_shutdown else EmitEvent(event=Shutdown())
+    return actions
 
 
 def generate_launch_description() -> LaunchDescription:
     """Declare the arguments and defer the rest until they are known."""
-    arguments = [
-        DeclareLaunchArgument(name, default_value=default, description=description)
-        for name, default, description in ARGUMENTS
-    ]
-    return LaunchDescription([*arguments, OpaqueFunction(function=start)])
+    return describe(ARGUMENTS, start)

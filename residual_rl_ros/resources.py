@@ -7,11 +7,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
 
 from residual_rl_ros.errors import ResidualRLError
 
 PACKAGE = 'residual_rl_ros'
+RecordT = TypeVar('RecordT')
 
 
 class ResourceError(ResidualRLError):
@@ -72,3 +77,27 @@ def find_file(what: str, folder: tuple[str, ...], name_or_path: str, suffix: str
             f'unknown {what} {name_or_path!r}; shipped: {", ".join(shipped)}; or give the path of '
             f'a {suffix} file'
         ) from error
+
+
+def read_record(kind: type[RecordT], path: Path, **given: Any) -> RecordT:
+    """Read a YAML map into a dataclass, all of whose fields it must have and no others.
+
+    Args:
+        kind: the dataclass.
+        path: YAML file.
+        **given: fields that are not in the file.
+
+    Raises:
+        ResourceError: the file cannot be read, or a key is missing or unknown.
+    """
+    try:
+        values = {**given, **(yaml.safe_load(path.read_text(encoding='utf-8')) or {})}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
+        raise ResourceError(f'cannot read {str(path)!r}: {error}') from error
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    if set(values) != names:
+        raise ResourceError(
+            f'{path}: unknown keys {sorted(map(str, set(values) - names))}, missing keys '
+            f'{sorted(names - set(values))}'
+        )
+    return kind(**values)

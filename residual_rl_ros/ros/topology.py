@@ -56,6 +56,7 @@ def finetune_topology(
     seed: int,
     control_steps: int,
     lockstep: bool = True,
+    namespace: str = '',
 ) -> tuple[NodeSpec, ...]:
     """Return the three processes of simulated fine-tuning: learner, policy, simulator.
 
@@ -67,6 +68,7 @@ def finetune_topology(
         seed: seeds environment, policy noise and learner.
         control_steps: the simulator ends the run after as many; 0 is endless.
         lockstep: step with commands instead of with wall time.
+        namespace: ROS namespace of all three.
     """
     policy = NodeSpec(
         'policy_node',
@@ -80,6 +82,7 @@ def finetune_topology(
             'seed': seed,
             'lockstep': lockstep,
         },
+        namespace,
     )
     learner = NodeSpec(
         'learner_node',
@@ -91,6 +94,7 @@ def finetune_topology(
             'output_dir': str(output_dir),
             'overrides': config.overrides,
         },
+        namespace,
     )
     simulator = NodeSpec(
         'mujoco_sim_node',
@@ -102,6 +106,7 @@ def finetune_topology(
             'first_seed': training_seed(seed),
             'control_steps': control_steps,
         },
+        namespace,
     )
     return learner, policy, simulator
 

@@ -5,19 +5,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
-import yaml
 from torch import Tensor
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.resources import find_file
+from residual_rl_ros.resources import find_file, read_record
 from residual_rl_ros.robot import load_robot
 from residual_rl_ros.sim.base_networks import BcPolicy, DiffusionPolicy
 from residual_rl_ros.sim.camera import CAMERA_TASKS, make_camera_task
@@ -99,18 +98,10 @@ def load_recipe(task: str) -> BaseRecipe:
     """Read the recipe of a task's base policy.
 
     Raises:
-        TrainBaseError: a key is missing or unknown.
-        ResourceError: there is none.
+        ResourceError: there is none, or a key is missing or unknown.
     """
     path = find_file('base policy recipe', ('config', 'base_policies'), task, '.yaml')
-    values = {'task': task, **(yaml.safe_load(path.read_text(encoding='utf-8')) or {})}
-    names = {field.name for field in fields(BaseRecipe)}
-    if set(values) != names:
-        raise TrainBaseError(
-            f'{path}: unknown keys {sorted(set(values) - names)}, missing keys '
-            f'{sorted(names - set(values))}'
-        )
-    return BaseRecipe(**values)
+    return read_record(BaseRecipe, path, task=task)
 
 
 def train(

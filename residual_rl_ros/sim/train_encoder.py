@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-import yaml
 from torch import Tensor, nn
 
 from residual_rl_ros.encoder import ENCODER_METADATA_KEY
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.resources import find_file
+from residual_rl_ros.resources import find_file, read_record
 from residual_rl_ros.sim.camera import CAMERA_TASKS, PICTURE_SIZE, CameraObservation
 from residual_rl_ros.sim.experts import make_expert
 from residual_rl_ros.sim.hosting import make_environment
@@ -66,22 +65,15 @@ def load_encoder_recipe(task: str) -> EncoderRecipe:
     """Read the recipe of a task's encoder.
 
     Raises:
-        TrainEncoderError: the task has no camera, or a key is missing or unknown.
-        ResourceError: there is none.
+        TrainEncoderError: the task has no camera.
+        ResourceError: there is none, or a key is missing or unknown.
     """
     if task not in CAMERA_TASKS:
         raise TrainEncoderError(
             f'task {task!r} has no camera; those that have one: {", ".join(CAMERA_TASKS)}'
         )
     path = find_file('encoder recipe', ('config', 'encoders'), task, '.yaml')
-    values = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
-    names = {field.name for field in fields(EncoderRecipe)}
-    if set(values) != names:
-        raise TrainEncoderError(
-            f'{path}: unknown keys {sorted(set(values) - names)}, missing keys '
-            f'{sorted(names - set(values))}'
-        )
-    return EncoderRecipe(**values)
+    return read_record(EncoderRecipe, path)
 
 
 @dataclass(frozen=True)
