@@ -81,7 +81,8 @@ class LearnerConfig:
     guard_false_alarm_episodes: float
     """Least mean number of episodes between the guard's false alarms."""
     guard_bound_floor: float
-    """Share of the residual bound left when the guard is halfway to an alarm; 1 keeps all."""
+    """Share of the residual bound that is left in careful episodes (those that do not explore
+    widely) when the guard is halfway to an alarm; 1 keeps all."""
     demonstration_share: float
     """Share of every batch that is drawn from the demonstration buffer, once it holds any."""
     replay_capacity: int

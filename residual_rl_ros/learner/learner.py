@@ -378,7 +378,8 @@ class Learner:
 
         return Exploration(
             residual_probability=grown(config.progressive_transitions),
-            bound_ratio=grown(config.bound_ramp_transitions) * self._trust(),
+            bound_ratio=grown(config.bound_ramp_transitions),
+            careful_ratio=self._trust(),
             wide_share=config.wide_exploration_share,
             wide_scale=config.wide_exploration_scale,
             base_only_share=config.guard_share,

@@ -296,6 +296,8 @@ class ResidualController:
             self._base_only = exploration.base_only(rngs[1])
         rng = self._exploration if self._explore else None
         ratio = self.blend_ratio * exploration.bound_ratio
+        if self._noise_scale == 1.0:
+            ratio *= exploration.careful_ratio
         if self._base_only or ratio <= 0.0:
             return off
         by_actor = exploration.residual_probability

@@ -21,6 +21,8 @@ class Exploration:
     """Half width of a uniform residual on the other decisions, in units of the bound (ResFiT)."""
     bound_ratio: float = 1.0
     """Share of the residual bound in use, to let it grow."""
+    careful_ratio: float = 1.0
+    """Further share of the bound in episodes that do not explore more widely."""
     wide_share: float = 0.0
     """Share of episodes that explore more widely."""
     wide_scale: float = 1.0

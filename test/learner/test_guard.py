@@ -178,19 +178,19 @@ def test_a_sabotaged_actor_is_found_and_rolled_back_in_a_real_run() -> None:
     assert float(learner.algorithm.mean_actor.heads.bias.max()) < 3.0
 
 
-def test_the_bound_shrinks_with_the_evidence_and_comes_back() -> None:
+def test_careful_episodes_shrink_with_the_evidence_and_come_back() -> None:
     learner = Learner(
         small_config(guard_share=0.1, guard_bound_floor=0.25, bound_ramp_transitions=0),
         make_layout(),
         seed=0,
     )
     learner.phase = Phase.ONLINE
-    assert learner.exploration().bound_ratio == 1.0
+    assert learner.exploration().careful_ratio == 1.0
     threshold = learner.guard.config.threshold
     learner.guard.statistic = threshold / 4.0
-    assert learner.exploration().bound_ratio == pytest.approx(0.625)
+    assert learner.exploration().careful_ratio == pytest.approx(0.625)
     for statistic in (threshold / 2.0, 0.9 * threshold):
         learner.guard.statistic = statistic
-        assert learner.exploration().bound_ratio == pytest.approx(0.25)
+        assert learner.exploration().careful_ratio == pytest.approx(0.25)
     learner.guard.reset()
-    assert learner.exploration().bound_ratio == 1.0
+    assert learner.exploration().careful_ratio == 1.0

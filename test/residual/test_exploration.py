@@ -80,6 +80,20 @@ def test_the_bound_ratio_scales_what_is_executed(ratio: float) -> None:
     np.testing.assert_allclose(offsets(transitions), ratio * bound * residuals(transitions))
 
 
+def test_only_episodes_that_do_not_explore_widely_are_careful() -> None:
+    exploration = Exploration(careful_ratio=0.25, wide_share=0.5, wide_scale=4.0)
+    transitions = play(build(exploration), episodes=100)
+    bound = 0.1 * np.tile([1.0, 0.5], K)
+    found, full = offsets(transitions), bound * residuals(transitions)
+    careful = np.isclose(found, 0.25 * full).all(axis=1)
+    wide = np.isclose(found, full).all(axis=1)
+    assert (careful ^ wide).all()
+    episodes = np.array([transition.episode for transition in transitions])
+    shares = [careful[episodes == episode].mean() for episode in range(100)]
+    assert set(shares) == {0.0, 1.0}
+    assert 30 < sum(shares) < 70
+
+
 def test_a_bound_of_zero_is_the_base_alone() -> None:
     transitions = play(build(Exploration(bound_ratio=0.0)), episodes=5)
     assert {transition.source for transition in transitions} == {Source.BASE}
