@@ -242,24 +242,30 @@ def read_result(folder: Path) -> RunResult:
         final,
         curve,
         float('inf') if reached is None else reached,
-        excess_over_base(history),
+        excess_over_base(history, base),
         worst_success(history),
         rollbacks,
     )
 
 
-def excess_over_base(history: Sequence[EpisodeRecord]) -> Array:
-    """Return success minus that of the base-only episodes, per `BIN_STEPS` control steps."""
+def excess_over_base(history: Sequence[EpisodeRecord], otherwise: float) -> Array:
+    """Return success minus that of the base-only episodes, per `BIN_STEPS` control steps.
+
+    Args:
+        history: episodes of a run.
+        otherwise: success of the base on other seeds, for a run without base-only episodes.
+    """
     rated = [record for record in history if record.success is not None]
     base = [float(bool(record.success)) for record in rated if not record.residual]
+    base_success = float(np.mean(base)) if base else otherwise
     residual = [record for record in rated if record.residual]
-    if not residual or not base:
+    if not residual:
         return np.zeros(0)
     steps = np.array([record.control_steps for record in residual])
     outcomes = np.array([record.success for record in residual], dtype=np.float64)
     bins = (steps - steps[0]) // BIN_STEPS
     count, successes = np.bincount(bins), np.bincount(bins, weights=outcomes)
-    return np.where(count, successes / np.maximum(count, 1), np.nan) - float(np.mean(base))
+    return np.where(count, successes / np.maximum(count, 1), np.nan) - base_success
 
 
 def worst_success(history: Sequence[EpisodeRecord]) -> float | None:

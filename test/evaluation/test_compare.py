@@ -97,9 +97,10 @@ def test_the_excess_compares_with_the_base_only_episodes_bin_by_bin() -> None:
     ]
     unlabelled = EpisodeRecord(300, None, True, takeover=False)
     np.testing.assert_allclose(
-        excess_over_base([*base, *residual, unlabelled]), [1 / 6, 0.5, np.nan, -0.5]
+        excess_over_base([*base, *residual, unlabelled], 0.1), [1 / 6, 0.5, np.nan, -0.5]
     )
-    assert len(excess_over_base(base)) == len(excess_over_base(residual)) == 0
+    np.testing.assert_allclose(excess_over_base(residual, 0.1), [2 / 3 - 0.1, 0.9, np.nan, -0.1])
+    assert len(excess_over_base(base, 0.1)) == 0
 
 
 def test_aggregates_follow_from_the_runs() -> None:
