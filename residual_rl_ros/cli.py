@@ -375,6 +375,19 @@ def up(
 
 
 @app.command()
+def operator(
+    namespace: Annotated[str, typer.Option(help='Namespace of the robot.')] = '',
+) -> None:
+    """Watch and command a robot from a terminal: mark success or failure, hold, roll back."""
+    from residual_rl_ros.ros.operator import run_operator
+
+    try:
+        run_operator(namespace, Console())
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
 def train_base(
     task: Annotated[str, typer.Option(help='Task with a recipe in config/base_policies/.')],
     out: Annotated[Path, typer.Option(help='Folder for the model and its card.')] = Path('models'),

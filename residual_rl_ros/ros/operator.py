@@ -1,0 +1,166 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A terminal console for the person beside the robot: `residual-rl operator`."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TextIO
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+from std_srvs.srv import SetBool, Trigger
+
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.ros.monitor import Monitor
+from residual_rl_ros.up import status_table
+
+ANSWER_LIMIT_S = 12.0
+"""How long a service may take; a rollback waits for the update in progress."""
+NODES = ('policy_node', 'learner_node')
+
+
+class OperatorError(ResidualRLError):
+    """The console cannot run here."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a key does."""
+
+    label: str
+    service: str
+    toggles: bool = False
+    """Whether the service takes a boolean that each press inverts."""
+
+
+KEYS = {
+    'n': Key('new episode', 'policy_node/start_episode'),
+    's': Key('success', 'policy_node/mark_success'),
+    'f': Key('failure', 'policy_node/mark_failure'),
+    'e': Key('end', 'policy_node/end_episode'),
+    'h': Key('hold', 'policy_node/hold', toggles=True),
+    'r': Key('residual', 'policy_node/set_residual', toggles=True),
+    'p': Key('pause learning', 'learner_node/pause', toggles=True),
+    'b': Key('roll back', 'learner_node/rollback'),
+}
+QUIT = 'q'
+
+
+class Operator:
+    """Calls the services behind the keys.
+
+    Args:
+        namespace: namespace of the robot.
+        domain_id: ROS domain; None takes `ROS_DOMAIN_ID`.
+        clock: monotonic time [s].
+    """
+
+    def __init__(
+        self,
+        namespace: str = '',
+        domain_id: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain_id)
+        self._node = rclpy.create_node('operator', context=self._context, namespace=namespace)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._clients = {
+            letter: self._node.create_client(SetBool if key.toggles else Trigger, key.service)
+            for letter, key in KEYS.items()
+        }
+        # The residual is on and nothing is held when a node starts.
+        self._state = {'h': False, 'r': True, 'p': False}
+
+    def __enter__(self) -> Operator:
+        """Return the operator."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the domain."""
+        self._executor.shutdown(timeout_sec=1.0)
+        self._node.destroy_node()
+        self._context.try_shutdown()
+
+    def press(self, letter: str) -> str:
+        """Do what a key stands for and return what came of it, in one line."""
+        key = KEYS[letter]
+        client = self._clients[letter]
+        if not client.service_is_ready():
+            return f'{key.label}: {key.service} is not there'
+        request: Any = Trigger.Request()
+        wanted = False
+        if key.toggles:
+            wanted = not self._state[letter]
+            request = SetBool.Request(data=wanted)
+        future = client.call_async(request)
+        deadline = self._clock() + ANSWER_LIMIT_S
+        while not future.done() and self._clock() < deadline:
+            self._executor.spin_once(timeout_sec=0.05)
+        answer = future.result() if future.done() else None
+        if answer is None:
+            return f'{key.label}: no answer from {key.service}'
+        if key.toggles and answer.success:
+            self._state[letter] = wanted
+        return f'{key.label}: {answer.message}'
+
+
+def run_operator(namespace: str, console: Console, keys: TextIO = sys.stdin) -> None:
+    """Show the state of policy and learner and act on keys until q is pressed.
+
+    Raises:
+        OperatorError: there is no terminal to read keys from.
+    """
+    if not keys.isatty():
+        raise OperatorError('the operator console needs a terminal; call the services instead')
+    domain_id = int(os.environ.get('ROS_DOMAIN_ID') or 0)
+    legend = '  '.join(f'[{letter}] {key.label}' for letter, key in KEYS.items())
+    last = ''
+    with (
+        Monitor(domain_id) as monitor,
+        Operator(namespace, domain_id) as operator,
+        _single_keys(keys),
+        Live(console=console, auto_refresh=False) as live,
+    ):
+        while True:
+            lines = (Text(f'{legend}  [{QUIT}] quit'), Text(last))
+            live.update(Group(status_table(monitor, NODES), *lines), refresh=True)
+            if not select.select([keys], [], [], 0.5)[0]:
+                continue
+            letter = keys.read(1)
+            if letter in (QUIT, ''):
+                return
+            last = operator.press(letter) if letter in KEYS else f'{letter!r} does nothing'
+
+
+@contextmanager
+def _single_keys(keys: TextIO) -> Iterator[None]:
+    """Deliver keys one by one, without Enter and without echo."""
+    descriptor = keys.fileno()
+    before = termios.tcgetattr(descriptor)
+    tty.setcbreak(descriptor)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
