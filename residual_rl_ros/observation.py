@@ -75,10 +75,12 @@ class ObservationAssembler:
             now: current time [s] against which age is judged; None skips the check (lockstep).
 
         Raises:
-            ObservationError: a channel was never received or is older than its `max_age_s`.
+            ObservationError: a channel was never received, is older than its `max_age_s`, or is
+                stamped as far in the future; that one is forgotten, or it would never age.
         """
         values: list[Array] = []
-        for channel, value, stamp in zip(self._channels, self._values, self._stamps, strict=True):
+        for index, channel in enumerate(self._channels):
+            value, stamp = self._values[index], self._stamps[index]
             if value is None:
                 raise ObservationError(
                     f'channel {channel.name!r}: nothing received on {channel.topic}'
@@ -88,10 +90,16 @@ class ObservationAssembler:
                     f'channel {channel.name!r} is {now - stamp:.3f} s old, max_age_s is '
                     f'{channel.max_age_s} s'
                 )
+            if now is not None and stamp - now > channel.max_age_s:
+                self._values[index], self._stamps[index] = None, -np.inf
+                raise ObservationError(
+                    f'channel {channel.name!r} is stamped {stamp - now:.3f} s in the future; '
+                    'synchronise the clocks or set stamped_by: receipt'
+                )
             values.append(value)
         return np.concatenate(values)
 
     def clear(self) -> None:
-        """Forget everything, for example after the clock jumped back."""
+        """Forget everything: after the clock jumped back, what is held would be newer for ever."""
         self._values = [None] * len(self._channels)
         self._stamps = [-np.inf] * len(self._channels)

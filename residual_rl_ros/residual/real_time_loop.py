@@ -88,6 +88,8 @@ class RealTimeLoop(PolicyLoop):
     def _tick(self, now: float) -> None:
         if self._last_tick is not None:
             self.counts['overruns'] += now - self._last_tick > 1.5 * self._period_s
+            if now < self._last_tick:
+                self._forget_time(self._last_tick - now)
         self._last_tick = now
         try:
             observation = self.assembler.assemble(now)
@@ -128,6 +130,14 @@ class RealTimeLoop(PolicyLoop):
             self._hold(now, 'the base policy is late: raise prefetch_steps')
         else:
             self._holding_since = None
+
+    def _forget_time(self, seconds: float) -> None:
+        """Begin anew after the clock went back: every stamp so far lies in the future."""
+        self._outlet.warn(f'the clock went back by {seconds:.3f} s')
+        self.assembler.clear()
+        self._blend.restart()
+        self._done_stamp = -np.inf
+        self._holding_since = None
 
     def _on_observation(self, stamp: float) -> None:
         """Wait for the next tick."""

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from types import FrameType
@@ -114,7 +115,7 @@ class Diagnostics:
         self._publisher.publish(array)
 
 
-class ManagedNode(LifecycleNode):
+class ManagedNode(LifecycleNode, ABC):
     """A lifecycle node whose failed transitions say why.
 
     rclpy swallows exceptions of transition callbacks; here they are logged, and kept in
@@ -130,9 +131,9 @@ class ManagedNode(LifecycleNode):
         self.active = False
         self._configured = False
 
+    @abstractmethod
     def configure(self) -> None:
         """Read parameters and build everything; raise on bad input."""
-        raise NotImplementedError
 
     def activate(self) -> None:
         """Start working."""

@@ -302,6 +302,48 @@ def test_a_takeover_replaces_the_action_in_the_next_tick_and_the_residual_fades_
     assert outlet.transitions[-1].source is Source.TAKEOVER
 
 
+@pytest.mark.parametrize('jump', [-10.0, 10.0])
+def test_a_clock_that_jumps_is_held_through_and_recovered_from(jump: float) -> None:
+    loop, outlet = real_time(LinearPolicy())
+    loop.activate()
+    for step in range(3):
+        feed(loop, 100.0 + step * PERIOD)
+        loop.tick(100.0 + step * PERIOD)
+    sent = outlet.commands[-1][1]
+    now = 100.0 + 3 * PERIOD + jump
+    loop.tick(now)  # What is held is of another time.
+    np.testing.assert_array_equal(outlet.commands[-1][1], sent)
+    assert loop.counts['holds'] == 1
+    before = len(outlet.transitions)
+    for step in range(1, 4):
+        feed(loop, now + step * PERIOD)
+        loop.tick(now + step * PERIOD)
+    assert loop.counts['holds'] == 1
+    assert len(outlet.transitions) == before + 2
+    assert outlet.faults == []
+    assert loop.end_episode(MARK_FAILURE, now + 3.5 * PERIOD)
+    for step in range(4, 6):
+        feed(loop, now + step * PERIOD)
+        loop.tick(now + step * PERIOD)
+    assert (loop.episode, loop.in_episode) == (1, True)
+
+
+def test_a_stamp_in_the_future_does_not_freeze_a_channel() -> None:
+    loop, outlet = real_time(LinearPolicy())
+    loop.activate()
+    feed(loop, 0.0)
+    loop.tick(0.0)
+    feed(loop, 1000.0)
+    loop.tick(PERIOD)
+    assert "channel 'arm' is stamped 999.950 s in the future" in outlet.warnings[-1]
+    for step in range(2, 4):
+        feed(loop, step * PERIOD)
+        loop.tick(step * PERIOD)
+    assert loop.counts['holds'] <= 2
+    assert outlet.faults == []
+    assert loop.in_episode
+
+
 def test_overruns_are_counted() -> None:
     loop, _ = real_time(LinearPolicy())
     loop.activate()
