@@ -30,6 +30,8 @@ from residual_rl_ros.up import status_table
 
 ANSWER_LIMIT_S = 12.0
 """How long a service may take; a rollback waits for the update in progress."""
+DISCOVERY_LIMIT_S = 2.0
+"""How long to look for a service that has not shown up yet."""
 NODES = ('policy_node', 'learner_node')
 
 
@@ -107,7 +109,7 @@ class Operator:
         """Do what a key stands for and return what came of it, in one line."""
         key = KEYS[letter]
         client = self._clients[letter]
-        if not client.service_is_ready():
+        if not client.wait_for_service(timeout_sec=DISCOVERY_LIMIT_S):
             return f'{key.label}: {key.service} is not there'
         request: Any = Trigger.Request()
         wanted = False
