@@ -1,0 +1,26 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The commands of `residual-rl`, and the options that several of them share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
+# Optional, because typer reads these at run time, on Python 3.10 too.
+MaybeInt = Optional[int]  # noqa: UP045
+MaybePath = Optional[Path]  # noqa: UP045
+MaybeText = Optional[str]  # noqa: UP045
+MaybeTexts = Optional[list[str]]  # noqa: UP045
+MaybeFloats = Optional[list[float]]  # noqa: UP045
+
+TaskOption = Annotated[
+    str, typer.Option(help='Task of config/finetune/, or the path of such a file.')
+]
+SeedOption = Annotated[int, typer.Option(min=0, help='Learner seed.')]
+JsonOption = Annotated[bool, typer.Option('--json', help='Print the figures as JSON.')]

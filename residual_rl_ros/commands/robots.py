@@ -1,0 +1,122 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Commands for robots.
+
+Imports that take seconds are inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from residual_rl_ros.commands import INTERRUPTED, MaybeFloats, MaybeText
+
+
+def describe_robot(
+    env: Annotated[str, typer.Argument(help='Task of this package or gymnasium id.')],
+) -> None:
+    """Print the robot YAML of any gymnasium environment with Box spaces."""
+    import yaml
+
+    from residual_rl_ros.sim.hosting import describe_robot as describe
+    from residual_rl_ros.sim.hosting import make_environment
+
+    parameters = {'robot': describe(env, make_environment(env))}
+    print(yaml.safe_dump({'/**': {'ros__parameters': parameters}}, sort_keys=False), end='')
+
+
+def check_robot(
+    robot: Annotated[str, typer.Argument(help='Robot YAML, or the name of a shipped one.')],
+    base: Annotated[
+        MaybeText,
+        typer.Option(help='Also compare it with a base policy: a shipped name or an .onnx file.'),
+    ] = None,
+    live: Annotated[
+        bool, typer.Option(help='Also listen: are topics, types, rates, names and ages right?')
+    ] = False,
+    seconds: Annotated[float, typer.Option(min=0.1, help='How long to listen.')] = 5.0,
+    namespace: Annotated[str, typer.Option(help='Namespace of the policy node.')] = '',
+) -> None:
+    """Print what a robot description says and what is wrong with it; exit code 1 if unusable."""
+    from residual_rl_ros.robot import load_robot
+    from residual_rl_ros.robot_check import check_robot as check
+
+    config, path = load_robot(robot)
+    report = check(config, str(path), base)
+    if live:
+        from residual_rl_ros.ros.live_check import check_live
+
+        check_live(config, report, seconds, namespace)
+    report.show(Console())
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def up(
+    robot: Annotated[str, typer.Argument(help='Robot YAML, or the name of a shipped one.')],
+    base: Annotated[str, typer.Option(help='ONNX base policy, or the name of a shipped one.')],
+    out: Annotated[
+        Path, typer.Option(help='Folder of the learner; one that holds a checkpoint is resumed.')
+    ] = Path('runs/robot'),
+    learner: Annotated[
+        bool, typer.Option(help='Learn; without it, only run the residual of --out.')
+    ] = True,
+    preset: Annotated[str, typer.Option(help='Learner preset.')] = 'dawn',
+    decision_steps: Annotated[
+        int, typer.Option(min=1, help='Control steps per residual decision (k).')
+    ] = 1,
+    scale: Annotated[
+        MaybeFloats,
+        typer.Option(help='Residual scale lambda: once, or once per action. Default: 0.05.'),
+    ] = None,
+    prefetch_steps: Annotated[
+        int, typer.Option(min=0, help='Steps before its first use at which a chunk is asked for.')
+    ] = 0,
+    auto_start: Annotated[
+        bool, typer.Option(help='Start episodes without being asked to.')
+    ] = False,
+    namespace: Annotated[str, typer.Option(help='Namespace of the robot.')] = '',
+    seed: Annotated[int, typer.Option(min=0, help='Seed of policy noise and learner.')] = 0,
+) -> None:
+    """Run policy and learner beside a robot, as robot.launch.py does, and show their state."""
+    from residual_rl_ros.finetune import find_base_policy
+    from residual_rl_ros.robot import load_robot
+    from residual_rl_ros.ros.topology import RobotRun, robot_topology
+    from residual_rl_ros.up import run_up
+
+    _, robot_file = load_robot(robot)
+    run = RobotRun(
+        robot_file,
+        find_base_policy(base),
+        out if learner else None,
+        actor=None if learner else out,
+        preset=preset,
+        decision_steps=decision_steps,
+        residual_scale=tuple(scale or (0.05,)),
+        prefetch_steps=prefetch_steps,
+        auto_start=auto_start,
+        namespace=namespace,
+        seed=seed,
+    )
+    console = Console(stderr=True)
+    try:
+        run_up(robot_topology(run), out / 'logs', console)
+    except KeyboardInterrupt:
+        console.print('every process has ended')
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def operator(
+    namespace: Annotated[str, typer.Option(help='Namespace of the robot.')] = '',
+) -> None:
+    """Watch and command a robot from a terminal: mark success or failure, hold, roll back."""
+    from residual_rl_ros.ros.operator import run_operator
+
+    try:
+        run_operator(namespace, Console())
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
