@@ -186,7 +186,8 @@ class LearnerNode(ManagedNode):
 
     def _pulse(self) -> None:
         """Between two updates: answer, give a sign of life, and stop if asked to."""
-        self._serve()
+        if self._learner is not None and self._learner.phase is Phase.WARMUP:
+            self._serve()  # Not later: a rollback must not come between a transition's updates.
         if time.monotonic() > self._deadline:
             raise _OutOfTimeError
         if time.monotonic() - self._published > SIGN_OF_LIFE_S:
