@@ -4,41 +4,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
-from residual_rl_ros.observation import ObservationAssembler
-from residual_rl_ros.residual.blend import BlendRamp
-from residual_rl_ros.residual.controller import ResidualController, StepFeedback
-from residual_rl_ros.residual.policy_loop import Outlet, PolicyLoop
+from residual_rl_ros.residual.controller import StepFeedback
+from residual_rl_ros.residual.policy_loop import LoopParts, PolicyLoop
 
 
 class LockstepLoop(PolicyLoop):
     """Answers a simulator that waits.
 
     Args:
-        controller: see `PolicyLoop`, as the next three.
-        assembler: newest value of every channel.
-        blend: fades the residual in.
-        outlet: where results go.
+        parts: what it is made of.
         actor_timeout_s: after this wait for an actor without any sign of a learner the run goes on
             with the one at hand [s].
-        clock: monotonic time [s].
     """
 
-    def __init__(
-        self,
-        controller: ResidualController,
-        assembler: ObservationAssembler,
-        blend: BlendRamp,
-        outlet: Outlet,
-        actor_timeout_s: float,
-        clock: Callable[[], float],
-    ) -> None:
-        super().__init__(controller, assembler, blend, outlet)
+    def __init__(self, parts: LoopParts, actor_timeout_s: float) -> None:
+        super().__init__(parts)
         self._actor_timeout_s = actor_timeout_s
-        self._clock = clock
         self._answered = -np.inf
         self._answering = -np.inf
         self._waiting_since: float | None = None

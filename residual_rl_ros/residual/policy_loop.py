@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -54,33 +56,41 @@ class Outlet(Protocol):
         """Say that the robot cannot go on, and call `deactivate`."""
 
 
+@dataclass(frozen=True)
+class LoopParts:
+    """What both loops are made of."""
+
+    controller: ResidualController
+    """Composes commands and accounts for transitions."""
+    assembler: ObservationAssembler
+    """Newest value of every channel."""
+    blend: BlendRamp
+    """Fades the residual in after activation and after a takeover."""
+    outlet: Outlet
+    """Where commands, transitions and complaints go."""
+    clock: Callable[[], float]
+    """Monotonic time, for durations [s]."""
+
+
 class PolicyLoop(ABC):
     """What both loops share.
 
     Args:
-        controller: composes commands and accounts for transitions.
-        assembler: newest value of every channel.
-        blend: fades the residual in after activation and after a takeover.
-        outlet: where commands, transitions and complaints go.
+        parts: what it is made of.
     """
 
-    def __init__(
-        self,
-        controller: ResidualController,
-        assembler: ObservationAssembler,
-        blend: BlendRamp,
-        outlet: Outlet,
-    ) -> None:
-        self.controller = controller
-        self.assembler = assembler
+    def __init__(self, parts: LoopParts) -> None:
+        self.controller = parts.controller
+        self.assembler = parts.assembler
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         """What happened, for diagnostics."""
         self.episode = -1
         """Number of the episode, -1 before the first."""
         self.in_episode = False
         self.active = False
-        self._blend = blend
-        self._outlet = outlet
+        self._blend = parts.blend
+        self._outlet = parts.outlet
+        self._clock = parts.clock
         self._feedback: StepFeedback | None = None
         self._feedback_stamp = -np.inf
         self._last_command: Array | None = None

@@ -4,15 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
-from residual_rl_ros.observation import ObservationAssembler, ObservationError
-from residual_rl_ros.residual.blend import BlendRamp
-from residual_rl_ros.residual.controller import ResidualController, StepFeedback
+from residual_rl_ros.observation import ObservationError
+from residual_rl_ros.residual.controller import StepFeedback
 from residual_rl_ros.residual.latency import Latency
-from residual_rl_ros.residual.policy_loop import Outlet, PolicyLoop
+from residual_rl_ros.residual.policy_loop import LoopParts, PolicyLoop
 from residual_rl_ros.spec import Success
 
 STAGES = ('account', 'command', 'tick')
@@ -24,29 +21,16 @@ class RealTimeLoop(PolicyLoop):
     """Runs at the control rate.
 
     Args:
-        controller: see `PolicyLoop`, as the next three.
-        assembler: newest value of every channel.
-        blend: fades the residual in.
-        outlet: where results go.
+        parts: what it is made of.
         period_s: time between two ticks [s].
         auto_start: start the next episode by itself; otherwise `request_start` does.
         hold_limit_s: holding longer than this is a fault [s].
-        clock: monotonic time for durations [s].
     """
 
     def __init__(
-        self,
-        controller: ResidualController,
-        assembler: ObservationAssembler,
-        blend: BlendRamp,
-        outlet: Outlet,
-        period_s: float,
-        auto_start: bool,
-        hold_limit_s: float,
-        clock: Callable[[], float],
+        self, parts: LoopParts, period_s: float, auto_start: bool, hold_limit_s: float
     ) -> None:
-        super().__init__(controller, assembler, blend, outlet)
-        self._clock = clock
+        super().__init__(parts)
         self.latencies = {stage: Latency() for stage in STAGES}
         """Duration of every stage of a tick."""
         self._period_s = period_s

@@ -27,7 +27,7 @@ from residual_rl_ros.observation import ObservationAssembler, ObservationError
 from residual_rl_ros.residual.blend import BlendRamp
 from residual_rl_ros.residual.controller import ControllerConfig, ResidualController, StepFeedback
 from residual_rl_ros.residual.lockstep_loop import LockstepLoop
-from residual_rl_ros.residual.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
+from residual_rl_ros.residual.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS, LoopParts
 from residual_rl_ros.residual.real_time_loop import RealTimeLoop
 from residual_rl_ros.robot import RobotConfig
 from residual_rl_ros.ros import qos
@@ -127,20 +127,20 @@ class PolicyNode(ManagedNode):
 
     def _make_loop(self) -> LockstepLoop | RealTimeLoop:
         parameters = self.parameters
-        shared = (
+        parts = LoopParts(
             self.controller,
             ObservationAssembler(self.robot.channels),
             BlendRamp(parameters.blend_ramp_s),
             self,
+            time.perf_counter,
         )
         if parameters.lockstep:
-            return LockstepLoop(*shared, parameters.actor_timeout_s, time.monotonic)
+            return LockstepLoop(parts, parameters.actor_timeout_s)
         return RealTimeLoop(
-            *shared,
+            parts,
             1.0 / self.robot.control_rate_hz,
             parameters.auto_start,
             parameters.hold_limit_s,
-            time.perf_counter,
         )
 
     def activate(self) -> None:

@@ -19,7 +19,13 @@ from residual_rl_ros.residual.blend import BlendRamp
 from residual_rl_ros.residual.controller import ControllerConfig
 from residual_rl_ros.residual.exploration import Exploration
 from residual_rl_ros.residual.lockstep_loop import LockstepLoop
-from residual_rl_ros.residual.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS, PolicyLoop
+from residual_rl_ros.residual.policy_loop import (
+    END_EPISODE,
+    MARK_FAILURE,
+    MARK_SUCCESS,
+    LoopParts,
+    PolicyLoop,
+)
 from residual_rl_ros.residual.real_time_loop import RealTimeLoop
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot import FLOAT_ARRAY, Channel
@@ -71,8 +77,10 @@ def real_time(policy: LinearPolicy, **changes: Any) -> tuple[RealTimeLoop, Recor
     controller._chunk_timeout_s = changes.pop('chunk_timeout_s', 10.0)
     values = {'period_s': PERIOD, 'auto_start': True, 'hold_limit_s': 0.5, **changes}
     blend = BlendRamp(values.pop('ramp_s', 0.0))
-    values['clock'] = time.perf_counter
-    loop = RealTimeLoop(controller, ObservationAssembler(CHANNELS), blend, outlet, **values)
+    assembler = ObservationAssembler(CHANNELS)
+    loop = RealTimeLoop(
+        LoopParts(controller, assembler, blend, outlet, time.perf_counter), **values
+    )
     outlet.loop = loop
     return loop, outlet
 
@@ -367,9 +375,8 @@ def lockstep(scheduled: bool = False) -> tuple[LockstepLoop, Recorder, Clock]:
     outlet, clock = Recorder(), Clock()
     config = ControllerConfig(1, (0.5,), lockstep=True, scheduled_actor=scheduled)
     controller = config.build(LinearPolicy(make_metadata()), ACTION)
-    loop = LockstepLoop(
-        controller, ObservationAssembler(CHANNELS), BlendRamp(0.0), outlet, 60.0, clock
-    )
+    assembler = ObservationAssembler(CHANNELS)
+    loop = LockstepLoop(LoopParts(controller, assembler, BlendRamp(0.0), outlet, clock), 60.0)
     outlet.loop = loop
     return loop, outlet, clock
 
