@@ -11,9 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import rclpy
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 from residual_rl_ros.errors import ResidualRLError
@@ -21,6 +18,7 @@ from residual_rl_ros.report import Report
 from residual_rl_ros.robot import Channel, RobotConfig
 from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.messages import ChannelReader
+from residual_rl_ros.ros.private_node import PrivateNode
 
 
 @dataclass
@@ -50,23 +48,15 @@ def check_live(
         namespace: namespace of the policy node, in which relative topics are.
         domain_id: ROS domain; None takes `ROS_DOMAIN_ID`.
     """
-    context = Context()
-    rclpy.init(context=context, domain_id=domain_id)
-    node = rclpy.create_node('check_robot', context=context, namespace=namespace)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    try:
+    with PrivateNode('check_robot', domain_id, namespace) as tool:
+        node = tool.node
         heard = [(channel, _listen(node, channel, report)) for channel in robot.channels]
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            executor.spin_once(timeout_sec=0.05)
+            tool.executor.spin_once(timeout_sec=0.05)
         for channel, messages in heard:
             _judge_channel(node, channel, messages, seconds, robot, report)
         _judge_command(node, robot, report)
-    finally:
-        executor.shutdown(timeout_sec=1.0)
-        node.destroy_node()
-        context.try_shutdown()
 
 
 def _listen(node: Node, channel: Channel, report: Report) -> _Heard:

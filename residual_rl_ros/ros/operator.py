@@ -13,12 +13,8 @@ import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, TextIO
 
-import rclpy
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
@@ -26,6 +22,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.ros.monitor import Monitor
+from residual_rl_ros.ros.private_node import PrivateNode
 from residual_rl_ros.up import status_table
 
 ANSWER_LIMIT_S = 12.0
@@ -62,7 +59,7 @@ KEYS = {
 QUIT = 'q'
 
 
-class Operator:
+class Operator(PrivateNode):
     """Calls the services behind the keys.
 
     Args:
@@ -77,33 +74,14 @@ class Operator:
         domain_id: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__('operator', domain_id, namespace)
         self._clock = clock
-        self._context = Context()
-        rclpy.init(context=self._context, domain_id=domain_id)
-        self._node = rclpy.create_node('operator', context=self._context, namespace=namespace)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
         self._clients = {
-            letter: self._node.create_client(SetBool if key.toggles else Trigger, key.service)
+            letter: self.node.create_client(SetBool if key.toggles else Trigger, key.service)
             for letter, key in KEYS.items()
         }
         # The residual is on and nothing is held when a node starts.
         self._state = {'h': False, 'r': True, 'p': False}
-
-    def __enter__(self) -> Operator:
-        """Return the operator."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave the domain."""
-        self._executor.shutdown(timeout_sec=1.0)
-        self._node.destroy_node()
-        self._context.try_shutdown()
 
     def press(self, letter: str) -> str:
         """Do what a key stands for and return what came of it, in one line."""
@@ -119,7 +97,7 @@ class Operator:
         future = client.call_async(request)
         deadline = self._clock() + ANSWER_LIMIT_S
         while not future.done() and self._clock() < deadline:
-            self._executor.spin_once(timeout_sec=0.05)
+            self.executor.spin_once(timeout_sec=0.05)
         answer = future.result() if future.done() else None
         if answer is None:
             return f'{key.label}: no answer from {key.service}'
