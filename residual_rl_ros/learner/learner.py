@@ -9,7 +9,7 @@ order give the same weights, however they arrive.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -43,6 +43,8 @@ class EpisodeRecord:
     """Whether any of its decisions had a residual."""
     takeover: bool
     """Whether an operator took over in it."""
+    robot: str = ''
+    """Namespace of the robot."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Learner:
         self._good_success = -1.0
         self._recent: deque[bool] = deque(maxlen=RECENT_EPISODES)
         self._rated = 0
-        self._sources: set[Source] = set()
+        self._sources: defaultdict[str, set[Source]] = defaultdict(set)
         self.metrics: dict[str, float] = {}
         """Metrics of the update before the latest publication."""
         self._latest: dict[str, torch.Tensor] = {}
@@ -143,6 +145,7 @@ class Learner:
     def ingest(
         self,
         transition: Transition,
+        robot: str = '',
         learn: bool = True,
         pulse: Callable[[], None] = lambda: None,
     ) -> bytes | None:
@@ -150,6 +153,7 @@ class Learner:
 
         Args:
             transition: the transition.
+            robot: namespace of the robot that made it.
             learn: take the updates that are due; if not, they are owed to the next transition, up
                 to `MAX_OWED_UPDATES`, and the rest is dropped and counted.
             pulse: called before every update, to stay responsive; what it raises ends the updates.
@@ -157,14 +161,14 @@ class Learner:
         Returns:
             A weight message when one is due.
         """
-        self.replay.add(transition)
+        self.replay.add(transition, robot)
         if self.demonstrations is not None and transition.source is Source.TAKEOVER:
-            self.demonstrations.add(transition)
+            self.demonstrations.add(transition, robot)
         self.transitions += 1
         self.control_steps += self.layout.decision_steps
-        self._sources.add(transition.source)
+        self._sources[robot].add(transition.source)
         if transition.terminated or transition.truncated:
-            self._record_episode(transition)
+            self._record_episode(transition, robot)
         interval = self.config.publish_interval
         if self.phase is Phase.WARMUP:
             if self.transitions < self.config.warmup_transitions:
@@ -233,13 +237,13 @@ class Learner:
         self.metrics['rollbacks'] = float(len(self.rollbacks))
         self.metrics['update_ratio'] = self.updates / (self.transitions - self._online_from)
 
-    def add_demonstration(self, transition: Transition) -> None:
+    def add_demonstration(self, transition: Transition, robot: str = '') -> None:
         """Store a recorded demonstration; it is no experience of the robot and not counted."""
         if self.demonstrations is None:
             raise ValueError(
                 f'demonstration_share is 0 in algorithm {self.config.algorithm}; set it above 0'
             )
-        self.demonstrations.add(transition)
+        self.demonstrations.add(transition, robot)
 
     def _pretrain(self, pulse: Callable[[], None]) -> None:
         """Use the warm-up data as the preset wants, before the residual is switched on."""
@@ -292,15 +296,16 @@ class Learner:
         """Success over 50 episodes, -1 while there are fewer to rate the actor by."""
         return (self.success_rate or 0.0) if len(self._recent) == RECENT_EPISODES else -1.0
 
-    def _record_episode(self, last: Transition) -> None:
+    def _record_episode(self, last: Transition, robot: str) -> None:
         success = None if last.success is Success.UNLABELLED else last.success is Success.SUCCESS
+        sources = self._sources.pop(robot)
         record = EpisodeRecord(
             self.control_steps,
             success,
-            Source.RESIDUAL in self._sources,
-            Source.TAKEOVER in self._sources,
+            Source.RESIDUAL in sources,
+            Source.TAKEOVER in sources,
+            robot,
         )
-        self._sources.clear()
         self.history.append(record)
         # Once online, episodes without residual are the guard's and say nothing of the learner.
         warm = self.phase is Phase.WARMUP
@@ -333,7 +338,7 @@ class Learner:
             'good_success': self._good_success,
             'rated': self._rated,
             'recent': list(self._recent),
-            'sources': sorted(self._sources),
+            'sources': {robot: sorted(sources) for robot, sources in self._sources.items()},
             'history': [asdict(record) for record in self.history],
         }
 
@@ -353,7 +358,8 @@ class Learner:
         self.guard.load_state(state['guard'])
         self.rollbacks = [Rollback(**rollback) for rollback in state['rollbacks']]
         self._good_success, self._rated = float(state['good_success']), int(state['rated'])
-        self._sources = {Source(value) for value in state['sources']}
+        for robot, sources in state['sources'].items():
+            self._sources[robot] = {Source(value) for value in sources}
 
     def current_message(self) -> bytes:
         """Return the actor as it is now, to be used at once (deployment, evaluation)."""

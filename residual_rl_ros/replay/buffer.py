@@ -15,6 +15,8 @@ from torch import Tensor
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.spec import Source, Transition, TransitionLayout
 
+NONE = -1
+
 
 class ReplayError(ResidualRLError):
     """The replay memory cannot do what was asked of it."""
@@ -54,6 +56,16 @@ class Batch:
         return Batch(row=np.concatenate([first.row, second.row]), **tensors)
 
 
+@dataclass(frozen=True)
+class _Chain:
+    """A robot's episode in progress."""
+
+    row: int
+    """Its newest transition."""
+    expected: tuple[int, int, int]
+    """(epoch, episode, step) of the one that continues it without a gap."""
+
+
 class ReplayBuffer:
     """Ring buffer with uniform sampling.
 
@@ -69,10 +81,11 @@ class ReplayBuffer:
         self._decision_steps = layout.decision_steps
         self._splits = [n, km, km, 1, 1, n, km]
         self._table = np.zeros((capacity, sum(self._splits)), dtype=np.float32)
-        # Whether the next row continues the episode of this one, without a gap.
-        self._continues = np.zeros(capacity, dtype=bool)
+        # The row that continues the episode of this one without a gap, NONE if there is none (yet).
+        # It is always younger than this one, so it is never overwritten first.
+        self._following = np.full(capacity, NONE, dtype=np.int32)
         self._source = np.zeros(capacity, dtype=np.int8)
-        self._successor: tuple[int, int, int] | None = None
+        self._open: dict[str, _Chain] = {}
         self._next = 0
         self._size = 0
 
@@ -85,8 +98,14 @@ class ReplayBuffer:
         """Number of rows."""
         return len(self._table)
 
-    def add(self, transition: Transition) -> None:
-        """Store a transition, over the oldest one when full."""
+    def add(self, transition: Transition, robot: str = '') -> None:
+        """Store a transition, over the oldest one when full.
+
+        Args:
+            transition: the transition.
+            robot: whose it is; an n-step sum never runs from one robot to another.
+        """
+        row = self._next
         np.concatenate(
             [
                 transition.observation,
@@ -96,22 +115,26 @@ class ReplayBuffer:
                 transition.next_observation,
                 transition.next_base_action,
             ],
-            out=self._table[self._next],
+            out=self._table[row],
             casting='same_kind',
         )
-        self._source[self._next] = transition.source
+        self._source[row] = transition.source
+        self._following[row] = NONE
         epoch, episode, step = transition.epoch, transition.episode, transition.step
-        self._continues[self._next - 1] = self._successor == (epoch, episode, step)
-        self._continues[self._next] = False
-        done = transition.terminated or transition.truncated
-        self._successor = None if done else (epoch, episode, step + self._decision_steps)
+        chain = self._open.pop(robot, None)
+        if chain is not None and chain.expected == (epoch, episode, step) and chain.row != row:
+            self._following[chain.row] = row
+        for other in [name for name, chain in self._open.items() if chain.row == row]:
+            del self._open[other]  # Overwritten before it went on.
+        if not (transition.terminated or transition.truncated):
+            self._open[robot] = _Chain(row, (epoch, episode, step + self._decision_steps))
         self._next = (self._next + 1) % self.capacity
         self._size = min(self._size + 1, self.capacity)
 
     @property
     def nbytes(self) -> int:
         """Memory of the whole buffer [byte]."""
-        return self._table.nbytes + self._continues.nbytes + self._source.nbytes
+        return self._table.nbytes + self._following.nbytes + self._source.nbytes
 
     def composition(self) -> dict[Source, float]:
         """Return the share of each source among the stored transitions."""
@@ -146,8 +169,9 @@ class ReplayBuffer:
         weight, discount = np.ones_like(reward), np.full_like(reward, gamma)
         last, going = first, np.ones(batch_size, dtype=bool)
         for _ in range(n_step - 1):
-            going = going & self._continues[last]
-            last = np.where(going, (last + 1) % self.capacity, last)
+            following = self._following[last]
+            going = going & (following != NONE)
+            last = np.where(going, following, last)
             step = np.where(going, discount, 0.0)
             reward += step * self._table[last, reward_column]
             weight += step
@@ -187,24 +211,27 @@ class ReplayBuffer:
             row = (newest - age) % self.capacity
             if not goes_on[row]:
                 result[row] = rewards[row]
-            elif self._continues[row]:
-                result[row] = rewards[row] + gamma * result[(row + 1) % self.capacity]
+            elif self._following[row] != NONE:
+                result[row] = rewards[row] + gamma * result[self._following[row]]
         return result
 
     def clear(self) -> None:
         """Forget every transition."""
         self._next = self._size = 0
-        self._successor = None
-        self._continues[:] = False
+        self._open.clear()
+        self._following[:] = NONE
 
     def export(self) -> dict[str, npt.NDArray[Any]]:
         """Return the contents for a checkpoint."""
         return {
             'table': self._table[: self._size],
-            'continues': self._continues[: self._size].astype(np.int64),
+            'following': self._following[: self._size].astype(np.int64),
             'source': self._source[: self._size].astype(np.int64),
             'next': np.array([self._next]),
-            'successor': np.array(self._successor or [], dtype=np.int64),
+            'open': np.array(
+                [(chain.row, *chain.expected) for chain in self._open.values()], dtype=np.int64
+            ).reshape(-1, 4),
+            'robots': np.frombuffer('\n'.join(self._open).encode(), dtype=np.uint8),
         }
 
     def restore(self, contents: dict[str, npt.NDArray[Any]]) -> None:
@@ -219,13 +246,10 @@ class ReplayBuffer:
                 f'stored replay has shape {table.shape}, expected up to {self._table.shape}'
             )
         self._table[: len(table)] = table
-        self._continues[: len(table)] = contents['continues'].astype(bool)
+        self._following[: len(table)] = contents['following']
         self._source[: len(table)] = contents['source']
         self._size = len(table)
         self._next = int(contents['next'][0])
-        epoch_episode_step = contents['successor'].tolist()
-        self._successor = (
-            (epoch_episode_step[0], epoch_episode_step[1], epoch_episode_step[2])
-            if epoch_episode_step
-            else None
-        )
+        names = contents['robots'].astype(np.uint8).tobytes().decode().split('\n')
+        for name, (row, *expected) in zip(names, contents['open'].tolist(), strict=False):
+            self._open[name] = _Chain(row, (expected[0], expected[1], expected[2]))

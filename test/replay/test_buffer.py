@@ -148,4 +148,4 @@ def test_a_million_transitions_take_hardly_more_than_their_raw_numbers() -> None
     layout = TransitionLayout(*names, 1, (-1.0,) * 7, (1.0,) * 7, (0.1,) * 7)
     replay = ReplayBuffer(layout, 1_000_000)  # Untouched pages cost nothing here.
     raw = 4 * 1_000_000 * (40 + 7 + 7 + 1 + 1 + 40 + 7)
-    assert replay.nbytes <= 1.01 * raw
+    assert replay.nbytes <= 1.02 * raw

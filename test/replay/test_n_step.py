@@ -25,6 +25,7 @@ class Event(NamedTuple):
     """`terminated`, `truncated` or nothing."""
     lost: bool
     """Whether the message never arrived."""
+    robot: str
 
 
 events = st.builds(
@@ -32,6 +33,7 @@ events = st.builds(
     st.sampled_from([0.0, 1.0, -2.0, 0.5]),
     st.sampled_from(['', '', '', 'terminated', 'truncated']),
     st.sampled_from([False, False, False, True]),
+    st.sampled_from(['left', 'left', 'right']),
 )
 
 
@@ -47,9 +49,15 @@ def test_every_sample_is_the_brute_force_n_step_return(
     stream: list[Event], capacity: int, n_step: int, gamma: float
 ) -> None:
     buffer = ReplayBuffer(LAYOUT, capacity)
-    episode = step = 0
+    clock = {'left': (0, 0), 'right': (7, 0)}
     kept: list[tuple[int, Event]] = []
+    newest: dict[str, int] = {}
+    following: dict[int, int] = {}
     for number, event in enumerate(stream):
+        episode, step = clock[event.robot]
+        if event.robot in newest:
+            following[newest[event.robot]] = number
+        newest[event.robot] = number
         if not event.lost:
             buffer.add(
                 make_transition(
@@ -61,12 +69,11 @@ def test_every_sample_is_the_brute_force_n_step_return(
                     truncated=event.ending == 'truncated',
                     observation=np.full(LAYOUT.observation_size, float(number)),
                     next_observation=np.full(LAYOUT.observation_size, number + 0.5),
-                )
+                ),
+                event.robot,
             )
             kept.append((number, event))
-        step += K
-        if event.ending:
-            episode, step = episode + 1, 0
+        clock[event.robot] = (episode + 1, 0) if event.ending else (episode, step + K)
     kept = kept[-capacity:]
 
     batch = buffer.sample(200, np.random.default_rng(0), gamma, n_step)
@@ -74,13 +81,14 @@ def test_every_sample_is_the_brute_force_n_step_return(
     for row in range(200):
         number = int(batch.observation[row, 0])
         reward = weight = 0.0
-        for j in range(n_step):
-            event = present[number + j]
-            reward += gamma**j * event.reward
-            weight += gamma**j
-            last, steps = number + j, j + 1
-            if event.ending or number + j + 1 not in present:
+        last = number
+        for steps in range(1, n_step + 1):
+            event = present[last]
+            reward += gamma ** (steps - 1) * event.reward
+            weight += gamma ** (steps - 1)
+            if steps == n_step or event.ending or following.get(last) not in present:
                 break
+            last = following[last]
         bootstrap = 0.0 if present[last].ending == 'terminated' else gamma**steps
         np.testing.assert_allclose(batch.reward[row], reward, rtol=1e-6)
         np.testing.assert_allclose(batch.reward_weight[row], weight, rtol=1e-6)
@@ -89,13 +97,16 @@ def test_every_sample_is_the_brute_force_n_step_return(
 
 
 def test_a_restored_buffer_samples_the_same_returns() -> None:
-    original = ReplayBuffer(LAYOUT, 8)
-    for number in range(6):
-        original.add(make_transition(LAYOUT, episode=0, step=K * number, reward=float(number)))
-    restored = ReplayBuffer(LAYOUT, 8)
+    original = ReplayBuffer(LAYOUT, 16)
+    for number in range(12):
+        step, robot = K * (number // 2), ('left', 'right')[number % 2]
+        original.add(make_transition(LAYOUT, step=step, reward=float(number)), robot)
+    restored = ReplayBuffer(LAYOUT, 16)
     restored.restore(original.export())
     for buffer in (original, restored):
-        buffer.add(make_transition(LAYOUT, episode=0, step=K * 6, reward=6.0))
+        for number, robot in ((12, 'left'), (13, 'right')):
+            buffer.add(make_transition(LAYOUT, step=K * 6, reward=float(number)), robot)
     samples = [b.sample(50, np.random.default_rng(1), 0.9, 3) for b in (original, restored)]
     np.testing.assert_array_equal(samples[0].reward, samples[1].reward)
     np.testing.assert_array_equal(samples[0].bootstrap, samples[1].bootstrap)
+    assert samples[0].reward.max() > 13.0  # The newest continue what was stored before.
