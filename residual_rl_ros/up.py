@@ -24,7 +24,9 @@ SHOWN = {
         *('episode', 'residual_on', 'epoch', 'sequence', 'transitions'),
         *('holds', 'overruns', 'late_chunks', 'clamped', 'slew_limited'),
     ),
-    'learner_node': ('phase', 'episodes', 'success_recent', 'updates', 'queue', 'rollbacks'),
+    'learner_node': (
+        *('phase', 'episodes', 'success_recent', 'updates', 'queue', 'missing', 'rollbacks'),
+    ),
 }
 """Which diagnostics are worth a glance while the robot moves."""
 
@@ -44,7 +46,7 @@ def run_up(nodes: Sequence[NodeSpec], log_dir: Path, console: Console) -> None:
     ):
         while True:
             bringup.check()
-            live.update(status_table(monitor, [node.executable for node in nodes]))
+            live.update(status_table(monitor, [node.name for node in nodes]))
             time.sleep(STATUS_PERIOD_S)
 
 
@@ -53,7 +55,7 @@ def status_table(monitor: Monitor, nodes: Sequence[str]) -> Table:
     table = Table(show_header=False)
     errors = monitor.errors()
     for node in nodes:
-        values = monitor.values(node)
-        state = ', '.join(f'{key} {values[key]}' for key in SHOWN[node] if key in values)
+        values, shown = monitor.values(node), SHOWN[node.rsplit('/', 1)[-1]]
+        state = ', '.join(f'{key} {values[key]}' for key in shown if key in values)
         table.add_row(node, escape(errors.get(node) or state or 'starting'))
     return table

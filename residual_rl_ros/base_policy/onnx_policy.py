@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,29 @@ from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyError, 
 from residual_rl_ros.onnx_session import open_session
 
 Float32 = npt.NDArray[np.float32]
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Refuse a model file that is not the pinned one.
+
+    Args:
+        path: the `.onnx` file.
+        expected: its sha256 in hexadecimal digits; empty accepts any file.
+
+    Raises:
+        BasePolicyError: it has another digest, or cannot be read.
+    """
+    if not expected:
+        return
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise BasePolicyError(f'base policy {str(path)!r}: {error.strerror}') from error
+    if found != expected.lower():
+        raise BasePolicyError(
+            f'base policy {str(path)!r} has sha256 {found}, expected {expected.lower()}; correct '
+            'the file or base_policy_sha256'
+        )
 
 
 class OnnxBasePolicy:

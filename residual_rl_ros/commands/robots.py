@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from residual_rl_ros.commands import INTERRUPTED, MaybeFloats, MaybeText
+from residual_rl_ros.commands import INTERRUPTED, MaybeFloats, MaybeText, MaybeTexts
 
 
 def describe_robot(
@@ -79,10 +79,13 @@ def up(
     auto_start: Annotated[
         bool, typer.Option(help='Start episodes without being asked to.')
     ] = False,
-    namespace: Annotated[str, typer.Option(help='Namespace of the robot.')] = '',
+    namespace: Annotated[
+        MaybeTexts,
+        typer.Option(help='Namespace of the robot; again for each of a fleet with one learner.'),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help='Seed of policy noise and learner.')] = 0,
 ) -> None:
-    """Run policy and learner beside a robot, as robot.launch.py does, and show their state."""
+    """Run what the launch files run beside a robot or a fleet, and show its state."""
     from residual_rl_ros.finetune import find_base_policy
     from residual_rl_ros.robot import load_robot
     from residual_rl_ros.ros.topology import RobotRun, robot_topology
@@ -99,7 +102,7 @@ def up(
         residual_scale=tuple(scale or (0.05,)),
         prefetch_steps=prefetch_steps,
         auto_start=auto_start,
-        namespace=namespace,
+        namespaces=tuple(namespace or ('',)),
         seed=seed,
     )
     console = Console(stderr=True)

@@ -9,8 +9,10 @@ from collections import Counter, deque
 from residual_rl_ros.residual.actor import ActorArchitecture, ResidualActor
 from residual_rl_ros.residual.weights import WeightsError, WeightsHeader, decode_weights
 
-REFUSALS = ('malformed', 'digest', 'shape', 'non_finite', 'stale')
+REFUSALS = ('oversized', 'malformed', 'digest', 'shape', 'non_finite', 'stale')
 """Names under which refused weight messages are counted."""
+
+MAX_WEIGHTS_BYTES = 64 * 2**20
 
 
 class ActorSlot:
@@ -20,10 +22,17 @@ class ActorSlot:
         expected: observation and decision size of the running robot.
         scheduled: apply weights at the decision they name, and wait for them (lockstep);
             otherwise apply the newest as soon as it is there.
+        max_bytes: larger messages are refused unread.
     """
 
-    def __init__(self, expected: ActorArchitecture, scheduled: bool = False) -> None:
+    def __init__(
+        self,
+        expected: ActorArchitecture,
+        scheduled: bool = False,
+        max_bytes: int = MAX_WEIGHTS_BYTES,
+    ) -> None:
         self._expected = expected
+        self._max_bytes = max_bytes
         self._scheduled = scheduled
         self._waiting: deque[tuple[WeightsHeader, ResidualActor, bytes]] = deque()
         self._in_use = b''
@@ -46,6 +55,12 @@ class ActorSlot:
             WeightsError: the message is refused; it is counted and nothing changes.
         """
         try:
+            if len(message) > self._max_bytes:
+                raise WeightsError(
+                    'oversized',
+                    f'weight message of {len(message)} bytes, expected <= {self._max_bytes} '
+                    '(parameter max_weights_bytes)',
+                )
             header, actor = decode_weights(message, self._expected)
             if self._newest is not None and header.version <= self._newest.version:
                 raise WeightsError(

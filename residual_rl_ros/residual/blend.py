@@ -6,14 +6,16 @@ from __future__ import annotations
 
 
 class BlendRamp:
-    """A ratio that rises linearly from 0 to 1.
+    """A ratio that rises linearly from 0 to a ceiling.
 
     Args:
-        duration_s: length of the ramp [s]; 0 is always 1.
+        duration_s: length of the ramp [s]; 0 is always the ceiling.
+        ceiling: the largest ratio, in [0, 1].
     """
 
-    def __init__(self, duration_s: float) -> None:
-        self._duration_s = duration_s
+    def __init__(self, duration_s: float, ceiling: float = 1.0) -> None:
+        self.duration_s = duration_s
+        self.ceiling = ceiling
         self._start_s: float | None = None
 
     def restart(self) -> None:
@@ -22,8 +24,8 @@ class BlendRamp:
 
     def ratio(self, now_s: float) -> float:
         """Return the blend ratio in [0, 1] at a time of any clock [s]."""
-        if self._duration_s <= 0.0:
-            return 1.0
         if self._start_s is None:
             self._start_s = now_s
-        return min(max((now_s - self._start_s) / self._duration_s, 0.0), 1.0)
+        if self.duration_s <= 0.0:
+            return self.ceiling
+        return self.ceiling * min(max((now_s - self._start_s) / self.duration_s, 0.0), 1.0)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.base_policy.chunk_queue import BasePolicy, ChunkLateError, ChunkQueue
 from residual_rl_ros.residual.actor import ActorArchitecture
-from residual_rl_ros.residual.actor_slot import ActorSlot
+from residual_rl_ros.residual.actor_slot import MAX_WEIGHTS_BYTES, ActorSlot
 from residual_rl_ros.residual.composition import ResidualBound
 from residual_rl_ros.residual.safety import SafetyFilter
 from residual_rl_ros.spec import ActionSpec, Source, Success, Transition, TransitionLayout
@@ -91,7 +91,8 @@ class ResidualController:
         self.safety = safety
         self.slot = slot
         self._seed = seed
-        self._explore = explore
+        self.explore = explore
+        """Sample the residual instead of using its mean."""
         self._chunk_timeout_s = chunk_timeout_s
         names = layout.observation_names
         self._measured = [names.index(name) for name in safety.action.measured_by]
@@ -294,7 +295,7 @@ class ResidualController:
             rngs = [np.random.default_rng([self._seed, self._episode, use]) for use in (2, 3)]
             self._noise_scale = exploration.noise_scale(rngs[0])
             self._base_only = exploration.base_only(rngs[1])
-        rng = self._exploration if self._explore else None
+        rng = self._exploration if self.explore else None
         ratio = self.blend_ratio * exploration.bound_ratio
         if self._noise_scale == 1.0:
             ratio *= exploration.careful_ratio
@@ -335,6 +336,9 @@ class ControllerConfig:
     chunk_timeout_s: float = 0.0
     """Outside lockstep: how long a control step waits for a late chunk before it holds."""
 
+    max_weights_bytes: int = MAX_WEIGHTS_BYTES
+    """Larger weight messages are refused unread."""
+
     def build(self, policy: BasePolicy, action: ActionSpec) -> ResidualController:
         """Put a controller together.
 
@@ -360,7 +364,7 @@ class ControllerConfig:
             queue=ChunkQueue(policy, self.decision_steps, self.prefetch_steps, self.blend_steps),
             bound=bound,
             safety=SafetyFilter(action),
-            slot=ActorSlot(expected, self.scheduled_actor),
+            slot=ActorSlot(expected, self.scheduled_actor, self.max_weights_bytes),
             seed=self.seed,
             explore=self.explore,
             chunk_timeout_s=None if self.lockstep else self.chunk_timeout_s,

@@ -4,17 +4,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from residual_rl_ros.observation import ObservationError
 from residual_rl_ros.residual.controller import StepFeedback
 from residual_rl_ros.residual.latency import Latency
-from residual_rl_ros.residual.policy_loop import LoopParts, PolicyLoop
+from residual_rl_ros.residual.policy_loop import END_EPISODE, LoopParts, PolicyLoop
 from residual_rl_ros.spec import Success
 
 STAGES = ('account', 'command', 'tick')
 """Accounting for the last step and the transition; residual, limits and publication; all of it."""
 NOTHING_HAPPENED = StepFeedback(0.0, False, False, Success.UNLABELLED)
+
+
+@dataclass(frozen=True)
+class RealTimeRules:
+    """What may change while the robot runs."""
+
+    auto_start: bool
+    """Start the next episode by itself; otherwise `request_start` does."""
+    hold_limit_s: float
+    """Holding longer than this is a fault [s]."""
+    episode_limit_s: float = 0.0
+    """Longer episodes are truncated [s]; 0 never."""
 
 
 class RealTimeLoop(PolicyLoop):
@@ -23,19 +37,16 @@ class RealTimeLoop(PolicyLoop):
     Args:
         parts: what it is made of.
         period_s: time between two ticks [s].
-        auto_start: start the next episode by itself; otherwise `request_start` does.
-        hold_limit_s: holding longer than this is a fault [s].
+        rules: what may change while the robot runs.
     """
 
-    def __init__(
-        self, parts: LoopParts, period_s: float, auto_start: bool, hold_limit_s: float
-    ) -> None:
+    def __init__(self, parts: LoopParts, period_s: float, rules: RealTimeRules) -> None:
         super().__init__(parts)
+        self.rules = rules
         self.latencies = {stage: Latency() for stage in STAGES}
         """Duration of every stage of a tick."""
         self._period_s = period_s
-        self._auto_start = auto_start
-        self._hold_limit_s = hold_limit_s
+        self._began = 0.0
         self._start_requested = False
         self._done_stamp = -np.inf
         self._holding_since: float | None = None
@@ -84,6 +95,9 @@ class RealTimeLoop(PolicyLoop):
                 self._outlet.warn(str(error))
             return
         if self.in_episode:
+            limit = self.rules.episode_limit_s
+            if limit and now - self._began >= limit:
+                self._on_feedback(now, END_EPISODE)
             feedback, self._feedback = self._feedback or NOTHING_HAPPENED, None
             started = self._clock()
             over = self._finish_step(observation, now, feedback)
@@ -92,10 +106,10 @@ class RealTimeLoop(PolicyLoop):
                 self._done_stamp = max(now, self._feedback_stamp)
                 self._hold(now, '')
                 return
-        elif self._auto_start or self._start_requested:
+        elif self.rules.auto_start or self._start_requested:
             if self.assembler.oldest_stamp <= self._done_stamp:
                 return
-            self._start_requested = False
+            self._start_requested, self._began = False, now
             self._begin_episode(observation, now)
         else:
             return
@@ -122,6 +136,7 @@ class RealTimeLoop(PolicyLoop):
         self._blend.restart()
         self._done_stamp = -np.inf
         self._holding_since = None
+        self._began -= seconds
 
     def _on_observation(self, stamp: float) -> None:
         """Wait for the next tick."""
@@ -152,7 +167,7 @@ class RealTimeLoop(PolicyLoop):
             return
         self._outlet.warn(reason)
         self._holding_since = self._holding_since or now
-        if now - self._holding_since > self._hold_limit_s:
+        if now - self._holding_since > self.rules.hold_limit_s:
             self._outlet.fault(f'held for {now - self._holding_since:.2f} s: {reason}')
 
 

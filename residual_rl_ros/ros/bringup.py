@@ -64,15 +64,15 @@ class Bringup:
         self._grace_s = grace_s
         self._clock = clock
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        """Running and ended processes by executable."""
+        """Running and ended processes by node name, with namespace."""
 
     def __enter__(self) -> Bringup:
         """Start every process."""
         try:
             self._log_dir.mkdir(parents=True, exist_ok=True)
             for node in self._nodes:
-                with (self._log_dir / f'{node.executable}.log').open('wb') as log:
-                    self.processes[node.executable] = subprocess.Popen(
+                with self._log(node.name).open('wb') as log:
+                    self.processes[node.name] = subprocess.Popen(
                         [
                             sys.executable,
                             '-m',
@@ -114,17 +114,17 @@ class Bringup:
                 ends with its last log line.
         """
         for node in self._nodes:
-            name = node.executable
+            name = node.name
             code = self.processes[name].poll()
             if code not in (None, 0) or (code == 0 and node.lifecycle):
                 raise BringupError(
                     f'{name} ended with code {code}: {self._last_line(name)} (log: '
-                    f'{self._log_dir / name}.log)'
+                    f'{self._log(name)})'
                 )
 
-    def ended(self, executable: str) -> bool:
-        """Return whether a process has ended."""
-        return self.processes[executable].poll() is not None
+    def ended(self, name: str) -> bool:
+        """Return whether the process of a node has ended."""
+        return self.processes[name].poll() is not None
 
     def stop(self) -> None:
         """End every process, in reverse order of starting; safe to call twice.
@@ -159,8 +159,11 @@ class Bringup:
             return True
         return False
 
+    def _log(self, name: str) -> Path:
+        return self._log_dir / f'{name.replace("/", ".")}.log'
+
     def _last_line(self, name: str) -> str:
-        text = (self._log_dir / f'{name}.log').read_text(encoding='utf-8', errors='replace')
+        text = self._log(name).read_text(encoding='utf-8', errors='replace')
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return lines[-1] if lines else 'it printed nothing'
 

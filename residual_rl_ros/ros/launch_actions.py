@@ -5,9 +5,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
+import yaml
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    OpaqueFunction,
+    RegisterEventHandler,
+)
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
 from launch.events.process import ProcessExited
@@ -15,7 +23,52 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
 from launch import LaunchContext, LaunchDescription
-from residual_rl_ros.ros.topology import NodeSpec
+from residual_rl_ros.finetune import find_base_policy
+from residual_rl_ros.robot import load_robot
+from residual_rl_ros.ros.topology import NodeSpec, RobotRun
+
+ROBOT_ARGUMENTS = (
+    ('config', 'ur_forward_position', 'robot YAML, or the name of a shipped one'),
+    ('model', '', 'ONNX base policy, or the name of a shipped one'),
+    ('checkpoint', 'runs/robot', 'folder of the learner; one that holds a checkpoint is resumed'),
+    ('learner', 'true', 'false: run the residual of the checkpoint and learn nothing'),
+    ('preset', 'dawn', 'learner preset'),
+    ('decision_steps', '1', 'control steps per residual decision (k)'),
+    ('residual_scale', '[0.05]', 'lambda: a list of one value, or of one per action'),
+    ('prefetch_steps', '0', 'control steps before its first use at which a chunk is requested'),
+    ('auto_start', 'false', 'start episodes without ~/start_episode'),
+    ('seed', '0', 'seed of policy noise and learner'),
+    ('record', '', 'folder of a rosbag2 recording of all topics; empty records nothing'),
+)
+"""Launch arguments of `robot.launch.py` and `fleet.launch.py`: name, default, description."""
+
+
+def robot_run(value: Mapping[str, str], namespaces: tuple[str, ...]) -> RobotRun:
+    """Return the run that the values of `ROBOT_ARGUMENTS` describe."""
+    _, robot_file = load_robot(value['config'])
+    learning = is_true(value['learner'])
+    checkpoint = Path(value['checkpoint'])
+    return RobotRun(
+        robot_file,
+        find_base_policy(value['model']),
+        checkpoint if learning else None,
+        actor=None if learning else checkpoint,
+        preset=value['preset'],
+        decision_steps=int(value['decision_steps']),
+        residual_scale=tuple(map(float, yaml.safe_load(value['residual_scale']))),
+        prefetch_steps=int(value['prefetch_steps']),
+        seed=int(value['seed']),
+        auto_start=is_true(value['auto_start']),
+        namespaces=namespaces,
+    )
+
+
+def recorder(value: Mapping[str, str]) -> list[Any]:
+    """Return the action that records all topics, if there is to be one."""
+    if not value['record']:
+        return []
+    command = ['ros2', 'bag', 'record', '--all', '--output', value['record']]
+    return [ExecuteProcess(cmd=command, output='screen')]
 
 
 def describe(
@@ -48,6 +101,7 @@ def node_actions(nodes: Sequence[NodeSpec]) -> list[Any]:
             executable=node.executable,
             name=node.executable,
             namespace=node.namespace,
+            remappings=list(node.remappings.items()),
             parameters=[*map(str, node.parameter_files), dict(node.flat_parameters())],
             output='screen',
         )

@@ -32,41 +32,25 @@ from residual_rl_ros.learner.checkpoint import (
 from residual_rl_ros.learner.config import load_preset
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.learner.metrics_log import MetricsLog
+from residual_rl_ros.learner.robot_feed import RobotFeed
 from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.managed_node import (
     OK,
     WARN,
     Diagnostics,
     ManagedNode,
-    ParameterError,
-    read_parameters,
-    read_tree,
     run,
 )
 from residual_rl_ros.ros.messages import byte_array, label_of
+from residual_rl_ros.ros.node_parameters import LearnerParameters
+from residual_rl_ros.ros.parameters import (
+    ParameterError,
+    follow_parameters,
+    read_parameters,
+    read_tree,
+)
 from residual_rl_ros.spec import MalformedTransitionError, SpecificationError, TransitionLayout
 from residual_rl_ros.summary import CHECKPOINTS
-
-
-@dataclass(frozen=True)
-class LearnerParameters:
-    """ROS parameters of the node; `overrides.*` replaces values of the preset."""
-
-    preset: str = 'dawn'
-    """Name of a file in `config/presets/`."""
-    seed: int = 0
-    """Seeds initialisation, sampling and updates."""
-    output_dir: str = ''
-    """Folder for the checkpoint and the TensorBoard events."""
-    resume: bool = False
-    """Continue from the checkpoint in `output_dir`."""
-    checkpoint_interval_s: float = 60.0
-    """Time between two checkpoints [s]."""
-    backlog_limit: int = 500
-    """With more transitions waiting than this, they are stored first and learned from later."""
-    drain_limit_s: float = 5.0
-    """At the end: how long to go on learning from what has already arrived [s]."""
-
 
 REQUEST_LIMIT_S = 10.0
 """How long a service waits for the learning thread; no transition is received meanwhile."""
@@ -74,6 +58,8 @@ REQUEST_LIMIT_S = 10.0
 
 EARLY_LIMIT = 1000
 """Transitions kept until the layout that decodes them arrives; the two topics have no order."""
+LAYOUT_LIMIT = 10**6
+"""A longer layout text is no layout [characters]."""
 SIGN_OF_LIFE_S = 5.0
 """During long work the latest weights are repeated this often, so that nobody gives up waiting."""
 
@@ -108,15 +94,18 @@ class LearnerNode(ManagedNode):
         self._stop = threading.Event()
         self._deadline = math.inf
         self._published = math.inf
-        self._malformed = 0
-        self._early: list[Float64MultiArray] = []
+        self._feeds: dict[str, RobotFeed] = {}
+        self._early: list[tuple[RobotFeed, Float64MultiArray]] = []
         self._problem = ''
         self._rate_base = (time.monotonic(), 0, 0)
 
     def configure(self) -> None:
         """Read the preset, make the output folder, open the topics."""
         torch.set_num_threads(1)
-        self.parameters = parameters = read_parameters(self, LearnerParameters)
+        self.parameters = parameters = read_parameters(
+            self, LearnerParameters, trees=('overrides',)
+        )
+        follow_parameters(self, parameters, self._set_parameters)
         overrides = (
             read_tree(self, 'overrides') if self.get_parameters_by_prefix('overrides') else {}
         )
@@ -142,13 +131,33 @@ class LearnerNode(ManagedNode):
         self._actor_publisher = self.create_lifecycle_publisher(
             UInt8MultiArray, '~/actor', qos.LATCHED
         )
-        create = self.create_subscription
-        create(String, 'policy_node/transition_layout', self._on_layout, qos.LATCHED)
-        create(Float64MultiArray, 'policy_node/transitions', self._on_transition, qos.TRANSITIONS)
+        for robot in parameters.robots:
+            self._listen_to(RobotFeed(robot.strip('/')))
         self.create_service(SetBool, '~/pause', self._pause)
         self.create_service(Trigger, '~/save', self._trigger(self._save))
         self.create_service(Trigger, '~/rollback', self._trigger(self._rollback))
         Diagnostics(self, self._report)
+
+    def _set_parameters(self, parameters: LearnerParameters) -> None:
+        self.parameters = parameters
+
+    def _listen_to(self, feed: RobotFeed) -> None:
+        if feed.robot in self._feeds:
+            raise ParameterError(f'parameter robots names {feed.robot!r} twice')
+        self._feeds[feed.robot] = feed
+        policy = f'/{feed.robot}/policy_node' if feed.robot else 'policy_node'
+        inbox = self._inbox
+
+        def on_layout(message: String) -> None:
+            inbox.put(lambda: self._start(feed, message.data))
+
+        def on_transition(message: Float64MultiArray) -> None:
+            if self.active:
+                inbox.put(lambda: self._ingest(feed, message))
+
+        create = self.create_subscription
+        create(String, f'{policy}/transition_layout', on_layout, qos.LATCHED)
+        create(Float64MultiArray, f'{policy}/transitions', on_transition, qos.TRANSITIONS)
 
     def request_stop(self) -> None:
         """End `learn`, at the latest when the drain limit is over."""
@@ -205,13 +214,6 @@ class LearnerNode(ManagedNode):
 
     # --- in the ROS thread: queue only
 
-    def _on_layout(self, message: String) -> None:
-        self._inbox.put(lambda: self._start(message.data))
-
-    def _on_transition(self, message: Float64MultiArray) -> None:
-        if self.active:
-            self._inbox.put(lambda: self._ingest(message))
-
     def _pause(self, request: Any, response: Any) -> Any:
         (self._resume.clear if request.data else self._resume.set)()
         response.success, response.message = True, 'paused' if request.data else 'resumed'
@@ -233,23 +235,25 @@ class LearnerNode(ManagedNode):
 
     # --- in the main thread
 
-    def _start(self, text: str) -> None:
+    def _start(self, feed: RobotFeed, text: str) -> None:
         """Make the learner for a layout; a restarted policy node with the same layout keeps it."""
         try:
+            if len(text) > LAYOUT_LIMIT:
+                raise SpecificationError(f'{len(text)} characters, expected <= {LAYOUT_LIMIT}')
             layout = TransitionLayout.from_yaml(text)
         except SpecificationError as error:
-            self._warn(f'layout refused: {error}')
+            self._warn(f'layout of {named(feed)} refused: {error}')
             return
         if self._learner is None:
             self._learner = self._make_learner(layout)
             self._publish(self._learner.first_message())
             early, self._early = self._early, []
             for message in early:
-                self._ingest(message)
+                self._ingest(*message)
         elif layout != self._learner.layout:
             self._warn(
-                f'layout {layout.label} refused: this learner has {self._learner.layout.label}; '
-                'restart learner_node'
+                f'layout {layout.label} of {named(feed)} refused: this learner has '
+                f'{self._learner.layout.label}; restart learner_node'
             )
 
     def _make_learner(self, layout: TransitionLayout) -> Learner:
@@ -266,24 +270,26 @@ class LearnerNode(ManagedNode):
         learner.begin_epoch(learner.epoch + 1)
         return learner
 
-    def _ingest(self, message: Float64MultiArray) -> None:
+    def _ingest(self, feed: RobotFeed, message: Float64MultiArray) -> None:
         if self._learner is None:
             if len(self._early) == EARLY_LIMIT:
-                self._malformed += 1
-                self._warn('transition dropped: no layout received yet')
+                feed.counts['malformed'] += 1
+                self._warn(f'transition of {named(feed)} dropped: no layout received yet')
             else:
-                self._early.append(message)
+                self._early.append((feed, message))
             return
         try:
-            transition = self._learner.layout.decode(message.data, label_of(message))
+            transition = feed.decode(self._learner.layout, message.data, label_of(message))
         except MalformedTransitionError as error:
-            self._malformed += 1
-            self._warn(f'transition dropped: {error}')
+            self._warn(f'transition of {named(feed)} dropped: {error}')
             return
         rollbacks = len(self._learner.rollbacks)
         backlog = self._inbox.qsize()
         weights = self._learner.ingest(
-            transition, learn=backlog <= self.parameters.backlog_limit, pulse=self._pulse
+            transition,
+            feed.robot,
+            learn=backlog <= self.parameters.backlog_limit,
+            pulse=self._pulse,
         )
         for rollback in self._learner.rollbacks[rollbacks:]:
             self._warn(f'guard: {rollback.reason}; rolled back')
@@ -334,7 +340,10 @@ class LearnerNode(ManagedNode):
         values: dict[str, Any] = {
             'active': self.active,
             'queue': self._inbox.qsize(),
-            'malformed': self._malformed,
+            **{
+                key: sum(feed.counts[key] for feed in self._feeds.values())
+                for key in ('malformed', 'missing')
+            },
         }
         if learner is not None:
             then, transitions, updates = self._rate_base
@@ -342,10 +351,10 @@ class LearnerNode(ManagedNode):
             self._rate_base = (now, learner.transitions, learner.updates)
             rate = learner.success_rate
             values |= {
+                'transitions': learner.transitions,
                 'phase': learner.phase.value,
                 'epoch': learner.epoch,
                 'sequence': learner.sequence,
-                'transitions': learner.transitions,
                 'control_steps': learner.control_steps,
                 'episodes': len(learner.history),
                 'success_recent': -1.0 if rate is None else rate,
@@ -357,8 +366,16 @@ class LearnerNode(ManagedNode):
                 'updates_per_s': (learner.updates - updates) / (now - then),
                 **learner.metrics,
             }
+        for feed in self._feeds.values():
+            if feed.robot:
+                values |= {f'{feed.robot}/{key}': count for key, count in feed.counts.items()}
         message, self._problem = self._problem or 'running', ''
         return (OK if message == 'running' else WARN), message, values
+
+
+def named(feed: RobotFeed) -> str:
+    """Return the name under which a robot is complained of."""
+    return f'robot {feed.robot!r}' if feed.robot else 'the robot'
 
 
 def _spin(executor: SingleThreadedExecutor) -> None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the lifecycle nodes share: parameters, logged transitions, diagnostics, a clean end."""
+"""What the lifecycle nodes share: logged transitions, diagnostics, a clean end."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import threading
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from types import FrameType
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -24,65 +23,8 @@ from rclpy.signals import SignalHandlerOptions
 
 from residual_rl_ros.errors import ResidualRLError
 
-Parameters = TypeVar('Parameters')
-
 SIGNAL_LATENCY_S = 0.2
 """rclpy's wait does not return for a signal; it ends after this time to look."""
-
-
-class ParameterError(ResidualRLError):
-    """A ROS parameter is missing or of the wrong type."""
-
-
-def read_parameters(node: Node, kind: type[Parameters]) -> Parameters:
-    """Declare and read every field of a frozen dataclass as a ROS parameter.
-
-    Raises:
-        ParameterError: a value has another type than its field.
-    """
-    hints = get_type_hints(kind)
-    values: dict[str, Any] = {}
-    for field in fields(kind):  # type: ignore[arg-type]
-        if not node.has_parameter(field.name):
-            default = list(field.default) if isinstance(field.default, tuple) else field.default
-            node.declare_parameter(field.name, default)
-        value = node.get_parameter(field.name).value
-        wanted = hints[field.name]
-        if wanted == tuple[float, ...]:
-            value = tuple(
-                float(item) for item in (value if hasattr(value, '__iter__') else [value])
-            )
-        elif wanted is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        elif type(value) is not wanted:
-            raise ParameterError(
-                f'parameter {field.name!r} of {node.get_name()} is {value!r}, expected '
-                f'{wanted.__name__}'
-            )
-        values[field.name] = value
-    return kind(**values)
-
-
-def read_tree(node: Node, prefix: str) -> dict[str, Any]:
-    """Return the parameters below a prefix as nested maps.
-
-    Raises:
-        ParameterError: there are none.
-    """
-    tree: dict[str, Any] = {}
-    for key, parameter in node.get_parameters_by_prefix(prefix).items():
-        *parents, leaf = key.split('.')
-        branch = tree
-        for parent in parents:
-            branch = branch.setdefault(parent, {})
-        value = parameter.value
-        branch[leaf] = value if isinstance(value, (str, int, float, bool)) else list(value)
-    if not tree:
-        raise ParameterError(
-            f'{node.get_name()} has no parameters {prefix}.*; pass a robot file with '
-            '--params-file (config/robots/)'
-        )
-    return tree
 
 
 class Diagnostics:

@@ -57,7 +57,11 @@ class Monitor:
         return sorted(name for name in names if name != own and not name.startswith('_'))
 
     def values(self, node: str) -> dict[str, str]:
-        """Return the newest diagnostic values of a node by its name, empty before the first."""
+        """Return the newest diagnostic values of a node, empty before the first.
+
+        Args:
+            node: its name with namespace, without the first `/`.
+        """
         with self._lock:
             return dict(self._values.get(node, {}))
 
@@ -73,7 +77,7 @@ class Monitor:
     def _receive(self, message: DiagnosticArray) -> None:
         with self._lock:
             for status in message.status:
-                name = status.name.rsplit('/', 1)[-1]
+                name = status.name.lstrip('/')
                 self._values[name] = {item.key: item.value for item in status.values}
                 self._errors.pop(name, None)
                 if status.level == DiagnosticStatus.ERROR:

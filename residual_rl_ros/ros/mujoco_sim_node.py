@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from std_msgs.msg import Float64MultiArray
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.robot import RobotConfig
 from residual_rl_ros.ros import qos
-from residual_rl_ros.ros.managed_node import OK, Diagnostics, read_parameters, read_tree, run
+from residual_rl_ros.ros.managed_node import OK, Diagnostics, run
 from residual_rl_ros.ros.messages import (
     ChannelWriter,
     CommandError,
@@ -33,6 +32,8 @@ from residual_rl_ros.ros.messages import (
     float_array,
     to_time,
 )
+from residual_rl_ros.ros.node_parameters import SimParameters
+from residual_rl_ros.ros.parameters import read_parameters, read_tree
 from residual_rl_ros.sim.hosting import check_environment, make_environment, split_observation
 
 
@@ -40,28 +41,12 @@ class LockstepError(ResidualRLError):
     """No command came for the current stamp; the simulator never steps without one."""
 
 
-@dataclass(frozen=True)
-class SimParameters:
-    """ROS parameters of the node, beside the robot description `robot.*`."""
-
-    task: str = 'peg_insert'
-    """A task of this package or a gymnasium id."""
-    lockstep: bool = True
-    """Wait for the command of each stamp; otherwise step with wall time."""
-    first_seed: int = 0
-    """Environment seed of the first episode; the following count up."""
-    control_steps: int = 0
-    """Stop after the episode in which this many control steps are reached; 0 is endless."""
-    command_timeout_s: float = 120.0
-    """Lockstep: no command for this long is an error [s]; before the first one, wait for ever."""
-
-
 class MujocoSimNode(Node):
     """Hosts an environment."""
 
     def __init__(self) -> None:
         super().__init__('mujoco_sim_node', automatically_declare_parameters_from_overrides=True)
-        self.parameters = parameters = read_parameters(self, SimParameters)
+        self.parameters = parameters = read_parameters(self, SimParameters, ('robot',))
         self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
         self._env = make_environment(parameters.task)
         check_environment(self._env, robot)

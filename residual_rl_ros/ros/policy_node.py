@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,14 @@ import torch
 from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
-from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy, check_sha256
 from residual_rl_ros.finetune import find_base_policy
 from residual_rl_ros.observation import ObservationAssembler, ObservationError
 from residual_rl_ros.residual.blend import BlendRamp
 from residual_rl_ros.residual.controller import ControllerConfig, ResidualController, StepFeedback
 from residual_rl_ros.residual.lockstep_loop import LockstepLoop
 from residual_rl_ros.residual.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS, LoopParts
-from residual_rl_ros.residual.real_time_loop import RealTimeLoop
+from residual_rl_ros.residual.real_time_loop import RealTimeLoop, RealTimeRules
 from residual_rl_ros.robot import RobotConfig
 from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.managed_node import (
@@ -37,8 +36,6 @@ from residual_rl_ros.ros.managed_node import (
     WARN,
     Diagnostics,
     ManagedNode,
-    read_parameters,
-    read_tree,
     run,
 )
 from residual_rl_ros.ros.messages import (
@@ -50,48 +47,14 @@ from residual_rl_ros.ros.messages import (
     from_time,
     to_time,
 )
+from residual_rl_ros.ros.node_parameters import PolicyParameters
+from residual_rl_ros.ros.parameters import follow_parameters, read_parameters, read_tree
 from residual_rl_ros.spec import Transition
 from residual_rl_ros.summary import read_actor
 
 Array = npt.NDArray[np.float64]
 WATCH_PERIOD_S = 0.25
 """How often a lockstep loop looks whether it waits in vain."""
-
-
-@dataclass(frozen=True)
-class PolicyParameters:
-    """ROS parameters of the node, beside the robot description `robot.*`."""
-
-    base_policy: str = ''
-    """Path of the ONNX base policy, or the name of a shipped one."""
-    actor: str = ''
-    """Residual to start with: a run's folder, a checkpoint or an `actor.safetensors`. For a robot
-    without a learner, or with one that resumes the same checkpoint."""
-    decision_steps: int = 1
-    """Control steps per residual decision (k)."""
-    residual_scale: tuple[float, ...] = (0.1,)
-    """Lambda: one value, or one per action dimension."""
-    prefetch_steps: int = 0
-    """Control steps before its first use at which a chunk is requested."""
-    chunk_blend_steps: int = 0
-    """Control steps over which a new chunk takes over from the one before."""
-    seed: int = 0
-    """Seeds the base policy's and the exploration noise."""
-    explore: bool = True
-    """Sample the residual (training) instead of using its mean (deployment)."""
-    lockstep: bool = False
-    """Advance with the stamps of a waiting simulator instead of with time."""
-    wait_for_actor: bool = True
-    """Lockstep: wait for the actor that a decision needs, which makes the run reproducible."""
-    actor_timeout_s: float = 60.0
-    """Lockstep: after this wait without any sign of a learner the run goes on with the actor at
-    hand."""
-    auto_start: bool = True
-    """Start the next episode by itself; otherwise `~/start_episode` does."""
-    blend_ramp_s: float = 0.0
-    """Time over which the residual fades in after activation and after a takeover [s]."""
-    hold_limit_s: float = 1.0
-    """Real time: holding longer than this is a fault that deactivates the node [s]."""
 
 
 class PolicyNode(ManagedNode):
@@ -105,9 +68,11 @@ class PolicyNode(ManagedNode):
     def configure(self) -> None:
         """Load robot and base policy, check them against each other, open the topics."""
         torch.set_num_threads(1)
-        self.parameters = parameters = read_parameters(self, PolicyParameters)
+        self.parameters = parameters = read_parameters(self, PolicyParameters, ('robot',))
         self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
-        policy = OnnxBasePolicy(find_base_policy(parameters.base_policy))
+        model = find_base_policy(parameters.base_policy)
+        check_sha256(model, parameters.base_policy_sha256)
+        policy = OnnxBasePolicy(model)
         policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
         self.controller: ResidualController = ControllerConfig(
             decision_steps=parameters.decision_steps,
@@ -118,30 +83,37 @@ class PolicyNode(ManagedNode):
             explore=parameters.explore,
             lockstep=parameters.lockstep,
             scheduled_actor=parameters.lockstep and parameters.wait_for_actor,
+            max_weights_bytes=parameters.max_weights_bytes,
         ).build(policy, robot.action)
         self.controller.queue.warm_up()
         if parameters.actor:
             self.controller.slot.offer(read_actor(Path(parameters.actor)))
+        self._blend = BlendRamp(parameters.blend_ramp_s, parameters.blend_ratio)
         self._loop = self._make_loop()
         self._open_topics()
+        follow_parameters(self, parameters, self._set_parameters)
 
     def _make_loop(self) -> LockstepLoop | RealTimeLoop:
         parameters = self.parameters
         parts = LoopParts(
             self.controller,
             ObservationAssembler(self.robot.channels),
-            BlendRamp(parameters.blend_ramp_s),
+            self._blend,
             self,
             time.perf_counter,
         )
         if parameters.lockstep:
             return LockstepLoop(parts, parameters.actor_timeout_s)
-        return RealTimeLoop(
-            parts,
-            1.0 / self.robot.control_rate_hz,
-            parameters.auto_start,
-            parameters.hold_limit_s,
-        )
+        return RealTimeLoop(parts, 1.0 / self.robot.control_rate_hz, real_time_rules(parameters))
+
+    def _set_parameters(self, parameters: PolicyParameters) -> None:
+        """Take over the parameters that may change while the robot runs."""
+        self.parameters = parameters
+        self.controller.explore = parameters.explore
+        self._blend.duration_s = parameters.blend_ramp_s
+        self._blend.ceiling = parameters.blend_ratio
+        if isinstance(self._loop, RealTimeLoop):
+            self._loop.rules = real_time_rules(parameters)
 
     def activate(self) -> None:
         """Start the control timer and latch the transition layout."""
@@ -331,6 +303,11 @@ class PolicyNode(ManagedNode):
             for stage, latency in self._loop.latencies.items():
                 values |= latency.report(stage)
         return level, message, values
+
+
+def real_time_rules(parameters: PolicyParameters) -> RealTimeRules:
+    """Return the rules of a real-time loop that the parameters say."""
+    return RealTimeRules(parameters.auto_start, parameters.hold_limit_s, parameters.episode_limit_s)
 
 
 def main() -> int:

@@ -29,6 +29,13 @@ class NodeSpec:
     """Parameters beyond the files; nested maps become dotted names."""
     namespace: str = ''
     """ROS namespace, to keep several robots apart."""
+    remappings: Mapping[str, str] = field(default_factory=dict)
+    """Topic names that the node finds under another name."""
+
+    @property
+    def name(self) -> str:
+        """Name of the node with its namespace, as `/diagnostics` has it, without the first `/`."""
+        return f'{self.namespace.strip("/")}/{self.executable}'.lstrip('/')
 
     def flat_parameters(self) -> list[tuple[str, Any]]:
         """Return the parameters with dotted names."""
@@ -45,6 +52,8 @@ class NodeSpec:
             arguments += ['-p', f'{name}:={text}']
         if self.namespace:
             arguments += ['-r', f'__ns:=/{self.namespace.strip("/")}']
+        for name, other in self.remappings.items():
+            arguments += ['-r', f'{name}:={other}']
         return arguments
 
 
@@ -113,7 +122,7 @@ def finetune_topology(
 
 @dataclass(frozen=True)
 class RobotRun:
-    """A base policy with a residual on a robot, in real time."""
+    """A base policy with a residual on one robot, or on several alike, in real time."""
 
     robot_file: Path
     """Robot YAML."""
@@ -139,52 +148,60 @@ class RobotRun:
     """Seeds policy noise and learner."""
     auto_start: bool = False
     """Start episodes without being asked to."""
-    namespace: str = ''
-    """ROS namespace of the robot."""
+    namespaces: tuple[str, ...] = ('',)
+    """ROS namespace of each robot."""
 
 
 def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
-    """Return the processes beside a robot's own: the policy and, if wanted, a learner.
+    """Return the processes beside the robots' own: a policy for each and, if wanted, a learner.
 
-    A learner whose folder holds a checkpoint resumes it, and the policy starts with its actor.
+    A learner whose folder holds a checkpoint resumes it, and the policies start with its actor. The
+    learner of one robot is in its namespace; that of several is in none, and every robot hears it.
     """
     learning = run.output_dir is not None
     checkpoint = run.output_dir / CHECKPOINTS / 'latest' if run.output_dir is not None else None
     resume = checkpoint is not None and checkpoint.exists()
     actor = run.actor or (checkpoint if resume else None)
-    policy = NodeSpec(
-        'policy_node',
-        True,
-        (run.robot_file,),
-        {
-            'base_policy': str(run.base_policy),
-            'actor': '' if actor is None else str(actor),
-            'decision_steps': run.decision_steps,
-            'residual_scale': list(run.residual_scale),
-            'prefetch_steps': run.prefetch_steps,
-            'blend_ramp_s': run.blend_ramp_s,
-            'seed': run.seed,
-            'explore': learning,
-            'auto_start': run.auto_start,
-        },
-        run.namespace,
-    )
+    alone = len(run.namespaces) == 1
+    heard = {} if alone else {'learner_node/actor': '/learner_node/actor'}
+    policies = [
+        NodeSpec(
+            'policy_node',
+            True,
+            (run.robot_file,),
+            {
+                'base_policy': str(run.base_policy),
+                'actor': '' if actor is None else str(actor),
+                'decision_steps': run.decision_steps,
+                'residual_scale': list(run.residual_scale),
+                'prefetch_steps': run.prefetch_steps,
+                'blend_ramp_s': run.blend_ramp_s,
+                'seed': run.seed + number,
+                'explore': learning,
+                'auto_start': run.auto_start,
+            },
+            namespace,
+            heard,
+        )
+        for number, namespace in enumerate(run.namespaces)
+    ]
     if not learning:
-        return (policy,)
+        return tuple(policies)
     learner = NodeSpec(
         'learner_node',
         True,
         (),
         {
             'preset': run.preset,
+            'robots': [''] if alone else list(run.namespaces),
             'seed': run.seed,
             'output_dir': str(run.output_dir),
             'resume': resume,
             'overrides': run.overrides,
         },
-        run.namespace,
+        run.namespaces[0] if alone else '',
     )
-    return learner, policy
+    return learner, *policies
 
 
 def _flatten(parameters: Mapping[str, Any], prefix: str = '') -> list[tuple[str, Any]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from builders import make_actor, make_layout
 
-from residual_rl_ros.residual.actor_slot import REFUSALS, ActorSlot
+from residual_rl_ros.residual.actor_slot import MAX_WEIGHTS_BYTES, REFUSALS, ActorSlot
 from residual_rl_ros.residual.exploration import WARM_UP, Exploration
 from residual_rl_ros.residual.weights import WeightsError, WeightsHeader, encode_weights
 
@@ -97,11 +97,12 @@ def test_refused_messages_are_counted_by_reason_and_change_nothing() -> None:
     broken = make_actor(LAYOUT)
     broken.heads.bias.data.fill_(float('nan'))
     infinite = encode_weights(broken, WeightsHeader(1, 4))
-    for offer in (b'', good[:50], flipped, unfit, infinite, message(3)):
+    giant = bytes(MAX_WEIGHTS_BYTES + 1)
+    for offer in (b'', good[:50], flipped, unfit, infinite, message(3), giant):
         with pytest.raises(WeightsError):
             slot.offer(offer)
-    expected = {'malformed': 2, 'digest': 1, 'shape': 1, 'non_finite': 1, 'stale': 1}
-    assert dict(slot.refused) == expected
+    counts = {'malformed': 2, 'digest': 1, 'shape': 1, 'non_finite': 1, 'stale': 1, 'oversized': 1}
+    assert dict(slot.refused) == counts
     assert slot.accepted == 1
     slot.begin_decision()
     assert in_use(slot) == (1, 3)

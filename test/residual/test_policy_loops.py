@@ -26,7 +26,7 @@ from residual_rl_ros.residual.policy_loop import (
     LoopParts,
     PolicyLoop,
 )
-from residual_rl_ros.residual.real_time_loop import RealTimeLoop
+from residual_rl_ros.residual.real_time_loop import RealTimeLoop, RealTimeRules
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot import FLOAT_ARRAY, Channel
 from residual_rl_ros.spec import Source, Success, Transition
@@ -75,12 +75,11 @@ def real_time(policy: LinearPolicy, **changes: Any) -> tuple[RealTimeLoop, Recor
     config = ControllerConfig(1, (0.05,), prefetch_steps=0, explore=True, lockstep=False)
     controller = config.build(policy, ACTION)
     controller._chunk_timeout_s = changes.pop('chunk_timeout_s', 10.0)
-    values = {'period_s': PERIOD, 'auto_start': True, 'hold_limit_s': 0.5, **changes}
-    blend = BlendRamp(values.pop('ramp_s', 0.0))
+    blend = BlendRamp(changes.pop('ramp_s', 0.0))
+    rules = RealTimeRules(**{'auto_start': True, 'hold_limit_s': 0.5, **changes})
     assembler = ObservationAssembler(CHANNELS)
-    loop = RealTimeLoop(
-        LoopParts(controller, assembler, blend, outlet, time.perf_counter), **values
-    )
+    parts = LoopParts(controller, assembler, blend, outlet, time.perf_counter)
+    loop = RealTimeLoop(parts, PERIOD, rules)
     outlet.loop = loop
     return loop, outlet
 

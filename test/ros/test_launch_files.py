@@ -17,6 +17,7 @@ pytest.importorskip('launch_ros.actions', reason='needs launch_ros')
 MINIMAL = {
     'sim_finetune.launch.py': {'task': 'push_to_goal'},
     'robot.launch.py': {'config': 'peg_insert', 'model': 'peg_insert'},
+    'fleet.launch.py': {'config': 'peg_insert', 'model': 'peg_insert'},
 }
 
 
@@ -51,6 +52,12 @@ def test_robot_starts_policy_and_learner_or_the_policy_alone(tmp_path: Path) -> 
     assert executables(nodes('robot.launch.py', **arguments)) == ['learner_node', 'policy_node']
     alone = executables(nodes('robot.launch.py', **arguments, learner='false'))
     assert alone == ['policy_node']
+
+
+def test_a_fleet_has_one_learner_and_a_policy_for_each_robot(tmp_path: Path) -> None:
+    arguments = {**MINIMAL['fleet.launch.py'], 'checkpoint': str(tmp_path)}
+    found = executables(nodes('fleet.launch.py', **arguments, namespaces='[a, b, c]'))
+    assert found == ['learner_node', 'policy_node', 'policy_node', 'policy_node']
 
 
 @pytest.mark.parametrize('name', MINIMAL)

@@ -5,15 +5,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import rclpy
 from builders import make_layout, random_transitions
 from processes import wait_for
+from ros_fixtures import Caller
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import SetBool, Trigger
 
@@ -29,36 +28,6 @@ from residual_rl_ros.ros.topology import NodeSpec, finetune_topology
 pytestmark = pytest.mark.ros
 
 LIMIT_S = 60.0
-
-
-class Caller:
-    """Calls services of one ROS domain."""
-
-    def __init__(self, domain_id: int) -> None:
-        self._context = rclpy.Context()
-        rclpy.init(context=self._context, domain_id=domain_id)
-        self._node = rclpy.create_node('operator', context=self._context)
-        self._executor = rclpy.executors.SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-
-    def __call__(self, kind: Any, name: str, **fields: Any) -> Any:
-        client = self._node.create_client(kind, name)
-        assert client.wait_for_service(timeout_sec=40.0), name
-        future = client.call_async(kind.Request(**fields))
-        self._executor.spin_until_future_complete(future, timeout_sec=40.0)
-        assert future.done(), name
-        return future.result()
-
-    def close(self) -> None:
-        self._node.destroy_node()
-        self._context.try_shutdown()
-
-
-@pytest.fixture
-def call(domain_id: int) -> Iterator[Caller]:
-    caller = Caller(domain_id)
-    yield caller
-    caller.close()
 
 
 def test_a_long_pre_training_answers_and_the_policy_waits_for_it(

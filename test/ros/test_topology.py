@@ -47,7 +47,7 @@ def test_training_never_meets_an_evaluation_seed(tmp_path: Path) -> None:
 
 
 def test_a_robot_has_a_policy_and_a_learner_in_its_namespace(tmp_path: Path) -> None:
-    run = RobotRun(Path('r.yaml'), Path('b.onnx'), tmp_path, namespace='left', seed=3)
+    run = RobotRun(Path('r.yaml'), Path('b.onnx'), tmp_path, namespaces=('left',), seed=3)
     learner, policy = robot_topology(run)
     assert [node.executable for node in (learner, policy)] == ['learner_node', 'policy_node']
     assert learner.ros_arguments()[-2:] == policy.ros_arguments()[-2:] == ['-r', '__ns:=/left']
@@ -72,3 +72,17 @@ def test_without_a_learner_the_residual_does_not_explore(tmp_path: Path) -> None
     (policy,) = robot_topology(RobotRun(Path('r.yaml'), Path('b.onnx'), None, actor=tmp_path))
     assert policy.parameters['explore'] is False
     assert policy.parameters['actor'] == str(tmp_path)
+
+
+def test_a_fleet_has_a_policy_for_each_robot_and_one_learner_that_all_hear(tmp_path: Path) -> None:
+    run = RobotRun(Path('r.yaml'), Path('b.onnx'), tmp_path, namespaces=('left', 'right'), seed=3)
+    learner, left, right = robot_topology(run)
+    assert [node.name for node in (learner, left, right)] == [
+        'learner_node',
+        'left/policy_node',
+        'right/policy_node',
+    ]
+    assert learner.parameters['robots'] == ['left', 'right']
+    assert (left.parameters['seed'], right.parameters['seed']) == (3, 4)
+    for policy in (left, right):
+        assert policy.ros_arguments()[-2:] == ['-r', 'learner_node/actor:=/learner_node/actor']

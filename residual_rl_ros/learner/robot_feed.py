@@ -1,0 +1,52 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""One robot's transitions on their way to the learner: decoded, counted, checked for gaps."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy.typing as npt
+
+from residual_rl_ros.spec import MalformedTransitionError, Transition, TransitionLayout
+
+
+class RobotFeed:
+    """Decodes what a robot sends and counts what it does not.
+
+    Args:
+        robot: namespace of the robot.
+    """
+
+    def __init__(self, robot: str) -> None:
+        self.robot = robot
+        self.counts: Counter[str] = Counter({'transitions': 0, 'malformed': 0, 'missing': 0})
+        """`missing`: decisions that were made and did not arrive, lost or dropped by a hold. At
+        least so many: of an episode that is missing altogether one is known."""
+        self._expected: tuple[int, int] | None = None
+
+    def decode(self, layout: TransitionLayout, data: npt.ArrayLike, label: str) -> Transition:
+        """Return the transition that a message holds.
+
+        Raises:
+            MalformedTransitionError: it holds none; it is counted.
+        """
+        try:
+            transition = layout.decode(data, label)
+        except MalformedTransitionError:
+            self.counts['malformed'] += 1
+            raise
+        self.counts['transitions'] += 1
+        self.counts['missing'] += self._missing_before(transition, layout.decision_steps)
+        return transition
+
+    def _missing_before(self, transition: Transition, k: int) -> int:
+        episode, step = transition.episode, transition.step
+        done = transition.terminated or transition.truncated
+        expected = self._expected
+        self._expected = (episode + 1, 0) if done else (episode, step + k)
+        if expected is None or episode < expected[0]:  # The first, or the robot has restarted.
+            return 0
+        from_step = expected[1] if episode == expected[0] else 0
+        # Where an episode differs, the end of the one in progress or a whole one is missing.
+        return (episode - expected[0]) + max(0, -((from_step - step) // k))

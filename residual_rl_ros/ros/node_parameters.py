@@ -1,0 +1,124 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The ROS parameters of every node. `docs/reference/parameters.md` is made from this file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from residual_rl_ros.ros.parameters import parameter
+
+
+@dataclass(frozen=True)
+class PolicyParameters:
+    """Parameters of policy_node, beside the robot description `robot.*`."""
+
+    base_policy: str = parameter('', 'ONNX base policy: a path, or the name of a shipped one')
+    base_policy_sha256: str = parameter(
+        '', 'refuse any other base policy than the file with this sha256 (64 hex digits)'
+    )
+    actor: str = parameter(
+        '',
+        "residual to start with: a run's folder, a checkpoint or an actor.safetensors; for a robot "
+        'without a learner, or with one that resumes the same checkpoint',
+    )
+    decision_steps: int = parameter(1, 'control steps per residual decision (k)', minimum=1)
+    residual_scale: tuple[float, ...] = parameter(
+        (0.1,), 'lambda: one value, or one per action dimension', minimum=0.0
+    )
+    prefetch_steps: int = parameter(
+        0, 'control steps before its first use at which a chunk is requested', minimum=0
+    )
+    chunk_blend_steps: int = parameter(
+        0, 'control steps over which a new chunk takes over from the one before', minimum=0
+    )
+    seed: int = parameter(0, "seeds the base policy's and the exploration noise", minimum=0)
+    explore: bool = parameter(
+        True, 'sample the residual (training) instead of using its mean (deployment)', live=True
+    )
+    lockstep: bool = parameter(
+        False, 'advance with the stamps of a waiting simulator instead of with time'
+    )
+    wait_for_actor: bool = parameter(
+        True, 'lockstep: wait for the actor that a decision needs, so that the run is reproducible'
+    )
+    actor_timeout_s: float = parameter(
+        60.0,
+        'lockstep: after this wait without a sign of a learner go on with the actor at hand [s]',
+        minimum=0.0,
+    )
+    auto_start: bool = parameter(
+        True, 'start the next episode by itself; otherwise ~/start_episode does', live=True
+    )
+    episode_limit_s: float = parameter(
+        0.0, 'real time: truncate episodes after this time [s]; 0 never', minimum=0.0, live=True
+    )
+    blend_ratio: float = parameter(
+        1.0, 'ceiling of the multiplier on the residual', minimum=0.0, maximum=1.0, live=True
+    )
+    blend_ramp_s: float = parameter(
+        0.0,
+        'time over which the residual fades in after activation and after a takeover [s]',
+        minimum=0.0,
+        live=True,
+    )
+    hold_limit_s: float = parameter(
+        1.0,
+        'real time: holding longer than this is a fault that deactivates the node [s]',
+        minimum=0.0,
+        live=True,
+    )
+    max_weights_bytes: int = parameter(
+        64 * 2**20, 'larger weight messages are dropped unread and counted [byte]', minimum=1
+    )
+
+
+@dataclass(frozen=True)
+class LearnerParameters:
+    """Parameters of learner_node; `overrides.*` replaces values of the preset."""
+
+    preset: str = parameter('dawn', 'name of a file in config/presets/')
+    robots: tuple[str, ...] = parameter(
+        ('',), "namespaces of the robots to learn from; an empty one is the learner's own"
+    )
+    seed: int = parameter(0, 'seeds initialisation, sampling and updates', minimum=0)
+    output_dir: str = parameter('', 'folder for checkpoints and TensorBoard events')
+    resume: bool = parameter(False, 'continue from the checkpoint in output_dir')
+    checkpoint_interval_s: float = parameter(
+        60.0, 'time between two checkpoints [s]', minimum=1.0, live=True
+    )
+    backlog_limit: int = parameter(
+        500,
+        'with more transitions waiting than this, they are stored first and learned from later',
+        minimum=1,
+        live=True,
+    )
+    drain_limit_s: float = parameter(
+        5.0,
+        'at the end: how long to go on learning from what has already arrived [s]',
+        minimum=0.0,
+        live=True,
+    )
+
+
+@dataclass(frozen=True)
+class SimParameters:
+    """Parameters of mujoco_sim_node, beside the robot description `robot.*`."""
+
+    task: str = parameter('peg_insert', 'a task of this package or a gymnasium id')
+    lockstep: bool = parameter(
+        True, 'wait for the command of each stamp; otherwise step with wall time'
+    )
+    first_seed: int = parameter(
+        0, 'environment seed of the first episode; the following count up', minimum=0
+    )
+    control_steps: int = parameter(
+        0,
+        'stop after the episode in which this many control steps are reached; 0 is endless',
+        minimum=0,
+    )
+    command_timeout_s: float = parameter(
+        120.0,
+        'lockstep: no command for this long is an error [s]; before the first one, wait for ever',
+        minimum=0.0,
+    )

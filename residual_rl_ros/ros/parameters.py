@@ -1,0 +1,207 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""ROS parameters as frozen dataclasses: described, with ranges, read-only unless it is safe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, field, fields, replace
+from typing import Any, TypeVar, get_type_hints
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from residual_rl_ros.errors import ResidualRLError
+
+Kind = TypeVar('Kind')
+ELEMENTS = {tuple[float, ...]: float, tuple[str, ...]: str}
+"""What the arrays hold."""
+OTHERS = ('use_sim_time', 'autostart', 'start_type_description_service', 'qos_overrides.')
+"""Parameters of rclpy and of `managed_node.run`."""
+
+
+class ParameterError(ResidualRLError):
+    """A ROS parameter is missing, of the wrong type or out of its range."""
+
+
+def parameter(
+    default: Any,
+    description: str,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    live: bool = False,
+) -> Any:
+    """Return a dataclass field that is a ROS parameter.
+
+    Args:
+        default: its default.
+        description: for `ros2 param describe` and docs/reference/parameters.md.
+        minimum: smallest allowed number.
+        maximum: largest allowed number.
+        live: it can be changed while the node runs; otherwise it is read-only.
+    """
+    bounds = (minimum, maximum)
+    return field(
+        default=default, metadata={'description': description, 'bounds': bounds, 'live': live}
+    )
+
+
+def read_parameters(node: Node, kind: type[Kind], trees: Sequence[str] = ()) -> Kind:
+    """Declare and read every field of a frozen dataclass as a ROS parameter.
+
+    Args:
+        node: the node, which has declared what it was started with.
+        kind: dataclass of `parameter` fields.
+        trees: prefixes of further parameters that the node reads, see `read_tree`.
+
+    Raises:
+        ParameterError: a value has another type than its field, or is out of its range.
+    """
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for item in fields(kind):  # type: ignore[arg-type]
+        value: Any = item.default
+        if node.has_parameter(item.name):
+            value = node.get_parameter(item.name).value
+            node.undeclare_parameter(item.name)  # Anew, with a descriptor.
+        values[item.name] = _checked(node, item, hints[item.name], value)
+        node.declare_parameter(
+            item.name,
+            _ros_value(values[item.name]),
+            _descriptor(item, hints[item.name]),
+            ignore_override=True,
+        )
+    known = (*OTHERS, *(f'{tree}.' for tree in trees))
+    for name in sorted(node.get_parameters_by_prefix('')):
+        if name not in values and not name.startswith(known):
+            node.get_logger().warning(
+                f'parameter {name!r} is unknown to {node.get_name()} and has no effect'
+            )
+    return kind(**values)
+
+
+def follow_parameters(node: Node, current: Kind, apply: Callable[[Kind], None]) -> None:
+    """Let the live parameters change while the node runs; refuse all other changes.
+
+    Args:
+        node: the node.
+        current: its parameters.
+        apply: takes the changed parameters, in the executor's thread.
+    """
+    hints = get_type_hints(type(current))
+    known = {item.name: item for item in fields(current)}  # type: ignore[arg-type]
+    latest = current
+
+    def check(changes: list[Parameter]) -> SetParametersResult:
+        for change in changes:
+            if change.name in known:
+                try:
+                    _checked(node, known[change.name], hints[change.name], change.value)
+                except ParameterError as error:
+                    return SetParametersResult(successful=False, reason=str(error))
+            elif not change.name.startswith(OTHERS):
+                reason = f'{change.name} is read once, at the start; restart {node.get_name()}'
+                return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    def changed(changes: list[Parameter]) -> None:
+        nonlocal latest
+        values = {
+            change.name: _checked(node, known[change.name], hints[change.name], change.value)
+            for change in changes
+            if change.name in known
+        }
+        if values:
+            latest = replace(latest, **values)  # type: ignore[type-var]
+            node.get_logger().info(f'parameters changed: {values}')
+            apply(latest)
+
+    node.add_on_set_parameters_callback(check)
+    node.add_post_set_parameters_callback(changed)
+
+
+def read_tree(node: Node, prefix: str) -> dict[str, Any]:
+    """Return the parameters below a prefix as nested maps.
+
+    Raises:
+        ParameterError: there are none.
+    """
+    tree: dict[str, Any] = {}
+    for key, item in node.get_parameters_by_prefix(prefix).items():
+        *parents, leaf = key.split('.')
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        value = item.value
+        branch[leaf] = value if isinstance(value, (str, int, float, bool)) else list(value)
+    if not tree:
+        raise ParameterError(
+            f'{node.get_name()} has no parameters {prefix}.*; pass a robot file with '
+            '--params-file (config/robots/)'
+        )
+    return tree
+
+
+def _checked(node: Node, item: Field[Any], wanted: Any, value: Any) -> Any:
+    """Return the value as the field's type.
+
+    Raises:
+        ParameterError: it is not of that type or out of range.
+    """
+    if wanted in ELEMENTS:
+        given = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        elements = given if hasattr(given, '__iter__') else [given]
+        return tuple(_scalar(node, item, ELEMENTS[wanted], element) for element in elements)
+    return _scalar(node, item, wanted, value)
+
+
+def _scalar(node: Node, item: Field[Any], wanted: Any, value: Any) -> Any:
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not wanted:
+        raise ParameterError(
+            f'parameter {item.name!r} of {node.get_name()} is {value!r}, expected '
+            f'{wanted.__name__}: {item.metadata["description"]}'
+        )
+    low, high = item.metadata['bounds']
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        limits = ' and '.join(
+            f'{sign} {bound}' for sign, bound in (('>=', low), ('<=', high)) if bound is not None
+        )
+        raise ParameterError(
+            f'parameter {item.name!r} of {node.get_name()} is {value!r}, expected {limits}: '
+            f'{item.metadata["description"]}'
+        )
+    return value
+
+
+def _descriptor(item: Field[Any], wanted: Any) -> ParameterDescriptor:
+    metadata: Mapping[str, Any] = item.metadata
+    descriptor = ParameterDescriptor(
+        description=metadata['description'], read_only=not metadata['live']
+    )
+    low, high = metadata['bounds']
+    if (low, high) == (None, None):
+        return descriptor
+    if wanted is int:
+        first = -(2**63) if low is None else int(low)
+        last = 2**63 - 1 if high is None else int(high)
+        descriptor.integer_range = [IntegerRange(from_value=first, to_value=last, step=1)]
+    elif wanted is float:
+        first_float = -sys.float_info.max if low is None else float(low)
+        last_float = sys.float_info.max if high is None else float(high)
+        descriptor.floating_point_range = [
+            FloatingPointRange(from_value=first_float, to_value=last_float, step=0.0)
+        ]
+    return descriptor
+
+
+def _ros_value(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
