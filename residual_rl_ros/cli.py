@@ -26,8 +26,9 @@ for command in (
     *(robots.check_robot, robots.describe_robot, robots.up, robots.operator),
 ):
     app.command()(command)
-bench = typer.Typer(no_args_is_help=True, help='Measure against other libraries.')
+bench = typer.Typer(no_args_is_help=True, help='Measure speed.')
 bench.command('learner')(learning.bench_learner)
+bench.command('control')(robots.bench_control)
 app.add_typer(bench, name='bench')
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from residual_rl_ros.networks.inference import forward, values
 from residual_rl_ros.networks.normalization import Normalizer
 from residual_rl_ros.spec import TransitionLayout
 
@@ -190,7 +191,6 @@ class ResidualActor(nn.Module):
         log_jacobian = 2.0 * (math.log(2.0) - unbounded - nn.functional.softplus(-2.0 * unbounded))
         return self._hold(residual), ((gaussian - log_jacobian) * self.active).sum(-1)
 
-    @torch.inference_mode()
     def act(
         self,
         observation: npt.ArrayLike,
@@ -206,25 +206,24 @@ class ResidualActor(nn.Module):
             rng: source of the exploration noise; None returns tanh(mean).
             noise_scale: factor on the noise.
         """
-        mean, log_std = self(
-            torch.as_tensor(np.asarray(observation, dtype=np.float32)[None]),
-            torch.as_tensor(np.asarray(base_action, dtype=np.float32)[None]),
-        )
-        center = mean[0].double().numpy()
+        x = self.normalizer.normalize(np.asarray(observation, dtype=np.float32))
+        if self.architecture.sees_base_action:
+            base = np.asarray(base_action, dtype=np.float32) - values(self.action_center)
+            x = np.concatenate([x, base / values(self.action_half_range)])
+        out = forward((*self.body, self.heads), x).astype(np.float64)
+        center, spread = np.split(out, [self.architecture.outputs])
         if rng is None:
-            residual = np.tanh(center)
-        elif log_std is not None:
-            std = noise_scale * log_std[0].double().exp().numpy()
-            residual = np.tanh(center + std * rng.standard_normal(std.shape))
-        else:
-            std = noise_scale * (self.architecture.exploration_std or 0.0)
-            noise = std * rng.standard_normal(center.shape)
-            residual = np.clip(np.tanh(center) + noise, -1.0, 1.0)
-        return self._tile(residual)
+            return self._tile(np.tanh(center))
+        noise = noise_scale * rng.standard_normal(center.shape)
+        if self.architecture.exploration_std is not None:
+            noise *= self.architecture.exploration_std
+            return self._tile(np.clip(np.tanh(center) + noise, -1.0, 1.0))
+        log_std = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (np.tanh(spread) + 1.0)
+        return self._tile(np.tanh(center + np.exp(log_std) * noise))
 
     def uniform(self, half_width: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
         """Return one uniform residual in [-half_width, half_width], shape (k * m,)."""
         return self._tile(rng.uniform(-half_width, half_width, self.architecture.outputs))
 
     def _tile(self, residual: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.tile(residual * self.active.double().numpy(), self._repeats)
+        return np.tile(residual * values(self.active), self._repeats)

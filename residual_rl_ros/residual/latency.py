@@ -15,12 +15,13 @@ BINS_PER_DECADE = 40
 
 
 class Latency:
-    """A histogram of durations since the last report."""
+    """A histogram of durations since the last report, and one of all of them."""
 
     def __init__(self) -> None:
         decades = math.log10(LONGEST_S / SHORTEST_S)
         self._counts = np.zeros(round(decades * BINS_PER_DECADE) + 1, dtype=np.int64)
         self._longest = 0.0
+        self._earlier: Latency | None = None
 
     def add(self, seconds: float) -> None:
         """Count a duration [s]."""
@@ -45,11 +46,23 @@ class Latency:
 
     def report(self, name: str) -> dict[str, float]:
         """Return p50, p95, p99 and the longest [us] since the last report, and start again."""
+        values = self._figures(name)
+        if self._earlier is None:
+            self._earlier = Latency()
+        self._earlier._counts += self._counts
+        self._earlier._longest = max(self._earlier._longest, self._longest)
+        self._counts[:] = 0
+        self._longest = 0.0
+        return values
+
+    def overall(self, name: str) -> dict[str, float]:
+        """Return the figures [us] of all durations up to the last report."""
+        return (self._earlier or Latency())._figures(f'{name}_overall')
+
+    def _figures(self, name: str) -> dict[str, float]:
         values = {
             f'{name}_p{round(100 * share)}_us': round(1e6 * self.percentile(share), 1)
             for share in (0.5, 0.95, 0.99)
         }
         values[f'{name}_max_us'] = round(1e6 * self._longest, 1)
-        self._counts[:] = 0
-        self._longest = 0.0
         return values

@@ -138,7 +138,7 @@ def decode_weights(
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise WeightsError('shape', f'weights {header.version}: {reason}') from error
-    actor.eval()
+    actor.eval().requires_grad_(False)
     return header, actor
 
 

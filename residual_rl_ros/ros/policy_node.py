@@ -302,6 +302,7 @@ class PolicyNode(ManagedNode):
         if isinstance(self._loop, RealTimeLoop):
             for stage, latency in self._loop.latencies.items():
                 values |= latency.report(stage)
+            values |= self._loop.latencies['tick'].overall('tick')
         return level, message, values
 
 

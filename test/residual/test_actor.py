@@ -110,6 +110,33 @@ def test_a_held_residual_repeats_over_the_steps_of_its_decision() -> None:
     torch.testing.assert_close(log_probability[moderate], expected[moderate], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize('sees', [True, False])
+@pytest.mark.parametrize('layer_norm', [True, False])
+@pytest.mark.parametrize('std', [None, 0.1])
+def test_the_control_loop_gets_what_the_learner_computes(
+    layout: TransitionLayout, sees: bool, layer_norm: bool, std: float | None
+) -> None:
+    changes = {'sees_base_action': sees, 'layer_norm': layer_norm, 'exploration_std': std}
+    actor = make_actor(layout, gain=0.3, hidden_sizes=(16, 8), **changes)
+    rng = np.random.default_rng(0)
+    actor.normalizer.fit(torch.from_numpy(rng.normal(1.0, 2.0, (50, 3)).astype(np.float32)))
+    for _ in range(20):
+        observation = rng.normal(size=layout.observation_size)
+        base = rng.normal(size=layout.decision_size)
+        inputs = [torch.tensor(value, dtype=torch.float32)[None] for value in (observation, base)]
+        expected = actor.mean_action(*inputs)[0].detach()
+        np.testing.assert_allclose(actor.act(observation, base, None), expected, atol=1e-5)
+        if std is None:
+            spread = actor(*inputs)[1][0].detach().double().exp().numpy()
+            drawn = np.random.default_rng(1).standard_normal(spread.shape)
+            center = np.arctanh(expected.double().numpy())
+            np.testing.assert_allclose(
+                actor.act(observation, base, np.random.default_rng(1)),
+                np.tanh(center + spread * drawn),
+                atol=1e-3,
+            )
+
+
 def test_only_an_actor_that_sees_the_base_action_depends_on_it(layout: TransitionLayout) -> None:
     for sees in (False, True):
         actor = make_actor(layout, gain=1.0, sees_base_action=sees)
