@@ -17,7 +17,7 @@ import yaml
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.resources import find_file
-from residual_rl_ros.spec import ActionSpec, SpecificationError, check_names
+from residual_rl_ros.spec import ActionSpec, SpecificationError, WorkspaceSpec, check_names
 
 JOINT_STATE = 'sensor_msgs/msg/JointState'
 FLOAT_ARRAY = 'std_msgs/msg/Float64MultiArray'
@@ -138,6 +138,7 @@ class RobotConfig:
                 upper=np.array(action.numbers('upper')),
                 max_step=np.array(action.numbers('max_velocity')) / rate,
                 measured_by=action.texts('measured_by') if 'measured_by' in action else (),
+                workspace=_workspace(action.child('workspace')) if 'workspace' in action else None,
             )
             config = cls(robot.text('name'), rate, _command(command, spec.names), spec, channels)
             check_names('observation', config.observation_names)
@@ -196,6 +197,18 @@ def _command(reader: _Reader, actions: tuple[str, ...]) -> Command:
                 'or .z'
             )
     return Command(topic, kind, joints, fields, frame_id)
+
+
+def _workspace(reader: _Reader) -> WorkspaceSpec:
+    spec = WorkspaceSpec(
+        reader.text('model'),
+        reader.text('point'),
+        reader.texts('joints'),
+        np.array(reader.numbers('lower')),
+        np.array(reader.numbers('upper')),
+    )
+    reader.check_all_read()
+    return spec
 
 
 def _channel(name: str, reader: _Reader) -> Channel:

@@ -12,8 +12,10 @@ from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.encoder import EncoderError, channel_encoder
 from residual_rl_ros.finetune import find_base_policy
 from residual_rl_ros.report import Report
+from residual_rl_ros.residual.workspace import Workspace
 from residual_rl_ros.resources import ResourceError
 from residual_rl_ros.robot import RobotConfig
+from residual_rl_ros.spec import SpecificationError
 
 
 def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) -> Report:
@@ -35,6 +37,16 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
             for name, low, high, velocity in ranges
         ),
     }
+    if action.workspace is not None:
+        box = action.workspace
+        sides = zip('xyz', box.lower, box.upper, strict=True)
+        report.facts['workspace'] = f'{box.point} of {box.model} [m]: ' + ', '.join(
+            f'{axis} in [{low:.4g}, {high:.4g}]' for axis, low, high in sides
+        )
+        try:
+            Workspace(box)
+        except (SpecificationError, ResourceError) as error:
+            report.problems.append(str(error))
     for channel in robot.channels:
         report.facts[f'channel {channel.name}'] = (
             f'{channel.topic} ({channel.type}), {len(channel.observation_names)} values, at most '

@@ -93,6 +93,37 @@ def integer(value: Any) -> int:
 
 
 @dataclass(frozen=True)
+class WorkspaceSpec:
+    """The box that a point of an arm shall not leave."""
+
+    model: str
+    """Kinematic model, MJCF or URDF: a path, or the name of a shipped one in `sim/`."""
+    point: str
+    """Site or body (URDF: link) of the model."""
+    joints: tuple[str, ...]
+    """Joint of each action, whose position is commanded (m)."""
+    lower: Array
+    """Smallest coordinates, base frame of the model, shape (3,) [m]."""
+    upper: Array
+    """Largest coordinates, shape (3,) [m]."""
+
+    def __post_init__(self) -> None:
+        """Check names and sizes."""
+        check_names('workspace joint', self.joints)
+        for label in ('lower', 'upper'):
+            value = np.asarray(getattr(self, label), dtype=np.float64)
+            if value.shape != (3,) or np.isnan(value).any():
+                raise SpecificationError(
+                    f'workspace {label} is {value.tolist()}, expected 3 numbers x, y, z [m]'
+                )
+            object.__setattr__(self, label, value)
+        if not (self.lower < self.upper).all():
+            raise SpecificationError(
+                f'workspace lower {self.lower.tolist()} is not below upper {self.upper.tolist()}'
+            )
+
+
+@dataclass(frozen=True)
 class ActionSpec:
     """The command vector: m names with their limits, all in command units."""
 
@@ -107,6 +138,8 @@ class ActionSpec:
     measured_by: tuple[str, ...] = ()
     """Observation name that measures each action (m), where the slew limit starts at the beginning
     of an episode; empty if the actions are not measured: then the first command is free."""
+    workspace: WorkspaceSpec | None = None
+    """Limits of the end effector, for joint positions."""
 
     def __post_init__(self) -> None:
         """Check sizes and signs."""
@@ -114,6 +147,15 @@ class ActionSpec:
         if self.measured_by and len(self.measured_by) != self.size:
             raise SpecificationError(
                 f'action measured_by has {len(self.measured_by)} names, expected {self.size} or 0'
+            )
+        if self.workspace and len(self.workspace.joints) != self.size:
+            raise SpecificationError(
+                f'workspace joints are {list(self.workspace.joints)}, expected one for each of '
+                f'{", ".join(self.names)}'
+            )
+        if self.workspace and not self.measured_by:
+            raise SpecificationError(
+                'workspace needs measured_by: limits begin where the robot really is'
             )
         for label in ('lower', 'upper', 'max_step'):
             value = np.asarray(getattr(self, label), dtype=np.float64)

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The last station before the robot: finite check, position clamp, slew limit."""
+"""The last station before the robot: finite check, position clamp, slew limit, workspace."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.residual.workspace import Workspace
 from residual_rl_ros.spec import ActionSpec
 
 Array = npt.NDArray[np.float64]
@@ -24,14 +25,20 @@ class SafetyFilter:
 
     Args:
         action: names and limits of the command.
+
+    Raises:
+        SpecificationError: the kinematic model of the workspace cannot be used.
     """
 
     def __init__(self, action: ActionSpec) -> None:
         self.action = action
+        self._workspace = Workspace(action.workspace) if action.workspace else None
         self.clamped = 0
         """Commands changed by the position clamp since the start."""
         self.slew_limited = 0
         """Commands changed by the slew limit since the start."""
+        self.workspace_limited = 0
+        """Commands cut short at the border of the workspace since the start."""
 
     def apply(self, command: npt.ArrayLike, previous: Array | None) -> Array:
         """Return the safe command, shape (m,).
@@ -64,4 +71,8 @@ class SafetyFilter:
         reach = self.action.max_step
         limited = np.clip(safe, previous - reach, previous + reach)
         self.slew_limited += bool((limited != safe).any())
-        return limited
+        if self._workspace is None:
+            return limited
+        inside = self._workspace.limit(limited, previous)
+        self.workspace_limited += inside is not limited
+        return inside

@@ -298,6 +298,7 @@ class PolicyNode(ManagedNode):
             'late_chunks': self.controller.late_chunks,
             'clamped': self.controller.safety.clamped,
             'slew_limited': self.controller.safety.slew_limited,
+            'workspace_limited': self.controller.safety.workspace_limited,
         }
         if isinstance(self._loop, RealTimeLoop):
             for stage, latency in self._loop.latencies.items():
