@@ -31,7 +31,8 @@ URDF = """<robot name="one">
   <joint name="turn" type="revolute"><parent link="base"/><child link="arm"/>
     <axis xyz="0 0 1"/><limit lower="-3" upper="3" effort="1" velocity="1"/></joint>
   <link name="tip"/>
-  <joint name="end" type="fixed"><parent link="arm"/><child link="tip"/><origin xyz="1 0 0"/></joint>
+  <joint name="end" type="fixed"><parent link="arm"/><child link="tip"/>
+    <origin xyz="1 0 0"/></joint>
 </robot>"""
 
 
@@ -77,7 +78,7 @@ def test_a_command_inside_passes_bit_for_bit_and_one_at_the_border_is_counted() 
     near = INSIDE + 0.001
     np.testing.assert_array_equal(safety.apply(near, INSIDE), near)
     assert safety.workspace_limited == 0
-    down, previous = INSIDE + [0.0, 3.0, 0.0, 0.0, 0.0, 0.0], INSIDE
+    down, previous = INSIDE + np.array([0.0, 3.0, 0.0, 0.0, 0.0, 0.0]), INSIDE
     for _ in range(200):
         previous = safety.apply(down, previous)
     assert safety.workspace_limited > 0
@@ -88,12 +89,10 @@ def test_from_outside_the_way_leads_back() -> None:
     outside = INSIDE.copy()
     outside[1:3] = 0.0, 0.0  # Stretched out, beyond x.
     assert not ARM.contains(outside)
-    further = outside + [0.5, 0.0, 0.0, 0.0, 0.0, 0.0]
+    further = outside + np.array([0.5, 0.0, 0.0, 0.0, 0.0, 0.0])
     before, after = ARM.position(outside), ARM.position(ARM.limit(further, outside))
-    excess = [
-        np.maximum(BOX.lower - p, 0.0) + np.maximum(p - BOX.upper, 0.0) for p in (before, after)
-    ]
-    assert (excess[1] <= excess[0] + 1e-12).all()
+    outer = [np.maximum(np.maximum(BOX.lower - p, p - BOX.upper), 0.0) for p in (before, after)]
+    assert (outer[1] <= outer[0] + 1e-12).all()
     joints = outside
     for _ in range(1000):
         joints = ARM.limit(joints + np.clip(INSIDE - joints, -0.02, 0.02), joints)
@@ -101,7 +100,7 @@ def test_from_outside_the_way_leads_back() -> None:
 
 
 def test_a_urdf_whose_meshes_are_elsewhere_will_do(tmp_path: Path) -> None:
-    path = tmp_path / 'robot.xml'
+    path = tmp_path / 'robot.urdf'
     path.write_text(URDF)
     arm = Workspace(WorkspaceSpec(str(path), 'tip', ('turn',), np.full(3, -2.0), np.full(3, 2.0)))
     np.testing.assert_allclose(arm.position(np.array([np.pi / 2])), [0.0, 1.0, 0.0], atol=1e-9)
