@@ -63,7 +63,7 @@ setup(
     extras_require={
         'ros': [f'{name}=={version}' for name, version in ROS.items()],
         'dev': [
-            *('hypothesis', 'mypy', 'pre-commit', 'pytest', 'pytest-timeout', 'ruff'),
+            *('colcon-ros', 'hypothesis', 'mypy', 'pre-commit', 'pytest', 'pytest-timeout', 'ruff'),
             'types-PyYAML',
         ],
         # rliable needs arch, and arch fails at import with pandas 3.
@@ -79,6 +79,7 @@ setup(
             f'residual-rl = {PACKAGE}.cli:main',
             f'policy_node = {PACKAGE}.ros.policy_node:main',
             f'learner_node = {PACKAGE}.ros.learner_node:main',
+            f'reward_node = {PACKAGE}.ros.reward_node:main',
             f'mujoco_sim_node = {PACKAGE}.ros.mujoco_sim_node:main',
         ],
     },

@@ -23,7 +23,13 @@ app = typer.Typer(
 for command in (
     *(learning.demo, learning.train, learning.evaluate, learning.compare),
     *(models.check_base, models.train_base, models.train_encoder),
-    *(robots.check_robot, robots.describe_robot, robots.up, robots.operator),
+    *(
+        robots.check_robot,
+        robots.describe_robot,
+        robots.security_policy,
+        robots.up,
+        robots.operator,
+    ),
 ):
     app.command()(command)
 bench = typer.Typer(no_args_is_help=True, help='Measure speed.')

@@ -24,6 +24,7 @@ SHOWN = {
         *('episode', 'residual_on', 'epoch', 'sequence', 'transitions'),
         *('holds', 'overruns', 'late_chunks', 'clamped', 'slew_limited'),
     ),
+    'reward_node': ('asked', 'answered', 'successes'),
     'learner_node': (
         *('phase', 'episodes', 'success_recent', 'updates', 'queue', 'missing', 'rollbacks'),
     ),

@@ -20,6 +20,7 @@ from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadat
 from residual_rl_ros.encoder import ENCODER_METADATA_KEY
 from residual_rl_ros.learner.config import LearnerConfig, load_preset
 from residual_rl_ros.residual.actor import ActorArchitecture, ResidualActor
+from residual_rl_ros.reward import CLASSIFIER_METADATA_KEY
 from residual_rl_ros.spec import ActionSpec, Source, Success, Transition, TransitionLayout
 
 OBSERVATIONS = ('arm.position.a', 'arm.position.b', 'tool.z')
@@ -248,6 +249,32 @@ def small_config(preset: str = 'dawn', **overrides: Any) -> LearnerConfig:
     elif preset == 'resfit':
         small |= {'critic_only_updates': 7}
     return load_preset(preset, {**small, **overrides})
+
+
+def write_classifier(
+    path: Path, names: tuple[str, ...], gain: float = 1.0, bias: float = 0.0
+) -> None:
+    """Write a success classifier: probability = sigmoid(gain x first value + bias)."""
+    weights = np.zeros((len(names), 1), dtype=np.float32)
+    weights[0] = gain
+    graph = helper.make_graph(
+        [
+            helper.make_node('MatMul', ['observation', 'weights'], ['product']),
+            helper.make_node('Add', ['product', 'bias'], ['logit']),
+            helper.make_node('Sigmoid', ['logit'], ['probability']),
+        ],
+        'classifier',
+        [helper.make_tensor_value_info('observation', TensorProto.FLOAT, [1, len(names)])],
+        [helper.make_tensor_value_info('probability', TensorProto.FLOAT, [1, 1])],
+        [
+            numpy_helper.from_array(weights, 'weights'),
+            numpy_helper.from_array(np.array([bias], dtype=np.float32), 'bias'),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
+    text = json.dumps({'observation_names': list(names)})
+    helper.set_model_props(model, {CLASSIFIER_METADATA_KEY: text})
+    onnx.save(model, str(path))
 
 
 def write_onnx_encoder(

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from residual_rl_ros.commands import INTERRUPTED, MaybeFloats, MaybeText, MaybeTexts
+from residual_rl_ros.commands import INTERRUPTED, MaybeFloats, MaybePath, MaybeText, MaybeTexts
 
 
 def describe_robot(
@@ -56,6 +56,18 @@ def check_robot(
         raise typer.Exit(1)
 
 
+def security_policy(
+    robot: Annotated[str, typer.Argument(help='Robot YAML, or the name of a shipped one.')],
+    namespace: Annotated[str, typer.Option(help='Namespace of the nodes.')] = '',
+) -> None:
+    """Print the SROS 2 policy of a robot: the least that policy, learner and simulator need."""
+    from residual_rl_ros.robot import load_robot
+    from residual_rl_ros.security import policy_xml, required_access
+
+    config, _ = load_robot(robot)
+    print(policy_xml(required_access(config, namespace)), end='')
+
+
 def up(
     robot: Annotated[str, typer.Argument(help='Robot YAML, or the name of a shipped one.')],
     base: Annotated[str, typer.Option(help='ONNX base policy, or the name of a shipped one.')],
@@ -79,6 +91,12 @@ def up(
     auto_start: Annotated[
         bool, typer.Option(help='Start episodes without being asked to.')
     ] = False,
+    classifier: Annotated[
+        MaybePath, typer.Option(help='ONNX success classifier that judges the episodes.')
+    ] = None,
+    reward: Annotated[
+        str, typer.Option(help='Instead: package.module:factory of a reward function.')
+    ] = '',
     namespace: Annotated[
         MaybeTexts,
         typer.Option(help='Namespace of the robot; again for each of a fleet with one learner.'),
@@ -102,6 +120,8 @@ def up(
         residual_scale=tuple(scale or (0.05,)),
         prefetch_steps=prefetch_steps,
         auto_start=auto_start,
+        classifier=classifier,
+        reward=reward,
         namespaces=tuple(namespace or ('',)),
         seed=seed,
     )

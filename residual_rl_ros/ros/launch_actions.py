@@ -38,6 +38,8 @@ ROBOT_ARGUMENTS = (
     ('prefetch_steps', '0', 'control steps before its first use at which a chunk is requested'),
     ('auto_start', 'false', 'start episodes without ~/start_episode'),
     ('seed', '0', 'seed of policy noise and learner'),
+    ('classifier', '', 'ONNX success classifier that judges the episodes'),
+    ('reward', '', 'instead: package.module:factory of a reward function'),
     ('record', '', 'folder of a rosbag2 recording of all topics; empty records nothing'),
 )
 """Launch arguments of `robot.launch.py` and `fleet.launch.py`: name, default, description."""
@@ -60,6 +62,8 @@ def robot_run(value: Mapping[str, str], namespaces: tuple[str, ...]) -> RobotRun
         seed=int(value['seed']),
         auto_start=is_true(value['auto_start']),
         namespaces=namespaces,
+        classifier=Path(value['classifier']) if value['classifier'] else None,
+        reward=value['reward'],
     )
 
 

@@ -102,6 +102,22 @@ class LearnerParameters:
 
 
 @dataclass(frozen=True)
+class RewardParameters:
+    """Parameters of reward_node, beside the robot description `robot.*`."""
+
+    classifier: str = parameter('', 'ONNX success classifier: the path of the file')
+    threshold: float = parameter(
+        0.9, 'probability from which an observation counts as success', minimum=0.0, maximum=1.0
+    )
+    consecutive: int = parameter(
+        3, 'observations in a row that must count before a success is said', minimum=1
+    )
+    function: str = parameter(
+        '', 'instead: package.module:factory of a reward function; it is code, and is run'
+    )
+
+
+@dataclass(frozen=True)
 class SimParameters:
     """Parameters of mujoco_sim_node, beside the robot description `robot.*`."""
 

@@ -150,6 +150,18 @@ class RobotRun:
     """Start episodes without being asked to."""
     namespaces: tuple[str, ...] = ('',)
     """ROS namespace of each robot."""
+    classifier: Path | None = None
+    """ONNX success classifier that judges the episodes."""
+    reward: str = ''
+    """Instead of it, `package.module:factory` of a reward function."""
+
+
+def reward_spec(
+    robot_file: Path, classifier: Path | None, function: str, namespace: str
+) -> NodeSpec:
+    """Return the node that judges a robot's episodes, by a classifier or by a function."""
+    source = {'function': function} if classifier is None else {'classifier': str(classifier)}
+    return NodeSpec('reward_node', True, (robot_file,), source, namespace)
 
 
 def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
@@ -164,7 +176,7 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
     actor = run.actor or (checkpoint if resume else None)
     alone = len(run.namespaces) == 1
     heard = {} if alone else {'learner_node/actor': '/learner_node/actor'}
-    policies = [
+    nodes = [
         NodeSpec(
             'policy_node',
             True,
@@ -185,8 +197,13 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
         )
         for number, namespace in enumerate(run.namespaces)
     ]
+    if run.classifier is not None or run.reward:
+        nodes += [
+            reward_spec(run.robot_file, run.classifier, run.reward, namespace)
+            for namespace in run.namespaces
+        ]
     if not learning:
-        return tuple(policies)
+        return tuple(nodes)
     learner = NodeSpec(
         'learner_node',
         True,
@@ -201,7 +218,7 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
         },
         run.namespaces[0] if alone else '',
     )
-    return learner, *policies
+    return learner, *nodes
 
 
 def _flatten(parameters: Mapping[str, Any], prefix: str = '') -> list[tuple[str, Any]]:

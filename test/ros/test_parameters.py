@@ -105,7 +105,7 @@ def test_live_parameters_change_and_others_do_not(make: Any) -> None:
 
 def test_every_parameter_is_in_the_reference() -> None:
     text = resource_path('docs', 'reference', 'parameters.md').read_text(encoding='utf-8')
-    for kind in ('PolicyParameters', 'LearnerParameters', 'SimParameters'):
+    for kind in ('PolicyParameters', 'LearnerParameters', 'RewardParameters', 'SimParameters'):
         for item in fields(getattr(node_parameters, kind)):
             assert f'| `{item.name}` |' in text
             assert item.metadata['description'] in text

@@ -1,0 +1,71 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The SROS 2 policy allows what the running nodes do, and nothing that they do not."""
+
+from __future__ import annotations
+
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+import rclpy
+from builders import write_classifier
+from processes import wait_for
+
+from residual_rl_ros.demo import quick
+from residual_rl_ros.finetune import load_finetune
+from residual_rl_ros.resources import resource_path
+from residual_rl_ros.robot import load_robot
+from residual_rl_ros.ros.bringup import Bringup, ros_environment
+from residual_rl_ros.ros.monitor import Monitor
+from residual_rl_ros.ros.topology import finetune_topology, reward_spec
+from residual_rl_ros.security import policy_xml, required_access
+
+pytestmark = pytest.mark.ros
+
+LIMIT_S = 60.0
+
+
+def test_every_node_does_exactly_what_it_is_allowed_to(domain_id: int, tmp_path: Path) -> None:
+    config = quick(load_finetune('push_to_goal'))
+    base, robot, robot_file = config.load()
+    write_classifier(tmp_path / 'success.onnx', robot.observation_names)
+    nodes = (
+        *finetune_topology(config, robot_file, base.path, tmp_path, 0, 0, namespace='cell'),
+        reward_spec(robot_file, tmp_path / 'success.onnx', '', 'cell'),
+    )
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain_id)
+    observer = rclpy.create_node('observer', context=context)
+    try:
+        with (
+            Monitor(domain_id) as monitor,
+            Bringup(nodes, tmp_path / 'logs', ros_environment(domain_id)),
+        ):
+            wait_for(
+                lambda: monitor.number('cell/policy_node', 'transitions') > 3, LIMIT_S, 'motion'
+            )
+            time.sleep(1.0)
+            for access in required_access(robot, 'cell'):
+                allowed = access.resolved()
+                for of_node, expected in (
+                    (observer.get_publisher_names_and_types_by_node, allowed.publishes),
+                    (observer.get_subscriber_names_and_types_by_node, allowed.subscribes),
+                    (observer.get_service_names_and_types_by_node, allowed.serves),
+                ):
+                    found = {name for name, _ in of_node(access.node, '/cell')}
+                    assert found - {'/clock'} == set(expected) - {'/clock'}, access.node
+    finally:
+        observer.destroy_node()
+        context.try_shutdown()
+
+
+@pytest.mark.parametrize('name', ['peg_insert', 'ur_forward_position'])
+def test_the_shipped_policies_are_up_to_date(name: str) -> None:
+    robot, _ = load_robot(name)
+    path = resource_path('config', 'security', f'{name}.xml')
+    assert path.read_text(encoding='utf-8') == policy_xml(required_access(robot))
+    root = ET.parse(path).getroot()
+    paths = [enclave.get('path') for enclave in root.iter('enclave')]
+    assert paths == ['/policy_node', '/learner_node', '/reward_node', '/mujoco_sim_node']
