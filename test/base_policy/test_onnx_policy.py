@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import yaml
 from builders import make_metadata, write_onnx_policy
 
 from residual_rl_ros.base_policy.metadata import BasePolicyError
-from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy, check_sha256
 
 
 @pytest.fixture
@@ -66,6 +67,17 @@ def test_a_non_finite_action_is_refused_by_name_and_step(path: Path, value: floa
 def test_a_missing_file_is_named(path: Path) -> None:
     with pytest.raises(BasePolicyError, match=r"policy.onnx' does not exist"):
         OnnxBasePolicy(path)
+
+
+def test_only_the_pinned_file_is_accepted(path: Path) -> None:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    check_sha256(path, '')
+    check_sha256(path, digest.upper())
+    path.write_bytes(path.read_bytes() + b'x')
+    with pytest.raises(BasePolicyError, match=f'expected {digest}; correct the file or base_pol'):
+        check_sha256(path, digest)
+    with pytest.raises(BasePolicyError, match='No such file'):
+        check_sha256(path.with_name('none.onnx'), digest)
 
 
 def test_a_folder_is_no_model(tmp_path: Path) -> None:
