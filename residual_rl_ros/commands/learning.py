@@ -221,7 +221,8 @@ def compare(
     ] = 100,
 ) -> None:
     """Run presets against each other over tasks and seeds, and write a table and curves."""
-    from residual_rl_ros.evaluation.compare import CompareOptions, Variant, run_comparison
+    from residual_rl_ros.evaluation.compare import run_comparison
+    from residual_rl_ros.evaluation.grid import CompareOptions, Variant
     from residual_rl_ros.finetune import load_finetune
     from residual_rl_ros.sim.hosting import finetune_for_environment
 

@@ -9,106 +9,32 @@ arXiv 2108.13264: interquartile means with stratified bootstrap intervals, by `r
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-import yaml
 from rich.console import Console
 
-from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.finetune import FinetuneConfig
-from residual_rl_ros.learner.checkpoint import checkpoint_exists
-from residual_rl_ros.learner.learner import RECENT_EPISODES, EpisodeRecord
-from residual_rl_ros.summary import CHECKPOINTS, SUMMARY, read_history, steps_to
-from residual_rl_ros.training import TrainOptions, run_training
+from residual_rl_ros.evaluation.grid import (
+    CompareError,
+    CompareOptions,
+    cell_config,
+    cell_folder,
+    run_grid,
+    train_options,
+)
+from residual_rl_ros.evaluation.run_result import BIN_STEPS, RunResult, read_result
+from residual_rl_ros.learner.learner import RECENT_EPISODES
+from residual_rl_ros.summary import SUMMARY
 
 mpl.use('Agg')
 from matplotlib import pyplot as plt
 
 Array = npt.NDArray[np.float64]
 BOOTSTRAPS = 5000
-LEVEL = 0.9
-BIN_STEPS = 2000
-
-
-class CompareError(ResidualRLError):
-    """A comparison cannot be made."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A preset with changes, as the command line names it: `preset` or `preset:key=value:…`."""
-
-    name: str
-    preset: str
-    overrides: Mapping[str, Any]
-
-    @classmethod
-    def parse(cls, text: str) -> Variant:
-        """Read `preset:key=value:key=value`.
-
-        Raises:
-            CompareError: a part is no assignment.
-        """
-        preset, *changes = text.split(':')
-        overrides = {}
-        for change in changes:
-            key, equals, value = change.partition('=')
-            if not equals:
-                raise CompareError(f'{text!r}: {change!r} is no assignment, expected key=value')
-            overrides[key] = yaml.safe_load(value)
-        return cls(text, preset, overrides)
-
-    @property
-    def folder(self) -> str:
-        """Name as a folder."""
-        return self.name.replace(':', '__').replace('/', '_')
-
-
-@dataclass(frozen=True)
-class CompareOptions:
-    """The grid."""
-
-    configs: Sequence[FinetuneConfig]
-    variants: Sequence[Variant]
-    seeds: Sequence[int]
-    output_dir: Path
-    jobs: int
-    """Runs at the same time."""
-    ray: str | None = None
-    """Address of a Ray cluster to run on instead of this machine."""
-    curve_steps: int = 6000
-    """Control steps between two evaluations during training."""
-    paired_seeds: int = 100
-    """Episodes of base and of base + residual at the end of each run."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a comparison needs of one run."""
-
-    base: float
-    """Success of the base policy on the paired seeds."""
-    final: float
-    """Success with the residual on the same seeds."""
-    curve: Array
-    """Control steps and success of the evaluations during training, shape (points, 2)."""
-    steps_to_level: float
-    """Control steps until success over 50 training episodes first was 90 %; inf if never."""
-    excess: Array
-    """Success of the training episodes with a residual, exploration included, minus that of the
-    base-only ones, for every `BIN_STEPS` control steps since the first; NaN where there were none.
-    """
-    worst: float | None
-    """Lowest success over 50 training episodes with residual, exploration included; None before
-    there were as many."""
-    rollbacks: int
-    """How often the guard rolled back."""
 
 
 def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
@@ -130,7 +56,7 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
     ]
     missing = [cell for cell in cells if not (cell_folder(options, *cell) / SUMMARY).exists()]
     console.print(f'{len(cells)} runs, {len(cells) - len(missing)} of them done')
-    _run_all([train_options(options, *cell) for cell in missing], options, console)
+    run_grid([train_options(options, *cell) for cell in missing], options, console)
     results = {
         (config.task, variant.name): [
             read_result(cell_folder(options, config, variant, seed)) for seed in options.seeds
@@ -144,137 +70,6 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
     (out / 'compare.md').write_text(to_markdown(report), encoding='utf-8')
     draw_curves(out / 'compare.png', results)
     return report
-
-
-def cell_config(config: FinetuneConfig, variant: Variant) -> FinetuneConfig:
-    """Return the configuration of one variant on one task."""
-    return replace(
-        config,
-        preset=variant.preset,
-        # A task's own overrides are tuned for its own preset.
-        overrides={
-            **(config.overrides if variant.preset == config.preset else {}),
-            **variant.overrides,
-        },
-    )
-
-
-def cell_folder(
-    options: CompareOptions, config: FinetuneConfig, variant: Variant, seed: int
-) -> Path:
-    """Return the output folder of one run."""
-    task = config.task.replace('/', '_').replace(':', '_')
-    return options.output_dir / task / variant.folder / f'seed{seed}'
-
-
-def train_options(
-    options: CompareOptions, config: FinetuneConfig, variant: Variant, seed: int
-) -> TrainOptions:
-    """Return the training run of one cell."""
-    folder = cell_folder(options, config, variant, seed)
-    return TrainOptions(
-        cell_config(config, variant),
-        seed,
-        folder,
-        resume=checkpoint_exists(folder / CHECKPOINTS / 'latest'),
-        curve_steps=options.curve_steps,
-        paired_seeds=options.paired_seeds,
-    )
-
-
-def _run_quietly(options: TrainOptions) -> str:
-    """Run one cell in a worker process; return its folder."""
-    run_training(options, Console(quiet=True))
-    return str(options.output_dir)
-
-
-def _run_all(runs: Sequence[TrainOptions], options: CompareOptions, console: Console) -> None:
-    try:
-        import joblib
-    except ImportError as error:
-        raise CompareError("compare needs joblib: pip install 'residual_rl_ros[bench]'") from error
-    if options.ray is None:
-        parallel = joblib.Parallel(options.jobs, backend='loky', return_as='generator_unordered')
-        for number, folder in enumerate(parallel(joblib.delayed(_run_quietly)(r) for r in runs)):
-            console.print(f'{number + 1}/{len(runs)} {folder}')
-        return
-    for number, folder in enumerate(_on_ray(runs, options.ray)):
-        console.print(f'{number + 1}/{len(runs)} {folder}')
-
-
-def _on_ray(runs: Sequence[TrainOptions], address: str) -> Any:
-    """Yield the folders of runs as a Ray cluster finishes them; they share a file system."""
-    try:
-        import ray
-    except ImportError as error:
-        raise CompareError("--ray needs Ray: pip install 'residual_rl_ros[ray]'") from error
-    try:
-        ray.init(address=address, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise CompareError(f'no Ray cluster at {address!r}: {error}') from error
-    try:
-        remote: Callable[..., Any] = ray.remote(num_cpus=1)(_run_quietly).remote
-        waiting = [remote(replace(run, output_dir=run.output_dir.resolve())) for run in runs]
-        while waiting:
-            done, waiting = ray.wait(waiting)
-            yield from ray.get(done)
-    finally:
-        ray.shutdown()
-
-
-def read_result(folder: Path) -> RunResult:
-    """Read a finished run.
-
-    Raises:
-        CompareError: its summary is missing or lacks the evaluations.
-    """
-    try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding='utf-8'))
-        base, final = (float(summary[key]['success']) for key in ('base', 'final'))
-        rollbacks = int(summary['rollbacks'])
-        curve = np.array(summary['evaluations'], dtype=np.float64).reshape(-1, 2)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise CompareError(f'{str(folder)!r} holds no finished run: {error}') from error
-    history = read_history(folder)
-    reached = steps_to(LEVEL, history)
-    return RunResult(
-        base,
-        final,
-        curve,
-        float('inf') if reached is None else reached,
-        excess_over_base(history, base),
-        worst_success(history),
-        rollbacks,
-    )
-
-
-def excess_over_base(history: Sequence[EpisodeRecord], otherwise: float) -> Array:
-    """Return success minus that of the base-only episodes, per `BIN_STEPS` control steps.
-
-    Args:
-        history: episodes of a run.
-        otherwise: success of the base on other seeds, for a run without base-only episodes.
-    """
-    rated = [record for record in history if record.success is not None]
-    base = [float(bool(record.success)) for record in rated if not record.residual]
-    base_success = float(np.mean(base)) if base else otherwise
-    residual = [record for record in rated if record.residual]
-    if not residual:
-        return np.zeros(0)
-    steps = np.array([record.control_steps for record in residual])
-    outcomes = np.array([record.success for record in residual], dtype=np.float64)
-    bins = (steps - steps[0]) // BIN_STEPS
-    count, successes = np.bincount(bins), np.bincount(bins, weights=outcomes)
-    return np.where(count, successes / np.maximum(count, 1), np.nan) - base_success
-
-
-def worst_success(history: Sequence[EpisodeRecord]) -> float | None:
-    """Return the lowest success over 50 consecutive training episodes with a residual, if any."""
-    outcomes = [r.success for r in history if r.residual and r.success is not None]
-    if len(outcomes) < RECENT_EPISODES:
-        return None
-    window = np.ones(RECENT_EPISODES) / RECENT_EPISODES
-    return float(np.convolve(np.array(outcomes, dtype=np.float64), window, 'valid').min())
 
 
 def aggregate(results: Mapping[tuple[str, str], Sequence[RunResult]], seeds: int) -> dict[str, Any]:
@@ -335,6 +130,7 @@ def _describe(runs: Sequence[RunResult]) -> dict[str, Any]:
         'steps_to_90_median': int(median) if np.isfinite(median) else None,
         'reached_90': int(reached.sum()),
         'worst_training': [run.worst for run in runs],
+        'far_below': [run.far_below for run in runs],
         'rollbacks': [run.rollbacks for run in runs],
         'dip_mean': round(float(np.mean(dips)), 4) if dips else None,
         'excess_over_base': [None if np.isnan(x) else round(float(x), 4) for x in excess],
@@ -353,11 +149,12 @@ def to_markdown(report: Mapping[str, Any]) -> str:
             f'{RECENT_EPISODES} training episodes succeeded at 90 %. Dip is how far the training '
             f'episodes fall below the base-only ones: averaged over the seeds, in the worst '
             f'{BIN_STEPS} control steps; and in the worst {RECENT_EPISODES} episodes of each seed, '
-            'averaged, to which chance adds.',
+            'averaged, to which chance adds. Far below: the longest row of training episodes in '
+            f'which success over {RECENT_EPISODES} was more than 10 points below the base.',
             '',
             '| variant | base | final, each seed | mean | steps to 90 %, median (reached) | '
-            'dip of the mean | mean of the dips | rollbacks |',
-            '|---|---|---|---|---|---|---|---|',
+            'dip of the mean | mean of the dips | far below, each seed | rollbacks |',
+            '|---|---|---|---|---|---|---|---|---|',
         ]
         for name, entry in variants.items():
             steps = entry['steps_to_90_median']
@@ -371,7 +168,8 @@ def to_markdown(report: Mapping[str, Any]) -> str:
                 f'{entry["final_mean"]:.1%} | '
                 f'{"not reached" if steps is None else steps} '
                 f'({entry["reached_90"]}/{report["seeds"]}) | '
-                f'{of_mean} | {mean} | {sum(entry["rollbacks"])} |'
+                f'{of_mean} | {mean} | {" ".join(map(str, entry["far_below"]))} | '
+                f'{sum(entry["rollbacks"])} |'
             )
         lines.append('')
     lines += ['## all tasks', '', '| | estimate | 95 % interval |', '|---|---|---|']

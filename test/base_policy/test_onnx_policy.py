@@ -70,6 +70,7 @@ def test_a_missing_file_is_named(path: Path) -> None:
 
 
 def test_only_the_pinned_file_is_accepted(path: Path) -> None:
+    write_onnx_policy(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     check_sha256(path, '')
     check_sha256(path, digest.upper())

@@ -18,17 +18,13 @@ from builders import make_metadata, write_onnx_policy
 from PIL import Image
 from rich.console import Console
 
-from residual_rl_ros.evaluation.compare import (
-    CompareError,
-    CompareOptions,
+from residual_rl_ros.evaluation.compare import aggregate, run_comparison, to_markdown
+from residual_rl_ros.evaluation.grid import CompareError, CompareOptions, Variant, cell_config
+from residual_rl_ros.evaluation.run_result import (
     RunResult,
-    Variant,
-    aggregate,
-    cell_config,
+    episodes_far_below,
     excess_over_base,
     read_result,
-    run_comparison,
-    to_markdown,
     worst_success,
 )
 from residual_rl_ros.finetune import load_finetune
@@ -88,6 +84,15 @@ def test_the_worst_stretch_is_that_of_fifty_episodes() -> None:
     assert worst_success(history(True, False)) is None
 
 
+def test_episodes_far_below_are_counted_in_a_row() -> None:
+    half, third = (True, False) * 50, (True, False, False) * 25
+    assert episodes_far_below(history(*half), 0.6) == 0
+    assert episodes_far_below(history(*half), 0.7) == 51
+    low = episodes_far_below(history(*half, *third, *half), 0.5)
+    assert 20 < low < 75
+    assert episodes_far_below(history(*third, residual=False), 0.5) == 0
+
+
 def test_the_excess_compares_with_the_base_only_episodes_bin_by_bin() -> None:
     base = history(True, False, True, False, residual=False)
     steps = [100, 900, 2000, 2200, 6300]
@@ -108,7 +113,7 @@ def test_aggregates_follow_from_the_runs() -> None:
         excess = np.array([0.1, -0.2, 0.3])
         curve = np.zeros((0, 2))
         return [
-            RunResult(0.5, final, curve, steps, excess[: 2 + number] + 0.05 * number, 0.4, 1)
+            RunResult(0.5, final, curve, steps, excess[: 2 + number] + 0.05 * number, 0.4, 3, 1)
             for number, final in enumerate(finals)
         ]
 
@@ -129,7 +134,7 @@ def test_aggregates_follow_from_the_runs() -> None:
     assert report['tasks']['peg']['a']['excess_over_base'] == pytest.approx([0.15, -0.15])
     assert report['tasks']['peg']['a']['dip_of_mean'] == pytest.approx(0.15)
     table = to_markdown(report)
-    row = '| `b` | 50% | 50% 60% 70% | 60.0% | not reached (0/3) | 15 points | 10 points | 3 |'
+    row = '| `b` | 50% | 50% 60% 70% | 60.0% | not reached (0/3) | 15 points | 10 points | 3 3 3 | 3 |'
     assert row in table
     assert json.loads(json.dumps(report)) == report
 

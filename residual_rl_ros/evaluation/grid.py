@@ -1,0 +1,153 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The grid of a comparison: tasks x variants x seeds, run here or on a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.finetune import FinetuneConfig
+from residual_rl_ros.learner.checkpoint import checkpoint_exists
+from residual_rl_ros.summary import CHECKPOINTS
+from residual_rl_ros.training import TrainOptions, run_training
+
+
+class CompareError(ResidualRLError):
+    """A comparison cannot be made."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A preset with changes, as the command line names it: `preset` or `preset:key=value:…`."""
+
+    name: str
+    preset: str
+    overrides: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, text: str) -> Variant:
+        """Read `preset:key=value:key=value`.
+
+        Raises:
+            CompareError: a part is no assignment.
+        """
+        preset, *changes = text.split(':')
+        overrides = {}
+        for change in changes:
+            key, equals, value = change.partition('=')
+            if not equals:
+                raise CompareError(f'{text!r}: {change!r} is no assignment, expected key=value')
+            overrides[key] = yaml.safe_load(value)
+        return cls(text, preset, overrides)
+
+    @property
+    def folder(self) -> str:
+        """Name as a folder."""
+        return self.name.replace(':', '__').replace('/', '_')
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """The grid."""
+
+    configs: Sequence[FinetuneConfig]
+    variants: Sequence[Variant]
+    seeds: Sequence[int]
+    output_dir: Path
+    jobs: int
+    """Runs at the same time."""
+    ray: str | None = None
+    """Address of a Ray cluster to run on instead of this machine."""
+    curve_steps: int = 6000
+    """Control steps between two evaluations during training."""
+    paired_seeds: int = 100
+    """Episodes of base and of base + residual at the end of each run."""
+
+
+def cell_config(config: FinetuneConfig, variant: Variant) -> FinetuneConfig:
+    """Return the configuration of one variant on one task."""
+    return replace(
+        config,
+        preset=variant.preset,
+        # A task's own overrides are tuned for its own preset.
+        overrides={
+            **(config.overrides if variant.preset == config.preset else {}),
+            **variant.overrides,
+        },
+    )
+
+
+def cell_folder(
+    options: CompareOptions, config: FinetuneConfig, variant: Variant, seed: int
+) -> Path:
+    """Return the output folder of one run."""
+    task = config.task.replace('/', '_').replace(':', '_')
+    return options.output_dir / task / variant.folder / f'seed{seed}'
+
+
+def train_options(
+    options: CompareOptions, config: FinetuneConfig, variant: Variant, seed: int
+) -> TrainOptions:
+    """Return the training run of one cell."""
+    folder = cell_folder(options, config, variant, seed)
+    return TrainOptions(
+        cell_config(config, variant),
+        seed,
+        folder,
+        resume=checkpoint_exists(folder / CHECKPOINTS / 'latest'),
+        curve_steps=options.curve_steps,
+        paired_seeds=options.paired_seeds,
+    )
+
+
+def _run_quietly(options: TrainOptions) -> str:
+    """Run one cell in a worker process; return its folder."""
+    run_training(options, Console(quiet=True))
+    return str(options.output_dir)
+
+
+def run_grid(runs: Sequence[TrainOptions], options: CompareOptions, console: Console) -> None:
+    """Train the given cells of the grid.
+
+    Raises:
+        CompareError: joblib or Ray is missing, or there is no such cluster.
+        ResidualRLError: a run failed.
+    """
+    try:
+        import joblib
+    except ImportError as error:
+        raise CompareError("compare needs joblib: pip install 'residual_rl_ros[bench]'") from error
+    if options.ray is None:
+        parallel = joblib.Parallel(options.jobs, backend='loky', return_as='generator_unordered')
+        for number, folder in enumerate(parallel(joblib.delayed(_run_quietly)(r) for r in runs)):
+            console.print(f'{number + 1}/{len(runs)} {folder}')
+        return
+    for number, folder in enumerate(_on_ray(runs, options.ray)):
+        console.print(f'{number + 1}/{len(runs)} {folder}')
+
+
+def _on_ray(runs: Sequence[TrainOptions], address: str) -> Any:
+    """Yield the folders of runs as a Ray cluster finishes them; they share a file system."""
+    try:
+        import ray
+    except ImportError as error:
+        raise CompareError("--ray needs Ray: pip install 'residual_rl_ros[ray]'") from error
+    try:
+        ray.init(address=address, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise CompareError(f'no Ray cluster at {address!r}: {error}') from error
+    try:
+        remote: Callable[..., Any] = ray.remote(num_cpus=1)(_run_quietly).remote
+        waiting = [remote(replace(run, output_dir=run.output_dir.resolve())) for run in runs]
+        while waiting:
+            done, waiting = ray.wait(waiting)
+            yield from ray.get(done)
+    finally:
+        ray.shutdown()
