@@ -10,7 +10,7 @@ from types import FrameType
 
 import typer
 
-from residual_rl_ros.commands import INTERRUPTED, learning, models, robots
+from residual_rl_ros.commands import INTERRUPTED, bags, learning, models, robots
 from residual_rl_ros.errors import ResidualRLError
 
 BAD_INPUT = 2
@@ -28,7 +28,11 @@ for command in (
     app.command()(command)
 bench = typer.Typer(no_args_is_help=True, help='Measure against other libraries.')
 bench.command('learner')(learning.bench_learner)
+bench.command('bag')(bags.bench)
 app.add_typer(bench, name='bench')
+bag = typer.Typer(no_args_is_help=True, help='Record, read, learn from and replay rosbag2 files.')
+bag.command()(bags.info)
+app.add_typer(bag, name='bag')
 
 
 def main() -> None:

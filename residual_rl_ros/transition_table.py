@@ -60,19 +60,22 @@ class TransitionTable:
 
     def valid(self) -> Mask:
         """Return which rows `TransitionLayout.decode` accepts, shape (count,)."""
-        whole: Mask = np.isfinite(self.values).all(axis=1)
-        whole &= (np.abs(self.block('residual_action')) <= 1.0).all(axis=1)
+        checks = [
+            np.isfinite(self.values).all(axis=1),
+            np.abs(self.block('residual_action')).max(axis=1) <= 1.0,
+        ]
         for name, least in (('epoch', 0), ('episode', 0), ('step', 0), ('policy_sequence', -1)):
             column = self.header(name)
-            whole &= (column == np.floor(column)) & (column >= least)
+            checks.append((column == np.floor(column)) & (column >= least))
         for name, allowed in (
             ('source', (0.0, 1.0, 2.0)),
             ('terminated', (0.0, 1.0)),
             ('truncated', (0.0, 1.0)),
             ('success', (-1.0, 0.0, 1.0)),
         ):
-            whole &= np.isin(self.header(name), allowed)
-        return whole
+            checks.append(np.isin(self.header(name), allowed))
+        valid: Mask = np.logical_and.reduce(checks)
+        return valid
 
     def follows(self) -> Mask:
         """Return which transitions, from the second on, continue the one before, (count - 1,).

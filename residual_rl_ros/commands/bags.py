@@ -1,0 +1,136 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Commands for bags.
+
+Imports that take seconds are inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from residual_rl_ros.commands import JsonOption, MaybePath
+from residual_rl_ros.errors import ResidualRLError
+
+if TYPE_CHECKING:
+    from residual_rl_ros.bags.problems import Problems
+    from residual_rl_ros.bags.summary import RobotSummary
+
+WITH_PROBLEMS = 1
+"""Exit code: a part was used, and every problem was named."""
+UNUSABLE = 2
+"""Exit code: nothing could be used."""
+
+BagsArgument = Annotated[
+    list[Path], typer.Argument(help='Bag folders, folders of bags, .mcap or .db3 files.')
+]
+
+
+def info(
+    bags: BagsArgument,
+    picture: Annotated[
+        MaybePath, typer.Option(help='Draw episodes and ranges into this PNG file.')
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what transition bags hold and what is wrong with them.
+
+    Exit code 0: everything was read; 1: read, with problems; 2: a bag holds nothing usable.
+    """
+    from residual_rl_ros.bags.bag import Bag
+    from residual_rl_ros.bags.summary import summarise
+
+    if picture is not None and len(bags) > 1:
+        raise ResidualRLError('--picture draws one bag; give one')
+    code = 0
+    described = []
+    for path in bags:
+        bag = Bag(path)
+        summaries = summarise(bag)
+        if as_json:
+            robots = [summary.to_json() for summary in summaries]
+            data = bag.custom_data
+            described.append({'bag': str(path), 'custom_data': data, 'robots': robots})
+        else:
+            for summary in summaries:
+                _show(Console(), str(path), summary)
+        show_problems(bag.problems)
+        code = max(code, exit_code(bag.problems, bool(summaries)))
+        if picture is not None and summaries:
+            from residual_rl_ros.bags.picture import draw_bag
+
+            draw_bag(picture, str(path), summaries[0])
+    if as_json:
+        print(json.dumps(described, indent=2))
+    raise typer.Exit(code)
+
+
+def exit_code(problems: Problems, usable: bool) -> int:
+    """Return the exit code of what was read."""
+    return UNUSABLE if not usable else WITH_PROBLEMS if len(problems) else 0
+
+
+def show_problems(problems: Problems) -> None:
+    """Print one line for each problem."""
+    console = Console(stderr=True)
+    for problem in problems:
+        console.print(f'[red]problem:[/] {escape(str(problem))}', soft_wrap=True, highlight=False)
+
+
+def _show(console: Console, title: str, summary: RobotSummary) -> None:
+    """Print one robot's part of a bag."""
+    facts = summary.to_json()
+    shortest, median, longest = facts['decisions_per_episode']
+    table = Table(title=escape(f'{title} {summary.robot}'.rstrip()), show_header=False)
+    rate = facts['decision_rate_hz']
+    k = summary.layout.decision_steps
+    for name, value in (
+        ('layout', facts['layout']),
+        ('transitions', f'{summary.transitions} of {k} control steps each'),
+        ('lost transitions', str(summary.missing)),
+        ('episodes', f'{facts["episodes"]}, {shortest} to {longest} decisions, median {median:g}'),
+        ('outcomes', _counts(facts['outcomes'])),
+        ('endings', _counts(facts['endings'])),
+        ('sources', _counts(facts['sources'])),
+        ('decisions', 'rate unknown' if rate is None else f'{rate:.3g} Hz'),
+    ):
+        table.add_row(name, escape(value))
+    console.print(table)
+    ranges = Table('name', 'recorded', 'base policy trained on', title='ranges')
+    layout = summary.layout
+    for name, low, high, least, most in zip(
+        layout.action_names,
+        summary.action_low,
+        summary.action_high,
+        layout.action_min,
+        layout.action_max,
+        strict=True,
+    ):
+        ranges.add_row(escape(name), f'{low:.4g} to {high:.4g}', f'{least:.4g} to {most:.4g}')
+    for name, low, high in zip(
+        layout.observation_names, summary.observation_low, summary.observation_high, strict=True
+    ):
+        constant = ' (constant)' if low == high else ''
+        ranges.add_row(escape(name), f'{low:.4g} to {high:.4g}{constant}', '')
+    console.print(ranges)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ', '.join(f'{count} {name}' for name, count in counts.items())
+
+
+def bench(
+    transitions: Annotated[int, typer.Option(min=1000, help='Transitions in the bag.')] = 50_000,
+    repetitions: Annotated[int, typer.Option(min=1, help='Rounds through all readers.')] = 3,
+) -> None:
+    """Print transitions/s from a bag into the replay: here, with plain rosbags, and the limit."""
+    from residual_rl_ros.bench.bags import measure, to_markdown
+
+    print(to_markdown(measure(transitions, repetitions)), end='')
