@@ -32,6 +32,7 @@ bench.command('bag')(bags.bench)
 app.add_typer(bench, name='bench')
 bag = typer.Typer(no_args_is_help=True, help='Record, read, learn from and replay rosbag2 files.')
 bag.command()(bags.info)
+bag.command()(bags.record)
 app.add_typer(bag, name='bag')
 
 

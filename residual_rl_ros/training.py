@@ -29,6 +29,7 @@ from residual_rl_ros.learner.checkpoint import CheckpointFolder, load_checkpoint
 from residual_rl_ros.learner.in_process import InProcessRun
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.learner.metrics_log import MetricsLog
+from residual_rl_ros.provenance import git_commit, versions
 from residual_rl_ros.residual.controller import ResidualController
 from residual_rl_ros.sim.demonstrations import demonstrate
 from residual_rl_ros.sim.experts import EXPERTS
@@ -37,11 +38,9 @@ from residual_rl_ros.summary import (
     CHECKPOINTS,
     SUMMARY,
     describe_learning,
-    git_commit,
     prepare_output,
     rate_summary,
     read_history,
-    versions,
 )
 
 PROGRESS = 'progress.json'

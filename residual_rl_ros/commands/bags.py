@@ -8,6 +8,8 @@ Imports that take seconds are inside the commands, so that `--help` answers at o
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from residual_rl_ros.commands import JsonOption, MaybePath
+from residual_rl_ros.commands import JsonOption, MaybePath, MaybeText
 from residual_rl_ros.errors import ResidualRLError
 
 if TYPE_CHECKING:
@@ -134,3 +136,51 @@ def bench(
     from residual_rl_ros.bench.bags import measure, to_markdown
 
     print(to_markdown(measure(transitions, repetitions)), end='')
+
+
+def record(
+    out: Annotated[Path, typer.Option(help='Folder of the bag; it must not exist yet.')],
+    robot: Annotated[
+        MaybeText,
+        typer.Option(help='Robot YAML or shipped name: noted in the bag, and needed for --raw.'),
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option(help='Also record observations, commands, feedback and takeovers.')
+    ] = False,
+    transitions: Annotated[bool, typer.Option(help='Record the transitions.')] = True,
+    base: Annotated[
+        MaybeText,
+        typer.Option(help='ONNX base policy or shipped name, whose SHA-256 is noted in the bag.'),
+    ] = None,
+    storage: Annotated[str, typer.Option(help='mcap or sqlite3.')] = 'mcap',
+    max_bytes: Annotated[
+        int, typer.Option(min=0, help='Begin a new bag after this many bytes; 0 never does.')
+    ] = 0,
+    max_seconds: Annotated[
+        float, typer.Option(min=0.0, help='Begin a new bag after this time; 0 never does.')
+    ] = 0.0,
+    namespace: Annotated[str, typer.Option(help='Namespace of the robot.')] = '',
+) -> None:
+    """Record a robot's transitions, and with --raw what they are made of, until Ctrl-C."""
+    from residual_rl_ros.robot import load_robot
+    from residual_rl_ros.ros.topology import NodeSpec
+
+    if raw and robot is None:
+        raise ResidualRLError('--raw needs --robot, which lists the topics')
+    node = NodeSpec(
+        'recorder_node',
+        False,
+        () if robot is None else (load_robot(robot)[1],),
+        {
+            'output_dir': str(out),
+            'transitions': transitions,
+            'raw': raw,
+            'base_policy': base or '',
+            'storage': storage,
+            'max_bytes': max_bytes,
+            'max_seconds': max_seconds,
+        },
+        namespace,
+    )
+    module = f'residual_rl_ros.ros.{node.executable}'
+    os.execv(sys.executable, [sys.executable, '-m', module, *node.ros_arguments()])
