@@ -33,6 +33,7 @@ app.add_typer(bench, name='bench')
 bag = typer.Typer(no_args_is_help=True, help='Record, read, learn from and replay rosbag2 files.')
 bag.command()(bags.info)
 bag.command()(bags.record)
+bag.command()(bags.train)
 app.add_typer(bag, name='bag')
 
 
