@@ -335,12 +335,18 @@ class ControllerConfig:
     chunk_timeout_s: float = 0.0
     """Outside lockstep: how long a control step waits for a late chunk before it holds."""
 
-    def build(self, policy: BasePolicy, action: ActionSpec) -> ResidualController:
+    def build(
+        self,
+        policy: BasePolicy,
+        action: ActionSpec,
+        kind: type[ResidualController] = ResidualController,
+    ) -> ResidualController:
         """Put a controller together.
 
         Args:
             policy: base policy, already checked against the robot.
             action: command names and limits.
+            kind: its class.
         """
         metadata = policy.metadata
         bound = ResidualBound.from_metadata(metadata, self.residual_scale)
@@ -355,7 +361,7 @@ class ControllerConfig:
         expected = ActorArchitecture(
             layout.observation_size, layout.decision_size, (), False, layout.decision_size
         )
-        return ResidualController(
+        return kind(
             layout=layout,
             queue=ChunkQueue(policy, self.decision_steps, self.prefetch_steps, self.blend_steps),
             bound=bound,

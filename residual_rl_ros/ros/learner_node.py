@@ -32,6 +32,7 @@ from residual_rl_ros.learner.checkpoint import (
 from residual_rl_ros.learner.config import load_preset
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.learner.metrics_log import MetricsLog
+from residual_rl_ros.message_values import label_of
 from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.managed_node import (
     OK,
@@ -43,7 +44,7 @@ from residual_rl_ros.ros.managed_node import (
     read_tree,
     run,
 )
-from residual_rl_ros.ros.messages import byte_array, label_of
+from residual_rl_ros.ros.messages import byte_array
 from residual_rl_ros.spec import MalformedTransitionError, SpecificationError, TransitionLayout
 from residual_rl_ros.summary import CHECKPOINTS
 
