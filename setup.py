@@ -55,6 +55,7 @@ setup(
         'pillow>=9.0',
         'pyyaml>=6.0',
         'rich>=13.0',
+        'rosbags>=0.11,<0.12',
         'safetensors>=0.4',
         'tensorboard>=2.14',
         'torch>=2.4',
@@ -63,7 +64,8 @@ setup(
     extras_require={
         'ros': [f'{name}=={version}' for name, version in ROS.items()],
         'dev': [
-            *('colcon-ros', 'hypothesis', 'mypy', 'pre-commit', 'pytest', 'pytest-timeout', 'ruff'),
+            *('colcon-ros', 'hypothesis', 'mcap', 'mcap-ros2-support', 'mypy', 'pre-commit'),
+            *('pytest', 'pytest-timeout', 'ruff'),
             'types-PyYAML',
         ],
         # rliable needs arch, and arch fails at import with pandas 3.
@@ -81,6 +83,7 @@ setup(
             f'learner_node = {PACKAGE}.ros.learner_node:main',
             f'reward_node = {PACKAGE}.ros.reward_node:main',
             f'mujoco_sim_node = {PACKAGE}.ros.mujoco_sim_node:main',
+            f'recorder_node = {PACKAGE}.ros.recorder_node:main',
         ],
     },
 )

@@ -10,7 +10,7 @@ from types import FrameType
 
 import typer
 
-from residual_rl_ros.commands import INTERRUPTED, learning, models, robots
+from residual_rl_ros.commands import INTERRUPTED, bags, learning, models, robots
 from residual_rl_ros.errors import ResidualRLError
 
 BAD_INPUT = 2
@@ -35,7 +35,13 @@ for command in (
 bench = typer.Typer(no_args_is_help=True, help='Measure speed.')
 bench.command('learner')(learning.bench_learner)
 bench.command('control')(robots.bench_control)
+bench.command('bag')(bags.bench)
 app.add_typer(bench, name='bench')
+bag = typer.Typer(no_args_is_help=True, help='Record, read, learn from and replay rosbag2 files.')
+bag.command()(bags.info)
+bag.command()(bags.record)
+bag.command()(bags.train)
+app.add_typer(bag, name='bag')
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from residual_rl_ros.evaluation.paired import (
 )
 from residual_rl_ros.evaluation.quiet import silence_stderr
 from residual_rl_ros.finetune import FinetuneConfig, find_base_policy
+from residual_rl_ros.provenance import git_commit, versions
 from residual_rl_ros.ros.bringup import Bringup, ros_environment
 from residual_rl_ros.ros.domain import claim_domain
 from residual_rl_ros.ros.monitor import Monitor
@@ -38,12 +39,10 @@ from residual_rl_ros.sim.hosting import connect, make_environment
 from residual_rl_ros.summary import (
     SUMMARY,
     describe_learning,
-    git_commit,
     prepare_output,
     rate_summary,
     read_actor,
     read_history,
-    versions,
 )
 
 QUICK = {'warmup_transitions': 100, 'publish_interval': 25, 'batch_size': 64, 'utd': 1.0}

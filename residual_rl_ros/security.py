@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from residual_rl_ros.bags.topics import raw_topics, transition_topics
 from residual_rl_ros.robot import RobotConfig
 
 LIFECYCLE = (
@@ -59,7 +60,7 @@ class Access:
 
 
 def required_access(robot: RobotConfig, namespace: str = '') -> tuple[Access, ...]:
-    """Return what the nodes of a robot must do: policy, learner, reward and simulator.
+    """Return what the nodes of a robot must do: policy, learner, reward, recorder and simulator.
 
     Args:
         robot: the robot, whose topics the policy reads and writes.
@@ -87,6 +88,14 @@ def required_access(robot: RobotConfig, namespace: str = '') -> tuple[Access, ..
         namespace=namespace,
     )
     reward = Access('reward_node', ('step_feedback',), channels, (), namespace=namespace)
+    recorder = Access(
+        'recorder_node',
+        (),
+        tuple(topic.name for topic in (*transition_topics(), *raw_topics(robot))),
+        (),
+        lifecycle=False,
+        namespace=namespace,
+    )
     simulator = Access(
         'mujoco_sim_node',
         (*channels, 'step_feedback', '/clock'),
@@ -95,7 +104,7 @@ def required_access(robot: RobotConfig, namespace: str = '') -> tuple[Access, ..
         lifecycle=False,
         namespace=namespace,
     )
-    return policy, learner, reward, simulator
+    return policy, learner, reward, recorder, simulator
 
 
 def policy_xml(accesses: Sequence[Access]) -> str:

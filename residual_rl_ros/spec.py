@@ -15,6 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -276,6 +277,13 @@ class TransitionLayout:
     def size(self) -> int:
         """Number of float64 values in a message."""
         return len(HEADER) + 2 * self.observation_size + 4 * self.decision_size
+
+    @cached_property
+    def columns(self) -> Mapping[str, slice]:
+        """Where each scalar and block lies in a message, by its name in `Transition`."""
+        sizes = [*((name, 1) for name in HEADER), *self._blocks()]
+        ends = np.cumsum([size for _, size in sizes]).tolist()
+        return {name: slice(end - size, end) for (name, size), end in zip(sizes, ends, strict=True)}
 
     @property
     def label(self) -> str:

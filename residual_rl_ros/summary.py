@@ -4,14 +4,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
-import subprocess
 from pathlib import Path
 from typing import Any
 
-from residual_rl_ros import __version__
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation.intervals import Rate
 from residual_rl_ros.learner.checkpoint import ACTOR, STATE
@@ -120,26 +116,3 @@ def rate_summary(rate: Rate) -> dict[str, float]:
         'high_95': round(rate.high, 4),
         'episodes': rate.trials,
     }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what a result depends on."""
-    names = ('torch', 'mujoco', 'numpy', 'onnxruntime', 'gymnasium', 'ros-rclpy')
-    found = {'residual_rl_ros': __version__, 'python': platform.python_version()}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = 'from the system'
-    return found
-
-
-def git_commit() -> str | None:
-    """Return the commit of the source tree, marked if it is changed; None outside of one."""
-    root = Path(__file__).resolve().parents[1]
-    command = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=12']
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip()

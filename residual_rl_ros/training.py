@@ -29,19 +29,19 @@ from residual_rl_ros.learner.checkpoint import CheckpointFolder, load_checkpoint
 from residual_rl_ros.learner.in_process import InProcessRun
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.learner.metrics_log import MetricsLog
+from residual_rl_ros.provenance import git_commit, versions
 from residual_rl_ros.residual.controller import ResidualController
 from residual_rl_ros.sim.demonstrations import demonstrate
 from residual_rl_ros.sim.experts import EXPERTS
 from residual_rl_ros.sim.hosting import Env, connect, make_environment
+from residual_rl_ros.spec import TransitionLayout
 from residual_rl_ros.summary import (
     CHECKPOINTS,
     SUMMARY,
     describe_learning,
-    git_commit,
     prepare_output,
     rate_summary,
     read_history,
-    versions,
 )
 
 PROGRESS = 'progress.json'
@@ -61,6 +61,8 @@ class TrainOptions:
     seed: int
     """Learner seed; the evaluation seeds are the same for all."""
     output_dir: Path
+    start: Path | None = None
+    """Begin with the learner of this run or checkpoint, such as `bag train` leaves."""
     resume: bool = False
     """Continue the run in `output_dir` from its latest checkpoint."""
     demonstrations: int = 20
@@ -96,7 +98,7 @@ def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
     if options.resume:
         run = _resume(options, env, controller, checkpoints)
     else:
-        learner = Learner(config.learner_config(), controller.layout, options.seed)
+        learner = _new_learner(options, controller.layout)
         run = InProcessRun(env, controller, learner, training_seed(options.seed))
         _add_demonstrations(options, env, learner, console)
     console.print(f'replay: {run.learner.memory_bytes / 1e6:.0f} MB when full')
@@ -140,28 +142,42 @@ def _resume(
     checkpoints: CheckpointFolder,
 ) -> InProcessRun:
     """Return the run of the latest checkpoint."""
-    learner = load_checkpoint(checkpoints.latest)
-    if learner.layout != controller.layout:
-        raise TrainingError(
-            f'{str(checkpoints.latest)!r} has layout {learner.layout.label}, this configuration '
-            f'{controller.layout.label}; resume with the same robot, base policy and residual_scale'
-        )
-    if learner.config != options.config.learner_config():
-        raise TrainingError(
-            f'{str(checkpoints.latest)!r} was trained with other numbers than preset '
-            f'{options.config.preset!r} and its overrides have now; resume with the same'
-        )
+    learner = _load_learner(options, checkpoints.latest, controller.layout)
     run = InProcessRun(env, controller, learner, training_seed(options.seed))
     run.load_state(load_run_state(checkpoints.latest))
     return run
+
+
+def _new_learner(options: TrainOptions, layout: TransitionLayout) -> Learner:
+    """Return a learner that has not met this robot yet."""
+    if options.start is None:
+        return Learner(options.config.learner_config(), layout, options.seed)
+    latest = options.start / CHECKPOINTS / 'latest'
+    return _load_learner(options, latest if latest.exists() else options.start, layout)
+
+
+def _load_learner(options: TrainOptions, checkpoint: Path, layout: TransitionLayout) -> Learner:
+    """Return the learner of a checkpoint made for the same robot and with the same numbers."""
+    learner = load_checkpoint(checkpoint)
+    if learner.layout != layout:
+        raise TrainingError(
+            f'{str(checkpoint)!r} has layout {learner.layout.label}, this configuration '
+            f'{layout.label}; use the same robot, base policy, decision_steps and residual_scale'
+        )
+    if learner.config != options.config.learner_config():
+        raise TrainingError(
+            f'{str(checkpoint)!r} was trained with other numbers than preset '
+            f'{options.config.preset!r} and its overrides have now; use the same'
+        )
+    return learner
 
 
 def _add_demonstrations(
     options: TrainOptions, env: Env, learner: Learner, console: Console
 ) -> None:
     """Fill the demonstration buffer of a preset that has one."""
-    if learner.demonstrations is None or not options.demonstrations:
-        return
+    if not options.demonstrations or learner.demonstrations is None or learner.demonstrations:
+        return  # None are wanted, or a bag has given them.
     task = options.config.task
     if task not in EXPERTS:
         console.print(f'no expert knows {task!r}: training without demonstrations')

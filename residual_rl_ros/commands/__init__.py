@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
+
+from residual_rl_ros.errors import ResidualRLError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -24,3 +26,19 @@ TaskOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help='Learner seed.')]
 JsonOption = Annotated[bool, typer.Option('--json', help='Print the figures as JSON.')]
+
+
+def assignments(texts: list[str]) -> dict[str, Any]:
+    """Return what `--set key=value` options say."""
+    import yaml
+
+    values = {}
+    for text in texts:
+        key, equals, value = text.partition('=')
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ResidualRLError(f'--set {text!r} is no YAML: {error}') from error
+        if not equals:
+            raise ResidualRLError(f'--set {text!r} is no assignment, expected key=value')
+    return values

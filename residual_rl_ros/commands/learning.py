@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -24,6 +24,7 @@ from residual_rl_ros.commands import (
     MaybeTexts,
     SeedOption,
     TaskOption,
+    assignments,
 )
 from residual_rl_ros.errors import ResidualRLError
 
@@ -92,6 +93,10 @@ def train(
         MaybeTexts,
         typer.Option('--set', help='Replace a number of the preset: key=value, in YAML.'),
     ] = None,
+    start: Annotated[
+        MaybePath,
+        typer.Option('--from', help='Begin with what `bag train` left in this folder.'),
+    ] = None,
     resume: Annotated[
         bool, typer.Option(help='Continue the run in --out from its latest checkpoint.')
     ] = False,
@@ -111,12 +116,14 @@ def train(
     from residual_rl_ros.training import TrainOptions, run_training
 
     console = Console(stderr=True)
+    if start is not None and resume:
+        raise ResidualRLError('give --from for a new run or --resume for an old one, not both')
     config = load_finetune(task)
     config = replace(
         config,
         preset=preset or config.preset,
         control_steps=steps or config.control_steps,
-        overrides={**config.overrides, **_assignments(overrides or [])},
+        overrides={**config.overrides, **assignments(overrides or [])},
     )
     name = f'{config.task}_{config.preset}_seed{seed}'
     if out is None:
@@ -125,6 +132,7 @@ def train(
         config,
         seed,
         out,
+        start=start,
         resume=resume,
         demonstrations=demonstrations,
         checkpoint_steps=checkpoint_steps,
@@ -268,22 +276,6 @@ def _seeds(text: str) -> list[int]:
     except ValueError as error:
         raise ResidualRLError(f'--seeds is {text!r}, expected 0,1,2 or 0-4') from error
     return seeds
-
-
-def _assignments(texts: list[str]) -> dict[str, Any]:
-    """Return what `--set key=value` options say."""
-    import yaml
-
-    values = {}
-    for text in texts:
-        key, equals, value = text.partition('=')
-        try:
-            values[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ResidualRLError(f'--set {text!r} is no YAML: {error}') from error
-        if not equals:
-            raise ResidualRLError(f'--set {text!r} is no assignment, expected key=value')
-    return values
 
 
 def _fresh_folder(path: Path) -> Path:

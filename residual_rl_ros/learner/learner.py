@@ -173,12 +173,7 @@ class Learner:
         if self.phase is Phase.WARMUP:
             if self.transitions < self.config.warmup_transitions:
                 return None
-            self._pretrain(pulse)
-            self.good = self.candidate = self.algorithm.state()
-            self._good_success = self.success_rate or 0.0
-            self._recent.clear()
-            waits = self.config.policy_warmup_transitions > 0
-            self.phase = Phase.POLICY_WARMUP if waits else Phase.ONLINE
+            self._end_warmup(0, self.success_rate, pulse)
             return self._publish(0, self.config.policy_warmup_transitions + 2 * interval)
         since = self.transitions - self._online_from
         if since <= 0:
@@ -201,6 +196,41 @@ class Learner:
         # The policy goes on with the previous actor for one interval meanwhile: learning and
         # collecting overlap, and still every decision knows which actor is its own.
         return self._publish(interval, 2 * interval)
+
+    def adopt_warmup(
+        self,
+        transitions: int,
+        critic_updates: int,
+        success: float | None,
+        pulse: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take base transitions that are already in `replay` for the warm-up of this robot.
+
+        With fewer than `warmup_transitions` of them the robot makes the rest. Otherwise its first
+        step counts as the first one after the warm-up, so that what grows from there (the bound)
+        grows on the robot.
+
+        Args:
+            transitions: how many were stored.
+            critic_updates: updates of the critics alone that they pay for.
+            success: their success rate, for the guard's rollback; None if it is not known.
+            pulse: called before every update.
+        """
+        self.transitions = min(transitions, self.config.warmup_transitions)
+        if transitions >= self.config.warmup_transitions:
+            self._end_warmup(critic_updates, success, pulse)
+            self.begin_epoch(self.epoch)
+
+    def _end_warmup(
+        self, critic_updates: int, success: float | None, pulse: Callable[[], None]
+    ) -> None:
+        """Pre-train, and switch the residual on."""
+        self._pretrain(critic_updates, pulse)
+        self.good = self.candidate = self.algorithm.state()
+        self._good_success = success or 0.0
+        self._recent.clear()
+        waits = self.config.policy_warmup_transitions > 0
+        self.phase = Phase.POLICY_WARMUP if waits else Phase.ONLINE
 
     def _rate_candidate(self) -> None:
         """After the candidate's 50 episodes: keep it if they were the best, and take the next."""
@@ -245,7 +275,7 @@ class Learner:
             )
         self.demonstrations.add(transition, robot)
 
-    def _pretrain(self, pulse: Callable[[], None]) -> None:
+    def _pretrain(self, critic_updates: int, pulse: Callable[[], None]) -> None:
         """Use the warm-up data as the preset wants, before the residual is switched on."""
         config = self.config
         self.algorithm.fit_normalizer(self.replay.observations())
@@ -261,7 +291,7 @@ class Learner:
                 self._latest |= self.algorithm.update_offline(batch, returns[batch.row])
                 self.pretraining_updates += 1
             self.replay.clear()
-        for _ in range(config.critic_only_updates):
+        for _ in range(config.critic_only_updates + critic_updates):
             pulse()
             self._latest |= self.algorithm.update(self._sample(), critic_only=True)
             self.pretraining_updates += 1

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.spec import Source, Transition, TransitionLayout
+from residual_rl_ros.transition_table import TransitionTable
 
 NONE = -1
 
@@ -130,6 +131,60 @@ class ReplayBuffer:
             self._open[robot] = _Chain(row, (epoch, episode, step + self._decision_steps))
         self._next = (self._next + 1) % self.capacity
         self._size = min(self._size + 1, self.capacity)
+
+    def extend(self, table: TransitionTable, robot: str = '') -> None:
+        """Store many transitions, with the same result as adding them one by one.
+
+        Args:
+            table: valid transitions of one robot, in order.
+            robot: whose they are.
+
+        Raises:
+            ReplayError: the rows are of another layout.
+        """
+        width = sum(self._splits)
+        layout = table.layout
+        if 2 * layout.observation_size + 3 * layout.decision_size + 2 != width:
+            raise ReplayError(f'transitions of layout {layout.label} do not fit {width} columns')
+        begin = 0
+        while begin < len(table):
+            piece = table.rows(slice(begin, begin + self.capacity - self._next))
+            self._extend_without_wrapping(piece, robot)
+            begin += len(piece)
+
+    def _extend_without_wrapping(self, table: TransitionTable, robot: str) -> None:
+        """Store at least one transition in rows that follow each other."""
+        begin, end = self._next, self._next + len(table)
+        columns = table.layout.columns
+        n, km = self._splits[:2]
+        stored = self._table[begin:end]
+        stored[:, : n + km] = table.values[
+            :, columns['observation'].start : columns['base_action'].stop
+        ]
+        stored[:, n + km : n + 2 * km] = table.block('executed_action')
+        stored[:, n + 2 * km] = table.header('reward')
+        stored[:, n + 2 * km + 1] = 1.0 - table.header('terminated')
+        stored[:, n + 2 * km + 2 :] = table.values[
+            :, columns['next_observation'].start : columns['next_base_action'].stop
+        ]
+        self._source[begin:end] = table.header('source')
+        keys = [table.header(name) for name in ('epoch', 'episode', 'step')]
+        chain = self._open.pop(robot, None)
+        first = tuple(int(key[0]) for key in keys)
+        if chain is not None and chain.expected == first and chain.row != begin:
+            self._following[chain.row] = begin
+        self._following[begin:end] = NONE
+        self._following[begin : end - 1] = np.where(
+            table.follows(), np.arange(begin + 1, end, dtype=np.int32), NONE
+        )
+        overwritten = [name for name, open_ in self._open.items() if begin <= open_.row < end]
+        for name in overwritten:
+            del self._open[name]
+        if not table.done[-1]:
+            epoch, episode, step = (int(key[-1]) for key in keys)
+            self._open[robot] = _Chain(end - 1, (epoch, episode, step + self._decision_steps))
+        self._next = end % self.capacity
+        self._size = max(self._size, end)
 
     @property
     def nbytes(self) -> int:

@@ -339,12 +339,18 @@ class ControllerConfig:
     max_weights_bytes: int = MAX_WEIGHTS_BYTES
     """Larger weight messages are refused unread."""
 
-    def build(self, policy: BasePolicy, action: ActionSpec) -> ResidualController:
+    def build(
+        self,
+        policy: BasePolicy,
+        action: ActionSpec,
+        kind: type[ResidualController] = ResidualController,
+    ) -> ResidualController:
         """Put a controller together.
 
         Args:
             policy: base policy, already checked against the robot.
             action: command names and limits.
+            kind: its class.
         """
         metadata = policy.metadata
         bound = ResidualBound.from_metadata(metadata, self.residual_scale)
@@ -359,7 +365,7 @@ class ControllerConfig:
         expected = ActorArchitecture(
             layout.observation_size, layout.decision_size, (), False, layout.decision_size
         )
-        return ResidualController(
+        return kind(
             layout=layout,
             queue=ChunkQueue(policy, self.decision_steps, self.prefetch_steps, self.blend_steps),
             bound=bound,

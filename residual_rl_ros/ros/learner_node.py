@@ -33,6 +33,7 @@ from residual_rl_ros.learner.config import load_preset
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.learner.robot_feed import RobotFeed
+from residual_rl_ros.message_values import label_of
 from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.managed_node import (
     OK,
@@ -41,7 +42,7 @@ from residual_rl_ros.ros.managed_node import (
     ManagedNode,
     run,
 )
-from residual_rl_ros.ros.messages import byte_array, label_of
+from residual_rl_ros.ros.messages import byte_array
 from residual_rl_ros.ros.node_parameters import LearnerParameters
 from residual_rl_ros.ros.parameters import (
     ParameterError,

@@ -22,16 +22,11 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.message_values import CommandError, CommandReader
 from residual_rl_ros.robot import RobotConfig
 from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.managed_node import OK, Diagnostics, run
-from residual_rl_ros.ros.messages import (
-    ChannelWriter,
-    CommandError,
-    CommandReader,
-    float_array,
-    to_time,
-)
+from residual_rl_ros.ros.messages import MESSAGE_TYPES, ChannelWriter, float_array, to_time
 from residual_rl_ros.ros.node_parameters import SimParameters
 from residual_rl_ros.ros.parameters import read_parameters, read_tree
 from residual_rl_ros.sim.hosting import check_environment, make_environment, split_observation
@@ -60,9 +55,9 @@ class MujocoSimNode(Node):
             Float64MultiArray, 'step_feedback', qos.FEEDBACK
         )
         self._clock_publisher = self.create_publisher(Clock, '/clock', qos.SENSOR)
-        self._command_reader = reader = CommandReader(robot.command, robot.action.size)
+        self._command_reader = CommandReader(robot.command, robot.action.size)
         self.create_subscription(
-            reader.message_type, robot.command.topic, self._on_command, qos.COMMAND
+            MESSAGE_TYPES[robot.command.type], robot.command.topic, self._on_command, qos.COMMAND
         )
         self._wall_clock = SteadyClock(clock_type=ClockType.STEADY_TIME)
         self._ticks = 0

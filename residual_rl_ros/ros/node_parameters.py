@@ -118,6 +118,23 @@ class RewardParameters:
 
 
 @dataclass(frozen=True)
+class RecorderParameters:
+    """Parameters of recorder_node, beside the robot description `robot.*`."""
+
+    output_dir: str = parameter('', 'folder of the bag; it does not exist yet')
+    transitions: bool = parameter(True, 'record the transitions and their layout')
+    raw: bool = parameter(
+        False, 'record observations, commands, feedback and takeovers too; needs robot.*'
+    )
+    base_policy: str = parameter('', 'ONNX base policy whose sha256 is noted in the bag')
+    storage: str = parameter('mcap', 'mcap or sqlite3')
+    max_bytes: int = parameter(0, 'begin a new bag after this many bytes; 0 never does', minimum=0)
+    max_seconds: float = parameter(
+        0.0, 'begin a new bag after this time [s]; 0 never does', minimum=0.0
+    )
+
+
+@dataclass(frozen=True)
 class SimParameters:
     """Parameters of mujoco_sim_node, beside the robot description `robot.*`."""
 

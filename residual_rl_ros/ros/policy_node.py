@@ -22,6 +22,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy, check_sha256
 from residual_rl_ros.finetune import find_base_policy
+from residual_rl_ros.message_values import CommandError, CommandReader, rounded
 from residual_rl_ros.observation import ObservationAssembler, ObservationError
 from residual_rl_ros.residual.blend import BlendRamp
 from residual_rl_ros.residual.controller import ControllerConfig, ResidualController, StepFeedback
@@ -39,13 +40,10 @@ from residual_rl_ros.ros.managed_node import (
     run,
 )
 from residual_rl_ros.ros.messages import (
+    MESSAGE_TYPES,
     ChannelReader,
-    CommandError,
-    CommandReader,
     CommandWriter,
     float_array,
-    from_time,
-    to_time,
 )
 from residual_rl_ros.ros.node_parameters import PolicyParameters
 from residual_rl_ros.ros.parameters import follow_parameters, read_parameters, read_tree
@@ -151,7 +149,7 @@ class PolicyNode(ManagedNode):
         )
         takeover = CommandReader(self.robot.command, self.robot.action.size)
         create(
-            takeover.message_type,
+            MESSAGE_TYPES[self.robot.command.type],
             'takeover/command',
             self._takeover_callback(takeover),
             qos.COMMAND,
@@ -210,7 +208,7 @@ class PolicyNode(ManagedNode):
     def _on_feedback(self, message: Float64MultiArray) -> None:
         data = np.array(message.data, dtype=np.float64)
         if data.size and np.isfinite(data[0]):  # To the nanosecond, as the stamps of headers.
-            data[0] = from_time(to_time(data[0]))
+            data[0] = rounded(data[0])
         self._loop.receive_feedback(data)
 
     # --- what the loop says (Outlet)

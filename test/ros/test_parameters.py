@@ -14,7 +14,13 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from residual_rl_ros.resources import resource_path
-from residual_rl_ros.ros import node_parameters
+from residual_rl_ros.ros.node_parameters import (
+    LearnerParameters,
+    PolicyParameters,
+    RecorderParameters,
+    RewardParameters,
+    SimParameters,
+)
 from residual_rl_ros.ros.parameters import (
     ParameterError,
     follow_parameters,
@@ -23,6 +29,14 @@ from residual_rl_ros.ros.parameters import (
 )
 
 pytestmark = pytest.mark.ros
+
+KINDS = (
+    PolicyParameters,
+    LearnerParameters,
+    RewardParameters,
+    RecorderParameters,
+    SimParameters,
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +119,7 @@ def test_live_parameters_change_and_others_do_not(make: Any) -> None:
 
 def test_every_parameter_is_in_the_reference() -> None:
     text = resource_path('docs', 'reference', 'parameters.md').read_text(encoding='utf-8')
-    for kind in ('PolicyParameters', 'LearnerParameters', 'RewardParameters', 'SimParameters'):
-        for item in fields(getattr(node_parameters, kind)):
+    for kind in KINDS:
+        for item in fields(kind):
             assert f'| `{item.name}` |' in text
             assert item.metadata['description'] in text

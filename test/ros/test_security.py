@@ -19,7 +19,7 @@ from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot import load_robot
 from residual_rl_ros.ros.bringup import Bringup, ros_environment
 from residual_rl_ros.ros.monitor import Monitor
-from residual_rl_ros.ros.topology import finetune_topology, reward_spec
+from residual_rl_ros.ros.topology import NodeSpec, finetune_topology, reward_spec
 from residual_rl_ros.security import policy_xml, required_access
 
 pytestmark = pytest.mark.ros
@@ -34,6 +34,13 @@ def test_every_node_does_exactly_what_it_is_allowed_to(domain_id: int, tmp_path:
     nodes = (
         *finetune_topology(config, robot_file, base.path, tmp_path, 0, 0, namespace='cell'),
         reward_spec(robot_file, tmp_path / 'success.onnx', '', 'cell'),
+        NodeSpec(
+            'recorder_node',
+            False,
+            (robot_file,),
+            {'output_dir': str(tmp_path / 'bag'), 'raw': True},
+            'cell',
+        ),
     )
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=domain_id)
@@ -68,4 +75,5 @@ def test_the_shipped_policies_are_up_to_date(name: str) -> None:
     assert path.read_text(encoding='utf-8') == policy_xml(required_access(robot))
     root = ET.parse(path).getroot()
     paths = [enclave.get('path') for enclave in root.iter('enclave')]
-    assert paths == ['/policy_node', '/learner_node', '/reward_node', '/mujoco_sim_node']
+    nodes = ('policy_node', 'learner_node', 'reward_node', 'recorder_node', 'mujoco_sim_node')
+    assert paths == [f'/{node}' for node in nodes]

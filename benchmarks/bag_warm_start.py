@@ -1,0 +1,100 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Control steps on the robot until 90 % success: from scratch, and from a bag of base transitions.
+
+`python benchmarks/bag_warm_start.py collect` records the bag, `run` plays one learner seed one way,
+`table` compares the runs in a folder. 90 % is reached when 45 of the latest 50 training episodes
+with a residual succeeded; from scratch that counts the warm-up, which the bag saves.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from residual_rl_ros.bags.cdr import labelled_array, serialize, typestore
+from residual_rl_ros.bags.recorder import Recorder, RecordOptions
+from residual_rl_ros.bags.topics import transition_topics
+from residual_rl_ros.bags.training import Use, train_from_bags
+from residual_rl_ros.bags.transitions import TEXT
+from residual_rl_ros.evaluation.episodes import run_episode
+from residual_rl_ros.finetune import load_finetune, training_seed
+from residual_rl_ros.learner.checkpoint import CheckpointFolder
+from residual_rl_ros.sim.hosting import connect, make_environment
+from residual_rl_ros.spec import Transition
+from residual_rl_ros.summary import CHECKPOINTS, read_history, steps_to
+from residual_rl_ros.training import TrainOptions, run_training
+
+BAG_SEED = 600_000
+"""Distance of the bag's environment seeds from those of training."""
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+Task = Annotated[str, typer.Option(help='Task of config/finetune/.')]
+
+
+@app.command()
+def collect(out: Path, task: Task = 'peg_insert', transitions: int = 20_000) -> None:
+    """Record base transitions into the bag OUT."""
+    config = load_finetune(task)
+    policy, robot, _ = config.load()
+    env = connect(make_environment(config.task), robot)
+    controller = config.controller_config(0, explore=True, scheduled=True).build(
+        policy, robot.action
+    )
+    layout = controller.layout
+    latched, stream = (f'/{topic.name}' for topic in transition_topics())
+    topics = [replace(topic, name=f'/{topic.name}') for topic in transition_topics()]
+    recorder = Recorder(out, topics, RecordOptions(), {'task': task}, time.monotonic)
+    text = typestore().types[TEXT](data=layout.to_yaml())
+    recorder.write(latched, time.time_ns(), serialize(text, TEXT))
+
+    def write(transition: Transition) -> None:
+        data = labelled_array(layout.encode(transition), layout.label)
+        recorder.write(stream, time.time_ns(), data)
+
+    number = 0
+    while recorder.messages <= transitions:
+        run_episode(env, controller, training_seed(0) + BAG_SEED + number, number, write)
+        number += 1
+    recorder.close()
+    controller.queue.close()
+
+
+@app.command()
+def run(
+    out: Path,
+    bag: Annotated[Path, typer.Option(help='Begin with this bag; without it, from scratch.')] = (
+        Path()
+    ),
+    task: Task = 'peg_insert',
+    seed: int = 60,
+    control_steps: int = 40_000,
+) -> None:
+    """Train one learner seed into OUT."""
+    config = replace(load_finetune(task), control_steps=control_steps)
+    start = None
+    if bag != Path():
+        start = out.with_name(out.name + '_learner')
+        learner, _ = train_from_bags([bag], Use.BASE, config.learner_config(), seed)
+        CheckpointFolder(start / CHECKPOINTS).save(learner)
+    options = TrainOptions(config, seed, out, start=start, paired_seeds=0)
+    run_training(options, Console(stderr=True))
+
+
+@app.command()
+def table(folder: Path, level: float = 0.9) -> None:
+    """Print when every run in FOLDER first reached a success, in control steps on the robot."""
+    for out in sorted(folder.iterdir()):
+        history = read_history(out)
+        if history and (out / 'summary.json').exists():
+            final = json.loads((out / 'summary.json').read_text(encoding='utf-8'))
+            print(f'| {out.name} | {steps_to(level, history)} | {final["control_steps"]} |')
+
+
+if __name__ == '__main__':
+    app()

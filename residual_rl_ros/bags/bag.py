@@ -1,0 +1,126 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A bag: the files of one recording, in order, whatever their storage."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from residual_rl_ros.bags.mcap_file import McapFile
+from residual_rl_ros.bags.problems import BagError, Problems
+from residual_rl_ros.bags.segment import RawMessage, Segment
+from residual_rl_ros.bags.sqlite_file import SqliteFile
+
+BagFile = McapFile | SqliteFile
+STORAGES: dict[str, type[McapFile] | type[SqliteFile]] = {'.mcap': McapFile, '.db3': SqliteFile}
+METADATA = 'metadata.yaml'
+RECORDING = 'recording.yaml'
+"""What our recorder knows of a recording, written at its start."""
+
+
+class Bag:
+    """One bag folder, a folder of them (a recording split into several), or one file.
+
+    Args:
+        path: folder, or `.mcap` or `.db3` file.
+
+    Raises:
+        BagError: there is no such thing, or nothing in it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problems = Problems()
+        """What was found wrong so far; complete when everything was read."""
+        self.files: list[BagFile] = [
+            STORAGES[file.suffix](file, self.problems) for file in self._find(path)
+        ]
+        if not self.files:
+            raise BagError(
+                f'{str(path)!r} holds no bag: expected a folder with .mcap or .db3 files, or one '
+                'of these'
+            )
+        self.custom_data = self._custom_data()
+        """What the recorder said of the recording."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all files [byte]."""
+        return sum(file.path.stat().st_size for file in self.files)
+
+    def segments(self) -> Iterator[tuple[BagFile, Segment]]:
+        """Yield every file's messages in recorded order; unreadable files are reported."""
+        for file in self.files:
+            try:
+                for segment in file.segments():
+                    yield file, segment
+            except OSError as error:
+                self.problems.add(file.path, f'cannot be read: {error.strerror}')
+
+    def messages(self, names: set[str] | None = None) -> Iterator[RawMessage]:
+        """Yield messages one by one.
+
+        Args:
+            names: topics; None takes all.
+        """
+        for file, segment in self.segments():
+            wanted = {
+                key: topic
+                for key, topic in file.topics.items()
+                if names is None or topic.name in names
+            }
+            yield from segment.messages(wanted)
+
+    def _find(self, path: Path) -> list[Path]:
+        """Return the files of a path in recorded order."""
+        if path.is_file():
+            if path.suffix not in STORAGES:
+                raise BagError(
+                    f'{str(path)!r} is no bag file: expected {" or ".join(STORAGES)}; uncompress '
+                    'files with ros2 bag convert'
+                )
+            return [path]
+        if not path.is_dir():
+            raise BagError(f'bag {str(path)!r} does not exist')
+        here = sorted((f for f in path.iterdir() if f.suffix in STORAGES), key=_natural)
+        for name in self._metadata(path).get('relative_file_paths') or []:
+            if not (path / str(name)).exists():
+                self.problems.add(path, f'{METADATA} lists {name}, which is missing')
+        if here:
+            return here
+        folders = sorted((folder for folder in path.iterdir() if folder.is_dir()), key=_natural)
+        return [file for folder in folders for file in self._find(folder)]
+
+    def _metadata(self, folder: Path) -> dict[str, Any]:
+        """Return the content of `metadata.yaml`, empty where a killed recorder left none."""
+        path = folder / METADATA
+        if not path.is_file():
+            return {}
+        try:
+            content = yaml.safe_load(path.read_text(encoding='utf-8'))
+            return dict(content['rosbag2_bagfile_information'])
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+            self.problems.add(path, f'cannot be read: {error!r}')
+            return {}
+
+    def _custom_data(self) -> dict[str, str]:
+        folder = self.files[0].path.parent
+        data = self._metadata(folder).get('custom_data')
+        if not data and (folder / RECORDING).is_file():
+            try:
+                data = yaml.safe_load((folder / RECORDING).read_text(encoding='utf-8'))
+            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+                self.problems.add(folder / RECORDING, f'cannot be read: {error}')
+        return {str(k): str(v) for k, v in data.items()} if isinstance(data, dict) else {}
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Order `bag_10` after `bag_9`."""
+    return [
+        (int(part), '') if part.isdigit() else (-1, part) for part in re.split(r'(\d+)', path.name)
+    ]

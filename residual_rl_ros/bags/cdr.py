@@ -1,0 +1,113 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Serialised messages (CDR): whole ones through `rosbags`, arrays of numbers by the thousand."""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys.store import Typestore
+
+from residual_rl_ros.bags.problems import BagError
+
+Array = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+STORES = {
+    'humble': Stores.ROS2_HUMBLE,
+    'jazzy': Stores.ROS2_JAZZY,
+    'kilted': Stores.ROS2_KILTED,
+}
+"""Distributions whose bags are read; the messages that we use are the same in all of them."""
+DEFAULT_STORE = 'jazzy'
+ENCAPSULATION = b'\x00\x01\x00\x00'
+"""Plain CDR, little endian."""
+
+
+@lru_cache
+def typestore(distribution: str = DEFAULT_STORE) -> Typestore:
+    """Return the message definitions of a ROS distribution.
+
+    Raises:
+        BagError: unknown distribution.
+    """
+    if distribution not in STORES:
+        raise BagError(f'ROS distribution is {distribution!r}, expected one of {", ".join(STORES)}')
+    return get_typestore(STORES[distribution])
+
+
+def deserialize(data: bytes | memoryview, kind: str, distribution: str = DEFAULT_STORE) -> Any:
+    """Return a message as an object with the attributes of its ROS message.
+
+    Raises:
+        BagError: unknown type, or bytes that are not such a message.
+    """
+    store = typestore(distribution)
+    if kind not in store.fielddefs:
+        raise BagError(f'message type {kind!r} is not known to ROS 2 {distribution}')
+    try:
+        return store.deserialize_cdr(bytes(data), kind)
+    except Exception as error:
+        raise BagError(f'{len(data)} bytes are no {kind}: {error!r}') from error
+
+
+def serialize(message: Any, kind: str, distribution: str = DEFAULT_STORE) -> bytes:
+    """Return the bytes of a message made of `typestore().types`."""
+    return bytes(typestore(distribution).serialize_cdr(message, kind))
+
+
+def labelled_array(values: npt.ArrayLike, label: str) -> bytes:
+    """Return a Float64MultiArray with one labelled dimension, as the nodes send it."""
+    data = np.ascontiguousarray(values, dtype='<f8')
+    return ArrayPrefix(label, data.size).content.tobytes() + data.tobytes()
+
+
+class ArrayPrefix:
+    """What comes before the numbers of a labelled Float64MultiArray: the same in every message.
+
+    Args:
+        label: label of the only dimension.
+        size: number of values.
+    """
+
+    def __init__(self, label: str, size: int) -> None:
+        self.size = size
+        text = label.encode() + b'\0'
+        head = struct.pack('<II', 1, len(text)) + text
+        gap = -len(head) % 4
+        counts = struct.pack('<IIII', size, size, 0, size)
+        tail = -(len(head) + gap + len(counts)) % 8
+        parts = ENCAPSULATION, head, bytes(gap), counts, bytes(tail)
+        self.content = np.frombuffer(b''.join(parts), dtype=np.uint8)
+        # Encapsulation options and padding may hold anything.
+        lengths = (2, 2, len(head), gap, 16, tail)
+        self._matters = np.repeat((True, False, True, False, True, False), lengths)
+
+    def cut(self, buffer: memoryview, start: Integers) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """Return the numbers of many messages and which of the messages have this prefix.
+
+        Args:
+            buffer: holds the messages.
+            start: where each begins, shape (count,); at least `nbytes` bytes must follow.
+
+        Returns:
+            Values, shape (count, size), and whether each row is such a message, shape (count,).
+        """
+        if not len(start):
+            return np.empty((0, self.size)), np.empty(0, dtype=bool)
+        whole = np.frombuffer(buffer, dtype=np.uint8)
+        rows = np.lib.stride_tricks.sliding_window_view(whole, self.nbytes)[start]
+        head = rows[:, : len(self.content)]
+        fits = ((head == self.content) | ~self._matters).all(axis=1)
+        values = np.ascontiguousarray(rows[:, len(self.content) :]).view('<f8')
+        return values.astype(np.float64, copy=False), fits
+
+    @property
+    def nbytes(self) -> int:
+        """Length of a message [byte]."""
+        return len(self.content) + 8 * self.size

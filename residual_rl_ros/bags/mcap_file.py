@@ -1,0 +1,238 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Walk the records of an MCAP file from front to back (https://mcap.dev/spec).
+
+No index is needed: a recorder that was killed leaves none. What precedes the damage is handed out,
+a chunk that is damaged inside is passed over, and each damage is reported with its offset.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lz4.frame
+import numpy as np
+
+from residual_rl_ros.bags.problems import Problems
+from residual_rl_ros.bags.segment import Segment, Topic
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+MAGIC = b'\x89MCAP0\r\n'
+SCHEMA, CHANNEL, MESSAGE, CHUNK, DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
+RECORD = struct.Struct('<BQ')
+"""Opcode and length of what follows."""
+MESSAGE_HEAD = struct.Struct('<HIQQ')
+"""Channel, sequence, log time and publish time; the message follows."""
+CHUNK_HEAD = struct.Struct('<QQQI')
+"""First and last log time, uncompressed size and CRC-32; compression and records follow."""
+FOOTER = struct.Struct('<BQQQI')
+"""The last record, before the magic: opcode, length, start of the summary, offsets, CRC-32."""
+SEGMENT_MESSAGES = 4096
+"""Messages outside of chunks that are handed out at once."""
+LARGEST_CHUNK = 1 << 30
+"""A chunk that claims to be larger is taken for damaged [byte]."""
+
+
+class _DamageError(Exception):
+    """memoryview that are no record."""
+
+
+class McapFile:
+    """A file of the `mcap` storage.
+
+    Args:
+        path: the file.
+        problems: where damage is reported.
+    """
+
+    def __init__(self, path: Path, problems: Problems) -> None:
+        self.path = path
+        self.topics: dict[int, Topic] = {}
+        """Topics seen so far, by channel."""
+        self._problems = problems
+        self._types: dict[int, str] = {}
+        self._count = 0
+
+    def segments(self) -> Iterator[Segment]:
+        """Yield the messages, chunk by chunk.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        self._count = 0
+        if self.path.stat().st_size < len(MAGIC):
+            self._report(0, 'no MCAP file: it has no magic bytes')
+            return
+        with self.path.open('rb') as file:
+            whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        if whole[: len(MAGIC)] != MAGIC:
+            self._report(0, 'no MCAP file: it does not begin with the magic bytes')
+            return
+        self._read_summary(whole)
+        yield from self._walk(whole)
+
+    def _walk(self, whole: memoryview) -> Iterator[Segment]:
+        loose = _Collector()
+        offset = len(MAGIC)
+        try:
+            for opcode, begin, end in _records(whole, offset, len(whole)):
+                offset = end
+                if opcode == MESSAGE:
+                    loose.add(whole, begin, end)
+                    if len(loose) == SEGMENT_MESSAGES:
+                        yield self._segment(whole, loose, '')
+                        loose = _Collector()
+                elif opcode == CHUNK:
+                    if len(loose):
+                        yield self._segment(whole, loose, '')
+                        loose = _Collector()
+                    yield from self._chunk(whole, begin, end)
+                elif opcode == DATA_END:
+                    if whole[-len(MAGIC) :] != MAGIC:
+                        self._report(offset, 'the index at the end is cut off')
+                    break
+                else:
+                    self._declare(whole, opcode, begin, end)
+            else:
+                self._report(offset, 'the file ends without its index: recording was cut off')
+        except _DamageError as damage:
+            self._report(offset, f'{damage}; what follows is not read')
+        if len(loose):
+            yield self._segment(whole, loose, '')
+
+    def _chunk(self, whole: memoryview, begin: int, end: int) -> Iterator[Segment]:
+        """Yield the messages of a chunk, or report why they cannot be read."""
+        found = _Collector()
+        records: memoryview = whole[:0]
+        try:
+            records = _uncompress(whole, begin, end)
+            for opcode, first, last in _records(records, 0, len(records)):
+                if opcode == MESSAGE:
+                    found.add(records, first, last)
+                else:
+                    self._declare(records, opcode, first, last)
+        except _DamageError as damage:
+            self._report(begin - RECORD.size, f'damaged chunk: {damage}; passed over')
+        if len(found):
+            yield self._segment(records, found, f'in the chunk at offset {begin - RECORD.size}')
+
+    def _segment(self, buffer: memoryview, found: _Collector, place: str) -> Segment:
+        first, self._count = self._count, self._count + len(found)
+        return found.segment(buffer, first, place)
+
+    def _declare(self, buffer: memoryview, opcode: int, begin: int, end: int) -> None:
+        """Take in a schema or a channel."""
+        if opcode == SCHEMA:
+            (key,) = _unpack('<H', buffer, begin, end)
+            name, _ = _text(buffer, begin + 2, end)
+            self._types[key] = name
+        elif opcode == CHANNEL:
+            key, schema = _unpack('<HH', buffer, begin, end)
+            name, _ = _text(buffer, begin + 4, end)
+            self.topics[key] = Topic(name, self._types.get(schema, ''))
+
+    def _read_summary(self, whole: memoryview) -> None:
+        """Learn the channels from the end of a complete file: the first chunk may be damaged."""
+        footer = len(whole) - len(MAGIC) - FOOTER.size
+        if footer < len(MAGIC) or whole[-len(MAGIC) :] != MAGIC:
+            return
+        opcode, _, summary, _, _ = FOOTER.unpack_from(whole, footer)
+        if opcode != 0x02 or not len(MAGIC) <= summary < footer:
+            return
+        try:
+            for kind, begin, end in _records(whole, summary, footer):
+                self._declare(whole, kind, begin, end)
+        except _DamageError as damage:
+            self._report(summary, f'damaged summary: {damage}')
+
+    def _report(self, offset: int, reason: str) -> None:
+        self._problems.add(self.path, reason, place=f'offset {offset}')
+
+
+class _Collector:
+    """Gathers messages of one buffer."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[int, int, int, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, buffer: memoryview, begin: int, end: int) -> None:
+        start = begin + MESSAGE_HEAD.size
+        if start > end:
+            raise _DamageError(f'a message record of {end - begin} bytes')
+        channel, _, time_ns, _ = MESSAGE_HEAD.unpack_from(buffer, begin)
+        self._rows.append((channel, start, end - start, min(time_ns, 2**63 - 1)))
+
+    def segment(self, buffer: memoryview, first: int, place: str) -> Segment:
+        channel, start, size, time_ns = np.array(self._rows, dtype=np.int64).T
+        return Segment(buffer, channel, start, size, time_ns, first, place)
+
+
+def _records(buffer: memoryview, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield opcode, begin and end of every record's content."""
+    unpack, head = RECORD.unpack_from, RECORD.size
+    while begin < end:
+        if begin + head > end:
+            raise _DamageError(f'cut off after {end - begin} bytes of a record')
+        opcode, length = unpack(buffer, begin)
+        begin += head
+        if opcode == 0:
+            raise _DamageError('opcode 0 is no record')
+        if length > end - begin:
+            raise _DamageError(f'a record of {length} bytes where {end - begin} are left')
+        yield opcode, begin, begin + length
+        begin += length
+
+
+def _uncompress(buffer: memoryview, begin: int, end: int) -> memoryview:
+    """Return the records of a chunk."""
+    _, _, size, crc = _unpack(CHUNK_HEAD.format, buffer, begin, end)
+    compression, begin = _text(buffer, begin + CHUNK_HEAD.size, end)
+    (length,) = _unpack('<Q', buffer, begin, end)
+    begin += 8
+    if length > end - begin or size > LARGEST_CHUNK:
+        raise _DamageError(f'{length} bytes of {size} uncompressed where {end - begin} are left')
+    stored = buffer[begin : begin + length]
+    try:
+        if compression == '':
+            records = stored
+        elif compression == 'zstd':
+            records = memoryview(zstd.decompress(stored))
+        elif compression == 'lz4':
+            records = memoryview(lz4.frame.decompress(stored))
+        else:
+            raise _DamageError(f'compression {compression!r}, expected none, zstd or lz4')
+    except (zstd.ZstdError, RuntimeError, ValueError) as error:
+        raise _DamageError(f'{compression}: {error}') from error
+    if len(records) != size:
+        raise _DamageError(f'{len(records)} bytes uncompressed, expected {size}')
+    if crc and zlib.crc32(records) != crc:
+        raise _DamageError(f'CRC-32 {zlib.crc32(records):08x}, expected {crc:08x}')
+    return records
+
+
+def _unpack(layout: str, buffer: memoryview, begin: int, end: int) -> tuple[Any, ...]:
+    if begin + struct.calcsize(layout) > end:
+        raise _DamageError(f'a record of {end - begin} bytes is too short')
+    return struct.unpack_from(layout, buffer, begin)
+
+
+def _text(buffer: memoryview, begin: int, end: int) -> tuple[str, int]:
+    """Return a string and where it ends."""
+    (length,) = _unpack('<I', buffer, begin, end)
+    begin += 4
+    if length > end - begin:
+        raise _DamageError(f'a text of {length} bytes where {end - begin} are left')
+    return buffer[begin : begin + length].tobytes().decode(errors='replace'), begin + length

@@ -1,0 +1,92 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Read the messages of a sqlite3 bag file (the default storage up to Humble)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from residual_rl_ros.bags.problems import Problems
+from residual_rl_ros.bags.segment import Segment, Topic
+
+SEGMENT_MESSAGES = 2048
+
+
+class SqliteFile:
+    """A file of the `sqlite3` storage.
+
+    Args:
+        path: the file.
+        problems: where damage is reported.
+    """
+
+    def __init__(self, path: Path, problems: Problems) -> None:
+        self.path = path
+        self.topics: dict[int, Topic] = {}
+        """Topics, by their key in the file."""
+        self._problems = problems
+
+    def segments(self) -> Iterator[Segment]:
+        """Yield the messages in recorded order, some thousand at a time.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        count = 0
+        try:
+            with closing(self._connect()) as connection:
+                rows = connection.execute(
+                    'SELECT topic_id, timestamp, data FROM messages ORDER BY id'
+                )
+                rows.arraysize = SEGMENT_MESSAGES
+                while batch := rows.fetchmany():
+                    keys, times, blobs = zip(*batch, strict=True)
+                    yield _segment(keys, times, blobs, count)
+                    count += len(batch)
+        except (sqlite3.Error, TypeError, OverflowError) as error:
+            self._problems.add(
+                self.path, f'sqlite3: {error}; what follows is not read', place=f'message {count}'
+            )
+
+    def _connect(self) -> sqlite3.Connection:
+        """Open the file and read its topics.
+
+        A killed recorder leaves a journal, which only a connection that may write can settle.
+        """
+        with self.path.open('rb'):
+            pass  # For the plain OSError that sqlite3 does not give.
+        uri = self.path.absolute().as_uri()
+        try:
+            return self._read_topics(f'{uri}?mode=ro')
+        except sqlite3.OperationalError:
+            return self._read_topics(f'{uri}?mode=rw')
+
+    def _read_topics(self, uri: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(uri, uri=True)
+        try:
+            rows = connection.execute('SELECT id, name, type FROM topics').fetchall()
+        except sqlite3.Error:
+            connection.close()
+            raise
+        self.topics = {key: Topic(name, kind) for key, name, kind in rows}
+        return connection
+
+
+def _segment(
+    keys: tuple[int, ...], times: tuple[int, ...], blobs: tuple[bytes, ...], first: int
+) -> Segment:
+    sizes = np.array([len(blob) for blob in blobs], dtype=np.int64)
+    return Segment(
+        buffer=memoryview(b''.join(blobs)),
+        channel=np.array(keys, dtype=np.int64),
+        start=np.cumsum(sizes) - sizes,
+        size=sizes,
+        time_ns=np.array(times, dtype=np.int64),
+        first=first,
+        place='',
+    )

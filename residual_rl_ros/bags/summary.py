@@ -1,0 +1,193 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a transition bag holds: episodes, outcomes, losses, sources and ranges, robot by robot."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.bags.bag import Bag
+from residual_rl_ros.bags.transitions import TransitionReader
+from residual_rl_ros.spec import Source, Success, TransitionLayout
+from residual_rl_ros.transition_table import TransitionTable
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass
+class BagEpisode:
+    """One episode of one robot."""
+
+    epoch: int
+    episode: int
+    start: float
+    """Stamp of the first decision [s]."""
+    end: float
+    """Stamp of the last decision [s]."""
+    decisions: int = 0
+    """Transitions recorded."""
+    missing: int = 0
+    """Transitions lost: gaps in the step count."""
+    next_step: int = 0
+    """Step of the decision that would follow without a gap."""
+    reward: float = 0.0
+    """Sum of the rewards recorded."""
+    ending: str = 'open'
+    """`terminated`, `truncated`, or `open`: its last transition was not recorded."""
+    success: Success = Success.UNLABELLED
+    """Outcome label of its last transition."""
+
+
+@dataclass
+class RobotSummary:
+    """What a bag holds of one robot."""
+
+    robot: str
+    """Namespace."""
+    layout: TransitionLayout
+    episodes: list[BagEpisode] = field(default_factory=list)
+    sources: Counter[Source] = field(default_factory=Counter)
+    """Transitions of each source."""
+    observation_low: Array = field(default_factory=lambda: np.empty(0))
+    """Smallest observation, shape (n,)."""
+    observation_high: Array = field(default_factory=lambda: np.empty(0))
+    action_low: Array = field(default_factory=lambda: np.empty(0))
+    """Smallest executed action, shape (m,)."""
+    action_high: Array = field(default_factory=lambda: np.empty(0))
+    decision_s: float = np.nan
+    """Median time between two decisions of an episode [s]."""
+
+    @property
+    def transitions(self) -> int:
+        """Number of transitions."""
+        return sum(self.sources.values())
+
+    @property
+    def missing(self) -> int:
+        """Number of transitions lost."""
+        return sum(episode.missing for episode in self.episodes)
+
+    def outcomes(self) -> Counter[str]:
+        """Return the number of episodes of each outcome; `open` ones are not finished."""
+        return Counter(
+            'open' if episode.ending == 'open' else episode.success.name.lower()
+            for episode in self.episodes
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        lengths = [episode.decisions for episode in self.episodes]
+        return {
+            'robot': self.robot,
+            'layout': self.layout.label,
+            'transitions': self.transitions,
+            'missing_transitions': self.missing,
+            'episodes': len(self.episodes),
+            'outcomes': dict(self.outcomes()),
+            'endings': dict(Counter(episode.ending for episode in self.episodes)),
+            'sources': {source.name.lower(): n for source, n in self.sources.items()},
+            'decisions_per_episode': [min(lengths), float(np.median(lengths)), max(lengths)],
+            'decision_rate_hz': None if np.isnan(self.decision_s) else 1.0 / self.decision_s,
+            'observation': dict(
+                zip(
+                    self.layout.observation_names,
+                    zip(self.observation_low.tolist(), self.observation_high.tolist(), strict=True),
+                    strict=True,
+                )
+            ),
+            'action': dict(
+                zip(
+                    self.layout.action_names,
+                    zip(self.action_low.tolist(), self.action_high.tolist(), strict=True),
+                    strict=True,
+                )
+            ),
+        }
+
+
+def summarise(bag: Bag) -> list[RobotSummary]:
+    """Read a bag and return what it holds, one entry for each robot and layout.
+
+    Args:
+        bag: the bag; what is wrong is added to its problems.
+    """
+    counters: dict[tuple[str, str], _Counter] = {}
+    for block in TransitionReader(bag).blocks():
+        key = (block.robot, block.table.layout.label)
+        if key not in counters:
+            counters[key] = _Counter(RobotSummary(block.robot, block.table.layout))
+        counters[key].add(block.table)
+    return [counter.result() for counter in counters.values()]
+
+
+class _Counter:
+    """Adds up the blocks of one robot."""
+
+    def __init__(self, summary: RobotSummary) -> None:
+        self._summary = summary
+        self._intervals: list[Array] = []
+
+    def add(self, table: TransitionTable) -> None:
+        summary, layout = self._summary, table.layout
+        for source, count in zip(
+            *np.unique(table.header('source').astype(int), return_counts=True), strict=True
+        ):
+            summary.sources[Source(int(source))] += int(count)
+        observation = table.block('observation')
+        executed = table.block('executed_action').reshape(-1, layout.action_size)
+        summary.observation_low = _low(summary.observation_low, observation)
+        summary.observation_high = -_low(-summary.observation_high, -observation)
+        summary.action_low = _low(summary.action_low, executed)
+        summary.action_high = -_low(-summary.action_high, -executed)
+        self._intervals.append(np.diff(table.header('stamp'))[table.follows()])
+        for row in self._pieces(table):
+            self._add_piece(table.rows(row))
+
+    def _pieces(self, table: TransitionTable) -> list[slice]:
+        """Return the parts of a table that belong to one episode each."""
+        epoch, episode, step = (table.header(name) for name in ('epoch', 'episode', 'step'))
+        new = (np.diff(epoch) != 0) | (np.diff(episode) != 0) | (np.diff(step) <= 0)
+        begins = np.r_[0, np.flatnonzero(new | table.done[:-1]) + 1, len(table)]
+        return [slice(a, b) for a, b in pairwise(begins.tolist())]
+
+    def _add_piece(self, piece: TransitionTable) -> None:
+        episodes, k = self._summary.episodes, piece.layout.decision_steps
+        epoch, number, step = (int(piece.header(key)[0]) for key in ('epoch', 'episode', 'step'))
+        stamp = piece.header('stamp')
+        last = episodes[-1] if episodes else None
+        goes_on = (
+            last is not None
+            and last.ending == 'open'
+            and (last.epoch, last.episode) == (epoch, number)
+            and step >= last.next_step
+        )
+        if last is None or not goes_on:
+            last = BagEpisode(epoch, number, float(stamp[0]), float(stamp[0]))
+            episodes.append(last)
+        final_step = int(piece.header('step')[-1])
+        last.missing += (final_step - last.next_step) // k + 1 - len(piece)
+        last.next_step = final_step + k
+        last.decisions += len(piece)
+        last.end = float(stamp[-1])
+        last.reward += float(piece.header('reward').sum())
+        if piece.done[-1]:
+            last.ending = 'terminated' if piece.header('terminated')[-1] else 'truncated'
+            last.success = Success(int(piece.header('success')[-1]))
+
+    def result(self) -> RobotSummary:
+        intervals = np.concatenate(self._intervals)
+        if len(intervals):
+            self._summary.decision_s = float(np.median(intervals))
+        return self._summary
+
+
+def _low(known: Array, rows: Array) -> Array:
+    """Return the smallest of what is known and of rows, column by column."""
+    least: Array = rows.min(axis=0)
+    return np.minimum(known, least) if known.size else least

@@ -1,0 +1,34 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which topics a recording consists of."""
+
+from __future__ import annotations
+
+from residual_rl_ros.bags.recorder import RecordedTopic
+from residual_rl_ros.bags.transitions import LAYOUT, TEXT, TRANSITIONS
+from residual_rl_ros.robot import FLOAT_ARRAY, RobotConfig
+
+FLAG = 'std_msgs/msg/Bool'
+FEEDBACK = 'step_feedback'
+TAKEOVER_COMMAND, TAKEOVER_ACTIVE = 'takeover/command', 'takeover/active'
+
+
+def transition_topics() -> tuple[RecordedTopic, ...]:
+    """Return the topics that make a training set, relative to the robot's namespace."""
+    return (
+        RecordedTopic(LAYOUT, TEXT, latched=True),
+        RecordedTopic(TRANSITIONS, FLOAT_ARRAY),
+    )
+
+
+def raw_topics(robot: RobotConfig) -> tuple[RecordedTopic, ...]:
+    """Return what transitions can be rebuilt from: observations, commands, feedback, takeovers."""
+    command = robot.command
+    channels = {channel.topic: channel.type for channel in robot.channels}
+    return (
+        *(RecordedTopic(topic, kind, reliable=False) for topic, kind in channels.items()),
+        RecordedTopic(command.topic, command.type),
+        RecordedTopic(FEEDBACK, FLOAT_ARRAY),
+        RecordedTopic(TAKEOVER_COMMAND, command.type),
+        RecordedTopic(TAKEOVER_ACTIVE, FLAG),
+    )

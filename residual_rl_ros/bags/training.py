@@ -1,0 +1,148 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A learner from bags: base transitions, demonstrations or offline data, before the robot moves.
+
+Bags are streamed into the replay memory: what does not fit in it pushes out the oldest.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from residual_rl_ros.bags.bag import Bag
+from residual_rl_ros.bags.problems import BagError, Problems
+from residual_rl_ros.bags.transitions import Block, TransitionReader
+from residual_rl_ros.learner.config import LearnerConfig
+from residual_rl_ros.learner.learner import RECENT_EPISODES, Learner
+from residual_rl_ros.spec import Source, Success
+from residual_rl_ros.transition_table import TransitionTable
+
+
+class Use(str, Enum):
+    """What the transitions of a bag are to a learner."""
+
+    BASE = 'base'
+    """The warm-up: base transitions that stay in the replay as an anchor (DAWN)."""
+    DEMONSTRATIONS = 'demonstrations'
+    """The second buffer, from which a fixed share of every batch comes (ResFiT, RLPD)."""
+    OFFLINE = 'offline'
+    """Data of an offline phase that trains actor and critics, then is dropped (WSRL, Cal-QL)."""
+
+
+@dataclass
+class Intake:
+    """What was taken from bags."""
+
+    taken: int = 0
+    """Transitions stored."""
+    skipped: int = 0
+    """Transitions of other sources than the use allows."""
+    success: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
+    """Outcomes of the latest labelled episodes."""
+    problems: list[Problems] = field(default_factory=list)
+    """What was wrong, bag by bag."""
+
+    @property
+    def success_rate(self) -> float | None:
+        """Success over the latest labelled episodes, None without one."""
+        return sum(self.success) / len(self.success) if self.success else None
+
+
+def train_from_bags(
+    paths: Sequence[Path],
+    use: Use,
+    config: LearnerConfig,
+    seed: int,
+    on_read: Callable[[int], None] = lambda nbytes: None,
+    on_update: Callable[[], None] = lambda: None,
+) -> tuple[Learner, Intake]:
+    """Return a learner that has seen bags, and what was taken from them.
+
+    Args:
+        paths: bags, in order; the layout is that of the first transition.
+        use: what the transitions are to it.
+        config: the preset.
+        seed: learner seed.
+        on_read: called with the bytes of transitions read since the last call.
+        on_update: called before every update.
+
+    Raises:
+        BagError: there is nothing to use, or the preset cannot use it.
+    """
+    _check_preset(use, config)
+    intake = Intake()
+    learner: Learner | None = None
+    for number, path in enumerate(paths):
+        bag = Bag(path)
+        intake.problems.append(bag.problems)
+        for block in TransitionReader(bag).blocks():
+            on_read(block.table.values.nbytes)
+            if learner is None:
+                learner = Learner(config, block.table.layout, seed)
+            if _fits(block, learner, bag):
+                _take(block.table, learner, use, f'{number}/{block.robot}', intake)
+    if learner is None or not intake.taken:
+        reasons = [str(problem) for problems in intake.problems for problem in problems]
+        wanted = 'base transitions' if use is Use.BASE else 'transitions'
+        found = f'{intake.skipped} of other sources' if intake.skipped else 'none at all'
+        raise BagError('; '.join([f'no {wanted} in the bags, {found}', *reasons]))
+    if use is Use.BASE:
+        updates = int(config.utd * intake.taken)
+        learner.adopt_warmup(intake.taken, updates, intake.success_rate, on_update)
+    elif use is Use.OFFLINE:
+        enough = max(intake.taken, config.warmup_transitions)
+        learner.adopt_warmup(enough, 0, intake.success_rate, on_update)
+    return learner, intake
+
+
+def _check_preset(use: Use, config: LearnerConfig) -> None:
+    offline = bool(config.offline_updates)
+    if use is Use.OFFLINE and not offline:
+        raise BagError(
+            f'--as offline needs a preset with offline_updates > 0, such as wsrl; algorithm '
+            f'{config.algorithm} has {config.offline_updates}'
+        )
+    if use is Use.BASE and offline:
+        raise BagError(
+            f'the preset has offline_updates {config.offline_updates} and keeps no base '
+            'transitions afterwards; use --as offline'
+        )
+    if use is Use.DEMONSTRATIONS and not config.demonstration_share:
+        raise BagError(
+            '--as demonstrations needs a preset with demonstration_share > 0, such as resfit'
+        )
+
+
+def _fits(block: Block, learner: Learner, bag: Bag) -> bool:
+    """Return whether a block has the learner's layout; report it if not."""
+    layout = block.table.layout
+    if layout == learner.layout:
+        return True
+    bag.problems.add(
+        bag.path,
+        f'robot {block.robot!r} has layout {layout.label}, the first transition '
+        f'{learner.layout.label}; skipped: train robots, base policies and residual_scales apart',
+        kind=layout.label,
+        count=len(block.table),
+    )
+    return False
+
+
+def _take(table: TransitionTable, learner: Learner, use: Use, robot: str, intake: Intake) -> None:
+    """Store a block's transitions."""
+    if use is Use.BASE:
+        base = table.header('source') == Source.BASE
+        intake.skipped += int((~base).sum())
+        table = table.rows(base)
+    buffer = learner.demonstrations if use is Use.DEMONSTRATIONS else learner.replay
+    assert buffer is not None
+    buffer.extend(table, robot)
+    intake.taken += len(table)
+    outcomes = table.header('success')[table.done]
+    intake.success.extend(
+        bool(outcome == Success.SUCCESS) for outcome in outcomes if outcome != Success.UNLABELLED
+    )

@@ -1,0 +1,70 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Small real bags that several test modules write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from residual_rl_ros.bags.cdr import labelled_array, serialize, typestore
+from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
+from residual_rl_ros.bags.transitions import LAYOUT, TEXT, TRANSITIONS
+from residual_rl_ros.robot import FLOAT_ARRAY
+from residual_rl_ros.spec import Transition, TransitionLayout
+
+START_NS = 1_700_000_000 * 10**9
+
+
+def text_message(text: str) -> bytes:
+    return serialize(typestore().types[TEXT](data=text), TEXT)
+
+
+def transition_topics(robot: str = '') -> list[RecordedTopic]:
+    prefix = f'/{robot}/' if robot else '/'
+    return [
+        RecordedTopic(prefix + LAYOUT, TEXT, latched=True),
+        RecordedTopic(prefix + TRANSITIONS, FLOAT_ARRAY),
+    ]
+
+
+def open_recorder(
+    folder: Path, *robots: str, storage: str = 'mcap', max_bytes: int = 0
+) -> Recorder:
+    """Return a recorder of the transitions of robots, without a clock."""
+    topics = [topic for robot in robots or ('',) for topic in transition_topics(robot)]
+    options = RecordOptions(storage=storage, max_bytes=max_bytes)
+    return Recorder(folder, topics, options, {'robot': 'a test'}, lambda: 0.0)
+
+
+def write_layout(recorder: Recorder, layout: TransitionLayout, robot: str = '') -> None:
+    name = transition_topics(robot)[0].name
+    recorder.write(name, START_NS, text_message(layout.to_yaml()))
+
+
+def write_transitions(
+    recorder: Recorder,
+    layout: TransitionLayout,
+    transitions: Iterable[Transition],
+    robot: str = '',
+) -> None:
+    """Write transitions as the policy node sends them, 0.1 s apart."""
+    name = transition_topics(robot)[1].name
+    for transition in transitions:
+        data = labelled_array(layout.encode(transition), layout.label)
+        recorder.write(name, START_NS + recorder.messages * 10**8, data)
+
+
+def write_bag(
+    folder: Path,
+    layout: TransitionLayout,
+    transitions: Iterable[Transition],
+    storage: str = 'mcap',
+    max_bytes: int = 0,
+) -> Path:
+    """Write a bag of one robot and return its folder."""
+    recorder = open_recorder(folder, storage=storage, max_bytes=max_bytes)
+    write_layout(recorder, layout)
+    write_transitions(recorder, layout, transitions)
+    recorder.close()
+    return folder

@@ -1,0 +1,134 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A summary must count what is there, and what is not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bag_builders import open_recorder, text_message, write_bag, write_layout, write_transitions
+from builders import make_layout, random_transitions
+
+from residual_rl_ros.bags.bag import Bag
+from residual_rl_ros.bags.summary import RobotSummary, summarise
+from residual_rl_ros.bags.transitions import LAYOUT
+from residual_rl_ros.cli import main
+from residual_rl_ros.spec import Source, Success, Transition
+
+L = make_layout()
+
+
+def stream(count: int, episode_decisions: int = 5) -> list[Transition]:
+    """Return episodes with stamps 0.2 s apart."""
+    made = random_transitions(L, count, episode_decisions=episode_decisions)
+    return [replace(t, stamp=100.0 + 0.2 * index) for index, t in enumerate(made)]
+
+
+def only(path: Path) -> RobotSummary:
+    (summary,) = summarise(Bag(path))
+    return summary
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_episodes_outcomes_sources_and_rate_are_counted(storage: str, tmp_path: Path) -> None:
+    transitions = stream(23)
+    transitions[2] = replace(transitions[2], source=Source.TAKEOVER)
+    summary = only(write_bag(tmp_path / 'bag', L, transitions, storage))
+    assert summary.transitions == 23
+    assert [e.decisions for e in summary.episodes] == [5, 5, 5, 5, 3]
+    assert [e.ending for e in summary.episodes] == [
+        *('terminated', 'truncated', 'terminated', 'truncated', 'open')
+    ]
+    assert summary.outcomes() == {'success': 2, 'failure': 2, 'open': 1}
+    assert summary.sources == {Source.RESIDUAL: 22, Source.TAKEOVER: 1}
+    assert summary.missing == 0
+    assert summary.decision_s == pytest.approx(0.2)
+    assert summary.episodes[0].success is Success.SUCCESS
+    assert summary.episodes[0].reward == 1.0
+
+
+def test_ranges_cover_every_value(tmp_path: Path) -> None:
+    transitions = stream(23)
+    summary = only(write_bag(tmp_path / 'bag', L, transitions))
+    observations = np.stack([t.observation for t in transitions])
+    executed = np.concatenate([t.executed_action.reshape(-1, 2) for t in transitions])
+    np.testing.assert_array_equal(summary.observation_low, observations.min(0))
+    np.testing.assert_array_equal(summary.observation_high, observations.max(0))
+    np.testing.assert_array_equal(summary.action_low, executed.min(0))
+    np.testing.assert_array_equal(summary.action_high, executed.max(0))
+
+
+@pytest.mark.parametrize(
+    ('lost', 'missing'), [({2}, 1), ({5, 6}, 2), ({1, 3}, 2), ({0}, 1), (set(), 0)]
+)
+def test_lost_transitions_are_counted(lost: set[int], missing: int, tmp_path: Path) -> None:
+    kept = [t for index, t in enumerate(stream(20)) if index not in lost]
+    summary = only(write_bag(tmp_path / 'bag', L, kept))
+    assert summary.missing == missing
+    assert len(summary.episodes) == 4
+
+
+def test_an_episode_cut_in_two_by_a_split_is_one(tmp_path: Path) -> None:
+    folder = write_bag(tmp_path / 'bag', L, stream(60, 30), max_bytes=3_000)
+    assert [e.decisions for e in only(folder).episodes] == [30, 30]
+
+
+def test_a_restarted_policy_node_begins_new_episodes(tmp_path: Path) -> None:
+    transitions = [*stream(7, 5), *stream(5, 5)]
+    summary = only(write_bag(tmp_path / 'bag', L, transitions))
+    assert [e.decisions for e in summary.episodes] == [5, 2, 5]
+
+
+def test_robots_have_summaries_of_their_own(tmp_path: Path) -> None:
+    recorder = open_recorder(tmp_path / 'bag', 'left', 'right')
+    for robot, count in (('left', 10), ('right', 5)):
+        write_layout(recorder, L, robot)
+        write_transitions(recorder, L, stream(count), robot)
+    recorder.close()
+    counts = {s.robot: s.transitions for s in summarise(Bag(tmp_path / 'bag'))}
+    assert counts == {'left': 10, 'right': 5}
+
+
+def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return the exit code of a command line."""
+    monkeypatch.setattr('sys.argv', ['residual-rl', 'bag', *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_info_prints_json_and_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_bag(tmp_path / 'bag', L, stream(23))
+    picture = tmp_path / 'bag.png'
+    code = run('info', str(folder), '--json', '--picture', str(picture), monkeypatch=monkeypatch)
+    assert code == 0
+    (described,) = json.loads(capsys.readouterr().out)
+    assert described['custom_data'] == {'robot': 'a test'}
+    assert described['robots'][0]['transitions'] == 23
+    assert described['robots'][0]['decision_rate_hz'] == pytest.approx(5.0)
+    assert picture.read_bytes().startswith(b'\x89PNG')
+
+
+def test_info_names_problems_and_exits_with_1_or_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_bag(tmp_path / 'cut', L, stream(23))
+    file = folder / 'cut.mcap'
+    file.write_bytes(file.read_bytes()[:-20])
+    assert run('info', str(folder), monkeypatch=monkeypatch) == 1
+    captured = capsys.readouterr()
+    assert 'lost transitions' in captured.out
+    assert captured.err.count('problem:') == 1
+
+    recorder = open_recorder(tmp_path / 'empty')
+    recorder.write('/' + LAYOUT, 0, text_message(L.to_yaml()))
+    recorder.close()
+    assert run('info', str(tmp_path / 'empty'), monkeypatch=monkeypatch) == 2
+    assert run('info', str(tmp_path / 'none'), monkeypatch=monkeypatch) == 2
+    assert 'does not exist' in capsys.readouterr().err

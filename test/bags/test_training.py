@@ -1,0 +1,167 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A learner made from bags must go on as if the robot had made their transitions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bag_builders import write_bag
+from builders import make_layout, random_transitions, small_config
+from test_summary import run
+
+from residual_rl_ros.bags.problems import BagError
+from residual_rl_ros.bags.training import Use, train_from_bags
+from residual_rl_ros.learner.checkpoint import load_checkpoint
+from residual_rl_ros.learner.learner import Learner, Phase
+from residual_rl_ros.residual.weights import decode_weights
+from residual_rl_ros.spec import Source, Transition
+
+L = make_layout()
+
+
+def base_stream(count: int, seed: int = 0) -> list[Transition]:
+    off = np.zeros(L.decision_size)
+    return [
+        replace(t, source=Source.BASE, residual_action=off, executed_action=t.base_action)
+        for t in random_transitions(L, count, seed)
+    ]
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    return write_bag(tmp_path / 'bag', L, base_stream(120), max_bytes=10_000)
+
+
+def test_base_transitions_stand_for_the_warm_up_and_warm_the_critics(bag: Path) -> None:
+    config = small_config(warmup_transitions=50, utd=0.5)
+    learner, intake = train_from_bags([bag], Use.BASE, config, seed=3)
+    fresh = Learner(config, L, 3)
+    assert intake.taken == len(learner.replay) == 120
+    assert learner.phase is Phase.ONLINE
+    assert (learner.transitions, learner.control_steps, learner.updates) == (50, 0, 0)
+    assert learner.pretraining_updates == 60
+    before, after = fresh.algorithm.state(), learner.algorithm.state()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any(name.startswith('critic') for name in changed)
+    assert not any(name.startswith('actor.heads') for name in changed)
+    assert intake.success_rate == pytest.approx(9 / 17)
+
+
+def test_the_first_transition_of_the_robot_is_the_first_after_the_warm_up(bag: Path) -> None:
+    config = small_config(warmup_transitions=50, utd=1.0, publish_interval=10)
+    learner, _ = train_from_bags([bag], Use.BASE, config, seed=3)
+    header = decode_weights(learner.first_message())[0]
+    assert (header.effective_from, header.next_effective_from) == (0, 20)
+    published = [learner.ingest(t) is not None for t in random_transitions(L, 10, seed=9)]
+    assert published == [False] * 9 + [True]
+    assert learner.updates == 10
+
+
+def test_a_short_bag_leaves_the_rest_of_the_warm_up_to_the_robot(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / 'short', L, base_stream(20))
+    config = small_config(warmup_transitions=50)
+    learner, _ = train_from_bags([path], Use.BASE, config, seed=3)
+    assert (learner.phase, learner.transitions) == (Phase.WARMUP, 20)
+    assert learner.pretraining_updates == 0
+    for transition in random_transitions(L, 30, seed=9):
+        learner.ingest(transition)
+    assert learner.phase is Phase.ONLINE
+
+
+def test_what_a_residual_did_is_no_base_transition(tmp_path: Path) -> None:
+    stream = base_stream(60)
+    stream[10:20] = [replace(t, source=Source.RESIDUAL) for t in stream[10:20]]
+    stream[30] = replace(stream[30], source=Source.TAKEOVER)
+    path = write_bag(tmp_path / 'mixed', L, stream)
+    learner, intake = train_from_bags([path], Use.BASE, small_config(), seed=0)
+    assert (intake.taken, intake.skipped) == (49, 11)
+    assert learner.replay.composition()[Source.BASE] == 1.0
+
+
+def test_demonstrations_go_to_their_own_buffer(bag: Path) -> None:
+    config = small_config('resfit', demonstration_share=0.5, warmup_transitions=10)
+    learner, intake = train_from_bags([bag], Use.DEMONSTRATIONS, config, seed=0)
+    assert learner.demonstrations is not None
+    assert len(learner.demonstrations) == intake.taken == 120
+    assert len(learner.replay) == 0
+    assert (learner.phase, learner.transitions) == (Phase.WARMUP, 0)
+
+
+def test_offline_data_trains_actor_and_critics_and_is_dropped(bag: Path) -> None:
+    config = small_config(
+        'wsrl', offline_updates=8, warmup_transitions=180, policy_warmup_transitions=6
+    )
+    learner, _ = train_from_bags([bag], Use.OFFLINE, config, seed=0)
+    fresh = Learner(config, L, 0)
+    assert learner.pretraining_updates == 8
+    assert len(learner.replay) == 0
+    assert learner.phase is Phase.POLICY_WARMUP
+    key = next(name for name in fresh.algorithm.state() if name.startswith('actor.heads'))
+    assert not torch.equal(fresh.algorithm.state()[key], learner.algorithm.state()[key])
+    for transition in random_transitions(L, 8, seed=9):
+        learner.ingest(transition)
+    assert learner.phase is Phase.ONLINE
+    assert learner.updates > 0
+
+
+@pytest.mark.parametrize(
+    ('preset', 'use', 'reason'),
+    [
+        ('dawn', Use.OFFLINE, 'offline_updates > 0'),
+        ('wsrl', Use.BASE, 'use --as offline'),
+        ('dawn', Use.DEMONSTRATIONS, 'demonstration_share > 0'),
+    ],
+)
+def test_a_preset_that_cannot_use_them_is_refused(
+    preset: str, use: Use, reason: str, bag: Path
+) -> None:
+    with pytest.raises(BagError, match=reason):
+        train_from_bags([bag], use, small_config(preset), seed=0)
+
+
+def test_another_layout_is_one_line_and_skipped(bag: Path, tmp_path: Path) -> None:
+    other = make_layout(residual_bound=(0.3, 0.3))
+    second = write_bag(tmp_path / 'other', other, base_stream(30))
+    _, intake = train_from_bags([bag, second], Use.BASE, small_config(), seed=0)
+    assert intake.taken == 120
+    (problem,) = [str(problem) for problems in intake.problems for problem in problems]
+    assert str(second) in problem
+    assert other.label in problem
+    assert problem.endswith('(30 times)')
+
+
+def test_the_same_bags_give_the_same_learner(bag: Path) -> None:
+    config = small_config(warmup_transitions=50)
+    one, two = (train_from_bags([bag], Use.BASE, config, seed=3)[0] for _ in range(2))
+    for name, value in one.algorithm.state().items():
+        assert torch.equal(two.algorithm.state()[name], value), name
+
+
+def test_bags_without_anything_to_use_say_so(tmp_path: Path) -> None:
+    empty = write_bag(tmp_path / 'empty', L, [])
+    with pytest.raises(BagError, match='no base transitions in the bags, none at all'):
+        train_from_bags([empty], Use.BASE, small_config(), seed=0)
+    other = write_bag(tmp_path / 'residual', L, random_transitions(L, 5))
+    with pytest.raises(BagError, match='5 of other sources'):
+        train_from_bags([other], Use.BASE, small_config(), seed=0)
+
+
+def test_the_command_leaves_a_checkpoint_that_a_learner_resumes(
+    bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / 'out'
+    small = ['warmup_transitions=50', 'batch_size=8', 'replay_capacity=300', 'utd=0.2']
+    settings = [part for text in small for part in ('--set', text)]
+    arguments = ['train', str(bag), '--out', str(out), *settings]
+    assert run(*arguments, monkeypatch=monkeypatch) == 0
+    learner = load_checkpoint(out / 'checkpoints' / 'latest')
+    assert learner.phase is Phase.ONLINE
+    assert len(learner.replay) == 120
+    assert json.loads((out / 'bag_training.json').read_text())['transitions'] == 120
+    assert run(*arguments, monkeypatch=monkeypatch) == 2  # The folder is taken.

@@ -1,0 +1,343 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A bag is a training set: every transition comes back, and damage costs only what it hit."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bag_builders import (
+    START_NS,
+    open_recorder,
+    text_message,
+    write_bag,
+    write_layout,
+    write_transitions,
+)
+from builders import make_layout, random_transitions
+
+from residual_rl_ros.bags.bag import Bag
+from residual_rl_ros.bags.cdr import labelled_array, serialize, typestore
+from residual_rl_ros.bags.problems import BagError
+from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
+from residual_rl_ros.bags.transitions import LAYOUT, TEXT, TRANSITIONS, TransitionReader
+from residual_rl_ros.robot import FLOAT_ARRAY
+from residual_rl_ros.spec import Transition
+
+L = make_layout()
+STREAM = random_transitions(L, 300)
+STORAGES = ['mcap', 'sqlite3']
+
+
+def read(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the rows of every robot and the problems."""
+    bag = Bag(path)
+    rows: dict[str, list[np.ndarray]] = {}
+    for block in TransitionReader(bag).blocks():
+        rows.setdefault(block.robot, []).append(block.table.values)
+        assert len(block.time_ns) == len(block.table)
+    return {k: np.concatenate(v) for k, v in rows.items()}, [str(p) for p in bag.problems]
+
+
+def encoded(transitions: list[Transition]) -> np.ndarray:
+    return np.stack([L.encode(t) for t in transitions])
+
+
+def the_file(folder: Path) -> Path:
+    (file,) = [f for f in folder.rglob('*') if f.suffix in ('.mcap', '.db3')]
+    return file
+
+
+@pytest.mark.parametrize('storage', STORAGES)
+def test_every_number_comes_back(storage: str, tmp_path: Path) -> None:
+    rows, problems = read(write_bag(tmp_path / 'bag', L, STREAM, storage))
+    assert problems == []
+    np.testing.assert_array_equal(rows[''], encoded(STREAM))
+
+
+@pytest.mark.parametrize('storage', STORAGES)
+def test_one_file_is_enough(storage: str, tmp_path: Path) -> None:
+    rows, problems = read(the_file(write_bag(tmp_path / 'bag', L, STREAM, storage)))
+    assert problems == []
+    np.testing.assert_array_equal(rows[''], encoded(STREAM))
+
+
+def test_a_recording_in_several_bags_is_read_as_one(tmp_path: Path) -> None:
+    folder = write_bag(tmp_path / 'bag', L, STREAM, max_bytes=8_000)
+    assert len(list(folder.iterdir())) > 10
+    rows, problems = read(folder)
+    assert problems == []
+    np.testing.assert_array_equal(rows[''], encoded(STREAM))
+
+
+def test_every_part_of_a_recording_stands_alone(tmp_path: Path) -> None:
+    folder = write_bag(tmp_path / 'bag', L, STREAM, max_bytes=8_000)
+    rows, problems = read(folder / 'bag_3')
+    assert problems == []
+    assert len(rows['']) > 0
+
+
+def test_robots_are_told_apart_by_their_namespace(tmp_path: Path) -> None:
+    recorder = open_recorder(tmp_path / 'bag', 'left', 'right')
+    for robot in ('left', 'right'):
+        write_layout(recorder, L, robot)
+    for begin in range(0, 300, 10):
+        for robot, share in (('left', slice(0, 3)), ('right', slice(3, 10))):
+            write_transitions(recorder, L, STREAM[begin : begin + 10][share], robot)
+    recorder.close()
+    rows, problems = read(tmp_path / 'bag')
+    assert problems == []
+    number = np.arange(300) % 10
+    np.testing.assert_array_equal(rows['left'], encoded(STREAM)[number < 3])
+    np.testing.assert_array_equal(rows['right'], encoded(STREAM)[number >= 3])
+
+
+def test_a_layout_recorded_after_the_transitions_still_decodes_them(tmp_path: Path) -> None:
+    recorder = open_recorder(tmp_path / 'bag')
+    write_transitions(recorder, L, STREAM)
+    write_layout(recorder, L)
+    recorder.close()
+    rows, problems = read(tmp_path / 'bag')
+    assert problems == []
+    np.testing.assert_array_equal(rows[''], encoded(STREAM))
+
+
+def test_padding_and_a_second_dimension_do_not_matter(tmp_path: Path) -> None:
+    types = typestore().types
+    dimension = types['std_msgs/msg/MultiArrayDimension']
+    layout = types['std_msgs/msg/MultiArrayLayout'](
+        dim=[dimension(L.label, 1, 99), dimension('', 1, 1)], data_offset=0
+    )
+    values = L.encode(STREAM[0])
+    other = serialize(types[FLOAT_ARRAY](layout=layout, data=values), FLOAT_ARRAY)
+    padded = bytearray(labelled_array(values, L.label))
+    padded[3] = 7  # Encapsulation options.
+    recorder = open_recorder(tmp_path / 'bag')
+    write_layout(recorder, L)
+    for data in (other, bytes(padded)):
+        recorder.write('/' + TRANSITIONS, START_NS, data)
+    recorder.close()
+    rows, problems = read(tmp_path / 'bag')
+    assert problems == []
+    np.testing.assert_array_equal(rows[''], encoded([STREAM[0], STREAM[0]]))
+
+
+def test_malformed_messages_are_one_line_and_cost_only_themselves(tmp_path: Path) -> None:
+    recorder = open_recorder(tmp_path / 'bag')
+    write_layout(recorder, L)
+    write_transitions(recorder, L, STREAM[:5])
+    spoiled = L.encode(STREAM[5])
+    spoiled[L.columns['source']] = 7.0
+    for _ in range(3):
+        recorder.write('/' + TRANSITIONS, START_NS, labelled_array(spoiled, L.label))
+    write_transitions(recorder, L, STREAM[5:])
+    recorder.close()
+    rows, problems = read(tmp_path / 'bag')
+    np.testing.assert_array_equal(rows[''], encoded(STREAM))
+    (problem,) = problems
+    assert f'{the_file(tmp_path / "bag")}: /{TRANSITIONS}: message 6 in the chunk at' in problem
+    assert problem.endswith('source is 7.0, expected one of (0, 1, 2) (3 times)')
+
+
+@pytest.mark.parametrize('storage', STORAGES)
+def test_noise_instead_of_a_message_is_reported(storage: str, tmp_path: Path) -> None:
+    recorder = open_recorder(tmp_path / 'bag', storage=storage)
+    write_layout(recorder, L)
+    recorder.write('/' + TRANSITIONS, START_NS, b'\x00\x01\x00\x00\xff\xff\xff\xff')
+    recorder.write('/' + TRANSITIONS, START_NS, b'')
+    write_transitions(recorder, L, STREAM)
+    recorder.close()
+    rows, problems = read(tmp_path / 'bag')
+    np.testing.assert_array_equal(rows[''], encoded(STREAM))
+    (problem,) = problems
+    assert 'message 1' in problem
+    assert 'no std_msgs/msg/Float64MultiArray' in problem
+
+
+@pytest.mark.parametrize('kept', [0.0, 0.001, 0.3, 0.7, 0.99])
+def test_a_truncated_mcap_yields_what_precedes_the_cut(kept: float, tmp_path: Path) -> None:
+    folder = tmp_path / 'bag'
+    ticks = iter(range(10**6))
+    topics = [
+        RecordedTopic('/' + LAYOUT, TEXT, latched=True),
+        RecordedTopic('/' + TRANSITIONS, FLOAT_ARRAY),
+    ]
+    options = RecordOptions(flush_s=10.0)  # A chunk every few messages.
+    recorder = Recorder(folder, topics, options, {}, lambda: float(next(ticks)))
+    write_layout(recorder, L)
+    write_transitions(recorder, L, STREAM)
+    recorder.close()
+    file = the_file(folder)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(kept * len(whole))])
+    rows, problems = read(folder)
+    found = rows.get('', encoded(STREAM)[:0])
+    np.testing.assert_array_equal(found, encoded(STREAM)[: len(found)])
+    assert len(found) >= 300 * (kept - 0.2)
+    (problem,) = problems
+    assert problem.startswith(f'{file}: offset ')
+
+
+def test_a_corrupt_chunk_is_passed_over(tmp_path: Path) -> None:
+    ticks = iter(range(10**6))
+    topics = [
+        RecordedTopic('/' + LAYOUT, TEXT, latched=True),
+        RecordedTopic('/' + TRANSITIONS, FLOAT_ARRAY),
+    ]
+    folder = tmp_path / 'bag'
+    recorder = Recorder(folder, topics, RecordOptions(flush_s=30.0), {}, lambda: float(next(ticks)))
+    write_layout(recorder, L)
+    write_transitions(recorder, L, STREAM)
+    recorder.close()
+    file = the_file(folder)
+    content = bytearray(file.read_bytes())
+    offset = 8
+    chunks = []
+    while content[offset] != 0x0F:
+        opcode, length = struct.unpack_from('<BQ', content, offset)
+        if opcode == 0x06:
+            chunks.append(offset)
+        offset += 9 + length
+    assert len(chunks) > 5
+    begin = chunks[3] + 9 + 28 + 4 + 8
+    content[begin + 1 : begin + 9] = b'\xff' * 8  # The length of its first message.
+    file.write_bytes(content)
+    rows, problems = read(folder)
+    assert 200 < len(rows['']) < 300
+    (problem,) = problems
+    assert f'offset {chunks[3]}: damaged chunk' in problem
+
+
+def test_a_damaged_database_yields_what_precedes_the_damage(tmp_path: Path) -> None:
+    stream = random_transitions(L, 5000)
+    file = the_file(write_bag(tmp_path / 'bag', L, stream, 'sqlite3'))
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2 // 4096 * 4096
+    content[middle : middle + 4096] = b'\xa5' * 4096
+    file.write_bytes(content)
+    rows, problems = read(file)
+    assert 0 < len(rows['']) < 5000
+    np.testing.assert_array_equal(rows[''], encoded(stream)[: len(rows[''])])
+    (problem,) = problems
+    assert 'sqlite3' in problem
+
+
+@pytest.mark.parametrize('name', ['bag.mcap', 'bag.db3'])
+def test_a_file_of_noise_is_one_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b'noise' * 100)
+    rows, problems = read(tmp_path / name)
+    assert rows == {}
+    (problem,) = problems
+    assert name in problem
+
+
+def test_another_layout_version_is_one_line(tmp_path: Path) -> None:
+    recorder = open_recorder(tmp_path / 'bag')
+    text = L.to_yaml().replace('version: 1', 'version: 2')
+    recorder.write('/' + LAYOUT, START_NS, text_message(text))
+    write_transitions(recorder, L, STREAM)
+    recorder.close()
+    rows, problems = read(tmp_path / 'bag')
+    assert rows == {}
+    (problem,) = problems
+    assert 'transition layout version 2, expected 1' in problem
+
+
+def test_transitions_of_an_unrecorded_layout_are_one_line(tmp_path: Path) -> None:
+    other = make_layout(residual_bound=(0.2, 0.2))
+    recorder = open_recorder(tmp_path / 'bag')
+    write_layout(recorder, L)
+    write_transitions(recorder, other, STREAM[:4])
+    recorder.close()
+    rows, problems = read(tmp_path / 'bag')
+    assert rows == {}
+    (problem,) = problems
+    assert f"label '{other.label}', expected '{L.label}'" in problem
+    assert problem.endswith('(4 times)')
+
+
+def test_a_robot_restarted_with_another_layout_gives_both(tmp_path: Path) -> None:
+    other = make_layout(residual_bound=(0.2, 0.2))
+    recorder = open_recorder(tmp_path / 'bag')
+    for layout, part in ((L, STREAM[:4]), (other, STREAM[4:6])):
+        write_layout(recorder, layout)
+        write_transitions(recorder, layout, part)
+    recorder.close()
+    bag = Bag(tmp_path / 'bag')
+    counts = {b.table.layout: len(b.table) for b in TransitionReader(bag).blocks()}
+    assert counts == {L: 4, other: 2}
+    assert not len(bag.problems)
+
+
+def test_a_wrong_schema_is_one_line(tmp_path: Path) -> None:
+    topics = [
+        RecordedTopic('/' + LAYOUT, TEXT),
+        RecordedTopic('/' + TRANSITIONS, TEXT),
+    ]
+    recorder = Recorder(tmp_path / 'bag', topics, RecordOptions(), {}, lambda: 0.0)
+    write_layout(recorder, L)
+    recorder.write('/' + TRANSITIONS, START_NS, text_message('hello'))
+    recorder.close()
+    rows, problems = read(tmp_path / 'bag')
+    assert rows == {}
+    (problem,) = problems
+    assert f"type is '{TEXT}', expected '{FLOAT_ARRAY}'" in problem
+
+
+def test_a_bag_without_transitions_says_so(tmp_path: Path) -> None:
+    rows, problems = read(write_bag(tmp_path / 'bag', L, []))
+    assert rows == {}
+    (problem,) = problems
+    assert f'no message on a topic .../{TRANSITIONS}' in problem
+
+
+def test_transitions_without_a_layout_say_what_to_record(tmp_path: Path) -> None:
+    recorder = open_recorder(tmp_path / 'bag')
+    write_transitions(recorder, L, STREAM)
+    recorder.close()
+    rows, problems = read(tmp_path / 'bag')
+    assert rows == {}
+    (problem,) = problems
+    assert f'no layout on /{LAYOUT}; record it' in problem
+    assert problem.endswith('(300 times)')
+
+
+def test_a_clock_that_jumps_back_is_reported_and_its_transitions_kept(tmp_path: Path) -> None:
+    stream = random_transitions(L, 20, episode_decisions=10)
+    values = encoded(stream)
+    values[:, 0] = np.arange(20)
+    values[6:, 0] -= 3.5
+    recorder = open_recorder(tmp_path / 'bag')
+    write_layout(recorder, L)
+    for row in values:
+        recorder.write('/' + TRANSITIONS, START_NS, labelled_array(row, L.label))
+    recorder.close()
+    rows, problems = read(tmp_path / 'bag')
+    np.testing.assert_array_equal(rows[''], values)
+    (problem,) = problems
+    assert 'the clock goes back by 2.500 s within an episode' in problem
+    assert 'message 7' in problem
+
+
+def test_a_missing_bag_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BagError, match='does not exist'):
+        Bag(tmp_path / 'nothing')
+    with pytest.raises(BagError, match='holds no bag'):
+        Bag(tmp_path)
+    (tmp_path / 'notes.txt').write_text('')
+    with pytest.raises(BagError, match='no bag file'):
+        Bag(tmp_path / 'notes.txt')
+
+
+def test_a_listed_file_that_is_missing_is_reported(tmp_path: Path) -> None:
+    folder = write_bag(tmp_path / 'bag', L, STREAM)
+    metadata = folder / 'metadata.yaml'
+    text = metadata.read_text().replace('- bag.mcap', '- bag.mcap\n  - bag_1.mcap', 1)
+    metadata.write_text(text)
+    rows, problems = read(folder)
+    assert len(rows['']) == 300
+    (problem,) = problems
+    assert 'lists bag_1.mcap, which is missing' in problem
