@@ -34,6 +34,8 @@ bag = typer.Typer(no_args_is_help=True, help='Record, read, learn from and repla
 bag.command()(bags.info)
 bag.command()(bags.record)
 bag.command()(bags.train)
+bag.command()(bags.rebuild)
+bag.command()(bags.play)
 app.add_typer(bag, name='bag')
 
 

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from residual_rl_ros.commands import (
+    INTERRUPTED,
     JsonOption,
+    MaybeFloats,
     MaybePath,
     MaybeText,
     MaybeTexts,
@@ -260,3 +262,108 @@ def train(
         f'residual-rl up --out {out}, learner_node resume:=true or residual-rl train --from {out}'
     )
     raise typer.Exit(max(exit_code(problems, True) for problems in intake.problems))
+
+
+def rebuild(
+    raw: Annotated[Path, typer.Argument(help='Raw bag: observations, commands, feedback.')],
+    out: Annotated[Path, typer.Option(help='Folder of the transition bag; it must not exist.')],
+    robot: Annotated[str, typer.Option(help='Robot YAML, or the name of a shipped one.')],
+    base: Annotated[str, typer.Option(help='ONNX base policy, or the name of a shipped one.')],
+    decision_steps: Annotated[
+        int, typer.Option(min=1, help='Control steps per residual decision (k).')
+    ] = 1,
+    scale: Annotated[
+        MaybeFloats,
+        typer.Option(help='Residual scale lambda: once, or once per action. Default: 0.05.'),
+    ] = None,
+    seed: SeedOption = 0,
+    lockstep: Annotated[
+        bool, typer.Option(help='The recording is of a lockstep simulator.')
+    ] = False,
+    namespace: Annotated[str, typer.Option(help='Namespace of the robot.')] = '',
+    end_is_success: Annotated[
+        bool, typer.Option(help='Where the commands pause, an episode has succeeded.')
+    ] = False,
+    pause: Annotated[
+        float, typer.Option(min=0.0, help='Commands further apart end an episode [s].')
+    ] = 1.0,
+    marks: Annotated[
+        MaybePath, typer.Option(help='YAML list of {stamp: s, outcome: success|failure|end}.')
+    ] = None,
+) -> None:
+    """Make a transition bag of recorded observations and commands.
+
+    The base policy is run over the observations, and the live node's own loop accounts for the
+    recorded commands. Exit codes as of `bag info`.
+    """
+    from residual_rl_ros.bags.bag import Bag
+    from residual_rl_ros.bags.marks import read_marks
+    from residual_rl_ros.bags.rebuild import Rebuilder, RebuildOptions
+    from residual_rl_ros.bags.transition_writer import TransitionWriter
+    from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+    from residual_rl_ros.finetune import find_base_policy
+    from residual_rl_ros.provenance import file_sha256
+    from residual_rl_ros.residual.controller import ControllerConfig
+    from residual_rl_ros.robot import load_robot
+
+    config, _ = load_robot(robot)
+    policy = OnnxBasePolicy(find_base_policy(base))
+    policy.metadata.check_robot(config.observation_names, config.action, config.control_rate_hz)
+    if marks is not None and lockstep:
+        raise ResidualRLError('--marks judges real time; a lockstep simulator sends feedback')
+    options = RebuildOptions(
+        ControllerConfig(decision_steps, tuple(scale or (0.05,)), seed=seed, scheduled_actor=False),
+        lockstep,
+        namespace,
+        end_is_success,
+        pause,
+        () if marks is None else read_marks(marks),
+    )
+    bag = Bag(raw)
+    rebuilder = Rebuilder(bag, config, policy, options)
+    origin = {
+        'rebuilt_from': str(raw),
+        'base_policy_sha256': file_sha256(policy.path),
+        'robot_name': config.name,
+    }
+    layout = rebuilder.controller.layout
+    with TransitionWriter(out, layout, namespace, origin) as writer:
+        for transition in rebuilder.transitions():
+            writer.write(transition)
+    console = Console(stderr=True)
+    for report in rebuilder.channels.values():
+        console.print(escape(f'{report.topic}: {report.describe()}'), soft_wrap=True)
+    console.print(f'{writer.transitions} transitions in {out}')
+    show_problems(bag.problems)
+    raise typer.Exit(exit_code(bag.problems, bool(writer.transitions)))
+
+
+def play(
+    bags: BagsArgument,
+    rate: Annotated[
+        float, typer.Option(min=0.0, help='Transitions per second; default: as recorded.')
+    ] = 0.0,
+    namespace: Annotated[
+        MaybeText, typer.Option(help='Namespace to publish in; default: the recorded one.')
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(min=0.0, help='How long to wait for a learner [s].')
+    ] = 30.0,
+) -> None:
+    """Play transition bags into a running learner, as their robot would send them."""
+    from residual_rl_ros.bags.bag import Bag
+    from residual_rl_ros.ros.bag_player import PlayOptions, play
+
+    opened = [Bag(path) for path in bags]
+    console = Console(stderr=True)
+    columns = (TextColumn('{task.completed} transitions'), TimeElapsedColumn())
+    try:
+        with Progress(SpinnerColumn(), *columns, console=console) as bars:
+            task = bars.add_task('', total=None)
+            options = PlayOptions(rate, namespace, wait)
+            sent = play(opened, options, lambda: bars.update(task, advance=1))
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    for bag in opened:
+        show_problems(bag.problems)
+    raise typer.Exit(max(exit_code(bag.problems, bool(sent)) for bag in opened))
