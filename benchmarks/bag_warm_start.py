@@ -18,11 +18,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from residual_rl_ros.bags.cdr import labelled_array, serialize, typestore
-from residual_rl_ros.bags.recorder import Recorder, RecordOptions
-from residual_rl_ros.bags.topics import transition_topics
 from residual_rl_ros.bags.training import Use, train_from_bags
-from residual_rl_ros.bags.transitions import TEXT
+from residual_rl_ros.bags.transition_writer import TransitionWriter
 from residual_rl_ros.evaluation.episodes import run_episode
 from residual_rl_ros.finetune import load_finetune, training_seed
 from residual_rl_ros.learner.checkpoint import CheckpointFolder
@@ -46,22 +43,15 @@ def collect(out: Path, task: Task = 'peg_insert', transitions: int = 20_000) -> 
     controller = config.controller_config(0, explore=True, scheduled=True).build(
         policy, robot.action
     )
-    layout = controller.layout
-    latched, stream = (f'/{topic.name}' for topic in transition_topics())
-    topics = [replace(topic, name=f'/{topic.name}') for topic in transition_topics()]
-    recorder = Recorder(out, topics, RecordOptions(), {'task': task}, time.monotonic)
-    text = typestore().types[TEXT](data=layout.to_yaml())
-    recorder.write(latched, time.time_ns(), serialize(text, TEXT))
+    with TransitionWriter(out, controller.layout, custom_data={'task': task}) as writer:
 
-    def write(transition: Transition) -> None:
-        data = labelled_array(layout.encode(transition), layout.label)
-        recorder.write(stream, time.time_ns(), data)
+        def write(transition: Transition) -> None:
+            writer.write(transition, time.time_ns())
 
-    number = 0
-    while recorder.messages <= transitions:
-        run_episode(env, controller, training_seed(0) + BAG_SEED + number, number, write)
-        number += 1
-    recorder.close()
+        number = 0
+        while writer.transitions < transitions:
+            run_episode(env, controller, training_seed(0) + BAG_SEED + number, number, write)
+            number += 1
     controller.queue.close()
 
 

@@ -10,7 +10,7 @@ from types import FrameType
 
 import typer
 
-from residual_rl_ros.commands import INTERRUPTED, bags, learning, models, robots
+from residual_rl_ros.commands import INTERRUPTED, bag_learning, bags, learning, models, robots
 from residual_rl_ros.errors import ResidualRLError
 
 BAD_INPUT = 2
@@ -40,7 +40,9 @@ app.add_typer(bench, name='bench')
 bag = typer.Typer(no_args_is_help=True, help='Record, read, learn from and replay rosbag2 files.')
 bag.command()(bags.info)
 bag.command()(bags.record)
-bag.command()(bags.train)
+bag.command()(bag_learning.train)
+bag.command()(bag_learning.rebuild)
+bag.command()(bags.play)
 app.add_typer(bag, name='bag')
 
 

@@ -18,9 +18,10 @@ import numpy as np
 from rosbags.rosbag2 import Reader
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.cdr import labelled_array, serialize, typestore
-from residual_rl_ros.bags.recorder import PLUGINS, RecordedTopic, Recorder, RecordOptions
-from residual_rl_ros.bags.transitions import LAYOUT, TEXT, TRANSITIONS, TransitionReader
+from residual_rl_ros.bags.cdr import typestore
+from residual_rl_ros.bags.recorder import PLUGINS
+from residual_rl_ros.bags.transition_writer import TransitionWriter
+from residual_rl_ros.bags.transitions import TRANSITIONS, TransitionReader
 from residual_rl_ros.replay.buffer import ReplayBuffer
 from residual_rl_ros.robot import FLOAT_ARRAY
 from residual_rl_ros.spec import TransitionLayout
@@ -33,22 +34,15 @@ BYTES, OURS, PLAIN = 'the file in bytes', 'residual_rl_ros', 'plain rosbags loop
 def make_bag(folder: Path, layout: TransitionLayout, count: int, storage: str) -> None:
     """Write a bag of random transitions in episodes of a hundred."""
     rng = np.random.default_rng(0)
-    topics = [
-        RecordedTopic(f'/{LAYOUT}', TEXT, latched=True),
-        RecordedTopic(f'/{TRANSITIONS}', FLOAT_ARRAY),
-    ]
-    recorder = Recorder(folder, topics, RecordOptions(storage), {}, time.monotonic)
-    text = typestore().types[TEXT](data=layout.to_yaml())
-    recorder.write(topics[0].name, 0, serialize(text, TEXT))
     row = np.zeros(layout.size)
     columns = layout.columns
-    for number in range(count):
-        row[:] = rng.uniform(-1.0, 1.0, layout.size)
-        episode, step = divmod(number, EPISODE)
-        row[: columns['success'].stop] = [number, 0, episode, step, -1, 0, 0, 0, 0, -1]
-        row[columns['truncated']] = step == EPISODE - 1
-        recorder.write(topics[1].name, number * PERIOD_NS, labelled_array(row, layout.label))
-    recorder.close()
+    with TransitionWriter(folder, layout, storage=storage) as writer:
+        for number in range(count):
+            row[:] = rng.uniform(-1.0, 1.0, layout.size)
+            episode, step = divmod(number, EPISODE)
+            row[: columns['success'].stop] = [number, 0, episode, step, -1, 0, 0, 0, 0, -1]
+            row[columns['truncated']] = step == EPISODE - 1
+            writer.write_values(row, number * PERIOD_NS)
 
 
 def read_bytes(folder: Path, layout: TransitionLayout, count: int) -> None:

@@ -16,16 +16,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from residual_rl_ros.commands import (
+    INTERRUPTED,
     JsonOption,
     MaybePath,
     MaybeText,
-    MaybeTexts,
-    SeedOption,
-    assignments,
 )
 from residual_rl_ros.errors import ResidualRLError
 
@@ -194,69 +192,32 @@ def record(
     os.execv(sys.executable, [sys.executable, '-m', module, *node.ros_arguments()])
 
 
-def train(
+def play(
     bags: BagsArgument,
-    out: Annotated[
-        Path, typer.Option(help='Folder for the checkpoint, as `up`, learner_node and train use.')
-    ],
-    preset: Annotated[str, typer.Option(help='Learner preset of config/presets/.')] = 'dawn',
-    use: Annotated[
-        str, typer.Option('--as', help='What they are: base, demonstrations or offline.')
-    ] = 'base',
-    seed: SeedOption = 0,
-    overrides: Annotated[
-        MaybeTexts,
-        typer.Option('--set', help='Replace a number of the preset: key=value, in YAML.'),
+    rate: Annotated[
+        float, typer.Option(min=0.0, help='Transitions per second; default: as recorded.')
+    ] = 0.0,
+    namespace: Annotated[
+        MaybeText, typer.Option(help='Namespace to publish in; default: the recorded one.')
     ] = None,
+    wait: Annotated[
+        float, typer.Option(min=0.0, help='How long to wait for a learner [s].')
+    ] = 30.0,
 ) -> None:
-    """Make a learner from bags, so that a robot starts with what they teach.
-
-    Exit code 0: all was used; 1: a part was, and every problem named; 2: nothing could be used.
-    """
+    """Play transition bags into a running learner, as their robot would send them."""
     from residual_rl_ros.bags.bag import Bag
-    from residual_rl_ros.bags.training import Use, train_from_bags
-    from residual_rl_ros.learner.checkpoint import CheckpointFolder
-    from residual_rl_ros.learner.config import load_preset
-    from residual_rl_ros.provenance import git_commit
-    from residual_rl_ros.summary import CHECKPOINTS, prepare_output
+    from residual_rl_ros.ros.bag_player import PlayOptions, play
 
-    if use not in {choice.value for choice in Use}:
-        raise ResidualRLError(f'--as is {use!r}, expected base, demonstrations or offline')
-    config = load_preset(preset, assignments(overrides or []))
-    nbytes = sum(Bag(path).nbytes for path in bags)
-    prepare_output(out)
+    opened = [Bag(path) for path in bags]
     console = Console(stderr=True)
-    with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console) as bars:
-        reading = bars.add_task('reading', total=nbytes)
-        updating = bars.add_task('updates', total=None, visible=False)
-
-        def on_read(read: int) -> None:
-            bars.update(reading, advance=read)
-
-        def on_update() -> None:
-            bars.update(reading, completed=nbytes)
-            bars.update(updating, advance=1, visible=True)
-
-        learner, intake = train_from_bags(bags, Use(use), config, seed, on_read, on_update)
-        bars.update(reading, completed=nbytes)
-    CheckpointFolder(out / CHECKPOINTS).save(learner)
-    described = {
-        'bags': [str(path) for path in bags],
-        'use': use,
-        'preset': preset,
-        'seed': seed,
-        'transitions': intake.taken,
-        'skipped_transitions': intake.skipped,
-        'success': intake.success_rate,
-        'updates': learner.pretraining_updates,
-        'git_commit': git_commit(),
-    }
-    (out / 'bag_training.json').write_text(json.dumps(described, indent=2) + '\n', encoding='utf-8')
-    for problems in intake.problems:
-        show_problems(problems)
-    console.print(
-        f'{intake.taken} transitions taken, {intake.skipped} of other sources skipped, '
-        f'{learner.pretraining_updates} updates, phase {learner.phase.value}; go on with '
-        f'residual-rl up --out {out}, learner_node resume:=true or residual-rl train --from {out}'
-    )
-    raise typer.Exit(max(exit_code(problems, True) for problems in intake.problems))
+    columns = (TextColumn('{task.completed} transitions'), TimeElapsedColumn())
+    try:
+        with Progress(SpinnerColumn(), *columns, console=console) as bars:
+            task = bars.add_task('', total=None)
+            options = PlayOptions(rate, namespace, wait)
+            sent = play(opened, options, lambda: bars.update(task, advance=1))
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    for bag in opened:
+        show_problems(bag.problems)
+    raise typer.Exit(max(exit_code(bag.problems, bool(sent)) for bag in opened))

@@ -1,0 +1,35 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Judgements of recorded episodes, written down by hand afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from residual_rl_ros.bags.problems import BagError
+from residual_rl_ros.bags.rebuild import Mark
+from residual_rl_ros.residual.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
+
+OUTCOMES = {'success': MARK_SUCCESS, 'failure': MARK_FAILURE, 'end': END_EPISODE}
+
+
+def read_marks(path: Path) -> tuple[Mark, ...]:
+    """Read a YAML list of `{stamp: <ROS time in seconds>, outcome: success | failure | end}`.
+
+    Raises:
+        BagError: the file cannot be read or an entry is wrong.
+    """
+    try:
+        entries = yaml.safe_load(path.read_text(encoding='utf-8'))
+        return tuple(
+            Mark(float(entry['stamp']), OUTCOMES[entry['outcome']]) for entry in entries or []
+        )
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BagError(f'cannot read marks {str(path)!r}: {error}') from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise BagError(
+            f'marks {str(path)!r}: {error!r}; expected a list of {{stamp: seconds, outcome: '
+            f'{" | ".join(OUTCOMES)}}}'
+        ) from error

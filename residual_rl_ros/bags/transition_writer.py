@@ -1,0 +1,77 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Write a transition bag of one robot, as the policy node and a recorder would."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.bags.cdr import labelled_array, serialize, typestore
+from residual_rl_ros.bags.recorder import Recorder, RecordOptions
+from residual_rl_ros.bags.topics import transition_topics
+from residual_rl_ros.bags.transitions import TEXT
+from residual_rl_ros.spec import Transition, TransitionLayout
+
+
+class TransitionWriter:
+    """A context that leaves a whole bag.
+
+    Args:
+        folder: does not exist yet.
+        layout: of all transitions.
+        namespace: namespace of the robot.
+        custom_data: what describes the bag.
+        storage: `mcap` or `sqlite3`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        layout: TransitionLayout,
+        namespace: str = '',
+        custom_data: Mapping[str, str] | None = None,
+        storage: str = 'mcap',
+    ) -> None:
+        prefix = f'/{namespace.strip("/")}'.rstrip('/')
+        topics = [replace(topic, name=f'{prefix}/{topic.name}') for topic in transition_topics()]
+        options = RecordOptions(storage)
+        self._recorder = Recorder(folder, topics, options, custom_data or {}, time.monotonic)
+        self._latched, self._stream = (topic.name for topic in topics)
+        self._layout = layout
+        self._empty = True
+        self.transitions = 0
+        """Transitions written."""
+
+    def __enter__(self) -> TransitionWriter:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End the bag."""
+        self._recorder.close()
+
+    def write(self, transition: Transition, time_ns: int | None = None) -> None:
+        """Write a transition.
+
+        Args:
+            transition: of the layout.
+            time_ns: when it was received [ns]; default: its stamp.
+        """
+        stamp_ns = round(transition.stamp * 1e9) if time_ns is None else time_ns
+        self.write_values(self._layout.encode(transition), stamp_ns)
+
+    def write_values(self, values: npt.NDArray[np.float64], time_ns: int) -> None:
+        """Write the numbers of a transition, shape (layout.size,)."""
+        if self._empty:
+            text = typestore().types[TEXT](data=self._layout.to_yaml())
+            self._recorder.write(self._latched, time_ns, serialize(text, TEXT))
+            self._empty = False
+        data = labelled_array(values, self._layout.label)
+        self._recorder.write(self._stream, time_ns, data)
+        self.transitions += 1

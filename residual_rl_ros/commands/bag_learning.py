@@ -1,0 +1,169 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that make a learner, or transitions, from bags.
+
+Imports that take seconds are inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, TimeElapsedColumn
+
+from residual_rl_ros.commands import (
+    MaybeFloats,
+    MaybePath,
+    MaybeTexts,
+    SeedOption,
+    assignments,
+)
+from residual_rl_ros.commands.bags import BagsArgument, exit_code, show_problems
+from residual_rl_ros.errors import ResidualRLError
+
+
+def train(
+    bags: BagsArgument,
+    out: Annotated[
+        Path, typer.Option(help='Folder for the checkpoint, as `up`, learner_node and train use.')
+    ],
+    preset: Annotated[str, typer.Option(help='Learner preset of config/presets/.')] = 'dawn',
+    use: Annotated[
+        str, typer.Option('--as', help='What they are: base, demonstrations or offline.')
+    ] = 'base',
+    seed: SeedOption = 0,
+    overrides: Annotated[
+        MaybeTexts,
+        typer.Option('--set', help='Replace a number of the preset: key=value, in YAML.'),
+    ] = None,
+) -> None:
+    """Make a learner from bags, so that a robot starts with what they teach.
+
+    Exit code 0: all was used; 1: a part was, and every problem named; 2: nothing could be used.
+    """
+    from residual_rl_ros.bags.bag import Bag
+    from residual_rl_ros.bags.training import Use, train_from_bags
+    from residual_rl_ros.learner.checkpoint import CheckpointFolder
+    from residual_rl_ros.learner.config import load_preset
+    from residual_rl_ros.provenance import git_commit
+    from residual_rl_ros.summary import CHECKPOINTS, prepare_output
+
+    if use not in {choice.value for choice in Use}:
+        raise ResidualRLError(f'--as is {use!r}, expected base, demonstrations or offline')
+    config = load_preset(preset, assignments(overrides or []))
+    nbytes = sum(Bag(path).nbytes for path in bags)
+    prepare_output(out)
+    console = Console(stderr=True)
+    with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console) as bars:
+        reading = bars.add_task('reading', total=nbytes)
+        updating = bars.add_task('updates', total=None, visible=False)
+
+        def on_read(read: int) -> None:
+            bars.update(reading, advance=read)
+
+        def on_update() -> None:
+            bars.update(reading, completed=nbytes)
+            bars.update(updating, advance=1, visible=True)
+
+        learner, intake = train_from_bags(bags, Use(use), config, seed, on_read, on_update)
+        bars.update(reading, completed=nbytes)
+    CheckpointFolder(out / CHECKPOINTS).save(learner)
+    described = {
+        'bags': [str(path) for path in bags],
+        'use': use,
+        'preset': preset,
+        'seed': seed,
+        'transitions': intake.taken,
+        'skipped_transitions': intake.skipped,
+        'success': intake.success_rate,
+        'updates': learner.pretraining_updates,
+        'git_commit': git_commit(),
+    }
+    (out / 'bag_training.json').write_text(json.dumps(described, indent=2) + '\n', encoding='utf-8')
+    for problems in intake.problems:
+        show_problems(problems)
+    console.print(
+        f'{intake.taken} transitions taken, {intake.skipped} of other sources skipped, '
+        f'{learner.pretraining_updates} updates, phase {learner.phase.value}; go on with '
+        f'residual-rl up --out {out}, learner_node resume:=true or residual-rl train --from {out}'
+    )
+    raise typer.Exit(max(exit_code(problems, True) for problems in intake.problems))
+
+
+def rebuild(
+    raw: Annotated[Path, typer.Argument(help='Raw bag: observations, commands, feedback.')],
+    out: Annotated[Path, typer.Option(help='Folder of the transition bag; it must not exist.')],
+    robot: Annotated[str, typer.Option(help='Robot YAML, or the name of a shipped one.')],
+    base: Annotated[str, typer.Option(help='ONNX base policy, or the name of a shipped one.')],
+    decision_steps: Annotated[
+        int, typer.Option(min=1, help='Control steps per residual decision (k).')
+    ] = 1,
+    scale: Annotated[
+        MaybeFloats,
+        typer.Option(help='Residual scale lambda: once, or once per action. Default: 0.05.'),
+    ] = None,
+    seed: SeedOption = 0,
+    lockstep: Annotated[
+        bool, typer.Option(help='The recording is of a lockstep simulator.')
+    ] = False,
+    namespace: Annotated[str, typer.Option(help='Namespace of the robot.')] = '',
+    end_is_success: Annotated[
+        bool, typer.Option(help='Where the commands pause, an episode has succeeded.')
+    ] = False,
+    pause: Annotated[
+        float, typer.Option(min=0.0, help='Commands further apart end an episode [s].')
+    ] = 1.0,
+    marks: Annotated[
+        MaybePath, typer.Option(help='YAML list of {stamp: s, outcome: success|failure|end}.')
+    ] = None,
+) -> None:
+    """Make a transition bag of recorded observations and commands.
+
+    The base policy is run over the observations, and the live node's own loop accounts for the
+    recorded commands. Exit codes as of `bag info`.
+    """
+    from residual_rl_ros.bags.bag import Bag
+    from residual_rl_ros.bags.marks import read_marks
+    from residual_rl_ros.bags.rebuild import Rebuilder, RebuildOptions
+    from residual_rl_ros.bags.transition_writer import TransitionWriter
+    from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+    from residual_rl_ros.finetune import find_base_policy
+    from residual_rl_ros.provenance import file_sha256
+    from residual_rl_ros.residual.controller import ControllerConfig
+    from residual_rl_ros.robot import load_robot
+
+    config, _ = load_robot(robot)
+    policy = OnnxBasePolicy(find_base_policy(base))
+    policy.metadata.check_robot(config.observation_names, config.action, config.control_rate_hz)
+    if marks is not None and lockstep:
+        raise ResidualRLError('--marks judges real time; a lockstep simulator sends feedback')
+    options = RebuildOptions(
+        ControllerConfig(decision_steps, tuple(scale or (0.05,)), seed=seed, scheduled_actor=False),
+        lockstep,
+        namespace,
+        end_is_success,
+        pause,
+        () if marks is None else read_marks(marks),
+    )
+    bag = Bag(raw)
+    rebuilder = Rebuilder(bag, config, policy, options)
+    origin = {
+        'rebuilt_from': str(raw),
+        'base_policy_sha256': file_sha256(policy.path),
+        'robot_name': config.name,
+    }
+    layout = rebuilder.controller.layout
+    with TransitionWriter(out, layout, namespace, origin) as writer:
+        for transition in rebuilder.transitions():
+            writer.write(transition)
+    console = Console(stderr=True)
+    for report in rebuilder.channels.values():
+        console.print(escape(f'{report.topic}: {report.describe()}'), soft_wrap=True)
+    console.print(f'{writer.transitions} transitions in {out}')
+    show_problems(bag.problems)
+    raise typer.Exit(exit_code(bag.problems, bool(writer.transitions)))

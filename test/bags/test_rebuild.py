@@ -1,0 +1,318 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the live loop made of messages is what a recording of these messages gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from builders import LinearPolicy, make_actor, make_metadata, write_onnx_policy
+from test_summary import run
+
+from residual_rl_ros.bags.bag import Bag
+from residual_rl_ros.bags.cdr import deserialize, labelled_array, serialize, typestore
+from residual_rl_ros.bags.marks import read_marks
+from residual_rl_ros.bags.problems import BagError
+from residual_rl_ros.bags.rebuild import Mark, Rebuilder, RebuildOptions
+from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
+from residual_rl_ros.bags.summary import summarise
+from residual_rl_ros.bags.topics import FEEDBACK, TAKEOVER_ACTIVE, TAKEOVER_COMMAND, raw_topics
+from residual_rl_ros.message_values import MessageReader, stamped_label
+from residual_rl_ros.observation import ObservationAssembler
+from residual_rl_ros.residual.blend import BlendRamp
+from residual_rl_ros.residual.controller import ControllerConfig
+from residual_rl_ros.residual.policy_loop import MARK_FAILURE, LoopParts
+from residual_rl_ros.residual.real_time_loop import RealTimeLoop
+from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
+from residual_rl_ros.robot import FLOAT_ARRAY, JOINT_STATE, RobotConfig
+from residual_rl_ros.spec import Source, Success, Transition
+
+PERIOD = 0.05
+CONFIG = ControllerConfig(decision_steps=2, residual_scale=(0.1,), seed=3, scheduled_actor=False)
+DESCRIPTION = {
+    'name': 'two_joints',
+    'control_rate_hz': 20.0,
+    'command': {'topic': 'command', 'type': FLOAT_ARRAY},
+    'action': {
+        'names': ['a.position', 'b.position'],
+        'lower': [-2.0, -2.0],
+        'upper': [2.0, 2.0],
+        'max_velocity': [40.0, 40.0],
+        'measured_by': ['arm.position.a', 'arm.position.b'],
+    },
+    'observation': {
+        'channels': ['arm', 'tool'],
+        'arm': {
+            'topic': 'joint_states',
+            'type': JOINT_STATE,
+            'fields': ['position'],
+            'joints': ['a', 'b'],
+            'max_age_s': 0.2,
+        },
+        'tool': {
+            'topic': '/tool',
+            'type': FLOAT_ARRAY,
+            'fields': ['z'],
+            'max_age_s': 0.2,
+            'stamped_by': 'receipt',
+        },
+    },
+}
+ROBOT = RobotConfig.from_mapping(DESCRIPTION)
+
+
+def joint_state(stamp: float, positions: np.ndarray) -> bytes:
+    types = typestore().types
+    nanoseconds = round(stamp * 1e9)
+    time = types['builtin_interfaces/msg/Time'](nanoseconds // 10**9, nanoseconds % 10**9)
+    header = types['std_msgs/msg/Header'](stamp=time, frame_id='')
+    message = types[JOINT_STATE](
+        header=header,
+        name=['b', 'other', 'a'],
+        position=np.array([positions[1], 9.0, positions[0]]),
+        velocity=np.empty(0),
+        effort=np.empty(0),
+    )
+    return serialize(message, JOINT_STATE)
+
+
+def flag(value: bool) -> bytes:
+    return serialize(typestore().types['std_msgs/msg/Bool'](data=value), 'std_msgs/msg/Bool')
+
+
+@dataclass
+class Live:
+    """A policy node in real time without a middleware, and the recorder beside it."""
+
+    recorder: Recorder
+    made: list[Transition]
+    loop: Any = None
+    readers: Any = None
+
+    @classmethod
+    def start(cls, folder: Path, namespace: str = 'cell') -> Live:
+        topics = [
+            replace(t, name=t.name if t.name.startswith('/') else f'/{namespace}/{t.name}')
+            for t in raw_topics(ROBOT)
+        ]
+        live = cls(Recorder(folder, topics, RecordOptions(), {}, lambda: 0.0), [])
+        parts = LoopParts(
+            CONFIG.build(LinearPolicy(), ROBOT.action),
+            ObservationAssembler(ROBOT.channels),
+            BlendRamp(0.0),
+            live,
+            lambda: 0.0,
+        )
+        live.loop = RealTimeLoop(parts, PERIOD, True, 10.0)
+        live.loop.activate()
+        live.readers = {channel.name: MessageReader(channel) for channel in ROBOT.channels}
+        return live
+
+    def send_command(self, command: np.ndarray, stamp: float) -> None:
+        data = labelled_array(command, stamped_label(stamp))
+        self.recorder.write('/cell/command', round((stamp + 0.001) * 1e9), data)
+
+    def send_transition(self, transition: Transition) -> None:
+        self.made.append(transition)
+
+    def warn(self, reason: str) -> None:
+        raise AssertionError(reason)
+
+    fault = warn
+
+    def observe(self, name: str, topic: str, kind: str, received_ns: int, data: bytes) -> None:
+        self.recorder.write(topic, received_ns, data)
+        message = deserialize(data, kind)
+        stamp = self.readers[name].stamp(message)
+        values = self.readers[name].values(message)
+        self.loop.observe(name, received_ns * 1e-9 if stamp is None else stamp, values)
+
+    def step(self, tick: int) -> None:
+        """Let one control period pass: observations, then the tick."""
+        rng = np.random.default_rng(tick)
+        now = 100.0 + PERIOD * tick
+        arm = joint_state(now - 0.02, rng.uniform(-1.0, 1.0, 2))
+        self.observe('arm', '/cell/joint_states', JOINT_STATE, round((now - 0.01) * 1e9), arm)
+        if tick % 2 == 0:
+            tool = labelled_array(rng.uniform(-1.0, 1.0, 1), '')
+            self.observe('tool', '/tool', FLOAT_ARRAY, round((now - 0.005) * 1e9), tool)
+        self.loop.tick(now)
+
+    def feedback(self, tick: int, *values: float) -> None:
+        stamp = 100.0 + PERIOD * tick + 0.01
+        data = labelled_array([stamp, *values], '')
+        self.recorder.write(f'/cell/{FEEDBACK}', round(stamp * 1e9), data)
+        self.loop.receive_feedback(np.array([stamp, *values]))
+
+    def takeover(self, tick: int, active: bool, command: np.ndarray | None = None) -> None:
+        received = round((100.0 + PERIOD * tick + 0.01) * 1e9)
+        if command is not None:
+            data = labelled_array(command, '')
+            self.recorder.write(f'/cell/{TAKEOVER_COMMAND}', received, data)
+            self.loop.receive_takeover(command)
+        self.recorder.write(f'/cell/{TAKEOVER_ACTIVE}', received, flag(active))
+        self.loop.set_takeover(active)
+
+
+def rebuild(folder: Path, **options: Any) -> tuple[list[Transition], Rebuilder, list[str]]:
+    bag = Bag(folder)
+    rebuilder = Rebuilder(
+        bag, ROBOT, LinearPolicy(), RebuildOptions(CONFIG, namespace='cell', **options)
+    )
+    made = list(rebuilder.transitions())
+    return made, rebuilder, [str(problem) for problem in bag.problems]
+
+
+def check_equal(one: list[Transition], other: list[Transition], *but: str) -> None:
+    assert len(one) == len(other) > 5
+    for a, b in zip(one, other, strict=True):
+        for field in fields(Transition):
+            if field.name not in but:
+                np.testing.assert_array_equal(
+                    getattr(a, field.name), getattr(b, field.name), err_msg=field.name
+                )
+
+
+def test_real_time_transitions_are_equal_number_for_number(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    for tick in range(60):
+        live.step(tick)
+        if tick in (20, 41):
+            live.feedback(tick, 1.0, 1.0, 0.0, float(tick == 20))
+        elif tick % 7 == 0:
+            live.feedback(tick, 0.1, 0.0, 0.0, -1.0)
+    live.recorder.close()
+    made, rebuilder, problems = rebuild(tmp_path / 'bag')
+    assert problems == []
+    *made, cut = made  # The end of the recording ends the last episode.
+    check_equal(made, live.made)
+    assert cut.truncated
+    arm, tool = rebuilder.channels.values()
+    assert (arm.messages, arm.stamped) == (60, 60)
+    assert (tool.messages, tool.stamped) == (30, 0)
+    assert arm.ages[5] == pytest.approx(0.01)
+    assert arm.rate_hz == pytest.approx(20.0)
+
+
+def test_a_takeover_is_accounted_for_as_live(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    for tick in range(40):
+        live.step(tick)
+        if tick == 11:
+            live.takeover(tick, True, np.array([0.3, -0.2]))
+        elif tick == 21:
+            live.takeover(tick, False)
+    live.feedback(39, 0.0, 0.0, 1.0, 0.0)
+    live.step(40)
+    live.recorder.close()
+    made, _, problems = rebuild(tmp_path / 'bag')
+    assert problems == []
+    check_equal(made, live.made)
+    assert {t.source for t in made} == {Source.BASE, Source.TAKEOVER}
+
+
+def test_a_residual_is_seen_in_what_was_added_to_the_base(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    actor = make_actor(live.loop.controller.layout, gain=1.0)
+    live.loop.receive_weights(encode_weights(actor, WeightsHeader(1, 0)))
+    for tick in range(30):
+        live.step(tick)
+    live.feedback(29, 0.0, 0.0, 1.0, 0.0)
+    live.step(30)
+    live.recorder.close()
+    made, _, problems = rebuild(tmp_path / 'bag')
+    assert problems == []
+    check_equal(made, live.made, 'residual_action', 'epoch', 'policy_sequence')
+    assert {t.source for t in made} == {Source.RESIDUAL}
+    for one, other in zip(made, live.made, strict=True):
+        np.testing.assert_allclose(one.residual_action, other.residual_action, atol=1e-9)
+        assert (one.epoch, one.policy_sequence) == (0, -1)
+
+
+def record_commands(folder: Path, ticks: list[int]) -> None:
+    live = Live.start(folder)
+    for tick in range(max(ticks) + 3):
+        if tick in ticks:
+            live.step(tick)
+    live.recorder.close()
+
+
+def test_a_pause_ends_an_episode_as_it_is_told(tmp_path: Path) -> None:
+    record_commands(tmp_path / 'bag', [*range(10), *range(60, 70)])
+    for success, ending in ((True, (True, False)), (False, (False, True))):
+        made, _, _ = rebuild(tmp_path / 'bag', end_is_success=success)
+        last = [t for t in made if t.terminated or t.truncated]
+        assert [(t.terminated, t.truncated) for t in last] == [ending] * 2
+        assert [t.episode for t in last] == [0, 1]
+        wanted = Success.SUCCESS if success else Success.UNLABELLED
+        assert {t.success for t in last} == {wanted}
+
+
+def test_a_mark_judges_what_the_recording_does_not(tmp_path: Path) -> None:
+    record_commands(tmp_path / 'bag', list(range(30)))
+    mark = Mark(100.0 + 15.2 * PERIOD, MARK_FAILURE)
+    made, _, _ = rebuild(tmp_path / 'bag', marks=(mark,))
+    (failed,) = [t for t in made if t.success is Success.FAILURE]
+    assert failed.terminated
+    assert failed.step == 14
+    assert [t.episode for t in made][-1] == 1
+
+
+def test_what_was_not_recorded_is_named(tmp_path: Path) -> None:
+    topics = [RecordedTopic('/cell/joint_states', JOINT_STATE)]
+    recorder = Recorder(tmp_path / 'bag', topics, RecordOptions(), {}, lambda: 0.0)
+    recorder.write('/cell/joint_states', 10**9, joint_state(1.0, np.zeros(2)))
+    recorder.close()
+    with pytest.raises(BagError, match=r'no usable message on /tool, /cell/command'):
+        rebuild(tmp_path / 'bag')
+
+
+def test_stamps_that_go_back_are_reported(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    for tick in range(12):
+        live.step(tick)
+        if tick == 5:
+            old = joint_state(99.0, np.zeros(2))
+            live.observe('arm', '/cell/joint_states', JOINT_STATE, 100_255_000_000, old)
+    live.recorder.close()
+    made, _, problems = rebuild(tmp_path / 'bag')
+    assert len(made) == len(live.made) + 1
+    (problem,) = problems
+    assert '/cell/joint_states' in problem
+    assert '1 stamps go back' in problem
+
+
+def test_the_command_leaves_a_transition_bag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record_commands(tmp_path / 'raw', list(range(30)))
+    metadata = make_metadata(observation_names=ROBOT.observation_names)
+    write_onnx_policy(tmp_path / 'base.onnx', metadata)
+    robot = yaml.safe_dump({'/**': {'ros__parameters': {'robot': DESCRIPTION}}})
+    (tmp_path / 'robot.yaml').write_text(robot)
+    (tmp_path / 'marks.yaml').write_text('- {stamp: 100.76, outcome: success}')
+    code = run(
+        *('rebuild', str(tmp_path / 'raw'), '--out', str(tmp_path / 'made')),
+        *('--robot', str(tmp_path / 'robot.yaml'), '--base', str(tmp_path / 'base.onnx')),
+        *('--namespace', 'cell', '--decision-steps', '2', '--marks', str(tmp_path / 'marks.yaml')),
+        monkeypatch=monkeypatch,
+    )
+    assert code == 0
+    assert '/cell/joint_states: 30 messages, 20.0 Hz' in capsys.readouterr().err
+    (summary,) = summarise(Bag(tmp_path / 'made'))
+    assert summary.robot == 'cell'
+    assert summary.transitions == 14
+    assert summary.outcomes() == {'success': 1, 'unlabelled': 1}
+    assert summary.missing == 0
+
+
+@pytest.mark.parametrize('text', ['- {stamp: now, outcome: success}', '- {stamp: 1}', '7', ': :'])
+def test_marks_that_cannot_be_read_are_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / 'marks.yaml').write_text(text)
+    with pytest.raises(BagError, match='marks'):
+        read_marks(tmp_path / 'marks.yaml')
