@@ -27,7 +27,7 @@ from residual_rl_ros.observation import ObservationAssembler
 from residual_rl_ros.residual.blend import BlendRamp
 from residual_rl_ros.residual.controller import ControllerConfig
 from residual_rl_ros.residual.policy_loop import MARK_FAILURE, LoopParts
-from residual_rl_ros.residual.real_time_loop import RealTimeLoop
+from residual_rl_ros.residual.real_time_loop import RealTimeLoop, RealTimeRules
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot import FLOAT_ARRAY, JOINT_STATE, RobotConfig
 from residual_rl_ros.spec import Source, Success, Transition
@@ -108,7 +108,7 @@ class Live:
             live,
             lambda: 0.0,
         )
-        live.loop = RealTimeLoop(parts, PERIOD, True, 10.0)
+        live.loop = RealTimeLoop(parts, PERIOD, RealTimeRules(True, 10.0))
         live.loop.activate()
         live.readers = {channel.name: MessageReader(channel) for channel in ROBOT.channels}
         return live
