@@ -15,7 +15,9 @@ from launch import LaunchDescription
 from residual_rl_ros.ros.launch_actions import (
     ROBOT_ARGUMENTS,
     describe,
+    end_with,
     node_actions,
+    policies,
     recorder,
     robot_run,
 )
@@ -28,9 +30,17 @@ ARGUMENTS = (
 
 
 def start(value: Mapping[str, str]) -> list[object]:
-    """Return one action for each process of the topology, and the recorder."""
-    namespaces = tuple(map(str, yaml.safe_load(value['namespaces'])))
-    return [*node_actions(robot_topology(robot_run(value, namespaces))), *recorder(value)]
+    """Return one action for each process of the topology, and the recorder.
+
+    Raises:
+        ValueError: `namespaces` is no list.
+    """
+    namespaces = yaml.safe_load(value['namespaces'])
+    if not isinstance(namespaces, list):
+        raise ValueError(f'namespaces is {namespaces!r}, expected a list such as [left, right]')
+    nodes = robot_topology(robot_run(value, tuple(map(str, namespaces))))
+    actions = node_actions(nodes)
+    return [*end_with(policies(nodes, actions)), *actions, *recorder(value)]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -12,7 +12,9 @@ from launch import LaunchDescription
 from residual_rl_ros.ros.launch_actions import (
     ROBOT_ARGUMENTS,
     describe,
+    end_with,
     node_actions,
+    policies,
     recorder,
     robot_run,
 )
@@ -23,8 +25,9 @@ ARGUMENTS = (('namespace', '', 'namespace of the robot'), *ROBOT_ARGUMENTS)
 
 def start(value: Mapping[str, str]) -> list[object]:
     """Return one action for each process of the topology, and the recorder."""
-    run = robot_run(value, (value['namespace'],))
-    return [*node_actions(robot_topology(run)), *recorder(value)]
+    nodes = robot_topology(robot_run(value, (value['namespace'],)))
+    actions = node_actions(nodes)
+    return [*end_with(policies(nodes, actions)), *actions, *recorder(value)]
 
 
 def generate_launch_description() -> LaunchDescription:

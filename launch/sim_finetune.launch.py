@@ -11,7 +11,7 @@ from pathlib import Path
 
 from launch import LaunchDescription
 from residual_rl_ros.finetune import load_finetune
-from residual_rl_ros.ros.launch_actions import describe, is_true, node_actions
+from residual_rl_ros.ros.launch_actions import describe, end_with, is_true, node_actions
 from residual_rl_ros.ros.topology import finetune_topology
 
 ARGUMENTS = (
@@ -38,7 +38,8 @@ def start(value: Mapping[str, str]) -> list[object]:
         is_true(value['lockstep']),
         value['namespace'],
     )
-    return node_actions(nodes)
+    actions = node_actions(nodes)
+    return [handler for action in actions for handler in end_with([action])] + actions
 
 
 def generate_launch_description() -> LaunchDescription:

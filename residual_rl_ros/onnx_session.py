@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import onnxruntime as ort
@@ -12,7 +13,11 @@ from residual_rl_ros.errors import ResidualRLError
 
 
 def open_session(
-    path: Path, what: str, error_type: type[ResidualRLError], threads: int = 1
+    path: Path,
+    what: str,
+    error_type: type[ResidualRLError],
+    threads: int = 1,
+    sha256: str = '',
 ) -> ort.InferenceSession:
     """Load a model.
 
@@ -21,9 +26,11 @@ def open_session(
         what: what the model is, for the error.
         error_type: type of the error.
         threads: ONNX Runtime threads; 1 suits networks of a few million weights.
+        sha256: digest that the file must have; empty accepts any. A pinned model may keep no
+            weights outside of its file.
 
     Raises:
-        ResidualRLError: of `error_type`: missing or unreadable file.
+        ResidualRLError: of `error_type`: missing, unreadable or another file.
     """
     if not path.is_file():
         raise error_type(f'{what} {str(path)!r} does not exist; give the path of an .onnx file')
@@ -33,7 +40,22 @@ def open_session(
     # An idle session that spins slows everything else in the process.
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     try:
-        return ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+        model = _pinned(path, error_type, sha256) if sha256 else str(path)
+        return ort.InferenceSession(model, options, providers=['CPUExecutionProvider'])
+    except error_type:
+        raise
     except Exception as error:  # ONNX Runtime raises its own untyped hierarchy.
         reason = str(error).splitlines()[0]
         raise error_type(f'{str(path)!r} is no loadable ONNX model: {reason}') from error
+
+
+def _pinned(path: Path, error_type: type[ResidualRLError], sha256: str) -> bytes:
+    """Return the bytes of the model, which are what was checked."""
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise error_type(
+            f'{str(path)!r} has sha256 {found}, expected {sha256}; correct the file or the digest '
+            '(base_policy_sha256)'
+        )
+    return content

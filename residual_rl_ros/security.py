@@ -40,7 +40,7 @@ class Access:
         return Access(
             self.node,
             self._full((*self.publishes, *events, '/rosout', '/parameter_events', '/diagnostics')),
-            self._full(self.subscribes),
+            self._full((*self.subscribes, '/clock')),
             self._full((*self.serves, *inherent)),
             self.lifecycle,
             self.namespace,
@@ -48,43 +48,53 @@ class Access:
 
     def _full(self, names: Sequence[str]) -> tuple[str, ...]:
         root = f'/{self.namespace.strip("/")}'.rstrip('/')
-        full = (
-            name.replace('~', f'{root}/{self.node}', 1)
-            if name.startswith('~')
-            else name
-            if name.startswith('/')
-            else f'{root}/{name}'
-            for name in names
-        )
-        return tuple(sorted(set(full)))
+
+        def resolve(name: str) -> str:
+            if name.startswith('~'):
+                return f'{root}/{self.node}{name[1:]}'
+            return name if name.startswith('/') else f'{root}/{name}'
+
+        return tuple(sorted(set(map(resolve, names))))
 
 
-def required_access(robot: RobotConfig, namespace: str = '') -> tuple[Access, ...]:
-    """Return what the nodes of a robot must do: policy, learner, reward, recorder and simulator.
+def required_access(robot: RobotConfig, namespaces: Sequence[str] = ('',)) -> tuple[Access, ...]:
+    """Return what the nodes of a robot or a fleet must do.
 
     Args:
-        robot: the robot, whose topics the policy reads and writes.
-        namespace: ROS namespace of all of them.
+        robot: the robot, whose topics the policies read and write.
+        namespaces: ROS namespace of each robot; the learner of several is in none.
     """
+    alone = len(namespaces) == 1
+    learner = Access(
+        'learner_node',
+        ('~/actor',),
+        tuple(
+            topic if alone else f'/{namespace.strip("/")}/{topic}'
+            for namespace in namespaces
+            for topic in ('policy_node/transitions', 'policy_node/transition_layout')
+        ),
+        ('~/pause', '~/save', '~/rollback'),
+        namespace=namespaces[0] if alone else '',
+    )
+    actor = 'learner_node/actor' if alone else '/learner_node/actor'
+    robots = (access for name in namespaces for access in _of_robot(robot, name, actor))
+    return learner, *robots
+
+
+def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, ...]:
+    """Return what policy, reward, recorder and simulator of one robot must do."""
     channels = tuple(channel.topic for channel in robot.channels)
     policy = Access(
         'policy_node',
         (robot.command.topic, '~/transitions', '~/transition_layout'),
         (
             *channels,
-            *('step_feedback', 'learner_node/actor', 'takeover/command', 'takeover/active'),
+            *('step_feedback', actor, 'takeover/command', 'takeover/active'),
         ),
         (
             *('~/set_residual', '~/hold', '~/start_episode'),
             *('~/mark_success', '~/mark_failure', '~/end_episode'),
         ),
-        namespace=namespace,
-    )
-    learner = Access(
-        'learner_node',
-        ('~/actor',),
-        ('policy_node/transitions', 'policy_node/transition_layout'),
-        ('~/pause', '~/save', '~/rollback'),
         namespace=namespace,
     )
     reward = Access('reward_node', ('step_feedback',), channels, (), namespace=namespace)
@@ -104,7 +114,7 @@ def required_access(robot: RobotConfig, namespace: str = '') -> tuple[Access, ..
         lifecycle=False,
         namespace=namespace,
     )
-    return policy, learner, reward, recorder, simulator
+    return policy, reward, recorder, simulator
 
 
 def policy_xml(accesses: Sequence[Access]) -> str:

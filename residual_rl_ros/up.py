@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from residual_rl_ros.ros.bringup import Bringup
+from residual_rl_ros.ros.bringup import Bringup, BringupError
 from residual_rl_ros.ros.monitor import Monitor
 from residual_rl_ros.ros.topology import NodeSpec
 
@@ -35,8 +35,10 @@ SHOWN = {
 def run_up(nodes: Sequence[NodeSpec], log_dir: Path, console: Console) -> None:
     """Start the nodes in the current ROS domain and show their state until Ctrl-C.
 
+    A robot goes on without its learner, and a fleet without one of its robots.
+
     Raises:
-        BringupError: a node ended on its own.
+        BringupError: every policy node ended on its own; the message is that of the last.
         KeyboardInterrupt: after Ctrl-C, when every process has ended.
     """
     environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
@@ -45,16 +47,28 @@ def run_up(nodes: Sequence[NodeSpec], log_dir: Path, console: Console) -> None:
         Bringup(nodes, log_dir, environment) as bringup,
         Live(console=console, refresh_per_second=2.0) as live,
     ):
+        names = [node.name for node in nodes]
+        policies = {node.name for node in nodes if node.executable == 'policy_node'}
         while True:
-            bringup.check()
-            live.update(status_table(monitor, [node.name for node in nodes]))
+            failures = bringup.failures()
+            if policies <= failures.keys():
+                raise BringupError(failures[max(policies)])
+            live.update(status_table(monitor, names, failures))
             time.sleep(STATUS_PERIOD_S)
 
 
-def status_table(monitor: Monitor, nodes: Sequence[str]) -> Table:
-    """Return the state of every node, and what it complains of."""
+def status_table(
+    monitor: Monitor, nodes: Sequence[str], failures: Mapping[str, str] | None = None
+) -> Table:
+    """Return the state of every node, and what it complains of.
+
+    Args:
+        monitor: listens to the diagnostics.
+        nodes: names of the nodes, with namespaces.
+        failures: what is to be said of nodes that have ended.
+    """
     table = Table(show_header=False)
-    errors = monitor.errors()
+    errors = {**monitor.errors(), **(failures or {})}
     for node in nodes:
         values, shown = monitor.values(node), SHOWN[node.rsplit('/', 1)[-1]]
         state = ', '.join(f'{key} {values[key]}' for key in shown if key in values)

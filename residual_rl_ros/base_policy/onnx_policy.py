@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -17,29 +16,6 @@ from residual_rl_ros.onnx_session import open_session
 Float32 = npt.NDArray[np.float32]
 
 
-def check_sha256(path: Path, expected: str) -> None:
-    """Refuse a model file that is not the pinned one.
-
-    Args:
-        path: the `.onnx` file.
-        expected: its sha256 in hexadecimal digits; empty accepts any file.
-
-    Raises:
-        BasePolicyError: it has another digest, or cannot be read.
-    """
-    if not expected:
-        return
-    try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise BasePolicyError(f'base policy {str(path)!r}: {error.strerror}') from error
-    if found != expected.lower():
-        raise BasePolicyError(
-            f'base policy {str(path)!r} has sha256 {found}, expected {expected.lower()}; correct '
-            'the file or base_policy_sha256'
-        )
-
-
 class OnnxBasePolicy:
     """Runs `observation [1, n_obs_steps, n] (+ noise [1, horizon, m]) -> action [1, horizon, m]`.
 
@@ -47,15 +23,20 @@ class OnnxBasePolicy:
         path: the `.onnx` file. Its metadata is in `metadata_props['residual_rl']`, or else in a
             sidecar YAML of the same name (`policy.onnx` -> `policy.yaml`).
         threads: ONNX Runtime threads; 1 suits networks of a few million weights.
+        sha256: digest that the file must have, in hexadecimal digits; then weights and metadata
+            must be in it and not beside it. Empty accepts any file.
 
     Raises:
-        BasePolicyError: missing or unreadable file, no metadata, inputs or outputs off the
-            contract.
+        BasePolicyError: missing, unreadable or another file, no metadata, inputs or outputs off
+            the contract.
     """
 
-    def __init__(self, path: str | Path, threads: int = 1) -> None:
+    def __init__(self, path: str | Path, threads: int = 1, sha256: str = '') -> None:
         self.path = Path(path)
-        self._session = open_session(self.path, 'base policy', BasePolicyError, threads)
+        self._pinned = sha256.lower()
+        self._session = open_session(
+            self.path, 'base policy', BasePolicyError, threads, self._pinned
+        )
         self.metadata = self._read_metadata()
         self.stochastic = any(item.name == 'noise' for item in self._session.get_inputs())
         self._check_signature()
@@ -98,6 +79,11 @@ class OnnxBasePolicy:
         text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         if text is not None:
             return BasePolicyMetadata.from_json(text)
+        if self._pinned:
+            raise BasePolicyError(
+                f'{self.path.name} is pinned and has no {METADATA_KEY!r} metadata: what stands '
+                'beside the file is not pinned with it'
+            )
         sidecar = self.path.with_suffix('.yaml')
         if not sidecar.is_file():
             raise BasePolicyError(

@@ -58,14 +58,16 @@ def check_robot(
 
 def security_policy(
     robot: Annotated[str, typer.Argument(help='Robot YAML, or the name of a shipped one.')],
-    namespace: Annotated[str, typer.Option(help='Namespace of the nodes.')] = '',
+    namespace: Annotated[
+        MaybeTexts, typer.Option(help='Namespace of the robot; again for each of a fleet.')
+    ] = None,
 ) -> None:
-    """Print the SROS 2 policy of a robot: the least that policy, learner and simulator need."""
+    """Print the SROS 2 policy of a robot or a fleet: the least that its nodes need."""
     from residual_rl_ros.robot import load_robot
     from residual_rl_ros.security import policy_xml, required_access
 
     config, _ = load_robot(robot)
-    print(policy_xml(required_access(config, namespace)), end='')
+    print(policy_xml(required_access(config, namespace or [''])), end='')
 
 
 def up(
@@ -135,12 +137,15 @@ def up(
 
 def operator(
     namespace: Annotated[str, typer.Option(help='Namespace of the robot.')] = '',
+    fleet: Annotated[
+        bool, typer.Option('--fleet', help='Its learner is shared, and in no namespace.')
+    ] = False,
 ) -> None:
     """Watch and command a robot from a terminal: mark success or failure, hold, roll back."""
     from residual_rl_ros.ros.operator import run_operator
 
     try:
-        run_operator(namespace, Console())
+        run_operator(namespace, fleet, Console())
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 

@@ -19,6 +19,7 @@ from residual_rl_ros.summary import SUMMARY, read_history, steps_to
 Array = npt.NDArray[np.float64]
 LEVEL = 0.9
 BIN_STEPS = 2000
+ROUNDING = 1e-9
 FAR_BELOW = 0.1
 """How far below the base is far, as a share of episodes."""
 
@@ -106,7 +107,7 @@ def episodes_far_below(history: Sequence[EpisodeRecord], base: float) -> int:
     """Return for how many episodes in a row success over 50 was 10 points below the base's."""
     longest = row = 0
     for success in _recent_success(history):
-        row = row + 1 if success < base - FAR_BELOW else 0
+        row = row + 1 if success < base - FAR_BELOW - ROUNDING else 0
         longest = max(longest, row)
     return longest
 

@@ -9,7 +9,7 @@ order give the same weights, however they arrive.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -118,7 +118,7 @@ class Learner:
         self._good_success = -1.0
         self._recent: deque[bool] = deque(maxlen=RECENT_EPISODES)
         self._rated = 0
-        self._sources: defaultdict[str, set[Source]] = defaultdict(set)
+        self._episodes: dict[str, tuple[int, set[Source]]] = {}
         self.metrics: dict[str, float] = {}
         """Metrics of the update before the latest publication."""
         self._latest: dict[str, torch.Tensor] = {}
@@ -166,7 +166,10 @@ class Learner:
             self.demonstrations.add(transition, robot)
         self.transitions += 1
         self.control_steps += self.layout.decision_steps
-        self._sources[robot].add(transition.source)
+        episode, sources = self._episodes.get(robot, (-1, set()))
+        if episode != transition.episode:  # The end of the one before never came.
+            sources = set()
+        self._episodes[robot] = (transition.episode, sources | {transition.source})
         if transition.terminated or transition.truncated:
             self._record_episode(transition, robot)
         interval = self.config.publish_interval
@@ -328,7 +331,7 @@ class Learner:
 
     def _record_episode(self, last: Transition, robot: str) -> None:
         success = None if last.success is Success.UNLABELLED else last.success is Success.SUCCESS
-        sources = self._sources.pop(robot)
+        _, sources = self._episodes.pop(robot)
         record = EpisodeRecord(
             self.control_steps,
             success,
@@ -368,7 +371,10 @@ class Learner:
             'good_success': self._good_success,
             'rated': self._rated,
             'recent': list(self._recent),
-            'sources': {robot: sorted(sources) for robot, sources in self._sources.items()},
+            'episodes': {
+                robot: [episode, sorted(sources)]
+                for robot, (episode, sources) in self._episodes.items()
+            },
             'history': [asdict(record) for record in self.history],
         }
 
@@ -388,8 +394,10 @@ class Learner:
         self.guard.load_state(state['guard'])
         self.rollbacks = [Rollback(**rollback) for rollback in state['rollbacks']]
         self._good_success, self._rated = float(state['good_success']), int(state['rated'])
-        for robot, sources in state['sources'].items():
-            self._sources[robot] = {Source(value) for value in sources}
+        self._episodes = {
+            robot: (int(episode), {Source(value) for value in sources})
+            for robot, (episode, sources) in state['episodes'].items()
+        }
 
     def current_message(self) -> bytes:
         """Return the actor as it is now, to be used at once (deployment, evaluation)."""

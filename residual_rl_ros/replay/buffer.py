@@ -300,6 +300,8 @@ class ReplayBuffer:
             raise ReplayError(
                 f'stored replay has shape {table.shape}, expected up to {self._table.shape}'
             )
+        if 'following' not in contents:
+            raise ReplayError('stored replay is of an earlier version of this package; start anew')
         self._table[: len(table)] = table
         self._following[: len(table)] = contents['following']
         self._source[: len(table)] = contents['source']

@@ -106,6 +106,7 @@ class ResidualController:
         self._base: Array | None = None
         self._decision: _Decision | None = None
         self._last_command: Array | None = None
+        self._commanded = False
         self._holding = False
         self.residual_enabled = True
         """Operator switch (`~/set_residual`)."""
@@ -134,6 +135,7 @@ class ResidualController:
         self._base = self._decision = None
         self._observe(observation, stamp)
         self._last_command = self._observation[self._measured] if self._measured else None
+        self._commanded = False
 
     @property
     def at_decision(self) -> bool:
@@ -167,7 +169,7 @@ class ResidualController:
         safe = self.safety.apply(wanted, self._last_command)
         decision.executed[decision.steps_sent] = safe
         decision.steps_sent += 1
-        self._last_command = safe
+        self._last_command, self._commanded = safe, True
         return safe
 
     def _ready(self) -> bool:
@@ -186,9 +188,10 @@ class ResidualController:
         self.late_chunks += 1
         if takeover is not None:
             self._last_command = self.safety.apply(takeover, self._last_command)
+            self._commanded = True
             if self._decision is not None:
                 self._decision.source = Source.TAKEOVER
-        return self._last_command
+        return self._last_command if self._commanded else None
 
     def step(
         self, observation: npt.ArrayLike, stamp: float, feedback: StepFeedback
@@ -204,16 +207,20 @@ class ResidualController:
             The transition if the step completed a decision. After the end of an episode,
             `begin_episode` is due.
         """
-        self._step += not self._holding
-        self._observe(observation, stamp)
         decision = self._decision
-        if decision is None:  # Held from the start of the episode: there is nothing to learn from.
+        held = decision is None and feedback.done
+        if held:
+            decision = self._held_decision()
+        self._step += decision is not None and not self._holding
+        self._observe(observation, stamp)
+        if decision is None:
             return None
         decision.reward += feedback.reward
         if not (self._decision_complete or feedback.done):
             return None
-        if feedback.terminated:
-            next_base = decision.base  # No next action exists; the learner masks it.
+        if feedback.terminated or held:
+            # No next action exists, and the learner masks it; or it is to go on holding.
+            next_base = decision.base
         else:
             if feedback.truncated:
                 self.queue.give_back(self.layout.decision_steps - decision.steps_sent)
@@ -242,11 +249,32 @@ class ResidualController:
             next_base_action=next_base.ravel(),
         )
 
+    def _held_decision(self) -> _Decision | None:
+        """Return an episode's end during a hold as a decision to stay: its outcome counts.
+
+        None if nothing was sent: then there is nothing to judge.
+        """
+        if self._last_command is None or not self._commanded:
+            return None
+        held = np.tile(self._last_command, (self.layout.decision_steps, 1))
+        return _Decision(
+            stamp=self._stamp,
+            step=self._step,
+            observation=self._observation,
+            base=held,
+            residual=np.zeros_like(held),
+            planned=held,
+            executed=held,
+            source=Source.BASE,
+            steps_sent=self.layout.decision_steps,
+        )
+
     def abandon(self) -> None:
         """Drop the decision in progress: the robot was paused, so it was not executed as decided.
 
         It yields no transition; the step count shows the gap. The base policy plans anew.
         """
+        self._step += self._decision is not None or self._base is not None
         self._base = self._decision = None
         self.queue.forget()
 

@@ -15,13 +15,12 @@ BINS_PER_DECADE = 40
 
 
 class Latency:
-    """A histogram of durations since the last report, and one of all of them."""
+    """A histogram of durations."""
 
     def __init__(self) -> None:
         decades = math.log10(LONGEST_S / SHORTEST_S)
         self._counts = np.zeros(round(decades * BINS_PER_DECADE) + 1, dtype=np.int64)
         self._longest = 0.0
-        self._earlier: Latency | None = None
 
     def add(self, seconds: float) -> None:
         """Count a duration [s]."""
@@ -45,21 +44,14 @@ class Latency:
         return min(float(edge), self._longest)
 
     def report(self, name: str) -> dict[str, float]:
-        """Return p50, p95, p99 and the longest [us] since the last report, and start again."""
-        values = self._figures(name)
-        if self._earlier is None:
-            self._earlier = Latency()
-        self._earlier._counts += self._counts
-        self._earlier._longest = max(self._earlier._longest, self._longest)
+        """Return the figures since the last report, and start again."""
+        figures = self.figures(name)
         self._counts[:] = 0
         self._longest = 0.0
-        return values
+        return figures
 
-    def overall(self, name: str) -> dict[str, float]:
-        """Return the figures [us] of all durations up to the last report."""
-        return (self._earlier or Latency())._figures(f'{name}_overall')
-
-    def _figures(self, name: str) -> dict[str, float]:
+    def figures(self, name: str) -> dict[str, float]:
+        """Return p50, p95, p99 and the longest [us]."""
         values = {
             f'{name}_p{round(100 * share)}_us': round(1e6 * self.percentile(share), 1)
             for share in (0.5, 0.95, 0.99)

@@ -44,7 +44,9 @@ class RealTimeLoop(PolicyLoop):
         super().__init__(parts)
         self.rules = rules
         self.latencies = {stage: Latency() for stage in STAGES}
-        """Duration of every stage of a tick."""
+        """Duration of every stage of a tick, since the last diagnostics."""
+        self.every_tick = Latency()
+        """Duration of every tick since the start."""
         self._period_s = period_s
         self._began = 0.0
         self._start_requested = False
@@ -78,7 +80,9 @@ class RealTimeLoop(PolicyLoop):
         """
         started = self._clock()
         self._tick(now)
-        self.latencies['tick'].add(self._clock() - started)
+        duration = self._clock() - started
+        self.latencies['tick'].add(duration)
+        self.every_tick.add(duration)
 
     def _tick(self, now: float) -> None:
         if self._last_tick is not None:

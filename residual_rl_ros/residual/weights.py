@@ -132,12 +132,18 @@ def decode_weights(
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise WeightsError('non_finite', f'weights {header.version}: {name} is not finite')
-    actor = ResidualActor(architecture)
-    try:
-        actor.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise WeightsError('shape', f'weights {header.version}: {reason}') from error
+    with torch.device('meta'):  # Without memory: the sizes are only a claim so far.
+        actor = ResidualActor(architecture)
+    wanted = {name: (value.shape, value.dtype) for name, value in actor.state_dict().items()}
+    found = {name: (value.shape, value.dtype) for name, value in tensors.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise WeightsError(
+                'shape',
+                f'weights {header.version}: {name} is {found.get(name)}, the architecture needs '
+                f'{wanted.get(name)}',
+            )
+    actor.load_state_dict(tensors, assign=True)
     actor.eval().requires_grad_(False)
     return header, actor
 

@@ -113,14 +113,20 @@ class Bringup:
             BringupError: one ended with an error, or a lifecycle node ended at all; the message
                 ends with its last log line.
         """
+        for reason in self.failures().values():
+            raise BringupError(reason)
+
+    def failures(self) -> dict[str, str]:
+        """Return what is to be said of every process that ended on its own, by node name."""
+        found = {}
         for node in self._nodes:
-            name = node.name
-            code = self.processes[name].poll()
+            name, code = node.name, self.processes[node.name].poll()
             if code not in (None, 0) or (code == 0 and node.lifecycle):
-                raise BringupError(
+                found[name] = (
                     f'{name} ended with code {code}: {self._last_line(name)} (log: '
                     f'{self._log(name)})'
                 )
+        return found
 
     def ended(self, name: str) -> bool:
         """Return whether the process of a node has ended."""

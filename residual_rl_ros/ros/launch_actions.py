@@ -86,9 +86,9 @@ def describe(
     """
 
     def perform(context: LaunchContext) -> list[Any]:
-        value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in arguments}
-        on_exit = RegisterEventHandler(OnProcessExit(on_exit=_end, handle_once=True))
-        return [on_exit, *start(value)]
+        return list(
+            start({name: LaunchConfiguration(name).perform(context) for name, _, _ in arguments})
+        )
 
     declared = [
         DeclareLaunchArgument(name, default_value=default, description=description)
@@ -113,12 +113,31 @@ def node_actions(nodes: Sequence[NodeSpec]) -> list[Any]:
     ]
 
 
+def end_with(nodes: Sequence[Any]) -> list[Any]:
+    """Return actions that end the launch when the last of these nodes has ended."""
+    running = len(nodes)
+
+    def ended(event: ProcessExited, context: LaunchContext) -> EmitEvent | None:
+        nonlocal running
+        del event
+        running -= 1
+        # A second shutdown is an error.
+        return EmitEvent(event=Shutdown()) if running == 0 and not context.is_shutdown else None
+
+    return [
+        RegisterEventHandler(OnProcessExit(target_action=node, on_exit=ended)) for node in nodes
+    ]
+
+
+def policies(nodes: Sequence[NodeSpec], actions: Sequence[Any]) -> list[Any]:
+    """Return the actions of the policy nodes: a robot goes on without its learner."""
+    return [
+        action
+        for node, action in zip(nodes, actions, strict=True)
+        if node.executable == 'policy_node'
+    ]
+
+
 def is_true(text: str) -> bool:
     """Return whether a launch argument says yes."""
     return text.lower() in ('true', '1', 'yes', 'on')
-
-
-def _end(event: ProcessExited, context: LaunchContext) -> EmitEvent | None:
-    """End the launch with its first process, whichever it is; a second shutdown is an error."""
-    del event
-    return None if context.is_shutdown else EmitEvent(event=Shutdown())

@@ -246,7 +246,13 @@ class LearnerNode(ManagedNode):
             self._warn(f'layout of {named(feed)} refused: {error}')
             return
         if self._learner is None:
-            self._learner = self._make_learner(layout)
+            try:
+                self._learner = self._make_learner(layout)
+            except CheckpointError as error:
+                if len(self._feeds) == 1:
+                    raise
+                self._warn(f'layout of {named(feed)} refused: {error}')
+                return
             self._publish(self._learner.first_message())
             early, self._early = self._early, []
             for message in early:

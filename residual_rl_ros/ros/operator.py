@@ -29,7 +29,6 @@ ANSWER_LIMIT_S = 12.0
 """How long a service may take; a rollback waits for the update in progress."""
 DISCOVERY_LIMIT_S = 2.0
 """How long to look for a service that has not shown up yet."""
-NODES = ('policy_node', 'learner_node')
 
 
 class OperatorError(ResidualRLError):
@@ -64,6 +63,7 @@ class Operator(PrivateNode):
 
     Args:
         namespace: namespace of the robot.
+        fleet: its learner is shared, and in no namespace.
         domain_id: ROS domain; None takes `ROS_DOMAIN_ID`.
         clock: monotonic time [s].
     """
@@ -71,13 +71,17 @@ class Operator(PrivateNode):
     def __init__(
         self,
         namespace: str = '',
+        fleet: bool = False,
         domain_id: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__('operator', domain_id, namespace)
         self._clock = clock
         self._clients = {
-            letter: self.node.create_client(SetBool if key.toggles else Trigger, key.service)
+            letter: self.node.create_client(
+                SetBool if key.toggles else Trigger,
+                f'/{key.service}' if fleet and key.service.startswith('learner') else key.service,
+            )
             for letter, key in KEYS.items()
         }
         # The residual is on and nothing is held when a node starts.
@@ -106,7 +110,13 @@ class Operator(PrivateNode):
         return f'{key.label}: {answer.message}'
 
 
-def run_operator(namespace: str, console: Console, keys: TextIO = sys.stdin) -> None:
+def watched_nodes(namespace: str, fleet: bool) -> tuple[str, str]:
+    """Return the names of policy and learner, with namespaces, as diagnostics have them."""
+    root = f'{namespace.strip("/")}/'.lstrip('/')
+    return f'{root}policy_node', 'learner_node' if fleet else f'{root}learner_node'
+
+
+def run_operator(namespace: str, fleet: bool, console: Console, keys: TextIO = sys.stdin) -> None:
     """Show the state of policy and learner and act on keys until q is pressed.
 
     Raises:
@@ -119,13 +129,14 @@ def run_operator(namespace: str, console: Console, keys: TextIO = sys.stdin) -> 
     last = ''
     with (
         Monitor(domain_id) as monitor,
-        Operator(namespace, domain_id) as operator,
+        Operator(namespace, fleet, domain_id) as operator,
         _single_keys(keys),
         Live(console=console, auto_refresh=False) as live,
     ):
         while True:
             lines = (Text(f'{legend}  [{QUIT}] quit'), Text(last))
-            live.update(Group(status_table(monitor, NODES), *lines), refresh=True)
+            table = status_table(monitor, watched_nodes(namespace, fleet))
+            live.update(Group(table, *lines), refresh=True)
             if not select.select([keys], [], [], 0.5)[0]:
                 continue
             letter = keys.read(1)

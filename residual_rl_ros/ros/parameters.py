@@ -23,8 +23,11 @@ from residual_rl_ros.errors import ResidualRLError
 Kind = TypeVar('Kind')
 ELEMENTS = {tuple[float, ...]: float, tuple[str, ...]: str}
 """What the arrays hold."""
-OTHERS = ('use_sim_time', 'autostart', 'start_type_description_service', 'qos_overrides.')
-"""Parameters of rclpy and of `managed_node.run`."""
+OTHERS = (
+    *('use_sim_time', 'autostart', 'start_type_description_service', 'qos_overrides.'),
+    'base_policy_sha256',
+)
+"""Parameters of rclpy and of `managed_node.run`, and one that stands in robot files."""
 
 
 class ParameterError(ResidualRLError):
@@ -156,8 +159,7 @@ def _checked(node: Node, item: Field[Any], wanted: Any, value: Any) -> Any:
         ParameterError: it is not of that type or out of range.
     """
     if wanted in ELEMENTS:
-        given = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-        elements = given if hasattr(given, '__iter__') else [given]
+        elements = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
         return tuple(_scalar(node, item, ELEMENTS[wanted], element) for element in elements)
     return _scalar(node, item, wanted, value)
 

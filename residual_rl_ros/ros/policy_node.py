@@ -20,7 +20,7 @@ import torch
 from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
-from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy, check_sha256
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.finetune import find_base_policy
 from residual_rl_ros.message_values import CommandError, CommandReader, rounded
 from residual_rl_ros.observation import ObservationAssembler, ObservationError
@@ -69,8 +69,7 @@ class PolicyNode(ManagedNode):
         self.parameters = parameters = read_parameters(self, PolicyParameters, ('robot',))
         self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
         model = find_base_policy(parameters.base_policy)
-        check_sha256(model, parameters.base_policy_sha256)
-        policy = OnnxBasePolicy(model)
+        policy = OnnxBasePolicy(model, sha256=parameters.base_policy_sha256)
         policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
         self.controller: ResidualController = ControllerConfig(
             decision_steps=parameters.decision_steps,
@@ -301,7 +300,7 @@ class PolicyNode(ManagedNode):
         if isinstance(self._loop, RealTimeLoop):
             for stage, latency in self._loop.latencies.items():
                 values |= latency.report(stage)
-            values |= self._loop.latencies['tick'].overall('tick')
+            values |= self._loop.every_tick.figures('tick_overall')
         return level, message, values
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from residual_rl_ros.finetune import FinetuneConfig, training_seed
+from residual_rl_ros.robot import RobotError, load_robot
 from residual_rl_ros.summary import CHECKPOINTS
 
 
@@ -169,7 +170,11 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
 
     A learner whose folder holds a checkpoint resumes it, and the policies start with its actor. The
     learner of one robot is in its namespace; that of several is in none, and every robot hears it.
+
+    Raises:
+        RobotError: robots of a fleet would share a name or a topic.
     """
+    _check_apart(run)
     learning = run.output_dir is not None
     checkpoint = run.output_dir / CHECKPOINTS / 'latest' if run.output_dir is not None else None
     resume = checkpoint is not None and checkpoint.exists()
@@ -219,6 +224,26 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
         run.namespaces[0] if alone else '',
     )
     return learner, *nodes
+
+
+def _check_apart(run: RobotRun) -> None:
+    """Refuse a fleet whose robots would share a name or a topic.
+
+    Raises:
+        RobotError: they would.
+    """
+    names = [namespace.strip('/') for namespace in run.namespaces]
+    if len(names) == 1:
+        return
+    if len(set(names)) < len(names) or '' in names:
+        raise RobotError(f'namespaces are {names}, expected a different one for each robot')
+    robot, _ = load_robot(str(run.robot_file))
+    for topic in (robot.command.topic, *(channel.topic for channel in robot.channels)):
+        if topic.startswith('/'):
+            raise RobotError(
+                f'{run.robot_file}: topic {topic!r} is the same for every robot of a fleet; make '
+                'it relative'
+            )
 
 
 def _flatten(parameters: Mapping[str, Any], prefix: str = '') -> list[tuple[str, Any]]:

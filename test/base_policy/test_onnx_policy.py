@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import yaml
 from builders import make_metadata, write_onnx_policy
 
 from residual_rl_ros.base_policy.metadata import BasePolicyError
-from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy, check_sha256
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 
 
 @pytest.fixture
@@ -72,13 +73,25 @@ def test_a_missing_file_is_named(path: Path) -> None:
 def test_only_the_pinned_file_is_accepted(path: Path) -> None:
     write_onnx_policy(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    check_sha256(path, '')
-    check_sha256(path, digest.upper())
-    path.write_bytes(path.read_bytes() + b'x')
-    with pytest.raises(BasePolicyError, match=f'expected {digest}; correct the file or base_pol'):
-        check_sha256(path, digest)
-    with pytest.raises(BasePolicyError, match='No such file'):
-        check_sha256(path.with_name('none.onnx'), digest)
+    assert OnnxBasePolicy(path, sha256=digest.upper()).metadata == OnnxBasePolicy(path).metadata
+    write_onnx_policy(path, bias=np.ones((6, 2)))
+    with pytest.raises(BasePolicyError, match=f'expected {digest}; correct the file'):
+        OnnxBasePolicy(path, sha256=digest)
+
+
+def test_a_pinned_file_holds_all_that_counts(path: Path) -> None:
+    write_onnx_policy(path)
+    onnx.save(onnx.load(path), str(path), save_as_external_data=True, size_threshold=0)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    OnnxBasePolicy(path)
+    with pytest.raises(BasePolicyError, match='no loadable ONNX model'):
+        OnnxBasePolicy(path, sha256=digest)
+    write_onnx_policy(path.with_name('bare.onnx'), embed=False)
+    bare = path.with_name('bare.onnx')
+    bare.with_suffix('.yaml').write_text(make_metadata().to_json())
+    OnnxBasePolicy(bare)
+    with pytest.raises(BasePolicyError, match='metadata'):
+        OnnxBasePolicy(bare, sha256=hashlib.sha256(bare.read_bytes()).hexdigest())
 
 
 def test_a_folder_is_no_model(tmp_path: Path) -> None:

@@ -324,3 +324,15 @@ def test_interrupted_pre_training_begins_again_with_the_next_transition() -> Non
     assert (learner.pretraining_updates, learner.phase) == (7, Phase.WARMUP)
     assert learner.ingest(STREAM[WARMUP], pulse=pulse) is not None
     assert (learner.pretraining_updates, learner.phase) == (27, Phase.ONLINE)
+
+
+def test_an_episode_without_an_end_says_nothing_of_the_next() -> None:
+    learner = Learner(small_config(), LAYOUT, seed=0)
+    learner.ingest(make_transition(LAYOUT, episode=0, source=Source.TAKEOVER))
+    learner.ingest(make_transition(LAYOUT, episode=0, source=Source.RESIDUAL), 'other')
+    end = make_transition(
+        LAYOUT, episode=1, source=Source.BASE, terminated=True, success=Success.SUCCESS
+    )
+    learner.ingest(end)
+    record = learner.history[-1]
+    assert (record.residual, record.takeover, record.robot) == (False, False, '')

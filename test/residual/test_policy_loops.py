@@ -14,6 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from residual_rl_ros.learner.robot_feed import RobotFeed
 from residual_rl_ros.observation import ObservationAssembler
 from residual_rl_ros.residual.blend import BlendRamp
 from residual_rl_ros.residual.controller import ControllerConfig
@@ -92,6 +93,14 @@ def weights(loop: PolicyLoop, sequence: int, gain: float = 5.0) -> bytes:
 def feed(loop: PolicyLoop, stamp: float, a: float = 0.1) -> None:
     loop.observe('arm', stamp, np.array([a, -a]))
     loop.observe('tool', stamp, np.array([0.5]))
+
+
+def drive(loop: RealTimeLoop, start: float, ticks: int) -> float:
+    """Run so many control steps with fresh observations; return the time after them [s]."""
+    for tick in range(ticks):
+        feed(loop, start + tick * PERIOD)
+        loop.tick(start + tick * PERIOD)
+    return start + ticks * PERIOD
 
 
 class AnyRobot(RuleBasedStateMachine):
@@ -253,6 +262,37 @@ def test_a_stale_channel_holds_then_faults_and_the_last_command_stays() -> None:
     for command in held:
         np.testing.assert_array_equal(command, held[0])
     assert not np.isnan(last).any()
+
+
+def test_an_outcome_that_is_given_during_a_hold_is_learned_from() -> None:
+    loop, outlet = real_time(LinearPolicy())
+    loop.activate()
+    now = drive(loop, 0.0, 10)
+    loop.held = True
+    now = drive(loop, now, 5)
+    made = len(outlet.transitions)
+    assert loop.end_episode(MARK_SUCCESS, now)
+    drive(loop, now, 1)
+    assert len(outlet.transitions) == made + 1
+    last = outlet.transitions[-1]
+    assert (last.terminated, last.success, last.reward) == (True, Success.SUCCESS, 1.0)
+    np.testing.assert_array_equal(last.executed_action, outlet.commands[-1][1])
+    assert not last.residual_action.any()
+
+
+def test_the_time_of_a_hold_is_one_missing_decision() -> None:
+    loop, outlet = real_time(LinearPolicy())
+    loop.activate()
+    now = drive(loop, 0.0, 10)
+    loop.held = True
+    now = drive(loop, now, 100)
+    loop.held = False
+    drive(loop, now, 10)
+    layout = loop.controller.layout
+    received = RobotFeed('')
+    for transition in outlet.transitions:
+        received.decode(layout, layout.encode(transition), layout.label)
+    assert received.counts['missing'] == 1
 
 
 def test_a_late_base_policy_holds_and_recovers() -> None:

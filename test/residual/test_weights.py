@@ -251,3 +251,11 @@ def test_a_tensor_type_that_numpy_lacks_is_refused() -> None:
 def test_a_number_of_outputs_that_does_not_divide_the_decision_is_refused() -> None:
     message = forged(architecture={**asdict(ACTOR.architecture), 'outputs': 3})
     assert reason(message, expected=ACTOR.architecture) == 'malformed'
+
+
+def test_a_small_message_cannot_make_a_large_actor() -> None:
+    tensors = {name: value.contiguous() for name, value in ACTOR.state_dict().items()}
+    claimed = {**asdict(ACTOR.architecture), 'hidden_sizes': (10**6, 10**6)}
+    fields = {'header': asdict(HEADER), 'architecture': claimed}
+    fields['digest'] = _digest(tensors, fields)
+    assert reason(save_safetensors(tensors, {METADATA: json.dumps(fields)})) == 'shape'

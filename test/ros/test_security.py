@@ -54,7 +54,7 @@ def test_every_node_does_exactly_what_it_is_allowed_to(domain_id: int, tmp_path:
                 lambda: monitor.number('cell/policy_node', 'transitions') > 3, LIMIT_S, 'motion'
             )
             time.sleep(1.0)
-            for access in required_access(robot, 'cell'):
+            for access in required_access(robot, ['cell']):
                 allowed = access.resolved()
                 for of_node, expected in (
                     (observer.get_publisher_names_and_types_by_node, allowed.publishes),
@@ -62,6 +62,7 @@ def test_every_node_does_exactly_what_it_is_allowed_to(domain_id: int, tmp_path:
                     (observer.get_service_names_and_types_by_node, allowed.serves),
                 ):
                     found = {name for name, _ in of_node(access.node, '/cell')}
+                    # The simulator publishes the clock; the others read it with use_sim_time.
                     assert found - {'/clock'} == set(expected) - {'/clock'}, access.node
     finally:
         observer.destroy_node()
@@ -75,5 +76,20 @@ def test_the_shipped_policies_are_up_to_date(name: str) -> None:
     assert path.read_text(encoding='utf-8') == policy_xml(required_access(robot))
     root = ET.parse(path).getroot()
     paths = [enclave.get('path') for enclave in root.iter('enclave')]
-    nodes = ('policy_node', 'learner_node', 'reward_node', 'recorder_node', 'mujoco_sim_node')
+    nodes = ('learner_node', 'policy_node', 'reward_node', 'recorder_node', 'mujoco_sim_node')
     assert paths == [f'/{node}' for node in nodes]
+
+
+def test_a_fleet_shares_one_learner() -> None:
+    robot, _ = load_robot('peg_insert')
+    accesses = {
+        (access.namespace, access.node): access.resolved()
+        for access in required_access(robot, ['left', 'right'])
+    }
+    learner = accesses['', 'learner_node']
+    assert '/left/policy_node/transitions' in learner.subscribes
+    assert '/right/policy_node/transitions' in learner.subscribes
+    for side in ('left', 'right'):
+        policy = accesses[side, 'policy_node']
+        assert '/learner_node/actor' in policy.subscribes
+        assert f'/{side}/forward_position_controller/commands' in policy.publishes

@@ -6,7 +6,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from residual_rl_ros.finetune import load_finetune
+from residual_rl_ros.robot import RobotError, load_robot
 from residual_rl_ros.ros.topology import NodeSpec, RobotRun, finetune_topology, robot_topology
 
 
@@ -74,8 +77,22 @@ def test_without_a_learner_the_residual_does_not_explore(tmp_path: Path) -> None
     assert policy.parameters['actor'] == str(tmp_path)
 
 
+@pytest.mark.parametrize('names', [('left', '/left/'), ('left', '')])
+def test_robots_that_are_not_apart_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    _, path = load_robot('peg_insert')
+    run = RobotRun(path, Path('b.onnx'), tmp_path, namespaces=names)
+    with pytest.raises(RobotError, match='a different one for each robot'):
+        robot_topology(run)
+    shared = tmp_path / 'shared.yaml'
+    shared.write_text(path.read_text().replace('topic: hole_pose', 'topic: /hole_pose'))
+    run = RobotRun(shared, Path('b.onnx'), tmp_path, namespaces=('left', 'right'))
+    with pytest.raises(RobotError, match="'/hole_pose' is the same for every robot"):
+        robot_topology(run)
+
+
 def test_a_fleet_has_a_policy_for_each_robot_and_one_learner_that_all_hear(tmp_path: Path) -> None:
-    run = RobotRun(Path('r.yaml'), Path('b.onnx'), tmp_path, namespaces=('left', 'right'), seed=3)
+    _, path = load_robot('peg_insert')
+    run = RobotRun(path, Path('b.onnx'), tmp_path, namespaces=('left', 'right'), seed=3)
     learner, left, right = robot_topology(run)
     assert [node.name for node in (learner, left, right)] == [
         'learner_node',
