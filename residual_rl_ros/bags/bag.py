@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from residual_rl_ros.bags.mcap_file import McapFile
@@ -58,9 +59,21 @@ class Bag:
         for file in self.files:
             try:
                 for segment in file.segments():
+                    self._check_topics(file, segment)
                     yield file, segment
             except OSError as error:
                 self.problems.add(file.path, f'cannot be read: {error.strerror}')
+
+    def _check_topics(self, file: BagFile, segment: Segment) -> None:
+        """Report messages of a topic that the file does not declare."""
+        undeclared = np.flatnonzero(~np.isin(segment.channel, list(file.topics)))
+        if len(undeclared):
+            self.problems.add(
+                file.path,
+                'of a topic that the file does not declare; passed over',
+                place=segment.place_of(int(undeclared[0])),
+                count=len(undeclared),
+            )
 
     def messages(self, names: set[str] | None = None) -> Iterator[RawMessage]:
         """Yield messages one by one.

@@ -119,8 +119,10 @@ class McapFile:
             for opcode, first, last in _records(records, 0, len(records)):
                 if opcode == MESSAGE:
                     found.add(records, first, last)
-                else:
+                elif opcode in (SCHEMA, CHANNEL):
                     self._declare(records, opcode, first, last)
+                else:
+                    self._report(begin - RECORD.size, f'a record {opcode:#x} within a chunk')
         except _DamageError as damage:
             self._report(begin - RECORD.size, f'damaged chunk: {damage}; passed over')
         if len(found):

@@ -12,7 +12,7 @@ import heapq
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -288,7 +288,7 @@ class Rebuilder:
         self._finish(latest, receive_until)
         yield
 
-    def _finish(self, latest: float, receive_until: Any) -> None:
+    def _finish(self, latest: float, receive_until: Callable[[float], None]) -> None:
         """End an episode after its last command."""
         if not self._loop.in_episode:
             return

@@ -8,6 +8,7 @@ transaction; both are ended here every `flush_s`, so that a kill costs no more t
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from rosbags.interfaces import (
     QosReliability,
     QosTime,
 )
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
 from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
@@ -203,7 +204,7 @@ class Recorder:
     def _guarded(self, job: Callable[[], None]) -> None:
         try:
             job()
-        except OSError as error:
+        except (OSError, sqlite3.Error, WriterError) as error:
             raise RecorderError(
                 f'cannot write {str(self._folder)!r}: {error}; free space or choose another folder'
             ) from error

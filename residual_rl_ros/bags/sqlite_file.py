@@ -48,7 +48,7 @@ class SqliteFile:
                     keys, times, blobs = zip(*batch, strict=True)
                     yield _segment(keys, times, blobs, count)
                     count += len(batch)
-        except (sqlite3.Error, TypeError, OverflowError) as error:
+        except (sqlite3.Error, TypeError, ValueError, OverflowError) as error:
             self._problems.add(
                 self.path, f'sqlite3: {error}; what follows is not read', place=f'message {count}'
             )
@@ -68,12 +68,13 @@ class SqliteFile:
 
     def _read_topics(self, uri: str) -> sqlite3.Connection:
         connection = sqlite3.connect(uri, uri=True)
+        connection.text_factory = lambda text: text.decode(errors='replace')
         try:
             rows = connection.execute('SELECT id, name, type FROM topics').fetchall()
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError):  # Also of a message about a damaged name.
             connection.close()
             raise
-        self.topics = {key: Topic(name, kind) for key, name, kind in rows}
+        self.topics = {key: Topic(str(name), str(kind)) for key, name, kind in rows}
         return connection
 
 

@@ -1,0 +1,60 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A run in one process goes on from what bags have taught."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from residual_rl_ros.bags.training import Use, train_from_bags
+from residual_rl_ros.bags.transition_writer import TransitionWriter
+from residual_rl_ros.demo import quick
+from residual_rl_ros.evaluation.episodes import run_episode
+from residual_rl_ros.finetune import FinetuneConfig, load_finetune
+from residual_rl_ros.learner.checkpoint import CheckpointFolder, load_checkpoint
+from residual_rl_ros.learner.learner import Phase
+from residual_rl_ros.sim.hosting import connect, make_environment
+from residual_rl_ros.training import TrainingError, TrainOptions, run_training
+
+QUIET = Console(quiet=True)
+
+
+def base_bag(config: FinetuneConfig, folder: Path, transitions: int) -> Path:
+    policy, robot, _ = config.load()
+    env = connect(make_environment(config.task), robot)
+    controller = config.controller_config(0, explore=True, scheduled=True).build(
+        policy, robot.action
+    )
+    with TransitionWriter(folder, controller.layout) as writer:
+        seed = 0
+        while writer.transitions < transitions:
+            run_episode(env, controller, seed, seed, writer.write)
+            seed += 1
+    controller.queue.close()
+    return folder
+
+
+@pytest.mark.slow
+def test_a_run_begins_online_with_the_warm_critics_of_a_bag(tmp_path: Path) -> None:
+    config = replace(quick(load_finetune('peg_insert')), control_steps=300)
+    bag = base_bag(config, tmp_path / 'bag', 150)
+    learner, intake = train_from_bags([bag], Use.BASE, config.learner_config(), seed=4)
+    assert learner.phase is Phase.ONLINE
+    CheckpointFolder(tmp_path / 'start' / 'checkpoints').save(learner)
+    options = TrainOptions(config, 4, tmp_path / 'run', start=tmp_path / 'start', paired_seeds=0)
+    summary = run_training(options, QUIET)
+    after = load_checkpoint(tmp_path / 'run' / 'checkpoints' / 'latest')
+    assert len(after.replay) == intake.taken + after.transitions - learner.transitions
+    assert after.control_steps == 4 * (after.transitions - learner.transitions)
+    assert after.updates == after.transitions - learner.transitions > 0
+    assert summary['control_steps'] == after.control_steps
+    assert any(record.residual for record in after.history)
+
+    other = replace(config, overrides={**config.overrides, 'utd': 0.5})
+    options = replace(options, config=other, output_dir=tmp_path / 'other')
+    with pytest.raises(TrainingError, match='other numbers than preset'):
+        run_training(options, QUIET)
