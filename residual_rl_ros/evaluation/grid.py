@@ -120,17 +120,19 @@ def run_grid(runs: Sequence[TrainOptions], options: CompareOptions, console: Con
         CompareError: joblib or Ray is missing, or there is no such cluster.
         ResidualRLError: a run failed.
     """
+    finished = _here(runs, options.jobs) if options.ray is None else _on_ray(runs, options.ray)
+    for number, folder in enumerate(finished):
+        console.print(f'{number + 1}/{len(runs)} {folder}')
+
+
+def _here(runs: Sequence[TrainOptions], jobs: int) -> Any:
+    """Yield the folders of runs as processes of this machine finish them."""
     try:
         import joblib
     except ImportError as error:
         raise CompareError("compare needs joblib: pip install 'residual_rl_ros[bench]'") from error
-    if options.ray is None:
-        parallel = joblib.Parallel(options.jobs, backend='loky', return_as='generator_unordered')
-        for number, folder in enumerate(parallel(joblib.delayed(_run_quietly)(r) for r in runs)):
-            console.print(f'{number + 1}/{len(runs)} {folder}')
-        return
-    for number, folder in enumerate(_on_ray(runs, options.ray)):
-        console.print(f'{number + 1}/{len(runs)} {folder}')
+    parallel = joblib.Parallel(jobs, backend='loky', return_as='generator_unordered')
+    return parallel(joblib.delayed(_run_quietly)(run) for run in runs)
 
 
 def _on_ray(runs: Sequence[TrainOptions], address: str) -> Any:
