@@ -47,6 +47,10 @@ class Bystander:
         rclpy.init(context=self._context, domain_id=domain_id)
         self.node = rclpy.create_node('bystander', context=self._context)
         self.node.create_subscription(Float64MultiArray, COMMANDS, self._record, 100)
+        self.commands_at_end: int | None = None
+        self.node.create_subscription(
+            Float64MultiArray, '/step_feedback', self._on_feedback, qos.FEEDBACK
+        )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, daemon=True)
@@ -54,6 +58,15 @@ class Bystander:
 
     def _record(self, message: Float64MultiArray) -> None:
         self.commands.append(np.array(message.data))
+
+    def _on_feedback(self, message: Float64MultiArray) -> None:
+        if len(message.data) == 5 and (message.data[2] or message.data[3]):
+            self.commands_at_end = len(self.commands)
+
+    def early_in_an_episode(self) -> bool:
+        """Return whether an episode has begun and will last some steps more."""
+        at_end = self.commands_at_end
+        return at_end is not None and 5 <= len(self.commands) - at_end <= 10
 
     def _spin(self) -> None:
         try:
@@ -167,6 +180,7 @@ def test_a_stopped_learner_is_not_waited_for_and_loses_nothing(
 def test_a_policy_that_is_told_to_stop_holds_first(domain_id: int, tmp_path: Path) -> None:
     with running(domain_id, tmp_path) as (monitor, bringup, bystander):
         policy = bringup.processes['policy_node']
+        wait_for(bystander.early_in_an_episode, LIMIT_S, 'an episode')
         policy.send_signal(signal.SIGTERM)
         assert policy.wait(timeout=10.0) == 0
         time.sleep(0.5)
