@@ -31,7 +31,7 @@ DATA = f'data/{FILE}'
 EPISODES = f'meta/episodes/{FILE}'
 FILES_PER_CHUNK = 1000
 DATA_FILE_MB = 100
-VIDEO_FILE_MB = 500
+VIDEO_FILE_MB = 200
 """Written because readers ask for it; there are no videos."""
 OWN = 'residual_rl'
 """Our key in `info.json`, and the prefix of columns that no other tool needs. LeRobot's readers
@@ -130,6 +130,8 @@ class LeRobotDataset:
     """Layout of the transitions it was made of; None if another tool made it."""
     robot: str
     """Namespace of the robot whose transitions they are."""
+    edited: bool
+    """We exported it, and another tool wrote it anew without the layout."""
 
     @classmethod
     def open(cls, path: Path) -> LeRobotDataset:
@@ -164,11 +166,12 @@ class LeRobotDataset:
             fps, described = float(info['fps']), dict(info['features'])
             frames, own = int(info['total_frames']), dict(info.get(OWN) or {})
             layout = TransitionLayout.from_yaml(str(own['layout'])) if own else None
+            edited = layout is None and any(name.startswith(f'{OWN}.') for name in described)
         except (KeyError, TypeError, ValueError, SpecificationError) as error:
             raise LeRobotError(f'{file}: incomplete: {error!r}') from error
         if not (np.isfinite(fps) and fps > 0.0):
             raise LeRobotError(f'{file}: fps is {fps}, expected a positive number')
-        return cls(path, fps, described, frames, layout, str(own.get('robot', '')))
+        return cls(path, fps, described, frames, layout, str(own.get('robot', '')), edited)
 
     def width(self, column: str) -> int:
         """Return how many numbers a frame has in a column.
@@ -230,10 +233,12 @@ class LeRobotDataset:
 
 
 def _numbers(values: Any, width: int, path: Path, column: str) -> Array:
-    """Return an Arrow column as (count, width)."""
+    """Return an Arrow column, of scalars or of lists, as (count, width)."""
+    arrow, _ = pyarrow()
+    lists = (arrow.ListArray, arrow.LargeListArray, arrow.FixedSizeListArray)
     count = len(values)
     missing = values.null_count
-    while hasattr(values, 'flatten') and values.type.num_fields == 1:
+    while isinstance(values, lists):
         values = values.flatten()
         missing += values.null_count
     numbers: Array = values.to_numpy(zero_copy_only=False)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -94,6 +95,12 @@ def import_dataset(
             )
         layout, transitions = opened.layout, exported_transitions(opened, problems)
     else:
+        if base is None and opened.edited:
+            raise ResidualRLError(
+                f'{str(dataset)!r} was exported from bags and edited since: the layout is gone '
+                'from meta/info.json; put the key residual_rl of the original there, or take it '
+                "for another tool's with --base"
+            )
         if base is None:
             raise ResidualRLError(
                 f"{str(dataset)!r} is another tool's dataset: it has no base actions; give the "
@@ -107,9 +114,13 @@ def import_dataset(
         layout, transitions = foreign.layout, foreign.transitions(problems)
         origin['base_policy_sha256'] = file_sha256(policy.path)
     namespace = opened.robot if robot is None else robot
+    first = next(transitions, None)  # What is missing shows here, before there is a bag.
+    if first is None:
+        show_problems(problems)
+        raise ResidualRLError(f'{str(dataset)!r} holds no usable frame')
     with TransitionWriter(out, layout, namespace, origin) as writer:
-        for transition in transitions:
+        for transition in chain([first], transitions):
             writer.write(transition)
     show_problems(problems)
     Console(stderr=True).print(f'{writer.transitions} transitions in {out}', soft_wrap=True)
-    raise typer.Exit(exit_code(problems, bool(writer.transitions)))
+    raise typer.Exit(exit_code(problems, True))

@@ -107,7 +107,7 @@ def test_the_files_are_those_of_the_format(tmp_path: Path) -> None:
         'total_tasks': 1,
         'chunks_size': 1000,
         'data_files_size_in_mb': 100,
-        'video_files_size_in_mb': 500,
+        'video_files_size_in_mb': 200,
         'fps': 5,
         'splits': {'train': '0:5'},
         'data_path': 'data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet',
@@ -259,6 +259,8 @@ def spoil_values(dataset: Path) -> None:
         (lambda d: change_info(d, fps=0), 'fps is 0'),
         (lambda d: change_info(d, features=None), 'incomplete'),
         (lambda d: change_info(d, residual_rl={'layout': 'x'}), 'transition layout'),
+        (lambda d: change_info(d, residual_rl=None), 'edited since: the layout is gone'),
+        (lambda d: pq.write_table(table(d).slice(0, 0), d / DATA), 'holds no usable frame'),
         (drop_feature, "feature 'residual_action' is missing"),
         (drop_column, 'column base_action is missing'),
         (spoil_values, "column 'action' holds"),
@@ -277,9 +279,11 @@ def test_a_broken_dataset_is_one_clear_line(
     damage(tmp_path / 'set')
     out = str(tmp_path / 'made')
     assert run('import', str(tmp_path / 'set'), '--out', out, monkeypatch=monkeypatch) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    *problems, line = capsys.readouterr().err.splitlines()
+    assert all(problem.startswith('problem: ') for problem in problems)
     assert line.startswith('error: ')
     assert reason in line
+    assert not (tmp_path / 'made').exists()
 
 
 def test_frames_that_are_no_transitions_are_passed_over(tmp_path: Path) -> None:
