@@ -65,7 +65,7 @@ setup(
         'ros': [f'{name}=={version}' for name, version in ROS.items()],
         'dev': [
             *('colcon-ros', 'hypothesis', 'mcap', 'mcap-ros2-support', 'mypy', 'pre-commit'),
-            *('pytest', 'pytest-timeout', 'ruff'),
+            *('pyarrow', 'pytest', 'pytest-timeout', 'ruff'),
             'types-PyYAML',
         ],
         # rliable needs arch, and arch fails at import with pandas 3.
@@ -73,6 +73,7 @@ setup(
             *('gymnasium-robotics', 'joblib', 'pandas<3', 'rliable', 'sbx-rl'),
             'stable-baselines3',
         ],
+        'lerobot': ['pyarrow'],
         'ray': ['ray'],
     },
     zip_safe=False,

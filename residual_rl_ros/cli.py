@@ -10,7 +10,15 @@ from types import FrameType
 
 import typer
 
-from residual_rl_ros.commands import INTERRUPTED, bag_learning, bags, learning, models, robots
+from residual_rl_ros.commands import (
+    INTERRUPTED,
+    bag_exchange,
+    bag_learning,
+    bags,
+    learning,
+    models,
+    robots,
+)
 from residual_rl_ros.errors import ResidualRLError
 
 BAD_INPUT = 2
@@ -43,6 +51,8 @@ bag.command()(bags.record)
 bag.command()(bag_learning.train)
 bag.command()(bag_learning.rebuild)
 bag.command()(bags.play)
+bag.command()(bag_exchange.export)
+bag.command('import')(bag_exchange.import_dataset)
 app.add_typer(bag, name='bag')
 
 

@@ -1,0 +1,437 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Bags leave as LeRobot datasets and come back; other tools' datasets become transitions."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bag_builders import open_recorder, write_bag, write_layout, write_transitions
+from builders import (
+    LinearPolicy,
+    make_layout,
+    make_metadata,
+    random_transitions,
+    write_onnx_policy,
+)
+from test_summary import L, run, stream
+
+from residual_rl_ros.bags.bag import Bag
+from residual_rl_ros.bags.lerobot import LeRobotDataset, LeRobotError
+from residual_rl_ros.bags.lerobot_export import export_bags
+from residual_rl_ros.bags.lerobot_import import ForeignDataset, exported_transitions
+from residual_rl_ros.bags.problems import BagError, Problems
+from residual_rl_ros.bags.transitions import TransitionReader
+from residual_rl_ros.residual.controller import ControllerConfig
+from residual_rl_ros.spec import Source, Success, Transition
+
+pa = pytest.importorskip('pyarrow')
+pq = pytest.importorskip('pyarrow.parquet')
+
+DATA = 'data/chunk-000/file-000.parquet'
+META = make_metadata()
+CONFIG = ControllerConfig(decision_steps=1, residual_scale=(0.05,), scheduled_actor=False)
+
+
+def read(dataset: Path) -> tuple[list[Transition], list[str]]:
+    problems = Problems()
+    made = list(exported_transitions(LeRobotDataset.open(dataset), problems))
+    return made, [str(problem) for problem in problems]
+
+
+def in_float32(transition: Transition) -> Transition:
+    """Return a transition as a dataset can hold it; only the stamp keeps all its digits."""
+    rounded = {
+        field.name: np.asarray(getattr(transition, field.name)).astype(np.float32).astype(float)
+        for field in fields(Transition)
+        if field.name == 'reward' or field.name.endswith(('observation', 'action'))
+    }
+    return replace(transition, **{**rounded, 'reward': float(rounded['reward'])})
+
+
+def check_equal(found: list[Transition], expected: list[Transition]) -> None:
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        for field in fields(Transition):
+            np.testing.assert_array_equal(
+                getattr(one, field.name), getattr(other, field.name), err_msg=field.name
+            )
+
+
+def table(dataset: Path, file: str = DATA) -> Any:
+    return pq.read_table(dataset / file)
+
+
+def test_what_was_exported_comes_back(tmp_path: Path) -> None:
+    made = stream(23)
+    made[3] = replace(made[3], stamp=1_700_000_000.123456789, source=Source.TAKEOVER, epoch=1)
+    bag = write_bag(tmp_path / 'bag', L, made)
+    export_bags([bag], tmp_path / 'set')
+    found, problems = read(tmp_path / 'set')
+    assert problems == []
+    check_equal(found, [in_float32(t) for t in made])
+
+
+def test_a_second_round_trip_by_command_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bag(tmp_path / 'bag0', L, stream(23))
+    rows = []
+    for turn in (0, 1):
+        bag, out = str(tmp_path / f'bag{turn}'), str(tmp_path / f'set{turn}')
+        assert run('export', bag, '--out', out, monkeypatch=monkeypatch) == 0
+        assert '5 decisions per second by their stamps' in capsys.readouterr().err
+        bag = str(tmp_path / f'bag{turn + 1}')
+        assert run('import', out, '--out', bag, monkeypatch=monkeypatch) == 0
+        (block,) = TransitionReader(Bag(Path(bag))).blocks()
+        assert block.table.layout == L
+        rows.append(block.table.values)
+    np.testing.assert_array_equal(*rows)
+
+
+def test_the_files_are_those_of_the_format(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / 'bag', L, stream(23))
+    export_bags([bag], tmp_path / 'set', task='insert the peg')
+    info = json.loads((tmp_path / 'set/meta/info.json').read_text())
+    for key, value in {
+        'codebase_version': 'v3.0',
+        'robot_type': None,
+        'total_episodes': 5,
+        'total_frames': 23,
+        'total_tasks': 1,
+        'chunks_size': 1000,
+        'data_files_size_in_mb': 100,
+        'video_files_size_in_mb': 200,
+        'fps': 5,
+        'splits': {'train': '0:5'},
+        'data_path': 'data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet',
+        'video_path': None,
+    }.items():
+        assert info[key] == value, key
+    assert isinstance(info['fps'], int)
+    state = {'dtype': 'float32', 'shape': [3], 'names': list(L.observation_names)}
+    assert info['features']['observation.state'] == state
+    names = ['a.position.0', 'b.position.0', 'a.position.1', 'b.position.1']
+    assert info['features']['action'] == {'dtype': 'float32', 'shape': [4], 'names': names}
+    data = table(tmp_path / 'set')
+    assert data.column_names == list(info['features'])
+    assert data.schema.field('observation.state').type == pa.list_(pa.float32(), 3)
+    assert data.schema.field('timestamp').type == pa.float32()
+    assert data['index'].to_pylist() == list(range(23))
+    assert data['frame_index'].to_pylist() == [*list(range(5)) * 4, 0, 1, 2]
+    np.testing.assert_allclose(data['timestamp'].to_pylist()[:6], [0.0, 0.2, 0.4, 0.6, 0.8, 0.0])
+    done = [index for index, value in enumerate(data['next.done'].to_pylist()) if value]
+    assert done == [4, 9, 14, 19]
+    assert [i for i, value in enumerate(data['next.success'].to_pylist()) if value] == [4, 14]
+
+    episodes = table(tmp_path / 'set', 'meta/episodes/chunk-000/file-000.parquet')
+    assert episodes['dataset_from_index'].to_pylist() == [0, 5, 10, 15, 20]
+    assert episodes['dataset_to_index'].to_pylist() == [5, 10, 15, 20, 23]
+    assert episodes['length'].to_pylist() == [5, 5, 5, 5, 3]
+    assert episodes['tasks'].to_pylist() == [['insert the peg']] * 5
+    assert set(episodes['data/file_index'].to_pylist()) == {0}
+    assert pq.ParquetFile(tmp_path / 'set' / DATA).num_row_groups == 5
+
+    stats = json.loads((tmp_path / 'set/meta/stats.json').read_text())
+    values = np.array(data['observation.state'].to_pylist())
+    for key in ('min', 'max', 'mean', 'std'):
+        np.testing.assert_allclose(
+            stats['observation.state'][key], getattr(values, key)(axis=0), rtol=1e-9
+        )
+    assert stats['next.reward']['count'] == [23]
+    assert len(stats['next.reward']['mean']) == 1
+
+
+def test_pandas_reads_the_task_as_index(tmp_path: Path) -> None:
+    pandas = pytest.importorskip('pandas')
+    export_bags([write_bag(tmp_path / 'bag', L, stream(9))], tmp_path / 'set', task='a task')
+    tasks = pandas.read_parquet(tmp_path / 'set/meta/tasks.parquet')
+    assert tasks.index.name == 'task'
+    assert int(tasks.loc['a task'].task_index) == 0
+
+
+def test_a_gap_begins_a_new_episode_and_comes_back_as_a_gap(tmp_path: Path) -> None:
+    kept = [t for index, t in enumerate(stream(20)) if index not in (2, 9)]
+    exported = export_bags([write_bag(tmp_path / 'bag', L, kept)], tmp_path / 'set')
+    assert (exported.transitions, exported.episodes, exported.unfinished) == (18, 5, 2)
+    data = table(tmp_path / 'set')
+    assert data['episode_index'].to_pylist() == [0, 0, 1, 1, *[2] * 4, *[3] * 5, *[4] * 5]
+    check_equal(read(tmp_path / 'set')[0], [in_float32(t) for t in kept])
+
+
+def test_an_episode_over_the_files_of_a_bag_is_one(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / 'bag', L, stream(60, 30), max_bytes=3_000)
+    assert export_bags([bag], tmp_path / 'set').episodes == 2
+
+
+def test_one_observation_and_one_action_are_scalars(tmp_path: Path) -> None:
+    layout = make_layout(
+        observation_names=('x',),
+        action_names=('a',),
+        decision_steps=1,
+        action_min=(-1.0,),
+        action_max=(1.0,),
+        residual_bound=(0.1,),
+    )
+    made = random_transitions(layout, 9)
+    export_bags([write_bag(tmp_path / 'bag', layout, made)], tmp_path / 'set', fps=10.0)
+    assert table(tmp_path / 'set').schema.field('action').type == pa.float32()
+    check_equal(read(tmp_path / 'set')[0], [in_float32(t) for t in made])
+
+
+def test_large_datasets_have_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('residual_rl_ros.bags.lerobot_writer.DATA_FILE_MB', 0.001)
+    made = stream(23)
+    export_bags([write_bag(tmp_path / 'bag', L, made)], tmp_path / 'set')
+    episodes = table(tmp_path / 'set', 'meta/episodes/chunk-000/file-000.parquet')
+    assert episodes['data/file_index'].to_pylist() == [0, 1, 2, 3, 4]
+    check_equal(read(tmp_path / 'set')[0], [in_float32(t) for t in made])
+
+
+def test_one_robot_is_chosen(tmp_path: Path) -> None:
+    recorder = open_recorder(tmp_path / 'bag', 'left', 'right')
+    for robot, count in (('left', 10), ('right', 5)):
+        write_layout(recorder, L, robot)
+        write_transitions(recorder, L, stream(count), robot)
+    recorder.close()
+    with pytest.raises(BagError, match=r"robots \['left', 'right'\]; choose one with --robot"):
+        export_bags([tmp_path / 'bag'], tmp_path / 'set')
+    with pytest.raises(BagError, match="--robot is 'up'"):
+        export_bags([tmp_path / 'bag'], tmp_path / 'set', 'up')
+    assert export_bags([tmp_path / 'bag'], tmp_path / 'set', '/right').transitions == 5
+    assert LeRobotDataset.open(tmp_path / 'set').robot == 'right'
+
+
+def test_an_unknown_rate_is_asked_for(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / 'bag', L, stream(4, 1))
+    with pytest.raises(LeRobotError, match='--fps'):
+        export_bags([bag], tmp_path / 'set')
+    assert not (tmp_path / 'set').exists()
+    export_bags([bag], tmp_path / 'set', fps=12.5)
+    assert LeRobotDataset.open(tmp_path / 'set').fps == 12.5
+    with pytest.raises(LeRobotError, match='exists already'):
+        export_bags([bag], tmp_path / 'set', fps=12.5)
+
+
+def test_a_number_beyond_float32_is_refused(tmp_path: Path) -> None:
+    made = stream(9)
+    made[4] = replace(made[4], observation=np.full(3, 1e39))
+    with pytest.raises(LeRobotError, match=r'observation of episode 0 reaches 1e\+39'):
+        export_bags([write_bag(tmp_path / 'bag', L, made)], tmp_path / 'set')
+    with pytest.raises(LeRobotError, match='interrupted'):
+        LeRobotDataset.open(tmp_path / 'set')
+
+
+def change_info(dataset: Path, **changes: Any) -> None:
+    path = dataset / 'meta/info.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def drop_column(dataset: Path, name: str = 'base_action') -> None:
+    pq.write_table(table(dataset).drop_columns([name]), dataset / DATA)
+
+
+def drop_feature(dataset: Path) -> None:
+    features = json.loads((dataset / 'meta/info.json').read_text())['features']
+    del features['residual_action']
+    change_info(dataset, features=features)
+
+
+def spoil_values(dataset: Path) -> None:
+    data = table(dataset)
+    index = data.column_names.index('action')
+    pq.write_table(data.set_column(index, 'action', [[[0.0]] * len(data)]), dataset / DATA)
+
+
+@pytest.mark.parametrize(
+    ('damage', 'reason'),
+    [
+        (lambda d: (d / 'meta/info.json').unlink(), 'meta/info.json is missing'),
+        (lambda d: (d / 'meta/info.json').write_text('{'), 'info.json: cannot be read'),
+        (lambda d: change_info(d, codebase_version='v2.1'), "codebase_version is 'v2.1'"),
+        (lambda d: change_info(d, storage_format='lance'), "storage_format is 'lance'"),
+        (lambda d: change_info(d, fps=0), 'fps is 0'),
+        (lambda d: change_info(d, features=None), 'incomplete'),
+        (lambda d: change_info(d, residual_rl={'layout': 'x'}), 'transition layout'),
+        (lambda d: change_info(d, residual_rl=None), 'edited since: the layout is gone'),
+        (lambda d: pq.write_table(table(d).slice(0, 0), d / DATA), 'holds no usable frame'),
+        (drop_feature, "feature 'residual_action' is missing"),
+        (drop_column, 'column base_action is missing'),
+        (spoil_values, "column 'action' holds"),
+        (lambda d: (d / DATA).unlink(), 'holds no'),
+        (lambda d: (d / DATA).write_bytes(b'PAR1 nonsense'), 'file-000.parquet: cannot be read'),
+    ],
+)
+def test_a_broken_dataset_is_one_clear_line(
+    damage: Any,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    export_bags([write_bag(tmp_path / 'bag', L, stream(9))], tmp_path / 'set')
+    damage(tmp_path / 'set')
+    out = str(tmp_path / 'made')
+    assert run('import', str(tmp_path / 'set'), '--out', out, monkeypatch=monkeypatch) == 2
+    *problems, line = capsys.readouterr().err.splitlines()
+    assert all(problem.startswith('problem: ') for problem in problems)
+    assert line.startswith('error: ')
+    assert reason in line
+    assert not (tmp_path / 'made').exists()
+
+
+def test_frames_that_are_no_transitions_are_passed_over(tmp_path: Path) -> None:
+    export_bags([write_bag(tmp_path / 'bag', L, stream(9))], tmp_path / 'set')
+    data = table(tmp_path / 'set')
+    column = data['residual_rl.source'].to_pylist()
+    column[3] = 7
+    index = data.column_names.index('residual_rl.source')
+    changed = data.set_column(index, 'residual_rl.source', [column]).slice(0, 8)
+    pq.write_table(changed, tmp_path / 'set' / DATA)
+    made, (malformed, missing) = read(tmp_path / 'set')
+    assert len(made) == 7
+    assert 'frame 3: source is 7' in malformed
+    assert 'holds 8 frames' in missing
+
+
+def test_without_pyarrow_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag = write_bag(tmp_path / 'bag', L, stream(9))
+    monkeypatch.setitem(sys.modules, 'pyarrow', None)
+    with pytest.raises(LeRobotError, match=r'residual_rl_ros\[lerobot\]'):
+        export_bags([bag], tmp_path / 'set')
+    assert not (tmp_path / 'set').exists()
+
+
+# --- datasets of other tools
+
+STATES = np.random.default_rng(2).uniform(-1.0, 1.0, (11, 3)).astype(np.float32)
+ACTIONS = np.random.default_rng(3).uniform(-0.5, 0.5, (11, 2)).astype(np.float32)
+LENGTHS = (6, 1, 4)
+
+
+def write_foreign(folder: Path, **columns: list[Any]) -> Path:
+    """Write what another tool would: reversed actions, a column of its own, three episodes."""
+    data = {
+        'observation.state': STATES.tolist(),
+        'action': ACTIONS[:, ::-1].tolist(),
+        'frame_index': [frame for length in LENGTHS for frame in range(length)],
+        'episode_index': np.repeat([0, 1, 2], LENGTHS).tolist(),
+        **columns,
+    }
+    features: dict[str, Any] = {
+        name: {'dtype': 'float32', 'shape': [1], 'names': None} for name in data
+    }
+    features['observation.state'] |= {'shape': [3], 'names': list(META.observation_names)}
+    features['action'] |= {'shape': [2], 'names': {'motors': list(META.action_names[::-1])}}
+    info = {'codebase_version': 'v3.0', 'fps': 20, 'total_frames': 11, 'features': features}
+    (folder / DATA).parent.mkdir(parents=True)
+    (folder / 'meta').mkdir()
+    (folder / 'meta/info.json').write_text(json.dumps(info))
+    pq.write_table(pa.table(data), folder / DATA)
+    return folder
+
+
+def import_foreign(
+    folder: Path, config: ControllerConfig = CONFIG, **options: Any
+) -> tuple[list[Transition], list[str]]:
+    problems = Problems()
+    foreign = ForeignDataset(LeRobotDataset.open(folder), LinearPolicy(META), config, **options)
+    made = list(foreign.transitions(problems))
+    return made, [str(problem) for problem in problems]
+
+
+def test_frames_of_another_tool_become_transitions_by_name(tmp_path: Path) -> None:
+    made, (problem,) = import_foreign(write_foreign(tmp_path / 'set'))
+    assert 'episode 1: episode has one frame' in problem
+    assert [t.episode for t in made] == [0] * 5 + [2] * 3
+    assert [t.step for t in made] == [*range(5), *range(3)]
+    frames = [0, 1, 2, 3, 4, 7, 8, 9]
+    policy = LinearPolicy(META)
+    first = policy.infer(STATES[:1])[META.exec_start]
+    np.testing.assert_allclose(made[0].base_action, first, atol=1e-6)
+    for frame, transition in zip(frames, made, strict=True):
+        np.testing.assert_array_equal(transition.observation, STATES[frame])
+        np.testing.assert_array_equal(transition.next_observation, STATES[frame + 1])
+        np.testing.assert_array_equal(transition.executed_action, ACTIONS[frame])
+        assert transition.source is Source.TAKEOVER
+        assert not transition.residual_action.any()
+    assert [index for index, t in enumerate(made) if t.truncated] == [4, 7]
+    assert {t.success for t in made} == {Success.UNLABELLED}
+
+
+def test_success_and_reward_of_the_last_frame_count(tmp_path: Path) -> None:
+    succeeded = [False] * 5 + [True] + [False] * 5
+    made, _ = import_foreign(write_foreign(tmp_path / 'a', **{'next.success': succeeded}))
+    ends = [made[4], made[7]]
+    assert [(t.terminated, t.truncated) for t in ends] == [(True, False), (False, True)]
+    assert [t.success for t in ends] == [Success.SUCCESS, Success.FAILURE]
+    assert [t.reward for t in made] == [0.0] * 4 + [1.0] + [0.0] * 3
+
+    sparse = [float(value) for value in succeeded]
+    made, _ = import_foreign(write_foreign(tmp_path / 'b', **{'next.reward': sparse}))
+    assert [made[4].success, made[7].success] == [Success.SUCCESS, Success.FAILURE]
+    assert [t.reward for t in made] == [0.0] * 4 + [1.0] + [0.0] * 3
+
+    shaped = [0.5] * 11
+    made, _ = import_foreign(write_foreign(tmp_path / 'c', **{'next.reward': shaped}))
+    assert made[4].success is Success.UNLABELLED
+    assert made[4].reward == 1.0
+
+
+def test_decisions_may_take_several_frames(tmp_path: Path) -> None:
+    config = replace(CONFIG, decision_steps=2)
+    made, _ = import_foreign(write_foreign(tmp_path / 'set'), config)
+    assert [(t.episode, t.step) for t in made] == [(0, 0), (0, 2), (0, 4), (2, 0), (2, 2)]
+    np.testing.assert_array_equal(made[1].executed_action, ACTIONS[2:4].ravel())
+
+
+def test_what_the_base_policy_would_have_done_has_its_source(tmp_path: Path) -> None:
+    made, _ = import_foreign(write_foreign(tmp_path / 'a'))
+    actions = ACTIONS.copy()
+    actions[[0, 1, 2, 3, 4, 7, 8, 9]] = [t.base_action for t in made]
+    folder = write_foreign(tmp_path / 'b', action=actions[:, ::-1].tolist())
+    made, _ = import_foreign(folder)
+    assert {t.source for t in made} == {Source.BASE}
+
+
+def test_other_names_and_rates_are_refused(tmp_path: Path) -> None:
+    folder = write_foreign(tmp_path / 'set')
+    info = json.loads((folder / 'meta/info.json').read_text())
+    info['features']['observation.state']['names'] = ['x', 'y', 'z']
+    change_info(folder, features=info['features'])
+    with pytest.raises(LeRobotError, match=r'lacks arm.position.a, .* has x, y, z; .*by-position'):
+        import_foreign(folder)
+    info['features']['action']['names'] = None
+    change_info(folder, features=info['features'])
+    made, _ = import_foreign(folder, by_position=True)
+    np.testing.assert_array_equal(made[0].executed_action, ACTIONS[0, ::-1])
+    change_info(folder, fps=30)
+    with pytest.raises(LeRobotError, match='fps is 30, the base policy was trained at 20 Hz'):
+        import_foreign(folder, by_position=True)
+    del info['features']['observation.state']
+    change_info(folder, features=info['features'])
+    with pytest.raises(LeRobotError, match=r"'observation.state' is missing"):
+        import_foreign(folder)
+
+
+def test_the_command_needs_the_base_policy_of_another_tools_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(write_foreign(tmp_path / 'set'))
+    arguments = ('import', folder, '--out', str(tmp_path / 'bag'))
+    assert run(*arguments, monkeypatch=monkeypatch) == 2
+    assert 'give the base policy with --base' in capsys.readouterr().err
+    write_onnx_policy(tmp_path / 'base.onnx')
+    base = ('--base', str(tmp_path / 'base.onnx'), '--robot', 'cell')
+    assert run(*arguments, *base, monkeypatch=monkeypatch) == 1
+    assert 'problem:' in capsys.readouterr().err
+    (block,) = TransitionReader(Bag(tmp_path / 'bag')).blocks()
+    assert (block.robot, len(block.table)) == ('cell', 8)
