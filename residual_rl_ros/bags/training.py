@@ -14,6 +14,7 @@ from enum import Enum
 from pathlib import Path
 
 from residual_rl_ros.bags.bag import Bag
+from residual_rl_ros.bags.cache import TransitionCache
 from residual_rl_ros.bags.problems import BagError, Problems
 from residual_rl_ros.bags.transitions import Block, TransitionReader
 from residual_rl_ros.learner.config import LearnerConfig
@@ -59,6 +60,7 @@ def train_from_bags(
     seed: int,
     on_read: Callable[[int], None] = lambda nbytes: None,
     on_update: Callable[[], None] = lambda: None,
+    cache: TransitionCache | None = None,
 ) -> tuple[Learner, Intake]:
     """Return a learner that has seen bags, and what was taken from them.
 
@@ -69,6 +71,7 @@ def train_from_bags(
         seed: learner seed.
         on_read: called with the bytes of transitions read since the last call.
         on_update: called before every update.
+        cache: where a second reading finds the transitions.
 
     Raises:
         BagError: there is nothing to use, or the preset cannot use it.
@@ -79,7 +82,7 @@ def train_from_bags(
     for number, path in enumerate(paths):
         bag = Bag(path)
         intake.problems.append(bag.problems)
-        for block in TransitionReader(bag).blocks():
+        for block in TransitionReader(bag).blocks() if cache is None else cache.blocks(bag):
             on_read(block.table.values.nbytes)
             if learner is None:
                 learner = Learner(config, block.table.layout, seed)

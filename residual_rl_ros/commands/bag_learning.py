@@ -41,12 +41,16 @@ def train(
         MaybeTexts,
         typer.Option('--set', help='Replace a number of the preset: key=value, in YAML.'),
     ] = None,
+    cached: Annotated[
+        bool, typer.Option('--cache/--no-cache', help='Keep what was read for the next time.')
+    ] = True,
 ) -> None:
     """Make a learner from bags, so that a robot starts with what they teach.
 
     Exit code 0: all was used; 1: a part was, and every problem named; 2: nothing could be used.
     """
     from residual_rl_ros.bags.bag import Bag
+    from residual_rl_ros.bags.cache import TransitionCache, cache_folder
     from residual_rl_ros.bags.training import Use, train_from_bags
     from residual_rl_ros.learner.checkpoint import CheckpointFolder
     from residual_rl_ros.learner.config import load_preset
@@ -70,7 +74,8 @@ def train(
             bars.update(reading, completed=nbytes)
             bars.update(updating, advance=1, visible=True)
 
-        learner, intake = train_from_bags(bags, Use(use), config, seed, on_read, on_update)
+        cache = TransitionCache(cache_folder()) if cached else None
+        learner, intake = train_from_bags(bags, Use(use), config, seed, on_read, on_update, cache)
         bars.update(reading, completed=nbytes)
     CheckpointFolder(out / CHECKPOINTS).save(learner)
     described = {
