@@ -90,9 +90,9 @@ def test_every_sample_is_the_brute_force_n_step_return(
                 break
             last = following[last]
         bootstrap = 0.0 if present[last].ending == 'terminated' else gamma**steps
-        np.testing.assert_allclose(batch.reward[row], reward, rtol=1e-6)
-        np.testing.assert_allclose(batch.reward_weight[row], weight, rtol=1e-6)
-        np.testing.assert_allclose(batch.bootstrap[row], bootstrap, rtol=1e-6)
+        np.testing.assert_allclose(batch.reward[row], reward, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(batch.reward_weight[row], weight, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(batch.bootstrap[row], bootstrap, rtol=1e-6, atol=1e-6)
         assert float(batch.next_observation[row, 0]) == last + 0.5
 
 
