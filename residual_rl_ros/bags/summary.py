@@ -33,7 +33,7 @@ class BagEpisode:
     decisions: int = 0
     """Transitions recorded."""
     missing: int = 0
-    """Transitions lost: gaps in the step count."""
+    """Decisions that are not in the bag: lost, or cut short by a hold."""
     next_step: int = 0
     """Step of the decision that would follow without a gap."""
     reward: float = 0.0
@@ -70,7 +70,7 @@ class RobotSummary:
 
     @property
     def missing(self) -> int:
-        """Number of transitions lost."""
+        """Number of decisions that are not in the bag."""
         return sum(episode.missing for episode in self.episodes)
 
     def outcomes(self) -> Counter[str]:

@@ -102,7 +102,7 @@ def _show(console: Console, title: str, summary: RobotSummary) -> None:
     for name, value in (
         ('layout', facts['layout']),
         ('transitions', f'{summary.transitions} of {k} control steps each'),
-        ('lost transitions', str(summary.missing)),
+        ('missing decisions', str(summary.missing)),
         ('episodes', f'{facts["episodes"]}, {shortest} to {longest} decisions, median {median:g}'),
         ('outcomes', _counts(facts['outcomes'])),
         ('endings', _counts(facts['endings'])),

@@ -123,7 +123,7 @@ def test_info_names_problems_and_exits_with_1_or_2(
     file.write_bytes(file.read_bytes()[:-20])
     assert run('info', str(folder), monkeypatch=monkeypatch) == 1
     captured = capsys.readouterr()
-    assert 'lost transitions' in captured.out
+    assert 'missing decisions' in captured.out
     assert captured.err.count('problem:') == 1
 
     recorder = open_recorder(tmp_path / 'empty')
