@@ -19,7 +19,9 @@ from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
 from residual_rl_ros.encoder import ENCODER_METADATA_KEY
 from residual_rl_ros.learner.config import LearnerConfig, load_preset
-from residual_rl_ros.residual.actor import ActorArchitecture, ResidualActor
+from residual_rl_ros.residual.actor import ResidualActor
+from residual_rl_ros.residual.architecture import ActorArchitecture
+from residual_rl_ros.residual.numpy_actor import NumpyActor
 from residual_rl_ros.reward import CLASSIFIER_METADATA_KEY
 from residual_rl_ros.spec import ActionSpec, Source, Success, Transition, TransitionLayout
 
@@ -177,6 +179,14 @@ def make_actor(
             torch.nn.init.normal_(actor.heads.bias, std=gain)
     actor.set_action_range(layout)
     return actor
+
+
+def assert_same_actor(actor: NumpyActor, expected: NumpyActor) -> None:
+    """Check that two actors are the same, bit for bit."""
+    assert actor.architecture == expected.architecture
+    assert actor.tensors.keys() == expected.tensors.keys()
+    for name, value in expected.tensors.items():
+        assert actor.tensors[name].tobytes() == value.tobytes(), name
 
 
 def make_transition(layout: TransitionLayout, **changes: Any) -> Transition:

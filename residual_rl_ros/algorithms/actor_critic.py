@@ -15,7 +15,8 @@ from torch import Tensor
 
 from residual_rl_ros.networks.critic import Critic
 from residual_rl_ros.replay.buffer import Batch
-from residual_rl_ros.residual.actor import ActorArchitecture, ResidualActor
+from residual_rl_ros.residual.actor import ResidualActor
+from residual_rl_ros.residual.architecture import ActorArchitecture
 from residual_rl_ros.spec import TransitionLayout
 
 DORMANT_BELOW = 0.025

@@ -407,7 +407,8 @@ class Learner:
             bound_ratio=self.exploration().bound_ratio,
         )
         return encode_weights(
-            self.algorithm.mean_actor, WeightsHeader(self.epoch, self.sequence, exploration)
+            self.algorithm.mean_actor.to_numpy(),
+            WeightsHeader(self.epoch, self.sequence, exploration),
         )
 
     def exploration(self) -> Exploration:
@@ -448,4 +449,4 @@ class Learner:
         header = WeightsHeader(
             self.epoch, self.sequence, self.exploration(), effective_from, next_effective_from
         )
-        return encode_weights(self.algorithm.mean_actor, header)
+        return encode_weights(self.algorithm.mean_actor.to_numpy(), header)

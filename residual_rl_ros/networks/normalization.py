@@ -4,11 +4,8 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-
-from residual_rl_ros.networks.inference import Float32, values
 
 
 class Normalizer(nn.Module):
@@ -40,7 +37,3 @@ class Normalizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (x - mean) / std, clipped, shape (..., size)."""
         return ((x - self.mean) / self.std).clamp(-self._clip, self._clip)
-
-    def normalize(self, x: Float32) -> Float32:
-        """Return what `forward` does of one sample, shape (size,)."""
-        return np.clip((x - values(self.mean)) / values(self.std), -self._clip, self._clip)

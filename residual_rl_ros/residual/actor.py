@@ -9,56 +9,19 @@ exploration noise of a fixed one (TD3).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from residual_rl_ros.networks.inference import forward, values
 from residual_rl_ros.networks.normalization import Normalizer
+from residual_rl_ros.residual.architecture import (
+    LOG_STD_MAX,
+    LOG_STD_MIN,
+    OBSERVATION_CLIP,
+    ActorArchitecture,
+)
+from residual_rl_ros.residual.numpy_actor import NumpyActor
 from residual_rl_ros.spec import TransitionLayout
-
-LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
-
-
-@dataclass(frozen=True)
-class ActorArchitecture:
-    """All that is needed to rebuild an actor; travels with its weights."""
-
-    observation_size: int
-    """Size n of the observation."""
-    decision_size: int
-    """Size k * m of the residual."""
-    hidden_sizes: tuple[int, ...]
-    """Widths of the hidden layers."""
-    sees_base_action: bool
-    """Whether the base action of the decision is an input too."""
-    outputs: int
-    """Size of the residual that is decided: k * m, or m if it is held over the k steps."""
-    layer_norm: bool = False
-    """LayerNorm before every activation."""
-    exploration_std: float | None = None
-    """Standard deviation of the noise added after tanh; None learns one before tanh instead."""
-
-    def __post_init__(self) -> None:
-        """Check that every size is a positive integer and that they fit.
-
-        Raises:
-            ValueError: one is not; weight messages come from outside.
-        """
-        sizes = (self.observation_size, self.decision_size, self.outputs, *self.hidden_sizes)
-        if not all(type(size) is int and size > 0 for size in sizes):
-            raise ValueError(f'actor sizes are {sizes}, expected positive integers')
-        if self.decision_size % self.outputs:
-            raise ValueError(f'{self.outputs} outputs do not divide {self.decision_size}')
-        for name in ('sees_base_action', 'layer_norm'):
-            if type(getattr(self, name)) is not bool:
-                raise ValueError(f'{name} is {getattr(self, name)!r}, expected a boolean')
-        std = self.exploration_std
-        if std is not None and not (type(std) is float and math.isfinite(std) and std >= 0.0):
-            raise ValueError(f'exploration_std is {std!r}, expected a number >= 0 or null')
 
 
 class ResidualActor(nn.Module):
@@ -84,7 +47,7 @@ class ResidualActor(nn.Module):
         super().__init__()
         self.architecture = architecture
         km = architecture.decision_size
-        self.normalizer = Normalizer(architecture.observation_size)
+        self.normalizer = Normalizer(architecture.observation_size, clip=OBSERVATION_CLIP)
         self.register_buffer('action_center', torch.zeros(km))
         self.register_buffer('action_half_range', torch.ones(km))
         self.register_buffer('active', torch.ones(architecture.outputs))
@@ -105,13 +68,10 @@ class ResidualActor(nn.Module):
             nn.init.zeros_(self.heads.weight)
         nn.init.zeros_(self.heads.bias)
 
-    @property
-    def _repeats(self) -> int:
-        return self.architecture.decision_size // self.architecture.outputs
-
     def _hold(self, residual: Tensor) -> Tensor:
         """Repeat a held residual over the steps of its decision, to (batch, k * m)."""
-        return residual.repeat(1, self._repeats) if self._repeats > 1 else residual
+        repeats = self.architecture.repeats
+        return residual.repeat(1, repeats) if repeats > 1 else residual
 
     def set_action_range(self, layout: TransitionLayout) -> None:
         """Take the base policy's action range and the dimensions that have a residual."""
@@ -191,39 +151,7 @@ class ResidualActor(nn.Module):
         log_jacobian = 2.0 * (math.log(2.0) - unbounded - nn.functional.softplus(-2.0 * unbounded))
         return self._hold(residual), ((gaussian - log_jacobian) * self.active).sum(-1)
 
-    def act(
-        self,
-        observation: npt.ArrayLike,
-        base_action: npt.ArrayLike,
-        rng: np.random.Generator | None,
-        noise_scale: float = 1.0,
-    ) -> npt.NDArray[np.float64]:
-        """Return one residual action, shape (k * m,), in [-1, 1].
-
-        Args:
-            observation: shape (n,).
-            base_action: base action of the decision, flattened to (k * m,).
-            rng: source of the exploration noise; None returns tanh(mean).
-            noise_scale: factor on the noise.
-        """
-        x = self.normalizer.normalize(np.asarray(observation, dtype=np.float32))
-        if self.architecture.sees_base_action:
-            base = np.asarray(base_action, dtype=np.float32) - values(self.action_center)
-            x = np.concatenate([x, base / values(self.action_half_range)])
-        out = forward((*self.body, self.heads), x).astype(np.float64)
-        center, spread = np.split(out, [self.architecture.outputs])
-        if rng is None:
-            return self._tile(np.tanh(center))
-        noise = noise_scale * rng.standard_normal(center.shape)
-        if self.architecture.exploration_std is not None:
-            noise *= self.architecture.exploration_std
-            return self._tile(np.clip(np.tanh(center) + noise, -1.0, 1.0))
-        log_std = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (np.tanh(spread) + 1.0)
-        return self._tile(np.tanh(center + np.exp(log_std) * noise))
-
-    def uniform(self, half_width: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-        """Return one uniform residual in [-half_width, half_width], shape (k * m,)."""
-        return self._tile(rng.uniform(-half_width, half_width, self.architecture.outputs))
-
-    def _tile(self, residual: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.tile(residual * values(self.active), self._repeats)
+    def to_numpy(self) -> NumpyActor:
+        """Return a copy of what the actor is now, as the robot runs it."""
+        tensors = {name: value.numpy().copy() for name, value in self.state_dict().items()}
+        return NumpyActor(self.architecture, tensors)

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
-from residual_rl_ros.residual.actor import ActorArchitecture, ResidualActor
+from residual_rl_ros.residual.architecture import ActorArchitecture
+from residual_rl_ros.residual.numpy_actor import NumpyActor
 from residual_rl_ros.residual.weights import WeightsError, WeightsHeader, decode_weights
 
 REFUSALS = ('oversized', 'malformed', 'digest', 'shape', 'non_finite', 'stale')
@@ -34,14 +35,14 @@ class ActorSlot:
         self._expected = expected
         self._max_bytes = max_bytes
         self._scheduled = scheduled
-        self._waiting: deque[tuple[WeightsHeader, ResidualActor, bytes]] = deque()
+        self._waiting: deque[tuple[WeightsHeader, NumpyActor, bytes]] = deque()
         self._in_use = b''
         self._newest: WeightsHeader | None = None
         self._decisions = 0
         self._patient = True
         self.header: WeightsHeader | None = None
         """Header of the actor in use."""
-        self.actor: ResidualActor | None = None
+        self.actor: NumpyActor | None = None
         """The actor in use, None before the first."""
         self.refused: Counter[str] = Counter(dict.fromkeys(REFUSALS, 0))
         """Refused messages by reason."""

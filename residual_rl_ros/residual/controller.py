@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.base_policy.chunk_queue import BasePolicy, ChunkLateError, ChunkQueue
-from residual_rl_ros.residual.actor import ActorArchitecture
 from residual_rl_ros.residual.actor_slot import MAX_WEIGHTS_BYTES, ActorSlot
+from residual_rl_ros.residual.architecture import ActorArchitecture
 from residual_rl_ros.residual.composition import ResidualBound
 from residual_rl_ros.residual.safety import SafetyFilter
 from residual_rl_ros.spec import ActionSpec, Source, Success, Transition, TransitionLayout

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
+import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
-from torch import Tensor
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
 
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.residual.actor import ActorArchitecture, ResidualActor
+from residual_rl_ros.residual.architecture import ActorArchitecture
 from residual_rl_ros.residual.exploration import RESIDUAL, Exploration
+from residual_rl_ros.residual.numpy_actor import Float32, NumpyActor
 
 METADATA = 'weights'
 """Name of the entry in the safetensors header that holds ours, as JSON."""
@@ -83,18 +84,17 @@ class WeightsHeader:
         return self.epoch, self.sequence
 
 
-def encode_weights(actor: ResidualActor, header: WeightsHeader) -> bytes:
+def encode_weights(actor: NumpyActor, header: WeightsHeader) -> bytes:
     """Return the weight message of an actor."""
-    tensors = {name: value.detach().contiguous() for name, value in actor.state_dict().items()}
     fields: dict[str, Any] = {'header': asdict(header), 'architecture': asdict(actor.architecture)}
-    fields['digest'] = _digest(tensors, fields)
+    fields['digest'] = _digest(actor.tensors, fields)
     # One entry: safetensors writes several in an order that changes from process to process.
-    return save_safetensors(tensors, {METADATA: json.dumps(fields)})
+    return save_safetensors(dict(actor.tensors), {METADATA: json.dumps(fields)})
 
 
 def decode_weights(
     message: bytes, expected: ActorArchitecture | None = None
-) -> tuple[WeightsHeader, ResidualActor]:
+) -> tuple[WeightsHeader, NumpyActor]:
     """Return the header and the actor that a message holds.
 
     Args:
@@ -129,26 +129,23 @@ def decode_weights(
             f'and decision size {architecture.decision_size}, expected '
             f'{expected.observation_size} and {expected.decision_size}',
         )
-    for name, value in tensors.items():
-        if not torch.isfinite(value).all():
-            raise WeightsError('non_finite', f'weights {header.version}: {name} is not finite')
-    with torch.device('meta'):  # Without memory: the sizes are only a claim so far.
-        actor = ResidualActor(architecture)
-    wanted = {name: (value.shape, value.dtype) for name, value in actor.state_dict().items()}
-    found = {name: (value.shape, value.dtype) for name, value in tensors.items()}
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
+    wanted = architecture.tensor_shapes()
+    for name in sorted(wanted.keys() | tensors.keys()):
+        shape, dtype = wanted.get(name), np.dtype(np.float32)
+        value = tensors.get(name)
+        if value is None or (value.shape, value.dtype) != (shape, dtype):
+            found = 'missing' if value is None else f'{value.dtype} {value.shape}'
             raise WeightsError(
                 'shape',
-                f'weights {header.version}: {name} is {found.get(name)}, the architecture needs '
-                f'{wanted.get(name)}',
+                f'weights {header.version}: {name} is {found}, the architecture needs '
+                f'{"none" if shape is None else f"{dtype} {shape}"}',
             )
-    actor.load_state_dict(tensors, assign=True)
-    actor.eval().requires_grad_(False)
-    return header, actor
+        if not np.isfinite(value).all():
+            raise WeightsError('non_finite', f'weights {header.version}: {name} is not finite')
+    return header, NumpyActor(architecture, tensors)
 
 
-def _digest(tensors: dict[str, Tensor], fields: dict[str, Any]) -> str:
+def _digest(tensors: Mapping[str, Float32], fields: dict[str, Any]) -> str:
     """Return the sha256 over header, architecture and every tensor's name, shape and bytes."""
     sha = hashlib.sha256()
     for part in ('header', 'architecture'):
@@ -156,5 +153,5 @@ def _digest(tensors: dict[str, Tensor], fields: dict[str, Any]) -> str:
     for name in sorted(tensors):
         value = tensors[name]
         sha.update(f'{name}{tuple(value.shape)}{value.dtype}'.encode())
-        sha.update(value.numpy().tobytes())
+        sha.update(np.ascontiguousarray(value).data)
     return sha.hexdigest()

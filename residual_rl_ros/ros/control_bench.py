@@ -4,7 +4,7 @@
 
 Beside this process, which plays a robot (n = 40, m = 7), run the real policy node, a real learner
 node and the bare minimum: a node that at the same rate does what no policy node can do without, one
-forward pass of the actor and one publication.
+forward pass of the actor, in torch, and one publication.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from rich.console import Console
 from std_msgs.msg import Float64MultiArray, UInt8MultiArray
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
-from residual_rl_ros.residual.actor import ActorArchitecture, ResidualActor
+from residual_rl_ros.residual.actor import ResidualActor
+from residual_rl_ros.residual.architecture import ActorArchitecture
 from residual_rl_ros.residual.exploration import Exploration
 from residual_rl_ros.residual.latency import Latency
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
@@ -200,7 +201,7 @@ def _weights_latency(robot: _Robot) -> dict[str, float]:
     size = 0
     for sequence in range(1, WEIGHTS_MESSAGES + 1):
         header = WeightsHeader(WEIGHTS_EPOCH, sequence, Exploration())
-        message = encode_weights(actor, header)
+        message = encode_weights(actor.to_numpy(), header)
         size = len(message)
         sent[sequence] = time.time()
         robot.weights.publish(byte_array(message))
@@ -321,9 +322,11 @@ def bare_minimum(rate: float, seconds: float) -> dict[str, float]:
     actor, rng, latency = make_actor((256, 256)), np.random.default_rng(0), Latency()
     observation, base = rng.normal(size=N), np.zeros(M)
 
+    @torch.inference_mode()
     def tick() -> None:
         started = time.perf_counter()
-        publisher.publish(float_array(actor.act(observation, base, rng)))
+        inputs = [torch.from_numpy(x).float()[None] for x in (observation, base)]
+        publisher.publish(float_array(actor.mean_action(*inputs)[0].numpy()))
         latency.add(time.perf_counter() - started)
 
     node.create_timer(1.0 / rate, tick, clock=Clock(clock_type=ClockType.STEADY_TIME))

@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import make_layout, make_transition, random_transitions, small_config
+from builders import (
+    assert_same_actor,
+    make_layout,
+    make_transition,
+    random_transitions,
+    small_config,
+)
 
 from residual_rl_ros.learner.learner import RECENT_EPISODES, Learner, Phase
 from residual_rl_ros.residual.actor_slot import ActorSlot
@@ -127,8 +133,7 @@ def test_messages_come_at_the_end_of_warm_up_and_then_at_every_interval() -> Non
             header, actor = decode_weights(message)
             assert header.enabled
             published[count] = header.version
-            current = learner.algorithm.mean_actor.state_dict()
-            assert all(torch.equal(actor.state_dict()[name], current[name]) for name in current)
+            assert_same_actor(actor, learner.algorithm.mean_actor.to_numpy())
     assert published == {10: (1, 1), 15: (1, 2), 20: (1, 3), 25: (1, 4), 30: (1, 5)}
 
 
@@ -149,7 +154,7 @@ def test_the_current_message_can_be_used_at_once() -> None:
     header, actor = decode_weights(learner.current_message())
     assert header.enabled
     assert (header.effective_from, header.next_effective_from) == (0, 0)
-    assert torch.equal(actor.heads.weight, learner.algorithm.mean_actor.heads.weight)
+    assert_same_actor(actor, learner.algorithm.mean_actor.to_numpy())
 
 
 def test_the_bound_grows_in_training_and_in_deployment_alike() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders import assert_same_actor
 from safetensors.torch import load_file
 
 from residual_rl_ros.learner.checkpoint import ACTOR, ALGORITHM, REPLAY, RUN, STATE
@@ -80,9 +81,10 @@ def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(tmp_path
     states = [json.loads((folder / STATE).read_text())['state'] for folder in (ours, theirs)]
     assert states[0] == states[1]
     assert states[0]['updates'] > 100
-    actors = [decode_weights((folder / ACTOR).read_bytes())[1] for folder in (ours, theirs)]
-    weights = [actor.state_dict() for actor in actors]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+    actor, expected = (
+        decode_weights((folder / ACTOR).read_bytes())[1] for folder in (ours, theirs)
+    )
+    assert_same_actor(actor, expected)
 
 
 @pytest.mark.parametrize(

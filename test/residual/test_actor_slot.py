@@ -12,7 +12,7 @@ from residual_rl_ros.residual.exploration import WARM_UP, Exploration
 from residual_rl_ros.residual.weights import WeightsError, WeightsHeader, encode_weights
 
 LAYOUT = make_layout()
-ACTOR = make_actor(LAYOUT)
+ACTOR = make_actor(LAYOUT).to_numpy()
 
 
 def message(
@@ -93,10 +93,10 @@ def test_refused_messages_are_counted_by_reason_and_change_nothing() -> None:
     good = message(4)
     flipped = good[:-1] + bytes([good[-1] ^ 1])
     other = make_layout(decision_steps=3)
-    unfit = encode_weights(make_actor(other), WeightsHeader(1, 4))
+    unfit = encode_weights(make_actor(other).to_numpy(), WeightsHeader(1, 4))
     broken = make_actor(LAYOUT)
     broken.heads.bias.data.fill_(float('nan'))
-    infinite = encode_weights(broken, WeightsHeader(1, 4))
+    infinite = encode_weights(broken.to_numpy(), WeightsHeader(1, 4))
     giant = bytes(MAX_WEIGHTS_BYTES + 1)
     for offer in (b'', good[:50], flipped, unfit, infinite, message(3), giant):
         with pytest.raises(WeightsError):

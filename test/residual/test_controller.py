@@ -45,7 +45,7 @@ def offer(
 ) -> None:
     actor = make_actor(controller.layout, seed=sequence, gain=gain)
     header = WeightsHeader(1, sequence, Exploration() if enabled else WARM_UP)
-    controller.slot.offer(encode_weights(actor, header))
+    controller.slot.offer(encode_weights(actor.to_numpy(), header))
 
 
 @dataclass

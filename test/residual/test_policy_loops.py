@@ -87,7 +87,7 @@ def real_time(policy: LinearPolicy, **changes: Any) -> tuple[RealTimeLoop, Recor
 
 def weights(loop: PolicyLoop, sequence: int, gain: float = 5.0) -> bytes:
     actor = make_actor(loop.controller.layout, seed=sequence, gain=gain)
-    return encode_weights(actor, WeightsHeader(1, sequence, Exploration()))
+    return encode_weights(actor.to_numpy(), WeightsHeader(1, sequence, Exploration()))
 
 
 def feed(loop: PolicyLoop, stamp: float, a: float = 0.1) -> None:
@@ -457,7 +457,7 @@ def test_lockstep_waits_for_a_living_learner_and_gives_up_on_a_dead_one() -> Non
     feed(loop, 1.0)
     assert outlet.commands == []
     header = WeightsHeader(1, 1, Exploration(), 0, 1)
-    message = encode_weights(make_actor(loop.controller.layout, seed=1), header)
+    message = encode_weights(make_actor(loop.controller.layout, seed=1).to_numpy(), header)
     loop.receive_weights(message)
     assert len(outlet.commands) == 1
     feed(loop, 2.0)

@@ -21,7 +21,8 @@ from residual_rl_ros.finetune import FinetuneConfig, load_finetune, training_see
 from residual_rl_ros.learner.checkpoint import ALGORITHM, STATE, load_checkpoint
 from residual_rl_ros.learner.in_process import InProcessRun
 from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.residual.actor import ActorArchitecture, ResidualActor
+from residual_rl_ros.residual.actor import ResidualActor
+from residual_rl_ros.residual.architecture import ActorArchitecture
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
 from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.bringup import Bringup, ros_environment
@@ -134,7 +135,7 @@ def test_bad_weights_are_refused_and_counted_while_the_robot_moves(
         if spoil is not None:
             with torch.no_grad():
                 actor.heads.bias[0] = spoil
-        return encode_weights(actor, WeightsHeader(*version))
+        return encode_weights(actor.to_numpy(), WeightsHeader(*version))
 
     good = message((1, 5))
     altered = bytearray(message((1, 6)))

@@ -31,7 +31,7 @@ def write_actor(path: Path) -> None:
     policy, robot, _ = config.load()
     layout = config.controller_config(0, False, False).build(policy, robot.action).layout
     actor = make_actor(layout, seed=1)
-    path.write_bytes(encode_weights(actor, WeightsHeader(4, 7, Exploration())))
+    path.write_bytes(encode_weights(actor.to_numpy(), WeightsHeader(4, 7, Exploration())))
 
 
 def test_a_learned_residual_runs_without_a_learner(domain_id: int, tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The residual actor as the robot runs it: one sample at a time, in numpy.
+
+At batch size 1 torch spends most of its time on dispatch, and a control step has none to spare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.residual.architecture import (
+    LOG_STD_MAX,
+    LOG_STD_MIN,
+    OBSERVATION_CLIP,
+    ActorArchitecture,
+)
+
+Float32 = npt.NDArray[np.float32]
+Array = npt.NDArray[np.float64]
+LAYER_NORM_EPS = np.float32(1e-5)
+
+
+class NumpyActor:
+    """An actor that does not change.
+
+    Args:
+        architecture: sizes.
+        tensors: float32 arrays by their names, with the shapes of `tensor_shapes`.
+    """
+
+    def __init__(self, architecture: ActorArchitecture, tensors: Mapping[str, Float32]) -> None:
+        self.architecture = architecture
+        self.tensors = tensors
+        self._n = n = architecture.observation_size
+        shift, scale = [tensors['normalizer.mean']], [tensors['normalizer.std']]
+        if architecture.sees_base_action:
+            shift.append(tensors['action_center'])
+            scale.append(tensors['action_half_range'])
+        self._shift, self._scale = np.concatenate(shift), np.concatenate(scale)
+        self._input = np.zeros(len(self._shift), dtype=np.float32)
+        self._normalised = self._input[:n]
+        self._layers = [
+            (
+                tensors[f'{linear}.weight'],
+                tensors[f'{linear}.bias'],
+                (tensors[f'{norm}.weight'], tensors[f'{norm}.bias']) if norm else None,
+            )
+            for linear, norm, _ in architecture.body_layers()
+        ]
+        self._heads = tensors['heads.weight'], tensors['heads.bias']
+        self._active = tensors['active'].astype(np.float64)
+
+    def act(
+        self,
+        observation: npt.ArrayLike,
+        base_action: npt.ArrayLike,
+        rng: np.random.Generator | None,
+        noise_scale: float = 1.0,
+    ) -> Array:
+        """Return one residual action, shape (k * m,), in [-1, 1].
+
+        Args:
+            observation: shape (n,).
+            base_action: base action of the decision, flattened to (k * m,).
+            rng: source of the exploration noise; None returns tanh(mean).
+            noise_scale: factor on the noise.
+        """
+        outputs = self.architecture.outputs
+        out = self._forward(observation, base_action)
+        center = out[:outputs]
+        if rng is None:
+            return self._hold(np.tanh(center))
+        noise = noise_scale * rng.standard_normal(outputs)
+        if self.architecture.exploration_std is not None:
+            residual = np.tanh(center) + self.architecture.exploration_std * noise
+            return self._hold(residual.clip(-1.0, 1.0))
+        spread = np.tanh(out[outputs:]) + 1.0
+        log_std = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * spread
+        return self._hold(np.tanh(center + np.exp(log_std) * noise))
+
+    def uniform(self, half_width: float, rng: np.random.Generator) -> Array:
+        """Return one uniform residual in [-half_width, half_width], shape (k * m,)."""
+        return self._hold(rng.uniform(-half_width, half_width, self.architecture.outputs))
+
+    def _forward(self, observation: npt.ArrayLike, base_action: npt.ArrayLike) -> Array:
+        """Return the heads' output for one input."""
+        x: Float32 = self._input
+        x[: self._n] = observation
+        if self.architecture.sees_base_action:
+            x[self._n :] = base_action
+        x -= self._shift
+        x /= self._scale
+        self._normalised.clip(-OBSERVATION_CLIP, OBSERVATION_CLIP, out=self._normalised)
+        for weight, bias, norm in self._layers:
+            x = weight @ x
+            x += bias
+            if norm is not None:
+                x -= x.mean()
+                x *= norm[0] / np.sqrt((x @ x) / np.float32(len(x)) + LAYER_NORM_EPS)
+                x += norm[1]
+            np.maximum(x, 0.0, out=x)
+        weight, bias = self._heads
+        return (weight @ x + bias).astype(np.float64)
+
+    def _hold(self, residual: Array) -> Array:
+        """Repeat a held residual over the steps of its decision, to (k * m,)."""
+        residual = residual * self._active
+        repeats = self.architecture.repeats
+        return np.tile(residual, repeats) if repeats > 1 else residual
