@@ -281,11 +281,11 @@ class TransitionLayout:
     @cached_property
     def columns(self) -> Mapping[str, slice]:
         """Where each scalar and block lies in a message, by its name in `Transition`."""
-        sizes = [*((name, 1) for name in HEADER), *self._blocks()]
+        sizes = [*((name, 1) for name in HEADER), *self._blocks.items()]
         ends = np.cumsum([size for _, size in sizes]).tolist()
         return {name: slice(end - size, end) for (name, size), end in zip(sizes, ends, strict=True)}
 
-    @property
+    @cached_property
     def label(self) -> str:
         """Dimension label of a message: `transition:v1:<hash of the layout>`."""
         canonical = json.dumps(self._mapping(), sort_keys=True, separators=(',', ':'))
@@ -351,12 +351,15 @@ class TransitionLayout:
         Raises:
             MalformedTransitionError: a block has the wrong size or a value is not finite.
         """
-        data = np.concatenate(
-            [
-                [float(getattr(transition, name)) for name in HEADER],
-                *(self._block(transition, name, size) for name, size in self._blocks()),
-            ]
-        )
+        data = np.empty(self.size)
+        data[: len(HEADER)] = [getattr(transition, name) for name in HEADER]
+        for name, size in self._blocks.items():
+            block = getattr(transition, name)
+            if block.shape != (size,):
+                raise MalformedTransitionError(
+                    f'{name} has shape {block.shape}, expected ({size},) by the layout'
+                )
+            data[self.columns[name]] = block
         if not np.isfinite(data).all():
             raise MalformedTransitionError(self._non_finite(data))
         return data
@@ -384,11 +387,7 @@ class TransitionLayout:
         if not np.isfinite(values).all():
             raise MalformedTransitionError(self._non_finite(values))
         header = dict(zip(HEADER, values[: len(HEADER)].tolist(), strict=True))
-        blocks: dict[str, Array] = {}
-        start = len(HEADER)
-        for name, size in self._blocks():
-            blocks[name] = values[start : start + size].copy()
-            start += size
+        blocks = {name: values[self.columns[name]].copy() for name in self._blocks}
         residual = blocks['residual_action']
         if np.abs(residual).max() > 1.0:
             raise MalformedTransitionError(
@@ -408,31 +407,18 @@ class TransitionLayout:
             **blocks,
         )
 
-    def _blocks(self) -> tuple[tuple[str, int], ...]:
+    @cached_property
+    def _blocks(self) -> Mapping[str, int]:
+        """Size of every array of a transition, in message order."""
         n, km = self.observation_size, self.decision_size
         names = [field.name for field in fields(Transition)][len(HEADER) :]
-        return tuple((name, n if name.endswith('observation') else km) for name in names)
-
-    @staticmethod
-    def _block(transition: Transition, name: str, size: int) -> Array:
-        block = np.asarray(getattr(transition, name), dtype=np.float64)
-        if block.shape != (size,):
-            raise MalformedTransitionError(
-                f'{name} has shape {block.shape}, expected ({size},) by the layout'
-            )
-        return block
+        return {name: n if name.endswith('observation') else km for name in names}
 
     def _non_finite(self, values: Array) -> str:
         index = int(np.flatnonzero(~np.isfinite(values))[0])
-        if index < len(HEADER):
-            name = HEADER[index]
-        else:
-            offset = index - len(HEADER)
-            for name, size in self._blocks():
-                if offset < size:
-                    name = f'{name}[{offset}]'
-                    break
-                offset -= size
+        name, at = next((name, at) for name, at in self.columns.items() if index < at.stop)
+        if name in self._blocks:
+            name = f'{name}[{index - at.start}]'
         return f'{name} is {values[index]}, expected a finite number'
 
 

@@ -73,6 +73,21 @@ def float_array(values: npt.ArrayLike, label: str = '') -> Float64MultiArray:
     )
 
 
+class FloatArrayWriter:
+    """Fills one message again and again, for what is published at the control rate."""
+
+    def __init__(self) -> None:
+        self._message = float_array([])
+        self._dimension = self._message.layout.dim[0]
+
+    def message(self, values: Array, label: str) -> Float64MultiArray:
+        """Return the message of a contiguous array; it is reused by the next call."""
+        dimension = self._dimension
+        dimension.label, dimension.size, dimension.stride = label, values.size, values.size
+        self._message.data = array.array('d', values.tobytes())
+        return self._message
+
+
 def byte_array(data: bytes) -> UInt8MultiArray:
     """Return a byte array message."""
     return UInt8MultiArray(data=array.array('B', data))
@@ -122,9 +137,10 @@ class CommandWriter:
         self._command = command
         self._stamped = lockstep or command.type != TRAJECTORY
         self._in = from_seconds(period_s)
+        self._floats = FloatArrayWriter()
 
     def message(self, values: Array, stamp: float) -> Any:
-        """Return the message.
+        """Return the message; it is reused by the next call.
 
         Args:
             values: command, shape (m,).
@@ -132,7 +148,7 @@ class CommandWriter:
         """
         command = self._command
         if command.type == FLOAT_ARRAY:
-            return float_array(values, stamped_label(stamp))
+            return self._floats.message(values, stamped_label(stamp))
         message = self.message_type()
         if self._stamped:
             message.header.stamp = to_time(stamp)
@@ -163,6 +179,7 @@ class ChannelWriter:
         self.message_type = MESSAGE_TYPES[channel.type]
         root = FIELD_ROOTS.get(channel.type, '')
         self._message = self.message_type()
+        self._floats = FloatArrayWriter()
         if channel.type == JOINT_STATE:
             self._message.name = list(channel.joints)
         self._targets: list[tuple[Any, str]] = []
@@ -183,7 +200,7 @@ class ChannelWriter:
             stamp: time of the values [s].
         """
         if self._channel.type == FLOAT_ARRAY:
-            return float_array(values, stamped_label(stamp))
+            return self._floats.message(values, stamped_label(stamp))
         self._message.header.stamp = to_time(stamp)
         if self._channel.is_image:
             return fill_image(self._message, values)

@@ -43,7 +43,7 @@ from residual_rl_ros.ros.messages import (
     MESSAGE_TYPES,
     ChannelReader,
     CommandWriter,
-    float_array,
+    FloatArrayWriter,
 )
 from residual_rl_ros.ros.node_parameters import PolicyParameters
 from residual_rl_ros.ros.parameters import follow_parameters, read_parameters, read_tree
@@ -163,6 +163,7 @@ class PolicyNode(ManagedNode):
         self._command_publisher = publisher(
             self._command_writer.message_type, self.robot.command.topic, qos.COMMAND
         )
+        self._transition_writer = FloatArrayWriter()
         self._transition_publisher = publisher(Float64MultiArray, '~/transitions', qos.TRANSITIONS)
         self._layout_publisher = publisher(String, '~/transition_layout', qos.LATCHED)
         self.create_service(SetBool, '~/set_residual', self._set_residual)
@@ -219,7 +220,8 @@ class PolicyNode(ManagedNode):
     def send_transition(self, transition: Transition) -> None:
         """Publish a transition."""
         layout = self.controller.layout
-        self._transition_publisher.publish(float_array(layout.encode(transition), layout.label))
+        message = self._transition_writer.message(layout.encode(transition), layout.label)
+        self._transition_publisher.publish(message)
 
     def warn(self, reason: str) -> None:
         """Log a problem and put it into the next diagnostics."""
