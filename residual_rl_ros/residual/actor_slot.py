@@ -5,15 +5,20 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
+from functools import partial
 
 from residual_rl_ros.residual.architecture import ActorArchitecture
 from residual_rl_ros.residual.numpy_actor import NumpyActor
 from residual_rl_ros.residual.weights import WeightsError, WeightsHeader, decode_weights
 
-REFUSALS = ('oversized', 'malformed', 'digest', 'shape', 'non_finite', 'stale')
+REFUSALS = ('oversized', 'malformed', 'digest', 'shape', 'non_finite', 'stale', 'superseded')
 """Names under which refused weight messages are counted."""
 
 MAX_WEIGHTS_BYTES = 64 * 2**20
+
+Offer = tuple[WeightsHeader, NumpyActor, bytes]
+"""A message that was read: its header and actor, and itself."""
 
 
 class ActorSlot:
@@ -35,7 +40,7 @@ class ActorSlot:
         self._expected = expected
         self._max_bytes = max_bytes
         self._scheduled = scheduled
-        self._waiting: deque[tuple[WeightsHeader, NumpyActor, bytes]] = deque()
+        self._waiting: deque[Offer] = deque()
         self._in_use = b''
         self._newest: WeightsHeader | None = None
         self._decisions = 0
@@ -55,14 +60,33 @@ class ActorSlot:
         Raises:
             WeightsError: the message is refused; it is counted and nothing changes.
         """
+        return self.accept(partial(self.read, message))
+
+    def read(self, message: bytes) -> Offer:
+        """Return what a message holds; any thread may do this.
+
+        Raises:
+            WeightsError: it is unusable.
+        """
+        if len(message) > self._max_bytes:
+            raise WeightsError(
+                'oversized',
+                f'weight message of {len(message)} bytes, expected <= {self._max_bytes} '
+                '(parameter max_weights_bytes)',
+            )
+        return (*decode_weights(message, self._expected), message)
+
+    def accept(self, result: Callable[[], Offer]) -> WeightsHeader:
+        """Keep the actor of a message that was read, for the next decision.
+
+        Args:
+            result: returns or raises what `read` did.
+
+        Raises:
+            WeightsError: the message is refused; it is counted and nothing changes.
+        """
         try:
-            if len(message) > self._max_bytes:
-                raise WeightsError(
-                    'oversized',
-                    f'weight message of {len(message)} bytes, expected <= {self._max_bytes} '
-                    '(parameter max_weights_bytes)',
-                )
-            header, actor = decode_weights(message, self._expected)
+            header, actor, message = result()
             if self._newest is not None and header.version <= self._newest.version:
                 raise WeightsError(
                     'stale', f'weights {header.version} are not newer than {self._newest.version}'

@@ -138,6 +138,11 @@ class ResidualController:
         self._commanded = False
 
     @property
+    def in_decision(self) -> bool:
+        """Whether a decision is in progress."""
+        return self._decision is not None
+
+    @property
     def at_decision(self) -> bool:
         """Whether the next command needs a new residual decision."""
         return self._decision is None or self._decision_complete
@@ -205,7 +210,8 @@ class ResidualController:
 
         Returns:
             The transition if the step completed a decision. After the end of an episode,
-            `begin_episode` is due.
+            `begin_episode` is due, unless the end of a truncated one still waits for the base
+            policy: then `in_decision` is true, and `step` is to be called again with its feedback.
         """
         decision = self._decision
         held = decision is None and feedback.done
@@ -215,8 +221,8 @@ class ResidualController:
         self._observe(observation, stamp)
         if decision is None:
             return None
-        decision.reward += feedback.reward
         if not (self._decision_complete or feedback.done):
+            decision.reward += feedback.reward
             return None
         if feedback.terminated or held:
             # No next action exists, and the learner masks it; or it is to go on holding.
@@ -224,10 +230,15 @@ class ResidualController:
         else:
             if feedback.truncated:
                 self.queue.give_back(self.layout.decision_steps - decision.steps_sent)
+                decision.steps_sent = self.layout.decision_steps
             try:
-                next_base = self._base = self._take(wait=feedback.truncated)
+                next_base = self._base = self._take()
             except ChunkLateError:
-                return None  # command() holds; the decision ends when the chunk is there.
+                # command() holds; the decision ends when the chunk is there.
+                if not feedback.truncated:
+                    decision.reward += feedback.reward
+                return None
+        decision.reward += feedback.reward
         self._decision = None
         header = self.slot.header
         return Transition(
@@ -288,9 +299,9 @@ class ResidualController:
         self._stamp = stamp
         self.queue.observe(observation)
 
-    def _take(self, wait: bool = False) -> Array:
+    def _take(self) -> Array:
         """Return the base actions of the next decision, shape (k, m)."""
-        return self.queue.take(None if wait else self._chunk_timeout_s).astype(np.float64)
+        return self.queue.take(self._chunk_timeout_s).astype(np.float64)
 
     def _decide(self) -> None:
         """Make a residual decision on the newest observation."""

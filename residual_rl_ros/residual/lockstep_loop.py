@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from residual_rl_ros.residual.controller import StepFeedback
@@ -33,9 +35,10 @@ class LockstepLoop(PolicyLoop):
             if self._waiting_since is not None:
                 self._waiting_since = self._clock()
             return
-        accepted = self.controller.slot.accepted
-        super().receive_weights(message)
-        if self.controller.slot.accepted > accepted:
+        slot = self.controller.slot
+        accepted = slot.accepted
+        self._accept_weights(partial(slot.read, message))
+        if slot.accepted > accepted:
             self._weights = message
             if self._waiting_since is not None:
                 self._send_when_ready(self._answering)

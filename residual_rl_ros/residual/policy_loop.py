@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.base_policy.metadata import BasePolicyError
 from residual_rl_ros.observation import ObservationAssembler, ObservationError
+from residual_rl_ros.residual.actor_slot import Offer
 from residual_rl_ros.residual.blend import BlendRamp
 from residual_rl_ros.residual.controller import ResidualController, StepFeedback
 from residual_rl_ros.residual.safety import UnsafeCommandError
@@ -167,10 +168,13 @@ class PolicyLoop(ABC):
             self._takeover = None
         self._takeover_active = active
 
+    @abstractmethod
     def receive_weights(self, message: bytes) -> None:
         """Take in an actor; a bad one is refused and nothing changes."""
+
+    def _accept_weights(self, result: Callable[[], Offer]) -> None:
         try:
-            self.controller.slot.offer(message)
+            self.controller.slot.accept(result)
         except WeightsError as error:
             self._outlet.warn(f'weights refused: {error}')
 
@@ -204,9 +208,10 @@ class PolicyLoop(ABC):
         if transition is not None:
             self._outlet.send_transition(transition)
             self.counts['transitions'] += 1
-        if feedback.done:
+        over = feedback.done and not self.controller.in_decision
+        if over:
             self.in_episode = False
-        return feedback.done
+        return over
 
     def _send(self, stamp: float) -> None:
         """Compose and send the command of this control step."""

@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from residual_rl_ros.observation import ObservationError
+from residual_rl_ros.residual.actor_slot import Offer
 from residual_rl_ros.residual.controller import StepFeedback
 from residual_rl_ros.residual.latency import Latency
 from residual_rl_ros.residual.policy_loop import END_EPISODE, LoopParts, PolicyLoop
@@ -16,6 +19,8 @@ from residual_rl_ros.spec import Success
 
 STAGES = ('account', 'command', 'tick')
 """Accounting for the last step and the transition; residual, limits and publication; all of it."""
+MAX_READING = 4
+"""Weight messages that wait for a tick; the oldest unread one makes room for a newer one."""
 NOTHING_HAPPENED = StepFeedback(0.0, False, False, Success.UNLABELLED)
 
 
@@ -48,7 +53,12 @@ class RealTimeLoop(PolicyLoop):
         self.every_tick = Latency()
         """Duration of every tick since the start."""
         self._period_s = period_s
+        # A large actor takes milliseconds to check, which no control step has.
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix='weights')
+        self._reading: deque[Future[Offer]] = deque()
         self._began = 0.0
+        self._ending: StepFeedback | None = None
+        """End of an episode whose last transition waits for a late base policy."""
         self._start_requested = False
         self._done_stamp = -np.inf
         self._holding_since: float | None = None
@@ -59,7 +69,7 @@ class RealTimeLoop(PolicyLoop):
     def activate(self) -> None:
         """Start."""
         super().activate()
-        self._holding_since = self._last_tick = None
+        self._holding_since = self._last_tick = self._ending = None
 
     def request_start(self) -> bool:
         """Start an episode with the next observation; return whether that is possible."""
@@ -72,6 +82,24 @@ class RealTimeLoop(PolicyLoop):
             self._on_feedback(now, feedback)
         return self.in_episode
 
+    def receive_weights(self, message: bytes) -> None:
+        """Take in an actor, which a later tick uses; a bad one is refused and nothing changes."""
+        slot = self.controller.slot
+        self.take_weights()
+        if len(self._reading) >= MAX_READING and self._reading[1].cancel():
+            del self._reading[1]
+            slot.refused['superseded'] += 1
+        self._reading.append(self._reader.submit(slot.read, message))
+
+    def take_weights(self, wait: bool = False) -> None:
+        """Keep the actors that have been read meanwhile.
+
+        Args:
+            wait: for those that are being read, too.
+        """
+        while self._reading and (wait or self._reading[0].done()):
+            self._accept_weights(self._reading.popleft().result)
+
     def tick(self, now: float) -> None:
         """Run one control step on the newest observation.
 
@@ -79,6 +107,7 @@ class RealTimeLoop(PolicyLoop):
             now: ROS time [s].
         """
         started = self._clock()
+        self.take_weights()
         self._tick(now)
         duration = self._clock() - started
         self.latencies['tick'].add(duration)
@@ -102,9 +131,11 @@ class RealTimeLoop(PolicyLoop):
             limit = self.rules.episode_limit_s
             if limit and now - self._began >= limit:
                 self._on_feedback(now, END_EPISODE)
-            feedback, self._feedback = self._feedback or NOTHING_HAPPENED, None
+            feedback = self._ending or self._feedback or NOTHING_HAPPENED
+            self._feedback = None
             started = self._clock()
             over = self._finish_step(observation, now, feedback)
+            self._ending = feedback if feedback.done and not over else None
             self.latencies['account'].add(self._clock() - started)
             if over:
                 self._done_stamp = max(now, self._feedback_stamp)

@@ -10,6 +10,7 @@ not on their timing.
 from __future__ import annotations
 
 import math
+import os
 import queue
 import threading
 import time
@@ -171,6 +172,9 @@ class LearnerNode(ManagedNode):
         executor.add_node(self)
         spinner = threading.Thread(target=_spin, args=(executor,), name='ros', daemon=True)
         spinner.start()
+        # This thread only: what serves the middleware must not keep the robot waiting.
+        niceness = max(self.parameters.niceness, os.getpriority(os.PRIO_PROCESS, 0))
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
         saved = time.monotonic()
         while not self._stop.is_set():
             self._serve()

@@ -99,6 +99,13 @@ class LearnerParameters:
         minimum=0.0,
         live=True,
     )
+    niceness: int = parameter(
+        10,
+        'priority of the updates, as of the command nice: on the computer of the robot, whatever '
+        'controls it goes first',
+        minimum=0,
+        maximum=19,
+    )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ which holds all behaviour, and what the loop says into messages.
 from __future__ import annotations
 
 import gc
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -53,6 +54,9 @@ from residual_rl_ros.summary import read_actor
 Array = npt.NDArray[np.float64]
 WATCH_PERIOD_S = 0.25
 """How often a lockstep loop looks whether it waits in vain."""
+SWITCH_INTERVAL_S = 0.0005
+"""A thread that infers a chunk or reads weights gives way to a control step after this time;
+Python's own 5 ms are a whole step at 200 Hz."""
 
 
 class PolicyNode(ManagedNode):
@@ -119,6 +123,7 @@ class PolicyNode(ManagedNode):
         # What was made so far lives as long as the node: the collector need not look at it again.
         gc.collect()
         gc.freeze()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._loop.activate()
         if isinstance(self._loop, LockstepLoop):
             self._timer = self.create_timer(WATCH_PERIOD_S, self._loop.watch)
@@ -276,6 +281,8 @@ class PolicyNode(ManagedNode):
         return callback
 
     def _report(self) -> tuple[bytes, str, Mapping[str, Any]]:
+        if isinstance(self._loop, RealTimeLoop):
+            self._loop.take_weights()  # While inactive no tick does.
         slot = self.controller.slot
         header = slot.header
         if self._fault_reason:

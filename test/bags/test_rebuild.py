@@ -220,6 +220,7 @@ def test_a_residual_is_seen_in_what_was_added_to_the_base(tmp_path: Path) -> Non
     live = Live.start(tmp_path / 'bag')
     actor = make_actor(live.loop.controller.layout, gain=1.0)
     live.loop.receive_weights(encode_weights(actor.to_numpy(), WeightsHeader(1, 0)))
+    live.loop.take_weights(wait=True)
     for tick in range(30):
         live.step(tick)
     live.feedback(29, 0.0, 0.0, 1.0, 0.0)

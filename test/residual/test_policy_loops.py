@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
 import numpy as np
 import pytest
-from builders import LinearPolicy, make_action_spec, make_actor, make_metadata
+from builders import LinearPolicy, make_action_spec, make_actor, make_metadata, settle
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -17,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from residual_rl_ros.learner.robot_feed import RobotFeed
 from residual_rl_ros.observation import ObservationAssembler
 from residual_rl_ros.residual.blend import BlendRamp
-from residual_rl_ros.residual.controller import ControllerConfig
+from residual_rl_ros.residual.controller import ControllerConfig, StepFeedback
 from residual_rl_ros.residual.exploration import Exploration
 from residual_rl_ros.residual.lockstep_loop import LockstepLoop
 from residual_rl_ros.residual.policy_loop import (
@@ -143,10 +144,12 @@ class AnyRobot(RuleBasedStateMachine):
     def actor(self, gain: float, again: bool) -> None:
         self.sequence += not again
         self.loop.receive_weights(weights(self.loop, self.sequence, gain))
+        self.loop.take_weights(wait=True)
 
     @rule(data=st.binary(max_size=40))
     def nonsense_weights(self, data: bytes) -> None:
         self.loop.receive_weights(data)
+        self.loop.take_weights(wait=True)
 
     @rule(values=st.lists(st.floats(), min_size=1, max_size=3))
     def takeover_command(self, values: list[float]) -> None:
@@ -228,6 +231,7 @@ def test_within_an_episode_commands_obey_the_slew_limit() -> None:
     loop, outlet = real_time(LinearPolicy())
     loop.activate()
     loop.receive_weights(weights(loop, 1))
+    loop.take_weights(wait=True)
     rng = np.random.default_rng(0)
     for step in range(200):
         outlet.now = step * PERIOD
@@ -293,6 +297,28 @@ def test_the_time_of_a_hold_is_one_missing_decision() -> None:
     for transition in outlet.transitions:
         received.decode(layout, layout.encode(transition), layout.label)
     assert received.counts['missing'] == 1
+
+
+@pytest.mark.parametrize('ticks', [3, 20], ids=['soon there', 'after the sensors are stale'])
+def test_the_end_of_an_episode_does_not_wait_for_a_late_base_policy(ticks: int) -> None:
+    policy = LinearPolicy()
+    loop, outlet = real_time(policy, hold_limit_s=10.0)
+    loop.activate()
+    now = drive(loop, 0.0, policy.metadata.exec_steps)  # The next decision needs a new chunk.
+    loop.controller._chunk_timeout_s = 0.0
+    policy.gate.clear()
+    sent = len(outlet.transitions)
+    reward = StepFeedback(0.5, False, True, Success.SUCCESS)
+    loop.end_episode(reward, now)
+    outlet.now = now = drive(loop, now, ticks)
+    assert loop.counts['holds'] == ticks
+    policy.gate.set()
+    settle(loop.controller.queue)
+    drive(loop, now, 1)
+    assert not loop.in_episode
+    assert len(outlet.transitions) == sent + 1
+    last = outlet.transitions[-1]
+    assert (last.reward, last.truncated, last.success) == (0.5, True, Success.SUCCESS)
 
 
 def test_a_late_base_policy_holds_and_recovers() -> None:
@@ -439,6 +465,35 @@ def test_lockstep_answers_every_stamp_once_whatever_the_order() -> None:
     assert [stamp for stamp, _ in outlet.commands] == [1.0, 2.0, 3.0]
     assert [t.terminated for t in outlet.transitions] == [False, True]
     assert not loop.in_episode
+
+
+def test_weights_are_read_beside_the_control_loop_and_the_newest_is_used() -> None:
+    loop, outlet = real_time(LinearPolicy())
+    loop.activate()
+    at_work = threading.Event()
+    loop._reader.submit(at_work.wait)
+    for sequence in range(8):
+        loop.receive_weights(weights(loop, sequence))
+    now = drive(loop, 0.0, 3)  # A control step does not wait for a reader at work.
+    assert len(outlet.commands) == 3
+    assert loop.controller.slot.header is None
+    at_work.set()
+    loop.take_weights(wait=True)
+    drive(loop, now, 1)
+    slot = loop.controller.slot
+    assert slot.header is not None
+    assert slot.header.sequence == 7
+    assert slot.refused['superseded'] == 4
+    assert slot.accepted == 4
+
+
+def test_refused_weights_are_said_and_counted_with_the_next_step() -> None:
+    loop, outlet = real_time(LinearPolicy())
+    loop.activate()
+    loop.receive_weights(b'nothing')
+    loop.take_weights(wait=True)
+    assert loop.controller.slot.refused['malformed'] == 1
+    assert 'weights refused' in outlet.warnings[-1]
 
 
 def test_lockstep_repeats_an_answer_that_was_missed() -> None:
