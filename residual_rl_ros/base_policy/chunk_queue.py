@@ -99,12 +99,14 @@ class ChunkQueue:
         self._taken = 0
 
     def warm_up(self) -> None:
-        """Run one inference, so that the first control step does not pay for initialisation."""
+        """Run one inference, so that no control step pays for initialisation or for the thread."""
         window = np.zeros(
             (self._meta.n_obs_steps, len(self._meta.observation_names)), dtype=np.float32
         )
-        noise = np.zeros(self._policy.noise_shape, dtype=np.float32)
-        self._policy.infer(window, noise if self._policy.stochastic else None)
+        noise = None
+        if self._policy.stochastic:
+            noise = np.zeros(self._policy.noise_shape, dtype=np.float32)
+        self._worker.submit(self._policy.infer, window, noise).result()
 
     def reset(self, rng: np.random.Generator) -> None:
         """Start an episode: forget every chunk and observation, in-flight results included.

@@ -29,7 +29,7 @@ from residual_rl_ros.spec import Success, Transition
 
 Array = npt.NDArray[np.float64]
 COUNTERS = (
-    *('ticks', 'overruns', 'holds', 'transitions'),
+    *('ticks', 'overruns', 'missed_periods', 'holds', 'transitions'),
     *('refused_observations', 'refused_feedback', 'refused_takeovers'),
 )
 
@@ -206,12 +206,16 @@ class PolicyLoop(ABC):
             self._outlet.fault(str(error))
             return True
         if transition is not None:
-            self._outlet.send_transition(transition)
             self.counts['transitions'] += 1
+            self._deliver(transition)
         over = feedback.done and not self.controller.in_decision
         if over:
             self.in_episode = False
         return over
+
+    def _deliver(self, transition: Transition) -> None:
+        """Send a transition to the learner."""
+        self._outlet.send_transition(transition)
 
     def _send(self, stamp: float) -> None:
         """Compose and send the command of this control step."""

@@ -15,10 +15,11 @@ from residual_rl_ros.residual.actor_slot import Offer
 from residual_rl_ros.residual.controller import StepFeedback
 from residual_rl_ros.residual.latency import Latency
 from residual_rl_ros.residual.policy_loop import END_EPISODE, LoopParts, PolicyLoop
-from residual_rl_ros.spec import Success
+from residual_rl_ros.spec import Success, Transition
 
-STAGES = ('account', 'command', 'tick')
-"""Accounting for the last step and the transition; residual, limits and publication; all of it."""
+STAGES = ('account', 'command', 'reaction', 'tick')
+"""Accounting for the last step; residual, limits and publication; both, which is from the newest
+observation to the command; all of it, with the transition, which is sent after the command."""
 MAX_READING = 4
 """Weight messages that wait for a tick; the oldest unread one makes room for a newer one."""
 NOTHING_HAPPENED = StepFeedback(0.0, False, False, Success.UNLABELLED)
@@ -50,8 +51,8 @@ class RealTimeLoop(PolicyLoop):
         self.rules = rules
         self.latencies = {stage: Latency() for stage in STAGES}
         """Duration of every stage of a tick, since the last diagnostics."""
-        self.every_tick = Latency()
-        """Duration of every tick since the start."""
+        self.overall = {stage: Latency() for stage in ('reaction', 'tick')}
+        """The same since the start."""
         self._period_s = period_s
         # A large actor takes milliseconds to check, which no control step has.
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix='weights')
@@ -59,6 +60,7 @@ class RealTimeLoop(PolicyLoop):
         self._began = 0.0
         self._ending: StepFeedback | None = None
         """End of an episode whose last transition waits for a late base policy."""
+        self._outbox: list[Transition] = []
         self._start_requested = False
         self._done_stamp = -np.inf
         self._holding_since: float | None = None
@@ -69,6 +71,7 @@ class RealTimeLoop(PolicyLoop):
     def activate(self) -> None:
         """Start."""
         super().activate()
+        self._reader.submit(bool).result()  # Its thread is started now, not in a control step.
         self._holding_since = self._last_tick = self._ending = None
 
     def request_start(self) -> bool:
@@ -100,6 +103,11 @@ class RealTimeLoop(PolicyLoop):
         while self._reading and (wait or self._reading[0].done()):
             self._accept_weights(self._reading.popleft().result)
 
+    def deactivate(self, now: float) -> None:
+        """Hold with the last command, then stop."""
+        self._flush()
+        super().deactivate(now)
+
     def tick(self, now: float) -> None:
         """Run one control step on the newest observation.
 
@@ -109,13 +117,30 @@ class RealTimeLoop(PolicyLoop):
         started = self._clock()
         self.take_weights()
         self._tick(now)
+        self._time('reaction', started)
+        self._flush()
+        self._time('tick', started)
+
+    def _time(self, stage: str, started: float) -> None:
         duration = self._clock() - started
-        self.latencies['tick'].add(duration)
-        self.every_tick.add(duration)
+        self.latencies[stage].add(duration)
+        if stage in self.overall:
+            self.overall[stage].add(duration)
+
+    def _deliver(self, transition: Transition) -> None:
+        """Keep a transition until the command is out: the robot goes first."""
+        self._outbox.append(transition)
+
+    def _flush(self) -> None:
+        for transition in self._outbox:
+            self._outlet.send_transition(transition)
+        self._outbox.clear()
 
     def _tick(self, now: float) -> None:
         if self._last_tick is not None:
-            self.counts['overruns'] += now - self._last_tick > 1.5 * self._period_s
+            elapsed = now - self._last_tick
+            self.counts['overruns'] += elapsed > 1.5 * self._period_s
+            self.counts['missed_periods'] += elapsed > 2.0 * self._period_s
             if now < self._last_tick:
                 self._forget_time(self._last_tick - now)
         self._last_tick = now
@@ -136,7 +161,7 @@ class RealTimeLoop(PolicyLoop):
             started = self._clock()
             over = self._finish_step(observation, now, feedback)
             self._ending = feedback if feedback.done and not over else None
-            self.latencies['account'].add(self._clock() - started)
+            self._time('account', started)
             if over:
                 self._done_stamp = max(now, self._feedback_stamp)
                 self._hold(now, '')
@@ -158,11 +183,13 @@ class RealTimeLoop(PolicyLoop):
         late = self.controller.late_chunks
         started = self._clock()
         self._send(now)
-        self.latencies['command'].add(self._clock() - started)
-        if self.controller.late_chunks > late:
-            self._hold(now, 'the base policy is late: raise prefetch_steps')
-        else:
+        self._time('command', started)
+        if self.controller.late_chunks == late:
             self._holding_since = None
+        elif self._last_command is None:
+            self._hold(now, 'the base policy has not planned its first chunk', usual=True)
+        else:
+            self._hold(now, 'the base policy is late: raise prefetch_steps')
 
     def _forget_time(self, seconds: float) -> None:
         """Begin anew after the clock went back: every stamp so far lies in the future."""
@@ -191,8 +218,8 @@ class RealTimeLoop(PolicyLoop):
         self.controller.abandon()
         self._hold(now, reason)
 
-    def _hold(self, now: float, reason: str) -> None:
-        """Repeat the last command; a reason that persists is a fault."""
+    def _hold(self, now: float, reason: str, usual: bool = False) -> None:
+        """Repeat the last command; a reason that persists is a fault, and said if not usual."""
         if not self.active:  # A fault has just held and stopped.
             return
         self.counts['holds'] += 1
@@ -200,7 +227,8 @@ class RealTimeLoop(PolicyLoop):
             self._outlet.send_command(self._last_command, now)
         if not reason:
             return
-        self._outlet.warn(reason)
+        if not usual:
+            self._outlet.warn(reason)
         self._holding_since = self._holding_since or now
         if now - self._holding_since > self.rules.hold_limit_s:
             self._outlet.fault(f'held for {now - self._holding_since:.2f} s: {reason}')

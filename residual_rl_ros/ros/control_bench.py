@@ -48,6 +48,7 @@ from residual_rl_ros.spec import HEADER
 
 N, M, HORIZON = 40, 7, 16
 EPISODE_STEPS = 200
+COUNTED = ('ticks', 'overruns', 'missed_periods', 'holds', 'transitions')
 WARMUP = 300
 """Transitions of the base policy before the learner is busy."""
 START_LIMIT_S = 60.0
@@ -168,7 +169,7 @@ def _measure(
 ) -> dict[str, float]:
     console.print(f'measuring for {seconds:.0f} s')
     policy = monitor.values('policy_node')
-    before = {key: float(policy[key]) for key in ('ticks', 'overruns', 'holds', 'transitions')}
+    before = {key: float(policy[key]) for key in COUNTED}
     updates = monitor.number('learner_node', 'updates')
     started = time.monotonic()
     command = [sys.executable, '-m', __name__, str(robot.rate), str(seconds)]
@@ -182,9 +183,11 @@ def _measure(
     figures |= {
         'seconds': elapsed,
         'updates_per_s': (monitor.number('learner_node', 'updates') - updates) / elapsed,
-        'tick_p50_us': float(policy['tick_overall_p50_us']),
-        'tick_p99_us': float(policy['tick_overall_p99_us']),
-        'tick_max_us': float(policy['tick_overall_max_us']),
+        **{
+            f'{stage}_{figure}_us': float(policy[f'{stage}_overall_{figure}_us'])
+            for stage in ('reaction', 'tick')
+            for figure in ('p50', 'p99', 'max')
+        },
         **bare,
     }
     console.print('measuring how long weights take')
@@ -220,15 +223,25 @@ def to_markdown(figures: Mapping[str, float]) -> str:
     """Return the figures as a table."""
     value = figures
     rows = [
-        ('tick p50', f'{value["tick_p50_us"]:.0f} us'),
-        ('tick p99', f'{value["tick_p99_us"]:.0f} us'),
-        ('tick max, start included', f'{value["tick_max_us"]:.0f} us'),
-        ('bare actor + publish p50', f'{value["bare_p50_us"]:.0f} us'),
-        ('bare actor + publish p99', f'{value["bare_p99_us"]:.0f} us'),
-        ('tick / bare, p50', f'{value["tick_p50_us"] / value["bare_p50_us"]:.2f}'),
-        ('tick / bare, p99', f'{value["tick_p99_us"] / value["bare_p99_us"]:.2f}'),
+        *(
+            (f'{label} {figure}', f'{value[f"{stage}_{figure}_us"]:.0f} us')
+            for stage, label in (
+                ('reaction', 'observation to command'),
+                ('tick', 'with the transition'),
+                ('bare', 'bare: torch actor + publish'),
+            )
+            for figure in ('p50', 'p99', 'max')
+        ),
+        *(
+            (
+                f'observation to command / bare, {figure}',
+                f'{value[f"reaction_{figure}_us"] / value[f"bare_{figure}_us"]:.2f}',
+            )
+            for figure in ('p50', 'p99')
+        ),
         ('ticks', f'{value["ticks"]:.0f} in {value["seconds"]:.0f} s'),
-        ('overruns (period > 1.5 nominal)', f'{value["overruns"]:.0f}'),
+        ('overruns: period > 1.5 nominal', f'{value["overruns"]:.0f}'),
+        ('of these, late by more than a period', f'{value["missed_periods"]:.0f}'),
         ('holds', f'{value["holds"]:.0f}'),
         ('learner updates', f'{value["updates_per_s"]:.0f} /s'),
         ('transitions received', f'{value["received"]:.0f}'),

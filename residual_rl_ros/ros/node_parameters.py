@@ -68,6 +68,13 @@ class PolicyParameters:
         minimum=0.0,
         live=True,
     )
+    realtime_priority: int = parameter(
+        50,
+        'real time: SCHED_FIFO priority of the control thread; 0 is normal scheduling. Without the '
+        'permission for it the node warns and runs at normal priority',
+        minimum=0,
+        maximum=99,
+    )
     max_weights_bytes: int = parameter(
         64 * 2**20, 'larger weight messages are dropped unread and counted [byte]', minimum=1
     )

@@ -9,6 +9,7 @@ which holds all behaviour, and what the loop says into messages.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -123,14 +124,30 @@ class PolicyNode(ManagedNode):
         # What was made so far lives as long as the node: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._loop.activate()
         if isinstance(self._loop, LockstepLoop):
             self._timer = self.create_timer(WATCH_PERIOD_S, self._loop.watch)
         else:
             loop = self._loop
+            self._go_first()
             self._timer = self.create_timer(
                 1.0 / self.robot.control_rate_hz, lambda: loop.tick(self._now())
+            )
+
+    def _go_first(self) -> None:
+        """Let this thread run before whatever else wants its processor."""
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        priority = self.parameters.realtime_priority
+        if not priority:
+            return
+        try:
+            # Threads that this one starts stay at normal priority: inference must not hold it up.
+            policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+            os.sched_setscheduler(0, policy, os.sched_param(priority))
+        except PermissionError:
+            self.get_logger().warning(
+                f'realtime_priority {priority} is not permitted, control runs at normal priority: '
+                f'add "<user> - rtprio {priority}" to /etc/security/limits.conf, or set it to 0'
             )
 
     def deactivate(self) -> None:
@@ -309,7 +326,8 @@ class PolicyNode(ManagedNode):
         if isinstance(self._loop, RealTimeLoop):
             for stage, latency in self._loop.latencies.items():
                 values |= latency.report(stage)
-            values |= self._loop.every_tick.figures('tick_overall')
+            for stage, latency in self._loop.overall.items():
+                values |= latency.figures(f'{stage}_overall')
         return level, message, values
 
 

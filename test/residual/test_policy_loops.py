@@ -60,8 +60,12 @@ class Recorder:
 
     def send_transition(self, transition: Transition) -> None:
         self.transitions.append(transition)
-        sent = [c for _, c in self.commands if (c != transition.executed_action).any()]
-        self.before.append(sent[-1] if sent else transition.executed_action)
+        executed = transition.executed_action
+        commands = [command for _, command in self.commands]
+        at = max(i for i, command in enumerate(commands) if (command == executed).all())
+        while at > 0 and (commands[at] == executed).all():
+            at -= 1
+        self.before.append(commands[at])
 
     def warn(self, reason: str) -> None:
         self.warnings.append(reason)
