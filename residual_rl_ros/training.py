@@ -103,7 +103,7 @@ def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
         _add_demonstrations(options, env, learner, console)
     console.print(f'replay: {run.learner.memory_bytes / 1e6:.0f} MB when full')
     curve = _Curve(options, env, run.steps)
-    log = MetricsLog(out / 'tensorboard')
+    log = MetricsLog(out / 'tensorboard', console.print)
     saved = run.steps
 
     with _progress(console) as progress:

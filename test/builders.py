@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
@@ -162,6 +164,62 @@ def write_onnx_policy(
         helper.set_model_props(model, {METADATA_KEY: meta.to_json()})
     onnx.save(model, str(path))
     return weights
+
+
+def slow_down(model: Path, slower: Path, seconds: float) -> None:
+    """Write a copy of an ONNX model whose inference takes about so much longer on this machine."""
+    rounds = 20
+    _write_slower(model, slower, rounds)
+    session = onnxruntime.InferenceSession(str(slower), providers=['CPUExecutionProvider'])
+    inputs = {value.name: np.zeros(value.shape, dtype=np.float32) for value in session.get_inputs()}
+    session.run(None, inputs)
+    started = time.perf_counter()
+    session.run(None, inputs)
+    took = time.perf_counter() - started
+    _write_slower(model, slower, round(rounds * seconds / took))
+
+
+def _write_slower(model: Path, slower: Path, rounds: int) -> None:
+    """Put a loop of matrix products, which add nothing, in front of the observation."""
+    loaded = onnx.load(str(model))
+    graph, size = loaded.graph, 256
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name == 'observation':
+                node.input[index] = 'slow_observation'
+    square = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [size, size]) for name in 'xy']
+    body = helper.make_graph(
+        [
+            helper.make_node('MatMul', ['x', 'slow_matrix'], ['y']),
+            helper.make_node('Identity', ['going'], ['going_on']),
+        ],
+        'body',
+        [
+            helper.make_tensor_value_info('round', TensorProto.INT64, []),
+            helper.make_tensor_value_info('going', TensorProto.BOOL, []),
+            square[0],
+        ],
+        [helper.make_tensor_value_info('going_on', TensorProto.BOOL, []), square[1]],
+    )
+    constants: dict[str, Any] = {
+        'slow_matrix': np.zeros((size, size), np.float32),
+        'slow_rounds': np.array(rounds, np.int64),
+        'slow_going': np.array(True),
+    }
+    graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in constants.items())
+    first = [
+        helper.make_node('ReduceMax', ['observation'], ['slow_value'], keepdims=0),
+        helper.make_node('Mul', ['slow_matrix', 'slow_value'], ['slow_start']),
+        helper.make_node(
+            'Loop', ['slow_rounds', 'slow_going', 'slow_start'], ['slow_end'], body=body
+        ),
+        helper.make_node('ReduceMax', ['slow_end'], ['slow_nothing'], keepdims=0),
+        helper.make_node('Add', ['observation', 'slow_nothing'], ['slow_observation']),
+    ]
+    nodes = [*first, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.save(loaded, str(slower))
 
 
 def make_actor(

@@ -4,26 +4,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
 from residual_rl_ros.learner.learner import Learner
 
+RETRY_AFTER = 100
+"""Metrics that are skipped after a failure before a new event file is tried."""
+
 
 class MetricsLog:
-    """Writes a learner's metrics over control steps.
+    """Writes a learner's metrics over control steps. A full disk costs metrics, never the run.
 
     Args:
         directory: folder for the event file.
+        warn: told why metrics are not written.
 
     Raises:
         OSError: the folder cannot be written.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, warn: Callable[[str], None]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self._writer = SummaryWriter(str(directory))
+        self._directory = directory
+        self._warn = warn
+        self._writer: SummaryWriter | None = SummaryWriter(str(directory))
+        self._skipped = 0
 
     def write(self, learner: Learner) -> None:
         """Append the metrics of the latest update and the recent success."""
@@ -32,9 +40,24 @@ class MetricsLog:
         values['run/updates'] = float(learner.updates)
         if learner.success_rate is not None:
             values['run/success_recent'] = learner.success_rate
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        if self._writer is None and self._skipped < RETRY_AFTER:
+            self._skipped += 1
+            return
+        try:
+            self._writer = self._writer or SummaryWriter(str(self._directory))
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+        except OSError as error:
+            self._give_up(error)
 
     def close(self) -> None:
         """Flush and close the event file."""
-        self._writer.close()
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self._writer, self._skipped = None, 0
+        self._warn(f'metrics in {str(self._directory)!r} are not written: {error.strerror}')

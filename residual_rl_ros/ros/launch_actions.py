@@ -107,6 +107,7 @@ def node_actions(nodes: Sequence[NodeSpec]) -> list[Any]:
             namespace=node.namespace,
             remappings=list(node.remappings.items()),
             parameters=[*map(str, node.parameter_files), dict(node.flat_parameters())],
+            ros_arguments=['--enclave', node.enclave],
             output='screen',
         )
         for node in nodes

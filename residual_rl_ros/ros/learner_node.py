@@ -117,7 +117,7 @@ class LearnerNode(ManagedNode):
         self._output = Path(parameters.output_dir)
         try:
             self._output.mkdir(parents=True, exist_ok=True)
-            self._log = MetricsLog(self._output / 'tensorboard')
+            self._log = MetricsLog(self._output / 'tensorboard', self._warn)
         except OSError as error:
             raise ParameterError(
                 f'output_dir {parameters.output_dir!r} cannot be written: {error.strerror}'

@@ -38,13 +38,18 @@ class NodeSpec:
         """Name of the node with its namespace, as `/diagnostics` has it, without the first `/`."""
         return f'{self.namespace.strip("/")}/{self.executable}'.lstrip('/')
 
+    @property
+    def enclave(self) -> str:
+        """SROS 2 enclave, as in the policies that `residual-rl security-policy` writes."""
+        return f'/{self.name}'
+
     def flat_parameters(self) -> list[tuple[str, Any]]:
         """Return the parameters with dotted names."""
         return _flatten(self.parameters)
 
     def ros_arguments(self) -> list[str]:
         """Return the command line that follows the executable."""
-        arguments = ['--ros-args']
+        arguments = ['--ros-args', '--enclave', self.enclave]
         for path in self.parameter_files:
             arguments += ['--params-file', str(path)]
         for name, value in self.flat_parameters():

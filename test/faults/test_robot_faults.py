@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import threading
 import time
@@ -16,7 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
+from builders import slow_down
 from processes import wait_for
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from ros_fixtures import Caller
 from std_msgs.msg import Float64MultiArray, UInt8MultiArray
@@ -29,6 +33,7 @@ from residual_rl_ros.ros.bringup import Bringup, ros_environment
 from residual_rl_ros.ros.messages import byte_array, float_array
 from residual_rl_ros.ros.monitor import Monitor
 from residual_rl_ros.ros.topology import RobotRun, finetune_topology, robot_topology
+from residual_rl_ros.summary import CHECKPOINTS
 
 pytestmark = pytest.mark.ros
 
@@ -217,6 +222,54 @@ def test_junk_on_the_topics_is_counted_and_changes_nothing(domain_id: int, tmp_p
         assert count(monitor, 'learner_node', 'malformed') == 20
         bringup.check()
         bystander.check_commands(int(count(monitor, 'policy_node', 'episode')) + 1)
+
+
+def test_a_base_policy_ten_times_too_slow_is_held_for(
+    domain_id: int, tmp_path: Path, call: Caller
+) -> None:
+    """Inference takes ten control steps, and a chunk is asked for one step ahead."""
+    slow = tmp_path / 'slow.onnx'
+    slow_down(BASE.path, slow, 10.0 / ROBOT.control_rate_hz)
+    late = {'base_policy': str(slow), 'prefetch_steps': 1, 'hold_limit_s': 5.0}
+    with running(domain_id, tmp_path, **late) as (monitor, bringup, bystander):
+        goes_on(monitor)
+        assert count(monitor, 'policy_node', 'late_chunks') > 5
+        assert 'raise prefetch_steps' in (tmp_path / 'logs' / 'policy_node.log').read_text()
+        assert monitor.values('policy_node')['active'] == 'True'
+        limit = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=0.2)
+        parameters = [Parameter(name='hold_limit_s', value=limit)]
+        call(SetParameters, '/policy_node/set_parameters', parameters=parameters)
+        wait_for(lambda: 'policy_node' in monitor.errors(), 5.0, 'the fault')
+        assert 'the base policy' in monitor.errors()['policy_node']
+        np.testing.assert_array_equal(bystander.commands[-1], bystander.commands[-2])
+        bringup.check()
+        bystander.check_commands(int(count(monitor, 'policy_node', 'episode')) + 1)
+
+
+def test_a_full_disk_costs_no_checkpoint_and_no_learning(
+    domain_id: int, tmp_path: Path, call: Caller
+) -> None:
+    """The learner may not write another byte: to the kernel a limit is as good as a full disk."""
+    with running(domain_id, tmp_path) as (monitor, bringup, _):
+        assert call(Trigger, '/learner_node/save').success
+        latest = tmp_path / 'learner' / CHECKPOINTS / 'latest'
+        before = {path.name: path.read_bytes() for path in latest.iterdir()}
+        learner = bringup.processes['learner_node'].pid
+        _, hard = resource.prlimit(learner, resource.RLIMIT_FSIZE)
+        resource.prlimit(learner, resource.RLIMIT_FSIZE, (0, hard))
+        answer = call(Trigger, '/learner_node/save')
+        assert not answer.success
+        assert 'cannot write checkpoint' in answer.message
+        assert {path.name: path.read_bytes() for path in latest.iterdir()} == before
+        learned = count(monitor, 'learner_node', 'updates')
+        wait_for(
+            lambda: count(monitor, 'learner_node', 'updates') > learned + 50, LIMIT_S, 'learning'
+        )
+        goes_on(monitor)
+        resource.prlimit(learner, resource.RLIMIT_FSIZE, (hard, hard))
+        assert call(Trigger, '/learner_node/save').success
+        assert {path.name: path.read_bytes() for path in latest.iterdir()} != before
+        bringup.check()
 
 
 def test_a_robot_of_a_fleet_fails_alone(domain_id: int, tmp_path: Path, call: Caller) -> None:

@@ -20,7 +20,13 @@ from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot import load_robot
 from residual_rl_ros.ros.bringup import Bringup, ros_environment
 from residual_rl_ros.ros.monitor import Monitor
-from residual_rl_ros.ros.topology import NodeSpec, finetune_topology, reward_spec
+from residual_rl_ros.ros.topology import (
+    NodeSpec,
+    RobotRun,
+    finetune_topology,
+    reward_spec,
+    robot_topology,
+)
 from residual_rl_ros.security import Access, policy_xml, required_access
 
 pytestmark = pytest.mark.ros
@@ -101,6 +107,18 @@ def test_the_shipped_policies_are_up_to_date(name: str) -> None:
     paths = [enclave.get('path') for enclave in root.iter('enclave')]
     nodes = ('learner_node', 'policy_node', 'reward_node', 'recorder_node', 'mujoco_sim_node')
     assert paths == [f'/{node}' for node in nodes]
+
+
+def test_every_node_of_a_fleet_starts_in_an_enclave_of_its_policy(tmp_path: Path) -> None:
+    robot, robot_file = load_robot('peg_insert')
+    root = ET.fromstring(policy_xml(required_access(robot, ['left', 'right'])))
+    allowed = {enclave.get('path') for enclave in root.iter('enclave')}
+    started = robot_topology(
+        RobotRun(robot_file, tmp_path, tmp_path, namespaces=('left', 'right'), reward='a:b')
+    )
+    enclaves = {node.enclave for node in started}
+    assert len(enclaves) == len(started) == 5
+    assert enclaves <= allowed
 
 
 def test_a_fleet_shares_one_learner() -> None:

@@ -1,0 +1,144 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A simulator that owns the time pauses, jumps and starts over; the policy node goes with it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from processes import wait_for
+from rosgraph_msgs.msg import Clock
+
+from residual_rl_ros.finetune import load_finetune
+from residual_rl_ros.ros import qos
+from residual_rl_ros.ros.bringup import Bringup, ros_environment
+from residual_rl_ros.ros.messages import MESSAGE_TYPES, ChannelWriter, to_time
+from residual_rl_ros.ros.monitor import Monitor
+from residual_rl_ros.ros.topology import RobotRun, robot_topology
+
+pytestmark = pytest.mark.ros
+
+LIMIT_S = 30.0
+CONFIG = load_finetune('push_to_goal')
+BASE, ROBOT, ROBOT_FILE = CONFIG.load()
+PERIOD_S = 1.0 / ROBOT.control_rate_hz
+
+
+class Simulator:
+    """Publishes a clock and constant sensors, as fast as the wall clock, until it is paused."""
+
+    def __init__(self, domain_id: int) -> None:
+        self.now = 100.0
+        self.paused = False
+        self.commands: list[np.ndarray] = []
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=domain_id)
+        self._node = node = rclpy.create_node('simulator', context=self._context)
+        self._executor = rclpy.executors.SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(node)
+        self._clock = node.create_publisher(Clock, '/clock', qos.SENSOR)
+        self._channels: list[tuple[ChannelWriter, Any, np.ndarray]] = []
+        for channel in ROBOT.channels:
+            writer = ChannelWriter(channel)
+            publisher = node.create_publisher(writer.message_type, channel.topic, qos.SENSOR)
+            values = np.full(len(channel.observation_names), 0.1)
+            self._channels.append((writer, publisher, values))
+        kind = MESSAGE_TYPES[ROBOT.command.type]
+        node.create_subscription(kind, ROBOT.command.topic, self._on_command, qos.COMMAND)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _on_command(self, message: Any) -> None:
+        self.commands.append(np.array(message.data))
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            if not self.paused:
+                self.now += PERIOD_S
+                self._clock.publish(Clock(clock=to_time(self.now)))
+                for writer, publisher, values in self._channels:
+                    publisher.publish(writer.message(values, self.now))
+            due = time.monotonic() + PERIOD_S
+            while (left := due - time.monotonic()) > 0.0:
+                self._executor.spin_once(timeout_sec=left)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=2.0)
+        self._node.destroy_node()
+        self._context.try_shutdown()
+
+
+@contextmanager
+def running(domain_id: int, folder: Path) -> Iterator[tuple[Monitor, Simulator]]:
+    (policy,) = robot_topology(
+        RobotRun(
+            ROBOT_FILE,
+            BASE.path,
+            None,
+            decision_steps=CONFIG.decision_steps,
+            residual_scale=CONFIG.residual_scale,
+            prefetch_steps=CONFIG.decision_steps,
+            auto_start=True,
+        )
+    )
+    policy = replace(policy, parameters={**policy.parameters, 'use_sim_time': True})
+    simulator = Simulator(domain_id)
+    try:
+        with (
+            Monitor(domain_id) as monitor,
+            Bringup([policy], folder / 'logs', ros_environment(domain_id)) as bringup,
+        ):
+            goes_on(monitor)
+            yield monitor, simulator
+            assert monitor.errors() == {}
+            bringup.check()
+    finally:
+        simulator.close()
+    commands = np.array(simulator.commands)
+    assert np.isfinite(commands).all()
+    assert (commands >= ROBOT.action.lower).all()
+    assert (commands <= ROBOT.action.upper).all()
+
+
+def goes_on(monitor: Monitor) -> None:
+    """Wait until the policy has made three more transitions."""
+
+    def transitions() -> float:
+        return monitor.number('policy_node', 'transitions')
+
+    before = transitions()
+    wait_for(lambda: transitions() > before + 3, LIMIT_S, 'motion')
+
+
+def test_a_pause_is_no_time_at_all(domain_id: int, tmp_path: Path) -> None:
+    with running(domain_id, tmp_path) as (monitor, simulator):
+        holds = monitor.number('policy_node', 'holds')
+        simulator.paused = True
+        time.sleep(0.5)
+        commands = len(simulator.commands)
+        time.sleep(2.5)  # Longer than hold_limit_s, by the wall clock.
+        assert len(simulator.commands) == commands
+        assert monitor.values('policy_node')['active'] == 'True'
+        simulator.paused = False
+        goes_on(monitor)
+        assert monitor.number('policy_node', 'holds') <= holds + 1
+
+
+@pytest.mark.parametrize('jump', [-60.0, -99.0, 10.0], ids=['back', 'to the start', 'forth'])
+def test_the_robot_goes_on_after_a_jump(domain_id: int, tmp_path: Path, jump: float) -> None:
+    with running(domain_id, tmp_path) as (monitor, simulator):
+        simulator.now += jump
+        jumped = time.monotonic()
+        goes_on(monitor)
+        assert time.monotonic() - jumped < 5.0
