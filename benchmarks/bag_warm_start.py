@@ -24,9 +24,9 @@ from residual_rl_ros.evaluation.episodes import run_episode
 from residual_rl_ros.finetune import load_finetune, training_seed
 from residual_rl_ros.learner.checkpoint import CheckpointFolder
 from residual_rl_ros.sim.hosting import connect, make_environment
-from residual_rl_ros.spec import Transition
 from residual_rl_ros.summary import CHECKPOINTS, read_history, steps_to
 from residual_rl_ros.training import TrainOptions, run_training
+from residual_rl_ros.transition import Transition
 
 BAG_SEED = 600_000
 """Distance of the bag's environment seeds from those of training."""

@@ -28,7 +28,7 @@ from residual_rl_ros.ros.domain import claim_domain
 from residual_rl_ros.ros.messages import ChannelWriter, CommandWriter, float_array
 from residual_rl_ros.ros.private_node import PrivateNode
 from residual_rl_ros.ros.topology import NodeSpec
-from residual_rl_ros.spec import TransitionLayout
+from residual_rl_ros.transition import TransitionLayout
 
 RATE_HZ, N, M = 200.0, 40, 7
 

@@ -14,7 +14,7 @@ import yaml
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.learner.config import LearnerConfig, load_preset
-from residual_rl_ros.residual.controller import ControllerConfig
+from residual_rl_ros.residual.controller_config import ControllerConfig
 from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot import RobotConfig, load_robot
 from residual_rl_ros.spec import integer

@@ -34,7 +34,6 @@ from residual_rl_ros.residual.controller import ResidualController
 from residual_rl_ros.sim.demonstrations import demonstrate
 from residual_rl_ros.sim.experts import EXPERTS
 from residual_rl_ros.sim.hosting import Env, connect, make_environment
-from residual_rl_ros.spec import TransitionLayout
 from residual_rl_ros.summary import (
     CHECKPOINTS,
     SUMMARY,
@@ -43,6 +42,7 @@ from residual_rl_ros.summary import (
     rate_summary,
     read_history,
 )
+from residual_rl_ros.transition import TransitionLayout
 
 PROGRESS = 'progress.json'
 DEMONSTRATION_SEED = 900_000

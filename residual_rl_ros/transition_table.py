@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.spec import MalformedTransitionError, Transition, TransitionLayout
+from residual_rl_ros.transition import MalformedTransitionError, Transition, TransitionLayout
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

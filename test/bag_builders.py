@@ -11,7 +11,7 @@ from residual_rl_ros.bags.cdr import labelled_array, serialize, typestore
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.transitions import LAYOUT, TEXT, TRANSITIONS
 from residual_rl_ros.robot import FLOAT_ARRAY
-from residual_rl_ros.spec import Transition, TransitionLayout
+from residual_rl_ros.transition import Transition, TransitionLayout
 
 START_NS = 1_700_000_000 * 10**9
 

@@ -25,7 +25,8 @@ from residual_rl_ros.residual.actor import ResidualActor
 from residual_rl_ros.residual.architecture import ActorArchitecture
 from residual_rl_ros.residual.numpy_actor import NumpyActor
 from residual_rl_ros.reward import CLASSIFIER_METADATA_KEY
-from residual_rl_ros.spec import ActionSpec, Source, Success, Transition, TransitionLayout
+from residual_rl_ros.spec import ActionSpec
+from residual_rl_ros.transition import Source, Success, Transition, TransitionLayout
 
 OBSERVATIONS = ('arm.position.a', 'arm.position.b', 'tool.z')
 ACTIONS = ('a.position', 'b.position')

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from residual_rl_ros.spec import Source, Success, Transition, TransitionLayout
+from residual_rl_ros.transition import Source, Success, Transition, TransitionLayout
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 names = st.text(min_size=1, max_size=6)

@@ -16,7 +16,7 @@ from builders import OBSERVATIONS, write_classifier, write_onnx_policy
 from residual_rl_ros.residual.controller import StepFeedback
 from residual_rl_ros.residual.policy_loop import MARK_SUCCESS
 from residual_rl_ros.reward import RewardError, SuccessClassifier, load_function
-from residual_rl_ros.spec import Success
+from residual_rl_ros.transition import Success
 
 
 def judge(classifier: SuccessClassifier, values: list[float]) -> list[bool]:

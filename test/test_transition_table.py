@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import layouts, transitions
 
-from residual_rl_ros.spec import MalformedTransitionError
+from residual_rl_ros.transition import MalformedTransitionError
 from residual_rl_ros.transition_table import TransitionTable
 
 LAYOUT = make_layout()

@@ -17,7 +17,7 @@ from residual_rl_ros.networks.critic import Critic
 from residual_rl_ros.replay.buffer import Batch
 from residual_rl_ros.residual.actor import ResidualActor
 from residual_rl_ros.residual.architecture import ActorArchitecture
-from residual_rl_ros.spec import TransitionLayout
+from residual_rl_ros.transition import TransitionLayout
 
 DORMANT_BELOW = 0.025
 """A unit is dormant if its mean activation is below this share of its layer's average

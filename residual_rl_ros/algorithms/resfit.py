@@ -19,7 +19,7 @@ from torch import Tensor
 from residual_rl_ros.algorithms.actor_critic import ActorCritic, RuleConfig, _follow
 from residual_rl_ros.replay.buffer import Batch
 from residual_rl_ros.residual.actor import ResidualActor
-from residual_rl_ros.spec import TransitionLayout
+from residual_rl_ros.transition import TransitionLayout
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.problems import BagError
 from residual_rl_ros.bags.transitions import Block, TransitionReader
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.spec import TransitionLayout
+from residual_rl_ros.transition import TransitionLayout
 from residual_rl_ros.transition_table import TransitionTable
 
 INDEX = 'index.json'

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.spec import SpecificationError, TransitionLayout
+from residual_rl_ros.spec import SpecificationError
+from residual_rl_ros.transition import TransitionLayout
 
 Array = npt.NDArray[Any]
 

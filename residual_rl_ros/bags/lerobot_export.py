@@ -21,7 +21,7 @@ from residual_rl_ros.bags.lerobot import LeRobotError
 from residual_rl_ros.bags.lerobot_writer import LeRobotWriter
 from residual_rl_ros.bags.problems import BagError, Problems
 from residual_rl_ros.bags.transitions import TransitionReader
-from residual_rl_ros.spec import TransitionLayout
+from residual_rl_ros.transition import TransitionLayout
 from residual_rl_ros.transition_table import TransitionTable
 
 SAME_RATE = 0.005

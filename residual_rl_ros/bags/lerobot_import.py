@@ -26,9 +26,10 @@ from residual_rl_ros.bags.problems import Problems
 from residual_rl_ros.bags.replayed import ReplayedController
 from residual_rl_ros.base_policy.chunk_queue import BasePolicy
 from residual_rl_ros.message_values import to_nanoseconds
-from residual_rl_ros.residual.controller import ControllerConfig, StepFeedback
-from residual_rl_ros.spec import (
-    ActionSpec,
+from residual_rl_ros.residual.controller import StepFeedback
+from residual_rl_ros.residual.controller_config import ControllerConfig
+from residual_rl_ros.spec import ActionSpec
+from residual_rl_ros.transition import (
     MalformedTransitionError,
     Source,
     Success,

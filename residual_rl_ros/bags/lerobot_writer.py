@@ -29,7 +29,7 @@ from residual_rl_ros.bags.lerobot import (
     features,
     pyarrow,
 )
-from residual_rl_ros.spec import Success, TransitionLayout
+from residual_rl_ros.transition import Success, TransitionLayout
 from residual_rl_ros.transition_table import TransitionTable
 
 

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 
 from residual_rl_ros.bags.summary import RobotSummary
-from residual_rl_ros.spec import Success
+from residual_rl_ros.transition import Success
 
 matplotlib.use('Agg')
 

@@ -37,12 +37,13 @@ from residual_rl_ros.message_values import (
 )
 from residual_rl_ros.observation import ObservationAssembler, ObservationError
 from residual_rl_ros.residual.blend import BlendRamp
-from residual_rl_ros.residual.controller import ControllerConfig, StepFeedback
+from residual_rl_ros.residual.controller import StepFeedback
+from residual_rl_ros.residual.controller_config import ControllerConfig
 from residual_rl_ros.residual.lockstep_loop import LockstepLoop
 from residual_rl_ros.residual.policy_loop import END_EPISODE, MARK_SUCCESS, LoopParts
 from residual_rl_ros.residual.real_time_loop import RealTimeLoop, RealTimeRules
 from residual_rl_ros.robot import Channel, RobotConfig
-from residual_rl_ros.spec import Transition
+from residual_rl_ros.transition import Transition
 
 Array = npt.NDArray[np.float64]
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.message_values import to_nanoseconds
 from residual_rl_ros.residual.controller import ResidualController
-from residual_rl_ros.spec import Source
+from residual_rl_ros.transition import Source
 
 Array = npt.NDArray[np.float64]
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.transitions import TransitionReader
-from residual_rl_ros.spec import Source, Success, TransitionLayout
+from residual_rl_ros.transition import Source, Success, TransitionLayout
 from residual_rl_ros.transition_table import TransitionTable
 
 Array = npt.NDArray[np.float64]

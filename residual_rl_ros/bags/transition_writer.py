@@ -16,7 +16,7 @@ from residual_rl_ros.bags.cdr import labelled_array, serialize, typestore
 from residual_rl_ros.bags.recorder import Recorder, RecordOptions
 from residual_rl_ros.bags.topics import transition_topics
 from residual_rl_ros.bags.transitions import TEXT
-from residual_rl_ros.spec import Transition, TransitionLayout
+from residual_rl_ros.transition import Transition, TransitionLayout
 
 
 class TransitionWriter:

@@ -19,7 +19,8 @@ from residual_rl_ros.bags.cdr import ArrayPrefix, deserialize
 from residual_rl_ros.bags.problems import BagError
 from residual_rl_ros.bags.segment import RawMessage, Segment, Topic
 from residual_rl_ros.robot import FLOAT_ARRAY
-from residual_rl_ros.spec import MalformedTransitionError, SpecificationError, TransitionLayout
+from residual_rl_ros.spec import SpecificationError
+from residual_rl_ros.transition import MalformedTransitionError, TransitionLayout
 from residual_rl_ros.transition_table import TransitionTable
 
 TEXT = 'std_msgs/msg/String'

@@ -24,7 +24,7 @@ from residual_rl_ros.bags.transition_writer import TransitionWriter
 from residual_rl_ros.bags.transitions import TRANSITIONS, TransitionReader
 from residual_rl_ros.replay.buffer import ReplayBuffer
 from residual_rl_ros.robot import FLOAT_ARRAY
-from residual_rl_ros.spec import TransitionLayout
+from residual_rl_ros.transition import TransitionLayout
 
 N, M, EPISODE = 40, 7, 100
 PERIOD_NS = 10**8

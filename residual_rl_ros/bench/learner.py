@@ -34,7 +34,7 @@ def ours(threads: int) -> float:
 
     from residual_rl_ros.learner.config import load_preset
     from residual_rl_ros.replay.buffer import ReplayBuffer
-    from residual_rl_ros.spec import Source, Success, Transition, TransitionLayout
+    from residual_rl_ros.transition import Source, Success, Transition, TransitionLayout
 
     torch.set_num_threads(threads)
     names = tuple(f'x{i}' for i in range(N)), tuple(f'a{i}' for i in range(M))

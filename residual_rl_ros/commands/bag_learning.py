@@ -139,7 +139,7 @@ def rebuild(
     from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
     from residual_rl_ros.finetune import find_base_policy
     from residual_rl_ros.provenance import file_sha256
-    from residual_rl_ros.residual.controller import ControllerConfig
+    from residual_rl_ros.residual.controller_config import ControllerConfig
     from residual_rl_ros.robot import load_robot
 
     config, _ = load_robot(robot)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.residual.controller import ResidualController, StepFeedback
-from residual_rl_ros.spec import Success, Transition
+from residual_rl_ros.transition import Success, Transition
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from safetensors.torch import save_file as save_tensors
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.learner.config import LearnerConfig
 from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.spec import TransitionLayout
+from residual_rl_ros.transition import TransitionLayout
 
 ACTOR, ALGORITHM, GOOD, CANDIDATE, REPLAY, DEMONSTRATIONS, STATE, RUN = (
     'actor.safetensors',

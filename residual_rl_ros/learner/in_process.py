@@ -14,7 +14,7 @@ import numpy.typing as npt
 from residual_rl_ros.evaluation.episodes import Episode, run_episode
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual.controller import ResidualController
-from residual_rl_ros.spec import Transition
+from residual_rl_ros.transition import Transition
 
 
 class InProcessRun:

@@ -24,7 +24,7 @@ from residual_rl_ros.learner.guard import Guard, GuardConfig
 from residual_rl_ros.replay.buffer import Batch, ReplayBuffer
 from residual_rl_ros.residual.exploration import Exploration
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
-from residual_rl_ros.spec import Source, Success, Transition, TransitionLayout
+from residual_rl_ros.transition import Source, Success, Transition, TransitionLayout
 
 RECENT_EPISODES = 50
 MAX_OWED_UPDATES = 1000

@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy.typing as npt
 
-from residual_rl_ros.spec import MalformedTransitionError, Transition, TransitionLayout
+from residual_rl_ros.transition import MalformedTransitionError, Transition, TransitionLayout
 
 
 class RobotFeed:

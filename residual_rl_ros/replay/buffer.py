@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.spec import Source, Transition, TransitionLayout
+from residual_rl_ros.transition import Source, Transition, TransitionLayout
 from residual_rl_ros.transition_table import TransitionTable
 
 NONE = -1

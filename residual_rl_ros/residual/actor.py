@@ -21,7 +21,7 @@ from residual_rl_ros.residual.architecture import (
     ActorArchitecture,
 )
 from residual_rl_ros.residual.numpy_actor import NumpyActor
-from residual_rl_ros.spec import TransitionLayout
+from residual_rl_ros.transition import TransitionLayout
 
 
 class ResidualActor(nn.Module):

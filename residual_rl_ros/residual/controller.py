@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.base_policy.chunk_queue import BasePolicy, ChunkLateError, ChunkQueue
-from residual_rl_ros.residual.actor_slot import MAX_WEIGHTS_BYTES, ActorSlot
-from residual_rl_ros.residual.architecture import ActorArchitecture
+from residual_rl_ros.base_policy.chunk_queue import ChunkLateError, ChunkQueue
+from residual_rl_ros.residual.actor_slot import ActorSlot
 from residual_rl_ros.residual.composition import ResidualBound
 from residual_rl_ros.residual.safety import SafetyFilter
-from residual_rl_ros.spec import ActionSpec, Source, Success, Transition, TransitionLayout
+from residual_rl_ros.transition import Source, Success, Transition, TransitionLayout
 
 Array = npt.NDArray[np.float64]
 
@@ -350,67 +349,3 @@ class ResidualController:
         else:
             return off
         return action.reshape(base.shape), ratio
-
-
-@dataclass(frozen=True)
-class ControllerConfig:
-    """How a base policy and a residual run together."""
-
-    decision_steps: int
-    """Control steps per residual decision (k)."""
-    residual_scale: tuple[float, ...]
-    """Lambda: one value, or one per action dimension."""
-    prefetch_steps: int = 0
-    """Control steps before its first use at which a chunk is requested."""
-    blend_steps: int = 0
-    """Control steps over which a new chunk takes over from the one before."""
-    seed: int = 0
-    """Seeds the base policy's and the exploration noise, with the episode number."""
-    explore: bool = False
-    """Sample the residual instead of using its mean."""
-    lockstep: bool = True
-    """Wait for a late chunk instead of holding."""
-    scheduled_actor: bool = True
-    """Use each actor exactly from the decision it names, and wait for it (reproducible)."""
-    chunk_timeout_s: float = 0.0
-    """Outside lockstep: how long a control step waits for a late chunk before it holds."""
-
-    max_weights_bytes: int = MAX_WEIGHTS_BYTES
-    """Larger weight messages are refused unread."""
-
-    def build(
-        self,
-        policy: BasePolicy,
-        action: ActionSpec,
-        kind: type[ResidualController] = ResidualController,
-    ) -> ResidualController:
-        """Put a controller together.
-
-        Args:
-            policy: base policy, already checked against the robot.
-            action: command names and limits.
-            kind: its class.
-        """
-        metadata = policy.metadata
-        bound = ResidualBound.from_metadata(metadata, self.residual_scale)
-        layout = TransitionLayout(
-            metadata.observation_names,
-            metadata.action_names,
-            self.decision_steps,
-            metadata.action_min,
-            metadata.action_max,
-            tuple(bound.values.tolist()),
-        )
-        expected = ActorArchitecture(
-            layout.observation_size, layout.decision_size, (), False, layout.decision_size
-        )
-        return kind(
-            layout=layout,
-            queue=ChunkQueue(policy, self.decision_steps, self.prefetch_steps, self.blend_steps),
-            bound=bound,
-            safety=SafetyFilter(action),
-            slot=ActorSlot(expected, self.scheduled_actor, self.max_weights_bytes),
-            seed=self.seed,
-            explore=self.explore,
-            chunk_timeout_s=None if self.lockstep else self.chunk_timeout_s,
-        )

@@ -25,7 +25,7 @@ from residual_rl_ros.residual.blend import BlendRamp
 from residual_rl_ros.residual.controller import ResidualController, StepFeedback
 from residual_rl_ros.residual.safety import UnsafeCommandError
 from residual_rl_ros.residual.weights import WeightsError
-from residual_rl_ros.spec import Success, Transition
+from residual_rl_ros.transition import Success, Transition
 
 Array = npt.NDArray[np.float64]
 COUNTERS = (

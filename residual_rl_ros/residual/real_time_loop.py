@@ -15,7 +15,7 @@ from residual_rl_ros.residual.actor_slot import Offer
 from residual_rl_ros.residual.controller import StepFeedback
 from residual_rl_ros.residual.latency import Latency
 from residual_rl_ros.residual.policy_loop import END_EPISODE, LoopParts, PolicyLoop
-from residual_rl_ros.spec import Success, Transition
+from residual_rl_ros.transition import Success, Transition
 
 STAGES = ('account', 'command', 'reaction', 'tick')
 """Accounting for the last step; residual, limits and publication; both, which is from the newest

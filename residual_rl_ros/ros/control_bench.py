@@ -44,7 +44,7 @@ from residual_rl_ros.ros.domain import claim_domain
 from residual_rl_ros.ros.messages import byte_array, float_array
 from residual_rl_ros.ros.monitor import Monitor
 from residual_rl_ros.ros.topology import RobotRun, robot_topology
-from residual_rl_ros.spec import HEADER
+from residual_rl_ros.transition import HEADER
 
 N, M, HORIZON = 40, 7, 16
 EPISODE_STEPS = 200

@@ -51,8 +51,9 @@ from residual_rl_ros.ros.parameters import (
     read_parameters,
     read_tree,
 )
-from residual_rl_ros.spec import MalformedTransitionError, SpecificationError, TransitionLayout
+from residual_rl_ros.spec import SpecificationError
 from residual_rl_ros.summary import CHECKPOINTS
+from residual_rl_ros.transition import MalformedTransitionError, TransitionLayout
 
 REQUEST_LIMIT_S = 10.0
 """How long a service waits for the learning thread; no transition is received meanwhile."""

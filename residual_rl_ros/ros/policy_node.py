@@ -27,7 +27,8 @@ from residual_rl_ros.finetune import find_base_policy
 from residual_rl_ros.message_values import CommandError, CommandReader, rounded
 from residual_rl_ros.observation import ObservationAssembler, ObservationError
 from residual_rl_ros.residual.blend import BlendRamp
-from residual_rl_ros.residual.controller import ControllerConfig, ResidualController, StepFeedback
+from residual_rl_ros.residual.controller import ResidualController, StepFeedback
+from residual_rl_ros.residual.controller_config import ControllerConfig
 from residual_rl_ros.residual.lockstep_loop import LockstepLoop
 from residual_rl_ros.residual.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS, LoopParts
 from residual_rl_ros.residual.real_time_loop import RealTimeLoop, RealTimeRules
@@ -49,8 +50,8 @@ from residual_rl_ros.ros.messages import (
 )
 from residual_rl_ros.ros.node_parameters import PolicyParameters
 from residual_rl_ros.ros.parameters import follow_parameters, read_parameters, read_tree
-from residual_rl_ros.spec import Transition
 from residual_rl_ros.summary import read_actor
+from residual_rl_ros.transition import Transition
 
 Array = npt.NDArray[np.float64]
 WATCH_PERIOD_S = 0.25

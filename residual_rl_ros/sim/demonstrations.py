@@ -16,7 +16,7 @@ from residual_rl_ros.residual.controller import ResidualController
 from residual_rl_ros.sim.experts import Expert, make_expert
 from residual_rl_ros.sim.hosting import Env
 from residual_rl_ros.sim.parameters import TaskError
-from residual_rl_ros.spec import Transition
+from residual_rl_ros.transition import Transition
 
 Float32 = npt.NDArray[np.float32]
 

@@ -28,8 +28,8 @@ from residual_rl_ros.bags.lerobot_export import export_bags
 from residual_rl_ros.bags.lerobot_import import ForeignDataset, exported_transitions
 from residual_rl_ros.bags.problems import BagError, Problems
 from residual_rl_ros.bags.transitions import TransitionReader
-from residual_rl_ros.residual.controller import ControllerConfig
-from residual_rl_ros.spec import Source, Success, Transition
+from residual_rl_ros.residual.controller_config import ControllerConfig
+from residual_rl_ros.transition import Source, Success, Transition
 
 pa = pytest.importorskip('pyarrow')
 pq = pytest.importorskip('pyarrow.parquet')

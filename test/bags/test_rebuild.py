@@ -25,12 +25,12 @@ from residual_rl_ros.bags.topics import FEEDBACK, TAKEOVER_ACTIVE, TAKEOVER_COMM
 from residual_rl_ros.message_values import MessageReader, stamped_label
 from residual_rl_ros.observation import ObservationAssembler
 from residual_rl_ros.residual.blend import BlendRamp
-from residual_rl_ros.residual.controller import ControllerConfig
+from residual_rl_ros.residual.controller_config import ControllerConfig
 from residual_rl_ros.residual.policy_loop import MARK_FAILURE, LoopParts
 from residual_rl_ros.residual.real_time_loop import RealTimeLoop, RealTimeRules
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot import FLOAT_ARRAY, JOINT_STATE, RobotConfig
-from residual_rl_ros.spec import Source, Success, Transition
+from residual_rl_ros.transition import Source, Success, Transition
 
 PERIOD = 0.05
 CONFIG = ControllerConfig(decision_steps=2, residual_scale=(0.1,), seed=3, scheduled_actor=False)

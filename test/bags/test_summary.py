@@ -17,7 +17,7 @@ from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.summary import RobotSummary, summarise
 from residual_rl_ros.bags.transitions import LAYOUT
 from residual_rl_ros.cli import main
-from residual_rl_ros.spec import Source, Success, Transition
+from residual_rl_ros.transition import Source, Success, Transition
 
 L = make_layout()
 

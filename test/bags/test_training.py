@@ -20,7 +20,7 @@ from residual_rl_ros.bags.training import Use, train_from_bags
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.residual.weights import decode_weights
-from residual_rl_ros.spec import Source, Transition
+from residual_rl_ros.transition import Source, Transition
 
 L = make_layout()
 

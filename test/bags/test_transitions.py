@@ -25,7 +25,7 @@ from residual_rl_ros.bags.problems import BagError
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.transitions import LAYOUT, TEXT, TRANSITIONS, TransitionReader
 from residual_rl_ros.robot import FLOAT_ARRAY
-from residual_rl_ros.spec import Transition
+from residual_rl_ros.transition import Transition
 
 L = make_layout()
 STREAM = random_transitions(L, 300)

@@ -13,8 +13,9 @@ import pytest
 from builders import LinearPolicy, make_action_spec
 
 from residual_rl_ros.evaluation.episodes import Episode, run_episode
-from residual_rl_ros.residual.controller import ControllerConfig, ResidualController
-from residual_rl_ros.spec import Success, Transition
+from residual_rl_ros.residual.controller import ResidualController
+from residual_rl_ros.residual.controller_config import ControllerConfig
+from residual_rl_ros.transition import Success, Transition
 
 
 class Drift(gymnasium.Env):

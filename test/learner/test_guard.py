@@ -18,7 +18,7 @@ from residual_rl_ros.learner.guard import MIN_BASE_EPISODES, Guard, GuardConfig
 from residual_rl_ros.learner.in_process import InProcessRun
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.sim.hosting import make_environment
-from residual_rl_ros.spec import Source, Success
+from residual_rl_ros.transition import Source, Success
 
 CONFIG = GuardConfig(drop=0.3, false_alarm_episodes=3000.0)
 LAYOUT = make_layout()

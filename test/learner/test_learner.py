@@ -22,7 +22,7 @@ from builders import (
 from residual_rl_ros.learner.learner import RECENT_EPISODES, Learner, Phase
 from residual_rl_ros.residual.actor_slot import ActorSlot
 from residual_rl_ros.residual.weights import decode_weights
-from residual_rl_ros.spec import Source, Success
+from residual_rl_ros.transition import Source, Success
 
 LAYOUT = make_layout()
 STREAM = random_transitions(LAYOUT, 400)

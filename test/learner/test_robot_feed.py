@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from residual_rl_ros.learner.robot_feed import RobotFeed
-from residual_rl_ros.spec import MalformedTransitionError, Transition
+from residual_rl_ros.transition import MalformedTransitionError, Transition
 
 LAYOUT = make_layout()
 K = LAYOUT.decision_steps

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from residual_rl_ros.replay.buffer import Batch, ReplayBuffer, ReplayError
-from residual_rl_ros.spec import TransitionLayout
+from residual_rl_ros.transition import TransitionLayout
 
 LAYOUT = make_layout()
 

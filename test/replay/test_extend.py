@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from residual_rl_ros.replay.buffer import ReplayBuffer, ReplayError
-from residual_rl_ros.spec import Transition
+from residual_rl_ros.transition import Transition
 from residual_rl_ros.transition_table import TransitionTable
 
 LAYOUT = make_layout()

@@ -16,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
-from residual_rl_ros.residual.controller import ControllerConfig, ResidualController, StepFeedback
+from residual_rl_ros.residual.controller import ResidualController, StepFeedback
+from residual_rl_ros.residual.controller_config import ControllerConfig
 from residual_rl_ros.residual.exploration import WARM_UP, Exploration
 from residual_rl_ros.residual.safety import UnsafeCommandError
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
-from residual_rl_ros.spec import ActionSpec, Source, Success, Transition
+from residual_rl_ros.spec import ActionSpec
+from residual_rl_ros.transition import Source, Success, Transition
 
 K = 2
 GOING = StepFeedback(0.0, False, False, Success.UNLABELLED)

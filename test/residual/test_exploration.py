@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from builders import LinearPolicy, make_action_spec, make_actor
 
-from residual_rl_ros.residual.controller import ControllerConfig, ResidualController, StepFeedback
+from residual_rl_ros.residual.controller import ResidualController, StepFeedback
+from residual_rl_ros.residual.controller_config import ControllerConfig
 from residual_rl_ros.residual.exploration import Exploration
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
-from residual_rl_ros.spec import Source, Success, Transition
+from residual_rl_ros.transition import Source, Success, Transition
 
 GOING = StepFeedback(0.0, False, False, Success.UNLABELLED)
 K = 2

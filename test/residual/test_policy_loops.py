@@ -18,7 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from residual_rl_ros.learner.robot_feed import RobotFeed
 from residual_rl_ros.observation import ObservationAssembler
 from residual_rl_ros.residual.blend import BlendRamp
-from residual_rl_ros.residual.controller import ControllerConfig, StepFeedback
+from residual_rl_ros.residual.controller import StepFeedback
+from residual_rl_ros.residual.controller_config import ControllerConfig
 from residual_rl_ros.residual.exploration import Exploration
 from residual_rl_ros.residual.lockstep_loop import LockstepLoop
 from residual_rl_ros.residual.policy_loop import (
@@ -31,7 +32,7 @@ from residual_rl_ros.residual.policy_loop import (
 from residual_rl_ros.residual.real_time_loop import RealTimeLoop, RealTimeRules
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot import FLOAT_ARRAY, Channel
-from residual_rl_ros.spec import Source, Success, Transition
+from residual_rl_ros.transition import Source, Success, Transition
 
 PERIOD = 0.05
 ARM = Channel('arm', 'joints', FLOAT_ARRAY, ('position.a', 'position.b'), (), 0.2)

@@ -18,7 +18,7 @@ from residual_rl_ros.demo import quick
 from residual_rl_ros.finetune import load_finetune
 from residual_rl_ros.ros.bringup import Bringup, ros_environment
 from residual_rl_ros.ros.topology import NodeSpec, finetune_topology
-from residual_rl_ros.spec import Transition
+from residual_rl_ros.transition import Transition
 
 pytestmark = pytest.mark.ros
 

@@ -23,7 +23,7 @@ from residual_rl_ros.ros.bringup import Bringup, ros_environment
 from residual_rl_ros.ros.monitor import Monitor
 from residual_rl_ros.ros.private_node import PrivateNode
 from residual_rl_ros.ros.topology import NodeSpec
-from residual_rl_ros.spec import Source
+from residual_rl_ros.transition import Source
 
 pytestmark = pytest.mark.ros
 

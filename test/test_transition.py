@@ -14,13 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import layouts, transitions
 
-from residual_rl_ros.spec import (
+from residual_rl_ros.spec import SpecificationError, check_names
+from residual_rl_ros.transition import (
     HEADER,
     MalformedTransitionError,
-    SpecificationError,
     Transition,
     TransitionLayout,
-    check_names,
 )
 
 LAYOUT = make_layout()
