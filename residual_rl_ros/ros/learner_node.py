@@ -10,7 +10,6 @@ not on their timing.
 from __future__ import annotations
 
 import math
-import os
 import queue
 import threading
 import time
@@ -51,6 +50,7 @@ from residual_rl_ros.ros.parameters import (
     read_parameters,
     read_tree,
 )
+from residual_rl_ros.ros.scheduling import give_way
 from residual_rl_ros.spec import SpecificationError
 from residual_rl_ros.summary import CHECKPOINTS
 from residual_rl_ros.transition import MalformedTransitionError, TransitionLayout
@@ -174,8 +174,7 @@ class LearnerNode(ManagedNode):
         spinner = threading.Thread(target=_spin, args=(executor,), name='ros', daemon=True)
         spinner.start()
         # This thread only: what serves the middleware must not keep the robot waiting.
-        niceness = max(self.parameters.niceness, os.getpriority(os.PRIO_PROCESS, 0))
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+        give_way(self.parameters.niceness)
         saved = time.monotonic()
         while not self._stop.is_set():
             self._serve()

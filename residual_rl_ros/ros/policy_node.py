@@ -9,8 +9,6 @@ which holds all behaviour, and what the loop says into messages.
 from __future__ import annotations
 
 import gc
-import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -50,15 +48,13 @@ from residual_rl_ros.ros.messages import (
 )
 from residual_rl_ros.ros.node_parameters import PolicyParameters
 from residual_rl_ros.ros.parameters import follow_parameters, read_parameters, read_tree
+from residual_rl_ros.ros.scheduling import go_first
 from residual_rl_ros.summary import read_actor
 from residual_rl_ros.transition import Transition
 
 Array = npt.NDArray[np.float64]
 WATCH_PERIOD_S = 0.25
 """How often a lockstep loop looks whether it waits in vain."""
-SWITCH_INTERVAL_S = 0.0005
-"""A thread that infers a chunk or reads weights gives way to a control step after this time;
-Python's own 5 ms are a whole step at 200 Hz."""
 
 
 class PolicyNode(ManagedNode):
@@ -137,14 +133,9 @@ class PolicyNode(ManagedNode):
 
     def _go_first(self) -> None:
         """Let this thread run before whatever else wants its processor."""
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
         priority = self.parameters.realtime_priority
-        if not priority:
-            return
         try:
-            # Threads that this one starts stay at normal priority: inference must not hold it up.
-            policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
-            os.sched_setscheduler(0, policy, os.sched_param(priority))
+            go_first(priority)
         except PermissionError:
             self.get_logger().warning(
                 f'realtime_priority {priority} is not permitted, control runs at normal priority: '
