@@ -14,26 +14,20 @@ Python's own 5 ms are a whole step at 200 Hz."""
 
 
 def go_first(priority: int) -> None:
-    """Give this thread real-time priority (SCHED_FIFO), and this process's others one less.
+    """Give this thread real-time priority (SCHED_FIFO).
 
-    They infer chunks and read weights, and share the interpreter's lock: one that holds it and is
-    not run would hold up this thread. Threads of the middleware and later ones stay as they are.
+    Threads that it starts stay at normal priority: inference must not hold it up.
 
     Args:
-        priority: 2 to 99; 0 leaves the scheduling as it is.
+        priority: 1 to 99; 0 leaves the scheduling as it is.
 
     Raises:
         PermissionError: the user may not have it.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    if not priority:
-        return
-    policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
-    for thread in threading.enumerate():
-        first = thread is threading.current_thread()
-        if thread.native_id is not None:
-            parameter = os.sched_param(priority if first else priority - 1)
-            os.sched_setscheduler(thread.native_id, policy, parameter)
+    if priority:
+        policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+        os.sched_setscheduler(0, policy, os.sched_param(priority))
 
 
 def give_way(niceness: int) -> None:
