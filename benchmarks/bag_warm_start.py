@@ -23,8 +23,9 @@ from residual_rl_ros.bags.transition_writer import TransitionWriter
 from residual_rl_ros.evaluation.episodes import run_episode
 from residual_rl_ros.finetune import load_finetune, training_seed
 from residual_rl_ros.learner.checkpoint import CheckpointFolder
+from residual_rl_ros.residual.actor_file import CHECKPOINTS
 from residual_rl_ros.sim.hosting import connect, make_environment
-from residual_rl_ros.summary import CHECKPOINTS, read_history, steps_to
+from residual_rl_ros.summary import read_history, steps_to
 from residual_rl_ros.training import TrainOptions, run_training
 from residual_rl_ros.transition import Transition
 

@@ -29,8 +29,10 @@ from residual_rl_ros.evaluation.paired import (
     make_evaluation_controller,
 )
 from residual_rl_ros.evaluation.quiet import silence_stderr
-from residual_rl_ros.finetune import FinetuneConfig, find_base_policy
+from residual_rl_ros.finetune import FinetuneConfig
 from residual_rl_ros.provenance import git_commit, versions
+from residual_rl_ros.residual.actor_file import read_actor
+from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.ros.bringup import Bringup, ros_environment
 from residual_rl_ros.ros.domain import claim_domain
 from residual_rl_ros.ros.monitor import Monitor
@@ -41,7 +43,6 @@ from residual_rl_ros.summary import (
     describe_learning,
     prepare_output,
     rate_summary,
-    read_actor,
     read_history,
 )
 

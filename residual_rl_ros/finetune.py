@@ -15,7 +15,7 @@ from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.learner.config import LearnerConfig, load_preset
 from residual_rl_ros.residual.controller_config import ControllerConfig
-from residual_rl_ros.resources import find_file
+from residual_rl_ros.resources import find_base_policy, find_file
 from residual_rl_ros.robot import RobotConfig, load_robot
 from residual_rl_ros.spec import integer
 
@@ -86,15 +86,6 @@ class FinetuneConfig:
 def training_seed(seed: int) -> int:
     """Return the first environment seed of a run: far from every evaluation seed."""
     return 10_000_000 + 1_000_000 * seed
-
-
-def find_base_policy(name: str) -> Path:
-    """Return the path of a base policy: the path of an ONNX file, or a shipped model's name.
-
-    Raises:
-        ResourceError: neither; the message lists the shipped ones.
-    """
-    return find_file('base policy', ('models',), name, '.onnx')
 
 
 def load_finetune(name_or_path: str) -> FinetuneConfig:

@@ -79,6 +79,15 @@ def find_file(what: str, folder: tuple[str, ...], name_or_path: str, suffix: str
         ) from error
 
 
+def find_base_policy(name: str) -> Path:
+    """Return the path of a base policy: the path of an ONNX file, or a shipped model's name.
+
+    Raises:
+        ResourceError: neither; the message lists the shipped ones.
+    """
+    return find_file('base policy', ('models',), name, '.onnx')
+
+
 def read_record(kind: type[RecordT], path: Path, **given: Any) -> RecordT:
     """Read a YAML map into a dataclass, all of whose fields it must have and no others.
 

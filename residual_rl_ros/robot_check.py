@@ -10,10 +10,9 @@ import numpy.typing as npt
 from residual_rl_ros.base_policy.metadata import BasePolicyError
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.encoder import EncoderError, channel_encoder
-from residual_rl_ros.finetune import find_base_policy
 from residual_rl_ros.report import Report
 from residual_rl_ros.residual.workspace import Workspace
-from residual_rl_ros.resources import ResourceError
+from residual_rl_ros.resources import ResourceError, find_base_policy
 from residual_rl_ros.robot import RobotConfig
 from residual_rl_ros.spec import SpecificationError
 

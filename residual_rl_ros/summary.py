@@ -10,11 +10,11 @@ from typing import Any
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation.intervals import Rate
-from residual_rl_ros.learner.checkpoint import ACTOR, STATE
+from residual_rl_ros.learner.checkpoint import STATE
 from residual_rl_ros.learner.learner import RECENT_EPISODES, EpisodeRecord
+from residual_rl_ros.residual.actor_file import CHECKPOINTS
 
 SUMMARY = 'summary.json'
-CHECKPOINTS = 'checkpoints'
 
 
 class OutputError(ResidualRLError):
@@ -42,25 +42,6 @@ def prepare_output(out: Path) -> None:
             f'output folder {str(out)!r} already holds a run; choose another with --out or '
             'remove it'
         )
-
-
-def read_actor(path: Path) -> bytes:
-    """Return the weight message of a run's latest checkpoint, of a checkpoint, or of a file.
-
-    Raises:
-        OutputError: there is none.
-    """
-    places = (path / CHECKPOINTS / 'latest' / ACTOR, path / ACTOR, path)
-    for place in places:
-        if place.is_file():
-            try:
-                return place.read_bytes()
-            except OSError as error:
-                raise OutputError(f'cannot read actor {str(place)!r}: {error}') from error
-    raise OutputError(
-        f'{str(path)!r} holds no actor; expected {CHECKPOINTS}/latest/{ACTOR}, {ACTOR} or such a '
-        'file'
-    )
 
 
 def describe_learning(out: Path, rate_hz: float) -> dict[str, Any]:

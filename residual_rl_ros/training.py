@@ -30,12 +30,12 @@ from residual_rl_ros.learner.in_process import InProcessRun
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.provenance import git_commit, versions
+from residual_rl_ros.residual.actor_file import CHECKPOINTS
 from residual_rl_ros.residual.controller import ResidualController
 from residual_rl_ros.sim.demonstrations import demonstrate
 from residual_rl_ros.sim.experts import EXPERTS
 from residual_rl_ros.sim.hosting import Env, connect, make_environment
 from residual_rl_ros.summary import (
-    CHECKPOINTS,
     SUMMARY,
     describe_learning,
     prepare_output,

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.finetune import FinetuneError, find_base_policy, load_finetune
+from residual_rl_ros.finetune import FinetuneError, load_finetune
 from residual_rl_ros.learner.config import PresetError
-from residual_rl_ros.resources import ResourceError, resource_path
+from residual_rl_ros.resources import ResourceError, find_base_policy, resource_path
 from residual_rl_ros.sim.hosting import connect, make_environment
 
 TASKS = sorted(path.stem for path in resource_path('config', 'finetune').glob('*.yaml'))

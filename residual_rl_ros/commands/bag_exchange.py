@@ -80,9 +80,9 @@ def import_dataset(
     from residual_rl_ros.bags.problems import Problems
     from residual_rl_ros.bags.transition_writer import TransitionWriter
     from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
-    from residual_rl_ros.finetune import find_base_policy
     from residual_rl_ros.provenance import file_sha256
     from residual_rl_ros.residual.controller_config import ControllerConfig
+    from residual_rl_ros.resources import find_base_policy
 
     opened = LeRobotDataset.open(dataset)
     problems = Problems()

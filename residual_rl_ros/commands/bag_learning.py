@@ -55,7 +55,8 @@ def train(
     from residual_rl_ros.learner.checkpoint import CheckpointFolder
     from residual_rl_ros.learner.config import load_preset
     from residual_rl_ros.provenance import git_commit
-    from residual_rl_ros.summary import CHECKPOINTS, prepare_output
+    from residual_rl_ros.residual.actor_file import CHECKPOINTS
+    from residual_rl_ros.summary import prepare_output
 
     if use not in {choice.value for choice in Use}:
         raise ResidualRLError(f'--as is {use!r}, expected base, demonstrations or offline')
@@ -137,9 +138,9 @@ def rebuild(
     from residual_rl_ros.bags.rebuild import Rebuilder, RebuildOptions
     from residual_rl_ros.bags.transition_writer import TransitionWriter
     from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
-    from residual_rl_ros.finetune import find_base_policy
     from residual_rl_ros.provenance import file_sha256
     from residual_rl_ros.residual.controller_config import ControllerConfig
+    from residual_rl_ros.resources import find_base_policy
     from residual_rl_ros.robot import load_robot
 
     config, _ = load_robot(robot)

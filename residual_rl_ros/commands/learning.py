@@ -170,7 +170,8 @@ def evaluate(
     from residual_rl_ros.evaluation.intervals import mcnemar, wilson
     from residual_rl_ros.evaluation.paired import EVALUATION_SEED, evaluate_blind
     from residual_rl_ros.finetune import load_finetune
-    from residual_rl_ros.summary import rate_summary, read_actor
+    from residual_rl_ros.residual.actor_file import read_actor
+    from residual_rl_ros.summary import rate_summary
 
     config = load_finetune(task)
     first = EVALUATION_SEED if first_seed is None else first_seed

@@ -106,7 +106,7 @@ def up(
     seed: Annotated[int, typer.Option(min=0, help='Seed of policy noise and learner.')] = 0,
 ) -> None:
     """Run what the launch files run beside a robot or a fleet, and show its state."""
-    from residual_rl_ros.finetune import find_base_policy
+    from residual_rl_ros.resources import find_base_policy
     from residual_rl_ros.robot import load_robot
     from residual_rl_ros.ros.topology import RobotRun, robot_topology
     from residual_rl_ros.up import run_up

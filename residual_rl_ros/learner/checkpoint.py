@@ -26,10 +26,10 @@ from safetensors.torch import save_file as save_tensors
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.learner.config import LearnerConfig
 from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.residual.actor_file import ACTOR
 from residual_rl_ros.transition import TransitionLayout
 
-ACTOR, ALGORITHM, GOOD, CANDIDATE, REPLAY, DEMONSTRATIONS, STATE, RUN = (
-    'actor.safetensors',
+ALGORITHM, GOOD, CANDIDATE, REPLAY, DEMONSTRATIONS, STATE, RUN = (
     'algorithm.safetensors',
     'good.safetensors',
     'candidate.safetensors',

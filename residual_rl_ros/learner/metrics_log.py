@@ -60,4 +60,4 @@ class MetricsLog:
 
     def _give_up(self, error: OSError) -> None:
         self._writer, self._skipped = None, 0
-        self._warn(f'metrics in {str(self._directory)!r} are not written: {error.strerror}')
+        self._warn(f'metrics in {str(self._directory)!r} are not written: {error}')

@@ -98,6 +98,8 @@ class ActorSlot:
             # A policy node that joins a running learner starts counting where the weights are.
             self._decisions = header.effective_from
             self._waiting.clear()
+        if not self._scheduled:
+            self._waiting.clear()
         self._newest = header
         self._patient = True
         self._waiting.append((header, actor, message))

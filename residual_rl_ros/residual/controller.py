@@ -54,6 +54,8 @@ class _Decision:
     source: Source
     steps_sent: int = 0
     reward: float = 0.0
+    truncated: bool = False
+    """The episode is over; only the next base action is missing."""
 
 
 class ResidualController:
@@ -193,7 +195,7 @@ class ResidualController:
         if takeover is not None:
             self._last_command = self.safety.apply(takeover, self._last_command)
             self._commanded = True
-            if self._decision is not None:
+            if self._decision is not None and not self._decision.truncated:
                 self._decision.source = Source.TAKEOVER
         return self._last_command if self._commanded else None
 
@@ -229,7 +231,7 @@ class ResidualController:
         else:
             if feedback.truncated:
                 self.queue.give_back(self.layout.decision_steps - decision.steps_sent)
-                decision.steps_sent = self.layout.decision_steps
+                decision.steps_sent, decision.truncated = self.layout.decision_steps, True
             try:
                 next_base = self._base = self._take()
             except ChunkLateError:

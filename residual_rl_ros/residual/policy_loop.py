@@ -33,6 +33,9 @@ COUNTERS = (
     *('refused_observations', 'refused_feedback', 'refused_takeovers'),
 )
 
+MAX_REWARD = 1e30
+"""A sum of rewards stays within float32, in which the learner keeps it."""
+
 MARK_SUCCESS = StepFeedback(1.0, True, False, Success.SUCCESS)
 """An operator says that the task is done."""
 MARK_FAILURE = StepFeedback(0.0, True, False, Success.FAILURE)
@@ -133,11 +136,12 @@ class PolicyLoop(ABC):
 
     def receive_feedback(self, data: Array) -> None:
         """Take in `[stamp, reward, terminated, truncated, success]`."""
-        if data.shape != (5,) or not np.isfinite(data).all() or data[4] not in (-1.0, 0.0, 1.0):
+        sound = data.shape == (5,) and np.isfinite(data).all() and abs(data[1]) <= MAX_REWARD
+        if not sound or data[4] not in (-1.0, 0.0, 1.0):
             self._refuse(
                 'refused_feedback',
-                f'step_feedback is {data.tolist()}, expected 5 finite numbers [stamp, reward, '
-                'terminated, truncated, success]',
+                f'step_feedback is {data[:8].tolist()}, expected 5 finite numbers [stamp, reward, '
+                f'terminated, truncated, success], rewards up to {MAX_REWARD:g}',
             )
         elif self.active:
             stamp, reward, terminated, truncated, success = data.tolist()

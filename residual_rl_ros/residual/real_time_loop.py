@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,12 +14,13 @@ from residual_rl_ros.observation import ObservationError
 from residual_rl_ros.residual.actor_slot import Offer
 from residual_rl_ros.residual.controller import StepFeedback
 from residual_rl_ros.residual.latency import Latency
-from residual_rl_ros.residual.policy_loop import END_EPISODE, LoopParts, PolicyLoop
+from residual_rl_ros.residual.policy_loop import END_EPISODE, Array, LoopParts, PolicyLoop
 from residual_rl_ros.transition import Success, Transition
 
 STAGES = ('account', 'command', 'reaction', 'tick')
-"""Accounting for the last step; residual, limits and publication; both, which is from the newest
-observation to the command; all of it, with the transition, which is sent after the command."""
+"""Accounting for the last step; residual, limits and publication; from the start of a control step
+to its command, with reading the observations since the last one; all of it, with the transition,
+which is sent after the command. Only of steps that sent a command."""
 MAX_READING = 4
 """Weight messages that wait for a tick; the oldest unread one makes room for a newer one."""
 NOTHING_HAPPENED = StepFeedback(0.0, False, False, Success.UNLABELLED)
@@ -35,6 +36,15 @@ class RealTimeRules:
     """Holding longer than this is a fault [s]."""
     episode_limit_s: float = 0.0
     """Longer episodes are truncated [s]; 0 never."""
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What is known of an executed control step."""
+
+    feedback: StepFeedback
+    observation: Array
+    stamp: float
 
 
 class RealTimeLoop(PolicyLoop):
@@ -53,26 +63,38 @@ class RealTimeLoop(PolicyLoop):
         """Duration of every stage of a tick, since the last diagnostics."""
         self.overall = {stage: Latency() for stage in ('reaction', 'tick')}
         """The same since the start."""
+        self.reading_s = 0.0
+        """Time spent on reading observations since the last tick [s]; its owner adds to it."""
+        self.held = False
+        """An operator's hold."""
         self._period_s = period_s
         # A large actor takes milliseconds to check, which no control step has.
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix='weights')
         self._reading: deque[Future[Offer]] = deque()
-        self._began = 0.0
-        self._ending: StepFeedback | None = None
-        """End of an episode whose last transition waits for a late base policy."""
+        self._newest_weights = b''
         self._outbox: list[Transition] = []
-        self._start_requested = False
+        self._began = 0.0
         self._done_stamp = -np.inf
+        self._observation: Array = np.zeros(0)
+        self._forget_requests()
+
+    def _forget_requests(self) -> None:
+        self._start_requested = False
+        self._feedback = self._takeover = None
+        self._ending: _Step | None = None  # Waits for a late base policy.
         self._holding_since: float | None = None
         self._last_tick: float | None = None
-        self.held = False
-        """An operator's hold."""
 
     def activate(self) -> None:
-        """Start."""
+        """Start; what was asked for before counts no more."""
         super().activate()
+        self._forget_requests()
         self._reader.submit(bool).result()  # Its thread is started now, not in a control step.
-        self._holding_since = self._last_tick = self._ending = None
+
+    def deactivate(self, now: float) -> None:
+        """Hold with the last command, then stop."""
+        super().deactivate(now)
+        self._flush()
 
     def request_start(self) -> bool:
         """Start an episode with the next observation; return whether that is possible."""
@@ -87,6 +109,9 @@ class RealTimeLoop(PolicyLoop):
 
     def receive_weights(self, message: bytes) -> None:
         """Take in an actor, which a later tick uses; a bad one is refused and nothing changes."""
+        if message == self._newest_weights:  # A learner at long work says that it lives.
+            return
+        self._newest_weights = message
         slot = self.controller.slot
         self.take_weights()
         if len(self._reading) >= MAX_READING and self._reading[1].cancel():
@@ -103,23 +128,32 @@ class RealTimeLoop(PolicyLoop):
         while self._reading and (wait or self._reading[0].done()):
             self._accept_weights(self._reading.popleft().result)
 
-    def deactivate(self, now: float) -> None:
-        """Hold with the last command, then stop."""
-        self._flush()
-        super().deactivate(now)
-
     def tick(self, now: float) -> None:
         """Run one control step on the newest observation.
 
         Args:
             now: ROS time [s].
         """
-        started = self._clock()
+        started, ticks = self._clock() - self.reading_s, self.counts['ticks']
+        self.reading_s = 0.0
         self.take_weights()
+        self._watch_period(now)
         self._tick(now)
-        self._time('reaction', started)
+        commanded = self.counts['ticks'] > ticks
+        if commanded:
+            self._time('reaction', started)
         self._flush()
-        self._time('tick', started)
+        if commanded:
+            self._time('tick', started)
+
+    def _watch_period(self, now: float) -> None:
+        if self._last_tick is not None:
+            elapsed = now - self._last_tick
+            self.counts['overruns'] += elapsed > 1.5 * self._period_s
+            self.counts['missed_periods'] += elapsed > 2.0 * self._period_s
+            if elapsed < 0.0:
+                self._forget_time(-elapsed)
+        self._last_tick = now
 
     def _time(self, stage: str, started: float) -> None:
         duration = self._clock() - started
@@ -132,45 +166,31 @@ class RealTimeLoop(PolicyLoop):
         self._outbox.append(transition)
 
     def _flush(self) -> None:
-        for transition in self._outbox:
+        outbox, self._outbox = self._outbox, []
+        for transition in outbox:
             self._outlet.send_transition(transition)
-        self._outbox.clear()
 
     def _tick(self, now: float) -> None:
-        if self._last_tick is not None:
-            elapsed = now - self._last_tick
-            self.counts['overruns'] += elapsed > 1.5 * self._period_s
-            self.counts['missed_periods'] += elapsed > 2.0 * self._period_s
-            if now < self._last_tick:
-                self._forget_time(self._last_tick - now)
-        self._last_tick = now
+        if self._ending is not None:
+            if not self._account(self._ending, now):
+                self._command(now)
+            return
         try:
-            observation = self.assembler.assemble(now)
+            self._observation = self.assembler.assemble(now)
         except ObservationError as error:
-            if self.in_episode:
-                self._pause(now, str(error))
-            else:
-                self._outlet.warn(str(error))
+            self._do_without(now, str(error))
             return
         if self.in_episode:
             limit = self.rules.episode_limit_s
             if limit and now - self._began >= limit:
                 self._on_feedback(now, END_EPISODE)
-            feedback = self._ending or self._feedback or NOTHING_HAPPENED
-            self._feedback = None
-            started = self._clock()
-            over = self._finish_step(observation, now, feedback)
-            self._ending = feedback if feedback.done and not over else None
-            self._time('account', started)
-            if over:
-                self._done_stamp = max(now, self._feedback_stamp)
-                self._hold(now, '')
+            if self._account(self._what_happened(now), now):
                 return
         elif self.rules.auto_start or self._start_requested:
             if self.assembler.oldest_stamp <= self._done_stamp:
                 return
             self._start_requested, self._began = False, now
-            self._begin_episode(observation, now)
+            self._begin_episode(self._observation, now)
         else:
             return
         if self._takeover_active:
@@ -180,6 +200,36 @@ class RealTimeLoop(PolicyLoop):
         elif self.held:
             self._pause(now, '')
             return
+        self._command(now)
+
+    def _do_without(self, now: float, reason: str) -> None:
+        """Hold without an observation; an end that was marked meanwhile counts."""
+        if not self.in_episode:
+            self._outlet.warn(reason)
+        elif self._feedback is not None and self._feedback.done:
+            self.controller.abandon()
+            self._account(self._what_happened(now), now)
+        else:
+            self._pause(now, reason)
+
+    def _what_happened(self, now: float) -> _Step:
+        """Return what is known of the control step that ends now."""
+        feedback, self._feedback = self._feedback or NOTHING_HAPPENED, None
+        return _Step(feedback, self._observation, now)
+
+    def _account(self, step: _Step, now: float) -> bool:
+        """Account for the step just executed; return whether the episode is over."""
+        started = self._clock()
+        over = self._finish_step(step.observation, step.stamp, step.feedback)
+        self._ending = step if step.feedback.done and not over else None
+        self._time('account', started)
+        if over:
+            self._done_stamp = max(now, self._feedback_stamp)
+            self._hold(now, '')
+        return over
+
+    def _command(self, now: float) -> None:
+        """Send the command of this control step, or the last one again while the base is late."""
         late = self.controller.late_chunks
         started = self._clock()
         self._send(now)
@@ -187,16 +237,16 @@ class RealTimeLoop(PolicyLoop):
         if self.controller.late_chunks == late:
             self._holding_since = None
         elif self._last_command is None:
-            self._hold(now, 'the base policy has not planned its first chunk', usual=True)
+            self._count_hold(now, 'the base policy has not planned its first chunk', usual=True)
         else:
-            self._hold(now, 'the base policy is late: raise prefetch_steps')
+            self._count_hold(now, 'the base policy is late: raise prefetch_steps')
 
     def _forget_time(self, seconds: float) -> None:
         """Begin anew after the clock went back: every stamp so far lies in the future."""
         self._outlet.warn(f'the clock went back by {seconds:.3f} s')
         self.assembler.clear()
         self._blend.restart()
-        self._done_stamp = -np.inf
+        self._done_stamp = self._feedback_stamp = -np.inf
         self._holding_since = None
         self._began -= seconds
 
@@ -205,7 +255,10 @@ class RealTimeLoop(PolicyLoop):
 
     def _on_feedback(self, stamp: float, feedback: StepFeedback) -> None:
         """Add up what arrives within one control step."""
-        if self.in_episode:
+        if self._ending is not None:  # What was marked first stands, and its reward is counted.
+            marked = _merge(replace(feedback, reward=0.0), self._ending.feedback)
+            self._ending = replace(self._ending, feedback=marked)
+        elif self.in_episode:
             self._feedback = _merge(self._feedback, feedback)
             self._feedback_stamp = stamp
 
@@ -218,18 +271,26 @@ class RealTimeLoop(PolicyLoop):
         self.controller.abandon()
         self._hold(now, reason)
 
-    def _hold(self, now: float, reason: str, usual: bool = False) -> None:
-        """Repeat the last command; a reason that persists is a fault, and said if not usual."""
+    def _hold(self, now: float, reason: str) -> None:
+        """Repeat the last command; a reason that persists is a fault."""
         if not self.active:  # A fault has just held and stopped.
             return
-        self.counts['holds'] += 1
         if self._last_command is not None:
             self._outlet.send_command(self._last_command, now)
+        self._count_hold(now, reason)
+
+    def _count_hold(self, now: float, reason: str, usual: bool = False) -> None:
+        """Count a hold; a reason that persists is a fault, and is said if it is not usual."""
+        if not self.active:
+            return
+        self.counts['holds'] += 1
         if not reason:
+            self._holding_since = None
             return
         if not usual:
             self._outlet.warn(reason)
-        self._holding_since = self._holding_since or now
+        if self._holding_since is None:
+            self._holding_since = now
         if now - self._holding_since > self.rules.hold_limit_s:
             self._outlet.fault(f'held for {now - self._holding_since:.2f} s: {reason}')
 

@@ -27,6 +27,10 @@ METADATA = 'weights'
 """Name of the entry in the safetensors header that holds ours, as JSON."""
 
 
+UNREADABLE = (SafetensorError, AttributeError, KeyError, RecursionError, TypeError, ValueError)
+"""What reading a message that is none can raise."""
+
+
 class WeightsError(ResidualRLError):
     """A weight message is refused; `reason` is the name under which it is counted."""
 
@@ -113,7 +117,7 @@ def decode_weights(
         sizes = fields['architecture']
         architecture = ActorArchitecture(**{**sizes, 'hidden_sizes': tuple(sizes['hidden_sizes'])})
         intact = fields['digest'] == _digest(tensors, fields)
-    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         raise WeightsError(
             'malformed', f'weight message of {len(message)} bytes is unreadable: {error}'
         ) from error
@@ -152,6 +156,6 @@ def _digest(tensors: Mapping[str, Float32], fields: dict[str, Any]) -> str:
         sha.update(json.dumps(fields[part], sort_keys=True).encode())
     for name in sorted(tensors):
         value = tensors[name]
-        sha.update(f'{name}{tuple(value.shape)}{value.dtype}'.encode())
+        sha.update(f'{name}{tuple(value.shape)}torch.{value.dtype}'.encode())  # The learner's name.
         sha.update(np.ascontiguousarray(value).data)
     return sha.hexdigest()

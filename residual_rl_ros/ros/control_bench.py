@@ -362,8 +362,8 @@ def bare_minimum(rate: float, seconds: float) -> dict[str, float]:
     latency, before = Latency(), math.inf
     try:
         go_first(PolicyParameters.realtime_priority)
-    except PermissionError:
-        print('no real-time priority is permitted', file=sys.stderr)
+    except OSError as error:
+        print(f'no real-time priority: {error}', file=sys.stderr)
     node.create_timer(1.0 / rate, tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
     executor = SingleThreadedExecutor()
     executor.add_node(node)

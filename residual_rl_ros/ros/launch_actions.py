@@ -23,7 +23,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
 from launch import LaunchContext, LaunchDescription
-from residual_rl_ros.finetune import find_base_policy
+from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot import load_robot
 from residual_rl_ros.ros.topology import NodeSpec, RobotRun
 

@@ -34,6 +34,7 @@ from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.learner.robot_feed import RobotFeed
 from residual_rl_ros.message_values import label_of
+from residual_rl_ros.residual.actor_file import CHECKPOINTS
 from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.managed_node import (
     OK,
@@ -52,7 +53,6 @@ from residual_rl_ros.ros.parameters import (
 )
 from residual_rl_ros.ros.scheduling import give_way
 from residual_rl_ros.spec import SpecificationError
-from residual_rl_ros.summary import CHECKPOINTS
 from residual_rl_ros.transition import MalformedTransitionError, TransitionLayout
 
 REQUEST_LIMIT_S = 10.0

@@ -81,7 +81,8 @@ class FloatArrayWriter:
         self._dimension = self._message.layout.dim[0]
 
     def message(self, values: Array, label: str) -> Float64MultiArray:
-        """Return the message of a contiguous array; it is reused by the next call."""
+        """Return the message; it is reused by the next call."""
+        values = np.ascontiguousarray(values, dtype=np.float64)
         dimension = self._dimension
         dimension.label, dimension.size, dimension.stride = label, values.size, values.size
         self._message.data = array.array('d', values.tobytes())
@@ -140,7 +141,7 @@ class CommandWriter:
         self._floats = FloatArrayWriter()
 
     def message(self, values: Array, stamp: float) -> Any:
-        """Return the message; it is reused by the next call.
+        """Return the message; the next call may reuse it.
 
         Args:
             values: command, shape (m,).

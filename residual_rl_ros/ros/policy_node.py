@@ -16,20 +16,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
-from residual_rl_ros.finetune import find_base_policy
 from residual_rl_ros.message_values import CommandError, CommandReader, rounded
 from residual_rl_ros.observation import ObservationAssembler, ObservationError
+from residual_rl_ros.residual.actor_file import read_actor
 from residual_rl_ros.residual.blend import BlendRamp
 from residual_rl_ros.residual.controller import ResidualController, StepFeedback
 from residual_rl_ros.residual.controller_config import ControllerConfig
 from residual_rl_ros.residual.lockstep_loop import LockstepLoop
 from residual_rl_ros.residual.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS, LoopParts
 from residual_rl_ros.residual.real_time_loop import RealTimeLoop, RealTimeRules
+from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot import RobotConfig
 from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.managed_node import (
@@ -48,8 +48,7 @@ from residual_rl_ros.ros.messages import (
 )
 from residual_rl_ros.ros.node_parameters import PolicyParameters
 from residual_rl_ros.ros.parameters import follow_parameters, read_parameters, read_tree
-from residual_rl_ros.ros.scheduling import go_first
-from residual_rl_ros.summary import read_actor
+from residual_rl_ros.ros.scheduling import go_first, step_back
 from residual_rl_ros.transition import Transition
 
 Array = npt.NDArray[np.float64]
@@ -64,10 +63,10 @@ class PolicyNode(ManagedNode):
         super().__init__('policy_node')
         self._problem = ''
         self._fault_reason = ''
+        self._first = False
 
     def configure(self) -> None:
         """Load robot and base policy, check them against each other, open the topics."""
-        torch.set_num_threads(1)
         self.parameters = parameters = read_parameters(self, PolicyParameters, ('robot',))
         self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
         model = find_base_policy(parameters.base_policy)
@@ -135,10 +134,10 @@ class PolicyNode(ManagedNode):
         """Let this thread run before whatever else wants its processor."""
         priority = self.parameters.realtime_priority
         try:
-            go_first(priority)
-        except PermissionError:
+            self._first = go_first(priority)
+        except OSError as error:
             self.get_logger().warning(
-                f'realtime_priority {priority} is not permitted, control runs at normal priority: '
+                f'realtime_priority {priority}: {error.strerror}; control runs at normal priority: '
                 f'add "<user> - rtprio {priority}" to /etc/security/limits.conf, or set it to 0'
             )
 
@@ -146,6 +145,9 @@ class PolicyNode(ManagedNode):
         """Hold, then stop ticking."""
         self._loop.deactivate(self._now())
         self.destroy_timer(self._timer)
+        if self._first:
+            step_back()
+            self._first = False
 
     def _open_topics(self) -> None:
         loop, create = self._loop, self.create_subscription
@@ -199,12 +201,15 @@ class PolicyNode(ManagedNode):
         def callback(message: Any) -> None:
             if not loop.active:
                 return
+            started = time.perf_counter()
             try:
                 stamp, values = reader.stamp(message), reader.values(message)
             except ObservationError as error:
                 loop.refuse_observation(error)
                 return
             loop.observe(name, self._now() if stamp is None else stamp, values)
+            if isinstance(loop, RealTimeLoop):
+                loop.reading_s += time.perf_counter() - started
 
         return callback
 

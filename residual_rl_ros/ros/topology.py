@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from residual_rl_ros.finetune import FinetuneConfig, training_seed
+from residual_rl_ros.residual.actor_file import CHECKPOINTS
 from residual_rl_ros.robot import RobotError, load_robot
-from residual_rl_ros.summary import CHECKPOINTS
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,12 @@ from std_srvs.srv import Trigger
 
 from residual_rl_ros.demo import quick
 from residual_rl_ros.finetune import load_finetune
+from residual_rl_ros.residual.actor_file import CHECKPOINTS
 from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.bringup import Bringup, ros_environment
 from residual_rl_ros.ros.messages import byte_array, float_array
 from residual_rl_ros.ros.monitor import Monitor
 from residual_rl_ros.ros.topology import RobotRun, finetune_topology, robot_topology
-from residual_rl_ros.summary import CHECKPOINTS
 
 pytestmark = pytest.mark.ros
 

@@ -17,7 +17,8 @@ import torch
 from builders import assert_same_actor
 from safetensors.torch import load_file
 
-from residual_rl_ros.learner.checkpoint import ACTOR, ALGORITHM, REPLAY, RUN, STATE
+from residual_rl_ros.learner.checkpoint import ALGORITHM, REPLAY, RUN, STATE
+from residual_rl_ros.residual.actor_file import ACTOR
 from residual_rl_ros.residual.weights import decode_weights
 
 SETTINGS = {

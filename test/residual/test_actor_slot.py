@@ -204,3 +204,10 @@ def test_decisions_before_the_first_weights_do_not_count() -> None:
     assert not slot.must_wait()
     slot.begin_decision()
     assert slot.must_wait()
+
+
+def test_in_real_time_only_the_newest_actor_is_kept() -> None:
+    slot = make_slot()
+    for sequence in range(50):
+        slot.offer(message(sequence))
+    assert len(slot.state()[1]) == 1

@@ -326,6 +326,140 @@ def test_the_end_of_an_episode_does_not_wait_for_a_late_base_policy(ticks: int) 
     assert (last.reward, last.truncated, last.success) == (0.5, True, Success.SUCCESS)
 
 
+def late_end(hold_limit_s: float = 10.0) -> tuple[RealTimeLoop, Recorder, LinearPolicy, float]:
+    """Return a loop whose episode was truncated while the base policy is late, and the time."""
+    policy = LinearPolicy()
+    loop, outlet = real_time(policy, hold_limit_s=hold_limit_s, auto_start=False)
+    loop.activate()
+    loop.request_start()
+    now = drive(loop, 0.0, policy.metadata.exec_steps)
+    loop.controller._chunk_timeout_s = 0.0
+    policy.gate.clear()
+    loop.end_episode(END_EPISODE, now)
+    return loop, outlet, policy, drive(loop, now, 1)
+
+
+def chunk_arrives(loop: RealTimeLoop, policy: LinearPolicy) -> None:
+    policy.gate.set()
+    settle(loop.controller.queue)
+
+
+def test_a_late_end_is_told_with_the_observation_of_the_end() -> None:
+    loop, outlet, policy, now = late_end()
+    for _ in range(3):  # A simulator has put the robot back meanwhile.
+        feed(loop, now, 0.9)
+        loop.tick(now)
+        now += PERIOD
+    chunk_arrives(loop, policy)
+    loop.tick(now)
+    np.testing.assert_allclose(outlet.transitions[-1].next_observation, [0.1, -0.1, 0.5])
+
+
+def test_a_mark_while_an_end_is_late_counts() -> None:
+    loop, outlet, policy, now = late_end()
+    assert loop.end_episode(MARK_SUCCESS, now)
+    drive(loop, now, 1)
+    last = outlet.transitions[-1]
+    assert (last.terminated, last.success, last.reward) == (True, Success.SUCCESS, 0.0)
+    assert not loop.in_episode
+    chunk_arrives(loop, policy)
+
+
+def test_an_operator_moves_the_robot_while_an_end_is_late() -> None:
+    loop, outlet, policy, now = late_end()
+    loop.set_takeover(True)
+    loop.receive_takeover(outlet.commands[-1][1] + 0.01)
+    before = outlet.commands[-1][1]
+    now = drive(loop, now, 1)
+    np.testing.assert_allclose(outlet.commands[-1][1], before + 0.01)
+    chunk_arrives(loop, policy)
+    drive(loop, now, 1)
+    assert outlet.transitions[-1].source is Source.BASE
+
+
+def test_an_old_hold_is_no_fault_of_the_next_episode() -> None:
+    loop, outlet, policy, now = late_end(hold_limit_s=1.0)
+    chunk_arrives(loop, policy)
+    now = drive(loop, now, 1)
+    policy.gate.clear()
+    now += 60.0
+    loop.request_start()
+    feed(loop, now)
+    loop.tick(now)
+    assert loop.in_episode
+    assert outlet.faults == []
+    policy.gate.set()
+
+
+def test_an_end_that_was_marked_without_sensors_counts_and_nothing_stays_behind() -> None:
+    loop, outlet = real_time(LinearPolicy(), hold_limit_s=10.0)
+    loop.activate()
+    now = drive(loop, 0.0, 3) + 1.0  # The sensors fell silent.
+    loop.tick(now)
+    loop.end_episode(MARK_FAILURE, now)
+    loop.tick(now + PERIOD)
+    assert not loop.in_episode
+    assert outlet.transitions[-1].success is Success.FAILURE
+    sent = len(outlet.commands)
+    drive(loop, now + 2 * PERIOD, 3)
+    assert loop.in_episode
+    assert len(outlet.commands) >= sent + 3
+
+
+def test_what_was_asked_for_before_a_deactivation_is_forgotten() -> None:
+    loop, outlet = real_time(LinearPolicy(), auto_start=False)
+    loop.activate()
+    loop.request_start()
+    drive(loop, 0.0, 3)
+    loop.end_episode(MARK_SUCCESS, 3 * PERIOD)
+    loop.set_takeover(True)
+    loop.receive_takeover(np.array([0.2, 0.2]))
+    loop.deactivate(3 * PERIOD)
+    loop.request_start()
+    sent = len(outlet.commands)
+    loop.activate()
+    now = drive(loop, 1.0, 3)
+    assert len(outlet.commands) == sent
+    loop.request_start()
+    now = drive(loop, now, 2)
+    assert len(outlet.commands) == sent  # The operator has not commanded since.
+    loop.set_takeover(False)
+    drive(loop, now, 1)
+    assert len(outlet.commands) == sent + 1
+
+
+def test_repeated_weights_are_a_sign_of_life_and_no_stale_actor() -> None:
+    loop, outlet = real_time(LinearPolicy())
+    loop.activate()
+    message = weights(loop, 1)
+    for _ in range(3):
+        loop.receive_weights(message)
+        loop.take_weights(wait=True)
+    assert loop.controller.slot.accepted == 1
+    assert loop.controller.slot.refused['stale'] == 0
+    assert outlet.warnings == []
+
+
+def test_a_reward_that_float32_cannot_sum_is_refused() -> None:
+    loop, outlet = real_time(LinearPolicy())
+    loop.activate()
+    loop.receive_feedback(np.array([0.0, 1e31, 0.0, 0.0, -1.0]))
+    assert loop.counts['refused_feedback'] == 1
+    assert 'rewards up to 1e+30' in outlet.warnings[-1]
+
+
+def test_a_hold_goes_out_before_the_last_transition() -> None:
+    loop, outlet = real_time(LinearPolicy())
+    loop.activate()
+    now = drive(loop, 0.0, 3)
+    loop._outbox.append(outlet.transitions[-1])
+    order: list[str] = []
+    outlet.send_command = lambda command, stamp: order.append('command')  # type: ignore[method-assign]
+    outlet.send_transition = lambda transition: order.append('transition')  # type: ignore[method-assign]
+    loop.deactivate(now)
+    assert order == ['command', 'transition']
+
+
 def test_a_late_base_policy_holds_and_recovers() -> None:
     policy = LinearPolicy()
     loop, outlet = real_time(policy, chunk_timeout_s=0.0, hold_limit_s=10.0)
