@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,6 @@ def catches(pid: int, sign: signal.Signals) -> bool:
 
 
 def test_a_robot_needs_no_torch() -> None:
-    """It costs 1.6 s at the start and 150 MB, and only the learner trains."""
+    """It costs a second at the start and 190 MB, and only the learner trains."""
     code = 'import sys, residual_rl_ros.ros.policy_node; sys.exit("torch" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
