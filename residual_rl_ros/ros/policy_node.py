@@ -90,6 +90,12 @@ class PolicyNode(ManagedNode):
         self._loop = self._make_loop()
         self._open_topics()
         follow_parameters(self, parameters, self._set_parameters)
+        # The first message costs 10 ms (rclpy looks for its caller), which no control step has.
+        self.get_logger().info(
+            f'{robot.name} at {robot.control_rate_hz:g} Hz with base policy {model}, '
+            f'decision_steps {parameters.decision_steps}, residual_scale '
+            f'{list(parameters.residual_scale)}'
+        )
 
     def _make_loop(self) -> LockstepLoop | RealTimeLoop:
         parameters = self.parameters
