@@ -406,10 +406,10 @@ class Learner:
             residual_probability=float(self.phase is not Phase.WARMUP),
             bound_ratio=self.exploration().bound_ratio,
         )
-        return encode_weights(
-            self.algorithm.mean_actor.to_numpy(),
-            WeightsHeader(self.epoch, self.sequence, exploration),
+        header = WeightsHeader(
+            self.epoch, self.sequence, exploration, rollbacks=len(self.rollbacks)
         )
+        return encode_weights(self.algorithm.mean_actor.to_numpy(), header)
 
     def exploration(self) -> Exploration:
         """Return how the robot shall act until the next message."""
@@ -447,6 +447,11 @@ class Learner:
     def _message(self, effective_from: int, next_effective_from: int) -> bytes:
         """Return a weight message; the counts are transitions since the epoch began."""
         header = WeightsHeader(
-            self.epoch, self.sequence, self.exploration(), effective_from, next_effective_from
+            self.epoch,
+            self.sequence,
+            self.exploration(),
+            effective_from,
+            next_effective_from,
+            len(self.rollbacks),
         )
         return encode_weights(self.algorithm.mean_actor.to_numpy(), header)

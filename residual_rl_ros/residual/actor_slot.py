@@ -118,13 +118,21 @@ class ActorSlot:
 
     def begin_decision(self) -> None:
         """Swap in the actor that is due for this decision and count the decision."""
-        while self._waiting:
-            header, actor, message = self._waiting[0]
-            if self._scheduled and header.effective_from > self._decisions:
-                break
-            self.header, self.actor, self._in_use = header, actor, message
-            self._waiting.popleft()
+        while self._waiting and self._is_due(self._waiting[0][0]):
+            self.header, self.actor, self._in_use = self._waiting.popleft()
         self._decisions += 1
+
+    def starts_over(self) -> bool:
+        """Return whether the next decision swaps in an actor of another learner, or rolled back."""
+        due = [header for header, _, _ in self._waiting if self._is_due(header)]
+        return bool(
+            self.header
+            and due
+            and (due[-1].epoch, due[-1].rollbacks) != (self.header.epoch, self.header.rollbacks)
+        )
+
+    def _is_due(self, header: WeightsHeader) -> bool:
+        return not self._scheduled or header.effective_from <= self._decisions
 
     def state(self) -> tuple[int, list[bytes]]:
         """Return the count of decisions and the messages in use and waiting, for a checkpoint."""

@@ -19,7 +19,7 @@ class BlendRamp:
         self._start_s: float | None = None
 
     def restart(self) -> None:
-        """Begin a ramp with the next ratio, after activation or a takeover."""
+        """Begin a ramp with the next ratio."""
         self._start_s = None
 
     def ratio(self, now_s: float) -> float:

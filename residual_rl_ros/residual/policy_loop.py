@@ -69,7 +69,7 @@ class LoopParts:
     assembler: ObservationAssembler
     """Newest value of every channel."""
     blend: BlendRamp
-    """Fades the residual in after activation and after a takeover."""
+    """Fades the residual in after activation, a takeover and a rollback."""
     outlet: Outlet
     """Where commands, transitions and complaints go."""
     clock: Callable[[], float]
@@ -223,6 +223,8 @@ class PolicyLoop(ABC):
 
     def _send(self, stamp: float) -> None:
         """Compose and send the command of this control step."""
+        if self.controller.at_decision and self.controller.slot.starts_over():
+            self._blend.restart()
         self.controller.blend_ratio = self._blend.ratio(stamp)
         takeover = self._takeover if self._takeover_active else None
         try:

@@ -57,6 +57,8 @@ class WeightsHeader:
     """Lockstep: first decision that uses this actor."""
     next_effective_from: int = 0
     """Lockstep: first decision that must wait for the next actor."""
+    rollbacks: int = 0
+    """Returns to earlier networks so far; after one more the residual fades in again."""
 
     def __post_init__(self) -> None:
         """Check types.
@@ -64,7 +66,8 @@ class WeightsHeader:
         Raises:
             ValueError: a number is no integer.
         """
-        numbers = (self.epoch, self.sequence, self.effective_from, self.next_effective_from)
+        counts = (self.effective_from, self.next_effective_from, self.rollbacks)
+        numbers = (self.epoch, self.sequence, *counts)
         if not all(type(number) is int for number in numbers):
             raise ValueError(f'weights header holds values of the wrong type: {self}')
 

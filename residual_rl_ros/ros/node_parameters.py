@@ -58,7 +58,7 @@ class PolicyParameters:
     )
     blend_ramp_s: float = parameter(
         0.0,
-        'time over which the residual fades in after activation and after a takeover [s]',
+        'time over which the residual fades in after activation, a takeover and a rollback [s]',
         minimum=0.0,
         live=True,
     )

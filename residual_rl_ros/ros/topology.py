@@ -149,7 +149,7 @@ class RobotRun:
     prefetch_steps: int = 0
     """Control steps before its first use at which a chunk is requested."""
     blend_ramp_s: float = 1.0
-    """Time over which the residual fades in after activation and after a takeover [s]."""
+    """Time over which the residual fades in after activation, a takeover and a rollback [s]."""
     seed: int = 0
     """Seeds policy noise and learner."""
     auto_start: bool = False

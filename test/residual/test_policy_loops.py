@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -438,6 +439,29 @@ def test_repeated_weights_are_a_sign_of_life_and_no_stale_actor() -> None:
     assert loop.controller.slot.accepted == 1
     assert loop.controller.slot.refused['stale'] == 0
     assert outlet.warnings == []
+
+
+@pytest.mark.parametrize('after', [{'epoch': 2}, {'rollbacks': 1}], ids=str)
+def test_the_residual_fades_in_again_after_a_rollback(after: dict[str, int]) -> None:
+    loop, _ = real_time(LinearPolicy(), ramp_s=1.0)
+    loop.activate()
+
+    def send(header: WeightsHeader) -> None:
+        actor = make_actor(loop.controller.layout, gain=5.0).to_numpy()
+        loop.receive_weights(encode_weights(actor, header))
+        loop.take_weights(wait=True)
+
+    header = WeightsHeader(1, 1, Exploration())
+    send(header)
+    now = drive(loop, 0.0, round(1.5 / PERIOD))
+    send(replace(header, sequence=2))
+    now = drive(loop, now, 1)
+    assert loop.controller.blend_ratio == 1.0
+    send(replace(header, sequence=3, **after))
+    now = drive(loop, now, 1)
+    assert loop.controller.blend_ratio == 0.0
+    drive(loop, now, round(0.5 / PERIOD))
+    assert loop.controller.blend_ratio == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_reward_that_float32_cannot_sum_is_refused() -> None:
