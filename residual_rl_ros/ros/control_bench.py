@@ -54,7 +54,7 @@ N, M, HORIZON = 40, 7, 16
 EPISODE_STEPS = 200
 COUNTED = ('ticks', 'overruns', 'missed_periods', 'holds', 'transitions')
 JOIN_S = 5.0
-"""A process that joins can hold up every publisher for a third of a second (Fast DDS issue 6535)."""
+"""A process that joins can hold up every publisher for a third of a second (Fast DDS, #6535)."""
 WARMUP = 300
 """Transitions of the base policy before the learner is busy."""
 START_LIMIT_S = 60.0
