@@ -87,7 +87,7 @@ class Bag:
                 for key, topic in file.topics.items()
                 if names is None or topic.name in names
             }
-            yield from segment.messages(wanted)
+            yield from segment.messages(file.path, wanted)
 
     def _find(self, path: Path) -> list[Path]:
         """Return the files of a path in recorded order."""

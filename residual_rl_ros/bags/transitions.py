@@ -109,7 +109,7 @@ class TransitionReader:
 
     def _take_layouts(self, file: BagFile, segment: Segment, topics: dict[int, Topic]) -> None:
         wanted = {key: topic for key, topic in topics.items() if _ends(topic, LAYOUT)}
-        for message in segment.messages(wanted) if wanted else ():
+        for message in segment.messages(file.path, wanted) if wanted else ():
             stream = self._stream(_robot(message.topic, LAYOUT))
             try:
                 layout = _layout(message)
