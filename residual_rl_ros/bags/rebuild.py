@@ -172,18 +172,20 @@ class Rebuilder:
         )
 
     def transitions(self) -> Iterator[Transition]:
-        """Yield the transitions.
+        """Yield the transitions, once.
 
         Raises:
             BagError: a channel or the command was not recorded, or the commands are of several
                 runs or of another clock.
         """
-        self._collect_commands()
-        self._loop.activate()
-        replay = self._lockstep if self._options.lockstep else self._real_time
-        for _ in replay():
-            while self._made:
-                yield self._made.popleft()
+        try:
+            self._collect_commands()
+            self._loop.activate()
+            for _ in self._lockstep() if self._options.lockstep else self._real_time():
+                while self._made:
+                    yield self._made.popleft()
+        finally:
+            self.controller.queue.close()
         self._handled = None
         for report in self.channels.values():
             for remark in report.remarks():

@@ -112,6 +112,12 @@ def rebuild(
         MaybeFloats,
         typer.Option(help='Residual scale lambda: once, or once per action. Default: 0.05.'),
     ] = None,
+    prefetch_steps: Annotated[
+        int, typer.Option(min=0, help='Steps before its first use at which a chunk was asked for.')
+    ] = 0,
+    chunk_blend_steps: Annotated[
+        int, typer.Option(min=0, help='Steps over which a new chunk took over from the last.')
+    ] = 0,
     seed: SeedOption = 0,
     lockstep: Annotated[
         bool, typer.Option(help='The recording is of a lockstep simulator.')
@@ -123,6 +129,9 @@ def rebuild(
     pause: Annotated[
         float, typer.Option(min=0.0, help='Commands further apart end an episode [s].')
     ] = 1.0,
+    episode_limit: Annotated[
+        float, typer.Option(min=0.0, help='Longer episodes were truncated [s]; 0 never.')
+    ] = 0.0,
     marks: Annotated[
         MaybePath, typer.Option(help='YAML list of {stamp: s, outcome: success|failure|end}.')
     ] = None,
@@ -135,7 +144,7 @@ def rebuild(
     from residual_rl_ros.bags.bag import Bag
     from residual_rl_ros.bags.marks import read_marks
     from residual_rl_ros.bags.rebuild import Rebuilder, RebuildOptions
-    from residual_rl_ros.bags.transition_writer import TransitionWriter
+    from residual_rl_ros.bags.transition_writer import write_bag
     from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
     from residual_rl_ros.finetune import find_base_policy
     from residual_rl_ros.provenance import file_sha256
@@ -145,15 +154,25 @@ def rebuild(
     config, _ = load_robot(robot)
     policy = OnnxBasePolicy(find_base_policy(base))
     policy.metadata.check_robot(config.observation_names, config.action, config.control_rate_hz)
-    if marks is not None and lockstep:
-        raise ResidualRLError('--marks judges real time; a lockstep simulator sends feedback')
+    if lockstep and (marks is not None or episode_limit):
+        raise ResidualRLError(
+            '--marks and --episode-limit are for real time; a lockstep simulator sends feedback'
+        )
     options = RebuildOptions(
-        ControllerConfig(decision_steps, tuple(scale or (0.05,)), seed=seed, scheduled_actor=False),
+        ControllerConfig(
+            decision_steps,
+            tuple(scale or (0.05,)),
+            prefetch_steps,
+            chunk_blend_steps,
+            seed,
+            scheduled_actor=False,
+        ),
         lockstep,
         namespace,
         end_is_success,
         pause,
         () if marks is None else read_marks(marks),
+        episode_limit,
     )
     bag = Bag(raw)
     rebuilder = Rebuilder(bag, config, policy, options)
@@ -163,12 +182,13 @@ def rebuild(
         'robot_name': config.name,
     }
     layout = rebuilder.controller.layout
-    with TransitionWriter(out, layout, namespace, origin) as writer:
-        for transition in rebuilder.transitions():
-            writer.write(transition)
+    try:
+        written = write_bag(out, layout, rebuilder.transitions(), namespace, origin)
+    finally:
+        show_problems(bag.problems)
     console = Console(stderr=True)
     for report in rebuilder.channels.values():
         console.print(escape(f'{report.topic}: {report.describe()}'), soft_wrap=True)
-    console.print(f'{writer.transitions} transitions in {out}')
-    show_problems(bag.problems)
-    raise typer.Exit(exit_code(bag.problems, bool(writer.transitions)))
+    where = f'in {out}' if written else f'and no {out}'
+    console.print(f'{written} transitions {where}', soft_wrap=True, markup=False)
+    raise typer.Exit(exit_code(bag.problems, bool(written)))

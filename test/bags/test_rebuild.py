@@ -422,21 +422,48 @@ def test_an_episode_limit_truncates_as_live(tmp_path: Path) -> None:
     assert any(t.truncated for t in live.made)
 
 
+def rebuild_command(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str, namespace: str = 'cell'
+) -> int | None:
+    """Run `bag rebuild` on `folder/raw` into `folder/made`; return its exit code."""
+    metadata = make_metadata(observation_names=ROBOT.observation_names)
+    write_onnx_policy(folder / 'base.onnx', metadata)
+    robot = yaml.safe_dump({'/**': {'ros__parameters': {'robot': DESCRIPTION}}})
+    (folder / 'robot.yaml').write_text(robot)
+    return run(
+        *('rebuild', str(folder / 'raw'), '--out', str(folder / 'made')),
+        *('--robot', str(folder / 'robot.yaml'), '--base', str(folder / 'base.onnx')),
+        *('--namespace', namespace, '--decision-steps', '2', *arguments),
+        monkeypatch=monkeypatch,
+    )
+
+
+def test_the_numbers_of_the_node_can_be_given_to_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_commands(tmp_path / 'raw', list(range(30)))
+    numbers = ('--prefetch-steps', '1', '--chunk-blend-steps', '2', '--episode-limit', '0.59')
+    assert rebuild_command(tmp_path, monkeypatch, *numbers) == 0
+    (summary,) = summarise(Bag(tmp_path / 'made'))
+    assert summary.to_json()['decisions_per_episode'][2] == 6  # 12 steps of 0.05 s in pairs.
+
+
+def test_a_failed_rebuild_leaves_nothing_in_the_way_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record_commands(tmp_path / 'raw', list(range(30)))
+    assert rebuild_command(tmp_path, monkeypatch, namespace='cel') == 2
+    assert 'give --namespace' in capsys.readouterr().err
+    assert not (tmp_path / 'made').exists()
+    assert rebuild_command(tmp_path, monkeypatch) == 0
+
+
 def test_the_command_leaves_a_transition_bag(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record_commands(tmp_path / 'raw', list(range(30)))
-    metadata = make_metadata(observation_names=ROBOT.observation_names)
-    write_onnx_policy(tmp_path / 'base.onnx', metadata)
-    robot = yaml.safe_dump({'/**': {'ros__parameters': {'robot': DESCRIPTION}}})
-    (tmp_path / 'robot.yaml').write_text(robot)
     (tmp_path / 'marks.yaml').write_text('- {stamp: 100.76, outcome: success}')
-    code = run(
-        *('rebuild', str(tmp_path / 'raw'), '--out', str(tmp_path / 'made')),
-        *('--robot', str(tmp_path / 'robot.yaml'), '--base', str(tmp_path / 'base.onnx')),
-        *('--namespace', 'cell', '--decision-steps', '2', '--marks', str(tmp_path / 'marks.yaml')),
-        monkeypatch=monkeypatch,
-    )
+    code = rebuild_command(tmp_path, monkeypatch, '--marks', str(tmp_path / 'marks.yaml'))
     assert code == 0
     assert '/cell/joint_states: 30 messages, 20.0 Hz' in capsys.readouterr().err
     (summary,) = summarise(Bag(tmp_path / 'made'))
