@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.cdr import typestore
+from residual_rl_ros.bags.sqlite_file import SEGMENT_MESSAGES
 from residual_rl_ros.bags.transitions import TransitionReader
 
 L = make_layout()
@@ -110,6 +112,24 @@ def test_every_row_of_a_truncated_file_is_one_that_was_written(
         rows, problems = read(path)
         assert {row.tobytes() for row in rows} <= ROWS
         assert len(problems) == 1
+
+
+def test_reading_does_not_stop_a_recorder(originals: Files, tmp_path: Path) -> None:
+    path = tmp_path / 'sqlite.db3'
+    path.write_bytes(originals['sqlite.db3'])
+    with closing(sqlite3.connect(path)) as recorder:
+        recorder.executemany(
+            'INSERT INTO messages (topic_id, timestamp, data) VALUES (1, 0, ?)',
+            [(b'\0' * 100,)] * 3 * SEGMENT_MESSAGES,
+        )
+        recorder.commit()
+        recorder.execute('PRAGMA busy_timeout = 0')
+        sizes = []
+        for _, segment in Bag(path).segments():
+            sizes.append(len(segment))
+            recorder.execute('UPDATE messages SET timestamp = 1 WHERE id = 1')
+            recorder.commit()
+    assert len(sizes) == 4
 
 
 def test_a_message_of_an_undeclared_topic_is_one_line(originals: Files, tmp_path: Path) -> None:

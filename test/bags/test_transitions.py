@@ -341,3 +341,23 @@ def test_a_listed_file_that_is_missing_is_reported(tmp_path: Path) -> None:
     assert len(rows['']) == 300
     (problem,) = problems
     assert 'lists bag_1.mcap, which is missing' in problem
+
+
+@pytest.mark.parametrize(
+    ('text', 'reason'),
+    [
+        ('rosbag2_bagfile_information: abc', "information is 'abc', expected a map"),
+        ('- 1', 'information is None, expected a map'),
+        ('rosbag2_bagfile_information: {relative_file_paths: 5}', 'is 5, expected a list'),
+        ('a: [1', 'cannot be read: while parsing a flow sequence'),
+    ],
+)
+def test_metadata_that_cannot_be_used_is_one_line(text: str, reason: str, tmp_path: Path) -> None:
+    folder = write_bag(tmp_path / 'bag', L, random_transitions(L, 5))
+    (folder / 'metadata.yaml').write_text(text)
+    rows, (problem,) = read(folder)
+    assert len(rows['']) == 5
+    assert problem.startswith(f'{folder / "metadata.yaml"}: ')
+    assert reason in problem
+    assert 'object at 0x' not in problem
+    assert 'times' not in problem
