@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -73,10 +74,15 @@ class TransitionReader:
         }
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the transitions in recorded order."""
+        """Yield the transitions, each robot's in recorded order."""
+        return chain.from_iterable(self.segments())
+
+    def segments(self) -> Iterator[list[Block]]:
+        """Yield the blocks that lie beside each other in a file: one robot after the other."""
         self._find_layouts()
         count = 0
         for file, segment in self.bag.segments():
+            blocks: list[Block] = []
             for key, topic in file.topics.items():
                 chosen = np.flatnonzero(segment.channel == key)
                 if not len(chosen):
@@ -84,9 +90,9 @@ class TransitionReader:
                 if _ends(topic, LAYOUT):
                     self._take_layouts(file, segment, {key: topic})
                 elif _ends(topic, TRANSITIONS):
-                    for block in self._cut(file, topic, segment, chosen):
-                        count += len(block.table)
-                        yield block
+                    blocks += self._cut(file, topic, segment, chosen)
+            count += len(blocks)
+            yield blocks
         if not count and not len(self.bag.problems):
             self.bag.problems.add(self.bag.path, f'no message on a topic .../{TRANSITIONS}')
 
