@@ -13,6 +13,7 @@ from bag_builders import (
     START_NS,
     open_recorder,
     text_message,
+    transition_topics,
     write_bag,
     write_layout,
     write_transitions,
@@ -320,6 +321,30 @@ def test_a_clock_that_jumps_back_is_reported_and_its_transitions_kept(tmp_path: 
     (problem,) = problems
     assert 'the clock goes back by 2.500 s within an episode' in problem
     assert 'message 7' in problem
+
+
+@pytest.mark.parametrize(
+    ('byte', 'value'), [(0, 0), (0, 250), (1, 0), (1, 250), (2, 1), (2, 250), (7, 1)]
+)
+def test_a_damaged_record_length_costs_one_chunk(byte: int, value: int, tmp_path: Path) -> None:
+    now = [0.0]
+    recorder = Recorder(tmp_path / 'bag', transition_topics(), RecordOptions(), {}, lambda: now[0])
+    write_layout(recorder, L)
+    for transition in STREAM:
+        now[0] += 0.05
+        write_transitions(recorder, L, [transition])
+    recorder.close()
+    path = the_file(tmp_path / 'bag')
+    content = bytearray(path.read_bytes())
+    places = [segment.place for _, segment in Bag(path).segments()]
+    offset = int(places[5].split()[-1])
+    assert content[offset] == 0x06
+    content[offset + 1 + byte] = value
+    path.write_bytes(content)
+    rows, problems = read(path)
+    assert 285 <= len(rows['']) < 300
+    assert f'offset {offset}: ' in problems[0]
+    assert f'going on at offset {places[6].split()[-1]}' in problems[-1]
 
 
 def test_a_missing_bag_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
