@@ -64,15 +64,6 @@ class TransitionReader:
         self.bag = bag
         self._streams: dict[str, _Stream] = {}
 
-    @property
-    def layouts(self) -> dict[str, TransitionLayout]:
-        """The newest layout of every robot, as far as the bag was read."""
-        return {
-            stream.robot: list(stream.layouts.values())[-1][0]
-            for stream in self._streams.values()
-            if stream.layouts
-        }
-
     def blocks(self) -> Iterator[Block]:
         """Yield the transitions, each robot's in recorded order."""
         return chain.from_iterable(self.segments())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,6 +54,7 @@ def info(
     Exit code 0: everything was read; 1: read, with problems; 2: a bag holds nothing usable.
     """
     from residual_rl_ros.bags.bag import Bag
+    from residual_rl_ros.bags.problems import BagError
     from residual_rl_ros.bags.summary import summarise
 
     if picture is not None and len(bags) > 1:
@@ -60,7 +62,12 @@ def info(
     code = 0
     described = []
     for path in bags:
-        bag = Bag(path)
+        try:
+            bag = Bag(path)
+        except BagError as error:
+            show_problems([error])
+            code = UNUSABLE
+            continue
         summaries = summarise(bag)
         if as_json:
             robots = [summary.to_json() for summary in summaries]
@@ -85,7 +92,7 @@ def exit_code(problems: Problems, usable: bool) -> int:
     return UNUSABLE if not usable else WITH_PROBLEMS if len(problems) else 0
 
 
-def show_problems(problems: Problems) -> None:
+def show_problems(problems: Iterable[object]) -> None:
     """Print one line for each problem."""
     console = Console(stderr=True)
     for problem in problems:

@@ -424,7 +424,7 @@ def test_an_episode_limit_truncates_as_live(tmp_path: Path) -> None:
 
 def rebuild_command(
     folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str, namespace: str = 'cell'
-) -> int | None:
+) -> int:
     """Run `bag rebuild` on `folder/raw` into `folder/made`; return its exit code."""
     metadata = make_metadata(observation_names=ROBOT.observation_names)
     write_onnx_policy(folder / 'base.onnx', metadata)
