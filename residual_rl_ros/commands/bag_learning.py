@@ -23,7 +23,13 @@ from residual_rl_ros.commands import (
     SeedOption,
     assignments,
 )
-from residual_rl_ros.commands.bags import BagsArgument, exit_code, show_problems
+from residual_rl_ros.commands.bags import (
+    WITH_PROBLEMS,
+    BagsArgument,
+    exit_code,
+    open_bags,
+    show_problems,
+)
 from residual_rl_ros.errors import ResidualRLError
 
 
@@ -49,7 +55,6 @@ def train(
 
     Exit code 0: all was used; 1: a part was, and every problem named; 2: nothing could be used.
     """
-    from residual_rl_ros.bags.bag import Bag
     from residual_rl_ros.bags.cache import TransitionCache, cache_folder
     from residual_rl_ros.bags.training import Use, train_from_bags
     from residual_rl_ros.learner.checkpoint import CheckpointFolder
@@ -60,7 +65,10 @@ def train(
     if use not in {choice.value for choice in Use}:
         raise ResidualRLError(f'--as is {use!r}, expected base, demonstrations or offline')
     config = load_preset(preset, assignments(overrides or []))
-    nbytes = sum(Bag(path).nbytes for path in bags)
+    opened, stray = open_bags(bags)
+    show_problems(stray)
+    paths = [bag.path for bag in opened]
+    nbytes = sum(bag.nbytes for bag in opened)
     prepare_output(out)
     console = Console(stderr=True)
     with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console) as bars:
@@ -75,11 +83,11 @@ def train(
             bars.update(updating, advance=1, visible=True)
 
         cache = TransitionCache(cache_folder()) if cached else None
-        learner, intake = train_from_bags(bags, Use(use), config, seed, on_read, on_update, cache)
+        learner, intake = train_from_bags(paths, Use(use), config, seed, on_read, on_update, cache)
         bars.update(reading, completed=nbytes)
     CheckpointFolder(out / CHECKPOINTS).save(learner)
     described = {
-        'bags': [str(path) for path in bags],
+        'bags': [str(path) for path in paths],
         'use': use,
         'preset': preset,
         'seed': seed,
@@ -97,7 +105,8 @@ def train(
         f'{learner.pretraining_updates} updates, phase {learner.phase.value}; go on with '
         f'residual-rl up --out {out}, learner_node resume:=true or residual-rl train --from {out}'
     )
-    raise typer.Exit(max(exit_code(problems, True) for problems in intake.problems))
+    codes = [exit_code(problems, True) for problems in intake.problems]
+    raise typer.Exit(max(*codes, WITH_PROBLEMS if stray else 0))
 
 
 def rebuild(
