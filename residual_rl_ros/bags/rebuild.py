@@ -242,22 +242,20 @@ class Rebuilder:
     def _collect_commands(self) -> None:
         """Read all commands: in lockstep they come after what they answer."""
         before = len(self._bag.problems)
-        seen: set[str] = set()
-        offset, latest = math.inf, -math.inf
+        seen: dict[str, float] = {}
+        offset = math.inf
         for received in self._messages():
             channel = received.reading.channel
             if channel is not None:
                 if channel.name not in seen:
                     self._readers[channel.name].check(received.message)
-                seen.add(channel.name)
+                seen[channel.name] = self._same_run(received, seen.get(channel.name, -math.inf))
             elif received.reading.kind == 'command':
                 values = self._command(received)
                 if values is None:
                     continue
-                stamp = received.stamp
-                self._check_run(latest, stamp)
-                self.controller.commands.setdefault(to_nanoseconds(stamp), values)
-                offset, latest = min(offset, abs(stamp - received.time)), stamp
+                self.controller.commands[to_nanoseconds(received.stamp)] = values
+                offset = min(offset, abs(received.stamp - received.time))
         missing = [report.topic for name, report in self.channels.items() if name not in seen]
         if not self.controller.commands:
             missing.append(self._topic(self._robot.command.topic))
@@ -283,15 +281,23 @@ class Rebuilder:
             self._report(str(error), kind='command')
             return None
 
-    def _check_run(self, latest: float, stamp: float) -> None:
-        """Refuse a restarted simulator, whose stamps would answer another run's observations."""
+    def _same_run(self, received: _Received, latest: float) -> float:
+        """Return the stamp of an observation, the latest if it has none [s].
+
+        Raises:
+            BagError: a lockstep simulator was restarted: commands of one run would answer the
+                observations of another.
+        """
+        stamp = stamp_of(received.message)
+        if stamp is None:
+            return latest
         if stamp < latest and self._options.lockstep:
-            assert self._handled is not None
+            raw = received.raw
             raise BagError(
-                f'{self._handled.path}: {self._handled.topic.name}: {self._handled.place}: '
-                f'command stamps go back from {latest:.3f} s to {stamp:.3f} s: several runs of a '
-                'simulator; record each into a bag of its own'
+                f'{raw.path}: {raw.topic.name}: {raw.place}: stamps go back from {latest:.3f} s to '
+                f'{stamp:.3f} s: several runs of a simulator; record each into a bag of its own'
             )
+        return stamp
 
     # --- replaying
 
@@ -332,13 +338,15 @@ class Rebuilder:
                 self._waiting.append(received)
                 continue
             now = received.stamp
-            if self._command(received) is None or now == latest:
+            values = self._command(received)
+            if values is None or now == latest:
                 continue
             if now - latest > self._options.pause_s:
                 self._finish(latest, now)
                 yield
             self._receive_until(now)
             self._handled = received.raw
+            self.controller.commands = {to_nanoseconds(now): values}
             self._tick(now)
             latest = now
             yield

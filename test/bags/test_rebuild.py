@@ -386,12 +386,16 @@ def test_a_problem_is_one_line_with_file_topic_and_place(tmp_path: Path) -> None
 
 def test_a_restarted_simulator_is_refused(tmp_path: Path) -> None:
     live = Live.start(tmp_path / 'bag')
+    live.send_command(np.zeros(2), 10_000.0)  # A node that is deactivated holds, by its clock.
     for stamp in (100.0, 100.1, 100.1, 100.05):
-        live.observe('arm', '/cell/joint_states', JOINT_STATE, 10**9, joint_state(1.0, np.zeros(2)))
+        data = joint_state(stamp, np.zeros(2))
+        live.recorder.write('/cell/joint_states', 10**9, data)
         live.send_command(np.zeros(2), stamp)
     live.recorder.write('/tool', 10**9, labelled_array([0.0], ''))
     live.recorder.close()
-    with pytest.raises(BagError, match=r'/cell/command: .* go back from 100.100 s to 100.050 s'):
+    with pytest.raises(
+        BagError, match=r'/cell/joint_states: .* go back from 100.100 s to 100.050 s'
+    ):
         rebuild(tmp_path / 'bag', lockstep=True)
 
 
