@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,13 @@ class Bag:
         """Size of all files [byte]."""
         return sum(file.path.stat().st_size for file in self.files)
 
-    def segments(self) -> Iterator[tuple[BagFile, Segment]]:
-        """Yield every file's messages in recorded order; unreadable files are reported."""
-        for file in self.files:
+    def segments(self, files: Iterable[BagFile] | None = None) -> Iterator[tuple[BagFile, Segment]]:
+        """Yield the messages in recorded order; unreadable files are reported.
+
+        Args:
+            files: some of the bag's; None takes all.
+        """
+        for file in self.files if files is None else files:
             try:
                 for segment in file.segments():
                     self._check_topics(file, segment)

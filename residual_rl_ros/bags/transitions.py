@@ -88,17 +88,17 @@ class TransitionReader:
             self.bag.problems.add(self.bag.path, f'no message on a topic .../{TRANSITIONS}')
 
     def _find_layouts(self) -> None:
-        """Read up to the first layout of every robot: it may be recorded after transitions."""
-        seen: set[str] = set()
+        """Read up to the layouts of every file's robots: they may come after transitions."""
         problems = self.bag.problems
         before = len(problems)
-        for file, segment in self.bag.segments():
-            topics = dict(file.topics)
-            self._take_layouts(file, segment, topics)
-            seen |= {_robot(t, TRANSITIONS) for t in topics.values() if _ends(t, TRANSITIONS)}
-            known = {stream.robot for stream in self._streams.values() if stream.layouts}
-            if seen and seen <= known:
-                break
+        for file in self.bag.files:
+            for _, segment in self.bag.segments([file]):
+                topics = file.topics
+                self._take_layouts(file, segment, topics)
+                seen = {_robot(t, TRANSITIONS) for t in topics.values() if _ends(t, TRANSITIONS)}
+                known = {stream.robot for stream in self._streams.values() if stream.layouts}
+                if seen and seen <= known:
+                    break
         problems.forget_after(before)  # They are found again when everything is read.
 
     def _stream(self, robot: str) -> _Stream:

@@ -347,6 +347,21 @@ def test_a_damaged_record_length_costs_one_chunk(byte: int, value: int, tmp_path
     assert f'going on at offset {places[6].split()[-1]}' in problems[-1]
 
 
+def test_a_robot_of_a_later_file_may_have_its_layout_after_its_transitions(tmp_path: Path) -> None:
+    write_bag(tmp_path / 'bags' / 'bag_0', L, STREAM[:10])
+    now, topics = [0.0], transition_topics('b')
+    folder = tmp_path / 'bags' / 'bag_1'
+    recorder = Recorder(folder, topics, RecordOptions(), {}, lambda: now[0])
+    write_transitions(recorder, L, STREAM[:10], 'b')
+    now[0] = 1.0
+    recorder.flush_when_due()
+    write_layout(recorder, L, 'b')
+    recorder.close()
+    rows, problems = read(tmp_path / 'bags')
+    assert problems == []
+    assert {robot: len(values) for robot, values in rows.items()} == {'': 10, 'b': 10}
+
+
 def test_a_missing_bag_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BagError, match='does not exist'):
         Bag(tmp_path / 'nothing')
