@@ -28,6 +28,8 @@ def versions() -> dict[str, str]:
 def git_commit() -> str | None:
     """Return the commit of the source tree, marked if it is changed; None outside of one."""
     root = Path(__file__).resolve().parents[1]
+    if not (root / 'package.xml').is_file():  # Installed; a repository around it is another's.
+        return None
     command = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=12']
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)

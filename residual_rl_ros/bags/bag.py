@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from residual_rl_ros.bags.sqlite_file import SqliteFile
 BagFile = McapFile | SqliteFile
 STORAGES: dict[str, type[McapFile] | type[SqliteFile]] = {'.mcap': McapFile, '.db3': SqliteFile}
 METADATA = 'metadata.yaml'
+INFORMATION = 'rosbag2_bagfile_information'
 RECORDING = 'recording.yaml'
 """What our recorder knows of a recording, written at its start."""
 
@@ -38,6 +39,7 @@ class Bag:
         self.path = path
         self.problems = Problems()
         """What was found wrong so far; complete when everything was read."""
+        self._read: dict[Path, dict[str, Any]] = {}
         self.files: list[BagFile] = [
             STORAGES[file.suffix](file, self.problems) for file in self._find(path)
         ]
@@ -54,9 +56,13 @@ class Bag:
         """Size of all files [byte]."""
         return sum(file.path.stat().st_size for file in self.files)
 
-    def segments(self) -> Iterator[tuple[BagFile, Segment]]:
-        """Yield every file's messages in recorded order; unreadable files are reported."""
-        for file in self.files:
+    def segments(self, files: Iterable[BagFile] | None = None) -> Iterator[tuple[BagFile, Segment]]:
+        """Yield the messages in recorded order; unreadable files are reported.
+
+        Args:
+            files: some of the bag's; None takes all.
+        """
+        for file in self.files if files is None else files:
             try:
                 for segment in file.segments():
                     self._check_topics(file, segment)
@@ -87,7 +93,7 @@ class Bag:
                 for key, topic in file.topics.items()
                 if names is None or topic.name in names
             }
-            yield from segment.messages(wanted)
+            yield from segment.messages(file.path, wanted)
 
     def _find(self, path: Path) -> list[Path]:
         """Return the files of a path in recorded order."""
@@ -101,7 +107,11 @@ class Bag:
         if not path.is_dir():
             raise BagError(f'bag {str(path)!r} does not exist')
         here = sorted((f for f in path.iterdir() if f.suffix in STORAGES), key=_natural)
-        for name in self._metadata(path).get('relative_file_paths') or []:
+        names = self._metadata(path).get('relative_file_paths') or []
+        if not isinstance(names, list):
+            self.problems.add(path / METADATA, f'relative_file_paths is {names!r}, expected a list')
+            names = []
+        for name in names:
             if not (path / str(name)).exists():
                 self.problems.add(path, f'{METADATA} lists {name}, which is missing')
         if here:
@@ -111,15 +121,23 @@ class Bag:
 
     def _metadata(self, folder: Path) -> dict[str, Any]:
         """Return the content of `metadata.yaml`, empty where a killed recorder left none."""
-        path = folder / METADATA
+        if folder not in self._read:
+            self._read[folder] = self._read_metadata(folder / METADATA)
+        return self._read[folder]
+
+    def _read_metadata(self, path: Path) -> dict[str, Any]:
         if not path.is_file():
             return {}
         try:
             content = yaml.safe_load(path.read_text(encoding='utf-8'))
-            return dict(content['rosbag2_bagfile_information'])
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
-            self.problems.add(path, f'cannot be read: {error!r}')
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            self.problems.add(path, f'cannot be read: {error}')
             return {}
+        found = content.get(INFORMATION) if isinstance(content, dict) else None
+        if not isinstance(found, dict):
+            self.problems.add(path, f'{INFORMATION} is {found!r}, expected a map')
+            return {}
+        return found
 
     def _custom_data(self) -> dict[str, str]:
         folder = self.files[0].path.parent

@@ -11,10 +11,14 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.problems import BagError
@@ -24,8 +28,11 @@ from residual_rl_ros.transition import TransitionLayout
 from residual_rl_ros.transition_table import TransitionTable
 
 INDEX = 'index.json'
-VERSION = 1
+VERSION = 2
 CHUNK_BYTES = 2**20
+RUN_TRANSITIONS = 2**14
+"""Transitions that are handed out at once, at most."""
+VALUES, TIMES = '<f8', '<i8'
 
 
 def cache_folder() -> Path:
@@ -64,7 +71,12 @@ class TransitionCache:
             BagError: the cache cannot be read or written.
         """
         try:
-            entry = self._folder / content_key(bag)
+            key = content_key(bag)
+        except OSError:  # Of the bag: the reader says so and goes on with its other files.
+            yield from TransitionReader(bag).blocks()
+            return
+        try:
+            entry = self._folder / key
             if (entry / INDEX).is_file():
                 self.hits += 1
                 yield from _load(entry)
@@ -78,30 +90,90 @@ class TransitionCache:
 
     def _read_and_store(self, bag: Bag, entry: Path) -> Iterator[Block]:
         """Yield a bag's transitions; keep them if all of them were read and nothing was wrong."""
-        fresh = entry.with_name(f'{entry.name}.{os.getpid()}')
-        fresh.mkdir(parents=True)
-        index = []
+        self._folder.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f'{entry.name}.', dir=self._folder))
         try:
-            for number, block in enumerate(TransitionReader(bag).blocks()):
-                np.save(fresh / f'{number}.values.npy', block.table.values)
-                np.save(fresh / f'{number}.time.npy', block.time_ns)
-                index.append({'robot': block.robot, 'layout': block.table.layout.to_yaml()})
-                yield block
+            with ExitStack() as files:
+                writer = _EntryWriter(fresh, files)
+                for block in TransitionReader(bag).blocks():
+                    writer.add(block)
+                    yield block
             if not len(bag.problems):
-                (fresh / INDEX).write_text(json.dumps(index), encoding='utf-8')
-                if not entry.exists():
+                (fresh / INDEX).write_text(json.dumps(writer.index), encoding='utf-8')
+                try:
                     fresh.rename(entry)
+                except OSError:
+                    if not entry.exists():  # Else another process has kept it meanwhile.
+                        raise
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
+
+
+class _EntryWriter:
+    """Writes an entry: two files of numbers for each robot and layout, and in which order.
+
+    Args:
+        folder: exists.
+        files: closes the files.
+    """
+
+    def __init__(self, folder: Path, files: ExitStack) -> None:
+        self._folder = folder
+        self._files = files
+        self._streams: dict[tuple[str, str], tuple[int, BinaryIO, BinaryIO]] = {}
+        self.index: dict[str, list[Any]] = {'streams': [], 'runs': []}
+        """Robot and layout of every stream; number of a stream and of transitions of every run."""
+
+    def add(self, block: Block) -> None:
+        """Append a block; the recorder's many small ones become one run."""
+        key = block.robot, block.table.layout.label
+        if key not in self._streams:
+            number = len(self._streams)
+            opened = [(self._folder / name).open('wb') for name in _names(number)]
+            for file in opened:
+                self._files.enter_context(file)
+            self._streams[key] = number, opened[0], opened[1]
+            layout = block.table.layout.to_yaml()
+            self.index['streams'].append({'robot': block.robot, 'layout': layout})
+        number, values, times = self._streams[key]
+        values.write(np.ascontiguousarray(block.table.values, dtype=VALUES).tobytes())
+        times.write(np.ascontiguousarray(block.time_ns, dtype=TIMES).tobytes())
+        runs, count = self.index['runs'], len(block.table)
+        if runs and runs[-1][0] == number and runs[-1][1] + count <= RUN_TRANSITIONS:
+            runs[-1][1] += count
+        else:
+            runs.append([number, count])
+
+
+def _names(number: int) -> tuple[str, str]:
+    """Return the files of a stream: its transitions and their times."""
+    return f'{number}.values', f'{number}.times'
 
 
 def _load(entry: Path) -> Iterator[Block]:
     try:
         index = json.loads((entry / INDEX).read_text(encoding='utf-8'))
-        for number, item in enumerate(index):
-            values = np.load(entry / f'{number}.values.npy', allow_pickle=False)
-            time_ns = np.load(entry / f'{number}.time.npy', allow_pickle=False)
-            layout = TransitionLayout.from_yaml(item['layout'])
-            yield Block(str(item['robot']), TransitionTable(layout, values), time_ns)
-    except (ValueError, KeyError, TypeError, EOFError, ResidualRLError) as error:
+        with ExitStack() as files:
+            streams = [
+                (
+                    str(stream['robot']),
+                    TransitionLayout.from_yaml(stream['layout']),
+                    *(files.enter_context((entry / name).open('rb')) for name in _names(number)),
+                )
+                for number, stream in enumerate(index['streams'])
+            ]
+            for number, count in index['runs']:
+                robot, layout, values_file, times_file = streams[number]
+                values = _read(values_file, VALUES, count * layout.size)
+                table = TransitionTable(layout, values.reshape(count, layout.size))
+                yield Block(robot, table, _read(times_file, TIMES, count))
+    except (ValueError, KeyError, TypeError, IndexError, ResidualRLError) as error:
         raise BagError(f'cache entry {str(entry)!r} is damaged: {error}; delete it') from error
+
+
+def _read(file: BinaryIO, kind: str, count: int) -> npt.NDArray[Any]:
+    """Return the next numbers of a file, shape (count,)."""
+    numbers = np.fromfile(file, kind, count)
+    if len(numbers) < count:
+        raise ValueError(f'{file.name} is cut off')
+    return numbers

@@ -41,24 +41,24 @@ def typestore(distribution: str = DEFAULT_STORE) -> Typestore:
     return get_typestore(STORES[distribution])
 
 
-def deserialize(data: bytes | memoryview, kind: str, distribution: str = DEFAULT_STORE) -> Any:
+def deserialize(data: bytes | memoryview, kind: str) -> Any:
     """Return a message as an object with the attributes of its ROS message.
 
     Raises:
         BagError: unknown type, or bytes that are not such a message.
     """
-    store = typestore(distribution)
+    store = typestore()
     if kind not in store.fielddefs:
-        raise BagError(f'message type {kind!r} is not known to ROS 2 {distribution}')
+        raise BagError(f'message type {kind!r} is not known to ROS 2 {DEFAULT_STORE}')
     try:
         return store.deserialize_cdr(bytes(data), kind)
     except Exception as error:
         raise BagError(f'{len(data)} bytes are no {kind}: {error!r}') from error
 
 
-def serialize(message: Any, kind: str, distribution: str = DEFAULT_STORE) -> bytes:
+def serialize(message: Any, kind: str) -> bytes:
     """Return the bytes of a message made of `typestore().types`."""
-    return bytes(typestore(distribution).serialize_cdr(message, kind))
+    return bytes(typestore().serialize_cdr(message, kind))
 
 
 def labelled_array(values: npt.ArrayLike, label: str) -> bytes:

@@ -12,7 +12,8 @@ import mmap
 import struct
 import sys
 import zlib
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ else:
     from backports import zstd
 
 MAGIC = b'\x89MCAP0\r\n'
-SCHEMA, CHANNEL, MESSAGE, CHUNK, DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
+SCHEMA, CHANNEL, MESSAGE, CHUNK, CHUNK_INDEX, DATA_END = 0x03, 0x04, 0x05, 0x06, 0x08, 0x0F
 RECORD = struct.Struct('<BQ')
 """Opcode and length of what follows."""
 MESSAGE_HEAD = struct.Struct('<HIQQ')
@@ -44,7 +45,7 @@ LARGEST_CHUNK = 1 << 30
 
 
 class _DamageError(Exception):
-    """memoryview that are no record."""
+    """Bytes that are no record."""
 
 
 class McapFile:
@@ -78,15 +79,29 @@ class McapFile:
         if whole[: len(MAGIC)] != MAGIC:
             self._report(0, 'no MCAP file: it does not begin with the magic bytes')
             return
-        self._read_summary(whole)
-        yield from self._walk(whole)
+        chunks = self._read_summary(whole)
+        offset: int | None = len(MAGIC)
+        while offset is not None:
+            offset = yield from self._walk(whole, offset, chunks)
 
-    def _walk(self, whole: memoryview) -> Iterator[Segment]:
+    def _walk(
+        self, whole: memoryview, offset: int, chunks: list[int]
+    ) -> Generator[Segment, None, int | None]:
+        """Yield the messages from an offset on; return where to go on after damage.
+
+        Args:
+            whole: the file.
+            offset: where a record begins.
+            chunks: where chunks begin, as far as the summary tells.
+        """
         loose = _Collector()
-        offset = len(MAGIC)
+        resume: int | None = None
         try:
             for opcode, begin, end in _records(whole, offset, len(whole)):
-                offset = end
+                offset = begin - RECORD.size
+                following = _after(chunks, offset)
+                if following is not None and end > following:
+                    raise _DamageError(f'a record of {end - begin} bytes runs into the next chunk')
                 if opcode == MESSAGE:
                     loose.add(whole, begin, end)
                     if len(loose) == SEGMENT_MESSAGES:
@@ -99,16 +114,20 @@ class McapFile:
                     yield from self._chunk(whole, begin, end)
                 elif opcode == DATA_END:
                     if whole[-len(MAGIC) :] != MAGIC:
-                        self._report(offset, 'the index at the end is cut off')
+                        self._report(end, 'the index at the end is cut off')
                     break
                 else:
                     self._declare(whole, opcode, begin, end)
+                offset = end
             else:
                 self._report(offset, 'the file ends without its index: recording was cut off')
         except _DamageError as damage:
-            self._report(offset, f'{damage}; what follows is not read')
+            resume = _after(chunks, offset)
+            go_on = f'going on at offset {resume}' if resume else 'what follows is not read'
+            self._report(offset, f'{damage}; {go_on}')
         if len(loose):
             yield self._segment(whole, loose, '')
+        return resume
 
     def _chunk(self, whole: memoryview, begin: int, end: int) -> Iterator[Segment]:
         """Yield the messages of a chunk, or report why they cannot be read."""
@@ -143,19 +162,30 @@ class McapFile:
             name, _ = _text(buffer, begin + 4, end)
             self.topics[key] = Topic(name, self._types.get(schema, ''))
 
-    def _read_summary(self, whole: memoryview) -> None:
-        """Learn the channels from the end of a complete file: the first chunk may be damaged."""
+    def _read_summary(self, whole: memoryview) -> list[int]:
+        """Learn the channels from the end of a complete file: the first chunk may be damaged.
+
+        Returns:
+            Where chunks begin: those whose record agrees with the summary, in order.
+        """
+        chunks: list[int] = []
         footer = len(whole) - len(MAGIC) - FOOTER.size
         if footer < len(MAGIC) or whole[-len(MAGIC) :] != MAGIC:
-            return
+            return chunks
         opcode, _, summary, _, _ = FOOTER.unpack_from(whole, footer)
         if opcode != 0x02 or not len(MAGIC) <= summary < footer:
-            return
+            return chunks
         try:
             for kind, begin, end in _records(whole, summary, footer):
                 self._declare(whole, kind, begin, end)
+                if kind == CHUNK_INDEX:
+                    _, _, offset, length = _unpack('<QQQQ', whole, begin, end)
+                    record = CHUNK, length - RECORD.size
+                    if offset < summary and RECORD.unpack_from(whole, offset) == record:
+                        chunks.append(offset)
         except _DamageError as damage:
             self._report(summary, f'damaged summary: {damage}')
+        return sorted(chunks)
 
     def _report(self, offset: int, reason: str) -> None:
         self._problems.add(self.path, reason, place=f'offset {offset}')
@@ -198,6 +228,12 @@ def _records(buffer: memoryview, begin: int, end: int) -> Iterator[tuple[int, in
         begin += length
 
 
+def _after(chunks: list[int], offset: int) -> int | None:
+    """Return where the first chunk behind an offset begins; None if none is known."""
+    index = bisect_right(chunks, offset)
+    return chunks[index] if index < len(chunks) else None
+
+
 def _uncompress(buffer: memoryview, begin: int, end: int) -> memoryview:
     """Return the records of a chunk."""
     _, _, size, crc = _unpack(CHUNK_HEAD.format, buffer, begin, end)
@@ -211,15 +247,16 @@ def _uncompress(buffer: memoryview, begin: int, end: int) -> memoryview:
         if compression == '':
             records = stored
         elif compression == 'zstd':
-            records = memoryview(zstd.decompress(stored))
+            records = memoryview(zstd.ZstdDecompressor().decompress(stored, size + 1))
         elif compression == 'lz4':
-            records = memoryview(lz4.frame.decompress(stored))
+            records = memoryview(lz4.frame.LZ4FrameDecompressor().decompress(stored, size + 1))
         else:
             raise _DamageError(f'compression {compression!r}, expected none, zstd or lz4')
     except (zstd.ZstdError, RuntimeError, ValueError) as error:
         raise _DamageError(f'{compression}: {error}') from error
     if len(records) != size:
-        raise _DamageError(f'{len(records)} bytes uncompressed, expected {size}')
+        found = f'{len(records)} bytes' if len(records) < size else 'more'
+        raise _DamageError(f'{found} uncompressed, expected {size} bytes')
     if crc and zlib.crc32(records) != crc:
         raise _DamageError(f'CRC-32 {zlib.crc32(records):08x}, expected {crc:08x}')
     return records

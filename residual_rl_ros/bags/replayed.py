@@ -63,7 +63,7 @@ class ReplayedController(ResidualController):
             ).clip(-1.0, 1.0)
         decision.executed[step] = sent
         decision.steps_sent += 1
-        self._last_command = sent
+        self._last_command, self._commanded = sent, True
         return sent
 
     @property

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,8 @@ class RawMessage(NamedTuple):
     """When the recorder received it [ns]."""
     data: memoryview
     """Serialised message (CDR)."""
+    path: Path
+    """File that holds it."""
     place: str
     """Where it is in the file."""
 
@@ -60,12 +63,17 @@ class Segment:
         """Return where a message is, for a complaint."""
         return f'message {self.first + index} {self.place}'.rstrip()
 
-    def messages(self, topics: dict[int, Topic]) -> Iterator[RawMessage]:
-        """Yield the messages of the given topics one by one."""
+    def messages(self, path: Path, topics: dict[int, Topic]) -> Iterator[RawMessage]:
+        """Yield the messages of the given topics one by one.
+
+        Args:
+            path: file that the segment is of.
+            topics: topics by their key in the file.
+        """
         keys, starts, sizes, times = (
             array.tolist() for array in (self.channel, self.start, self.size, self.time_ns)
         )
         for index, key in enumerate(keys):
             if key in topics:
                 data = self.buffer[starts[index] : starts[index] + sizes[index]]
-                yield RawMessage(topics[key], times[index], data, self.place_of(index))
+                yield RawMessage(topics[key], times[index], data, path, self.place_of(index))

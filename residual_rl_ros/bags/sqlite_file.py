@@ -15,6 +15,10 @@ from residual_rl_ros.bags.problems import Problems
 from residual_rl_ros.bags.segment import Segment, Topic
 
 SEGMENT_MESSAGES = 2048
+NEXT_MESSAGES = (
+    'SELECT id, topic_id, timestamp, data FROM messages WHERE id > ? ORDER BY id LIMIT ?'
+)
+"""Fetched whole: an open query holds a lock, which makes a recorder's next commit fail."""
 
 
 class SqliteFile:
@@ -37,17 +41,17 @@ class SqliteFile:
         Raises:
             OSError: the file cannot be read.
         """
-        count = 0
+        count, latest = 0, -(2**63)
         try:
             with closing(self._connect()) as connection:
-                rows = connection.execute(
-                    'SELECT topic_id, timestamp, data FROM messages ORDER BY id'
-                )
-                rows.arraysize = SEGMENT_MESSAGES
-                while batch := rows.fetchmany():
-                    keys, times, blobs = zip(*batch, strict=True)
+                while batch := connection.execute(
+                    NEXT_MESSAGES, (latest, SEGMENT_MESSAGES)
+                ).fetchall():
+                    numbers, keys, times, blobs = zip(*batch, strict=True)
+                    if numbers[-1] <= latest:  # Else a damaged file could be read for ever.
+                        raise ValueError(f'message ids go back from {latest} to {numbers[-1]}')
                     yield _segment(keys, times, blobs, count)
-                    count += len(batch)
+                    count, latest = count + len(batch), numbers[-1]
         except (sqlite3.Error, TypeError, ValueError, OverflowError) as error:
             self._problems.add(
                 self.path, f'sqlite3: {error}; what follows is not read', place=f'message {count}'

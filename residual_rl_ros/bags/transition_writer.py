@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +76,30 @@ class TransitionWriter:
         data = labelled_array(values, self._layout.label)
         self._recorder.write(self._stream, time_ns, data)
         self.transitions += 1
+
+
+def write_bag(
+    folder: Path,
+    layout: TransitionLayout,
+    transitions: Iterator[Transition],
+    namespace: str,
+    custom_data: Mapping[str, str],
+) -> int:
+    """Write transitions into a new bag; return how many.
+
+    Without any there is no bag: what makes them may complain before the first.
+
+    Args:
+        folder: does not exist yet.
+        layout: of all transitions.
+        transitions: in order.
+        namespace: namespace of the robot.
+        custom_data: what describes the bag.
+    """
+    first = next(transitions, None)
+    if first is None:
+        return 0
+    with TransitionWriter(folder, layout, namespace, custom_data) as writer:
+        for transition in chain([first], transitions):
+            writer.write(transition)
+    return writer.transitions

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -63,20 +64,16 @@ class TransitionReader:
         self.bag = bag
         self._streams: dict[str, _Stream] = {}
 
-    @property
-    def layouts(self) -> dict[str, TransitionLayout]:
-        """The newest layout of every robot, as far as the bag was read."""
-        return {
-            stream.robot: list(stream.layouts.values())[-1][0]
-            for stream in self._streams.values()
-            if stream.layouts
-        }
-
     def blocks(self) -> Iterator[Block]:
-        """Yield the transitions in recorded order."""
+        """Yield the transitions, each robot's in recorded order."""
+        return chain.from_iterable(self.segments())
+
+    def segments(self) -> Iterator[list[Block]]:
+        """Yield the blocks that lie beside each other in a file: one robot after the other."""
         self._find_layouts()
         count = 0
         for file, segment in self.bag.segments():
+            blocks: list[Block] = []
             for key, topic in file.topics.items():
                 chosen = np.flatnonzero(segment.channel == key)
                 if not len(chosen):
@@ -84,24 +81,24 @@ class TransitionReader:
                 if _ends(topic, LAYOUT):
                     self._take_layouts(file, segment, {key: topic})
                 elif _ends(topic, TRANSITIONS):
-                    for block in self._cut(file, topic, segment, chosen):
-                        count += len(block.table)
-                        yield block
+                    blocks += self._cut(file, topic, segment, chosen)
+            count += len(blocks)
+            yield blocks
         if not count and not len(self.bag.problems):
             self.bag.problems.add(self.bag.path, f'no message on a topic .../{TRANSITIONS}')
 
     def _find_layouts(self) -> None:
-        """Read up to the first layout of every robot: it may be recorded after transitions."""
-        seen: set[str] = set()
+        """Read up to the layouts of every file's robots: they may come after transitions."""
         problems = self.bag.problems
         before = len(problems)
-        for file, segment in self.bag.segments():
-            topics = dict(file.topics)
-            self._take_layouts(file, segment, topics)
-            seen |= {_robot(t, TRANSITIONS) for t in topics.values() if _ends(t, TRANSITIONS)}
-            known = {stream.robot for stream in self._streams.values() if stream.layouts}
-            if seen and seen <= known:
-                break
+        for file in self.bag.files:
+            for _, segment in self.bag.segments([file]):
+                topics = file.topics
+                self._take_layouts(file, segment, topics)
+                seen = {_robot(t, TRANSITIONS) for t in topics.values() if _ends(t, TRANSITIONS)}
+                known = {stream.robot for stream in self._streams.values() if stream.layouts}
+                if seen and seen <= known:
+                    break
         problems.forget_after(before)  # They are found again when everything is read.
 
     def _stream(self, robot: str) -> _Stream:
@@ -109,7 +106,7 @@ class TransitionReader:
 
     def _take_layouts(self, file: BagFile, segment: Segment, topics: dict[int, Topic]) -> None:
         wanted = {key: topic for key, topic in topics.items() if _ends(topic, LAYOUT)}
-        for message in segment.messages(wanted) if wanted else ():
+        for message in segment.messages(file.path, wanted) if wanted else ():
             stream = self._stream(_robot(message.topic, LAYOUT))
             try:
                 layout = _layout(message)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -78,7 +77,7 @@ def import_dataset(
     from residual_rl_ros.bags.lerobot import LeRobotDataset
     from residual_rl_ros.bags.lerobot_import import ForeignDataset, exported_transitions
     from residual_rl_ros.bags.problems import Problems
-    from residual_rl_ros.bags.transition_writer import TransitionWriter
+    from residual_rl_ros.bags.transition_writer import write_bag
     from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
     from residual_rl_ros.provenance import file_sha256
     from residual_rl_ros.residual.controller_config import ControllerConfig
@@ -114,13 +113,9 @@ def import_dataset(
         layout, transitions = foreign.layout, foreign.transitions(problems)
         origin['base_policy_sha256'] = file_sha256(policy.path)
     namespace = opened.robot if robot is None else robot
-    first = next(transitions, None)  # What is missing shows here, before there is a bag.
-    if first is None:
-        show_problems(problems)
-        raise ResidualRLError(f'{str(dataset)!r} holds no usable frame')
-    with TransitionWriter(out, layout, namespace, origin) as writer:
-        for transition in chain([first], transitions):
-            writer.write(transition)
+    written = write_bag(out, layout, transitions, namespace, origin)
     show_problems(problems)
-    Console(stderr=True).print(f'{writer.transitions} transitions in {out}', soft_wrap=True)
+    if not written:
+        raise ResidualRLError(f'{str(dataset)!r} holds no usable frame')
+    Console(stderr=True).print(f'{written} transitions in {out}', soft_wrap=True)
     raise typer.Exit(exit_code(problems, True))

@@ -23,7 +23,13 @@ from residual_rl_ros.commands import (
     SeedOption,
     assignments,
 )
-from residual_rl_ros.commands.bags import BagsArgument, exit_code, show_problems
+from residual_rl_ros.commands.bags import (
+    WITH_PROBLEMS,
+    BagsArgument,
+    exit_code,
+    open_bags,
+    show_problems,
+)
 from residual_rl_ros.errors import ResidualRLError
 
 
@@ -49,7 +55,6 @@ def train(
 
     Exit code 0: all was used; 1: a part was, and every problem named; 2: nothing could be used.
     """
-    from residual_rl_ros.bags.bag import Bag
     from residual_rl_ros.bags.cache import TransitionCache, cache_folder
     from residual_rl_ros.bags.training import Use, train_from_bags
     from residual_rl_ros.learner.checkpoint import CheckpointFolder
@@ -61,7 +66,10 @@ def train(
     if use not in {choice.value for choice in Use}:
         raise ResidualRLError(f'--as is {use!r}, expected base, demonstrations or offline')
     config = load_preset(preset, assignments(overrides or []))
-    nbytes = sum(Bag(path).nbytes for path in bags)
+    opened, stray = open_bags(bags)
+    show_problems(stray)
+    paths = [bag.path for bag in opened]
+    nbytes = sum(bag.nbytes for bag in opened)
     prepare_output(out)
     console = Console(stderr=True)
     with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console) as bars:
@@ -76,11 +84,11 @@ def train(
             bars.update(updating, advance=1, visible=True)
 
         cache = TransitionCache(cache_folder()) if cached else None
-        learner, intake = train_from_bags(bags, Use(use), config, seed, on_read, on_update, cache)
+        learner, intake = train_from_bags(paths, Use(use), config, seed, on_read, on_update, cache)
         bars.update(reading, completed=nbytes)
     CheckpointFolder(out / CHECKPOINTS).save(learner)
     described = {
-        'bags': [str(path) for path in bags],
+        'bags': [str(path) for path in paths],
         'use': use,
         'preset': preset,
         'seed': seed,
@@ -98,7 +106,8 @@ def train(
         f'{learner.pretraining_updates} updates, phase {learner.phase.value}; go on with '
         f'residual-rl up --out {out}, learner_node resume:=true or residual-rl train --from {out}'
     )
-    raise typer.Exit(max(exit_code(problems, True) for problems in intake.problems))
+    codes = [exit_code(problems, True) for problems in intake.problems]
+    raise typer.Exit(max(*codes, WITH_PROBLEMS if stray else 0))
 
 
 def rebuild(
@@ -113,6 +122,12 @@ def rebuild(
         MaybeFloats,
         typer.Option(help='Residual scale lambda: once, or once per action. Default: 0.05.'),
     ] = None,
+    prefetch_steps: Annotated[
+        int, typer.Option(min=0, help='Steps before its first use at which a chunk was asked for.')
+    ] = 0,
+    chunk_blend_steps: Annotated[
+        int, typer.Option(min=0, help='Steps over which a new chunk took over from the last.')
+    ] = 0,
     seed: SeedOption = 0,
     lockstep: Annotated[
         bool, typer.Option(help='The recording is of a lockstep simulator.')
@@ -124,6 +139,9 @@ def rebuild(
     pause: Annotated[
         float, typer.Option(min=0.0, help='Commands further apart end an episode [s].')
     ] = 1.0,
+    episode_limit: Annotated[
+        float, typer.Option(min=0.0, help='Longer episodes were truncated [s]; 0 never.')
+    ] = 0.0,
     marks: Annotated[
         MaybePath, typer.Option(help='YAML list of {stamp: s, outcome: success|failure|end}.')
     ] = None,
@@ -136,7 +154,7 @@ def rebuild(
     from residual_rl_ros.bags.bag import Bag
     from residual_rl_ros.bags.marks import read_marks
     from residual_rl_ros.bags.rebuild import Rebuilder, RebuildOptions
-    from residual_rl_ros.bags.transition_writer import TransitionWriter
+    from residual_rl_ros.bags.transition_writer import write_bag
     from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
     from residual_rl_ros.provenance import file_sha256
     from residual_rl_ros.residual.controller_config import ControllerConfig
@@ -146,15 +164,25 @@ def rebuild(
     config, _ = load_robot(robot)
     policy = OnnxBasePolicy(find_base_policy(base))
     policy.metadata.check_robot(config.observation_names, config.action, config.control_rate_hz)
-    if marks is not None and lockstep:
-        raise ResidualRLError('--marks judges real time; a lockstep simulator sends feedback')
+    if lockstep and (marks is not None or episode_limit):
+        raise ResidualRLError(
+            '--marks and --episode-limit are for real time; a lockstep simulator sends feedback'
+        )
     options = RebuildOptions(
-        ControllerConfig(decision_steps, tuple(scale or (0.05,)), seed=seed, scheduled_actor=False),
+        ControllerConfig(
+            decision_steps,
+            tuple(scale or (0.05,)),
+            prefetch_steps,
+            chunk_blend_steps,
+            seed,
+            scheduled_actor=False,
+        ),
         lockstep,
         namespace,
         end_is_success,
         pause,
         () if marks is None else read_marks(marks),
+        episode_limit,
     )
     bag = Bag(raw)
     rebuilder = Rebuilder(bag, config, policy, options)
@@ -164,12 +192,13 @@ def rebuild(
         'robot_name': config.name,
     }
     layout = rebuilder.controller.layout
-    with TransitionWriter(out, layout, namespace, origin) as writer:
-        for transition in rebuilder.transitions():
-            writer.write(transition)
+    try:
+        written = write_bag(out, layout, rebuilder.transitions(), namespace, origin)
+    finally:
+        show_problems(bag.problems)
     console = Console(stderr=True)
     for report in rebuilder.channels.values():
         console.print(escape(f'{report.topic}: {report.describe()}'), soft_wrap=True)
-    console.print(f'{writer.transitions} transitions in {out}')
-    show_problems(bag.problems)
-    raise typer.Exit(exit_code(bag.problems, bool(writer.transitions)))
+    where = f'in {out}' if written else f'and no {out}'
+    console.print(f'{written} transitions {where}', soft_wrap=True, markup=False)
+    raise typer.Exit(exit_code(bag.problems, bool(written)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +29,8 @@ from residual_rl_ros.commands import (
 from residual_rl_ros.errors import ResidualRLError
 
 if TYPE_CHECKING:
-    from residual_rl_ros.bags.problems import Problems
+    from residual_rl_ros.bags.bag import Bag
+    from residual_rl_ros.bags.problems import BagError, Problems
     from residual_rl_ros.bags.summary import RobotSummary
 
 WITH_PROBLEMS = 1
@@ -52,32 +54,52 @@ def info(
 
     Exit code 0: everything was read; 1: read, with problems; 2: a bag holds nothing usable.
     """
-    from residual_rl_ros.bags.bag import Bag
     from residual_rl_ros.bags.summary import summarise
 
     if picture is not None and len(bags) > 1:
         raise ResidualRLError('--picture draws one bag; give one')
-    code = 0
+    opened, stray = open_bags(bags)
+    show_problems(stray)
+    code = UNUSABLE if stray else 0
     described = []
-    for path in bags:
-        bag = Bag(path)
+    for bag in opened:
         summaries = summarise(bag)
         if as_json:
             robots = [summary.to_json() for summary in summaries]
             data = bag.custom_data
-            described.append({'bag': str(path), 'custom_data': data, 'robots': robots})
+            described.append({'bag': str(bag.path), 'custom_data': data, 'robots': robots})
         else:
             for summary in summaries:
-                _show(Console(), str(path), summary)
+                _show(Console(), str(bag.path), summary)
         show_problems(bag.problems)
         code = max(code, exit_code(bag.problems, bool(summaries)))
         if picture is not None and summaries:
             from residual_rl_ros.bags.picture import draw_bag
 
-            draw_bag(picture, str(path), summaries[0])
+            draw_bag(picture, str(bag.path), summaries[0])
     if as_json:
         print(json.dumps(described, indent=2))
     raise typer.Exit(code)
+
+
+def open_bags(paths: list[Path]) -> tuple[list[Bag], list[BagError]]:
+    """Return the bags among paths, and what is wrong with those that are none.
+
+    Raises:
+        BagError: not one is a bag.
+    """
+    from residual_rl_ros.bags.bag import Bag
+    from residual_rl_ros.bags.problems import BagError
+
+    opened, stray = [], []
+    for path in paths:
+        try:
+            opened.append(Bag(path))
+        except BagError as error:
+            stray.append(error)
+    if not opened:
+        raise BagError('; '.join(map(str, stray)))
+    return opened, stray
 
 
 def exit_code(problems: Problems, usable: bool) -> int:
@@ -85,7 +107,7 @@ def exit_code(problems: Problems, usable: bool) -> int:
     return UNUSABLE if not usable else WITH_PROBLEMS if len(problems) else 0
 
 
-def show_problems(problems: Problems) -> None:
+def show_problems(problems: Iterable[object]) -> None:
     """Print one line for each problem."""
     console = Console(stderr=True)
     for problem in problems:
@@ -205,10 +227,10 @@ def play(
     ] = 30.0,
 ) -> None:
     """Play transition bags into a running learner, as their robot would send them."""
-    from residual_rl_ros.bags.bag import Bag
     from residual_rl_ros.ros.bag_player import PlayOptions, play
 
-    opened = [Bag(path) for path in bags]
+    opened, stray = open_bags(bags)
+    show_problems(stray)
     console = Console(stderr=True)
     columns = (TextColumn('{task.completed} transitions'), TimeElapsedColumn())
     try:
@@ -220,4 +242,5 @@ def play(
         raise typer.Exit(INTERRUPTED) from None
     for bag in opened:
         show_problems(bag.problems)
-    raise typer.Exit(max(exit_code(bag.problems, bool(sent)) for bag in opened))
+    codes = [exit_code(bag.problems, bool(sent)) for bag in opened]
+    raise typer.Exit(max(*codes, WITH_PROBLEMS if stray else 0))

@@ -101,6 +101,12 @@ class RealTimeLoop(PolicyLoop):
         self._start_requested = self.active and not self.in_episode
         return self._start_requested
 
+    @property
+    def ending(self) -> bool:
+        """Whether the next tick ends the episode, by what was said of it so far."""
+        feedback = self._ending or self._feedback
+        return feedback is not None and feedback.done
+
     def end_episode(self, feedback: StepFeedback, now: float) -> bool:
         """End the episode with the next tick; return whether there is one."""
         if self.in_episode:

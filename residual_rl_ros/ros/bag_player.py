@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from rclpy.duration import Duration
 from std_msgs.msg import Float64MultiArray, String
 
@@ -19,6 +22,10 @@ from residual_rl_ros.bags.transitions import LAYOUT, TRANSITIONS, Block, Transit
 from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.messages import float_array
 from residual_rl_ros.ros.private_node import PrivateNode
+from residual_rl_ros.transition import TransitionLayout
+
+ACKNOWLEDGED_S = 5.0
+"""How long to wait for the learner's acknowledgement of the last transitions [s]."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +66,41 @@ def play(
         robots: dict[str, _Robot] = {}
         for bag in bags:
             pace = _Pace(options.rate_hz, clock, sleep)
-            for block in TransitionReader(bag).blocks():
-                name = block.robot if options.namespace is None else options.namespace.strip('/')
-                if name not in robots:
-                    robots[name] = _Robot(tool.node, name)
-                    robots[name].wait_for_learner(options.wait_s, clock, sleep)
-                for stamp_ns, message in robots[name].messages(block):
+            for blocks in TransitionReader(bag).segments():
+                receivers = []
+                for block in blocks:
+                    name = options.namespace
+                    name = block.robot if name is None else name.strip('/')
+                    if name not in robots:
+                        robots[name] = _Robot(tool.node, name)
+                        robots[name].wait_for_learner(options.wait_s, clock, sleep)
+                    receivers.append(robots[name])
+                for stamp_ns, number, row in _by_time(blocks):
                     pace.wait(stamp_ns)
-                    robots[name].publisher.publish(message)
+                    table = blocks[number].table
+                    receivers[number].send(table.layout, table.values[row])
                     sent += 1
                     on_sent()
-        for robot in robots.values():
-            robot.publisher.wait_for_all_acked(Duration(seconds=5))
+            for robot in robots.values():
+                if not robot.all_arrived():
+                    bag.problems.add(
+                        bag.path,
+                        f'not every transition was acknowledged within {ACKNOWLEDGED_S:g} s: the '
+                        'learner may lack the last ones',
+                        topic=robot.topic,
+                    )
     return sent
+
+
+def _by_time(blocks: list[Block]) -> Iterator[tuple[int, int, int]]:
+    """Yield when each transition was recorded [ns], its block and its row; all robots mixed."""
+    return heapq.merge(
+        *(
+            [(stamp_ns, number, row) for row, stamp_ns in enumerate(block.time_ns.tolist())]
+            for number, block in enumerate(blocks)
+        ),
+        key=itemgetter(0),
+    )
 
 
 class _Robot:
@@ -79,8 +108,8 @@ class _Robot:
 
     def __init__(self, node: Any, namespace: str) -> None:
         prefix = f'/{namespace}'.rstrip('/')
-        self._topic = f'{prefix}/{TRANSITIONS}'
-        self.publisher = node.create_publisher(Float64MultiArray, self._topic, qos.TRANSITIONS)
+        self.topic = f'{prefix}/{TRANSITIONS}'
+        self._publisher = node.create_publisher(Float64MultiArray, self.topic, qos.TRANSITIONS)
         self._layout_publisher = node.create_publisher(String, f'{prefix}/{LAYOUT}', qos.LATCHED)
         self._label = ''
 
@@ -88,22 +117,24 @@ class _Robot:
         self, limit_s: float, clock: Callable[[], float], sleep: Callable[[float], None]
     ) -> None:
         deadline = clock() + limit_s
-        while not self.publisher.get_subscription_count():
+        while not self._publisher.get_subscription_count():
             if clock() > deadline:
                 raise BagError(
-                    f'nobody subscribes to {self._topic} after {limit_s:g} s; start learner_node, '
+                    f'nobody subscribes to {self.topic} after {limit_s:g} s; start learner_node, '
                     'or give its --namespace'
                 )
             sleep(0.05)
 
-    def messages(self, block: Block) -> Iterable[tuple[int, Float64MultiArray]]:
-        """Yield the messages of a block with their recorded times, after its layout if new."""
-        layout = block.table.layout
+    def send(self, layout: TransitionLayout, values: npt.NDArray[np.float64]) -> None:
+        """Publish a transition, shape (layout.size,), after its layout if that is new."""
         if layout.label != self._label:
             self._label = layout.label
             self._layout_publisher.publish(String(data=layout.to_yaml()))
-        for stamp_ns, row in zip(block.time_ns.tolist(), block.table.values, strict=True):
-            yield stamp_ns, float_array(np.ascontiguousarray(row), layout.label)
+        self._publisher.publish(float_array(np.ascontiguousarray(values), layout.label))
+
+    def all_arrived(self) -> bool:
+        """Wait until the learner has what was sent; return whether it has."""
+        return bool(self._publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGED_S)))
 
 
 class _Pace:

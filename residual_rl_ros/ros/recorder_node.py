@@ -135,7 +135,7 @@ def _message_class(kind: str) -> Any:
 
 
 def _qos(topic: RecordedTopic) -> QoSProfile:
-    """Return a profile that connects to every publisher of the topic, and waits for a busy disk."""
+    """Return a profile that takes what the package's nodes send; its depth bridges a busy disk."""
     return QoSProfile(
         depth=1 if topic.latched else DEPTH,
         reliability=ReliabilityPolicy.RELIABLE if topic.reliable else ReliabilityPolicy.BEST_EFFORT,

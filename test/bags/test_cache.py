@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bag_builders import write_bag
+from bag_builders import transition_topics, write_bag, write_layout, write_transitions
 from builders import make_layout, random_transitions, small_config
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.cache import TransitionCache
 from residual_rl_ros.bags.problems import BagError
+from residual_rl_ros.bags.recorder import Recorder, RecordOptions
 from residual_rl_ros.bags.training import Use, train_from_bags
 
 L = make_layout()
@@ -39,6 +40,56 @@ def test_the_second_reading_is_a_hit_and_equal(bag: Path, tmp_path: Path) -> Non
     assert cache.hits == 1
     blocks = list(cache.blocks(Bag(tmp_path / 'renamed')))
     assert {(block.robot, block.table.layout) for block in blocks} == {('', L)}
+
+
+def test_the_many_blocks_of_a_recorder_are_few_in_the_cache(tmp_path: Path) -> None:
+    now = [0.0]
+    other = make_layout(decision_steps=3)
+    topics = [topic for robot in ('', 'b') for topic in transition_topics(robot)]
+    recorder = Recorder(tmp_path / 'bag', topics, RecordOptions(), {}, lambda: now[0])
+    streams = [('', L), ('b', other)]
+    for robot, layout in streams:
+        write_layout(recorder, layout, robot)
+    for robot, layout in (*streams, streams[0]):
+        for transition in random_transitions(layout, 40):
+            now[0] += 0.1
+            write_transitions(recorder, layout, [transition], robot)
+    recorder.close()
+    cache = TransitionCache(tmp_path / 'cache')
+    first, second = (list(cache.blocks(Bag(tmp_path / 'bag'))) for _ in range(2))
+    assert cache.hits == 1
+    assert len(first) > 20
+    assert len(second) <= 7  # Those of one robot in a row; two of them share a chunk twice.
+    assert len(list((tmp_path / 'cache').rglob('*.*'))) <= 6
+    for robot, layout in streams:
+        for content in (lambda block: block.table.values, lambda block: block.time_ns):
+            one, two = (
+                np.concatenate([content(b) for b in blocks if b.robot == robot])
+                for blocks in (first, second)
+            )
+            np.testing.assert_array_equal(one, two)
+        assert all(b.table.layout == layout for b in second if b.robot == robot)
+
+
+def test_a_bag_file_that_cannot_be_read_is_named_and_the_others_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in range(2):
+        write_bag(tmp_path / 'bags' / f'bag_{part}', L, random_transitions(L, 10))
+    locked = tmp_path / 'bags' / 'bag_0' / 'bag_0.mcap'
+    opened = Path.open
+
+    def refuse(path: Path, *arguments: object, **options: object) -> object:
+        if path == locked:  # Permissions do not stop root, as whom tests run in containers.
+            raise PermissionError(13, 'Permission denied')
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, 'open', refuse)
+    bag = Bag(tmp_path / 'bags')
+    blocks = list(TransitionCache(tmp_path / 'cache').blocks(bag))
+    assert sum(len(block.table) for block in blocks) == 10
+    (problem,) = bag.problems
+    assert str(problem) == f'{locked}: cannot be read: Permission denied'
 
 
 def test_other_content_is_no_hit(bag: Path, tmp_path: Path) -> None:
@@ -74,7 +125,7 @@ def test_a_reading_that_is_broken_off_leaves_nothing(bag: Path, tmp_path: Path) 
 def test_a_damaged_entry_is_one_clear_line(bag: Path, tmp_path: Path) -> None:
     cache = TransitionCache(tmp_path / 'cache')
     rows(cache, bag)
-    array = next((tmp_path / 'cache').rglob('*.values.npy'))
+    array = next((tmp_path / 'cache').rglob('*.values'))
     array.write_bytes(array.read_bytes()[:-8])
     with pytest.raises(BagError, match='is damaged'):
         rows(cache, bag)

@@ -5,8 +5,12 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
+import lz4.frame
 import numpy as np
 import pytest
 from bag_builders import write_bag
@@ -16,8 +20,12 @@ from hypothesis import strategies as st
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.cdr import typestore
-from residual_rl_ros.bags.transitions import TransitionReader
+from residual_rl_ros.bags.cdr import STORES, typestore
+from residual_rl_ros.bags.mcap_file import CHUNK, CHUNK_HEAD, MAGIC, RECORD, zstd
+from residual_rl_ros.bags.sqlite_file import SEGMENT_MESSAGES
+from residual_rl_ros.bags.topics import FLAG
+from residual_rl_ros.bags.transitions import TEXT, TransitionReader
+from residual_rl_ros.robot import CHANNEL_TYPES, COMMAND_TYPES
 
 L = make_layout()
 STREAM = random_transitions(L, 40)
@@ -112,6 +120,24 @@ def test_every_row_of_a_truncated_file_is_one_that_was_written(
         assert len(problems) == 1
 
 
+def test_reading_does_not_stop_a_recorder(originals: Files, tmp_path: Path) -> None:
+    path = tmp_path / 'sqlite.db3'
+    path.write_bytes(originals['sqlite.db3'])
+    with closing(sqlite3.connect(path)) as recorder:
+        recorder.executemany(
+            'INSERT INTO messages (topic_id, timestamp, data) VALUES (1, 0, ?)',
+            [(b'\0' * 100,)] * 3 * SEGMENT_MESSAGES,
+        )
+        recorder.commit()
+        recorder.execute('PRAGMA busy_timeout = 0')
+        sizes = []
+        for _, segment in Bag(path).segments():
+            sizes.append(len(segment))
+            recorder.execute('UPDATE messages SET timestamp = 1 WHERE id = 1')
+            recorder.commit()
+    assert len(sizes) == 4
+
+
 def test_a_message_of_an_undeclared_topic_is_one_line(originals: Files, tmp_path: Path) -> None:
     path = tmp_path / 'sqlite.db3'
     path.write_bytes(originals['sqlite.db3'])
@@ -122,3 +148,28 @@ def test_a_message_of_an_undeclared_topic_is_one_line(originals: Files, tmp_path
     (problem,) = problems
     assert 'message 3: of a topic that the file does not declare' in problem
     assert problem.endswith('(2 times)')
+
+
+@pytest.mark.parametrize(
+    ('compression', 'pack'), [('zstd', zstd.compress), ('lz4', lz4.frame.compress)]
+)
+@pytest.mark.parametrize('claimed', [10, 10**6])
+def test_a_chunk_that_lies_about_its_size_is_passed_over(
+    compression: str, pack: Callable[[bytes], bytes], claimed: int, tmp_path: Path
+) -> None:
+    stored, name = pack(bytes(10**5)), compression.encode()
+    head = CHUNK_HEAD.pack(0, 0, claimed, 0) + struct.pack('<I', len(name)) + name
+    body = head + struct.pack('<Q', len(stored)) + stored
+    path = tmp_path / 'bag.mcap'
+    path.write_bytes(MAGIC + RECORD.pack(CHUNK, len(body)) + body)
+    _, (problem, _) = read(path)
+    assert 'offset 8: damaged chunk' in problem
+    assert f'uncompressed, expected {claimed}' in problem
+
+
+@pytest.mark.parametrize('distribution', STORES)
+@pytest.mark.parametrize('kind', [*CHANNEL_TYPES, *COMMAND_TYPES, TEXT, FLAG])
+def test_messages_are_the_same_in_every_distribution(distribution: str, kind: str) -> None:
+    """So that bags of all of them are read with the definitions of one."""
+    store = typestore(distribution)
+    assert store.generate_msgdef(kind) == typestore().generate_msgdef(kind)

@@ -25,8 +25,9 @@ from residual_rl_ros.bags.topics import FEEDBACK, TAKEOVER_ACTIVE, TAKEOVER_COMM
 from residual_rl_ros.message_values import MessageReader, stamped_label
 from residual_rl_ros.observation import ObservationAssembler
 from residual_rl_ros.residual.blend import BlendRamp
+from residual_rl_ros.residual.controller import StepFeedback
 from residual_rl_ros.residual.controller_config import ControllerConfig
-from residual_rl_ros.residual.policy_loop import MARK_FAILURE, LoopParts
+from residual_rl_ros.residual.policy_loop import MARK_FAILURE, MARK_SUCCESS, LoopParts
 from residual_rl_ros.residual.real_time_loop import RealTimeLoop, RealTimeRules
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot import FLOAT_ARRAY, JOINT_STATE, RobotConfig
@@ -143,11 +144,14 @@ class Live:
             self.observe('tool', '/tool', FLOAT_ARRAY, round((now - 0.005) * 1e9), tool)
         self.loop.tick(now)
 
-    def feedback(self, tick: int, *values: float) -> None:
+    def record_feedback(self, tick: int, *values: float) -> np.ndarray:
         stamp = 100.0 + PERIOD * tick + 0.01
-        data = labelled_array([stamp, *values], '')
-        self.recorder.write(f'/cell/{FEEDBACK}', round(stamp * 1e9), data)
-        self.loop.receive_feedback(np.array([stamp, *values]))
+        data = np.array([stamp, *values])
+        self.recorder.write(f'/cell/{FEEDBACK}', round(stamp * 1e9), labelled_array(data, ''))
+        return data
+
+    def feedback(self, tick: int, *values: float) -> None:
+        self.loop.receive_feedback(self.record_feedback(tick, *values))
 
     def takeover(self, tick: int, active: bool, command: np.ndarray | None = None) -> None:
         received = round((100.0 + PERIOD * tick + 0.01) * 1e9)
@@ -216,6 +220,21 @@ def test_a_takeover_is_accounted_for_as_live(tmp_path: Path) -> None:
     assert {t.source for t in made} == {Source.BASE, Source.TAKEOVER}
 
 
+def test_an_end_during_a_hold_is_accounted_for_as_live(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    for tick in range(16):
+        live.step(tick)
+    live.takeover(15, True)  # The operator has not commanded yet: the robot holds.
+    live.step(16)
+    live.feedback(16, 1.0, 1.0, 0.0, 1.0)
+    live.step(17)
+    live.recorder.close()
+    made, _, problems = rebuild(tmp_path / 'bag')
+    assert problems == []
+    check_equal(made, live.made)
+    assert made[-1].success is Success.SUCCESS
+
+
 def test_a_residual_is_seen_in_what_was_added_to_the_base(tmp_path: Path) -> None:
     live = Live.start(tmp_path / 'bag')
     actor = make_actor(live.loop.controller.layout, gain=1.0)
@@ -264,6 +283,68 @@ def test_a_mark_judges_what_the_recording_does_not(tmp_path: Path) -> None:
     assert [t.episode for t in made][-1] == 1
 
 
+def judged(made: list[Transition]) -> list[tuple[float, bool, bool, Success]]:
+    last = [t for t in made if t.terminated or t.truncated]
+    return [(t.reward, t.terminated, t.truncated, t.success) for t in last]
+
+
+SUCCEEDED = (1.0, True, False, Success.SUCCESS)
+FAILED = (0.0, True, False, Success.FAILURE)
+UNJUDGED = (0.0, False, True, Success.UNLABELLED)
+
+
+@pytest.mark.parametrize('end_is_success', [True, False])
+@pytest.mark.parametrize('periods_later', [0.5, 10.0])
+@pytest.mark.parametrize(
+    ('feedback', 'expected'), [(MARK_SUCCESS, SUCCEEDED), (MARK_FAILURE, FAILED)]
+)
+def test_a_mark_after_the_motion_is_the_only_end(
+    end_is_success: bool,
+    periods_later: float,
+    feedback: StepFeedback,
+    expected: tuple[float, bool, bool, Success],
+    tmp_path: Path,
+) -> None:
+    record_commands(tmp_path / 'bag', [*range(10), *range(60, 70)])
+    marks = tuple(Mark(100.0 + PERIOD * (tick + periods_later), feedback) for tick in (9, 69))
+    made, _, problems = rebuild(tmp_path / 'bag', marks=marks, end_is_success=end_is_success)
+    assert judged(made) == [expected] * 2
+    assert problems == []
+
+
+@pytest.mark.parametrize('tick', [9, 30])
+def test_feedback_after_the_motion_is_the_only_end(tick: int, tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    for step in range(10):
+        live.step(step)
+    live.record_feedback(tick, 0.0, 1.0, 0.0, 0.0)
+    for step in range(60, 70):
+        live.step(step)
+    live.recorder.close()
+    made, _, problems = rebuild(tmp_path / 'bag', end_is_success=True)
+    assert judged(made) == [FAILED, SUCCEEDED]
+    assert problems == []
+
+
+def test_a_judgement_that_no_episode_is_open_for_is_named(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    for step in range(10):
+        live.step(step)
+    live.record_feedback(20, 0.0, 1.0, 0.0, 0.0)
+    live.record_feedback(25, 1.0, 1.0, 0.0, 1.0)
+    live.step(60)
+    live.recorder.close()
+    marks = tuple(Mark(stamp, MARK_SUCCESS) for stamp in (99.0, 101.4, 103.1, 103.2))
+    made, _, problems = rebuild(tmp_path / 'bag', marks=marks)
+    assert judged(made) == [FAILED, SUCCEEDED]
+    assert len(problems) == 4
+    assert [p for p in problems if 'mark at 99.000 s is not used' in p]
+    assert [p for p in problems if 'mark at 101.400 s is not used' in p]
+    assert [p for p in problems if 'mark at 103.200 s is not used' in p]
+    (feedback,) = [p for p in problems if '/cell/step_feedback' in p]
+    assert 'bag.mcap: /cell/step_feedback: message' in feedback
+
+
 def test_what_was_not_recorded_is_named(tmp_path: Path) -> None:
     topics = [RecordedTopic('/cell/joint_states', JOINT_STATE)]
     recorder = Recorder(tmp_path / 'bag', topics, RecordOptions(), {}, lambda: 0.0)
@@ -288,21 +369,105 @@ def test_stamps_that_go_back_are_reported(tmp_path: Path) -> None:
     assert '1 stamps go back' in problem
 
 
+def test_a_problem_is_one_line_with_file_topic_and_place(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    for tick in range(12):
+        live.step(tick)
+        if tick == 5:
+            live.recorder.write('/tool', 100_255_000_000, b'\0\1\0\0junk')
+            live.recorder.write('/cell/command', 100_256_000_000, labelled_array([1.0], ''))
+    live.recorder.close()
+    _, _, problems = rebuild(tmp_path / 'bag')
+    assert len(problems) == 2
+    for problem, topic in zip(problems, ('/tool', '/cell/command'), strict=True):
+        assert f'bag.mcap: {topic}: message ' in problem
+        assert 'times' not in problem
+
+
+def test_a_restarted_simulator_is_refused(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    live.send_command(np.zeros(2), 10_000.0)  # A node that is deactivated holds, by its clock.
+    for stamp in (100.0, 100.1, 100.1, 100.05):
+        data = joint_state(stamp, np.zeros(2))
+        live.recorder.write('/cell/joint_states', 10**9, data)
+        live.send_command(np.zeros(2), stamp)
+    live.recorder.write('/tool', 10**9, labelled_array([0.0], ''))
+    live.recorder.close()
+    with pytest.raises(
+        BagError, match=r'/cell/joint_states: .* go back from 100.100 s to 100.050 s'
+    ):
+        rebuild(tmp_path / 'bag', lockstep=True)
+
+
+def test_commands_of_another_clock_are_refused(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    for tick in range(12):
+        live.step(tick)
+    data = labelled_array(np.zeros(2), stamped_label(3.0))
+    live.recorder.close()
+    simulated = Live.start(tmp_path / 'simulated')
+    for message in Bag(tmp_path / 'bag').messages():
+        own = data if message.topic.name == '/cell/command' else bytes(message.data)
+        simulated.recorder.write(message.topic.name, message.time_ns, own)
+    simulated.recorder.close()
+    with pytest.raises(BagError, match='97 s or more from when they were recorded'):
+        rebuild(tmp_path / 'simulated')
+
+
+def test_an_episode_limit_truncates_as_live(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    live.loop.rules = RealTimeRules(True, 10.0, 12 * PERIOD)
+    for tick in range(30):
+        live.step(tick)
+    live.recorder.close()
+    made, _, problems = rebuild(tmp_path / 'bag', episode_limit_s=12 * PERIOD)
+    assert problems == []
+    check_equal(made[: len(live.made)], live.made)
+    assert any(t.truncated for t in live.made)
+
+
+def rebuild_command(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str, namespace: str = 'cell'
+) -> int:
+    """Run `bag rebuild` on `folder/raw` into `folder/made`; return its exit code."""
+    metadata = make_metadata(observation_names=ROBOT.observation_names)
+    write_onnx_policy(folder / 'base.onnx', metadata)
+    robot = yaml.safe_dump({'/**': {'ros__parameters': {'robot': DESCRIPTION}}})
+    (folder / 'robot.yaml').write_text(robot)
+    return run(
+        *('rebuild', str(folder / 'raw'), '--out', str(folder / 'made')),
+        *('--robot', str(folder / 'robot.yaml'), '--base', str(folder / 'base.onnx')),
+        *('--namespace', namespace, '--decision-steps', '2', *arguments),
+        monkeypatch=monkeypatch,
+    )
+
+
+def test_the_numbers_of_the_node_can_be_given_to_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_commands(tmp_path / 'raw', list(range(30)))
+    numbers = ('--prefetch-steps', '1', '--chunk-blend-steps', '2', '--episode-limit', '0.59')
+    assert rebuild_command(tmp_path, monkeypatch, *numbers) == 0
+    (summary,) = summarise(Bag(tmp_path / 'made'))
+    assert summary.to_json()['decisions_per_episode'][2] == 6  # 12 steps of 0.05 s in pairs.
+
+
+def test_a_failed_rebuild_leaves_nothing_in_the_way_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record_commands(tmp_path / 'raw', list(range(30)))
+    assert rebuild_command(tmp_path, monkeypatch, namespace='cel') == 2
+    assert 'give --namespace' in capsys.readouterr().err
+    assert not (tmp_path / 'made').exists()
+    assert rebuild_command(tmp_path, monkeypatch) == 0
+
+
 def test_the_command_leaves_a_transition_bag(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record_commands(tmp_path / 'raw', list(range(30)))
-    metadata = make_metadata(observation_names=ROBOT.observation_names)
-    write_onnx_policy(tmp_path / 'base.onnx', metadata)
-    robot = yaml.safe_dump({'/**': {'ros__parameters': {'robot': DESCRIPTION}}})
-    (tmp_path / 'robot.yaml').write_text(robot)
     (tmp_path / 'marks.yaml').write_text('- {stamp: 100.76, outcome: success}')
-    code = run(
-        *('rebuild', str(tmp_path / 'raw'), '--out', str(tmp_path / 'made')),
-        *('--robot', str(tmp_path / 'robot.yaml'), '--base', str(tmp_path / 'base.onnx')),
-        *('--namespace', 'cell', '--decision-steps', '2', '--marks', str(tmp_path / 'marks.yaml')),
-        monkeypatch=monkeypatch,
-    )
+    code = rebuild_command(tmp_path, monkeypatch, '--marks', str(tmp_path / 'marks.yaml'))
     assert code == 0
     assert '/cell/joint_states: 30 messages, 20.0 Hz' in capsys.readouterr().err
     (summary,) = summarise(Bag(tmp_path / 'made'))

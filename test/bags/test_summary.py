@@ -132,3 +132,15 @@ def test_info_names_problems_and_exits_with_1_or_2(
     assert run('info', str(tmp_path / 'empty'), monkeypatch=monkeypatch) == 2
     assert run('info', str(tmp_path / 'none'), monkeypatch=monkeypatch) == 2
     assert 'does not exist' in capsys.readouterr().err
+
+
+def test_a_stray_file_does_not_hide_the_bags_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'notes.txt').touch()
+    bag = write_bag(tmp_path / 'bag', L, stream(10))
+    code = run('info', str(tmp_path / 'notes.txt'), str(bag), '--json', monkeypatch=monkeypatch)
+    printed = capsys.readouterr()
+    assert code == 2
+    assert [described['bag'] for described in json.loads(printed.out)] == [str(bag)]
+    assert 'notes.txt' in printed.err

@@ -165,3 +165,15 @@ def test_the_command_leaves_a_checkpoint_that_a_learner_resumes(
     assert len(learner.replay) == 120
     assert json.loads((out / 'bag_training.json').read_text())['transitions'] == 120
     assert run(*arguments, monkeypatch=monkeypatch) == 2  # The folder is taken.
+
+
+def test_a_stray_file_is_named_and_the_bags_beside_it_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'notes.txt').touch()
+    bag = write_bag(tmp_path / 'bag', L, random_transitions(L, 20))
+    arguments = ['train', str(tmp_path / 'notes.txt'), str(bag), '--out', str(tmp_path / 'out')]
+    arguments += ['--as', 'demonstrations', '--preset', 'resfit', '--no-cache']
+    assert run(*arguments, monkeypatch=monkeypatch) == 1
+    assert 'notes.txt' in capsys.readouterr().err
+    assert (tmp_path / 'out' / 'bag_training.json').is_file()

@@ -13,6 +13,7 @@ from bag_builders import (
     START_NS,
     open_recorder,
     text_message,
+    transition_topics,
     write_bag,
     write_layout,
     write_transitions,
@@ -322,6 +323,45 @@ def test_a_clock_that_jumps_back_is_reported_and_its_transitions_kept(tmp_path: 
     assert 'message 7' in problem
 
 
+@pytest.mark.parametrize(
+    ('byte', 'value'), [(0, 0), (0, 250), (1, 0), (1, 250), (2, 1), (2, 250), (7, 1)]
+)
+def test_a_damaged_record_length_costs_one_chunk(byte: int, value: int, tmp_path: Path) -> None:
+    now = [0.0]
+    recorder = Recorder(tmp_path / 'bag', transition_topics(), RecordOptions(), {}, lambda: now[0])
+    write_layout(recorder, L)
+    for transition in STREAM:
+        now[0] += 0.05
+        write_transitions(recorder, L, [transition])
+    recorder.close()
+    path = the_file(tmp_path / 'bag')
+    content = bytearray(path.read_bytes())
+    places = [segment.place for _, segment in Bag(path).segments()]
+    offset = int(places[5].split()[-1])
+    assert content[offset] == 0x06
+    content[offset + 1 + byte] = value
+    path.write_bytes(content)
+    rows, problems = read(path)
+    assert 285 <= len(rows['']) < 300
+    assert f'offset {offset}: ' in problems[0]
+    assert f'going on at offset {places[6].split()[-1]}' in problems[-1]
+
+
+def test_a_robot_of_a_later_file_may_have_its_layout_after_its_transitions(tmp_path: Path) -> None:
+    write_bag(tmp_path / 'bags' / 'bag_0', L, STREAM[:10])
+    now, topics = [0.0], transition_topics('b')
+    folder = tmp_path / 'bags' / 'bag_1'
+    recorder = Recorder(folder, topics, RecordOptions(), {}, lambda: now[0])
+    write_transitions(recorder, L, STREAM[:10], 'b')
+    now[0] = 1.0
+    recorder.flush_when_due()
+    write_layout(recorder, L, 'b')
+    recorder.close()
+    rows, problems = read(tmp_path / 'bags')
+    assert problems == []
+    assert {robot: len(values) for robot, values in rows.items()} == {'': 10, 'b': 10}
+
+
 def test_a_missing_bag_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BagError, match='does not exist'):
         Bag(tmp_path / 'nothing')
@@ -341,3 +381,23 @@ def test_a_listed_file_that_is_missing_is_reported(tmp_path: Path) -> None:
     assert len(rows['']) == 300
     (problem,) = problems
     assert 'lists bag_1.mcap, which is missing' in problem
+
+
+@pytest.mark.parametrize(
+    ('text', 'reason'),
+    [
+        ('rosbag2_bagfile_information: abc', "information is 'abc', expected a map"),
+        ('- 1', 'information is None, expected a map'),
+        ('rosbag2_bagfile_information: {relative_file_paths: 5}', 'is 5, expected a list'),
+        ('a: [1', 'cannot be read: while parsing a flow sequence'),
+    ],
+)
+def test_metadata_that_cannot_be_used_is_one_line(text: str, reason: str, tmp_path: Path) -> None:
+    folder = write_bag(tmp_path / 'bag', L, random_transitions(L, 5))
+    (folder / 'metadata.yaml').write_text(text)
+    rows, (problem,) = read(folder)
+    assert len(rows['']) == 5
+    assert problem.startswith(f'{folder / "metadata.yaml"}: ')
+    assert reason in problem
+    assert 'object at 0x' not in problem
+    assert 'times' not in problem

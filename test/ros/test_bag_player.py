@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bag_builders import write_bag
+from bag_builders import open_recorder, write_bag, write_layout, write_transitions
 from builders import make_layout, random_transitions
 from processes import wait_for
+from rclpy.publisher import Publisher
 from std_msgs.msg import Float64MultiArray
 
 from residual_rl_ros.bags.bag import Bag
@@ -67,6 +68,46 @@ def test_the_recorded_spacing_is_kept(domain_id: int, tmp_path: Path) -> None:
         options = PlayOptions(domain_id=domain_id, wait_s=1000.0)
         assert play([Bag(bag)], options, clock=lambda: now[0], sleep=sleep) == 11
     assert slept[-10:] == pytest.approx([0.1] * 10)
+
+
+def test_the_robots_of_a_bag_are_played_at_the_same_time(domain_id: int, tmp_path: Path) -> None:
+    recorder = open_recorder(tmp_path / 'bag', 'a', 'b')
+    for robot in ('a', 'b'):
+        write_layout(recorder, L, robot)
+    for transition in random_transitions(L, 5):
+        for robot in ('a', 'b'):
+            write_transitions(recorder, L, [transition], robot)
+    recorder.close()
+    slept: list[float] = []
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        time.sleep(0.01)
+        slept.append(seconds)
+        now[0] += seconds
+
+    with PrivateNode('listener', domain_id) as tool:
+        for robot in ('a', 'b'):
+            tool.node.create_subscription(
+                Float64MultiArray, f'{robot}/policy_node/transitions', print, qos.TRANSITIONS
+            )
+        options = PlayOptions(domain_id=domain_id, wait_s=1000.0)
+        assert play([Bag(tmp_path / 'bag')], options, clock=lambda: now[0], sleep=sleep) == 10
+    assert slept[-9:] == pytest.approx([0.1] * 9)
+
+
+def test_what_was_not_acknowledged_is_a_problem(
+    domain_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Publisher, 'wait_for_all_acked', lambda self, timeout: False)
+    bag = Bag(write_bag(tmp_path / 'bag', L, random_transitions(L, 3)))
+    with PrivateNode('listener', domain_id) as tool:
+        tool.node.create_subscription(
+            Float64MultiArray, 'policy_node/transitions', print, qos.TRANSITIONS
+        )
+        assert play([bag], PlayOptions(domain_id=domain_id)) == 3
+    (problem,) = bag.problems
+    assert '/policy_node/transitions: not every transition was acknowledged' in str(problem)
 
 
 def test_a_bag_that_nobody_listens_to_is_not_played(domain_id: int, tmp_path: Path) -> None:
