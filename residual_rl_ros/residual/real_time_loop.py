@@ -104,7 +104,7 @@ class RealTimeLoop(PolicyLoop):
     @property
     def ending(self) -> bool:
         """Whether the next tick ends the episode, by what was said of it so far."""
-        feedback = self._ending or self._feedback
+        feedback = self._feedback if self._ending is None else self._ending.feedback
         return feedback is not None and feedback.done
 
     def end_episode(self, feedback: StepFeedback, now: float) -> bool:
