@@ -19,6 +19,12 @@ UNUSED_RANGE = 1e-3
 uses: a residual there would drift with nothing to bring it back."""
 
 
+def clamp(values: Array, lower: Array | float, upper: Array | float) -> Array:
+    """Return values between limits; `np.clip` takes three times as long for a single command."""
+    inside: Array = np.minimum(np.maximum(values, lower), upper)
+    return inside
+
+
 class CompositionError(ResidualRLError):
     """The residual scale does not fit the action."""
 
@@ -77,5 +83,5 @@ class ResidualBound:
         base = np.asarray(base, dtype=np.float64)
         if blend_ratio <= 0.0:
             return base.copy()
-        offset = np.clip(np.asarray(residual, dtype=np.float64), -1.0, 1.0) * self.values
+        offset = clamp(np.asarray(residual, dtype=np.float64), -1.0, 1.0) * self.values
         return base + min(blend_ratio, 1.0) * offset

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 SHORTEST_S = 1e-6
 LONGEST_S = 10.0
@@ -15,46 +16,60 @@ BINS_PER_DECADE = 40
 
 
 class Latency:
-    """A histogram of durations."""
+    """A histogram of durations, since the last report and since the start."""
 
     def __init__(self) -> None:
         decades = math.log10(LONGEST_S / SHORTEST_S)
         self._counts = np.zeros(round(decades * BINS_PER_DECADE) + 1, dtype=np.int64)
         self._longest = 0.0
+        self._reported = np.zeros_like(self._counts)
+        self._longest_reported = 0.0
 
     def add(self, seconds: float) -> None:
         """Count a duration [s]."""
         position = math.log10(max(seconds, SHORTEST_S) / SHORTEST_S) * BINS_PER_DECADE
         self._counts[min(int(position), len(self._counts) - 1)] += 1
-        self._longest = max(self._longest, seconds)
-
-    def percentile(self, share: float) -> float:
-        """Return the upper edge of the bin that holds a percentile [s]; 0 without durations.
-
-        Args:
-            share: between 0 and 1; 0.5 is the median.
-        """
-        total = int(self._counts.sum())
-        if total == 0:
-            return 0.0
-        index = int(np.searchsorted(self._counts.cumsum(), share * total))
-        if index == len(self._counts) - 1:  # It has no upper edge.
-            return self._longest
-        edge = SHORTEST_S * 10.0 ** ((index + 1) / BINS_PER_DECADE)
-        return min(float(edge), self._longest)
+        if seconds > self._longest:
+            self._longest = seconds
 
     def report(self, name: str) -> dict[str, float]:
         """Return the figures since the last report, and start again."""
-        figures = self.figures(name)
+        figures = _figures(name, self._counts, self._longest)
+        self._reported += self._counts
+        self._longest_reported = max(self._longest_reported, self._longest)
         self._counts[:] = 0
         self._longest = 0.0
         return figures
 
-    def figures(self, name: str) -> dict[str, float]:
-        """Return p50, p95, p99 and the longest [us]."""
-        values = {
-            f'{name}_p{round(100 * share)}_us': round(1e6 * self.percentile(share), 1)
-            for share in (0.5, 0.95, 0.99)
-        }
-        values[f'{name}_max_us'] = round(1e6 * self._longest, 1)
-        return values
+    def overall(self, name: str) -> dict[str, float]:
+        """Return the figures since the start."""
+        longest = max(self._longest_reported, self._longest)
+        return _figures(f'{name}_overall', self._reported + self._counts, longest)
+
+
+def _figures(name: str, counts: npt.NDArray[np.int64], longest: float) -> dict[str, float]:
+    """Return p50, p95, p99 and the longest [us]."""
+    values = {
+        f'{name}_p{round(100 * share)}_us': round(1e6 * percentile(counts, longest, share), 1)
+        for share in (0.5, 0.95, 0.99)
+    }
+    values[f'{name}_max_us'] = round(1e6 * longest, 1)
+    return values
+
+
+def percentile(counts: npt.NDArray[np.int64], longest: float, share: float) -> float:
+    """Return the upper edge of the bin that holds a percentile [s]; 0 without durations.
+
+    Args:
+        counts: durations in every bin.
+        longest: the longest duration [s].
+        share: between 0 and 1; 0.5 is the median.
+    """
+    total = int(counts.sum())
+    if total == 0:
+        return 0.0
+    index = int(np.searchsorted(counts.cumsum(), share * total))
+    if index == len(counts) - 1:  # It has no upper edge.
+        return longest
+    edge = SHORTEST_S * 10.0 ** ((index + 1) / BINS_PER_DECADE)
+    return min(float(edge), longest)

@@ -60,9 +60,7 @@ class RealTimeLoop(PolicyLoop):
         super().__init__(parts)
         self.rules = rules
         self.latencies = {stage: Latency() for stage in STAGES}
-        """Duration of every stage of a tick, since the last diagnostics."""
-        self.overall = {stage: Latency() for stage in ('reaction', 'tick')}
-        """The same since the start."""
+        """Duration of every stage of a tick."""
         self.reading_s = 0.0
         """Time spent on reading observations since the last tick [s]; its owner adds to it."""
         self.held = False
@@ -162,10 +160,7 @@ class RealTimeLoop(PolicyLoop):
         self._last_tick = now
 
     def _time(self, stage: str, started: float) -> None:
-        duration = self._clock() - started
-        self.latencies[stage].add(duration)
-        if stage in self.overall:
-            self.overall[stage].add(duration)
+        self.latencies[stage].add(self._clock() - started)
 
     def _deliver(self, transition: Transition) -> None:
         """Keep a transition until the command is out: the robot goes first."""

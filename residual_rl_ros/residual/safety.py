@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.residual.composition import clamp
 from residual_rl_ros.residual.workspace import Workspace
 from residual_rl_ros.spec import ActionSpec
 
@@ -64,12 +65,12 @@ class SafetyFilter:
             raise UnsafeCommandError(
                 f'command for {self.action.names[index]!r} is {wanted[index]}; holding'
             )
-        safe = np.clip(wanted, self.action.lower, self.action.upper)
+        safe = clamp(wanted, self.action.lower, self.action.upper)
         self.clamped += bool((safe != wanted).any())
         if previous is None:
             return safe
         reach = self.action.max_step
-        limited = np.clip(safe, previous - reach, previous + reach)
+        limited = clamp(safe, previous - reach, previous + reach)
         self.slew_limited += bool((limited != safe).any())
         if self._workspace is None:
             return limited

@@ -329,8 +329,7 @@ class PolicyNode(ManagedNode):
         if isinstance(self._loop, RealTimeLoop):
             for stage, latency in self._loop.latencies.items():
                 values |= latency.report(stage)
-            for stage, latency in self._loop.overall.items():
-                values |= latency.figures(f'{stage}_overall')
+                values |= latency.overall(stage)
         return level, message, values
 
 
