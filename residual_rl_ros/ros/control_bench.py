@@ -174,7 +174,7 @@ def _measure(
     console: Console,
 ) -> dict[str, float]:
     console.print(f'measuring for {seconds:.0f} s')
-    command = [sys.executable, '-m', __name__, str(robot.rate), str(seconds)]
+    command = [sys.executable, '-m', __name__, str(robot.rate), str(JOIN_S + seconds)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
         time.sleep(JOIN_S)
         policy = monitor.values('policy_node')
