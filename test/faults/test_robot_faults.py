@@ -227,10 +227,10 @@ def test_junk_on_the_topics_is_counted_and_changes_nothing(domain_id: int, tmp_p
 def test_a_base_policy_ten_times_too_slow_is_held_for(
     domain_id: int, tmp_path: Path, call: Caller
 ) -> None:
-    """Inference takes ten control steps, and a chunk is asked for one step ahead."""
+    """Inference takes ten control steps, and a chunk is asked for when it is due."""
     slow = tmp_path / 'slow.onnx'
     slow_down(BASE.path, slow, 10.0 / ROBOT.control_rate_hz)
-    late = {'base_policy': str(slow), 'prefetch_steps': 1, 'hold_limit_s': 5.0}
+    late = {'base_policy': str(slow), 'hold_limit_s': 5.0}
     with running(domain_id, tmp_path, **late) as (monitor, bringup, bystander):
         goes_on(monitor)
         assert count(monitor, 'policy_node', 'late_chunks') > 5

@@ -86,9 +86,8 @@ def running(domain_id: int, folder: Path) -> Iterator[tuple[Monitor, Simulator]]
             ROBOT_FILE,
             BASE.path,
             None,
-            decision_steps=CONFIG.decision_steps,
             residual_scale=CONFIG.residual_scale,
-            prefetch_steps=CONFIG.decision_steps,
+            prefetch_steps=2,
             auto_start=True,
         )
     )
