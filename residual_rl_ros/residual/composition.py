@@ -44,15 +44,12 @@ class ResidualBound:
         cls,
         metadata: BasePolicyMetadata,
         residual_scale: float | npt.ArrayLike,
-        use_unused: bool = False,
     ) -> ResidualBound:
         """Scale the half range of the training actions.
 
         Args:
             metadata: the base policy's metadata.
             residual_scale: lambda, scalar or one per action dimension.
-            use_unused: give dimensions that the base never uses the largest half range of the
-                others instead of no residual.
 
         Raises:
             CompositionError: wrong number of values, a negative or non-finite one.
@@ -68,8 +65,7 @@ class ResidualBound:
             raise CompositionError(
                 f'residual_scale is {scale.tolist()}, expected finite values >= 0'
             )
-        unused = 2.0 * half_range < UNUSED_RANGE
-        half_range = np.where(unused, half_range.max() if use_unused else 0.0, half_range)
+        half_range[2.0 * half_range < UNUSED_RANGE] = 0.0
         return cls(scale * half_range)
 
     def compose(self, base: npt.ArrayLike, residual: npt.ArrayLike, blend_ratio: float) -> Array:

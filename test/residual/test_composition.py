@@ -71,12 +71,9 @@ def test_the_bound_is_the_scale_times_the_half_range_of_the_trained_actions() ->
     )
 
 
-def test_a_dimension_that_the_base_never_uses_gets_no_residual_unless_it_is_asked_for() -> None:
+def test_a_dimension_that_the_base_never_uses_gets_no_residual() -> None:
     metadata = make_metadata(action_min=(-1.0, 0.2), action_max=(1.0, 0.2009))
     np.testing.assert_array_equal(ResidualBound.from_metadata(metadata, 0.1).values, [0.1, 0.0])
-    np.testing.assert_array_equal(
-        ResidualBound.from_metadata(metadata, 0.1, use_unused=True).values, [0.1, 0.1]
-    )
     used = make_metadata(action_min=(-1.0, 0.25), action_max=(1.0, 0.2515))
     assert ResidualBound.from_metadata(used, 0.1).values[1] > 0.0
 
