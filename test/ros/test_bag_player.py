@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,22 +52,26 @@ def test_a_learner_learns_from_a_played_bag(domain_id: int, tmp_path: Path) -> N
     assert checkpoint.updates > 0
 
 
-def test_the_recorded_spacing_is_kept(domain_id: int, tmp_path: Path) -> None:
-    bag = write_bag(tmp_path / 'bag', L, random_transitions(L, 11))
+def pretended_sleep() -> tuple[list[float], Callable[[float], None]]:
+    """Return what was slept so far [s], which is the time too, and what sleeps."""
     slept: list[float] = []
-    now = [0.0]
 
     def sleep(seconds: float) -> None:
         time.sleep(0.01)
         slept.append(seconds)
-        now[0] += seconds
 
+    return slept, sleep
+
+
+def test_the_recorded_spacing_is_kept(domain_id: int, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / 'bag', L, random_transitions(L, 11))
+    slept, sleep = pretended_sleep()
     with PrivateNode('listener', domain_id) as tool:
         tool.node.create_subscription(
             Float64MultiArray, 'policy_node/transitions', print, qos.TRANSITIONS
         )
         options = PlayOptions(domain_id=domain_id, wait_s=1000.0)
-        assert play([Bag(bag)], options, clock=lambda: now[0], sleep=sleep) == 11
+        assert play([Bag(bag)], options, clock=lambda: sum(slept), sleep=sleep) == 11
     assert slept[-10:] == pytest.approx([0.1] * 10)
 
 
@@ -78,21 +83,14 @@ def test_the_robots_of_a_bag_are_played_at_the_same_time(domain_id: int, tmp_pat
         for robot in ('a', 'b'):
             write_transitions(recorder, L, [transition], robot)
     recorder.close()
-    slept: list[float] = []
-    now = [0.0]
-
-    def sleep(seconds: float) -> None:
-        time.sleep(0.01)
-        slept.append(seconds)
-        now[0] += seconds
-
+    slept, sleep = pretended_sleep()
     with PrivateNode('listener', domain_id) as tool:
         for robot in ('a', 'b'):
             tool.node.create_subscription(
                 Float64MultiArray, f'{robot}/policy_node/transitions', print, qos.TRANSITIONS
             )
         options = PlayOptions(domain_id=domain_id, wait_s=1000.0)
-        assert play([Bag(tmp_path / 'bag')], options, clock=lambda: now[0], sleep=sleep) == 10
+        assert play([Bag(tmp_path / 'bag')], options, clock=lambda: sum(slept), sleep=sleep) == 10
     assert slept[-9:] == pytest.approx([0.1] * 9)
 
 
