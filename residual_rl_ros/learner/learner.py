@@ -132,7 +132,9 @@ class Learner:
     def first_message(self) -> bytes:
         """Return the message that opens the epoch: residual off until the warm-up is over."""
         if self.phase is Phase.WARMUP:
-            return self._message(0, self.config.warmup_transitions - self.transitions)
+            # Pre-training that was interrupted begins again with the next transition.
+            rest = self.config.warmup_transitions - self.transitions
+            return self._message(0, max(1, rest))
         interval = self.config.publish_interval
         since = self.transitions - self._online_from
         to_publication = interval - (since if since < 0 else since % interval)

@@ -327,6 +327,8 @@ def test_interrupted_pre_training_begins_again_with_the_next_transition() -> Non
     with pytest.raises(InterruptionError):
         learner.ingest(STREAM[WARMUP - 1], pulse=pulse)
     assert (learner.pretraining_updates, learner.phase) == (7, Phase.WARMUP)
+    header, _ = decode_weights(learner.first_message())
+    assert header.next_effective_from == 1, 'a resumed lockstep run would wait for ever'
     assert learner.ingest(STREAM[WARMUP], pulse=pulse) is not None
     assert (learner.pretraining_updates, learner.phase) == (27, Phase.ONLINE)
 
