@@ -122,6 +122,7 @@ class Learner:
         self.metrics: dict[str, float] = {}
         """Metrics of the update before the latest publication."""
         self._latest: dict[str, torch.Tensor] = {}
+        self._publication_due = False
         self._epoch_start = 0
 
     @property
@@ -157,7 +158,8 @@ class Learner:
             transition: the transition.
             robot: namespace of the robot that made it.
             learn: take the updates that are due; if not, they are owed to the next transition, up
-                to `MAX_OWED_UPDATES`, and the rest is dropped and counted.
+                to `MAX_OWED_UPDATES`, and the rest is dropped and counted. A publication that is
+                due waits with them.
             pulse: called before every update, to stay responsive; what it raises ends the updates.
 
         Returns:
@@ -184,6 +186,7 @@ class Learner:
         if since <= 0:
             return None
         self.phase = Phase.ONLINE
+        self._publication_due |= since % interval == 0
         # The tolerance keeps 10 x 0.1 from being 0.999…
         due = int(self.config.utd * since + 1e-6)
         if not learn:
@@ -195,8 +198,9 @@ class Learner:
             alone = self.updates < self.config.actor_delay_updates
             self._latest |= self.algorithm.update(self._sample(), critic_only=alone)
             self.updates += 1
-        if since % interval:
+        if not self._publication_due:
             return None
+        self._publication_due = False
         self._measure()
         # The policy goes on with the previous actor for one interval meanwhile: learning and
         # collecting overlap, and still every decision knows which actor is its own.
@@ -367,6 +371,7 @@ class Learner:
             'dropped_updates': self.dropped_updates,
             'pretraining_updates': self.pretraining_updates,
             'epoch_start': self._epoch_start,
+            'publication_due': self._publication_due,
             'rng': self.rng.bit_generator.state,
             'guard': self.guard.state(),
             'rollbacks': [asdict(rollback) for rollback in self.rollbacks],
@@ -390,6 +395,7 @@ class Learner:
         self.dropped_updates = int(state['dropped_updates'])
         self.pretraining_updates = int(state['pretraining_updates'])
         self._epoch_start = int(state['epoch_start'])
+        self._publication_due = bool(state['publication_due'])
         self.rng.bit_generator.state = state['rng']
         self.history = [EpisodeRecord(**record) for record in state['history']]
         self._recent.extend(state['recent'])

@@ -186,13 +186,19 @@ def test_the_share_of_decisions_with_a_residual_grows() -> None:
 # --- the schedule that keeps a lockstep run reproducible
 
 
-def drive(decisions: int, lazy: bool, restarts: tuple[int, ...] = ()) -> list[tuple[int, int]]:
+def drive(
+    decisions: int,
+    lazy: bool,
+    restarts: tuple[int, ...] = (),
+    backlog_limit: int = 10**6,
+) -> list[tuple[int, int]]:
     """Run policy and learner against each other; return the actor version of each decision.
 
     Args:
         decisions: how many.
         lazy: the learner reads transitions only when the policy cannot go on without.
         restarts: decisions before which the learner begins a new epoch.
+        backlog_limit: with more transitions waiting, the learner only stores.
     """
     learner = make_learner()
     slot = ActorSlot(learner.algorithm.actor.architecture, scheduled=True)
@@ -201,7 +207,8 @@ def drive(decisions: int, lazy: bool, restarts: tuple[int, ...] = ()) -> list[tu
     used = []
 
     def read() -> None:
-        message = learner.ingest(inbox.popleft())
+        transition = inbox.popleft()
+        message = learner.ingest(transition, learn=len(inbox) <= backlog_limit)
         if message is not None:
             slot.offer(message)
 
@@ -242,6 +249,13 @@ def test_the_schedule_survives_a_new_epoch_at_any_decision(restart: int, lazy: b
     used = drive(120, lazy, restarts=(restart, restart + 27))
     assert used == sorted(used)
     assert {version[0] for version in used[restart + 27 :]} == {3}
+
+
+@pytest.mark.parametrize('backlog_limit', range(2 * INTERVAL))
+def test_a_backlog_delays_the_schedule_and_never_stops_it(backlog_limit: int) -> None:
+    used = drive(500, lazy=True, backlog_limit=backlog_limit)
+    assert used == sorted(used)
+    assert used[-1][1] > 40
 
 
 # --- episodes
@@ -287,6 +301,28 @@ def test_a_burst_is_stored_at_once_and_learned_from_later() -> None:
     assert (learner.updates, learner.dropped_updates) == (0, 0)
     learner.ingest(STREAM[WARMUP + 30])
     assert learner.updates == 31
+
+
+def test_a_publication_that_fell_into_a_burst_is_made_up_for() -> None:
+    """Under steady overload hardly a transition that is learned from lies on the boundary."""
+    learner = make_learner()
+    published = [
+        count
+        for count, transition in enumerate(STREAM[:60], start=1)
+        if learner.ingest(transition, learn=count % INTERVAL == 2) is not None
+    ]
+    assert published == [WARMUP, *range(WARMUP + INTERVAL + 2, 60, INTERVAL)]
+
+
+def test_a_publication_that_is_due_survives_a_checkpoint() -> None:
+    learner, restored = make_learner(), make_learner()
+    for transition in STREAM[: WARMUP + INTERVAL]:
+        learner.ingest(transition, learn=False)
+    restored.load_state(learner.state())
+    assert learner.ingest(STREAM[WARMUP + INTERVAL]) is not None
+    for transition in STREAM[: WARMUP + INTERVAL]:
+        restored.replay.add(transition)
+    assert restored.ingest(STREAM[WARMUP + INTERVAL]) is not None
 
 
 def test_what_is_owed_for_a_burst_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
