@@ -77,13 +77,14 @@ def minutes_to(level: float, history: list[EpisodeRecord], rate_hz: float) -> fl
 def steps_to(level: float, history: list[EpisodeRecord]) -> int | None:
     """Return the control steps after which success over 50 episodes first reached a level.
 
-    Only episodes with a residual count: they are what the learner is judged by.
+    Only episodes with a residual and without a takeover count: they are what the learner is judged
+    by.
     """
     window: list[bool] = []
     for record in history:
-        if record.success is None or not record.residual:
+        if not record.rates_residual:
             continue
-        window = [*window[1 - RECENT_EPISODES :], record.success]
+        window = [*window[1 - RECENT_EPISODES :], bool(record.success)]
         if len(window) == RECENT_EPISODES and sum(window) >= level * RECENT_EPISODES:
             return record.control_steps
     return None

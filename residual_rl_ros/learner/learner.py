@@ -46,6 +46,16 @@ class EpisodeRecord:
     robot: str = ''
     """Namespace of the robot."""
 
+    @property
+    def rates_residual(self) -> bool:
+        """Whether its outcome is that of base + residual; a takeover makes it the operator's."""
+        return self.residual and not self.takeover and self.success is not None
+
+    @property
+    def rates_base(self) -> bool:
+        """Whether its outcome is that of the base alone."""
+        return not self.residual and not self.takeover and self.success is not None
+
 
 @dataclass(frozen=True)
 class Rollback:
@@ -327,7 +337,7 @@ class Learner:
 
     @property
     def success_rate(self) -> float | None:
-        """Success over the latest labelled episodes, None before the first."""
+        """Success over the latest labelled episodes without takeover, None before the first."""
         return sum(self._recent) / len(self._recent) if self._recent else None
 
     @property
@@ -346,15 +356,15 @@ class Learner:
             robot,
         )
         self.history.append(record)
+        if success is None or record.takeover:
+            return
         # Once online, episodes without residual are the guard's and say nothing of the learner.
         warm = self.phase is Phase.WARMUP
-        if success is None:
-            return
         if record.residual or warm:
             self._recent.append(success)
         if record.residual and not warm:
             self._rate_candidate()
-        if self.config.guard_share and not record.takeover and not (warm and record.residual):
+        if self.config.guard_share and not (warm and record.residual):
             alarm = self.guard.observe(success, record.residual)
             if alarm is not None:
                 self.roll_back(str(alarm))

@@ -282,6 +282,22 @@ def test_the_success_rate_is_that_of_the_latest_fifty_labelled_episodes() -> Non
     assert RECENT_EPISODES == 50
 
 
+def test_an_episode_that_an_operator_rescued_says_nothing_of_the_actor() -> None:
+    learner = make_learner(warmup_transitions=3)
+    end(learner, Success.FAILURE, source=Source.BASE)
+    end(learner, Success.SUCCESS, source=Source.TAKEOVER)
+    assert learner.success_rate == 0.0, 'not of the base either'
+    learner.ingest(make_transition(LAYOUT, source=Source.BASE))
+    for episode in range(2 * RECENT_EPISODES):
+        learner.ingest(make_transition(LAYOUT, episode=episode, source=Source.RESIDUAL))
+        end(learner, Success.SUCCESS, episode=episode, source=Source.TAKEOVER)
+    assert (learner.success_rate, learner.rated_success) == (None, -1.0)
+    learner.roll_back('test')
+    for _ in range(RECENT_EPISODES):
+        end(learner, Success.FAILURE, source=Source.RESIDUAL, policy_sequence=10**6)
+    assert learner.success_rate == 0.0
+
+
 def test_the_history_has_an_entry_for_every_finished_episode() -> None:
     learner = make_learner()
     learner.ingest(make_transition(LAYOUT))
