@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -64,6 +64,16 @@ class Rollback:
     episode: int
     """Number of episodes finished by then."""
     reason: str
+
+
+@dataclass(frozen=True)
+class _OpenEpisode:
+    """What was seen so far of an episode that goes on."""
+
+    number: int
+    sources: frozenset[Source]
+    actor: tuple[int, int]
+    """(epoch, sequence) of the actor of its first decision; later decisions have no older one."""
 
 
 class Phase(Enum):
@@ -128,7 +138,8 @@ class Learner:
         self._good_success = -1.0
         self._recent: deque[bool] = deque(maxlen=RECENT_EPISODES)
         self._rated = 0
-        self._episodes: dict[str, tuple[int, set[Source]]] = {}
+        self._rolled_back = (0, -1)  # Newest (epoch, sequence) whose actor a rollback has revoked.
+        self._episodes: dict[str, _OpenEpisode] = {}
         self.metrics: dict[str, float] = {}
         """Metrics of the update before the latest publication."""
         self._latest: dict[str, torch.Tensor] = {}
@@ -180,10 +191,12 @@ class Learner:
             self.demonstrations.add(transition, robot)
         self.transitions += 1
         self.control_steps += self.layout.decision_steps
-        episode, sources = self._episodes.get(robot, (-1, set()))
-        if episode != transition.episode:  # The end of the one before never came.
-            sources = set()
-        self._episodes[robot] = (transition.episode, sources | {transition.source})
+        episode = self._episodes.get(robot)
+        if episode is None or episode.number != transition.episode:
+            # If there was one, its end never came.
+            actor = (transition.epoch, transition.policy_sequence)
+            episode = _OpenEpisode(transition.episode, frozenset(), actor)
+        self._episodes[robot] = replace(episode, sources=episode.sources | {transition.source})
         if transition.terminated or transition.truncated:
             self._record_episode(transition, robot)
         interval = self.config.publish_interval
@@ -264,7 +277,9 @@ class Learner:
     def roll_back(self, reason: str) -> None:
         """Return to the networks with the best recent success, before any those of the warm-up.
 
-        Data and counters stay: the learner goes on from there, knowing what went wrong.
+        Data and counters stay: the learner goes on from there, knowing what went wrong. The robot
+        acts with the revoked actor until the next message, and its episodes do not count against
+        the restored one.
 
         Args:
             reason: for `rollbacks`.
@@ -272,6 +287,7 @@ class Learner:
         if self.good:
             self.algorithm.load_state(self.good)
         self.candidate, self._rated = self.good, 0
+        self._rolled_back = (self.epoch, self.sequence)
         self.guard.reset()
         self._recent.clear()
         self.rollbacks.append(Rollback(len(self.history), reason))
@@ -347,16 +363,17 @@ class Learner:
 
     def _record_episode(self, last: Transition, robot: str) -> None:
         success = None if last.success is Success.UNLABELLED else last.success is Success.SUCCESS
-        _, sources = self._episodes.pop(robot)
+        episode = self._episodes.pop(robot)
         record = EpisodeRecord(
             self.control_steps,
             success,
-            Source.RESIDUAL in sources,
-            Source.TAKEOVER in sources,
+            Source.RESIDUAL in episode.sources,
+            Source.TAKEOVER in episode.sources,
             robot,
         )
         self.history.append(record)
-        if success is None or record.takeover:
+        revoked = record.residual and episode.actor <= self._rolled_back
+        if success is None or record.takeover or revoked:
             return
         # Once online, episodes without residual are the guard's and say nothing of the learner.
         warm = self.phase is Phase.WARMUP
@@ -387,10 +404,11 @@ class Learner:
             'rollbacks': [asdict(rollback) for rollback in self.rollbacks],
             'good_success': self._good_success,
             'rated': self._rated,
+            'rolled_back': list(self._rolled_back),
             'recent': list(self._recent),
             'episodes': {
-                robot: [episode, sorted(sources)]
-                for robot, (episode, sources) in self._episodes.items()
+                robot: [episode.number, sorted(episode.sources), *episode.actor]
+                for robot, episode in self._episodes.items()
             },
             'history': [asdict(record) for record in self.history],
         }
@@ -412,9 +430,11 @@ class Learner:
         self.guard.load_state(state['guard'])
         self.rollbacks = [Rollback(**rollback) for rollback in state['rollbacks']]
         self._good_success, self._rated = float(state['good_success']), int(state['rated'])
+        epoch, sequence = state['rolled_back']
+        self._rolled_back = (int(epoch), int(sequence))
         self._episodes = {
-            robot: (int(episode), {Source(value) for value in sources})
-            for robot, (episode, sources) in state['episodes'].items()
+            robot: _OpenEpisode(number, frozenset(map(Source, sources)), (epoch, sequence))
+            for robot, (number, sources, epoch, sequence) in state['episodes'].items()
         }
 
     def current_message(self) -> bytes:

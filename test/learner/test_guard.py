@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,9 +97,12 @@ def test_the_guard_survives_a_checkpoint() -> None:
 # --- in the learner
 
 
-def end(learner: Learner, success: bool, source: Source) -> None:
+def end(learner: Learner, success: bool, source: Source, **changes: Any) -> None:
     outcome = Success.SUCCESS if success else Success.FAILURE
-    learner.ingest(make_transition(LAYOUT, truncated=True, success=outcome, source=source))
+    changes = {'policy_sequence': learner.sequence, **changes}
+    learner.ingest(
+        make_transition(LAYOUT, truncated=True, success=outcome, source=source, **changes)
+    )
 
 
 def warm_learner(**overrides: object) -> Learner:
@@ -124,6 +128,33 @@ def test_an_alarm_restores_the_networks_and_keeps_the_data() -> None:
     # One update of the last transition came after the rollback.
     drift = (after['actor.heads.bias'] - before['actor.heads.bias']).abs().max()
     assert float(drift) <= 2e-4
+
+
+def test_episodes_of_the_actor_that_was_rolled_back_do_not_count_against_the_restored_one() -> None:
+    learner = warm_learner()
+    while not learner.rollbacks:
+        end(learner, False, Source.RESIDUAL)
+    revoked, counted = learner.sequence, learner.guard.state()['base']
+    for index in range(20):
+        start = make_transition(LAYOUT, episode=index, step=0, policy_sequence=revoked)
+        learner.ingest(start, 'other')
+        end(learner, False, Source.RESIDUAL, policy_sequence=revoked)
+        end(learner, True, Source.BASE, policy_sequence=revoked)
+        swapped = make_transition(
+            LAYOUT, episode=index, policy_sequence=10**6, truncated=True, success=Success.FAILURE
+        )
+        learner.ingest(swapped, 'other')  # The new actor came in the middle of the episode.
+    assert (learner.guard.statistic, learner.success_rate) == (0.0, None)
+    assert learner.guard.state()['base'] == counted + [True] * 20
+    restored = Learner(learner.config, LAYOUT, seed=0)
+    restored.load_state(json.loads(json.dumps(learner.state())))
+    for each in (learner, restored):
+        end(each, False, Source.RESIDUAL, policy_sequence=revoked)
+        assert each.success_rate is None
+        end(each, False, Source.RESIDUAL, policy_sequence=revoked + 1)
+        assert each.guard.statistic > 0.0
+        assert each.success_rate == 0.0
+    assert restored.state()['episodes'] == learner.state()['episodes']
 
 
 def test_takeovers_and_a_share_of_zero_keep_the_guard_out_of_it() -> None:
