@@ -106,7 +106,8 @@ class Learner:
     ) -> None:
         self.config = config
         self.layout = layout
-        self.algorithm = config.make_rule(layout, torch.Generator().manual_seed(seed))
+        self._generator = torch.Generator().manual_seed(seed)
+        self.algorithm = config.make_rule(layout, self._generator)
         self.replay = ReplayBuffer(layout, config.replay_capacity)
         self.demonstrations: ReplayBuffer | None = None
         """Takeovers and recorded demonstrations, if the preset samples from them."""
@@ -285,7 +286,8 @@ class Learner:
             reason: for `rollbacks`.
         """
         if self.good:
-            self.algorithm.load_state(self.good)
+            # Not with the random numbers of then: the noise since would be drawn again.
+            self.algorithm.load_state({**self.good, 'generator': self._generator.get_state()})
         self.candidate, self._rated = self.good, 0
         self._rolled_back = (self.epoch, self.sequence)
         self.guard.reset()
