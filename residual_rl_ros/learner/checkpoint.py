@@ -104,8 +104,8 @@ def save_checkpoint(
         (fresh / STATE).write_text(json.dumps(state), encoding='utf-8')
         for path in [*fresh.iterdir(), fresh]:
             _sync(path)
-        shutil.rmtree(stale, ignore_errors=True)
-        if directory.exists():
+        if directory.exists():  # Else a save was killed, and the stale one is all there is.
+            shutil.rmtree(stale, ignore_errors=True)
             directory.rename(stale)
         fresh.rename(directory)
         _sync(directory.parent)

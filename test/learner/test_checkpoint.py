@@ -194,11 +194,12 @@ def test_the_existing_checkpoint_survives_a_full_disk(
     assert [path.name for path in tmp_path.iterdir()] == ['checkpoint']
 
 
+@pytest.mark.parametrize('place', ['checkpoint', 'checkpoint.old'])
 def test_the_existing_checkpoint_survives_a_failure_of_the_last_rename(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     older = trained(12)
-    save_checkpoint(tmp_path / 'checkpoint', older)
+    save_checkpoint(tmp_path / place, older)  # As `.old`: a save was killed between its renames.
     rename = Path.rename
 
     def failing(source: Path, target: Path) -> Path:
