@@ -10,7 +10,7 @@ from typing import Any
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation.intervals import Rate
-from residual_rl_ros.learner.checkpoint import STATE
+from residual_rl_ros.learner.checkpoint import STATE, checkpoint_exists
 from residual_rl_ros.learner.learner import RECENT_EPISODES, EpisodeRecord
 from residual_rl_ros.residual.actor_file import CHECKPOINTS
 
@@ -37,7 +37,8 @@ def prepare_output(out: Path) -> None:
             f'output folder {str(out)!r} cannot be written: {error.strerror}; choose another '
             'with --out'
         ) from error
-    if (out / SUMMARY).exists() or (out / CHECKPOINTS).exists():
+    # What a save that was killed before its end left behind is no run.
+    if (out / SUMMARY).exists() or checkpoint_exists(out / CHECKPOINTS / 'latest'):
         raise OutputError(
             f'output folder {str(out)!r} already holds a run; choose another with --out or '
             'remove it'
