@@ -10,9 +10,9 @@ from typing import Any
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation.intervals import Rate
-from residual_rl_ros.learner.checkpoint import STATE, checkpoint_exists
+from residual_rl_ros.learner.checkpoint import STATE
 from residual_rl_ros.learner.learner import RECENT_EPISODES, EpisodeRecord
-from residual_rl_ros.residual.actor_file import CHECKPOINTS
+from residual_rl_ros.residual.actor_file import CHECKPOINTS, checkpoint_exists, readable_checkpoint
 
 SUMMARY = 'summary.json'
 
@@ -47,7 +47,7 @@ def prepare_output(out: Path) -> None:
 
 def describe_learning(out: Path, rate_hz: float) -> dict[str, Any]:
     """Return what the latest checkpoint of a run says of it; zeros if there is none."""
-    path = out / CHECKPOINTS / 'latest' / STATE
+    path = readable_checkpoint(out / CHECKPOINTS / 'latest') / STATE
     state = json.loads(path.read_text(encoding='utf-8'))['state'] if path.is_file() else {}
     steps = state.get('control_steps', 0)
     return {
@@ -62,7 +62,7 @@ def describe_learning(out: Path, rate_hz: float) -> dict[str, Any]:
 
 def read_history(out: Path) -> list[EpisodeRecord]:
     """Return the episodes of a run's latest checkpoint, none if there is no checkpoint."""
-    path = out / CHECKPOINTS / 'latest' / STATE
+    path = readable_checkpoint(out / CHECKPOINTS / 'latest') / STATE
     if not path.is_file():
         return []
     state = json.loads(path.read_text(encoding='utf-8'))['state']

@@ -30,7 +30,7 @@ from residual_rl_ros.learner.in_process import InProcessRun
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.provenance import git_commit, versions
-from residual_rl_ros.residual.actor_file import CHECKPOINTS
+from residual_rl_ros.residual.actor_file import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.residual.controller import ResidualController
 from residual_rl_ros.sim.demonstrations import demonstrate
 from residual_rl_ros.sim.experts import EXPERTS
@@ -153,7 +153,7 @@ def _new_learner(options: TrainOptions, layout: TransitionLayout) -> Learner:
     if options.start is None:
         return Learner(options.config.learner_config(), layout, options.seed)
     latest = options.start / CHECKPOINTS / 'latest'
-    return _load_learner(options, latest if latest.exists() else options.start, layout)
+    return _load_learner(options, latest if checkpoint_exists(latest) else options.start, layout)
 
 
 def _load_learner(options: TrainOptions, checkpoint: Path, layout: TransitionLayout) -> Learner:

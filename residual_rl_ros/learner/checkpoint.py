@@ -26,7 +26,7 @@ from safetensors.torch import save_file as save_tensors
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.learner.config import LearnerConfig
 from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.residual.actor_file import ACTOR
+from residual_rl_ros.residual.actor_file import ACTOR, readable_checkpoint
 from residual_rl_ros.transition import TransitionLayout
 
 ALGORITHM, GOOD, CANDIDATE, REPLAY, DEMONSTRATIONS, STATE, RUN = (
@@ -120,11 +120,6 @@ def save_checkpoint(
         ) from error
 
 
-def checkpoint_exists(directory: Path) -> bool:
-    """Return whether there is a checkpoint, or the one before it after a killed save."""
-    return directory.exists() or directory.with_name(directory.name + '.old').exists()
-
-
 def load_checkpoint(directory: Path) -> Learner:
     """Return a learner that continues where the checkpoint was taken.
 
@@ -133,7 +128,7 @@ def load_checkpoint(directory: Path) -> Learner:
     Raises:
         CheckpointError: missing, truncated or of another architecture.
     """
-    directory = _readable(directory)
+    directory = readable_checkpoint(directory)
     try:
         stored = _read_state(directory)
         config = LearnerConfig.from_mapping(stored['config'], str(directory / STATE))
@@ -156,7 +151,7 @@ def load_run_state(directory: Path) -> dict[str, npt.NDArray[Any]]:
     Raises:
         CheckpointError: it has none, for example because a learner node wrote it.
     """
-    directory = _readable(directory)
+    directory = readable_checkpoint(directory)
     try:
         return _arrays(directory / RUN)
     except _UNREADABLE as error:
@@ -176,12 +171,6 @@ _UNREADABLE = (
 )
 
 
-def _readable(directory: Path) -> Path:
-    """Return the directory, or the one before it if a save was killed between its renames."""
-    stale = directory.with_name(directory.name + '.old')
-    return stale if stale.exists() and not directory.exists() else directory
-
-
 def _read_state(directory: Path) -> dict[str, Any]:
     stored: dict[str, Any] = json.loads((directory / STATE).read_text(encoding='utf-8'))
     return stored
@@ -194,7 +183,7 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 def _success_of(directory: Path) -> float:
     """Return the success that a checkpoint was saved with, -1 if there is none to read."""
     try:
-        return float(_read_state(_readable(directory))['success'])
+        return float(_read_state(readable_checkpoint(directory))['success'])
     except (OSError, KeyError, TypeError, ValueError):
         return -1.0
 

@@ -26,7 +26,6 @@ from std_srvs.srv import SetBool, Trigger
 from residual_rl_ros.learner.checkpoint import (
     CheckpointError,
     CheckpointFolder,
-    checkpoint_exists,
     load_checkpoint,
 )
 from residual_rl_ros.learner.config import load_preset
@@ -34,7 +33,7 @@ from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.learner.robot_feed import RobotFeed
 from residual_rl_ros.message_values import label_of
-from residual_rl_ros.residual.actor_file import CHECKPOINTS
+from residual_rl_ros.residual.actor_file import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.managed_node import (
     OK,
