@@ -25,6 +25,7 @@ from residual_rl_ros.evaluation.paired import (
     make_evaluation_controller,
 )
 from residual_rl_ros.finetune import FinetuneConfig, training_seed
+from residual_rl_ros.interruption import Interruption
 from residual_rl_ros.learner.checkpoint import CheckpointFolder, load_checkpoint, load_run_state
 from residual_rl_ros.learner.in_process import InProcessRun
 from residual_rl_ros.learner.learner import Learner
@@ -80,9 +81,12 @@ class TrainOptions:
 def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
     """Train and return the summary, which is also in `summary.json`.
 
+    Ctrl-C ends the run after the episode in progress and saves it; a second one ends it at once,
+    with the checkpoint before.
+
     Raises:
         ResidualRLError: bad input.
-        KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
+        KeyboardInterrupt: after Ctrl-C.
     """
     torch.set_num_threads(1)
     started = time.monotonic()
@@ -106,16 +110,18 @@ def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
     log = MetricsLog(out / 'tensorboard', console.print)
     saved = run.steps
 
-    with _progress(console) as progress:
+    with Interruption() as interruption, _progress(console) as progress:
         bar = progress.add_task(config.task, total=config.control_steps, completed=run.steps)
 
         def on_episode(episode: Episode) -> None:
             nonlocal saved
             del episode
             curve.measure(run)
-            if run.steps - saved >= options.checkpoint_steps:
+            if interruption.wanted or run.steps - saved >= options.checkpoint_steps:
                 checkpoints.save(run.learner, run.state())
                 saved = run.steps
+            if interruption.wanted:
+                raise KeyboardInterrupt
             rate = run.learner.success_rate
             recent = '' if rate is None else f', success {rate:.0%}'
             phase = f'{config.task}, {run.learner.phase.value}{recent}'
