@@ -114,6 +114,16 @@ class LearnerConfig:
             raise PresetError(
                 f'preset: wide_exploration_scale is {self.wide_exploration_scale}, expected >= 1'
             )
+        if self.warmup_transitions < 2:
+            raise PresetError(
+                f'preset: warmup_transitions is {self.warmup_transitions}, expected >= 2: the '
+                'observation normaliser needs a spread'
+            )
+        if self.guard_false_alarm_episodes <= 1.0:
+            raise PresetError(
+                f'preset: guard_false_alarm_episodes is {self.guard_false_alarm_episodes}, expected '
+                '> 1; guard_share 0 turns the guard off'
+            )
         if self.warmup_transitions > self.replay_capacity:
             raise PresetError(
                 f'preset: warmup_transitions {self.warmup_transitions} exceeds replay_capacity '
