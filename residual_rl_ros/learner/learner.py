@@ -10,7 +10,7 @@ order give the same weights, however they arrive.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any
@@ -236,6 +236,7 @@ class Learner:
         critic_updates: int,
         success: float | None,
         pulse: Callable[[], None] = lambda: None,
+        base_outcomes: Iterable[bool] = (),
     ) -> None:
         """Take base transitions that are already in `replay` for the warm-up of this robot.
 
@@ -248,7 +249,12 @@ class Learner:
             critic_updates: updates of the critics alone that they pay for.
             success: their success rate, for the guard's rollback; None if it is not known.
             pulse: called before every update.
+            base_outcomes: outcomes of base-only episodes, oldest first, for the guard to compare
+                with.
         """
+        if self.config.guard_share:
+            for outcome in base_outcomes:
+                self.guard.observe(outcome, residual=False)
         self.transitions = min(transitions, self.config.warmup_transitions)
         if transitions >= self.config.warmup_transitions:
             self._end_warmup(critic_updates, success, pulse)
