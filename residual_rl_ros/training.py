@@ -26,7 +26,12 @@ from residual_rl_ros.evaluation.paired import (
 )
 from residual_rl_ros.finetune import FinetuneConfig, training_seed
 from residual_rl_ros.interruption import Interruption
-from residual_rl_ros.learner.checkpoint import CheckpointFolder, load_checkpoint, load_run_state
+from residual_rl_ros.learner.checkpoint import (
+    CheckpointFolder,
+    check_numbers,
+    load_checkpoint,
+    load_run_state,
+)
 from residual_rl_ros.learner.in_process import InProcessRun
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.learner.metrics_log import MetricsLog
@@ -164,16 +169,12 @@ def _new_learner(options: TrainOptions, layout: TransitionLayout) -> Learner:
 
 def _load_learner(options: TrainOptions, checkpoint: Path, layout: TransitionLayout) -> Learner:
     """Return the learner of a checkpoint made for the same robot and with the same numbers."""
+    check_numbers(checkpoint, options.config.learner_config())
     learner = load_checkpoint(checkpoint)
     if learner.layout != layout:
         raise TrainingError(
             f'{str(checkpoint)!r} has layout {learner.layout.label}, this configuration '
             f'{layout.label}; use the same robot, base policy, decision_steps and residual_scale'
-        )
-    if learner.config != options.config.learner_config():
-        raise TrainingError(
-            f'{str(checkpoint)!r} was trained with other numbers than preset '
-            f'{options.config.preset!r} and its overrides have now; use the same'
         )
     return learner
 

@@ -141,8 +141,39 @@ def load_checkpoint(directory: Path) -> Learner:
             learner.demonstrations.restore(_arrays(directory / DEMONSTRATIONS))
         learner.load_state(stored['state'])
     except _UNREADABLE as error:
-        raise CheckpointError(f'cannot read checkpoint {str(directory)!r}: {error}') from error
+        raise _unreadable(directory, error) from error
     return learner
+
+
+def check_numbers(directory: Path, config: LearnerConfig) -> None:
+    """Refuse to continue a checkpoint with other numbers than those it was made with.
+
+    Raises:
+        CheckpointError: they differ, or it cannot be read.
+    """
+    stored, wanted = stored_config(directory).to_mapping(), config.to_mapping()
+    differing = [key for key in wanted | stored if stored.get(key) != wanted.get(key)]
+    if differing:
+        key = differing[0]
+        more = f', and {len(differing) - 1} more differ' if differing[1:] else ''
+        raise CheckpointError(
+            f'checkpoint {str(directory)!r} was trained with other numbers: {key} is '
+            f'{stored.get(key, "absent")} there, {wanted.get(key, "absent")} by the preset and its '
+            f'overrides{more}; use the same, or another folder'
+        )
+
+
+def stored_config(directory: Path) -> LearnerConfig:
+    """Return the numbers that a checkpoint was made with.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    directory = readable_checkpoint(directory)
+    try:
+        return LearnerConfig.from_mapping(_read_state(directory)['config'], str(directory / STATE))
+    except _UNREADABLE as error:
+        raise _unreadable(directory, error) from error
 
 
 def load_run_state(directory: Path) -> dict[str, npt.NDArray[Any]]:
@@ -169,6 +200,10 @@ _UNREADABLE = (
     SafetensorError,
     ResidualRLError,
 )
+
+
+def _unreadable(directory: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f'cannot read checkpoint {str(directory)!r}: {error}')
 
 
 def _read_state(directory: Path) -> dict[str, Any]:

@@ -28,6 +28,8 @@ RULES: dict[str, tuple[type[ActorCritic], type[RuleConfig]]] = {
 }
 """Update rules by the name a preset gives, with the type of their numbers."""
 
+DEFAULT_PRESET = 'dawn'
+
 SIGNED = ('reward_offset', 'target_entropy_per_dimension')
 MAY_BE_ZERO = (
     *('warmup_noise', 'offline_updates', 'policy_warmup_transitions', 'critic_only_updates'),
@@ -121,8 +123,8 @@ class LearnerConfig:
             )
         if self.guard_false_alarm_episodes <= 1.0:
             raise PresetError(
-                f'preset: guard_false_alarm_episodes is {self.guard_false_alarm_episodes}, expected '
-                '> 1; guard_share 0 turns the guard off'
+                f'preset: guard_false_alarm_episodes is {self.guard_false_alarm_episodes}, '
+                'expected > 1; guard_share 0 turns the guard off'
             )
         if self.warmup_transitions > self.replay_capacity:
             raise PresetError(

@@ -138,8 +138,8 @@ class RobotRun:
     """Where a learner keeps checkpoint and events, or resumes them; None runs without a learner."""
     actor: Path | None = None
     """Residual to start with; see the policy node's parameter."""
-    preset: str = 'dawn'
-    """Learner preset."""
+    preset: str = ''
+    """Learner preset; empty is the learner node's choice: that of the checkpoint, or dawn."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Values that replace those of the preset."""
     decision_steps: int = 1

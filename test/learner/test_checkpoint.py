@@ -22,10 +22,12 @@ from residual_rl_ros.learner.checkpoint import (
     REPLAY,
     STATE,
     CheckpointError,
+    check_numbers,
     load_checkpoint,
     save_checkpoint,
+    stored_config,
 )
-from residual_rl_ros.learner.config import preset_names
+from residual_rl_ros.learner.config import load_preset, preset_names
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual.weights import decode_weights
 
@@ -175,6 +177,17 @@ def test_a_checkpoint_whose_configuration_is_out_of_range_is_refused(tmp_path: P
     edit(tmp_path / 'checkpoint' / STATE, lambda stored: stored['config'].update(gamma=2.0))
     with pytest.raises(CheckpointError):
         load_checkpoint(tmp_path / 'checkpoint')
+
+
+def test_a_checkpoint_is_continued_with_its_own_numbers_only(tmp_path: Path) -> None:
+    learner = trained(20)
+    save_checkpoint(tmp_path / 'checkpoint', learner)
+    assert stored_config(tmp_path / 'checkpoint') == learner.config
+    check_numbers(tmp_path / 'checkpoint', learner.config)
+    with pytest.raises(CheckpointError, match=r'utd is 1\.0 there, 2\.0 .* and 1 more differ'):
+        check_numbers(tmp_path / 'checkpoint', small_config(gamma=0.5, utd=2.0))
+    with pytest.raises(CheckpointError, match='other numbers: algorithm is sac there, resfit by'):
+        check_numbers(tmp_path / 'checkpoint', load_preset('resfit'))
 
 
 def full_disk(*arguments: object, **options: object) -> None:
