@@ -12,7 +12,7 @@ from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation.intervals import Rate
 from residual_rl_ros.learner.checkpoint import STATE
 from residual_rl_ros.learner.learner import RECENT_EPISODES, EpisodeRecord
-from residual_rl_ros.residual.actor_file import CHECKPOINTS
+from residual_rl_ros.residual.actor_file import CHECKPOINTS, checkpoint_exists, readable_checkpoint
 
 SUMMARY = 'summary.json'
 
@@ -37,7 +37,8 @@ def prepare_output(out: Path) -> None:
             f'output folder {str(out)!r} cannot be written: {error.strerror}; choose another '
             'with --out'
         ) from error
-    if (out / SUMMARY).exists() or (out / CHECKPOINTS).exists():
+    # What a save that was killed before its end left behind is no run.
+    if (out / SUMMARY).exists() or checkpoint_exists(out / CHECKPOINTS / 'latest'):
         raise OutputError(
             f'output folder {str(out)!r} already holds a run; choose another with --out or '
             'remove it'
@@ -46,7 +47,7 @@ def prepare_output(out: Path) -> None:
 
 def describe_learning(out: Path, rate_hz: float) -> dict[str, Any]:
     """Return what the latest checkpoint of a run says of it; zeros if there is none."""
-    path = out / CHECKPOINTS / 'latest' / STATE
+    path = readable_checkpoint(out / CHECKPOINTS / 'latest') / STATE
     state = json.loads(path.read_text(encoding='utf-8'))['state'] if path.is_file() else {}
     steps = state.get('control_steps', 0)
     return {
@@ -61,7 +62,7 @@ def describe_learning(out: Path, rate_hz: float) -> dict[str, Any]:
 
 def read_history(out: Path) -> list[EpisodeRecord]:
     """Return the episodes of a run's latest checkpoint, none if there is no checkpoint."""
-    path = out / CHECKPOINTS / 'latest' / STATE
+    path = readable_checkpoint(out / CHECKPOINTS / 'latest') / STATE
     if not path.is_file():
         return []
     state = json.loads(path.read_text(encoding='utf-8'))['state']
@@ -77,13 +78,14 @@ def minutes_to(level: float, history: list[EpisodeRecord], rate_hz: float) -> fl
 def steps_to(level: float, history: list[EpisodeRecord]) -> int | None:
     """Return the control steps after which success over 50 episodes first reached a level.
 
-    Only episodes with a residual count: they are what the learner is judged by.
+    Only episodes with a residual and without a takeover count: they are what the learner is judged
+    by.
     """
     window: list[bool] = []
     for record in history:
-        if record.success is None or not record.residual:
+        if not record.rates_residual:
             continue
-        window = [*window[1 - RECENT_EPISODES :], record.success]
+        window = [*window[1 - RECENT_EPISODES :], bool(record.success)]
         if len(window) == RECENT_EPISODES and sum(window) >= level * RECENT_EPISODES:
             return record.control_steps
     return None

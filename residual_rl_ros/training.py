@@ -25,12 +25,18 @@ from residual_rl_ros.evaluation.paired import (
     make_evaluation_controller,
 )
 from residual_rl_ros.finetune import FinetuneConfig, training_seed
-from residual_rl_ros.learner.checkpoint import CheckpointFolder, load_checkpoint, load_run_state
+from residual_rl_ros.interruption import Interruption
+from residual_rl_ros.learner.checkpoint import (
+    CheckpointFolder,
+    check_numbers,
+    load_checkpoint,
+    load_run_state,
+)
 from residual_rl_ros.learner.in_process import InProcessRun
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.provenance import git_commit, versions
-from residual_rl_ros.residual.actor_file import CHECKPOINTS
+from residual_rl_ros.residual.actor_file import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.residual.controller import ResidualController
 from residual_rl_ros.sim.demonstrations import demonstrate
 from residual_rl_ros.sim.experts import EXPERTS
@@ -80,9 +86,12 @@ class TrainOptions:
 def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
     """Train and return the summary, which is also in `summary.json`.
 
+    Ctrl-C ends the run after the episode in progress and saves it; a second one ends it at once,
+    with the checkpoint before.
+
     Raises:
         ResidualRLError: bad input.
-        KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
+        KeyboardInterrupt: after Ctrl-C.
     """
     torch.set_num_threads(1)
     started = time.monotonic()
@@ -106,16 +115,18 @@ def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
     log = MetricsLog(out / 'tensorboard', console.print)
     saved = run.steps
 
-    with _progress(console) as progress:
+    with Interruption() as interruption, _progress(console) as progress:
         bar = progress.add_task(config.task, total=config.control_steps, completed=run.steps)
 
         def on_episode(episode: Episode) -> None:
             nonlocal saved
             del episode
             curve.measure(run)
-            if run.steps - saved >= options.checkpoint_steps:
+            if interruption.wanted or run.steps - saved >= options.checkpoint_steps:
                 checkpoints.save(run.learner, run.state())
                 saved = run.steps
+            if interruption.wanted:
+                raise KeyboardInterrupt
             rate = run.learner.success_rate
             recent = '' if rate is None else f', success {rate:.0%}'
             phase = f'{config.task}, {run.learner.phase.value}{recent}'
@@ -153,21 +164,17 @@ def _new_learner(options: TrainOptions, layout: TransitionLayout) -> Learner:
     if options.start is None:
         return Learner(options.config.learner_config(), layout, options.seed)
     latest = options.start / CHECKPOINTS / 'latest'
-    return _load_learner(options, latest if latest.exists() else options.start, layout)
+    return _load_learner(options, latest if checkpoint_exists(latest) else options.start, layout)
 
 
 def _load_learner(options: TrainOptions, checkpoint: Path, layout: TransitionLayout) -> Learner:
     """Return the learner of a checkpoint made for the same robot and with the same numbers."""
+    check_numbers(checkpoint, options.config.learner_config())
     learner = load_checkpoint(checkpoint)
     if learner.layout != layout:
         raise TrainingError(
             f'{str(checkpoint)!r} has layout {learner.layout.label}, this configuration '
             f'{layout.label}; use the same robot, base policy, decision_steps and residual_scale'
-        )
-    if learner.config != options.config.learner_config():
-        raise TrainingError(
-            f'{str(checkpoint)!r} was trained with other numbers than preset '
-            f'{options.config.preset!r} and its overrides have now; use the same'
         )
     return learner
 

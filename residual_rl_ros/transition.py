@@ -51,6 +51,7 @@ class Source(IntEnum):
 
     BASE = 0
     RESIDUAL = 1
+    """Base + residual; where the share of decisions with a residual still grows, it can be zero."""
     TAKEOVER = 2
 
 

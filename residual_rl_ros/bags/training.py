@@ -95,8 +95,14 @@ def train_from_bags(
         raise BagError('; '.join([f'no {wanted} in the bags, {found}', *reasons]))
     if use is Use.BASE:
         updates = int(config.utd * intake.taken)
-        learner.adopt_warmup(intake.taken, updates, intake.success_rate, on_update)
+        success, outcomes = intake.success_rate, intake.success
+        learner.adopt_warmup(intake.taken, updates, success, on_update, outcomes)
     elif use is Use.OFFLINE:
+        if intake.taken < 2:
+            raise BagError(
+                '--as offline needs at least 2 transitions for the observation normaliser, the '
+                f'bags hold {intake.taken}'
+            )
         enough = max(intake.taken, config.warmup_transitions)
         learner.adopt_warmup(enough, 0, intake.success_rate, on_update)
     return learner, intake

@@ -111,8 +111,12 @@ def train(
     ] = 100,
     as_json: JsonOption = False,
 ) -> None:
-    """Fine-tune in one process, without ROS: the same classes as the nodes, and faster."""
+    """Fine-tune in one process, without ROS: the same classes as the nodes, and faster.
+
+    Ctrl-C ends it after the episode in progress and saves; a second Ctrl-C ends it at once.
+    """
     from residual_rl_ros.finetune import load_finetune
+    from residual_rl_ros.residual.actor_file import CHECKPOINTS, checkpoint_exists
     from residual_rl_ros.training import TrainOptions, run_training
 
     console = Console(stderr=True)
@@ -141,7 +145,9 @@ def train(
     try:
         summary = run_training(options, console)
     except KeyboardInterrupt:
-        console.print(f'interrupted; continue with --resume --out {out}')
+        kept = checkpoint_exists(out / CHECKPOINTS / 'latest')
+        how = f'continue with --resume --out {out}' if kept else 'no checkpoint yet, start again'
+        console.print(f'interrupted; {how}')
         raise typer.Exit(INTERRUPTED) from None
     console.print(f'results are in {out}')
     if summary['final'] is not None:

@@ -79,7 +79,9 @@ def up(
     learner: Annotated[
         bool, typer.Option(help='Learn; without it, only run the residual of --out.')
     ] = True,
-    preset: Annotated[str, typer.Option(help='Learner preset.')] = 'dawn',
+    preset: Annotated[
+        str, typer.Option(help='Learner preset; default: that of the checkpoint in --out, or dawn.')
+    ] = '',
     decision_steps: Annotated[
         int, typer.Option(min=1, help='Control steps per residual decision (k).')
     ] = 1,

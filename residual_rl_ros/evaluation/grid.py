@@ -14,8 +14,7 @@ from rich.console import Console
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.finetune import FinetuneConfig
-from residual_rl_ros.learner.checkpoint import checkpoint_exists
-from residual_rl_ros.residual.actor_file import CHECKPOINTS
+from residual_rl_ros.residual.actor_file import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.training import TrainOptions, run_training
 
 

@@ -84,10 +84,9 @@ def excess_over_base(history: Sequence[EpisodeRecord], otherwise: float) -> Arra
         history: episodes of a run.
         otherwise: success of the base on other seeds, for a run without base-only episodes.
     """
-    rated = [record for record in history if record.success is not None]
-    base = [float(bool(record.success)) for record in rated if not record.residual]
+    base = [bool(record.success) for record in history if record.rates_base]
     base_success = float(np.mean(base)) if base else otherwise
-    residual = [record for record in rated if record.residual]
+    residual = [record for record in history if record.rates_residual]
     if not residual:
         return np.zeros(0)
     steps = np.array([record.control_steps for record in residual])
@@ -114,7 +113,7 @@ def episodes_far_below(history: Sequence[EpisodeRecord], base: float) -> int:
 
 def _recent_success(history: Sequence[EpisodeRecord]) -> Array:
     """Return the success over each 50 consecutive episodes with a residual."""
-    outcomes = [float(r.success) for r in history if r.residual and r.success is not None]
+    outcomes = [float(bool(record.success)) for record in history if record.rates_residual]
     if len(outcomes) < RECENT_EPISODES:
         return np.zeros(0)
     return np.convolve(outcomes, np.full(RECENT_EPISODES, 1.0 / RECENT_EPISODES), 'valid')

@@ -26,7 +26,7 @@ from safetensors.torch import save_file as save_tensors
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.learner.config import LearnerConfig
 from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.residual.actor_file import ACTOR
+from residual_rl_ros.residual.actor_file import ACTOR, readable_checkpoint
 from residual_rl_ros.transition import TransitionLayout
 
 ALGORITHM, GOOD, CANDIDATE, REPLAY, DEMONSTRATIONS, STATE, RUN = (
@@ -104,8 +104,8 @@ def save_checkpoint(
         (fresh / STATE).write_text(json.dumps(state), encoding='utf-8')
         for path in [*fresh.iterdir(), fresh]:
             _sync(path)
-        shutil.rmtree(stale, ignore_errors=True)
-        if directory.exists():
+        if directory.exists():  # Else a save was killed, and the stale one is all there is.
+            shutil.rmtree(stale, ignore_errors=True)
             directory.rename(stale)
         fresh.rename(directory)
         _sync(directory.parent)
@@ -120,11 +120,6 @@ def save_checkpoint(
         ) from error
 
 
-def checkpoint_exists(directory: Path) -> bool:
-    """Return whether there is a checkpoint, or the one before it after a killed save."""
-    return directory.exists() or directory.with_name(directory.name + '.old').exists()
-
-
 def load_checkpoint(directory: Path) -> Learner:
     """Return a learner that continues where the checkpoint was taken.
 
@@ -133,7 +128,7 @@ def load_checkpoint(directory: Path) -> Learner:
     Raises:
         CheckpointError: missing, truncated or of another architecture.
     """
-    directory = _readable(directory)
+    directory = readable_checkpoint(directory)
     try:
         stored = _read_state(directory)
         config = LearnerConfig.from_mapping(stored['config'], str(directory / STATE))
@@ -146,8 +141,39 @@ def load_checkpoint(directory: Path) -> Learner:
             learner.demonstrations.restore(_arrays(directory / DEMONSTRATIONS))
         learner.load_state(stored['state'])
     except _UNREADABLE as error:
-        raise CheckpointError(f'cannot read checkpoint {str(directory)!r}: {error}') from error
+        raise _unreadable(directory, error) from error
     return learner
+
+
+def check_numbers(directory: Path, config: LearnerConfig) -> None:
+    """Refuse to continue a checkpoint with other numbers than those it was made with.
+
+    Raises:
+        CheckpointError: they differ, or it cannot be read.
+    """
+    stored, wanted = stored_config(directory).to_mapping(), config.to_mapping()
+    differing = [key for key in wanted | stored if stored.get(key) != wanted.get(key)]
+    if differing:
+        key = differing[0]
+        more = f', and {len(differing) - 1} more differ' if differing[1:] else ''
+        raise CheckpointError(
+            f'checkpoint {str(directory)!r} was trained with other numbers: {key} is '
+            f'{stored.get(key, "absent")} there, {wanted.get(key, "absent")} by the preset and its '
+            f'overrides{more}; use the same, or another folder'
+        )
+
+
+def stored_config(directory: Path) -> LearnerConfig:
+    """Return the numbers that a checkpoint was made with.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    directory = readable_checkpoint(directory)
+    try:
+        return LearnerConfig.from_mapping(_read_state(directory)['config'], str(directory / STATE))
+    except _UNREADABLE as error:
+        raise _unreadable(directory, error) from error
 
 
 def load_run_state(directory: Path) -> dict[str, npt.NDArray[Any]]:
@@ -156,7 +182,7 @@ def load_run_state(directory: Path) -> dict[str, npt.NDArray[Any]]:
     Raises:
         CheckpointError: it has none, for example because a learner node wrote it.
     """
-    directory = _readable(directory)
+    directory = readable_checkpoint(directory)
     try:
         return _arrays(directory / RUN)
     except _UNREADABLE as error:
@@ -176,10 +202,8 @@ _UNREADABLE = (
 )
 
 
-def _readable(directory: Path) -> Path:
-    """Return the directory, or the one before it if a save was killed between its renames."""
-    stale = directory.with_name(directory.name + '.old')
-    return stale if stale.exists() and not directory.exists() else directory
+def _unreadable(directory: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f'cannot read checkpoint {str(directory)!r}: {error}')
 
 
 def _read_state(directory: Path) -> dict[str, Any]:
@@ -194,7 +218,7 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 def _success_of(directory: Path) -> float:
     """Return the success that a checkpoint was saved with, -1 if there is none to read."""
     try:
-        return float(_read_state(_readable(directory))['success'])
+        return float(_read_state(readable_checkpoint(directory))['success'])
     except (OSError, KeyError, TypeError, ValueError):
         return -1.0
 

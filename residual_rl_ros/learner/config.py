@@ -28,6 +28,8 @@ RULES: dict[str, tuple[type[ActorCritic], type[RuleConfig]]] = {
 }
 """Update rules by the name a preset gives, with the type of their numbers."""
 
+DEFAULT_PRESET = 'dawn'
+
 SIGNED = ('reward_offset', 'target_entropy_per_dimension')
 MAY_BE_ZERO = (
     *('warmup_noise', 'offline_updates', 'policy_warmup_transitions', 'critic_only_updates'),
@@ -113,6 +115,16 @@ class LearnerConfig:
         if self.wide_exploration_scale < 1.0:
             raise PresetError(
                 f'preset: wide_exploration_scale is {self.wide_exploration_scale}, expected >= 1'
+            )
+        if self.warmup_transitions < 2:
+            raise PresetError(
+                f'preset: warmup_transitions is {self.warmup_transitions}, expected >= 2: the '
+                'observation normaliser needs a spread'
+            )
+        if self.guard_false_alarm_episodes <= 1.0:
+            raise PresetError(
+                f'preset: guard_false_alarm_episodes is {self.guard_false_alarm_episodes}, '
+                'expected > 1; guard_share 0 turns the guard off'
             )
         if self.warmup_transitions > self.replay_capacity:
             raise PresetError(

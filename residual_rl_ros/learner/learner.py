@@ -10,8 +10,8 @@ order give the same weights, however they arrive.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -46,6 +46,16 @@ class EpisodeRecord:
     robot: str = ''
     """Namespace of the robot."""
 
+    @property
+    def rates_residual(self) -> bool:
+        """Whether its outcome is that of base + residual; a takeover makes it the operator's."""
+        return self.residual and not self.takeover and self.success is not None
+
+    @property
+    def rates_base(self) -> bool:
+        """Whether its outcome is that of the base alone."""
+        return not self.residual and not self.takeover and self.success is not None
+
 
 @dataclass(frozen=True)
 class Rollback:
@@ -54,6 +64,16 @@ class Rollback:
     episode: int
     """Number of episodes finished by then."""
     reason: str
+
+
+@dataclass(frozen=True)
+class _OpenEpisode:
+    """What was seen so far of an episode that goes on."""
+
+    number: int
+    sources: frozenset[Source]
+    actor: tuple[int, int]
+    """(epoch, sequence) of the actor of its first decision; later decisions have no older one."""
 
 
 class Phase(Enum):
@@ -86,7 +106,8 @@ class Learner:
     ) -> None:
         self.config = config
         self.layout = layout
-        self.algorithm = config.make_rule(layout, torch.Generator().manual_seed(seed))
+        self._generator = torch.Generator().manual_seed(seed)
+        self.algorithm = config.make_rule(layout, self._generator)
         self.replay = ReplayBuffer(layout, config.replay_capacity)
         self.demonstrations: ReplayBuffer | None = None
         """Takeovers and recorded demonstrations, if the preset samples from them."""
@@ -118,10 +139,12 @@ class Learner:
         self._good_success = -1.0
         self._recent: deque[bool] = deque(maxlen=RECENT_EPISODES)
         self._rated = 0
-        self._episodes: dict[str, tuple[int, set[Source]]] = {}
+        self._rolled_back = (0, -1)  # Newest (epoch, sequence) whose actor a rollback has revoked.
+        self._episodes: dict[str, _OpenEpisode] = {}
         self.metrics: dict[str, float] = {}
         """Metrics of the update before the latest publication."""
         self._latest: dict[str, torch.Tensor] = {}
+        self._publication_due = False
         self._epoch_start = 0
 
     @property
@@ -132,7 +155,9 @@ class Learner:
     def first_message(self) -> bytes:
         """Return the message that opens the epoch: residual off until the warm-up is over."""
         if self.phase is Phase.WARMUP:
-            return self._message(0, self.config.warmup_transitions - self.transitions)
+            # Pre-training that was interrupted begins again with the next transition.
+            rest = self.config.warmup_transitions - self.transitions
+            return self._message(0, max(1, rest))
         interval = self.config.publish_interval
         since = self.transitions - self._online_from
         to_publication = interval - (since if since < 0 else since % interval)
@@ -155,7 +180,8 @@ class Learner:
             transition: the transition.
             robot: namespace of the robot that made it.
             learn: take the updates that are due; if not, they are owed to the next transition, up
-                to `MAX_OWED_UPDATES`, and the rest is dropped and counted.
+                to `MAX_OWED_UPDATES`, and the rest is dropped and counted. A publication that is
+                due waits with them.
             pulse: called before every update, to stay responsive; what it raises ends the updates.
 
         Returns:
@@ -166,10 +192,12 @@ class Learner:
             self.demonstrations.add(transition, robot)
         self.transitions += 1
         self.control_steps += self.layout.decision_steps
-        episode, sources = self._episodes.get(robot, (-1, set()))
-        if episode != transition.episode:  # The end of the one before never came.
-            sources = set()
-        self._episodes[robot] = (transition.episode, sources | {transition.source})
+        episode = self._episodes.get(robot)
+        if episode is None or episode.number != transition.episode:
+            # If there was one, its end never came.
+            actor = (transition.epoch, transition.policy_sequence)
+            episode = _OpenEpisode(transition.episode, frozenset(), actor)
+        self._episodes[robot] = replace(episode, sources=episode.sources | {transition.source})
         if transition.terminated or transition.truncated:
             self._record_episode(transition, robot)
         interval = self.config.publish_interval
@@ -182,6 +210,7 @@ class Learner:
         if since <= 0:
             return None
         self.phase = Phase.ONLINE
+        self._publication_due |= since % interval == 0
         # The tolerance keeps 10 x 0.1 from being 0.999…
         due = int(self.config.utd * since + 1e-6)
         if not learn:
@@ -193,8 +222,9 @@ class Learner:
             alone = self.updates < self.config.actor_delay_updates
             self._latest |= self.algorithm.update(self._sample(), critic_only=alone)
             self.updates += 1
-        if since % interval:
+        if not self._publication_due:
             return None
+        self._publication_due = False
         self._measure()
         # The policy goes on with the previous actor for one interval meanwhile: learning and
         # collecting overlap, and still every decision knows which actor is its own.
@@ -206,6 +236,7 @@ class Learner:
         critic_updates: int,
         success: float | None,
         pulse: Callable[[], None] = lambda: None,
+        base_outcomes: Iterable[bool] = (),
     ) -> None:
         """Take base transitions that are already in `replay` for the warm-up of this robot.
 
@@ -218,7 +249,12 @@ class Learner:
             critic_updates: updates of the critics alone that they pay for.
             success: their success rate, for the guard's rollback; None if it is not known.
             pulse: called before every update.
+            base_outcomes: outcomes of base-only episodes, oldest first, for the guard to compare
+                with.
         """
+        if self.config.guard_share:
+            for outcome in base_outcomes:
+                self.guard.observe(outcome, residual=False)
         self.transitions = min(transitions, self.config.warmup_transitions)
         if transitions >= self.config.warmup_transitions:
             self._end_warmup(critic_updates, success, pulse)
@@ -248,14 +284,18 @@ class Learner:
     def roll_back(self, reason: str) -> None:
         """Return to the networks with the best recent success, before any those of the warm-up.
 
-        Data and counters stay: the learner goes on from there, knowing what went wrong.
+        Data and counters stay: the learner goes on from there, knowing what went wrong. The robot
+        acts with the revoked actor until the next message, and its episodes do not count against
+        the restored one.
 
         Args:
             reason: for `rollbacks`.
         """
         if self.good:
-            self.algorithm.load_state(self.good)
+            # Not with the random numbers of then: the noise since would be drawn again.
+            self.algorithm.load_state({**self.good, 'generator': self._generator.get_state()})
         self.candidate, self._rated = self.good, 0
+        self._rolled_back = (self.epoch, self.sequence)
         self.guard.reset()
         self._recent.clear()
         self.rollbacks.append(Rollback(len(self.history), reason))
@@ -321,7 +361,7 @@ class Learner:
 
     @property
     def success_rate(self) -> float | None:
-        """Success over the latest labelled episodes, None before the first."""
+        """Success over the latest labelled episodes without takeover, None before the first."""
         return sum(self._recent) / len(self._recent) if self._recent else None
 
     @property
@@ -331,24 +371,25 @@ class Learner:
 
     def _record_episode(self, last: Transition, robot: str) -> None:
         success = None if last.success is Success.UNLABELLED else last.success is Success.SUCCESS
-        _, sources = self._episodes.pop(robot)
+        episode = self._episodes.pop(robot)
         record = EpisodeRecord(
             self.control_steps,
             success,
-            Source.RESIDUAL in sources,
-            Source.TAKEOVER in sources,
+            Source.RESIDUAL in episode.sources,
+            Source.TAKEOVER in episode.sources,
             robot,
         )
         self.history.append(record)
+        revoked = record.residual and episode.actor <= self._rolled_back
+        if success is None or record.takeover or revoked:
+            return
         # Once online, episodes without residual are the guard's and say nothing of the learner.
         warm = self.phase is Phase.WARMUP
-        if success is None:
-            return
         if record.residual or warm:
             self._recent.append(success)
         if record.residual and not warm:
             self._rate_candidate()
-        if self.config.guard_share and not record.takeover and not (warm and record.residual):
+        if self.config.guard_share and not (warm and record.residual):
             alarm = self.guard.observe(success, record.residual)
             if alarm is not None:
                 self.roll_back(str(alarm))
@@ -365,15 +406,17 @@ class Learner:
             'dropped_updates': self.dropped_updates,
             'pretraining_updates': self.pretraining_updates,
             'epoch_start': self._epoch_start,
+            'publication_due': self._publication_due,
             'rng': self.rng.bit_generator.state,
             'guard': self.guard.state(),
             'rollbacks': [asdict(rollback) for rollback in self.rollbacks],
             'good_success': self._good_success,
             'rated': self._rated,
+            'rolled_back': list(self._rolled_back),
             'recent': list(self._recent),
             'episodes': {
-                robot: [episode, sorted(sources)]
-                for robot, (episode, sources) in self._episodes.items()
+                robot: [episode.number, sorted(episode.sources), *episode.actor]
+                for robot, episode in self._episodes.items()
             },
             'history': [asdict(record) for record in self.history],
         }
@@ -388,15 +431,18 @@ class Learner:
         self.dropped_updates = int(state['dropped_updates'])
         self.pretraining_updates = int(state['pretraining_updates'])
         self._epoch_start = int(state['epoch_start'])
+        self._publication_due = bool(state['publication_due'])
         self.rng.bit_generator.state = state['rng']
         self.history = [EpisodeRecord(**record) for record in state['history']]
         self._recent.extend(state['recent'])
         self.guard.load_state(state['guard'])
         self.rollbacks = [Rollback(**rollback) for rollback in state['rollbacks']]
         self._good_success, self._rated = float(state['good_success']), int(state['rated'])
+        epoch, sequence = state['rolled_back']
+        self._rolled_back = (int(epoch), int(sequence))
         self._episodes = {
-            robot: (int(episode), {Source(value) for value in sources})
-            for robot, (episode, sources) in state['episodes'].items()
+            robot: _OpenEpisode(number, frozenset(map(Source, sources)), (epoch, sequence))
+            for robot, (number, sources, epoch, sequence) in state['episodes'].items()
         }
 
     def current_message(self) -> bytes:

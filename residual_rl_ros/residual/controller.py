@@ -348,6 +348,10 @@ class ResidualController:
             action = actor.act(self._observation, base.ravel(), rng, self._noise_scale)
         elif rng is not None and exploration.uniform_noise > 0.0:
             action = actor.uniform(exploration.uniform_noise, rng)
+        elif exploration.residual_probability > 0.0:
+            # A residual of zero, not the base alone: an episode in which every decision is gated
+            # off by chance would else be taken for one of the guard's, and most such are short.
+            action = off[0]
         else:
             return off
         return action.reshape(base.shape), ratio

@@ -48,9 +48,9 @@ class WeightsHeader:
     """
 
     epoch: int
-    """Grows at every start or rollback of the learner; >= 1."""
+    """Grows at every start of the learner and at a rollback that an operator asks for; >= 1."""
     sequence: int
-    """Grows at every publication within an epoch."""
+    """Grows at every publication within an epoch, the one after a guard's rollback included."""
     exploration: Exploration = RESIDUAL
     """How to act with this actor."""
     effective_from: int = 0

@@ -32,7 +32,7 @@ ROBOT_ARGUMENTS = (
     ('model', '', 'ONNX base policy, or the name of a shipped one'),
     ('checkpoint', 'runs/robot', 'folder of the learner; one that holds a checkpoint is resumed'),
     ('learner', 'true', 'false: run the residual of the checkpoint and learn nothing'),
-    ('preset', 'dawn', 'learner preset'),
+    ('preset', '', 'learner preset; empty is that of the checkpoint, or dawn'),
     ('decision_steps', '1', 'control steps per residual decision (k)'),
     ('residual_scale', '[0.05]', 'lambda: a list of one value, or of one per action'),
     ('prefetch_steps', '0', 'control steps before its first use at which a chunk is requested'),

@@ -26,15 +26,16 @@ from std_srvs.srv import SetBool, Trigger
 from residual_rl_ros.learner.checkpoint import (
     CheckpointError,
     CheckpointFolder,
-    checkpoint_exists,
+    check_numbers,
     load_checkpoint,
+    stored_config,
 )
-from residual_rl_ros.learner.config import load_preset
+from residual_rl_ros.learner.config import DEFAULT_PRESET, LearnerConfig, load_preset
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.learner.robot_feed import RobotFeed
 from residual_rl_ros.message_values import label_of
-from residual_rl_ros.residual.actor_file import CHECKPOINTS
+from residual_rl_ros.residual.actor_file import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.managed_node import (
     OK,
@@ -109,10 +110,6 @@ class LearnerNode(ManagedNode):
             self, LearnerParameters, trees=('overrides',)
         )
         follow_parameters(self, parameters, self._set_parameters)
-        overrides = (
-            read_tree(self, 'overrides') if self.get_parameters_by_prefix('overrides') else {}
-        )
-        self._config = load_preset(parameters.preset, overrides)
         if not parameters.output_dir:
             raise ParameterError('parameter output_dir of learner_node is empty; give a folder')
         self._output = Path(parameters.output_dir)
@@ -131,6 +128,7 @@ class LearnerNode(ManagedNode):
                 else f'{parameters.output_dir!r} already holds a checkpoint; set resume:=true to '
                 'continue it, or choose another output_dir'
             )
+        self._config = self._read_config(parameters)
         self._actor_publisher = self.create_lifecycle_publisher(
             UInt8MultiArray, '~/actor', qos.LATCHED
         )
@@ -140,6 +138,24 @@ class LearnerNode(ManagedNode):
         self.create_service(Trigger, '~/save', self._trigger(self._save))
         self.create_service(Trigger, '~/rollback', self._trigger(self._rollback))
         Diagnostics(self, self._report)
+
+    def _read_config(self, parameters: LearnerParameters) -> LearnerConfig:
+        """Return the preset with its overrides; to resume, it must be the checkpoint's.
+
+        Raises:
+            ResidualRLError: a number is wrong or not the checkpoint's.
+        """
+        given = self.get_parameters_by_prefix('overrides')
+        overrides = read_tree(self, 'overrides') if given else {}
+        latest = self._checkpoints.latest
+        if parameters.resume and not parameters.preset:
+            stored = stored_config(latest)
+            config = LearnerConfig.from_mapping({**stored.to_mapping(), **overrides})
+        else:
+            config = load_preset(parameters.preset or DEFAULT_PRESET, overrides)
+        if parameters.resume:
+            check_numbers(latest, config)
+        return config
 
     def _set_parameters(self, parameters: LearnerParameters) -> None:
         self.parameters = parameters

@@ -84,7 +84,11 @@ class PolicyParameters:
 class LearnerParameters:
     """Parameters of learner_node; `overrides.*` replaces values of the preset."""
 
-    preset: str = parameter('dawn', 'name of a file in config/presets/')
+    preset: str = parameter(
+        '',
+        'name of a file in config/presets/, or a path; empty is dawn, or to resume, the '
+        "checkpoint's numbers",
+    )
     robots: tuple[str, ...] = parameter(
         ('',), "namespaces of the robots to learn from; an empty one is the learner's own"
     )

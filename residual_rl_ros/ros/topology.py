@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from residual_rl_ros.finetune import FinetuneConfig, training_seed
-from residual_rl_ros.residual.actor_file import CHECKPOINTS
+from residual_rl_ros.residual.actor_file import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.robot import RobotError, load_robot
 
 
@@ -138,8 +138,8 @@ class RobotRun:
     """Where a learner keeps checkpoint and events, or resumes them; None runs without a learner."""
     actor: Path | None = None
     """Residual to start with; see the policy node's parameter."""
-    preset: str = 'dawn'
-    """Learner preset."""
+    preset: str = ''
+    """Learner preset; empty is the learner node's choice: that of the checkpoint, or dawn."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Values that replace those of the preset."""
     decision_steps: int = 1
@@ -182,7 +182,7 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
     _check_apart(run)
     learning = run.output_dir is not None
     checkpoint = run.output_dir / CHECKPOINTS / 'latest' if run.output_dir is not None else None
-    resume = checkpoint is not None and checkpoint.exists()
+    resume = checkpoint is not None and checkpoint_exists(checkpoint)
     actor = run.actor or (checkpoint if resume else None)
     alone = len(run.namespaces) == 1
     heard = {} if alone else {'learner_node/actor': '/learner_node/actor'}

@@ -15,10 +15,10 @@ from residual_rl_ros.bags.transition_writer import TransitionWriter
 from residual_rl_ros.demo import quick
 from residual_rl_ros.evaluation.episodes import run_episode
 from residual_rl_ros.finetune import FinetuneConfig, load_finetune
-from residual_rl_ros.learner.checkpoint import CheckpointFolder, load_checkpoint
+from residual_rl_ros.learner.checkpoint import CheckpointError, CheckpointFolder, load_checkpoint
 from residual_rl_ros.learner.learner import Phase
 from residual_rl_ros.sim.hosting import connect, make_environment
-from residual_rl_ros.training import TrainingError, TrainOptions, run_training
+from residual_rl_ros.training import TrainOptions, run_training
 
 QUIET = Console(quiet=True)
 
@@ -56,5 +56,5 @@ def test_a_run_begins_online_with_the_warm_critics_of_a_bag(tmp_path: Path) -> N
 
     other = replace(config, overrides={**config.overrides, 'utd': 0.5})
     options = replace(options, config=other, output_dir=tmp_path / 'other')
-    with pytest.raises(TrainingError, match='other numbers than preset'):
+    with pytest.raises(CheckpointError, match=r'utd is 1\.0 there, 0\.5 by the preset'):
         run_training(options, QUIET)

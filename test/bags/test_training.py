@@ -63,6 +63,20 @@ def test_the_first_transition_of_the_robot_is_the_first_after_the_warm_up(bag: P
     assert learner.updates == 10
 
 
+def test_the_guard_compares_with_the_base_episodes_of_a_bag(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / 'bag', L, base_stream(7 * 30))
+    learner, intake = train_from_bags([path], Use.BASE, small_config(), seed=3)
+    assert learner.guard.base_success == intake.success_rate == 0.5
+    off, _ = train_from_bags([path], Use.BASE, small_config(guard_share=0.0), seed=3)
+    assert off.guard.base_success is None
+
+
+def test_one_transition_is_too_few_for_an_offline_phase(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / 'one', L, base_stream(1))
+    with pytest.raises(BagError, match='--as offline needs at least 2 transitions'):
+        train_from_bags([path], Use.OFFLINE, small_config('wsrl'), seed=0)
+
+
 def test_a_short_bag_leaves_the_rest_of_the_warm_up_to_the_robot(tmp_path: Path) -> None:
     path = write_bag(tmp_path / 'short', L, base_stream(20))
     config = small_config(warmup_transitions=50)

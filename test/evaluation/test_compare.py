@@ -78,6 +78,17 @@ def test_steps_to_ninety_percent_counts_only_episodes_with_a_residual() -> None:
     assert steps_to(0.9, history(*[False] * 6, *[True] * 45)) == 510
 
 
+def test_what_an_operator_rescued_is_no_result() -> None:
+    rescued = [replace(record, takeover=True) for record in history(*[True] * 60)]
+    assert steps_to(0.9, rescued) is None
+    assert worst_success(rescued) is None
+    assert episodes_far_below(rescued, 2.0) == 0
+    assert len(excess_over_base(rescued, 0.5)) == 0
+    base, residual = history(False, residual=False), history(True)
+    helped = [replace(record, takeover=True) for record in history(True, residual=False)]
+    assert excess_over_base([*base, *helped, *residual], 0.5).tolist() == [1.0]
+
+
 def test_the_worst_stretch_is_that_of_fifty_episodes() -> None:
     outcomes = [*[True] * 50, *[False] * 25, *[True] * 60]
     assert worst_success(history(*outcomes)) == pytest.approx(0.5)

@@ -22,10 +22,12 @@ from residual_rl_ros.learner.checkpoint import (
     REPLAY,
     STATE,
     CheckpointError,
+    check_numbers,
     load_checkpoint,
     save_checkpoint,
+    stored_config,
 )
-from residual_rl_ros.learner.config import preset_names
+from residual_rl_ros.learner.config import load_preset, preset_names
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual.weights import decode_weights
 
@@ -177,6 +179,17 @@ def test_a_checkpoint_whose_configuration_is_out_of_range_is_refused(tmp_path: P
         load_checkpoint(tmp_path / 'checkpoint')
 
 
+def test_a_checkpoint_is_continued_with_its_own_numbers_only(tmp_path: Path) -> None:
+    learner = trained(20)
+    save_checkpoint(tmp_path / 'checkpoint', learner)
+    assert stored_config(tmp_path / 'checkpoint') == learner.config
+    check_numbers(tmp_path / 'checkpoint', learner.config)
+    with pytest.raises(CheckpointError, match=r'utd is 1\.0 there, 2\.0 .* and 1 more differ'):
+        check_numbers(tmp_path / 'checkpoint', small_config(gamma=0.5, utd=2.0))
+    with pytest.raises(CheckpointError, match='other numbers: algorithm is sac there, resfit by'):
+        check_numbers(tmp_path / 'checkpoint', load_preset('resfit'))
+
+
 def full_disk(*arguments: object, **options: object) -> None:
     raise OSError(errno.ENOSPC, 'No space left on device')
 
@@ -194,11 +207,12 @@ def test_the_existing_checkpoint_survives_a_full_disk(
     assert [path.name for path in tmp_path.iterdir()] == ['checkpoint']
 
 
+@pytest.mark.parametrize('place', ['checkpoint', 'checkpoint.old'])
 def test_the_existing_checkpoint_survives_a_failure_of_the_last_rename(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     older = trained(12)
-    save_checkpoint(tmp_path / 'checkpoint', older)
+    save_checkpoint(tmp_path / place, older)  # As `.old`: a save was killed between its renames.
     rename = Path.rename
 
     def failing(source: Path, target: Path) -> Path:

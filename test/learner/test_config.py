@@ -152,6 +152,8 @@ def test_a_value_that_cannot_work_is_named(key: str, value: object) -> None:
         ('publish_interval', 0),
         ('replay_capacity', 0),
         ('warmup_transitions', 0),
+        ('warmup_transitions', 1),
+        ('guard_false_alarm_episodes', 1.0),
     ],
 )
 def test_a_value_out_of_range_is_named(key: str, value: float) -> None:

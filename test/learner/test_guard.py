@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from builders import make_layout, make_transition, small_config
+from builders import assert_same_actor, make_layout, make_transition, small_config
 
 from residual_rl_ros.evaluation.episodes import Episode
 from residual_rl_ros.finetune import load_finetune
@@ -17,6 +18,7 @@ from residual_rl_ros.learner.config import load_preset
 from residual_rl_ros.learner.guard import MIN_BASE_EPISODES, Guard, GuardConfig
 from residual_rl_ros.learner.in_process import InProcessRun
 from residual_rl_ros.learner.learner import Learner, Phase
+from residual_rl_ros.residual.actor_slot import ActorSlot
 from residual_rl_ros.sim.hosting import make_environment
 from residual_rl_ros.transition import Source, Success
 
@@ -96,9 +98,12 @@ def test_the_guard_survives_a_checkpoint() -> None:
 # --- in the learner
 
 
-def end(learner: Learner, success: bool, source: Source) -> None:
+def end(learner: Learner, success: bool, source: Source, **changes: Any) -> None:
     outcome = Success.SUCCESS if success else Success.FAILURE
-    learner.ingest(make_transition(LAYOUT, truncated=True, success=outcome, source=source))
+    changes = {'policy_sequence': learner.sequence, **changes}
+    learner.ingest(
+        make_transition(LAYOUT, truncated=True, success=outcome, source=source, **changes)
+    )
 
 
 def warm_learner(**overrides: object) -> Learner:
@@ -124,6 +129,66 @@ def test_an_alarm_restores_the_networks_and_keeps_the_data() -> None:
     # One update of the last transition came after the rollback.
     drift = (after['actor.heads.bias'] - before['actor.heads.bias']).abs().max()
     assert float(drift) <= 2e-4
+
+
+def test_the_restored_actor_is_the_next_one_of_the_schedule_and_the_robot_takes_it() -> None:
+    learner = warm_learner(utd=0.01, publish_interval=10)
+    slot = ActorSlot(learner.algorithm.actor.architecture, scheduled=True)
+    slot.offer(learner.first_message())
+    restored = learner.algorithm.mean_actor.to_numpy()
+    with torch.no_grad():
+        learner.algorithm.mean_actor.heads.bias.fill_(3.0)
+    outcome = {'truncated': True, 'success': Success.FAILURE, 'source': Source.RESIDUAL}
+    while not learner.rollbacks:
+        transition = make_transition(LAYOUT, policy_sequence=learner.sequence, **outcome)
+        message = learner.ingest(transition)
+    while message is None:
+        message = learner.ingest(make_transition(LAYOUT))
+    header = slot.offer(message)
+    assert (header.epoch, header.sequence, header.rollbacks) == (1, learner.sequence, 1)
+    for _ in range(header.effective_from + 1):
+        slot.begin_decision()
+    assert slot.header == header
+    assert slot.actor is not None
+    assert_same_actor(slot.actor, restored)
+
+
+def test_a_rollback_goes_on_with_the_random_numbers() -> None:
+    """Else the noise that has led to it would be drawn again."""
+    learner = warm_learner()
+    before = learner.algorithm.state()['generator']
+    end(learner, True, Source.RESIDUAL)
+    drawn = learner.algorithm.state()['generator']
+    assert not torch.equal(drawn, before)
+    learner.roll_back('test')
+    assert torch.equal(learner.algorithm.state()['generator'], drawn)
+
+
+def test_episodes_of_the_actor_that_was_rolled_back_do_not_count_against_the_restored_one() -> None:
+    learner = warm_learner()
+    while not learner.rollbacks:
+        end(learner, False, Source.RESIDUAL)
+    revoked, counted = learner.sequence, learner.guard.state()['base']
+    for index in range(20):
+        start = make_transition(LAYOUT, episode=index, step=0, policy_sequence=revoked)
+        learner.ingest(start, 'other')
+        end(learner, False, Source.RESIDUAL, policy_sequence=revoked)
+        end(learner, True, Source.BASE, policy_sequence=revoked)
+        swapped = make_transition(
+            LAYOUT, episode=index, policy_sequence=10**6, truncated=True, success=Success.FAILURE
+        )
+        learner.ingest(swapped, 'other')  # The new actor came in the middle of the episode.
+    assert (learner.guard.statistic, learner.success_rate) == (0.0, None)
+    assert learner.guard.state()['base'] == counted + [True] * 20
+    restored = Learner(learner.config, LAYOUT, seed=0)
+    restored.load_state(json.loads(json.dumps(learner.state())))
+    for each in (learner, restored):
+        end(each, False, Source.RESIDUAL, policy_sequence=revoked)
+        assert each.success_rate is None
+        end(each, False, Source.RESIDUAL, policy_sequence=revoked + 1)
+        assert each.guard.statistic > 0.0
+        assert each.success_rate == 0.0
+    assert restored.state()['episodes'] == learner.state()['episodes']
 
 
 def test_takeovers_and_a_share_of_zero_keep_the_guard_out_of_it() -> None:

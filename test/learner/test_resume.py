@@ -32,6 +32,21 @@ SETTINGS = {
 STEPS = 2400
 KILLS = 6
 LIMIT_S = 120.0
+INTERRUPTED_AT_STEP_500 = """
+import os, signal
+from residual_rl_ros.cli import main
+from residual_rl_ros.learner.learner import Learner
+
+ingest = Learner.ingest
+
+def interrupted(learner, *arguments, **options):
+    if learner.control_steps == 500:
+        os.kill(os.getpid(), signal.SIGINT)
+    return ingest(learner, *arguments, **options)
+
+Learner.ingest = interrupted
+raise SystemExit(main())
+"""
 
 
 def command(out: Path, *more: str) -> list[str]:
@@ -72,7 +87,31 @@ def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(tmp_path
         process.communicate()
     assert killed >= 3
     subprocess.run(command(broken, '--resume'), check=True, timeout=LIMIT_S, capture_output=True)
+    assert_same_run(broken, whole)
 
+
+def test_a_run_that_is_interrupted_saves_the_episode_in_progress_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+    never = ['--checkpoint-steps', '1000000']
+    subprocess.run(command(whole, *never), check=True, timeout=LIMIT_S, capture_output=True)
+    process = subprocess.Popen(
+        [sys.executable, '-c', INTERRUPTED_AT_STEP_500, *command(broken, *never)[3:]],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130, errors
+    assert f'continue with --resume --out {broken}' in ' '.join(errors.split())
+    state = json.loads((broken / 'checkpoints' / 'latest' / STATE).read_text())['state']
+    assert 500 <= state['control_steps'] < 600
+    subprocess.run(command(broken, '--resume'), check=True, timeout=LIMIT_S, capture_output=True)
+    assert_same_run(broken, whole)
+
+
+def assert_same_run(broken: Path, whole: Path) -> None:
+    """Check that the latest checkpoints of two runs are the same, bit for bit."""
     ours, theirs = (out / 'checkpoints' / 'latest' for out in (broken, whole))
     for name in (ALGORITHM, REPLAY, RUN):
         stored, expected = load_file(ours / name), load_file(theirs / name)

@@ -51,12 +51,21 @@ def offsets(transitions: list[Transition]) -> np.ndarray:
 
 def test_a_probability_is_the_share_of_decisions_with_a_residual() -> None:
     transitions = play(build(Exploration(residual_probability=0.3)), episodes=100)
-    sources = [transition.source for transition in transitions]
-    assert 0.2 < sources.count(Source.RESIDUAL) / len(sources) < 0.4
-    for transition in transitions:
-        if transition.source is Source.BASE:
-            assert not transition.residual_action.any()
-            np.testing.assert_array_equal(transition.executed_action, transition.base_action)
+    acts = residuals(transitions).any(axis=1)
+    assert 0.2 < acts.mean() < 0.4
+    assert not offsets(transitions)[~acts].any()
+
+
+def test_an_episode_without_a_residual_by_chance_is_no_base_only_episode() -> None:
+    """Which episodes are the guard's must not depend on how long they are."""
+    exploration = Exploration(residual_probability=0.3, base_only_share=0.2)
+    transitions = play(build(exploration), episodes=200, decisions=2)
+    episodes = np.array([transition.episode for transition in transitions])
+    acts = residuals(transitions).any(axis=1)
+    alone = {episode for episode in range(200) if not acts[episodes == episode].any()}
+    base_only = {t.episode for t in transitions if t.source is Source.BASE}
+    assert 0.14 < len(base_only) / 200 < 0.26
+    assert base_only < alone
 
 
 def test_deployment_does_not_gamble() -> None:

@@ -81,7 +81,7 @@ def test_a_run_over_dds_learns_bit_for_bit_what_a_run_in_one_process_learns(
         assert torch.equal(stored[name], value), name
 
 
-def test_a_resumed_learner_continues_in_a_new_epoch_and_a_used_folder_is_refused(
+def test_a_resumed_learner_continues_in_a_new_epoch_and_as_another_one_it_is_refused(
     domain_id: int, tmp_path: Path
 ) -> None:
     config = replace(quick_config(), control_steps=700)
@@ -91,12 +91,28 @@ def test_a_resumed_learner_continues_in_a_new_epoch_and_a_used_folder_is_refused
         wait_for(lambda: bringup.ended('mujoco_sim_node'), RUN_LIMIT_S, 'end of the run')
     first = load_checkpoint(tmp_path / 'checkpoints' / 'latest')
 
-    with Bringup([learner], tmp_path / 'refused', environment) as bringup:
-        wait_for(lambda: bringup.ended('learner_node'), 30.0, 'refusal')
-        assert bringup.processes['learner_node'].returncode == 2
-        assert 'already holds a checkpoint' in (tmp_path / 'refused/learner_node.log').read_text()
+    wrong = {
+        'already holds a checkpoint': {},
+        'was trained with other numbers: algorithm is sac there, resfit': {
+            'resume': True,
+            'preset': 'resfit',
+        },
+        'was trained with other numbers: gamma is': {
+            'resume': True,
+            'preset': '',
+            'overrides': {'gamma': 0.5},
+        },
+    }
+    for index, (reason, parameters) in enumerate(wrong.items()):
+        other = replace(learner, parameters={**learner.parameters, **parameters})
+        logs = tmp_path / f'refused{index}'
+        with Bringup([other], logs, environment) as bringup:
+            wait_for(lambda: bringup.ended('learner_node'), 30.0, 'refusal')
+            assert bringup.processes['learner_node'].returncode == 2
+            assert reason in (logs / 'learner_node.log').read_text()
 
-    resuming = replace(learner, parameters={**learner.parameters, 'resume': True})
+    own = {'resume': True, 'preset': '', 'overrides': {}}  # As `up` resumes: with its own numbers.
+    resuming = replace(learner, parameters={**learner.parameters, **own})
     with Bringup([resuming, policy, simulator], tmp_path / 'logs2', environment) as bringup:
         wait_for(lambda: bringup.ended('mujoco_sim_node'), RUN_LIMIT_S, 'end of the second run')
         bringup.check()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from residual_rl_ros.finetune import load_finetune
+from residual_rl_ros.residual.actor_file import ACTOR, read_actor
 from residual_rl_ros.robot import RobotError, load_robot
 from residual_rl_ros.ros.topology import NodeSpec, RobotRun, finetune_topology, robot_topology
 
@@ -61,14 +62,17 @@ def test_a_robot_has_a_policy_and_a_learner_in_its_namespace(tmp_path: Path) -> 
     assert (learner.parameters['resume'], learner.parameters['seed']) == (False, 3)
 
 
+@pytest.mark.parametrize('place', ['latest', 'latest.old'])
 def test_a_learner_with_a_checkpoint_is_resumed_and_the_policy_starts_with_its_actor(
-    tmp_path: Path,
+    tmp_path: Path, place: str
 ) -> None:
     latest = tmp_path / 'checkpoints' / 'latest'
-    latest.mkdir(parents=True)
+    (tmp_path / 'checkpoints' / place).mkdir(parents=True)
+    (tmp_path / 'checkpoints' / place / ACTOR).write_bytes(b'weights')
     learner, policy = robot_topology(RobotRun(Path('r.yaml'), Path('b.onnx'), tmp_path))
     assert learner.parameters['resume'] is True
     assert policy.parameters['actor'] == str(latest)
+    assert read_actor(latest) == read_actor(tmp_path) == b'weights'
 
 
 def test_without_a_learner_the_residual_does_not_explore(tmp_path: Path) -> None:

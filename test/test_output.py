@@ -1,0 +1,24 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""An output folder holds one run, and a run that never was does not block it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from residual_rl_ros.summary import OutputError, prepare_output
+
+
+@pytest.mark.parametrize('left', ['checkpoints/latest', 'checkpoints/latest.old', 'summary.json'])
+def test_a_folder_with_a_run_is_refused(tmp_path: Path, left: str) -> None:
+    (tmp_path / left).mkdir(parents=True)
+    with pytest.raises(OutputError, match='already holds a run'):
+        prepare_output(tmp_path)
+
+
+def test_a_run_killed_during_its_first_save_can_be_started_again(tmp_path: Path) -> None:
+    """There is nothing to resume either: the folder would be lost for ever."""
+    (tmp_path / 'checkpoints' / 'latest.new').mkdir(parents=True)
+    prepare_output(tmp_path)
