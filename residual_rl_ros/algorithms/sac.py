@@ -36,6 +36,9 @@ class SacConfig(RuleConfig):
     """Standard deviation of the residual before tanh at the start, between 0.007 and 7."""
     alpha_learning_rate: float
     """Adam step size of the temperature."""
+    residual_penalty: float
+    """Price of |u|^2 in the actor's objective, in rewards (beta): what the critics promise for a
+    residual must be worth more than its size. 0 turns it off."""
 
 
 class Sac(ActorCritic):
@@ -81,13 +84,14 @@ class Sac(ActorCritic):
         """Take one gradient step on actor and temperature; return metrics."""
         alpha = self.log_alpha.exp().detach()
 
-        # Actor: maximise min_i Q_i(s, b + lambda u) - alpha log pi(u|s).
+        # Actor: maximise min_i Q_i(s, b + lambda u) - alpha log pi(u|s) - beta |u|^2.
         u, log_pi = self.actor.sample(batch.observation, batch.base_action, self._generator)
         a = batch.base_action + self.bound * u
         self.critic.requires_grad_(False)
         q = self.critic(s, self.critic_action(batch.base_action, a)).amin(0)
         self.critic.requires_grad_(True)
-        norm = self.step_actor((alpha * log_pi - q).mean())
+        size = u[:, : len(self.actor.active)].pow(2).sum(-1)
+        norm = self.step_actor((alpha * log_pi - q + self.config.residual_penalty * size).mean())
 
         # Temperature: raise alpha while the entropy is below its target.
         entropy = -log_pi.detach().mean()
