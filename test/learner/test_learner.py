@@ -385,6 +385,13 @@ def test_interrupted_pre_training_begins_again_with_the_next_transition() -> Non
     assert (learner.pretraining_updates, learner.phase) == (27, Phase.ONLINE)
 
 
+def test_critics_are_trained_alone_on_offline_data_before_it_is_dropped() -> None:
+    learner = Learner(small_config('wsrl', offline_updates=3, critic_only_updates=4), LAYOUT, 0)
+    for transition in STREAM[:WARMUP]:
+        learner.ingest(transition)
+    assert (learner.pretraining_updates, len(learner.replay)) == (7, 0)
+
+
 def test_an_episode_without_an_end_says_nothing_of_the_next() -> None:
     learner = Learner(small_config(), LAYOUT, seed=0)
     learner.ingest(make_transition(LAYOUT, episode=0, source=Source.TAKEOVER))
