@@ -136,8 +136,8 @@ class LearnerConfig:
         if self.critic_only_updates and soft:
             raise PresetError(
                 f'preset: critic_only_updates is {self.critic_only_updates} and entropy_in_target '
-                'true: beside a nearly deterministic residual the entropy outweighs the reward, and '
-                'critics that are trained alone diverge (DAWN); set critic_only_updates to 0, '
+                'true: beside a nearly deterministic residual the entropy outweighs the reward, '
+                'and critics that are trained alone diverge (DAWN); set critic_only_updates to 0, '
                 'entropy_in_target to false, or use algorithm resfit'
             )
         if self.offline_updates and rule_type is not Wsrl:
