@@ -9,6 +9,7 @@ arXiv 2108.13264: interquartile means with stratified bootstrap intervals, by `r
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,12 @@ from residual_rl_ros.evaluation.grid import (
     CompareOptions,
     cell_config,
     cell_folder,
+    is_done,
     run_grid,
     train_options,
 )
 from residual_rl_ros.evaluation.run_result import BIN_STEPS, RunResult, read_result
 from residual_rl_ros.learner.learner import RECENT_EPISODES
-from residual_rl_ros.summary import SUMMARY
 
 mpl.use('Agg')
 from matplotlib import pyplot as plt
@@ -43,7 +44,7 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
     Runs that were finished are read, runs that were interrupted are continued.
 
     Raises:
-        ResidualRLError: bad input, or a run failed.
+        ResidualRLError: bad input, a run failed, or a folder holds another run than the grid wants.
     """
     for config in options.configs:
         for variant in options.variants:
@@ -54,9 +55,17 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
         for config in options.configs
         for variant in options.variants
     ]
-    missing = [cell for cell in cells if not (cell_folder(options, *cell) / SUMMARY).exists()]
-    console.print(f'{len(cells)} runs, {len(cells) - len(missing)} of them done')
-    run_grid([train_options(options, *cell) for cell in missing], options, console)
+    runs = [train_options(options, *cell) for cell in cells]
+    folders = Counter(run.output_dir for run in runs)
+    for folder, count in folders.items():
+        if count > 1:
+            raise CompareError(
+                f'{count} runs of this comparison would share {str(folder)!r}; give every task, '
+                'variant and seed once, and two configurations of one task another --out each'
+            )
+    missing = [run for run in runs if not is_done(run)]
+    console.print(f'{len(runs)} runs, {len(runs) - len(missing)} of them done')
+    run_grid(missing, options, console)
     results = {
         (config.task, variant.name): [
             read_result(cell_folder(options, config, variant, seed)) for seed in options.seeds
