@@ -194,10 +194,10 @@ def to_markdown(report: Mapping[str, Any]) -> str:
             f'{report["seeds"]} seeds. Success on paired seeds; steps are control steps until '
             f'{RECENT_EPISODES} training episodes succeeded at 90 %, and their ratio is that of '
             'the medians, to the first variant, with its 95 % bootstrap interval. Dip is how far '
-            'the training episodes fall below the base-only ones of the same run (without any: below '
-            f'the paired base): averaged over the seeds, in the worst {BIN_STEPS} control steps; '
-            f'and in the worst {RECENT_EPISODES} episodes of each seed, averaged, to which chance '
-            'adds. Far below: the longest row of training episodes in which success over '
+            'the training episodes fall below the base-only ones of the same run (without any: '
+            f'below the paired base): averaged over the seeds, in the worst {BIN_STEPS} control '
+            f'steps; and in the worst {RECENT_EPISODES} episodes of each seed, averaged, to which '
+            'chance adds. Far below: the longest row of training episodes in which success over '
             f'{RECENT_EPISODES} was more than 10 points below the same.',
             '',
             '| variant | base | final, each seed | mean | steps to 90 %, median (reached) | '
