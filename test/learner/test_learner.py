@@ -359,6 +359,27 @@ def test_what_is_owed_for_a_burst_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     assert learner.updates == 15
 
 
+@pytest.mark.parametrize(('share', 'shared'), [(0.5, 4), (0.25, 2)])
+def test_a_fixed_share_of_every_batch_is_demonstrations_and_takeovers(
+    share: float, shared: int
+) -> None:
+    learner = Learner(small_config('resfit', demonstration_share=share), LAYOUT, 0)
+    kinds = {'robot': 0.0, 'takeover': 1.0, 'demonstration': 2.0}
+
+    def observed(kind: str, source: Source) -> Any:
+        marked = np.full(LAYOUT.observation_size, kinds[kind])
+        return make_transition(LAYOUT, observation=marked, source=source)
+
+    learner.ingest(observed('robot', Source.BASE))
+    assert (learner._sample().observation[:, 0] == 0.0).all(), 'no demonstrations yet'
+    learner.ingest(observed('takeover', Source.TAKEOVER))
+    learner.add_demonstration(observed('demonstration', Source.TAKEOVER))
+    drawn = torch.stack([learner._sample().observation[:, 0] for _ in range(100)])
+    assert drawn.shape == (100, 8)
+    assert set(drawn[:, : 8 - shared].unique().tolist()) == {0.0, 1.0}
+    assert set(drawn[:, 8 - shared :].unique().tolist()) == {1.0, 2.0}
+
+
 class InterruptionError(Exception):
     """Raised by a pulse."""
 
