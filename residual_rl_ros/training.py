@@ -35,9 +35,11 @@ from residual_rl_ros.learner.checkpoint import (
 from residual_rl_ros.learner.in_process import InProcessRun
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.learner.metrics_log import MetricsLog
-from residual_rl_ros.provenance import git_commit, versions
+from residual_rl_ros.provenance import file_sha256, git_commit, versions
 from residual_rl_ros.residual.actor_file import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.residual.controller import ResidualController
+from residual_rl_ros.resources import find_base_policy
+from residual_rl_ros.robot import load_robot
 from residual_rl_ros.sim.demonstrations import demonstrate
 from residual_rl_ros.sim.experts import EXPERTS
 from residual_rl_ros.sim.hosting import Env, connect, make_environment
@@ -146,6 +148,26 @@ def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
     return summary
 
 
+def run_identity(options: TrainOptions) -> dict[str, Any]:
+    """Return what makes two runs the same experiment, as JSON values."""
+    config = options.config
+    _, robot_file = load_robot(config.robot)
+    identity = {
+        'task': config.task,
+        'seed': options.seed,
+        'control_steps': config.control_steps,
+        'paired_seeds': options.paired_seeds,
+        'base_policy_sha256': file_sha256(find_base_policy(config.base_policy)),
+        'robot_sha256': file_sha256(robot_file),
+        'decision_steps': config.decision_steps,
+        'residual_scale': config.residual_scale,
+        'prefetch_steps': config.prefetch_steps,
+        **config.learner_config().to_mapping(),
+    }
+    as_json: dict[str, Any] = json.loads(json.dumps(identity))
+    return as_json
+
+
 def _resume(
     options: TrainOptions,
     env: Env,
@@ -242,6 +264,7 @@ def _summarise(
         'task': config.task,
         'preset': config.preset,
         'seed': options.seed,
+        'run': run_identity(options),
         'base': None,
         'final': None,
         **describe_learning(out, rate_hz),

@@ -24,7 +24,11 @@ class BenchError(ResidualRLError):
     """A library failed."""
 
 
-N, M, WIDTH, BATCH, UPDATES = 40, 7, 256, 256, 400
+N, M, WIDTH, BATCH = 40, 7, 256, 256
+STORED = 20_000
+"""Transitions to sample from."""
+WARM_UP, UPDATES = 50, 400
+"""Updates before the clock starts, and measured ones."""
 
 
 def ours(threads: int) -> float:
@@ -45,9 +49,9 @@ def ours(threads: int) -> float:
         {'critic_sees_residual': False, 'actor_sees_base_action': False, 'n_step': 1},
     )
     rule = config.make_rule(layout, torch.Generator().manual_seed(0))
-    replay = ReplayBuffer(layout, 20_000)
+    replay = ReplayBuffer(layout, STORED)
     rng = np.random.default_rng(0)
-    for step in range(20_000):
+    for step in range(STORED):
         o, b, u, o2, b2 = (rng.standard_normal(size) for size in (N, M, M, N, M))
         replay.add(
             Transition(
@@ -72,7 +76,7 @@ def stable_baselines3(threads: int) -> float:
     model = SAC('MlpPolicy', _env(), policy_kwargs={'net_arch': [WIDTH, WIDTH]}, device='cpu')
     model.set_logger(configure(None, []))
     _fill(model.replay_buffer)
-    model.train(gradient_steps=50, batch_size=BATCH)
+    model.train(gradient_steps=WARM_UP, batch_size=BATCH)
     started = time.perf_counter()
     model.train(gradient_steps=UPDATES, batch_size=BATCH)
     return UPDATES / (time.perf_counter() - started)
@@ -125,7 +129,7 @@ def limit(threads: int) -> float:
 
 
 def _rate(update: Callable[[], None]) -> float:
-    for _ in range(50):
+    for _ in range(WARM_UP):
         update()
     started = time.perf_counter()
     for _ in range(UPDATES):
@@ -148,7 +152,7 @@ def _fill(buffer: Any) -> None:
     import numpy as np
 
     rng = np.random.default_rng(0)
-    for _ in range(20_000):
+    for _ in range(STORED):
         o, o2 = (rng.standard_normal((1, N)).astype(np.float32) for _ in range(2))
         a = rng.uniform(-1.0, 1.0, (1, M)).astype(np.float32)
         buffer.add(o, o2, a, np.zeros(1), np.zeros(1), [{}])

@@ -8,7 +8,9 @@ arXiv 2108.13264: interquartile means with stratified bootstrap intervals, by `r
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +25,12 @@ from residual_rl_ros.evaluation.grid import (
     CompareOptions,
     cell_config,
     cell_folder,
+    is_done,
     run_grid,
     train_options,
 )
 from residual_rl_ros.evaluation.run_result import BIN_STEPS, RunResult, read_result
 from residual_rl_ros.learner.learner import RECENT_EPISODES
-from residual_rl_ros.summary import SUMMARY
 
 mpl.use('Agg')
 from matplotlib import pyplot as plt
@@ -43,7 +45,7 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
     Runs that were finished are read, runs that were interrupted are continued.
 
     Raises:
-        ResidualRLError: bad input, or a run failed.
+        ResidualRLError: bad input, a run failed, or a folder holds another run than the grid wants.
     """
     for config in options.configs:
         for variant in options.variants:
@@ -54,9 +56,17 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
         for config in options.configs
         for variant in options.variants
     ]
-    missing = [cell for cell in cells if not (cell_folder(options, *cell) / SUMMARY).exists()]
-    console.print(f'{len(cells)} runs, {len(cells) - len(missing)} of them done')
-    run_grid([train_options(options, *cell) for cell in missing], options, console)
+    runs = [train_options(options, *cell) for cell in cells]
+    folders = Counter(run.output_dir for run in runs)
+    for folder, count in folders.items():
+        if count > 1:
+            raise CompareError(
+                f'{count} runs of this comparison would share {str(folder)!r}; give every task, '
+                'variant and seed once, and two configurations of one task another --out each'
+            )
+    missing = [run for run in runs if not is_done(run)]
+    console.print(f'{len(runs)} runs, {len(runs) - len(missing)} of them done')
+    run_grid(missing, options, console)
     results = {
         (config.task, variant.name): [
             read_result(cell_folder(options, config, variant, seed)) for seed in options.seeds
@@ -85,6 +95,14 @@ def aggregate(results: Mapping[tuple[str, str], Sequence[RunResult]], seeds: int
         raise CompareError("compare needs rliable: pip install 'residual_rl_ros[bench]'") from error
     tasks = list(dict.fromkeys(task for task, _ in results))
     names = list(dict.fromkeys(name for _, name in results))
+    described = {task: {name: _describe(results[task, name]) for name in names} for task in tasks}
+    for task, variants in described.items():
+        first = _steps(results[task, names[0]])
+        for name in names[1:]:
+            variants[name]['steps_ratio'] = [
+                round(float(x), 3) if np.isfinite(x) else None
+                for x in ratio_of_medians(first, _steps(results[task, name]))
+            ]
     final = {
         name: np.array([[run.final for run in results[task, name]] for task in tasks]).T
         for name in names
@@ -106,7 +124,7 @@ def aggregate(results: Mapping[tuple[str, str], Sequence[RunResult]], seeds: int
     pairs = {f'{names[0]} > {name}': (final[names[0]], final[name]) for name in names[1:]}
     return {
         'seeds': seeds,
-        'tasks': {task: {name: _describe(results[task, name]) for name in names} for task in tasks},
+        'tasks': described,
         'iqm': estimate(final, interquartile_mean),
         'probability_of_improvement': (
             estimate(pairs, metrics.probability_of_improvement) if pairs else {}
@@ -114,21 +132,49 @@ def aggregate(results: Mapping[tuple[str, str], Sequence[RunResult]], seeds: int
     }
 
 
+def ratio_of_medians(first: Array, other: Array) -> tuple[float, float, float]:
+    """Return median(other) / median(first) of the steps to a level, and its 95 % interval.
+
+    The interval is the bootstrap's percentiles over the runs of each. A run that never got there
+    has infinite steps; a resample in which neither variant did can be anything and counts against
+    both ends.
+    """
+    generator = np.random.default_rng(0)
+
+    def medians(steps: Array) -> Array:
+        drawn: Array = np.median(generator.choice(steps, (BOOTSTRAPS, len(steps))), axis=1)
+        return drawn
+
+    with np.errstate(invalid='ignore'):
+        point = np.median(other) / np.median(first)
+        ratios = medians(other) / medians(first)
+    unknown = np.isnan(ratios)
+    low = np.quantile(np.where(unknown, 0.0, ratios), 0.025, method='inverted_cdf')
+    high = np.quantile(np.where(unknown, np.inf, ratios), 0.975, method='inverted_cdf')
+    return float(point), float(low), float(high)
+
+
+def _steps(runs: Sequence[RunResult]) -> Array:
+    return np.array([run.steps_to_level for run in runs])
+
+
 def _describe(runs: Sequence[RunResult]) -> dict[str, Any]:
-    steps = np.array([run.steps_to_level for run in runs])
+    steps = _steps(runs)
     reached = np.isfinite(steps)
     median = float(np.median(steps))
-    dips = [run.base - run.worst for run in runs if run.worst is not None]
+    dips = [run.base_in_training - run.worst for run in runs if run.worst is not None]
     length = min(len(run.excess) for run in runs)
     excess = np.array([run.excess[:length] for run in runs]).mean(0)
     lowest = float(np.nanmin(excess)) if np.isfinite(excess).any() else None
     return {
         'base': round(float(np.mean([run.base for run in runs])), 4),
+        'base_in_training': [round(run.base_in_training, 4) for run in runs],
         'final': [run.final for run in runs],
         'final_mean': round(float(np.mean([run.final for run in runs])), 4),
         'steps_to_90': [int(step) if np.isfinite(step) else None for step in steps],
         'steps_to_90_median': int(median) if np.isfinite(median) else None,
         'reached_90': int(reached.sum()),
+        'steps_ratio': None,
         'worst_training': [run.worst for run in runs],
         'far_below': [run.far_below for run in runs],
         'rollbacks': [run.rollbacks for run in runs],
@@ -146,15 +192,18 @@ def to_markdown(report: Mapping[str, Any]) -> str:
             f'## {task}',
             '',
             f'{report["seeds"]} seeds. Success on paired seeds; steps are control steps until '
-            f'{RECENT_EPISODES} training episodes succeeded at 90 %. Dip is how far the training '
-            f'episodes fall below the base-only ones: averaged over the seeds, in the worst '
-            f'{BIN_STEPS} control steps; and in the worst {RECENT_EPISODES} episodes of each seed, '
-            'averaged, to which chance adds. Far below: the longest row of training episodes in '
-            f'which success over {RECENT_EPISODES} was more than 10 points below the base.',
+            f'{RECENT_EPISODES} training episodes succeeded at 90 %, and their ratio is that of '
+            'the medians, to the first variant, with its 95 % bootstrap interval. Dip is how far '
+            'the training episodes fall below the base-only ones of the same run (without any: '
+            f'below the paired base): averaged over the seeds, in the worst {BIN_STEPS} control '
+            f'steps; and in the worst {RECENT_EPISODES} episodes of each seed, averaged, to which '
+            'chance adds. Far below: the longest row of training episodes in which success over '
+            f'{RECENT_EPISODES} was more than 10 points below the same.',
             '',
             '| variant | base | final, each seed | mean | steps to 90 %, median (reached) | '
-            'dip of the mean | mean of the dips | far below, each seed | rollbacks |',
-            '|---|---|---|---|---|---|---|---|---|',
+            'steps, ratio to the first | dip of the mean | mean of the dips | '
+            'far below, each seed | rollbacks |',
+            '|---|---|---|---|---|---|---|---|---|---|',
         ]
         for name, entry in variants.items():
             steps = entry['steps_to_90_median']
@@ -168,6 +217,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
                 f'{entry["final_mean"]:.1%} | '
                 f'{"not reached" if steps is None else steps} '
                 f'({entry["reached_90"]}/{report["seeds"]}) | '
+                f'{_ratio(entry["steps_ratio"])} | '
                 f'{of_mean} | {mean} | {" ".join(map(str, entry["far_below"]))} | '
                 f'{sum(entry["rollbacks"])} |'
             )
@@ -180,6 +230,14 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     return '\n'.join(lines) + '\n'
 
 
+def _ratio(values: Sequence[float | None] | None) -> str:
+    """Return a ratio with its interval; an end that is not finite is open."""
+    if values is None:
+        return '-'
+    point, low, high = ('?' if value is None else f'{value:.2f}' for value in values)
+    return f'{point} [{low}, {high}]'
+
+
 def draw_curves(path: Path, results: Mapping[tuple[str, str], Sequence[RunResult]]) -> None:
     """Draw the evaluations during training: every seed thin, their mean thick."""
     tasks = list(dict.fromkeys(task for task, _ in results))
@@ -188,7 +246,10 @@ def draw_curves(path: Path, results: Mapping[tuple[str, str], Sequence[RunResult
         1, len(tasks), figsize=(6.0 * len(tasks), 4.0), dpi=150, squeeze=False, sharey=True
     )
     for axes, task in zip(row[0], tasks, strict=True):
-        for colour, name in zip(plt.get_cmap('tab10').colors, names, strict=False):  # type: ignore[attr-defined]
+        # Ten colours, then the same ones with another line.
+        styles = itertools.cycle(itertools.product(('-', '--', ':', '-.'), range(10)))
+        for (line, number), name in zip(styles, names, strict=False):
+            colour = f'C{number}'
             runs = [run for run in results[task, name] if len(run.curve)]
             if not runs:
                 continue
@@ -196,7 +257,7 @@ def draw_curves(path: Path, results: Mapping[tuple[str, str], Sequence[RunResult
                 axes.plot(run.curve[:, 0], run.curve[:, 1], color=colour, linewidth=0.5, alpha=0.4)
             grid = np.linspace(0.0, min(run.curve[-1, 0] for run in runs), 50)
             mean = np.mean([np.interp(grid, *run.curve.T) for run in runs], axis=0)
-            axes.plot(grid, mean, color=colour, linewidth=2.0, label=name)
+            axes.plot(grid, mean, line, color=colour, linewidth=2.0, label=name)
         axes.axhline(results[task, names[0]][0].base, color='0.5', linestyle='--', linewidth=1.0)
         axes.set(title=task, xlabel='control steps', ylim=(0.0, 1.02))
         axes.spines[['top', 'right']].set_visible(False)

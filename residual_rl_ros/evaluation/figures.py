@@ -39,7 +39,7 @@ def draw_learning_curve(
         base: evaluated success of the base policy.
         final: evaluated success with the residual, None if the run was interrupted.
     """
-    labelled = [record for record in history if record.success is not None]
+    labelled = rated_episodes(history)
     minutes = np.array([record.control_steps / rate_hz / 60.0 for record in labelled])
     outcomes = np.array([float(bool(record.success)) for record in labelled])
     figure, axes = plt.subplots(figsize=(7.0, 4.2), dpi=150)
@@ -79,6 +79,16 @@ def draw_learning_curve(
     figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)
+
+
+def rated_episodes(history: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
+    """Return the episodes of a learning curve: the warm-up's, then those with a residual.
+
+    The guard's base-only episodes among these would blend two policies into one curve.
+    """
+    first = next((i for i, record in enumerate(history) if record.residual), len(history))
+    warmup = [record for record in history[:first] if record.rates_base]
+    return warmup + [record for record in history[first:] if record.rates_residual]
 
 
 def draw_strip(

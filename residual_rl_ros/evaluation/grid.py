@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from rich.console import Console
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.finetune import FinetuneConfig
 from residual_rl_ros.residual.actor_file import CHECKPOINTS, checkpoint_exists
-from residual_rl_ros.training import TrainOptions, run_training
+from residual_rl_ros.summary import SUMMARY
+from residual_rl_ros.training import TrainOptions, run_identity, run_training
 
 
 class CompareError(ResidualRLError):
@@ -104,6 +106,30 @@ def train_options(
         curve_steps=options.curve_steps,
         paired_seeds=options.paired_seeds,
     )
+
+
+def is_done(run: TrainOptions) -> bool:
+    """Return whether a cell's folder holds this very run, finished.
+
+    Raises:
+        CompareError: it holds another one, for example a shorter one.
+    """
+    path = run.output_dir / SUMMARY
+    if not path.exists():
+        return False
+    wanted = run_identity(run)
+    try:
+        found = dict(json.loads(path.read_text(encoding='utf-8')).get('run', {}))
+    except (OSError, AttributeError, TypeError, ValueError) as error:
+        raise CompareError(f'cannot read {str(path)!r}: {error}') from error
+    for key in wanted:
+        if key not in found or found[key] != wanted[key]:
+            raise CompareError(
+                f'{str(path)!r} is of another run: {key} is {found.get(key, "not recorded")} there '
+                f'and {wanted[key]} in this comparison; choose another --out, or remove '
+                f'{str(run.output_dir)!r}'
+            )
+    return True
 
 
 def _run_quietly(options: TrainOptions) -> str:

@@ -30,6 +30,8 @@ class RunResult:
 
     base: float
     """Success of the base policy on the paired seeds."""
+    base_in_training: float
+    """Success of the base-only training episodes; of the base on the paired seeds without any."""
     final: float
     """Success with the residual on the same seeds."""
     curve: Array
@@ -37,15 +39,15 @@ class RunResult:
     steps_to_level: float
     """Control steps until success over 50 training episodes first was 90 %; inf if never."""
     excess: Array
-    """Success of the training episodes with a residual, exploration included, minus that of the
-    base-only ones, for every `BIN_STEPS` control steps since the first; NaN where there were none.
-    """
+    """Success of the training episodes with a residual, exploration included, minus
+    `base_in_training`, for every `BIN_STEPS` control steps since the first; NaN where there were
+    none."""
     worst: float | None
     """Lowest success over 50 training episodes with residual, exploration included; None before
     there were as many."""
     far_below: int
     """Longest row of training episodes with a residual after each of which success over 50 of them
-    was more than 10 points below the base."""
+    was more than 10 points below `base_in_training`."""
     rollbacks: int
     """How often the guard rolled back."""
 
@@ -65,27 +67,28 @@ def read_result(folder: Path) -> RunResult:
         raise CompareError(f'{str(folder)!r} holds no finished run: {error}') from error
     history = read_history(folder)
     reached = steps_to(LEVEL, history)
+    alone = [bool(record.success) for record in history if record.rates_base]
+    in_training = float(np.mean(alone)) if alone else base
     return RunResult(
         base,
+        in_training,
         final,
         curve,
         float('inf') if reached is None else reached,
-        excess_over_base(history, base),
+        excess_over_base(history, in_training),
         worst_success(history),
-        episodes_far_below(history, base),
+        episodes_far_below(history, in_training),
         rollbacks,
     )
 
 
-def excess_over_base(history: Sequence[EpisodeRecord], otherwise: float) -> Array:
-    """Return success minus that of the base-only episodes, per `BIN_STEPS` control steps.
+def excess_over_base(history: Sequence[EpisodeRecord], base: float) -> Array:
+    """Return success of episodes with a residual minus the base's, per `BIN_STEPS` control steps.
 
     Args:
         history: episodes of a run.
-        otherwise: success of the base on other seeds, for a run without base-only episodes.
+        base: success of the base.
     """
-    base = [bool(record.success) for record in history if record.rates_base]
-    base_success = float(np.mean(base)) if base else otherwise
     residual = [record for record in history if record.rates_residual]
     if not residual:
         return np.zeros(0)
@@ -93,7 +96,7 @@ def excess_over_base(history: Sequence[EpisodeRecord], otherwise: float) -> Arra
     outcomes = np.array([record.success for record in residual], dtype=np.float64)
     bins = (steps - steps[0]) // BIN_STEPS
     count, successes = np.bincount(bins), np.bincount(bins, weights=outcomes)
-    return np.where(count, successes / np.maximum(count, 1), np.nan) - base_success
+    return np.where(count, successes / np.maximum(count, 1), np.nan) - base
 
 
 def worst_success(history: Sequence[EpisodeRecord]) -> float | None:

@@ -132,12 +132,13 @@ class LearnerConfig:
                 f'{self.replay_capacity}'
             )
         rule_type = RULES[self.algorithm][0]
-        if self.critic_only_updates and rule_type.soft:
+        soft = isinstance(rule, SacConfig) and rule.entropy_in_target
+        if self.critic_only_updates and soft:
             raise PresetError(
-                f'preset: critic_only_updates is {self.critic_only_updates}, but {self.algorithm} '
-                'has an entropy in its target: beside a nearly deterministic residual the entropy '
-                'term outweighs the reward and the critics diverge (DAWN); set it to 0 or use '
-                'algorithm resfit'
+                f'preset: critic_only_updates is {self.critic_only_updates} and entropy_in_target '
+                'true: beside a nearly deterministic residual the entropy outweighs the reward, '
+                'and critics that are trained alone diverge (DAWN); set critic_only_updates to 0, '
+                'entropy_in_target to false, or use algorithm resfit'
             )
         if self.offline_updates and rule_type is not Wsrl:
             raise PresetError(

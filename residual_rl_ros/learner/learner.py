@@ -333,11 +333,12 @@ class Learner:
                 batch = self._draw(self.replay, config.batch_size)
                 self._latest |= self.algorithm.update_offline(batch, returns[batch.row])
                 self.pretraining_updates += 1
-            self.replay.clear()
         for _ in range(config.critic_only_updates + critic_updates):
             pulse()
             self._latest |= self.algorithm.update(self._sample(), critic_only=True)
             self.pretraining_updates += 1
+        if config.offline_updates:
+            self.replay.clear()
 
     def _sample(self) -> Batch:
         """Draw a batch, part of it from the demonstrations if there are any."""

@@ -273,6 +273,8 @@ class LearnerNode(ManagedNode):
                     raise
                 self._warn(f'layout of {named(feed)} refused: {error}')
                 return
+            nbytes = self._learner.memory_bytes
+            self.get_logger().info(f'replay: {nbytes / 1e6:.0f} MB when full')
             self._publish(self._learner.first_message())
             early, self._early = self._early, []
             for message in early:

@@ -8,18 +8,34 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from builders import make_metadata, write_onnx_policy
+from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
-from residual_rl_ros.evaluation.compare import aggregate, run_comparison, to_markdown
-from residual_rl_ros.evaluation.grid import CompareError, CompareOptions, Variant, cell_config
+from residual_rl_ros.evaluation.compare import (
+    aggregate,
+    draw_curves,
+    ratio_of_medians,
+    run_comparison,
+    to_markdown,
+)
+from residual_rl_ros.evaluation.figures import rated_episodes
+from residual_rl_ros.evaluation.grid import (
+    CompareError,
+    CompareOptions,
+    Variant,
+    cell_config,
+    is_done,
+    train_options,
+)
 from residual_rl_ros.evaluation.run_result import (
     RunResult,
     episodes_far_below,
@@ -31,6 +47,7 @@ from residual_rl_ros.finetune import load_finetune
 from residual_rl_ros.learner.config import PresetError
 from residual_rl_ros.learner.learner import EpisodeRecord
 from residual_rl_ros.summary import steps_to
+from residual_rl_ros.training import run_identity
 
 SMALL = (
     'warmup_transitions=60:publish_interval=20:batch_size=16:utd=0.2:'
@@ -84,9 +101,7 @@ def test_what_an_operator_rescued_is_no_result() -> None:
     assert worst_success(rescued) is None
     assert episodes_far_below(rescued, 2.0) == 0
     assert len(excess_over_base(rescued, 0.5)) == 0
-    base, residual = history(False, residual=False), history(True)
-    helped = [replace(record, takeover=True) for record in history(True, residual=False)]
-    assert excess_over_base([*base, *helped, *residual], 0.5).tolist() == [1.0]
+    assert rated_episodes(rescued) == []
 
 
 def test_the_worst_stretch_is_that_of_fifty_episodes() -> None:
@@ -104,7 +119,7 @@ def test_episodes_far_below_are_counted_in_a_row() -> None:
     assert episodes_far_below(history(*third, residual=False), 0.5) == 0
 
 
-def test_the_excess_compares_with_the_base_only_episodes_bin_by_bin() -> None:
+def test_the_excess_is_that_of_the_episodes_with_a_residual_bin_by_bin() -> None:
     base = history(True, False, True, False, residual=False)
     steps = [100, 900, 2000, 2200, 6300]
     residual = [
@@ -113,10 +128,69 @@ def test_the_excess_compares_with_the_base_only_episodes_bin_by_bin() -> None:
     ]
     unlabelled = EpisodeRecord(300, None, True, takeover=False)
     np.testing.assert_allclose(
-        excess_over_base([*base, *residual, unlabelled], 0.1), [1 / 6, 0.5, np.nan, -0.5]
+        excess_over_base([*base, *residual, unlabelled], 0.5), [1 / 6, 0.5, np.nan, -0.5]
     )
     np.testing.assert_allclose(excess_over_base(residual, 0.1), [2 / 3 - 0.1, 0.9, np.nan, -0.1])
     assert len(excess_over_base(base, 0.1)) == 0
+
+
+def write_run(folder: Path, records: Sequence[EpisodeRecord]) -> Path:
+    """Write what `read_result` reads of a run whose base succeeds on 80 % of the paired seeds."""
+    rates = {key: {'success': rate} for key, rate in (('base', 0.8), ('final', 0.9))}
+    folder.mkdir()
+    (folder / 'summary.json').write_text(json.dumps({**rates, 'rollbacks': 0, 'evaluations': []}))
+    latest = folder / 'checkpoints' / 'latest'
+    latest.mkdir(parents=True)
+    state = {'state': {'history': [asdict(record) for record in records]}}
+    (latest / 'learner.json').write_text(json.dumps(state))
+    return folder
+
+
+def test_every_dip_is_held_against_the_base_only_episodes_of_the_same_run(tmp_path: Path) -> None:
+    base, residual = history(*[True, False] * 10, residual=False), history(*[True, False] * 50)
+    helped = [replace(record, takeover=True) for record in history(*[True] * 9, residual=False)]
+    run = read_result(write_run(tmp_path / 'with', [*base, *helped, *residual]))
+    assert (run.base, run.base_in_training) == (0.8, 0.5)
+    assert (run.worst, run.far_below, run.excess.tolist()) == (0.5, 0, [0.0])
+    (entry,) = aggregate({('peg', 'a'): [run]}, 1)['tasks']['peg'].values()
+    assert (entry['dip_mean'], entry['dip_of_mean']) == (0.0, 0.0)
+    without = read_result(write_run(tmp_path / 'without', residual))
+    assert (without.base_in_training, without.far_below) == (0.8, 51)
+    np.testing.assert_allclose(without.excess, [-0.3])
+
+
+def test_the_ratio_of_steps_has_an_interval_and_runs_that_never_got_there_count() -> None:
+    fast, slow = np.array([100.0, 110.0, 120.0]), np.array([200.0, 220.0, 260.0])
+    point, low, high = ratio_of_medians(fast, slow)
+    assert point == 2.0
+    assert 200 / 120 <= low < 2.0 < high <= 2.6
+    never = np.full(3, np.inf)
+    assert ratio_of_medians(fast, never) == (np.inf, np.inf, np.inf)
+    assert ratio_of_medians(never, fast) == (0.0, 0.0, 0.0)
+    point, low, high = ratio_of_medians(never, never)
+    assert np.isnan(point)
+    assert (low, high) == (0.0, np.inf)
+    assert ratio_of_medians(fast, np.array([200.0, 220.0, np.inf]))[2] == np.inf
+
+
+def test_a_learning_curve_leaves_the_guards_episodes_out() -> None:
+    warmup, residual = history(True, False, residual=False), history(True, True)
+    guards = history(False, residual=False)
+    assert rated_episodes([*warmup, residual[0], *guards, residual[1]]) == [*warmup, *residual]
+    assert rated_episodes(warmup) == warmup
+
+
+def test_more_variants_than_colours_are_all_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curve = np.array([[0.0, 0.1], [10.0, 0.5]])
+    run = RunResult(0.5, 0.5, 0.5, curve, np.inf, np.zeros(0), None, 0, 0)
+    shown = []
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, path: shown.append(figure))
+    draw_curves(tmp_path / 'x.png', {('peg', f'v{number}'): [run] for number in range(13)})
+    lines = [line for line in shown[0].axes[0].lines if line.get_linewidth() == 2.0]
+    assert [line.get_label() for line in lines] == [f'v{number}' for number in range(13)]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 13
 
 
 def test_aggregates_follow_from_the_runs() -> None:
@@ -124,7 +198,9 @@ def test_aggregates_follow_from_the_runs() -> None:
         excess = np.array([0.1, -0.2, 0.3])
         curve = np.zeros((0, 2))
         return [
-            RunResult(0.5, final, curve, steps, excess[: 2 + number] + 0.05 * number, 0.4, 3, 1)
+            RunResult(
+                0.6, 0.5, final, curve, steps, excess[: 2 + number] + 0.05 * number, 0.4, 3, 1
+            )
             for number, final in enumerate(finals)
         ]
 
@@ -145,7 +221,8 @@ def test_aggregates_follow_from_the_runs() -> None:
     assert report['tasks']['peg']['a']['excess_over_base'] == pytest.approx([0.15, -0.15])
     assert report['tasks']['peg']['a']['dip_of_mean'] == pytest.approx(0.15)
     table = to_markdown(report)
-    row = '| 60.0% | not reached (0/3) | 15 points | 10 points | 3 3 3 | 3 |'
+    assert report['tasks']['peg']['b']['steps_ratio'] == [None, None, None]
+    row = '| 60.0% | not reached (0/3) | ? [?, ?] | 15 points | 10 points | 3 3 3 | 3 |'
     assert row in table
     assert json.loads(json.dumps(report)) == report
 
@@ -169,6 +246,44 @@ def test_a_grid_runs_once_is_continued_and_leaves_table_curves_and_figures(tmp_p
     assert names[1] in (tmp_path / 'compare.md').read_text()
     with Image.open(tmp_path / 'compare.png') as picture:
         assert min(picture.size) > 300
+
+
+@pytest.mark.parametrize(
+    ('changes', 'reason'),
+    [
+        ({'control_steps': 80_000}, f'control_steps is {STEPS} there and 80000'),
+        ({'residual_scale': (0.9,)}, r'residual_scale is .* and \[0\.9\] in this'),
+        ({'base_policy': 'push_to_goal'}, 'base_policy_sha256 is'),
+    ],
+)
+def test_a_finished_run_of_another_configuration_is_no_result(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    plain = options(tmp_path, f'dawn:{SMALL}', seeds=(0,))
+    (cell,) = (train_options(plain, plain.configs[0], plain.variants[0], 0),)
+    cell.output_dir.mkdir(parents=True)
+    summary = cell.output_dir / 'summary.json'
+    summary.write_text(json.dumps({'run': run_identity(cell)}))
+    assert is_done(cell)
+    changed = replace(plain, configs=[replace(plain.configs[0], **changes)])
+    with pytest.raises(CompareError, match=reason):
+        run_comparison(changed, Console(quiet=True))
+    with pytest.raises(CompareError, match='paired_seeds is 4 there and 100'):
+        run_comparison(replace(plain, paired_seeds=100), Console(quiet=True))
+    summary.write_text('{}')
+    with pytest.raises(CompareError, match='task is not recorded there'):
+        is_done(cell)
+
+
+def test_a_run_that_is_asked_for_twice_is_refused(tmp_path: Path) -> None:
+    once = options(tmp_path, f'dawn:{SMALL}')
+    for twice in (
+        replace(once, seeds=(0, 1, 0)),
+        replace(once, variants=[*once.variants, *once.variants]),
+        replace(once, configs=[*once.configs, replace(once.configs[0], residual_scale=(0.01,))]),
+    ):
+        with pytest.raises(CompareError, match='2 runs of this comparison would share'):
+            run_comparison(twice, Console(quiet=True))
 
 
 def test_a_variant_with_a_wrong_number_stops_the_grid_before_it_starts(tmp_path: Path) -> None:

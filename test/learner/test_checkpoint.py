@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from residual_rl_ros.learner.checkpoint import (
     ACTOR,
     ALGORITHM,
     CANDIDATE,
+    DEMONSTRATIONS,
     GOOD,
     REPLAY,
     STATE,
@@ -30,9 +32,11 @@ from residual_rl_ros.learner.checkpoint import (
 from residual_rl_ros.learner.config import load_preset, preset_names
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual.weights import decode_weights
+from residual_rl_ros.transition import Source
 
 LAYOUT = make_layout()
 STREAM = random_transitions(LAYOUT, 120)
+FILES = (ALGORITHM, GOOD, CANDIDATE, REPLAY, DEMONSTRATIONS, STATE)
 
 
 def trained(transitions: int, **overrides: Any) -> Learner:
@@ -45,6 +49,9 @@ def trained(transitions: int, **overrides: Any) -> Learner:
 def content(learner: Learner) -> dict[str, bytes]:
     tensors = {name: v.numpy().tobytes() for name, v in learner.algorithm.state().items()}
     replay = {name: value.tobytes() for name, value in learner.replay.export().items()}
+    if learner.demonstrations is not None:
+        exported = learner.demonstrations.export()
+        replay |= {f'demonstrations.{name}': value.tobytes() for name, value in exported.items()}
     return {**tensors, **replay, 'state': json.dumps(learner.state(), sort_keys=True).encode()}
 
 
@@ -107,9 +114,9 @@ def test_a_newer_checkpoint_replaces_the_older_and_leaves_nothing_behind(tmp_pat
 
 
 @pytest.mark.parametrize('share', [0.0, 0.01, 0.5, 0.99])
-@pytest.mark.parametrize('name', [ALGORITHM, REPLAY, STATE])
+@pytest.mark.parametrize('name', FILES)
 def test_a_truncated_file_is_refused(tmp_path: Path, name: str, share: float) -> None:
-    save_checkpoint(tmp_path / 'checkpoint', trained(20))
+    save_checkpoint(tmp_path / 'checkpoint', trained(20, preset='resfit'))
     path = tmp_path / 'checkpoint' / name
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
@@ -117,12 +124,29 @@ def test_a_truncated_file_is_refused(tmp_path: Path, name: str, share: float) ->
         load_checkpoint(tmp_path / 'checkpoint')
 
 
-@pytest.mark.parametrize('name', [ALGORITHM, REPLAY, STATE])
+@pytest.mark.parametrize('name', FILES)
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
-    save_checkpoint(tmp_path / 'checkpoint', trained(20))
+    save_checkpoint(tmp_path / 'checkpoint', trained(20, preset='resfit'))
     (tmp_path / 'checkpoint' / name).unlink()
     with pytest.raises(CheckpointError, match=name):
         load_checkpoint(tmp_path / 'checkpoint')
+
+
+def test_takeovers_are_sampled_again_after_a_resume(tmp_path: Path) -> None:
+    def feed(learner: Learner, begin: int, end: int) -> None:
+        for index, transition in enumerate(STREAM[begin:end], start=begin):
+            source = Source.TAKEOVER if index % 3 == 0 else Source.RESIDUAL
+            learner.ingest(replace(transition, source=source))
+
+    learner = Learner(small_config('resfit', demonstration_share=0.5), LAYOUT, seed=5)
+    feed(learner, 0, 30)
+    save_checkpoint(tmp_path / 'checkpoint', learner)
+    resumed = load_checkpoint(tmp_path / 'checkpoint')
+    for each in (learner, resumed):
+        feed(each, 30, 45)
+        assert each.demonstrations is not None
+        assert len(each.demonstrations) == 15
+    assert content(resumed) == content(learner)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ def test_a_missing_key_is_named(
 @pytest.mark.parametrize(
     ('preset', 'change', 'reason'),
     [
-        ('dawn', {'critic_only_updates': 100}, 'entropy in its target'),
-        ('wsrl', {'critic_only_updates': 100}, 'entropy in its target'),
+        ('dawn', {'critic_only_updates': 100}, 'entropy_in_target true'),
+        ('wsrl', {'critic_only_updates': 100, 'entropy_in_target': True}, 'entropy_in_target true'),
         ('dawn', {'offline_updates': 100}, 'no offline update'),
         ('dawn', {'critic_normalization': 'batch'}, 'none, layer, hyperspherical'),
         ('dawn', {'critic_target_heads': 3}, 'exceeds critic_heads 2'),
@@ -94,6 +94,12 @@ def test_what_does_not_fit_together_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(PresetError, match=reason):
         load_preset(preset, change)
+
+
+@pytest.mark.parametrize('preset', ['dawn', 'wsrl', 'resfit'])
+def test_critics_may_be_trained_alone_where_no_entropy_is_in_the_target(preset: str) -> None:
+    hard = {} if preset == 'resfit' else {'entropy_in_target': False}
+    assert load_preset(preset, {'critic_only_updates': 100, **hard}).critic_only_updates == 100
 
 
 @pytest.mark.parametrize(

@@ -359,6 +359,27 @@ def test_what_is_owed_for_a_burst_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     assert learner.updates == 15
 
 
+@pytest.mark.parametrize(('share', 'shared'), [(0.5, 4), (0.25, 2)])
+def test_a_fixed_share_of_every_batch_is_demonstrations_and_takeovers(
+    share: float, shared: int
+) -> None:
+    learner = Learner(small_config('resfit', demonstration_share=share), LAYOUT, 0)
+    kinds = {'robot': 0.0, 'takeover': 1.0, 'demonstration': 2.0}
+
+    def observed(kind: str, source: Source) -> Any:
+        marked = np.full(LAYOUT.observation_size, kinds[kind])
+        return make_transition(LAYOUT, observation=marked, source=source)
+
+    learner.ingest(observed('robot', Source.BASE))
+    assert (learner._sample().observation[:, 0] == 0.0).all(), 'no demonstrations yet'
+    learner.ingest(observed('takeover', Source.TAKEOVER))
+    learner.add_demonstration(observed('demonstration', Source.TAKEOVER))
+    drawn = torch.stack([learner._sample().observation[:, 0] for _ in range(100)])
+    assert drawn.shape == (100, 8)
+    assert set(drawn[:, : 8 - shared].unique().tolist()) == {0.0, 1.0}
+    assert set(drawn[:, 8 - shared :].unique().tolist()) == {1.0, 2.0}
+
+
 class InterruptionError(Exception):
     """Raised by a pulse."""
 
@@ -383,6 +404,13 @@ def test_interrupted_pre_training_begins_again_with_the_next_transition() -> Non
     assert header.next_effective_from == 1, 'a resumed lockstep run would wait for ever'
     assert learner.ingest(STREAM[WARMUP], pulse=pulse) is not None
     assert (learner.pretraining_updates, learner.phase) == (27, Phase.ONLINE)
+
+
+def test_critics_are_trained_alone_on_offline_data_before_it_is_dropped() -> None:
+    learner = Learner(small_config('wsrl', offline_updates=3, critic_only_updates=4), LAYOUT, 0)
+    for transition in STREAM[:WARMUP]:
+        learner.ingest(transition)
+    assert (learner.pretraining_updates, len(learner.replay)) == (7, 0)
 
 
 def test_an_episode_without_an_end_says_nothing_of_the_next() -> None:

@@ -112,5 +112,6 @@ def test_transitions_that_overtake_their_layout_are_kept(domain_id: int, tmp_pat
         latched.publish(String(data=layout.to_yaml()))
         wait_for(lambda: monitor.number('learner_node', 'transitions') == 20, LIMIT_S, 'learner')
         assert monitor.number('learner_node', 'malformed') == 0
+        assert 'MB when full' in (tmp_path / 'logs' / 'learner_node.log').read_text()
         node.destroy_node()
         context.try_shutdown()

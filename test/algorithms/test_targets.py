@@ -1,0 +1,123 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The targets, against numbers worked out by hand: a wrong sign in one still learns something."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from builders import make_layout, small_config
+from torch import Tensor
+
+from residual_rl_ros.algorithms.resfit import Resfit
+from residual_rl_ros.algorithms.sac import Sac
+from residual_rl_ros.replay.buffer import Batch
+
+LAYOUT = make_layout()
+Q = torch.tensor([[1.0, 5.0], [3.0, 4.0], [2.0, 9.0]])
+"""Three target critics on two states."""
+
+
+def make_rule(preset: str, **overrides: Any) -> Any:
+    numbers = {'reward_scale': 2.0, 'reward_offset': -1.0, **overrides}
+    config = small_config(preset, **numbers)
+    return config.make_rule(LAYOUT, torch.Generator().manual_seed(0))
+
+
+def batch() -> Batch:
+    """Return two n-step returns: of two decisions at gamma 0.9 that go on, and one that ends."""
+    n, km = LAYOUT.observation_size, LAYOUT.decision_size
+    return Batch(
+        observation=torch.zeros(2, n),
+        base_action=torch.zeros(2, km),
+        executed_action=torch.zeros(2, km),
+        reward=torch.tensor([1.0, 0.5]),
+        reward_weight=torch.tensor([1.9, 1.0]),
+        bootstrap=torch.tensor([0.81, 0.0]),
+        next_observation=torch.ones(2, n),
+        next_base_action=torch.full((2, km), 0.25),
+        row=np.zeros(2, dtype=np.int64),
+    )
+
+
+@pytest.mark.parametrize(
+    ('entropy', 'first'), [(True, 0.1 + 0.81 * (1.0 - 0.5 * -3.0)), (False, 0.91)]
+)
+def test_the_soft_target_is_r_plus_gamma_j_times_minimum_minus_alpha_log_pi(
+    entropy: bool, first: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads = {'critic_heads': 3, 'critic_target_heads': 3}
+    rule = make_rule('dawn', initial_alpha=0.5, entropy_in_target=entropy, **heads)
+    assert isinstance(rule, Sac)
+    u = torch.full((2, LAYOUT.decision_size), 0.5)
+    monkeypatch.setattr(rule.actor, 'sample', lambda *_: (u, torch.tensor([-3.0, 100.0])))
+    seen: list[Tensor] = []
+    rule.target_critic = lambda s, x: seen.append(x) or Q.clone()  # type: ignore[assignment]
+    # 2 x 1.0 - 1.9 = 0.1 and 2 x 0.5 - 1 = 0; what has terminated bootstraps from nothing.
+    torch.testing.assert_close(rule.soft_target(batch()), torch.tensor([first, 0.0]))
+    executed = 0.25 + 0.5 * torch.tensor(LAYOUT.residual_bound).repeat(LAYOUT.decision_steps)
+    expected = rule.critic_action(
+        torch.full((2, LAYOUT.decision_size), 0.25), executed.expand(2, -1)
+    )
+    torch.testing.assert_close(seen[0], expected)
+
+
+def test_the_minimum_is_taken_over_the_heads_that_were_drawn() -> None:
+    rule = make_rule('resfit', critic_heads=3, critic_target_heads=2)
+    rule.target_critic = lambda s, x: Q.clone()
+    base = u = torch.zeros(2, LAYOUT.decision_size)
+    found = set()
+    for seed in range(20):
+        rule._generator.manual_seed(seed)
+        drawn = torch.randperm(3, generator=torch.Generator().manual_seed(seed))[:2]
+        value = rule.target_value(torch.zeros(2, LAYOUT.observation_size), base, u)
+        assert torch.equal(value, Q[drawn].min(0).values)
+        found.add(tuple(value.tolist()))
+    assert found == {(1.0, 4.0), (1.0, 5.0), (2.0, 4.0)}
+
+
+def test_td3_smooths_its_target_with_clipped_noise_within_the_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rule = make_rule('resfit', target_std=10.0, target_noise_clip=0.3)
+    assert isinstance(rule, Resfit)
+    drawn, targets = [], []
+
+    def value(s: Tensor, base: Tensor, u: Tensor) -> Tensor:
+        drawn.append(u)
+        return torch.tensor([10.0, 10.0])
+
+    monkeypatch.setattr(rule, 'target_value', value)
+    monkeypatch.setattr(rule, 'regress', lambda b, s, y: targets.append(y) or {})
+    for bias in (0.0, 5.0):
+        with torch.no_grad():
+            rule.target_actor.heads.bias.fill_(bias)
+        for _ in range(20):
+            rule.update(batch(), critic_only=True)
+    torch.testing.assert_close(targets[0], torch.tensor([0.1 + 8.1, 0.0]))
+    centred, shifted = torch.cat(drawn[:20]).abs(), torch.cat(drawn[20:])
+    assert float(centred.max()) == pytest.approx(0.3)
+    assert float((centred > 0.299).float().mean()) > 0.9, 'noise of 10 is nearly always clipped'
+    assert float(shifted.max()) == 1.0
+    assert float(shifted.min()) == pytest.approx(0.7, abs=1e-3)
+
+
+@pytest.mark.parametrize(('target', 'rises'), [(20.0, True), (-20.0, False)])
+def test_the_temperature_rises_while_the_entropy_is_below_its_target(
+    target: float, rises: bool
+) -> None:
+    rule = make_rule('dawn', target_entropy_per_dimension=target)
+    before = float(rule.log_alpha.detach())
+    rule.improve(batch(), rule.actor.normalizer(batch().observation))
+    assert (float(rule.log_alpha.detach()) > before) is rises
+
+
+def test_the_actor_of_resfit_starts_at_exactly_no_residual() -> None:
+    rule = make_rule('resfit')
+    observation = torch.randn(16, LAYOUT.observation_size)
+    base = torch.randn(16, LAYOUT.decision_size)
+    for actor in (rule.actor, rule.mean_actor, rule.target_actor):
+        assert not actor.mean_action(observation, base).any()
