@@ -143,6 +143,19 @@ def test_malformed_messages_are_one_line_and_cost_only_themselves(tmp_path: Path
     assert problem.endswith('source is 7.0, expected one of (0, 1, 2) (3 times)')
 
 
+def test_a_number_beyond_float32_is_one_line_and_never_infinite(tmp_path: Path) -> None:
+    huge = L.encode(STREAM[5])
+    huge[L.columns['next_observation']] = 1e200
+    recorder = open_recorder(tmp_path / 'bag')
+    write_layout(recorder, L)
+    write_transitions(recorder, L, STREAM[:5])
+    recorder.write('/' + TRANSITIONS, START_NS, labelled_array(huge, L.label))
+    recorder.close()
+    rows, (problem,) = read(tmp_path / 'bag')
+    np.testing.assert_array_equal(rows[''], encoded(STREAM[:5]))
+    assert 'next_observation[0] is 1e+200, expected a float32' in problem
+
+
 @pytest.mark.parametrize('storage', STORAGES)
 def test_noise_instead_of_a_message_is_reported(storage: str, tmp_path: Path) -> None:
     recorder = open_recorder(tmp_path / 'bag', storage=storage)
