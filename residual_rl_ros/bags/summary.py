@@ -93,7 +93,7 @@ class RobotSummary:
             'endings': dict(Counter(episode.ending for episode in self.episodes)),
             'sources': {source.name.lower(): n for source, n in self.sources.items()},
             'decisions_per_episode': [min(lengths), float(np.median(lengths)), max(lengths)],
-            'decision_rate_hz': None if np.isnan(self.decision_s) else 1.0 / self.decision_s,
+            'decision_rate_hz': 1.0 / self.decision_s if self.decision_s > 0.0 else None,
             'observation': dict(
                 zip(
                     self.layout.observation_names,

@@ -51,6 +51,12 @@ def test_episodes_outcomes_sources_and_rate_are_counted(storage: str, tmp_path: 
     assert summary.episodes[0].reward == 1.0
 
 
+def test_equal_stamps_leave_the_rate_unknown(tmp_path: Path) -> None:
+    standing = [replace(t, stamp=100.0) for t in stream(10)]
+    summary = only(write_bag(tmp_path / 'bag', L, standing))
+    assert summary.to_json()['decision_rate_hz'] is None
+
+
 def test_ranges_cover_every_value(tmp_path: Path) -> None:
     transitions = stream(23)
     summary = only(write_bag(tmp_path / 'bag', L, transitions))
