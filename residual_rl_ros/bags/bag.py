@@ -106,18 +106,34 @@ class Bag:
             return [path]
         if not path.is_dir():
             raise BagError(f'bag {str(path)!r} does not exist')
-        here = sorted((f for f in path.iterdir() if f.suffix in STORAGES), key=_natural)
-        names = self._metadata(path).get('relative_file_paths') or []
+        self._check_listed(path)
+        found: list[Path] = []
+        for entry in self._entries(path):
+            if entry.is_dir() or (entry.is_file() and entry.suffix in STORAGES):
+                found += self._find(entry)
+            elif entry.is_symlink():
+                self.problems.add(entry, f'links to {entry.readlink()}, which is missing')
+        return found
+
+    def _entries(self, folder: Path) -> list[Path]:
+        """Return what a folder holds, but what is hidden: a bag being made is."""
+        try:
+            entries = [entry for entry in folder.iterdir() if not entry.name.startswith('.')]
+        except OSError as error:
+            self.problems.add(folder, f'cannot be read: {error.strerror}')
+            return []
+        return sorted(entries, key=_natural)
+
+    def _check_listed(self, folder: Path) -> None:
+        """Report files that the metadata lists and the folder lacks."""
+        names = self._metadata(folder).get('relative_file_paths') or []
         if not isinstance(names, list):
-            self.problems.add(path / METADATA, f'relative_file_paths is {names!r}, expected a list')
-            names = []
+            reason = f'relative_file_paths is {names!r}, expected a list'
+            self.problems.add(folder / METADATA, reason)
+            return
         for name in names:
-            if not (path / str(name)).exists():
-                self.problems.add(path, f'{METADATA} lists {name}, which is missing')
-        if here:
-            return here
-        folders = sorted((folder for folder in path.iterdir() if folder.is_dir()), key=_natural)
-        return [file for folder in folders for file in self._find(folder)]
+            if not (folder / str(name)).exists():
+                self.problems.add(folder, f'{METADATA} lists {name}, which is missing')
 
     def _metadata(self, folder: Path) -> dict[str, Any]:
         """Return the content of `metadata.yaml`, empty where a killed recorder left none."""
@@ -153,5 +169,5 @@ class Bag:
 def _natural(path: Path) -> list[tuple[int, str]]:
     """Order `bag_10` after `bag_9`."""
     return [
-        (int(part), '') if part.isdigit() else (-1, part) for part in re.split(r'(\d+)', path.name)
+        (int(part), '') if part.isdecimal() else (-1, part) for part in re.split(r'(\d+)', path.name)
     ]

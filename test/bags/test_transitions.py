@@ -385,6 +385,27 @@ def test_a_missing_bag_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
         Bag(tmp_path / 'notes.txt')
 
 
+def test_files_and_bags_in_one_folder_are_all_read(tmp_path: Path) -> None:
+    whole = [write_bag(tmp_path / 'made' / f'{part}', L, STREAM[part::3]) for part in range(3)]
+    folder = tmp_path / 'bags'
+    (folder / 'b').mkdir(parents=True)
+    the_file(whole[0]).rename(folder / 'a.mcap')
+    whole[1].rename(folder / 'run.mcap')  # A folder, whatever its name says.
+    whole[2].rename(folder / 'b' / 'x²')
+    rows, problems = read(folder)
+    assert problems == []
+    order = [STREAM[0::3], STREAM[2::3], STREAM[1::3]]
+    np.testing.assert_array_equal(rows[''], encoded([t for part in order for t in part]))
+
+
+def test_a_link_to_nothing_is_one_line(tmp_path: Path) -> None:
+    folder = write_bag(tmp_path / 'bag', L, STREAM)
+    (folder / 'more.mcap').symlink_to('gone.mcap')
+    rows, (problem,) = read(folder)
+    assert len(rows['']) == 300
+    assert problem == f'{folder / "more.mcap"}: links to gone.mcap, which is missing'
+
+
 def test_a_listed_file_that_is_missing_is_reported(tmp_path: Path) -> None:
     folder = write_bag(tmp_path / 'bag', L, STREAM)
     metadata = folder / 'metadata.yaml'
