@@ -44,10 +44,10 @@ class Bag:
             STORAGES[file.suffix](file, self.problems) for file in self._find(path)
         ]
         if not self.files:
-            raise BagError(
-                f'{str(path)!r} holds no bag: expected a folder with .mcap or .db3 files, or one '
-                'of these'
+            reasons = '; '.join(map(str, self.problems)) or (
+                'expected a folder with .mcap or .db3 files, or one of these'
             )
+            raise BagError(f'{str(path)!r} holds no bag: {reasons}')
         self.custom_data = self._custom_data()
         """What the recorder said of the recording."""
 
@@ -103,17 +103,34 @@ class Bag:
                     f'{str(path)!r} is no bag file: expected {" or ".join(STORAGES)}; uncompress '
                     'files with ros2 bag convert'
                 )
-            return [path]
+            return [] if self._compressed(path.parent) else [path]
         if not path.is_dir():
             raise BagError(f'bag {str(path)!r} does not exist')
+        if self._compressed(path):
+            return []
         self._check_listed(path)
         found: list[Path] = []
         for entry in self._entries(path):
-            if entry.is_dir() or (entry.is_file() and entry.suffix in STORAGES):
+            if entry.is_dir():
                 found += self._find(entry)
-            elif entry.is_symlink():
+            elif entry.suffix in STORAGES and entry.is_file():
+                found.append(entry)
+            elif entry.is_symlink() and not entry.exists():
                 self.problems.add(entry, f'links to {entry.readlink()}, which is missing')
         return found
+
+    def _compressed(self, folder: Path) -> bool:
+        """Return whether files or messages are compressed, which is reported; chunks may be."""
+        metadata = self._metadata(folder)
+        mode = str(metadata.get('compression_mode') or 'none')
+        if mode.lower() == 'none':
+            return False
+        self.problems.add(
+            folder / METADATA,
+            f'compression_mode is {mode} ({metadata.get("compression_format")}), expected none; '
+            'uncompress the bag with ros2 bag convert',
+        )
+        return True
 
     def _entries(self, folder: Path) -> list[Path]:
         """Return what a folder holds, but what is hidden: a bag being made is."""
