@@ -50,7 +50,9 @@ def test_a_number_that_the_replay_would_hold_as_infinite_is_refused(name: str) -
     assert TransitionTable(LAYOUT, row[None]).valid().all()
     row[LAYOUT.columns[name]] = 1e200
     assert not TransitionTable(LAYOUT, row[None]).valid().any()
-    with pytest.raises(MalformedTransitionError, match=rf'^{name}.* is 1e\+200, expected a float32'):
+    with pytest.raises(
+        MalformedTransitionError, match=rf'^{name}.* is 1e\+200, expected a float32'
+    ):
         LAYOUT.decode(row, LAYOUT.label)
 
 

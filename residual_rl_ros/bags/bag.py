@@ -186,5 +186,6 @@ class Bag:
 def _natural(path: Path) -> list[tuple[int, str]]:
     """Order `bag_10` after `bag_9`."""
     return [
-        (int(part), '') if part.isdecimal() else (-1, part) for part in re.split(r'(\d+)', path.name)
+        (int(part), '') if part.isdecimal() else (-1, part)
+        for part in re.split(r'(\d+)', path.name)
     ]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,11 @@ def encoded(transitions: list[Transition]) -> np.ndarray:
 def the_file(folder: Path) -> Path:
     (file,) = [f for f in folder.rglob('*') if f.suffix in ('.mcap', '.db3')]
     return file
+
+
+def write_rows(recorder: Recorder, rows: Iterable[np.ndarray]) -> None:
+    for row in rows:
+        recorder.write('/' + TRANSITIONS, START_NS, labelled_array(row, L.label))
 
 
 @pytest.mark.parametrize('storage', STORAGES)
@@ -112,9 +118,9 @@ def test_padding_and_a_second_dimension_do_not_matter(tmp_path: Path) -> None:
     layout = types['std_msgs/msg/MultiArrayLayout'](
         dim=[dimension(L.label, 1, 99), dimension('', 1, 1)], data_offset=0
     )
-    values = L.encode(STREAM[0])
-    other = serialize(types[FLOAT_ARRAY](layout=layout, data=values), FLOAT_ARRAY)
-    padded = bytearray(labelled_array(values, L.label))
+    one, two = encoded(STREAM[:2])
+    other = serialize(types[FLOAT_ARRAY](layout=layout, data=one), FLOAT_ARRAY)
+    padded = bytearray(labelled_array(two, L.label))
     padded[3] = 7  # Encapsulation options.
     recorder = open_recorder(tmp_path / 'bag')
     write_layout(recorder, L)
@@ -123,7 +129,7 @@ def test_padding_and_a_second_dimension_do_not_matter(tmp_path: Path) -> None:
     recorder.close()
     rows, problems = read(tmp_path / 'bag')
     assert problems == []
-    np.testing.assert_array_equal(rows[''], encoded([STREAM[0], STREAM[0]]))
+    np.testing.assert_array_equal(rows[''], encoded(STREAM[:2]))
 
 
 def test_malformed_messages_are_one_line_and_cost_only_themselves(tmp_path: Path) -> None:
@@ -286,6 +292,26 @@ def test_a_robot_restarted_with_another_layout_gives_both(tmp_path: Path) -> Non
     assert not len(bag.problems)
 
 
+def test_layouts_in_one_chunk_come_as_they_were_recorded(tmp_path: Path) -> None:
+    """So that a clock is judged, and a replay filled, in the order in which the robot acted."""
+    other = make_layout(residual_bound=(0.2, 0.2))
+    parts = [(L, 0, 4), (other, 4, 6), (L, 6, 7), (other, 7, 20)]
+    values = encoded(random_transitions(L, 20, episode_decisions=20))
+    values[:, 0] = np.arange(20)
+    recorder = open_recorder(tmp_path / 'bag')
+    write_layout(recorder, other)
+    write_layout(recorder, L)
+    for layout, begin, end in parts:
+        for row in values[begin:end]:
+            recorder.write('/' + TRANSITIONS, START_NS, labelled_array(row, layout.label))
+    recorder.close()
+    bag = Bag(tmp_path / 'bag')
+    blocks = list(TransitionReader(bag).blocks())
+    assert [block.table.layout for block in blocks] == [layout for layout, _, _ in parts]
+    np.testing.assert_array_equal(np.concatenate([b.table.values for b in blocks]), values)
+    assert list(bag.problems) == []
+
+
 def test_a_wrong_schema_is_one_line(tmp_path: Path) -> None:
     topics = [
         RecordedTopic('/' + LAYOUT, TEXT),
@@ -326,14 +352,51 @@ def test_a_clock_that_jumps_back_is_reported_and_its_transitions_kept(tmp_path: 
     values[6:, 0] -= 3.5
     recorder = open_recorder(tmp_path / 'bag')
     write_layout(recorder, L)
-    for row in values:
-        recorder.write('/' + TRANSITIONS, START_NS, labelled_array(row, L.label))
+    write_rows(recorder, values)
     recorder.close()
     rows, problems = read(tmp_path / 'bag')
     np.testing.assert_array_equal(rows[''], values)
     (problem,) = problems
     assert 'the clock goes back by 2.500 s within an episode' in problem
     assert 'message 7' in problem
+
+
+@pytest.mark.parametrize('flush_s', [0.5, 100.0])
+def test_a_clock_that_jumps_ahead_is_reported_and_a_hold_is_not(
+    flush_s: float, tmp_path: Path
+) -> None:
+    values = encoded(random_transitions(L, 40, episode_decisions=20))
+    values[:, 0] = 0.1 * np.arange(40)
+    values[8:, 0] += 3.0
+    values[15:20, L.columns['step']] += 1.0  # A hold has cut a decision short.
+    values[15:, 0] += 60.0
+    values[20:, 0] += 600.0  # Between two episodes.
+    now = [0.0]
+    options = RecordOptions(flush_s=flush_s)
+    recorder = Recorder(tmp_path / 'bag', transition_topics(), options, {}, lambda: now[0])
+    write_layout(recorder, L)
+    for row in values:
+        now[0] += 0.1
+        write_rows(recorder, [row])
+    recorder.close()
+    rows, problems = read(tmp_path / 'bag')
+    np.testing.assert_array_equal(rows[''], values)
+    (problem,) = problems
+    assert f'/{TRANSITIONS}: message 9 ' in problem
+    assert 'jumps ahead by 3.100 s between two decisions of an episode, which take 0.100' in problem
+
+
+def test_a_repeated_transition_is_dropped_and_reported(tmp_path: Path) -> None:
+    recorder = open_recorder(tmp_path / 'bag')
+    write_layout(recorder, L)
+    for index, row in enumerate(encoded(STREAM[:20])):
+        write_rows(recorder, [row] * (3 if index in (6, 9) else 1))  # The seventh ends an episode.
+    recorder.close()
+    rows, problems = read(tmp_path / 'bag')
+    np.testing.assert_array_equal(rows[''], encoded(STREAM[:20]))
+    (problem,) = problems
+    assert f'/{TRANSITIONS}: message 8 ' in problem
+    assert problem.endswith('repeats the transition before it; dropped (4 times)')
 
 
 @pytest.mark.parametrize(
