@@ -41,7 +41,7 @@ HEADER = (
 )
 """Scalars at the head of every transition, in message order."""
 LARGEST = float(np.finfo(np.float32).max)
-"""The replay keeps float32, in which anything larger is infinite; only the stamp stays out of it."""
+"""The replay keeps float32, in which anything larger is infinite; the stamp stays out of it."""
 
 
 class MalformedTransitionError(ResidualRLError):
@@ -232,7 +232,7 @@ class TransitionLayout:
         """Return the message data of a transition, shape (size,).
 
         Raises:
-            MalformedTransitionError: a block has the wrong size, or a value is not finite or too large.
+            MalformedTransitionError: a block has the wrong size, or a value is no finite float32.
         """
         data = np.empty(self.size)
         data[: len(HEADER)] = [getattr(transition, name) for name in HEADER]

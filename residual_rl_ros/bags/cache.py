@@ -125,7 +125,7 @@ class _EntryWriter:
         """Robot and layout of every stream; number of a stream and of transitions of every run."""
 
     def add(self, block: Block) -> None:
-        """Append a block; the recorder's many small ones become one run."""
+        """Append a block; the many small ones of a bag with other topics become one run."""
         key = block.robot, block.table.layout.label
         if key not in self._streams:
             number = len(self._streams)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -29,6 +29,7 @@ class TransitionWriter:
         namespace: namespace of the robot.
         custom_data: what describes the bag.
         storage: `mcap` or `sqlite3`.
+        clock: monotonic time [s], by which a recorder ends a chunk every half second.
     """
 
     def __init__(
@@ -38,11 +39,12 @@ class TransitionWriter:
         namespace: str = '',
         custom_data: Mapping[str, str] | None = None,
         storage: str = 'mcap',
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         prefix = f'/{namespace.strip("/")}'.rstrip('/')
         topics = [replace(topic, name=f'{prefix}/{topic.name}') for topic in transition_topics()]
         options = RecordOptions(storage)
-        self._recorder = Recorder(folder, topics, options, custom_data or {}, time.monotonic)
+        self._recorder = Recorder(folder, topics, options, custom_data or {}, clock)
         self._latched, self._stream = (topic.name for topic in topics)
         self._layout = layout
         self._empty = True

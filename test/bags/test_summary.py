@@ -100,8 +100,13 @@ def test_robots_have_summaries_of_their_own(tmp_path: Path) -> None:
 
 
 def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return the exit code of a command for bags."""
+    return run_command('bag', *arguments, monkeypatch=monkeypatch)
+
+
+def run_command(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
     """Return the exit code of a command line."""
-    monkeypatch.setattr('sys.argv', ['residual-rl', 'bag', *arguments])
+    monkeypatch.setattr('sys.argv', ['residual-rl', *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
     return int(ended.value.code or 0)

@@ -399,6 +399,11 @@ def test_a_repeated_transition_is_dropped_and_reported(tmp_path: Path) -> None:
     assert problem.endswith('repeats the transition before it; dropped (4 times)')
 
 
+def chunk_offsets(path: Path) -> list[int]:
+    chunks = [segment.chunk for _, segment in Bag(path).segments()]
+    return np.unique(np.concatenate(chunks)).tolist()
+
+
 @pytest.mark.parametrize(
     ('byte', 'value'), [(0, 0), (0, 250), (1, 0), (1, 250), (2, 1), (2, 250), (7, 1)]
 )
@@ -412,15 +417,28 @@ def test_a_damaged_record_length_costs_one_chunk(byte: int, value: int, tmp_path
     recorder.close()
     path = the_file(tmp_path / 'bag')
     content = bytearray(path.read_bytes())
-    places = [segment.place for _, segment in Bag(path).segments()]
-    offset = int(places[5].split()[-1])
+    offset, following = chunk_offsets(path)[5:7]
     assert content[offset] == 0x06
     content[offset + 1 + byte] = value
     path.write_bytes(content)
     rows, problems = read(path)
     assert 285 <= len(rows['']) < 300
     assert f'offset {offset}: ' in problems[0]
-    assert f'going on at offset {places[6].split()[-1]}' in problems[-1]
+    assert f'going on at offset {following}' in problems[-1]
+
+
+def test_the_small_chunks_of_a_recorder_are_handed_out_together(tmp_path: Path) -> None:
+    now = [0.0]
+    recorder = Recorder(tmp_path / 'bag', transition_topics(), RecordOptions(), {}, lambda: now[0])
+    write_layout(recorder, L)
+    for transition in STREAM:
+        now[0] += 0.05
+        write_transitions(recorder, L, [transition])
+    recorder.close()
+    assert len(chunk_offsets(tmp_path / 'bag')) > 20
+    assert [len(segment) for _, segment in Bag(tmp_path / 'bag').segments()] == [301]
+    (block,) = TransitionReader(Bag(tmp_path / 'bag')).blocks()
+    np.testing.assert_array_equal(block.table.values, encoded(STREAM))
 
 
 def test_a_robot_of_a_later_file_may_have_its_layout_after_its_transitions(tmp_path: Path) -> None:
