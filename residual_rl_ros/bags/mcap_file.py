@@ -39,7 +39,7 @@ CHUNK_HEAD = struct.Struct('<QQQI')
 FOOTER = struct.Struct('<BQQQI')
 """The last record, before the magic: opcode, length, start of the summary, offsets, CRC-32."""
 SEGMENT_MESSAGES, SEGMENT_BYTES = 4096, 1 << 20
-"""Small chunks, as a recorder that flushes leaves them, are handed out together up to one of these."""
+"""Small chunks, as a flushing recorder leaves them, are handed out together up to one of these."""
 LARGEST_CHUNK = 1 << 30
 """A chunk that claims to be larger is taken for damaged [byte]."""
 

@@ -88,7 +88,9 @@ class TransitionReader:
             count += len(blocks)
             yield blocks
         if not count and not len(self.bag.problems):
-            self.bag.problems.add(self.bag.path, f'no message on a topic .../{TRANSITIONS}')
+            reason = f'no message on a topic .../{TRANSITIONS}'
+            hint = 'residual-rl bag rebuild makes them of observations and commands'
+            self.bag.problems.add(self.bag.path, f'{reason}; {hint}')
 
     def _find_layouts(self) -> None:
         """Read up to the layouts of every file's robots: they may come after transitions."""
