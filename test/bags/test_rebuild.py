@@ -20,15 +20,16 @@ from residual_rl_ros.bags.marks import read_marks
 from residual_rl_ros.bags.problems import BagError
 from residual_rl_ros.bags.rebuild import Mark, Rebuilder, RebuildOptions
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
+from residual_rl_ros.bags.replayed import ReplayedController
 from residual_rl_ros.bags.summary import summarise
 from residual_rl_ros.bags.topics import FEEDBACK, TAKEOVER_ACTIVE, TAKEOVER_COMMAND, raw_topics
-from residual_rl_ros.message_values import MessageReader, stamped_label
+from residual_rl_ros.message_values import MessageReader, stamped_label, to_nanoseconds
 from residual_rl_ros.observation import ObservationAssembler
 from residual_rl_ros.residual.blend import BlendRamp
-from residual_rl_ros.residual.controller import StepFeedback
+from residual_rl_ros.residual.controller import ResidualController, StepFeedback
 from residual_rl_ros.residual.controller_config import ControllerConfig
 from residual_rl_ros.residual.policy_loop import MARK_FAILURE, MARK_SUCCESS, LoopParts
-from residual_rl_ros.residual.real_time_loop import RealTimeLoop, RealTimeRules
+from residual_rl_ros.residual.real_time_loop import NOTHING_HAPPENED, RealTimeLoop, RealTimeRules
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot import FLOAT_ARRAY, JOINT_STATE, RobotConfig
 from residual_rl_ros.transition import Source, Success, Transition
@@ -252,6 +253,52 @@ def test_a_residual_is_seen_in_what_was_added_to_the_base(tmp_path: Path) -> Non
     for one, other in zip(made, live.made, strict=True):
         np.testing.assert_allclose(one.residual_action, other.residual_action, atol=1e-9)
         assert (one.epoch, one.policy_sequence) == (0, -1)
+
+
+def test_a_command_beyond_the_bound_is_a_takeover_that_was_not_recorded(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    for tick in range(20):
+        live.step(tick)
+        if tick == 8:
+            live.loop.receive_takeover(np.array([0.9, 0.9]))
+            live.loop.set_takeover(True)
+        elif tick == 10:
+            live.loop.set_takeover(False)
+    live.recorder.close()
+    made, _, problems = rebuild(tmp_path / 'bag')
+    assert problems == []
+    check_equal(made[: len(live.made)], live.made)
+    by_operator = [t for t in made if t.source is Source.TAKEOVER]
+    assert [t.step for t in by_operator] == [8, 10]  # Half of each is an operator's.
+    assert not any(t.residual_action.any() for t in by_operator)
+
+
+def test_a_residual_behind_the_safety_filter_stays_one() -> None:
+    """What a limit takes away from the base is no operator's doing."""
+    slow = replace(ROBOT.action, max_step=np.full(2, 0.02), measured_by=())
+    live, replayed = (
+        CONFIG.build(LinearPolicy(), slow, kind) for kind in (ResidualController, ReplayedController)
+    )
+    actor = make_actor(live.layout, gain=1.0)
+    live.slot.offer(encode_weights(actor.to_numpy(), WeightsHeader(1, 0)))
+    rng = np.random.default_rng(1)
+    found = []
+    for number in range(40):
+        stamp, observation = PERIOD * number, rng.uniform(-3.0, 3.0, 3)
+        for controller in (live, replayed):
+            if number == 0:
+                controller.begin_episode(0, observation, stamp)
+                continue
+            made = controller.step(observation, stamp, NOTHING_HAPPENED)
+            if controller is replayed and made is not None:
+                found.append(made.source)
+        replayed.commands = {to_nanoseconds(stamp): live.command()}
+        replayed.command()
+    for controller in (live, replayed):
+        controller.queue.close()
+    assert live.safety.slew_limited > 10
+    assert Source.RESIDUAL in found
+    assert Source.TAKEOVER not in found
 
 
 def record_commands(folder: Path, ticks: list[int]) -> None:
