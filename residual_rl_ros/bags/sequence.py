@@ -29,7 +29,7 @@ class Remark(NamedTuple):
     kind: str
     row: int
     """The first of these rows."""
-    count: int
+    rows: int
     """How many there are."""
     reason: str
 

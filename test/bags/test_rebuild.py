@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from test_summary import run
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.cdr import deserialize, labelled_array, serialize, typestore
-from residual_rl_ros.bags.marks import read_marks
+from residual_rl_ros.bags.channel_report import NEWEST, ChannelReport
+from residual_rl_ros.bags.marks import Mark, read_marks
 from residual_rl_ros.bags.problems import BagError
-from residual_rl_ros.bags.rebuild import Mark, Rebuilder, RebuildOptions
+from residual_rl_ros.bags.rebuild import Rebuilder, RebuildOptions
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.replayed import ReplayedController
 from residual_rl_ros.bags.summary import summarise
@@ -277,7 +279,8 @@ def test_a_residual_behind_the_safety_filter_stays_one() -> None:
     """What a limit takes away from the base is no operator's doing."""
     slow = replace(ROBOT.action, max_step=np.full(2, 0.02), measured_by=())
     live, replayed = (
-        CONFIG.build(LinearPolicy(), slow, kind) for kind in (ResidualController, ReplayedController)
+        CONFIG.build(LinearPolicy(), slow, kind)
+        for kind in (ResidualController, ReplayedController)
     )
     actor = make_actor(live.layout, gain=1.0)
     live.slot.offer(encode_weights(actor.to_numpy(), WeightsHeader(1, 0)))
@@ -429,6 +432,77 @@ def test_a_problem_is_one_line_with_file_topic_and_place(tmp_path: Path) -> None
     for problem, topic in zip(problems, ('/tool', '/cell/command'), strict=True):
         assert f'bag.mcap: {topic}: message ' in problem
         assert 'times' not in problem
+
+
+def test_a_stale_channel_is_one_line_with_its_topic(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    rng = np.random.default_rng(0)
+    for tick in range(40):
+        now = 100.0 + PERIOD * tick
+        arm = joint_state(now - 0.02, rng.uniform(-1.0, 1.0, 2))
+        live.recorder.write('/cell/joint_states', round((now - 0.01) * 1e9), arm)
+        if not 10 <= tick < 30:
+            tool = labelled_array([0.0], '')
+            live.recorder.write('/tool', round((now - 0.005) * 1e9), tool)
+        live.send_command(np.zeros(2), now)
+    live.recorder.close()
+    made, _, (problem,) = rebuild(tmp_path / 'bag')
+    assert ': /tool: message ' in problem
+    assert "channel 'tool' is 0.205 s old, max_age_s is 0.2 s (17 times)" in problem
+    assert {t.episode for t in made} == {0}  # A hold ends no episode.
+
+
+def test_feedback_of_a_wrong_size_is_one_line(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    for tick in range(12):
+        live.step(tick)
+        live.record_feedback(tick, 0.1 * tick)
+    live.recorder.close()
+    _, _, (problem,) = rebuild(tmp_path / 'bag')
+    assert '/cell/step_feedback: message ' in problem
+    assert 'expected 5 finite numbers' in problem
+    assert problem.endswith('(12 times)')
+
+
+def test_a_recording_is_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for a command, before the first one or in a pause, may be hours of pictures."""
+    live = Live.start(tmp_path / 'bag')
+    for tick in range(300):
+        now = 100.0 + PERIOD * tick
+        arm, tool = joint_state(now - 0.02, np.zeros(2)), labelled_array([0.0], '')
+        live.recorder.write('/cell/joint_states', round((now - 0.01) * 1e9), arm)
+        live.recorder.write('/tool', round((now - 0.005) * 1e9), tool)
+        if 100 <= tick < 110 or tick >= 290:
+            live.send_command(np.zeros(2), now)
+    live.recorder.close()
+    alive = most = 0
+
+    def forget() -> None:
+        nonlocal alive
+        alive -= 1
+
+    def watched(data: memoryview, kind: str) -> Any:
+        nonlocal alive, most
+        message = deserialize(data, kind)
+        weakref.finalize(message, forget)
+        alive += 1
+        most = max(most, alive)
+        return message
+
+    monkeypatch.setattr('residual_rl_ros.bags.raw_messages.deserialize', watched)
+    made, rebuilder, problems = rebuild(tmp_path / 'bag')
+    assert problems == []
+    assert [t.episode for t in made if t.truncated] == [0, 1]
+    assert most < 20
+    assert len(rebuilder.controller.commands) == 1
+
+
+def test_a_report_of_a_long_channel_stays_small() -> None:
+    report = ChannelReport('arm', '/arm')
+    for number in range(3 * NEWEST):
+        report.add(float(number), number + (0.5 if number == 7 else 0.002))
+    assert len(report.ages) == NEWEST
+    assert '2.0 ms old on receipt (median, at most 500.0 ms)' in report.describe()
 
 
 def test_a_restarted_simulator_is_refused(tmp_path: Path) -> None:
