@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.bags.cdr import labelled_array, serialize, typestore
-from residual_rl_ros.bags.recorder import Recorder, RecordOptions
+from residual_rl_ros.bags.recorder import Recorder, RecorderError, RecordOptions
 from residual_rl_ros.bags.topics import transition_topics
 from residual_rl_ros.bags.transitions import TEXT
 from residual_rl_ros.transition import Transition, TransitionLayout
@@ -89,7 +90,8 @@ def write_bag(
 ) -> int:
     """Write transitions into a new bag; return how many.
 
-    Without any there is no bag: what makes them may complain before the first.
+    There is a bag only if all of them were written, and at least one: it is made in a hidden folder
+    beside and renamed at the end, so that one that was interrupted is not taken for a whole one.
 
     Args:
         folder: does not exist yet.
@@ -97,11 +99,23 @@ def write_bag(
         transitions: in order.
         namespace: namespace of the robot.
         custom_data: what describes the bag.
+
+    Raises:
+        RecorderError: the folder exists or cannot be written.
     """
     first = next(transitions, None)
     if first is None:
         return 0
-    with TransitionWriter(folder, layout, namespace, custom_data) as writer:
-        for transition in chain([first], transitions):
-            writer.write(transition)
+    if folder.exists():
+        raise RecorderError(f'{str(folder)!r} exists already; choose another folder')
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f'.{folder.name}.', dir=folder.parent) as beside:
+            made = Path(beside) / folder.name
+            with TransitionWriter(made, layout, namespace, custom_data) as writer:
+                for transition in chain([first], transitions):
+                    writer.write(transition)
+            made.rename(folder)
+    except OSError as error:
+        raise RecorderError(f'cannot write {str(folder)!r}: {error.strerror or error}') from error
     return writer.transitions

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from builders import LinearPolicy, make_actor, make_metadata, write_onnx_policy
+from builders import (
+    LinearPolicy,
+    make_actor,
+    make_metadata,
+    random_transitions,
+    write_onnx_policy,
+)
 from test_summary import run
 
 from residual_rl_ros.bags.bag import Bag
@@ -21,10 +28,11 @@ from residual_rl_ros.bags.channel_report import NEWEST, ChannelReport
 from residual_rl_ros.bags.marks import Mark, read_marks
 from residual_rl_ros.bags.problems import BagError
 from residual_rl_ros.bags.rebuild import Rebuilder, RebuildOptions
-from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
+from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecorderError, RecordOptions
 from residual_rl_ros.bags.replayed import ReplayedController
 from residual_rl_ros.bags.summary import summarise
 from residual_rl_ros.bags.topics import FEEDBACK, TAKEOVER_ACTIVE, TAKEOVER_COMMAND, raw_topics
+from residual_rl_ros.bags.transition_writer import write_bag
 from residual_rl_ros.message_values import MessageReader, stamped_label, to_nanoseconds
 from residual_rl_ros.observation import ObservationAssembler
 from residual_rl_ros.residual.blend import BlendRamp
@@ -581,6 +589,30 @@ def test_a_failed_rebuild_leaves_nothing_in_the_way_of_the_next(
     assert 'give --namespace' in capsys.readouterr().err
     assert not (tmp_path / 'made').exists()
     assert rebuild_command(tmp_path, monkeypatch) == 0
+
+
+@pytest.mark.parametrize('interruption', [BagError('the base policy failed'), KeyboardInterrupt()])
+def test_an_interrupted_bag_is_not_taken_for_a_whole_one(
+    interruption: BaseException, tmp_path: Path
+) -> None:
+    layout = CONFIG.build(LinearPolicy(), ROBOT.action).layout
+
+    def transitions() -> Iterator[Transition]:
+        yield from random_transitions(layout, 5)
+        (beside,) = (tmp_path / 'deep').iterdir()
+        with pytest.raises(BagError, match='holds no bag'):
+            Bag(tmp_path / 'deep')
+        assert beside.name.startswith('.made.')
+        raise interruption
+
+    with pytest.raises(type(interruption)):
+        write_bag(tmp_path / 'deep' / 'made', layout, transitions(), '', {})
+    assert list((tmp_path / 'deep').iterdir()) == []
+    made = iter(random_transitions(layout, 5))
+    assert write_bag(tmp_path / 'deep' / 'made', layout, made, '', {}) == 5
+    assert (tmp_path / 'deep' / 'made' / 'made.mcap').is_file()
+    with pytest.raises(RecorderError, match='exists already'):
+        write_bag(tmp_path / 'deep' / 'made', layout, iter(random_transitions(layout, 5)), '', {})
 
 
 def test_the_command_leaves_a_transition_bag(
