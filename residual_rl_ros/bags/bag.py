@@ -48,8 +48,8 @@ class Bag:
                 'expected a folder with .mcap or .db3 files, or one of these'
             )
             raise BagError(f'{str(path)!r} holds no bag: {reasons}')
-        self.custom_data = self._custom_data()
-        """What the recorder said of the recording."""
+        self.custom_data = self._custom_data(self.files[0].path.parent)
+        """What the recorder said of the recording, or of its first part."""
 
     @property
     def nbytes(self) -> int:
@@ -172,8 +172,12 @@ class Bag:
             return {}
         return found
 
-    def _custom_data(self) -> dict[str, str]:
-        folder = self.files[0].path.parent
+    def told(self, key: str) -> set[str]:
+        """Return what the recorder said under a key, over all parts of the recording."""
+        folders = {file.path.parent for file in self.files}
+        return {data[key] for data in map(self._custom_data, folders) if key in data}
+
+    def _custom_data(self, folder: Path) -> dict[str, str]:
         data = self._metadata(folder).get('custom_data')
         if not data and (folder / RECORDING).is_file():
             try:
