@@ -7,7 +7,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.bags.cdr import labelled_array, serialize, typestore
 from residual_rl_ros.bags.recorder import Recorder, RecorderError, RecordOptions
-from residual_rl_ros.bags.topics import transition_topics
+from residual_rl_ros.bags.topics import absolute, transition_topics
 from residual_rl_ros.bags.transitions import TEXT
 from residual_rl_ros.transition import Transition, TransitionLayout
 
@@ -43,7 +42,7 @@ class TransitionWriter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         prefix = f'/{namespace.strip("/")}'.rstrip('/')
-        topics = [replace(topic, name=f'{prefix}/{topic.name}') for topic in transition_topics()]
+        topics = absolute(transition_topics(), lambda name: f'{prefix}/{name}')
         options = RecordOptions(storage)
         self._recorder = Recorder(folder, topics, options, custom_data or {}, clock)
         self._latched, self._stream = (topic.name for topic in topics)

@@ -88,7 +88,7 @@ def info(
         if picture is not None and summaries:
             from residual_rl_ros.bags.picture import draw_bag
 
-            draw_bag(picture, str(bag.path), summaries[0])
+            draw_bag(picture, str(bag.path), summaries)
     if as_json:
         print(json.dumps(described, indent=2))
     raise typer.Exit(code)

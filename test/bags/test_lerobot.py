@@ -95,6 +95,17 @@ def test_a_second_round_trip_by_command_changes_nothing(
     np.testing.assert_array_equal(*rows)
 
 
+def test_a_stray_file_does_not_keep_the_bags_beside_it_from_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'notes.txt').touch()
+    bag = write_bag(tmp_path / 'bag', L, stream(9))
+    arguments = ('export', str(tmp_path / 'notes.txt'), str(bag), '--out', str(tmp_path / 'set'))
+    assert run(*arguments, monkeypatch=monkeypatch) == 1
+    assert 'notes.txt' in capsys.readouterr().err
+    assert LeRobotDataset.open(tmp_path / 'set').total_frames == 9
+
+
 def test_the_files_are_those_of_the_format(tmp_path: Path) -> None:
     bag = write_bag(tmp_path / 'bag', L, stream(23))
     export_bags([bag], tmp_path / 'set', task='insert the peg')

@@ -31,7 +31,13 @@ from residual_rl_ros.bags.rebuild import Rebuilder, RebuildOptions
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecorderError, RecordOptions
 from residual_rl_ros.bags.replayed import ReplayedController
 from residual_rl_ros.bags.summary import summarise
-from residual_rl_ros.bags.topics import FEEDBACK, TAKEOVER_ACTIVE, TAKEOVER_COMMAND, raw_topics
+from residual_rl_ros.bags.topics import (
+    FEEDBACK,
+    TAKEOVER_ACTIVE,
+    TAKEOVER_COMMAND,
+    absolute,
+    raw_topics,
+)
 from residual_rl_ros.bags.transition_writer import write_bag
 from residual_rl_ros.message_values import MessageReader, stamped_label, to_nanoseconds
 from residual_rl_ros.observation import ObservationAssembler
@@ -108,10 +114,7 @@ class Live:
 
     @classmethod
     def start(cls, folder: Path, namespace: str = 'cell') -> Live:
-        topics = [
-            replace(t, name=t.name if t.name.startswith('/') else f'/{namespace}/{t.name}')
-            for t in raw_topics(ROBOT)
-        ]
+        topics = absolute(raw_topics(ROBOT), lambda name: str(Path(f'/{namespace}') / name))
         live = cls(Recorder(folder, topics, RecordOptions(), {}, lambda: 0.0), [])
         parts = LoopParts(
             CONFIG.build(LinearPolicy(), ROBOT.action),

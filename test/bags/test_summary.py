@@ -15,6 +15,8 @@ from builders import make_layout, random_transitions
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.cdr import labelled_array
+from residual_rl_ros.bags.picture import draw_bag
+from residual_rl_ros.bags.problems import BagError
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.summary import RobotSummary, summarise
 from residual_rl_ros.bags.transitions import LAYOUT
@@ -158,6 +160,19 @@ def test_info_prints_json_and_draws(
     assert described['robots'][0]['transitions'] == 23
     assert described['robots'][0]['decision_rate_hz'] == pytest.approx(5.0)
     assert picture.read_bytes().startswith(b'\x89PNG')
+
+
+def test_a_picture_holds_every_robot_and_makes_its_folder(tmp_path: Path) -> None:
+    summaries = [only(write_bag(tmp_path / 'bag', L, stream(23)))] * 2
+    heights = []
+    for count in (1, 2):
+        path = tmp_path / 'new' / 'folder' / f'{count}.jpeg'
+        draw_bag(path, 'a bag', summaries[:count])
+        heights.append(int.from_bytes(path.read_bytes()[20:24], 'big'))  # PNG, whatever its name.
+    assert heights[1] == 2 * heights[0]
+    (tmp_path / 'file').touch()
+    with pytest.raises(BagError, match=r'file/bag\.png.* cannot be written'):
+        draw_bag(tmp_path / 'file' / 'bag.png', 'a bag', summaries)
 
 
 def test_info_names_problems_and_exits_with_1_or_2(
