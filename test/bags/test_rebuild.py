@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -39,11 +40,12 @@ from residual_rl_ros.bags.topics import (
     raw_topics,
 )
 from residual_rl_ros.bags.transition_writer import write_bag
-from residual_rl_ros.message_values import MessageReader, stamped_label, to_nanoseconds
+from residual_rl_ros.message_values import MessageReader, rounded, stamped_label, to_nanoseconds
 from residual_rl_ros.observation import ObservationAssembler
 from residual_rl_ros.residual.blend import BlendRamp
 from residual_rl_ros.residual.controller import ResidualController, StepFeedback
 from residual_rl_ros.residual.controller_config import ControllerConfig
+from residual_rl_ros.residual.lockstep_loop import LockstepLoop
 from residual_rl_ros.residual.policy_loop import MARK_FAILURE, MARK_SUCCESS, LoopParts
 from residual_rl_ros.residual.real_time_loop import NOTHING_HAPPENED, RealTimeLoop, RealTimeRules
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
@@ -215,6 +217,47 @@ def test_real_time_transitions_are_equal_number_for_number(tmp_path: Path) -> No
     assert (tool.messages, tool.stamped) == (30, 0)
     assert arm.ages[5] == pytest.approx(0.01)
     assert arm.rate_hz == pytest.approx(20.0)
+
+
+def test_lockstep_transitions_are_equal_number_for_number(tmp_path: Path) -> None:
+    channels = DESCRIPTION['observation']
+    stamped = {key: value for key, value in channels['tool'].items() if key != 'stamped_by'}
+    robot = RobotConfig.from_mapping({**DESCRIPTION, 'observation': {**channels, 'tool': stamped}})
+    live = Live.start(tmp_path / 'bag')
+    parts = LoopParts(
+        CONFIG.build(LinearPolicy(), robot.action),
+        ObservationAssembler(robot.channels),
+        BlendRamp(0.0),
+        live,
+        lambda: 0.0,
+    )
+    loop = LockstepLoop(parts, math.inf)
+    loop.activate()
+    rng = np.random.default_rng(0)
+    for tick in range(40):
+        stamp = rounded(1.0 + PERIOD * tick)  # Simulated time.
+        received = 10**18 + tick
+        done = tick in (15, 30)
+        feedback = np.array([stamp, 0.1 * tick, done, False, float(done) if done else -1.0])
+        arm, z = joint_state(stamp, rng.uniform(-1.0, 1.0, 2)), rng.uniform(-1.0, 1.0, 1)
+        live.recorder.write(f'/cell/{FEEDBACK}', received, labelled_array(feedback, ''))
+        live.recorder.write('/tool', received, labelled_array(z, stamped_label(stamp)))
+        live.recorder.write('/cell/joint_states', received, arm)
+        loop.receive_feedback(feedback)
+        loop.observe('tool', stamp, z)
+        loop.observe('arm', stamp, live.readers['arm'].values(deserialize(arm, JOINT_STATE)))
+    live.recorder.close()
+    bag = Bag(tmp_path / 'bag')
+    options = RebuildOptions(CONFIG, lockstep=True, namespace='cell')
+    seen: list[tuple[int, int | None]] = []
+    rebuilder = Rebuilder(bag, robot, LinearPolicy(), options, lambda *said: seen.append(said))
+    made = list(rebuilder.transitions())
+    assert list(bag.problems) == []
+    check_equal(made, live.made)
+    assert [t.episode for t in made if t.terminated] == [0, 1]
+    assert seen[159] == (160, None)  # Three topics and the commands, once.
+    assert seen[160] == (1, 160)
+    assert len(seen) == 160 + 120
 
 
 def test_a_takeover_is_accounted_for_as_live(tmp_path: Path) -> None:
