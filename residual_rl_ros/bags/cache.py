@@ -28,7 +28,7 @@ from residual_rl_ros.transition import TransitionLayout
 from residual_rl_ros.transition_table import TransitionTable
 
 INDEX = 'index.json'
-VERSION = 2
+VERSION = 3
 CHUNK_BYTES = 2**20
 RUN_TRANSITIONS = 2**14
 """Transitions that are handed out at once, at most."""
