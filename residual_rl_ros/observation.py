@@ -15,7 +15,18 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class ObservationError(ResidualRLError):
-    """A channel is missing, stale, of the wrong size or not finite: the robot must hold."""
+    """A channel is missing, stale, of the wrong size or not finite: the robot must hold.
+
+    Args:
+        reason: one line.
+        topic: the channel's topic.
+        kind: what it has in common with others, whose reasons differ in their numbers.
+    """
+
+    def __init__(self, reason: str, topic: str = '', kind: str = '') -> None:
+        super().__init__(reason)
+        self.topic = topic
+        self.kind = kind
 
 
 class ObservationAssembler:
@@ -83,18 +94,24 @@ class ObservationAssembler:
             value, stamp = self._values[index], self._stamps[index]
             if value is None:
                 raise ObservationError(
-                    f'channel {channel.name!r}: nothing received on {channel.topic}'
+                    f'channel {channel.name!r}: nothing received on {channel.topic}',
+                    channel.topic,
+                    'missing',
                 )
             if now is not None and now - stamp > channel.max_age_s:
                 raise ObservationError(
                     f'channel {channel.name!r} is {now - stamp:.3f} s old, max_age_s is '
-                    f'{channel.max_age_s} s'
+                    f'{channel.max_age_s} s',
+                    channel.topic,
+                    'stale',
                 )
             if now is not None and stamp - now > channel.max_age_s:
                 self._values[index], self._stamps[index] = None, -np.inf
                 raise ObservationError(
                     f'channel {channel.name!r} is stamped {stamp - now:.3f} s in the future; '
-                    'synchronise the clocks or set stamped_by: receipt'
+                    'synchronise the clocks or set stamped_by: receipt',
+                    channel.topic,
+                    'future',
                 )
             values.append(value)
         return np.concatenate(values)

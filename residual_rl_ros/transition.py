@@ -40,6 +40,8 @@ HEADER = (
     'success',
 )
 """Scalars at the head of every transition, in message order."""
+LARGEST = float(np.finfo(np.float32).max)
+"""The replay keeps float32, in which anything larger is infinite; the stamp stays out of it."""
 
 
 class MalformedTransitionError(ResidualRLError):
@@ -231,7 +233,7 @@ class TransitionLayout:
         """Return the message data of a transition, shape (size,).
 
         Raises:
-            MalformedTransitionError: a block has the wrong size or a value is not finite.
+            MalformedTransitionError: a block has the wrong size, or a value is no finite float32.
         """
         data = np.empty(self.size)
         data[: len(HEADER)] = [getattr(transition, name) for name in HEADER]
@@ -242,8 +244,7 @@ class TransitionLayout:
                     f'{name} has shape {block.shape}, expected ({size},) by the layout'
                 )
             data[self.columns[name]] = block
-        if not np.isfinite(data).all():
-            raise MalformedTransitionError(self._non_finite(data))
+        self._check_numbers(data)
         return data
 
     def decode(self, data: npt.ArrayLike, label: str) -> Transition:
@@ -266,8 +267,7 @@ class TransitionLayout:
             raise MalformedTransitionError(
                 f'message has shape {values.shape}, expected ({self.size},)'
             )
-        if not np.isfinite(values).all():
-            raise MalformedTransitionError(self._non_finite(values))
+        self._check_numbers(values)
         header = dict(zip(HEADER, values[: len(HEADER)].tolist(), strict=True))
         blocks = {name: values[self.columns[name]].copy() for name in self._blocks}
         residual = blocks['residual_action']
@@ -296,12 +296,24 @@ class TransitionLayout:
         names = [field.name for field in fields(Transition)][len(HEADER) :]
         return {name: n if name.endswith('observation') else km for name in names}
 
-    def _non_finite(self, values: Array) -> str:
-        index = int(np.flatnonzero(~np.isfinite(values))[0])
+    def _check_numbers(self, values: Array) -> None:
+        usable = usable_numbers(values)
+        if usable.all():
+            return
+        index = int(np.flatnonzero(~usable)[0])
         name, at = next((name, at) for name, at in self.columns.items() if index < at.stop)
         if name in self._blocks:
             name = f'{name}[{index - at.start}]'
-        return f'{name} is {values[index]}, expected a finite number'
+        value = float(values[index])
+        wanted = 'a float32' if np.isfinite(value) else 'a finite number'
+        raise MalformedTransitionError(f'{name} is {value}, expected {wanted}')
+
+
+def usable_numbers(values: Array) -> npt.NDArray[np.bool_]:
+    """Return which numbers of transitions can be used, shape (..., size) as the values."""
+    usable = np.abs(values) <= LARGEST
+    usable[..., 0] = np.isfinite(values[..., 0])  # The stamp.
+    return usable
 
 
 def _integer(header: dict[str, float], name: str, minimum: int) -> int:

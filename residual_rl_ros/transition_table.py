@@ -9,7 +9,12 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.transition import MalformedTransitionError, Transition, TransitionLayout
+from residual_rl_ros.transition import (
+    MalformedTransitionError,
+    Transition,
+    TransitionLayout,
+    usable_numbers,
+)
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -61,7 +66,7 @@ class TransitionTable:
     def valid(self) -> Mask:
         """Return which rows `TransitionLayout.decode` accepts, shape (count,)."""
         checks = [
-            np.isfinite(self.values).all(axis=1),
+            usable_numbers(self.values).all(axis=1),
             np.abs(self.block('residual_action')).max(axis=1) <= 1.0,
         ]
         for name, least in (('epoch', 0), ('episode', 0), ('step', 0), ('policy_sequence', -1)):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from residual_rl_ros.transition import Source, Success, Transition, TransitionLayout
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
+float32 = st.floats(-3.4e38, 3.4e38)
 names = st.text(min_size=1, max_size=6)
 counts = st.integers(0, 2**31)
 
@@ -33,7 +34,7 @@ def layouts(draw: st.DrawFn) -> TransitionLayout:
 def transitions(draw: st.DrawFn, layout: TransitionLayout) -> Transition:
     """Draw any transition that the layout allows."""
 
-    def block(size: int, values: st.SearchStrategy[float] = finite) -> np.ndarray:
+    def block(size: int, values: st.SearchStrategy[float] = float32) -> np.ndarray:
         return np.array(draw(st.lists(values, min_size=size, max_size=size)))
 
     n, km = layout.observation_size, layout.decision_size
@@ -44,7 +45,7 @@ def transitions(draw: st.DrawFn, layout: TransitionLayout) -> Transition:
         step=draw(counts),
         policy_sequence=draw(st.integers(-1, 2**31)),
         source=draw(st.sampled_from(Source)),
-        reward=draw(finite),
+        reward=draw(float32),
         terminated=draw(st.booleans()),
         truncated=draw(st.booleans()),
         success=draw(st.sampled_from(Success)),

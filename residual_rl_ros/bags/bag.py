@@ -44,12 +44,12 @@ class Bag:
             STORAGES[file.suffix](file, self.problems) for file in self._find(path)
         ]
         if not self.files:
-            raise BagError(
-                f'{str(path)!r} holds no bag: expected a folder with .mcap or .db3 files, or one '
-                'of these'
+            reasons = '; '.join(map(str, self.problems)) or (
+                'expected a folder with .mcap or .db3 files, or one of these'
             )
-        self.custom_data = self._custom_data()
-        """What the recorder said of the recording."""
+            raise BagError(f'{str(path)!r} holds no bag: {reasons}')
+        self.custom_data = self._custom_data(self.files[0].path.parent)
+        """What the recorder said of the recording, or of its first part."""
 
     @property
     def nbytes(self) -> int:
@@ -103,21 +103,54 @@ class Bag:
                     f'{str(path)!r} is no bag file: expected {" or ".join(STORAGES)}; uncompress '
                     'files with ros2 bag convert'
                 )
-            return [path]
+            return [] if self._compressed(path.parent) else [path]
         if not path.is_dir():
             raise BagError(f'bag {str(path)!r} does not exist')
-        here = sorted((f for f in path.iterdir() if f.suffix in STORAGES), key=_natural)
-        names = self._metadata(path).get('relative_file_paths') or []
+        if self._compressed(path):
+            return []
+        self._check_listed(path)
+        found: list[Path] = []
+        for entry in self._entries(path):
+            if entry.is_dir():
+                found += self._find(entry)
+            elif entry.suffix in STORAGES and entry.is_file():
+                found.append(entry)
+            elif entry.is_symlink() and not entry.exists():
+                self.problems.add(entry, f'links to {entry.readlink()}, which is missing')
+        return found
+
+    def _compressed(self, folder: Path) -> bool:
+        """Return whether files or messages are compressed, which is reported; chunks may be."""
+        metadata = self._metadata(folder)
+        mode = str(metadata.get('compression_mode') or 'none')
+        if mode.lower() == 'none':
+            return False
+        self.problems.add(
+            folder / METADATA,
+            f'compression_mode is {mode} ({metadata.get("compression_format")}), expected none; '
+            'uncompress the bag with ros2 bag convert',
+        )
+        return True
+
+    def _entries(self, folder: Path) -> list[Path]:
+        """Return what a folder holds, but what is hidden: a bag being made is."""
+        try:
+            entries = [entry for entry in folder.iterdir() if not entry.name.startswith('.')]
+        except OSError as error:
+            self.problems.add(folder, f'cannot be read: {error.strerror}')
+            return []
+        return sorted(entries, key=_natural)
+
+    def _check_listed(self, folder: Path) -> None:
+        """Report files that the metadata lists and the folder lacks."""
+        names = self._metadata(folder).get('relative_file_paths') or []
         if not isinstance(names, list):
-            self.problems.add(path / METADATA, f'relative_file_paths is {names!r}, expected a list')
-            names = []
+            reason = f'relative_file_paths is {names!r}, expected a list'
+            self.problems.add(folder / METADATA, reason)
+            return
         for name in names:
-            if not (path / str(name)).exists():
-                self.problems.add(path, f'{METADATA} lists {name}, which is missing')
-        if here:
-            return here
-        folders = sorted((folder for folder in path.iterdir() if folder.is_dir()), key=_natural)
-        return [file for folder in folders for file in self._find(folder)]
+            if not (folder / str(name)).exists():
+                self.problems.add(folder, f'{METADATA} lists {name}, which is missing')
 
     def _metadata(self, folder: Path) -> dict[str, Any]:
         """Return the content of `metadata.yaml`, empty where a killed recorder left none."""
@@ -139,8 +172,12 @@ class Bag:
             return {}
         return found
 
-    def _custom_data(self) -> dict[str, str]:
-        folder = self.files[0].path.parent
+    def told(self, key: str) -> set[str]:
+        """Return what the recorder said under a key, over all parts of the recording."""
+        folders = {file.path.parent for file in self.files}
+        return {data[key] for data in map(self._custom_data, folders) if key in data}
+
+    def _custom_data(self, folder: Path) -> dict[str, str]:
         data = self._metadata(folder).get('custom_data')
         if not data and (folder / RECORDING).is_file():
             try:
@@ -153,5 +190,6 @@ class Bag:
 def _natural(path: Path) -> list[tuple[int, str]]:
     """Order `bag_10` after `bag_9`."""
     return [
-        (int(part), '') if part.isdigit() else (-1, part) for part in re.split(r'(\d+)', path.name)
+        (int(part), '') if part.isdecimal() else (-1, part)
+        for part in re.split(r'(\d+)', path.name)
     ]

@@ -28,7 +28,7 @@ from residual_rl_ros.transition import TransitionLayout
 from residual_rl_ros.transition_table import TransitionTable
 
 INDEX = 'index.json'
-VERSION = 2
+VERSION = 3
 CHUNK_BYTES = 2**20
 RUN_TRANSITIONS = 2**14
 """Transitions that are handed out at once, at most."""
@@ -125,7 +125,7 @@ class _EntryWriter:
         """Robot and layout of every stream; number of a stream and of transitions of every run."""
 
     def add(self, block: Block) -> None:
-        """Append a block; the recorder's many small ones become one run."""
+        """Append a block; the many small ones of a bag with other topics become one run."""
         key = block.robot, block.table.layout.label
         if key not in self._streams:
             number = len(self._streams)

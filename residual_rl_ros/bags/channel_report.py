@@ -5,7 +5,11 @@
 from __future__ import annotations
 
 import statistics
+from collections import deque
 from dataclasses import dataclass, field
+
+NEWEST = 10_000
+"""Ages of which the median is taken: a recording may have any length."""
 
 
 @dataclass
@@ -19,8 +23,10 @@ class ChannelReport:
     """Messages whose own stamp counts; the time of receipt counts for the others."""
     backwards: int = 0
     """Messages older than the one before: the observation keeps the newer one."""
-    ages: list[float] = field(default_factory=list)
-    """Time from stamp to receipt of every stamped message [s]."""
+    ages: deque[float] = field(default_factory=lambda: deque(maxlen=NEWEST))
+    """Time from stamp to receipt of the newest stamped messages [s]."""
+    oldest: float = float('-inf')
+    """Longest time from stamp to receipt [s]."""
     first: float = 0.0
     """Stamp of the first message [s]."""
     latest: float = float('-inf')
@@ -42,6 +48,7 @@ class ChannelReport:
         if stamp is not None:
             self.stamped += 1
             self.ages.append(received - stamp)
+            self.oldest = max(self.oldest, received - stamp)
 
     @property
     def rate_hz(self) -> float:
@@ -56,7 +63,7 @@ class ChannelReport:
         median = 1e3 * statistics.median(self.ages)
         return (
             f'{self.messages} messages, {self.rate_hz:.1f} Hz, {self.stamped} by header, '
-            f'{median:.1f} ms old on receipt (median, at most {1e3 * max(self.ages):.1f} ms)'
+            f'{median:.1f} ms old on receipt (median, at most {1e3 * self.oldest:.1f} ms)'
         )
 
     def remarks(self) -> list[str]:

@@ -84,11 +84,7 @@ class LeRobotWriter:
             self._finish()
 
     def write(self, episode: TransitionTable) -> None:
-        """Append an episode.
-
-        Raises:
-            LeRobotError: a number does not fit float32.
-        """
+        """Append an episode."""
         columns = self._columns(episode)
         table = self._arrow.table(
             [self._column(columns[name], feature) for name, feature in self._features.items()],
@@ -127,13 +123,7 @@ class LeRobotWriter:
         count = len(episode)
         columns: dict[str, Array] = {}
         for name, (source, dtype) in COLUMNS.items():
-            with np.errstate(over='ignore'):
-                columns[name] = episode.block(source).astype(dtype)
-            if not np.isfinite(columns[name]).all():
-                raise LeRobotError(
-                    f'{source} of episode {int(episode.header("episode")[0])} reaches '
-                    f'{np.abs(episode.block(source)).max():g}, which float32 cannot hold'
-                )
+            columns[name] = episode.block(source).astype(dtype)
         frame = np.arange(count)
         columns[DONE] = episode.done
         columns[SUCCESS] = episode.header('success') == Success.SUCCESS

@@ -4,15 +4,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from residual_rl_ros.bags.problems import BagError
-from residual_rl_ros.bags.rebuild import Mark
+from residual_rl_ros.residual.controller import StepFeedback
 from residual_rl_ros.residual.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
 
 OUTCOMES = {'success': MARK_SUCCESS, 'failure': MARK_FAILURE, 'end': END_EPISODE}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An operator's judgement, given by hand after the recording."""
+
+    stamp: float
+    """ROS time [s]."""
+    feedback: StepFeedback
 
 
 def read_marks(path: Path) -> tuple[Mark, ...]:

@@ -21,7 +21,7 @@ import lz4.frame
 import numpy as np
 
 from residual_rl_ros.bags.problems import Problems
-from residual_rl_ros.bags.segment import Segment, Topic
+from residual_rl_ros.bags.segment import NO_CHUNK, Segment, Topic
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -38,8 +38,8 @@ CHUNK_HEAD = struct.Struct('<QQQI')
 """First and last log time, uncompressed size and CRC-32; compression and records follow."""
 FOOTER = struct.Struct('<BQQQI')
 """The last record, before the magic: opcode, length, start of the summary, offsets, CRC-32."""
-SEGMENT_MESSAGES = 4096
-"""Messages outside of chunks that are handed out at once."""
+SEGMENT_MESSAGES, SEGMENT_BYTES = 4096, 1 << 20
+"""Small chunks, as a flushing recorder leaves them, are handed out together up to one of these."""
 LARGEST_CHUNK = 1 << 30
 """A chunk that claims to be larger is taken for damaged [byte]."""
 
@@ -65,7 +65,7 @@ class McapFile:
         self._count = 0
 
     def segments(self) -> Iterator[Segment]:
-        """Yield the messages, chunk by chunk.
+        """Yield the messages, some thousand at a time.
 
         Raises:
             OSError: the file cannot be read.
@@ -94,7 +94,7 @@ class McapFile:
             offset: where a record begins.
             chunks: where chunks begin, as far as the summary tells.
         """
-        loose = _Collector()
+        found = _Collector(self._count)
         resume: int | None = None
         try:
             for opcode, begin, end in _records(whole, offset, len(whole)):
@@ -103,21 +103,19 @@ class McapFile:
                 if following is not None and end > following:
                     raise _DamageError(f'a record of {end - begin} bytes runs into the next chunk')
                 if opcode == MESSAGE:
-                    loose.add(whole, begin, end)
-                    if len(loose) == SEGMENT_MESSAGES:
-                        yield self._segment(whole, loose, '')
-                        loose = _Collector()
+                    found.open(whole[begin:end], NO_CHUNK)
+                    found.add(0, end - begin)
                 elif opcode == CHUNK:
-                    if len(loose):
-                        yield self._segment(whole, loose, '')
-                        loose = _Collector()
-                    yield from self._chunk(whole, begin, end)
+                    self._chunk(whole, begin, end, found)
                 elif opcode == DATA_END:
                     if whole[-len(MAGIC) :] != MAGIC:
                         self._report(end, 'the index at the end is cut off')
                     break
                 else:
                     self._declare(whole, opcode, begin, end)
+                if found.full:
+                    yield found.segment()
+                    found = _Collector(found.first + len(found))
                 offset = end
             else:
                 self._report(offset, 'the file ends without its index: recording was cut off')
@@ -125,31 +123,26 @@ class McapFile:
             resume = _after(chunks, offset)
             go_on = f'going on at offset {resume}' if resume else 'what follows is not read'
             self._report(offset, f'{damage}; {go_on}')
-        if len(loose):
-            yield self._segment(whole, loose, '')
+        self._count = found.first + len(found)
+        if len(found):
+            yield found.segment()
         return resume
 
-    def _chunk(self, whole: memoryview, begin: int, end: int) -> Iterator[Segment]:
-        """Yield the messages of a chunk, or report why they cannot be read."""
-        found = _Collector()
-        records: memoryview = whole[:0]
+    def _chunk(self, whole: memoryview, begin: int, end: int, found: _Collector) -> None:
+        """Collect the messages of a chunk, or report why they cannot be read."""
+        offset = begin - RECORD.size
         try:
             records = _uncompress(whole, begin, end)
+            found.open(records, offset)
             for opcode, first, last in _records(records, 0, len(records)):
                 if opcode == MESSAGE:
-                    found.add(records, first, last)
+                    found.add(first, last)
                 elif opcode in (SCHEMA, CHANNEL):
                     self._declare(records, opcode, first, last)
                 else:
-                    self._report(begin - RECORD.size, f'a record {opcode:#x} within a chunk')
+                    self._report(offset, f'a record {opcode:#x} within a chunk')
         except _DamageError as damage:
-            self._report(begin - RECORD.size, f'damaged chunk: {damage}; passed over')
-        if len(found):
-            yield self._segment(records, found, f'in the chunk at offset {begin - RECORD.size}')
-
-    def _segment(self, buffer: memoryview, found: _Collector, place: str) -> Segment:
-        first, self._count = self._count, self._count + len(found)
-        return found.segment(buffer, first, place)
+            self._report(offset, f'damaged chunk: {damage}; passed over')
 
     def _declare(self, buffer: memoryview, opcode: int, begin: int, end: int) -> None:
         """Take in a schema or a channel."""
@@ -192,24 +185,50 @@ class McapFile:
 
 
 class _Collector:
-    """Gathers messages of one buffer."""
+    """Gathers the messages of a segment.
 
-    def __init__(self) -> None:
-        self._rows: list[tuple[int, int, int, int]] = []
+    Args:
+        first: number of the first message in the file.
+    """
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self._buffers: list[memoryview] = []
+        self._size = 0
+        self._start = 0
+        self._chunk = NO_CHUNK
+        self._rows: list[tuple[int, int, int, int, int]] = []
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, buffer: memoryview, begin: int, end: int) -> None:
-        start = begin + MESSAGE_HEAD.size
-        if start > end:
-            raise _DamageError(f'a message record of {end - begin} bytes')
-        channel, _, time_ns, _ = MESSAGE_HEAD.unpack_from(buffer, begin)
-        self._rows.append((channel, start, end - start, min(time_ns, 2**63 - 1)))
+    @property
+    def full(self) -> bool:
+        """Whether it holds as much as is handed out at once."""
+        enough = len(self._rows) >= SEGMENT_MESSAGES or self._size >= SEGMENT_BYTES
+        return enough and len(self._rows) > 0
 
-    def segment(self, buffer: memoryview, first: int, place: str) -> Segment:
-        channel, start, size, time_ns = np.array(self._rows, dtype=np.int64).T
-        return Segment(buffer, channel, start, size, time_ns, first, place)
+    def open(self, buffer: memoryview, chunk: int) -> None:
+        """Go on with the records of another chunk."""
+        self._buffers.append(buffer)
+        self._start, self._size = self._size, self._size + len(buffer)
+        self._chunk = chunk
+
+    def add(self, begin: int, end: int) -> None:
+        """Take in a message record of the buffer that was opened last."""
+        data = begin + MESSAGE_HEAD.size
+        if data > end:
+            raise _DamageError(f'a message record of {end - begin} bytes')
+        channel, _, time_ns, _ = MESSAGE_HEAD.unpack_from(self._buffers[-1], begin)
+        time_ns = min(time_ns, 2**63 - 1)
+        self._rows.append((channel, self._start + data, end - data, time_ns, self._chunk))
+
+    def segment(self) -> Segment:
+        """Return what was gathered; nothing is copied if it lies in one buffer."""
+        one = len(self._buffers) == 1
+        buffer = self._buffers[0] if one else memoryview(b''.join(self._buffers))
+        channel, start, size, time_ns, chunk = np.array(self._rows, dtype=np.int64).T
+        return Segment(buffer, channel, start, size, time_ns, self.first, chunk)
 
 
 def _records(buffer: memoryview, begin: int, end: int) -> Iterator[tuple[int, int, int]]:

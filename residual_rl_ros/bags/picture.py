@@ -4,17 +4,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 
+from residual_rl_ros.bags.problems import BagError
 from residual_rl_ros.bags.summary import RobotSummary
 from residual_rl_ros.transition import Success
 
 matplotlib.use('Agg')
 
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 COLOURS = {
     Success.SUCCESS: 'tab:green',
@@ -23,20 +26,44 @@ COLOURS = {
 }
 
 
-def draw_bag(path: Path, title: str, summary: RobotSummary) -> None:
+def draw_bag(path: Path, title: str, summaries: Sequence[RobotSummary]) -> None:
     """Write a picture.
 
     Args:
-        path: PNG file.
+        path: PNG file; its folder is made.
         title: heading.
-        summary: what to draw; it holds at least one episode.
+        summaries: what to draw, one below the other; each holds at least one episode.
+
+    Raises:
+        BagError: the file cannot be written.
     """
-    figure, (episodes, ranges) = plt.subplots(2, 1, figsize=(9, 6), constrained_layout=True)
+    count = len(summaries)
+    figure = plt.figure(figsize=(11, 6 * count), constrained_layout=True)
+    for part, summary in zip(
+        figure.subfigures(count, 1, squeeze=False)[:, 0], summaries, strict=True
+    ):
+        episodes, ranges = part.subplots(2, 1)
+        episodes.set_title(f'{title} {summary.robot}'.rstrip())
+        _draw_episodes(episodes, summary)
+        _draw_ranges(ranges, summary)
+        for axes in (episodes, ranges):
+            axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.0))  # Beside: bars fill the axes.
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120, format='png')
+    except OSError as error:
+        raise BagError(f'picture {str(path)!r} cannot be written: {error.strerror}') from error
+    finally:
+        plt.close(figure)
+
+
+def _draw_episodes(axes: Axes, summary: RobotSummary) -> None:
+    """Draw a bar for each episode over time."""
     first = min(episode.start for episode in summary.episodes)
     for outcome, colour in COLOURS.items():
         chosen = [episode for episode in summary.episodes if episode.success is outcome]
         if chosen:
-            episodes.bar(
+            axes.bar(
                 [(episode.start - first) / 60.0 for episode in chosen],
                 [episode.decisions for episode in chosen],
                 width=[max(0.01, (episode.end - episode.start) / 60.0) for episode in chosen],
@@ -44,17 +71,17 @@ def draw_bag(path: Path, title: str, summary: RobotSummary) -> None:
                 color=colour,
                 label=f'{outcome.name.lower()} ({len(chosen)})',
             )
-    episodes.set(title=title, xlabel='time [min]', ylabel='decisions per episode')
-    episodes.legend()
+    axes.set(xlabel='time [min]', ylabel='decisions per episode')
+
+
+def _draw_ranges(axes: Axes, summary: RobotSummary) -> None:
+    """Draw what was executed over what the base policy was trained on."""
     layout = summary.layout
     low, high = np.array(layout.action_min), np.array(layout.action_max)
     index = np.arange(layout.action_size)
-    ranges.bar(index, high - low, bottom=low, color='lightgray', label='base policy trained on')
-    ranges.vlines(
+    axes.bar(index, high - low, bottom=low, color='lightgray', label='base policy trained on')
+    axes.vlines(
         index, summary.action_low, summary.action_high, color='tab:blue', lw=4, label='executed'
     )
-    ranges.set_xticks(index, layout.action_names, rotation=20, ha='right', fontsize=8)
-    ranges.set_ylabel('action [command units]')
-    ranges.legend()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    axes.set_xticks(index, layout.action_names, rotation=20, ha='right', fontsize=8)
+    axes.set_ylabel('action [command units]')

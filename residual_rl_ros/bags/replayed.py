@@ -21,9 +21,10 @@ processor may compute the base policy with other last digits."""
 class ReplayedController(ResidualController):
     """A controller that sends nothing of its own: its commands are those of a recording.
 
-    It runs the base policy over the recorded observations and tells by the difference whether a
-    residual was on. What the actor said is not in a recording: it is taken for what was added to
-    the base action, in units of the bound.
+    It runs the base policy over the recorded observations and tells by the difference to what the
+    base alone would have sent, after all limits, who decided: a residual stays within its bound,
+    and what goes beyond was an operator's. What the actor said is not in a recording: it is taken
+    for what was added to the base action, in units of the bound.
     """
 
     commands: dict[int, Array]
@@ -51,13 +52,16 @@ class ReplayedController(ResidualController):
         assert decision is not None
         step = decision.steps_sent
         own = self.safety.apply(decision.planned[step], self._last_command)
+        differs = np.abs(sent - own) - SAME * self._half_range
+        bound = self.bound.values
         if takeover is not None:
             decision.source = Source.TAKEOVER
-        elif (np.abs(sent - own) > SAME * self._half_range).any():
-            if decision.source is not Source.TAKEOVER:
-                decision.source = Source.RESIDUAL
+        elif (differs > bound).any():
+            decision.source = Source.TAKEOVER
+            decision.residual[:] = 0.0
+        elif (differs > 0.0).any() and decision.source is not Source.TAKEOVER:
+            decision.source = Source.RESIDUAL
             added = sent - decision.planned[step]
-            bound = self.bound.values
             decision.residual[step] = np.divide(
                 added, bound, out=np.zeros_like(added), where=bound > 0.0
             ).clip(-1.0, 1.0)

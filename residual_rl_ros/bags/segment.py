@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 Integers = npt.NDArray[np.int64]
+NO_CHUNK = -1
 
 
 class Topic(NamedTuple):
@@ -52,8 +53,8 @@ class Segment:
     """When the recorder received each message [ns], shape (count,)."""
     first: int
     """Number of the first message in its file."""
-    place: str
-    """What the segment is in the file."""
+    chunk: Integers | None = None
+    """Offset of the chunk that holds each message, `NO_CHUNK` without one, shape (count,)."""
 
     def __len__(self) -> int:
         """Return the number of messages."""
@@ -61,7 +62,9 @@ class Segment:
 
     def place_of(self, index: int) -> str:
         """Return where a message is, for a complaint."""
-        return f'message {self.first + index} {self.place}'.rstrip()
+        chunk = NO_CHUNK if self.chunk is None else int(self.chunk[index])
+        where = '' if chunk == NO_CHUNK else f' in the chunk at offset {chunk}'
+        return f'message {self.first + index}{where}'
 
     def messages(self, path: Path, topics: dict[int, Topic]) -> Iterator[RawMessage]:
         """Yield the messages of the given topics one by one.

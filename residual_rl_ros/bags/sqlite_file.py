@@ -93,5 +93,4 @@ def _segment(
         size=sizes,
         time_ns=np.array(times, dtype=np.int64),
         first=first,
-        place='',
     )

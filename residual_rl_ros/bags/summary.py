@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -14,10 +15,14 @@ import numpy.typing as npt
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.transitions import TransitionReader
+from residual_rl_ros.gaps import GapCounter
 from residual_rl_ros.transition import Source, Success, TransitionLayout
 from residual_rl_ros.transition_table import TransitionTable
 
 Array = npt.NDArray[np.float64]
+
+SAME = 1e-6
+"""Actions that leave the trained range by less, as a share of it, have not: models are float32."""
 
 
 @dataclass
@@ -32,8 +37,6 @@ class BagEpisode:
     """Stamp of the last decision [s]."""
     decisions: int = 0
     """Transitions recorded."""
-    missing: int = 0
-    """Decisions that are not in the bag: lost, or cut short by a hold."""
     next_step: int = 0
     """Step of the decision that would follow without a gap."""
     reward: float = 0.0
@@ -62,16 +65,21 @@ class RobotSummary:
     action_high: Array = field(default_factory=lambda: np.empty(0))
     decision_s: float = np.nan
     """Median time between two decisions of an episode [s]."""
+    missing: int = 0
+    """Decisions that are not in the bag, at least: lost, or cut short by a hold."""
 
     @property
     def transitions(self) -> int:
         """Number of transitions."""
         return sum(self.sources.values())
 
-    @property
-    def missing(self) -> int:
-        """Number of decisions that are not in the bag."""
-        return sum(episode.missing for episode in self.episodes)
+    def beyond_training(self) -> list[str]:
+        """Return the actions that left the range that the base policy was trained on."""
+        layout = self.layout
+        low, high = np.array(layout.action_min), np.array(layout.action_max)
+        slack = SAME * (high - low)
+        outside = (self.action_low < low - slack) | (self.action_high > high + slack)
+        return [name for name, out in zip(layout.action_names, outside, strict=True) if out]
 
     def outcomes(self) -> Counter[str]:
         """Return the number of episodes of each outcome; `open` ones are not finished."""
@@ -93,21 +101,15 @@ class RobotSummary:
             'endings': dict(Counter(episode.ending for episode in self.episodes)),
             'sources': {source.name.lower(): n for source, n in self.sources.items()},
             'decisions_per_episode': [min(lengths), float(np.median(lengths)), max(lengths)],
-            'decision_rate_hz': None if np.isnan(self.decision_s) else 1.0 / self.decision_s,
-            'observation': dict(
-                zip(
-                    self.layout.observation_names,
-                    zip(self.observation_low.tolist(), self.observation_high.tolist(), strict=True),
-                    strict=True,
-                )
+            'decision_rate_hz': 1.0 / self.decision_s if self.decision_s > 0.0 else None,
+            'observation': _ranges(
+                self.layout.observation_names, self.observation_low, self.observation_high
             ),
-            'action': dict(
-                zip(
-                    self.layout.action_names,
-                    zip(self.action_low.tolist(), self.action_high.tolist(), strict=True),
-                    strict=True,
-                )
+            'action': _ranges(self.layout.action_names, self.action_low, self.action_high),
+            'trained_action': _ranges(
+                self.layout.action_names, self.layout.action_min, self.layout.action_max
             ),
+            'beyond_training': self.beyond_training(),
         }
 
 
@@ -132,6 +134,7 @@ class _Counter:
     def __init__(self, summary: RobotSummary) -> None:
         self._summary = summary
         self._intervals: list[Array] = []
+        self._gaps = GapCounter()
 
     def add(self, table: TransitionTable) -> None:
         summary, layout = self._summary, table.layout
@@ -146,17 +149,12 @@ class _Counter:
         summary.action_low = _low(summary.action_low, executed)
         summary.action_high = -_low(-summary.action_high, -executed)
         self._intervals.append(np.diff(table.header('stamp'))[table.follows()])
-        for row in self._pieces(table):
-            self._add_piece(table.rows(row))
-
-    def _pieces(self, table: TransitionTable) -> list[slice]:
-        """Return the parts of a table that belong to one episode each."""
-        epoch, episode, step = (table.header(name) for name in ('epoch', 'episode', 'step'))
-        new = (np.diff(epoch) != 0) | (np.diff(episode) != 0) | (np.diff(step) <= 0)
-        begins = np.r_[0, np.flatnonzero(new | table.done[:-1]) + 1, len(table)]
-        return [slice(a, b) for a, b in pairwise(begins.tolist())]
+        cuts = np.flatnonzero(~table.follows()) + 1
+        for begin, end in pairwise([0, *cuts.tolist(), len(table)]):
+            self._add_piece(table.rows(slice(begin, end)))
 
     def _add_piece(self, piece: TransitionTable) -> None:
+        """Take in decisions that follow one another."""
         episodes, k = self._summary.episodes, piece.layout.decision_steps
         epoch, number, step = (int(piece.header(key)[0]) for key in ('epoch', 'episode', 'step'))
         stamp = piece.header('stamp')
@@ -167,16 +165,19 @@ class _Counter:
             and (last.epoch, last.episode) == (epoch, number)
             and step >= last.next_step
         )
+        if last is None:
+            self._gaps.expect(number, 0)
         if last is None or not goes_on:
             last = BagEpisode(epoch, number, float(stamp[0]), float(stamp[0]))
             episodes.append(last)
-        final_step = int(piece.header('step')[-1])
-        last.missing += (final_step - last.next_step) // k + 1 - len(piece)
-        last.next_step = final_step + k
+        self._summary.missing += self._gaps.before(number, step, k)
+        last.next_step = int(piece.header('step')[-1]) + k
         last.decisions += len(piece)
         last.end = float(stamp[-1])
         last.reward += float(piece.header('reward').sum())
-        if piece.done[-1]:
+        done = bool(piece.done[-1])
+        self._gaps.expect(*((number + 1, 0) if done else (number, last.next_step)))
+        if done:
             last.ending = 'terminated' if piece.header('terminated')[-1] else 'truncated'
             last.success = Success(int(piece.header('success')[-1]))
 
@@ -185,6 +186,14 @@ class _Counter:
         if len(intervals):
             self._summary.decision_s = float(np.median(intervals))
         return self._summary
+
+
+def _ranges(
+    names: Sequence[str], low: npt.ArrayLike, high: npt.ArrayLike
+) -> dict[str, tuple[float, float]]:
+    """Return the smallest and the largest value by name."""
+    pairs = zip(np.asarray(low).tolist(), np.asarray(high).tolist(), strict=True)
+    return dict(zip(names, pairs, strict=True))
 
 
 def _low(known: Array, rows: Array) -> Array:

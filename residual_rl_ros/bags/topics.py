@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
 from residual_rl_ros.bags.recorder import RecordedTopic
 from residual_rl_ros.bags.transitions import LAYOUT, TEXT, TRANSITIONS
 from residual_rl_ros.robot import FLOAT_ARRAY, RobotConfig
@@ -11,6 +14,20 @@ from residual_rl_ros.robot import FLOAT_ARRAY, RobotConfig
 FLAG = 'std_msgs/msg/Bool'
 FEEDBACK = 'step_feedback'
 TAKEOVER_COMMAND, TAKEOVER_ACTIVE = 'takeover/command', 'takeover/active'
+
+
+def absolute(topics: Iterable[RecordedTopic], resolve: Callable[[str], str]) -> list[RecordedTopic]:
+    """Return topics under their absolute names, each once: what is observed may be the command.
+
+    Args:
+        topics: relative to the robot's namespace, or absolute.
+        resolve: returns the absolute name of a topic.
+    """
+    by_name = {}
+    for topic in topics:
+        name = resolve(topic.name)
+        by_name[name] = replace(topic, name=name)
+    return list(by_name.values())
 
 
 def transition_topics() -> tuple[RecordedTopic, ...]:

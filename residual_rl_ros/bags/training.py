@@ -22,6 +22,9 @@ from residual_rl_ros.learner.learner import RECENT_EPISODES, Learner
 from residual_rl_ros.transition import Source, Success
 from residual_rl_ros.transition_table import TransitionTable
 
+BASE_POLICY = 'base_policy_sha256'
+"""What a recorder that knows the base policy says of it."""
+
 
 class Use(str, Enum):
     """What the transitions of a bag are to a learner."""
@@ -59,7 +62,7 @@ def train_from_bags(
     config: LearnerConfig,
     seed: int,
     on_read: Callable[[int], None] = lambda nbytes: None,
-    on_update: Callable[[], None] = lambda: None,
+    on_update: Callable[[int], None] = lambda total: None,
     cache: TransitionCache | None = None,
 ) -> tuple[Learner, Intake]:
     """Return a learner that has seen bags, and what was taken from them.
@@ -70,7 +73,7 @@ def train_from_bags(
         config: the preset.
         seed: learner seed.
         on_read: called with the bytes of transitions read since the last call.
-        on_update: called before every update.
+        on_update: called before every update with how many there will be.
         cache: where a second reading finds the transitions.
 
     Raises:
@@ -79,32 +82,39 @@ def train_from_bags(
     _check_preset(use, config)
     intake = Intake()
     learner: Learner | None = None
+    base_policy: set[str] = set()
     for number, path in enumerate(paths):
         bag = Bag(path)
         intake.problems.append(bag.problems)
+        before = intake.taken
+        if _of_another_policy(bag, base_policy):
+            continue
         for block in TransitionReader(bag).blocks() if cache is None else cache.blocks(bag):
             on_read(block.table.values.nbytes)
             if learner is None:
                 learner = Learner(config, block.table.layout, seed)
             if _fits(block, learner, bag):
                 _take(block.table, learner, use, f'{number}/{block.robot}', intake)
+        if intake.taken > before:
+            base_policy = base_policy or bag.told(BASE_POLICY)
     if learner is None or not intake.taken:
         reasons = [str(problem) for problems in intake.problems for problem in problems]
         wanted = 'base transitions' if use is Use.BASE else 'transitions'
         found = f'{intake.skipped} of other sources' if intake.skipped else 'none at all'
         raise BagError('; '.join([f'no {wanted} in the bags, {found}', *reasons]))
-    if use is Use.BASE:
-        updates = int(config.utd * intake.taken)
-        success, outcomes = intake.success_rate, intake.success
-        learner.adopt_warmup(intake.taken, updates, success, on_update, outcomes)
-    elif use is Use.OFFLINE:
-        if intake.taken < 2:
-            raise BagError(
-                '--as offline needs at least 2 transitions for the observation normaliser, the '
-                f'bags hold {intake.taken}'
-            )
-        enough = max(intake.taken, config.warmup_transitions)
-        learner.adopt_warmup(enough, 0, intake.success_rate, on_update)
+    if use is not Use.DEMONSTRATIONS:
+        enough, updates, outcomes = intake.taken, int(config.utd * intake.taken), intake.success
+        if use is Use.OFFLINE:
+            if intake.taken < 2:
+                raise BagError(
+                    '--as offline needs at least 2 transitions for the observation normaliser, '
+                    f'the bags hold {intake.taken}'
+                )
+            # These are no episodes of the base alone.
+            enough, updates, outcomes = max(intake.taken, config.warmup_transitions), 0, deque()
+        total = config.offline_updates + config.critic_only_updates + updates
+        success = intake.success_rate
+        learner.adopt_warmup(enough, updates, success, lambda: on_update(total), outcomes)
     return learner, intake
 
 
@@ -124,6 +134,20 @@ def _check_preset(use: Use, config: LearnerConfig) -> None:
         raise BagError(
             '--as demonstrations needs a preset with demonstration_share > 0, such as resfit'
         )
+
+
+def _of_another_policy(bag: Bag, known: set[str]) -> bool:
+    """Return whether a bag says that another base policy was run than known; report it if so."""
+    others = bag.told(BASE_POLICY)
+    if len(others | known) < 2 or not others:
+        return False
+    named = ', '.join(sorted(others))
+    wanted = ', '.join(known) or 'one'
+    bag.problems.add(
+        bag.path,
+        f'{BASE_POLICY} is {named}, expected {wanted}; skipped: train base policies apart',
+    )
+    return True
 
 
 def _fits(block: Block, learner: Learner, bag: Bag) -> bool:

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.bags.cdr import labelled_array, serialize, typestore
-from residual_rl_ros.bags.recorder import Recorder, RecordOptions
-from residual_rl_ros.bags.topics import transition_topics
+from residual_rl_ros.bags.recorder import Recorder, RecorderError, RecordOptions
+from residual_rl_ros.bags.topics import absolute, transition_topics
 from residual_rl_ros.bags.transitions import TEXT
 from residual_rl_ros.transition import Transition, TransitionLayout
 
@@ -29,6 +29,7 @@ class TransitionWriter:
         namespace: namespace of the robot.
         custom_data: what describes the bag.
         storage: `mcap` or `sqlite3`.
+        clock: monotonic time [s], by which a recorder ends a chunk every half second.
     """
 
     def __init__(
@@ -38,11 +39,12 @@ class TransitionWriter:
         namespace: str = '',
         custom_data: Mapping[str, str] | None = None,
         storage: str = 'mcap',
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         prefix = f'/{namespace.strip("/")}'.rstrip('/')
-        topics = [replace(topic, name=f'{prefix}/{topic.name}') for topic in transition_topics()]
+        topics = absolute(transition_topics(), lambda name: f'{prefix}/{name}')
         options = RecordOptions(storage)
-        self._recorder = Recorder(folder, topics, options, custom_data or {}, time.monotonic)
+        self._recorder = Recorder(folder, topics, options, custom_data or {}, clock)
         self._latched, self._stream = (topic.name for topic in topics)
         self._layout = layout
         self._empty = True
@@ -87,7 +89,8 @@ def write_bag(
 ) -> int:
     """Write transitions into a new bag; return how many.
 
-    Without any there is no bag: what makes them may complain before the first.
+    There is a bag only if all of them were written, and at least one: it is made in a hidden folder
+    beside and renamed at the end, so that one that was interrupted is not taken for a whole one.
 
     Args:
         folder: does not exist yet.
@@ -95,11 +98,23 @@ def write_bag(
         transitions: in order.
         namespace: namespace of the robot.
         custom_data: what describes the bag.
+
+    Raises:
+        RecorderError: the folder exists or cannot be written.
     """
     first = next(transitions, None)
     if first is None:
         return 0
-    with TransitionWriter(folder, layout, namespace, custom_data) as writer:
-        for transition in chain([first], transitions):
-            writer.write(transition)
+    if folder.exists():
+        raise RecorderError(f'{str(folder)!r} exists already; choose another folder')
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f'.{folder.name}.', dir=folder.parent) as beside:
+            made = Path(beside) / folder.name
+            with TransitionWriter(made, layout, namespace, custom_data) as writer:
+                for transition in chain([first], transitions):
+                    writer.write(transition)
+            made.rename(folder)
+    except OSError as error:
+        raise RecorderError(f'cannot write {str(folder)!r}: {error.strerror or error}') from error
     return writer.transitions

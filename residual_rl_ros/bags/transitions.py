@@ -9,16 +9,16 @@ columns of a table, by the rules of `TransitionLayout.decode`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.bags.bag import Bag, BagFile
 from residual_rl_ros.bags.cdr import ArrayPrefix, deserialize
 from residual_rl_ros.bags.problems import BagError
-from residual_rl_ros.bags.segment import RawMessage, Segment, Topic
+from residual_rl_ros.bags.segment import Integers, RawMessage, Segment, Topic
+from residual_rl_ros.bags.sequence import SequenceCheck
 from residual_rl_ros.robot import FLOAT_ARRAY
 from residual_rl_ros.spec import SpecificationError
 from residual_rl_ros.transition import MalformedTransitionError, TransitionLayout
@@ -29,6 +29,10 @@ TRANSITIONS = 'policy_node/transitions'
 LAYOUT = 'policy_node/transition_layout'
 
 
+Piece = tuple[Integers, TransitionTable]
+"""Which messages of a segment these transitions are, in order."""
+
+
 @dataclass(frozen=True)
 class Block:
     """Transitions of one robot that a bag holds in a row."""
@@ -36,7 +40,7 @@ class Block:
     robot: str
     """Namespace of the robot, empty if it has none."""
     table: TransitionTable
-    time_ns: npt.NDArray[np.int64]
+    time_ns: Integers
     """When each was recorded [ns], shape (count,)."""
 
 
@@ -49,8 +53,7 @@ class _Stream:
     """Layouts received, by label; the newest is the last."""
     refused: bool = False
     """A layout was received and could not be used; that has been said."""
-    latest: tuple[int, int, float] = (-1, -1, -np.inf)
-    """Epoch, episode and stamp of the newest transition."""
+    sequence: SequenceCheck = field(default_factory=SequenceCheck)
 
 
 class TransitionReader:
@@ -85,7 +88,9 @@ class TransitionReader:
             count += len(blocks)
             yield blocks
         if not count and not len(self.bag.problems):
-            self.bag.problems.add(self.bag.path, f'no message on a topic .../{TRANSITIONS}')
+            reason = f'no message on a topic .../{TRANSITIONS}'
+            hint = 'residual-rl bag rebuild makes them of observations and commands'
+            self.bag.problems.add(self.bag.path, f'{reason}; {hint}')
 
     def _find_layouts(self) -> None:
         """Read up to the layouts of every file's robots: they may come after transitions."""
@@ -119,7 +124,7 @@ class TransitionReader:
             stream.layouts[layout.label] = layout, prefix
 
     def _cut(
-        self, file: BagFile, topic: Topic, segment: Segment, chosen: npt.NDArray[np.int64]
+        self, file: BagFile, topic: Topic, segment: Segment, chosen: Integers
     ) -> Iterator[Block]:
         """Yield the transitions among some messages of a segment, one block for each layout."""
         if topic.type != FLOAT_ARRAY:
@@ -128,25 +133,27 @@ class TransitionReader:
             self._report(file, topic, place, reason, count=len(chosen))
             return
         stream = self._stream(_robot(topic, TRANSITIONS))
+        pieces: list[Piece] = []
         for layout, prefix in reversed(list(stream.layouts.values())):
             long_enough = chosen[segment.size[chosen] >= prefix.nbytes]
             values, fits = prefix.cut(segment.buffer, segment.start[long_enough])
             found = long_enough[fits]
             if len(found):
                 chosen = np.setdiff1d(chosen, found, assume_unique=True)
-                table = TransitionTable(layout, values[fits])
-                yield from self._checked(file, topic, segment, found, table)
-        yield from self._one_by_one(file, topic, segment, chosen)
+                pieces.append((found, TransitionTable(layout, values[fits])))
+        pieces += self._one_by_one(file, topic, segment, chosen)
+        for found, table in _in_recorded_order(pieces):
+            yield from self._checked(file, topic, segment, found, table)
 
     def _checked(
         self,
         file: BagFile,
         topic: Topic,
         segment: Segment,
-        chosen: npt.NDArray[np.int64],
+        chosen: Integers,
         table: TransitionTable,
     ) -> Iterator[Block]:
-        """Yield the valid rows of a table; report the others, and clocks that went back."""
+        """Yield the valid rows of a table, each once; report the others, and clocks that jump."""
         stream = self._stream(_robot(topic, TRANSITIONS))
         valid = table.valid()
         if not valid.all():
@@ -160,33 +167,22 @@ class TransitionReader:
             table, chosen = table.rows(valid), chosen[valid]
         if not len(table):
             return
-        self._check_clock(file, topic, segment, chosen, table, stream)
+        repeats = stream.sequence.repeats(table)
+        if repeats.any():
+            place = segment.place_of(int(chosen[np.flatnonzero(repeats)[0]]))
+            reason = 'repeats the transition before it; dropped'
+            self._report(file, topic, place, reason, count=int(repeats.sum()))
+            table, chosen = table.rows(~repeats), chosen[~repeats]
+        if not len(table):
+            return
+        for kind, row, count, reason in stream.sequence.jumps(table):
+            place = segment.place_of(int(chosen[row]))
+            self._report(file, topic, place, reason, kind=kind, count=count)
         yield Block(stream.robot, table, segment.time_ns[chosen])
 
-    def _check_clock(
-        self,
-        file: BagFile,
-        topic: Topic,
-        segment: Segment,
-        chosen: npt.NDArray[np.int64],
-        table: TransitionTable,
-        stream: _Stream,
-    ) -> None:
-        """Report stamps that go back within an episode; the transitions themselves are usable."""
-        epochs, episodes, stamps = (table.header(k) for k in ('epoch', 'episode', 'stamp'))
-        epoch, episode, stamp = stream.latest
-        same = (np.r_[epoch, epochs[:-1]] == epochs) & (np.r_[episode, episodes[:-1]] == episodes)
-        jumps = np.r_[stamp, stamps[:-1]] - stamps
-        back = np.flatnonzero(same & (jumps > 0.0))
-        if len(back):
-            place = segment.place_of(int(chosen[back[0]]))
-            reason = f'the clock goes back by {jumps[back[0]]:.3f} s within an episode'
-            self._report(file, topic, place, reason, kind='clock', count=len(back))
-        stream.latest = int(epochs[-1]), int(episodes[-1]), float(stamps[-1])
-
     def _one_by_one(
-        self, file: BagFile, topic: Topic, segment: Segment, chosen: npt.NDArray[np.int64]
-    ) -> Iterator[Block]:
+        self, file: BagFile, topic: Topic, segment: Segment, chosen: Integers
+    ) -> Iterator[Piece]:
         """Decode messages that are written differently, or say what is wrong with them."""
         stream = self._stream(_robot(topic, TRANSITIONS))
         if not stream.layouts:
@@ -208,8 +204,8 @@ class TransitionReader:
                 place = segment.place_of(index)
                 self._report(file, topic, place, str(error), kind='malformed')
                 continue
-            table = TransitionTable(layout, np.array(message.data, dtype=np.float64)[None])
-            yield from self._checked(file, topic, segment, np.array([index]), table)
+            values = np.array(message.data, dtype=np.float64)[None]
+            yield np.array([index]), TransitionTable(layout, values)
 
     def _report(
         self, file: BagFile, topic: Topic, place: str, reason: str, kind: str = '', count: int = 1
@@ -217,6 +213,26 @@ class TransitionReader:
         self.bag.problems.add(
             file.path, reason, topic=topic.name, place=place, kind=kind, count=count
         )
+
+
+def _in_recorded_order(pieces: list[Piece]) -> Iterator[Piece]:
+    """Yield the transitions of several layouts as they were recorded, cut where these change."""
+    if len(pieces) < 2:
+        yield from pieces
+        return
+    found = np.concatenate([found for found, _ in pieces])
+    order = np.argsort(found)
+    piece, row = (
+        np.concatenate(numbers)[order]
+        for numbers in zip(
+            *((np.full(len(f), number), np.arange(len(f))) for number, (f, _) in enumerate(pieces)),
+            strict=True,
+        )
+    )
+    cuts = np.flatnonzero(np.diff(piece)) + 1
+    for begin, end in pairwise([0, *cuts.tolist(), len(order)]):
+        rows = slice(int(row[begin]), int(row[begin]) + end - begin)
+        yield found[order[begin:end]], pieces[piece[begin]][1].rows(rows)
 
 
 def _ends(topic: Topic, name: str) -> bool:

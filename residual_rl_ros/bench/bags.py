@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,6 @@ from rosbags.rosbag2 import Reader
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.cdr import typestore
-from residual_rl_ros.bags.recorder import PLUGINS
 from residual_rl_ros.bags.transition_writer import TransitionWriter
 from residual_rl_ros.bags.transitions import TRANSITIONS, TransitionReader
 from residual_rl_ros.replay.buffer import ReplayBuffer
@@ -31,13 +31,34 @@ PERIOD_NS = 10**8
 BYTES, OURS, PLAIN = 'the file in bytes', 'residual_rl_ros', 'plain rosbags loop'
 
 
-def make_bag(folder: Path, layout: TransitionLayout, count: int, storage: str) -> None:
+@dataclass(frozen=True)
+class Shape:
+    """How a bag lies on the disk."""
+
+    storage: str
+    """`mcap` or `sqlite3`."""
+    decision_rate_hz: float
+    """Transitions for each second of a recorder's clock, by which chunks end."""
+
+
+FAST = 1e6
+"""Chunks are full before they are due."""
+SHAPES: Mapping[str, Shape] = {
+    'mcap': Shape('mcap', FAST),
+    'mcap as recorded at 20 Hz': Shape('mcap', 20.0),
+    'sqlite3': Shape('sqlite3', FAST),
+}
+
+
+def make_bag(folder: Path, layout: TransitionLayout, count: int, shape: Shape) -> None:
     """Write a bag of random transitions in episodes of a hundred."""
+    now = 0.0
     rng = np.random.default_rng(0)
     row = np.zeros(layout.size)
     columns = layout.columns
-    with TransitionWriter(folder, layout, storage=storage) as writer:
+    with TransitionWriter(folder, layout, storage=shape.storage, clock=lambda: now) as writer:
         for number in range(count):
+            now = number / shape.decision_rate_hz
             row[:] = rng.uniform(-1.0, 1.0, layout.size)
             episode, step = divmod(number, EPISODE)
             row[: columns['success'].stop] = [number, 0, episode, step, -1, 0, 0, 0, 0, -1]
@@ -82,32 +103,30 @@ READERS: Mapping[str, Callable[[Path, TransitionLayout, int], None]] = {
 
 
 def measure(transitions: int, repetitions: int) -> dict[str, dict[str, list[float]]]:
-    """Return transitions/s of every repetition, by storage and reader."""
+    """Return transitions/s of every repetition, by shape and reader."""
     names = tuple(f'x{i}' for i in range(N)), tuple(f'a{i}' for i in range(M))
     layout = TransitionLayout(*names, 1, (-1.0,) * M, (1.0,) * M, (0.1,) * M)
     rates: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for storage in PLUGINS:
-            bag = Path(folder) / storage
-            make_bag(bag, layout, transitions, storage)
-            rates[storage] = {name: [] for name in READERS}
+        for number, (shape, described) in enumerate(SHAPES.items()):
+            bag = Path(folder) / str(number)
+            make_bag(bag, layout, transitions, described)
+            rates[shape] = {name: [] for name in READERS}
             for _ in range(repetitions):
                 for name, read in READERS.items():
                     started = time.perf_counter()
                     read(bag, layout, transitions)
                     elapsed = time.perf_counter() - started
-                    rates[storage][name].append(transitions / elapsed)
+                    rates[shape][name].append(transitions / elapsed)
     return rates
 
 
 def to_markdown(rates: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     """Return a table of medians; the ratios are to our reader in the same repetition."""
-    lines = ['| storage | reader | transitions/s | ours is |', '|---|---|---|---|']
-    for storage, of_storage in rates.items():
-        for name, values in of_storage.items():
-            ratios = [our / value for our, value in zip(of_storage[OURS], values, strict=True)]
+    lines = ['| bag | reader | transitions/s | ours is |', '|---|---|---|---|']
+    for shape, of_shape in rates.items():
+        for name, values in of_shape.items():
+            ratios = [our / value for our, value in zip(of_shape[OURS], values, strict=True)]
             ratio = statistics.median(ratios)
-            lines.append(
-                f'| {storage} | {name} | {statistics.median(values):,.0f} | {ratio:.3g} x |'
-            )
+            lines.append(f'| {shape} | {name} | {statistics.median(values):,.0f} | {ratio:.3g} x |')
     return '\n'.join(lines) + '\n'

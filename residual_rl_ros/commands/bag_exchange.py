@@ -11,7 +11,13 @@ import typer
 from rich.console import Console
 
 from residual_rl_ros.commands import MaybeFloats, MaybeText, SeedOption
-from residual_rl_ros.commands.bags import BagsArgument, exit_code, show_problems
+from residual_rl_ros.commands.bags import (
+    WITH_PROBLEMS,
+    BagsArgument,
+    exit_code,
+    open_bags,
+    show_problems,
+)
 from residual_rl_ros.errors import ResidualRLError
 
 
@@ -33,7 +39,9 @@ def export(
     """
     from residual_rl_ros.bags.lerobot_export import export_bags
 
-    made = export_bags(bags, out, robot, task, fps)
+    opened, stray = open_bags(bags)
+    show_problems(stray)
+    made = export_bags([bag.path for bag in opened], out, robot, task, fps)
     for problems in made.problems:
         show_problems(problems)
     Console(stderr=True).print(
@@ -43,7 +51,8 @@ def export(
         soft_wrap=True,
         markup=False,
     )
-    raise typer.Exit(max(exit_code(problems, True) for problems in made.problems))
+    codes = [exit_code(problems, True) for problems in made.problems]
+    raise typer.Exit(max(*codes, WITH_PROBLEMS if stray else 0))
 
 
 def import_dataset(

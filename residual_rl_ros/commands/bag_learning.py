@@ -79,9 +79,9 @@ def train(
         def on_read(read: int) -> None:
             bars.update(reading, advance=read)
 
-        def on_update() -> None:
+        def on_update(total: int) -> None:
             bars.update(reading, completed=nbytes)
-            bars.update(updating, advance=1, visible=True)
+            bars.update(updating, advance=1, total=total, visible=True)
 
         cache = TransitionCache(cache_folder()) if cached else None
         learner, intake = train_from_bags(paths, Use(use), config, seed, on_read, on_update, cache)
@@ -185,7 +185,14 @@ def rebuild(
         episode_limit,
     )
     bag = Bag(raw)
-    rebuilder = Rebuilder(bag, config, policy, options)
+    console = Console(stderr=True)
+    bars = Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console)
+    replaying = bars.add_task('messages', total=None)
+
+    def on_message(count: int, total: int | None) -> None:
+        bars.update(replaying, completed=count, total=total)
+
+    rebuilder = Rebuilder(bag, config, policy, options, on_message)
     origin = {
         'rebuilt_from': str(raw),
         'base_policy_sha256': file_sha256(policy.path),
@@ -193,10 +200,10 @@ def rebuild(
     }
     layout = rebuilder.controller.layout
     try:
-        written = write_bag(out, layout, rebuilder.transitions(), namespace, origin)
+        with bars:
+            written = write_bag(out, layout, rebuilder.transitions(), namespace, origin)
     finally:
         show_problems(bag.problems)
-    console = Console(stderr=True)
     for report in rebuilder.channels.values():
         console.print(escape(f'{report.topic}: {report.describe()}'), soft_wrap=True)
     where = f'in {out}' if written else f'and no {out}'

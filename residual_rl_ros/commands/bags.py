@@ -30,6 +30,7 @@ from residual_rl_ros.errors import ResidualRLError
 
 if TYPE_CHECKING:
     from residual_rl_ros.bags.bag import Bag
+    from residual_rl_ros.bags.inventory import TopicCount
     from residual_rl_ros.bags.problems import BagError, Problems
     from residual_rl_ros.bags.summary import RobotSummary
 
@@ -50,10 +51,12 @@ def info(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print what transition bags hold and what is wrong with them.
+    """Print what transition bags hold and what is wrong with them; of other bags, the topics.
 
     Exit code 0: everything was read; 1: read, with problems; 2: a bag holds nothing usable.
     """
+    from residual_rl_ros.bags.bag import Bag
+    from residual_rl_ros.bags.inventory import take_inventory
     from residual_rl_ros.bags.summary import summarise
 
     if picture is not None and len(bags) > 1:
@@ -64,19 +67,28 @@ def info(
     described = []
     for bag in opened:
         summaries = summarise(bag)
+        # Read by another `Bag`: what is wrong with the files has been said.
+        topics = [] if summaries else take_inventory(Bag(bag.path))
         if as_json:
-            robots = [summary.to_json() for summary in summaries]
-            data = bag.custom_data
-            described.append({'bag': str(bag.path), 'custom_data': data, 'robots': robots})
+            described.append(
+                {
+                    'bag': str(bag.path),
+                    'custom_data': bag.custom_data,
+                    'robots': [summary.to_json() for summary in summaries],
+                    'topics': [topic.to_json() for topic in topics],
+                }
+            )
         else:
             for summary in summaries:
                 _show(Console(), str(bag.path), summary)
+            if topics:
+                Console().print(_table_of_topics(str(bag.path), topics))
         show_problems(bag.problems)
         code = max(code, exit_code(bag.problems, bool(summaries)))
         if picture is not None and summaries:
             from residual_rl_ros.bags.picture import draw_bag
 
-            draw_bag(picture, str(bag.path), summaries[0])
+            draw_bag(picture, str(bag.path), summaries)
     if as_json:
         print(json.dumps(described, indent=2))
     raise typer.Exit(code)
@@ -143,13 +155,24 @@ def _show(console: Console, title: str, summary: RobotSummary) -> None:
         layout.action_max,
         strict=True,
     ):
-        ranges.add_row(escape(name), f'{low:.4g} to {high:.4g}', f'{least:.4g} to {most:.4g}')
+        beyond = ' [red]beyond[/]' if name in facts['beyond_training'] else ''
+        trained = f'{least:.4g} to {most:.4g}'
+        ranges.add_row(escape(name), f'{low:.4g} to {high:.4g}{beyond}', trained)
     for name, low, high in zip(
         layout.observation_names, summary.observation_low, summary.observation_high, strict=True
     ):
         constant = ' (constant)' if low == high else ''
         ranges.add_row(escape(name), f'{low:.4g} to {high:.4g}{constant}', '')
     console.print(ranges)
+
+
+def _table_of_topics(title: str, topics: list[TopicCount]) -> Table:
+    """Return the table of what a bag without transitions holds."""
+    table = Table('topic', 'type', 'messages', 'rate', title=f'{escape(title)}: no transitions')
+    for topic in topics:
+        rate = '' if topic.rate_hz is None else f'{topic.rate_hz:.3g} Hz'
+        table.add_row(escape(topic.name), topic.type, str(topic.messages), rate)
+    return table
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -8,6 +8,7 @@ from collections import Counter
 
 import numpy.typing as npt
 
+from residual_rl_ros.gaps import GapCounter
 from residual_rl_ros.transition import MalformedTransitionError, Transition, TransitionLayout
 
 
@@ -23,7 +24,7 @@ class RobotFeed:
         self.counts: Counter[str] = Counter({'transitions': 0, 'malformed': 0, 'missing': 0})
         """`missing`: decisions that were made and did not arrive, lost or dropped by a hold. At
         least so many: of an episode that is missing altogether one is known."""
-        self._expected: tuple[int, int] | None = None
+        self._gaps = GapCounter()
 
     def decode(self, layout: TransitionLayout, data: npt.ArrayLike, label: str) -> Transition:
         """Return the transition that a message holds.
@@ -37,16 +38,8 @@ class RobotFeed:
             self.counts['malformed'] += 1
             raise
         self.counts['transitions'] += 1
-        self.counts['missing'] += self._missing_before(transition, layout.decision_steps)
-        return transition
-
-    def _missing_before(self, transition: Transition, k: int) -> int:
-        episode, step = transition.episode, transition.step
+        episode, step, k = transition.episode, transition.step, layout.decision_steps
+        self.counts['missing'] += self._gaps.before(episode, step, k)
         done = transition.terminated or transition.truncated
-        expected = self._expected
-        self._expected = (episode + 1, 0) if done else (episode, step + k)
-        if expected is None or episode < expected[0]:  # The first, or the robot has restarted.
-            return 0
-        from_step = expected[1] if episode == expected[0] else 0
-        # Where an episode differs, the end of the one in progress or a whole one is missing.
-        return (episode - expected[0]) + max(0, -((from_step - step) // k))
+        self._gaps.expect(*((episode + 1, 0) if done else (episode, step + k)))
+        return transition

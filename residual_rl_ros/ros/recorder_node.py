@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from importlib import import_module
 from operator import itemgetter
 from pathlib import Path
@@ -23,7 +22,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
-from residual_rl_ros.bags.topics import raw_topics, transition_topics
+from residual_rl_ros.bags.topics import absolute, raw_topics, transition_topics
 from residual_rl_ros.provenance import file_sha256, git_commit
 from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot import RobotConfig
@@ -75,7 +74,7 @@ class RecorderNode(Node):
             topics += transition_topics()
         if parameters.raw:
             topics += raw_topics(RobotConfig.from_mapping(read_tree(self, 'robot')))
-        return [replace(topic, name=self.resolve_topic_name(topic.name)) for topic in topics]
+        return absolute(topics, self.resolve_topic_name)
 
     def _describe(self, parameters: RecorderParameters) -> dict[str, str]:
         """Return what the bag shall say of its origin."""

@@ -4,14 +4,18 @@
 
 from __future__ import annotations
 
-from residual_rl_ros.bags.recorder import PLUGINS
-from residual_rl_ros.bench.bags import READERS, measure, to_markdown
+import pytest
+from test_summary import run_command
+
+from residual_rl_ros.bench.bags import READERS, SHAPES
 
 
-def test_every_storage_and_reader_is_measured() -> None:
-    rates = measure(transitions=1000, repetitions=1)
-    assert set(rates) == set(PLUGINS)
-    assert all(set(of_storage) == set(READERS) for of_storage in rates.values())
-    text = to_markdown(rates)
-    assert text.count('\n') == 2 + len(PLUGINS) * len(READERS)
-    assert text.count('| 1 x |') == len(PLUGINS)
+def test_every_shape_and_reader_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ('bench', 'bag', '--transitions', '1000', '--repetitions', '1')
+    assert run_command(*arguments, monkeypatch=monkeypatch) == 0
+    text = capsys.readouterr().out
+    assert text.count('\n') == 2 + len(SHAPES) * len(READERS)
+    assert text.count('| 1 x |') == len(SHAPES)
+    assert all(f'| {shape} | {reader} |' in text for shape in SHAPES for reader in READERS)

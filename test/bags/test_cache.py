@@ -42,7 +42,10 @@ def test_the_second_reading_is_a_hit_and_equal(bag: Path, tmp_path: Path) -> Non
     assert {(block.robot, block.table.layout) for block in blocks} == {('', L)}
 
 
-def test_the_many_blocks_of_a_recorder_are_few_in_the_cache(tmp_path: Path) -> None:
+def test_many_small_blocks_are_few_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('residual_rl_ros.bags.mcap_file.SEGMENT_MESSAGES', 4)
     now = [0.0]
     other = make_layout(decision_steps=3)
     topics = [topic for robot in ('', 'b') for topic in transition_topics(robot)]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import struct
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.cdr import STORES, typestore
 from residual_rl_ros.bags.mcap_file import CHUNK, CHUNK_HEAD, MAGIC, RECORD, zstd
+from residual_rl_ros.bags.problems import BagError
 from residual_rl_ros.bags.sqlite_file import SEGMENT_MESSAGES
 from residual_rl_ros.bags.topics import FLAG
 from residual_rl_ros.bags.transitions import TEXT, TransitionReader
@@ -39,11 +41,16 @@ class Files(dict):
         return 'files'
 
 
-def compressed_copy(folder: Path, source: Path) -> Path:
-    """Write the messages of a bag into an MCAP with compressed chunks."""
+def compressed_copy(
+    folder: Path,
+    source: Path,
+    mode: CompressionMode = CompressionMode.STORAGE,
+    storage: StoragePlugin = StoragePlugin.MCAP,
+) -> Path:
+    """Write the messages of a bag into another, by default with compressed chunks."""
     bag = Bag(source)
-    writer = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
-    writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+    writer = Writer(folder, version=9, storage_plugin=storage)
+    writer.set_compression(mode, CompressionFormat.ZSTD)
     with writer:
         connections = {}
         for message in bag.messages():
@@ -165,6 +172,28 @@ def test_a_chunk_that_lies_about_its_size_is_passed_over(
     _, (problem, _) = read(path)
     assert 'offset 8: damaged chunk' in problem
     assert f'uncompressed, expected {claimed}' in problem
+
+
+@pytest.mark.parametrize(
+    ('mode', 'storage'),
+    [
+        (CompressionMode.MESSAGE, StoragePlugin.MCAP),
+        (CompressionMode.MESSAGE, StoragePlugin.SQLITE3),
+        (CompressionMode.FILE, StoragePlugin.SQLITE3),
+    ],
+)
+def test_compressed_files_and_messages_are_named_once(
+    mode: CompressionMode, storage: StoragePlugin, tmp_path: Path
+) -> None:
+    plain = write_bag(tmp_path / 'plain', L, STREAM)
+    packed = compressed_copy(tmp_path / 'bags' / 'packed', plain, mode, storage)
+    reason = f'compression_mode is {mode.name.lower()} (zstd), expected none; uncompress'
+    with pytest.raises(BagError, match=re.escape(reason)):
+        Bag(packed)
+    plain.rename(tmp_path / 'bags' / 'plain')
+    rows, (problem,) = read(tmp_path / 'bags')
+    assert len(rows) == len(STREAM)
+    assert problem.startswith(f'{packed / "metadata.yaml"}: {reason}')
 
 
 @pytest.mark.parametrize('distribution', STORES)

@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import math
+import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,24 +14,40 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from builders import LinearPolicy, make_actor, make_metadata, write_onnx_policy
+from builders import (
+    LinearPolicy,
+    make_actor,
+    make_metadata,
+    random_transitions,
+    write_onnx_policy,
+)
 from test_summary import run
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.cdr import deserialize, labelled_array, serialize, typestore
-from residual_rl_ros.bags.marks import read_marks
+from residual_rl_ros.bags.channel_report import NEWEST, ChannelReport
+from residual_rl_ros.bags.marks import Mark, read_marks
 from residual_rl_ros.bags.problems import BagError
-from residual_rl_ros.bags.rebuild import Mark, Rebuilder, RebuildOptions
-from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
+from residual_rl_ros.bags.rebuild import Rebuilder, RebuildOptions
+from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecorderError, RecordOptions
+from residual_rl_ros.bags.replayed import ReplayedController
 from residual_rl_ros.bags.summary import summarise
-from residual_rl_ros.bags.topics import FEEDBACK, TAKEOVER_ACTIVE, TAKEOVER_COMMAND, raw_topics
-from residual_rl_ros.message_values import MessageReader, stamped_label
+from residual_rl_ros.bags.topics import (
+    FEEDBACK,
+    TAKEOVER_ACTIVE,
+    TAKEOVER_COMMAND,
+    absolute,
+    raw_topics,
+)
+from residual_rl_ros.bags.transition_writer import write_bag
+from residual_rl_ros.message_values import MessageReader, rounded, stamped_label, to_nanoseconds
 from residual_rl_ros.observation import ObservationAssembler
 from residual_rl_ros.residual.blend import BlendRamp
-from residual_rl_ros.residual.controller import StepFeedback
+from residual_rl_ros.residual.controller import ResidualController, StepFeedback
 from residual_rl_ros.residual.controller_config import ControllerConfig
+from residual_rl_ros.residual.lockstep_loop import LockstepLoop
 from residual_rl_ros.residual.policy_loop import MARK_FAILURE, MARK_SUCCESS, LoopParts
-from residual_rl_ros.residual.real_time_loop import RealTimeLoop, RealTimeRules
+from residual_rl_ros.residual.real_time_loop import NOTHING_HAPPENED, RealTimeLoop, RealTimeRules
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot import FLOAT_ARRAY, JOINT_STATE, RobotConfig
 from residual_rl_ros.transition import Source, Success, Transition
@@ -97,10 +116,7 @@ class Live:
 
     @classmethod
     def start(cls, folder: Path, namespace: str = 'cell') -> Live:
-        topics = [
-            replace(t, name=t.name if t.name.startswith('/') else f'/{namespace}/{t.name}')
-            for t in raw_topics(ROBOT)
-        ]
+        topics = absolute(raw_topics(ROBOT), lambda name: str(Path(f'/{namespace}') / name))
         live = cls(Recorder(folder, topics, RecordOptions(), {}, lambda: 0.0), [])
         parts = LoopParts(
             CONFIG.build(LinearPolicy(), ROBOT.action),
@@ -203,6 +219,47 @@ def test_real_time_transitions_are_equal_number_for_number(tmp_path: Path) -> No
     assert arm.rate_hz == pytest.approx(20.0)
 
 
+def test_lockstep_transitions_are_equal_number_for_number(tmp_path: Path) -> None:
+    channels = DESCRIPTION['observation']
+    stamped = {key: value for key, value in channels['tool'].items() if key != 'stamped_by'}
+    robot = RobotConfig.from_mapping({**DESCRIPTION, 'observation': {**channels, 'tool': stamped}})
+    live = Live.start(tmp_path / 'bag')
+    parts = LoopParts(
+        CONFIG.build(LinearPolicy(), robot.action),
+        ObservationAssembler(robot.channels),
+        BlendRamp(0.0),
+        live,
+        lambda: 0.0,
+    )
+    loop = LockstepLoop(parts, math.inf)
+    loop.activate()
+    rng = np.random.default_rng(0)
+    for tick in range(40):
+        stamp = rounded(1.0 + PERIOD * tick)  # Simulated time.
+        received = 10**18 + tick
+        done = tick in (15, 30)
+        feedback = np.array([stamp, 0.1 * tick, done, False, float(done) if done else -1.0])
+        arm, z = joint_state(stamp, rng.uniform(-1.0, 1.0, 2)), rng.uniform(-1.0, 1.0, 1)
+        live.recorder.write(f'/cell/{FEEDBACK}', received, labelled_array(feedback, ''))
+        live.recorder.write('/tool', received, labelled_array(z, stamped_label(stamp)))
+        live.recorder.write('/cell/joint_states', received, arm)
+        loop.receive_feedback(feedback)
+        loop.observe('tool', stamp, z)
+        loop.observe('arm', stamp, live.readers['arm'].values(deserialize(arm, JOINT_STATE)))
+    live.recorder.close()
+    bag = Bag(tmp_path / 'bag')
+    options = RebuildOptions(CONFIG, lockstep=True, namespace='cell')
+    seen: list[tuple[int, int | None]] = []
+    rebuilder = Rebuilder(bag, robot, LinearPolicy(), options, lambda *said: seen.append(said))
+    made = list(rebuilder.transitions())
+    assert list(bag.problems) == []
+    check_equal(made, live.made)
+    assert [t.episode for t in made if t.terminated] == [0, 1]
+    assert seen[159] == (160, None)  # Three topics and the commands, once.
+    assert seen[160] == (1, 160)
+    assert len(seen) == 160 + 120
+
+
 def test_a_takeover_is_accounted_for_as_live(tmp_path: Path) -> None:
     live = Live.start(tmp_path / 'bag')
     for tick in range(40):
@@ -252,6 +309,53 @@ def test_a_residual_is_seen_in_what_was_added_to_the_base(tmp_path: Path) -> Non
     for one, other in zip(made, live.made, strict=True):
         np.testing.assert_allclose(one.residual_action, other.residual_action, atol=1e-9)
         assert (one.epoch, one.policy_sequence) == (0, -1)
+
+
+def test_a_command_beyond_the_bound_is_a_takeover_that_was_not_recorded(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    for tick in range(20):
+        live.step(tick)
+        if tick == 8:
+            live.loop.receive_takeover(np.array([0.9, 0.9]))
+            live.loop.set_takeover(True)
+        elif tick == 10:
+            live.loop.set_takeover(False)
+    live.recorder.close()
+    made, _, problems = rebuild(tmp_path / 'bag')
+    assert problems == []
+    check_equal(made[: len(live.made)], live.made)
+    by_operator = [t for t in made if t.source is Source.TAKEOVER]
+    assert [t.step for t in by_operator] == [8, 10]  # Half of each is an operator's.
+    assert not any(t.residual_action.any() for t in by_operator)
+
+
+def test_a_residual_behind_the_safety_filter_stays_one() -> None:
+    """What a limit takes away from the base is no operator's doing."""
+    slow = replace(ROBOT.action, max_step=np.full(2, 0.02), measured_by=())
+    live, replayed = (
+        CONFIG.build(LinearPolicy(), slow, kind)
+        for kind in (ResidualController, ReplayedController)
+    )
+    actor = make_actor(live.layout, gain=1.0)
+    live.slot.offer(encode_weights(actor.to_numpy(), WeightsHeader(1, 0)))
+    rng = np.random.default_rng(1)
+    found = []
+    for number in range(40):
+        stamp, observation = PERIOD * number, rng.uniform(-3.0, 3.0, 3)
+        for controller in (live, replayed):
+            if number == 0:
+                controller.begin_episode(0, observation, stamp)
+                continue
+            made = controller.step(observation, stamp, NOTHING_HAPPENED)
+            if controller is replayed and made is not None:
+                found.append(made.source)
+        replayed.commands = {to_nanoseconds(stamp): live.command()}
+        replayed.command()
+    for controller in (live, replayed):
+        controller.queue.close()
+    assert live.safety.slew_limited > 10
+    assert Source.RESIDUAL in found
+    assert Source.TAKEOVER not in found
 
 
 def record_commands(folder: Path, ticks: list[int]) -> None:
@@ -384,6 +488,77 @@ def test_a_problem_is_one_line_with_file_topic_and_place(tmp_path: Path) -> None
         assert 'times' not in problem
 
 
+def test_a_stale_channel_is_one_line_with_its_topic(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    rng = np.random.default_rng(0)
+    for tick in range(40):
+        now = 100.0 + PERIOD * tick
+        arm = joint_state(now - 0.02, rng.uniform(-1.0, 1.0, 2))
+        live.recorder.write('/cell/joint_states', round((now - 0.01) * 1e9), arm)
+        if not 10 <= tick < 30:
+            tool = labelled_array([0.0], '')
+            live.recorder.write('/tool', round((now - 0.005) * 1e9), tool)
+        live.send_command(np.zeros(2), now)
+    live.recorder.close()
+    made, _, (problem,) = rebuild(tmp_path / 'bag')
+    assert ': /tool: message ' in problem
+    assert "channel 'tool' is 0.205 s old, max_age_s is 0.2 s (17 times)" in problem
+    assert {t.episode for t in made} == {0}  # A hold ends no episode.
+
+
+def test_feedback_of_a_wrong_size_is_one_line(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    for tick in range(12):
+        live.step(tick)
+        live.record_feedback(tick, 0.1 * tick)
+    live.recorder.close()
+    _, _, (problem,) = rebuild(tmp_path / 'bag')
+    assert '/cell/step_feedback: message ' in problem
+    assert 'expected 5 finite numbers' in problem
+    assert problem.endswith('(12 times)')
+
+
+def test_a_recording_is_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for a command, before the first one or in a pause, may be hours of pictures."""
+    live = Live.start(tmp_path / 'bag')
+    for tick in range(300):
+        now = 100.0 + PERIOD * tick
+        arm, tool = joint_state(now - 0.02, np.zeros(2)), labelled_array([0.0], '')
+        live.recorder.write('/cell/joint_states', round((now - 0.01) * 1e9), arm)
+        live.recorder.write('/tool', round((now - 0.005) * 1e9), tool)
+        if 100 <= tick < 110 or tick >= 290:
+            live.send_command(np.zeros(2), now)
+    live.recorder.close()
+    alive = most = 0
+
+    def forget() -> None:
+        nonlocal alive
+        alive -= 1
+
+    def watched(data: memoryview, kind: str) -> Any:
+        nonlocal alive, most
+        message = deserialize(data, kind)
+        weakref.finalize(message, forget)
+        alive += 1
+        most = max(most, alive)
+        return message
+
+    monkeypatch.setattr('residual_rl_ros.bags.raw_messages.deserialize', watched)
+    made, rebuilder, problems = rebuild(tmp_path / 'bag')
+    assert problems == []
+    assert [t.episode for t in made if t.truncated] == [0, 1]
+    assert most < 20
+    assert len(rebuilder.controller.commands) == 1
+
+
+def test_a_report_of_a_long_channel_stays_small() -> None:
+    report = ChannelReport('arm', '/arm')
+    for number in range(3 * NEWEST):
+        report.add(float(number), number + (0.5 if number == 7 else 0.002))
+    assert len(report.ages) == NEWEST
+    assert '2.0 ms old on receipt (median, at most 500.0 ms)' in report.describe()
+
+
 def test_a_restarted_simulator_is_refused(tmp_path: Path) -> None:
     live = Live.start(tmp_path / 'bag')
     live.send_command(np.zeros(2), 10_000.0)  # A node that is deactivated holds, by its clock.
@@ -460,6 +635,30 @@ def test_a_failed_rebuild_leaves_nothing_in_the_way_of_the_next(
     assert 'give --namespace' in capsys.readouterr().err
     assert not (tmp_path / 'made').exists()
     assert rebuild_command(tmp_path, monkeypatch) == 0
+
+
+@pytest.mark.parametrize('interruption', [BagError('the base policy failed'), KeyboardInterrupt()])
+def test_an_interrupted_bag_is_not_taken_for_a_whole_one(
+    interruption: BaseException, tmp_path: Path
+) -> None:
+    layout = CONFIG.build(LinearPolicy(), ROBOT.action).layout
+
+    def transitions() -> Iterator[Transition]:
+        yield from random_transitions(layout, 5)
+        (beside,) = (tmp_path / 'deep').iterdir()
+        with pytest.raises(BagError, match='holds no bag'):
+            Bag(tmp_path / 'deep')
+        assert beside.name.startswith('.made.')
+        raise interruption
+
+    with pytest.raises(type(interruption)):
+        write_bag(tmp_path / 'deep' / 'made', layout, transitions(), '', {})
+    assert list((tmp_path / 'deep').iterdir()) == []
+    made = iter(random_transitions(layout, 5))
+    assert write_bag(tmp_path / 'deep' / 'made', layout, made, '', {}) == 5
+    assert (tmp_path / 'deep' / 'made' / 'made.mcap').is_file()
+    with pytest.raises(RecorderError, match='exists already'):
+        write_bag(tmp_path / 'deep' / 'made', layout, iter(random_transitions(layout, 5)), '', {})
 
 
 def test_the_command_leaves_a_transition_bag(

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,13 @@ from mcap.records import Message
 from mcap.stream_reader import StreamReader
 from mcap_ros2.decoder import DecoderFactory
 from rosbags.highlevel import AnyReader
+from test_summary import run
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecorderError, RecordOptions
+from residual_rl_ros.bags.topics import absolute, raw_topics
 from residual_rl_ros.bags.transitions import TRANSITIONS, TransitionReader
-from residual_rl_ros.robot import FLOAT_ARRAY
+from residual_rl_ros.robot import FLOAT_ARRAY, load_robot
 
 L = make_layout()
 STREAM = random_transitions(L, 300)
@@ -128,6 +131,38 @@ def test_a_time_limit_begins_a_new_bag_with_the_layout(storage: str, tmp_path: P
     assert [len(content) for content in contents] == [11, 11, 6]
     assert all(content[0] == b'layout' for content in contents)
     assert recorder.messages == 26
+
+
+def test_a_command_that_is_observed_is_recorded_once() -> None:
+    robot, _ = load_robot('peg_insert')
+    observed = replace(robot.channels[0], topic='/command', type=FLOAT_ARRAY)
+    robot = replace(
+        robot,
+        channels=(observed, *robot.channels[1:]),
+        command=replace(robot.command, topic='command', type=FLOAT_ARRAY),
+    )
+    topics = absolute(raw_topics(robot), lambda name: name if name[0] == '/' else f'/{name}')
+    (command,) = [topic for topic in topics if topic.name == '/command']
+    assert command.reliable
+
+
+def test_the_command_becomes_the_recorder_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    def execv(program: str, arguments: list[str]) -> None:
+        started.extend(arguments)
+        raise SystemExit(0)
+
+    monkeypatch.setattr('os.execv', execv)
+    out = tmp_path / 'bag'
+    assert run('record', '--out', str(out), '--raw', monkeypatch=monkeypatch) == 2
+    assert started == []
+    options = ('--raw', '--robot', 'peg_insert', '--namespace', 'left', '--max-bytes', '9')
+    assert run('record', '--out', str(out), *options, monkeypatch=monkeypatch) == 0
+    assert started[1:3] == ['-m', 'residual_rl_ros.ros.recorder_node']
+    assert {f'output_dir:={out}', 'raw:=true', 'max_bytes:=9', '__ns:=/left'} <= set(started)
 
 
 def test_metadata_says_where_a_recording_comes_from(tmp_path: Path) -> None:

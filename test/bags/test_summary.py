@@ -14,9 +14,14 @@ from bag_builders import open_recorder, text_message, write_bag, write_layout, w
 from builders import make_layout, random_transitions
 
 from residual_rl_ros.bags.bag import Bag
+from residual_rl_ros.bags.cdr import labelled_array
+from residual_rl_ros.bags.picture import draw_bag
+from residual_rl_ros.bags.problems import BagError
+from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.summary import RobotSummary, summarise
 from residual_rl_ros.bags.transitions import LAYOUT
 from residual_rl_ros.cli import main
+from residual_rl_ros.robot import FLOAT_ARRAY
 from residual_rl_ros.transition import Source, Success, Transition
 
 L = make_layout()
@@ -51,6 +56,12 @@ def test_episodes_outcomes_sources_and_rate_are_counted(storage: str, tmp_path: 
     assert summary.episodes[0].reward == 1.0
 
 
+def test_equal_stamps_leave_the_rate_unknown(tmp_path: Path) -> None:
+    standing = [replace(t, stamp=100.0) for t in stream(10)]
+    summary = only(write_bag(tmp_path / 'bag', L, standing))
+    assert summary.to_json()['decision_rate_hz'] is None
+
+
 def test_ranges_cover_every_value(tmp_path: Path) -> None:
     transitions = stream(23)
     summary = only(write_bag(tmp_path / 'bag', L, transitions))
@@ -63,13 +74,44 @@ def test_ranges_cover_every_value(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ('lost', 'missing'), [({2}, 1), ({5, 6}, 2), ({1, 3}, 2), ({0}, 1), (set(), 0)]
+    ('lost', 'missing', 'episodes'),
+    [
+        *(({2}, 1, 4), ({5, 6}, 2, 4), ({1, 3}, 2, 4), ({0}, 1, 4), (set(), 0, 4)),
+        ({4}, 1, 4),  # The end of an episode.
+        (set(range(5, 10)), 1, 3),  # A whole one: how long it was is not known.
+        (set(range(3, 17)), 5, 2),  # The end of one, two whole ones, and two decisions.
+        (set(range(15, 20)), 0, 3),  # What comes after the last one is not known.
+    ],
 )
-def test_lost_transitions_are_counted(lost: set[int], missing: int, tmp_path: Path) -> None:
+def test_lost_transitions_are_counted(
+    lost: set[int], missing: int, episodes: int, tmp_path: Path
+) -> None:
     kept = [t for index, t in enumerate(stream(20)) if index not in lost]
     summary = only(write_bag(tmp_path / 'bag', L, kept))
     assert summary.missing == missing
-    assert len(summary.episodes) == 4
+    assert len(summary.episodes) == episodes
+
+
+def test_a_decision_that_a_hold_has_cut_short_is_missing(tmp_path: Path) -> None:
+    made = stream(20)
+    made[7:10] = [replace(t, step=t.step + 1) for t in made[7:10]]
+    assert only(write_bag(tmp_path / 'bag', L, made)).missing == 1
+
+
+def test_actions_beyond_the_trained_range_are_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = stream(20)
+    made[3] = replace(made[3], executed_action=np.array([0.0, 0.0, 0.0, 1.01]))
+    folder = str(write_bag(tmp_path / 'bag', L, made))
+    assert run('info', folder, '--json', monkeypatch=monkeypatch) == 0
+    (robot,) = json.loads(capsys.readouterr().out)[0]['robots']
+    assert robot['trained_action'] == {'a.position': [-1.0, 1.0], 'b.position': [-0.5, 0.5]}
+    assert robot['beyond_training'] == ['b.position']
+    assert run('info', folder, monkeypatch=monkeypatch) == 0
+    marked = [line for line in capsys.readouterr().out.splitlines() if ' beyond ' in line]
+    assert len(marked) == 1
+    assert 'b.position' in marked[0]
 
 
 def test_an_episode_cut_in_two_by_a_split_is_one(tmp_path: Path) -> None:
@@ -94,8 +136,13 @@ def test_robots_have_summaries_of_their_own(tmp_path: Path) -> None:
 
 
 def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return the exit code of a command for bags."""
+    return run_command('bag', *arguments, monkeypatch=monkeypatch)
+
+
+def run_command(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
     """Return the exit code of a command line."""
-    monkeypatch.setattr('sys.argv', ['residual-rl', 'bag', *arguments])
+    monkeypatch.setattr('sys.argv', ['residual-rl', *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
     return int(ended.value.code or 0)
@@ -115,6 +162,19 @@ def test_info_prints_json_and_draws(
     assert picture.read_bytes().startswith(b'\x89PNG')
 
 
+def test_a_picture_holds_every_robot_and_makes_its_folder(tmp_path: Path) -> None:
+    summaries = [only(write_bag(tmp_path / 'bag', L, stream(23)))] * 2
+    heights = []
+    for count in (1, 2):
+        path = tmp_path / 'new' / 'folder' / f'{count}.jpeg'
+        draw_bag(path, 'a bag', summaries[:count])
+        heights.append(int.from_bytes(path.read_bytes()[20:24], 'big'))  # PNG, whatever its name.
+    assert heights[1] == 2 * heights[0]
+    (tmp_path / 'file').touch()
+    with pytest.raises(BagError, match=r'file/bag\.png.* cannot be written'):
+        draw_bag(tmp_path / 'file' / 'bag.png', 'a bag', summaries)
+
+
 def test_info_names_problems_and_exits_with_1_or_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +192,28 @@ def test_info_names_problems_and_exits_with_1_or_2(
     assert run('info', str(tmp_path / 'empty'), monkeypatch=monkeypatch) == 2
     assert run('info', str(tmp_path / 'none'), monkeypatch=monkeypatch) == 2
     assert 'does not exist' in capsys.readouterr().err
+
+
+def test_info_lists_the_topics_of_a_raw_bag_and_points_to_rebuild(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topics = [RecordedTopic(name, FLOAT_ARRAY) for name in ('/command', '/tool', '/unused')]
+    recorder = Recorder(tmp_path / 'raw', topics, RecordOptions(), {}, lambda: 0.0)
+    for tick in range(5):
+        recorder.write('/tool', tick * 10**8, labelled_array([0.0], ''))
+    recorder.write('/command', 10**9, labelled_array([0.0], ''))
+    recorder.close()
+    assert run('info', str(tmp_path / 'raw'), '--json', monkeypatch=monkeypatch) == 2
+    printed = capsys.readouterr()
+    (described,) = json.loads(printed.out)
+    assert described['topics'] == [
+        {'topic': '/command', 'type': FLOAT_ARRAY, 'messages': 1, 'rate_hz': None},
+        {'topic': '/tool', 'type': FLOAT_ARRAY, 'messages': 5, 'rate_hz': pytest.approx(10.0)},
+    ]
+    assert printed.err.count('problem:') == 1
+    assert 'bag rebuild' in printed.err
+    assert run('info', str(tmp_path / 'raw'), monkeypatch=monkeypatch) == 2
+    assert '10 Hz' in capsys.readouterr().out
 
 
 def test_a_stray_file_does_not_hide_the_bags_beside_it(

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bag_builders import write_bag
+from bag_builders import open_recorder, write_bag, write_layout, write_transitions
 from builders import make_layout, random_transitions, small_config
 from test_summary import run
 
 from residual_rl_ros.bags.problems import BagError
 from residual_rl_ros.bags.training import Use, train_from_bags
+from residual_rl_ros.bags.transition_writer import TransitionWriter
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.residual.weights import decode_weights
@@ -148,6 +149,57 @@ def test_another_layout_is_one_line_and_skipped(bag: Path, tmp_path: Path) -> No
     assert str(second) in problem
     assert other.label in problem
     assert problem.endswith('(30 times)')
+
+
+def bag_of_policy(folder: Path, sha256: str | None, count: int) -> Path:
+    data = {} if sha256 is None else {'base_policy_sha256': sha256}
+    with TransitionWriter(folder, L, custom_data=data) as writer:
+        for transition in base_stream(count):
+            writer.write(transition)
+    return folder
+
+
+def test_bags_of_another_base_policy_are_skipped_and_named(tmp_path: Path) -> None:
+    policies = ('unknown', None, 10), ('one', 'aaa', 20), ('two', 'bbb', 40), ('again', 'aaa', 80)
+    bags = [bag_of_policy(tmp_path / name, sha, count) for name, sha, count in policies]
+    _, intake = train_from_bags(bags, Use.BASE, small_config(), seed=0)
+    assert intake.taken == 10 + 20 + 80
+    (problem,) = [str(problem) for problems in intake.problems for problem in problems]
+    assert problem.startswith(f'{bags[2]}: base_policy_sha256 is bbb, expected aaa; skipped')
+    with pytest.raises(BagError, match='base_policy_sha256 is aaa, bbb, expected one; skipped'):
+        train_from_bags([tmp_path], Use.BASE, small_config(), seed=0)
+
+
+def test_robots_of_two_namespaces_train_one_learner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = open_recorder(tmp_path / 'bag', 'left', 'right')
+    for robot in ('left', 'right'):
+        write_layout(recorder, L, robot)
+    for begin in range(0, 60, 10):  # Mixed, as two robots are.
+        for seed, robot in enumerate(('left', 'right')):
+            part = base_stream(60, seed)[begin : begin + 10]
+            write_transitions(recorder, L, part, robot)
+    recorder.close()
+    out = tmp_path / 'out'
+    small = ['warmup_transitions=50', 'batch_size=8', 'replay_capacity=300', 'utd=0.1']
+    settings = [part for text in small for part in ('--set', text)]
+    arguments = ('train', str(tmp_path / 'bag'), '--out', str(out), *settings, '--no-cache')
+    assert run(*arguments, monkeypatch=monkeypatch) == 0
+    learner = load_checkpoint(out / 'checkpoints' / 'latest')
+    assert len(learner.replay) == 120
+    assert learner.pretraining_updates == 12
+
+
+def test_the_number_of_updates_is_known_before_the_first(bag: Path) -> None:
+    said = []
+    config = small_config(warmup_transitions=50, utd=0.1)
+    learner, _ = train_from_bags([bag], Use.BASE, config, 0, on_update=said.append)
+    assert said == [12] * learner.pretraining_updates == [12] * 12
+    said.clear()
+    config = small_config('wsrl', offline_updates=3, warmup_transitions=50)
+    train_from_bags([bag], Use.OFFLINE, config, 0, on_update=said.append)
+    assert said == [3] * 3
 
 
 def test_the_same_bags_give_the_same_learner(bag: Path) -> None:

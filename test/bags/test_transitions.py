@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,11 @@ def encoded(transitions: list[Transition]) -> np.ndarray:
 def the_file(folder: Path) -> Path:
     (file,) = [f for f in folder.rglob('*') if f.suffix in ('.mcap', '.db3')]
     return file
+
+
+def write_rows(recorder: Recorder, rows: Iterable[np.ndarray]) -> None:
+    for row in rows:
+        recorder.write('/' + TRANSITIONS, START_NS, labelled_array(row, L.label))
 
 
 @pytest.mark.parametrize('storage', STORAGES)
@@ -112,9 +118,9 @@ def test_padding_and_a_second_dimension_do_not_matter(tmp_path: Path) -> None:
     layout = types['std_msgs/msg/MultiArrayLayout'](
         dim=[dimension(L.label, 1, 99), dimension('', 1, 1)], data_offset=0
     )
-    values = L.encode(STREAM[0])
-    other = serialize(types[FLOAT_ARRAY](layout=layout, data=values), FLOAT_ARRAY)
-    padded = bytearray(labelled_array(values, L.label))
+    one, two = encoded(STREAM[:2])
+    other = serialize(types[FLOAT_ARRAY](layout=layout, data=one), FLOAT_ARRAY)
+    padded = bytearray(labelled_array(two, L.label))
     padded[3] = 7  # Encapsulation options.
     recorder = open_recorder(tmp_path / 'bag')
     write_layout(recorder, L)
@@ -123,7 +129,7 @@ def test_padding_and_a_second_dimension_do_not_matter(tmp_path: Path) -> None:
     recorder.close()
     rows, problems = read(tmp_path / 'bag')
     assert problems == []
-    np.testing.assert_array_equal(rows[''], encoded([STREAM[0], STREAM[0]]))
+    np.testing.assert_array_equal(rows[''], encoded(STREAM[:2]))
 
 
 def test_malformed_messages_are_one_line_and_cost_only_themselves(tmp_path: Path) -> None:
@@ -141,6 +147,19 @@ def test_malformed_messages_are_one_line_and_cost_only_themselves(tmp_path: Path
     (problem,) = problems
     assert f'{the_file(tmp_path / "bag")}: /{TRANSITIONS}: message 6 in the chunk at' in problem
     assert problem.endswith('source is 7.0, expected one of (0, 1, 2) (3 times)')
+
+
+def test_a_number_beyond_float32_is_one_line_and_never_infinite(tmp_path: Path) -> None:
+    huge = L.encode(STREAM[5])
+    huge[L.columns['next_observation']] = 1e200
+    recorder = open_recorder(tmp_path / 'bag')
+    write_layout(recorder, L)
+    write_transitions(recorder, L, STREAM[:5])
+    recorder.write('/' + TRANSITIONS, START_NS, labelled_array(huge, L.label))
+    recorder.close()
+    rows, (problem,) = read(tmp_path / 'bag')
+    np.testing.assert_array_equal(rows[''], encoded(STREAM[:5]))
+    assert 'next_observation[0] is 1e+200, expected a float32' in problem
 
 
 @pytest.mark.parametrize('storage', STORAGES)
@@ -273,6 +292,26 @@ def test_a_robot_restarted_with_another_layout_gives_both(tmp_path: Path) -> Non
     assert not len(bag.problems)
 
 
+def test_layouts_in_one_chunk_come_as_they_were_recorded(tmp_path: Path) -> None:
+    """So that a clock is judged, and a replay filled, in the order in which the robot acted."""
+    other = make_layout(residual_bound=(0.2, 0.2))
+    parts = [(L, 0, 4), (other, 4, 6), (L, 6, 7), (other, 7, 20)]
+    values = encoded(random_transitions(L, 20, episode_decisions=20))
+    values[:, 0] = np.arange(20)
+    recorder = open_recorder(tmp_path / 'bag')
+    write_layout(recorder, other)
+    write_layout(recorder, L)
+    for layout, begin, end in parts:
+        for row in values[begin:end]:
+            recorder.write('/' + TRANSITIONS, START_NS, labelled_array(row, layout.label))
+    recorder.close()
+    bag = Bag(tmp_path / 'bag')
+    blocks = list(TransitionReader(bag).blocks())
+    assert [block.table.layout for block in blocks] == [layout for layout, _, _ in parts]
+    np.testing.assert_array_equal(np.concatenate([b.table.values for b in blocks]), values)
+    assert list(bag.problems) == []
+
+
 def test_a_wrong_schema_is_one_line(tmp_path: Path) -> None:
     topics = [
         RecordedTopic('/' + LAYOUT, TEXT),
@@ -313,14 +352,56 @@ def test_a_clock_that_jumps_back_is_reported_and_its_transitions_kept(tmp_path: 
     values[6:, 0] -= 3.5
     recorder = open_recorder(tmp_path / 'bag')
     write_layout(recorder, L)
-    for row in values:
-        recorder.write('/' + TRANSITIONS, START_NS, labelled_array(row, L.label))
+    write_rows(recorder, values)
     recorder.close()
     rows, problems = read(tmp_path / 'bag')
     np.testing.assert_array_equal(rows[''], values)
     (problem,) = problems
     assert 'the clock goes back by 2.500 s within an episode' in problem
     assert 'message 7' in problem
+
+
+@pytest.mark.parametrize('flush_s', [0.5, 100.0])
+def test_a_clock_that_jumps_ahead_is_reported_and_a_hold_is_not(
+    flush_s: float, tmp_path: Path
+) -> None:
+    values = encoded(random_transitions(L, 40, episode_decisions=20))
+    values[:, 0] = 0.1 * np.arange(40)
+    values[8:, 0] += 3.0
+    values[15:20, L.columns['step']] += 1.0  # A hold has cut a decision short.
+    values[15:, 0] += 60.0
+    values[20:, 0] += 600.0  # Between two episodes.
+    now = [0.0]
+    options = RecordOptions(flush_s=flush_s)
+    recorder = Recorder(tmp_path / 'bag', transition_topics(), options, {}, lambda: now[0])
+    write_layout(recorder, L)
+    for row in values:
+        now[0] += 0.1
+        write_rows(recorder, [row])
+    recorder.close()
+    rows, problems = read(tmp_path / 'bag')
+    np.testing.assert_array_equal(rows[''], values)
+    (problem,) = problems
+    assert f'/{TRANSITIONS}: message 9 ' in problem
+    assert 'jumps ahead by 3.100 s between two decisions of an episode, which take 0.100' in problem
+
+
+def test_a_repeated_transition_is_dropped_and_reported(tmp_path: Path) -> None:
+    recorder = open_recorder(tmp_path / 'bag')
+    write_layout(recorder, L)
+    for index, row in enumerate(encoded(STREAM[:20])):
+        write_rows(recorder, [row] * (3 if index in (6, 9) else 1))  # The seventh ends an episode.
+    recorder.close()
+    rows, problems = read(tmp_path / 'bag')
+    np.testing.assert_array_equal(rows[''], encoded(STREAM[:20]))
+    (problem,) = problems
+    assert f'/{TRANSITIONS}: message 8 ' in problem
+    assert problem.endswith('repeats the transition before it; dropped (4 times)')
+
+
+def chunk_offsets(path: Path) -> list[int]:
+    chunks = [segment.chunk for _, segment in Bag(path).segments()]
+    return np.unique(np.concatenate(chunks)).tolist()
 
 
 @pytest.mark.parametrize(
@@ -336,15 +417,28 @@ def test_a_damaged_record_length_costs_one_chunk(byte: int, value: int, tmp_path
     recorder.close()
     path = the_file(tmp_path / 'bag')
     content = bytearray(path.read_bytes())
-    places = [segment.place for _, segment in Bag(path).segments()]
-    offset = int(places[5].split()[-1])
+    offset, following = chunk_offsets(path)[5:7]
     assert content[offset] == 0x06
     content[offset + 1 + byte] = value
     path.write_bytes(content)
     rows, problems = read(path)
     assert 285 <= len(rows['']) < 300
     assert f'offset {offset}: ' in problems[0]
-    assert f'going on at offset {places[6].split()[-1]}' in problems[-1]
+    assert f'going on at offset {following}' in problems[-1]
+
+
+def test_the_small_chunks_of_a_recorder_are_handed_out_together(tmp_path: Path) -> None:
+    now = [0.0]
+    recorder = Recorder(tmp_path / 'bag', transition_topics(), RecordOptions(), {}, lambda: now[0])
+    write_layout(recorder, L)
+    for transition in STREAM:
+        now[0] += 0.05
+        write_transitions(recorder, L, [transition])
+    recorder.close()
+    assert len(chunk_offsets(tmp_path / 'bag')) > 20
+    assert [len(segment) for _, segment in Bag(tmp_path / 'bag').segments()] == [301]
+    (block,) = TransitionReader(Bag(tmp_path / 'bag')).blocks()
+    np.testing.assert_array_equal(block.table.values, encoded(STREAM))
 
 
 def test_a_robot_of_a_later_file_may_have_its_layout_after_its_transitions(tmp_path: Path) -> None:
@@ -370,6 +464,27 @@ def test_a_missing_bag_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / 'notes.txt').write_text('')
     with pytest.raises(BagError, match='no bag file'):
         Bag(tmp_path / 'notes.txt')
+
+
+def test_files_and_bags_in_one_folder_are_all_read(tmp_path: Path) -> None:
+    whole = [write_bag(tmp_path / 'made' / f'{part}', L, STREAM[part::3]) for part in range(3)]
+    folder = tmp_path / 'bags'
+    (folder / 'b').mkdir(parents=True)
+    the_file(whole[0]).rename(folder / 'a.mcap')
+    whole[1].rename(folder / 'run.mcap')  # A folder, whatever its name says.
+    whole[2].rename(folder / 'b' / 'x²')
+    rows, problems = read(folder)
+    assert problems == []
+    order = [STREAM[0::3], STREAM[2::3], STREAM[1::3]]
+    np.testing.assert_array_equal(rows[''], encoded([t for part in order for t in part]))
+
+
+def test_a_link_to_nothing_is_one_line(tmp_path: Path) -> None:
+    folder = write_bag(tmp_path / 'bag', L, STREAM)
+    (folder / 'more.mcap').symlink_to('gone.mcap')
+    rows, (problem,) = read(folder)
+    assert len(rows['']) == 300
+    assert problem == f'{folder / "more.mcap"}: links to gone.mcap, which is missing'
 
 
 def test_a_listed_file_that_is_missing_is_reported(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from std_msgs.msg import Float64MultiArray
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.problems import BagError
+from residual_rl_ros.cli import main
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.bag_player import PlayOptions, play
@@ -112,3 +113,20 @@ def test_a_bag_that_nobody_listens_to_is_not_played(domain_id: int, tmp_path: Pa
     bag = write_bag(tmp_path / 'bag', L, random_transitions(L, 3))
     with pytest.raises(BagError, match='nobody subscribes to /policy_node/transitions'):
         play([Bag(bag)], PlayOptions(domain_id=domain_id, wait_s=0.2))
+
+
+def test_the_command_plays_past_a_stray_file(
+    domain_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag = write_bag(tmp_path / 'bag', L, random_transitions(L, 3))
+    (tmp_path / 'notes.txt').touch()
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(domain_id))
+    arguments = ['bag', 'play', str(tmp_path / 'notes.txt'), str(bag), '--rate', '1000']
+    monkeypatch.setattr('sys.argv', ['residual-rl', *arguments])
+    with PrivateNode('listener', domain_id) as tool:
+        tool.node.create_subscription(
+            Float64MultiArray, 'policy_node/transitions', print, qos.TRANSITIONS
+        )
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 1
