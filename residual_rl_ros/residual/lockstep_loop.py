@@ -64,8 +64,9 @@ class LockstepLoop(PolicyLoop):
             return
         if stamp <= self._answered:
             # The simulator repeats a stamp whose answer it missed.
-            if stamp == self._answered and self._last_command is not None:
-                self._outlet.send_command(self._last_command, stamp)
+            last = self.controller.last_command
+            if stamp == self._answered and last is not None:
+                self._outlet.send_command(last, stamp)
             return
         if self._waiting_since is not None:
             return
@@ -74,8 +75,7 @@ class LockstepLoop(PolicyLoop):
         elif self._feedback_stamp == stamp and self._feedback is not None:
             if self._finish_step(self.assembler.assemble(), stamp, self._feedback):
                 self._answered = stamp
-                if self._last_command is not None:
-                    self._outlet.send_command(self._last_command, stamp)
+                self._send_hold(stamp)
                 return
         else:
             return

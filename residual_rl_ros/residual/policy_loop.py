@@ -9,6 +9,7 @@ simulator, `RealTimeLoop` runs at the control rate whatever arrives.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
@@ -74,6 +75,8 @@ class LoopParts:
     """Where commands, transitions and complaints go."""
     clock: Callable[[], float]
     """Monotonic time, for durations [s]."""
+    sleep: Callable[[float], None] = time.sleep
+    """Lets time pass [s]."""
 
 
 class PolicyLoop(ABC):
@@ -97,20 +100,19 @@ class PolicyLoop(ABC):
         self._clock = parts.clock
         self._feedback: StepFeedback | None = None
         self._feedback_stamp = -np.inf
-        self._last_command: Array | None = None
         self._takeover: Array | None = None
         self._takeover_active = False
 
     def activate(self) -> None:
         """Start; the robot may have been moved since the last command."""
         self.active = True
-        self._last_command = None
+        self.controller.release()
         self._blend.restart()
 
     def deactivate(self, now: float) -> None:
-        """Hold with the last command, then stop."""
-        if self.in_episode and self._last_command is not None:
-            self._outlet.send_command(self._last_command, now)
+        """Hold, then stop."""
+        if self.in_episode or not self.controller.at_rest:
+            self._send_hold(now)
         self.active = self.in_episode = False
 
     def observe(self, channel: str, stamp: float, values: Array) -> None:
@@ -198,7 +200,6 @@ class PolicyLoop(ABC):
     def _begin_episode(self, observation: Array, stamp: float) -> None:
         self.episode += 1
         self.in_episode = True
-        self._last_command = None  # The robot may have been moved since the last episode.
         self._feedback = None
         self.controller.begin_episode(self.episode, observation, stamp)
 
@@ -234,7 +235,12 @@ class PolicyLoop(ABC):
             return
         self.counts['ticks'] += 1
         if command is not None:
-            self._last_command = command
+            self._outlet.send_command(command, stamp)
+
+    def _send_hold(self, stamp: float) -> None:
+        """Hold the robot, if it was told anything yet."""
+        command = self.controller.hold()
+        if command is not None:
             self._outlet.send_command(command, stamp)
 
     def _refuse(self, counter: str, reason: str) -> None:
