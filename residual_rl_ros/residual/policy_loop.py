@@ -104,8 +104,9 @@ class PolicyLoop(ABC):
         self._takeover_active = False
 
     def activate(self) -> None:
-        """Start; the robot may have been moved since the last command."""
+        """Start; the robot may have been moved since the last command, and what it saw is old."""
         self.active = True
+        self.assembler.clear()
         self.controller.release()
         self._blend.restart()
 

@@ -21,6 +21,8 @@ STAGES = ('account', 'command', 'reaction', 'tick')
 """Accounting for the last step; residual, limits and publication; from the start of a control step
 to its command, with reading the observations since the last one; all of it, with the transition,
 which is sent after the command. Only of steps that sent a command."""
+BELIEVABLE_S = 1.0
+"""Clocks that differ by more have jumped or are not the same [s]; see `_believable_s`."""
 MAX_READING = 4
 """Weight messages that wait for a tick; the oldest unread one makes room for a newer one."""
 NOTHING_HAPPENED = StepFeedback(0.0, False, False, Success.UNLABELLED)
@@ -161,9 +163,14 @@ class RealTimeLoop(PolicyLoop):
             elapsed = now - self._last_tick
             self.counts['overruns'] += elapsed > 1.5 * self._period_s
             self.counts['missed_periods'] += elapsed > 2.0 * self._period_s
-            if elapsed < 0.0:
-                self._forget_time(-elapsed)
+            if not 0.0 <= elapsed <= self._believable_s:
+                self._forget_time(elapsed)
         self._last_tick = now
+
+    @property
+    def _believable_s(self) -> float:
+        """Longest time between two ticks, or from now to a stamp, that is no jump of a clock [s]."""
+        return max(BELIEVABLE_S, self.rules.hold_limit_s, 3.0 * self._period_s)
 
     def _time(self, stage: str, started: float) -> None:
         self.latencies[stage].add(self._clock() - started)
@@ -263,13 +270,23 @@ class RealTimeLoop(PolicyLoop):
         self._ending = step if step.feedback.done and not over else None
         self._time('account', started)
         if over and self.active:  # A fault has held and stopped.
-            self._done_stamp = max(now, self._feedback_stamp)
+            self._done_stamp = now + self._ahead(now)
             if self._commanding:
                 self._guided = True
                 self._obey(now)
             else:
                 self._hold(now, '')
         return over
+
+    def _ahead(self, now: float) -> float:
+        """Return how far in the future the end is stamped, as far as that can be believed [s]."""
+        ahead = max(self._feedback_stamp - now, 0.0)
+        if ahead <= self._believable_s:
+            return ahead
+        self._outlet.warn(
+            f'step_feedback is stamped {ahead:.3f} s in the future: synchronise the clocks'
+        )
+        return 0.0
 
     def _command(self, now: float) -> None:
         """Send the command of this control step, or hold while the base is late."""
@@ -285,13 +302,13 @@ class RealTimeLoop(PolicyLoop):
             self._count_hold(now, 'the base policy is late: raise prefetch_steps')
 
     def _forget_time(self, seconds: float) -> None:
-        """Begin anew after the clock went back: every stamp so far lies in the future."""
-        self._outlet.warn(f'the clock went back by {seconds:.3f} s')
+        """Begin anew after a jump of the clock: no stamp or duration so far means anything."""
+        self._outlet.warn(f'the clock jumped by {seconds:+.3f} s, or this process stood still')
         self.assembler.clear()
         self._blend.restart()
         self._done_stamp = self._feedback_stamp = -np.inf
         self._holding_since = None
-        self._began -= seconds
+        self._began += seconds
 
     def _on_observation(self, stamp: float) -> None:
         """Wait for the next tick."""

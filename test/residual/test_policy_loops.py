@@ -309,8 +309,7 @@ def test_an_old_hold_is_no_fault_of_the_next_episode() -> None:
     policy.gate.clear()
     now += 60.0
     loop.request_start()
-    feed(loop, now)
-    loop.tick(now)
+    drive(loop, now, 2)
     assert loop.in_episode
     assert outlet.faults == []
     policy.gate.set()
@@ -501,6 +500,44 @@ def test_a_stamp_in_the_future_does_not_freeze_a_channel() -> None:
         loop.tick(step * PERIOD)
     assert loop.counts['holds'] <= 2
     assert outlet.faults == []
+    assert loop.in_episode
+
+
+@pytest.mark.parametrize('jump', [-10.0, 10.0])
+def test_a_clock_that_jumps_neither_fades_the_residual_in_nor_ends_a_hold(jump: float) -> None:
+    loop, outlet = real_time(LinearPolicy(), ramp_s=5.0)
+    loop.activate()
+    now = drive(loop, 100.0, 10)
+    for tick in range(6):  # The sensors fell silent, which is not yet a fault.
+        loop.tick(now + tick * PERIOD)
+    now += 6 * PERIOD + jump
+    outlet.now = now
+    loop.tick(now)
+    assert outlet.faults == []
+    assert f'the clock jumped by {jump + PERIOD:+.3f} s' in ' '.join(outlet.warnings)
+    drive(loop, now + PERIOD, 2)
+    assert loop.controller.blend_ratio <= PERIOD / 5.0
+
+
+def test_feedback_of_the_future_does_not_keep_the_next_episode_from_beginning() -> None:
+    loop, outlet = real_time(LinearPolicy())
+    loop.activate()
+    now = drive(loop, 0.0, 4)
+    loop.receive_feedback(np.array([1000.0, 1.0, 1.0, 0.0, 1.0]))
+    now = drive(loop, now, 3)
+    assert 'step_feedback is stamped 999.800 s in the future' in ' '.join(outlet.warnings)
+    assert (loop.episode, loop.in_episode) == (1, True)
+
+
+def test_an_activation_forgets_when_the_last_episode_ended() -> None:
+    loop, _ = real_time(LinearPolicy())
+    loop.activate()
+    now = drive(loop, 100.0, 4)
+    loop.end_episode(MARK_SUCCESS, now)
+    loop.tick(now)
+    loop.deactivate(now)
+    loop.activate()  # Of a simulator that has started over.
+    drive(loop, 0.0, 2)
     assert loop.in_episode
 
 
