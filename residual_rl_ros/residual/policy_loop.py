@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.base_policy.metadata import BasePolicyError
-from residual_rl_ros.observation import ObservationAssembler, ObservationError
+from residual_rl_ros.observation import MAX_STAMP_S, ObservationAssembler, ObservationError
 from residual_rl_ros.residual.actor_slot import Offer
 from residual_rl_ros.residual.blend import BlendRamp
 from residual_rl_ros.residual.controller import ResidualController, StepFeedback
@@ -139,12 +139,18 @@ class PolicyLoop(ABC):
 
     def receive_feedback(self, data: Array) -> None:
         """Take in `[stamp, reward, terminated, truncated, success]`."""
-        sound = data.shape == (5,) and np.isfinite(data).all() and abs(data[1]) <= MAX_REWARD
+        sound = (
+            data.shape == (5,)
+            and bool(np.isfinite(data).all())
+            and abs(data[0]) <= MAX_STAMP_S
+            and abs(data[1]) <= MAX_REWARD
+        )
         if not sound or data[4] not in (-1.0, 0.0, 1.0):
             self._refuse(
                 'refused_feedback',
                 f'step_feedback is {data[:8].tolist()}, expected 5 finite numbers [stamp, reward, '
-                f'terminated, truncated, success], rewards up to {MAX_REWARD:g}',
+                f'terminated, truncated, success], stamps up to {MAX_STAMP_S:g} s and rewards up '
+                f'to {MAX_REWARD:g}',
             )
         elif self.active:
             stamp, reward, terminated, truncated, success = data.tolist()
@@ -159,7 +165,7 @@ class PolicyLoop(ABC):
         if command.shape != (size,) or not np.isfinite(command).all():
             self._refuse(
                 'refused_takeovers',
-                f'takeover command is {command.tolist()}, expected {size} finite numbers',
+                f'takeover command is {command[:8].tolist()}, expected {size} finite numbers',
             )
         else:
             self._takeover = command

@@ -169,7 +169,7 @@ class RealTimeLoop(PolicyLoop):
 
     @property
     def _believable_s(self) -> float:
-        """Longest time between two ticks, or from now to a stamp, that is no jump of a clock [s]."""
+        """Longest time between two ticks, or to a stamp of the future, without a clock's jump."""
         return max(BELIEVABLE_S, self.rules.hold_limit_s, 3.0 * self._period_s)
 
     def _time(self, stage: str, started: float) -> None:

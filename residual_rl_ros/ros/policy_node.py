@@ -232,8 +232,8 @@ class PolicyNode(ManagedNode):
 
     def _on_feedback(self, message: Float64MultiArray) -> None:
         data = np.array(message.data, dtype=np.float64)
-        if data.size and np.isfinite(data[0]):  # To the nanosecond, as the stamps of headers.
-            data[0] = rounded(data[0])
+        if data.size:
+            data[0] = rounded(data[0])  # To the nanosecond, as the stamps of headers.
         self._loop.receive_feedback(data)
 
     # --- what the loop says (Outlet)

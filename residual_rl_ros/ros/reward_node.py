@@ -12,7 +12,7 @@ from std_msgs.msg import Float64MultiArray
 
 from residual_rl_ros.observation import ObservationAssembler, ObservationError
 from residual_rl_ros.residual.controller import StepFeedback
-from residual_rl_ros.reward import RewardSource, SuccessClassifier, load_function
+from residual_rl_ros.reward import RewardError, RewardSource, SuccessClassifier, load_function
 from residual_rl_ros.robot import RobotConfig
 from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.managed_node import OK, WARN, Diagnostics, ManagedNode, run
@@ -27,7 +27,7 @@ class RewardNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__('reward_node')
         self._problem = ''
-        self._asked = self._answered = self._successes = 0
+        self._asked = self._answered = self._successes = self._refused = 0
 
     def configure(self) -> None:
         """Load robot and reward source, open the topics."""
@@ -60,6 +60,7 @@ class RewardNode(ManagedNode):
                     name, self._now() if stamp is None else stamp, reader.values(message)
                 )
             except ObservationError as error:
+                self._refused += 1
                 self._warn(str(error))
 
         return callback
@@ -72,7 +73,11 @@ class RewardNode(ManagedNode):
             self._warn(str(error))
             return
         self._asked += 1
-        feedback = self._source(observation)
+        try:
+            feedback = self._source(observation)
+        except RewardError as error:
+            self._warn(str(error))
+            return
         if feedback is not None:
             self._answered += 1
             self._successes += feedback.terminated and int(feedback.success) == 1
@@ -92,6 +97,7 @@ class RewardNode(ManagedNode):
             'asked': self._asked,
             'answered': self._answered,
             'successes': self._successes,
+            'refused_observations': self._refused,
         }
         return (OK if message == 'running' else WARN), message, values
 

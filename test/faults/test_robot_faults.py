@@ -215,10 +215,11 @@ def test_junk_on_the_topics_is_counted_and_changes_nothing(domain_id: int, tmp_p
             transitions.publish(float_array(rng.normal(size=30_000), f'junk{number}'))
             feedback.publish(float_array(rng.normal(size=30_000)))
             time.sleep(0.2)
+        feedback.publish(float_array([1e300, 0.0, 0.0, 0.0, -1.0]))
         goes_on(monitor)
         assert count(monitor, 'policy_node', 'weights_refused_oversized') == 10
         assert count(monitor, 'policy_node', 'weights_refused_malformed') == 10
-        assert count(monitor, 'policy_node', 'refused_feedback') == 20
+        assert count(monitor, 'policy_node', 'refused_feedback') == 21
         assert count(monitor, 'learner_node', 'malformed') == 20
         bringup.check()
         bystander.check_commands(int(count(monitor, 'policy_node', 'episode')) + 1)

@@ -6,16 +6,18 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from builders import LinearPolicy, make_actor, make_metadata, settle
+from builders import LinearPolicy, make_actor, make_metadata, settle, write_onnx_policy
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from loop_builders import ACTION, CHANNELS, PERIOD, Recorder, drive, feed, real_time, weights
 
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.learner.robot_feed import RobotFeed
 from residual_rl_ros.observation import ObservationAssembler
 from residual_rl_ros.residual.blend import BlendRamp
@@ -393,6 +395,29 @@ def test_a_reward_that_float32_cannot_sum_is_refused() -> None:
     loop.receive_feedback(np.array([0.0, 1e31, 0.0, 0.0, -1.0]))
     assert loop.counts['refused_feedback'] == 1
     assert 'rewards up to 1e+30' in outlet.warnings[-1]
+
+
+@pytest.mark.parametrize('stamp', [1e300, -1e300, 2.0**40])
+def test_feedback_with_a_stamp_of_no_clock_is_refused(stamp: float) -> None:
+    loop, outlet = real_time(LinearPolicy())
+    loop.activate()
+    loop.receive_feedback(np.array([stamp, 0.0, 0.0, 0.0, -1.0]))
+    assert loop.counts['refused_feedback'] == 1
+    assert 'stamps up to' in outlet.warnings[-1]
+
+
+def test_a_base_policy_whose_runtime_fails_is_a_fault_that_says_why(tmp_path: Path) -> None:
+    write_onnx_policy(tmp_path / 'policy.onnx')
+    policy = OnnxBasePolicy(tmp_path / 'policy.onnx')
+    loop, outlet = real_time(policy)  # type: ignore[arg-type]
+    loop.activate()
+    now = drive(loop, 0.0, 3)
+    policy._session = None  # type: ignore[assignment]
+    while loop.active:
+        now = drive(loop, now, 1)
+    assert len(outlet.faults) == 1
+    assert 'policy.onnx failed' in outlet.faults[0]
+    assert not loop.active
 
 
 def test_a_hold_goes_out_before_the_last_transition() -> None:
