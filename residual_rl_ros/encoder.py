@@ -70,6 +70,16 @@ class ImageEncoder:
         self.picture_size: tuple[int | None, int | None] = height, width
         """Height and width of a picture, None where any will do [px]."""
 
+    def warm_up(self) -> None:
+        """Encode a black picture, if it is said how large pictures are.
+
+        Raises:
+            EncoderError: the network failed, or its features are not finite.
+        """
+        height, width = self.picture_size
+        if height is not None and width is not None:
+            self.encode(np.zeros((height, width, 3), dtype=np.uint8))
+
     def encode(self, picture: Picture) -> npt.NDArray[np.float64]:
         """Return the features of an RGB picture.
 

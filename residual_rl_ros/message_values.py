@@ -163,6 +163,11 @@ class MessageReader:
             self._getters = [attrgetter(root + field) for field in channel.fields]
             self.values = self._field_values
 
+    def warm_up(self) -> None:
+        """Encode a black picture, so that no real one pays for initialisation."""
+        if self._channel.is_image:
+            self._encoder.warm_up()
+
     def check(self, example: Any) -> None:
         """Refuse fields that a message of the channel's type does not have.
 

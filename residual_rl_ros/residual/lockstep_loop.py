@@ -29,7 +29,7 @@ class LockstepLoop(PolicyLoop):
         self._waiting_since: float | None = None
         self._weights = b''
 
-    def receive_weights(self, message: bytes) -> None:
+    def _read_weights(self, message: bytes) -> None:
         """Take in an actor, for which the current decision may have waited."""
         if message == self._weights:  # A learner at long work says that it lives.
             if self._waiting_since is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -181,9 +181,23 @@ class PolicyLoop(ABC):
             self._takeover = None
         self._takeover_active = active
 
+    @property
+    def taken_over(self) -> bool:
+        """Whether an operator has the robot."""
+        return self._takeover_active
+
+    def receive_weights(self, message: Sequence[int]) -> None:
+        """Take in the bytes of an actor; a bad one is refused and nothing changes."""
+        try:
+            self.controller.slot.check_size(len(message))
+        except WeightsError as error:
+            self._outlet.warn(f'weights refused: {error}')
+        else:
+            self._read_weights(bytes(message))
+
     @abstractmethod
-    def receive_weights(self, message: bytes) -> None:
-        """Take in an actor; a bad one is refused and nothing changes."""
+    def _read_weights(self, message: bytes) -> None:
+        """Take in an actor of acceptable size."""
 
     def _accept_weights(self, result: Callable[[], Offer]) -> None:
         try:

@@ -119,8 +119,8 @@ class RealTimeLoop(PolicyLoop):
             self._on_feedback(now, feedback)
         return self.in_episode
 
-    def receive_weights(self, message: bytes) -> None:
-        """Take in an actor, which a later tick uses; a bad one is refused and nothing changes."""
+    def _read_weights(self, message: bytes) -> None:
+        """Take in an actor, which a later tick uses."""
         if message == self._newest_weights:  # A learner at long work says that it lives.
             return
         self._newest_weights = message

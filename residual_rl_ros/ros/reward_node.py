@@ -15,7 +15,14 @@ from residual_rl_ros.residual.controller import StepFeedback
 from residual_rl_ros.reward import RewardError, RewardSource, SuccessClassifier, load_function
 from residual_rl_ros.robot import RobotConfig
 from residual_rl_ros.ros import qos
-from residual_rl_ros.ros.managed_node import OK, WARN, Diagnostics, ManagedNode, run
+from residual_rl_ros.ros.managed_node import (
+    OK,
+    WARN,
+    Diagnostics,
+    ManagedNode,
+    control_clock,
+    run,
+)
 from residual_rl_ros.ros.messages import ChannelReader, float_array
 from residual_rl_ros.ros.node_parameters import RewardParameters
 from residual_rl_ros.ros.parameters import ParameterError, read_parameters, read_tree
@@ -46,7 +53,9 @@ class RewardNode(ManagedNode):
 
     def activate(self) -> None:
         """Begin to ask."""
-        self._timer = self.create_timer(1.0 / self._robot.control_rate_hz, self._tick)
+        self._timer = self.create_timer(
+            1.0 / self._robot.control_rate_hz, self._tick, clock=control_clock(self)
+        )
 
     def deactivate(self) -> None:
         """Stop asking."""

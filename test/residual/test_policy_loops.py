@@ -636,6 +636,21 @@ def test_weights_are_read_beside_the_control_loop_and_the_newest_is_used() -> No
     assert slot.accepted == 4
 
 
+def test_weights_that_are_too_large_are_not_even_copied() -> None:
+    class Large(bytes):
+        def __len__(self) -> int:
+            return 10**9
+
+        def __bytes__(self) -> bytes:
+            raise AssertionError('copied')
+
+    loop, outlet = real_time(LinearPolicy())
+    loop.activate()
+    loop.receive_weights(Large())
+    assert loop.controller.slot.refused['oversized'] == 1
+    assert 'of 1000000000 bytes' in outlet.warnings[-1]
+
+
 def test_refused_weights_are_said_and_counted_with_the_next_step() -> None:
     loop, outlet = real_time(LinearPolicy())
     loop.activate()
