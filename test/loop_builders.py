@@ -37,8 +37,6 @@ class Recorder:
         self.now = 0.0
         self.commands: list[tuple[float, np.ndarray]] = []
         self.transitions: list[Transition] = []
-        self.before: list[np.ndarray] = []
-        """For each transition: the command before its own."""
         self.warnings: list[str] = []
         self.faults: list[str] = []
         self.slept: list[float] = []
@@ -48,12 +46,6 @@ class Recorder:
 
     def send_transition(self, transition: Transition) -> None:
         self.transitions.append(transition)
-        executed = transition.executed_action[: len(ACTION.names)]
-        commands = [command for _, command in self.commands]
-        at = max(i for i, command in enumerate(commands) if (command == executed).all())
-        while at > 0 and (commands[at] == executed).all():
-            at -= 1
-        self.before.append(commands[at])
 
     def warn(self, reason: str) -> None:
         self.warnings.append(reason)

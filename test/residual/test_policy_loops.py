@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever arrives, in whatever order and at whatever time: every command is legal."""
+"""What the two loops do with what arrives, step by step."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import LinearPolicy, make_actor, make_metadata, settle, write_onnx_policy
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from loop_builders import ACTION, CHANNELS, PERIOD, Recorder, drive, feed, real_time, weights
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
@@ -34,129 +31,6 @@ from residual_rl_ros.residual.policy_loop import (
 from residual_rl_ros.residual.real_time_loop import RealTimeLoop
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
 from residual_rl_ros.transition import Source, Success
-
-
-class AnyRobot(RuleBasedStateMachine):
-    """Everything that can reach a robot's policy node."""
-
-    @initialize(ramp=st.sampled_from([0.0, 0.3]), auto=st.booleans())
-    def start(self, ramp: float, auto: bool) -> None:
-        self.policy = LinearPolicy()
-        self.loop, self.outlet = real_time(self.policy, ramp_s=ramp, auto_start=auto)
-        self.sequence = 0
-        self.checked = 0
-        self.loop.activate()
-
-    @rule(steps=st.integers(1, 6), a=st.floats(-3.0, 3.0))
-    def run_on(self, steps: int, a: float) -> None:
-        for _ in range(steps):
-            self.observe(0.0, a)
-            self.tick(PERIOD)
-
-    @rule(age=st.floats(-0.1, 0.5), a=st.floats(-50.0, 50.0))
-    def observe(self, age: float, a: float) -> None:
-        feed(self.loop, self.outlet.now - age, a)
-
-    @rule(values=st.lists(st.floats(), max_size=3))
-    def observe_nonsense(self, values: list[float]) -> None:
-        self.loop.observe('arm', self.outlet.now, np.array(values))
-
-    @rule(dt=st.sampled_from([0.0, PERIOD, PERIOD, PERIOD, 0.12, 0.7, -10.0, 10.0]))
-    def tick(self, dt: float) -> None:
-        self.outlet.now += dt
-        if self.loop.active:
-            self.loop.tick(self.outlet.now)
-
-    @rule(slow=st.booleans())
-    def base_policy_speed(self, slow: bool) -> None:
-        (self.policy.gate.clear if slow else self.policy.gate.set)()
-        self.loop.controller._chunk_timeout_s = 0.0 if slow else 10.0
-
-    @rule(gain=st.floats(0.0, 100.0), again=st.booleans())
-    def actor(self, gain: float, again: bool) -> None:
-        self.sequence += not again
-        self.loop.receive_weights(weights(self.loop, self.sequence, gain))
-        self.loop.take_weights(wait=True)
-
-    @rule(data=st.binary(max_size=40))
-    def nonsense_weights(self, data: bytes) -> None:
-        self.loop.receive_weights(data)
-        self.loop.take_weights(wait=True)
-
-    @rule(values=st.lists(st.floats(), min_size=1, max_size=3))
-    def takeover_command(self, values: list[float]) -> None:
-        self.loop.receive_takeover(np.array(values))
-
-    @rule(active=st.booleans())
-    def takeover(self, active: bool) -> None:
-        self.loop.set_takeover(active)
-
-    @rule(held=st.booleans())
-    def hold(self, held: bool) -> None:
-        self.loop.held = held
-
-    @rule(enabled=st.booleans())
-    def residual(self, enabled: bool) -> None:
-        self.loop.controller.residual_enabled = enabled
-
-    @rule(feedback=st.sampled_from([MARK_SUCCESS, MARK_FAILURE, END_EPISODE]))
-    def mark(self, feedback: Any) -> None:
-        self.loop.end_episode(feedback, self.outlet.now)
-
-    @rule(data=st.lists(st.floats(), max_size=6))
-    def nonsense_feedback(self, data: list[float]) -> None:
-        self.loop.receive_feedback(np.array(data))
-
-    @rule()
-    def start_episode(self) -> None:
-        self.loop.request_start()
-
-    @rule()
-    def reactivate(self) -> None:
-        if not self.loop.active:
-            self.loop.activate()
-
-    @invariant()
-    def every_command_is_legal(self) -> None:
-        if not hasattr(self, 'outlet'):
-            return
-        for _, command in self.outlet.commands[self.checked :]:
-            assert command.shape == (2,)
-            assert np.isfinite(command).all()
-            assert (command >= ACTION.lower).all()
-            assert (command <= ACTION.upper).all()
-        self.checked = len(self.outlet.commands)
-
-    @invariant()
-    def the_residual_keeps_its_bound(self) -> None:
-        if not hasattr(self, 'outlet'):
-            return
-        bound = self.loop.controller.bound.values
-        seen = zip(self.outlet.transitions, self.outlet.before, strict=True)
-        for transition, before in seen:
-            assert np.isfinite(transition.executed_action).all()
-            if transition.source is Source.TAKEOVER:
-                continue
-            base, executed = transition.base_action, transition.executed_action
-            reach = bound * (transition.source is Source.RESIDUAL) + 1e-9
-            low, high = (
-                np.clip(base + side, ACTION.lower, ACTION.upper) for side in (-reach, reach)
-            )
-            # Outside only where the slew limit holds a command back on its way there.
-            outside = (executed < low) | (executed > high)
-            moved = np.abs(executed - before)
-            np.testing.assert_allclose(moved[outside], ACTION.max_step[outside], atol=1e-9)
-        self.outlet.transitions.clear()
-        self.outlet.before.clear()
-
-    def teardown(self) -> None:
-        if hasattr(self, 'policy'):
-            self.policy.gate.set()
-            self.loop.controller.queue.close()
-
-
-TestAnyRobot = AnyRobot.TestCase
-TestAnyRobot.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
 
 
 def test_within_an_episode_commands_obey_the_slew_limit() -> None:

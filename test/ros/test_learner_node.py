@@ -72,9 +72,9 @@ class Robot:
         return slot.header is not None and slot.header.epoch == epoch
 
     def use(self, slot: ActorSlot) -> None:
-        """Tell of a decision with the actor in use."""
+        """Tell of a decision with a late actor of the epoch at hand."""
         assert slot.header is not None
-        used = replace(STREAM[20], epoch=slot.header.epoch, policy_sequence=slot.header.sequence)
+        used = replace(STREAM[20], epoch=slot.header.epoch, policy_sequence=7)
         self.transitions.publish(float_array(LAYOUT.encode(used), LAYOUT.label))
 
     def send(self, first: int, last: int) -> None:
@@ -184,10 +184,9 @@ def test_a_learner_killed_twice_between_two_checkpoints_is_still_heard(
     for epoch in (2, 3):  # Both resume the checkpoint of epoch 1.
         with learner(domain_id, tmp_path, resume=True) as (_, robot):
             robot.layout.publish(layout)
-            wait_for(lambda r=robot: r.actors or r.hears(robots_actor, 2), LIMIT_S, 'a sign')
             robot.use(robots_actor)
-            wait_for(lambda r=robot, e=epoch: r.hears(robots_actor, e), LIMIT_S, f'epoch {epoch}')
-    assert robots_actor.header is not None
+            heard = (robots_actor, epoch)
+            wait_for(lambda r=robot, h=heard: r.hears(*h), LIMIT_S, f'epoch {epoch}')
 
 
 def test_what_comes_before_its_layout_is_bounded_in_bytes(domain_id: int, tmp_path: Path) -> None:
