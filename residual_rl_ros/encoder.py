@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.onnx_session import open_session
+from residual_rl_ros.onnx_session import open_session, run_session
 from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot import Channel
 
@@ -70,6 +70,16 @@ class ImageEncoder:
         self.picture_size: tuple[int | None, int | None] = height, width
         """Height and width of a picture, None where any will do [px]."""
 
+    def warm_up(self) -> None:
+        """Encode a black picture, if it is said how large pictures are.
+
+        Raises:
+            EncoderError: the network failed, or its features are not finite.
+        """
+        height, width = self.picture_size
+        if height is not None and width is not None:
+            self.encode(np.zeros((height, width, 3), dtype=np.uint8))
+
     def encode(self, picture: Picture) -> npt.NDArray[np.float64]:
         """Return the features of an RGB picture.
 
@@ -77,7 +87,8 @@ class ImageEncoder:
             picture: shape (height, width, 3).
 
         Raises:
-            EncoderError: the picture has another size or type, or the features are not finite.
+            EncoderError: the picture has another size or type, the network failed, or the features
+                are not finite.
         """
         height, width = self.picture_size
         fits = picture.ndim == 3 and all(
@@ -89,9 +100,10 @@ class ImageEncoder:
                 f'picture is {picture.dtype} {list(picture.shape)}, {self.path.name} expects uint8 '
                 f'{[height or "height", width or "width", 3]}; set the camera to this size'
             )
-        features: npt.NDArray[np.float32] = self._session.run(
-            ['features'], {'image': np.ascontiguousarray(picture)[None]}
-        )[0][0]
+        inputs = {'image': np.ascontiguousarray(picture)[None]}
+        features: npt.NDArray[np.float32] = run_session(
+            self._session, 'features', inputs, self.path.name, EncoderError
+        )[0]
         if not np.isfinite(features).all():
             bad = int(np.flatnonzero(~np.isfinite(features))[0])
             raise EncoderError(

@@ -19,7 +19,7 @@ import PIL.Image
 
 from residual_rl_ros.encoder import Picture, channel_encoder
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.observation import ObservationError
+from residual_rl_ros.observation import MAX_STAMP_S, ObservationError
 from residual_rl_ros.robot import (
     COMPRESSED_IMAGE,
     FLOAT_ARRAY,
@@ -34,6 +34,8 @@ Array = npt.NDArray[np.float64]
 
 STAMP_LABEL = 'stamp_ns:'
 """Begins the label that ties a header-less message to a time [ns]."""
+STAMP_DIGITS = 19
+"""Longest time in a label: nanoseconds of an int64."""
 FIELD_ROOTS = {
     'geometry_msgs/msg/PoseStamped': 'pose.',
     'geometry_msgs/msg/TwistStamped': 'twist.',
@@ -61,7 +63,9 @@ def to_seconds(sec: int, nanosec: int) -> float:
 
 
 def rounded(stamp: float) -> float:
-    """Return a stamp as it is after its way through a time message [s]."""
+    """Return a stamp as it is after its way through a time message [s]; one beyond it as it is."""
+    if not abs(stamp) <= MAX_STAMP_S:
+        return stamp
     return to_seconds(*divmod(to_nanoseconds(stamp), 10**9))
 
 
@@ -83,7 +87,7 @@ def stamp_of(message: Any) -> float | None:
         digits = label.removeprefix(STAMP_LABEL)
         if digits == label or not (digits.isascii() and digits.isdigit()):
             return None
-        return rounded(int(digits) * 1e-9)
+        return rounded(int(digits) * 1e-9) if len(digits) <= STAMP_DIGITS else None
     sec, nanosec = header.stamp.sec, header.stamp.nanosec
     return to_seconds(sec, nanosec) if sec or nanosec else None
 
@@ -131,7 +135,7 @@ def decompress(message: Any) -> Picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise ValueError(f'picture has {picture.size} pixels, expected <= {MAX_PIXELS}')
             return np.asarray(picture.convert('RGB'))
-    except (OSError, SyntaxError) as error:
+    except Exception as error:  # Pillow lists nowhere what its decoders raise on foreign bytes.
         raise ValueError(f'{len(message.data)} bytes are no JPEG or PNG: {error}') from error
 
 
@@ -159,6 +163,11 @@ class MessageReader:
             self._getters = [attrgetter(root + field) for field in channel.fields]
             self.values = self._field_values
 
+    def warm_up(self) -> None:
+        """Encode a black picture, so that no real one pays for initialisation."""
+        if self._channel.is_image:
+            self._encoder.warm_up()
+
     def check(self, example: Any) -> None:
         """Refuse fields that a message of the channel's type does not have.
 
@@ -174,10 +183,22 @@ class MessageReader:
                 ) from error
 
     def stamp(self, message: Any) -> float | None:
-        """Return the stamp [s]; None if the time of receipt counts, chosen or for want of one."""
+        """Return the stamp [s]; None if the time of receipt counts, chosen or for want of one.
+
+        Raises:
+            ObservationError: what looks like a stamp is none.
+        """
         if self._channel.stamped_by == 'receipt':
             return None
-        return stamp_of(message)
+        stamp = stamp_of(message)
+        if stamp is None and self._channel.type == FLOAT_ARRAY:
+            label = label_of(message)
+            if label.startswith(STAMP_LABEL):
+                raise ObservationError(
+                    f'channel {self._channel.name!r} ({self._channel.topic}): label '
+                    f'{label[:40]!r} is no stamp, expected up to {STAMP_DIGITS} digits'
+                )
+        return stamp
 
     def _joint_values(self, message: Any) -> Array:
         if message.name != self._joint_names:
@@ -243,8 +264,8 @@ class CommandReader:
             raise CommandError(f'command on {self._command.topic}: {error}') from error
         if values.shape != (self._size,) or not np.isfinite(values).all():
             raise CommandError(
-                f'command on {self._command.topic} is {values.tolist()}, expected {self._size} '
-                'finite numbers'
+                f'command on {self._command.topic} is {values[:8].tolist()} ({values.size} '
+                f'values), expected {self._size} finite numbers'
             )
         return values
 

@@ -12,6 +12,8 @@ from residual_rl_ros.robot import Channel
 
 Array = npt.NDArray[np.float64]
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+MAX_STAMP_S = float(2**31)
+"""Later stamps do not fit into a time message [s]."""
 
 
 class ObservationError(ResidualRLError):

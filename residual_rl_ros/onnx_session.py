@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 import onnxruntime as ort
 
 from residual_rl_ros.errors import ResidualRLError
@@ -47,6 +49,33 @@ def open_session(
     except Exception as error:  # ONNX Runtime raises its own untyped hierarchy.
         reason = str(error).splitlines()[0]
         raise error_type(f'{str(path)!r} is no loadable ONNX model: {reason}') from error
+
+
+def run_session(
+    session: ort.InferenceSession,
+    output: str,
+    inputs: dict[str, npt.NDArray[Any]],
+    name: str,
+    error_type: type[ResidualRLError],
+) -> npt.NDArray[Any]:
+    """Return one output of a model.
+
+    Args:
+        session: the loaded model.
+        output: name of the output.
+        inputs: arrays by input name.
+        name: what the model is called in the error.
+        error_type: type of the error.
+
+    Raises:
+        ResidualRLError: of `error_type`: ONNX Runtime failed.
+    """
+    try:
+        result: npt.NDArray[Any] = session.run([output], inputs)[0]
+    except Exception as error:  # ONNX Runtime raises its own untyped hierarchy.
+        reason = ' '.join(str(error).split())[:300]
+        raise error_type(f'{name} failed: {reason}') from error
+    return result
 
 
 def _pinned(path: Path, error_type: type[ResidualRLError], sha256: str) -> bytes:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.onnx_session import open_session
+from residual_rl_ros.onnx_session import open_session, run_session
 from residual_rl_ros.residual.controller import StepFeedback
 from residual_rl_ros.residual.policy_loop import MARK_SUCCESS
 
@@ -80,10 +80,11 @@ class SuccessClassifier:
         """Return a success when it is reached.
 
         Raises:
-            RewardError: the network answered with no probability.
+            RewardError: the network failed or answered with no probability.
         """
         inputs = {'observation': observation.astype(np.float32)[None]}
-        output = np.ravel(self._session.run(['probability'], inputs)[0])
+        name = self._path.name
+        output = np.ravel(run_session(self._session, 'probability', inputs, name, RewardError))
         if output.size != 1 or not 0.0 <= output[0] <= 1.0:
             raise RewardError(f'{self._path.name} returned {output.tolist()}, expected one of 0..1')
         self._seen = self._seen + 1 if output[0] >= self._threshold else 0

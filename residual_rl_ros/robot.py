@@ -98,6 +98,11 @@ class Command:
     frame_id: str = ''
     """TwistStamped: frame of the twist."""
 
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Units of the actions as far as the type tells them."""
+        return tuple('m/s' if field.startswith('linear') else 'rad/s' for field in self.fields)
+
 
 @dataclass(frozen=True)
 class RobotConfig:
@@ -131,16 +136,29 @@ class RobotConfig:
         channels = tuple(
             _channel(name, observation.child(name)) for name in observation.texts('channels')
         )
+        names = action.texts('names')
+        topic = _command(command, names)
+        twist = topic.type == TWIST
+        units = action.texts('units') if 'units' in action else topic.units
+        hold = command.text('hold') if 'hold' in command else ('zero' if twist else 'last')
+        if twist and units != topic.units:
+            raise RobotError(
+                f'robot.action.units is {list(units)}, a twist has {list(topic.units)}'
+            )
+        if hold == 'zero' and topic.joints:
+            raise RobotError(f'robot.command.hold is zero, but {topic.type} commands positions')
         try:
             spec = ActionSpec(
-                names=action.texts('names'),
+                names=names,
                 lower=np.array(action.numbers('lower')),
                 upper=np.array(action.numbers('upper')),
                 max_step=np.array(action.numbers('max_velocity')) / rate,
                 measured_by=action.texts('measured_by') if 'measured_by' in action else (),
                 workspace=_workspace(action.child('workspace')) if 'workspace' in action else None,
+                units=units,
+                hold=hold,
             )
-            config = cls(robot.text('name'), rate, _command(command, spec.names), spec, channels)
+            config = cls(robot.text('name'), rate, topic, spec, channels)
             check_names('observation', config.observation_names)
             for measured in spec.measured_by:
                 if measured not in config.observation_names:

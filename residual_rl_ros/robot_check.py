@@ -61,6 +61,10 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
                 channel_encoder(channel)
             except (EncoderError, ResourceError) as error:
                 report.problems.append(str(error))
+    report.facts['hold'] = f'by {action.hold} command'
+    if action.hold == 'zero':
+        stop = np.abs([action.lower, action.upper]).max(0) / action.max_step / rate
+        report.facts['hold'] += f', after at most {stop.max():.3g} s of slowing down'
     if not action.measured_by:
         report.remarks.append(
             'action.measured_by is missing: the first command of an episode is not limited by '
@@ -83,6 +87,12 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
             metadata = OnnxBasePolicy(find_base_policy(base_policy)).metadata
             metadata.check_robot(robot.observation_names, action, rate)
             report.facts['base policy'] = f'{base_policy} fits'
+            if metadata.action_mode == 'delta' and action.hold == 'last':
+                report.remarks.append(
+                    'the base policy commands increments, and a hold would repeat the last one for '
+                    'as long as it lasts: set action.units to m/step or rad/step and command.hold '
+                    'to zero'
+                )
             _compare_ranges(report, robot, np.array(metadata.action_min), metadata.action_max)
         except (BasePolicyError, ResourceError) as error:
             report.problems.append(str(error))

@@ -79,6 +79,12 @@ class WorkspaceSpec:
             )
 
 
+RATES = ('m/s', 'rad/s', 'm/step', 'rad/step')
+"""Units of velocities and of increments: repeated, they move on, and zero stays."""
+UNITS = ('m', 'rad', *RATES, 'N', 'N m', '1')
+"""Units of actions."""
+
+
 @dataclass(frozen=True)
 class ActionSpec:
     """The command vector: m names with their limits, all in command units."""
@@ -96,10 +102,15 @@ class ActionSpec:
     of an episode; empty if the actions are not measured: then the first command is free."""
     workspace: WorkspaceSpec | None = None
     """Limits of the end effector, for joint positions."""
+    units: tuple[str, ...] = ()
+    """Unit of each action (m), from `UNITS`; empty if they are not told."""
+    hold: str = 'last'
+    """What a robot that holds is told: its `last` command again or, for velocities, `zero`."""
 
     def __post_init__(self) -> None:
         """Check sizes and signs."""
         check_names('action', self.names)
+        self._check_units()
         if self.measured_by and len(self.measured_by) != self.size:
             raise SpecificationError(
                 f'action measured_by has {len(self.measured_by)} names, expected {self.size} or 0'
@@ -129,6 +140,28 @@ class ActionSpec:
                 raise SpecificationError(f'action {name!r}: lower {low} is not below upper {high}')
             if not step > 0.0:
                 raise SpecificationError(f'action {name!r}: slew limit {step} is not positive')
+
+        if self.hold == 'zero' and ((self.lower > 0.0) | (self.upper < 0.0)).any():
+            raise SpecificationError(
+                f'hold zero is outside of lower {self.lower.tolist()}, upper {self.upper.tolist()}'
+            )
+
+    def _check_units(self) -> None:
+        if self.units and len(self.units) != self.size:
+            raise SpecificationError(
+                f'action units are {list(self.units)}, expected one for each of '
+                f'{", ".join(self.names)}'
+            )
+        for unit in self.units:
+            if unit not in UNITS:
+                raise SpecificationError(f'action unit is {unit!r}, expected one of {UNITS}')
+        if self.hold not in ('last', 'zero'):
+            raise SpecificationError(f'hold is {self.hold!r}, expected last or zero')
+        if self.hold == 'zero' and not (self.units and set(self.units) <= set(RATES)):
+            raise SpecificationError(
+                f'hold zero would move a robot whose actions are {list(self.units) or "unknown"}; '
+                f'it is for action units {RATES}: set units, or hold last'
+            )
 
     @property
     def size(self) -> int:

@@ -44,6 +44,10 @@ LARGEST = float(np.finfo(np.float32).max)
 """The replay keeps float32, in which anything larger is infinite; the stamp stays out of it."""
 
 
+YAML_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What else PyYAML raises, on scalars such as `2001-99-99` or `!!bool x` and on deep nesting."""
+
+
 class MalformedTransitionError(ResidualRLError):
     """A message is not a transition of the expected layout; it must be dropped and counted."""
 
@@ -202,8 +206,9 @@ class TransitionLayout:
         """
         try:
             mapping = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise SpecificationError(f'transition layout is not YAML: {error}') from error
+        except (yaml.YAMLError, *YAML_ERRORS) as error:
+            reason = f'{type(error).__name__}: {error}'
+            raise SpecificationError(f'transition layout is not YAML: {reason}') from error
         if not isinstance(mapping, Mapping):
             raise SpecificationError(f'transition layout is a {type(mapping).__name__}, not a map')
         if mapping.get('version') != cls.VERSION:

@@ -21,12 +21,13 @@ from residual_rl_ros.ros.topology import NodeSpec
 STATUS_PERIOD_S = 1.0
 SHOWN = {
     'policy_node': (
-        *('episode', 'residual_on', 'epoch', 'sequence', 'transitions'),
-        *('holds', 'overruns', 'late_chunks', 'clamped', 'slew_limited'),
+        *('active', 'episode', 'held', 'takeover', 'residual_on', 'epoch', 'sequence'),
+        *('transitions', 'holds', 'overruns', 'late_chunks', 'clamped', 'slew_limited'),
     ),
     'reward_node': ('asked', 'answered', 'successes'),
     'learner_node': (
-        *('phase', 'episodes', 'success_recent', 'updates', 'queue', 'missing', 'rollbacks'),
+        *('phase', 'paused', 'episodes', 'success_recent', 'updates', 'queue', 'missing'),
+        'rollbacks',
     ),
 }
 """Which diagnostics are worth a glance while the robot moves."""
@@ -69,8 +70,12 @@ def status_table(
     """
     table = Table(show_header=False)
     errors = {**monitor.errors(), **(failures or {})}
+    warnings = monitor.warnings()
     for node in nodes:
         values, shown = monitor.values(node), SHOWN[node.rsplit('/', 1)[-1]]
         state = ', '.join(f'{key} {values[key]}' for key in shown if key in values)
-        table.add_row(node, escape(errors.get(node) or state or 'starting'))
+        text = escape(errors.get(node) or state or 'starting')
+        if node in warnings:
+            text += f'\n[yellow]{escape(warnings[node])}[/]'
+        table.add_row(node, text)
     return table

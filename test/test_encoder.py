@@ -129,3 +129,11 @@ def test_a_channel_that_names_other_features_is_refused(path: Path) -> None:
     fields = ('red', 'green', 'depth')
     with pytest.raises(EncoderError, match=r"channel 'camera' has the fields \['red', 'green', 'd"):
         channel_encoder(Channel('camera', 'image_raw', IMAGE, fields, (), 0.1, str(path)))
+
+
+def test_a_failure_of_the_runtime_is_one_of_the_encoder(path: Path) -> None:
+    write_onnx_encoder(path)
+    encoder = ImageEncoder(path)
+    encoder._session = None  # type: ignore[assignment]
+    with pytest.raises(EncoderError, match=r'failed: '):
+        encoder.encode(np.zeros((4, 6, 3), dtype=np.uint8))

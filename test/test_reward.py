@@ -87,3 +87,10 @@ def test_a_function_that_is_not_there_is_refused(module: Any, target: str) -> No
     del module
     with pytest.raises(RewardError, match=r'expected package.module:factory'):
         load_function(target, OBSERVATIONS)
+
+
+def test_a_failure_of_the_runtime_is_one_of_the_classifier(tmp_path: Path) -> None:
+    write_classifier(tmp_path / 'success.onnx', OBSERVATIONS)
+    source = SuccessClassifier(tmp_path / 'success.onnx', OBSERVATIONS, 0.9, 1)
+    with pytest.raises(RewardError, match=r'success.onnx failed: '):
+        source(np.zeros(7))

@@ -198,3 +198,50 @@ def test_a_command_is_described_by_its_type() -> None:
 def test_a_channel_is_stamped_by_its_header_unless_it_says_otherwise() -> None:
     robot = RobotConfig.from_mapping(edited('observation.arm.stamped_by', 'receipt'))
     assert [channel.stamped_by for channel in robot.channels] == ['header', 'receipt']
+
+
+VELOCITIES: dict[str, Any] = {'units': ['rad/s', 'rad/s']}
+
+
+def with_hold(hold: object, action: dict[str, Any], command: dict[str, Any]) -> dict[str, Any]:
+    """Return the description with another action and command."""
+    description = copy.deepcopy(DESCRIPTION)
+    description['action'] |= action
+    description['command'] = {**command, **({} if hold is MISSING else {'hold': hold})}
+    return description
+
+
+@pytest.mark.parametrize(
+    ('hold', 'action', 'command', 'expected'),
+    [
+        (MISSING, {}, DESCRIPTION['command'], 'last'),
+        (MISSING, {}, TWIST_COMMAND, 'zero'),
+        ('last', {}, TWIST_COMMAND, 'last'),
+        ('zero', VELOCITIES, DESCRIPTION['command'], 'zero'),
+        ('zero', {'units': ['rad/step', 'm/step']}, DESCRIPTION['command'], 'zero'),
+    ],
+)
+def test_velocities_and_increments_hold_by_zero(
+    hold: object, action: dict, command: dict, expected: str
+) -> None:
+    assert RobotConfig.from_mapping(with_hold(hold, action, command)).action.hold == expected
+
+
+@pytest.mark.parametrize(
+    ('hold', 'action', 'command', 'message'),
+    [
+        ('zero', {}, DESCRIPTION['command'], r'would move a robot whose actions are unknown'),
+        ('zero', {'units': ['rad', 'rad/s']}, DESCRIPTION['command'], r"are \['rad', 'rad/s'\]"),
+        ('zero', VELOCITIES, TRAJECTORY_COMMAND, 'commands positions'),
+        ('stop', {}, DESCRIPTION['command'], "hold is 'stop', expected last or zero"),
+        ('zero', {'lower': [0.1, -1.0]}, TWIST_COMMAND, 'hold zero is outside of lower'),
+        (MISSING, {'units': ['rad']}, DESCRIPTION['command'], 'expected one for each'),
+        (MISSING, {'units': ['rad', 'deg']}, DESCRIPTION['command'], "unit is 'deg'"),
+        (MISSING, {'units': ['m/s', 'm/s']}, TWIST_COMMAND, 'a twist has'),
+    ],
+)
+def test_a_hold_that_would_move_the_robot_is_refused(
+    hold: object, action: dict, command: dict, message: str
+) -> None:
+    with pytest.raises(RobotError, match=message):
+        RobotConfig.from_mapping(with_hold(hold, action, command))

@@ -273,3 +273,15 @@ def test_action_limits_that_contradict_themselves_are_refused(
 
 def test_names_are_returned_in_their_order() -> None:
     assert check_names('action', ['b', 'a']) == ('b', 'a')
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        *('x: 2001-99-99', '!!int "abc"', '[' * 3000, '!!bool x', '!!int ""', '!!timestamp x'),
+        *('{[1]: 2}', '!!float x', '!!binary x', '? {a: 1}', '&a [*a]', '!!python/name:os.system'),
+    ],
+)
+def test_a_text_that_yaml_stumbles_over_is_no_layout(text: str) -> None:
+    with pytest.raises(SpecificationError, match='transition layout'):
+        TransitionLayout.from_yaml(text)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import yaml
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyError, BasePolicyMetadata
-from residual_rl_ros.onnx_session import open_session
+from residual_rl_ros.onnx_session import open_session, run_session
 
 Float32 = npt.NDArray[np.float32]
 
@@ -54,14 +54,15 @@ class OnnxBasePolicy:
             noise: standard normal noise, shape (horizon, m); needed if `stochastic`.
 
         Raises:
-            BasePolicyError: the network returned a non-finite action.
+            BasePolicyError: the network failed or returned a non-finite action.
         """
         inputs = {'observation': window[None]}
         if self.stochastic:
             if noise is None:
                 raise BasePolicyError(f'{self.path.name} is stochastic and needs noise')
             inputs['noise'] = noise[None]
-        chunk: Float32 = self._session.run(['action'], inputs)[0][0]
+        name = self.path.name
+        chunk: Float32 = run_session(self._session, 'action', inputs, name, BasePolicyError)[0]
         if chunk.shape != self.noise_shape:
             raise BasePolicyError(
                 f'{self.path.name} returned a chunk of shape {chunk.shape}, the metadata says '

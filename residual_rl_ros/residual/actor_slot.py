@@ -60,7 +60,25 @@ class ActorSlot:
         Raises:
             WeightsError: the message is refused; it is counted and nothing changes.
         """
+        self.check_size(len(message))
         return self.accept(partial(self.read, message))
+
+    def check_size(self, size: int) -> None:
+        """Refuse and count a message that is too large to be looked at.
+
+        Args:
+            size: its length [bytes].
+
+        Raises:
+            WeightsError: it is.
+        """
+        if size > self._max_bytes:
+            self.refused['oversized'] += 1
+            raise WeightsError(
+                'oversized',
+                f'weight message of {size} bytes, expected <= {self._max_bytes} '
+                '(parameter max_weights_bytes)',
+            )
 
     def read(self, message: bytes) -> Offer:
         """Return what a message holds; any thread may do this.
@@ -68,12 +86,6 @@ class ActorSlot:
         Raises:
             WeightsError: it is unusable.
         """
-        if len(message) > self._max_bytes:
-            raise WeightsError(
-                'oversized',
-                f'weight message of {len(message)} bytes, expected <= {self._max_bytes} '
-                '(parameter max_weights_bytes)',
-            )
         return (*decode_weights(message, self._expected), message)
 
     def accept(self, result: Callable[[], Offer]) -> WeightsHeader:

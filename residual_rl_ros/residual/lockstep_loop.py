@@ -29,7 +29,7 @@ class LockstepLoop(PolicyLoop):
         self._waiting_since: float | None = None
         self._weights = b''
 
-    def receive_weights(self, message: bytes) -> None:
+    def _read_weights(self, message: bytes) -> None:
         """Take in an actor, for which the current decision may have waited."""
         if message == self._weights:  # A learner at long work says that it lives.
             if self._waiting_since is not None:
@@ -64,8 +64,9 @@ class LockstepLoop(PolicyLoop):
             return
         if stamp <= self._answered:
             # The simulator repeats a stamp whose answer it missed.
-            if stamp == self._answered and self._last_command is not None:
-                self._outlet.send_command(self._last_command, stamp)
+            last = self.controller.last_command
+            if stamp == self._answered and last is not None:
+                self._outlet.send_command(last, stamp)
             return
         if self._waiting_since is not None:
             return
@@ -74,8 +75,7 @@ class LockstepLoop(PolicyLoop):
         elif self._feedback_stamp == stamp and self._feedback is not None:
             if self._finish_step(self.assembler.assemble(), stamp, self._feedback):
                 self._answered = stamp
-                if self._last_command is not None:
-                    self._outlet.send_command(self._last_command, stamp)
+                self._send_hold(stamp)
                 return
         else:
             return

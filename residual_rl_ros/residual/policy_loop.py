@@ -9,9 +9,10 @@ simulator, `RealTimeLoop` runs at the control rate whatever arrives.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.base_policy.metadata import BasePolicyError
-from residual_rl_ros.observation import ObservationAssembler, ObservationError
+from residual_rl_ros.observation import MAX_STAMP_S, ObservationAssembler, ObservationError
 from residual_rl_ros.residual.actor_slot import Offer
 from residual_rl_ros.residual.blend import BlendRamp
 from residual_rl_ros.residual.controller import ResidualController, StepFeedback
@@ -74,6 +75,8 @@ class LoopParts:
     """Where commands, transitions and complaints go."""
     clock: Callable[[], float]
     """Monotonic time, for durations [s]."""
+    sleep: Callable[[float], None] = time.sleep
+    """Lets time pass [s]."""
 
 
 class PolicyLoop(ABC):
@@ -97,20 +100,20 @@ class PolicyLoop(ABC):
         self._clock = parts.clock
         self._feedback: StepFeedback | None = None
         self._feedback_stamp = -np.inf
-        self._last_command: Array | None = None
         self._takeover: Array | None = None
         self._takeover_active = False
 
     def activate(self) -> None:
-        """Start; the robot may have been moved since the last command."""
+        """Start; the robot may have been moved since the last command, and what it saw is old."""
         self.active = True
-        self._last_command = None
+        self.assembler.clear()
+        self.controller.release()
         self._blend.restart()
 
     def deactivate(self, now: float) -> None:
-        """Hold with the last command, then stop."""
-        if self.in_episode and self._last_command is not None:
-            self._outlet.send_command(self._last_command, now)
+        """Hold, then stop."""
+        if self.in_episode or not self.controller.at_rest:
+            self._send_hold(now)
         self.active = self.in_episode = False
 
     def observe(self, channel: str, stamp: float, values: Array) -> None:
@@ -136,12 +139,18 @@ class PolicyLoop(ABC):
 
     def receive_feedback(self, data: Array) -> None:
         """Take in `[stamp, reward, terminated, truncated, success]`."""
-        sound = data.shape == (5,) and np.isfinite(data).all() and abs(data[1]) <= MAX_REWARD
+        sound = (
+            data.shape == (5,)
+            and bool(np.isfinite(data).all())
+            and abs(data[0]) <= MAX_STAMP_S
+            and abs(data[1]) <= MAX_REWARD
+        )
         if not sound or data[4] not in (-1.0, 0.0, 1.0):
             self._refuse(
                 'refused_feedback',
                 f'step_feedback is {data[:8].tolist()}, expected 5 finite numbers [stamp, reward, '
-                f'terminated, truncated, success], rewards up to {MAX_REWARD:g}',
+                f'terminated, truncated, success], stamps up to {MAX_STAMP_S:g} s and rewards up '
+                f'to {MAX_REWARD:g}',
             )
         elif self.active:
             stamp, reward, terminated, truncated, success = data.tolist()
@@ -156,7 +165,7 @@ class PolicyLoop(ABC):
         if command.shape != (size,) or not np.isfinite(command).all():
             self._refuse(
                 'refused_takeovers',
-                f'takeover command is {command.tolist()}, expected {size} finite numbers',
+                f'takeover command is {command[:8].tolist()}, expected {size} finite numbers',
             )
         else:
             self._takeover = command
@@ -172,9 +181,23 @@ class PolicyLoop(ABC):
             self._takeover = None
         self._takeover_active = active
 
+    @property
+    def taken_over(self) -> bool:
+        """Whether an operator has the robot."""
+        return self._takeover_active
+
+    def receive_weights(self, message: Sequence[int]) -> None:
+        """Take in the bytes of an actor; a bad one is refused and nothing changes."""
+        try:
+            self.controller.slot.check_size(len(message))
+        except WeightsError as error:
+            self._outlet.warn(f'weights refused: {error}')
+        else:
+            self._read_weights(bytes(message))
+
     @abstractmethod
-    def receive_weights(self, message: bytes) -> None:
-        """Take in an actor; a bad one is refused and nothing changes."""
+    def _read_weights(self, message: bytes) -> None:
+        """Take in an actor of acceptable size."""
 
     def _accept_weights(self, result: Callable[[], Offer]) -> None:
         try:
@@ -198,7 +221,6 @@ class PolicyLoop(ABC):
     def _begin_episode(self, observation: Array, stamp: float) -> None:
         self.episode += 1
         self.in_episode = True
-        self._last_command = None  # The robot may have been moved since the last episode.
         self._feedback = None
         self.controller.begin_episode(self.episode, observation, stamp)
 
@@ -234,7 +256,12 @@ class PolicyLoop(ABC):
             return
         self.counts['ticks'] += 1
         if command is not None:
-            self._last_command = command
+            self._outlet.send_command(command, stamp)
+
+    def _send_hold(self, stamp: float) -> None:
+        """Hold the robot, if it was told anything yet."""
+        command = self.controller.hold()
+        if command is not None:
             self._outlet.send_command(command, stamp)
 
     def _refuse(self, counter: str, reason: str) -> None:

@@ -21,6 +21,8 @@ STAGES = ('account', 'command', 'reaction', 'tick')
 """Accounting for the last step; residual, limits and publication; from the start of a control step
 to its command, with reading the observations since the last one; all of it, with the transition,
 which is sent after the command. Only of steps that sent a command."""
+BELIEVABLE_S = 1.0
+"""Clocks that differ by more have jumped or are not the same [s]; see `_believable_s`."""
 MAX_READING = 4
 """Weight messages that wait for a tick; the oldest unread one makes room for a newer one."""
 NOTHING_HAPPENED = StepFeedback(0.0, False, False, Success.UNLABELLED)
@@ -66,19 +68,21 @@ class RealTimeLoop(PolicyLoop):
         self.held = False
         """An operator's hold."""
         self._period_s = period_s
+        self._sleep = parts.sleep
         # A large actor takes milliseconds to check, which no control step has.
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix='weights')
         self._reading: deque[Future[Offer]] = deque()
         self._newest_weights = b''
         self._outbox: list[Transition] = []
         self._began = 0.0
-        self._done_stamp = -np.inf
         self._observation: Array = np.zeros(0)
         self._forget_requests()
 
     def _forget_requests(self) -> None:
         self._start_requested = False
         self._feedback = self._takeover = None
+        self._guided = False  # By an operator, outside of an episode.
+        self._done_stamp = self._feedback_stamp = -np.inf
         self._ending: _Step | None = None  # Waits for a late base policy.
         self._holding_since: float | None = None
         self._last_tick: float | None = None
@@ -90,8 +94,12 @@ class RealTimeLoop(PolicyLoop):
         self._reader.submit(bool).result()  # Its thread is started now, not in a control step.
 
     def deactivate(self, now: float) -> None:
-        """Hold with the last command, then stop."""
+        """Hold, slowing down at the control rate where that is to hold, then stop."""
         super().deactivate(now)
+        while not self.controller.at_rest:
+            self._sleep(self._period_s)
+            now += self._period_s
+            self._send_hold(now)
         self._flush()
 
     def request_start(self) -> bool:
@@ -111,8 +119,8 @@ class RealTimeLoop(PolicyLoop):
             self._on_feedback(now, feedback)
         return self.in_episode
 
-    def receive_weights(self, message: bytes) -> None:
-        """Take in an actor, which a later tick uses; a bad one is refused and nothing changes."""
+    def _read_weights(self, message: bytes) -> None:
+        """Take in an actor, which a later tick uses."""
         if message == self._newest_weights:  # A learner at long work says that it lives.
             return
         self._newest_weights = message
@@ -155,9 +163,14 @@ class RealTimeLoop(PolicyLoop):
             elapsed = now - self._last_tick
             self.counts['overruns'] += elapsed > 1.5 * self._period_s
             self.counts['missed_periods'] += elapsed > 2.0 * self._period_s
-            if elapsed < 0.0:
-                self._forget_time(-elapsed)
+            if not 0.0 <= elapsed <= self._believable_s:
+                self._forget_time(elapsed)
         self._last_tick = now
+
+    @property
+    def _believable_s(self) -> float:
+        """Longest time between two ticks, or to a stamp of the future, without a clock's jump."""
+        return max(BELIEVABLE_S, self.rules.hold_limit_s, 3.0 * self._period_s)
 
     def _time(self, stage: str, started: float) -> None:
         self.latencies[stage].add(self._clock() - started)
@@ -187,12 +200,11 @@ class RealTimeLoop(PolicyLoop):
                 self._on_feedback(now, END_EPISODE)
             if self._account(self._what_happened(now), now):
                 return
-        elif self.rules.auto_start or self._start_requested:
-            if self.assembler.oldest_stamp <= self._done_stamp:
-                return
-            self._start_requested, self._began = False, now
+        elif self._may_start():
+            self._start_requested, self._guided, self._began = False, False, now
             self._begin_episode(self._observation, now)
         else:
+            self._idle(now, self._observation)
             return
         if self._takeover_active:
             if self._takeover is None:
@@ -203,15 +215,48 @@ class RealTimeLoop(PolicyLoop):
             return
         self._command(now)
 
+    def _may_start(self) -> bool:
+        """Return whether an episode is wanted and something was seen since the last one."""
+        wanted = self.rules.auto_start or self._start_requested
+        return wanted and self.assembler.oldest_stamp > self._done_stamp
+
     def _do_without(self, now: float, reason: str) -> None:
-        """Hold without an observation; an end that was marked meanwhile counts."""
+        """Go on without an observation; an end that was marked meanwhile counts."""
         if not self.in_episode:
             self._outlet.warn(reason)
+            self._idle(now, None)
         elif self._feedback is not None and self._feedback.done:
             self.controller.abandon()
             self._account(self._what_happened(now), now)
+        elif self._commanding:
+            self.controller.abandon()
+            self._obey(now)
         else:
             self._pause(now, reason)
+
+    def _idle(self, now: float, observation: Array | None) -> None:
+        """Between episodes, let an operator move the robot; else let it come to rest."""
+        if not self._commanding:
+            self._guided = False
+            if not self.controller.at_rest:
+                self._send_hold(now)
+            return
+        if not self._guided and observation is not None:
+            self.controller.start_from(observation)
+        if self.controller.knows_where:
+            self._guided = True
+            self._obey(now)
+
+    @property
+    def _commanding(self) -> bool:
+        """Whether an operator has taken over and says what the robot shall do."""
+        return self._takeover_active and self._takeover is not None
+
+    def _obey(self, now: float) -> None:
+        """Send an operator's command where there is nothing to decide."""
+        assert self._takeover is not None
+        self._holding_since = None
+        self._outlet.send_command(self.controller.obey(self._takeover), now)
 
     def _what_happened(self, now: float) -> _Step:
         """Return what is known of the control step that ends now."""
@@ -224,32 +269,46 @@ class RealTimeLoop(PolicyLoop):
         over = self._finish_step(step.observation, step.stamp, step.feedback)
         self._ending = step if step.feedback.done and not over else None
         self._time('account', started)
-        if over:
-            self._done_stamp = max(now, self._feedback_stamp)
-            self._hold(now, '')
+        if over and self.active:  # A fault has held and stopped.
+            self._done_stamp = now + self._ahead(now)
+            if self._commanding:
+                self._guided = True
+                self._obey(now)
+            else:
+                self._hold(now, '')
         return over
 
+    def _ahead(self, now: float) -> float:
+        """Return how far in the future the end is stamped, as far as that can be believed [s]."""
+        ahead = max(self._feedback_stamp - now, 0.0)
+        if ahead <= self._believable_s:
+            return ahead
+        self._outlet.warn(
+            f'step_feedback is stamped {ahead:.3f} s in the future: synchronise the clocks'
+        )
+        return 0.0
+
     def _command(self, now: float) -> None:
-        """Send the command of this control step, or the last one again while the base is late."""
+        """Send the command of this control step, or hold while the base is late."""
         late = self.controller.late_chunks
         started = self._clock()
         self._send(now)
         self._time('command', started)
         if self.controller.late_chunks == late:
             self._holding_since = None
-        elif self._last_command is None:
+        elif self.controller.last_command is None:
             self._count_hold(now, 'the base policy has not planned its first chunk', usual=True)
         else:
             self._count_hold(now, 'the base policy is late: raise prefetch_steps')
 
     def _forget_time(self, seconds: float) -> None:
-        """Begin anew after the clock went back: every stamp so far lies in the future."""
-        self._outlet.warn(f'the clock went back by {seconds:.3f} s')
+        """Begin anew after a jump of the clock: no stamp or duration so far means anything."""
+        self._outlet.warn(f'the clock jumped by {seconds:+.3f} s, or this process stood still')
         self.assembler.clear()
         self._blend.restart()
         self._done_stamp = self._feedback_stamp = -np.inf
         self._holding_since = None
-        self._began -= seconds
+        self._began += seconds
 
     def _on_observation(self, stamp: float) -> None:
         """Wait for the next tick."""
@@ -273,11 +332,10 @@ class RealTimeLoop(PolicyLoop):
         self._hold(now, reason)
 
     def _hold(self, now: float, reason: str) -> None:
-        """Repeat the last command; a reason that persists is a fault."""
+        """Hold; a reason that persists is a fault."""
         if not self.active:  # A fault has just held and stopped.
             return
-        if self._last_command is not None:
-            self._outlet.send_command(self._last_command, now)
+        self._send_hold(now)
         self._count_hold(now, reason)
 
     def _count_hold(self, now: float, reason: str, usual: bool = False) -> None:

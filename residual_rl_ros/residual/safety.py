@@ -41,13 +41,20 @@ class SafetyFilter:
         self.workspace_limited = 0
         """Commands cut short at the border of the workspace since the start."""
 
-    def apply(self, command: npt.ArrayLike, previous: Array | None) -> Array:
+    def apply(
+        self, command: npt.ArrayLike, previous: Array | None, base: Array | None = None
+    ) -> Array:
         """Return the safe command, shape (m,).
+
+        At the border of the workspace the residual gives way, and the base only if it must: the
+        result is never further than `command - base` from the base command that position and slew
+        limits leave or, where that one leaves the workspace too, from what is left of it.
 
         Args:
             command: wanted command, shape (m,).
             previous: the command before, or the measured positions at the start; None skips the
                 slew limit.
+            base: the base action in it; None limits the command as a whole.
 
         Raises:
             UnsafeCommandError: a command is not finite or of the wrong size; nothing may be sent.
@@ -70,10 +77,20 @@ class SafetyFilter:
         if previous is None:
             return safe
         reach = self.action.max_step
-        limited = clamp(safe, previous - reach, previous + reach)
+        low, high = previous - reach, previous + reach
+        limited = clamp(safe, low, high)
         self.slew_limited += bool((limited != safe).any())
         if self._workspace is None:
             return limited
-        inside = self._workspace.limit(limited, previous)
-        self.workspace_limited += inside is not limited
-        return inside
+        allowed = self._workspace.excess(previous)
+        if self._workspace.allows(limited, allowed):
+            return limited
+        self.workspace_limited += 1
+        start = previous
+        if base is not None:
+            base = clamp(clamp(base, self.action.lower, self.action.upper), low, high)
+            if self._workspace.allows(base, allowed):
+                start = base
+            else:
+                limited = base
+        return self._workspace.last_allowed(start, limited, allowed)

@@ -60,33 +60,38 @@ class Workspace:
         position: Array = self._position.copy()
         return position
 
-    def limit(self, command: Array, previous: Array) -> Array:
-        """Return the last command on the way from the previous one that is inside the box.
-
-        From outside, where a robot can be put by hand, the way may only lead back: it is allowed
-        as long as no coordinate gets further out.
+    def allows(self, joints: Array, excess: Array) -> bool:
+        """Return whether the point is inside the box or, in no coordinate, further out than that.
 
         Args:
-            command: wanted joint positions, shape (m,).
-            previous: the command before, or the measured positions, shape (m,).
+            joints: joint positions, shape (m,).
+            excess: how far outside is allowed, shape (3,) [m]: from outside, where a robot can be
+                put by hand, the way may only lead back.
         """
-        allowed = self._excess(previous)
-        if (self._excess(command) <= allowed).all():
-            return command
+        return bool((self.excess(joints) <= excess).all())
+
+    def last_allowed(self, start: Array, end: Array, excess: Array) -> Array:
+        """Return the last joint positions on the way from an allowed start to an end that is not.
+
+        Args:
+            start: allowed joint positions, shape (m,).
+            end: joint positions that are not, shape (m,).
+            excess: how far outside is allowed, shape (3,) [m].
+        """
         inside, outside = 0.0, 1.0
         for _ in range(BISECTIONS):
             middle = 0.5 * (inside + outside)
-            if (self._excess(previous + middle * (command - previous)) <= allowed).all():
+            if self.allows(start + middle * (end - start), excess):
                 inside = middle
             else:
                 outside = middle
-        return previous + inside * (command - previous)
+        return start + inside * (end - start)
 
     def contains(self, joints: Array) -> bool:
         """Return whether the point is inside the box."""
-        return not self._excess(joints).any()
+        return not self.excess(joints).any()
 
-    def _excess(self, joints: Array) -> Array:
+    def excess(self, joints: Array) -> Array:
         """Return how far each coordinate is outside, shape (3,) [m]."""
         position = self.position(joints)
         beyond: Array = np.maximum(self._spec.lower - position, position - self._spec.upper)

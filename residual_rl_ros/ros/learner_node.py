@@ -13,12 +13,14 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from std_msgs.msg import Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
@@ -57,11 +59,11 @@ from residual_rl_ros.spec import SpecificationError
 from residual_rl_ros.transition import MalformedTransitionError, TransitionLayout
 
 REQUEST_LIMIT_S = 10.0
-"""How long a service waits for the learning thread; no transition is received meanwhile."""
-
-
+"""How long a service waits for the learning thread, up to the next diagnostics after it."""
 EARLY_LIMIT = 1000
 """Transitions kept until the layout that decodes them arrives; the two topics have no order."""
+EARLY_BYTES = 64 * 2**20
+"""Their size: before the layout is known a message may be anything."""
 LAYOUT_LIMIT = 10**6
 """A longer layout text is no layout [characters]."""
 SIGN_OF_LIFE_S = 5.0
@@ -77,9 +79,16 @@ class _Request:
     """A service call on its way to the learning thread."""
 
     job: Callable[[], str]
-    answer: queue.Queue[tuple[bool, str]]
-    cancelled: bool = False
-    """Given up by its caller; it must not be carried out later."""
+    deadline: float
+    """Monotonic time after which it must not be carried out any more [s]."""
+    answer: tuple[bool, str] | None = None
+    taken: bool = False
+    """It is being carried out, and is waited for."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        """Let the ROS thread go on until there is an answer, or none in time."""
+        while self.answer is None and (self.taken or time.monotonic() < self.deadline):
+            yield
 
 
 class LearnerNode(ManagedNode):
@@ -92,6 +101,7 @@ class LearnerNode(ManagedNode):
         self._weights = b''
         self._inbox: queue.Queue[Callable[[], None]] = queue.Queue()
         self._requests: queue.Queue[_Request] = queue.Queue()
+        self._executor_in_use = SingleThreadedExecutor()
         self._learner: Learner | None = None
         self._resume = threading.Event()
         self._resume.set()
@@ -100,6 +110,7 @@ class LearnerNode(ManagedNode):
         self._published = math.inf
         self._feeds: dict[str, RobotFeed] = {}
         self._early: list[tuple[RobotFeed, Float64MultiArray]] = []
+        self._early_bytes = 0
         self._problem = ''
         self._rate_base = (time.monotonic(), 0, 0)
 
@@ -135,8 +146,10 @@ class LearnerNode(ManagedNode):
         for robot in parameters.robots:
             self._listen_to(RobotFeed(robot.strip('/')))
         self.create_service(SetBool, '~/pause', self._pause)
-        self.create_service(Trigger, '~/save', self._trigger(self._save))
-        self.create_service(Trigger, '~/rollback', self._trigger(self._rollback))
+        # While they wait for the learning thread, transitions must arrive.
+        apart = MutuallyExclusiveCallbackGroup()
+        for name, job in {'~/save': self._save, '~/rollback': self._rollback}.items():
+            self.create_service(Trigger, name, self._trigger(job), callback_group=apart)
         Diagnostics(self, self._report)
 
     def _read_config(self, parameters: LearnerParameters) -> LearnerConfig:
@@ -185,12 +198,22 @@ class LearnerNode(ManagedNode):
 
     def learn(self) -> None:
         """Work through the inbox until told to stop, then save."""
-        executor = SingleThreadedExecutor()
+        executor = self._executor_in_use
         executor.add_node(self)
-        spinner = threading.Thread(target=_spin, args=(executor,), name='ros', daemon=True)
+        spinner = threading.Thread(target=self._spin, name='ros', daemon=True)
         spinner.start()
         # This thread only: what serves the middleware must not keep the robot waiting.
         give_way(self.parameters.niceness)
+        try:
+            self._work_until_stopped()
+        finally:
+            self._try(self._save)
+            if self._log is not None:
+                self._log.close()
+            executor.shutdown(timeout_sec=1.0)
+            spinner.join(timeout=1.0)
+
+    def _work_until_stopped(self) -> None:
         saved = time.monotonic()
         while not self._stop.is_set():
             self._serve()
@@ -201,18 +224,16 @@ class LearnerNode(ManagedNode):
                 saved = time.monotonic()
         while not self._inbox.empty() and time.monotonic() < self._deadline:
             self._work(timeout_s=0.0)
-        self._try(self._save)
-        if self._log is not None:
-            self._log.close()
-        executor.shutdown(timeout_sec=1.0)
-        spinner.join(timeout=1.0)
 
     def _serve(self) -> None:
         """Carry out the service calls that wait, also while paused."""
         while not self._requests.empty():
             request = self._requests.get()
-            if not request.cancelled:
-                request.answer.put(self._try(request.job))
+            request.taken = True
+            if time.monotonic() < request.deadline:
+                request.answer = self._try(request.job)
+            request.taken = False
+            self._executor_in_use.wake()
 
     def _pulse(self) -> None:
         """Between two updates: answer, give a sign of life, and stop if asked to."""
@@ -241,18 +262,27 @@ class LearnerNode(ManagedNode):
         return response
 
     def _trigger(self, job: Callable[[], str]) -> Callable[[Any, Any], Any]:
-        def callback(request: Any, response: Any) -> Any:
+        async def callback(request: Any, response: Any) -> Any:
             del request
-            asked = _Request(job, queue.Queue())
+            asked = _Request(job, time.monotonic() + REQUEST_LIMIT_S)
             self._requests.put(asked)
-            try:
-                response.success, response.message = asked.answer.get(timeout=REQUEST_LIMIT_S)
-            except queue.Empty:
-                asked.cancelled = True
-                response.success, response.message = False, 'the learner is busy; ask again'
+            await asked
+            busy = False, 'the learner is busy; ask again'
+            response.success, response.message = asked.answer or busy
             return response
 
         return callback
+
+    def _spin(self) -> None:
+        """Serve the middleware; without it the learner would hear nothing, so it ends."""
+        try:
+            self._executor_in_use.spin()
+        except ExternalShutdownException:
+            return
+        except Exception as error:  # noqa: BLE001 - a thread ends without a word.
+            self.get_logger().error(traceback.format_exc())
+            self.failure = error
+            self.request_stop()
 
     # --- in the main thread
 
@@ -276,7 +306,7 @@ class LearnerNode(ManagedNode):
             nbytes = self._learner.memory_bytes
             self.get_logger().info(f'replay: {nbytes / 1e6:.0f} MB when full')
             self._publish(self._learner.first_message())
-            early, self._early = self._early, []
+            early, self._early, self._early_bytes = self._early, [], 0
             for message in early:
                 self._ingest(*message)
         elif layout != self._learner.layout:
@@ -301,17 +331,20 @@ class LearnerNode(ManagedNode):
 
     def _ingest(self, feed: RobotFeed, message: Float64MultiArray) -> None:
         if self._learner is None:
-            if len(self._early) == EARLY_LIMIT:
+            size = message.data.itemsize * len(message.data)
+            if len(self._early) == EARLY_LIMIT or self._early_bytes + size > EARLY_BYTES:
                 feed.counts['malformed'] += 1
                 self._warn(f'transition of {named(feed)} dropped: no layout received yet')
             else:
                 self._early.append((feed, message))
+                self._early_bytes += size
             return
         try:
             transition = feed.decode(self._learner.layout, message.data, label_of(message))
         except MalformedTransitionError as error:
             self._warn(f'transition of {named(feed)} dropped: {error}')
             return
+        self._overtake(transition.epoch, transition.policy_sequence)
         rollbacks = len(self._learner.rollbacks)
         backlog = self._inbox.qsize()
         weights = self._learner.ingest(
@@ -326,6 +359,19 @@ class LearnerNode(ManagedNode):
             self._publish(weights)
             if self._log is not None:
                 self._log.write(self._learner)
+
+    def _overtake(self, epoch: int, sequence: int) -> None:
+        """Begin an epoch after one that robots know and this learner, killed since, does not."""
+        learner = self._learner
+        assert learner is not None
+        if (epoch, sequence) <= (learner.epoch, learner.sequence):
+            return
+        self._warn(
+            f'a robot uses weights {(epoch, sequence)}, this learner is at '
+            f'{(learner.epoch, learner.sequence)}: going on in epoch {epoch + 1}'
+        )
+        learner.begin_epoch(epoch + 1)
+        self._publish(learner.first_message())
 
     def activate(self) -> None:
         """Publish what an inactive publisher has dropped."""
@@ -368,6 +414,7 @@ class LearnerNode(ManagedNode):
         learner = self._learner
         values: dict[str, Any] = {
             'active': self.active,
+            'paused': not self._resume.is_set(),
             'queue': self._inbox.qsize(),
             **{
                 key: sum(feed.counts[key] for feed in self._feeds.values())
@@ -405,13 +452,6 @@ class LearnerNode(ManagedNode):
 def named(feed: RobotFeed) -> str:
     """Return the name under which a robot is complained of."""
     return f'robot {feed.robot!r}' if feed.robot else 'the robot'
-
-
-def _spin(executor: SingleThreadedExecutor) -> None:
-    try:
-        executor.spin()
-    except ExternalShutdownException:
-        return
 
 
 def main() -> int:

@@ -57,6 +57,17 @@ class Diagnostics:
         self._publisher.publish(array)
 
 
+def control_clock(node: Node) -> Clock:
+    """Return the clock for a timer at the control rate.
+
+    A wall clock that is set back must not stop the robot. With `use_sim_time` the simulator owns
+    the time, and its pause is one.
+    """
+    if node.get_parameter('use_sim_time').value:
+        return node.get_clock()
+    return Clock(clock_type=ClockType.STEADY_TIME)
+
+
 class ManagedNode(LifecycleNode, ABC):
     """A lifecycle node whose failed transitions say why.
 

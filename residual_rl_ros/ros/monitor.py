@@ -25,6 +25,7 @@ class Monitor:
         self._domain_id = domain_id
         self._values: dict[str, dict[str, str]] = {}
         self._errors: dict[str, str] = {}
+        self._warnings: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> Monitor:
@@ -74,14 +75,23 @@ class Monitor:
         with self._lock:
             return dict(self._errors)
 
+    def warnings(self) -> dict[str, str]:
+        """Return what each node that reports a warning says."""
+        with self._lock:
+            return dict(self._warnings)
+
     def _receive(self, message: DiagnosticArray) -> None:
         with self._lock:
             for status in message.status:
                 name = status.name.lstrip('/')
                 self._values[name] = {item.key: item.value for item in status.values}
-                self._errors.pop(name, None)
-                if status.level == DiagnosticStatus.ERROR:
-                    self._errors[name] = status.message
+                for level, said in (
+                    (DiagnosticStatus.ERROR, self._errors),
+                    (DiagnosticStatus.WARN, self._warnings),
+                ):
+                    said.pop(name, None)
+                    if status.level == level:
+                        said[name] = status.message
 
     def _spin(self) -> None:
         try:

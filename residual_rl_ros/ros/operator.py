@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import sys
@@ -15,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
@@ -27,6 +30,8 @@ from residual_rl_ros.up import status_table
 
 ANSWER_LIMIT_S = 12.0
 """How long a service may take; a rollback waits for the update in progress."""
+FRESH_S = 1.5
+"""How long an answer counts more than the diagnostics, which come once a second."""
 DISCOVERY_LIMIT_S = 2.0
 """How long to look for a service that has not shown up yet."""
 
@@ -41,8 +46,17 @@ class Key:
 
     label: str
     service: str
-    toggles: bool = False
-    """Whether the service takes a boolean that each press inverts."""
+    shown: str = ''
+    """Diagnostic value that each press inverts; empty if the service takes nothing."""
+    transition: int | None = None
+    """Lifecycle transition that the service is asked for."""
+
+    @property
+    def kind(self) -> Any:
+        """Type of the service."""
+        if self.transition is not None:
+            return ChangeState
+        return SetBool if self.shown else Trigger
 
 
 KEYS = {
@@ -50,10 +64,11 @@ KEYS = {
     's': Key('success', 'policy_node/mark_success'),
     'f': Key('failure', 'policy_node/mark_failure'),
     'e': Key('end', 'policy_node/end_episode'),
-    'h': Key('hold', 'policy_node/hold', toggles=True),
-    'r': Key('residual', 'policy_node/set_residual', toggles=True),
-    'p': Key('pause learning', 'learner_node/pause', toggles=True),
+    'h': Key('hold', 'policy_node/hold', shown='held'),
+    'r': Key('residual', 'policy_node/set_residual', shown='residual_switch'),
+    'p': Key('pause learning', 'learner_node/pause', shown='paused'),
     'b': Key('roll back', 'learner_node/rollback'),
+    'a': Key('activate', 'policy_node/change_state', transition=Transition.TRANSITION_ACTIVATE),
 }
 QUIT = 'q'
 
@@ -62,6 +77,7 @@ class Operator(PrivateNode):
     """Calls the services behind the keys.
 
     Args:
+        monitor: knows how the switches stand.
         namespace: namespace of the robot.
         fleet: its learner is shared, and in no namespace.
         domain_id: ROS domain; None takes `ROS_DOMAIN_ID`.
@@ -70,22 +86,25 @@ class Operator(PrivateNode):
 
     def __init__(
         self,
+        monitor: Monitor,
         namespace: str = '',
         fleet: bool = False,
         domain_id: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__('operator', domain_id, namespace)
+        self._monitor = monitor
+        self._policy, self._learner = watched_nodes(namespace, fleet)
         self._clock = clock
         self._clients = {
             letter: self.node.create_client(
-                SetBool if key.toggles else Trigger,
+                key.kind,
                 f'/{key.service}' if fleet and key.service.startswith('learner') else key.service,
             )
             for letter, key in KEYS.items()
         }
-        # The residual is on and nothing is held when a node starts.
-        self._state = {'h': False, 'r': True, 'p': False}
+        self._set: dict[str, tuple[bool, float]] = {}
+        """What was asked for last, and when."""
 
     def press(self, letter: str) -> str:
         """Do what a key stands for and return what came of it, in one line."""
@@ -93,11 +112,14 @@ class Operator(PrivateNode):
         client = self._clients[letter]
         if not client.wait_for_service(timeout_sec=DISCOVERY_LIMIT_S):
             return f'{key.label}: {key.service} is not there'
-        request: Any = Trigger.Request()
-        wanted = False
-        if key.toggles:
-            wanted = not self._state[letter]
-            request = SetBool.Request(data=wanted)
+        request: Any = key.kind.Request()
+        if key.transition is not None:
+            request.transition.id = key.transition
+        if key.shown:
+            now = self._is_on(letter)
+            if now is None:
+                return f'{key.label}: {key.service.split("/")[0]} does not say how it stands'
+            request.data = not now
         future = client.call_async(request)
         deadline = self._clock() + ANSWER_LIMIT_S
         while not future.done() and self._clock() < deadline:
@@ -105,9 +127,21 @@ class Operator(PrivateNode):
         answer = future.result() if future.done() else None
         if answer is None:
             return f'{key.label}: no answer from {key.service}'
-        if key.toggles and answer.success:
-            self._state[letter] = wanted
+        if key.shown and answer.success:
+            self._set[letter] = request.data, self._clock()
+        if key.transition is not None:
+            return f'{key.label}: {"done" if answer.success else "refused; its log says why"}'
         return f'{key.label}: {answer.message}'
+
+    def _is_on(self, letter: str) -> bool | None:
+        """Return how a switch stands, None if nobody has said."""
+        asked, when = self._set.get(letter, (False, -math.inf))
+        if self._clock() - when < FRESH_S:
+            return asked
+        key = KEYS[letter]
+        node = self._learner if key.service.startswith('learner') else self._policy
+        shown = self._monitor.values(node).get(key.shown)
+        return None if shown is None else shown == 'True'
 
 
 def watched_nodes(namespace: str, fleet: bool) -> tuple[str, str]:
@@ -129,7 +163,7 @@ def run_operator(namespace: str, fleet: bool, console: Console, keys: TextIO = s
     last = ''
     with (
         Monitor(domain_id) as monitor,
-        Operator(namespace, fleet, domain_id) as operator,
+        Operator(monitor, namespace, fleet, domain_id) as operator,
         _single_keys(keys),
         Live(console=console, auto_refresh=False) as live,
     ):

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rclpy.clock import Clock, ClockType
 from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.message_values import CommandError, CommandReader, rounded
 from residual_rl_ros.observation import ObservationAssembler, ObservationError
+from residual_rl_ros.picture_reader import PictureReader
 from residual_rl_ros.residual.actor_file import read_actor
 from residual_rl_ros.residual.blend import BlendRamp
 from residual_rl_ros.residual.controller import ResidualController, StepFeedback
@@ -38,6 +40,7 @@ from residual_rl_ros.ros.managed_node import (
     WARN,
     Diagnostics,
     ManagedNode,
+    control_clock,
     run,
 )
 from residual_rl_ros.ros.messages import (
@@ -64,6 +67,7 @@ class PolicyNode(ManagedNode):
         self._problem = ''
         self._fault_reason = ''
         self._first = False
+        self._pictures: list[tuple[str, PictureReader]] = []
 
     def configure(self) -> None:
         """Load robot and base policy, check them against each other, open the topics."""
@@ -128,13 +132,28 @@ class PolicyNode(ManagedNode):
         gc.freeze()
         self._loop.activate()
         if isinstance(self._loop, LockstepLoop):
-            self._timer = self.create_timer(WATCH_PERIOD_S, self._loop.watch)
+            # A simulator that waits moves no clock.
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            self._timer = self.create_timer(WATCH_PERIOD_S, self._loop.watch, clock=steady)
         else:
             loop = self._loop
             self._go_first()
             self._timer = self.create_timer(
-                1.0 / self.robot.control_rate_hz, lambda: loop.tick(self._now())
+                1.0 / self.robot.control_rate_hz,
+                lambda: self._tick(loop),
+                clock=control_clock(self),
             )
+
+    def _tick(self, loop: RealTimeLoop) -> None:
+        """Hand over the pictures that have been read, then run a control step."""
+        for name, pictures in self._pictures:
+            while (picture := pictures.take()) is not None:
+                stamp, values = picture
+                try:
+                    loop.observe(name, stamp, values())
+                except ObservationError as error:
+                    loop.refuse_observation(error)
+        loop.tick(self._now())
 
     def _go_first(self) -> None:
         """Let this thread run before whatever else wants its processor."""
@@ -159,13 +178,17 @@ class PolicyNode(ManagedNode):
         loop, create = self._loop, self.create_subscription
         for channel in self.robot.channels:
             reader = ChannelReader(channel)
-            callback = self._channel_callback(channel.name, reader)
+            callback = (
+                self._picture_callback(channel.name, reader)
+                if channel.is_image and isinstance(loop, RealTimeLoop)
+                else self._channel_callback(channel.name, reader)
+            )
             create(reader.message_type, channel.topic, callback, qos.SENSOR)
         create(Float64MultiArray, 'step_feedback', self._on_feedback, qos.FEEDBACK)
         create(
             UInt8MultiArray,
             'learner_node/actor',
-            lambda message: loop.receive_weights(message.data.tobytes()),
+            lambda message: loop.receive_weights(message.data),
             qos.LATCHED,
         )
         takeover = CommandReader(self.robot.command, self.robot.action.size)
@@ -219,6 +242,23 @@ class PolicyNode(ManagedNode):
 
         return callback
 
+    def _picture_callback(self, name: str, reader: ChannelReader) -> Callable[[Any], None]:
+        """Have pictures read in another thread; in lockstep a simulator waits for them instead."""
+        loop, pictures = self._loop, PictureReader(reader.values, reader.warm_up)
+        self._pictures.append((name, pictures))
+
+        def callback(message: Any) -> None:
+            if not loop.active:
+                return
+            try:
+                stamp = reader.stamp(message)
+            except ObservationError as error:
+                loop.refuse_observation(error)
+                return
+            pictures.put(self._now() if stamp is None else stamp, message)
+
+        return callback
+
     def _takeover_callback(self, reader: CommandReader) -> Callable[[Any], None]:
         loop = self._loop
 
@@ -232,8 +272,8 @@ class PolicyNode(ManagedNode):
 
     def _on_feedback(self, message: Float64MultiArray) -> None:
         data = np.array(message.data, dtype=np.float64)
-        if data.size and np.isfinite(data[0]):  # To the nanosecond, as the stamps of headers.
-            data[0] = rounded(data[0])
+        if data.size:
+            data[0] = rounded(data[0])  # To the nanosecond, as the stamps of headers.
         self._loop.receive_feedback(data)
 
     # --- what the loop says (Outlet)
@@ -318,6 +358,8 @@ class PolicyNode(ManagedNode):
             'epoch': header.epoch if header else 0,
             'sequence': header.sequence if header else -1,
             'residual_on': slot.enabled and self.controller.residual_enabled,
+            'residual_switch': self.controller.residual_enabled,
+            'takeover': self._loop.taken_over,
             'weights_accepted': slot.accepted,
             **{f'weights_refused_{reason}': n for reason, n in slot.refused.items()},
             **self._loop.counts,
@@ -327,6 +369,7 @@ class PolicyNode(ManagedNode):
             'workspace_limited': self.controller.safety.workspace_limited,
         }
         if isinstance(self._loop, RealTimeLoop):
+            values['held'] = self._loop.held
             for stage, latency in self._loop.latencies.items():
                 values |= latency.report(stage)
                 values |= latency.overall(stage)

@@ -12,10 +12,17 @@ from std_msgs.msg import Float64MultiArray
 
 from residual_rl_ros.observation import ObservationAssembler, ObservationError
 from residual_rl_ros.residual.controller import StepFeedback
-from residual_rl_ros.reward import RewardSource, SuccessClassifier, load_function
+from residual_rl_ros.reward import RewardError, RewardSource, SuccessClassifier, load_function
 from residual_rl_ros.robot import RobotConfig
 from residual_rl_ros.ros import qos
-from residual_rl_ros.ros.managed_node import OK, WARN, Diagnostics, ManagedNode, run
+from residual_rl_ros.ros.managed_node import (
+    OK,
+    WARN,
+    Diagnostics,
+    ManagedNode,
+    control_clock,
+    run,
+)
 from residual_rl_ros.ros.messages import ChannelReader, float_array
 from residual_rl_ros.ros.node_parameters import RewardParameters
 from residual_rl_ros.ros.parameters import ParameterError, read_parameters, read_tree
@@ -27,7 +34,7 @@ class RewardNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__('reward_node')
         self._problem = ''
-        self._asked = self._answered = self._successes = 0
+        self._asked = self._answered = self._successes = self._refused = 0
 
     def configure(self) -> None:
         """Load robot and reward source, open the topics."""
@@ -46,7 +53,9 @@ class RewardNode(ManagedNode):
 
     def activate(self) -> None:
         """Begin to ask."""
-        self._timer = self.create_timer(1.0 / self._robot.control_rate_hz, self._tick)
+        self._timer = self.create_timer(
+            1.0 / self._robot.control_rate_hz, self._tick, clock=control_clock(self)
+        )
 
     def deactivate(self) -> None:
         """Stop asking."""
@@ -60,6 +69,7 @@ class RewardNode(ManagedNode):
                     name, self._now() if stamp is None else stamp, reader.values(message)
                 )
             except ObservationError as error:
+                self._refused += 1
                 self._warn(str(error))
 
         return callback
@@ -72,7 +82,11 @@ class RewardNode(ManagedNode):
             self._warn(str(error))
             return
         self._asked += 1
-        feedback = self._source(observation)
+        try:
+            feedback = self._source(observation)
+        except RewardError as error:
+            self._warn(str(error))
+            return
         if feedback is not None:
             self._answered += 1
             self._successes += feedback.terminated and int(feedback.success) == 1
@@ -92,6 +106,7 @@ class RewardNode(ManagedNode):
             'asked': self._asked,
             'answered': self._answered,
             'successes': self._successes,
+            'refused_observations': self._refused,
         }
         return (OK if message == 'running' else WARN), message, values
 

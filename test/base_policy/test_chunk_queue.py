@@ -390,3 +390,18 @@ def test_a_forgotten_chunk_does_not_blend_into_the_next_episode() -> None:
         first = queue.take()[:, 0]
     queue.close()
     np.testing.assert_allclose(first - np.sin(0.2 * np.arange(2)), 0.3, atol=1e-6)
+
+
+def test_what_nobody_wants_any_more_is_not_computed() -> None:
+    policy = LinearPolicy()
+    policy.gate.clear()
+    queue = ChunkQueue(policy)
+    for _ in range(5):  # Five pauses while the first inference is under way.
+        queue.observe(np.zeros(3))
+        with pytest.raises(ChunkLateError):
+            queue.take(0.0)
+        queue.forget()
+    policy.gate.set()
+    settle(queue)
+    assert policy.calls == 1
+    queue.close()

@@ -180,3 +180,10 @@ def test_a_symbolic_dimension_that_turns_out_wrong_is_refused(path: Path) -> Non
     policy = OnnxBasePolicy(path)
     with pytest.raises(BasePolicyError, match=r'3.*6'):
         policy.infer(np.zeros((1, 3), dtype=np.float32))
+
+
+def test_a_failure_of_the_runtime_is_one_of_the_policy(path: Path) -> None:
+    write_onnx_policy(path)
+    policy = OnnxBasePolicy(path)
+    with pytest.raises(BasePolicyError, match=r'policy.onnx failed: .*'):
+        policy.infer(np.zeros((2, 3), dtype=np.float32))

@@ -33,7 +33,7 @@ from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.bringup import Bringup, ros_environment
 from residual_rl_ros.ros.messages import byte_array, float_array
 from residual_rl_ros.ros.monitor import Monitor
-from residual_rl_ros.ros.topology import RobotRun, finetune_topology, robot_topology
+from residual_rl_ros.ros.topology import NodeSpec, RobotRun, finetune_topology, robot_topology
 
 pytestmark = pytest.mark.ros
 
@@ -215,10 +215,11 @@ def test_junk_on_the_topics_is_counted_and_changes_nothing(domain_id: int, tmp_p
             transitions.publish(float_array(rng.normal(size=30_000), f'junk{number}'))
             feedback.publish(float_array(rng.normal(size=30_000)))
             time.sleep(0.2)
+        feedback.publish(float_array([1e300, 0.0, 0.0, 0.0, -1.0]))
         goes_on(monitor)
         assert count(monitor, 'policy_node', 'weights_refused_oversized') == 10
         assert count(monitor, 'policy_node', 'weights_refused_malformed') == 10
-        assert count(monitor, 'policy_node', 'refused_feedback') == 20
+        assert count(monitor, 'policy_node', 'refused_feedback') == 21
         assert count(monitor, 'learner_node', 'malformed') == 20
         bringup.check()
         bystander.check_commands(int(count(monitor, 'policy_node', 'episode')) + 1)
@@ -284,3 +285,41 @@ def test_a_robot_of_a_fleet_fails_alone(domain_id: int, tmp_path: Path, call: Ca
         assert call(Trigger, '/learner_node/save').success
         sequence = count(monitor, 'right/policy_node', 'weights_accepted')
         assert sequence > 0
+
+
+def test_a_learner_killed_twice_between_two_checkpoints_is_still_heard(
+    domain_id: int, tmp_path: Path, call: Caller
+) -> None:
+    """Each time it forgets the epoch in which it published; the policy node runs on."""
+    with running(domain_id, tmp_path, hold_limit_s=5.0) as (monitor, bringup, bystander):
+        assert call(Trigger, '/learner_node/save').success
+        environment = ros_environment(domain_id)
+        bringup.processes['learner_node'].send_signal(signal.SIGKILL)
+        for crash, epoch in enumerate((2, 3)):
+            with Bringup([resuming(tmp_path)], tmp_path / f'logs{crash}', environment) as again:
+                expected = (monitor, float(epoch))
+                wait_for(lambda e=expected: in_epoch(*e), LIMIT_S, f'epoch {epoch}')
+                wait_for(lambda: count(monitor, 'policy_node', 'sequence') > 0, LIMIT_S, 'actors')
+                goes_on(monitor)
+                again.processes['learner_node'].send_signal(signal.SIGKILL)
+        assert monitor.errors() == {}
+        bystander.check_commands(int(count(monitor, 'policy_node', 'episode')) + 1)
+
+
+def in_epoch(monitor: Monitor, epoch: float) -> bool:
+    return count(monitor, 'policy_node', 'epoch') == epoch
+
+
+def resuming(folder: Path) -> NodeSpec:
+    """Return the learner of `running`, going on from its checkpoint."""
+    return NodeSpec(
+        'learner_node',
+        True,
+        (),
+        {
+            'preset': CONFIG.preset,
+            'output_dir': str(folder / 'learner'),
+            'resume': True,
+            'overrides': CONFIG.overrides,
+        },
+    )

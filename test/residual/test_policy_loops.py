@@ -1,21 +1,20 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever arrives, in whatever order and at whatever time: every command is legal."""
+"""What the two loops do with what arrives, step by step."""
 
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from builders import LinearPolicy, make_action_spec, make_actor, make_metadata, settle
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from builders import LinearPolicy, make_actor, make_metadata, settle, write_onnx_policy
+from loop_builders import ACTION, CHANNELS, PERIOD, Recorder, drive, feed, real_time, weights
 
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.learner.robot_feed import RobotFeed
 from residual_rl_ros.observation import ObservationAssembler
 from residual_rl_ros.residual.blend import BlendRamp
@@ -28,209 +27,10 @@ from residual_rl_ros.residual.policy_loop import (
     MARK_FAILURE,
     MARK_SUCCESS,
     LoopParts,
-    PolicyLoop,
 )
-from residual_rl_ros.residual.real_time_loop import RealTimeLoop, RealTimeRules
+from residual_rl_ros.residual.real_time_loop import RealTimeLoop
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
-from residual_rl_ros.robot import FLOAT_ARRAY, Channel
-from residual_rl_ros.transition import Source, Success, Transition
-
-PERIOD = 0.05
-ARM = Channel('arm', 'joints', FLOAT_ARRAY, ('position.a', 'position.b'), (), 0.2)
-TOOL = Channel('tool', 'tool', FLOAT_ARRAY, ('z',), (), 0.2)
-CHANNELS = (ARM, TOOL)
-ACTION = make_action_spec(
-    lower=np.array([-0.3, -0.2]), upper=np.array([0.3, 0.2]), max_step=np.array([0.1, 0.05])
-)
-
-
-class Recorder:
-    """An outlet that keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.loop: PolicyLoop | None = None
-        self.now = 0.0
-        self.commands: list[tuple[float, np.ndarray]] = []
-        self.transitions: list[Transition] = []
-        self.before: list[np.ndarray] = []
-        """For each transition: the command before its own."""
-        self.warnings: list[str] = []
-        self.faults: list[str] = []
-
-    def send_command(self, command: np.ndarray, stamp: float) -> None:
-        self.commands.append((stamp, command.copy()))
-
-    def send_transition(self, transition: Transition) -> None:
-        self.transitions.append(transition)
-        executed = transition.executed_action
-        commands = [command for _, command in self.commands]
-        at = max(i for i, command in enumerate(commands) if (command == executed).all())
-        while at > 0 and (commands[at] == executed).all():
-            at -= 1
-        self.before.append(commands[at])
-
-    def warn(self, reason: str) -> None:
-        self.warnings.append(reason)
-
-    def fault(self, reason: str) -> None:
-        self.faults.append(reason)
-        assert self.loop is not None
-        self.loop.deactivate(self.now)
-
-
-def real_time(policy: LinearPolicy, **changes: Any) -> tuple[RealTimeLoop, Recorder]:
-    outlet = Recorder()
-    config = ControllerConfig(1, (0.05,), prefetch_steps=0, explore=True, lockstep=False)
-    controller = config.build(policy, ACTION)
-    controller._chunk_timeout_s = changes.pop('chunk_timeout_s', 10.0)
-    blend = BlendRamp(changes.pop('ramp_s', 0.0))
-    rules = RealTimeRules(**{'auto_start': True, 'hold_limit_s': 0.5, **changes})
-    assembler = ObservationAssembler(CHANNELS)
-    parts = LoopParts(controller, assembler, blend, outlet, time.perf_counter)
-    loop = RealTimeLoop(parts, PERIOD, rules)
-    outlet.loop = loop
-    return loop, outlet
-
-
-def weights(loop: PolicyLoop, sequence: int, gain: float = 5.0) -> bytes:
-    actor = make_actor(loop.controller.layout, seed=sequence, gain=gain)
-    return encode_weights(actor.to_numpy(), WeightsHeader(1, sequence, Exploration()))
-
-
-def feed(loop: PolicyLoop, stamp: float, a: float = 0.1) -> None:
-    loop.observe('arm', stamp, np.array([a, -a]))
-    loop.observe('tool', stamp, np.array([0.5]))
-
-
-def drive(loop: RealTimeLoop, start: float, ticks: int) -> float:
-    """Run so many control steps with fresh observations; return the time after them [s]."""
-    for tick in range(ticks):
-        feed(loop, start + tick * PERIOD)
-        loop.tick(start + tick * PERIOD)
-    return start + ticks * PERIOD
-
-
-class AnyRobot(RuleBasedStateMachine):
-    """Everything that can reach a robot's policy node."""
-
-    @initialize(ramp=st.sampled_from([0.0, 0.3]), auto=st.booleans())
-    def start(self, ramp: float, auto: bool) -> None:
-        self.policy = LinearPolicy()
-        self.loop, self.outlet = real_time(self.policy, ramp_s=ramp, auto_start=auto)
-        self.sequence = 0
-        self.checked = 0
-        self.loop.activate()
-
-    @rule(steps=st.integers(1, 6), a=st.floats(-3.0, 3.0))
-    def run_on(self, steps: int, a: float) -> None:
-        for _ in range(steps):
-            self.observe(0.0, a)
-            self.tick(PERIOD)
-
-    @rule(age=st.floats(-0.1, 0.5), a=st.floats(-50.0, 50.0))
-    def observe(self, age: float, a: float) -> None:
-        feed(self.loop, self.outlet.now - age, a)
-
-    @rule(values=st.lists(st.floats(), max_size=3))
-    def observe_nonsense(self, values: list[float]) -> None:
-        self.loop.observe('arm', self.outlet.now, np.array(values))
-
-    @rule(dt=st.sampled_from([0.0, PERIOD, PERIOD, PERIOD, 0.12, 0.7, -10.0, 10.0]))
-    def tick(self, dt: float) -> None:
-        self.outlet.now += dt
-        if self.loop.active:
-            self.loop.tick(self.outlet.now)
-
-    @rule(slow=st.booleans())
-    def base_policy_speed(self, slow: bool) -> None:
-        (self.policy.gate.clear if slow else self.policy.gate.set)()
-        self.loop.controller._chunk_timeout_s = 0.0 if slow else 10.0
-
-    @rule(gain=st.floats(0.0, 100.0), again=st.booleans())
-    def actor(self, gain: float, again: bool) -> None:
-        self.sequence += not again
-        self.loop.receive_weights(weights(self.loop, self.sequence, gain))
-        self.loop.take_weights(wait=True)
-
-    @rule(data=st.binary(max_size=40))
-    def nonsense_weights(self, data: bytes) -> None:
-        self.loop.receive_weights(data)
-        self.loop.take_weights(wait=True)
-
-    @rule(values=st.lists(st.floats(), min_size=1, max_size=3))
-    def takeover_command(self, values: list[float]) -> None:
-        self.loop.receive_takeover(np.array(values))
-
-    @rule(active=st.booleans())
-    def takeover(self, active: bool) -> None:
-        self.loop.set_takeover(active)
-
-    @rule(held=st.booleans())
-    def hold(self, held: bool) -> None:
-        self.loop.held = held
-
-    @rule(enabled=st.booleans())
-    def residual(self, enabled: bool) -> None:
-        self.loop.controller.residual_enabled = enabled
-
-    @rule(feedback=st.sampled_from([MARK_SUCCESS, MARK_FAILURE, END_EPISODE]))
-    def mark(self, feedback: Any) -> None:
-        self.loop.end_episode(feedback, self.outlet.now)
-
-    @rule(data=st.lists(st.floats(), max_size=6))
-    def nonsense_feedback(self, data: list[float]) -> None:
-        self.loop.receive_feedback(np.array(data))
-
-    @rule()
-    def start_episode(self) -> None:
-        self.loop.request_start()
-
-    @rule()
-    def reactivate(self) -> None:
-        if not self.loop.active:
-            self.loop.activate()
-
-    @invariant()
-    def every_command_is_legal(self) -> None:
-        if not hasattr(self, 'outlet'):
-            return
-        for _, command in self.outlet.commands[self.checked :]:
-            assert command.shape == (2,)
-            assert np.isfinite(command).all()
-            assert (command >= ACTION.lower).all()
-            assert (command <= ACTION.upper).all()
-        self.checked = len(self.outlet.commands)
-
-    @invariant()
-    def the_residual_keeps_its_bound(self) -> None:
-        if not hasattr(self, 'outlet'):
-            return
-        bound = self.loop.controller.bound.values
-        seen = zip(self.outlet.transitions, self.outlet.before, strict=True)
-        for transition, before in seen:
-            assert np.isfinite(transition.executed_action).all()
-            if transition.source is Source.TAKEOVER:
-                continue
-            base, executed = transition.base_action, transition.executed_action
-            reach = bound * (transition.source is Source.RESIDUAL) + 1e-9
-            low, high = (
-                np.clip(base + side, ACTION.lower, ACTION.upper) for side in (-reach, reach)
-            )
-            # Outside only where the slew limit holds a command back on its way there.
-            outside = (executed < low) | (executed > high)
-            moved = np.abs(executed - before)
-            np.testing.assert_allclose(moved[outside], ACTION.max_step[outside], atol=1e-9)
-        self.outlet.transitions.clear()
-        self.outlet.before.clear()
-
-    def teardown(self) -> None:
-        if hasattr(self, 'policy'):
-            self.policy.gate.set()
-            self.loop.controller.queue.close()
-
-
-TestAnyRobot = AnyRobot.TestCase
-TestAnyRobot.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+from residual_rl_ros.transition import Source, Success
 
 
 def test_within_an_episode_commands_obey_the_slew_limit() -> None:
@@ -385,8 +185,7 @@ def test_an_old_hold_is_no_fault_of_the_next_episode() -> None:
     policy.gate.clear()
     now += 60.0
     loop.request_start()
-    feed(loop, now)
-    loop.tick(now)
+    drive(loop, now, 2)
     assert loop.in_episode
     assert outlet.faults == []
     policy.gate.set()
@@ -470,6 +269,29 @@ def test_a_reward_that_float32_cannot_sum_is_refused() -> None:
     loop.receive_feedback(np.array([0.0, 1e31, 0.0, 0.0, -1.0]))
     assert loop.counts['refused_feedback'] == 1
     assert 'rewards up to 1e+30' in outlet.warnings[-1]
+
+
+@pytest.mark.parametrize('stamp', [1e300, -1e300, 2.0**40])
+def test_feedback_with_a_stamp_of_no_clock_is_refused(stamp: float) -> None:
+    loop, outlet = real_time(LinearPolicy())
+    loop.activate()
+    loop.receive_feedback(np.array([stamp, 0.0, 0.0, 0.0, -1.0]))
+    assert loop.counts['refused_feedback'] == 1
+    assert 'stamps up to' in outlet.warnings[-1]
+
+
+def test_a_base_policy_whose_runtime_fails_is_a_fault_that_says_why(tmp_path: Path) -> None:
+    write_onnx_policy(tmp_path / 'policy.onnx')
+    policy = OnnxBasePolicy(tmp_path / 'policy.onnx')
+    loop, outlet = real_time(policy)  # type: ignore[arg-type]
+    loop.activate()
+    now = drive(loop, 0.0, 3)
+    policy._session = None  # type: ignore[assignment]
+    while loop.active:
+        now = drive(loop, now, 1)
+    assert len(outlet.faults) == 1
+    assert 'policy.onnx failed' in outlet.faults[0]
+    assert not loop.active
 
 
 def test_a_hold_goes_out_before_the_last_transition() -> None:
@@ -580,6 +402,44 @@ def test_a_stamp_in_the_future_does_not_freeze_a_channel() -> None:
     assert loop.in_episode
 
 
+@pytest.mark.parametrize('jump', [-10.0, 10.0])
+def test_a_clock_that_jumps_neither_fades_the_residual_in_nor_ends_a_hold(jump: float) -> None:
+    loop, outlet = real_time(LinearPolicy(), ramp_s=5.0)
+    loop.activate()
+    now = drive(loop, 100.0, 10)
+    for tick in range(6):  # The sensors fell silent, which is not yet a fault.
+        loop.tick(now + tick * PERIOD)
+    now += 6 * PERIOD + jump
+    outlet.now = now
+    loop.tick(now)
+    assert outlet.faults == []
+    assert f'the clock jumped by {jump + PERIOD:+.3f} s' in ' '.join(outlet.warnings)
+    drive(loop, now + PERIOD, 2)
+    assert loop.controller.blend_ratio <= PERIOD / 5.0
+
+
+def test_feedback_of_the_future_does_not_keep_the_next_episode_from_beginning() -> None:
+    loop, outlet = real_time(LinearPolicy())
+    loop.activate()
+    now = drive(loop, 0.0, 4)
+    loop.receive_feedback(np.array([1000.0, 1.0, 1.0, 0.0, 1.0]))
+    now = drive(loop, now, 3)
+    assert 'step_feedback is stamped 999.800 s in the future' in ' '.join(outlet.warnings)
+    assert (loop.episode, loop.in_episode) == (1, True)
+
+
+def test_an_activation_forgets_when_the_last_episode_ended() -> None:
+    loop, _ = real_time(LinearPolicy())
+    loop.activate()
+    now = drive(loop, 100.0, 4)
+    loop.end_episode(MARK_SUCCESS, now)
+    loop.tick(now)
+    loop.deactivate(now)
+    loop.activate()  # Of a simulator that has started over.
+    drive(loop, 0.0, 2)
+    assert loop.in_episode
+
+
 def test_overruns_are_counted() -> None:
     loop, _ = real_time(LinearPolicy())
     loop.activate()
@@ -648,6 +508,21 @@ def test_weights_are_read_beside_the_control_loop_and_the_newest_is_used() -> No
     assert slot.header.sequence == 7
     assert slot.refused['superseded'] == 4
     assert slot.accepted == 4
+
+
+def test_weights_that_are_too_large_are_not_even_copied() -> None:
+    class Large(bytes):
+        def __len__(self) -> int:
+            return 10**9
+
+        def __bytes__(self) -> bytes:
+            raise AssertionError('copied')
+
+    loop, outlet = real_time(LinearPolicy())
+    loop.activate()
+    loop.receive_weights(Large())
+    assert loop.controller.slot.refused['oversized'] == 1
+    assert 'of 1000000000 bytes' in outlet.warnings[-1]
 
 
 def test_refused_weights_are_said_and_counted_with_the_next_step() -> None:

@@ -22,6 +22,18 @@ assert ROBOT.action.workspace is not None
 BOX: WorkspaceSpec = ROBOT.action.workspace
 ARM = Workspace(BOX)
 INSIDE = np.array([0.0, -1.6, 1.6, -1.6, -1.6, 0.0])
+DOWN = np.array([0.0, 1.0, 0.0, 0.0, 0.0, 0.0])
+
+
+def border() -> np.ndarray:
+    """Return joint positions at the lower border of the box."""
+    safety, joints = SafetyFilter(ROBOT.action), INSIDE
+    for _ in range(100):
+        joints = safety.apply(joints + 0.02 * DOWN, joints)
+    return joints
+
+
+BORDER = border()
 vectors = st.lists(st.floats(-3.0, 3.0), min_size=6, max_size=6).map(np.array)
 
 URDF = """<robot name="one">
@@ -85,17 +97,51 @@ def test_a_command_inside_passes_bit_for_bit_and_one_at_the_border_is_counted() 
     assert ARM.contains(previous)
 
 
+@given(st.lists(st.tuples(vectors, vectors), min_size=1, max_size=15), st.floats(0.0, 0.05))
+def test_a_residual_keeps_its_bound_at_the_border_too(
+    steps: list[tuple[np.ndarray, np.ndarray]], bound: float
+) -> None:
+    """Away from what the limits leave of the base, in joint space as everywhere."""
+    safety, alone = SafetyFilter(ROBOT.action), SafetyFilter(ROBOT.action)
+    previous = BORDER
+    for towards, residual in steps:
+        base = previous + 0.01 * towards
+        sent = safety.apply(base + bound * residual / 3.0, previous, base)
+        assert ARM.contains(sent)
+        assert (np.abs(sent - previous) <= ROBOT.action.max_step + 1e-9).all()
+        reached = alone.apply(base, previous)
+        unboxed = SafetyFilter(replace(ROBOT.action, workspace=None)).apply(base, previous)
+        if ARM.contains(unboxed):
+            np.testing.assert_array_equal(reached, unboxed)
+        else:  # Either the residual leads back into the box, or the base is followed to its border.
+            assert ARM.contains(reached)
+            if not np.array_equal(sent, reached):
+                reached = unboxed
+        assert (np.abs(sent - reached) <= bound + 1e-9).all()
+        previous = sent
+
+
+def test_a_tiny_residual_at_the_border_does_not_stop_the_base() -> None:
+    """The base moves along the border, the residual a thousandth of that across it."""
+    sideways = BORDER + np.array([0.01, 0.0, 0.0, 0.0, 0.0, 0.0])
+    assert ARM.contains(sideways)
+    assert not ARM.contains(sideways + 1e-4 * DOWN)
+    sent = SafetyFilter(ROBOT.action).apply(sideways + 1e-4 * DOWN, BORDER, sideways)
+    assert (np.abs(sent - sideways) <= 1e-4).all()
+
+
 def test_from_outside_the_way_leads_back() -> None:
     outside = INSIDE.copy()
     outside[1:3] = 0.0, 0.0  # Stretched out, beyond x.
     assert not ARM.contains(outside)
     further = outside + np.array([0.5, 0.0, 0.0, 0.0, 0.0, 0.0])
-    before, after = ARM.position(outside), ARM.position(ARM.limit(further, outside))
+    safety = SafetyFilter(ROBOT.action)
+    before, after = ARM.position(outside), ARM.position(safety.apply(further, outside))
     outer = [np.maximum(np.maximum(BOX.lower - p, p - BOX.upper), 0.0) for p in (before, after)]
     assert (outer[1] <= outer[0] + 1e-12).all()
     joints = outside
     for _ in range(1000):
-        joints = ARM.limit(joints + np.clip(INSIDE - joints, -0.02, 0.02), joints)
+        joints = safety.apply(INSIDE, joints)
     np.testing.assert_allclose(joints, INSIDE, atol=1e-6)
 
 

@@ -22,6 +22,7 @@ from residual_rl_ros.message_values import (
     CommandReader,
     label_of,
     rounded,
+    stamp_of,
     stamped_label,
     to_rgb,
     to_seconds,
@@ -247,3 +248,25 @@ def test_a_channel_stamped_by_receipt_ignores_the_header() -> None:
     )
     message = ChannelWriter(channel).message(np.array([0.5]), 12.345)
     assert ChannelReader(channel).stamp(message) is None
+
+
+@pytest.mark.parametrize('digits', ['9' * 20, '1' + '0' * 399, '7' * 5000, '-1', 'now'])
+def test_a_label_that_is_no_stamp_is_refused_by_topic(digits: str) -> None:
+    message = float_array([0.0, 0.0, 0.0], f'stamp_ns:{digits}')
+    problem = r"'state' \(observation\): label 'stamp_ns:.* no stamp"
+    with pytest.raises(ObservationError, match=problem):
+        ChannelReader(STATE).stamp(message)
+    assert stamp_of(message) is None
+
+
+@pytest.mark.parametrize('stamp', [1e300, -1e300, np.inf, np.nan])
+def test_a_stamp_beyond_all_clocks_stays_as_it_is(stamp: float) -> None:
+    np.testing.assert_equal(rounded(stamp), stamp)
+
+
+def test_a_picture_that_claims_to_be_giant_is_refused_unread(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    PIL.Image.new('1', (60_000, 60_000)).save(buffer, 'PNG')
+    message = CompressedImage(format='png', data=array.array('B', buffer.getvalue()))
+    with pytest.raises(ObservationError, match=r'3600000000 pixels'):
+        ChannelReader(camera(tmp_path, COMPRESSED_IMAGE)).values(message)

@@ -4,15 +4,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from processes import wait_for
+from rich.console import Console
 
 from residual_rl_ros.demo import quick
 from residual_rl_ros.finetune import load_finetune
@@ -20,6 +24,7 @@ from residual_rl_ros.ros.bringup import Bringup, ros_environment
 from residual_rl_ros.ros.monitor import Monitor
 from residual_rl_ros.ros.operator import Operator
 from residual_rl_ros.ros.topology import finetune_topology
+from residual_rl_ros.up import status_table
 
 pytestmark = pytest.mark.ros
 
@@ -33,7 +38,7 @@ def test_keys_reach_a_robot_in_real_time(domain_id: int, tmp_path: Path) -> None
     with (
         Monitor(domain_id) as monitor,
         Bringup(nodes, tmp_path / 'logs', ros_environment(domain_id)),
-        Operator(domain_id=domain_id) as operator,
+        Operator(monitor, domain_id=domain_id) as operator,
     ):
         wait_for(lambda: monitor.number('policy_node', 'transitions') > 3, LIMIT_S, 'motion')
         assert operator.press('r') == 'residual: residual off from the next decision'
@@ -49,9 +54,49 @@ def test_keys_reach_a_robot_in_real_time(domain_id: int, tmp_path: Path) -> None
         assert operator.press('b').startswith('roll back: ')
 
 
+def test_a_second_console_knows_how_the_switches_stand_and_a_fault_can_be_left(
+    domain_id: int, tmp_path: Path
+) -> None:
+    config = quick(load_finetune('peg_insert'))
+    base, _, robot_file = config.load()
+    nodes = finetune_topology(config, robot_file, base.path, tmp_path, 1, 0, lockstep=False)
+    with (
+        Monitor(domain_id) as monitor,
+        Bringup(nodes, tmp_path / 'logs', ros_environment(domain_id)) as bringup,
+    ):
+        wait_for(lambda: monitor.number('policy_node', 'transitions') > 3, LIMIT_S, 'motion')
+        with Operator(monitor, domain_id=domain_id) as first:
+            assert first.press('h') == 'hold: holding'
+        wait_for(lambda: monitor.values('policy_node')['held'] == 'True', LIMIT_S, 'the hold')
+        with Operator(monitor, domain_id=domain_id) as second:
+            assert second.press('h') == 'hold: released'
+            bringup.processes['mujoco_sim_node'].send_signal(signal.SIGSTOP)
+            wait_for(lambda: 'policy_node' in monitor.errors(), LIMIT_S, 'the fault')
+            bringup.processes['mujoco_sim_node'].send_signal(signal.SIGCONT)
+            assert second.press('a') == 'activate: done'
+            episode = monitor.number('policy_node', 'episode')
+            wait_for(lambda: monitor.number('policy_node', 'episode') > episode, LIMIT_S, 'motion')
+            assert monitor.errors() == {}
+            assert second.press('a') == 'activate: refused; its log says why'
+
+
 def test_a_service_that_is_not_there_is_named(domain_id: int) -> None:
-    with Operator(domain_id=domain_id) as operator:
+    with Monitor(domain_id) as monitor, Operator(monitor, domain_id=domain_id) as operator:
         assert operator.press('s') == 'success: policy_node/mark_success is not there'
+
+
+def test_a_warning_is_shown_beside_the_state() -> None:
+    monitor = Monitor(0)
+    status = DiagnosticStatus(
+        level=DiagnosticStatus.WARN, name='/policy_node', message='the base policy is late'
+    )
+    status.values = [KeyValue(key='episode', value='3')]
+    monitor._receive(DiagnosticArray(status=[status]))
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(status_table(monitor, ['policy_node']))
+    shown = console.export_text()
+    assert 'episode 3' in shown
+    assert 'the base policy is late' in shown
 
 
 def test_the_console_runs_in_a_terminal_and_quits_on_q(domain_id: int) -> None:
