@@ -45,7 +45,9 @@ class ReplayedController(ResidualController):
             return None
         self._holding = not self._ready()
         if self._holding:
-            return self._hold(sent)
+            self._hold(None if takeover is None else sent)
+            self._last_command, self._commanded = sent, True
+            return sent
         if self._decision is None:
             self._decide()
         decision = self._decision
