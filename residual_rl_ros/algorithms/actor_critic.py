@@ -119,8 +119,6 @@ class ActorCritic(ABC):
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.bound = torch.tensor(layout.residual_bound).repeat(layout.decision_steps)
         self._updates = 0
-        self.actor_updates = 0
-        """Gradient steps of the actor."""
         adam = torch.optim.Adam
         self.actor_optimizer = adam(
             self.actor.parameters(), lr=config.actor_learning_rate, fused=True
@@ -200,7 +198,6 @@ class ActorCritic(ABC):
         norms = torch._foreach_norm([grad for grad in grads if grad is not None])
         norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
         self.actor_optimizer.step()
-        self.actor_updates += 1
         return norm
 
     def actor_due(self) -> bool:
@@ -262,7 +259,6 @@ class ActorCritic(ABC):
                 for key, value in slots.items():
                     tensors[f'{name}.{index}.{key}'] = torch.as_tensor(value).clone()
         tensors['updates'] = torch.tensor(self._updates)
-        tensors['actor_updates'] = torch.tensor(self.actor_updates)
         tensors['generator'] = self._generator.get_state()
         return tensors
 
@@ -289,7 +285,6 @@ class ActorCritic(ABC):
                     state.setdefault(int(index), {})[slot] = value.clone()
             optimizer.load_state_dict({**optimizer.state_dict(), 'state': state})
         self._updates = int(tensors['updates'])
-        self.actor_updates = int(tensors['actor_updates'])
         self._generator.set_state(tensors['generator'])
 
     def _actors(self) -> list[ResidualActor]:

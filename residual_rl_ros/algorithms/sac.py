@@ -36,11 +36,6 @@ class SacConfig(RuleConfig):
     """Standard deviation of the residual before tanh at the start, between 0.007 and 7."""
     alpha_learning_rate: float
     """Adam step size of the temperature."""
-    residual_penalty: float
-    """Price of |u|^2 in the actor's objective, in rewards (beta): what the critics promise for a
-    residual must be worth more than its size. 0 turns it off."""
-    residual_penalty_updates: int
-    """Updates of the actor over which the price falls to zero; 0 keeps it."""
 
 
 class Sac(ActorCritic):
@@ -86,14 +81,13 @@ class Sac(ActorCritic):
         """Take one gradient step on actor and temperature; return metrics."""
         alpha = self.log_alpha.exp().detach()
 
-        # Actor: maximise min_i Q_i(s, b + lambda u) - alpha log pi(u|s) - beta |u|^2.
+        # Actor: maximise min_i Q_i(s, b + lambda u) - alpha log pi(u|s).
         u, log_pi = self.actor.sample(batch.observation, batch.base_action, self._generator)
         a = batch.base_action + self.bound * u
         self.critic.requires_grad_(False)
         q = self.critic(s, self.critic_action(batch.base_action, a)).amin(0)
         self.critic.requires_grad_(True)
-        size = u[:, : len(self.actor.active)].pow(2).sum(-1)
-        norm = self.step_actor((alpha * log_pi - q + self._beta * size).mean())
+        norm = self.step_actor((alpha * log_pi - q).mean())
 
         # Temperature: raise alpha while the entropy is below its target.
         entropy = -log_pi.detach().mean()
@@ -107,13 +101,6 @@ class Sac(ActorCritic):
             'actor_grad_norm': norm,
             **self.residual_metrics(u),
         }
-
-    @property
-    def _beta(self) -> float:
-        """Price of a residual at this update."""
-        over = self.config.residual_penalty_updates
-        left = max(0.0, 1.0 - self.actor_updates / over) if over else 1.0
-        return self.config.residual_penalty * left
 
     def _scalars(self) -> dict[str, Tensor]:
         return {'log_alpha': self.log_alpha}
