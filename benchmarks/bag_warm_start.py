@@ -3,18 +3,19 @@
 """Control steps on the robot until 90 % success: from scratch, and from a bag of base transitions.
 
 `python benchmarks/bag_warm_start.py collect` records the bag, `run` plays one learner seed one way,
-`table` compares the runs in a folder. 90 % is reached when 45 of the latest 50 training episodes
-with a residual succeeded; from scratch that counts the warm-up, which the bag saves.
+`table` compares the runs `scratch_SEED` and `bag_SEED` of a folder. 90 % is reached when 45 of the
+latest 50 training episodes with a residual succeeded; from scratch that counts the warm-up, which
+the bag saves.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from rich.console import Console
 
@@ -29,6 +30,7 @@ from residual_rl_ros.summary import read_history, steps_to
 from residual_rl_ros.training import TrainOptions, run_training
 from residual_rl_ros.transition import Transition
 
+BOOTSTRAPS = 10_000
 BAG_SEED = 600_000
 """Distance of the bag's environment seeds from those of training."""
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -79,12 +81,21 @@ def run(
 
 @app.command()
 def table(folder: Path, level: float = 0.9) -> None:
-    """Print when every run in FOLDER first reached a success, in control steps on the robot."""
-    for out in sorted(folder.iterdir()):
-        history = read_history(out)
-        if history and (out / 'summary.json').exists():
-            final = json.loads((out / 'summary.json').read_text(encoding='utf-8'))
-            print(f'| {out.name} | {steps_to(level, history)} | {final["control_steps"]} |')
+    """Compare the runs `scratch_SEED` and `bag_SEED` in FOLDER, in control steps on the robot."""
+    print('| learner seed | from scratch | from the bag | fewer |\n|---|---|---|---|')
+    saved = []
+    for out in sorted(folder.glob('scratch_*')):
+        seed = out.name.removeprefix('scratch_')
+        scratch, bag = (
+            steps_to(level, read_history(folder / f'{way}_{seed}')) for way in ('scratch', 'bag')
+        )
+        fewer = '' if scratch is None or bag is None else scratch - bag
+        print(f'| {seed} | {scratch or "not reached"} | {bag or "not reached"} | {fewer} |')
+        if fewer != '':
+            saved.append(fewer)
+    means = np.random.default_rng(0).choice(saved, (BOOTSTRAPS, len(saved))).mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    print(f'| mean | | | {np.mean(saved):.0f} (95 % interval {low:.0f} to {high:.0f}, bootstrap) |')
 
 
 if __name__ == '__main__':
