@@ -93,6 +93,8 @@ def table(folder: Path, level: float = 0.9) -> None:
         print(f'| {seed} | {scratch or "not reached"} | {bag or "not reached"} | {fewer} |')
         if fewer != '':
             saved.append(fewer)
+    if not saved:
+        return
     means = np.random.default_rng(0).choice(saved, (BOOTSTRAPS, len(saved))).mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
     print(f'| mean | | | {np.mean(saved):.0f} (95 % interval {low:.0f} to {high:.0f}, bootstrap) |')
