@@ -32,15 +32,19 @@ class ImageEncoder:
 
     Args:
         name_or_path: name of a shipped encoder, or path of an `.onnx` file.
+        sha256: digest that the file must have, in hexadecimal digits; empty accepts any.
 
     Raises:
-        EncoderError: missing or unreadable file, no metadata, input or output off the contract.
+        EncoderError: missing, another or unreadable file, no metadata, input or output off the
+            contract.
         ResourceError: no shipped encoder has the name.
     """
 
-    def __init__(self, name_or_path: str | Path) -> None:
+    def __init__(self, name_or_path: str | Path, sha256: str = '') -> None:
         self.path = find_encoder(str(name_or_path))
-        self._session = open_session(self.path, 'image encoder', EncoderError)
+        self._session = open_session(
+            self.path, 'image encoder', EncoderError, sha256=sha256.lower()
+        )
         self.feature_names = self._read_names()
         inputs = {item.name: item for item in self._session.get_inputs()}
         outputs = {item.name: item for item in self._session.get_outputs()}
@@ -145,7 +149,7 @@ def channel_encoder(channel: Channel) -> ImageEncoder:
         EncoderError: it is unusable or computes other features than the channel lists.
         ResourceError: no shipped encoder has the name.
     """
-    encoder = ImageEncoder(channel.encoder)
+    encoder = ImageEncoder(channel.encoder, channel.encoder_sha256)
     if channel.fields != encoder.feature_names:
         raise EncoderError(
             f'channel {channel.name!r} has the fields {list(channel.fields)}, encoder '

@@ -183,22 +183,33 @@ class MessageReader:
                 ) from error
 
     def stamp(self, message: Any) -> float | None:
-        """Return the stamp [s]; None if the time of receipt counts, chosen or for want of one.
+        """Return the stamp [s]; None if the time of receipt counts.
+
+        That is chosen in the robot YAML, or an array has no label.
 
         Raises:
-            ObservationError: what looks like a stamp is none.
+            ObservationError: a header has no stamp, or what looks like one is none.
         """
         if self._channel.stamped_by == 'receipt':
             return None
         stamp = stamp_of(message)
-        if stamp is None and self._channel.type == FLOAT_ARRAY:
-            label = label_of(message)
-            if label.startswith(STAMP_LABEL):
-                raise ObservationError(
-                    f'channel {self._channel.name!r} ({self._channel.topic}): label '
-                    f'{label[:40]!r} is no stamp, expected up to {STAMP_DIGITS} digits'
-                )
+        if stamp is None:
+            self._check_unstamped(message)
         return stamp
+
+    def _check_unstamped(self, message: Any) -> None:
+        """Refuse a message that should have a stamp; an array need not have a label."""
+        place = f'channel {self._channel.name!r} ({self._channel.topic})'
+        if self._channel.type != FLOAT_ARRAY:
+            raise ObservationError(
+                f'{place}: the header has no stamp; correct its publisher or set stamped_by: '
+                'receipt in the robot YAML'
+            )
+        label = label_of(message)
+        if label.startswith(STAMP_LABEL):
+            raise ObservationError(
+                f'{place}: label {label[:40]!r} is no stamp, expected up to {STAMP_DIGITS} digits'
+            )
 
     def _joint_values(self, message: Any) -> Array:
         if message.name != self._joint_names:

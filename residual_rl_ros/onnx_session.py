@@ -84,7 +84,7 @@ def _pinned(path: Path, error_type: type[ResidualRLError], sha256: str) -> bytes
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise error_type(
-            f'{str(path)!r} has sha256 {found}, expected {sha256}; correct the file or the digest '
-            '(base_policy_sha256)'
+            f'{str(path)!r} has sha256 {found}, expected {sha256}; correct the file, or the digest '
+            'in the robot YAML (base_policy_sha256, encoder_sha256, classifier_sha256)'
         )
     return content

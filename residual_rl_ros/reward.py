@@ -42,15 +42,21 @@ class SuccessClassifier:
         observation_names: names of the robot's observation (n).
         threshold: probability from which an observation counts as success.
         consecutive: observations in a row that must count; one alone may be a flicker.
+        sha256: digest that the file must have, in hexadecimal digits; empty accepts any.
 
     Raises:
-        RewardError: missing or unreadable file, or made for another observation.
+        RewardError: missing, another or unreadable file, or made for another observation.
     """
 
     def __init__(
-        self, path: Path, observation_names: Sequence[str], threshold: float, consecutive: int
+        self,
+        path: Path,
+        observation_names: Sequence[str],
+        threshold: float,
+        consecutive: int,
+        sha256: str = '',
     ) -> None:
-        self._session = open_session(path, 'success classifier', RewardError)
+        self._session = open_session(path, 'success classifier', RewardError, sha256=sha256.lower())
         self._path = path
         self._threshold = threshold
         self._consecutive = consecutive

@@ -67,6 +67,8 @@ class Channel:
     stamped_by: str = 'header'
     """What tells the age: the message's `header` or, for a clock that is not ours, its `receipt`.
     """
+    encoder_sha256: str = ''
+    """Images: digest that the encoder's file must have; empty accepts any."""
 
     @property
     def is_image(self) -> bool:
@@ -243,6 +245,7 @@ def _channel(name: str, reader: _Reader) -> Channel:
         reader.number('max_age_s'),
         reader.text('encoder') if kind in (IMAGE, COMPRESSED_IMAGE) else '',
         reader.text('stamped_by') if 'stamped_by' in reader else 'header',
+        reader.text('encoder_sha256') if 'encoder_sha256' in reader else '',
     )
     if not channel.fields or (kind == JOINT_STATE and not joints):
         raise RobotError(f'{reader.path} lists no fields or joints')

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +139,13 @@ def test_a_failure_of_the_runtime_is_one_of_the_encoder(path: Path) -> None:
     encoder._session = None  # type: ignore[assignment]
     with pytest.raises(EncoderError, match=r'failed: '):
         encoder.encode(np.zeros((4, 6, 3), dtype=np.uint8))
+
+
+def test_only_the_pinned_encoder_is_accepted(path: Path) -> None:
+    write_onnx_encoder(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    fields = ('red', 'green', 'blue')
+    channel = Channel('camera', 'image_raw', IMAGE, fields, (), 0.1, str(path))
+    channel_encoder(replace(channel, encoder_sha256=digest.upper()))
+    with pytest.raises(EncoderError, match=rf'sha256 {digest}, expected {"0" * 64}'):
+        channel_encoder(replace(channel, encoder_sha256='0' * 64))

@@ -94,3 +94,9 @@ def test_a_failure_of_the_runtime_is_one_of_the_classifier(tmp_path: Path) -> No
     source = SuccessClassifier(tmp_path / 'success.onnx', OBSERVATIONS, 0.9, 1)
     with pytest.raises(RewardError, match=r'success.onnx failed: '):
         source(np.zeros(7))
+
+
+def test_only_the_pinned_classifier_is_accepted(tmp_path: Path) -> None:
+    write_classifier(tmp_path / 'success.onnx', OBSERVATIONS)
+    with pytest.raises(RewardError, match='classifier_sha256'):
+        SuccessClassifier(tmp_path / 'success.onnx', OBSERVATIONS, 0.9, 1, '0' * 64)

@@ -57,8 +57,9 @@ class PolicyParameters:
         1.0, 'ceiling of the multiplier on the residual', minimum=0.0, maximum=1.0, live=True
     )
     blend_ramp_s: float = parameter(
-        0.0,
-        'time over which the residual fades in after activation, a takeover and a rollback [s]',
+        1.0,
+        'real time: the residual fades in over this time after activation, a takeover and a '
+        'rollback [s]',
         minimum=0.0,
         live=True,
     )
@@ -124,6 +125,9 @@ class RewardParameters:
     """Parameters of reward_node, beside the robot description `robot.*`."""
 
     classifier: str = parameter('', 'ONNX success classifier: the path of the file')
+    classifier_sha256: str = parameter(
+        '', 'refuse any other classifier than the file with this sha256 (64 hex digits)'
+    )
     threshold: float = parameter(
         0.9, 'probability from which an observation counts as success', minimum=0.0, maximum=1.0
     )

@@ -90,7 +90,7 @@ class PolicyNode(ManagedNode):
         self.controller.queue.warm_up()
         if parameters.actor:
             self.controller.slot.offer(read_actor(Path(parameters.actor)))
-        self._blend = BlendRamp(parameters.blend_ramp_s, parameters.blend_ratio)
+        self._blend = BlendRamp(ramp_s(parameters), parameters.blend_ratio)
         self._loop = self._make_loop()
         self._open_topics()
         follow_parameters(self, parameters, self._set_parameters)
@@ -118,7 +118,7 @@ class PolicyNode(ManagedNode):
         """Take over the parameters that may change while the robot runs."""
         self.parameters = parameters
         self.controller.explore = parameters.explore
-        self._blend.duration_s = parameters.blend_ramp_s
+        self._blend.duration_s = ramp_s(parameters)
         self._blend.ceiling = parameters.blend_ratio
         if isinstance(self._loop, RealTimeLoop):
             self._loop.rules = real_time_rules(parameters)
@@ -379,6 +379,11 @@ class PolicyNode(ManagedNode):
 def real_time_rules(parameters: PolicyParameters) -> RealTimeRules:
     """Return the rules of a real-time loop that the parameters say."""
     return RealTimeRules(parameters.auto_start, parameters.hold_limit_s, parameters.episode_limit_s)
+
+
+def ramp_s(parameters: PolicyParameters) -> float:
+    """Return how long the residual fades in [s]; a simulator that waits needs no caution."""
+    return 0.0 if parameters.lockstep else parameters.blend_ramp_s
 
 
 def main() -> int:

@@ -121,7 +121,11 @@ def _make_source(parameters: RewardParameters, robot: RobotConfig) -> RewardSour
     if parameters.function:
         return load_function(parameters.function, names)
     return SuccessClassifier(
-        Path(parameters.classifier), names, parameters.threshold, parameters.consecutive
+        Path(parameters.classifier),
+        names,
+        parameters.threshold,
+        parameters.consecutive,
+        parameters.classifier_sha256,
     )
 
 

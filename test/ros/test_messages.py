@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import array
 import io
+import struct
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,8 +102,12 @@ def test_what_a_simulator_writes_is_what_a_policy_reads(channel: Channel) -> Non
     assert reader.stamp(message) == rounded(12.345)
 
 
-def test_an_unset_header_stamp_is_no_stamp() -> None:
-    assert ChannelReader(ARM).stamp(joint_state(['a', 'b'], [1.0, 2.0], [1.0, 2.0])) is None
+def test_an_unset_header_stamp_is_refused_unless_the_receipt_counts() -> None:
+    message = joint_state(['a', 'b'], [0.0, 0.0], [0.0, 0.0])
+    with pytest.raises(ObservationError, match=r"'arm' \(joint_states\): the header has no stamp"):
+        ChannelReader(ARM).stamp(message)
+    assert ChannelReader(replace(ARM, stamped_by='receipt')).stamp(message) is None
+    assert ChannelReader(STATE).stamp(float_array([0.0, 0.0, 0.0])) is None
 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=64))
@@ -266,7 +273,10 @@ def test_a_stamp_beyond_all_clocks_stays_as_it_is(stamp: float) -> None:
 
 def test_a_picture_that_claims_to_be_giant_is_refused_unread(tmp_path: Path) -> None:
     buffer = io.BytesIO()
-    PIL.Image.new('1', (60_000, 60_000)).save(buffer, 'PNG')
-    message = CompressedImage(format='png', data=array.array('B', buffer.getvalue()))
+    PIL.Image.new('1', (1, 1)).save(buffer, 'PNG')
+    png = bytearray(buffer.getvalue())
+    png[16:24] = struct.pack('>II', 60_000, 60_000)  # In its header, which has a checksum.
+    png[29:33] = struct.pack('>I', zlib.crc32(png[12:29]))
+    message = CompressedImage(format='png', data=array.array('B', png))
     with pytest.raises(ObservationError, match=r'3600000000 pixels'):
         ChannelReader(camera(tmp_path, COMPRESSED_IMAGE)).values(message)
