@@ -66,14 +66,14 @@ def test_a_second_console_knows_how_the_switches_stand_and_a_fault_can_be_left(
     ):
         wait_for(lambda: monitor.number('policy_node', 'transitions') > 3, LIMIT_S, 'motion')
         with Operator(monitor, domain_id=domain_id) as first:
-            assert first.press('h') == 'hold: holding'
+            wait_for(lambda: first.press('h') == 'hold: holding', LIMIT_S, 'the key')
         wait_for(lambda: monitor.values('policy_node')['held'] == 'True', LIMIT_S, 'the hold')
         with Operator(monitor, domain_id=domain_id) as second:
-            assert second.press('h') == 'hold: released'
+            wait_for(lambda: second.press('h') == 'hold: released', LIMIT_S, 'the key')
             bringup.processes['mujoco_sim_node'].send_signal(signal.SIGSTOP)
             wait_for(lambda: 'policy_node' in monitor.errors(), LIMIT_S, 'the fault')
             bringup.processes['mujoco_sim_node'].send_signal(signal.SIGCONT)
-            assert second.press('a') == 'activate: done'
+            wait_for(lambda: second.press('a') == 'activate: done', LIMIT_S, 'the key')
             episode = monitor.number('policy_node', 'episode')
             wait_for(lambda: monitor.number('policy_node', 'episode') > episode, LIMIT_S, 'motion')
             assert monitor.errors() == {}
