@@ -15,6 +15,7 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -83,6 +84,17 @@ class ManagedNode(LifecycleNode, ABC):
         self.failure: Exception | None = None
         self.active = False
         self._configured = False
+        self._change_state = self._service_change_state.callback
+        self._service_change_state.callback = self._on_change_state
+
+    def _on_change_state(self, request: Any, response: Any) -> Any:
+        """Refuse a transition that the state does not allow; in rclpy it would end the node."""
+        try:
+            return self._change_state(request, response)
+        except RCLError as error:
+            self.get_logger().error(f'change_state refused: {error}')
+            response.success = False
+            return response
 
     @abstractmethod
     def configure(self) -> None:
