@@ -270,6 +270,27 @@ class ReplayBuffer:
                 result[row] = rewards[row] + gamma * result[self._following[row]]
         return result
 
+    def keep_newest(self, count: int) -> None:
+        """Forget all but the newest transitions.
+
+        Args:
+            count: how many stay, at least 1.
+        """
+        kept = min(count, self._size)
+        rows = (self._next - kept + np.arange(kept)) % self.capacity
+        moved = np.full(self.capacity, NONE, dtype=np.int32)
+        moved[rows] = np.arange(kept, dtype=np.int32)
+        following = self._following[rows]
+        self._table[:kept], self._source[:kept] = self._table[rows], self._source[rows]
+        self._following[:] = NONE
+        self._following[:kept] = np.where(following == NONE, NONE, moved[following])
+        self._open = {
+            robot: _Chain(int(moved[chain.row]), chain.expected)
+            for robot, chain in self._open.items()
+            if moved[chain.row] != NONE
+        }
+        self._size, self._next = kept, kept % self.capacity
+
     def clear(self) -> None:
         """Forget every transition."""
         self._next = self._size = 0

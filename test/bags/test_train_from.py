@@ -48,7 +48,8 @@ def test_a_run_begins_online_with_the_warm_critics_of_a_bag(tmp_path: Path) -> N
     options = TrainOptions(config, 4, tmp_path / 'run', start=tmp_path / 'start', paired_seeds=0)
     summary = run_training(options, QUIET)
     after = load_checkpoint(tmp_path / 'run' / 'checkpoints' / 'latest')
-    assert len(after.replay) == intake.taken + after.transitions - learner.transitions
+    assert intake.taken >= learner.transitions == config.learner_config().warmup_transitions
+    assert len(after.replay) == after.transitions
     assert after.control_steps == 4 * (after.transitions - learner.transitions)
     assert after.updates == after.transitions - learner.transitions > 0
     assert summary['control_steps'] == after.control_steps

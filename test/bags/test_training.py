@@ -43,7 +43,8 @@ def test_base_transitions_stand_for_the_warm_up_and_warm_the_critics(bag: Path) 
     config = small_config(warmup_transitions=50, utd=0.5)
     learner, intake = train_from_bags([bag], Use.BASE, config, seed=3)
     fresh = Learner(config, L, 3)
-    assert intake.taken == len(learner.replay) == 120
+    assert intake.taken == 120
+    assert len(learner.replay) == 50, 'more base transitions would drown those of the robot'
     assert learner.phase is Phase.ONLINE
     assert (learner.transitions, learner.control_steps, learner.updates) == (50, 0, 0)
     assert learner.pretraining_updates == 60
@@ -187,8 +188,8 @@ def test_robots_of_two_namespaces_train_one_learner(
     arguments = ('train', str(tmp_path / 'bag'), '--out', str(out), *settings, '--no-cache')
     assert run(*arguments, monkeypatch=monkeypatch) == 0
     learner = load_checkpoint(out / 'checkpoints' / 'latest')
-    assert len(learner.replay) == 120
-    assert learner.pretraining_updates == 12
+    assert len(learner.replay) == 50
+    assert learner.pretraining_updates == 12, 'one for every tenth of both robots'
 
 
 def test_the_number_of_updates_is_known_before_the_first(bag: Path) -> None:
@@ -228,7 +229,7 @@ def test_the_command_leaves_a_checkpoint_that_a_learner_resumes(
     assert run(*arguments, monkeypatch=monkeypatch) == 0
     learner = load_checkpoint(out / 'checkpoints' / 'latest')
     assert learner.phase is Phase.ONLINE
-    assert len(learner.replay) == 120
+    assert len(learner.replay) == 50
     assert json.loads((out / 'bag_training.json').read_text())['transitions'] == 120
     assert run(*arguments, monkeypatch=monkeypatch) == 2  # The folder is taken.
 

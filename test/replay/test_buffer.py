@@ -101,7 +101,7 @@ def test_a_batch_does_not_change_when_its_rows_are_overwritten() -> None:
 
 
 def same_batches(one: ReplayBuffer, other: ReplayBuffer) -> bool:
-    batches = [buffer.sample(50, np.random.default_rng(3)) for buffer in (one, other)]
+    batches = [buffer.sample(50, np.random.default_rng(3), 0.9, 3) for buffer in (one, other)]
     return all(
         torch.equal(getattr(batches[0], field.name), getattr(batches[1], field.name))
         for field in fields(Batch)
@@ -122,6 +122,30 @@ def test_a_restored_buffer_goes_on_like_the_exported_one(
         for number in range(100, 100 + more):
             buffer.add(make_transition(LAYOUT, observation=marked(number)))
     assert same_batches(restored, original)
+
+
+@given(
+    capacity=st.integers(1, 12),
+    count=st.integers(0, 30),
+    kept=st.integers(1, 15),
+    later=st.integers(0, 15),
+)
+def test_a_buffer_cut_to_its_newest_transitions_is_one_that_saw_no_others(
+    capacity: int, count: int, kept: int, later: int
+) -> None:
+    stream = random_transitions(LAYOUT, count + later)
+    cut, fresh = ReplayBuffer(LAYOUT, capacity), ReplayBuffer(LAYOUT, capacity)
+    for transition in stream[:count]:
+        cut.add(transition)
+    cut.keep_newest(kept)
+    for transition in stream[max(0, count - min(kept, capacity)) : count]:
+        fresh.add(transition)
+    for transition in stream[count:]:
+        cut.add(transition)
+        fresh.add(transition)
+    assert len(cut) == len(fresh)
+    if len(cut):
+        assert same_batches(cut, fresh)
 
 
 @pytest.mark.parametrize(
