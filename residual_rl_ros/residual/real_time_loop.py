@@ -38,6 +38,8 @@ class RealTimeRules:
     """Holding longer than this is a fault [s]."""
     episode_limit_s: float = 0.0
     """Longer episodes are truncated [s]; 0 never."""
+    takeover_timeout_s: float = 0.5
+    """An operator who has taken over and says nothing for longer wants the robot to hold [s]."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class RealTimeLoop(PolicyLoop):
         self._start_requested = False
         self._feedback = self._takeover = None
         self._guided = False  # By an operator, outside of an episode.
+        self._spoke, self._spoken_at = False, -np.inf
         self._done_stamp = self._feedback_stamp = -np.inf
         self._ending: _Step | None = None  # Waits for a late base policy.
         self._holding_since: float | None = None
@@ -172,6 +175,21 @@ class RealTimeLoop(PolicyLoop):
         """Longest time between two ticks, or to a stamp of the future, without a clock's jump."""
         return max(BELIEVABLE_S, self.rules.hold_limit_s, 3.0 * self._period_s)
 
+    def receive_takeover(self, command: Array) -> None:
+        """Take in an operator's command, shape (m,)."""
+        super().receive_takeover(command)
+        self._spoke |= self._takeover is command
+
+    def _watch_operator(self, now: float) -> None:
+        """Forget a command that has become too old to be anybody's wish."""
+        if self._spoke:
+            self._spoke, self._spoken_at = False, now
+        elif self._takeover is not None and now - self._spoken_at > self.rules.takeover_timeout_s:
+            self._takeover = None
+            if self._takeover_active:
+                limit = self.rules.takeover_timeout_s
+                self._outlet.warn(f'the operator has said nothing for {limit:g} s: holding')
+
     def _time(self, stage: str, started: float) -> None:
         self.latencies[stage].add(self._clock() - started)
 
@@ -185,6 +203,7 @@ class RealTimeLoop(PolicyLoop):
             self._outlet.send_transition(transition)
 
     def _tick(self, now: float) -> None:
+        self._watch_operator(now)
         if self._ending is not None:
             if not self._account(self._ending, now):
                 self._command(now)
@@ -208,7 +227,7 @@ class RealTimeLoop(PolicyLoop):
             return
         if self._takeover_active:
             if self._takeover is None:
-                self._pause(now, '')  # An operator took over and has not commanded yet.
+                self._pause(now, '')  # An operator took over and does not command, or not yet.
                 return
         elif self.held:
             self._pause(now, '')
@@ -309,6 +328,7 @@ class RealTimeLoop(PolicyLoop):
         self._done_stamp = self._feedback_stamp = -np.inf
         self._holding_since = None
         self._began += seconds
+        self._spoken_at += seconds
 
     def _on_observation(self, stamp: float) -> None:
         """Wait for the next tick."""

@@ -69,6 +69,13 @@ class PolicyParameters:
         minimum=0.0,
         live=True,
     )
+    takeover_timeout_s: float = parameter(
+        0.5,
+        'real time: an operator who has taken over and says nothing for longer wants the robot to '
+        'hold [s]',
+        minimum=0.0,
+        live=True,
+    )
     realtime_priority: int = parameter(
         50,
         'real time: SCHED_FIFO priority of the control thread; 0 is normal scheduling. Without the '

@@ -378,7 +378,12 @@ class PolicyNode(ManagedNode):
 
 def real_time_rules(parameters: PolicyParameters) -> RealTimeRules:
     """Return the rules of a real-time loop that the parameters say."""
-    return RealTimeRules(parameters.auto_start, parameters.hold_limit_s, parameters.episode_limit_s)
+    return RealTimeRules(
+        parameters.auto_start,
+        parameters.hold_limit_s,
+        parameters.episode_limit_s,
+        parameters.takeover_timeout_s,
+    )
 
 
 def ramp_s(parameters: PolicyParameters) -> float:

@@ -150,7 +150,7 @@ def take_over(loop: RealTimeLoop, *command: float) -> None:
 
 def test_an_operator_who_commands_while_the_base_policy_is_late_is_no_hold() -> None:
     policy = constant(0.1)
-    loop, outlet = real_time(policy, hold_limit_s=0.2)
+    loop, outlet = real_time(policy, hold_limit_s=0.2, takeover_timeout_s=10.0)
     loop.activate()
     now = drive(loop, 0.0, 4)
     be_late(loop, policy)
@@ -219,6 +219,18 @@ def test_an_operator_goes_on_in_the_tick_that_ends_the_episode() -> None:
     np.testing.assert_allclose(commands, [[0.1, 0.05], [0.2, 0.1], [0.2, 0.15]])
     assert loop.counts['holds'] == holds
     assert outlet.transitions[-1].source is Source.TAKEOVER
+
+
+def test_a_mobile_base_whose_operator_falls_silent_slows_down() -> None:
+    loop, outlet, _, now = rolling(takeover_timeout_s=2.5 * PERIOD)
+    loop.set_takeover(True)
+    loop.receive_takeover(np.full(2, SPEED))
+    now = drive(loop, now, 3)
+    np.testing.assert_allclose(outlet.commands[-1][1], SPEED)
+    drive(loop, now, 3)
+    np.testing.assert_allclose(newest(outlet), SLOWING_DOWN, atol=1e-12)
+    assert loop.taken_over
+    assert 'the operator has said nothing' in outlet.warnings[-1]
 
 
 def test_an_outcome_that_an_operator_reached_without_sensors_is_a_takeover() -> None:
