@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -80,9 +79,6 @@ class ActorCritic(ABC):
         generator: source of every random number in initialisation and updates.
         exploration_std: fixed exploration noise of a deterministic actor; None for a learned one.
     """
-
-    soft: ClassVar[bool]
-    """Whether the target counts an entropy; then the critic must not be trained alone."""
 
     def __init__(
         self,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,7 +37,6 @@ class Resfit(ActorCritic):
     """TD3 with REDQ targets; see `ActorCritic` for the notation and the arguments."""
 
     config: ResfitConfig
-    soft: ClassVar[bool] = False
 
     def __init__(
         self, config: ResfitConfig, layout: TransitionLayout, generator: torch.Generator

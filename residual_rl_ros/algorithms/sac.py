@@ -12,7 +12,6 @@ arXiv 2602.10539; Yuan et al., "Policy Decorator", arXiv 2412.13630.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -42,7 +41,6 @@ class Sac(ActorCritic):
     """SAC; see `ActorCritic` for the notation and the arguments."""
 
     config: SacConfig
-    soft: ClassVar[bool] = True
 
     def __init__(
         self, config: SacConfig, layout: TransitionLayout, generator: torch.Generator
