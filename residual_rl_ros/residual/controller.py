@@ -3,17 +3,20 @@
 """One control loop for the robot, the simulator and the evaluation.
 
 The controller turns observations into safe commands and, on the way, into transitions. It knows no
-middleware and no clock: the policy node and the in-process runner call the same two methods.
+middleware: the policy node and the in-process runner call the same two methods.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkLateError, ChunkQueue
+from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual.actor_slot import ActorSlot
 from residual_rl_ros.residual.composition import ResidualBound
 from residual_rl_ros.residual.safety import SafetyFilter
@@ -73,6 +76,7 @@ class ResidualController:
             streams are separate, so that the base noise is the same with and without residual.
         explore: sample the residual; otherwise use tanh(mean).
         chunk_timeout_s: how long to wait for a late chunk before holding; None waits (lockstep).
+        clock: monotonic time, for the durations of the actor [s].
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class ResidualController:
         seed: int,
         explore: bool,
         chunk_timeout_s: float | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.layout = layout
         self.queue = queue
@@ -95,6 +100,7 @@ class ResidualController:
         self.explore = explore
         """Sample the residual instead of using its mean."""
         self._chunk_timeout_s = chunk_timeout_s
+        self._clock = clock
         names = layout.observation_names
         self._measured = [names.index(name) for name in safety.action.measured_by]
         self._rest = np.zeros(safety.action.size) if safety.action.hold == 'zero' else None
@@ -117,6 +123,8 @@ class ResidualController:
         """Multiplier in [0, 1] on the residual."""
         self.late_chunks = 0
         """Control steps held because the base policy's chunk was not ready."""
+        self.actor_latency = Latency()
+        """Duration of the actor's part of a decision."""
 
     def begin_episode(
         self,
@@ -403,7 +411,9 @@ class ResidualController:
         if rng is not None and 0.0 < by_actor < 1.0:
             by_actor = float(rng.random() < by_actor)
         if by_actor > 0.0:
+            started = self._clock()
             action = actor.act(self._observation, base.ravel(), rng, self._noise_scale)
+            self.actor_latency.add(self._clock() - started)
         elif rng is not None and exploration.uniform_noise > 0.0:
             action = actor.uniform(exploration.uniform_noise, rng)
         elif exploration.residual_probability > 0.0:

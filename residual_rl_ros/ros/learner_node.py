@@ -64,7 +64,7 @@ EARLY_LIMIT = 1000
 """Transitions kept until the layout that decodes them arrives; the two topics have no order."""
 EARLY_BYTES = 64 * 2**20
 """Their size: before the layout is known a message may be anything."""
-LAYOUT_LIMIT = 10**6
+LAYOUT_LIMIT = 10**5
 """A longer layout text is no layout [characters]."""
 SIGN_OF_LIFE_S = 5.0
 """During long work the latest weights are repeated this often, so that nobody gives up waiting."""
@@ -120,18 +120,41 @@ class LearnerNode(ManagedNode):
         self.parameters = parameters = read_parameters(
             self, LearnerParameters, trees=('overrides',)
         )
-        follow_parameters(self, parameters, self._set_parameters)
+        self.made.callback(follow_parameters(self, parameters, self._set_parameters))
+        if self._learner is None:  # Else it goes on where it is.
+            self._open_output(parameters)
+        self._actor_publisher = self.create_lifecycle_publisher(
+            UInt8MultiArray, '~/actor', qos.LATCHED
+        )
+        robots = [robot.strip('/') for robot in parameters.robots]
+        if len(set(robots)) < len(robots):
+            raise ParameterError(f'parameter robots is {robots}, expected each of them once')
+        for robot in robots:
+            self._listen_to(self._feeds.setdefault(robot, RobotFeed(robot)))
+        self.create_service(SetBool, '~/pause', self._pause)
+        # While they wait for the learning thread, transitions must arrive.
+        apart = MutuallyExclusiveCallbackGroup()
+        for name, job in {'~/save': self._save, '~/rollback': self._rollback}.items():
+            self.create_service(Trigger, name, self._trigger(job), callback_group=apart)
+        Diagnostics(self, self._report)
+
+    def _open_output(self, parameters: LearnerParameters) -> None:
+        """Make the output folder and read the configuration of a learner that writes there.
+
+        Raises:
+            ResidualRLError: it cannot be written, or does not fit the parameters.
+        """
         if not parameters.output_dir:
             raise ParameterError('parameter output_dir of learner_node is empty; give a folder')
-        self._output = Path(parameters.output_dir)
+        output = Path(parameters.output_dir)
         try:
-            self._output.mkdir(parents=True, exist_ok=True)
-            self._log = MetricsLog(self._output / 'tensorboard', self._warn)
+            output.mkdir(parents=True, exist_ok=True)
+            self._log = self._log or MetricsLog(output / 'tensorboard', self._warn)
         except OSError as error:
             raise ParameterError(
                 f'output_dir {parameters.output_dir!r} cannot be written: {error.strerror}'
             ) from error
-        self._checkpoints = CheckpointFolder(self._output / CHECKPOINTS)
+        self._checkpoints = CheckpointFolder(output / CHECKPOINTS)
         if checkpoint_exists(self._checkpoints.latest) is not parameters.resume:
             raise ParameterError(
                 f'there is no checkpoint in {parameters.output_dir!r} to resume'
@@ -140,17 +163,6 @@ class LearnerNode(ManagedNode):
                 'continue it, or choose another output_dir'
             )
         self._config = self._read_config(parameters)
-        self._actor_publisher = self.create_lifecycle_publisher(
-            UInt8MultiArray, '~/actor', qos.LATCHED
-        )
-        for robot in parameters.robots:
-            self._listen_to(RobotFeed(robot.strip('/')))
-        self.create_service(SetBool, '~/pause', self._pause)
-        # While they wait for the learning thread, transitions must arrive.
-        apart = MutuallyExclusiveCallbackGroup()
-        for name, job in {'~/save': self._save, '~/rollback': self._rollback}.items():
-            self.create_service(Trigger, name, self._trigger(job), callback_group=apart)
-        Diagnostics(self, self._report)
 
     def _read_config(self, parameters: LearnerParameters) -> LearnerConfig:
         """Return the preset with its overrides; to resume, it must be the checkpoint's.
@@ -174,9 +186,6 @@ class LearnerNode(ManagedNode):
         self.parameters = parameters
 
     def _listen_to(self, feed: RobotFeed) -> None:
-        if feed.robot in self._feeds:
-            raise ParameterError(f'parameter robots names {feed.robot!r} twice')
-        self._feeds[feed.robot] = feed
         policy = f'/{feed.robot}/policy_node' if feed.robot else 'policy_node'
         inbox = self._inbox
 

@@ -71,10 +71,14 @@ def read_parameters(node: Node, kind: type[Kind], trees: Sequence[str] = ()) -> 
     values: dict[str, Any] = {}
     for item in fields(kind):  # type: ignore[arg-type]
         value: Any = item.default
-        if node.has_parameter(item.name):
+        declared = node.has_parameter(item.name)
+        if declared:
             value = node.get_parameter(item.name).value
-            node.undeclare_parameter(item.name)  # Anew, with a descriptor.
         values[item.name] = _checked(node, item, hints[item.name], value)
+        if declared and node.describe_parameter(item.name).description:
+            continue  # The node was configured before.
+        if declared:
+            node.undeclare_parameter(item.name)  # Anew, with a descriptor.
         node.declare_parameter(
             item.name,
             _ros_value(values[item.name]),
@@ -90,13 +94,18 @@ def read_parameters(node: Node, kind: type[Kind], trees: Sequence[str] = ()) -> 
     return kind(**values)
 
 
-def follow_parameters(node: Node, current: Kind, apply: Callable[[Kind], None]) -> None:
+def follow_parameters(
+    node: Node, current: Kind, apply: Callable[[Kind], None]
+) -> Callable[[], None]:
     """Let the live parameters change while the node runs; refuse all other changes.
 
     Args:
         node: the node.
         current: its parameters.
         apply: takes the changed parameters, in the executor's thread.
+
+    Returns:
+        What ends it.
     """
     hints = get_type_hints(type(current))
     known = {item.name: item for item in fields(current)}  # type: ignore[arg-type]
@@ -126,8 +135,13 @@ def follow_parameters(node: Node, current: Kind, apply: Callable[[Kind], None]) 
             node.get_logger().info(f'parameters changed: {values}')
             apply(latest)
 
+    def end() -> None:
+        node.remove_on_set_parameters_callback(check)
+        node.remove_post_set_parameters_callback(changed)
+
     node.add_on_set_parameters_callback(check)
     node.add_post_set_parameters_callback(changed)
+    return end
 
 
 def read_tree(node: Node, prefix: str) -> dict[str, Any]:
