@@ -71,20 +71,11 @@ def read_parameters(node: Node, kind: type[Kind], trees: Sequence[str] = ()) -> 
     values: dict[str, Any] = {}
     for item in fields(kind):  # type: ignore[arg-type]
         value: Any = item.default
-        declared = node.has_parameter(item.name)
-        if declared:
+        if node.has_parameter(item.name):
             value = node.get_parameter(item.name).value
-        values[item.name] = _checked(node, item, hints[item.name], value)
-        if declared and node.describe_parameter(item.name).description:
-            continue  # The node was configured before.
-        if declared:
-            node.undeclare_parameter(item.name)  # Anew, with a descriptor.
-        node.declare_parameter(
-            item.name,
-            _ros_value(values[item.name]),
-            _descriptor(item, hints[item.name]),
-            ignore_override=True,
-        )
+        hint = hints[item.name]
+        values[item.name] = value = _checked(node, item, hint, value)
+        _declare(node, item.name, value, _descriptor(item, hint))
     known = (*OTHERS, *(f'{tree}.' for tree in trees))
     for name in sorted(node.get_parameters_by_prefix('')):
         if name not in values and not name.startswith(known):
@@ -152,6 +143,9 @@ def read_tree(node: Node, prefix: str) -> dict[str, Any]:
     """
     tree: dict[str, Any] = {}
     for key, item in node.get_parameters_by_prefix(prefix).items():
+        description = f'{prefix}: read once, when {node.get_name()} is configured'
+        descriptor = ParameterDescriptor(description=description, read_only=True)
+        _declare(node, item.name, item.value, descriptor)
         *parents, leaf = key.split('.')
         branch = tree
         for parent in parents:
@@ -164,6 +158,15 @@ def read_tree(node: Node, prefix: str) -> dict[str, Any]:
             '--params-file (config/robots/)'
         )
     return tree
+
+
+def _declare(node: Node, name: str, value: Any, descriptor: ParameterDescriptor) -> None:
+    """Declare a parameter, or anew what came undescribed with the start of the node."""
+    if node.has_parameter(name):
+        if node.describe_parameter(name).description:
+            return  # The node was configured before.
+        node.undeclare_parameter(name)
+    node.declare_parameter(name, _ros_value(value), descriptor, ignore_override=True)
 
 
 def _checked(node: Node, item: Field[Any], wanted: Any, value: Any) -> Any:
