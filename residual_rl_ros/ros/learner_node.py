@@ -434,14 +434,14 @@ class LearnerNode(ManagedNode):
             then, transitions, updates = self._rate_base
             now = time.monotonic()
             self._rate_base = (now, learner.transitions, learner.updates)
-            rate = learner.success_rate
+            rate = learner.episodes.success_rate
             values |= {
                 'transitions': learner.transitions,
                 'phase': learner.phase.value,
                 'epoch': learner.epoch,
                 'sequence': learner.sequence,
                 'control_steps': learner.control_steps,
-                'episodes': len(learner.history),
+                'episodes': len(learner.episodes.history),
                 'success_recent': -1.0 if rate is None else rate,
                 'updates': learner.updates,
                 'pretraining_updates': learner.pretraining_updates,
