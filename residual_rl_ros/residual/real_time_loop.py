@@ -103,7 +103,7 @@ class RealTimeLoop(PolicyLoop):
     def deactivate(self, now: float) -> None:
         """Hold, slowing down at the control rate where that is to hold, then stop."""
         super().deactivate(now)
-        while not self.controller.at_rest:
+        while not self.controller.robot.at_rest:
             self._sleep(self._period_s)
             now += self._period_s
             self._send_hold(now)
@@ -265,12 +265,12 @@ class RealTimeLoop(PolicyLoop):
         """Between episodes, let an operator move the robot; else let it come to rest."""
         if not self._commanding:
             self._guided = False
-            if not self.controller.at_rest:
+            if not self.controller.robot.at_rest:
                 self._send_hold(now)
             return
         if not self._guided and observation is not None:
-            self.controller.start_from(observation)
-        if self.controller.knows_where:
+            self.controller.robot.start_from(observation)
+        if self.controller.robot.knows_where:
             self._guided = True
             self._obey(now)
 
@@ -283,7 +283,7 @@ class RealTimeLoop(PolicyLoop):
         """Send an operator's command where there is nothing to decide."""
         assert self._takeover is not None
         self._holding_since = None
-        self._outlet.send_command(self.controller.obey(self._takeover), now)
+        self._outlet.send_command(self.controller.robot.obey(self._takeover), now)
 
     def _what_happened(self, now: float) -> _Step:
         """Return what is known of the control step that ends now."""
@@ -323,7 +323,7 @@ class RealTimeLoop(PolicyLoop):
         self._time('command', started)
         if self.controller.late_chunks == late:
             self._holding_since = None
-        elif self.controller.last_command is None:
+        elif self.controller.robot.last_command is None:
             self._count_hold(now, 'the base policy has not planned its first chunk', usual=True)
         else:
             reason = 'the base policy is late: raise prefetch_steps, up to half of exec_steps'

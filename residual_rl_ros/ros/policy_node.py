@@ -369,9 +369,9 @@ class PolicyNode(ManagedNode):
             **{f'weights_refused_{reason}': n for reason, n in slot.refused.items()},
             **self._loop.counts,
             'late_chunks': self.controller.late_chunks,
-            'clamped': self.controller.safety.clamped,
-            'slew_limited': self.controller.safety.slew_limited,
-            'workspace_limited': self.controller.safety.workspace_limited,
+            'clamped': self.controller.robot.safety.clamped,
+            'slew_limited': self.controller.robot.safety.slew_limited,
+            'workspace_limited': self.controller.robot.safety.workspace_limited,
         }
         if isinstance(self._loop, RealTimeLoop):
             values['held'] = self._loop.held

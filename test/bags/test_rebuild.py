@@ -353,7 +353,7 @@ def test_a_residual_behind_the_safety_filter_stays_one() -> None:
         replayed.command()
     for controller in (live, replayed):
         controller.queue.close()
-    assert live.safety.slew_limited > 10
+    assert live.robot.safety.slew_limited > 10
     assert Source.RESIDUAL in found
     assert Source.TAKEOVER not in found
 
