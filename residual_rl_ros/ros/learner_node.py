@@ -14,8 +14,8 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,12 @@ from residual_rl_ros.ros.parameters import (
     read_parameters,
     read_tree,
 )
+from residual_rl_ros.ros.requests import Requests
 from residual_rl_ros.ros.scheduling import give_way
 from residual_rl_ros.spec import SpecificationError
 from residual_rl_ros.transition import MalformedTransitionError, TransitionLayout
 
-REQUEST_LIMIT_S = 10.0
-"""How long a service waits for the learning thread, up to the next diagnostics after it."""
+BUSY = 'the learner is busy; ask again'
 EARLY_LIMIT = 1000
 """Transitions kept until the layout that decodes them arrives; the two topics have no order."""
 EARLY_BYTES = 64 * 2**20
@@ -74,23 +74,6 @@ class _OutOfTimeError(Exception):
     """The node shall stop and the drain limit is over."""
 
 
-@dataclass
-class _Request:
-    """A service call on its way to the learning thread."""
-
-    job: Callable[[], str]
-    deadline: float
-    """Monotonic time after which it must not be carried out any more [s]."""
-    answer: tuple[bool, str] | None = None
-    taken: bool = False
-    """It is being carried out, and is waited for."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        """Let the ROS thread go on until there is an answer, or none in time."""
-        while self.answer is None and (self.taken or time.monotonic() < self.deadline):
-            yield
-
-
 class LearnerNode(ManagedNode):
     """Feeds the learner from ROS topics."""
 
@@ -100,8 +83,8 @@ class LearnerNode(ManagedNode):
         self._log: MetricsLog | None = None
         self._weights = b''
         self._inbox: queue.Queue[Callable[[], None]] = queue.Queue()
-        self._requests: queue.Queue[_Request] = queue.Queue()
         self._executor_in_use = SingleThreadedExecutor()
+        self._requests = Requests(self._executor_in_use.wake)
         self._learner: Learner | None = None
         self._resume = threading.Event()
         self._resume.set()
@@ -120,9 +103,9 @@ class LearnerNode(ManagedNode):
         self.parameters = parameters = read_parameters(
             self, LearnerParameters, trees=('overrides',)
         )
-        self.made.callback(follow_parameters(self, parameters, self._set_parameters))
         if self._learner is None:  # Else it goes on where it is.
             self._open_output(parameters)
+        self.made.callback(follow_parameters(self, parameters, self._set_parameters))
         self._actor_publisher = self.create_lifecycle_publisher(
             UInt8MultiArray, '~/actor', qos.LATCHED
         )
@@ -135,7 +118,8 @@ class LearnerNode(ManagedNode):
         # While they wait for the learning thread, transitions must arrive.
         apart = MutuallyExclusiveCallbackGroup()
         for name, job in {'~/save': self._save, '~/rollback': self._rollback}.items():
-            self.create_service(Trigger, name, self._trigger(job), callback_group=apart)
+            callback = self._requests.service(partial(self._try, job), BUSY)
+            self.create_service(Trigger, name, callback, callback_group=apart)
         Diagnostics(self, self._report)
 
     def _open_output(self, parameters: LearnerParameters) -> None:
@@ -225,7 +209,7 @@ class LearnerNode(ManagedNode):
     def _work_until_stopped(self) -> None:
         saved = time.monotonic()
         while not self._stop.is_set():
-            self._serve()
+            self._requests.serve()
             if self._resume.wait(timeout=0.1):
                 self._work(timeout_s=0.1)
             if time.monotonic() - saved > self.parameters.checkpoint_interval_s:
@@ -234,20 +218,11 @@ class LearnerNode(ManagedNode):
         while not self._inbox.empty() and time.monotonic() < self._deadline:
             self._work(timeout_s=0.0)
 
-    def _serve(self) -> None:
-        """Carry out the service calls that wait, also while paused."""
-        while not self._requests.empty():
-            request = self._requests.get()
-            request.taken = True
-            if time.monotonic() < request.deadline:
-                request.answer = self._try(request.job)
-            request.taken = False
-            self._executor_in_use.wake()
-
     def _pulse(self) -> None:
         """Between two updates: answer, give a sign of life, and stop if asked to."""
         if self._learner is not None and self._learner.phase is Phase.WARMUP:
-            self._serve()  # Not later: a rollback must not come between a transition's updates.
+            # Not later: a rollback must not come between the updates of a transition.
+            self._requests.serve()
         if time.monotonic() > self._deadline:
             raise _OutOfTimeError
         if time.monotonic() - self._published > SIGN_OF_LIFE_S:
@@ -269,18 +244,6 @@ class LearnerNode(ManagedNode):
         (self._resume.clear if request.data else self._resume.set)()
         response.success, response.message = True, 'paused' if request.data else 'resumed'
         return response
-
-    def _trigger(self, job: Callable[[], str]) -> Callable[[Any, Any], Any]:
-        async def callback(request: Any, response: Any) -> Any:
-            del request
-            asked = _Request(job, time.monotonic() + REQUEST_LIMIT_S)
-            self._requests.put(asked)
-            await asked
-            busy = False, 'the learner is busy; ask again'
-            response.success, response.message = asked.answer or busy
-            return response
-
-        return callback
 
     def _spin(self) -> None:
         """Serve the middleware; without it the learner would hear nothing, so it ends."""

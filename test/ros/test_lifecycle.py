@@ -121,7 +121,8 @@ def test_a_learner_that_could_not_write_is_configured_when_it_can(
 ) -> None:
     output = tmp_path / 'file'
     output.write_text('in the way')
-    node = make(LearnerNode, NodeSpec('learner_node', True, (), {'output_dir': str(output)}))
+    parameters = {'output_dir': str(output), 'overrides': {'gamma': 0.5}}
+    node = make(LearnerNode, NodeSpec('learner_node', True, (), parameters))
     before = entities(node)
     node.trigger_configure()
     assert (state(node), entities(node)) == ('unconfigured', before)
