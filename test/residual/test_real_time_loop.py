@@ -1,35 +1,25 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the two loops do with what arrives, step by step."""
+"""What a robot in real time does with what arrives, step by step."""
 
 from __future__ import annotations
 
-import threading
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from builders import LinearPolicy, make_actor, make_metadata, settle, write_onnx_policy
-from loop_builders import ACTION, CHANNELS, PERIOD, Recorder, drive, feed, real_time, weights
+from builders import LinearPolicy, settle, write_onnx_policy
+from loop_builders import ACTION, PERIOD, Recorder, drive, feed, real_time, weights
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.learner.robot_feed import RobotFeed
-from residual_rl_ros.observation import ObservationAssembler
-from residual_rl_ros.residual.blend import BlendRamp
 from residual_rl_ros.residual.controller import StepFeedback
-from residual_rl_ros.residual.controller_config import ControllerConfig
-from residual_rl_ros.residual.exploration import Exploration
-from residual_rl_ros.residual.lockstep_loop import LockstepLoop
 from residual_rl_ros.residual.policy_loop import (
     END_EPISODE,
     MARK_FAILURE,
     MARK_SUCCESS,
-    LoopParts,
 )
 from residual_rl_ros.residual.real_time_loop import RealTimeLoop
-from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
 from residual_rl_ros.transition import Source, Success
 
 
@@ -228,56 +218,12 @@ def test_what_was_asked_for_before_a_deactivation_is_forgotten() -> None:
     assert len(outlet.commands) == sent + 1
 
 
-def test_repeated_weights_are_a_sign_of_life_and_no_stale_actor() -> None:
-    loop, outlet = real_time(LinearPolicy())
-    loop.activate()
-    message = weights(loop, 1)
-    for _ in range(3):
-        loop.receive_weights(message)
-        loop.take_weights(wait=True)
-    assert loop.controller.slot.accepted == 1
-    assert loop.controller.slot.refused['stale'] == 0
-    assert outlet.warnings == []
-
-
-@pytest.mark.parametrize('after', [{'epoch': 2}, {'rollbacks': 1}], ids=str)
-def test_the_residual_fades_in_again_after_a_rollback(after: dict[str, int]) -> None:
-    loop, _ = real_time(LinearPolicy(), ramp_s=1.0)
-    loop.activate()
-
-    def send(header: WeightsHeader) -> None:
-        actor = make_actor(loop.controller.layout, gain=5.0).to_numpy()
-        loop.receive_weights(encode_weights(actor, header))
-        loop.take_weights(wait=True)
-
-    header = WeightsHeader(1, 1, Exploration())
-    send(header)
-    now = drive(loop, 0.0, round(1.5 / PERIOD))
-    send(replace(header, sequence=2))
-    now = drive(loop, now, 1)
-    assert loop.controller.blend_ratio == 1.0
-    send(replace(header, sequence=3, **after))
-    now = drive(loop, now, 1)
-    assert loop.controller.blend_ratio == 0.0
-    drive(loop, now, round(0.5 / PERIOD))
-    assert loop.controller.blend_ratio == pytest.approx(0.5, abs=0.1)
-
-
 def test_a_reward_that_float32_cannot_sum_is_refused() -> None:
     loop, outlet = real_time(LinearPolicy())
     loop.activate()
     loop.receive_feedback(np.array([0.0, 1e31, 0.0, 0.0, -1.0]))
     assert loop.counts['refused_feedback'] == 1
     assert 'rewards up to 1e+30' in outlet.warnings[-1]
-
-
-@pytest.mark.parametrize('stamp', [1e300, -1e300, 2.0**40])
-def test_feedback_with_a_stamp_of_no_clock_is_refused(stamp: float) -> None:
-    loop, outlet = real_time(LinearPolicy())
-    loop.activate()
-    loop.receive_feedback(np.array([stamp, 0.0, 0.0, 0.0, -1.0]))
-    assert loop.counts['refused_feedback'] == 1
-    assert 'stamps up to' in outlet.warnings[-1]
 
 
 def test_a_base_policy_whose_runtime_fails_is_a_fault_that_says_why(tmp_path: Path) -> None:
@@ -358,219 +304,3 @@ def test_a_takeover_replaces_the_action_in_the_next_tick_and_the_residual_fades_
     loop.tick(3 * PERIOD)
     assert loop.controller.blend_ratio == 0.0
     assert outlet.transitions[-1].source is Source.TAKEOVER
-
-
-@pytest.mark.parametrize('jump', [-10.0, 10.0])
-def test_a_clock_that_jumps_is_held_through_and_recovered_from(jump: float) -> None:
-    loop, outlet = real_time(LinearPolicy())
-    loop.activate()
-    for step in range(3):
-        feed(loop, 100.0 + step * PERIOD)
-        loop.tick(100.0 + step * PERIOD)
-    sent = outlet.commands[-1][1]
-    now = 100.0 + 3 * PERIOD + jump
-    loop.tick(now)  # What is held is of another time.
-    np.testing.assert_array_equal(outlet.commands[-1][1], sent)
-    assert loop.counts['holds'] == 1
-    before = len(outlet.transitions)
-    for step in range(1, 4):
-        feed(loop, now + step * PERIOD)
-        loop.tick(now + step * PERIOD)
-    assert loop.counts['holds'] == 1
-    assert len(outlet.transitions) == before + 2
-    assert outlet.faults == []
-    assert loop.end_episode(MARK_FAILURE, now + 3.5 * PERIOD)
-    for step in range(4, 6):
-        feed(loop, now + step * PERIOD)
-        loop.tick(now + step * PERIOD)
-    assert (loop.episode, loop.in_episode) == (1, True)
-
-
-def test_a_stamp_in_the_future_does_not_freeze_a_channel() -> None:
-    loop, outlet = real_time(LinearPolicy())
-    loop.activate()
-    feed(loop, 0.0)
-    loop.tick(0.0)
-    feed(loop, 1000.0)
-    loop.tick(PERIOD)
-    assert "channel 'arm' is stamped 999.950 s in the future" in outlet.warnings[-1]
-    for step in range(2, 4):
-        feed(loop, step * PERIOD)
-        loop.tick(step * PERIOD)
-    assert loop.counts['holds'] <= 2
-    assert outlet.faults == []
-    assert loop.in_episode
-
-
-@pytest.mark.parametrize('jump', [-10.0, 10.0])
-def test_a_clock_that_jumps_neither_fades_the_residual_in_nor_ends_a_hold(jump: float) -> None:
-    loop, outlet = real_time(LinearPolicy(), ramp_s=5.0)
-    loop.activate()
-    now = drive(loop, 100.0, 10)
-    for tick in range(6):  # The sensors fell silent, which is not yet a fault.
-        loop.tick(now + tick * PERIOD)
-    now += 6 * PERIOD + jump
-    outlet.now = now
-    loop.tick(now)
-    assert outlet.faults == []
-    assert f'the clock jumped by {jump + PERIOD:+.3f} s' in ' '.join(outlet.warnings)
-    drive(loop, now + PERIOD, 2)
-    assert loop.controller.blend_ratio <= PERIOD / 5.0
-
-
-def test_feedback_of_the_future_does_not_keep_the_next_episode_from_beginning() -> None:
-    loop, outlet = real_time(LinearPolicy())
-    loop.activate()
-    now = drive(loop, 0.0, 4)
-    loop.receive_feedback(np.array([1000.0, 1.0, 1.0, 0.0, 1.0]))
-    now = drive(loop, now, 3)
-    assert 'step_feedback is stamped 999.800 s in the future' in ' '.join(outlet.warnings)
-    assert (loop.episode, loop.in_episode) == (1, True)
-
-
-def test_an_activation_forgets_when_the_last_episode_ended() -> None:
-    loop, _ = real_time(LinearPolicy())
-    loop.activate()
-    now = drive(loop, 100.0, 4)
-    loop.end_episode(MARK_SUCCESS, now)
-    loop.tick(now)
-    loop.deactivate(now)
-    loop.activate()  # Of a simulator that has started over.
-    drive(loop, 0.0, 2)
-    assert loop.in_episode
-
-
-def test_overruns_are_counted() -> None:
-    loop, _ = real_time(LinearPolicy())
-    loop.activate()
-    for now in (0.0, 0.05, 0.15, 0.20):
-        feed(loop, now)
-        loop.tick(now)
-    assert loop.counts['overruns'] == 1
-
-
-class Clock:
-    """A monotonic clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def lockstep(scheduled: bool = False) -> tuple[LockstepLoop, Recorder, Clock]:
-    outlet, clock = Recorder(), Clock()
-    config = ControllerConfig(1, (0.5,), lockstep=True, scheduled_actor=scheduled)
-    controller = config.build(LinearPolicy(make_metadata()), ACTION)
-    assembler = ObservationAssembler(CHANNELS)
-    loop = LockstepLoop(LoopParts(controller, assembler, BlendRamp(0.0), outlet, clock), 60.0)
-    outlet.loop = loop
-    return loop, outlet, clock
-
-
-def feedback(stamp: float, terminated: bool = False) -> np.ndarray:
-    return np.array([stamp, 0.0, float(terminated), 0.0, float(terminated) if terminated else -1.0])
-
-
-def test_lockstep_answers_every_stamp_once_whatever_the_order() -> None:
-    loop, outlet, _ = lockstep()
-    loop.activate()
-    feed(loop, 1.0)
-    loop.observe('tool', 2.0, np.array([0.5]))
-    loop.receive_feedback(feedback(2.0))
-    assert [stamp for stamp, _ in outlet.commands] == [1.0]
-    loop.observe('arm', 2.0, np.array([0.1, -0.1]))
-    assert [stamp for stamp, _ in outlet.commands] == [1.0, 2.0]
-    feed(loop, 3.0)
-    assert [stamp for stamp, _ in outlet.commands] == [1.0, 2.0]
-    loop.receive_feedback(feedback(3.0, terminated=True))
-    assert [stamp for stamp, _ in outlet.commands] == [1.0, 2.0, 3.0]
-    assert [t.terminated for t in outlet.transitions] == [False, True]
-    assert not loop.in_episode
-
-
-def test_weights_are_read_beside_the_control_loop_and_the_newest_is_used() -> None:
-    loop, outlet = real_time(LinearPolicy())
-    loop.activate()
-    at_work = threading.Event()
-    loop._reader.submit(at_work.wait)
-    for sequence in range(8):
-        loop.receive_weights(weights(loop, sequence))
-    now = drive(loop, 0.0, 3)  # A control step does not wait for a reader at work.
-    assert len(outlet.commands) == 3
-    assert loop.controller.slot.header is None
-    at_work.set()
-    loop.take_weights(wait=True)
-    drive(loop, now, 1)
-    slot = loop.controller.slot
-    assert slot.header is not None
-    assert slot.header.sequence == 7
-    assert slot.refused['superseded'] == 4
-    assert slot.accepted == 4
-
-
-def test_weights_that_are_too_large_are_not_even_copied() -> None:
-    class Large(bytes):
-        def __len__(self) -> int:
-            return 10**9
-
-        def __bytes__(self) -> bytes:
-            raise AssertionError('copied')
-
-    loop, outlet = real_time(LinearPolicy())
-    loop.activate()
-    loop.receive_weights(Large())
-    assert loop.controller.slot.refused['oversized'] == 1
-    assert 'of 1000000000 bytes' in outlet.warnings[-1]
-
-
-def test_refused_weights_are_said_and_counted_with_the_next_step() -> None:
-    loop, outlet = real_time(LinearPolicy())
-    loop.activate()
-    loop.receive_weights(b'nothing')
-    loop.take_weights(wait=True)
-    assert loop.controller.slot.refused['malformed'] == 1
-    assert 'weights refused' in outlet.warnings[-1]
-
-
-def test_lockstep_repeats_an_answer_that_was_missed() -> None:
-    loop, outlet, _ = lockstep()
-    loop.activate()
-    feed(loop, 1.0)
-    feed(loop, 1.0)
-    (first, command), (again, repeated), *_ = outlet.commands
-    assert (first, again) == (1.0, 1.0)
-    np.testing.assert_array_equal(command, repeated)
-
-
-def test_lockstep_waits_for_a_living_learner_and_gives_up_on_a_dead_one() -> None:
-    loop, outlet, clock = lockstep(scheduled=True)
-    loop.activate()
-    feed(loop, 1.0)
-    assert outlet.commands == []
-    header = WeightsHeader(1, 1, Exploration(), 0, 1)
-    message = encode_weights(make_actor(loop.controller.layout, seed=1).to_numpy(), header)
-    loop.receive_weights(message)
-    assert len(outlet.commands) == 1
-    feed(loop, 2.0)
-    loop.receive_feedback(feedback(2.0))
-    for _ in range(3):  # The learner repeats itself while it works.
-        clock.now += 50.0
-        loop.watch()
-        loop.receive_weights(message)
-    assert len(outlet.commands) == 1
-    clock.now += 61.0
-    loop.watch()
-    assert len(outlet.commands) == 2
-    assert 'going on with the one at hand' in outlet.warnings[-1]
-    assert loop.controller.slot.refused['stale'] == 0
-
-
-@pytest.mark.parametrize('make', [real_time, lockstep])
-def test_an_inactive_loop_takes_nothing_in(make: Any) -> None:
-    loop = make(LinearPolicy())[0] if make is real_time else make()[0]
-    feed(loop, 1.0)
-    loop.receive_feedback(feedback(1.0))
-    assert not loop.in_episode
-    assert loop.counts['ticks'] == 0
