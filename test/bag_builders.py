@@ -5,7 +5,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+
+from builders import make_layout, random_transitions
 
 from residual_rl_ros.bags.cdr import labelled_array, serialize, typestore
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
@@ -14,6 +17,9 @@ from residual_rl_ros.robot import FLOAT_ARRAY
 from residual_rl_ros.transition import Transition, TransitionLayout
 
 START_NS = 1_700_000_000 * 10**9
+
+L = make_layout()
+"""n = 3, m = 2 and k = 2."""
 
 
 def text_message(text: str) -> bytes:
@@ -68,3 +74,9 @@ def write_bag(
     write_transitions(recorder, layout, transitions)
     recorder.close()
     return folder
+
+
+def stream(count: int, episode_decisions: int = 5) -> list[Transition]:
+    """Return transitions of `L` in episodes, with stamps 0.2 s apart."""
+    made = random_transitions(L, count, episode_decisions=episode_decisions)
+    return [replace(t, stamp=100.0 + 0.2 * index) for index, t in enumerate(made)]

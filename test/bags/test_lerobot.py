@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bag_builders import open_recorder, write_bag, write_layout, write_transitions
+from bag_builders import L, open_recorder, stream, write_bag, write_layout, write_transitions
 from builders import (
     LinearPolicy,
     make_layout,
@@ -20,7 +20,7 @@ from builders import (
     random_transitions,
     write_onnx_policy,
 )
-from test_summary import L, run, stream
+from command_line import run
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.lerobot import LeRobotDataset, LeRobotError

@@ -21,7 +21,7 @@ from builders import (
     random_transitions,
     write_onnx_policy,
 )
-from test_summary import run
+from command_line import run
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.cdr import deserialize, labelled_array, serialize, typestore
@@ -623,7 +623,7 @@ def test_the_numbers_of_the_node_can_be_given_to_the_command(
     record_commands(tmp_path / 'raw', list(range(30)))
     numbers = ('--prefetch-steps', '1', '--chunk-blend-steps', '2', '--episode-limit', '0.59')
     assert rebuild_command(tmp_path, monkeypatch, *numbers) == 0
-    (summary,) = summarise(Bag(tmp_path / 'made'))
+    (summary,) = summarise(Bag(tmp_path / 'made')).robots
     assert summary.to_json()['decisions_per_episode'][2] == 6  # 12 steps of 0.05 s in pairs.
 
 
@@ -669,7 +669,7 @@ def test_the_command_leaves_a_transition_bag(
     code = rebuild_command(tmp_path, monkeypatch, '--marks', str(tmp_path / 'marks.yaml'))
     assert code == 0
     assert '/cell/joint_states: 30 messages, 20.0 Hz' in capsys.readouterr().err
-    (summary,) = summarise(Bag(tmp_path / 'made'))
+    (summary,) = summarise(Bag(tmp_path / 'made')).robots
     assert summary.robot == 'cell'
     assert summary.transitions == 14
     assert summary.outcomes() == {'success': 1, 'unlabelled': 1}

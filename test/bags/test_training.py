@@ -13,7 +13,7 @@ import pytest
 import torch
 from bag_builders import open_recorder, write_bag, write_layout, write_transitions
 from builders import make_layout, random_transitions, small_config
-from test_summary import run
+from command_line import run
 
 from residual_rl_ros.bags.problems import BagError
 from residual_rl_ros.bags.training import Use, train_from_bags
