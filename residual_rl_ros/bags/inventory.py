@@ -35,7 +35,7 @@ class TopicCount:
     last_ns: int
     messages: int = 0
     silence: Silence = NEVER_SILENT
-    """The longest, from the bag's start to its end."""
+    """The longest, from the first message to the bag's end."""
 
     @property
     def rate_hz(self) -> float | None:
@@ -80,7 +80,6 @@ class Inventory:
             first, last = int(times[0]), int(times[-1])
             if topic not in self._counts:
                 self._counts[topic] = TopicCount(*topic, first, first)
-                self._be_silent(self._counts[topic], self.start_ns, first)
             count = self._counts[topic]
             between = np.diff(times, prepend=count.last_ns)
             longest = int(between.argmax())

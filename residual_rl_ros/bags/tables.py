@@ -39,11 +39,12 @@ def _facts(title: str, summary: RobotSummary) -> Table:
     shortest, median, longest = facts['decisions_per_episode']
     rate = facts['decision_rate_hz']
     k = summary.layout.decision_steps
+    missing = f'{summary.missing} in {len(summary.gaps)} gaps' if summary.gaps else 'none'
     table = Table(title=escape(title), show_header=False)
     for name, value in (
         ('layout', facts['layout']),
         ('transitions', f'{summary.transitions} of {k} control steps each'),
-        ('missing decisions', f'{summary.missing} in {len(summary.gaps)} gaps'),
+        ('missing decisions', missing),
         ('episodes', f'{facts["episodes"]}, {shortest} to {longest} decisions, median {median:g}'),
         ('outcomes', _counts(facts['outcomes'])),
         ('endings', _counts(facts['endings'])),
@@ -91,13 +92,17 @@ def _ranges(summary: RobotSummary) -> Table:
 
 def _topics(title: str, topics: list[TopicCount]) -> Table:
     """Return the topics of a bag; one message alone, as of a latched topic, has no silence."""
-    whole = [Column(name, overflow='fold') for name in ('topic', 'type')]
-    table = Table(*whole, 'messages', 'rate', 'longest silence', 'from', title=escape(title))
+    whole = Column('topic and type', overflow='fold')
+    table = Table(whole, 'messages', 'rate', 'longest silence', title=escape(title))
     for topic in topics:
         rate = '' if topic.rate_hz is None else f'{topic.rate_hz:.3g} Hz'
-        silence = (f'{topic.silence.seconds:.3g} s', f'{topic.silence.from_s:.2f} s')
-        heard = (escape(topic.name), topic.type, str(topic.messages), rate)
-        table.add_row(*heard, *(silence if topic.messages > 1 else ()))
+        silence = f'{topic.silence.seconds:.3g} s\nfrom {topic.silence.from_s:.2f} s'
+        table.add_row(
+            f'{escape(topic.name)}\n[dim]{topic.type}[/]',
+            str(topic.messages),
+            rate,
+            silence if topic.messages > 1 else '',
+        )
     return table
 
 

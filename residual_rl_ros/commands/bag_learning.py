@@ -103,7 +103,8 @@ def train(
     Console(stderr=True).print(
         f'{intake.taken} transitions taken, {intake.skipped} of other sources skipped, '
         f'{learner.pretraining_updates} updates, phase {learner.phase.value}; go on with '
-        f'residual-rl up --out {out}, learner_node resume:=true or residual-rl train --from {out}'
+        f'residual-rl up --out {out}, robot.launch.py checkpoint:={out} or '
+        f'residual-rl train --from {out}'
     )
     codes = [exit_code(problems, True) for problems in intake.problems]
     raise typer.Exit(max(*codes, WITH_PROBLEMS if stray else 0))

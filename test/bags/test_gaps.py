@@ -136,10 +136,10 @@ def test_the_longest_silence_of_every_topic_is_told(options: RecordOptions, tmp_
     summary = summarise(write_topics(tmp_path / 'bag', times, options))
     assert summary.seconds == pytest.approx(10.0)
     found = {topic.name: topic.silence for topic in summary.topics}
-    assert found.pop('/arm').seconds == pytest.approx(0.1)
+    for always_heard in ('/arm', '/late'):  # A recorder may have been there before a topic was.
+        assert found.pop(always_heard).seconds == pytest.approx(0.1)
     assert found == {
         '/dead': pytest.approx(Silence(8.0, 2.0)),
-        '/late': pytest.approx(Silence(8.0, 0.0)),
         '/paused': pytest.approx(Silence(2.1, 3.0)),
     }
 
@@ -148,11 +148,8 @@ def test_the_topics_beside_the_transitions_are_listed_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = str(write_bag(tmp_path / 'bag', L, stream(20)))
-    monkeypatch.setenv('COLUMNS', '120')
     assert run('info', folder, monkeypatch=monkeypatch) == 0
     text = capsys.readouterr().out
-    layout, transitions = text[text.index('topics, 2.0 s') :].splitlines()[4:6]
-    assert (
-        'String            │ 1        │       │                 │' in layout
-    )  # Latched: no silence.
-    assert '│ 0.1 s' in transitions
+    layout, _, transitions, _ = text[text.index('topics, 2.0 s') :].splitlines()[4:8]
+    assert layout.split('│')[4].strip() == ''  # A latched message alone is no silence.
+    assert transitions.split('│')[4].strip() == '0.1 s'
