@@ -202,5 +202,6 @@ def play(
         raise typer.Exit(INTERRUPTED) from None
     for bag in opened:
         show_problems(bag.problems)
+    console.print(f'{sent} transitions sent')
     codes = [exit_code(bag.problems, bool(sent)) for bag in opened]
     raise typer.Exit(max(*codes, WITH_PROBLEMS if stray else 0))

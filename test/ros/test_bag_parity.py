@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -24,11 +23,6 @@ from residual_rl_ros.transition import Transition
 pytestmark = pytest.mark.ros
 
 SEED = 7
-
-
-def recorded(folder: Path) -> list[Transition]:
-    """Return the transitions that the policy node sent."""
-    return [t for block in TransitionReader(Bag(folder)).blocks() for t in block.table]
 
 
 def test_rebuilt_transitions_equal_the_live_ones_number_for_number(
@@ -51,7 +45,9 @@ def test_rebuilt_transitions_equal_the_live_ones_number_for_number(
         with Bringup([policy, simulator], tmp_path / 'logs', environment) as bringup:
             wait_for(lambda: bringup.ended('mujoco_sim_node'), 90.0, 'end of the run')
             bringup.check()
-    live = recorded(folder)
+    live: list[Transition] = []
+    for block in TransitionReader(Bag(folder)).blocks():
+        live += block.table
     options = RebuildOptions(config.controller_config(SEED, explore=True, scheduled=False), True)
     bag = Bag(folder)
     rebuilder = Rebuilder(bag, robot, base, options)
@@ -64,39 +60,3 @@ def test_rebuilt_transitions_equal_the_live_ones_number_for_number(
                 getattr(one, field.name), getattr(other, field.name), err_msg=field.name
             )
     assert all(report.stamped == report.messages for report in rebuilder.channels.values())
-
-
-def test_in_real_time_most_rebuilt_transitions_equal_the_live_ones(
-    domain_id: int, tmp_path: Path
-) -> None:
-    """Most: on a busy machine a chunk may be late, or an observation arrive beside a tick."""
-    config = replace(load_finetune('peg_insert'), prefetch_steps=4)
-    base, robot, robot_file = config.load()
-    _, policy, simulator = finetune_topology(
-        config, robot_file, base.path, tmp_path, SEED, control_steps=240, lockstep=False
-    )
-    folder = tmp_path / 'bag'
-    recorder = NodeSpec(
-        'recorder_node', False, (robot_file,), {'output_dir': str(folder), 'raw': True}
-    )
-    environment = ros_environment(domain_id)
-    with Bringup([recorder, policy], tmp_path / 'log', environment):
-        wait_for(folder.exists, 30.0, 'recorder')
-        time.sleep(3.0)  # The policy node is heard by the recorder before there is anything to do.
-        with Bringup([simulator], tmp_path / 'logs', environment) as bringup:
-            wait_for(lambda: bringup.ended('mujoco_sim_node'), 90.0, 'end of the run')
-            bringup.check()
-    live = {(t.episode, t.step): t for t in recorded(folder)}
-    bag = Bag(folder)
-    options = RebuildOptions(config.controller_config(SEED, explore=True, scheduled=False))
-    rebuilt = list(Rebuilder(bag, robot, base, options).transitions())
-    assert [str(problem) for problem in bag.problems] == []
-    pairs = [(t, live[t.episode, t.step]) for t in rebuilt if (t.episode, t.step) in live]
-    exact = [field.name for field in fields(Transition) if field.name != 'stamp']
-    equal = [
-        all(np.array_equal(getattr(one, name), getattr(other, name)) for name in exact)
-        and abs(one.stamp - other.stamp) < 1e-6
-        for one, other in pairs
-    ]
-    assert len(live) > 40
-    assert sum(equal) > 0.8 * len(live)
