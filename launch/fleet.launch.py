@@ -18,7 +18,6 @@ from residual_rl_ros.ros.launch_actions import (
     end_with,
     node_actions,
     policies,
-    recorder,
     robot_run,
 )
 from residual_rl_ros.ros.topology import robot_topology
@@ -30,7 +29,7 @@ ARGUMENTS = (
 
 
 def start(value: Mapping[str, str]) -> list[object]:
-    """Return one action for each process of the topology, and the recorder.
+    """Return one action for each process of the topology.
 
     Raises:
         ValueError: `namespaces` is no list.
@@ -40,7 +39,7 @@ def start(value: Mapping[str, str]) -> list[object]:
         raise ValueError(f'namespaces is {namespaces!r}, expected a list such as [left, right]')
     nodes = robot_topology(robot_run(value, tuple(map(str, namespaces))))
     actions = node_actions(nodes)
-    return [*end_with(policies(nodes, actions)), *actions, *recorder(value)]
+    return [*end_with(policies(nodes, actions)), *actions]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -15,7 +15,6 @@ from residual_rl_ros.ros.launch_actions import (
     end_with,
     node_actions,
     policies,
-    recorder,
     robot_run,
 )
 from residual_rl_ros.ros.topology import robot_topology
@@ -24,10 +23,10 @@ ARGUMENTS = (('namespace', '', 'namespace of the robot'), *ROBOT_ARGUMENTS)
 
 
 def start(value: Mapping[str, str]) -> list[object]:
-    """Return one action for each process of the topology, and the recorder."""
+    """Return one action for each process of the topology."""
     nodes = robot_topology(robot_run(value, (value['namespace'],)))
     actions = node_actions(nodes)
-    return [*end_with(policies(nodes, actions)), *actions, *recorder(value)]
+    return [*end_with(policies(nodes, actions)), *actions]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -40,6 +40,7 @@ class ObservationAssembler:
 
     def __init__(self, channels: tuple[Channel, ...]) -> None:
         self._channels = channels
+        self._names = [channel.observation_names for channel in channels]
         self._index = {channel.name: i for i, channel in enumerate(channels)}
         self._values: list[Array | None] = [None] * len(channels)
         self._stamps: list[float] = [-np.inf] * len(channels)
@@ -56,7 +57,7 @@ class ObservationAssembler:
             ObservationError: wrong size or a non-finite value; the channel keeps what it had.
         """
         index = self._index[channel]
-        names = self._channels[index].observation_names
+        names = self._names[index]
         if values.shape != (len(names),):
             raise ObservationError(
                 f'channel {channel!r} ({self._channels[index].topic}) has {values.size} values, '

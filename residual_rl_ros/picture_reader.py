@@ -51,3 +51,7 @@ class PictureReader:
             return None
         stamp, order = self._orders.popleft()
         return stamp, order.result
+
+    def close(self) -> None:
+        """End the thread."""
+        self._worker.shutdown(cancel_futures=True)

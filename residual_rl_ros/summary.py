@@ -11,7 +11,7 @@ from typing import Any
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation.intervals import Rate
 from residual_rl_ros.learner.checkpoint import STATE
-from residual_rl_ros.learner.learner import RECENT_EPISODES, EpisodeRecord
+from residual_rl_ros.learner.episodes import RECENT_EPISODES, EpisodeRecord
 from residual_rl_ros.residual.actor_file import CHECKPOINTS, checkpoint_exists, readable_checkpoint
 
 SUMMARY = 'summary.json'

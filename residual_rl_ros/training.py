@@ -129,7 +129,7 @@ def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
                 saved = run.steps
             if interruption.wanted:
                 raise KeyboardInterrupt
-            rate = run.learner.success_rate
+            rate = run.learner.episodes.success_rate
             recent = '' if rate is None else f', success {rate:.0%}'
             phase = f'{config.task}, {run.learner.phase.value}{recent}'
             progress.update(bar, completed=run.steps, description=phase)

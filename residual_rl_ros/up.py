@@ -24,6 +24,7 @@ SHOWN = {
         *('active', 'episode', 'held', 'takeover', 'residual_on', 'epoch', 'sequence'),
         *('transitions', 'holds', 'overruns', 'late_chunks', 'clamped', 'slew_limited'),
     ),
+    'recorder_node': ('messages',),
     'reward_node': ('asked', 'answered', 'successes'),
     'learner_node': (
         *('phase', 'paused', 'episodes', 'success_recent', 'updates', 'queue', 'missing'),

@@ -59,8 +59,14 @@ class Recorder:
 def real_time(policy: LinearPolicy, **changes: Any) -> tuple[RealTimeLoop, Recorder]:
     """Return a loop in real time, and its outlet."""
     outlet = Recorder()
-    steps = changes.pop('decision_steps', 1)
-    config = ControllerConfig(steps, (0.05,), prefetch_steps=0, explore=True, lockstep=False)
+    config = ControllerConfig(
+        changes.pop('decision_steps', 1),
+        (0.05,),
+        changes.pop('prefetch_steps', 0),
+        changes.pop('blend_steps', 0),
+        explore=True,
+        lockstep=False,
+    )
     controller = config.build(policy, changes.pop('action', ACTION))
     controller._chunk_timeout_s = changes.pop('chunk_timeout_s', 10.0)
     blend = BlendRamp(changes.pop('ramp_s', 0.0))

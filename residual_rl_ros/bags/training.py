@@ -18,7 +18,8 @@ from residual_rl_ros.bags.cache import TransitionCache
 from residual_rl_ros.bags.problems import BagError, Problems
 from residual_rl_ros.bags.transitions import Block, TransitionReader
 from residual_rl_ros.learner.config import LearnerConfig
-from residual_rl_ros.learner.learner import RECENT_EPISODES, Learner
+from residual_rl_ros.learner.episodes import RECENT_EPISODES
+from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.transition import Source, Success
 from residual_rl_ros.transition_table import TransitionTable
 

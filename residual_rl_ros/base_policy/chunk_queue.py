@@ -10,7 +10,9 @@ decision boundary, so that the base action a residual was computed for is the on
 
 from __future__ import annotations
 
+import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.base_policy.metadata import BasePolicyError, BasePolicyMetadata
+from residual_rl_ros.latency import Latency
 
 Float32 = npt.NDArray[np.float32]
 
@@ -61,6 +64,7 @@ class ChunkQueue:
             for inference at every seam: right in lockstep, a late tick on a robot.
         blend_steps: control steps over which a new chunk takes over from what the one before
             planned for them, linearly; 0 switches at once.
+        clock: monotonic time, for the durations of inference [s].
 
     Raises:
         BasePolicyError: the executed part of a chunk cannot hold one decision after the prefetch.
@@ -72,6 +76,7 @@ class ChunkQueue:
         decision_steps: int = 1,
         prefetch_steps: int = 0,
         blend_steps: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         meta = policy.metadata
         for name, value in (('prefetch_steps', prefetch_steps), ('blend_steps', blend_steps)):
@@ -84,7 +89,10 @@ class ChunkQueue:
                 f'exec_steps {meta.exec_steps} of the base policy leaves no room for '
                 f'prefetch_steps {prefetch_steps} + decision_steps {decision_steps}; lower one'
             )
+        self.latency = Latency()
+        """Duration of inference."""
         self._policy = policy
+        self._clock = clock
         self._meta = meta
         self._k = decision_steps
         self._prefetch = prefetch_steps
@@ -198,5 +206,12 @@ class ChunkQueue:
         noise = None
         if self._policy.stochastic:
             noise = self._rng.standard_normal(self._policy.noise_shape, dtype=np.float32)
-        future = self._worker.submit(self._policy.infer, np.stack(self._window), noise)
+        future = self._worker.submit(self._infer, np.stack(self._window), noise)
         return _Chunk(future, self._taken)
+
+    def _infer(self, window: Float32, noise: Float32 | None) -> Float32:
+        """Return a chunk; runs in the worker."""
+        started = self._clock()
+        chunk = self._policy.infer(window, noise)
+        self.latency.add(self._clock() - started)
+        return chunk

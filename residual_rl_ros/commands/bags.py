@@ -149,24 +149,20 @@ def record(
 ) -> None:
     """Record a robot's transitions, and with --raw what they are made of, until Ctrl-C."""
     from residual_rl_ros.robot import load_robot
-    from residual_rl_ros.ros.topology import NodeSpec
+    from residual_rl_ros.ros.topology import recorder_spec
 
     if raw and robot is None:
         raise ResidualRLError('--raw needs --robot, which lists the topics')
-    node = NodeSpec(
-        'recorder_node',
-        False,
-        () if robot is None else (load_robot(robot)[1],),
-        {
-            'output_dir': str(out),
-            'transitions': transitions,
-            'raw': raw,
-            'base_policy': base or '',
-            'storage': storage,
-            'max_bytes': max_bytes,
-            'max_seconds': max_seconds,
-        },
+    node = recorder_spec(
+        None if robot is None else load_robot(robot)[1],
         namespace,
+        out,
+        base or '',
+        transitions=transitions,
+        raw=raw,
+        storage=storage,
+        max_bytes=max_bytes,
+        max_seconds=max_seconds,
     )
     module = f'residual_rl_ros.ros.{node.executable}'
     os.execv(sys.executable, [sys.executable, '-m', module, *node.ros_arguments()])

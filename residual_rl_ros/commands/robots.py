@@ -92,6 +92,9 @@ def up(
     prefetch_steps: Annotated[
         int, typer.Option(min=0, help='Steps before its first use at which a chunk is asked for.')
     ] = 0,
+    chunk_blend_steps: Annotated[
+        int, typer.Option(min=0, help='Steps over which a new chunk takes over from the last.')
+    ] = 0,
     auto_start: Annotated[
         bool, typer.Option(help='Start episodes without being asked to.')
     ] = False,
@@ -101,6 +104,10 @@ def up(
     reward: Annotated[
         str, typer.Option(help='Instead: package.module:factory of a reward function.')
     ] = '',
+    record: Annotated[
+        MaybePath,
+        typer.Option(help='Record what each robot sees, is told and learns from in this new bag.'),
+    ] = None,
     namespace: Annotated[
         MaybeTexts,
         typer.Option(help='Namespace of the robot; again for each of a fleet with one learner.'),
@@ -123,11 +130,13 @@ def up(
         decision_steps=decision_steps,
         residual_scale=tuple(scale or (0.05,)),
         prefetch_steps=prefetch_steps,
+        chunk_blend_steps=chunk_blend_steps,
         auto_start=auto_start,
         classifier=classifier,
         reward=reward,
         namespaces=tuple(namespace or ('',)),
         seed=seed,
+        record=record,
     )
     console = Console(stderr=True)
     try:

@@ -30,7 +30,7 @@ from residual_rl_ros.evaluation.grid import (
     train_options,
 )
 from residual_rl_ros.evaluation.run_result import BIN_STEPS, RunResult, read_result
-from residual_rl_ros.learner.learner import RECENT_EPISODES
+from residual_rl_ros.learner.episodes import RECENT_EPISODES
 
 mpl.use('Agg')
 from matplotlib import pyplot as plt

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.evaluation.intervals import Rate
-from residual_rl_ros.learner.learner import RECENT_EPISODES, EpisodeRecord
+from residual_rl_ros.learner.episodes import RECENT_EPISODES, EpisodeRecord
 
 mpl.use('Agg')
 from matplotlib import pyplot as plt

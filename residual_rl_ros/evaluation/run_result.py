@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.evaluation.grid import CompareError
-from residual_rl_ros.learner.learner import RECENT_EPISODES, EpisodeRecord
+from residual_rl_ros.learner.episodes import RECENT_EPISODES, EpisodeRecord
 from residual_rl_ros.summary import SUMMARY, read_history, steps_to
 
 Array = npt.NDArray[np.float64]

@@ -67,7 +67,7 @@ class CheckpointFolder:
             CheckpointError: the folder cannot be written or the disk is full.
         """
         save_checkpoint(self.latest, learner, run)
-        success = learner.rated_success
+        success = learner.episodes.rated_success
         if success > self._best_success:
             save_checkpoint(self.best, learner, run)
             self._best_success = success
@@ -88,8 +88,8 @@ def save_checkpoint(
         fresh.mkdir(parents=True)
         (fresh / ACTOR).write_bytes(learner.current_message())
         save_tensors(learner.algorithm.state(), fresh / ALGORITHM)
-        save_tensors(learner.good, fresh / GOOD)
-        save_tensors(learner.candidate, fresh / CANDIDATE)
+        save_tensors(learner.best.good, fresh / GOOD)
+        save_tensors(learner.best.candidate, fresh / CANDIDATE)
         save_arrays(learner.replay.export(), fresh / REPLAY)
         if learner.demonstrations is not None:
             save_arrays(learner.demonstrations.export(), fresh / DEMONSTRATIONS)
@@ -98,7 +98,7 @@ def save_checkpoint(
         state = {
             'config': learner.config.to_mapping(),
             'layout': learner.layout.to_yaml(),
-            'success': learner.rated_success,
+            'success': learner.episodes.rated_success,
             'state': learner.state(),
         }
         (fresh / STATE).write_text(json.dumps(state), encoding='utf-8')
@@ -134,8 +134,8 @@ def load_checkpoint(directory: Path) -> Learner:
         config = LearnerConfig.from_mapping(stored['config'], str(directory / STATE))
         learner = Learner(config, TransitionLayout.from_yaml(stored['layout']), seed=0)
         learner.algorithm.load_state(load_tensors(directory / ALGORITHM))
-        learner.good = load_tensors(directory / GOOD)
-        learner.candidate = load_tensors(directory / CANDIDATE)
+        learner.best.good = load_tensors(directory / GOOD)
+        learner.best.candidate = load_tensors(directory / CANDIDATE)
         learner.replay.restore(_arrays(directory / REPLAY))
         if learner.demonstrations is not None:
             learner.demonstrations.restore(_arrays(directory / DEMONSTRATIONS))

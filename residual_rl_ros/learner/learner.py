@@ -9,9 +9,8 @@ order give the same weights, however they arrive.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
@@ -19,42 +18,17 @@ import numpy as np
 import torch
 
 from residual_rl_ros.algorithms.wsrl import Wsrl
+from residual_rl_ros.learner.best_networks import BestNetworks
 from residual_rl_ros.learner.config import LearnerConfig
+from residual_rl_ros.learner.episodes import EpisodeLog, EpisodeRecord
 from residual_rl_ros.learner.guard import Guard, GuardConfig
 from residual_rl_ros.replay.buffer import Batch, ReplayBuffer
 from residual_rl_ros.residual.exploration import Exploration
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
-from residual_rl_ros.transition import Source, Success, Transition, TransitionLayout
+from residual_rl_ros.transition import Source, Transition, TransitionLayout
 
-RECENT_EPISODES = 50
 MAX_OWED_UPDATES = 1000
 """After a burst of transitions: updates that are still taken for it."""
-
-
-@dataclass(frozen=True)
-class EpisodeRecord:
-    """One finished episode, for the learning curve."""
-
-    control_steps: int
-    """Control steps received up to its end."""
-    success: bool | None
-    """Outcome; None if it was not labelled."""
-    residual: bool
-    """Whether any of its decisions had a residual."""
-    takeover: bool
-    """Whether an operator took over in it."""
-    robot: str = ''
-    """Namespace of the robot."""
-
-    @property
-    def rates_residual(self) -> bool:
-        """Whether its outcome is that of base + residual; a takeover makes it the operator's."""
-        return self.residual and not self.takeover and self.success is not None
-
-    @property
-    def rates_base(self) -> bool:
-        """Whether its outcome is that of the base alone."""
-        return not self.residual and not self.takeover and self.success is not None
 
 
 @dataclass(frozen=True)
@@ -64,16 +38,6 @@ class Rollback:
     episode: int
     """Number of episodes finished by then."""
     reason: str
-
-
-@dataclass(frozen=True)
-class _OpenEpisode:
-    """What was seen so far of an episode that goes on."""
-
-    number: int
-    sources: frozenset[Source]
-    actor: tuple[int, int]
-    """(epoch, sequence) of the actor of its first decision; later decisions have no older one."""
 
 
 class Phase(Enum):
@@ -127,20 +91,14 @@ class Learner:
         """Updates taken at the end of the warm-up, offline or of the critics alone."""
         self.control_steps = 0
         """Control steps received; the last decision of an episode counts in full."""
-        self.history: list[EpisodeRecord] = []
-        """Every finished episode."""
+        self.episodes = EpisodeLog()
+        """What became of the episodes."""
         self.guard = Guard(GuardConfig(config.guard_drop, config.guard_false_alarm_episodes))
         self.rollbacks: list[Rollback] = []
         """What the guard has found so far."""
-        self.good: dict[str, torch.Tensor] = {}
-        """Networks to roll back to; none during warm-up."""
-        self.candidate: dict[str, torch.Tensor] = {}
-        """Networks that take their place if the 50 episodes after them are more successful."""
-        self._good_success = -1.0
-        self._recent: deque[bool] = deque(maxlen=RECENT_EPISODES)
-        self._rated = 0
+        self.best = BestNetworks()
+        """What a rollback returns to."""
         self._rolled_back = (0, -1)  # Newest (epoch, sequence) whose actor a rollback has revoked.
-        self._episodes: dict[str, _OpenEpisode] = {}
         self.metrics: dict[str, float] = {}
         """Metrics of the update before the latest publication."""
         self._latest: dict[str, torch.Tensor] = {}
@@ -192,19 +150,14 @@ class Learner:
             self.demonstrations.add(transition, robot)
         self.transitions += 1
         self.control_steps += self.layout.decision_steps
-        episode = self._episodes.get(robot)
-        if episode is None or episode.number != transition.episode:
-            # If there was one, its end never came.
-            actor = (transition.epoch, transition.policy_sequence)
-            episode = _OpenEpisode(transition.episode, frozenset(), actor)
-        self._episodes[robot] = replace(episode, sources=episode.sources | {transition.source})
-        if transition.terminated or transition.truncated:
-            self._record_episode(transition, robot)
+        finished = self.episodes.observe(transition, robot, self.control_steps)
+        if finished is not None:
+            self._judge(*finished)
         interval = self.config.publish_interval
         if self.phase is Phase.WARMUP:
             if self.transitions < self.config.warmup_transitions:
                 return None
-            self._end_warmup(0, self.success_rate, pulse)
+            self._end_warmup(0, self.episodes.success_rate, pulse)
             return self._publish(0, self.config.policy_warmup_transitions + 2 * interval)
         since = self.transitions - self._online_from
         if since <= 0:
@@ -267,21 +220,10 @@ class Learner:
     ) -> None:
         """Pre-train, and switch the residual on."""
         self._pretrain(critic_updates, pulse)
-        self.good = self.candidate = self.algorithm.state()
-        self._good_success = success or 0.0
-        self._recent.clear()
+        self.best.begin(self.algorithm.state(), success or 0.0)
+        self.episodes.forget_outcomes()
         waits = self.config.policy_warmup_transitions > 0
         self.phase = Phase.POLICY_WARMUP if waits else Phase.ONLINE
-
-    def _rate_candidate(self) -> None:
-        """After the candidate's 50 episodes: keep it if they were the best, and take the next."""
-        self._rated += 1
-        if self._rated < RECENT_EPISODES:
-            return
-        rate = self.success_rate or 0.0
-        if rate > self._good_success:
-            self.good, self._good_success = self.candidate, rate
-        self.candidate, self._rated = self.algorithm.state(), 0
 
     def roll_back(self, reason: str) -> None:
         """Return to the networks with the best recent success, before any those of the warm-up.
@@ -293,14 +235,14 @@ class Learner:
         Args:
             reason: for `rollbacks`.
         """
-        if self.good:
+        good = self.best.restore()
+        if good:
             # Not with the random numbers of then: the noise since would be drawn again.
-            self.algorithm.load_state({**self.good, 'generator': self._generator.get_state()})
-        self.candidate, self._rated = self.good, 0
+            self.algorithm.load_state({**good, 'generator': self._generator.get_state()})
         self._rolled_back = (self.epoch, self.sequence)
         self.guard.reset()
-        self._recent.clear()
-        self.rollbacks.append(Rollback(len(self.history), reason))
+        self.episodes.forget_outcomes()
+        self.rollbacks.append(Rollback(len(self.episodes.history), reason))
 
     def _measure(self) -> None:
         """Collect the metrics of a publication."""
@@ -362,38 +304,19 @@ class Learner:
         demonstrations = self.demonstrations.nbytes if self.demonstrations is not None else 0
         return self.replay.nbytes + demonstrations
 
-    @property
-    def success_rate(self) -> float | None:
-        """Success over the latest labelled episodes without takeover, None before the first."""
-        return sum(self._recent) / len(self._recent) if self._recent else None
-
-    @property
-    def rated_success(self) -> float:
-        """Success over 50 episodes, -1 while there are fewer to rate the actor by."""
-        return (self.success_rate or 0.0) if len(self._recent) == RECENT_EPISODES else -1.0
-
-    def _record_episode(self, last: Transition, robot: str) -> None:
-        success = None if last.success is Success.UNLABELLED else last.success is Success.SUCCESS
-        episode = self._episodes.pop(robot)
-        record = EpisodeRecord(
-            self.control_steps,
-            success,
-            Source.RESIDUAL in episode.sources,
-            Source.TAKEOVER in episode.sources,
-            robot,
-        )
-        self.history.append(record)
-        revoked = record.residual and episode.actor <= self._rolled_back
-        if success is None or record.takeover or revoked:
+    def _judge(self, record: EpisodeRecord, actor: tuple[int, int]) -> None:
+        """Let a finished episode count for its actor, and against it."""
+        revoked = record.residual and actor <= self._rolled_back
+        if record.success is None or record.takeover or revoked:
             return
         # Once online, episodes without residual are the guard's and say nothing of the learner.
         warm = self.phase is Phase.WARMUP
         if record.residual or warm:
-            self._recent.append(success)
+            self.episodes.rate(record.success)
         if record.residual and not warm:
-            self._rate_candidate()
+            self.best.rate(self.episodes.success_rate or 0.0, self.algorithm.state)
         if self.config.guard_share and not (warm and record.residual):
-            alarm = self.guard.observe(success, record.residual)
+            alarm = self.guard.observe(record.success, record.residual)
             if alarm is not None:
                 self.roll_back(str(alarm))
 
@@ -413,15 +336,9 @@ class Learner:
             'rng': self.rng.bit_generator.state,
             'guard': self.guard.state(),
             'rollbacks': [asdict(rollback) for rollback in self.rollbacks],
-            'good_success': self._good_success,
-            'rated': self._rated,
             'rolled_back': list(self._rolled_back),
-            'recent': list(self._recent),
-            'episodes': {
-                robot: [episode.number, sorted(episode.sources), *episode.actor]
-                for robot, episode in self._episodes.items()
-            },
-            'history': [asdict(record) for record in self.history],
+            **self.best.state(),
+            **self.episodes.state(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -436,17 +353,12 @@ class Learner:
         self._epoch_start = int(state['epoch_start'])
         self._publication_due = bool(state['publication_due'])
         self.rng.bit_generator.state = state['rng']
-        self.history = [EpisodeRecord(**record) for record in state['history']]
-        self._recent.extend(state['recent'])
         self.guard.load_state(state['guard'])
         self.rollbacks = [Rollback(**rollback) for rollback in state['rollbacks']]
-        self._good_success, self._rated = float(state['good_success']), int(state['rated'])
+        self.best.load_state(state)
+        self.episodes.load_state(state)
         epoch, sequence = state['rolled_back']
         self._rolled_back = (int(epoch), int(sequence))
-        self._episodes = {
-            robot: _OpenEpisode(number, frozenset(map(Source, sources)), (epoch, sequence))
-            for robot, (number, sources, epoch, sequence) in state['episodes'].items()
-        }
 
     def current_message(self) -> bytes:
         """Return the actor as it is now, to be used at once (deployment, evaluation)."""

@@ -3,18 +3,22 @@
 """One control loop for the robot, the simulator and the evaluation.
 
 The controller turns observations into safe commands and, on the way, into transitions. It knows no
-middleware and no clock: the policy node and the in-process runner call the same two methods.
+middleware: the policy node and the in-process runner call the same two methods.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkLateError, ChunkQueue
+from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual.actor_slot import ActorSlot
+from residual_rl_ros.residual.commanded_robot import CommandedRobot
 from residual_rl_ros.residual.composition import ResidualBound
 from residual_rl_ros.residual.safety import SafetyFilter
 from residual_rl_ros.transition import Source, Success, Transition, TransitionLayout
@@ -73,6 +77,7 @@ class ResidualController:
             streams are separate, so that the base noise is the same with and without residual.
         explore: sample the residual; otherwise use tanh(mean).
         chunk_timeout_s: how long to wait for a late chunk before holding; None waits (lockstep).
+        clock: monotonic time, for the durations of the actor [s].
     """
 
     def __init__(
@@ -85,19 +90,19 @@ class ResidualController:
         seed: int,
         explore: bool,
         chunk_timeout_s: float | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.layout = layout
         self.queue = queue
         self.bound = bound
-        self.safety = safety
+        self.robot = CommandedRobot(safety, layout.observation_names)
+        """What the robot was told last."""
         self.slot = slot
         self._seed = seed
         self.explore = explore
         """Sample the residual instead of using its mean."""
         self._chunk_timeout_s = chunk_timeout_s
-        names = layout.observation_names
-        self._measured = [names.index(name) for name in safety.action.measured_by]
-        self._rest = np.zeros(safety.action.size) if safety.action.hold == 'zero' else None
+        self._clock = clock
         self._exploration = np.random.default_rng(seed)
         self._noise_scale: float | None = None
         self._base_only = False
@@ -107,9 +112,6 @@ class ResidualController:
         self._observation: Array = np.zeros(layout.observation_size)
         self._base: Array | None = None
         self._decision: _Decision | None = None
-        self._last_command: Array | None = None
-        self._commanded = False
-        self._obeyed = False
         self._holding = False
         self.residual_enabled = True
         """Operator switch (`~/set_residual`)."""
@@ -117,6 +119,8 @@ class ResidualController:
         """Multiplier in [0, 1] on the residual."""
         self.late_chunks = 0
         """Control steps held because the base policy's chunk was not ready."""
+        self.actor_latency = Latency()
+        """Duration of the actor's part of a decision."""
 
     def begin_episode(
         self,
@@ -137,59 +141,7 @@ class ResidualController:
         self._episode, self._step = episode, 0
         self._base = self._decision = None
         self._observe(observation, stamp)
-        self.start_from(self._observation)
-
-    def start_from(self, observation: Array) -> None:
-        """Begin where the robot is, for it may have been moved since the last command.
-
-        A velocity is not moved: there the last command goes on until the next one.
-
-        Args:
-            observation: shape (n,).
-        """
-        self._obeyed = False
-        if self._rest is None or not self._commanded:
-            self.release()
-            self._last_command = observation[self._measured] if self._measured else None
-
-    def release(self) -> None:
-        """Forget the last command: somebody else may have commanded the robot since."""
-        self._last_command, self._commanded = None, False
-
-    @property
-    def last_command(self) -> Array | None:
-        """What the robot was told last, shape (m,), None if nothing."""
-        return self._last_command if self._commanded else None
-
-    @property
-    def at_rest(self) -> bool:
-        """Whether the robot stays as it is without another command."""
-        last = self.last_command
-        return self._rest is None or last is None or not last.any()
-
-    def hold(self) -> Array | None:
-        """Return the command that holds the robot, shape (m,), None if nothing was sent yet.
-
-        The last command again or, where the robot holds by zero, one step of slowing down.
-        """
-        if self._rest is not None and self._commanded:
-            self._last_command = self.safety.apply(self._rest, self._last_command)
-        return self.last_command
-
-    def obey(self, command: Array) -> Array:
-        """Return an operator's command, limited, outside of any decision, shape (m,).
-
-        Raises:
-            UnsafeCommandError: nothing may be sent.
-        """
-        self._last_command = self.safety.apply(command, self._last_command)
-        self._commanded = self._obeyed = True
-        return self._last_command
-
-    @property
-    def knows_where(self) -> bool:
-        """Whether it is known where the next command begins, if that can be measured at all."""
-        return self._last_command is not None or not self._measured
+        self.robot.start_from(self._observation)
 
     @property
     def in_decision(self) -> bool:
@@ -225,16 +177,14 @@ class ResidualController:
         step = decision.steps_sent
         if takeover is None:
             planned, base = decision.planned[step], decision.base[step]
-            safe = self.safety.apply(planned, self._last_command, base)
+            safe = self.robot.limited(planned, base)
         else:
-            safe, decision.source = self.safety.apply(takeover, self._last_command), Source.TAKEOVER
+            safe, decision.source = self.robot.limited(takeover), Source.TAKEOVER
             # The residual fades in again, and this decision's is not faded.
             decision.planned[step:] = decision.executed[step:] = decision.base[step:]
         decision.executed[step] = safe
         decision.steps_sent += 1
-        self._last_command, self._commanded = safe, True
-        self._obeyed = takeover is not None
-        return safe
+        return self.robot.told(safe, obeyed=takeover is not None)
 
     def _ready(self) -> bool:
         """Return whether there is a base action for this control step."""
@@ -251,10 +201,10 @@ class ResidualController:
         """Hold while the base policy is late; a takeover goes through."""
         if takeover is None:
             self.late_chunks += 1
-            return self.hold()
+            return self.robot.hold()
         if self._decision is not None and not self._decision.truncated:
             self._decision = None  # Its end would be where the operator has moved the robot.
-        return self.obey(takeover)
+        return self.robot.obey(takeover)
 
     def step(
         self, observation: npt.ArrayLike, stamp: float, feedback: StepFeedback
@@ -323,7 +273,7 @@ class ResidualController:
 
         None if nothing was sent: then there is nothing to judge.
         """
-        last = self.last_command
+        last = self.robot.last_command
         if last is None:
             return None
         held = np.tile(last, (self.layout.decision_steps, 1))
@@ -335,7 +285,7 @@ class ResidualController:
             residual=np.zeros_like(held),
             planned=held,
             executed=held,
-            source=Source.TAKEOVER if self._obeyed else Source.BASE,
+            source=Source.TAKEOVER if self.robot.obeyed else Source.BASE,
             steps_sent=self.layout.decision_steps,
         )
 
@@ -403,7 +353,9 @@ class ResidualController:
         if rng is not None and 0.0 < by_actor < 1.0:
             by_actor = float(rng.random() < by_actor)
         if by_actor > 0.0:
+            started = self._clock()
             action = actor.act(self._observation, base.ravel(), rng, self._noise_scale)
+            self.actor_latency.add(self._clock() - started)
         elif rng is not None and exploration.uniform_noise > 0.0:
             action = actor.uniform(exploration.uniform_noise, rng)
         elif exploration.residual_probability > 0.0:

@@ -64,7 +64,7 @@ class LockstepLoop(PolicyLoop):
             return
         if stamp <= self._answered:
             # The simulator repeats a stamp whose answer it missed.
-            last = self.controller.last_command
+            last = self.controller.robot.last_command
             if stamp == self._answered and last is not None:
                 self._outlet.send_command(last, stamp)
             return

@@ -107,12 +107,12 @@ class PolicyLoop(ABC):
         """Start; the robot may have been moved since the last command, and what it saw is old."""
         self.active = True
         self.assembler.clear()
-        self.controller.release()
+        self.controller.robot.release()
         self._blend.restart()
 
     def deactivate(self, now: float) -> None:
         """Hold, then stop."""
-        if self.in_episode or not self.controller.at_rest:
+        if self.in_episode or not self.controller.robot.at_rest:
             self._send_hold(now)
         self.active = self.in_episode = False
 
@@ -161,7 +161,7 @@ class PolicyLoop(ABC):
 
     def receive_takeover(self, command: Array) -> None:
         """Take in an operator's command, shape (m,)."""
-        size = self.controller.safety.action.size
+        size = self.controller.robot.safety.action.size
         if command.shape != (size,) or not np.isfinite(command).all():
             self._refuse(
                 'refused_takeovers',
@@ -260,7 +260,7 @@ class PolicyLoop(ABC):
 
     def _send_hold(self, stamp: float) -> None:
         """Hold the robot, if it was told anything yet."""
-        command = self.controller.hold()
+        command = self.controller.robot.hold()
         if command is not None:
             self._outlet.send_command(command, stamp)
 

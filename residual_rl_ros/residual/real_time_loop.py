@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from residual_rl_ros.latency import Latency
 from residual_rl_ros.observation import ObservationError
 from residual_rl_ros.residual.actor_slot import Offer
 from residual_rl_ros.residual.controller import StepFeedback
-from residual_rl_ros.residual.latency import Latency
 from residual_rl_ros.residual.policy_loop import END_EPISODE, Array, LoopParts, PolicyLoop
 from residual_rl_ros.transition import Success, Transition
 
@@ -63,8 +63,12 @@ class RealTimeLoop(PolicyLoop):
     def __init__(self, parts: LoopParts, period_s: float, rules: RealTimeRules) -> None:
         super().__init__(parts)
         self.rules = rules
-        self.latencies = {stage: Latency() for stage in STAGES}
-        """Duration of every stage of a tick."""
+        self.latencies = {
+            **{stage: Latency() for stage in STAGES},
+            'actor': parts.controller.actor_latency,
+            'inference': parts.controller.queue.latency,
+        }
+        """Duration of every stage of a tick; of the actor, in a decision; of the base policy."""
         self.reading_s = 0.0
         """Time spent on reading observations since the last tick [s]; its owner adds to it."""
         self.held = False
@@ -99,11 +103,15 @@ class RealTimeLoop(PolicyLoop):
     def deactivate(self, now: float) -> None:
         """Hold, slowing down at the control rate where that is to hold, then stop."""
         super().deactivate(now)
-        while not self.controller.at_rest:
+        while not self.controller.robot.at_rest:
             self._sleep(self._period_s)
             now += self._period_s
             self._send_hold(now)
         self._flush()
+
+    def close(self) -> None:
+        """End the thread that reads weights."""
+        self._reader.shutdown(cancel_futures=True)
 
     def request_start(self) -> bool:
         """Start an episode with the next observation; return whether that is possible."""
@@ -257,12 +265,12 @@ class RealTimeLoop(PolicyLoop):
         """Between episodes, let an operator move the robot; else let it come to rest."""
         if not self._commanding:
             self._guided = False
-            if not self.controller.at_rest:
+            if not self.controller.robot.at_rest:
                 self._send_hold(now)
             return
         if not self._guided and observation is not None:
-            self.controller.start_from(observation)
-        if self.controller.knows_where:
+            self.controller.robot.start_from(observation)
+        if self.controller.robot.knows_where:
             self._guided = True
             self._obey(now)
 
@@ -275,7 +283,7 @@ class RealTimeLoop(PolicyLoop):
         """Send an operator's command where there is nothing to decide."""
         assert self._takeover is not None
         self._holding_since = None
-        self._outlet.send_command(self.controller.obey(self._takeover), now)
+        self._outlet.send_command(self.controller.robot.obey(self._takeover), now)
 
     def _what_happened(self, now: float) -> _Step:
         """Return what is known of the control step that ends now."""
@@ -315,10 +323,11 @@ class RealTimeLoop(PolicyLoop):
         self._time('command', started)
         if self.controller.late_chunks == late:
             self._holding_since = None
-        elif self.controller.last_command is None:
+        elif self.controller.robot.last_command is None:
             self._count_hold(now, 'the base policy has not planned its first chunk', usual=True)
         else:
-            self._count_hold(now, 'the base policy is late: raise prefetch_steps')
+            reason = 'the base policy is late: raise prefetch_steps, up to half of exec_steps'
+            self._count_hold(now, reason)
 
     def _forget_time(self, seconds: float) -> None:
         """Begin anew after a jump of the clock: no stamp or duration so far means anything."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -35,10 +36,10 @@ from rich.console import Console
 from std_msgs.msg import Float64MultiArray, UInt8MultiArray
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
+from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual.actor import ResidualActor
 from residual_rl_ros.residual.architecture import ActorArchitecture
 from residual_rl_ros.residual.exploration import Exploration
-from residual_rl_ros.residual.latency import Latency
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
 from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.bringup import Bringup, BringupError, ros_environment
@@ -180,8 +181,9 @@ def _measure(
         policy = monitor.values('policy_node')
         before = {key: float(policy[key]) for key in COUNTED}
         updates = monitor.number('learner_node', 'updates')
-        started = time.monotonic()
+        started, stolen = time.monotonic(), _stolen_s()
         printed, _ = process.communicate()
+    stolen = _stolen_s() - stolen
     bringup.check()
     bare = json.loads(printed)
     policy = monitor.values('policy_node')
@@ -189,6 +191,7 @@ def _measure(
     figures = {key: float(policy[key]) - value for key, value in before.items()}
     figures |= {
         'seconds': elapsed,
+        'stolen_s': stolen,
         'updates_per_s': (monitor.number('learner_node', 'updates') - updates) / elapsed,
         **{
             f'{stage}_{figure}_us': float(policy[f'{stage}_overall_{figure}_us'])
@@ -203,6 +206,13 @@ def _measure(
     figures['received'] = monitor.number('learner_node', 'transitions')
     figures['missing'] = monitor.number('learner_node', 'missing')
     return figures
+
+
+def _stolen_s() -> float:
+    """Return for how long the host of a virtual machine has run something else [s]."""
+    names, values = 'user nice system idle iowait irq softirq steal', Path('/proc/stat').read_text()
+    ticks = dict(zip(names.split(), values.split()[1:], strict=False))
+    return float(ticks['steal']) / os.sysconf('SC_CLK_TCK')
 
 
 def _weights_latency(robot: _Robot) -> dict[str, float]:
@@ -255,6 +265,7 @@ def to_markdown(figures: Mapping[str, float]) -> str:
             )
             for who, prefix in (('policy node', ''), ('bare', 'bare_'))
         ),
+        ('stolen from this virtual machine by its host', f'{value["stolen_s"]:.2f} s'),
         ('holds', f'{value["holds"]:.0f}'),
         ('learner updates', f'{value["updates_per_s"]:.0f} /s'),
         ('transitions received', f'{value["received"]:.0f}'),

@@ -12,7 +12,6 @@ import yaml
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
-    ExecuteProcess,
     OpaqueFunction,
     RegisterEventHandler,
 )
@@ -36,11 +35,12 @@ ROBOT_ARGUMENTS = (
     ('decision_steps', '1', 'control steps per residual decision (k)'),
     ('residual_scale', '[0.05]', 'lambda: a list of one value, or of one per action'),
     ('prefetch_steps', '0', 'control steps before its first use at which a chunk is requested'),
+    ('chunk_blend_steps', '0', 'control steps over which a new chunk takes over'),
     ('auto_start', 'false', 'start episodes without ~/start_episode'),
     ('seed', '0', 'seed of policy noise and learner'),
     ('classifier', '', 'ONNX success classifier that judges the episodes'),
     ('reward', '', 'instead: package.module:factory of a reward function'),
-    ('record', '', 'folder of a rosbag2 recording of all topics; empty records nothing'),
+    ('record', '', 'folder of a bag of all that the robot sees, is told and learns from'),
 )
 """Launch arguments of `robot.launch.py` and `fleet.launch.py`: name, default, description."""
 
@@ -59,20 +59,14 @@ def robot_run(value: Mapping[str, str], namespaces: tuple[str, ...]) -> RobotRun
         decision_steps=int(value['decision_steps']),
         residual_scale=tuple(map(float, yaml.safe_load(value['residual_scale']))),
         prefetch_steps=int(value['prefetch_steps']),
+        chunk_blend_steps=int(value['chunk_blend_steps']),
         seed=int(value['seed']),
         auto_start=is_true(value['auto_start']),
         namespaces=namespaces,
         classifier=Path(value['classifier']) if value['classifier'] else None,
         reward=value['reward'],
+        record=Path(value['record']) if value['record'] else None,
     )
-
-
-def recorder(value: Mapping[str, str]) -> list[Any]:
-    """Return the action that records all topics, if there is to be one."""
-    if not value['record']:
-        return []
-    command = ['ros2', 'bag', 'record', '--all', '--output', value['record']]
-    return [ExecuteProcess(cmd=command, output='screen')]
 
 
 def describe(

@@ -14,8 +14,8 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +54,17 @@ from residual_rl_ros.ros.parameters import (
     read_parameters,
     read_tree,
 )
+from residual_rl_ros.ros.requests import Requests
 from residual_rl_ros.ros.scheduling import give_way
 from residual_rl_ros.spec import SpecificationError
 from residual_rl_ros.transition import MalformedTransitionError, TransitionLayout
 
-REQUEST_LIMIT_S = 10.0
-"""How long a service waits for the learning thread, up to the next diagnostics after it."""
+BUSY = 'the learner is busy; ask again'
 EARLY_LIMIT = 1000
 """Transitions kept until the layout that decodes them arrives; the two topics have no order."""
 EARLY_BYTES = 64 * 2**20
 """Their size: before the layout is known a message may be anything."""
-LAYOUT_LIMIT = 10**6
+LAYOUT_LIMIT = 10**5
 """A longer layout text is no layout [characters]."""
 SIGN_OF_LIFE_S = 5.0
 """During long work the latest weights are repeated this often, so that nobody gives up waiting."""
@@ -72,23 +72,6 @@ SIGN_OF_LIFE_S = 5.0
 
 class _OutOfTimeError(Exception):
     """The node shall stop and the drain limit is over."""
-
-
-@dataclass
-class _Request:
-    """A service call on its way to the learning thread."""
-
-    job: Callable[[], str]
-    deadline: float
-    """Monotonic time after which it must not be carried out any more [s]."""
-    answer: tuple[bool, str] | None = None
-    taken: bool = False
-    """It is being carried out, and is waited for."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        """Let the ROS thread go on until there is an answer, or none in time."""
-        while self.answer is None and (self.taken or time.monotonic() < self.deadline):
-            yield
 
 
 class LearnerNode(ManagedNode):
@@ -100,8 +83,8 @@ class LearnerNode(ManagedNode):
         self._log: MetricsLog | None = None
         self._weights = b''
         self._inbox: queue.Queue[Callable[[], None]] = queue.Queue()
-        self._requests: queue.Queue[_Request] = queue.Queue()
         self._executor_in_use = SingleThreadedExecutor()
+        self._requests = Requests(self._executor_in_use.wake)
         self._learner: Learner | None = None
         self._resume = threading.Event()
         self._resume.set()
@@ -120,18 +103,42 @@ class LearnerNode(ManagedNode):
         self.parameters = parameters = read_parameters(
             self, LearnerParameters, trees=('overrides',)
         )
-        follow_parameters(self, parameters, self._set_parameters)
+        if self._learner is None:  # Else it goes on where it is.
+            self._open_output(parameters)
+        self.made.callback(follow_parameters(self, parameters, self._set_parameters))
+        self._actor_publisher = self.create_lifecycle_publisher(
+            UInt8MultiArray, '~/actor', qos.LATCHED
+        )
+        robots = [robot.strip('/') for robot in parameters.robots]
+        if len(set(robots)) < len(robots):
+            raise ParameterError(f'parameter robots is {robots}, expected each of them once')
+        for robot in robots:
+            self._listen_to(self._feeds.setdefault(robot, RobotFeed(robot)))
+        self.create_service(SetBool, '~/pause', self._pause)
+        # While they wait for the learning thread, transitions must arrive.
+        apart = MutuallyExclusiveCallbackGroup()
+        for name, job in {'~/save': self._save, '~/rollback': self._rollback}.items():
+            callback = self._requests.service(partial(self._try, job), BUSY)
+            self.create_service(Trigger, name, callback, callback_group=apart)
+        Diagnostics(self, self._report)
+
+    def _open_output(self, parameters: LearnerParameters) -> None:
+        """Make the output folder and read the configuration of a learner that writes there.
+
+        Raises:
+            ResidualRLError: it cannot be written, or does not fit the parameters.
+        """
         if not parameters.output_dir:
             raise ParameterError('parameter output_dir of learner_node is empty; give a folder')
-        self._output = Path(parameters.output_dir)
+        output = Path(parameters.output_dir)
         try:
-            self._output.mkdir(parents=True, exist_ok=True)
-            self._log = MetricsLog(self._output / 'tensorboard', self._warn)
+            output.mkdir(parents=True, exist_ok=True)
+            self._log = self._log or MetricsLog(output / 'tensorboard', self._warn)
         except OSError as error:
             raise ParameterError(
                 f'output_dir {parameters.output_dir!r} cannot be written: {error.strerror}'
             ) from error
-        self._checkpoints = CheckpointFolder(self._output / CHECKPOINTS)
+        self._checkpoints = CheckpointFolder(output / CHECKPOINTS)
         if checkpoint_exists(self._checkpoints.latest) is not parameters.resume:
             raise ParameterError(
                 f'there is no checkpoint in {parameters.output_dir!r} to resume'
@@ -140,17 +147,6 @@ class LearnerNode(ManagedNode):
                 'continue it, or choose another output_dir'
             )
         self._config = self._read_config(parameters)
-        self._actor_publisher = self.create_lifecycle_publisher(
-            UInt8MultiArray, '~/actor', qos.LATCHED
-        )
-        for robot in parameters.robots:
-            self._listen_to(RobotFeed(robot.strip('/')))
-        self.create_service(SetBool, '~/pause', self._pause)
-        # While they wait for the learning thread, transitions must arrive.
-        apart = MutuallyExclusiveCallbackGroup()
-        for name, job in {'~/save': self._save, '~/rollback': self._rollback}.items():
-            self.create_service(Trigger, name, self._trigger(job), callback_group=apart)
-        Diagnostics(self, self._report)
 
     def _read_config(self, parameters: LearnerParameters) -> LearnerConfig:
         """Return the preset with its overrides; to resume, it must be the checkpoint's.
@@ -174,9 +170,6 @@ class LearnerNode(ManagedNode):
         self.parameters = parameters
 
     def _listen_to(self, feed: RobotFeed) -> None:
-        if feed.robot in self._feeds:
-            raise ParameterError(f'parameter robots names {feed.robot!r} twice')
-        self._feeds[feed.robot] = feed
         policy = f'/{feed.robot}/policy_node' if feed.robot else 'policy_node'
         inbox = self._inbox
 
@@ -216,7 +209,7 @@ class LearnerNode(ManagedNode):
     def _work_until_stopped(self) -> None:
         saved = time.monotonic()
         while not self._stop.is_set():
-            self._serve()
+            self._requests.serve()
             if self._resume.wait(timeout=0.1):
                 self._work(timeout_s=0.1)
             if time.monotonic() - saved > self.parameters.checkpoint_interval_s:
@@ -225,20 +218,11 @@ class LearnerNode(ManagedNode):
         while not self._inbox.empty() and time.monotonic() < self._deadline:
             self._work(timeout_s=0.0)
 
-    def _serve(self) -> None:
-        """Carry out the service calls that wait, also while paused."""
-        while not self._requests.empty():
-            request = self._requests.get()
-            request.taken = True
-            if time.monotonic() < request.deadline:
-                request.answer = self._try(request.job)
-            request.taken = False
-            self._executor_in_use.wake()
-
     def _pulse(self) -> None:
         """Between two updates: answer, give a sign of life, and stop if asked to."""
         if self._learner is not None and self._learner.phase is Phase.WARMUP:
-            self._serve()  # Not later: a rollback must not come between a transition's updates.
+            # Not later: a rollback must not come between the updates of a transition.
+            self._requests.serve()
         if time.monotonic() > self._deadline:
             raise _OutOfTimeError
         if time.monotonic() - self._published > SIGN_OF_LIFE_S:
@@ -260,18 +244,6 @@ class LearnerNode(ManagedNode):
         (self._resume.clear if request.data else self._resume.set)()
         response.success, response.message = True, 'paused' if request.data else 'resumed'
         return response
-
-    def _trigger(self, job: Callable[[], str]) -> Callable[[Any, Any], Any]:
-        async def callback(request: Any, response: Any) -> Any:
-            del request
-            asked = _Request(job, time.monotonic() + REQUEST_LIMIT_S)
-            self._requests.put(asked)
-            await asked
-            busy = False, 'the learner is busy; ask again'
-            response.success, response.message = asked.answer or busy
-            return response
-
-        return callback
 
     def _spin(self) -> None:
         """Serve the middleware; without it the learner would hear nothing, so it ends."""
@@ -425,14 +397,14 @@ class LearnerNode(ManagedNode):
             then, transitions, updates = self._rate_base
             now = time.monotonic()
             self._rate_base = (now, learner.transitions, learner.updates)
-            rate = learner.success_rate
+            rate = learner.episodes.success_rate
             values |= {
                 'transitions': learner.transitions,
                 'phase': learner.phase.value,
                 'epoch': learner.epoch,
                 'sequence': learner.sequence,
                 'control_steps': learner.control_steps,
-                'episodes': len(learner.history),
+                'episodes': len(learner.episodes.history),
                 'success_recent': -1.0 if rate is None else rate,
                 'updates': learner.updates,
                 'pretraining_updates': learner.pretraining_updates,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.report import Report
@@ -133,7 +134,8 @@ def _judge_channel(
 
 def _judge_command(node: Node, robot: RobotConfig, report: Report) -> None:
     topic = node.resolve_topic_name(robot.command.topic)
-    listeners = {info.topic_type for info in node.get_subscriptions_info_by_topic(topic)}
+    subscriptions = node.get_subscriptions_info_by_topic(topic)
+    listeners = {info.topic_type for info in subscriptions}
     others = [info.node_name for info in node.get_publishers_info_by_topic(topic)]
     if not listeners:
         report.problems.append(f'command ({topic}): nobody listens{_similar(node, topic)}')
@@ -142,6 +144,12 @@ def _judge_command(node: Node, robot: RobotConfig, report: Report) -> None:
             f'command ({topic}): expected as {", ".join(sorted(listeners))}, the robot YAML says '
             f'{robot.command.type}'
         )
+    for info in subscriptions:  # Channels are subscribed to such that every publisher fits.
+        if info.qos_profile.durability is not DurabilityPolicy.VOLATILE:
+            report.problems.append(
+                f'command ({topic}): {info.node_name} subscribes with durability '
+                f'{info.qos_profile.durability.name}, and is not connected: commands are VOLATILE'
+            )
     if others:
         report.remarks.append(f'command ({topic}): published already, by {", ".join(others)}')
 

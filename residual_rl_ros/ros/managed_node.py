@@ -9,7 +9,8 @@ import sys
 import threading
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from types import FrameType
 from typing import Any
 
@@ -83,7 +84,8 @@ class ManagedNode(LifecycleNode, ABC):
         super().__init__(name, automatically_declare_parameters_from_overrides=True)
         self.failure: Exception | None = None
         self.active = False
-        self._configured = False
+        self.made = ExitStack()
+        """Takes back what `configure` makes; what is not a ROS entity adds itself."""
         self._change_state = self._service_change_state.callback
         self._service_change_state.callback = self._on_change_state
 
@@ -107,13 +109,43 @@ class ManagedNode(LifecycleNode, ABC):
         """Stop working; the publishers are still open."""
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Run `configure`, once: its topics and services cannot be taken back."""
+        """Run `configure`; what it made is taken back if it fails, so that it can run again."""
         del state
-        if self._configured:
-            self.get_logger().error('already configured; restart the process to configure anew')
-            return TransitionCallbackReturn.FAILURE
-        self._configured = True
-        return self._guarded(self.configure)
+        self.failure = None
+        lasting = list(self._entities())
+        self.made.callback(self._destroy_all_but, lasting)
+        result = self._guarded(self.configure)
+        if result is not TransitionCallbackReturn.SUCCESS:
+            self.made.close()
+        return result
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Take back what `configure` made."""
+        del state
+        return self._guarded(self.made.close)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Recover to unconfigured: nothing of what failed is left."""
+        del state
+        self.active = False
+        return self._guarded(self.made.close)
+
+    def _entities(self) -> Iterator[tuple[Any, Callable[[Any], bool]]]:
+        """Yield the ROS entities of this node, each with what destroys it."""
+        for entities, destroy in (
+            (self.publishers, self.destroy_lifecycle_publisher),
+            (self.subscriptions, self.destroy_subscription),
+            (self.services, self.destroy_service),
+            (self.timers, self.destroy_timer),
+        ):
+            for entity in entities:
+                yield entity, destroy
+
+    def _destroy_all_but(self, lasting: Sequence[tuple[Any, Any]]) -> None:
+        kept = {id(entity) for entity, _ in lasting}
+        for entity, destroy in list(self._entities()):
+            if id(entity) not in kept:
+                destroy(entity)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Open the publishers, then run `activate`."""
@@ -121,6 +153,9 @@ class ManagedNode(LifecycleNode, ABC):
         if result is TransitionCallbackReturn.SUCCESS:
             self.active = True
             result = self._guarded(self.activate)
+        if result is not TransitionCallbackReturn.SUCCESS:
+            self.active = False
+            super().on_deactivate(state)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

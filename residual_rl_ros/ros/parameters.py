@@ -73,14 +73,9 @@ def read_parameters(node: Node, kind: type[Kind], trees: Sequence[str] = ()) -> 
         value: Any = item.default
         if node.has_parameter(item.name):
             value = node.get_parameter(item.name).value
-            node.undeclare_parameter(item.name)  # Anew, with a descriptor.
-        values[item.name] = _checked(node, item, hints[item.name], value)
-        node.declare_parameter(
-            item.name,
-            _ros_value(values[item.name]),
-            _descriptor(item, hints[item.name]),
-            ignore_override=True,
-        )
+        hint = hints[item.name]
+        values[item.name] = value = _checked(node, item, hint, value)
+        _declare(node, item.name, value, _descriptor(item, hint))
     known = (*OTHERS, *(f'{tree}.' for tree in trees))
     for name in sorted(node.get_parameters_by_prefix('')):
         if name not in values and not name.startswith(known):
@@ -90,13 +85,18 @@ def read_parameters(node: Node, kind: type[Kind], trees: Sequence[str] = ()) -> 
     return kind(**values)
 
 
-def follow_parameters(node: Node, current: Kind, apply: Callable[[Kind], None]) -> None:
+def follow_parameters(
+    node: Node, current: Kind, apply: Callable[[Kind], None]
+) -> Callable[[], None]:
     """Let the live parameters change while the node runs; refuse all other changes.
 
     Args:
         node: the node.
         current: its parameters.
         apply: takes the changed parameters, in the executor's thread.
+
+    Returns:
+        What ends it.
     """
     hints = get_type_hints(type(current))
     known = {item.name: item for item in fields(current)}  # type: ignore[arg-type]
@@ -126,8 +126,13 @@ def follow_parameters(node: Node, current: Kind, apply: Callable[[Kind], None]) 
             node.get_logger().info(f'parameters changed: {values}')
             apply(latest)
 
+    def end() -> None:
+        node.remove_on_set_parameters_callback(check)
+        node.remove_post_set_parameters_callback(changed)
+
     node.add_on_set_parameters_callback(check)
     node.add_post_set_parameters_callback(changed)
+    return end
 
 
 def read_tree(node: Node, prefix: str) -> dict[str, Any]:
@@ -138,6 +143,9 @@ def read_tree(node: Node, prefix: str) -> dict[str, Any]:
     """
     tree: dict[str, Any] = {}
     for key, item in node.get_parameters_by_prefix(prefix).items():
+        description = f'{prefix}: read once, when {node.get_name()} is configured'
+        descriptor = ParameterDescriptor(description=description, read_only=True)
+        _declare(node, item.name, item.value, descriptor)
         *parents, leaf = key.split('.')
         branch = tree
         for parent in parents:
@@ -150,6 +158,15 @@ def read_tree(node: Node, prefix: str) -> dict[str, Any]:
             '--params-file (config/robots/)'
         )
     return tree
+
+
+def _declare(node: Node, name: str, value: Any, descriptor: ParameterDescriptor) -> None:
+    """Declare a parameter, or anew what came undescribed with the start of the node."""
+    if node.has_parameter(name):
+        if node.describe_parameter(name).description:
+            return  # The node was configured before.
+        node.undeclare_parameter(name)
+    node.declare_parameter(name, _ros_value(value), descriptor, ignore_override=True)
 
 
 def _checked(node: Node, item: Field[Any], wanted: Any, value: Any) -> Any:

@@ -65,12 +65,12 @@ class PolicyNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__('policy_node')
         self._problem = ''
-        self._fault_reason = ''
         self._first = False
-        self._pictures: list[tuple[str, PictureReader]] = []
 
     def configure(self) -> None:
         """Load robot and base policy, check them against each other, open the topics."""
+        self._fault_reason = ''
+        self._pictures: list[tuple[str, PictureReader]] = []
         self.parameters = parameters = read_parameters(self, PolicyParameters, ('robot',))
         self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
         model = find_base_policy(parameters.base_policy)
@@ -87,13 +87,14 @@ class PolicyNode(ManagedNode):
             scheduled_actor=parameters.lockstep and parameters.wait_for_actor,
             max_weights_bytes=parameters.max_weights_bytes,
         ).build(policy, robot.action)
+        self.made.callback(self.controller.queue.close)
         self.controller.queue.warm_up()
         if parameters.actor:
             self.controller.slot.offer(read_actor(Path(parameters.actor)))
         self._blend = BlendRamp(ramp_s(parameters), parameters.blend_ratio)
         self._loop = self._make_loop()
         self._open_topics()
-        follow_parameters(self, parameters, self._set_parameters)
+        self.made.callback(follow_parameters(self, parameters, self._set_parameters))
         # The first message costs 10 ms (rclpy looks for its caller), which no control step has.
         self.get_logger().info(
             f'{robot.name} at {robot.control_rate_hz:g} Hz with base policy {model}, '
@@ -112,7 +113,10 @@ class PolicyNode(ManagedNode):
         )
         if parameters.lockstep:
             return LockstepLoop(parts, parameters.actor_timeout_s)
-        return RealTimeLoop(parts, 1.0 / self.robot.control_rate_hz, real_time_rules(parameters))
+        rules = real_time_rules(parameters)
+        loop = RealTimeLoop(parts, 1.0 / self.robot.control_rate_hz, rules)
+        self.made.callback(loop.close)
+        return loop
 
     def _set_parameters(self, parameters: PolicyParameters) -> None:
         """Take over the parameters that may change while the robot runs."""
@@ -245,6 +249,7 @@ class PolicyNode(ManagedNode):
     def _picture_callback(self, name: str, reader: ChannelReader) -> Callable[[Any], None]:
         """Have pictures read in another thread; in lockstep a simulator waits for them instead."""
         loop, pictures = self._loop, PictureReader(reader.values, reader.warm_up)
+        self.made.callback(pictures.close)
         self._pictures.append((name, pictures))
 
         def callback(message: Any) -> None:
@@ -364,9 +369,9 @@ class PolicyNode(ManagedNode):
             **{f'weights_refused_{reason}': n for reason, n in slot.refused.items()},
             **self._loop.counts,
             'late_chunks': self.controller.late_chunks,
-            'clamped': self.controller.safety.clamped,
-            'slew_limited': self.controller.safety.slew_limited,
-            'workspace_limited': self.controller.safety.workspace_limited,
+            'clamped': self.controller.robot.safety.clamped,
+            'slew_limited': self.controller.robot.safety.slew_limited,
+            'workspace_limited': self.controller.robot.safety.workspace_limited,
         }
         if isinstance(self._loop, RealTimeLoop):
             values['held'] = self._loop.held

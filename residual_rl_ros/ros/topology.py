@@ -148,6 +148,8 @@ class RobotRun:
     """Lambda: one value, or one per action dimension."""
     prefetch_steps: int = 0
     """Control steps before its first use at which a chunk is requested."""
+    chunk_blend_steps: int = 0
+    """Control steps over which a new chunk takes over from the one before."""
     blend_ramp_s: float = 1.0
     """Time over which the residual fades in after activation, a takeover and a rollback [s]."""
     seed: int = 0
@@ -160,6 +162,8 @@ class RobotRun:
     """ONNX success classifier that judges the episodes."""
     reward: str = ''
     """Instead of it, `package.module:factory` of a reward function."""
+    record: Path | None = None
+    """Folder of a bag of all that the robot sees, is told and learns from; None records nothing."""
 
 
 def reward_spec(
@@ -170,6 +174,23 @@ def reward_spec(
     return NodeSpec('reward_node', True, (robot_file,), source, namespace)
 
 
+def recorder_spec(
+    robot_file: Path | None, namespace: str, folder: Path, base_policy: str, **parameters: Any
+) -> NodeSpec:
+    """Return the node that records a robot.
+
+    Args:
+        robot_file: robot YAML; None records transitions only.
+        namespace: ROS namespace of the robot.
+        folder: folder of the bag.
+        base_policy: ONNX file that is noted in the bag; empty notes none.
+        parameters: further parameters of the node.
+    """
+    files = () if robot_file is None else (robot_file,)
+    common = {'output_dir': str(folder), 'base_policy': base_policy}
+    return NodeSpec('recorder_node', False, files, {**common, **parameters}, namespace)
+
+
 def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
     """Return the processes beside the robots' own: a policy for each and, if wanted, a learner.
 
@@ -177,9 +198,11 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
     learner of one robot is in its namespace; that of several is in none, and every robot hears it.
 
     Raises:
-        RobotError: robots of a fleet would share a name or a topic.
+        RobotError: robots of a fleet would share a name or a topic, or there is a recording.
     """
     _check_apart(run)
+    if run.record is not None and run.record.exists():
+        raise RobotError(f'record folder {str(run.record)!r} exists already; choose a new one')
     learning = run.output_dir is not None
     checkpoint = run.output_dir / CHECKPOINTS / 'latest' if run.output_dir is not None else None
     resume = checkpoint is not None and checkpoint_exists(checkpoint)
@@ -197,6 +220,7 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
                 'decision_steps': run.decision_steps,
                 'residual_scale': list(run.residual_scale),
                 'prefetch_steps': run.prefetch_steps,
+                'chunk_blend_steps': run.chunk_blend_steps,
                 'blend_ramp_s': run.blend_ramp_s,
                 'seed': run.seed + number,
                 'explore': learning,
@@ -210,6 +234,17 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
     if run.classifier is not None or run.reward:
         nodes += [
             reward_spec(run.robot_file, run.classifier, run.reward, namespace)
+            for namespace in run.namespaces
+        ]
+    if run.record is not None:
+        nodes += [
+            recorder_spec(
+                run.robot_file,
+                namespace,
+                run.record / namespace.strip('/'),
+                str(run.base_policy),
+                raw=True,
+            )
             for namespace in run.namespaces
         ]
     if not learning:

@@ -210,7 +210,7 @@ def test_a_late_chunk_costs_the_rest_of_its_episode(
     said: list[str] = []
     monkeypatch.setattr(Live, 'warn', lambda self, reason: said.append(reason))
     live = record_slow_policy(tmp_path / 'bag', range(30, 34))
-    assert said == ['the base policy is late: raise prefetch_steps'] * len(said) != []
+    assert {reason.partition(':')[0] for reason in said} == {'the base policy is late'}
     made, _, problems = rebuild(tmp_path / 'bag', PREFETCHING)
     assert problems == []
     before, after = ([t for t in live.made if t.episode == episode] for episode in (0, 2))
@@ -262,7 +262,7 @@ def test_a_residual_behind_the_safety_filter_stays_one() -> None:
         replayed.command()
     for controller in (live, replayed):
         controller.queue.close()
-    assert live.safety.slew_limited > 10
+    assert live.robot.safety.slew_limited > 10
     assert Source.RESIDUAL in found
     assert Source.TAKEOVER not in found
 

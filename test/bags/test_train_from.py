@@ -53,7 +53,7 @@ def test_a_run_begins_online_with_the_warm_critics_of_a_bag(tmp_path: Path) -> N
     assert after.control_steps == 4 * (after.transitions - learner.transitions)
     assert after.updates == after.transitions - learner.transitions > 0
     assert summary['control_steps'] == after.control_steps
-    assert any(record.residual for record in after.history)
+    assert any(record.residual for record in after.episodes.history)
 
     other = replace(config, overrides={**config.overrides, 'utd': 0.5})
     options = replace(options, config=other, output_dir=tmp_path / 'other')

@@ -45,7 +45,7 @@ from residual_rl_ros.evaluation.run_result import (
 )
 from residual_rl_ros.finetune import load_finetune
 from residual_rl_ros.learner.config import PresetError
-from residual_rl_ros.learner.learner import EpisodeRecord
+from residual_rl_ros.learner.episodes import EpisodeRecord
 from residual_rl_ros.summary import steps_to
 from residual_rl_ros.training import run_identity
 

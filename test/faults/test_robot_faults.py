@@ -6,160 +6,25 @@ from __future__ import annotations
 
 import resource
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import rclpy
 from builders import slow_down
 from processes import wait_for
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from ros_fixtures import Caller
-from std_msgs.msg import Float64MultiArray, UInt8MultiArray
+from simulated_robots import BASE, CONFIG, LIMIT_S, ROBOT, count, goes_on, nothing_lost, running
 from std_srvs.srv import Trigger
 
-from residual_rl_ros.demo import quick
-from residual_rl_ros.finetune import load_finetune
 from residual_rl_ros.residual.actor_file import CHECKPOINTS
-from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.bringup import Bringup, ros_environment
-from residual_rl_ros.ros.messages import byte_array, float_array
 from residual_rl_ros.ros.monitor import Monitor
-from residual_rl_ros.ros.topology import NodeSpec, RobotRun, finetune_topology, robot_topology
+from residual_rl_ros.ros.topology import NodeSpec
 
 pytestmark = pytest.mark.ros
-
-LIMIT_S = 60.0
-CONFIG = quick(load_finetune('push_to_goal'))
-BASE, ROBOT, ROBOT_FILE = CONFIG.load()
-COMMANDS = f'/{ROBOT.command.topic}'
-
-
-class Bystander:
-    """A node of its own that records the commands and can publish anything."""
-
-    def __init__(self, domain_id: int) -> None:
-        self.commands: list[np.ndarray] = []
-        self._context = rclpy.Context()
-        rclpy.init(context=self._context, domain_id=domain_id)
-        self.node = rclpy.create_node('bystander', context=self._context)
-        self.node.create_subscription(Float64MultiArray, COMMANDS, self._record, 100)
-        self.commands_at_end: int | None = None
-        self.node.create_subscription(
-            Float64MultiArray, '/step_feedback', self._on_feedback, qos.FEEDBACK
-        )
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
-
-    def _record(self, message: Float64MultiArray) -> None:
-        self.commands.append(np.array(message.data))
-
-    def _on_feedback(self, message: Float64MultiArray) -> None:
-        if len(message.data) == 5 and (message.data[2] or message.data[3]):
-            self.commands_at_end = len(self.commands)
-
-    def early_in_an_episode(self) -> bool:
-        """Return whether an episode has begun and will last some steps more."""
-        at_end = self.commands_at_end
-        return at_end is not None and 5 <= len(self.commands) - at_end <= 10
-
-    def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            return
-
-    def check_commands(self, episodes: int) -> None:
-        """Fail if a command is illegal; at the start of an episode the robot is elsewhere."""
-        commands = np.array(self.commands)
-        assert np.isfinite(commands).all()
-        assert (commands >= ROBOT.action.lower).all()
-        assert (commands <= ROBOT.action.upper).all()
-        steps = np.abs(np.diff(commands, axis=0))
-        assert (steps > ROBOT.action.max_step + 1e-9).any(axis=1).sum() <= episodes
-
-    def close(self) -> None:
-        self._executor.shutdown(timeout_sec=1.0)
-        self._thread.join(timeout=2.0)
-        self.node.destroy_node()
-        self._context.try_shutdown()
-
-
-@contextmanager
-def running(
-    domain_id: int, folder: Path, namespaces: tuple[str, ...] = ('',), **policy: Any
-) -> Iterator[tuple[Monitor, Bringup, Bystander]]:
-    """Start simulated robots in real time, with what runs beside them, until all of them move."""
-    nodes = [
-        *(
-            finetune_topology(
-                CONFIG, ROBOT_FILE, BASE.path, folder, seed, 0, lockstep=False, namespace=namespace
-            )[-1]
-            for seed, namespace in enumerate(namespaces)
-        ),
-        *robot_topology(
-            RobotRun(
-                ROBOT_FILE,
-                BASE.path,
-                folder / 'learner',
-                overrides=CONFIG.overrides,
-                decision_steps=CONFIG.decision_steps,
-                residual_scale=CONFIG.residual_scale,
-                prefetch_steps=CONFIG.prefetch_steps,
-                auto_start=True,
-                namespaces=namespaces,
-            )
-        ),
-    ]
-    nodes = [
-        replace(node, parameters={**node.parameters, **policy})
-        if node.executable == 'policy_node'
-        else node
-        for node in nodes
-    ]
-    bystander = Bystander(domain_id)
-    try:
-        with (
-            Monitor(domain_id) as monitor,
-            Bringup(nodes, folder / 'logs', ros_environment(domain_id)) as bringup,
-        ):
-            for node in nodes:
-                if node.executable == 'policy_node':
-                    sent = (monitor, node.name, 'transitions')
-                    wait_for(lambda sent=sent: count(*sent) > 3, LIMIT_S, f'motion of {node.name}')
-            wait_for(lambda: count(monitor, 'learner_node', 'transitions') > 3, LIMIT_S, 'learner')
-            yield monitor, bringup, bystander
-    finally:
-        bystander.close()
-
-
-def count(monitor: Monitor, node: str, key: str) -> float:
-    return monitor.number(node, key)
-
-
-def goes_on(monitor: Monitor, node: str = 'policy_node') -> None:
-    """Wait until a policy has made ten more transitions."""
-    before = count(monitor, node, 'transitions')
-    wait_for(lambda: count(monitor, node, 'transitions') > before + 10, LIMIT_S, f'{node}')
-
-
-def nothing_lost(monitor: Monitor, missing: str, policy: str) -> None:
-    """Fail if more decisions are missing than holds of a busy machine can have cut short."""
-    wait_for(
-        lambda: count(monitor, 'learner_node', missing) <= count(monitor, policy, 'holds'),
-        5.0,
-        f'an explanation of {missing}',
-    )
 
 
 def test_a_dead_simulator_is_held_for_and_then_a_fault(domain_id: int, tmp_path: Path) -> None:
@@ -191,37 +56,17 @@ def test_a_stopped_learner_is_not_waited_for_and_loses_nothing(
         bystander.check_commands(int(count(monitor, 'policy_node', 'episode')) + 1)
 
 
-def test_a_policy_that_is_told_to_stop_holds_first(domain_id: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize('how', [signal.SIGTERM, signal.SIGINT])
+def test_a_policy_that_is_told_to_stop_holds_first(
+    domain_id: int, tmp_path: Path, how: signal.Signals
+) -> None:
     with running(domain_id, tmp_path) as (monitor, bringup, bystander):
         policy = bringup.processes['policy_node']
         wait_for(bystander.early_in_an_episode, LIMIT_S, 'an episode')
-        policy.send_signal(signal.SIGTERM)
+        policy.send_signal(how)
         assert policy.wait(timeout=10.0) == 0
         time.sleep(0.5)
         np.testing.assert_array_equal(bystander.commands[-1], bystander.commands[-2])
-        bystander.check_commands(int(count(monitor, 'policy_node', 'episode')) + 1)
-
-
-def test_junk_on_the_topics_is_counted_and_changes_nothing(domain_id: int, tmp_path: Path) -> None:
-    """About 1 GB/h on each of three topics."""
-    with running(domain_id, tmp_path, max_weights_bytes=2_000_000) as (monitor, bringup, bystander):
-        create = bystander.node.create_publisher
-        weights = create(UInt8MultiArray, '/learner_node/actor', qos.LATCHED)
-        transitions = create(Float64MultiArray, '/policy_node/transitions', qos.TRANSITIONS)
-        feedback = create(Float64MultiArray, '/step_feedback', qos.FEEDBACK)
-        rng = np.random.default_rng(0)
-        for number in range(20):
-            weights.publish(byte_array(rng.bytes(3_000_000 if number % 2 else 100)))
-            transitions.publish(float_array(rng.normal(size=30_000), f'junk{number}'))
-            feedback.publish(float_array(rng.normal(size=30_000)))
-            time.sleep(0.2)
-        feedback.publish(float_array([1e300, 0.0, 0.0, 0.0, -1.0]))
-        goes_on(monitor)
-        assert count(monitor, 'policy_node', 'weights_refused_oversized') == 10
-        assert count(monitor, 'policy_node', 'weights_refused_malformed') == 10
-        assert count(monitor, 'policy_node', 'refused_feedback') == 21
-        assert count(monitor, 'learner_node', 'malformed') == 20
-        bringup.check()
         bystander.check_commands(int(count(monitor, 'policy_node', 'episode')) + 1)
 
 

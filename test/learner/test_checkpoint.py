@@ -68,7 +68,7 @@ def test_a_resumed_learner_continues_bit_for_bit(
     save_checkpoint(tmp_path / 'checkpoint', learner)
     resumed = load_checkpoint(tmp_path / 'checkpoint')
     assert content(resumed) == content(learner)
-    assert resumed.success_rate == learner.success_rate
+    assert resumed.episodes.success_rate == learner.episodes.success_rate
     for transition in STREAM[saved_at : saved_at + 25]:
         messages = [one.ingest(transition) for one in (learner, resumed)]
         assert (messages[0] is None) == (messages[1] is None)

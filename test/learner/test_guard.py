@@ -178,16 +178,16 @@ def test_episodes_of_the_actor_that_was_rolled_back_do_not_count_against_the_res
             LAYOUT, episode=index, policy_sequence=10**6, truncated=True, success=Success.FAILURE
         )
         learner.ingest(swapped, 'other')  # The new actor came in the middle of the episode.
-    assert (learner.guard.statistic, learner.success_rate) == (0.0, None)
+    assert (learner.guard.statistic, learner.episodes.success_rate) == (0.0, None)
     assert learner.guard.state()['base'] == counted + [True] * 20
     restored = Learner(learner.config, LAYOUT, seed=0)
     restored.load_state(json.loads(json.dumps(learner.state())))
     for each in (learner, restored):
         end(each, False, Source.RESIDUAL, policy_sequence=revoked)
-        assert each.success_rate is None
+        assert each.episodes.success_rate is None
         end(each, False, Source.RESIDUAL, policy_sequence=revoked + 1)
         assert each.guard.statistic > 0.0
-        assert each.success_rate == 0.0
+        assert each.episodes.success_rate == 0.0
     assert restored.state()['episodes'] == learner.state()['episodes']
 
 
@@ -226,8 +226,12 @@ def test_a_sabotaged_actor_is_found_and_rolled_back_in_a_real_run() -> None:
     def sabotage(episode: Episode) -> None:
         nonlocal sabotaged_at
         del episode
-        if learner.phase is Phase.ONLINE and not sabotaged_at and learner.success_rate is not None:
-            sabotaged_at = len(learner.history)
+        if (
+            learner.phase is Phase.ONLINE
+            and not sabotaged_at
+            and learner.episodes.success_rate is not None
+        ):
+            sabotaged_at = len(learner.episodes.history)
             for actor in (learner.algorithm.actor, learner.algorithm.mean_actor):
                 with torch.no_grad():
                     actor.heads.bias[: actor.architecture.outputs] = 3.0

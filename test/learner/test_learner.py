@@ -19,7 +19,8 @@ from builders import (
     small_config,
 )
 
-from residual_rl_ros.learner.learner import RECENT_EPISODES, Learner, Phase
+from residual_rl_ros.learner.episodes import RECENT_EPISODES
+from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.residual.actor_slot import ActorSlot
 from residual_rl_ros.residual.weights import decode_weights
 from residual_rl_ros.transition import Source, Success
@@ -267,18 +268,18 @@ def end(learner: Learner, success: Success, **changes: Any) -> None:
 
 def test_the_success_rate_is_that_of_the_latest_fifty_labelled_episodes() -> None:
     learner = make_learner(warmup_transitions=200)
-    assert learner.success_rate is None
+    assert learner.episodes.success_rate is None
     end(learner, Success.UNLABELLED)
-    assert learner.success_rate is None
+    assert learner.episodes.success_rate is None
     end(learner, Success.SUCCESS)
     end(learner, Success.FAILURE)
     end(learner, Success.UNLABELLED)
-    assert learner.success_rate == 0.5
+    assert learner.episodes.success_rate == 0.5
     for _ in range(RECENT_EPISODES - 1):
         end(learner, Success.SUCCESS)
-    assert learner.success_rate == (RECENT_EPISODES - 1) / RECENT_EPISODES
+    assert learner.episodes.success_rate == (RECENT_EPISODES - 1) / RECENT_EPISODES
     end(learner, Success.SUCCESS)
-    assert learner.success_rate == 1.0
+    assert learner.episodes.success_rate == 1.0
     assert RECENT_EPISODES == 50
 
 
@@ -286,16 +287,16 @@ def test_an_episode_that_an_operator_rescued_says_nothing_of_the_actor() -> None
     learner = make_learner(warmup_transitions=3)
     end(learner, Success.FAILURE, source=Source.BASE)
     end(learner, Success.SUCCESS, source=Source.TAKEOVER)
-    assert learner.success_rate == 0.0, 'not of the base either'
+    assert learner.episodes.success_rate == 0.0, 'not of the base either'
     learner.ingest(make_transition(LAYOUT, source=Source.BASE))
     for episode in range(2 * RECENT_EPISODES):
         learner.ingest(make_transition(LAYOUT, episode=episode, source=Source.RESIDUAL))
         end(learner, Success.SUCCESS, episode=episode, source=Source.TAKEOVER)
-    assert (learner.success_rate, learner.rated_success) == (None, -1.0)
+    assert (learner.episodes.success_rate, learner.episodes.rated_success) == (None, -1.0)
     learner.roll_back('test')
     for _ in range(RECENT_EPISODES):
         end(learner, Success.FAILURE, source=Source.RESIDUAL, policy_sequence=10**6)
-    assert learner.success_rate == 0.0
+    assert learner.episodes.success_rate == 0.0
 
 
 def test_the_history_has_an_entry_for_every_finished_episode() -> None:
@@ -303,7 +304,10 @@ def test_the_history_has_an_entry_for_every_finished_episode() -> None:
     learner.ingest(make_transition(LAYOUT))
     end(learner, Success.SUCCESS, source=Source.RESIDUAL)
     learner.ingest(make_transition(LAYOUT, terminated=True, source=Source.BASE))
-    found = [(record.control_steps, record.success, record.residual) for record in learner.history]
+    found = [
+        (record.control_steps, record.success, record.residual)
+        for record in learner.episodes.history
+    ]
     assert found == [(4, True, True), (6, None, False)]
 
 
@@ -421,5 +425,5 @@ def test_an_episode_without_an_end_says_nothing_of_the_next() -> None:
         LAYOUT, episode=1, source=Source.BASE, terminated=True, success=Success.SUCCESS
     )
     learner.ingest(end)
-    record = learner.history[-1]
+    record = learner.episodes.history[-1]
     assert (record.residual, record.takeover, record.robot) == (False, False, '')

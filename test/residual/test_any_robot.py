@@ -122,7 +122,7 @@ class AnyRobot(RuleBasedStateMachine):
             action=replace(self.action, workspace=None),
         )
         controller = self.loop.controller
-        self.safety = controller.safety = WatchedSafety(self.action, controller.bound)
+        self.safety = controller.robot.safety = WatchedSafety(self.action, controller.bound)
         controller.bound = self.safety.bound
         self.policy.weights *= 4.0  # Far enough to meet every limit.
         self.sequence = self.checked = 0

@@ -48,8 +48,8 @@ def test_within_an_episode_commands_obey_the_slew_limit() -> None:
     steps = np.abs(np.diff(commands, axis=0))
     assert (steps <= ACTION.max_step + 1e-12).all()
     assert (steps.max(0) > 0.9 * ACTION.max_step).all()
-    assert loop.controller.safety.slew_limited > 0
-    assert loop.controller.safety.clamped > 0
+    assert loop.controller.robot.safety.slew_limited > 0
+    assert loop.controller.robot.safety.clamped > 0
 
 
 def test_a_stale_channel_holds_then_faults_and_the_last_command_stays() -> None:

@@ -52,6 +52,9 @@ def test_robot_starts_policy_and_learner_or_the_policy_alone(tmp_path: Path) -> 
     assert executables(nodes('robot.launch.py', **arguments)) == ['learner_node', 'policy_node']
     alone = executables(nodes('robot.launch.py', **arguments, learner='false'))
     assert alone == ['policy_node']
+    bag = str(tmp_path / 'bag')
+    recorded = executables(nodes('robot.launch.py', **arguments, record=bag))
+    assert recorded == ['learner_node', 'policy_node', 'recorder_node']
 
 
 def test_a_fleet_has_one_learner_and_a_policy_for_each_robot(tmp_path: Path) -> None:

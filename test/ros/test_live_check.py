@@ -15,11 +15,13 @@ import pytest
 import rclpy
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
 from residual_rl_ros.report import Report
 from residual_rl_ros.robot import FLOAT_ARRAY, JOINT_STATE, Channel, Command, RobotConfig
+from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.live_check import check_live
 from residual_rl_ros.ros.messages import to_time
 from residual_rl_ros.spec import ActionSpec
@@ -50,7 +52,7 @@ def channel(name: str, topic: str, kind: str = JOINT_STATE, **changes: Any) -> C
 
 
 @contextmanager
-def publishing(domain_id: int) -> Iterator[None]:
+def publishing(domain_id: int, commands: QoSProfile | int = 10) -> Iterator[None]:
     """Publish joint states at 20 Hz, poses stamped a minute ago, and listen for commands."""
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=domain_id)
@@ -59,7 +61,7 @@ def publishing(domain_id: int) -> Iterator[None]:
     poses = node.create_publisher(PoseStamped, 'object_pose', 10)
     node.create_publisher(PoseStamped, 'silent_pose', 10)
     node.create_publisher(TwistStamped, 'odom_twist', 10)
-    node.create_subscription(Float64MultiArray, 'commands', lambda message: None, 10)
+    node.create_subscription(Float64MultiArray, 'commands', lambda message: None, commands)
 
     def publish() -> None:
         now = node.get_clock().now().nanoseconds * 1e-9
@@ -127,3 +129,10 @@ def test_every_mistake_has_a_line_that_names_it(domain_id: int) -> None:
 def test_a_command_that_nobody_hears_is_a_problem(domain_id: int) -> None:
     report = listen(domain_id, robot())
     assert report.problems == ['command (/commands): nobody listens']
+
+
+def test_a_controller_that_asks_for_more_than_is_offered_is_not_connected(domain_id: int) -> None:
+    with publishing(domain_id, qos.LATCHED):
+        report = listen(domain_id, robot(channel('arm', 'joint_states')))
+    (problem,) = report.problems
+    assert 'robot subscribes with durability TRANSIENT_LOCAL, and is not connected' in problem

@@ -75,7 +75,7 @@ def test_a_run_over_dds_learns_bit_for_bit_what_a_run_in_one_process_learns(
     environment = connect(make_environment(config.task), robot)
     InProcessRun(environment, controller, alone, training_seed(SEED)).run(config.control_steps)
     assert over_dds.updates == alone.updates > 0
-    assert over_dds.history == alone.history
+    assert over_dds.episodes.history == alone.episodes.history
     stored = load_file(tmp_path / 'checkpoints' / 'latest' / ALGORITHM)
     for name, value in alone.algorithm.state().items():
         assert torch.equal(stored[name], value), name
@@ -120,7 +120,7 @@ def test_a_resumed_learner_continues_in_a_new_epoch_and_as_another_one_it_is_ref
     assert second.epoch == first.epoch + 1
     assert second.transitions > first.transitions
     assert second.updates > first.updates
-    assert second.history[: len(first.history)] == first.history
+    assert second.episodes.history[: len(first.episodes.history)] == first.episodes.history
 
 
 def test_a_killed_learner_leaves_the_policy_running(domain_id: int, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from residual_rl_ros.ros.parameters import (
     follow_parameters,
     parameter,
     read_parameters,
+    read_tree,
 )
 
 pytestmark = pytest.mark.ros
@@ -115,6 +116,20 @@ def test_live_parameters_change_and_others_do_not(make: Any) -> None:
         assert reason
     assert seen == [Example(ratio=0.25)]
     assert node.get_parameter('ratio').value == 0.25
+
+
+def test_a_tree_of_parameters_is_described_and_read_only_from_then_on(make: Any) -> None:
+    values = {'robot.name': 'x', 'robot.action.lower': [0.0, 1.0], 'other': 3}
+    node = make(**values)
+    for _ in range(2):  # A node is configured again.
+        assert read_tree(node, 'robot') == {'name': 'x', 'action': {'lower': [0.0, 1.0]}}
+    lower = node.describe_parameter('robot.action.lower')
+    assert (lower.description, lower.read_only) == (
+        'robot: read once, when example is configured',
+        True,
+    )
+    assert not node.set_parameters([Parameter('robot.name', value='y')])[0].successful
+    assert node.set_parameters([Parameter('other', value=4)])[0].successful
 
 
 def test_every_parameter_is_in_the_reference() -> None:

@@ -75,6 +75,19 @@ def test_a_learner_with_a_checkpoint_is_resumed_and_the_policy_starts_with_its_a
     assert read_actor(latest) == read_actor(tmp_path) == b'weights'
 
 
+def test_every_robot_of_a_fleet_has_a_recorder_and_a_bag_of_its_own(tmp_path: Path) -> None:
+    _, path = load_robot('peg_insert')
+    bag = tmp_path / 'bag'
+    run = RobotRun(path, Path('b.onnx'), None, namespaces=('/left', 'right'), record=bag)
+    left, right = [n for n in robot_topology(run) if n.executable == 'recorder_node']
+    assert (left.name, right.name) == ('left/recorder_node', 'right/recorder_node')
+    assert left.parameters['output_dir'] == str(bag / 'left')
+    assert right.parameters['output_dir'] == str(bag / 'right')
+    bag.mkdir()
+    with pytest.raises(RobotError, match='exists already; choose a new one'):
+        robot_topology(run)
+
+
 def test_without_a_learner_the_residual_does_not_explore(tmp_path: Path) -> None:
     (policy,) = robot_topology(RobotRun(Path('r.yaml'), Path('b.onnx'), None, actor=tmp_path))
     assert policy.parameters['explore'] is False

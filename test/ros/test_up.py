@@ -13,6 +13,7 @@ import pytest
 from builders import make_actor
 from processes import wait_for
 
+from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.finetune import load_finetune
 from residual_rl_ros.residual.exploration import Exploration
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
@@ -42,7 +43,7 @@ def test_a_learned_residual_runs_without_a_learner(domain_id: int, tmp_path: Pat
     simulator = finetune_topology(config, robot_file, base.path, tmp_path, 0, 0, lockstep=False)[-1]
     command = [sys.executable, '-m', 'residual_rl_ros.cli', 'up', 'peg_insert']
     command += ['--base', 'peg_insert', '--out', str(tmp_path), '--no-learner', '--auto-start']
-    command += ['--decision-steps', str(config.decision_steps)]
+    command += ['--decision-steps', str(config.decision_steps), '--record', str(tmp_path / 'bag')]
     with (
         Monitor(domain_id) as monitor,
         Bringup([simulator], tmp_path / 'sim', environment),
@@ -55,6 +56,8 @@ def test_a_learned_residual_runs_without_a_learner(domain_id: int, tmp_path: Pat
             values = monitor.values('policy_node')
             assert (values['epoch'], values['sequence']) == ('4', '7')
             assert values['residual_on'] == 'True'
+            recorded = 'recorder_node', 'messages'
+            wait_for(lambda: monitor.number(*recorded) > 50, LIMIT_S, 'recording')
             up.send_signal(signal.SIGINT)
             _, shown = up.communicate(timeout=40.0)
         finally:
@@ -62,6 +65,14 @@ def test_a_learned_residual_runs_without_a_learner(domain_id: int, tmp_path: Pat
     assert up.returncode == 130
     assert 'residual_on True' in ' '.join(shown.split())
     assert 'every process has ended' in shown
+    bag = Bag(tmp_path / 'bag')
+    types = {message.topic.type for message in bag.messages()}
+    assert list(bag.problems) == []
+    assert {'sensor_msgs/msg/JointState', 'std_msgs/msg/Float64MultiArray'} < types
+    assert len(bag.custom_data['base_policy_sha256']) == 64
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert 'exists already; choose a new one' in again.stderr
 
 
 def test_an_actor_that_does_not_fit_is_refused_before_anything_moves(

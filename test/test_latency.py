@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residual_rl_ros.residual.latency import Latency
+from residual_rl_ros.latency import Latency
 
 
 @given(st.lists(st.floats(2e-6, 5.0), min_size=1, max_size=200), st.sampled_from([0.5, 0.95, 0.99]))

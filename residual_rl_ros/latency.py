@@ -20,9 +20,9 @@ class Latency:
 
     def __init__(self) -> None:
         decades = math.log10(LONGEST_S / SHORTEST_S)
-        self._counts = np.zeros(round(decades * BINS_PER_DECADE) + 1, dtype=np.int64)
+        self._counts = [0] * (round(decades * BINS_PER_DECADE) + 1)
         self._longest = 0.0
-        self._reported = np.zeros_like(self._counts)
+        self._reported = np.zeros(len(self._counts), dtype=np.int64)
         self._longest_reported = 0.0
 
     def add(self, seconds: float) -> None:
@@ -34,10 +34,10 @@ class Latency:
 
     def report(self, name: str) -> dict[str, float]:
         """Return the figures since the last report, and start again."""
-        figures = _figures(name, self._counts, self._longest)
+        figures = _figures(name, np.array(self._counts), self._longest)
         self._reported += self._counts
         self._longest_reported = max(self._longest_reported, self._longest)
-        self._counts[:] = 0
+        self._counts = [0] * len(self._counts)
         self._longest = 0.0
         return figures
 

@@ -1,0 +1,132 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Episodes put together from transitions, and how the latest of them ended."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from residual_rl_ros.transition import Source, Success, Transition
+
+RECENT_EPISODES = 50
+
+
+@dataclass(frozen=True)
+class EpisodeRecord:
+    """One finished episode, for the learning curve."""
+
+    control_steps: int
+    """Control steps received up to its end."""
+    success: bool | None
+    """Outcome; None if it was not labelled."""
+    residual: bool
+    """Whether any of its decisions had a residual."""
+    takeover: bool
+    """Whether an operator took over in it."""
+    robot: str = ''
+    """Namespace of the robot."""
+
+    @property
+    def rates_residual(self) -> bool:
+        """Whether its outcome is that of base + residual; a takeover makes it the operator's."""
+        return self.residual and not self.takeover and self.success is not None
+
+    @property
+    def rates_base(self) -> bool:
+        """Whether its outcome is that of the base alone."""
+        return not self.residual and not self.takeover and self.success is not None
+
+
+@dataclass(frozen=True)
+class _OpenEpisode:
+    """What was seen so far of an episode that goes on."""
+
+    number: int
+    sources: frozenset[Source]
+    actor: tuple[int, int]
+    """(epoch, sequence) of the actor of its first decision; later decisions have no older one."""
+
+
+class EpisodeLog:
+    """Knows every finished episode, and the success of the latest ones that rate an actor."""
+
+    def __init__(self) -> None:
+        self.history: list[EpisodeRecord] = []
+        """Every finished episode."""
+        self._recent: deque[bool] = deque(maxlen=RECENT_EPISODES)
+        self._open: dict[str, _OpenEpisode] = {}
+
+    def observe(
+        self, transition: Transition, robot: str, control_steps: int
+    ) -> tuple[EpisodeRecord, tuple[int, int]] | None:
+        """Take in a transition.
+
+        Args:
+            transition: the transition.
+            robot: namespace of the robot that made it.
+            control_steps: received so far, this one included.
+
+        Returns:
+            The episode that it ends, with (epoch, sequence) of the actor that began it.
+        """
+        episode = self._open.get(robot)
+        if episode is None or episode.number != transition.episode:
+            # If there was one, its end never came.
+            actor = (transition.epoch, transition.policy_sequence)
+            episode = _OpenEpisode(transition.episode, frozenset(), actor)
+        sources = episode.sources | {transition.source}
+        if not (transition.terminated or transition.truncated):
+            self._open[robot] = replace(episode, sources=sources)
+            return None
+        self._open.pop(robot, None)
+        labelled = transition.success is not Success.UNLABELLED
+        record = EpisodeRecord(
+            control_steps,
+            transition.success is Success.SUCCESS if labelled else None,
+            Source.RESIDUAL in sources,
+            Source.TAKEOVER in sources,
+            robot,
+        )
+        self.history.append(record)
+        return record, episode.actor
+
+    def rate(self, success: bool) -> None:
+        """Let an outcome count for the success rate."""
+        self._recent.append(success)
+
+    def forget_outcomes(self) -> None:
+        """Begin the success rate anew: another actor acts from now on."""
+        self._recent.clear()
+
+    @property
+    def success_rate(self) -> float | None:
+        """Success over the latest outcomes that count, None before the first."""
+        return sum(self._recent) / len(self._recent) if self._recent else None
+
+    @property
+    def rated_success(self) -> float:
+        """Success over 50 episodes, -1 while there are fewer to rate the actor by."""
+        return (self.success_rate or 0.0) if len(self._recent) == RECENT_EPISODES else -1.0
+
+    def state(self) -> dict[str, Any]:
+        """Return everything as JSON values, for a checkpoint."""
+        return {
+            'recent': list(self._recent),
+            'episodes': {
+                robot: [episode.number, sorted(episode.sources), *episode.actor]
+                for robot, episode in self._open.items()
+            },
+            'history': [asdict(record) for record in self.history],
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state` returned."""
+        self.history = [EpisodeRecord(**record) for record in state['history']]
+        self._recent.extend(state['recent'])
+        self._open = {
+            robot: _OpenEpisode(number, frozenset(map(Source, sources)), (epoch, sequence))
+            for robot, (number, sources, epoch, sequence) in state['episodes'].items()
+        }

@@ -1,0 +1,265 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Topics carry nonsense, or an operator's wish: what is unusable is refused and counted."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import random_transitions, slow_down
+from processes import wait_for
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from ros_fixtures import Caller
+from sensor_msgs.msg import JointState
+from simulated_robots import (
+    BASE,
+    LAYOUT,
+    LIMIT_S,
+    ROBOT,
+    Bystander,
+    count,
+    goes_on,
+    nothing_lost,
+    running,
+)
+from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
+from std_srvs.srv import Trigger
+
+from residual_rl_ros.ros import qos
+from residual_rl_ros.ros.bringup import Bringup, ros_environment
+from residual_rl_ros.ros.messages import byte_array, float_array, to_time
+from residual_rl_ros.ros.monitor import Monitor
+from residual_rl_ros.ros.topology import NodeSpec
+from residual_rl_ros.transition import Source, Success
+
+pytestmark = pytest.mark.ros
+
+JOINTS = ROBOT.channels[0].joints
+
+
+@contextmanager
+def repeating(action: Callable[[], None], period_s: float = 0.05) -> Iterator[None]:
+    """Do something again and again, beside what the test does."""
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.wait(period_s):
+            action()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+class BadJointStates:
+    """Publishes joint states that cannot be used: NaN, of the wrong size, of other joints."""
+
+    def __init__(self, bystander: Bystander) -> None:
+        self._node = bystander.node
+        self._publisher = self._node.create_publisher(JointState, '/joint_states', 10)
+
+    def __call__(self) -> None:
+        good = [0.0] * len(JOINTS)
+        for names, position in (
+            (list(JOINTS), [*good[1:], float('nan')]),
+            (list(JOINTS), good[:3]),
+            ([f'left_{name}' for name in JOINTS], good),
+        ):
+            message = JointState(name=names, position=position, velocity=good)
+            message.header.stamp = to_time(self._node.get_clock().now().nanoseconds * 1e-9)
+            self._publisher.publish(message)
+
+
+def test_bad_observations_among_good_ones_change_nothing(domain_id: int, tmp_path: Path) -> None:
+    with running(domain_id, tmp_path) as (monitor, bringup, bystander):
+        with repeating(BadJointStates(bystander)):
+            goes_on(monitor)
+            wait_for(
+                lambda: count(monitor, 'policy_node', 'refused_observations') > 30,
+                LIMIT_S,
+                'refusals',
+            )
+        log = (tmp_path / 'logs' / 'policy_node.log').read_text()
+        assert 'joint' in log
+        goes_on(monitor)
+        nothing_lost(monitor, 'missing', 'policy_node')
+        assert monitor.errors() == {}
+        bringup.check()
+        bystander.check_commands(int(count(monitor, 'policy_node', 'episode')) + 1)
+
+
+def test_bad_observations_alone_are_none(domain_id: int, tmp_path: Path) -> None:
+    """A driver goes mad: what it publishes keeps no channel fresh."""
+    with (
+        running(domain_id, tmp_path) as (monitor, bringup, bystander),
+        repeating(BadJointStates(bystander)),
+    ):
+        bringup.processes['mujoco_sim_node'].send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        wait_for(lambda: 'policy_node' in monitor.errors(), 10.0, 'the fault')
+        assert time.monotonic() - killed < 4.0  # max_age_s, hold_limit_s and a diagnostics period.
+        assert 'held for' in monitor.errors()['policy_node']
+        assert not bringup.ended('policy_node')
+        np.testing.assert_array_equal(bystander.commands[-1], bystander.commands[-2])
+        bystander.check_commands(int(count(monitor, 'policy_node', 'episode')) + 1)
+
+
+def test_junk_on_the_topics_is_counted_and_changes_nothing(domain_id: int, tmp_path: Path) -> None:
+    """About 1 GB/h on each of three topics, and nonsense on the others."""
+    with running(domain_id, tmp_path, max_weights_bytes=2_000_000) as (monitor, bringup, bystander):
+        create = bystander.node.create_publisher
+        weights = create(UInt8MultiArray, '/learner_node/actor', qos.LATCHED)
+        transitions = create(Float64MultiArray, '/policy_node/transitions', qos.TRANSITIONS)
+        feedback = create(Float64MultiArray, '/step_feedback', qos.FEEDBACK)
+        layouts = create(String, '/policy_node/transition_layout', qos.LATCHED)
+        takeovers = create(Float64MultiArray, '/takeover/command', qos.COMMAND)
+        rng = np.random.default_rng(0)
+        for number in range(20):
+            weights.publish(byte_array(rng.bytes(3_000_000 if number % 2 else 100)))
+            transitions.publish(float_array(rng.normal(size=30_000), f'junk{number}'))
+            feedback.publish(float_array(rng.normal(size=30_000)))
+            layouts.publish(String(data='{[' * number * 1000))
+            takeovers.publish(float_array([np.nan] * (ROBOT.action.size + number % 2)))
+            time.sleep(0.2)
+        feedback.publish(float_array([1e300, 0.0, 0.0, 0.0, -1.0]))
+        goes_on(monitor)
+        assert count(monitor, 'policy_node', 'weights_refused_oversized') == 10
+        assert count(monitor, 'policy_node', 'weights_refused_malformed') == 10
+        assert count(monitor, 'policy_node', 'refused_feedback') == 21
+        assert count(monitor, 'policy_node', 'refused_takeovers') > 10  # Only the newest is kept.
+        assert 'layout of the robot refused' in (tmp_path / 'logs/learner_node.log').read_text()
+        # Each layout costs the learner, though not the robot, most of a second of YAML.
+        wait_for(lambda: count(monitor, 'learner_node', 'malformed') == 20, LIMIT_S, 'an account')
+        bringup.check()
+        bystander.check_commands(int(count(monitor, 'policy_node', 'episode')) + 1)
+
+
+class Operator:
+    """Takes a robot over, and moves it to where its joints are all zero, or as near as it may."""
+
+    def __init__(self, bystander: Bystander) -> None:
+        create = bystander.node.create_publisher
+        self.active = create(Bool, '/takeover/active', qos.COMMAND)
+        self.command = create(Float64MultiArray, '/takeover/command', qos.COMMAND)
+        self.target = np.zeros(ROBOT.action.size).clip(ROBOT.action.lower, ROBOT.action.upper)
+
+    def __call__(self) -> None:
+        self.active.publish(Bool(data=True))
+        self.command.publish(float_array(self.target))
+
+
+def test_an_operator_takes_over_during_inference_and_judges(
+    domain_id: int, tmp_path: Path, call: Caller
+) -> None:
+    """The base policy is slow, so that it is at work, and late, when the operator intervenes."""
+    slow = tmp_path / 'slow.onnx'
+    slow_down(BASE.path, slow, 10.0 / ROBOT.control_rate_hz)
+    late = {'base_policy': str(slow), 'hold_limit_s': 30.0}
+    with running(domain_id, tmp_path, **late) as (monitor, bringup, bystander):
+        operator = Operator(bystander)
+
+        def obeyed() -> bool:
+            return bool(np.allclose(bystander.commands[-1], operator.target))
+
+        def episode() -> float:
+            return count(monitor, 'policy_node', 'episode')
+
+        wait_for(lambda: count(monitor, 'policy_node', 'late_chunks') > 5, LIMIT_S, 'lateness')
+        with repeating(operator):
+            wait_for(obeyed, LIMIT_S, 'obedience')
+            start_by_itself(call, False)
+            for service, outcome in (
+                ('mark_success', Success.SUCCESS),
+                ('mark_failure', Success.FAILURE),
+                ('end_episode', Success.UNLABELLED),
+            ):
+                before, made = episode(), len(bystander.transitions)
+                # The simulator, which knows nothing of all this, may have ended it meanwhile.
+                wait_for(
+                    lambda s=service: call(Trigger, f'/policy_node/{s}').success, 10.0, service
+                )
+                wait_for(lambda m=made: any(ends(bystander, m)), LIMIT_S, f'end by {service}')
+                last = next(t for t in bystander.transitions[made:] if t.terminated or t.truncated)
+                assert last.success is outcome
+                assert last.source is Source.TAKEOVER
+                assert last.terminated is (outcome is not Success.UNLABELLED)
+                wait_for(
+                    lambda: call(Trigger, '/policy_node/start_episode').success, 10.0, 'a start'
+                )
+                wait_for(lambda b=before: episode() > b, LIMIT_S, 'the next episode')
+        start_by_itself(call, True)
+        operator.active.publish(Bool(data=False))
+        goes_on(monitor)
+        assert monitor.values('policy_node')['takeover'] == 'False'
+        assert monitor.errors() == {}
+        bringup.check()
+        bystander.check_commands(int(episode()) + 1)
+
+
+def ends(bystander: Bystander, first: int) -> list[bool]:
+    """Return for every transition from one on whether it ended its episode."""
+    return [t.terminated or t.truncated for t in bystander.transitions[first:]]
+
+
+def start_by_itself(call: Caller, yes: bool) -> None:
+    value = ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=yes)
+    parameters = [Parameter(name='auto_start', value=value)]
+    call(SetParameters, '/policy_node/set_parameters', parameters=parameters)
+
+
+def test_what_the_middleware_loses_is_counted(domain_id: int, tmp_path: Path) -> None:
+    """A learner stands still for longer than the 1000 transitions that wait for it."""
+    learner = NodeSpec('learner_node', True, (), {'output_dir': str(tmp_path / 'learner')})
+    sent = [
+        replace(transition, terminated=False, truncated=False)
+        for transition in random_transitions(LAYOUT, 3000, episode_decisions=3000)
+    ]
+    bystander = Bystander(domain_id)
+    create = bystander.node.create_publisher
+    layouts = create(String, '/policy_node/transition_layout', qos.LATCHED)
+    transitions = create(Float64MultiArray, '/policy_node/transitions', qos.TRANSITIONS)
+    with (
+        Monitor(domain_id) as monitor,
+        Bringup([learner], tmp_path / 'logs', ros_environment(domain_id)) as bringup,
+    ):
+        layouts.publish(String(data=LAYOUT.to_yaml()))
+
+        def send(some: slice) -> None:
+            for transition in sent[some]:
+                transitions.publish(float_array(LAYOUT.encode(transition), LAYOUT.label))
+
+        # The bystander listens to the topic, too.
+        wait_for(lambda: transitions.get_subscription_count() == 2, LIMIT_S, 'connection')
+        send(slice(0, 20))
+        wait_for(lambda: count(monitor, 'learner_node', 'transitions') == 20, LIMIT_S, 'a start')
+        process = bringup.processes['learner_node']
+        process.send_signal(signal.SIGSTOP)
+        send(slice(20, 2999))
+        process.send_signal(signal.SIGCONT)
+        time.sleep(1.0)
+        send(slice(2999, 3000))
+
+        def known() -> float:
+            arrived, missing = (
+                count(monitor, 'learner_node', key) for key in ('transitions', 'missing')
+            )
+            return arrived + missing
+
+        wait_for(lambda: known() == len(sent), LIMIT_S, 'an account of every transition')
+        assert count(monitor, 'learner_node', 'missing') > 500
+        assert count(monitor, 'learner_node', 'malformed') == 0
+        bringup.check()
+    bystander.close()
