@@ -118,7 +118,7 @@ def measure_kills(folder: Path, domain_id: int, kills: int) -> None:
                 robot.run(float(rng.uniform(1.0, 4.0)))
                 bringup.processes['recorder_node'].send_signal(signal.SIGKILL)
                 killed = time.monotonic()
-        (summary,) = summarise(Bag(bag))
+        (summary,) = summarise(Bag(bag)).robots
         losses.append(killed - summary.episodes[-1].end)
         if summary.missing:
             raise SystemExit(f'kill {number}: {summary.missing} transitions missing inside')

@@ -9,19 +9,20 @@ class GapCounter:
     """Counts what one robot's transitions leave out."""
 
     def __init__(self) -> None:
-        self._expected: tuple[int, int] | None = None
+        self.expected: tuple[int, int] | None = None
+        """Episode and step of the next decision, unless there is a gap."""
 
     def expect(self, episode: int, step: int) -> None:
         """Take a decision for the next one, if there is no gap."""
-        self._expected = episode, step
+        self.expected = episode, step
 
     def before(self, episode: int, step: int, decision_steps: int) -> int:
         """Return how many decisions are missing before this one.
 
         At least so many: of an episode that is missing altogether one is known.
         """
-        if self._expected is None or episode < self._expected[0]:
+        if self.expected is None or episode < self.expected[0]:
             return 0  # The first, or the robot has restarted.
-        from_step = self._expected[1] if episode == self._expected[0] else 0
+        from_step = self.expected[1] if episode == self.expected[0] else 0
         # Where an episode differs, the end of the one in progress or a whole one is missing.
-        return (episode - self._expected[0]) + max(0, -((from_step - step) // decision_steps))
+        return (episode - self.expected[0]) + max(0, -((from_step - step) // decision_steps))

@@ -5,15 +5,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from builders import make_layout, random_transitions
+
+from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.cdr import labelled_array, serialize, typestore
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
-from residual_rl_ros.bags.transitions import LAYOUT, TEXT, TRANSITIONS
+from residual_rl_ros.bags.transitions import LAYOUT, TEXT, TRANSITIONS, TransitionReader
 from residual_rl_ros.robot import FLOAT_ARRAY
 from residual_rl_ros.transition import Transition, TransitionLayout
 
 START_NS = 1_700_000_000 * 10**9
+
+L = make_layout()
+"""n = 3, m = 2 and k = 2."""
 
 
 def text_message(text: str) -> bytes:
@@ -68,3 +76,36 @@ def write_bag(
     write_transitions(recorder, layout, transitions)
     recorder.close()
     return folder
+
+
+def stream(count: int, episode_decisions: int = 5) -> list[Transition]:
+    """Return transitions of `L` in episodes, with stamps 0.2 s apart."""
+    made = random_transitions(L, count, episode_decisions=episode_decisions)
+    return [replace(t, stamp=100.0 + 0.2 * index) for index, t in enumerate(made)]
+
+
+def read(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the rows of every robot and the problems."""
+    bag = Bag(path)
+    rows: dict[str, list[np.ndarray]] = {}
+    for block in TransitionReader(bag).blocks():
+        rows.setdefault(block.robot, []).append(block.table.values)
+        assert len(block.time_ns) == len(block.table)
+    return {k: np.concatenate(v) for k, v in rows.items()}, [str(p) for p in bag.problems]
+
+
+def encoded(transitions: list[Transition]) -> np.ndarray:
+    """Return transitions of `L` as rows."""
+    return np.stack([L.encode(t) for t in transitions])
+
+
+def the_file(folder: Path) -> Path:
+    """Return the only file of a bag."""
+    (file,) = [f for f in folder.rglob('*') if f.suffix in ('.mcap', '.db3')]
+    return file
+
+
+def chunk_offsets(path: Path) -> list[int]:
+    """Return where the chunks of an MCAP file begin that hold messages."""
+    chunks = [segment.chunk for _, segment in Bag(path).segments()]
+    return np.unique(np.concatenate(chunks)).tolist()

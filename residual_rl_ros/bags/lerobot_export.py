@@ -8,7 +8,7 @@ one begins, because readers take neighbouring frames for neighbours in time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.lerobot import LeRobotError
 from residual_rl_ros.bags.lerobot_writer import LeRobotWriter
 from residual_rl_ros.bags.problems import BagError, Problems
-from residual_rl_ros.bags.transitions import TransitionReader
+from residual_rl_ros.bags.transitions import Block, TransitionReader
 from residual_rl_ros.transition import TransitionLayout
 from residual_rl_ros.transition_table import TransitionTable
 
@@ -50,6 +50,7 @@ def export_bags(
     robot: str | None = None,
     task: str = '',
     fps: float | None = None,
+    on_read: Callable[[int], None] = lambda nbytes: None,
 ) -> Exported:
     """Write the transitions of one robot as a LeRobot dataset.
 
@@ -59,12 +60,13 @@ def export_bags(
         robot: namespace; None where the bags hold one robot.
         task: what it does, in words.
         fps: decisions per second; None takes the median of the stamps' differences.
+        on_read: called with the bytes of files read since the last call; all are read twice.
 
     Raises:
         BagError: the bags hold no such transitions.
         LeRobotError: the rate is unknown, or the dataset cannot be written.
     """
-    robot, layout, measured = _survey(paths, robot)
+    robot, layout, measured = _survey(paths, robot, on_read)
     if fps is None:
         fps = measured
     if fps is None:
@@ -77,7 +79,8 @@ def export_bags(
     exported = Exported(robot, fps)
     try:
         with LeRobotWriter(out, layout, fps, task, robot) as writer:
-            for episode in _episodes(_tables(paths, robot, layout, exported.problems)):
+            tables = _tables(paths, robot, layout, exported.problems, on_read)
+            for episode in _episodes(tables):
                 writer.write(episode)
                 exported.episodes += 1
                 exported.transitions += len(episode)
@@ -87,14 +90,16 @@ def export_bags(
     return exported
 
 
-def _survey(paths: Sequence[Path], robot: str | None) -> tuple[str, TransitionLayout, float | None]:
+def _survey(
+    paths: Sequence[Path], robot: str | None, on_read: Callable[[int], None]
+) -> tuple[str, TransitionLayout, float | None]:
     """Return the robot, its layout and its decision rate [Hz], None if that is unknown."""
     layouts: dict[str, TransitionLayout] = {}
     intervals: dict[str, list[npt.NDArray[np.float64]]] = {}
     problems: list[str] = []
     for path in paths:
         bag = Bag(path)
-        for block in TransitionReader(bag).blocks():
+        for block in _blocks(bag, on_read):
             layouts.setdefault(block.robot, block.table.layout)
             steps = np.diff(block.table.header('stamp'))[block.table.follows()]
             intervals.setdefault(block.robot, []).append(steps)
@@ -120,13 +125,17 @@ def _rate(decision_s: float) -> float:
 
 
 def _tables(
-    paths: Sequence[Path], robot: str, layout: TransitionLayout, problems: list[Problems]
+    paths: Sequence[Path],
+    robot: str,
+    layout: TransitionLayout,
+    problems: list[Problems],
+    on_read: Callable[[int], None],
 ) -> Iterator[TransitionTable]:
     """Yield the transitions of one robot and layout; report those of other layouts."""
     for path in paths:
         bag = Bag(path)
         problems.append(bag.problems)
-        for block in TransitionReader(bag).blocks():
+        for block in _blocks(bag, on_read):
             if block.robot != robot:
                 continue
             if block.table.layout == layout:
@@ -139,6 +148,11 @@ def _tables(
                 kind=block.table.layout.label,
                 count=len(block.table),
             )
+
+
+def _blocks(bag: Bag, on_read: Callable[[int], None]) -> Iterator[Block]:
+    """Yield the transitions of a bag."""
+    return TransitionReader(bag, lambda _, segment: on_read(segment.file_bytes)).blocks()
 
 
 def _episodes(tables: Iterator[TransitionTable]) -> Iterator[TransitionTable]:

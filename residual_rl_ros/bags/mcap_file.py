@@ -60,6 +60,8 @@ class McapFile:
         self.path = path
         self.topics: dict[int, Topic] = {}
         """Topics seen so far, by channel."""
+        self.knows_topics = False
+        """Whether these are all that it has, as soon as a message was read."""
         self._problems = problems
         self._types: dict[int, str] = {}
         self._count = 0
@@ -94,7 +96,7 @@ class McapFile:
             offset: where a record begins.
             chunks: where chunks begin, as far as the summary tells.
         """
-        found = _Collector(self._count)
+        found, began = _Collector(self._count), offset
         resume: int | None = None
         try:
             for opcode, begin, end in _records(whole, offset, len(whole)):
@@ -114,8 +116,8 @@ class McapFile:
                 else:
                     self._declare(whole, opcode, begin, end)
                 if found.full:
-                    yield found.segment()
-                    found = _Collector(found.first + len(found))
+                    yield found.segment(end - began)
+                    found, began = _Collector(found.first + len(found)), end
                 offset = end
             else:
                 self._report(offset, 'the file ends without its index: recording was cut off')
@@ -125,7 +127,7 @@ class McapFile:
             self._report(offset, f'{damage}; {go_on}')
         self._count = found.first + len(found)
         if len(found):
-            yield found.segment()
+            yield found.segment(offset - began)
         return resume
 
     def _chunk(self, whole: memoryview, begin: int, end: int, found: _Collector) -> None:
@@ -176,6 +178,7 @@ class McapFile:
                     record = CHUNK, length - RECORD.size
                     if offset < summary and RECORD.unpack_from(whole, offset) == record:
                         chunks.append(offset)
+            self.knows_topics = bool(self.topics)  # A summary may leave them out.
         except _DamageError as damage:
             self._report(summary, f'damaged summary: {damage}')
         return sorted(chunks)
@@ -223,12 +226,12 @@ class _Collector:
         time_ns = min(time_ns, 2**63 - 1)
         self._rows.append((channel, self._start + data, end - data, time_ns, self._chunk))
 
-    def segment(self) -> Segment:
+    def segment(self, file_bytes: int) -> Segment:
         """Return what was gathered; nothing is copied if it lies in one buffer."""
         one = len(self._buffers) == 1
         buffer = self._buffers[0] if one else memoryview(b''.join(self._buffers))
         channel, start, size, time_ns, chunk = np.array(self._rows, dtype=np.int64).T
-        return Segment(buffer, channel, start, size, time_ns, self.first, chunk)
+        return Segment(buffer, channel, start, size, time_ns, self.first, file_bytes, chunk)
 
 
 def _records(buffer: memoryview, begin: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""A picture of a transition bag: episodes over time and what the robot saw and did."""
+"""A picture of a transition bag: episodes and gaps over time, and what the robot did."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def draw_bag(path: Path, title: str, summaries: Sequence[RobotSummary]) -> None:
 
 
 def _draw_episodes(axes: Axes, summary: RobotSummary) -> None:
-    """Draw a bar for each episode over time."""
+    """Draw a bar for each episode over time, and where decisions are missing."""
     first = min(episode.start for episode in summary.episodes)
     for outcome, colour in COLOURS.items():
         chosen = [episode for episode in summary.episodes if episode.success is outcome]
@@ -71,6 +71,9 @@ def _draw_episodes(axes: Axes, summary: RobotSummary) -> None:
                 color=colour,
                 label=f'{outcome.name.lower()} ({len(chosen)})',
             )
+    if summary.gaps:
+        at = [(gap.stamp - first) / 60.0 for gap in summary.gaps]
+        axes.plot(at, [0.0] * len(at), 'kx', clip_on=False, label=f'missing ({summary.missing})')
     axes.set(xlabel='time [min]', ylabel='decisions per episode')
 
 

@@ -53,6 +53,8 @@ class Segment:
     """When the recorder received each message [ns], shape (count,)."""
     first: int
     """Number of the first message in its file."""
+    file_bytes: int
+    """What of the file was read for them [byte]."""
     chunk: Integers | None = None
     """Offset of the chunk that holds each message, `NO_CHUNK` without one, shape (count,)."""
 

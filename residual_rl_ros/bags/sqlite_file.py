@@ -33,6 +33,8 @@ class SqliteFile:
         self.path = path
         self.topics: dict[int, Topic] = {}
         """Topics, by their key in the file."""
+        self.knows_topics = True
+        """Whether these are all that it has, as soon as a message was read."""
         self._problems = problems
 
     def segments(self) -> Iterator[Segment]:
@@ -93,4 +95,5 @@ def _segment(
         size=sizes,
         time_ns=np.array(times, dtype=np.int64),
         first=first,
+        file_bytes=int(sizes.sum()),
     )

@@ -1,20 +1,22 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a transition bag holds: episodes, outcomes, losses, sources and ranges, robot by robot."""
+"""What a bag holds: its topics, and of each robot episodes, outcomes, gaps, sources and ranges."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.transitions import TransitionReader
+from residual_rl_ros.bags.bag import Bag, BagFile
+from residual_rl_ros.bags.inventory import Inventory, TopicCount
+from residual_rl_ros.bags.segment import Segment
+from residual_rl_ros.bags.transitions import Block, TransitionReader
 from residual_rl_ros.gaps import GapCounter
 from residual_rl_ros.transition import Source, Success, TransitionLayout
 from residual_rl_ros.transition_table import TransitionTable
@@ -47,6 +49,22 @@ class BagEpisode:
     """Outcome label of its last transition."""
 
 
+@dataclass(frozen=True)
+class Gap:
+    """Decisions of a robot that are not in the bag, though a later one is."""
+
+    episode: int
+    """Of the first that is missing."""
+    step: int
+    """Control step of the episode at which it was due."""
+    missing: int
+    """How many, at least: lost, or cut short by a hold."""
+    stamp: float
+    """Of the decision after them [s]."""
+    until_s: float
+    """When that was received, after the bag's start [s]."""
+
+
 @dataclass
 class RobotSummary:
     """What a bag holds of one robot."""
@@ -65,13 +83,18 @@ class RobotSummary:
     action_high: Array = field(default_factory=lambda: np.empty(0))
     decision_s: float = np.nan
     """Median time between two decisions of an episode [s]."""
-    missing: int = 0
-    """Decisions that are not in the bag, at least: lost, or cut short by a hold."""
+    gaps: list[Gap] = field(default_factory=list)
+    """Where decisions are missing, in recorded order."""
 
     @property
     def transitions(self) -> int:
         """Number of transitions."""
         return sum(self.sources.values())
+
+    @property
+    def missing(self) -> int:
+        """Decisions that are not in the bag, at least."""
+        return sum(gap.missing for gap in self.gaps)
 
     def beyond_training(self) -> list[str]:
         """Return the actions that left the range that the base policy was trained on."""
@@ -96,6 +119,7 @@ class RobotSummary:
             'layout': self.layout.label,
             'transitions': self.transitions,
             'missing_transitions': self.missing,
+            'gaps': [asdict(gap) for gap in self.gaps],
             'episodes': len(self.episodes),
             'outcomes': dict(self.outcomes()),
             'endings': dict(Counter(episode.ending for episode in self.episodes)),
@@ -113,19 +137,47 @@ class RobotSummary:
         }
 
 
-def summarise(bag: Bag) -> list[RobotSummary]:
-    """Read a bag and return what it holds, one entry for each robot and layout.
+@dataclass(frozen=True)
+class BagSummary:
+    """What a bag holds."""
+
+    robots: list[RobotSummary]
+    """One for each robot and layout of transitions."""
+    topics: list[TopicCount]
+    """All with messages, by name."""
+    seconds: float
+    """Time from the first message to the last [s]."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            'seconds': self.seconds,
+            'robots': [robot.to_json() for robot in self.robots],
+            'topics': [topic.to_json() for topic in self.topics],
+        }
+
+
+def summarise(bag: Bag, on_read: Callable[[int], None] = lambda nbytes: None) -> BagSummary:
+    """Read a bag and return what it holds.
 
     Args:
         bag: the bag; what is wrong is added to its problems.
+        on_read: called with the bytes of files read since the last call.
     """
+    inventory = Inventory()
     counters: dict[tuple[str, str], _Counter] = {}
-    for block in TransitionReader(bag).blocks():
+
+    def on_segment(file: BagFile, segment: Segment) -> None:
+        inventory.add(file, segment)
+        on_read(segment.file_bytes)
+
+    for block in TransitionReader(bag, on_segment).blocks():
         key = (block.robot, block.table.layout.label)
         if key not in counters:
             counters[key] = _Counter(RobotSummary(block.robot, block.table.layout))
-        counters[key].add(block.table)
-    return [counter.result() for counter in counters.values()]
+        counters[key].add(block, inventory.start_ns)
+    robots = [counter.result() for counter in counters.values()]
+    return BagSummary(robots, inventory.topics(), inventory.seconds)
 
 
 class _Counter:
@@ -136,8 +188,8 @@ class _Counter:
         self._intervals: list[Array] = []
         self._gaps = GapCounter()
 
-    def add(self, table: TransitionTable) -> None:
-        summary, layout = self._summary, table.layout
+    def add(self, block: Block, start_ns: int) -> None:
+        summary, table, layout = self._summary, block.table, block.table.layout
         for source, count in zip(
             *np.unique(table.header('source').astype(int), return_counts=True), strict=True
         ):
@@ -151,10 +203,11 @@ class _Counter:
         self._intervals.append(np.diff(table.header('stamp'))[table.follows()])
         cuts = np.flatnonzero(~table.follows()) + 1
         for begin, end in pairwise([0, *cuts.tolist(), len(table)]):
-            self._add_piece(table.rows(slice(begin, end)))
+            since_start = 1e-9 * (int(block.time_ns[begin]) - start_ns)
+            self._add_piece(table.rows(slice(begin, end)), since_start)
 
-    def _add_piece(self, piece: TransitionTable) -> None:
-        """Take in decisions that follow one another."""
+    def _add_piece(self, piece: TransitionTable, since_start: float) -> None:
+        """Take in decisions that follow one another, the first of them received at a time [s]."""
         episodes, k = self._summary.episodes, piece.layout.decision_steps
         epoch, number, step = (int(piece.header(key)[0]) for key in ('epoch', 'episode', 'step'))
         stamp = piece.header('stamp')
@@ -170,7 +223,9 @@ class _Counter:
         if last is None or not goes_on:
             last = BagEpisode(epoch, number, float(stamp[0]), float(stamp[0]))
             episodes.append(last)
-        self._summary.missing += self._gaps.before(number, step, k)
+        missing, due = self._gaps.before(number, step, k), self._gaps.expected
+        if missing and due is not None:
+            self._summary.gaps.append(Gap(*due, missing, float(stamp[0]), since_start))
         last.next_step = int(piece.header('step')[-1]) + k
         last.decisions += len(piece)
         last.end = float(stamp[-1])

@@ -8,7 +8,7 @@ columns of a table, by the rules of `TransitionLayout.decode`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 
@@ -61,10 +61,16 @@ class TransitionReader:
 
     Args:
         bag: the bag; what is wrong is added to its problems.
+        on_segment: called with every part of a file before its transitions are handed out.
     """
 
-    def __init__(self, bag: Bag) -> None:
+    def __init__(
+        self,
+        bag: Bag,
+        on_segment: Callable[[BagFile, Segment], None] = lambda file, segment: None,
+    ) -> None:
         self.bag = bag
+        self._on_segment = on_segment
         self._streams: dict[str, _Stream] = {}
 
     def blocks(self) -> Iterator[Block]:
@@ -76,6 +82,7 @@ class TransitionReader:
         self._find_layouts()
         count = 0
         for file, segment in self.bag.segments():
+            self._on_segment(file, segment)
             blocks: list[Block] = []
             for key, topic in file.topics.items():
                 chosen = np.flatnonzero(segment.channel == key)
@@ -100,9 +107,14 @@ class TransitionReader:
             for _, segment in self.bag.segments([file]):
                 topics = file.topics
                 self._take_layouts(file, segment, topics)
-                seen = {_robot(t, TRANSITIONS) for t in topics.values() if _ends(t, TRANSITIONS)}
+                seen = {
+                    _robot(topic, name)
+                    for topic in topics.values()
+                    for name in (LAYOUT, TRANSITIONS)
+                    if _ends(topic, name)
+                }
                 known = {stream.robot for stream in self._streams.values() if stream.layouts}
-                if seen and seen <= known:
+                if (seen or file.knows_topics) and seen <= known:
                     break
         problems.forget_after(before)  # They are found again when everything is read.
 

@@ -18,6 +18,7 @@ from residual_rl_ros.commands.bags import (
     open_bags,
     show_problems,
 )
+from residual_rl_ros.commands.progress import progress_bars, reading_bar
 from residual_rl_ros.errors import ResidualRLError
 
 
@@ -41,7 +42,9 @@ def export(
 
     opened, stray = open_bags(bags)
     show_problems(stray)
-    made = export_bags([bag.path for bag in opened], out, robot, task, fps)
+    paths = [bag.path for bag in opened]
+    with reading_bar(2 * sum(bag.nbytes for bag in opened)) as on_read:
+        made = export_bags(paths, out, robot, task, fps, on_read)
     for problems in made.problems:
         show_problems(problems)
     Console(stderr=True).print(
@@ -122,7 +125,10 @@ def import_dataset(
         layout, transitions = foreign.layout, foreign.transitions(problems)
         origin['base_policy_sha256'] = file_sha256(policy.path)
     namespace = opened.robot if robot is None else robot
-    written = write_bag(out, layout, transitions, namespace, origin)
+    total = opened.total_frames // (decision_steps if opened.layout is None else 1)
+    with progress_bars() as bars:
+        counted = bars.track(transitions, total, description='transitions')
+        written = write_bag(out, layout, iter(counted), namespace, origin)
     show_problems(problems)
     if not written:
         raise ResidualRLError(f'{str(dataset)!r} holds no usable frame')

@@ -14,7 +14,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, TimeElapsedColumn
 
 from residual_rl_ros.commands import (
     MaybeFloats,
@@ -30,6 +29,7 @@ from residual_rl_ros.commands.bags import (
     open_bags,
     show_problems,
 )
+from residual_rl_ros.commands.progress import progress_bars
 from residual_rl_ros.errors import ResidualRLError
 
 
@@ -71,8 +71,7 @@ def train(
     paths = [bag.path for bag in opened]
     nbytes = sum(bag.nbytes for bag in opened)
     prepare_output(out)
-    console = Console(stderr=True)
-    with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console) as bars:
+    with progress_bars() as bars:
         reading = bars.add_task('reading', total=nbytes)
         updating = bars.add_task('updates', total=None, visible=False)
 
@@ -101,10 +100,11 @@ def train(
     (out / 'bag_training.json').write_text(json.dumps(described, indent=2) + '\n', encoding='utf-8')
     for problems in intake.problems:
         show_problems(problems)
-    console.print(
+    Console(stderr=True).print(
         f'{intake.taken} transitions taken, {intake.skipped} of other sources skipped, '
         f'{learner.pretraining_updates} updates, phase {learner.phase.value}; go on with '
-        f'residual-rl up --out {out}, learner_node resume:=true or residual-rl train --from {out}'
+        f'residual-rl up --out {out}, robot.launch.py checkpoint:={out} or '
+        f'residual-rl train --from {out}'
     )
     codes = [exit_code(problems, True) for problems in intake.problems]
     raise typer.Exit(max(*codes, WITH_PROBLEMS if stray else 0))
@@ -185,8 +185,7 @@ def rebuild(
         episode_limit,
     )
     bag = Bag(raw)
-    console = Console(stderr=True)
-    bars = Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console)
+    bars = progress_bars()
     replaying = bars.add_task('messages', total=None)
 
     def on_message(count: int, total: int | None) -> None:
@@ -204,6 +203,7 @@ def rebuild(
             written = write_bag(out, layout, rebuilder.transitions(), namespace, origin)
     finally:
         show_problems(bag.problems)
+    console = Console(stderr=True)
     for report in rebuilder.channels.values():
         console.print(escape(f'{report.topic}: {report.describe()}'), soft_wrap=True)
     where = f'in {out}' if written else f'and no {out}'

@@ -18,7 +18,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from residual_rl_ros.commands import (
     INTERRUPTED,
@@ -26,13 +25,12 @@ from residual_rl_ros.commands import (
     MaybePath,
     MaybeText,
 )
+from residual_rl_ros.commands.progress import reading_bar
 from residual_rl_ros.errors import ResidualRLError
 
 if TYPE_CHECKING:
     from residual_rl_ros.bags.bag import Bag
-    from residual_rl_ros.bags.inventory import TopicCount
     from residual_rl_ros.bags.problems import BagError, Problems
-    from residual_rl_ros.bags.summary import RobotSummary
 
 WITH_PROBLEMS = 1
 """Exit code: a part was used, and every problem was named."""
@@ -47,48 +45,38 @@ BagsArgument = Annotated[
 def info(
     bags: BagsArgument,
     picture: Annotated[
-        MaybePath, typer.Option(help='Draw episodes and ranges into this PNG file.')
+        MaybePath, typer.Option(help='Draw episodes, gaps and ranges into this PNG file.')
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print what transition bags hold and what is wrong with them; of other bags, the topics.
+    """Print what bags hold and what is wrong with them: episodes, gaps, ranges and topics.
 
     Exit code 0: everything was read; 1: read, with problems; 2: a bag holds nothing usable.
     """
-    from residual_rl_ros.bags.bag import Bag
-    from residual_rl_ros.bags.inventory import take_inventory
     from residual_rl_ros.bags.summary import summarise
+    from residual_rl_ros.bags.tables import tables
 
     if picture is not None and len(bags) > 1:
         raise ResidualRLError('--picture draws one bag; give one')
     opened, stray = open_bags(bags)
     show_problems(stray)
     code = UNUSABLE if stray else 0
-    described = []
+    described, console = [], Console()
     for bag in opened:
-        summaries = summarise(bag)
-        # Read by another `Bag`: what is wrong with the files has been said.
-        topics = [] if summaries else take_inventory(Bag(bag.path))
+        with reading_bar(bag.nbytes) as on_read:
+            summary = summarise(bag, on_read)
         if as_json:
-            described.append(
-                {
-                    'bag': str(bag.path),
-                    'custom_data': bag.custom_data,
-                    'robots': [summary.to_json() for summary in summaries],
-                    'topics': [topic.to_json() for topic in topics],
-                }
-            )
+            known = {'bag': str(bag.path), 'custom_data': bag.custom_data}
+            described.append({**known, **summary.to_json()})
         else:
-            for summary in summaries:
-                _show(Console(), str(bag.path), summary)
-            if topics:
-                Console().print(_table_of_topics(str(bag.path), topics))
+            for table in tables(str(bag.path), summary):
+                console.print(table)
         show_problems(bag.problems)
-        code = max(code, exit_code(bag.problems, bool(summaries)))
-        if picture is not None and summaries:
+        code = max(code, exit_code(bag.problems, bool(summary.robots)))
+        if picture is not None and summary.robots:
             from residual_rl_ros.bags.picture import draw_bag
 
-            draw_bag(picture, str(bag.path), summaries)
+            draw_bag(picture, str(bag.path), summary.robots)
     if as_json:
         print(json.dumps(described, indent=2))
     raise typer.Exit(code)
@@ -124,59 +112,6 @@ def show_problems(problems: Iterable[object]) -> None:
     console = Console(stderr=True)
     for problem in problems:
         console.print(f'[red]problem:[/] {escape(str(problem))}', soft_wrap=True, highlight=False)
-
-
-def _show(console: Console, title: str, summary: RobotSummary) -> None:
-    """Print one robot's part of a bag."""
-    facts = summary.to_json()
-    shortest, median, longest = facts['decisions_per_episode']
-    table = Table(title=escape(f'{title} {summary.robot}'.rstrip()), show_header=False)
-    rate = facts['decision_rate_hz']
-    k = summary.layout.decision_steps
-    for name, value in (
-        ('layout', facts['layout']),
-        ('transitions', f'{summary.transitions} of {k} control steps each'),
-        ('missing decisions', str(summary.missing)),
-        ('episodes', f'{facts["episodes"]}, {shortest} to {longest} decisions, median {median:g}'),
-        ('outcomes', _counts(facts['outcomes'])),
-        ('endings', _counts(facts['endings'])),
-        ('sources', _counts(facts['sources'])),
-        ('decisions', 'rate unknown' if rate is None else f'{rate:.3g} Hz'),
-    ):
-        table.add_row(name, escape(value))
-    console.print(table)
-    ranges = Table('name', 'recorded', 'base policy trained on', title='ranges')
-    layout = summary.layout
-    for name, low, high, least, most in zip(
-        layout.action_names,
-        summary.action_low,
-        summary.action_high,
-        layout.action_min,
-        layout.action_max,
-        strict=True,
-    ):
-        beyond = ' [red]beyond[/]' if name in facts['beyond_training'] else ''
-        trained = f'{least:.4g} to {most:.4g}'
-        ranges.add_row(escape(name), f'{low:.4g} to {high:.4g}{beyond}', trained)
-    for name, low, high in zip(
-        layout.observation_names, summary.observation_low, summary.observation_high, strict=True
-    ):
-        constant = ' (constant)' if low == high else ''
-        ranges.add_row(escape(name), f'{low:.4g} to {high:.4g}{constant}', '')
-    console.print(ranges)
-
-
-def _table_of_topics(title: str, topics: list[TopicCount]) -> Table:
-    """Return the table of what a bag without transitions holds."""
-    table = Table('topic', 'type', 'messages', 'rate', title=f'{escape(title)}: no transitions')
-    for topic in topics:
-        rate = '' if topic.rate_hz is None else f'{topic.rate_hz:.3g} Hz'
-        table.add_row(escape(topic.name), topic.type, str(topic.messages), rate)
-    return table
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ', '.join(f'{count} {name}' for name, count in counts.items())
 
 
 def bench(
@@ -253,7 +188,9 @@ def play(
     console = Console(stderr=True)
     columns = (TextColumn('{task.completed} transitions'), TimeElapsedColumn())
     try:
-        with Progress(SpinnerColumn(), *columns, console=console) as bars:
+        with Progress(
+            SpinnerColumn(), *columns, console=console, disable=not console.is_terminal
+        ) as bars:
             task = bars.add_task('', total=None)
             options = PlayOptions(rate, namespace, wait)
             sent = play(opened, options, lambda: bars.update(task, advance=1))
@@ -261,5 +198,6 @@ def play(
         raise typer.Exit(INTERRUPTED) from None
     for bag in opened:
         show_problems(bag.problems)
+    console.print(f'{sent} transitions sent')
     codes = [exit_code(bag.problems, bool(sent)) for bag in opened]
     raise typer.Exit(max(*codes, WITH_PROBLEMS if stray else 0))

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from test_summary import run_command
+from command_line import run_command
 
 from residual_rl_ros.bench.bags import READERS, SHAPES
 

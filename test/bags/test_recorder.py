@@ -17,13 +17,13 @@ import pytest
 import yaml
 from bag_builders import open_recorder, write_bag, write_layout
 from builders import make_layout, random_transitions
+from command_line import run
 from mcap.exceptions import EndOfFile
 from mcap.reader import make_reader
 from mcap.records import Message
 from mcap.stream_reader import StreamReader
 from mcap_ros2.decoder import DecoderFactory
 from rosbags.highlevel import AnyReader
-from test_summary import run
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecorderError, RecordOptions

@@ -10,8 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bag_builders import open_recorder, text_message, write_bag, write_layout, write_transitions
-from builders import make_layout, random_transitions
+from bag_builders import (
+    L,
+    open_recorder,
+    stream,
+    text_message,
+    write_bag,
+    write_layout,
+    write_transitions,
+)
+from command_line import run
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.cdr import labelled_array
@@ -20,21 +28,12 @@ from residual_rl_ros.bags.problems import BagError
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.summary import RobotSummary, summarise
 from residual_rl_ros.bags.transitions import LAYOUT
-from residual_rl_ros.cli import main
 from residual_rl_ros.robot import FLOAT_ARRAY
-from residual_rl_ros.transition import Source, Success, Transition
-
-L = make_layout()
-
-
-def stream(count: int, episode_decisions: int = 5) -> list[Transition]:
-    """Return episodes with stamps 0.2 s apart."""
-    made = random_transitions(L, count, episode_decisions=episode_decisions)
-    return [replace(t, stamp=100.0 + 0.2 * index) for index, t in enumerate(made)]
+from residual_rl_ros.transition import Source, Success
 
 
 def only(path: Path) -> RobotSummary:
-    (summary,) = summarise(Bag(path))
+    (summary,) = summarise(Bag(path)).robots
     return summary
 
 
@@ -73,31 +72,6 @@ def test_ranges_cover_every_value(tmp_path: Path) -> None:
     np.testing.assert_array_equal(summary.action_high, executed.max(0))
 
 
-@pytest.mark.parametrize(
-    ('lost', 'missing', 'episodes'),
-    [
-        *(({2}, 1, 4), ({5, 6}, 2, 4), ({1, 3}, 2, 4), ({0}, 1, 4), (set(), 0, 4)),
-        ({4}, 1, 4),  # The end of an episode.
-        (set(range(5, 10)), 1, 3),  # A whole one: how long it was is not known.
-        (set(range(3, 17)), 5, 2),  # The end of one, two whole ones, and two decisions.
-        (set(range(15, 20)), 0, 3),  # What comes after the last one is not known.
-    ],
-)
-def test_lost_transitions_are_counted(
-    lost: set[int], missing: int, episodes: int, tmp_path: Path
-) -> None:
-    kept = [t for index, t in enumerate(stream(20)) if index not in lost]
-    summary = only(write_bag(tmp_path / 'bag', L, kept))
-    assert summary.missing == missing
-    assert len(summary.episodes) == episodes
-
-
-def test_a_decision_that_a_hold_has_cut_short_is_missing(tmp_path: Path) -> None:
-    made = stream(20)
-    made[7:10] = [replace(t, step=t.step + 1) for t in made[7:10]]
-    assert only(write_bag(tmp_path / 'bag', L, made)).missing == 1
-
-
 def test_actions_beyond_the_trained_range_are_marked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,21 +105,8 @@ def test_robots_have_summaries_of_their_own(tmp_path: Path) -> None:
         write_layout(recorder, L, robot)
         write_transitions(recorder, L, stream(count), robot)
     recorder.close()
-    counts = {s.robot: s.transitions for s in summarise(Bag(tmp_path / 'bag'))}
+    counts = {s.robot: s.transitions for s in summarise(Bag(tmp_path / 'bag')).robots}
     assert counts == {'left': 10, 'right': 5}
-
-
-def run(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Return the exit code of a command for bags."""
-    return run_command('bag', *arguments, monkeypatch=monkeypatch)
-
-
-def run_command(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Return the exit code of a command line."""
-    monkeypatch.setattr('sys.argv', ['residual-rl', *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
 
 
 def test_info_prints_json_and_draws(
@@ -207,8 +168,22 @@ def test_info_lists_the_topics_of_a_raw_bag_and_points_to_rebuild(
     printed = capsys.readouterr()
     (described,) = json.loads(printed.out)
     assert described['topics'] == [
-        {'topic': '/command', 'type': FLOAT_ARRAY, 'messages': 1, 'rate_hz': None},
-        {'topic': '/tool', 'type': FLOAT_ARRAY, 'messages': 5, 'rate_hz': pytest.approx(10.0)},
+        {
+            'topic': '/command',
+            'type': FLOAT_ARRAY,
+            'messages': 1,
+            'rate_hz': None,
+            'longest_silence_s': 0.0,
+            'longest_silence_from_s': 0.0,
+        },
+        {
+            'topic': '/tool',
+            'type': FLOAT_ARRAY,
+            'messages': 5,
+            'rate_hz': pytest.approx(10.0),
+            'longest_silence_s': pytest.approx(0.6),
+            'longest_silence_from_s': pytest.approx(0.4),
+        },
     ]
     assert printed.err.count('problem:') == 1
     assert 'bag rebuild' in printed.err

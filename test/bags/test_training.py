@@ -13,7 +13,7 @@ import pytest
 import torch
 from bag_builders import open_recorder, write_bag, write_layout, write_transitions
 from builders import make_layout, random_transitions, small_config
-from test_summary import run
+from command_line import run
 
 from residual_rl_ros.bags.problems import BagError
 from residual_rl_ros.bags.training import Use, train_from_bags
@@ -21,6 +21,7 @@ from residual_rl_ros.bags.transition_writer import TransitionWriter
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.residual.weights import decode_weights
+from residual_rl_ros.ros.topology import RobotRun, robot_topology
 from residual_rl_ros.transition import Source, Transition
 
 L = make_layout()
@@ -219,7 +220,7 @@ def test_bags_without_anything_to_use_say_so(tmp_path: Path) -> None:
         train_from_bags([other], Use.BASE, small_config(), seed=0)
 
 
-def test_the_command_leaves_a_checkpoint_that_a_learner_resumes(
+def test_the_command_leaves_a_checkpoint_that_a_robots_learner_resumes(
     bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / 'out'
@@ -232,6 +233,9 @@ def test_the_command_leaves_a_checkpoint_that_a_learner_resumes(
     assert len(learner.replay) == 50
     assert json.loads((out / 'bag_training.json').read_text())['transitions'] == 120
     assert run(*arguments, monkeypatch=monkeypatch) == 2  # The folder is taken.
+    learner_node, policy_node = robot_topology(RobotRun(Path('robot.yaml'), Path('base.onnx'), out))
+    assert learner_node.parameters['resume'] is True
+    assert policy_node.parameters['actor'] == str(out / 'checkpoints' / 'latest')
 
 
 def test_a_stray_file_is_named_and_the_bags_beside_it_are_used(

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,8 +11,13 @@ import numpy as np
 import pytest
 from bag_builders import (
     START_NS,
+    L,
+    chunk_offsets,
+    encoded,
     open_recorder,
+    read,
     text_message,
+    the_file,
     transition_topics,
     write_bag,
     write_layout,
@@ -23,34 +27,12 @@ from builders import make_layout, random_transitions
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.cdr import labelled_array, serialize, typestore
-from residual_rl_ros.bags.problems import BagError
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.transitions import LAYOUT, TEXT, TRANSITIONS, TransitionReader
 from residual_rl_ros.robot import FLOAT_ARRAY
-from residual_rl_ros.transition import Transition
 
-L = make_layout()
 STREAM = random_transitions(L, 300)
 STORAGES = ['mcap', 'sqlite3']
-
-
-def read(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Return the rows of every robot and the problems."""
-    bag = Bag(path)
-    rows: dict[str, list[np.ndarray]] = {}
-    for block in TransitionReader(bag).blocks():
-        rows.setdefault(block.robot, []).append(block.table.values)
-        assert len(block.time_ns) == len(block.table)
-    return {k: np.concatenate(v) for k, v in rows.items()}, [str(p) for p in bag.problems]
-
-
-def encoded(transitions: list[Transition]) -> np.ndarray:
-    return np.stack([L.encode(t) for t in transitions])
-
-
-def the_file(folder: Path) -> Path:
-    (file,) = [f for f in folder.rglob('*') if f.suffix in ('.mcap', '.db3')]
-    return file
 
 
 def write_rows(recorder: Recorder, rows: Iterable[np.ndarray]) -> None:
@@ -175,83 +157,6 @@ def test_noise_instead_of_a_message_is_reported(storage: str, tmp_path: Path) ->
     (problem,) = problems
     assert 'message 1' in problem
     assert 'no std_msgs/msg/Float64MultiArray' in problem
-
-
-@pytest.mark.parametrize('kept', [0.0, 0.001, 0.3, 0.7, 0.99])
-def test_a_truncated_mcap_yields_what_precedes_the_cut(kept: float, tmp_path: Path) -> None:
-    folder = tmp_path / 'bag'
-    ticks = iter(range(10**6))
-    topics = [
-        RecordedTopic('/' + LAYOUT, TEXT, latched=True),
-        RecordedTopic('/' + TRANSITIONS, FLOAT_ARRAY),
-    ]
-    options = RecordOptions(flush_s=10.0)  # A chunk every few messages.
-    recorder = Recorder(folder, topics, options, {}, lambda: float(next(ticks)))
-    write_layout(recorder, L)
-    write_transitions(recorder, L, STREAM)
-    recorder.close()
-    file = the_file(folder)
-    whole = file.read_bytes()
-    file.write_bytes(whole[: int(kept * len(whole))])
-    rows, problems = read(folder)
-    found = rows.get('', encoded(STREAM)[:0])
-    np.testing.assert_array_equal(found, encoded(STREAM)[: len(found)])
-    assert len(found) >= 300 * (kept - 0.2)
-    (problem,) = problems
-    assert problem.startswith(f'{file}: offset ')
-
-
-def test_a_corrupt_chunk_is_passed_over(tmp_path: Path) -> None:
-    ticks = iter(range(10**6))
-    topics = [
-        RecordedTopic('/' + LAYOUT, TEXT, latched=True),
-        RecordedTopic('/' + TRANSITIONS, FLOAT_ARRAY),
-    ]
-    folder = tmp_path / 'bag'
-    recorder = Recorder(folder, topics, RecordOptions(flush_s=30.0), {}, lambda: float(next(ticks)))
-    write_layout(recorder, L)
-    write_transitions(recorder, L, STREAM)
-    recorder.close()
-    file = the_file(folder)
-    content = bytearray(file.read_bytes())
-    offset = 8
-    chunks = []
-    while content[offset] != 0x0F:
-        opcode, length = struct.unpack_from('<BQ', content, offset)
-        if opcode == 0x06:
-            chunks.append(offset)
-        offset += 9 + length
-    assert len(chunks) > 5
-    begin = chunks[3] + 9 + 28 + 4 + 8
-    content[begin + 1 : begin + 9] = b'\xff' * 8  # The length of its first message.
-    file.write_bytes(content)
-    rows, problems = read(folder)
-    assert 200 < len(rows['']) < 300
-    (problem,) = problems
-    assert f'offset {chunks[3]}: damaged chunk' in problem
-
-
-def test_a_damaged_database_yields_what_precedes_the_damage(tmp_path: Path) -> None:
-    stream = random_transitions(L, 5000)
-    file = the_file(write_bag(tmp_path / 'bag', L, stream, 'sqlite3'))
-    content = bytearray(file.read_bytes())
-    middle = len(content) // 2 // 4096 * 4096
-    content[middle : middle + 4096] = b'\xa5' * 4096
-    file.write_bytes(content)
-    rows, problems = read(file)
-    assert 0 < len(rows['']) < 5000
-    np.testing.assert_array_equal(rows[''], encoded(stream)[: len(rows[''])])
-    (problem,) = problems
-    assert 'sqlite3' in problem
-
-
-@pytest.mark.parametrize('name', ['bag.mcap', 'bag.db3'])
-def test_a_file_of_noise_is_one_line(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(b'noise' * 100)
-    rows, problems = read(tmp_path / name)
-    assert rows == {}
-    (problem,) = problems
-    assert name in problem
 
 
 def test_another_layout_version_is_one_line(tmp_path: Path) -> None:
@@ -399,34 +304,6 @@ def test_a_repeated_transition_is_dropped_and_reported(tmp_path: Path) -> None:
     assert problem.endswith('repeats the transition before it; dropped (4 times)')
 
 
-def chunk_offsets(path: Path) -> list[int]:
-    chunks = [segment.chunk for _, segment in Bag(path).segments()]
-    return np.unique(np.concatenate(chunks)).tolist()
-
-
-@pytest.mark.parametrize(
-    ('byte', 'value'), [(0, 0), (0, 250), (1, 0), (1, 250), (2, 1), (2, 250), (7, 1)]
-)
-def test_a_damaged_record_length_costs_one_chunk(byte: int, value: int, tmp_path: Path) -> None:
-    now = [0.0]
-    recorder = Recorder(tmp_path / 'bag', transition_topics(), RecordOptions(), {}, lambda: now[0])
-    write_layout(recorder, L)
-    for transition in STREAM:
-        now[0] += 0.05
-        write_transitions(recorder, L, [transition])
-    recorder.close()
-    path = the_file(tmp_path / 'bag')
-    content = bytearray(path.read_bytes())
-    offset, following = chunk_offsets(path)[5:7]
-    assert content[offset] == 0x06
-    content[offset + 1 + byte] = value
-    path.write_bytes(content)
-    rows, problems = read(path)
-    assert 285 <= len(rows['']) < 300
-    assert f'offset {offset}: ' in problems[0]
-    assert f'going on at offset {following}' in problems[-1]
-
-
 def test_the_small_chunks_of_a_recorder_are_handed_out_together(tmp_path: Path) -> None:
     now = [0.0]
     recorder = Recorder(tmp_path / 'bag', transition_topics(), RecordOptions(), {}, lambda: now[0])
@@ -454,65 +331,3 @@ def test_a_robot_of_a_later_file_may_have_its_layout_after_its_transitions(tmp_p
     rows, problems = read(tmp_path / 'bags')
     assert problems == []
     assert {robot: len(values) for robot, values in rows.items()} == {'': 10, 'b': 10}
-
-
-def test_a_missing_bag_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BagError, match='does not exist'):
-        Bag(tmp_path / 'nothing')
-    with pytest.raises(BagError, match='holds no bag'):
-        Bag(tmp_path)
-    (tmp_path / 'notes.txt').write_text('')
-    with pytest.raises(BagError, match='no bag file'):
-        Bag(tmp_path / 'notes.txt')
-
-
-def test_files_and_bags_in_one_folder_are_all_read(tmp_path: Path) -> None:
-    whole = [write_bag(tmp_path / 'made' / f'{part}', L, STREAM[part::3]) for part in range(3)]
-    folder = tmp_path / 'bags'
-    (folder / 'b').mkdir(parents=True)
-    the_file(whole[0]).rename(folder / 'a.mcap')
-    whole[1].rename(folder / 'run.mcap')  # A folder, whatever its name says.
-    whole[2].rename(folder / 'b' / 'x²')
-    rows, problems = read(folder)
-    assert problems == []
-    order = [STREAM[0::3], STREAM[2::3], STREAM[1::3]]
-    np.testing.assert_array_equal(rows[''], encoded([t for part in order for t in part]))
-
-
-def test_a_link_to_nothing_is_one_line(tmp_path: Path) -> None:
-    folder = write_bag(tmp_path / 'bag', L, STREAM)
-    (folder / 'more.mcap').symlink_to('gone.mcap')
-    rows, (problem,) = read(folder)
-    assert len(rows['']) == 300
-    assert problem == f'{folder / "more.mcap"}: links to gone.mcap, which is missing'
-
-
-def test_a_listed_file_that_is_missing_is_reported(tmp_path: Path) -> None:
-    folder = write_bag(tmp_path / 'bag', L, STREAM)
-    metadata = folder / 'metadata.yaml'
-    text = metadata.read_text().replace('- bag.mcap', '- bag.mcap\n  - bag_1.mcap', 1)
-    metadata.write_text(text)
-    rows, problems = read(folder)
-    assert len(rows['']) == 300
-    (problem,) = problems
-    assert 'lists bag_1.mcap, which is missing' in problem
-
-
-@pytest.mark.parametrize(
-    ('text', 'reason'),
-    [
-        ('rosbag2_bagfile_information: abc', "information is 'abc', expected a map"),
-        ('- 1', 'information is None, expected a map'),
-        ('rosbag2_bagfile_information: {relative_file_paths: 5}', 'is 5, expected a list'),
-        ('a: [1', 'cannot be read: while parsing a flow sequence'),
-    ],
-)
-def test_metadata_that_cannot_be_used_is_one_line(text: str, reason: str, tmp_path: Path) -> None:
-    folder = write_bag(tmp_path / 'bag', L, random_transitions(L, 5))
-    (folder / 'metadata.yaml').write_text(text)
-    rows, (problem,) = read(folder)
-    assert len(rows['']) == 5
-    assert problem.startswith(f'{folder / "metadata.yaml"}: ')
-    assert reason in problem
-    assert 'object at 0x' not in problem
-    assert 'times' not in problem

@@ -95,7 +95,7 @@ def test_a_killed_recorder_node_loses_at_most_a_second(domain_id: int, tmp_path:
         publisher.send_for(1.7)
         bringup.processes['cell/recorder_node'].send_signal(signal.SIGKILL)
         killed = time.monotonic()
-    (summary,) = summarise(Bag(folder))
+    (summary,) = summarise(Bag(folder)).robots
     last, _ = publisher.sent[summary.transitions - 1]
     assert killed - last <= 1.0
 
