@@ -21,7 +21,7 @@ from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
-from residual_rl_ros.message_values import CommandError, CommandReader, rounded
+from residual_rl_ros.message_values import CommandError, CommandReader, rounded, to_seconds
 from residual_rl_ros.observation import ObservationAssembler, ObservationError
 from residual_rl_ros.picture_reader import PictureReader
 from residual_rl_ros.residual.actor_file import read_actor
@@ -305,7 +305,7 @@ class PolicyNode(ManagedNode):
         self.trigger_deactivate()
 
     def _now(self) -> float:
-        return self.get_clock().now().nanoseconds * 1e-9
+        return to_seconds(*divmod(self.get_clock().now().nanoseconds, 10**9))
 
     # --- services
 
