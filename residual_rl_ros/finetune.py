@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,23 @@ class FinetuneConfig:
         policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
         return policy, robot, path
 
+    def changed(self, changes: Mapping[str, Any]) -> FinetuneConfig:
+        """Return it with changed numbers: of the preset, or how the residual acts.
+
+        Args:
+            changes: names and values as in YAML.
+
+        Raises:
+            FinetuneError: `residual_scale` or `decision_steps` is no number.
+        """
+        overrides = {**self.overrides, **changes}
+        try:
+            scale = as_scale(overrides.pop('residual_scale', self.residual_scale))
+            steps = integer(overrides.pop('decision_steps', self.decision_steps))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise FinetuneError(f'residual_scale or decision_steps: {error}') from error
+        return replace(self, overrides=overrides, residual_scale=scale, decision_steps=steps)
+
     def learner_config(self) -> LearnerConfig:
         """Return the preset with this run's overrides."""
         return load_preset(self.preset, self.overrides)
@@ -88,6 +105,15 @@ def training_seed(seed: int) -> int:
     return 10_000_000 + 1_000_000 * seed
 
 
+def as_scale(value: Any) -> tuple[float, ...]:
+    """Return lambda, given as one number or as a list of one per action dimension.
+
+    Raises:
+        ValueError: it is neither; or `TypeError`.
+    """
+    return tuple(map(float, value if isinstance(value, (list, tuple)) else [value]))
+
+
 def load_finetune(name_or_path: str) -> FinetuneConfig:
     """Read a fine-tuning configuration: a path, or the name of a shipped task.
 
@@ -107,15 +133,13 @@ def load_finetune(name_or_path: str) -> FinetuneConfig:
             f'{path}: unknown keys {sorted(map(str, found - names))}, missing keys '
             f'{sorted(names - found)}'
         )
-    scale = values['residual_scale']
-    scale = tuple(scale) if isinstance(scale, list) else (scale,)
     try:
         config = FinetuneConfig(
             task=str(values['task']),
             robot=str(values['robot']),
             base_policy=str(values['base_policy']),
             decision_steps=integer(values['decision_steps']),
-            residual_scale=tuple(float(value) for value in scale),
+            residual_scale=as_scale(values['residual_scale']),
             prefetch_steps=integer(values['prefetch_steps']),
             preset=str(values['preset']),
             overrides=dict(values['overrides'] or {}),

@@ -91,7 +91,11 @@ def train(
     ] = None,
     overrides: Annotated[
         MaybeTexts,
-        typer.Option('--set', help='Replace a number of the preset: key=value, in YAML.'),
+        typer.Option(
+            '--set',
+            help='Replace a number of the preset, residual_scale or decision_steps: key=value, '
+            'in YAML.',
+        ),
     ] = None,
     start: Annotated[
         MaybePath,
@@ -127,8 +131,7 @@ def train(
         config,
         preset=preset or config.preset,
         control_steps=steps or config.control_steps,
-        overrides={**config.overrides, **assignments(overrides or [])},
-    )
+    ).changed(assignments(overrides or []))
     name = f'{config.task}_{config.preset}_seed{seed}'
     if out is None:
         out = Path('runs') / name if resume else _fresh_folder(Path('runs') / name)

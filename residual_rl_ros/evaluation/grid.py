@@ -26,7 +26,10 @@ class CompareError(ResidualRLError):
 
 @dataclass(frozen=True)
 class Variant:
-    """A preset with changes, as the command line names it: `preset` or `preset:key=value:…`."""
+    """A preset with changes, as the command line names it: `preset` or `preset:key=value:…`.
+
+    The keys are those of presets, and `residual_scale` and `decision_steps` of the run.
+    """
 
     name: str
     preset: str
@@ -74,15 +77,9 @@ class CompareOptions:
 
 def cell_config(config: FinetuneConfig, variant: Variant) -> FinetuneConfig:
     """Return the configuration of one variant on one task."""
-    return replace(
-        config,
-        preset=variant.preset,
-        # A task's own overrides are tuned for its own preset.
-        overrides={
-            **(config.overrides if variant.preset == config.preset else {}),
-            **variant.overrides,
-        },
-    )
+    # A task's own overrides are tuned for its own preset.
+    own = config.overrides if variant.preset == config.preset else {}
+    return replace(config, preset=variant.preset, overrides=own).changed(variant.overrides)
 
 
 def cell_folder(

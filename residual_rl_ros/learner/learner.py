@@ -250,6 +250,8 @@ class Learner:
         self.metrics |= self.algorithm.diagnose(self._sample())
         for source, share in self.replay.composition().items():
             self.metrics[f'replay_{source.name.lower()}_share'] = share
+        if self.demonstrations is not None:
+            self.metrics['demonstrations'] = float(len(self.demonstrations))
         self.metrics['guard_statistic'] = self.guard.statistic
         self.metrics['rollbacks'] = float(len(self.rollbacks))
         self.metrics['update_ratio'] = self.updates / (self.transitions - self._online_from)

@@ -93,6 +93,7 @@ class RealTimeLoop(PolicyLoop):
         self._ending: _Step | None = None  # Waits for a late base policy.
         self._holding_since: float | None = None
         self._last_tick: float | None = None
+        self._in_time = -np.inf  # The latest control step that was.
 
     def activate(self) -> None:
         """Start; what was asked for before counts no more."""
@@ -161,7 +162,8 @@ class RealTimeLoop(PolicyLoop):
         self.reading_s = 0.0
         self.take_weights()
         self._watch_period(now)
-        self._tick(now)
+        if self.active:
+            self._tick(now)
         commanded = self.counts['ticks'] > ticks
         if commanded:
             self._time('reaction', started)
@@ -172,10 +174,21 @@ class RealTimeLoop(PolicyLoop):
     def _watch_period(self, now: float) -> None:
         if self._last_tick is not None:
             elapsed = now - self._last_tick
+            late = elapsed > 2.0 * self._period_s
             self.counts['overruns'] += elapsed > 1.5 * self._period_s
-            self.counts['missed_periods'] += elapsed > 2.0 * self._period_s
+            self.counts['missed_periods'] += late
+            if not late:
+                self._in_time = now
             if not 0.0 <= elapsed <= self._believable_s:
                 self._forget_time(elapsed)
+                self._in_time = now
+            if now - self._in_time > self.rules.hold_limit_s:
+                self._outlet.fault(
+                    f'no control step was in time for {now - self._in_time:.2f} s: this computer, '
+                    f'or the clock, is too slow for {1.0 / self._period_s:g} Hz'
+                )
+        else:
+            self._in_time = now
         self._last_tick = now
 
     @property

@@ -43,7 +43,7 @@ from residual_rl_ros.evaluation.run_result import (
     read_result,
     worst_success,
 )
-from residual_rl_ros.finetune import load_finetune
+from residual_rl_ros.finetune import FinetuneError, load_finetune
 from residual_rl_ros.learner.config import PresetError
 from residual_rl_ros.learner.episodes import EpisodeRecord
 from residual_rl_ros.summary import steps_to
@@ -82,6 +82,12 @@ def test_a_variant_is_a_preset_with_changed_numbers() -> None:
     config = cell_config(load_finetune('peg_insert'), variant).learner_config()
     assert (config.utd, config.rule.critic_normalization) == (2.0, 'none')
     assert config.rule.actor_hidden_sizes == (8, 8)
+    weaker = Variant.parse('dawn:residual_scale=[0.1, 0.2]:decision_steps=2:utd=4')
+    changed = cell_config(load_finetune('peg_insert'), weaker)
+    assert (changed.residual_scale, changed.decision_steps) == ((0.1, 0.2), 2)
+    assert changed.overrides == {'utd': 4}
+    with pytest.raises(FinetuneError, match='residual_scale or decision_steps: '):
+        cell_config(load_finetune('peg_insert'), Variant.parse('dawn:residual_scale=much'))
     with pytest.raises(CompareError, match="'utd' is no assignment"):
         Variant.parse('dawn:utd')
 

@@ -382,6 +382,9 @@ def test_a_fixed_share_of_every_batch_is_demonstrations_and_takeovers(
     assert drawn.shape == (100, 8)
     assert set(drawn[:, : 8 - shared].unique().tolist()) == {0.0, 1.0}
     assert set(drawn[:, 8 - shared :].unique().tolist()) == {1.0, 2.0}
+    for _ in range(20):
+        learner.ingest(observed('robot', Source.BASE))
+    assert learner.metrics['demonstrations'] == 2.0
 
 
 class InterruptionError(Exception):

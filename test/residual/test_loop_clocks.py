@@ -13,6 +13,7 @@ from residual_rl_ros.residual.policy_loop import (
     MARK_FAILURE,
     MARK_SUCCESS,
 )
+from residual_rl_ros.residual.real_time_loop import RealTimeLoop
 
 
 @pytest.mark.parametrize('stamp', [1e300, -1e300, 2.0**40])
@@ -111,3 +112,27 @@ def test_overruns_are_counted() -> None:
         feed(loop, now)
         loop.tick(now)
     assert loop.counts['overruns'] == 1
+
+
+def late_ticks(loop: RealTimeLoop, start: float, count: int) -> float:
+    """Run control steps that are two and a half periods apart."""
+    for tick in range(count):
+        feed(loop, start + 2.5 * tick * PERIOD)
+        loop.tick(start + 2.5 * tick * PERIOD)
+    return start + 2.5 * count * PERIOD
+
+
+def test_a_computer_that_is_too_slow_for_its_rate_is_a_fault() -> None:
+    loop, outlet = real_time(LinearPolicy(), hold_limit_s=0.5)
+    loop.activate()
+    now = drive(loop, 0.0, 5)
+    now = late_ticks(loop, now + 1.5 * PERIOD, 3)
+    now = drive(loop, now, 2)
+    now = late_ticks(loop, now + 1.5 * PERIOD, 3)
+    assert outlet.faults == []
+    assert loop.counts['missed_periods'] == 7
+    late_ticks(loop, now, 2)
+    assert len(outlet.faults) == 1
+    assert 'too slow for 20 Hz' in outlet.faults[0]
+    assert not loop.active
+    np.testing.assert_array_equal(outlet.commands[-1][1], outlet.commands[-2][1])
