@@ -13,36 +13,53 @@ SHORTEST_S = 1e-6
 LONGEST_S = 10.0
 BINS_PER_DECADE = 40
 """Bins are 6 % wide: finer than one run is like the next."""
+UNSORTED = 1024
+"""Durations that are kept as they are until the next report."""
 
 
 class Latency:
     """A histogram of durations, since the last report and since the start."""
 
     def __init__(self) -> None:
+        self._new: list[
+            float
+        ] = []  # Not sorted into the histogram yet: a control step has no time.
         decades = math.log10(LONGEST_S / SHORTEST_S)
-        self._counts = [0] * (round(decades * BINS_PER_DECADE) + 1)
+        self._counts = np.zeros(round(decades * BINS_PER_DECADE) + 1, dtype=np.int64)
         self._longest = 0.0
-        self._reported = np.zeros(len(self._counts), dtype=np.int64)
+        self._reported = np.zeros_like(self._counts)
         self._longest_reported = 0.0
 
     def add(self, seconds: float) -> None:
         """Count a duration [s]."""
-        position = math.log10(max(seconds, SHORTEST_S) / SHORTEST_S) * BINS_PER_DECADE
-        self._counts[min(int(position), len(self._counts) - 1)] += 1
-        if seconds > self._longest:
-            self._longest = seconds
+        self._new.append(seconds)
+        if len(self._new) == UNSORTED:
+            self._sort()
+
+    def _sort(self) -> None:
+        """Take the new durations into the histogram."""
+        durations, self._new = np.array(self._new), []
+        if not durations.size:
+            return
+        decades = np.log10(durations.clip(SHORTEST_S, LONGEST_S) / SHORTEST_S)
+        last = len(self._counts) - 1
+        bins = (decades * BINS_PER_DECADE).astype(np.int64).clip(max=last)
+        self._counts += np.bincount(bins, minlength=last + 1)
+        self._longest = max(self._longest, float(durations.max()))
 
     def report(self, name: str) -> dict[str, float]:
         """Return the figures since the last report, and start again."""
-        figures = _figures(name, np.array(self._counts), self._longest)
+        self._sort()
+        figures = _figures(name, self._counts, self._longest)
         self._reported += self._counts
         self._longest_reported = max(self._longest_reported, self._longest)
-        self._counts = [0] * len(self._counts)
+        self._counts[:] = 0
         self._longest = 0.0
         return figures
 
     def overall(self, name: str) -> dict[str, float]:
         """Return the figures since the start."""
+        self._sort()
         longest = max(self._longest_reported, self._longest)
         return _figures(f'{name}_overall', self._reported + self._counts, longest)
 
