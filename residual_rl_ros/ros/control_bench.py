@@ -54,8 +54,9 @@ from residual_rl_ros.transition import HEADER
 N, M, HORIZON = 40, 7, 16
 EPISODE_STEPS = 200
 COUNTED = ('ticks', 'overruns', 'missed_periods', 'holds', 'transitions')
-JOIN_S = 5.0
-"""A process that joins can hold up every publisher for a third of a second (Fast DDS, #6535)."""
+JOIN_S = 3.0
+"""What a process that joins disturbs is over by then: it can hold up every publisher for a third of
+a second (Fast DDS, #6535), and the diagnostics of that are up to a second late."""
 WARMUP = 300
 """Transitions of the base policy before the learner is busy."""
 START_LIMIT_S = 60.0
@@ -177,6 +178,8 @@ def _measure(
     console.print(f'measuring for {seconds:.0f} s')
     command = [sys.executable, '-m', __name__, str(robot.rate), str(JOIN_S + seconds)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # It has joined.
         time.sleep(JOIN_S)
         policy = monitor.values('policy_node')
         before = {key: float(policy[key]) for key in COUNTED}
@@ -381,6 +384,7 @@ def bare_minimum(rate: float, seconds: float) -> dict[str, float]:
     node.create_timer(1.0 / rate, tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    print('ready', flush=True)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         executor.spin_once(timeout_sec=0.1)
