@@ -63,7 +63,8 @@ START_LIMIT_S = 60.0
 WEIGHTS_PERIOD_S = 0.25
 WEIGHTS_MESSAGES = 80
 WEIGHTS_EPOCH = 10**6
-"""Newer than any actor of the learner."""
+"""Each actor of this benchmark has an epoch so much newer than the one before: the learner, which
+hears of it, begins the next one."""
 WIDE = (470, 470)
 """Hidden layers of an actor of 1 MB."""
 
@@ -75,7 +76,7 @@ class _Robot:
     rate: float
     context: Any
     arrivals: dict[int, float] = field(default_factory=dict)
-    """Sequence of an actor: stamp of the first decision that used it [s]."""
+    """Number of an actor of this benchmark: stamp of the first decision that used it [s]."""
 
     def __post_init__(self) -> None:
         self.node = node = rclpy.create_node('bench_robot', context=self.context)
@@ -99,9 +100,10 @@ class _Robot:
             self._feedback.publish(float_array([now, 0.0, 0.0, 1.0, success]))
 
     def _on_transition(self, message: Float64MultiArray) -> None:
-        stamp, epoch = message.data[0], message.data[1]
-        if epoch == WEIGHTS_EPOCH:
-            self.arrivals.setdefault(int(message.data[HEADER.index('policy_sequence')]), stamp)
+        stamp, epoch = message.data[0], message.data[HEADER.index('epoch')]
+        number, rest = divmod(int(epoch), WEIGHTS_EPOCH)
+        if number and not rest:
+            self.arrivals.setdefault(number, stamp)
 
 
 def make_actor(hidden: tuple[int, ...]) -> ResidualActor:
@@ -222,11 +224,11 @@ def _weights_latency(robot: _Robot) -> dict[str, float]:
     """Send actors of 1 MB; return percentiles from publication to the first tick with them [ms]."""
     actor, sent = make_actor(WIDE), {}
     size = 0
-    for sequence in range(1, WEIGHTS_MESSAGES + 1):
-        header = WeightsHeader(WEIGHTS_EPOCH, sequence, Exploration())
+    for number in range(1, WEIGHTS_MESSAGES + 1):
+        header = WeightsHeader(WEIGHTS_EPOCH * number, 0, Exploration())
         message = encode_weights(actor.to_numpy(), header)
         size = len(message)
-        sent[sequence] = time.time()
+        sent[number] = time.time()
         robot.weights.publish(byte_array(message))
         time.sleep(WEIGHTS_PERIOD_S)
     waits = [1e3 * (robot.arrivals[n] - at) for n, at in sent.items() if n in robot.arrivals]

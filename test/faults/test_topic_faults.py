@@ -39,7 +39,7 @@ from residual_rl_ros.ros.bringup import Bringup, ros_environment
 from residual_rl_ros.ros.messages import byte_array, float_array, to_time
 from residual_rl_ros.ros.monitor import Monitor
 from residual_rl_ros.ros.topology import NodeSpec
-from residual_rl_ros.transition import Source, Success
+from residual_rl_ros.transition import Source, Success, Transition
 
 pytestmark = pytest.mark.ros
 
@@ -186,19 +186,11 @@ def test_an_operator_takes_over_during_inference_and_judges(
                 ('mark_failure', Success.FAILURE),
                 ('end_episode', Success.UNLABELLED),
             ):
-                before, made = episode(), len(bystander.transitions)
-                # The simulator, which knows nothing of all this, may have ended it meanwhile.
-                wait_for(
-                    lambda s=service: call(Trigger, f'/policy_node/{s}').success, 10.0, service
-                )
-                wait_for(lambda m=made: any(ends(bystander, m)), LIMIT_S, f'end by {service}')
-                last = next(t for t in bystander.transitions[made:] if t.terminated or t.truncated)
+                before = episode()
+                last = judge(bystander, call, service)
                 assert last.success is outcome
                 assert last.source is Source.TAKEOVER
                 assert last.terminated is (outcome is not Success.UNLABELLED)
-                wait_for(
-                    lambda: call(Trigger, '/policy_node/start_episode').success, 10.0, 'a start'
-                )
                 wait_for(lambda b=before: episode() > b, LIMIT_S, 'the next episode')
         start_by_itself(call, True)
         operator.active.publish(Bool(data=False))
@@ -209,9 +201,19 @@ def test_an_operator_takes_over_during_inference_and_judges(
         bystander.check_commands(int(episode()) + 1)
 
 
-def ends(bystander: Bystander, first: int) -> list[bool]:
-    """Return for every transition from one on whether it ended its episode."""
-    return [t.terminated or t.truncated for t in bystander.transitions[first:]]
+def judge(bystander: Bystander, call: Caller, service: str) -> Transition:
+    """Have an operator begin and end an episode and return its last transition."""
+    # Where the simulator, which knows nothing of this and would judge too, has just begun one.
+    wait_for(bystander.early_in_an_episode, LIMIT_S, 'an episode of the simulator')
+    wait_for(lambda: call(Trigger, '/policy_node/start_episode').success, 5.0, 'a start')
+    made = len(bystander.transitions)
+
+    def ends() -> list[Transition]:
+        return [t for t in bystander.transitions[made:] if t.terminated or t.truncated]
+
+    wait_for(lambda: call(Trigger, f'/policy_node/{service}').success, 5.0, service)
+    wait_for(lambda: ends() != [], LIMIT_S, f'end by {service}')
+    return ends()[0]
 
 
 def start_by_itself(call: Caller, yes: bool) -> None:

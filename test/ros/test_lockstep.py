@@ -10,23 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import rclpy
 import torch
 from processes import wait_for
 from safetensors.torch import load_file
-from std_msgs.msg import UInt8MultiArray
 
 from residual_rl_ros.demo import quick
 from residual_rl_ros.finetune import FinetuneConfig, load_finetune, training_seed
 from residual_rl_ros.learner.checkpoint import ALGORITHM, STATE, load_checkpoint
 from residual_rl_ros.learner.in_process import InProcessRun
 from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.residual.actor import ResidualActor
-from residual_rl_ros.residual.architecture import ActorArchitecture
-from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
-from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.bringup import Bringup, ros_environment
-from residual_rl_ros.ros.messages import byte_array
 from residual_rl_ros.ros.monitor import Monitor
 from residual_rl_ros.ros.topology import NodeSpec, finetune_topology
 from residual_rl_ros.sim.hosting import connect, make_environment
@@ -136,68 +129,6 @@ def test_a_killed_learner_leaves_the_policy_running(domain_id: int, tmp_path: Pa
         assert bringup.processes['mujoco_sim_node'].returncode == 0
         assert not bringup.ended('policy_node')
         assert 'going on with the one at hand' in (tmp_path / 'logs/policy_node.log').read_text()
-
-
-def test_bad_weights_are_refused_and_counted_while_the_robot_moves(
-    domain_id: int, tmp_path: Path
-) -> None:
-    config = replace(quick_config(), control_steps=0)
-    _, policy, simulator = topology(config, tmp_path, wait_for_actor=False)
-    base, robot, _ = config.load()
-    sizes = len(robot.observation_names), config.decision_steps * robot.action.size
-
-    def message(version: tuple[int, int], n: int = sizes[0], spoil: float | None = None) -> bytes:
-        actor = ResidualActor(ActorArchitecture(n, sizes[1], (8,), False, sizes[1]))
-        if spoil is not None:
-            with torch.no_grad():
-                actor.heads.bias[0] = spoil
-        return encode_weights(actor.to_numpy(), WeightsHeader(*version))
-
-    good = message((1, 5))
-    altered = bytearray(message((1, 6)))
-    altered[-1] ^= 1
-    expected = {
-        'accepted': 1,
-        'refused_stale': 1,
-        'refused_shape': 1,
-        'refused_non_finite': 1,
-        'refused_digest': 1,
-        'refused_malformed': 1,
-    }
-    messages = [
-        *(good, message((1, 4)), message((1, 7), n=sizes[0] + 1)),
-        *(message((1, 8), spoil=float('nan')), bytes(altered), good[:1000]),
-    ]
-    assert base.metadata.action_names == robot.action.names
-    with (
-        Monitor(domain_id) as monitor,
-        Bringup([policy, simulator], tmp_path / 'logs', ros_environment(domain_id)) as bringup,
-    ):
-        wait_for(
-            lambda: monitor.number('mujoco_sim_node', 'control_steps') > 0, RUN_LIMIT_S, 'start'
-        )
-        context = rclpy.Context()
-        rclpy.init(context=context, domain_id=domain_id)
-        node = rclpy.create_node('weights', context=context)
-        publisher = node.create_publisher(UInt8MultiArray, 'learner_node/actor', qos.LATCHED)
-        wait_for(lambda: publisher.get_subscription_count() == 1, 20.0, 'connection')
-        for number, payload in enumerate(messages, start=1):
-            publisher.publish(byte_array(payload))
-            wait_for(lambda n=number: received(monitor, expected) == n, 20.0, f'message {number}')
-        counts = {key: monitor.number('policy_node', f'weights_{key}') for key in expected}
-        assert counts == expected
-        steps = monitor.number('mujoco_sim_node', 'control_steps')
-        wait_for(
-            lambda: monitor.number('mujoco_sim_node', 'control_steps') > steps, 10.0, 'progress'
-        )
-        bringup.check()
-        node.destroy_node()
-        context.try_shutdown()
-
-
-def received(monitor: Monitor, expected: dict[str, int]) -> float:
-    """Return how many weight messages the policy node has judged."""
-    return sum(monitor.number('policy_node', f'weights_{key}') for key in expected)
 
 
 def test_real_time_mode_runs_at_the_control_rate_and_learns(domain_id: int, tmp_path: Path) -> None:

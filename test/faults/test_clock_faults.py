@@ -108,6 +108,7 @@ def running(domain_id: int, folder: Path) -> Iterator[tuple[Monitor, Simulator]]
     assert np.isfinite(commands).all()
     assert (commands >= ROBOT.action.lower).all()
     assert (commands <= ROBOT.action.upper).all()
+    assert (np.abs(np.diff(commands, axis=0)) <= ROBOT.action.max_step + 1e-9).all()
 
 
 def goes_on(monitor: Monitor) -> None:
@@ -134,7 +135,7 @@ def test_a_pause_is_no_time_at_all(domain_id: int, tmp_path: Path) -> None:
         assert monitor.number('policy_node', 'holds') <= holds + 1
 
 
-@pytest.mark.parametrize('jump', [-60.0, -99.0, 10.0], ids=['back', 'to the start', 'forth'])
+@pytest.mark.parametrize('jump', [-10.0, -99.0, 10.0], ids=['back', 'to the start', 'forth'])
 def test_the_robot_goes_on_after_a_jump(domain_id: int, tmp_path: Path, jump: float) -> None:
     with running(domain_id, tmp_path) as (monitor, simulator):
         simulator.now += jump
