@@ -8,10 +8,11 @@ import contextlib
 import subprocess
 import sys
 import textwrap
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def learner(domain_id: int, folder: Path, method: str = 'pass') -> Iterator[tupl
     """Run a learner node in which one method is another."""
     script = folder / 'learner.py'
     script.write_text(
-        'import time\n'
+        'import os\nimport time\n'
         'from residual_rl_ros.ros.learner_node import LearnerNode\n'
         'from residual_rl_ros.ros.managed_node import run\n'
         f'class Altered(LearnerNode):\n{textwrap.indent(textwrap.dedent(method), "    ")}\n'
@@ -117,32 +118,29 @@ def learner(domain_id: int, folder: Path, method: str = 'pass') -> Iterator[tupl
 def test_transitions_arrive_while_a_service_waits_for_the_learner(
     domain_id: int, tmp_path: Path, call: Caller
 ) -> None:
-    slow = """
+    started, finish = tmp_path / 'started', tmp_path / 'finish'
+    slow = f"""
     def _save(self):
-        time.sleep(4.0)
+        open({str(started)!r}, 'w').close()
+        while not os.path.exists({str(finish)!r}):
+            time.sleep(0.05)
         return super()._save()
     """
     with learner(domain_id, tmp_path, slow) as (monitor, robot):
         robot.layout.publish(String(data=LAYOUT.to_yaml()))
         robot.send(0, 20)
-        learned = lambda: monitor.number('learner_node', 'transitions')  # noqa: E731
-        wait_for(lambda: learned() == 20, LIMIT_S, 'learning')
-        answers: list[Any] = []
-        asking = threading.Thread(target=lambda: answers.append(call(Trigger, 'learner_node/save')))
-        asking.start()
-        wait_for(lambda: send_until_queued(robot, monitor), 3.5, 'a queue during the save')
-        assert answers == []
-        asking.join(LIMIT_S)
-        assert answers[0].success, answers[0].message
-        wait_for(lambda: learned() == 60, LIMIT_S, 'the rest')
-
-
-def send_until_queued(robot: Robot, monitor: Monitor) -> bool:
-    """Send all the others, once; return whether they wait for the learner."""
-    if not getattr(robot, 'sent', False):
-        robot.send(20, 60)
-        robot.sent = True  # type: ignore[attr-defined]
-    return monitor.number('learner_node', 'queue') >= 30
+        number = partial(monitor.number, 'learner_node')
+        wait_for(lambda: number('transitions') == 20, LIMIT_S, 'learning')
+        with ThreadPoolExecutor() as pool:
+            answer = pool.submit(call, Trigger, 'learner_node/save')
+            wait_for(started.exists, LIMIT_S, 'the save')
+            robot.send(20, 60)
+            wait_for(lambda: number('queue') >= 30, LIMIT_S, 'a queue during the save')
+            assert number('transitions') == 20
+            assert not answer.done()
+            finish.touch()
+            assert answer.result().success, answer.result().message
+        wait_for(lambda: number('transitions') == 60, LIMIT_S, 'the rest')
 
 
 @pytest.mark.parametrize('where', ['_report', '_work'], ids=['ROS thread', 'learning thread'])
