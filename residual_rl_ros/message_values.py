@@ -199,17 +199,16 @@ class MessageReader:
 
     def _check_unstamped(self, message: Any) -> None:
         """Refuse a message that should have a stamp; an array need not have a label."""
-        place = f'channel {self._channel.name!r} ({self._channel.topic})'
         if self._channel.type != FLOAT_ARRAY:
-            raise ObservationError(
-                f'{place}: the header has no stamp; correct its publisher or set stamped_by: '
-                'receipt in the robot YAML'
+            problem = (
+                'the header has no stamp; correct its publisher or set stamped_by: receipt in the '
+                'robot YAML'
             )
-        label = label_of(message)
-        if label.startswith(STAMP_LABEL):
-            raise ObservationError(
-                f'{place}: label {label[:40]!r} is no stamp, expected up to {STAMP_DIGITS} digits'
-            )
+        elif (label := label_of(message)).startswith(STAMP_LABEL):
+            problem = f'label {label[:40]!r} is no stamp, expected up to {STAMP_DIGITS} digits'
+        else:
+            return
+        raise ObservationError(f'channel {self._channel.name!r} ({self._channel.topic}): {problem}')
 
     def _joint_values(self, message: Any) -> Array:
         if message.name != self._joint_names:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.robot import Channel
+from residual_rl_ros.small_arrays import within
 
 Array = npt.NDArray[np.float64]
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -64,9 +65,8 @@ class ObservationAssembler:
                 f'expected {len(names)}'
             )
         # Networks take float32, in which a large float64 is infinite.
-        usable = np.abs(values) <= FLOAT32_MAX
-        if not usable.all():
-            bad = int(np.flatnonzero(~usable)[0])
+        if not within(values, FLOAT32_MAX):
+            bad = int(np.flatnonzero(~(np.abs(values) <= FLOAT32_MAX))[0])
             raise ObservationError(
                 f'{names[bad]} is {values[bad]} on {self._channels[index].topic}'
             )

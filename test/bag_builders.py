@@ -12,9 +12,10 @@ import numpy as np
 from builders import make_layout, random_transitions
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.cdr import labelled_array, serialize, typestore
+from residual_rl_ros.bags.cdr import serialize, typestore
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.transitions import LAYOUT, TEXT, TRANSITIONS, TransitionReader
+from residual_rl_ros.labelled_array import labelled_array
 from residual_rl_ros.robot import FLOAT_ARRAY
 from residual_rl_ros.transition import Transition, TransitionLayout
 

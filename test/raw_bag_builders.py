@@ -12,7 +12,7 @@ import numpy as np
 from builders import LinearPolicy
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.cdr import deserialize, labelled_array, serialize, typestore
+from residual_rl_ros.bags.cdr import deserialize, serialize, typestore
 from residual_rl_ros.bags.rebuild import Rebuilder, RebuildOptions
 from residual_rl_ros.bags.recorder import Recorder, RecordOptions
 from residual_rl_ros.bags.topics import (
@@ -22,6 +22,7 @@ from residual_rl_ros.bags.topics import (
     absolute,
     raw_topics,
 )
+from residual_rl_ros.labelled_array import labelled_array
 from residual_rl_ros.message_values import MessageReader, stamped_label
 from residual_rl_ros.observation import ObservationAssembler
 from residual_rl_ros.residual.blend import BlendRamp

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import struct
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +13,7 @@ from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from residual_rl_ros.bags.problems import BagError
+from residual_rl_ros.labelled_array import array_head
 
 Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -25,8 +25,6 @@ STORES = {
 }
 """Distributions whose bags are read; the messages that we use are the same in all of them."""
 DEFAULT_STORE = 'jazzy'
-ENCAPSULATION = b'\x00\x01\x00\x00'
-"""Plain CDR, little endian."""
 
 
 @lru_cache
@@ -61,12 +59,6 @@ def serialize(message: Any, kind: str) -> bytes:
     return bytes(typestore().serialize_cdr(message, kind))
 
 
-def labelled_array(values: npt.ArrayLike, label: str) -> bytes:
-    """Return a Float64MultiArray with one labelled dimension, as the nodes send it."""
-    data = np.ascontiguousarray(values, dtype='<f8')
-    return ArrayPrefix(label, data.size).content.tobytes() + data.tobytes()
-
-
 class ArrayPrefix:
     """What comes before the numbers of a labelled Float64MultiArray: the same in every message.
 
@@ -77,15 +69,11 @@ class ArrayPrefix:
 
     def __init__(self, label: str, size: int) -> None:
         self.size = size
-        text = label.encode() + b'\0'
-        head = struct.pack('<II', 1, len(text)) + text
-        gap = -len(head) % 4
-        counts = struct.pack('<IIII', size, size, 0, size)
-        tail = -(len(head) + gap + len(counts)) % 8
-        parts = ENCAPSULATION, head, bytes(gap), counts, bytes(tail)
+        parts = array_head(label, size)
         self.content = np.frombuffer(b''.join(parts), dtype=np.uint8)
         # Encapsulation options and padding may hold anything.
-        lengths = (2, 2, len(head), gap, 16, tail)
+        encapsulation, head, gap, counts, tail = map(len, parts)
+        lengths = (2, encapsulation - 2, head, gap, counts, tail)
         self._matters = np.repeat((True, False, True, False, True, False), lengths)
 
     def cut(self, buffer: memoryview, start: Integers) -> tuple[Array, npt.NDArray[np.bool_]]:

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.bags.cdr import labelled_array, serialize, typestore
+from residual_rl_ros.bags.cdr import serialize, typestore
 from residual_rl_ros.bags.recorder import Recorder, RecorderError, RecordOptions
 from residual_rl_ros.bags.topics import absolute, transition_topics
 from residual_rl_ros.bags.transitions import TEXT
+from residual_rl_ros.labelled_array import labelled_array
 from residual_rl_ros.transition import Transition, TransitionLayout
 
 

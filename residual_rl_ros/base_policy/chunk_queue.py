@@ -46,12 +46,21 @@ class ChunkLateError(Exception):
 
 
 @dataclass(frozen=True)
-class _Chunk:
-    """A chunk on order or in use."""
+class _Order:
+    """A chunk that is being computed."""
 
     future: Future[Float32]
     origin: int
     """Number of base actions taken in this episode when its observation was made."""
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A chunk in use."""
+
+    actions: Float32
+    origin: int
+    """As in its order."""
 
 
 class ChunkQueue:
@@ -101,7 +110,7 @@ class ChunkQueue:
         self._window: deque[Float32] = deque(maxlen=meta.n_obs_steps)
         self._rng = np.random.default_rng(0)
         self._active: _Chunk | None = None
-        self._pending: _Chunk | None = None
+        self._pending: _Order | None = None
         self._fading: _Chunk | None = None
         self._seam = 0
         self._taken = 0
@@ -155,20 +164,24 @@ class ChunkQueue:
         """
         chunk = self._active
         if chunk is None or self._usable(chunk) == 0:
-            chunk = self._pending = self._pending or self._request()
-        try:
-            actions = chunk.future.result(timeout_s)
-        except FutureTimeoutError as error:
-            raise ChunkLateError from error
-        if chunk is self._pending:
-            self._fading, self._seam = self._active, self._taken
-            self._active, self._pending = chunk, None
+            chunk = self._next(timeout_s)
         if self._pending is None and self._usable(chunk) - self._k < self._prefetch:
             self._pending = self._request()
         start = self._index(chunk)
-        piece = self._blended(actions[start : start + self._k])
+        piece = self._blended(chunk.actions[start : start + self._k])
         self._taken += self._k
         return piece
+
+    def _next(self, timeout_s: float | None) -> _Chunk:
+        """Wait for the next chunk and use it."""
+        order = self._pending = self._pending or self._request()
+        try:
+            actions = order.future.result(timeout_s)
+        except FutureTimeoutError as error:
+            raise ChunkLateError from error
+        self._fading, self._seam = self._active, self._taken
+        self._active, self._pending = _Chunk(actions, order.origin), None
+        return self._active
 
     def _index(self, chunk: _Chunk) -> int:
         """Return the index in a chunk of the next action to take."""
@@ -180,7 +193,7 @@ class ChunkQueue:
         if self._fading is None or since >= self._blend:
             return new
         start = self._index(self._fading)
-        old = self._fading.future.result()[start : start + self._k]
+        old = self._fading.actions[start : start + self._k]
         share = (since + 1 + np.arange(len(old), dtype=np.float32)) / np.float32(self._blend + 1)
         share = share.clip(max=1.0)[:, None]
         mixed = new.copy()
@@ -200,14 +213,14 @@ class ChunkQueue:
         remaining = chunk.origin + self._meta.exec_steps - self._taken
         return self._k * (remaining // self._k)
 
-    def _request(self) -> _Chunk:
+    def _request(self) -> _Order:
         if not self._window:
             raise BasePolicyError('a chunk was requested before the first observation')
         noise = None
         if self._policy.stochastic:
             noise = self._rng.standard_normal(self._policy.noise_shape, dtype=np.float32)
         future = self._worker.submit(self._infer, np.stack(self._window), noise)
-        return _Chunk(future, self._taken)
+        return _Order(future, self._taken)
 
     def _infer(self, window: Float32, noise: Float32 | None) -> Float32:
         """Return a chunk; runs in the worker."""

@@ -334,9 +334,8 @@ class ResidualController:
     def _residual(self, base: Array) -> tuple[Array, float]:
         """Return the residual of a decision, (k, m), and its blend ratio; 0 is the base alone."""
         actor, header = self.slot.actor, self.slot.header
-        off = np.zeros_like(base), 0.0
         if actor is None or header is None or not self.residual_enabled:
-            return off
+            return np.zeros(base.shape), 0.0
         exploration = header.exploration
         if self._noise_scale is None:
             # Streams of their own, so that one does not shift with what the other draws.
@@ -348,7 +347,7 @@ class ResidualController:
         if self._noise_scale == 1.0:
             ratio *= exploration.careful_ratio
         if self._base_only or ratio <= 0.0:
-            return off
+            return np.zeros(base.shape), 0.0
         by_actor = exploration.residual_probability
         if rng is not None and 0.0 < by_actor < 1.0:
             by_actor = float(rng.random() < by_actor)
@@ -361,7 +360,7 @@ class ResidualController:
         elif exploration.residual_probability > 0.0:
             # A residual of zero, not the base alone: an episode in which every decision is gated
             # off by chance would else be taken for one of the guard's, and most such are short.
-            action = off[0]
+            action = np.zeros(base.shape)
         else:
-            return off
+            return np.zeros(base.shape), 0.0
         return action.reshape(base.shape), ratio

@@ -21,6 +21,7 @@ from residual_rl_ros.residual.architecture import (
 
 Float32 = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
+LOG_STD_MIDDLE, LOG_STD_REACH = 0.5 * (LOG_STD_MAX + LOG_STD_MIN), 0.5 * (LOG_STD_MAX - LOG_STD_MIN)
 LAYER_NORM_EPS = np.float32(1e-5)
 
 
@@ -42,7 +43,9 @@ class NumpyActor:
             scale.append(tensors['action_half_range'])
         self._shift, self._scale = np.concatenate(shift), np.concatenate(scale)
         self._input = np.zeros(len(self._shift), dtype=np.float32)
-        self._normalised = self._input[:n]
+        self._upper = np.full_like(self._input, np.inf)  # Base actions are not clipped.
+        self._upper[:n] = OBSERVATION_CLIP
+        self._lower = -self._upper
         self._layers = [
             (
                 tensors[f'{linear}.weight'],
@@ -74,12 +77,12 @@ class NumpyActor:
         center = out[:outputs]
         if rng is None:
             return self._hold(np.tanh(center))
-        noise = noise_scale * rng.standard_normal(outputs)
+        noise = rng.standard_normal(outputs)
+        noise *= noise_scale
         if self.architecture.exploration_std is not None:
             residual = np.tanh(center) + self.architecture.exploration_std * noise
             return self._hold(residual.clip(-1.0, 1.0))
-        spread = np.tanh(out[outputs:]) + 1.0
-        log_std = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * spread
+        log_std = LOG_STD_MIDDLE + LOG_STD_REACH * np.tanh(out[outputs:])
         return self._hold(np.tanh(center + np.exp(log_std) * noise))
 
     def uniform(self, half_width: float, rng: np.random.Generator) -> Array:
@@ -94,9 +97,10 @@ class NumpyActor:
             x[self._n :] = base_action
         x -= self._shift
         x /= self._scale
-        self._normalised.clip(-OBSERVATION_CLIP, OBSERVATION_CLIP, out=self._normalised)
+        np.maximum(x, self._lower, out=x)
+        np.minimum(x, self._upper, out=x)
         for weight, bias, norm in self._layers:
-            x = weight @ x
+            x = weight.dot(x)
             x += bias
             if norm is not None:
                 x -= x.mean()
@@ -104,7 +108,8 @@ class NumpyActor:
                 x += norm[1]
             np.maximum(x, 0.0, out=x)
         weight, bias = self._heads
-        return (weight @ x + bias).astype(np.float64)
+        out: Array = (weight.dot(x) + bias).astype(np.float64)
+        return out
 
     def _hold(self, residual: Array) -> Array:
         """Repeat a held residual over the steps of its decision, to (k * m,)."""

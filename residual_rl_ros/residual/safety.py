@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.residual.composition import clamp
 from residual_rl_ros.residual.workspace import Workspace
+from residual_rl_ros.small_arrays import all_finite, clamp
 from residual_rl_ros.spec import ActionSpec
 
 Array = npt.NDArray[np.float64]
@@ -33,6 +33,7 @@ class SafetyFilter:
 
     def __init__(self, action: ActionSpec) -> None:
         self.action = action
+        self._shape = (action.size,)
         self._workspace = Workspace(action.workspace) if action.workspace else None
         self.clamped = 0
         """Commands changed by the position clamp since the start."""
@@ -60,26 +61,16 @@ class SafetyFilter:
             UnsafeCommandError: a command is not finite or of the wrong size; nothing may be sent.
         """
         wanted = np.asarray(command, dtype=np.float64)
-        for name, value in (('command', wanted), ('previous command', previous)):
-            if value is not None and value.shape != (self.action.size,):
-                raise UnsafeCommandError(
-                    f'{name} has shape {value.shape}, expected ({self.action.size},); holding'
-                )
-        if previous is not None and not np.isfinite(previous).all():
-            raise UnsafeCommandError(f'previous command is {previous.tolist()}; holding')
-        if not np.isfinite(wanted).all():
-            index = int(np.flatnonzero(~np.isfinite(wanted))[0])
-            raise UnsafeCommandError(
-                f'command for {self.action.names[index]!r} is {wanted[index]}; holding'
-            )
+        self._check('command', wanted)
         safe = clamp(wanted, self.action.lower, self.action.upper)
-        self.clamped += bool((safe != wanted).any())
+        self.clamped += _differ(safe, wanted)
         if previous is None:
             return safe
+        self._check('previous command', previous)
         reach = self.action.max_step
         low, high = previous - reach, previous + reach
         limited = clamp(safe, low, high)
-        self.slew_limited += bool((limited != safe).any())
+        self.slew_limited += _differ(limited, safe)
         if self._workspace is None:
             return limited
         allowed = self._workspace.excess(previous)
@@ -94,3 +85,20 @@ class SafetyFilter:
             else:
                 limited = base
         return self._workspace.last_allowed(start, limited, allowed)
+
+    def _check(self, name: str, command: Array) -> None:
+        """Refuse a command of the wrong size or with a value that is not finite."""
+        if command.shape != self._shape:
+            raise UnsafeCommandError(
+                f'{name} has shape {command.shape}, expected {self._shape}; holding'
+            )
+        if not all_finite(command):
+            index = int(np.flatnonzero(~np.isfinite(command))[0])
+            raise UnsafeCommandError(
+                f'{name} for {self.action.names[index]!r} is {command[index]}; holding'
+            )
+
+
+def _differ(one: Array, other: Array) -> bool:
+    """Return whether two commands differ in a bit; `!=` and `any` take ten times as long."""
+    return one.tobytes() != other.tobytes()

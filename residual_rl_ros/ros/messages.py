@@ -22,6 +22,7 @@ from std_msgs.msg import Float64MultiArray, MultiArrayDimension, MultiArrayLayou
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from residual_rl_ros.encoder import Picture
+from residual_rl_ros.labelled_array import labelled_array
 from residual_rl_ros.message_values import FIELD_ROOTS, MessageReader, stamped_label, to_nanoseconds
 from residual_rl_ros.robot import (
     COMPRESSED_IMAGE,
@@ -73,22 +74,6 @@ def float_array(values: npt.ArrayLike, label: str = '') -> Float64MultiArray:
     )
 
 
-class FloatArrayWriter:
-    """Fills one message again and again, for what is published at the control rate."""
-
-    def __init__(self) -> None:
-        self._message = float_array([])
-        self._dimension = self._message.layout.dim[0]
-
-    def message(self, values: Array, label: str) -> Float64MultiArray:
-        """Return the message; it is reused by the next call."""
-        values = np.ascontiguousarray(values, dtype=np.float64)
-        dimension = self._dimension
-        dimension.label, dimension.size, dimension.stride = label, values.size, values.size
-        self._message.data = array.array('d', values.tobytes())
-        return self._message
-
-
 def byte_array(data: bytes) -> UInt8MultiArray:
     """Return a byte array message."""
     return UInt8MultiArray(data=array.array('B', data))
@@ -138,10 +123,9 @@ class CommandWriter:
         self._command = command
         self._stamped = lockstep or command.type != TRAJECTORY
         self._in = from_seconds(period_s)
-        self._floats = FloatArrayWriter()
 
     def message(self, values: Array, stamp: float) -> Any:
-        """Return the message; the next call may reuse it.
+        """Return the message, or its bytes: a publisher takes either.
 
         Args:
             values: command, shape (m,).
@@ -149,7 +133,7 @@ class CommandWriter:
         """
         command = self._command
         if command.type == FLOAT_ARRAY:
-            return self._floats.message(values, stamped_label(stamp))
+            return labelled_array(values, stamped_label(stamp))
         message = self.message_type()
         if self._stamped:
             message.header.stamp = to_time(stamp)
@@ -180,7 +164,6 @@ class ChannelWriter:
         self.message_type = MESSAGE_TYPES[channel.type]
         root = FIELD_ROOTS.get(channel.type, '')
         self._message = self.message_type()
-        self._floats = FloatArrayWriter()
         if channel.type == JOINT_STATE:
             self._message.name = list(channel.joints)
         self._targets: list[tuple[Any, str]] = []
@@ -193,7 +176,7 @@ class ChannelWriter:
                 self._targets.append((target, attribute))
 
     def message(self, values: npt.NDArray[Any], stamp: float) -> Any:
-        """Return the message; it is reused by the next call.
+        """Return the message, which the next call reuses, or its bytes: a publisher takes either.
 
         Args:
             values: shape (number of observation names of the channel,); for an image channel an
@@ -201,7 +184,7 @@ class ChannelWriter:
             stamp: time of the values [s].
         """
         if self._channel.type == FLOAT_ARRAY:
-            return self._floats.message(values, stamped_label(stamp))
+            return labelled_array(values, stamped_label(stamp))
         self._message.header.stamp = to_time(stamp)
         if self._channel.is_image:
             return fill_image(self._message, values)

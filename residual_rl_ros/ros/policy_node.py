@@ -21,6 +21,7 @@ from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.labelled_array import labelled_array
 from residual_rl_ros.message_values import CommandError, CommandReader, rounded, to_seconds
 from residual_rl_ros.observation import ObservationAssembler, ObservationError
 from residual_rl_ros.picture_reader import PictureReader
@@ -47,7 +48,6 @@ from residual_rl_ros.ros.messages import (
     MESSAGE_TYPES,
     ChannelReader,
     CommandWriter,
-    FloatArrayWriter,
 )
 from residual_rl_ros.ros.node_parameters import PolicyParameters
 from residual_rl_ros.ros.parameters import follow_parameters, read_parameters, read_tree
@@ -212,7 +212,6 @@ class PolicyNode(ManagedNode):
         self._command_publisher = publisher(
             self._command_writer.message_type, self.robot.command.topic, qos.COMMAND
         )
-        self._transition_writer = FloatArrayWriter()
         self._transition_publisher = publisher(Float64MultiArray, '~/transitions', qos.TRANSITIONS)
         self._layout_publisher = publisher(String, '~/transition_layout', qos.LATCHED)
         self.create_service(SetBool, '~/set_residual', self._set_residual)
@@ -290,8 +289,8 @@ class PolicyNode(ManagedNode):
     def send_transition(self, transition: Transition) -> None:
         """Publish a transition."""
         layout = self.controller.layout
-        message = self._transition_writer.message(layout.encode(transition), layout.label)
-        self._transition_publisher.publish(message)
+        data = labelled_array(layout.encode(transition), layout.label)
+        self._transition_publisher.publish(data)
 
     def warn(self, reason: str) -> None:
         """Log a problem and put it into the next diagnostics."""
@@ -305,7 +304,8 @@ class PolicyNode(ManagedNode):
         self.trigger_deactivate()
 
     def _now(self) -> float:
-        return to_seconds(*divmod(self.get_clock().now().nanoseconds, 10**9))
+        # `Clock.now` makes a Time of this, which takes three times as long.
+        return to_seconds(*divmod(self.get_clock().handle.get_now().nanoseconds, 10**9))
 
     # --- services
 

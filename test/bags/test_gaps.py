@@ -16,12 +16,12 @@ from command_line import run
 from matplotlib import pyplot as plt
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.cdr import labelled_array
 from residual_rl_ros.bags.inventory import Silence
 from residual_rl_ros.bags.picture import draw_bag
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.summary import RobotSummary, summarise
 from residual_rl_ros.bags.tables import WORST
+from residual_rl_ros.labelled_array import labelled_array
 from residual_rl_ros.robot import FLOAT_ARRAY
 
 

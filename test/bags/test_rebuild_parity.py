@@ -23,10 +23,11 @@ from raw_bag_builders import (
 )
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.cdr import deserialize, labelled_array
+from residual_rl_ros.bags.cdr import deserialize
 from residual_rl_ros.bags.rebuild import Rebuilder, RebuildOptions
 from residual_rl_ros.bags.replayed import ReplayedController
 from residual_rl_ros.bags.topics import FEEDBACK
+from residual_rl_ros.labelled_array import labelled_array
 from residual_rl_ros.message_values import rounded, stamped_label, to_nanoseconds
 from residual_rl_ros.observation import ObservationAssembler
 from residual_rl_ros.residual.blend import BlendRamp

@@ -11,9 +11,9 @@ import pytest
 from raw_bag_builders import PERIOD, Live, joint_state, rebuild
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.cdr import labelled_array
 from residual_rl_ros.bags.problems import BagError
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
+from residual_rl_ros.labelled_array import labelled_array
 from residual_rl_ros.message_values import stamped_label
 from residual_rl_ros.robot import JOINT_STATE
 

@@ -40,7 +40,7 @@ import numpy as np
 from pathlib import Path
 from bag_builders import START_NS, transition_topics, write_layout
 from builders import make_layout
-from residual_rl_ros.bags.cdr import labelled_array
+from residual_rl_ros.labelled_array import labelled_array
 from residual_rl_ros.bags.recorder import Recorder, RecordOptions
 layout = make_layout()
 options = RecordOptions(sys.argv[2], max_bytes=int(sys.argv[3]))

@@ -16,13 +16,14 @@ from bag_builders import L
 from raw_bag_builders import PERIOD, Live, joint_state, rebuild
 
 from residual_rl_ros.bags.bag import Bag, BagFile
-from residual_rl_ros.bags.cdr import deserialize, labelled_array
+from residual_rl_ros.bags.cdr import deserialize
 from residual_rl_ros.bags.channel_report import NEWEST, ChannelReport
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.segment import Segment
 from residual_rl_ros.bags.summary import summarise
 from residual_rl_ros.bags.transitions import TransitionReader
 from residual_rl_ros.bench.bags import SHAPES, make_bag
+from residual_rl_ros.labelled_array import labelled_array
 from residual_rl_ros.robot import FLOAT_ARRAY
 
 COUNT = 6000

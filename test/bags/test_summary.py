@@ -22,12 +22,12 @@ from bag_builders import (
 from command_line import run
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.cdr import labelled_array
 from residual_rl_ros.bags.picture import draw_bag
 from residual_rl_ros.bags.problems import BagError
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.summary import RobotSummary, summarise
 from residual_rl_ros.bags.transitions import LAYOUT
+from residual_rl_ros.labelled_array import labelled_array
 from residual_rl_ros.robot import FLOAT_ARRAY
 from residual_rl_ros.transition import Source, Success
 

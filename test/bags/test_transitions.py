@@ -26,9 +26,10 @@ from bag_builders import (
 from builders import make_layout, random_transitions
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.cdr import labelled_array, serialize, typestore
+from residual_rl_ros.bags.cdr import serialize, typestore
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.transitions import LAYOUT, TEXT, TRANSITIONS, TransitionReader
+from residual_rl_ros.labelled_array import labelled_array
 from residual_rl_ros.robot import FLOAT_ARRAY
 
 STREAM = random_transitions(L, 300)
