@@ -16,7 +16,7 @@ from rich.table import Table
 
 from residual_rl_ros.ros.bringup import Bringup, BringupError
 from residual_rl_ros.ros.monitor import Monitor
-from residual_rl_ros.ros.topology import NodeSpec
+from residual_rl_ros.ros.topology import ENVIRONMENT, NodeSpec
 
 STATUS_PERIOD_S = 1.0
 SHOWN = {
@@ -43,7 +43,7 @@ def run_up(nodes: Sequence[NodeSpec], log_dir: Path, console: Console) -> None:
         BringupError: every policy node ended on its own; the message is that of the last.
         KeyboardInterrupt: after Ctrl-C, when every process has ended.
     """
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    environment = {**os.environ, **ENVIRONMENT}
     with (
         Monitor(int(os.environ.get('ROS_DOMAIN_ID') or 0)) as monitor,
         Bringup(nodes, log_dir, environment) as bringup,

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.ros.topology import NodeSpec
+from residual_rl_ros.ros.topology import ENVIRONMENT, NodeSpec
 
 PR_SET_PDEATHSIG = 1
 
@@ -29,10 +29,9 @@ def ros_environment(domain_id: int) -> dict[str, str]:
     """Return the environment of a run that stays on this machine, in its own domain."""
     return {
         **os.environ,
+        **ENVIRONMENT,
         'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
         'ROS_DOMAIN_ID': str(domain_id),
-        # Small networks in several processes: more threads than cores only wait for each other.
-        'OMP_NUM_THREADS': '1',
     }
 
 

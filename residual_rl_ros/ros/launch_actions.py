@@ -24,7 +24,7 @@ from launch_ros.actions import LifecycleNode, Node
 from launch import LaunchContext, LaunchDescription
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot import load_robot
-from residual_rl_ros.ros.topology import NodeSpec, RobotRun
+from residual_rl_ros.ros.topology import ENVIRONMENT, NodeSpec, RobotRun
 
 ROBOT_ARGUMENTS = (
     ('config', 'ur_forward_position', 'robot YAML, or the name of a shipped one'),
@@ -102,6 +102,7 @@ def node_actions(nodes: Sequence[NodeSpec]) -> list[Any]:
             remappings=list(node.remappings.items()),
             parameters=[*map(str, node.parameter_files), dict(node.flat_parameters())],
             ros_arguments=['--enclave', node.enclave],
+            additional_env=ENVIRONMENT,
             output='screen',
         )
         for node in nodes

@@ -15,6 +15,10 @@ from residual_rl_ros.finetune import FinetuneConfig, training_seed
 from residual_rl_ros.residual.actor_file import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.robot import RobotError, load_robot
 
+ENVIRONMENT = {'OMP_NUM_THREADS': '1'}
+"""Environment of every process: with small networks in several processes, more threads than cores
+only wait for each other."""
+
 
 @dataclass(frozen=True)
 class NodeSpec:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from residual_rl_ros.resources import resource_path
+from residual_rl_ros.ros.topology import ENVIRONMENT
 
 launch = pytest.importorskip('launch.launch_description_sources', reason='needs launch')
 pytest.importorskip('launch_ros.actions', reason='needs launch_ros')
@@ -72,3 +73,10 @@ def test_every_argument_is_described(name: str) -> None:
     for argument in description.get_launch_arguments():
         assert argument.description
         assert argument.default_value is not None
+
+
+def test_a_process_does_not_wait_for_threads_of_its_own(tmp_path: Path) -> None:
+    arguments = {**MINIMAL['robot.launch.py'], 'checkpoint': str(tmp_path)}
+    for action in nodes('robot.launch.py', **arguments):
+        variables = {name[0].text: value[0].text for name, value in action.additional_env}
+        assert variables == ENVIRONMENT
