@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
@@ -55,6 +56,8 @@ from residual_rl_ros.ros.scheduling import go_first, step_back
 from residual_rl_ros.transition import Transition
 
 Array = npt.NDArray[np.float64]
+ARRIVAL_LIMIT_S = 0.2
+"""How long a node that stops waits for its last command to arrive."""
 WATCH_PERIOD_S = 0.25
 """How often a lockstep loop looks whether it waits in vain."""
 
@@ -171,8 +174,14 @@ class PolicyNode(ManagedNode):
             )
 
     def deactivate(self) -> None:
-        """Hold, then stop ticking."""
+        """Hold, see that it arrives, then stop ticking."""
         self._loop.deactivate(self._now())
+        # What is still on its way when a process ends is lost.
+        if not self._command_publisher.wait_for_all_acked(Duration(seconds=ARRIVAL_LIMIT_S)):
+            self.get_logger().warning(
+                f'a subscriber of {self.robot.command.topic} has not acknowledged the last command '
+                f'within {ARRIVAL_LIMIT_S} s'
+            )
         self.destroy_timer(self._timer)
         if self._first:
             step_back()
