@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
@@ -174,18 +175,25 @@ class PolicyNode(ManagedNode):
             )
 
     def deactivate(self) -> None:
-        """Hold, see that it arrives, then stop ticking."""
+        """Hold, stop ticking, and see that the hold arrives."""
         self._loop.deactivate(self._now())
-        # What is still on its way when a process ends is lost.
-        if not self._command_publisher.wait_for_all_acked(Duration(seconds=ARRIVAL_LIMIT_S)):
-            self.get_logger().warning(
-                f'a subscriber of {self.robot.command.topic} has not acknowledged the last command '
-                f'within {ARRIVAL_LIMIT_S} s'
-            )
         self.destroy_timer(self._timer)
         if self._first:
             step_back()
             self._first = False
+        self._wait_for_arrival()
+
+    def _wait_for_arrival(self) -> None:
+        """Let the last command arrive: what is still on its way when a process ends is lost."""
+        try:
+            arrived = self._command_publisher.wait_for_all_acked(Duration(seconds=ARRIVAL_LIMIT_S))
+        except RCLError:  # An RMW without acknowledgements, as Zenoh's.
+            return
+        if not arrived:
+            self.get_logger().warning(
+                f'a subscriber of {self.robot.command.topic} has not acknowledged the last command '
+                f'within {ARRIVAL_LIMIT_S} s'
+            )
 
     def _open_topics(self) -> None:
         loop, create = self._loop, self.create_subscription

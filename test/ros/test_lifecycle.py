@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 import rclpy
+from rclpy._rclpy_pybind11 import RCLError
+from rclpy.duration import Duration
 from std_msgs.msg import Bool
 
 from residual_rl_ros.demo import quick
 from residual_rl_ros.finetune import load_finetune
 from residual_rl_ros.ros.learner_node import LearnerNode
 from residual_rl_ros.ros.managed_node import ManagedNode
-from residual_rl_ros.ros.policy_node import PolicyNode
+from residual_rl_ros.ros.policy_node import ARRIVAL_LIMIT_S, PolicyNode
 from residual_rl_ros.ros.topology import NodeSpec, RobotRun, robot_topology
 
 pytestmark = pytest.mark.ros
@@ -114,6 +116,30 @@ def test_a_policy_that_misses_its_model_is_configured_when_it_is_there(
         node.trigger_deactivate()
         node.trigger_cleanup()
         assert (state(node), entities(node)) == ('unconfigured', before)
+
+
+@pytest.mark.parametrize('answer', [True, False, None])
+def test_a_policy_waits_for_its_last_command_to_arrive_as_far_as_that_can_be_known(
+    answer: bool | None, make: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    """None is an RMW without acknowledgements."""
+    node = make(PolicyNode, policy(BASE.path, realtime_priority=0))
+    node.trigger_configure()
+    node.trigger_activate()
+    waited: list[Duration] = []
+
+    def wait(limit: Duration) -> bool:
+        waited.append(limit)
+        if answer is None:
+            raise RCLError('not supported')
+        return answer
+
+    monkeypatch.setattr(node._command_publisher, 'wait_for_all_acked', wait)
+    node.trigger_deactivate()
+    assert (state(node), node.failure) == ('inactive', None)
+    assert waited == [Duration(seconds=ARRIVAL_LIMIT_S)]
+    said = 'has not acknowledged the last command' in capfd.readouterr().err
+    assert said == (answer is False)
 
 
 def test_a_learner_that_could_not_write_is_configured_when_it_can(
