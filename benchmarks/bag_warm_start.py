@@ -81,23 +81,35 @@ def run(
 
 @app.command()
 def table(folder: Path, level: float = 0.9) -> None:
-    """Compare the runs `scratch_SEED` and `bag_SEED` in FOLDER, in control steps on the robot."""
+    """Compare the runs `scratch_SEED` and `bag_SEED` in FOLDER, in control steps on the robot.
+
+    A run from scratch that did not reach the level counts with its length: it needs at least that.
+    """
     print('| learner seed | from scratch | from the bag | fewer |\n|---|---|---|---|')
     saved = []
     for out in sorted(folder.glob('scratch_*')):
         seed = out.name.removeprefix('scratch_')
-        scratch, bag = (
-            steps_to(level, read_history(folder / f'{way}_{seed}')) for way in ('scratch', 'bag')
-        )
-        fewer = '' if scratch is None or bag is None else scratch - bag
-        print(f'| {seed} | {scratch or "not reached"} | {bag or "not reached"} | {fewer} |')
-        if fewer != '':
-            saved.append(fewer)
+        scratch, late = _steps_to(level, out)
+        bag, unknown = _steps_to(level, folder / f'bag_{seed}')
+        if unknown:
+            raise typer.BadParameter(f'{folder}/bag_{seed} did not reach {level:g}: run it longer')
+        at_least = '>= ' if late else ''
+        saved.append(scratch - bag)
+        print(f'| {seed} | {"> " if late else ""}{scratch} | {bag} | {at_least}{saved[-1]} |')
     if not saved:
         return
     means = np.random.default_rng(0).choice(saved, (BOOTSTRAPS, len(saved))).mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
     print(f'| mean | | | {np.mean(saved):.0f} (95 % interval {low:.0f} to {high:.0f}, bootstrap) |')
+
+
+def _steps_to(level: float, run: Path) -> tuple[int, bool]:
+    """Return the control steps to a success rate, or of the whole run, and whether it was late."""
+    history = read_history(run)
+    if not history:
+        raise typer.BadParameter(f'{run} holds no finished episode')
+    steps = steps_to(level, history)
+    return (history[-1].control_steps, True) if steps is None else (steps, False)
 
 
 if __name__ == '__main__':
