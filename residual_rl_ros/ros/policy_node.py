@@ -321,7 +321,7 @@ class PolicyNode(ManagedNode):
         self.trigger_deactivate()
 
     def _now(self) -> float:
-        # `Clock.now` makes a Time of this, which takes three times as long.
+        # `Clock.now` makes a Time of this, which takes four times as long.
         return to_seconds(*divmod(self.get_clock().handle.get_now().nanoseconds, 10**9))
 
     # --- services
