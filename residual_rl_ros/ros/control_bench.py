@@ -47,7 +47,7 @@ from residual_rl_ros.ros.domain import claim_domain
 from residual_rl_ros.ros.messages import byte_array, float_array
 from residual_rl_ros.ros.monitor import Monitor
 from residual_rl_ros.ros.node_parameters import PolicyParameters
-from residual_rl_ros.ros.scheduling import go_first
+from residual_rl_ros.ros.privileges import take_privileges
 from residual_rl_ros.ros.topology import RobotRun, robot_topology
 from residual_rl_ros.transition import HEADER
 
@@ -379,10 +379,11 @@ def bare_minimum(rate: float, seconds: float) -> dict[str, float]:
 
     tick()  # The first one pays for initialisation.
     latency, before = Latency(), math.inf
-    try:
-        go_first(PolicyParameters.realtime_priority)
-    except OSError as error:
-        print(f'no real-time priority: {error}', file=sys.stderr)
+    take_privileges(
+        PolicyParameters.realtime_priority,
+        PolicyParameters.lock_memory,
+        lambda refusal: print(refusal, file=sys.stderr),
+    )
     node.create_timer(1.0 / rate, tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
     executor = SingleThreadedExecutor()
     executor.add_node(node)

@@ -83,6 +83,11 @@ class PolicyParameters:
         minimum=0,
         maximum=99,
     )
+    lock_memory: bool = parameter(
+        True,
+        'real time: keep all memory of the process while control runs. Without the permission for '
+        'it the node warns and runs without',
+    )
     max_weights_bytes: int = parameter(
         64 * 2**20, 'larger weight messages are dropped unread and counted [byte]', minimum=1
     )

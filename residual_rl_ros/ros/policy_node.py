@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ from residual_rl_ros.ros.messages import (
 )
 from residual_rl_ros.ros.node_parameters import PolicyParameters
 from residual_rl_ros.ros.parameters import follow_parameters, read_parameters, read_tree
-from residual_rl_ros.ros.scheduling import go_first, step_back
+from residual_rl_ros.ros.privileges import take_privileges
 from residual_rl_ros.transition import Transition
 
 Array = npt.NDArray[np.float64]
@@ -69,7 +70,8 @@ class PolicyNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__('policy_node')
         self._problem = ''
-        self._first = False
+        self._privileges = ExitStack()
+        """What the control loop has been given while it runs."""
 
     def configure(self) -> None:
         """Load robot and base policy, check them against each other, open the topics."""
@@ -145,7 +147,11 @@ class PolicyNode(ManagedNode):
             self._timer = self.create_timer(WATCH_PERIOD_S, self._loop.watch, clock=steady)
         else:
             loop = self._loop
-            self._go_first()
+            self._privileges = take_privileges(
+                self.parameters.realtime_priority,
+                self.parameters.lock_memory,
+                self.get_logger().warning,
+            )
             self._timer = self.create_timer(
                 1.0 / self.robot.control_rate_hz,
                 lambda: self._tick(loop),
@@ -163,24 +169,11 @@ class PolicyNode(ManagedNode):
                     loop.refuse_observation(error)
         loop.tick(self._now())
 
-    def _go_first(self) -> None:
-        """Let this thread run before whatever else wants its processor."""
-        priority = self.parameters.realtime_priority
-        try:
-            self._first = go_first(priority)
-        except OSError as error:
-            self.get_logger().warning(
-                f'realtime_priority {priority}: {error.strerror}; control runs at normal priority: '
-                f'add "<user> - rtprio {priority}" to /etc/security/limits.conf, or set it to 0'
-            )
-
     def deactivate(self) -> None:
         """Hold, stop ticking, and see that the hold arrives."""
         self._loop.deactivate(self._now())
         self.destroy_timer(self._timer)
-        if self._first:
-            step_back()
-            self._first = False
+        self._privileges.close()
         self._wait_for_arrival()
 
     def _wait_for_arrival(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,8 +21,10 @@ from std_msgs.msg import Bool
 
 from residual_rl_ros.demo import quick
 from residual_rl_ros.finetune import load_finetune
+from residual_rl_ros.ros import memory_lock
 from residual_rl_ros.ros.learner_node import LearnerNode
 from residual_rl_ros.ros.managed_node import ManagedNode
+from residual_rl_ros.ros.memory_lock import memory_lock_limit, unlock_memory
 from residual_rl_ros.ros.policy_node import ARRIVAL_LIMIT_S, PolicyNode
 from residual_rl_ros.ros.topology import NodeSpec, RobotRun, robot_topology
 
@@ -46,6 +49,7 @@ def make(domain_id: int) -> Iterator[Callable[..., Any]]:
         node.destroy_node()
     rclpy.try_shutdown()
     gc.unfreeze()
+    unlock_memory()
 
 
 def state(node: ManagedNode) -> str:
@@ -183,3 +187,44 @@ def test_a_refused_real_time_priority_is_a_warning_that_says_what_to_do(
     assert '- rtprio 60" to /etc/security/limits.conf' in said
     node.trigger_deactivate()
     assert state(node) == 'inactive'
+
+
+def test_control_keeps_its_memory_while_it_runs_and_no_longer(make: Any) -> None:
+    if memory_lock_limit() != resource.RLIM_INFINITY:
+        pytest.skip('this user may not lock memory')
+    node = make(PolicyNode, policy(BASE.path, realtime_priority=0))
+    node.trigger_configure()
+    assert locked_bytes() == 0
+    node.trigger_activate()
+    assert locked_bytes() > 50 * 2**20
+    node.trigger_deactivate()
+    assert locked_bytes() == 0
+
+
+def test_memory_that_may_not_be_locked_is_a_warning_that_says_what_to_do(
+    make: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    node = make(PolicyNode, policy(BASE.path, realtime_priority=0))
+    node.trigger_configure()
+    monkeypatch.setattr(memory_lock, 'memory_lock_limit', lambda: 2**26)
+    node.trigger_activate()
+    assert (state(node), locked_bytes()) == ('active', 0)
+    said = capfd.readouterr().err
+    assert 'lock_memory: limited to 67108864 bytes' in said
+    assert '- memlock unlimited" to /etc/security/limits.conf' in said
+    node.trigger_deactivate()
+    assert state(node) == 'inactive'
+
+
+@pytest.mark.parametrize('values', [{'lock_memory': False}, {'lockstep': True}])
+def test_memory_is_not_locked_where_it_is_not_asked_for(make: Any, values: dict[str, Any]) -> None:
+    node = make(PolicyNode, policy(BASE.path, realtime_priority=0, **values))
+    node.trigger_configure()
+    node.trigger_activate()
+    assert (state(node), locked_bytes()) == ('active', 0)
+
+
+def locked_bytes() -> int:
+    """Return how much memory of this process is locked."""
+    status = Path('/proc/self/status').read_text(encoding='utf-8')
+    return 1024 * int(status.split('VmLck:')[1].split()[0])
