@@ -47,13 +47,17 @@ def collect(out: Path, task: Task = 'peg_insert', transitions: int = 20_000) -> 
         policy, robot.action
     )
     with TransitionWriter(out, controller.layout, custom_data={'task': task}) as writer:
+        begun, number = time.time(), 0
 
         def write(transition: Transition) -> None:
-            writer.write(transition, time.time_ns())
+            stamp = begun + transition.step / robot.control_rate_hz
+            writer.write(replace(transition, stamp=stamp), round(1e9 * stamp))
 
-        number = 0
         while writer.transitions < transitions:
-            run_episode(env, controller, training_seed(0) + BAG_SEED + number, number, write)
+            episode = run_episode(
+                env, controller, training_seed(0) + BAG_SEED + number, number, write
+            )
+            begun += (episode.steps + 1) / robot.control_rate_hz
             number += 1
     controller.queue.close()
 

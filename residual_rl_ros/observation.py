@@ -9,10 +9,9 @@ import numpy.typing as npt
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.robot import Channel
-from residual_rl_ros.small_arrays import within
+from residual_rl_ros.small_arrays import FLOAT32_MAX, within
 
 Array = npt.NDArray[np.float64]
-FLOAT32_MAX = float(np.finfo(np.float32).max)
 MAX_STAMP_S = float(2**31)
 """Later stamps do not fit into a time message [s]."""
 

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+"""The replay keeps float32, in which anything larger is infinite."""
 
 
 def clamp(values: Array, lower: Array | float, upper: Array | float) -> Array:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import yaml
 
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.small_arrays import FLOAT32_MAX
 from residual_rl_ros.spec import SpecificationError, check_names, integer
 
 Array = npt.NDArray[np.float64]
@@ -40,8 +41,6 @@ HEADER = (
     'success',
 )
 """Scalars at the head of every transition, in message order."""
-LARGEST = float(np.finfo(np.float32).max)
-"""The replay keeps float32, in which anything larger is infinite; the stamp stays out of it."""
 
 
 YAML_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
@@ -316,7 +315,7 @@ class TransitionLayout:
 
 def usable_numbers(values: Array) -> npt.NDArray[np.bool_]:
     """Return which numbers of transitions can be used, shape (..., size) as the values."""
-    usable = np.abs(values) <= LARGEST
+    usable = np.abs(values) <= FLOAT32_MAX
     usable[..., 0] = np.isfinite(values[..., 0])  # The stamp.
     return usable
 
