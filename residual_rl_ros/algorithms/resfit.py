@@ -64,7 +64,7 @@ class Resfit(ActorCritic):
         metrics = self.regress(batch, s, y)
 
         # Actor: maximise the mean over all critics of Q_i(s, b + lambda u).
-        train_actor = self.actor_due() and not critic_only
+        train_actor = not critic_only and self.actor_due()
         if train_actor:
             u = self.actor.mean_action(batch.observation, batch.base_action)
             a = batch.base_action + self.bound * u
