@@ -77,6 +77,7 @@ class RealTimeLoop(PolicyLoop):
         self._sleep = parts.sleep
         # A large actor takes milliseconds to check, which no control step has.
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix='weights')
+        self._reader.submit(int)  # To start a thread takes milliseconds where memory is locked.
         self._reading: deque[Future[Offer]] = deque()
         self._newest_weights = b''
         self._outbox: list[Transition] = []
