@@ -145,16 +145,6 @@ class ActorCritic(ABC):
         residual = ((action - base) / self.bound.clamp_min(1e-6)).clamp(-3.0, 3.0)
         return torch.cat([scaled, residual], dim=-1)
 
-    def executed_residual(self, batch: Batch) -> Tensor:
-        """Return what was executed as an actor would decide it, shape (batch, outputs).
-
-        A takeover can be far outside the bound: then it is the residual that comes closest.
-        """
-        residual = (batch.executed_action - batch.base_action) / self.bound.clamp_min(1e-6)
-        outputs = len(self.actor.active)
-        held = residual.clamp(-1.0, 1.0).view(len(residual), -1, outputs)
-        return held.mean(1) * self.actor.active
-
     def target_value(self, s_next: Tensor, base: Tensor, u: Tensor) -> Tensor:
         """Return the minimum over the drawn target critics, shape (batch,)."""
         q: Tensor = self.target_critic(s_next, self.critic_action(base, base + self.bound * u))
@@ -207,7 +197,7 @@ class ActorCritic(ABC):
         return norm
 
     def actor_due(self) -> bool:
-        """Count an update of more than the critics; return whether it trains the actor too."""
+        """Count an update; return whether it trains the actor too."""
         self._updates += 1
         return self._updates % self.config.actor_interval == 0
 

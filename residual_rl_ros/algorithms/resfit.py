@@ -64,7 +64,7 @@ class Resfit(ActorCritic):
         metrics = self.regress(batch, s, y)
 
         # Actor: maximise the mean over all critics of Q_i(s, b + lambda u).
-        train_actor = not critic_only and self.actor_due()
+        train_actor = self.actor_due() and not critic_only
         if train_actor:
             u = self.actor.mean_action(batch.observation, batch.base_action)
             a = batch.base_action + self.bound * u

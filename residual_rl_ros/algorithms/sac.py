@@ -35,11 +35,6 @@ class SacConfig(RuleConfig):
     """Standard deviation of the residual before tanh at the start, between 0.007 and 7."""
     alpha_learning_rate: float
     """Adam step size of the temperature."""
-    imitation_weight: float
-    """Weight (beta) of the squared distance between the actor's mean residual and the executed one
-    of the same state, in units of the bound (after TD3+BC, arXiv 2106.06860)."""
-    imitation_updates: int
-    """Updates over which this weight falls to zero; 0 keeps it."""
 
 
 class Sac(ActorCritic):
@@ -64,7 +59,7 @@ class Sac(ActorCritic):
         # Critic: y = r + gamma^j (min_i Q'_i(s', b' + lambda u') - alpha log pi(u'|s')).
         y = self.soft_target(batch)
         metrics = self.regress(batch, s, y)
-        train_actor = not critic_only and self.actor_due()
+        train_actor = self.actor_due() and not critic_only
         if train_actor:
             metrics |= self.improve(batch, s)
         self.follow(train_actor)
@@ -74,30 +69,23 @@ class Sac(ActorCritic):
     def soft_target(self, batch: Batch) -> Tensor:
         """Return the target of the critics, shape (batch,)."""
         b_next = batch.next_base_action
-        u_next, log_pi_next, _ = self.actor.sample(batch.next_observation, b_next, self._generator)
+        u_next, log_pi_next = self.actor.sample(batch.next_observation, b_next, self._generator)
         value = self.target_value(self.actor.normalizer(batch.next_observation), b_next, u_next)
         if self.config.entropy_in_target:
             value -= self.log_alpha.exp() * log_pi_next
         return self.target_return(batch, value)
 
-    @property
-    def imitation_weight(self) -> float:
-        """What `imitation_weight` has fallen to."""
-        weight, updates = self.config.imitation_weight, self.config.imitation_updates
-        return weight * max(0.0, 1.0 - self._updates / updates) if updates else weight
-
     def improve(self, batch: Batch, s: Tensor) -> dict[str, Tensor]:
         """Take one gradient step on actor and temperature; return metrics."""
         alpha = self.log_alpha.exp().detach()
 
-        # Actor: maximise min_i Q_i(s, b + lambda u) - alpha log pi(u|s) - beta |mean u - u_done|^2.
-        u, log_pi, mean = self.actor.sample(batch.observation, batch.base_action, self._generator)
+        # Actor: maximise min_i Q_i(s, b + lambda u) - alpha log pi(u|s).
+        u, log_pi = self.actor.sample(batch.observation, batch.base_action, self._generator)
         a = batch.base_action + self.bound * u
         self.critic.requires_grad_(False)
         q = self.critic(s, self.critic_action(batch.base_action, a)).amin(0)
         self.critic.requires_grad_(True)
-        distance = (mean - self.executed_residual(batch)).pow(2).sum(-1)
-        norm = self.step_actor((alpha * log_pi - q + self.imitation_weight * distance).mean())
+        norm = self.step_actor((alpha * log_pi - q).mean())
 
         # Temperature: raise alpha while the entropy is below its target.
         entropy = -log_pi.detach().mean()
@@ -109,7 +97,6 @@ class Sac(ActorCritic):
             'alpha': alpha,
             'entropy': entropy,
             'actor_grad_norm': norm,
-            'imitation_distance': distance.detach().mean(),
             **self.residual_metrics(u),
         }
 

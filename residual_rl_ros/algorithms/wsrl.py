@@ -86,7 +86,7 @@ class Wsrl(Sac):
             (batch.observation, batch.base_action),
             (batch.next_observation, batch.next_base_action),
         ):
-            u, log_pi, _ = self.actor.sample(
+            u, log_pi = self.actor.sample(
                 observation.repeat(each, 1), base.repeat(each, 1), self._generator
             )
             residuals.append(u.view(each, size, width))

@@ -37,7 +37,6 @@ MAY_BE_ZERO = (
     *('demonstration_share',),
     *('wide_exploration_share', 'guard_share'),
     *('exploration_std', 'target_std', 'cql_weight'),
-    *('imitation_weight', 'imitation_updates'),
 )
 SHARES = (
     *('gamma', 'tau', 'actor_averaging', 'warmup_noise', 'demonstration_share'),

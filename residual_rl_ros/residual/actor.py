@@ -9,7 +9,6 @@ exploration noise of a fixed one (TD3).
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,17 +22,6 @@ from residual_rl_ros.residual.architecture import (
 )
 from residual_rl_ros.residual.numpy_actor import NumpyActor
 from residual_rl_ros.transition import TransitionLayout
-
-
-class ActorSample(NamedTuple):
-    """What an actor draws; differentiable."""
-
-    residual: Tensor
-    """Shape (batch, k * m)."""
-    log_probability: Tensor
-    """Shape (batch,)."""
-    mean: Tensor
-    """tanh(mean) before it is held, shape (batch, outputs)."""
 
 
 class ResidualActor(nn.Module):
@@ -146,8 +134,8 @@ class ResidualActor(nn.Module):
 
     def sample(
         self, observation: Tensor, base_action: Tensor, generator: torch.Generator
-    ) -> ActorSample:
-        """Draw a reparameterised residual.
+    ) -> tuple[Tensor, Tensor]:
+        """Return a reparameterised residual (batch, k * m) and its log probability (batch,).
 
         Raises:
             TypeError: the actor is deterministic and has no probability.
@@ -161,11 +149,7 @@ class ResidualActor(nn.Module):
         gaussian = -0.5 * noise.pow(2) - log_std - 0.5 * math.log(2.0 * math.pi)
         # log(1 - tanh(u)^2), in the form that does not underflow.
         log_jacobian = 2.0 * (math.log(2.0) - unbounded - nn.functional.softplus(-2.0 * unbounded))
-        return ActorSample(
-            self._hold(residual),
-            ((gaussian - log_jacobian) * self.active).sum(-1),
-            torch.tanh(mean) * self.active,
-        )
+        return self._hold(residual), ((gaussian - log_jacobian) * self.active).sum(-1)
 
     def to_numpy(self) -> NumpyActor:
         """Return a copy of what the actor is now, as the robot runs it."""

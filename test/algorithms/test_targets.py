@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,7 +53,7 @@ def test_the_soft_target_is_r_plus_gamma_j_times_minimum_minus_alpha_log_pi(
     rule = make_rule('dawn', initial_alpha=0.5, entropy_in_target=entropy, **heads)
     assert isinstance(rule, Sac)
     u = torch.full((2, LAYOUT.decision_size), 0.5)
-    monkeypatch.setattr(rule.actor, 'sample', lambda *_: (u, torch.tensor([-3.0, 100.0]), u))
+    monkeypatch.setattr(rule.actor, 'sample', lambda *_: (u, torch.tensor([-3.0, 100.0])))
     seen: list[Tensor] = []
     rule.target_critic = lambda s, x: seen.append(x) or Q.clone()  # type: ignore[assignment]
     # 2 x 1.0 - 1.9 = 0.1 and 2 x 0.5 - 1 = 0; what has terminated bootstraps from nothing.
@@ -114,42 +113,6 @@ def test_the_temperature_rises_while_the_entropy_is_below_its_target(
     before = float(rule.log_alpha.detach())
     rule.improve(batch(), rule.actor.normalizer(batch().observation))
     assert (float(rule.log_alpha.detach()) > before) is rises
-
-
-def test_what_was_executed_is_seen_as_an_actor_would_decide_it() -> None:
-    rule = make_rule('dawn', hold_residual=True)
-    bound = rule.bound[: LAYOUT.action_size]
-    held = torch.linspace(-1.0, 0.5, LAYOUT.action_size)
-    executed = (held * bound).repeat(2, LAYOUT.decision_steps)
-    torch.testing.assert_close(
-        rule.executed_residual(replace(batch(), executed_action=executed)), held.expand(2, -1)
-    )
-    taken_over = replace(batch(), executed_action=executed + 100.0)
-    assert (rule.executed_residual(taken_over) == 1.0).all()
-
-
-@pytest.mark.parametrize(('weight', 'near'), [(0.0, False), (1e3, True)])
-def test_the_imitation_weight_draws_the_actor_to_what_was_executed(
-    weight: float, near: bool
-) -> None:
-    numbers = {'imitation_weight': weight, 'imitation_updates': 0, 'actor_learning_rate': 1e-2}
-    rule = make_rule('dawn', **numbers)
-    executed = 0.6 * rule.bound.expand(2, -1)
-    done = replace(batch(), executed_action=executed)
-    for _ in range(100):
-        metrics = rule.improve(done, rule.actor.normalizer(done.observation))
-    mean = rule.actor.mean_action(done.observation, done.base_action)
-    assert bool(((mean - 0.6).abs() < 0.05).all()) is near
-    assert (float(metrics['imitation_distance']) < 0.01) is near
-
-
-def test_the_imitation_weight_falls_with_the_updates_that_train_the_actor() -> None:
-    rule = make_rule('dawn', imitation_weight=3.0, imitation_updates=4)
-    weights = []
-    for critic_only in (True, False, True, False, False, False, False):
-        rule.update(batch(), critic_only)
-        weights.append(rule.imitation_weight)
-    assert weights == [3.0, 2.25, 2.25, 1.5, 0.75, 0.0, 0.0]
 
 
 def test_the_actor_of_resfit_starts_at_exactly_no_residual() -> None:

@@ -61,7 +61,7 @@ def test_exploration_is_the_generators_and_has_the_actors_spread(layout: Transit
 @pytest.mark.parametrize('gain', [0.1, 1.0, 3.0])
 def test_a_residual_is_always_in_the_unit_box(layout: TransitionLayout, gain: float) -> None:
     actor = make_actor(layout, gain=gain)
-    residual, *_ = actor.sample(*batch(layout, 1000), torch.Generator().manual_seed(0))
+    residual, _ = actor.sample(*batch(layout, 1000), torch.Generator().manual_seed(0))
     assert residual.shape == (1000, 4)
     assert residual.abs().max() <= 1.0
     rng = np.random.default_rng(0)
@@ -74,7 +74,7 @@ def test_the_log_probability_is_that_of_a_tanh_gaussian(layout: TransitionLayout
     actor = make_actor(layout, gain=0.3).double()
     observation, base = (value.double() for value in batch(layout))
     mean, log_std = actor(observation, base)
-    residual, log_probability, _ = actor.sample(observation, base, torch.Generator().manual_seed(0))
+    residual, log_probability = actor.sample(observation, base, torch.Generator().manual_seed(0))
     reference = TransformedDistribution(Normal(mean, log_std.exp()), TanhTransform())
     expected = reference.log_prob(residual.double()).sum(-1)
     moderate = residual.abs().max(-1).values < 0.999  # atanh of the reference loses digits beyond.
@@ -86,14 +86,14 @@ def test_the_log_probability_is_that_of_a_tanh_gaussian(layout: TransitionLayout
 
 def test_the_log_probability_of_a_saturated_residual_is_finite(layout: TransitionLayout) -> None:
     actor = make_actor(layout, gain=20.0)
-    residual, log_probability, _ = actor.sample(*batch(layout), torch.Generator().manual_seed(0))
+    residual, log_probability = actor.sample(*batch(layout), torch.Generator().manual_seed(0))
     assert residual.abs().max() == 1.0
     assert torch.isfinite(log_probability).all()
 
 
 def test_a_sample_carries_gradients_to_the_weights(layout: TransitionLayout) -> None:
     actor = make_actor(layout, gain=0.1)
-    residual, *_ = actor.sample(*batch(layout), torch.Generator().manual_seed(0))
+    residual, _ = actor.sample(*batch(layout), torch.Generator().manual_seed(0))
     residual.sum().backward()
     assert actor.heads.weight.grad is not None
     assert actor.heads.weight.grad.abs().sum() > 0.0
@@ -106,7 +106,7 @@ def test_a_held_residual_repeats_over_the_steps_of_its_decision() -> None:
     assert acted[0, 0] != acted[0, 1]
     np.testing.assert_array_equal(acted, np.broadcast_to(acted[0], (3, 2)))
     observation, base = batch(layout)
-    sampled, log_probability, _ = actor.sample(observation, base, torch.Generator().manual_seed(0))
+    sampled, log_probability = actor.sample(observation, base, torch.Generator().manual_seed(0))
     steps = sampled.reshape(-1, 3, 2)
     assert torch.equal(steps, steps[:, :1].expand_as(steps))
     mean, log_std = actor(observation, base)
