@@ -136,8 +136,9 @@ def test_junk_on_the_topics_is_counted_and_changes_nothing(domain_id: int, tmp_p
             time.sleep(0.2)
         feedback.publish(float_array([1e300, 0.0, 0.0, 0.0, -1.0]))
         goes_on(monitor)
-        assert count(monitor, 'policy_node', 'weights_refused_oversized') == 10
-        assert count(monitor, 'policy_node', 'weights_refused_malformed') == 10
+        # Only the newest is kept there, and the learner's may come right behind a piece of junk.
+        for reason in ('oversized', 'malformed'):
+            assert 7 <= count(monitor, 'policy_node', f'weights_refused_{reason}') <= 10
         assert count(monitor, 'policy_node', 'refused_feedback') == 21
         assert count(monitor, 'policy_node', 'refused_takeovers') > 10  # Only the newest is kept.
         assert 'layout of the robot refused' in (tmp_path / 'logs/learner_node.log').read_text()
