@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from residual_rl_ros.networks.critic import Critic
+from residual_rl_ros.networks.flat import FlatParameters
 from residual_rl_ros.replay.buffer import Batch
 from residual_rl_ros.residual.actor import ResidualActor
 from residual_rl_ros.residual.architecture import ActorArchitecture
@@ -115,12 +116,17 @@ class ActorCritic(ABC):
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.bound = torch.tensor(layout.residual_bound).repeat(layout.decision_steps)
         self._updates = 0
-        adam = torch.optim.Adam
-        self.actor_optimizer = adam(
-            self.actor.parameters(), lr=config.actor_learning_rate, fused=True
-        )
-        self.critic_optimizer = adam(
-            self.critic.parameters(), lr=config.critic_learning_rate, fused=True
+        heads = config.critic_heads
+        self._actor = FlatParameters(self.actor)
+        self._mean_actor = FlatParameters(self.mean_actor)
+        self._critic = FlatParameters(self.critic, heads)
+        self._target_critic = FlatParameters(self.target_critic, heads)
+        self.actor_optimizer, self.critic_optimizer = (
+            torch.optim.Adam([flat.vector], lr=learning_rate, fused=True)
+            for flat, learning_rate in (
+                (self._actor, config.actor_learning_rate),
+                (self._critic, config.critic_learning_rate),
+            )
         )
 
     @abstractmethod
@@ -162,39 +168,30 @@ class ActorCritic(ABC):
     def regress(self, batch: Batch, s: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Take one gradient step of every Q(s, a) towards y; return metrics."""
         q = self.critic(s, self.critic_action(batch.base_action, batch.executed_action))
-        loss = (q - y).pow(2).mean(1).sum(0)
+        error = q - y
+        loss = error.square().mean(1).sum(0)
         return {
             'critic_loss': loss.detach(),
-            'td_error': (q.detach() - y).abs().mean(),
+            'td_error': error.detach().abs().mean(),
             'critic_grad_norm': self.step_critic(loss),
         }
 
-    def residual_metrics(self, u: Tensor) -> dict[str, Tensor]:
-        """Return size and saturation of a residual over the dimensions that have a bound."""
-        active = u.detach()[:, : len(self.actor.active)][:, self.actor.active > 0.0].abs()
-        return {
-            'residual_magnitude': active.mean(),
-            'residual_saturation': (active > 0.95).float().mean(),
-        }
-
     def step_critic(self, loss: Tensor) -> Tensor:
-        """Descend on the critics; return the largest gradient norm before clipping."""
-        self.critic_optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = self._clip_each_critic()
+        """Descend on the critics; return the largest gradient norm of one before clipping."""
+        norms = self._critic.differentiate(loss)
+        largest, limit = norms.max(), self.config.max_grad_norm
+        if largest > limit:
+            assert self._critic.vector.grad is not None
+            self._critic.vector.grad *= (limit / norms).clamp_max(1.0).unsqueeze(1)
         self.critic_optimizer.step()
         self.critic.project()
-        return norm
+        return largest
 
     def step_actor(self, loss: Tensor) -> Tensor:
-        """Descend on the actor; return its gradient norm. The critics take no gradient."""
-        self.actor_optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        grads = [parameter.grad for parameter in self.actor.parameters()]
-        norms = torch._foreach_norm([grad for grad in grads if grad is not None])
-        norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+        """Descend on the actor alone; return its gradient norm."""
+        norm = self._actor.differentiate(loss)
         self.actor_optimizer.step()
-        return norm
+        return norm.squeeze(0)
 
     def actor_due(self) -> bool:
         """Count an update; return whether it trains the actor too."""
@@ -203,10 +200,10 @@ class ActorCritic(ABC):
 
     def follow(self, step_actor: bool) -> None:
         """Move the slow copies: theta' <- theta' + tau (theta - theta')."""
-        _follow(self.target_critic, self.critic, self.config.tau)
+        self._target_critic.follow(self._critic, self.config.tau)
         self.target_critic.project()
         if step_actor:
-            _follow(self.mean_actor, self.actor, self.config.actor_averaging)
+            self._mean_actor.follow(self._actor, self.config.actor_averaging)
 
     @torch.no_grad()
     def diagnose(self, batch: Batch) -> dict[str, float]:
@@ -219,6 +216,9 @@ class ActorCritic(ABC):
         s = self.actor.normalizer(batch.observation)
         b = batch.base_action
         q_base = self.critic(s, self.critic_action(b, b))
+        u = self.actor.mean_action(batch.observation, b)
+        q_policy = self.critic(s, self.critic_action(b, b + self.bound * u))
+        size = u[:, self.bound > 0.0].abs()
         executed = self.critic_action(b, batch.executed_action)
         features = self.critic.features(s, executed)
         activity = features.abs().mean(1)
@@ -227,22 +227,13 @@ class ActorCritic(ABC):
         share = singular.cumsum(0) / singular.sum().clamp_min(1e-12)
         return {
             'q_base': float(q_base.mean()),
+            'q_policy': float(q_policy.amin(0).mean()),
+            'residual_magnitude': float(size.mean()),
+            'residual_saturation': float((size > 0.95).float().mean()),
             'q_executed': float(self.critic.head(features).mean()),
             'critic_dormant_share': float(dormant.float().mean()),
             'critic_rank': float(int((share < 0.99).sum()) + 1) / features.shape[-1],
         }
-
-    def _clip_each_critic(self) -> Tensor:
-        """Limit the gradient norm of each Q function; return the largest norm before."""
-        grads = [parameter.grad for parameter in self.critic.parameters()]
-        squares = torch.stack([grad.flatten(1).pow(2).sum(1) for grad in grads if grad is not None])
-        norms = squares.sum(0).sqrt()
-        scale = (self.config.max_grad_norm / norms.clamp_min(1e-12)).clamp_max(1.0)
-        if (scale < 1.0).any():
-            for grad in grads:
-                if grad is not None:
-                    grad.mul_(scale.view(-1, *[1] * (grad.dim() - 1)))
-        return norms.max()
 
     def state(self) -> dict[str, Tensor]:
         """Return every tensor needed to continue, by name, for a checkpoint."""
@@ -302,9 +293,3 @@ class ActorCritic(ABC):
             'actor_optimizer': self.actor_optimizer,
             'critic_optimizer': self.critic_optimizer,
         }
-
-
-@torch.no_grad()
-def _follow(slow: torch.nn.Module, fast: torch.nn.Module, step: float) -> None:
-    """Move every parameter of `slow` towards `fast` by a share of the distance."""
-    torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), step)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from residual_rl_ros.algorithms.actor_critic import ActorCritic, RuleConfig, _follow
+from residual_rl_ros.algorithms.actor_critic import ActorCritic, RuleConfig
+from residual_rl_ros.networks.flat import FlatParameters
 from residual_rl_ros.replay.buffer import Batch
 from residual_rl_ros.residual.actor import ResidualActor
 from residual_rl_ros.transition import TransitionLayout
@@ -43,6 +44,7 @@ class Resfit(ActorCritic):
     ) -> None:
         super().__init__(config, layout, generator, config.exploration_std)
         self.target_actor = deepcopy(self.actor).requires_grad_(False)
+        self._target_actor = FlatParameters(self.target_actor)
 
     def update(self, batch: Batch, critic_only: bool = False) -> dict[str, Tensor]:
         """Take one gradient step on the critics and, when due, on the actor."""
@@ -68,15 +70,16 @@ class Resfit(ActorCritic):
         if train_actor:
             u = self.actor.mean_action(batch.observation, batch.base_action)
             a = batch.base_action + self.bound * u
-            self.critic.requires_grad_(False)
             q = self.critic(s, self.critic_action(batch.base_action, a)).mean()
-            self.critic.requires_grad_(True)
             metrics['actor_grad_norm'] = self.step_actor(-q)
-            metrics['q_policy'] = q.detach()
-            metrics |= self.residual_metrics(u)
-            _follow(self.target_actor, self.actor, config.tau)
         self.follow(train_actor)
         return metrics
+
+    def follow(self, step_actor: bool) -> None:
+        """Move the slow copies, that of the actor in the target too."""
+        super().follow(step_actor)
+        if step_actor:
+            self._target_actor.follow(self._actor, self.config.tau)
 
     def _actors(self) -> list[ResidualActor]:
         return [*super()._actors(), self.target_actor]

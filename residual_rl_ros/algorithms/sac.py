@@ -49,7 +49,9 @@ class Sac(ActorCritic):
         for actor in self._actors():
             actor.set_initial_std(config.initial_std)
         self.log_alpha = torch.tensor(config.initial_alpha).log().requires_grad_()
-        self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=config.alpha_learning_rate)
+        self.alpha_optimizer = torch.optim.Adam(
+            [self.log_alpha], lr=config.alpha_learning_rate, fused=True
+        )
         self._target_entropy = config.target_entropy_per_dimension * float(self.actor.active.sum())
 
     def update(self, batch: Batch, critic_only: bool = False) -> dict[str, Tensor]:
@@ -82,23 +84,14 @@ class Sac(ActorCritic):
         # Actor: maximise min_i Q_i(s, b + lambda u) - alpha log pi(u|s).
         u, log_pi = self.actor.sample(batch.observation, batch.base_action, self._generator)
         a = batch.base_action + self.bound * u
-        self.critic.requires_grad_(False)
         q = self.critic(s, self.critic_action(batch.base_action, a)).amin(0)
-        self.critic.requires_grad_(True)
         norm = self.step_actor((alpha * log_pi - q).mean())
 
         # Temperature: raise alpha while the entropy is below its target.
         entropy = -log_pi.detach().mean()
-        self.alpha_optimizer.zero_grad()
-        (self.log_alpha * (entropy - self._target_entropy)).backward()  # type: ignore[no-untyped-call]
+        self.log_alpha.grad = entropy - self._target_entropy
         self.alpha_optimizer.step()
-        return {
-            'q_policy': q.detach().mean(),
-            'alpha': alpha,
-            'entropy': entropy,
-            'actor_grad_norm': norm,
-            **self.residual_metrics(u),
-        }
+        return {'alpha': alpha, 'entropy': entropy, 'actor_grad_norm': norm}
 
     def _scalars(self) -> dict[str, Tensor]:
         return {'log_alpha': self.log_alpha}
