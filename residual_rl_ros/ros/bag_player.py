@@ -19,8 +19,8 @@ from std_msgs.msg import Float64MultiArray, String
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.problems import BagError
 from residual_rl_ros.bags.transitions import LAYOUT, TRANSITIONS, Block, TransitionReader
+from residual_rl_ros.labelled_array import labelled_array
 from residual_rl_ros.ros import qos
-from residual_rl_ros.ros.messages import float_array
 from residual_rl_ros.ros.private_node import PrivateNode
 from residual_rl_ros.transition import TransitionLayout
 
@@ -130,7 +130,7 @@ class _Robot:
         if layout.label != self._label:
             self._label = layout.label
             self._layout_publisher.publish(String(data=layout.to_yaml()))
-        self._publisher.publish(float_array(np.ascontiguousarray(values), layout.label))
+        self._publisher.publish(labelled_array(values, layout.label))
 
     def all_arrived(self) -> bool:
         """Wait until the learner has what was sent; return whether it has."""

@@ -39,6 +39,7 @@ from residual_rl_ros.learner.robot_feed import RobotFeed
 from residual_rl_ros.message_values import label_of
 from residual_rl_ros.residual.actor_file import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.ros import qos
+from residual_rl_ros.ros.early_messages import EarlyMessages
 from residual_rl_ros.ros.managed_node import (
     OK,
     WARN,
@@ -60,10 +61,6 @@ from residual_rl_ros.spec import SpecificationError
 from residual_rl_ros.transition import MalformedTransitionError, TransitionLayout
 
 BUSY = 'the learner is busy; ask again'
-EARLY_LIMIT = 1000
-"""Transitions kept until the layout that decodes them arrives; the two topics have no order."""
-EARLY_BYTES = 64 * 2**20
-"""Their size: before the layout is known a message may be anything."""
 LAYOUT_LIMIT = 10**5
 """A longer layout text is no layout [characters]."""
 SIGN_OF_LIFE_S = 5.0
@@ -92,8 +89,7 @@ class LearnerNode(ManagedNode):
         self._deadline = math.inf
         self._published = math.inf
         self._feeds: dict[str, RobotFeed] = {}
-        self._early: list[tuple[RobotFeed, Float64MultiArray]] = []
-        self._early_bytes = 0
+        self._early = EarlyMessages()
         self._problem = ''
         self._rate_base = (time.monotonic(), 0, 0)
 
@@ -278,9 +274,8 @@ class LearnerNode(ManagedNode):
             nbytes = self._learner.memory_bytes
             self.get_logger().info(f'replay: {nbytes / 1e6:.0f} MB when full')
             self._publish(self._learner.first_message())
-            early, self._early, self._early_bytes = self._early, [], 0
-            for message in early:
-                self._ingest(*message)
+            for early in self._early.take():
+                self._ingest(*early)
         elif layout != self._learner.layout:
             self._warn(
                 f'layout {layout.label} of {named(feed)} refused: this learner has '
@@ -303,13 +298,9 @@ class LearnerNode(ManagedNode):
 
     def _ingest(self, feed: RobotFeed, message: Float64MultiArray) -> None:
         if self._learner is None:
-            size = message.data.itemsize * len(message.data)
-            if len(self._early) == EARLY_LIMIT or self._early_bytes + size > EARLY_BYTES:
+            if not self._early.keep(feed, message):
                 feed.counts['malformed'] += 1
                 self._warn(f'transition of {named(feed)} dropped: no layout received yet')
-            else:
-                self._early.append((feed, message))
-                self._early_bytes += size
             return
         try:
             transition = feed.decode(self._learner.layout, message.data, label_of(message))

@@ -22,11 +22,12 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.labelled_array import labelled_array
 from residual_rl_ros.message_values import CommandError, CommandReader
 from residual_rl_ros.robot import RobotConfig
 from residual_rl_ros.ros import qos
 from residual_rl_ros.ros.managed_node import OK, Diagnostics, run
-from residual_rl_ros.ros.messages import MESSAGE_TYPES, ChannelWriter, float_array, to_time
+from residual_rl_ros.ros.messages import MESSAGE_TYPES, ChannelWriter, to_time
 from residual_rl_ros.ros.node_parameters import SimParameters
 from residual_rl_ros.ros.parameters import read_parameters, read_tree
 from residual_rl_ros.sim.hosting import check_environment, make_environment, split_observation
@@ -113,7 +114,7 @@ class MujocoSimNode(Node):
         stamp = self._stamp()
         self._clock_publisher.publish(Clock(clock=to_time(stamp)))
         if self._feedback is not None:
-            self._feedback_publisher.publish(float_array([stamp, *self._feedback]))
+            self._feedback_publisher.publish(labelled_array([stamp, *self._feedback], ''))
         parts = split_observation(self._observation, self.robot)
         for (writer, publisher), values in zip(self._channels, parts, strict=True):
             publisher.publish(writer.message(values, stamp))

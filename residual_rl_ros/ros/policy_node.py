@@ -21,7 +21,6 @@ from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
-from std_srvs.srv import SetBool, Trigger
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.labelled_array import labelled_array
@@ -30,10 +29,10 @@ from residual_rl_ros.observation import ObservationAssembler, ObservationError
 from residual_rl_ros.picture_reader import PictureReader
 from residual_rl_ros.residual.actor_file import read_actor
 from residual_rl_ros.residual.blend import BlendRamp
-from residual_rl_ros.residual.controller import ResidualController, StepFeedback
+from residual_rl_ros.residual.controller import ResidualController
 from residual_rl_ros.residual.controller_config import ControllerConfig
 from residual_rl_ros.residual.lockstep_loop import LockstepLoop
-from residual_rl_ros.residual.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS, LoopParts
+from residual_rl_ros.residual.policy_loop import LoopParts
 from residual_rl_ros.residual.real_time_loop import RealTimeLoop, RealTimeRules
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot import RobotConfig
@@ -54,6 +53,7 @@ from residual_rl_ros.ros.messages import (
 )
 from residual_rl_ros.ros.node_parameters import PolicyParameters
 from residual_rl_ros.ros.parameters import follow_parameters, read_parameters, read_tree
+from residual_rl_ros.ros.policy_services import PolicyServices
 from residual_rl_ros.ros.privileges import take_privileges
 from residual_rl_ros.transition import Transition
 
@@ -147,16 +147,17 @@ class PolicyNode(ManagedNode):
             self._timer = self.create_timer(WATCH_PERIOD_S, self._loop.watch, clock=steady)
         else:
             loop = self._loop
-            self._privileges = take_privileges(
+            with take_privileges(
                 self.parameters.realtime_priority,
                 self.parameters.lock_memory,
                 self.get_logger().warning,
-            )
-            self._timer = self.create_timer(
-                1.0 / self.robot.control_rate_hz,
-                lambda: self._tick(loop),
-                clock=control_clock(self),
-            )
+            ) as taken:
+                self._timer = self.create_timer(
+                    1.0 / self.robot.control_rate_hz,
+                    lambda: self._tick(loop),
+                    clock=control_clock(self),
+                )
+                self._privileges = taken.pop_all()
 
     def _tick(self, loop: RealTimeLoop) -> None:
         """Hand over the pictures that have been read, then run a control step."""
@@ -171,9 +172,9 @@ class PolicyNode(ManagedNode):
 
     def deactivate(self) -> None:
         """Hold, stop ticking, and see that the hold arrives."""
-        self._loop.deactivate(self._now())
-        self.destroy_timer(self._timer)
-        self._privileges.close()
+        with self._privileges:
+            self._loop.deactivate(self._now())
+            self.destroy_timer(self._timer)
         self._wait_for_arrival()
 
     def _wait_for_arrival(self) -> None:
@@ -224,15 +225,7 @@ class PolicyNode(ManagedNode):
         )
         self._transition_publisher = publisher(Float64MultiArray, '~/transitions', qos.TRANSITIONS)
         self._layout_publisher = publisher(String, '~/transition_layout', qos.LATCHED)
-        self.create_service(SetBool, '~/set_residual', self._set_residual)
-        self.create_service(SetBool, '~/hold', self._set_hold)
-        self.create_service(Trigger, '~/start_episode', self._start_episode)
-        for name, feedback in {
-            'mark_success': MARK_SUCCESS,
-            'mark_failure': MARK_FAILURE,
-            'end_episode': END_EPISODE,
-        }.items():
-            self.create_service(Trigger, f'~/{name}', self._ending_service(feedback))
+        PolicyServices(self, loop, self._now)
         Diagnostics(self, self._report)
 
     # --- messages in
@@ -316,44 +309,6 @@ class PolicyNode(ManagedNode):
     def _now(self) -> float:
         # `Clock.now` makes a Time of this, which takes four times as long.
         return to_seconds(*divmod(self.get_clock().handle.get_now().nanoseconds, 10**9))
-
-    # --- services
-
-    def _set_residual(self, request: Any, response: Any) -> Any:
-        self.controller.residual_enabled = request.data
-        response.success = True
-        response.message = f'residual {"on" if request.data else "off"} from the next decision'
-        return response
-
-    def _set_hold(self, request: Any, response: Any) -> Any:
-        if isinstance(self._loop, LockstepLoop):
-            response.message = 'a lockstep simulator waits for commands; hold has no effect'
-            return response
-        self._loop.held = request.data
-        response.success = True
-        response.message = 'holding' if request.data else 'released'
-        return response
-
-    def _start_episode(self, request: Any, response: Any) -> Any:
-        del request
-        if isinstance(self._loop, LockstepLoop):
-            response.message = 'in lockstep only the simulator starts episodes'
-            return response
-        response.success = self._loop.request_start()
-        response.message = 'starting' if response.success else 'inactive or in an episode already'
-        return response
-
-    def _ending_service(self, feedback: StepFeedback) -> Callable[[Any, Any], Any]:
-        def callback(request: Any, response: Any) -> Any:
-            del request
-            if isinstance(self._loop, LockstepLoop):
-                response.message = 'in lockstep only the simulator ends episodes'
-                return response
-            response.success = self._loop.end_episode(feedback, self._now())
-            response.message = 'ending the episode' if response.success else 'no episode to end'
-            return response
-
-        return callback
 
     def _report(self) -> tuple[bytes, str, Mapping[str, Any]]:
         if isinstance(self._loop, RealTimeLoop):

@@ -10,6 +10,7 @@ from typing import Any
 
 from std_msgs.msg import Float64MultiArray
 
+from residual_rl_ros.labelled_array import labelled_array
 from residual_rl_ros.observation import ObservationAssembler, ObservationError
 from residual_rl_ros.residual.controller import StepFeedback
 from residual_rl_ros.reward import RewardError, RewardSource, SuccessClassifier, load_function
@@ -23,7 +24,7 @@ from residual_rl_ros.ros.managed_node import (
     control_clock,
     run,
 )
-from residual_rl_ros.ros.messages import ChannelReader, float_array
+from residual_rl_ros.ros.messages import ChannelReader
 from residual_rl_ros.ros.node_parameters import RewardParameters
 from residual_rl_ros.ros.parameters import ParameterError, read_parameters, read_tree
 
@@ -90,7 +91,7 @@ class RewardNode(ManagedNode):
         if feedback is not None:
             self._answered += 1
             self._successes += feedback.terminated and int(feedback.success) == 1
-            self._publisher.publish(float_array(_values(now, feedback)))
+            self._publisher.publish(labelled_array(_values(now, feedback), ''))
 
     def _now(self) -> float:
         return self.get_clock().now().nanoseconds * 1e-9
