@@ -22,6 +22,8 @@ from residual_rl_ros.transition import TransitionLayout
 DORMANT_BELOW = 0.025
 """A unit is dormant if its mean activation is below this share of its layer's average
 (Sokar et al., arXiv 2302.12902)."""
+PRIOR_ROWS = 64
+"""Rows of a batch on which the neutral prior is taken."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class RuleConfig:
     """Hidden layers of each Q function."""
     critic_sees_residual: bool
     """Give the critics the executed residual in units of its bound too, beside the sum."""
+    neutral_prior: float
+    """Weight of the prior that an untried residual is worth what the base alone is; 0: none."""
     actor_hidden_sizes: tuple[int, ...]
     """Hidden layers of the actor."""
     actor_layer_norm: bool
@@ -170,11 +174,27 @@ class ActorCritic(ABC):
         q = self.critic(s, self.critic_action(batch.base_action, batch.executed_action))
         error = q - y
         loss = error.square().mean(1).sum(0)
-        return {
-            'critic_loss': loss.detach(),
-            'td_error': error.detach().abs().mean(),
-            'critic_grad_norm': self.step_critic(loss),
-        }
+        metrics = {'critic_loss': loss.detach(), 'td_error': error.detach().abs().mean()}
+        if self.config.neutral_prior:
+            doubt = self.untried_difference(batch.base_action[:PRIOR_ROWS], s[:PRIOR_ROWS])
+            loss = loss + self.config.neutral_prior * doubt.square().mean(1).sum(0)
+        metrics['critic_grad_norm'] = self.step_critic(loss)
+        return metrics
+
+    def untried_difference(self, b: Tensor, s: Tensor) -> Tensor:
+        """Return Q_i(s, b + lambda u) - Q_i(s, b) for uniform u, shape (heads, rows).
+
+        Where the data say nothing of a residual, a critic promises or threatens what it likes. The
+        actor follows a promise at once, and the minimum of two critics makes of a threat a wall
+        that it never looks behind. The base's value takes no gradient.
+        """
+        width = self.actor.architecture.outputs
+        u = 2.0 * torch.rand(len(b), width, generator=self._generator) - 1.0
+        u = u.repeat(1, len(self.bound) // width)
+        with torch.no_grad():
+            q_base = self.critic(s, self.critic_action(b, b))
+        difference: Tensor = self.critic(s, self.critic_action(b, b + self.bound * u)) - q_base
+        return difference
 
     def step_critic(self, loss: Tensor) -> Tensor:
         """Descend on the critics; return the largest gradient norm of one before clipping."""

@@ -36,7 +36,7 @@ MAY_BE_ZERO = (
     *('actor_delay_updates', 'progressive_transitions', 'bound_ramp_transitions'),
     *('demonstration_share',),
     *('wide_exploration_share', 'guard_share'),
-    *('exploration_std', 'target_std', 'cql_weight'),
+    *('exploration_std', 'target_std', 'cql_weight', 'neutral_prior'),
 )
 SHARES = (
     *('gamma', 'tau', 'actor_averaging', 'warmup_noise', 'demonstration_share'),

@@ -95,9 +95,37 @@ def test_the_critics_learn_the_reward_where_every_transition_ends(preset: str) -
     replay._table[:, LAYOUT.observation_size + 2 * LAYOUT.decision_size] = table
     rule.fit_normalizer(replay.observations())
     rng = np.random.default_rng(0)
-    for _ in range(400):
+    for _ in range(800):
         metrics = rule.update(replay.sample(64, rng, 0.95, 3))
     assert float(metrics['td_error']) < 0.2
+
+
+def test_an_untried_residual_is_worth_what_the_base_is_and_a_tried_one_what_it_gave() -> None:
+    """Every step of the base alone costs 1; what a residual does is not in the data."""
+
+    def doubt(prior: float, replay: ReplayBuffer) -> float:
+        rule = make_rule(critic_learning_rate=3e-3, neutral_prior=prior)
+        rng = np.random.default_rng(0)
+        for _ in range(300):
+            rule.update(replay.sample(128, rng, 0.95, 3), critic_only=True)
+        drawn = replay.sample(128, rng, 0.95, 3)
+        s = rule.actor.normalizer(drawn.observation)
+        return float(rule.untried_difference(drawn.base_action, s).detach().abs().mean())
+
+    base_only = filled(change=lambda i, t: replace(t, executed_action=t.base_action))
+    assert doubt(0.1, base_only) < 0.2 * doubt(0.0, base_only)
+    bound = np.tile(LAYOUT.residual_bound, LAYOUT.decision_steps)
+    rng = np.random.default_rng(1)
+
+    def pay(index: int, transition: Any) -> Any:
+        residual = np.tile(rng.uniform(-1.0, 1.0, LAYOUT.action_size), LAYOUT.decision_steps)
+        executed = transition.base_action + bound * residual
+        return replace(
+            transition, executed_action=executed, terminated=True, reward=10.0 * residual[0]
+        )
+
+    paid = filled(change=pay)
+    assert doubt(0.1, paid) > 1.0, 'what the data say outweighs the prior'
 
 
 @pytest.mark.parametrize('preset', PRESETS)
