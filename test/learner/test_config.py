@@ -43,7 +43,7 @@ def test_an_unknown_preset_lists_the_known_ones() -> None:
 def test_a_preset_is_read_by_path(tmp_path: Path) -> None:
     shipped = resource_path('config', 'presets', 'dawn.yaml').read_text()
     own = tmp_path / 'own.yaml'
-    own.write_text(shipped.replace('utd: 1.0', 'utd: 0.25'))
+    own.write_text(shipped.replace('utd: 2.0', 'utd: 0.25'))
     assert load_preset(str(own)) == load_preset('dawn', {'utd': 0.25})
 
 
