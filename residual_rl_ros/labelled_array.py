@@ -37,7 +37,7 @@ def array_head(label: str, size: int) -> tuple[bytes, ...]:
     )
 
 
-def labelled_array(values: npt.ArrayLike, label: str) -> bytes:
+def labelled_array(values: npt.ArrayLike, label: str = '') -> bytes:
     """Return the message.
 
     Args:

@@ -55,7 +55,8 @@ class RuleConfig:
     critic_sees_residual: bool
     """Give the critics the executed residual in units of its bound too, beside the sum."""
     neutral_prior: float
-    """Weight of the prior that an untried residual is worth what the base alone is; 0: none."""
+    """Weight of the prior that an untried residual is worth what the base alone is, in the loss of
+    the critics; 0: none. Cal-QL, which has a prior of its own, does not use it."""
     actor_hidden_sizes: tuple[int, ...]
     """Hidden layers of the actor."""
     actor_layer_norm: bool
@@ -121,17 +122,12 @@ class ActorCritic(ABC):
         self.bound = torch.tensor(layout.residual_bound).repeat(layout.decision_steps)
         self._updates = 0
         heads = config.critic_heads
-        self._actor = FlatParameters(self.actor)
-        self._mean_actor = FlatParameters(self.mean_actor)
-        self._critic = FlatParameters(self.critic, heads)
-        self._target_critic = FlatParameters(self.target_critic, heads)
-        self.actor_optimizer, self.critic_optimizer = (
-            torch.optim.Adam([flat.vector], lr=learning_rate, fused=True)
-            for flat, learning_rate in (
-                (self._actor, config.actor_learning_rate),
-                (self._critic, config.critic_learning_rate),
-            )
-        )
+        self._flat_actor = FlatParameters(self.actor)
+        self._flat_mean_actor = FlatParameters(self.mean_actor)
+        self._flat_critic = FlatParameters(self.critic, heads)
+        self._flat_target_critic = FlatParameters(self.target_critic, heads)
+        self.actor_optimizer = _adam(self._flat_actor, config.actor_learning_rate)
+        self.critic_optimizer = _adam(self._flat_critic, config.critic_learning_rate)
 
     @abstractmethod
     def update(self, batch: Batch, critic_only: bool = False) -> dict[str, Tensor]:
@@ -170,46 +166,44 @@ class ActorCritic(ABC):
         return r + batch.bootstrap * value
 
     def regress(self, batch: Batch, s: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Take one gradient step of every Q(s, a) towards y; return metrics."""
+        """Take one gradient step of every Q(s, a) towards y; return metrics.
+
+        The loss of a head is (Q_i(s, a) - y)^2, and neutral_prior times the square of the
+        advantage of a random residual.
+        """
         q = self.critic(s, self.critic_action(batch.base_action, batch.executed_action))
         error = q - y
         loss = error.square().mean(1).sum(0)
         metrics = {'critic_loss': loss.detach(), 'td_error': error.detach().abs().mean()}
         if self.config.neutral_prior:
-            doubt = self.untried_difference(batch.base_action[:PRIOR_ROWS], s[:PRIOR_ROWS])
-            loss = loss + self.config.neutral_prior * doubt.square().mean(1).sum(0)
+            advantage = self.random_advantage(s[:PRIOR_ROWS], batch.base_action[:PRIOR_ROWS])
+            loss = loss + self.config.neutral_prior * advantage.square().mean(1).sum(0)
         metrics['critic_grad_norm'] = self.step_critic(loss)
         return metrics
 
-    def untried_difference(self, b: Tensor, s: Tensor) -> Tensor:
+    def random_advantage(self, s: Tensor, b: Tensor) -> Tensor:
         """Return Q_i(s, b + lambda u) - Q_i(s, b) for uniform u, shape (heads, rows).
 
         Where the data say nothing of a residual, a critic promises or threatens what it likes. The
         actor follows a promise at once, and the minimum of two critics makes of a threat a wall
         that it never looks behind. The base's value takes no gradient.
         """
-        width = self.actor.architecture.outputs
-        u = 2.0 * torch.rand(len(b), width, generator=self._generator) - 1.0
-        u = u.repeat(1, len(self.bound) // width)
+        u = self.actor.uniform((len(b),), self._generator)
         with torch.no_grad():
             q_base = self.critic(s, self.critic_action(b, b))
-        difference: Tensor = self.critic(s, self.critic_action(b, b + self.bound * u)) - q_base
-        return difference
+        advantage: Tensor = self.critic(s, self.critic_action(b, b + self.bound * u)) - q_base
+        return advantage
 
     def step_critic(self, loss: Tensor) -> Tensor:
         """Descend on the critics; return the largest gradient norm of one before clipping."""
-        norms = self._critic.differentiate(loss)
-        largest, limit = norms.max(), self.config.max_grad_norm
-        if largest > limit:
-            assert self._critic.vector.grad is not None
-            self._critic.vector.grad *= (limit / norms).clamp_max(1.0).unsqueeze(1)
+        norms = self._flat_critic.differentiate(loss, self.config.max_grad_norm)
         self.critic_optimizer.step()
         self.critic.project()
-        return largest
+        return norms.max()
 
     def step_actor(self, loss: Tensor) -> Tensor:
         """Descend on the actor alone; return its gradient norm."""
-        norm = self._actor.differentiate(loss)
+        norm = self._flat_actor.differentiate(loss)
         self.actor_optimizer.step()
         return norm.squeeze(0)
 
@@ -220,18 +214,19 @@ class ActorCritic(ABC):
 
     def follow(self, step_actor: bool) -> None:
         """Move the slow copies: theta' <- theta' + tau (theta - theta')."""
-        self._target_critic.follow(self._critic, self.config.tau)
+        self._flat_target_critic.follow(self._flat_critic, self.config.tau)
         self.target_critic.project()
         if step_actor:
-            self._mean_actor.follow(self._actor, self.config.actor_averaging)
+            self._flat_mean_actor.follow(self._flat_actor, self.config.actor_averaging)
 
     @torch.no_grad()
     def diagnose(self, batch: Batch) -> dict[str, float]:
         """Return metrics that are too dear for every update.
 
-        `q_base` and `q_executed` compare the base's action with the executed one on the same
-        states; `critic_rank` is the number of singular values that hold 99 % of the features' sum
-        (Kumar et al., arXiv 2010.14498), over the features' width.
+        `q_base`, `q_executed` and `q_policy` compare the base's action, the executed one and the
+        mean of the trained actor, whose size and saturation are `residual_magnitude` and
+        `residual_saturation`, on the same states; `critic_rank` is the number of singular values
+        that hold 99 % of the features' sum (Kumar et al., arXiv 2010.14498), over their width.
         """
         s = self.actor.normalizer(batch.observation)
         b = batch.base_action
@@ -247,7 +242,7 @@ class ActorCritic(ABC):
         share = singular.cumsum(0) / singular.sum().clamp_min(1e-12)
         return {
             'q_base': float(q_base.mean()),
-            'q_policy': float(q_policy.amin(0).mean()),
+            'q_policy': float(q_policy.mean()),
             'residual_magnitude': float(size.mean()),
             'residual_saturation': float((size > 0.95).float().mean()),
             'q_executed': float(self.critic.head(features).mean()),
@@ -285,11 +280,14 @@ class ActorCritic(ABC):
             for name, value in self._scalars().items():
                 value.copy_(tensors[name])
         for name, optimizer in self._optimizers().items():
+            (parameter,) = optimizer.param_groups[0]['params']
             state: dict[int, dict[str, Tensor]] = {}
             for key, value in tensors.items():
                 if key.startswith(f'{name}.'):
                     _, index, slot = key.split('.')
-                    state.setdefault(int(index), {})[slot] = value.clone()
+                    if index != '0' or (slot != 'step' and value.shape != parameter.shape):
+                        raise RuntimeError(f'{key} of shape {tuple(value.shape)} fits no parameter')
+                    state.setdefault(0, {})[slot] = value.clone()
             optimizer.load_state_dict({**optimizer.state_dict(), 'state': state})
         self._updates = int(tensors['updates'])
         self._generator.set_state(tensors['generator'])
@@ -313,3 +311,7 @@ class ActorCritic(ABC):
             'actor_optimizer': self.actor_optimizer,
             'critic_optimizer': self.critic_optimizer,
         }
+
+
+def _adam(flat: FlatParameters, learning_rate: float) -> torch.optim.Adam:
+    return torch.optim.Adam([flat.vector], lr=learning_rate, fused=True)

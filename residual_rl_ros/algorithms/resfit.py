@@ -44,7 +44,7 @@ class Resfit(ActorCritic):
     ) -> None:
         super().__init__(config, layout, generator, config.exploration_std)
         self.target_actor = deepcopy(self.actor).requires_grad_(False)
-        self._target_actor = FlatParameters(self.target_actor)
+        self._flat_target_actor = FlatParameters(self.target_actor)
 
     def update(self, batch: Batch, critic_only: bool = False) -> dict[str, Tensor]:
         """Take one gradient step on the critics and, when due, on the actor."""
@@ -79,7 +79,7 @@ class Resfit(ActorCritic):
         """Move the slow copies, that of the actor in the target too."""
         super().follow(step_actor)
         if step_actor:
-            self._target_actor.follow(self._actor, self.config.tau)
+            self._flat_target_actor.follow(self._flat_actor, self.config.tau)
 
     def _actors(self) -> list[ResidualActor]:
         return [*super()._actors(), self.target_actor]

@@ -3,7 +3,7 @@
 """Soft actor-critic on a bounded residual.
 
 Presets `dawn`, `policy_decorator` and `sac_residual_plain` share this rule and differ in numbers
-only: critic normalisation, warm-up, exploration.
+only: critic normalisation and prior, warm-up, exploration, updates a decision.
 
 Ma et al., "What Makes Value Learning Efficient in Residual Reinforcement Learning?" (DAWN),
 arXiv 2602.10539; Yuan et al., "Policy Decorator", arXiv 2412.13630.

@@ -77,9 +77,7 @@ class Wsrl(Sac):
         """Return residuals (samples, batch, k * m), log densities, and whose the policy's are."""
         each = self.config.cql_actions
         size, width = len(batch.observation), len(self.bound)
-        outputs = self.actor.architecture.outputs
-        uniform = torch.rand(each, size, outputs, generator=self._generator) * 2.0 - 1.0
-        residuals = [(uniform * self.actor.active).repeat(1, 1, width // outputs)]
+        residuals = [self.actor.uniform((each, size), self._generator)]
         flat = -math.log(2.0) * float(self.actor.active.sum())
         densities = [torch.full((each, size), flat)]
         for observation, base in (

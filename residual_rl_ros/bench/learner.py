@@ -46,7 +46,10 @@ def ours(threads: int) -> float:
     layout = TransitionLayout(*names, 1, tuple(-one for one in ones), ones, ones)
     config = load_preset(
         'sac_residual_plain',
-        {'critic_sees_residual': False, 'actor_sees_base_action': False, 'n_step': 1},
+        {
+            **{'critic_sees_residual': False, 'actor_sees_base_action': False, 'n_step': 1},
+            **{'actor_interval': 1, 'neutral_prior': 0.0},
+        },
     )
     rule = config.make_rule(layout, torch.Generator().manual_seed(0))
     replay = ReplayBuffer(layout, STORED)

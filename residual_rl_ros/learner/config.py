@@ -92,7 +92,8 @@ class LearnerConfig:
     batch_size: int
     """Transitions per update."""
     utd: float
-    """Updates per transition received after warm-up."""
+    """Updates of the critics per transition received after warm-up; every `actor_interval`-th of
+    them updates the actor too."""
     publish_interval: int
     """Transitions between two weight publications."""
 

@@ -100,7 +100,7 @@ class Learner:
         """What a rollback returns to."""
         self._rolled_back = (0, -1)  # Newest (epoch, sequence) whose actor a rollback has revoked.
         self.metrics: dict[str, float] = {}
-        """Metrics of the update before the latest publication."""
+        """Metrics of the latest publication: of the last update before it, and of a batch then."""
         self._latest: dict[str, torch.Tensor] = {}
         self._publication_due = False
         self._epoch_start = 0

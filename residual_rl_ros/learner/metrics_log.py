@@ -34,7 +34,7 @@ class MetricsLog:
         self._skipped = 0
 
     def write(self, learner: Learner) -> None:
-        """Append the metrics of the latest update and the recent success."""
+        """Append the metrics of the latest publication and the recent success."""
         step = learner.control_steps
         values = {f'learner/{name}': value for name, value in learner.metrics.items()}
         values['run/updates'] = float(learner.updates)

@@ -8,6 +8,8 @@ every tensor it is called on than for the arithmetic.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +18,8 @@ class FlatParameters:
     """The parameters of a network side by side in one tensor, of which they become views.
 
     Args:
-        module: the network; a copy of it made later shares nothing with this.
+        module: the network. A copy of it made later shares nothing with this, and what replaces
+            its tensors (`to`, `load_state_dict(assign=True)`) takes it away from this.
         heads: size of the first dimension of every parameter, for an ensemble.
     """
 
@@ -31,12 +34,22 @@ class FlatParameters:
         for parameter, piece in zip(self._parameters, pieces, strict=True):
             parameter.data = piece.view(parameter.shape)
 
-    def differentiate(self, loss: Tensor) -> Tensor:
-        """Set the gradient to that of a loss, and return its norm, shape (heads,)."""
+    def differentiate(self, loss: Tensor, limit: float = math.inf) -> Tensor:
+        """Set the gradient to that of a loss.
+
+        Args:
+            loss: a scalar.
+            limit: largest norm of the gradient of a head.
+
+        Returns:
+            Norm of the gradient of each head before it was limited, shape (heads,).
+        """
         heads = len(self.vector)
         gradients = torch.autograd.grad(loss, self._parameters)
         self.vector.grad = torch.cat([each.reshape(heads, -1) for each in gradients], dim=1)
         norms: Tensor = torch.linalg.vector_norm(self.vector.grad, dim=1)
+        if (norms > limit).any():
+            self.vector.grad *= (limit / norms).clamp_max(1.0).unsqueeze(1)
         return norms
 
     @torch.no_grad()

@@ -69,9 +69,9 @@ class ResidualActor(nn.Module):
         nn.init.zeros_(self.heads.bias)
 
     def _hold(self, residual: Tensor) -> Tensor:
-        """Repeat a held residual over the steps of its decision, to (batch, k * m)."""
+        """Repeat a held residual over the steps of its decision, to (..., k * m)."""
         repeats = self.architecture.repeats
-        return residual.repeat(1, repeats) if repeats > 1 else residual
+        return torch.cat([residual] * repeats, dim=-1) if repeats > 1 else residual
 
     def set_action_range(self, layout: TransitionLayout) -> None:
         """Take the base policy's action range and the dimensions that have a residual."""
@@ -112,6 +112,11 @@ class ResidualActor(nn.Module):
         mean, log_std = out.chunk(2, dim=-1)
         log_std = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (torch.tanh(log_std) + 1.0)
         return mean, log_std
+
+    def uniform(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Return uniform residuals in [-1, 1], shape (*shape, k * m)."""
+        residual = 2.0 * torch.rand(*shape, self.architecture.outputs, generator=generator) - 1.0
+        return self._hold(residual * self.active)
 
     def mean_action(self, observation: Tensor, base_action: Tensor) -> Tensor:
         """Return tanh(mean), differentiable, shape (batch, k * m)."""

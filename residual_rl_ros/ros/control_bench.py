@@ -36,6 +36,7 @@ from rich.console import Console
 from std_msgs.msg import Float64MultiArray, UInt8MultiArray
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
+from residual_rl_ros.labelled_array import labelled_array
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual.actor import ResidualActor
 from residual_rl_ros.residual.architecture import ActorArchitecture
@@ -93,11 +94,11 @@ class _Robot:
 
     def _tick(self) -> None:
         self._step += 1
-        self._observations.publish(float_array(self._rng.normal(size=N)))
+        self._observations.publish(labelled_array(self._rng.normal(size=N)))
         if self._step % EPISODE_STEPS == 0:
             now = self.node.get_clock().now().nanoseconds * 1e-9
             success = float(self._rng.random() < 0.5)
-            self._feedback.publish(float_array([now, 0.0, 0.0, 1.0, success]))
+            self._feedback.publish(labelled_array([now, 0.0, 0.0, 1.0, success]))
 
     def _on_transition(self, message: Float64MultiArray) -> None:
         stamp, epoch = message.data[0], message.data[HEADER.index('epoch')]

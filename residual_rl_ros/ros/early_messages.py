@@ -11,7 +11,7 @@ from residual_rl_ros.learner.robot_feed import RobotFeed
 COUNT_LIMIT = 1000
 """Messages kept."""
 BYTES_LIMIT = 64 * 2**20
-"""Their size: before the layout is known a message may be anything."""
+"""Their size: before the layout is known a message may be anything [byte]."""
 
 
 class EarlyMessages:

@@ -114,7 +114,7 @@ class MujocoSimNode(Node):
         stamp = self._stamp()
         self._clock_publisher.publish(Clock(clock=to_time(stamp)))
         if self._feedback is not None:
-            self._feedback_publisher.publish(labelled_array([stamp, *self._feedback], ''))
+            self._feedback_publisher.publish(labelled_array([stamp, *self._feedback]))
         parts = split_observation(self._observation, self.robot)
         for (writer, publisher), values in zip(self._channels, parts, strict=True):
             publisher.publish(writer.message(values, stamp))

@@ -91,7 +91,7 @@ class RewardNode(ManagedNode):
         if feedback is not None:
             self._answered += 1
             self._successes += feedback.terminated and int(feedback.success) == 1
-            self._publisher.publish(labelled_array(_values(now, feedback), ''))
+            self._publisher.publish(labelled_array(_values(now, feedback)))
 
     def _now(self) -> float:
         return self.get_clock().now().nanoseconds * 1e-9

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from builders import assert_same_actor, make_layout, random_transitions, small_config
+from safetensors.torch import load_file, save_file
 
 from residual_rl_ros.learner import checkpoint
 from residual_rl_ros.learner.checkpoint import (
@@ -168,7 +170,6 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         lambda stored: stored['config'].update(critic_heads=3),
         lambda stored: stored['config'].update(critic_layer_norm=False),
         lambda stored: stored['config'].update(more=1),
-        lambda stored: stored['config'].pop('neutral_prior'),
         lambda stored: stored.update(layout=make_layout(decision_steps=3).to_yaml()),
         lambda stored: stored.update(layout='nonsense'),
         lambda stored: stored['state'].update(phase='asleep'),
@@ -181,7 +182,6 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         'heads',
         'norm',
         'unknown',
-        'earlier version',
         'layout',
         'no layout',
         'phase',
@@ -195,6 +195,28 @@ def test_a_checkpoint_of_another_architecture_or_schema_is_refused(
     save_checkpoint(tmp_path / 'checkpoint', trained(20))
     edit(tmp_path / 'checkpoint' / STATE, change)
     with pytest.raises(CheckpointError):
+        load_checkpoint(tmp_path / 'checkpoint')
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / 'checkpoint', trained(20))
+    edit(tmp_path / 'checkpoint' / STATE, lambda stored: stored['config'].pop('neutral_prior'))
+    with pytest.raises(CheckpointError, match='neutral_prior'):
+        load_checkpoint(tmp_path / 'checkpoint')
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [('critic_optimizer.0.exp_avg', torch.zeros(3)), ('critic_optimizer.1.step', torch.zeros(()))],
+)
+def test_moments_that_fit_no_parameter_are_refused(
+    tmp_path: Path, name: str, value: torch.Tensor
+) -> None:
+    """Fused Adam would read beyond their end."""
+    save_checkpoint(tmp_path / 'checkpoint', trained(200))
+    file = tmp_path / 'checkpoint' / ALGORITHM
+    save_file({**load_file(file), name: value}, file)
+    with pytest.raises(CheckpointError, match=f'{name} of shape'):
         load_checkpoint(tmp_path / 'checkpoint')
 
 

@@ -216,6 +216,22 @@ def test_memory_that_may_not_be_locked_is_a_warning_that_says_what_to_do(
     assert state(node) == 'inactive'
 
 
+def test_privileges_end_with_control_even_if_its_end_fails(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make(PolicyNode, policy(BASE.path, realtime_priority=0))
+    node.trigger_configure()
+    node.trigger_activate()
+    assert locked_bytes() > 0
+
+    def fail(now: float) -> None:
+        raise RuntimeError('no end')
+
+    monkeypatch.setattr(node._loop, 'deactivate', fail)
+    node.trigger_deactivate()
+    assert (state(node), locked_bytes()) == ('unconfigured', 0)
+
+
 @pytest.mark.parametrize('values', [{'lock_memory': False}, {'lockstep': True}])
 def test_memory_is_not_locked_where_it_is_not_asked_for(make: Any, values: dict[str, Any]) -> None:
     node = make(PolicyNode, policy(BASE.path, realtime_priority=0, **values))

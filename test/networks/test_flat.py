@@ -70,3 +70,16 @@ def test_a_loaded_state_reaches_the_vector(critic: Critic) -> None:
     state = {name: torch.full_like(value, 2.0) for name, value in critic.state_dict().items()}
     critic.load_state_dict(state)
     assert (flat.vector == 2.0).all()
+
+
+def test_each_head_is_limited_by_itself_and_the_norms_are_those_before(critic: Critic) -> None:
+    flat = FlatParameters(critic, 3)
+    weight = torch.tensor([[1000.0], [1.0], [1.0]])
+    before = flat.differentiate((weight * values(critic)).sum())
+    assert flat.vector.grad is not None
+    kept = flat.vector.grad[1:].clone()
+    limit = float(before[1:].max()) + 1.0
+    norms = flat.differentiate((weight * values(critic)).sum(), limit)
+    torch.testing.assert_close(norms, before)
+    assert float(flat.vector.grad[0].norm()) == pytest.approx(limit, rel=1e-5)
+    torch.testing.assert_close(flat.vector.grad[1:], kept)
