@@ -16,7 +16,9 @@ from residual_rl_ros.networks.critic import Critic
 from residual_rl_ros.networks.flat import FlatParameters
 from residual_rl_ros.replay.buffer import Batch
 from residual_rl_ros.residual.actor import ResidualActor
-from residual_rl_ros.residual.architecture import ActorArchitecture
+from residual_rl_ros.residual.advised_actor import AdvisedActor
+from residual_rl_ros.residual.architecture import ActorArchitecture, CriticArchitecture
+from residual_rl_ros.residual.numpy_actor import NumpyActor
 from residual_rl_ros.transition import TransitionLayout
 
 DORMANT_BELOW = 0.025
@@ -180,6 +182,28 @@ class ActorCritic(ABC):
             loss = loss + self.config.neutral_prior * advantage.square().mean(1).sum(0)
         metrics['critic_grad_norm'] = self.step_critic(loss)
         return metrics
+
+    def robot_actor(self, candidates: int) -> NumpyActor:
+        """Return a copy of the published actor as the robot runs it.
+
+        Args:
+            candidates: residuals from which the critics, which then come with it, choose one for a
+                decision; 0 sends no critics.
+        """
+        actor = self.mean_actor.to_numpy()
+        if not candidates:
+            return actor
+        config = self.config
+        architecture = CriticArchitecture(
+            candidates,
+            config.critic_heads,
+            config.critic_hidden_sizes,
+            config.critic_normalization,
+            config.critic_sees_residual,
+        )
+        tensors = {name: value.numpy().copy() for name, value in self.critic.state_dict().items()}
+        tensors['bound'] = self.bound.numpy().copy()
+        return AdvisedActor(actor.architecture, actor.tensors, architecture, tensors)
 
     def random_advantage(self, s: Tensor, b: Tensor) -> Tensor:
         """Return Q_i(s, b + lambda u) - Q_i(s, b) for uniform u, shape (heads, rows).

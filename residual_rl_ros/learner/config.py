@@ -17,7 +17,7 @@ from residual_rl_ros.algorithms.resfit import Resfit, ResfitConfig
 from residual_rl_ros.algorithms.sac import Sac, SacConfig
 from residual_rl_ros.algorithms.wsrl import Wsrl, WsrlConfig
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.networks.critic import NORMALIZATIONS
+from residual_rl_ros.residual.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.resources import find_file, resource_path
 from residual_rl_ros.spec import integer
 
@@ -34,7 +34,7 @@ SIGNED = ('reward_offset', 'target_entropy_per_dimension')
 MAY_BE_ZERO = (
     *('warmup_noise', 'offline_updates', 'policy_warmup_transitions', 'critic_only_updates'),
     *('actor_delay_updates', 'progressive_transitions', 'bound_ramp_transitions'),
-    *('demonstration_share',),
+    *('demonstration_share', 'residual_candidates'),
     *('wide_exploration_share', 'guard_share'),
     *('exploration_std', 'target_std', 'cql_weight', 'neutral_prior'),
 )
@@ -72,6 +72,9 @@ class LearnerConfig:
     """Transitions over which the share of decisions with a residual grows from 0 to 1."""
     bound_ramp_transitions: int
     """Transitions over which the residual bound grows from 0 to its full size."""
+    residual_candidates: int
+    """Residuals that the robot draws for a decision; the critics choose one of them, or the base
+    alone if none has an advantage over it (EXPO). 0: the one that the actor draws is executed."""
     wide_exploration_share: float
     """Share of episodes that explore more widely."""
     wide_exploration_scale: float
@@ -103,10 +106,10 @@ class LearnerConfig:
             if not isinstance(value, str):
                 _check_range(name, value)
         rule = self.rule
-        if rule.critic_normalization not in NORMALIZATIONS:
+        if rule.critic_normalization not in CRITIC_NORMALIZATIONS:
             raise PresetError(
                 f'preset: critic_normalization is {rule.critic_normalization!r}, expected one of '
-                f'{", ".join(NORMALIZATIONS)}'
+                f'{", ".join(CRITIC_NORMALIZATIONS)}'
             )
         if rule.critic_target_heads > rule.critic_heads:
             raise PresetError(

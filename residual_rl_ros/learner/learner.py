@@ -24,6 +24,7 @@ from residual_rl_ros.learner.episodes import EpisodeLog, EpisodeRecord
 from residual_rl_ros.learner.guard import Guard, GuardConfig
 from residual_rl_ros.replay.buffer import Batch, ReplayBuffer
 from residual_rl_ros.residual.exploration import Exploration
+from residual_rl_ros.residual.numpy_actor import NumpyActor
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
 from residual_rl_ros.transition import Source, Transition, TransitionLayout
 
@@ -372,7 +373,7 @@ class Learner:
         header = WeightsHeader(
             self.epoch, self.sequence, exploration, rollbacks=len(self.rollbacks)
         )
-        return encode_weights(self.algorithm.mean_actor.to_numpy(), header)
+        return encode_weights(self._robot_actor(), header)
 
     def exploration(self) -> Exploration:
         """Return how the robot shall act until the next message."""
@@ -417,4 +418,7 @@ class Learner:
             next_effective_from,
             len(self.rollbacks),
         )
-        return encode_weights(self.algorithm.mean_actor.to_numpy(), header)
+        return encode_weights(self._robot_actor(), header)
+
+    def _robot_actor(self) -> NumpyActor:
+        return self.algorithm.robot_actor(self.config.residual_candidates)

@@ -9,8 +9,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-NORMALIZATIONS = ('none', 'layer', 'hyperspherical')
-
 
 class EnsembleLinear(nn.Module):
     """`heads` independent linear layers in one batched product.

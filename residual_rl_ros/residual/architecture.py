@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The sizes of a residual actor: what learner and robot must agree on."""
+"""The sizes of a residual actor and of the critics that advise it: learner and robot must agree."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 """Range of the learned logarithm of the standard deviation."""
 OBSERVATION_CLIP = 10.0
 """Bound on a normalised observation."""
+CRITIC_NORMALIZATIONS = ('none', 'layer', 'hyperspherical')
+"""What may follow a hidden layer of a critic."""
 
 
 @dataclass(frozen=True)
@@ -82,5 +84,68 @@ class ActorArchitecture:
         stride = 3 if self.layer_norm else 2
         return [
             (f'body.{stride * i}', f'body.{stride * i + 1}' if self.layer_norm else '', hidden)
+            for i, hidden in enumerate(self.hidden_sizes)
+        ]
+
+
+@dataclass(frozen=True)
+class CriticArchitecture:
+    """All that is needed to rebuild critics that choose among an actor's residuals."""
+
+    candidates: int
+    """Residuals drawn for a decision, from which the critics choose one or the base alone."""
+    heads: int
+    """Number of Q functions."""
+    hidden_sizes: tuple[int, ...]
+    """Widths of the hidden layers of each."""
+    normalization: str
+    """One of `CRITIC_NORMALIZATIONS`."""
+    sees_residual: bool
+    """Whether the residual, in units of its bound, is an input beside the executed action."""
+
+    def __post_init__(self) -> None:
+        """Check types and ranges.
+
+        Raises:
+            ValueError: one is wrong; weight messages come from outside.
+        """
+        sizes = (self.candidates, self.heads, *self.hidden_sizes)
+        if not all(type(size) is int and size > 0 for size in sizes) or not self.hidden_sizes:
+            raise ValueError(f'critic sizes are {sizes}, expected positive integers')
+        if self.normalization not in CRITIC_NORMALIZATIONS:
+            raise ValueError(f'critic normalization is {self.normalization!r}')
+        if type(self.sees_residual) is not bool:
+            raise ValueError(f'sees_residual is {self.sees_residual!r}, expected a boolean')
+
+    def tensor_shapes(self, actor: ActorArchitecture) -> dict[str, tuple[int, ...]]:
+        """Return name and shape of every tensor of the critics that advise an actor."""
+        km = actor.decision_size
+        width = actor.observation_size + (2 if self.sees_residual else 1) * km
+        shapes: dict[str, tuple[int, ...]] = {'bound': (km,)}
+        for linear, norm, hidden in self.body_layers():
+            shapes |= self._linear(linear, width, hidden)
+            if norm:
+                shapes |= {f'{norm}.{part}': (self.heads, 1, hidden) for part in ('weight', 'bias')}
+            width = hidden
+        return shapes | self._linear('head', width, 1)
+
+    def _linear(self, name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+        return {
+            f'{name}.weight': (self.heads, inputs, outputs),
+            f'{name}.bias': (self.heads, 1, outputs),
+        }
+
+    def body_layers(self) -> list[tuple[str, str, int]]:
+        """Return the names of the linear map and of the LayerNorm ('' without), and the width.
+
+        One for each hidden layer, as an `nn.Sequential` numbers them.
+        """
+        stride = 2 if self.normalization == 'none' else 3
+        return [
+            (
+                f'body.{stride * i}',
+                f'body.{stride * i + 1}' if self.normalization == 'layer' else '',
+                hidden,
+            )
             for i, hidden in enumerate(self.hidden_sizes)
         ]

@@ -353,7 +353,7 @@ class ResidualController:
             by_actor = float(rng.random() < by_actor)
         if by_actor > 0.0:
             started = self._clock()
-            action = actor.act(self._observation, base.ravel(), rng, self._noise_scale)
+            action = actor.act(self._observation, base.ravel(), rng, self._noise_scale, ratio)
             self.actor_latency.add(self._clock() - started)
         elif rng is not None and exploration.uniform_noise > 0.0:
             action = actor.uniform(exploration.uniform_noise, rng)

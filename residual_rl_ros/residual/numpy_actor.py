@@ -63,6 +63,7 @@ class NumpyActor:
         base_action: npt.ArrayLike,
         rng: np.random.Generator | None,
         noise_scale: float = 1.0,
+        bound_ratio: float = 1.0,
     ) -> Array:
         """Return one residual action, shape (k * m,), in [-1, 1].
 
@@ -71,19 +72,34 @@ class NumpyActor:
             base_action: base action of the decision, flattened to (k * m,).
             rng: source of the exploration noise; None returns tanh(mean).
             noise_scale: factor on the noise.
+            bound_ratio: share of the residual bound in use; it changes what critics advise
+                (`AdvisedActor`), not what the actor draws.
         """
+        return self._hold(self._draw(observation, base_action, rng, noise_scale, 1)[0])
+
+    def _draw(
+        self,
+        observation: npt.ArrayLike,
+        base_action: npt.ArrayLike,
+        rng: np.random.Generator | None,
+        noise_scale: float,
+        count: int,
+    ) -> Array:
+        """Return residuals, shape (count, outputs); without `rng` one, tanh(mean)."""
         outputs = self.architecture.outputs
         out = self._forward(observation, base_action)
         center = out[:outputs]
         if rng is None:
-            return self._hold(np.tanh(center))
-        noise = rng.standard_normal(outputs)
+            return np.tanh(center)[None]
+        noise = rng.standard_normal((count, outputs))
         noise *= noise_scale
         if self.architecture.exploration_std is not None:
             residual = np.tanh(center) + self.architecture.exploration_std * noise
-            return self._hold(residual.clip(-1.0, 1.0))
+            clipped: Array = residual.clip(-1.0, 1.0)
+            return clipped
         log_std = LOG_STD_MIDDLE + LOG_STD_REACH * np.tanh(out[outputs:])
-        return self._hold(np.tanh(center + np.exp(log_std) * noise))
+        drawn: Array = np.tanh(center + np.exp(log_std) * noise)
+        return drawn
 
     def uniform(self, half_width: float, rng: np.random.Generator) -> Array:
         """Return one uniform residual in [-half_width, half_width], shape (k * m,)."""

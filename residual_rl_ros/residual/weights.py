@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Actor weights on the wire: safetensors bytes with (epoch, sequence) and a digest.
 
+The critics that advise an actor travel with it, under names of their own.
+
 Nothing here can execute code: the header is JSON, the tensors are raw numbers.
 """
 
@@ -19,12 +21,15 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.residual.architecture import ActorArchitecture
+from residual_rl_ros.residual.advised_actor import AdvisedActor
+from residual_rl_ros.residual.architecture import ActorArchitecture, CriticArchitecture
 from residual_rl_ros.residual.exploration import RESIDUAL, Exploration
 from residual_rl_ros.residual.numpy_actor import Float32, NumpyActor
 
 METADATA = 'weights'
 """Name of the entry in the safetensors header that holds ours, as JSON."""
+CRITIC = 'critic.'
+"""Prefix of the names of the critics' tensors."""
 
 
 UNREADABLE = (SafetensorError, AttributeError, KeyError, RecursionError, TypeError, ValueError)
@@ -94,15 +99,19 @@ class WeightsHeader:
 def encode_weights(actor: NumpyActor, header: WeightsHeader) -> bytes:
     """Return the weight message of an actor."""
     fields: dict[str, Any] = {'header': asdict(header), 'architecture': asdict(actor.architecture)}
-    fields['digest'] = _digest(actor.tensors, fields)
+    tensors = dict(actor.tensors)
+    if isinstance(actor, AdvisedActor):
+        fields['critic'] = asdict(actor.critic_architecture)
+        tensors |= {f'{CRITIC}{name}': value for name, value in actor.critic_tensors.items()}
+    fields['digest'] = _digest(tensors, fields)
     # One entry: safetensors writes several in an order that changes from process to process.
-    return save_safetensors(dict(actor.tensors), {METADATA: json.dumps(fields)})
+    return save_safetensors(tensors, {METADATA: json.dumps(fields)})
 
 
 def decode_weights(
     message: bytes, expected: ActorArchitecture | None = None
 ) -> tuple[WeightsHeader, NumpyActor]:
-    """Return the header and the actor that a message holds.
+    """Return the header and the actor that a message holds, an `AdvisedActor` if critics came too.
 
     Args:
         message: safetensors bytes.
@@ -117,8 +126,9 @@ def decode_weights(
         length = int.from_bytes(message[:8], 'little')
         fields = json.loads(json.loads(message[8 : 8 + length])['__metadata__'][METADATA])
         header = WeightsHeader.from_mapping(fields['header'])
-        sizes = fields['architecture']
-        architecture = ActorArchitecture(**{**sizes, 'hidden_sizes': tuple(sizes['hidden_sizes'])})
+        architecture = ActorArchitecture(**_sizes(fields['architecture']))
+        advised = 'critic' in fields
+        critic = CriticArchitecture(**_sizes(fields['critic'])) if advised else None
         intact = fields['digest'] == _digest(tensors, fields)
     except UNREADABLE as error:
         raise WeightsError(
@@ -137,6 +147,9 @@ def decode_weights(
             f'{expected.observation_size} and {expected.decision_size}',
         )
     wanted = architecture.tensor_shapes()
+    if critic:
+        shapes = critic.tensor_shapes(architecture)
+        wanted |= {f'{CRITIC}{name}': shape for name, shape in shapes.items()}
     for name in sorted(wanted.keys() | tensors.keys()):
         shape, dtype = wanted.get(name), np.dtype(np.float32)
         value = tensors.get(name)
@@ -149,14 +162,25 @@ def decode_weights(
             )
         if not np.isfinite(value).all():
             raise WeightsError('non_finite', f'weights {header.version}: {name} is not finite')
-    return header, NumpyActor(architecture, tensors)
+    if not critic:
+        return header, NumpyActor(architecture, tensors)
+    of_critic = {
+        name.removeprefix(CRITIC): tensors.pop(name) for name in wanted if name.startswith(CRITIC)
+    }
+    return header, AdvisedActor(architecture, tensors, critic, of_critic)
+
+
+def _sizes(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of an architecture as they were before JSON made lists of tuples."""
+    return {**fields, 'hidden_sizes': tuple(fields['hidden_sizes'])}
 
 
 def _digest(tensors: Mapping[str, Float32], fields: dict[str, Any]) -> str:
-    """Return the sha256 over header, architecture and every tensor's name, shape and bytes."""
+    """Return the sha256 over header, architectures and every tensor's name, shape and bytes."""
     sha = hashlib.sha256()
-    for part in ('header', 'architecture'):
-        sha.update(json.dumps(fields[part], sort_keys=True).encode())
+    for part in ('header', 'architecture', 'critic'):
+        if part in fields:
+            sha.update(json.dumps(fields[part], sort_keys=True).encode())
     for name in sorted(tensors):
         value = tensors[name]
         sha.update(f'{name}{tuple(value.shape)}torch.{value.dtype}'.encode())  # The learner's name.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from residual_rl_ros.algorithms.actor_critic import ActorCritic
 from residual_rl_ros.algorithms.wsrl import Wsrl
-from residual_rl_ros.learner.config import NORMALIZATIONS, preset_names
+from residual_rl_ros.learner.config import CRITIC_NORMALIZATIONS, preset_names
 from residual_rl_ros.replay.buffer import Batch, ReplayBuffer
 
 LAYOUT = make_layout()
@@ -44,7 +44,7 @@ def parameters(module: torch.nn.Module) -> Tensor:
     return torch.cat([value.detach().flatten().clone() for value in module.parameters()])
 
 
-@pytest.mark.parametrize('normalization', NORMALIZATIONS)
+@pytest.mark.parametrize('normalization', CRITIC_NORMALIZATIONS)
 @pytest.mark.parametrize('preset', PRESETS)
 def test_an_update_moves_every_network_and_its_metrics_are_finite(
     preset: str, normalization: str

@@ -217,6 +217,7 @@ def test_a_sabotaged_actor_is_found_and_rolled_back_in_a_real_run() -> None:
             'batch_size': 32,
             'publish_interval': 10,
             'wide_exploration_share': 0.0,
+            'residual_candidates': 0,  # Critics that choose would refuse most of what it does.
         },
     )
     learner = Learner(preset, controller.layout, seed=5)

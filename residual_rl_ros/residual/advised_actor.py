@@ -1,0 +1,130 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""An actor that proposes and critics that choose: no residual without a promise of theirs.
+
+For every decision several residuals are drawn, and the one with the largest advantage over the base
+action is executed; none, if no advantage is positive. So a critic that has seen a residual fail
+stops it at once, long before the actor has unlearned it. After EXPO (Dong et al., arXiv 2507.07986)
+and IBRL (Hu et al., arXiv 2311.02198).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.residual.architecture import (
+    OBSERVATION_CLIP,
+    ActorArchitecture,
+    CriticArchitecture,
+)
+from residual_rl_ros.residual.numpy_actor import LAYER_NORM_EPS, Array, Float32, NumpyActor
+
+Layer = tuple[Float32, Float32, tuple[Float32, Float32] | None]
+"""Weight, bias and affine LayerNorm, each with the heads first."""
+
+
+class AdvisedActor(NumpyActor):
+    """An actor with the critics that choose among its residuals.
+
+    The advantage of a residual is the smallest that any critic gives it: Q_i(s, b + lambda u) -
+    Q_i(s, b) of the same critic, so that what critics think of the *state* does not matter.
+
+    Args:
+        architecture: sizes of the actor.
+        tensors: the actor's tensors.
+        critic_architecture: sizes of the critics.
+        critic_tensors: float32 arrays by their names, with the shapes of `tensor_shapes`.
+    """
+
+    def __init__(
+        self,
+        architecture: ActorArchitecture,
+        tensors: Mapping[str, Float32],
+        critic_architecture: CriticArchitecture,
+        critic_tensors: Mapping[str, Float32],
+    ) -> None:
+        super().__init__(architecture, tensors)
+        self.critic_architecture = critic_architecture
+        self.critic_tensors = critic_tensors
+        self._critic_layers: list[Layer] = [
+            (
+                critic_tensors[f'{linear}.weight'],
+                critic_tensors[f'{linear}.bias'],
+                (critic_tensors[f'{norm}.weight'], critic_tensors[f'{norm}.bias'])
+                if norm
+                else None,
+            )
+            for linear, norm, _ in critic_architecture.body_layers()
+        ]
+        self._value = critic_tensors['head.weight']
+        # The first layer is linear in the residual: what state and base action add is computed
+        # once for all candidates, and a held residual enters with the sum of its steps' weights.
+        n, km = architecture.observation_size, architecture.decision_size
+        first = self._critic_layers[0][0]
+        self._of_state, of_action = first[:, :n], first[:, n : n + km]
+        self._of_base = of_action / tensors['action_half_range'][:, None]
+        of_residual = self._of_base * critic_tensors['bound'][:, None]
+        if critic_architecture.sees_residual:
+            of_residual = of_residual + first[:, n + km :]
+        heads, _, width = first.shape
+        by_step = of_residual.reshape(heads, architecture.repeats, architecture.outputs, width)
+        self._of_residual: Float32 = by_step.sum(1)
+
+    def act(
+        self,
+        observation: npt.ArrayLike,
+        base_action: npt.ArrayLike,
+        rng: np.random.Generator | None,
+        noise_scale: float = 1.0,
+        bound_ratio: float = 1.0,
+    ) -> Array:
+        """Return the residual that the critics choose, shape (k * m,); zero is the base alone.
+
+        See `NumpyActor.act` for the arguments. Without `rng` the choice is between tanh(mean) and
+        the base.
+        """
+        count = self.critic_architecture.candidates
+        residuals = self._draw(observation, base_action, rng, noise_scale, count) * self._active
+        advantages = self.advantages(observation, base_action, bound_ratio * residuals)
+        best = int(advantages.argmax())
+        if advantages[best] <= 0.0:
+            return np.zeros(self.architecture.decision_size)
+        return self._hold(residuals[best])
+
+    def advantages(
+        self, observation: npt.ArrayLike, base_action: npt.ArrayLike, residuals: Array
+    ) -> Float32:
+        """Return min_i Q_i(s, b + lambda u) - Q_i(s, b) for each of the residuals, shape (rows,).
+
+        Args:
+            observation: shape (n,).
+            base_action: shape (k * m,).
+            residuals: u, shape (rows, outputs).
+        """
+        candidates = np.zeros((len(residuals) + 1, residuals.shape[1]), dtype=np.float32)
+        candidates[1:] = residuals
+        # (heads, rows, width): row 0 is the base.
+        state = np.asarray(observation, dtype=np.float32) - self.tensors['normalizer.mean']
+        state /= self.tensors['normalizer.std']
+        state = state.clip(-OBSERVATION_CLIP, OBSERVATION_CLIP)
+        base = np.asarray(base_action, dtype=np.float32) - self.tensors['action_center']
+        known = state @ self._of_state + base @ self._of_base
+        x = candidates @ self._of_residual + known[:, None]
+        for index, (weight, bias, norm) in enumerate(self._critic_layers):
+            if index:
+                x = x @ weight
+            x += bias
+            if norm is not None:
+                x -= x.mean(-1, keepdims=True)
+                x *= norm[0] / np.sqrt(np.square(x).mean(-1, keepdims=True) + LAYER_NORM_EPS)
+                x += norm[1]
+            elif self.critic_architecture.normalization == 'hyperspherical':
+                length = np.sqrt(np.square(x).sum(-1, keepdims=True))
+                x *= np.float32(x.shape[-1] ** 0.5) / np.maximum(length, np.float32(1e-12))
+            np.maximum(x, 0.0, out=x)
+        q = (x @ self._value)[..., 0]  # Its bias is the same for all.
+        advantages: Float32 = (q[:, 1:] - q[:, :1]).min(0)
+        return advantages
