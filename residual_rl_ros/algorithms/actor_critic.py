@@ -249,7 +249,8 @@ class ActorCritic(ABC):
 
         `q_base`, `q_executed` and `q_policy` compare the base's action, the executed one and the
         mean of the trained actor, whose size and saturation are `residual_magnitude` and
-        `residual_saturation`, on the same states; `critic_rank` is the number of singular values
+        `residual_saturation`, on the same states. `base_preferred_share` says in how many of them
+        a critic sees no advantage of that mean. `critic_rank` is the number of singular values
         that hold 99 % of the features' sum (Kumar et al., arXiv 2010.14498), over their width.
         """
         s = self.actor.normalizer(batch.observation)
@@ -257,6 +258,7 @@ class ActorCritic(ABC):
         q_base = self.critic(s, self.critic_action(b, b))
         u = self.actor.mean_action(batch.observation, b)
         q_policy = self.critic(s, self.critic_action(b, b + self.bound * u))
+        preferred = (q_policy - q_base).amin(0) <= 0.0
         size = u[:, self.bound > 0.0].abs()
         executed = self.critic_action(b, batch.executed_action)
         features = self.critic.features(s, executed)
@@ -267,6 +269,7 @@ class ActorCritic(ABC):
         return {
             'q_base': float(q_base.mean()),
             'q_policy': float(q_policy.mean()),
+            'base_preferred_share': float(preferred.float().mean()),
             'residual_magnitude': float(size.mean()),
             'residual_saturation': float((size > 0.95).float().mean()),
             'q_executed': float(self.critic.head(features).mean()),

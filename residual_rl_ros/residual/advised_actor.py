@@ -23,7 +23,7 @@ from residual_rl_ros.residual.architecture import (
 from residual_rl_ros.residual.numpy_actor import LAYER_NORM_EPS, Array, Float32, NumpyActor
 
 Layer = tuple[Float32, Float32, tuple[Float32, Float32] | None]
-"""Weight, bias and affine LayerNorm, each with the heads first."""
+"""Weight, bias and scale and shift of a LayerNorm, each with the heads first."""
 
 
 class AdvisedActor(NumpyActor):
@@ -49,15 +49,8 @@ class AdvisedActor(NumpyActor):
         super().__init__(architecture, tensors)
         self.critic_architecture = critic_architecture
         self.critic_tensors = critic_tensors
-        self._critic_layers: list[Layer] = [
-            (
-                critic_tensors[f'{linear}.weight'],
-                critic_tensors[f'{linear}.bias'],
-                (critic_tensors[f'{norm}.weight'], critic_tensors[f'{norm}.bias'])
-                if norm
-                else None,
-            )
-            for linear, norm, _ in critic_architecture.body_layers()
+        self._critic_layers = [
+            self._layer(linear, norm) for linear, norm, _ in critic_architecture.body_layers()
         ]
         self._value = critic_tensors['head.weight']
         # The first layer is linear in the residual: what state and base action add is computed
@@ -72,6 +65,18 @@ class AdvisedActor(NumpyActor):
         heads, _, width = first.shape
         by_step = of_residual.reshape(heads, architecture.repeats, architecture.outputs, width)
         self._of_residual: Float32 = by_step.sum(1)
+
+    def _layer(self, linear: str, norm: str) -> Layer:
+        weight, bias = (self.critic_tensors[f'{linear}.{part}'] for part in ('weight', 'bias'))
+        if not norm:
+            return weight, bias, None
+        # That LayerNorm centres its input is linear too, and done here once.
+        scale, shift = (self.critic_tensors[f'{norm}.{part}'] for part in ('weight', 'bias'))
+        return (
+            weight - weight.mean(-1, keepdims=True),
+            bias - bias.mean(-1, keepdims=True),
+            (scale, shift),
+        )
 
     def act(
         self,
@@ -118,8 +123,9 @@ class AdvisedActor(NumpyActor):
                 x = x @ weight
             x += bias
             if norm is not None:
-                x -= x.mean(-1, keepdims=True)
-                x *= norm[0] / np.sqrt(np.square(x).mean(-1, keepdims=True) + LAYER_NORM_EPS)
+                variance = np.einsum('hrw,hrw->hr', x, x) / np.float32(x.shape[-1])
+                x *= (1.0 / np.sqrt(variance + LAYER_NORM_EPS))[..., None]
+                x *= norm[0]
                 x += norm[1]
             elif self.critic_architecture.normalization == 'hyperspherical':
                 length = np.sqrt(np.square(x).sum(-1, keepdims=True))

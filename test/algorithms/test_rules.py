@@ -58,6 +58,7 @@ def test_an_update_moves_every_network_and_its_metrics_are_finite(
     assert all(math.isfinite(float(value)) for value in metrics.values())
     assert {'td_error', 'q_base', 'q_executed', 'q_policy', 'critic_rank'} <= set(metrics)
     assert {'critic_dormant_share', 'residual_magnitude', 'actor_grad_norm'} <= set(metrics)
+    assert 0.0 <= metrics['base_preferred_share'] <= 1.0
 
 
 @pytest.mark.parametrize('preset', PRESETS)
