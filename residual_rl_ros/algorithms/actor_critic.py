@@ -59,6 +59,8 @@ class RuleConfig:
     neutral_prior: float
     """Weight of the prior that an untried residual is worth what the base alone is, in the loss of
     the critics; 0: none. Cal-QL, which has a prior of its own, does not use it."""
+    base_in_target: bool
+    """Bootstrap from the base action where the critics prefer it to the actor's (IBRL)."""
     actor_hidden_sizes: tuple[int, ...]
     """Hidden layers of the actor."""
     actor_layer_norm: bool
@@ -154,12 +156,19 @@ class ActorCritic(ABC):
         return torch.cat([scaled, residual], dim=-1)
 
     def target_value(self, s_next: Tensor, base: Tensor, u: Tensor) -> Tensor:
-        """Return the minimum over the drawn target critics, shape (batch,)."""
-        q: Tensor = self.target_critic(s_next, self.critic_action(base, base + self.bound * u))
+        """Return the value of the next decision, shape (batch,).
+
+        It is the minimum over the drawn target critics, and with `base_in_target` the larger of
+        those of residual and base: what the robot executes if critics choose.
+        """
+        a = self.critic_action(base, base + self.bound * u)
+        if self.config.base_in_target:
+            s_next, a = s_next.repeat(2, 1), torch.cat([a, self.critic_action(base, base)])
+        q: Tensor = self.target_critic(s_next, a)
         drawn = self.config.critic_target_heads
         if drawn < self.config.critic_heads:
             q = q[torch.randperm(self.config.critic_heads, generator=self._generator)[:drawn]]
-        return q.amin(0)
+        return q.amin(0).view(-1, len(base)).amax(0)
 
     def target_return(self, batch: Batch, value: Tensor) -> Tensor:
         """Return y = r + gamma^j value of the n-step return, shape (batch,)."""

@@ -9,6 +9,7 @@ order give the same weights, however they arrive.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -30,6 +31,8 @@ from residual_rl_ros.transition import Source, Transition, TransitionLayout
 
 MAX_OWED_UPDATES = 1000
 """After a burst of transitions: updates that are still taken for it."""
+MEASURE_EVERY = 50
+"""Transitions between two sets of metrics, at least: one costs as much as several updates."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Learner:
         """What a rollback returns to."""
         self._rolled_back = (0, -1)  # Newest (epoch, sequence) whose actor a rollback has revoked.
         self.metrics: dict[str, float] = {}
-        """Metrics of the latest publication: of the last update before it, and of a batch then."""
+        """Of the last update before a publication, and of a batch then; see `MEASURE_EVERY`."""
         self._latest: dict[str, torch.Tensor] = {}
         self._publication_due = False
         self._epoch_start = 0
@@ -179,7 +182,8 @@ class Learner:
         if not self._publication_due:
             return None
         self._publication_due = False
-        self._measure()
+        if (since // interval - 1) % math.ceil(MEASURE_EVERY / interval) == 0:
+            self._measure()
         # The policy goes on with the previous actor for one interval meanwhile: learning and
         # collecting overlap, and still every decision knows which actor is its own.
         return self._publish(interval, 2 * interval)
@@ -246,7 +250,7 @@ class Learner:
         self.rollbacks.append(Rollback(len(self.episodes.history), reason))
 
     def _measure(self) -> None:
-        """Collect the metrics of a publication."""
+        """Collect metrics, in a new dictionary."""
         self.metrics = {name: float(value) for name, value in self._latest.items()}
         self.metrics |= self.algorithm.diagnose(self._sample())
         for source, share in self.replay.composition().items():

@@ -32,9 +32,13 @@ class MetricsLog:
         self._warn = warn
         self._writer: SummaryWriter | None = SummaryWriter(str(directory))
         self._skipped = 0
+        self._written: dict[str, float] | None = None
 
     def write(self, learner: Learner) -> None:
-        """Append the metrics of the latest publication and the recent success."""
+        """Append the learner's metrics and the recent success, if it has new ones."""
+        if learner.metrics is self._written:
+            return
+        self._written = learner.metrics
         step = learner.control_steps
         values = {f'learner/{name}': value for name, value in learner.metrics.items()}
         values['run/updates'] = float(learner.updates)

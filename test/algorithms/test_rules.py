@@ -193,3 +193,16 @@ def test_returns_are_the_discounted_rewards_to_the_end_and_unknown_where_it_is_n
     found = replay.returns(gamma=0.5, scale=2.0, offset=-1.0)
     assert found[:3].tolist() == [1.0 + 0.5 * (3.0 + 0.5 * 7.0), 3.0 + 0.5 * 7.0, 7.0]
     assert np.isneginf(found[3:]).all()
+
+
+@pytest.mark.parametrize('heads', [2, 4])
+def test_the_target_bootstraps_from_the_base_where_it_is_preferred(heads: int) -> None:
+    sizes = {'critic_heads': heads, 'critic_target_heads': heads}
+    rule, plain = (make_rule(base_in_target=option, **sizes) for option in (True, False))
+    plain.load_state(rule.state())
+    data = batch()
+    s, b = rule.actor.normalizer(data.next_observation), data.next_base_action
+    u = rule.actor.uniform((len(b),), torch.Generator().manual_seed(1))
+    residual, base = plain.target_value(s, b, u), plain.target_value(s, b, torch.zeros_like(u))
+    assert 0 < int((base > residual).sum()) < len(b)
+    torch.testing.assert_close(rule.target_value(s, b, u), torch.maximum(residual, base))

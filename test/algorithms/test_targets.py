@@ -50,7 +50,8 @@ def test_the_soft_target_is_r_plus_gamma_j_times_minimum_minus_alpha_log_pi(
     entropy: bool, first: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heads = {'critic_heads': 3, 'critic_target_heads': 3}
-    rule = make_rule('dawn', initial_alpha=0.5, entropy_in_target=entropy, **heads)
+    changes = {'initial_alpha': 0.5, 'base_in_target': False, **heads}
+    rule = make_rule('dawn', entropy_in_target=entropy, **changes)
     assert isinstance(rule, Sac)
     u = torch.full((2, LAYOUT.decision_size), 0.5)
     monkeypatch.setattr(rule.actor, 'sample', lambda *_: (u, torch.tensor([-3.0, 100.0])))
