@@ -22,6 +22,7 @@ from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadat
 from residual_rl_ros.encoder import ENCODER_METADATA_KEY
 from residual_rl_ros.learner.config import LearnerConfig, load_preset
 from residual_rl_ros.residual.actor import ResidualActor
+from residual_rl_ros.residual.advised_actor import AdvisedActor
 from residual_rl_ros.residual.architecture import ActorArchitecture
 from residual_rl_ros.residual.numpy_actor import NumpyActor
 from residual_rl_ros.reward import CLASSIFIER_METADATA_KEY
@@ -241,11 +242,17 @@ def make_actor(
 
 
 def assert_same_actor(actor: NumpyActor, expected: NumpyActor) -> None:
-    """Check that two actors are the same, bit for bit."""
+    """Check that two actors are the same, bit for bit, and the critics that come with them."""
+    assert type(actor) is type(expected)
     assert actor.architecture == expected.architecture
-    assert actor.tensors.keys() == expected.tensors.keys()
-    for name, value in expected.tensors.items():
-        assert actor.tensors[name].tobytes() == value.tobytes(), name
+    pairs = [(actor.tensors, expected.tensors)]
+    if isinstance(actor, AdvisedActor) and isinstance(expected, AdvisedActor):
+        assert actor.critic_architecture == expected.critic_architecture
+        pairs.append((actor.critic_tensors, expected.critic_tensors))
+    for tensors, wanted in pairs:
+        assert tensors.keys() == wanted.keys()
+        for name, value in wanted.items():
+            assert tensors[name].tobytes() == value.tobytes(), name
 
 
 def make_transition(layout: TransitionLayout, **changes: Any) -> Transition:

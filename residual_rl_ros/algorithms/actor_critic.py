@@ -196,8 +196,9 @@ class ActorCritic(ABC):
         """Return a copy of the published actor as the robot runs it.
 
         Args:
-            candidates: residuals from which the critics, which then come with it, choose one for a
-                decision; 0 sends no critics.
+            candidates: residuals from which critics, which then come with it, choose one for a
+                decision; 0 sends none. As many come as the target has: the more must agree, the
+                fewer residuals are executed.
         """
         actor = self.mean_actor.to_numpy()
         if not candidates:
@@ -205,12 +206,15 @@ class ActorCritic(ABC):
         config = self.config
         architecture = CriticArchitecture(
             candidates,
-            config.critic_heads,
+            config.critic_target_heads,
             config.critic_hidden_sizes,
             config.critic_normalization,
             config.critic_sees_residual,
         )
-        tensors = {name: value.numpy().copy() for name, value in self.critic.state_dict().items()}
+        tensors = {
+            name: value[: config.critic_target_heads].numpy().copy()
+            for name, value in self.critic.state_dict().items()
+        }
         tensors['bound'] = self.bound.numpy().copy()
         return AdvisedActor(actor.architecture, actor.tensors, architecture, tensors)
 
@@ -267,7 +271,7 @@ class ActorCritic(ABC):
         q_base = self.critic(s, self.critic_action(b, b))
         u = self.actor.mean_action(batch.observation, b)
         q_policy = self.critic(s, self.critic_action(b, b + self.bound * u))
-        preferred = (q_policy - q_base).amin(0) <= 0.0
+        preferred = ~((q_policy - q_base).amin(0) > 0.0)
         size = u[:, self.bound > 0.0].abs()
         executed = self.critic_action(b, batch.executed_action)
         features = self.critic.features(s, executed)

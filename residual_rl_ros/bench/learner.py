@@ -48,7 +48,7 @@ def ours(threads: int) -> float:
         'sac_residual_plain',
         {
             **{'critic_sees_residual': False, 'actor_sees_base_action': False, 'n_step': 1},
-            **{'actor_interval': 1, 'neutral_prior': 0.0},
+            **{'actor_interval': 1, 'neutral_prior': 0.0, 'base_in_target': False},
         },
     )
     rule = config.make_rule(layout, torch.Generator().manual_seed(0))

@@ -17,7 +17,7 @@ from residual_rl_ros.algorithms.resfit import Resfit, ResfitConfig
 from residual_rl_ros.algorithms.sac import Sac, SacConfig
 from residual_rl_ros.algorithms.wsrl import Wsrl, WsrlConfig
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.residual.architecture import CRITIC_NORMALIZATIONS
+from residual_rl_ros.residual.architecture import CRITIC_NORMALIZATIONS, MAX_CANDIDATES
 from residual_rl_ros.resources import find_file, resource_path
 from residual_rl_ros.spec import integer
 
@@ -115,6 +115,16 @@ class LearnerConfig:
             raise PresetError(
                 f'preset: critic_target_heads {rule.critic_target_heads} exceeds critic_heads '
                 f'{rule.critic_heads}'
+            )
+        if self.residual_candidates > MAX_CANDIDATES:
+            raise PresetError(
+                f'preset: residual_candidates is {self.residual_candidates}, expected <= '
+                f'{MAX_CANDIDATES}'
+            )
+        if self.residual_candidates and not rule.critic_hidden_sizes:
+            raise PresetError(
+                f'preset: residual_candidates is {self.residual_candidates} and '
+                'critic_hidden_sizes empty; critics that choose need a hidden layer'
             )
         if self.wide_exploration_scale < 1.0:
             raise PresetError(

@@ -9,7 +9,6 @@ order give the same weights, however they arrive.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -107,6 +106,7 @@ class Learner:
         """Of the last update before a publication, and of a batch then; see `MEASURE_EVERY`."""
         self._latest: dict[str, torch.Tensor] = {}
         self._publication_due = False
+        self._measured_at = 0
         self._epoch_start = 0
 
     @property
@@ -182,7 +182,7 @@ class Learner:
         if not self._publication_due:
             return None
         self._publication_due = False
-        if (since // interval - 1) % math.ceil(MEASURE_EVERY / interval) == 0:
+        if not self._measured_at or self.transitions - self._measured_at >= MEASURE_EVERY:
             self._measure()
         # The policy goes on with the previous actor for one interval meanwhile: learning and
         # collecting overlap, and still every decision knows which actor is its own.
@@ -251,15 +251,16 @@ class Learner:
 
     def _measure(self) -> None:
         """Collect metrics, in a new dictionary."""
-        self.metrics = {name: float(value) for name, value in self._latest.items()}
-        self.metrics |= self.algorithm.diagnose(self._sample())
+        self._measured_at = self.transitions
+        metrics = {name: float(value) for name, value in self._latest.items()}
+        metrics |= self.algorithm.diagnose(self._sample())
         for source, share in self.replay.composition().items():
-            self.metrics[f'replay_{source.name.lower()}_share'] = share
+            metrics[f'replay_{source.name.lower()}_share'] = share
         if self.demonstrations is not None:
-            self.metrics['demonstrations'] = float(len(self.demonstrations))
-        self.metrics['guard_statistic'] = self.guard.statistic
-        self.metrics['rollbacks'] = float(len(self.rollbacks))
-        self.metrics['update_ratio'] = self.updates / (self.transitions - self._online_from)
+            metrics['demonstrations'] = float(len(self.demonstrations))
+        metrics['guard_statistic'] = self.guard.statistic
+        metrics['update_ratio'] = self.updates / (self.transitions - self._online_from)
+        self.metrics = metrics
 
     def add_demonstration(self, transition: Transition, robot: str = '') -> None:
         """Store a recorded demonstration; it is no experience of the robot and not counted."""
@@ -340,6 +341,7 @@ class Learner:
             'pretraining_updates': self.pretraining_updates,
             'epoch_start': self._epoch_start,
             'publication_due': self._publication_due,
+            'measured_at': self._measured_at,
             'rng': self.rng.bit_generator.state,
             'guard': self.guard.state(),
             'rollbacks': [asdict(rollback) for rollback in self.rollbacks],
@@ -359,6 +361,7 @@ class Learner:
         self.pretraining_updates = int(state['pretraining_updates'])
         self._epoch_start = int(state['epoch_start'])
         self._publication_due = bool(state['publication_due'])
+        self._measured_at = int(state['measured_at'])
         self.rng.bit_generator.state = state['rng']
         self.guard.load_state(state['guard'])
         self.rollbacks = [Rollback(**rollback) for rollback in state['rollbacks']]

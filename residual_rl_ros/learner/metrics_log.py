@@ -42,6 +42,7 @@ class MetricsLog:
         step = learner.control_steps
         values = {f'learner/{name}': value for name, value in learner.metrics.items()}
         values['run/updates'] = float(learner.updates)
+        values['run/rollbacks'] = float(len(learner.rollbacks))
         if learner.episodes.success_rate is not None:
             values['run/success_recent'] = learner.episodes.success_rate
         if self._writer is None and self._skipped < RETRY_AFTER:

@@ -3,9 +3,9 @@
 """An actor that proposes and critics that choose: no residual without a promise of theirs.
 
 For every decision several residuals are drawn, and the one with the largest advantage over the base
-action is executed; none, if no advantage is positive. So a critic that has seen a residual fail
-stops it at once, long before the actor has unlearned it. After EXPO (Dong et al., arXiv 2507.07986)
-and IBRL (Hu et al., arXiv 2311.02198).
+action is executed; none, if no advantage is positive. So a residual that has failed is not repeated
+as soon as the critics know, long before the actor has unlearned it. After EXPO (Dong et al., arXiv
+2507.07986) and IBRL (Hu et al., arXiv 2311.02198).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class AdvisedActor(NumpyActor):
             of_residual = of_residual + first[:, n + km :]
         heads, _, width = first.shape
         by_step = of_residual.reshape(heads, architecture.repeats, architecture.outputs, width)
-        self._of_residual: Float32 = by_step.sum(1)
+        self._of_residual: Float32 = by_step.sum(1) * tensors['active'][:, None]
 
     def _layer(self, linear: str, norm: str) -> Layer:
         weight, bias = (self.critic_tensors[f'{linear}.{part}'] for part in ('weight', 'bias'))
@@ -92,10 +92,10 @@ class AdvisedActor(NumpyActor):
         the base.
         """
         count = self.critic_architecture.candidates
-        residuals = self._draw(observation, base_action, rng, noise_scale, count) * self._active
+        residuals = self._draw(observation, base_action, rng, noise_scale, count)
         advantages = self.advantages(observation, base_action, bound_ratio * residuals)
-        best = int(advantages.argmax())
-        if advantages[best] <= 0.0:
+        best = int(np.nan_to_num(advantages, nan=-np.inf).argmax())
+        if not advantages[best] > 0.0:  # Critics that overflow have no advantage to offer either.
             return np.zeros(self.architecture.decision_size)
         return self._hold(residuals[best])
 

@@ -11,6 +11,8 @@ LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 """Range of the learned logarithm of the standard deviation."""
 OBSERVATION_CLIP = 10.0
 """Bound on a normalised observation."""
+MAX_CANDIDATES = 64
+"""Most residuals that may be drawn for a decision: it must fit into a control step."""
 CRITIC_NORMALIZATIONS = ('none', 'layer', 'hyperspherical')
 """What may follow a hidden layer of a critic."""
 
@@ -112,6 +114,8 @@ class CriticArchitecture:
         sizes = (self.candidates, self.heads, *self.hidden_sizes)
         if not all(type(size) is int and size > 0 for size in sizes) or not self.hidden_sizes:
             raise ValueError(f'critic sizes are {sizes}, expected positive integers')
+        if self.candidates > MAX_CANDIDATES:
+            raise ValueError(f'candidates is {self.candidates}, expected <= {MAX_CANDIDATES}')
         if self.normalization not in CRITIC_NORMALIZATIONS:
             raise ValueError(f'critic normalization is {self.normalization!r}')
         if type(self.sees_residual) is not bool:

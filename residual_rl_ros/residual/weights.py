@@ -127,8 +127,7 @@ def decode_weights(
         fields = json.loads(json.loads(message[8 : 8 + length])['__metadata__'][METADATA])
         header = WeightsHeader.from_mapping(fields['header'])
         architecture = ActorArchitecture(**_sizes(fields['architecture']))
-        advised = 'critic' in fields
-        critic = CriticArchitecture(**_sizes(fields['critic'])) if advised else None
+        critic = CriticArchitecture(**_sizes(fields['critic'])) if 'critic' in fields else None
         intact = fields['digest'] == _digest(tensors, fields)
     except UNREADABLE as error:
         raise WeightsError(

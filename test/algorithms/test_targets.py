@@ -80,6 +80,19 @@ def test_the_minimum_is_taken_over_the_heads_that_were_drawn() -> None:
     assert found == {(1.0, 4.0), (1.0, 5.0), (2.0, 4.0)}
 
 
+def test_a_target_with_the_base_takes_the_larger_minimum_of_the_same_heads() -> None:
+    rule = make_rule('resfit', critic_heads=3, critic_target_heads=2, base_in_target=True)
+    q_base = torch.tensor([[1.5, 6.0], [2.5, 4.5], [1.75, 3.0]])
+    rule.target_critic = lambda s, x: torch.cat([Q, q_base], dim=1)
+    base = u = torch.zeros(2, LAYOUT.decision_size)
+    for seed in range(20):
+        rule._generator.manual_seed(seed)
+        drawn = torch.randperm(3, generator=torch.Generator().manual_seed(seed))[:2]
+        value = rule.target_value(torch.zeros(2, LAYOUT.observation_size), base, u)
+        expected = torch.maximum(Q[drawn].min(0).values, q_base[drawn].min(0).values)
+        assert torch.equal(value, expected)
+
+
 def test_td3_smooths_its_target_with_clipped_noise_within_the_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -104,7 +104,7 @@ def test_the_actor_file_is_a_weight_message(tmp_path: Path) -> None:
     header, actor = decode_weights((tmp_path / 'checkpoint' / ACTOR).read_bytes())
     assert header.enabled
     assert header.version == (learner.epoch, learner.sequence)
-    assert_same_actor(actor, learner.algorithm.mean_actor.to_numpy())
+    assert_same_actor(actor, learner.algorithm.robot_actor(learner.config.residual_candidates))
 
 
 def test_a_newer_checkpoint_replaces_the_older_and_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -156,6 +156,8 @@ def test_a_value_that_cannot_work_is_named(key: str, value: object) -> None:
         ('utd', 0.0),
         ('utd', float('nan')),
         ('publish_interval', 0),
+        ('residual_candidates', -1),
+        ('residual_candidates', 65),
         ('replay_capacity', 0),
         ('warmup_transitions', 0),
         ('warmup_transitions', 1),
@@ -165,6 +167,12 @@ def test_a_value_that_cannot_work_is_named(key: str, value: object) -> None:
 def test_a_value_out_of_range_is_named(key: str, value: float) -> None:
     with pytest.raises(PresetError, match=rf'preset: {key} is {value}'):
         small_config(**{key: value})
+
+
+def test_critics_that_choose_need_a_hidden_layer() -> None:
+    with pytest.raises(PresetError, match='8 and critic_hidden_sizes empty'):
+        small_config(critic_hidden_sizes=[])
+    assert small_config(critic_hidden_sizes=[], residual_candidates=0).residual_candidates == 0
 
 
 def test_a_warm_up_that_does_not_fit_the_memory_is_refused() -> None:

@@ -135,7 +135,7 @@ def test_the_restored_actor_is_the_next_one_of_the_schedule_and_the_robot_takes_
     learner = warm_learner(utd=0.01, publish_interval=10)
     slot = ActorSlot(learner.algorithm.actor.architecture, scheduled=True)
     slot.offer(learner.first_message())
-    restored = learner.algorithm.mean_actor.to_numpy()
+    restored = learner.algorithm.robot_actor(learner.config.residual_candidates)
     with torch.no_grad():
         learner.algorithm.mean_actor.heads.bias.fill_(3.0)
     outcome = {'truncated': True, 'success': Success.FAILURE, 'source': Source.RESIDUAL}

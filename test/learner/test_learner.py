@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,11 @@ from builders import (
     random_transitions,
     small_config,
 )
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from residual_rl_ros.learner.episodes import RECENT_EPISODES
-from residual_rl_ros.learner.learner import Learner, Phase
+from residual_rl_ros.learner.learner import MEASURE_EVERY, Learner, Phase
+from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.residual.actor_slot import ActorSlot
 from residual_rl_ros.residual.weights import decode_weights
 from residual_rl_ros.transition import Source, Success
@@ -28,6 +31,7 @@ from residual_rl_ros.transition import Source, Success
 LAYOUT = make_layout()
 STREAM = random_transitions(LAYOUT, 400)
 WARMUP, INTERVAL = 10, 5
+CANDIDATES = small_config().residual_candidates
 
 
 def make_learner(seed: int = 0, **overrides: Any) -> Learner:
@@ -134,17 +138,44 @@ def test_messages_come_at_the_end_of_warm_up_and_then_at_every_interval() -> Non
             header, actor = decode_weights(message)
             assert header.enabled
             published[count] = header.version
-            assert_same_actor(actor, learner.algorithm.mean_actor.to_numpy())
+            assert_same_actor(actor, learner.algorithm.robot_actor(CANDIDATES))
     assert published == {10: (1, 1), 15: (1, 2), 20: (1, 3), 25: (1, 4), 30: (1, 5)}
 
 
-def test_metrics_are_finite_at_every_publication() -> None:
+def test_metrics_are_measured_at_a_publication_and_again_after_fifty_transitions() -> None:
     learner = make_learner()
     assert learner.metrics == {}
-    for transition in STREAM[: WARMUP + INTERVAL]:
+    measured = []
+    for count, transition in enumerate(STREAM[: WARMUP + 70], start=1):
+        before = learner.metrics
         learner.ingest(transition)
-    assert learner.metrics
+        if learner.metrics is not before:
+            measured.append(count)
+    assert measured == [WARMUP + INTERVAL, WARMUP + INTERVAL + MEASURE_EVERY]
     assert all(math.isfinite(value) for value in learner.metrics.values())
+
+
+def test_metrics_do_not_wait_for_a_certain_publication() -> None:
+    learner = make_learner()
+    for count, transition in enumerate(STREAM[: WARMUP + 63], start=1):
+        learner.ingest(transition, learn=count in (WARMUP + 3, WARMUP + 8, WARMUP + 63))
+        if count == WARMUP + 8:
+            first = learner.metrics
+    assert first
+    assert learner.metrics is not first
+
+
+def test_the_log_of_metrics_skips_those_that_it_has(tmp_path: Path) -> None:
+    learner = make_learner()
+    log = MetricsLog(tmp_path, pytest.fail)
+    for transition in STREAM[: WARMUP + 70]:
+        if learner.ingest(transition) is not None:
+            log.write(learner)
+    log.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    steps = [event.step for event in events.Scalars('learner/q_base')]
+    expected = [WARMUP + INTERVAL, WARMUP + INTERVAL + MEASURE_EVERY]
+    assert steps == [LAYOUT.decision_steps * count for count in expected]
 
 
 def test_the_current_message_can_be_used_at_once() -> None:
@@ -155,7 +186,7 @@ def test_the_current_message_can_be_used_at_once() -> None:
     header, actor = decode_weights(learner.current_message())
     assert header.enabled
     assert (header.effective_from, header.next_effective_from) == (0, 0)
-    assert_same_actor(actor, learner.algorithm.mean_actor.to_numpy())
+    assert_same_actor(actor, learner.algorithm.robot_actor(CANDIDATES))
 
 
 def test_the_bound_grows_in_training_and_in_deployment_alike() -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -137,9 +138,48 @@ def test_a_dimension_without_bound_gets_no_residual_and_changes_no_advantage() -
     for seed in range(10):
         residual = actor.act(observation, base, np.random.default_rng(seed))
         np.testing.assert_array_equal(residual.reshape(2, 2)[:, 1], 0.0)
-    u = np.array([[0.5, 0.0]])
-    expected = oracle(make_rule(layout), observation, base, np.tile(u, 2))
+    u = np.array([[0.5, 0.7]])
+    expected = oracle(make_rule(layout), observation, base, np.tile([[0.5, 0.0]], 2))
     np.testing.assert_allclose(actor.advantages(observation, base, u), expected, atol=1e-5)
+
+
+def test_critics_that_overflow_choose_nothing() -> None:
+    actor = advised(make_rule(critic_normalization='none'))
+    tensors = {name: value * np.float32(1e25) for name, value in actor.critic_tensors.items()}
+    with np.errstate(over='ignore', invalid='ignore'):
+        wild = AdvisedActor(actor.architecture, actor.tensors, actor.critic_architecture, tensors)
+        assert np.isnan(wild.advantages(np.ones(3), np.zeros(4), np.full((2, 2), 0.5))).any()
+        residual = wild.act(np.ones(3), np.zeros(4), np.random.default_rng(0))
+    np.testing.assert_array_equal(residual, 0.0)
+
+
+def test_one_advantage_that_is_no_number_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    actor = advised(make_rule(), candidates=3)
+    drawn = np.array([[0.1, 0.1], [0.2, 0.2], [0.3, 0.3]])
+    monkeypatch.setattr(actor, '_draw', lambda *_: drawn)
+    monkeypatch.setattr(actor, 'advantages', lambda *_: np.array([np.nan, 2.0, 1.0]))
+    chosen = actor.act(np.ones(3), np.zeros(4), np.random.default_rng(0))
+    np.testing.assert_array_equal(chosen, 0.2)
+
+
+def test_as_many_critics_choose_as_the_target_has() -> None:
+    rule = make_rule(critic_heads=5, critic_target_heads=2)
+    actor = advised(rule)
+    assert actor.critic_architecture.heads == 2
+    assert actor.critic_tensors['head.weight'].shape[0] == 2
+    assert_same_actor(decode_weights(encode_weights(actor, WeightsHeader(1, 0)))[1], actor)
+
+
+def test_a_deterministic_actor_proposes_with_its_fixed_noise() -> None:
+    rule = make_rule(preset='resfit', critic_heads=2)
+    actor, plain = advised(rule, 6), rule.robot_actor(0)
+    observation, base = np.ones(3), np.zeros(4)
+    one = np.random.default_rng(3)
+    drawn = np.array([plain.act(observation, base, one) for _ in range(6)])
+    advantages = oracle(rule, observation, base, drawn)
+    chosen = actor.act(observation, base, np.random.default_rng(3))
+    best = drawn[advantages.argmax()] if advantages.max() > 0.0 else np.zeros(4)
+    np.testing.assert_allclose(chosen, best, atol=1e-6)
 
 
 @pytest.mark.parametrize('preset', ['dawn', 'resfit'])
@@ -148,12 +188,19 @@ def test_actor_and_critics_survive_the_wire_bit_for_bit(preset: str) -> None:
     header = WeightsHeader(1, 2)
     read, decoded = decode_weights(encode_weights(actor, header), actor.architecture)
     assert read == header
-    assert isinstance(decoded, AdvisedActor)
     assert_same_actor(decoded, actor)
-    assert decoded.critic_architecture == actor.critic_architecture
-    assert decoded.critic_tensors.keys() == actor.critic_tensors.keys()
-    for name, value in actor.critic_tensors.items():
-        assert decoded.critic_tensors[name].tobytes() == value.tobytes(), name
+
+
+def test_the_digest_covers_the_critics() -> None:
+    message = bytearray(encode_weights(advised(make_rule()), WeightsHeader(1, 2)))
+    altered = bytes(message).replace(rb'\"candidates\": 6', rb'\"candidates\": 7')
+    assert altered != message
+    named = json.loads(message[8 : 8 + int.from_bytes(message[:8], 'little')])
+    start, _ = named['critic.body.0.weight']['data_offsets']
+    message[8 + int.from_bytes(message[:8], 'little') + start] ^= 1
+    for wrong in (altered, bytes(message)):
+        with pytest.raises(WeightsError, match='digest does not match'):
+            decode_weights(wrong)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +208,7 @@ def test_actor_and_critics_survive_the_wire_bit_for_bit(preset: str) -> None:
     [
         ({'candidates': 0}, 'malformed'),
         ({'candidates': True}, 'malformed'),
+        ({'candidates': 10**18}, 'malformed'),
         ({'heads': 3}, 'shape'),
         ({'hidden_sizes': ()}, 'malformed'),
         ({'hidden_sizes': (10**6, 10**6)}, 'shape'),
@@ -207,6 +255,30 @@ def test_a_refused_residual_is_a_decision_of_the_residual_policy_all_the_same() 
     assert transition.source is Source.RESIDUAL
     np.testing.assert_array_equal(transition.residual_action, 0.0)
     np.testing.assert_array_equal(transition.executed_action, transition.base_action)
+
+
+def test_the_critics_judge_what_the_bound_in_use_leaves_of_a_residual(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = ControllerConfig(decision_steps=2, residual_scale=(0.1,))
+    controller = config.build(LinearPolicy(), make_action_spec())
+    exploration = Exploration(bound_ratio=0.5, careful_ratio=0.5)
+    message = encode_weights(
+        advised(make_rule(controller.layout)), WeightsHeader(1, 0, exploration)
+    )
+    controller.slot.offer(message)
+    seen: list[float] = []
+    act = AdvisedActor.act
+
+    def spy(actor: AdvisedActor, *args: Any) -> Any:
+        seen.append(args[4])
+        return act(actor, *args)
+
+    monkeypatch.setattr(AdvisedActor, 'act', spy)
+    controller.blend_ratio = 0.5
+    controller.begin_episode(0, np.zeros(3), 0.0)
+    controller.command()
+    assert seen == [0.125]
 
 
 def test_the_critics_on_the_robot_do_not_follow_the_learner() -> None:

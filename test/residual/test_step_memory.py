@@ -8,10 +8,13 @@ import gc
 import tracemalloc
 
 import numpy as np
-from builders import LinearPolicy, settle
+import pytest
+import torch
+from builders import LinearPolicy, settle, small_config
 from loop_builders import PERIOD, Recorder, feed, real_time, weights
 
 from residual_rl_ros.residual.real_time_loop import RealTimeLoop
+from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
 
 STEPS = 500
 
@@ -30,17 +33,22 @@ def run(loop: RealTimeLoop, outlet: Recorder, begin: int, steps: int) -> None:
                 latency.report('')
 
 
-def warm() -> tuple[RealTimeLoop, Recorder]:
+def warm(advised: bool) -> tuple[RealTimeLoop, Recorder]:
     loop, outlet = real_time(LinearPolicy())
     loop.activate()
-    loop.receive_weights(weights(loop, 1))
+    message = weights(loop, 1)
+    if advised:
+        rule = small_config().make_rule(loop.controller.layout, torch.Generator().manual_seed(0))
+        message = encode_weights(rule.robot_actor(8), WeightsHeader(1, 1))
+    loop.receive_weights(message)
     loop.take_weights(wait=True)
     run(loop, outlet, 0, STEPS)
     return loop, outlet
 
 
-def test_control_steps_make_no_cyclic_garbage() -> None:
-    loop, outlet = warm()
+@pytest.mark.parametrize('advised', [False, True])
+def test_control_steps_make_no_cyclic_garbage(advised: bool) -> None:
+    loop, outlet = warm(advised)
     gc.collect()
     gc.disable()
     try:
@@ -50,8 +58,9 @@ def test_control_steps_make_no_cyclic_garbage() -> None:
         gc.enable()
 
 
-def test_control_steps_keep_no_memory_and_need_little() -> None:
-    loop, outlet = warm()
+@pytest.mark.parametrize('advised', [False, True])
+def test_control_steps_keep_no_memory_and_need_little(advised: bool) -> None:
+    loop, outlet = warm(advised)
     tracemalloc.start()
     try:
         run(loop, outlet, STEPS, STEPS + 1)
