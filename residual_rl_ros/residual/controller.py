@@ -119,6 +119,8 @@ class ResidualController:
         """Multiplier in [0, 1] on the residual."""
         self.late_chunks = 0
         """Control steps held because the base policy's chunk was not ready."""
+        self.residuals_refused = 0
+        """Decisions in which critics that choose saw no residual better than the base action."""
         self.actor_latency = Latency()
         """Duration of the actor's part of a decision."""
 
@@ -355,6 +357,7 @@ class ResidualController:
             started = self._clock()
             action = actor.act(self._observation, base.ravel(), rng, self._noise_scale, ratio)
             self.actor_latency.add(self._clock() - started)
+            self.residuals_refused += not action.any()
         elif rng is not None and exploration.uniform_noise > 0.0:
             action = actor.uniform(exploration.uniform_noise, rng)
         elif exploration.residual_probability > 0.0:

@@ -334,6 +334,7 @@ class PolicyNode(ManagedNode):
             **{f'weights_refused_{reason}': n for reason, n in slot.refused.items()},
             **self._loop.counts,
             'late_chunks': self.controller.late_chunks,
+            'residuals_refused': self.controller.residuals_refused,
             'clamped': self.controller.robot.safety.clamped,
             'slew_limited': self.controller.robot.safety.slew_limited,
             'workspace_limited': self.controller.robot.safety.workspace_limited,

@@ -255,6 +255,7 @@ def test_a_refused_residual_is_a_decision_of_the_residual_policy_all_the_same() 
     assert transition.source is Source.RESIDUAL
     np.testing.assert_array_equal(transition.residual_action, 0.0)
     np.testing.assert_array_equal(transition.executed_action, transition.base_action)
+    assert controller.residuals_refused == 1
 
 
 def test_the_critics_judge_what_the_bound_in_use_leaves_of_a_residual(
