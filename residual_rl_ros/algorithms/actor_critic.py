@@ -159,7 +159,8 @@ class ActorCritic(ABC):
         """Return the value of the next decision, shape (batch,).
 
         It is the minimum over the drawn target critics, and with `base_in_target` the larger of
-        those of residual and base: what the robot executes if critics choose.
+        those of residual and base. Nearly so the robot decides if critics choose: it takes the
+        base already if one of them sees no advantage, and the best of several residuals.
         """
         a = self.critic_action(base, base + self.bound * u)
         if self.config.base_in_target:

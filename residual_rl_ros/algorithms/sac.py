@@ -58,7 +58,8 @@ class Sac(ActorCritic):
         """Take one gradient step on the critics and, when due, on actor and temperature."""
         s = self.actor.normalizer(batch.observation)
 
-        # Critic: y = r + gamma^j (min_i Q'_i(s', b' + lambda u') - alpha log pi(u'|s')).
+        # Critic: y = r + gamma^j (V - alpha log pi(u'|s')), V = min_i Q'_i(s', b' + lambda u'),
+        # or min_i Q'_i(s', b') if that is larger and `base_in_target`.
         y = self.soft_target(batch)
         metrics = self.regress(batch, s, y)
         train_actor = self.actor_due() and not critic_only
