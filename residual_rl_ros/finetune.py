@@ -78,6 +78,10 @@ class FinetuneConfig:
             raise FinetuneError(f'residual_scale or decision_steps: {error}') from error
         return replace(self, overrides=overrides, residual_scale=scale, decision_steps=steps)
 
+    def with_preset(self, preset: str) -> FinetuneConfig:
+        """Return it with a preset; its own overrides are tuned for its own one alone."""
+        return self if preset == self.preset else replace(self, preset=preset, overrides={})
+
     def learner_config(self) -> LearnerConfig:
         """Return the preset with this run's overrides."""
         return load_preset(self.preset, self.overrides)

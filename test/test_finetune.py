@@ -11,7 +11,7 @@ import yaml
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.finetune import FinetuneError, load_finetune
-from residual_rl_ros.learner.config import PresetError
+from residual_rl_ros.learner.config import PresetError, load_preset
 from residual_rl_ros.resources import ResourceError, find_base_policy, resource_path
 from residual_rl_ros.sim.hosting import connect, make_environment
 
@@ -54,6 +54,13 @@ def test_the_controller_configuration_carries_every_choice(tmp_path: Path) -> No
 def test_overrides_replace_values_of_the_preset(tmp_path: Path) -> None:
     config = load_finetune(str(write(tmp_path / 'run.yaml', overrides={'batch_size': 17})))
     assert config.learner_config().batch_size == 17
+
+
+def test_the_overrides_of_a_run_are_for_its_own_preset(tmp_path: Path) -> None:
+    config = load_finetune(str(write(tmp_path / 'run.yaml', overrides={'batch_size': 17})))
+    assert config.with_preset(config.preset).learner_config().batch_size == 17
+    other = config.with_preset('policy_decorator')
+    assert other.learner_config() == load_preset('policy_decorator')
 
 
 def test_an_override_that_does_not_exist_is_refused(tmp_path: Path) -> None:

@@ -127,11 +127,8 @@ def train(
     if start is not None and resume:
         raise ResidualRLError('give --from for a new run or --resume for an old one, not both')
     config = load_finetune(task)
-    config = replace(
-        config,
-        preset=preset or config.preset,
-        control_steps=steps or config.control_steps,
-    ).changed(assignments(overrides or []))
+    config = replace(config, control_steps=steps or config.control_steps)
+    config = config.with_preset(preset or config.preset).changed(assignments(overrides or []))
     name = f'{config.task}_{config.preset}_seed{seed}'
     if out is None:
         out = Path('runs') / name if resume else _fresh_folder(Path('runs') / name)

@@ -77,9 +77,7 @@ class CompareOptions:
 
 def cell_config(config: FinetuneConfig, variant: Variant) -> FinetuneConfig:
     """Return the configuration of one variant on one task."""
-    # A task's own overrides are tuned for its own preset.
-    own = config.overrides if variant.preset == config.preset else {}
-    return replace(config, preset=variant.preset, overrides=own).changed(variant.overrides)
+    return config.with_preset(variant.preset).changed(variant.overrides)
 
 
 def cell_folder(
