@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.residual.architecture import (
-    OBSERVATION_CLIP,
     ActorArchitecture,
     CriticArchitecture,
 )
@@ -53,18 +52,18 @@ class AdvisedActor(NumpyActor):
             self._layer(linear, norm) for linear, norm, _ in critic_architecture.body_layers()
         ]
         self._value = critic_tensors['head.weight']
-        # The first layer is linear in the residual: what state and base action add is computed
-        # once for all candidates, and a held residual enters with the sum of its steps' weights.
+        # The first layer's input is (1, normalised state and base, residual): linear in each, so
+        # its bias is a weight too, and a held residual enters with the sum of its steps' weights.
         n, km = architecture.observation_size, architecture.decision_size
-        first = self._critic_layers[0][0]
-        self._of_state, of_action = first[:, :n], first[:, n : n + km]
-        self._of_base = of_action / tensors['action_half_range'][:, None]
-        of_residual = self._of_base * critic_tensors['bound'][:, None]
+        first, bias, _ = self._critic_layers[0]
+        of_action = first[:, n : n + km]
+        of_residual = of_action * (critic_tensors['bound'] / tensors['action_half_range'])[:, None]
         if critic_architecture.sees_residual:
             of_residual = of_residual + first[:, n + km :]
         heads, _, width = first.shape
         by_step = of_residual.reshape(heads, architecture.repeats, architecture.outputs, width)
-        self._of_residual: Float32 = by_step.sum(1) * tensors['active'][:, None]
+        of_residual = by_step.sum(1) * tensors['active'][:, None]
+        self._first: Float32 = np.concatenate([bias, first[:, : n + km], of_residual], axis=1)
 
     def _layer(self, linear: str, norm: str) -> Layer:
         weight, bias = (self.critic_tensors[f'{linear}.{part}'] for part in ('weight', 'bias'))
@@ -94,8 +93,8 @@ class AdvisedActor(NumpyActor):
         count = self.critic_architecture.candidates
         residuals = self._draw(observation, base_action, rng, noise_scale, count)
         advantages = self.advantages(observation, base_action, bound_ratio * residuals)
-        best = int(np.nan_to_num(advantages, nan=-np.inf).argmax())
-        if not advantages[best] > 0.0:  # Critics that overflow have no advantage to offer either.
+        best = int(np.fmax(advantages, 0.0).argmax())  # What is no number is no advantage.
+        if not advantages[best] > 0.0:
             return np.zeros(self.architecture.decision_size)
         return self._hold(residuals[best])
 
@@ -109,24 +108,22 @@ class AdvisedActor(NumpyActor):
             base_action: shape (k * m,).
             residuals: u, shape (rows, outputs).
         """
-        candidates = np.zeros((len(residuals) + 1, residuals.shape[1]), dtype=np.float32)
-        candidates[1:] = residuals
-        # (heads, rows, width): row 0 is the base.
-        state = np.asarray(observation, dtype=np.float32) - self.tensors['normalizer.mean']
-        state /= self.tensors['normalizer.std']
-        state = state.clip(-OBSERVATION_CLIP, OBSERVATION_CLIP)
-        base = np.asarray(base_action, dtype=np.float32) - self.tensors['action_center']
-        known = state @ self._of_state + base @ self._of_base
-        x = candidates @ self._of_residual + known[:, None]
+        known = self._normalized(observation, base_action)
+        rows = np.zeros((len(residuals) + 1, self._first.shape[1]), dtype=np.float32)
+        rows[:, 0] = 1.0
+        rows[:, 1 : 1 + len(known)] = known
+        rows[1:, 1 + len(known) :] = residuals  # Row 0 is the base.
+        x = rows @ self._first  # (heads, rows, width)
         for index, (weight, bias, norm) in enumerate(self._critic_layers):
             if index:
                 x = x @ weight
-            x += bias
+                x += bias
             if norm is not None:
-                variance = np.einsum('hrw,hrw->hr', x, x) / np.float32(x.shape[-1])
-                x *= (1.0 / np.sqrt(variance + LAYER_NORM_EPS))[..., None]
-                x *= norm[0]
-                x += norm[1]
+                scale, shift = norm
+                variance = np.square(x).sum(-1, keepdims=True) / np.float32(x.shape[-1])
+                x *= 1.0 / np.sqrt(variance + LAYER_NORM_EPS)
+                x *= scale
+                x += shift
             elif self.critic_architecture.normalization == 'hyperspherical':
                 length = np.sqrt(np.square(x).sum(-1, keepdims=True))
                 x *= np.float32(x.shape[-1] ** 0.5) / np.maximum(length, np.float32(1e-12))

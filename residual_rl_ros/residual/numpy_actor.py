@@ -37,11 +37,14 @@ class NumpyActor:
         self.architecture = architecture
         self.tensors = tensors
         self._n = n = architecture.observation_size
-        shift, scale = [tensors['normalizer.mean']], [tensors['normalizer.std']]
-        if architecture.sees_base_action:
-            shift.append(tensors['action_center'])
-            scale.append(tensors['action_half_range'])
-        self._shift, self._scale = np.concatenate(shift), np.concatenate(scale)
+        self._shift, self._scale = (
+            np.concatenate([tensors[of_state], tensors[of_action]])
+            for of_state, of_action in (
+                ('normalizer.mean', 'action_center'),
+                ('normalizer.std', 'action_half_range'),
+            )
+        )
+        self._seen = len(self._shift) if architecture.sees_base_action else n
         self._input = np.zeros(len(self._shift), dtype=np.float32)
         self._upper = np.full_like(self._input, np.inf)  # Base actions are not clipped.
         self._upper[:n] = OBSERVATION_CLIP
@@ -105,16 +108,20 @@ class NumpyActor:
         """Return one uniform residual in [-half_width, half_width], shape (k * m,)."""
         return self._hold(rng.uniform(-half_width, half_width, self.architecture.outputs))
 
-    def _forward(self, observation: npt.ArrayLike, base_action: npt.ArrayLike) -> Array:
-        """Return the heads' output for one input."""
+    def _normalized(self, observation: npt.ArrayLike, base_action: npt.ArrayLike) -> Float32:
+        """Return both as networks see them, shape (n + k * m,), valid until the next call."""
         x: Float32 = self._input
         x[: self._n] = observation
-        if self.architecture.sees_base_action:
-            x[self._n :] = base_action
+        x[self._n :] = base_action
         x -= self._shift
         x /= self._scale
         np.maximum(x, self._lower, out=x)
         np.minimum(x, self._upper, out=x)
+        return x
+
+    def _forward(self, observation: npt.ArrayLike, base_action: npt.ArrayLike) -> Array:
+        """Return the heads' output for one input."""
+        x = self._normalized(observation, base_action)[: self._seen]
         for weight, bias, norm in self._layers:
             x = weight.dot(x)
             x += bias
@@ -129,6 +136,6 @@ class NumpyActor:
 
     def _hold(self, residual: Array) -> Array:
         """Repeat a held residual over the steps of its decision, to (k * m,)."""
-        residual = residual * self._active
-        repeats = self.architecture.repeats
-        return np.tile(residual, repeats) if repeats > 1 else residual
+        held: Array = np.empty((self.architecture.repeats, self.architecture.outputs))
+        np.multiply(residual, self._active, out=held)
+        return held.ravel()
