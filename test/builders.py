@@ -228,9 +228,8 @@ def make_actor(
     layout: TransitionLayout, seed: int = 0, gain: float = 0.0, **changes: Any
 ) -> ResidualActor:
     """Return an actor; a gain above 0 replaces its near-zero heads by large random ones."""
-    architecture = ActorArchitecture(
-        layout.observation_size, layout.decision_size, (8,), False, layout.decision_size
-    )
+    n, km = layout.observation_size, layout.decision_size
+    architecture = ActorArchitecture(n, km, (8,), False, km, layout=layout.label)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         actor = ResidualActor(replace(architecture, **changes))

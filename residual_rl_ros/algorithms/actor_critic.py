@@ -112,6 +112,7 @@ class ActorCritic(ABC):
                     layout.action_size if config.hold_residual else km,
                     config.actor_layer_norm,
                     exploration_std,
+                    layout.label,
                 )
             )
             self.critic = Critic(

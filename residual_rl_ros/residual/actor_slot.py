@@ -12,7 +12,10 @@ from residual_rl_ros.residual.architecture import ActorArchitecture
 from residual_rl_ros.residual.numpy_actor import NumpyActor
 from residual_rl_ros.residual.weights import WeightsError, WeightsHeader, decode_weights
 
-REFUSALS = ('oversized', 'malformed', 'digest', 'shape', 'non_finite', 'stale', 'superseded')
+REFUSALS = (
+    *('oversized', 'malformed', 'digest', 'layout'),
+    *('shape', 'non_finite', 'stale', 'superseded'),
+)
 """Names under which refused weight messages are counted."""
 
 MAX_WEIGHTS_BYTES = 64 * 2**20
@@ -25,7 +28,7 @@ class ActorSlot:
     """Holds the actor in use and those waiting for their decision.
 
     Args:
-        expected: observation and decision size of the running robot.
+        expected: sizes and transition layout of the running robot.
         scheduled: apply weights at the decision they name, and wait for them (lockstep);
             otherwise apply the newest as soon as it is there.
         max_bytes: larger messages are refused unread.

@@ -35,6 +35,8 @@ class ActorArchitecture:
     """LayerNorm before every activation."""
     exploration_std: float | None = None
     """Standard deviation of the noise added after tanh; None learns one before tanh instead."""
+    layout: str = ''
+    """Label of the transition layout it is for: names, action range and bound of the residual."""
 
     def __post_init__(self) -> None:
         """Check that every size is a positive integer and that they fit.
@@ -50,6 +52,8 @@ class ActorArchitecture:
         for name in ('sees_base_action', 'layer_norm'):
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f'{name} is {getattr(self, name)!r}, expected a boolean')
+        if type(self.layout) is not str:
+            raise ValueError(f'layout is {self.layout!r}, expected a label')
         std = self.exploration_std
         if std is not None and not (type(std) is float and math.isfinite(std) and std >= 0.0):
             raise ValueError(f'exploration_std is {std!r}, expected a number >= 0 or null')

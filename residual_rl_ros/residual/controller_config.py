@@ -65,8 +65,9 @@ class ControllerConfig:
             metadata.action_max,
             tuple(bound.values.tolist()),
         )
+        km = layout.decision_size
         expected = ActorArchitecture(
-            layout.observation_size, layout.decision_size, (), False, layout.decision_size
+            layout.observation_size, km, (), False, km, layout=layout.label
         )
         return kind(
             layout=layout,

@@ -115,11 +115,11 @@ def decode_weights(
 
     Args:
         message: safetensors bytes.
-        expected: sizes that the receiver needs; only `observation_size` and `decision_size` are
+        expected: what the receiver needs; only `layout`, `observation_size` and `decision_size` are
             compared, the hidden layers are the learner's choice.
 
     Raises:
-        WeightsError: truncated, altered, of another shape or not finite.
+        WeightsError: truncated, altered, for another robot, of another shape or not finite.
     """
     try:
         tensors = load_safetensors(message)
@@ -135,6 +135,14 @@ def decode_weights(
         ) from error
     if not intact:
         raise WeightsError('digest', f'weights {header.version}: digest does not match the content')
+    if expected is not None and architecture.layout != expected.layout:
+        # The sizes may fit all the same, and the actor would do something else than it learned.
+        raise WeightsError(
+            'layout',
+            f'weights {header.version} are for {architecture.layout!r}, this is '
+            f'{expected.layout!r}: they were trained with another robot, base policy, '
+            'decision_steps or residual_scale than this policy runs with',
+        )
     if expected is not None and (
         (architecture.observation_size, architecture.decision_size)
         != (expected.observation_size, expected.decision_size)

@@ -78,6 +78,8 @@ class _Robot:
     context: Any
     arrivals: dict[int, float] = field(default_factory=dict)
     """Number of an actor of this benchmark: stamp of the first decision that used it [s]."""
+    layout: str = ''
+    """Label of the transitions."""
 
     def __post_init__(self) -> None:
         self.node = node = rclpy.create_node('bench_robot', context=self.context)
@@ -101,15 +103,16 @@ class _Robot:
             self._feedback.publish(labelled_array([now, 0.0, 0.0, 1.0, success]))
 
     def _on_transition(self, message: Float64MultiArray) -> None:
+        self.layout = message.layout.dim[0].label
         stamp, epoch = message.data[0], message.data[HEADER.index('epoch')]
         number, rest = divmod(int(epoch), WEIGHTS_EPOCH)
         if number and not rest:
             self.arrivals.setdefault(number, stamp)
 
 
-def make_actor(hidden: tuple[int, ...]) -> ResidualActor:
+def make_actor(hidden: tuple[int, ...], layout: str = '') -> ResidualActor:
     """Return an actor for the robot of this benchmark."""
-    return ResidualActor(ActorArchitecture(N, M, hidden, True, M))
+    return ResidualActor(ActorArchitecture(N, M, hidden, True, M, layout=layout))
 
 
 def measure(rate: float, seconds: float, console: Console) -> dict[str, float]:
@@ -223,7 +226,7 @@ def _stolen_s() -> float:
 
 def _weights_latency(robot: _Robot) -> dict[str, float]:
     """Send actors of 1 MB; return percentiles from publication to the first tick with them [ms]."""
-    actor, sent = make_actor(WIDE), {}
+    actor, sent = make_actor(WIDE, robot.layout), {}
     size = 0
     for number in range(1, WEIGHTS_MESSAGES + 1):
         header = WeightsHeader(WEIGHTS_EPOCH * number, 0, Exploration())

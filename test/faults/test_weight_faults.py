@@ -23,14 +23,17 @@ from residual_rl_ros.transition import TransitionLayout
 pytestmark = pytest.mark.ros
 
 MAX_BYTES = 2_000_000
-REASONS = ('malformed', 'digest', 'shape', 'non_finite', 'stale', 'oversized')
+REASONS = ('malformed', 'digest', 'layout', 'shape', 'non_finite', 'stale', 'oversized')
 
 
 def actor(
-    version: tuple[int, int], layout: TransitionLayout = LAYOUT, spoil: bool = False
+    version: tuple[int, int],
+    layout: TransitionLayout = LAYOUT,
+    spoil: bool = False,
+    **changes: int,
 ) -> bytes:
     """Return a weight message."""
-    module = make_actor(layout, seed=1)
+    module = make_actor(layout, seed=1, **changes)
     if spoil:
         module.heads.bias.data[0] = float('nan')
     return encode_weights(module.to_numpy(), WeightsHeader(*version))
@@ -58,7 +61,8 @@ def test_every_bad_actor_is_refused_for_its_reason(domain_id: int, tmp_path: Pat
         for reason, message in (
             ('malformed', good[: len(good) // 2]),
             ('digest', bytes(altered)),
-            ('shape', actor((epoch, sequence + 2), make_layout())),
+            ('layout', actor((epoch, sequence + 2), make_layout())),
+            ('shape', actor((epoch, sequence + 2), observation_size=99)),
             ('non_finite', actor((epoch, sequence + 3), spoil=True)),
             ('stale', actor((epoch, sequence - 1))),
             ('oversized', np.random.default_rng(0).bytes(MAX_BYTES + 1)),

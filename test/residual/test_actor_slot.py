@@ -94,17 +94,20 @@ def test_refused_messages_are_counted_by_reason_and_change_nothing() -> None:
     slot.begin_decision()
     good = message(4)
     flipped = good[:-1] + bytes([good[-1] ^ 1])
-    other = make_layout(decision_steps=3)
-    unfit = encode_weights(make_actor(other).to_numpy(), WeightsHeader(1, 4))
+    foreign = encode_weights(
+        make_actor(make_layout(decision_steps=3)).to_numpy(), WeightsHeader(1, 4)
+    )
+    wide = make_actor(LAYOUT, observation_size=4)
+    unfit = encode_weights(wide.to_numpy(), WeightsHeader(1, 4))
     broken = make_actor(LAYOUT)
     broken.heads.bias.data.fill_(float('nan'))
     infinite = encode_weights(broken.to_numpy(), WeightsHeader(1, 4))
     giant = bytes(MAX_WEIGHTS_BYTES + 1)
-    for offer in (b'', good[:50], flipped, unfit, infinite, message(3), giant):
+    for offer in (b'', good[:50], flipped, foreign, unfit, infinite, message(3), giant):
         with pytest.raises(WeightsError):
             slot.offer(offer)
-    counts = {'malformed': 2, 'digest': 1, 'shape': 1, 'non_finite': 1, 'stale': 1, 'oversized': 1}
-    assert slot.refused == Counter(counts)
+    once = ('digest', 'layout', 'shape', 'non_finite', 'stale', 'oversized')
+    assert slot.refused == Counter({'malformed': 2, **dict.fromkeys(once, 1)})
     assert slot.accepted == 1
     slot.begin_decision()
     assert in_use(slot) == (1, 3)

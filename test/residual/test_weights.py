@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,9 +153,32 @@ def test_no_pickle_is_ever_opened() -> None:
 
 
 @pytest.mark.parametrize(
+    'changes',
+    [
+        {'observation_names': ('b', 'a', 'c')},
+        {'action_names': ('v', 'u')},
+        {'action_max': (1.0, 0.6)},
+        {'residual_bound': (0.05, 0.05)},
+    ],
+)
+def test_an_actor_that_fits_but_was_trained_for_another_robot_is_refused(
+    changes: dict[str, Any],
+) -> None:
+    own, other = make_layout(), make_layout(**changes)
+    message = encode_weights(make_actor(other).to_numpy(), HEADER)
+    expected = make_actor(own).architecture
+    assert decode_weights(message, make_actor(other).architecture)[0] == HEADER
+    with pytest.raises(WeightsError, match='residual_scale') as refusal:
+        decode_weights(message, expected)
+    assert refusal.value.reason == 'layout'
+    assert own.label in str(refusal.value)
+    assert other.label in str(refusal.value)
+
+
+@pytest.mark.parametrize(
     'changes', [{'observation_size': 4}, {'decision_size': 8}, {'decision_size': 12}]
 )
-def test_weights_for_another_robot_are_refused_by_shape(changes: dict[str, int]) -> None:
+def test_weights_of_another_size_are_refused_by_shape(changes: dict[str, int]) -> None:
     expected = replace(ACTOR.architecture, **changes)
     assert reason(MESSAGE, expected=expected) == 'shape'
 
