@@ -19,6 +19,9 @@ from residual_rl_ros.resources import find_base_policy, find_file
 from residual_rl_ros.robot import RobotConfig, load_robot
 from residual_rl_ros.spec import integer
 
+RUN_NUMBERS = frozenset({'residual_scale', 'decision_steps'})
+"""What `changed` takes beside the numbers of the preset: an actor is for one of each."""
+
 
 class FinetuneError(ResidualRLError):
     """A fine-tuning configuration is unknown, incomplete or wrong."""

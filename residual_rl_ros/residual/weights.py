@@ -139,9 +139,10 @@ def decode_weights(
         # The sizes may fit all the same, and the actor would do something else than it learned.
         raise WeightsError(
             'layout',
-            f'weights {header.version} are for {architecture.layout!r}, this is '
+            f'weights {header.version} are for layout {architecture.layout!r}, this is '
             f'{expected.layout!r}: they were trained with another robot, base policy, '
-            'decision_steps or residual_scale than this policy runs with',
+            'decision_steps or residual_scale than this policy runs with (or by a version that '
+            'did not say)',
         )
     if expected is not None and (
         (architecture.observation_size, architecture.decision_size)

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import make_actor
+from command_line import run_command
 
 from residual_rl_ros.evaluation import paired
 from residual_rl_ros.evaluation.episodes import Episode
 from residual_rl_ros.evaluation.paired import evaluate_blind, make_evaluation_controller
-from residual_rl_ros.finetune import load_finetune
+from residual_rl_ros.finetune import FinetuneConfig, load_finetune
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
 
 
@@ -47,14 +48,40 @@ def test_the_order_is_blind_and_every_seed_meets_both_policies(
     assert 15 < first_half < 35
 
 
-@pytest.mark.slow
-def test_the_command_finds_no_difference_where_the_residual_is_zero(tmp_path: Path) -> None:
-    config = load_finetune('peg_insert')
+def zero_actor(config: FinetuneConfig, path: Path) -> None:
+    """Write an actor without effect, for what a configuration makes."""
     controller = make_evaluation_controller(config, None)
     actor = make_actor(controller.layout, exploration_std=0.1)  # Its heads start at zero.
     controller.queue.close()
-    message = encode_weights(actor.to_numpy(), WeightsHeader(1, 1))
-    (tmp_path / 'actor.safetensors').write_bytes(message)
+    path.write_bytes(encode_weights(actor.to_numpy(), WeightsHeader(1, 1)))
+
+
+def test_an_actor_is_evaluated_with_the_numbers_it_was_trained_with_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {'residual_scale': 0.01, 'decision_steps': 2}
+    zero_actor(load_finetune('peg_insert').changed(changes), tmp_path / 'actor.safetensors')
+    evaluated: list[FinetuneConfig] = []
+
+    def play_none(config: FinetuneConfig, seeds: range, message: bytes, rng: object) -> list[Any]:
+        make_evaluation_controller(config, message).queue.close()
+        evaluated.append(config)
+        return [(on, Episode(seed, success=on, steps=1)) for on in (False, True) for seed in seeds]
+
+    monkeypatch.setattr(paired, 'evaluate_blind', play_none)
+    command = ('evaluate', str(tmp_path), '--task', 'peg_insert', '--episodes', '2')
+    numbers = [f'--set={key}={value}' for key, value in changes.items()]
+    assert run_command(*command, monkeypatch=monkeypatch) == 2
+    assert 'decision_steps or residual_scale' in capsys.readouterr().err
+    assert run_command(*command, *numbers, monkeypatch=monkeypatch) == 0
+    assert [config.decision_steps for config in evaluated] == [2]
+    assert run_command(*command, '--set=utd=1', monkeypatch=monkeypatch) == 2
+    assert 'utd' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_finds_no_difference_where_the_residual_is_zero(tmp_path: Path) -> None:
+    zero_actor(load_finetune('peg_insert'), tmp_path / 'actor.safetensors')
     command = [sys.executable, '-m', 'residual_rl_ros.cli', 'evaluate', str(tmp_path), '--json']
     result = subprocess.run(
         [*command, '--task', 'peg_insert', '--episodes', '8'],
