@@ -44,6 +44,7 @@ def test_a_learned_residual_runs_without_a_learner(domain_id: int, tmp_path: Pat
     command = [sys.executable, '-m', 'residual_rl_ros.cli', 'up', 'peg_insert']
     command += ['--base', 'peg_insert', '--out', str(tmp_path), '--no-learner', '--auto-start']
     command += ['--decision-steps', str(config.decision_steps), '--record', str(tmp_path / 'bag')]
+    command += [f'--scale={scale}' for scale in config.residual_scale]
     with (
         Monitor(domain_id) as monitor,
         Bringup([simulator], tmp_path / 'sim', environment),
