@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
@@ -18,9 +19,7 @@ from residual_rl_ros.residual.controller_config import ControllerConfig
 from residual_rl_ros.resources import find_base_policy, find_file
 from residual_rl_ros.robot import RobotConfig, load_robot
 from residual_rl_ros.spec import integer
-
-RUN_NUMBERS = frozenset({'residual_scale', 'decision_steps'})
-"""What `changed` takes beside the numbers of the preset: an actor is for one of each."""
+from residual_rl_ros.transition import TransitionLayout
 
 
 class FinetuneError(ResidualRLError):
@@ -80,6 +79,16 @@ class FinetuneConfig:
         except (TypeError, ValueError, OverflowError) as error:
             raise FinetuneError(f'residual_scale or decision_steps: {error}') from error
         return replace(self, overrides=overrides, residual_scale=scale, decision_steps=steps)
+
+    def trained_as(self, layout: TransitionLayout) -> FinetuneConfig:
+        """Return it with the k and the lambda of the run that an actor's layout is of."""
+        half_range = (np.array(layout.action_max) - np.array(layout.action_min)) / 2.0
+        scale = tuple(
+            # As somebody wrote it: dividing a product leaves noise in its last digits.
+            float(f'{bound / half:.12g}') if bound else 0.0
+            for bound, half in zip(layout.residual_bound, half_range.tolist(), strict=True)
+        )
+        return replace(self, decision_steps=layout.decision_steps, residual_scale=scale)
 
     def with_preset(self, preset: str) -> FinetuneConfig:
         """Return it with a preset; its own overrides are tuned for its own one alone."""

@@ -175,11 +175,12 @@ class TransitionLayout:
     @cached_property
     def label(self) -> str:
         """Dimension label of a message: `transition:v1:<hash of the layout>`."""
-        canonical = json.dumps(self._mapping(), sort_keys=True, separators=(',', ':'))
+        canonical = json.dumps(self.to_mapping(), sort_keys=True, separators=(',', ':'))
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:16]
         return f'transition:v{self.VERSION}:{digest}'
 
-    def _mapping(self) -> dict[str, Any]:
+    def to_mapping(self) -> dict[str, Any]:
+        """Return it as JSON and YAML can hold it."""
         return {
             'version': self.VERSION,
             'decision_steps': self.decision_steps,
@@ -193,7 +194,7 @@ class TransitionLayout:
     def to_yaml(self) -> str:
         """Return the text of the latched `transition_layout` topic."""
         return yaml.safe_dump(
-            {**self._mapping(), 'label': self.label, 'header': list(HEADER)}, sort_keys=False
+            {**self.to_mapping(), 'label': self.label, 'header': list(HEADER)}, sort_keys=False
         )
 
     @classmethod
@@ -208,6 +209,21 @@ class TransitionLayout:
         except (yaml.YAMLError, *YAML_ERRORS) as error:
             reason = f'{type(error).__name__}: {error}'
             raise SpecificationError(f'transition layout is not YAML: {reason}') from error
+        layout = cls.from_mapping(mapping)
+        if mapping.get('label') != layout.label:
+            raise SpecificationError(
+                f'transition layout says label {mapping.get("label")!r}, its names give '
+                f'{layout.label!r}'
+            )
+        return layout
+
+    @classmethod
+    def from_mapping(cls, mapping: Any) -> TransitionLayout:
+        """Return the layout that `to_mapping` gave.
+
+        Raises:
+            SpecificationError: it is none.
+        """
         if not isinstance(mapping, Mapping):
             raise SpecificationError(f'transition layout is a {type(mapping).__name__}, not a map')
         if mapping.get('version') != cls.VERSION:
@@ -215,7 +231,7 @@ class TransitionLayout:
                 f'transition layout version {mapping.get("version")!r}, expected {cls.VERSION}'
             )
         try:
-            layout = cls(
+            return cls(
                 tuple(mapping['observation_names']),
                 tuple(mapping['action_names']),
                 integer(mapping['decision_steps']),
@@ -226,12 +242,19 @@ class TransitionLayout:
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SpecificationError(f'transition layout is incomplete: {error!r}') from error
-        if mapping.get('label') != layout.label:
-            raise SpecificationError(
-                f'transition layout says label {mapping.get("label")!r}, its names give '
-                f'{layout.label!r}'
-            )
-        return layout
+
+    def differences(self, other: TransitionLayout) -> list[str]:
+        """Return in what another layout is not this one, a text for each number or name."""
+        texts = []
+        for name in (field.name for field in fields(self)):
+            own, its = np.atleast_1d(getattr(self, name)), np.atleast_1d(getattr(other, name))
+            if own.shape != its.shape:
+                texts.append(f'{len(its)} {name}, expected {len(own)}')
+                continue
+            for index in np.flatnonzero(own != its).tolist():
+                which = f'{name}[{index}]' if isinstance(getattr(self, name), tuple) else name
+                texts.append(f'{which} is {its[index]}, expected {own[index]}')
+        return texts
 
     def encode(self, transition: Transition) -> Array:
         """Return the message data of a transition, shape (size,).

@@ -228,16 +228,19 @@ def make_actor(
     layout: TransitionLayout, seed: int = 0, gain: float = 0.0, **changes: Any
 ) -> ResidualActor:
     """Return an actor; a gain above 0 replaces its near-zero heads by large random ones."""
-    n, km = layout.observation_size, layout.decision_size
-    architecture = ActorArchitecture(n, km, (8,), False, km, layout=layout.label)
+    architecture = ActorArchitecture(layout, (8,), False, layout.decision_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         actor = ResidualActor(replace(architecture, **changes))
         if gain > 0.0:
             torch.nn.init.normal_(actor.heads.weight, std=gain)
             torch.nn.init.normal_(actor.heads.bias, std=gain)
-    actor.set_action_range(layout)
     return actor
+
+
+def mislabelled(actor: NumpyActor) -> NumpyActor:
+    """Return an actor whose tensors do not fit the architecture that it claims."""
+    return NumpyActor(replace(actor.architecture, hidden_sizes=(9,)), actor.tensors)
 
 
 def assert_same_actor(actor: NumpyActor, expected: NumpyActor) -> None:

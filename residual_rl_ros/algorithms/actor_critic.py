@@ -105,14 +105,12 @@ class ActorCritic(ABC):
             torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
             self.actor = ResidualActor(
                 ActorArchitecture(
-                    n,
-                    km,
+                    layout,
                     config.actor_hidden_sizes,
                     config.actor_sees_base_action,
                     layout.action_size if config.hold_residual else km,
                     config.actor_layer_norm,
                     exploration_std,
-                    layout.label,
                 )
             )
             self.critic = Critic(
@@ -121,10 +119,9 @@ class ActorCritic(ABC):
                 config.critic_hidden_sizes,
                 config.critic_normalization,
             )
-        self.actor.set_action_range(layout)
         self.mean_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
-        self.bound = torch.tensor(layout.residual_bound).repeat(layout.decision_steps)
+        self.bound = torch.tensor(self.actor.architecture.residual_bound)
         self._updates = 0
         heads = config.critic_heads
         self._flat_actor = FlatParameters(self.actor)
@@ -217,7 +214,6 @@ class ActorCritic(ABC):
             name: value[: config.critic_target_heads].numpy().copy()
             for name, value in self.critic.state_dict().items()
         }
-        tensors['bound'] = self.bound.numpy().copy()
         return AdvisedActor(actor.architecture, actor.tensors, architecture, tensors)
 
     def random_advantage(self, s: Tensor, b: Tensor) -> Tensor:

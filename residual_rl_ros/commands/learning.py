@@ -168,14 +168,6 @@ def evaluate(
         typer.Option(min=0, help='First environment seed; default: the reserved ones.'),
     ] = None,
     order_seed: Annotated[int, typer.Option(min=0, help='Seed of the blind order.')] = 0,
-    overrides: Annotated[
-        MaybeTexts,
-        typer.Option(
-            '--set',
-            help='residual_scale or decision_steps of the run, if they are not those of the task: '
-            'key=value, in YAML.',
-        ),
-    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate base and base + residual on the same seeds, in a blind random order."""
@@ -183,23 +175,19 @@ def evaluate(
 
     from residual_rl_ros.evaluation.intervals import mcnemar, wilson
     from residual_rl_ros.evaluation.paired import EVALUATION_SEED, evaluate_blind
-    from residual_rl_ros.finetune import RUN_NUMBERS, load_finetune
+    from residual_rl_ros.finetune import load_finetune
     from residual_rl_ros.residual.actor_file import read_actor
+    from residual_rl_ros.residual.weights import decode_weights
     from residual_rl_ros.summary import rate_summary
 
-    changes = assignments(overrides or [])
-    unused = sorted(changes.keys() - RUN_NUMBERS)
-    if unused:
-        raise ResidualRLError(
-            f'--set {unused[0]}: an evaluation does not use it; expected residual_scale or '
-            'decision_steps'
-        )
-    config = load_finetune(task).changed(changes)
+    message = read_actor(run)
+    _, actor = decode_weights(message)
+    config = load_finetune(task).trained_as(actor.architecture.layout)
     first = EVALUATION_SEED if first_seed is None else first_seed
     seeds = range(first, first + episodes)
     outcomes: dict[bool, dict[int, bool]] = {False: {}, True: {}}
     rng = np.random.default_rng(order_seed)
-    for residual, episode in evaluate_blind(config, seeds, read_actor(run), rng):
+    for residual, episode in evaluate_blind(config, seeds, message, rng):
         outcomes[residual][episode.seed] = episode.success
     base, final = ([outcomes[residual][seed] for seed in seeds] for residual in (False, True))
     fixed = sum(after and not before for before, after in zip(base, final, strict=True))

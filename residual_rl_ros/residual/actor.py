@@ -21,7 +21,6 @@ from residual_rl_ros.residual.architecture import (
     ActorArchitecture,
 )
 from residual_rl_ros.residual.numpy_actor import NumpyActor
-from residual_rl_ros.transition import TransitionLayout
 
 
 class ResidualActor(nn.Module):
@@ -36,22 +35,16 @@ class ResidualActor(nn.Module):
     """
 
     action_center: Tensor
-    """Centre of the base policy's trained actions, repeated k times, shape (k * m,)."""
     action_half_range: Tensor
-    """Half range of the base policy's trained actions, repeated k times, shape (k * m,)."""
     active: Tensor
-    """1 where the residual has a bound, 0 where it has none, shape (outputs,). An output without
-    effect must not count in the entropy."""
 
     def __init__(self, architecture: ActorArchitecture) -> None:
         super().__init__()
         self.architecture = architecture
-        km = architecture.decision_size
         self.normalizer = Normalizer(architecture.observation_size, clip=OBSERVATION_CLIP)
-        self.register_buffer('action_center', torch.zeros(km))
-        self.register_buffer('action_half_range', torch.ones(km))
-        self.register_buffer('active', torch.ones(architecture.outputs))
-        width = architecture.observation_size + (km if architecture.sees_base_action else 0)
+        for name in ('action_center', 'action_half_range', 'active'):
+            self.register_buffer(name, torch.tensor(getattr(architecture, name)), persistent=False)
+        width = architecture.input_size
         layers: list[nn.Module] = []
         for hidden in architecture.hidden_sizes:
             layers.append(nn.Linear(width, hidden))
@@ -72,16 +65,6 @@ class ResidualActor(nn.Module):
         """Repeat a held residual over the steps of its decision, to (..., k * m)."""
         repeats = self.architecture.repeats
         return torch.cat([residual] * repeats, dim=-1) if repeats > 1 else residual
-
-    def set_action_range(self, layout: TransitionLayout) -> None:
-        """Take the base policy's action range and the dimensions that have a residual."""
-        low, high = torch.tensor(layout.action_min), torch.tensor(layout.action_max)
-        steps = layout.decision_steps
-        self.action_center.copy_(((low + high) / 2).repeat(steps))
-        # A dimension that the base never uses is constant; the floor keeps its input finite.
-        self.action_half_range.copy_(((high - low) / 2).clamp_min(1e-3).repeat(steps))
-        bounded = (torch.tensor(layout.residual_bound) > 0.0).float()
-        self.active.copy_(bounded.repeat(self.architecture.outputs // len(low)))
 
     def set_initial_std(self, std: float) -> None:
         """Start with this standard deviation before tanh, whatever the observation."""

@@ -8,9 +8,9 @@ from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 
-from residual_rl_ros.residual.architecture import ActorArchitecture
 from residual_rl_ros.residual.numpy_actor import NumpyActor
 from residual_rl_ros.residual.weights import WeightsError, WeightsHeader, decode_weights
+from residual_rl_ros.transition import TransitionLayout
 
 REFUSALS = (
     *('oversized', 'malformed', 'digest', 'layout'),
@@ -28,7 +28,7 @@ class ActorSlot:
     """Holds the actor in use and those waiting for their decision.
 
     Args:
-        expected: sizes and transition layout of the running robot.
+        expected: layout of the running robot's decisions.
         scheduled: apply weights at the decision they name, and wait for them (lockstep);
             otherwise apply the newest as soon as it is there.
         max_bytes: larger messages are refused unread.
@@ -36,7 +36,7 @@ class ActorSlot:
 
     def __init__(
         self,
-        expected: ActorArchitecture,
+        expected: TransitionLayout,
         scheduled: bool = False,
         max_bytes: int = MAX_WEIGHTS_BYTES,
     ) -> None:

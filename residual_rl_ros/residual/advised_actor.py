@@ -57,12 +57,13 @@ class AdvisedActor(NumpyActor):
         n, km = architecture.observation_size, architecture.decision_size
         first, bias, _ = self._critic_layers[0]
         of_action = first[:, n : n + km]
-        of_residual = of_action * (critic_tensors['bound'] / tensors['action_half_range'])[:, None]
+        ratio = architecture.residual_bound / architecture.action_half_range
+        of_residual = of_action * ratio[:, None]
         if critic_architecture.sees_residual:
             of_residual = of_residual + first[:, n + km :]
         heads, _, width = first.shape
         by_step = of_residual.reshape(heads, architecture.repeats, architecture.outputs, width)
-        of_residual = by_step.sum(1) * tensors['active'][:, None]
+        of_residual = by_step.sum(1) * architecture.active[:, None]
         self._first: Float32 = np.concatenate([bias, first[:, : n + km], of_residual], axis=1)
 
     def _layer(self, linear: str, norm: str) -> Layer:

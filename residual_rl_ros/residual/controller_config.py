@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from residual_rl_ros.base_policy.chunk_queue import BasePolicy, ChunkQueue
 from residual_rl_ros.residual.actor_slot import MAX_WEIGHTS_BYTES, ActorSlot
-from residual_rl_ros.residual.architecture import ActorArchitecture
 from residual_rl_ros.residual.composition import ResidualBound
 from residual_rl_ros.residual.controller import ResidualController
 from residual_rl_ros.residual.safety import SafetyFilter
@@ -65,16 +64,12 @@ class ControllerConfig:
             metadata.action_max,
             tuple(bound.values.tolist()),
         )
-        km = layout.decision_size
-        expected = ActorArchitecture(
-            layout.observation_size, km, (), False, km, layout=layout.label
-        )
         return kind(
             layout=layout,
             queue=ChunkQueue(policy, self.decision_steps, self.prefetch_steps, self.blend_steps),
             bound=bound,
             safety=SafetyFilter(action),
-            slot=ActorSlot(expected, self.scheduled_actor, self.max_weights_bytes),
+            slot=ActorSlot(layout, self.scheduled_actor, self.max_weights_bytes),
             seed=self.seed,
             explore=self.explore,
             chunk_timeout_s=None if self.lockstep else self.chunk_timeout_s,

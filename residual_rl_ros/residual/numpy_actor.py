@@ -38,13 +38,13 @@ class NumpyActor:
         self.tensors = tensors
         self._n = n = architecture.observation_size
         self._shift, self._scale = (
-            np.concatenate([tensors[of_state], tensors[of_action]])
+            np.concatenate([of_state, of_action])
             for of_state, of_action in (
-                ('normalizer.mean', 'action_center'),
-                ('normalizer.std', 'action_half_range'),
+                (tensors['normalizer.mean'], architecture.action_center),
+                (tensors['normalizer.std'], architecture.action_half_range),
             )
         )
-        self._seen = len(self._shift) if architecture.sees_base_action else n
+        self._seen = architecture.input_size
         self._input = np.zeros(len(self._shift), dtype=np.float32)
         self._upper = np.full_like(self._input, np.inf)  # Base actions are not clipped.
         self._upper[:n] = OBSERVATION_CLIP
@@ -58,7 +58,7 @@ class NumpyActor:
             for linear, norm, _ in architecture.body_layers()
         ]
         self._heads = tensors['heads.weight'], tensors['heads.bias']
-        self._active = tensors['active'].astype(np.float64)
+        self._active = architecture.active.astype(np.float64)
 
     def act(
         self,

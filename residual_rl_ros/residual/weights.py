@@ -25,6 +25,8 @@ from residual_rl_ros.residual.advised_actor import AdvisedActor
 from residual_rl_ros.residual.architecture import ActorArchitecture, CriticArchitecture
 from residual_rl_ros.residual.exploration import RESIDUAL, Exploration
 from residual_rl_ros.residual.numpy_actor import Float32, NumpyActor
+from residual_rl_ros.spec import SpecificationError
+from residual_rl_ros.transition import TransitionLayout
 
 METADATA = 'weights'
 """Name of the entry in the safetensors header that holds ours, as JSON."""
@@ -32,7 +34,10 @@ CRITIC = 'critic.'
 """Prefix of the names of the critics' tensors."""
 
 
-UNREADABLE = (SafetensorError, AttributeError, KeyError, RecursionError, TypeError, ValueError)
+UNREADABLE = (
+    *(SafetensorError, SpecificationError),
+    *(AttributeError, KeyError, RecursionError, TypeError, ValueError),
+)
 """What reading a message that is none can raise."""
 
 
@@ -98,7 +103,10 @@ class WeightsHeader:
 
 def encode_weights(actor: NumpyActor, header: WeightsHeader) -> bytes:
     """Return the weight message of an actor."""
-    fields: dict[str, Any] = {'header': asdict(header), 'architecture': asdict(actor.architecture)}
+    fields: dict[str, Any] = {
+        'header': asdict(header),
+        'architecture': actor.architecture.to_mapping(),
+    }
     tensors = dict(actor.tensors)
     if isinstance(actor, AdvisedActor):
         fields['critic'] = asdict(actor.critic_architecture)
@@ -109,14 +117,14 @@ def encode_weights(actor: NumpyActor, header: WeightsHeader) -> bytes:
 
 
 def decode_weights(
-    message: bytes, expected: ActorArchitecture | None = None
+    message: bytes, expected: TransitionLayout | None = None
 ) -> tuple[WeightsHeader, NumpyActor]:
     """Return the header and the actor that a message holds, an `AdvisedActor` if critics came too.
 
     Args:
         message: safetensors bytes.
-        expected: what the receiver needs; only `layout`, `observation_size` and `decision_size` are
-            compared, the hidden layers are the learner's choice.
+        expected: layout of the receiver's decisions; None takes any. The hidden layers are the
+            learner's choice.
 
     Raises:
         WeightsError: truncated, altered, for another robot, of another shape or not finite.
@@ -126,8 +134,8 @@ def decode_weights(
         length = int.from_bytes(message[:8], 'little')
         fields = json.loads(json.loads(message[8 : 8 + length])['__metadata__'][METADATA])
         header = WeightsHeader.from_mapping(fields['header'])
-        architecture = ActorArchitecture(**_sizes(fields['architecture']))
-        critic = CriticArchitecture(**_sizes(fields['critic'])) if 'critic' in fields else None
+        architecture = ActorArchitecture.from_mapping(fields['architecture'])
+        critic = CriticArchitecture.from_mapping(fields['critic']) if 'critic' in fields else None
         intact = fields['digest'] == _digest(tensors, fields)
     except UNREADABLE as error:
         raise WeightsError(
@@ -135,24 +143,15 @@ def decode_weights(
         ) from error
     if not intact:
         raise WeightsError('digest', f'weights {header.version}: digest does not match the content')
-    if expected is not None and architecture.layout != expected.layout:
+    if expected is not None and architecture.layout != expected:
         # The sizes may fit all the same, and the actor would do something else than it learned.
+        differences = expected.differences(architecture.layout)
         raise WeightsError(
             'layout',
-            f'weights {header.version} are for layout {architecture.layout!r}, this is '
-            f'{expected.layout!r}: they were trained with another robot, base policy, '
-            'decision_steps or residual_scale than this policy runs with (or by a version that '
-            'did not say)',
-        )
-    if expected is not None and (
-        (architecture.observation_size, architecture.decision_size)
-        != (expected.observation_size, expected.decision_size)
-    ):
-        raise WeightsError(
-            'shape',
-            f'weights {header.version} are for observation size {architecture.observation_size} '
-            f'and decision size {architecture.decision_size}, expected '
-            f'{expected.observation_size} and {expected.decision_size}',
+            f'weights {header.version} were trained with another robot, base policy, '
+            f'decision_steps or residual_scale than this policy runs with: '
+            f'{"; ".join(differences[:3])}'
+            f'{f" and {len(differences) - 3} more" if len(differences) > 3 else ""}',
         )
     wanted = architecture.tensor_shapes()
     if critic:
@@ -176,11 +175,6 @@ def decode_weights(
         name.removeprefix(CRITIC): tensors.pop(name) for name in wanted if name.startswith(CRITIC)
     }
     return header, AdvisedActor(architecture, tensors, critic, of_critic)
-
-
-def _sizes(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of an architecture as they were before JSON made lists of tuples."""
-    return {**fields, 'hidden_sizes': tuple(fields['hidden_sizes'])}
 
 
 def _digest(tensors: Mapping[str, Float32], fields: dict[str, Any]) -> str:

@@ -50,9 +50,18 @@ from residual_rl_ros.ros.monitor import Monitor
 from residual_rl_ros.ros.node_parameters import PolicyParameters
 from residual_rl_ros.ros.privileges import take_privileges
 from residual_rl_ros.ros.topology import RobotRun, robot_topology
-from residual_rl_ros.transition import HEADER
+from residual_rl_ros.transition import HEADER, TransitionLayout
 
 N, M, HORIZON = 40, 7, 16
+RESIDUAL_SCALE = 0.05
+LAYOUT = TransitionLayout(
+    observation_names=tuple(f'state.x{number}' for number in range(N)),
+    action_names=tuple(f'joint{number}.position' for number in range(M)),
+    decision_steps=1,
+    action_min=(-1.0,) * M,
+    action_max=(1.0,) * M,
+    residual_bound=(RESIDUAL_SCALE,) * M,
+)
 EPISODE_STEPS = 200
 COUNTED = ('ticks', 'overruns', 'missed_periods', 'holds', 'transitions')
 JOIN_S = 3.0
@@ -78,8 +87,6 @@ class _Robot:
     context: Any
     arrivals: dict[int, float] = field(default_factory=dict)
     """Number of an actor of this benchmark: stamp of the first decision that used it [s]."""
-    layout: str = ''
-    """Label of the transitions."""
 
     def __post_init__(self) -> None:
         self.node = node = rclpy.create_node('bench_robot', context=self.context)
@@ -103,16 +110,15 @@ class _Robot:
             self._feedback.publish(labelled_array([now, 0.0, 0.0, 1.0, success]))
 
     def _on_transition(self, message: Float64MultiArray) -> None:
-        self.layout = message.layout.dim[0].label
         stamp, epoch = message.data[0], message.data[HEADER.index('epoch')]
         number, rest = divmod(int(epoch), WEIGHTS_EPOCH)
         if number and not rest:
             self.arrivals.setdefault(number, stamp)
 
 
-def make_actor(hidden: tuple[int, ...], layout: str = '') -> ResidualActor:
+def make_actor(hidden: tuple[int, ...]) -> ResidualActor:
     """Return an actor for the robot of this benchmark."""
-    return ResidualActor(ActorArchitecture(N, M, hidden, True, M, layout=layout))
+    return ResidualActor(ActorArchitecture(LAYOUT, hidden, True, M))
 
 
 def measure(rate: float, seconds: float, console: Console) -> dict[str, float]:
@@ -135,6 +141,8 @@ def measure(rate: float, seconds: float, console: Console) -> dict[str, float]:
                 _write_base_policy(folder / 'base.onnx', rate),
                 folder / 'learner',
                 overrides={'warmup_transitions': WARMUP},
+                decision_steps=LAYOUT.decision_steps,
+                residual_scale=(RESIDUAL_SCALE,),
                 prefetch_steps=4,
                 auto_start=True,
             )
@@ -226,7 +234,7 @@ def _stolen_s() -> float:
 
 def _weights_latency(robot: _Robot) -> dict[str, float]:
     """Send actors of 1 MB; return percentiles from publication to the first tick with them [ms]."""
-    actor, sent = make_actor(WIDE, robot.layout), {}
+    actor, sent = make_actor(WIDE), {}
     size = 0
     for number in range(1, WEIGHTS_MESSAGES + 1):
         header = WeightsHeader(WEIGHTS_EPOCH * number, 0, Exploration())
@@ -318,10 +326,10 @@ def _write_robot(path: Path, rate: float) -> Path:
 def _write_base_policy(path: Path, rate: float) -> Path:
     """Write a linear base policy; its inference is not what is measured."""
     metadata = BasePolicyMetadata(
-        observation_names=tuple(f'state.x{number}' for number in range(N)),
-        action_names=tuple(f'joint{number}.position' for number in range(M)),
-        action_min=(-1.0,) * M,
-        action_max=(1.0,) * M,
+        observation_names=LAYOUT.observation_names,
+        action_names=LAYOUT.action_names,
+        action_min=LAYOUT.action_min,
+        action_max=LAYOUT.action_max,
         rate_hz=rate,
         n_obs_steps=1,
         horizon=HORIZON,

@@ -56,10 +56,18 @@ def zero_actor(config: FinetuneConfig, path: Path) -> None:
     path.write_bytes(encode_weights(actor.to_numpy(), WeightsHeader(1, 1)))
 
 
-def test_an_actor_is_evaluated_with_the_numbers_it_was_trained_with_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'residual_scale': 0.01, 'decision_steps': 2},
+        {'residual_scale': [0.1, 0.0, 0.07, 1 / 8, 0.29, 0.123456789, 1.1]},
+        {},
+    ],
+    ids=str,
+)
+def test_an_actor_is_evaluated_with_the_numbers_it_was_trained_with(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {'residual_scale': 0.01, 'decision_steps': 2}
     zero_actor(load_finetune('peg_insert').changed(changes), tmp_path / 'actor.safetensors')
     evaluated: list[FinetuneConfig] = []
 
@@ -70,13 +78,20 @@ def test_an_actor_is_evaluated_with_the_numbers_it_was_trained_with_or_not_at_al
 
     monkeypatch.setattr(paired, 'evaluate_blind', play_none)
     command = ('evaluate', str(tmp_path), '--task', 'peg_insert', '--episodes', '2')
-    numbers = [f'--set={key}={value}' for key, value in changes.items()]
+    assert run_command(*command, monkeypatch=monkeypatch) == 0
+    (config,) = evaluated
+    assert config.decision_steps == changes.get('decision_steps', 4)
+    scale = np.broadcast_to(changes.get('residual_scale', config.residual_scale), 7)
+    np.testing.assert_array_equal(config.residual_scale, scale)
+
+
+def test_an_actor_of_another_task_is_not_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zero_actor(load_finetune('push_to_goal'), tmp_path / 'actor.safetensors')
+    command = ('evaluate', str(tmp_path), '--task', 'peg_insert', '--episodes', '2')
     assert run_command(*command, monkeypatch=monkeypatch) == 2
-    assert 'decision_steps or residual_scale' in capsys.readouterr().err
-    assert run_command(*command, *numbers, monkeypatch=monkeypatch) == 0
-    assert [config.decision_steps for config in evaluated] == [2]
-    assert run_command(*command, '--set=utd=1', monkeypatch=monkeypatch) == 2
-    assert 'utd' in capsys.readouterr().err
+    assert 'observation_names' in capsys.readouterr().err
 
 
 @pytest.mark.slow

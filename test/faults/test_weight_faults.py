@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import make_actor, make_layout
+from builders import make_actor, make_layout, mislabelled
 from processes import wait_for
 from simulated_robots import LAYOUT, LIMIT_S, count, goes_on, running
 from std_msgs.msg import UInt8MultiArray
@@ -30,13 +30,14 @@ def actor(
     version: tuple[int, int],
     layout: TransitionLayout = LAYOUT,
     spoil: bool = False,
-    **changes: int,
+    mislabel: bool = False,
 ) -> bytes:
     """Return a weight message."""
-    module = make_actor(layout, seed=1, **changes)
+    module = make_actor(layout, seed=1)
     if spoil:
         module.heads.bias.data[0] = float('nan')
-    return encode_weights(module.to_numpy(), WeightsHeader(*version))
+    robots = module.to_numpy()
+    return encode_weights(mislabelled(robots) if mislabel else robots, WeightsHeader(*version))
 
 
 def judged(monitor: Monitor) -> dict[str, float]:
@@ -62,7 +63,7 @@ def test_every_bad_actor_is_refused_for_its_reason(domain_id: int, tmp_path: Pat
             ('malformed', good[: len(good) // 2]),
             ('digest', bytes(altered)),
             ('layout', actor((epoch, sequence + 2), make_layout())),
-            ('shape', actor((epoch, sequence + 2), observation_size=99)),
+            ('shape', actor((epoch, sequence + 2), mislabel=True)),
             ('non_finite', actor((epoch, sequence + 3), spoil=True)),
             ('stale', actor((epoch, sequence - 1))),
             ('oversized', np.random.default_rng(0).bytes(MAX_BYTES + 1)),

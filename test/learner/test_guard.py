@@ -133,7 +133,7 @@ def test_an_alarm_restores_the_networks_and_keeps_the_data() -> None:
 
 def test_the_restored_actor_is_the_next_one_of_the_schedule_and_the_robot_takes_it() -> None:
     learner = warm_learner(utd=0.01, publish_interval=10)
-    slot = ActorSlot(learner.algorithm.actor.architecture, scheduled=True)
+    slot = ActorSlot(learner.layout, scheduled=True)
     slot.offer(learner.first_message())
     restored = learner.algorithm.robot_actor(learner.config.residual_candidates)
     with torch.no_grad():

@@ -233,7 +233,7 @@ def drive(
         backlog_limit: with more transitions waiting, the learner only stores.
     """
     learner = make_learner()
-    slot = ActorSlot(learner.algorithm.actor.architecture, scheduled=True)
+    slot = ActorSlot(learner.layout, scheduled=True)
     slot.offer(learner.first_message())
     inbox: deque[Any] = deque()
     used = []

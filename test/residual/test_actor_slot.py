@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from builders import make_actor, make_layout
+from builders import make_actor, make_layout, mislabelled
 
 from residual_rl_ros.residual.actor_slot import MAX_WEIGHTS_BYTES, REFUSALS, ActorSlot
 from residual_rl_ros.residual.exploration import WARM_UP, Exploration
@@ -25,7 +25,7 @@ def message(
 
 
 def make_slot(scheduled: bool = False) -> ActorSlot:
-    return ActorSlot(ACTOR.architecture, scheduled)
+    return ActorSlot(LAYOUT, scheduled)
 
 
 def in_use(slot: ActorSlot) -> tuple[int, int] | None:
@@ -97,8 +97,7 @@ def test_refused_messages_are_counted_by_reason_and_change_nothing() -> None:
     foreign = encode_weights(
         make_actor(make_layout(decision_steps=3)).to_numpy(), WeightsHeader(1, 4)
     )
-    wide = make_actor(LAYOUT, observation_size=4)
-    unfit = encode_weights(wide.to_numpy(), WeightsHeader(1, 4))
+    unfit = encode_weights(mislabelled(ACTOR), WeightsHeader(1, 4))
     broken = make_actor(LAYOUT)
     broken.heads.bias.data.fill_(float('nan'))
     infinite = encode_weights(broken.to_numpy(), WeightsHeader(1, 4))

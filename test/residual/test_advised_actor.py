@@ -186,7 +186,7 @@ def test_a_deterministic_actor_proposes_with_its_fixed_noise() -> None:
 def test_actor_and_critics_survive_the_wire_bit_for_bit(preset: str) -> None:
     actor = advised(make_rule(preset=preset))
     header = WeightsHeader(1, 2)
-    read, decoded = decode_weights(encode_weights(actor, header), actor.architecture)
+    read, decoded = decode_weights(encode_weights(actor, header), actor.architecture.layout)
     assert read == header
     assert_same_actor(decoded, actor)
 

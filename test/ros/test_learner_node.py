@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import rclpy
-from builders import make_actor, make_layout, random_transitions
+from builders import make_layout, random_transitions
 from processes import wait_for
 from rclpy.executors import SingleThreadedExecutor
 from ros_fixtures import Caller
@@ -167,7 +167,7 @@ def test_a_learner_goes_on_after_an_epoch_that_it_has_forgotten(
     """Killed before it saved, it opens the same epoch again; the robot has newer weights of it."""
     with learner(domain_id, tmp_path) as (_, robot):
         robot.layout.publish(String(data=LAYOUT.to_yaml()))
-        slot = ActorSlot(make_actor(LAYOUT).architecture)
+        slot = ActorSlot(LAYOUT)
         wait_for(lambda: robot.hears(slot, 1), LIMIT_S, 'epoch 1')
         robot.use(slot)
         wait_for(lambda: robot.hears(slot, 2), LIMIT_S, 'an epoch that is not forgotten')
