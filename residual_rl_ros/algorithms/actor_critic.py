@@ -136,7 +136,7 @@ class ActorCritic(ABC):
         """Take one gradient step and return scalar metrics, detached."""
 
     def fit_normalizer(self, observations: Tensor) -> None:
-        """Fit the observation normaliser on the warm-up data, shape (samples, n), once."""
+        """Fit the observation normaliser, shape (samples, n)."""
         for actor in self._actors():
             actor.normalizer.fit(observations)
 

@@ -58,6 +58,9 @@ class LearnerConfig:
     """Numbers of the update rule."""
     warmup_transitions: int
     """Base-only transitions before the first gradient step (M)."""
+    refit_normalizer: bool
+    """Fit the observation normaliser again whenever the transitions since the start have doubled;
+    if not, it stays as the warm-up left it."""
     warmup_noise: float
     """Uniform noise on the base action meanwhile, in units of the residual bound."""
     offline_updates: int

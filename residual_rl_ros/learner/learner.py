@@ -168,6 +168,8 @@ class Learner:
             return None
         self.phase = Phase.ONLINE
         self._publication_due |= since % interval == 0
+        if self._refit_due():
+            self.algorithm.fit_normalizer(self.replay.observations())
         # The tolerance keeps 10 x 0.1 from being 0.999…
         due = int(self.config.utd * since + 1e-6)
         if not learn:
@@ -187,6 +189,11 @@ class Learner:
         # The policy goes on with the previous actor for one interval meanwhile: learning and
         # collecting overlap, and still every decision knows which actor is its own.
         return self._publish(interval, 2 * interval)
+
+    def _refit_due(self) -> bool:
+        """Return whether the transitions are a power of two of warm-ups, and count for that."""
+        warmups, rest = divmod(self.transitions, self.config.warmup_transitions)
+        return self.config.refit_normalizer and rest == 0 and warmups & (warmups - 1) == 0
 
     def adopt_warmup(
         self,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Normalizer(nn.Module):
-    """Standardises the last dimension with statistics fitted once, then frozen.
+    """Standardises the last dimension with statistics fitted now and then.
 
     Args:
         size: number of features.

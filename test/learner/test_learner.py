@@ -67,18 +67,34 @@ def test_no_gradient_step_is_taken_during_warm_up() -> None:
     }
 
 
-def test_the_normaliser_is_fitted_on_the_warm_up_and_then_frozen() -> None:
-    learner = make_learner()
-    for transition in STREAM[:WARMUP]:
-        learner.ingest(transition)
-    seen = np.array([transition.observation for transition in STREAM[:WARMUP]])
+def fitted_on(learner: Learner) -> int:
+    """Return on how many transitions of the stream the normaliser was fitted."""
     normalizer = learner.algorithm.actor.normalizer
-    np.testing.assert_allclose(normalizer.mean, seen.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(normalizer.std, seen.std(0, ddof=1), rtol=1e-5)
-    mean = normalizer.mean.clone()
-    for transition in STREAM[WARMUP:40]:
-        learner.ingest(transition)
-    assert torch.equal(normalizer.mean, mean)
+    for count in range(2, learner.transitions + 1):
+        seen = np.array([transition.observation for transition in STREAM[:count]])
+        if np.allclose(normalizer.mean, seen.mean(0), rtol=1e-5, atol=1e-6):
+            np.testing.assert_allclose(normalizer.std, seen.std(0, ddof=1), rtol=1e-5)
+            return count
+    raise AssertionError(f'the mean {normalizer.mean} is of no number of transitions')
+
+
+@pytest.mark.parametrize(
+    ('refit', 'expected'),
+    [(True, {10: 10, 11: 10, 19: 10, 20: 20, 30: 20, 40: 40, 79: 40, 80: 80}), (False, {80: 10})],
+)
+@pytest.mark.parametrize('learn', [True, False])
+def test_the_normaliser_is_fitted_on_the_warm_up_and_at_every_doubling(
+    refit: bool, expected: dict[int, int], learn: bool
+) -> None:
+    learner, fits = make_learner(refit_normalizer=refit), {}
+    for transition in STREAM[:80]:
+        learner.ingest(transition, learn=learn)
+        if learner.transitions in expected:
+            fits[learner.transitions] = fitted_on(learner)
+    assert fits == expected
+    assert torch.equal(
+        learner.algorithm.mean_actor.normalizer.mean, learner.algorithm.actor.normalizer.mean
+    )
 
 
 @pytest.mark.parametrize(('utd', 'interval'), [(0.25, 8), (0.5, 4), (1.0, 5), (1.5, 4), (3.0, 5)])
