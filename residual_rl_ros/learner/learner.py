@@ -21,7 +21,7 @@ from residual_rl_ros.algorithms.wsrl import Wsrl
 from residual_rl_ros.learner.best_networks import BestNetworks
 from residual_rl_ros.learner.config import LearnerConfig
 from residual_rl_ros.learner.episodes import EpisodeLog, EpisodeRecord
-from residual_rl_ros.learner.guard import Guard, GuardConfig
+from residual_rl_ros.learner.guard import MIN_BASE_EPISODES, Guard, GuardConfig
 from residual_rl_ros.replay.buffer import Batch, ReplayBuffer
 from residual_rl_ros.residual.exploration import Exploration
 from residual_rl_ros.residual.numpy_actor import NumpyActor
@@ -41,6 +41,13 @@ class Rollback:
     episode: int
     """Number of episodes finished by then."""
     reason: str
+
+
+UNKNOWN_BASE_SHARE = 0.5
+"""Share of episodes without residual until the guard knows how well the base does: before it does,
+nothing holds a residual back."""
+UNKNOWN_BASE_EPISODES = 4 * MIN_BASE_EPISODES
+"""Episodes after which it is `guard_share` in any case: outcomes may never be labelled."""
 
 
 class Phase(Enum):
@@ -405,8 +412,16 @@ class Learner:
             careful_ratio=self._trust(),
             wide_share=config.wide_exploration_share,
             wide_scale=config.wide_exploration_scale,
-            base_only_share=config.guard_share,
+            base_only_share=self._base_only_share(),
         )
+
+    def _base_only_share(self) -> float:
+        """Return the share of episodes without residual: larger while the guard cannot judge."""
+        share = self.config.guard_share
+        begins = len(self.episodes.history) < UNKNOWN_BASE_EPISODES
+        if share and begins and self.guard.base_success is None:
+            return max(share, UNKNOWN_BASE_SHARE)
+        return share
 
     def _trust(self) -> float:
         """Return 1, less the more evidence the guard has against the residual.
