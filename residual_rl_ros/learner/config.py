@@ -58,6 +58,9 @@ class LearnerConfig:
     """Numbers of the update rule."""
     warmup_transitions: int
     """Base-only transitions before the first gradient step (M)."""
+    bag_transitions: int
+    """Most base transitions of bags that stay in the replay once they have stood for the warm-up,
+    M or these: among more, what the robot does would be drawn too seldom."""
     refit_normalizer: bool
     """Fit the observation normaliser again whenever the transitions since the start have doubled;
     if not, it stays as the warm-up left it."""

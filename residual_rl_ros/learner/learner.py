@@ -214,8 +214,7 @@ class Learner:
 
         With fewer than `warmup_transitions` of them the robot makes the rest. Otherwise its first
         step counts as the first one after the warm-up, so that what grows from there (the bound)
-        grows on the robot, and no more of them stay in the replay than a warm-up has: among more,
-        what the robot does would be drawn too seldom.
+        grows on the robot, and the newest `bag_transitions` of them stay in the replay.
 
         Args:
             transitions: how many were stored.
@@ -231,7 +230,8 @@ class Learner:
         self.transitions = min(transitions, self.config.warmup_transitions)
         if transitions >= self.config.warmup_transitions:
             self._end_warmup(critic_updates, success, pulse)
-            self.replay.keep_newest(self.config.warmup_transitions)
+            config = self.config
+            self.replay.keep_newest(max(config.warmup_transitions, config.bag_transitions))
             self.begin_epoch(self.epoch)
 
     def _end_warmup(
