@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
@@ -81,14 +81,26 @@ class FinetuneConfig:
         return replace(self, overrides=overrides, residual_scale=scale, decision_steps=steps)
 
     def trained_as(self, layout: TransitionLayout) -> FinetuneConfig:
-        """Return it with the k and the lambda of the run that an actor's layout is of."""
-        half_range = (np.array(layout.action_max) - np.array(layout.action_min)) / 2.0
-        scale = tuple(
-            # As somebody wrote it: dividing a product leaves noise in its last digits.
-            float(f'{bound / half:.12g}') if bound else 0.0
-            for bound, half in zip(layout.residual_bound, half_range.tolist(), strict=True)
+        """Return it with the k and the lambda of the run that an actor's layout is of.
+
+        Raises:
+            FinetuneError: the actor is for another task or base policy; or `ResidualRLError`, this
+                one's base policy or robot does not load.
+        """
+        policy, _, _ = self.load()
+        own, its = (
+            (kind.observation_names, kind.action_names, kind.action_min, kind.action_max)
+            for kind in (policy.metadata, layout)
         )
-        return replace(self, decision_steps=layout.decision_steps, residual_scale=scale)
+        if own != its:
+            raise FinetuneError(
+                f'the actor is for actions {", ".join(layout.action_names)} and '
+                f'{layout.observation_size} observations, task {self.task!r} has actions '
+                f'{", ".join(policy.metadata.action_names)} and {len(own[0])} observations, or '
+                'the ranges of their base policies differ; give the task of its training (--task)'
+            )
+        scale = map(_scale, layout.residual_bound, layout.action_min, layout.action_max)
+        return replace(self, decision_steps=layout.decision_steps, residual_scale=tuple(scale))
 
     def with_preset(self, preset: str) -> FinetuneConfig:
         """Return it with a preset; its own overrides are tuned for its own one alone."""
@@ -114,6 +126,22 @@ class FinetuneConfig:
             explore=explore,
             scheduled_actor=scheduled,
         )
+
+
+def _scale(bound: float, low: float, high: float) -> float:
+    """Return the lambda of one dimension whose product with the half range is its bound.
+
+    That is not always the quotient, whose last digits are noise.
+    """
+    half_range = (high - low) / 2.0
+    if not bound:
+        return 0.0
+    quotient = bound / half_range
+    written = float(f'{quotient:.12g}')
+    below, above = (math.nextafter(quotient, limit) for limit in (0.0, math.inf))
+    near = (quotient, below, above, math.nextafter(below, 0.0), math.nextafter(above, math.inf))
+    exact = (scale for scale in (written, *near) if scale * half_range == bound)
+    return next(exact, quotient)
 
 
 def training_seed(seed: int) -> int:

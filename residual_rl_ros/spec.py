@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ def check_names(kind: str, names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         if not name or not isinstance(name, str):
             raise SpecificationError(f'{kind} name {name!r} is not a non-empty string')
-    repeated = sorted({name for name in names if list(names).count(name) > 1})
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise SpecificationError(f'{kind} names are repeated: {repeated}; each must be unique')
     return tuple(names)

@@ -43,6 +43,8 @@ HEADER = (
 """Scalars at the head of every transition, in message order."""
 
 
+MAX_DECISION_STEPS = 1000
+"""Largest k: layouts come from outside, and arrays of k x m numbers are made of them."""
 YAML_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """What else PyYAML raises, on scalars such as `2001-99-99` or `!!bool x` and on deep nesting."""
 
@@ -134,15 +136,25 @@ class TransitionLayout:
         """Check names, k and scales."""
         check_names('observation', self.observation_names)
         check_names('action', self.action_names)
-        if self.decision_steps < 1:
-            raise SpecificationError(f'decision_steps is {self.decision_steps}, expected >= 1')
+        if not 1 <= self.decision_steps <= MAX_DECISION_STEPS:
+            raise SpecificationError(
+                f'decision_steps is {self.decision_steps}, expected 1 to {MAX_DECISION_STEPS}'
+            )
         for label in ('action_min', 'action_max', 'residual_bound'):
             # Integers would hash differently from the floats that a YAML gives back.
             object.__setattr__(self, label, tuple(float(value) for value in getattr(self, label)))
             values = getattr(self, label)
-            if len(values) != self.action_size or not np.isfinite(values).all():
+            usable = all(abs(value) <= FLOAT32_MAX for value in values)
+            if len(values) != self.action_size or not usable:
                 raise SpecificationError(
                     f'{label} is {values}, expected {self.action_size} finite values'
+                )
+        limits = zip(self.residual_bound, self.action_min, self.action_max, strict=True)
+        for name, (bound, low, high) in zip(self.action_names, limits, strict=True):
+            if bound < 0.0 or (bound > 0.0 and not low < high):
+                raise SpecificationError(
+                    f'residual_bound of {name!r} is {bound}, expected >= 0, and 0 where the base '
+                    f'policy was trained on no range of actions ({low} to {high})'
                 )
 
     @property
@@ -247,13 +259,19 @@ class TransitionLayout:
         """Return in what another layout is not this one, a text for each number or name."""
         texts = []
         for name in (field.name for field in fields(self)):
-            own, its = np.atleast_1d(getattr(self, name)), np.atleast_1d(getattr(other, name))
-            if own.shape != its.shape:
-                texts.append(f'{len(its)} {name}, expected {len(own)}')
-                continue
-            for index in np.flatnonzero(own != its).tolist():
-                which = f'{name}[{index}]' if isinstance(getattr(self, name), tuple) else name
-                texts.append(f'{which} is {its[index]}, expected {own[index]}')
+            own, its = getattr(self, name), getattr(other, name)
+            if not isinstance(own, tuple):
+                pairs = [(name, own, its)]
+            elif len(own) != len(its):
+                pairs = [(f'number of {name}', len(own), len(its))]
+            else:
+                pairs = [
+                    (f'{name}[{i}]', *pair) for i, pair in enumerate(zip(own, its, strict=True))
+                ]
+            # The other may come from outside: a name can be of any length.
+            texts += [
+                f'{what} is {its!r:.80}, expected {own!r}' for what, own, its in pairs if own != its
+            ]
         return texts
 
     def encode(self, transition: Transition) -> Array:

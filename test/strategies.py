@@ -19,14 +19,15 @@ counts = st.integers(0, 2**31)
 def layouts(draw: st.DrawFn) -> TransitionLayout:
     """Draw a layout of up to 4 observations, 3 actions and 3 control steps per decision."""
     actions = draw(st.lists(names, min_size=1, max_size=3, unique=True))
-    values = st.lists(finite, min_size=len(actions), max_size=len(actions)).map(tuple)
+    ranges = [sorted(draw(st.tuples(float32, float32))) for _ in actions]
+    bounds = [abs(draw(float32)) if low < high else 0.0 for low, high in ranges]
     return TransitionLayout(
         tuple(draw(st.lists(names, min_size=1, max_size=4, unique=True))),
         tuple(actions),
         draw(st.integers(1, 3)),
-        draw(values),
-        draw(values),
-        draw(values.map(lambda bound: tuple(abs(value) for value in bound))),
+        tuple(low for low, _ in ranges),
+        tuple(high for _, high in ranges),
+        tuple(bounds),
     )
 
 

@@ -59,10 +59,10 @@ class LearnerConfig:
     warmup_transitions: int
     """Base-only transitions before the first gradient step (M)."""
     bag_transitions: int
-    """Most base transitions of bags that stay in the replay once they have stood for the warm-up,
-    M or these: among more, what the robot does would be drawn too seldom."""
+    """Base transitions of bags that stay in the replay once they have stood for the warm-up, or M
+    if that is more: among more, what the robot does would be drawn too seldom."""
     refit_normalizer: bool
-    """Fit the observation normaliser again whenever the transitions since the start have doubled;
+    """Fit the observation normaliser again whenever the replay holds twice what it was fitted on;
     if not, it stays as the warm-up left it."""
     warmup_noise: float
     """Uniform noise on the base action meanwhile, in units of the residual bound."""
@@ -86,7 +86,8 @@ class LearnerConfig:
     wide_exploration_scale: float
     """Largest factor on the actor's noise in these; drawn log-uniformly from 1 to this."""
     guard_share: float
-    """Share of episodes without residual, for the guard to compare with; 0 turns it off."""
+    """Share of episodes without residual, for the guard to compare with; 0 turns it off. Until
+    the guard knows the base it is a half."""
     guard_drop: float
     """Loss of success against the base that the guard shall find quickly."""
     guard_false_alarm_episodes: float

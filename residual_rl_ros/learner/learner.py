@@ -32,6 +32,11 @@ MAX_OWED_UPDATES = 1000
 """After a burst of transitions: updates that are still taken for it."""
 MEASURE_EVERY = 50
 """Transitions between two sets of metrics, at least: one costs as much as several updates."""
+UNKNOWN_BASE_SHARE = 0.5
+"""Share of episodes without residual until the guard knows how well the base does: before it does,
+nothing holds a residual back."""
+UNKNOWN_BASE_EPISODES = 4 * MIN_BASE_EPISODES
+"""Episodes after which it is `guard_share` in any case: outcomes may never be labelled."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,6 @@ class Rollback:
     episode: int
     """Number of episodes finished by then."""
     reason: str
-
-
-UNKNOWN_BASE_SHARE = 0.5
-"""Share of episodes without residual until the guard knows how well the base does: before it does,
-nothing holds a residual back."""
-UNKNOWN_BASE_EPISODES = 4 * MIN_BASE_EPISODES
-"""Episodes after which it is `guard_share` in any case: outcomes may never be labelled."""
 
 
 class Phase(Enum):
@@ -114,6 +112,7 @@ class Learner:
         self._latest: dict[str, torch.Tensor] = {}
         self._publication_due = False
         self._measured_at = 0
+        self._normalizer_transitions = 0  # What the normaliser was last fitted on.
         self._epoch_start = 0
 
     @property
@@ -161,6 +160,8 @@ class Learner:
             self.demonstrations.add(transition, robot)
         self.transitions += 1
         self.control_steps += self.layout.decision_steps
+        if self.config.refit_normalizer and self.phase is Phase.ONLINE:
+            self._refit_normalizer()
         finished = self.episodes.observe(transition, robot, self.control_steps)
         if finished is not None:
             self._judge(*finished)
@@ -175,8 +176,6 @@ class Learner:
             return None
         self.phase = Phase.ONLINE
         self._publication_due |= since % interval == 0
-        if self._refit_due():
-            self.algorithm.fit_normalizer(self.replay.observations())
         # The tolerance keeps 10 x 0.1 from being 0.999…
         due = int(self.config.utd * since + 1e-6)
         if not learn:
@@ -197,11 +196,6 @@ class Learner:
         # collecting overlap, and still every decision knows which actor is its own.
         return self._publish(interval, 2 * interval)
 
-    def _refit_due(self) -> bool:
-        """Return whether the transitions are a power of two of warm-ups, and count for that."""
-        warmups, rest = divmod(self.transitions, self.config.warmup_transitions)
-        return self.config.refit_normalizer and rest == 0 and warmups & (warmups - 1) == 0
-
     def adopt_warmup(
         self,
         transitions: int,
@@ -214,7 +208,8 @@ class Learner:
 
         With fewer than `warmup_transitions` of them the robot makes the rest. Otherwise its first
         step counts as the first one after the warm-up, so that what grows from there (the bound)
-        grows on the robot, and the newest `bag_transitions` of them stay in the replay.
+        grows on the robot, and the newest of them stay in the replay: `bag_transitions`, or
+        `warmup_transitions` if that is more.
 
         Args:
             transitions: how many were stored.
@@ -272,6 +267,7 @@ class Learner:
             metrics[f'replay_{source.name.lower()}_share'] = share
         if self.demonstrations is not None:
             metrics['demonstrations'] = float(len(self.demonstrations))
+        metrics['normalizer_transitions'] = float(self._normalizer_transitions)
         metrics['guard_statistic'] = self.guard.statistic
         metrics['update_ratio'] = self.updates / (self.transitions - self._online_from)
         self.metrics = metrics
@@ -284,10 +280,22 @@ class Learner:
             )
         self.demonstrations.add(transition, robot)
 
+    def _refit_normalizer(self) -> None:
+        """Fit it again if the replay holds twice what it was fitted on.
+
+        Before a rollback, not after: what that restores acts as it did when it was rated.
+        """
+        if len(self.replay) >= 2 * self._normalizer_transitions:
+            self._fit_normalizer()
+
+    def _fit_normalizer(self) -> None:
+        self.algorithm.fit_normalizer(self.replay.observations())
+        self._normalizer_transitions = len(self.replay)
+
     def _pretrain(self, critic_updates: int, pulse: Callable[[], None]) -> None:
         """Use the warm-up data as the preset wants, before the residual is switched on."""
         config = self.config
-        self.algorithm.fit_normalizer(self.replay.observations())
+        self._fit_normalizer()
         if config.offline_updates:
             assert isinstance(self.algorithm, Wsrl)
             rule = config.rule
@@ -356,6 +364,7 @@ class Learner:
             'epoch_start': self._epoch_start,
             'publication_due': self._publication_due,
             'measured_at': self._measured_at,
+            'normalizer_transitions': self._normalizer_transitions,
             'rng': self.rng.bit_generator.state,
             'guard': self.guard.state(),
             'rollbacks': [asdict(rollback) for rollback in self.rollbacks],
@@ -376,6 +385,7 @@ class Learner:
         self._epoch_start = int(state['epoch_start'])
         self._publication_due = bool(state['publication_due'])
         self._measured_at = int(state['measured_at'])
+        self._normalizer_transitions = int(state['normalizer_transitions'])
         self.rng.bit_generator.state = state['rng']
         self.guard.load_state(state['guard'])
         self.rollbacks = [Rollback(**rollback) for rollback in state['rollbacks']]

@@ -18,8 +18,9 @@ import numpy.typing as npt
 from residual_rl_ros.residual.architecture import (
     ActorArchitecture,
     CriticArchitecture,
+    Float32,
 )
-from residual_rl_ros.residual.numpy_actor import LAYER_NORM_EPS, Array, Float32, NumpyActor
+from residual_rl_ros.residual.numpy_actor import LAYER_NORM_EPS, Array, NumpyActor
 
 Layer = tuple[Float32, Float32, tuple[Float32, Float32] | None]
 """Weight, bias and scale and shift of a LayerNorm, each with the heads first."""

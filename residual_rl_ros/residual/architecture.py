@@ -27,6 +27,11 @@ CRITIC_NORMALIZATIONS = ('none', 'layer', 'hyperspherical')
 """What may follow a hidden layer of a critic."""
 
 
+def _fixed(values: Float32) -> Float32:
+    values.flags.writeable = False
+    return values
+
+
 @dataclass(frozen=True)
 class ActorArchitecture:
     """All that is needed to rebuild an actor; travels with its weights."""
@@ -109,14 +114,14 @@ class ActorArchitecture:
 
         An output without effect must not count in the entropy.
         """
-        return (self.residual_bound[: self.outputs] > 0.0).astype(np.float32)
+        return _fixed((self.residual_bound[: self.outputs] > 0.0).astype(np.float32))
 
     @property
     def _action_range(self) -> Float32:
         return np.array([self.layout.action_min, self.layout.action_max], dtype=np.float32)
 
     def _repeated(self, values: Float32) -> Float32:
-        return np.tile(values, self.layout.decision_steps)
+        return _fixed(np.tile(values, self.layout.decision_steps))
 
     def to_mapping(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""

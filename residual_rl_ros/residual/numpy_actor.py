@@ -17,9 +17,9 @@ from residual_rl_ros.residual.architecture import (
     LOG_STD_MIN,
     OBSERVATION_CLIP,
     ActorArchitecture,
+    Float32,
 )
 
-Float32 = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
 LOG_STD_MIDDLE, LOG_STD_REACH = 0.5 * (LOG_STD_MAX + LOG_STD_MIN), 0.5 * (LOG_STD_MAX - LOG_STD_MIN)
 LAYER_NORM_EPS = np.float32(1e-5)

@@ -22,9 +22,13 @@ from safetensors.numpy import save as save_safetensors
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.residual.advised_actor import AdvisedActor
-from residual_rl_ros.residual.architecture import ActorArchitecture, CriticArchitecture
+from residual_rl_ros.residual.architecture import (
+    ActorArchitecture,
+    CriticArchitecture,
+    Float32,
+)
 from residual_rl_ros.residual.exploration import RESIDUAL, Exploration
-from residual_rl_ros.residual.numpy_actor import Float32, NumpyActor
+from residual_rl_ros.residual.numpy_actor import NumpyActor
 from residual_rl_ros.spec import SpecificationError
 from residual_rl_ros.transition import TransitionLayout
 
@@ -35,8 +39,13 @@ CRITIC = 'critic.'
 
 
 UNREADABLE = (
-    *(SafetensorError, SpecificationError),
-    *(AttributeError, KeyError, RecursionError, TypeError, ValueError),
+    SafetensorError,
+    SpecificationError,
+    AttributeError,
+    KeyError,
+    RecursionError,
+    TypeError,
+    ValueError,
 )
 """What reading a message that is none can raise."""
 

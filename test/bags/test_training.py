@@ -59,6 +59,18 @@ def test_base_transitions_stand_for_the_warm_up_and_warm_the_critics(
     assert intake.success_rate == pytest.approx(9 / 17)
 
 
+def test_what_a_bag_has_fitted_stays_until_the_replay_holds_twice_as_much(bag: Path) -> None:
+    config = small_config(
+        warmup_transitions=50, bag_transitions=70, replay_capacity=300, refit_normalizer=True
+    )
+    learner, _ = train_from_bags([bag], Use.BASE, config, seed=3)
+    for transition in base_stream(169, seed=4):
+        learner.ingest(transition, learn=False)
+    assert learner.state()['normalizer_transitions'] == 120
+    learner.ingest(base_stream(1, seed=5)[0], learn=False)
+    assert learner.state()['normalizer_transitions'] == len(learner.replay) == 240
+
+
 def test_the_first_transition_of_the_robot_is_the_first_after_the_warm_up(bag: Path) -> None:
     config = small_config(warmup_transitions=50, utd=1.0, publish_interval=10)
     learner, _ = train_from_bags([bag], Use.BASE, config, seed=3)

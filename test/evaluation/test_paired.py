@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 from builders import make_actor
 from command_line import run_command
+from hypothesis import given
+from hypothesis import strategies as st
 
 from residual_rl_ros.evaluation import paired
 from residual_rl_ros.evaluation.episodes import Episode
 from residual_rl_ros.evaluation.paired import evaluate_blind, make_evaluation_controller
-from residual_rl_ros.finetune import FinetuneConfig, load_finetune
+from residual_rl_ros.finetune import FinetuneConfig, _scale, load_finetune
 from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
 
 
@@ -60,7 +62,7 @@ def zero_actor(config: FinetuneConfig, path: Path) -> None:
     'changes',
     [
         {'residual_scale': 0.01, 'decision_steps': 2},
-        {'residual_scale': [0.1, 0.0, 0.07, 1 / 8, 0.29, 0.123456789, 1.1]},
+        {'residual_scale': [0.1, 0.0, 0.07, 1 / 3, 0.29, 0.123456789, 1.1 * 2 / 3]},
         {},
     ],
     ids=str,
@@ -82,16 +84,24 @@ def test_an_actor_is_evaluated_with_the_numbers_it_was_trained_with(
     (config,) = evaluated
     assert config.decision_steps == changes.get('decision_steps', 4)
     scale = np.broadcast_to(changes.get('residual_scale', config.residual_scale), 7)
-    np.testing.assert_array_equal(config.residual_scale, scale)
+    np.testing.assert_allclose(config.residual_scale, scale, rtol=1e-15)
 
 
+@given(st.floats(1e-6, 10.0), st.floats(-10.0, 10.0), st.floats(1e-3, 10.0))
+def test_every_scale_comes_back_from_its_bound(scale: float, low: float, width: float) -> None:
+    high = low + width
+    half_range = (high - low) / 2.0
+    assert _scale(scale * half_range, low, high) * half_range == scale * half_range
+
+
+@pytest.mark.parametrize('task', ['push_to_goal', 'fetch_pick_and_place'])
 def test_an_actor_of_another_task_is_not_evaluated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    zero_actor(load_finetune('push_to_goal'), tmp_path / 'actor.safetensors')
+    zero_actor(load_finetune(task), tmp_path / 'actor.safetensors')
     command = ('evaluate', str(tmp_path), '--task', 'peg_insert', '--episodes', '2')
     assert run_command(*command, monkeypatch=monkeypatch) == 2
-    assert 'observation_names' in capsys.readouterr().err
+    assert "task 'peg_insert' has actions" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from builders import (
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from residual_rl_ros.learner.episodes import RECENT_EPISODES
+from residual_rl_ros.learner.guard import Alarm
 from residual_rl_ros.learner.learner import MEASURE_EVERY, Learner, Phase
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.residual.actor_slot import ActorSlot
@@ -95,6 +96,27 @@ def test_the_normaliser_is_fitted_on_the_warm_up_and_at_every_doubling(
     assert torch.equal(
         learner.algorithm.mean_actor.normalizer.mean, learner.algorithm.actor.normalizer.mean
     )
+
+
+def test_a_replay_that_is_full_keeps_the_normaliser() -> None:
+    learner = make_learner(refit_normalizer=True, replay_capacity=35)
+    for transition in STREAM:
+        learner.ingest(transition, learn=False)
+    assert fitted_on(learner) == 20
+
+
+def test_a_rollback_restores_the_normaliser_that_the_networks_were_rated_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learner = make_learner(refit_normalizer=True, guard_share=0.1)
+    for transition in STREAM[: 2 * WARMUP - 1]:
+        learner.ingest(transition)
+    monkeypatch.setattr(learner.guard, 'observe', lambda *_: Alarm(0.6, 10, 0))
+    outcome = {'success': Success.FAILURE, 'source': Source.RESIDUAL, 'policy_sequence': 99}
+    learner.ingest(make_transition(LAYOUT, truncated=True, **outcome))  # The doubling.
+    assert len(learner.rollbacks) == 1
+    assert fitted_on(learner) == WARMUP
+    assert learner.state()['normalizer_transitions'] == 2 * WARMUP
 
 
 @pytest.mark.parametrize(('utd', 'interval'), [(0.25, 8), (0.5, 4), (1.0, 5), (1.5, 4), (3.0, 5)])

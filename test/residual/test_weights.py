@@ -158,10 +158,17 @@ def test_no_pickle_is_ever_opened() -> None:
     [
         (
             {'observation_names': ('tool.z', 'b', 'c')},
-            r'names\[0\] is tool.z, expected arm.position.a',
+            r"names\[0\] is 'tool.z', expected 'arm.position.a'",
         ),
-        ({'observation_names': ('a', 'b')}, '2 observation_names, expected 3$'),
-        ({'action_names': ('v', 'u')}, r'action_names\[1\] is u, expected b.position$'),
+        ({'observation_names': ('a', 'b')}, 'number of observation_names is 2, expected 3$'),
+        (
+            {'observation_names': ('x', 'y', 'z'), 'residual_bound': (0.0, 0.0)},
+            r'; .*; .* and 2 more$',
+        ),
+        ({'action_names': ('a.position', 'b.position\0')}, r"is 'b.position\\x00', expected 'b"),
+        ({'action_names': ('a.position', '\ud800')}, r"is '\\ud800', expected 'b"),
+        ({'action_names': ('a.position', 'n' * 10_000)}, r"is 'n{79}, expected 'b.position'$"),
+        ({'action_names': ('v', 'u')}, r"action_names\[1\] is 'u', expected 'b.position'$"),
         ({'action_max': (1.0, 0.6)}, r'action_max\[1\] is 0.6, expected 0.5$'),
         ({'residual_bound': (0.05, 0.05)}, r'residual_bound\[0\] is 0.05, expected 0.1$'),
         ({'decision_steps': 4}, r'decision_steps is 4, expected 2$'),
@@ -176,6 +183,7 @@ def test_an_actor_of_another_robot_is_refused_with_what_differs(
     with pytest.raises(WeightsError, match=difference) as refusal:
         decode_weights(message, LAYOUT)
     assert refusal.value.reason == 'layout'
+    str(refusal.value).encode()
 
 
 def test_tensors_that_do_not_fit_their_own_architecture_are_refused_by_shape() -> None:
@@ -235,8 +243,37 @@ def test_metadata_off_the_schema_is_malformed(message: bytes) -> None:
     [{'hidden_sizes': ['a']}, {'hidden_sizes': [-1]}, {'outputs': None}, {'layout': 'x'}],
     ids=str,
 )
-def test_an_architecture_of_the_wrong_type_is_refused(changes: dict[str, object]) -> None:
-    reason(forged(architecture={**ARCHITECTURE, **changes}))
+def test_an_architecture_of_the_wrong_type_is_malformed(changes: dict[str, object]) -> None:
+    assert reason(forged(architecture={**ARCHITECTURE, **changes})) == 'malformed'
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'version': 2},
+        {'decision_steps': 0},
+        {'decision_steps': 10**12},
+        {'decision_steps': 10**400},
+        {'action_max': [1.0, float('nan')]},
+        {'action_max': [1.0, 1e39]},
+        {'residual_bound': [0.1, -0.05]},
+        {'action_min': [-1.0, 0.5]},
+        {'action_names': [1, 2]},
+        {'action_names': [['a'], 'b']},
+        {'observation_names': ['a'] * 1000},
+        {'observation_names': None},
+    ],
+    ids=str,
+)
+def test_a_layout_that_contradicts_itself_is_malformed(changes: dict[str, object]) -> None:
+    layout = {**ARCHITECTURE['layout'], **changes}
+    assert reason(forged(architecture={**ARCHITECTURE, 'layout': layout})) == 'malformed'
+
+
+def test_names_are_checked_in_linear_time() -> None:
+    names = [str(number) for number in range(100_000)]
+    layout = {**ARCHITECTURE['layout'], 'observation_names': names}
+    assert reason(forged(architecture={**ARCHITECTURE, 'layout': layout})) == 'shape'
 
 
 @pytest.mark.parametrize('changes', [{'epoch': 'x'}, {'sequence': None}], ids=str)
