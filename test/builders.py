@@ -315,7 +315,6 @@ def small_config(preset: str = 'dawn', **overrides: Any) -> LearnerConfig:
     """Return a preset, shrunk so that an update takes about a millisecond."""
     small: dict[str, Any] = {
         'warmup_transitions': 10,
-        'bag_transitions': 10,
         'replay_capacity': 200,
         'batch_size': 8,
         'utd': 1.0,

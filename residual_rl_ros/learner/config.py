@@ -58,9 +58,6 @@ class LearnerConfig:
     """Numbers of the update rule."""
     warmup_transitions: int
     """Base-only transitions before the first gradient step (M)."""
-    bag_transitions: int
-    """Base transitions of bags that stay in the replay once they have stood for the warm-up, or M
-    if that is more: among more, what the robot does would be drawn too seldom."""
     refit_normalizer: bool
     """Fit the observation normaliser again whenever the replay holds twice what it was fitted on;
     if not, it stays as the warm-up left it."""

@@ -208,8 +208,8 @@ class Learner:
 
         With fewer than `warmup_transitions` of them the robot makes the rest. Otherwise its first
         step counts as the first one after the warm-up, so that what grows from there (the bound)
-        grows on the robot, and the newest of them stay in the replay: `bag_transitions`, or
-        `warmup_transitions` if that is more.
+        grows on the robot, and no more of them stay in the replay than a warm-up has: among more,
+        what the robot does would be drawn too seldom.
 
         Args:
             transitions: how many were stored.
@@ -225,8 +225,7 @@ class Learner:
         self.transitions = min(transitions, self.config.warmup_transitions)
         if transitions >= self.config.warmup_transitions:
             self._end_warmup(critic_updates, success, pulse)
-            config = self.config
-            self.replay.keep_newest(max(config.warmup_transitions, config.bag_transitions))
+            self.replay.keep_newest(self.config.warmup_transitions)
             self.begin_epoch(self.epoch)
 
     def _end_warmup(

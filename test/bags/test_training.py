@@ -40,15 +40,12 @@ def bag(tmp_path: Path) -> Path:
     return write_bag(tmp_path / 'bag', L, base_stream(120), max_bytes=10_000)
 
 
-@pytest.mark.parametrize(('kept', 'stay'), [(70, 70), (20, 50), (1000, 120)])
-def test_base_transitions_stand_for_the_warm_up_and_warm_the_critics(
-    bag: Path, kept: int, stay: int
-) -> None:
-    config = small_config(warmup_transitions=50, bag_transitions=kept, utd=0.5)
+def test_base_transitions_stand_for_the_warm_up_and_warm_the_critics(bag: Path) -> None:
+    config = small_config(warmup_transitions=50, utd=0.5)
     learner, intake = train_from_bags([bag], Use.BASE, config, seed=3)
     fresh = Learner(config, L, 3)
     assert intake.taken == 120
-    assert len(learner.replay) == stay, 'more base transitions would drown those of the robot'
+    assert len(learner.replay) == 50, 'more base transitions would drown those of the robot'
     assert learner.phase is Phase.ONLINE
     assert (learner.transitions, learner.control_steps, learner.updates) == (50, 0, 0)
     assert learner.pretraining_updates == 60
@@ -60,11 +57,9 @@ def test_base_transitions_stand_for_the_warm_up_and_warm_the_critics(
 
 
 def test_what_a_bag_has_fitted_stays_until_the_replay_holds_twice_as_much(bag: Path) -> None:
-    config = small_config(
-        warmup_transitions=50, bag_transitions=70, replay_capacity=300, refit_normalizer=True
-    )
+    config = small_config(warmup_transitions=50, replay_capacity=300, refit_normalizer=True)
     learner, _ = train_from_bags([bag], Use.BASE, config, seed=3)
-    for transition in base_stream(169, seed=4):
+    for transition in base_stream(189, seed=4):
         learner.ingest(transition, learn=False)
     assert learner.state()['normalizer_transitions'] == 120
     learner.ingest(base_stream(1, seed=5)[0], learn=False)
@@ -199,13 +194,12 @@ def test_robots_of_two_namespaces_train_one_learner(
             write_transitions(recorder, L, part, robot)
     recorder.close()
     out = tmp_path / 'out'
-    sizes = ['warmup_transitions=50', 'bag_transitions=60', 'replay_capacity=300']
-    small = [*sizes, 'batch_size=8', 'utd=0.1']
+    small = ['warmup_transitions=50', 'batch_size=8', 'replay_capacity=300', 'utd=0.1']
     settings = [part for text in small for part in ('--set', text)]
     arguments = ('train', str(tmp_path / 'bag'), '--out', str(out), *settings, '--no-cache')
     assert run(*arguments, monkeypatch=monkeypatch) == 0
     learner = load_checkpoint(out / 'checkpoints' / 'latest')
-    assert len(learner.replay) == 60
+    assert len(learner.replay) == 50
     assert learner.pretraining_updates == 12, 'one for every tenth of both robots'
 
 
@@ -240,14 +234,13 @@ def test_the_command_leaves_a_checkpoint_that_a_robots_learner_resumes(
     bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / 'out'
-    sizes = ['warmup_transitions=50', 'bag_transitions=60', 'replay_capacity=300']
-    small = [*sizes, 'batch_size=8', 'utd=0.2']
+    small = ['warmup_transitions=50', 'batch_size=8', 'replay_capacity=300', 'utd=0.2']
     settings = [part for text in small for part in ('--set', text)]
     arguments = ['train', str(bag), '--out', str(out), *settings]
     assert run(*arguments, monkeypatch=monkeypatch) == 0
     learner = load_checkpoint(out / 'checkpoints' / 'latest')
     assert learner.phase is Phase.ONLINE
-    assert len(learner.replay) == 60
+    assert len(learner.replay) == 50
     assert json.loads((out / 'bag_training.json').read_text())['transitions'] == 120
     assert run(*arguments, monkeypatch=monkeypatch) == 2  # The folder is taken.
     learner_node, policy_node = robot_topology(RobotRun(Path('robot.yaml'), Path('base.onnx'), out))
