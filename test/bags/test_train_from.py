@@ -40,7 +40,7 @@ def base_bag(config: FinetuneConfig, folder: Path, transitions: int) -> Path:
 
 @pytest.mark.slow
 def test_a_run_begins_online_with_the_warm_critics_of_a_bag(tmp_path: Path) -> None:
-    config = replace(quick(load_finetune('peg_insert')), control_steps=300)
+    config = replace(quick(load_finetune('peg_insert')), control_steps=600)
     bag = base_bag(config, tmp_path / 'bag', 150)
     learner, intake = train_from_bags([bag], Use.BASE, config.learner_config(), seed=4)
     assert learner.phase is Phase.ONLINE
