@@ -34,7 +34,7 @@ SIGNED = ('reward_offset', 'target_entropy_per_dimension')
 MAY_BE_ZERO = (
     *('warmup_noise', 'offline_updates', 'policy_warmup_transitions', 'critic_only_updates'),
     *('actor_delay_updates', 'progressive_transitions', 'bound_ramp_transitions'),
-    *('demonstration_share', 'residual_candidates'),
+    *('full_bound_cost', 'demonstration_share', 'residual_candidates'),
     *('wide_exploration_share', 'guard_share'),
     *('exploration_std', 'target_std', 'cql_weight', 'neutral_prior'),
 )
@@ -75,6 +75,10 @@ class LearnerConfig:
     """Transitions over which the share of decisions with a residual grows from 0 to 1."""
     bound_ramp_transitions: int
     """Transitions over which the residual bound grows from 0 to its full size."""
+    full_bound_cost: float
+    """Cost to go of a base action, -Q(s, b), at which the bound is whole after half of those
+    transitions; what costs more, being far from success, has it sooner. 0: it grows everywhere
+    alike."""
     residual_candidates: int
     """Residuals that the robot draws for a decision; the critics choose one of them, or the base
     alone if none has an advantage over it (EXPO). 0: the one that the actor draws is executed."""
@@ -129,6 +133,18 @@ class LearnerConfig:
             raise PresetError(
                 f'preset: residual_candidates is {self.residual_candidates} and '
                 'critic_hidden_sizes empty; critics that choose need a hidden layer'
+            )
+        if self.full_bound_cost and not self.residual_candidates:
+            raise PresetError(
+                f'preset: full_bound_cost is {self.full_bound_cost} and residual_candidates 0; '
+                'only critics that choose can tell the cost: set residual_candidates above 0, or '
+                'full_bound_cost to 0'
+            )
+        if self.full_bound_cost and rule.reward_offset >= 0.0:
+            raise PresetError(
+                f'preset: full_bound_cost is {self.full_bound_cost} and reward_offset '
+                f'{rule.reward_offset}; without a price on every decision no base action costs '
+                'anything, and the bound would not grow: set full_bound_cost to 0'
             )
         if self.wide_exploration_scale < 1.0:
             raise PresetError(

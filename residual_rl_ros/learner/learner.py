@@ -396,9 +396,11 @@ class Learner:
     def current_message(self) -> bytes:
         """Return the actor as it is now, to be used at once (deployment, evaluation)."""
         # A bound that still grows is as much a part of what was learned as the weights are.
+        learning = self.exploration()
         exploration = Exploration(
             residual_probability=float(self.phase is not Phase.WARMUP),
-            bound_ratio=self.exploration().bound_ratio,
+            bound_ratio=learning.bound_ratio,
+            full_bound_cost=learning.full_bound_cost,
         )
         header = WeightsHeader(
             self.epoch, self.sequence, exploration, rollbacks=len(self.rollbacks)
@@ -415,9 +417,14 @@ class Learner:
         def grown(over: int) -> float:
             return min(1.0, since / over) if over else 1.0
 
+        bound_ratio, full_bound_cost = grown(config.bound_ramp_transitions), 0.0
+        if config.full_bound_cost and bound_ratio:
+            full_bound_cost = config.full_bound_cost * (1.0 / bound_ratio - 1.0)
+            bound_ratio = 1.0
         return Exploration(
             residual_probability=grown(config.progressive_transitions),
-            bound_ratio=grown(config.bound_ramp_transitions),
+            bound_ratio=bound_ratio,
+            full_bound_cost=full_bound_cost,
             careful_ratio=self._trust(),
             wide_share=config.wide_exploration_share,
             wide_scale=config.wide_exploration_scale,

@@ -53,6 +53,7 @@ class AdvisedActor(NumpyActor):
             self._layer(linear, norm) for linear, norm, _ in critic_architecture.body_layers()
         ]
         self._value = critic_tensors['head.weight']
+        self._bias = critic_tensors['head.bias'].ravel()
         # The first layer's input is (1, normalised state and base, residual): linear in each, so
         # its bias is a weight too, and a held residual enters with the sum of its steps' weights.
         n, km = architecture.observation_size, architecture.decision_size
@@ -86,14 +87,19 @@ class AdvisedActor(NumpyActor):
         rng: np.random.Generator | None,
         noise_scale: float = 1.0,
         bound_ratio: float = 1.0,
+        full_bound_cost: float = 0.0,
     ) -> Array:
         """Return the residual that the critics choose, shape (k * m,); zero is the base alone.
 
         See `NumpyActor.act` for the arguments. Without `rng` the choice is between tanh(mean) and
-        the base.
+        the base. With `full_bound_cost` residuals are the smaller the nearer the base action is to
+        success: where it works there is little to gain from another one, and everything to lose.
         """
         count = self.critic_architecture.candidates
         residuals = self._draw(observation, base_action, rng, noise_scale, count)
+        if full_bound_cost > 0.0:
+            cost = -self.base_value(observation, base_action)
+            residuals *= min(max(cost / full_bound_cost, 0.0), 1.0)
         advantages = self.advantages(observation, base_action, bound_ratio * residuals)
         best = int(np.fmax(advantages, 0.0).argmax())  # What is no number is no advantage.
         if not advantages[best] > 0.0:
@@ -110,6 +116,20 @@ class AdvisedActor(NumpyActor):
             base_action: shape (k * m,).
             residuals: u, shape (rows, outputs).
         """
+        q = self._values(observation, base_action, residuals)
+        advantages: Float32 = (q[:, 1:] - q[:, :1]).min(0)
+        return advantages
+
+    def base_value(self, observation: npt.ArrayLike, base_action: npt.ArrayLike) -> float:
+        """Return the mean over the critics of Q_i(s, b)."""
+        nothing = np.zeros((0, self.architecture.outputs))
+        return float((self._values(observation, base_action, nothing)[:, 0] + self._bias).mean())
+
+    def _values(
+        self, observation: npt.ArrayLike, base_action: npt.ArrayLike, residuals: Array
+    ) -> Float32:
+        """Return Q_i less its output's bias, the same for all, of base and residuals, shape
+        (heads, 1 + rows)."""
         known = self._normalized(observation, base_action)
         rows = np.zeros((len(residuals) + 1, self._first.shape[1]), dtype=np.float32)
         rows[:, 0] = 1.0
@@ -130,6 +150,5 @@ class AdvisedActor(NumpyActor):
                 length = np.sqrt(np.square(x).sum(-1, keepdims=True))
                 x *= np.float32(x.shape[-1] ** 0.5) / np.maximum(length, np.float32(1e-12))
             np.maximum(x, 0.0, out=x)
-        q = (x @ self._value)[..., 0]  # Its bias is the same for all.
-        advantages: Float32 = (q[:, 1:] - q[:, :1]).min(0)
-        return advantages
+        q: Float32 = (x @ self._value)[..., 0]
+        return q

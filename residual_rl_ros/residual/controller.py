@@ -355,7 +355,14 @@ class ResidualController:
             by_actor = float(rng.random() < by_actor)
         if by_actor > 0.0:
             started = self._clock()
-            action = actor.act(self._observation, base.ravel(), rng, self._noise_scale, ratio)
+            action = actor.act(
+                self._observation,
+                base.ravel(),
+                rng,
+                self._noise_scale,
+                ratio,
+                exploration.full_bound_cost,
+            )
             self.actor_latency.add(self._clock() - started)
             self.residuals_refused += not action.any()
         elif rng is not None and exploration.uniform_noise > 0.0:

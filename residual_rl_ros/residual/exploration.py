@@ -21,6 +21,10 @@ class Exploration:
     """Half width of a uniform residual on the other decisions, in units of the bound (ResFiT)."""
     bound_ratio: float = 1.0
     """Share of the residual bound in use, to let it grow."""
+    full_bound_cost: float = 0.0
+    """Cost to go of the base action, -Q(s, b), from which on all of that is in use; of a base
+    action that costs less, being nearer to success, a share in proportion. 0: all of it always.
+    Only critics that choose tell the cost."""
     careful_ratio: float = 1.0
     """Further share of the bound in episodes that do not explore more widely."""
     wide_share: float = 0.0
@@ -38,7 +42,7 @@ class Exploration:
         """
         for field in fields(self):
             value = getattr(self, field.name)
-            limit = math.inf if field.name == 'wide_scale' else 1.0
+            limit = math.inf if field.name in ('wide_scale', 'full_bound_cost') else 1.0
             if type(value) is not float or not (math.isfinite(value) and 0.0 <= value <= limit):
                 raise ValueError(f'exploration {field.name} is {value!r}, expected 0 to {limit:g}')
         if self.wide_scale < 1.0:

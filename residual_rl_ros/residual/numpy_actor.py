@@ -67,6 +67,7 @@ class NumpyActor:
         rng: np.random.Generator | None,
         noise_scale: float = 1.0,
         bound_ratio: float = 1.0,
+        full_bound_cost: float = 0.0,
     ) -> Array:
         """Return one residual action, shape (k * m,), in [-1, 1].
 
@@ -75,8 +76,9 @@ class NumpyActor:
             base_action: base action of the decision, flattened to (k * m,).
             rng: source of the exploration noise; None returns tanh(mean).
             noise_scale: factor on the noise.
-            bound_ratio: share of the residual bound in use; it changes what critics advise
-                (`AdvisedActor`), not what the actor draws.
+            bound_ratio: share of the residual bound in use; this and the next change what critics
+                advise (`AdvisedActor`), not what the actor draws.
+            full_bound_cost: as in `Exploration`.
         """
         return self._hold(self._draw(observation, base_action, rng, noise_scale, 1)[0])
 

@@ -172,7 +172,16 @@ def test_a_value_out_of_range_is_named(key: str, value: float) -> None:
 def test_critics_that_choose_need_a_hidden_layer() -> None:
     with pytest.raises(PresetError, match='8 and critic_hidden_sizes empty'):
         small_config(critic_hidden_sizes=[])
-    assert small_config(critic_hidden_sizes=[], residual_candidates=0).residual_candidates == 0
+    alone = small_config(critic_hidden_sizes=[], residual_candidates=0, full_bound_cost=0.0)
+    assert alone.residual_candidates == 0
+
+
+def test_a_cost_of_the_base_needs_critics_that_choose_and_a_price_on_decisions() -> None:
+    with pytest.raises(PresetError, match=r'full_bound_cost is 5.0 and residual_candidates 0'):
+        small_config(residual_candidates=0)
+    with pytest.raises(PresetError, match=r'full_bound_cost is 5.0 and reward_offset 0.0'):
+        small_config(reward_offset=0.0)
+    assert small_config(reward_offset=0.0, full_bound_cost=0.0).full_bound_cost == 0.0
 
 
 def test_a_warm_up_that_does_not_fit_the_memory_is_refused() -> None:

@@ -218,6 +218,8 @@ def test_a_sabotaged_actor_is_found_and_rolled_back_in_a_real_run() -> None:
             'publish_interval': 10,
             'wide_exploration_share': 0.0,
             'residual_candidates': 0,  # Critics that choose would refuse most of what it does.
+            'full_bound_cost': 0.0,
+            'bound_ramp_transitions': 1500,
         },
     )
     learner = Learner(preset, controller.layout, seed=5)

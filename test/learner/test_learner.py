@@ -228,7 +228,7 @@ def test_the_current_message_can_be_used_at_once() -> None:
 
 
 def test_the_bound_grows_in_training_and_in_deployment_alike() -> None:
-    learner = make_learner(bound_ramp_transitions=20)
+    learner = make_learner(bound_ramp_transitions=20, full_bound_cost=0.0)
     for transition in STREAM[: WARMUP + 5]:
         message = learner.ingest(transition)
     assert message is not None
@@ -240,6 +240,22 @@ def test_the_bound_grows_in_training_and_in_deployment_alike() -> None:
     for transition in STREAM[WARMUP + 5 : WARMUP + 25]:
         learner.ingest(transition)
     assert learner.exploration().bound_ratio == 1.0
+
+
+def test_the_bound_is_whole_at_a_falling_cost_in_training_and_in_deployment_alike() -> None:
+    learner = make_learner(bound_ramp_transitions=20, full_bound_cost=8.0)
+    for transition in STREAM[:WARMUP]:
+        learner.ingest(transition)
+    assert learner.exploration().bound_ratio == 0.0
+    for received, cost in ((5, 24.0), (10, 8.0), (20, 0.0), (30, 0.0)):
+        message = None
+        for transition in STREAM[learner.transitions : WARMUP + received]:
+            message = learner.ingest(transition) or message
+        assert message is not None
+        for sent in (message, learner.current_message()):
+            exploration = decode_weights(sent)[0].exploration
+            assert exploration.bound_ratio == 1.0
+            assert exploration.full_bound_cost == pytest.approx(cost)
 
 
 def test_the_share_of_decisions_with_a_residual_grows() -> None:

@@ -105,6 +105,37 @@ def test_the_best_of_the_drawn_residuals_is_executed_or_none(bound_ratio: float)
     assert 0 < refused < 40
 
 
+def test_the_nearer_the_base_is_to_success_the_smaller_is_the_residual() -> None:
+    rule = make_rule()
+    actor = advised(rule, 6)
+    rng, shares = np.random.default_rng(8), []
+    for cost in np.linspace(-1.0, 3.0, 30):
+        observation, base = rng.normal(1.0, 2.0, 3), rng.uniform(-1.0, 1.0, 4)
+        actor._bias = np.float32(-cost) + actor._bias - actor.base_value(observation, base)
+        share = min(max(cost / 2.0, 0.0), 1.0)
+        drawn = actor._draw(observation, base, np.random.default_rng(3), 2.0, 6)
+        advantages = actor.advantages(observation, base, 0.5 * share * drawn)
+        chosen = actor.act(observation, base, np.random.default_rng(3), 2.0, 0.5, 2.0)
+        if advantages.max() > 0.0:
+            expected = np.tile(share * drawn[advantages.argmax()], 2)
+            np.testing.assert_allclose(chosen, expected, atol=1e-5)
+            shares.append(share)
+        else:
+            np.testing.assert_array_equal(chosen, 0.0)
+    assert min(shares) < 0.2 and max(shares) == 1.0
+
+
+def test_the_cost_of_the_base_is_what_the_learner_computes() -> None:
+    rule = make_rule()
+    actor, rng = advised(rule), np.random.default_rng(9)
+    for _ in range(10):
+        observation, base = rng.normal(1.0, 20.0, 3), rng.uniform(-1.0, 1.0, 4)
+        s, b = (torch.as_tensor(value, dtype=torch.float32)[None] for value in (observation, base))
+        with torch.no_grad():
+            q = rule.critic(rule.actor.normalizer(s), rule.critic_action(b, b))
+        assert actor.base_value(observation, base) == pytest.approx(float(q.mean()), abs=1e-4)
+
+
 def test_without_exploration_the_choice_is_between_the_mean_and_the_base() -> None:
     rule = make_rule()
     actor, plain = advised(rule), rule.robot_actor(0)
@@ -263,23 +294,23 @@ def test_the_critics_judge_what_the_bound_in_use_leaves_of_a_residual(
 ) -> None:
     config = ControllerConfig(decision_steps=2, residual_scale=(0.1,))
     controller = config.build(LinearPolicy(), make_action_spec())
-    exploration = Exploration(bound_ratio=0.5, careful_ratio=0.5)
+    exploration = Exploration(bound_ratio=0.5, full_bound_cost=7.0, careful_ratio=0.5)
     message = encode_weights(
         advised(make_rule(controller.layout)), WeightsHeader(1, 0, exploration)
     )
     controller.slot.offer(message)
-    seen: list[float] = []
+    seen: list[tuple[float, float]] = []
     act = AdvisedActor.act
 
     def spy(actor: AdvisedActor, *args: Any) -> Any:
-        seen.append(args[4])
+        seen.append(args[4:])
         return act(actor, *args)
 
     monkeypatch.setattr(AdvisedActor, 'act', spy)
     controller.blend_ratio = 0.5
     controller.begin_episode(0, np.zeros(3), 0.0)
     controller.command()
-    assert seen == [0.125]
+    assert seen == [(0.125, 7.0)]
 
 
 def test_the_critics_on_the_robot_do_not_follow_the_learner() -> None:

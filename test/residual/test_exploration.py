@@ -137,6 +137,8 @@ def test_wide_episodes_explore_more_and_leave_the_others_as_they_are() -> None:
     [
         {'residual_probability': 1.5},
         {'bound_ratio': -0.1},
+        {'full_bound_cost': -0.1},
+        {'full_bound_cost': float('inf')},
         {'uniform_noise': float('nan')},
         {'wide_scale': 0.5},
         {'base_only_share': 1},
