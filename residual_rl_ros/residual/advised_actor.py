@@ -128,8 +128,7 @@ class AdvisedActor(NumpyActor):
     def _values(
         self, observation: npt.ArrayLike, base_action: npt.ArrayLike, residuals: Array
     ) -> Float32:
-        """Return Q_i less its output's bias, the same for all, of base and residuals, shape
-        (heads, 1 + rows)."""
+        """Return Q_i of base and residuals, shape (heads, 1 + rows), without its output's bias."""
         known = self._normalized(observation, base_action)
         rows = np.zeros((len(residuals) + 1, self._first.shape[1]), dtype=np.float32)
         rows[:, 0] = 1.0
@@ -150,5 +149,4 @@ class AdvisedActor(NumpyActor):
                 length = np.sqrt(np.square(x).sum(-1, keepdims=True))
                 x *= np.float32(x.shape[-1] ** 0.5) / np.maximum(length, np.float32(1e-12))
             np.maximum(x, 0.0, out=x)
-        q: Float32 = (x @ self._value)[..., 0]
-        return q
+        return np.asarray((x @ self._value)[..., 0], dtype=np.float32)

@@ -122,7 +122,8 @@ def test_the_nearer_the_base_is_to_success_the_smaller_is_the_residual() -> None
             shares.append(share)
         else:
             np.testing.assert_array_equal(chosen, 0.0)
-    assert min(shares) < 0.2 and max(shares) == 1.0
+    assert min(shares) < 0.2
+    assert max(shares) == 1.0
 
 
 def test_the_cost_of_the_base_is_what_the_learner_computes() -> None:
