@@ -74,7 +74,7 @@ class LearnerConfig:
     progressive_transitions: int
     """Transitions over which the share of decisions with a residual grows from 0 to 1."""
     bound_ramp_transitions: int
-    """Transitions over which the residual bound grows from 0 to its full size."""
+    """Transitions over which the residual bound grows from 0 to its full size; see the next."""
     full_bound_cost: float
     """Cost to go of a base action, -Q(s, b), at which the bound is whole after half of those
     transitions; what costs more, being far from success, has it sooner. 0: it grows everywhere

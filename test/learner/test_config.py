@@ -158,6 +158,7 @@ def test_a_value_that_cannot_work_is_named(key: str, value: object) -> None:
         ('publish_interval', 0),
         ('residual_candidates', -1),
         ('residual_candidates', 65),
+        ('full_bound_cost', -1.0),
         ('replay_capacity', 0),
         ('warmup_transitions', 0),
         ('warmup_transitions', 1),
