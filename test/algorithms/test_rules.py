@@ -90,6 +90,7 @@ def test_the_critics_learn_the_reward_where_every_transition_ends(preset: str) -
         critic_hidden_sizes=[64, 64],
         max_grad_norm=50.0,
         reward_offset=0.0,
+        full_bound_cost=0.0,
         neutral_prior=0.0,
     )
     replay = filled(change=lambda i, t: replace(t, terminated=True, reward=float(i % 2)))
