@@ -21,7 +21,11 @@ from residual_rl_ros.algorithms.wsrl import Wsrl
 from residual_rl_ros.learner.best_networks import BestNetworks
 from residual_rl_ros.learner.config import LearnerConfig
 from residual_rl_ros.learner.episodes import EpisodeLog, EpisodeRecord
-from residual_rl_ros.learner.guard import MIN_BASE_EPISODES, Guard, GuardConfig
+from residual_rl_ros.learner.exploration_schedule import (
+    residual_exploration,
+    warmup_exploration,
+)
+from residual_rl_ros.learner.guard import Guard, GuardConfig
 from residual_rl_ros.replay.buffer import Batch, ReplayBuffer
 from residual_rl_ros.residual.exploration import Exploration
 from residual_rl_ros.residual.numpy_actor import NumpyActor
@@ -32,11 +36,6 @@ MAX_OWED_UPDATES = 1000
 """After a burst of transitions: updates that are still taken for it."""
 MEASURE_EVERY = 50
 """Transitions between two sets of metrics, at least: one costs as much as several updates."""
-UNKNOWN_BASE_SHARE = 0.5
-"""Share of episodes without residual until the guard knows how well the base does: before it does,
-nothing holds a residual back."""
-UNKNOWN_BASE_EPISODES = 4 * MIN_BASE_EPISODES
-"""Episodes after which it is `guard_share` in any case: outcomes may never be labelled."""
 
 
 @dataclass(frozen=True)
@@ -409,43 +408,11 @@ class Learner:
 
     def exploration(self) -> Exploration:
         """Return how the robot shall act until the next message."""
-        config = self.config
         if self.phase is Phase.WARMUP:
-            return Exploration(residual_probability=0.0, uniform_noise=config.warmup_noise)
-        since = max(0, self.transitions - config.warmup_transitions)
-
-        def grown(over: int) -> float:
-            return min(1.0, since / over) if over else 1.0
-
-        bound_ratio, full_bound_cost = grown(config.bound_ramp_transitions), 0.0
-        if config.full_bound_cost and bound_ratio:
-            full_bound_cost = config.full_bound_cost * (1.0 / bound_ratio - 1.0)
-            bound_ratio = 1.0
-        return Exploration(
-            residual_probability=grown(config.progressive_transitions),
-            bound_ratio=bound_ratio,
-            full_bound_cost=full_bound_cost,
-            careful_ratio=self._trust(),
-            wide_share=config.wide_exploration_share,
-            wide_scale=config.wide_exploration_scale,
-            base_only_share=self._base_only_share(),
-        )
-
-    def _base_only_share(self) -> float:
-        """Return the share of episodes without residual: larger while the guard cannot judge."""
-        share = self.config.guard_share
-        begins = len(self.episodes.history) < UNKNOWN_BASE_EPISODES
-        if share and begins and self.guard.base_success is None:
-            return max(share, UNKNOWN_BASE_SHARE)
-        return share
-
-    def _trust(self) -> float:
-        """Return 1, less the more evidence the guard has against the residual.
-
-        Halfway to an alarm it has come down to `guard_bound_floor`; it recovers with the evidence.
-        """
-        doubt = min(1.0, 2.0 * self.guard.statistic / self.guard.config.threshold)
-        return 1.0 - (1.0 - self.config.guard_bound_floor) * doubt
+            return warmup_exploration(self.config)
+        since = max(0, self.transitions - self.config.warmup_transitions)
+        episodes = len(self.episodes.history)
+        return residual_exploration(self.config, since, self.guard, episodes)
 
     def _publish(self, effective_in: int, next_effective_in: int) -> bytes:
         """Return the next message of the epoch; the counts are transitions from now."""

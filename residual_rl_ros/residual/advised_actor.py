@@ -20,6 +20,7 @@ from residual_rl_ros.residual.architecture import (
     CriticArchitecture,
     Float32,
 )
+from residual_rl_ros.residual.exploration import WHOLE_REACH, Reach
 from residual_rl_ros.residual.numpy_actor import LAYER_NORM_EPS, Array, NumpyActor
 
 Layer = tuple[Float32, Float32, tuple[Float32, Float32] | None]
@@ -85,22 +86,21 @@ class AdvisedActor(NumpyActor):
         observation: npt.ArrayLike,
         base_action: npt.ArrayLike,
         rng: np.random.Generator | None,
-        noise_scale: float = 1.0,
-        bound_ratio: float = 1.0,
-        full_bound_cost: float = 0.0,
+        reach: Reach = WHOLE_REACH,
     ) -> Array:
         """Return the residual that the critics choose, shape (k * m,); zero is the base alone.
 
         See `NumpyActor.act` for the arguments. Without `rng` the choice is between tanh(mean) and
-        the base. With `full_bound_cost` residuals are the smaller the nearer the base action is to
-        success: where it works there is little to gain from another one, and everything to lose.
+        the base. With `reach.full_bound_cost` residuals are the smaller the nearer the base action
+        is to success: where it works there is little to gain from another one, and everything to
+        lose.
         """
         count = self.critic_architecture.candidates
-        residuals = self._draw(observation, base_action, rng, noise_scale, count)
-        if full_bound_cost > 0.0:
+        residuals = self._draw(observation, base_action, rng, reach.noise_scale, count)
+        if reach.full_bound_cost > 0.0:
             cost = -self.base_value(observation, base_action)
-            residuals *= min(max(cost / full_bound_cost, 0.0), 1.0)
-        advantages = self.advantages(observation, base_action, bound_ratio * residuals)
+            residuals *= min(max(cost / reach.full_bound_cost, 0.0), 1.0)
+        advantages = self.advantages(observation, base_action, reach.bound_ratio * residuals)
         best = int(np.fmax(advantages, 0.0).argmax())  # What is no number is no advantage.
         if not advantages[best] > 0.0:
             return np.zeros(self.architecture.decision_size)

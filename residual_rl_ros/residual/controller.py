@@ -20,6 +20,7 @@ from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual.actor_slot import ActorSlot
 from residual_rl_ros.residual.commanded_robot import CommandedRobot
 from residual_rl_ros.residual.composition import ResidualBound
+from residual_rl_ros.residual.exploration import Reach
 from residual_rl_ros.residual.safety import SafetyFilter
 from residual_rl_ros.transition import Source, Success, Transition, TransitionLayout
 
@@ -355,14 +356,8 @@ class ResidualController:
             by_actor = float(rng.random() < by_actor)
         if by_actor > 0.0:
             started = self._clock()
-            action = actor.act(
-                self._observation,
-                base.ravel(),
-                rng,
-                self._noise_scale,
-                ratio,
-                exploration.full_bound_cost,
-            )
+            reach = Reach(self._noise_scale, ratio, exploration.full_bound_cost)
+            action = actor.act(self._observation, base.ravel(), rng, reach)
             self.actor_latency.add(self._clock() - started)
             self.residuals_refused += not action.any()
         elif rng is not None and exploration.uniform_noise > 0.0:

@@ -58,7 +58,22 @@ class Exploration:
         return float(self.wide_scale**exponent) if wide < self.wide_share else 1.0
 
 
+@dataclass(frozen=True)
+class Reach:
+    """How far the residual of one decision may go."""
+
+    noise_scale: float = 1.0
+    """Factor on the actor's noise."""
+    bound_ratio: float = 1.0
+    """Share of the residual bound in use. Critics that choose judge what it leaves of a residual;
+    the residual itself stays in units of the bound."""
+    full_bound_cost: float = 0.0
+    """As in `Exploration`."""
+
+
 WARM_UP = Exploration(residual_probability=0.0)
 """The base policy alone."""
 RESIDUAL = Exploration()
 """The actor at every decision, with its own noise."""
+WHOLE_REACH = Reach()
+"""The actor's own noise, and all of the bound."""

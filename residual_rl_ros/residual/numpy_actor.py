@@ -19,6 +19,7 @@ from residual_rl_ros.residual.architecture import (
     ActorArchitecture,
     Float32,
 )
+from residual_rl_ros.residual.exploration import WHOLE_REACH, Reach
 
 Array = npt.NDArray[np.float64]
 LOG_STD_MIDDLE, LOG_STD_REACH = 0.5 * (LOG_STD_MAX + LOG_STD_MIN), 0.5 * (LOG_STD_MAX - LOG_STD_MIN)
@@ -65,9 +66,7 @@ class NumpyActor:
         observation: npt.ArrayLike,
         base_action: npt.ArrayLike,
         rng: np.random.Generator | None,
-        noise_scale: float = 1.0,
-        bound_ratio: float = 1.0,
-        full_bound_cost: float = 0.0,
+        reach: Reach = WHOLE_REACH,
     ) -> Array:
         """Return one residual action, shape (k * m,), in [-1, 1].
 
@@ -75,12 +74,11 @@ class NumpyActor:
             observation: shape (n,).
             base_action: base action of the decision, flattened to (k * m,).
             rng: source of the exploration noise; None returns tanh(mean).
-            noise_scale: factor on the noise.
-            bound_ratio: share of the residual bound in use; this and the next change what critics
-                advise (`AdvisedActor`), not what the actor draws.
-            full_bound_cost: as in `Exploration`.
+            reach: how far it may go. An actor without critics only scales its noise by it; what
+                is left of the bound is the controller's.
         """
-        return self._hold(self._draw(observation, base_action, rng, noise_scale, 1)[0])
+        residuals = self._draw(observation, base_action, rng, reach.noise_scale, 1)
+        return self._hold(residuals[0])
 
     def _draw(
         self,

@@ -136,7 +136,8 @@ def decode_weights(
             learner's choice.
 
     Raises:
-        WeightsError: truncated, altered, for another robot, of another shape or not finite.
+        WeightsError: truncated, altered, for another robot, of another shape, not finite, or
+            without the critics that its exploration needs.
     """
     try:
         tensors = load_safetensors(message)
@@ -161,6 +162,12 @@ def decode_weights(
             f'decision_steps or residual_scale than this policy runs with: '
             f'{"; ".join(differences[:3])}'
             f'{f" and {len(differences) - 3} more" if len(differences) > 3 else ""}',
+        )
+    if header.exploration.full_bound_cost and critic is None:
+        raise WeightsError(
+            'malformed',
+            f'weights {header.version}: exploration full_bound_cost is '
+            f'{header.exploration.full_bound_cost}, expected 0 without critics to tell the cost',
         )
     wanted = architecture.tensor_shapes()
     if critic:

@@ -17,7 +17,7 @@ from residual_rl_ros.finetune import load_finetune
 from residual_rl_ros.learner.config import load_preset
 from residual_rl_ros.learner.guard import MIN_BASE_EPISODES, Guard, GuardConfig
 from residual_rl_ros.learner.in_process import InProcessRun
-from residual_rl_ros.learner.learner import UNKNOWN_BASE_EPISODES, Learner, Phase
+from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.residual.actor_slot import ActorSlot
 from residual_rl_ros.sim.hosting import make_environment
 from residual_rl_ros.transition import Source, Success
@@ -248,43 +248,3 @@ def test_a_sabotaged_actor_is_found_and_rolled_back_in_a_real_run() -> None:
     (rollback,) = learner.rollbacks
     assert rollback.episode - sabotaged_at <= 40
     assert float(learner.algorithm.mean_actor.heads.bias.max()) < 3.0
-
-
-@pytest.mark.parametrize(('share', 'first'), [(0.1, 0.5), (0.7, 0.7), (0.0, 0.0)])
-def test_half_of_the_episodes_show_the_base_until_the_guard_knows_it(
-    share: float, first: float
-) -> None:
-    learner = Learner(small_config(guard_share=share), make_layout(), seed=0)
-    learner.phase = Phase.ONLINE
-    for _ in range(MIN_BASE_EPISODES):
-        assert learner.exploration().base_only_share == first
-        learner.guard.observe(True, residual=False)
-    assert learner.exploration().base_only_share == share
-
-
-def test_where_outcomes_are_not_labelled_the_base_does_not_run_half_of_the_episodes() -> None:
-    learner = warm_learner(guard_share=0.1)
-    learner.guard.load_state({'base': [], 'statistic': 0.0, 'episodes': 0, 'successes': 0})
-    while len(learner.episodes.history) < UNKNOWN_BASE_EPISODES:
-        assert learner.exploration().base_only_share == 0.5
-        learner.ingest(make_transition(LAYOUT, truncated=True, success=Success.UNLABELLED))
-    assert learner.guard.base_success is None
-    assert learner.exploration().base_only_share == 0.1
-
-
-def test_careful_episodes_shrink_with_the_evidence_and_come_back() -> None:
-    learner = Learner(
-        small_config(guard_share=0.1, guard_bound_floor=0.25, bound_ramp_transitions=0),
-        make_layout(),
-        seed=0,
-    )
-    learner.phase = Phase.ONLINE
-    assert learner.exploration().careful_ratio == 1.0
-    threshold = learner.guard.config.threshold
-    learner.guard.statistic = threshold / 4.0
-    assert learner.exploration().careful_ratio == pytest.approx(0.625)
-    for statistic in (threshold / 2.0, 0.9 * threshold):
-        learner.guard.statistic = statistic
-        assert learner.exploration().careful_ratio == pytest.approx(0.25)
-    learner.guard.reset()
-    assert learner.exploration().careful_ratio == 1.0

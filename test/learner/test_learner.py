@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from residual_rl_ros.learner.episodes import RECENT_EPISODES
 from residual_rl_ros.learner.guard import Alarm
 from residual_rl_ros.learner.learner import MEASURE_EVERY, Learner, Phase
 from residual_rl_ros.learner.metrics_log import MetricsLog
-from residual_rl_ros.residual.actor_slot import ActorSlot
 from residual_rl_ros.residual.weights import decode_weights
 from residual_rl_ros.transition import Source, Success
 
@@ -225,123 +223,6 @@ def test_the_current_message_can_be_used_at_once() -> None:
     assert header.enabled
     assert (header.effective_from, header.next_effective_from) == (0, 0)
     assert_same_actor(actor, learner.algorithm.robot_actor(CANDIDATES))
-
-
-def test_the_bound_grows_in_training_and_in_deployment_alike() -> None:
-    learner = make_learner(bound_ramp_transitions=20, full_bound_cost=0.0)
-    for transition in STREAM[: WARMUP + 5]:
-        message = learner.ingest(transition)
-    assert message is not None
-    ratios = [
-        decode_weights(sent)[0].exploration.bound_ratio
-        for sent in (message, learner.current_message())
-    ]
-    assert ratios == [0.25, 0.25]
-    for transition in STREAM[WARMUP + 5 : WARMUP + 25]:
-        learner.ingest(transition)
-    assert learner.exploration().bound_ratio == 1.0
-
-
-def test_the_bound_is_whole_at_a_falling_cost_in_training_and_in_deployment_alike() -> None:
-    learner = make_learner(bound_ramp_transitions=20, full_bound_cost=8.0)
-    for transition in STREAM[:WARMUP]:
-        learner.ingest(transition)
-    assert learner.exploration().bound_ratio == 0.0
-    for received, cost in ((5, 24.0), (10, 8.0), (20, 0.0), (30, 0.0)):
-        message = None
-        for transition in STREAM[learner.transitions : WARMUP + received]:
-            message = learner.ingest(transition) or message
-        assert message is not None
-        for sent in (message, learner.current_message()):
-            exploration = decode_weights(sent)[0].exploration
-            assert exploration.bound_ratio == 1.0
-            assert exploration.full_bound_cost == pytest.approx(cost)
-
-
-def test_the_share_of_decisions_with_a_residual_grows() -> None:
-    learner = make_learner(progressive_transitions=10, bound_ramp_transitions=0)
-    assert learner.exploration().residual_probability == 0.0
-    shares = []
-    for transition in STREAM[: WARMUP + 12]:
-        learner.ingest(transition)
-        shares.append(learner.exploration().residual_probability)
-    assert shares[:WARMUP] == [0.0] * WARMUP
-    assert shares[WARMUP:] == pytest.approx([*np.arange(0.1, 1.05, 0.1), 1.0, 1.0])
-
-
-# --- the schedule that keeps a lockstep run reproducible
-
-
-def drive(
-    decisions: int,
-    lazy: bool,
-    restarts: tuple[int, ...] = (),
-    backlog_limit: int = 10**6,
-) -> list[tuple[int, int]]:
-    """Run policy and learner against each other; return the actor version of each decision.
-
-    Args:
-        decisions: how many.
-        lazy: the learner reads transitions only when the policy cannot go on without.
-        restarts: decisions before which the learner begins a new epoch.
-        backlog_limit: with more transitions waiting, the learner only stores.
-    """
-    learner = make_learner()
-    slot = ActorSlot(learner.layout, scheduled=True)
-    slot.offer(learner.first_message())
-    inbox: deque[Any] = deque()
-    used = []
-
-    def read() -> None:
-        transition = inbox.popleft()
-        message = learner.ingest(transition, learn=len(inbox) <= backlog_limit)
-        if message is not None:
-            slot.offer(message)
-
-    for decision in range(decisions):
-        if decision in restarts:
-            while inbox:
-                read()
-            learner.begin_epoch(learner.epoch + 1)
-            slot.offer(learner.first_message())
-        while inbox and (slot.must_wait() or not lazy):
-            read()
-        assert not slot.must_wait(), f'deadlock at decision {decision}'
-        slot.begin_decision()
-        assert slot.header is not None
-        used.append(slot.header.version)
-        inbox.append(STREAM[decision % len(STREAM)])
-    return used
-
-
-@pytest.mark.parametrize('lazy', [False, True])
-def test_the_schedule_never_deadlocks(lazy: bool) -> None:
-    used = drive(500, lazy)
-    assert used == sorted(used)
-    assert used[-1][1] > 90
-
-
-def test_which_actor_decides_does_not_depend_on_how_fast_the_learner_is() -> None:
-    used = drive(200, lazy=False)
-    assert used == drive(200, lazy=True)
-    assert used[:WARMUP] == [(1, 0)] * WARMUP
-    assert used[WARMUP : WARMUP + 2 * INTERVAL] == [(1, 1)] * 2 * INTERVAL
-    assert used[WARMUP + 2 * INTERVAL : WARMUP + 3 * INTERVAL] == [(1, 2)] * INTERVAL
-
-
-@pytest.mark.parametrize('lazy', [False, True])
-@pytest.mark.parametrize('restart', [0, 1, 9, 10, 11, 14, 15, 16, 33])
-def test_the_schedule_survives_a_new_epoch_at_any_decision(restart: int, lazy: bool) -> None:
-    used = drive(120, lazy, restarts=(restart, restart + 27))
-    assert used == sorted(used)
-    assert {version[0] for version in used[restart + 27 :]} == {3}
-
-
-@pytest.mark.parametrize('backlog_limit', range(2 * INTERVAL))
-def test_a_backlog_delays_the_schedule_and_never_stops_it(backlog_limit: int) -> None:
-    used = drive(500, lazy=True, backlog_limit=backlog_limit)
-    assert used == sorted(used)
-    assert used[-1][1] > 40
 
 
 # --- episodes

@@ -25,7 +25,7 @@ from residual_rl_ros.residual.advised_actor import AdvisedActor
 from residual_rl_ros.residual.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.residual.controller import StepFeedback
 from residual_rl_ros.residual.controller_config import ControllerConfig
-from residual_rl_ros.residual.exploration import Exploration
+from residual_rl_ros.residual.exploration import Exploration, Reach
 from residual_rl_ros.residual.weights import (
     WeightsError,
     WeightsHeader,
@@ -94,9 +94,9 @@ def test_the_best_of_the_drawn_residuals_is_executed_or_none(bound_ratio: float)
     for _ in range(40):
         observation, base = rng.normal(1.0, 2.0, 3), rng.uniform(-1.0, 1.0, 4)
         one = np.random.default_rng(3)
-        drawn = np.array([plain.act(observation, base, one, 2.0) for _ in range(6)])
+        drawn = np.array([plain.act(observation, base, one, Reach(2.0)) for _ in range(6)])
         advantages = oracle(rule, observation, base, bound_ratio * drawn)
-        chosen = actor.act(observation, base, np.random.default_rng(3), 2.0, bound_ratio)
+        chosen = actor.act(observation, base, np.random.default_rng(3), Reach(2.0, bound_ratio))
         if advantages.max() > 0.0:
             np.testing.assert_allclose(chosen, drawn[advantages.argmax()], atol=1e-6)
         else:
@@ -107,19 +107,20 @@ def test_the_best_of_the_drawn_residuals_is_executed_or_none(bound_ratio: float)
 
 def test_the_nearer_the_base_is_to_success_the_smaller_is_the_residual() -> None:
     rule = make_rule()
-    actor = advised(rule, 6)
+    actor, plain = advised(rule, 6), rule.robot_actor(0)
     rng, shares = np.random.default_rng(8), []
-    for cost in np.linspace(-1.0, 3.0, 30):
+    for share in np.linspace(-0.5, 1.5, 30):
         observation, base = rng.normal(1.0, 2.0, 3), rng.uniform(-1.0, 1.0, 4)
-        actor._bias = np.float32(-cost) + actor._bias - actor.base_value(observation, base)
-        share = min(max(cost / 2.0, 0.0), 1.0)
-        drawn = actor._draw(observation, base, np.random.default_rng(3), 2.0, 6)
-        advantages = actor.advantages(observation, base, 0.5 * share * drawn)
-        chosen = actor.act(observation, base, np.random.default_rng(3), 2.0, 0.5, 2.0)
+        with torch.no_grad():  # Let the base cost as much as is to be tried, and nobody else.
+            rule.critic.head.bias -= 2.0 * share + actor.base_value(observation, base)
+        actor, expected = advised(rule, 6), min(max(share, 0.0), 1.0)
+        one = np.random.default_rng(3)
+        drawn = np.array([plain.act(observation, base, one, Reach(2.0)) for _ in range(6)])
+        advantages = oracle(rule, observation, base, 0.5 * expected * drawn)
+        chosen = actor.act(observation, base, np.random.default_rng(3), Reach(2.0, 0.5, 2.0))
         if advantages.max() > 0.0:
-            expected = np.tile(share * drawn[advantages.argmax()], 2)
-            np.testing.assert_allclose(chosen, expected, atol=1e-5)
-            shares.append(share)
+            np.testing.assert_allclose(chosen, expected * drawn[advantages.argmax()], atol=1e-5)
+            shares.append(expected)
         else:
             np.testing.assert_array_equal(chosen, 0.0)
     assert min(shares) < 0.2
@@ -263,6 +264,14 @@ def test_critics_off_their_own_architecture_are_refused(
     assert error.value.reason == reason
 
 
+def test_a_cost_of_the_base_without_critics_to_tell_it_is_refused() -> None:
+    header = WeightsHeader(1, 2, Exploration(full_bound_cost=5.0))
+    with pytest.raises(WeightsError, match=r'full_bound_cost is 5\.0, expected 0') as error:
+        decode_weights(encode_weights(make_rule().robot_actor(0), header))
+    assert error.value.reason == 'malformed'
+    assert decode_weights(encode_weights(advised(make_rule()), header))[0] == header
+
+
 def test_a_critic_that_is_not_finite_is_refused() -> None:
     actor = advised(make_rule())
     actor.critic_tensors['head.weight'][1, 0] = np.nan
@@ -300,18 +309,18 @@ def test_the_critics_judge_what_the_bound_in_use_leaves_of_a_residual(
         advised(make_rule(controller.layout)), WeightsHeader(1, 0, exploration)
     )
     controller.slot.offer(message)
-    seen: list[tuple[float, float]] = []
+    seen: list[Reach] = []
     act = AdvisedActor.act
 
     def spy(actor: AdvisedActor, *args: Any) -> Any:
-        seen.append(args[4:])
+        seen.append(args[3])
         return act(actor, *args)
 
     monkeypatch.setattr(AdvisedActor, 'act', spy)
     controller.blend_ratio = 0.5
     controller.begin_episode(0, np.zeros(3), 0.0)
     controller.command()
-    assert seen == [(0.125, 7.0)]
+    assert seen == [Reach(1.0, 0.125, 7.0)]
 
 
 def test_the_critics_on_the_robot_do_not_follow_the_learner() -> None:
