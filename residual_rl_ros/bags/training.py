@@ -104,7 +104,7 @@ def train_from_bags(
         found = f'{intake.skipped} of other sources' if intake.skipped else 'none at all'
         raise BagError('; '.join([f'no {wanted} in the bags, {found}', *reasons]))
     if use is not Use.DEMONSTRATIONS:
-        enough, updates, outcomes = intake.taken, int(config.utd * intake.taken), intake.success
+        enough, outcomes = intake.taken, intake.success
         if use is Use.OFFLINE:
             if intake.taken < 2:
                 raise BagError(
@@ -112,10 +112,9 @@ def train_from_bags(
                     f'the bags hold {intake.taken}'
                 )
             # These are no episodes of the base alone.
-            enough, updates, outcomes = max(intake.taken, config.warmup_transitions), 0, deque()
-        total = config.offline_updates + config.critic_only_updates + updates
-        success = intake.success_rate
-        learner.adopt_warmup(enough, updates, success, lambda: on_update(total), outcomes)
+            enough, outcomes = max(intake.taken, config.warmup_transitions), deque()
+        total = config.offline_updates + config.critic_only_updates
+        learner.adopt_warmup(enough, intake.success_rate, lambda: on_update(total), outcomes)
     return learner, intake
 
 

@@ -168,7 +168,7 @@ class Learner:
         if self.phase is Phase.WARMUP:
             if self.transitions < self.config.warmup_transitions:
                 return None
-            self._end_warmup(0, self.episodes.success_rate, pulse)
+            self._end_warmup(self.episodes.success_rate, pulse)
             return self._publish(0, self.config.policy_warmup_transitions + 2 * interval)
         since = self.transitions - self._online_from
         if since <= 0:
@@ -198,7 +198,6 @@ class Learner:
     def adopt_warmup(
         self,
         transitions: int,
-        critic_updates: int,
         success: float | None,
         pulse: Callable[[], None] = lambda: None,
         base_outcomes: Iterable[bool] = (),
@@ -212,7 +211,6 @@ class Learner:
 
         Args:
             transitions: how many were stored.
-            critic_updates: updates of the critics alone that they pay for.
             success: their success rate, for the guard's rollback; None if it is not known.
             pulse: called before every update.
             base_outcomes: outcomes of base-only episodes, oldest first, for the guard to compare
@@ -223,15 +221,13 @@ class Learner:
                 self.guard.observe(outcome, residual=False)
         self.transitions = min(transitions, self.config.warmup_transitions)
         if transitions >= self.config.warmup_transitions:
-            self._end_warmup(critic_updates, success, pulse)
+            self._end_warmup(success, pulse)
             self.replay.keep_newest(self.config.warmup_transitions)
             self.begin_epoch(self.epoch)
 
-    def _end_warmup(
-        self, critic_updates: int, success: float | None, pulse: Callable[[], None]
-    ) -> None:
+    def _end_warmup(self, success: float | None, pulse: Callable[[], None]) -> None:
         """Pre-train, and switch the residual on."""
-        self._pretrain(critic_updates, pulse)
+        self._pretrain(pulse)
         self.best.begin(self.algorithm.state(), success or 0.0)
         self.episodes.forget_outcomes()
         waits = self.config.policy_warmup_transitions > 0
@@ -290,7 +286,7 @@ class Learner:
         self.algorithm.fit_normalizer(self.replay.observations())
         self._normalizer_transitions = len(self.replay)
 
-    def _pretrain(self, critic_updates: int, pulse: Callable[[], None]) -> None:
+    def _pretrain(self, pulse: Callable[[], None]) -> None:
         """Use the warm-up data as the preset wants, before the residual is switched on."""
         config = self.config
         self._fit_normalizer()
@@ -305,7 +301,7 @@ class Learner:
                 batch = self._draw(self.replay, config.batch_size)
                 self._latest |= self.algorithm.update_offline(batch, returns[batch.row])
                 self.pretraining_updates += 1
-        for _ in range(config.critic_only_updates + critic_updates):
+        for _ in range(config.critic_only_updates):
             pulse()
             self._latest |= self.algorithm.update(self._sample(), critic_only=True)
             self.pretraining_updates += 1

@@ -40,19 +40,19 @@ def bag(tmp_path: Path) -> Path:
     return write_bag(tmp_path / 'bag', L, base_stream(120), max_bytes=10_000)
 
 
-def test_base_transitions_stand_for_the_warm_up_and_warm_the_critics(bag: Path) -> None:
-    config = small_config(warmup_transitions=50, utd=0.5)
+def test_base_transitions_stand_for_the_warm_up(bag: Path) -> None:
+    config = small_config(warmup_transitions=50)
     learner, intake = train_from_bags([bag], Use.BASE, config, seed=3)
     fresh = Learner(config, L, 3)
     assert intake.taken == 120
     assert len(learner.replay) == 50, 'more base transitions would drown those of the robot'
     assert learner.phase is Phase.ONLINE
     assert (learner.transitions, learner.control_steps, learner.updates) == (50, 0, 0)
-    assert learner.pretraining_updates == 60
+    assert learner.pretraining_updates == 0
     before, after = fresh.algorithm.state(), learner.algorithm.state()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert any(name.startswith('critic') for name in changed)
-    assert not any(name.startswith('actor.heads') for name in changed)
+    assert changed
+    assert all('normalizer' in name for name in changed)
     assert intake.success_rate == pytest.approx(9 / 17)
 
 
@@ -194,18 +194,19 @@ def test_robots_of_two_namespaces_train_one_learner(
             write_transitions(recorder, L, part, robot)
     recorder.close()
     out = tmp_path / 'out'
-    small = ['warmup_transitions=50', 'batch_size=8', 'replay_capacity=300', 'utd=0.1']
+    small = ['warmup_transitions=50', 'batch_size=8', 'replay_capacity=300']
     settings = [part for text in small for part in ('--set', text)]
     arguments = ('train', str(tmp_path / 'bag'), '--out', str(out), *settings, '--no-cache')
     assert run(*arguments, monkeypatch=monkeypatch) == 0
     learner = load_checkpoint(out / 'checkpoints' / 'latest')
     assert len(learner.replay) == 50
-    assert learner.pretraining_updates == 12, 'one for every tenth of both robots'
+    taken = json.loads((out / 'bag_training.json').read_text())['transitions']
+    assert taken == 120, 'of both robots'
 
 
 def test_the_number_of_updates_is_known_before_the_first(bag: Path) -> None:
     said = []
-    config = small_config(warmup_transitions=50, utd=0.1)
+    config = small_config('resfit', warmup_transitions=50, critic_only_updates=12)
     learner, _ = train_from_bags([bag], Use.BASE, config, 0, on_update=said.append)
     assert said == [12] * learner.pretraining_updates == [12] * 12
     said.clear()
@@ -234,7 +235,7 @@ def test_the_command_leaves_a_checkpoint_that_a_robots_learner_resumes(
     bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / 'out'
-    small = ['warmup_transitions=50', 'batch_size=8', 'replay_capacity=300', 'utd=0.2']
+    small = ['warmup_transitions=50', 'batch_size=8', 'replay_capacity=300']
     settings = [part for text in small for part in ('--set', text)]
     arguments = ['train', str(bag), '--out', str(out), *settings]
     assert run(*arguments, monkeypatch=monkeypatch) == 0
