@@ -95,12 +95,13 @@ class AdvisedActor(NumpyActor):
         is to success: where it works there is little to gain from another one, and everything to
         lose.
         """
+        known = self._normalized(observation, base_action)
         count = self.critic_architecture.candidates
-        residuals = self._draw(observation, base_action, rng, reach.noise_scale, count)
+        residuals = self._draw(known, rng, reach.noise_scale, count)
         if reach.full_bound_cost > 0.0:
-            cost = -self.base_value(observation, base_action)
+            cost = -self._base_value(known)
             residuals *= min(max(cost / reach.full_bound_cost, 0.0), 1.0)
-        advantages = self.advantages(observation, base_action, reach.bound_ratio * residuals)
+        advantages = self._advantages(known, reach.bound_ratio * residuals)
         best = int(np.fmax(advantages, 0.0).argmax())  # What is no number is no advantage.
         if not advantages[best] > 0.0:
             return np.zeros(self.architecture.decision_size)
@@ -116,20 +117,23 @@ class AdvisedActor(NumpyActor):
             base_action: shape (k * m,).
             residuals: u, shape (rows, outputs).
         """
-        q = self._values(observation, base_action, residuals)
-        advantages: Float32 = (q[:, 1:] - q[:, :1]).min(0)
-        return advantages
+        return self._advantages(self._normalized(observation, base_action), residuals)
 
     def base_value(self, observation: npt.ArrayLike, base_action: npt.ArrayLike) -> float:
         """Return the mean over the critics of Q_i(s, b)."""
-        nothing = np.zeros((0, self.architecture.outputs))
-        return float((self._values(observation, base_action, nothing)[:, 0] + self._bias).mean())
+        return self._base_value(self._normalized(observation, base_action))
 
-    def _values(
-        self, observation: npt.ArrayLike, base_action: npt.ArrayLike, residuals: Array
-    ) -> Float32:
+    def _advantages(self, known: Float32, residuals: Array) -> Float32:
+        q = self._values(known, residuals)
+        advantages: Float32 = (q[:, 1:] - q[:, :1]).min(0)
+        return advantages
+
+    def _base_value(self, known: Float32) -> float:
+        nothing = np.zeros((0, self.architecture.outputs))
+        return float((self._values(known, nothing)[:, 0] + self._bias).mean())
+
+    def _values(self, known: Float32, residuals: Array) -> Float32:
         """Return Q_i of base and residuals, shape (heads, 1 + rows), without its output's bias."""
-        known = self._normalized(observation, base_action)
         rows = np.zeros((len(residuals) + 1, self._first.shape[1]), dtype=np.float32)
         rows[:, 0] = 1.0
         rows[:, 1 : 1 + len(known)] = known

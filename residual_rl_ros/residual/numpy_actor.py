@@ -77,20 +77,15 @@ class NumpyActor:
             reach: how far it may go. An actor without critics only scales its noise by it; what
                 is left of the bound is the controller's.
         """
-        residuals = self._draw(observation, base_action, rng, reach.noise_scale, 1)
-        return self._hold(residuals[0])
+        known = self._normalized(observation, base_action)
+        return self._hold(self._draw(known, rng, reach.noise_scale, 1)[0])
 
     def _draw(
-        self,
-        observation: npt.ArrayLike,
-        base_action: npt.ArrayLike,
-        rng: np.random.Generator | None,
-        noise_scale: float,
-        count: int,
+        self, known: Float32, rng: np.random.Generator | None, noise_scale: float, count: int
     ) -> Array:
         """Return residuals, shape (count, outputs); without `rng` one, tanh(mean)."""
         outputs = self.architecture.outputs
-        out = self._forward(observation, base_action)
+        out = self._forward(known)
         center = out[:outputs]
         if rng is None:
             return np.tanh(center)[None]
@@ -119,9 +114,9 @@ class NumpyActor:
         np.minimum(x, self._upper, out=x)
         return x
 
-    def _forward(self, observation: npt.ArrayLike, base_action: npt.ArrayLike) -> Array:
-        """Return the heads' output for one input."""
-        x = self._normalized(observation, base_action)[: self._seen]
+    def _forward(self, known: Float32) -> Array:
+        """Return the heads' output for one input, as `_normalized` returns it."""
+        x = known[: self._seen]
         for weight, bias, norm in self._layers:
             x = weight.dot(x)
             x += bias

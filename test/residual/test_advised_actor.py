@@ -190,7 +190,7 @@ def test_one_advantage_that_is_no_number_hides_no_other(monkeypatch: pytest.Monk
     actor = advised(make_rule(), candidates=3)
     drawn = np.array([[0.1, 0.1], [0.2, 0.2], [0.3, 0.3]])
     monkeypatch.setattr(actor, '_draw', lambda *_: drawn)
-    monkeypatch.setattr(actor, 'advantages', lambda *_: np.array([np.nan, 2.0, 1.0]))
+    monkeypatch.setattr(actor, '_advantages', lambda *_: np.array([np.nan, 2.0, 1.0]))
     chosen = actor.act(np.ones(3), np.zeros(4), np.random.default_rng(0))
     np.testing.assert_array_equal(chosen, 0.2)
 
