@@ -58,7 +58,8 @@ def test_a_learned_residual_runs_without_a_learner(domain_id: int, tmp_path: Pat
             assert (values['epoch'], values['sequence']) == ('4', '7')
             assert values['residual_on'] == 'True'
             recorded = 'recorder_node', 'messages'
-            wait_for(lambda: monitor.number(*recorded) > 50, LIMIT_S, 'recording')
+            # Long enough for `up`, which listens for itself, to have heard the diagnostics too.
+            wait_for(lambda: monitor.number(*recorded) > 500, LIMIT_S, 'recording')
             up.send_signal(signal.SIGINT)
             _, shown = up.communicate(timeout=40.0)
         finally:
