@@ -42,7 +42,7 @@ def draw_learning_curve(
     labelled = rated_episodes(history)
     minutes = np.array([record.control_steps / rate_hz / 60.0 for record in labelled])
     outcomes = np.array([float(bool(record.success)) for record in labelled])
-    figure, axes = plt.subplots(figsize=(7.0, 4.2), dpi=150)
+    figure, axes = plt.subplots(figsize=(7.0, 4.6), dpi=150)
     window = min(RECENT_EPISODES, len(outcomes))
     if window:
         recent = np.convolve(outcomes, np.ones(window) / window, mode='valid')
@@ -74,7 +74,8 @@ def draw_learning_curve(
             )
     axes.axhline(0.9, color='0.7', linewidth=0.8, linestyle=':')
     axes.set(xlabel='robot time [min]', ylabel='success', ylim=(0.0, 1.02), title=title)
-    axes.legend(loc='lower right', fontsize=8)
+    # Below the axes: inside, it hides an interval.
+    axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.15), ncols=2, frameon=False, fontsize=8)
     axes.spines[['top', 'right']].set_visible(False)
     figure.tight_layout()
     figure.savefig(path)
