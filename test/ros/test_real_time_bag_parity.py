@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from processes import wait_for
 from std_msgs.msg import Float64MultiArray
@@ -28,16 +29,18 @@ from residual_rl_ros.transition import Transition
 
 pytestmark = pytest.mark.ros
 
+Array = npt.NDArray[np.float64]
 SEED = 7
 CONFIG = replace(load_finetune('peg_insert'), prefetch_steps=4)
 BASE, ROBOT, ROBOT_FILE = CONFIG.load()
 PERIOD_S = 1.0 / ROBOT.control_rate_hz
+ANSWER_S = PERIOD_S / 4
 EPISODE_COMMANDS = 40
 OF_THE_BASE = ('source', 'base_action', 'residual_action', 'next_base_action')
 
 
 class Robot(PrivateNode):
-    """Answers half a period after each command, so that no message arrives beside a tick.
+    """Answers a while after each command and long before the next, so that none is beside a tick.
 
     The recorder knows when it received a message, not when the policy node did.
     """
@@ -55,12 +58,13 @@ class Robot(PrivateNode):
         self._due, self._commands, self._ending = 0.0, 0, False
         self.late_s = 0.0
         """How late it has answered at most [s]."""
+        self._answers: list[tuple[float, Array]] = []
         kind = MESSAGE_TYPES[ROBOT.command.type]
         self.node.create_subscription(kind, ROBOT.command.topic, self._obey, qos.COMMAND)
 
     def _obey(self, message: Any) -> None:
         del message
-        self._due = time.monotonic() + PERIOD_S / 2
+        self._due = time.monotonic() + ANSWER_S
         self._commands += 1
         self._ending = self._commands % EPISODE_COMMANDS == 0
 
@@ -78,11 +82,16 @@ class Robot(PrivateNode):
             if self._ending:
                 self.feedback.publish(float_array(np.array([now, 1.0, 1.0, 0.0, 1.0]), ''))
                 self._ending = False
-            for writer, publisher, channel in zip(
-                self._writers, self.publishers, ROBOT.channels, strict=True
+            values = [self._rng.uniform(0.1, 0.2, len(c.observation_names)) for c in ROBOT.channels]
+            self._answers.append((now, np.concatenate(values)))
+            for writer, publisher, answer in zip(
+                self._writers, self.publishers, values, strict=True
             ):
-                values = self._rng.uniform(0.1, 0.2, len(channel.observation_names))
-                publisher.publish(writer.message(values, now))
+                publisher.publish(writer.message(answer, now))
+
+    def newest_answer(self, stamp: float) -> Array:
+        """Return what it had answered by then, shape (n,)."""
+        return next(answer for answered, answer in reversed(self._answers) if answered < stamp)
 
 
 def test_rebuilt_transitions_of_a_running_robot_equal_the_live_ones(
@@ -105,13 +114,20 @@ def test_rebuilt_transitions_of_a_running_robot_equal_the_live_ones(
         robot.run(5 * EPISODE_COMMANDS)
         bringup.check()
         overruns = monitor.number('policy_node', 'overruns')
-    if overruns or robot.late_s > PERIOD_S / 4:
-        pytest.skip(f'too busy for real time: {overruns:g} overruns, {robot.late_s:.3f} s late')
     live = {
         (t.episode, t.step): t
         for block in TransitionReader(Bag(folder)).blocks()
         for t in block.table
     }
+    unread = sum(
+        not np.allclose(t.observation, robot.newest_answer(t.stamp), rtol=0.0, atol=1e-6)
+        for t in live.values()
+    )
+    if overruns or robot.late_s > PERIOD_S / 2 or unread:
+        pytest.skip(
+            f'too busy for real time: {overruns:g} overruns, {robot.late_s:.3f} s late, '
+            f'{unread} decisions that an answer did not reach within {PERIOD_S - ANSWER_S:.3f} s'
+        )
     bag = Bag(folder)
     options = RebuildOptions(CONFIG.controller_config(SEED, explore=True, scheduled=False))
     made = {(t.episode, t.step): t for t in Rebuilder(bag, ROBOT, BASE, options).transitions()}
