@@ -1,7 +1,7 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# make demo   fine-tune a shipped base policy through three ROS 2 processes (about 10 minutes)
+# make demo   fine-tune a shipped base policy through three ROS 2 processes (about 12 minutes)
 # make test   the whole test suite
 # make lint   ruff and mypy
 # Each makes the environment .venv when it is missing.

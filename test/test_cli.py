@@ -38,11 +38,11 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_check_base_exits_with_zero_for_a_usable_model(run) -> None:
-    model = resource_path('models', 'peg_insert.onnx')
-    code, out, _ = run('check-base', model, '--robot', 'peg_insert')
-    assert code == 0
-    assert 'usable' in out
-    assert 'fits peg_insert' in out
+    for model in ('peg_insert', resource_path('models', 'peg_insert.onnx')):
+        code, out, _ = run('check-base', model, '--robot', 'peg_insert')
+        assert code == 0
+        assert 'usable' in out
+        assert 'fits peg_insert' in out
 
 
 def test_check_base_exits_with_one_for_an_unusable_model(run, tmp_path: Path) -> None:
@@ -76,6 +76,7 @@ def test_check_base_prints_names_in_brackets(run, tmp_path: Path) -> None:
     ('arguments', 'message'),
     [
         (['check-base', 'x.onnx', '--robot', 'r2d2'], "unknown robot 'r2d2'"),
+        (['check-base', 'pegs'], "unknown base policy 'pegs'"),
         (['describe-robot', 'NoSuchEnv-v0'], "unknown task 'NoSuchEnv-v0'"),
         (['describe-robot', 'CartPole-v1'], 'expected a one-dimensional Box'),
         (['train-base', '--task', 'tidy_up'], 'tidy_up'),

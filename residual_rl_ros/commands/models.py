@@ -17,7 +17,7 @@ from residual_rl_ros.commands import MaybeText
 
 
 def check_base(
-    model: Annotated[Path, typer.Argument(help='ONNX base policy.')],
+    model: Annotated[str, typer.Argument(help='Base policy: an ONNX file, or a shipped name.')],
     robot: Annotated[
         MaybeText,
         typer.Option(help='Also check it against a robot: a shipped name or a YAML path.'),
@@ -25,8 +25,9 @@ def check_base(
 ) -> None:
     """Print what a base policy is and what is wrong with it; exit code 1 if it is unusable."""
     from residual_rl_ros.base_policy.check import check_base_policy
+    from residual_rl_ros.resources import find_base_policy
 
-    report = check_base_policy(model, robot)
+    report = check_base_policy(find_base_policy(model), robot)
     report.show(Console())
     if report.problems:
         raise typer.Exit(1)
