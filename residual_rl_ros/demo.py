@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -44,6 +43,7 @@ from residual_rl_ros.summary import (
     prepare_output,
     rate_summary,
     read_history,
+    write_json,
 )
 
 QUICK = {'warmup_transitions': 100, 'publish_interval': 25, 'batch_size': 64, 'utd': 1.0}
@@ -133,7 +133,7 @@ def _run(
     finally:
         summary |= describe_learning(out, rate_hz)
         summary['wall_s'] = round(time.monotonic() - started, 1)
-        (out / SUMMARY).write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
+        write_json(out / SUMMARY, summary)
         if summary['episodes']:
             draw_learning_curve(
                 out / 'learning_curve.png',

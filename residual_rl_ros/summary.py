@@ -21,11 +21,15 @@ class OutputError(ResidualRLError):
     """An output folder cannot be used, or lacks what was expected in it."""
 
 
-def prepare_output(out: Path) -> None:
+def prepare_output(out: Path, resume: bool = False) -> None:
     """Make the output folder.
 
+    Args:
+        out: the folder.
+        resume: whether the run that it holds is to go on.
+
     Raises:
-        OutputError: it cannot be written or holds another run.
+        OutputError: it cannot be written, or holds a run that is not to go on.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -37,6 +41,8 @@ def prepare_output(out: Path) -> None:
             f'output folder {str(out)!r} cannot be written: {error.strerror}; choose another '
             'with --out'
         ) from error
+    if resume:
+        return
     # What a save that was killed before its end left behind is no run.
     if (out / SUMMARY).exists() or checkpoint_exists(out / CHECKPOINTS / 'latest'):
         raise OutputError(
@@ -47,8 +53,7 @@ def prepare_output(out: Path) -> None:
 
 def describe_learning(out: Path, rate_hz: float) -> dict[str, Any]:
     """Return what the latest checkpoint of a run says of it; zeros if there is none."""
-    path = readable_checkpoint(out / CHECKPOINTS / 'latest') / STATE
-    state = json.loads(path.read_text(encoding='utf-8'))['state'] if path.is_file() else {}
+    state = _learner_state(out)
     steps = state.get('control_steps', 0)
     return {
         'episodes': len(state.get('history', [])),
@@ -62,11 +67,39 @@ def describe_learning(out: Path, rate_hz: float) -> dict[str, Any]:
 
 def read_history(out: Path) -> list[EpisodeRecord]:
     """Return the episodes of a run's latest checkpoint, none if there is no checkpoint."""
+    return [EpisodeRecord(**record) for record in _learner_state(out).get('history', [])]
+
+
+def _learner_state(out: Path) -> dict[str, Any]:
+    """Return the learner's counters in a run's latest checkpoint; empty if there is none."""
     path = readable_checkpoint(out / CHECKPOINTS / 'latest') / STATE
     if not path.is_file():
-        return []
-    state = json.loads(path.read_text(encoding='utf-8'))['state']
-    return [EpisodeRecord(**record) for record in state['history']]
+        return {}
+    try:
+        state: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))['state']
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise OutputError(f'{str(path)!r} cannot be read: {error}') from error
+    return state
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all; see `write_text`."""
+    write_text(path, json.dumps(value, indent=2) + '\n')
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all, and its folder if there is none.
+
+    Raises:
+        OutputError: it cannot be written; what was there before is still.
+    """
+    fresh = path.with_name(path.name + '.new')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(text, encoding='utf-8')
+        fresh.replace(path)
+    except OSError as error:
+        raise OutputError(f'{str(path)!r} cannot be written: {error.strerror}') from error
 
 
 def minutes_to(level: float, history: list[EpisodeRecord], rate_hz: float) -> float | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -45,14 +46,18 @@ from residual_rl_ros.sim.experts import EXPERTS
 from residual_rl_ros.sim.hosting import Env, connect, make_environment
 from residual_rl_ros.summary import (
     SUMMARY,
+    OutputError,
     describe_learning,
     prepare_output,
     rate_summary,
     read_history,
+    write_json,
 )
 from residual_rl_ros.transition import TransitionLayout
 
 PROGRESS = 'progress.json'
+IDENTITY = 'identity'
+"""In the run state of a checkpoint: `run_identity` as UTF-8 JSON, shape (bytes,)."""
 DEMONSTRATION_SEED = 900_000
 """Distance of the demonstrations' seeds from those of the training episodes."""
 
@@ -103,8 +108,7 @@ def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
     controller = config.controller_config(options.seed, explore=True, scheduled=True).build(
         policy, robot.action
     )
-    if not options.resume:
-        prepare_output(out)
+    prepare_output(out, options.resume)
     checkpoints = CheckpointFolder(out / CHECKPOINTS)
     if options.resume:
         run = _resume(options, env, controller, checkpoints)
@@ -113,8 +117,12 @@ def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
         run = InProcessRun(env, controller, learner, training_seed(options.seed))
         _add_demonstrations(options, env, learner, console)
     console.print(f'replay: {run.learner.memory_bytes / 1e6:.0f} MB when full')
-    curve = _Curve(options, env, run.steps)
-    log = MetricsLog(out / 'tensorboard', console.print)
+    curve = _Curve(options, env, run.steps, console)
+    try:
+        log = MetricsLog(out / 'tensorboard', console.print)
+    except OSError as error:
+        raise OutputError(f'no metrics can be written in {str(out)!r}: {error}') from error
+    identity = np.frombuffer(json.dumps(run_identity(options)).encode(), dtype=np.uint8)
     saved = run.steps
 
     with Interruption() as interruption, _progress(console) as progress:
@@ -125,7 +133,7 @@ def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
             del episode
             curve.measure(run)
             if interruption.wanted or run.steps - saved >= options.checkpoint_steps:
-                checkpoints.save(run.learner, run.state())
+                checkpoints.save(run.learner, {**run.state(), IDENTITY: identity})
                 saved = run.steps
             if interruption.wanted:
                 raise KeyboardInterrupt
@@ -139,10 +147,10 @@ def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
             curve.measure(run, last=True)
         finally:
             log.close()
-        checkpoints.save(run.learner, run.state())
+        checkpoints.save(run.learner, {**run.state(), IDENTITY: identity})
     summary = _summarise(options, env, run, curve, robot.control_rate_hz)
     summary['wall_s'] = round(time.monotonic() - started, 1)
-    (out / SUMMARY).write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
+    write_json(out / SUMMARY, summary)
     controller.queue.close()
     env.close()
     return summary
@@ -174,11 +182,36 @@ def _resume(
     controller: ResidualController,
     checkpoints: CheckpointFolder,
 ) -> InProcessRun:
-    """Return the run of the latest checkpoint."""
+    """Return the run of the latest checkpoint.
+
+    Raises:
+        ResidualRLError: it is not the run that the options say, or a longer one.
+    """
     learner = _load_learner(options, checkpoints.latest, controller.layout)
     run = InProcessRun(env, controller, learner, training_seed(options.seed))
-    run.load_state(load_run_state(checkpoints.latest))
+    state = load_run_state(checkpoints.latest)
+    _check_identity(options, checkpoints.latest, state.pop(IDENTITY, None))
+    run.load_state(state)
     return run
+
+
+def _check_identity(
+    options: TrainOptions, checkpoint: Path, stored: npt.NDArray[np.uint8] | None
+) -> None:
+    if stored is None:
+        raise TrainingError(f'{str(checkpoint)!r} does not say which run it is of; start anew')
+    found, wanted = json.loads(stored.tobytes()), run_identity(options)
+    for key in wanted.keys() - {'paired_seeds', 'control_steps'}:
+        if found.get(key) != wanted[key]:
+            raise TrainingError(
+                f'{str(checkpoint)!r} is of another run: {key} is {found.get(key)} there and '
+                f'{wanted[key]} here; resume with what it was started with'
+            )
+    if found['control_steps'] > wanted['control_steps']:
+        raise TrainingError(
+            f'{str(checkpoint)!r} is of a run of {found["control_steps"]} control steps, which can '
+            f'go on for longer but not end at {wanted["control_steps"]}'
+        )
 
 
 def _new_learner(options: TrainOptions, layout: TransitionLayout) -> Learner:
@@ -186,7 +219,10 @@ def _new_learner(options: TrainOptions, layout: TransitionLayout) -> Learner:
     if options.start is None:
         return Learner(options.config.learner_config(), layout, options.seed)
     latest = options.start / CHECKPOINTS / 'latest'
-    return _load_learner(options, latest if checkpoint_exists(latest) else options.start, layout)
+    found = latest if checkpoint_exists(latest) else options.start
+    learner = _load_learner(options, found, layout)
+    learner.begin_epoch(learner.epoch + 1)  # This robot counts its decisions from zero.
+    return learner
 
 
 def _load_learner(options: TrainOptions, checkpoint: Path, layout: TransitionLayout) -> Learner:
@@ -222,15 +258,22 @@ def _add_demonstrations(
 class _Curve:
     """Evaluations during training, on seeds of their own; they do not touch the learner."""
 
-    def __init__(self, options: TrainOptions, env: Env, done: int) -> None:
+    def __init__(self, options: TrainOptions, env: Env, done: int, console: Console) -> None:
         self._options = options
         self._env = env
+        self._console = console
         self._path = options.output_dir / PROGRESS
         self.points: list[tuple[int, float]] = []
         """(control steps, success) of each."""
         if options.resume and self._path.is_file():
-            stored = json.loads(self._path.read_text(encoding='utf-8'))
-            self.points = [(int(steps), float(rate)) for steps, rate in stored if steps <= done]
+            try:
+                stored = json.loads(self._path.read_text(encoding='utf-8'))
+                self.points = [(int(at), float(rate)) for at, rate in stored if at <= done]
+            except (OSError, TypeError, ValueError) as error:
+                raise TrainingError(
+                    f'{str(self._path)!r} cannot be read: {error}; remove it to go on without the '
+                    'evaluations so far'
+                ) from error
 
     def measure(self, run: InProcessRun, last: bool = False) -> None:
         """Evaluate if it is due."""
@@ -242,9 +285,10 @@ class _Curve:
         seeds = range(CURVE_SEED, CURVE_SEED + self._options.curve_seeds)
         outcomes = play(self._options.config, self._env, seeds, run.learner.current_message())
         self.points.append((run.steps, float(np.mean(outcomes))))
-        fresh = self._path.with_suffix('.new')
-        fresh.write_text(json.dumps(self.points), encoding='utf-8')
-        fresh.replace(self._path)
+        try:
+            write_json(self._path, self.points)
+        except OutputError as error:  # It costs points after a resume, never the run.
+            self._console.print(str(error))
 
 
 def play(config: FinetuneConfig, env: Env, seeds: range, message: bytes | None) -> list[bool]:

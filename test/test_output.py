@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from residual_rl_ros.summary import OutputError, prepare_output
+from residual_rl_ros.summary import OutputError, prepare_output, write_text
 
 
 @pytest.mark.parametrize('left', ['checkpoints/latest', 'checkpoints/latest.old', 'summary.json'])
@@ -22,3 +23,19 @@ def test_a_run_killed_during_its_first_save_can_be_started_again(tmp_path: Path)
     """There is nothing to resume either: the folder would be lost for ever."""
     (tmp_path / 'checkpoints' / 'latest.new').mkdir(parents=True)
     prepare_output(tmp_path)
+
+
+def test_what_cannot_be_written_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / 'new' / 'summary.json'
+    write_text(path, 'whole')
+
+    def full(file: Path, text: str, **options: str) -> int:
+        file.write_bytes(text.encode()[:3])
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(Path, 'write_text', full)
+    with pytest.raises(OutputError, match=r"summary\.json' cannot be written: No space left"):
+        write_text(path, 'another')
+    assert path.read_text() == 'whole'

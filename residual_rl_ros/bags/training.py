@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.cache import TransitionCache
 from residual_rl_ros.bags.problems import BagError, Problems
@@ -47,7 +50,10 @@ class Intake:
     skipped: int = 0
     """Transitions of other sources than the use allows."""
     success: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
-    """Outcomes of the latest labelled episodes."""
+    """Outcomes of the latest labelled episodes that were taken from their first to their last
+    decision: an operator's rescue is no success of the base."""
+    partly: dict[str, float] = field(default_factory=dict)
+    """Of each robot, the episode in progress of which a decision was skipped."""
     problems: list[Problems] = field(default_factory=list)
     """What was wrong, bag by bag."""
 
@@ -167,15 +173,30 @@ def _fits(block: Block, learner: Learner, bag: Bag) -> bool:
 
 def _take(table: TransitionTable, learner: Learner, use: Use, robot: str, intake: Intake) -> None:
     """Store a block's transitions."""
+    taken = np.ones(len(table), dtype=bool)
     if use is Use.BASE:
-        base = table.header('source') == Source.BASE
-        intake.skipped += int((~base).sum())
-        table = table.rows(base)
+        taken = table.header('source') == Source.BASE
+        intake.skipped += int((~taken).sum())
+    _count_outcomes(table, taken, robot, intake)
+    table = table.rows(taken)
     buffer = learner.demonstrations if use is Use.DEMONSTRATIONS else learner.replay
     assert buffer is not None
     buffer.extend(table, robot)
     intake.taken += len(table)
-    outcomes = table.header('success')[table.done]
-    intake.success.extend(
-        bool(outcome == Success.SUCCESS) for outcome in outcomes if outcome != Success.UNLABELLED
-    )
+
+
+def _count_outcomes(
+    table: TransitionTable, taken: npt.NDArray[np.bool_], robot: str, intake: Intake
+) -> None:
+    """Add the outcomes of the episodes that end in a block and were taken whole."""
+    partly = intake.partly.pop(robot, None)
+    episodes, outcomes = table.header('episode'), table.header('success')
+    for row in np.flatnonzero(table.done | ~taken):
+        if not taken[row]:
+            partly = float(episodes[row])
+        if table.done[row]:
+            if partly != episodes[row] and outcomes[row] != Success.UNLABELLED:
+                intake.success.append(bool(outcomes[row] == Success.SUCCESS))
+            partly = None
+    if partly is not None:
+        intake.partly[robot] = partly

@@ -146,7 +146,11 @@ def train(
         summary = run_training(options, console)
     except KeyboardInterrupt:
         kept = checkpoint_exists(out / CHECKPOINTS / 'latest')
-        how = f'continue with --resume --out {out}' if kept else 'no checkpoint yet, start again'
+        how = (
+            f'continue with the same command and --resume --out {out}'
+            if kept
+            else 'no checkpoint yet, start again'
+        )
         console.print(f'interrupted; {how}')
         raise typer.Exit(INTERRUPTED) from None
     console.print(f'results are in {out}')
@@ -285,6 +289,8 @@ def _seeds(text: str) -> list[int]:
             seeds += range(int(first), int(last or first) + 1)
     except ValueError as error:
         raise ResidualRLError(f'--seeds is {text!r}, expected 0,1,2 or 0-4') from error
+    if not seeds:
+        raise ResidualRLError(f'--seeds is {text!r}, which is none; expected 0,1,2 or 0-4')
     return seeds
 
 

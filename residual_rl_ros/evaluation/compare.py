@@ -9,7 +9,6 @@ arXiv 2108.13264: interquartile means with stratified bootstrap intervals, by `r
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from residual_rl_ros.evaluation.grid import (
 )
 from residual_rl_ros.evaluation.run_result import BIN_STEPS, RunResult, read_result
 from residual_rl_ros.learner.episodes import RECENT_EPISODES
+from residual_rl_ros.summary import write_json, write_text
 
 mpl.use('Agg')
 from matplotlib import pyplot as plt
@@ -66,6 +66,7 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
             )
     missing = [run for run in runs if not is_done(run)]
     console.print(f'{len(runs)} runs, {len(runs) - len(missing)} of them done')
+    _rliable()  # To miss it after hours of training would be too late.
     run_grid(missing, options, console)
     results = {
         (config.task, variant.name): [
@@ -76,8 +77,8 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
     }
     report = aggregate(results, len(options.seeds))
     out = options.output_dir
-    (out / 'compare.json').write_text(json.dumps(report, indent=2) + '\n', encoding='utf-8')
-    (out / 'compare.md').write_text(to_markdown(report), encoding='utf-8')
+    write_json(out / 'compare.json', report)
+    write_text(out / 'compare.md', to_markdown(report))
     draw_curves(out / 'compare.png', results)
     return report
 
@@ -89,10 +90,7 @@ def aggregate(results: Mapping[tuple[str, str], Sequence[RunResult]], seeds: int
         results: runs by (task, variant); the first variant is compared with the others.
         seeds: number of runs of each.
     """
-    try:
-        from rliable import library, metrics
-    except ImportError as error:
-        raise CompareError("compare needs rliable: pip install 'residual_rl_ros[bench]'") from error
+    library, metrics = _rliable()
     tasks = list(dict.fromkeys(task for task, _ in results))
     names = list(dict.fromkeys(name for _, name in results))
     described = {task: {name: _describe(results[task, name]) for name in names} for task in tasks}
@@ -100,7 +98,7 @@ def aggregate(results: Mapping[tuple[str, str], Sequence[RunResult]], seeds: int
         first = _steps(results[task, names[0]])
         for name in names[1:]:
             variants[name]['steps_ratio'] = [
-                round(float(x), 3) if np.isfinite(x) else None
+                round(float(x), 3) if 0.0 < x < np.inf else None
                 for x in ratio_of_medians(first, _steps(results[task, name]))
             ]
     final = {
@@ -130,6 +128,15 @@ def aggregate(results: Mapping[tuple[str, str], Sequence[RunResult]], seeds: int
             estimate(pairs, metrics.probability_of_improvement) if pairs else {}
         ),
     }
+
+
+def _rliable() -> tuple[Any, Any]:
+    """Return the modules of rliable that a comparison uses."""
+    try:
+        from rliable import library, metrics
+    except ImportError as error:
+        raise CompareError("compare needs rliable: pip install 'residual_rl_ros[bench]'") from error
+    return library, metrics
 
 
 def ratio_of_medians(first: Array, other: Array) -> tuple[float, float, float]:

@@ -52,7 +52,7 @@ def draw_learning_curve(
             color=RESIDUAL_COLOUR,
             label=f'training episodes, last {window}',
         )
-        first = next((i for i, record in enumerate(labelled) if record.residual), None)
+        first = next((i for i, record in enumerate(labelled) if record.acts), None)
         if first is not None:
             axes.axvspan(0.0, minutes[first], color='0.93', label='warm-up, base only')
     end = float(minutes[-1]) if len(minutes) else 1.0
@@ -87,7 +87,7 @@ def rated_episodes(history: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
 
     The guard's base-only episodes among these would blend two policies into one curve.
     """
-    first = next((i for i, record in enumerate(history) if record.residual), len(history))
+    first = next((i for i, record in enumerate(history) if record.acts), len(history))
     warmup = [record for record in history[:first] if record.rates_base]
     return warmup + [record for record in history[first:] if record.rates_residual]
 

@@ -40,7 +40,7 @@ class Variant:
         """Read `preset:key=value:key=value`.
 
         Raises:
-            CompareError: a part is no assignment.
+            CompareError: a part is no assignment of a YAML value.
         """
         preset, *changes = text.split(':')
         overrides = {}
@@ -48,7 +48,10 @@ class Variant:
             key, equals, value = change.partition('=')
             if not equals:
                 raise CompareError(f'{text!r}: {change!r} is no assignment, expected key=value')
-            overrides[key] = yaml.safe_load(value)
+            try:
+                overrides[key] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise CompareError(f'{text!r}: {value!r} is no YAML value: {error}') from error
         return cls(text, preset, overrides)
 
     @property
@@ -127,26 +130,33 @@ def is_done(run: TrainOptions) -> bool:
     return True
 
 
-def _run_quietly(options: TrainOptions) -> str:
-    """Run one cell in a worker process; return its folder."""
-    run_training(options, Console(quiet=True))
-    return str(options.output_dir)
+def _run_quietly(options: TrainOptions) -> tuple[str, str]:
+    """Run one cell in a worker process; return its folder, and why it failed if it did."""
+    try:
+        run_training(options, Console(quiet=True))
+    except ResidualRLError as error:
+        return str(options.output_dir), str(error)
+    return str(options.output_dir), ''
 
 
 def run_grid(runs: Sequence[TrainOptions], options: CompareOptions, console: Console) -> None:
-    """Train the given cells of the grid.
+    """Train the given cells of the grid; one that fails does not keep the others from it.
 
     Raises:
-        CompareError: joblib or Ray is missing, or there is no such cluster.
-        ResidualRLError: a run failed.
+        CompareError: joblib or Ray is missing, there is no such cluster, or runs failed.
     """
+    failed = []
     finished = _here(runs, options.jobs) if options.ray is None else _on_ray(runs, options.ray)
-    for number, folder in enumerate(finished):
-        console.print(f'{number + 1}/{len(runs)} {folder}')
+    for number, (folder, reason) in enumerate(finished):
+        console.print(f'{number + 1}/{len(runs)} {folder}{reason and f" failed: {reason}"}')
+        if reason:
+            failed.append(f'{folder}: {reason}')
+    if failed:
+        raise CompareError(f'{len(failed)} of {len(runs)} runs failed: {"; ".join(failed)}')
 
 
 def _here(runs: Sequence[TrainOptions], jobs: int) -> Any:
-    """Yield the folders of runs as processes of this machine finish them."""
+    """Yield what `_run_quietly` returns as processes of this machine finish runs."""
     try:
         import joblib
     except ImportError as error:
@@ -156,7 +166,7 @@ def _here(runs: Sequence[TrainOptions], jobs: int) -> Any:
 
 
 def _on_ray(runs: Sequence[TrainOptions], address: str) -> Any:
-    """Yield the folders of runs as a Ray cluster finishes them; they share a file system."""
+    """Yield what `_run_quietly` returns as a Ray cluster finishes runs; it shares the files."""
     try:
         import ray
     except ImportError as error:

@@ -60,5 +60,5 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
     fixed = sum(b and not a for a, b in pairs)
     broken = sum(a and not b for a, b in pairs)
     n = fixed + broken
-    tail = sum(math.comb(n, i) for i in range(min(fixed, broken) + 1)) / 2.0**n
+    tail = sum(math.comb(n, i) for i in range(min(fixed, broken) + 1)) / (1 << n)
     return min(1.0, 2.0 * tail)

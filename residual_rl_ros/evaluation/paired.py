@@ -99,6 +99,7 @@ def _play_all(
     """Yield the episode of every (index of the message, seed), in order."""
     for message in messages:  # What does not fit is said here, not by a worker that dies.
         make_evaluation_controller(config, message).queue.close()
+    connect(make_environment(config.task), config.load()[1]).close()
     # Fork would copy the threads of ONNX Runtime and rclpy in an undefined state.
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(workers, context, _start_worker, (config, messages)) as pool:

@@ -61,11 +61,17 @@ def read_result(folder: Path) -> RunResult:
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding='utf-8'))
         base, final = (float(summary[key]['success']) for key in ('base', 'final'))
-        rollbacks = int(summary['rollbacks'])
+        rollbacks, episodes = int(summary['rollbacks']), int(summary['episodes'])
         curve = np.array(summary['evaluations'], dtype=np.float64).reshape(-1, 2)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise CompareError(f'{str(folder)!r} holds no finished run: {error}') from error
     history = read_history(folder)
+    if len(history) != episodes:
+        raise CompareError(
+            f'{str(folder)!r} says that it has {episodes} episodes and its checkpoint holds '
+            f'{len(history)}: without checkpoints/latest of the run nothing is known of its '
+            'learning; remove the folder to have it run again'
+        )
     reached = steps_to(LEVEL, history)
     alone = [bool(record.success) for record in history if record.rates_base]
     in_training = float(np.mean(alone)) if alone else base

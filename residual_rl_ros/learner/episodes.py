@@ -28,11 +28,18 @@ class EpisodeRecord:
     """Whether an operator took over in it."""
     robot: str = ''
     """Namespace of the robot."""
+    warmup: bool = False
+    """Whether it ended in the warm-up, whose residuals are noise and no actor's."""
 
     @property
     def rates_residual(self) -> bool:
         """Whether its outcome is that of base + residual; a takeover makes it the operator's."""
-        return self.residual and not self.takeover and self.success is not None
+        return self.acts and not self.takeover and self.success is not None
+
+    @property
+    def acts(self) -> bool:
+        """Whether any of its decisions had an actor's residual."""
+        return self.residual and not self.warmup
 
     @property
     def rates_base(self) -> bool:
@@ -60,7 +67,7 @@ class EpisodeLog:
         self._open: dict[str, _OpenEpisode] = {}
 
     def observe(
-        self, transition: Transition, robot: str, control_steps: int
+        self, transition: Transition, robot: str, control_steps: int, warmup: bool = False
     ) -> tuple[EpisodeRecord, tuple[int, int]] | None:
         """Take in a transition.
 
@@ -68,6 +75,7 @@ class EpisodeLog:
             transition: the transition.
             robot: namespace of the robot that made it.
             control_steps: received so far, this one included.
+            warmup: whether the warm-up goes on.
 
         Returns:
             The episode that it ends, with (epoch, sequence) of the actor that began it.
@@ -89,6 +97,7 @@ class EpisodeLog:
             Source.RESIDUAL in sources,
             Source.TAKEOVER in sources,
             robot,
+            warmup,
         )
         self.history.append(record)
         return record, episode.actor

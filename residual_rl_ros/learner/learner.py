@@ -161,7 +161,8 @@ class Learner:
         self.control_steps += self.layout.decision_steps
         if self.config.refit_normalizer and self.phase is Phase.ONLINE:
             self._refit_normalizer()
-        finished = self.episodes.observe(transition, robot, self.control_steps)
+        warm = self.phase is Phase.WARMUP
+        finished = self.episodes.observe(transition, robot, self.control_steps, warm)
         if finished is not None:
             self._judge(*finished)
         interval = self.config.publish_interval
@@ -334,7 +335,7 @@ class Learner:
         if record.success is None or record.takeover or revoked:
             return
         # Once online, episodes without residual are the guard's and say nothing of the learner.
-        warm = self.phase is Phase.WARMUP
+        warm = record.warmup
         if record.residual or warm:
             self.episodes.rate(record.success)
         if record.residual and not warm:

@@ -19,6 +19,7 @@ from residual_rl_ros.robot import FLOAT_ARRAY, RobotConfig
 from residual_rl_ros.sim.camera import CAMERA_TASKS, STATE, make_camera_task
 from residual_rl_ros.sim.parameters import TaskError
 from residual_rl_ros.sim.tasks import TASK_NAMES, make_task
+from residual_rl_ros.summary import write_text
 
 Env = gymnasium.Env[Any, Any]
 
@@ -147,18 +148,20 @@ def finetune_for_environment(
         base_policy: ONNX file with the names that `describe_robot` gives.
         residual_scale: lambda.
         folder: where the robot YAML is written.
+
+    Raises:
+        ResidualRLError: environment or base policy cannot be used, or the folder not be written.
     """
     env = make_environment(name)
-    folder.mkdir(parents=True, exist_ok=True)
-    robot = folder / 'robot.yaml'
+    robot = folder.resolve() / 'robot.yaml'
     parameters = {'robot': describe_robot(name, env)}
     text = yaml.safe_dump({'/**': {'ros__parameters': parameters}}, sort_keys=False)
-    robot.write_text(text, encoding='utf-8')
+    write_text(robot, text)
     executed = OnnxBasePolicy(base_policy).metadata.exec_steps
     return FinetuneConfig(
         task=name,
         robot=str(robot),
-        base_policy=str(base_policy),
+        base_policy=str(base_policy.resolve()),
         decision_steps=max(k for k in (1, 2, 4) if executed % k == 0),
         residual_scale=(residual_scale,),
         prefetch_steps=0,

@@ -15,7 +15,12 @@ from residual_rl_ros.bags.transition_writer import TransitionWriter
 from residual_rl_ros.demo import quick
 from residual_rl_ros.evaluation.episodes import run_episode
 from residual_rl_ros.finetune import FinetuneConfig, load_finetune
-from residual_rl_ros.learner.checkpoint import CheckpointError, CheckpointFolder, load_checkpoint
+from residual_rl_ros.learner.checkpoint import (
+    CheckpointError,
+    CheckpointFolder,
+    load_checkpoint,
+    load_run_state,
+)
 from residual_rl_ros.learner.learner import Phase
 from residual_rl_ros.sim.hosting import connect, make_environment
 from residual_rl_ros.training import TrainOptions, run_training
@@ -59,3 +64,20 @@ def test_a_run_begins_online_with_the_warm_critics_of_a_bag(tmp_path: Path) -> N
     options = replace(options, config=other, output_dir=tmp_path / 'other')
     with pytest.raises(CheckpointError, match=r'utd is 1\.0 there, 0\.5 by the preset'):
         run_training(options, QUIET)
+
+
+@pytest.mark.slow
+def test_no_message_waits_for_the_decisions_of_a_bag(tmp_path: Path) -> None:
+    config = replace(quick(load_finetune('peg_insert')), control_steps=800)
+    warmup = config.learner_config().warmup_transitions
+    bag = base_bag(config, tmp_path / 'bag', warmup // 2)
+    learner, _ = train_from_bags([bag], Use.BASE, config.learner_config(), seed=4)
+    assert learner.phase is Phase.WARMUP
+    CheckpointFolder(tmp_path / 'start' / 'checkpoints').save(learner)
+    states = {}
+    for name, start in (('scratch', None), ('short', tmp_path / 'start')):
+        options = TrainOptions(config, 4, tmp_path / name, start=start, paired_seeds=0)
+        run_training(options, QUIET)
+        states[name] = load_run_state(tmp_path / name / 'checkpoints' / 'latest')
+    assert states['short'].keys() == states['scratch'].keys()
+    assert load_checkpoint(tmp_path / 'short' / 'checkpoints' / 'latest').updates > 0

@@ -22,7 +22,7 @@ from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.residual.weights import decode_weights
 from residual_rl_ros.ros.topology import RobotRun, robot_topology
-from residual_rl_ros.transition import Source, Transition
+from residual_rl_ros.transition import Source, Success, Transition
 
 L = make_layout()
 
@@ -82,6 +82,21 @@ def test_the_guard_compares_with_the_base_episodes_of_a_bag(tmp_path: Path) -> N
     assert learner.guard.base_success == intake.success_rate == 0.5
     off, _ = train_from_bags([path], Use.BASE, small_config(guard_share=0.0), seed=3)
     assert off.guard.base_success is None
+
+
+@pytest.mark.parametrize('max_bytes', [10_000_000, 4_000])
+def test_an_operators_rescue_is_no_success_of_the_base(tmp_path: Path, max_bytes: int) -> None:
+    stream = base_stream(7 * 30)
+    ends = [index for index, t in enumerate(stream) if t.terminated or t.truncated]
+    rescued = ends[1:-1:2]
+    for end in rescued:
+        stream[end - 2] = replace(stream[end - 2], source=Source.TAKEOVER)
+    path = write_bag(tmp_path / 'bag', L, stream, max_bytes=max_bytes)
+    learner, intake = train_from_bags([path], Use.BASE, small_config(), seed=3)
+    alone = [stream[end].success is Success.SUCCESS for end in ends if end not in rescued]
+    assert intake.skipped == len(rescued) > 10
+    assert list(intake.success) == alone
+    assert learner.guard.base_success == pytest.approx(np.mean(alone)) if len(alone) > 19 else True
 
 
 def test_one_transition_is_too_few_for_an_offline_phase(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,6 +22,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
+from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation.compare import (
     aggregate,
     draw_curves,
@@ -90,6 +93,8 @@ def test_a_variant_is_a_preset_with_changed_numbers() -> None:
         cell_config(load_finetune('peg_insert'), Variant.parse('dawn:residual_scale=much'))
     with pytest.raises(CompareError, match="'utd' is no assignment"):
         Variant.parse('dawn:utd')
+    with pytest.raises(CompareError, match=r"'\[1' is no YAML value"):
+        Variant.parse('dawn:utd=[1')
 
 
 def test_steps_to_ninety_percent_counts_only_episodes_with_a_residual() -> None:
@@ -144,12 +149,35 @@ def write_run(folder: Path, records: Sequence[EpisodeRecord]) -> Path:
     """Write what `read_result` reads of a run whose base succeeds on 80 % of the paired seeds."""
     rates = {key: {'success': rate} for key, rate in (('base', 0.8), ('final', 0.9))}
     folder.mkdir()
-    (folder / 'summary.json').write_text(json.dumps({**rates, 'rollbacks': 0, 'evaluations': []}))
+    summary = {**rates, 'rollbacks': 0, 'episodes': len(records), 'evaluations': []}
+    (folder / 'summary.json').write_text(json.dumps(summary))
     latest = folder / 'checkpoints' / 'latest'
     latest.mkdir(parents=True)
     state = {'state': {'history': [asdict(record) for record in records]}}
     (latest / 'learner.json').write_text(json.dumps(state))
     return folder
+
+
+def test_noise_of_the_warm_up_is_no_residual_of_an_actor() -> None:
+    noise = [replace(record, warmup=True) for record in history(*[True] * 60)]
+    assert steps_to(0.9, noise) is None
+    assert worst_success(noise) is None
+    assert len(excess_over_base(noise, 0.5)) == 0
+
+
+@pytest.mark.parametrize('lost', ['checkpoints', 'half of the episodes', 'half of the file'])
+def test_a_run_without_its_episodes_is_no_result(tmp_path: Path, lost: str) -> None:
+    folder = write_run(tmp_path / 'run', history(*[True, False] * 50))
+    state = folder / 'checkpoints' / 'latest' / 'learner.json'
+    if lost == 'checkpoints':
+        shutil.rmtree(folder / 'checkpoints')
+    elif lost == 'half of the episodes':
+        records = json.loads(state.read_text())['state']['history'][:50]
+        state.write_text(json.dumps({'state': {'history': records}}))
+    else:
+        state.write_text(state.read_text()[:1000])
+    with pytest.raises(ResidualRLError, match=r'100 episodes and its checkpoint|cannot be read'):
+        read_result(folder)
 
 
 def test_every_dip_is_held_against_the_base_only_episodes_of_the_same_run(tmp_path: Path) -> None:
@@ -279,6 +307,19 @@ def test_a_finished_run_of_another_configuration_is_no_result(
     summary.write_text('{}')
     with pytest.raises(CompareError, match='task is not recorded there'):
         is_done(cell)
+
+
+def test_a_run_that_fails_is_named_and_keeps_no_other_from_its_end(tmp_path: Path) -> None:
+    both = options(tmp_path, f'dawn:{SMALL}')
+    failing, other = (
+        train_options(both, both.configs[0], both.variants[0], seed) for seed in both.seeds
+    )
+    failing.output_dir.parent.mkdir(parents=True)
+    failing.output_dir.write_text('in the way')
+    reason = f'1 of 2 runs failed: {re.escape(str(failing.output_dir))}: .* cannot be written'
+    with pytest.raises(CompareError, match=reason):
+        run_comparison(both, Console(quiet=True))
+    assert is_done(other)
 
 
 def test_a_run_that_is_asked_for_twice_is_refused(tmp_path: Path) -> None:

@@ -75,6 +75,11 @@ def test_the_paired_test_counts_only_the_pairs_that_differ(
     assert mcnemar(after, before) == pytest.approx(p, rel=1e-12)
 
 
+def test_thousands_of_pairs_have_a_p_value() -> None:
+    assert mcnemar([False] * 1500, [True] * 1500) == 0.0
+    assert mcnemar([False, True] * 800, [True, False] * 800) == 1.0
+
+
 def test_outcomes_that_are_no_pairs_are_refused() -> None:
     with pytest.raises(ValueError, match=r'shorter|longer'):
         mcnemar([True], [True, False])

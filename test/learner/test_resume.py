@@ -103,7 +103,7 @@ def test_a_run_that_is_interrupted_saves_the_episode_in_progress_and_loses_nothi
     )
     _, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 130, errors
-    assert f'continue with --resume --out {broken}' in ' '.join(errors.split())
+    assert f'continue with the same command and --resume --out {broken}' in ' '.join(errors.split())
     state = json.loads((broken / 'checkpoints' / 'latest' / STATE).read_text())['state']
     assert 500 <= state['control_steps'] < 600
     subprocess.run(command(broken, '--resume'), check=True, timeout=LIMIT_S, capture_output=True)
@@ -133,6 +133,8 @@ def assert_same_run(broken: Path, whole: Path) -> None:
         (['--set', 'gamma=0.5'], 'trained with other numbers'),
         (['--preset', 'policy_decorator'], 'trained with other numbers'),
         (['--task', 'push_to_goal'], 'has layout'),
+        (['--seed', '4'], 'is of another run: seed is 3 there and 4 here'),
+        (['--steps', '200'], 'is of a run of 300 control steps'),
     ],
 )
 def test_a_run_is_not_resumed_as_another_one(
