@@ -201,7 +201,7 @@ def _check_identity(
     if stored is None:
         raise TrainingError(f'{str(checkpoint)!r} does not say which run it is of; start anew')
     found, wanted = json.loads(stored.tobytes()), run_identity(options)
-    for key in wanted.keys() - {'paired_seeds', 'control_steps'}:
+    for key in sorted(wanted.keys() - {'paired_seeds', 'control_steps'}):
         if found.get(key) != wanted[key]:
             raise TrainingError(
                 f'{str(checkpoint)!r} is of another run: {key} is {found.get(key)} there and '
