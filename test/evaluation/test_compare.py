@@ -256,6 +256,8 @@ def test_aggregates_follow_from_the_runs() -> None:
     assert report['tasks']['peg']['a']['dip_of_mean'] == pytest.approx(0.15)
     table = to_markdown(report)
     assert report['tasks']['peg']['b']['steps_ratio'] == [None, None, None]
+    never_first = aggregate({key: results[key] for key in [('peg', 'b'), ('peg', 'a')]}, 3)
+    assert never_first['tasks']['peg']['a']['steps_ratio'] == [None, None, None]
     row = '| 60.0% | not reached (0/3) | ? [?, ?] | 15 points | 10 points | 3 3 3 | 3 |'
     assert row in table
     assert json.loads(json.dumps(report)) == report
