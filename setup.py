@@ -79,12 +79,12 @@ setup(
     zip_safe=False,
     entry_points={
         'console_scripts': [
-            f'residual-rl = {PACKAGE}.cli:main',
-            f'policy_node = {PACKAGE}.ros.policy_node:main',
-            f'learner_node = {PACKAGE}.ros.learner_node:main',
-            f'reward_node = {PACKAGE}.ros.reward_node:main',
-            f'mujoco_sim_node = {PACKAGE}.ros.mujoco_sim_node:main',
-            f'recorder_node = {PACKAGE}.ros.recorder_node:main',
+            f'residual-rl = {PACKAGE}.cli.main:main',
+            f'policy_node = {PACKAGE}.ros.nodes.policy_node:main',
+            f'learner_node = {PACKAGE}.ros.nodes.learner_node:main',
+            f'reward_node = {PACKAGE}.ros.nodes.reward_node:main',
+            f'mujoco_sim_node = {PACKAGE}.ros.nodes.mujoco_sim_node:main',
+            f'recorder_node = {PACKAGE}.ros.nodes.recorder_node:main',
         ],
     },
 )

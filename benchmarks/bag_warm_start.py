@@ -19,16 +19,16 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from residual_rl_ros.bags.training import Use, train_from_bags
-from residual_rl_ros.bags.transition_writer import TransitionWriter
-from residual_rl_ros.evaluation.episodes import run_episode
-from residual_rl_ros.finetune import load_finetune, training_seed
+from residual_rl_ros.bags.transitions.writer import TransitionWriter
+from residual_rl_ros.config.run import load_finetune, training_seed
+from residual_rl_ros.evaluation.paired import run_episode
 from residual_rl_ros.learner.checkpoint import CheckpointFolder
-from residual_rl_ros.residual.actor_file import CHECKPOINTS
-from residual_rl_ros.sim.hosting import connect, make_environment
-from residual_rl_ros.summary import read_history, steps_to
-from residual_rl_ros.training import TrainOptions, run_training
-from residual_rl_ros.transition import Transition
+from residual_rl_ros.residual_policy.weights import CHECKPOINTS
+from residual_rl_ros.tasks.hosting import connect, make_environment
+from residual_rl_ros.training.run_folder import read_history, steps_to
+from residual_rl_ros.training.train import TrainOptions, run_training
+from residual_rl_ros.training.train_from_bags import Use, train_from_bags
+from residual_rl_ros.transitions.transition import Transition
 
 BOOTSTRAPS = 10_000
 BAG_SEED = 600_000

@@ -17,9 +17,9 @@ import numpy as np
 import typer
 
 from residual_rl_ros.base_policy.metadata import BasePolicyError
-from residual_rl_ros.evaluation.episodes import run_episode
-from residual_rl_ros.finetune import FinetuneConfig, load_finetune
-from residual_rl_ros.sim.hosting import connect, make_environment
+from residual_rl_ros.config.run import FinetuneConfig, load_finetune
+from residual_rl_ros.evaluation.paired import run_episode
+from residual_rl_ros.tasks.hosting import connect, make_environment
 
 
 @dataclass

@@ -20,15 +20,15 @@ import typer
 from std_msgs.msg import String
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.summary import summarise
-from residual_rl_ros.robot import load_robot
-from residual_rl_ros.ros import qos
-from residual_rl_ros.ros.bringup import Bringup, ros_environment
-from residual_rl_ros.ros.domain import claim_domain
-from residual_rl_ros.ros.messages import ChannelWriter, CommandWriter, float_array
-from residual_rl_ros.ros.private_node import PrivateNode
-from residual_rl_ros.ros.topology import NodeSpec
-from residual_rl_ros.transition import TransitionLayout
+from residual_rl_ros.bags.transitions.summary import summarise
+from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.ros.bringup.monitor import claim_domain
+from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
+from residual_rl_ros.ros.bringup.topology import NodeSpec
+from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.encoders import ChannelWriter, CommandWriter, float_array
+from residual_rl_ros.ros.common.node_host import PrivateNode
+from residual_rl_ros.transitions.transition import TransitionLayout
 
 RATE_HZ, N, M = 200.0, 40, 7
 

@@ -25,14 +25,13 @@ import rclpy
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 
-from residual_rl_ros.finetune import load_finetune
-from residual_rl_ros.robot import RobotConfig
-from residual_rl_ros.ros import qos
-from residual_rl_ros.ros.bringup import Bringup, ros_environment
-from residual_rl_ros.ros.domain import claim_domain
-from residual_rl_ros.ros.messages import ChannelWriter, float_array, to_time
-from residual_rl_ros.ros.monitor import Monitor
-from residual_rl_ros.ros.topology import finetune_topology
+from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
+from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
+from residual_rl_ros.ros.bringup.topology import finetune_topology
+from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.encoders import ChannelWriter, float_array, to_time
 
 LIMIT_S = 300.0
 

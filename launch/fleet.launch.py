@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import yaml
 
 from launch import LaunchDescription
-from residual_rl_ros.ros.launch_actions import (
+from residual_rl_ros.ros.bringup.launch_actions import (
     ROBOT_ARGUMENTS,
     describe,
     end_with,
@@ -20,7 +20,7 @@ from residual_rl_ros.ros.launch_actions import (
     policies,
     robot_run,
 )
-from residual_rl_ros.ros.topology import robot_topology
+from residual_rl_ros.ros.bringup.topology import robot_topology
 
 ARGUMENTS = (
     ('namespaces', '[robot1, robot2]', 'list of the namespaces, one for each robot'),

@@ -9,7 +9,7 @@ checkpoint:=runs/robot` runs what was learned. The same processes as `residual-r
 from collections.abc import Mapping
 
 from launch import LaunchDescription
-from residual_rl_ros.ros.launch_actions import (
+from residual_rl_ros.ros.bringup.launch_actions import (
     ROBOT_ARGUMENTS,
     describe,
     end_with,
@@ -17,7 +17,7 @@ from residual_rl_ros.ros.launch_actions import (
     policies,
     robot_run,
 )
-from residual_rl_ros.ros.topology import robot_topology
+from residual_rl_ros.ros.bringup.topology import robot_topology
 
 ARGUMENTS = (('namespace', '', 'namespace of the robot'), *ROBOT_ARGUMENTS)
 

@@ -2,17 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tune in simulation: `ros2 launch residual_rl_ros sim_finetune.launch.py task:=peg_insert`.
 
-The processes and their parameters come from `residual_rl_ros.ros.topology`, as in the demo. The
-end of any process ends the launch.
+The processes and their parameters come from `residual_rl_ros.ros.bringup.topology`, as in the demo.
+The end of any process ends the launch.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from launch import LaunchDescription
-from residual_rl_ros.finetune import load_finetune
-from residual_rl_ros.ros.launch_actions import describe, end_with, is_true, node_actions
-from residual_rl_ros.ros.topology import finetune_topology
+from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.ros.bringup.launch_actions import describe, end_with, is_true, node_actions
+from residual_rl_ros.ros.bringup.topology import finetune_topology
 
 ARGUMENTS = (
     ('task', 'peg_insert', 'task of config/finetune/, or the path of such a file'),

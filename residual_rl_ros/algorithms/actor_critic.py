@@ -1,25 +1,69 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What every update rule shares: networks, optimisers, the critics' input, checkpoint tensors."""
+"""What the off-policy update rules share: networks, optimisers, the critics' input, tensors."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from residual_rl_ros.networks.critic import Critic
-from residual_rl_ros.networks.flat import FlatParameters
-from residual_rl_ros.replay.buffer import Batch
-from residual_rl_ros.residual.actor import ResidualActor
-from residual_rl_ros.residual.advised_actor import AdvisedActor
-from residual_rl_ros.residual.architecture import ActorArchitecture, CriticArchitecture
-from residual_rl_ros.residual.numpy_actor import NumpyActor
-from residual_rl_ros.transition import TransitionLayout
+from residual_rl_ros.residual_policy.architecture import ActorArchitecture, CriticArchitecture
+from residual_rl_ros.residual_policy.candidate_selection import AdvisedActor
+from residual_rl_ros.residual_policy.numpy_actor import NumpyActor
+from residual_rl_ros.residual_policy.torch_networks import Critic, ResidualActor
+from residual_rl_ros.transitions.replay_buffer import Batch
+from residual_rl_ros.transitions.transition import TransitionLayout
+
+
+class FlatParameters:
+    """The parameters of a network side by side in one tensor, of which they become views.
+
+    Args:
+        module: the network. A copy of it made later shares nothing with this, and what replaces
+            its tensors (`to`, `load_state_dict(assign=True)`) takes it away from this.
+        heads: size of the first dimension of every parameter, for an ensemble.
+    """
+
+    vector: nn.Parameter
+    """Shape (heads, parameters of one head)."""
+
+    def __init__(self, module: nn.Module, heads: int = 1) -> None:
+        self._parameters = list(module.parameters())
+        rows = [parameter.detach().reshape(heads, -1) for parameter in self._parameters]
+        self.vector = nn.Parameter(torch.cat(rows, dim=1))
+        pieces = torch.split(self.vector.detach(), [row.shape[1] for row in rows], dim=1)
+        for parameter, piece in zip(self._parameters, pieces, strict=True):
+            parameter.data = piece.view(parameter.shape)
+
+    def differentiate(self, loss: Tensor, limit: float = math.inf) -> Tensor:
+        """Set the gradient to that of a loss.
+
+        Args:
+            loss: a scalar.
+            limit: largest norm of the gradient of a head.
+
+        Returns:
+            Norm of the gradient of each head before it was limited, shape (heads,).
+        """
+        heads = len(self.vector)
+        gradients = torch.autograd.grad(loss, self._parameters)
+        self.vector.grad = torch.cat([each.reshape(heads, -1) for each in gradients], dim=1)
+        norms: Tensor = torch.linalg.vector_norm(self.vector.grad, dim=1)
+        if (norms > limit).any():
+            self.vector.grad *= (limit / norms).clamp_max(1.0).unsqueeze(1)
+        return norms
+
+    @torch.no_grad()
+    def follow(self, fast: FlatParameters, step: float) -> None:
+        """Move towards the parameters of another network by a share of the distance."""
+        self.vector.lerp_(fast.vector, step)
+
 
 DORMANT_BELOW = 0.025
 """A unit is dormant if its mean activation is below this share of its layer's average

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from residual_rl_ros.algorithms.actor_critic import ActorCritic, RuleConfig
-from residual_rl_ros.replay.buffer import Batch
-from residual_rl_ros.transition import TransitionLayout
+from residual_rl_ros.transitions.replay_buffer import Batch
+from residual_rl_ros.transitions.transition import TransitionLayout
 
 
 @dataclass(frozen=True)

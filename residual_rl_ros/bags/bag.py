@@ -13,9 +13,9 @@ import numpy as np
 import yaml
 
 from residual_rl_ros.bags.mcap_file import McapFile
-from residual_rl_ros.bags.problems import BagError, Problems
 from residual_rl_ros.bags.segment import RawMessage, Segment
 from residual_rl_ros.bags.sqlite_file import SqliteFile
+from residual_rl_ros.findings import BagError, Problems
 
 BagFile = McapFile | SqliteFile
 STORAGES: dict[str, type[McapFile] | type[SqliteFile]] = {'.mcap': McapFile, '.db3': SqliteFile}

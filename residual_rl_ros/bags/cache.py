@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.problems import BagError
-from residual_rl_ros.bags.transitions import Block, TransitionReader
+from residual_rl_ros.bags.transitions.reader import Block, TransitionReader
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.transition import TransitionLayout
-from residual_rl_ros.transition_table import TransitionTable
+from residual_rl_ros.findings import BagError
+from residual_rl_ros.transitions.table import TransitionTable
+from residual_rl_ros.transitions.transition import TransitionLayout
 
 INDEX = 'index.json'
 VERSION = 3

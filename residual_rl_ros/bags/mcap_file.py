@@ -20,8 +20,8 @@ from typing import Any
 import lz4.frame
 import numpy as np
 
-from residual_rl_ros.bags.problems import Problems
 from residual_rl_ros.bags.segment import NO_CHUNK, Segment, Topic
+from residual_rl_ros.findings import Problems
 
 if sys.version_info >= (3, 14):
     from compression import zstd

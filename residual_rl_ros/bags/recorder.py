@@ -29,9 +29,9 @@ from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
 from residual_rl_ros.bags.bag import RECORDING
-from residual_rl_ros.bags.cdr import typestore
-from residual_rl_ros.bags.problems import BagError
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.findings import BagError
+from residual_rl_ros.transitions.cdr import typestore
 
 PLUGINS = {'mcap': StoragePlugin.MCAP, 'sqlite3': StoragePlugin.SQLITE3}
 BAG_VERSION: Literal[9] = 9

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from residual_rl_ros.bags.problems import Problems
 from residual_rl_ros.bags.segment import Segment, Topic
+from residual_rl_ros.findings import Problems
 
 SEGMENT_MESSAGES = 2048
 NEXT_MESSAGES = (

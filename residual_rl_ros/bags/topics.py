@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from residual_rl_ros.bags.recorder import RecordedTopic
-from residual_rl_ros.bags.transitions import LAYOUT, TEXT, TRANSITIONS
-from residual_rl_ros.robot import FLOAT_ARRAY, RobotConfig
+from residual_rl_ros.bags.transitions.reader import LAYOUT, TEXT, TRANSITIONS
+from residual_rl_ros.robot.description import FLOAT_ARRAY, RobotConfig
 
 FLAG = 'std_msgs/msg/Bool'
 FEEDBACK = 'step_feedback'

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.spec import ActionSpec, SpecificationError, check_names, integer
+from residual_rl_ros.robot.action_spec import ActionSpec, SpecificationError, check_names, integer
 
 METADATA_KEY = 'residual_rl'
 SCHEMA_VERSION = 1

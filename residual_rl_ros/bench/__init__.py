@@ -1,3 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Measurements against other libraries, in one run on one machine."""
+"""Benchmarks of the learner and of bags: `residual-rl bench`.
+
+May import everything. Open `learner` first.
+"""

@@ -19,12 +19,12 @@ import numpy as np
 from rosbags.rosbag2 import Reader
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.cdr import typestore
-from residual_rl_ros.bags.transition_writer import TransitionWriter
-from residual_rl_ros.bags.transitions import TRANSITIONS, TransitionReader
-from residual_rl_ros.replay.buffer import ReplayBuffer
-from residual_rl_ros.robot import FLOAT_ARRAY
-from residual_rl_ros.transition import TransitionLayout
+from residual_rl_ros.bags.transitions.reader import TRANSITIONS, TransitionReader
+from residual_rl_ros.bags.transitions.writer import TransitionWriter
+from residual_rl_ros.robot.description import FLOAT_ARRAY
+from residual_rl_ros.transitions.cdr import typestore
+from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
+from residual_rl_ros.transitions.transition import TransitionLayout
 
 N, M, EPISODE = 40, 7, 100
 PERIOD_NS = 10**8

@@ -36,9 +36,9 @@ def ours(threads: int) -> float:
     import numpy as np
     import torch
 
-    from residual_rl_ros.learner.config import load_preset
-    from residual_rl_ros.replay.buffer import ReplayBuffer
-    from residual_rl_ros.transition import Source, Success, Transition, TransitionLayout
+    from residual_rl_ros.config.preset import load_preset
+    from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
+    from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
 
     torch.set_num_threads(threads)
     names = tuple(f'x{i}' for i in range(N)), tuple(f'a{i}' for i in range(M))

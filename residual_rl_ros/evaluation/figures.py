@@ -10,12 +10,12 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+from matplotlib import pyplot as plt
 
 from residual_rl_ros.evaluation.intervals import Rate
 from residual_rl_ros.learner.episodes import RECENT_EPISODES, EpisodeRecord
 
 mpl.use('Agg')
-from matplotlib import pyplot as plt
 
 BASE_COLOUR, RESIDUAL_COLOUR = '#8c8c8c', '#1f6fb4'
 Picture = npt.NDArray[np.uint8]

@@ -1,25 +1,77 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluate a base policy, with or without its residual, on given seeds.
-
-Two evaluations on the same seeds are paired: environment and base-policy noise are the same.
-"""
+"""Episodes of one controller, and evaluations of base and base + residual on the same seeds."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
+import gymnasium
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from residual_rl_ros.evaluation.episodes import Episode, run_episode
-from residual_rl_ros.finetune import FinetuneConfig
-from residual_rl_ros.residual.controller import ResidualController
-from residual_rl_ros.sim.hosting import connect, make_environment
+from residual_rl_ros.config.run import FinetuneConfig
+from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.tasks.hosting import connect, make_environment
+from residual_rl_ros.transitions.transition import Success, Transition
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Outcome of one episode."""
+
+    seed: int
+    success: bool
+    steps: int
+    """Control steps."""
+
+
+def run_episode(
+    env: gymnasium.Env[Any, Any],
+    controller: ResidualController,
+    seed: int,
+    number: int,
+    on_transition: Callable[[Transition], None] = lambda transition: None,
+    on_step: Callable[[], None] = lambda: None,
+    takeover: Callable[[], npt.NDArray[np.float64]] | None = None,
+) -> Episode:
+    """Play one episode from `env.reset(seed=seed)`.
+
+    Args:
+        env: environment; `info['success']` decides, or else a termination with positive reward.
+        controller: the control loop.
+        seed: seed of the environment.
+        number: episode number; with the controller's own seed, seeds the base policy's noise.
+        on_transition: called with every completed decision.
+        on_step: called after every control step, for example to render.
+        takeover: gives an operator's command for every control step.
+    """
+    observation, _ = env.reset(seed=seed)
+    controller.begin_episode(number, observation, stamp=0.0)
+    steps = 0
+    while True:
+        command = controller.command(takeover() if takeover else None)
+        assert command is not None, 'a lockstep controller never holds'
+        observation, reward, terminated, truncated, info = env.step(command.astype(np.float32))
+        steps += 1
+        done = terminated or truncated
+        success = bool(info.get('success', terminated and float(reward) > 0.0))
+        outcome = Success(int(success)) if done else Success.UNLABELLED
+        feedback = StepFeedback(float(reward), terminated, truncated, outcome)
+        transition = controller.step(observation, float(steps), feedback)
+        on_step()
+        if transition is not None:
+            on_transition(transition)
+        if done:
+            return Episode(seed, success, steps)
+
 
 EVALUATION_SEED = 90_000
 """First environment seed of reported evaluations; tuning uses none of 90000 to 90999."""
@@ -148,3 +200,10 @@ def _play(job: tuple[int, int]) -> Episode:
     policy, seed = job
     worker = _Worker.current
     return run_episode(worker.env, worker.controllers[policy], seed, seed)
+
+
+def silence_stderr() -> None:
+    """Send what drivers and destructors print to nowhere."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)

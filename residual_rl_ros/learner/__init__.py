@@ -1,3 +1,7 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Phases, pacing, presets and checkpoints of the learner."""
+"""Transitions in, weight messages out; no middleware, no thread, no clock.
+
+Holds phases and pacing, episodes, the guard, exploration over time and checkpoints. May import
+`config`, `algorithms` and below. Open `learner` first.
+"""

@@ -23,11 +23,11 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 
+from residual_rl_ros.config.preset import LearnerConfig
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.learner.config import LearnerConfig
 from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.residual.actor_file import ACTOR, readable_checkpoint
-from residual_rl_ros.transition import TransitionLayout
+from residual_rl_ros.residual_policy.weights import ACTOR, readable_checkpoint
+from residual_rl_ros.transitions.transition import TransitionLayout
 
 ALGORITHM, GOOD, CANDIDATE, REPLAY, DEMONSTRATIONS, STATE, RUN = (
     'algorithm.safetensors',

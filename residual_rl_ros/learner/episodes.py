@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from residual_rl_ros.transition import Source, Success, Transition
+from residual_rl_ros.transitions.transition import Source, Success, Transition
 
 RECENT_EPISODES = 50
 

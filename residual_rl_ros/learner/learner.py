@@ -17,20 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from residual_rl_ros.algorithms.wsrl import Wsrl
-from residual_rl_ros.learner.best_networks import BestNetworks
-from residual_rl_ros.learner.config import LearnerConfig
+from residual_rl_ros.algorithms.cal_ql import Wsrl
+from residual_rl_ros.config.preset import LearnerConfig
 from residual_rl_ros.learner.episodes import EpisodeLog, EpisodeRecord
-from residual_rl_ros.learner.exploration_schedule import (
-    residual_exploration,
-    warmup_exploration,
-)
-from residual_rl_ros.learner.guard import Guard, GuardConfig
-from residual_rl_ros.replay.buffer import Batch, ReplayBuffer
-from residual_rl_ros.residual.exploration import Exploration
-from residual_rl_ros.residual.numpy_actor import NumpyActor
-from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
-from residual_rl_ros.transition import Source, Transition, TransitionLayout
+from residual_rl_ros.learner.exploration_schedule import residual_exploration, warmup_exploration
+from residual_rl_ros.learner.guard import BestNetworks, Guard, GuardConfig
+from residual_rl_ros.residual_policy.exploration import Exploration
+from residual_rl_ros.residual_policy.numpy_actor import NumpyActor
+from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
+from residual_rl_ros.transitions.replay_buffer import Batch, ReplayBuffer
+from residual_rl_ros.transitions.transition import Source, Transition, TransitionLayout
 
 MAX_OWED_UPDATES = 1000
 """After a burst of transitions: updates that are still taken for it."""

@@ -16,9 +16,9 @@ from builders import make_layout, make_transition, random_transitions, small_con
 from torch import Tensor
 
 from residual_rl_ros.algorithms.actor_critic import ActorCritic
-from residual_rl_ros.algorithms.wsrl import Wsrl
-from residual_rl_ros.learner.config import CRITIC_NORMALIZATIONS, preset_names
-from residual_rl_ros.replay.buffer import Batch, ReplayBuffer
+from residual_rl_ros.algorithms.cal_ql import Wsrl
+from residual_rl_ros.config.preset import CRITIC_NORMALIZATIONS, preset_names
+from residual_rl_ros.transitions.replay_buffer import Batch, ReplayBuffer
 
 LAYOUT = make_layout()
 PRESETS = preset_names()

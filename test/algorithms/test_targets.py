@@ -12,9 +12,9 @@ import torch
 from builders import make_layout, small_config
 from torch import Tensor
 
-from residual_rl_ros.algorithms.resfit import Resfit
 from residual_rl_ros.algorithms.sac import Sac
-from residual_rl_ros.replay.buffer import Batch
+from residual_rl_ros.algorithms.td3 import Resfit
+from residual_rl_ros.transitions.replay_buffer import Batch
 
 LAYOUT = make_layout()
 Q = torch.tensor([[1.0, 5.0], [3.0, 4.0], [2.0, 9.0]])

@@ -14,9 +14,9 @@ from builders import make_layout, random_transitions, small_config
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.cache import TransitionCache
-from residual_rl_ros.bags.problems import BagError
 from residual_rl_ros.bags.recorder import Recorder, RecordOptions
-from residual_rl_ros.bags.training import Use, train_from_bags
+from residual_rl_ros.findings import BagError
+from residual_rl_ros.training.train_from_bags import Use, train_from_bags
 
 L = make_layout()
 

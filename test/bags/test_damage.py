@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.cdr import STORES, typestore
 from residual_rl_ros.bags.mcap_file import CHUNK, CHUNK_HEAD, MAGIC, RECORD, zstd
-from residual_rl_ros.bags.problems import BagError
 from residual_rl_ros.bags.sqlite_file import SEGMENT_MESSAGES
 from residual_rl_ros.bags.topics import FLAG
-from residual_rl_ros.bags.transitions import TEXT, TransitionReader
-from residual_rl_ros.robot import CHANNEL_TYPES, COMMAND_TYPES
+from residual_rl_ros.bags.transitions.reader import TEXT, TransitionReader
+from residual_rl_ros.findings import BagError
+from residual_rl_ros.robot.description import CHANNEL_TYPES, COMMAND_TYPES
+from residual_rl_ros.transitions.cdr import STORES, typestore
 
 L = make_layout()
 STREAM = random_transitions(L, 40)

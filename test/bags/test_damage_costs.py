@@ -23,8 +23,8 @@ from bag_builders import (
 from builders import random_transitions
 
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
-from residual_rl_ros.bags.transitions import LAYOUT, TEXT, TRANSITIONS
-from residual_rl_ros.robot import FLOAT_ARRAY
+from residual_rl_ros.bags.transitions.reader import LAYOUT, TEXT, TRANSITIONS
+from residual_rl_ros.robot.description import FLOAT_ARRAY
 
 STREAM = random_transitions(L, 300)
 

@@ -28,8 +28,8 @@ from rosbags.highlevel import AnyReader
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecorderError, RecordOptions
 from residual_rl_ros.bags.topics import absolute, raw_topics
-from residual_rl_ros.bags.transitions import TRANSITIONS, TransitionReader
-from residual_rl_ros.robot import FLOAT_ARRAY, load_robot
+from residual_rl_ros.bags.transitions.reader import TRANSITIONS, TransitionReader
+from residual_rl_ros.robot.description import FLOAT_ARRAY, load_robot
 
 L = make_layout()
 STREAM = random_transitions(L, 300)
@@ -40,7 +40,7 @@ import numpy as np
 from pathlib import Path
 from bag_builders import START_NS, transition_topics, write_layout
 from builders import make_layout
-from residual_rl_ros.labelled_array import labelled_array
+from residual_rl_ros.transitions.cdr import labelled_array
 from residual_rl_ros.bags.recorder import Recorder, RecordOptions
 layout = make_layout()
 options = RecordOptions(sys.argv[2], max_bytes=int(sys.argv[3]))
@@ -161,7 +161,7 @@ def test_the_command_becomes_the_recorder_node(
     assert started == []
     options = ('--raw', '--robot', 'peg_insert', '--namespace', 'left', '--max-bytes', '9')
     assert run('record', '--out', str(out), *options, monkeypatch=monkeypatch) == 0
-    assert started[1:3] == ['-m', 'residual_rl_ros.ros.recorder_node']
+    assert started[1:3] == ['-m', 'residual_rl_ros.ros.nodes.recorder_node']
     assert {f'output_dir:={out}', 'raw:=true', 'max_bytes:=9', '__ns:=/left'} <= set(started)
 
 

@@ -16,15 +16,14 @@ from bag_builders import L
 from raw_bag_builders import PERIOD, Live, joint_state, rebuild
 
 from residual_rl_ros.bags.bag import Bag, BagFile
-from residual_rl_ros.bags.cdr import deserialize
-from residual_rl_ros.bags.channel_report import NEWEST, ChannelReport
+from residual_rl_ros.bags.rebuild.messages import NEWEST, ChannelReport
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.segment import Segment
-from residual_rl_ros.bags.summary import summarise
-from residual_rl_ros.bags.transitions import TransitionReader
+from residual_rl_ros.bags.transitions.reader import TransitionReader
+from residual_rl_ros.bags.transitions.summary import summarise
 from residual_rl_ros.bench.bags import SHAPES, make_bag
-from residual_rl_ros.labelled_array import labelled_array
-from residual_rl_ros.robot import FLOAT_ARRAY
+from residual_rl_ros.robot.description import FLOAT_ARRAY
+from residual_rl_ros.transitions.cdr import deserialize, labelled_array
 
 COUNT = 6000
 """More transitions than are read at once."""
@@ -105,7 +104,7 @@ def test_a_recording_is_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.M
         most = max(most, alive)
         return message
 
-    monkeypatch.setattr('residual_rl_ros.bags.raw_messages.deserialize', watched)
+    monkeypatch.setattr('residual_rl_ros.bags.rebuild.messages.deserialize', watched)
     made, rebuilder, problems = rebuild(tmp_path / 'bag')
     assert problems == []
     assert [t.episode for t in made if t.truncated] == [0, 1]

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from builders import LinearPolicy, make_action_spec
 
-from residual_rl_ros.evaluation.episodes import Episode, run_episode
-from residual_rl_ros.residual.controller import ResidualController
-from residual_rl_ros.residual.controller_config import ControllerConfig
-from residual_rl_ros.transition import Success, Transition
+from residual_rl_ros.control.config import ControllerConfig
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.evaluation.paired import Episode, run_episode
+from residual_rl_ros.transitions.transition import Success, Transition
 
 
 class Drift(gymnasium.Env):

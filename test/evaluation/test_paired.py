@@ -18,11 +18,10 @@ from command_line import run_command
 from hypothesis import given
 from hypothesis import strategies as st
 
+from residual_rl_ros.config.run import FinetuneConfig, _scale, load_finetune
 from residual_rl_ros.evaluation import paired
-from residual_rl_ros.evaluation.episodes import Episode
-from residual_rl_ros.evaluation.paired import evaluate_blind, make_evaluation_controller
-from residual_rl_ros.finetune import FinetuneConfig, _scale, load_finetune
-from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
+from residual_rl_ros.evaluation.paired import Episode, evaluate_blind, make_evaluation_controller
+from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 
 
 def test_the_order_is_blind_and_every_seed_meets_both_policies(
@@ -107,7 +106,14 @@ def test_an_actor_of_another_task_is_not_evaluated(
 @pytest.mark.slow
 def test_the_command_finds_no_difference_where_the_residual_is_zero(tmp_path: Path) -> None:
     zero_actor(load_finetune('peg_insert'), tmp_path / 'actor.safetensors')
-    command = [sys.executable, '-m', 'residual_rl_ros.cli', 'evaluate', str(tmp_path), '--json']
+    command = [
+        sys.executable,
+        '-m',
+        'residual_rl_ros.cli.main',
+        'evaluate',
+        str(tmp_path),
+        '--json',
+    ]
     result = subprocess.run(
         [*command, '--task', 'peg_insert', '--episodes', '8'],
         check=False,

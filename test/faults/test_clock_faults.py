@@ -18,12 +18,12 @@ import rclpy
 from processes import wait_for
 from rosgraph_msgs.msg import Clock
 
-from residual_rl_ros.finetune import load_finetune
-from residual_rl_ros.ros import qos
-from residual_rl_ros.ros.bringup import Bringup, ros_environment
-from residual_rl_ros.ros.messages import MESSAGE_TYPES, ChannelWriter, to_time
-from residual_rl_ros.ros.monitor import Monitor
-from residual_rl_ros.ros.topology import RobotRun, robot_topology
+from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.ros.bringup.monitor import Monitor
+from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
+from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
+from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelWriter, to_time
 
 pytestmark = pytest.mark.ros
 

@@ -19,10 +19,10 @@ from ros_fixtures import Caller
 from simulated_robots import BASE, CONFIG, LIMIT_S, ROBOT, count, goes_on, nothing_lost, running
 from std_srvs.srv import Trigger
 
-from residual_rl_ros.residual.actor_file import CHECKPOINTS
-from residual_rl_ros.ros.bringup import Bringup, ros_environment
-from residual_rl_ros.ros.monitor import Monitor
-from residual_rl_ros.ros.topology import NodeSpec
+from residual_rl_ros.residual_policy.weights import CHECKPOINTS
+from residual_rl_ros.ros.bringup.monitor import Monitor
+from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
+from residual_rl_ros.ros.bringup.topology import NodeSpec
 
 pytestmark = pytest.mark.ros
 

@@ -34,12 +34,12 @@ from simulated_robots import (
 from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import Trigger
 
-from residual_rl_ros.ros import qos
-from residual_rl_ros.ros.bringup import Bringup, ros_environment
-from residual_rl_ros.ros.messages import byte_array, float_array, to_time
-from residual_rl_ros.ros.monitor import Monitor
-from residual_rl_ros.ros.topology import NodeSpec
-from residual_rl_ros.transition import Source, Success, Transition
+from residual_rl_ros.ros.bringup.monitor import Monitor
+from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
+from residual_rl_ros.ros.bringup.topology import NodeSpec
+from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.encoders import byte_array, float_array, to_time
+from residual_rl_ros.transitions.transition import Source, Success, Transition
 
 pytestmark = pytest.mark.ros
 

@@ -14,11 +14,11 @@ from processes import wait_for
 from simulated_robots import LAYOUT, LIMIT_S, count, goes_on, running
 from std_msgs.msg import UInt8MultiArray
 
-from residual_rl_ros.residual.weights import WeightsHeader, encode_weights
-from residual_rl_ros.ros import qos
-from residual_rl_ros.ros.messages import byte_array
-from residual_rl_ros.ros.monitor import Monitor
-from residual_rl_ros.transition import TransitionLayout
+from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
+from residual_rl_ros.ros.bringup.monitor import Monitor
+from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.encoders import byte_array
+from residual_rl_ros.transitions.transition import TransitionLayout
 
 pytestmark = pytest.mark.ros
 

@@ -16,6 +16,7 @@ import torch
 from builders import assert_same_actor, make_layout, random_transitions, small_config
 from safetensors.torch import load_file, save_file
 
+from residual_rl_ros.config.preset import load_preset, preset_names
 from residual_rl_ros.learner import checkpoint
 from residual_rl_ros.learner.checkpoint import (
     ACTOR,
@@ -31,10 +32,9 @@ from residual_rl_ros.learner.checkpoint import (
     save_checkpoint,
     stored_config,
 )
-from residual_rl_ros.learner.config import load_preset, preset_names
 from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.residual.weights import decode_weights
-from residual_rl_ros.transition import Source
+from residual_rl_ros.residual_policy.weights import decode_weights
+from residual_rl_ros.transitions.transition import Source
 
 LAYOUT = make_layout()
 STREAM = random_transitions(LAYOUT, 120)

@@ -13,8 +13,8 @@ from builders import make_layout, make_transition, random_transitions, small_con
 from residual_rl_ros.learner.exploration_schedule import UNKNOWN_BASE_EPISODES
 from residual_rl_ros.learner.guard import MIN_BASE_EPISODES
 from residual_rl_ros.learner.learner import Learner, Phase
-from residual_rl_ros.residual.weights import decode_weights
-from residual_rl_ros.transition import Success
+from residual_rl_ros.residual_policy.weights import decode_weights
+from residual_rl_ros.transitions.transition import Success
 
 LAYOUT = make_layout()
 STREAM = random_transitions(LAYOUT, 40)

@@ -12,15 +12,15 @@ import pytest
 import torch
 from builders import assert_same_actor, make_layout, make_transition, small_config
 
-from residual_rl_ros.evaluation.episodes import Episode
-from residual_rl_ros.finetune import load_finetune
-from residual_rl_ros.learner.config import load_preset
+from residual_rl_ros.config.preset import load_preset
+from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.evaluation.paired import Episode
 from residual_rl_ros.learner.guard import MIN_BASE_EPISODES, Guard, GuardConfig
-from residual_rl_ros.learner.in_process import InProcessRun
 from residual_rl_ros.learner.learner import Learner, Phase
-from residual_rl_ros.residual.actor_slot import ActorSlot
-from residual_rl_ros.sim.hosting import make_environment
-from residual_rl_ros.transition import Source, Success
+from residual_rl_ros.residual_policy.mailbox import ActorSlot
+from residual_rl_ros.tasks.hosting import make_environment
+from residual_rl_ros.training.in_process import InProcessRun
+from residual_rl_ros.transitions.transition import Source, Success
 
 CONFIG = GuardConfig(drop=0.3, false_alarm_episodes=3000.0)
 LAYOUT = make_layout()

@@ -24,8 +24,8 @@ from residual_rl_ros.learner.episodes import RECENT_EPISODES
 from residual_rl_ros.learner.guard import Alarm
 from residual_rl_ros.learner.learner import MEASURE_EVERY, Learner, Phase
 from residual_rl_ros.learner.metrics_log import MetricsLog
-from residual_rl_ros.residual.weights import decode_weights
-from residual_rl_ros.transition import Source, Success
+from residual_rl_ros.residual_policy.weights import decode_weights
+from residual_rl_ros.transitions.transition import Source, Success
 
 LAYOUT = make_layout()
 STREAM = random_transitions(LAYOUT, 400)

@@ -11,7 +11,7 @@ import pytest
 from builders import make_layout, random_transitions, small_config
 
 from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.residual.actor_slot import ActorSlot
+from residual_rl_ros.residual_policy.mailbox import ActorSlot
 
 LAYOUT = make_layout()
 STREAM = random_transitions(LAYOUT, 400)

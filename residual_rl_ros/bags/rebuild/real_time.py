@@ -1,0 +1,205 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A real-time recording handed to the live loop tick by tick, with judgements that it lacks."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from residual_rl_ros.bags.rebuild.messages import RawMessages, Received, Role
+from residual_rl_ros.control.controller import StepFeedback
+from residual_rl_ros.control.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
+from residual_rl_ros.control.real_time_loop import RealTimeLoop
+from residual_rl_ros.findings import BagError, Problems
+from residual_rl_ros.robot.decoders import CommandError, CommandReader
+
+OUTCOMES = {'success': MARK_SUCCESS, 'failure': MARK_FAILURE, 'end': END_EPISODE}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An operator's judgement, given by hand after the recording."""
+
+    stamp: float
+    """ROS time [s]."""
+    feedback: StepFeedback
+
+
+def read_marks(path: Path) -> tuple[Mark, ...]:
+    """Read a YAML list of `{stamp: <ROS time in seconds>, outcome: success | failure | end}`.
+
+    Raises:
+        BagError: the file cannot be read or an entry is wrong.
+    """
+    try:
+        entries = yaml.safe_load(path.read_text(encoding='utf-8'))
+        return tuple(
+            Mark(float(entry['stamp']), OUTCOMES[entry['outcome']]) for entry in entries or []
+        )
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BagError(f'cannot read marks {str(path)!r}: {error}') from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise BagError(
+            f'marks {str(path)!r}: {error!r}; expected a list of {{stamp: seconds, outcome: '
+            f'{" | ".join(OUTCOMES)}}}'
+        ) from error
+
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RealTimeRecording:
+    """What is known of a recording in real time."""
+
+    period_s: float
+    """Time between two commands [s]."""
+    pause_s: float
+    """Commands further apart belong to different episodes [s]."""
+    end_is_success: bool
+    """An episode that a pause ends has succeeded."""
+    marks: tuple[Mark, ...]
+    """Judgements that it lacks."""
+
+
+class RealTimeReplay:
+    """Ticks a loop.
+
+    Args:
+        messages: of the robot.
+        loop: active.
+        recording: what is known of it.
+        reader: reads commands.
+        take: hands a message to the loop.
+        answer: takes in the command of the tick that follows.
+    """
+
+    def __init__(
+        self,
+        messages: RawMessages,
+        loop: RealTimeLoop,
+        recording: RealTimeRecording,
+        reader: CommandReader,
+        take: Callable[[Received], None],
+        answer: Callable[[Received, Array], None],
+    ) -> None:
+        self._commands = messages.of(Role.COMMAND)
+        self._feedback = _Ahead(messages.of(Role.FEEDBACK))
+        self._others = _Ahead(messages.of(Role.CHANNEL, Role.TAKEOVER, Role.ACTIVE))
+        self._path = messages.bag.path
+        self._problems: Problems = messages.bag.problems
+        self._loop = loop
+        self._recording = recording
+        self._marks = deque(sorted(recording.marks, key=lambda mark: mark.stamp))
+        self._reader = reader
+        self._take = take
+        self._answer = answer
+        self._recorded = math.inf  # When the next command was: what came later waits for it.
+
+    def ticks(self) -> Iterator[None]:
+        """Replay all, step by step."""
+        latest = -math.inf
+        for received in self._commands:
+            now = received.stamp
+            if now == latest:
+                continue
+            try:
+                values = self._reader.values(received.message)
+            except CommandError:  # The survey has reported it.
+                continue
+            self._recorded = received.time
+            if now - latest > self._recording.pause_s:
+                self._finish(latest, now)
+                yield
+            self._receive_until(now)
+            self._answer(received, values)
+            self._loop.tick(now)
+            latest = now
+            yield
+        self._recorded = math.inf
+        self._finish(latest, math.inf)
+        yield
+
+    def _receive_until(self, now: float) -> None:
+        """Hand over what had been received by a time, and the judgements up to it."""
+        limit = min(now, self._recorded)
+        while True:
+            # At the same time the observation is first: the feedback is about it.
+            feedback_next = self._feedback.time < self._others.time
+            source = self._feedback if feedback_next else self._others
+            if source.next is None or source.time > limit:
+                break
+            self._judge_until(source.time)
+            self._take(source.pop())
+        self._judge_until(now)
+
+    def _judge_until(self, now: float) -> None:
+        """Hand over the marks up to a time."""
+        while self._marks and self._marks[0].stamp <= now:
+            self._judge()
+
+    def _judge(self) -> None:
+        """Hand over the next mark."""
+        mark = self._marks.popleft()
+        if not self._loop.end_episode(mark.feedback, mark.stamp):
+            reason = f'the mark at {mark.stamp:.3f} s is not used: no episode is open then'
+            self._problems.add(self._path, reason)
+
+    def _finish(self, latest: float, until: float) -> None:
+        """End an episode after its last command.
+
+        Args:
+            latest: time of that command [s].
+            until: time of the next one: what is said before it judges the episode [s].
+        """
+        end = min(latest + self._recording.period_s, until)
+        self._receive_until(end)
+        if self._loop.in_episode:
+            self._receive_judgement(until)
+            if not self._loop.ending:
+                success = self._recording.end_is_success
+                self._loop.end_episode(MARK_SUCCESS if success else END_EPISODE, end)
+            self._loop.tick(end)
+        if until == math.inf:
+            self._receive_until(until)
+
+    def _receive_judgement(self, until: float) -> None:
+        """Hand over the feedback and the marks of a pause, up to the first that ends the episode.
+
+        An operator judges when the motion has stopped.
+        """
+        while not self._loop.ending:
+            marked = self._marks[0].stamp if self._marks else math.inf
+            if self._feedback.time < marked and self._feedback.time <= min(until, self._recorded):
+                self._take(self._feedback.pop())
+            elif self._marks and marked <= until:
+                self._judge()
+            else:
+                return
+
+
+class _Ahead:
+    """Messages, of which the next one can be looked at."""
+
+    def __init__(self, messages: Iterator[Received]) -> None:
+        self._messages = messages
+        self.next = next(messages, None)
+
+    @property
+    def time(self) -> float:
+        """When the next message was received, for ever if there is none [s]."""
+        return math.inf if self.next is None else self.next.time
+
+    def pop(self) -> Received:
+        """Return the next message and go on."""
+        received, self.next = self.next, next(self._messages, None)
+        assert received is not None
+        return received

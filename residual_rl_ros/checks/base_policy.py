@@ -1,0 +1,94 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Look at a base policy: what it is, how fast it is, what is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from residual_rl_ros.base_policy.metadata import BasePolicyError
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.control.composition import UNUSED_RANGE
+from residual_rl_ros.findings import Report
+from residual_rl_ros.robot.description import load_robot
+
+TIMED_CALLS = 50
+
+
+def check_base_policy(
+    path: Path, robot: str | None = None, clock: Callable[[], float] = time.perf_counter
+) -> Report:
+    """Inspect a model, run it on random observations and time it.
+
+    Args:
+        path: ONNX file.
+        robot: shipped robot or YAML to check it against.
+        clock: source of seconds.
+
+    Raises:
+        RobotError: the robot description itself is wrong.
+    """
+    report = Report(str(path))
+    try:
+        policy = OnnxBasePolicy(path)
+        _describe(policy, report)
+        _run(policy, report, clock)
+        if robot is not None:
+            config, _ = load_robot(robot)
+            policy.metadata.check_robot(
+                config.observation_names, config.action, config.control_rate_hz
+            )
+            report.facts['robot'] = f'fits {config.name}'
+    except BasePolicyError as error:
+        report.problems.append(str(error))
+    return report
+
+
+def _describe(policy: OnnxBasePolicy, report: Report) -> None:
+    meta = policy.metadata
+    content = policy.path.read_bytes()
+    ranges = zip(meta.action_names, meta.action_min, meta.action_max, strict=True)
+    report.facts |= {
+        'kind': f'{meta.kind}, {"stochastic" if policy.stochastic else "deterministic"}',
+        'task': meta.task or '(not stated)',
+        'size': f'{len(content) / 1e6:.2f} MB, sha256 {hashlib.sha256(content).hexdigest()}',
+        'training data': f'sha256 {meta.dataset_sha256 or "(not stated)"}',
+        'rate': f'{meta.rate_hz:g} Hz, {meta.action_mode} actions',
+        'chunk': f'{meta.horizon} actions from {meta.n_obs_steps} observation(s), executes '
+        f'[{meta.exec_start}, {meta.exec_start + meta.exec_steps})',
+        f'{len(meta.observation_names)} observations': ', '.join(meta.observation_names),
+        f'{len(meta.action_names)} actions': '\n'.join(
+            f'{name} in [{low:.4g}, {high:.4g}]' for name, low, high in ranges
+        ),
+    }
+    span = np.array(meta.action_max) - np.array(meta.action_min)
+    unused = [meta.action_names[i] for i in np.flatnonzero(span < UNUSED_RANGE)]
+    if unused:
+        report.remarks.append(f'the base never moves {", ".join(unused)}: no residual there')
+
+
+def _run(policy: OnnxBasePolicy, report: Report, clock: Callable[[], float]) -> None:
+    meta = policy.metadata
+    rng = np.random.default_rng(0)
+    shape = (meta.n_obs_steps, len(meta.observation_names))
+    times = []
+    for _ in range(TIMED_CALLS):
+        window = rng.standard_normal(shape, dtype=np.float32)
+        noise = rng.standard_normal(policy.noise_shape, dtype=np.float32)
+        start = clock()
+        policy.infer(window, noise if policy.stochastic else None)
+        times.append(1e3 * (clock() - start))
+    median, worst = statistics.median(times), max(times)
+    report.facts['inference'] = f'median {median:.2f} ms, worst of {TIMED_CALLS} {worst:.2f} ms'
+    period = 1e3 / meta.rate_hz
+    if worst > period:
+        report.remarks.append(
+            f'one inference took {worst:.1f} ms of a {period:.1f} ms control period: set '
+            'prefetch_steps'
+        )

@@ -1,0 +1,114 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Look at a robot description: what it says, and what its owner should think about."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.base_policy.metadata import BasePolicyError
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.control.safety import Workspace
+from residual_rl_ros.findings import Report
+from residual_rl_ros.resources import ResourceError, find_base_policy
+from residual_rl_ros.robot.action_spec import SpecificationError
+from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.image_encoder import EncoderError, channel_encoder
+
+
+def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) -> Report:
+    """Inspect a robot description, load its encoders and compare it with a base policy.
+
+    Args:
+        robot: the description.
+        title: where it is from.
+        base_policy: shipped base policy or ONNX file that shall run on it.
+    """
+    report = Report(title)
+    action, rate = robot.action, robot.control_rate_hz
+    ranges = zip(action.names, action.lower, action.upper, action.max_step * rate, strict=True)
+    report.facts |= {
+        'robot': f'{robot.name}, {rate:g} Hz',
+        'command': f'{robot.command.topic} ({robot.command.type})',
+        f'{action.size} actions': '\n'.join(
+            f'{name} in [{low:.4g}, {high:.4g}], at most {velocity:.4g} per second'
+            for name, low, high, velocity in ranges
+        ),
+    }
+    if action.workspace is not None:
+        box = action.workspace
+        sides = zip('xyz', box.lower, box.upper, strict=True)
+        report.facts['workspace'] = f'{box.point} of {box.model} [m]: ' + ', '.join(
+            f'{axis} in [{low:.4g}, {high:.4g}]' for axis, low, high in sides
+        )
+        try:
+            Workspace(box)
+        except (SpecificationError, ResourceError) as error:
+            report.problems.append(str(error))
+    for channel in robot.channels:
+        report.facts[f'channel {channel.name}'] = (
+            f'{channel.topic} ({channel.type}), {len(channel.observation_names)} values, at most '
+            f'{channel.max_age_s:g} s old by its {channel.stamped_by}'
+        )
+        if channel.max_age_s < 1.0 / rate:
+            report.remarks.append(
+                f'channel {channel.name!r}: max_age_s {channel.max_age_s:g} is less than a control '
+                f'period ({1.0 / rate:g} s); a topic at the control rate would often be stale'
+            )
+        if channel.is_image:
+            try:
+                channel_encoder(channel)
+            except (EncoderError, ResourceError) as error:
+                report.problems.append(str(error))
+    report.facts['hold'] = f'by {action.hold} command'
+    if action.hold == 'zero':
+        stop = np.abs([action.lower, action.upper]).max(0) / action.max_step / rate
+        report.facts['hold'] += f', after at most {stop.max():.3g} s of slowing down'
+    if not action.measured_by:
+        report.remarks.append(
+            'action.measured_by is missing: the first command of an episode is not limited by '
+            'where the robot is'
+        )
+    unlimited = [
+        name
+        for name, span, step in zip(
+            action.names, action.upper - action.lower, action.max_step, strict=True
+        )
+        if step >= span
+    ]
+    if unlimited:
+        report.remarks.append(
+            f'max_velocity of {", ".join(unlimited)} allows the whole range within one control '
+            'step: it limits nothing'
+        )
+    if base_policy is not None:
+        try:
+            metadata = OnnxBasePolicy(find_base_policy(base_policy)).metadata
+            metadata.check_robot(robot.observation_names, action, rate)
+            report.facts['base policy'] = f'{base_policy} fits'
+            if metadata.action_mode == 'delta' and action.hold == 'last':
+                report.remarks.append(
+                    'the base policy commands increments, and a hold would repeat the last one for '
+                    'as long as it lasts: set action.units to m/step or rad/step and command.hold '
+                    'to zero'
+                )
+            _compare_ranges(report, robot, np.array(metadata.action_min), metadata.action_max)
+        except (BasePolicyError, ResourceError) as error:
+            report.problems.append(str(error))
+    return report
+
+
+def _compare_ranges(
+    report: Report, robot: RobotConfig, low: npt.NDArray[np.float64], high: tuple[float, ...]
+) -> None:
+    """Remark on limits that are far wider than what the base policy ever commanded."""
+    action = robot.action
+    span = np.array(high) - low
+    wide = (span > 0.0) & (action.upper - action.lower > 20.0 * span)
+    if wide.any():
+        names = ', '.join(action.names[index] for index in np.flatnonzero(wide))
+        report.remarks.append(
+            f'the limits of {names} are more than 20 times what the base policy was trained on; '
+            'tighter ones would catch a fault earlier'
+        )

@@ -1,0 +1,210 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that make a learner, or transitions, from bags.
+
+Imports that take seconds are inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from residual_rl_ros.cli.bags import (
+    WITH_PROBLEMS,
+    BagsArgument,
+    exit_code,
+    open_bags,
+    show_problems,
+)
+from residual_rl_ros.cli.options import (
+    MaybeFloats,
+    MaybePath,
+    MaybeTexts,
+    SeedOption,
+    assignments,
+    progress_bars,
+)
+from residual_rl_ros.errors import ResidualRLError
+
+
+def train(
+    bags: BagsArgument,
+    out: Annotated[
+        Path, typer.Option(help='Folder for the checkpoint, as `up`, learner_node and train use.')
+    ],
+    preset: Annotated[str, typer.Option(help='Learner preset of config/presets/.')] = 'dawn',
+    use: Annotated[
+        str, typer.Option('--as', help='What they are: base, demonstrations or offline.')
+    ] = 'base',
+    seed: SeedOption = 0,
+    overrides: Annotated[
+        MaybeTexts,
+        typer.Option('--set', help='Replace a number of the preset: key=value, in YAML.'),
+    ] = None,
+    cached: Annotated[
+        bool, typer.Option('--cache/--no-cache', help='Keep what was read for the next time.')
+    ] = True,
+) -> None:
+    """Make a learner from bags, so that a robot starts with what they teach.
+
+    Exit code 0: all was used; 1: a part was, and every problem named; 2: nothing could be used.
+    """
+    from residual_rl_ros.bags.cache import TransitionCache, cache_folder
+    from residual_rl_ros.config.preset import load_preset
+    from residual_rl_ros.learner.checkpoint import CheckpointFolder
+    from residual_rl_ros.residual_policy.weights import CHECKPOINTS
+    from residual_rl_ros.training.run_folder import git_commit, prepare_output
+    from residual_rl_ros.training.train_from_bags import Use, train_from_bags
+
+    if use not in {choice.value for choice in Use}:
+        raise ResidualRLError(f'--as is {use!r}, expected base, demonstrations or offline')
+    config = load_preset(preset, assignments(overrides or []))
+    opened, stray = open_bags(bags)
+    show_problems(stray)
+    paths = [bag.path for bag in opened]
+    nbytes = sum(bag.nbytes for bag in opened)
+    prepare_output(out)
+    with progress_bars() as bars:
+        reading = bars.add_task('reading', total=nbytes)
+        updating = bars.add_task('updates', total=None, visible=False)
+
+        def on_read(read: int) -> None:
+            bars.update(reading, advance=read)
+
+        def on_update(total: int) -> None:
+            bars.update(reading, completed=nbytes)
+            bars.update(updating, advance=1, total=total, visible=True)
+
+        cache = TransitionCache(cache_folder()) if cached else None
+        learner, intake = train_from_bags(paths, Use(use), config, seed, on_read, on_update, cache)
+        bars.update(reading, completed=nbytes)
+    CheckpointFolder(out / CHECKPOINTS).save(learner)
+    described = {
+        'bags': [str(path) for path in paths],
+        'use': use,
+        'preset': preset,
+        'seed': seed,
+        'transitions': intake.taken,
+        'skipped_transitions': intake.skipped,
+        'success': intake.success_rate,
+        'updates': learner.pretraining_updates,
+        'git_commit': git_commit(),
+    }
+    (out / 'bag_training.json').write_text(json.dumps(described, indent=2) + '\n', encoding='utf-8')
+    for problems in intake.problems:
+        show_problems(problems)
+    Console(stderr=True).print(
+        f'{intake.taken} transitions taken, {intake.skipped} of other sources skipped, '
+        f'{learner.pretraining_updates} updates, phase {learner.phase.value}; go on with '
+        f'residual-rl up --out {out}, robot.launch.py checkpoint:={out} or '
+        f'residual-rl train --from {out}'
+    )
+    codes = [exit_code(problems, True) for problems in intake.problems]
+    raise typer.Exit(max(*codes, WITH_PROBLEMS if stray else 0))
+
+
+def rebuild(
+    raw: Annotated[Path, typer.Argument(help='Raw bag: observations, commands, feedback.')],
+    out: Annotated[Path, typer.Option(help='Folder of the transition bag; it must not exist.')],
+    robot: Annotated[str, typer.Option(help='Robot YAML, or the name of a shipped one.')],
+    base: Annotated[str, typer.Option(help='ONNX base policy, or the name of a shipped one.')],
+    decision_steps: Annotated[
+        int, typer.Option(min=1, help='Control steps per residual decision (k).')
+    ] = 1,
+    scale: Annotated[
+        MaybeFloats,
+        typer.Option(help='Residual scale lambda: once, or once per action. Default: 0.05.'),
+    ] = None,
+    prefetch_steps: Annotated[
+        int, typer.Option(min=0, help='Steps before its first use at which a chunk was asked for.')
+    ] = 0,
+    chunk_blend_steps: Annotated[
+        int, typer.Option(min=0, help='Steps over which a new chunk took over from the last.')
+    ] = 0,
+    seed: SeedOption = 0,
+    lockstep: Annotated[
+        bool, typer.Option(help='The recording is of a lockstep simulator.')
+    ] = False,
+    namespace: Annotated[str, typer.Option(help='Namespace of the robot.')] = '',
+    end_is_success: Annotated[
+        bool, typer.Option(help='Where the commands pause, an episode has succeeded.')
+    ] = False,
+    pause: Annotated[
+        float, typer.Option(min=0.0, help='Commands further apart end an episode [s].')
+    ] = 1.0,
+    episode_limit: Annotated[
+        float, typer.Option(min=0.0, help='Longer episodes were truncated [s]; 0 never.')
+    ] = 0.0,
+    marks: Annotated[
+        MaybePath, typer.Option(help='YAML list of {stamp: s, outcome: success|failure|end}.')
+    ] = None,
+) -> None:
+    """Make a transition bag of recorded observations and commands.
+
+    The base policy is run over the observations, and the live node's own loop accounts for the
+    recorded commands. Exit codes as of `bag info`.
+    """
+    from residual_rl_ros.bags.bag import Bag
+    from residual_rl_ros.bags.rebuild.real_time import read_marks
+    from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
+    from residual_rl_ros.bags.transitions.writer import write_bag
+    from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+    from residual_rl_ros.control.config import ControllerConfig
+    from residual_rl_ros.resources import find_base_policy
+    from residual_rl_ros.robot.description import load_robot
+    from residual_rl_ros.training.run_folder import file_sha256
+
+    config, _ = load_robot(robot)
+    policy = OnnxBasePolicy(find_base_policy(base))
+    policy.metadata.check_robot(config.observation_names, config.action, config.control_rate_hz)
+    if lockstep and (marks is not None or episode_limit):
+        raise ResidualRLError(
+            '--marks and --episode-limit are for real time; a lockstep simulator sends feedback'
+        )
+    options = RebuildOptions(
+        ControllerConfig(
+            decision_steps,
+            tuple(scale or (0.05,)),
+            prefetch_steps,
+            chunk_blend_steps,
+            seed,
+            scheduled_actor=False,
+        ),
+        lockstep,
+        namespace,
+        end_is_success,
+        pause,
+        () if marks is None else read_marks(marks),
+        episode_limit,
+    )
+    bag = Bag(raw)
+    bars = progress_bars()
+    replaying = bars.add_task('messages', total=None)
+
+    def on_message(count: int, total: int | None) -> None:
+        bars.update(replaying, completed=count, total=total)
+
+    rebuilder = Rebuilder(bag, config, policy, options, on_message)
+    origin = {
+        'rebuilt_from': str(raw),
+        'base_policy_sha256': file_sha256(policy.path),
+        'robot_name': config.name,
+    }
+    layout = rebuilder.controller.layout
+    try:
+        with bars:
+            written = write_bag(out, layout, rebuilder.transitions(), namespace, origin)
+    finally:
+        show_problems(bag.problems)
+    console = Console(stderr=True)
+    for report in rebuilder.channels.values():
+        console.print(escape(f'{report.topic}: {report.describe()}'), soft_wrap=True)
+    where = f'in {out}' if written else f'and no {out}'
+    console.print(f'{written} transitions {where}', soft_wrap=True, markup=False)
+    raise typer.Exit(exit_code(bag.problems, bool(written)))

@@ -1,0 +1,197 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Commands for bags.
+
+Imports that take seconds are inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from residual_rl_ros.cli.options import INTERRUPTED, JsonOption, MaybePath, MaybeText, reading_bar
+from residual_rl_ros.errors import ResidualRLError
+
+if TYPE_CHECKING:
+    from residual_rl_ros.bags.bag import Bag
+    from residual_rl_ros.findings import BagError, Problems
+
+WITH_PROBLEMS = 1
+"""Exit code: a part was used, and every problem was named."""
+UNUSABLE = 2
+"""Exit code: nothing could be used."""
+
+BagsArgument = Annotated[
+    list[Path], typer.Argument(help='Bag folders, folders of bags, .mcap or .db3 files.')
+]
+
+
+def info(
+    bags: BagsArgument,
+    picture: Annotated[
+        MaybePath, typer.Option(help='Draw episodes, gaps and ranges into this PNG file.')
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what bags hold and what is wrong with them: episodes, gaps, ranges and topics.
+
+    Exit code 0: everything was read; 1: read, with problems; 2: a bag holds nothing usable.
+    """
+    from residual_rl_ros.bags.transitions.report import tables
+    from residual_rl_ros.bags.transitions.summary import summarise
+
+    if picture is not None and len(bags) > 1:
+        raise ResidualRLError('--picture draws one bag; give one')
+    opened, stray = open_bags(bags)
+    show_problems(stray)
+    code = UNUSABLE if stray else 0
+    described, console = [], Console()
+    for bag in opened:
+        with reading_bar(bag.nbytes) as on_read:
+            summary = summarise(bag, on_read)
+        if as_json:
+            known = {'bag': str(bag.path), 'custom_data': bag.custom_data}
+            described.append({**known, **summary.to_json()})
+        else:
+            for table in tables(str(bag.path), summary):
+                console.print(table)
+        show_problems(bag.problems)
+        code = max(code, exit_code(bag.problems, bool(summary.robots)))
+        if picture is not None and summary.robots:
+            from residual_rl_ros.bags.transitions.report import draw_bag
+
+            draw_bag(picture, str(bag.path), summary.robots)
+    if as_json:
+        print(json.dumps(described, indent=2))
+    raise typer.Exit(code)
+
+
+def open_bags(paths: list[Path]) -> tuple[list[Bag], list[BagError]]:
+    """Return the bags among paths, and what is wrong with those that are none.
+
+    Raises:
+        BagError: not one is a bag.
+    """
+    from residual_rl_ros.bags.bag import Bag
+    from residual_rl_ros.findings import BagError
+
+    opened, stray = [], []
+    for path in paths:
+        try:
+            opened.append(Bag(path))
+        except BagError as error:
+            stray.append(error)
+    if not opened:
+        raise BagError('; '.join(map(str, stray)))
+    return opened, stray
+
+
+def exit_code(problems: Problems, usable: bool) -> int:
+    """Return the exit code of what was read."""
+    return UNUSABLE if not usable else WITH_PROBLEMS if len(problems) else 0
+
+
+def show_problems(problems: Iterable[object]) -> None:
+    """Print one line for each problem."""
+    console = Console(stderr=True)
+    for problem in problems:
+        console.print(f'[red]problem:[/] {escape(str(problem))}', soft_wrap=True, highlight=False)
+
+
+def bench(
+    transitions: Annotated[int, typer.Option(min=1000, help='Transitions in the bag.')] = 50_000,
+    repetitions: Annotated[int, typer.Option(min=1, help='Rounds through all readers.')] = 3,
+) -> None:
+    """Print transitions/s from a bag into the replay: here, with plain rosbags, and the limit."""
+    from residual_rl_ros.bench.bags import measure, to_markdown
+
+    print(to_markdown(measure(transitions, repetitions)), end='')
+
+
+def record(
+    out: Annotated[Path, typer.Option(help='Folder of the bag; it must not exist yet.')],
+    robot: Annotated[
+        MaybeText,
+        typer.Option(help='Robot YAML or shipped name: noted in the bag, and needed for --raw.'),
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option(help='Also record observations, commands, feedback and takeovers.')
+    ] = False,
+    transitions: Annotated[bool, typer.Option(help='Record the transitions.')] = True,
+    base: Annotated[
+        MaybeText,
+        typer.Option(help='ONNX base policy or shipped name, whose SHA-256 is noted in the bag.'),
+    ] = None,
+    storage: Annotated[str, typer.Option(help='mcap or sqlite3.')] = 'mcap',
+    max_bytes: Annotated[
+        int, typer.Option(min=0, help='Begin a new bag after this many bytes; 0 never does.')
+    ] = 0,
+    max_seconds: Annotated[
+        float, typer.Option(min=0.0, help='Begin a new bag after this time; 0 never does.')
+    ] = 0.0,
+    namespace: Annotated[str, typer.Option(help='Namespace of the robot.')] = '',
+) -> None:
+    """Record a robot's transitions, and with --raw what they are made of, until Ctrl-C."""
+    from residual_rl_ros.robot.description import load_robot
+    from residual_rl_ros.ros.bringup.topology import recorder_spec
+
+    if raw and robot is None:
+        raise ResidualRLError('--raw needs --robot, which lists the topics')
+    node = recorder_spec(
+        None if robot is None else load_robot(robot)[1],
+        namespace,
+        out,
+        base or '',
+        transitions=transitions,
+        raw=raw,
+        storage=storage,
+        max_bytes=max_bytes,
+        max_seconds=max_seconds,
+    )
+    module = f'residual_rl_ros.ros.nodes.{node.executable}'
+    os.execv(sys.executable, [sys.executable, '-m', module, *node.ros_arguments()])
+
+
+def play(
+    bags: BagsArgument,
+    rate: Annotated[
+        float, typer.Option(min=0.0, help='Transitions per second; default: as recorded.')
+    ] = 0.0,
+    namespace: Annotated[
+        MaybeText, typer.Option(help='Namespace to publish in; default: the recorded one.')
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(min=0.0, help='How long to wait for a learner [s].')
+    ] = 30.0,
+) -> None:
+    """Play transition bags into a running learner, as their robot would send them."""
+    from residual_rl_ros.ros.tools.bag_player import PlayOptions, play
+
+    opened, stray = open_bags(bags)
+    show_problems(stray)
+    console = Console(stderr=True)
+    columns = (TextColumn('{task.completed} transitions'), TimeElapsedColumn())
+    try:
+        with Progress(
+            SpinnerColumn(), *columns, console=console, disable=not console.is_terminal
+        ) as bars:
+            task = bars.add_task('', total=None)
+            options = PlayOptions(rate, namespace, wait)
+            sent = play(opened, options, lambda: bars.update(task, advance=1))
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    for bag in opened:
+        show_problems(bag.problems)
+    console.print(f'{sent} transitions sent')
+    codes = [exit_code(bag.problems, bool(sent)) for bag in opened]
+    raise typer.Exit(max(*codes, WITH_PROBLEMS if stray else 0))

@@ -1,0 +1,302 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that learn and judge: demo, train, evaluate, compare, bench.
+
+Imports that take seconds are inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from residual_rl_ros.cli.options import (
+    INTERRUPTED,
+    JsonOption,
+    MaybeInt,
+    MaybePath,
+    MaybeText,
+    MaybeTexts,
+    SeedOption,
+    TaskOption,
+    assignments,
+)
+from residual_rl_ros.errors import ResidualRLError
+
+
+def demo(
+    task: TaskOption = 'peg_insert',
+    steps: Annotated[
+        MaybeInt,
+        typer.Option(min=1, help='Control steps of fine-tuning; default: the configuration.'),
+    ] = None,
+    seed: SeedOption = 0,
+    out: Annotated[
+        MaybePath,
+        typer.Option(help='Output folder; default: runs/<task>_seed<seed>.'),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option(help='A minute that exercises everything and learns nothing.')
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fine-tune a shipped base policy in MuJoCo through three ROS 2 processes.
+
+    Evaluates the base policy on 100 seeds, fine-tunes, evaluates base + residual on the same
+    seeds, and leaves summary, learning curve, checkpoint, TensorBoard events and a picture strip.
+    """
+    from residual_rl_ros.config.run import load_finetune
+    from residual_rl_ros.ros.bringup import demo as demonstration
+
+    console = Console(stderr=True)
+    config = load_finetune(task)
+    seeds = demonstration.PAIRED_SEEDS
+    if quick:
+        config, seeds = demonstration.quick(config), demonstration.QUICK_SEEDS
+    if steps is not None:
+        config = replace(config, control_steps=steps)
+    folder = out if out is not None else _fresh_folder(Path('runs') / f'{config.task}_seed{seed}')
+    options = demonstration.DemoOptions(config, seed, folder, seeds)
+    try:
+        summary = demonstration.run_demo(options, console)
+    except KeyboardInterrupt:
+        checkpoint = folder / 'checkpoints' / 'latest'
+        kept = f'checkpoint kept in {checkpoint}' if checkpoint.exists() else 'no checkpoint yet'
+        console.print(f'interrupted; every process has ended; {kept}')
+        raise typer.Exit(INTERRUPTED) from None
+    console.print(f'results are in {folder}')
+    if as_json:
+        print(json.dumps(summary, indent=2))
+
+
+def train(
+    task: TaskOption = 'peg_insert',
+    preset: Annotated[
+        MaybeText,
+        typer.Option(help='Learner preset of config/presets/; default: the configuration.'),
+    ] = None,
+    seed: SeedOption = 0,
+    steps: Annotated[
+        MaybeInt,
+        typer.Option(min=1, help='Control steps; default: the configuration.'),
+    ] = None,
+    out: Annotated[
+        MaybePath,
+        typer.Option(help='Output folder; default: runs/<task>_<preset>_seed<seed>.'),
+    ] = None,
+    overrides: Annotated[
+        MaybeTexts,
+        typer.Option(
+            '--set',
+            help='Replace a number of the preset, residual_scale or decision_steps: key=value, '
+            'in YAML.',
+        ),
+    ] = None,
+    start: Annotated[
+        MaybePath,
+        typer.Option('--from', help='Begin with what `bag train` left in this folder.'),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option(help='Continue the run in --out from its latest checkpoint.')
+    ] = False,
+    demonstrations: Annotated[
+        int, typer.Option(min=0, help='Expert episodes, for a preset that samples them.')
+    ] = 20,
+    checkpoint_steps: Annotated[
+        int, typer.Option(min=1, help='Control steps between two checkpoints.')
+    ] = 8000,
+    evaluate: Annotated[
+        int, typer.Option(min=0, help='Paired evaluation episodes at the end.')
+    ] = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """Fine-tune in one process, without ROS: the same classes as the nodes, and faster.
+
+    Ctrl-C ends it after the episode in progress and saves; a second Ctrl-C ends it at once.
+    """
+    from residual_rl_ros.config.run import load_finetune
+    from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
+    from residual_rl_ros.training.train import TrainOptions, run_training
+
+    console = Console(stderr=True)
+    if start is not None and resume:
+        raise ResidualRLError('give --from for a new run or --resume for an old one, not both')
+    config = load_finetune(task)
+    config = replace(config, control_steps=steps or config.control_steps)
+    config = config.with_preset(preset or config.preset).changed(assignments(overrides or []))
+    name = f'{config.task}_{config.preset}_seed{seed}'
+    if out is None:
+        out = Path('runs') / name if resume else _fresh_folder(Path('runs') / name)
+    options = TrainOptions(
+        config,
+        seed,
+        out,
+        start=start,
+        resume=resume,
+        demonstrations=demonstrations,
+        checkpoint_steps=checkpoint_steps,
+        paired_seeds=evaluate,
+    )
+    try:
+        summary = run_training(options, console)
+    except KeyboardInterrupt:
+        kept = checkpoint_exists(out / CHECKPOINTS / 'latest')
+        how = (
+            f'continue with the same command and --resume --out {out}'
+            if kept
+            else 'no checkpoint yet, start again'
+        )
+        console.print(f'interrupted; {how}')
+        raise typer.Exit(INTERRUPTED) from None
+    console.print(f'results are in {out}')
+    if summary['final'] is not None:
+        rates = [summary[key]['success'] for key in ('base', 'final')]
+        console.print(f'base {rates[0]:.0%}, base + residual {rates[1]:.0%} on the same seeds')
+    if as_json:
+        print(json.dumps(summary, indent=2))
+
+
+def evaluate(
+    run: Annotated[
+        Path, typer.Argument(help='Output folder of train or demo, a checkpoint, or an actor file.')
+    ],
+    task: TaskOption = 'peg_insert',
+    episodes: Annotated[int, typer.Option(min=1, help='Paired seeds.')] = 100,
+    first_seed: Annotated[
+        MaybeInt,
+        typer.Option(min=0, help='First environment seed; default: the reserved ones.'),
+    ] = None,
+    order_seed: Annotated[int, typer.Option(min=0, help='Seed of the blind order.')] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate base and base + residual on the same seeds, in a blind random order."""
+    import numpy as np
+
+    from residual_rl_ros.config.run import load_finetune
+    from residual_rl_ros.evaluation.intervals import mcnemar, wilson
+    from residual_rl_ros.evaluation.paired import EVALUATION_SEED, evaluate_blind
+    from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
+    from residual_rl_ros.training.run_folder import rate_summary
+
+    message = read_actor(run)
+    _, actor = decode_weights(message)
+    config = load_finetune(task).trained_as(actor.architecture.layout)
+    first = EVALUATION_SEED if first_seed is None else first_seed
+    seeds = range(first, first + episodes)
+    outcomes: dict[bool, dict[int, bool]] = {False: {}, True: {}}
+    rng = np.random.default_rng(order_seed)
+    for residual, episode in evaluate_blind(config, seeds, message, rng):
+        outcomes[residual][episode.seed] = episode.success
+    base, final = ([outcomes[residual][seed] for seed in seeds] for residual in (False, True))
+    fixed = sum(after and not before for before, after in zip(base, final, strict=True))
+    broken = sum(before and not after for before, after in zip(base, final, strict=True))
+    p_value = mcnemar(base, final)
+    if as_json:
+        rates = {'base': rate_summary(wilson(base)), 'final': rate_summary(wilson(final))}
+        print(json.dumps({**rates, 'fixed': fixed, 'broken': broken, 'paired_p_value': p_value}))
+        return
+    console = Console()
+    console.print(f'base            {wilson(base)}')
+    console.print(f'base + residual {wilson(final)}')
+    console.print(f'{fixed} seeds repaired, {broken} broken, p = {p_value:.2g} (McNemar, exact)')
+
+
+def compare(
+    presets: Annotated[
+        list[str],
+        typer.Option(help='Preset, or preset:key=value:… with changed numbers; give it again.'),
+    ],
+    task: Annotated[
+        MaybeTexts,
+        typer.Option(help='Task of config/finetune/ or such a file; give it again for more.'),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help='Learner seeds: 0,1,2 or a range 0-4.')] = '0-2',
+    steps: Annotated[
+        MaybeInt,
+        typer.Option(min=1, help='Control steps of each run; default: the configuration.'),
+    ] = None,
+    env: Annotated[
+        MaybeText,
+        typer.Option(help='Any gymnasium environment with Box spaces, instead of --task.'),
+    ] = None,
+    base: Annotated[
+        MaybePath,
+        typer.Option(help='ONNX base policy for --env.'),
+    ] = None,
+    scale: Annotated[float, typer.Option(help='Residual scale lambda for --env.')] = 0.1,
+    out: Annotated[Path, typer.Option(help='Output folder; finished runs in it are kept.')] = Path(
+        'runs/compare'
+    ),
+    jobs: Annotated[int, typer.Option(min=1, help='Runs at the same time.')] = 2,
+    ray: Annotated[
+        MaybeText,
+        typer.Option(help='Address of a Ray cluster to run on.'),
+    ] = None,
+    evaluate: Annotated[
+        int, typer.Option(min=1, help='Paired evaluation episodes at the end of each run.')
+    ] = 100,
+) -> None:
+    """Run presets against each other over tasks and seeds, and write a table and curves."""
+    from residual_rl_ros.comparison.compare import run_comparison
+    from residual_rl_ros.comparison.grid import CompareOptions, Variant
+    from residual_rl_ros.config.run import load_finetune
+    from residual_rl_ros.tasks.hosting import finetune_for_environment
+
+    console = Console(stderr=True)
+    if (env is None) != (base is None) or (env is not None and task):
+        raise ResidualRLError('give either --task, or --env together with --base')
+    if env is not None and base is not None:
+        configs = [finetune_for_environment(env, base, scale, out)]
+    else:
+        configs = [load_finetune(name) for name in task or ['peg_insert', 'push_to_goal']]
+    if steps is not None:
+        configs = [replace(config, control_steps=steps) for config in configs]
+    options = CompareOptions(
+        configs,
+        [Variant.parse(text) for text in presets],
+        _seeds(seeds),
+        out,
+        jobs,
+        ray,
+        paired_seeds=evaluate,
+    )
+    run_comparison(options, console)
+    print((out / 'compare.md').read_text(encoding='utf-8'), end='')
+
+
+def bench_learner(
+    threads: Annotated[int, typer.Option(min=1, help='Threads of each library.')] = 2,
+    repetitions: Annotated[int, typer.Option(min=1, help='Rounds through all of them.')] = 3,
+) -> None:
+    """Print updates/s of the same SAC here, in Stable-Baselines3 and in SBX, and the limit."""
+    from residual_rl_ros.bench.learner import measure, to_markdown
+
+    print(to_markdown(measure(threads, repetitions)), end='')
+
+
+def _seeds(text: str) -> list[int]:
+    """Return the seeds of `0,1,5-7`."""
+    seeds: list[int] = []
+    try:
+        for part in text.split(','):
+            first, _, last = part.partition('-')
+            seeds += range(int(first), int(last or first) + 1)
+    except ValueError as error:
+        raise ResidualRLError(f'--seeds is {text!r}, expected 0,1,2 or 0-4') from error
+    if not seeds:
+        raise ResidualRLError(f'--seeds is {text!r}, which is none; expected 0,1,2 or 0-4')
+    return seeds
+
+
+def _fresh_folder(path: Path) -> Path:
+    """Return the path, or the first of path_2, path_3, … that does not exist."""
+    number, fresh = 1, path
+    while fresh.exists():
+        number += 1
+        fresh = path.with_name(f'{path.name}_{number}')
+    return fresh

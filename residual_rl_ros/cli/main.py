@@ -1,0 +1,69 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: `residual-rl …`; the commands are in `commands/`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+
+import typer
+
+from residual_rl_ros.cli import bag_exchange, bag_learning, bags, learning, models, robots
+from residual_rl_ros.cli.options import INTERRUPTED
+from residual_rl_ros.errors import ResidualRLError
+
+BAD_INPUT = 2
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help='Residual reinforcement learning on top of a frozen robot policy, over ROS 2.',
+)
+for command in (
+    *(learning.demo, learning.train, learning.evaluate, learning.compare),
+    *(models.check_base, models.train_base, models.train_encoder),
+    *(
+        robots.check_robot,
+        robots.describe_robot,
+        robots.security_policy,
+        robots.up,
+        robots.operator,
+    ),
+):
+    app.command()(command)
+bench = typer.Typer(no_args_is_help=True, help='Measure speed.')
+bench.command('learner')(learning.bench_learner)
+bench.command('control')(robots.bench_control)
+bench.command('bag')(bags.bench)
+app.add_typer(bench, name='bench')
+bag = typer.Typer(no_args_is_help=True, help='Record, read, learn from and replay rosbag2 files.')
+bag.command()(bags.info)
+bag.command()(bags.record)
+bag.command()(bag_learning.train)
+bag.command()(bag_learning.rebuild)
+bag.command()(bags.play)
+bag.command()(bag_exchange.export)
+bag.command('import')(bag_exchange.import_dataset)
+app.add_typer(bag, name='bag')
+
+
+def main() -> None:
+    """Run the command line; bad input is one line on stderr and exit code 2."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        app()
+    except ResidualRLError as error:
+        print('error:', ' '.join(str(error).split()), file=sys.stderr)
+        raise SystemExit(BAD_INPUT) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,71 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several commands share, and progress bars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, TimeElapsedColumn
+
+from residual_rl_ros.errors import ResidualRLError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
+# Optional, because typer reads these at run time, on Python 3.10 too.
+MaybeInt = Optional[int]  # noqa: UP045
+MaybePath = Optional[Path]  # noqa: UP045
+MaybeText = Optional[str]  # noqa: UP045
+MaybeTexts = Optional[list[str]]  # noqa: UP045
+MaybeFloats = Optional[list[float]]  # noqa: UP045
+
+TaskOption = Annotated[
+    str, typer.Option(help='Task of config/finetune/, or the path of such a file.')
+]
+SeedOption = Annotated[int, typer.Option(min=0, help='Learner seed.')]
+JsonOption = Annotated[bool, typer.Option('--json', help='Print the figures as JSON.')]
+
+
+def assignments(texts: list[str]) -> dict[str, Any]:
+    """Return what `--set key=value` options say."""
+    import yaml
+
+    values = {}
+    for text in texts:
+        key, equals, value = text.partition('=')
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ResidualRLError(f'--set {text!r} is no YAML: {error}') from error
+        if not equals:
+            raise ResidualRLError(f'--set {text!r} is no assignment, expected key=value')
+    return values
+
+
+def progress_bars() -> Progress:
+    """Return a context for bars on stderr; there are none if that is no terminal."""
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns(), TimeElapsedColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+@contextmanager
+def reading_bar(nbytes: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar while files are read.
+
+    Args:
+        nbytes: how many bytes will be read.
+
+    Yields:
+        What takes the bytes read since it was called last.
+    """
+    with progress_bars() as bars:
+        task = bars.add_task('reading', total=nbytes)
+        yield lambda read: bars.advance(task, read)
+        bars.update(task, completed=nbytes)

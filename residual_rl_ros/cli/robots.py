@@ -1,0 +1,171 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Commands for robots.
+
+Imports that take seconds are inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from residual_rl_ros.cli.options import INTERRUPTED, MaybeFloats, MaybePath, MaybeText, MaybeTexts
+
+
+def describe_robot(
+    env: Annotated[str, typer.Argument(help='Task of this package or gymnasium id.')],
+) -> None:
+    """Print the robot YAML of any gymnasium environment with Box spaces."""
+    import yaml
+
+    from residual_rl_ros.tasks.hosting import describe_robot as describe
+    from residual_rl_ros.tasks.hosting import make_environment
+
+    parameters = {'robot': describe(env, make_environment(env))}
+    print(yaml.safe_dump({'/**': {'ros__parameters': parameters}}, sort_keys=False), end='')
+
+
+def check_robot(
+    robot: Annotated[str, typer.Argument(help='Robot YAML, or the name of a shipped one.')],
+    base: Annotated[
+        MaybeText,
+        typer.Option(help='Also compare it with a base policy: a shipped name or an .onnx file.'),
+    ] = None,
+    live: Annotated[
+        bool, typer.Option(help='Also listen: are topics, types, rates, names and ages right?')
+    ] = False,
+    seconds: Annotated[float, typer.Option(min=0.1, help='How long to listen.')] = 5.0,
+    namespace: Annotated[str, typer.Option(help='Namespace of the policy node.')] = '',
+) -> None:
+    """Print what a robot description says and what is wrong with it; exit code 1 if unusable."""
+    from residual_rl_ros.checks.robot import check_robot as check
+    from residual_rl_ros.robot.description import load_robot
+
+    config, path = load_robot(robot)
+    report = check(config, str(path), base)
+    if live:
+        from residual_rl_ros.ros.tools.live_check import check_live
+
+        check_live(config, report, seconds, namespace)
+    report.show(Console())
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def security_policy(
+    robot: Annotated[str, typer.Argument(help='Robot YAML, or the name of a shipped one.')],
+    namespace: Annotated[
+        MaybeTexts, typer.Option(help='Namespace of the robot; again for each of a fleet.')
+    ] = None,
+) -> None:
+    """Print the SROS 2 policy of a robot or a fleet: the least that its nodes need."""
+    from residual_rl_ros.robot.description import load_robot
+    from residual_rl_ros.ros.bringup.sros2_policy import policy_xml, required_access
+
+    config, _ = load_robot(robot)
+    print(policy_xml(required_access(config, namespace or [''])), end='')
+
+
+def up(
+    robot: Annotated[str, typer.Argument(help='Robot YAML, or the name of a shipped one.')],
+    base: Annotated[str, typer.Option(help='ONNX base policy, or the name of a shipped one.')],
+    out: Annotated[
+        Path, typer.Option(help='Folder of the learner; one that holds a checkpoint is resumed.')
+    ] = Path('runs/robot'),
+    learner: Annotated[
+        bool, typer.Option(help='Learn; without it, only run the residual of --out.')
+    ] = True,
+    preset: Annotated[
+        str, typer.Option(help='Learner preset; default: that of the checkpoint in --out, or dawn.')
+    ] = '',
+    decision_steps: Annotated[
+        int, typer.Option(min=1, help='Control steps per residual decision (k).')
+    ] = 1,
+    scale: Annotated[
+        MaybeFloats,
+        typer.Option(help='Residual scale lambda: once, or once per action. Default: 0.05.'),
+    ] = None,
+    prefetch_steps: Annotated[
+        int, typer.Option(min=0, help='Steps before its first use at which a chunk is asked for.')
+    ] = 0,
+    chunk_blend_steps: Annotated[
+        int, typer.Option(min=0, help='Steps over which a new chunk takes over from the last.')
+    ] = 0,
+    auto_start: Annotated[
+        bool, typer.Option(help='Start episodes without being asked to.')
+    ] = False,
+    classifier: Annotated[
+        MaybePath, typer.Option(help='ONNX success classifier that judges the episodes.')
+    ] = None,
+    reward: Annotated[
+        str, typer.Option(help='Instead: package.module:factory of a reward function.')
+    ] = '',
+    record: Annotated[
+        MaybePath,
+        typer.Option(help='Record what each robot sees, is told and learns from in this new bag.'),
+    ] = None,
+    namespace: Annotated[
+        MaybeTexts,
+        typer.Option(help='Namespace of the robot; again for each of a fleet with one learner.'),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help='Seed of policy noise and learner.')] = 0,
+) -> None:
+    """Run what the launch files run beside a robot or a fleet, and show its state."""
+    from residual_rl_ros.resources import find_base_policy
+    from residual_rl_ros.robot.description import load_robot
+    from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
+    from residual_rl_ros.ros.bringup.up import run_up
+
+    _, robot_file = load_robot(robot)
+    run = RobotRun(
+        robot_file,
+        find_base_policy(base),
+        out if learner else None,
+        actor=None if learner else out,
+        preset=preset,
+        decision_steps=decision_steps,
+        residual_scale=tuple(scale or (0.05,)),
+        prefetch_steps=prefetch_steps,
+        chunk_blend_steps=chunk_blend_steps,
+        auto_start=auto_start,
+        classifier=classifier,
+        reward=reward,
+        namespaces=tuple(namespace or ('',)),
+        seed=seed,
+        record=record,
+    )
+    console = Console(stderr=True)
+    try:
+        run_up(robot_topology(run), out / 'logs', console)
+    except KeyboardInterrupt:
+        console.print('every process has ended')
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def operator(
+    namespace: Annotated[str, typer.Option(help='Namespace of the robot.')] = '',
+    fleet: Annotated[
+        bool, typer.Option('--fleet', help='Its learner is shared, and in no namespace.')
+    ] = False,
+) -> None:
+    """Watch and command a robot from a terminal: mark success or failure, hold, roll back."""
+    from residual_rl_ros.ros.tools.operator import run_operator
+
+    try:
+        run_operator(namespace, fleet, Console())
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def bench_control(
+    rate: Annotated[float, typer.Option(min=1.0, help='Control rate [Hz].')] = 200.0,
+    seconds: Annotated[float, typer.Option(min=5.0, help='How long the robot runs [s].')] = 60.0,
+) -> None:
+    """Print latencies, overruns and losses of a policy node beside a busy learner."""
+    from residual_rl_ros.ros.tools.control_bench import measure, to_markdown
+
+    print(to_markdown(measure(rate, seconds, Console(stderr=True))), end='')

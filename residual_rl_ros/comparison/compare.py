@@ -1,0 +1,277 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Compare presets over tasks and seeds: run the grid, aggregate, draw, write a table.
+
+Aggregates follow Agarwal et al., "Deep RL at the Edge of the Statistical Precipice",
+arXiv 2108.13264: interquartile means with stratified bootstrap intervals, by `rliable`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib import pyplot as plt
+from rich.console import Console
+
+from residual_rl_ros.comparison.grid import (
+    BIN_STEPS,
+    CompareError,
+    CompareOptions,
+    RunResult,
+    cell_config,
+    cell_folder,
+    is_done,
+    read_result,
+    run_grid,
+    train_options,
+)
+from residual_rl_ros.learner.episodes import RECENT_EPISODES
+from residual_rl_ros.training.run_folder import write_json, write_text
+
+mpl.use('Agg')
+
+Array = npt.NDArray[np.float64]
+BOOTSTRAPS = 5000
+
+
+def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
+    """Run what is missing of the grid, and write `compare.md`, `.json` and `.png`.
+
+    Runs that were finished are read, runs that were interrupted are continued.
+
+    Raises:
+        ResidualRLError: bad input, a run failed, or a folder holds another run than the grid wants.
+    """
+    for config in options.configs:
+        for variant in options.variants:
+            cell_config(config, variant).learner_config()
+    cells = [
+        (config, variant, seed)
+        for seed in options.seeds
+        for config in options.configs
+        for variant in options.variants
+    ]
+    runs = [train_options(options, *cell) for cell in cells]
+    folders = Counter(run.output_dir for run in runs)
+    for folder, count in folders.items():
+        if count > 1:
+            raise CompareError(
+                f'{count} runs of this comparison would share {str(folder)!r}; give every task, '
+                'variant and seed once, and two configurations of one task another --out each'
+            )
+    missing = [run for run in runs if not is_done(run)]
+    console.print(f'{len(runs)} runs, {len(runs) - len(missing)} of them done')
+    _rliable()  # To miss it after hours of training would be too late.
+    run_grid(missing, options, console)
+    results = {
+        (config.task, variant.name): [
+            read_result(cell_folder(options, config, variant, seed)) for seed in options.seeds
+        ]
+        for config in options.configs
+        for variant in options.variants
+    }
+    report = aggregate(results, len(options.seeds))
+    out = options.output_dir
+    write_json(out / 'compare.json', report)
+    write_text(out / 'compare.md', to_markdown(report))
+    draw_curves(out / 'compare.png', results)
+    return report
+
+
+def aggregate(results: Mapping[tuple[str, str], Sequence[RunResult]], seeds: int) -> dict[str, Any]:
+    """Return the figures of every task and variant, and over all tasks.
+
+    Args:
+        results: runs by (task, variant); the first variant is compared with the others.
+        seeds: number of runs of each.
+    """
+    library, metrics = _rliable()
+    tasks = list(dict.fromkeys(task for task, _ in results))
+    names = list(dict.fromkeys(name for _, name in results))
+    described = {task: {name: _describe(results[task, name]) for name in names} for task in tasks}
+    for task, variants in described.items():
+        first = _steps(results[task, names[0]])
+        for name in names[1:]:
+            variants[name]['steps_ratio'] = [
+                round(float(x), 3) if 0.0 < x < np.inf else None
+                for x in ratio_of_medians(first, _steps(results[task, name]))
+            ]
+    final = {
+        name: np.array([[run.final for run in results[task, name]] for task in tasks]).T
+        for name in names
+    }
+
+    def interquartile_mean(scores: Array) -> Array:
+        return np.array([metrics.aggregate_iqm(scores)])
+
+    def estimate(scores: Any, function: Any) -> Any:
+        generator = np.random.RandomState(0)
+        points, intervals = library.get_interval_estimates(
+            scores, function, reps=BOOTSTRAPS, random_state=generator
+        )
+        return {
+            name: [float(np.ravel(points[name])[0]), *np.ravel(intervals[name]).tolist()]
+            for name in points
+        }
+
+    pairs = {f'{names[0]} > {name}': (final[names[0]], final[name]) for name in names[1:]}
+    return {
+        'seeds': seeds,
+        'tasks': described,
+        'iqm': estimate(final, interquartile_mean),
+        'probability_of_improvement': (
+            estimate(pairs, metrics.probability_of_improvement) if pairs else {}
+        ),
+    }
+
+
+def _rliable() -> tuple[Any, Any]:
+    """Return the modules of rliable that a comparison uses."""
+    try:
+        from rliable import library, metrics
+    except ImportError as error:
+        raise CompareError("compare needs rliable: pip install 'residual_rl_ros[bench]'") from error
+    return library, metrics
+
+
+def ratio_of_medians(first: Array, other: Array) -> tuple[float, float, float]:
+    """Return median(other) / median(first) of the steps to a level, and its 95 % interval.
+
+    The interval is the bootstrap's percentiles over the runs of each. A run that never got there
+    has infinite steps; a resample in which neither variant did can be anything and counts against
+    both ends.
+    """
+    generator = np.random.default_rng(0)
+
+    def medians(steps: Array) -> Array:
+        drawn: Array = np.median(generator.choice(steps, (BOOTSTRAPS, len(steps))), axis=1)
+        return drawn
+
+    with np.errstate(invalid='ignore'):
+        point = np.median(other) / np.median(first)
+        ratios = medians(other) / medians(first)
+    unknown = np.isnan(ratios)
+    low = np.quantile(np.where(unknown, 0.0, ratios), 0.025, method='inverted_cdf')
+    high = np.quantile(np.where(unknown, np.inf, ratios), 0.975, method='inverted_cdf')
+    return float(point), float(low), float(high)
+
+
+def _steps(runs: Sequence[RunResult]) -> Array:
+    return np.array([run.steps_to_level for run in runs])
+
+
+def _describe(runs: Sequence[RunResult]) -> dict[str, Any]:
+    steps = _steps(runs)
+    reached = np.isfinite(steps)
+    median = float(np.median(steps))
+    dips = [run.base_in_training - run.worst for run in runs if run.worst is not None]
+    length = min(len(run.excess) for run in runs)
+    excess = np.array([run.excess[:length] for run in runs]).mean(0)
+    lowest = float(np.nanmin(excess)) if np.isfinite(excess).any() else None
+    return {
+        'base': round(float(np.mean([run.base for run in runs])), 4),
+        'base_in_training': [round(run.base_in_training, 4) for run in runs],
+        'final': [run.final for run in runs],
+        'final_mean': round(float(np.mean([run.final for run in runs])), 4),
+        'steps_to_90': [int(step) if np.isfinite(step) else None for step in steps],
+        'steps_to_90_median': int(median) if np.isfinite(median) else None,
+        'reached_90': int(reached.sum()),
+        'steps_ratio': None,
+        'worst_training': [run.worst for run in runs],
+        'far_below': [run.far_below for run in runs],
+        'rollbacks': [run.rollbacks for run in runs],
+        'dip_mean': round(float(np.mean(dips)), 4) if dips else None,
+        'excess_over_base': [None if np.isnan(x) else round(float(x), 4) for x in excess],
+        'dip_of_mean': None if lowest is None else round(max(0.0, -lowest), 4),
+    }
+
+
+def to_markdown(report: Mapping[str, Any]) -> str:
+    """Return the figures as tables."""
+    lines = []
+    for task, variants in report['tasks'].items():
+        lines += [
+            f'## {task}',
+            '',
+            f'{report["seeds"]} seeds. Success on paired seeds; steps are control steps until '
+            f'{RECENT_EPISODES} training episodes succeeded at 90 %, and their ratio is that of '
+            'the medians, to the first variant, with its 95 % bootstrap interval. Dip is how far '
+            'the training episodes fall below the base-only ones of the same run (without any: '
+            f'below the paired base): averaged over the seeds, in the worst {BIN_STEPS} control '
+            f'steps; and in the worst {RECENT_EPISODES} episodes of each seed, averaged, to which '
+            'chance adds. Far below: the longest row of training episodes in which success over '
+            f'{RECENT_EPISODES} was more than 10 points below the same.',
+            '',
+            '| variant | base | final, each seed | mean | steps to 90 %, median (reached) | '
+            'steps, ratio to the first | dip of the mean | mean of the dips | '
+            'far below, each seed | rollbacks |',
+            '|---|---|---|---|---|---|---|---|---|---|',
+        ]
+        for name, entry in variants.items():
+            steps = entry['steps_to_90_median']
+            of_mean, mean = (
+                '-' if entry[key] is None else f'{100 * entry[key]:.0f} points'
+                for key in ('dip_of_mean', 'dip_mean')
+            )
+            lines.append(
+                f'| `{name}` | {entry["base"]:.0%} | '
+                f'{" ".join(f"{value:.0%}" for value in entry["final"])} | '
+                f'{entry["final_mean"]:.1%} | '
+                f'{"not reached" if steps is None else steps} '
+                f'({entry["reached_90"]}/{report["seeds"]}) | '
+                f'{_ratio(entry["steps_ratio"])} | '
+                f'{of_mean} | {mean} | {" ".join(map(str, entry["far_below"]))} | '
+                f'{sum(entry["rollbacks"])} |'
+            )
+        lines.append('')
+    lines += ['## all tasks', '', '| | estimate | 95 % interval |', '|---|---|---|']
+    for name, (point, low, high) in report['iqm'].items():
+        lines.append(f'| IQM of final success, `{name}` | {point:.3f} | {low:.3f} to {high:.3f} |')
+    for name, (point, low, high) in report['probability_of_improvement'].items():
+        lines.append(f'| P({name}) | {point:.2f} | {low:.2f} to {high:.2f} |')
+    return '\n'.join(lines) + '\n'
+
+
+def _ratio(values: Sequence[float | None] | None) -> str:
+    """Return a ratio with its interval; an end that is not finite is open."""
+    if values is None:
+        return '-'
+    point, low, high = ('?' if value is None else f'{value:.2f}' for value in values)
+    return f'{point} [{low}, {high}]'
+
+
+def draw_curves(path: Path, results: Mapping[tuple[str, str], Sequence[RunResult]]) -> None:
+    """Draw the evaluations during training: every seed thin, their mean thick."""
+    tasks = list(dict.fromkeys(task for task, _ in results))
+    names = list(dict.fromkeys(name for _, name in results))
+    figure, row = plt.subplots(
+        1, len(tasks), figsize=(6.0 * len(tasks), 4.0), dpi=150, squeeze=False, sharey=True
+    )
+    for axes, task in zip(row[0], tasks, strict=True):
+        # Ten colours, then the same ones with another line.
+        styles = itertools.cycle(itertools.product(('-', '--', ':', '-.'), range(10)))
+        for (line, number), name in zip(styles, names, strict=False):
+            colour = f'C{number}'
+            runs = [run for run in results[task, name] if len(run.curve)]
+            if not runs:
+                continue
+            for run in runs:
+                axes.plot(run.curve[:, 0], run.curve[:, 1], color=colour, linewidth=0.5, alpha=0.4)
+            grid = np.linspace(0.0, min(run.curve[-1, 0] for run in runs), 50)
+            mean = np.mean([np.interp(grid, *run.curve.T) for run in runs], axis=0)
+            axes.plot(grid, mean, line, color=colour, linewidth=2.0, label=name)
+        axes.axhline(results[task, names[0]][0].base, color='0.5', linestyle='--', linewidth=1.0)
+        axes.set(title=task, xlabel='control steps', ylim=(0.0, 1.02))
+        axes.spines[['top', 'right']].set_visible(False)
+    row[0][0].set_ylabel('success')
+    row[0][0].legend(loc='lower right', fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)

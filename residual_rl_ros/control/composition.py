@@ -1,0 +1,109 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Bounded composition: executed action = base action + blend x bound x residual action.
+
+The blend ratio fades the residual in after activation, a takeover or a rollback.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.numerics import clamp
+
+Array = npt.NDArray[np.float64]
+
+LOWEST, HIGHEST = np.array(-1.0), np.array(1.0)
+"""Range of a residual, as arrays: numpy would make them of numbers for every command."""
+UNUSED_RANGE = 1e-3
+"""A dimension whose trained actions span less than this [command units] is one the base never
+uses: a residual there would drift with nothing to bring it back."""
+
+
+class CompositionError(ResidualRLError):
+    """The residual scale does not fit the action."""
+
+
+@dataclass(frozen=True)
+class ResidualBound:
+    """Largest residual per dimension, in command units.
+
+    bound = lambda x half range of the actions the base policy was trained on.
+    """
+
+    values: Array
+    """Bound per dimension, shape (m,), >= 0."""
+
+    @classmethod
+    def from_metadata(
+        cls,
+        metadata: BasePolicyMetadata,
+        residual_scale: float | npt.ArrayLike,
+    ) -> ResidualBound:
+        """Scale the half range of the training actions.
+
+        Args:
+            metadata: the base policy's metadata.
+            residual_scale: lambda, scalar or one per action dimension.
+
+        Raises:
+            CompositionError: wrong number of values, a negative or non-finite one.
+        """
+        half_range = (np.array(metadata.action_max) - np.array(metadata.action_min)) / 2.0
+        scale = np.asarray(residual_scale, dtype=np.float64)
+        if scale.shape not in ((), (1,), half_range.shape):
+            raise CompositionError(
+                f'residual_scale has {scale.size} values, expected 1 or {half_range.size} (one '
+                f'per action: {", ".join(metadata.action_names)})'
+            )
+        if not np.isfinite(scale).all() or (scale < 0.0).any():
+            raise CompositionError(
+                f'residual_scale is {scale.tolist()}, expected finite values >= 0'
+            )
+        half_range[2.0 * half_range < UNUSED_RANGE] = 0.0
+        return cls(scale * half_range)
+
+    def compose(self, base: npt.ArrayLike, residual: npt.ArrayLike, blend_ratio: float) -> Array:
+        """Return base + blend_ratio x bound x residual, shape (..., m).
+
+        Args:
+            base: base actions in command units, shape (..., m).
+            residual: actor output; clipped to [-1, 1], shape (..., m).
+            blend_ratio: 0 gives the base action bit for bit.
+        """
+        base = np.asarray(base, dtype=np.float64)
+        if blend_ratio <= 0.0:
+            return base.copy()
+        offset = clamp(np.asarray(residual, dtype=np.float64), LOWEST, HIGHEST) * self.values
+        return base + min(blend_ratio, 1.0) * offset
+
+
+class BlendRamp:
+    """A ratio that rises linearly from 0 to a ceiling.
+
+    Args:
+        duration_s: length of the ramp [s]; 0 is always the ceiling.
+        ceiling: the largest ratio, in [0, 1].
+    """
+
+    def __init__(self, duration_s: float, ceiling: float = 1.0) -> None:
+        self.duration_s = duration_s
+        self.ceiling = ceiling
+        self._start_s: float | None = None
+
+    def restart(self) -> None:
+        """Begin a ramp with the next ratio."""
+        self._start_s = None
+
+    def ratio(self, now_s: float) -> float:
+        """Return the blend ratio in [0, 1] at a time of any clock [s]."""
+        if self._start_s is None:
+            self._start_s = now_s
+        if self.duration_s <= 0.0:
+            return self.ceiling
+        return self.ceiling * min(max((now_s - self._start_s) / self.duration_s, 0.0), 1.0)

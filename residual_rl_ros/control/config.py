@@ -1,0 +1,76 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""How a controller is put together: its numbers, and its parts from a base policy and a robot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from residual_rl_ros.base_policy.chunk_queue import BasePolicy, ChunkQueue
+from residual_rl_ros.control.composition import ResidualBound
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.control.safety import SafetyFilter
+from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES, ActorSlot
+from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.transitions.transition import TransitionLayout
+
+
+@dataclass(frozen=True)
+class ControllerConfig:
+    """How a base policy and a residual run together."""
+
+    decision_steps: int
+    """Control steps per residual decision (k)."""
+    residual_scale: tuple[float, ...]
+    """Lambda: one value, or one per action dimension."""
+    prefetch_steps: int = 0
+    """Control steps before its first use at which a chunk is requested."""
+    blend_steps: int = 0
+    """Control steps over which a new chunk takes over from the one before."""
+    seed: int = 0
+    """Seeds the base policy's and the exploration noise, with the episode number."""
+    explore: bool = False
+    """Sample the residual instead of using its mean."""
+    lockstep: bool = True
+    """Wait for a late chunk instead of holding."""
+    scheduled_actor: bool = True
+    """Use each actor exactly from the decision it names, and wait for it (reproducible)."""
+    chunk_timeout_s: float = 0.0
+    """Outside lockstep: how long a control step waits for a late chunk before it holds."""
+
+    max_weights_bytes: int = MAX_WEIGHTS_BYTES
+    """Larger weight messages are refused unread."""
+
+    def build(
+        self,
+        policy: BasePolicy,
+        action: ActionSpec,
+        kind: type[ResidualController] = ResidualController,
+    ) -> ResidualController:
+        """Put a controller together.
+
+        Args:
+            policy: base policy, already checked against the robot.
+            action: command names and limits.
+            kind: its class.
+        """
+        metadata = policy.metadata
+        bound = ResidualBound.from_metadata(metadata, self.residual_scale)
+        layout = TransitionLayout(
+            metadata.observation_names,
+            metadata.action_names,
+            self.decision_steps,
+            metadata.action_min,
+            metadata.action_max,
+            tuple(bound.values.tolist()),
+        )
+        return kind(
+            layout=layout,
+            queue=ChunkQueue(policy, self.decision_steps, self.prefetch_steps, self.blend_steps),
+            bound=bound,
+            safety=SafetyFilter(action),
+            slot=ActorSlot(layout, self.scheduled_actor, self.max_weights_bytes),
+            seed=self.seed,
+            explore=self.explore,
+            chunk_timeout_s=None if self.lockstep else self.chunk_timeout_s,
+        )

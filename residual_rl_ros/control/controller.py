@@ -1,0 +1,371 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""One control loop for the robot, the simulator and the evaluation.
+
+The controller turns observations into safe commands and, on the way, into transitions. It knows no
+middleware: the policy node and the in-process runner call the same two methods.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.base_policy.chunk_queue import ChunkLateError, ChunkQueue
+from residual_rl_ros.control.command_limiter import CommandedRobot
+from residual_rl_ros.control.composition import ResidualBound
+from residual_rl_ros.control.safety import SafetyFilter
+from residual_rl_ros.latency import Latency
+from residual_rl_ros.residual_policy.exploration import Reach
+from residual_rl_ros.residual_policy.mailbox import ActorSlot
+from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class StepFeedback:
+    """What the simulator, a reward node or an operator says of the control step just ended."""
+
+    reward: float
+    terminated: bool
+    truncated: bool
+    success: Success
+
+    @property
+    def done(self) -> bool:
+        """Whether the episode is over."""
+        return self.terminated or self.truncated
+
+
+@dataclass
+class _Decision:
+    """The residual decision in progress; action blocks have shape (k, m)."""
+
+    stamp: float
+    step: int
+    observation: Array
+    base: Array
+    residual: Array
+    """Actor output; zero while the residual is off."""
+    planned: Array
+    """Composed actions."""
+    executed: Array
+    """What was sent; rows not reached keep the plan."""
+    source: Source
+    steps_sent: int = 0
+    reward: float = 0.0
+    truncated: bool = False
+    """The episode is over; only the next base action is missing."""
+
+
+class ResidualController:
+    """Composes base and residual actions and accounts for what was executed.
+
+    One control step is `command()`, then, when its outcome is known, `step()`.
+
+    Args:
+        layout: transition layout, with k.
+        queue: base action source.
+        bound: residual bound.
+        safety: last filter before the robot.
+        slot: actor in use.
+        seed: with the episode number, seeds the base policy's and the exploration noise. The two
+            streams are separate, so that the base noise is the same with and without residual.
+        explore: sample the residual; otherwise use tanh(mean).
+        chunk_timeout_s: how long to wait for a late chunk before holding; None waits (lockstep).
+        clock: monotonic time, for the durations of the actor [s].
+    """
+
+    def __init__(
+        self,
+        layout: TransitionLayout,
+        queue: ChunkQueue,
+        bound: ResidualBound,
+        safety: SafetyFilter,
+        slot: ActorSlot,
+        seed: int,
+        explore: bool,
+        chunk_timeout_s: float | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.layout = layout
+        self.queue = queue
+        self.bound = bound
+        self.robot = CommandedRobot(safety, layout.observation_names)
+        """What the robot was told last."""
+        self.slot = slot
+        self._seed = seed
+        self.explore = explore
+        """Sample the residual instead of using its mean."""
+        self._chunk_timeout_s = chunk_timeout_s
+        self._clock = clock
+        self._exploration = np.random.default_rng(seed)
+        self._noise_scale: float | None = None
+        self._base_only = False
+        self._episode = 0
+        self._step = 0
+        self._stamp = 0.0
+        self._observation: Array = np.zeros(layout.observation_size)
+        self._base: Array | None = None
+        self._decision: _Decision | None = None
+        self._holding = False
+        self.residual_enabled = True
+        """Operator switch (`~/set_residual`)."""
+        self.blend_ratio = 1.0
+        """Multiplier in [0, 1] on the residual."""
+        self.late_chunks = 0
+        """Control steps held because the base policy's chunk was not ready."""
+        self.residuals_refused = 0
+        """Decisions in which critics that choose saw no residual better than the base action."""
+        self.actor_latency = Latency()
+        """Duration of the actor's part of a decision."""
+
+    def begin_episode(
+        self,
+        episode: int,
+        observation: npt.ArrayLike,
+        stamp: float,
+    ) -> None:
+        """Start an episode.
+
+        Args:
+            episode: episode number.
+            observation: first observation, shape (n,).
+            stamp: its ROS time [s].
+        """
+        self.queue.reset(np.random.default_rng([self._seed, episode, 0]))
+        self._exploration = np.random.default_rng([self._seed, episode, 1])
+        self._noise_scale = None
+        self._episode, self._step = episode, 0
+        self._base = self._decision = None
+        self._observe(observation, stamp)
+        self.robot.start_from(self._observation)
+
+    @property
+    def in_decision(self) -> bool:
+        """Whether a decision is in progress."""
+        return self._decision is not None
+
+    @property
+    def at_decision(self) -> bool:
+        """Whether the next command needs a new residual decision."""
+        return self._decision is None or self._decision_complete
+
+    def command(self, takeover: Array | None = None) -> Array | None:
+        """Return the command of this control step, shape (m,), command units.
+
+        Args:
+            takeover: an operator's command, which replaces the composed one.
+
+        Returns:
+            The command; that of a hold while the base policy is late; None if it is late and
+            nothing was sent yet.
+
+        Raises:
+            UnsafeCommandError: nothing may be sent.
+            BasePolicyError: the base policy failed.
+        """
+        self._holding = not self._ready()
+        if self._holding:
+            return self._hold(takeover)
+        if self._decision is None:
+            self._decide()
+        decision = self._decision
+        assert decision is not None
+        step = decision.steps_sent
+        if takeover is None:
+            planned, base = decision.planned[step], decision.base[step]
+            safe = self.robot.limited(planned, base)
+        else:
+            safe, decision.source = self.robot.limited(takeover), Source.TAKEOVER
+            # The residual fades in again, and this decision's is not faded.
+            decision.planned[step:] = decision.executed[step:] = decision.base[step:]
+        decision.executed[step] = safe
+        decision.steps_sent += 1
+        return self.robot.told(safe, obeyed=takeover is not None)
+
+    def _ready(self) -> bool:
+        """Return whether there is a base action for this control step."""
+        if self._decision is not None:
+            return not self._decision_complete  # Else `step` still waits for the next chunk.
+        if self._base is None:
+            try:
+                self._base = self._take()
+            except ChunkLateError:
+                return False
+        return True
+
+    def _hold(self, takeover: Array | None) -> Array | None:
+        """Hold while the base policy is late; a takeover goes through."""
+        if takeover is None:
+            self.late_chunks += 1
+            return self.robot.hold()
+        if self._decision is not None and not self._decision.truncated:
+            self._decision = None  # Its end would be where the operator has moved the robot.
+        return self.robot.obey(takeover)
+
+    def step(
+        self, observation: npt.ArrayLike, stamp: float, feedback: StepFeedback
+    ) -> Transition | None:
+        """Account for the control step just executed.
+
+        Args:
+            observation: observation after the step, shape (n,).
+            stamp: its ROS time [s].
+            feedback: reward and flags of the step.
+
+        Returns:
+            The transition if the step completed a decision. After the end of an episode,
+            `begin_episode` is due, unless the end of a truncated one still waits for the base
+            policy: then `in_decision` is true, and `step` is to be called again with its feedback.
+        """
+        decision = self._decision
+        held = decision is None and feedback.done
+        if held:
+            decision = self._held_decision()
+        self._step += decision is not None and not self._holding
+        self._observe(observation, stamp)
+        if decision is None:
+            return None
+        if not (self._decision_complete or feedback.done):
+            decision.reward += feedback.reward
+            return None
+        if feedback.terminated or held:
+            # No next action exists, and the learner masks it; or it is to go on holding.
+            next_base = decision.base
+        else:
+            if feedback.truncated:
+                self.queue.give_back(self.layout.decision_steps - decision.steps_sent)
+                decision.steps_sent, decision.truncated = self.layout.decision_steps, True
+            try:
+                next_base = self._base = self._take()
+            except ChunkLateError:
+                # command() holds; the decision ends when the chunk is there.
+                if not feedback.truncated:
+                    decision.reward += feedback.reward
+                return None
+        decision.reward += feedback.reward
+        self._decision = None
+        header = self.slot.header
+        return Transition(
+            stamp=decision.stamp,
+            epoch=header.epoch if header else 0,
+            episode=self._episode,
+            step=decision.step,
+            policy_sequence=header.sequence if header else -1,
+            source=decision.source,
+            reward=decision.reward,
+            terminated=feedback.terminated,
+            truncated=feedback.truncated,
+            success=feedback.success,
+            observation=decision.observation,
+            base_action=decision.base.ravel(),
+            residual_action=decision.residual.ravel(),
+            executed_action=decision.executed.ravel(),
+            next_observation=self._observation,
+            next_base_action=next_base.ravel(),
+        )
+
+    def _held_decision(self) -> _Decision | None:
+        """Return an episode's end during a hold as a decision to stay: its outcome counts.
+
+        None if nothing was sent: then there is nothing to judge.
+        """
+        last = self.robot.last_command
+        if last is None:
+            return None
+        held = np.tile(last, (self.layout.decision_steps, 1))
+        return _Decision(
+            stamp=self._stamp,
+            step=self._step,
+            observation=self._observation,
+            base=held,
+            residual=np.zeros_like(held),
+            planned=held,
+            executed=held,
+            source=Source.TAKEOVER if self.robot.obeyed else Source.BASE,
+            steps_sent=self.layout.decision_steps,
+        )
+
+    def abandon(self) -> None:
+        """Drop the decision in progress: the robot was paused, so it was not executed as decided.
+
+        It yields no transition; the step count shows the gap. The base policy plans anew.
+        """
+        self._step += self._decision is not None or self._base is not None
+        self._base = self._decision = None
+        self.queue.forget()
+
+    @property
+    def _decision_complete(self) -> bool:
+        decision = self._decision
+        return decision is not None and decision.steps_sent == self.layout.decision_steps
+
+    def _observe(self, observation: npt.ArrayLike, stamp: float) -> None:
+        self._observation = np.array(observation, dtype=np.float64)
+        self._stamp = stamp
+        self.queue.observe(observation)
+
+    def _take(self) -> Array:
+        """Return the base actions of the next decision, shape (k, m)."""
+        return self.queue.take(self._chunk_timeout_s).astype(np.float64)
+
+    def _decide(self) -> None:
+        """Make a residual decision on the newest observation."""
+        base, self._base = self._base, None
+        assert base is not None
+        self.slot.begin_decision()
+        residual, ratio = self._residual(base)
+        source = Source.RESIDUAL if ratio > 0.0 else Source.BASE
+        planned = self.bound.compose(base, residual, ratio)
+        self._decision = _Decision(
+            stamp=self._stamp,
+            step=self._step,
+            observation=self._observation,
+            base=base,
+            residual=residual,
+            planned=planned,
+            executed=planned.copy(),
+            source=source,
+        )
+
+    def _residual(self, base: Array) -> tuple[Array, float]:
+        """Return the residual of a decision, (k, m), and its blend ratio; 0 is the base alone."""
+        actor, header = self.slot.actor, self.slot.header
+        if actor is None or header is None or not self.residual_enabled:
+            return np.zeros(base.shape), 0.0
+        exploration = header.exploration
+        if self._noise_scale is None:
+            # Streams of their own, so that one does not shift with what the other draws.
+            rngs = [np.random.default_rng([self._seed, self._episode, use]) for use in (2, 3)]
+            self._noise_scale = exploration.noise_scale(rngs[0])
+            self._base_only = exploration.base_only(rngs[1])
+        rng = self._exploration if self.explore else None
+        ratio = self.blend_ratio * exploration.bound_ratio
+        if self._noise_scale == 1.0:
+            ratio *= exploration.careful_ratio
+        if self._base_only or ratio <= 0.0:
+            return np.zeros(base.shape), 0.0
+        by_actor = exploration.residual_probability
+        if rng is not None and 0.0 < by_actor < 1.0:
+            by_actor = float(rng.random() < by_actor)
+        if by_actor > 0.0:
+            started = self._clock()
+            reach = Reach(self._noise_scale, ratio, exploration.full_bound_cost)
+            action = actor.act(self._observation, base.ravel(), rng, reach)
+            self.actor_latency.add(self._clock() - started)
+            self.residuals_refused += not action.any()
+        elif rng is not None and exploration.uniform_noise > 0.0:
+            action = actor.uniform(exploration.uniform_noise, rng)
+        elif exploration.residual_probability > 0.0:
+            # A residual of zero, not the base alone: an episode in which every decision is gated
+            # off by chance would else be taken for one of the guard's, and most such are short.
+            action = np.zeros(base.shape)
+        else:
+            return np.zeros(base.shape), 0.0
+        return action.reshape(base.shape), ratio

@@ -1,0 +1,93 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Lockstep: one command per stamp, sent when all channels and the feedback of it are here."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from residual_rl_ros.control.controller import StepFeedback
+from residual_rl_ros.control.policy_loop import LoopParts, PolicyLoop
+
+
+class LockstepLoop(PolicyLoop):
+    """Answers a simulator that waits.
+
+    Args:
+        parts: what it is made of.
+        actor_timeout_s: after this wait for an actor without any sign of a learner the run goes on
+            with the one at hand [s].
+    """
+
+    def __init__(self, parts: LoopParts, actor_timeout_s: float) -> None:
+        super().__init__(parts)
+        self._actor_timeout_s = actor_timeout_s
+        self._answered = -np.inf
+        self._answering = -np.inf
+        self._waiting_since: float | None = None
+        self._weights = b''
+
+    def _read_weights(self, message: bytes) -> None:
+        """Take in an actor, for which the current decision may have waited."""
+        if message == self._weights:  # A learner at long work says that it lives.
+            if self._waiting_since is not None:
+                self._waiting_since = self._clock()
+            return
+        slot = self.controller.slot
+        accepted = slot.accepted
+        self._accept_weights(partial(slot.read, message))
+        if slot.accepted > accepted:
+            self._weights = message
+            if self._waiting_since is not None:
+                self._send_when_ready(self._answering)
+
+    def watch(self) -> None:
+        """Go on without a learner that stopped publishing; to be called now and then."""
+        limit = self._actor_timeout_s
+        if self._waiting_since is not None and self._clock() - self._waiting_since > limit:
+            self._outlet.warn(
+                f'no actor came in {limit:g} s; going on with the one at hand until a learner '
+                'publishes again'
+            )
+            self.controller.slot.stop_waiting()
+            self._send_when_ready(self._answering)
+
+    def _on_feedback(self, stamp: float, feedback: StepFeedback) -> None:
+        self._feedback, self._feedback_stamp = feedback, stamp
+        self._on_observation(stamp)
+
+    def _on_observation(self, stamp: float) -> None:
+        """Answer a stamp once everything that belongs to it has arrived."""
+        if not self.assembler.complete_at(stamp):
+            return
+        if stamp <= self._answered:
+            # The simulator repeats a stamp whose answer it missed.
+            last = self.controller.robot.last_command
+            if stamp == self._answered and last is not None:
+                self._outlet.send_command(last, stamp)
+            return
+        if self._waiting_since is not None:
+            return
+        if not self.in_episode:
+            self._begin_episode(self.assembler.assemble(), stamp)
+        elif self._feedback_stamp == stamp and self._feedback is not None:
+            if self._finish_step(self.assembler.assemble(), stamp, self._feedback):
+                self._answered = stamp
+                self._send_hold(stamp)
+                return
+        else:
+            return
+        self._send_when_ready(stamp)
+
+    def _send_when_ready(self, stamp: float) -> None:
+        """Send the command of this stamp, or wait for the actor that its decision needs."""
+        self._answering = stamp
+        if self.controller.at_decision and self.controller.slot.must_wait():
+            if self._waiting_since is None:
+                self._waiting_since = self._clock()
+            return
+        self._waiting_since = None
+        self._answered = stamp
+        self._send(stamp)

@@ -1,0 +1,269 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What happens between messages: episodes, commands, holds, takeovers and faults.
+
+A loop knows no middleware. The policy node hands it what arrives and the time, and carries out
+what it says through an `Outlet`. There are two: `LockstepLoop` answers the stamps of a waiting
+simulator, `RealTimeLoop` runs at the control rate whatever arrives.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.base_policy.metadata import BasePolicyError
+from residual_rl_ros.control.composition import BlendRamp
+from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.control.safety import UnsafeCommandError
+from residual_rl_ros.residual_policy.mailbox import Offer
+from residual_rl_ros.residual_policy.weights import WeightsError
+from residual_rl_ros.robot.observation import MAX_STAMP_S, ObservationAssembler, ObservationError
+from residual_rl_ros.transitions.transition import Success, Transition
+
+Array = npt.NDArray[np.float64]
+COUNTERS = (
+    *('ticks', 'overruns', 'missed_periods', 'holds', 'transitions'),
+    *('refused_observations', 'refused_feedback', 'refused_takeovers'),
+)
+
+MAX_REWARD = 1e30
+"""A sum of rewards stays within float32, in which the learner keeps it."""
+
+MARK_SUCCESS = StepFeedback(1.0, True, False, Success.SUCCESS)
+"""An operator says that the task is done."""
+MARK_FAILURE = StepFeedback(0.0, True, False, Success.FAILURE)
+"""An operator says that the task has failed."""
+END_EPISODE = StepFeedback(0.0, False, True, Success.UNLABELLED)
+"""An operator ends the episode without judging it."""
+
+
+class Outlet(Protocol):
+    """Where a loop's results go."""
+
+    def send_command(self, command: Array, stamp: float) -> None:
+        """Send a command, shape (m,), that answers a stamp [s]."""
+
+    def send_transition(self, transition: Transition) -> None:
+        """Send a finished decision to the learner."""
+
+    def warn(self, reason: str) -> None:
+        """Say that something is wrong; the robot goes on."""
+
+    def fault(self, reason: str) -> None:
+        """Say that the robot cannot go on, and call `deactivate`."""
+
+
+@dataclass(frozen=True)
+class LoopParts:
+    """What both loops are made of."""
+
+    controller: ResidualController
+    """Composes commands and accounts for transitions."""
+    assembler: ObservationAssembler
+    """Newest value of every channel."""
+    blend: BlendRamp
+    """Fades the residual in after activation, a takeover and a rollback."""
+    outlet: Outlet
+    """Where commands, transitions and complaints go."""
+    clock: Callable[[], float]
+    """Monotonic time, for durations [s]."""
+    sleep: Callable[[float], None] = time.sleep
+    """Lets time pass [s]."""
+
+
+class PolicyLoop(ABC):
+    """What both loops share.
+
+    Args:
+        parts: what it is made of.
+    """
+
+    def __init__(self, parts: LoopParts) -> None:
+        self.controller = parts.controller
+        self.assembler = parts.assembler
+        self.counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
+        """What happened, for diagnostics."""
+        self.episode = -1
+        """Number of the episode, -1 before the first."""
+        self.in_episode = False
+        self.active = False
+        self._blend = parts.blend
+        self._outlet = parts.outlet
+        self._clock = parts.clock
+        self._feedback: StepFeedback | None = None
+        self._feedback_stamp = -np.inf
+        self._takeover: Array | None = None
+        self._takeover_active = False
+
+    def activate(self) -> None:
+        """Start; the robot may have been moved since the last command, and what it saw is old."""
+        self.active = True
+        self.assembler.clear()
+        self.controller.robot.release()
+        self._blend.restart()
+
+    def deactivate(self, now: float) -> None:
+        """Hold, then stop."""
+        if self.in_episode or not self.controller.robot.at_rest:
+            self._send_hold(now)
+        self.active = self.in_episode = False
+
+    def observe(self, channel: str, stamp: float, values: Array) -> None:
+        """Take in the values of a channel.
+
+        Args:
+            channel: its name.
+            stamp: their time [s].
+            values: shape (number of observation names of the channel,).
+        """
+        if not self.active or self._belongs_to_next_episode(stamp):
+            return
+        try:
+            self.assembler.update(channel, stamp, values)
+        except ObservationError as error:
+            self.refuse_observation(error)
+        else:
+            self._on_observation(stamp)
+
+    def refuse_observation(self, error: ObservationError) -> None:
+        """Count and report values that cannot be used."""
+        self._refuse('refused_observations', str(error))
+
+    def receive_feedback(self, data: Array) -> None:
+        """Take in `[stamp, reward, terminated, truncated, success]`."""
+        sound = (
+            data.shape == (5,)
+            and bool(np.isfinite(data).all())
+            and abs(data[0]) <= MAX_STAMP_S
+            and abs(data[1]) <= MAX_REWARD
+        )
+        if not sound or data[4] not in (-1.0, 0.0, 1.0):
+            self._refuse(
+                'refused_feedback',
+                f'step_feedback is {data[:8].tolist()}, expected 5 finite numbers [stamp, reward, '
+                f'terminated, truncated, success], stamps up to {MAX_STAMP_S:g} s and rewards up '
+                f'to {MAX_REWARD:g}',
+            )
+        elif self.active:
+            stamp, reward, terminated, truncated, success = data.tolist()
+            feedback = StepFeedback(
+                reward, bool(terminated), bool(truncated), Success(int(success))
+            )
+            self._on_feedback(stamp, feedback)
+
+    def receive_takeover(self, command: Array) -> None:
+        """Take in an operator's command, shape (m,)."""
+        size = self.controller.robot.safety.action.size
+        if command.shape != (size,) or not np.isfinite(command).all():
+            self._refuse(
+                'refused_takeovers',
+                f'takeover command is {command[:8].tolist()}, expected {size} finite numbers',
+            )
+        else:
+            self._takeover = command
+
+    def refuse_takeover(self, error: Exception) -> None:
+        """Count and report an operator's command that cannot be used."""
+        self._refuse('refused_takeovers', f'takeover: {error}')
+
+    def set_takeover(self, active: bool) -> None:
+        """Give the robot to an operator or back; the residual then fades in again."""
+        if self._takeover_active and not active:
+            self._blend.restart()
+            self._takeover = None
+        self._takeover_active = active
+
+    @property
+    def taken_over(self) -> bool:
+        """Whether an operator has the robot."""
+        return self._takeover_active
+
+    def receive_weights(self, message: Sequence[int]) -> None:
+        """Take in the bytes of an actor; a bad one is refused and nothing changes."""
+        try:
+            self.controller.slot.check_size(len(message))
+        except WeightsError as error:
+            self._outlet.warn(f'weights refused: {error}')
+        else:
+            self._read_weights(bytes(message))
+
+    @abstractmethod
+    def _read_weights(self, message: bytes) -> None:
+        """Take in an actor of acceptable size."""
+
+    def _accept_weights(self, result: Callable[[], Offer]) -> None:
+        try:
+            self.controller.slot.accept(result)
+        except WeightsError as error:
+            self._outlet.warn(f'weights refused: {error}')
+
+    @abstractmethod
+    def _on_observation(self, stamp: float) -> None:
+        """React to a channel's new values."""
+
+    @abstractmethod
+    def _on_feedback(self, stamp: float, feedback: StepFeedback) -> None:
+        """React to the outcome of a control step."""
+
+    def _belongs_to_next_episode(self, stamp: float) -> bool:
+        """Return whether values must wait because an end before them is not accounted for yet."""
+        del stamp
+        return False
+
+    def _begin_episode(self, observation: Array, stamp: float) -> None:
+        self.episode += 1
+        self.in_episode = True
+        self._feedback = None
+        self.controller.begin_episode(self.episode, observation, stamp)
+
+    def _finish_step(self, observation: Array, stamp: float, feedback: StepFeedback) -> bool:
+        """Account for the step just executed; return whether the episode is over."""
+        try:
+            transition = self.controller.step(observation, stamp, feedback)
+        except BasePolicyError as error:
+            self._outlet.fault(str(error))
+            return True
+        if transition is not None:
+            self.counts['transitions'] += 1
+            self._deliver(transition)
+        over = feedback.done and not self.controller.in_decision
+        if over:
+            self.in_episode = False
+        return over
+
+    def _deliver(self, transition: Transition) -> None:
+        """Send a transition to the learner."""
+        self._outlet.send_transition(transition)
+
+    def _send(self, stamp: float) -> None:
+        """Compose and send the command of this control step."""
+        if self.controller.at_decision and self.controller.slot.starts_over():
+            self._blend.restart()
+        self.controller.blend_ratio = self._blend.ratio(stamp)
+        takeover = self._takeover if self._takeover_active else None
+        try:
+            command = self.controller.command(takeover)
+        except (BasePolicyError, UnsafeCommandError) as error:
+            self._outlet.fault(str(error))
+            return
+        self.counts['ticks'] += 1
+        if command is not None:
+            self._outlet.send_command(command, stamp)
+
+    def _send_hold(self, stamp: float) -> None:
+        """Hold the robot, if it was told anything yet."""
+        command = self.controller.robot.hold()
+        if command is not None:
+            self._outlet.send_command(command, stamp)
+
+    def _refuse(self, counter: str, reason: str) -> None:
+        self.counts[counter] += 1
+        self._outlet.warn(reason)

@@ -1,0 +1,130 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Rewards where no simulator gives them: an ONNX success classifier, or a function of yours.
+
+A reward source is asked once a control step and answers with what it has to say of that step.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.control.controller import StepFeedback
+from residual_rl_ros.control.policy_loop import MARK_SUCCESS
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.onnx_session import open_session, run_session
+
+Array = npt.NDArray[np.float64]
+RewardSource = Callable[[Array], 'StepFeedback | None']
+"""Takes an observation, shape (n,); None says nothing."""
+
+CLASSIFIER_METADATA_KEY = 'residual_rl_classifier'
+
+
+class RewardError(ResidualRLError):
+    """A reward source cannot be loaded, or answered with something else than feedback."""
+
+
+class SuccessClassifier:
+    """Runs `observation` float32 [1, n] -> `probability` float32 [1, 1] and marks successes.
+
+    `metadata_props` hold, under `residual_rl_classifier`, JSON with `observation_names`. One
+    success is said once: the probability must fall below the threshold before the next.
+
+    Args:
+        path: the `.onnx` file.
+        observation_names: names of the robot's observation (n).
+        threshold: probability from which an observation counts as success.
+        consecutive: observations in a row that must count; one alone may be a flicker.
+        sha256: digest that the file must have, in hexadecimal digits; empty accepts any.
+
+    Raises:
+        RewardError: missing, another or unreadable file, or made for another observation.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        observation_names: Sequence[str],
+        threshold: float,
+        consecutive: int,
+        sha256: str = '',
+    ) -> None:
+        self._session = open_session(path, 'success classifier', RewardError, sha256=sha256.lower())
+        self._path = path
+        self._threshold = threshold
+        self._consecutive = consecutive
+        self._seen = 0
+        text = self._session.get_modelmeta().custom_metadata_map.get(CLASSIFIER_METADATA_KEY, '')
+        try:
+            names = list(json.loads(text)['observation_names'])
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise RewardError(
+                f'{path.name}: {CLASSIFIER_METADATA_KEY!r} metadata is {text[:80]!r}, expected '
+                'JSON with observation_names'
+            ) from error
+        if names != list(observation_names):
+            raise RewardError(
+                f'{path.name} was made for the observation {names}, the robot has '
+                f'{list(observation_names)}'
+            )
+        inputs = [item.name for item in self._session.get_inputs()]
+        outputs = [item.name for item in self._session.get_outputs()]
+        if inputs != ['observation'] or outputs != ['probability']:
+            raise RewardError(
+                f'{path.name} has inputs {inputs} and outputs {outputs}, expected observation and '
+                'probability'
+            )
+
+    def __call__(self, observation: Array) -> StepFeedback | None:
+        """Return a success when it is reached.
+
+        Raises:
+            RewardError: the network failed or answered with no probability.
+        """
+        inputs = {'observation': observation.astype(np.float32)[None]}
+        name = self._path.name
+        output = np.ravel(run_session(self._session, 'probability', inputs, name, RewardError))
+        if output.size != 1 or not 0.0 <= output[0] <= 1.0:
+            raise RewardError(f'{self._path.name} returned {output.tolist()}, expected one of 0..1')
+        self._seen = self._seen + 1 if output[0] >= self._threshold else 0
+        return MARK_SUCCESS if self._seen == self._consecutive else None
+
+
+def load_function(target: str, observation_names: Sequence[str]) -> RewardSource:
+    """Return a reward source that a Python package provides.
+
+    Args:
+        target: `package.module:factory`; the factory takes the observation names and returns the
+            source. It is code, and is run: name only what you trust.
+        observation_names: names of the robot's observation (n).
+
+    Raises:
+        RewardError: there is no such factory, or it returned nothing to call.
+    """
+    module, _, name = target.partition(':')
+    try:
+        factory = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise RewardError(
+            f'reward function {target!r}: {error}; expected package.module:factory'
+        ) from error
+    source = factory(tuple(observation_names))
+    if not callable(source):
+        raise RewardError(f'reward function {target!r} returned {source!r}, nothing to call')
+
+    def checked(observation: Array) -> StepFeedback | None:
+        answer = source(observation)
+        if answer is not None and not isinstance(answer, StepFeedback):
+            raise RewardError(f'{target} returned {answer!r}, expected a StepFeedback or None')
+        if answer is not None and not np.isfinite(answer.reward):
+            raise RewardError(f'{target} returned the reward {answer.reward}')
+        return answer
+
+    return checked

@@ -1,0 +1,115 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What an inspection finds: facts about a thing, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from residual_rl_ros.errors import ResidualRLError
+
+
+@dataclass
+class Report:
+    """Findings about one thing."""
+
+    title: str
+    facts: dict[str, str] = field(default_factory=dict)
+    """What it is, in reading order."""
+    problems: list[str] = field(default_factory=list)
+    """Why it cannot be used; empty if it can."""
+    remarks: list[str] = field(default_factory=list)
+    """What its user should know."""
+
+    def table(self) -> Table:
+        """Return the facts as a table."""
+        table = Table(title=escape(self.title), show_header=False)
+        for name, value in self.facts.items():
+            table.add_row(escape(name), escape(value))
+        return table
+
+    def show(self, console: Console) -> None:
+        """Print everything, and whether it is usable."""
+        console.print(self.table())
+        for problem in self.problems:
+            console.print(f'[red]problem:[/] {escape(problem)}', soft_wrap=True)
+        for remark in self.remarks:
+            console.print(f'[yellow]remark:[/] {escape(remark)}', soft_wrap=True)
+        if not self.problems:
+            console.print('[green]usable[/]')
+
+
+class BagError(ResidualRLError):
+    """A bag cannot be used at all."""
+
+
+@dataclass
+class Problem:
+    """One thing that is wrong with a bag."""
+
+    path: Path
+    """File or folder."""
+    topic: str
+    """Topic, empty if it is not about one."""
+    place: str
+    """Offset or message number where it occurred first."""
+    reason: str
+    count: int = 1
+    """How often it occurred."""
+
+    def __str__(self) -> str:
+        """Return one line."""
+        parts = [str(self.path), self.topic, self.place, self.reason]
+        more = f' ({self.count} times)' if self.count > 1 else ''
+        return ': '.join(' '.join(part.split()) for part in parts if part) + more
+
+
+class Problems:
+    """Collects problems; the same kind on the same topic of a file becomes one line."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Path, str, str], Problem] = {}
+
+    def __len__(self) -> int:
+        """Return the number of lines."""
+        return len(self._found)
+
+    def __iter__(self) -> Iterator[Problem]:
+        """Yield the problems in the order in which they were found."""
+        return iter(self._found.values())
+
+    def forget_after(self, count: int) -> None:
+        """Drop all but the first problems, before what they are about is looked at again."""
+        self._found = dict(list(self._found.items())[:count])
+
+    def add(
+        self,
+        path: Path,
+        reason: str,
+        *,
+        topic: str = '',
+        place: str = '',
+        kind: str = '',
+        count: int = 1,
+    ) -> None:
+        """Take in a problem.
+
+        Args:
+            path: file or folder.
+            reason: what is wrong, and what was expected.
+            topic: topic that it is about.
+            place: where in the file.
+            kind: what makes two problems the same; default: the reason.
+            count: how often it occurred.
+        """
+        key = (path, topic, kind or reason)
+        if key in self._found:
+            self._found[key].count += count
+        else:
+            self._found[key] = Problem(path, topic, place, reason, count)

@@ -1,0 +1,143 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Scripted demonstrations as arrays, cut into windows and chunks for imitation."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.evaluation.paired import run_episode
+from residual_rl_ros.pretraining.experts import Expert, make_expert
+from residual_rl_ros.tasks.hosting import Env
+from residual_rl_ros.tasks.parameters import TaskError
+from residual_rl_ros.transitions.transition import Transition
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Successful episodes of an expert."""
+
+    episodes: tuple[tuple[Float32, Float32], ...]
+    """Per episode: observations (steps, n) and actions (steps, m)."""
+
+    @property
+    def sha256(self) -> str:
+        """Digest of all numbers, in order."""
+        sha = hashlib.sha256()
+        for observations, actions in self.episodes:
+            sha.update(observations.tobytes())
+            sha.update(actions.tobytes())
+        return sha.hexdigest()
+
+    def flat(self) -> tuple[Float32, Float32]:
+        """Return all observations (samples, n) and actions (samples, m)."""
+        observations, actions = zip(*self.episodes, strict=True)
+        return np.concatenate(observations), np.concatenate(actions)
+
+    def windows(self, n_obs_steps: int, horizon: int, exec_start: int) -> tuple[Float32, Float32]:
+        """Return inputs (samples, n_obs_steps, n) and chunks (samples, horizon, m).
+
+        The chunk of step t begins `exec_start` steps before t. Before the first and after the
+        last step of an episode the edge value is repeated.
+        """
+        inputs, chunks = [], []
+        for observations, actions in self.episodes:
+            steps = np.arange(len(actions))
+            past = steps[:, None] + np.arange(1 - n_obs_steps, 1)
+            future = steps[:, None] + np.arange(-exec_start, horizon - exec_start)
+            inputs.append(observations[past.clip(0)])
+            chunks.append(actions[future.clip(0, len(actions) - 1)])
+        return np.concatenate(inputs), np.concatenate(chunks)
+
+
+def demonstrate(
+    env: Env, name: str, controller: ResidualController, count: int, seed: int
+) -> list[Transition]:
+    """Return the transitions of `count` successful expert episodes, as an operator would give them.
+
+    The expert takes over at every step, so that base action and executed action are both known.
+
+    Args:
+        env: the task.
+        name: name of the task, for the expert.
+        controller: controller in lockstep, without an actor.
+        count: number of episodes.
+        seed: seed of the first episode; the following count up.
+    """
+    expert = make_expert(name)
+    transitions: list[Transition] = []
+    done = 0
+    for number in range(2 * count + 10):
+        if done == count:
+            break
+        episode: list[Transition] = []
+        outcome = run_episode(
+            env, controller, seed + number, number, episode.append, takeover=_Takeover(expert, env)
+        )
+        if outcome.success:
+            transitions += episode
+            done += 1
+    return transitions
+
+
+class _Takeover:
+    """An expert as the operator of an episode."""
+
+    def __init__(self, expert: Expert[Any], env: Env) -> None:
+        self._expert = expert
+        self._env = env.unwrapped
+        self._started = False
+
+    def __call__(self) -> npt.NDArray[np.float64]:
+        if not self._started:
+            self._expert.reset(self._env)
+            self._started = True
+        return self._expert.act(self._env)
+
+
+def collect(
+    env: Env, name: str, count: int, seed: int, waypoint_noise: float = 0.0
+) -> Demonstrations:
+    """Record the first `count` successful episodes of the task's expert.
+
+    Args:
+        env: the task, with the sensor noise and delay that the demonstrations shall have.
+        name: name of the task, for the expert.
+        count: number of demonstrations.
+        seed: first episode seed; the following episodes count up.
+        waypoint_noise: standard deviation of the expert's waypoints [m].
+
+    Raises:
+        TaskError: the expert failed more often than it succeeded.
+    """
+    expert = make_expert(name, rng=np.random.default_rng(seed), waypoint_noise=waypoint_noise)
+    episodes: list[tuple[Float32, Float32]] = []
+    tried = 0
+    while len(episodes) < count:
+        if tried > 2 * count + 10:
+            raise TaskError(
+                f'the {name} expert solved {len(episodes)} of {tried} seeds; the task '
+                'parameters make it unsolvable'
+            )
+        observation, _ = env.reset(seed=seed + tried)
+        tried += 1
+        expert.reset(env.unwrapped)
+        observations, actions = [], []
+        done = success = False
+        while not done:
+            action = expert.act(env.unwrapped).astype(np.float32)
+            observations.append(np.asarray(observation, dtype=np.float32))
+            actions.append(action)
+            observation, _, terminated, truncated, info = env.step(action)
+            done, success = terminated or truncated, bool(info['success'])
+        if success:
+            episodes.append((np.stack(observations), np.stack(actions)))
+    return Demonstrations(tuple(episodes))

@@ -1,0 +1,244 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Scripted experts that solve the tasks from privileged state, to clone base policies from.
+
+Both are pure feedback laws: every command is a short, bounded move from where the tool is now, so a
+policy can be cloned from single observations and the contact force stays bounded by the arm's
+stiffness times the length of that move.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol, TypeVar
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from residual_rl_ros.tasks.arm_env import ArmEnv
+from residual_rl_ros.tasks.camera import CAMERA_TASKS
+from residual_rl_ros.tasks.kinematics import Pose, wrap_angle
+from residual_rl_ros.tasks.parameters import TaskError
+from residual_rl_ros.tasks.peg_insert import PegInsert
+from residual_rl_ros.tasks.push_to_goal import PushToGoal
+
+EnvT = TypeVar('EnvT', contravariant=True)
+FETCH_PICK_AND_PLACE = 'gymnasium_robotics:FetchPickAndPlace-v4'
+
+
+class Expert(Protocol[EnvT]):
+    """A policy with access to the true state of its task."""
+
+    def reset(self, env: EnvT) -> None:
+        """Prepare for an episode that `env` has just been reset to."""
+
+    def act(self, env: EnvT) -> NDArray[np.float64]:
+        """Return the command of the next control step, shape (m,).
+
+        For the tasks of this package it is absolute joint position targets, [rad].
+        """
+
+
+class _Detour:
+    """The displacement of one episode's approach."""
+
+    def __init__(self, rng: np.random.Generator | None, waypoint_noise: float) -> None:
+        """Check that noise comes with a generator."""
+        if waypoint_noise and rng is None:
+            raise TaskError(
+                f'waypoint_noise is {waypoint_noise} but rng is None, expected a numpy Generator; '
+                'pass rng to the expert'
+            )
+        self._rng = rng
+        self._std = waypoint_noise
+        self.offset: NDArray[np.float64] = np.zeros(2)
+
+    def draw(self) -> None:
+        """Draw the displacement, shape (2,), [m], of the next episode."""
+        if self._rng is not None:
+            self.offset = self._std * self._rng.standard_normal(2)
+
+
+class PegInsertExpert:
+    """Funnel: the closer the peg is to the axis of the hole, the deeper it may go."""
+
+    reach = 0.0065
+    """Longest move of one command, [m]; the speed settles near 12 times this per second."""
+    turn = 0.08
+    """Largest turn of one command, [rad]."""
+    depth = 0.022
+    """Depth the peg is sent to, [m]."""
+    hover = 0.008
+    """Height of the tip above the rim until the peg is aligned, [m]."""
+    aligned = 0.0015
+    """Misalignment up to which the peg is sent all the way down, [m]; more than the clearance, so
+    that a peg that leans on a wall of the hole is not drawn out again."""
+    funnel = 0.002
+    """Further misalignment over which the sent height rises to `hover`, [m]."""
+    lever = 0.01
+    """Weight of a yaw error in the misalignment, half the width of the peg, [m/rad]."""
+
+    def __init__(
+        self, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
+    ) -> None:
+        """Set the variation between episodes, see `make_expert`."""
+        self._detour = _Detour(rng, waypoint_noise)
+
+    def reset(self, env: PegInsert) -> None:
+        """Draw this episode's approach."""
+        self._detour.draw()
+
+    def act(self, env: PegInsert) -> NDArray[np.float64]:
+        """Move over the hole and down the funnel."""
+        hole = env.hole_pose()
+        tool = env.tool_pose()
+        offset = hole.position - tool.position
+        misalignment = math.hypot(*offset[:2]) + self.lever * abs(wrap_angle(hole.yaw - tool.yaw))
+        openness = np.clip((misalignment - self.aligned) / self.funnel, 0.0, 1.0)
+        height = -self.depth + openness * (self.depth + self.hover)
+        # The detour is over well before the tip reaches the hover height.
+        far = np.clip((-offset[2] - 2.0 * self.hover) / 0.03, 0.0, 1.0)
+        target = hole.position + np.array([*(far * self._detour.offset), height])
+        return _move_towards(env, Pose(target, hole.yaw), self.reach, self.turn)
+
+
+class PushToGoalExpert:
+    """Steer the block like a unicycle.
+
+    It moves where its pushed face points, and turns when it is pushed off the centre of that face.
+    """
+
+    reach = 0.012
+    """Longest move of one command, [m]."""
+    turn = 0.1
+    """Largest turn of one command, [rad]."""
+    height = 0.012
+    """Height of the tip above the table, [m]."""
+    standoff = 0.05
+    """Distance from the block's centre at which an approach ends, before contact, [m]."""
+    lever = 0.035
+    """Offset from the centre of the pushed face per error of its heading, [m/rad]."""
+    max_offset = 0.022
+    """Largest such offset, short of the edge at 0.03, [m]."""
+    push = 0.011
+    """Move along the block's axis of one command while pushing, [m]."""
+    slide = 0.015
+    """Largest move along the pushed face of one command, [m]."""
+
+    def __init__(
+        self, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
+    ) -> None:
+        """Set the variation between episodes, see `make_expert`."""
+        self._detour = _Detour(rng, waypoint_noise)
+
+    def reset(self, env: PushToGoal) -> None:
+        """Draw this episode's approach."""
+        self._detour.draw()
+
+    def act(self, env: PushToGoal) -> NDArray[np.float64]:
+        """Push on the rear face, off centre by as much as the block has to turn."""
+        block = env.block_pose()
+        tool = env.tool_pose()
+        goal = Pose(env.goal_position(), 0.0).relative_to(block).position
+        pusher = tool.relative_to(block).position
+        heading_error = math.atan2(goal[1], goal[0])
+        offset = -np.clip(self.lever * heading_error, -self.max_offset, self.max_offset)
+        # The detour is over before the pusher touches the block.
+        far = np.clip((-pusher[0] - self.standoff) / 0.03, 0.0, 1.0)
+        offset += far * self._detour.offset[1]
+        slide = np.clip(offset - pusher[1], -self.slide, self.slide)
+        target = block.locate(pusher + np.array([self.push, slide, 0.0]))
+        target[2] = self.height
+        return _move_towards(env, Pose(target, 0.0), self.reach, self.turn)
+
+
+class FetchPickAndPlaceExpert:
+    """Above the object, down, close, to the goal: each from what is seen now.
+
+    Positions are in the world frame [m]; a command is a displacement of the gripper in units of
+    5 cm and the opening of its fingers, each in [-1, 1].
+    """
+
+    gain = 10.0
+    """Command per displacement [1/m]."""
+    hover = 0.05
+    """Height above the object until the gripper is over it [m]."""
+    near = 0.012
+    """Misalignment at which the gripper goes down, and at which it closes [m]."""
+    held = 0.052
+    """Opening of the fingers below which they hold the object [m]."""
+
+    def __init__(
+        self, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
+    ) -> None:
+        """Set the variation between episodes, see `make_expert`."""
+        self._detour = _Detour(rng, waypoint_noise)
+
+    def reset(self, env: gymnasium.Env[Any, Any]) -> None:
+        """Draw this episode's approach."""
+        del env
+        self._detour.draw()
+
+    def act(self, env: gymnasium.Env[Any, Any]) -> NDArray[np.float64]:
+        """Approach, grasp or carry."""
+        unwrapped: Any = env.unwrapped
+        seen = unwrapped._get_obs()  # The environment offers no other access to its state.
+        state = seen['observation']
+        gripper, thing, opening = state[:3], state[3:6], state[9] + state[10]
+        offset = thing - gripper
+        aligned = math.hypot(*offset[:2]) < self.near
+        if aligned and abs(offset[2]) < self.near:
+            carry = opening <= self.held
+            move = seen['desired_goal'] - gripper if carry else np.zeros(3)
+            return np.array([*np.clip(self.gain * move, -1.0, 1.0), -1.0])
+        far = np.clip((np.linalg.norm(offset) - 2.0 * self.hover) / self.hover, 0.0, 1.0)
+        move = offset + np.array([*(far * self._detour.offset), 0.0 if aligned else self.hover])
+        return np.array([*np.clip(self.gain * move, -1.0, 1.0), 1.0])
+
+
+def _move_towards(env: ArmEnv, target: Pose, reach: float, turn: float) -> NDArray[np.float64]:
+    """Return joint targets for a move from the true tool pose towards `target`.
+
+    Args:
+        env: The task.
+        target: Tool pose to approach, in the base frame.
+        reach: Longest move over the table, and longest move up or down, [m]. They are apart so
+            that pressing down on something takes nothing from the lateral correction.
+        turn: Largest turn, [rad].
+    """
+    tool = env.tool_pose()
+    move = target.position - tool.position
+    move[:2] *= min(1.0, reach / max(math.hypot(*move[:2]), 1e-9))
+    move[2] = np.clip(move[2], -reach, reach)
+    yaw = tool.yaw + float(np.clip(wrap_angle(target.yaw - tool.yaw), -turn, turn))
+    return env.kinematics.inverse(Pose(tool.position + move, yaw), env.joint_positions())
+
+
+EXPERTS: dict[str, Any] = {
+    PegInsert.task_name: PegInsertExpert,
+    PushToGoal.task_name: PushToGoalExpert,
+    FETCH_PICK_AND_PLACE: FetchPickAndPlaceExpert,
+}
+"""Expert of every task that has one."""
+EXPERTS |= {name: EXPERTS[task] for name, task in CAMERA_TASKS.items()}
+
+
+def make_expert(
+    task_name: str, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
+) -> Expert[Any]:
+    """Build the expert of a task.
+
+    Args:
+        task_name: Name of the task.
+        rng: Source of the variation between episodes; needed when `waypoint_noise` is not zero.
+        waypoint_noise: Standard deviation by which each episode's approach is displaced, [m]. The
+            displacement fades out before contact, so it varies the motion and not the outcome.
+
+    Raises:
+        TaskError: If no expert knows the task, or noise is asked for without a generator.
+    """
+    if task_name not in EXPERTS:
+        raise TaskError(f'no expert for task {task_name!r}, expected one of {list(EXPERTS)}')
+    expert: Expert[Any] = EXPERTS[task_name](rng=rng, waypoint_noise=waypoint_noise)
+    return expert

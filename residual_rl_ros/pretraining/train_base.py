@@ -1,0 +1,303 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Train a base policy by imitation of a scripted expert, export it, and write its model card."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+import yaml
+from rich.console import Console
+from torch import Tensor
+
+from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
+from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.evaluation.intervals import wilson
+from residual_rl_ros.evaluation.paired import evaluate
+from residual_rl_ros.pretraining.base_networks import BcPolicy, DiffusionPolicy
+from residual_rl_ros.pretraining.demonstrations import Demonstrations, collect
+from residual_rl_ros.resources import find_file, read_record
+from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.tasks.camera import CAMERA_TASKS, make_camera_task
+from residual_rl_ros.tasks.hosting import (
+    Env,
+    connect,
+    control_rate_hz,
+    environment_names,
+    make_environment,
+)
+from residual_rl_ros.tasks.parameters import SensorNoise
+from residual_rl_ros.tasks.registry import TASK_NAMES, make_task
+
+OPSET = 17
+
+
+class TrainBaseError(ResidualRLError):
+    """A base policy recipe is unknown or wrong."""
+
+
+@dataclass(frozen=True)
+class BaseRecipe:
+    """All numbers of a base policy, from `config/base_policies/<task>.yaml`."""
+
+    task: str
+    """Name of the recipe, the model and the fine-tuning configuration."""
+    environment: str
+    """What is demonstrated: a task of this package or a gymnasium id, with a scripted expert."""
+    kind: str
+    """`diffusion` or `bc`."""
+    demonstrations: int
+    """Number of successful expert episodes."""
+    demonstration_seed: int
+    """First episode seed of the demonstrations; evaluation never uses seeds of this range."""
+    task_overrides: Mapping[str, Any]
+    """Task parameters of the demonstrations that differ from the evaluation's; `noise` is a map
+    of `SensorNoise` fields."""
+    waypoint_noise: float
+    """Standard deviation of the expert's waypoints [m]."""
+    n_obs_steps: int
+    """Observations in the input window."""
+    horizon: int
+    """Actions in a chunk."""
+    exec_start: int
+    """Index of the action meant for the newest observation."""
+    exec_steps: int
+    """Actions of a chunk that are executed."""
+    gradient_steps: int
+    """Adam steps."""
+    batch_size: int
+    """Windows per step."""
+    learning_rate: float
+    """Adam step size at the start; decays to zero along a cosine."""
+
+    def make_demonstration_task(self) -> Env:
+        """Build the task as the demonstrations see it, through the encoders of its robot if any.
+
+        Raises:
+            TrainBaseError: overrides for an environment that takes none.
+        """
+        overrides = dict(self.task_overrides)
+        if self.environment in CAMERA_TASKS:
+            robot, _ = load_robot(self.task)
+            return connect(make_camera_task(self.environment, **overrides), robot)
+        if self.environment not in TASK_NAMES:
+            if overrides:
+                raise TrainBaseError(
+                    f'task_overrides is {overrides}, but {self.environment!r} is no task of this '
+                    f'package ({", ".join(TASK_NAMES)}); remove them'
+                )
+            return make_environment(self.environment)
+        if 'noise' in overrides:
+            overrides['noise'] = SensorNoise(**overrides['noise'])
+        return make_task(self.environment, **overrides)
+
+
+def load_recipe(task: str) -> BaseRecipe:
+    """Read the recipe of a task's base policy.
+
+    Raises:
+        ResourceError: there is none, or a key is missing or unknown.
+    """
+    path = find_file('base policy recipe', ('config', 'base_policies'), task, '.yaml')
+    return read_record(BaseRecipe, path, task=task)
+
+
+def train(
+    recipe: BaseRecipe,
+    demonstrations: Demonstrations,
+    seed: int,
+    progress: Callable[[int, float], None],
+) -> BcPolicy | DiffusionPolicy:
+    """Fit the policy; the same recipe, data and seed give the same weights.
+
+    Args:
+        recipe: numbers.
+        demonstrations: training data.
+        seed: seeds initialisation and batches.
+        progress: called with (step, loss) now and then.
+
+    Raises:
+        TrainBaseError: unknown policy kind.
+    """
+    kinds: dict[str, type[BcPolicy] | type[DiffusionPolicy]] = {
+        'bc': BcPolicy,
+        'diffusion': DiffusionPolicy,
+    }
+    if recipe.kind not in kinds:
+        raise TrainBaseError(f'unknown policy kind {recipe.kind!r}; known: {", ".join(kinds)}')
+    observations, actions = (torch.from_numpy(array) for array in demonstrations.flat())
+    windows, chunks = (
+        torch.from_numpy(array)
+        for array in demonstrations.windows(recipe.n_obs_steps, recipe.horizon, recipe.exec_start)
+    )
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        policy = kinds[recipe.kind](
+            recipe.n_obs_steps, observations.shape[1], recipe.horizon, actions.shape[1]
+        )
+    policy.fit(observations, actions)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=recipe.learning_rate, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.gradient_steps)
+    for step in range(recipe.gradient_steps):
+        rows = torch.randint(len(windows), (recipe.batch_size,), generator=generator)
+        loss = policy.loss(windows[rows], chunks[rows], generator)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        if step % 200 == 0 or step == recipe.gradient_steps - 1:
+            progress(step, float(loss.detach()))
+    return policy.eval()
+
+
+def export(
+    policy: BcPolicy | DiffusionPolicy,
+    recipe: BaseRecipe,
+    demonstrations: Demonstrations,
+    path: Path,
+) -> None:
+    """Write the policy as ONNX with its metadata."""
+    env = recipe.make_demonstration_task()
+    observation_names, action_names = environment_names(env)
+    n, m = len(observation_names), len(action_names)
+    inputs: dict[str, Tensor] = {'observation': torch.zeros(1, recipe.n_obs_steps, n)}
+    if isinstance(policy, DiffusionPolicy):
+        inputs['noise'] = torch.zeros(1, recipe.horizon, m)
+    torch.onnx.export(
+        policy,
+        tuple(inputs.values()),
+        str(path),
+        input_names=list(inputs),
+        output_names=['action'],
+        opset_version=OPSET,
+        dynamo=False,
+    )
+    _, actions = demonstrations.flat()
+    metadata = BasePolicyMetadata(
+        observation_names=observation_names,
+        action_names=action_names,
+        action_min=tuple(actions.min(0).astype(np.float64).tolist()),
+        action_max=tuple(actions.max(0).astype(np.float64).tolist()),
+        rate_hz=control_rate_hz(env),
+        n_obs_steps=recipe.n_obs_steps,
+        horizon=recipe.horizon,
+        exec_start=recipe.exec_start,
+        exec_steps=recipe.exec_steps,
+        kind=recipe.kind,
+        task=recipe.task,
+        dataset_sha256=demonstrations.sha256,
+    )
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
+    onnx.save(model, str(path))
+
+
+def train_base_policy(
+    recipe: BaseRecipe, seed: int, path: Path, progress: Callable[[int, float], None]
+) -> Demonstrations:
+    """Collect demonstrations, train on them and write the model.
+
+    Returns:
+        The demonstrations, for the model card.
+    """
+    demonstrations = collect(
+        recipe.make_demonstration_task(),
+        recipe.environment,
+        recipe.demonstrations,
+        recipe.demonstration_seed,
+        recipe.waypoint_noise,
+    )
+    policy = train(recipe, demonstrations, seed, progress)
+    export(policy, recipe, demonstrations, path)
+    return demonstrations
+
+
+CARD_SEED = 20_000
+"""First held-out seed of the card's success."""
+
+
+def train_with_card(
+    task: str, folder: Path, seed: int, evaluation_seeds: int, console: Console
+) -> None:
+    """Write `<task>.onnx` and `<task>.md`.
+
+    Args:
+        task: task with a recipe.
+        folder: where to write.
+        seed: training seed.
+        evaluation_seeds: number of held-out seeds.
+        console: where progress goes.
+
+    Raises:
+        TrainBaseError: the folder cannot be written.
+    """
+    recipe = load_recipe(task)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainBaseError(f'folder {str(folder)!r} cannot be made: {error.strerror}') from error
+    path = folder / f'{task}.onnx'
+    # One thread: the order of sums, and so the weights, must not depend on the machine's cores.
+    torch.set_num_threads(1)
+    console.print(f'{recipe.demonstrations} demonstrations, {recipe.gradient_steps} steps')
+    demonstrations = train_base_policy(
+        recipe, seed, path, lambda step, loss: console.print(f'step {step}: loss {loss:.6f}')
+    )
+    config = replace(load_finetune(task), base_policy=str(path))
+    seeds = range(CARD_SEED, CARD_SEED + evaluation_seeds)
+    outcomes = [episode.success for episode in evaluate(config, seeds)]
+    rate = wilson(outcomes)
+    console.print(f'success {rate} on seeds {seeds.start}..{seeds.stop - 1}')
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    samples = sum(len(actions) for _, actions in demonstrations.episodes)
+    recipe_text = yaml.safe_dump(asdict(recipe), sort_keys=False).rstrip()
+    path.with_suffix('.md').write_text(
+        f"""# Base policy `{task}`
+
+{_KINDS[recipe.kind]}.
+Trained on scripted demonstrations and meant to be imperfect: it is what residual fine-tuning starts
+from. {_REASONS[task]}
+
+| | |
+|---|---|
+| success | {rate} (95 % Wilson interval) on {rate.trials} held-out seeds, \
+{seeds.start} to {seeds.stop - 1} |
+| file | `{path.name}`, {path.stat().st_size / 1e6:.2f} MB, sha256 `{digest}` |
+| data | {len(demonstrations.episodes)} demonstrations, {samples} samples, \
+sha256 `{demonstrations.sha256}` |
+| seed | {seed} |
+| command | `residual-rl train-base --task {task} --seed {seed}` |
+
+The evaluation runs the task as it is, with its default parameters. The recipe:
+
+```yaml
+{recipe_text}
+```
+""",
+        encoding='utf-8',
+    )
+
+
+_KINDS = {
+    'diffusion': 'Diffusion policy (chunked, DDIM loop unrolled in the graph, noise as an input)',
+    'bc': 'Chunked behaviour cloning with an L1 loss, ACT style',
+}
+_REASONS = {
+    'peg_insert': 'It fails because its demonstrations are few and had a looser\npeg: between '
+    'them it reaches the rim some millimetres off and presses the peg on the block.',
+    'fetch_pick_and_place': 'It fails because its demonstrations are few: it closes the fingers\n'
+    'beside the object or loses it on the way.',
+    'push_to_goal': 'It fails because its demonstrations are few: the block slips off\nto a side '
+    'and the policy has not seen how to bring it back.',
+    'push_to_goal_camera': 'It fails because its demonstrations are few and it sees block and\n'
+    'goal some millimetres off: the block slips off to a side.',
+}

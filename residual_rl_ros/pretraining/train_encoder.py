@@ -1,0 +1,289 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Train and export the image encoder of a task with a camera.
+
+The encoder turns a picture into keypoints (spatial softmax, Levine et al., arXiv 1504.00702),
+trained so that a small network after them gives the objects' poses, which the simulator knows. Only
+the keypoints are exported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from torch import Tensor, nn
+
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.pretraining.experts import make_expert
+from residual_rl_ros.pretraining.train_base import OPSET
+from residual_rl_ros.resources import find_file, read_record
+from residual_rl_ros.robot.image_encoder import ENCODER_METADATA_KEY
+from residual_rl_ros.tasks.camera import CAMERA_TASKS, PICTURE_SIZE, CameraObservation
+from residual_rl_ros.tasks.hosting import make_environment
+
+
+class TrainEncoderError(ResidualRLError):
+    """An encoder recipe is wrong, or its task has no camera."""
+
+
+@dataclass(frozen=True)
+class EncoderRecipe:
+    """All numbers of an encoder, from `config/encoders/<task>.yaml`."""
+
+    pictures: int
+    """Pictures to train on; a tenth as many again are held out."""
+    first_seed: int
+    """First episode seed of the pictures; evaluation never uses seeds of this range."""
+    waypoint_noise: float
+    """Standard deviation of the expert's waypoints [m]."""
+    action_noise: float
+    """Standard deviation of what is added to the expert's joint targets [rad], so that the pictures
+    show more than the expert's paths."""
+    keypoints: int
+    """Keypoints, two features each."""
+    channels: int
+    """Feature maps of the hidden layers."""
+    gradient_steps: int
+    """Adam steps."""
+    batch_size: int
+    """Pictures per step."""
+    learning_rate: float
+    """Adam step size at the start; decays to zero along a cosine."""
+
+
+def load_encoder_recipe(task: str) -> EncoderRecipe:
+    """Read the recipe of a task's encoder.
+
+    Raises:
+        TrainEncoderError: the task has no camera.
+        ResourceError: there is none, or a key is missing or unknown.
+    """
+    if task not in CAMERA_TASKS:
+        raise TrainEncoderError(
+            f'task {task!r} has no camera; those that have one: {", ".join(CAMERA_TASKS)}'
+        )
+    path = find_file('encoder recipe', ('config', 'encoders'), task, '.yaml')
+    return read_record(EncoderRecipe, path)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures and the poses that they show."""
+
+    pictures: npt.NDArray[np.uint8]
+    """Shape (count, height, width, 3)."""
+    targets: npt.NDArray[np.float32]
+    """Positions of block and goal [m], then the block's yaw [rad], shape (count, 5)."""
+
+    @property
+    def sha256(self) -> str:
+        """Digest of all numbers, in order."""
+        return hashlib.sha256(self.pictures.tobytes() + self.targets.tobytes()).hexdigest()
+
+
+def collect_pictures(task: str, recipe: EncoderRecipe, count: int, seed: int) -> Pictures:
+    """Take pictures along the episodes of a noisy expert.
+
+    Args:
+        task: task with a camera.
+        recipe: numbers.
+        count: number of pictures.
+        seed: first episode seed; the following count up.
+    """
+    env = make_environment(task)
+    assert isinstance(env, CameraObservation)
+    rng = np.random.default_rng(seed)
+    expert = make_expert(task, rng=rng, waypoint_noise=recipe.waypoint_noise)
+    pictures: list[npt.NDArray[np.uint8]] = []
+    targets: list[list[float]] = []
+    while len(pictures) < count:
+        observation, _ = env.reset(seed=seed)
+        seed += 1
+        expert.reset(env.unwrapped)
+        done = False
+        while not done:
+            pictures.append(observation['camera'])
+            targets.append(_poses(env.unwrapped))
+            action = expert.act(env.unwrapped)
+            action = action + recipe.action_noise * rng.standard_normal(len(action))
+            observation, _, terminated, truncated, _ = env.step(action.astype(np.float32))
+            done = terminated or truncated
+    env.close()
+    return Pictures(np.stack(pictures[:count]), np.array(targets[:count], dtype=np.float32))
+
+
+def _poses(env: Any) -> list[float]:
+    """Return x and y of block and goal in the base frame [m], and the block's yaw [rad]."""
+    block, goal = env.block_pose(), env.goal_position()
+    return [*block.position[:2], *goal[:2], block.yaw]
+
+
+class KeypointEncoder(nn.Module):
+    """Picture to keypoints in [-1, 1]: where each feature map of a small network is bright.
+
+    Args:
+        keypoints: feature maps of the last layer.
+        channels: feature maps of the hidden layers.
+        targets: numbers that the readout predicts in training.
+    """
+
+    grid: Tensor
+    """Horizontal and vertical coordinate of every cell, shape (2, cells)."""
+    readout_mean: Tensor
+    readout_std: Tensor
+
+    def __init__(self, keypoints: int, channels: int, targets: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            *_block(3, channels, 5, stride=2, padding=2),
+            *_block(channels, channels, 3, padding=1),
+            *_block(channels, channels, 3, padding=2, dilation=2),
+            nn.Conv2d(channels, keypoints, 1),
+        )
+        self.readout = nn.Sequential(
+            nn.Linear(2 * keypoints, 64), nn.ReLU(), nn.Linear(64, targets)
+        )
+        height, width = PICTURE_SIZE[0] // 2, PICTURE_SIZE[1] // 2
+        v, u = torch.meshgrid(
+            torch.linspace(-1.0, 1.0, height), torch.linspace(-1.0, 1.0, width), indexing='ij'
+        )
+        self.register_buffer('grid', torch.stack([u.flatten(), v.flatten()]))
+        self.register_buffer('readout_mean', torch.zeros(targets))
+        self.register_buffer('readout_std', torch.ones(targets))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return features (batch, 2 * keypoints), u and v of each, of uint8 RGB pictures."""
+        x = image.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        weights = self.net(x).flatten(2).softmax(-1)
+        keypoints: Tensor = weights @ self.grid.T
+        return keypoints.flatten(1)
+
+    def loss(self, image: Tensor, target: Tensor) -> Tensor:
+        """Return the mean squared error of the poses, each over its variance."""
+        error = self.readout(self(image)) - (target - self.readout_mean) / self.readout_std
+        loss: Tensor = error.pow(2).mean()
+        return loss
+
+    @torch.no_grad()
+    def predict(self, image: Tensor) -> Tensor:
+        """Return the poses that the readout sees."""
+        predicted: Tensor = self.readout(self(image)) * self.readout_std + self.readout_mean
+        return predicted
+
+
+def _block(inputs: int, outputs: int, kernel: int, **options: int) -> tuple[nn.Module, ...]:
+    """Return convolution, batch normalisation (folded away in the exported graph) and ReLU."""
+    convolution = nn.Conv2d(inputs, outputs, kernel, bias=False, **options)  # type: ignore[arg-type]
+    return convolution, nn.BatchNorm2d(outputs), nn.ReLU()
+
+
+def train_encoder(
+    recipe: EncoderRecipe, data: Pictures, seed: int, progress: Callable[[int, float], None]
+) -> KeypointEncoder:
+    """Fit the encoder; the same recipe, data and seed give the same weights."""
+    pictures, targets = torch.from_numpy(data.pictures), torch.from_numpy(data.targets)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = KeypointEncoder(recipe.keypoints, recipe.channels, targets.shape[1])
+    encoder.readout_mean.copy_(targets.mean(0))
+    encoder.readout_std.copy_(targets.std(0).clamp_min(1e-3))
+    optimizer = torch.optim.Adam(encoder.parameters(), lr=recipe.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.gradient_steps)
+    for step in range(recipe.gradient_steps):
+        rows = torch.randint(len(pictures), (recipe.batch_size,), generator=generator)
+        loss = encoder.loss(pictures[rows], targets[rows])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        if step % 100 == 0 or step == recipe.gradient_steps - 1:
+            progress(step, float(loss.detach()))
+    return encoder.eval()
+
+
+def export_encoder(encoder: KeypointEncoder, recipe: EncoderRecipe, path: Path) -> None:
+    """Write the encoder as ONNX with its feature names."""
+    torch.onnx.export(
+        encoder,
+        (torch.zeros(1, *PICTURE_SIZE, 3, dtype=torch.uint8),),
+        str(path),
+        input_names=['image'],
+        output_names=['features'],
+        opset_version=OPSET,
+        dynamo=False,
+    )
+    names = [f'keypoint{index}.{axis}' for index in range(recipe.keypoints) for axis in 'uv']
+    model = onnx.load(str(path))
+    text = json.dumps({'feature_names': names})
+    onnx.helper.set_model_props(model, {ENCODER_METADATA_KEY: text})
+    onnx.save(model, str(path))
+
+
+def train_encoder_with_card(
+    task: str, folder: Path, seed: int, progress: Callable[[int, float], None]
+) -> str:
+    """Write `<task>.onnx` and `<task>.md`.
+
+    Args:
+        task: task with a camera.
+        folder: where to write.
+        seed: training seed.
+        progress: called with (step, loss) now and then.
+
+    Returns:
+        The held-out error, in words.
+
+    Raises:
+        TrainEncoderError: the recipe is wrong or the folder cannot be written.
+    """
+    recipe = load_encoder_recipe(task)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainEncoderError(
+            f'folder {str(folder)!r} cannot be made: {error.strerror}'
+        ) from error
+    # One thread: the order of sums, and so the weights, must not depend on the machine's cores.
+    torch.set_num_threads(1)
+    data = collect_pictures(task, recipe, recipe.pictures, recipe.first_seed)
+    held_out = collect_pictures(task, recipe, recipe.pictures // 10, 2 * recipe.first_seed)
+    encoder = train_encoder(recipe, data, seed, progress)
+    path = folder / f'{task}.onnx'
+    export_encoder(encoder, recipe, path)
+    miss = encoder.predict(torch.from_numpy(held_out.pictures)).numpy() - held_out.targets
+    block, goal = 1e3 * np.hypot(miss[:, [0, 2]], miss[:, [1, 3]]).mean(0)
+    yaw = math.degrees(float(np.abs(miss[:, 4]).mean()))
+    errors = f'block {block:.1f} mm and {yaw:.1f} degrees, goal {goal:.1f} mm'
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix('.md').write_text(
+        f"""# Image encoder `{task}`
+
+{recipe.keypoints} keypoints by spatial softmax, trained so that a small network after them gives
+the poses of block and goal; only the keypoints are in the file.
+
+| | |
+|---|---|
+| mean error of that network | {errors}, on {len(held_out.targets)} held-out pictures |
+| input | `image`, uint8 [1, {PICTURE_SIZE[0]}, {PICTURE_SIZE[1]}, 3], RGB |
+| output | `features`, float32 [1, {2 * recipe.keypoints}], in [-1, 1] |
+| file | `{path.name}`, {path.stat().st_size / 1e6:.2f} MB, sha256 `{digest}` |
+| data | {len(data.targets)} pictures along a noisy expert's episodes, sha256 `{data.sha256}` |
+| seed | {seed} |
+| command | `residual-rl train-encoder --task {task} --seed {seed}` |
+
+Pictures are drawn by the machine's OpenGL, so another driver gives other bytes.
+""",
+        encoding='utf-8',
+    )
+    return errors

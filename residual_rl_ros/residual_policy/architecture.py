@@ -1,0 +1,243 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The sizes of a residual actor and of the critics that advise it: learner and robot must agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.transitions.transition import TransitionLayout
+
+Float32 = npt.NDArray[np.float32]
+
+LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
+"""Range of the learned logarithm of the standard deviation."""
+OBSERVATION_CLIP = 10.0
+"""Bound on a normalised observation."""
+MAX_CANDIDATES = 64
+"""Most residuals that may be drawn for a decision: it must fit into a control step."""
+CRITIC_NORMALIZATIONS = ('none', 'layer', 'hyperspherical')
+"""What may follow a hidden layer of a critic."""
+
+
+def _fixed(values: Float32) -> Float32:
+    values.flags.writeable = False
+    return values
+
+
+@dataclass(frozen=True)
+class ActorArchitecture:
+    """All that is needed to rebuild an actor; travels with its weights."""
+
+    layout: TransitionLayout
+    """Names, sizes and scales of the decisions that it is for."""
+    hidden_sizes: tuple[int, ...]
+    """Widths of the hidden layers."""
+    sees_base_action: bool
+    """Whether the base action of the decision is an input too."""
+    outputs: int
+    """Size of the residual that is decided: k * m, or m if it is held over the k steps."""
+    layer_norm: bool = False
+    """LayerNorm before every activation."""
+    exploration_std: float | None = None
+    """Standard deviation of the noise added after tanh; None learns one before tanh instead."""
+
+    def __post_init__(self) -> None:
+        """Check that every size is a positive integer and that they fit.
+
+        Raises:
+            ValueError: one is not; weight messages come from outside.
+        """
+        sizes = (self.outputs, *self.hidden_sizes)
+        if not all(type(size) is int and size > 0 for size in sizes):
+            raise ValueError(f'actor sizes are {sizes}, expected positive integers')
+        if self.outputs not in (self.layout.action_size, self.layout.decision_size):
+            raise ValueError(
+                f'outputs is {self.outputs}, expected {self.layout.action_size} (m) or '
+                f'{self.layout.decision_size} (k * m)'
+            )
+        for name in ('sees_base_action', 'layer_norm'):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f'{name} is {getattr(self, name)!r}, expected a boolean')
+        std = self.exploration_std
+        if std is not None and not (type(std) is float and math.isfinite(std) and std >= 0.0):
+            raise ValueError(f'exploration_std is {std!r}, expected a number >= 0 or null')
+
+    @property
+    def observation_size(self) -> int:
+        """Size n of the observation."""
+        return self.layout.observation_size
+
+    @property
+    def decision_size(self) -> int:
+        """Size k * m of the residual."""
+        return self.layout.decision_size
+
+    @property
+    def input_size(self) -> int:
+        """Size of the input: n, and k * m if it sees the base action."""
+        return self.observation_size + (self.decision_size if self.sees_base_action else 0)
+
+    @property
+    def repeats(self) -> int:
+        """How many times the decided residual is executed in one decision."""
+        return self.decision_size // self.outputs
+
+    @cached_property
+    def action_center(self) -> Float32:
+        """Centre of the base policy's trained actions, repeated k times, shape (k * m,)."""
+        low, high = self._action_range
+        return self._repeated((low + high) / np.float32(2.0))
+
+    @cached_property
+    def action_half_range(self) -> Float32:
+        """Half range of the base policy's trained actions, repeated k times, shape (k * m,)."""
+        low, high = self._action_range
+        # A dimension that the base never uses is constant; the floor keeps its input finite.
+        return self._repeated(np.maximum((high - low) / np.float32(2.0), np.float32(1e-3)))
+
+    @cached_property
+    def residual_bound(self) -> Float32:
+        """Largest residual, repeated k times, shape (k * m,)."""
+        return self._repeated(np.array(self.layout.residual_bound, dtype=np.float32))
+
+    @cached_property
+    def active(self) -> Float32:
+        """1 where the residual has a bound, 0 where it has none, shape (outputs,).
+
+        An output without effect must not count in the entropy.
+        """
+        return _fixed((self.residual_bound[: self.outputs] > 0.0).astype(np.float32))
+
+    @property
+    def _action_range(self) -> Float32:
+        return np.array([self.layout.action_min, self.layout.action_max], dtype=np.float32)
+
+    def _repeated(self, values: Float32) -> Float32:
+        return _fixed(np.tile(values, self.layout.decision_steps))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return it as JSON can hold it."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**values, 'layout': self.layout.to_mapping()}
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> ActorArchitecture:
+        """Return what `to_mapping` gave, JSON between.
+
+        Raises:
+            SpecificationError: the layout is none.
+            KeyError: something is missing; or `TypeError` or `ValueError`, something is wrong.
+        """
+        return cls(
+            **{
+                **values,
+                'layout': TransitionLayout.from_mapping(values['layout']),
+                'hidden_sizes': tuple(values['hidden_sizes']),
+            }
+        )
+
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return name and shape of every tensor of an actor."""
+        n = self.observation_size
+        shapes: dict[str, tuple[int, ...]] = {'normalizer.mean': (n,), 'normalizer.std': (n,)}
+        width = self.input_size
+        for linear, norm, hidden in self.body_layers():
+            shapes |= {f'{linear}.weight': (hidden, width), f'{linear}.bias': (hidden,)}
+            if norm:
+                shapes |= {f'{norm}.weight': (hidden,), f'{norm}.bias': (hidden,)}
+            width = hidden
+        heads = self.outputs * (2 if self.exploration_std is None else 1)
+        return shapes | {'heads.weight': (heads, width), 'heads.bias': (heads,)}
+
+    def body_layers(self) -> list[tuple[str, str, int]]:
+        """Return the names of the linear map and of the LayerNorm ('' without), and the width.
+
+        One for each hidden layer, as an `nn.Sequential` numbers them.
+        """
+        stride = 3 if self.layer_norm else 2
+        return [
+            (f'body.{stride * i}', f'body.{stride * i + 1}' if self.layer_norm else '', hidden)
+            for i, hidden in enumerate(self.hidden_sizes)
+        ]
+
+
+@dataclass(frozen=True)
+class CriticArchitecture:
+    """All that is needed to rebuild critics that choose among an actor's residuals."""
+
+    candidates: int
+    """Residuals drawn for a decision, from which the critics choose one or the base alone."""
+    heads: int
+    """Number of Q functions."""
+    hidden_sizes: tuple[int, ...]
+    """Widths of the hidden layers of each."""
+    normalization: str
+    """One of `CRITIC_NORMALIZATIONS`."""
+    sees_residual: bool
+    """Whether the residual, in units of its bound, is an input beside the executed action."""
+
+    def __post_init__(self) -> None:
+        """Check types and ranges.
+
+        Raises:
+            ValueError: one is wrong; weight messages come from outside.
+        """
+        sizes = (self.candidates, self.heads, *self.hidden_sizes)
+        if not all(type(size) is int and size > 0 for size in sizes) or not self.hidden_sizes:
+            raise ValueError(f'critic sizes are {sizes}, expected positive integers')
+        if self.candidates > MAX_CANDIDATES:
+            raise ValueError(f'candidates is {self.candidates}, expected <= {MAX_CANDIDATES}')
+        if self.normalization not in CRITIC_NORMALIZATIONS:
+            raise ValueError(f'critic normalization is {self.normalization!r}')
+        if type(self.sees_residual) is not bool:
+            raise ValueError(f'sees_residual is {self.sees_residual!r}, expected a boolean')
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> CriticArchitecture:
+        """Return what `dataclasses.asdict` gave, JSON between.
+
+        Raises:
+            KeyError: something is missing; or `TypeError` or `ValueError`, something is wrong.
+        """
+        return cls(**{**values, 'hidden_sizes': tuple(values['hidden_sizes'])})
+
+    def tensor_shapes(self, actor: ActorArchitecture) -> dict[str, tuple[int, ...]]:
+        """Return name and shape of every tensor of the critics that advise an actor."""
+        km = actor.decision_size
+        width = actor.observation_size + (2 if self.sees_residual else 1) * km
+        shapes: dict[str, tuple[int, ...]] = {}
+        for linear, norm, hidden in self.body_layers():
+            shapes |= self._linear(linear, width, hidden)
+            if norm:
+                shapes |= {f'{norm}.{part}': (self.heads, 1, hidden) for part in ('weight', 'bias')}
+            width = hidden
+        return shapes | self._linear('head', width, 1)
+
+    def _linear(self, name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+        return {
+            f'{name}.weight': (self.heads, inputs, outputs),
+            f'{name}.bias': (self.heads, 1, outputs),
+        }
+
+    def body_layers(self) -> list[tuple[str, str, int]]:
+        """Return the names of the linear map and of the LayerNorm ('' without), and the width.
+
+        One for each hidden layer, as an `nn.Sequential` numbers them.
+        """
+        stride = 2 if self.normalization == 'none' else 3
+        return [
+            (
+                f'body.{stride * i}',
+                f'body.{stride * i + 1}' if self.normalization == 'layer' else '',
+                hidden,
+            )
+            for i, hidden in enumerate(self.hidden_sizes)
+        ]

@@ -1,0 +1,170 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where the policy node keeps its actor: swapped between decisions, only for a newer sound one."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from functools import partial
+
+from residual_rl_ros.residual_policy.numpy_actor import NumpyActor
+from residual_rl_ros.residual_policy.weights import WeightsError, WeightsHeader, decode_weights
+from residual_rl_ros.transitions.transition import TransitionLayout
+
+REFUSALS = (
+    *('oversized', 'malformed', 'digest', 'layout'),
+    *('shape', 'non_finite', 'stale', 'superseded'),
+)
+"""Names under which refused weight messages are counted."""
+
+MAX_WEIGHTS_BYTES = 64 * 2**20
+
+Offer = tuple[WeightsHeader, NumpyActor, bytes]
+"""A message that was read: its header and actor, and itself."""
+
+
+class ActorSlot:
+    """Holds the actor in use and those waiting for their decision.
+
+    Args:
+        expected: layout of the running robot's decisions.
+        scheduled: apply weights at the decision they name, and wait for them (lockstep);
+            otherwise apply the newest as soon as it is there.
+        max_bytes: larger messages are refused unread.
+    """
+
+    def __init__(
+        self,
+        expected: TransitionLayout,
+        scheduled: bool = False,
+        max_bytes: int = MAX_WEIGHTS_BYTES,
+    ) -> None:
+        self._expected = expected
+        self._max_bytes = max_bytes
+        self._scheduled = scheduled
+        self._waiting: deque[Offer] = deque()
+        self._in_use = b''
+        self._newest: WeightsHeader | None = None
+        self._decisions = 0
+        self._patient = True
+        self.header: WeightsHeader | None = None
+        """Header of the actor in use."""
+        self.actor: NumpyActor | None = None
+        """The actor in use, None before the first."""
+        self.refused: Counter[str] = Counter(dict.fromkeys(REFUSALS, 0))
+        """Refused messages by reason."""
+        self.accepted = 0
+        """Accepted messages."""
+
+    def offer(self, message: bytes) -> WeightsHeader:
+        """Check a weight message and keep its actor for the next decision.
+
+        Raises:
+            WeightsError: the message is refused; it is counted and nothing changes.
+        """
+        self.check_size(len(message))
+        return self.accept(partial(self.read, message))
+
+    def check_size(self, size: int) -> None:
+        """Refuse and count a message that is too large to be looked at.
+
+        Args:
+            size: its length [bytes].
+
+        Raises:
+            WeightsError: it is.
+        """
+        if size > self._max_bytes:
+            self.refused['oversized'] += 1
+            raise WeightsError(
+                'oversized',
+                f'weight message of {size} bytes, expected <= {self._max_bytes} '
+                '(parameter max_weights_bytes)',
+            )
+
+    def read(self, message: bytes) -> Offer:
+        """Return what a message holds; any thread may do this.
+
+        Raises:
+            WeightsError: it is unusable.
+        """
+        return (*decode_weights(message, self._expected), message)
+
+    def accept(self, result: Callable[[], Offer]) -> WeightsHeader:
+        """Keep the actor of a message that was read, for the next decision.
+
+        Args:
+            result: returns or raises what `read` did.
+
+        Raises:
+            WeightsError: the message is refused; it is counted and nothing changes.
+        """
+        try:
+            header, actor, message = result()
+            if self._newest is not None and header.version <= self._newest.version:
+                raise WeightsError(
+                    'stale', f'weights {header.version} are not newer than {self._newest.version}'
+                )
+        except WeightsError as error:
+            self.refused[error.reason] += 1
+            raise
+        if self._newest is None or header.epoch > self._newest.epoch:
+            # A policy node that joins a running learner starts counting where the weights are.
+            self._decisions = header.effective_from
+            self._waiting.clear()
+        if not self._scheduled:
+            self._waiting.clear()
+        self._newest = header
+        self._patient = True
+        self._waiting.append((header, actor, message))
+        self.accepted += 1
+        return header
+
+    def must_wait(self) -> bool:
+        """Return whether the next decision is scheduled for weights that are not here yet."""
+        if not (self._scheduled and self._patient):
+            return False
+        return self._newest is None or self._decisions >= self._newest.next_effective_from
+
+    def stop_waiting(self) -> None:
+        """Go on with the actor at hand until the next message is accepted."""
+        self._patient = False
+
+    def begin_decision(self) -> None:
+        """Swap in the actor that is due for this decision and count the decision."""
+        while self._waiting and self._is_due(self._waiting[0][0]):
+            self.header, self.actor, self._in_use = self._waiting.popleft()
+        self._decisions += 1
+
+    def starts_over(self) -> bool:
+        """Return whether the next decision swaps in an actor of another learner, or rolled back."""
+        due = [header for header, _, _ in self._waiting if self._is_due(header)]
+        return bool(
+            self.header
+            and due
+            and (due[-1].epoch, due[-1].rollbacks) != (self.header.epoch, self.header.rollbacks)
+        )
+
+    def _is_due(self, header: WeightsHeader) -> bool:
+        return not self._scheduled or header.effective_from <= self._decisions
+
+    def state(self) -> tuple[int, list[bytes]]:
+        """Return the count of decisions and the messages in use and waiting, for a checkpoint."""
+        messages = [message for _, _, message in self._waiting]
+        return self._decisions, [self._in_use, *messages] if self._in_use else messages
+
+    def load_state(self, decisions: int, messages: list[bytes]) -> None:
+        """Restore what `state` returned into an empty slot.
+
+        Raises:
+            WeightsError: a message is refused.
+        """
+        for message in messages:
+            self.offer(message)
+        self._decisions = decisions
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the actor in use may act (not during warm-up)."""
+        return self.header is not None and self.header.enabled

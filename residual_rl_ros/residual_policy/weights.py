@@ -1,0 +1,246 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Actor weights on the wire and on disk: safetensors bytes with (epoch, sequence) and a digest.
+
+The critics that choose among an actor's residuals travel with it, under names of their own. Nothing
+here can execute code: the header is JSON, the tensors are raw numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.residual_policy.architecture import (
+    ActorArchitecture,
+    CriticArchitecture,
+    Float32,
+)
+from residual_rl_ros.residual_policy.candidate_selection import AdvisedActor
+from residual_rl_ros.residual_policy.exploration import RESIDUAL, Exploration
+from residual_rl_ros.residual_policy.numpy_actor import NumpyActor
+from residual_rl_ros.robot.action_spec import SpecificationError
+from residual_rl_ros.transitions.transition import TransitionLayout
+
+METADATA = 'weights'
+"""Name of the entry in the safetensors header that holds ours, as JSON."""
+CRITIC = 'critic.'
+"""Prefix of the names of the critics' tensors."""
+
+
+UNREADABLE = (
+    SafetensorError,
+    SpecificationError,
+    AttributeError,
+    KeyError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What reading a message that is none can raise."""
+
+
+class WeightsError(ResidualRLError):
+    """A weight message is refused; `reason` is the name under which it is counted."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class WeightsHeader:
+    """What a weight message says besides the tensors.
+
+    In lockstep the run is reproducible because an actor takes effect at a *count of decisions*,
+    not at a time: both counts are decisions since the policy node accepted this epoch.
+    """
+
+    epoch: int
+    """Grows at every start of the learner and at a rollback that an operator asks for; >= 1."""
+    sequence: int
+    """Grows at every publication within an epoch, the one after a guard's rollback included."""
+    exploration: Exploration = RESIDUAL
+    """How to act with this actor."""
+    effective_from: int = 0
+    """Lockstep: first decision that uses this actor."""
+    next_effective_from: int = 0
+    """Lockstep: first decision that must wait for the next actor."""
+    rollbacks: int = 0
+    """Returns to earlier networks so far; after one more the residual fades in again."""
+
+    def __post_init__(self) -> None:
+        """Check types.
+
+        Raises:
+            ValueError: a number is no integer.
+        """
+        counts = (self.effective_from, self.next_effective_from, self.rollbacks)
+        numbers = (self.epoch, self.sequence, *counts)
+        if not all(type(number) is int for number in numbers):
+            raise ValueError(f'weights header holds values of the wrong type: {self}')
+
+    @classmethod
+    def from_mapping(cls, values: dict[str, Any]) -> WeightsHeader:
+        """Read what `asdict` gave.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is something else.
+        """
+        return cls(**{**values, 'exploration': Exploration(**values['exploration'])})
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the actor may act at all; not during warm-up."""
+        return self.exploration.residual_probability > 0.0
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """(epoch, sequence), the order in which weights supersede each other."""
+        return self.epoch, self.sequence
+
+
+def encode_weights(actor: NumpyActor, header: WeightsHeader) -> bytes:
+    """Return the weight message of an actor."""
+    fields: dict[str, Any] = {
+        'header': asdict(header),
+        'architecture': actor.architecture.to_mapping(),
+    }
+    tensors = dict(actor.tensors)
+    if isinstance(actor, AdvisedActor):
+        fields['critic'] = asdict(actor.critic_architecture)
+        tensors |= {f'{CRITIC}{name}': value for name, value in actor.critic_tensors.items()}
+    fields['digest'] = _digest(tensors, fields)
+    # One entry: safetensors writes several in an order that changes from process to process.
+    return save_safetensors(tensors, {METADATA: json.dumps(fields)})
+
+
+def decode_weights(
+    message: bytes, expected: TransitionLayout | None = None
+) -> tuple[WeightsHeader, NumpyActor]:
+    """Return the header and the actor that a message holds, an `AdvisedActor` if critics came too.
+
+    Args:
+        message: safetensors bytes.
+        expected: layout of the receiver's decisions; None takes any. The hidden layers are the
+            learner's choice.
+
+    Raises:
+        WeightsError: truncated, altered, for another robot, of another shape, not finite, or
+            without the critics that its exploration needs.
+    """
+    try:
+        tensors = load_safetensors(message)
+        length = int.from_bytes(message[:8], 'little')
+        fields = json.loads(json.loads(message[8 : 8 + length])['__metadata__'][METADATA])
+        header = WeightsHeader.from_mapping(fields['header'])
+        architecture = ActorArchitecture.from_mapping(fields['architecture'])
+        critic = CriticArchitecture.from_mapping(fields['critic']) if 'critic' in fields else None
+        intact = fields['digest'] == _digest(tensors, fields)
+    except UNREADABLE as error:
+        raise WeightsError(
+            'malformed', f'weight message of {len(message)} bytes is unreadable: {error}'
+        ) from error
+    if not intact:
+        raise WeightsError('digest', f'weights {header.version}: digest does not match the content')
+    if expected is not None and architecture.layout != expected:
+        # The sizes may fit all the same, and the actor would do something else than it learned.
+        differences = expected.differences(architecture.layout)
+        raise WeightsError(
+            'layout',
+            f'weights {header.version} were trained with another robot, base policy, '
+            f'decision_steps or residual_scale than this policy runs with: '
+            f'{"; ".join(differences[:3])}'
+            f'{f" and {len(differences) - 3} more" if len(differences) > 3 else ""}',
+        )
+    if header.exploration.full_bound_cost and critic is None:
+        raise WeightsError(
+            'malformed',
+            f'weights {header.version}: exploration full_bound_cost is '
+            f'{header.exploration.full_bound_cost}, expected 0 without critics to tell the cost',
+        )
+    wanted = architecture.tensor_shapes()
+    if critic:
+        shapes = critic.tensor_shapes(architecture)
+        wanted |= {f'{CRITIC}{name}': shape for name, shape in shapes.items()}
+    for name in sorted(wanted.keys() | tensors.keys()):
+        shape, dtype = wanted.get(name), np.dtype(np.float32)
+        value = tensors.get(name)
+        if value is None or (value.shape, value.dtype) != (shape, dtype):
+            found = 'missing' if value is None else f'{value.dtype} {value.shape}'
+            raise WeightsError(
+                'shape',
+                f'weights {header.version}: {name} is {found}, the architecture needs '
+                f'{"none" if shape is None else f"{dtype} {shape}"}',
+            )
+        if not np.isfinite(value).all():
+            raise WeightsError('non_finite', f'weights {header.version}: {name} is not finite')
+    if not critic:
+        return header, NumpyActor(architecture, tensors)
+    of_critic = {
+        name.removeprefix(CRITIC): tensors.pop(name) for name in wanted if name.startswith(CRITIC)
+    }
+    return header, AdvisedActor(architecture, tensors, critic, of_critic)
+
+
+def _digest(tensors: Mapping[str, Float32], fields: dict[str, Any]) -> str:
+    """Return the sha256 over header, architectures and every tensor's name, shape and bytes."""
+    sha = hashlib.sha256()
+    for part in ('header', 'architecture', 'critic'):
+        if part in fields:
+            sha.update(json.dumps(fields[part], sort_keys=True).encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        sha.update(f'{name}{tuple(value.shape)}torch.{value.dtype}'.encode())  # The learner's name.
+        sha.update(np.ascontiguousarray(value).data)
+    return sha.hexdigest()
+
+
+CHECKPOINTS = 'checkpoints'
+"""Folder of the checkpoints in a run's folder."""
+ACTOR = 'actor.safetensors'
+
+
+class ActorFileError(ResidualRLError):
+    """There is no actor where one was expected."""
+
+
+def readable_checkpoint(directory: Path) -> Path:
+    """Return the checkpoint, or the one before it if a save was killed between its renames."""
+    stale = directory.with_name(directory.name + '.old')
+    return stale if stale.exists() and not directory.exists() else directory
+
+
+def checkpoint_exists(directory: Path) -> bool:
+    """Return whether there is a checkpoint, or the one before it after a killed save."""
+    return readable_checkpoint(directory).exists()
+
+
+def read_actor(path: Path) -> bytes:
+    """Return the weight message of a run's latest checkpoint, of a checkpoint, or of a file.
+
+    Raises:
+        ActorFileError: there is none.
+    """
+    latest = readable_checkpoint(path / CHECKPOINTS / 'latest')
+    places = (latest / ACTOR, readable_checkpoint(path) / ACTOR, path)
+    for place in places:
+        if place.is_file():
+            try:
+                return place.read_bytes()
+            except OSError as error:
+                raise ActorFileError(f'cannot read actor {str(place)!r}: {error}') from error
+    raise ActorFileError(
+        f'{str(path)!r} holds no actor; expected {CHECKPOINTS}/latest/{ACTOR}, {ACTOR} or such a '
+        'file'
+    )

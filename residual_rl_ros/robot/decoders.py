@@ -1,0 +1,310 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The numbers in ROS messages, live or from a bag.
+
+A message is any object with the attributes of its ROS type: one of rclpy, or one that a bag reader
+made. What they mean is thereby decided in one place.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.robot.description import (
+    COMPRESSED_IMAGE,
+    FLOAT_ARRAY,
+    JOINT_STATE,
+    TRAJECTORY,
+    TWIST,
+    Channel,
+    Command,
+)
+from residual_rl_ros.robot.image_encoder import Picture, channel_encoder
+from residual_rl_ros.robot.observation import MAX_STAMP_S, ObservationError
+
+Array = npt.NDArray[np.float64]
+
+STAMP_LABEL = 'stamp_ns:'
+"""Begins the label that ties a header-less message to a time [ns]."""
+STAMP_DIGITS = 19
+"""Longest time in a label: nanoseconds of an int64."""
+FIELD_ROOTS = {
+    'geometry_msgs/msg/PoseStamped': 'pose.',
+    'geometry_msgs/msg/TwistStamped': 'twist.',
+    'geometry_msgs/msg/WrenchStamped': 'wrench.',
+}
+"""Attribute path that every field of a type starts with; none for the others."""
+
+
+class CommandError(ResidualRLError):
+    """A command message cannot be used; the robot keeps the one before."""
+
+
+MAX_PIXELS = 4096 * 4096
+"""A larger compressed picture is refused before it is decoded."""
+
+
+def to_nanoseconds(stamp: float) -> int:
+    """Return whole nanoseconds of seconds."""
+    return round(stamp * 1e9)
+
+
+def to_seconds(sec: int, nanosec: int) -> float:
+    """Return the seconds of a time message."""
+    return float(sec) + float(nanosec) * 1e-9
+
+
+def rounded(stamp: float) -> float:
+    """Return a stamp as it is after its way through a time message [s]; one beyond it as it is."""
+    if not abs(stamp) <= MAX_STAMP_S:
+        return stamp
+    return to_seconds(*divmod(to_nanoseconds(stamp), 10**9))
+
+
+def label_of(message: Any) -> str:
+    """Return the label of the first dimension, empty if there is none."""
+    return str(message.layout.dim[0].label) if message.layout.dim else ''
+
+
+def stamped_label(stamp: float) -> str:
+    """Return the label that ties a header-less command to the observation it answers."""
+    return f'{STAMP_LABEL}{to_nanoseconds(stamp)}'
+
+
+def stamp_of(message: Any) -> float | None:
+    """Return the time in a message's header or label [s]; None if it has none."""
+    header = getattr(message, 'header', None)
+    if header is None:
+        label = label_of(message)
+        digits = label.removeprefix(STAMP_LABEL)
+        if digits == label or not (digits.isascii() and digits.isdigit()):
+            return None
+        return rounded(int(digits) * 1e-9) if len(digits) <= STAMP_DIGITS else None
+    sec, nanosec = header.stamp.sec, header.stamp.nanosec
+    return to_seconds(sec, nanosec) if sec or nanosec else None
+
+
+COLOURS: dict[str, tuple[int, list[int]]] = {
+    'rgb8': (3, [0, 1, 2]),
+    'bgr8': (3, [2, 1, 0]),
+    'rgba8': (4, [0, 1, 2]),
+    'bgra8': (4, [2, 1, 0]),
+    'mono8': (1, [0, 0, 0]),
+}
+"""Image encodings: bytes of a pixel, and which of them are red, green and blue."""
+
+
+def to_rgb(message: Any) -> Picture:
+    """Return an image message as RGB, shape (height, width, 3).
+
+    Raises:
+        ValueError: an encoding that is not 8-bit colour or grey, or sizes that contradict.
+    """
+    if message.encoding not in COLOURS:
+        raise ValueError(
+            f'image encoding is {message.encoding!r}, expected one of {", ".join(COLOURS)}'
+        )
+    channels, order = COLOURS[message.encoding]
+    height, width, step = message.height, message.width, message.step
+    data = np.frombuffer(message.data, dtype=np.uint8)
+    if step < width * channels or data.size != step * height:
+        raise ValueError(
+            f'image has {data.size} bytes for {height} rows of {step} bytes, {width} pixels of '
+            f'{channels}'
+        )
+    rows = data.reshape(height, step)[:, : width * channels]
+    return rows.reshape(height, width, channels)[..., order]
+
+
+def decompress(message: Any) -> Picture:
+    """Return a compressed image message (JPEG or PNG) as RGB, shape (height, width, 3).
+
+    Raises:
+        ValueError: not a picture, or larger than `MAX_PIXELS`.
+    """
+    try:
+        with PIL.Image.open(io.BytesIO(message.data), formats=('JPEG', 'PNG')) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise ValueError(f'picture has {picture.size} pixels, expected <= {MAX_PIXELS}')
+            return np.asarray(picture.convert('RGB'))
+    except Exception as error:  # Pillow lists nowhere what its decoders raise on foreign bytes.
+        raise ValueError(f'{len(message.data)} bytes are no JPEG or PNG: {error}') from error
+
+
+class MessageReader:
+    """Turns a channel's messages into values in the order of its observation names.
+
+    Args:
+        channel: the channel.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._joint_names: list[str] = []
+        self._joint_index: list[int] = []
+        self._getters: list[Callable[[Any], float]] = []
+        if channel.type == JOINT_STATE:
+            self.values: Callable[[Any], Array] = self._joint_values
+        elif channel.type == FLOAT_ARRAY:
+            self.values = self._array_values
+        elif channel.is_image:
+            self._encoder = channel_encoder(channel)
+            self.values = self._picture_values
+        else:
+            root = FIELD_ROOTS.get(channel.type, '')
+            self._getters = [attrgetter(root + field) for field in channel.fields]
+            self.values = self._field_values
+
+    def warm_up(self) -> None:
+        """Encode a black picture, so that no real one pays for initialisation."""
+        if self._channel.is_image:
+            self._encoder.warm_up()
+
+    def check(self, example: Any) -> None:
+        """Refuse fields that a message of the channel's type does not have.
+
+        Raises:
+            ObservationError: one is missing or no number.
+        """
+        for field, getter in zip(self._channel.fields, self._getters, strict=False):
+            try:
+                float(getter(example))
+            except (AttributeError, TypeError) as error:
+                raise ObservationError(
+                    f'channel {self._channel.name!r}: {self._channel.type} has no number {field!r}'
+                ) from error
+
+    def stamp(self, message: Any) -> float | None:
+        """Return the stamp [s]; None if the time of receipt counts.
+
+        That is chosen in the robot YAML, or an array has no label.
+
+        Raises:
+            ObservationError: a header has no stamp, or what looks like one is none.
+        """
+        if self._channel.stamped_by == 'receipt':
+            return None
+        stamp = stamp_of(message)
+        if stamp is None:
+            self._check_unstamped(message)
+        return stamp
+
+    def _check_unstamped(self, message: Any) -> None:
+        """Refuse a message that should have a stamp; an array need not have a label."""
+        if self._channel.type != FLOAT_ARRAY:
+            problem = (
+                'the header has no stamp; correct its publisher or set stamped_by: receipt in the '
+                'robot YAML'
+            )
+        elif (label := label_of(message)).startswith(STAMP_LABEL):
+            problem = f'label {label[:40]!r} is no stamp, expected up to {STAMP_DIGITS} digits'
+        else:
+            return
+        raise ObservationError(f'channel {self._channel.name!r} ({self._channel.topic}): {problem}')
+
+    def _joint_values(self, message: Any) -> Array:
+        if message.name != self._joint_names:
+            found = list(message.name)
+            missing = [joint for joint in self._channel.joints if joint not in found]
+            if missing:
+                raise ObservationError(
+                    f'channel {self._channel.name!r}: joints {missing} are not in '
+                    f'{self._channel.topic}, which has {found}; correct joints in the robot YAML'
+                )
+            self._joint_names = found
+            self._joint_index = [found.index(joint) for joint in self._channel.joints]
+        blocks = []
+        for field in self._channel.fields:
+            data = np.asarray(getattr(message, field))
+            if data.size != len(self._joint_names):
+                raise ObservationError(
+                    f'channel {self._channel.name!r}: {field} has {data.size} values for '
+                    f'{len(self._joint_names)} joints on {self._channel.topic}'
+                )
+            blocks.append(data[self._joint_index])
+        return np.concatenate(blocks)
+
+    def _array_values(self, message: Any) -> Array:
+        return np.array(message.data, dtype=np.float64)
+
+    def _picture_values(self, message: Any) -> Array:
+        compressed = self._channel.type == COMPRESSED_IMAGE
+        try:
+            picture = decompress(message) if compressed else to_rgb(message)
+            return self._encoder.encode(picture)
+        except (ValueError, ResidualRLError) as error:
+            raise ObservationError(
+                f'channel {self._channel.name!r} ({self._channel.topic}): {error}'
+            ) from error
+
+    def _field_values(self, message: Any) -> Array:
+        return np.array([getter(message) for getter in self._getters], dtype=np.float64)
+
+
+class CommandReader:
+    """Turns command messages into values in the order of the actions.
+
+    Args:
+        command: topic description.
+        size: number of actions (m).
+    """
+
+    def __init__(self, command: Command, size: int) -> None:
+        self._get = COMMAND_VALUES[command.type]
+        self._command = command
+        self._size = size
+
+    def values(self, message: Any) -> Array:
+        """Return the command, shape (m,).
+
+        Raises:
+            CommandError: a wrong size, a missing joint or a value that is not finite.
+        """
+        try:
+            values = np.array(self._get(message, self._command), dtype=np.float64)
+        except (IndexError, ValueError) as error:
+            raise CommandError(f'command on {self._command.topic}: {error}') from error
+        if values.shape != (self._size,) or not np.isfinite(values).all():
+            raise CommandError(
+                f'command on {self._command.topic} is {values[:8].tolist()} ({values.size} '
+                f'values), expected {self._size} finite numbers'
+            )
+        return values
+
+    def answers(self, message: Any, stamp: float) -> bool:
+        """Return whether the command answers the observation of a stamp [s]."""
+        if self._command.type == FLOAT_ARRAY:
+            return label_of(message) == stamped_label(stamp)
+        header = message.header.stamp
+        return int(header.sec) * 10**9 + int(header.nanosec) == to_nanoseconds(stamp)
+
+
+def _trajectory_positions(message: Any, command: Command) -> list[float]:
+    names, positions = list(message.joint_names), message.points[0].positions
+    return [positions[names.index(joint)] for joint in command.joints]
+
+
+def _joint_positions(message: Any, command: Command) -> list[float]:
+    names = list(message.name)
+    return [message.position[names.index(joint)] for joint in command.joints]
+
+
+def _twist_fields(message: Any, command: Command) -> list[float]:
+    return [attrgetter(field)(message.twist) for field in command.fields]
+
+
+COMMAND_VALUES: dict[str, Callable[[Any, Command], Any]] = {
+    FLOAT_ARRAY: lambda message, command: message.data,
+    TRAJECTORY: _trajectory_positions,
+    JOINT_STATE: _joint_positions,
+    TWIST: _twist_fields,
+}
+"""How to read the values of every command type."""

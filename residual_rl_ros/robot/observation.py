@@ -1,0 +1,124 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Assemble the flat observation from the newest value of every channel."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.numerics import FLOAT32_MAX, within
+from residual_rl_ros.robot.description import Channel
+
+Array = npt.NDArray[np.float64]
+MAX_STAMP_S = float(2**31)
+"""Later stamps do not fit into a time message [s]."""
+
+
+class ObservationError(ResidualRLError):
+    """A channel is missing, stale, of the wrong size or not finite: the robot must hold.
+
+    Args:
+        reason: one line.
+        topic: the channel's topic.
+        kind: what it has in common with others, whose reasons differ in their numbers.
+    """
+
+    def __init__(self, reason: str, topic: str = '', kind: str = '') -> None:
+        super().__init__(reason)
+        self.topic = topic
+        self.kind = kind
+
+
+class ObservationAssembler:
+    """Keeps the newest values of each channel.
+
+    Args:
+        channels: in observation order.
+    """
+
+    def __init__(self, channels: tuple[Channel, ...]) -> None:
+        self._channels = channels
+        self._names = [channel.observation_names for channel in channels]
+        self._index = {channel.name: i for i, channel in enumerate(channels)}
+        self._values: list[Array | None] = [None] * len(channels)
+        self._stamps: list[float] = [-np.inf] * len(channels)
+
+    def update(self, channel: str, stamp: float, values: Array) -> None:
+        """Take in a message.
+
+        Args:
+            channel: channel name.
+            stamp: its time [s]; a message older than the one held is dropped.
+            values: shape (number of observation names of the channel,).
+
+        Raises:
+            ObservationError: wrong size or a non-finite value; the channel keeps what it had.
+        """
+        index = self._index[channel]
+        names = self._names[index]
+        if values.shape != (len(names),):
+            raise ObservationError(
+                f'channel {channel!r} ({self._channels[index].topic}) has {values.size} values, '
+                f'expected {len(names)}'
+            )
+        # Networks take float32, in which a large float64 is infinite.
+        if not within(values, FLOAT32_MAX):
+            bad = int(np.flatnonzero(~(np.abs(values) <= FLOAT32_MAX))[0])
+            raise ObservationError(
+                f'{names[bad]} is {values[bad]} on {self._channels[index].topic}'
+            )
+        if stamp >= self._stamps[index]:
+            self._values[index], self._stamps[index] = values, stamp
+
+    def complete_at(self, stamp: float) -> bool:
+        """Return whether every channel holds a value of exactly this stamp (lockstep)."""
+        return all(held == stamp for held in self._stamps)
+
+    @property
+    def oldest_stamp(self) -> float:
+        """Stamp of the channel that is furthest behind; -inf before every channel was seen."""
+        return min(self._stamps)
+
+    def assemble(self, now: float | None = None) -> Array:
+        """Return the observation, shape (n,).
+
+        Args:
+            now: current time [s] against which age is judged; None skips the check (lockstep).
+
+        Raises:
+            ObservationError: a channel was never received, is older than its `max_age_s`, or is
+                stamped as far in the future; that one is forgotten, or it would never age.
+        """
+        values: list[Array] = []
+        for index, channel in enumerate(self._channels):
+            value, stamp = self._values[index], self._stamps[index]
+            if value is None:
+                raise ObservationError(
+                    f'channel {channel.name!r}: nothing received on {channel.topic}',
+                    channel.topic,
+                    'missing',
+                )
+            if now is not None and now - stamp > channel.max_age_s:
+                raise ObservationError(
+                    f'channel {channel.name!r} is {now - stamp:.3f} s old, max_age_s is '
+                    f'{channel.max_age_s} s',
+                    channel.topic,
+                    'stale',
+                )
+            if now is not None and stamp - now > channel.max_age_s:
+                self._values[index], self._stamps[index] = None, -np.inf
+                raise ObservationError(
+                    f'channel {channel.name!r} is stamped {stamp - now:.3f} s in the future; '
+                    'synchronise the clocks or set stamped_by: receipt',
+                    channel.topic,
+                    'future',
+                )
+            values.append(value)
+        return np.concatenate(values)
+
+    def clear(self) -> None:
+        """Forget everything: after the clock jumped back, what is held would be newer for ever."""
+        self._values = [None] * len(self._channels)
+        self._stamps = [-np.inf] * len(self._channels)

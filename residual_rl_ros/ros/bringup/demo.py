@@ -1,0 +1,254 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The main job, end to end: evaluate the base, fine-tune over ROS 2, evaluate again."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from residual_rl_ros.config.run import FinetuneConfig
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.evaluation.figures import draw_learning_curve, draw_strip
+from residual_rl_ros.evaluation.intervals import mcnemar, wilson
+from residual_rl_ros.evaluation.paired import (
+    EVALUATION_SEED,
+    Episode,
+    evaluate,
+    film,
+    make_evaluation_controller,
+    silence_stderr,
+)
+from residual_rl_ros.residual_policy.weights import read_actor
+from residual_rl_ros.resources import find_base_policy
+from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
+from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
+from residual_rl_ros.ros.bringup.topology import finetune_topology
+from residual_rl_ros.tasks.hosting import connect, make_environment
+from residual_rl_ros.training.run_folder import (
+    SUMMARY,
+    describe_learning,
+    git_commit,
+    prepare_output,
+    rate_summary,
+    read_history,
+    versions,
+    write_json,
+)
+
+QUICK = {'warmup_transitions': 100, 'publish_interval': 25, 'batch_size': 64, 'utd': 1.0}
+QUICK_STEPS = 1000
+QUICK_SEEDS = 10
+PAIRED_SEEDS = 100
+STRIP_PICTURES = 6
+
+
+class DemoError(ResidualRLError):
+    """The demo cannot start or was left without a result."""
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the command line chooses."""
+
+    config: FinetuneConfig
+    seed: int
+    """Learner seed; the evaluation seeds are the same for all."""
+    output_dir: Path
+    paired_seeds: int = PAIRED_SEEDS
+
+
+def quick(config: FinetuneConfig) -> FinetuneConfig:
+    """Return a run of about a minute that exercises everything and learns nothing."""
+    overrides = {**config.overrides, **QUICK}
+    return replace(config, overrides=overrides, control_steps=QUICK_STEPS)
+
+
+def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
+    """Run the demo and return the summary, which is also in `summary.json`.
+
+    Args:
+        options: what to run.
+        console: where progress goes.
+
+    Raises:
+        ResidualRLError: bad input, or a process failed.
+        KeyboardInterrupt: after Ctrl-C, when every process has ended and the summary is written.
+    """
+    started = time.monotonic()
+    config, out = options.config, options.output_dir
+    _, robot, robot_file = config.load()
+    config.learner_config()
+    connect(make_environment(config.task), robot).close()
+    make_evaluation_controller(config, None).queue.close()
+    prepare_output(out)
+    with claim_domain() as domain_id:
+        return _run(options, robot.control_rate_hz, robot_file, domain_id, started, console)
+
+
+def _run(
+    options: DemoOptions,
+    rate_hz: float,
+    robot_file: Path,
+    domain_id: int,
+    started: float,
+    console: Console,
+) -> dict[str, Any]:
+    """Evaluate, fine-tune and evaluate again in a ROS domain held for this run."""
+    config, out = options.config, options.output_dir
+    seeds = range(EVALUATION_SEED, EVALUATION_SEED + options.paired_seeds)
+    base = _evaluate('base', options, None, console)
+    base_rate = wilson([episode.success for episode in base])
+    console.print(f'base policy: {base_rate} on {len(seeds)} seeds')
+    summary: dict[str, Any] = {
+        'task': config.task,
+        'seed': options.seed,
+        'preset': config.preset,
+        'base': rate_summary(base_rate),
+        'final': None,
+        'interrupted': True,
+        'versions': versions(),
+        'git_commit': git_commit(),
+    }
+    try:
+        summary |= _finetune(options, robot_file, domain_id, console)
+        message = read_actor(out)
+        final = _evaluate('base + residual', options, message, console)
+        final_rate = wilson([episode.success for episode in final])
+        outcomes = [[episode.success for episode in run] for run in (base, final)]
+        summary |= {'final': rate_summary(final_rate), 'interrupted': False}
+        summary['paired_p_value'] = mcnemar(*outcomes)
+        console.print(f'base + residual: {final_rate} on the same seeds')
+        _strip(options, base, final, message, console)
+    finally:
+        summary |= describe_learning(out, rate_hz)
+        summary['wall_s'] = round(time.monotonic() - started, 1)
+        write_json(out / SUMMARY, summary)
+        if summary['episodes']:
+            draw_learning_curve(
+                out / 'learning_curve.png',
+                f'{config.task}, preset {config.preset}, seed {options.seed}',
+                read_history(out),
+                rate_hz,
+                base_rate,
+                None if summary['final'] is None else final_rate,
+            )
+    return summary
+
+
+def _evaluate(
+    name: str, options: DemoOptions, message: bytes | None, console: Console
+) -> list[Episode]:
+    seeds = range(EVALUATION_SEED, EVALUATION_SEED + options.paired_seeds)
+    columns = (TextColumn('{task.description}'), BarColumn(), TaskProgressColumn())
+    episodes = []
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        bar = progress.add_task(f'evaluating {name}', total=len(seeds))
+        for episode in evaluate(options.config, seeds, message):
+            episodes.append(episode)
+            progress.advance(bar)
+    return episodes
+
+
+def _finetune(
+    options: DemoOptions, robot_file: Path, domain_id: int, console: Console
+) -> dict[str, Any]:
+    """Run the three processes until the simulator has spent its budget."""
+    config, out = options.config, options.output_dir
+    nodes = finetune_topology(
+        config,
+        robot_file,
+        find_base_policy(config.base_policy),
+        out,
+        options.seed,
+        config.control_steps,
+    )
+    started = time.monotonic()
+    warmup_rate: float | None = None  # A quick warm-up may be over before it was seen.
+    with (
+        Monitor(domain_id) as monitor,
+        Bringup(nodes, out / 'logs', ros_environment(domain_id)) as bringup,
+        Live(console=console, refresh_per_second=2) as live,
+    ):
+        while not bringup.ended('mujoco_sim_node'):
+            bringup.check()
+            for node, reason in monitor.errors().items():
+                raise DemoError(f'{node} reports an error: {reason}; see {out / "logs"}')
+            live.update(_table(monitor, config, time.monotonic() - started))
+            if monitor.values('learner_node').get('phase') == 'warmup':
+                rate = monitor.number('mujoco_sim_node', 'mean_steps_per_s')
+                warmup_rate = rate or warmup_rate
+            time.sleep(0.5)
+        bringup.check()
+        live.update(_table(monitor, config, time.monotonic() - started))
+        wall = time.monotonic() - started
+        rate = monitor.number('mujoco_sim_node', 'mean_steps_per_s')
+    return {
+        'round_trips_per_s': {
+            'warmup': None if warmup_rate is None else round(warmup_rate, 1),
+            'whole_run': round(rate, 1),
+        },
+        'finetune_wall_s': round(wall, 1),
+    }
+
+
+def _table(monitor: Monitor, config: FinetuneConfig, elapsed: float) -> Table:
+    learner = monitor.values('learner_node')
+    steps = monitor.number('mujoco_sim_node', 'control_steps')
+    success = float(learner.get('success_recent', -1.0))
+    table = Table(title=f'fine-tuning {config.task} with {config.preset}', min_width=60)
+    table.add_column('')
+    table.add_column('', justify='right', min_width=24)
+    for name, value in (
+        ('phase', learner.get('phase', 'starting')),
+        ('control steps', f'{steps:.0f} of {config.control_steps}'),
+        ('episodes', learner.get('episodes', '0')),
+        ('success, last 50 episodes', '-' if success < 0.0 else f'{success:.0%}'),
+        ('control steps/s', f'{monitor.number("mujoco_sim_node", "steps_per_s"):.0f}'),
+        ('transitions/s', f'{monitor.number("learner_node", "transitions_per_s"):.0f}'),
+        ('updates/s', f'{monitor.number("learner_node", "updates_per_s"):.0f}'),
+        ('weights sequence', learner.get('sequence', '-')),
+        ('elapsed', f'{elapsed:.0f} s'),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def _strip(
+    options: DemoOptions,
+    base: list[Episode],
+    final: list[Episode],
+    message: bytes,
+    console: Console,
+) -> None:
+    """Draw one seed that the base fails and the residual repairs."""
+    repaired = [a.seed for a, b in zip(base, final, strict=True) if b.success and not a.success]
+    if not repaired:
+        console.print('no paired failure -> success to draw')
+        return
+    # A process of its own: a missing driver can end it, not the demo.
+    context = multiprocessing.get_context('spawn')
+    try:
+        with ProcessPoolExecutor(1, context, silence_stderr) as pool:
+            rows = [
+                pool.submit(film, options.config, repaired[0], actor, STRIP_PICTURES).result()
+                for actor in (None, message)
+            ]
+    except Exception as error:  # noqa: BLE001 - OpenGL fails in as many ways as there are drivers.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        console.print(
+            f'[yellow]warning:[/] no OpenGL, no picture strip: {escape(reason)}', soft_wrap=True
+        )
+        return
+    title = f'{options.config.task}, seed {repaired[0]}'
+    draw_strip(options.output_dir / 'failure_to_success.png', title, *rows)

@@ -1,0 +1,138 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The SROS 2 policy of a robot: what each node must do, and nothing else."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from residual_rl_ros.bags.topics import raw_topics, transition_topics
+from residual_rl_ros.robot.description import RobotConfig
+
+LIFECYCLE = (
+    *('change_state', 'get_state', 'get_available_states'),
+    *('get_available_transitions', 'get_transition_graph'),
+)
+PARAMETERS = (
+    *('describe_parameters', 'get_parameter_types', 'get_parameters', 'list_parameters'),
+    *('set_parameters', 'set_parameters_atomically', 'get_type_description'),
+)
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a node does on the middleware; relative names follow its namespace, `~` is the node."""
+
+    node: str
+    publishes: tuple[str, ...]
+    subscribes: tuple[str, ...]
+    serves: tuple[str, ...]
+    lifecycle: bool = True
+    """Whether it is a lifecycle node."""
+    namespace: str = ''
+
+    def resolved(self) -> Access:
+        """Return it with full names and with what every ROS node does."""
+        inherent = tuple(f'~/{name}' for name in PARAMETERS + self.lifecycle * LIFECYCLE)
+        events = ('~/transition_event',) if self.lifecycle else ()
+        return Access(
+            self.node,
+            self._full((*self.publishes, *events, '/rosout', '/parameter_events', '/diagnostics')),
+            self._full((*self.subscribes, '/clock')),
+            self._full((*self.serves, *inherent)),
+            self.lifecycle,
+            self.namespace,
+        )
+
+    def _full(self, names: Sequence[str]) -> tuple[str, ...]:
+        root = f'/{self.namespace.strip("/")}'.rstrip('/')
+
+        def resolve(name: str) -> str:
+            if name.startswith('~'):
+                return f'{root}/{self.node}{name[1:]}'
+            return name if name.startswith('/') else f'{root}/{name}'
+
+        return tuple(sorted(set(map(resolve, names))))
+
+
+def required_access(robot: RobotConfig, namespaces: Sequence[str] = ('',)) -> tuple[Access, ...]:
+    """Return what the nodes of a robot or a fleet must do.
+
+    Args:
+        robot: the robot, whose topics the policies read and write.
+        namespaces: ROS namespace of each robot; the learner of several is in none.
+    """
+    alone = len(namespaces) == 1
+    learner = Access(
+        'learner_node',
+        ('~/actor',),
+        tuple(
+            topic if alone else f'/{namespace.strip("/")}/{topic}'
+            for namespace in namespaces
+            for topic in ('policy_node/transitions', 'policy_node/transition_layout')
+        ),
+        ('~/pause', '~/save', '~/rollback'),
+        namespace=namespaces[0] if alone else '',
+    )
+    actor = 'learner_node/actor' if alone else '/learner_node/actor'
+    robots = (access for name in namespaces for access in _of_robot(robot, name, actor))
+    return learner, *robots
+
+
+def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, ...]:
+    """Return what policy, reward, recorder and simulator of one robot must do."""
+    channels = tuple(channel.topic for channel in robot.channels)
+    policy = Access(
+        'policy_node',
+        (robot.command.topic, '~/transitions', '~/transition_layout'),
+        (
+            *channels,
+            *('step_feedback', actor, 'takeover/command', 'takeover/active'),
+        ),
+        (
+            *('~/set_residual', '~/hold', '~/start_episode'),
+            *('~/mark_success', '~/mark_failure', '~/end_episode'),
+        ),
+        namespace=namespace,
+    )
+    reward = Access('reward_node', ('step_feedback',), channels, (), namespace=namespace)
+    recorder = Access(
+        'recorder_node',
+        (),
+        tuple(topic.name for topic in (*transition_topics(), *raw_topics(robot))),
+        (),
+        lifecycle=False,
+        namespace=namespace,
+    )
+    simulator = Access(
+        'mujoco_sim_node',
+        (*channels, 'step_feedback', '/clock'),
+        (robot.command.topic,),
+        (),
+        lifecycle=False,
+        namespace=namespace,
+    )
+    return policy, reward, recorder, simulator
+
+
+def policy_xml(accesses: Sequence[Access]) -> str:
+    """Return the text of an SROS 2 policy file with one enclave for each node."""
+    root = ET.Element('policy', version='0.2.0')
+    enclaves = ET.SubElement(root, 'enclaves')
+    for access in (item.resolved() for item in accesses):
+        namespace = f'/{access.namespace.strip("/")}'
+        enclave = ET.SubElement(enclaves, 'enclave', path=f'{namespace.rstrip("/")}/{access.node}')
+        profiles = ET.SubElement(enclave, 'profiles')
+        profile = ET.SubElement(profiles, 'profile', ns=namespace, node=access.node)
+        for kind, verb, names in (
+            ('topic', 'publish', access.publishes),
+            ('topic', 'subscribe', access.subscribes),
+            ('service', 'reply', access.serves),
+        ):
+            group = ET.SubElement(profile, f'{kind}s', {verb: 'ALLOW'})
+            for name in names:
+                ET.SubElement(group, kind).text = name
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding='unicode') + '\n'

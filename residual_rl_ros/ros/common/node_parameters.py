@@ -1,0 +1,191 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The ROS parameters of every node. `docs/reference/parameters.md` is made from this file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from residual_rl_ros.ros.common.parameters import parameter
+
+
+@dataclass(frozen=True)
+class PolicyParameters:
+    """Parameters of policy_node, beside the robot description `robot.*`."""
+
+    base_policy: str = parameter('', 'ONNX base policy: a path, or the name of a shipped one')
+    base_policy_sha256: str = parameter(
+        '', 'refuse any other base policy than the file with this sha256 (64 hex digits)'
+    )
+    actor: str = parameter(
+        '',
+        "residual to start with: a run's folder, a checkpoint or an actor.safetensors; for a robot "
+        'without a learner, or with one that resumes the same checkpoint',
+    )
+    decision_steps: int = parameter(1, 'control steps per residual decision (k)', minimum=1)
+    residual_scale: tuple[float, ...] = parameter(
+        (0.1,), 'lambda: one value, or one per action dimension', minimum=0.0
+    )
+    prefetch_steps: int = parameter(
+        0, 'control steps before its first use at which a chunk is requested', minimum=0
+    )
+    chunk_blend_steps: int = parameter(
+        0, 'control steps over which a new chunk takes over from the one before', minimum=0
+    )
+    seed: int = parameter(0, "seeds the base policy's and the exploration noise", minimum=0)
+    explore: bool = parameter(
+        True, 'sample the residual (training) instead of using its mean (deployment)', live=True
+    )
+    lockstep: bool = parameter(
+        False, 'advance with the stamps of a waiting simulator instead of with time'
+    )
+    wait_for_actor: bool = parameter(
+        True, 'lockstep: wait for the actor that a decision needs, so that the run is reproducible'
+    )
+    actor_timeout_s: float = parameter(
+        60.0,
+        'lockstep: after this wait without a sign of a learner go on with the actor at hand [s]',
+        minimum=0.0,
+    )
+    auto_start: bool = parameter(
+        True, 'start the next episode by itself; otherwise ~/start_episode does', live=True
+    )
+    episode_limit_s: float = parameter(
+        0.0, 'real time: truncate episodes after this time [s]; 0 never', minimum=0.0, live=True
+    )
+    blend_ratio: float = parameter(
+        1.0, 'ceiling of the multiplier on the residual', minimum=0.0, maximum=1.0, live=True
+    )
+    blend_ramp_s: float = parameter(
+        1.0,
+        'real time: the residual fades in over this time after activation, a takeover and a '
+        'rollback [s]',
+        minimum=0.0,
+        live=True,
+    )
+    hold_limit_s: float = parameter(
+        1.0,
+        'real time: holding longer than this is a fault that deactivates the node [s]',
+        minimum=0.0,
+        live=True,
+    )
+    takeover_timeout_s: float = parameter(
+        0.5,
+        'real time: an operator who has taken over and says nothing for longer wants the robot to '
+        'hold [s]',
+        minimum=0.0,
+        live=True,
+    )
+    realtime_priority: int = parameter(
+        50,
+        'real time: SCHED_FIFO priority of the control thread; 0 is normal scheduling. Without the '
+        'permission for it the node warns and runs at normal priority',
+        minimum=0,
+        maximum=99,
+    )
+    lock_memory: bool = parameter(
+        True,
+        'real time: keep all memory of the process while control runs. Without the permission for '
+        'it the node warns and runs without',
+    )
+    max_weights_bytes: int = parameter(
+        64 * 2**20, 'larger weight messages are dropped unread and counted [byte]', minimum=1
+    )
+
+
+@dataclass(frozen=True)
+class LearnerParameters:
+    """Parameters of learner_node; `overrides.*` replaces values of the preset."""
+
+    preset: str = parameter(
+        '',
+        'name of a file in config/presets/, or a path; empty is dawn, or to resume, the '
+        "checkpoint's numbers",
+    )
+    robots: tuple[str, ...] = parameter(
+        ('',), "namespaces of the robots to learn from; an empty one is the learner's own"
+    )
+    seed: int = parameter(0, 'seeds initialisation, sampling and updates', minimum=0)
+    output_dir: str = parameter('', 'folder for checkpoints and TensorBoard events')
+    resume: bool = parameter(False, 'continue from the checkpoint in output_dir')
+    checkpoint_interval_s: float = parameter(
+        60.0, 'time between two checkpoints [s]', minimum=1.0, live=True
+    )
+    backlog_limit: int = parameter(
+        500,
+        'with more transitions waiting than this, they are stored first and learned from later',
+        minimum=1,
+        live=True,
+    )
+    drain_limit_s: float = parameter(
+        5.0,
+        'at the end: how long to go on learning from what has already arrived [s]',
+        minimum=0.0,
+        live=True,
+    )
+    niceness: int = parameter(
+        10,
+        'priority of the updates, as of the command nice: on the computer of the robot, whatever '
+        'controls it goes first',
+        minimum=0,
+        maximum=19,
+    )
+
+
+@dataclass(frozen=True)
+class RewardParameters:
+    """Parameters of reward_node, beside the robot description `robot.*`."""
+
+    classifier: str = parameter('', 'ONNX success classifier: the path of the file')
+    classifier_sha256: str = parameter(
+        '', 'refuse any other classifier than the file with this sha256 (64 hex digits)'
+    )
+    threshold: float = parameter(
+        0.9, 'probability from which an observation counts as success', minimum=0.0, maximum=1.0
+    )
+    consecutive: int = parameter(
+        3, 'observations in a row that must count before a success is said', minimum=1
+    )
+    function: str = parameter(
+        '', 'instead: package.module:factory of a reward function; it is code, and is run'
+    )
+
+
+@dataclass(frozen=True)
+class RecorderParameters:
+    """Parameters of recorder_node, beside the robot description `robot.*`."""
+
+    output_dir: str = parameter('', 'folder of the bag; it does not exist yet')
+    transitions: bool = parameter(True, 'record the transitions and their layout')
+    raw: bool = parameter(
+        False, 'record observations, commands, feedback and takeovers too; needs robot.*'
+    )
+    base_policy: str = parameter('', 'ONNX base policy whose sha256 is noted in the bag')
+    storage: str = parameter('mcap', 'mcap or sqlite3')
+    max_bytes: int = parameter(0, 'begin a new bag after this many bytes; 0 never does', minimum=0)
+    max_seconds: float = parameter(
+        0.0, 'begin a new bag after this time [s]; 0 never does', minimum=0.0
+    )
+
+
+@dataclass(frozen=True)
+class SimParameters:
+    """Parameters of mujoco_sim_node, beside the robot description `robot.*`."""
+
+    task: str = parameter('peg_insert', 'a task of this package or a gymnasium id')
+    lockstep: bool = parameter(
+        True, 'wait for the command of each stamp; otherwise step with wall time'
+    )
+    first_seed: int = parameter(
+        0, 'environment seed of the first episode; the following count up', minimum=0
+    )
+    control_steps: int = parameter(
+        0,
+        'stop after the episode in which this many control steps are reached; 0 is endless',
+        minimum=0,
+    )
+    command_timeout_s: float = parameter(
+        120.0,
+        'lockstep: no command for this long is an error [s]; before the first one, wait for ever',
+        minimum=0.0,
+    )

@@ -1,0 +1,419 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The learner node: transitions in, actors out.
+
+ROS callbacks run in a thread of their own and only queue; learning has the main thread. Transitions
+are learned from in the order of arrival, each before the next, so a run depends on their order and
+not on their timing.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from std_msgs.msg import Float64MultiArray, String, UInt8MultiArray
+from std_srvs.srv import SetBool, Trigger
+
+from residual_rl_ros.config.preset import DEFAULT_PRESET, LearnerConfig, load_preset
+from residual_rl_ros.learner.checkpoint import (
+    CheckpointError,
+    CheckpointFolder,
+    check_numbers,
+    load_checkpoint,
+    stored_config,
+)
+from residual_rl_ros.learner.learner import Learner, Phase
+from residual_rl_ros.learner.metrics_log import MetricsLog
+from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
+from residual_rl_ros.robot.action_spec import SpecificationError
+from residual_rl_ros.robot.decoders import label_of
+from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.encoders import byte_array
+from residual_rl_ros.ros.common.managed_node import OK, WARN, Diagnostics, ManagedNode, run
+from residual_rl_ros.ros.common.node_parameters import LearnerParameters
+from residual_rl_ros.ros.common.parameters import (
+    ParameterError,
+    follow_parameters,
+    read_parameters,
+    read_tree,
+)
+from residual_rl_ros.ros.common.realtime import give_way
+from residual_rl_ros.ros.nodes.services import Requests
+from residual_rl_ros.transitions.loss_counter import EarlyMessages, RobotFeed
+from residual_rl_ros.transitions.transition import MalformedTransitionError, TransitionLayout
+
+BUSY = 'the learner is busy; ask again'
+LAYOUT_LIMIT = 10**5
+"""A longer layout text is no layout [characters]."""
+SIGN_OF_LIFE_S = 5.0
+"""During long work the latest weights are repeated this often, so that nobody gives up waiting."""
+
+
+class _OutOfTimeError(Exception):
+    """The node shall stop and the drain limit is over."""
+
+
+class LearnerNode(ManagedNode):
+    """Feeds the learner from ROS topics."""
+
+    def __init__(self) -> None:
+        super().__init__('learner_node')
+        self.parameters = LearnerParameters()
+        self._log: MetricsLog | None = None
+        self._weights = b''
+        self._inbox: queue.Queue[Callable[[], None]] = queue.Queue()
+        self._executor_in_use = SingleThreadedExecutor()
+        self._requests = Requests(self._executor_in_use.wake)
+        self._learner: Learner | None = None
+        self._resume = threading.Event()
+        self._resume.set()
+        self._stop = threading.Event()
+        self._deadline = math.inf
+        self._published = math.inf
+        self._feeds: dict[str, RobotFeed] = {}
+        self._early = EarlyMessages()
+        self._problem = ''
+        self._rate_base = (time.monotonic(), 0, 0)
+
+    def configure(self) -> None:
+        """Read the preset, make the output folder, open the topics."""
+        torch.set_num_threads(1)
+        self.parameters = parameters = read_parameters(
+            self, LearnerParameters, trees=('overrides',)
+        )
+        if self._learner is None:  # Else it goes on where it is.
+            self._open_output(parameters)
+        self.made.callback(follow_parameters(self, parameters, self._set_parameters))
+        self._actor_publisher = self.create_lifecycle_publisher(
+            UInt8MultiArray, '~/actor', qos.LATCHED
+        )
+        robots = [robot.strip('/') for robot in parameters.robots]
+        if len(set(robots)) < len(robots):
+            raise ParameterError(f'parameter robots is {robots}, expected each of them once')
+        for robot in robots:
+            self._listen_to(self._feeds.setdefault(robot, RobotFeed(robot)))
+        self.create_service(SetBool, '~/pause', self._pause)
+        # While they wait for the learning thread, transitions must arrive.
+        apart = MutuallyExclusiveCallbackGroup()
+        for name, job in {'~/save': self._save, '~/rollback': self._rollback}.items():
+            callback = self._requests.service(partial(self._try, job), BUSY)
+            self.create_service(Trigger, name, callback, callback_group=apart)
+        Diagnostics(self, self._report)
+
+    def _open_output(self, parameters: LearnerParameters) -> None:
+        """Make the output folder and read the configuration of a learner that writes there.
+
+        Raises:
+            ResidualRLError: it cannot be written, or does not fit the parameters.
+        """
+        if not parameters.output_dir:
+            raise ParameterError('parameter output_dir of learner_node is empty; give a folder')
+        output = Path(parameters.output_dir)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            self._log = self._log or MetricsLog(output / 'tensorboard', self._warn)
+        except OSError as error:
+            raise ParameterError(
+                f'output_dir {parameters.output_dir!r} cannot be written: {error.strerror}'
+            ) from error
+        self._checkpoints = CheckpointFolder(output / CHECKPOINTS)
+        if checkpoint_exists(self._checkpoints.latest) is not parameters.resume:
+            raise ParameterError(
+                f'there is no checkpoint in {parameters.output_dir!r} to resume'
+                if parameters.resume
+                else f'{parameters.output_dir!r} already holds a checkpoint; set resume:=true to '
+                'continue it, or choose another output_dir'
+            )
+        self._config = self._read_config(parameters)
+
+    def _read_config(self, parameters: LearnerParameters) -> LearnerConfig:
+        """Return the preset with its overrides; to resume, it must be the checkpoint's.
+
+        Raises:
+            ResidualRLError: a number is wrong or not the checkpoint's.
+        """
+        given = self.get_parameters_by_prefix('overrides')
+        overrides = read_tree(self, 'overrides') if given else {}
+        latest = self._checkpoints.latest
+        if parameters.resume and not parameters.preset:
+            stored = stored_config(latest)
+            config = LearnerConfig.from_mapping({**stored.to_mapping(), **overrides})
+        else:
+            config = load_preset(parameters.preset or DEFAULT_PRESET, overrides)
+        if parameters.resume:
+            check_numbers(latest, config)
+        return config
+
+    def _set_parameters(self, parameters: LearnerParameters) -> None:
+        self.parameters = parameters
+
+    def _listen_to(self, feed: RobotFeed) -> None:
+        policy = f'/{feed.robot}/policy_node' if feed.robot else 'policy_node'
+        inbox = self._inbox
+
+        def on_layout(message: String) -> None:
+            inbox.put(lambda: self._start(feed, message.data))
+
+        def on_transition(message: Float64MultiArray) -> None:
+            if self.active:
+                inbox.put(lambda: self._ingest(feed, message))
+
+        create = self.create_subscription
+        create(String, f'{policy}/transition_layout', on_layout, qos.LATCHED)
+        create(Float64MultiArray, f'{policy}/transitions', on_transition, qos.TRANSITIONS)
+
+    def request_stop(self) -> None:
+        """End `learn`, at the latest when the drain limit is over."""
+        self._deadline = time.monotonic() + self.parameters.drain_limit_s
+        self._stop.set()
+
+    def learn(self) -> None:
+        """Work through the inbox until told to stop, then save."""
+        executor = self._executor_in_use
+        executor.add_node(self)
+        spinner = threading.Thread(target=self._spin, name='ros', daemon=True)
+        spinner.start()
+        # This thread only: what serves the middleware must not keep the robot waiting.
+        give_way(self.parameters.niceness)
+        try:
+            self._work_until_stopped()
+        finally:
+            self._try(self._save)
+            if self._log is not None:
+                self._log.close()
+            executor.shutdown(timeout_sec=1.0)
+            spinner.join(timeout=1.0)
+
+    def _work_until_stopped(self) -> None:
+        saved = time.monotonic()
+        while not self._stop.is_set():
+            self._requests.serve()
+            if self._resume.wait(timeout=0.1):
+                self._work(timeout_s=0.1)
+            if time.monotonic() - saved > self.parameters.checkpoint_interval_s:
+                self._try(self._save)
+                saved = time.monotonic()
+        while not self._inbox.empty() and time.monotonic() < self._deadline:
+            self._work(timeout_s=0.0)
+
+    def _pulse(self) -> None:
+        """Between two updates: answer, give a sign of life, and stop if asked to."""
+        if self._learner is not None and self._learner.phase is Phase.WARMUP:
+            # Not later: a rollback must not come between the updates of a transition.
+            self._requests.serve()
+        if time.monotonic() > self._deadline:
+            raise _OutOfTimeError
+        if time.monotonic() - self._published > SIGN_OF_LIFE_S:
+            self._publish(self._weights)
+
+    def _work(self, timeout_s: float) -> None:
+        try:
+            job = self._inbox.get(timeout=timeout_s) if timeout_s else self._inbox.get_nowait()
+        except queue.Empty:
+            return
+        try:
+            job()
+        except _OutOfTimeError:
+            self._warn('stopped before all updates were taken')
+
+    # --- in the ROS thread: queue only
+
+    def _pause(self, request: Any, response: Any) -> Any:
+        (self._resume.clear if request.data else self._resume.set)()
+        response.success, response.message = True, 'paused' if request.data else 'resumed'
+        return response
+
+    def _spin(self) -> None:
+        """Serve the middleware; without it the learner would hear nothing, so it ends."""
+        try:
+            self._executor_in_use.spin()
+        except ExternalShutdownException:
+            return
+        except Exception as error:  # noqa: BLE001 - a thread ends without a word.
+            self.get_logger().error(traceback.format_exc())
+            self.failure = error
+            self.request_stop()
+
+    # --- in the main thread
+
+    def _start(self, feed: RobotFeed, text: str) -> None:
+        """Make the learner for a layout; a restarted policy node with the same layout keeps it."""
+        try:
+            if len(text) > LAYOUT_LIMIT:
+                raise SpecificationError(f'{len(text)} characters, expected <= {LAYOUT_LIMIT}')
+            layout = TransitionLayout.from_yaml(text)
+        except SpecificationError as error:
+            self._warn(f'layout of {named(feed)} refused: {error}')
+            return
+        if self._learner is None:
+            try:
+                self._learner = self._make_learner(layout)
+            except CheckpointError as error:
+                if len(self._feeds) == 1:
+                    raise
+                self._warn(f'layout of {named(feed)} refused: {error}')
+                return
+            nbytes = self._learner.memory_bytes
+            self.get_logger().info(f'replay: {nbytes / 1e6:.0f} MB when full')
+            self._publish(self._learner.first_message())
+            for early in self._early.take():
+                self._ingest(*early)
+        elif layout != self._learner.layout:
+            self._warn(
+                f'layout {layout.label} of {named(feed)} refused: this learner has '
+                f'{self._learner.layout.label}; restart learner_node'
+            )
+
+    def _make_learner(self, layout: TransitionLayout) -> Learner:
+        """Return a new learner, or the checkpoint's in a new epoch."""
+        if not self.parameters.resume:
+            return Learner(self._config, layout, self.parameters.seed)
+        checkpoint = self._checkpoints.latest
+        learner = load_checkpoint(checkpoint)
+        if learner.layout != layout:
+            raise CheckpointError(
+                f'checkpoint {str(checkpoint)!r} has layout {learner.layout.label}, the '
+                f'policy node {layout.label}; start without resume in another output_dir'
+            )
+        learner.begin_epoch(learner.epoch + 1)
+        return learner
+
+    def _ingest(self, feed: RobotFeed, message: Float64MultiArray) -> None:
+        if self._learner is None:
+            if not self._early.keep(feed, message):
+                feed.counts['malformed'] += 1
+                self._warn(f'transition of {named(feed)} dropped: no layout received yet')
+            return
+        try:
+            transition = feed.decode(self._learner.layout, message.data, label_of(message))
+        except MalformedTransitionError as error:
+            self._warn(f'transition of {named(feed)} dropped: {error}')
+            return
+        self._overtake(transition.epoch, transition.policy_sequence)
+        rollbacks = len(self._learner.rollbacks)
+        backlog = self._inbox.qsize()
+        weights = self._learner.ingest(
+            transition,
+            feed.robot,
+            learn=backlog <= self.parameters.backlog_limit,
+            pulse=self._pulse,
+        )
+        for rollback in self._learner.rollbacks[rollbacks:]:
+            self._warn(f'guard: {rollback.reason}; rolled back')
+        if weights is not None:
+            self._publish(weights)
+            if self._log is not None:
+                self._log.write(self._learner)
+
+    def _overtake(self, epoch: int, sequence: int) -> None:
+        """Begin an epoch after one that robots know and this learner, killed since, does not."""
+        learner = self._learner
+        assert learner is not None
+        if (epoch, sequence) <= (learner.epoch, learner.sequence):
+            return
+        self._warn(
+            f'a robot uses weights {(epoch, sequence)}, this learner is at '
+            f'{(learner.epoch, learner.sequence)}: going on in epoch {epoch + 1}'
+        )
+        learner.begin_epoch(epoch + 1)
+        self._publish(learner.first_message())
+
+    def activate(self) -> None:
+        """Publish what an inactive publisher has dropped."""
+        if self._weights:
+            self._publish(self._weights)
+
+    def _publish(self, weights: bytes) -> None:
+        self._weights, self._published = weights, time.monotonic()
+        self._actor_publisher.publish(byte_array(weights))
+
+    def _try(self, job: Callable[[], str]) -> tuple[bool, str]:
+        try:
+            return True, job()
+        except CheckpointError as error:
+            self.get_logger().error(str(error))
+            self._problem = str(error)
+            return False, str(error)
+
+    def _save(self) -> str:
+        if self._learner is None:
+            return 'nothing to save yet'
+        self._checkpoints.save(self._learner)
+        return f'saved {self._checkpoints.latest}'
+
+    def _rollback(self) -> str:
+        """Return to the networks with the best recent success, in a new epoch."""
+        learner = self._learner
+        if learner is None or learner.phase is Phase.WARMUP:
+            return 'nothing to roll back to yet'
+        learner.roll_back('asked for by ~/rollback')
+        learner.begin_epoch(learner.epoch + 1)
+        self._publish(learner.first_message())
+        return f'rolled back, epoch {learner.epoch}'
+
+    def _warn(self, reason: str) -> None:
+        self._problem = reason
+        self.get_logger().warning(reason, throttle_duration_sec=2.0)
+
+    def _report(self) -> tuple[bytes, str, Mapping[str, Any]]:
+        learner = self._learner
+        values: dict[str, Any] = {
+            'active': self.active,
+            'paused': not self._resume.is_set(),
+            'queue': self._inbox.qsize(),
+            **{
+                key: sum(feed.counts[key] for feed in self._feeds.values())
+                for key in ('malformed', 'missing')
+            },
+        }
+        if learner is not None:
+            then, transitions, updates = self._rate_base
+            now = time.monotonic()
+            self._rate_base = (now, learner.transitions, learner.updates)
+            rate = learner.episodes.success_rate
+            values |= {
+                'transitions': learner.transitions,
+                'phase': learner.phase.value,
+                'epoch': learner.epoch,
+                'sequence': learner.sequence,
+                'control_steps': learner.control_steps,
+                'episodes': len(learner.episodes.history),
+                'success_recent': -1.0 if rate is None else rate,
+                'updates': learner.updates,
+                'pretraining_updates': learner.pretraining_updates,
+                'dropped_updates': learner.dropped_updates,
+                'rollbacks': len(learner.rollbacks),
+                'transitions_per_s': (learner.transitions - transitions) / (now - then),
+                'updates_per_s': (learner.updates - updates) / (now - then),
+                **learner.metrics,
+            }
+        for feed in self._feeds.values():
+            if feed.robot:
+                values |= {f'{feed.robot}/{key}': count for key, count in feed.counts.items()}
+        message, self._problem = self._problem or 'running', ''
+        return (OK if message == 'running' else WARN), message, values
+
+
+def named(feed: RobotFeed) -> str:
+    """Return the name under which a robot is complained of."""
+    return f'robot {feed.robot!r}' if feed.robot else 'the robot'
+
+
+def main() -> int:
+    """Run the learner node."""
+    return run(LearnerNode, spin=LearnerNode.learn)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

@@ -1,0 +1,182 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The simulator node: publishes what a robot would and executes its commands.
+
+Lockstep: stamps count simulated time; every stamp is answered by one command, and only the answer
+to the current stamp advances the simulation. Real time: a wall timer steps with the newest command,
+and stamps are wall time, as a robot's are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rclpy.clock import Clock as SteadyClock
+from rclpy.clock import ClockType
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Float64MultiArray
+
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.robot.decoders import CommandError, CommandReader
+from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelWriter, to_time
+from residual_rl_ros.ros.common.managed_node import OK, Diagnostics, run
+from residual_rl_ros.ros.common.node_parameters import SimParameters
+from residual_rl_ros.ros.common.parameters import read_parameters, read_tree
+from residual_rl_ros.tasks.hosting import check_environment, make_environment, split_observation
+from residual_rl_ros.transitions.cdr import labelled_array
+
+
+class LockstepError(ResidualRLError):
+    """No command came for the current stamp; the simulator never steps without one."""
+
+
+class MujocoSimNode(Node):
+    """Hosts an environment."""
+
+    def __init__(self) -> None:
+        super().__init__('mujoco_sim_node', automatically_declare_parameters_from_overrides=True)
+        self.parameters = parameters = read_parameters(self, SimParameters, ('robot',))
+        self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
+        self._env = make_environment(parameters.task)
+        check_environment(self._env, robot)
+        self._period_ns = round(1e9 / robot.control_rate_hz)
+        self._channels = []
+        for channel in robot.channels:
+            writer = ChannelWriter(channel)
+            publisher = self.create_publisher(writer.message_type, channel.topic, qos.SENSOR)
+            self._channels.append((writer, publisher))
+        self._feedback_publisher = self.create_publisher(
+            Float64MultiArray, 'step_feedback', qos.FEEDBACK
+        )
+        self._clock_publisher = self.create_publisher(Clock, '/clock', qos.SENSOR)
+        self._command_reader = CommandReader(robot.command, robot.action.size)
+        self.create_subscription(
+            MESSAGE_TYPES[robot.command.type], robot.command.topic, self._on_command, qos.COMMAND
+        )
+        self._wall_clock = SteadyClock(clock_type=ClockType.STEADY_TIME)
+        self._ticks = 0
+        self._steps = 0
+        self._episode = -1
+        self._done = False
+        self._command: npt.NDArray[np.float32] | None = None
+        self._feedback: list[float] | None = None
+        self._answered_at: float | None = None
+        self._began: float | None = None
+        self._rate_base = (time.monotonic(), 0)
+        self._reset()
+        if parameters.lockstep:
+            self.create_timer(0.25, self._watch, clock=self._wall_clock)
+        else:
+            self.create_timer(self._period_ns * 1e-9, self._tick, clock=self._wall_clock)
+        Diagnostics(self, self._report)
+
+    def _stamp(self) -> float:
+        """Return the stamp of the current state [s]; zero would mean unset in a header."""
+        if self.parameters.lockstep:
+            return (self._ticks + 1) * self._period_ns * 1e-9
+        return self.get_clock().now().nanoseconds * 1e-9
+
+    def _reset(self) -> None:
+        self._episode += 1
+        observation, _ = self._env.reset(seed=self.parameters.first_seed + self._episode)
+        self._observation = observation
+        self._done = False
+        self._feedback = None
+        self._command = None
+
+    def _step(self, command: npt.NDArray[np.float32]) -> None:
+        """Advance one control step, or begin the next episode after the last one ended."""
+        self._ticks += 1
+        if self._done:
+            budget = self.parameters.control_steps
+            if budget and self._steps >= budget:
+                self.get_logger().info(f'{self._steps} control steps done')
+                raise SystemExit(0)
+            self._reset()
+            return
+        observation, reward, terminated, truncated, info = self._env.step(command)
+        self._steps += 1
+        self._observation = observation
+        self._done = terminated or truncated
+        success = bool(info.get('success', terminated and float(reward) > 0.0))
+        outcome = float(success) if self._done else -1.0
+        self._feedback = [float(reward), float(terminated), float(truncated), outcome]
+
+    def _publish(self) -> None:
+        """Publish clock, feedback and every channel under the current stamp."""
+        stamp = self._stamp()
+        self._clock_publisher.publish(Clock(clock=to_time(stamp)))
+        if self._feedback is not None:
+            self._feedback_publisher.publish(labelled_array([stamp, *self._feedback]))
+        parts = split_observation(self._observation, self.robot)
+        for (writer, publisher), values in zip(self._channels, parts, strict=True):
+            publisher.publish(writer.message(values, stamp))
+
+    def _on_command(self, message: Any) -> None:
+        try:
+            command = self._command_reader.values(message).astype(np.float32)
+        except CommandError as error:
+            self.get_logger().error(f'refused: {error}', throttle_duration_sec=1.0)
+            return
+        if not self.parameters.lockstep:
+            self._command = command
+            return
+        if not self._command_reader.answers(message, self._stamp()):
+            return  # The answer to a stamp that was repeated.
+        self._answered_at = time.monotonic()
+        self._began = self._began or self._answered_at
+        self._step(command)
+        self._publish()
+
+    def _watch(self) -> None:
+        """Lockstep: repeat a stamp that is not answered; give up after the timeout."""
+        if self._answered_at is None:
+            self._publish()
+            return
+        waited = time.monotonic() - self._answered_at
+        if waited > self.parameters.command_timeout_s:
+            raise LockstepError(
+                f'no command for stamp {self._stamp():.3f} s came in {waited:.0f} s on '
+                f'{self.robot.command.topic}; is policy_node alive and active?'
+            )
+        if waited > 0.5:
+            self._publish()
+
+    def _tick(self) -> None:
+        """Real time: step with the newest command; before the first one only publish."""
+        if self._command is not None:
+            self._step(self._command)
+        else:
+            self._ticks += 1
+        self._publish()
+
+    def _report(self) -> tuple[bytes, str, Mapping[str, Any]]:
+        then, steps = self._rate_base
+        now = time.monotonic()
+        self._rate_base = (now, self._steps)
+        return (
+            OK,
+            'running',
+            {
+                'control_steps': self._steps,
+                'episode': self._episode,
+                'steps_per_s': (self._steps - steps) / (now - then),
+                'mean_steps_per_s': self._steps / (now - (self._began or now) + 1e-9),
+            },
+        )
+
+
+def main() -> int:
+    """Run the simulator node."""
+    return run(MujocoSimNode)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

@@ -1,0 +1,367 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The policy node: observations in, safe commands and transitions out.
+
+It turns messages into calls of a loop (`control/lockstep_loop.py`, `control/real_time_loop.py`),
+which holds all behaviour, and what the loop says into messages.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rclpy._rclpy_pybind11 import RCLError
+from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
+from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
+
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.control.composition import BlendRamp
+from residual_rl_ros.control.config import ControllerConfig
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.control.lockstep_loop import LockstepLoop
+from residual_rl_ros.control.policy_loop import LoopParts
+from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
+from residual_rl_ros.residual_policy.weights import read_actor
+from residual_rl_ros.resources import find_base_policy
+from residual_rl_ros.robot.decoders import CommandError, CommandReader, rounded, to_seconds
+from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.image_encoder import PictureReader
+from residual_rl_ros.robot.observation import ObservationAssembler, ObservationError
+from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelReader, CommandWriter
+from residual_rl_ros.ros.common.managed_node import (
+    ERROR,
+    OK,
+    WARN,
+    Diagnostics,
+    ManagedNode,
+    control_clock,
+    run,
+)
+from residual_rl_ros.ros.common.node_parameters import PolicyParameters
+from residual_rl_ros.ros.common.parameters import follow_parameters, read_parameters, read_tree
+from residual_rl_ros.ros.common.realtime import take_privileges
+from residual_rl_ros.ros.nodes.services import PolicyServices
+from residual_rl_ros.transitions.cdr import labelled_array
+from residual_rl_ros.transitions.transition import Transition
+
+Array = npt.NDArray[np.float64]
+ARRIVAL_LIMIT_S = 0.2
+"""How long a node that stops waits for its last command to arrive."""
+WATCH_PERIOD_S = 0.25
+"""How often a lockstep loop looks whether it waits in vain."""
+
+
+class PolicyNode(ManagedNode):
+    """Runs a policy loop on ROS topics."""
+
+    def __init__(self) -> None:
+        super().__init__('policy_node')
+        self._problem = ''
+        self._privileges = ExitStack()
+        """What the control loop has been given while it runs."""
+
+    def configure(self) -> None:
+        """Load robot and base policy, check them against each other, open the topics."""
+        self._fault_reason = ''
+        self._pictures: list[tuple[str, PictureReader]] = []
+        self.parameters = parameters = read_parameters(self, PolicyParameters, ('robot',))
+        self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
+        model = find_base_policy(parameters.base_policy)
+        policy = OnnxBasePolicy(model, sha256=parameters.base_policy_sha256)
+        policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
+        self.controller: ResidualController = ControllerConfig(
+            decision_steps=parameters.decision_steps,
+            residual_scale=parameters.residual_scale,
+            prefetch_steps=parameters.prefetch_steps,
+            blend_steps=parameters.chunk_blend_steps,
+            seed=parameters.seed,
+            explore=parameters.explore,
+            lockstep=parameters.lockstep,
+            scheduled_actor=parameters.lockstep and parameters.wait_for_actor,
+            max_weights_bytes=parameters.max_weights_bytes,
+        ).build(policy, robot.action)
+        self.made.callback(self.controller.queue.close)
+        self.controller.queue.warm_up()
+        if parameters.actor:
+            self.controller.slot.offer(read_actor(Path(parameters.actor)))
+        self._blend = BlendRamp(ramp_s(parameters), parameters.blend_ratio)
+        self._loop = self._make_loop()
+        self._open_topics()
+        self.made.callback(follow_parameters(self, parameters, self._set_parameters))
+        # The first message costs 10 ms (rclpy looks for its caller), which no control step has.
+        self.get_logger().info(
+            f'{robot.name} at {robot.control_rate_hz:g} Hz with base policy {model}, '
+            f'decision_steps {parameters.decision_steps}, residual_scale '
+            f'{list(parameters.residual_scale)}'
+        )
+
+    def _make_loop(self) -> LockstepLoop | RealTimeLoop:
+        parameters = self.parameters
+        parts = LoopParts(
+            self.controller,
+            ObservationAssembler(self.robot.channels),
+            self._blend,
+            self,
+            time.perf_counter,
+        )
+        if parameters.lockstep:
+            return LockstepLoop(parts, parameters.actor_timeout_s)
+        rules = real_time_rules(parameters)
+        loop = RealTimeLoop(parts, 1.0 / self.robot.control_rate_hz, rules)
+        self.made.callback(loop.close)
+        return loop
+
+    def _set_parameters(self, parameters: PolicyParameters) -> None:
+        """Take over the parameters that may change while the robot runs."""
+        self.parameters = parameters
+        self.controller.explore = parameters.explore
+        self._blend.duration_s = ramp_s(parameters)
+        self._blend.ceiling = parameters.blend_ratio
+        if isinstance(self._loop, RealTimeLoop):
+            self._loop.rules = real_time_rules(parameters)
+
+    def activate(self) -> None:
+        """Start the control timer and latch the transition layout."""
+        self._layout_publisher.publish(String(data=self.controller.layout.to_yaml()))
+        self._fault_reason = ''
+        # What was made so far lives as long as the node: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        self._loop.activate()
+        if isinstance(self._loop, LockstepLoop):
+            # A simulator that waits moves no clock.
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            self._timer = self.create_timer(WATCH_PERIOD_S, self._loop.watch, clock=steady)
+        else:
+            loop = self._loop
+            with take_privileges(
+                self.parameters.realtime_priority,
+                self.parameters.lock_memory,
+                self.get_logger().warning,
+            ) as taken:
+                self._timer = self.create_timer(
+                    1.0 / self.robot.control_rate_hz,
+                    lambda: self._tick(loop),
+                    clock=control_clock(self),
+                )
+                self._privileges = taken.pop_all()
+
+    def _tick(self, loop: RealTimeLoop) -> None:
+        """Hand over the pictures that have been read, then run a control step."""
+        for name, pictures in self._pictures:
+            while (picture := pictures.take()) is not None:
+                stamp, values = picture
+                try:
+                    loop.observe(name, stamp, values())
+                except ObservationError as error:
+                    loop.refuse_observation(error)
+        loop.tick(self._now())
+
+    def deactivate(self) -> None:
+        """Hold, stop ticking, and see that the hold arrives."""
+        with self._privileges:
+            self._loop.deactivate(self._now())
+            self.destroy_timer(self._timer)
+        self._wait_for_arrival()
+
+    def _wait_for_arrival(self) -> None:
+        """Let the last command arrive: what is still on its way when a process ends is lost."""
+        try:
+            arrived = self._command_publisher.wait_for_all_acked(Duration(seconds=ARRIVAL_LIMIT_S))
+        except RCLError:  # An RMW without acknowledgements, as Zenoh's.
+            return
+        if not arrived:
+            self.get_logger().warning(
+                f'a subscriber of {self.robot.command.topic} has not acknowledged the last command '
+                f'within {ARRIVAL_LIMIT_S} s'
+            )
+
+    def _open_topics(self) -> None:
+        loop, create = self._loop, self.create_subscription
+        for channel in self.robot.channels:
+            reader = ChannelReader(channel)
+            callback = (
+                self._picture_callback(channel.name, reader)
+                if channel.is_image and isinstance(loop, RealTimeLoop)
+                else self._channel_callback(channel.name, reader)
+            )
+            create(reader.message_type, channel.topic, callback, qos.SENSOR)
+        create(Float64MultiArray, 'step_feedback', self._on_feedback, qos.FEEDBACK)
+        create(
+            UInt8MultiArray,
+            'learner_node/actor',
+            lambda message: loop.receive_weights(message.data),
+            qos.LATCHED,
+        )
+        takeover = CommandReader(self.robot.command, self.robot.action.size)
+        create(
+            MESSAGE_TYPES[self.robot.command.type],
+            'takeover/command',
+            self._takeover_callback(takeover),
+            qos.COMMAND,
+        )
+        create(
+            Bool, 'takeover/active', lambda message: loop.set_takeover(message.data), qos.COMMAND
+        )
+        publisher = self.create_lifecycle_publisher
+        self._command_writer = CommandWriter(
+            self.robot.command, 1.0 / self.robot.control_rate_hz, self.parameters.lockstep
+        )
+        self._command_publisher = publisher(
+            self._command_writer.message_type, self.robot.command.topic, qos.COMMAND
+        )
+        self._transition_publisher = publisher(Float64MultiArray, '~/transitions', qos.TRANSITIONS)
+        self._layout_publisher = publisher(String, '~/transition_layout', qos.LATCHED)
+        PolicyServices(self, loop, self._now)
+        Diagnostics(self, self._report)
+
+    # --- messages in
+
+    def _channel_callback(self, name: str, reader: ChannelReader) -> Callable[[Any], None]:
+        loop = self._loop
+
+        def callback(message: Any) -> None:
+            if not loop.active:
+                return
+            started = time.perf_counter()
+            try:
+                stamp, values = reader.stamp(message), reader.values(message)
+            except ObservationError as error:
+                loop.refuse_observation(error)
+                return
+            loop.observe(name, self._now() if stamp is None else stamp, values)
+            if isinstance(loop, RealTimeLoop):
+                loop.reading_s += time.perf_counter() - started
+
+        return callback
+
+    def _picture_callback(self, name: str, reader: ChannelReader) -> Callable[[Any], None]:
+        """Have pictures read in another thread; in lockstep a simulator waits for them instead."""
+        loop, pictures = self._loop, PictureReader(reader.values, reader.warm_up)
+        self.made.callback(pictures.close)
+        self._pictures.append((name, pictures))
+
+        def callback(message: Any) -> None:
+            if not loop.active:
+                return
+            try:
+                stamp = reader.stamp(message)
+            except ObservationError as error:
+                loop.refuse_observation(error)
+                return
+            pictures.put(self._now() if stamp is None else stamp, message)
+
+        return callback
+
+    def _takeover_callback(self, reader: CommandReader) -> Callable[[Any], None]:
+        loop = self._loop
+
+        def callback(message: Any) -> None:
+            try:
+                loop.receive_takeover(reader.values(message))
+            except CommandError as error:
+                loop.refuse_takeover(error)
+
+        return callback
+
+    def _on_feedback(self, message: Float64MultiArray) -> None:
+        data = np.array(message.data, dtype=np.float64)
+        if data.size:
+            data[0] = rounded(data[0])  # To the nanosecond, as the stamps of headers.
+        self._loop.receive_feedback(data)
+
+    # --- what the loop says (Outlet)
+
+    def send_command(self, command: Array, stamp: float) -> None:
+        """Publish a command."""
+        self._command_publisher.publish(self._command_writer.message(command, stamp))
+
+    def send_transition(self, transition: Transition) -> None:
+        """Publish a transition."""
+        layout = self.controller.layout
+        data = labelled_array(layout.encode(transition), layout.label)
+        self._transition_publisher.publish(data)
+
+    def warn(self, reason: str) -> None:
+        """Log a problem and put it into the next diagnostics."""
+        self._problem = reason
+        self.get_logger().warning(reason, throttle_duration_sec=2.0)
+
+    def fault(self, reason: str) -> None:
+        """Say why, hold and deactivate."""
+        self._fault_reason = reason
+        self.get_logger().error(f'fault: {reason}')
+        self.trigger_deactivate()
+
+    def _now(self) -> float:
+        # `Clock.now` makes a Time of this, which takes four times as long.
+        return to_seconds(*divmod(self.get_clock().handle.get_now().nanoseconds, 10**9))
+
+    def _report(self) -> tuple[bytes, str, Mapping[str, Any]]:
+        if isinstance(self._loop, RealTimeLoop):
+            self._loop.take_weights()  # While inactive no tick does.
+        slot = self.controller.slot
+        header = slot.header
+        if self._fault_reason:
+            level, message = ERROR, f'fault: {self._fault_reason}'
+        elif self._problem:
+            level, message = WARN, self._problem
+        else:
+            level, message = OK, 'running' if self.active else 'inactive'
+        self._problem = ''
+        values: dict[str, Any] = {
+            'active': self.active,
+            'episode': self._loop.episode,
+            'epoch': header.epoch if header else 0,
+            'sequence': header.sequence if header else -1,
+            'residual_on': slot.enabled and self.controller.residual_enabled,
+            'residual_switch': self.controller.residual_enabled,
+            'takeover': self._loop.taken_over,
+            'weights_accepted': slot.accepted,
+            **{f'weights_refused_{reason}': n for reason, n in slot.refused.items()},
+            **self._loop.counts,
+            'late_chunks': self.controller.late_chunks,
+            'residuals_refused': self.controller.residuals_refused,
+            'clamped': self.controller.robot.safety.clamped,
+            'slew_limited': self.controller.robot.safety.slew_limited,
+            'workspace_limited': self.controller.robot.safety.workspace_limited,
+        }
+        if isinstance(self._loop, RealTimeLoop):
+            values['held'] = self._loop.held
+            for stage, latency in self._loop.latencies.items():
+                values |= latency.report(stage)
+                values |= latency.overall(stage)
+        return level, message, values
+
+
+def real_time_rules(parameters: PolicyParameters) -> RealTimeRules:
+    """Return the rules of a real-time loop that the parameters say."""
+    return RealTimeRules(
+        parameters.auto_start,
+        parameters.hold_limit_s,
+        parameters.episode_limit_s,
+        parameters.takeover_timeout_s,
+    )
+
+
+def ramp_s(parameters: PolicyParameters) -> float:
+    """Return how long the residual fades in [s]; a simulator that waits needs no caution."""
+    return 0.0 if parameters.lockstep else parameters.blend_ramp_s
+
+
+def main() -> int:
+    """Run the policy node."""
+    return run(PolicyNode)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

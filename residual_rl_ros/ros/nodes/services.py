@@ -1,0 +1,144 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The policy node's services, and the bridge from a service's thread to the control loop."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from rclpy.node import Node
+from std_srvs.srv import SetBool, Trigger
+
+from residual_rl_ros.control.controller import StepFeedback
+from residual_rl_ros.control.lockstep_loop import LockstepLoop
+from residual_rl_ros.control.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
+from residual_rl_ros.control.real_time_loop import RealTimeLoop
+
+
+class PolicyServices:
+    """Opens the services of a policy node.
+
+    Args:
+        node: the node.
+        loop: what is asked.
+        now: returns the ROS time [s].
+    """
+
+    def __init__(
+        self, node: Node, loop: LockstepLoop | RealTimeLoop, now: Callable[[], float]
+    ) -> None:
+        self._loop = loop
+        self._now = now
+        node.create_service(SetBool, '~/set_residual', self._set_residual)
+        node.create_service(SetBool, '~/hold', self._set_hold)
+        node.create_service(Trigger, '~/start_episode', self._start_episode)
+        for name, feedback in {
+            'mark_success': MARK_SUCCESS,
+            'mark_failure': MARK_FAILURE,
+            'end_episode': END_EPISODE,
+        }.items():
+            node.create_service(Trigger, f'~/{name}', self._ending_service(feedback))
+
+    def _set_residual(self, request: Any, response: Any) -> Any:
+        self._loop.controller.residual_enabled = request.data
+        response.success = True
+        response.message = f'residual {"on" if request.data else "off"} from the next decision'
+        return response
+
+    def _set_hold(self, request: Any, response: Any) -> Any:
+        if isinstance(self._loop, LockstepLoop):
+            response.message = 'a lockstep simulator waits for commands; hold has no effect'
+            return response
+        self._loop.held = request.data
+        response.success = True
+        response.message = 'holding' if request.data else 'released'
+        return response
+
+    def _start_episode(self, request: Any, response: Any) -> Any:
+        del request
+        if isinstance(self._loop, LockstepLoop):
+            response.message = 'in lockstep only the simulator starts episodes'
+            return response
+        response.success = self._loop.request_start()
+        response.message = 'starting' if response.success else 'inactive or in an episode already'
+        return response
+
+    def _ending_service(self, feedback: StepFeedback) -> Callable[[Any, Any], Any]:
+        def callback(request: Any, response: Any) -> Any:
+            del request
+            if isinstance(self._loop, LockstepLoop):
+                response.message = 'in lockstep only the simulator ends episodes'
+                return response
+            response.success = self._loop.end_episode(feedback, self._now())
+            response.message = 'ending the episode' if response.success else 'no episode to end'
+            return response
+
+        return callback
+
+
+REQUEST_LIMIT_S = 10.0
+"""How long a service waits for the other thread, up to the next diagnostics after it."""
+
+Answer = tuple[bool, str]
+"""Success and message."""
+
+
+@dataclass
+class _Request:
+    """A service call on its way."""
+
+    job: Callable[[], Answer]
+    deadline: float
+    """Monotonic time after which it must not be carried out any more [s]."""
+    answer: Answer | None = None
+    taken: bool = False
+    """It is being carried out, and is waited for."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        """Let the thread of the middleware go on until there is an answer, or none in time."""
+        while self.answer is None and (self.taken or time.monotonic() < self.deadline):
+            yield
+
+
+class Requests:
+    """Hands the calls of services from one thread to another, and the answers back.
+
+    Args:
+        wake: makes the executor look for an answer.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._waiting: queue.Queue[_Request] = queue.Queue()
+
+    def service(self, job: Callable[[], Answer], busy: str) -> Callable[[Any, Any], Any]:
+        """Return the callback of a `Trigger` service.
+
+        Args:
+            job: what the other thread does.
+            busy: message if it had no time.
+        """
+
+        async def callback(request: Any, response: Any) -> Any:
+            del request
+            asked = _Request(job, time.monotonic() + REQUEST_LIMIT_S)
+            self._waiting.put(asked)
+            await asked
+            response.success, response.message = asked.answer or (False, busy)
+            return response
+
+        return callback
+
+    def serve(self) -> None:
+        """Carry out the calls that wait; called by the other thread."""
+        while not self._waiting.empty():
+            request = self._waiting.get()
+            request.taken = True
+            if time.monotonic() < request.deadline:
+                request.answer = request.job()
+            request.taken = False
+            self._wake()

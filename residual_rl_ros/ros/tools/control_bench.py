@@ -1,0 +1,411 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""How fast and how reliably the control loop runs beside a busy learner: `bench control`.
+
+Beside this process, which plays a robot (n = 40, m = 7), run the real policy node, a real learner
+node and the bare minimum: a node that at the same rate does what no policy node can do without, one
+forward pass of the actor, in torch, and one publication. Both have the same priority, so what the
+machine itself makes late is late in both.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import rclpy
+import torch
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rich.console import Console
+from std_msgs.msg import Float64MultiArray, UInt8MultiArray
+
+from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
+from residual_rl_ros.latency import Latency
+from residual_rl_ros.residual_policy.architecture import ActorArchitecture
+from residual_rl_ros.residual_policy.exploration import Exploration
+from residual_rl_ros.residual_policy.torch_networks import ResidualActor
+from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
+from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
+from residual_rl_ros.ros.bringup.processes import Bringup, BringupError, ros_environment
+from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
+from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.encoders import byte_array, float_array
+from residual_rl_ros.ros.common.node_parameters import PolicyParameters
+from residual_rl_ros.ros.common.realtime import take_privileges
+from residual_rl_ros.transitions.cdr import labelled_array
+from residual_rl_ros.transitions.transition import HEADER, TransitionLayout
+
+N, M, HORIZON = 40, 7, 16
+RESIDUAL_SCALE = 0.05
+LAYOUT = TransitionLayout(
+    observation_names=tuple(f'state.x{number}' for number in range(N)),
+    action_names=tuple(f'joint{number}.position' for number in range(M)),
+    decision_steps=1,
+    action_min=(-1.0,) * M,
+    action_max=(1.0,) * M,
+    residual_bound=(RESIDUAL_SCALE,) * M,
+)
+EPISODE_STEPS = 200
+COUNTED = ('ticks', 'overruns', 'missed_periods', 'holds', 'transitions')
+JOIN_S = 3.0
+"""What a process that joins disturbs is over by then: it can hold up every publisher for a third of
+a second (Fast DDS, #6535), and the diagnostics of that are up to a second late."""
+WARMUP = 300
+"""Transitions of the base policy before the learner is busy."""
+START_LIMIT_S = 60.0
+WEIGHTS_PERIOD_S = 0.25
+WEIGHTS_MESSAGES = 80
+WEIGHTS_EPOCH = 10**6
+"""Each actor of this benchmark has an epoch so much newer than the one before: the learner, which
+hears of it, begins the next one."""
+WIDE = (470, 470)
+"""Hidden layers of an actor of 1 MB."""
+
+
+@dataclass
+class _Robot:
+    """Publishes observations and episode ends."""
+
+    rate: float
+    context: Any
+    arrivals: dict[int, float] = field(default_factory=dict)
+    """Number of an actor of this benchmark: stamp of the first decision that used it [s]."""
+
+    def __post_init__(self) -> None:
+        self.node = node = rclpy.create_node('bench_robot', context=self.context)
+        self._observations = node.create_publisher(Float64MultiArray, 'state', qos.SENSOR)
+        self._feedback = node.create_publisher(Float64MultiArray, 'step_feedback', qos.FEEDBACK)
+        self.weights = node.create_publisher(UInt8MultiArray, 'learner_node/actor', qos.LATCHED)
+        node.create_subscription(
+            Float64MultiArray, 'policy_node/transitions', self._on_transition, qos.TRANSITIONS
+        )
+        self._rng = np.random.default_rng(0)
+        self._step = 0
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        node.create_timer(1.0 / self.rate, self._tick, clock=clock)
+
+    def _tick(self) -> None:
+        self._step += 1
+        self._observations.publish(labelled_array(self._rng.normal(size=N)))
+        if self._step % EPISODE_STEPS == 0:
+            now = self.node.get_clock().now().nanoseconds * 1e-9
+            success = float(self._rng.random() < 0.5)
+            self._feedback.publish(labelled_array([now, 0.0, 0.0, 1.0, success]))
+
+    def _on_transition(self, message: Float64MultiArray) -> None:
+        stamp, epoch = message.data[0], message.data[HEADER.index('epoch')]
+        number, rest = divmod(int(epoch), WEIGHTS_EPOCH)
+        if number and not rest:
+            self.arrivals.setdefault(number, stamp)
+
+
+def make_actor(hidden: tuple[int, ...]) -> ResidualActor:
+    """Return an actor for the robot of this benchmark."""
+    return ResidualActor(ActorArchitecture(LAYOUT, hidden, True, M))
+
+
+def measure(rate: float, seconds: float, console: Console) -> dict[str, float]:
+    """Run the robot and return the figures.
+
+    Args:
+        rate: control rate [Hz].
+        seconds: how long to measure [s]; the weights' latency takes another 20 s.
+        console: where to say what is going on.
+
+    Raises:
+        BringupError: a node ended.
+    """
+    torch.set_num_threads(1)
+    with claim_domain() as domain_id, tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        nodes = robot_topology(
+            RobotRun(
+                _write_robot(folder / 'robot.yaml', rate),
+                _write_base_policy(folder / 'base.onnx', rate),
+                folder / 'learner',
+                overrides={'warmup_transitions': WARMUP},
+                decision_steps=LAYOUT.decision_steps,
+                residual_scale=(RESIDUAL_SCALE,),
+                prefetch_steps=4,
+                auto_start=True,
+            )
+        )
+        environment = ros_environment(domain_id)
+        context = rclpy.Context()
+        rclpy.init(context=context, domain_id=domain_id)
+        robot = _Robot(rate, context)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(robot.node)
+        thread = threading.Thread(target=_spin, args=(executor,), daemon=True)
+        thread.start()
+        try:
+            with (
+                Monitor(domain_id) as monitor,
+                Bringup(nodes, folder / 'logs', environment) as bringup,
+            ):
+                console.print('waiting until the learner is busy')
+                _wait_for_updates(monitor, bringup)
+                return _measure(monitor, bringup, robot, seconds, environment, console)
+        finally:
+            executor.shutdown(timeout_sec=1.0)
+            thread.join(timeout=2.0)
+            robot.node.destroy_node()
+            context.try_shutdown()
+
+
+def _wait_for_updates(monitor: Monitor, bringup: Bringup) -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    while monitor.number('learner_node', 'updates') < 1.0:
+        bringup.check()
+        if time.monotonic() > deadline:
+            raise BringupError(
+                f'the learner made no update within {START_LIMIT_S:g} s; raise --rate'
+            )
+        time.sleep(0.1)
+
+
+def _measure(
+    monitor: Monitor,
+    bringup: Bringup,
+    robot: _Robot,
+    seconds: float,
+    environment: Mapping[str, str],
+    console: Console,
+) -> dict[str, float]:
+    console.print(f'measuring for {seconds:.0f} s')
+    command = [sys.executable, '-m', __name__, str(robot.rate), str(JOIN_S + seconds)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # It has joined.
+        time.sleep(JOIN_S)
+        policy = monitor.values('policy_node')
+        before = {key: float(policy[key]) for key in COUNTED}
+        updates = monitor.number('learner_node', 'updates')
+        started, stolen = time.monotonic(), _stolen_s()
+        printed, _ = process.communicate()
+    stolen = _stolen_s() - stolen
+    bringup.check()
+    bare = json.loads(printed)
+    policy = monitor.values('policy_node')
+    elapsed = time.monotonic() - started
+    figures = {key: float(policy[key]) - value for key, value in before.items()}
+    figures |= {
+        'seconds': elapsed,
+        'stolen_s': stolen,
+        'updates_per_s': (monitor.number('learner_node', 'updates') - updates) / elapsed,
+        **{
+            f'{stage}_{figure}_us': float(policy[f'{stage}_overall_{figure}_us'])
+            for stage in ('reaction', 'tick')
+            for figure in ('p50', 'p99', 'max')
+        },
+        **bare,
+    }
+    console.print('measuring how long weights take')
+    figures |= _weights_latency(robot)
+    time.sleep(2.0)  # For the last transitions, and for both to report.
+    figures['received'] = monitor.number('learner_node', 'transitions')
+    figures['missing'] = monitor.number('learner_node', 'missing')
+    return figures
+
+
+def _stolen_s() -> float:
+    """Return for how long the host of a virtual machine has run something else [s]."""
+    names, values = 'user nice system idle iowait irq softirq steal', Path('/proc/stat').read_text()
+    ticks = dict(zip(names.split(), values.split()[1:], strict=False))
+    return float(ticks['steal']) / os.sysconf('SC_CLK_TCK')
+
+
+def _weights_latency(robot: _Robot) -> dict[str, float]:
+    """Send actors of 1 MB; return percentiles from publication to the first tick with them [ms]."""
+    actor, sent = make_actor(WIDE), {}
+    size = 0
+    for number in range(1, WEIGHTS_MESSAGES + 1):
+        header = WeightsHeader(WEIGHTS_EPOCH * number, 0, Exploration())
+        message = encode_weights(actor.to_numpy(), header)
+        size = len(message)
+        sent[number] = time.time()
+        robot.weights.publish(byte_array(message))
+        time.sleep(WEIGHTS_PERIOD_S)
+    waits = [1e3 * (robot.arrivals[n] - at) for n, at in sent.items() if n in robot.arrivals]
+    return {
+        'weights_bytes': size,
+        'weights_sent': len(sent),
+        'weights_used': len(waits),
+        'weights_p50_ms': float(np.percentile(waits, 50)) if waits else float('nan'),
+        'weights_p99_ms': float(np.percentile(waits, 99)) if waits else float('nan'),
+    }
+
+
+def to_markdown(figures: Mapping[str, float]) -> str:
+    """Return the figures as a table."""
+    value = figures
+    rows = [
+        *(
+            (f'{label} {figure}', f'{value[f"{stage}_{figure}_us"]:.0f} us')
+            for stage, label in (
+                ('reaction', 'observation to command'),
+                ('tick', 'with the transition'),
+                ('bare', 'bare: torch actor + publish'),
+            )
+            for figure in ('p50', 'p99', 'max')
+        ),
+        *(
+            (
+                f'observation to command / bare, {figure}',
+                f'{value[f"reaction_{figure}_us"] / value[f"bare_{figure}_us"]:.2f}',
+            )
+            for figure in ('p50', 'p99')
+        ),
+        ('ticks', f'{value["ticks"]:.0f} in {value["seconds"]:.0f} s'),
+        *(
+            (f'{label}, {who}', f'{value[prefix + key]:.0f}')
+            for key, label in (
+                ('overruns', 'overruns: period > 1.5 nominal'),
+                ('missed_periods', 'late by more than a period'),
+            )
+            for who, prefix in (('policy node', ''), ('bare', 'bare_'))
+        ),
+        ('stolen from this virtual machine by its host', f'{value["stolen_s"]:.2f} s'),
+        ('holds', f'{value["holds"]:.0f}'),
+        ('learner updates', f'{value["updates_per_s"]:.0f} /s'),
+        ('transitions received', f'{value["received"]:.0f}'),
+        ('transitions missing', f'{value["missing"]:.0f}'),
+        ('weights', f'{value["weights_bytes"] / 1e6:.2f} MB'),
+        ('weights used', f'{value["weights_used"]:.0f} of {value["weights_sent"]:.0f}'),
+        ('weights to first tick p50', f'{value["weights_p50_ms"]:.1f} ms'),
+        ('weights to first tick p99', f'{value["weights_p99_ms"]:.1f} ms'),
+    ]
+    return ''.join(
+        ['| figure | value |\n|---|---|\n', *(f'| {name} | {text} |\n' for name, text in rows)]
+    )
+
+
+def _write_robot(path: Path, rate: float) -> Path:
+    actions = [f'joint{number}.position' for number in range(M)]
+    robot = {
+        'name': 'bench',
+        'control_rate_hz': rate,
+        'command': {'topic': 'commands', 'type': 'std_msgs/msg/Float64MultiArray'},
+        'action': {
+            'names': actions,
+            'lower': [-3.0] * M,
+            'upper': [3.0] * M,
+            'max_velocity': [1000.0] * M,
+        },
+        'observation': {
+            'channels': ['state'],
+            'state': {
+                'topic': 'state',
+                'type': 'std_msgs/msg/Float64MultiArray',
+                'fields': [f'x{number}' for number in range(N)],
+                'max_age_s': 0.5,
+            },
+        },
+    }
+    path.write_text(yaml.safe_dump({'/**': {'ros__parameters': {'robot': robot}}}))
+    return path
+
+
+def _write_base_policy(path: Path, rate: float) -> Path:
+    """Write a linear base policy; its inference is not what is measured."""
+    metadata = BasePolicyMetadata(
+        observation_names=LAYOUT.observation_names,
+        action_names=LAYOUT.action_names,
+        action_min=LAYOUT.action_min,
+        action_max=LAYOUT.action_max,
+        rate_hz=rate,
+        n_obs_steps=1,
+        horizon=HORIZON,
+        exec_start=0,
+        exec_steps=HORIZON // 2,
+    )
+    weights = 0.1 * np.random.default_rng(0).standard_normal((N, HORIZON * M))
+    constants: dict[str, npt.NDArray[Any]] = {
+        'weights': weights.astype(np.float32),
+        'row': np.array([1, N], dtype=np.int64),
+        'chunk': np.array([1, HORIZON, M], dtype=np.int64),
+    }
+    float32 = TensorProto.FLOAT
+    graph = helper.make_graph(
+        [
+            helper.make_node('Reshape', ['observation', 'row'], ['flat']),
+            helper.make_node('MatMul', ['flat', 'weights'], ['product']),
+            helper.make_node('Reshape', ['product', 'chunk'], ['action']),
+        ],
+        'linear',
+        [helper.make_tensor_value_info('observation', float32, (1, 1, N))],
+        [helper.make_tensor_value_info('action', float32, (1, HORIZON, M))],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
+    helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
+    onnx.save(model, str(path))
+    return path
+
+
+def _spin(executor: SingleThreadedExecutor) -> None:
+    try:
+        executor.spin()
+    except ExternalShutdownException:
+        return
+
+
+def bare_minimum(rate: float, seconds: float) -> dict[str, float]:
+    """Return the latency [us] of one forward pass and one publication at a rate, and overruns."""
+    torch.set_num_threads(1)
+    rclpy.init()
+    node = rclpy.create_node('bare_minimum')
+    publisher = node.create_publisher(Float64MultiArray, 'bare', qos.COMMAND)
+    actor, rng, latency = make_actor((256, 256)), np.random.default_rng(0), Latency()
+    observation, base = rng.normal(size=N), np.zeros(M)
+    late = {'bare_overruns': 0.0, 'bare_missed_periods': 0.0}
+    before = math.inf
+
+    @torch.inference_mode()
+    def tick() -> None:
+        nonlocal before
+        started = time.perf_counter()
+        late['bare_overruns'] += rate * (started - before) > 1.5
+        late['bare_missed_periods'] += rate * (started - before) > 2.0
+        before = started
+        inputs = [torch.from_numpy(x).float()[None] for x in (observation, base)]
+        publisher.publish(float_array(actor.mean_action(*inputs)[0].numpy()))
+        latency.add(time.perf_counter() - started)
+
+    tick()  # The first one pays for initialisation.
+    latency, before = Latency(), math.inf
+    take_privileges(
+        PolicyParameters.realtime_priority,
+        PolicyParameters.lock_memory,
+        lambda refusal: print(refusal, file=sys.stderr),
+    )
+    node.create_timer(1.0 / rate, tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    print('ready', flush=True)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        executor.spin_once(timeout_sec=0.1)
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return {**latency.report('bare'), **late}
+
+
+if __name__ == '__main__':
+    print(json.dumps(bare_minimum(float(sys.argv[1]), float(sys.argv[2]))))

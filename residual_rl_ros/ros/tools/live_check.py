@@ -1,0 +1,161 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Compare a robot description with the topics that are really there."""
+
+from __future__ import annotations
+
+import difflib
+import statistics
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy
+
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.findings import Report
+from residual_rl_ros.robot.description import Channel, RobotConfig
+from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.encoders import ChannelReader
+from residual_rl_ros.ros.common.node_host import PrivateNode
+
+
+@dataclass
+class _Heard:
+    """What came in on a channel."""
+
+    ages: list[float] = field(default_factory=list)
+    """Age of every usable message by its stamp, when it arrived [s]; 0 without a stamp."""
+    unusable: int = 0
+    reason: str = ''
+    """Why the latest unusable message is so."""
+
+
+def check_live(
+    robot: RobotConfig,
+    report: Report,
+    seconds: float,
+    namespace: str = '',
+    domain_id: int | None = None,
+) -> None:
+    """Listen for a while and add what was found to a report.
+
+    Args:
+        robot: the description.
+        report: facts, problems and remarks go there.
+        seconds: how long to listen [s].
+        namespace: namespace of the policy node, in which relative topics are.
+        domain_id: ROS domain; None takes `ROS_DOMAIN_ID`.
+    """
+    with PrivateNode('check_robot', domain_id, namespace) as tool:
+        node = tool.node
+        heard = [(channel, _listen(node, channel, report)) for channel in robot.channels]
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            tool.executor.spin_once(timeout_sec=0.05)
+        for channel, messages in heard:
+            _judge_channel(node, channel, messages, seconds, robot, report)
+        _judge_command(node, robot, report)
+
+
+def _listen(node: Node, channel: Channel, report: Report) -> _Heard:
+    """Subscribe to a channel as the policy node does."""
+    heard = _Heard()
+    try:
+        reader = ChannelReader(channel)
+    except ResidualRLError as error:
+        report.problems.append(str(error))
+        return heard
+
+    def callback(message: Any) -> None:
+        now = node.get_clock().now().nanoseconds * 1e-9
+        try:
+            stamp, values = reader.stamp(message), reader.values(message)
+            if values.size != len(channel.observation_names) or not np.isfinite(values).all():
+                raise ValueError(f'has the values {values.tolist()}')
+        except (ValueError, ResidualRLError) as error:
+            heard.unusable += 1
+            heard.reason = str(error)
+        else:
+            heard.ages.append(0.0 if stamp is None else now - stamp)
+
+    node.create_subscription(reader.message_type, channel.topic, callback, qos.SENSOR)
+    return heard
+
+
+def _judge_channel(
+    node: Node, channel: Channel, heard: _Heard, seconds: float, robot: RobotConfig, report: Report
+) -> None:
+    topic = node.resolve_topic_name(channel.topic)
+    types = {info.topic_type for info in node.get_publishers_info_by_topic(topic)}
+    where = f'channel {channel.name!r} ({topic})'
+    if not types:
+        report.problems.append(f'{where}: nobody publishes it{_similar(node, topic)}')
+        return
+    if types != {channel.type}:
+        report.problems.append(
+            f'{where}: published as {", ".join(sorted(types))}, the robot YAML says {channel.type}'
+        )
+        return
+    if heard.unusable:
+        report.problems.append(f'{where}: {heard.unusable} unusable messages: {heard.reason}')
+    if not heard.ages:
+        if not heard.unusable:
+            report.problems.append(f'{where}: has a publisher, and no message in {seconds:g} s')
+        return
+    rate = len(heard.ages) / seconds
+    oldest, youngest = max(heard.ages), min(heard.ages)
+    report.facts[f'live {channel.name}'] = (
+        f'{rate:.1f} Hz, age on arrival {1e3 * statistics.median(heard.ages):.1f} ms median, '
+        f'{1e3 * oldest:.1f} ms at most'
+    )
+    if oldest > channel.max_age_s:
+        report.problems.append(
+            f'{where}: a message was {oldest:.3f} s old on arrival, max_age_s is '
+            f'{channel.max_age_s:g}; synchronise the clocks, raise it, or set stamped_by: receipt'
+        )
+    if youngest < -0.01:
+        report.problems.append(
+            f'{where}: stamps are {-youngest:.3f} s in the future; synchronise the clocks or set '
+            'stamped_by: receipt'
+        )
+    if rate < 0.8 / channel.max_age_s:
+        report.problems.append(
+            f'{where}: {rate:.1f} Hz leaves gaps longer than max_age_s {channel.max_age_s:g}'
+        )
+    elif rate < 0.8 * robot.control_rate_hz:
+        report.remarks.append(
+            f'{where}: {rate:.1f} Hz is below the control rate of {robot.control_rate_hz:g} Hz; '
+            'values will be used more than once'
+        )
+
+
+def _judge_command(node: Node, robot: RobotConfig, report: Report) -> None:
+    topic = node.resolve_topic_name(robot.command.topic)
+    subscriptions = node.get_subscriptions_info_by_topic(topic)
+    listeners = {info.topic_type for info in subscriptions}
+    others = [info.node_name for info in node.get_publishers_info_by_topic(topic)]
+    if not listeners:
+        report.problems.append(f'command ({topic}): nobody listens{_similar(node, topic)}')
+    elif listeners != {robot.command.type}:
+        report.problems.append(
+            f'command ({topic}): expected as {", ".join(sorted(listeners))}, the robot YAML says '
+            f'{robot.command.type}'
+        )
+    for info in subscriptions:  # Channels are subscribed to such that every publisher fits.
+        if info.qos_profile.durability is not DurabilityPolicy.VOLATILE:
+            report.problems.append(
+                f'command ({topic}): {info.node_name} subscribes with durability '
+                f'{info.qos_profile.durability.name}, and is not connected: commands are VOLATILE'
+            )
+    if others:
+        report.remarks.append(f'command ({topic}): published already, by {", ".join(others)}')
+
+
+def _similar(node: Node, topic: str) -> str:
+    """Return a hint at topics with similar names."""
+    names = [name for name, _ in node.get_topic_names_and_types() if name != topic]
+    close = difflib.get_close_matches(topic, names, n=3, cutoff=0.5)
+    return f'; similar: {", ".join(close)}' if close else ''

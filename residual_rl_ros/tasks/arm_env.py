@@ -1,0 +1,243 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The gymnasium environment all tasks share: arm, delay line, sensors, sparse reward, rendering."""
+
+from __future__ import annotations
+
+import abc
+from collections import deque
+from typing import Any, ClassVar
+
+import gymnasium
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from residual_rl_ros.resources import resource_path
+from residual_rl_ros.tasks.kinematics import (
+    JOINT_NAMES,
+    REST_JOINTS,
+    ArmKinematics,
+    Pose,
+    tool_pose,
+)
+from residual_rl_ros.tasks.parameters import TaskError, TaskParameters
+from residual_rl_ros.tasks.rendering import make_renderer
+
+Observation = NDArray[np.float32]
+Action = NDArray[np.float32]
+
+_JOINT_MARGIN_RAD = 0.1
+_MAX_VELOCITY_RAD_S = 20.0
+_MAX_DISTANCE_M = 2.0
+
+
+class ArmEnv(gymnasium.Env[Observation, Action], abc.ABC):
+    """A 7-axis cobot at a table, commanded with joint positions at 20 Hz.
+
+    Observations are measured joint positions [rad] and velocities [rad/s], the tool centre point in
+    the base frame [m] from the measured joints, and the task's objects relative to the levelled
+    tool frame (`Pose`), as a camera at the wrist reports them. Actions are joint position targets
+    [rad]; they reach the actuators `action_delay_steps` later and are clipped there to the joint
+    limits. The reward is 1 on success, which ends the episode, and 0 otherwise. `info['success']`
+    is set at every step.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 (declared so by gymnasium.Env)
+        'render_modes': ['rgb_array'],
+        'render_fps': 20,
+    }
+    task_name: ClassVar[str]
+    """Name of the task and of its scene file."""
+    object_names: ClassVar[tuple[str, ...]]
+    """Observation names of the task's objects; those that hold positions contain `.position.`."""
+    control_rate_hz: ClassVar[float] = 20.0
+    action_names: ClassVar[tuple[str, ...]] = tuple(f'{name}.position' for name in JOINT_NAMES)
+    image_size: ClassVar[tuple[int, int]] = (360, 480)
+    """Height and width of a rendered picture, [px]."""
+
+    def __init__(self, parameters: TaskParameters, render_mode: str | None = None) -> None:
+        """Load the scene.
+
+        Args:
+            parameters: What can be set on the task.
+            render_mode: `rgb_array` to allow `render()`, or None.
+
+        Raises:
+            TaskError: If the render mode is unknown.
+        """
+        if render_mode not in (None, *self.metadata['render_modes']):
+            raise TaskError(
+                f'render mode {render_mode!r} is unknown, expected one of '
+                f'{self.metadata["render_modes"]} or None; set render_mode'
+            )
+        self.parameters = parameters
+        self.render_mode = render_mode
+        spec = mujoco.MjSpec.from_file(str(resource_path('sim', f'{self.task_name}.xml')))
+        self._edit_scene(spec)
+        self.model: mujoco.MjModel = spec.compile()
+        self.data = mujoco.MjData(self.model)
+        self.kinematics = ArmKinematics(self.model)
+        self._substeps = round(1.0 / (self.control_rate_hz * self.model.opt.timestep))
+        self._positions = [self.model.joint(name).qposadr[0] for name in JOINT_NAMES]
+        self._velocities = [self.model.joint(name).dofadr[0] for name in JOINT_NAMES]
+        self._tool_site = self.model.site('tool').id
+        self._renderer: mujoco.Renderer | None = None
+        self._delay_line: deque[NDArray[np.float64]] = deque()
+        self._steps = 0
+
+        limits = np.array([self.model.actuator(name).ctrlrange for name in JOINT_NAMES])
+        self.action_space = gymnasium.spaces.Box(*limits.T.astype(np.float32), dtype=np.float32)
+        self.observation_names: tuple[str, ...] = (
+            *(f'arm.position.{name}' for name in JOINT_NAMES),
+            *(f'arm.velocity.{name}' for name in JOINT_NAMES),
+            *(f'tool.position.{axis}' for axis in 'xyz'),
+            *self.object_names,
+        )
+        low, high = limits.T + _JOINT_MARGIN_RAD * np.array([[-1.0], [1.0]])
+        bound = np.array(
+            [_MAX_VELOCITY_RAD_S] * len(JOINT_NAMES)
+            + [_MAX_DISTANCE_M] * 3
+            + [_MAX_DISTANCE_M if '.position.' in name else 1.0 for name in self.object_names]
+        )
+        self._lowest = np.concatenate([low, -bound], dtype=np.float32)
+        self._highest = np.concatenate([high, bound], dtype=np.float32)
+        self.observation_space = gymnasium.spaces.Box(self._lowest, self._highest, dtype=np.float32)
+
+    @property
+    def max_episode_steps(self) -> int:
+        """Control steps after which an episode is truncated."""
+        return self.parameters.max_episode_steps
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Draw a new scene and hold the arm still at its start.
+
+        Args:
+            seed: Seeds everything random in the episodes that follow.
+            options: Unused.
+
+        Returns:
+            The first observation, and `{'success': False}`.
+        """
+        super().reset(seed=seed)
+        mujoco.mj_resetData(self.model, self.data)
+        draw = {entry.name: entry.sample(self.np_random) for entry in self.parameters.randomisation}
+        start = self.kinematics.inverse(self._reset_task(draw), REST_JOINTS)
+        start += self.parameters.initial_joint_std_rad * self.np_random.standard_normal(len(start))
+        self.data.qpos[self._positions] = start
+        self.data.ctrl[:] = start
+        mujoco.mj_forward(self.model, self.data)
+        self._delay_line = deque([start] * self.parameters.action_delay_steps)
+        self._steps = 0
+        return self._observe(), {'success': False}
+
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Command joint positions and simulate one control step.
+
+        Args:
+            action: Joint position targets, shape (7,), [rad]; clipped to the joint limits.
+
+        Returns:
+            Observation, reward, terminated, truncated and `{'success': bool}`.
+
+        Raises:
+            TaskError: If the action has the wrong shape or is not finite.
+        """
+        self._delay_line.append(self._checked(action))
+        self.data.ctrl[:] = self._delay_line.popleft()
+        mujoco.mj_step(self.model, self.data, nstep=self._substeps)
+        # mj_step leaves the frames one substep behind the joints.
+        mujoco.mj_kinematics(self.model, self.data)
+        self._steps += 1
+        success = self._succeeded()
+        truncated = not success and self._steps >= self.max_episode_steps
+        return self._observe(), float(success), success, truncated, {'success': success}
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """Draw the scene from the camera `overview`.
+
+        Returns:
+            An RGB picture, shape (height, width, 3), or None without a render mode.
+        """
+        if self.render_mode is None:
+            return None
+        if self._renderer is None:
+            self._renderer = make_renderer(self.model, *self.image_size)
+        self._renderer.update_scene(self.data, camera='overview')
+        picture: NDArray[np.uint8] = self._renderer.render()
+        return picture
+
+    def close(self) -> None:
+        """Free the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def joint_positions(self) -> NDArray[np.float64]:
+        """Return the true joint positions, shape (7,), [rad] (privileged)."""
+        positions: NDArray[np.float64] = self.data.qpos[self._positions]
+        return positions
+
+    def tool_pose(self) -> Pose:
+        """Return the true tool pose in the base frame (privileged)."""
+        return tool_pose(self.data, self._tool_site)
+
+    @abc.abstractmethod
+    def _edit_scene(self, spec: mujoco.MjSpec) -> None:
+        """Apply the parameters that change geometry, before the scene is compiled."""
+
+    @abc.abstractmethod
+    def _reset_task(self, draw: dict[str, float]) -> Pose:
+        """Place the task's objects and return where the tool starts, in the base frame.
+
+        Args:
+            draw: Drawn values by name of their range.
+        """
+
+    @abc.abstractmethod
+    def _object_channels(self, tool: Pose) -> list[float]:
+        """Return noisy values in the order of `object_names`, relative to the true tool pose."""
+
+    @abc.abstractmethod
+    def _succeeded(self) -> bool:
+        """Return whether the task is solved, judged by the true geometry."""
+
+    def _measure(self, pose: Pose, tool: Pose) -> Pose:
+        """Return a noisy measurement of an object's pose relative to the tool."""
+        noise = self.parameters.noise
+        white = self.np_random.standard_normal(4)
+        exact = pose.relative_to(tool)
+        return Pose(
+            exact.position + noise.object_position_std_m * white[:3],
+            exact.yaw + noise.object_yaw_std_rad * float(white[3]),
+        )
+
+    def _observe(self) -> Observation:
+        """Measure everything once; sensors saturate at the bounds of the observation space."""
+        noise = self.parameters.noise
+        white = self.np_random.standard_normal((2, len(JOINT_NAMES)))
+        joints = self.joint_positions() + noise.joint_position_std_rad * white[0]
+        velocity = self.data.qvel[self._velocities] + noise.joint_velocity_std_rad_s * white[1]
+        tool = self.kinematics.forward(joints).position
+        observation = np.concatenate(
+            [joints, velocity, tool, self._object_channels(self.tool_pose())], dtype=np.float32
+        )
+        return np.clip(observation, self._lowest, self._highest, out=observation)
+
+    def _checked(self, action: Action) -> NDArray[np.float64]:
+        """Return the action as float64, or raise naming the joint that is wrong."""
+        target = np.asarray(action, dtype=np.float64)
+        if target.shape != (len(JOINT_NAMES),):
+            raise TaskError(
+                f'action has shape {target.shape}, expected ({len(JOINT_NAMES)},); '
+                f'command {", ".join(self.action_names)}'
+            )
+        if not np.isfinite(target).all():
+            index = int(np.flatnonzero(~np.isfinite(target))[0])
+            raise TaskError(
+                f'action {self.action_names[index]} is {target[index]}, expected a finite '
+                'position [rad]; check the policy that computed it'
+            )
+        return target

@@ -1,0 +1,267 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Any gymnasium environment with Box spaces as a robot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.config.run import FinetuneConfig
+from residual_rl_ros.robot.description import FLOAT_ARRAY, RobotConfig
+from residual_rl_ros.robot.image_encoder import channel_encoder
+from residual_rl_ros.tasks.camera import CAMERA_TASKS, STATE, make_camera_task
+from residual_rl_ros.tasks.parameters import TaskError
+from residual_rl_ros.tasks.registry import TASK_NAMES, make_task
+from residual_rl_ros.training.run_folder import write_text
+
+Env = gymnasium.Env[Any, Any]
+
+
+def make_environment(name: str, render_mode: str | None = None) -> Env:
+    """Make a task of this package, or any registered gymnasium environment.
+
+    Dictionary observations of others are flattened, in the alphabetical order of their keys. An
+    environment that reports `is_success`, as gymnasium-robotics does, ends there with reward 1.
+
+    Args:
+        name: one of `TASK_NAMES` or `CAMERA_TASKS`, or a gymnasium id; `module:Id-v0` imports the
+            module first.
+        render_mode: `rgb_array` to draw pictures.
+
+    Raises:
+        TaskError: unknown name, or a space that is not a Box.
+    """
+    if name in TASK_NAMES:
+        return make_task(name, render_mode=render_mode)
+    if name in CAMERA_TASKS:
+        return make_camera_task(name, render_mode=render_mode)
+    try:
+        env: Env = gymnasium.make(name, render_mode=render_mode)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise TaskError(
+            f'unknown task {name!r}: not one of {", ".join([*TASK_NAMES, *CAMERA_TASKS])} and no '
+            f'gymnasium environment ({error})'
+        ) from error
+    if isinstance(env.observation_space, gymnasium.spaces.Dict):
+        env = gymnasium.wrappers.FlattenObservation(env)
+    env = EndAtSuccess(env)
+    for kind, space in (('observation', env.observation_space), ('action', env.action_space)):
+        if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+            raise TaskError(f'{name}: the {kind} space is {space}, expected a one-dimensional Box')
+    return env
+
+
+class EndAtSuccess(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Turns `info['is_success']` into what this package learns from: a sparse reward and an end."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Step; environments without `is_success` are left as they are."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if 'is_success' in info:
+            success = bool(info['is_success'])
+            reward, terminated = float(success), terminated or success
+            info = {**info, 'success': success}
+        return observation, float(reward), terminated, truncated, info
+
+
+def environment_names(env: Env) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of observation and action; generic ones where an environment has none."""
+    names = []
+    spaces = (env.observation_space, env.action_space)
+    for kind, space, stem in zip(
+        ('observation', 'action'), spaces, ('state.x', 'action'), strict=True
+    ):
+        assert space.shape is not None
+        generic = tuple(f'{stem}{index}' for index in range(space.shape[0]))
+        names.append(_own_names(env, kind) or generic)
+    return names[0], names[1]
+
+
+def _own_names(env: Env, kind: str) -> tuple[str, ...]:
+    """Return the names that an environment gives, empty if it gives none."""
+    attribute = f'{kind}_names'
+    return tuple(env.get_wrapper_attr(attribute)) if env.has_wrapper_attr(attribute) else ()
+
+
+def control_rate_hz(env: Env) -> float:
+    """Return the control rate of an environment [Hz]; 20 where it does not say."""
+    own = getattr(env.unwrapped, 'control_rate_hz', None) or env.unwrapped.metadata.get(
+        'render_fps'
+    )
+    return float(own or 20.0)
+
+
+def describe_robot(name: str, env: Env) -> dict[str, Any]:
+    """Return a robot description (the content of a robot YAML) for an environment.
+
+    One Float64MultiArray channel carries the observation; velocity limits are those of a full
+    swing within one control step, so that nothing is cut off that the environment allows.
+
+    Raises:
+        TaskError: it observes pictures.
+    """
+    observation, action = env.observation_space, env.action_space
+    if not isinstance(observation, gymnasium.spaces.Box):
+        raise TaskError(
+            f'{name} observes {observation}: describe its cameras by hand, as '
+            'config/robots/push_to_goal_camera.yaml does'
+        )
+    assert isinstance(action, gymnasium.spaces.Box)
+    rate = control_rate_hz(env)
+    low, high = action.low.astype(np.float64), action.high.astype(np.float64)
+    return {
+        'name': name,
+        'control_rate_hz': rate,
+        'command': {'topic': 'command', 'type': FLOAT_ARRAY},
+        'action': {
+            'names': list(environment_names(env)[1]),
+            'lower': low.tolist(),
+            'upper': high.tolist(),
+            'max_velocity': ((high - low) * rate).tolist(),
+        },
+        'observation': {
+            'channels': ['state'],
+            'state': {
+                'topic': 'observation',
+                'type': FLOAT_ARRAY,
+                'fields': [f'x{i}' for i in range(observation.shape[0])],
+                'max_age_s': 10.0 / rate,
+            },
+        },
+    }
+
+
+def finetune_for_environment(
+    name: str, base_policy: Path, residual_scale: float, folder: Path
+) -> FinetuneConfig:
+    """Return the fine-tuning of any gymnasium environment with a base policy made for it.
+
+    Args:
+        name: gymnasium id.
+        base_policy: ONNX file with the names that `describe_robot` gives.
+        residual_scale: lambda.
+        folder: where the robot YAML is written.
+
+    Raises:
+        ResidualRLError: environment or base policy cannot be used, or the folder not be written.
+    """
+    env = make_environment(name)
+    robot = folder.resolve() / 'robot.yaml'
+    parameters = {'robot': describe_robot(name, env)}
+    text = yaml.safe_dump({'/**': {'ros__parameters': parameters}}, sort_keys=False)
+    write_text(robot, text)
+    executed = OnnxBasePolicy(base_policy).metadata.exec_steps
+    return FinetuneConfig(
+        task=name,
+        robot=str(robot),
+        base_policy=str(base_policy.resolve()),
+        decision_steps=max(k for k in (1, 2, 4) if executed % k == 0),
+        residual_scale=(residual_scale,),
+        prefetch_steps=0,
+        preset='dawn',
+        overrides={},
+        control_steps=96_000,
+    )
+
+
+class RobotView(gymnasium.ObservationWrapper[Any, Any, Any]):
+    """A task with cameras as its robot's policy sees it: one flat vector, pictures encoded."""
+
+    def __init__(self, env: Env, robot: RobotConfig) -> None:
+        super().__init__(env)
+        self._robot = robot
+        self._encoders = {c.name: channel_encoder(c) for c in robot.channels if c.is_image}
+        self.observation_names = robot.observation_names
+        """Names of the observation."""
+        count = len(robot.observation_names)
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (count,), np.float32)
+
+    def observation(self, observation: Any) -> npt.NDArray[np.float32]:
+        """Return the observation, shape (n,)."""
+        values = split_observation(observation, self._robot)
+        return np.concatenate(
+            [
+                self._encoders[channel.name].encode(value) if channel.is_image else value
+                for channel, value in zip(self._robot.channels, values, strict=True)
+            ],
+            dtype=np.float32,
+        )
+
+
+def split_observation(observation: Any, robot: RobotConfig) -> list[npt.NDArray[Any]]:
+    """Cut an environment's observation into what each channel of the robot carries.
+
+    Args:
+        observation: a vector, or a dictionary of the vector `state` and a picture for each image
+            channel under the channel's name.
+        robot: names the channels, in order.
+    """
+    pictures = observation if isinstance(observation, dict) else {}
+    state = pictures.get(STATE, observation)
+    values: list[npt.NDArray[Any]] = []
+    begin = 0
+    for channel in robot.channels:
+        if channel.is_image:
+            values.append(pictures[channel.name])
+            continue
+        end = begin + len(channel.observation_names)
+        values.append(np.asarray(state[begin:end], dtype=np.float64))
+        begin = end
+    return values
+
+
+def connect(env: Env, robot: RobotConfig) -> Env:
+    """Return an environment whose observation is the vector that the robot's policy expects.
+
+    Raises:
+        TaskError: observation or action differ in names or size.
+        EncoderError: an image encoder is unusable.
+    """
+    check_environment(env, robot)
+    return RobotView(env, robot) if any(c.is_image for c in robot.channels) else env
+
+
+def check_environment(env: Env, robot: RobotConfig) -> None:
+    """Refuse an environment that does not fit a robot description.
+
+    Raises:
+        TaskError: observation or action differ in names or size, or a camera is missing.
+    """
+    space = env.observation_space
+    cameras = {c.name for c in robot.channels if c.is_image}
+    seen = set(space) - {STATE} if isinstance(space, gymnasium.spaces.Dict) else set()
+    if cameras != seen:
+        raise TaskError(
+            f'robot {robot.name!r} has the image channels {sorted(cameras)}, the environment the '
+            f'cameras {sorted(seen)}; correct the robot YAML'
+        )
+    state = space[STATE] if isinstance(space, gymnasium.spaces.Dict) else space
+    names_of_state = tuple(
+        name for c in robot.channels if not c.is_image for name in c.observation_names
+    )
+    for kind, names, shape in (
+        ('observation', names_of_state, state.shape),
+        ('action', robot.action.names, env.action_space.shape),
+    ):
+        own = _own_names(env, kind)
+        if own and own != names:
+            different = next(
+                (pair for pair in zip(own, names, strict=False) if pair[0] != pair[1]),
+                (f'{len(own)} names', f'{len(names)} names'),
+            )
+            raise TaskError(
+                f'{kind}: the environment has {different[0]!r} where robot {robot.name!r} has '
+                f'{different[1]!r}; correct the robot YAML'
+            )
+        if shape != (len(names),):
+            raise TaskError(
+                f'{kind}: the environment has shape {shape}, robot {robot.name!r} lists '
+                f'{len(names)} names; correct the robot YAML'
+            )

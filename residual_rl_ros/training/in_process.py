@@ -1,0 +1,89 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Fine-tune in one process, without ROS: the same classes, the same schedule, no middleware."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.evaluation.paired import Episode, run_episode
+from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.transitions.transition import Transition
+
+
+class InProcessRun:
+    """Robot and learner side by side; between two episodes it can be saved and continued.
+
+    Args:
+        env: environment.
+        controller: exploring controller in lockstep.
+        learner: a learner of the same layout.
+        first_seed: environment seed of the first episode; the following count up.
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env[Any, Any],
+        controller: ResidualController,
+        learner: Learner,
+        first_seed: int,
+    ) -> None:
+        self._env = env
+        self._controller = controller
+        self._first_seed = first_seed
+        self.learner = learner
+        self.steps = 0
+        """Control steps done."""
+        self.episodes = 0
+        """Episodes done."""
+
+    def run(
+        self,
+        control_steps: int,
+        on_episode: Callable[[Episode], None] = lambda episode: None,
+        on_publication: Callable[[Learner], None] = lambda learner: None,
+    ) -> None:
+        """Collect, learn and swap actors until `control_steps` are done.
+
+        Args:
+            control_steps: budget; the episode that crosses it is played to its end.
+            on_episode: called after every episode; the run may be saved there.
+            on_publication: called after every weight message.
+        """
+        slot = self._controller.slot
+
+        def ingest(transition: Transition) -> None:
+            message = self.learner.ingest(transition)
+            if message is not None:
+                slot.offer(message)
+                on_publication(self.learner)
+
+        if not self.episodes:
+            slot.offer(self.learner.first_message())
+        while self.steps < control_steps:
+            seed = self._first_seed + self.episodes
+            episode = run_episode(self._env, self._controller, seed, self.episodes, ingest)
+            self.steps += episode.steps
+            self.episodes += 1
+            on_episode(episode)
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what the learner's own state lacks, for a checkpoint."""
+        decisions, messages = self._controller.slot.state()
+        arrays = {
+            f'message_{index}': np.frombuffer(message, dtype=np.uint8)
+            for index, message in enumerate(messages)
+        }
+        return {**arrays, 'counts': np.array([self.steps, self.episodes, decisions])}
+
+    def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Restore what `state` returned; the learner is restored on its own."""
+        self.steps, self.episodes, decisions = (int(count) for count in state['counts'])
+        messages = [state[f'message_{index}'].tobytes() for index in range(len(state) - 1)]
+        self._controller.slot.load_state(decisions, messages)

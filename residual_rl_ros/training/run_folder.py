@@ -1,0 +1,221 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of a run: what it leaves, what made it, and how Ctrl-C ends it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import signal
+import subprocess
+import threading
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from residual_rl_ros import __version__
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.evaluation.intervals import Rate
+from residual_rl_ros.learner.checkpoint import STATE
+from residual_rl_ros.learner.episodes import RECENT_EPISODES, EpisodeRecord
+from residual_rl_ros.residual_policy.weights import (
+    CHECKPOINTS,
+    checkpoint_exists,
+    readable_checkpoint,
+)
+
+SUMMARY = 'summary.json'
+
+
+class OutputError(ResidualRLError):
+    """An output folder cannot be used, or lacks what was expected in it."""
+
+
+def prepare_output(out: Path, resume: bool = False) -> None:
+    """Make the output folder.
+
+    Args:
+        out: the folder.
+        resume: whether the run that it holds is to go on.
+
+    Raises:
+        OutputError: it cannot be written, or holds a run that is not to go on.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / '.writable'
+        probe.write_text('', encoding='utf-8')
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f'output folder {str(out)!r} cannot be written: {error.strerror}; choose another '
+            'with --out'
+        ) from error
+    if resume:
+        return
+    # What a save that was killed before its end left behind is no run.
+    if (out / SUMMARY).exists() or checkpoint_exists(out / CHECKPOINTS / 'latest'):
+        raise OutputError(
+            f'output folder {str(out)!r} already holds a run; choose another with --out or '
+            'remove it'
+        )
+
+
+def describe_learning(out: Path, rate_hz: float) -> dict[str, Any]:
+    """Return what the latest checkpoint of a run says of it; zeros if there is none."""
+    state = _learner_state(out)
+    steps = state.get('control_steps', 0)
+    return {
+        'episodes': len(state.get('history', [])),
+        'control_steps': steps,
+        'robot_minutes': round(steps / rate_hz / 60.0, 2),
+        'updates': state.get('updates', 0),
+        'rollbacks': len(state.get('rollbacks', [])),
+        'minutes_to_90_percent': minutes_to(0.9, read_history(out), rate_hz),
+    }
+
+
+def read_history(out: Path) -> list[EpisodeRecord]:
+    """Return the episodes of a run's latest checkpoint, none if there is no checkpoint."""
+    return [EpisodeRecord(**record) for record in _learner_state(out).get('history', [])]
+
+
+def _learner_state(out: Path) -> dict[str, Any]:
+    """Return the learner's counters in a run's latest checkpoint; empty if there is none."""
+    path = readable_checkpoint(out / CHECKPOINTS / 'latest') / STATE
+    if not path.is_file():
+        return {}
+    try:
+        state: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))['state']
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise OutputError(f'{str(path)!r} cannot be read: {error}') from error
+    return state
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all; see `write_text`."""
+    write_text(path, json.dumps(value, indent=2) + '\n')
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all, and its folder if there is none.
+
+    Raises:
+        OutputError: it cannot be written; what was there before is still.
+    """
+    fresh = path.with_name(path.name + '.new')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(text, encoding='utf-8')
+        fresh.replace(path)
+    except OSError as error:
+        raise OutputError(f'{str(path)!r} cannot be written: {error.strerror}') from error
+
+
+def minutes_to(level: float, history: list[EpisodeRecord], rate_hz: float) -> float | None:
+    """Return the robot time at which training success first reached a level [min]."""
+    steps = steps_to(level, history)
+    return None if steps is None else round(steps / rate_hz / 60.0, 2)
+
+
+def steps_to(level: float, history: list[EpisodeRecord]) -> int | None:
+    """Return the control steps after which success over 50 episodes first reached a level.
+
+    Only episodes with a residual and without a takeover count: they are what the learner is judged
+    by.
+    """
+    window: list[bool] = []
+    for record in history:
+        if not record.rates_residual:
+            continue
+        window = [*window[1 - RECENT_EPISODES :], bool(record.success)]
+        if len(window) == RECENT_EPISODES and sum(window) >= level * RECENT_EPISODES:
+            return record.control_steps
+    return None
+
+
+def rate_summary(rate: Rate) -> dict[str, float]:
+    """Return a success rate as plain numbers for JSON."""
+    return {
+        'success': round(rate.value, 4),
+        'low_95': round(rate.low, 4),
+        'high_95': round(rate.high, 4),
+        'episodes': rate.trials,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a result depends on."""
+    names = ('torch', 'mujoco', 'numpy', 'onnxruntime', 'gymnasium', 'ros-rclpy')
+    found = {'residual_rl_ros': __version__, 'python': platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = 'from the system'
+    return found
+
+
+def git_commit() -> str | None:
+    """Return the commit of the source tree, marked if it is changed; None outside of one."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / 'package.xml').is_file():  # Installed; a repository around it is another's.
+        return None
+    command = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=12']
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class Interruption:
+    """Context in which the first SIGINT is only noted; a second one interrupts at once.
+
+    Whoever works in it looks at `wanted` where its state is whole, saves it, and raises
+    KeyboardInterrupt; if it did not come to that, the end of the context raises it. In a thread,
+    which gets no signal, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+        """Whether there was a SIGINT."""
+        self._handles = threading.current_thread() is threading.main_thread()
+
+    def __enter__(self) -> Interruption:
+        """Take SIGINT over."""
+        if self._handles:
+            self._previous = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give SIGINT back.
+
+        Raises:
+            KeyboardInterrupt: there was one, and nothing else is raised.
+        """
+        if self._handles:
+            signal.signal(signal.SIGINT, self._previous)
+        if self.wanted and error is None:
+            raise KeyboardInterrupt
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.wanted:
+            signal.default_int_handler(number, frame)
+        self.wanted = True

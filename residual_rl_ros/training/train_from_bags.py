@@ -1,0 +1,202 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A learner from bags: base transitions, demonstrations or offline data, before the robot moves.
+
+Bags are streamed into the replay memory: what does not fit in it pushes out the oldest.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.bags.bag import Bag
+from residual_rl_ros.bags.cache import TransitionCache
+from residual_rl_ros.bags.transitions.reader import Block, TransitionReader
+from residual_rl_ros.config.preset import LearnerConfig
+from residual_rl_ros.findings import BagError, Problems
+from residual_rl_ros.learner.episodes import RECENT_EPISODES
+from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.transitions.table import TransitionTable
+from residual_rl_ros.transitions.transition import Source, Success
+
+BASE_POLICY = 'base_policy_sha256'
+"""What a recorder that knows the base policy says of it."""
+
+
+class Use(str, Enum):
+    """What the transitions of a bag are to a learner."""
+
+    BASE = 'base'
+    """The warm-up: base transitions that stay in the replay as an anchor (DAWN)."""
+    DEMONSTRATIONS = 'demonstrations'
+    """The second buffer, from which a fixed share of every batch comes (ResFiT, RLPD)."""
+    OFFLINE = 'offline'
+    """Data of an offline phase that trains actor and critics, then is dropped (WSRL, Cal-QL)."""
+
+
+@dataclass
+class Intake:
+    """What was taken from bags."""
+
+    taken: int = 0
+    """Transitions stored."""
+    skipped: int = 0
+    """Transitions of other sources than the use allows."""
+    success: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
+    """Outcomes of the latest labelled episodes that were taken from their first to their last
+    decision: an operator's rescue is no success of the base."""
+    partly: dict[str, float] = field(default_factory=dict)
+    """Of each robot, the episode in progress of which a decision was skipped."""
+    problems: list[Problems] = field(default_factory=list)
+    """What was wrong, bag by bag."""
+
+    @property
+    def success_rate(self) -> float | None:
+        """Success over the latest labelled episodes, None without one."""
+        return sum(self.success) / len(self.success) if self.success else None
+
+
+def train_from_bags(
+    paths: Sequence[Path],
+    use: Use,
+    config: LearnerConfig,
+    seed: int,
+    on_read: Callable[[int], None] = lambda nbytes: None,
+    on_update: Callable[[int], None] = lambda total: None,
+    cache: TransitionCache | None = None,
+) -> tuple[Learner, Intake]:
+    """Return a learner that has seen bags, and what was taken from them.
+
+    Args:
+        paths: bags, in order; the layout is that of the first transition.
+        use: what the transitions are to it.
+        config: the preset.
+        seed: learner seed.
+        on_read: called with the bytes of transitions read since the last call.
+        on_update: called before every update with how many there will be.
+        cache: where a second reading finds the transitions.
+
+    Raises:
+        BagError: there is nothing to use, or the preset cannot use it.
+    """
+    _check_preset(use, config)
+    intake = Intake()
+    learner: Learner | None = None
+    base_policy: set[str] = set()
+    for number, path in enumerate(paths):
+        bag = Bag(path)
+        intake.problems.append(bag.problems)
+        before = intake.taken
+        if _of_another_policy(bag, base_policy):
+            continue
+        for block in TransitionReader(bag).blocks() if cache is None else cache.blocks(bag):
+            on_read(block.table.values.nbytes)
+            if learner is None:
+                learner = Learner(config, block.table.layout, seed)
+            if _fits(block, learner, bag):
+                _take(block.table, learner, use, f'{number}/{block.robot}', intake)
+        if intake.taken > before:
+            base_policy = base_policy or bag.told(BASE_POLICY)
+    if learner is None or not intake.taken:
+        reasons = [str(problem) for problems in intake.problems for problem in problems]
+        wanted = 'base transitions' if use is Use.BASE else 'transitions'
+        found = f'{intake.skipped} of other sources' if intake.skipped else 'none at all'
+        raise BagError('; '.join([f'no {wanted} in the bags, {found}', *reasons]))
+    if use is not Use.DEMONSTRATIONS:
+        enough, outcomes = intake.taken, intake.success
+        if use is Use.OFFLINE:
+            if intake.taken < 2:
+                raise BagError(
+                    '--as offline needs at least 2 transitions for the observation normaliser, '
+                    f'the bags hold {intake.taken}'
+                )
+            # These are no episodes of the base alone.
+            enough, outcomes = max(intake.taken, config.warmup_transitions), deque()
+        total = config.offline_updates + config.critic_only_updates
+        learner.adopt_warmup(enough, intake.success_rate, lambda: on_update(total), outcomes)
+    return learner, intake
+
+
+def _check_preset(use: Use, config: LearnerConfig) -> None:
+    offline = bool(config.offline_updates)
+    if use is Use.OFFLINE and not offline:
+        raise BagError(
+            f'--as offline needs a preset with offline_updates > 0, such as wsrl; algorithm '
+            f'{config.algorithm} has {config.offline_updates}'
+        )
+    if use is Use.BASE and offline:
+        raise BagError(
+            f'the preset has offline_updates {config.offline_updates} and keeps no base '
+            'transitions afterwards; use --as offline'
+        )
+    if use is Use.DEMONSTRATIONS and not config.demonstration_share:
+        raise BagError(
+            '--as demonstrations needs a preset with demonstration_share > 0, such as resfit'
+        )
+
+
+def _of_another_policy(bag: Bag, known: set[str]) -> bool:
+    """Return whether a bag says that another base policy was run than known; report it if so."""
+    others = bag.told(BASE_POLICY)
+    if len(others | known) < 2 or not others:
+        return False
+    named = ', '.join(sorted(others))
+    wanted = ', '.join(known) or 'one'
+    bag.problems.add(
+        bag.path,
+        f'{BASE_POLICY} is {named}, expected {wanted}; skipped: train base policies apart',
+    )
+    return True
+
+
+def _fits(block: Block, learner: Learner, bag: Bag) -> bool:
+    """Return whether a block has the learner's layout; report it if not."""
+    layout = block.table.layout
+    if layout == learner.layout:
+        return True
+    bag.problems.add(
+        bag.path,
+        f'robot {block.robot!r} has layout {layout.label}, the first transition '
+        f'{learner.layout.label}; skipped: train robots, base policies and residual_scales apart',
+        kind=layout.label,
+        count=len(block.table),
+    )
+    return False
+
+
+def _take(table: TransitionTable, learner: Learner, use: Use, robot: str, intake: Intake) -> None:
+    """Store a block's transitions."""
+    taken = np.ones(len(table), dtype=bool)
+    if use is Use.BASE:
+        taken = table.header('source') == Source.BASE
+        intake.skipped += int((~taken).sum())
+    _count_outcomes(table, taken, robot, intake)
+    table = table.rows(taken)
+    buffer = learner.demonstrations if use is Use.DEMONSTRATIONS else learner.replay
+    assert buffer is not None
+    buffer.extend(table, robot)
+    intake.taken += len(table)
+
+
+def _count_outcomes(
+    table: TransitionTable, taken: npt.NDArray[np.bool_], robot: str, intake: Intake
+) -> None:
+    """Add the outcomes of the episodes that end in a block and were taken whole."""
+    partly = intake.partly.pop(robot, None)
+    episodes, outcomes = table.header('episode'), table.header('success')
+    for row in np.flatnonzero(table.done | ~taken):
+        if not taken[row]:
+            partly = float(episodes[row])
+        if table.done[row]:
+            if partly != episodes[row] and outcomes[row] != Success.UNLABELLED:
+                intake.success.append(bool(outcomes[row] == Success.SUCCESS))
+            partly = None
+    if partly is not None:
+        intake.partly[robot] = partly

@@ -1,0 +1,375 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What travels between the nodes: transition layout v1.
+
+A **transition** is one residual *decision*: `decision_steps` control steps during which one output
+of the actor (k x m numbers) is executed. Its action blocks therefore hold k x m numbers, in step
+order, and its reward is the sum over those steps. A message carries nothing but float64 numbers and
+one label, so that a bag of the topic is a training set that any tool can read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.numerics import FLOAT32_MAX
+from residual_rl_ros.robot.action_spec import SpecificationError, check_names, integer
+
+Array = npt.NDArray[np.float64]
+
+HEADER = (
+    'stamp',
+    'epoch',
+    'episode',
+    'step',
+    'policy_sequence',
+    'source',
+    'reward',
+    'terminated',
+    'truncated',
+    'success',
+)
+"""Scalars at the head of every transition, in message order."""
+
+
+MAX_DECISION_STEPS = 1000
+"""Largest k: layouts come from outside, and arrays of k x m numbers are made of them."""
+YAML_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What else PyYAML raises, on scalars such as `2001-99-99` or `!!bool x` and on deep nesting."""
+
+
+class MalformedTransitionError(ResidualRLError):
+    """A message is not a transition of the expected layout; it must be dropped and counted."""
+
+
+class Source(IntEnum):
+    """Who decided the executed action."""
+
+    BASE = 0
+    RESIDUAL = 1
+    """Base + residual; where the share of decisions with a residual still grows, it can be zero."""
+    TAKEOVER = 2
+
+
+class Success(IntEnum):
+    """Outcome label of an episode, independent of why it ended."""
+
+    UNLABELLED = -1
+    FAILURE = 0
+    SUCCESS = 1
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One residual decision, decoded. Blocks are float64; actions are in command units."""
+
+    stamp: float
+    """ROS time of the observation [s]."""
+    epoch: int
+    """Learner epoch of the actor in use."""
+    episode: int
+    """Episode number, counted by the policy node from 0."""
+    step: int
+    """Control step within the episode at which the decision was made; consecutive decisions
+    differ by `decision_steps`, so a larger difference reveals a lost message."""
+    policy_sequence: int
+    """Sequence of the actor in use, -1 before the first."""
+    source: Source
+    """Who decided the executed action."""
+    reward: float
+    """Reward summed over the decision's control steps."""
+    terminated: bool
+    """The task ended: no bootstrap."""
+    truncated: bool
+    """A time limit or an operator ended the episode: bootstrap."""
+    success: Success
+    """Outcome label, meaningful on the last transition of an episode."""
+    observation: Array
+    """Observation at the decision, shape (n,)."""
+    base_action: Array
+    """Base action chunk, shape (k * m,)."""
+    residual_action: Array
+    """Actor output in [-1, 1] before scaling, shape (k * m,); zero while the residual is off."""
+    executed_action: Array
+    """What was published after clamps, slew limits and takeover, shape (k * m,)."""
+    next_observation: Array
+    """Observation after the decision's last control step, shape (n,)."""
+    next_base_action: Array
+    """Base action chunk at the next observation, shape (k * m,)."""
+
+
+@dataclass(frozen=True)
+class TransitionLayout:
+    """Names, sizes and scales of transition layout v1.
+
+    Attributes are what both ends must agree on; their hash travels in every message label. With
+    them a bag of transitions is complete: a learner needs neither the model nor the robot.
+    """
+
+    observation_names: tuple[str, ...]
+    """Observation names (n)."""
+    action_names: tuple[str, ...]
+    """Action names (m)."""
+    decision_steps: int
+    """Control steps per residual decision (k)."""
+    action_min: tuple[float, ...]
+    """Smallest action the base policy was trained on, command units (m)."""
+    action_max: tuple[float, ...]
+    """Largest action the base policy was trained on, command units (m)."""
+    residual_bound: tuple[float, ...]
+    """Largest residual, command units (m)."""
+
+    VERSION = 1
+
+    def __post_init__(self) -> None:
+        """Check names, k and scales."""
+        check_names('observation', self.observation_names)
+        check_names('action', self.action_names)
+        if not 1 <= self.decision_steps <= MAX_DECISION_STEPS:
+            raise SpecificationError(
+                f'decision_steps is {self.decision_steps}, expected 1 to {MAX_DECISION_STEPS}'
+            )
+        for label in ('action_min', 'action_max', 'residual_bound'):
+            # Integers would hash differently from the floats that a YAML gives back.
+            object.__setattr__(self, label, tuple(float(value) for value in getattr(self, label)))
+            values = getattr(self, label)
+            usable = all(abs(value) <= FLOAT32_MAX for value in values)
+            if len(values) != self.action_size or not usable:
+                raise SpecificationError(
+                    f'{label} is {values}, expected {self.action_size} finite values'
+                )
+        limits = zip(self.residual_bound, self.action_min, self.action_max, strict=True)
+        for name, (bound, low, high) in zip(self.action_names, limits, strict=True):
+            if bound < 0.0 or (bound > 0.0 and not low < high):
+                raise SpecificationError(
+                    f'residual_bound of {name!r} is {bound}, expected >= 0, and 0 where the base '
+                    f'policy was trained on no range of actions ({low} to {high})'
+                )
+
+    @property
+    def observation_size(self) -> int:
+        """Size n of the observation."""
+        return len(self.observation_names)
+
+    @property
+    def action_size(self) -> int:
+        """Number of command dimensions m."""
+        return len(self.action_names)
+
+    @property
+    def decision_size(self) -> int:
+        """Size k * m of one decision's action block."""
+        return self.decision_steps * self.action_size
+
+    @property
+    def size(self) -> int:
+        """Number of float64 values in a message."""
+        return len(HEADER) + 2 * self.observation_size + 4 * self.decision_size
+
+    @cached_property
+    def columns(self) -> Mapping[str, slice]:
+        """Where each scalar and block lies in a message, by its name in `Transition`."""
+        sizes = [*((name, 1) for name in HEADER), *self._blocks.items()]
+        ends = np.cumsum([size for _, size in sizes]).tolist()
+        return {name: slice(end - size, end) for (name, size), end in zip(sizes, ends, strict=True)}
+
+    @cached_property
+    def label(self) -> str:
+        """Dimension label of a message: `transition:v1:<hash of the layout>`."""
+        canonical = json.dumps(self.to_mapping(), sort_keys=True, separators=(',', ':'))
+        digest = hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        return f'transition:v{self.VERSION}:{digest}'
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return it as JSON and YAML can hold it."""
+        return {
+            'version': self.VERSION,
+            'decision_steps': self.decision_steps,
+            'observation_names': list(self.observation_names),
+            'action_names': list(self.action_names),
+            'action_min': list(self.action_min),
+            'action_max': list(self.action_max),
+            'residual_bound': list(self.residual_bound),
+        }
+
+    def to_yaml(self) -> str:
+        """Return the text of the latched `transition_layout` topic."""
+        return yaml.safe_dump(
+            {**self.to_mapping(), 'label': self.label, 'header': list(HEADER)}, sort_keys=False
+        )
+
+    @classmethod
+    def from_yaml(cls, text: str) -> TransitionLayout:
+        """Parse the text of the latched `transition_layout` topic.
+
+        Raises:
+            SpecificationError: the text is not such a layout or its label does not match.
+        """
+        try:
+            mapping = yaml.safe_load(text)
+        except (yaml.YAMLError, *YAML_ERRORS) as error:
+            reason = f'{type(error).__name__}: {error}'
+            raise SpecificationError(f'transition layout is not YAML: {reason}') from error
+        layout = cls.from_mapping(mapping)
+        if mapping.get('label') != layout.label:
+            raise SpecificationError(
+                f'transition layout says label {mapping.get("label")!r}, its names give '
+                f'{layout.label!r}'
+            )
+        return layout
+
+    @classmethod
+    def from_mapping(cls, mapping: Any) -> TransitionLayout:
+        """Return the layout that `to_mapping` gave.
+
+        Raises:
+            SpecificationError: it is none.
+        """
+        if not isinstance(mapping, Mapping):
+            raise SpecificationError(f'transition layout is a {type(mapping).__name__}, not a map')
+        if mapping.get('version') != cls.VERSION:
+            raise SpecificationError(
+                f'transition layout version {mapping.get("version")!r}, expected {cls.VERSION}'
+            )
+        try:
+            return cls(
+                tuple(mapping['observation_names']),
+                tuple(mapping['action_names']),
+                integer(mapping['decision_steps']),
+                *(
+                    tuple(float(value) for value in mapping[key])
+                    for key in ('action_min', 'action_max', 'residual_bound')
+                ),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise SpecificationError(f'transition layout is incomplete: {error!r}') from error
+
+    def differences(self, other: TransitionLayout) -> list[str]:
+        """Return in what another layout is not this one, a text for each number or name."""
+        texts = []
+        for name in (field.name for field in fields(self)):
+            own, its = getattr(self, name), getattr(other, name)
+            if not isinstance(own, tuple):
+                pairs = [(name, own, its)]
+            elif len(own) != len(its):
+                pairs = [(f'number of {name}', len(own), len(its))]
+            else:
+                pairs = [
+                    (f'{name}[{i}]', *pair) for i, pair in enumerate(zip(own, its, strict=True))
+                ]
+            # The other may come from outside: a name can be of any length.
+            texts += [
+                f'{what} is {its!r:.80}, expected {own!r}' for what, own, its in pairs if own != its
+            ]
+        return texts
+
+    def encode(self, transition: Transition) -> Array:
+        """Return the message data of a transition, shape (size,).
+
+        Raises:
+            MalformedTransitionError: a block has the wrong size, or a value is no finite float32.
+        """
+        data = np.empty(self.size)
+        data[: len(HEADER)] = [getattr(transition, name) for name in HEADER]
+        for name, size in self._blocks.items():
+            block = getattr(transition, name)
+            if block.shape != (size,):
+                raise MalformedTransitionError(
+                    f'{name} has shape {block.shape}, expected ({size},) by the layout'
+                )
+            data[self.columns[name]] = block
+        self._check_numbers(data)
+        return data
+
+    def decode(self, data: npt.ArrayLike, label: str) -> Transition:
+        """Return the transition that a message holds.
+
+        Args:
+            data: the message's numbers.
+            label: label of the message's only dimension.
+
+        Raises:
+            MalformedTransitionError: wrong label, size, flag or number; nothing is guessed.
+        """
+        if label != self.label:
+            raise MalformedTransitionError(
+                f'label {label!r}, expected {self.label!r}; the policy node runs another robot, '
+                'base policy or decision_steps than the learner'
+            )
+        values = np.asarray(data, dtype=np.float64)
+        if values.shape != (self.size,):
+            raise MalformedTransitionError(
+                f'message has shape {values.shape}, expected ({self.size},)'
+            )
+        self._check_numbers(values)
+        header = dict(zip(HEADER, values[: len(HEADER)].tolist(), strict=True))
+        blocks = {name: values[self.columns[name]].copy() for name in self._blocks}
+        residual = blocks['residual_action']
+        if np.abs(residual).max() > 1.0:
+            raise MalformedTransitionError(
+                f'residual action reaches {np.abs(residual).max()}, expected at most 1'
+            )
+        return Transition(
+            stamp=header['stamp'],
+            epoch=_integer(header, 'epoch', minimum=0),
+            episode=_integer(header, 'episode', minimum=0),
+            step=_integer(header, 'step', minimum=0),
+            policy_sequence=_integer(header, 'policy_sequence', minimum=-1),
+            source=Source(_one_of(header, 'source', (0, 1, 2))),
+            reward=header['reward'],
+            terminated=bool(_one_of(header, 'terminated', (0, 1))),
+            truncated=bool(_one_of(header, 'truncated', (0, 1))),
+            success=Success(_one_of(header, 'success', (-1, 0, 1))),
+            **blocks,
+        )
+
+    @cached_property
+    def _blocks(self) -> Mapping[str, int]:
+        """Size of every array of a transition, in message order."""
+        n, km = self.observation_size, self.decision_size
+        names = [field.name for field in fields(Transition)][len(HEADER) :]
+        return {name: n if name.endswith('observation') else km for name in names}
+
+    def _check_numbers(self, values: Array) -> None:
+        usable = usable_numbers(values)
+        if usable.all():
+            return
+        index = int(np.flatnonzero(~usable)[0])
+        name, at = next((name, at) for name, at in self.columns.items() if index < at.stop)
+        if name in self._blocks:
+            name = f'{name}[{index - at.start}]'
+        value = float(values[index])
+        wanted = 'a float32' if np.isfinite(value) else 'a finite number'
+        raise MalformedTransitionError(f'{name} is {value}, expected {wanted}')
+
+
+def usable_numbers(values: Array) -> npt.NDArray[np.bool_]:
+    """Return which numbers of transitions can be used, shape (..., size) as the values."""
+    usable = np.abs(values) <= FLOAT32_MAX
+    usable[..., 0] = np.isfinite(values[..., 0])  # The stamp.
+    return usable
+
+
+def _integer(header: dict[str, float], name: str, minimum: int) -> int:
+    value = header[name]
+    if value != int(value) or value < minimum:
+        raise MalformedTransitionError(f'{name} is {value}, expected an integer >= {minimum}')
+    return int(value)
+
+
+def _one_of(header: dict[str, float], name: str, allowed: tuple[int, ...]) -> int:
+    value = header[name]
+    if value not in allowed:
+        raise MalformedTransitionError(f'{name} is {value}, expected one of {allowed}')
+    return int(value)

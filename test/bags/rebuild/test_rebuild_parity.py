@@ -1,0 +1,279 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the live loop made of messages is what a recording of these messages gives."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import LinearPolicy, make_actor, make_metadata, settle
+from raw_bag_builders import (
+    CONFIG,
+    DESCRIPTION,
+    PERIOD,
+    ROBOT,
+    Live,
+    check_equal,
+    joint_state,
+    rebuild,
+)
+
+from residual_rl_ros.bags.bag import Bag
+from residual_rl_ros.bags.rebuild.controller import ReplayedController
+from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
+from residual_rl_ros.bags.topics import FEEDBACK
+from residual_rl_ros.control.composition import BlendRamp
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.control.lockstep_loop import LockstepLoop
+from residual_rl_ros.control.policy_loop import LoopParts
+from residual_rl_ros.control.real_time_loop import NOTHING_HAPPENED, RealTimeRules
+from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
+from residual_rl_ros.robot.decoders import rounded, stamped_label, to_nanoseconds
+from residual_rl_ros.robot.description import JOINT_STATE, RobotConfig
+from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.transitions.cdr import deserialize, labelled_array
+from residual_rl_ros.transitions.transition import Source, Success
+
+
+def test_real_time_transitions_are_equal_number_for_number(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    for tick in range(60):
+        live.step(tick)
+        if tick in (20, 41):
+            live.feedback(tick, 1.0, 1.0, 0.0, float(tick == 20))
+        elif tick % 7 == 0:
+            live.feedback(tick, 0.1, 0.0, 0.0, -1.0)
+    live.recorder.close()
+    made, rebuilder, problems = rebuild(tmp_path / 'bag')
+    assert problems == []
+    *made, cut = made  # The end of the recording ends the last episode.
+    check_equal(made, live.made)
+    assert cut.truncated
+    arm, tool = rebuilder.channels.values()
+    assert (arm.messages, arm.stamped) == (60, 60)
+    assert (tool.messages, tool.stamped) == (30, 0)
+    assert arm.ages[5] == pytest.approx(0.01)
+    assert arm.rate_hz == pytest.approx(20.0)
+
+
+def test_lockstep_transitions_are_equal_number_for_number(tmp_path: Path) -> None:
+    channels = DESCRIPTION['observation']
+    stamped = {key: value for key, value in channels['tool'].items() if key != 'stamped_by'}
+    robot = RobotConfig.from_mapping({**DESCRIPTION, 'observation': {**channels, 'tool': stamped}})
+    live = Live.start(tmp_path / 'bag')
+    parts = LoopParts(
+        CONFIG.build(LinearPolicy(), robot.action),
+        ObservationAssembler(robot.channels),
+        BlendRamp(0.0),
+        live,
+        lambda: 0.0,
+    )
+    loop = LockstepLoop(parts, math.inf)
+    loop.activate()
+    rng = np.random.default_rng(0)
+    for tick in range(40):
+        stamp = rounded(1.0 + PERIOD * tick)  # Simulated time.
+        received = 10**18 + tick
+        done = tick in (15, 30)
+        feedback = np.array([stamp, 0.1 * tick, done, False, float(done) if done else -1.0])
+        arm, z = joint_state(stamp, rng.uniform(-1.0, 1.0, 2)), rng.uniform(-1.0, 1.0, 1)
+        live.recorder.write(f'/cell/{FEEDBACK}', received, labelled_array(feedback, ''))
+        live.recorder.write('/tool', received, labelled_array(z, stamped_label(stamp)))
+        live.recorder.write('/cell/joint_states', received, arm)
+        loop.receive_feedback(feedback)
+        loop.observe('tool', stamp, z)
+        loop.observe('arm', stamp, live.readers['arm'].values(deserialize(arm, JOINT_STATE)))
+    live.recorder.close()
+    bag = Bag(tmp_path / 'bag')
+    options = RebuildOptions(CONFIG, lockstep=True, namespace='cell')
+    seen: list[tuple[int, int | None]] = []
+    rebuilder = Rebuilder(bag, robot, LinearPolicy(), options, lambda *said: seen.append(said))
+    made = list(rebuilder.transitions())
+    assert list(bag.problems) == []
+    check_equal(made, live.made)
+    assert [t.episode for t in made if t.terminated] == [0, 1]
+    assert seen[159] == (160, None)  # Three topics and the commands, once.
+    assert seen[160] == (1, 160)
+    assert len(seen) == 160 + 120
+
+
+def test_a_takeover_is_accounted_for_as_live(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    for tick in range(40):
+        live.step(tick)
+        if tick == 11:
+            live.takeover(tick, True, np.array([0.3, -0.2]))
+        elif tick == 21:
+            live.takeover(tick, False)
+    live.feedback(39, 0.0, 0.0, 1.0, 0.0)
+    live.step(40)
+    live.recorder.close()
+    made, _, problems = rebuild(tmp_path / 'bag')
+    assert problems == []
+    check_equal(made, live.made)
+    assert {t.source for t in made} == {Source.BASE, Source.TAKEOVER}
+
+
+def test_an_end_during_a_hold_is_accounted_for_as_live(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    for tick in range(16):
+        live.step(tick)
+    live.takeover(15, True)  # The operator has not commanded yet: the robot holds.
+    live.step(16)
+    live.feedback(16, 1.0, 1.0, 0.0, 1.0)
+    live.step(17)
+    live.recorder.close()
+    made, _, problems = rebuild(tmp_path / 'bag')
+    assert problems == []
+    check_equal(made, live.made)
+    assert made[-1].success is Success.SUCCESS
+
+
+@pytest.mark.parametrize(
+    ('prefetch_steps', 'blend_steps', 'stochastic'),
+    [(0, 0, False), (2, 0, False), (2, 2, True)],
+)
+def test_with_an_actor_all_but_what_it_said_is_equal_number_for_number(
+    prefetch_steps: int, blend_steps: int, stochastic: bool, tmp_path: Path
+) -> None:
+    """However chunks are requested and blended, if none was late."""
+    config = replace(CONFIG, prefetch_steps=prefetch_steps, blend_steps=blend_steps, explore=True)
+    policy = LinearPolicy(stochastic=stochastic)
+    live = Live.start(tmp_path / 'bag', config, policy)
+    actor = make_actor(live.loop.controller.layout, gain=1.0)
+    live.loop.receive_weights(encode_weights(actor.to_numpy(), WeightsHeader(1, 0)))
+    live.loop.take_weights(wait=True)
+    for tick in range(44):
+        live.step(tick)
+        if tick in (21, 42):
+            live.feedback(tick, 1.0, tick == 21, tick == 42, float(tick == 21))
+    live.recorder.close()
+    made, _, problems = rebuild(tmp_path / 'bag', config, policy)
+    assert problems == []
+    *made, cut = made
+    *expected, cut_short = live.made
+    check_equal(made, expected, 'residual_action', 'epoch', 'policy_sequence')
+    # The end kept half of the last decision from being executed: only its plan is not known.
+    (one, planned), (other, _) = (t.executed_action.reshape(2, 2) for t in (cut, cut_short))
+    np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(planned, cut.base_action[2:])
+    assert {t.source for t in made} == {Source.RESIDUAL}
+    for one, other in zip(made, expected, strict=True):
+        np.testing.assert_allclose(one.residual_action, other.residual_action, atol=1e-9)
+        assert (one.epoch, one.policy_sequence) == (0, -1)
+
+
+def record_slow_policy(folder: Path, late: range) -> Live:
+    """Record three episodes whose chunks take less than a period to infer, but in some ticks."""
+    policy = LinearPolicy()
+    live = Live.start(folder, replace(PREFETCHING, lockstep=False), policy)
+    for tick in range(66):
+        policy.gate.clear()
+        live.step(tick)
+        if tick not in late:
+            policy.gate.set()
+            settle(live.loop.controller.queue)
+        if tick in (20, 41, 62):
+            live.feedback(tick, 1.0, 1.0, 0.0, 1.0)
+    live.recorder.close()
+    return live
+
+
+PREFETCHING = replace(CONFIG, prefetch_steps=2)
+FIRST_CHUNK = make_metadata().exec_steps
+"""Control steps of an episode that its first chunk decides."""
+OF_THE_BASE = ('source', 'base_action', 'residual_action', 'next_base_action')
+
+
+def test_only_the_first_chunk_of_an_episode_is_another_one(tmp_path: Path) -> None:
+    """Nothing is sent until it is there: what it was computed from is not in the recording."""
+    live = record_slow_policy(tmp_path / 'bag', range(0))
+    assert live.loop.controller.late_chunks == 4
+    made, _, problems = rebuild(tmp_path / 'bag', PREFETCHING)
+    assert problems == []
+    made = made[: len(live.made)]
+    check_equal(made, live.made, *OF_THE_BASE)
+    later = [[t for t in of if t.step >= FIRST_CHUNK] for of in (made, live.made)]
+    check_equal(*later)
+    first = [[t.base_action for t in of if t.step < FIRST_CHUNK] for of in (made, live.made)]
+    assert not np.array_equal(*first)
+
+
+def test_a_late_chunk_costs_the_rest_of_its_episode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hold looks like a command, so that whatever follows is another step of the base."""
+    said: list[str] = []
+    monkeypatch.setattr(Live, 'warn', lambda self, reason: said.append(reason))
+    live = record_slow_policy(tmp_path / 'bag', range(30, 34))
+    assert {reason.partition(':')[0] for reason in said} == {'the base policy is late'}
+    made, _, problems = rebuild(tmp_path / 'bag', PREFETCHING)
+    assert problems == []
+    before, after = ([t for t in live.made if t.episode == episode] for episode in (0, 2))
+    check_equal([t for t in made if t.episode == 0], before, *OF_THE_BASE)
+    check_equal([t for t in made if t.episode == 2][: len(after)], after, *OF_THE_BASE)
+    held, executed = ([t for t in of if t.episode == 1] for of in (live.made, made))
+    assert len(executed) > len(held)
+
+
+def test_a_command_beyond_the_bound_is_a_takeover_that_was_not_recorded(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    for tick in range(20):
+        live.step(tick)
+        if tick == 8:
+            live.loop.receive_takeover(np.array([0.9, 0.9]))
+            live.loop.set_takeover(True)
+        elif tick == 10:
+            live.loop.set_takeover(False)
+    live.recorder.close()
+    made, _, problems = rebuild(tmp_path / 'bag')
+    assert problems == []
+    check_equal(made[: len(live.made)], live.made)
+    by_operator = [t for t in made if t.source is Source.TAKEOVER]
+    assert [t.step for t in by_operator] == [8, 10]  # Half of each is an operator's.
+    assert not any(t.residual_action.any() for t in by_operator)
+
+
+def test_a_residual_behind_the_safety_filter_stays_one() -> None:
+    """What a limit takes away from the base is no operator's doing."""
+    slow = replace(ROBOT.action, max_step=np.full(2, 0.02), measured_by=())
+    live, replayed = (
+        CONFIG.build(LinearPolicy(), slow, kind)
+        for kind in (ResidualController, ReplayedController)
+    )
+    actor = make_actor(live.layout, gain=1.0)
+    live.slot.offer(encode_weights(actor.to_numpy(), WeightsHeader(1, 0)))
+    rng = np.random.default_rng(1)
+    found = []
+    for number in range(40):
+        stamp, observation = PERIOD * number, rng.uniform(-3.0, 3.0, 3)
+        for controller in (live, replayed):
+            if number == 0:
+                controller.begin_episode(0, observation, stamp)
+                continue
+            made = controller.step(observation, stamp, NOTHING_HAPPENED)
+            if controller is replayed and made is not None:
+                found.append(made.source)
+        replayed.commands = {to_nanoseconds(stamp): live.command()}
+        replayed.command()
+    for controller in (live, replayed):
+        controller.queue.close()
+    assert live.robot.safety.slew_limited > 10
+    assert Source.RESIDUAL in found
+    assert Source.TAKEOVER not in found
+
+
+def test_an_episode_limit_truncates_as_live(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag')
+    live.loop.rules = RealTimeRules(True, 10.0, 12 * PERIOD)
+    for tick in range(30):
+        live.step(tick)
+    live.recorder.close()
+    made, _, problems = rebuild(tmp_path / 'bag', episode_limit_s=12 * PERIOD)
+    assert problems == []
+    check_equal(made[: len(live.made)], live.made)
+    assert any(t.truncated for t in live.made)

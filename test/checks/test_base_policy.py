@@ -1,0 +1,114 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A user learns from the report what a model is and why it cannot be used."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import make_metadata, write_onnx_policy
+from rich.console import Console
+
+from residual_rl_ros.checks.base_policy import check_base_policy
+from residual_rl_ros.resources import ResourceError, resource_path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return where a test writes its model."""
+    return tmp_path / 'policy.onnx'
+
+
+def ticks(seconds: float) -> Iterator[float]:
+    """Yield the times of a clock that advances by the same amount at every look."""
+    now = 0.0
+    while True:
+        yield now
+        now += seconds
+
+
+def clock_of(seconds: float) -> Callable[[], float]:
+    times = ticks(seconds)
+    return lambda: next(times)
+
+
+@pytest.mark.parametrize('stochastic', [False, True])
+def test_a_good_model_has_facts_and_no_problem(path: Path, stochastic: bool) -> None:
+    metadata = make_metadata(kind='act', task='bench', dataset_sha256='cd' * 32)
+    write_onnx_policy(path, metadata, stochastic=stochastic)
+    report = check_base_policy(path, clock=clock_of(0.001))
+    assert report.problems == []
+    assert report.remarks == []
+    facts = report.facts
+    assert facts['kind'] == f'act, {"stochastic" if stochastic else "deterministic"}'
+    assert facts['task'] == 'bench'
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in facts['size']
+    assert 'cd' * 32 in facts['training data']
+    assert facts['rate'] == '20 Hz, absolute actions'
+    assert facts['chunk'] == '6 actions from 1 observation(s), executes [1, 5)'
+    assert facts['3 observations'] == 'arm.position.a, arm.position.b, tool.z'
+    assert facts['2 actions'] == 'a.position in [-1, 1]\nb.position in [-0.5, 0.5]'
+    assert facts['inference'] == 'median 1.00 ms, worst of 50 1.00 ms'
+
+
+def test_every_fact_is_in_the_table(path: Path) -> None:
+    write_onnx_policy(path)
+    report = check_base_policy(path)
+    printer = Console(width=250, file=io.StringIO())
+    printer.print(report.table())
+    text = printer.file.getvalue()
+    assert all(name in text for name in report.facts)
+
+
+def test_a_dimension_that_the_base_never_uses_is_remarked(path: Path) -> None:
+    write_onnx_policy(path, make_metadata(action_min=(-1.0, 0.2), action_max=(1.0, 0.2005)))
+    report = check_base_policy(path)
+    assert report.problems == []
+    assert report.remarks == ['the base never moves b.position: no residual there']
+
+
+def test_an_inference_longer_than_a_control_period_is_remarked(path: Path) -> None:
+    write_onnx_policy(path)
+    report = check_base_policy(path, clock=clock_of(0.06))
+    assert report.remarks == [
+        'one inference took 60.0 ms of a 50.0 ms control period: set prefetch_steps'
+    ]
+
+
+def test_a_model_that_returns_no_number_is_a_problem(path: Path) -> None:
+    bias = np.zeros((6, 2))
+    bias[0, 0] = np.nan
+    write_onnx_policy(path, bias=bias)
+    (problem,) = check_base_policy(path).problems
+    assert "returned nan for action 'a.position'" in problem
+
+
+def test_a_file_that_is_no_model_is_a_problem(path: Path) -> None:
+    path.write_bytes(b'garbage')
+    (problem,) = check_base_policy(path).problems
+    assert 'is no loadable ONNX model' in problem
+    (problem,) = check_base_policy(path.with_name('none.onnx')).problems
+    assert 'does not exist' in problem
+
+
+def test_the_robot_of_a_model_fits_and_another_is_a_problem(path: Path) -> None:
+    model = resource_path('models', 'peg_insert.onnx')
+    report = check_base_policy(model, 'peg_insert')
+    assert report.problems == []
+    assert report.facts['robot'] == 'fits peg_insert'
+    (problem,) = check_base_policy(model, 'push_to_goal').problems
+    assert 'observation names differ' in problem
+    write_onnx_policy(path)
+    (problem,) = check_base_policy(path, 'peg_insert').problems
+    assert 'observation names differ' in problem
+
+
+def test_a_wrong_robot_description_is_no_finding_about_the_model(path: Path) -> None:
+    write_onnx_policy(path)
+    with pytest.raises(ResourceError, match="unknown robot 'r2d2'"):
+        check_base_policy(path, 'r2d2')

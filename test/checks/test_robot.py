@@ -1,0 +1,71 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The owner of a robot learns what its description says before anything moves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from residual_rl_ros.checks.robot import check_robot
+from residual_rl_ros.resources import resource_path
+from residual_rl_ros.robot.description import load_robot
+
+ROBOTS = sorted(path.stem for path in resource_path('config', 'robots').glob('*.yaml'))
+
+
+@pytest.mark.parametrize('name', ROBOTS)
+def test_a_shipped_robot_is_usable(name: str) -> None:
+    robot, path = load_robot(name)
+    report = check_robot(robot, str(path))
+    assert report.problems == []
+    assert report.facts['robot'].startswith(name)
+    assert len([fact for fact in report.facts if fact.startswith('channel ')]) == len(
+        robot.channels
+    )
+
+
+def test_facts_say_topics_limits_and_ages() -> None:
+    robot, _ = load_robot('ur_forward_position')
+    facts = check_robot(robot, 'ur').facts
+    assert facts['command'] == (
+        'forward_position_controller/commands (std_msgs/msg/Float64MultiArray)'
+    )
+    assert 'elbow_joint.position in [0, 3.142], at most 1 per second' in facts['6 actions']
+    assert facts['channel wrench'].endswith('6 values, at most 0.04 s old by its header')
+
+
+def test_a_base_policy_is_compared_by_name() -> None:
+    robot, _ = load_robot('peg_insert')
+    report = check_robot(robot, 'peg', 'peg_insert')
+    assert report.facts['base policy'] == 'peg_insert fits'
+    assert 'more than 20 times what the base policy was trained on' in report.remarks[-1]
+    (problem,) = check_robot(robot, 'peg', 'push_to_goal').problems
+    assert 'names differ' in problem
+    (problem,) = check_robot(robot, 'peg', 'gpt').problems
+    assert "unknown base policy 'gpt'" in problem
+
+
+def test_what_limits_nothing_is_remarked() -> None:
+    robot, _ = load_robot('peg_insert')
+    action = robot.action
+    loose = replace(
+        robot,
+        action=replace(action, max_step=np.full(action.size, 10.0), measured_by=()),
+        channels=(replace(robot.channels[0], max_age_s=0.01),),
+    )
+    stale, first, slew = check_robot(loose, 'peg').remarks
+    assert "'arm': max_age_s 0.01 is less than a control period (0.05 s)" in stale
+    assert 'action.measured_by is missing' in first
+    assert 'allows the whole range within one control step' in slew
+
+
+def test_an_encoder_that_cannot_be_loaded_is_a_problem() -> None:
+    robot, _ = load_robot('push_to_goal_camera')
+    camera = replace(robot.channels[-1], encoder='nowhere.onnx')
+    report = check_robot(replace(robot, channels=(*robot.channels[:-1], camera)), 'camera')
+    assert report.problems == [
+        "image encoder 'nowhere.onnx' does not exist; give the path of an .onnx file"
+    ]

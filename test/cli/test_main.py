@@ -1,0 +1,127 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The command line is what a user sees: its exit codes and its one-line errors are a contract."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import gymnasium
+import pytest
+from builders import make_metadata, write_onnx_policy
+
+from residual_rl_ros.cli.main import main
+from residual_rl_ros.resources import resource_path
+from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.tasks.hosting import check_environment
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[object]:
+    """Yield a function that runs the command line and returns exit code, stdout and stderr."""
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setenv('COLUMNS', '300')
+
+    def invoke(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, 'argv', ['residual-rl', *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        printed = capsys.readouterr()
+        return int(end.value.code or 0), printed.out, printed.err
+
+    yield invoke
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_check_base_exits_with_zero_for_a_usable_model(run) -> None:
+    for model in ('peg_insert', resource_path('models', 'peg_insert.onnx')):
+        code, out, _ = run('check-base', model, '--robot', 'peg_insert')
+        assert code == 0
+        assert 'usable' in out
+        assert 'fits peg_insert' in out
+
+
+def test_check_base_exits_with_one_for_an_unusable_model(run, tmp_path: Path) -> None:
+    (tmp_path / 'garbage.onnx').write_bytes(b'garbage')
+    code, out, _ = run('check-base', tmp_path / 'garbage.onnx')
+    assert code == 1
+    assert 'problem:' in out
+    assert 'is no loadable ONNX model' in out
+    code, out, _ = run('check-base', tmp_path / 'none.onnx')
+    assert code == 1
+    assert 'does not exist' in out
+
+
+def test_check_base_exits_with_one_for_another_robot(run) -> None:
+    code, out, _ = run(
+        'check-base', resource_path('models', 'peg_insert.onnx'), '--robot', 'push_to_goal'
+    )
+    assert code == 1
+    assert 'names differ' in out
+
+
+def test_check_base_prints_names_in_brackets(run, tmp_path: Path) -> None:
+    names = ('finger[left]', 'finger[right]')
+    write_onnx_policy(tmp_path / 'policy.onnx', make_metadata(action_names=names))
+    code, out, _ = run('check-base', tmp_path / 'policy.onnx')
+    assert code == 0
+    assert 'finger[left]' in out
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['check-base', 'x.onnx', '--robot', 'r2d2'], "unknown robot 'r2d2'"),
+        (['check-base', 'pegs'], "unknown base policy 'pegs'"),
+        (['compare', '--presets', 'dawn', '--seeds', '4-0'], '--seeds is '),
+        (['describe-robot', 'NoSuchEnv-v0'], "unknown task 'NoSuchEnv-v0'"),
+        (['describe-robot', 'CartPole-v1'], 'expected a one-dimensional Box'),
+        (['train-base', '--task', 'tidy_up'], 'tidy_up'),
+    ],
+)
+def test_bad_input_is_one_line_on_stderr_and_exit_code_two(
+    run, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    write_onnx_policy(tmp_path / 'x.onnx')
+    where = [str(tmp_path / 'x.onnx') if part == 'x.onnx' else part for part in arguments]
+    code, out, err = run(*where)
+    assert code == 2
+    assert out == ''
+    assert len(err.splitlines()) == 1
+    assert err.startswith('error: ')
+    assert message in err
+
+
+def test_an_unknown_task_is_one_line_without_a_traceback(tmp_path: Path) -> None:
+    finished = subprocess.run(
+        [sys.executable, '-m', 'residual_rl_ros.cli.main', 'demo', '--task', 'tidy_up'],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+    )
+    assert finished.returncode == 2
+    assert finished.stdout == ''
+    assert finished.stderr.splitlines() == [finished.stderr.rstrip('\n')]
+    assert finished.stderr.startswith(
+        "error: unknown task 'tidy_up'; shipped: fetch_pick_and_place, peg_insert, "
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_described_robot_can_be_loaded_and_fits_its_environment(run, tmp_path: Path) -> None:
+    code, out, _ = run('describe-robot', 'Pendulum-v1')
+    assert code == 0
+    file = tmp_path / 'pendulum.yaml'
+    file.write_text(out)
+    robot, _ = load_robot(str(file))
+    env = gymnasium.make('Pendulum-v1')
+    check_environment(env, robot)
+    assert robot.observation_names == ('state.x0', 'state.x1', 'state.x2')
+    assert (robot.action.lower, robot.action.upper) == (env.action_space.low, env.action_space.high)
+    assert robot.control_rate_hz == env.unwrapped.metadata['render_fps']
+    assert robot.action.max_step == pytest.approx(4.0)

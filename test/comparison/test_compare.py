@@ -1,0 +1,400 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A comparison must not lose, repeat or misread a run; its figures must follow from the runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import make_metadata, write_onnx_policy
+from matplotlib.figure import Figure
+from PIL import Image
+from rich.console import Console
+
+from residual_rl_ros.comparison.compare import (
+    aggregate,
+    draw_curves,
+    ratio_of_medians,
+    run_comparison,
+    to_markdown,
+)
+from residual_rl_ros.comparison.grid import (
+    CompareError,
+    CompareOptions,
+    RunResult,
+    Variant,
+    cell_config,
+    episodes_far_below,
+    excess_over_base,
+    is_done,
+    read_result,
+    train_options,
+    worst_success,
+)
+from residual_rl_ros.config.preset import PresetError
+from residual_rl_ros.config.run import FinetuneError, load_finetune
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.evaluation.figures import rated_episodes
+from residual_rl_ros.learner.episodes import EpisodeRecord
+from residual_rl_ros.training.run_folder import steps_to
+from residual_rl_ros.training.train import run_identity
+
+SMALL = (
+    'warmup_transitions=60:publish_interval=20:batch_size=16:utd=0.2:'
+    'critic_hidden_sizes=[8]:actor_hidden_sizes=[8]'
+)
+STEPS = 900
+
+
+def options(out: Path, *variants: str, seeds: tuple[int, ...] = (0, 1)) -> CompareOptions:
+    config = replace(load_finetune('peg_insert'), control_steps=STEPS)
+    return CompareOptions(
+        [config],
+        [Variant.parse(text) for text in variants],
+        seeds,
+        out,
+        jobs=2,
+        curve_steps=400,
+        paired_seeds=4,
+    )
+
+
+def history(*outcomes: bool, residual: bool = True) -> list[EpisodeRecord]:
+    return [
+        EpisodeRecord(10 * (index + 1), outcome, residual, takeover=False)
+        for index, outcome in enumerate(outcomes)
+    ]
+
+
+def test_a_variant_is_a_preset_with_changed_numbers() -> None:
+    variant = Variant.parse('dawn:utd=2:critic_normalization=none:actor_hidden_sizes=[8, 8]')
+    assert variant.preset == 'dawn'
+    config = cell_config(load_finetune('peg_insert'), variant).learner_config()
+    assert (config.utd, config.rule.critic_normalization) == (2.0, 'none')
+    assert config.rule.actor_hidden_sizes == (8, 8)
+    weaker = Variant.parse('dawn:residual_scale=[0.1, 0.2]:decision_steps=2:utd=4')
+    changed = cell_config(load_finetune('peg_insert'), weaker)
+    assert (changed.residual_scale, changed.decision_steps) == ((0.1, 0.2), 2)
+    assert changed.overrides == {'utd': 4}
+    with pytest.raises(FinetuneError, match='residual_scale or decision_steps: '):
+        cell_config(load_finetune('peg_insert'), Variant.parse('dawn:residual_scale=much'))
+    with pytest.raises(CompareError, match="'utd' is no assignment"):
+        Variant.parse('dawn:utd')
+    with pytest.raises(CompareError, match=r"'\[1' is no YAML value"):
+        Variant.parse('dawn:utd=[1')
+
+
+def test_steps_to_ninety_percent_counts_only_episodes_with_a_residual() -> None:
+    good = history(*[True] * 50)
+    assert steps_to(0.9, good) == 500
+    assert steps_to(0.9, good[:49]) is None
+    assert steps_to(0.9, history(*[True] * 80, residual=False)) is None
+    assert steps_to(0.9, history(*[False] * 6, *[True] * 44)) is None
+    assert steps_to(0.9, history(*[False] * 6, *[True] * 45)) == 510
+
+
+def test_what_an_operator_rescued_is_no_result() -> None:
+    rescued = [replace(record, takeover=True) for record in history(*[True] * 60)]
+    assert steps_to(0.9, rescued) is None
+    assert worst_success(rescued) is None
+    assert episodes_far_below(rescued, 2.0) == 0
+    assert len(excess_over_base(rescued, 0.5)) == 0
+    assert rated_episodes(rescued) == []
+
+
+def test_the_worst_stretch_is_that_of_fifty_episodes() -> None:
+    outcomes = [*[True] * 50, *[False] * 25, *[True] * 60]
+    assert worst_success(history(*outcomes)) == pytest.approx(0.5)
+    assert worst_success(history(True, False)) is None
+
+
+def test_episodes_far_below_are_counted_in_a_row() -> None:
+    half, third = (True, False) * 50, (True, False, False) * 25
+    assert episodes_far_below(history(*half), 0.6) == 0
+    assert episodes_far_below(history(*half), 0.7) == 51
+    low = episodes_far_below(history(*half, *third, *half), 0.5)
+    assert 20 < low < 75
+    assert episodes_far_below(history(*third, residual=False), 0.5) == 0
+
+
+def test_the_excess_is_that_of_the_episodes_with_a_residual_bin_by_bin() -> None:
+    base = history(True, False, True, False, residual=False)
+    steps = [100, 900, 2000, 2200, 6300]
+    residual = [
+        EpisodeRecord(step, success, True, takeover=False)
+        for step, success in zip(steps, [True, True, False, True, False], strict=True)
+    ]
+    unlabelled = EpisodeRecord(300, None, True, takeover=False)
+    np.testing.assert_allclose(
+        excess_over_base([*base, *residual, unlabelled], 0.5), [1 / 6, 0.5, np.nan, -0.5]
+    )
+    np.testing.assert_allclose(excess_over_base(residual, 0.1), [2 / 3 - 0.1, 0.9, np.nan, -0.1])
+    assert len(excess_over_base(base, 0.1)) == 0
+
+
+def write_run(folder: Path, records: Sequence[EpisodeRecord]) -> Path:
+    """Write what `read_result` reads of a run whose base succeeds on 80 % of the paired seeds."""
+    rates = {key: {'success': rate} for key, rate in (('base', 0.8), ('final', 0.9))}
+    folder.mkdir()
+    summary = {**rates, 'rollbacks': 0, 'episodes': len(records), 'evaluations': []}
+    (folder / 'summary.json').write_text(json.dumps(summary))
+    latest = folder / 'checkpoints' / 'latest'
+    latest.mkdir(parents=True)
+    state = {'state': {'history': [asdict(record) for record in records]}}
+    (latest / 'learner.json').write_text(json.dumps(state))
+    return folder
+
+
+def test_noise_of_the_warm_up_is_no_residual_of_an_actor() -> None:
+    noise = [replace(record, warmup=True) for record in history(*[True] * 60)]
+    assert steps_to(0.9, noise) is None
+    assert worst_success(noise) is None
+    assert len(excess_over_base(noise, 0.5)) == 0
+
+
+@pytest.mark.parametrize('lost', ['checkpoints', 'half of the episodes', 'half of the file'])
+def test_a_run_without_its_episodes_is_no_result(tmp_path: Path, lost: str) -> None:
+    folder = write_run(tmp_path / 'run', history(*[True, False] * 50))
+    state = folder / 'checkpoints' / 'latest' / 'learner.json'
+    if lost == 'checkpoints':
+        shutil.rmtree(folder / 'checkpoints')
+    elif lost == 'half of the episodes':
+        records = json.loads(state.read_text())['state']['history'][:50]
+        state.write_text(json.dumps({'state': {'history': records}}))
+    else:
+        state.write_text(state.read_text()[:1000])
+    with pytest.raises(ResidualRLError, match=r'100 episodes and its checkpoint|cannot be read'):
+        read_result(folder)
+
+
+def test_every_dip_is_held_against_the_base_only_episodes_of_the_same_run(tmp_path: Path) -> None:
+    base, residual = history(*[True, False] * 10, residual=False), history(*[True, False] * 50)
+    helped = [replace(record, takeover=True) for record in history(*[True] * 9, residual=False)]
+    run = read_result(write_run(tmp_path / 'with', [*base, *helped, *residual]))
+    assert (run.base, run.base_in_training) == (0.8, 0.5)
+    assert (run.worst, run.far_below, run.excess.tolist()) == (0.5, 0, [0.0])
+    (entry,) = aggregate({('peg', 'a'): [run]}, 1)['tasks']['peg'].values()
+    assert (entry['dip_mean'], entry['dip_of_mean']) == (0.0, 0.0)
+    without = read_result(write_run(tmp_path / 'without', residual))
+    assert (without.base_in_training, without.far_below) == (0.8, 51)
+    np.testing.assert_allclose(without.excess, [-0.3])
+
+
+def test_the_ratio_of_steps_has_an_interval_and_runs_that_never_got_there_count() -> None:
+    fast, slow = np.array([100.0, 110.0, 120.0]), np.array([200.0, 220.0, 260.0])
+    point, low, high = ratio_of_medians(fast, slow)
+    assert point == 2.0
+    assert 200 / 120 <= low < 2.0 < high <= 2.6
+    never = np.full(3, np.inf)
+    assert ratio_of_medians(fast, never) == (np.inf, np.inf, np.inf)
+    assert ratio_of_medians(never, fast) == (0.0, 0.0, 0.0)
+    point, low, high = ratio_of_medians(never, never)
+    assert np.isnan(point)
+    assert (low, high) == (0.0, np.inf)
+    assert ratio_of_medians(fast, np.array([200.0, 220.0, np.inf]))[2] == np.inf
+
+
+def test_a_learning_curve_leaves_the_guards_episodes_out() -> None:
+    warmup, residual = history(True, False, residual=False), history(True, True)
+    guards = history(False, residual=False)
+    assert rated_episodes([*warmup, residual[0], *guards, residual[1]]) == [*warmup, *residual]
+    assert rated_episodes(warmup) == warmup
+
+
+def test_more_variants_than_colours_are_all_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curve = np.array([[0.0, 0.1], [10.0, 0.5]])
+    run = RunResult(0.5, 0.5, 0.5, curve, np.inf, np.zeros(0), None, 0, 0)
+    shown = []
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, path: shown.append(figure))
+    draw_curves(tmp_path / 'x.png', {('peg', f'v{number}'): [run] for number in range(13)})
+    lines = [line for line in shown[0].axes[0].lines if line.get_linewidth() == 2.0]
+    assert [line.get_label() for line in lines] == [f'v{number}' for number in range(13)]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 13
+
+
+def test_aggregates_follow_from_the_runs() -> None:
+    def runs(*finals: float, steps: float = 1000.0) -> list[RunResult]:
+        excess = np.array([0.1, -0.2, 0.3])
+        curve = np.zeros((0, 2))
+        return [
+            RunResult(
+                0.6, 0.5, final, curve, steps, excess[: 2 + number] + 0.05 * number, 0.4, 3, 1
+            )
+            for number, final in enumerate(finals)
+        ]
+
+    results = {
+        ('peg', 'a'): runs(0.9, 0.95, 1.0),
+        ('peg', 'b'): runs(0.5, 0.6, 0.7, steps=float('inf')),
+        ('push', 'a'): runs(0.9, 0.95, 1.0),
+        ('push', 'b'): runs(0.5, 0.6, 0.7, steps=float('inf')),
+    }
+    report = aggregate(results, 3)
+    assert report['iqm']['a'][0] == pytest.approx(0.95)
+    low, high = report['iqm']['b'][1:]
+    assert 0.5 <= low <= 0.6 <= high <= 0.7
+    assert report['probability_of_improvement']['a > b'][0] == 1.0
+    assert report['tasks']['peg']['a']['steps_to_90_median'] == 1000
+    assert report['tasks']['peg']['b']['steps_to_90_median'] is None
+    assert report['tasks']['peg']['a']['dip_mean'] == pytest.approx(0.1)
+    assert report['tasks']['peg']['a']['excess_over_base'] == pytest.approx([0.15, -0.15])
+    assert report['tasks']['peg']['a']['dip_of_mean'] == pytest.approx(0.15)
+    table = to_markdown(report)
+    assert report['tasks']['peg']['b']['steps_ratio'] == [None, None, None]
+    never_first = aggregate({key: results[key] for key in [('peg', 'b'), ('peg', 'a')]}, 3)
+    assert never_first['tasks']['peg']['a']['steps_ratio'] == [None, None, None]
+    row = '| 60.0% | not reached (0/3) | ? [?, ?] | 15 points | 10 points | 3 3 3 | 3 |'
+    assert row in table
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_a_grid_runs_once_is_continued_and_leaves_table_curves_and_figures(tmp_path: Path) -> None:
+    names = (f'dawn:{SMALL}', f'sac_residual_plain:{SMALL}')
+    one = options(tmp_path, names[0], seeds=(0,))
+    run_comparison(one, Console(quiet=True))
+    first = tmp_path / 'peg_insert' / one.variants[0].folder / 'seed0'
+    result = read_result(first)
+    assert len(result.curve) >= 3
+    assert (np.diff(result.curve[:-1, 0]) >= 400).all()
+    written = (first / 'summary.json').stat().st_mtime_ns
+
+    report = run_comparison(options(tmp_path, *names), Console(quiet=True))
+    assert (first / 'summary.json').stat().st_mtime_ns == written
+    entry = report['tasks']['peg_insert'][names[0]]
+    assert entry['final'][0] == result.final
+    assert len(entry['final']) == 2
+    assert report == json.loads((tmp_path / 'compare.json').read_text())
+    assert names[1] in (tmp_path / 'compare.md').read_text()
+    with Image.open(tmp_path / 'compare.png') as picture:
+        assert min(picture.size) > 300
+
+
+@pytest.mark.parametrize(
+    ('changes', 'reason'),
+    [
+        ({'control_steps': 80_000}, f'control_steps is {STEPS} there and 80000'),
+        ({'residual_scale': (0.9,)}, r'residual_scale is .* and \[0\.9\] in this'),
+        ({'base_policy': 'push_to_goal'}, 'base_policy_sha256 is'),
+    ],
+)
+def test_a_finished_run_of_another_configuration_is_no_result(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    plain = options(tmp_path, f'dawn:{SMALL}', seeds=(0,))
+    (cell,) = (train_options(plain, plain.configs[0], plain.variants[0], 0),)
+    cell.output_dir.mkdir(parents=True)
+    summary = cell.output_dir / 'summary.json'
+    summary.write_text(json.dumps({'run': run_identity(cell)}))
+    assert is_done(cell)
+    changed = replace(plain, configs=[replace(plain.configs[0], **changes)])
+    with pytest.raises(CompareError, match=reason):
+        run_comparison(changed, Console(quiet=True))
+    with pytest.raises(CompareError, match='paired_seeds is 4 there and 100'):
+        run_comparison(replace(plain, paired_seeds=100), Console(quiet=True))
+    summary.write_text('{}')
+    with pytest.raises(CompareError, match='task is not recorded there'):
+        is_done(cell)
+
+
+def test_a_run_that_fails_is_named_and_keeps_no_other_from_its_end(tmp_path: Path) -> None:
+    both = options(tmp_path, f'dawn:{SMALL}')
+    failing, other = (
+        train_options(both, both.configs[0], both.variants[0], seed) for seed in both.seeds
+    )
+    failing.output_dir.parent.mkdir(parents=True)
+    failing.output_dir.write_text('in the way')
+    reason = f'1 of 2 runs failed: {re.escape(str(failing.output_dir))}: .* cannot be written'
+    with pytest.raises(CompareError, match=reason):
+        run_comparison(both, Console(quiet=True))
+    assert is_done(other)
+
+
+def test_a_run_that_is_asked_for_twice_is_refused(tmp_path: Path) -> None:
+    once = options(tmp_path, f'dawn:{SMALL}')
+    for twice in (
+        replace(once, seeds=(0, 1, 0)),
+        replace(once, variants=[*once.variants, *once.variants]),
+        replace(once, configs=[*once.configs, replace(once.configs[0], residual_scale=(0.01,))]),
+    ):
+        with pytest.raises(CompareError, match='2 runs of this comparison would share'):
+            run_comparison(twice, Console(quiet=True))
+
+
+def test_a_variant_with_a_wrong_number_stops_the_grid_before_it_starts(tmp_path: Path) -> None:
+    with pytest.raises(PresetError, match='utd is 0'):
+        run_comparison(options(tmp_path, f'dawn:{SMALL}', 'dawn:utd=0.0'), Console(quiet=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def compare(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run `residual-rl compare` to its end."""
+    return subprocess.run(
+        [sys.executable, '-m', 'residual_rl_ros.cli.main', 'compare', *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=240.0,
+    )
+
+
+def test_any_gymnasium_environment_can_be_compared_with_any_conforming_model(
+    tmp_path: Path,
+) -> None:
+    model = tmp_path / 'pendulum.onnx'
+    metadata = make_metadata(
+        observation_names=('state.x0', 'state.x1', 'state.x2'),
+        action_names=('action0',),
+        action_min=(-2.0,),
+        action_max=(2.0,),
+        rate_hz=30.0,
+    )
+    write_onnx_policy(model, metadata)
+    result = compare(
+        *('--env', 'Pendulum-v1', '--base', model, '--presets', f'dawn:{SMALL}', '--seeds', 0),
+        *('--steps', 800, '--evaluate', 2, '--jobs', 1, '--out', tmp_path / 'out'),
+    )
+    assert result.returncode == 0, result.stderr
+    assert '## Pendulum-v1' in result.stdout
+
+
+def test_an_environment_without_a_base_policy_is_refused(tmp_path: Path) -> None:
+    result = compare('--env', 'Pendulum-v1', '--presets', 'dawn', '--out', tmp_path)
+    assert result.returncode == 2
+    assert 'give either --task, or --env together with --base' in result.stderr
+
+
+@pytest.fixture
+def ray_head() -> Iterator[str]:
+    """Run a Ray head of this machine; yield its address."""
+    pytest.importorskip('ray', reason='Ray is an optional extra')
+    command = [sys.executable, '-m', 'ray.scripts.scripts']
+    environment = {**os.environ, 'RAY_USAGE_STATS_ENABLED': '0'}
+    start = [*command, 'start', '--head', '--port=6399', '--num-cpus=2']
+    subprocess.run(
+        [*start, '--include-dashboard=false'], check=True, capture_output=True, env=environment
+    )
+    yield '127.0.0.1:6399'
+    subprocess.run([*command, 'stop', '--force'], check=True, capture_output=True, env=environment)
+
+
+def test_a_grid_runs_on_a_ray_cluster(ray_head: str, tmp_path: Path) -> None:
+    result = compare(
+        *('--presets', f'dawn:{SMALL}', '--task', 'peg_insert', '--seeds', '0-1'),
+        *('--steps', 600, '--evaluate', 2, '--out', tmp_path, '--ray', ray_head),
+    )
+    assert result.returncode == 0, result.stderr
+    assert '2/2' in result.stderr
+    assert (tmp_path / 'compare.json').exists()

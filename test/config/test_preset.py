@@ -1,0 +1,190 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A misspelt number in a preset must stop a run, not change it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from builders import small_config
+
+from residual_rl_ros.config.preset import LearnerConfig, PresetError, load_preset
+from residual_rl_ros.resources import ResourceError, resource_path
+
+PRESETS = sorted(path.stem for path in resource_path('config', 'presets').glob('*.yaml'))
+
+
+@pytest.mark.parametrize('name', PRESETS)
+def test_a_shipped_preset_loads(name: str) -> None:
+    config = load_preset(name)
+    assert config.warmup_transitions <= config.replay_capacity
+    assert isinstance(config.rule.critic_hidden_sizes, tuple)
+    assert LearnerConfig.from_mapping(config.to_mapping()) == config
+
+
+def test_overrides_replace_values_and_leave_the_others() -> None:
+    plain, changed = load_preset('dawn'), load_preset('dawn', {'gamma': 0.5, 'utd': 2})
+    assert (changed.rule.gamma, changed.utd) == (0.5, 2.0)
+    assert isinstance(changed.utd, float)
+    assert changed.rule.tau == plain.rule.tau
+
+
+def test_lists_of_the_file_become_tuples_of_whole_numbers() -> None:
+    assert small_config(actor_hidden_sizes=[3, 4]).rule.actor_hidden_sizes == (3, 4)
+
+
+def test_an_unknown_preset_lists_the_known_ones() -> None:
+    names = ', '.join(PRESETS)
+    with pytest.raises(ResourceError, match=rf"unknown preset 'dusk'; shipped: {names}; or"):
+        load_preset('dusk')
+
+
+def test_a_preset_is_read_by_path(tmp_path: Path) -> None:
+    shipped = resource_path('config', 'presets', 'dawn.yaml').read_text()
+    own = tmp_path / 'own.yaml'
+    own.write_text(shipped.replace('utd: 2.0', 'utd: 0.25'))
+    assert load_preset(str(own)) == load_preset('dawn', {'utd': 0.25})
+
+
+@pytest.mark.parametrize('content', [b'{', b'- 1', b'\xff\xfe', None])
+def test_a_preset_file_that_cannot_be_read_is_refused(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    own = tmp_path / 'own.yaml'
+    if content is not None:
+        own.write_bytes(content)
+    with pytest.raises(PresetError, match=r"cannot read preset '.*own.yaml'"):
+        load_preset(str(own))
+
+
+def test_an_unknown_key_is_named() -> None:
+    with pytest.raises(PresetError, match=r"unknown keys \['gama'\], missing keys \[\]"):
+        small_config(gama=0.9)
+
+
+def test_a_missing_key_is_named(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = tmp_path_factory.mktemp('prefix')
+    presets = prefix / 'share' / 'residual_rl_ros' / 'config' / 'presets'
+    presets.mkdir(parents=True)
+    lines = resource_path('config', 'presets', 'dawn.yaml').read_text().splitlines()
+    kept = [line for line in lines if not line.startswith('tau:')]
+    (presets / 'short.yaml').write_text('\n'.join(kept))
+    monkeypatch.setenv('AMENT_PREFIX_PATH', str(prefix))
+    with pytest.raises(PresetError, match=r"unknown keys \[\], missing keys \['tau'\]"):
+        load_preset('short')
+
+
+@pytest.mark.parametrize(
+    ('preset', 'change', 'reason'),
+    [
+        ('dawn', {'critic_only_updates': 100}, 'entropy_in_target true'),
+        ('wsrl', {'critic_only_updates': 100, 'entropy_in_target': True}, 'entropy_in_target true'),
+        ('dawn', {'offline_updates': 100}, 'no offline update'),
+        ('dawn', {'critic_normalization': 'batch'}, 'none, layer, hyperspherical'),
+        ('dawn', {'critic_target_heads': 3}, 'exceeds critic_heads 2'),
+        ('dawn', {'algorithm': 'ppo'}, 'sac, resfit, wsrl'),
+        ('dawn', {'wide_exploration_scale': 0.5}, '>= 1'),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_with_the_reason(
+    preset: str, change: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(PresetError, match=reason):
+        load_preset(preset, change)
+
+
+@pytest.mark.parametrize('preset', ['dawn', 'wsrl', 'resfit'])
+def test_critics_may_be_trained_alone_where_no_entropy_is_in_the_target(preset: str) -> None:
+    hard = {} if preset == 'resfit' else {'entropy_in_target': False}
+    assert load_preset(preset, {'critic_only_updates': 100, **hard}).critic_only_updates == 100
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [
+        ('batch_size', 'many'),
+        ('batch_size', 2.5),
+        ('batch_size', None),
+        ('gamma', 'high'),
+        ('gamma', [0.9]),
+        ('actor_layer_norm', 1),
+        ('actor_layer_norm', 'yes'),
+        ('critic_normalization', 3),
+        ('hold_residual', None),
+        ('actor_hidden_sizes', 64),
+        ('actor_hidden_sizes', ['wide']),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named(key: str, value: object) -> None:
+    with pytest.raises(PresetError, match=rf'preset: {key} is .*, expected'):
+        small_config(**{key: value})
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [
+        ('batch_size', float('inf')),
+        ('batch_size', True),
+        ('utd', True),
+        ('actor_hidden_sizes', '64'),
+        ('actor_hidden_sizes', [0]),
+        ('actor_learning_rate', -1.0),
+        ('critic_learning_rate', float('nan')),
+        ('reward_scale', float('nan')),
+        ('max_grad_norm', 0.0),
+        ('utd', float('inf')),
+    ],
+)
+def test_a_value_that_cannot_work_is_named(key: str, value: object) -> None:
+    with pytest.raises(PresetError, match=key):
+        small_config(**{key: value})
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [
+        ('gamma', 0.0),
+        ('gamma', 1.1),
+        ('tau', -0.1),
+        ('tau', 2.0),
+        ('initial_alpha', 0.0),
+        ('critic_heads', 0),
+        ('batch_size', 0),
+        ('utd', 0.0),
+        ('utd', float('nan')),
+        ('publish_interval', 0),
+        ('residual_candidates', -1),
+        ('residual_candidates', 65),
+        ('full_bound_cost', -1.0),
+        ('replay_capacity', 0),
+        ('warmup_transitions', 0),
+        ('warmup_transitions', 1),
+        ('guard_false_alarm_episodes', 1.0),
+    ],
+)
+def test_a_value_out_of_range_is_named(key: str, value: float) -> None:
+    with pytest.raises(PresetError, match=rf'preset: {key} is {value}'):
+        small_config(**{key: value})
+
+
+def test_critics_that_choose_need_a_hidden_layer() -> None:
+    with pytest.raises(PresetError, match='8 and critic_hidden_sizes empty'):
+        small_config(critic_hidden_sizes=[])
+    alone = small_config(critic_hidden_sizes=[], residual_candidates=0, full_bound_cost=0.0)
+    assert alone.residual_candidates == 0
+
+
+def test_a_cost_of_the_base_needs_critics_that_choose_and_a_price_on_decisions() -> None:
+    with pytest.raises(PresetError, match=r'full_bound_cost is 5.0 and residual_candidates 0'):
+        small_config(residual_candidates=0)
+    with pytest.raises(PresetError, match=r'full_bound_cost is 5.0 and reward_offset 0.0'):
+        small_config(reward_offset=0.0)
+    assert small_config(reward_offset=0.0, full_bound_cost=0.0).full_bound_cost == 0.0
+
+
+def test_a_warm_up_that_does_not_fit_the_memory_is_refused() -> None:
+    with pytest.raises(PresetError, match=r'warmup_transitions 300 exceeds replay_capacity 200'):
+        small_config(warmup_transitions=300)

@@ -1,0 +1,131 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A shipped fine-tuning run must start: its files exist and fit each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from residual_rl_ros.config.preset import PresetError, load_preset
+from residual_rl_ros.config.run import FinetuneError, load_finetune
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.resources import ResourceError, find_base_policy, resource_path
+from residual_rl_ros.tasks.hosting import connect, make_environment
+
+TASKS = sorted(path.stem for path in resource_path('config', 'finetune').glob('*.yaml'))
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_a_shipped_run_fits_its_base_policy_robot_and_environment(task: str) -> None:
+    config = load_finetune(task)
+    policy, robot, path = config.load()
+    env = connect(make_environment(config.task), robot)
+    assert env.observation_space.shape == (len(robot.observation_names),)
+    env.close()
+    assert path.is_file()
+    controller = config.controller_config(seed=3, explore=True, scheduled=True)
+    built = controller.build(policy, robot.action)
+    built.queue.close()
+    assert built.layout.decision_steps == config.decision_steps
+    assert 0.0 < max(built.layout.residual_bound) < 1.0
+    assert config.learner_config().warmup_transitions * config.decision_steps < config.control_steps
+
+
+def write(path: Path, **changes: object) -> Path:
+    values = yaml.safe_load(resource_path('config', 'finetune', f'{TASKS[0]}.yaml').read_text())
+    path.write_text(yaml.safe_dump({**values, **changes}))
+    return path
+
+
+def test_the_controller_configuration_carries_every_choice(tmp_path: Path) -> None:
+    config = load_finetune(
+        str(write(tmp_path / 'run.yaml', residual_scale=[0.1] * 7, prefetch_steps=2))
+    )
+    made = config.controller_config(seed=9, explore=True, scheduled=False)
+    assert (made.seed, made.explore, made.scheduled_actor) == (9, True, False)
+    assert (made.decision_steps, made.prefetch_steps) == (config.decision_steps, 2)
+    assert made.residual_scale == (0.1,) * 7
+    assert made.lockstep
+
+
+def test_overrides_replace_values_of_the_preset(tmp_path: Path) -> None:
+    config = load_finetune(str(write(tmp_path / 'run.yaml', overrides={'batch_size': 17})))
+    assert config.learner_config().batch_size == 17
+
+
+def test_the_overrides_of_a_run_are_for_its_own_preset(tmp_path: Path) -> None:
+    config = load_finetune(str(write(tmp_path / 'run.yaml', overrides={'batch_size': 17})))
+    assert config.with_preset(config.preset).learner_config().batch_size == 17
+    other = config.with_preset('policy_decorator')
+    assert other.learner_config() == load_preset('policy_decorator')
+
+
+def test_an_override_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    config = load_finetune(str(write(tmp_path / 'run.yaml', overrides={'bath_size': 17})))
+    with pytest.raises(PresetError, match=r"unknown keys \['bath_size'\]"):
+        config.learner_config()
+
+
+def test_an_unknown_task_lists_the_known_ones() -> None:
+    names = ', '.join(TASKS)
+    with pytest.raises(ResourceError, match=rf"unknown task 'tidy_up'; shipped: {names}; or"):
+        load_finetune('tidy_up')
+
+
+def test_an_unknown_base_policy_lists_the_shipped_ones() -> None:
+    with pytest.raises(
+        ResourceError,
+        match=r"unknown base policy 'gpt'; shipped: fetch_pick_and_place, peg_insert, ",
+    ):
+        find_base_policy('gpt')
+
+
+def test_a_base_policy_is_found_by_name_and_by_path() -> None:
+    assert find_base_policy('peg_insert') == resource_path('models', 'peg_insert.onnx')
+    assert find_base_policy('other/mine.onnx') == Path('other/mine.onnx')
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'seeed': 1}, r"unknown keys \['seeed'\], missing keys \[\]"),
+        ({'decision_steps': 'four'}, r"run.yaml: .*'four'"),
+        ({'residual_scale': 'small'}, r"run.yaml: .*'small'"),
+        ({'residual_scale': None}, r'run.yaml: '),
+        ({'overrides': 'none'}, r'run.yaml: '),
+        ({'control_steps': None}, r'run.yaml: '),
+    ],
+)
+def test_a_wrong_key_or_value_is_refused(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(FinetuneError, match=message):
+        load_finetune(str(write(tmp_path / 'run.yaml', **changes)))
+
+
+@pytest.mark.parametrize('value', [3.7, float('inf')])
+def test_a_count_that_is_no_whole_number_is_refused(tmp_path: Path, value: float) -> None:
+    with pytest.raises(FinetuneError, match=r'run.yaml'):
+        load_finetune(str(write(tmp_path / 'run.yaml', decision_steps=value)))
+
+
+@pytest.mark.parametrize('content', ['{', '- 1', ''])
+def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: str) -> None:
+    file = tmp_path / 'run.yaml'
+    file.write_text(content)
+    with pytest.raises(FinetuneError, match=r'run.yaml'):
+        load_finetune(str(file))
+
+
+def test_a_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FinetuneError, match=r'cannot read .*none.yaml'):
+        load_finetune(str(tmp_path / 'none.yaml'))
+
+
+def test_a_robot_and_a_base_policy_of_different_tasks_are_refused(tmp_path: Path) -> None:
+    config = load_finetune(str(write(tmp_path / 'run.yaml', robot=TASKS[1], base_policy=TASKS[0])))
+    with pytest.raises(ResidualRLError, match=r'observation names differ'):
+        config.load()

@@ -1,0 +1,83 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The scripted experts solve their tasks well enough to be cloned."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from residual_rl_ros.pretraining.experts import FETCH_PICK_AND_PLACE, make_expert
+from residual_rl_ros.tasks.hosting import make_environment
+from residual_rl_ros.tasks.parameters import TaskError
+from residual_rl_ros.tasks.registry import TASK_NAMES, make_task
+
+every_task = pytest.mark.parametrize('name', TASK_NAMES)
+
+
+def run_episodes(
+    name: str, seeds: range, waypoint_noise: float = 0.0
+) -> tuple[list[bool], list[np.ndarray]]:
+    """Return the success and the actions, shape (steps, 7), of an episode per seed."""
+    env = make_task(name)
+    expert = make_expert(name, rng=np.random.default_rng(0), waypoint_noise=waypoint_noise)
+    successes, episodes = [], []
+    for seed in seeds:
+        env.reset(seed=seed)
+        expert.reset(env)
+        actions, terminated, truncated = [], False, False
+        while not (terminated or truncated):
+            actions.append(expert.act(env))
+            _, _, terminated, truncated, info = env.step(actions[-1].astype(np.float32))
+        successes.append(info['success'])
+        episodes.append(np.array(actions))
+    return successes, episodes
+
+
+@every_task
+def test_the_expert_solves_the_task_in_time_with_smooth_commands(name: str) -> None:
+    successes, episodes = run_episodes(name, range(20))
+    assert np.mean(successes) >= 0.95
+    assert 20 <= np.mean([len(actions) for actions in episodes]) <= 48
+    assert max(np.abs(np.diff(actions, axis=0)).max() for actions in episodes) < 0.12
+
+
+@every_task
+def test_waypoint_noise_varies_the_motion_and_not_the_outcome(name: str) -> None:
+    _, plain = run_episodes(name, range(6))
+    successes, varied = run_episodes(name, range(6), waypoint_noise=0.01)
+    assert all(successes)
+    changes = [np.abs(a[:8] - b[:8]).max() for a, b in zip(plain, varied, strict=True)]
+    assert np.mean(changes) > 1e-3
+
+
+@every_task
+def test_commands_stay_within_the_action_space(name: str) -> None:
+    _, episodes = run_episodes(name, range(3))
+    space = make_task(name).action_space
+    assert all(space.contains(action.astype(np.float32)) for action in np.concatenate(episodes))
+
+
+def test_an_expert_that_does_not_exist_or_lacks_its_generator_is_refused() -> None:
+    with pytest.raises(TaskError, match=r"no expert for task 'stack', expected .*'peg_insert'"):
+        make_expert('stack')
+    with pytest.raises(TaskError, match='rng is None, expected a numpy Generator'):
+        make_expert('peg_insert', waypoint_noise=0.01)
+
+
+def test_the_fetch_expert_picks_and_places() -> None:
+    env = make_environment(FETCH_PICK_AND_PLACE)
+    expert = make_expert(FETCH_PICK_AND_PLACE, rng=np.random.default_rng(0), waypoint_noise=0.01)
+    successes = []
+    for seed in range(10):
+        observation, _ = env.reset(seed=seed)
+        assert observation.shape == (31,)
+        expert.reset(env)
+        done = False
+        while not done:
+            _, reward, terminated, truncated, info = env.step(expert.act(env).astype(np.float32))
+            done = terminated or truncated
+            assert reward == float(info['success'])
+            assert terminated == info['success']
+        successes.append(info['success'])
+    assert np.mean(successes) >= 0.9

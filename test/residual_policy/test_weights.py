@@ -1,0 +1,305 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Weights arrive over a network: only whole, sound, fitting ones may ever reach a robot."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from builders import assert_same_actor, make_actor, make_layout
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load, save
+from safetensors.torch import save as save_torch
+
+from residual_rl_ros.residual_policy.exploration import Exploration
+from residual_rl_ros.residual_policy.weights import (
+    METADATA,
+    WeightsError,
+    WeightsHeader,
+    _digest,
+    decode_weights,
+    encode_weights,
+)
+
+LAYOUT = make_layout()
+ACTOR = make_actor(LAYOUT, gain=0.5).to_numpy()
+ARCHITECTURE = ACTOR.architecture.to_mapping()
+HEADER = WeightsHeader(3, 14, Exploration(0.5, wide_scale=3.0), 150, 200)
+MESSAGE = encode_weights(ACTOR, HEADER)
+TENSORS_AT = 8 + int.from_bytes(MESSAGE[:8], 'little')
+
+
+def reason(message: bytes, **kwargs: object) -> str:
+    """Return the name under which a message is refused."""
+    with pytest.raises(WeightsError) as error:
+        decode_weights(message, **kwargs)
+    return error.value.reason
+
+
+def writable_tensors() -> dict[str, np.ndarray]:
+    return {name: value.copy() for name, value in load(MESSAGE).items()}
+
+
+def forged(
+    tensors: dict[str, np.ndarray] | None = None,
+    header: object = None,
+    architecture: object = None,
+) -> bytes:
+    """Return a message with other content whose digest is right."""
+    content = writable_tensors() if tensors is None else tensors
+    fields = {
+        'header': asdict(HEADER) if header is None else header,
+        'architecture': ARCHITECTURE if architecture is None else architecture,
+    }
+    fields = json.loads(json.dumps(fields))
+    return save(content, {METADATA: json.dumps({**fields, 'digest': _digest(content, fields)})})
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [{}, {'sees_base_action': True}, {'outputs': 2}, {'hidden_sizes': (4, 5, 6)}],
+    ids=str,
+)
+def test_an_actor_and_its_header_survive_bit_for_bit(changes: dict[str, object]) -> None:
+    actor = make_actor(LAYOUT, gain=0.5, **changes)
+    actor.normalizer.fit(torch.randn(10, 3, generator=torch.Generator().manual_seed(0)))
+    header, decoded = decode_weights(encode_weights(actor.to_numpy(), HEADER), LAYOUT)
+    assert header == HEADER
+    assert_same_actor(decoded, actor.to_numpy())
+
+
+def test_versions_are_ordered_by_epoch_then_sequence() -> None:
+    assert WeightsHeader(2, 0).version > WeightsHeader(1, 99).version
+    assert WeightsHeader(2, 2).version > WeightsHeader(2, 1).version
+
+
+def test_the_same_actor_gives_the_same_bytes_in_every_process() -> None:
+    script = (
+        'import sys; sys.path[:0] = ["test/support", "test/residual_policy"]\n'
+        'from test_weights import MESSAGE\n'
+        'import hashlib; print(hashlib.sha256(MESSAGE).hexdigest())'
+    )
+    root = Path(__file__).parents[2]
+    run = subprocess.run(
+        [sys.executable, '-c', script], check=True, capture_output=True, text=True, cwd=root
+    )
+    assert run.stdout.strip() == hashlib.sha256(MESSAGE).hexdigest()
+
+
+@given(st.integers(0, len(MESSAGE) - 1))
+def test_a_truncated_message_is_malformed(length: int) -> None:
+    assert reason(MESSAGE[:length]) == 'malformed'
+
+
+@pytest.mark.parametrize('length', [0, 1, 7, 8, 9, TENSORS_AT - 1, TENSORS_AT, TENSORS_AT + 1])
+def test_a_message_cut_at_a_seam_is_malformed(length: int) -> None:
+    assert reason(MESSAGE[:length]) == 'malformed'
+
+
+def test_bytes_after_the_end_are_malformed() -> None:
+    assert reason(MESSAGE + b'\x00') == 'malformed'
+
+
+@given(st.integers(TENSORS_AT, len(MESSAGE) - 1), st.integers(1, 255))
+def test_a_flipped_byte_in_a_tensor_breaks_the_digest(index: int, mask: int) -> None:
+    message = bytearray(MESSAGE)
+    message[index] ^= mask
+    assert reason(bytes(message)) == 'digest'
+
+
+@given(st.integers(0, TENSORS_AT - 1), st.integers(1, 255))
+def test_a_flipped_byte_in_the_header_changes_nothing_or_is_refused(index: int, mask: int) -> None:
+    message = bytearray(MESSAGE)
+    message[index] ^= mask
+    try:
+        header, actor = decode_weights(bytes(message))
+    except WeightsError as error:
+        assert error.reason in ('malformed', 'digest')  # noqa: PT017 - white space may flip too.
+    else:
+        assert header == HEADER
+        assert_same_actor(actor, ACTOR)
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_malformed(message: bytes) -> None:
+    assert reason(message) == 'malformed'
+
+
+def test_an_altered_header_breaks_the_digest() -> None:
+    altered = MESSAGE.replace(rb'\"sequence\": 14', rb'\"sequence\": 99')
+    assert altered != MESSAGE
+    assert reason(altered) == 'digest'
+
+
+def test_no_pickle_is_ever_opened() -> None:
+    opened = []
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+            return opened.append, (1,)
+
+    assert reason(pickle.dumps(Bomb())) == 'malformed'
+    assert opened == []
+
+
+@pytest.mark.parametrize(
+    ('changes', 'difference'),
+    [
+        (
+            {'observation_names': ('tool.z', 'b', 'c')},
+            r"names\[0\] is 'tool.z', expected 'arm.position.a'",
+        ),
+        ({'observation_names': ('a', 'b')}, 'number of observation_names is 2, expected 3$'),
+        (
+            {'observation_names': ('x', 'y', 'z'), 'residual_bound': (0.0, 0.0)},
+            r'; .*; .* and 2 more$',
+        ),
+        ({'action_names': ('a.position', 'b.position\0')}, r"is 'b.position\\x00', expected 'b"),
+        ({'action_names': ('a.position', '\ud800')}, r"is '\\ud800', expected 'b"),
+        ({'action_names': ('a.position', 'n' * 10_000)}, r"is 'n{79}, expected 'b.position'$"),
+        ({'action_names': ('v', 'u')}, r"action_names\[1\] is 'u', expected 'b.position'$"),
+        ({'action_max': (1.0, 0.6)}, r'action_max\[1\] is 0.6, expected 0.5$'),
+        ({'residual_bound': (0.05, 0.05)}, r'residual_bound\[0\] is 0.05, expected 0.1$'),
+        ({'decision_steps': 4}, r'decision_steps is 4, expected 2$'),
+    ],
+)
+def test_an_actor_of_another_robot_is_refused_with_what_differs(
+    changes: dict[str, Any], difference: str
+) -> None:
+    other = make_layout(**changes)
+    message = encode_weights(make_actor(other).to_numpy(), HEADER)
+    assert decode_weights(message, other)[0] == HEADER
+    with pytest.raises(WeightsError, match=difference) as refusal:
+        decode_weights(message, LAYOUT)
+    assert refusal.value.reason == 'layout'
+    str(refusal.value).encode()
+
+
+def test_tensors_that_do_not_fit_their_own_architecture_are_refused_by_shape() -> None:
+    tensors = writable_tensors()
+    assert reason(forged(architecture={**ARCHITECTURE, 'hidden_sizes': [9]})) == 'shape'
+    assert reason(forged({k: v for k, v in tensors.items() if k != 'heads.bias'})) == 'shape'
+    assert reason(forged({**tensors, 'more': np.zeros(1, np.float32)})) == 'shape'
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize('name', ['heads.bias', 'normalizer.mean'])
+def test_a_non_finite_tensor_is_refused(name: str, value: float) -> None:
+    tensors = writable_tensors()
+    tensors[name][0] = value
+    assert reason(forged(tensors)) == 'non_finite'
+
+
+@pytest.mark.parametrize(
+    'message',
+    [
+        save({'x': np.zeros(1, np.float32)}),
+        save({'x': np.zeros(1, np.float32)}, {METADATA: '{"header": {}}'}),
+        save({'x': np.zeros(1, np.float32)}, {METADATA: '[]'}),
+        save({'x': np.zeros(1, np.float32)}, {METADATA: '[' * 100_000}),
+        forged(header={**asdict(HEADER), 'exploration': {'residual_probability': 2.0}}),
+        forged(header={**asdict(HEADER), 'exploration': {'wide_scale': 'inf'}}),
+        forged(header={'epoch': 1}),
+        forged(header=[1, 2]),
+        forged(header={**asdict(HEADER), 'extra': 1}),
+        forged(architecture={}),
+        forged(architecture=[]),
+        forged(architecture={**ARCHITECTURE, 'depth': 2}),
+        forged(architecture={**ARCHITECTURE, 'hidden_sizes': 8}),
+    ],
+    ids=[
+        'no metadata',
+        'no digest',
+        'no map',
+        'a deep list',
+        'a probability of 2',
+        'a scale that is no number',
+        'header lacks keys',
+        'header is a list',
+        'header has more',
+        'architecture is empty',
+        'architecture is a list',
+        'architecture has more',
+        'one hidden size',
+    ],
+)
+def test_metadata_off_the_schema_is_malformed(message: bytes) -> None:
+    assert reason(message) == 'malformed'
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [{'hidden_sizes': ['a']}, {'hidden_sizes': [-1]}, {'outputs': None}, {'layout': 'x'}],
+    ids=str,
+)
+def test_an_architecture_of_the_wrong_type_is_malformed(changes: dict[str, object]) -> None:
+    assert reason(forged(architecture={**ARCHITECTURE, **changes})) == 'malformed'
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'version': 2},
+        {'decision_steps': 0},
+        {'decision_steps': 10**12},
+        {'decision_steps': 10**400},
+        {'action_max': [1.0, float('nan')]},
+        {'action_max': [1.0, 1e39]},
+        {'residual_bound': [0.1, -0.05]},
+        {'action_min': [-1.0, 0.5]},
+        {'action_names': [1, 2]},
+        {'action_names': [['a'], 'b']},
+        {'observation_names': ['a'] * 1000},
+        {'observation_names': None},
+    ],
+    ids=str,
+)
+def test_a_layout_that_contradicts_itself_is_malformed(changes: dict[str, object]) -> None:
+    layout = {**ARCHITECTURE['layout'], **changes}
+    assert reason(forged(architecture={**ARCHITECTURE, 'layout': layout})) == 'malformed'
+
+
+def test_names_are_checked_in_linear_time() -> None:
+    names = [str(number) for number in range(100_000)]
+    layout = {**ARCHITECTURE['layout'], 'observation_names': names}
+    assert reason(forged(architecture={**ARCHITECTURE, 'layout': layout})) == 'shape'
+
+
+@pytest.mark.parametrize('changes', [{'epoch': 'x'}, {'sequence': None}], ids=str)
+def test_a_header_of_the_wrong_type_is_refused(changes: dict[str, object]) -> None:
+    reason(forged(header={**asdict(HEADER), **changes}))
+
+
+def test_a_tensor_type_that_numpy_lacks_is_refused() -> None:
+    tensors = {name: torch.from_numpy(value) for name, value in writable_tensors().items()}
+    tensors['heads.bias'] = tensors['heads.bias'].bfloat16()
+    fields = {
+        'header': asdict(HEADER),
+        'architecture': ARCHITECTURE,
+        'digest': '0' * 64,
+    }
+    reason(save_torch(tensors, {METADATA: json.dumps(fields)}))
+
+
+def test_a_number_of_outputs_that_is_neither_m_nor_km_is_refused() -> None:
+    message = forged(architecture={**ARCHITECTURE, 'outputs': 3})
+    assert reason(message, expected=LAYOUT) == 'malformed'
+
+
+def test_a_small_message_cannot_make_a_large_actor() -> None:
+    tensors = writable_tensors()
+    claimed = {**ARCHITECTURE, 'hidden_sizes': (10**6, 10**6)}
+    fields = {'header': asdict(HEADER), 'architecture': claimed}
+    fields['digest'] = _digest(tensors, fields)
+    assert reason(save(tensors, {METADATA: json.dumps(fields)})) == 'shape'

@@ -1,0 +1,247 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A robot description with a mistake in it must be refused by key before the robot moves."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from residual_rl_ros.resources import ResourceError, resource_path
+from residual_rl_ros.robot.description import (
+    FLOAT_ARRAY,
+    JOINT_STATE,
+    TRAJECTORY,
+    TWIST,
+    RobotConfig,
+    RobotError,
+    load_robot,
+)
+
+DESCRIPTION: dict[str, Any] = {
+    'name': 'bench',
+    'control_rate_hz': 20,
+    'command': {'topic': 'commands', 'type': FLOAT_ARRAY},
+    'action': {
+        'names': ['a.position', 'b.position'],
+        'lower': [-1, -2.0],
+        'upper': [1, 2.0],
+        'max_velocity': [2.0, 4.0],
+        'measured_by': ['arm.position.a', 'arm.position.b'],
+    },
+    'observation': {
+        'channels': ['tool', 'arm'],
+        'arm': {
+            'topic': 'joint_states',
+            'type': JOINT_STATE,
+            'fields': ['position', 'velocity'],
+            'joints': ['a', 'b'],
+            'max_age_s': 0.2,
+        },
+        'tool': {
+            'topic': 'tool_pose',
+            'type': 'geometry_msgs/msg/PoseStamped',
+            'fields': ['position.x', 'orientation.w'],
+            'max_age_s': 0.1,
+        },
+    },
+}
+MISSING = object()
+TRAJECTORY_COMMAND = {'topic': 'jtc', 'type': TRAJECTORY, 'joints': ['a', 'b']}
+TWIST_COMMAND = {
+    'topic': 'cmd_vel',
+    'type': TWIST,
+    'fields': ['linear.x', 'angular.z'],
+    'frame_id': 'base_link',
+}
+
+
+def edited(key: str, value: object) -> dict[str, Any]:
+    """Return the description with one value replaced, by dotted key."""
+    description = copy.deepcopy(DESCRIPTION)
+    *parents, last = key.split('.')
+    place = description
+    for parent in parents:
+        place = place[parent]
+    if value is MISSING:
+        del place[last]
+    else:
+        place[last] = value
+    return description
+
+
+def test_observation_names_follow_the_channel_list_then_fields_then_joints() -> None:
+    robot = RobotConfig.from_mapping(DESCRIPTION)
+    assert robot.observation_names == (
+        'tool.position.x',
+        'tool.orientation.w',
+        'arm.position.a',
+        'arm.position.b',
+        'arm.velocity.a',
+        'arm.velocity.b',
+    )
+
+
+def test_the_slew_limit_is_the_velocity_limit_over_one_control_step() -> None:
+    robot = RobotConfig.from_mapping(DESCRIPTION)
+    np.testing.assert_array_equal(robot.action.max_step, [0.1, 0.2])
+    np.testing.assert_array_equal(robot.action.lower, [-1.0, -2.0])
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'message'),
+    [
+        ('name', MISSING, r'robot.name is missing; it has'),
+        ('name', '', r"robot.name is '', expected a non-empty string"),
+        ('nmae', 'typo', r"robot has unknown keys \['nmae'\]"),
+        ('control_rate_hz', 0.0, r'robot.control_rate_hz is 0.0, expected > 0'),
+        ('control_rate_hz', float('nan'), r'robot.control_rate_hz is nan, expected > 0'),
+        ('control_rate_hz', '20', r"robot.control_rate_hz is '20', expected a number"),
+        ('control_rate_hz', True, r'robot.control_rate_hz is True, expected a number'),
+        ('command', 'topic', r"robot.command is 'topic', expected a map"),
+        ('command.topic', MISSING, r'robot.command.topic is missing'),
+        ('command.type', 'Twist', r"robot.command.type is 'Twist', expected one of"),
+        ('command.type', JOINT_STATE, r'robot.command.joints is missing'),
+        ('command', {**TRAJECTORY_COMMAND, 'joints': ['a']}, r"joints is \['a'\], expected 2 diff"),
+        ('command', {**TRAJECTORY_COMMAND, 'joints': ['a', 'a']}, r'expected 2 different names'),
+        ('command', {**TWIST_COMMAND, 'fields': ['linear.x', 'yaw']}, r"fields holds 'yaw', exp"),
+        ('command', {**TWIST_COMMAND, 'frame_id': ''}, r"robot.command.frame_id is ''"),
+        ('observation.arm.stamped_by', 'gps', r"stamped_by is 'gps', expected header or receipt"),
+        ('command.qos', 'best', r"robot.command has unknown keys \['qos'\]"),
+        ('action.names', 'a.position', r"robot.action.names is 'a.position', expected a list"),
+        ('action.names', ['a', 'a'], r"action names are repeated: \['a'\]"),
+        ('action.lower', [-1.0], r'action lower has 1 values, expected 2'),
+        ('action.upper', [1.0, 'high'], r"robot.action.upper holds 'high'"),
+        ('action.upper', [-1.0, 2.0], r"'a.position': lower -1.0 is not below upper -1.0"),
+        ('action.max_velocity', [0.0, 1.0], r"'a.position': slew limit 0.0 is not positive"),
+        ('action.max_velocity', [True, 1.0], r'robot.action.max_velocity holds True'),
+        ('action.measured_by', ['arm.position.a', 'x'], r"names 'x', which no channel provides"),
+        ('observation.channels', [], r'observation names are empty'),
+        ('observation.channels', ['arm', 'wrist'], r'robot.observation.wrist is missing'),
+        ('observation.channels', ['arm', 'arm'], r'observation names are repeated'),
+        ('observation.channels', ['arm'], r"robot.observation has unknown keys \['tool'\]"),
+        ('observation.arm.type', 'String', r"robot.observation.arm.type is 'String', expected"),
+        ('observation.arm.joints', [], r'robot.observation.arm lists no fields or joints'),
+        ('observation.arm.fields', [], r'robot.observation.arm lists no fields or joints'),
+        ('observation.arm.max_age_s', 0.0, r'robot.observation.arm.max_age_s is 0.0, expected'),
+        ('observation.tool.joints', ['a'], r"robot.observation.tool has unknown keys \['joints'\]"),
+        ('observation.tool.topic', MISSING, r'robot.observation.tool.topic is missing'),
+    ],
+)
+def test_a_mistake_is_refused_by_its_full_key(key: str, value: object, message: str) -> None:
+    with pytest.raises(RobotError, match=message):
+        RobotConfig.from_mapping(edited(key, value))
+
+
+def test_something_that_is_no_map_is_refused() -> None:
+    with pytest.raises(RobotError, match=r'robot is None, expected a map'):
+        RobotConfig.from_mapping(None)
+
+
+@pytest.mark.parametrize('name', ['peg_insert', 'push_to_goal'])
+def test_a_shipped_robot_is_found_by_name(name: str) -> None:
+    robot, path = load_robot(name)
+    assert robot.name == name
+    assert path.name == f'{name}.yaml'
+
+
+def test_a_robot_file_is_read_by_path(tmp_path: Path) -> None:
+    file = tmp_path / 'bench.yaml'
+    file.write_text(yaml.safe_dump({'/**': {'ros__parameters': {'robot': DESCRIPTION}}}))
+    robot, path = load_robot(str(file))
+    assert path == file
+    assert robot.observation_names == RobotConfig.from_mapping(DESCRIPTION).observation_names
+
+
+def test_an_unknown_robot_lists_the_shipped_ones() -> None:
+    with pytest.raises(
+        ResourceError,
+        match=r"unknown robot 'r2d2'; shipped: diff_drive, fetch_pick_and_place, peg_insert, ",
+    ):
+        load_robot('r2d2')
+
+
+def test_a_robot_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RobotError, match=r"robot file '.*none.yaml' does not exist"):
+        load_robot(str(tmp_path / 'none.yaml'))
+
+
+@pytest.mark.parametrize('content', [b'{', b'', b'- 1', b'robot: {}', b'\xff\xfe\x00'])
+def test_a_file_that_is_no_robot_description_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / 'bench.yaml'
+    file.write_bytes(content)
+    with pytest.raises(RobotError, match=r'is no robot description|cannot read robot file'):
+        load_robot(str(file))
+
+
+@pytest.mark.parametrize(
+    'path', resource_path('config', 'robots').glob('*.yaml'), ids=lambda path: path.stem
+)
+def test_a_shipped_robot_loads(path: Path) -> None:
+    robot, _ = load_robot(path.stem)
+    assert robot.name == path.stem
+    assert robot.action.measured_by or path.stem == 'fetch_pick_and_place'
+
+
+def test_a_command_is_described_by_its_type() -> None:
+    command = RobotConfig.from_mapping(edited('command', TRAJECTORY_COMMAND)).command
+    assert (command.type, command.joints) == (TRAJECTORY, ('a', 'b'))
+    command = RobotConfig.from_mapping(edited('command', TWIST_COMMAND)).command
+    assert (command.fields, command.frame_id) == (('linear.x', 'angular.z'), 'base_link')
+
+
+def test_a_channel_is_stamped_by_its_header_unless_it_says_otherwise() -> None:
+    robot = RobotConfig.from_mapping(edited('observation.arm.stamped_by', 'receipt'))
+    assert [channel.stamped_by for channel in robot.channels] == ['header', 'receipt']
+
+
+VELOCITIES: dict[str, Any] = {'units': ['rad/s', 'rad/s']}
+
+
+def with_hold(hold: object, action: dict[str, Any], command: dict[str, Any]) -> dict[str, Any]:
+    """Return the description with another action and command."""
+    description = copy.deepcopy(DESCRIPTION)
+    description['action'] |= action
+    description['command'] = {**command, **({} if hold is MISSING else {'hold': hold})}
+    return description
+
+
+@pytest.mark.parametrize(
+    ('hold', 'action', 'command', 'expected'),
+    [
+        (MISSING, {}, DESCRIPTION['command'], 'last'),
+        (MISSING, {}, TWIST_COMMAND, 'zero'),
+        ('last', {}, TWIST_COMMAND, 'last'),
+        ('zero', VELOCITIES, DESCRIPTION['command'], 'zero'),
+        ('zero', {'units': ['rad/step', 'm/step']}, DESCRIPTION['command'], 'zero'),
+    ],
+)
+def test_velocities_and_increments_hold_by_zero(
+    hold: object, action: dict, command: dict, expected: str
+) -> None:
+    assert RobotConfig.from_mapping(with_hold(hold, action, command)).action.hold == expected
+
+
+@pytest.mark.parametrize(
+    ('hold', 'action', 'command', 'message'),
+    [
+        ('zero', {}, DESCRIPTION['command'], r'would move a robot whose actions are unknown'),
+        ('zero', {'units': ['rad', 'rad/s']}, DESCRIPTION['command'], r"are \['rad', 'rad/s'\]"),
+        ('zero', VELOCITIES, TRAJECTORY_COMMAND, 'commands positions'),
+        ('stop', {}, DESCRIPTION['command'], "hold is 'stop', expected last or zero"),
+        ('zero', {'lower': [0.1, -1.0]}, TWIST_COMMAND, 'hold zero is outside of lower'),
+        (MISSING, {'units': ['rad']}, DESCRIPTION['command'], 'expected one for each'),
+        (MISSING, {'units': ['rad', 'deg']}, DESCRIPTION['command'], "unit is 'deg'"),
+        (MISSING, {'units': ['m/s', 'm/s']}, TWIST_COMMAND, 'a twist has'),
+    ],
+)
+def test_a_hold_that_would_move_the_robot_is_refused(
+    hold: object, action: dict, command: dict, message: str
+) -> None:
+    with pytest.raises(RobotError, match=message):
+        RobotConfig.from_mapping(with_hold(hold, action, command))

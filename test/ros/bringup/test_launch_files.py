@@ -1,0 +1,82 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The launch files start the nodes of the topologies; tested where ROS 2 is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from residual_rl_ros.resources import resource_path
+from residual_rl_ros.ros.bringup.topology import ENVIRONMENT
+
+launch = pytest.importorskip('launch.launch_description_sources', reason='needs launch')
+pytest.importorskip('launch_ros.actions', reason='needs launch_ros')
+
+MINIMAL = {
+    'sim_finetune.launch.py': {'task': 'push_to_goal'},
+    'robot.launch.py': {'config': 'peg_insert', 'model': 'peg_insert'},
+    'fleet.launch.py': {'config': 'peg_insert', 'model': 'peg_insert'},
+}
+
+
+def nodes(name: str, **arguments: str) -> list[Any]:
+    """Return the node actions that a launch file makes of its arguments."""
+    from launch_ros.actions import Node
+
+    from launch import LaunchContext
+
+    path = str(resource_path('launch', name))
+    description = launch.PythonLaunchDescriptionSource(path).get_launch_description(LaunchContext())
+    context = LaunchContext()
+    context.launch_configurations.update(arguments)
+    actions: list[Any] = []
+    for entity in description.entities:
+        actions += entity.execute(context) or []
+    return [action for action in actions if isinstance(action, Node)]
+
+
+def executables(actions: list[Any]) -> list[str]:
+    return [action.node_executable for action in actions]
+
+
+def test_sim_finetune_starts_the_three_processes(tmp_path: Path) -> None:
+    arguments = {**MINIMAL['sim_finetune.launch.py'], 'output_dir': str(tmp_path)}
+    found = executables(nodes('sim_finetune.launch.py', **arguments))
+    assert found == ['learner_node', 'policy_node', 'mujoco_sim_node']
+
+
+def test_robot_starts_policy_and_learner_or_the_policy_alone(tmp_path: Path) -> None:
+    arguments = {**MINIMAL['robot.launch.py'], 'checkpoint': str(tmp_path)}
+    assert executables(nodes('robot.launch.py', **arguments)) == ['learner_node', 'policy_node']
+    alone = executables(nodes('robot.launch.py', **arguments, learner='false'))
+    assert alone == ['policy_node']
+    bag = str(tmp_path / 'bag')
+    recorded = executables(nodes('robot.launch.py', **arguments, record=bag))
+    assert recorded == ['learner_node', 'policy_node', 'recorder_node']
+
+
+def test_a_fleet_has_one_learner_and_a_policy_for_each_robot(tmp_path: Path) -> None:
+    arguments = {**MINIMAL['fleet.launch.py'], 'checkpoint': str(tmp_path)}
+    found = executables(nodes('fleet.launch.py', **arguments, namespaces='[a, b, c]'))
+    assert found == ['learner_node', 'policy_node', 'policy_node', 'policy_node']
+
+
+@pytest.mark.parametrize('name', MINIMAL)
+def test_every_argument_is_described(name: str) -> None:
+    from launch import LaunchContext
+
+    path = str(resource_path('launch', name))
+    description = launch.PythonLaunchDescriptionSource(path).get_launch_description(LaunchContext())
+    for argument in description.get_launch_arguments():
+        assert argument.description
+        assert argument.default_value is not None
+
+
+def test_a_process_does_not_wait_for_threads_of_its_own(tmp_path: Path) -> None:
+    arguments = {**MINIMAL['robot.launch.py'], 'checkpoint': str(tmp_path)}
+    for action in nodes('robot.launch.py', **arguments):
+        variables = {name[0].text: value[0].text for name, value in action.additional_env}
+        assert variables == ENVIRONMENT

@@ -1,0 +1,81 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The bring-up leaves no process behind, even one that answers no polite signal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes import wait_for
+
+from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.ros.bringup.processes import Bringup, BringupError, ros_environment
+from residual_rl_ros.ros.bringup.topology import NodeSpec
+
+pytestmark = pytest.mark.ros
+
+
+def simulator(**parameters: object) -> NodeSpec:
+    """Return a simulator that waits for a policy for ever."""
+    _, robot_file = load_robot(load_finetune('push_to_goal').robot)
+    return NodeSpec('mujoco_sim_node', False, (robot_file,), {'task': 'push_to_goal', **parameters})
+
+
+def test_a_node_that_answers_no_signal_is_killed_after_the_grace_period(
+    domain_id: int, tmp_path: Path
+) -> None:
+    with Bringup([simulator()], tmp_path, ros_environment(domain_id), grace_s=0.5) as bringup:
+        process = bringup.processes['mujoco_sim_node']
+        # Without a handler the kernel would end even a stopped process with the first signal.
+        wait_for(lambda: catches(process.pid, signal.SIGTERM), 20.0, 'signal handler')
+        os.kill(process.pid, signal.SIGSTOP)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_healthy_node_ends_on_the_first_signal_with_code_zero(
+    domain_id: int, tmp_path: Path
+) -> None:
+    with Bringup([simulator()], tmp_path, ros_environment(domain_id)) as bringup:
+        process = bringup.processes['mujoco_sim_node']
+        wait_for(lambda: catches(process.pid, signal.SIGTERM), 20.0, 'signal handler')
+    assert process.returncode == 0
+
+
+def test_a_node_that_fails_is_reported_with_its_own_words(domain_id: int, tmp_path: Path) -> None:
+    nodes = [simulator(task='peg_inzert')]
+    with Bringup(nodes, tmp_path, ros_environment(domain_id)) as bringup:
+        wait_for(lambda: bringup.ended('mujoco_sim_node'), 30.0, 'failure')
+        with pytest.raises(BringupError, match="with code 2: error: unknown task 'peg_inzert'"):
+            bringup.check()
+
+
+def test_an_unwritable_log_folder_is_one_clear_error(domain_id: int, tmp_path: Path) -> None:
+    blocked = tmp_path / 'file'
+    blocked.write_text('')
+    with (
+        pytest.raises(BringupError, match='cannot start a node or write its log'),
+        Bringup([simulator()], blocked / 'logs', ros_environment(domain_id)),
+    ):
+        pass
+
+
+def status(pid: int) -> bytes:
+    return Path(f'/proc/{pid}/status').read_bytes()
+
+
+def catches(pid: int, sign: signal.Signals) -> bool:
+    """Return whether a process has a handler for a signal."""
+    mask = next(line for line in status(pid).splitlines() if line.startswith(b'SigCgt:'))
+    return bool(int(mask.split()[1], 16) >> (sign - 1) & 1)
+
+
+def test_a_robot_needs_no_torch() -> None:
+    """It costs a second at the start and 190 MB, and only the learner trains."""
+    code = 'import sys, residual_rl_ros.ros.nodes.policy_node; sys.exit("torch" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0

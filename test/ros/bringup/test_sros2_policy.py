@@ -1,0 +1,136 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The SROS 2 policy allows what the running nodes do, and nothing that they do not."""
+
+from __future__ import annotations
+
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+import rclpy
+from builders import write_classifier
+from processes import wait_for
+from rclpy.node import Node, NodeNameNonExistentError
+
+from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.resources import resource_path
+from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.ros.bringup.demo import quick
+from residual_rl_ros.ros.bringup.monitor import Monitor
+from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
+from residual_rl_ros.ros.bringup.sros2_policy import Access, policy_xml, required_access
+from residual_rl_ros.ros.bringup.topology import (
+    NodeSpec,
+    RobotRun,
+    finetune_topology,
+    reward_spec,
+    robot_topology,
+)
+
+pytestmark = pytest.mark.ros
+
+LIMIT_S = 60.0
+GRAPH_LIMIT_S = 20.0
+CLOCK = {'/clock'}
+"""The simulator publishes it; the others read it with use_sim_time."""
+
+
+def test_every_node_does_exactly_what_it_is_allowed_to(domain_id: int, tmp_path: Path) -> None:
+    config = quick(load_finetune('push_to_goal'))
+    base, robot, robot_file = config.load()
+    write_classifier(tmp_path / 'success.onnx', robot.observation_names)
+    nodes = (
+        *finetune_topology(config, robot_file, base.path, tmp_path, 0, 0, namespace='cell'),
+        reward_spec(robot_file, tmp_path / 'success.onnx', '', 'cell'),
+        NodeSpec(
+            'recorder_node',
+            False,
+            (robot_file,),
+            {'output_dir': str(tmp_path / 'bag'), 'raw': True},
+            'cell',
+        ),
+    )
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain_id)
+    observer = rclpy.create_node('observer', context=context)
+    try:
+        with (
+            Monitor(domain_id) as monitor,
+            Bringup(nodes, tmp_path / 'logs', ros_environment(domain_id)),
+        ):
+            wait_for(
+                lambda: monitor.number('cell/policy_node', 'transitions') > 3, LIMIT_S, 'motion'
+            )
+            accesses = required_access(robot, ['cell'])
+            expected = {access.node: _what_is_allowed(access) for access in accesses}
+            # The observer learns of nodes and topics one by one, on a busy machine for seconds.
+            deadline = time.monotonic() + GRAPH_LIMIT_S
+            found: dict[str, dict[str, set[str]]] = {}
+            while found != expected and time.monotonic() < deadline:
+                time.sleep(0.2)
+                found = {node: _what_is_done(observer, node) for node in expected}
+            assert found == expected
+    finally:
+        observer.destroy_node()
+        context.try_shutdown()
+
+
+def _what_is_allowed(access: Access) -> dict[str, set[str]]:
+    allowed = access.resolved()
+    return {
+        'publishes': set(allowed.publishes) - CLOCK,
+        'subscribes': set(allowed.subscribes) - CLOCK,
+        'serves': set(allowed.serves) - CLOCK,
+    }
+
+
+def _what_is_done(observer: Node, node: str) -> dict[str, set[str]]:
+    ways = {
+        'publishes': observer.get_publisher_names_and_types_by_node,
+        'subscribes': observer.get_subscriber_names_and_types_by_node,
+        'serves': observer.get_service_names_and_types_by_node,
+    }
+    try:
+        return {way: {name for name, _ in of(node, '/cell')} - CLOCK for way, of in ways.items()}
+    except NodeNameNonExistentError:
+        return {}
+
+
+@pytest.mark.parametrize('name', ['peg_insert', 'ur_forward_position'])
+def test_the_shipped_policies_are_up_to_date(name: str) -> None:
+    robot, _ = load_robot(name)
+    path = resource_path('config', 'security', f'{name}.xml')
+    assert path.read_text(encoding='utf-8') == policy_xml(required_access(robot))
+    root = ET.parse(path).getroot()
+    paths = [enclave.get('path') for enclave in root.iter('enclave')]
+    nodes = ('learner_node', 'policy_node', 'reward_node', 'recorder_node', 'mujoco_sim_node')
+    assert paths == [f'/{node}' for node in nodes]
+
+
+def test_every_node_of_a_fleet_starts_in_an_enclave_of_its_policy(tmp_path: Path) -> None:
+    robot, robot_file = load_robot('peg_insert')
+    root = ET.fromstring(policy_xml(required_access(robot, ['left', 'right'])))
+    allowed = {enclave.get('path') for enclave in root.iter('enclave')}
+    started = robot_topology(
+        RobotRun(robot_file, tmp_path, tmp_path, namespaces=('left', 'right'), reward='a:b')
+    )
+    enclaves = {node.enclave for node in started}
+    assert len(enclaves) == len(started) == 5
+    assert enclaves <= allowed
+
+
+def test_a_fleet_shares_one_learner() -> None:
+    robot, _ = load_robot('peg_insert')
+    accesses = {
+        (access.namespace, access.node): access.resolved()
+        for access in required_access(robot, ['left', 'right'])
+    }
+    learner = accesses['', 'learner_node']
+    assert '/left/policy_node/transitions' in learner.subscribes
+    assert '/right/policy_node/transitions' in learner.subscribes
+    for side in ('left', 'right'):
+        policy = accesses[side, 'policy_node']
+        assert '/learner_node/actor' in policy.subscribes
+        assert f'/{side}/forward_position_controller/commands' in policy.publishes

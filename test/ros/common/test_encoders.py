@@ -1,0 +1,301 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Message conversion: joints by name, fields by path, numbers bit for bit."""
+
+from __future__ import annotations
+
+import array
+import io
+import struct
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from builders import write_onnx_encoder
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import CompressedImage, Image, JointState
+
+from residual_rl_ros.robot.decoders import (
+    COLOURS,
+    CommandError,
+    CommandReader,
+    label_of,
+    rounded,
+    stamp_of,
+    stamped_label,
+    to_rgb,
+    to_seconds,
+)
+from residual_rl_ros.robot.description import (
+    COMPRESSED_IMAGE,
+    FLOAT_ARRAY,
+    IMAGE,
+    JOINT_STATE,
+    TRAJECTORY,
+    TWIST,
+    Channel,
+    Command,
+)
+from residual_rl_ros.robot.observation import ObservationError
+from residual_rl_ros.ros.common.encoders import (
+    MESSAGE_TYPES,
+    ChannelReader,
+    ChannelWriter,
+    CommandWriter,
+    float_array,
+    to_time,
+)
+from residual_rl_ros.transitions.cdr import labelled_array
+
+ARM = Channel('arm', 'joint_states', JOINT_STATE, ('position', 'velocity'), ('a', 'b'), 0.1)
+POSE = Channel(
+    'hole', 'hole_pose', 'geometry_msgs/msg/PoseStamped', ('position.x', 'orientation.w'), (), 0.1
+)
+STATE = Channel('state', 'observation', FLOAT_ARRAY, ('x0', 'x1', 'x2'), (), 0.1)
+
+
+def received(message: Any, kind: str) -> Any:
+    """Return what a subscription would get of a message, or of the bytes of one."""
+    if not isinstance(message, bytes):
+        message = serialize_message(message)
+    return deserialize_message(message, MESSAGE_TYPES[kind])
+
+
+def joint_state(names: list[str], positions: list[float], velocities: list[float]) -> JointState:
+    return JointState(
+        name=names,
+        position=array.array('d', positions),
+        velocity=array.array('d', velocities),
+    )
+
+
+def test_joints_are_found_by_name_whatever_their_order() -> None:
+    message = joint_state(['b', 'gripper', 'a'], [2.0, 9.0, 1.0], [20.0, 90.0, 10.0])
+    np.testing.assert_array_equal(ChannelReader(ARM).values(message), [1.0, 2.0, 10.0, 20.0])
+
+
+def test_a_changed_joint_order_is_noticed_between_messages() -> None:
+    reader = ChannelReader(ARM)
+    reader.values(joint_state(['a', 'b'], [1.0, 2.0], [10.0, 20.0]))
+    values = reader.values(joint_state(['b', 'a'], [2.0, 1.0], [20.0, 10.0]))
+    np.testing.assert_array_equal(values, [1.0, 2.0, 10.0, 20.0])
+
+
+def test_a_missing_joint_is_refused_by_name() -> None:
+    with pytest.raises(ObservationError, match=r"\['b'\].*joint_states"):
+        ChannelReader(ARM).values(joint_state(['a', 'c'], [1.0, 2.0], [1.0, 2.0]))
+
+
+def test_a_joint_state_without_velocities_is_refused() -> None:
+    with pytest.raises(ObservationError, match='velocity has 0 values for 2 joints'):
+        ChannelReader(ARM).values(joint_state(['a', 'b'], [1.0, 2.0], []))
+
+
+def test_a_field_that_the_type_does_not_have_is_refused_at_start() -> None:
+    wrong = Channel('hole', 't', 'geometry_msgs/msg/PoseStamped', ('position.q',), (), 0.1)
+    with pytest.raises(ObservationError, match=r'position\.q'):
+        ChannelReader(wrong)
+
+
+@pytest.mark.parametrize('channel', [ARM, POSE, STATE])
+def test_what_a_simulator_writes_is_what_a_policy_reads(channel: Channel) -> None:
+    values = np.random.default_rng(0).standard_normal(len(channel.observation_names))
+    message = received(ChannelWriter(channel).message(values, 12.345), channel.type)
+    reader = ChannelReader(channel)
+    np.testing.assert_array_equal(reader.values(message), values)
+    assert reader.stamp(message) == rounded(12.345)
+
+
+def test_an_unset_header_stamp_is_refused_unless_the_receipt_counts() -> None:
+    message = joint_state(['a', 'b'], [0.0, 0.0], [0.0, 0.0])
+    with pytest.raises(ObservationError, match=r"'arm' \(joint_states\): the header has no stamp"):
+        ChannelReader(ARM).stamp(message)
+    assert ChannelReader(replace(ARM, stamped_by='receipt')).stamp(message) is None
+    assert ChannelReader(STATE).stamp(float_array([0.0, 0.0, 0.0])) is None
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=64))
+def test_float_arrays_carry_every_bit(values: list[float]) -> None:
+    message = float_array(values, 'label')
+    np.testing.assert_array_equal(np.asarray(message.data), values)
+    assert label_of(message) == 'label'
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=8), st.text(max_size=12))
+def test_bytes_of_an_array_mean_what_those_of_ros_do(values: list[float], label: str) -> None:
+    assume('\0' not in label)
+    data = labelled_array(values, label)
+    message = received(data, FLOAT_ARRAY)
+    assert message == float_array(values, label)
+    assert len(data) == len(serialize_message(message))  # Padding may hold anything.
+
+
+@given(st.integers(min_value=1, max_value=10**9))
+def test_a_stamp_survives_header_label_and_feedback_alike(tick: int) -> None:
+    stamp = tick * 50_000_000 * 1e-9
+    header = to_time(stamp)
+    through_header = to_seconds(header.sec, header.nanosec)
+    assert rounded(through_header) == rounded(stamp) == through_header
+    assert stamped_label(through_header) == stamped_label(stamp)
+
+
+PICTURE = np.random.default_rng(1).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+
+
+def camera(folder: Path, kind: str = IMAGE) -> Channel:
+    """Return a channel whose features are the mean of each colour."""
+    write_onnx_encoder(folder / 'encoder.onnx')
+    fields = ('red', 'green', 'blue')
+    return Channel('camera', 'image_raw', kind, fields, (), 0.1, str(folder / 'encoder.onnx'))
+
+
+@pytest.mark.parametrize('kind', [IMAGE, COMPRESSED_IMAGE])
+def test_a_picture_arrives_as_its_features(tmp_path: Path, kind: str) -> None:
+    channel = camera(tmp_path, kind)
+    reader = ChannelReader(channel)
+    message = ChannelWriter(channel).message(PICTURE, 12.345)
+    np.testing.assert_allclose(reader.values(message), PICTURE.mean((0, 1)), rtol=1e-6)
+    assert reader.stamp(message) == rounded(12.345)
+
+
+@pytest.mark.parametrize('encoding', COLOURS)
+def test_every_encoding_becomes_rgb_and_padding_is_dropped(encoding: str) -> None:
+    channels, order = COLOURS[encoding]
+    picture = PICTURE if channels > 1 else PICTURE[..., :1].repeat(3, axis=-1)
+    rows = np.full((4, 6 * channels + 5), 99, np.uint8)
+    pixels = rows[:, : 6 * channels].reshape(4, 6, channels)
+    for colour, place in enumerate(order):
+        pixels[..., place] = picture[..., colour]
+    rows[:, : 6 * channels] = pixels.reshape(4, -1)
+    message = Image(height=4, width=6, encoding=encoding, step=rows.shape[1])
+    message.data = array.array('B', rows.tobytes())
+    np.testing.assert_array_equal(to_rgb(message), picture)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'problem'),
+    [
+        ({'encoding': '16UC1'}, "encoding is '16UC1', expected one of rgb8, bgr8"),
+        ({'step': 17}, 'image has 72 bytes for 4 rows of 17 bytes, 6 pixels of 3'),
+        ({'height': 5}, 'image has 72 bytes for 5 rows'),
+        ({'data': array.array('B', b'')}, 'image has 0 bytes for 4 rows'),
+        ({'width': 3}, r'picture is uint8 \[4, 3, 3\], encoder.onnx expects uint8 \[4, 6, 3\]'),
+    ],
+)
+def test_an_image_that_contradicts_itself_or_the_encoder_is_refused(
+    tmp_path: Path, changes: dict[str, object], problem: str
+) -> None:
+    channel = camera(tmp_path)
+    message = ChannelWriter(channel).message(PICTURE, 1.0)
+    for name, value in changes.items():
+        setattr(message, name, value)
+    with pytest.raises(ObservationError, match=rf"channel 'camera' \(image_raw\): .*{problem}"):
+        ChannelReader(channel).values(message)
+
+
+def test_a_truncated_or_foreign_compressed_picture_is_refused(tmp_path: Path) -> None:
+    reader = ChannelReader(camera(tmp_path, COMPRESSED_IMAGE))
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(PICTURE).save(buffer, 'PNG')
+    gif = io.BytesIO()
+    PIL.Image.fromarray(PICTURE).save(gif, 'GIF')
+    for data in (buffer.getvalue()[:-30], b'', b'junk', gif.getvalue()):
+        with pytest.raises(ObservationError, match='are no JPEG or PNG'):
+            reader.values(CompressedImage(data=array.array('B', data)))
+
+
+COMMANDS = [
+    Command('c', FLOAT_ARRAY),
+    Command('c', TRAJECTORY, joints=('a', 'b')),
+    Command('c', JOINT_STATE, joints=('a', 'b')),
+    Command('c', TWIST, fields=('linear.x', 'angular.z'), frame_id='base_link'),
+]
+
+
+@pytest.mark.parametrize('command', COMMANDS, ids=lambda command: command.type)
+def test_what_a_policy_commands_is_what_a_simulator_reads(command: Command) -> None:
+    values = np.array([0.1, -1.0 / 3.0])
+    reader = CommandReader(command, 2)
+    writer = CommandWriter(command, 0.05, lockstep=True)
+    message = received(writer.message(values, 12.345), command.type)
+    np.testing.assert_array_equal(reader.values(message), values)
+    assert reader.answers(message, 12.345)
+    assert not reader.answers(message, 12.395)
+
+
+def test_a_robot_starts_a_trajectory_at_once_and_reaches_it_within_a_period() -> None:
+    message = CommandWriter(COMMANDS[1], 0.05, lockstep=False).message(np.array([1.0, 2.0]), 12.3)
+    assert (message.header.stamp.sec, message.header.stamp.nanosec) == (0, 0)
+    (point,) = message.points
+    assert (point.time_from_start.sec, point.time_from_start.nanosec) == (0, 50_000_000)
+    assert message.joint_names == ['a', 'b']
+
+
+def test_a_twist_has_its_frame_and_is_zero_elsewhere() -> None:
+    message = CommandWriter(COMMANDS[3], 0.05, lockstep=False).message(np.array([0.5, -1.0]), 12.0)
+    assert message.header.frame_id == 'base_link'
+    assert message.header.stamp == to_time(12.0)
+    assert (message.twist.linear.x, message.twist.angular.z) == (0.5, -1.0)
+    assert (message.twist.linear.y, message.twist.linear.z, message.twist.angular.x) == (0, 0, 0)
+
+
+def test_commanded_joints_are_found_by_name() -> None:
+    message = CommandWriter(COMMANDS[2], 0.05, lockstep=True).message(np.array([1.0, 2.0]), 1.0)
+    swapped = Command('c', JOINT_STATE, joints=('b', 'a'))
+    np.testing.assert_array_equal(CommandReader(swapped, 2).values(message), [2.0, 1.0])
+
+
+@pytest.mark.parametrize('command', COMMANDS, ids=lambda command: command.type)
+def test_a_command_that_cannot_be_used_is_refused(command: Command) -> None:
+    reader = CommandReader(command, 2)
+    empty = MESSAGE_TYPES[command.type]()
+    good = CommandWriter(command, 0.05, lockstep=True)
+    infinite = received(good.message(np.array([1.0, np.inf]), 1.0), command.type)
+    for message in [infinite] if command.type == TWIST else [empty, infinite]:
+        with pytest.raises(CommandError, match='command on c'):
+            reader.values(message)
+
+
+def test_a_channel_stamped_by_receipt_ignores_the_header() -> None:
+    channel = Channel(
+        'hole',
+        'hole_pose',
+        'geometry_msgs/msg/PoseStamped',
+        ('position.x',),
+        (),
+        0.1,
+        stamped_by='receipt',
+    )
+    message = ChannelWriter(channel).message(np.array([0.5]), 12.345)
+    assert ChannelReader(channel).stamp(message) is None
+
+
+@pytest.mark.parametrize('digits', ['9' * 20, '1' + '0' * 399, '7' * 5000, '-1', 'now'])
+def test_a_label_that_is_no_stamp_is_refused_by_topic(digits: str) -> None:
+    message = float_array([0.0, 0.0, 0.0], f'stamp_ns:{digits}')
+    problem = r"'state' \(observation\): label 'stamp_ns:.* no stamp"
+    with pytest.raises(ObservationError, match=problem):
+        ChannelReader(STATE).stamp(message)
+    assert stamp_of(message) is None
+
+
+@pytest.mark.parametrize('stamp', [1e300, -1e300, np.inf, np.nan])
+def test_a_stamp_beyond_all_clocks_stays_as_it_is(stamp: float) -> None:
+    np.testing.assert_equal(rounded(stamp), stamp)
+
+
+def test_a_picture_that_claims_to_be_giant_is_refused_unread(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    PIL.Image.new('1', (1, 1)).save(buffer, 'PNG')
+    png = bytearray(buffer.getvalue())
+    png[16:24] = struct.pack('>II', 60_000, 60_000)  # In its header, which has a checksum.
+    png[29:33] = struct.pack('>I', zlib.crc32(png[12:29]))
+    message = CompressedImage(format='png', data=array.array('B', png))
+    with pytest.raises(ObservationError, match=r'3600000000 pixels'):
+        ChannelReader(camera(tmp_path, COMPRESSED_IMAGE)).values(message)

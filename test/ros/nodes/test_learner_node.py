@@ -1,0 +1,183 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A learner that stumbles says so, saves and ends; one that saves goes on listening."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rclpy
+from builders import make_layout, random_transitions
+from processes import wait_for
+from rclpy.executors import SingleThreadedExecutor
+from ros_fixtures import Caller
+from std_msgs.msg import Float64MultiArray, String, UInt8MultiArray
+from std_srvs.srv import Trigger
+
+from residual_rl_ros.learner.checkpoint import load_checkpoint
+from residual_rl_ros.residual_policy.mailbox import ActorSlot
+from residual_rl_ros.residual_policy.weights import WeightsError
+from residual_rl_ros.ros.bringup.monitor import Monitor
+from residual_rl_ros.ros.bringup.processes import ros_environment
+from residual_rl_ros.ros.bringup.topology import NodeSpec
+from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.encoders import float_array
+
+pytestmark = pytest.mark.ros
+
+LIMIT_S = 120.0
+LAYOUT = make_layout()
+STREAM = random_transitions(LAYOUT, 60)
+
+
+@dataclass
+class Robot:
+    """Says what a policy node would say, to a learner in a process of its own."""
+
+    node: Any
+    executor: SingleThreadedExecutor
+    learner: subprocess.Popen[bytes]
+
+    def __post_init__(self) -> None:
+        create = self.node.create_publisher
+        self.transitions = create(Float64MultiArray, 'policy_node/transitions', qos.TRANSITIONS)
+        self.layout = create(String, 'policy_node/transition_layout', qos.LATCHED)
+        self.actors: list[bytes] = []
+        self.node.create_subscription(
+            UInt8MultiArray, 'learner_node/actor', self._on_actor, qos.LATCHED
+        )
+        wait_for(lambda: self.transitions.get_subscription_count() == 1, LIMIT_S, 'connection')
+
+    def _on_actor(self, message: UInt8MultiArray) -> None:
+        self.actors.append(message.data.tobytes())
+
+    def hears(self, slot: ActorSlot, epoch: int) -> bool:
+        """Offer what has come to a slot; return whether it has an actor of an epoch."""
+        rclpy.spin_once(self.node, executor=self.executor, timeout_sec=0.05)
+        while self.actors:
+            with contextlib.suppress(WeightsError):
+                slot.offer(self.actors.pop(0))
+                slot.begin_decision()
+        return slot.header is not None and slot.header.epoch == epoch
+
+    def use(self, slot: ActorSlot) -> None:
+        """Tell of a decision with a late actor of the epoch at hand."""
+        assert slot.header is not None
+        used = replace(STREAM[20], epoch=slot.header.epoch, policy_sequence=7)
+        self.transitions.publish(float_array(LAYOUT.encode(used), LAYOUT.label))
+
+    def send(self, first: int, last: int) -> None:
+        for transition in STREAM[first:last]:
+            self.transitions.publish(float_array(LAYOUT.encode(transition), LAYOUT.label))
+
+
+@contextmanager
+def learner(domain_id: int, folder: Path, method: str = 'pass') -> Iterator[tuple[Monitor, Robot]]:
+    """Run a learner node in which one method is another."""
+    script = folder / 'learner.py'
+    script.write_text(
+        'import os\nimport time\n'
+        'from residual_rl_ros.ros.nodes.learner_node import LearnerNode\n'
+        'from residual_rl_ros.ros.common.managed_node import run\n'
+        f'class Altered(LearnerNode):\n{textwrap.indent(textwrap.dedent(method), "    ")}\n'
+        'raise SystemExit(run(Altered, spin=Altered.learn))\n'
+    )
+    spec = NodeSpec('learner_node', True, (), {'output_dir': str(folder / 'run')})
+    command = [sys.executable, str(script), *spec.ros_arguments()]
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain_id)
+    node = rclpy.create_node('robot', context=context)
+    executor = SingleThreadedExecutor(context=context)
+    with (
+        (folder / 'log').open('wb') as log,
+        Monitor(domain_id) as monitor,
+        subprocess.Popen(
+            command, env=ros_environment(domain_id), stdout=log, stderr=subprocess.STDOUT
+        ) as process,
+    ):
+        try:
+            yield monitor, Robot(node, executor, process)
+        finally:
+            process.kill()
+    node.destroy_node()
+    context.try_shutdown()
+
+
+def test_transitions_arrive_while_a_service_waits_for_the_learner(
+    domain_id: int, tmp_path: Path, call: Caller
+) -> None:
+    started, finish = tmp_path / 'started', tmp_path / 'finish'
+    slow = f"""
+    def _save(self):
+        open({str(started)!r}, 'w').close()
+        while not os.path.exists({str(finish)!r}):
+            time.sleep(0.05)
+        return super()._save()
+    """
+    with learner(domain_id, tmp_path, slow) as (monitor, robot):
+        robot.layout.publish(String(data=LAYOUT.to_yaml()))
+        robot.send(0, 20)
+        number = partial(monitor.number, 'learner_node')
+        wait_for(lambda: number('transitions') == 20, LIMIT_S, 'learning')
+        with ThreadPoolExecutor() as pool:
+            answer = pool.submit(call, Trigger, 'learner_node/save')
+            wait_for(started.exists, LIMIT_S, 'the save')
+            robot.send(20, 60)
+            wait_for(lambda: number('queue') >= 30, LIMIT_S, 'a queue during the save')
+            assert number('transitions') == 20
+            assert not answer.done()
+            finish.touch()
+            assert answer.result().success, answer.result().message
+        wait_for(lambda: number('transitions') == 60, LIMIT_S, 'the rest')
+
+
+@pytest.mark.parametrize('where', ['_report', '_work'], ids=['ROS thread', 'learning thread'])
+def test_a_learner_that_stumbles_saves_says_why_and_ends(
+    where: str, domain_id: int, tmp_path: Path
+) -> None:
+    stumbling = f"""
+    def {where}(self, *args, **kwargs):
+        if self._learner is not None and self._learner.transitions >= 20:
+            raise RuntimeError('stumbled')
+        return super().{where}(*args, **kwargs)
+    """
+    with learner(domain_id, tmp_path, stumbling) as (_, robot):
+        robot.layout.publish(String(data=LAYOUT.to_yaml()))
+        robot.send(0, 20)
+        wait_for(lambda: robot.learner.poll() is not None, LIMIT_S, 'the end')
+        assert robot.learner.returncode == 1
+    assert 'RuntimeError: stumbled' in (tmp_path / 'log').read_text()
+    assert load_checkpoint(tmp_path / 'run' / 'checkpoints' / 'latest').transitions == 20
+
+
+def test_a_learner_goes_on_after_an_epoch_that_it_has_forgotten(
+    domain_id: int, tmp_path: Path
+) -> None:
+    """Killed before it saved, it opens the same epoch again; the robot has newer weights of it."""
+    with learner(domain_id, tmp_path) as (_, robot):
+        robot.layout.publish(String(data=LAYOUT.to_yaml()))
+        slot = ActorSlot(LAYOUT)
+        wait_for(lambda: robot.hears(slot, 1), LIMIT_S, 'epoch 1')
+        robot.use(slot)
+        wait_for(lambda: robot.hears(slot, 2), LIMIT_S, 'an epoch that is not forgotten')
+
+
+def test_what_comes_before_its_layout_is_bounded_in_bytes(domain_id: int, tmp_path: Path) -> None:
+    with learner(domain_id, tmp_path) as (monitor, robot):
+        for _ in range(12):
+            robot.transitions.publish(float_array([0.0] * 10**6, 'junk'))
+        dropped = lambda: monitor.number('learner_node', 'malformed')  # noqa: E731
+        wait_for(lambda: dropped() >= 1, LIMIT_S, 'refusal')
+        robot.layout.publish(String(data=LAYOUT.to_yaml()))
+        wait_for(lambda: dropped() == 12, LIMIT_S, 'refusal of what was kept')

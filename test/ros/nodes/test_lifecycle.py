@@ -1,0 +1,246 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Lifecycle nodes recover: what failed is taken back and can be configured again."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rclpy
+from rclpy._rclpy_pybind11 import RCLError
+from rclpy.duration import Duration
+from std_msgs.msg import Bool
+
+from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.ros.bringup.demo import quick
+from residual_rl_ros.ros.bringup.topology import NodeSpec, RobotRun, robot_topology
+from residual_rl_ros.ros.common import realtime as memory_lock
+from residual_rl_ros.ros.common.managed_node import ManagedNode
+from residual_rl_ros.ros.common.realtime import memory_lock_limit, unlock_memory
+from residual_rl_ros.ros.nodes.learner_node import LearnerNode
+from residual_rl_ros.ros.nodes.policy_node import ARRIVAL_LIMIT_S, PolicyNode
+
+pytestmark = pytest.mark.ros
+
+CONFIG = quick(load_finetune('push_to_goal'))
+BASE, _, ROBOT_FILE = CONFIG.load()
+
+
+@pytest.fixture
+def make(domain_id: int) -> Iterator[Callable[..., Any]]:
+    """Make nodes in this process, which know no other context than the default one."""
+    made: list[ManagedNode] = []
+
+    def create(kind: type[ManagedNode], spec: NodeSpec | None = None) -> ManagedNode:
+        rclpy.init(args=[] if spec is None else spec.ros_arguments(), domain_id=domain_id)
+        made.append(kind())
+        return made[-1]
+
+    yield create
+    for node in made:
+        node.destroy_node()
+    rclpy.try_shutdown()
+    gc.unfreeze()
+    unlock_memory()
+
+
+def state(node: ManagedNode) -> str:
+    return str(node._state_machine.current_state[1])
+
+
+def entities(node: ManagedNode) -> int:
+    return len(list(node._entities()))
+
+
+class Stumbling(ManagedNode):
+    """Fails as it is told to, after it has opened a topic."""
+
+    def __init__(self) -> None:
+        super().__init__('stumbling')
+        self.error: Exception | None = None
+
+    def configure(self) -> None:
+        """Open a topic, then fail or not."""
+        self.create_lifecycle_publisher(Bool, 'example', 1)
+        if self.error is not None:
+            raise self.error
+
+    def activate(self) -> None:
+        """Fail or not."""
+        self.create_timer(1.0, lambda: None)
+        if self.error is not None:
+            raise self.error
+
+
+def test_an_error_recovers_to_unconfigured_and_leaves_nothing(make: Any) -> None:
+    node = make(Stumbling)
+    before = entities(node)
+    node.error = RuntimeError('unforeseen')
+    node.trigger_configure()
+    assert (state(node), entities(node), node.failure) == ('unconfigured', before, node.error)
+    node.error = None
+    node.trigger_configure()
+    assert (state(node), entities(node), node.failure) == ('inactive', before + 1, None)
+    node.error = RuntimeError('unforeseen')
+    node.trigger_activate()
+    assert (state(node), entities(node), node.active) == ('unconfigured', before, False)
+    node.error = None
+    node.trigger_configure()
+    node.trigger_activate()
+    assert (state(node), node.active) == ('active', True)
+
+
+def policy(base_policy: Path, **parameters: Any) -> NodeSpec:
+    (spec,) = robot_topology(RobotRun(ROBOT_FILE, base_policy, None, decision_steps=4))
+    return NodeSpec(spec.executable, True, spec.parameter_files, {**spec.parameters, **parameters})
+
+
+def test_a_policy_that_misses_its_model_is_configured_when_it_is_there(
+    make: Any, tmp_path: Path
+) -> None:
+    model = tmp_path / 'late.onnx'
+    node = make(PolicyNode, policy(model, realtime_priority=0))
+    before = entities(node)
+    node.trigger_configure()
+    assert (state(node), entities(node)) == ('unconfigured', before)
+    assert 'late.onnx' in str(node.failure)
+    shutil.copy(BASE.path, model)
+    for _ in range(2):
+        node.trigger_configure()
+        node.trigger_activate()
+        assert (state(node), node.failure) == ('active', None)
+        node.trigger_deactivate()
+        node.trigger_cleanup()
+        assert (state(node), entities(node)) == ('unconfigured', before)
+
+
+@pytest.mark.parametrize('answer', [True, False, None])
+def test_a_policy_waits_for_its_last_command_to_arrive_as_far_as_that_can_be_known(
+    answer: bool | None, make: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    """None is an RMW without acknowledgements."""
+    node = make(PolicyNode, policy(BASE.path, realtime_priority=0))
+    node.trigger_configure()
+    node.trigger_activate()
+    waited: list[Duration] = []
+
+    def wait(limit: Duration) -> bool:
+        waited.append(limit)
+        if answer is None:
+            raise RCLError('not supported')
+        return answer
+
+    monkeypatch.setattr(node._command_publisher, 'wait_for_all_acked', wait)
+    node.trigger_deactivate()
+    assert (state(node), node.failure) == ('inactive', None)
+    assert waited == [Duration(seconds=ARRIVAL_LIMIT_S)]
+    said = 'has not acknowledged the last command' in capfd.readouterr().err
+    assert said == (answer is False)
+
+
+def test_a_learner_that_could_not_write_is_configured_when_it_can(
+    make: Any, tmp_path: Path
+) -> None:
+    output = tmp_path / 'file'
+    output.write_text('in the way')
+    parameters = {'output_dir': str(output), 'overrides': {'gamma': 0.5}}
+    node = make(LearnerNode, NodeSpec('learner_node', True, (), parameters))
+    before = entities(node)
+    node.trigger_configure()
+    assert (state(node), entities(node)) == ('unconfigured', before)
+    assert 'cannot be written' in str(node.failure)
+    output.unlink()
+    node.trigger_configure()
+    node.trigger_activate()
+    assert (state(node), node.failure) == ('active', None)
+
+
+def test_what_lives_as_long_as_the_node_is_no_work_for_the_collector(make: Any) -> None:
+    node = make(PolicyNode, policy(BASE.path, realtime_priority=0))
+    node.trigger_configure()
+    frozen = gc.get_freeze_count()
+    node.trigger_activate()
+    assert gc.get_freeze_count() > frozen + 10_000
+
+
+def test_a_refused_real_time_priority_is_a_warning_that_says_what_to_do(
+    make: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise PermissionError(errno.EPERM, 'Operation not permitted')
+
+    node = make(PolicyNode, policy(BASE.path, realtime_priority=60))
+    node.trigger_configure()
+    monkeypatch.setattr(os, 'sched_setscheduler', refuse)
+    node.trigger_activate()
+    assert state(node) == 'active'
+    said = capfd.readouterr().err
+    assert 'realtime_priority 60: Operation not permitted' in said
+    assert '- rtprio 60" to /etc/security/limits.conf' in said
+    node.trigger_deactivate()
+    assert state(node) == 'inactive'
+
+
+def test_control_keeps_its_memory_while_it_runs_and_no_longer(make: Any) -> None:
+    if memory_lock_limit() != resource.RLIM_INFINITY:
+        pytest.skip('this user may not lock memory')
+    node = make(PolicyNode, policy(BASE.path, realtime_priority=0))
+    node.trigger_configure()
+    assert locked_bytes() == 0
+    node.trigger_activate()
+    assert locked_bytes() > 50 * 2**20
+    node.trigger_deactivate()
+    assert locked_bytes() == 0
+
+
+def test_memory_that_may_not_be_locked_is_a_warning_that_says_what_to_do(
+    make: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    node = make(PolicyNode, policy(BASE.path, realtime_priority=0))
+    node.trigger_configure()
+    monkeypatch.setattr(memory_lock, 'memory_lock_limit', lambda: 2**26)
+    node.trigger_activate()
+    assert (state(node), locked_bytes()) == ('active', 0)
+    said = capfd.readouterr().err
+    assert 'lock_memory: limited to 67108864 bytes' in said
+    assert '- memlock unlimited" to /etc/security/limits.conf' in said
+    node.trigger_deactivate()
+    assert state(node) == 'inactive'
+
+
+def test_privileges_end_with_control_even_if_its_end_fails(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make(PolicyNode, policy(BASE.path, realtime_priority=0))
+    node.trigger_configure()
+    node.trigger_activate()
+    assert locked_bytes() > 0
+
+    def fail(now: float) -> None:
+        raise RuntimeError('no end')
+
+    monkeypatch.setattr(node._loop, 'deactivate', fail)
+    node.trigger_deactivate()
+    assert (state(node), locked_bytes()) == ('unconfigured', 0)
+
+
+@pytest.mark.parametrize('values', [{'lock_memory': False}, {'lockstep': True}])
+def test_memory_is_not_locked_where_it_is_not_asked_for(make: Any, values: dict[str, Any]) -> None:
+    node = make(PolicyNode, policy(BASE.path, realtime_priority=0, **values))
+    node.trigger_configure()
+    node.trigger_activate()
+    assert (state(node), locked_bytes()) == ('active', 0)
+
+
+def locked_bytes() -> int:
+    """Return how much memory of this process is locked."""
+    status = Path('/proc/self/status').read_text(encoding='utf-8')
+    return 1024 * int(status.split('VmLck:')[1].split()[0])

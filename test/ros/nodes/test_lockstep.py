@@ -1,0 +1,149 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whole runs through three real processes: what they learn, and what they survive."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from processes import wait_for
+from safetensors.torch import load_file
+
+from residual_rl_ros.config.run import FinetuneConfig, load_finetune, training_seed
+from residual_rl_ros.learner.checkpoint import ALGORITHM, STATE, load_checkpoint
+from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.ros.bringup.demo import quick
+from residual_rl_ros.ros.bringup.monitor import Monitor
+from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
+from residual_rl_ros.ros.bringup.topology import NodeSpec, finetune_topology
+from residual_rl_ros.tasks.hosting import connect, make_environment
+from residual_rl_ros.training.in_process import InProcessRun
+
+pytestmark = pytest.mark.ros
+
+SEED = 7
+RUN_LIMIT_S = 90.0
+
+
+def quick_config(task: str = 'peg_insert', **overrides: object) -> FinetuneConfig:
+    config = quick(load_finetune(task))
+    return replace(config, overrides={**config.overrides, **overrides})
+
+
+def topology(config: FinetuneConfig, output: Path, **policy: object) -> list[NodeSpec]:
+    """Return the three processes, with extra parameters of the policy node."""
+    base, _, robot_file = config.load()
+    nodes = finetune_topology(config, robot_file, base.path, output, SEED, config.control_steps)
+    return [
+        replace(node, parameters={**node.parameters, **policy})
+        if node.executable == 'policy_node'
+        else node
+        for node in nodes
+    ]
+
+
+@pytest.mark.parametrize('task', ['peg_insert', 'push_to_goal_camera'])
+def test_a_run_over_dds_learns_bit_for_bit_what_a_run_in_one_process_learns(
+    task: str, domain_id: int, tmp_path: Path
+) -> None:
+    config = quick_config(task)
+    with Bringup(
+        topology(config, tmp_path), tmp_path / 'logs', ros_environment(domain_id)
+    ) as bringup:
+        wait_for(lambda: bringup.ended('mujoco_sim_node'), RUN_LIMIT_S, 'end of the run')
+        bringup.check()
+    over_dds = load_checkpoint(tmp_path / 'checkpoints' / 'latest')
+
+    torch.set_num_threads(1)
+    policy, robot, _ = config.load()
+    controller = config.controller_config(SEED, explore=True, scheduled=True).build(
+        policy, robot.action
+    )
+    alone = Learner(config.learner_config(), controller.layout, SEED)
+    environment = connect(make_environment(config.task), robot)
+    InProcessRun(environment, controller, alone, training_seed(SEED)).run(config.control_steps)
+    assert over_dds.updates == alone.updates > 0
+    assert over_dds.episodes.history == alone.episodes.history
+    stored = load_file(tmp_path / 'checkpoints' / 'latest' / ALGORITHM)
+    for name, value in alone.algorithm.state().items():
+        assert torch.equal(stored[name], value), name
+
+
+def test_a_resumed_learner_continues_in_a_new_epoch_and_as_another_one_it_is_refused(
+    domain_id: int, tmp_path: Path
+) -> None:
+    config = replace(quick_config(), control_steps=700)
+    environment = ros_environment(domain_id)
+    learner, policy, simulator = topology(config, tmp_path)
+    with Bringup([learner, policy, simulator], tmp_path / 'logs', environment) as bringup:
+        wait_for(lambda: bringup.ended('mujoco_sim_node'), RUN_LIMIT_S, 'end of the run')
+    first = load_checkpoint(tmp_path / 'checkpoints' / 'latest')
+
+    wrong = {
+        'already holds a checkpoint': {},
+        'was trained with other numbers: algorithm is sac there, resfit': {
+            'resume': True,
+            'preset': 'resfit',
+        },
+        'was trained with other numbers: gamma is': {
+            'resume': True,
+            'preset': '',
+            'overrides': {'gamma': 0.5},
+        },
+    }
+    for index, (reason, parameters) in enumerate(wrong.items()):
+        other = replace(learner, parameters={**learner.parameters, **parameters})
+        logs = tmp_path / f'refused{index}'
+        with Bringup([other], logs, environment) as bringup:
+            wait_for(lambda: bringup.ended('learner_node'), 30.0, 'refusal')
+            assert bringup.processes['learner_node'].returncode == 2
+            assert reason in (logs / 'learner_node.log').read_text()
+
+    own = {'resume': True, 'preset': '', 'overrides': {}}  # As `up` resumes: with its own numbers.
+    resuming = replace(learner, parameters={**learner.parameters, **own})
+    with Bringup([resuming, policy, simulator], tmp_path / 'logs2', environment) as bringup:
+        wait_for(lambda: bringup.ended('mujoco_sim_node'), RUN_LIMIT_S, 'end of the second run')
+        bringup.check()
+    second = load_checkpoint(tmp_path / 'checkpoints' / 'latest')
+    assert second.epoch == first.epoch + 1
+    assert second.transitions > first.transitions
+    assert second.updates > first.updates
+    assert second.episodes.history[: len(first.episodes.history)] == first.episodes.history
+
+
+def test_a_killed_learner_leaves_the_policy_running(domain_id: int, tmp_path: Path) -> None:
+    config = quick_config()
+    nodes = topology(config, tmp_path, actor_timeout_s=1.0)
+    with (
+        Monitor(domain_id) as monitor,
+        Bringup(nodes, tmp_path / 'logs', ros_environment(domain_id)) as bringup,
+    ):
+        wait_for(lambda: monitor.number('learner_node', 'updates') > 0, RUN_LIMIT_S, 'first update')
+        bringup.processes['learner_node'].send_signal(signal.SIGKILL)
+        wait_for(lambda: bringup.ended('mujoco_sim_node'), RUN_LIMIT_S, 'end of the run')
+        assert bringup.processes['mujoco_sim_node'].returncode == 0
+        assert not bringup.ended('policy_node')
+        assert 'going on with the one at hand' in (tmp_path / 'logs/policy_node.log').read_text()
+
+
+def test_real_time_mode_runs_at_the_control_rate_and_learns(domain_id: int, tmp_path: Path) -> None:
+    config = quick_config(warmup_transitions=20, publish_interval=10)
+    base, _, robot_file = config.load()
+    nodes = finetune_topology(
+        config, robot_file, base.path, tmp_path, SEED, control_steps=240, lockstep=False
+    )
+    with (
+        Monitor(domain_id) as monitor,
+        Bringup(nodes, tmp_path / 'logs', ros_environment(domain_id)) as bringup,
+    ):
+        wait_for(lambda: bringup.ended('mujoco_sim_node'), RUN_LIMIT_S, 'end of the run')
+        bringup.check()
+        wait_for(lambda: monitor.number('policy_node', 'sequence') > 1, 10.0, 'actor swap')
+    state = json.loads((tmp_path / 'checkpoints' / 'latest' / STATE).read_text())['state']
+    assert state['updates'] > 0
+    assert len(state['history']) >= 3

@@ -1,0 +1,145 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A raw bag recorded in real time must give the transitions that the live system made."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from processes import wait_for
+from std_msgs.msg import Float64MultiArray
+
+from residual_rl_ros.bags.bag import Bag
+from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
+from residual_rl_ros.bags.transitions.reader import TransitionReader
+from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.ros.bringup.monitor import Monitor
+from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
+from residual_rl_ros.ros.bringup.topology import NodeSpec, finetune_topology
+from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelWriter, float_array
+from residual_rl_ros.ros.common.node_host import PrivateNode
+from residual_rl_ros.transitions.transition import Transition
+
+pytestmark = pytest.mark.ros
+
+Array = npt.NDArray[np.float64]
+SEED = 7
+CONFIG = replace(load_finetune('peg_insert'), prefetch_steps=4)
+BASE, ROBOT, ROBOT_FILE = CONFIG.load()
+PERIOD_S = 1.0 / ROBOT.control_rate_hz
+ANSWER_S = PERIOD_S / 4
+EPISODE_COMMANDS = 40
+OF_THE_BASE = ('source', 'base_action', 'residual_action', 'next_base_action')
+
+
+class Robot(PrivateNode):
+    """Answers a while after each command and long before the next, so that none is beside a tick.
+
+    The recorder knows when it received a message, not when the policy node did.
+    """
+
+    def __init__(self, domain_id: int) -> None:
+        super().__init__('robot', domain_id)
+        self._rng = np.random.default_rng(0)
+        create = self.node.create_publisher
+        self._writers = [ChannelWriter(channel) for channel in ROBOT.channels]
+        self.publishers = [
+            create(writer.message_type, channel.topic, qos.SENSOR)
+            for writer, channel in zip(self._writers, ROBOT.channels, strict=True)
+        ]
+        self.feedback = create(Float64MultiArray, 'step_feedback', qos.FEEDBACK)
+        self._due, self._commands, self._ending = 0.0, 0, False
+        self.late_s = 0.0
+        """How late it has answered at most [s]."""
+        self._answers: list[tuple[float, Array]] = []
+        kind = MESSAGE_TYPES[ROBOT.command.type]
+        self.node.create_subscription(kind, ROBOT.command.topic, self._obey, qos.COMMAND)
+
+    def _obey(self, message: Any) -> None:
+        del message
+        self._due = time.monotonic() + ANSWER_S
+        self._commands += 1
+        self._ending = self._commands % EPISODE_COMMANDS == 0
+
+    def run(self, commands: int) -> None:
+        """Be commanded so many times."""
+        self._due = time.monotonic()
+        while self._commands < commands:
+            left = self._due - time.monotonic()
+            if left > 0.0:
+                self.executor.spin_once(timeout_sec=left)
+                continue
+            self.late_s = max(self.late_s, -left)
+            self._due += PERIOD_S
+            now = time.time()
+            if self._ending:
+                self.feedback.publish(float_array(np.array([now, 1.0, 1.0, 0.0, 1.0]), ''))
+                self._ending = False
+            values = [self._rng.uniform(0.1, 0.2, len(c.observation_names)) for c in ROBOT.channels]
+            self._answers.append((now, np.concatenate(values)))
+            for writer, publisher, answer in zip(
+                self._writers, self.publishers, values, strict=True
+            ):
+                publisher.publish(writer.message(answer, now))
+
+    def newest_answer(self, stamp: float) -> Array:
+        """Return what it had answered by then, shape (n,)."""
+        return next(answer for answered, answer in reversed(self._answers) if answered < stamp)
+
+
+def test_rebuilt_transitions_of_a_running_robot_equal_the_live_ones(
+    domain_id: int, tmp_path: Path
+) -> None:
+    """But for the first chunk of an episode, of which nothing is recorded before it is there."""
+    _, policy, _ = finetune_topology(CONFIG, ROBOT_FILE, BASE.path, tmp_path, SEED, 0, False)
+    folder = tmp_path / 'bag'
+    recorder = NodeSpec(
+        'recorder_node', False, (ROBOT_FILE,), {'output_dir': str(folder), 'raw': True}
+    )
+    with (
+        Robot(domain_id) as robot,
+        Monitor(domain_id) as monitor,
+        Bringup([recorder, policy], tmp_path / 'logs', ros_environment(domain_id)) as bringup,
+    ):
+        for publisher in (*robot.publishers, robot.feedback):
+            wait_for(lambda p=publisher: p.get_subscription_count() == 2, 40.0, 'both nodes')
+        time.sleep(1.0)  # So that the two have found each other, too.
+        robot.run(5 * EPISODE_COMMANDS)
+        bringup.check()
+        overruns = monitor.number('policy_node', 'overruns')
+    live = {
+        (t.episode, t.step): t
+        for block in TransitionReader(Bag(folder)).blocks()
+        for t in block.table
+    }
+    unread = sum(
+        not np.allclose(t.observation, robot.newest_answer(t.stamp), rtol=0.0, atol=1e-6)
+        for t in live.values()
+    )
+    if overruns or robot.late_s > PERIOD_S / 2 or unread:
+        pytest.skip(
+            f'too busy for real time: {overruns:g} overruns, {robot.late_s:.3f} s late, '
+            f'{unread} decisions that an answer did not reach within {PERIOD_S - ANSWER_S:.3f} s'
+        )
+    bag = Bag(folder)
+    options = RebuildOptions(CONFIG.controller_config(SEED, explore=True, scheduled=False))
+    made = {(t.episode, t.step): t for t in Rebuilder(bag, ROBOT, BASE, options).transitions()}
+    assert [str(problem) for problem in bag.problems] == []
+    assert live.keys() <= made.keys()
+    assert len(live) > 40
+    for (_, step), sent in live.items():
+        one = made[sent.episode, step]
+        assert one.stamp == pytest.approx(sent.stamp, abs=1e-6, rel=0.0)  # A message rounds it.
+        first_chunk = step < BASE.metadata.exec_steps
+        for name in {field.name for field in fields(Transition)} - {'stamp'}:
+            if not (first_chunk and name in OF_THE_BASE):
+                np.testing.assert_array_equal(
+                    getattr(one, name), getattr(sent, name), err_msg=f'step {step}: {name}'
+                )

@@ -1,0 +1,129 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What goes over the middleware is what the bag holds, however the recorder ends."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import make_layout, random_transitions
+from processes import wait_for
+from std_msgs.msg import Float64MultiArray, String
+
+from residual_rl_ros.bags.bag import Bag
+from residual_rl_ros.bags.transitions.reader import TransitionReader
+from residual_rl_ros.bags.transitions.summary import summarise
+from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
+from residual_rl_ros.ros.bringup.topology import NodeSpec
+from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.encoders import ChannelWriter, float_array
+from residual_rl_ros.ros.common.node_host import PrivateNode
+
+pytestmark = pytest.mark.ros
+
+L = make_layout()
+RATE_HZ = 200.0
+
+
+def record(folder: Path, robot: str | None = None, **parameters: object) -> NodeSpec:
+    files = () if robot is None else (load_robot(robot)[1],)
+    return NodeSpec(
+        'recorder_node', False, files, {'output_dir': str(folder), **parameters}, 'cell'
+    )
+
+
+class Publisher(PrivateNode):
+    """Sends transitions as the policy node does."""
+
+    def __init__(self, domain_id: int) -> None:
+        super().__init__('publisher', domain_id, 'cell')
+        create = self.node.create_publisher
+        self._layout = create(String, 'policy_node/transition_layout', qos.LATCHED)
+        self.transitions = create(Float64MultiArray, 'policy_node/transitions', qos.TRANSITIONS)
+        self._layout.publish(String(data=L.to_yaml()))
+        self.sent: list[tuple[float, np.ndarray]] = []
+
+    def send_for(self, seconds: float) -> None:
+        """Send transitions at 200 Hz."""
+        for transition in random_transitions(L, int(seconds * RATE_HZ), seed=len(self.sent)):
+            row = L.encode(transition)
+            self.transitions.publish(float_array(row, L.label))
+            self.sent.append((time.monotonic(), row))
+            time.sleep(1.0 / RATE_HZ)
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_a_recording_holds_every_transition_that_was_sent(
+    storage: str, domain_id: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / 'bag'
+    environment = ros_environment(domain_id)
+    node = record(folder, 'peg_insert', storage=storage, base_policy='peg_insert')
+    with (
+        Publisher(domain_id) as publisher,
+        Bringup([node], tmp_path / 'logs', environment) as bringup,
+    ):
+        wait_for(lambda: publisher.transitions.get_subscription_count() > 0, 30.0, 'recorder')
+        publisher.send_for(1.0)
+        time.sleep(0.5)
+        bringup.check()
+    bag = Bag(folder)
+    blocks = list(TransitionReader(bag).blocks())
+    assert [str(problem) for problem in bag.problems] == []
+    assert {block.robot for block in blocks} == {'cell'}
+    values = np.concatenate([block.table.values for block in blocks])
+    np.testing.assert_array_equal(values, [row for _, row in publisher.sent])
+    data = bag.custom_data
+    assert len(data['base_policy_sha256']) == 64
+    (tmp_path / 'robot.yaml').write_text(data['robot'])
+    assert load_robot(str(tmp_path / 'robot.yaml'))[0].name == load_robot('peg_insert')[0].name
+
+
+def test_a_killed_recorder_node_loses_at_most_a_second(domain_id: int, tmp_path: Path) -> None:
+    folder = tmp_path / 'bag'
+    node = record(folder)
+    with (
+        Publisher(domain_id) as publisher,
+        Bringup([node], tmp_path / 'logs', ros_environment(domain_id)) as bringup,
+    ):
+        wait_for(lambda: publisher.transitions.get_subscription_count() > 0, 30.0, 'recorder')
+        publisher.send_for(1.7)
+        bringup.processes['cell/recorder_node'].send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+    (summary,) = summarise(Bag(folder)).robots
+    last, _ = publisher.sent[summary.transitions - 1]
+    assert killed - last <= 1.0
+
+
+def test_raw_topics_of_the_robot_are_recorded_too(domain_id: int, tmp_path: Path) -> None:
+    robot, _ = load_robot('ur_forward_position')
+    folder = tmp_path / 'bag'
+    node = record(folder, 'ur_forward_position', raw=True, transitions=False)
+    channel = robot.channels[0]
+    writer = ChannelWriter(channel)
+    with (
+        PrivateNode('robot', domain_id, 'cell') as tool,
+        Bringup([node], tmp_path / 'logs', ros_environment(domain_id)),
+    ):
+        publisher = tool.node.create_publisher(writer.message_type, channel.topic, qos.SENSOR)
+        wait_for(lambda: publisher.get_subscription_count() > 0, 30.0, 'recorder')
+        for step in range(20):
+            values = np.full(len(channel.observation_names), float(step))
+            publisher.publish(writer.message(values, 100.0 + step))
+            time.sleep(0.02)
+        time.sleep(0.3)
+    messages = list(Bag(folder).messages())
+    assert 10 <= len(messages) <= 20  # Best effort: the first ones may find no reader yet.
+    assert {message.topic.type for message in messages} == {channel.type}
+
+
+def test_a_recorder_without_a_folder_says_so(domain_id: int, tmp_path: Path) -> None:
+    with Bringup([record(Path())], tmp_path / 'logs', ros_environment(domain_id)) as bringup:
+        wait_for(lambda: bringup.ended('cell/recorder_node'), 30.0, 'refusal')
+        assert bringup.processes['cell/recorder_node'].returncode == 2
+    assert 'exists already' in (tmp_path / 'logs' / 'cell.recorder_node.log').read_text()

@@ -1,0 +1,144 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What is on the wire is compared with what the robot YAML says."""
+
+from __future__ import annotations
+
+import array
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+
+from residual_rl_ros.findings import Report
+from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.robot.description import (
+    FLOAT_ARRAY,
+    JOINT_STATE,
+    Channel,
+    Command,
+    RobotConfig,
+)
+from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.encoders import to_time
+from residual_rl_ros.ros.tools.live_check import check_live
+
+pytestmark = pytest.mark.ros
+
+ACTION = ActionSpec(
+    names=('a', 'b'),
+    lower=np.array([-1.0, -1.0]),
+    upper=np.array([1.0, 1.0]),
+    max_step=np.array([0.1, 0.1]),
+)
+POSE = 'geometry_msgs/msg/PoseStamped'
+
+
+def robot(*channels: Channel) -> RobotConfig:
+    return RobotConfig('bench', 20.0, Command('commands', FLOAT_ARRAY), ACTION, channels)
+
+
+def channel(name: str, topic: str, kind: str = JOINT_STATE, **changes: Any) -> Channel:
+    values: dict[str, Any] = {
+        'fields': ('position',) if kind == JOINT_STATE else ('position.x',),
+        'joints': ('a', 'b') if kind == JOINT_STATE else (),
+        'max_age_s': 0.3,
+        **changes,
+    }
+    return Channel(name, topic, kind, **values)
+
+
+@contextmanager
+def publishing(domain_id: int, commands: QoSProfile | int = 10) -> Iterator[None]:
+    """Publish joint states at 20 Hz, poses stamped a minute ago, and listen for commands."""
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain_id)
+    node = rclpy.create_node('robot', context=context)
+    joints = node.create_publisher(JointState, 'joint_states', 10)
+    poses = node.create_publisher(PoseStamped, 'object_pose', 10)
+    node.create_publisher(PoseStamped, 'silent_pose', 10)
+    node.create_publisher(TwistStamped, 'odom_twist', 10)
+    node.create_subscription(Float64MultiArray, 'commands', lambda message: None, commands)
+
+    def publish() -> None:
+        now = node.get_clock().now().nanoseconds * 1e-9
+        state = JointState(name=['b', 'a', 'c'], position=array.array('d', [1.0, 2.0, 3.0]))
+        state.header.stamp = to_time(now)
+        joints.publish(state)
+        pose = PoseStamped()
+        pose.header.stamp = to_time(now - 60.0)
+        poses.publish(pose)
+
+    node.create_timer(0.05, publish)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        executor.shutdown(timeout_sec=1.0)
+        thread.join(timeout=2.0)
+        node.destroy_node()
+        context.try_shutdown()
+
+
+def listen(domain_id: int, config: RobotConfig) -> Report:
+    report = Report('bench')
+    check_live(config, report, 2.5, domain_id=domain_id)
+    return report
+
+
+def test_a_robot_that_is_as_described_has_no_problem(domain_id: int) -> None:
+    with publishing(domain_id):
+        report = listen(
+            domain_id,
+            robot(
+                channel('arm', 'joint_states'),
+                channel('object', 'object_pose', POSE, stamped_by='receipt'),
+            ),
+        )
+    assert report.problems == []
+    assert ' Hz, age on arrival ' in report.facts['live arm']
+
+
+def test_every_mistake_has_a_line_that_names_it(domain_id: int) -> None:
+    with publishing(domain_id):
+        report = listen(
+            domain_id,
+            robot(
+                channel('arm', 'joint_state'),
+                channel('left', 'joint_states', joints=('a', 'elbow')),
+                channel('late', 'object_pose', POSE),
+                channel('silent', 'silent_pose', POSE),
+                channel('twist', 'odom_twist', POSE),
+            ),
+        )
+    arm, left, late, silent, twist = report.problems
+    assert "'arm' (/joint_state): nobody publishes it; similar: /joint_states" in arm
+    assert "joints ['elbow'] are not in joint_states" in left
+    assert "'late' (/object_pose): a message was 60.0" in late
+    assert 'set stamped_by: receipt' in late
+    assert "'silent' (/silent_pose): has a publisher, and no message in 2.5 s" in silent
+    assert 'published as geometry_msgs/msg/TwistStamped, the robot YAML says' in twist
+
+
+def test_a_command_that_nobody_hears_is_a_problem(domain_id: int) -> None:
+    report = listen(domain_id, robot())
+    assert report.problems == ['command (/commands): nobody listens']
+
+
+def test_a_controller_that_asks_for_more_than_is_offered_is_not_connected(domain_id: int) -> None:
+    with publishing(domain_id, qos.LATCHED):
+        report = listen(domain_id, robot(channel('arm', 'joint_states')))
+    (problem,) = report.problems
+    assert 'robot subscribes with durability TRANSIENT_LOCAL, and is not connected' in problem

@@ -1,0 +1,137 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A key does what it says, and says so when it cannot."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from processes import wait_for
+from rich.console import Console
+
+from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.ros.bringup.demo import quick
+from residual_rl_ros.ros.bringup.monitor import Monitor
+from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
+from residual_rl_ros.ros.bringup.topology import finetune_topology
+from residual_rl_ros.ros.bringup.up import status_table
+from residual_rl_ros.ros.tools.operator import Operator
+
+pytestmark = pytest.mark.ros
+
+LIMIT_S = 60.0
+
+
+def test_keys_reach_a_robot_in_real_time(domain_id: int, tmp_path: Path) -> None:
+    config = quick(load_finetune('peg_insert'))
+    base, _, robot_file = config.load()
+    nodes = finetune_topology(config, robot_file, base.path, tmp_path, 1, 0, lockstep=False)
+    with (
+        Monitor(domain_id) as monitor,
+        Bringup(nodes, tmp_path / 'logs', ros_environment(domain_id)),
+        Operator(monitor, domain_id=domain_id) as operator,
+    ):
+        wait_for(lambda: monitor.number('policy_node', 'transitions') > 3, LIMIT_S, 'motion')
+        assert operator.press('r') == 'residual: residual off from the next decision'
+        assert operator.press('r') == 'residual: residual on from the next decision'
+        assert operator.press('h') == 'hold: holding'
+        wait_for(lambda: monitor.number('policy_node', 'holds') > 5, LIMIT_S, 'hold')
+        assert operator.press('h') == 'hold: released'
+        episode = monitor.number('policy_node', 'episode')
+        # Between two episodes there is none to end.
+        done = 'success: ending the episode'
+        wait_for(lambda: operator.press('s') == done, LIMIT_S, 'an episode that can be marked')
+        wait_for(lambda: monitor.number('policy_node', 'episode') > episode, LIMIT_S, 'next one')
+        assert operator.press('b').startswith('roll back: ')
+
+
+def test_a_second_console_knows_how_the_switches_stand_and_a_fault_can_be_left(
+    domain_id: int, tmp_path: Path
+) -> None:
+    config = quick(load_finetune('peg_insert'))
+    base, _, robot_file = config.load()
+    nodes = finetune_topology(config, robot_file, base.path, tmp_path, 1, 0, lockstep=False)
+    with (
+        Monitor(domain_id) as monitor,
+        Bringup(nodes, tmp_path / 'logs', ros_environment(domain_id)) as bringup,
+    ):
+        wait_for(lambda: monitor.number('policy_node', 'transitions') > 3, LIMIT_S, 'motion')
+        with Operator(monitor, domain_id=domain_id) as first:
+            wait_for(lambda: first.press('h') == 'hold: holding', LIMIT_S, 'the key')
+        wait_for(lambda: monitor.values('policy_node')['held'] == 'True', LIMIT_S, 'the hold')
+        with Operator(monitor, domain_id=domain_id) as second:
+            wait_for(lambda: second.press('h') == 'hold: released', LIMIT_S, 'the key')
+            bringup.processes['mujoco_sim_node'].send_signal(signal.SIGSTOP)
+            wait_for(lambda: 'policy_node' in monitor.errors(), LIMIT_S, 'the fault')
+            bringup.processes['mujoco_sim_node'].send_signal(signal.SIGCONT)
+            wait_for(lambda: second.press('a') == 'activate: done', LIMIT_S, 'the key')
+            episode = monitor.number('policy_node', 'episode')
+            wait_for(lambda: monitor.number('policy_node', 'episode') > episode, LIMIT_S, 'motion')
+            assert monitor.errors() == {}
+            assert second.press('a') == 'activate: refused; its log says why'
+
+
+def test_a_service_that_is_not_there_is_named(domain_id: int) -> None:
+    with Monitor(domain_id) as monitor, Operator(monitor, domain_id=domain_id) as operator:
+        assert operator.press('s') == 'success: policy_node/mark_success is not there'
+
+
+def test_a_warning_is_shown_beside_the_state() -> None:
+    monitor = Monitor(0)
+    status = DiagnosticStatus(
+        level=DiagnosticStatus.WARN, name='/policy_node', message='the base policy is late'
+    )
+    status.values = [KeyValue(key='episode', value='3')]
+    monitor._receive(DiagnosticArray(status=[status]))
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(status_table(monitor, ['policy_node']))
+    shown = console.export_text()
+    assert 'episode 3' in shown
+    assert 'the base policy is late' in shown
+
+
+def test_the_console_runs_in_a_terminal_and_quits_on_q(domain_id: int) -> None:
+    leader, follower = pty.openpty()
+    command = [sys.executable, '-m', 'residual_rl_ros.cli.main', 'operator']
+    with subprocess.Popen(
+        command, env=ros_environment(domain_id), stdin=follower, stdout=follower, stderr=follower
+    ) as console:
+        os.close(follower)
+        shown = b''
+        deadline = time.monotonic() + LIMIT_S
+        while b'quit' not in shown and time.monotonic() < deadline:
+            shown += os.read(leader, 65536)
+        os.write(leader, b'x')
+        while b'does nothing' not in shown and time.monotonic() < deadline:
+            shown += os.read(leader, 65536)
+        os.write(leader, b'q')
+        try:
+            code = console.wait(timeout=30.0)
+        finally:
+            console.kill()
+    os.close(leader)
+    assert code == 0
+    assert b'[s] success' in shown
+
+
+def test_without_a_terminal_the_console_says_so(domain_id: int) -> None:
+    finished = subprocess.run(
+        [sys.executable, '-m', 'residual_rl_ros.cli.main', 'operator'],
+        env=ros_environment(domain_id),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert finished.returncode == 2
+    assert 'error: the operator console needs a terminal' in finished.stderr

@@ -1,0 +1,384 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Small real objects that several test modules build: layouts, base policies, actors, learners."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
+from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
+from residual_rl_ros.config.preset import LearnerConfig, load_preset
+from residual_rl_ros.control.reward import CLASSIFIER_METADATA_KEY
+from residual_rl_ros.residual_policy.architecture import ActorArchitecture
+from residual_rl_ros.residual_policy.candidate_selection import AdvisedActor
+from residual_rl_ros.residual_policy.numpy_actor import NumpyActor
+from residual_rl_ros.residual_policy.torch_networks import ResidualActor
+from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.robot.image_encoder import ENCODER_METADATA_KEY
+from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
+
+OBSERVATIONS = ('arm.position.a', 'arm.position.b', 'tool.z')
+ACTIONS = ('a.position', 'b.position')
+
+
+def make_layout(**changes: Any) -> TransitionLayout:
+    """Return a layout with n = 3, m = 2 and k = 2."""
+    layout = TransitionLayout(OBSERVATIONS, ACTIONS, 2, (-1.0, -0.5), (1.0, 0.5), (0.1, 0.05))
+    return replace(layout, **changes)
+
+
+def make_metadata(**changes: Any) -> BasePolicyMetadata:
+    """Return the metadata of a base policy with n = 3, m = 2 and 4 of 6 actions executed."""
+    metadata = BasePolicyMetadata(
+        observation_names=OBSERVATIONS,
+        action_names=ACTIONS,
+        action_min=(-1.0, -0.5),
+        action_max=(1.0, 0.5),
+        rate_hz=20.0,
+        n_obs_steps=1,
+        horizon=6,
+        exec_start=1,
+        exec_steps=4,
+    )
+    return replace(metadata, **changes)
+
+
+def make_action_spec(**changes: Any) -> ActionSpec:
+    """Return limits that are wider than the trained actions of `make_metadata`."""
+    values: dict[str, Any] = {
+        'names': ACTIONS,
+        'lower': np.array([-2.0, -2.0]),
+        'upper': np.array([2.0, 2.0]),
+        'max_step': np.array([10.0, 10.0]),
+    }
+    return ActionSpec(**{**values, **changes})
+
+
+class LinearPolicy:
+    """A base policy in NumPy: a fixed linear map of the observation window, plus any noise.
+
+    While `gate` is cleared, inference blocks, like a network that is too slow.
+    """
+
+    def __init__(self, metadata: BasePolicyMetadata | None = None, stochastic: bool = False):
+        self.metadata = make_metadata() if metadata is None else metadata
+        self.stochastic = stochastic
+        rows = self.metadata.n_obs_steps * len(self.metadata.observation_names)
+        columns = self.metadata.horizon * len(self.metadata.action_names)
+        rng = np.random.default_rng(0)
+        self.weights = (0.1 * rng.standard_normal((rows, columns))).astype(np.float32)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.calls = 0
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        return self.metadata.horizon, len(self.metadata.action_names)
+
+    def infer(self, window: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
+        self.calls += 1
+        assert self.gate.wait(30.0), 'the test left the policy blocked'
+        chunk = (window.ravel() @ self.weights).reshape(self.noise_shape)
+        return chunk if noise is None else chunk + np.float32(0.1) * noise
+
+
+def settle(queue: ChunkQueue) -> None:
+    """Wait until every inference on order has delivered, so that timing decides nothing."""
+    queue._worker.submit(lambda: None).result(30.0)
+
+
+def write_onnx_policy(
+    path: Path,
+    metadata: BasePolicyMetadata | None = None,
+    *,
+    stochastic: bool = False,
+    bias: np.ndarray | None = None,
+    embed: bool = True,
+    input_name: str = 'observation',
+    output_name: str = 'action',
+    observation_shape: tuple[int | str, ...] | None = None,
+    action_shape: tuple[int | str, ...] | None = None,
+    kept_actions: int | None = None,
+) -> np.ndarray:
+    """Write action = observation @ weights + bias (+ noise) and return the weights.
+
+    Args:
+        path: ONNX file.
+        metadata: the contract; default `make_metadata()`.
+        stochastic: add a noise input.
+        bias: shape (horizon, m).
+        embed: store the metadata in the model.
+        input_name: name of the observation input.
+        output_name: name of the action output.
+        observation_shape: declared shape, if it is to differ from the metadata.
+        action_shape: declared shape; ONNX Runtime prefers what it can infer.
+        kept_actions: actions left by an operator whose output size shows only at run time.
+    """
+    meta = make_metadata() if metadata is None else metadata
+    horizon, m = meta.horizon, len(meta.action_names)
+    rows = meta.n_obs_steps * len(meta.observation_names)
+    weights = np.random.default_rng(1).standard_normal((rows, horizon * m)).astype(np.float32)
+    offset = np.zeros((horizon, m)) if bias is None else bias
+    constants = {
+        'weights': weights,
+        'bias': offset.reshape(1, horizon, m).astype(np.float32),
+        'flat': np.array([1, rows], dtype=np.int64),
+        'chunk': np.array([1, horizon, m], dtype=np.int64),
+    }
+    last = 'sum' if stochastic or kept_actions is not None else output_name
+    nodes = [
+        helper.make_node('Reshape', [input_name, 'flat'], ['row']),
+        helper.make_node('MatMul', ['row', 'weights'], ['product']),
+        helper.make_node('Reshape', ['product', 'chunk'], ['mean']),
+        helper.make_node('Add', ['mean', 'bias'], [last]),
+    ]
+    if observation_shape is None:
+        observation_shape = (1, meta.n_obs_steps, len(meta.observation_names))
+    inputs = [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, observation_shape)]
+    if stochastic:
+        nodes.append(helper.make_node('Add', ['sum', 'noise'], [output_name]))
+        inputs.append(helper.make_tensor_value_info('noise', TensorProto.FLOAT, (1, horizon, m)))
+    if kept_actions is not None:
+        constants['kept'] = np.arange(horizon) < kept_actions
+        nodes.append(helper.make_node('Compress', ['sum', 'kept'], [output_name], axis=1))
+    shape = action_shape or (1, horizon, m)
+    graph = helper.make_graph(
+        nodes,
+        'linear',
+        inputs,
+        [helper.make_tensor_value_info(output_name, TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
+    if embed:
+        helper.set_model_props(model, {METADATA_KEY: meta.to_json()})
+    onnx.save(model, str(path))
+    return weights
+
+
+def slow_down(model: Path, slower: Path, seconds: float) -> None:
+    """Write a copy of an ONNX model whose inference takes about so much longer on this machine."""
+    rounds = 20
+    _write_slower(model, slower, rounds)
+    session = onnxruntime.InferenceSession(str(slower), providers=['CPUExecutionProvider'])
+    inputs = {value.name: np.zeros(value.shape, dtype=np.float32) for value in session.get_inputs()}
+    session.run(None, inputs)
+    started = time.perf_counter()
+    session.run(None, inputs)
+    took = time.perf_counter() - started
+    _write_slower(model, slower, round(rounds * seconds / took))
+
+
+def _write_slower(model: Path, slower: Path, rounds: int) -> None:
+    """Put a loop of matrix products, which add nothing, in front of the observation."""
+    loaded = onnx.load(str(model))
+    graph, size = loaded.graph, 256
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name == 'observation':
+                node.input[index] = 'slow_observation'
+    square = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [size, size]) for name in 'xy']
+    body = helper.make_graph(
+        [
+            helper.make_node('MatMul', ['x', 'slow_matrix'], ['y']),
+            helper.make_node('Identity', ['going'], ['going_on']),
+        ],
+        'body',
+        [
+            helper.make_tensor_value_info('round', TensorProto.INT64, []),
+            helper.make_tensor_value_info('going', TensorProto.BOOL, []),
+            square[0],
+        ],
+        [helper.make_tensor_value_info('going_on', TensorProto.BOOL, []), square[1]],
+    )
+    constants: dict[str, Any] = {
+        'slow_matrix': np.zeros((size, size), np.float32),
+        'slow_rounds': np.array(rounds, np.int64),
+        'slow_going': np.array(True),
+    }
+    graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in constants.items())
+    first = [
+        helper.make_node('ReduceMax', ['observation'], ['slow_value'], keepdims=0),
+        helper.make_node('Mul', ['slow_matrix', 'slow_value'], ['slow_start']),
+        helper.make_node(
+            'Loop', ['slow_rounds', 'slow_going', 'slow_start'], ['slow_end'], body=body
+        ),
+        helper.make_node('ReduceMax', ['slow_end'], ['slow_nothing'], keepdims=0),
+        helper.make_node('Add', ['observation', 'slow_nothing'], ['slow_observation']),
+    ]
+    nodes = [*first, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.save(loaded, str(slower))
+
+
+def make_actor(
+    layout: TransitionLayout, seed: int = 0, gain: float = 0.0, **changes: Any
+) -> ResidualActor:
+    """Return an actor; a gain above 0 replaces its near-zero heads by large random ones."""
+    architecture = ActorArchitecture(layout, (8,), False, layout.decision_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        actor = ResidualActor(replace(architecture, **changes))
+        if gain > 0.0:
+            torch.nn.init.normal_(actor.heads.weight, std=gain)
+            torch.nn.init.normal_(actor.heads.bias, std=gain)
+    return actor
+
+
+def mislabelled(actor: NumpyActor) -> NumpyActor:
+    """Return an actor whose tensors do not fit the architecture that it claims."""
+    return NumpyActor(replace(actor.architecture, hidden_sizes=(9,)), actor.tensors)
+
+
+def assert_same_actor(actor: NumpyActor, expected: NumpyActor) -> None:
+    """Check that two actors are the same, bit for bit, and the critics that come with them."""
+    assert type(actor) is type(expected)
+    assert actor.architecture == expected.architecture
+    pairs = [(actor.tensors, expected.tensors)]
+    if isinstance(actor, AdvisedActor) and isinstance(expected, AdvisedActor):
+        assert actor.critic_architecture == expected.critic_architecture
+        pairs.append((actor.critic_tensors, expected.critic_tensors))
+    for tensors, wanted in pairs:
+        assert tensors.keys() == wanted.keys()
+        for name, value in wanted.items():
+            assert tensors[name].tobytes() == value.tobytes(), name
+
+
+def make_transition(layout: TransitionLayout, **changes: Any) -> Transition:
+    """Return a transition of distinct, representable values."""
+    n, km = layout.observation_size, layout.decision_size
+    transition = Transition(
+        stamp=12.5,
+        epoch=1,
+        episode=3,
+        step=4,
+        policy_sequence=2,
+        source=Source.RESIDUAL,
+        reward=0.25,
+        terminated=False,
+        truncated=False,
+        success=Success.UNLABELLED,
+        observation=np.arange(n) + 0.5,
+        base_action=np.linspace(-0.4, 0.4, km),
+        residual_action=np.linspace(-1.0, 1.0, km),
+        executed_action=np.linspace(-0.5, 0.5, km),
+        next_observation=np.arange(n) + 1.5,
+        next_base_action=np.linspace(-0.3, 0.3, km),
+    )
+    return replace(transition, **changes)
+
+
+def random_transitions(
+    layout: TransitionLayout, count: int, seed: int = 0, episode_decisions: int = 7
+) -> list[Transition]:
+    """Return a reproducible stream of transitions in episodes of a fixed length."""
+    rng = np.random.default_rng(seed)
+    n, km = layout.observation_size, layout.decision_size
+    stream = []
+    for index in range(count):
+        episode, decision = divmod(index, episode_decisions)
+        last = decision == episode_decisions - 1
+        terminated = last and episode % 2 == 0
+        stream.append(
+            make_transition(
+                layout,
+                episode=episode,
+                step=decision * layout.decision_steps,
+                reward=float(terminated),
+                terminated=terminated,
+                truncated=last and not terminated,
+                success=Success(int(terminated)) if last else Success.UNLABELLED,
+                observation=rng.normal(2.0, 3.0, n),
+                base_action=rng.uniform(-0.5, 0.5, km),
+                executed_action=rng.uniform(-0.5, 0.5, km),
+                next_observation=rng.normal(2.0, 3.0, n),
+                next_base_action=rng.uniform(-0.5, 0.5, km),
+            )
+        )
+    return stream
+
+
+def small_config(preset: str = 'dawn', **overrides: Any) -> LearnerConfig:
+    """Return a preset, shrunk so that an update takes about a millisecond."""
+    small: dict[str, Any] = {
+        'warmup_transitions': 10,
+        'replay_capacity': 200,
+        'batch_size': 8,
+        'utd': 1.0,
+        'publish_interval': 5,
+        'critic_hidden_sizes': [8, 8],
+        'actor_hidden_sizes': [8, 8],
+    }
+    if preset == 'wsrl':
+        small |= {'offline_updates': 7, 'policy_warmup_transitions': 12}
+    elif preset == 'resfit':
+        small |= {'critic_only_updates': 7}
+    return load_preset(preset, {**small, **overrides})
+
+
+def write_classifier(
+    path: Path, names: tuple[str, ...], gain: float = 1.0, bias: float = 0.0
+) -> None:
+    """Write a success classifier: probability = sigmoid(gain x first value + bias)."""
+    weights = np.zeros((len(names), 1), dtype=np.float32)
+    weights[0] = gain
+    graph = helper.make_graph(
+        [
+            helper.make_node('MatMul', ['observation', 'weights'], ['product']),
+            helper.make_node('Add', ['product', 'bias'], ['logit']),
+            helper.make_node('Sigmoid', ['logit'], ['probability']),
+        ],
+        'classifier',
+        [helper.make_tensor_value_info('observation', TensorProto.FLOAT, [1, len(names)])],
+        [helper.make_tensor_value_info('probability', TensorProto.FLOAT, [1, 1])],
+        [
+            numpy_helper.from_array(weights, 'weights'),
+            numpy_helper.from_array(np.array([bias], dtype=np.float32), 'bias'),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
+    text = json.dumps({'observation_names': list(names)})
+    helper.set_model_props(model, {CLASSIFIER_METADATA_KEY: text})
+    onnx.save(model, str(path))
+
+
+def write_onnx_encoder(
+    path: Path,
+    height: int | None = 4,
+    width: int | None = 6,
+    bias: tuple[float, ...] = (0.0, 0.0, 0.0),
+    names: tuple[str, str] = ('image', 'features'),
+) -> None:
+    """Write an image encoder whose features are the mean of each colour plus a bias."""
+    image, features = names
+    graph = helper.make_graph(
+        [
+            helper.make_node('Cast', [image], ['x'], to=TensorProto.FLOAT),
+            helper.make_node('ReduceMean', ['x', 'axes'], ['mean'], keepdims=0),
+            helper.make_node('Add', ['mean', 'bias'], [features]),
+        ],
+        'encoder',
+        [helper.make_tensor_value_info(image, TensorProto.UINT8, [1, height, width, 3])],
+        [helper.make_tensor_value_info(features, TensorProto.FLOAT, [1, 3])],
+        [
+            numpy_helper.from_array(np.array([1, 2]), 'axes'),
+            numpy_helper.from_array(np.array(bias, dtype=np.float32), 'bias'),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=8)
+    text = json.dumps({'feature_names': ['red', 'green', 'blue']})
+    helper.set_model_props(model, {ENCODER_METADATA_KEY: text})
+    onnx.save(model, str(path))

@@ -1,0 +1,32 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Look at and wait for the processes of a test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def node_processes() -> set[int]:
+    """Return the process ids of this package's nodes on this machine."""
+    found = set()
+    for entry in Path('/proc').iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = (entry / 'cmdline').read_bytes().decode(errors='replace')
+        except OSError:
+            continue
+        if 'residual_rl_ros.ros.nodes.' in command and '_node' in command:
+            found.add(int(entry.name))
+    return found
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+    """Wait until a condition holds, or fail saying what did not happen."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f'{what} did not happen within {timeout_s} s'
+        time.sleep(0.05)

@@ -1,0 +1,65 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of tests that start real processes on a real middleware."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import rclpy
+from processes import node_processes
+
+from residual_rl_ros.ros.bringup.monitor import claim_domain
+
+
+class Caller:
+    """Calls services of one ROS domain."""
+
+    def __init__(self, domain_id: int) -> None:
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=domain_id)
+        self._node = rclpy.create_node('operator', context=self._context)
+        self._executor = rclpy.executors.SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+
+    def __call__(self, kind: Any, name: str, **fields: Any) -> Any:
+        client = self._node.create_client(kind, name)
+        assert client.wait_for_service(timeout_sec=40.0), name
+        future = client.call_async(kind.Request(**fields))
+        self._executor.spin_until_future_complete(future, timeout_sec=40.0)
+        assert future.done(), name
+        return future.result()
+
+    def close(self) -> None:
+        self._node.destroy_node()
+        self._context.try_shutdown()
+
+
+@pytest.fixture
+def domain_id() -> Iterator[int]:
+    """Hold a ROS domain that nobody else on this machine uses."""
+    os.environ.pop('ROS_DOMAIN_ID', None)
+    with claim_domain() as domain:
+        yield domain
+
+
+@pytest.fixture(autouse=True)
+def no_process_survives() -> Iterator[None]:
+    """Fail a test that leaves a node process of this session behind."""
+    before = node_processes()
+    yield
+    deadline = time.monotonic() + 5.0
+    while node_processes() - before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not node_processes() - before
+
+
+@pytest.fixture
+def call(domain_id: int) -> Iterator[Caller]:
+    caller = Caller(domain_id)
+    yield caller
+    caller.close()

@@ -1,0 +1,155 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the package computed on e8f1ba4, before it was rebuilt: `test_unchanged` compares with it.
+
+Run as a script to record the figures anew, which is right only after a change of behaviour that was
+wanted: `.venv/bin/python test/unchanged.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+DATA = Path(__file__).resolve().parents[1] / 'data'
+FIGURES = DATA / 'unchanged.json'
+SEED = 7
+LOCKSTEP_EPISODES, LOCKSTEP_COMMANDS = 20, 900
+SMALL = {'warmup_transitions': 100, 'batch_size': 32}
+RUNS: dict[str, tuple[str, str, int, dict[str, int]]] = {
+    'dawn': ('peg_insert', 'dawn', 12000, {}),
+    'resfit': ('push_to_goal', 'resfit', 6000, {}),
+    'short_dawn': ('peg_insert', 'dawn', 1200, {**SMALL, 'bound_ramp_transitions': 100}),
+    'short_resfit': ('push_to_goal', 'resfit', 600, {**SMALL, 'critic_only_updates': 10}),
+    'short_wsrl': (
+        *('push_to_goal', 'wsrl', 800),
+        {**SMALL, 'offline_updates': 10, 'policy_warmup_transitions': 40},
+    ),
+    'short_policy_decorator': ('peg_insert', 'policy_decorator', 1200, SMALL),
+    'short_plain': ('peg_insert', 'sac_residual_plain', 1200, SMALL),
+}
+"""Task, preset, control steps and numbers of each run; the two long ones train as shipped."""
+SAME_INSTRUCTIONS = {
+    'ATEN_CPU_CAPABILITY': 'avx2',
+    'MKL_CBWR': 'AVX2',
+    'ONEDNN_MAX_CPU_ISA': 'AVX2',
+    'NPY_DISABLE_CPU_FEATURES': 'AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL '
+    'AVX512_SPR',
+    'OPENBLAS_CORETYPE': 'Haswell',
+    'OMP_NUM_THREADS': '1',
+    'OPENBLAS_NUM_THREADS': '1',
+}
+"""Environment in which processors of different makes sum in the same order."""
+
+
+def digest(values: np.ndarray) -> str:
+    """Return the sha256 of type, shape and numbers."""
+    array = np.ascontiguousarray(values)
+    head = f'{array.dtype.str}{array.shape}'.encode()
+    return hashlib.sha256(head + array.tobytes()).hexdigest()
+
+
+def train(name: str, out: Path) -> dict[str, Any]:
+    """Return what a run of `RUNS` leaves: a digest of every tensor, and every episode."""
+    task, preset, steps, numbers = RUNS[name]
+    command = [sys.executable, '-m', 'residual_rl_ros.cli.main', 'train', '--task', task]
+    command += ['--preset', preset, '--steps', str(steps), '--seed', str(SEED)]
+    command += ['--evaluate', '0', '--out', str(out)]
+    for key, value in numbers.items():
+        command += ['--set', f'{key}={value}']
+    environment = {**os.environ, **SAME_INSTRUCTIONS}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stderr[-2000:]
+    checkpoint = out / 'checkpoints' / 'latest'
+    tensors = {}
+    for file in ('algorithm', 'good', 'candidate', 'replay'):
+        for key, value in load_file(checkpoint / f'{file}.safetensors').items():
+            tensors[f'{file}/{key}'] = digest(np.asarray(value))
+    history = json.loads((checkpoint / 'learner.json').read_text())['state']['history']
+    episodes = [[e['control_steps'], e['success'], e['residual']] for e in history]
+    return {'tensors': tensors, 'episodes': episodes}
+
+
+def lockstep(folder: Path) -> dict[str, str]:
+    """Return digests of what a policy node commands in lockstep, with a learner, over ROS."""
+    from mcap_ros2.reader import read_ros2_messages
+    from processes import wait_for
+
+    from residual_rl_ros.config.run import load_finetune
+    from residual_rl_ros.ros.bringup.demo import quick
+    from residual_rl_ros.ros.bringup.monitor import claim_domain
+    from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
+    from residual_rl_ros.ros.bringup.topology import NodeSpec, finetune_topology
+
+    config = quick(load_finetune('peg_insert'))
+    base, robot, robot_file = config.load()
+    nodes = finetune_topology(config, robot_file, base.path, folder, SEED, config.control_steps)
+    bag = folder / 'bag'
+    recorder = NodeSpec(
+        'recorder_node', False, (robot_file,), {'output_dir': str(bag), 'raw': True}
+    )
+    with claim_domain() as domain:
+        environment = {**ros_environment(domain), **SAME_INSTRUCTIONS}
+        with Bringup([recorder], folder / 'log', environment):
+            wait_for(bag.exists, 30.0, 'recorder')
+            with Bringup(nodes, folder / 'logs', environment) as bringup:
+                wait_for(lambda: bringup.ended('mujoco_sim_node'), 120.0, 'end of the run')
+                bringup.check()
+    (file,) = bag.glob('*.mcap')
+    command = f'/{robot.command.topic}'
+    commands, transitions = [], []
+    for message in read_ros2_messages(str(file), topics=[command, '/policy_node/transitions']):
+        data = np.array(message.ros_msg.data)
+        (commands if message.channel.topic == command else transitions).append(data)
+    episode = np.array(transitions)[:, 2]
+    assert episode[-1] >= LOCKSTEP_EPISODES
+    first = np.array(transitions)[episode < LOCKSTEP_EPISODES]
+    assert len(commands) >= LOCKSTEP_COMMANDS
+    return {
+        'transitions': digest(first),
+        'commands': digest(np.array(commands[:LOCKSTEP_COMMANDS])),
+        'count': f'{len(first)} decisions',
+    }
+
+
+def decode() -> dict[str, dict[str, str]]:
+    """Return digests of the numbers that two recordings hold."""
+    from bag_builders import read
+    from raw_bag_builders import rebuild
+
+    rows, problems = read(DATA / 'transitions_bag')
+    made, rebuilder, complaints = rebuild(DATA / 'raw_bag')
+    layout = rebuilder.controller.layout
+    return {
+        'transitions_bag': {
+            'problems': str(problems),
+            **{f'robot {robot!r}': digest(values) for robot, values in rows.items()},
+        },
+        'raw_bag': {
+            'problems': str(complaints),
+            'transitions': digest(np.array([layout.encode(t) for t in made])),
+        },
+    }
+
+
+def main() -> None:
+    """Record every figure."""
+    import tempfile
+
+    figures: dict[str, Any] = {'decoded': decode()}
+    with tempfile.TemporaryDirectory() as folder:
+        figures['lockstep'] = lockstep(Path(folder) / 'lockstep')
+        figures['runs'] = {name: train(name, Path(folder) / name) for name in RUNS}
+    FIGURES.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()

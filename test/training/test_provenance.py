@@ -1,0 +1,27 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a recording says of its origin must be true of this package."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from residual_rl_ros.training import run_folder as provenance
+
+
+def test_a_repository_around_an_installation_is_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git = ['git', '-C', str(tmp_path), '-c', 'user.name=a', '-c', 'user.email=a@b']
+    for command in (['init', '-q'], ['commit', '-q', '--allow-empty', '-m', 'theirs']):
+        subprocess.run([*git, *command], check=True)
+    packages = tmp_path / 'lib' / 'site-packages'
+    packages.mkdir(parents=True)
+    module = packages / 'residual_rl_ros' / 'provenance.py'
+    monkeypatch.setattr(provenance, '__file__', str(module))
+    assert provenance.git_commit() is None
+    (packages / 'package.xml').touch()
+    assert provenance.git_commit() is not None

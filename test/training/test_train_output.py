@@ -1,0 +1,45 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a run in one process cannot write costs what it says, and never the run."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.ros.bringup.demo import quick
+from residual_rl_ros.training.run_folder import OutputError
+from residual_rl_ros.training.train import PROGRESS, TrainingError, TrainOptions, run_training
+
+
+def options(out: Path) -> TrainOptions:
+    config = replace(quick(load_finetune('peg_insert')), control_steps=300)
+    return TrainOptions(config, 4, out, curve_steps=200, curve_seeds=2, paired_seeds=0)
+
+
+def test_evaluations_that_cannot_be_written_are_said_and_kept_in_the_summary(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / PROGRESS).mkdir()
+    said = io.StringIO()
+    summary = run_training(options(tmp_path), Console(file=said, width=1000))
+    assert f'{PROGRESS}' in said.getvalue()
+    assert 'cannot be written: Is a directory' in said.getvalue()
+    assert len(summary['evaluations']) >= 2
+
+
+def test_what_is_in_the_way_of_a_run_is_named_before_it_begins(tmp_path: Path) -> None:
+    quiet = Console(quiet=True)
+    (tmp_path / 'tensorboard').write_text('in the way')
+    with pytest.raises(OutputError, match='no metrics can be written in'):
+        run_training(options(tmp_path), quiet)
+    (tmp_path / 'tensorboard').unlink()
+    run_training(options(tmp_path), quiet)
+    (tmp_path / PROGRESS).write_text('[[80, 0.')
+    with pytest.raises(TrainingError, match=r'progress\.json.* cannot be read: .*; remove it'):
+        run_training(replace(options(tmp_path), resume=True), quiet)

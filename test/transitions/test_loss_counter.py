@@ -1,0 +1,75 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever a robot sends and the learner does not get is counted; nothing else is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from builders import make_layout, make_transition
+from hypothesis import given
+from hypothesis import strategies as st
+
+from residual_rl_ros.transitions.loss_counter import RobotFeed
+from residual_rl_ros.transitions.transition import MalformedTransitionError, Transition
+
+LAYOUT = make_layout()
+K = LAYOUT.decision_steps
+
+
+def stream(lengths: list[int]) -> list[Transition]:
+    """Return episodes of so many decisions each."""
+    return [
+        make_transition(LAYOUT, episode=episode, step=K * number, truncated=number == length - 1)
+        for episode, length in enumerate(lengths)
+        for number in range(length)
+    ]
+
+
+def receive(feed: RobotFeed, transition: Transition) -> None:
+    feed.decode(LAYOUT, LAYOUT.encode(transition), LAYOUT.label)
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.data())
+def test_loss_is_found_and_never_exaggerated(lengths: list[int], data: st.DataObject) -> None:
+    sent = stream(lengths)
+    lost = data.draw(st.sets(st.integers(1, len(sent)), max_size=len(sent)))
+    feed = RobotFeed('')
+    arrived = [number for number in range(len(sent)) if number not in lost]
+    for number in arrived:
+        receive(feed, sent[number])
+    between = sum(number < arrived[-1] for number in lost)
+    assert feed.counts['transitions'] == len(arrived)
+    assert feed.counts['missing'] <= between
+    assert (feed.counts['missing'] > 0) == (between > 0)
+
+
+def test_one_lost_message_inside_an_episode_is_one() -> None:
+    feed = RobotFeed('')
+    for number, transition in enumerate(stream([8])):
+        if number != 3:
+            receive(feed, transition)
+    assert feed.counts['missing'] == 1
+
+
+def test_a_decision_that_a_hold_has_cut_short_is_one() -> None:
+    feed = RobotFeed('')
+    first, second = stream([2])
+    receive(feed, first)
+    receive(feed, replace(second, step=second.step + 1))
+    assert feed.counts['missing'] == 1
+
+
+def test_a_robot_that_begins_again_has_lost_nothing() -> None:
+    feed = RobotFeed('left')
+    for transition in stream([3, 3]) + stream([2]):
+        receive(feed, transition)
+    assert feed.counts['missing'] == 0
+
+
+def test_what_is_no_transition_is_counted() -> None:
+    feed = RobotFeed('')
+    with pytest.raises(MalformedTransitionError, match='label'):
+        feed.decode(LAYOUT, [0.0] * LAYOUT.size, 'transition:v1:0')
+    assert feed.counts == {'transitions': 0, 'malformed': 1, 'missing': 0}
