@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import typer
 
-from residual_rl_ros.base_policy.metadata import BasePolicyError
 from residual_rl_ros.config.run import FinetuneConfig, load_finetune
+from residual_rl_ros.errors import BasePolicyError
 from residual_rl_ros.evaluation.paired import run_episode
 from residual_rl_ros.tasks.hosting import connect, make_environment
 

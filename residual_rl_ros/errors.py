@@ -1,13 +1,95 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The root of every error that this package raises on bad input."""
+"""Every error that this package raises on bad input: one class for each that a caller handles."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class ResidualRLError(Exception):
     """Bad input or environment: one line naming the value, the expectation and the remedy.
 
-    The command line prints it without a traceback and exits with code 2. Each module derives its
-    own class, so that a caller can catch just the failure it can handle.
+    The command line prints it without a traceback and exits with code 2.
     """
+
+
+class ConfigError(ResidualRLError):
+    """A configuration is missing, incomplete, out of range or contradicts itself.
+
+    Args:
+        source: file or object that it stands in, or the whole sentence.
+        problems: everything that is wrong with it, one sentence each.
+    """
+
+    def __init__(self, source: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(f'{source}: {"; ".join(problems)}' if problems else source)
+        self.problems = tuple(problems)
+
+
+class ResourceError(ResidualRLError):
+    """A shipped file does not exist."""
+
+
+class OutputError(ResidualRLError):
+    """A result cannot be written: no such folder, no permission, no space."""
+
+
+class BasePolicyError(ResidualRLError):
+    """A base policy cannot be used, or failed."""
+
+
+class ChunkLateError(Exception):
+    """The next chunk is not ready yet; the robot holds meanwhile."""
+
+
+class ObservationError(ResidualRLError):
+    """A channel is missing, stale, of the wrong size or not finite.
+
+    Args:
+        reason: what is wrong, with the channel.
+        topic: topic of the channel.
+        kind: what makes two of these the same, for reports.
+    """
+
+    def __init__(self, reason: str, topic: str = '', kind: str = '') -> None:
+        super().__init__(reason)
+        self.topic = topic
+        self.kind = kind
+
+
+class CommandError(ResidualRLError):
+    """A message holds no command for this robot."""
+
+
+class UnsafeCommandError(ResidualRLError):
+    """A command may not be sent; the robot holds."""
+
+
+class MalformedTransitionError(ResidualRLError):
+    """An array is no transition of the layout."""
+
+
+class WeightsError(ResidualRLError):
+    """A weight message is refused.
+
+    Args:
+        reason: name under which refusals are counted.
+        message: what is wrong with it.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class CheckpointError(ResidualRLError):
+    """A checkpoint cannot be written or read; the previous one is untouched."""
+
+
+class BagError(ResidualRLError):
+    """A recording cannot be used at all."""
+
+
+class RewardError(ResidualRLError):
+    """A reward function or success classifier cannot be used, or failed."""

@@ -12,8 +12,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from residual_rl_ros.errors import ResidualRLError
-
 
 @dataclass
 class Report:
@@ -43,10 +41,6 @@ class Report:
             console.print(f'[yellow]remark:[/] {escape(remark)}', soft_wrap=True)
         if not self.problems:
             console.print('[green]usable[/]')
-
-
-class BagError(ResidualRLError):
-    """A bag cannot be used at all."""
 
 
 @dataclass

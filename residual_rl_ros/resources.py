@@ -13,14 +13,10 @@ from typing import Any, TypeVar
 
 import yaml
 
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import ResourceError
 
 PACKAGE = 'residual_rl_ros'
 RecordT = TypeVar('RecordT')
-
-
-class ResourceError(ResidualRLError):
-    """A shipped file is in none of the places where an installation puts it."""
 
 
 def _share_directories() -> Iterator[Path]:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from residual_rl_ros import resources
-from residual_rl_ros.resources import ResourceError, resource_path
+from residual_rl_ros.errors import ResourceError
+from residual_rl_ros.resources import resource_path
 
 
 def make_share(prefix: Path) -> Path:

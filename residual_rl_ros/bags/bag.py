@@ -15,7 +15,8 @@ import yaml
 from residual_rl_ros.bags.mcap_file import McapFile
 from residual_rl_ros.bags.segment import RawMessage, Segment
 from residual_rl_ros.bags.sqlite_file import SqliteFile
-from residual_rl_ros.findings import BagError, Problems
+from residual_rl_ros.errors import BagError
+from residual_rl_ros.findings import Problems
 
 BagFile = McapFile | SqliteFile
 STORAGES: dict[str, type[McapFile] | type[SqliteFile]] = {'.mcap': McapFile, '.db3': SqliteFile}

@@ -22,8 +22,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.transitions.reader import Block, TransitionReader
-from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.findings import BagError
+from residual_rl_ros.errors import BagError, ResidualRLError
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import TransitionLayout
 

@@ -29,18 +29,13 @@ from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
 from residual_rl_ros.bags.bag import RECORDING
-from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.findings import BagError
+from residual_rl_ros.errors import BagError, OutputError
 from residual_rl_ros.transitions.cdr import typestore
 
 PLUGINS = {'mcap': StoragePlugin.MCAP, 'sqlite3': StoragePlugin.SQLITE3}
 BAG_VERSION: Literal[9] = 9
 """Of `metadata.yaml`: Jazzy and later."""
 NEVER = QosTime(2147483647, 4294967295)
-
-
-class RecorderError(ResidualRLError):
-    """A bag cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +67,7 @@ class RecordOptions:
     def __post_init__(self) -> None:
         """Check the storage."""
         if self.storage not in PLUGINS:
-            raise RecorderError(
-                f'storage is {self.storage!r}, expected one of {", ".join(PLUGINS)}'
-            )
+            raise OutputError(f'storage is {self.storage!r}, expected one of {", ".join(PLUGINS)}')
 
 
 class Recorder:
@@ -89,7 +82,7 @@ class Recorder:
         clock: monotonic time [s].
 
     Raises:
-        RecorderError: the folder exists or cannot be written.
+        OutputError: the folder exists or cannot be written.
     """
 
     def __init__(
@@ -122,7 +115,7 @@ class Recorder:
             data: serialised message.
 
         Raises:
-            RecorderError: the disk is full or the folder has gone.
+            OutputError: the disk is full or the folder has gone.
         """
         if self._full():
             self.close()
@@ -158,7 +151,7 @@ class Recorder:
         several = options.max_bytes or options.max_seconds
         folder = self._folder / f'{self._folder.name}_{self._split}' if several else self._folder
         if self._split == 0 and self._folder.exists():
-            raise RecorderError(f'{str(self._folder)!r} exists already; choose another folder')
+            raise OutputError(f'{str(self._folder)!r} exists already; choose another folder')
         self._guarded(lambda: self._begin(folder))
 
     def _begin(self, folder: Path) -> None:
@@ -181,7 +174,7 @@ class Recorder:
     def _put(self, topic: str, time_ns: int, data: bytes) -> None:
         writer = self._writer
         if writer is None:
-            raise RecorderError(f'{str(self._folder)!r} is closed')
+            raise OutputError(f'{str(self._folder)!r} is closed')
         connection = self._connections[topic]
         self._guarded(lambda: writer.write(connection, time_ns, data))
         self._bytes += len(data)
@@ -205,7 +198,7 @@ class Recorder:
         try:
             job()
         except (OSError, sqlite3.Error, WriterError) as error:
-            raise RecorderError(
+            raise OutputError(
                 f'cannot write {str(self._folder)!r}: {error}; free space or choose another folder'
             ) from error
 

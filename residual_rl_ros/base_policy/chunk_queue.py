@@ -21,7 +21,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.base_policy.metadata import BasePolicyError, BasePolicyMetadata
+from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
+from residual_rl_ros.errors import BasePolicyError, ChunkLateError
 from residual_rl_ros.latency import Latency
 
 Float32 = npt.NDArray[np.float32]
@@ -39,10 +40,6 @@ class BasePolicy(Protocol):
 
     def infer(self, window: Float32, noise: Float32 | None = None) -> Float32:
         """Return a chunk, shape (horizon, m)."""
-
-
-class ChunkLateError(Exception):
-    """The next chunk is not ready; the caller holds and asks again at the next tick."""
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.robot.action_spec import ActionSpec, SpecificationError, check_names, integer
+from residual_rl_ros.errors import BasePolicyError, ConfigError
+from residual_rl_ros.robot.action_spec import ActionSpec, check_names, integer
 
 METADATA_KEY = 'residual_rl'
 SCHEMA_VERSION = 1
-
-
-class BasePolicyError(ResidualRLError):
-    """A base policy is unusable: unreadable, off the contract, or made for another robot."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class BasePolicyMetadata:
         try:
             check_names('observation', self.observation_names)
             check_names('action', self.action_names)
-        except SpecificationError as error:
+        except ConfigError as error:
             raise BasePolicyError(f'metadata: {error}') from error
         for label in ('action_min', 'action_max'):
             values = getattr(self, label)

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyError, BasePolicyMetadata
+from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
+from residual_rl_ros.errors import BasePolicyError
 from residual_rl_ros.onnx_session import open_session, run_session
 
 Float32 = npt.NDArray[np.float32]

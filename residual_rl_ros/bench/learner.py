@@ -19,11 +19,6 @@ from typing import Any
 
 from residual_rl_ros.errors import ResidualRLError
 
-
-class BenchError(ResidualRLError):
-    """A library failed."""
-
-
 N, M, WIDTH, BATCH = 40, 7, 256, 256
 STORED = 20_000
 """Transitions to sample from."""
@@ -179,7 +174,7 @@ def measure(threads: int, repetitions: int) -> dict[str, list[float]]:
             if result.returncode == 0:
                 rates[name].append(float(result.stdout.split()[-1]))
             elif 'ModuleNotFoundError' not in result.stderr:
-                raise BenchError(f'{name}: {result.stderr.strip().splitlines()[-1]}')
+                raise ResidualRLError(f'{name}: {result.stderr.strip().splitlines()[-1]}')
     return {name: values for name, values in rates.items() if values}
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from residual_rl_ros.base_policy.metadata import BasePolicyError
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.control.composition import UNUSED_RANGE
+from residual_rl_ros.errors import BasePolicyError
 from residual_rl_ros.findings import Report
 from residual_rl_ros.robot.description import load_robot
 
@@ -32,7 +32,7 @@ def check_base_policy(
         clock: source of seconds.
 
     Raises:
-        RobotError: the robot description itself is wrong.
+        ConfigError: the robot description itself is wrong.
     """
     report = Report(str(path))
     try:

@@ -7,14 +7,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.base_policy.metadata import BasePolicyError
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.control.safety import Workspace
+from residual_rl_ros.errors import BasePolicyError, ConfigError, ResourceError
 from residual_rl_ros.findings import Report
-from residual_rl_ros.resources import ResourceError, find_base_policy
-from residual_rl_ros.robot.action_spec import SpecificationError
+from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.image_encoder import EncoderError, channel_encoder
+from residual_rl_ros.robot.image_encoder import channel_encoder
 
 
 def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) -> Report:
@@ -44,7 +43,7 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
         )
         try:
             Workspace(box)
-        except (SpecificationError, ResourceError) as error:
+        except (ConfigError, ResourceError) as error:
             report.problems.append(str(error))
     for channel in robot.channels:
         report.facts[f'channel {channel.name}'] = (
@@ -59,7 +58,7 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
         if channel.is_image:
             try:
                 channel_encoder(channel)
-            except (EncoderError, ResourceError) as error:
+            except (ConfigError, ResourceError) as error:
                 report.problems.append(str(error))
     report.facts['hold'] = f'by {action.hold} command'
     if action.hold == 'zero':

@@ -24,7 +24,8 @@ from residual_rl_ros.errors import ResidualRLError
 
 if TYPE_CHECKING:
     from residual_rl_ros.bags.bag import Bag
-    from residual_rl_ros.findings import BagError, Problems
+    from residual_rl_ros.errors import BagError
+    from residual_rl_ros.findings import Problems
 
 WITH_PROBLEMS = 1
 """Exit code: a part was used, and every problem was named."""
@@ -83,7 +84,7 @@ def open_bags(paths: list[Path]) -> tuple[list[Bag], list[BagError]]:
         BagError: not one is a bag.
     """
     from residual_rl_ros.bags.bag import Bag
-    from residual_rl_ros.findings import BagError
+    from residual_rl_ros.errors import BagError
 
     opened, stray = [], []
     for path in paths:

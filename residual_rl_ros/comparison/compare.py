@@ -22,7 +22,6 @@ from rich.console import Console
 
 from residual_rl_ros.comparison.grid import (
     BIN_STEPS,
-    CompareError,
     CompareOptions,
     RunResult,
     cell_config,
@@ -32,6 +31,7 @@ from residual_rl_ros.comparison.grid import (
     run_grid,
     train_options,
 )
+from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.learner.episodes import RECENT_EPISODES
 from residual_rl_ros.training.run_folder import write_json, write_text
 
@@ -62,7 +62,7 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
     folders = Counter(run.output_dir for run in runs)
     for folder, count in folders.items():
         if count > 1:
-            raise CompareError(
+            raise ResidualRLError(
                 f'{count} runs of this comparison would share {str(folder)!r}; give every task, '
                 'variant and seed once, and two configurations of one task another --out each'
             )
@@ -137,7 +137,9 @@ def _rliable() -> tuple[Any, Any]:
     try:
         from rliable import library, metrics
     except ImportError as error:
-        raise CompareError("compare needs rliable: pip install 'residual_rl_ros[bench]'") from error
+        raise ResidualRLError(
+            "compare needs rliable: pip install 'residual_rl_ros[bench]'"
+        ) from error
     return library, metrics
 
 

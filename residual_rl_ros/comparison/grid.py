@@ -23,10 +23,6 @@ from residual_rl_ros.training.run_folder import SUMMARY, read_history, steps_to
 from residual_rl_ros.training.train import TrainOptions, run_identity, run_training
 
 
-class CompareError(ResidualRLError):
-    """A comparison cannot be made."""
-
-
 @dataclass(frozen=True)
 class Variant:
     """A preset with changes, as the command line names it: `preset` or `preset:key=value:…`.
@@ -43,18 +39,18 @@ class Variant:
         """Read `preset:key=value:key=value`.
 
         Raises:
-            CompareError: a part is no assignment of a YAML value.
+            ResidualRLError: a part is no assignment of a YAML value.
         """
         preset, *changes = text.split(':')
         overrides = {}
         for change in changes:
             key, equals, value = change.partition('=')
             if not equals:
-                raise CompareError(f'{text!r}: {change!r} is no assignment, expected key=value')
+                raise ResidualRLError(f'{text!r}: {change!r} is no assignment, expected key=value')
             try:
                 overrides[key] = yaml.safe_load(value)
             except yaml.YAMLError as error:
-                raise CompareError(f'{text!r}: {value!r} is no YAML value: {error}') from error
+                raise ResidualRLError(f'{text!r}: {value!r} is no YAML value: {error}') from error
         return cls(text, preset, overrides)
 
     @property
@@ -113,7 +109,7 @@ def is_done(run: TrainOptions) -> bool:
     """Return whether a cell's folder holds this very run, finished.
 
     Raises:
-        CompareError: it holds another one, for example a shorter one.
+        ResidualRLError: it holds another one, for example a shorter one.
     """
     path = run.output_dir / SUMMARY
     if not path.exists():
@@ -122,10 +118,10 @@ def is_done(run: TrainOptions) -> bool:
     try:
         found = dict(json.loads(path.read_text(encoding='utf-8')).get('run', {}))
     except (OSError, AttributeError, TypeError, ValueError) as error:
-        raise CompareError(f'cannot read {str(path)!r}: {error}') from error
+        raise ResidualRLError(f'cannot read {str(path)!r}: {error}') from error
     for key in wanted:
         if key not in found or found[key] != wanted[key]:
-            raise CompareError(
+            raise ResidualRLError(
                 f'{str(path)!r} is of another run: {key} is {found.get(key, "not recorded")} there '
                 f'and {wanted[key]} in this comparison; choose another --out, or remove '
                 f'{str(run.output_dir)!r}'
@@ -146,7 +142,7 @@ def run_grid(runs: Sequence[TrainOptions], options: CompareOptions, console: Con
     """Train the given cells of the grid; one that fails does not keep the others from it.
 
     Raises:
-        CompareError: joblib or Ray is missing, there is no such cluster, or runs failed.
+        ResidualRLError: joblib or Ray is missing, there is no such cluster, or runs failed.
     """
     failed = []
     finished = _here(runs, options.jobs) if options.ray is None else _on_ray(runs, options.ray)
@@ -155,7 +151,7 @@ def run_grid(runs: Sequence[TrainOptions], options: CompareOptions, console: Con
         if reason:
             failed.append(f'{folder}: {reason}')
     if failed:
-        raise CompareError(f'{len(failed)} of {len(runs)} runs failed: {"; ".join(failed)}')
+        raise ResidualRLError(f'{len(failed)} of {len(runs)} runs failed: {"; ".join(failed)}')
 
 
 def _here(runs: Sequence[TrainOptions], jobs: int) -> Any:
@@ -163,7 +159,9 @@ def _here(runs: Sequence[TrainOptions], jobs: int) -> Any:
     try:
         import joblib
     except ImportError as error:
-        raise CompareError("compare needs joblib: pip install 'residual_rl_ros[bench]'") from error
+        raise ResidualRLError(
+            "compare needs joblib: pip install 'residual_rl_ros[bench]'"
+        ) from error
     parallel = joblib.Parallel(jobs, backend='loky', return_as='generator_unordered')
     return parallel(joblib.delayed(_run_quietly)(run) for run in runs)
 
@@ -173,11 +171,11 @@ def _on_ray(runs: Sequence[TrainOptions], address: str) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise CompareError("--ray needs Ray: pip install 'residual_rl_ros[ray]'") from error
+        raise ResidualRLError("--ray needs Ray: pip install 'residual_rl_ros[ray]'") from error
     try:
         ray.init(address=address, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise CompareError(f'no Ray cluster at {address!r}: {error}') from error
+        raise ResidualRLError(f'no Ray cluster at {address!r}: {error}') from error
     try:
         remote: Callable[..., Any] = ray.remote(num_cpus=1)(_run_quietly).remote
         waiting = [remote(replace(run, output_dir=run.output_dir.resolve())) for run in runs]
@@ -228,7 +226,7 @@ def read_result(folder: Path) -> RunResult:
     """Read a finished run.
 
     Raises:
-        CompareError: its summary is missing or lacks the evaluations.
+        ResidualRLError: its summary is missing or lacks the evaluations.
     """
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding='utf-8'))
@@ -236,10 +234,10 @@ def read_result(folder: Path) -> RunResult:
         rollbacks, episodes = int(summary['rollbacks']), int(summary['episodes'])
         curve = np.array(summary['evaluations'], dtype=np.float64).reshape(-1, 2)
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise CompareError(f'{str(folder)!r} holds no finished run: {error}') from error
+        raise ResidualRLError(f'{str(folder)!r} holds no finished run: {error}') from error
     history = read_history(folder)
     if len(history) != episodes:
-        raise CompareError(
+        raise ResidualRLError(
             f'{str(folder)!r} says that it has {episodes} episodes and its checkpoint holds '
             f'{len(history)}: without checkpoints/latest of the run nothing is known of its '
             'learning; remove the folder to have it run again'

@@ -16,7 +16,7 @@ from residual_rl_ros.algorithms.actor_critic import ActorCritic, RuleConfig
 from residual_rl_ros.algorithms.cal_ql import Wsrl, WsrlConfig
 from residual_rl_ros.algorithms.sac import Sac, SacConfig
 from residual_rl_ros.algorithms.td3 import Resfit, ResfitConfig
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS, MAX_CANDIDATES
 from residual_rl_ros.resources import find_file, resource_path
 from residual_rl_ros.robot.action_spec import integer
@@ -42,10 +42,6 @@ SHARES = (
     *('gamma', 'tau', 'actor_averaging', 'warmup_noise', 'demonstration_share'),
     *('wide_exploration_share', 'guard_share', 'guard_drop', 'guard_bound_floor'),
 )
-
-
-class PresetError(ResidualRLError):
-    """A preset does not exist or a value in it is wrong."""
 
 
 @dataclass(frozen=True)
@@ -115,67 +111,67 @@ class LearnerConfig:
                 _check_range(name, value)
         rule = self.rule
         if rule.critic_normalization not in CRITIC_NORMALIZATIONS:
-            raise PresetError(
+            raise ConfigError(
                 f'preset: critic_normalization is {rule.critic_normalization!r}, expected one of '
                 f'{", ".join(CRITIC_NORMALIZATIONS)}'
             )
         if rule.critic_target_heads > rule.critic_heads:
-            raise PresetError(
+            raise ConfigError(
                 f'preset: critic_target_heads {rule.critic_target_heads} exceeds critic_heads '
                 f'{rule.critic_heads}'
             )
         if self.residual_candidates > MAX_CANDIDATES:
-            raise PresetError(
+            raise ConfigError(
                 f'preset: residual_candidates is {self.residual_candidates}, expected <= '
                 f'{MAX_CANDIDATES}'
             )
         if self.residual_candidates and not rule.critic_hidden_sizes:
-            raise PresetError(
+            raise ConfigError(
                 f'preset: residual_candidates is {self.residual_candidates} and '
                 'critic_hidden_sizes empty; critics that choose need a hidden layer'
             )
         if self.full_bound_cost and not self.residual_candidates:
-            raise PresetError(
+            raise ConfigError(
                 f'preset: full_bound_cost is {self.full_bound_cost} and residual_candidates 0; '
                 'only critics that choose can tell the cost: set residual_candidates above 0, or '
                 'full_bound_cost to 0'
             )
         if self.full_bound_cost and rule.reward_offset >= 0.0:
-            raise PresetError(
+            raise ConfigError(
                 f'preset: full_bound_cost is {self.full_bound_cost} and reward_offset '
                 f'{rule.reward_offset}; without a price on every decision no base action costs '
                 'anything, and the bound would not grow: set full_bound_cost to 0'
             )
         if self.wide_exploration_scale < 1.0:
-            raise PresetError(
+            raise ConfigError(
                 f'preset: wide_exploration_scale is {self.wide_exploration_scale}, expected >= 1'
             )
         if self.warmup_transitions < 2:
-            raise PresetError(
+            raise ConfigError(
                 f'preset: warmup_transitions is {self.warmup_transitions}, expected >= 2: the '
                 'observation normaliser needs a spread'
             )
         if self.guard_false_alarm_episodes <= 1.0:
-            raise PresetError(
+            raise ConfigError(
                 f'preset: guard_false_alarm_episodes is {self.guard_false_alarm_episodes}, '
                 'expected > 1; guard_share 0 turns the guard off'
             )
         if self.warmup_transitions > self.replay_capacity:
-            raise PresetError(
+            raise ConfigError(
                 f'preset: warmup_transitions {self.warmup_transitions} exceeds replay_capacity '
                 f'{self.replay_capacity}'
             )
         rule_type = RULES[self.algorithm][0]
         soft = isinstance(rule, SacConfig) and rule.entropy_in_target
         if self.critic_only_updates and soft:
-            raise PresetError(
+            raise ConfigError(
                 f'preset: critic_only_updates is {self.critic_only_updates} and entropy_in_target '
                 'true: beside a nearly deterministic residual the entropy outweighs the reward, '
                 'and critics that are trained alone diverge (DAWN); set critic_only_updates to 0, '
                 'entropy_in_target to false, or use algorithm resfit'
             )
         if self.offline_updates and rule_type is not Wsrl:
-            raise PresetError(
+            raise ConfigError(
                 f'preset: offline_updates is {self.offline_updates}, but {self.algorithm} has no '
                 'offline update; set it to 0 or use algorithm wsrl'
             )
@@ -197,18 +193,18 @@ class LearnerConfig:
         """Return the configuration of a flat map, such as a preset file holds.
 
         Raises:
-            PresetError: unknown algorithm, unknown or missing key, or a value of the wrong type.
+            ConfigError: unknown algorithm, unknown or missing key, or a value of the wrong type.
         """
         algorithm = values.get('algorithm')
         if algorithm not in RULES:
-            raise PresetError(
+            raise ConfigError(
                 f'{source}: algorithm is {algorithm!r}, expected one of {", ".join(RULES)}'
             )
         rule_type = RULES[algorithm][1]
         own = {field.name for field in fields(cls)} - {'rule'}
         of_rule = {field.name for field in fields(rule_type)}
         if set(values) != own | of_rule:
-            raise PresetError(
+            raise ConfigError(
                 f'{source}: unknown keys {sorted(map(str, set(values) - own - of_rule))}, missing '
                 f'keys {sorted((own | of_rule) - set(values))}'
             )
@@ -233,14 +229,14 @@ def load_preset(
         overrides: values that replace those of the file.
 
     Raises:
-        PresetError: unknown or missing key, or a value of the wrong type.
+        ConfigError: unknown or missing key, or a value of the wrong type.
         ResourceError: unknown preset.
     """
     path = find_file('preset', ('config', 'presets'), name, '.yaml')
     try:
         values = {**yaml.safe_load(path.read_text(encoding='utf-8')), **overrides}
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
-        raise PresetError(f'cannot read preset {str(path)!r}: {error}') from error
+        raise ConfigError(f'cannot read preset {str(path)!r}: {error}') from error
     return LearnerConfig.from_mapping(values, f'preset {name!r}')
 
 
@@ -248,14 +244,14 @@ def _check_range(name: str, value: Any) -> None:
     """Refuse a number that no update rule can use."""
     numbers = value if isinstance(value, tuple) else (value,)
     if not all(math.isfinite(number) for number in numbers):
-        raise PresetError(f'preset: {name} is {value}, expected finite numbers')
+        raise ConfigError(f'preset: {name} is {value}, expected finite numbers')
     if name in SHARES and value > 1:
-        raise PresetError(f'preset: {name} is {value}, expected <= 1')
+        raise ConfigError(f'preset: {name} is {value}, expected <= 1')
     if isinstance(value, bool) or name in SIGNED:
         return
     if not all(number > 0 or (number == 0 and name in MAY_BE_ZERO) for number in numbers):
         expected = '>= 0' if name in MAY_BE_ZERO else '> 0'
-        raise PresetError(f'preset: {name} is {value}, expected {expected}')
+        raise ConfigError(f'preset: {name} is {value}, expected {expected}')
 
 
 def _convert(key: str, value: Any, kind: Any) -> Any:
@@ -271,5 +267,5 @@ def _convert(key: str, value: Any, kind: Any) -> Any:
         if kind == tuple[int, ...] and not isinstance(value, str):
             return tuple(integer(item) for item in value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise PresetError(f'preset: {key} is {value!r}, expected {wanted}') from error
-    raise PresetError(f'preset: {key} is {value!r}, expected {wanted}')
+        raise ConfigError(f'preset: {key} is {value!r}, expected {wanted}') from error
+    raise ConfigError(f'preset: {key} is {value!r}, expected {wanted}')

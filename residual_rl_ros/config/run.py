@@ -15,15 +15,11 @@ import yaml
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.config.preset import LearnerConfig, load_preset
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_base_policy, find_file
 from residual_rl_ros.robot.action_spec import integer
 from residual_rl_ros.robot.description import RobotConfig, load_robot
 from residual_rl_ros.transitions.transition import TransitionLayout
-
-
-class FinetuneError(ResidualRLError):
-    """A fine-tuning configuration is unknown, incomplete or wrong."""
 
 
 @dataclass(frozen=True)
@@ -70,21 +66,21 @@ class FinetuneConfig:
             changes: names and values as in YAML.
 
         Raises:
-            FinetuneError: `residual_scale` or `decision_steps` is no number.
+            ConfigError: `residual_scale` or `decision_steps` is no number.
         """
         overrides = {**self.overrides, **changes}
         try:
             scale = as_scale(overrides.pop('residual_scale', self.residual_scale))
             steps = integer(overrides.pop('decision_steps', self.decision_steps))
         except (TypeError, ValueError, OverflowError) as error:
-            raise FinetuneError(f'residual_scale or decision_steps: {error}') from error
+            raise ConfigError(f'residual_scale or decision_steps: {error}') from error
         return replace(self, overrides=overrides, residual_scale=scale, decision_steps=steps)
 
     def trained_as(self, layout: TransitionLayout) -> FinetuneConfig:
         """Return it with the k and the lambda of the run that an actor's layout is of.
 
         Raises:
-            FinetuneError: the actor is for another task or base policy; or `ResidualRLError`, this
+            ConfigError: the actor is for another task or base policy; or `ResidualRLError`, this
                 one's base policy or robot does not load.
         """
         policy, _, _ = self.load()
@@ -93,7 +89,7 @@ class FinetuneConfig:
             for kind in (policy.metadata, layout)
         )
         if own != its:
-            raise FinetuneError(
+            raise ConfigError(
                 f'the actor is for actions {", ".join(layout.action_names)} and '
                 f'{layout.observation_size} observations, task {self.task!r} has actions '
                 f'{", ".join(policy.metadata.action_names)} and {len(own[0])} observations, or '
@@ -162,18 +158,18 @@ def load_finetune(name_or_path: str) -> FinetuneConfig:
     """Read a fine-tuning configuration: a path, or the name of a shipped task.
 
     Raises:
-        FinetuneError: unknown or missing key, or a value of the wrong type.
+        ConfigError: unknown or missing key, or a value of the wrong type.
         ResourceError: unknown task.
     """
     path = find_file('task', ('config', 'finetune'), name_or_path, '.yaml')
     try:
         values = yaml.safe_load(path.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise FinetuneError(f'cannot read {str(path)!r}: {error}') from error
+        raise ConfigError(f'cannot read {str(path)!r}: {error}') from error
     names = {field.name for field in fields(FinetuneConfig)}
     if not isinstance(values, Mapping) or set(values) != names:
         found = set(values) if isinstance(values, Mapping) else set()
-        raise FinetuneError(
+        raise ConfigError(
             f'{path}: unknown keys {sorted(map(str, found - names))}, missing keys '
             f'{sorted(names - found)}'
         )
@@ -190,7 +186,7 @@ def load_finetune(name_or_path: str) -> FinetuneConfig:
             control_steps=integer(values['control_steps']),
         )
     except (TypeError, ValueError, OverflowError) as error:
-        raise FinetuneError(f'{path}: {error}') from error
+        raise ConfigError(f'{path}: {error}') from error
     if config.control_steps < 1:
-        raise FinetuneError(f'{path}: control_steps is {config.control_steps}, expected >= 1')
+        raise ConfigError(f'{path}: control_steps is {config.control_steps}, expected >= 1')
     return config

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.numerics import clamp
 
 Array = npt.NDArray[np.float64]
@@ -23,10 +23,6 @@ LOWEST, HIGHEST = np.array(-1.0), np.array(1.0)
 UNUSED_RANGE = 1e-3
 """A dimension whose trained actions span less than this [command units] is one the base never
 uses: a residual there would drift with nothing to bring it back."""
-
-
-class CompositionError(ResidualRLError):
-    """The residual scale does not fit the action."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +48,17 @@ class ResidualBound:
             residual_scale: lambda, scalar or one per action dimension.
 
         Raises:
-            CompositionError: wrong number of values, a negative or non-finite one.
+            ConfigError: wrong number of values, a negative or non-finite one.
         """
         half_range = (np.array(metadata.action_max) - np.array(metadata.action_min)) / 2.0
         scale = np.asarray(residual_scale, dtype=np.float64)
         if scale.shape not in ((), (1,), half_range.shape):
-            raise CompositionError(
+            raise ConfigError(
                 f'residual_scale has {scale.size} values, expected 1 or {half_range.size} (one '
                 f'per action: {", ".join(metadata.action_names)})'
             )
         if not np.isfinite(scale).all() or (scale < 0.0).any():
-            raise CompositionError(
-                f'residual_scale is {scale.tolist()}, expected finite values >= 0'
-            )
+            raise ConfigError(f'residual_scale is {scale.tolist()}, expected finite values >= 0')
         half_range[2.0 * half_range < UNUSED_RANGE] = 0.0
         return cls(scale * half_range)
 

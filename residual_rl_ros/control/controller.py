@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.base_policy.chunk_queue import ChunkLateError, ChunkQueue
+from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.control.command_limiter import CommandedRobot
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.safety import SafetyFilter
+from residual_rl_ros.errors import ChunkLateError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual_policy.exploration import Reach
 from residual_rl_ros.residual_policy.mailbox import ActorSlot

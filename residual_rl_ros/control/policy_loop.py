@@ -19,13 +19,16 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.base_policy.metadata import BasePolicyError
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.controller import ResidualController, StepFeedback
-from residual_rl_ros.control.safety import UnsafeCommandError
+from residual_rl_ros.errors import (
+    BasePolicyError,
+    ObservationError,
+    UnsafeCommandError,
+    WeightsError,
+)
 from residual_rl_ros.residual_policy.mailbox import Offer
-from residual_rl_ros.residual_policy.weights import WeightsError
-from residual_rl_ros.robot.observation import MAX_STAMP_S, ObservationAssembler, ObservationError
+from residual_rl_ros.robot.observation import MAX_STAMP_S, ObservationAssembler
 from residual_rl_ros.transitions.transition import Success, Transition
 
 Array = npt.NDArray[np.float64]

@@ -12,9 +12,9 @@ import numpy as np
 
 from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.control.policy_loop import END_EPISODE, Array, LoopParts, PolicyLoop
+from residual_rl_ros.errors import ObservationError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual_policy.mailbox import Offer
-from residual_rl_ros.robot.observation import ObservationError
 from residual_rl_ros.transitions.transition import Success, Transition
 
 STAGES = ('account', 'command', 'reaction', 'tick')

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.control.policy_loop import MARK_SUCCESS
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import RewardError
 from residual_rl_ros.onnx_session import open_session, run_session
 
 Array = npt.NDArray[np.float64]
@@ -25,10 +25,6 @@ RewardSource = Callable[[Array], 'StepFeedback | None']
 """Takes an observation, shape (n,); None says nothing."""
 
 CLASSIFIER_METADATA_KEY = 'residual_rl_classifier'
-
-
-class RewardError(ResidualRLError):
-    """A reward source cannot be loaded, or answered with something else than feedback."""
 
 
 class SuccessClassifier:

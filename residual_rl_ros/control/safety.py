@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import ConfigError, UnsafeCommandError
 from residual_rl_ros.numerics import all_finite, clamp
 from residual_rl_ros.resources import find_file
-from residual_rl_ros.robot.action_spec import ActionSpec, SpecificationError, WorkspaceSpec
+from residual_rl_ros.robot.action_spec import ActionSpec, WorkspaceSpec
 
 Array = npt.NDArray[np.float64]
 BISECTIONS = 10
@@ -28,7 +28,7 @@ class Workspace:
 
     Raises:
         ResourceError: no shipped model has the name.
-        SpecificationError: the model cannot be read, or has no such joint or point.
+        ConfigError: the model cannot be read, or has no such joint or point.
     """
 
     def __init__(self, spec: WorkspaceSpec) -> None:
@@ -49,7 +49,7 @@ class Workspace:
             else:
                 self._position = self._data.body(spec.point).xpos
         except KeyError as error:
-            raise SpecificationError(f'arm model {spec.model!r}: {error.args[0]}') from error
+            raise ConfigError(f'arm model {spec.model!r}: {error.args[0]}') from error
 
     def position(self, joints: Array) -> Array:
         """Return where the point is, shape (3,), base frame of the model [m].
@@ -115,11 +115,7 @@ def _kinematic_model(path: Path) -> Any:
         return spec.compile()
     except (ValueError, OSError) as error:
         reason = ' '.join(str(error).split())
-        raise SpecificationError(f'cannot read arm model {str(path)!r}: {reason}') from error
-
-
-class UnsafeCommandError(ResidualRLError):
-    """A command is not finite or of the wrong size; the robot must hold instead."""
+        raise ConfigError(f'cannot read arm model {str(path)!r}: {reason}') from error
 
 
 class SafetyFilter:
@@ -131,7 +127,7 @@ class SafetyFilter:
         action: names and limits of the command.
 
     Raises:
-        SpecificationError: the kinematic model of the workspace cannot be used.
+        ConfigError: the kinematic model of the workspace cannot be used.
     """
 
     def __init__(self, action: ActionSpec) -> None:

@@ -24,7 +24,7 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 
 from residual_rl_ros.config.preset import LearnerConfig
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import CheckpointError, ResidualRLError
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual_policy.weights import ACTOR, readable_checkpoint
 from residual_rl_ros.transitions.transition import TransitionLayout
@@ -38,10 +38,6 @@ ALGORITHM, GOOD, CANDIDATE, REPLAY, DEMONSTRATIONS, STATE, RUN = (
     'learner.json',
     'run.safetensors',
 )
-
-
-class CheckpointError(ResidualRLError):
-    """A checkpoint cannot be written or read; the previous one is untouched."""
 
 
 class CheckpointFolder:

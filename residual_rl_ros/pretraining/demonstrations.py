@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.paired import run_episode
 from residual_rl_ros.pretraining.experts import Expert, make_expert
 from residual_rl_ros.tasks.hosting import Env
-from residual_rl_ros.tasks.parameters import TaskError
 from residual_rl_ros.transitions.transition import Transition
 
 Float32 = npt.NDArray[np.float32]
@@ -116,14 +116,14 @@ def collect(
         waypoint_noise: standard deviation of the expert's waypoints [m].
 
     Raises:
-        TaskError: the expert failed more often than it succeeded.
+        ConfigError: the expert failed more often than it succeeded.
     """
     expert = make_expert(name, rng=np.random.default_rng(seed), waypoint_noise=waypoint_noise)
     episodes: list[tuple[Float32, Float32]] = []
     tried = 0
     while len(episodes) < count:
         if tried > 2 * count + 10:
-            raise TaskError(
+            raise ConfigError(
                 f'the {name} expert solved {len(episodes)} of {tried} seeds; the task '
                 'parameters make it unsolvable'
             )

@@ -16,10 +16,10 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.tasks.arm_env import ArmEnv
 from residual_rl_ros.tasks.camera import CAMERA_TASKS
 from residual_rl_ros.tasks.kinematics import Pose, wrap_angle
-from residual_rl_ros.tasks.parameters import TaskError
 from residual_rl_ros.tasks.peg_insert import PegInsert
 from residual_rl_ros.tasks.push_to_goal import PushToGoal
 
@@ -46,7 +46,7 @@ class _Detour:
     def __init__(self, rng: np.random.Generator | None, waypoint_noise: float) -> None:
         """Check that noise comes with a generator."""
         if waypoint_noise and rng is None:
-            raise TaskError(
+            raise ConfigError(
                 f'waypoint_noise is {waypoint_noise} but rng is None, expected a numpy Generator; '
                 'pass rng to the expert'
             )
@@ -236,9 +236,9 @@ def make_expert(
             displacement fades out before contact, so it varies the motion and not the outcome.
 
     Raises:
-        TaskError: If no expert knows the task, or noise is asked for without a generator.
+        ConfigError: If no expert knows the task, or noise is asked for without a generator.
     """
     if task_name not in EXPERTS:
-        raise TaskError(f'no expert for task {task_name!r}, expected one of {list(EXPERTS)}')
+        raise ConfigError(f'no expert for task {task_name!r}, expected one of {list(EXPERTS)}')
     expert: Expert[Any] = EXPERTS[task_name](rng=rng, waypoint_noise=waypoint_noise)
     return expert

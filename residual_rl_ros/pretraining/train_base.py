@@ -40,10 +40,6 @@ from residual_rl_ros.tasks.registry import TASK_NAMES, make_task
 OPSET = 17
 
 
-class TrainBaseError(ResidualRLError):
-    """A base policy recipe is unknown or wrong."""
-
-
 @dataclass(frozen=True)
 class BaseRecipe:
     """All numbers of a base policy, from `config/base_policies/<task>.yaml`."""
@@ -82,7 +78,7 @@ class BaseRecipe:
         """Build the task as the demonstrations see it, through the encoders of its robot if any.
 
         Raises:
-            TrainBaseError: overrides for an environment that takes none.
+            ResidualRLError: overrides for an environment that takes none.
         """
         overrides = dict(self.task_overrides)
         if self.environment in CAMERA_TASKS:
@@ -90,7 +86,7 @@ class BaseRecipe:
             return connect(make_camera_task(self.environment, **overrides), robot)
         if self.environment not in TASK_NAMES:
             if overrides:
-                raise TrainBaseError(
+                raise ResidualRLError(
                     f'task_overrides is {overrides}, but {self.environment!r} is no task of this '
                     f'package ({", ".join(TASK_NAMES)}); remove them'
                 )
@@ -125,14 +121,14 @@ def train(
         progress: called with (step, loss) now and then.
 
     Raises:
-        TrainBaseError: unknown policy kind.
+        ResidualRLError: unknown policy kind.
     """
     kinds: dict[str, type[BcPolicy] | type[DiffusionPolicy]] = {
         'bc': BcPolicy,
         'diffusion': DiffusionPolicy,
     }
     if recipe.kind not in kinds:
-        raise TrainBaseError(f'unknown policy kind {recipe.kind!r}; known: {", ".join(kinds)}')
+        raise ResidualRLError(f'unknown policy kind {recipe.kind!r}; known: {", ".join(kinds)}')
     observations, actions = (torch.from_numpy(array) for array in demonstrations.flat())
     windows, chunks = (
         torch.from_numpy(array)
@@ -238,13 +234,13 @@ def train_with_card(
         console: where progress goes.
 
     Raises:
-        TrainBaseError: the folder cannot be written.
+        ResidualRLError: the folder cannot be written.
     """
     recipe = load_recipe(task)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TrainBaseError(f'folder {str(folder)!r} cannot be made: {error.strerror}') from error
+        raise ResidualRLError(f'folder {str(folder)!r} cannot be made: {error.strerror}') from error
     path = folder / f'{task}.onnx'
     # One thread: the order of sums, and so the weights, must not depend on the machine's cores.
     torch.set_num_threads(1)

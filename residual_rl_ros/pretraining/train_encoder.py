@@ -32,10 +32,6 @@ from residual_rl_ros.tasks.camera import CAMERA_TASKS, PICTURE_SIZE, CameraObser
 from residual_rl_ros.tasks.hosting import make_environment
 
 
-class TrainEncoderError(ResidualRLError):
-    """An encoder recipe is wrong, or its task has no camera."""
-
-
 @dataclass(frozen=True)
 class EncoderRecipe:
     """All numbers of an encoder, from `config/encoders/<task>.yaml`."""
@@ -65,11 +61,11 @@ def load_encoder_recipe(task: str) -> EncoderRecipe:
     """Read the recipe of a task's encoder.
 
     Raises:
-        TrainEncoderError: the task has no camera.
+        ResidualRLError: the task has no camera.
         ResourceError: there is none, or a key is missing or unknown.
     """
     if task not in CAMERA_TASKS:
-        raise TrainEncoderError(
+        raise ResidualRLError(
             f'task {task!r} has no camera; those that have one: {", ".join(CAMERA_TASKS)}'
         )
     path = find_file('encoder recipe', ('config', 'encoders'), task, '.yaml')
@@ -245,15 +241,13 @@ def train_encoder_with_card(
         The held-out error, in words.
 
     Raises:
-        TrainEncoderError: the recipe is wrong or the folder cannot be written.
+        ResidualRLError: the recipe is wrong or the folder cannot be written.
     """
     recipe = load_encoder_recipe(task)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TrainEncoderError(
-            f'folder {str(folder)!r} cannot be made: {error.strerror}'
-        ) from error
+        raise ResidualRLError(f'folder {str(folder)!r} cannot be made: {error.strerror}') from error
     # One thread: the order of sums, and so the weights, must not depend on the machine's cores.
     torch.set_num_threads(1)
     data = collect_pictures(task, recipe, recipe.pictures, recipe.first_seed)

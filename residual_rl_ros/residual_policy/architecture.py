@@ -133,7 +133,7 @@ class ActorArchitecture:
         """Return what `to_mapping` gave, JSON between.
 
         Raises:
-            SpecificationError: the layout is none.
+            ConfigError: the layout is none.
             KeyError: something is missing; or `TypeError` or `ValueError`, something is wrong.
         """
         return cls(

@@ -8,8 +8,9 @@ from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 
+from residual_rl_ros.errors import WeightsError
 from residual_rl_ros.residual_policy.numpy_actor import NumpyActor
-from residual_rl_ros.residual_policy.weights import WeightsError, WeightsHeader, decode_weights
+from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 REFUSALS = (

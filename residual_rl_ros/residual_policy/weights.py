@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import ConfigError, ResidualRLError, WeightsError
 from residual_rl_ros.residual_policy.architecture import (
     ActorArchitecture,
     CriticArchitecture,
@@ -29,7 +29,6 @@ from residual_rl_ros.residual_policy.architecture import (
 from residual_rl_ros.residual_policy.candidate_selection import AdvisedActor
 from residual_rl_ros.residual_policy.exploration import RESIDUAL, Exploration
 from residual_rl_ros.residual_policy.numpy_actor import NumpyActor
-from residual_rl_ros.robot.action_spec import SpecificationError
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 METADATA = 'weights'
@@ -40,7 +39,7 @@ CRITIC = 'critic.'
 
 UNREADABLE = (
     SafetensorError,
-    SpecificationError,
+    ConfigError,
     AttributeError,
     KeyError,
     RecursionError,
@@ -48,14 +47,6 @@ UNREADABLE = (
     ValueError,
 )
 """What reading a message that is none can raise."""
-
-
-class WeightsError(ResidualRLError):
-    """A weight message is refused; `reason` is the name under which it is counted."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -211,10 +202,6 @@ CHECKPOINTS = 'checkpoints'
 ACTOR = 'actor.safetensors'
 
 
-class ActorFileError(ResidualRLError):
-    """There is no actor where one was expected."""
-
-
 def readable_checkpoint(directory: Path) -> Path:
     """Return the checkpoint, or the one before it if a save was killed between its renames."""
     stale = directory.with_name(directory.name + '.old')
@@ -230,7 +217,7 @@ def read_actor(path: Path) -> bytes:
     """Return the weight message of a run's latest checkpoint, of a checkpoint, or of a file.
 
     Raises:
-        ActorFileError: there is none.
+        ResidualRLError: there is none.
     """
     latest = readable_checkpoint(path / CHECKPOINTS / 'latest')
     places = (latest / ACTOR, readable_checkpoint(path) / ACTOR, path)
@@ -239,8 +226,8 @@ def read_actor(path: Path) -> bytes:
             try:
                 return place.read_bytes()
             except OSError as error:
-                raise ActorFileError(f'cannot read actor {str(place)!r}: {error}') from error
-    raise ActorFileError(
+                raise ResidualRLError(f'cannot read actor {str(place)!r}: {error}') from error
+    raise ResidualRLError(
         f'{str(path)!r} holds no actor; expected {CHECKPOINTS}/latest/{ACTOR}, {ACTOR} or such a '
         'file'
     )

@@ -12,29 +12,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import ConfigError
 
 Array = npt.NDArray[np.float64]
-
-
-class SpecificationError(ResidualRLError):
-    """A specification contradicts itself: a repeated name, a wrong size, an empty limit."""
 
 
 def check_names(kind: str, names: Sequence[str]) -> tuple[str, ...]:
     """Return the names as a tuple.
 
     Raises:
-        SpecificationError: there are none, one is empty or one is repeated.
+        ConfigError: there are none, one is empty or one is repeated.
     """
     if not names:
-        raise SpecificationError(f'{kind} names are empty; list at least one')
+        raise ConfigError(f'{kind} names are empty; list at least one')
     for name in names:
         if not name or not isinstance(name, str):
-            raise SpecificationError(f'{kind} name {name!r} is not a non-empty string')
+            raise ConfigError(f'{kind} name {name!r} is not a non-empty string')
     repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
-        raise SpecificationError(f'{kind} names are repeated: {repeated}; each must be unique')
+        raise ConfigError(f'{kind} names are repeated: {repeated}; each must be unique')
     return tuple(names)
 
 
@@ -70,12 +66,12 @@ class WorkspaceSpec:
         for label in ('lower', 'upper'):
             value = np.asarray(getattr(self, label), dtype=np.float64)
             if value.shape != (3,) or np.isnan(value).any():
-                raise SpecificationError(
+                raise ConfigError(
                     f'workspace {label} is {value.tolist()}, expected 3 numbers x, y, z [m]'
                 )
             object.__setattr__(self, label, value)
         if not (self.lower < self.upper).all():
-            raise SpecificationError(
+            raise ConfigError(
                 f'workspace lower {self.lower.tolist()} is not below upper {self.upper.tolist()}'
             )
 
@@ -113,53 +109,51 @@ class ActionSpec:
         check_names('action', self.names)
         self._check_units()
         if self.measured_by and len(self.measured_by) != self.size:
-            raise SpecificationError(
+            raise ConfigError(
                 f'action measured_by has {len(self.measured_by)} names, expected {self.size} or 0'
             )
         if self.workspace and len(self.workspace.joints) != self.size:
-            raise SpecificationError(
+            raise ConfigError(
                 f'workspace joints are {list(self.workspace.joints)}, expected one for each of '
                 f'{", ".join(self.names)}'
             )
         if self.workspace and not self.measured_by:
-            raise SpecificationError(
-                'workspace needs measured_by: limits begin where the robot really is'
-            )
+            raise ConfigError('workspace needs measured_by: limits begin where the robot really is')
         for label in ('lower', 'upper', 'max_step'):
             value = np.asarray(getattr(self, label), dtype=np.float64)
             if value.shape != (self.size,):
-                raise SpecificationError(
+                raise ConfigError(
                     f'action {label} has {value.size} values, expected {self.size} (one per name)'
                 )
             if np.isnan(value).any():
-                raise SpecificationError(f'action {label} holds NaN: {value.tolist()}')
+                raise ConfigError(f'action {label} holds NaN: {value.tolist()}')
             object.__setattr__(self, label, value)
         for name, low, high, step in zip(
             self.names, self.lower, self.upper, self.max_step, strict=True
         ):
             if not low < high:
-                raise SpecificationError(f'action {name!r}: lower {low} is not below upper {high}')
+                raise ConfigError(f'action {name!r}: lower {low} is not below upper {high}')
             if not step > 0.0:
-                raise SpecificationError(f'action {name!r}: slew limit {step} is not positive')
+                raise ConfigError(f'action {name!r}: slew limit {step} is not positive')
 
         if self.hold == 'zero' and ((self.lower > 0.0) | (self.upper < 0.0)).any():
-            raise SpecificationError(
+            raise ConfigError(
                 f'hold zero is outside of lower {self.lower.tolist()}, upper {self.upper.tolist()}'
             )
 
     def _check_units(self) -> None:
         if self.units and len(self.units) != self.size:
-            raise SpecificationError(
+            raise ConfigError(
                 f'action units are {list(self.units)}, expected one for each of '
                 f'{", ".join(self.names)}'
             )
         for unit in self.units:
             if unit not in UNITS:
-                raise SpecificationError(f'action unit is {unit!r}, expected one of {UNITS}')
+                raise ConfigError(f'action unit is {unit!r}, expected one of {UNITS}')
         if self.hold not in ('last', 'zero'):
-            raise SpecificationError(f'hold is {self.hold!r}, expected last or zero')
+            raise ConfigError(f'hold is {self.hold!r}, expected last or zero')
         if self.hold == 'zero' and not (self.units and set(self.units) <= set(RATES)):
-            raise SpecificationError(
+            raise ConfigError(
                 f'hold zero would move a robot whose actions are {list(self.units) or "unknown"}; '
                 f'it is for action units {RATES}: set units, or hold last'
             )

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import CommandError, ObservationError, ResidualRLError
 from residual_rl_ros.robot.description import (
     COMPRESSED_IMAGE,
     FLOAT_ARRAY,
@@ -28,7 +28,7 @@ from residual_rl_ros.robot.description import (
     Command,
 )
 from residual_rl_ros.robot.image_encoder import Picture, channel_encoder
-from residual_rl_ros.robot.observation import MAX_STAMP_S, ObservationError
+from residual_rl_ros.robot.observation import MAX_STAMP_S
 
 Array = npt.NDArray[np.float64]
 
@@ -42,10 +42,6 @@ FIELD_ROOTS = {
     'geometry_msgs/msg/WrenchStamped': 'wrench.',
 }
 """Attribute path that every field of a type starts with; none for the others."""
-
-
-class CommandError(ResidualRLError):
-    """A command message cannot be used; the robot keeps the one before."""
 
 
 MAX_PIXELS = 4096 * 4096

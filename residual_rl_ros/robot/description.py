@@ -15,14 +15,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_file
-from residual_rl_ros.robot.action_spec import (
-    ActionSpec,
-    SpecificationError,
-    WorkspaceSpec,
-    check_names,
-)
+from residual_rl_ros.robot.action_spec import ActionSpec, WorkspaceSpec, check_names
 
 JOINT_STATE = 'sensor_msgs/msg/JointState'
 FLOAT_ARRAY = 'std_msgs/msg/Float64MultiArray'
@@ -44,10 +39,6 @@ CHANNEL_TYPES = (
 TRAJECTORY = 'trajectory_msgs/msg/JointTrajectory'
 TWIST = 'geometry_msgs/msg/TwistStamped'
 COMMAND_TYPES = (FLOAT_ARRAY, TRAJECTORY, JOINT_STATE, TWIST)
-
-
-class RobotError(ResidualRLError):
-    """A robot description is missing, incomplete or contradicts itself."""
 
 
 @dataclass(frozen=True)
@@ -132,14 +123,14 @@ class RobotConfig:
         """Build the description from nested parameters.
 
         Raises:
-            RobotError: a key is missing or unknown, or a value is wrong; the message names it.
+            ConfigError: a key is missing or unknown, or a value is wrong; the message names it.
         """
         robot = _Reader(mapping, 'robot')
         command, action = robot.child('command'), robot.child('action')
         observation = robot.child('observation')
         rate = robot.number('control_rate_hz')
         if not rate > 0.0:
-            raise RobotError(f'robot.control_rate_hz is {rate}, expected > 0')
+            raise ConfigError(f'robot.control_rate_hz is {rate}, expected > 0')
         channels = tuple(
             _channel(name, observation.child(name)) for name in observation.texts('channels')
         )
@@ -149,11 +140,11 @@ class RobotConfig:
         units = action.texts('units') if 'units' in action else topic.units
         hold = command.text('hold') if 'hold' in command else ('zero' if twist else 'last')
         if twist and units != topic.units:
-            raise RobotError(
+            raise ConfigError(
                 f'robot.action.units is {list(units)}, a twist has {list(topic.units)}'
             )
         if hold == 'zero' and topic.joints:
-            raise RobotError(f'robot.command.hold is zero, but {topic.type} commands positions')
+            raise ConfigError(f'robot.command.hold is zero, but {topic.type} commands positions')
         try:
             spec = ActionSpec(
                 names=names,
@@ -169,11 +160,11 @@ class RobotConfig:
             check_names('observation', config.observation_names)
             for measured in spec.measured_by:
                 if measured not in config.observation_names:
-                    raise RobotError(
+                    raise ConfigError(
                         f'robot.action.measured_by names {measured!r}, which no channel provides'
                     )
-        except SpecificationError as error:
-            raise RobotError(f'robot: {error}') from error
+        except ConfigError as error:
+            raise ConfigError(f'robot: {error}') from error
         for reader in (robot, command, action, observation):
             reader.check_all_read()
         return config
@@ -183,19 +174,19 @@ def load_robot(name_or_path: str) -> tuple[RobotConfig, Path]:
     """Read a robot YAML: a path, or the name of a shipped one.
 
     Raises:
-        RobotError: no such file, or its content is wrong.
+        ConfigError: no such file, or its content is wrong.
         ResourceError: no shipped robot has the name.
     """
     path = find_file('robot', ('config', 'robots'), name_or_path, '.yaml')
     if not path.is_file():
-        raise RobotError(f'robot file {str(path)!r} does not exist')
+        raise ConfigError(f'robot file {str(path)!r} does not exist')
     try:
         mapping = yaml.safe_load(path.read_text(encoding='utf-8'))
         parameters = mapping['/**']['ros__parameters']['robot']
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RobotError(f'cannot read robot file {str(path)!r}: {error}') from error
+        raise ConfigError(f'cannot read robot file {str(path)!r}: {error}') from error
     except (KeyError, TypeError) as error:
-        raise RobotError(
+        raise ConfigError(
             f'{path} is no robot description: it lacks /**: ros__parameters: robot:'
         ) from error
     return RobotConfig.from_mapping(parameters), path
@@ -204,20 +195,20 @@ def load_robot(name_or_path: str) -> tuple[RobotConfig, Path]:
 def _command(reader: _Reader, actions: tuple[str, ...]) -> Command:
     topic, kind = reader.text('topic'), reader.text('type')
     if kind not in COMMAND_TYPES:
-        raise RobotError(f'{reader.path}.type is {kind!r}, expected one of {COMMAND_TYPES}')
+        raise ConfigError(f'{reader.path}.type is {kind!r}, expected one of {COMMAND_TYPES}')
     joints = reader.texts('joints') if kind in (TRAJECTORY, JOINT_STATE) else ()
     fields = reader.texts('fields') if kind == TWIST else ()
     frame_id = reader.text('frame_id') if kind == TWIST else ''
     for key, names in (('joints', joints), ('fields', fields)):
         if names and (len(names) != len(actions) or len(set(names)) != len(names)):
-            raise RobotError(
+            raise ConfigError(
                 f'{reader.path}.{key} is {list(names)}, expected {len(actions)} different names, '
                 f'one for each of {", ".join(actions)}'
             )
     for field in fields:
         part, _, axis = field.partition('.')
         if part not in ('linear', 'angular') or axis not in ('x', 'y', 'z'):
-            raise RobotError(
+            raise ConfigError(
                 f'{reader.path}.fields holds {field!r}, expected linear or angular, then .x, .y '
                 'or .z'
             )
@@ -239,7 +230,7 @@ def _workspace(reader: _Reader) -> WorkspaceSpec:
 def _channel(name: str, reader: _Reader) -> Channel:
     kind = reader.text('type')
     if kind not in CHANNEL_TYPES:
-        raise RobotError(f'{reader.path}.type is {kind!r}, expected one of {CHANNEL_TYPES}')
+        raise ConfigError(f'{reader.path}.type is {kind!r}, expected one of {CHANNEL_TYPES}')
     joints = reader.texts('joints') if kind == JOINT_STATE else ()
     channel = Channel(
         name,
@@ -253,18 +244,18 @@ def _channel(name: str, reader: _Reader) -> Channel:
         reader.text('encoder_sha256') if 'encoder_sha256' in reader else '',
     )
     if not channel.fields or (kind == JOINT_STATE and not joints):
-        raise RobotError(f'{reader.path} lists no fields or joints')
+        raise ConfigError(f'{reader.path} lists no fields or joints')
     for field in channel.fields if kind == JOINT_STATE else ():
         if field not in ('position', 'velocity', 'effort'):
-            raise RobotError(
+            raise ConfigError(
                 f'{reader.path}.fields holds {field!r}, expected position, velocity or effort'
             )
     if channel.stamped_by not in ('header', 'receipt'):
-        raise RobotError(
+        raise ConfigError(
             f'{reader.path}.stamped_by is {channel.stamped_by!r}, expected header or receipt'
         )
     if not channel.max_age_s > 0.0:
-        raise RobotError(f'{reader.path}.max_age_s is {channel.max_age_s}, expected > 0')
+        raise ConfigError(f'{reader.path}.max_age_s is {channel.max_age_s}, expected > 0')
     reader.check_all_read()
     return channel
 
@@ -274,14 +265,14 @@ class _Reader:
 
     def __init__(self, mapping: Any, path: str) -> None:
         if not isinstance(mapping, Mapping):
-            raise RobotError(f'{path} is {mapping!r}, expected a map')
+            raise ConfigError(f'{path} is {mapping!r}, expected a map')
         self._mapping = mapping
         self._read: set[str] = set()
         self.path = path
 
     def _get(self, key: str) -> Any:
         if key not in self._mapping:
-            raise RobotError(
+            raise ConfigError(
                 f'{self.path}.{key} is missing; it has {sorted(map(str, self._mapping))}'
             )
         self._read.add(key)
@@ -296,13 +287,13 @@ class _Reader:
     def text(self, key: str) -> str:
         value = self._get(key)
         if not isinstance(value, str) or not value:
-            raise RobotError(f'{self.path}.{key} is {value!r}, expected a non-empty string')
+            raise ConfigError(f'{self.path}.{key} is {value!r}, expected a non-empty string')
         return value
 
     def number(self, key: str) -> float:
         value = self._get(key)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise RobotError(f'{self.path}.{key} is {value!r}, expected a number')
+            raise ConfigError(f'{self.path}.{key} is {value!r}, expected a number')
         return float(value)
 
     def texts(self, key: str) -> tuple[str, ...]:
@@ -314,14 +305,14 @@ class _Reader:
     def _list(self, key: str, kind: Any) -> list[Any]:
         value = self._get(key)
         if isinstance(value, str) or not hasattr(value, '__iter__'):
-            raise RobotError(f'{self.path}.{key} is {value!r}, expected a list')
+            raise ConfigError(f'{self.path}.{key} is {value!r}, expected a list')
         items = list(value)
         for item in items:
             if isinstance(item, bool) or not isinstance(item, kind):
-                raise RobotError(f'{self.path}.{key} holds {item!r}, expected {kind}')
+                raise ConfigError(f'{self.path}.{key} holds {item!r}, expected {kind}')
         return items
 
     def check_all_read(self) -> None:
         unknown = sorted(map(str, set(self._mapping) - self._read))
         if unknown:
-            raise RobotError(f'{self.path} has unknown keys {unknown}')
+            raise ConfigError(f'{self.path} has unknown keys {unknown}')

@@ -14,17 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.onnx_session import open_session, run_session
 from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot.description import Channel
 
 ENCODER_METADATA_KEY = 'residual_rl_encoder'
 Picture = npt.NDArray[np.uint8]
-
-
-class EncoderError(ResidualRLError):
-    """An image encoder is unusable, or a picture does not fit it."""
 
 
 class ImageEncoder:
@@ -39,21 +35,19 @@ class ImageEncoder:
         sha256: digest that the file must have, in hexadecimal digits; empty accepts any.
 
     Raises:
-        EncoderError: missing, another or unreadable file, no metadata, input or output off the
+        ConfigError: missing, another or unreadable file, no metadata, input or output off the
             contract.
         ResourceError: no shipped encoder has the name.
     """
 
     def __init__(self, name_or_path: str | Path, sha256: str = '') -> None:
         self.path = find_encoder(str(name_or_path))
-        self._session = open_session(
-            self.path, 'image encoder', EncoderError, sha256=sha256.lower()
-        )
+        self._session = open_session(self.path, 'image encoder', ConfigError, sha256=sha256.lower())
         self.feature_names = self._read_names()
         inputs = {item.name: item for item in self._session.get_inputs()}
         outputs = {item.name: item for item in self._session.get_outputs()}
         if set(inputs) != {'image'} or 'features' not in outputs:
-            raise EncoderError(
+            raise ConfigError(
                 f'{self.path.name} has inputs {sorted(inputs)} and outputs {sorted(outputs)}, '
                 'expected image and features'
             )
@@ -68,7 +62,7 @@ class ImageEncoder:
                 for size, want in zip(found, shape, strict=True)
             )
             if item.type != kind or not fits:
-                raise EncoderError(
+                raise ConfigError(
                     f'{self.path.name}: {item.name} is {item.type} {list(item.shape)}, expected '
                     f'{kind} {list(shape)}'
                 )
@@ -82,7 +76,7 @@ class ImageEncoder:
         """Encode a black picture, if it is said how large pictures are.
 
         Raises:
-            EncoderError: the network failed, or its features are not finite.
+            ConfigError: the network failed, or its features are not finite.
         """
         height, width = self.picture_size
         if height is not None and width is not None:
@@ -95,7 +89,7 @@ class ImageEncoder:
             picture: shape (height, width, 3).
 
         Raises:
-            EncoderError: the picture has another size or type, the network failed, or the features
+            ConfigError: the picture has another size or type, the network failed, or the features
                 are not finite.
         """
         height, width = self.picture_size
@@ -104,17 +98,17 @@ class ImageEncoder:
             for size, want in zip(picture.shape, (height, width, 3), strict=True)
         )
         if picture.dtype != np.uint8 or not fits:
-            raise EncoderError(
+            raise ConfigError(
                 f'picture is {picture.dtype} {list(picture.shape)}, {self.path.name} expects uint8 '
                 f'{[height or "height", width or "width", 3]}; set the camera to this size'
             )
         inputs = {'image': np.ascontiguousarray(picture)[None]}
         features: npt.NDArray[np.float32] = run_session(
-            self._session, 'features', inputs, self.path.name, EncoderError
+            self._session, 'features', inputs, self.path.name, ConfigError
         )[0]
         if not np.isfinite(features).all():
             bad = int(np.flatnonzero(~np.isfinite(features))[0])
-            raise EncoderError(
+            raise ConfigError(
                 f'{self.path.name} returned {features[bad]} for {self.feature_names[bad]!r}'
             )
         return features.astype(np.float64)
@@ -122,16 +116,16 @@ class ImageEncoder:
     def _read_names(self) -> tuple[str, ...]:
         text = self._session.get_modelmeta().custom_metadata_map.get(ENCODER_METADATA_KEY)
         if text is None:
-            raise EncoderError(
+            raise ConfigError(
                 f'{self.path.name} has no {ENCODER_METADATA_KEY!r} metadata; '
                 'docs/reference/onnx_contract.md says what it holds'
             )
         try:
             names = json.loads(text)['feature_names']
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise EncoderError(f'{self.path.name}: metadata {text[:80]!r}: {error!r}') from error
+            raise ConfigError(f'{self.path.name}: metadata {text[:80]!r}: {error!r}') from error
         if not isinstance(names, list) or not names or len(set(map(str, names))) != len(names):
-            raise EncoderError(
+            raise ConfigError(
                 f'{self.path.name}: feature_names is {names!r}, expected a list of distinct names'
             )
         return tuple(map(str, names))
@@ -150,12 +144,12 @@ def channel_encoder(channel: Channel) -> ImageEncoder:
     """Return the encoder of an image channel.
 
     Raises:
-        EncoderError: it is unusable or computes other features than the channel lists.
+        ConfigError: it is unusable or computes other features than the channel lists.
         ResourceError: no shipped encoder has the name.
     """
     encoder = ImageEncoder(channel.encoder, channel.encoder_sha256)
     if channel.fields != encoder.feature_names:
-        raise EncoderError(
+        raise ConfigError(
             f'channel {channel.name!r} has the fields {list(channel.fields)}, encoder '
             f'{encoder.path.name} computes {list(encoder.feature_names)}; copy these to the robot '
             'YAML'

@@ -7,28 +7,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import ObservationError
 from residual_rl_ros.numerics import FLOAT32_MAX, within
 from residual_rl_ros.robot.description import Channel
 
 Array = npt.NDArray[np.float64]
 MAX_STAMP_S = float(2**31)
 """Later stamps do not fit into a time message [s]."""
-
-
-class ObservationError(ResidualRLError):
-    """A channel is missing, stale, of the wrong size or not finite: the robot must hold.
-
-    Args:
-        reason: one line.
-        topic: the channel's topic.
-        kind: what it has in common with others, whose reasons differ in their numbers.
-    """
-
-    def __init__(self, reason: str, topic: str = '', kind: str = '') -> None:
-        super().__init__(reason)
-        self.topic = topic
-        self.kind = kind
 
 
 class ObservationAssembler:

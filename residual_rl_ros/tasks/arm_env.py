@@ -13,6 +13,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.tasks.kinematics import (
     JOINT_NAMES,
@@ -21,7 +22,7 @@ from residual_rl_ros.tasks.kinematics import (
     Pose,
     tool_pose,
 )
-from residual_rl_ros.tasks.parameters import TaskError, TaskParameters
+from residual_rl_ros.tasks.parameters import TaskParameters
 from residual_rl_ros.tasks.rendering import make_renderer
 
 Observation = NDArray[np.float32]
@@ -64,10 +65,10 @@ class ArmEnv(gymnasium.Env[Observation, Action], abc.ABC):
             render_mode: `rgb_array` to allow `render()`, or None.
 
         Raises:
-            TaskError: If the render mode is unknown.
+            ConfigError: If the render mode is unknown.
         """
         if render_mode not in (None, *self.metadata['render_modes']):
-            raise TaskError(
+            raise ConfigError(
                 f'render mode {render_mode!r} is unknown, expected one of '
                 f'{self.metadata["render_modes"]} or None; set render_mode'
             )
@@ -143,7 +144,7 @@ class ArmEnv(gymnasium.Env[Observation, Action], abc.ABC):
             Observation, reward, terminated, truncated and `{'success': bool}`.
 
         Raises:
-            TaskError: If the action has the wrong shape or is not finite.
+            ConfigError: If the action has the wrong shape or is not finite.
         """
         self._delay_line.append(self._checked(action))
         self.data.ctrl[:] = self._delay_line.popleft()
@@ -230,13 +231,13 @@ class ArmEnv(gymnasium.Env[Observation, Action], abc.ABC):
         """Return the action as float64, or raise naming the joint that is wrong."""
         target = np.asarray(action, dtype=np.float64)
         if target.shape != (len(JOINT_NAMES),):
-            raise TaskError(
+            raise ConfigError(
                 f'action has shape {target.shape}, expected ({len(JOINT_NAMES)},); '
                 f'command {", ".join(self.action_names)}'
             )
         if not np.isfinite(target).all():
             index = int(np.flatnonzero(~np.isfinite(target))[0])
-            raise TaskError(
+            raise ConfigError(
                 f'action {self.action_names[index]} is {target[index]}, expected a finite '
                 'position [rad]; check the policy that computed it'
             )

@@ -52,7 +52,7 @@ class CameraObservation(gymnasium.ObservationWrapper[Any, Any, Any]):
         """Take a picture.
 
         Raises:
-            TaskError: no OpenGL is available.
+            ConfigError: no OpenGL is available.
         """
         return {STATE: observation[: self._kept], CAMERA: self.picture()}
 

@@ -14,10 +14,10 @@ import yaml
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.config.run import FinetuneConfig
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.description import FLOAT_ARRAY, RobotConfig
 from residual_rl_ros.robot.image_encoder import channel_encoder
 from residual_rl_ros.tasks.camera import CAMERA_TASKS, STATE, make_camera_task
-from residual_rl_ros.tasks.parameters import TaskError
 from residual_rl_ros.tasks.registry import TASK_NAMES, make_task
 from residual_rl_ros.training.run_folder import write_text
 
@@ -36,7 +36,7 @@ def make_environment(name: str, render_mode: str | None = None) -> Env:
         render_mode: `rgb_array` to draw pictures.
 
     Raises:
-        TaskError: unknown name, or a space that is not a Box.
+        ConfigError: unknown name, or a space that is not a Box.
     """
     if name in TASK_NAMES:
         return make_task(name, render_mode=render_mode)
@@ -45,7 +45,7 @@ def make_environment(name: str, render_mode: str | None = None) -> Env:
     try:
         env: Env = gymnasium.make(name, render_mode=render_mode)
     except (gymnasium.error.Error, ImportError) as error:
-        raise TaskError(
+        raise ConfigError(
             f'unknown task {name!r}: not one of {", ".join([*TASK_NAMES, *CAMERA_TASKS])} and no '
             f'gymnasium environment ({error})'
         ) from error
@@ -54,7 +54,9 @@ def make_environment(name: str, render_mode: str | None = None) -> Env:
     env = EndAtSuccess(env)
     for kind, space in (('observation', env.observation_space), ('action', env.action_space)):
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
-            raise TaskError(f'{name}: the {kind} space is {space}, expected a one-dimensional Box')
+            raise ConfigError(
+                f'{name}: the {kind} space is {space}, expected a one-dimensional Box'
+            )
     return env
 
 
@@ -105,11 +107,11 @@ def describe_robot(name: str, env: Env) -> dict[str, Any]:
     swing within one control step, so that nothing is cut off that the environment allows.
 
     Raises:
-        TaskError: it observes pictures.
+        ConfigError: it observes pictures.
     """
     observation, action = env.observation_space, env.action_space
     if not isinstance(observation, gymnasium.spaces.Box):
-        raise TaskError(
+        raise ConfigError(
             f'{name} observes {observation}: describe its cameras by hand, as '
             'config/robots/push_to_goal_camera.yaml does'
         )
@@ -221,8 +223,8 @@ def connect(env: Env, robot: RobotConfig) -> Env:
     """Return an environment whose observation is the vector that the robot's policy expects.
 
     Raises:
-        TaskError: observation or action differ in names or size.
-        EncoderError: an image encoder is unusable.
+        ConfigError: observation or action differ in names or size.
+        ConfigError: an image encoder is unusable.
     """
     check_environment(env, robot)
     return RobotView(env, robot) if any(c.is_image for c in robot.channels) else env
@@ -232,13 +234,13 @@ def check_environment(env: Env, robot: RobotConfig) -> None:
     """Refuse an environment that does not fit a robot description.
 
     Raises:
-        TaskError: observation or action differ in names or size, or a camera is missing.
+        ConfigError: observation or action differ in names or size, or a camera is missing.
     """
     space = env.observation_space
     cameras = {c.name for c in robot.channels if c.is_image}
     seen = set(space) - {STATE} if isinstance(space, gymnasium.spaces.Dict) else set()
     if cameras != seen:
-        raise TaskError(
+        raise ConfigError(
             f'robot {robot.name!r} has the image channels {sorted(cameras)}, the environment the '
             f'cameras {sorted(seen)}; correct the robot YAML'
         )
@@ -256,12 +258,12 @@ def check_environment(env: Env, robot: RobotConfig) -> None:
                 (pair for pair in zip(own, names, strict=False) if pair[0] != pair[1]),
                 (f'{len(own)} names', f'{len(names)} names'),
             )
-            raise TaskError(
+            raise ConfigError(
                 f'{kind}: the environment has {different[0]!r} where robot {robot.name!r} has '
                 f'{different[1]!r}; correct the robot YAML'
             )
         if shape != (len(names),):
-            raise TaskError(
+            raise ConfigError(
                 f'{kind}: the environment has shape {shape}, robot {robot.name!r} lists '
                 f'{len(names)} names; correct the robot YAML'
             )

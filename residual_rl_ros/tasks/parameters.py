@@ -9,11 +9,7 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from residual_rl_ros.errors import ResidualRLError
-
-
-class TaskError(ResidualRLError):
-    """A simulation task was asked for something it cannot do."""
+from residual_rl_ros.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class SensorNoise:
         for entry in fields(self):
             value = getattr(self, entry.name)
             if not (np.isfinite(value) and value >= 0.0):
-                raise TaskError(
+                raise ConfigError(
                     f'sensor noise {entry.name} is {value}, expected a finite value >= 0; '
                     f'set SensorNoise.{entry.name}'
                 )
@@ -55,7 +51,7 @@ class Range:
     def __post_init__(self) -> None:
         """Refuse empty and non-finite ranges."""
         if not (np.isfinite([self.low, self.high]).all() and self.low <= self.high):
-            raise TaskError(
+            raise ConfigError(
                 f'range {self.name!r} is [{self.low}, {self.high}], expected finite low <= high; '
                 f'set the randomisation of {self.name!r}'
             )
@@ -78,12 +74,12 @@ def override_ranges(
         The ranges in the order of `defaults`.
 
     Raises:
-        TaskError: If an override names no range of the task.
+        ConfigError: If an override names no range of the task.
     """
     known = [entry.name for entry in defaults]
     for name in overrides:
         if name not in known:
-            raise TaskError(
+            raise ConfigError(
                 f'unknown randomisation {name!r}, expected one of {known}; rename or remove it'
             )
     return tuple(
@@ -109,12 +105,12 @@ class TaskParameters:
     def __post_init__(self) -> None:
         """Refuse lengths and delays that cannot be stepped."""
         if self.max_episode_steps < 4 or self.max_episode_steps % 4:
-            raise TaskError(
+            raise ConfigError(
                 f'max_episode_steps is {self.max_episode_steps}, expected a positive multiple '
                 'of 4; set TaskParameters.max_episode_steps'
             )
         if self.action_delay_steps < 0:
-            raise TaskError(
+            raise ConfigError(
                 f'action_delay_steps is {self.action_delay_steps}, expected >= 0; '
                 'set TaskParameters.action_delay_steps'
             )

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.tasks.arm_env import ArmEnv
 from residual_rl_ros.tasks.kinematics import Pose
-from residual_rl_ros.tasks.parameters import Range, TaskError, TaskParameters
+from residual_rl_ros.tasks.parameters import Range, TaskParameters
 
 HOLE_HALF_WIDTH_M = 0.01125
 """Half the distance between facing walls in `peg_insert.xml`, [m]."""
@@ -39,12 +40,12 @@ class PegInsertParameters(TaskParameters):
         """Refuse a peg that cannot exist or a depth the hole does not have."""
         super().__post_init__()
         if not 0.0 < self.clearance_m < HOLE_HALF_WIDTH_M:
-            raise TaskError(
+            raise ConfigError(
                 f'clearance_m is {self.clearance_m}, expected within (0, {HOLE_HALF_WIDTH_M}); '
                 'set PegInsertParameters.clearance_m'
             )
         if not 0.0 < self.success_depth_m < 0.04:
-            raise TaskError(
+            raise ConfigError(
                 f'success_depth_m is {self.success_depth_m}, expected within (0, 0.04); '
                 'set PegInsertParameters.success_depth_m'
             )

@@ -11,9 +11,10 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.tasks.arm_env import ArmEnv
 from residual_rl_ros.tasks.kinematics import Pose
-from residual_rl_ros.tasks.parameters import Range, TaskError, TaskParameters
+from residual_rl_ros.tasks.parameters import Range, TaskParameters
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class PushToGoalParameters(TaskParameters):
         """Refuse a tolerance nothing can meet."""
         super().__post_init__()
         if not self.goal_tolerance_m > 0.0:
-            raise TaskError(
+            raise ConfigError(
                 f'goal_tolerance_m is {self.goal_tolerance_m}, expected > 0; '
                 'set PushToGoalParameters.goal_tolerance_m'
             )

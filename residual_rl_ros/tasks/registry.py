@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.tasks.arm_env import ArmEnv
-from residual_rl_ros.tasks.parameters import TaskError, TaskParameters, override_ranges
+from residual_rl_ros.tasks.parameters import TaskParameters, override_ranges
 from residual_rl_ros.tasks.peg_insert import PegInsert, PegInsertParameters
 from residual_rl_ros.tasks.push_to_goal import PushToGoal, PushToGoalParameters
 
-__all__ = ['TASK_NAMES', 'TaskError', 'make_task']
+__all__ = ['TASK_NAMES', 'ConfigError', 'make_task']
 
 _TASKS: dict[str, tuple[Callable[..., ArmEnv], type[TaskParameters]]] = {
     PegInsert.task_name: (PegInsert, PegInsertParameters),
@@ -32,15 +33,15 @@ def make_task(name: str, *, render_mode: str | None = None, **overrides: Any) ->
             `randomisation={'hole.x': (0.5, 0.6)}`, which replaces ranges by name.
 
     Raises:
-        TaskError: If the task, a parameter or a range is unknown, or a value out of bounds.
+        ConfigError: If the task, a parameter or a range is unknown, or a value out of bounds.
     """
     if name not in _TASKS:
-        raise TaskError(f'unknown task {name!r}, expected one of {list(TASK_NAMES)}; correct it')
+        raise ConfigError(f'unknown task {name!r}, expected one of {list(TASK_NAMES)}; correct it')
     task, parameters = _TASKS[name]
     known = [entry.name for entry in fields(parameters)]
     for override in overrides:
         if override not in known:
-            raise TaskError(
+            raise ConfigError(
                 f'task {name!r} has no parameter {override!r}, expected one of {known}; '
                 'rename or remove it'
             )

@@ -11,7 +11,7 @@ import sys
 import mujoco
 from mujoco import gl_context
 
-from residual_rl_ros.tasks.parameters import TaskError
+from residual_rl_ros.errors import ConfigError
 
 
 def make_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
@@ -27,7 +27,7 @@ def make_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Rend
         width: of the pictures [px].
 
     Raises:
-        TaskError: no OpenGL is available.
+        ConfigError: no OpenGL is available.
     """
     headless = sys.platform == 'linux' and not os.environ.get('DISPLAY')
     try:
@@ -38,7 +38,7 @@ def make_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Rend
         renderer = mujoco.Renderer(model, height, width)
     except Exception as error:  # OpenGL fails in as many ways as there are drivers.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TaskError(
+        raise ConfigError(
             f'no OpenGL to draw with: {reason}; install EGL or OSMesa and set MUJOCO_GL=egl or '
             'MUJOCO_GL=osmesa'
         ) from error

@@ -16,7 +16,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from residual_rl_ros import __version__
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import OutputError
 from residual_rl_ros.evaluation.intervals import Rate
 from residual_rl_ros.learner.checkpoint import STATE
 from residual_rl_ros.learner.episodes import RECENT_EPISODES, EpisodeRecord
@@ -27,10 +27,6 @@ from residual_rl_ros.residual_policy.weights import (
 )
 
 SUMMARY = 'summary.json'
-
-
-class OutputError(ResidualRLError):
-    """An output folder cannot be used, or lacks what was expected in it."""
 
 
 def prepare_output(out: Path, resume: bool = False) -> None:

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from residual_rl_ros.config.run import FinetuneConfig, training_seed
 from residual_rl_ros.control.controller import ResidualController
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import OutputError, ResidualRLError
 from residual_rl_ros.evaluation.figures import draw_learning_curve
 from residual_rl_ros.evaluation.intervals import mcnemar, wilson
 from residual_rl_ros.evaluation.paired import (
@@ -46,7 +46,6 @@ from residual_rl_ros.training.in_process import InProcessRun
 from residual_rl_ros.training.run_folder import (
     SUMMARY,
     Interruption,
-    OutputError,
     describe_learning,
     file_sha256,
     git_commit,
@@ -63,10 +62,6 @@ IDENTITY = 'identity'
 """In the run state of a checkpoint: `run_identity` as UTF-8 JSON, shape (bytes,)."""
 DEMONSTRATION_SEED = 900_000
 """Distance of the demonstrations' seeds from those of the training episodes."""
-
-
-class TrainingError(ResidualRLError):
-    """A training run cannot start or go on."""
 
 
 @dataclass(frozen=True)
@@ -202,16 +197,16 @@ def _check_identity(
     options: TrainOptions, checkpoint: Path, stored: npt.NDArray[np.uint8] | None
 ) -> None:
     if stored is None:
-        raise TrainingError(f'{str(checkpoint)!r} does not say which run it is of; start anew')
+        raise ResidualRLError(f'{str(checkpoint)!r} does not say which run it is of; start anew')
     found, wanted = json.loads(stored.tobytes()), run_identity(options)
     for key in sorted(wanted.keys() - {'paired_seeds', 'control_steps'}):
         if found.get(key) != wanted[key]:
-            raise TrainingError(
+            raise ResidualRLError(
                 f'{str(checkpoint)!r} is of another run: {key} is {found.get(key)} there and '
                 f'{wanted[key]} here; resume with what it was started with'
             )
     if found['control_steps'] > wanted['control_steps']:
-        raise TrainingError(
+        raise ResidualRLError(
             f'{str(checkpoint)!r} is of a run of {found["control_steps"]} control steps, which can '
             f'go on for longer but not end at {wanted["control_steps"]}'
         )
@@ -233,7 +228,7 @@ def _load_learner(options: TrainOptions, checkpoint: Path, layout: TransitionLay
     check_numbers(checkpoint, options.config.learner_config())
     learner = load_checkpoint(checkpoint)
     if learner.layout != layout:
-        raise TrainingError(
+        raise ResidualRLError(
             f'{str(checkpoint)!r} has layout {learner.layout.label}, this configuration '
             f'{layout.label}; use the same robot, base policy, decision_steps and residual_scale'
         )
@@ -273,7 +268,7 @@ class _Curve:
                 stored = json.loads(self._path.read_text(encoding='utf-8'))
                 self.points = [(int(at), float(rate)) for at, rate in stored if at <= done]
             except (OSError, TypeError, ValueError) as error:
-                raise TrainingError(
+                raise ResidualRLError(
                     f'{str(self._path)!r} cannot be read: {error}; remove it to go on without the '
                     'evaluations so far'
                 ) from error

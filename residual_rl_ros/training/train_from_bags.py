@@ -20,7 +20,8 @@ from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.cache import TransitionCache
 from residual_rl_ros.bags.transitions.reader import Block, TransitionReader
 from residual_rl_ros.config.preset import LearnerConfig
-from residual_rl_ros.findings import BagError, Problems
+from residual_rl_ros.errors import BagError
+from residual_rl_ros.findings import Problems
 from residual_rl_ros.learner.episodes import RECENT_EPISODES
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.transitions.table import TransitionTable

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
-from residual_rl_ros.findings import BagError
+from residual_rl_ros.errors import BagError
 
 ENCAPSULATION = b'\x00\x01\x00\x00'
 """Plain CDR, little endian."""

@@ -9,11 +9,8 @@ from collections import Counter
 import numpy.typing as npt
 from std_msgs.msg import Float64MultiArray
 
-from residual_rl_ros.transitions.transition import (
-    MalformedTransitionError,
-    Transition,
-    TransitionLayout,
-)
+from residual_rl_ros.errors import MalformedTransitionError
+from residual_rl_ros.transitions.transition import Transition, TransitionLayout
 
 
 class GapCounter:

@@ -19,10 +19,6 @@ from residual_rl_ros.transitions.transition import Source, Transition, Transitio
 NONE = -1
 
 
-class ReplayError(ResidualRLError):
-    """The replay memory cannot do what was asked of it."""
-
-
 @dataclass(frozen=True)
 class Batch:
     """Sampled transitions; actions in command units, executed ones after all clamps."""
@@ -77,7 +73,7 @@ class ReplayBuffer:
 
     def __init__(self, layout: TransitionLayout, capacity: int) -> None:
         if capacity < 1:
-            raise ReplayError(f'replay capacity is {capacity}, expected >= 1')
+            raise ResidualRLError(f'replay capacity is {capacity}, expected >= 1')
         n, km = layout.observation_size, layout.decision_size
         self._decision_steps = layout.decision_steps
         self._splits = [n, km, km, 1, 1, n, km]
@@ -140,12 +136,14 @@ class ReplayBuffer:
             robot: whose they are.
 
         Raises:
-            ReplayError: the rows are of another layout.
+            ResidualRLError: the rows are of another layout.
         """
         width = sum(self._splits)
         layout = table.layout
         if 2 * layout.observation_size + 3 * layout.decision_size + 2 != width:
-            raise ReplayError(f'transitions of layout {layout.label} do not fit {width} columns')
+            raise ResidualRLError(
+                f'transitions of layout {layout.label} do not fit {width} columns'
+            )
         begin = 0
         while begin < len(table):
             piece = table.rows(slice(begin, begin + self.capacity - self._next))
@@ -213,10 +211,10 @@ class ReplayBuffer:
                 transition is missing and at the newest one.
 
         Raises:
-            ReplayError: the buffer is empty.
+            ResidualRLError: the buffer is empty.
         """
         if self._size == 0:
-            raise ReplayError('cannot sample from an empty replay buffer')
+            raise ResidualRLError('cannot sample from an empty replay buffer')
         first = rng.integers(self._size, size=batch_size)
         n, km = self._splits[:2]
         reward_column, bootstrap_column = n + 2 * km, n + 2 * km + 1
@@ -314,15 +312,17 @@ class ReplayBuffer:
         """Load what `export` returned.
 
         Raises:
-            ReplayError: the rows are of another layout or exceed the capacity.
+            ResidualRLError: the rows are of another layout or exceed the capacity.
         """
         table = contents['table']
         if table.ndim != 2 or table.shape[1] != self._table.shape[1] or len(table) > self.capacity:
-            raise ReplayError(
+            raise ResidualRLError(
                 f'stored replay has shape {table.shape}, expected up to {self._table.shape}'
             )
         if 'following' not in contents:
-            raise ReplayError('stored replay is of an earlier version of this package; start anew')
+            raise ResidualRLError(
+                'stored replay is of an earlier version of this package; start anew'
+            )
         self._table[: len(table)] = table
         self._following[: len(table)] = contents['following']
         self._source[: len(table)] = contents['source']

@@ -9,12 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.transitions.transition import (
-    MalformedTransitionError,
-    Transition,
-    TransitionLayout,
-    usable_numbers,
-)
+from residual_rl_ros.errors import MalformedTransitionError
+from residual_rl_ros.transitions.transition import Transition, TransitionLayout, usable_numbers
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import ConfigError, MalformedTransitionError
 from residual_rl_ros.numerics import FLOAT32_MAX
-from residual_rl_ros.robot.action_spec import SpecificationError, check_names, integer
+from residual_rl_ros.robot.action_spec import check_names, integer
 
 Array = npt.NDArray[np.float64]
 
@@ -47,10 +47,6 @@ MAX_DECISION_STEPS = 1000
 """Largest k: layouts come from outside, and arrays of k x m numbers are made of them."""
 YAML_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """What else PyYAML raises, on scalars such as `2001-99-99` or `!!bool x` and on deep nesting."""
-
-
-class MalformedTransitionError(ResidualRLError):
-    """A message is not a transition of the expected layout; it must be dropped and counted."""
 
 
 class Source(IntEnum):
@@ -137,7 +133,7 @@ class TransitionLayout:
         check_names('observation', self.observation_names)
         check_names('action', self.action_names)
         if not 1 <= self.decision_steps <= MAX_DECISION_STEPS:
-            raise SpecificationError(
+            raise ConfigError(
                 f'decision_steps is {self.decision_steps}, expected 1 to {MAX_DECISION_STEPS}'
             )
         for label in ('action_min', 'action_max', 'residual_bound'):
@@ -146,13 +142,11 @@ class TransitionLayout:
             values = getattr(self, label)
             usable = all(abs(value) <= FLOAT32_MAX for value in values)
             if len(values) != self.action_size or not usable:
-                raise SpecificationError(
-                    f'{label} is {values}, expected {self.action_size} finite values'
-                )
+                raise ConfigError(f'{label} is {values}, expected {self.action_size} finite values')
         limits = zip(self.residual_bound, self.action_min, self.action_max, strict=True)
         for name, (bound, low, high) in zip(self.action_names, limits, strict=True):
             if bound < 0.0 or (bound > 0.0 and not low < high):
-                raise SpecificationError(
+                raise ConfigError(
                     f'residual_bound of {name!r} is {bound}, expected >= 0, and 0 where the base '
                     f'policy was trained on no range of actions ({low} to {high})'
                 )
@@ -214,16 +208,16 @@ class TransitionLayout:
         """Parse the text of the latched `transition_layout` topic.
 
         Raises:
-            SpecificationError: the text is not such a layout or its label does not match.
+            ConfigError: the text is not such a layout or its label does not match.
         """
         try:
             mapping = yaml.safe_load(text)
         except (yaml.YAMLError, *YAML_ERRORS) as error:
             reason = f'{type(error).__name__}: {error}'
-            raise SpecificationError(f'transition layout is not YAML: {reason}') from error
+            raise ConfigError(f'transition layout is not YAML: {reason}') from error
         layout = cls.from_mapping(mapping)
         if mapping.get('label') != layout.label:
-            raise SpecificationError(
+            raise ConfigError(
                 f'transition layout says label {mapping.get("label")!r}, its names give '
                 f'{layout.label!r}'
             )
@@ -234,12 +228,12 @@ class TransitionLayout:
         """Return the layout that `to_mapping` gave.
 
         Raises:
-            SpecificationError: it is none.
+            ConfigError: it is none.
         """
         if not isinstance(mapping, Mapping):
-            raise SpecificationError(f'transition layout is a {type(mapping).__name__}, not a map')
+            raise ConfigError(f'transition layout is a {type(mapping).__name__}, not a map')
         if mapping.get('version') != cls.VERSION:
-            raise SpecificationError(
+            raise ConfigError(
                 f'transition layout version {mapping.get("version")!r}, expected {cls.VERSION}'
             )
         try:
@@ -253,7 +247,7 @@ class TransitionLayout:
                 ),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise SpecificationError(f'transition layout is incomplete: {error!r}') from error
+            raise ConfigError(f'transition layout is incomplete: {error!r}') from error
 
     def differences(self, other: TransitionLayout) -> list[str]:
         """Return in what another layout is not this one, a text for each number or name."""

@@ -18,7 +18,7 @@ from bag_builders import (
 from builders import random_transitions
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.findings import BagError
+from residual_rl_ros.errors import BagError
 
 STREAM = random_transitions(L, 300)
 

@@ -15,7 +15,7 @@ from builders import make_layout, random_transitions, small_config
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.cache import TransitionCache
 from residual_rl_ros.bags.recorder import Recorder, RecordOptions
-from residual_rl_ros.findings import BagError
+from residual_rl_ros.errors import BagError
 from residual_rl_ros.training.train_from_bags import Use, train_from_bags
 
 L = make_layout()

@@ -25,7 +25,7 @@ from residual_rl_ros.bags.mcap_file import CHUNK, CHUNK_HEAD, MAGIC, RECORD, zst
 from residual_rl_ros.bags.sqlite_file import SEGMENT_MESSAGES
 from residual_rl_ros.bags.topics import FLAG
 from residual_rl_ros.bags.transitions.reader import TEXT, TransitionReader
-from residual_rl_ros.findings import BagError
+from residual_rl_ros.errors import BagError
 from residual_rl_ros.robot.description import CHANNEL_TYPES, COMMAND_TYPES
 from residual_rl_ros.transitions.cdr import STORES, typestore
 

@@ -26,9 +26,10 @@ from mcap_ros2.decoder import DecoderFactory
 from rosbags.highlevel import AnyReader
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecorderError, RecordOptions
+from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.topics import absolute, raw_topics
 from residual_rl_ros.bags.transitions.reader import TRANSITIONS, TransitionReader
+from residual_rl_ros.errors import OutputError
 from residual_rl_ros.robot.description import FLOAT_ARRAY, load_robot
 
 L = make_layout()
@@ -177,12 +178,12 @@ def test_metadata_says_where_a_recording_comes_from(tmp_path: Path) -> None:
 
 
 def test_an_existing_folder_and_an_unknown_storage_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecorderError, match='exists already'):
+    with pytest.raises(OutputError, match='exists already'):
         open_recorder(tmp_path)
-    with pytest.raises(RecorderError, match=r'expected one of mcap, sqlite3'):
+    with pytest.raises(OutputError, match=r'expected one of mcap, sqlite3'):
         RecordOptions('tape')
     (tmp_path / 'file').write_text('')
-    with pytest.raises(RecorderError, match='cannot write'):
+    with pytest.raises(OutputError, match='cannot write'):
         open_recorder(tmp_path / 'file' / 'bag')
 
 
@@ -247,5 +248,5 @@ def test_a_humble_database_is_read(tmp_path: Path) -> None:
 def test_a_closed_recorder_writes_no_more(tmp_path: Path) -> None:
     recorder = open_recorder(tmp_path / 'bag')
     recorder.close()
-    with pytest.raises(RecorderError, match='closed'):
+    with pytest.raises(OutputError, match='closed'):
         write_layout(recorder, L)

@@ -13,8 +13,9 @@ from builders import LinearPolicy, make_metadata, settle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residual_rl_ros.base_policy.chunk_queue import ChunkLateError, ChunkQueue
-from residual_rl_ros.base_policy.metadata import BasePolicyError, BasePolicyMetadata
+from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
+from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
+from residual_rl_ros.errors import BasePolicyError, ChunkLateError
 
 DECISIONS = 12
 

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import finite
 
-from residual_rl_ros.base_policy.metadata import BasePolicyError, BasePolicyMetadata
+from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
+from residual_rl_ros.errors import BasePolicyError
 
 METADATA = make_metadata(kind='act', task='bench', dataset_sha256='ab' * 32)
 

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from builders import make_metadata, write_onnx_policy
 
-from residual_rl_ros.base_policy.metadata import BasePolicyError
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.errors import BasePolicyError
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from builders import make_metadata, write_onnx_policy
 from rich.console import Console
 
 from residual_rl_ros.checks.base_policy import check_base_policy
-from residual_rl_ros.resources import ResourceError, resource_path
+from residual_rl_ros.errors import ResourceError
+from residual_rl_ros.resources import resource_path
 
 
 @pytest.fixture

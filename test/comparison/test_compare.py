@@ -30,7 +30,6 @@ from residual_rl_ros.comparison.compare import (
     to_markdown,
 )
 from residual_rl_ros.comparison.grid import (
-    CompareError,
     CompareOptions,
     RunResult,
     Variant,
@@ -42,9 +41,8 @@ from residual_rl_ros.comparison.grid import (
     train_options,
     worst_success,
 )
-from residual_rl_ros.config.preset import PresetError
-from residual_rl_ros.config.run import FinetuneError, load_finetune
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.evaluation.figures import rated_episodes
 from residual_rl_ros.learner.episodes import EpisodeRecord
 from residual_rl_ros.training.run_folder import steps_to
@@ -87,11 +85,11 @@ def test_a_variant_is_a_preset_with_changed_numbers() -> None:
     changed = cell_config(load_finetune('peg_insert'), weaker)
     assert (changed.residual_scale, changed.decision_steps) == ((0.1, 0.2), 2)
     assert changed.overrides == {'utd': 4}
-    with pytest.raises(FinetuneError, match='residual_scale or decision_steps: '):
+    with pytest.raises(ConfigError, match='residual_scale or decision_steps: '):
         cell_config(load_finetune('peg_insert'), Variant.parse('dawn:residual_scale=much'))
-    with pytest.raises(CompareError, match="'utd' is no assignment"):
+    with pytest.raises(ResidualRLError, match="'utd' is no assignment"):
         Variant.parse('dawn:utd')
-    with pytest.raises(CompareError, match=r"'\[1' is no YAML value"):
+    with pytest.raises(ResidualRLError, match=r"'\[1' is no YAML value"):
         Variant.parse('dawn:utd=[1')
 
 
@@ -300,12 +298,12 @@ def test_a_finished_run_of_another_configuration_is_no_result(
     summary.write_text(json.dumps({'run': run_identity(cell)}))
     assert is_done(cell)
     changed = replace(plain, configs=[replace(plain.configs[0], **changes)])
-    with pytest.raises(CompareError, match=reason):
+    with pytest.raises(ResidualRLError, match=reason):
         run_comparison(changed, Console(quiet=True))
-    with pytest.raises(CompareError, match='paired_seeds is 4 there and 100'):
+    with pytest.raises(ResidualRLError, match='paired_seeds is 4 there and 100'):
         run_comparison(replace(plain, paired_seeds=100), Console(quiet=True))
     summary.write_text('{}')
-    with pytest.raises(CompareError, match='task is not recorded there'):
+    with pytest.raises(ResidualRLError, match='task is not recorded there'):
         is_done(cell)
 
 
@@ -317,7 +315,7 @@ def test_a_run_that_fails_is_named_and_keeps_no_other_from_its_end(tmp_path: Pat
     failing.output_dir.parent.mkdir(parents=True)
     failing.output_dir.write_text('in the way')
     reason = f'1 of 2 runs failed: {re.escape(str(failing.output_dir))}: .* cannot be written'
-    with pytest.raises(CompareError, match=reason):
+    with pytest.raises(ResidualRLError, match=reason):
         run_comparison(both, Console(quiet=True))
     assert is_done(other)
 
@@ -329,12 +327,12 @@ def test_a_run_that_is_asked_for_twice_is_refused(tmp_path: Path) -> None:
         replace(once, variants=[*once.variants, *once.variants]),
         replace(once, configs=[*once.configs, replace(once.configs[0], residual_scale=(0.01,))]),
     ):
-        with pytest.raises(CompareError, match='2 runs of this comparison would share'):
+        with pytest.raises(ResidualRLError, match='2 runs of this comparison would share'):
             run_comparison(twice, Console(quiet=True))
 
 
 def test_a_variant_with_a_wrong_number_stops_the_grid_before_it_starts(tmp_path: Path) -> None:
-    with pytest.raises(PresetError, match='utd is 0'):
+    with pytest.raises(ConfigError, match='utd is 0'):
         run_comparison(options(tmp_path, f'dawn:{SMALL}', 'dawn:utd=0.0'), Console(quiet=True))
     assert list(tmp_path.iterdir()) == []
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from builders import small_config
 
-from residual_rl_ros.config.preset import LearnerConfig, PresetError, load_preset
-from residual_rl_ros.resources import ResourceError, resource_path
+from residual_rl_ros.config.preset import LearnerConfig, load_preset
+from residual_rl_ros.errors import ConfigError, ResourceError
+from residual_rl_ros.resources import resource_path
 
 PRESETS = sorted(path.stem for path in resource_path('config', 'presets').glob('*.yaml'))
 
@@ -54,12 +55,12 @@ def test_a_preset_file_that_cannot_be_read_is_refused(
     own = tmp_path / 'own.yaml'
     if content is not None:
         own.write_bytes(content)
-    with pytest.raises(PresetError, match=r"cannot read preset '.*own.yaml'"):
+    with pytest.raises(ConfigError, match=r"cannot read preset '.*own.yaml'"):
         load_preset(str(own))
 
 
 def test_an_unknown_key_is_named() -> None:
-    with pytest.raises(PresetError, match=r"unknown keys \['gama'\], missing keys \[\]"):
+    with pytest.raises(ConfigError, match=r"unknown keys \['gama'\], missing keys \[\]"):
         small_config(gama=0.9)
 
 
@@ -73,7 +74,7 @@ def test_a_missing_key_is_named(
     kept = [line for line in lines if not line.startswith('tau:')]
     (presets / 'short.yaml').write_text('\n'.join(kept))
     monkeypatch.setenv('AMENT_PREFIX_PATH', str(prefix))
-    with pytest.raises(PresetError, match=r"unknown keys \[\], missing keys \['tau'\]"):
+    with pytest.raises(ConfigError, match=r"unknown keys \[\], missing keys \['tau'\]"):
         load_preset('short')
 
 
@@ -92,7 +93,7 @@ def test_a_missing_key_is_named(
 def test_what_does_not_fit_together_is_refused_with_the_reason(
     preset: str, change: dict[str, object], reason: str
 ) -> None:
-    with pytest.raises(PresetError, match=reason):
+    with pytest.raises(ConfigError, match=reason):
         load_preset(preset, change)
 
 
@@ -119,7 +120,7 @@ def test_critics_may_be_trained_alone_where_no_entropy_is_in_the_target(preset: 
     ],
 )
 def test_a_value_of_the_wrong_type_is_named(key: str, value: object) -> None:
-    with pytest.raises(PresetError, match=rf'preset: {key} is .*, expected'):
+    with pytest.raises(ConfigError, match=rf'preset: {key} is .*, expected'):
         small_config(**{key: value})
 
 
@@ -139,7 +140,7 @@ def test_a_value_of_the_wrong_type_is_named(key: str, value: object) -> None:
     ],
 )
 def test_a_value_that_cannot_work_is_named(key: str, value: object) -> None:
-    with pytest.raises(PresetError, match=key):
+    with pytest.raises(ConfigError, match=key):
         small_config(**{key: value})
 
 
@@ -166,25 +167,25 @@ def test_a_value_that_cannot_work_is_named(key: str, value: object) -> None:
     ],
 )
 def test_a_value_out_of_range_is_named(key: str, value: float) -> None:
-    with pytest.raises(PresetError, match=rf'preset: {key} is {value}'):
+    with pytest.raises(ConfigError, match=rf'preset: {key} is {value}'):
         small_config(**{key: value})
 
 
 def test_critics_that_choose_need_a_hidden_layer() -> None:
-    with pytest.raises(PresetError, match='8 and critic_hidden_sizes empty'):
+    with pytest.raises(ConfigError, match='8 and critic_hidden_sizes empty'):
         small_config(critic_hidden_sizes=[])
     alone = small_config(critic_hidden_sizes=[], residual_candidates=0, full_bound_cost=0.0)
     assert alone.residual_candidates == 0
 
 
 def test_a_cost_of_the_base_needs_critics_that_choose_and_a_price_on_decisions() -> None:
-    with pytest.raises(PresetError, match=r'full_bound_cost is 5.0 and residual_candidates 0'):
+    with pytest.raises(ConfigError, match=r'full_bound_cost is 5.0 and residual_candidates 0'):
         small_config(residual_candidates=0)
-    with pytest.raises(PresetError, match=r'full_bound_cost is 5.0 and reward_offset 0.0'):
+    with pytest.raises(ConfigError, match=r'full_bound_cost is 5.0 and reward_offset 0.0'):
         small_config(reward_offset=0.0)
     assert small_config(reward_offset=0.0, full_bound_cost=0.0).full_bound_cost == 0.0
 
 
 def test_a_warm_up_that_does_not_fit_the_memory_is_refused() -> None:
-    with pytest.raises(PresetError, match=r'warmup_transitions 300 exceeds replay_capacity 200'):
+    with pytest.raises(ConfigError, match=r'warmup_transitions 300 exceeds replay_capacity 200'):
         small_config(warmup_transitions=300)

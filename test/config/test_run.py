@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from residual_rl_ros.config.preset import PresetError, load_preset
-from residual_rl_ros.config.run import FinetuneError, load_finetune
-from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.resources import ResourceError, find_base_policy, resource_path
+from residual_rl_ros.config.preset import load_preset
+from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.errors import ConfigError, ResidualRLError, ResourceError
+from residual_rl_ros.resources import find_base_policy, resource_path
 from residual_rl_ros.tasks.hosting import connect, make_environment
 
 TASKS = sorted(path.stem for path in resource_path('config', 'finetune').glob('*.yaml'))
@@ -65,7 +65,7 @@ def test_the_overrides_of_a_run_are_for_its_own_preset(tmp_path: Path) -> None:
 
 def test_an_override_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     config = load_finetune(str(write(tmp_path / 'run.yaml', overrides={'bath_size': 17})))
-    with pytest.raises(PresetError, match=r"unknown keys \['bath_size'\]"):
+    with pytest.raises(ConfigError, match=r"unknown keys \['bath_size'\]"):
         config.learner_config()
 
 
@@ -102,13 +102,13 @@ def test_a_base_policy_is_found_by_name_and_by_path() -> None:
 def test_a_wrong_key_or_value_is_refused(
     tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(FinetuneError, match=message):
+    with pytest.raises(ConfigError, match=message):
         load_finetune(str(write(tmp_path / 'run.yaml', **changes)))
 
 
 @pytest.mark.parametrize('value', [3.7, float('inf')])
 def test_a_count_that_is_no_whole_number_is_refused(tmp_path: Path, value: float) -> None:
-    with pytest.raises(FinetuneError, match=r'run.yaml'):
+    with pytest.raises(ConfigError, match=r'run.yaml'):
         load_finetune(str(write(tmp_path / 'run.yaml', decision_steps=value)))
 
 
@@ -116,12 +116,12 @@ def test_a_count_that_is_no_whole_number_is_refused(tmp_path: Path, value: float
 def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: str) -> None:
     file = tmp_path / 'run.yaml'
     file.write_text(content)
-    with pytest.raises(FinetuneError, match=r'run.yaml'):
+    with pytest.raises(ConfigError, match=r'run.yaml'):
         load_finetune(str(file))
 
 
 def test_a_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FinetuneError, match=r'cannot read .*none.yaml'):
+    with pytest.raises(ConfigError, match=r'cannot read .*none.yaml'):
         load_finetune(str(tmp_path / 'none.yaml'))
 
 

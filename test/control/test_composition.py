@@ -10,7 +10,8 @@ from builders import make_metadata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residual_rl_ros.control.composition import CompositionError, ResidualBound
+from residual_rl_ros.control.composition import ResidualBound
+from residual_rl_ros.errors import ConfigError
 
 command = st.floats(-1e6, 1e6)
 output = st.floats(allow_nan=False)
@@ -109,5 +110,5 @@ def test_a_nan_residual_stays_visible_to_the_safety_filter() -> None:
     ],
 )
 def test_a_scale_that_makes_no_sense_is_refused(scale: object, message: str) -> None:
-    with pytest.raises(CompositionError, match=message):
+    with pytest.raises(ConfigError, match=message):
         ResidualBound.from_metadata(make_metadata(), scale)

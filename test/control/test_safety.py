@@ -10,8 +10,8 @@ from builders import make_action_spec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residual_rl_ros.control.safety import SafetyFilter, UnsafeCommandError
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.control.safety import SafetyFilter
+from residual_rl_ros.errors import ResidualRLError, UnsafeCommandError
 
 LIMITS = make_action_spec(
     lower=np.array([-1.0, -2.0]), upper=np.array([1.0, 2.0]), max_step=np.array([0.25, 0.5])

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from residual_rl_ros.control.safety import SafetyFilter, Workspace
-from residual_rl_ros.robot.action_spec import SpecificationError, WorkspaceSpec
+from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.robot.action_spec import WorkspaceSpec
 from residual_rl_ros.robot.description import load_robot
 
 ROBOT, _ = load_robot('ur_forward_position')
@@ -160,7 +161,7 @@ def test_a_urdf_whose_meshes_are_elsewhere_will_do(tmp_path: Path) -> None:
     ],
 )
 def test_a_model_that_does_not_fit_is_refused(changes: dict, message: str) -> None:
-    with pytest.raises(SpecificationError, match=message):
+    with pytest.raises(ConfigError, match=message):
         Workspace(replace(BOX, **changes))
 
 
@@ -172,5 +173,5 @@ def test_a_model_that_does_not_fit_is_refused(changes: dict, message: str) -> No
     ],
 )
 def test_an_impossible_box_is_refused(changes: dict, message: str) -> None:
-    with pytest.raises(SpecificationError, match=message):
+    with pytest.raises(ConfigError, match=message):
         replace(BOX, **changes)

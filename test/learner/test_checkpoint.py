@@ -17,6 +17,7 @@ from builders import assert_same_actor, make_layout, random_transitions, small_c
 from safetensors.torch import load_file, save_file
 
 from residual_rl_ros.config.preset import load_preset, preset_names
+from residual_rl_ros.errors import CheckpointError
 from residual_rl_ros.learner import checkpoint
 from residual_rl_ros.learner.checkpoint import (
     ACTOR,
@@ -26,7 +27,6 @@ from residual_rl_ros.learner.checkpoint import (
     GOOD,
     REPLAY,
     STATE,
-    CheckpointError,
     check_numbers,
     load_checkpoint,
     save_checkpoint,

@@ -7,9 +7,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.pretraining.experts import FETCH_PICK_AND_PLACE, make_expert
 from residual_rl_ros.tasks.hosting import make_environment
-from residual_rl_ros.tasks.parameters import TaskError
 from residual_rl_ros.tasks.registry import TASK_NAMES, make_task
 
 every_task = pytest.mark.parametrize('name', TASK_NAMES)
@@ -59,9 +59,9 @@ def test_commands_stay_within_the_action_space(name: str) -> None:
 
 
 def test_an_expert_that_does_not_exist_or_lacks_its_generator_is_refused() -> None:
-    with pytest.raises(TaskError, match=r"no expert for task 'stack', expected .*'peg_insert'"):
+    with pytest.raises(ConfigError, match=r"no expert for task 'stack', expected .*'peg_insert'"):
         make_expert('stack')
-    with pytest.raises(TaskError, match='rng is None, expected a numpy Generator'):
+    with pytest.raises(ConfigError, match='rng is None, expected a numpy Generator'):
         make_expert('peg_insert', waypoint_noise=0.01)
 
 

@@ -22,15 +22,11 @@ from builders import (
 from residual_rl_ros.algorithms.actor_critic import ActorCritic
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import StepFeedback
+from residual_rl_ros.errors import WeightsError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.residual_policy.candidate_selection import AdvisedActor
 from residual_rl_ros.residual_policy.exploration import Exploration, Reach
-from residual_rl_ros.residual_policy.weights import (
-    WeightsError,
-    WeightsHeader,
-    decode_weights,
-    encode_weights,
-)
+from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights
 from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
 from residual_rl_ros.transitions.transition import Source, Success, TransitionLayout
 

@@ -9,9 +9,10 @@ from collections import Counter
 import pytest
 from builders import make_actor, make_layout, mislabelled
 
+from residual_rl_ros.errors import WeightsError
 from residual_rl_ros.residual_policy.exploration import WARM_UP, Exploration
 from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES, REFUSALS, ActorSlot
-from residual_rl_ros.residual_policy.weights import WeightsError, WeightsHeader, encode_weights
+from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 
 LAYOUT = make_layout()
 ACTOR = make_actor(LAYOUT).to_numpy()

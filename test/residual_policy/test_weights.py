@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 from safetensors.torch import save as save_torch
 
+from residual_rl_ros.errors import WeightsError
 from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.weights import (
     METADATA,
-    WeightsError,
     WeightsHeader,
     _digest,
     decode_weights,

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import yaml
 
-from residual_rl_ros.resources import ResourceError, resource_path
+from residual_rl_ros.errors import ConfigError, ResourceError
+from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.description import (
     FLOAT_ARRAY,
     JOINT_STATE,
     TRAJECTORY,
     TWIST,
     RobotConfig,
-    RobotError,
     load_robot,
 )
 
@@ -134,12 +134,12 @@ def test_the_slew_limit_is_the_velocity_limit_over_one_control_step() -> None:
     ],
 )
 def test_a_mistake_is_refused_by_its_full_key(key: str, value: object, message: str) -> None:
-    with pytest.raises(RobotError, match=message):
+    with pytest.raises(ConfigError, match=message):
         RobotConfig.from_mapping(edited(key, value))
 
 
 def test_something_that_is_no_map_is_refused() -> None:
-    with pytest.raises(RobotError, match=r'robot is None, expected a map'):
+    with pytest.raises(ConfigError, match=r'robot is None, expected a map'):
         RobotConfig.from_mapping(None)
 
 
@@ -167,7 +167,7 @@ def test_an_unknown_robot_lists_the_shipped_ones() -> None:
 
 
 def test_a_robot_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RobotError, match=r"robot file '.*none.yaml' does not exist"):
+    with pytest.raises(ConfigError, match=r"robot file '.*none.yaml' does not exist"):
         load_robot(str(tmp_path / 'none.yaml'))
 
 
@@ -175,7 +175,7 @@ def test_a_robot_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_no_robot_description_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / 'bench.yaml'
     file.write_bytes(content)
-    with pytest.raises(RobotError, match=r'is no robot description|cannot read robot file'):
+    with pytest.raises(ConfigError, match=r'is no robot description|cannot read robot file'):
         load_robot(str(file))
 
 
@@ -243,5 +243,5 @@ def test_velocities_and_increments_hold_by_zero(
 def test_a_hold_that_would_move_the_robot_is_refused(
     hold: object, action: dict, command: dict, message: str
 ) -> None:
-    with pytest.raises(RobotError, match=message):
+    with pytest.raises(ConfigError, match=message):
         RobotConfig.from_mapping(with_hold(hold, action, command))

@@ -14,14 +14,9 @@ import onnx
 import pytest
 from builders import write_onnx_encoder
 
-from residual_rl_ros.resources import ResourceError
+from residual_rl_ros.errors import ConfigError, ResourceError
 from residual_rl_ros.robot.description import IMAGE, Channel
-from residual_rl_ros.robot.image_encoder import (
-    ENCODER_METADATA_KEY,
-    EncoderError,
-    ImageEncoder,
-    channel_encoder,
-)
+from residual_rl_ros.robot.image_encoder import ENCODER_METADATA_KEY, ImageEncoder, channel_encoder
 
 
 @pytest.fixture
@@ -66,21 +61,21 @@ def test_a_graph_that_resizes_takes_any_size(path: Path) -> None:
 )
 def test_a_picture_of_another_size_or_type_is_refused(path: Path, picture: np.ndarray) -> None:
     write_onnx_encoder(path, height=4, width=6)
-    with pytest.raises(EncoderError, match=r'expects uint8 \[4, 6, 3\]; set the camera'):
+    with pytest.raises(ConfigError, match=r'expects uint8 \[4, 6, 3\]; set the camera'):
         ImageEncoder(path).encode(picture)
 
 
 def test_a_non_finite_feature_is_refused_by_name(path: Path) -> None:
     write_onnx_encoder(path, bias=(0.0, np.nan, 0.0))
-    with pytest.raises(EncoderError, match="returned nan for 'green'"):
+    with pytest.raises(ConfigError, match="returned nan for 'green'"):
         ImageEncoder(path).encode(np.zeros((4, 6, 3), np.uint8))
 
 
 def test_a_missing_or_broken_file_is_refused(path: Path) -> None:
-    with pytest.raises(EncoderError, match=r"encoder.onnx' does not exist"):
+    with pytest.raises(ConfigError, match=r"encoder.onnx' does not exist"):
         ImageEncoder(path)
     path.write_bytes(b'not a model')
-    with pytest.raises(EncoderError, match='no loadable ONNX model'):
+    with pytest.raises(ConfigError, match='no loadable ONNX model'):
         ImageEncoder(path)
 
 
@@ -110,7 +105,7 @@ def test_metadata_off_the_contract_is_refused(
     if metadata is not None:
         onnx.helper.set_model_props(model, {ENCODER_METADATA_KEY: metadata})
     onnx.save(model, str(path))
-    with pytest.raises(EncoderError, match=message):
+    with pytest.raises(ConfigError, match=message):
         ImageEncoder(path)
 
 
@@ -122,14 +117,14 @@ def test_other_input_and_output_names_are_refused(
     path: Path, names: tuple[str, str], message: str
 ) -> None:
     write_onnx_encoder(path, names=names)
-    with pytest.raises(EncoderError, match=f'{message}.*expected image and features'):
+    with pytest.raises(ConfigError, match=f'{message}.*expected image and features'):
         ImageEncoder(path)
 
 
 def test_a_channel_that_names_other_features_is_refused(path: Path) -> None:
     write_onnx_encoder(path)
     fields = ('red', 'green', 'depth')
-    with pytest.raises(EncoderError, match=r"channel 'camera' has the fields \['red', 'green', 'd"):
+    with pytest.raises(ConfigError, match=r"channel 'camera' has the fields \['red', 'green', 'd"):
         channel_encoder(Channel('camera', 'image_raw', IMAGE, fields, (), 0.1, str(path)))
 
 
@@ -137,7 +132,7 @@ def test_a_failure_of_the_runtime_is_one_of_the_encoder(path: Path) -> None:
     write_onnx_encoder(path)
     encoder = ImageEncoder(path)
     encoder._session = None  # type: ignore[assignment]
-    with pytest.raises(EncoderError, match=r'failed: '):
+    with pytest.raises(ConfigError, match=r'failed: '):
         encoder.encode(np.zeros((4, 6, 3), dtype=np.uint8))
 
 
@@ -147,5 +142,5 @@ def test_only_the_pinned_encoder_is_accepted(path: Path) -> None:
     fields = ('red', 'green', 'blue')
     channel = Channel('camera', 'image_raw', IMAGE, fields, (), 0.1, str(path))
     channel_encoder(replace(channel, encoder_sha256=digest.upper()))
-    with pytest.raises(EncoderError, match=rf'sha256 {digest}, expected {"0" * 64}'):
+    with pytest.raises(ConfigError, match=rf'sha256 {digest}, expected {"0" * 64}'):
         channel_encoder(replace(channel, encoder_sha256='0' * 64))

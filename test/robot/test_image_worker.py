@@ -9,8 +9,8 @@ import threading
 import numpy as np
 import pytest
 
+from residual_rl_ros.errors import ObservationError
 from residual_rl_ros.robot.image_encoder import PictureReader
-from residual_rl_ros.robot.observation import ObservationError
 
 
 class Encoder:

@@ -9,8 +9,9 @@ import re
 import numpy as np
 import pytest
 
+from residual_rl_ros.errors import ObservationError
 from residual_rl_ros.robot.description import FLOAT_ARRAY, JOINT_STATE, Channel
-from residual_rl_ros.robot.observation import ObservationAssembler, ObservationError
+from residual_rl_ros.robot.observation import ObservationAssembler
 
 TOOL = Channel('tool', 'tool_topic', FLOAT_ARRAY, ('x', 'y'), (), 0.1)
 ARM = Channel('arm', 'joint_states', JOINT_STATE, ('position',), ('a', 'b', 'c'), 0.5)

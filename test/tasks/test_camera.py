@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.pretraining.train_encoder import (
     EncoderRecipe,
-    TrainEncoderError,
     collect_pictures,
     export_encoder,
     load_encoder_recipe,
@@ -30,7 +30,6 @@ from residual_rl_ros.tasks.hosting import (
     make_environment,
     split_observation,
 )
-from residual_rl_ros.tasks.parameters import TaskError
 from residual_rl_ros.tasks.registry import make_task
 
 TASK = 'push_to_goal_camera'
@@ -96,15 +95,19 @@ def test_a_robot_with_a_camera_sees_state_and_features_in_the_order_of_its_chann
 
 def test_a_robot_without_the_camera_is_refused() -> None:
     robot, _ = load_robot('push_to_goal')
-    with pytest.raises(TaskError, match=r'the image channels \[\], the environment the cameras \['):
+    with pytest.raises(
+        ConfigError, match=r'the image channels \[\], the environment the cameras \['
+    ):
         check_environment(make_environment(TASK), robot)
     with_camera, _ = load_robot(TASK)
-    with pytest.raises(TaskError, match=r"image channels \['camera'\], the environment the camer"):
+    with pytest.raises(
+        ConfigError, match=r"image channels \['camera'\], the environment the camer"
+    ):
         check_environment(make_environment('push_to_goal'), with_camera)
 
 
 def test_a_robot_with_a_camera_is_not_described_by_guessing() -> None:
-    with pytest.raises(TaskError, match='describe its cameras by hand'):
+    with pytest.raises(ConfigError, match='describe its cameras by hand'):
         describe_robot(TASK, make_environment(TASK))
 
 
@@ -113,7 +116,7 @@ def test_a_machine_without_opengl_is_told_what_to_install(monkeypatch: pytest.Mo
         raise RuntimeError('no EGL device')
 
     monkeypatch.setattr(mujoco, 'Renderer', broken)
-    with pytest.raises(TaskError, match='no OpenGL to draw with: no EGL device; install EGL'):
+    with pytest.raises(ConfigError, match='no OpenGL to draw with: no EGL device; install EGL'):
         rendering.make_renderer(make_task('push_to_goal').model, 64, 64)
 
 
@@ -131,5 +134,5 @@ def test_pictures_and_training_are_reproducible(tmp_path: Path) -> None:
 
 
 def test_a_task_without_camera_has_no_encoder() -> None:
-    with pytest.raises(TrainEncoderError, match="task 'peg_insert' has no camera; those that have"):
+    with pytest.raises(ResidualRLError, match="task 'peg_insert' has no camera; those that have"):
         load_encoder_recipe('peg_insert')

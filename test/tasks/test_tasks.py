@@ -13,9 +13,10 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.tasks.arm_env import ArmEnv
 from residual_rl_ros.tasks.kinematics import REST_JOINTS, Pose
-from residual_rl_ros.tasks.parameters import NOISELESS, Range, SensorNoise, TaskError
+from residual_rl_ros.tasks.parameters import NOISELESS, Range, SensorNoise
 from residual_rl_ros.tasks.peg_insert import PegInsert
 from residual_rl_ros.tasks.push_to_goal import PushToGoal
 from residual_rl_ros.tasks.registry import TASK_NAMES, make_task
@@ -261,38 +262,38 @@ def test_a_non_finite_action_is_refused_by_name(value: float) -> None:
     env.reset(seed=0)
     action = hold(env)
     action[2] = value
-    with pytest.raises(TaskError, match=r'joint3\.position is (nan|inf), expected a finite'):
+    with pytest.raises(ConfigError, match=r'joint3\.position is (nan|inf), expected a finite'):
         env.step(action)
 
 
 def test_an_action_of_the_wrong_size_is_refused() -> None:
     env = make_task('peg_insert')
     env.reset(seed=0)
-    with pytest.raises(TaskError, match=r'shape \(6,\), expected \(7,\)'):
+    with pytest.raises(ConfigError, match=r'shape \(6,\), expected \(7,\)'):
         env.step(np.zeros(6, dtype=np.float32))
 
 
 def test_what_a_task_does_not_know_is_refused_with_what_it_knows() -> None:
-    with pytest.raises(TaskError, match=r"unknown task 'peg', expected .*'peg_insert', 'push_to"):
+    with pytest.raises(ConfigError, match=r"unknown task 'peg', expected .*'peg_insert', 'push_to"):
         make_task('peg')
-    with pytest.raises(TaskError, match=r"no parameter 'clearance', expected .*'clearance_m'"):
+    with pytest.raises(ConfigError, match=r"no parameter 'clearance', expected .*'clearance_m'"):
         make_task('peg_insert', clearance=0.001)
-    with pytest.raises(TaskError, match=r"unknown randomisation 'hole\.w', expected .*'hole\.x'"):
+    with pytest.raises(ConfigError, match=r"unknown randomisation 'hole\.w', expected .*'hole\.x'"):
         make_task('peg_insert', randomisation={'hole.w': (0.0, 1.0)})
-    with pytest.raises(TaskError, match=r"render mode 'human' is unknown"):
+    with pytest.raises(ConfigError, match=r"render mode 'human' is unknown"):
         make_task('peg_insert', render_mode='human')
 
 
 def test_values_that_make_no_task_are_refused() -> None:
-    with pytest.raises(TaskError, match=r'clearance_m is 0\.02'):
+    with pytest.raises(ConfigError, match=r'clearance_m is 0\.02'):
         make_task('peg_insert', clearance_m=0.02)
-    with pytest.raises(TaskError, match='goal_tolerance_m is 0'):
+    with pytest.raises(ConfigError, match='goal_tolerance_m is 0'):
         make_task('push_to_goal', goal_tolerance_m=0.0)
-    with pytest.raises(TaskError, match='multiple of 4'):
+    with pytest.raises(ConfigError, match='multiple of 4'):
         make_task('push_to_goal', max_episode_steps=10)
-    with pytest.raises(TaskError, match='action_delay_steps is -1'):
+    with pytest.raises(ConfigError, match='action_delay_steps is -1'):
         make_task('push_to_goal', action_delay_steps=-1)
-    with pytest.raises(TaskError, match='joint_position_std_rad is -1'):
+    with pytest.raises(ConfigError, match='joint_position_std_rad is -1'):
         SensorNoise(joint_position_std_rad=-1.0)
-    with pytest.raises(TaskError, match=r"range 'a' is \[1\.0, 0\.0\]"):
+    with pytest.raises(ConfigError, match=r"range 'a' is \[1\.0, 0\.0\]"):
         Range('a', 1.0, 0.0)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from residual_rl_ros.training.run_folder import OutputError, prepare_output, write_text
+from residual_rl_ros.errors import OutputError
+from residual_rl_ros.training.run_folder import prepare_output, write_text
 
 
 @pytest.mark.parametrize('left', ['checkpoints/latest', 'checkpoints/latest.old', 'summary.json'])

@@ -12,13 +12,9 @@ from rich.console import Console
 
 from residual_rl_ros.bags.transitions.writer import TransitionWriter
 from residual_rl_ros.config.run import FinetuneConfig, load_finetune
+from residual_rl_ros.errors import CheckpointError
 from residual_rl_ros.evaluation.paired import run_episode
-from residual_rl_ros.learner.checkpoint import (
-    CheckpointError,
-    CheckpointFolder,
-    load_checkpoint,
-    load_run_state,
-)
+from residual_rl_ros.learner.checkpoint import CheckpointFolder, load_checkpoint, load_run_state
 from residual_rl_ros.learner.learner import Phase
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.tasks.hosting import connect, make_environment

@@ -16,7 +16,7 @@ from builders import make_layout, random_transitions, small_config
 from command_line import run
 
 from residual_rl_ros.bags.transitions.writer import TransitionWriter
-from residual_rl_ros.findings import BagError
+from residual_rl_ros.errors import BagError
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.residual_policy.weights import decode_weights

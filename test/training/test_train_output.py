@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.errors import OutputError, ResidualRLError
 from residual_rl_ros.ros.bringup.demo import quick
-from residual_rl_ros.training.run_folder import OutputError
-from residual_rl_ros.training.train import PROGRESS, TrainingError, TrainOptions, run_training
+from residual_rl_ros.training.train import PROGRESS, TrainOptions, run_training
 
 
 def options(out: Path) -> TrainOptions:
@@ -41,5 +41,5 @@ def test_what_is_in_the_way_of_a_run_is_named_before_it_begins(tmp_path: Path) -
     (tmp_path / 'tensorboard').unlink()
     run_training(options(tmp_path), quiet)
     (tmp_path / PROGRESS).write_text('[[80, 0.')
-    with pytest.raises(TrainingError, match=r'progress\.json.* cannot be read: .*; remove it'):
+    with pytest.raises(ResidualRLError, match=r'progress\.json.* cannot be read: .*; remove it'):
         run_training(replace(options(tmp_path), resume=True), quiet)

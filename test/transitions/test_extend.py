@@ -10,7 +10,8 @@ from builders import make_layout, random_transitions
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residual_rl_ros.transitions.replay_buffer import ReplayBuffer, ReplayError
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Transition
 
@@ -64,5 +65,5 @@ def test_an_empty_table_changes_nothing() -> None:
 
 def test_a_table_of_another_layout_is_refused() -> None:
     other = make_layout(decision_steps=3)
-    with pytest.raises(ReplayError, match='do not fit'):
+    with pytest.raises(ResidualRLError, match='do not fit'):
         ReplayBuffer(LAYOUT, 4).extend(TransitionTable(other, np.zeros((1, other.size))))

@@ -11,8 +11,9 @@ from builders import make_layout, make_transition
 from hypothesis import given
 from hypothesis import strategies as st
 
+from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.transitions.loss_counter import RobotFeed
-from residual_rl_ros.transitions.transition import MalformedTransitionError, Transition
+from residual_rl_ros.transitions.transition import Transition
 
 LAYOUT = make_layout()
 K = LAYOUT.decision_steps

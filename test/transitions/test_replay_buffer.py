@@ -13,7 +13,8 @@ from builders import make_layout, make_transition, random_transitions
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residual_rl_ros.transitions.replay_buffer import Batch, ReplayBuffer, ReplayError
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.transitions.replay_buffer import Batch, ReplayBuffer
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 LAYOUT = make_layout()
@@ -153,17 +154,17 @@ def test_a_buffer_cut_to_its_newest_transitions_is_one_that_saw_no_others(
 )
 def test_contents_that_do_not_fit_are_refused(layout: TransitionLayout, capacity: int) -> None:
     contents = filled(5, 5).export()
-    with pytest.raises(ReplayError, match=r'stored replay has shape'):
+    with pytest.raises(ResidualRLError, match=r'stored replay has shape'):
         ReplayBuffer(layout, capacity).restore(contents)
 
 
 def test_an_empty_buffer_cannot_be_sampled() -> None:
-    with pytest.raises(ReplayError, match='empty'):
+    with pytest.raises(ResidualRLError, match='empty'):
         ReplayBuffer(LAYOUT, 3).sample(1, np.random.default_rng(0))
 
 
 def test_a_capacity_below_one_is_refused() -> None:
-    with pytest.raises(ReplayError, match=r'replay capacity is 0, expected >= 1'):
+    with pytest.raises(ResidualRLError, match=r'replay capacity is 0, expected >= 1'):
         ReplayBuffer(LAYOUT, 0)
 
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import layouts, transitions
 
+from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.transitions.table import TransitionTable
-from residual_rl_ros.transitions.transition import MalformedTransitionError
 
 LAYOUT = make_layout()
 ODD = (-2.0, -1.0, 0.0, 0.5, 1.0, 2.0, 3.0, np.nan, np.inf, 3.4e38, -1e39, 1e300)

@@ -14,13 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import layouts, transitions
 
-from residual_rl_ros.robot.action_spec import SpecificationError, check_names
-from residual_rl_ros.transitions.transition import (
-    HEADER,
-    MalformedTransitionError,
-    Transition,
-    TransitionLayout,
-)
+from residual_rl_ros.errors import ConfigError, MalformedTransitionError
+from residual_rl_ros.robot.action_spec import check_names
+from residual_rl_ros.transitions.transition import HEADER, Transition, TransitionLayout
 
 LAYOUT = make_layout()
 MESSAGE = LAYOUT.encode(make_transition(LAYOUT))
@@ -204,7 +200,7 @@ def test_a_non_finite_transition_is_not_encoded() -> None:
 def test_a_layout_that_contradicts_itself_is_refused(
     changes: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(SpecificationError, match=message):
+    with pytest.raises(ConfigError, match=message):
         make_layout(**changes)
 
 
@@ -230,7 +226,7 @@ def edited(**changes: object) -> str:
     ],
 )
 def test_a_layout_text_that_cannot_be_trusted_is_refused(text: str, message: str) -> None:
-    with pytest.raises(SpecificationError, match=message):
+    with pytest.raises(ConfigError, match=message):
         TransitionLayout.from_yaml(text)
 
 
@@ -244,7 +240,7 @@ def test_a_layout_text_that_cannot_be_trusted_is_refused(text: str, message: str
     ],
 )
 def test_a_layout_text_with_a_non_finite_count_is_refused(value: float) -> None:
-    with pytest.raises(SpecificationError, match='incomplete'):
+    with pytest.raises(ConfigError, match='incomplete'):
         TransitionLayout.from_yaml(edited(decision_steps=value))
 
 
@@ -271,7 +267,7 @@ def test_a_layout_made_with_whole_numbers_survives_yaml() -> None:
 def test_action_limits_that_contradict_themselves_are_refused(
     changes: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(SpecificationError, match=message):
+    with pytest.raises(ConfigError, match=message):
         make_action_spec(**changes)
 
 
@@ -287,5 +283,5 @@ def test_names_are_returned_in_their_order() -> None:
     ],
 )
 def test_a_text_that_yaml_stumbles_over_is_no_layout(text: str) -> None:
-    with pytest.raises(SpecificationError, match='transition layout'):
+    with pytest.raises(ConfigError, match='transition layout'):
         TransitionLayout.from_yaml(text)

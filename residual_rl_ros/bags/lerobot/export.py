@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.lerobot.format import LeRobotError
 from residual_rl_ros.bags.lerobot.writer import LeRobotWriter
 from residual_rl_ros.bags.transitions.reader import Block, TransitionReader
-from residual_rl_ros.findings import BagError, Problems
+from residual_rl_ros.errors import BagError, ResidualRLError
+from residual_rl_ros.findings import Problems
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import TransitionLayout
 
@@ -64,18 +64,18 @@ def export_bags(
 
     Raises:
         BagError: the bags hold no such transitions.
-        LeRobotError: the rate is unknown, or the dataset cannot be written.
+        ResidualRLError: the rate is unknown, or the dataset cannot be written.
     """
     robot, layout, measured = _survey(paths, robot, on_read)
     if fps is None:
         fps = measured
     if fps is None:
-        raise LeRobotError(
+        raise ResidualRLError(
             'the decision rate is unknown: no two decisions follow each other with growing stamps; '
             'give it with --fps'
         )
     if fps <= 0.0:
-        raise LeRobotError(f'--fps is {fps:g}, expected a positive number')
+        raise ResidualRLError(f'--fps is {fps:g}, expected a positive number')
     exported = Exported(robot, fps)
     try:
         with LeRobotWriter(out, layout, fps, task, robot) as writer:
@@ -86,7 +86,7 @@ def export_bags(
                 exported.transitions += len(episode)
                 exported.unfinished += not episode.done[-1]
     except OSError as error:
-        raise LeRobotError(f'{str(out)!r} cannot be written: {error.strerror}') from error
+        raise ResidualRLError(f'{str(out)!r} cannot be written: {error.strerror}') from error
     return exported
 
 

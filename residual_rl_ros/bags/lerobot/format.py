@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.robot.action_spec import SpecificationError
+from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 Array = npt.NDArray[Any]
@@ -74,21 +73,17 @@ FRAME_COLUMNS = {
 """What every dataset has."""
 
 
-class LeRobotError(ResidualRLError):
-    """A dataset cannot be read or written."""
-
-
 def pyarrow() -> tuple[Any, Any]:
     """Return the modules `pyarrow` and `pyarrow.parquet`.
 
     Raises:
-        LeRobotError: pyarrow is not installed.
+        ResidualRLError: pyarrow is not installed.
     """
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise LeRobotError(
+        raise ResidualRLError(
             "LeRobot datasets need pyarrow: pip install 'residual_rl_ros[lerobot]'"
         ) from error
     return pyarrow, parquet
@@ -139,28 +134,28 @@ class LeRobotDataset:
         """Read `meta/info.json`.
 
         Raises:
-            LeRobotError: there is none, or it describes something else.
+            ResidualRLError: there is none, or it describes something else.
         """
         file = path / INFO
         if not file.is_file():
-            raise LeRobotError(
+            raise ResidualRLError(
                 f'{str(path)!r} is no LeRobot dataset: {INFO} is missing; give the folder that '
                 'holds meta/ and data/ (an export that was interrupted has no such file)'
             )
         try:
             info = json.loads(file.read_text(encoding='utf-8'))
         except (OSError, ValueError) as error:
-            raise LeRobotError(f'{file}: cannot be read: {error}') from error
+            raise ResidualRLError(f'{file}: cannot be read: {error}') from error
         if not isinstance(info, dict):
-            raise LeRobotError(f'{file}: is a {type(info).__name__}, expected an object')
+            raise ResidualRLError(f'{file}: is a {type(info).__name__}, expected an object')
         version = str(info.get('codebase_version'))
         if not version.startswith('v3.'):
-            raise LeRobotError(
+            raise ResidualRLError(
                 f'{file}: codebase_version is {version!r}, expected {VERSION!r}; convert v2.1 with '
                 "LeRobot's convert_dataset_v21_to_v30"
             )
         if info.get('storage_format', 'parquet') != 'parquet':
-            raise LeRobotError(
+            raise ResidualRLError(
                 f'{file}: storage_format is {info["storage_format"]!r}, expected Parquet'
             )
         try:
@@ -168,21 +163,21 @@ class LeRobotDataset:
             frames, own = int(info['total_frames']), dict(info.get(OWN) or {})
             layout = TransitionLayout.from_yaml(str(own['layout'])) if own else None
             edited = layout is None and any(name.startswith(f'{OWN}.') for name in described)
-        except (KeyError, TypeError, ValueError, SpecificationError) as error:
-            raise LeRobotError(f'{file}: incomplete: {error!r}') from error
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
+            raise ResidualRLError(f'{file}: incomplete: {error!r}') from error
         if not (np.isfinite(fps) and fps > 0.0):
-            raise LeRobotError(f'{file}: fps is {fps}, expected a positive number')
+            raise ResidualRLError(f'{file}: fps is {fps}, expected a positive number')
         return cls(path, fps, described, frames, layout, str(own.get('robot', '')), edited)
 
     def width(self, column: str) -> int:
         """Return how many numbers a frame has in a column.
 
         Raises:
-            LeRobotError: there is no such column, or it holds no vector of numbers.
+            ResidualRLError: there is no such column, or it holds no vector of numbers.
         """
         feature = self.features.get(column)
         if feature is None:
-            raise LeRobotError(
+            raise ResidualRLError(
                 f'{self.path / INFO}: feature {column!r} is missing; it has '
                 f'{", ".join(self.features)}'
             )
@@ -190,7 +185,7 @@ class LeRobotDataset:
             (width,) = feature['shape']
             return int(width)
         except (KeyError, TypeError, ValueError) as error:
-            raise LeRobotError(
+            raise ResidualRLError(
                 f'{self.path / INFO}: feature {column!r} is {feature}, expected a shape of one size'
             ) from error
 
@@ -206,19 +201,21 @@ class LeRobotDataset:
         """Yield the frames in order, thousands at a time: the file, and (count, width) a column.
 
         Raises:
-            LeRobotError: no file, a damaged one, or one without a column.
+            ResidualRLError: no file, a damaged one, or one without a column.
         """
         arrow, parquet = pyarrow()
         widths = {column: self.width(column) for column in columns}
         files = sorted((self.path / 'data').glob('*/*.parquet'))
         if not files:
-            raise LeRobotError(f'{self.path / "data"} holds no */*.parquet; is it all downloaded?')
+            raise ResidualRLError(
+                f'{self.path / "data"} holds no */*.parquet; is it all downloaded?'
+            )
         for path in files:
             try:
                 with parquet.ParquetFile(path) as file:
                     missing = [c for c in columns if c not in file.schema_arrow.names]
                     if missing:
-                        raise LeRobotError(
+                        raise ResidualRLError(
                             f'{path}: column {", ".join(missing)} is missing, which {INFO} lists'
                         )
                     for batch in file.iter_batches(columns=columns):
@@ -230,7 +227,7 @@ class LeRobotDataset:
                             },
                         )
             except (OSError, arrow.ArrowException) as error:
-                raise LeRobotError(f'{path}: cannot be read: {error}') from error
+                raise ResidualRLError(f'{path}: cannot be read: {error}') from error
 
 
 def _numbers(values: Any, width: int, path: Path, column: str) -> Array:
@@ -244,7 +241,7 @@ def _numbers(values: Any, width: int, path: Path, column: str) -> Array:
         missing += values.null_count
     numbers: Array = values.to_numpy(zero_copy_only=False)
     if missing or len(numbers) != count * width or numbers.dtype.kind not in 'bifu':
-        raise LeRobotError(
+        raise ResidualRLError(
             f'{path}: column {column!r} holds {values.type} and {len(numbers)} values in {count} '
             f'frames, expected {width} numbers in each'
         )

@@ -20,23 +20,17 @@ from residual_rl_ros.bags.lerobot.format import (
     STATE,
     SUCCESS,
     LeRobotDataset,
-    LeRobotError,
 )
 from residual_rl_ros.bags.rebuild.controller import ReplayedController
 from residual_rl_ros.base_policy.chunk_queue import BasePolicy
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import StepFeedback
+from residual_rl_ros.errors import MalformedTransitionError, ResidualRLError
 from residual_rl_ros.findings import Problems
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.decoders import to_nanoseconds
 from residual_rl_ros.transitions.table import TransitionTable
-from residual_rl_ros.transitions.transition import (
-    MalformedTransitionError,
-    Source,
-    Success,
-    Transition,
-    TransitionLayout,
-)
+from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
 
 Array = npt.NDArray[np.float64]
 
@@ -52,7 +46,7 @@ def exported_transitions(dataset: LeRobotDataset, problems: Problems) -> Iterato
         problems: takes in frames that are no transitions, which are passed over.
 
     Raises:
-        LeRobotError: a file or a column is missing or damaged.
+        ResidualRLError: a file or a column is missing or damaged.
     """
     layout = dataset.layout
     assert layout is not None
@@ -60,7 +54,7 @@ def exported_transitions(dataset: LeRobotDataset, problems: Problems) -> Iterato
     for column, (source, _) in COLUMNS.items():
         width = expected[source].stop - expected[source].start
         if dataset.width(column) != width:
-            raise LeRobotError(
+            raise ResidualRLError(
                 f'{dataset.path / INFO}: feature {column!r} has {dataset.width(column)} numbers, '
                 f'the layout says {width}'
             )
@@ -135,7 +129,7 @@ class ForeignDataset:
         by_position: take the numbers in their order, whatever they are called.
 
     Raises:
-        LeRobotError: names, sizes or the rate differ.
+        ResidualRLError: names, sizes or the rate differ.
     """
 
     def __init__(
@@ -150,7 +144,7 @@ class ForeignDataset:
         self._states = self._order(STATE, meta.observation_names, by_position)
         self._actions = self._order(ACTION, meta.action_names, by_position)
         if abs(dataset.fps - meta.rate_hz) > SAME_RATE * meta.rate_hz:
-            raise LeRobotError(
+            raise ResidualRLError(
                 f'{dataset.path / INFO}: fps is {dataset.fps:g}, the base policy was trained at '
                 f'{meta.rate_hz:g} Hz; resample the dataset or train a base policy at its rate'
             )
@@ -168,7 +162,7 @@ class ForeignDataset:
             problems: takes in episodes that cannot be used.
 
         Raises:
-            LeRobotError: a file or a column is missing or damaged.
+            ResidualRLError: a file or a column is missing or damaged.
         """
         controller, start = self._controller, 0
         try:
@@ -197,7 +191,7 @@ class ForeignDataset:
         names = self._dataset.names(column)
         if by_position:
             if width != len(wanted):
-                raise LeRobotError(
+                raise ResidualRLError(
                     f'feature {column!r} has {width} numbers, the base policy needs {len(wanted)}: '
                     f'{", ".join(wanted)}'
                 )
@@ -206,7 +200,7 @@ class ForeignDataset:
         extra = [name for name in names or [] if name not in wanted]
         if missing or (column == ACTION and extra):
             has = ', '.join(names) if names else f'{width} numbers without names'
-            raise LeRobotError(
+            raise ResidualRLError(
                 f'feature {column!r} lacks {", ".join(missing) or "nothing"} of the base policy '
                 f'and has {has}; rename them in {INFO}, or take them in their order with '
                 '--by-position'

@@ -25,10 +25,10 @@ from residual_rl_ros.bags.lerobot.format import (
     VERSION,
     VIDEO_FILE_MB,
     Array,
-    LeRobotError,
     features,
     pyarrow,
 )
+from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Success, TransitionLayout
 
@@ -44,7 +44,7 @@ class LeRobotWriter:
         robot: namespace of the robot.
 
     Raises:
-        LeRobotError: the folder exists, or pyarrow is missing.
+        ResidualRLError: the folder exists, or pyarrow is missing.
     """
 
     def __init__(
@@ -70,7 +70,9 @@ class LeRobotWriter:
         try:
             folder.mkdir(parents=True)
         except FileExistsError as error:
-            raise LeRobotError(f'{str(folder)!r} exists already; choose another --out') from error
+            raise ResidualRLError(
+                f'{str(folder)!r} exists already; choose another --out'
+            ) from error
 
     def __enter__(self) -> LeRobotWriter:
         """Return itself."""
@@ -165,7 +167,7 @@ class LeRobotWriter:
 
     def _finish(self) -> None:
         if not self._episodes:
-            raise LeRobotError(f'{str(self._folder)!r} would be empty: no episode was written')
+            raise ResidualRLError(f'{str(self._folder)!r} would be empty: no episode was written')
         episodes = self._arrow.Table.from_pylist(self._episodes)
         path = self._path(EPISODES.format(chunk_index=0, file_index=0))
         self._parquet.write_table(episodes, path)

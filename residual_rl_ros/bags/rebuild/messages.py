@@ -18,14 +18,8 @@ import numpy.typing as npt
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.segment import RawMessage
 from residual_rl_ros.bags.topics import FEEDBACK, FLAG, TAKEOVER_ACTIVE, TAKEOVER_COMMAND
-from residual_rl_ros.findings import BagError
-from residual_rl_ros.robot.decoders import (
-    CommandError,
-    CommandReader,
-    MessageReader,
-    stamp_of,
-    to_nanoseconds,
-)
+from residual_rl_ros.errors import BagError, CommandError
+from residual_rl_ros.robot.decoders import CommandReader, MessageReader, stamp_of, to_nanoseconds
 from residual_rl_ros.robot.description import FLOAT_ARRAY, Channel, RobotConfig
 from residual_rl_ros.transitions.cdr import deserialize
 

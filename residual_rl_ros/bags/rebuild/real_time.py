@@ -18,8 +18,9 @@ from residual_rl_ros.bags.rebuild.messages import RawMessages, Received, Role
 from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.control.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
-from residual_rl_ros.findings import BagError, Problems
-from residual_rl_ros.robot.decoders import CommandError, CommandReader
+from residual_rl_ros.errors import BagError, CommandError
+from residual_rl_ros.findings import Problems
+from residual_rl_ros.robot.decoders import CommandReader
 
 OUTCOMES = {'success': MARK_SUCCESS, 'failure': MARK_FAILURE, 'end': END_EPISODE}
 

@@ -29,9 +29,8 @@ from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
-from residual_rl_ros.findings import BagError
+from residual_rl_ros.errors import BagError, CommandError, ObservationError
 from residual_rl_ros.robot.decoders import (
-    CommandError,
     CommandReader,
     MessageReader,
     rounded,
@@ -39,7 +38,7 @@ from residual_rl_ros.robot.decoders import (
     to_nanoseconds,
 )
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.observation import ObservationAssembler, ObservationError
+from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.transitions.transition import Transition
 
 Array = npt.NDArray[np.float64]

@@ -18,16 +18,11 @@ import numpy.typing as npt
 
 from residual_rl_ros.bags.bag import Bag, BagFile
 from residual_rl_ros.bags.segment import Integers, RawMessage, Segment, Topic
-from residual_rl_ros.findings import BagError
-from residual_rl_ros.robot.action_spec import SpecificationError
+from residual_rl_ros.errors import BagError, ConfigError, MalformedTransitionError
 from residual_rl_ros.robot.description import FLOAT_ARRAY
 from residual_rl_ros.transitions.cdr import ArrayPrefix, deserialize
 from residual_rl_ros.transitions.table import TransitionTable
-from residual_rl_ros.transitions.transition import (
-    HEADER,
-    MalformedTransitionError,
-    TransitionLayout,
-)
+from residual_rl_ros.transitions.transition import HEADER, TransitionLayout
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -198,7 +193,7 @@ class TransitionReader:
             stream = self._stream(_robot(message.topic, LAYOUT))
             try:
                 layout = _layout(message)
-            except (BagError, SpecificationError) as error:
+            except (BagError, ConfigError) as error:
                 stream.refused = True
                 self._report(file, message.topic, message.place, f'layout refused: {error}')
                 continue

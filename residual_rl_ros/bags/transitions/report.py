@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from residual_rl_ros.bags.transitions.summary import BagSummary, Gap, RobotSummary, TopicCount
-from residual_rl_ros.findings import BagError
+from residual_rl_ros.errors import BagError
 from residual_rl_ros.transitions.transition import Success
 
 matplotlib.use('Agg')

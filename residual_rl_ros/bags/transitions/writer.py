@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.bags.recorder import Recorder, RecorderError, RecordOptions
+from residual_rl_ros.bags.recorder import Recorder, RecordOptions
 from residual_rl_ros.bags.topics import absolute, transition_topics
 from residual_rl_ros.bags.transitions.reader import TEXT
+from residual_rl_ros.errors import OutputError
 from residual_rl_ros.transitions.cdr import labelled_array, serialize, typestore
 from residual_rl_ros.transitions.transition import Transition, TransitionLayout
 
@@ -100,13 +101,13 @@ def write_bag(
         custom_data: what describes the bag.
 
     Raises:
-        RecorderError: the folder exists or cannot be written.
+        OutputError: the folder exists or cannot be written.
     """
     first = next(transitions, None)
     if first is None:
         return 0
     if folder.exists():
-        raise RecorderError(f'{str(folder)!r} exists already; choose another folder')
+        raise OutputError(f'{str(folder)!r} exists already; choose another folder')
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f'.{folder.name}.', dir=folder.parent) as beside:
@@ -116,5 +117,5 @@ def write_bag(
                     writer.write(transition)
             made.rename(folder)
     except OSError as error:
-        raise RecorderError(f'cannot write {str(folder)!r}: {error.strerror or error}') from error
+        raise OutputError(f'cannot write {str(folder)!r}: {error.strerror or error}') from error
     return writer.transitions

@@ -53,10 +53,6 @@ PAIRED_SEEDS = 100
 STRIP_PICTURES = 6
 
 
-class DemoError(ResidualRLError):
-    """The demo cannot start or was left without a result."""
-
-
 @dataclass(frozen=True)
 class DemoOptions:
     """What the command line chooses."""
@@ -183,7 +179,7 @@ def _finetune(
         while not bringup.ended('mujoco_sim_node'):
             bringup.check()
             for node, reason in monitor.errors().items():
-                raise DemoError(f'{node} reports an error: {reason}; see {out / "logs"}')
+                raise ResidualRLError(f'{node} reports an error: {reason}; see {out / "logs"}')
             live.update(_table(monitor, config, time.monotonic() - started))
             if monitor.values('learner_node').get('phase') == 'warmup':
                 rate = monitor.number('mujoco_sim_node', 'mean_steps_per_s')

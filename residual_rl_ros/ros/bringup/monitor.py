@@ -118,10 +118,6 @@ DISCOVERY_S = 1.5
 """How long to listen for nodes of others."""
 
 
-class DomainError(ResidualRLError):
-    """The wanted ROS domain is in use."""
-
-
 @contextmanager
 def claim_domain() -> Iterator[int]:
     """Hold a domain for one run.
@@ -130,13 +126,13 @@ def claim_domain() -> Iterator[int]:
     this package exclude each other with a lock file, others are discovered.
 
     Raises:
-        DomainError: the domain of `ROS_DOMAIN_ID` is in use or no number, or none is free.
+        ResidualRLError: the domain of `ROS_DOMAIN_ID` is in use or no number, or none is free.
     """
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     wanted = os.environ.get('ROS_DOMAIN_ID', '')
     if wanted:
         if not (wanted.isascii() and wanted.isdigit() and int(wanted) <= HIGHEST_DOMAIN):
-            raise DomainError(
+            raise ResidualRLError(
                 f'ROS_DOMAIN_ID is {wanted!r}, expected a number from 0 to {HIGHEST_DOMAIN}'
             )
         candidates = [int(wanted)]
@@ -157,7 +153,7 @@ def claim_domain() -> Iterator[int]:
                 continue
             yield domain_id
             return
-    raise DomainError(
+    raise ResidualRLError(
         f'ROS domain {wanted or "1 to 101"} is occupied by {reason}; stop it, or set '
         'ROS_DOMAIN_ID to a free number'
     )

@@ -21,10 +21,6 @@ from residual_rl_ros.ros.bringup.topology import ENVIRONMENT, NodeSpec
 PR_SET_PDEATHSIG = 1
 
 
-class BringupError(ResidualRLError):
-    """A process could not be started or ended on its own."""
-
-
 def ros_environment(domain_id: int) -> dict[str, str]:
     """Return the environment of a run that stays on this machine, in its own domain."""
     return {
@@ -88,7 +84,7 @@ class Bringup:
                     )
         except OSError as error:
             self.stop()
-            raise BringupError(
+            raise ResidualRLError(
                 f'cannot start a node or write its log in {str(self._log_dir)!r}: {error}'
             ) from error
         except BaseException:
@@ -109,11 +105,11 @@ class Bringup:
         """Look for a process that ended.
 
         Raises:
-            BringupError: one ended with an error, or a lifecycle node ended at all; the message
+            ResidualRLError: one ended with an error, or a lifecycle node ended at all; the message
                 ends with its last log line.
         """
         for reason in self.failures().values():
-            raise BringupError(reason)
+            raise ResidualRLError(reason)
 
     def failures(self) -> dict[str, str]:
         """Return what is to be said of every process that ended on its own, by node name."""

@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 from residual_rl_ros.config.run import FinetuneConfig, training_seed
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
-from residual_rl_ros.robot.description import RobotError, load_robot
+from residual_rl_ros.robot.description import load_robot
 
 ENVIRONMENT = {'OMP_NUM_THREADS': '1'}
 """Environment of every process: with small networks in several processes, more threads than cores
@@ -202,11 +203,11 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
     learner of one robot is in its namespace; that of several is in none, and every robot hears it.
 
     Raises:
-        RobotError: robots of a fleet would share a name or a topic, or there is a recording.
+        ConfigError: robots of a fleet would share a name or a topic, or there is a recording.
     """
     _check_apart(run)
     if run.record is not None and run.record.exists():
-        raise RobotError(f'record folder {str(run.record)!r} exists already; choose a new one')
+        raise ConfigError(f'record folder {str(run.record)!r} exists already; choose a new one')
     learning = run.output_dir is not None
     checkpoint = run.output_dir / CHECKPOINTS / 'latest' if run.output_dir is not None else None
     resume = checkpoint is not None and checkpoint_exists(checkpoint)
@@ -274,17 +275,17 @@ def _check_apart(run: RobotRun) -> None:
     """Refuse a fleet whose robots would share a name or a topic.
 
     Raises:
-        RobotError: they would.
+        ConfigError: they would.
     """
     names = [namespace.strip('/') for namespace in run.namespaces]
     if len(names) == 1:
         return
     if len(set(names)) < len(names) or '' in names:
-        raise RobotError(f'namespaces are {names}, expected a different one for each robot')
+        raise ConfigError(f'namespaces are {names}, expected a different one for each robot')
     robot, _ = load_robot(str(run.robot_file))
     for topic in (robot.command.topic, *(channel.topic for channel in robot.channels)):
         if topic.startswith('/'):
-            raise RobotError(
+            raise ConfigError(
                 f'{run.robot_file}: topic {topic!r} is the same for every robot of a fleet; make '
                 'it relative'
             )

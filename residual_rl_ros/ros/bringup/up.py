@@ -14,8 +14,9 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.ros.bringup.monitor import Monitor
-from residual_rl_ros.ros.bringup.processes import Bringup, BringupError
+from residual_rl_ros.ros.bringup.processes import Bringup
 from residual_rl_ros.ros.bringup.topology import ENVIRONMENT, NodeSpec
 
 STATUS_PERIOD_S = 1.0
@@ -40,7 +41,7 @@ def run_up(nodes: Sequence[NodeSpec], log_dir: Path, console: Console) -> None:
     A robot goes on without its learner, and a fleet without one of its robots.
 
     Raises:
-        BringupError: every policy node ended on its own; the message is that of the last.
+        ResidualRLError: every policy node ended on its own; the message is that of the last.
         KeyboardInterrupt: after Ctrl-C, when every process has ended.
     """
     environment = {**os.environ, **ENVIRONMENT}
@@ -54,7 +55,7 @@ def run_up(nodes: Sequence[NodeSpec], log_dir: Path, console: Console) -> None:
         while True:
             failures = bringup.failures()
             if policies <= failures.keys():
-                raise BringupError(failures[max(policies)])
+                raise ResidualRLError(failures[max(policies)])
             live.update(status_table(monitor, names, failures))
             time.sleep(STATUS_PERIOD_S)
 

@@ -18,7 +18,7 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import ConfigError
 
 Kind = TypeVar('Kind')
 ELEMENTS = {tuple[float, ...]: float, tuple[str, ...]: str}
@@ -28,10 +28,6 @@ OTHERS = (
     'base_policy_sha256',
 )
 """Parameters of rclpy and of `managed_node.run`, and one that stands in robot files."""
-
-
-class ParameterError(ResidualRLError):
-    """A ROS parameter is missing, of the wrong type or out of its range."""
 
 
 def parameter(
@@ -65,7 +61,7 @@ def read_parameters(node: Node, kind: type[Kind], trees: Sequence[str] = ()) -> 
         trees: prefixes of further parameters that the node reads, see `read_tree`.
 
     Raises:
-        ParameterError: a value has another type than its field, or is out of its range.
+        ConfigError: a value has another type than its field, or is out of its range.
     """
     hints = get_type_hints(kind)
     values: dict[str, Any] = {}
@@ -107,7 +103,7 @@ def follow_parameters(
             if change.name in known:
                 try:
                     _checked(node, known[change.name], hints[change.name], change.value)
-                except ParameterError as error:
+                except ConfigError as error:
                     return SetParametersResult(successful=False, reason=str(error))
             elif not change.name.startswith(OTHERS):
                 reason = f'{change.name} is read once, at the start; restart {node.get_name()}'
@@ -139,7 +135,7 @@ def read_tree(node: Node, prefix: str) -> dict[str, Any]:
     """Return the parameters below a prefix as nested maps.
 
     Raises:
-        ParameterError: there are none.
+        ConfigError: there are none.
     """
     tree: dict[str, Any] = {}
     for key, item in node.get_parameters_by_prefix(prefix).items():
@@ -153,7 +149,7 @@ def read_tree(node: Node, prefix: str) -> dict[str, Any]:
         value = item.value
         branch[leaf] = value if isinstance(value, (str, int, float, bool)) else list(value)
     if not tree:
-        raise ParameterError(
+        raise ConfigError(
             f'{node.get_name()} has no parameters {prefix}.*; pass a robot file with '
             '--params-file (config/robots/)'
         )
@@ -173,7 +169,7 @@ def _checked(node: Node, item: Field[Any], wanted: Any, value: Any) -> Any:
     """Return the value as the field's type.
 
     Raises:
-        ParameterError: it is not of that type or out of range.
+        ConfigError: it is not of that type or out of range.
     """
     if wanted in ELEMENTS:
         elements = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
@@ -185,7 +181,7 @@ def _scalar(node: Node, item: Field[Any], wanted: Any, value: Any) -> Any:
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not wanted:
-        raise ParameterError(
+        raise ConfigError(
             f'parameter {item.name!r} of {node.get_name()} is {value!r}, expected '
             f'{wanted.__name__}: {item.metadata["description"]}'
         )
@@ -194,7 +190,7 @@ def _scalar(node: Node, item: Field[Any], wanted: Any, value: Any) -> Any:
         limits = ' and '.join(
             f'{sign} {bound}' for sign, bound in (('>=', low), ('<=', high)) if bound is not None
         )
-        raise ParameterError(
+        raise ConfigError(
             f'parameter {item.name!r} of {node.get_name()} is {value!r}, expected {limits}: '
             f'{item.metadata["description"]}'
         )

@@ -26,8 +26,8 @@ from std_msgs.msg import Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
 from residual_rl_ros.config.preset import DEFAULT_PRESET, LearnerConfig, load_preset
+from residual_rl_ros.errors import CheckpointError, ConfigError, MalformedTransitionError
 from residual_rl_ros.learner.checkpoint import (
-    CheckpointError,
     CheckpointFolder,
     check_numbers,
     load_checkpoint,
@@ -36,22 +36,16 @@ from residual_rl_ros.learner.checkpoint import (
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
-from residual_rl_ros.robot.action_spec import SpecificationError
 from residual_rl_ros.robot.decoders import label_of
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import byte_array
 from residual_rl_ros.ros.common.managed_node import OK, WARN, Diagnostics, ManagedNode, run
 from residual_rl_ros.ros.common.node_parameters import LearnerParameters
-from residual_rl_ros.ros.common.parameters import (
-    ParameterError,
-    follow_parameters,
-    read_parameters,
-    read_tree,
-)
+from residual_rl_ros.ros.common.parameters import follow_parameters, read_parameters, read_tree
 from residual_rl_ros.ros.common.realtime import give_way
 from residual_rl_ros.ros.nodes.services import Requests
 from residual_rl_ros.transitions.loss_counter import EarlyMessages, RobotFeed
-from residual_rl_ros.transitions.transition import MalformedTransitionError, TransitionLayout
+from residual_rl_ros.transitions.transition import TransitionLayout
 
 BUSY = 'the learner is busy; ask again'
 LAYOUT_LIMIT = 10**5
@@ -100,7 +94,7 @@ class LearnerNode(ManagedNode):
         )
         robots = [robot.strip('/') for robot in parameters.robots]
         if len(set(robots)) < len(robots):
-            raise ParameterError(f'parameter robots is {robots}, expected each of them once')
+            raise ConfigError(f'parameter robots is {robots}, expected each of them once')
         for robot in robots:
             self._listen_to(self._feeds.setdefault(robot, RobotFeed(robot)))
         self.create_service(SetBool, '~/pause', self._pause)
@@ -118,18 +112,18 @@ class LearnerNode(ManagedNode):
             ResidualRLError: it cannot be written, or does not fit the parameters.
         """
         if not parameters.output_dir:
-            raise ParameterError('parameter output_dir of learner_node is empty; give a folder')
+            raise ConfigError('parameter output_dir of learner_node is empty; give a folder')
         output = Path(parameters.output_dir)
         try:
             output.mkdir(parents=True, exist_ok=True)
             self._log = self._log or MetricsLog(output / 'tensorboard', self._warn)
         except OSError as error:
-            raise ParameterError(
+            raise ConfigError(
                 f'output_dir {parameters.output_dir!r} cannot be written: {error.strerror}'
             ) from error
         self._checkpoints = CheckpointFolder(output / CHECKPOINTS)
         if checkpoint_exists(self._checkpoints.latest) is not parameters.resume:
-            raise ParameterError(
+            raise ConfigError(
                 f'there is no checkpoint in {parameters.output_dir!r} to resume'
                 if parameters.resume
                 else f'{parameters.output_dir!r} already holds a checkpoint; set resume:=true to '
@@ -251,9 +245,9 @@ class LearnerNode(ManagedNode):
         """Make the learner for a layout; a restarted policy node with the same layout keeps it."""
         try:
             if len(text) > LAYOUT_LIMIT:
-                raise SpecificationError(f'{len(text)} characters, expected <= {LAYOUT_LIMIT}')
+                raise ConfigError(f'{len(text)} characters, expected <= {LAYOUT_LIMIT}')
             layout = TransitionLayout.from_yaml(text)
-        except SpecificationError as error:
+        except ConfigError as error:
             self._warn(f'layout of {named(feed)} refused: {error}')
             return
         if self._learner is None:

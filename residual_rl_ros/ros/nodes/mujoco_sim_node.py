@@ -21,8 +21,8 @@ from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 
-from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.robot.decoders import CommandError, CommandReader
+from residual_rl_ros.errors import CommandError, ResidualRLError
+from residual_rl_ros.robot.decoders import CommandReader
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelWriter, to_time
@@ -31,10 +31,6 @@ from residual_rl_ros.ros.common.node_parameters import SimParameters
 from residual_rl_ros.ros.common.parameters import read_parameters, read_tree
 from residual_rl_ros.tasks.hosting import check_environment, make_environment, split_observation
 from residual_rl_ros.transitions.cdr import labelled_array
-
-
-class LockstepError(ResidualRLError):
-    """No command came for the current stamp; the simulator never steps without one."""
 
 
 class MujocoSimNode(Node):
@@ -142,7 +138,7 @@ class MujocoSimNode(Node):
             return
         waited = time.monotonic() - self._answered_at
         if waited > self.parameters.command_timeout_s:
-            raise LockstepError(
+            raise ResidualRLError(
                 f'no command for stamp {self._stamp():.3f} s came in {waited:.0f} s on '
                 f'{self.robot.command.topic}; is policy_node alive and active?'
             )

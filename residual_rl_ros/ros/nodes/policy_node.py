@@ -29,12 +29,13 @@ from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
+from residual_rl_ros.errors import CommandError, ObservationError
 from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.resources import find_base_policy
-from residual_rl_ros.robot.decoders import CommandError, CommandReader, rounded, to_seconds
+from residual_rl_ros.robot.decoders import CommandReader, rounded, to_seconds
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import PictureReader
-from residual_rl_ros.robot.observation import ObservationAssembler, ObservationError
+from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelReader, CommandWriter
 from residual_rl_ros.ros.common.managed_node import (

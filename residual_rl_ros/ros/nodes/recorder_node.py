@@ -23,11 +23,12 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.topics import absolute, raw_topics, transition_topics
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.ros.common.managed_node import OK, Diagnostics, run
 from residual_rl_ros.ros.common.node_parameters import RecorderParameters
-from residual_rl_ros.ros.common.parameters import ParameterError, read_parameters, read_tree
+from residual_rl_ros.ros.common.parameters import read_parameters, read_tree
 from residual_rl_ros.training.run_folder import file_sha256, git_commit
 
 POLL_S = 0.05
@@ -43,9 +44,9 @@ class RecorderNode(Node):
         super().__init__('recorder_node', automatically_declare_parameters_from_overrides=True)
         parameters = read_parameters(self, RecorderParameters, ('robot',))
         if not parameters.output_dir:
-            raise ParameterError('parameter output_dir of recorder_node is empty; give a folder')
+            raise ConfigError('parameter output_dir of recorder_node is empty; give a folder')
         if not (parameters.transitions or parameters.raw):
-            raise ParameterError('recorder_node has nothing to record; set transitions or raw')
+            raise ConfigError('recorder_node has nothing to record; set transitions or raw')
         topics = self._topics(parameters)
         self._recorder = Recorder(
             Path(parameters.output_dir),

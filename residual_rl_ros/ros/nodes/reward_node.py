@@ -11,14 +11,10 @@ from typing import Any
 from std_msgs.msg import Float64MultiArray
 
 from residual_rl_ros.control.controller import StepFeedback
-from residual_rl_ros.control.reward import (
-    RewardError,
-    RewardSource,
-    SuccessClassifier,
-    load_function,
-)
+from residual_rl_ros.control.reward import RewardSource, SuccessClassifier, load_function
+from residual_rl_ros.errors import ConfigError, ObservationError, RewardError
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.observation import ObservationAssembler, ObservationError
+from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelReader
 from residual_rl_ros.ros.common.managed_node import (
@@ -30,7 +26,7 @@ from residual_rl_ros.ros.common.managed_node import (
     run,
 )
 from residual_rl_ros.ros.common.node_parameters import RewardParameters
-from residual_rl_ros.ros.common.parameters import ParameterError, read_parameters, read_tree
+from residual_rl_ros.ros.common.parameters import read_parameters, read_tree
 from residual_rl_ros.transitions.cdr import labelled_array
 
 
@@ -119,7 +115,7 @@ class RewardNode(ManagedNode):
 
 def _make_source(parameters: RewardParameters, robot: RobotConfig) -> RewardSource:
     if bool(parameters.classifier) == bool(parameters.function):
-        raise ParameterError(
+        raise ConfigError(
             f'reward_node needs classifier or function, and has {parameters.classifier!r} and '
             f'{parameters.function!r}'
         )

@@ -18,7 +18,7 @@ from std_msgs.msg import Float64MultiArray, String
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.transitions.reader import LAYOUT, TRANSITIONS, Block, TransitionReader
-from residual_rl_ros.findings import BagError
+from residual_rl_ros.errors import BagError
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.node_host import PrivateNode
 from residual_rl_ros.transitions.cdr import labelled_array

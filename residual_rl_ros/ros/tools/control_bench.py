@@ -36,13 +36,14 @@ from rich.console import Console
 from std_msgs.msg import Float64MultiArray, UInt8MultiArray
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
+from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual_policy.architecture import ActorArchitecture
 from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.torch_networks import ResidualActor
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
-from residual_rl_ros.ros.bringup.processes import Bringup, BringupError, ros_environment
+from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import byte_array, float_array
@@ -129,7 +130,7 @@ def measure(rate: float, seconds: float, console: Console) -> dict[str, float]:
         console: where to say what is going on.
 
     Raises:
-        BringupError: a node ended.
+        ResidualRLError: a node ended.
     """
     torch.set_num_threads(1)
     with claim_domain() as domain_id, tempfile.TemporaryDirectory() as name:
@@ -174,7 +175,7 @@ def _wait_for_updates(monitor: Monitor, bringup: Bringup) -> None:
     while monitor.number('learner_node', 'updates') < 1.0:
         bringup.check()
         if time.monotonic() > deadline:
-            raise BringupError(
+            raise ResidualRLError(
                 f'the learner made no update within {START_LIMIT_S:g} s; raise --rate'
             )
         time.sleep(0.1)

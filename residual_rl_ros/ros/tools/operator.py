@@ -36,10 +36,6 @@ DISCOVERY_LIMIT_S = 2.0
 """How long to look for a service that has not shown up yet."""
 
 
-class OperatorError(ResidualRLError):
-    """The console cannot run here."""
-
-
 @dataclass(frozen=True)
 class Key:
     """What a key does."""
@@ -154,10 +150,10 @@ def run_operator(namespace: str, fleet: bool, console: Console, keys: TextIO = s
     """Show the state of policy and learner and act on keys until q is pressed.
 
     Raises:
-        OperatorError: there is no terminal to read keys from.
+        ResidualRLError: there is no terminal to read keys from.
     """
     if not keys.isatty():
-        raise OperatorError('the operator console needs a terminal; call the services instead')
+        raise ResidualRLError('the operator console needs a terminal; call the services instead')
     domain_id = int(os.environ.get('ROS_DOMAIN_ID') or 0)
     legend = '  '.join(f'[{letter}] {key.label}' for letter, key in KEYS.items())
     last = ''

@@ -22,11 +22,12 @@ from command_line import run
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.lerobot.export import export_bags
-from residual_rl_ros.bags.lerobot.format import LeRobotDataset, LeRobotError
+from residual_rl_ros.bags.lerobot.format import LeRobotDataset
 from residual_rl_ros.bags.lerobot.reader import exported_transitions
 from residual_rl_ros.bags.transitions.reader import TransitionReader
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.findings import BagError, Problems
+from residual_rl_ros.errors import BagError, ResidualRLError
+from residual_rl_ros.findings import Problems
 from residual_rl_ros.transitions.transition import Source, Transition
 
 pa = pytest.importorskip('pyarrow')
@@ -219,12 +220,12 @@ def test_one_robot_is_chosen(tmp_path: Path) -> None:
 
 def test_an_unknown_rate_is_asked_for(tmp_path: Path) -> None:
     bag = write_bag(tmp_path / 'bag', L, stream(4, 1))
-    with pytest.raises(LeRobotError, match='--fps'):
+    with pytest.raises(ResidualRLError, match='--fps'):
         export_bags([bag], tmp_path / 'set')
     assert not (tmp_path / 'set').exists()
     export_bags([bag], tmp_path / 'set', fps=12.5)
     assert LeRobotDataset.open(tmp_path / 'set').fps == 12.5
-    with pytest.raises(LeRobotError, match='exists already'):
+    with pytest.raises(ResidualRLError, match='exists already'):
         export_bags([bag], tmp_path / 'set', fps=12.5)
 
 
@@ -305,7 +306,7 @@ def test_without_pyarrow_the_extra_is_named(
 ) -> None:
     bag = write_bag(tmp_path / 'bag', L, stream(9))
     monkeypatch.setitem(sys.modules, 'pyarrow', None)
-    with pytest.raises(LeRobotError, match=r'residual_rl_ros\[lerobot\]'):
+    with pytest.raises(ResidualRLError, match=r'residual_rl_ros\[lerobot\]'):
         export_bags([bag], tmp_path / 'set')
     assert not (tmp_path / 'set').exists()
 

@@ -19,10 +19,11 @@ from builders import (
 from command_line import run
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.lerobot.format import LeRobotDataset, LeRobotError
+from residual_rl_ros.bags.lerobot.format import LeRobotDataset
 from residual_rl_ros.bags.lerobot.reader import ForeignDataset
 from residual_rl_ros.bags.transitions.reader import TransitionReader
 from residual_rl_ros.control.config import ControllerConfig
+from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.findings import Problems
 from residual_rl_ros.transitions.transition import Source, Success, Transition
 
@@ -134,18 +135,20 @@ def test_other_names_and_rates_are_refused(tmp_path: Path) -> None:
     info = json.loads((folder / 'meta/info.json').read_text())
     info['features']['observation.state']['names'] = ['x', 'y', 'z']
     change_info(folder, features=info['features'])
-    with pytest.raises(LeRobotError, match=r'lacks arm.position.a, .* has x, y, z; .*by-position'):
+    with pytest.raises(
+        ResidualRLError, match=r'lacks arm.position.a, .* has x, y, z; .*by-position'
+    ):
         import_foreign(folder)
     info['features']['action']['names'] = None
     change_info(folder, features=info['features'])
     made, _ = import_foreign(folder, by_position=True)
     np.testing.assert_array_equal(made[0].executed_action, ACTIONS[0, ::-1])
     change_info(folder, fps=30)
-    with pytest.raises(LeRobotError, match='fps is 30, the base policy was trained at 20 Hz'):
+    with pytest.raises(ResidualRLError, match='fps is 30, the base policy was trained at 20 Hz'):
         import_foreign(folder, by_position=True)
     del info['features']['observation.state']
     change_info(folder, features=info['features'])
-    with pytest.raises(LeRobotError, match=r"'observation.state' is missing"):
+    with pytest.raises(ResidualRLError, match=r"'observation.state' is missing"):
         import_foreign(folder)
 
 

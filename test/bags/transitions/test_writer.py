@@ -11,9 +11,8 @@ import pytest
 from builders import make_layout, random_transitions
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.recorder import RecorderError
 from residual_rl_ros.bags.transitions.writer import write_bag
-from residual_rl_ros.findings import BagError
+from residual_rl_ros.errors import BagError, OutputError
 from residual_rl_ros.transitions.transition import Transition
 
 
@@ -37,5 +36,5 @@ def test_an_interrupted_bag_is_not_taken_for_a_whole_one(
     made = iter(random_transitions(layout, 5))
     assert write_bag(tmp_path / 'deep' / 'made', layout, made, '', {}) == 5
     assert (tmp_path / 'deep' / 'made' / 'made.mcap').is_file()
-    with pytest.raises(RecorderError, match='exists already'):
+    with pytest.raises(OutputError, match='exists already'):
         write_bag(tmp_path / 'deep' / 'made', layout, iter(random_transitions(layout, 5)), '', {})

@@ -14,8 +14,9 @@ import pytest
 from processes import wait_for
 
 from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.robot.description import load_robot
-from residual_rl_ros.ros.bringup.processes import Bringup, BringupError, ros_environment
+from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import NodeSpec
 
 pytestmark = pytest.mark.ros
@@ -51,7 +52,7 @@ def test_a_node_that_fails_is_reported_with_its_own_words(domain_id: int, tmp_pa
     nodes = [simulator(task='peg_inzert')]
     with Bringup(nodes, tmp_path, ros_environment(domain_id)) as bringup:
         wait_for(lambda: bringup.ended('mujoco_sim_node'), 30.0, 'failure')
-        with pytest.raises(BringupError, match="with code 2: error: unknown task 'peg_inzert'"):
+        with pytest.raises(ResidualRLError, match="with code 2: error: unknown task 'peg_inzert'"):
             bringup.check()
 
 
@@ -59,7 +60,7 @@ def test_an_unwritable_log_folder_is_one_clear_error(domain_id: int, tmp_path: P
     blocked = tmp_path / 'file'
     blocked.write_text('')
     with (
-        pytest.raises(BringupError, match='cannot start a node or write its log'),
+        pytest.raises(ResidualRLError, match='cannot start a node or write its log'),
         Bringup([simulator()], blocked / 'logs', ros_environment(domain_id)),
     ):
         pass

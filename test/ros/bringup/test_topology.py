@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.weights import ACTOR, read_actor
-from residual_rl_ros.robot.description import RobotError, load_robot
+from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.topology import (
     NodeSpec,
     RobotRun,
@@ -89,7 +90,7 @@ def test_every_robot_of_a_fleet_has_a_recorder_and_a_bag_of_its_own(tmp_path: Pa
     assert left.parameters['output_dir'] == str(bag / 'left')
     assert right.parameters['output_dir'] == str(bag / 'right')
     bag.mkdir()
-    with pytest.raises(RobotError, match='exists already; choose a new one'):
+    with pytest.raises(ConfigError, match='exists already; choose a new one'):
         robot_topology(run)
 
 
@@ -103,12 +104,12 @@ def test_without_a_learner_the_residual_does_not_explore(tmp_path: Path) -> None
 def test_robots_that_are_not_apart_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
     _, path = load_robot('peg_insert')
     run = RobotRun(path, Path('b.onnx'), tmp_path, namespaces=names)
-    with pytest.raises(RobotError, match='a different one for each robot'):
+    with pytest.raises(ConfigError, match='a different one for each robot'):
         robot_topology(run)
     shared = tmp_path / 'shared.yaml'
     shared.write_text(path.read_text().replace('topic: hole_pose', 'topic: /hole_pose'))
     run = RobotRun(shared, Path('b.onnx'), tmp_path, namespaces=('left', 'right'))
-    with pytest.raises(RobotError, match="'/hole_pose' is the same for every robot"):
+    with pytest.raises(ConfigError, match="'/hole_pose' is the same for every robot"):
         robot_topology(run)
 
 

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
+from residual_rl_ros.errors import CommandError, ObservationError
 from residual_rl_ros.robot.decoders import (
     COLOURS,
-    CommandError,
     CommandReader,
     label_of,
     rounded,
@@ -42,7 +42,6 @@ from residual_rl_ros.robot.description import (
     Channel,
     Command,
 )
-from residual_rl_ros.robot.observation import ObservationError
 from residual_rl_ros.ros.common.encoders import (
     MESSAGE_TYPES,
     ChannelReader,

@@ -13,6 +13,7 @@ import rclpy
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.ros.common.node_parameters import (
     LearnerParameters,
@@ -22,7 +23,6 @@ from residual_rl_ros.ros.common.node_parameters import (
     SimParameters,
 )
 from residual_rl_ros.ros.common.parameters import (
-    ParameterError,
     follow_parameters,
     parameter,
     read_parameters,
@@ -95,7 +95,7 @@ def test_values_are_read_with_their_descriptions_and_ranges(make: Any) -> None:
     ],
 )
 def test_a_wrong_value_is_refused(make: Any, values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ParameterError, match=message):
+    with pytest.raises(ConfigError, match=message):
         read_parameters(make(**values), Example)
 
 

@@ -25,9 +25,9 @@ from ros_fixtures import Caller
 from std_msgs.msg import Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import Trigger
 
+from residual_rl_ros.errors import WeightsError
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.residual_policy.mailbox import ActorSlot
-from residual_rl_ros.residual_policy.weights import WeightsError
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import ros_environment
 from residual_rl_ros.ros.bringup.topology import NodeSpec

@@ -18,7 +18,7 @@ from std_msgs.msg import Float64MultiArray
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.cli.main import main
-from residual_rl_ros.findings import BagError
+from residual_rl_ros.errors import BagError
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment

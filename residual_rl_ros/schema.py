@@ -1,0 +1,228 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration as frozen dataclasses: every key described once, with default and range.
+
+Presets, runs, robot descriptions and ROS parameters are checked by this one mechanism. A file is
+checked as a whole: all that is wrong with it is said at once, each with key, value and expectation.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from residual_rl_ros.errors import ConfigError
+
+Kind = TypeVar('Kind')
+
+WANTED = {
+    bool: 'true or false',
+    int: 'a whole number',
+    float: 'a number',
+    str: 'a string',
+    tuple[bool, ...]: 'a list of true and false',
+    tuple[int, ...]: 'a list of whole numbers',
+    tuple[float, ...]: 'a list of numbers',
+    tuple[str, ...]: 'a list of strings',
+}
+"""Types of values, and how an error names them."""
+MAX_FILE_BYTES = 2**20
+"""Largest configuration file that is read."""
+
+
+def parameter(
+    default: Any,
+    description: str,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    *,
+    above: float | None = None,
+    choices: Sequence[str] = (),
+    live: bool = False,
+) -> Any:
+    """Return a dataclass field that is a configuration key.
+
+    Args:
+        default: its default; `dataclasses.MISSING` requires the key.
+        description: what it is, with its unit; for the reference and `ros2 param describe`.
+        minimum: smallest allowed number; for a list, of each element.
+        maximum: largest allowed number.
+        above: number that it must exceed.
+        choices: allowed strings.
+        live: a ROS parameter that can change while the node runs; others are read-only.
+    """
+    metadata = {
+        'description': description,
+        'bounds': (minimum, maximum),
+        'above': above,
+        'choices': tuple(choices),
+        'live': live,
+    }
+    return field(default=default, metadata=metadata)
+
+
+def types_of(kind: Any) -> dict[str, Any]:
+    """Return the type of every field of a dataclass."""
+    return get_type_hints(kind)
+
+
+def expectation(item: Field[Any], wanted: Any) -> str:
+    """Return what a field's value must be, in words."""
+    words = [WANTED.get(wanted, 'a map' if is_dataclass(wanted) else str(wanted))]
+    low, high = item.metadata.get('bounds', (None, None))
+    above, choices = item.metadata.get('above'), item.metadata.get('choices')
+    if low is not None:
+        words.append(f'>= {low}')
+    if above is not None:
+        words.append(f'> {above}')
+    if high is not None:
+        words.append(f'<= {high}')
+    if choices:
+        return f'one of {", ".join(choices)}'
+    return ' '.join(words[:2]) + ''.join(f' and {word}' for word in words[2:])
+
+
+def checked(item: Field[Any], wanted: Any, value: Any) -> Any:
+    """Return a value as the field's type.
+
+    Whole numbers pass as `float`, whole floats as `int`; nothing is truncated, no string is parsed.
+
+    Raises:
+        ValueError: it is of another type, not finite or out of range; the text says what it must
+            be.
+    """
+    element = wanted.__args__[0] if hasattr(wanted, '__args__') else None
+    try:
+        if element is None:
+            converted = _scalar(wanted, value)
+            values: Sequence[Any] = (converted,)
+        else:
+            if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, '__iter__'):
+                raise ValueError
+            values = converted = tuple(_scalar(element, each) for each in value)
+        low, high = item.metadata.get('bounds', (None, None))
+        above, choices = item.metadata.get('above'), item.metadata.get('choices')
+        for each in values:
+            if (
+                (low is not None and each < low)
+                or (high is not None and each > high)
+                or (above is not None and not each > above)
+                or (choices and each not in choices)
+            ):
+                raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(expectation(item, wanted)) from None
+    return converted
+
+
+def _scalar(wanted: Any, value: Any) -> Any:
+    if wanted is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = float(value)
+        if not math.isfinite(value):
+            raise ValueError
+        return value
+    if wanted is int and isinstance(value, float) and value == int(value):
+        return int(value)
+    if type(value) is not wanted:
+        raise ValueError
+    return value
+
+
+def from_mapping(
+    kind: type[Kind], values: Any, source: str, removed: Mapping[str, str] | None = None
+) -> Kind:
+    """Return a dataclass of `parameter` fields made of a map, such as a YAML file holds.
+
+    Args:
+        kind: the dataclass. Fields that are dataclasses are maps in their turn. A method
+            `problems()`, if it has one, yields what does not fit together, as `key: sentence`.
+        values: the map; keys that it lacks take their defaults.
+        source: file or object, for the errors.
+        removed: keys of earlier versions, and what became of them.
+
+    Raises:
+        ConfigError: names every unknown, removed, missing or wrong key.
+    """
+    problems: list[str] = []
+    made = _build(kind, values, '', problems, removed or {})
+    if problems:
+        raise ConfigError(source, problems)
+    assert made is not None
+    return made
+
+
+def _build(
+    kind: type[Kind], values: Any, prefix: str, problems: list[str], removed: Mapping[str, str]
+) -> Kind | None:
+    """Return the dataclass, or None with the reasons added to `problems`."""
+    if not isinstance(values, Mapping):
+        problems.append(f'{prefix.rstrip(".") or "the content"} is {values!r}, expected a map')
+        return None
+    known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
+    before = len(problems)
+    for key in values:
+        if key not in known:
+            problems.append(f'{prefix}{unknown_key(key, known, removed)}')
+    made: dict[str, Any] = {}
+    for name, item in known.items():
+        wanted = types_of(kind)[name]
+        if name not in values:
+            if item.default is MISSING and item.default_factory is MISSING:
+                problems.append(f'{prefix}{name} is missing, expected {expectation(item, wanted)}')
+            continue
+        value = values[name]
+        if is_dataclass(wanted):
+            nested = _build(wanted, value, f'{prefix}{name}.', problems, removed)  # type: ignore[arg-type]
+            if nested is not None:
+                made[name] = nested
+            continue
+        try:
+            made[name] = checked(item, wanted, value)
+        except ValueError as error:
+            problems.append(f'{prefix}{name} is {value!r}, expected {error}')
+    if len(problems) > before:
+        return None
+    built = kind(**made)
+    check = getattr(built, 'problems', None)
+    if check is not None:
+        problems += [f'{prefix}{problem}' for problem in check()]
+    return built if len(problems) == before else None
+
+
+def unknown_key(key: Any, known: Mapping[str, Any], removed: Mapping[str, str]) -> str:
+    """Return what is wrong with a key that does not exist, and the remedy."""
+    if key in removed:
+        return f'{key} was removed: {removed[key]}'
+    near = difflib.get_close_matches(str(key), known, 1)
+    hint = f'did you mean {near[0]}?' if near else f'known are {", ".join(sorted(known))}'
+    return f'{key} is unknown; {hint}'
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """Return the content of a YAML file.
+
+    Raises:
+        ConfigError: it cannot be read, is too large or is no YAML.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigError(str(path), [f'is larger than {MAX_FILE_BYTES} bytes, no {what}'])
+        return yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(str(path), [f'cannot read {what}: {error}']) from error
+
+
+def leaves(kind: type[Any], prefix: str = '') -> Iterator[tuple[str, Field[Any], Any]]:
+    """Yield dotted name, field and type of every key of a configuration, nested ones too."""
+    for item in fields(kind):
+        wanted = types_of(kind)[item.name]
+        if is_dataclass(wanted):
+            yield from leaves(wanted, f'{prefix}{item.name}.')  # type: ignore[arg-type]
+        else:
+            yield f'{prefix}{item.name}', item, wanted
