@@ -1,24 +1,156 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the off-policy update rules share: networks, optimisers, the critics' input, tensors."""
+"""What the off-policy rules share: numbers, networks, optimisers, the critics' input, the losses.
+
+Notation: s observation, b base action, u residual action in [-1, 1], lambda the residual bound,
+a = b + lambda u the executed action, r the n-step sum of rewards over j decisions, a prime for the
+decision after them.
+"""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from residual_rl_ros.residual_policy.architecture import ActorArchitecture, CriticArchitecture
-from residual_rl_ros.residual_policy.candidate_selection import AdvisedActor
-from residual_rl_ros.residual_policy.numpy_actor import NumpyActor
+from residual_rl_ros.algorithms.replay_memory import ReplayConfig, ReplayMemory
+from residual_rl_ros.algorithms.rule import RuleConfig
+from residual_rl_ros.residual_policy.architecture import (
+    CRITIC_NORMALIZATIONS,
+    MAX_CANDIDATES,
+    ActorArchitecture,
+    CriticArchitecture,
+)
+from residual_rl_ros.residual_policy.candidate_selection import BestOfNActor
+from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.residual_policy.torch_networks import Critic, ResidualActor
+from residual_rl_ros.schema import parameter
 from residual_rl_ros.transitions.replay_buffer import Batch
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.transition import Transition, TransitionLayout
+
+DORMANT_BELOW = 0.025
+"""A unit is dormant if its mean activation is below this share of its layer's average
+(Sokar et al., arXiv 2302.12902)."""
+PRIOR_ROWS = 64
+"""Rows of a batch on which the neutral prior is taken."""
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Numbers of what is maximised."""
+
+    section: ClassVar[str] = 'objective'
+
+    gamma: float = parameter(0.97, 'discount per decision', maximum=1.0, above=0.0)
+    reward_offset: float = parameter(-1.0, 'added to the reward of every decision')
+    tau: float = parameter(0.01, 'step of the target networks', maximum=1.0, above=0.0)
+    actor_interval: int = parameter(1, 'critic updates per actor update', 1)
+    actor_averaging: float = parameter(
+        1.0,
+        'step of the published actor towards the trained one; 1 publishes the trained one',
+        maximum=1.0,
+        above=0.0,
+    )
+    critic_only_updates: int = parameter(
+        0, 'updates of the critics alone after the warm-up; not with entropy in the target', 0
+    )
+    base_in_target: bool = parameter(
+        False, 'bootstrap from the base action where the critics prefer it to the residual (IBRL)'
+    )
+    neutral_prior: float = parameter(
+        0.0,
+        'weight in the loss of the critics of the prior that an untried residual is worth what the '
+        'base is; Cal-QL, which has a prior of its own, does not use it offline',
+        0.0,
+    )
+    refit_normalizer: bool = parameter(
+        False, 'fit the observation normaliser again whenever the replay has doubled'
+    )
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """Numbers of the critics."""
+
+    section: ClassVar[str] = 'networks'
+
+    critic_heads: int = parameter(2, 'number of Q functions', 1)
+    critic_target_heads: int = parameter(
+        2, 'Q functions, drawn at random, whose minimum is the target (REDQ)', 1
+    )
+    critic_hidden_sizes: tuple[int, ...] = parameter((256, 256), 'hidden layers', 1)
+    critic_normalization: str = parameter(
+        'layer', 'of the hidden layers', choices=CRITIC_NORMALIZATIONS
+    )
+    critic_sees_residual: bool = parameter(
+        True, 'give the critics the residual in units of its bound, beside the executed action'
+    )
+    critic_learning_rate: float = parameter(3e-4, 'Adam step size', above=0.0)
+    max_grad_norm: float = parameter(50.0, 'gradient norm limit of each critic', above=0.0)
+    residual_candidates: int = parameter(
+        0,
+        'residuals that the robot draws for a decision; the critics choose one of them, or the '
+        'base action if none has an advantage over it (EXPO); 0 executes the one that is drawn',
+        0,
+        MAX_CANDIDATES,
+    )
+
+
+@dataclass(frozen=True)
+class ActorConfig:
+    """Numbers of the residual actor."""
+
+    section: ClassVar[str] = 'networks'
+
+    actor_hidden_sizes: tuple[int, ...] = parameter((256, 256), 'hidden layers', 1)
+    actor_layer_norm: bool = parameter(False, 'LayerNorm in the hidden layers')
+    actor_sees_base_action: bool = parameter(True, 'give the actor the base action')
+    hold_residual: bool = parameter(
+        True, 'decide one residual of m numbers and hold it over the k steps, instead of k x m'
+    )
+    actor_learning_rate: float = parameter(1e-4, 'Adam step size', above=0.0)
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig(ActorConfig, CriticConfig, ObjectiveConfig, ReplayConfig, RuleConfig):
+    """Numbers that every off-policy rule has."""
+
+    section: ClassVar[str] = ''
+
+    @property
+    def tells_cost(self) -> bool:
+        """Whether the robot's critics tell the cost of a base action: decisions have a price."""
+        return self.residual_candidates > 0 and self.reward_offset < 0.0
+
+    @property
+    def samples_demonstrations(self) -> bool:
+        """Whether recorded demonstrations are of use."""
+        return self.demonstration_share > 0.0
+
+    @property
+    def preparation_updates(self) -> int:
+        """Number of updates that `prepare` takes."""
+        return self.critic_only_updates
+
+    def problems(self) -> Iterator[str]:
+        """Yield what does not fit together."""
+        if self.critic_target_heads > self.critic_heads:
+            yield (
+                f'critic_target_heads is {self.critic_target_heads}, expected at most '
+                f'critic_heads, which is {self.critic_heads}'
+            )
+        if self.residual_candidates and not self.critic_hidden_sizes:
+            yield (
+                f'residual_candidates is {self.residual_candidates} and critic_hidden_sizes '
+                'empty; critics that choose need a hidden layer'
+            )
 
 
 class FlatParameters:
@@ -35,11 +167,11 @@ class FlatParameters:
 
     def __init__(self, module: nn.Module, heads: int = 1) -> None:
         self._parameters = list(module.parameters())
-        rows = [parameter.detach().reshape(heads, -1) for parameter in self._parameters]
+        rows = [tensor.detach().reshape(heads, -1) for tensor in self._parameters]
         self.vector = nn.Parameter(torch.cat(rows, dim=1))
         pieces = torch.split(self.vector.detach(), [row.shape[1] for row in rows], dim=1)
-        for parameter, piece in zip(self._parameters, pieces, strict=True):
-            parameter.data = piece.view(parameter.shape)
+        for tensor, piece in zip(self._parameters, pieces, strict=True):
+            tensor.data = piece.view(tensor.shape)
 
     def differentiate(self, loss: Tensor, limit: float = math.inf) -> Tensor:
         """Set the gradient to that of a loss.
@@ -65,83 +197,42 @@ class FlatParameters:
         self.vector.lerp_(fast.vector, step)
 
 
-DORMANT_BELOW = 0.025
-"""A unit is dormant if its mean activation is below this share of its layer's average
-(Sokar et al., arXiv 2302.12902)."""
-PRIOR_ROWS = 64
-"""Rows of a batch on which the neutral prior is taken."""
+def bellman_target(batch: Batch, value: Tensor, reward_offset: float) -> Tensor:
+    """Return y = r + offset + gamma^j V(s'), shape (batch,); a termination has no V(s')."""
+    return batch.reward + reward_offset * batch.reward_weight + batch.bootstrap * value
 
 
-@dataclass(frozen=True)
-class RuleConfig:
-    """Numbers that every update rule has; their sources are in `config/presets/`."""
+def critic_loss(q: Tensor, y: Tensor) -> Tensor:
+    """Return the sum over heads of the mean over the batch of (Q_i(s, a) - y)^2."""
+    return (q - y).square().mean(1).sum(0)
 
-    gamma: float
-    """Discount per decision."""
-    n_step: int
-    """Decisions whose rewards are summed before the target bootstraps."""
-    reward_scale: float
-    """Factor on the summed reward."""
-    reward_offset: float
-    """Added to the scaled reward of every decision."""
-    tau: float
-    """Step of the target networks towards the trained ones."""
-    actor_averaging: float
-    """Step of the published actor towards the trained one; 1 publishes the trained one."""
-    actor_interval: int
-    """Critic updates per actor update."""
-    critic_heads: int
-    """Number of Q functions."""
-    critic_target_heads: int
-    """Of these, how many, drawn at random, the minimum in the target is taken over (REDQ)."""
-    critic_normalization: str
-    """Of the critics' hidden layers: `none`, `layer` or `hyperspherical`."""
-    critic_hidden_sizes: tuple[int, ...]
-    """Hidden layers of each Q function."""
-    critic_sees_residual: bool
-    """Give the critics the executed residual in units of its bound too, beside the sum."""
-    neutral_prior: float
-    """Weight of the prior that an untried residual is worth what the base alone is, in the loss of
-    the critics; 0: none. Cal-QL, which has a prior of its own, does not use it."""
-    base_in_target: bool
-    """Bootstrap from the base action where the critics prefer it to the actor's (IBRL)."""
-    actor_hidden_sizes: tuple[int, ...]
-    """Hidden layers of the actor."""
-    actor_layer_norm: bool
-    """LayerNorm in the actor."""
-    actor_sees_base_action: bool
-    """Give the actor the base action."""
-    hold_residual: bool
-    """Decide one residual of m numbers and hold it over the k steps, instead of k x m numbers."""
-    actor_learning_rate: float
-    """Adam step size of the actor."""
-    critic_learning_rate: float
-    """Adam step size of the critics."""
-    max_grad_norm: float
-    """Gradient norm limit of each critic."""
+
+def neutral_prior_loss(advantage: Tensor) -> Tensor:
+    """Return the sum over heads of the mean of the squared advantage of random residuals."""
+    return advantage.square().mean(1).sum(0)
 
 
 class ActorCritic(ABC):
-    """Networks and optimisers; subclasses add the update.
-
-    Notation in the updates: s observation, b base action, u residual action in [-1, 1], lambda the
-    bound, a = b + lambda u the executed action, a prime for the state after the n-step return.
+    """Networks, optimisers and memory; subclasses add the update.
 
     Args:
         config: numbers.
         layout: sizes, action range and residual bound.
-        generator: source of every random number in initialisation and updates.
+        generator: source of random numbers of initialisation and updates.
+        rng: source of the draws from the memory.
         exploration_std: fixed exploration noise of a deterministic actor; None for a learned one.
     """
 
     def __init__(
         self,
-        config: RuleConfig,
+        config: ActorCriticConfig,
         layout: TransitionLayout,
         generator: torch.Generator,
+        rng: np.random.Generator,
         exploration_std: float | None = None,
     ) -> None:
         self.config = config
+        self.memory = ReplayMemory(config, layout, rng, config.gamma)
         self._generator = generator
         n, km = layout.observation_size, layout.decision_size
         # torch initialises layers from its global generator; borrow it, then give it back.
@@ -175,14 +266,63 @@ class ActorCritic(ABC):
         self.actor_optimizer = _adam(self._flat_actor, config.actor_learning_rate)
         self.critic_optimizer = _adam(self._flat_critic, config.critic_learning_rate)
 
-    @abstractmethod
-    def update(self, batch: Batch, critic_only: bool = False) -> dict[str, Tensor]:
-        """Take one gradient step and return scalar metrics, detached."""
+    # --- the learner's questions (`Rule`)
 
-    def fit_normalizer(self, observations: Tensor) -> None:
-        """Fit the observation normaliser, shape (samples, n)."""
+    def observe(self, transition: Transition, robot: str = '') -> None:
+        """Store a transition of a robot."""
+        self.memory.add(transition, robot)
+        fitted = self.memory.normalizer_transitions
+        if self.config.refit_normalizer and fitted and len(self.memory) >= 2 * fitted:
+            self.fit_normalizer()
+
+    def prepare(self, pulse: Callable[[], None]) -> dict[str, Tensor]:
+        """Fit the observation normaliser and train the critics alone, if the preset wants it."""
+        self.fit_normalizer()
+        return self.train_critics_alone(pulse)
+
+    def train_critics_alone(self, pulse: Callable[[], None]) -> dict[str, Tensor]:
+        """Take the critic-only updates; return the metrics of the last."""
+        metrics: dict[str, Tensor] = {}
+        for _ in range(self.config.critic_only_updates):
+            pulse()
+            metrics = self.update(critic_only=True)
+        return metrics
+
+    def updates_due(self, transitions: int) -> int:
+        """Return `utd` times the transitions."""
+        # The tolerance keeps 10 x 0.1 from being 0.999…
+        return int(self.config.utd * transitions + 1e-6)
+
+    @abstractmethod
+    def update(self, critic_only: bool = False) -> dict[str, Tensor]:
+        """Take one gradient step on a batch of the memory and return scalar metrics, detached."""
+
+    def robot_policy(self) -> RobotPolicy:
+        """Return a copy of the published actor; with `residual_candidates`, critics choose."""
+        config, actor = self.config, self.mean_actor.to_numpy()
+        if not config.residual_candidates:
+            return actor
+        # As many critics as the target has: the more must agree, the fewer residuals are executed.
+        heads = config.critic_target_heads
+        critics = CriticArchitecture(
+            heads,
+            config.critic_hidden_sizes,
+            config.critic_normalization,
+            config.critic_sees_residual,
+        )
+        tensors = {
+            name: value[:heads].numpy().copy() for name, value in self.critic.state_dict().items()
+        }
+        return BestOfNActor.of(actor, critics, tensors, config.residual_candidates)
+
+    # --- shared by the updates
+
+    def fit_normalizer(self) -> None:
+        """Fit the observation normaliser to the memory."""
+        observations = self.memory.observations()
         for actor in self._actors():
             actor.normalizer.fit(observations)
+        self.memory.normalizer_transitions = len(self.memory)
 
     def critic_action(self, base: Tensor, action: Tensor) -> Tensor:
         """Return what the critics see of an executed action.
@@ -197,12 +337,17 @@ class ActorCritic(ABC):
         residual = ((action - base) / self.bound.clamp_min(1e-6)).clamp(-3.0, 3.0)
         return torch.cat([scaled, residual], dim=-1)
 
+    def executed_value(self, batch: Batch, s: Tensor) -> Tensor:
+        """Return Q_i(s, a) of the executed actions, shape (heads, batch)."""
+        q: Tensor = self.critic(s, self.critic_action(batch.base_action, batch.executed_action))
+        return q
+
     def target_value(self, s_next: Tensor, base: Tensor, u: Tensor) -> Tensor:
         """Return the value of the next decision, shape (batch,).
 
         It is the minimum over the drawn target critics, and with `base_in_target` the larger of
-        those of residual and base. Nearly so the robot decides if critics choose: it takes the
-        base already if one of them sees no advantage, and the best of several residuals.
+        those of residual and base. The robot decides almost like this if critics choose: it takes
+        the base action if one of them sees no advantage, and else the best of several residuals.
         """
         a = self.critic_action(base, base + self.bound * u)
         if self.config.base_in_target:
@@ -213,65 +358,25 @@ class ActorCritic(ABC):
             q = q[torch.randperm(self.config.critic_heads, generator=self._generator)[:drawn]]
         return q.amin(0).view(-1, len(base)).amax(0)
 
-    def target_return(self, batch: Batch, value: Tensor) -> Tensor:
-        """Return y = r + gamma^j value of the n-step return, shape (batch,)."""
-        config = self.config
-        r = config.reward_scale * batch.reward + config.reward_offset * batch.reward_weight
-        return r + batch.bootstrap * value
-
-    def regress(self, batch: Batch, s: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Take one gradient step of every Q(s, a) towards y; return metrics.
-
-        The loss of a head is (Q_i(s, a) - y)^2, and neutral_prior times the square of the
-        advantage of a random residual.
-        """
-        q = self.critic(s, self.critic_action(batch.base_action, batch.executed_action))
-        error = q - y
-        loss = error.square().mean(1).sum(0)
-        metrics = {'critic_loss': loss.detach(), 'td_error': error.detach().abs().mean()}
-        if self.config.neutral_prior:
-            advantage = self.random_advantage(s[:PRIOR_ROWS], batch.base_action[:PRIOR_ROWS])
-            loss = loss + self.config.neutral_prior * advantage.square().mean(1).sum(0)
-        metrics['critic_grad_norm'] = self.step_critic(loss)
-        return metrics
-
-    def robot_actor(self, candidates: int) -> NumpyActor:
-        """Return a copy of the published actor as the robot runs it.
-
-        Args:
-            candidates: residuals from which critics, which then come with it, choose one for a
-                decision; 0 sends none. As many come as the target has: the more must agree, the
-                fewer residuals are executed.
-        """
-        actor = self.mean_actor.to_numpy()
-        if not candidates:
-            return actor
-        config = self.config
-        architecture = CriticArchitecture(
-            candidates,
-            config.critic_target_heads,
-            config.critic_hidden_sizes,
-            config.critic_normalization,
-            config.critic_sees_residual,
-        )
-        tensors = {
-            name: value[: config.critic_target_heads].numpy().copy()
-            for name, value in self.critic.state_dict().items()
-        }
-        return AdvisedActor(actor.architecture, actor.tensors, architecture, tensors)
-
     def random_advantage(self, s: Tensor, b: Tensor) -> Tensor:
         """Return Q_i(s, b + lambda u) - Q_i(s, b) for uniform u, shape (heads, rows).
 
-        Where the data say nothing of a residual, a critic promises or threatens what it likes. The
-        actor follows a promise at once, and the minimum of two critics makes of a threat a wall
-        that it never looks behind. The base's value takes no gradient.
+        Where the data say nothing of a residual, the value that a critic gives it is arbitrary. The
+        actor follows a high one at once and never tries a residual with a low one. The base's value
+        takes no gradient.
         """
         u = self.actor.uniform((len(b),), self._generator)
         with torch.no_grad():
             q_base = self.critic(s, self.critic_action(b, b))
         advantage: Tensor = self.critic(s, self.critic_action(b, b + self.bound * u)) - q_base
         return advantage
+
+    def with_neutral_prior(self, loss: Tensor, batch: Batch, s: Tensor) -> Tensor:
+        """Return the loss of the critics plus `neutral_prior` times that of the prior."""
+        if not self.config.neutral_prior:
+            return loss
+        advantage = self.random_advantage(s[:PRIOR_ROWS], batch.base_action[:PRIOR_ROWS])
+        return loss + self.config.neutral_prior * neutral_prior_loss(advantage)
 
     def step_critic(self, loss: Tensor) -> Tensor:
         """Descend on the critics; return the largest gradient norm of one before clipping."""
@@ -299,8 +404,8 @@ class ActorCritic(ABC):
             self._flat_mean_actor.follow(self._flat_actor, self.config.actor_averaging)
 
     @torch.no_grad()
-    def diagnose(self, batch: Batch) -> dict[str, float]:
-        """Return metrics that are too dear for every update.
+    def diagnose(self) -> dict[str, float]:
+        """Return metrics on a batch of the memory, which cost as much as several updates.
 
         `q_base`, `q_executed` and `q_policy` compare the base's action, the executed one and the
         mean of the trained actor, whose size and saturation are `residual_magnitude` and
@@ -308,6 +413,7 @@ class ActorCritic(ABC):
         a critic sees no advantage of that mean. `critic_rank` is the number of singular values
         that hold 99 % of the features' sum (Kumar et al., arXiv 2010.14498), over their width.
         """
+        batch = self.memory.sample()
         s = self.actor.normalizer(batch.observation)
         b = batch.base_action
         q_base = self.critic(s, self.critic_action(b, b))
@@ -321,7 +427,7 @@ class ActorCritic(ABC):
         dormant = activity <= DORMANT_BELOW * activity.mean(-1, keepdim=True)
         singular = torch.linalg.svdvals(features[0])
         share = singular.cumsum(0) / singular.sum().clamp_min(1e-12)
-        return {
+        metrics = {
             'q_base': float(q_base.mean()),
             'q_policy': float(q_policy.mean()),
             'base_preferred_share': float(preferred.float().mean()),
@@ -331,8 +437,12 @@ class ActorCritic(ABC):
             'critic_dormant_share': float(dormant.float().mean()),
             'critic_rank': float(int((share < 0.99).sum()) + 1) / features.shape[-1],
         }
+        if self.config.samples_demonstrations:
+            metrics['demonstrations'] = float(self.memory.demonstrations)
+        metrics['normalizer_transitions'] = float(self.memory.normalizer_transitions)
+        return metrics
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Return every tensor needed to continue, by name, for a checkpoint."""
         tensors = {name: value.detach().clone() for name, value in self._scalars().items()}
         for name, module in self._modules().items():
@@ -346,8 +456,8 @@ class ActorCritic(ABC):
         tensors['generator'] = self._generator.get_state()
         return tensors
 
-    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what `state` returned.
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` returned.
 
         Raises:
             RuntimeError: the tensors are of another architecture.

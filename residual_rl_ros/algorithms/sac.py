@@ -2,50 +2,97 @@
 # SPDX-License-Identifier: Apache-2.0
 """Soft actor-critic on a bounded residual.
 
-Presets `dawn`, `policy_decorator` and `sac_residual_plain` share this rule and differ in numbers
-only: critic normalisation and prior, warm-up, exploration, updates a decision.
-
-Ma et al., "What Makes Value Learning Efficient in Residual Reinforcement Learning?" (DAWN),
-arXiv 2602.10539; Yuan et al., "Policy Decorator", arXiv 2412.13630.
+Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", arXiv 1812.05905. The presets
+`dawn` (Ma et al., arXiv 2602.10539), `policy_decorator` (Yuan et al., arXiv 2412.13630) and
+`sac_residual_plain` differ in numbers only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from residual_rl_ros.algorithms.actor_critic import ActorCritic, RuleConfig
+from residual_rl_ros.algorithms.actor_critic import (
+    ActorCritic,
+    ActorCriticConfig,
+    bellman_target,
+    critic_loss,
+)
+from residual_rl_ros.algorithms.rule import register
+from residual_rl_ros.schema import parameter
 from residual_rl_ros.transitions.replay_buffer import Batch
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 
 @dataclass(frozen=True)
-class SacConfig(RuleConfig):
+class SacConfig(ActorCriticConfig):
     """Numbers of soft actor-critic."""
 
-    entropy_in_target: bool
-    """Count the entropy of the next decision in the target (soft TD)."""
-    initial_alpha: float
-    """Entropy temperature at the start."""
-    target_entropy_per_dimension: float
-    """Wanted entropy of the unscaled residual, per dimension [nat]."""
-    initial_std: float
-    """Standard deviation of the residual before tanh at the start, between 0.007 and 7."""
-    alpha_learning_rate: float
-    """Adam step size of the temperature."""
+    section: ClassVar[str] = 'objective'
+
+    entropy_in_target: bool = parameter(True, 'count the entropy of the next decision (soft TD)')
+    initial_alpha: float = parameter(0.01, 'entropy temperature at the start', above=0.0)
+    target_entropy_per_dimension: float = parameter(
+        -1.0, 'wanted entropy of the residual in units of its bound, per dimension [nat]'
+    )
+    initial_std: float = parameter(
+        0.12, 'standard deviation of the residual before tanh at the start', 0.007, 7.0
+    )
+    alpha_learning_rate: float = parameter(3e-4, 'Adam step size of the temperature', above=0.0)
+
+    def problems(self) -> Iterator[str]:
+        """Yield what does not fit together."""
+        yield from super().problems()
+        if self.critic_only_updates and self.entropy_in_target:
+            yield (
+                f'critic_only_updates is {self.critic_only_updates} and entropy_in_target true: '
+                'beside a nearly deterministic residual the entropy outweighs the reward, and '
+                'critics that are trained alone diverge (DAWN); set critic_only_updates to 0, '
+                'entropy_in_target to false, or use algorithm td3'
+            )
 
 
+def soft_value(value: Tensor, log_pi: Tensor, alpha: Tensor) -> Tensor:
+    """Return V(s') = min_i Q'_i(s', b' + lambda u') - alpha log pi(u'|s'), shape (batch,)."""
+    return value - alpha * log_pi
+
+
+def actor_loss(q: Tensor, log_pi: Tensor, alpha: Tensor) -> Tensor:
+    """Return the mean of alpha log pi(u|s) - min_i Q_i(s, b + lambda u).
+
+    Args:
+        q: Q_i, shape (heads, batch).
+        log_pi: shape (batch,).
+        alpha: entropy temperature.
+    """
+    return (alpha * log_pi - q.amin(0)).mean()
+
+
+def temperature_loss(log_alpha: Tensor, log_pi: Tensor, target_entropy: float) -> Tensor:
+    """Return log alpha (H - target): it raises alpha while the entropy H is below its target."""
+    entropy = -log_pi.detach().mean()
+    return log_alpha * (entropy - target_entropy)
+
+
+@register('sac', SacConfig)
 class Sac(ActorCritic):
-    """SAC; see `ActorCritic` for the notation and the arguments."""
+    """SAC; see `actor_critic` for the notation and `ActorCritic` for the arguments."""
 
     config: SacConfig
 
     def __init__(
-        self, config: SacConfig, layout: TransitionLayout, generator: torch.Generator
+        self,
+        config: SacConfig,
+        layout: TransitionLayout,
+        generator: torch.Generator,
+        rng: np.random.Generator,
     ) -> None:
-        super().__init__(config, layout, generator)
+        super().__init__(config, layout, generator, rng)
         for actor in self._actors():
             actor.set_initial_std(config.initial_std)
         self.log_alpha = torch.tensor(config.initial_alpha).log().requires_grad_()
@@ -54,14 +101,18 @@ class Sac(ActorCritic):
         )
         self._target_entropy = config.target_entropy_per_dimension * float(self.actor.active.sum())
 
-    def update(self, batch: Batch, critic_only: bool = False) -> dict[str, Tensor]:
+    def update(self, critic_only: bool = False) -> dict[str, Tensor]:
         """Take one gradient step on the critics and, when due, on actor and temperature."""
+        batch = self.memory.sample()
         s = self.actor.normalizer(batch.observation)
 
-        # Critic: y = r + gamma^j (V - alpha log pi(u'|s')), V = min_i Q'_i(s', b' + lambda u'),
-        # or min_i Q'_i(s', b') if that is larger and `base_in_target`.
+        # Critics: y = r + gamma^j V(s').
         y = self.soft_target(batch)
-        metrics = self.regress(batch, s, y)
+        q = self.executed_value(batch, s)
+        loss = critic_loss(q, y)
+        metrics = {'critic_loss': loss.detach(), 'td_error': (q - y).detach().abs().mean()}
+        metrics['critic_grad_norm'] = self.step_critic(self.with_neutral_prior(loss, batch, s))
+
         train_actor = self.actor_due() and not critic_only
         if train_actor:
             metrics |= self.improve(batch, s)
@@ -70,29 +121,29 @@ class Sac(ActorCritic):
 
     @torch.no_grad()
     def soft_target(self, batch: Batch) -> Tensor:
-        """Return the target of the critics, shape (batch,)."""
+        """Return the target y of the critics, shape (batch,)."""
         b_next = batch.next_base_action
         u_next, log_pi_next = self.actor.sample(batch.next_observation, b_next, self._generator)
         value = self.target_value(self.actor.normalizer(batch.next_observation), b_next, u_next)
         if self.config.entropy_in_target:
-            value -= self.log_alpha.exp() * log_pi_next
-        return self.target_return(batch, value)
+            value = soft_value(value, log_pi_next, self.log_alpha.exp())
+        return bellman_target(batch, value, self.config.reward_offset)
 
     def improve(self, batch: Batch, s: Tensor) -> dict[str, Tensor]:
         """Take one gradient step on actor and temperature; return metrics."""
         alpha = self.log_alpha.exp().detach()
 
-        # Actor: maximise min_i Q_i(s, b + lambda u) - alpha log pi(u|s).
-        u, log_pi = self.actor.sample(batch.observation, batch.base_action, self._generator)
-        a = batch.base_action + self.bound * u
-        q = self.critic(s, self.critic_action(batch.base_action, a)).amin(0)
-        norm = self.step_actor((alpha * log_pi - q).mean())
+        # Actor: a reparameterised residual of the policy at s.
+        b = batch.base_action
+        u, log_pi = self.actor.sample(batch.observation, b, self._generator)
+        q = self.critic(s, self.critic_action(b, b + self.bound * u))
+        norm = self.step_actor(actor_loss(q, log_pi, alpha))
 
-        # Temperature: raise alpha while the entropy is below its target.
-        entropy = -log_pi.detach().mean()
-        self.log_alpha.grad = entropy - self._target_entropy
+        # Temperature.
+        loss = temperature_loss(self.log_alpha, log_pi, self._target_entropy)
+        (self.log_alpha.grad,) = torch.autograd.grad(loss, [self.log_alpha])
         self.alpha_optimizer.step()
-        return {'alpha': alpha, 'entropy': entropy, 'actor_grad_norm': norm}
+        return {'alpha': alpha, 'entropy': -log_pi.detach().mean(), 'actor_grad_norm': norm}
 
     def _scalars(self) -> dict[str, Tensor]:
         return {'log_alpha': self.log_alpha}

@@ -1,78 +1,105 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""ResFiT: TD3 on a bounded residual with a randomised ensemble of critics.
+"""TD3 on a bounded residual, with a randomised ensemble of critics.
 
-Ankile et al., "Residual Off-Policy RL for Finetuning Behavior Cloning Policies", arXiv 2509.19301.
-The critics' warm-up on base data and the share of demonstrations are the learner's, not part of the
-update.
+Fujimoto et al., "Addressing Function Approximation Error in Actor-Critic Methods", arXiv
+1802.09477; Chen et al., "REDQ", arXiv 2101.05982. The preset `resfit` (Ankile et al., arXiv
+2509.19301) adds a warm-up of the critics and a share of demonstrations.
 """
 
 from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from residual_rl_ros.algorithms.actor_critic import ActorCritic, FlatParameters, RuleConfig
+from residual_rl_ros.algorithms.actor_critic import (
+    ActorCritic,
+    ActorCriticConfig,
+    FlatParameters,
+    bellman_target,
+    critic_loss,
+)
+from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.residual_policy.torch_networks import ResidualActor
+from residual_rl_ros.schema import parameter
 from residual_rl_ros.transitions.replay_buffer import Batch
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 
 @dataclass(frozen=True)
-class ResfitConfig(RuleConfig):
+class Td3Config(ActorCriticConfig):
     """Numbers of TD3; standard deviations in units of the residual bound."""
 
-    exploration_std: float
-    """Noise on the executed residual."""
-    target_std: float
-    """Noise on the target actor's residual (target policy smoothing)."""
-    target_noise_clip: float
-    """Limit of that noise."""
+    section: ClassVar[str] = 'objective'
+
+    exploration_std: float = parameter(0.1, 'noise on the executed residual', 0.0)
+    target_std: float = parameter(0.2, "noise on the target actor's residual (smoothing)", 0.0)
+    target_noise_clip: float = parameter(0.5, 'limit of that noise', above=0.0)
 
 
-class Resfit(ActorCritic):
-    """TD3 with REDQ targets; see `ActorCritic` for the notation and the arguments."""
+def actor_loss(q: Tensor) -> Tensor:
+    """Return minus the mean over critics and batch of Q_i(s, b + lambda u)."""
+    return -q.mean()
 
-    config: ResfitConfig
+
+@register('td3', Td3Config)
+class Td3(ActorCritic):
+    """TD3 with REDQ targets; see `actor_critic` for the notation and the arguments."""
+
+    config: Td3Config
 
     def __init__(
-        self, config: ResfitConfig, layout: TransitionLayout, generator: torch.Generator
+        self,
+        config: Td3Config,
+        layout: TransitionLayout,
+        generator: torch.Generator,
+        rng: np.random.Generator,
     ) -> None:
-        super().__init__(config, layout, generator, config.exploration_std)
+        super().__init__(config, layout, generator, rng, config.exploration_std)
         self.target_actor = deepcopy(self.actor).requires_grad_(False)
         self._flat_target_actor = FlatParameters(self.target_actor)
 
-    def update(self, batch: Batch, critic_only: bool = False) -> dict[str, Tensor]:
+    def update(self, critic_only: bool = False) -> dict[str, Tensor]:
         """Take one gradient step on the critics and, when due, on the actor."""
-        config = self.config
+        batch = self.memory.sample()
         s = self.actor.normalizer(batch.observation)
 
-        # Critic: y = r + gamma^j min_{i in a random subset} Q'_i(s', b' + lambda (u' + noise)).
-        with torch.no_grad():
-            b_next = batch.next_base_action
-            u_next = self.target_actor.noisy_action(
-                batch.next_observation,
-                b_next,
-                config.target_std,
-                config.target_noise_clip,
-                self._generator,
-            )
-            s_next = self.actor.normalizer(batch.next_observation)
-            y = self.target_return(batch, self.target_value(s_next, b_next, u_next))
-        metrics = self.regress(batch, s, y)
+        # Critics: y = r + gamma^j min_{i in a random subset} Q'_i(s', b' + lambda (u' + noise)).
+        y = self.smoothed_target(batch)
+        q = self.executed_value(batch, s)
+        loss = critic_loss(q, y)
+        metrics = {'critic_loss': loss.detach(), 'td_error': (q - y).detach().abs().mean()}
+        metrics['critic_grad_norm'] = self.step_critic(self.with_neutral_prior(loss, batch, s))
 
         # Actor: maximise the mean over all critics of Q_i(s, b + lambda u).
         train_actor = self.actor_due() and not critic_only
         if train_actor:
-            u = self.actor.mean_action(batch.observation, batch.base_action)
-            a = batch.base_action + self.bound * u
-            q = self.critic(s, self.critic_action(batch.base_action, a)).mean()
-            metrics['actor_grad_norm'] = self.step_actor(-q)
+            b = batch.base_action
+            u = self.actor.mean_action(batch.observation, b)
+            q = self.critic(s, self.critic_action(b, b + self.bound * u))
+            metrics['actor_grad_norm'] = self.step_actor(actor_loss(q))
         self.follow(train_actor)
         return metrics
+
+    @torch.no_grad()
+    def smoothed_target(self, batch: Batch) -> Tensor:
+        """Return the target y of the critics, shape (batch,)."""
+        config, b_next = self.config, batch.next_base_action
+        u_next = self.target_actor.noisy_action(
+            batch.next_observation,
+            b_next,
+            config.target_std,
+            config.target_noise_clip,
+            self._generator,
+        )
+        s_next = self.actor.normalizer(batch.next_observation)
+        value = self.target_value(s_next, b_next, u_next)
+        return bellman_target(batch, value, config.reward_offset)
 
     def follow(self, step_actor: bool) -> None:
         """Move the slow copies, that of the actor in the target too."""

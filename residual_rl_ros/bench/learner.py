@@ -32,7 +32,6 @@ def ours(threads: int) -> float:
     import torch
 
     from residual_rl_ros.config.preset import load_preset
-    from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
     from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
 
     torch.set_num_threads(threads)
@@ -44,24 +43,21 @@ def ours(threads: int) -> float:
         {
             **{'critic_sees_residual': False, 'actor_sees_base_action': False, 'n_step': 1},
             **{'actor_interval': 1, 'neutral_prior': 0.0, 'base_in_target': False},
+            **{'gamma': 0.99, 'batch_size': BATCH, 'replay_capacity': STORED},
         },
     )
-    rule = config.make_rule(layout, torch.Generator().manual_seed(0))
-    replay = ReplayBuffer(layout, STORED)
     rng = np.random.default_rng(0)
+    rule = config.make_rule(layout, torch.Generator().manual_seed(0), rng)
     for step in range(STORED):
         o, b, u, o2, b2 = (rng.standard_normal(size) for size in (N, M, M, N, M))
-        replay.add(
+        rule.observe(
             Transition(
                 0.0, 1, 0, 2 * step, 0, Source.RESIDUAL, 0.0, False, False, Success.UNLABELLED,
                 o, b, u, b + u, o2, b2,
             )
         )  # fmt: skip
 
-    def update() -> None:
-        rule.update(replay.sample(BATCH, rng, 0.99, 1))
-
-    return _rate(update)
+    return _rate(rule.update)
 
 
 def stable_baselines3(threads: int) -> float:
@@ -126,7 +122,7 @@ def limit(threads: int) -> float:
     return _rate(products)
 
 
-def _rate(update: Callable[[], None]) -> float:
+def _rate(update: Callable[[], Any]) -> float:
     for _ in range(WARM_UP):
         update()
     started = time.perf_counter()

@@ -47,15 +47,11 @@ def train(
         MaybeTexts,
         typer.Option('--set', help='Replace a number of the preset: key=value, in YAML.'),
     ] = None,
-    cached: Annotated[
-        bool, typer.Option('--cache/--no-cache', help='Keep what was read for the next time.')
-    ] = True,
 ) -> None:
     """Make a learner from bags, so that a robot starts with what they teach.
 
     Exit code 0: all was used; 1: a part was, and every problem named; 2: nothing could be used.
     """
-    from residual_rl_ros.bags.cache import TransitionCache, cache_folder
     from residual_rl_ros.config.preset import load_preset
     from residual_rl_ros.learner.checkpoint import CheckpointFolder
     from residual_rl_ros.residual_policy.weights import CHECKPOINTS
@@ -81,8 +77,7 @@ def train(
             bars.update(reading, completed=nbytes)
             bars.update(updating, advance=1, total=total, visible=True)
 
-        cache = TransitionCache(cache_folder()) if cached else None
-        learner, intake = train_from_bags(paths, Use(use), config, seed, on_read, on_update, cache)
+        learner, intake = train_from_bags(paths, Use(use), config, seed, on_read, on_update)
         bars.update(reading, completed=nbytes)
     CheckpointFolder(out / CHECKPOINTS).save(learner)
     described = {

@@ -62,19 +62,19 @@ class ResidualBound:
         half_range[2.0 * half_range < UNUSED_RANGE] = 0.0
         return cls(scale * half_range)
 
-    def compose(self, base: npt.ArrayLike, residual: npt.ArrayLike, blend_ratio: float) -> Array:
-        """Return base + blend_ratio x bound x residual, shape (..., m).
+    def compose(self, base: npt.ArrayLike, residual: npt.ArrayLike, bound_scale: float) -> Array:
+        """Return base + bound_scale x bound x residual, shape (..., m).
 
         Args:
             base: base actions in command units, shape (..., m).
             residual: actor output; clipped to [-1, 1], shape (..., m).
-            blend_ratio: 0 gives the base action bit for bit.
+            bound_scale: share of the bound in use; 0 gives the base action bit for bit.
         """
         base = np.asarray(base, dtype=np.float64)
-        if blend_ratio <= 0.0:
+        if bound_scale <= 0.0:
             return base.copy()
         offset = clamp(np.asarray(residual, dtype=np.float64), LOWEST, HIGHEST) * self.values
-        return base + min(blend_ratio, 1.0) * offset
+        return base + min(bound_scale, 1.0) * offset
 
 
 class BlendRamp:

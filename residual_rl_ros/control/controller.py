@@ -21,7 +21,6 @@ from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ChunkLateError
 from residual_rl_ros.latency import Latency
-from residual_rl_ros.residual_policy.exploration import Reach
 from residual_rl_ros.residual_policy.mailbox import ActorSlot
 from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
 
@@ -321,9 +320,9 @@ class ResidualController:
         base, self._base = self._base, None
         assert base is not None
         self.slot.begin_decision()
-        residual, ratio = self._residual(base)
-        source = Source.RESIDUAL if ratio > 0.0 else Source.BASE
-        planned = self.bound.compose(base, residual, ratio)
+        residual, bound_scale = self._residual(base)
+        source = Source.RESIDUAL if bound_scale > 0.0 else Source.BASE
+        planned = self.bound.compose(base, residual, bound_scale)
         self._decision = _Decision(
             stamp=self._stamp,
             step=self._step,
@@ -336,9 +335,9 @@ class ResidualController:
         )
 
     def _residual(self, base: Array) -> tuple[Array, float]:
-        """Return the residual of a decision, (k, m), and its blend ratio; 0 is the base alone."""
-        actor, header = self.slot.actor, self.slot.header
-        if actor is None or header is None or not self.residual_enabled:
+        """Return the residual of a decision, (k, m), and its bound scale; 0 is the base alone."""
+        policy, header = self.slot.actor, self.slot.header
+        if policy is None or header is None or not self.residual_enabled:
             return np.zeros(base.shape), 0.0
         exploration = header.exploration
         if self._noise_scale is None:
@@ -346,27 +345,24 @@ class ResidualController:
             rngs = [np.random.default_rng([self._seed, self._episode, use]) for use in (2, 3)]
             self._noise_scale = exploration.noise_scale(rngs[0])
             self._base_only = exploration.base_only(rngs[1])
-        rng = self._exploration if self.explore else None
-        ratio = self.blend_ratio * exploration.bound_ratio
-        if self._noise_scale == 1.0:
-            ratio *= exploration.careful_ratio
-        if self._base_only or ratio <= 0.0:
+        sample = exploration.sample(self._noise_scale, self.blend_ratio)
+        if self._base_only or sample.bound_scale <= 0.0:
             return np.zeros(base.shape), 0.0
-        by_actor = exploration.residual_probability
-        if rng is not None and 0.0 < by_actor < 1.0:
-            by_actor = float(rng.random() < by_actor)
-        if by_actor > 0.0:
+        rng = self._exploration if self.explore else None
+        by_policy = exploration.residual_probability
+        if rng is not None and 0.0 < by_policy < 1.0:
+            by_policy = float(rng.random() < by_policy)
+        if by_policy > 0.0:
             started = self._clock()
-            reach = Reach(self._noise_scale, ratio, exploration.full_bound_cost)
-            action = actor.act(self._observation, base.ravel(), rng, reach)
+            action = policy.decide(self._observation, base.ravel(), rng, sample)
             self.actor_latency.add(self._clock() - started)
             self.residuals_refused += not action.any()
         elif rng is not None and exploration.uniform_noise > 0.0:
-            action = actor.uniform(exploration.uniform_noise, rng)
+            action = policy.uniform(exploration.uniform_noise, rng)
         elif exploration.residual_probability > 0.0:
             # A residual of zero, not the base alone: an episode in which every decision is gated
             # off by chance would else be taken for one of the guard's, and most such are short.
             action = np.zeros(base.shape)
         else:
             return np.zeros(base.shape), 0.0
-        return action.reshape(base.shape), ratio
+        return action.reshape(base.shape), sample.bound_scale

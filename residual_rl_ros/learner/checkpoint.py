@@ -23,21 +23,21 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 
-from residual_rl_ros.config.preset import LearnerConfig
-from residual_rl_ros.errors import CheckpointError, ResidualRLError
+from residual_rl_ros.config.preset import LearnerConfig, learner_config
+from residual_rl_ros.errors import CheckpointError, ConfigError, ResidualRLError
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual_policy.weights import ACTOR, readable_checkpoint
 from residual_rl_ros.transitions.transition import TransitionLayout
 
-ALGORITHM, GOOD, CANDIDATE, REPLAY, DEMONSTRATIONS, STATE, RUN = (
+ALGORITHM, GOOD, CANDIDATE, STATE, RUN = (
     'algorithm.safetensors',
     'good.safetensors',
     'candidate.safetensors',
-    'replay.safetensors',
-    'demonstrations.safetensors',
     'learner.json',
     'run.safetensors',
 )
+MEMORY = 'memory.{}.safetensors'
+"""Each part of the rule's memory."""
 
 
 class CheckpointFolder:
@@ -83,19 +83,18 @@ def save_checkpoint(
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         (fresh / ACTOR).write_bytes(learner.current_message())
-        save_tensors(learner.algorithm.state(), fresh / ALGORITHM)
+        save_tensors(learner.rule.state_dict(), fresh / ALGORITHM)
         save_tensors(learner.best.good, fresh / GOOD)
         save_tensors(learner.best.candidate, fresh / CANDIDATE)
-        save_arrays(learner.replay.export(), fresh / REPLAY)
-        if learner.demonstrations is not None:
-            save_arrays(learner.demonstrations.export(), fresh / DEMONSTRATIONS)
+        for part, arrays in learner.rule.memory.export().items():
+            save_arrays(arrays, fresh / MEMORY.format(part))
         if run is not None:
             save_arrays(dict(run), fresh / RUN)
         state = {
             'config': learner.config.to_mapping(),
             'layout': learner.layout.to_yaml(),
             'success': learner.episodes.rated_success,
-            'state': learner.state(),
+            'state': learner.state_dict(),
         }
         (fresh / STATE).write_text(json.dumps(state), encoding='utf-8')
         for path in [*fresh.iterdir(), fresh]:
@@ -127,15 +126,14 @@ def load_checkpoint(directory: Path) -> Learner:
     directory = readable_checkpoint(directory)
     try:
         stored = _read_state(directory)
-        config = LearnerConfig.from_mapping(stored['config'], str(directory / STATE))
+        config = _config(stored, directory)
         learner = Learner(config, TransitionLayout.from_yaml(stored['layout']), seed=0)
-        learner.algorithm.load_state(load_tensors(directory / ALGORITHM))
+        learner.rule.load_state_dict(load_tensors(directory / ALGORITHM))
         learner.best.good = load_tensors(directory / GOOD)
         learner.best.candidate = load_tensors(directory / CANDIDATE)
-        learner.replay.restore(_arrays(directory / REPLAY))
-        if learner.demonstrations is not None:
-            learner.demonstrations.restore(_arrays(directory / DEMONSTRATIONS))
-        learner.load_state(stored['state'])
+        memory = learner.rule.memory
+        memory.restore({part: _arrays(directory / MEMORY.format(part)) for part in memory.export()})
+        learner.load_state_dict(stored['state'])
     except _UNREADABLE as error:
         raise _unreadable(directory, error) from error
     return learner
@@ -167,7 +165,7 @@ def stored_config(directory: Path) -> LearnerConfig:
     """
     directory = readable_checkpoint(directory)
     try:
-        return LearnerConfig.from_mapping(_read_state(directory)['config'], str(directory / STATE))
+        return _config(_read_state(directory), directory)
     except _UNREADABLE as error:
         raise _unreadable(directory, error) from error
 
@@ -205,6 +203,18 @@ def _unreadable(directory: Path, error: Exception) -> CheckpointError:
 def _read_state(directory: Path) -> dict[str, Any]:
     stored: dict[str, Any] = json.loads((directory / STATE).read_text(encoding='utf-8'))
     return stored
+
+
+def _config(stored: dict[str, Any], directory: Path) -> LearnerConfig:
+    """Return the configuration of a checkpoint, which holds every number: none is a default."""
+    config = learner_config(stored['config'], str(directory / STATE))
+    missing = sorted(config.to_mapping().keys() - stored['config'].keys())
+    if missing:
+        raise ConfigError(
+            str(directory / STATE),
+            [f'{", ".join(missing)} missing: an earlier version of this package wrote it'],
+        )
+    return config
 
 
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:

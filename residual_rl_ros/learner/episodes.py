@@ -120,7 +120,7 @@ class EpisodeLog:
         """Success over 50 episodes, -1 while there are fewer to rate the actor by."""
         return (self.success_rate or 0.0) if len(self._recent) == RECENT_EPISODES else -1.0
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, for a checkpoint."""
         return {
             'recent': list(self._recent),
@@ -131,8 +131,8 @@ class EpisodeLog:
             'history': [asdict(record) for record in self.history],
         }
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state` returned."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
         self.history = [EpisodeRecord(**record) for record in state['history']]
         self._recent.extend(state['recent'])
         self._open = {

@@ -31,19 +31,19 @@ def residual_exploration(
         guard: what it knows of base and residual.
         episodes: finished episodes, warm-up included.
     """
-    bound_ratio = _grown(transitions, config.bound_ramp_transitions)
+    bound_scale = _grown(transitions, config.bound_ramp_transitions)
     full_bound_cost = 0.0
-    if config.full_bound_cost and bound_ratio:
+    if config.full_bound_cost and bound_scale:
         # Grow where the base costs most first: from nowhere, an infinite cost, to everywhere.
-        full_bound_cost = config.full_bound_cost * (1.0 / bound_ratio - 1.0)
-        bound_ratio = 1.0
+        full_bound_cost = config.full_bound_cost * (1.0 / bound_scale - 1.0)
+        bound_scale = 1.0
     return Exploration(
         residual_probability=_grown(transitions, config.progressive_transitions),
-        bound_ratio=bound_ratio,
+        bound_scale=bound_scale * _trust(guard, config.guard_bound_floor),
         full_bound_cost=full_bound_cost,
-        careful_ratio=_trust(guard, config.guard_bound_floor),
-        wide_share=config.wide_exploration_share,
-        wide_scale=config.wide_exploration_scale,
+        wide_noise_share=config.wide_exploration_share,
+        wide_noise_scale=config.wide_exploration_scale,
+        wide_bound_scale=bound_scale,
         base_only_share=_base_only_share(guard, config.guard_share, episodes),
     )
 

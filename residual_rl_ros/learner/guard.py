@@ -110,7 +110,7 @@ class Guard:
         self.statistic = 0.0
         self._episodes = self._successes = 0
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the counts as JSON values, for a checkpoint."""
         return {
             'base': list(self._base),
@@ -119,8 +119,8 @@ class Guard:
             'successes': self._successes,
         }
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state` returned."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
         self._base.clear()
         self._base.extend(state['base'])
         self.statistic = float(state['statistic'])
@@ -165,10 +165,10 @@ class BestNetworks:
         self.candidate, self._rated = self.good, 0
         return self.good
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the figures as JSON values; a checkpoint keeps the networks on their own."""
         return {'good_success': self._success, 'rated': self._rated}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state` returned."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
         self._success, self._rated = float(state['good_success']), int(state['rated'])

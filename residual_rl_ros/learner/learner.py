@@ -17,16 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from residual_rl_ros.algorithms.cal_ql import Wsrl
 from residual_rl_ros.config.preset import LearnerConfig
 from residual_rl_ros.learner.episodes import EpisodeLog, EpisodeRecord
 from residual_rl_ros.learner.exploration_schedule import residual_exploration, warmup_exploration
 from residual_rl_ros.learner.guard import BestNetworks, Guard, GuardConfig
 from residual_rl_ros.residual_policy.exploration import Exploration
-from residual_rl_ros.residual_policy.numpy_actor import NumpyActor
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
-from residual_rl_ros.transitions.replay_buffer import Batch, ReplayBuffer
-from residual_rl_ros.transitions.transition import Source, Transition, TransitionLayout
+from residual_rl_ros.transitions.transition import Transition, TransitionLayout
 
 MAX_OWED_UPDATES = 1000
 """After a burst of transitions: updates that are still taken for it."""
@@ -74,13 +71,9 @@ class Learner:
         self.config = config
         self.layout = layout
         self._generator = torch.Generator().manual_seed(seed)
-        self.algorithm = config.make_rule(layout, self._generator)
-        self.replay = ReplayBuffer(layout, config.replay_capacity)
-        self.demonstrations: ReplayBuffer | None = None
-        """Takeovers and recorded demonstrations, if the preset samples from them."""
-        if config.demonstration_share > 0.0:
-            self.demonstrations = ReplayBuffer(layout, config.replay_capacity)
         self.rng = np.random.default_rng(seed)
+        self.rule = config.make_rule(layout, self._generator, self.rng)
+        """Networks, update and memory."""
         self.epoch = epoch
         self.sequence = 0
         self.phase = Phase.WARMUP
@@ -107,7 +100,6 @@ class Learner:
         self._latest: dict[str, torch.Tensor] = {}
         self._publication_due = False
         self._measured_at = 0
-        self._normalizer_transitions = 0  # What the normaliser was last fitted on.
         self._epoch_start = 0
 
     @property
@@ -150,13 +142,9 @@ class Learner:
         Returns:
             A weight message when one is due.
         """
-        self.replay.add(transition, robot)
-        if self.demonstrations is not None and transition.source is Source.TAKEOVER:
-            self.demonstrations.add(transition, robot)
+        self.rule.observe(transition, robot)
         self.transitions += 1
         self.control_steps += self.layout.decision_steps
-        if self.config.refit_normalizer and self.phase is Phase.ONLINE:
-            self._refit_normalizer()
         warm = self.phase is Phase.WARMUP
         finished = self.episodes.observe(transition, robot, self.control_steps, warm)
         if finished is not None:
@@ -172,16 +160,14 @@ class Learner:
             return None
         self.phase = Phase.ONLINE
         self._publication_due |= since % interval == 0
-        # The tolerance keeps 10 x 0.1 from being 0.999…
-        due = int(self.config.utd * since + 1e-6)
+        due = self.rule.updates_due(since)
         if not learn:
             owed = due - self.updates - self.dropped_updates
             self.dropped_updates += max(0, owed - MAX_OWED_UPDATES)
             return None
         while self.updates + self.dropped_updates < due:
             pulse()
-            alone = self.updates < self.config.actor_delay_updates
-            self._latest |= self.algorithm.update(self._sample(), critic_only=alone)
+            self._latest |= self.rule.update()
             self.updates += 1
         if not self._publication_due:
             return None
@@ -199,11 +185,11 @@ class Learner:
         pulse: Callable[[], None] = lambda: None,
         base_outcomes: Iterable[bool] = (),
     ) -> None:
-        """Take base transitions that are already in `replay` for the warm-up of this robot.
+        """Take base transitions that are already in the memory for the warm-up of this robot.
 
         With fewer than `warmup_transitions` of them the robot makes the rest. Otherwise its first
         step counts as the first one after the warm-up, so that what grows from there (the bound)
-        grows on the robot, and no more of them stay in the replay than a warm-up has: among more,
+        grows on the robot, and no more of them stay in the memory than a warm-up has: among more,
         what the robot does would be drawn too seldom.
 
         Args:
@@ -219,13 +205,18 @@ class Learner:
         self.transitions = min(transitions, self.config.warmup_transitions)
         if transitions >= self.config.warmup_transitions:
             self._end_warmup(success, pulse)
-            self.replay.keep_newest(self.config.warmup_transitions)
+            self.rule.memory.keep_newest(self.config.warmup_transitions)
             self.begin_epoch(self.epoch)
 
     def _end_warmup(self, success: float | None, pulse: Callable[[], None]) -> None:
-        """Pre-train, and switch the residual on."""
-        self._pretrain(pulse)
-        self.best.begin(self.algorithm.state(), success or 0.0)
+        """Let the rule use the warm-up, and switch the residual on."""
+
+        def counted() -> None:
+            pulse()
+            self.pretraining_updates += 1
+
+        self._latest |= self.rule.prepare(counted)
+        self.best.begin(self.rule.state_dict(), success or 0.0)
         self.episodes.forget_outcomes()
         waits = self.config.policy_warmup_transitions > 0
         self.phase = Phase.POLICY_WARMUP if waits else Phase.ONLINE
@@ -243,7 +234,7 @@ class Learner:
         good = self.best.restore()
         if good:
             # Not with the random numbers of then: the noise since would be drawn again.
-            self.algorithm.load_state({**good, 'generator': self._generator.get_state()})
+            self.rule.load_state_dict({**good, 'generator': self._generator.get_state()})
         self._rolled_back = (self.epoch, self.sequence)
         self.guard.reset()
         self.episodes.forget_outcomes()
@@ -253,77 +244,12 @@ class Learner:
         """Collect metrics, in a new dictionary."""
         self._measured_at = self.transitions
         metrics = {name: float(value) for name, value in self._latest.items()}
-        metrics |= self.algorithm.diagnose(self._sample())
-        for source, share in self.replay.composition().items():
+        metrics |= self.rule.diagnose()
+        for source, share in self.rule.memory.composition().items():
             metrics[f'replay_{source.name.lower()}_share'] = share
-        if self.demonstrations is not None:
-            metrics['demonstrations'] = float(len(self.demonstrations))
-        metrics['normalizer_transitions'] = float(self._normalizer_transitions)
         metrics['guard_statistic'] = self.guard.statistic
         metrics['update_ratio'] = self.updates / (self.transitions - self._online_from)
         self.metrics = metrics
-
-    def add_demonstration(self, transition: Transition, robot: str = '') -> None:
-        """Store a recorded demonstration; it is no experience of the robot and not counted."""
-        if self.demonstrations is None:
-            raise ValueError(
-                f'demonstration_share is 0 in algorithm {self.config.algorithm}; set it above 0'
-            )
-        self.demonstrations.add(transition, robot)
-
-    def _refit_normalizer(self) -> None:
-        """Fit it again if the replay holds twice what it was fitted on.
-
-        Before a rollback, not after: what that restores acts as it did when it was rated.
-        """
-        if len(self.replay) >= 2 * self._normalizer_transitions:
-            self._fit_normalizer()
-
-    def _fit_normalizer(self) -> None:
-        self.algorithm.fit_normalizer(self.replay.observations())
-        self._normalizer_transitions = len(self.replay)
-
-    def _pretrain(self, pulse: Callable[[], None]) -> None:
-        """Use the warm-up data as the preset wants, before the residual is switched on."""
-        config = self.config
-        self._fit_normalizer()
-        if config.offline_updates:
-            assert isinstance(self.algorithm, Wsrl)
-            rule = config.rule
-            returns = torch.from_numpy(
-                self.replay.returns(rule.gamma, rule.reward_scale, rule.reward_offset)
-            )
-            for _ in range(config.offline_updates):
-                pulse()
-                batch = self._draw(self.replay, config.batch_size)
-                self._latest |= self.algorithm.update_offline(batch, returns[batch.row])
-                self.pretraining_updates += 1
-        for _ in range(config.critic_only_updates):
-            pulse()
-            self._latest |= self.algorithm.update(self._sample(), critic_only=True)
-            self.pretraining_updates += 1
-        if config.offline_updates:
-            self.replay.clear()
-
-    def _sample(self) -> Batch:
-        """Draw a batch, part of it from the demonstrations if there are any."""
-        size = self.config.batch_size
-        if not self.demonstrations:
-            return self._draw(self.replay, size)
-        shared = round(self.config.demonstration_share * size)
-        return Batch.concatenate(
-            self._draw(self.replay, size - shared), self._draw(self.demonstrations, shared)
-        )
-
-    def _draw(self, buffer: ReplayBuffer, size: int) -> Batch:
-        rule = self.config.rule
-        return buffer.sample(size, self.rng, rule.gamma, rule.n_step)
-
-    @property
-    def memory_bytes(self) -> int:
-        """Memory of the buffers when they are full [byte]."""
-        demonstrations = self.demonstrations.nbytes if self.demonstrations is not None else 0
-        return self.replay.nbytes + demonstrations
 
     def _judge(self, record: EpisodeRecord, actor: tuple[int, int]) -> None:
         """Let a finished episode count for its actor, and against it."""
@@ -335,13 +261,13 @@ class Learner:
         if record.residual or warm:
             self.episodes.rate(record.success)
         if record.residual and not warm:
-            self.best.rate(self.episodes.success_rate or 0.0, self.algorithm.state)
+            self.best.rate(self.episodes.success_rate or 0.0, self.rule.state_dict)
         if self.config.guard_share and not (warm and record.residual):
             alarm = self.guard.observe(record.success, record.residual)
             if alarm is not None:
                 self.roll_back(str(alarm))
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return counters and generator as JSON values, for a checkpoint."""
         return {
             'epoch': self.epoch,
@@ -355,17 +281,16 @@ class Learner:
             'epoch_start': self._epoch_start,
             'publication_due': self._publication_due,
             'measured_at': self._measured_at,
-            'normalizer_transitions': self._normalizer_transitions,
             'rng': self.rng.bit_generator.state,
-            'guard': self.guard.state(),
+            'guard': self.guard.state_dict(),
             'rollbacks': [asdict(rollback) for rollback in self.rollbacks],
             'rolled_back': list(self._rolled_back),
-            **self.best.state(),
-            **self.episodes.state(),
+            **self.best.state_dict(),
+            **self.episodes.state_dict(),
         }
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state` returned; networks and replay are restored on their own."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned; networks and replay are restored on their own."""
         self.epoch, self.sequence = int(state['epoch']), int(state['sequence'])
         self.phase = Phase(state['phase'])
         self.transitions = int(state['transitions'])
@@ -376,12 +301,11 @@ class Learner:
         self._epoch_start = int(state['epoch_start'])
         self._publication_due = bool(state['publication_due'])
         self._measured_at = int(state['measured_at'])
-        self._normalizer_transitions = int(state['normalizer_transitions'])
         self.rng.bit_generator.state = state['rng']
-        self.guard.load_state(state['guard'])
+        self.guard.load_state_dict(state['guard'])
         self.rollbacks = [Rollback(**rollback) for rollback in state['rollbacks']]
-        self.best.load_state(state)
-        self.episodes.load_state(state)
+        self.best.load_state_dict(state)
+        self.episodes.load_state_dict(state)
         epoch, sequence = state['rolled_back']
         self._rolled_back = (int(epoch), int(sequence))
 
@@ -391,13 +315,14 @@ class Learner:
         learning = self.exploration()
         exploration = Exploration(
             residual_probability=float(self.phase is not Phase.WARMUP),
-            bound_ratio=learning.bound_ratio,
+            bound_scale=learning.wide_bound_scale,
+            wide_bound_scale=learning.wide_bound_scale,
             full_bound_cost=learning.full_bound_cost,
         )
         header = WeightsHeader(
             self.epoch, self.sequence, exploration, rollbacks=len(self.rollbacks)
         )
-        return encode_weights(self._robot_actor(), header)
+        return encode_weights(self.rule.robot_policy(), header)
 
     def exploration(self) -> Exploration:
         """Return how the robot shall act until the next message."""
@@ -423,7 +348,4 @@ class Learner:
             next_effective_from,
             len(self.rollbacks),
         )
-        return encode_weights(self._robot_actor(), header)
-
-    def _robot_actor(self) -> NumpyActor:
-        return self.algorithm.robot_actor(self.config.residual_candidates)
+        return encode_weights(self.rule.robot_policy(), header)

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The sizes of a residual actor and of the critics that advise it: learner and robot must agree."""
+"""The sizes of a residual actor and of critics: learner and robot must agree on them."""
 
 from __future__ import annotations
 
@@ -30,6 +30,18 @@ CRITIC_NORMALIZATIONS = ('none', 'layer', 'hyperspherical')
 def _fixed(values: Float32) -> Float32:
     values.flags.writeable = False
     return values
+
+
+def body_layers(hidden_sizes: tuple[int, ...], normalization: str) -> list[tuple[str, str, int]]:
+    """Return the names of linear map and LayerNorm ('' without) and the width of hidden layers.
+
+    They are numbered as an `nn.Sequential` of linear map, normalisation if any, and ReLU.
+    """
+    stride = 2 if normalization == 'none' else 3
+    return [
+        (f'body.{stride * i}', f'body.{stride * i + 1}' if normalization == 'layer' else '', hidden)
+        for i, hidden in enumerate(hidden_sizes)
+    ]
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,11 @@ class ActorArchitecture:
         std = self.exploration_std
         if std is not None and not (type(std) is float and math.isfinite(std) and std >= 0.0):
             raise ValueError(f'exploration_std is {std!r}, expected a number >= 0 or null')
+
+    @property
+    def tells_cost(self) -> bool:
+        """Whether the policy tells the cost to go of a base action: not without critics."""
+        return False
 
     @property
     def observation_size(self) -> int:
@@ -158,23 +175,14 @@ class ActorArchitecture:
         return shapes | {'heads.weight': (heads, width), 'heads.bias': (heads,)}
 
     def body_layers(self) -> list[tuple[str, str, int]]:
-        """Return the names of the linear map and of the LayerNorm ('' without), and the width.
-
-        One for each hidden layer, as an `nn.Sequential` numbers them.
-        """
-        stride = 3 if self.layer_norm else 2
-        return [
-            (f'body.{stride * i}', f'body.{stride * i + 1}' if self.layer_norm else '', hidden)
-            for i, hidden in enumerate(self.hidden_sizes)
-        ]
+        """Return what `body_layers` does."""
+        return body_layers(self.hidden_sizes, 'layer' if self.layer_norm else 'none')
 
 
 @dataclass(frozen=True)
 class CriticArchitecture:
-    """All that is needed to rebuild critics that choose among an actor's residuals."""
+    """All that is needed to rebuild critics."""
 
-    candidates: int
-    """Residuals drawn for a decision, from which the critics choose one or the base alone."""
     heads: int
     """Number of Q functions."""
     hidden_sizes: tuple[int, ...]
@@ -190,11 +198,9 @@ class CriticArchitecture:
         Raises:
             ValueError: one is wrong; weight messages come from outside.
         """
-        sizes = (self.candidates, self.heads, *self.hidden_sizes)
+        sizes = (self.heads, *self.hidden_sizes)
         if not all(type(size) is int and size > 0 for size in sizes) or not self.hidden_sizes:
             raise ValueError(f'critic sizes are {sizes}, expected positive integers')
-        if self.candidates > MAX_CANDIDATES:
-            raise ValueError(f'candidates is {self.candidates}, expected <= {MAX_CANDIDATES}')
         if self.normalization not in CRITIC_NORMALIZATIONS:
             raise ValueError(f'critic normalization is {self.normalization!r}')
         if type(self.sees_residual) is not bool:
@@ -210,7 +216,7 @@ class CriticArchitecture:
         return cls(**{**values, 'hidden_sizes': tuple(values['hidden_sizes'])})
 
     def tensor_shapes(self, actor: ActorArchitecture) -> dict[str, tuple[int, ...]]:
-        """Return name and shape of every tensor of the critics that advise an actor."""
+        """Return name and shape of every tensor of the critics of an actor."""
         km = actor.decision_size
         width = actor.observation_size + (2 if self.sees_residual else 1) * km
         shapes: dict[str, tuple[int, ...]] = {}
@@ -228,16 +234,5 @@ class CriticArchitecture:
         }
 
     def body_layers(self) -> list[tuple[str, str, int]]:
-        """Return the names of the linear map and of the LayerNorm ('' without), and the width.
-
-        One for each hidden layer, as an `nn.Sequential` numbers them.
-        """
-        stride = 2 if self.normalization == 'none' else 3
-        return [
-            (
-                f'body.{stride * i}',
-                f'body.{stride * i + 1}' if self.normalization == 'layer' else '',
-                hidden,
-            )
-            for i, hidden in enumerate(self.hidden_sizes)
-        ]
+        """Return what `body_layers` does."""
+        return body_layers(self.hidden_sizes, self.normalization)

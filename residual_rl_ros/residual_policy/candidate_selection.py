@@ -1,111 +1,186 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""An actor that proposes and critics that choose: no residual without a promise of theirs.
+"""Best-of-N residual selection.
 
-For every decision several residuals are drawn, and the one with the largest advantage over the base
-action is executed; none, if no advantage is positive. So a residual that has failed is not repeated
-as soon as the critics know, long before the actor has unlearned it. After EXPO (Dong et al., arXiv
-2507.07986) and IBRL (Hu et al., arXiv 2311.02198).
+Draw N residuals, execute the one with the largest advantage over the base action (minimum over
+critics), or none if no advantage is positive. A residual that has failed is not repeated as soon as
+the critics know, long before the actor has unlearned it. After EXPO (Dong et al., arXiv 2507.07986)
+and IBRL (Hu et al., arXiv 2311.02198).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.residual_policy.architecture import (
+    MAX_CANDIDATES,
     ActorArchitecture,
     CriticArchitecture,
     Float32,
 )
-from residual_rl_ros.residual_policy.exploration import WHOLE_REACH, Reach
-from residual_rl_ros.residual_policy.numpy_actor import LAYER_NORM_EPS, Array, NumpyActor
+from residual_rl_ros.residual_policy.exploration import FULL_SAMPLE, ExplorationSample
+from residual_rl_ros.residual_policy.numpy_actor import LAYER_NORM_EPS, Array, GaussianActor
+from residual_rl_ros.residual_policy.robot_policy import register_policy
+from residual_rl_ros.transitions.transition import TransitionLayout
 
 Layer = tuple[Float32, Float32, tuple[Float32, Float32] | None]
 """Weight, bias and scale and shift of a LayerNorm, each with the heads first."""
+CRITIC = 'critic.'
+"""Prefix of the names of the critics' tensors."""
 
 
-class AdvisedActor(NumpyActor):
+@dataclass(frozen=True)
+class BestOfNArchitecture:
+    """Sizes of an actor and of the critics that choose among its residuals."""
+
+    actor: ActorArchitecture
+    critic: CriticArchitecture
+    candidates: int
+    """Residuals drawn for a decision (N)."""
+
+    def __post_init__(self) -> None:
+        """Check the number.
+
+        Raises:
+            ValueError: it is out of range; weight messages come from outside.
+        """
+        if type(self.candidates) is not int or not 0 < self.candidates <= MAX_CANDIDATES:
+            raise ValueError(f'candidates is {self.candidates!r}, expected 1 to {MAX_CANDIDATES}')
+
+    @property
+    def layout(self) -> TransitionLayout:
+        """Names, sizes and scales of the decisions that it is for."""
+        return self.actor.layout
+
+    @property
+    def tells_cost(self) -> bool:
+        """Whether the policy tells the cost to go of a base action: the critics do."""
+        return True
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return it as JSON can hold it."""
+        return {
+            'actor': self.actor.to_mapping(),
+            'critic': asdict(self.critic),
+            'candidates': self.candidates,
+        }
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> BestOfNArchitecture:
+        """Return what `to_mapping` gave, JSON between; see `Architecture.from_mapping`."""
+        return cls(
+            ActorArchitecture.from_mapping(values['actor']),
+            CriticArchitecture.from_mapping(values['critic']),
+            values['candidates'],
+        )
+
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return name and shape of every tensor."""
+        critics = self.critic.tensor_shapes(self.actor)
+        return self.actor.tensor_shapes() | {f'{CRITIC}{k}': shape for k, shape in critics.items()}
+
+
+@register_policy('best_of_n', BestOfNArchitecture)
+class BestOfNActor:
     """An actor with the critics that choose among its residuals.
 
     The advantage of a residual is the smallest that any critic gives it: Q_i(s, b + lambda u) -
     Q_i(s, b) of the same critic, so that what critics think of the *state* does not matter.
 
     Args:
-        architecture: sizes of the actor.
-        tensors: the actor's tensors.
-        critic_architecture: sizes of the critics.
-        critic_tensors: float32 arrays by their names, with the shapes of `tensor_shapes`.
+        architecture: sizes.
+        tensors: float32 arrays by their names, those of the critics after `CRITIC`.
     """
 
-    def __init__(
-        self,
-        architecture: ActorArchitecture,
-        tensors: Mapping[str, Float32],
-        critic_architecture: CriticArchitecture,
-        critic_tensors: Mapping[str, Float32],
-    ) -> None:
-        super().__init__(architecture, tensors)
-        self.critic_architecture = critic_architecture
-        self.critic_tensors = critic_tensors
-        self._critic_layers = [
-            self._layer(linear, norm) for linear, norm, _ in critic_architecture.body_layers()
-        ]
-        self._value = critic_tensors['head.weight']
-        self._bias = critic_tensors['head.bias'].ravel()
+    kind: ClassVar[str]
+
+    def __init__(self, architecture: BestOfNArchitecture, tensors: Mapping[str, Float32]) -> None:
+        self.architecture = architecture
+        self.tensors = tensors
+        sizes, critics = architecture.actor, architecture.critic
+        self._actor = GaussianActor(sizes, tensors)
+        self._layers = [self._layer(linear, norm) for linear, norm, _ in critics.body_layers()]
+        self._value = tensors[f'{CRITIC}head.weight']
+        self._bias = tensors[f'{CRITIC}head.bias'].ravel()
         # The first layer's input is (1, normalised state and base, residual): linear in each, so
         # its bias is a weight too, and a held residual enters with the sum of its steps' weights.
-        n, km = architecture.observation_size, architecture.decision_size
-        first, bias, _ = self._critic_layers[0]
+        n, km = sizes.observation_size, sizes.decision_size
+        first, bias, _ = self._layers[0]
         of_action = first[:, n : n + km]
-        ratio = architecture.residual_bound / architecture.action_half_range
+        ratio = sizes.residual_bound / sizes.action_half_range
         of_residual = of_action * ratio[:, None]
-        if critic_architecture.sees_residual:
+        if critics.sees_residual:
             of_residual = of_residual + first[:, n + km :]
         heads, _, width = first.shape
-        by_step = of_residual.reshape(heads, architecture.repeats, architecture.outputs, width)
-        of_residual = by_step.sum(1) * architecture.active[:, None]
+        by_step = of_residual.reshape(heads, sizes.repeats, sizes.outputs, width)
+        of_residual = by_step.sum(1) * sizes.active[:, None]
         self._first: Float32 = np.concatenate([bias, first[:, : n + km], of_residual], axis=1)
 
+    @classmethod
+    def of(
+        cls,
+        actor: GaussianActor,
+        critic: CriticArchitecture,
+        tensors: Mapping[str, Float32],
+        n: int,
+    ) -> BestOfNActor:
+        """Put an actor and critics together.
+
+        Args:
+            actor: draws the residuals.
+            critic: sizes of the critics.
+            tensors: the critics' tensors.
+            n: residuals drawn for a decision.
+        """
+        named = {f'{CRITIC}{name}': value for name, value in tensors.items()}
+        architecture = BestOfNArchitecture(actor.architecture, critic, n)
+        return cls(architecture, {**actor.tensors, **named})
+
     def _layer(self, linear: str, norm: str) -> Layer:
-        weight, bias = (self.critic_tensors[f'{linear}.{part}'] for part in ('weight', 'bias'))
+        weight, bias = (self.tensors[f'{CRITIC}{linear}.{part}'] for part in ('weight', 'bias'))
         if not norm:
             return weight, bias, None
         # That LayerNorm centres its input is linear too, and done here once.
-        scale, shift = (self.critic_tensors[f'{norm}.{part}'] for part in ('weight', 'bias'))
+        scale, shift = (self.tensors[f'{CRITIC}{norm}.{part}'] for part in ('weight', 'bias'))
         return (
             weight - weight.mean(-1, keepdims=True),
             bias - bias.mean(-1, keepdims=True),
             (scale, shift),
         )
 
-    def act(
+    def decide(
         self,
         observation: npt.ArrayLike,
         base_action: npt.ArrayLike,
         rng: np.random.Generator | None,
-        reach: Reach = WHOLE_REACH,
+        sample: ExplorationSample = FULL_SAMPLE,
     ) -> Array:
-        """Return the residual that the critics choose, shape (k * m,); zero is the base alone.
+        """Return the residual that the critics choose, shape (k * m,); zero is the base action.
 
-        See `NumpyActor.act` for the arguments. Without `rng` the choice is between tanh(mean) and
-        the base. With `reach.full_bound_cost` residuals are the smaller the nearer the base action
-        is to success: where it works there is little to gain from another one, and everything to
-        lose.
+        See `RobotPolicy.decide` for the arguments. Without `rng` the choice is between tanh(mean)
+        and the base action. With `full_bound_cost` residuals are the smaller the nearer the base
+        action is to success: where it works there is little to gain from another one, and
+        everything to lose.
         """
-        known = self._normalized(observation, base_action)
-        count = self.critic_architecture.candidates
-        residuals = self._draw(known, rng, reach.noise_scale, count)
-        if reach.full_bound_cost > 0.0:
+        known = self._actor.normalize(observation, base_action)
+        residuals = self._actor.draw(known, rng, sample.noise_scale, self.architecture.candidates)
+        if sample.full_bound_cost > 0.0:
             cost = -self._base_value(known)
-            residuals *= min(max(cost / reach.full_bound_cost, 0.0), 1.0)
-        advantages = self._advantages(known, reach.bound_ratio * residuals)
+            residuals *= min(max(cost / sample.full_bound_cost, 0.0), 1.0)
+        advantages = self._advantages(known, sample.bound_scale * residuals)
         best = int(np.fmax(advantages, 0.0).argmax())  # What is no number is no advantage.
         if not advantages[best] > 0.0:
-            return np.zeros(self.architecture.decision_size)
-        return self._hold(residuals[best])
+            return np.zeros(self.architecture.actor.decision_size)
+        return self._actor.hold(residuals[best])
+
+    def uniform(self, half_width: float, rng: np.random.Generator) -> Array:
+        """Return one uniform residual in [-half_width, half_width], shape (k * m,)."""
+        return self._actor.uniform(half_width, rng)
 
     def advantages(
         self, observation: npt.ArrayLike, base_action: npt.ArrayLike, residuals: Array
@@ -117,11 +192,11 @@ class AdvisedActor(NumpyActor):
             base_action: shape (k * m,).
             residuals: u, shape (rows, outputs).
         """
-        return self._advantages(self._normalized(observation, base_action), residuals)
+        return self._advantages(self._actor.normalize(observation, base_action), residuals)
 
     def base_value(self, observation: npt.ArrayLike, base_action: npt.ArrayLike) -> float:
         """Return the mean over the critics of Q_i(s, b)."""
-        return self._base_value(self._normalized(observation, base_action))
+        return self._base_value(self._actor.normalize(observation, base_action))
 
     def _advantages(self, known: Float32, residuals: Array) -> Float32:
         q = self._values(known, residuals)
@@ -129,7 +204,7 @@ class AdvisedActor(NumpyActor):
         return advantages
 
     def _base_value(self, known: Float32) -> float:
-        nothing = np.zeros((0, self.architecture.outputs))
+        nothing = np.zeros((0, self.architecture.actor.outputs))
         return float((self._values(known, nothing)[:, 0] + self._bias).mean())
 
     def _values(self, known: Float32, residuals: Array) -> Float32:
@@ -139,7 +214,7 @@ class AdvisedActor(NumpyActor):
         rows[:, 1 : 1 + len(known)] = known
         rows[1:, 1 + len(known) :] = residuals  # Row 0 is the base.
         x = rows @ self._first  # (heads, rows, width)
-        for index, (weight, bias, norm) in enumerate(self._critic_layers):
+        for index, (weight, bias, norm) in enumerate(self._layers):
             if index:
                 x = x @ weight
                 x += bias
@@ -149,7 +224,7 @@ class AdvisedActor(NumpyActor):
                 x *= 1.0 / np.sqrt(variance + LAYER_NORM_EPS)
                 x *= scale
                 x += shift
-            elif self.critic_architecture.normalization == 'hyperspherical':
+            elif self.architecture.critic.normalization == 'hyperspherical':
                 length = np.sqrt(np.square(x).sum(-1, keepdims=True))
                 x *= np.float32(x.shape[-1] ** 0.5) / np.maximum(length, np.float32(1e-12))
             np.maximum(x, 0.0, out=x)

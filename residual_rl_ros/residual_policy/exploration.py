@@ -19,18 +19,18 @@ class Exploration:
     lets it grow (arXiv 2412.13630)."""
     uniform_noise: float = 0.0
     """Half width of a uniform residual on the other decisions, in units of the bound (ResFiT)."""
-    bound_ratio: float = 1.0
-    """Share of the residual bound in use, to let it grow."""
+    bound_scale: float = 1.0
+    """Share of the residual bound in use."""
     full_bound_cost: float = 0.0
     """Cost to go of the base action, -Q(s, b), from which on all of that is in use; of a base
     action that costs less, being nearer to success, a share in proportion. 0: all of it always.
-    Only critics that choose tell the cost."""
-    careful_ratio: float = 1.0
-    """Further share of the bound in episodes that do not explore more widely."""
-    wide_share: float = 0.0
-    """Share of episodes that explore more widely."""
-    wide_scale: float = 1.0
+    Only policies with critics tell the cost."""
+    wide_noise_share: float = 0.0
+    """Share of episodes with wider noise."""
+    wide_noise_scale: float = 1.0
     """In these, the largest factor on the actor's noise; drawn log-uniformly from 1 to this."""
+    wide_bound_scale: float = 1.0
+    """In these, the share of the residual bound in use."""
     base_only_share: float = 0.0
     """Share of episodes without any residual, for the guard to compare with."""
 
@@ -42,11 +42,13 @@ class Exploration:
         """
         for field in fields(self):
             value = getattr(self, field.name)
-            limit = math.inf if field.name in ('wide_scale', 'full_bound_cost') else 1.0
+            limit = math.inf if field.name in ('wide_noise_scale', 'full_bound_cost') else 1.0
             if type(value) is not float or not (math.isfinite(value) and 0.0 <= value <= limit):
                 raise ValueError(f'exploration {field.name} is {value!r}, expected 0 to {limit:g}')
-        if self.wide_scale < 1.0:
-            raise ValueError(f'exploration wide_scale is {self.wide_scale}, expected >= 1')
+        if self.wide_noise_scale < 1.0:
+            raise ValueError(
+                f'exploration wide_noise_scale is {self.wide_noise_scale}, expected >= 1'
+            )
 
     def base_only(self, rng: np.random.Generator) -> bool:
         """Draw whether an episode runs without residual."""
@@ -55,16 +57,26 @@ class Exploration:
     def noise_scale(self, rng: np.random.Generator) -> float:
         """Draw an episode's factor on the actor's noise."""
         wide, exponent = rng.random(2)
-        return float(self.wide_scale**exponent) if wide < self.wide_share else 1.0
+        return float(self.wide_noise_scale**exponent) if wide < self.wide_noise_share else 1.0
+
+    def sample(self, noise_scale: float, blend_ratio: float) -> ExplorationSample:
+        """Return how a decision explores.
+
+        Args:
+            noise_scale: the episode's factor on the actor's noise.
+            blend_ratio: multiplier on the residual, in [0, 1].
+        """
+        bound_scale = self.bound_scale if noise_scale == 1.0 else self.wide_bound_scale
+        return ExplorationSample(noise_scale, blend_ratio * bound_scale, self.full_bound_cost)
 
 
 @dataclass(frozen=True)
-class Reach:
-    """How far the residual of one decision may go."""
+class ExplorationSample:
+    """How one decision explores."""
 
     noise_scale: float = 1.0
     """Factor on the actor's noise."""
-    bound_ratio: float = 1.0
+    bound_scale: float = 1.0
     """Share of the residual bound in use. Critics that choose judge what it leaves of a residual;
     the residual itself stays in units of the bound."""
     full_bound_cost: float = 0.0
@@ -75,5 +87,5 @@ WARM_UP = Exploration(residual_probability=0.0)
 """The base policy alone."""
 RESIDUAL = Exploration()
 """The actor at every decision, with its own noise."""
-WHOLE_REACH = Reach()
+FULL_SAMPLE = ExplorationSample()
 """The actor's own noise, and all of the bound."""

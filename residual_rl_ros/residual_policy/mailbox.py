@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from residual_rl_ros.errors import WeightsError
-from residual_rl_ros.residual_policy.numpy_actor import NumpyActor
+from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights
 from residual_rl_ros.transitions.transition import TransitionLayout
 
@@ -21,7 +21,7 @@ REFUSALS = (
 
 MAX_WEIGHTS_BYTES = 64 * 2**20
 
-Offer = tuple[WeightsHeader, NumpyActor, bytes]
+Offer = tuple[WeightsHeader, RobotPolicy, bytes]
 """A message that was read: its header and actor, and itself."""
 
 
@@ -51,7 +51,7 @@ class ActorSlot:
         self._patient = True
         self.header: WeightsHeader | None = None
         """Header of the actor in use."""
-        self.actor: NumpyActor | None = None
+        self.actor: RobotPolicy | None = None
         """The actor in use, None before the first."""
         self.refused: Counter[str] = Counter(dict.fromkeys(REFUSALS, 0))
         """Refused messages by reason."""
@@ -150,13 +150,13 @@ class ActorSlot:
     def _is_due(self, header: WeightsHeader) -> bool:
         return not self._scheduled or header.effective_from <= self._decisions
 
-    def state(self) -> tuple[int, list[bytes]]:
+    def state_dict(self) -> tuple[int, list[bytes]]:
         """Return the count of decisions and the messages in use and waiting, for a checkpoint."""
         messages = [message for _, _, message in self._waiting]
         return self._decisions, [self._in_use, *messages] if self._in_use else messages
 
-    def load_state(self, decisions: int, messages: list[bytes]) -> None:
-        """Restore what `state` returned into an empty slot.
+    def load_state_dict(self, decisions: int, messages: list[bytes]) -> None:
+        """Restore what `state_dict` returned into an empty slot.
 
         Raises:
             WeightsError: a message is refused.

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The residual actor as the robot runs it: one sample at a time, in numpy.
+"""The additive Gaussian residual as the robot runs it: one decision at a time, in NumPy.
 
 At batch size 1 torch spends most of its time on dispatch, and a control step has none to spare.
 """
@@ -8,6 +8,7 @@ At batch size 1 torch spends most of its time on dispatch, and a control step ha
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,20 +20,24 @@ from residual_rl_ros.residual_policy.architecture import (
     ActorArchitecture,
     Float32,
 )
-from residual_rl_ros.residual_policy.exploration import WHOLE_REACH, Reach
+from residual_rl_ros.residual_policy.exploration import FULL_SAMPLE, ExplorationSample
+from residual_rl_ros.residual_policy.robot_policy import register_policy
 
 Array = npt.NDArray[np.float64]
 LOG_STD_MIDDLE, LOG_STD_REACH = 0.5 * (LOG_STD_MAX + LOG_STD_MIN), 0.5 * (LOG_STD_MAX - LOG_STD_MIN)
 LAYER_NORM_EPS = np.float32(1e-5)
 
 
-class NumpyActor:
-    """An actor that does not change.
+@register_policy('gaussian', ActorArchitecture)
+class GaussianActor:
+    """Draws a residual from a tanh-Gaussian, or from a Gaussian around tanh (TD3).
 
     Args:
         architecture: sizes.
         tensors: float32 arrays by their names, with the shapes of `tensor_shapes`.
     """
+
+    kind: ClassVar[str]
 
     def __init__(self, architecture: ActorArchitecture, tensors: Mapping[str, Float32]) -> None:
         self.architecture = architecture
@@ -61,26 +66,22 @@ class NumpyActor:
         self._heads = tensors['heads.weight'], tensors['heads.bias']
         self._active = architecture.active.astype(np.float64)
 
-    def act(
+    def decide(
         self,
         observation: npt.ArrayLike,
         base_action: npt.ArrayLike,
         rng: np.random.Generator | None,
-        reach: Reach = WHOLE_REACH,
+        sample: ExplorationSample = FULL_SAMPLE,
     ) -> Array:
-        """Return one residual action, shape (k * m,), in [-1, 1].
+        """Return one residual action, shape (k * m,); without `rng`, tanh(mean).
 
-        Args:
-            observation: shape (n,).
-            base_action: base action of the decision, flattened to (k * m,).
-            rng: source of the exploration noise; None returns tanh(mean).
-            reach: how far it may go. An actor without critics only scales its noise by it; what
-                is left of the bound is the controller's.
+        See `RobotPolicy.decide` for the arguments. Of the sample only the noise scale is used: the
+        controller applies the bound scale.
         """
-        known = self._normalized(observation, base_action)
-        return self._hold(self._draw(known, rng, reach.noise_scale, 1)[0])
+        known = self.normalize(observation, base_action)
+        return self.hold(self.draw(known, rng, sample.noise_scale, 1)[0])
 
-    def _draw(
+    def draw(
         self, known: Float32, rng: np.random.Generator | None, noise_scale: float, count: int
     ) -> Array:
         """Return residuals, shape (count, outputs); without `rng` one, tanh(mean)."""
@@ -101,9 +102,9 @@ class NumpyActor:
 
     def uniform(self, half_width: float, rng: np.random.Generator) -> Array:
         """Return one uniform residual in [-half_width, half_width], shape (k * m,)."""
-        return self._hold(rng.uniform(-half_width, half_width, self.architecture.outputs))
+        return self.hold(rng.uniform(-half_width, half_width, self.architecture.outputs))
 
-    def _normalized(self, observation: npt.ArrayLike, base_action: npt.ArrayLike) -> Float32:
+    def normalize(self, observation: npt.ArrayLike, base_action: npt.ArrayLike) -> Float32:
         """Return both as networks see them, shape (n + k * m,), valid until the next call."""
         x: Float32 = self._input
         x[: self._n] = observation
@@ -115,7 +116,7 @@ class NumpyActor:
         return x
 
     def _forward(self, known: Float32) -> Array:
-        """Return the heads' output for one input, as `_normalized` returns it."""
+        """Return the heads' output for one input, as `normalize` returns it."""
         x = known[: self._seen]
         for weight, bias, norm in self._layers:
             x = weight.dot(x)
@@ -129,7 +130,7 @@ class NumpyActor:
         out: Array = (weight.dot(x) + bias).astype(np.float64)
         return out
 
-    def _hold(self, residual: Array) -> Array:
+    def hold(self, residual: Array) -> Array:
         """Repeat a held residual over the steps of its decision, to (k * m,)."""
         held: Array = np.empty((self.architecture.repeats, self.architecture.outputs))
         np.multiply(residual, self._active, out=held)

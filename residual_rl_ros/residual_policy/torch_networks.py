@@ -10,6 +10,8 @@ one (TD3).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +22,24 @@ from residual_rl_ros.residual_policy.architecture import (
     OBSERVATION_CLIP,
     ActorArchitecture,
 )
-from residual_rl_ros.residual_policy.numpy_actor import NumpyActor
+from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
+
+
+def _make_body(
+    inputs: int,
+    hidden_sizes: tuple[int, ...],
+    linear: Callable[[int, int], nn.Module],
+    normalization: Callable[[int], nn.Module] | None,
+) -> tuple[nn.Sequential, int]:
+    """Return the hidden layers, as `architecture.body_layers` names them, and their last width."""
+    layers: list[nn.Module] = []
+    for width in hidden_sizes:
+        layers.append(linear(inputs, width))
+        if normalization is not None:
+            layers.append(normalization(width))
+        layers.append(nn.ReLU(inplace=True))
+        inputs = width
+    return nn.Sequential(*layers), inputs
 
 
 class Normalizer(nn.Module):
@@ -75,15 +94,12 @@ class ResidualActor(nn.Module):
         self.normalizer = Normalizer(architecture.observation_size, clip=OBSERVATION_CLIP)
         for name in ('action_center', 'action_half_range', 'active'):
             self.register_buffer(name, torch.tensor(getattr(architecture, name)), persistent=False)
-        width = architecture.input_size
-        layers: list[nn.Module] = []
-        for hidden in architecture.hidden_sizes:
-            layers.append(nn.Linear(width, hidden))
-            if architecture.layer_norm:
-                layers.append(nn.LayerNorm(hidden))
-            layers.append(nn.ReLU())
-            width = hidden
-        self.body = nn.Sequential(*layers)
+        self.body, width = _make_body(
+            architecture.input_size,
+            architecture.hidden_sizes,
+            nn.Linear,
+            nn.LayerNorm if architecture.layer_norm else None,
+        )
         if architecture.exploration_std is None:
             self.heads = nn.Linear(width, 2 * architecture.outputs)
             nn.init.orthogonal_(self.heads.weight, gain=0.01)
@@ -170,10 +186,10 @@ class ResidualActor(nn.Module):
         log_jacobian = 2.0 * (math.log(2.0) - unbounded - nn.functional.softplus(-2.0 * unbounded))
         return self._hold(residual), ((gaussian - log_jacobian) * self.active).sum(-1)
 
-    def to_numpy(self) -> NumpyActor:
+    def to_numpy(self) -> GaussianActor:
         """Return a copy of what the actor is now, as the robot runs it."""
         tensors = {name: value.numpy().copy() for name, value in self.state_dict().items()}
-        return NumpyActor(self.architecture, tensors)
+        return GaussianActor(self.architecture, tensors)
 
 
 class EnsembleLinear(nn.Module):
@@ -217,7 +233,14 @@ class Hypersphere(nn.Module):
 
     With the weight columns kept at length one (`Critic.project`) neither features nor weights can
     grow, after SimbaV2 (arXiv 2502.15280).
+
+    Args:
+        features: width of the layer; the projection is the same for all.
     """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        del features
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x / |x| * sqrt(features)."""
@@ -240,17 +263,15 @@ class Critic(nn.Module):
         super().__init__()
         self.heads = heads
         self._on_sphere = normalization == 'hyperspherical'
-        layers: list[nn.Module] = []
-        for width in hidden_sizes:
-            layers.append(EnsembleLinear(heads, inputs, width))
-            if normalization == 'layer':
-                layers.append(EnsembleLayerNorm(heads, width))
-            elif self._on_sphere:
-                layers.append(Hypersphere())
-            layers.append(nn.ReLU(inplace=True))
-            inputs = width
-        self.body = nn.Sequential(*layers)
-        self.head = EnsembleLinear(heads, inputs, 1)
+        normalizations: dict[str, Callable[[int], nn.Module] | None] = {
+            'none': None,
+            'layer': partial(EnsembleLayerNorm, heads),
+            'hyperspherical': Hypersphere,
+        }
+        self.body, width = _make_body(
+            inputs, hidden_sizes, partial(EnsembleLinear, heads), normalizations[normalization]
+        )
+        self.head = EnsembleLinear(heads, width, 1)
         self.project()
 
     def features(self, observation: Tensor, action: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Actor weights on the wire and on disk: safetensors bytes with (epoch, sequence) and a digest.
+"""Robot policies on the wire and on disk: safetensors bytes with (epoch, sequence) and a digest.
 
-The critics that choose among an actor's residuals travel with it, under names of their own. Nothing
-here can execute code: the header is JSON, the tensors are raw numbers.
+A message names the kind of its policy. Nothing here can execute code: the header is JSON, the
+tensors are raw numbers.
 """
 
 from __future__ import annotations
@@ -21,20 +21,17 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from residual_rl_ros.errors import ConfigError, ResidualRLError, WeightsError
-from residual_rl_ros.residual_policy.architecture import (
-    ActorArchitecture,
-    CriticArchitecture,
-    Float32,
-)
-from residual_rl_ros.residual_policy.candidate_selection import AdvisedActor
 from residual_rl_ros.residual_policy.exploration import RESIDUAL, Exploration
-from residual_rl_ros.residual_policy.numpy_actor import NumpyActor
+from residual_rl_ros.residual_policy.robot_policy import (
+    ROBOT_POLICIES,
+    Architecture,
+    Float32,
+    RobotPolicy,
+)
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 METADATA = 'weights'
 """Name of the entry in the safetensors header that holds ours, as JSON."""
-CRITIC = 'critic.'
-"""Prefix of the names of the critics' tensors."""
 
 
 UNREADABLE = (
@@ -101,25 +98,22 @@ class WeightsHeader:
         return self.epoch, self.sequence
 
 
-def encode_weights(actor: NumpyActor, header: WeightsHeader) -> bytes:
-    """Return the weight message of an actor."""
+def encode_weights(policy: RobotPolicy, header: WeightsHeader) -> bytes:
+    """Return the weight message of a robot policy."""
     fields: dict[str, Any] = {
         'header': asdict(header),
-        'architecture': actor.architecture.to_mapping(),
+        'kind': policy.kind,
+        'architecture': policy.architecture.to_mapping(),
     }
-    tensors = dict(actor.tensors)
-    if isinstance(actor, AdvisedActor):
-        fields['critic'] = asdict(actor.critic_architecture)
-        tensors |= {f'{CRITIC}{name}': value for name, value in actor.critic_tensors.items()}
-    fields['digest'] = _digest(tensors, fields)
+    fields['digest'] = _digest(policy.tensors, fields)
     # One entry: safetensors writes several in an order that changes from process to process.
-    return save_safetensors(tensors, {METADATA: json.dumps(fields)})
+    return save_safetensors(dict(policy.tensors), {METADATA: json.dumps(fields)})
 
 
 def decode_weights(
     message: bytes, expected: TransitionLayout | None = None
-) -> tuple[WeightsHeader, NumpyActor]:
-    """Return the header and the actor that a message holds, an `AdvisedActor` if critics came too.
+) -> tuple[WeightsHeader, RobotPolicy]:
+    """Return the header and the robot policy that a message holds.
 
     Args:
         message: safetensors bytes.
@@ -127,16 +121,19 @@ def decode_weights(
             learner's choice.
 
     Raises:
-        WeightsError: truncated, altered, for another robot, of another shape, not finite, or
-            without the critics that its exploration needs.
+        WeightsError: truncated, altered, of an unknown kind, for another robot, of another shape,
+            not finite, or of a kind that its exploration does not fit.
     """
     try:
         tensors = load_safetensors(message)
         length = int.from_bytes(message[:8], 'little')
         fields = json.loads(json.loads(message[8 : 8 + length])['__metadata__'][METADATA])
         header = WeightsHeader.from_mapping(fields['header'])
-        architecture = ActorArchitecture.from_mapping(fields['architecture'])
-        critic = CriticArchitecture.from_mapping(fields['critic']) if 'critic' in fields else None
+        kind = fields['kind']
+        if kind not in ROBOT_POLICIES:
+            raise ValueError(f'kind is {kind!r}, expected one of {", ".join(ROBOT_POLICIES)}')
+        policy_type, architecture_type = ROBOT_POLICIES[kind]
+        architecture: Architecture = architecture_type.from_mapping(fields['architecture'])
         intact = fields['digest'] == _digest(tensors, fields)
     except UNREADABLE as error:
         raise WeightsError(
@@ -154,16 +151,22 @@ def decode_weights(
             f'{"; ".join(differences[:3])}'
             f'{f" and {len(differences) - 3} more" if len(differences) > 3 else ""}',
         )
-    if header.exploration.full_bound_cost and critic is None:
+    if header.exploration.full_bound_cost and not architecture.tells_cost:
         raise WeightsError(
             'malformed',
             f'weights {header.version}: exploration full_bound_cost is '
             f'{header.exploration.full_bound_cost}, expected 0 without critics to tell the cost',
         )
+    _check_tensors(header, architecture, tensors)
+    policy: RobotPolicy = policy_type(architecture, tensors)
+    return header, policy
+
+
+def _check_tensors(
+    header: WeightsHeader, architecture: Architecture, tensors: Mapping[str, Float32]
+) -> None:
+    """Refuse tensors that are missing, too many, of another shape or not finite."""
     wanted = architecture.tensor_shapes()
-    if critic:
-        shapes = critic.tensor_shapes(architecture)
-        wanted |= {f'{CRITIC}{name}': shape for name, shape in shapes.items()}
     for name in sorted(wanted.keys() | tensors.keys()):
         shape, dtype = wanted.get(name), np.dtype(np.float32)
         value = tensors.get(name)
@@ -176,20 +179,13 @@ def decode_weights(
             )
         if not np.isfinite(value).all():
             raise WeightsError('non_finite', f'weights {header.version}: {name} is not finite')
-    if not critic:
-        return header, NumpyActor(architecture, tensors)
-    of_critic = {
-        name.removeprefix(CRITIC): tensors.pop(name) for name in wanted if name.startswith(CRITIC)
-    }
-    return header, AdvisedActor(architecture, tensors, critic, of_critic)
 
 
 def _digest(tensors: Mapping[str, Float32], fields: dict[str, Any]) -> str:
-    """Return the sha256 over header, architectures and every tensor's name, shape and bytes."""
+    """Return the sha256 over header, kind, sizes and every tensor's name, shape and bytes."""
     sha = hashlib.sha256()
-    for part in ('header', 'architecture', 'critic'):
-        if part in fields:
-            sha.update(json.dumps(fields[part], sort_keys=True).encode())
+    for part in ('header', 'kind', 'architecture'):
+        sha.update(json.dumps(fields[part], sort_keys=True).encode())
     for name in sorted(tensors):
         value = tensors[name]
         sha.update(f'{name}{tuple(value.shape)}torch.{value.dtype}'.encode())  # The learner's name.

@@ -73,17 +73,17 @@ class InProcessRun:
             self.episodes += 1
             on_episode(episode)
 
-    def state(self) -> dict[str, npt.NDArray[Any]]:
+    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
         """Return what the learner's own state lacks, for a checkpoint."""
-        decisions, messages = self._controller.slot.state()
+        decisions, messages = self._controller.slot.state_dict()
         arrays = {
             f'message_{index}': np.frombuffer(message, dtype=np.uint8)
             for index, message in enumerate(messages)
         }
         return {**arrays, 'counts': np.array([self.steps, self.episodes, decisions])}
 
-    def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Restore what `state` returned; the learner is restored on its own."""
+    def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Restore what `state_dict` returned; the learner is restored on its own."""
         self.steps, self.episodes, decisions = (int(count) for count in state['counts'])
         messages = [state[f'message_{index}'].tobytes() for index in range(len(state) - 1)]
-        self._controller.slot.load_state(decisions, messages)
+        self._controller.slot.load_state_dict(decisions, messages)

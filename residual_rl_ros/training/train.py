@@ -114,7 +114,7 @@ def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
         learner = _new_learner(options, controller.layout)
         run = InProcessRun(env, controller, learner, training_seed(options.seed))
         _add_demonstrations(options, env, learner, console)
-    console.print(f'replay: {run.learner.memory_bytes / 1e6:.0f} MB when full')
+    console.print(f'replay: {run.learner.rule.memory.nbytes / 1e6:.0f} MB when full')
     curve = _Curve(options, env, run.steps, console)
     try:
         log = MetricsLog(out / 'tensorboard', console.print)
@@ -131,7 +131,7 @@ def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
             del episode
             curve.measure(run)
             if interruption.wanted or run.steps - saved >= options.checkpoint_steps:
-                checkpoints.save(run.learner, {**run.state(), IDENTITY: identity})
+                checkpoints.save(run.learner, {**run.state_dict(), IDENTITY: identity})
                 saved = run.steps
             if interruption.wanted:
                 raise KeyboardInterrupt
@@ -145,7 +145,7 @@ def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
             curve.measure(run, last=True)
         finally:
             log.close()
-        checkpoints.save(run.learner, {**run.state(), IDENTITY: identity})
+        checkpoints.save(run.learner, {**run.state_dict(), IDENTITY: identity})
     summary = _summarise(options, env, run, curve, robot.control_rate_hz)
     summary['wall_s'] = round(time.monotonic() - started, 1)
     write_json(out / SUMMARY, summary)
@@ -189,7 +189,7 @@ def _resume(
     run = InProcessRun(env, controller, learner, training_seed(options.seed))
     state = load_run_state(checkpoints.latest)
     _check_identity(options, checkpoints.latest, state.pop(IDENTITY, None))
-    run.load_state(state)
+    run.load_state_dict(state)
     return run
 
 
@@ -239,7 +239,9 @@ def _add_demonstrations(
     options: TrainOptions, env: Env, learner: Learner, console: Console
 ) -> None:
     """Fill the demonstration buffer of a preset that has one."""
-    if not options.demonstrations or learner.demonstrations is None or learner.demonstrations:
+    memory = learner.rule.memory
+    wanted = options.demonstrations and learner.config.rule.samples_demonstrations
+    if not wanted or memory.demonstrations:
         return  # None are wanted, or a bag has given them.
     task = options.config.task
     if task not in EXPERTS:
@@ -248,9 +250,9 @@ def _add_demonstrations(
     controller = make_evaluation_controller(options.config, None)
     seed = training_seed(options.seed) + DEMONSTRATION_SEED
     for transition in demonstrate(env, task, controller, options.demonstrations, seed):
-        learner.add_demonstration(transition)
+        memory.add_demonstration(transition)
     controller.queue.close()
-    console.print(f'{len(learner.demonstrations)} demonstration transitions')
+    console.print(f'{memory.demonstrations} demonstration transitions')
 
 
 class _Curve:

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.cache import TransitionCache
 from residual_rl_ros.bags.transitions.reader import Block, TransitionReader
 from residual_rl_ros.config.preset import LearnerConfig
 from residual_rl_ros.errors import BagError
@@ -71,7 +70,6 @@ def train_from_bags(
     seed: int,
     on_read: Callable[[int], None] = lambda nbytes: None,
     on_update: Callable[[int], None] = lambda total: None,
-    cache: TransitionCache | None = None,
 ) -> tuple[Learner, Intake]:
     """Return a learner that has seen bags, and what was taken from them.
 
@@ -82,7 +80,6 @@ def train_from_bags(
         seed: learner seed.
         on_read: called with the bytes of transitions read since the last call.
         on_update: called before every update with how many there will be.
-        cache: where a second reading finds the transitions.
 
     Raises:
         BagError: there is nothing to use, or the preset cannot use it.
@@ -97,7 +94,7 @@ def train_from_bags(
         before = intake.taken
         if _of_another_policy(bag, base_policy):
             continue
-        for block in TransitionReader(bag).blocks() if cache is None else cache.blocks(bag):
+        for block in TransitionReader(bag).blocks():
             on_read(block.table.values.nbytes)
             if learner is None:
                 learner = Learner(config, block.table.layout, seed)
@@ -120,24 +117,24 @@ def train_from_bags(
                 )
             # These are no episodes of the base alone.
             enough, outcomes = max(intake.taken, config.warmup_transitions), deque()
-        total = config.offline_updates + config.critic_only_updates
+        total = config.rule.preparation_updates
         learner.adopt_warmup(enough, intake.success_rate, lambda: on_update(total), outcomes)
     return learner, intake
 
 
 def _check_preset(use: Use, config: LearnerConfig) -> None:
-    offline = bool(config.offline_updates)
-    if use is Use.OFFLINE and not offline:
+    rule = config.rule
+    if use is Use.OFFLINE and not rule.learns_offline:
         raise BagError(
-            f'--as offline needs a preset with offline_updates > 0, such as wsrl; algorithm '
-            f'{config.algorithm} has {config.offline_updates}'
+            '--as offline needs a preset with offline_updates > 0, such as wsrl; algorithm '
+            f'{config.algorithm} learns nothing offline here'
         )
-    if use is Use.BASE and offline:
+    if use is Use.BASE and rule.learns_offline:
         raise BagError(
-            f'the preset has offline_updates {config.offline_updates} and keeps no base '
-            'transitions afterwards; use --as offline'
+            f'the preset learns offline (algorithm {config.algorithm}, offline_updates > 0) and '
+            'keeps no base transitions afterwards; use --as offline'
         )
-    if use is Use.DEMONSTRATIONS and not config.demonstration_share:
+    if use is Use.DEMONSTRATIONS and not rule.samples_demonstrations:
         raise BagError(
             '--as demonstrations needs a preset with demonstration_share > 0, such as resfit'
         )
@@ -180,9 +177,7 @@ def _take(table: TransitionTable, learner: Learner, use: Use, robot: str, intake
         intake.skipped += int((~taken).sum())
     _count_outcomes(table, taken, robot, intake)
     table = table.rows(taken)
-    buffer = learner.demonstrations if use is Use.DEMONSTRATIONS else learner.replay
-    assert buffer is not None
-    buffer.extend(table, robot)
+    learner.rule.memory.extend(table, robot, demonstrations=use is Use.DEMONSTRATIONS)
     intake.taken += len(table)
 
 

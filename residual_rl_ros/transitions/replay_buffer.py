@@ -245,18 +245,17 @@ class ReplayBuffer:
             first,
         )
 
-    def returns(self, gamma: float, scale: float, offset: float) -> npt.NDArray[np.float32]:
+    def returns(self, gamma: float, offset: float) -> npt.NDArray[np.float32]:
         """Return the discounted sum of rewards to the end of each row's episode, shape (size,).
 
         Minus infinity where the end is not known: a truncation, a gap, the newest rows.
 
         Args:
             gamma: discount per decision.
-            scale: factor on a reward.
-            offset: added to the scaled reward.
+            offset: added to a reward.
         """
         n, km = self._splits[:2]
-        rewards = scale * self._table[:, n + 2 * km] + offset
+        rewards = self._table[:, n + 2 * km] + offset
         goes_on = self._table[:, n + 2 * km + 1]
         result = np.full(self._size, -np.inf, dtype=np.float32)
         newest = (self._next - 1) % self.capacity

@@ -12,32 +12,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import make_layout, make_transition, random_transitions, small_config
+from builders import fill, make_layout, make_rule, make_transition, random_transitions
 from torch import Tensor
 
-from residual_rl_ros.algorithms.actor_critic import ActorCritic
-from residual_rl_ros.algorithms.cal_ql import Wsrl
-from residual_rl_ros.config.preset import CRITIC_NORMALIZATIONS, preset_names
-from residual_rl_ros.transitions.replay_buffer import Batch, ReplayBuffer
+from residual_rl_ros.algorithms.cal_ql import CalQl
+from residual_rl_ros.config.preset import preset_names
+from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
+from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
 
 LAYOUT = make_layout()
 PRESETS = preset_names()
 
 
-def make_rule(preset: str = 'dawn', seed: int = 0, **overrides: Any) -> ActorCritic:
-    config = small_config(preset, **overrides)
-    return config.make_rule(LAYOUT, torch.Generator().manual_seed(seed))
+def stream(count: int = 200, change: Callable[[int, Any], Any] = lambda i, t: t) -> list[Any]:
+    return [change(i, transition) for i, transition in enumerate(random_transitions(LAYOUT, count))]
 
 
-def filled(count: int = 200, change: Callable[[int, Any], Any] = lambda i, t: t) -> ReplayBuffer:
-    replay = ReplayBuffer(LAYOUT, count)
-    for index, transition in enumerate(random_transitions(LAYOUT, count)):
-        replay.add(change(index, transition))
-    return replay
-
-
-def batch(size: int = 32) -> Batch:
-    return filled().sample(size, np.random.default_rng(0), 0.95, 3)
+def filled_rule(preset: str = 'dawn', seed: int = 0, **overrides: Any) -> Any:
+    """Return a rule that has 200 transitions and draws 32 of them."""
+    rule = make_rule(preset, seed=seed, **{'batch_size': 32, **overrides})
+    fill(rule, stream())
+    return rule
 
 
 def parameters(module: torch.nn.Module) -> Tensor:
@@ -49,12 +44,12 @@ def parameters(module: torch.nn.Module) -> Tensor:
 def test_an_update_moves_every_network_and_its_metrics_are_finite(
     preset: str, normalization: str
 ) -> None:
-    rule = make_rule(preset, critic_normalization=normalization, actor_interval=1)
+    rule = filled_rule(preset, critic_normalization=normalization, actor_interval=1)
     before = {name: parameters(module) for name, module in rule._modules().items()}
-    metrics = rule.update(batch())
+    metrics = rule.update()
     for name, module in rule._modules().items():
         assert not torch.equal(parameters(module), before[name]), name
-    metrics = {**metrics, **rule.diagnose(batch())}
+    metrics = {**metrics, **rule.diagnose()}
     assert all(math.isfinite(float(value)) for value in metrics.values())
     assert {'td_error', 'q_base', 'q_executed', 'q_policy', 'critic_rank'} <= set(metrics)
     assert {'critic_dormant_share', 'residual_magnitude', 'actor_grad_norm'} <= set(metrics)
@@ -63,19 +58,19 @@ def test_an_update_moves_every_network_and_its_metrics_are_finite(
 
 @pytest.mark.parametrize('preset', PRESETS)
 def test_the_actor_is_trained_at_its_interval_and_not_by_a_critic_only_update(preset: str) -> None:
-    rule = make_rule(preset, actor_interval=3)
+    rule = filled_rule(preset, actor_interval=3)
     moved = []
     for count in range(6):
         before = parameters(rule.actor)
-        rule.update(batch(), critic_only=count >= 3)
+        rule.update(critic_only=count >= 3)
         moved.append(not torch.equal(parameters(rule.actor), before))
     assert moved == [False, False, True, False, False, False]
 
 
 def test_hyperspherical_weights_stay_on_the_sphere() -> None:
-    rule = make_rule(critic_normalization='hyperspherical', critic_learning_rate=0.1)
+    rule = filled_rule(critic_normalization='hyperspherical', critic_learning_rate=0.1)
     for _ in range(5):
-        rule.update(batch())
+        rule.update()
     for critic in (rule.critic, rule.target_critic):
         for layer in (critic.body[0], critic.body[3]):
             lengths = layer.weight.norm(dim=1)
@@ -92,30 +87,33 @@ def test_the_critics_learn_the_reward_where_every_transition_ends(preset: str) -
         reward_offset=0.0,
         full_bound_cost=0.0,
         neutral_prior=0.0,
+        batch_size=64,
     )
-    replay = filled(change=lambda i, t: replace(t, terminated=True, reward=float(i % 2)))
-    table = replay._table[:, 0] > 2.0  # The reward follows the observation.
-    replay._table[:, LAYOUT.observation_size + 2 * LAYOUT.decision_size] = table
-    rule.fit_normalizer(replay.observations())
-    rng = np.random.default_rng(0)
+
+    def pay(index: int, transition: Any) -> Any:
+        reward = float(transition.observation[0] > 2.0)
+        return replace(transition, terminated=True, reward=reward)
+
+    fill(rule, stream(change=pay))
+    rule.fit_normalizer()
     for _ in range(400):
-        metrics = rule.update(replay.sample(64, rng, 0.95, 3))
+        metrics = rule.update()
     assert float(metrics['td_error']) < 0.2
 
 
 def test_an_untried_residual_is_worth_what_the_base_is_and_a_tried_one_what_it_gave() -> None:
     """Every step of the base alone costs 1; what a residual does is not in the data."""
 
-    def advantage(prior: float, replay: ReplayBuffer) -> float:
-        rule = make_rule(critic_learning_rate=3e-3, neutral_prior=prior)
-        rng = np.random.default_rng(0)
+    def advantage(prior: float, transitions: list[Any]) -> float:
+        rule = make_rule(critic_learning_rate=3e-3, neutral_prior=prior, batch_size=128)
+        fill(rule, transitions)
         for _ in range(300):
-            rule.update(replay.sample(128, rng, 0.95, 3), critic_only=True)
-        drawn = replay.sample(128, rng, 0.95, 3)
+            rule.update(critic_only=True)
+        drawn = rule.memory.sample()
         s = rule.actor.normalizer(drawn.observation)
         return float(rule.random_advantage(s, drawn.base_action).detach().abs().mean())
 
-    base_only = filled(change=lambda i, t: replace(t, executed_action=t.base_action))
+    base_only = stream(change=lambda i, t: replace(t, executed_action=t.base_action))
     assert advantage(0.1, base_only) < 0.2 * advantage(0.0, base_only)
     bound = np.tile(LAYOUT.residual_bound, LAYOUT.decision_steps)
     rng = np.random.default_rng(1)
@@ -127,7 +125,7 @@ def test_an_untried_residual_is_worth_what_the_base_is_and_a_tried_one_what_it_g
             transition, executed_action=executed, terminated=True, reward=10.0 * residual[0]
         )
 
-    paid = filled(change=pay)
+    paid = stream(change=pay)
     assert advantage(0.1, paid) > 1.0, 'what the data say outweighs the prior'
 
 
@@ -143,33 +141,33 @@ def test_the_actor_finds_the_residual_that_pays(preset: str) -> None:
         actor_interval=1,
         actor_averaging=1.0,
         max_grad_norm=50.0,
+        batch_size=64,
+        replay_capacity=500,
     )
     rng = np.random.default_rng(1)
-    replay = ReplayBuffer(LAYOUT, 500)
     bound = np.tile(LAYOUT.residual_bound, LAYOUT.decision_steps)
     for transition in random_transitions(LAYOUT, 500):
         residual = np.tile(rng.uniform(-1.0, 1.0, LAYOUT.action_size), LAYOUT.decision_steps)
         executed = transition.base_action + bound * residual
         reward = 5.0 * float(residual[0])
-        replay.add(replace(transition, executed_action=executed, reward=reward, terminated=True))
-    rule.fit_normalizer(replay.observations())
+        rule.observe(replace(transition, executed_action=executed, reward=reward, terminated=True))
+    rule.fit_normalizer()
     for _ in range(600):
-        rule.update(replay.sample(64, rng, 0.95, 3))
-    found = rule.mean_actor.mean_action(replay.observations(), torch.zeros(500, len(bound)))
+        rule.update()
+    found = rule.mean_actor.mean_action(rule.memory.observations(), torch.zeros(500, len(bound)))
     assert float(found[:, 0].mean()) > 0.5
 
 
 def test_cal_ql_pushes_sampled_actions_down_but_not_below_the_known_return() -> None:
     def spread(calibrated: bool) -> tuple[float, float]:
         rule = make_rule('wsrl', cql_weight=5.0, critic_learning_rate=3e-3)
-        assert isinstance(rule, Wsrl)
-        replay = filled(change=lambda i, t: replace(t, terminated=True, reward=0.0))
-        known = replay.returns(0.98, 1.0, -1.0)
+        assert isinstance(rule, CalQl)
+        fill(rule, stream(change=lambda i, t: replace(t, terminated=True, reward=0.0)))
+        known = rule.memory.returns(-1.0).numpy()
         assert (known == -1.0).all()
         returns = torch.from_numpy(known if calibrated else np.full_like(known, -np.inf))
-        rng = np.random.default_rng(0)
         for _ in range(150):
-            drawn = replay.sample(32, rng, 0.98, 1)
+            drawn = rule.memory.sample_replay(32)
             rule.update_offline(drawn, returns[drawn.row])
         s = rule.actor.normalizer(drawn.observation)
         u = rule.actor.mean_action(drawn.observation, drawn.base_action)
@@ -191,8 +189,8 @@ def test_returns_are_the_discounted_rewards_to_the_end_and_unknown_where_it_is_n
         replay.add(make_transition(LAYOUT, step=k * step, reward=reward, terminated=ends))
     replay.add(make_transition(LAYOUT, episode=9, step=0, reward=8.0, truncated=True))
     replay.add(make_transition(LAYOUT, episode=10, step=0, reward=8.0))
-    found = replay.returns(gamma=0.5, scale=2.0, offset=-1.0)
-    assert found[:3].tolist() == [1.0 + 0.5 * (3.0 + 0.5 * 7.0), 3.0 + 0.5 * 7.0, 7.0]
+    found = replay.returns(gamma=0.5, offset=-1.0)
+    assert found[:3].tolist() == [0.0 + 0.5 * (1.0 + 0.5 * 3.0), 1.0 + 0.5 * 3.0, 3.0]
     assert np.isneginf(found[3:]).all()
 
 
@@ -200,8 +198,9 @@ def test_returns_are_the_discounted_rewards_to_the_end_and_unknown_where_it_is_n
 def test_the_target_bootstraps_from_the_base_where_it_is_preferred(heads: int) -> None:
     sizes = {'critic_heads': heads, 'critic_target_heads': heads}
     rule, plain = (make_rule(base_in_target=option, **sizes) for option in (True, False))
-    plain.load_state(rule.state())
-    data = batch()
+    fill(rule, stream())
+    plain.load_state_dict(rule.state_dict())
+    data = rule.memory.sample_replay(32)
     s, b = rule.actor.normalizer(data.next_observation), data.next_base_action
     u = rule.actor.uniform((len(b),), torch.Generator().manual_seed(1))
     residual, base = plain.target_value(s, b, u), plain.target_value(s, b, torch.zeros_like(u))

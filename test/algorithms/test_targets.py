@@ -4,27 +4,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from builders import make_layout, small_config
+from builders import make_layout, make_rule
 from torch import Tensor
 
 from residual_rl_ros.algorithms.sac import Sac
-from residual_rl_ros.algorithms.td3 import Resfit
+from residual_rl_ros.algorithms.td3 import Td3
 from residual_rl_ros.transitions.replay_buffer import Batch
 
 LAYOUT = make_layout()
 Q = torch.tensor([[1.0, 5.0], [3.0, 4.0], [2.0, 9.0]])
 """Three target critics on two states."""
-
-
-def make_rule(preset: str, **overrides: Any) -> Any:
-    numbers = {'reward_scale': 2.0, 'reward_offset': -1.0, **overrides}
-    config = small_config(preset, **numbers)
-    return config.make_rule(LAYOUT, torch.Generator().manual_seed(0))
 
 
 def batch() -> Batch:
@@ -44,7 +36,7 @@ def batch() -> Batch:
 
 
 @pytest.mark.parametrize(
-    ('entropy', 'first'), [(True, 0.1 + 0.81 * (1.0 - 0.5 * -3.0)), (False, 0.91)]
+    ('entropy', 'first'), [(True, -0.9 + 0.81 * (1.0 - 0.5 * -3.0)), (False, -0.09)]
 )
 def test_the_soft_target_is_r_plus_gamma_j_times_minimum_minus_alpha_log_pi(
     entropy: bool, first: float, monkeypatch: pytest.MonkeyPatch
@@ -57,8 +49,8 @@ def test_the_soft_target_is_r_plus_gamma_j_times_minimum_minus_alpha_log_pi(
     monkeypatch.setattr(rule.actor, 'sample', lambda *_: (u, torch.tensor([-3.0, 100.0])))
     seen: list[Tensor] = []
     rule.target_critic = lambda s, x: seen.append(x) or Q.clone()  # type: ignore[assignment]
-    # 2 x 1.0 - 1.9 = 0.1 and 2 x 0.5 - 1 = 0; what has terminated bootstraps from nothing.
-    torch.testing.assert_close(rule.soft_target(batch()), torch.tensor([first, 0.0]))
+    # 1.0 - 1.9 = -0.9 and 0.5 - 1 = -0.5; what has terminated bootstraps from nothing.
+    torch.testing.assert_close(rule.soft_target(batch()), torch.tensor([first, -0.5]))
     executed = 0.25 + 0.5 * torch.tensor(LAYOUT.residual_bound).repeat(LAYOUT.decision_steps)
     expected = rule.critic_action(
         torch.full((2, LAYOUT.decision_size), 0.25), executed.expand(2, -1)
@@ -97,21 +89,20 @@ def test_td3_smooths_its_target_with_clipped_noise_within_the_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rule = make_rule('resfit', target_std=10.0, target_noise_clip=0.3)
-    assert isinstance(rule, Resfit)
-    drawn, targets = [], []
+    assert isinstance(rule, Td3)
+    drawn = []
 
     def value(s: Tensor, base: Tensor, u: Tensor) -> Tensor:
         drawn.append(u)
         return torch.tensor([10.0, 10.0])
 
     monkeypatch.setattr(rule, 'target_value', value)
-    monkeypatch.setattr(rule, 'regress', lambda b, s, y: targets.append(y) or {})
     for bias in (0.0, 5.0):
         with torch.no_grad():
             rule.target_actor.heads.bias.fill_(bias)
         for _ in range(20):
-            rule.update(batch(), critic_only=True)
-    torch.testing.assert_close(targets[0], torch.tensor([0.1 + 8.1, 0.0]))
+            target = rule.smoothed_target(batch())
+    torch.testing.assert_close(target, torch.tensor([1.0 + 8.1, 0.5]))
     centred, shifted = torch.cat(drawn[:20]).abs(), torch.cat(drawn[20:])
     assert float(centred.max()) == pytest.approx(0.3)
     assert float((centred > 0.299).float().mean()) > 0.9, 'noise of 10 is nearly always clipped'

@@ -79,7 +79,7 @@ def test_a_variant_is_a_preset_with_changed_numbers() -> None:
     variant = Variant.parse('dawn:utd=2:critic_normalization=none:actor_hidden_sizes=[8, 8]')
     assert variant.preset == 'dawn'
     config = cell_config(load_finetune('peg_insert'), variant).learner_config()
-    assert (config.utd, config.rule.critic_normalization) == (2.0, 'none')
+    assert (config.rule.utd, config.rule.critic_normalization) == (2.0, 'none')
     assert config.rule.actor_hidden_sizes == (8, 8)
     weaker = Variant.parse('dawn:residual_scale=[0.1, 0.2]:decision_steps=2:utd=4')
     changed = cell_config(load_finetune('peg_insert'), weaker)

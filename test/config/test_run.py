@@ -53,19 +53,19 @@ def test_the_controller_configuration_carries_every_choice(tmp_path: Path) -> No
 
 def test_overrides_replace_values_of_the_preset(tmp_path: Path) -> None:
     config = load_finetune(str(write(tmp_path / 'run.yaml', overrides={'batch_size': 17})))
-    assert config.learner_config().batch_size == 17
+    assert config.learner_config().rule.batch_size == 17
 
 
 def test_the_overrides_of_a_run_are_for_its_own_preset(tmp_path: Path) -> None:
     config = load_finetune(str(write(tmp_path / 'run.yaml', overrides={'batch_size': 17})))
-    assert config.with_preset(config.preset).learner_config().batch_size == 17
+    assert config.with_preset(config.preset).learner_config().rule.batch_size == 17
     other = config.with_preset('policy_decorator')
     assert other.learner_config() == load_preset('policy_decorator')
 
 
 def test_an_override_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     config = load_finetune(str(write(tmp_path / 'run.yaml', overrides={'bath_size': 17})))
-    with pytest.raises(ConfigError, match=r"unknown keys \['bath_size'\]"):
+    with pytest.raises(ConfigError, match=r'bath_size is unknown; did you mean batch_size'):
         config.learner_config()
 
 

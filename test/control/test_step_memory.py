@@ -9,8 +9,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-import torch
-from builders import LinearPolicy, settle, small_config
+from builders import LinearPolicy, make_rule, settle
 from loop_builders import PERIOD, Recorder, feed, real_time, weights
 
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
@@ -38,8 +37,8 @@ def warm(advised: bool) -> tuple[RealTimeLoop, Recorder]:
     loop.activate()
     message = weights(loop, 1)
     if advised:
-        rule = small_config().make_rule(loop.controller.layout, torch.Generator().manual_seed(0))
-        message = encode_weights(rule.robot_actor(8), WeightsHeader(1, 1))
+        rule = make_rule(layout=loop.controller.layout)
+        message = encode_weights(rule.robot_policy(), WeightsHeader(1, 1))
     loop.receive_weights(message)
     loop.take_weights(wait=True)
     run(loop, outlet, 0, STEPS)

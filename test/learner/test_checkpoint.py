@@ -23,9 +23,8 @@ from residual_rl_ros.learner.checkpoint import (
     ACTOR,
     ALGORITHM,
     CANDIDATE,
-    DEMONSTRATIONS,
     GOOD,
-    REPLAY,
+    MEMORY,
     STATE,
     check_numbers,
     load_checkpoint,
@@ -38,6 +37,7 @@ from residual_rl_ros.transitions.transition import Source
 
 LAYOUT = make_layout()
 STREAM = random_transitions(LAYOUT, 120)
+REPLAY, DEMONSTRATIONS = MEMORY.format('replay'), MEMORY.format('demonstrations')
 FILES = (ALGORITHM, GOOD, CANDIDATE, REPLAY, DEMONSTRATIONS, STATE)
 
 
@@ -49,12 +49,13 @@ def trained(transitions: int, **overrides: Any) -> Learner:
 
 
 def content(learner: Learner) -> dict[str, bytes]:
-    tensors = {name: v.numpy().tobytes() for name, v in learner.algorithm.state().items()}
-    replay = {name: value.tobytes() for name, value in learner.replay.export().items()}
-    if learner.demonstrations is not None:
-        exported = learner.demonstrations.export()
-        replay |= {f'demonstrations.{name}': value.tobytes() for name, value in exported.items()}
-    return {**tensors, **replay, 'state': json.dumps(learner.state(), sort_keys=True).encode()}
+    tensors = {name: v.numpy().tobytes() for name, v in learner.rule.state_dict().items()}
+    replay = {
+        f'{part}.{name}': value.tobytes()
+        for part, arrays in learner.rule.memory.export().items()
+        for name, value in arrays.items()
+    }
+    return {**tensors, **replay, 'state': json.dumps(learner.state_dict(), sort_keys=True).encode()}
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_the_actor_file_is_a_weight_message(tmp_path: Path) -> None:
     header, actor = decode_weights((tmp_path / 'checkpoint' / ACTOR).read_bytes())
     assert header.enabled
     assert header.version == (learner.epoch, learner.sequence)
-    assert_same_actor(actor, learner.algorithm.robot_actor(learner.config.residual_candidates))
+    assert_same_actor(actor, learner.rule.robot_policy())
 
 
 def test_a_newer_checkpoint_replaces_the_older_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -146,8 +147,7 @@ def test_takeovers_are_sampled_again_after_a_resume(tmp_path: Path) -> None:
     resumed = load_checkpoint(tmp_path / 'checkpoint')
     for each in (learner, resumed):
         feed(each, 30, 45)
-        assert each.demonstrations is not None
-        assert len(each.demonstrations) == 15
+        assert each.rule.memory.demonstrations == 15
     assert content(resumed) == content(learner)
 
 
@@ -234,7 +234,7 @@ def test_a_checkpoint_is_continued_with_its_own_numbers_only(tmp_path: Path) -> 
     check_numbers(tmp_path / 'checkpoint', learner.config)
     with pytest.raises(CheckpointError, match=r'utd is 1\.0 there, 2\.0 .* and 1 more differ'):
         check_numbers(tmp_path / 'checkpoint', small_config(gamma=0.5, utd=2.0))
-    with pytest.raises(CheckpointError, match='other numbers: algorithm is sac there, resfit by'):
+    with pytest.raises(CheckpointError, match='other numbers: algorithm is sac there, td3 by'):
         check_numbers(tmp_path / 'checkpoint', load_preset('resfit'))
 
 

@@ -31,20 +31,20 @@ def test_the_bound_grows_in_training_and_in_deployment_alike() -> None:
         message = learner.ingest(transition)
     assert message is not None
     ratios = [
-        decode_weights(sent)[0].exploration.bound_ratio
+        decode_weights(sent)[0].exploration.bound_scale
         for sent in (message, learner.current_message())
     ]
     assert ratios == [0.25, 0.25]
     for transition in STREAM[WARMUP + 5 : WARMUP + 25]:
         learner.ingest(transition)
-    assert learner.exploration().bound_ratio == 1.0
+    assert learner.exploration().bound_scale == 1.0
 
 
 def test_the_bound_is_whole_at_a_falling_cost_in_training_and_in_deployment_alike() -> None:
     learner = make_learner(bound_ramp_transitions=20, full_bound_cost=8.0)
     for transition in STREAM[:WARMUP]:
         learner.ingest(transition)
-    assert learner.exploration().bound_ratio == 0.0
+    assert learner.exploration().bound_scale == 0.0
     for received, cost in ((5, 24.0), (10, 8.0), (20, 0.0), (30, 0.0)):
         message = None
         for transition in STREAM[learner.transitions : WARMUP + received]:
@@ -52,7 +52,7 @@ def test_the_bound_is_whole_at_a_falling_cost_in_training_and_in_deployment_alik
         assert message is not None
         for sent in (message, learner.current_message()):
             exploration = decode_weights(sent)[0].exploration
-            assert exploration.bound_ratio == 1.0
+            assert exploration.bound_scale == 1.0
             assert exploration.full_bound_cost == pytest.approx(cost)
 
 
@@ -92,12 +92,12 @@ def test_where_outcomes_are_not_labelled_the_base_does_not_run_half_of_the_episo
 def test_careful_episodes_shrink_with_the_evidence_and_come_back() -> None:
     learner = make_learner(guard_share=0.1, guard_bound_floor=0.25, bound_ramp_transitions=0)
     learner.phase = Phase.ONLINE
-    assert learner.exploration().careful_ratio == 1.0
+    assert learner.exploration().bound_scale == 1.0
     threshold = learner.guard.config.threshold
     learner.guard.statistic = threshold / 4.0
-    assert learner.exploration().careful_ratio == pytest.approx(0.625)
+    assert learner.exploration().bound_scale == pytest.approx(0.625)
     for statistic in (threshold / 2.0, 0.9 * threshold):
         learner.guard.statistic = statistic
-        assert learner.exploration().careful_ratio == pytest.approx(0.25)
+        assert learner.exploration().bound_scale == pytest.approx(0.25)
     learner.guard.reset()
-    assert learner.exploration().careful_ratio == 1.0
+    assert learner.exploration().bound_scale == 1.0

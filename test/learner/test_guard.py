@@ -89,8 +89,8 @@ def test_the_guard_survives_a_checkpoint() -> None:
     rng = np.random.default_rng(0)
     for _ in range(60):
         guard.observe(bool(rng.random() < 0.5), residual=bool(rng.random() < 0.5))
-    restored.load_state(json.loads(json.dumps(guard.state())))
-    assert restored.state() == guard.state()
+    restored.load_state_dict(json.loads(json.dumps(guard.state_dict())))
+    assert restored.state_dict() == guard.state_dict()
     for _ in range(30):
         assert guard.observe(False, True) == restored.observe(False, True)
 
@@ -116,16 +116,16 @@ def warm_learner(**overrides: object) -> Learner:
 
 def test_an_alarm_restores_the_networks_and_keeps_the_data() -> None:
     learner = warm_learner()
-    before = {name: value.clone() for name, value in learner.algorithm.state().items()}
-    stored = len(learner.replay)
+    before = {name: value.clone() for name, value in learner.rule.state_dict().items()}
+    stored = len(learner.rule.memory.replay)
     episodes = 0
     while not learner.rollbacks:
         end(learner, False, Source.RESIDUAL)
         episodes += 1
         assert episodes < 40
-        after = learner.algorithm.state()
+        after = learner.rule.state_dict()
     assert learner.rollbacks[0].episode == 40 + episodes
-    assert len(learner.replay) == stored + episodes
+    assert len(learner.rule.memory.replay) == stored + episodes
     # One update of the last transition came after the rollback.
     drift = (after['actor.heads.bias'] - before['actor.heads.bias']).abs().max()
     assert float(drift) <= 2e-4
@@ -135,9 +135,9 @@ def test_the_restored_actor_is_the_next_one_of_the_schedule_and_the_robot_takes_
     learner = warm_learner(utd=0.01, publish_interval=10)
     slot = ActorSlot(learner.layout, scheduled=True)
     slot.offer(learner.first_message())
-    restored = learner.algorithm.robot_actor(learner.config.residual_candidates)
+    restored = learner.rule.robot_policy()
     with torch.no_grad():
-        learner.algorithm.mean_actor.heads.bias.fill_(3.0)
+        learner.rule.mean_actor.heads.bias.fill_(3.0)
     outcome = {'truncated': True, 'success': Success.FAILURE, 'source': Source.RESIDUAL}
     while not learner.rollbacks:
         transition = make_transition(LAYOUT, policy_sequence=learner.sequence, **outcome)
@@ -156,19 +156,19 @@ def test_the_restored_actor_is_the_next_one_of_the_schedule_and_the_robot_takes_
 def test_a_rollback_goes_on_with_the_random_numbers() -> None:
     """Else the noise that has led to it would be drawn again."""
     learner = warm_learner()
-    before = learner.algorithm.state()['generator']
+    before = learner.rule.state_dict()['generator']
     end(learner, True, Source.RESIDUAL)
-    drawn = learner.algorithm.state()['generator']
+    drawn = learner.rule.state_dict()['generator']
     assert not torch.equal(drawn, before)
     learner.roll_back('test')
-    assert torch.equal(learner.algorithm.state()['generator'], drawn)
+    assert torch.equal(learner.rule.state_dict()['generator'], drawn)
 
 
 def test_episodes_of_the_actor_that_was_rolled_back_do_not_count_against_the_restored_one() -> None:
     learner = warm_learner()
     while not learner.rollbacks:
         end(learner, False, Source.RESIDUAL)
-    revoked, counted = learner.sequence, learner.guard.state()['base']
+    revoked, counted = learner.sequence, learner.guard.state_dict()['base']
     for index in range(20):
         start = make_transition(LAYOUT, episode=index, step=0, policy_sequence=revoked)
         learner.ingest(start, 'other')
@@ -179,16 +179,16 @@ def test_episodes_of_the_actor_that_was_rolled_back_do_not_count_against_the_res
         )
         learner.ingest(swapped, 'other')  # The new actor came in the middle of the episode.
     assert (learner.guard.statistic, learner.episodes.success_rate) == (0.0, None)
-    assert learner.guard.state()['base'] == counted + [True] * 20
+    assert learner.guard.state_dict()['base'] == counted + [True] * 20
     restored = Learner(learner.config, LAYOUT, seed=0)
-    restored.load_state(json.loads(json.dumps(learner.state())))
+    restored.load_state_dict(json.loads(json.dumps(learner.state_dict())))
     for each in (learner, restored):
         end(each, False, Source.RESIDUAL, policy_sequence=revoked)
         assert each.episodes.success_rate is None
         end(each, False, Source.RESIDUAL, policy_sequence=revoked + 1)
         assert each.guard.statistic > 0.0
         assert each.episodes.success_rate == 0.0
-    assert restored.state()['episodes'] == learner.state()['episodes']
+    assert restored.state_dict()['episodes'] == learner.state_dict()['episodes']
 
 
 def test_takeovers_and_a_share_of_zero_keep_the_guard_out_of_it() -> None:
@@ -235,7 +235,7 @@ def test_a_sabotaged_actor_is_found_and_rolled_back_in_a_real_run() -> None:
             and learner.episodes.success_rate is not None
         ):
             sabotaged_at = len(learner.episodes.history)
-            for actor in (learner.algorithm.actor, learner.algorithm.mean_actor):
+            for actor in (learner.rule.actor, learner.rule.mean_actor):
                 with torch.no_grad():
                     actor.heads.bias[: actor.architecture.outputs] = 3.0
 
@@ -247,4 +247,4 @@ def test_a_sabotaged_actor_is_found_and_rolled_back_in_a_real_run() -> None:
     assert sabotaged_at
     (rollback,) = learner.rollbacks
     assert rollback.episode - sabotaged_at <= 40
-    assert float(learner.algorithm.mean_actor.heads.bias.max()) < 3.0
+    assert float(learner.rule.mean_actor.heads.bias.max()) < 3.0

@@ -30,7 +30,6 @@ from residual_rl_ros.transitions.transition import Source, Success
 LAYOUT = make_layout()
 STREAM = random_transitions(LAYOUT, 400)
 WARMUP, INTERVAL = 10, 5
-CANDIDATES = small_config().residual_candidates
 
 
 def make_learner(seed: int = 0, **overrides: Any) -> Learner:
@@ -41,7 +40,7 @@ def weights(learner: Learner, without: str = '') -> dict[str, bytes]:
     """Return every tensor of the algorithm as bytes, optionally without some names."""
     return {
         name: value.numpy().tobytes()
-        for name, value in learner.algorithm.state().items()
+        for name, value in learner.rule.state_dict().items()
         if not without or without not in name
     }
 
@@ -68,7 +67,7 @@ def test_no_gradient_step_is_taken_during_warm_up() -> None:
 
 def fitted_on(learner: Learner) -> int:
     """Return on how many transitions of the stream the normaliser was fitted."""
-    normalizer = learner.algorithm.actor.normalizer
+    normalizer = learner.rule.actor.normalizer
     for count in range(2, learner.transitions + 1):
         seen = np.array([transition.observation for transition in STREAM[:count]])
         if np.allclose(normalizer.mean, seen.mean(0), rtol=1e-5, atol=1e-6):
@@ -91,9 +90,7 @@ def test_the_normaliser_is_fitted_on_the_warm_up_and_at_every_doubling(
         if learner.transitions in expected:
             fits[learner.transitions] = fitted_on(learner)
     assert fits == expected
-    assert torch.equal(
-        learner.algorithm.mean_actor.normalizer.mean, learner.algorithm.actor.normalizer.mean
-    )
+    assert torch.equal(learner.rule.mean_actor.normalizer.mean, learner.rule.actor.normalizer.mean)
 
 
 def test_a_replay_that_is_full_keeps_the_normaliser() -> None:
@@ -114,7 +111,7 @@ def test_a_rollback_restores_the_normaliser_that_the_networks_were_rated_with(
     learner.ingest(make_transition(LAYOUT, truncated=True, **outcome))  # The doubling.
     assert len(learner.rollbacks) == 1
     assert fitted_on(learner) == WARMUP
-    assert learner.state()['normalizer_transitions'] == 2 * WARMUP
+    assert learner.rule.memory.normalizer_transitions == 2 * WARMUP
 
 
 @pytest.mark.parametrize(('utd', 'interval'), [(0.25, 8), (0.5, 4), (1.0, 5), (1.5, 4), (3.0, 5)])
@@ -174,7 +171,7 @@ def test_messages_come_at_the_end_of_warm_up_and_then_at_every_interval() -> Non
             header, actor = decode_weights(message)
             assert header.enabled
             published[count] = header.version
-            assert_same_actor(actor, learner.algorithm.robot_actor(CANDIDATES))
+            assert_same_actor(actor, learner.rule.robot_policy())
     assert published == {10: (1, 1), 15: (1, 2), 20: (1, 3), 25: (1, 4), 30: (1, 5)}
 
 
@@ -222,7 +219,7 @@ def test_the_current_message_can_be_used_at_once() -> None:
     header, actor = decode_weights(learner.current_message())
     assert header.enabled
     assert (header.effective_from, header.next_effective_from) == (0, 0)
-    assert_same_actor(actor, learner.algorithm.robot_actor(CANDIDATES))
+    assert_same_actor(actor, learner.rule.robot_policy())
 
 
 # --- episodes
@@ -283,7 +280,7 @@ def test_a_burst_is_stored_at_once_and_learned_from_later() -> None:
         learner.ingest(transition)
     for transition in STREAM[WARMUP : WARMUP + 30]:
         assert learner.ingest(transition, learn=False) is None
-    assert (learner.transitions, len(learner.replay)) == (WARMUP + 30, WARMUP + 30)
+    assert (learner.transitions, len(learner.rule.memory.replay)) == (WARMUP + 30, WARMUP + 30)
     assert (learner.updates, learner.dropped_updates) == (0, 0)
     learner.ingest(STREAM[WARMUP + 30])
     assert learner.updates == 31
@@ -304,10 +301,10 @@ def test_a_publication_that_is_due_survives_a_checkpoint() -> None:
     learner, restored = make_learner(), make_learner()
     for transition in STREAM[: WARMUP + INTERVAL]:
         learner.ingest(transition, learn=False)
-    restored.load_state(learner.state())
+    restored.load_state_dict(learner.state_dict())
     assert learner.ingest(STREAM[WARMUP + INTERVAL]) is not None
     for transition in STREAM[: WARMUP + INTERVAL]:
-        restored.replay.add(transition)
+        restored.rule.observe(transition)
     assert restored.ingest(STREAM[WARMUP + INTERVAL]) is not None
 
 
@@ -322,7 +319,7 @@ def test_what_is_owed_for_a_burst_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     learner.ingest(STREAM[WARMUP + 30])
     assert learner.updates == 5
     restored = make_learner()
-    restored.load_state(learner.state())
+    restored.load_state_dict(learner.state_dict())
     assert restored.dropped_updates == 26
     for transition in STREAM[WARMUP + 31 : WARMUP + 41]:
         learner.ingest(transition)
@@ -341,10 +338,10 @@ def test_a_fixed_share_of_every_batch_is_demonstrations_and_takeovers(
         return make_transition(LAYOUT, observation=marked, source=source)
 
     learner.ingest(observed('robot', Source.BASE))
-    assert (learner._sample().observation[:, 0] == 0.0).all(), 'no demonstrations yet'
+    assert (learner.rule.memory.sample().observation[:, 0] == 0.0).all(), 'no demonstrations yet'
     learner.ingest(observed('takeover', Source.TAKEOVER))
-    learner.add_demonstration(observed('demonstration', Source.TAKEOVER))
-    drawn = torch.stack([learner._sample().observation[:, 0] for _ in range(100)])
+    learner.rule.memory.add_demonstration(observed('demonstration', Source.TAKEOVER))
+    drawn = torch.stack([learner.rule.memory.sample().observation[:, 0] for _ in range(100)])
     assert drawn.shape == (100, 8)
     assert set(drawn[:, : 8 - shared].unique().tolist()) == {0.0, 1.0}
     assert set(drawn[:, 8 - shared :].unique().tolist()) == {1.0, 2.0}
@@ -383,7 +380,7 @@ def test_critics_are_trained_alone_on_offline_data_before_it_is_dropped() -> Non
     learner = Learner(small_config('wsrl', offline_updates=3, critic_only_updates=4), LAYOUT, 0)
     for transition in STREAM[:WARMUP]:
         learner.ingest(transition)
-    assert (learner.pretraining_updates, len(learner.replay)) == (7, 0)
+    assert (learner.pretraining_updates, len(learner.rule.memory.replay)) == (7, 0)
 
 
 def test_an_episode_without_an_end_says_nothing_of_the_next() -> None:

@@ -24,20 +24,25 @@ from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.errors import WeightsError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
-from residual_rl_ros.residual_policy.candidate_selection import AdvisedActor
-from residual_rl_ros.residual_policy.exploration import Exploration, Reach
+from residual_rl_ros.residual_policy.candidate_selection import CRITIC, BestOfNActor
+from residual_rl_ros.residual_policy.exploration import Exploration, ExplorationSample
 from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights
-from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
 from residual_rl_ros.transitions.transition import Source, Success, TransitionLayout
 
 LAYOUT = make_layout()
 
 
-def make_rule(layout: TransitionLayout = LAYOUT, **overrides: Any) -> ActorCritic:
+def make_rule(
+    layout: TransitionLayout = LAYOUT, candidates: int = 6, **overrides: Any
+) -> ActorCritic:
     """Return a rule whose normaliser is fitted and whose critics and actor have opinions."""
-    rule = small_config(**overrides).make_rule(layout, torch.Generator().manual_seed(0))
+    config = small_config(**{'residual_candidates': candidates, **overrides})
     rng = np.random.default_rng(0)
-    rule.fit_normalizer(torch.from_numpy(rng.normal(1.0, 2.0, (50, 3)).astype(np.float32)))
+    rule = config.make_rule(layout, torch.Generator().manual_seed(0), rng)
+    assert isinstance(rule, ActorCritic)
+    observations = torch.from_numpy(rng.normal(1.0, 2.0, (50, 3)).astype(np.float32))
+    for network in (rule.actor, rule.mean_actor):
+        network.normalizer.fit(observations)
     with torch.no_grad():
         for network in (rule.critic, rule.mean_actor):
             for value in network.parameters():
@@ -45,9 +50,9 @@ def make_rule(layout: TransitionLayout = LAYOUT, **overrides: Any) -> ActorCriti
     return rule
 
 
-def advised(rule: ActorCritic, candidates: int = 6) -> AdvisedActor:
-    actor = rule.robot_actor(candidates)
-    assert isinstance(actor, AdvisedActor)
+def advised(rule: ActorCritic) -> BestOfNActor:
+    actor = rule.robot_policy()
+    assert isinstance(actor, BestOfNActor)
     return actor
 
 
@@ -82,17 +87,21 @@ def test_the_robot_gets_the_advantages_that_the_learner_computes(
         np.testing.assert_allclose(given, expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize('bound_ratio', [1.0, 0.25])
-def test_the_best_of_the_drawn_residuals_is_executed_or_none(bound_ratio: float) -> None:
+@pytest.mark.parametrize('bound_scale', [1.0, 0.25])
+def test_the_best_of_the_drawn_residuals_is_executed_or_none(bound_scale: float) -> None:
     rule = make_rule()
-    actor, plain = advised(rule, 6), rule.robot_actor(0)
+    actor, plain = advised(rule), rule.mean_actor.to_numpy()
     rng, refused = np.random.default_rng(2), 0
     for _ in range(40):
         observation, base = rng.normal(1.0, 2.0, 3), rng.uniform(-1.0, 1.0, 4)
         one = np.random.default_rng(3)
-        drawn = np.array([plain.act(observation, base, one, Reach(2.0)) for _ in range(6)])
-        advantages = oracle(rule, observation, base, bound_ratio * drawn)
-        chosen = actor.act(observation, base, np.random.default_rng(3), Reach(2.0, bound_ratio))
+        drawn = np.array(
+            [plain.decide(observation, base, one, ExplorationSample(2.0)) for _ in range(6)]
+        )
+        advantages = oracle(rule, observation, base, bound_scale * drawn)
+        chosen = actor.decide(
+            observation, base, np.random.default_rng(3), ExplorationSample(2.0, bound_scale)
+        )
         if advantages.max() > 0.0:
             np.testing.assert_allclose(chosen, drawn[advantages.argmax()], atol=1e-6)
         else:
@@ -103,17 +112,21 @@ def test_the_best_of_the_drawn_residuals_is_executed_or_none(bound_ratio: float)
 
 def test_the_nearer_the_base_is_to_success_the_smaller_is_the_residual() -> None:
     rule = make_rule()
-    actor, plain = advised(rule, 6), rule.robot_actor(0)
+    actor, plain = advised(rule), rule.mean_actor.to_numpy()
     rng, shares = np.random.default_rng(8), []
     for share in np.linspace(-0.5, 1.5, 30):
         observation, base = rng.normal(1.0, 2.0, 3), rng.uniform(-1.0, 1.0, 4)
         with torch.no_grad():  # Let the base cost as much as is to be tried, and nobody else.
             rule.critic.head.bias -= 2.0 * share + actor.base_value(observation, base)
-        actor, expected = advised(rule, 6), min(max(share, 0.0), 1.0)
+        actor, expected = advised(rule), min(max(share, 0.0), 1.0)
         one = np.random.default_rng(3)
-        drawn = np.array([plain.act(observation, base, one, Reach(2.0)) for _ in range(6)])
+        drawn = np.array(
+            [plain.decide(observation, base, one, ExplorationSample(2.0)) for _ in range(6)]
+        )
         advantages = oracle(rule, observation, base, 0.5 * expected * drawn)
-        chosen = actor.act(observation, base, np.random.default_rng(3), Reach(2.0, 0.5, 2.0))
+        chosen = actor.decide(
+            observation, base, np.random.default_rng(3), ExplorationSample(2.0, 0.5, 2.0)
+        )
         if advantages.max() > 0.0:
             np.testing.assert_allclose(chosen, expected * drawn[advantages.argmax()], atol=1e-5)
             shares.append(expected)
@@ -136,13 +149,13 @@ def test_the_cost_of_the_base_is_what_the_learner_computes() -> None:
 
 def test_without_exploration_the_choice_is_between_the_mean_and_the_base() -> None:
     rule = make_rule()
-    actor, plain = advised(rule), rule.robot_actor(0)
+    actor, plain = advised(rule), rule.mean_actor.to_numpy()
     rng, kept = np.random.default_rng(4), 0
     for _ in range(40):
         observation, base = rng.normal(1.0, 2.0, 3), rng.uniform(-1.0, 1.0, 4)
-        mean = plain.act(observation, base, None)
+        mean = plain.decide(observation, base, None)
         good = oracle(rule, observation, base, mean[None])[0] > 0.0
-        np.testing.assert_array_equal(actor.act(observation, base, None), mean if good else 0.0)
+        np.testing.assert_array_equal(actor.decide(observation, base, None), mean if good else 0.0)
         kept += good
     assert 0 < kept < 40
 
@@ -157,7 +170,7 @@ def test_one_critic_that_sees_no_advantage_is_enough_to_refuse() -> None:
     actor, rng = advised(rule), np.random.default_rng(5)
     observation, base = np.ones(3), np.zeros(4)
     assert (actor.advantages(observation, base, rng.uniform(-1.0, 1.0, (20, 2))) <= 0.0).all()
-    np.testing.assert_array_equal(actor.act(observation, base, rng), np.zeros(4))
+    np.testing.assert_array_equal(actor.decide(observation, base, rng), np.zeros(4))
 
 
 def test_a_dimension_without_bound_gets_no_residual_and_changes_no_advantage() -> None:
@@ -165,7 +178,7 @@ def test_a_dimension_without_bound_gets_no_residual_and_changes_no_advantage() -
     actor = advised(make_rule(layout))
     observation, base = np.ones(3), np.zeros(4)
     for seed in range(10):
-        residual = actor.act(observation, base, np.random.default_rng(seed))
+        residual = actor.decide(observation, base, np.random.default_rng(seed))
         np.testing.assert_array_equal(residual.reshape(2, 2)[:, 1], 0.0)
     u = np.array([[0.5, 0.7]])
     expected = oracle(make_rule(layout), observation, base, np.tile([[0.5, 0.0]], 2))
@@ -174,39 +187,42 @@ def test_a_dimension_without_bound_gets_no_residual_and_changes_no_advantage() -
 
 def test_critics_that_overflow_choose_nothing() -> None:
     actor = advised(make_rule(critic_normalization='none'))
-    tensors = {name: value * np.float32(1e25) for name, value in actor.critic_tensors.items()}
+    tensors = {
+        name: value * np.float32(1e25) if name.startswith(CRITIC) else value
+        for name, value in actor.tensors.items()
+    }
     with np.errstate(over='ignore', invalid='ignore'):
-        wild = AdvisedActor(actor.architecture, actor.tensors, actor.critic_architecture, tensors)
+        wild = BestOfNActor(actor.architecture, tensors)
         assert np.isnan(wild.advantages(np.ones(3), np.zeros(4), np.full((2, 2), 0.5))).any()
-        residual = wild.act(np.ones(3), np.zeros(4), np.random.default_rng(0))
+        residual = wild.decide(np.ones(3), np.zeros(4), np.random.default_rng(0))
     np.testing.assert_array_equal(residual, 0.0)
 
 
 def test_one_advantage_that_is_no_number_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    actor = advised(make_rule(), candidates=3)
+    actor = advised(make_rule(candidates=3))
     drawn = np.array([[0.1, 0.1], [0.2, 0.2], [0.3, 0.3]])
-    monkeypatch.setattr(actor, '_draw', lambda *_: drawn)
+    monkeypatch.setattr(actor._actor, 'draw', lambda *_: drawn)
     monkeypatch.setattr(actor, '_advantages', lambda *_: np.array([np.nan, 2.0, 1.0]))
-    chosen = actor.act(np.ones(3), np.zeros(4), np.random.default_rng(0))
+    chosen = actor.decide(np.ones(3), np.zeros(4), np.random.default_rng(0))
     np.testing.assert_array_equal(chosen, 0.2)
 
 
 def test_as_many_critics_choose_as_the_target_has() -> None:
     rule = make_rule(critic_heads=5, critic_target_heads=2)
     actor = advised(rule)
-    assert actor.critic_architecture.heads == 2
-    assert actor.critic_tensors['head.weight'].shape[0] == 2
+    assert actor.architecture.critic.heads == 2
+    assert actor.tensors['critic.head.weight'].shape[0] == 2
     assert_same_actor(decode_weights(encode_weights(actor, WeightsHeader(1, 0)))[1], actor)
 
 
 def test_a_deterministic_actor_proposes_with_its_fixed_noise() -> None:
     rule = make_rule(preset='resfit', critic_heads=2)
-    actor, plain = advised(rule, 6), rule.robot_actor(0)
+    actor, plain = advised(rule), rule.mean_actor.to_numpy()
     observation, base = np.ones(3), np.zeros(4)
     one = np.random.default_rng(3)
-    drawn = np.array([plain.act(observation, base, one) for _ in range(6)])
+    drawn = np.array([plain.decide(observation, base, one) for _ in range(6)])
     advantages = oracle(rule, observation, base, drawn)
-    chosen = actor.act(observation, base, np.random.default_rng(3))
+    chosen = actor.decide(observation, base, np.random.default_rng(3))
     best = drawn[advantages.argmax()] if advantages.max() > 0.0 else np.zeros(4)
     np.testing.assert_allclose(chosen, best, atol=1e-6)
 
@@ -252,8 +268,8 @@ def test_critics_off_their_own_architecture_are_refused(
     architecture: dict[str, Any], reason: str
 ) -> None:
     actor = advised(make_rule())
-    claimed = actor.critic_architecture
     for name, value in architecture.items():
+        claimed = actor.architecture if name == 'candidates' else actor.architecture.critic
         object.__setattr__(claimed, name, value)  # Past its own checks, as a forger would.
     with pytest.raises(WeightsError) as error:
         decode_weights(encode_weights(actor, WeightsHeader(1, 2)))
@@ -263,14 +279,14 @@ def test_critics_off_their_own_architecture_are_refused(
 def test_a_cost_of_the_base_without_critics_to_tell_it_is_refused() -> None:
     header = WeightsHeader(1, 2, Exploration(full_bound_cost=5.0))
     with pytest.raises(WeightsError, match=r'full_bound_cost is 5\.0, expected 0') as error:
-        decode_weights(encode_weights(make_rule().robot_actor(0), header))
+        decode_weights(encode_weights(make_rule().mean_actor.to_numpy(), header))
     assert error.value.reason == 'malformed'
     assert decode_weights(encode_weights(advised(make_rule()), header))[0] == header
 
 
 def test_a_critic_that_is_not_finite_is_refused() -> None:
     actor = advised(make_rule())
-    actor.critic_tensors['head.weight'][1, 0] = np.nan
+    actor.tensors['critic.head.weight'][1, 0] = np.nan
     with pytest.raises(WeightsError, match=r'critic\.head\.weight is not finite'):
         decode_weights(encode_weights(actor, WeightsHeader(1, 2)))
 
@@ -300,23 +316,23 @@ def test_the_critics_judge_what_the_bound_in_use_leaves_of_a_residual(
 ) -> None:
     config = ControllerConfig(decision_steps=2, residual_scale=(0.1,))
     controller = config.build(LinearPolicy(), make_action_spec())
-    exploration = Exploration(bound_ratio=0.5, full_bound_cost=7.0, careful_ratio=0.5)
+    exploration = Exploration(bound_scale=0.25, full_bound_cost=7.0)
     message = encode_weights(
         advised(make_rule(controller.layout)), WeightsHeader(1, 0, exploration)
     )
     controller.slot.offer(message)
-    seen: list[Reach] = []
-    act = AdvisedActor.act
+    seen: list[ExplorationSample] = []
+    decide = BestOfNActor.decide
 
-    def spy(actor: AdvisedActor, *args: Any) -> Any:
+    def spy(actor: BestOfNActor, *args: Any) -> Any:
         seen.append(args[3])
-        return act(actor, *args)
+        return decide(actor, *args)
 
-    monkeypatch.setattr(AdvisedActor, 'act', spy)
+    monkeypatch.setattr(BestOfNActor, 'decide', spy)
     controller.blend_ratio = 0.5
     controller.begin_episode(0, np.zeros(3), 0.0)
     controller.command()
-    assert seen == [Reach(1.0, 0.125, 7.0)]
+    assert seen == [ExplorationSample(1.0, 0.125, 7.0)]
 
 
 def test_the_critics_on_the_robot_do_not_follow_the_learner() -> None:
@@ -324,9 +340,8 @@ def test_the_critics_on_the_robot_do_not_follow_the_learner() -> None:
     actor = advised(rule)
     observation, base, u = np.ones(3), np.zeros(4), np.full((1, 2), 0.7)
     before = actor.advantages(observation, base, u)
-    replay = ReplayBuffer(LAYOUT, 50)
     for transition in random_transitions(LAYOUT, 50):
-        replay.add(transition)
-    rule.update(replay.sample(8, np.random.default_rng(0), 0.95, 3))
+        rule.observe(transition)
+    rule.update()
     np.testing.assert_array_equal(actor.advantages(observation, base, u), before)
     assert not np.array_equal(advised(rule).advantages(observation, base, u), before)

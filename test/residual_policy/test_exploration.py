@@ -69,7 +69,7 @@ def test_an_episode_without_a_residual_by_chance_is_no_base_only_episode() -> No
 
 
 def test_deployment_does_not_gamble() -> None:
-    exploration = Exploration(0.3, uniform_noise=1.0, wide_share=1.0, wide_scale=5.0)
+    exploration = Exploration(0.3, uniform_noise=1.0, wide_noise_share=1.0, wide_noise_scale=5.0)
     first, second = (play(build(exploration, explore=False), 5) for _ in range(2))
     assert {transition.source for transition in first} == {Source.RESIDUAL}
     np.testing.assert_array_equal(residuals(first), residuals(second))
@@ -85,13 +85,13 @@ def test_uniform_noise_fills_its_half_width_during_warm_up() -> None:
 
 @pytest.mark.parametrize('ratio', [0.25, 1.0])
 def test_the_bound_ratio_scales_what_is_executed(ratio: float) -> None:
-    transitions = play(build(Exploration(bound_ratio=ratio)), episodes=20)
+    transitions = play(build(Exploration(bound_scale=ratio)), episodes=20)
     bound = 0.1 * np.tile([1.0, 0.5], K)
     np.testing.assert_allclose(offsets(transitions), ratio * bound * residuals(transitions))
 
 
 def test_only_episodes_that_do_not_explore_widely_are_careful() -> None:
-    exploration = Exploration(careful_ratio=0.25, wide_share=0.5, wide_scale=4.0)
+    exploration = Exploration(bound_scale=0.25, wide_noise_share=0.5, wide_noise_scale=4.0)
     transitions = play(build(exploration), episodes=100)
     bound = 0.1 * np.tile([1.0, 0.5], K)
     found, full = offsets(transitions), bound * residuals(transitions)
@@ -105,7 +105,7 @@ def test_only_episodes_that_do_not_explore_widely_are_careful() -> None:
 
 
 def test_a_bound_of_zero_is_the_base_alone() -> None:
-    transitions = play(build(Exploration(bound_ratio=0.0)), episodes=5)
+    transitions = play(build(Exploration(bound_scale=0.0)), episodes=5)
     assert {transition.source for transition in transitions} == {Source.BASE}
     assert not residuals(transitions).any()
 
@@ -122,7 +122,7 @@ def test_base_only_episodes_are_whole_episodes_of_the_stated_share() -> None:
 
 def test_wide_episodes_explore_more_and_leave_the_others_as_they_are() -> None:
     plain = play(build(Exploration(), gain=0.1), episodes=200)
-    wide_exploration = Exploration(wide_share=0.5, wide_scale=8.0)
+    wide_exploration = Exploration(wide_noise_share=0.5, wide_noise_scale=8.0)
     mixed = play(build(wide_exploration, gain=0.1), episodes=200)
     same = (residuals(plain) == residuals(mixed)).all(axis=1)
     episodes = np.array([transition.episode for transition in plain])
@@ -136,11 +136,11 @@ def test_wide_episodes_explore_more_and_leave_the_others_as_they_are() -> None:
     'values',
     [
         {'residual_probability': 1.5},
-        {'bound_ratio': -0.1},
+        {'bound_scale': -0.1},
         {'full_bound_cost': -0.1},
         {'full_bound_cost': float('inf')},
         {'uniform_noise': float('nan')},
-        {'wide_scale': 0.5},
+        {'wide_noise_scale': 0.5},
         {'base_only_share': 1},
     ],
 )

@@ -213,4 +213,4 @@ def test_in_real_time_only_the_newest_actor_is_kept() -> None:
     slot = make_slot()
     for sequence in range(50):
         slot.offer(message(sequence))
-    assert len(slot.state()[1]) == 1
+    assert len(slot.state_dict()[1]) == 1

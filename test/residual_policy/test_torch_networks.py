@@ -26,16 +26,16 @@ def test_a_new_actor_is_almost_no_residual(
 ) -> None:
     actor = make_actor(layout, hidden_sizes=(64, 64), sees_base_action=sees_base_action)
     for observation, base in zip(*batch(layout), strict=True):
-        residual = actor.to_numpy().act(observation.numpy(), base.numpy(), None)
+        residual = actor.to_numpy().decide(observation.numpy(), base.numpy(), None)
         assert np.abs(residual).max() < 0.05
 
 
 def test_the_mean_action_is_deterministic_and_needs_no_generator(layout: TransitionLayout) -> None:
     actor = make_actor(layout, gain=1.0)
     observation, base = np.array([0.1, 0.2, 0.3]), np.zeros(4)
-    first = actor.to_numpy().act(observation, base, None)
+    first = actor.to_numpy().decide(observation, base, None)
     torch.rand(1)
-    assert actor.to_numpy().act(observation, base, None).tobytes() == first.tobytes()
+    assert actor.to_numpy().decide(observation, base, None).tobytes() == first.tobytes()
     mean, _ = actor(torch.tensor([[0.1, 0.2, 0.3]]), torch.zeros(1, 4))
     np.testing.assert_allclose(first, torch.tanh(mean[0]).detach(), rtol=1e-6)
 
@@ -43,15 +43,17 @@ def test_the_mean_action_is_deterministic_and_needs_no_generator(layout: Transit
 def test_exploration_is_the_generators_and_has_the_actors_spread(layout: TransitionLayout) -> None:
     actor = make_actor(layout, gain=0.1)
     observation, base = np.zeros(3), np.zeros(4)
-    one = actor.to_numpy().act(observation, base, np.random.default_rng(7))
+    one = actor.to_numpy().decide(observation, base, np.random.default_rng(7))
     assert (
-        actor.to_numpy().act(observation, base, np.random.default_rng(7)).tobytes() == one.tobytes()
+        actor.to_numpy().decide(observation, base, np.random.default_rng(7)).tobytes()
+        == one.tobytes()
     )
     assert (
-        actor.to_numpy().act(observation, base, np.random.default_rng(8)).tobytes() != one.tobytes()
+        actor.to_numpy().decide(observation, base, np.random.default_rng(8)).tobytes()
+        != one.tobytes()
     )
     rng = np.random.default_rng(0)
-    sample = np.arctanh([actor.to_numpy().act(observation, base, rng) for _ in range(4000)])
+    sample = np.arctanh([actor.to_numpy().decide(observation, base, rng) for _ in range(4000)])
     mean, log_std = actor(torch.zeros(1, 3), torch.zeros(1, 4))
     std = log_std[0].detach().exp().numpy()
     np.testing.assert_allclose(sample.std(0) / std, 1.0, atol=0.06)
@@ -65,7 +67,7 @@ def test_a_residual_is_always_in_the_unit_box(layout: TransitionLayout, gain: fl
     assert residual.shape == (1000, 4)
     assert residual.abs().max() <= 1.0
     rng = np.random.default_rng(0)
-    act = actor.to_numpy().act
+    act = actor.to_numpy().decide
     acts = [act(np.full(3, 1e3), np.zeros(4), rng) for _ in range(100)]
     assert np.abs(acts).max() <= 1.0
 
@@ -102,7 +104,7 @@ def test_a_sample_carries_gradients_to_the_weights(layout: TransitionLayout) -> 
 def test_a_held_residual_repeats_over_the_steps_of_its_decision() -> None:
     layout = make_layout(decision_steps=3)
     actor = make_actor(layout, gain=0.5, outputs=2)
-    acted = actor.to_numpy().act(np.ones(3), np.zeros(6), np.random.default_rng(0)).reshape(3, 2)
+    acted = actor.to_numpy().decide(np.ones(3), np.zeros(6), np.random.default_rng(0)).reshape(3, 2)
     assert acted[0, 0] != acted[0, 1]
     np.testing.assert_array_equal(acted, np.broadcast_to(acted[0], (3, 2)))
     observation, base = batch(layout)
@@ -126,14 +128,14 @@ def test_the_control_loop_gets_what_the_learner_computes(
     actor = make_actor(layout, gain=0.3, hidden_sizes=(16, 8), **changes)
     rng = np.random.default_rng(0)
     actor.normalizer.fit(torch.from_numpy(rng.normal(1.0, 2.0, (50, 3)).astype(np.float32)))
-    act = actor.to_numpy().act
+    act = actor.to_numpy().decide
     for _ in range(20):
         observation = rng.normal(size=layout.observation_size)
         base = rng.normal(size=layout.decision_size)
         inputs = [torch.tensor(value, dtype=torch.float32)[None] for value in (observation, base)]
         expected = actor.mean_action(*inputs)[0].detach()
         np.testing.assert_allclose(
-            actor.to_numpy().act(observation, base, None), expected, atol=1e-5
+            actor.to_numpy().decide(observation, base, None), expected, atol=1e-5
         )
         if std is None:
             spread = actor(*inputs)[1][0].detach().double().exp().numpy()
@@ -149,8 +151,8 @@ def test_the_control_loop_gets_what_the_learner_computes(
 def test_only_an_actor_that_sees_the_base_action_depends_on_it(layout: TransitionLayout) -> None:
     for sees in (False, True):
         actor = make_actor(layout, gain=1.0, sees_base_action=sees)
-        one = actor.to_numpy().act(np.ones(3), np.zeros(4), None)
-        other = actor.to_numpy().act(np.ones(3), np.full(4, 0.3), None)
+        one = actor.to_numpy().decide(np.ones(3), np.zeros(4), None)
+        other = actor.to_numpy().decide(np.ones(3), np.full(4, 0.3), None)
         assert (one.tobytes() != other.tobytes()) is sees
 
 
@@ -162,12 +164,12 @@ def test_base_actions_are_scaled_by_the_trained_range(layout: TransitionLayout) 
 
 def test_observations_are_normalised_inside_the_actor(layout: TransitionLayout) -> None:
     actor = make_actor(layout, gain=1.0)
-    reference = actor.to_numpy().act([0.5, -0.5, 0.0], np.zeros(4), None)
+    reference = actor.to_numpy().decide([0.5, -0.5, 0.0], np.zeros(4), None)
     actor.normalizer.fit(torch.tensor([[90.0, 8.0, 5.0], [110.0, 12.0, 5.0]]))
     observation = actor.normalizer.mean + actor.normalizer.std * torch.tensor([0.5, -0.5, 0.0])
     observation = observation.numpy()
     np.testing.assert_allclose(
-        actor.to_numpy().act(observation, np.zeros(4), None), reference, rtol=1e-3, atol=1e-4
+        actor.to_numpy().decide(observation, np.zeros(4), None), reference, rtol=1e-3, atol=1e-4
     )
 
 
@@ -186,8 +188,8 @@ def test_the_architecture_names_every_tensor(
 def test_an_actor_for_the_robot_does_not_follow_the_learner(layout: TransitionLayout) -> None:
     actor = make_actor(layout, gain=1.0)
     frozen = actor.to_numpy()
-    before = frozen.act(np.ones(3), np.zeros(4), None)
+    before = frozen.decide(np.ones(3), np.zeros(4), None)
     with torch.no_grad():
         for parameter in actor.parameters():
             parameter.add_(1.0)
-    np.testing.assert_array_equal(frozen.act(np.ones(3), np.zeros(4), None), before)
+    np.testing.assert_array_equal(frozen.decide(np.ones(3), np.zeros(4), None), before)

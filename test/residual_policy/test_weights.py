@@ -35,7 +35,7 @@ from residual_rl_ros.residual_policy.weights import (
 LAYOUT = make_layout()
 ACTOR = make_actor(LAYOUT, gain=0.5).to_numpy()
 ARCHITECTURE = ACTOR.architecture.to_mapping()
-HEADER = WeightsHeader(3, 14, Exploration(0.5, wide_scale=3.0), 150, 200)
+HEADER = WeightsHeader(3, 14, Exploration(0.5, wide_noise_scale=3.0), 150, 200)
 MESSAGE = encode_weights(ACTOR, HEADER)
 TENSORS_AT = 8 + int.from_bytes(MESSAGE[:8], 'little')
 
@@ -60,6 +60,7 @@ def forged(
     content = writable_tensors() if tensors is None else tensors
     fields = {
         'header': asdict(HEADER) if header is None else header,
+        'kind': 'gaussian',
         'architecture': ARCHITECTURE if architecture is None else architecture,
     }
     fields = json.loads(json.dumps(fields))
@@ -300,6 +301,6 @@ def test_a_number_of_outputs_that_is_neither_m_nor_km_is_refused() -> None:
 def test_a_small_message_cannot_make_a_large_actor() -> None:
     tensors = writable_tensors()
     claimed = {**ARCHITECTURE, 'hidden_sizes': (10**6, 10**6)}
-    fields = {'header': asdict(HEADER), 'architecture': claimed}
+    fields = {'header': asdict(HEADER), 'kind': 'gaussian', 'architecture': claimed}
     fields['digest'] = _digest(tensors, fields)
     assert reason(save(tensors, {METADATA: json.dumps(fields)})) == 'shape'

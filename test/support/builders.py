@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadat
 from residual_rl_ros.config.preset import LearnerConfig, load_preset
 from residual_rl_ros.control.reward import CLASSIFIER_METADATA_KEY
 from residual_rl_ros.residual_policy.architecture import ActorArchitecture
-from residual_rl_ros.residual_policy.candidate_selection import AdvisedActor
-from residual_rl_ros.residual_policy.numpy_actor import NumpyActor
+from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
+from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.residual_policy.torch_networks import ResidualActor
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.image_encoder import ENCODER_METADATA_KEY
@@ -238,23 +239,18 @@ def make_actor(
     return actor
 
 
-def mislabelled(actor: NumpyActor) -> NumpyActor:
+def mislabelled(actor: GaussianActor) -> GaussianActor:
     """Return an actor whose tensors do not fit the architecture that it claims."""
-    return NumpyActor(replace(actor.architecture, hidden_sizes=(9,)), actor.tensors)
+    return GaussianActor(replace(actor.architecture, hidden_sizes=(9,)), actor.tensors)
 
 
-def assert_same_actor(actor: NumpyActor, expected: NumpyActor) -> None:
-    """Check that two actors are the same, bit for bit, and the critics that come with them."""
+def assert_same_actor(actor: RobotPolicy, expected: RobotPolicy) -> None:
+    """Check that two robot policies are the same, bit for bit."""
     assert type(actor) is type(expected)
     assert actor.architecture == expected.architecture
-    pairs = [(actor.tensors, expected.tensors)]
-    if isinstance(actor, AdvisedActor) and isinstance(expected, AdvisedActor):
-        assert actor.critic_architecture == expected.critic_architecture
-        pairs.append((actor.critic_tensors, expected.critic_tensors))
-    for tensors, wanted in pairs:
-        assert tensors.keys() == wanted.keys()
-        for name, value in wanted.items():
-            assert tensors[name].tobytes() == value.tobytes(), name
+    assert actor.tensors.keys() == expected.tensors.keys()
+    for name, value in expected.tensors.items():
+        assert actor.tensors[name].tobytes() == value.tobytes(), name
 
 
 def make_transition(layout: TransitionLayout, **changes: Any) -> Transition:
@@ -327,6 +323,21 @@ def small_config(preset: str = 'dawn', **overrides: Any) -> LearnerConfig:
     elif preset == 'resfit':
         small |= {'critic_only_updates': 7}
     return load_preset(preset, {**small, **overrides})
+
+
+def make_rule(
+    preset: str = 'dawn', layout: TransitionLayout | None = None, seed: int = 0, **overrides: Any
+) -> Any:
+    """Return the update rule of a small preset, with an empty memory."""
+    config = small_config(preset, **overrides)
+    generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
+    return config.make_rule(layout or make_layout(), generator, rng)
+
+
+def fill(rule: Any, transitions: Iterable[Transition]) -> None:
+    """Let a rule observe transitions."""
+    for transition in transitions:
+        rule.observe(transition)
 
 
 def write_classifier(

@@ -37,6 +37,15 @@ RUNS: dict[str, tuple[str, str, int, dict[str, int]]] = {
     'short_plain': ('peg_insert', 'sac_residual_plain', 1200, SMALL),
 }
 """Task, preset, control steps and numbers of each run; the two long ones train as shipped."""
+FILES = {
+    'algorithm': 'algorithm.safetensors',
+    'good': 'good.safetensors',
+    'candidate': 'candidate.safetensors',
+    'replay': 'memory.replay.safetensors',
+}
+"""Files of a checkpoint, by their names on e8f1ba4."""
+ADDED = ('normalizer_transitions',)
+"""Tensors that were counters of the learner on e8f1ba4."""
 SAME_INSTRUCTIONS = {
     'ATEN_CPU_CAPABILITY': 'avx2',
     'MKL_CBWR': 'AVX2',
@@ -70,9 +79,10 @@ def train(name: str, out: Path) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr[-2000:]
     checkpoint = out / 'checkpoints' / 'latest'
     tensors = {}
-    for file in ('algorithm', 'good', 'candidate', 'replay'):
-        for key, value in load_file(checkpoint / f'{file}.safetensors').items():
-            tensors[f'{file}/{key}'] = digest(np.asarray(value))
+    for file, stored in FILES.items():
+        for key, value in load_file(checkpoint / stored).items():
+            if key not in ADDED:
+                tensors[f'{file}/{key}'] = digest(np.asarray(value))
     history = json.loads((checkpoint / 'learner.json').read_text())['state']['history']
     episodes = [[e['control_steps'], e['success'], e['residual']] for e in history]
     return {'tensors': tensors, 'episodes': episodes}

@@ -45,11 +45,13 @@ def test_base_transitions_stand_for_the_warm_up(bag: Path) -> None:
     learner, intake = train_from_bags([bag], Use.BASE, config, seed=3)
     fresh = Learner(config, L, 3)
     assert intake.taken == 120
-    assert len(learner.replay) == 50, 'more base transitions would drown those of the robot'
+    assert len(learner.rule.memory.replay) == 50, (
+        'more base transitions would drown those of the robot'
+    )
     assert learner.phase is Phase.ONLINE
     assert (learner.transitions, learner.control_steps, learner.updates) == (50, 0, 0)
     assert learner.pretraining_updates == 0
-    before, after = fresh.algorithm.state(), learner.algorithm.state()
+    before, after = fresh.rule.state_dict(), learner.rule.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all('normalizer' in name for name in changed)
@@ -61,9 +63,9 @@ def test_what_a_bag_has_fitted_stays_until_the_replay_holds_twice_as_much(bag: P
     learner, _ = train_from_bags([bag], Use.BASE, config, seed=3)
     for transition in base_stream(189, seed=4):
         learner.ingest(transition, learn=False)
-    assert learner.state()['normalizer_transitions'] == 120
+    assert learner.rule.memory.normalizer_transitions == 120
     learner.ingest(base_stream(1, seed=5)[0], learn=False)
-    assert learner.state()['normalizer_transitions'] == len(learner.replay) == 240
+    assert learner.rule.memory.normalizer_transitions == len(learner.rule.memory.replay) == 240
 
 
 def test_the_first_transition_of_the_robot_is_the_first_after_the_warm_up(bag: Path) -> None:
@@ -123,15 +125,14 @@ def test_what_a_residual_did_is_no_base_transition(tmp_path: Path) -> None:
     path = write_bag(tmp_path / 'mixed', L, stream)
     learner, intake = train_from_bags([path], Use.BASE, small_config(), seed=0)
     assert (intake.taken, intake.skipped) == (49, 11)
-    assert learner.replay.composition()[Source.BASE] == 1.0
+    assert learner.rule.memory.replay.composition()[Source.BASE] == 1.0
 
 
 def test_demonstrations_go_to_their_own_buffer(bag: Path) -> None:
     config = small_config('resfit', demonstration_share=0.5, warmup_transitions=10)
     learner, intake = train_from_bags([bag], Use.DEMONSTRATIONS, config, seed=0)
-    assert learner.demonstrations is not None
-    assert len(learner.demonstrations) == intake.taken == 120
-    assert len(learner.replay) == 0
+    assert learner.rule.memory.demonstrations == intake.taken == 120
+    assert len(learner.rule.memory.replay) == 0
     assert (learner.phase, learner.transitions) == (Phase.WARMUP, 0)
 
 
@@ -142,10 +143,10 @@ def test_offline_data_trains_actor_and_critics_and_is_dropped(bag: Path) -> None
     learner, _ = train_from_bags([bag], Use.OFFLINE, config, seed=0)
     fresh = Learner(config, L, 0)
     assert learner.pretraining_updates == 8
-    assert len(learner.replay) == 0
+    assert len(learner.rule.memory.replay) == 0
     assert learner.phase is Phase.POLICY_WARMUP
-    key = next(name for name in fresh.algorithm.state() if name.startswith('actor.heads'))
-    assert not torch.equal(fresh.algorithm.state()[key], learner.algorithm.state()[key])
+    key = next(name for name in fresh.rule.state_dict() if name.startswith('actor.heads'))
+    assert not torch.equal(fresh.rule.state_dict()[key], learner.rule.state_dict()[key])
     for transition in random_transitions(L, 8, seed=9):
         learner.ingest(transition)
     assert learner.phase is Phase.ONLINE
@@ -211,10 +212,10 @@ def test_robots_of_two_namespaces_train_one_learner(
     out = tmp_path / 'out'
     small = ['warmup_transitions=50', 'batch_size=8', 'replay_capacity=300']
     settings = [part for text in small for part in ('--set', text)]
-    arguments = ('train', str(tmp_path / 'bag'), '--out', str(out), *settings, '--no-cache')
+    arguments = ('train', str(tmp_path / 'bag'), '--out', str(out), *settings)
     assert run(*arguments, monkeypatch=monkeypatch) == 0
     learner = load_checkpoint(out / 'checkpoints' / 'latest')
-    assert len(learner.replay) == 50
+    assert len(learner.rule.memory.replay) == 50
     taken = json.loads((out / 'bag_training.json').read_text())['transitions']
     assert taken == 120, 'of both robots'
 
@@ -233,8 +234,8 @@ def test_the_number_of_updates_is_known_before_the_first(bag: Path) -> None:
 def test_the_same_bags_give_the_same_learner(bag: Path) -> None:
     config = small_config(warmup_transitions=50)
     one, two = (train_from_bags([bag], Use.BASE, config, seed=3)[0] for _ in range(2))
-    for name, value in one.algorithm.state().items():
-        assert torch.equal(two.algorithm.state()[name], value), name
+    for name, value in one.rule.state_dict().items():
+        assert torch.equal(two.rule.state_dict()[name], value), name
 
 
 def test_bags_without_anything_to_use_say_so(tmp_path: Path) -> None:
@@ -256,7 +257,7 @@ def test_the_command_leaves_a_checkpoint_that_a_robots_learner_resumes(
     assert run(*arguments, monkeypatch=monkeypatch) == 0
     learner = load_checkpoint(out / 'checkpoints' / 'latest')
     assert learner.phase is Phase.ONLINE
-    assert len(learner.replay) == 50
+    assert len(learner.rule.memory.replay) == 50
     assert json.loads((out / 'bag_training.json').read_text())['transitions'] == 120
     assert run(*arguments, monkeypatch=monkeypatch) == 2  # The folder is taken.
     learner_node, policy_node = robot_topology(RobotRun(Path('robot.yaml'), Path('base.onnx'), out))
@@ -270,7 +271,7 @@ def test_a_stray_file_is_named_and_the_bags_beside_it_are_used(
     (tmp_path / 'notes.txt').touch()
     bag = write_bag(tmp_path / 'bag', L, random_transitions(L, 20))
     arguments = ['train', str(tmp_path / 'notes.txt'), str(bag), '--out', str(tmp_path / 'out')]
-    arguments += ['--as', 'demonstrations', '--preset', 'resfit', '--no-cache']
+    arguments += ['--as', 'demonstrations', '--preset', 'resfit']
     assert run(*arguments, monkeypatch=monkeypatch) == 1
     assert 'notes.txt' in capsys.readouterr().err
     assert (tmp_path / 'out' / 'bag_training.json').is_file()

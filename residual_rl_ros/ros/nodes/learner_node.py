@@ -25,7 +25,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from std_msgs.msg import Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
-from residual_rl_ros.config.preset import DEFAULT_PRESET, LearnerConfig, load_preset
+from residual_rl_ros.config.preset import DEFAULT_PRESET, LearnerConfig, learner_config, load_preset
 from residual_rl_ros.errors import CheckpointError, ConfigError, MalformedTransitionError
 from residual_rl_ros.learner.checkpoint import (
     CheckpointFolder,
@@ -142,7 +142,7 @@ class LearnerNode(ManagedNode):
         latest = self._checkpoints.latest
         if parameters.resume and not parameters.preset:
             stored = stored_config(latest)
-            config = LearnerConfig.from_mapping({**stored.to_mapping(), **overrides})
+            config = learner_config({**stored.to_mapping(), **overrides})
         else:
             config = load_preset(parameters.preset or DEFAULT_PRESET, overrides)
         if parameters.resume:
@@ -258,7 +258,7 @@ class LearnerNode(ManagedNode):
                     raise
                 self._warn(f'layout of {named(feed)} refused: {error}')
                 return
-            nbytes = self._learner.memory_bytes
+            nbytes = self._learner.rule.memory.nbytes
             self.get_logger().info(f'replay: {nbytes / 1e6:.0f} MB when full')
             self._publish(self._learner.first_message())
             for early in self._early.take():

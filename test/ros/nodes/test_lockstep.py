@@ -70,7 +70,7 @@ def test_a_run_over_dds_learns_bit_for_bit_what_a_run_in_one_process_learns(
     assert over_dds.updates == alone.updates > 0
     assert over_dds.episodes.history == alone.episodes.history
     stored = load_file(tmp_path / 'checkpoints' / 'latest' / ALGORITHM)
-    for name, value in alone.algorithm.state().items():
+    for name, value in alone.rule.state_dict().items():
         assert torch.equal(stored[name], value), name
 
 

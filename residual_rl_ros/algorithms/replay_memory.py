@@ -1,0 +1,165 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The memory of off-policy rules: a replay buffer and, for some presets, demonstrations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from residual_rl_ros.algorithms.rule import Arrays
+from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.schema import parameter
+from residual_rl_ros.transitions.replay_buffer import Batch, ReplayBuffer
+from residual_rl_ros.transitions.table import TransitionTable
+from residual_rl_ros.transitions.transition import Source, Transition, TransitionLayout
+
+REPLAY, DEMONSTRATIONS, FITTED = 'replay', 'demonstrations', 'normalizer_transitions'
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Numbers of the memory and of what is drawn from it."""
+
+    section: ClassVar[str] = 'replay'
+
+    replay_capacity: int = parameter(
+        200_000, 'transitions kept, in the replay and among the demonstrations each', 1
+    )
+    batch_size: int = parameter(256, 'transitions per update', 1)
+    utd: float = parameter(1.0, 'critic updates per transition after the warm-up', above=0.0)
+    n_step: int = parameter(1, 'decisions whose rewards are summed before the target', 1)
+    demonstration_share: float = parameter(
+        0.0,
+        'share of every batch that is drawn from demonstrations, if there are any',
+        0.0,
+        1.0,
+    )
+
+
+class ReplayMemory:
+    """Uniform draws from what robots did and, by share, from demonstrations.
+
+    Args:
+        config: numbers.
+        layout: transition layout.
+        rng: source of the draws.
+        gamma: discount per decision of n-step sums.
+    """
+
+    def __init__(
+        self,
+        config: ReplayConfig,
+        layout: TransitionLayout,
+        rng: np.random.Generator,
+        gamma: float,
+    ) -> None:
+        self._config = config
+        self._rng = rng
+        self._gamma = gamma
+        self.replay = ReplayBuffer(layout, config.replay_capacity)
+        """What robots did."""
+        self.normalizer_transitions = 0
+        """How many of these the observation normaliser was last fitted on."""
+        self._demonstrations: ReplayBuffer | None = None
+        if config.demonstration_share > 0.0:
+            self._demonstrations = ReplayBuffer(layout, config.replay_capacity)
+
+    def __len__(self) -> int:
+        """Return how many transitions of robots there are."""
+        return len(self.replay)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory when it is full [byte]."""
+        return self.replay.nbytes * (1 if self._demonstrations is None else 2)
+
+    @property
+    def demonstrations(self) -> int:
+        """Number of demonstrations, takeovers included."""
+        return 0 if self._demonstrations is None else len(self._demonstrations)
+
+    def add(self, transition: Transition, robot: str) -> None:
+        """Store a transition; that of a takeover is a demonstration too."""
+        self.replay.add(transition, robot)
+        if self._demonstrations is not None and transition.source is Source.TAKEOVER:
+            self._demonstrations.add(transition, robot)
+
+    def add_demonstration(self, transition: Transition, robot: str = '') -> None:
+        """Store a recorded demonstration.
+
+        Raises:
+            ConfigError: the preset samples none.
+        """
+        self._demonstration_buffer().add(transition, robot)
+
+    def extend(self, table: TransitionTable, robot: str = '', demonstrations: bool = False) -> None:
+        """Store many transitions of one robot, in order.
+
+        Raises:
+            ConfigError: they are demonstrations, and the preset samples none.
+        """
+        buffer = self._demonstration_buffer() if demonstrations else self.replay
+        buffer.extend(table, robot)
+
+    def _demonstration_buffer(self) -> ReplayBuffer:
+        if self._demonstrations is None:
+            raise ConfigError('demonstration_share is 0; set it above 0 to sample demonstrations')
+        return self._demonstrations
+
+    def keep_newest(self, count: int) -> None:
+        """Forget all but the newest transitions of robots."""
+        self.replay.keep_newest(count)
+
+    def composition(self) -> dict[Source, float]:
+        """Return the share of each source among the transitions of robots."""
+        return self.replay.composition()
+
+    def observations(self) -> Tensor:
+        """Return the stored observations, shape (size, n)."""
+        return self.replay.observations()
+
+    def sample(self) -> Batch:
+        """Draw a batch, part of it from the demonstrations if there are any."""
+        size = self._config.batch_size
+        if not self._demonstrations:
+            return self.sample_replay(size)
+        shared = round(self._config.demonstration_share * size)
+        own = self.sample_replay(size - shared)
+        return Batch.concatenate(own, self._draw(self._demonstrations, shared))
+
+    def sample_replay(self, size: int) -> Batch:
+        """Draw transitions of robots alone."""
+        return self._draw(self.replay, size)
+
+    def _draw(self, buffer: ReplayBuffer, size: int) -> Batch:
+        return buffer.sample(size, self._rng, self._gamma, self._config.n_step)
+
+    def returns(self, offset: float) -> Tensor:
+        """Return what `ReplayBuffer.returns` does, shape (size,)."""
+        return torch.from_numpy(self.replay.returns(self._gamma, offset))
+
+    def export(self) -> dict[str, Arrays]:
+        """Return the contents for a checkpoint, by file."""
+        fitted = np.array([self.normalizer_transitions])
+        files: dict[str, Arrays] = {REPLAY: {**self.replay.export(), FITTED: fitted}}
+        if self._demonstrations is not None:
+            files[DEMONSTRATIONS] = self._demonstrations.export()
+        return files
+
+    def restore(self, contents: Mapping[str, Arrays]) -> None:
+        """Load what `export` returned.
+
+        Raises:
+            ResidualRLError: the rows are of another layout or exceed the capacity.
+            KeyError: a buffer is missing.
+        """
+        self.replay.restore(contents[REPLAY])
+        self.normalizer_transitions = int(contents[REPLAY][FITTED][0])
+        if self._demonstrations is not None:
+            self._demonstrations.restore(contents[DEMONSTRATIONS])

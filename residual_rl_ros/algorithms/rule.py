@@ -1,0 +1,195 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What an update rule is to the learner, and the registry of rules.
+
+A rule owns its networks, optimisers and memory. The learner counts transitions, decides when the
+warm-up ends and when weights are published, and asks the rule for the rest; it never inspects one.
+A package of its own adds a rule with the entry point group `residual_rl_ros.algorithms`, whose
+entries name modules that call `register`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
+from residual_rl_ros.transitions.table import TransitionTable
+from residual_rl_ros.transitions.transition import Source, Transition, TransitionLayout
+
+ENTRY_POINTS = 'residual_rl_ros.algorithms'
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class RuleConfig:
+    """Numbers of an update rule; each rule derives its own."""
+
+    section: ClassVar[str] = ''
+    """Section of a preset in which the keys that a class adds stand."""
+
+    @property
+    def tells_cost(self) -> bool:
+        """Whether the robot policy tells the cost to go of a base action."""
+        return False
+
+    @property
+    def samples_demonstrations(self) -> bool:
+        """Whether recorded demonstrations are of use."""
+        return False
+
+    @property
+    def learns_offline(self) -> bool:
+        """Whether it learns from the warm-up before the residual acts, and then forgets it."""
+        return False
+
+    @property
+    def preparation_updates(self) -> int:
+        """Number of updates that `Rule.prepare` takes."""
+        return 0
+
+
+class Memory(Protocol):
+    """The transitions that a rule keeps."""
+
+    def __len__(self) -> int:
+        """Return how many transitions of the robot there are."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory when it is full [byte]."""
+
+    @property
+    def demonstrations(self) -> int:
+        """Number of demonstrations."""
+
+    def extend(self, table: TransitionTable, robot: str = '', demonstrations: bool = False) -> None:
+        """Store many transitions of one robot, in order."""
+
+    def add_demonstration(self, transition: Transition, robot: str = '') -> None:
+        """Store a recorded demonstration; it is no experience of the robot."""
+
+    def keep_newest(self, count: int) -> None:
+        """Forget all but the newest transitions of the robot."""
+
+    def composition(self) -> dict[Source, float]:
+        """Return the share of each source among the transitions of the robot."""
+
+    def export(self) -> dict[str, Arrays]:
+        """Return the contents for a checkpoint, by file."""
+
+    def restore(self, contents: Mapping[str, Arrays]) -> None:
+        """Load what `export` returned."""
+
+
+class Rule(Protocol):
+    """An update rule.
+
+    Args:
+        config: its numbers.
+        layout: transition layout.
+        generator: source of random numbers of initialisation and updates.
+        rng: source of the draws from the memory.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        layout: TransitionLayout,
+        generator: torch.Generator,
+        rng: np.random.Generator,
+    ) -> None: ...
+
+    @property
+    def memory(self) -> Memory:
+        """Its transitions."""
+
+    def observe(self, transition: Transition, robot: str = '') -> None:
+        """Store a transition of a robot.
+
+        Args:
+            transition: the transition.
+            robot: namespace of the robot that made it.
+        """
+
+    def prepare(self, pulse: Callable[[], None]) -> dict[str, Tensor]:
+        """Use what the warm-up has collected, before the residual is switched on.
+
+        Args:
+            pulse: called before every update, to stay responsive and to count; what it raises ends
+                the updates.
+
+        Returns:
+            Metrics of the last update, if there was one.
+        """
+
+    def updates_due(self, transitions: int) -> int:
+        """Return how many updates are due in all after so many transitions since the warm-up."""
+
+    def update(self) -> dict[str, Tensor]:
+        """Take one gradient step and return scalar metrics, detached."""
+
+    def diagnose(self) -> dict[str, float]:
+        """Return metrics that cost as much as several updates."""
+
+    def robot_policy(self) -> RobotPolicy:
+        """Return a copy of what is learned, as the robot runs it."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return every tensor needed to continue, by name; the memory is saved on its own."""
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            RuntimeError: the tensors are of another architecture.
+            KeyError: one is missing.
+        """
+
+
+RULES: dict[str, tuple[type[Any], type[RuleConfig]]] = {}
+"""Class and configuration of every registered rule, by name."""
+_Class = TypeVar('_Class', bound=type[Any])
+
+
+def register(name: str, config: type[RuleConfig]) -> Callable[[_Class], _Class]:
+    """Register a class that answers `Rule` under the name that a preset gives.
+
+    Args:
+        name: the name.
+        config: its numbers.
+
+    Raises:
+        ConfigError: another class has the name.
+    """
+
+    def add(kind: _Class) -> _Class:
+        taken = RULES.setdefault(name, (kind, config))[0]
+        if taken.__qualname__ != kind.__qualname__ or taken.__module__ != kind.__module__:
+            raise ConfigError(f'algorithm {name!r} is registered twice: {taken} and {kind}')
+        RULES[name] = kind, config
+        return kind
+
+    return add
+
+
+def find_rule(name: Any) -> tuple[type[Any], type[RuleConfig]]:
+    """Return class and configuration of a rule.
+
+    Raises:
+        ConfigError: no rule has the name.
+    """
+    if name not in RULES:
+        for entry in metadata.entry_points(group=ENTRY_POINTS):
+            entry.load()
+    if name not in RULES:
+        raise ConfigError(f'algorithm is {name!r}, expected one of {", ".join(sorted(RULES))}')
+    return RULES[name]
