@@ -222,15 +222,17 @@ def presets_page() -> str:
         for item in own_fields(kind):
             if any(True for _ in _dataclasses_in(hints[item.name])):
                 continue
-            text = docstrings.get(item.name) or item.metadata.get('description')
+            text = item.metadata.get('description') or docstrings.get(item.name)
             if not text:
-                raise ReferenceError(f'{kind.__qualname__}.{item.name} has no docstring')
+                raise ReferenceError(f'{kind.__qualname__}.{item.name} is not described')
             kind_name = _cell(_type_name(hints[item.name]))
-            rows.append([f'`{item.name}`', f'`{kind_name}`', _default(item), _cell(text)])
+            rows.append(
+                [f'`{item.name}`', f'`{kind_name}`', _default(item), _range(item), _cell(text)]
+            )
         if rows:
             summary = inspect.getdoc(kind) or ''
             parts.append(f'## {kind.__name__}\n\n{summary}\n')
-            parts.append(table(['key', 'type', 'default', 'meaning'], rows))
+            parts.append(table(['key', 'type', 'default', 'range', 'meaning'], rows))
     parts.append(_shipped_presets(module))
     return '\n'.join(parts)
 
@@ -241,6 +243,19 @@ def _default(item: dataclasses.Field[Any]) -> str:
     if item.default_factory is not dataclasses.MISSING:
         return f'`{item.default_factory()!r}`'
     return 'required'
+
+
+def _range(item: dataclasses.Field[Any]) -> str:
+    """Return what a value is checked against, as far as the field's metadata say it."""
+    if item.metadata.get('choices'):
+        return ', '.join(f'`{each}`' for each in item.metadata['choices'])
+    low, high = item.metadata.get('bounds', (None, None))
+    above = item.metadata.get('above')
+    if above is not None:
+        return f'> {above:g}' if high is None else f'> {above:g} to {high:g}'
+    if low is None:
+        return '' if high is None else f'<= {high:g}'
+    return f'>= {low:g}' if high is None else f'{low:g} to {high:g}'
 
 
 def _shipped_presets(module: Any) -> str:
@@ -274,15 +289,13 @@ def parameters_page() -> str:
         hints = typing.get_type_hints(kind)
         rows = []
         for item in dataclasses.fields(kind):
-            low, high = item.metadata['bounds']
-            span = '' if low is None else f'>= {low:g}' if high is None else f'{low:g} to {high:g}'
             default = _ros_default(item.default)
             rows.append(
                 [
                     f'`{item.name}`',
                     _ros_type(hints[item.name]),
                     f'`{default}`',
-                    span,
+                    _range(item),
                     'yes' if item.metadata['live'] else '',
                     item.metadata['description'],
                 ]
@@ -480,12 +493,13 @@ SPECIAL = re.compile(r'(?<!\\)([*|])|(?<=\w)_(?!\w)')
 def escape_docstring(
     app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
-    """Escape what reStructuredText would take for markup: docstrings have backticks only."""
+    """Mark code with two backticks, as reStructuredText does, and escape the rest of its markup."""
     del app, what, name, obj, options
     text = '\n'.join(lines)
     pieces, last = [], 0
     for span in SPAN.finditer(text):
-        pieces += [SPECIAL.sub(r'\\\g<0>', text[last : span.start()]), span.group()]
+        code = span.group() if span.group().startswith('``') else f'`{span.group()}`'
+        pieces += [SPECIAL.sub(r'\\\g<0>', text[last : span.start()]), code]
         last = span.end()
     pieces.append(SPECIAL.sub(r'\\\g<0>', text[last:]))
     lines[:] = ''.join(pieces).split('\n')
