@@ -266,7 +266,9 @@ def _shipped_presets(module: Any) -> str:
     rows = [
         [f'`{key}`', *(f'`{each[key]}`' if key in each else '' for each in values)] for key in keys
     ]
-    text = '## Shipped presets\n\nAn empty cell is a key that the rule of the preset does not have.\n'
+    text = (
+        '## Shipped presets\n\nAn empty cell is a key that the rule of the preset does not have.\n'
+    )
     return f'{text}\n{table(["key", *(f"`{name}`" for name in names)], rows)}'
 
 
@@ -405,7 +407,9 @@ def metrics_page() -> str:
     return '\n'.join(parts)
 
 
-def _meanings(meanings: Mapping[str, str], keys: Sequence[str], where: str, what: str = 'key') -> str:
+def _meanings(
+    meanings: Mapping[str, str], keys: Sequence[str], where: str, what: str = 'key'
+) -> str:
     """Return a table of keys and meanings.
 
     Raises:
@@ -416,9 +420,7 @@ def _meanings(meanings: Mapping[str, str], keys: Sequence[str], where: str, what
             f'{where}: keys without a meaning {sorted(set(keys) - set(meanings))}, meanings '
             f'without a key {sorted(set(meanings) - set(keys))}; put docs/_ext/meanings.py right'
         )
-    return table(
-        [what, 'meaning'], [[f'`{_variable(key)}`', _cell(meanings[key])] for key in keys]
-    )
+    return table([what, 'meaning'], [[f'`{_variable(key)}`', _cell(meanings[key])] for key in keys])
 
 
 def _variable(key: str) -> str:
