@@ -339,14 +339,13 @@ def _ros_type(hint: Any) -> str:
 
 def cli_page() -> str:
     """Return the page of every command and option."""
-    import click
     import typer
 
     root = typer.main.get_command(import_module(f'{PACKAGE}.cli.main').app)
     parts = ['# Command line\n\nMade from the commands themselves.\n']
 
-    def visit(command: click.Command, path: str) -> None:
-        if isinstance(command, click.Group):
+    def visit(command: Any, path: str) -> None:
+        if hasattr(command, 'commands'):  # typer may bring a click of its own.
             if path != 'residual-rl':
                 parts.append(f'## {path}\n\n{command.help or ""}\n')
             for name, each in command.commands.items():
