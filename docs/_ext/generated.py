@@ -199,7 +199,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace('|', r'\|')
+    """Escape what Markdown would take for markup, outside code."""
+    pieces = text.replace('|', r'\|').split('`')
+    pieces[::2] = [piece.replace('<', r'\<') for piece in pieces[::2]]
+    return '`'.join(pieces)
 
 
 def _type_name(hint: Any) -> str:
@@ -351,7 +354,8 @@ def cli_page() -> str:
             for name, each in command.commands.items():
                 visit(each, f'{path} {name}')
             return
-        parts.append(f'## {path}\n\n{inspect.cleandoc(command.help or "")}\n')
+        help_text = inspect.cleandoc(command.help or '').replace('<', r'\<')
+        parts.append(f'## {path}\n\n{help_text}\n')
         rows = [_option_row(item) for item in command.params if item.name != 'help']
         if rows:
             parts.append(table(['argument or option', 'default', 'meaning'], rows))

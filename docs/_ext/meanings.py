@@ -88,7 +88,7 @@ DIAGNOSTICS = {
         'active': 'the lifecycle state is active',
         'asked': 'observations judged',
         'answered': 'observations with an answer',
-        'successes': 'successes said',
+        'successes': 'successes reported',
         'refused_observations': 'observations refused',
     },
     'recorder_node': {'messages': 'messages recorded'},

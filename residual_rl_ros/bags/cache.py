@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The transitions of bags that were read before, found again by the bytes of their files.
 
-Only bags without a problem are kept: what is wrong with a bag is said at every reading.
+Only bags without a problem are kept: a problem is reported at every reading.
 """
 
 from __future__ import annotations
