@@ -47,7 +47,7 @@ UNDOCUMENTED_ROOMS = ('cli',)
 """The command line has a page of its own."""
 
 
-class ReferenceError(Exception):
+class DriftError(Exception):
     """Code and documentation disagree."""
 
 
@@ -87,7 +87,8 @@ def preset_types(root: type) -> list[type]:
         for item in dataclasses.fields(kind):
             for inner in _dataclasses_in(hints[item.name]):
                 visit(inner)
-        for subclass in kind.__subclasses__():
+        subclasses: list[type] = kind.__subclasses__()
+        for subclass in subclasses:
             visit(subclass)
 
     visit(root)
@@ -227,7 +228,7 @@ def presets_page() -> str:
                 continue
             text = item.metadata.get('description') or docstrings.get(item.name)
             if not text:
-                raise ReferenceError(f'{kind.__qualname__}.{item.name} is not described')
+                raise DriftError(f'{kind.__qualname__}.{item.name} is not described')
             kind_name = _cell(_type_name(hints[item.name]))
             rows.append(
                 [f'`{item.name}`', f'`{kind_name}`', _default(item), _range(item), _cell(text)]
@@ -416,10 +417,10 @@ def _meanings(
     """Return a table of keys and meanings.
 
     Raises:
-        ReferenceError: a key has no meaning, or a meaning no key.
+        DriftError: a key has no meaning, or a meaning no key.
     """
     if set(keys) != set(meanings):
-        raise ReferenceError(
+        raise DriftError(
             f'{where}: keys without a meaning {sorted(set(keys) - set(meanings))}, meanings '
             f'without a key {sorted(set(meanings) - set(keys))}; put docs/_ext/meanings.py right'
         )
