@@ -4,6 +4,7 @@
 # make demo   fine-tune a shipped base policy through three ROS 2 processes (about 12 minutes)
 # make test   the whole test suite
 # make lint   ruff and mypy
+# make docs   the site, in docs/_build/html; a warning is an error
 # Each makes the environment .venv when it is missing.
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_ARGS ?=
 
-.PHONY: setup demo test lint format clean
+.PHONY: setup demo test lint docs format clean
 
 setup: $(READY)
 
@@ -43,9 +44,18 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+$(VENV)/.docs-ready: $(READY) requirements/docs.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
+	@touch $@
+
+docs: $(VENV)/.docs-ready
+	$(BIN)/python docs/_ext/generated.py
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo 'open docs/_build/html/index.html'
+
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info docs/_build docs/api docs/reference/generated

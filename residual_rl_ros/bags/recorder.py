@@ -204,7 +204,7 @@ class Recorder:
 
 
 def _qos(topic: RecordedTopic) -> Qos:
-    """Return the QoS that a player shall offer."""
+    """Return the QoS that a player must offer."""
     return Qos(
         QosHistory.KEEP_LAST,
         1 if topic.latched else 1000,

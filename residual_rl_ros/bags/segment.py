@@ -63,7 +63,7 @@ class Segment:
         return len(self.start)
 
     def place_of(self, index: int) -> str:
-        """Return where a message is, for a complaint."""
+        """Return where a message is, for an error."""
         chunk = NO_CHUNK if self.chunk is None else int(self.chunk[index])
         where = '' if chunk == NO_CHUNK else f' in the chunk at offset {chunk}'
         return f'message {self.first + index}{where}'

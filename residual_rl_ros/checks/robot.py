@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Look at a robot description: what it says, and what its owner should think about."""
+"""Check a robot description: print what it holds, and what its owner should reconsider."""
 
 from __future__ import annotations
 

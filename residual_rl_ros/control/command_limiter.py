@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a robot was told last, which decides what it may be told next and how it is held."""
+"""The last command, which decides what the next may be and how the robot is held."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class LoopParts:
     blend: BlendRamp
     """Fades the residual in after activation, a takeover and a rollback."""
     outlet: Outlet
-    """Where commands, transitions and complaints go."""
+    """Where commands, transitions and warnings go."""
     clock: Callable[[], float]
     """Monotonic time, for durations [s]."""
     sleep: Callable[[float], None] = time.sleep

@@ -203,7 +203,7 @@ class RealTimeLoop(PolicyLoop):
         self._spoke |= self._takeover is command
 
     def _watch_operator(self, now: float) -> None:
-        """Forget a command that has become too old to be anybody's wish."""
+        """Forget an operator's command that is older than `takeover_timeout_s`."""
         if self._spoke:
             self._spoke, self._spoken_at = False, now
         elif self._takeover is not None and now - self._spoken_at > self.rules.takeover_timeout_s:
@@ -290,7 +290,7 @@ class RealTimeLoop(PolicyLoop):
 
     @property
     def _commanding(self) -> bool:
-        """Whether an operator has taken over and says what the robot shall do."""
+        """Whether an operator has taken over and commands the robot."""
         return self._takeover_active and self._takeover is not None
 
     def _obey(self, now: float) -> None:
@@ -382,7 +382,7 @@ class RealTimeLoop(PolicyLoop):
         self._count_hold(now, reason)
 
     def _count_hold(self, now: float, reason: str, usual: bool = False) -> None:
-        """Count a hold; a reason that persists is a fault, and is said if it is not usual."""
+        """Count a hold; a reason that persists is a fault, and is logged if it is not usual."""
         if not self.active:
             return
         self.counts['holds'] += 1

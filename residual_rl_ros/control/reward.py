@@ -31,7 +31,7 @@ class SuccessClassifier:
     """Runs `observation` float32 [1, n] -> `probability` float32 [1, 1] and marks successes.
 
     `metadata_props` hold, under `residual_rl_classifier`, JSON with `observation_names`. One
-    success is said once: the probability must fall below the threshold before the next.
+    success is reported once: the probability must fall below the threshold before the next.
 
     Args:
         path: the `.onnx` file.

@@ -119,7 +119,7 @@ def _kinematic_model(path: Path) -> Any:
 
 
 class SafetyFilter:
-    """Clamps commands to the limits of an action, in the order of DESIGN.md section 7.
+    """Clamps commands to the limits of an action, in the order of docs/architecture.md.
 
     A command inside all limits passes unchanged, bit for bit.
 

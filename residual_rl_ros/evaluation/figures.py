@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a run: the learning curve and a failure next to its repair."""
+"""Figures of a run: the learning curve, and a failure next to its repair, still and moving."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+from matplotlib import font_manager
 from matplotlib import pyplot as plt
 
 from residual_rl_ros.evaluation.intervals import Rate
@@ -110,3 +114,52 @@ def draw_strip(
     figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)
+
+
+CAPTION_HEIGHT, GAP = 26, 6
+"""Of an animation [px]; the text has two thirds of the height."""
+LAST_FRAME_MS = 1500
+"""How long the end of an animation stays."""
+
+
+def draw_animation(
+    path: Path, failure: Sequence[Picture], success: Sequence[Picture], frame_ms: int
+) -> None:
+    """Draw both episodes side by side as an animated WebP; the shorter one waits at its end.
+
+    Args:
+        path: WebP file.
+        failure: frames of the base policy's episode, shape (height, width, 3) each.
+        success: frames of the repaired episode, of the same size.
+        frame_ms: time between two frames [ms].
+    """
+    length = max(len(failure), len(success))
+    frames = [
+        _side_by_side(failure[min(i, len(failure) - 1)], success[min(i, len(success) - 1)])
+        for i in range(length)
+    ]
+    durations = [frame_ms] * (length - 1) + [LAST_FRAME_MS]
+    frames[0].save(
+        path,
+        save_all=True,
+        append_images=frames[1:],
+        duration=durations,
+        loop=0,
+        quality=60,
+        method=4,
+    )
+
+
+def _side_by_side(failure: Picture, success: Picture) -> PIL.Image.Image:
+    """Return two pictures with a caption above each."""
+    height, width = failure.shape[:2]
+    image = PIL.Image.new('RGB', (2 * width + GAP, height + CAPTION_HEIGHT), 'white')
+    draw = PIL.ImageDraw.Draw(image)
+    font = PIL.ImageFont.truetype(font_manager.findfont('DejaVu Sans'), 2 * CAPTION_HEIGHT // 3)
+    for left, picture, caption, colour in (
+        (0, failure, 'base: failure', BASE_COLOUR),
+        (width + GAP, success, 'base + residual: success', RESIDUAL_COLOUR),
+    ):
+        image.paste(PIL.Image.fromarray(picture), (left, CAPTION_HEIGHT))
+        draw.text((left + 4, 3), caption, fill=colour, font=font)
+    return image

@@ -325,7 +325,7 @@ class Learner:
         return encode_weights(self.rule.robot_policy(), header)
 
     def exploration(self) -> Exploration:
-        """Return how the robot shall act until the next message."""
+        """Return how the robot acts until the next message."""
         if self.phase is Phase.WARMUP:
             return warmup_exploration(self.config)
         since = max(0, self.transitions - self.config.warmup_transitions)

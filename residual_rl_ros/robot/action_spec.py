@@ -47,7 +47,7 @@ def integer(value: Any) -> int:
 
 @dataclass(frozen=True)
 class WorkspaceSpec:
-    """The box that a point of an arm shall not leave."""
+    """The box that a point of an arm must not leave."""
 
     model: str
     """Kinematic model, MJCF or URDF: a path, or the name of a shipped one in `sim/`."""
@@ -102,7 +102,7 @@ class ActionSpec:
     units: tuple[str, ...] = ()
     """Unit of each action (m), from `UNITS`; empty if they are not told."""
     hold: str = 'last'
-    """What a robot that holds is told: its `last` command again or, for velocities, `zero`."""
+    """How a robot holds: by its `last` command again or, for velocities, by `zero`."""
 
     def __post_init__(self) -> None:
         """Check sizes and signs."""

@@ -73,7 +73,7 @@ class ImageEncoder:
         """Height and width of a picture, None where any will do [px]."""
 
     def warm_up(self) -> None:
-        """Encode a black picture, if it is said how large pictures are.
+        """Encode a black picture, if the graph fixes the size of pictures.
 
         Raises:
             ConfigError: the network failed, or its features are not finite.

@@ -159,7 +159,7 @@ class RealTimeReplay:
 
         Args:
             latest: time of that command [s].
-            until: time of the next one: what is said before it judges the episode [s].
+            until: time of the next one: feedback before it judges the episode [s].
         """
         end = min(latest + self._recording.period_s, until)
         self._receive_until(end)

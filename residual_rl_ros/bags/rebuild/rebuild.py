@@ -152,7 +152,7 @@ class Rebuilder:
         self._made.append(transition)
 
     def warn(self, reason: str) -> None:
-        """Report what the live node would have complained about, one line for each topic."""
+        """Report what the live node would have warned about, one line for each topic."""
         failure = self._assembler.failure
         if failure is not None and str(failure) == reason:  # A tick had to do without.
             self._report(reason, self._messages.topic(failure.topic), failure.kind)
@@ -249,7 +249,7 @@ class Rebuilder:
 
 
 class _Assembler(ObservationAssembler):
-    """Keeps why it could not assemble an observation: the loop says so without the channel."""
+    """Keeps why it could not assemble an observation: the loop leaves out the channel."""
 
     failure: ObservationError | None = None
 

@@ -168,7 +168,7 @@ class RobotRun:
     reward: str = ''
     """Instead of it, `package.module:factory` of a reward function."""
     record: Path | None = None
-    """Folder of a bag of all that the robot sees, is told and learns from; None records nothing."""
+    """Folder of a bag of observations, commands and transitions; None records nothing."""
 
 
 def reward_spec(

@@ -63,7 +63,7 @@ def run_up(nodes: Sequence[NodeSpec], log_dir: Path, console: Console) -> None:
 def status_table(
     monitor: Monitor, nodes: Sequence[str], failures: Mapping[str, str] | None = None
 ) -> Table:
-    """Return the state of every node, and what it complains of.
+    """Return the state of every node, and its latest warning.
 
     Args:
         monitor: listens to the diagnostics.

@@ -144,7 +144,7 @@ class RewardParameters:
         0.9, 'probability from which an observation counts as success', minimum=0.0, maximum=1.0
     )
     consecutive: int = parameter(
-        3, 'observations in a row that must count before a success is said', minimum=1
+        3, 'observations in a row that must count before the node reports a success', minimum=1
     )
     function: str = parameter(
         '', 'instead: package.module:factory of a reward function; it is code, and is run'

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The QoS profiles of DESIGN.md section 4, each in one place."""
+"""The QoS profiles of docs/reference/topics.md, each in one place."""
 
 from __future__ import annotations
 

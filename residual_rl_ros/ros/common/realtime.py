@@ -110,7 +110,7 @@ def take_privileges(
     Args:
         realtime_priority: SCHED_FIFO priority, 1 to 99; 0 is normal scheduling.
         keep_memory: lock all memory of the process.
-        warn: is told what was refused, and what to do about it.
+        warn: called with what was refused, and what to do about it.
 
     Returns:
         Gives everything back when it is closed, by the same thread.

@@ -55,7 +55,7 @@ SIGN_OF_LIFE_S = 5.0
 
 
 class _OutOfTimeError(Exception):
-    """The node shall stop and the drain limit is over."""
+    """The node must stop and the drain limit is over."""
 
 
 class LearnerNode(ManagedNode):
@@ -400,7 +400,7 @@ class LearnerNode(ManagedNode):
 
 
 def named(feed: RobotFeed) -> str:
-    """Return the name under which a robot is complained of."""
+    """Return the name of a robot for warnings."""
     return f'robot {feed.robot!r}' if feed.robot else 'the robot'
 
 

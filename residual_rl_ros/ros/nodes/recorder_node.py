@@ -78,7 +78,7 @@ class RecorderNode(Node):
         return absolute(topics, self.resolve_topic_name)
 
     def _describe(self, parameters: RecorderParameters) -> dict[str, str]:
-        """Return what the bag shall say of its origin."""
+        """Return the origin of the bag, for its metadata."""
         described = {'namespace': self.get_namespace(), 'git_commit': git_commit() or 'unknown'}
         if self.get_parameters_by_prefix('robot'):
             robot = {'/**': {'ros__parameters': {'robot': read_tree(self, 'robot')}}}

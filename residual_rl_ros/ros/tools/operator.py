@@ -130,7 +130,7 @@ class Operator(PrivateNode):
         return f'{key.label}: {answer.message}'
 
     def _is_on(self, letter: str) -> bool | None:
-        """Return how a switch stands, None if nobody has said."""
+        """Return how a switch stands, None if it is not known."""
         asked, when = self._set.get(letter, (False, -math.inf))
         if self._clock() - when < FRESH_S:
             return asked

@@ -1,0 +1,120 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the metrics and the keys of /diagnostics mean; the build holds them against the code."""
+
+METRICS = {
+    'actor_grad_norm': "norm of the actor's gradient",
+    'alpha': 'entropy temperature',
+    'base_preferred_share': "share of states in which a critic sees no advantage of the actor's "
+    'mean over the base action',
+    'cql_loss': 'conservative term of Cal-QL, before its weight',
+    'critic_dormant_share': "share of the critics' hidden units that are dormant: active below "
+    "2.5 % of their layer's average",
+    'critic_grad_norm': 'largest gradient norm of a critic, before clipping',
+    'critic_loss': 'squared error of the critics, summed over them',
+    'critic_rank': "share of the first critic's feature directions that hold 99 % of the sum of "
+    'singular values',
+    'demonstrations': 'transitions in the demonstration buffer',
+    'entropy': 'entropy of the unscaled residual [nat]',
+    'guard_statistic': "evidence that the residual does harm: the sum of the guard's test",
+    'normalizer_transitions': 'transitions that the observation normaliser was fitted on',
+    'q_base': 'value of the base action, mean over a batch and the critics',
+    'q_executed': 'value of the executed action, on the same states',
+    'q_policy': "value of the actor's mean, on the same states",
+    'replay_*_share': 'share of the transitions in the replay by source: base, residual, takeover',
+    'residual_magnitude': "mean size of the actor's mean, in units of the bound",
+    'residual_saturation': "share of the actor's mean beyond 95 % of the bound",
+    'td_error': 'mean absolute error of the critics against their target',
+    'update_ratio': 'updates per transition since the warm-up',
+}
+"""Keys of `Learner.metrics`."""
+
+RUN = {
+    'run/updates': 'updates taken while online',
+    'run/rollbacks': 'times the guard or an operator has rolled back',
+    'run/success_recent': 'success of the latest 50 labelled episodes that rate the learner',
+}
+"""What TensorBoard has beside them."""
+
+DIAGNOSTICS = {
+    'policy_node': {
+        'active': 'the lifecycle state is active',
+        'episode': 'number of the episode, -1 before the first',
+        'epoch': 'epoch of the actor in use, 0 before the first',
+        'sequence': 'sequence of the actor in use, -1 before the first',
+        'residual_on': 'decisions take a residual: an actor is there and allowed, and the switch '
+        'is on',
+        'residual_switch': "the operator's switch (`~/set_residual`)",
+        'takeover': 'an operator has the robot',
+        'held': 'real time: an operator holds the robot (`~/hold`)',
+        'weights_accepted': 'weight messages accepted',
+        'weights_refused_*': 'weight messages refused, by reason',
+        'late_chunks': "control steps held because the base policy's chunk was not ready",
+        'residuals_refused': 'decisions in which the critics chose the base action',
+        'clamped': 'commands changed by the position limits',
+        'slew_limited': 'commands changed by the slew limit',
+        'workspace_limited': 'commands cut short at the border of the workspace',
+        'ticks': 'control steps that sent a command of the policy',
+        'overruns': 'control steps that began more than 1.5 periods after the one before',
+        'missed_periods': 'control steps that began more than 2 periods after the one before',
+        'holds': 'control steps in which the robot was held',
+        'transitions': 'transitions published',
+        'refused_observations': 'observations refused',
+        'refused_feedback': 'messages on `step_feedback` refused',
+        'refused_takeovers': 'takeover commands refused',
+    },
+    'learner_node': {
+        'active': 'the lifecycle state is active',
+        'paused': 'learning is paused (`~/pause`)',
+        'queue': 'messages that wait to be worked on',
+        'malformed': 'transitions dropped because they could not be read',
+        'missing': 'decisions that were made and never arrived',
+        'transitions': 'transitions received',
+        'phase': '`warmup`, `policy_warmup` or `online`',
+        'epoch': "the learner's epoch",
+        'sequence': 'sequence of the latest weight message',
+        'control_steps': 'control steps received',
+        'episodes': 'finished episodes',
+        'success_recent': 'success of the latest 50 labelled episodes, -1 before the first',
+        'updates': 'updates taken while online',
+        'pretraining_updates': 'updates taken at the end of the warm-up',
+        'dropped_updates': 'updates that were due and will never be taken',
+        'rollbacks': 'times the guard or an operator has rolled back',
+        'transitions_per_s': 'transitions per second since the last message',
+        'updates_per_s': 'updates per second since the last message',
+        '*/*': 'transitions, malformed and missing of one robot of a fleet',
+    },
+    'reward_node': {
+        'active': 'the lifecycle state is active',
+        'asked': 'observations judged',
+        'answered': 'observations with an answer',
+        'successes': 'successes reported',
+        'refused_observations': 'observations refused',
+    },
+    'recorder_node': {'messages': 'messages recorded'},
+    'mujoco_sim_node': {
+        'control_steps': 'control steps simulated',
+        'episode': 'number of the episode',
+        'steps_per_s': 'control steps per second since the last message',
+        'mean_steps_per_s': 'control steps per second since the first one',
+    },
+}
+"""Keys on /diagnostics, by node."""
+
+STAGES = {
+    'account': 'accounting for the last step',
+    'command': 'residual, limits and publication',
+    'reaction': 'from the start of a control step to its command, with reading the observations',
+    'tick': 'the whole control step, with the transition that follows the command',
+    'actor': "the actor's part of a decision",
+    'inference': 'one inference of the base policy',
+}
+"""Durations that policy_node measures in real time."""
+
+FIGURES = {
+    'p50_us': 'median [us]',
+    'p95_us': '95th percentile [us]',
+    'p99_us': '99th percentile [us]',
+    'max_us': 'the longest [us]',
+}
+"""What is said of each."""
