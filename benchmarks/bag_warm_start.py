@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 
 from residual_rl_ros.bags.transitions.writer import TransitionWriter
-from residual_rl_ros.config.run import load_finetune, training_seed
+from residual_rl_ros.config.run import load_run, training_seed
 from residual_rl_ros.evaluation.paired import run_episode
 from residual_rl_ros.learner.checkpoint import CheckpointFolder
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS
@@ -40,7 +40,7 @@ Task = Annotated[str, typer.Option(help='Task of config/finetune/.')]
 @app.command()
 def collect(out: Path, task: Task = 'peg_insert', transitions: int = 20_000) -> None:
     """Record base transitions into the bag OUT."""
-    config = load_finetune(task)
+    config = load_run(task)
     policy, robot, _ = config.load()
     env = connect(make_environment(config.task), robot)
     controller = config.controller_config(0, explore=True, scheduled=True).build(
@@ -73,7 +73,7 @@ def run(
     control_steps: int = 40_000,
 ) -> None:
     """Train one learner seed into OUT."""
-    config = replace(load_finetune(task), control_steps=control_steps)
+    config = replace(load_run(task), control_steps=control_steps)
     start = None
     if bag != Path():
         start = out.with_name(out.name + '_learner')

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import typer
 
-from residual_rl_ros.config.run import FinetuneConfig, load_finetune
+from residual_rl_ros.config.run import RunConfig, load_run
 from residual_rl_ros.errors import BasePolicyError
 from residual_rl_ros.evaluation.paired import run_episode
 from residual_rl_ros.tasks.hosting import connect, make_environment
@@ -30,7 +30,7 @@ class Steps:
     inside: list[float] = field(default_factory=list)
 
 
-def measure(config: FinetuneConfig, delay: int, blend: int, episodes: int) -> Steps:
+def measure(config: RunConfig, delay: int, blend: int, episodes: int) -> Steps:
     """Run the base policy alone and return the steps of its commands.
 
     Args:
@@ -69,7 +69,7 @@ def measure(config: FinetuneConfig, delay: int, blend: int, episodes: int) -> St
     return steps
 
 
-def rows(config: FinetuneConfig, episodes: int) -> Iterator[str]:
+def rows(config: RunConfig, episodes: int) -> Iterator[str]:
     """Yield the rows of a Markdown table; steps inside chunks are those without blending."""
     yield '| delay | blend | p95 seam | inside | max seam | inside | ratio of p95 | of max |'
     yield '|---|---|---|---|---|---|---|---|'
@@ -93,7 +93,7 @@ def rows(config: FinetuneConfig, episodes: int) -> Iterator[str]:
 
 def main(task: str = 'peg_insert', episodes: int = 20) -> None:
     """Print the table."""
-    for row in rows(load_finetune(task), episodes):
+    for row in rows(load_run(task), episodes):
         print(row, flush=True)
 
 

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation.figures import draw_animation
 from residual_rl_ros.evaluation.paired import EVALUATION_SEED, evaluate, film
@@ -35,7 +35,7 @@ def main(
     """Draw the repaired seed whose failure is longest, in real time."""
     message = read_actor(run)
     _, actor = decode_weights(message)
-    config = load_finetune(task).trained_as(actor.architecture.layout)
+    config = load_run(task).trained_as(actor.architecture.layout)
     seeds = range(first_seed, first_seed + episodes)
     base, final = (
         list(evaluate(config, seeds, policy, workers=workers)) for policy in (None, message)

@@ -25,7 +25,7 @@ import rclpy
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 
-from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
@@ -112,7 +112,7 @@ def _answer(robot: RobotConfig, transition_size: int, decision_steps: int) -> No
 
 def lockstep_rate(task: str, steps: int, domain_id: int) -> float:
     """Return control steps per second of the three real nodes during warm-up."""
-    config = load_finetune(task)
+    config = load_run(task)
     config = replace(config, overrides={**config.overrides, 'warmup_transitions': 10**5})
     policy, _, robot_file = config.load()
     with tempfile.TemporaryDirectory() as folder, Monitor(domain_id) as monitor:
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument('--task', default='peg_insert')
     parser.add_argument('--steps', type=int, default=8000)
     options = parser.parse_args()
-    config = load_finetune(options.task)
+    config = load_run(options.task)
     policy, robot, _ = config.load()
     layout = config.controller_config(0, False, False).build(policy, robot.action).layout
     with claim_domain() as domain_id:

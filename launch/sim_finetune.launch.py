@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from launch import LaunchDescription
-from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.ros.bringup.launch_actions import describe, end_with, is_true, node_actions
 from residual_rl_ros.ros.bringup.topology import finetune_topology
 
@@ -26,7 +26,7 @@ ARGUMENTS = (
 
 def start(value: Mapping[str, str]) -> list[object]:
     """Return one action for each process of the topology."""
-    config = load_finetune(value['task'])
+    config = load_run(value['task'])
     policy, _, robot_file = config.load()
     nodes = finetune_topology(
         config,

@@ -26,7 +26,7 @@ WANTED = {
     int: 'a whole number',
     float: 'a number',
     str: 'a string',
-    tuple[bool, ...]: 'a list of true and false',
+    dict[str, Any]: 'a map',
     tuple[int, ...]: 'a list of whole numbers',
     tuple[float, ...]: 'a list of numbers',
     tuple[str, ...]: 'a list of strings',
@@ -97,6 +97,10 @@ def checked(item: Field[Any], wanted: Any, value: Any) -> Any:
         ValueError: it is of another type, not finite or out of range; the text says what it must
             be.
     """
+    if wanted == dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise ValueError(expectation(item, wanted))
+        return dict(value)
     element = wanted.__args__[0] if hasattr(wanted, '__args__') else None
     try:
         if element is None:

@@ -50,11 +50,11 @@ def demo(
     Evaluates the base policy on 100 seeds, fine-tunes, evaluates base + residual on the same
     seeds, and leaves summary, learning curve, checkpoint, TensorBoard events and a picture strip.
     """
-    from residual_rl_ros.config.run import load_finetune
+    from residual_rl_ros.config.run import load_run
     from residual_rl_ros.ros.bringup import demo as demonstration
 
     console = Console(stderr=True)
-    config = load_finetune(task)
+    config = load_run(task)
     seeds = demonstration.PAIRED_SEEDS
     if quick:
         config, seeds = demonstration.quick(config), demonstration.QUICK_SEEDS
@@ -119,14 +119,14 @@ def train(
 
     Ctrl-C ends it after the episode in progress and saves; a second Ctrl-C ends it at once.
     """
-    from residual_rl_ros.config.run import load_finetune
+    from residual_rl_ros.config.run import load_run
     from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
     from residual_rl_ros.training.train import TrainOptions, run_training
 
     console = Console(stderr=True)
     if start is not None and resume:
         raise ResidualRLError('give --from for a new run or --resume for an old one, not both')
-    config = load_finetune(task)
+    config = load_run(task)
     config = replace(config, control_steps=steps or config.control_steps)
     config = config.with_preset(preset or config.preset).changed(assignments(overrides or []))
     name = f'{config.task}_{config.preset}_seed{seed}'
@@ -177,7 +177,7 @@ def evaluate(
     """Evaluate base and base + residual on the same seeds, in a blind random order."""
     import numpy as np
 
-    from residual_rl_ros.config.run import load_finetune
+    from residual_rl_ros.config.run import load_run
     from residual_rl_ros.evaluation.intervals import mcnemar, wilson
     from residual_rl_ros.evaluation.paired import EVALUATION_SEED, evaluate_blind
     from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
@@ -185,7 +185,7 @@ def evaluate(
 
     message = read_actor(run)
     _, actor = decode_weights(message)
-    config = load_finetune(task).trained_as(actor.architecture.layout)
+    config = load_run(task).resolve().trained_as(actor.architecture.layout).config
     first = EVALUATION_SEED if first_seed is None else first_seed
     seeds = range(first, first + episodes)
     outcomes: dict[bool, dict[int, bool]] = {False: {}, True: {}}
@@ -244,7 +244,7 @@ def compare(
     """Run presets against each other over tasks and seeds, and write a table and curves."""
     from residual_rl_ros.comparison.compare import run_comparison
     from residual_rl_ros.comparison.grid import CompareOptions, Variant
-    from residual_rl_ros.config.run import load_finetune
+    from residual_rl_ros.config.run import load_run
     from residual_rl_ros.tasks.hosting import finetune_for_environment
 
     console = Console(stderr=True)
@@ -253,7 +253,7 @@ def compare(
     if env is not None and base is not None:
         configs = [finetune_for_environment(env, base, scale, out)]
     else:
-        configs = [load_finetune(name) for name in task or ['peg_insert', 'push_to_goal']]
+        configs = [load_run(name) for name in task or ['peg_insert', 'push_to_goal']]
     if steps is not None:
         configs = [replace(config, control_steps=steps) for config in configs]
     options = CompareOptions(

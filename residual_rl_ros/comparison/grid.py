@@ -15,7 +15,7 @@ import numpy.typing as npt
 import yaml
 from rich.console import Console
 
-from residual_rl_ros.config.run import FinetuneConfig
+from residual_rl_ros.config.run import RunConfig
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.learner.episodes import RECENT_EPISODES, EpisodeRecord
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
@@ -63,7 +63,7 @@ class Variant:
 class CompareOptions:
     """The grid."""
 
-    configs: Sequence[FinetuneConfig]
+    configs: Sequence[RunConfig]
     variants: Sequence[Variant]
     seeds: Sequence[int]
     output_dir: Path
@@ -77,21 +77,19 @@ class CompareOptions:
     """Episodes of base and of base + residual at the end of each run."""
 
 
-def cell_config(config: FinetuneConfig, variant: Variant) -> FinetuneConfig:
+def cell_config(config: RunConfig, variant: Variant) -> RunConfig:
     """Return the configuration of one variant on one task."""
     return config.with_preset(variant.preset).changed(variant.overrides)
 
 
-def cell_folder(
-    options: CompareOptions, config: FinetuneConfig, variant: Variant, seed: int
-) -> Path:
+def cell_folder(options: CompareOptions, config: RunConfig, variant: Variant, seed: int) -> Path:
     """Return the output folder of one run."""
     task = config.task.replace('/', '_').replace(':', '_')
     return options.output_dir / task / variant.folder / f'seed{seed}'
 
 
 def train_options(
-    options: CompareOptions, config: FinetuneConfig, variant: Variant, seed: int
+    options: CompareOptions, config: RunConfig, variant: Variant, seed: int
 ) -> TrainOptions:
     """Return the training run of one cell."""
     folder = cell_folder(options, config, variant, seed)
@@ -114,7 +112,7 @@ def is_done(run: TrainOptions) -> bool:
     path = run.output_dir / SUMMARY
     if not path.exists():
         return False
-    wanted = run_identity(run)
+    wanted = run_identity(run.config.resolve(), run)
     try:
         found = dict(json.loads(path.read_text(encoding='utf-8')).get('run', {}))
     except (OSError, AttributeError, TypeError, ValueError) as error:

@@ -1,119 +1,61 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""One fine-tuning run, described once: task, robot, base policy, residual and learner."""
+"""One fine-tuning run: what its YAML says, and what that resolves to."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
-from residual_rl_ros.config.preset import LearnerConfig, load_preset
+from residual_rl_ros.config.preset import DEFAULT_PRESET, LearnerConfig, load_preset
 from residual_rl_ros.control.config import ControllerConfig
+from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_base_policy, find_file
-from residual_rl_ros.robot.action_spec import integer
 from residual_rl_ros.robot.description import RobotConfig, load_robot
+from residual_rl_ros.schema import from_mapping, parameter, read_yaml
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
+class RunConfig:
     """The content of `config/finetune/<task>.yaml`."""
 
-    task: str
-    """Simulated task or gymnasium id."""
-    robot: str
-    """Name of a shipped robot, or path of a robot YAML."""
-    base_policy: str
-    """Name of a shipped base policy, or path of an ONNX file."""
-    decision_steps: int
-    """Control steps per residual decision (k)."""
-    residual_scale: tuple[float, ...]
-    """Lambda: one value, or one per action dimension."""
-    prefetch_steps: int
-    """Control steps before its first use at which a chunk is requested."""
-    preset: str
-    """Learner preset."""
-    overrides: Mapping[str, Any]
-    """Values that replace those of the preset."""
-    control_steps: int
-    """Budget of control steps, warm-up included."""
+    task: str = parameter(MISSING, 'simulated task or gymnasium id')
+    robot: str = parameter(MISSING, 'name of a shipped robot, or path of a robot YAML')
+    base_policy: str = parameter(MISSING, 'name of a shipped base policy, or path of an ONNX file')
+    residual_scale: tuple[float, ...] = parameter(
+        MISSING, 'lambda: one value, or one per action dimension', 0.0
+    )
+    control_steps: int = parameter(MISSING, 'budget of control steps, warm-up included', 1)
+    decision_steps: int = parameter(1, 'control steps per residual decision (k)', 1)
+    prefetch_steps: int = parameter(
+        0, 'control steps before its first use at which a chunk is requested', 0
+    )
+    preset: str = parameter(DEFAULT_PRESET, 'learner preset')
+    overrides: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={'description': 'numbers that replace those of the preset, by key'},
+    )
 
-    def load(self) -> tuple[OnnxBasePolicy, RobotConfig, Path]:
+    def resolve(self) -> ResolvedRun:
         """Load the base policy and the robot and check them against each other.
 
-        Returns:
-            Base policy, robot, and the robot's file.
-
         Raises:
-            ResidualRLError: one of them is missing or they do not fit.
+            ResidualRLError: one of them, or the preset, is missing or wrong, or they do not fit.
         """
         policy = OnnxBasePolicy(find_base_policy(self.base_policy))
         robot, path = load_robot(self.robot)
         policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
-        return policy, robot, path
-
-    def changed(self, changes: Mapping[str, Any]) -> FinetuneConfig:
-        """Return it with changed numbers: of the preset, or how the residual acts.
-
-        Args:
-            changes: names and values as in YAML.
-
-        Raises:
-            ConfigError: `residual_scale` or `decision_steps` is no number.
-        """
-        overrides = {**self.overrides, **changes}
-        try:
-            scale = as_scale(overrides.pop('residual_scale', self.residual_scale))
-            steps = integer(overrides.pop('decision_steps', self.decision_steps))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ConfigError(f'residual_scale or decision_steps: {error}') from error
-        return replace(self, overrides=overrides, residual_scale=scale, decision_steps=steps)
-
-    def trained_as(self, layout: TransitionLayout) -> FinetuneConfig:
-        """Return it with the k and the lambda of the run that an actor's layout is of.
-
-        Raises:
-            ConfigError: the actor is for another task or base policy; or `ResidualRLError`, this
-                one's base policy or robot does not load.
-        """
-        policy, _, _ = self.load()
-        own, its = (
-            (kind.observation_names, kind.action_names, kind.action_min, kind.action_max)
-            for kind in (policy.metadata, layout)
-        )
-        if own != its:
-            raise ConfigError(
-                f'the actor is for actions {", ".join(layout.action_names)} and '
-                f'{layout.observation_size} observations, task {self.task!r} has actions '
-                f'{", ".join(policy.metadata.action_names)} and {len(own[0])} observations, or '
-                'the ranges of their base policies differ; give the task of its training (--task)'
-            )
-        scale = map(_scale, layout.residual_bound, layout.action_min, layout.action_max)
-        return replace(self, decision_steps=layout.decision_steps, residual_scale=tuple(scale))
-
-    def with_preset(self, preset: str) -> FinetuneConfig:
-        """Return it with a preset; its own overrides are tuned for its own one alone."""
-        return self if preset == self.preset else replace(self, preset=preset, overrides={})
-
-    def learner_config(self) -> LearnerConfig:
-        """Return the preset with this run's overrides."""
-        return load_preset(self.preset, self.overrides)
+        return ResolvedRun(self, policy, robot, path)
 
     def controller_config(self, seed: int, explore: bool, scheduled: bool) -> ControllerConfig:
-        """Return the controller's configuration in lockstep.
-
-        Args:
-            seed: seeds the base policy's and the exploration noise.
-            explore: sample the residual.
-            scheduled: use each actor from the decision that it names.
-        """
+        """Return the controller's configuration in lockstep; see `ResolvedRun.controller`."""
         return ControllerConfig(
             decision_steps=self.decision_steps,
             residual_scale=self.residual_scale,
@@ -122,6 +64,95 @@ class FinetuneConfig:
             explore=explore,
             scheduled_actor=scheduled,
         )
+
+    def load(self) -> tuple[OnnxBasePolicy, RobotConfig, Path]:
+        """Return base policy, robot and the robot's file; see `resolve`."""
+        run = self.resolve()
+        return run.policy, run.robot, run.robot_file
+
+    def changed(self, changes: Mapping[str, Any]) -> RunConfig:
+        """Return it with changed numbers: of the preset, or how the residual acts.
+
+        Args:
+            changes: names and values as in YAML.
+
+        Raises:
+            ConfigError: `residual_scale` or `decision_steps` is wrong.
+        """
+        own = {key: changes[key] for key in ('residual_scale', 'decision_steps') if key in changes}
+        others = {key: value for key, value in changes.items() if key not in own}
+        values = {**asdict(self), **own, 'overrides': {**self.overrides, **others}}
+        return run_config(values, 'changed numbers')
+
+    def with_preset(self, preset: str) -> RunConfig:
+        """Return it with a preset; its own overrides are tuned for its own one alone."""
+        return self if preset == self.preset else replace(self, preset=preset, overrides={})
+
+    def learner_config(self) -> LearnerConfig:
+        """Return the preset with this run's overrides."""
+        return load_preset(self.preset, self.overrides)
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """A run with all that its names stand for, loaded once and handed down."""
+
+    config: RunConfig
+    policy: OnnxBasePolicy
+    """Frozen base policy."""
+    robot: RobotConfig
+    robot_file: Path
+
+    @cached_property
+    def learner(self) -> LearnerConfig:
+        """Numbers of the learner."""
+        return self.config.learner_config()
+
+    def controller(self, seed: int, explore: bool, scheduled: bool) -> ResidualController:
+        """Return a controller in lockstep.
+
+        Args:
+            seed: seeds the base policy's and the exploration noise.
+            explore: sample the residual.
+            scheduled: use each actor from the decision that it names.
+        """
+        config = self.config.controller_config(seed, explore, scheduled)
+        return config.build(self.policy, self.robot.action)
+
+    def evaluation_controller(self, actor_message: bytes | None) -> ResidualController:
+        """Return a controller that does not explore.
+
+        Args:
+            actor_message: weight message of the residual actor; None runs the base policy alone.
+        """
+        controller = self.controller(0, explore=False, scheduled=False)
+        if actor_message is not None:
+            controller.slot.offer(actor_message)
+        return controller
+
+    def trained_as(self, layout: TransitionLayout) -> ResolvedRun:
+        """Return it with the k and the lambda of the run that an actor's layout is of.
+
+        Raises:
+            ConfigError: the actor is for another task or base policy.
+        """
+        own, its = (
+            (kind.observation_names, kind.action_names, kind.action_min, kind.action_max)
+            for kind in (self.policy.metadata, layout)
+        )
+        if own != its:
+            raise ConfigError(
+                f'the actor is for actions {", ".join(layout.action_names)} and '
+                f'{layout.observation_size} observations, task {self.config.task!r} has actions '
+                f'{", ".join(self.policy.metadata.action_names)} and {len(own[0])} observations, '
+                'or the ranges of their base policies differ; give the task of its training '
+                '(--task)'
+            )
+        scale = map(_scale, layout.residual_bound, layout.action_min, layout.action_max)
+        config = replace(
+            self.config, decision_steps=layout.decision_steps, residual_scale=tuple(scale)
+        )
+        return replace(self, config=config)
 
 
 def _scale(bound: float, low: float, high: float) -> float:
@@ -145,48 +176,25 @@ def training_seed(seed: int) -> int:
     return 10_000_000 + 1_000_000 * seed
 
 
-def as_scale(value: Any) -> tuple[float, ...]:
-    """Return lambda, given as one number or as a list of one per action dimension.
+def run_config(values: Any, source: str) -> RunConfig:
+    """Return the run that a map describes.
 
     Raises:
-        ValueError: it is neither; or `TypeError`.
+        ConfigError: names every unknown, missing or wrong key.
     """
-    return tuple(map(float, value if isinstance(value, (list, tuple)) else [value]))
+    if isinstance(values, Mapping) and isinstance(values.get('residual_scale'), (int, float)):
+        values = {**values, 'residual_scale': [values['residual_scale']]}
+    if isinstance(values, Mapping) and values.get('overrides', {}) is None:
+        values = {**values, 'overrides': {}}
+    return from_mapping(RunConfig, values, source)
 
 
-def load_finetune(name_or_path: str) -> FinetuneConfig:
-    """Read a fine-tuning configuration: a path, or the name of a shipped task.
+def load_run(name_or_path: str) -> RunConfig:
+    """Read a fine-tuning run: a path, or the name of a shipped task.
 
     Raises:
-        ConfigError: unknown or missing key, or a value of the wrong type.
+        ConfigError: names every unknown, missing or wrong key.
         ResourceError: unknown task.
     """
     path = find_file('task', ('config', 'finetune'), name_or_path, '.yaml')
-    try:
-        values = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f'cannot read {str(path)!r}: {error}') from error
-    names = {field.name for field in fields(FinetuneConfig)}
-    if not isinstance(values, Mapping) or set(values) != names:
-        found = set(values) if isinstance(values, Mapping) else set()
-        raise ConfigError(
-            f'{path}: unknown keys {sorted(map(str, found - names))}, missing keys '
-            f'{sorted(names - found)}'
-        )
-    try:
-        config = FinetuneConfig(
-            task=str(values['task']),
-            robot=str(values['robot']),
-            base_policy=str(values['base_policy']),
-            decision_steps=integer(values['decision_steps']),
-            residual_scale=as_scale(values['residual_scale']),
-            prefetch_steps=integer(values['prefetch_steps']),
-            preset=str(values['preset']),
-            overrides=dict(values['overrides'] or {}),
-            control_steps=integer(values['control_steps']),
-        )
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ConfigError(f'{path}: {error}') from error
-    if config.control_steps < 1:
-        raise ConfigError(f'{path}: control_steps is {config.control_steps}, expected >= 1')
-    return config
+    return run_config(read_yaml(path, 'run'), str(path))

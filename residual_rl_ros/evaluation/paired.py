@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from residual_rl_ros.config.run import FinetuneConfig
+from residual_rl_ros.config.run import RunConfig
 from residual_rl_ros.control.controller import ResidualController, StepFeedback
 from residual_rl_ros.tasks.hosting import connect, make_environment
 from residual_rl_ros.transitions.transition import Success, Transition
@@ -79,26 +79,8 @@ CURVE_SEED = 91_000
 """First environment seed of the evaluations during training; reported results use none of these."""
 
 
-def make_evaluation_controller(
-    config: FinetuneConfig, actor_message: bytes | None
-) -> ResidualController:
-    """Return a controller that does not explore.
-
-    Args:
-        config: the run.
-        actor_message: weight message of the residual actor; None runs the base policy alone.
-    """
-    policy, robot, _ = config.load()
-    controller = config.controller_config(0, explore=False, scheduled=False).build(
-        policy, robot.action
-    )
-    if actor_message is not None:
-        controller.slot.offer(actor_message)
-    return controller
-
-
 def evaluate(
-    config: FinetuneConfig,
+    config: RunConfig,
     seeds: Sequence[int],
     actor_message: bytes | None = None,
     workers: int = 2,
@@ -118,7 +100,7 @@ def evaluate(
 
 
 def evaluate_blind(
-    config: FinetuneConfig,
+    config: RunConfig,
     seeds: Sequence[int],
     actor_message: bytes,
     rng: np.random.Generator,
@@ -143,15 +125,16 @@ def evaluate_blind(
 
 
 def _play_all(
-    config: FinetuneConfig,
+    config: RunConfig,
     jobs: Sequence[tuple[int, int]],
     messages: Sequence[bytes | None],
     workers: int,
 ) -> Iterator[Episode]:
     """Yield the episode of every (index of the message, seed), in order."""
+    run = config.resolve()
     for message in messages:  # What does not fit is said here, not by a worker that dies.
-        make_evaluation_controller(config, message).queue.close()
-    connect(make_environment(config.task), config.load()[1]).close()
+        run.evaluation_controller(message).queue.close()
+    connect(make_environment(config.task), run.robot).close()
     # Fork would copy the threads of ONNX Runtime and rclpy in an undefined state.
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(workers, context, _start_worker, (config, messages)) as pool:
@@ -159,16 +142,16 @@ def _play_all(
 
 
 def film(
-    config: FinetuneConfig, seed: int, actor_message: bytes | None, pictures: int
+    config: RunConfig, seed: int, actor_message: bytes | None, pictures: int
 ) -> list[npt.NDArray[np.uint8]]:
     """Return pictures of one episode, evenly spread over its length.
 
     Raises:
         RuntimeError: no OpenGL is available; what MuJoCo raises has no common type.
     """
-    _, robot, _ = config.load()
-    env = connect(make_environment(config.task, render_mode='rgb_array'), robot)
-    controller = make_evaluation_controller(config, actor_message)
+    run = config.resolve()
+    env = connect(make_environment(config.task, render_mode='rgb_array'), run.robot)
+    controller = run.evaluation_controller(actor_message)
     frames: list[npt.NDArray[np.uint8]] = []
     run_episode(
         env, controller, seed, seed, on_step=lambda: frames.append(np.asarray(env.render()))
@@ -184,14 +167,14 @@ class _Worker:
 
     current: _Worker
 
-    def __init__(self, config: FinetuneConfig, messages: Sequence[bytes | None]) -> None:
+    def __init__(self, config: RunConfig, messages: Sequence[bytes | None]) -> None:
         torch.set_num_threads(1)
-        _, robot, _ = config.load()
-        self.env = connect(make_environment(config.task), robot)
-        self.controllers = [make_evaluation_controller(config, message) for message in messages]
+        run = config.resolve()
+        self.env = connect(make_environment(config.task), run.robot)
+        self.controllers = [run.evaluation_controller(message) for message in messages]
 
 
-def _start_worker(config: FinetuneConfig, messages: Sequence[bytes | None]) -> None:
+def _start_worker(config: RunConfig, messages: Sequence[bytes | None]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal's Ctrl-C is the parent's to handle.
     _Worker.current = _Worker(config, messages)
 

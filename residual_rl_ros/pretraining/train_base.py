@@ -18,7 +18,7 @@ from rich.console import Console
 from torch import Tensor
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
-from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation.intervals import wilson
 from residual_rl_ros.evaluation.paired import evaluate
@@ -248,7 +248,7 @@ def train_with_card(
     demonstrations = train_base_policy(
         recipe, seed, path, lambda step, loss: console.print(f'step {step}: loss {loss:.6f}')
     )
-    config = replace(load_finetune(task), base_policy=str(path))
+    config = replace(load_run(task), base_policy=str(path))
     seeds = range(CARD_SEED, CARD_SEED + evaluation_seeds)
     outcomes = [episode.success for episode in evaluate(config, seeds)]
     rate = wilson(outcomes)

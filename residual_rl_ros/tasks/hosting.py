@@ -13,7 +13,7 @@ import numpy.typing as npt
 import yaml
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
-from residual_rl_ros.config.run import FinetuneConfig
+from residual_rl_ros.config.run import RunConfig
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.description import FLOAT_ARRAY, RobotConfig
 from residual_rl_ros.robot.image_encoder import channel_encoder
@@ -142,7 +142,7 @@ def describe_robot(name: str, env: Env) -> dict[str, Any]:
 
 def finetune_for_environment(
     name: str, base_policy: Path, residual_scale: float, folder: Path
-) -> FinetuneConfig:
+) -> RunConfig:
     """Return the fine-tuning of any gymnasium environment with a base policy made for it.
 
     Args:
@@ -160,7 +160,7 @@ def finetune_for_environment(
     text = yaml.safe_dump({'/**': {'ros__parameters': parameters}}, sort_keys=False)
     write_text(robot, text)
     executed = OnnxBasePolicy(base_policy).metadata.exec_steps
-    return FinetuneConfig(
+    return RunConfig(
         task=name,
         robot=str(robot),
         base_policy=str(base_policy.resolve()),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from residual_rl_ros.config.run import FinetuneConfig, training_seed
-from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.config.run import ResolvedRun, RunConfig, training_seed
 from residual_rl_ros.errors import OutputError, ResidualRLError
 from residual_rl_ros.evaluation.figures import draw_learning_curve
 from residual_rl_ros.evaluation.intervals import mcnemar, wilson
@@ -25,7 +25,6 @@ from residual_rl_ros.evaluation.paired import (
     CURVE_SEED,
     EVALUATION_SEED,
     Episode,
-    make_evaluation_controller,
     run_episode,
 )
 from residual_rl_ros.learner.checkpoint import (
@@ -39,9 +38,7 @@ from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.pretraining.demonstrations import demonstrate
 from residual_rl_ros.pretraining.experts import EXPERTS
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
-from residual_rl_ros.resources import find_base_policy
-from residual_rl_ros.robot.description import load_robot
-from residual_rl_ros.tasks.hosting import Env, connect, make_environment
+from residual_rl_ros.tasks.hosting import connect, make_environment
 from residual_rl_ros.training.in_process import InProcessRun
 from residual_rl_ros.training.run_folder import (
     SUMMARY,
@@ -55,7 +52,6 @@ from residual_rl_ros.training.run_folder import (
     versions,
     write_json,
 )
-from residual_rl_ros.transitions.transition import TransitionLayout
 
 PROGRESS = 'progress.json'
 IDENTITY = 'identity'
@@ -68,7 +64,7 @@ DEMONSTRATION_SEED = 900_000
 class TrainOptions:
     """What the command line chooses."""
 
-    config: FinetuneConfig
+    config: RunConfig
     seed: int
     """Learner seed; the evaluation seeds are the same for all."""
     output_dir: Path
@@ -100,105 +96,202 @@ def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
     """
     torch.set_num_threads(1)
     started = time.monotonic()
-    config, out = options.config, options.output_dir
-    policy, robot, _ = config.load()
-    env = connect(make_environment(config.task), robot)
-    controller = config.controller_config(options.seed, explore=True, scheduled=True).build(
-        policy, robot.action
-    )
-    prepare_output(out, options.resume)
-    checkpoints = CheckpointFolder(out / CHECKPOINTS)
-    if options.resume:
-        run = _resume(options, env, controller, checkpoints)
-    else:
-        learner = _new_learner(options, controller.layout)
-        run = InProcessRun(env, controller, learner, training_seed(options.seed))
-        _add_demonstrations(options, env, learner, console)
-    console.print(f'replay: {run.learner.rule.memory.nbytes / 1e6:.0f} MB when full')
-    curve = _Curve(options, env, run.steps, console)
-    try:
-        log = MetricsLog(out / 'tensorboard', console.print)
-    except OSError as error:
-        raise OutputError(f'no metrics can be written in {str(out)!r}: {error}') from error
-    identity = np.frombuffer(json.dumps(run_identity(options)).encode(), dtype=np.uint8)
-    saved = run.steps
-
-    with Interruption() as interruption, _progress(console) as progress:
-        bar = progress.add_task(config.task, total=config.control_steps, completed=run.steps)
-
-        def on_episode(episode: Episode) -> None:
-            nonlocal saved
-            del episode
-            curve.measure(run)
-            if interruption.wanted or run.steps - saved >= options.checkpoint_steps:
-                checkpoints.save(run.learner, {**run.state_dict(), IDENTITY: identity})
-                saved = run.steps
-            if interruption.wanted:
-                raise KeyboardInterrupt
-            rate = run.learner.episodes.success_rate
-            recent = '' if rate is None else f', success {rate:.0%}'
-            phase = f'{config.task}, {run.learner.phase.value}{recent}'
-            progress.update(bar, completed=run.steps, description=phase)
-
-        try:
-            run.run(config.control_steps, on_episode, log.write)
-            curve.measure(run, last=True)
-        finally:
-            log.close()
-        checkpoints.save(run.learner, {**run.state_dict(), IDENTITY: identity})
-    summary = _summarise(options, env, run, curve, robot.control_rate_hz)
+    training = _Training(options, console)
+    training.learn()
+    summary = training.summarise()
     summary['wall_s'] = round(time.monotonic() - started, 1)
-    write_json(out / SUMMARY, summary)
-    controller.queue.close()
-    env.close()
+    write_json(options.output_dir / SUMMARY, summary)
+    training.close()
     return summary
 
 
-def run_identity(options: TrainOptions) -> dict[str, Any]:
+def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
     """Return what makes two runs the same experiment, as JSON values."""
-    config = options.config
-    _, robot_file = load_robot(config.robot)
+    config = run.config
     identity = {
         'task': config.task,
         'seed': options.seed,
         'control_steps': config.control_steps,
         'paired_seeds': options.paired_seeds,
-        'base_policy_sha256': file_sha256(find_base_policy(config.base_policy)),
-        'robot_sha256': file_sha256(robot_file),
+        'base_policy_sha256': file_sha256(run.policy.path),
+        'robot_sha256': file_sha256(run.robot_file),
         'decision_steps': config.decision_steps,
         'residual_scale': config.residual_scale,
         'prefetch_steps': config.prefetch_steps,
-        **config.learner_config().to_mapping(),
+        **run.learner.to_mapping(),
     }
     as_json: dict[str, Any] = json.loads(json.dumps(identity))
     return as_json
 
 
-def _resume(
-    options: TrainOptions,
-    env: Env,
-    controller: ResidualController,
-    checkpoints: CheckpointFolder,
-) -> InProcessRun:
-    """Return the run of the latest checkpoint.
+class _Training:
+    """One run: everything that its options name, resolved once.
 
-    Raises:
-        ResidualRLError: it is not the run that the options say, or a longer one.
+    Args:
+        options: what the command line chooses.
+        console: where progress goes.
     """
-    learner = _load_learner(options, checkpoints.latest, controller.layout)
-    run = InProcessRun(env, controller, learner, training_seed(options.seed))
-    state = load_run_state(checkpoints.latest)
-    _check_identity(options, checkpoints.latest, state.pop(IDENTITY, None))
-    run.load_state_dict(state)
-    return run
+
+    def __init__(self, options: TrainOptions, console: Console) -> None:
+        self._options = options
+        self._console = console
+        self._resolved = run = options.config.resolve()
+        self._identity = run_identity(run, options)
+        self._env = connect(make_environment(run.config.task), run.robot)
+        self._controller = run.controller(options.seed, explore=True, scheduled=True)
+        prepare_output(options.output_dir, options.resume)
+        self._checkpoints = CheckpointFolder(options.output_dir / CHECKPOINTS)
+        latest = self._checkpoints.latest
+        learner = self._load_learner(latest) if options.resume else self._new_learner()
+        self._run = InProcessRun(self._env, self._controller, learner, training_seed(options.seed))
+        if options.resume:
+            self._continue(latest)
+        else:
+            self._add_demonstrations(learner)
+        console.print(f'replay: {learner.rule.memory.nbytes / 1e6:.0f} MB when full')
+        self._curve = _Curve(options, self._run.steps, self._play, console)
+
+    def learn(self) -> None:
+        """Collect and learn until the budget is spent, saving on the way."""
+        options, run, task = self._options, self._run, self._resolved.config.task
+        try:
+            log = MetricsLog(options.output_dir / 'tensorboard', self._console.print)
+        except OSError as error:
+            raise OutputError(
+                f'no metrics can be written in {str(options.output_dir)!r}: {error}'
+            ) from error
+        saved, budget = run.steps, self._resolved.config.control_steps
+
+        with Interruption() as interruption, _progress(self._console) as progress:
+            bar = progress.add_task(task, total=budget, completed=run.steps)
+
+            def on_episode(episode: Episode) -> None:
+                nonlocal saved
+                del episode
+                self._curve.measure(run)
+                if interruption.wanted or run.steps - saved >= options.checkpoint_steps:
+                    self._save()
+                    saved = run.steps
+                if interruption.wanted:
+                    raise KeyboardInterrupt
+                rate = run.learner.episodes.success_rate
+                recent = '' if rate is None else f', success {rate:.0%}'
+                phase = f'{task}, {run.learner.phase.value}{recent}'
+                progress.update(bar, completed=run.steps, description=phase)
+
+            try:
+                run.run(budget, on_episode, log.write)
+                self._curve.measure(run, last=True)
+            finally:
+                log.close()
+            self._save()
+
+    def summarise(self) -> dict[str, Any]:
+        """Evaluate base and base + residual and put the summary together."""
+        options, config = self._options, self._resolved.config
+        out, rate_hz = options.output_dir, self._resolved.robot.control_rate_hz
+        summary: dict[str, Any] = {
+            'task': config.task,
+            'preset': config.preset,
+            'seed': options.seed,
+            'run': self._identity,
+            'base': None,
+            'final': None,
+            **describe_learning(out, rate_hz),
+            'evaluations': self._curve.points,
+            'versions': versions(),
+            'git_commit': git_commit(),
+        }
+        if options.paired_seeds:
+            seeds = range(EVALUATION_SEED, EVALUATION_SEED + options.paired_seeds)
+            base = self._play(seeds, None)
+            final = self._play(seeds, self._run.learner.current_message())
+            summary['base'] = rate_summary(wilson(base))
+            summary['final'] = rate_summary(wilson(final))
+            summary['paired_p_value'] = mcnemar(base, final)
+            draw_learning_curve(
+                out / 'learning_curve.png',
+                f'{config.task}, preset {config.preset}, seed {options.seed}',
+                read_history(out),
+                rate_hz,
+                wilson(base),
+                wilson(final),
+            )
+        return summary
+
+    def close(self) -> None:
+        """End the base policy's thread and the environment."""
+        self._controller.queue.close()
+        self._env.close()
+
+    def _save(self) -> None:
+        identity = np.frombuffer(json.dumps(self._identity).encode(), dtype=np.uint8)
+        self._checkpoints.save(self._run.learner, {**self._run.state_dict(), IDENTITY: identity})
+
+    def _continue(self, checkpoint: Path) -> None:
+        """Continue the run of a checkpoint.
+
+        Raises:
+            ResidualRLError: it is not the run that the options say, or a longer one.
+        """
+        state = load_run_state(checkpoint)
+        _check_identity(checkpoint, state.pop(IDENTITY, None), self._identity)
+        self._run.load_state_dict(state)
+
+    def _new_learner(self) -> Learner:
+        """Return a learner that has not met this robot yet."""
+        start = self._options.start
+        if start is None:
+            return Learner(self._resolved.learner, self._controller.layout, self._options.seed)
+        latest = start / CHECKPOINTS / 'latest'
+        learner = self._load_learner(latest if checkpoint_exists(latest) else start)
+        learner.begin_epoch(learner.epoch + 1)  # This robot counts its decisions from zero.
+        return learner
+
+    def _load_learner(self, checkpoint: Path) -> Learner:
+        """Return the learner of a checkpoint made for the same robot and with the same numbers."""
+        layout = self._controller.layout
+        check_numbers(checkpoint, self._resolved.learner)
+        learner = load_checkpoint(checkpoint)
+        if learner.layout != layout:
+            raise ResidualRLError(
+                f'{str(checkpoint)!r} has layout {learner.layout.label}, this configuration '
+                f'{layout.label}; use the same robot, base policy, decision_steps and '
+                'residual_scale'
+            )
+        return learner
+
+    def _add_demonstrations(self, learner: Learner) -> None:
+        """Store demonstrations of the expert, if the preset samples any."""
+        memory, options = learner.rule.memory, self._options
+        wanted = options.demonstrations and self._resolved.learner.rule.samples_demonstrations
+        if not wanted or memory.demonstrations:
+            return  # None are wanted, or a bag has given them.
+        task = self._resolved.config.task
+        if task not in EXPERTS:
+            self._console.print(f'no expert knows {task!r}: training without demonstrations')
+            return
+        controller = self._resolved.evaluation_controller(None)
+        seed = training_seed(options.seed) + DEMONSTRATION_SEED
+        for transition in demonstrate(self._env, task, controller, options.demonstrations, seed):
+            memory.add_demonstration(transition)
+        controller.queue.close()
+        self._console.print(f'{memory.demonstrations} demonstration transitions')
+
+    def _play(self, seeds: range, message: bytes | None) -> list[bool]:
+        """Return the outcome of every seed, in this process."""
+        controller = self._resolved.evaluation_controller(message)
+        outcomes = [run_episode(self._env, controller, seed, seed).success for seed in seeds]
+        controller.queue.close()
+        return outcomes
 
 
 def _check_identity(
-    options: TrainOptions, checkpoint: Path, stored: npt.NDArray[np.uint8] | None
+    checkpoint: Path, stored: npt.NDArray[np.uint8] | None, wanted: Mapping[str, Any]
 ) -> None:
     if stored is None:
         raise ResidualRLError(f'{str(checkpoint)!r} does not say which run it is of; start anew')
-    found, wanted = json.loads(stored.tobytes()), run_identity(options)
+    found = json.loads(stored.tobytes())
     for key in sorted(wanted.keys() - {'paired_seeds', 'control_steps'}):
         if found.get(key) != wanted[key]:
             raise ResidualRLError(
@@ -212,55 +305,18 @@ def _check_identity(
         )
 
 
-def _new_learner(options: TrainOptions, layout: TransitionLayout) -> Learner:
-    """Return a learner that has not met this robot yet."""
-    if options.start is None:
-        return Learner(options.config.learner_config(), layout, options.seed)
-    latest = options.start / CHECKPOINTS / 'latest'
-    found = latest if checkpoint_exists(latest) else options.start
-    learner = _load_learner(options, found, layout)
-    learner.begin_epoch(learner.epoch + 1)  # This robot counts its decisions from zero.
-    return learner
-
-
-def _load_learner(options: TrainOptions, checkpoint: Path, layout: TransitionLayout) -> Learner:
-    """Return the learner of a checkpoint made for the same robot and with the same numbers."""
-    check_numbers(checkpoint, options.config.learner_config())
-    learner = load_checkpoint(checkpoint)
-    if learner.layout != layout:
-        raise ResidualRLError(
-            f'{str(checkpoint)!r} has layout {learner.layout.label}, this configuration '
-            f'{layout.label}; use the same robot, base policy, decision_steps and residual_scale'
-        )
-    return learner
-
-
-def _add_demonstrations(
-    options: TrainOptions, env: Env, learner: Learner, console: Console
-) -> None:
-    """Fill the demonstration buffer of a preset that has one."""
-    memory = learner.rule.memory
-    wanted = options.demonstrations and learner.config.rule.samples_demonstrations
-    if not wanted or memory.demonstrations:
-        return  # None are wanted, or a bag has given them.
-    task = options.config.task
-    if task not in EXPERTS:
-        console.print(f'no expert knows {task!r}: training without demonstrations')
-        return
-    controller = make_evaluation_controller(options.config, None)
-    seed = training_seed(options.seed) + DEMONSTRATION_SEED
-    for transition in demonstrate(env, task, controller, options.demonstrations, seed):
-        memory.add_demonstration(transition)
-    controller.queue.close()
-    console.print(f'{memory.demonstrations} demonstration transitions')
-
-
 class _Curve:
     """Evaluations during training, on seeds of their own; they do not touch the learner."""
 
-    def __init__(self, options: TrainOptions, env: Env, done: int, console: Console) -> None:
+    def __init__(
+        self,
+        options: TrainOptions,
+        done: int,
+        play: Callable[[range, bytes | None], list[bool]],
+        console: Console,
+    ) -> None:
         self._options = options
-        self._env = env
+        self._play = play
         self._console = console
         self._path = options.output_dir / PROGRESS
         self.points: list[tuple[int, float]] = []
@@ -283,55 +339,12 @@ class _Curve:
         if not every or not due:
             return
         seeds = range(CURVE_SEED, CURVE_SEED + self._options.curve_seeds)
-        outcomes = play(self._options.config, self._env, seeds, run.learner.current_message())
+        outcomes = self._play(seeds, run.learner.current_message())
         self.points.append((run.steps, float(np.mean(outcomes))))
         try:
             write_json(self._path, self.points)
         except OutputError as error:  # It costs points after a resume, never the run.
             self._console.print(str(error))
-
-
-def play(config: FinetuneConfig, env: Env, seeds: range, message: bytes | None) -> list[bool]:
-    """Return the outcome of every seed, in this process."""
-    controller = make_evaluation_controller(config, message)
-    outcomes = [run_episode(env, controller, seed, seed).success for seed in seeds]
-    controller.queue.close()
-    return outcomes
-
-
-def _summarise(
-    options: TrainOptions, env: Env, run: InProcessRun, curve: _Curve, rate_hz: float
-) -> dict[str, Any]:
-    """Evaluate base and base + residual and put the summary together."""
-    config, out = options.config, options.output_dir
-    summary: dict[str, Any] = {
-        'task': config.task,
-        'preset': config.preset,
-        'seed': options.seed,
-        'run': run_identity(options),
-        'base': None,
-        'final': None,
-        **describe_learning(out, rate_hz),
-        'evaluations': curve.points,
-        'versions': versions(),
-        'git_commit': git_commit(),
-    }
-    if options.paired_seeds:
-        seeds = range(EVALUATION_SEED, EVALUATION_SEED + options.paired_seeds)
-        base = play(config, env, seeds, None)
-        final = play(config, env, seeds, run.learner.current_message())
-        summary['base'] = rate_summary(wilson(base))
-        summary['final'] = rate_summary(wilson(final))
-        summary['paired_p_value'] = mcnemar(base, final)
-        draw_learning_curve(
-            out / 'learning_curve.png',
-            f'{config.task}, preset {config.preset}, seed {options.seed}',
-            read_history(out),
-            rate_hz,
-            wilson(base),
-            wilson(final),
-        )
-    return summary
 
 
 def _progress(console: Console) -> Progress:

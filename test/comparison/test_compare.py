@@ -41,7 +41,7 @@ from residual_rl_ros.comparison.grid import (
     train_options,
     worst_success,
 )
-from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.evaluation.figures import rated_episodes
 from residual_rl_ros.learner.episodes import EpisodeRecord
@@ -56,7 +56,7 @@ STEPS = 900
 
 
 def options(out: Path, *variants: str, seeds: tuple[int, ...] = (0, 1)) -> CompareOptions:
-    config = replace(load_finetune('peg_insert'), control_steps=STEPS)
+    config = replace(load_run('peg_insert'), control_steps=STEPS)
     return CompareOptions(
         [config],
         [Variant.parse(text) for text in variants],
@@ -78,15 +78,15 @@ def history(*outcomes: bool, residual: bool = True) -> list[EpisodeRecord]:
 def test_a_variant_is_a_preset_with_changed_numbers() -> None:
     variant = Variant.parse('dawn:utd=2:critic_normalization=none:actor_hidden_sizes=[8, 8]')
     assert variant.preset == 'dawn'
-    config = cell_config(load_finetune('peg_insert'), variant).learner_config()
+    config = cell_config(load_run('peg_insert'), variant).learner_config()
     assert (config.rule.utd, config.rule.critic_normalization) == (2.0, 'none')
     assert config.rule.actor_hidden_sizes == (8, 8)
     weaker = Variant.parse('dawn:residual_scale=[0.1, 0.2]:decision_steps=2:utd=4')
-    changed = cell_config(load_finetune('peg_insert'), weaker)
+    changed = cell_config(load_run('peg_insert'), weaker)
     assert (changed.residual_scale, changed.decision_steps) == ((0.1, 0.2), 2)
     assert changed.overrides == {'utd': 4}
     with pytest.raises(ConfigError, match='residual_scale or decision_steps: '):
-        cell_config(load_finetune('peg_insert'), Variant.parse('dawn:residual_scale=much'))
+        cell_config(load_run('peg_insert'), Variant.parse('dawn:residual_scale=much'))
     with pytest.raises(ResidualRLError, match="'utd' is no assignment"):
         Variant.parse('dawn:utd')
     with pytest.raises(ResidualRLError, match=r"'\[1' is no YAML value"):
@@ -295,7 +295,7 @@ def test_a_finished_run_of_another_configuration_is_no_result(
     (cell,) = (train_options(plain, plain.configs[0], plain.variants[0], 0),)
     cell.output_dir.mkdir(parents=True)
     summary = cell.output_dir / 'summary.json'
-    summary.write_text(json.dumps({'run': run_identity(cell)}))
+    summary.write_text(json.dumps({'run': run_identity(cell.config.resolve(), cell)}))
     assert is_done(cell)
     changed = replace(plain, configs=[replace(plain.configs[0], **changes)])
     with pytest.raises(ResidualRLError, match=reason):

@@ -18,9 +18,9 @@ from command_line import run_command
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residual_rl_ros.config.run import FinetuneConfig, _scale, load_finetune
+from residual_rl_ros.config.run import RunConfig, _scale, load_run
 from residual_rl_ros.evaluation import paired
-from residual_rl_ros.evaluation.paired import Episode, evaluate_blind, make_evaluation_controller
+from residual_rl_ros.evaluation.paired import Episode, evaluate_blind
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 
 
@@ -33,7 +33,7 @@ def test_the_order_is_blind_and_every_seed_meets_both_policies(
             yield Episode(seed, success=bool(policy), steps=1)
 
     monkeypatch.setattr(paired, '_play_all', play_all)
-    config = load_finetune('peg_insert')
+    config = load_run('peg_insert')
     orders = [
         [
             (residual, episode.seed, episode.success)
@@ -49,9 +49,9 @@ def test_the_order_is_blind_and_every_seed_meets_both_policies(
     assert 15 < first_half < 35
 
 
-def zero_actor(config: FinetuneConfig, path: Path) -> None:
+def zero_actor(config: RunConfig, path: Path) -> None:
     """Write an actor without effect, for what a configuration makes."""
-    controller = make_evaluation_controller(config, None)
+    controller = config.resolve().evaluation_controller(None)
     actor = make_actor(controller.layout, exploration_std=0.1)  # Its heads start at zero.
     controller.queue.close()
     path.write_bytes(encode_weights(actor.to_numpy(), WeightsHeader(1, 1)))
@@ -69,11 +69,11 @@ def zero_actor(config: FinetuneConfig, path: Path) -> None:
 def test_an_actor_is_evaluated_with_the_numbers_it_was_trained_with(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    zero_actor(load_finetune('peg_insert').changed(changes), tmp_path / 'actor.safetensors')
-    evaluated: list[FinetuneConfig] = []
+    zero_actor(load_run('peg_insert').changed(changes), tmp_path / 'actor.safetensors')
+    evaluated: list[RunConfig] = []
 
-    def play_none(config: FinetuneConfig, seeds: range, message: bytes, rng: object) -> list[Any]:
-        make_evaluation_controller(config, message).queue.close()
+    def play_none(config: RunConfig, seeds: range, message: bytes, rng: object) -> list[Any]:
+        config.resolve().evaluation_controller(message).queue.close()
         evaluated.append(config)
         return [(on, Episode(seed, success=on, steps=1)) for on in (False, True) for seed in seeds]
 
@@ -97,7 +97,7 @@ def test_every_scale_comes_back_from_its_bound(scale: float, low: float, width: 
 def test_an_actor_of_another_task_is_not_evaluated(
     task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    zero_actor(load_finetune(task), tmp_path / 'actor.safetensors')
+    zero_actor(load_run(task), tmp_path / 'actor.safetensors')
     command = ('evaluate', str(tmp_path), '--task', 'peg_insert', '--episodes', '2')
     assert run_command(*command, monkeypatch=monkeypatch) == 2
     assert "task 'peg_insert' has actions" in capsys.readouterr().err
@@ -105,7 +105,7 @@ def test_an_actor_of_another_task_is_not_evaluated(
 
 @pytest.mark.slow
 def test_the_command_finds_no_difference_where_the_residual_is_zero(tmp_path: Path) -> None:
-    zero_actor(load_finetune('peg_insert'), tmp_path / 'actor.safetensors')
+    zero_actor(load_run('peg_insert'), tmp_path / 'actor.safetensors')
     command = [
         sys.executable,
         '-m',

@@ -18,7 +18,7 @@ import rclpy
 from processes import wait_for
 from rosgraph_msgs.msg import Clock
 
-from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
@@ -28,7 +28,7 @@ from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelWriter, to
 pytestmark = pytest.mark.ros
 
 LIMIT_S = 30.0
-CONFIG = load_finetune('push_to_goal')
+CONFIG = load_run('push_to_goal')
 BASE, ROBOT, ROBOT_FILE = CONFIG.load()
 PERIOD_S = 1.0 / ROBOT.control_rate_hz
 

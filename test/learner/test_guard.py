@@ -13,7 +13,7 @@ import torch
 from builders import assert_same_actor, make_layout, make_transition, small_config
 
 from residual_rl_ros.config.preset import load_preset
-from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.evaluation.paired import Episode
 from residual_rl_ros.learner.guard import MIN_BASE_EPISODES, Guard, GuardConfig
 from residual_rl_ros.learner.learner import Learner, Phase
@@ -204,7 +204,7 @@ def test_takeovers_and_a_share_of_zero_keep_the_guard_out_of_it() -> None:
 
 
 def test_a_sabotaged_actor_is_found_and_rolled_back_in_a_real_run() -> None:
-    config = load_finetune('peg_insert')
+    config = load_run('peg_insert')
     policy, robot, _ = config.load()
     controller = config.controller_config(5, explore=True, scheduled=True).build(
         policy, robot.action

@@ -17,7 +17,7 @@ from processes import wait_for
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from std_msgs.msg import Float64MultiArray
 
-from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.robot.decoders import label_of
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.monitor import Monitor
@@ -27,7 +27,7 @@ from residual_rl_ros.ros.common import qos
 from residual_rl_ros.transitions.transition import Transition
 
 LIMIT_S = 60.0
-CONFIG = quick(load_finetune('push_to_goal'))
+CONFIG = quick(load_run('push_to_goal'))
 BASE, ROBOT, ROBOT_FILE = CONFIG.load()
 COMMANDS = f'/{ROBOT.command.topic}'
 LAYOUT = CONFIG.controller_config(0, False, False).build(BASE, ROBOT.action).layout

@@ -93,13 +93,13 @@ def lockstep(folder: Path) -> dict[str, str]:
     from mcap_ros2.reader import read_ros2_messages
     from processes import wait_for
 
-    from residual_rl_ros.config.run import load_finetune
+    from residual_rl_ros.config.run import load_run
     from residual_rl_ros.ros.bringup.demo import quick
     from residual_rl_ros.ros.bringup.monitor import claim_domain
     from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
     from residual_rl_ros.ros.bringup.topology import NodeSpec, finetune_topology
 
-    config = quick(load_finetune('peg_insert'))
+    config = quick(load_run('peg_insert'))
     base, robot, robot_file = config.load()
     nodes = finetune_topology(config, robot_file, base.path, folder, SEED, config.control_steps)
     bag = folder / 'bag'

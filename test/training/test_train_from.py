@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from residual_rl_ros.bags.transitions.writer import TransitionWriter
-from residual_rl_ros.config.run import FinetuneConfig, load_finetune
+from residual_rl_ros.config.run import RunConfig, load_run
 from residual_rl_ros.errors import CheckpointError
 from residual_rl_ros.evaluation.paired import run_episode
 from residual_rl_ros.learner.checkpoint import CheckpointFolder, load_checkpoint, load_run_state
@@ -24,7 +24,7 @@ from residual_rl_ros.training.train_from_bags import Use, train_from_bags
 QUIET = Console(quiet=True)
 
 
-def base_bag(config: FinetuneConfig, folder: Path, transitions: int) -> Path:
+def base_bag(config: RunConfig, folder: Path, transitions: int) -> Path:
     policy, robot, _ = config.load()
     env = connect(make_environment(config.task), robot)
     controller = config.controller_config(0, explore=True, scheduled=True).build(
@@ -41,7 +41,7 @@ def base_bag(config: FinetuneConfig, folder: Path, transitions: int) -> Path:
 
 @pytest.mark.slow
 def test_a_run_begins_online_with_the_warm_critics_of_a_bag(tmp_path: Path) -> None:
-    config = replace(quick(load_finetune('peg_insert')), control_steps=600)
+    config = replace(quick(load_run('peg_insert')), control_steps=600)
     bag = base_bag(config, tmp_path / 'bag', 150)
     learner, intake = train_from_bags([bag], Use.BASE, config.learner_config(), seed=4)
     assert learner.phase is Phase.ONLINE
@@ -50,7 +50,7 @@ def test_a_run_begins_online_with_the_warm_critics_of_a_bag(tmp_path: Path) -> N
     summary = run_training(options, QUIET)
     after = load_checkpoint(tmp_path / 'run' / 'checkpoints' / 'latest')
     assert intake.taken >= learner.transitions == config.learner_config().warmup_transitions
-    assert len(after.replay) == after.transitions
+    assert len(after.rule.memory) == after.transitions
     assert after.control_steps == 4 * (after.transitions - learner.transitions)
     assert after.updates == after.transitions - learner.transitions > 0
     assert summary['control_steps'] == after.control_steps
@@ -64,7 +64,7 @@ def test_a_run_begins_online_with_the_warm_critics_of_a_bag(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_no_message_waits_for_the_decisions_of_a_bag(tmp_path: Path) -> None:
-    config = replace(quick(load_finetune('peg_insert')), control_steps=800)
+    config = replace(quick(load_run('peg_insert')), control_steps=800)
     warmup = config.learner_config().warmup_transitions
     bag = base_bag(config, tmp_path / 'bag', warmup // 2)
     learner, _ = train_from_bags([bag], Use.BASE, config.learner_config(), seed=4)

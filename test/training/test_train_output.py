@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import OutputError, ResidualRLError
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.training.train import PROGRESS, TrainOptions, run_training
 
 
 def options(out: Path) -> TrainOptions:
-    config = replace(quick(load_finetune('peg_insert')), control_steps=300)
+    config = replace(quick(load_run('peg_insert')), control_steps=300)
     return TrainOptions(config, 4, out, curve_steps=200, curve_seeds=2, paired_seeds=0)
 
 

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from residual_rl_ros.config.run import FinetuneConfig
+from residual_rl_ros.config.run import ResolvedRun, RunConfig
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation.figures import draw_learning_curve, draw_strip
 from residual_rl_ros.evaluation.intervals import mcnemar, wilson
@@ -26,11 +26,9 @@ from residual_rl_ros.evaluation.paired import (
     Episode,
     evaluate,
     film,
-    make_evaluation_controller,
     silence_stderr,
 )
 from residual_rl_ros.residual_policy.weights import read_actor
-from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import finetune_topology
@@ -57,14 +55,14 @@ STRIP_PICTURES = 6
 class DemoOptions:
     """What the command line chooses."""
 
-    config: FinetuneConfig
+    config: RunConfig
     seed: int
     """Learner seed; the evaluation seeds are the same for all."""
     output_dir: Path
     paired_seeds: int = PAIRED_SEEDS
 
 
-def quick(config: FinetuneConfig) -> FinetuneConfig:
+def quick(config: RunConfig) -> RunConfig:
     """Return a run of about a minute that exercises everything and learns nothing."""
     overrides = {**config.overrides, **QUICK}
     return replace(config, overrides=overrides, control_steps=QUICK_STEPS)
@@ -83,19 +81,18 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     """
     started = time.monotonic()
     config, out = options.config, options.output_dir
-    _, robot, robot_file = config.load()
+    run = config.resolve()
     config.learner_config()
-    connect(make_environment(config.task), robot).close()
-    make_evaluation_controller(config, None).queue.close()
+    connect(make_environment(config.task), run.robot).close()
+    run.evaluation_controller(None).queue.close()
     prepare_output(out)
     with claim_domain() as domain_id:
-        return _run(options, robot.control_rate_hz, robot_file, domain_id, started, console)
+        return _run(options, run, domain_id, started, console)
 
 
 def _run(
     options: DemoOptions,
-    rate_hz: float,
-    robot_file: Path,
+    run: ResolvedRun,
     domain_id: int,
     started: float,
     console: Console,
@@ -117,7 +114,7 @@ def _run(
         'git_commit': git_commit(),
     }
     try:
-        summary |= _finetune(options, robot_file, domain_id, console)
+        summary |= _finetune(options, run, domain_id, console)
         message = read_actor(out)
         final = _evaluate('base + residual', options, message, console)
         final_rate = wilson([episode.success for episode in final])
@@ -127,7 +124,7 @@ def _run(
         console.print(f'base + residual: {final_rate} on the same seeds')
         _strip(options, base, final, message, console)
     finally:
-        summary |= describe_learning(out, rate_hz)
+        summary |= describe_learning(out, run.robot.control_rate_hz)
         summary['wall_s'] = round(time.monotonic() - started, 1)
         write_json(out / SUMMARY, summary)
         if summary['episodes']:
@@ -135,7 +132,7 @@ def _run(
                 out / 'learning_curve.png',
                 f'{config.task}, preset {config.preset}, seed {options.seed}',
                 read_history(out),
-                rate_hz,
+                run.robot.control_rate_hz,
                 base_rate,
                 None if summary['final'] is None else final_rate,
             )
@@ -157,14 +154,14 @@ def _evaluate(
 
 
 def _finetune(
-    options: DemoOptions, robot_file: Path, domain_id: int, console: Console
+    options: DemoOptions, run: ResolvedRun, domain_id: int, console: Console
 ) -> dict[str, Any]:
     """Run the three processes until the simulator has spent its budget."""
     config, out = options.config, options.output_dir
     nodes = finetune_topology(
         config,
-        robot_file,
-        find_base_policy(config.base_policy),
+        run.robot_file,
+        run.policy.path,
         out,
         options.seed,
         config.control_steps,
@@ -198,7 +195,7 @@ def _finetune(
     }
 
 
-def _table(monitor: Monitor, config: FinetuneConfig, elapsed: float) -> Table:
+def _table(monitor: Monitor, config: RunConfig, elapsed: float) -> Table:
     learner = monitor.values('learner_node')
     steps = monitor.number('mujoco_sim_node', 'control_steps')
     success = float(learner.get('success_recent', -1.0))

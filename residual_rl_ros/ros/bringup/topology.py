@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from residual_rl_ros.config.run import FinetuneConfig, training_seed
+from residual_rl_ros.config.run import RunConfig, training_seed
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.robot.description import load_robot
@@ -69,7 +69,7 @@ class NodeSpec:
 
 
 def finetune_topology(
-    config: FinetuneConfig,
+    config: RunConfig,
     robot_file: Path,
     base_policy: Path,
     output_dir: Path,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from residual_rl_ros.ros.common.parameters import parameter
+from residual_rl_ros.schema import parameter
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, field, fields, replace
-from typing import Any, TypeVar, get_type_hints
+from dataclasses import Field, fields, replace
+from typing import Any, TypeVar
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -19,37 +19,14 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.schema import checked, types_of
 
 Kind = TypeVar('Kind')
-ELEMENTS = {tuple[float, ...]: float, tuple[str, ...]: str}
-"""What the arrays hold."""
 OTHERS = (
     *('use_sim_time', 'autostart', 'start_type_description_service', 'qos_overrides.'),
     'base_policy_sha256',
 )
 """Parameters of rclpy and of `managed_node.run`, and one that stands in robot files."""
-
-
-def parameter(
-    default: Any,
-    description: str,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    live: bool = False,
-) -> Any:
-    """Return a dataclass field that is a ROS parameter.
-
-    Args:
-        default: its default.
-        description: for `ros2 param describe` and docs/reference/parameters.md.
-        minimum: smallest allowed number.
-        maximum: largest allowed number.
-        live: it can be changed while the node runs; otherwise it is read-only.
-    """
-    bounds = (minimum, maximum)
-    return field(
-        default=default, metadata={'description': description, 'bounds': bounds, 'live': live}
-    )
 
 
 def read_parameters(node: Node, kind: type[Kind], trees: Sequence[str] = ()) -> Kind:
@@ -63,7 +40,7 @@ def read_parameters(node: Node, kind: type[Kind], trees: Sequence[str] = ()) -> 
     Raises:
         ConfigError: a value has another type than its field, or is out of its range.
     """
-    hints = get_type_hints(kind)
+    hints = types_of(kind)
     values: dict[str, Any] = {}
     for item in fields(kind):  # type: ignore[arg-type]
         value: Any = item.default
@@ -94,7 +71,7 @@ def follow_parameters(
     Returns:
         What ends it.
     """
-    hints = get_type_hints(type(current))
+    hints = types_of(type(current))
     known = {item.name: item for item in fields(current)}  # type: ignore[arg-type]
     latest = current
 
@@ -171,30 +148,16 @@ def _checked(node: Node, item: Field[Any], wanted: Any, value: Any) -> Any:
     Raises:
         ConfigError: it is not of that type or out of range.
     """
-    if wanted in ELEMENTS:
-        elements = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-        return tuple(_scalar(node, item, ELEMENTS[wanted], element) for element in elements)
-    return _scalar(node, item, wanted, value)
-
-
-def _scalar(node: Node, item: Field[Any], wanted: Any, value: Any) -> Any:
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not wanted:
+    if hasattr(wanted, '__args__') and isinstance(value, (bool, int, float, str)):
+        value = [value]  # One element of an array, as command lines write it.
+    try:
+        return checked(item, wanted, value)
+    except ValueError as error:
+        shown = list(value) if hasattr(value, 'tolist') else value
         raise ConfigError(
-            f'parameter {item.name!r} of {node.get_name()} is {value!r}, expected '
-            f'{wanted.__name__}: {item.metadata["description"]}'
-        )
-    low, high = item.metadata['bounds']
-    if (low is not None and not value >= low) or (high is not None and not value <= high):
-        limits = ' and '.join(
-            f'{sign} {bound}' for sign, bound in (('>=', low), ('<=', high)) if bound is not None
-        )
-        raise ConfigError(
-            f'parameter {item.name!r} of {node.get_name()} is {value!r}, expected {limits}: '
+            f'parameter {item.name!r} of {node.get_name()} is {shown!r}, expected {error}: '
             f'{item.metadata["description"]}'
-        )
-    return value
+        ) from error
 
 
 def _descriptor(item: Field[Any], wanted: Any) -> ParameterDescriptor:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from processes import wait_for
 
-from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.ros
 
 def simulator(**parameters: object) -> NodeSpec:
     """Return a simulator that waits for a policy for ever."""
-    _, robot_file = load_robot(load_finetune('push_to_goal').robot)
+    _, robot_file = load_robot(load_run('push_to_goal').robot)
     return NodeSpec('mujoco_sim_node', False, (robot_file,), {'task': 'push_to_goal', **parameters})
 
 

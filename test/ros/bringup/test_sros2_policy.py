@@ -14,7 +14,7 @@ from builders import write_classifier
 from processes import wait_for
 from rclpy.node import Node, NodeNameNonExistentError
 
-from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.demo import quick
@@ -38,7 +38,7 @@ CLOCK = {'/clock'}
 
 
 def test_every_node_does_exactly_what_it_is_allowed_to(domain_id: int, tmp_path: Path) -> None:
-    config = quick(load_finetune('push_to_goal'))
+    config = quick(load_run('push_to_goal'))
     base, robot, robot_file = config.load()
     write_classifier(tmp_path / 'success.onnx', robot.observation_names)
     nodes = (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.weights import ACTOR, read_actor
 from residual_rl_ros.robot.description import load_robot
@@ -29,7 +29,7 @@ def test_nested_parameters_become_dotted_ros_arguments() -> None:
 
 
 def test_three_processes_share_robot_and_seed(tmp_path: Path) -> None:
-    config = load_finetune('peg_insert')
+    config = load_run('peg_insert')
     nodes = finetune_topology(config, Path('r.yaml'), Path('b.onnx'), tmp_path, 3, 100)
     assert [node.executable for node in nodes] == [
         'learner_node',
@@ -45,7 +45,7 @@ def test_three_processes_share_robot_and_seed(tmp_path: Path) -> None:
 
 
 def test_training_never_meets_an_evaluation_seed(tmp_path: Path) -> None:
-    config = load_finetune('peg_insert')
+    config = load_run('peg_insert')
     seeds = [
         finetune_topology(config, Path('r'), Path('b'), tmp_path, seed, 0)[2].parameters[
             'first_seed'

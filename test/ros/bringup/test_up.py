@@ -14,7 +14,7 @@ from builders import make_actor
 from processes import wait_for
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.ros.bringup.monitor import Monitor
@@ -28,7 +28,7 @@ LIMIT_S = 60.0
 
 def write_actor(path: Path) -> None:
     """Write an actor for the peg task with one control step per decision."""
-    config = load_finetune('peg_insert')
+    config = load_run('peg_insert')
     policy, robot, _ = config.load()
     layout = config.controller_config(0, False, False).build(policy, robot.action).layout
     actor = make_actor(layout, seed=1)
@@ -36,7 +36,7 @@ def write_actor(path: Path) -> None:
 
 
 def test_a_learned_residual_runs_without_a_learner(domain_id: int, tmp_path: Path) -> None:
-    config = load_finetune('peg_insert')
+    config = load_run('peg_insert')
     base, _, robot_file = config.load()
     write_actor(tmp_path / 'actor.safetensors')
     environment = ros_environment(domain_id)

@@ -24,10 +24,10 @@ from residual_rl_ros.ros.common.node_parameters import (
 )
 from residual_rl_ros.ros.common.parameters import (
     follow_parameters,
-    parameter,
     read_parameters,
     read_tree,
 )
+from residual_rl_ros.schema import parameter
 
 pytestmark = pytest.mark.ros
 
@@ -87,11 +87,17 @@ def test_values_are_read_with_their_descriptions_and_ranges(make: Any) -> None:
 @pytest.mark.parametrize(
     ('values', 'message'),
     [
-        ({'ratio': 1.5}, r"'ratio' of example is 1.5, expected >= 0.0 and <= 1.0: a ratio"),
-        ({'count': 0}, r"'count' of example is 0, expected >= 1: a count"),
-        ({'count': 1.5}, r"'count' of example is 1.5, expected int: a count"),
-        ({'name': 3}, r"'name' of example is 3, expected str: a name"),
-        ({'scales': [0.1, -0.1]}, r"'scales' of example is -0.1, expected >= 0.0: scales"),
+        (
+            {'ratio': 1.5},
+            r"'ratio' of example is 1.5, expected a number >= 0.0 and <= 1.0: a r",
+        ),
+        ({'count': 0}, r"'count' of example is 0, expected a whole number >= 1: a count"),
+        ({'count': 1.5}, r"'count' of example is 1.5, expected a whole number >= 1: a count"),
+        ({'name': 3}, r"'name' of example is 3, expected a string: a name"),
+        (
+            {'scales': [0.1, -0.1]},
+            r"'scales' of example is \[0.1, -0.1\], expected a list of num",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused(make: Any, values: dict[str, Any], message: str) -> None:

@@ -14,7 +14,7 @@ from processes import wait_for
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
 from residual_rl_ros.bags.transitions.reader import TransitionReader
-from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import NodeSpec, finetune_topology
@@ -28,7 +28,7 @@ SEED = 7
 def test_rebuilt_transitions_equal_the_live_ones_number_for_number(
     domain_id: int, tmp_path: Path
 ) -> None:
-    config = replace(quick(load_finetune('peg_insert')), control_steps=400)
+    config = replace(quick(load_run('peg_insert')), control_steps=400)
     base, robot, robot_file = config.load()
     _, policy, simulator = finetune_topology(
         config, robot_file, base.path, tmp_path, SEED, config.control_steps

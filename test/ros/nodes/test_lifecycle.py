@@ -19,7 +19,7 @@ from rclpy._rclpy_pybind11 import RCLError
 from rclpy.duration import Duration
 from std_msgs.msg import Bool
 
-from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.topology import NodeSpec, RobotRun, robot_topology
 from residual_rl_ros.ros.common import realtime as memory_lock
@@ -30,7 +30,7 @@ from residual_rl_ros.ros.nodes.policy_node import ARRIVAL_LIMIT_S, PolicyNode
 
 pytestmark = pytest.mark.ros
 
-CONFIG = quick(load_finetune('push_to_goal'))
+CONFIG = quick(load_run('push_to_goal'))
 BASE, _, ROBOT_FILE = CONFIG.load()
 
 

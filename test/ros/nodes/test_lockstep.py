@@ -14,7 +14,7 @@ import torch
 from processes import wait_for
 from safetensors.torch import load_file
 
-from residual_rl_ros.config.run import FinetuneConfig, load_finetune, training_seed
+from residual_rl_ros.config.run import RunConfig, load_run, training_seed
 from residual_rl_ros.learner.checkpoint import ALGORITHM, STATE, load_checkpoint
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.ros.bringup.demo import quick
@@ -30,12 +30,12 @@ SEED = 7
 RUN_LIMIT_S = 90.0
 
 
-def quick_config(task: str = 'peg_insert', **overrides: object) -> FinetuneConfig:
-    config = quick(load_finetune(task))
+def quick_config(task: str = 'peg_insert', **overrides: object) -> RunConfig:
+    config = quick(load_run(task))
     return replace(config, overrides={**config.overrides, **overrides})
 
 
-def topology(config: FinetuneConfig, output: Path, **policy: object) -> list[NodeSpec]:
+def topology(config: RunConfig, output: Path, **policy: object) -> list[NodeSpec]:
     """Return the three processes, with extra parameters of the policy node."""
     base, _, robot_file = config.load()
     nodes = finetune_topology(config, robot_file, base.path, output, SEED, config.control_steps)

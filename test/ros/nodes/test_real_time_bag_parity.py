@@ -18,7 +18,7 @@ from std_msgs.msg import Float64MultiArray
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
 from residual_rl_ros.bags.transitions.reader import TransitionReader
-from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import NodeSpec, finetune_topology
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.ros
 
 Array = npt.NDArray[np.float64]
 SEED = 7
-CONFIG = replace(load_finetune('peg_insert'), prefetch_steps=4)
+CONFIG = replace(load_run('peg_insert'), prefetch_steps=4)
 BASE, ROBOT, ROBOT_FILE = CONFIG.load()
 PERIOD_S = 1.0 / ROBOT.control_rate_hz
 ANSWER_S = PERIOD_S / 4

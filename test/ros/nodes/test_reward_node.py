@@ -11,7 +11,7 @@ import pytest
 from builders import write_classifier
 from processes import wait_for
 
-from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
@@ -23,7 +23,7 @@ LIMIT_S = 60.0
 
 
 def test_a_lasting_success_ends_one_episode(domain_id: int, tmp_path: Path) -> None:
-    config = quick(load_finetune('push_to_goal'))
+    config = quick(load_run('push_to_goal'))
     base, robot, robot_file = config.load()
     classifier = tmp_path / 'success.onnx'
     write_classifier(classifier, robot.observation_names, gain=0.0, bias=10.0)
@@ -42,7 +42,7 @@ def test_a_lasting_success_ends_one_episode(domain_id: int, tmp_path: Path) -> N
 
 
 def test_a_node_with_nothing_to_ask_says_so(domain_id: int, tmp_path: Path) -> None:
-    _, _, robot_file = load_finetune('push_to_goal').load()
+    _, _, robot_file = load_run('push_to_goal').load()
     node = replace(reward_spec(robot_file, None, '', ''), parameters={})
     with Bringup([node], tmp_path, ros_environment(domain_id)) as bringup:
         wait_for(lambda: bringup.ended('reward_node'), LIMIT_S, 'refusal')

@@ -16,7 +16,7 @@ from ros_fixtures import Caller
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import SetBool, Trigger
 
-from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.monitor import Monitor
@@ -33,7 +33,7 @@ LIMIT_S = 60.0
 def test_a_long_pre_training_answers_and_the_policy_waits_for_it(
     domain_id: int, tmp_path: Path, call: Caller
 ) -> None:
-    config = quick(load_finetune('peg_insert'))
+    config = quick(load_run('peg_insert'))
     overrides = {**config.overrides, 'critic_only_updates': 1_000_000}
     config = replace(config, preset='resfit', overrides=overrides, control_steps=0)
     base, _, robot_file = config.load()
@@ -64,7 +64,7 @@ def test_a_long_pre_training_answers_and_the_policy_waits_for_it(
 
 
 def test_pause_save_and_rollback(domain_id: int, tmp_path: Path, call: Caller) -> None:
-    config = replace(quick(load_finetune('peg_insert')), control_steps=0)
+    config = replace(quick(load_run('peg_insert')), control_steps=0)
     base, _, robot_file = config.load()
     nodes = finetune_topology(config, robot_file, base.path, tmp_path, 1, 0)
     with (

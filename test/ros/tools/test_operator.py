@@ -18,7 +18,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from processes import wait_for
 from rich.console import Console
 
-from residual_rl_ros.config.run import load_finetune
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
@@ -32,7 +32,7 @@ LIMIT_S = 60.0
 
 
 def test_keys_reach_a_robot_in_real_time(domain_id: int, tmp_path: Path) -> None:
-    config = quick(load_finetune('peg_insert'))
+    config = quick(load_run('peg_insert'))
     base, _, robot_file = config.load()
     nodes = finetune_topology(config, robot_file, base.path, tmp_path, 1, 0, lockstep=False)
     with (
@@ -57,7 +57,7 @@ def test_keys_reach_a_robot_in_real_time(domain_id: int, tmp_path: Path) -> None
 def test_a_second_console_knows_how_the_switches_stand_and_a_fault_can_be_left(
     domain_id: int, tmp_path: Path
 ) -> None:
-    config = quick(load_finetune('peg_insert'))
+    config = quick(load_run('peg_insert'))
     base, _, robot_file = config.load()
     nodes = finetune_topology(config, robot_file, base.path, tmp_path, 1, 0, lockstep=False)
     with (
