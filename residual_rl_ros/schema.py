@@ -44,6 +44,7 @@ def parameter(
     *,
     above: float | None = None,
     choices: Sequence[str] = (),
+    filled: bool = False,
     live: bool = False,
 ) -> Any:
     """Return a dataclass field that is a configuration key.
@@ -55,6 +56,7 @@ def parameter(
         maximum: largest allowed number.
         above: number that it must exceed.
         choices: allowed strings.
+        filled: strings and lists must not be empty.
         live: a ROS parameter that can change while the node runs; others are read-only.
     """
     metadata = {
@@ -62,6 +64,7 @@ def parameter(
         'bounds': (minimum, maximum),
         'above': above,
         'choices': tuple(choices),
+        'filled': filled,
         'live': live,
     }
     return field(default=default, metadata=metadata)
@@ -75,6 +78,8 @@ def types_of(kind: Any) -> dict[str, Any]:
 def expectation(item: Field[Any], wanted: Any) -> str:
     """Return what a field's value must be, in words."""
     words = [WANTED.get(wanted, 'a map' if is_dataclass(wanted) else str(wanted))]
+    if item.metadata.get('filled'):
+        words = [words[0].replace('a ', 'a non-empty ', 1)]
     low, high = item.metadata.get('bounds', (None, None))
     above, choices = item.metadata.get('above'), item.metadata.get('choices')
     if low is not None:
@@ -84,7 +89,8 @@ def expectation(item: Field[Any], wanted: Any) -> str:
     if high is not None:
         words.append(f'<= {high}')
     if choices:
-        return f'one of {", ".join(choices)}'
+        named = ', '.join(choice for choice in choices if choice)
+        return f'a list of {named}' if hasattr(wanted, '__args__') else f'one of {named}'
     return ' '.join(words[:2]) + ''.join(f' and {word}' for word in words[2:])
 
 
@@ -112,9 +118,13 @@ def checked(item: Field[Any], wanted: Any, value: Any) -> Any:
             values = converted = tuple(_scalar(element, each) for each in value)
         low, high = item.metadata.get('bounds', (None, None))
         above, choices = item.metadata.get('above'), item.metadata.get('choices')
+        filled = item.metadata.get('filled')
+        if filled and not len(converted):
+            raise ValueError
         for each in values:
             if (
-                (low is not None and each < low)
+                (filled and each == '')
+                or (low is not None and each < low)
                 or (high is not None and each > high)
                 or (above is not None and not each > above)
                 or (choices and each not in choices)

@@ -8,16 +8,16 @@ The same YAML is loaded as ROS parameters by the nodes and read directly by the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import yaml
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot.action_spec import ActionSpec, WorkspaceSpec, check_names
+from residual_rl_ros.schema import from_mapping, parameter, read_yaml
 
 JOINT_STATE = 'sensor_msgs/msg/JointState'
 FLOAT_ARRAY = 'std_msgs/msg/Float64MultiArray'
@@ -39,6 +39,8 @@ CHANNEL_TYPES = (
 TRAJECTORY = 'trajectory_msgs/msg/JointTrajectory'
 TWIST = 'geometry_msgs/msg/TwistStamped'
 COMMAND_TYPES = (FLOAT_ARRAY, TRAJECTORY, JOINT_STATE, TWIST)
+
+Keys = TypeVar('Keys')
 
 
 @dataclass(frozen=True)
@@ -119,55 +121,17 @@ class RobotConfig:
         return tuple(name for channel in self.channels for name in channel.observation_names)
 
     @classmethod
-    def from_mapping(cls, mapping: Any) -> RobotConfig:
+    def from_mapping(cls, mapping: Any, source: str = 'robot description') -> RobotConfig:
         """Build the description from nested parameters.
 
+        Args:
+            mapping: what stands below `robot:`.
+            source: file or node, for the errors.
+
         Raises:
-            ConfigError: a key is missing or unknown, or a value is wrong; the message names it.
+            ConfigError: names every key that is missing, unknown or wrong.
         """
-        robot = _Reader(mapping, 'robot')
-        command, action = robot.child('command'), robot.child('action')
-        observation = robot.child('observation')
-        rate = robot.number('control_rate_hz')
-        if not rate > 0.0:
-            raise ConfigError(f'robot.control_rate_hz is {rate}, expected > 0')
-        channels = tuple(
-            _channel(name, observation.child(name)) for name in observation.texts('channels')
-        )
-        names = action.texts('names')
-        topic = _command(command, names)
-        twist = topic.type == TWIST
-        units = action.texts('units') if 'units' in action else topic.units
-        hold = command.text('hold') if 'hold' in command else ('zero' if twist else 'last')
-        if twist and units != topic.units:
-            raise ConfigError(
-                f'robot.action.units is {list(units)}, a twist has {list(topic.units)}'
-            )
-        if hold == 'zero' and topic.joints:
-            raise ConfigError(f'robot.command.hold is zero, but {topic.type} commands positions')
-        try:
-            spec = ActionSpec(
-                names=names,
-                lower=np.array(action.numbers('lower')),
-                upper=np.array(action.numbers('upper')),
-                max_step=np.array(action.numbers('max_velocity')) / rate,
-                measured_by=action.texts('measured_by') if 'measured_by' in action else (),
-                workspace=_workspace(action.child('workspace')) if 'workspace' in action else None,
-                units=units,
-                hold=hold,
-            )
-            config = cls(robot.text('name'), rate, topic, spec, channels)
-            check_names('observation', config.observation_names)
-            for measured in spec.measured_by:
-                if measured not in config.observation_names:
-                    raise ConfigError(
-                        f'robot.action.measured_by names {measured!r}, which no channel provides'
-                    )
-        except ConfigError as error:
-            raise ConfigError(f'robot: {error}') from error
-        for reader in (robot, command, action, observation):
-            reader.check_all_read()
-        return config
+        return _Description(mapping, source).robot()
 
 
 def load_robot(name_or_path: str) -> tuple[RobotConfig, Path]:
@@ -180,139 +144,249 @@ def load_robot(name_or_path: str) -> tuple[RobotConfig, Path]:
     path = find_file('robot', ('config', 'robots'), name_or_path, '.yaml')
     if not path.is_file():
         raise ConfigError(f'robot file {str(path)!r} does not exist')
+    mapping = read_yaml(path, 'robot file')
     try:
-        mapping = yaml.safe_load(path.read_text(encoding='utf-8'))
         parameters = mapping['/**']['ros__parameters']['robot']
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f'cannot read robot file {str(path)!r}: {error}') from error
     except (KeyError, TypeError) as error:
         raise ConfigError(
             f'{path} is no robot description: it lacks /**: ros__parameters: robot:'
         ) from error
-    return RobotConfig.from_mapping(parameters), path
+    return RobotConfig.from_mapping(parameters, str(path)), path
 
 
-def _command(reader: _Reader, actions: tuple[str, ...]) -> Command:
-    topic, kind = reader.text('topic'), reader.text('type')
-    if kind not in COMMAND_TYPES:
-        raise ConfigError(f'{reader.path}.type is {kind!r}, expected one of {COMMAND_TYPES}')
-    joints = reader.texts('joints') if kind in (TRAJECTORY, JOINT_STATE) else ()
-    fields = reader.texts('fields') if kind == TWIST else ()
-    frame_id = reader.text('frame_id') if kind == TWIST else ''
-    for key, names in (('joints', joints), ('fields', fields)):
-        if names and (len(names) != len(actions) or len(set(names)) != len(names)):
-            raise ConfigError(
-                f'{reader.path}.{key} is {list(names)}, expected {len(actions)} different names, '
-                f'one for each of {", ".join(actions)}'
-            )
-    for field in fields:
-        part, _, axis = field.partition('.')
-        if part not in ('linear', 'angular') or axis not in ('x', 'y', 'z'):
-            raise ConfigError(
-                f'{reader.path}.fields holds {field!r}, expected linear or angular, then .x, .y '
-                'or .z'
-            )
-    return Command(topic, kind, joints, fields, frame_id)
+# The keys of the YAML; the classes above are what they make.
 
 
-def _workspace(reader: _Reader) -> WorkspaceSpec:
-    spec = WorkspaceSpec(
-        reader.text('model'),
-        reader.text('point'),
-        reader.texts('joints'),
-        np.array(reader.numbers('lower')),
-        np.array(reader.numbers('upper')),
+@dataclass(frozen=True, kw_only=True)
+class _RobotKeys:
+    name: str = parameter(MISSING, 'name of the robot', filled=True)
+    control_rate_hz: float = parameter(MISSING, 'control rate [Hz]', above=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CommandKeys:
+    topic: str = parameter(MISSING, 'topic that moves the robot', filled=True)
+    type: str = parameter(MISSING, 'ROS message type', choices=COMMAND_TYPES)
+    hold: str = parameter('', 'what a robot that holds is told', choices=('', 'last', 'zero'))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _JointCommandKeys(_CommandKeys):
+    joints: tuple[str, ...] = parameter(MISSING, 'joint of each action', filled=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TwistKeys(_CommandKeys):
+    fields: tuple[str, ...] = parameter(
+        MISSING,
+        'field of each action',
+        choices=[f'{part}.{axis}' for part in ('linear', 'angular') for axis in 'xyz'],
     )
-    reader.check_all_read()
-    return spec
+    frame_id: str = parameter(MISSING, 'frame of the twist', filled=True)
 
 
-def _channel(name: str, reader: _Reader) -> Channel:
-    kind = reader.text('type')
-    if kind not in CHANNEL_TYPES:
-        raise ConfigError(f'{reader.path}.type is {kind!r}, expected one of {CHANNEL_TYPES}')
-    joints = reader.texts('joints') if kind == JOINT_STATE else ()
-    channel = Channel(
-        name,
-        reader.text('topic'),
-        kind,
-        reader.texts('fields'),
-        joints,
-        reader.number('max_age_s'),
-        reader.text('encoder') if kind in (IMAGE, COMPRESSED_IMAGE) else '',
-        reader.text('stamped_by') if 'stamped_by' in reader else 'header',
-        reader.text('encoder_sha256') if 'encoder_sha256' in reader else '',
+@dataclass(frozen=True, kw_only=True)
+class _ActionKeys:
+    names: tuple[str, ...] = parameter(MISSING, 'action names', filled=True)
+    lower: tuple[float, ...] = parameter(MISSING, 'smallest commands')
+    upper: tuple[float, ...] = parameter(MISSING, 'largest commands')
+    max_velocity: tuple[float, ...] = parameter(MISSING, 'largest changes of a command [1/s]')
+    measured_by: tuple[str, ...] = parameter((), 'observation name that measures each action')
+    units: tuple[str, ...] = parameter((), 'unit of each action')
+
+
+@dataclass(frozen=True, kw_only=True)
+class _WorkspaceKeys:
+    model: str = parameter(MISSING, 'kinematic model: a path, or a shipped one', filled=True)
+    point: str = parameter(MISSING, 'site or body (URDF: link) of the model', filled=True)
+    joints: tuple[str, ...] = parameter(MISSING, 'joint of each action', filled=True)
+    lower: tuple[float, ...] = parameter(MISSING, 'smallest coordinates x, y, z [m]')
+    upper: tuple[float, ...] = parameter(MISSING, 'largest coordinates x, y, z [m]')
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ChannelKeys:
+    topic: str = parameter(MISSING, 'topic of the channel', filled=True)
+    type: str = parameter(MISSING, 'ROS message type', choices=CHANNEL_TYPES)
+    fields: tuple[str, ...] = parameter(MISSING, 'values that are read', filled=True)
+    max_age_s: float = parameter(MISSING, 'older data is stale [s]', above=0.0)
+    stamped_by: str = parameter('header', 'what tells the age', choices=('header', 'receipt'))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _JointChannelKeys(_ChannelKeys):
+    fields: tuple[str, ...] = parameter(
+        MISSING, 'values that are read', choices=('position', 'velocity', 'effort'), filled=True
     )
-    if not channel.fields or (kind == JOINT_STATE and not joints):
-        raise ConfigError(f'{reader.path} lists no fields or joints')
-    for field in channel.fields if kind == JOINT_STATE else ():
-        if field not in ('position', 'velocity', 'effort'):
-            raise ConfigError(
-                f'{reader.path}.fields holds {field!r}, expected position, velocity or effort'
-            )
-    if channel.stamped_by not in ('header', 'receipt'):
-        raise ConfigError(
-            f'{reader.path}.stamped_by is {channel.stamped_by!r}, expected header or receipt'
+    joints: tuple[str, ...] = parameter(MISSING, 'joints, matched by name', filled=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ImageChannelKeys(_ChannelKeys):
+    encoder: str = parameter(MISSING, 'ONNX encoder: a path, or a shipped one', filled=True)
+    encoder_sha256: str = parameter('', "digest that the encoder's file must have")
+
+
+COMMAND_KEYS = {TRAJECTORY: _JointCommandKeys, JOINT_STATE: _JointCommandKeys, TWIST: _TwistKeys}
+CHANNEL_KEYS = {
+    JOINT_STATE: _JointChannelKeys,
+    IMAGE: _ImageChannelKeys,
+    COMPRESSED_IMAGE: _ImageChannelKeys,
+}
+
+
+class _Description:
+    """A description that is being read; collects what is wrong with it."""
+
+    def __init__(self, mapping: Any, source: str) -> None:
+        self._source = source
+        self._problems: list[str] = []
+        self._mapping = self._map(mapping, 'robot')
+        self._check()
+
+    def robot(self) -> RobotConfig:
+        """Return the robot.
+
+        Raises:
+            ConfigError: names everything that is wrong.
+        """
+        top = dict(self._mapping)
+        parts = {
+            key: self._map(top.pop(key, None), f'robot.{key}')
+            for key in ('command', 'action', 'observation')
+        }
+        keys = self._read(_RobotKeys, top, 'robot')
+        workspace_map = parts['action'].pop('workspace', None)
+        action = self._read(_ActionKeys, parts['action'], 'robot.action')
+        workspace = None
+        if workspace_map is not None:
+            workspace = self._read(_WorkspaceKeys, workspace_map, 'robot.action.workspace')
+        kinds = COMMAND_KEYS.get(str(parts['command'].get('type')), _CommandKeys)
+        command = self._read(kinds, parts['command'], 'robot.command')
+        channels = self._channels(parts['observation'])
+        self._check()
+        assert keys is not None
+        assert action is not None
+        assert command is not None
+        made = Command(
+            command.topic,
+            command.type,
+            getattr(command, 'joints', ()),
+            getattr(command, 'fields', ()),
+            getattr(command, 'frame_id', ''),
         )
-    if not channel.max_age_s > 0.0:
-        raise ConfigError(f'{reader.path}.max_age_s is {channel.max_age_s}, expected > 0')
-    reader.check_all_read()
-    return channel
-
-
-class _Reader:
-    """Typed access to a nested mapping, with errors that name the full key."""
-
-    def __init__(self, mapping: Any, path: str) -> None:
-        if not isinstance(mapping, Mapping):
-            raise ConfigError(f'{path} is {mapping!r}, expected a map')
-        self._mapping = mapping
-        self._read: set[str] = set()
-        self.path = path
-
-    def _get(self, key: str) -> Any:
-        if key not in self._mapping:
-            raise ConfigError(
-                f'{self.path}.{key} is missing; it has {sorted(map(str, self._mapping))}'
+        self._check_command(made, action.names)
+        hold = self._hold(made, command.hold, action)
+        self._check()
+        try:
+            spec = ActionSpec(
+                names=action.names,
+                lower=np.array(action.lower),
+                upper=np.array(action.upper),
+                max_step=np.array(action.max_velocity) / keys.control_rate_hz,
+                measured_by=action.measured_by,
+                workspace=_workspace(workspace),
+                units=action.units or made.units,
+                hold=hold,
             )
-        self._read.add(key)
-        return self._mapping[key]
+            robot = RobotConfig(keys.name, keys.control_rate_hz, made, spec, channels)
+            check_names('observation', robot.observation_names)
+        except ConfigError as error:
+            raise ConfigError(self._source, [f'robot: {error}']) from error
+        for measured in spec.measured_by:
+            if measured not in robot.observation_names:
+                self._problems.append(
+                    f'robot.action.measured_by names {measured!r}, which no channel provides'
+                )
+        self._check()
+        return robot
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._mapping
+    def _map(self, value: Any, path: str) -> dict[str, Any]:
+        if isinstance(value, Mapping):
+            return dict(value)
+        missing = 'missing' if value is None else repr(value)
+        self._problems.append(f'{path} is {missing}, expected a map')
+        return {}
 
-    def child(self, key: str) -> _Reader:
-        return _Reader(self._get(key), f'{self.path}.{key}')
+    def _read(self, kind: type[Keys], values: Any, path: str) -> Keys | None:
+        """Return the keys of a section, None if they are wrong."""
+        try:
+            return from_mapping(kind, values, path)
+        except ConfigError as error:
+            self._problems += [f'{path}.{problem}' for problem in error.problems]
+            return None
 
-    def text(self, key: str) -> str:
-        value = self._get(key)
-        if not isinstance(value, str) or not value:
-            raise ConfigError(f'{self.path}.{key} is {value!r}, expected a non-empty string')
-        return value
+    def _channels(self, observation: dict[str, Any]) -> tuple[Channel, ...]:
+        names = observation.pop('channels', None)
+        path = 'robot.observation'
+        if isinstance(names, str) or not hasattr(names, '__iter__') or not list(names):
+            self._problems.append(
+                f'{path}.channels is {names!r}, expected a list of the names of channels'
+            )
+            return ()
+        channels: list[Channel] = []
+        for name in map(str, names):
+            if name not in observation:
+                self._problems.append(
+                    f'{path}.channels names {name!r}, expected each name once and a map of its own'
+                )
+                continue
+            values = self._map(observation.pop(name), f'{path}.{name}')
+            kind = CHANNEL_KEYS.get(str(values.get('type')), _ChannelKeys)
+            keys = self._read(kind, values, f'{path}.{name}')
+            if keys is not None:
+                optional = {
+                    key: getattr(keys, key)
+                    for key in ('encoder', 'encoder_sha256')
+                    if hasattr(keys, key)
+                }
+                channels.append(
+                    Channel(
+                        name,
+                        keys.topic,
+                        keys.type,
+                        keys.fields,
+                        getattr(keys, 'joints', ()),
+                        keys.max_age_s,
+                        stamped_by=keys.stamped_by,
+                        **optional,
+                    )
+                )
+        for name in observation:
+            self._problems.append(
+                f'{path}.{name} is not in {path}.channels; list it there, or remove it'
+            )
+        return tuple(channels)
 
-    def number(self, key: str) -> float:
-        value = self._get(key)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ConfigError(f'{self.path}.{key} is {value!r}, expected a number')
-        return float(value)
+    def _check_command(self, command: Command, actions: tuple[str, ...]) -> None:
+        for key, names in (('joints', command.joints), ('fields', command.fields)):
+            if names and (len(names) != len(actions) or len(set(names)) != len(names)):
+                self._problems.append(
+                    f'robot.command.{key} is {list(names)}, expected {len(actions)} different '
+                    f'names, one for each of {", ".join(actions)}'
+                )
 
-    def texts(self, key: str) -> tuple[str, ...]:
-        return tuple(self._list(key, str))
+    def _hold(self, command: Command, hold: str, action: _ActionKeys) -> str:
+        twist = command.type == TWIST
+        if twist and action.units and action.units != command.units:
+            self._problems.append(
+                f'robot.action.units is {list(action.units)}, a twist has {list(command.units)}'
+            )
+        hold = hold or ('zero' if twist else 'last')
+        if hold == 'zero' and command.joints:
+            self._problems.append(
+                f'robot.command.hold is zero, but {command.type} commands positions'
+            )
+        return hold
 
-    def numbers(self, key: str) -> tuple[float, ...]:
-        return tuple(float(value) for value in self._list(key, (int, float)))
+    def _check(self) -> None:
+        if self._problems:
+            raise ConfigError(self._source, self._problems)
 
-    def _list(self, key: str, kind: Any) -> list[Any]:
-        value = self._get(key)
-        if isinstance(value, str) or not hasattr(value, '__iter__'):
-            raise ConfigError(f'{self.path}.{key} is {value!r}, expected a list')
-        items = list(value)
-        for item in items:
-            if isinstance(item, bool) or not isinstance(item, kind):
-                raise ConfigError(f'{self.path}.{key} holds {item!r}, expected {kind}')
-        return items
 
-    def check_all_read(self) -> None:
-        unknown = sorted(map(str, set(self._mapping) - self._read))
-        if unknown:
-            raise ConfigError(f'{self.path} has unknown keys {unknown}')
+def _workspace(keys: _WorkspaceKeys | None) -> WorkspaceSpec | None:
+    if keys is None:
+        return None
+    return WorkspaceSpec(
+        keys.model, keys.point, keys.joints, np.array(keys.lower), np.array(keys.upper)
+    )
