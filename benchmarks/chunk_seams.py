@@ -54,7 +54,7 @@ def measure(config: RunConfig, delay: int, blend: int, episodes: int) -> Steps:
 
         def observe() -> None:
             nonlocal last, chunk, since
-            command = controller.robot.last_command
+            command = controller.limiter.last_command
             assert command is not None
             since = since + 1 if queue._active is chunk or chunk is None else 0
             chunk = queue._active

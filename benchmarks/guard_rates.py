@@ -19,12 +19,12 @@ def episodes_to_alarm(base: float, residual: float, rng: np.random.Generator) ->
     """Return the residual episodes until the alarm of one run, None if there is none."""
     guard = Guard(CONFIG)
     for _ in range(WARM_UP):
-        guard.observe(bool(rng.random() < base), residual=False)
+        guard.record_outcome(bool(rng.random() < base), residual=False)
     count = 0
     for _ in range(EPISODES):
         on = bool(rng.random() >= BASE_SHARE)
         count += on
-        if guard.observe(bool(rng.random() < (residual if on else base)), residual=on):
+        if guard.record_outcome(bool(rng.random() < (residual if on else base)), residual=on):
             return count
     return None
 

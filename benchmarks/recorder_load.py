@@ -26,7 +26,7 @@ from residual_rl_ros.ros.bringup.monitor import claim_domain
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import NodeSpec
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.encoders import ChannelWriter, CommandWriter, float_array
+from residual_rl_ros.ros.common.encoders import ChannelEncoder, CommandEncoder, float_array
 from residual_rl_ros.ros.common.node_host import PrivateNode
 from residual_rl_ros.transitions.transition import TransitionLayout
 
@@ -49,9 +49,9 @@ class Robot(PrivateNode):
         self._channels = [
             (create(writer.message_type, c.topic, qos.COMMAND), writer, len(c.observation_names))
             for c in robot.channels
-            for writer in [ChannelWriter(c)]
+            for writer in [ChannelEncoder(c)]
         ]
-        self._writer = CommandWriter(robot.command, 1.0 / RATE_HZ, lockstep=False)
+        self._writer = CommandEncoder(robot.command, 1.0 / RATE_HZ, lockstep=False)
         self._command = create(self._writer.message_type, robot.command.topic, qos.COMMAND)
         self.steps = 0
 

@@ -31,7 +31,7 @@ from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import finetune_topology
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.encoders import ChannelWriter, float_array, to_time
+from residual_rl_ros.ros.common.encoders import ChannelEncoder, float_array, to_time
 
 LIMIT_S = 300.0
 
@@ -47,7 +47,7 @@ def bare_rate(robot: RobotConfig, transition_size: int, decision_steps: int, ste
     node = rclpy.create_node('ping')
     channels = []
     for channel in robot.channels:
-        writer = ChannelWriter(channel)
+        writer = ChannelEncoder(channel)
         publisher = node.create_publisher(writer.message_type, channel.topic, qos.SENSOR)
         channels.append((writer, publisher, np.zeros(len(channel.observation_names))))
     feedback = node.create_publisher(Float64MultiArray, 'step_feedback', qos.FEEDBACK)
@@ -104,7 +104,7 @@ def _answer(robot: RobotConfig, transition_size: int, decision_steps: int) -> No
                 transitions.publish(float_array(np.zeros(transition_size), 'transition'))
 
     for channel in robot.channels:
-        writer = ChannelWriter(channel)
+        writer = ChannelEncoder(channel)
         node.create_subscription(writer.message_type, channel.topic, receive, qos.SENSOR)
     node.create_subscription(Float64MultiArray, 'step_feedback', receive, qos.FEEDBACK)
     rclpy.spin(node)

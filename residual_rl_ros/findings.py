@@ -64,7 +64,7 @@ class Problem:
         return ': '.join(' '.join(part.split()) for part in parts if part) + more
 
 
-class Problems:
+class Findings:
     """Collects problems; the same kind on the same topic of a file becomes one line."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from residual_rl_ros.bags.mcap_file import McapFile
 from residual_rl_ros.bags.segment import RawMessage, Segment
 from residual_rl_ros.bags.sqlite_file import SqliteFile
 from residual_rl_ros.errors import BagError
-from residual_rl_ros.findings import Problems
+from residual_rl_ros.findings import Findings
 
 BagFile = McapFile | SqliteFile
 STORAGES: dict[str, type[McapFile] | type[SqliteFile]] = {'.mcap': McapFile, '.db3': SqliteFile}
@@ -38,7 +38,7 @@ class Bag:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.problems = Problems()
+        self.problems = Findings()
         """What was found wrong so far; complete when everything was read."""
         self._read: dict[Path, dict[str, Any]] = {}
         self.files: list[BagFile] = [

@@ -21,7 +21,7 @@ import lz4.frame
 import numpy as np
 
 from residual_rl_ros.bags.segment import NO_CHUNK, Segment, Topic
-from residual_rl_ros.findings import Problems
+from residual_rl_ros.findings import Findings
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -56,7 +56,7 @@ class McapFile:
         problems: where damage is reported.
     """
 
-    def __init__(self, path: Path, problems: Problems) -> None:
+    def __init__(self, path: Path, problems: Findings) -> None:
         self.path = path
         self.topics: dict[int, Topic] = {}
         """Topics seen so far, by channel."""

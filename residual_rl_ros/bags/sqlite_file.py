@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from residual_rl_ros.bags.segment import Segment, Topic
-from residual_rl_ros.findings import Problems
+from residual_rl_ros.findings import Findings
 
 SEGMENT_MESSAGES = 2048
 NEXT_MESSAGES = (
@@ -29,7 +29,7 @@ class SqliteFile:
         problems: where damage is reported.
     """
 
-    def __init__(self, path: Path, problems: Problems) -> None:
+    def __init__(self, path: Path, problems: Findings) -> None:
         self.path = path
         self.topics: dict[int, Topic] = {}
         """Topics, by their key in the file."""

@@ -139,7 +139,7 @@ class ChunkQueue:
         self._active = self._pending = self._fading = None
         self._window.clear()
 
-    def observe(self, observation: npt.ArrayLike) -> None:
+    def push_observation(self, observation: npt.ArrayLike) -> None:
         """Append the observation of this control step, shape (n,)."""
         newest = np.asarray(observation, dtype=np.float32)
         if not self._window:
@@ -149,8 +149,8 @@ class ChunkQueue:
     def take(self, timeout_s: float | None = None) -> Float32:
         """Return the base actions of the next k control steps, shape (k, m).
 
-        To be called on a decision boundary, after `observe`. Requests the next chunk when the
-        next boundary would be too late for it.
+        To be called on a decision boundary, after `push_observation`. Requests the next chunk when
+        the next boundary would be too late for it.
 
         Args:
             timeout_s: how long to wait for a chunk that is still being computed; None waits.

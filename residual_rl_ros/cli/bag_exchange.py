@@ -96,12 +96,12 @@ def import_dataset(
     from residual_rl_ros.bags.transitions.writer import write_bag
     from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
     from residual_rl_ros.control.config import ControllerConfig
-    from residual_rl_ros.findings import Problems
+    from residual_rl_ros.findings import Findings
     from residual_rl_ros.resources import find_base_policy
     from residual_rl_ros.training.run_folder import file_sha256
 
     opened = LeRobotDataset.open(dataset)
-    problems = Problems()
+    problems = Findings()
     origin = {'imported_from': str(dataset)}
     if opened.layout is not None:
         if base is not None:

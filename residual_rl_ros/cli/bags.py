@@ -25,7 +25,7 @@ from residual_rl_ros.errors import ResidualRLError
 if TYPE_CHECKING:
     from residual_rl_ros.bags.bag import Bag
     from residual_rl_ros.errors import BagError
-    from residual_rl_ros.findings import Problems
+    from residual_rl_ros.findings import Findings
 
 WITH_PROBLEMS = 1
 """Exit code: a part was used, and every problem was named."""
@@ -97,7 +97,7 @@ def open_bags(paths: list[Path]) -> tuple[list[Bag], list[BagError]]:
     return opened, stray
 
 
-def exit_code(problems: Problems, usable: bool) -> int:
+def exit_code(problems: Findings, usable: bool) -> int:
     """Return the exit code of what was read."""
     return UNUSABLE if not usable else WITH_PROBLEMS if len(problems) else 0
 

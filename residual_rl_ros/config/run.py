@@ -127,7 +127,7 @@ class ResolvedRun:
         """
         controller = self.controller(0, explore=False, scheduled=False)
         if actor_message is not None:
-            controller.slot.offer(actor_message)
+            controller.mailbox.submit(actor_message)
         return controller
 
     def trained_as(self, layout: TransitionLayout) -> ResolvedRun:

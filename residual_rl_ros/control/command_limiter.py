@@ -14,7 +14,7 @@ from residual_rl_ros.control.safety import SafetyFilter
 Array = npt.NDArray[np.float64]
 
 
-class CommandedRobot:
+class CommandLimiter:
     """Passes commands through the safety filter and remembers the last one.
 
     Args:
@@ -28,7 +28,7 @@ class CommandedRobot:
         self._rest = np.zeros(safety.action.size) if safety.action.hold == 'zero' else None
         self._before: Array | None = None  # Where the next command begins.
         self._commanded = False
-        self.obeyed = False
+        self.overridden = False
         """Whether the last command was an operator's."""
 
     def start_from(self, observation: Array) -> None:
@@ -39,12 +39,12 @@ class CommandedRobot:
         Args:
             observation: shape (n,).
         """
-        self.obeyed = False
+        self.overridden = False
         if self._rest is None or not self._commanded:
-            self.release()
+            self.reset()
             self._before = observation[self._measured] if self._measured else None
 
-    def release(self) -> None:
+    def reset(self) -> None:
         """Forget the last command: somebody else may have commanded the robot since."""
         self._before, self._commanded = None, False
 
@@ -64,7 +64,7 @@ class CommandedRobot:
         """Whether it is known where the next command begins, if that can be measured at all."""
         return self._before is not None or not self._measured
 
-    def limited(self, command: Array, base: Array | None = None) -> Array:
+    def limit(self, command: Array, base: Array | None = None) -> Array:
         """Return a command as it may be sent, shape (m,), without sending it.
 
         Args:
@@ -76,23 +76,23 @@ class CommandedRobot:
         """
         return self.safety.apply(command, self._before, base)
 
-    def told(self, command: Array, obeyed: bool = False) -> Array:
+    def commit(self, command: Array, overridden: bool = False) -> Array:
         """Remember a command that is sent, and return it.
 
         Args:
             command: shape (m,).
-            obeyed: it is an operator's.
+            overridden: it is an operator's.
         """
-        self._before, self._commanded, self.obeyed = command, True, obeyed
+        self._before, self._commanded, self.overridden = command, True, overridden
         return command
 
-    def obey(self, command: Array) -> Array:
+    def override(self, command: Array) -> Array:
         """Return an operator's command, limited, shape (m,).
 
         Raises:
             UnsafeCommandError: nothing may be sent.
         """
-        return self.told(self.limited(command), obeyed=True)
+        return self.commit(self.limit(command), overridden=True)
 
     def hold(self) -> Array | None:
         """Return the command that holds the robot, shape (m,), None if nothing was sent yet.
@@ -100,5 +100,5 @@ class CommandedRobot:
         The last command again or, where the robot holds by zero, one step of slowing down.
         """
         if self._rest is not None and self._commanded:
-            self._before = self.limited(self._rest)
+            self._before = self.limit(self._rest)
         return self.last_command

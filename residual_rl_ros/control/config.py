@@ -10,7 +10,7 @@ from residual_rl_ros.base_policy.chunk_queue import BasePolicy, ChunkQueue
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.safety import SafetyFilter
-from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES, ActorSlot
+from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES, ActorMailbox
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.transitions.transition import TransitionLayout
 
@@ -69,7 +69,7 @@ class ControllerConfig:
             queue=ChunkQueue(policy, self.decision_steps, self.prefetch_steps, self.blend_steps),
             bound=bound,
             safety=SafetyFilter(action),
-            slot=ActorSlot(layout, self.scheduled_actor, self.max_weights_bytes),
+            mailbox=ActorMailbox(layout, self.scheduled_actor, self.max_weights_bytes),
             seed=self.seed,
             explore=self.explore,
             chunk_timeout_s=None if self.lockstep else self.chunk_timeout_s,

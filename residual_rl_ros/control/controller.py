@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
-from residual_rl_ros.control.command_limiter import CommandedRobot
+from residual_rl_ros.control.command_limiter import CommandLimiter
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ChunkLateError
 from residual_rl_ros.latency import Latency
-from residual_rl_ros.residual_policy.mailbox import ActorSlot
+from residual_rl_ros.residual_policy.mailbox import ActorMailbox
 from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
 
 Array = npt.NDArray[np.float64]
@@ -73,7 +73,7 @@ class ResidualController:
         queue: base action source.
         bound: residual bound.
         safety: last filter before the robot.
-        slot: actor in use.
+        mailbox: actor in use.
         seed: with the episode number, seeds the base policy's and the exploration noise. The two
             streams are separate, so that the base noise is the same with and without residual.
         explore: sample the residual; otherwise use tanh(mean).
@@ -87,7 +87,7 @@ class ResidualController:
         queue: ChunkQueue,
         bound: ResidualBound,
         safety: SafetyFilter,
-        slot: ActorSlot,
+        mailbox: ActorMailbox,
         seed: int,
         explore: bool,
         chunk_timeout_s: float | None = None,
@@ -96,9 +96,9 @@ class ResidualController:
         self.layout = layout
         self.queue = queue
         self.bound = bound
-        self.robot = CommandedRobot(safety, layout.observation_names)
+        self.limiter = CommandLimiter(safety, layout.observation_names)
         """What the robot was told last."""
-        self.slot = slot
+        self.mailbox = mailbox
         self._seed = seed
         self.explore = explore
         """Sample the residual instead of using its mean."""
@@ -144,7 +144,7 @@ class ResidualController:
         self._episode, self._step = episode, 0
         self._base = self._decision = None
         self._observe(observation, stamp)
-        self.robot.start_from(self._observation)
+        self.limiter.start_from(self._observation)
 
     @property
     def in_decision(self) -> bool:
@@ -180,14 +180,14 @@ class ResidualController:
         step = decision.steps_sent
         if takeover is None:
             planned, base = decision.planned[step], decision.base[step]
-            safe = self.robot.limited(planned, base)
+            safe = self.limiter.limit(planned, base)
         else:
-            safe, decision.source = self.robot.limited(takeover), Source.TAKEOVER
+            safe, decision.source = self.limiter.limit(takeover), Source.TAKEOVER
             # The residual fades in again, and this decision's is not faded.
             decision.planned[step:] = decision.executed[step:] = decision.base[step:]
         decision.executed[step] = safe
         decision.steps_sent += 1
-        return self.robot.told(safe, obeyed=takeover is not None)
+        return self.limiter.commit(safe, overridden=takeover is not None)
 
     def _ready(self) -> bool:
         """Return whether there is a base action for this control step."""
@@ -204,10 +204,10 @@ class ResidualController:
         """Hold while the base policy is late; a takeover goes through."""
         if takeover is None:
             self.late_chunks += 1
-            return self.robot.hold()
+            return self.limiter.hold()
         if self._decision is not None and not self._decision.truncated:
             self._decision = None  # Its end would be where the operator has moved the robot.
-        return self.robot.obey(takeover)
+        return self.limiter.override(takeover)
 
     def step(
         self, observation: npt.ArrayLike, stamp: float, feedback: StepFeedback
@@ -251,7 +251,7 @@ class ResidualController:
                 return None
         decision.reward += feedback.reward
         self._decision = None
-        header = self.slot.header
+        header = self.mailbox.header
         return Transition(
             stamp=decision.stamp,
             epoch=header.epoch if header else 0,
@@ -276,7 +276,7 @@ class ResidualController:
 
         None if nothing was sent: then there is nothing to judge.
         """
-        last = self.robot.last_command
+        last = self.limiter.last_command
         if last is None:
             return None
         held = np.tile(last, (self.layout.decision_steps, 1))
@@ -288,7 +288,7 @@ class ResidualController:
             residual=np.zeros_like(held),
             planned=held,
             executed=held,
-            source=Source.TAKEOVER if self.robot.obeyed else Source.BASE,
+            source=Source.TAKEOVER if self.limiter.overridden else Source.BASE,
             steps_sent=self.layout.decision_steps,
         )
 
@@ -309,7 +309,7 @@ class ResidualController:
     def _observe(self, observation: npt.ArrayLike, stamp: float) -> None:
         self._observation = np.array(observation, dtype=np.float64)
         self._stamp = stamp
-        self.queue.observe(observation)
+        self.queue.push_observation(observation)
 
     def _take(self) -> Array:
         """Return the base actions of the next decision, shape (k, m)."""
@@ -319,7 +319,7 @@ class ResidualController:
         """Make a residual decision on the newest observation."""
         base, self._base = self._base, None
         assert base is not None
-        self.slot.begin_decision()
+        self.mailbox.begin_decision()
         residual, bound_scale = self._residual(base)
         source = Source.RESIDUAL if bound_scale > 0.0 else Source.BASE
         planned = self.bound.compose(base, residual, bound_scale)
@@ -336,7 +336,7 @@ class ResidualController:
 
     def _residual(self, base: Array) -> tuple[Array, float]:
         """Return the residual of a decision, (k, m), and its bound scale; 0 is the base alone."""
-        policy, header = self.slot.actor, self.slot.header
+        policy, header = self.mailbox.actor, self.mailbox.header
         if policy is None or header is None or not self.residual_enabled:
             return np.zeros(base.shape), 0.0
         exploration = header.exploration

@@ -4,25 +4,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
-from residual_rl_ros.control.controller import StepFeedback
-from residual_rl_ros.control.policy_loop import LoopParts, PolicyLoop
+from residual_rl_ros.control.composition import BlendRamp
+from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.control.policy_loop import LoopCallbacks, PolicyLoop
+from residual_rl_ros.robot.observation import ObservationAssembler
 
 
 class LockstepLoop(PolicyLoop):
     """Answers a simulator that waits.
 
     Args:
-        parts: what it is made of.
+        controller, assembler, blend, callbacks, clock: see `PolicyLoop`.
         actor_timeout_s: after this wait for an actor without any sign of a learner the run goes on
             with the one at hand [s].
     """
 
-    def __init__(self, parts: LoopParts, actor_timeout_s: float) -> None:
-        super().__init__(parts)
+    def __init__(
+        self,
+        controller: ResidualController,
+        assembler: ObservationAssembler,
+        blend: BlendRamp,
+        callbacks: LoopCallbacks,
+        clock: Callable[[], float],
+        actor_timeout_s: float,
+    ) -> None:
+        super().__init__(controller, assembler, blend, callbacks, clock)
         self._actor_timeout_s = actor_timeout_s
         self._answered = -np.inf
         self._answering = -np.inf
@@ -35,10 +46,10 @@ class LockstepLoop(PolicyLoop):
             if self._waiting_since is not None:
                 self._waiting_since = self._clock()
             return
-        slot = self.controller.slot
-        accepted = slot.accepted
-        self._accept_weights(partial(slot.read, message))
-        if slot.accepted > accepted:
+        mailbox = self.controller.mailbox
+        accepted = mailbox.accepted
+        self._accept_weights(partial(mailbox.decode, message))
+        if mailbox.accepted > accepted:
             self._weights = message
             if self._waiting_since is not None:
                 self._send_when_ready(self._answering)
@@ -47,11 +58,11 @@ class LockstepLoop(PolicyLoop):
         """Go on without a learner that stopped publishing; to be called now and then."""
         limit = self._actor_timeout_s
         if self._waiting_since is not None and self._clock() - self._waiting_since > limit:
-            self._outlet.warn(
+            self._callbacks.warn(
                 f'no actor came in {limit:g} s; going on with the one at hand until a learner '
                 'publishes again'
             )
-            self.controller.slot.stop_waiting()
+            self.controller.mailbox.stop_waiting()
             self._send_when_ready(self._answering)
 
     def _on_feedback(self, stamp: float, feedback: StepFeedback) -> None:
@@ -64,9 +75,9 @@ class LockstepLoop(PolicyLoop):
             return
         if stamp <= self._answered:
             # The simulator repeats a stamp whose answer it missed.
-            last = self.controller.robot.last_command
+            last = self.controller.limiter.last_command
             if stamp == self._answered and last is not None:
-                self._outlet.send_command(last, stamp)
+                self._callbacks.send_command(last, stamp)
             return
         if self._waiting_since is not None:
             return
@@ -84,7 +95,7 @@ class LockstepLoop(PolicyLoop):
     def _send_when_ready(self, stamp: float) -> None:
         """Send the command of this stamp, or wait for the actor that its decision needs."""
         self._answering = stamp
-        if self.controller.at_decision and self.controller.slot.must_wait():
+        if self.controller.at_decision and self.controller.mailbox.waits_for_weights():
             if self._waiting_since is None:
                 self._waiting_since = self._clock()
             return

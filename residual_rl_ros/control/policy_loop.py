@@ -3,17 +3,15 @@
 """What happens between messages: episodes, commands, holds, takeovers and faults.
 
 A loop knows no middleware. The policy node hands it what arrives and the time, and carries out
-what it says through an `Outlet`. There are two: `LockstepLoop` answers the stamps of a waiting
+what it says through `LoopCallbacks`. There are two: `LockstepLoop` answers the stamps of a waiting
 simulator, `RealTimeLoop` runs at the control rate whatever arrives.
 """
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -27,7 +25,7 @@ from residual_rl_ros.errors import (
     UnsafeCommandError,
     WeightsError,
 )
-from residual_rl_ros.residual_policy.mailbox import Offer
+from residual_rl_ros.residual_policy.mailbox import DecodedWeights
 from residual_rl_ros.robot.observation import MAX_STAMP_S, ObservationAssembler
 from residual_rl_ros.transitions.transition import Success, Transition
 
@@ -48,7 +46,7 @@ END_EPISODE = StepFeedback(0.0, False, True, Success.UNLABELLED)
 """An operator ends the episode without judging it."""
 
 
-class Outlet(Protocol):
+class LoopCallbacks(Protocol):
     """Where a loop's results go."""
 
     def send_command(self, command: Array, stamp: float) -> None:
@@ -64,43 +62,36 @@ class Outlet(Protocol):
         """Say that the robot cannot go on, and call `deactivate`."""
 
 
-@dataclass(frozen=True)
-class LoopParts:
-    """What both loops are made of."""
-
-    controller: ResidualController
-    """Composes commands and accounts for transitions."""
-    assembler: ObservationAssembler
-    """Newest value of every channel."""
-    blend: BlendRamp
-    """Fades the residual in after activation, a takeover and a rollback."""
-    outlet: Outlet
-    """Where commands, transitions and warnings go."""
-    clock: Callable[[], float]
-    """Monotonic time, for durations [s]."""
-    sleep: Callable[[float], None] = time.sleep
-    """Lets time pass [s]."""
-
-
 class PolicyLoop(ABC):
     """What both loops share.
 
     Args:
-        parts: what it is made of.
+        controller: composes commands and accounts for transitions.
+        assembler: newest value of every channel.
+        blend: fades the residual in after activation, a takeover and a rollback.
+        callbacks: where commands, transitions and warnings go.
+        clock: monotonic time, for durations [s].
     """
 
-    def __init__(self, parts: LoopParts) -> None:
-        self.controller = parts.controller
-        self.assembler = parts.assembler
+    def __init__(
+        self,
+        controller: ResidualController,
+        assembler: ObservationAssembler,
+        blend: BlendRamp,
+        callbacks: LoopCallbacks,
+        clock: Callable[[], float],
+    ) -> None:
+        self.controller = controller
+        self.assembler = assembler
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         """What happened, for diagnostics."""
         self.episode = -1
         """Number of the episode, -1 before the first."""
         self.in_episode = False
         self.active = False
-        self._blend = parts.blend
-        self._outlet = parts.outlet
-        self._clock = parts.clock
+        self._blend = blend
+        self._callbacks = callbacks
+        self._clock = clock
         self._feedback: StepFeedback | None = None
         self._feedback_stamp = -np.inf
         self._takeover: Array | None = None
@@ -110,16 +101,16 @@ class PolicyLoop(ABC):
         """Start; the robot may have been moved since the last command, and what it saw is old."""
         self.active = True
         self.assembler.clear()
-        self.controller.robot.release()
+        self.controller.limiter.reset()
         self._blend.restart()
 
     def deactivate(self, now: float) -> None:
         """Hold, then stop."""
-        if self.in_episode or not self.controller.robot.at_rest:
+        if self.in_episode or not self.controller.limiter.at_rest:
             self._send_hold(now)
         self.active = self.in_episode = False
 
-    def observe(self, channel: str, stamp: float, values: Array) -> None:
+    def push_observation(self, channel: str, stamp: float, values: Array) -> None:
         """Take in the values of a channel.
 
         Args:
@@ -164,7 +155,7 @@ class PolicyLoop(ABC):
 
     def receive_takeover(self, command: Array) -> None:
         """Take in an operator's command, shape (m,)."""
-        size = self.controller.robot.safety.action.size
+        size = self.controller.limiter.safety.action.size
         if command.shape != (size,) or not np.isfinite(command).all():
             self._refuse(
                 'refused_takeovers',
@@ -192,9 +183,9 @@ class PolicyLoop(ABC):
     def receive_weights(self, message: Sequence[int]) -> None:
         """Take in the bytes of an actor; a bad one is refused and nothing changes."""
         try:
-            self.controller.slot.check_size(len(message))
+            self.controller.mailbox.check_size(len(message))
         except WeightsError as error:
-            self._outlet.warn(f'weights refused: {error}')
+            self._callbacks.warn(f'weights refused: {error}')
         else:
             self._read_weights(bytes(message))
 
@@ -202,11 +193,11 @@ class PolicyLoop(ABC):
     def _read_weights(self, message: bytes) -> None:
         """Take in an actor of acceptable size."""
 
-    def _accept_weights(self, result: Callable[[], Offer]) -> None:
+    def _accept_weights(self, result: Callable[[], DecodedWeights]) -> None:
         try:
-            self.controller.slot.accept(result)
+            self.controller.mailbox.accept(result)
         except WeightsError as error:
-            self._outlet.warn(f'weights refused: {error}')
+            self._callbacks.warn(f'weights refused: {error}')
 
     @abstractmethod
     def _on_observation(self, stamp: float) -> None:
@@ -232,7 +223,7 @@ class PolicyLoop(ABC):
         try:
             transition = self.controller.step(observation, stamp, feedback)
         except BasePolicyError as error:
-            self._outlet.fault(str(error))
+            self._callbacks.fault(str(error))
             return True
         if transition is not None:
             self.counts['transitions'] += 1
@@ -244,29 +235,29 @@ class PolicyLoop(ABC):
 
     def _deliver(self, transition: Transition) -> None:
         """Send a transition to the learner."""
-        self._outlet.send_transition(transition)
+        self._callbacks.send_transition(transition)
 
     def _send(self, stamp: float) -> None:
         """Compose and send the command of this control step."""
-        if self.controller.at_decision and self.controller.slot.starts_over():
+        if self.controller.at_decision and self.controller.mailbox.begins_anew():
             self._blend.restart()
         self.controller.blend_ratio = self._blend.ratio(stamp)
         takeover = self._takeover if self._takeover_active else None
         try:
             command = self.controller.command(takeover)
         except (BasePolicyError, UnsafeCommandError) as error:
-            self._outlet.fault(str(error))
+            self._callbacks.fault(str(error))
             return
         self.counts['ticks'] += 1
         if command is not None:
-            self._outlet.send_command(command, stamp)
+            self._callbacks.send_command(command, stamp)
 
     def _send_hold(self, stamp: float) -> None:
         """Hold the robot, if it was told anything yet."""
-        command = self.controller.robot.hold()
+        command = self.controller.limiter.hold()
         if command is not None:
-            self._outlet.send_command(command, stamp)
+            self._callbacks.send_command(command, stamp)
 
     def _refuse(self, counter: str, reason: str) -> None:
         self.counts[counter] += 1
-        self._outlet.warn(reason)
+        self._callbacks.warn(reason)

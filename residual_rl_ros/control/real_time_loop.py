@@ -4,17 +4,21 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from residual_rl_ros.control.controller import StepFeedback
-from residual_rl_ros.control.policy_loop import END_EPISODE, Array, LoopParts, PolicyLoop
+from residual_rl_ros.control.composition import BlendRamp
+from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.control.policy_loop import END_EPISODE, Array, LoopCallbacks, PolicyLoop
 from residual_rl_ros.errors import ObservationError
 from residual_rl_ros.latency import Latency
-from residual_rl_ros.residual_policy.mailbox import Offer
+from residual_rl_ros.residual_policy.mailbox import DecodedWeights
+from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.transitions.transition import Success, Transition
 
 STAGES = ('account', 'command', 'reaction', 'tick')
@@ -55,18 +59,29 @@ class RealTimeLoop(PolicyLoop):
     """Runs at the control rate.
 
     Args:
-        parts: what it is made of.
+        controller, assembler, blend, callbacks, clock: see `PolicyLoop`.
         period_s: time between two ticks [s].
         rules: what may change while the robot runs.
+        sleep: lets time pass [s].
     """
 
-    def __init__(self, parts: LoopParts, period_s: float, rules: RealTimeRules) -> None:
-        super().__init__(parts)
+    def __init__(
+        self,
+        controller: ResidualController,
+        assembler: ObservationAssembler,
+        blend: BlendRamp,
+        callbacks: LoopCallbacks,
+        clock: Callable[[], float],
+        period_s: float,
+        rules: RealTimeRules,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__(controller, assembler, blend, callbacks, clock)
         self.rules = rules
         self.latencies = {
             **{stage: Latency() for stage in STAGES},
-            'actor': parts.controller.actor_latency,
-            'inference': parts.controller.queue.latency,
+            'actor': controller.actor_latency,
+            'inference': controller.queue.latency,
         }
         """Duration of every stage of a tick; of the actor, in a decision; of the base policy."""
         self.reading_s = 0.0
@@ -74,11 +89,11 @@ class RealTimeLoop(PolicyLoop):
         self.held = False
         """An operator's hold."""
         self._period_s = period_s
-        self._sleep = parts.sleep
+        self._sleep = sleep
         # A large actor takes milliseconds to check, which no control step has.
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix='weights')
         self._reader.submit(int)  # To start a thread takes milliseconds where memory is locked.
-        self._reading: deque[Future[Offer]] = deque()
+        self._reading: deque[Future[DecodedWeights]] = deque()
         self._newest_weights = b''
         self._outbox: list[Transition] = []
         self._began = 0.0
@@ -105,7 +120,7 @@ class RealTimeLoop(PolicyLoop):
     def deactivate(self, now: float) -> None:
         """Hold, slowing down at the control rate where that is to hold, then stop."""
         super().deactivate(now)
-        while not self.controller.robot.at_rest:
+        while not self.controller.limiter.at_rest:
             self._sleep(self._period_s)
             now += self._period_s
             self._send_hold(now)
@@ -137,12 +152,12 @@ class RealTimeLoop(PolicyLoop):
         if message == self._newest_weights:  # A learner at long work says that it lives.
             return
         self._newest_weights = message
-        slot = self.controller.slot
+        mailbox = self.controller.mailbox
         self.take_weights()
         if len(self._reading) >= MAX_READING and self._reading[1].cancel():
             del self._reading[1]
-            slot.refused['superseded'] += 1
-        self._reading.append(self._reader.submit(slot.read, message))
+            mailbox.refused['superseded'] += 1
+        self._reading.append(self._reader.submit(mailbox.decode, message))
 
     def take_weights(self, wait: bool = False) -> None:
         """Keep the actors that have been read meanwhile.
@@ -184,7 +199,7 @@ class RealTimeLoop(PolicyLoop):
                 self._forget_time(elapsed)
                 self._in_time = now
             if now - self._in_time > self.rules.hold_limit_s:
-                self._outlet.fault(
+                self._callbacks.fault(
                     f'no control step was in time for {now - self._in_time:.2f} s: this computer, '
                     f'or the clock, is too slow for {1.0 / self._period_s:g} Hz'
                 )
@@ -210,7 +225,7 @@ class RealTimeLoop(PolicyLoop):
             self._takeover = None
             if self._takeover_active:
                 limit = self.rules.takeover_timeout_s
-                self._outlet.warn(f'the operator has said nothing for {limit:g} s: holding')
+                self._callbacks.warn(f'the operator has said nothing for {limit:g} s: holding')
 
     def _time(self, stage: str, started: float) -> None:
         self.latencies[stage].add(self._clock() - started)
@@ -222,7 +237,7 @@ class RealTimeLoop(PolicyLoop):
     def _flush(self) -> None:
         outbox, self._outbox = self._outbox, []
         for transition in outbox:
-            self._outlet.send_transition(transition)
+            self._callbacks.send_transition(transition)
 
     def _tick(self, now: float) -> None:
         self._watch_operator(now)
@@ -264,7 +279,7 @@ class RealTimeLoop(PolicyLoop):
     def _do_without(self, now: float, reason: str) -> None:
         """Go on without an observation; an end that was marked meanwhile counts."""
         if not self.in_episode:
-            self._outlet.warn(reason)
+            self._callbacks.warn(reason)
             self._idle(now, None)
         elif self._feedback is not None and self._feedback.done:
             self.controller.abandon()
@@ -279,12 +294,12 @@ class RealTimeLoop(PolicyLoop):
         """Between episodes, let an operator move the robot; else let it come to rest."""
         if not self._commanding:
             self._guided = False
-            if not self.controller.robot.at_rest:
+            if not self.controller.limiter.at_rest:
                 self._send_hold(now)
             return
         if not self._guided and observation is not None:
-            self.controller.robot.start_from(observation)
-        if self.controller.robot.knows_where:
+            self.controller.limiter.start_from(observation)
+        if self.controller.limiter.knows_where:
             self._guided = True
             self._obey(now)
 
@@ -297,7 +312,7 @@ class RealTimeLoop(PolicyLoop):
         """Send an operator's command where there is nothing to decide."""
         assert self._takeover is not None
         self._holding_since = None
-        self._outlet.send_command(self.controller.robot.obey(self._takeover), now)
+        self._callbacks.send_command(self.controller.limiter.override(self._takeover), now)
 
     def _what_happened(self, now: float) -> _Step:
         """Return what is known of the control step that ends now."""
@@ -324,7 +339,7 @@ class RealTimeLoop(PolicyLoop):
         ahead = max(self._feedback_stamp - now, 0.0)
         if ahead <= self._believable_s:
             return ahead
-        self._outlet.warn(
+        self._callbacks.warn(
             f'step_feedback is stamped {ahead:.3f} s in the future: synchronise the clocks'
         )
         return 0.0
@@ -337,7 +352,7 @@ class RealTimeLoop(PolicyLoop):
         self._time('command', started)
         if self.controller.late_chunks == late:
             self._holding_since = None
-        elif self.controller.robot.last_command is None:
+        elif self.controller.limiter.last_command is None:
             self._count_hold(now, 'the base policy has not planned its first chunk', usual=True)
         else:
             reason = 'the base policy is late: raise prefetch_steps, up to half of exec_steps'
@@ -345,7 +360,7 @@ class RealTimeLoop(PolicyLoop):
 
     def _forget_time(self, seconds: float) -> None:
         """Begin anew after a jump of the clock: no stamp or duration so far means anything."""
-        self._outlet.warn(f'the clock jumped by {seconds:+.3f} s, or this process stood still')
+        self._callbacks.warn(f'the clock jumped by {seconds:+.3f} s, or this process stood still')
         self.assembler.clear()
         self._blend.restart()
         self._done_stamp = self._feedback_stamp = -np.inf
@@ -390,11 +405,11 @@ class RealTimeLoop(PolicyLoop):
             self._holding_since = None
             return
         if not usual:
-            self._outlet.warn(reason)
+            self._callbacks.warn(reason)
         if self._holding_since is None:
             self._holding_since = now
         if now - self._holding_since > self.rules.hold_limit_s:
-            self._outlet.fault(f'held for {now - self._holding_since:.2f} s: {reason}')
+            self._callbacks.fault(f'held for {now - self._holding_since:.2f} s: {reason}')
 
 
 def _merge(first: StepFeedback | None, second: StepFeedback) -> StepFeedback:

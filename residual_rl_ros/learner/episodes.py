@@ -66,7 +66,7 @@ class EpisodeLog:
         self._recent: deque[bool] = deque(maxlen=RECENT_EPISODES)
         self._open: dict[str, _OpenEpisode] = {}
 
-    def observe(
+    def record(
         self, transition: Transition, robot: str, control_steps: int, warmup: bool = False
     ) -> tuple[EpisodeRecord, tuple[int, int]] | None:
         """Take in a transition.

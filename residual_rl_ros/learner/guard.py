@@ -75,7 +75,7 @@ class Guard:
             return None
         return sum(self._base) / len(self._base)
 
-    def observe(self, success: bool, residual: bool) -> Alarm | None:
+    def record_outcome(self, success: bool, residual: bool) -> Alarm | None:
         """Count an episode.
 
         Args:

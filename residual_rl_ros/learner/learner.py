@@ -146,7 +146,7 @@ class Learner:
         self.transitions += 1
         self.control_steps += self.layout.decision_steps
         warm = self.phase is Phase.WARMUP
-        finished = self.episodes.observe(transition, robot, self.control_steps, warm)
+        finished = self.episodes.record(transition, robot, self.control_steps, warm)
         if finished is not None:
             self._judge(*finished)
         interval = self.config.publish_interval
@@ -201,7 +201,7 @@ class Learner:
         """
         if self.config.guard_share:
             for outcome in base_outcomes:
-                self.guard.observe(outcome, residual=False)
+                self.guard.record_outcome(outcome, residual=False)
         self.transitions = min(transitions, self.config.warmup_transitions)
         if transitions >= self.config.warmup_transitions:
             self._end_warmup(success, pulse)
@@ -263,7 +263,7 @@ class Learner:
         if record.residual and not warm:
             self.best.rate(self.episodes.success_rate or 0.0, self.rule.state_dict)
         if self.config.guard_share and not (warm and record.residual):
-            alarm = self.guard.observe(record.success, record.residual)
+            alarm = self.guard.record_outcome(record.success, record.residual)
             if alarm is not None:
                 self.roll_back(str(alarm))
 

@@ -21,11 +21,11 @@ REFUSALS = (
 
 MAX_WEIGHTS_BYTES = 64 * 2**20
 
-Offer = tuple[WeightsHeader, RobotPolicy, bytes]
+DecodedWeights = tuple[WeightsHeader, RobotPolicy, bytes]
 """A message that was read: its header and actor, and itself."""
 
 
-class ActorSlot:
+class ActorMailbox:
     """Holds the actor in use and those waiting for their decision.
 
     Args:
@@ -44,7 +44,7 @@ class ActorSlot:
         self._expected = expected
         self._max_bytes = max_bytes
         self._scheduled = scheduled
-        self._waiting: deque[Offer] = deque()
+        self._waiting: deque[DecodedWeights] = deque()
         self._in_use = b''
         self._newest: WeightsHeader | None = None
         self._decisions = 0
@@ -58,14 +58,14 @@ class ActorSlot:
         self.accepted = 0
         """Accepted messages."""
 
-    def offer(self, message: bytes) -> WeightsHeader:
+    def submit(self, message: bytes) -> WeightsHeader:
         """Check a weight message and keep its actor for the next decision.
 
         Raises:
             WeightsError: the message is refused; it is counted and nothing changes.
         """
         self.check_size(len(message))
-        return self.accept(partial(self.read, message))
+        return self.accept(partial(self.decode, message))
 
     def check_size(self, size: int) -> None:
         """Refuse and count a message that is too large to be looked at.
@@ -84,7 +84,7 @@ class ActorSlot:
                 '(parameter max_weights_bytes)',
             )
 
-    def read(self, message: bytes) -> Offer:
+    def decode(self, message: bytes) -> DecodedWeights:
         """Return what a message holds; any thread may do this.
 
         Raises:
@@ -92,7 +92,7 @@ class ActorSlot:
         """
         return (*decode_weights(message, self._expected), message)
 
-    def accept(self, result: Callable[[], Offer]) -> WeightsHeader:
+    def accept(self, result: Callable[[], DecodedWeights]) -> WeightsHeader:
         """Keep the actor of a message that was read, for the next decision.
 
         Args:
@@ -122,7 +122,7 @@ class ActorSlot:
         self.accepted += 1
         return header
 
-    def must_wait(self) -> bool:
+    def waits_for_weights(self) -> bool:
         """Return whether the next decision is scheduled for weights that are not here yet."""
         if not (self._scheduled and self._patient):
             return False
@@ -138,7 +138,7 @@ class ActorSlot:
             self.header, self.actor, self._in_use = self._waiting.popleft()
         self._decisions += 1
 
-    def starts_over(self) -> bool:
+    def begins_anew(self) -> bool:
         """Return whether the next decision swaps in an actor of another learner, or rolled back."""
         due = [header for header, _, _ in self._waiting if self._is_due(header)]
         return bool(
@@ -156,13 +156,13 @@ class ActorSlot:
         return self._decisions, [self._in_use, *messages] if self._in_use else messages
 
     def load_state_dict(self, decisions: int, messages: list[bytes]) -> None:
-        """Restore what `state_dict` returned into an empty slot.
+        """Restore what `state_dict` returned into an empty mailbox.
 
         Raises:
             WeightsError: a message is refused.
         """
         for message in messages:
-            self.offer(message)
+            self.submit(message)
         self._decisions = decisions
 
     @property

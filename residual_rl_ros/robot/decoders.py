@@ -135,7 +135,7 @@ def decompress(message: Any) -> Picture:
         raise ValueError(f'{len(message.data)} bytes are no JPEG or PNG: {error}') from error
 
 
-class MessageReader:
+class MessageDecoder:
     """Turns a channel's messages into values in the order of its observation names.
 
     Args:
@@ -245,7 +245,7 @@ class MessageReader:
         return np.array([getter(message) for getter in self._getters], dtype=np.float64)
 
 
-class CommandReader:
+class CommandDecoder:
     """Turns command messages into values in the order of the actions.
 
     Args:

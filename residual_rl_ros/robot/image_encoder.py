@@ -160,7 +160,7 @@ def channel_encoder(channel: Channel) -> ImageEncoder:
 Array = npt.NDArray[np.float64]
 
 
-class PictureReader:
+class ImageWorker:
     """Reads the pictures of one channel in a thread of its own.
 
     A picture that still waits when a newer one arrives is dropped.

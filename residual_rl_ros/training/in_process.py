@@ -56,16 +56,16 @@ class InProcessRun:
             on_episode: called after every episode; the run may be saved there.
             on_publication: called after every weight message.
         """
-        slot = self._controller.slot
+        mailbox = self._controller.mailbox
 
         def ingest(transition: Transition) -> None:
             message = self.learner.ingest(transition)
             if message is not None:
-                slot.offer(message)
+                mailbox.submit(message)
                 on_publication(self.learner)
 
         if not self.episodes:
-            slot.offer(self.learner.first_message())
+            mailbox.submit(self.learner.first_message())
         while self.steps < control_steps:
             seed = self._first_seed + self.episodes
             episode = run_episode(self._env, self._controller, seed, self.episodes, ingest)
@@ -75,7 +75,7 @@ class InProcessRun:
 
     def state_dict(self) -> dict[str, npt.NDArray[Any]]:
         """Return what the learner's own state lacks, for a checkpoint."""
-        decisions, messages = self._controller.slot.state_dict()
+        decisions, messages = self._controller.mailbox.state_dict()
         arrays = {
             f'message_{index}': np.frombuffer(message, dtype=np.uint8)
             for index, message in enumerate(messages)
@@ -86,4 +86,4 @@ class InProcessRun:
         """Restore what `state_dict` returned; the learner is restored on its own."""
         self.steps, self.episodes, decisions = (int(count) for count in state['counts'])
         messages = [state[f'message_{index}'].tobytes() for index in range(len(state) - 1)]
-        self._controller.slot.load_state_dict(decisions, messages)
+        self._controller.mailbox.load_state_dict(decisions, messages)

@@ -20,7 +20,7 @@ from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.transitions.reader import Block, TransitionReader
 from residual_rl_ros.config.preset import LearnerConfig
 from residual_rl_ros.errors import BagError
-from residual_rl_ros.findings import Problems
+from residual_rl_ros.findings import Findings
 from residual_rl_ros.learner.episodes import RECENT_EPISODES
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.transitions.table import TransitionTable
@@ -42,7 +42,7 @@ class Use(str, Enum):
 
 
 @dataclass
-class Intake:
+class BagIntake:
     """What was taken from bags."""
 
     taken: int = 0
@@ -54,7 +54,7 @@ class Intake:
     decision: an operator's rescue is no success of the base."""
     partly: dict[str, float] = field(default_factory=dict)
     """Of each robot, the episode in progress of which a decision was skipped."""
-    problems: list[Problems] = field(default_factory=list)
+    problems: list[Findings] = field(default_factory=list)
     """What was wrong, bag by bag."""
 
     @property
@@ -70,7 +70,7 @@ def train_from_bags(
     seed: int,
     on_read: Callable[[int], None] = lambda nbytes: None,
     on_update: Callable[[int], None] = lambda total: None,
-) -> tuple[Learner, Intake]:
+) -> tuple[Learner, BagIntake]:
     """Return a learner that has seen bags, and what was taken from them.
 
     Args:
@@ -85,7 +85,7 @@ def train_from_bags(
         BagError: there is nothing to use, or the preset cannot use it.
     """
     _check_preset(use, config)
-    intake = Intake()
+    intake = BagIntake()
     learner: Learner | None = None
     base_policy: set[str] = set()
     for number, path in enumerate(paths):
@@ -169,7 +169,9 @@ def _fits(block: Block, learner: Learner, bag: Bag) -> bool:
     return False
 
 
-def _take(table: TransitionTable, learner: Learner, use: Use, robot: str, intake: Intake) -> None:
+def _take(
+    table: TransitionTable, learner: Learner, use: Use, robot: str, intake: BagIntake
+) -> None:
     """Store a block's transitions."""
     taken = np.ones(len(table), dtype=bool)
     if use is Use.BASE:
@@ -182,7 +184,7 @@ def _take(table: TransitionTable, learner: Learner, use: Use, robot: str, intake
 
 
 def _count_outcomes(
-    table: TransitionTable, taken: npt.NDArray[np.bool_], robot: str, intake: Intake
+    table: TransitionTable, taken: npt.NDArray[np.bool_], robot: str, intake: BagIntake
 ) -> None:
     """Add the outcomes of the episodes that end in a block and were taken whole."""
     partly = intake.partly.pop(robot, None)

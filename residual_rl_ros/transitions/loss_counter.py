@@ -13,7 +13,7 @@ from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.transitions.transition import Transition, TransitionLayout
 
 
-class GapCounter:
+class LossCounter:
     """Counts what one robot's transitions leave out."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class GapCounter:
         return (episode - self.expected[0]) + max(0, -((from_step - step) // decision_steps))
 
 
-class RobotFeed:
+class TransitionFeed:
     """Decodes what a robot sends and counts what it does not.
 
     Args:
@@ -48,7 +48,7 @@ class RobotFeed:
         self.counts: Counter[str] = Counter({'transitions': 0, 'malformed': 0, 'missing': 0})
         """`missing`: decisions that were made and did not arrive, lost or dropped by a hold. At
         least so many: of an episode that is missing altogether one is known."""
-        self._gaps = GapCounter()
+        self._gaps = LossCounter()
 
     def decode(self, layout: TransitionLayout, data: npt.ArrayLike, label: str) -> Transition:
         """Return the transition that a message holds.
@@ -75,14 +75,14 @@ BYTES_LIMIT = 64 * 2**20
 """Their size: before the layout is known a message may be anything [byte]."""
 
 
-class EarlyMessages:
+class PendingTransitions:
     """Keeps messages, up to a limit, until they are taken."""
 
     def __init__(self) -> None:
-        self._messages: list[tuple[RobotFeed, Float64MultiArray]] = []
+        self._messages: list[tuple[TransitionFeed, Float64MultiArray]] = []
         self._bytes = 0
 
-    def keep(self, feed: RobotFeed, message: Float64MultiArray) -> bool:
+    def keep(self, feed: TransitionFeed, message: Float64MultiArray) -> bool:
         """Keep a message of a robot; return False if there is no room."""
         size = self._bytes + message.data.itemsize * len(message.data)
         if len(self._messages) == COUNT_LIMIT or size > BYTES_LIMIT:
@@ -91,7 +91,7 @@ class EarlyMessages:
         self._bytes = size
         return True
 
-    def take(self) -> list[tuple[RobotFeed, Float64MultiArray]]:
+    def take(self) -> list[tuple[TransitionFeed, Float64MultiArray]]:
         """Return the messages, oldest first, and forget them."""
         messages, self._messages, self._bytes = self._messages, [], 0
         return messages

@@ -72,10 +72,10 @@ class Case:
         queue.reset(np.random.default_rng(episode))
         taken = []
         for decision in range(DECISIONS):
-            queue.observe([decision * self.k])
+            queue.push_observation([decision * self.k])
             taken.append(queue.take())
             for step in range(1, self.k):
-                queue.observe([decision * self.k + step])
+                queue.push_observation([decision * self.k + step])
         return taken
 
 
@@ -166,7 +166,7 @@ def test_a_reset_forgets_chunks_history_and_the_noise_of_the_episode_before(
     queue, _ = case.build()
     queue.reset(np.random.default_rng(0))
     for _ in range(decisions):
-        queue.observe([500])
+        queue.push_observation([500])
         queue.take()
     found = case.run(queue, episode=1)
     queue.close()
@@ -179,7 +179,7 @@ def test_history_is_padded_by_the_first_observation() -> None:
     queue.reset(np.random.default_rng(0))
     oldest = []
     for time in (7.0, 8.0, 9.0, 10.0):
-        queue.observe([time])
+        queue.push_observation([time])
         oldest.append(queue.take()[0, 1])
     queue.close()
     assert oldest == [7.0, 7.0, 7.0, 8.0]
@@ -197,11 +197,11 @@ def test_a_late_chunk_raises_and_takes_nothing(slow: LinearPolicy) -> None:
     queue = ChunkQueue(slow, decision_steps=1)
     queue.reset(np.random.default_rng(0))
     first = np.array([1.0, 2.0, 3.0], dtype=np.float32)
-    queue.observe(first)
+    queue.push_observation(first)
     for _ in range(3):
         with pytest.raises(ChunkLateError):
             queue.take(timeout_s=0.0)
-        queue.observe(first + 10.0)
+        queue.push_observation(first + 10.0)
     slow.gate.set()
     expected = slow.infer(first[None])
     np.testing.assert_array_equal(queue.take(), expected[:1])
@@ -213,12 +213,12 @@ def test_a_late_chunk_raises_and_takes_nothing(slow: LinearPolicy) -> None:
 def test_an_in_flight_result_of_an_older_episode_is_dropped(slow: LinearPolicy) -> None:
     queue = ChunkQueue(slow, decision_steps=1)
     queue.reset(np.random.default_rng(0))
-    queue.observe([9.0, 9.0, 9.0])
+    queue.push_observation([9.0, 9.0, 9.0])
     with pytest.raises(ChunkLateError):
         queue.take(timeout_s=0.0)
     queue.reset(np.random.default_rng(1))
     newer = np.array([1.0, 2.0, 3.0], dtype=np.float32)
-    queue.observe(newer)
+    queue.push_observation(newer)
     with pytest.raises(ChunkLateError):
         queue.take(timeout_s=0.0)
     slow.gate.set()
@@ -233,11 +233,11 @@ def test_a_prefetched_chunk_is_computed_while_the_running_one_is_used() -> None:
     queue = ChunkQueue(policy, decision_steps=1, prefetch_steps=2)
     queue.reset(np.random.default_rng(0))
     for _ in range(2):
-        queue.observe(np.zeros(3))
+        queue.push_observation(np.zeros(3))
         queue.take()
     policy.gate.clear()
     for _ in range(2):
-        queue.observe(np.zeros(3))
+        queue.push_observation(np.zeros(3))
         queue.take(timeout_s=0.0)
     with pytest.raises(ChunkLateError):
         queue.take(timeout_s=0.0)
@@ -254,7 +254,7 @@ def test_a_failing_inference_reaches_the_caller() -> None:
 
     queue = ChunkQueue(Broken(), decision_steps=1)
     queue.reset(np.random.default_rng(0))
-    queue.observe(np.zeros(3))
+    queue.push_observation(np.zeros(3))
     with pytest.raises(BasePolicyError, match='returned nan'):
         queue.take()
     queue.close()
@@ -291,7 +291,7 @@ def test_a_warm_up_runs_the_policy_once_and_leaves_no_trace(stochastic: bool) ->
     queue.warm_up()
     assert policy.calls == 1
     queue.reset(np.random.default_rng(0))
-    queue.observe(np.ones(3))
+    queue.push_observation(np.ones(3))
     found = queue.take()
     queue.close()
     noise = np.random.default_rng(0).standard_normal((6, 2), dtype=np.float32)
@@ -334,7 +334,7 @@ def jumps(prefetch: int, blend: int) -> tuple[float, float]:
     at_seams, inside, actions = [0.0], [], []
     chunk, since = None, 0
     for step in range(120):
-        queue.observe([step])
+        queue.push_observation([step])
         actions.append(float(queue.take()[0, 0]))
         since = 0 if queue._active is not chunk else since + 1
         chunk = queue._active
@@ -360,7 +360,7 @@ def test_blending_ends_with_the_new_chunk_alone() -> None:
     queue.reset(np.random.default_rng(0))
     pieces = []
     for step in range(0, 12, 2):
-        queue.observe([step])
+        queue.push_observation([step])
         pieces.append(queue.take()[:, 0])
     queue.close()
     curve = np.sin(0.2 * np.arange(12))
@@ -375,7 +375,7 @@ def test_where_the_old_plan_ends_the_new_one_stands_alone() -> None:
     queue.reset(np.random.default_rng(0))
     pieces = []
     for step in range(0, 12, 2):
-        queue.observe([step])
+        queue.push_observation([step])
         pieces.append(queue.take()[:, 0])
     queue.close()
     np.testing.assert_allclose(
@@ -387,7 +387,7 @@ def test_a_forgotten_chunk_does_not_blend_into_the_next_episode() -> None:
     queue = ChunkQueue(Planner(horizon=12, exec_steps=6), 2, 0, 3)
     for _ in range(2):
         queue.reset(np.random.default_rng(0))
-        queue.observe([0])
+        queue.push_observation([0])
         first = queue.take()[:, 0]
     queue.close()
     np.testing.assert_allclose(first - np.sin(0.2 * np.arange(2)), 0.3, atol=1e-6)
@@ -398,7 +398,7 @@ def test_what_nobody_wants_any_more_is_not_computed() -> None:
     policy.gate.clear()
     queue = ChunkQueue(policy)
     for _ in range(5):  # Five pauses while the first inference is under way.
-        queue.observe(np.zeros(3))
+        queue.push_observation(np.zeros(3))
         with pytest.raises(ChunkLateError):
             queue.take(0.0)
         queue.forget()

@@ -113,7 +113,7 @@ class AnyRobot(RuleBasedStateMachine):
     def start(self, ramp: float, auto: bool, steps: int, box: bool) -> None:
         self.policy = LinearPolicy()
         self.action = boxed() if box else ACTION
-        self.loop, self.outlet = real_time(
+        self.loop, self.callbacks = real_time(
             self.policy,
             ramp_s=ramp,
             auto_start=auto,
@@ -121,7 +121,7 @@ class AnyRobot(RuleBasedStateMachine):
             action=replace(self.action, workspace=None),
         )
         controller = self.loop.controller
-        self.safety = controller.robot.safety = WatchedSafety(self.action, controller.bound)
+        self.safety = controller.limiter.safety = WatchedSafety(self.action, controller.bound)
         controller.bound = self.safety.bound
         self.policy.weights *= 4.0  # Far enough to meet every limit.
         self.sequence = self.checked = 0
@@ -142,17 +142,17 @@ class AnyRobot(RuleBasedStateMachine):
 
     @rule(age=st.floats(-0.1, 0.5), a=st.floats(-50.0, 50.0))
     def observe(self, age: float, a: float) -> None:
-        feed(self.loop, self.outlet.now - age, a)
+        feed(self.loop, self.callbacks.now - age, a)
 
     @rule(values=st.lists(st.floats(), max_size=3))
     def observe_nonsense(self, values: list[float]) -> None:
-        self.loop.observe('arm', self.outlet.now, np.array(values))
+        self.loop.push_observation('arm', self.callbacks.now, np.array(values))
 
     @rule(dt=st.sampled_from([0.0, PERIOD, PERIOD, PERIOD, 0.12, 0.7, -10.0, 10.0]))
     def tick(self, dt: float) -> None:
-        self.outlet.now += dt
+        self.callbacks.now += dt
         if self.loop.active:
-            self.loop.tick(self.outlet.now)
+            self.loop.tick(self.callbacks.now)
 
     @rule(slow=st.booleans())
     def base_policy_speed(self, slow: bool) -> None:
@@ -188,7 +188,7 @@ class AnyRobot(RuleBasedStateMachine):
 
     @rule(feedback=st.sampled_from([MARK_SUCCESS, MARK_FAILURE, END_EPISODE]))
     def mark(self, feedback: Any) -> None:
-        self.loop.end_episode(feedback, self.outlet.now)
+        self.loop.end_episode(feedback, self.callbacks.now)
 
     @rule(data=st.lists(st.floats(), max_size=6))
     def nonsense_feedback(self, data: list[float]) -> None:
@@ -205,22 +205,22 @@ class AnyRobot(RuleBasedStateMachine):
 
     @invariant()
     def every_command_has_passed_the_filter(self) -> None:
-        if not hasattr(self, 'outlet'):
+        if not hasattr(self, 'callbacks'):
             return
         passed = {result.tobytes() for result in self.safety.results}
-        for _, command in self.outlet.commands[self.checked :]:
+        for _, command in self.callbacks.commands[self.checked :]:
             assert command.tobytes() in passed
-        self.checked = len(self.outlet.commands)
+        self.checked = len(self.callbacks.commands)
         del self.safety.results[:-50]
 
     @invariant()
     def every_transition_is_what_was_sent(self) -> None:
-        if not hasattr(self, 'outlet'):
+        if not hasattr(self, 'callbacks'):
             return
-        for transition in self.outlet.transitions:
+        for transition in self.callbacks.transitions:
             assert np.isfinite(transition.executed_action).all()
             assert np.abs(transition.residual_action).max() <= 1.0
-        self.outlet.transitions.clear()
+        self.callbacks.transitions.clear()
 
     def teardown(self) -> None:
         if hasattr(self, 'policy'):

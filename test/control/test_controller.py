@@ -47,7 +47,7 @@ def offer(
 ) -> None:
     actor = make_actor(controller.layout, seed=sequence, gain=gain)
     header = WeightsHeader(1, sequence, Exploration() if enabled else WARM_UP)
-    controller.slot.offer(encode_weights(actor.to_numpy(), header))
+    controller.mailbox.submit(encode_weights(actor.to_numpy(), header))
 
 
 @dataclass
@@ -90,7 +90,7 @@ def base_actions(run: Run, seed: int, episode: int = 0, stochastic: bool = False
     queue.reset(np.random.default_rng([seed, episode, 0]))
     actions = []
     for step in range(len(run.commands)):
-        queue.observe(run.observations[step])
+        queue.push_observation(run.observations[step])
         if step % K == 0:
             actions.append(queue.take())
     queue.close()

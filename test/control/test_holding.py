@@ -42,16 +42,16 @@ def gated(policy: LinearPolicy, speed: float) -> np.ndarray:
 def rolling(**changes: Any) -> tuple[RealTimeLoop, Recorder, LinearPolicy, float]:
     """Return a mobile base at full speed, with its policy and the time."""
     policy = constant()
-    loop, outlet = real_time(policy, action=BASE_ROBOT, hold_limit_s=10.0, **changes)
+    loop, callbacks = real_time(policy, action=BASE_ROBOT, hold_limit_s=10.0, **changes)
     loop.activate()
     loop.request_start()
     now = drive(loop, 0.0, 8)
-    np.testing.assert_allclose(outlet.commands[-1][1], SPEED)
-    return loop, outlet, policy, now
+    np.testing.assert_allclose(callbacks.commands[-1][1], SPEED)
+    return loop, callbacks, policy, now
 
 
-def newest(outlet: Recorder, count: int = 3) -> np.ndarray:
-    commands = np.array([command for _, command in outlet.commands[-count:]])
+def newest(callbacks: Recorder, count: int = 3) -> np.ndarray:
+    commands = np.array([command for _, command in callbacks.commands[-count:]])
     np.testing.assert_array_equal(commands[:, 0], commands[:, 1])
     return commands[:, 0]
 
@@ -66,78 +66,78 @@ def be_late(loop: RealTimeLoop, policy: LinearPolicy) -> None:
 
 
 def test_a_mobile_base_slows_down_when_an_operator_holds_it() -> None:
-    loop, outlet, _, now = rolling()
+    loop, callbacks, _, now = rolling()
     loop.held = True
     drive(loop, now, 3)
-    np.testing.assert_allclose(newest(outlet), SLOWING_DOWN, atol=1e-12)
+    np.testing.assert_allclose(newest(callbacks), SLOWING_DOWN, atol=1e-12)
     loop.held = False
     drive(loop, now + 3 * PERIOD, 1)
-    np.testing.assert_allclose(outlet.commands[-1][1], 0.125)
+    np.testing.assert_allclose(callbacks.commands[-1][1], 0.125)
 
 
 def test_a_mobile_base_slows_down_without_sensors() -> None:
-    loop, outlet, _, now = rolling()
+    loop, callbacks, _, now = rolling()
     for tick in range(3):
         loop.tick(now + 1.0 + tick * PERIOD)
-    np.testing.assert_allclose(newest(outlet), SLOWING_DOWN, atol=1e-12)
+    np.testing.assert_allclose(newest(callbacks), SLOWING_DOWN, atol=1e-12)
 
 
 def test_a_mobile_base_slows_down_while_the_base_policy_is_late() -> None:
-    loop, outlet, policy, now = rolling()
+    loop, callbacks, policy, now = rolling()
     loop.controller.abandon()
     be_late(loop, policy)
     drive(loop, now, 3)
-    np.testing.assert_allclose(newest(outlet), SLOWING_DOWN, atol=1e-12)
+    np.testing.assert_allclose(newest(callbacks), SLOWING_DOWN, atol=1e-12)
     policy.gate.set()
 
 
 def test_a_mobile_base_comes_to_rest_between_episodes_and_is_told_no_more() -> None:
-    loop, outlet, _, now = rolling(auto_start=False)
+    loop, callbacks, _, now = rolling(auto_start=False)
     loop.end_episode(END_EPISODE, now)
-    sent = len(outlet.commands)
+    sent = len(callbacks.commands)
     now = drive(loop, now, 10)
     assert not loop.in_episode
-    assert len(outlet.commands) == sent + 3
-    np.testing.assert_allclose(newest(outlet), SLOWING_DOWN, atol=1e-12)
+    assert len(callbacks.commands) == sent + 3
+    np.testing.assert_allclose(newest(callbacks), SLOWING_DOWN, atol=1e-12)
 
 
 def test_a_mobile_base_is_at_rest_before_its_node_stops() -> None:
-    loop, outlet, _, now = rolling()
+    loop, callbacks, _, now = rolling()
     loop.deactivate(now)
-    np.testing.assert_allclose(newest(outlet), SLOWING_DOWN, atol=1e-12)
-    assert [stamp for stamp, _ in outlet.commands[-3:]] == [now, now + PERIOD, now + 2 * PERIOD]
-    assert outlet.slept == [PERIOD, PERIOD]
+    np.testing.assert_allclose(newest(callbacks), SLOWING_DOWN, atol=1e-12)
+    assert [stamp for stamp, _ in callbacks.commands[-3:]] == [now, now + PERIOD, now + 2 * PERIOD]
+    assert callbacks.slept == [PERIOD, PERIOD]
     assert not loop.active
 
 
 def test_a_mobile_base_is_at_rest_after_a_fault() -> None:
-    loop, outlet, _, now = rolling()
-    outlet.now = now
+    loop, callbacks, _, now = rolling()
+    callbacks.now = now
     loop.controller.queue._policy.infer = lambda *_: np.full((6, 2), np.nan)  # type: ignore[method-assign]
     loop.controller.abandon()
     drive(loop, now, 1)
-    assert outlet.faults
-    np.testing.assert_allclose(newest(outlet), SLOWING_DOWN, atol=1e-12)
+    assert callbacks.faults
+    np.testing.assert_allclose(newest(callbacks), SLOWING_DOWN, atol=1e-12)
 
 
 def test_a_new_episode_does_not_forget_that_a_mobile_base_still_rolls() -> None:
-    loop, outlet, policy, now = rolling()
+    loop, callbacks, policy, now = rolling()
     loop.end_episode(END_EPISODE, now)
     now = drive(loop, now, 1)
     be_late(loop, policy)
     drive(loop, now, 3)
     assert loop.in_episode
-    np.testing.assert_allclose(newest(outlet), [0.125, 0.0, 0.0], atol=1e-12)
+    np.testing.assert_allclose(newest(callbacks), [0.125, 0.0, 0.0], atol=1e-12)
     policy.gate.set()
 
 
 def test_an_arm_holds_by_its_last_command() -> None:
-    loop, outlet = real_time(constant(), hold_limit_s=10.0)
+    loop, callbacks = real_time(constant(), hold_limit_s=10.0)
     loop.activate()
     now = drive(loop, 0.0, 8)
     loop.deactivate(now)
-    np.testing.assert_array_equal(outlet.commands[-1][1], outlet.commands[-2][1])
-    assert outlet.slept == []
+    np.testing.assert_array_equal(callbacks.commands[-1][1], callbacks.commands[-2][1])
+    assert callbacks.slept == []
 
 
 # --- an operator
@@ -150,63 +150,63 @@ def take_over(loop: RealTimeLoop, *command: float) -> None:
 
 def test_an_operator_who_commands_while_the_base_policy_is_late_is_no_hold() -> None:
     policy = constant(0.1)
-    loop, outlet = real_time(policy, hold_limit_s=0.2, takeover_timeout_s=10.0)
+    loop, callbacks = real_time(policy, hold_limit_s=0.2, takeover_timeout_s=10.0)
     loop.activate()
     now = drive(loop, 0.0, 4)
     be_late(loop, policy)
     take_over(loop, 0.15, 0.12)
     holds = loop.counts['holds']
-    outlet.now = now = drive(loop, now, 20)
-    np.testing.assert_allclose(outlet.commands[-1][1], [0.15, 0.12])
-    assert (loop.counts['holds'], outlet.faults) == (holds, [])
+    callbacks.now = now = drive(loop, now, 20)
+    np.testing.assert_allclose(callbacks.commands[-1][1], [0.15, 0.12])
+    assert (loop.counts['holds'], callbacks.faults) == (holds, [])
     assert loop.controller.late_chunks == 0
     policy.gate.set()
     settle(loop.controller.queue)
 
 
 def test_an_operator_moves_a_robot_whose_sensors_are_stale() -> None:
-    loop, outlet = real_time(constant(0.1), hold_limit_s=0.2)
+    loop, callbacks = real_time(constant(0.1), hold_limit_s=0.2)
     loop.activate()
     now = drive(loop, 0.0, 4) + 1.0
     take_over(loop, 0.3, 0.12)
-    made, holds = len(outlet.transitions), loop.counts['holds']
+    made, holds = len(callbacks.transitions), loop.counts['holds']
     for tick in range(10):
-        outlet.now = now + tick * PERIOD
-        loop.tick(outlet.now)
-    commands = np.array([command for _, command in outlet.commands[-10:]])
+        callbacks.now = now + tick * PERIOD
+        loop.tick(callbacks.now)
+    commands = np.array([command for _, command in callbacks.commands[-10:]])
     np.testing.assert_allclose(commands[:2, 0], [0.2, 0.3])  # Through the slew limit.
-    assert (loop.counts['holds'], outlet.faults) == (holds, [])
-    assert len(outlet.transitions) == made
+    assert (loop.counts['holds'], callbacks.faults) == (holds, [])
+    assert len(callbacks.transitions) == made
     loop.set_takeover(False)
     for tick in range(10, 20):
-        outlet.now = now + tick * PERIOD
+        callbacks.now = now + tick * PERIOD
         if loop.active:
-            loop.tick(outlet.now)
-    assert len(outlet.faults) == 1
+            loop.tick(callbacks.now)
+    assert len(callbacks.faults) == 1
 
 
 def test_an_operator_moves_the_robot_between_episodes_from_where_it_is() -> None:
     measured = ActionSpec(
         ACTION.names, ACTION.lower, ACTION.upper, ACTION.max_step, ('arm.position.a', 'tool.z')
     )
-    loop, outlet = real_time(constant(0.1), auto_start=False, action=measured)
+    loop, callbacks = real_time(constant(0.1), auto_start=False, action=measured)
     loop.activate()
     take_over(loop, 0.25, 0.2)
     loop.tick(0.0)
-    assert outlet.commands == []  # Nobody knows where the robot is.
+    assert callbacks.commands == []  # Nobody knows where the robot is.
     drive(loop, PERIOD, 3)
     assert not loop.in_episode
-    commands = np.array([command for _, command in outlet.commands])
+    commands = np.array([command for _, command in callbacks.commands])
     np.testing.assert_allclose(commands[:, 0], [0.2, 0.25, 0.25])
-    assert outlet.transitions == []
+    assert callbacks.transitions == []
     assert loop.counts['holds'] == 0
     loop.set_takeover(False)
     drive(loop, 4 * PERIOD, 3)
-    assert len(outlet.commands) == 3
+    assert len(callbacks.commands) == 3
 
 
 def test_an_operator_goes_on_in_the_tick_that_ends_the_episode() -> None:
-    loop, outlet = real_time(constant(0.0), auto_start=False)
+    loop, callbacks = real_time(constant(0.0), auto_start=False)
     loop.activate()
     loop.request_start()
     now = drive(loop, 0.0, 4)
@@ -215,61 +215,61 @@ def test_an_operator_goes_on_in_the_tick_that_ends_the_episode() -> None:
     loop.end_episode(MARK_SUCCESS, now)
     holds = loop.counts['holds']
     drive(loop, now, 2)
-    commands = np.array([command for _, command in outlet.commands[-3:]])
+    commands = np.array([command for _, command in callbacks.commands[-3:]])
     np.testing.assert_allclose(commands, [[0.1, 0.05], [0.2, 0.1], [0.2, 0.15]])
     assert loop.counts['holds'] == holds
-    assert outlet.transitions[-1].source is Source.TAKEOVER
+    assert callbacks.transitions[-1].source is Source.TAKEOVER
 
 
 def test_a_mobile_base_whose_operator_falls_silent_slows_down() -> None:
-    loop, outlet, _, now = rolling(takeover_timeout_s=2.5 * PERIOD)
+    loop, callbacks, _, now = rolling(takeover_timeout_s=2.5 * PERIOD)
     loop.set_takeover(True)
     loop.receive_takeover(np.full(2, SPEED))
     now = drive(loop, now, 3)
-    np.testing.assert_allclose(outlet.commands[-1][1], SPEED)
+    np.testing.assert_allclose(callbacks.commands[-1][1], SPEED)
     drive(loop, now, 3)
-    np.testing.assert_allclose(newest(outlet), SLOWING_DOWN, atol=1e-12)
+    np.testing.assert_allclose(newest(callbacks), SLOWING_DOWN, atol=1e-12)
     assert loop.taken_over
-    assert 'the operator has said nothing' in outlet.warnings[-1]
+    assert 'the operator has said nothing' in callbacks.warnings[-1]
 
 
 def test_an_outcome_that_an_operator_reached_without_sensors_is_a_takeover() -> None:
-    loop, outlet = real_time(constant(0.0), hold_limit_s=10.0)
+    loop, callbacks = real_time(constant(0.0), hold_limit_s=10.0)
     loop.activate()
     now = drive(loop, 0.0, 4) + 1.0
     take_over(loop, 0.05, 0.05)
     loop.tick(now)
     loop.end_episode(MARK_SUCCESS, now)
     loop.tick(now + PERIOD)
-    last = outlet.transitions[-1]
+    last = callbacks.transitions[-1]
     assert (last.source, last.success) == (Source.TAKEOVER, Success.SUCCESS)
     np.testing.assert_allclose(last.executed_action, 0.05)
 
 
 def test_after_a_takeover_the_rest_of_the_decision_is_the_base_alone() -> None:
-    loop, outlet = real_time(constant(0.0), decision_steps=4, ramp_s=1.0)
+    loop, callbacks = real_time(constant(0.0), decision_steps=4, ramp_s=1.0)
     loop.activate()
     loop.receive_weights(weights(loop, 1, gain=50.0))
     loop.take_weights(wait=True)
     loop._blend.duration_s = 0.0
     now = drive(loop, 0.0, 1)
-    assert np.abs(outlet.commands[-1][1]).max() > 0.01
+    assert np.abs(callbacks.commands[-1][1]).max() > 0.01
     loop._blend.duration_s = 1.0
     take_over(loop, 0.01, 0.01)
     now = drive(loop, now, 1)
     loop.set_takeover(False)
     now = drive(loop, now, 2)
-    np.testing.assert_array_equal(newest(outlet, 2), 0.0)
+    np.testing.assert_array_equal(newest(callbacks, 2), 0.0)
     feed(loop, now)
     loop.tick(now)
-    executed = outlet.transitions[-1].executed_action.reshape(4, 2)
+    executed = callbacks.transitions[-1].executed_action.reshape(4, 2)
     np.testing.assert_array_equal(executed[2:], 0.0)
 
 
 def test_a_decision_that_was_executed_is_not_the_operators() -> None:
     """An operator moves the robot while its next chunk is late: no transition claims that."""
     policy = constant(0.0)
-    loop, outlet = real_time(policy, hold_limit_s=10.0)
+    loop, callbacks = real_time(policy, hold_limit_s=10.0)
     loop.activate()
     now = drive(loop, 0.0, policy.metadata.exec_steps)
     be_late(loop, policy)
@@ -282,6 +282,6 @@ def test_a_decision_that_was_executed_is_not_the_operators() -> None:
     settle(loop.controller.queue)
     loop.controller._chunk_timeout_s = 10.0
     drive(loop, now, 3)
-    assert [t.source for t in outlet.transitions] == [Source.BASE] * len(outlet.transitions)
-    steps = [t.step for t in outlet.transitions]
+    assert [t.source for t in callbacks.transitions] == [Source.BASE] * len(callbacks.transitions)
+    steps = [t.step for t in callbacks.transitions]
     assert steps == [0, 1, 2, 4, 5]  # The gap is where the operator moved the robot.

@@ -14,7 +14,6 @@ from loop_builders import ACTION, CHANNELS, Recorder, feed, real_time
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
-from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.observation import ObservationAssembler
@@ -31,13 +30,13 @@ class Clock:
 
 
 def lockstep(scheduled: bool = False) -> tuple[LockstepLoop, Recorder, Clock]:
-    outlet, clock = Recorder(), Clock()
+    callbacks, clock = Recorder(), Clock()
     config = ControllerConfig(1, (0.5,), lockstep=True, scheduled_actor=scheduled)
     controller = config.build(LinearPolicy(make_metadata()), ACTION)
     assembler = ObservationAssembler(CHANNELS)
-    loop = LockstepLoop(LoopParts(controller, assembler, BlendRamp(0.0), outlet, clock), 60.0)
-    outlet.loop = loop
-    return loop, outlet, clock
+    loop = LockstepLoop(controller, assembler, BlendRamp(0.0), callbacks, clock, 60.0)
+    callbacks.loop = loop
+    return loop, callbacks, clock
 
 
 def feedback(stamp: float, terminated: bool = False) -> np.ndarray:
@@ -45,53 +44,53 @@ def feedback(stamp: float, terminated: bool = False) -> np.ndarray:
 
 
 def test_lockstep_answers_every_stamp_once_whatever_the_order() -> None:
-    loop, outlet, _ = lockstep()
+    loop, callbacks, _ = lockstep()
     loop.activate()
     feed(loop, 1.0)
-    loop.observe('tool', 2.0, np.array([0.5]))
+    loop.push_observation('tool', 2.0, np.array([0.5]))
     loop.receive_feedback(feedback(2.0))
-    assert [stamp for stamp, _ in outlet.commands] == [1.0]
-    loop.observe('arm', 2.0, np.array([0.1, -0.1]))
-    assert [stamp for stamp, _ in outlet.commands] == [1.0, 2.0]
+    assert [stamp for stamp, _ in callbacks.commands] == [1.0]
+    loop.push_observation('arm', 2.0, np.array([0.1, -0.1]))
+    assert [stamp for stamp, _ in callbacks.commands] == [1.0, 2.0]
     feed(loop, 3.0)
-    assert [stamp for stamp, _ in outlet.commands] == [1.0, 2.0]
+    assert [stamp for stamp, _ in callbacks.commands] == [1.0, 2.0]
     loop.receive_feedback(feedback(3.0, terminated=True))
-    assert [stamp for stamp, _ in outlet.commands] == [1.0, 2.0, 3.0]
-    assert [t.terminated for t in outlet.transitions] == [False, True]
+    assert [stamp for stamp, _ in callbacks.commands] == [1.0, 2.0, 3.0]
+    assert [t.terminated for t in callbacks.transitions] == [False, True]
     assert not loop.in_episode
 
 
 def test_lockstep_repeats_an_answer_that_was_missed() -> None:
-    loop, outlet, _ = lockstep()
+    loop, callbacks, _ = lockstep()
     loop.activate()
     feed(loop, 1.0)
     feed(loop, 1.0)
-    (first, command), (again, repeated), *_ = outlet.commands
+    (first, command), (again, repeated), *_ = callbacks.commands
     assert (first, again) == (1.0, 1.0)
     np.testing.assert_array_equal(command, repeated)
 
 
 def test_lockstep_waits_for_a_living_learner_and_gives_up_on_a_dead_one() -> None:
-    loop, outlet, clock = lockstep(scheduled=True)
+    loop, callbacks, clock = lockstep(scheduled=True)
     loop.activate()
     feed(loop, 1.0)
-    assert outlet.commands == []
+    assert callbacks.commands == []
     header = WeightsHeader(1, 1, Exploration(), 0, 1)
     message = encode_weights(make_actor(loop.controller.layout, seed=1).to_numpy(), header)
     loop.receive_weights(message)
-    assert len(outlet.commands) == 1
+    assert len(callbacks.commands) == 1
     feed(loop, 2.0)
     loop.receive_feedback(feedback(2.0))
     for _ in range(3):  # The learner repeats itself while it works.
         clock.now += 50.0
         loop.watch()
         loop.receive_weights(message)
-    assert len(outlet.commands) == 1
+    assert len(callbacks.commands) == 1
     clock.now += 61.0
     loop.watch()
-    assert len(outlet.commands) == 2
-    assert 'going on with the one at hand' in outlet.warnings[-1]
-    assert loop.controller.slot.refused['stale'] == 0
+    assert len(callbacks.commands) == 2
+    assert 'going on with the one at hand' in callbacks.warnings[-1]
+    assert loop.controller.mailbox.refused['stale'] == 0
 
 
 @pytest.mark.parametrize('make', [real_time, lockstep])

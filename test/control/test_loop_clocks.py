@@ -15,32 +15,32 @@ from residual_rl_ros.control.real_time_loop import RealTimeLoop
 
 @pytest.mark.parametrize('stamp', [1e300, -1e300, 2.0**40])
 def test_feedback_with_a_stamp_of_no_clock_is_refused(stamp: float) -> None:
-    loop, outlet = real_time(LinearPolicy())
+    loop, callbacks = real_time(LinearPolicy())
     loop.activate()
     loop.receive_feedback(np.array([stamp, 0.0, 0.0, 0.0, -1.0]))
     assert loop.counts['refused_feedback'] == 1
-    assert 'stamps up to' in outlet.warnings[-1]
+    assert 'stamps up to' in callbacks.warnings[-1]
 
 
 @pytest.mark.parametrize('jump', [-10.0, 10.0])
 def test_a_clock_that_jumps_is_held_through_and_recovered_from(jump: float) -> None:
-    loop, outlet = real_time(LinearPolicy())
+    loop, callbacks = real_time(LinearPolicy())
     loop.activate()
     for step in range(3):
         feed(loop, 100.0 + step * PERIOD)
         loop.tick(100.0 + step * PERIOD)
-    sent = outlet.commands[-1][1]
+    sent = callbacks.commands[-1][1]
     now = 100.0 + 3 * PERIOD + jump
     loop.tick(now)  # What is held is of another time.
-    np.testing.assert_array_equal(outlet.commands[-1][1], sent)
+    np.testing.assert_array_equal(callbacks.commands[-1][1], sent)
     assert loop.counts['holds'] == 1
-    before = len(outlet.transitions)
+    before = len(callbacks.transitions)
     for step in range(1, 4):
         feed(loop, now + step * PERIOD)
         loop.tick(now + step * PERIOD)
     assert loop.counts['holds'] == 1
-    assert len(outlet.transitions) == before + 2
-    assert outlet.faults == []
+    assert len(callbacks.transitions) == before + 2
+    assert callbacks.faults == []
     assert loop.end_episode(MARK_FAILURE, now + 3.5 * PERIOD)
     for step in range(4, 6):
         feed(loop, now + step * PERIOD)
@@ -49,44 +49,44 @@ def test_a_clock_that_jumps_is_held_through_and_recovered_from(jump: float) -> N
 
 
 def test_a_stamp_in_the_future_does_not_freeze_a_channel() -> None:
-    loop, outlet = real_time(LinearPolicy())
+    loop, callbacks = real_time(LinearPolicy())
     loop.activate()
     feed(loop, 0.0)
     loop.tick(0.0)
     feed(loop, 1000.0)
     loop.tick(PERIOD)
-    assert "channel 'arm' is stamped 999.950 s in the future" in outlet.warnings[-1]
+    assert "channel 'arm' is stamped 999.950 s in the future" in callbacks.warnings[-1]
     for step in range(2, 4):
         feed(loop, step * PERIOD)
         loop.tick(step * PERIOD)
     assert loop.counts['holds'] <= 2
-    assert outlet.faults == []
+    assert callbacks.faults == []
     assert loop.in_episode
 
 
 @pytest.mark.parametrize('jump', [-10.0, 10.0])
 def test_a_clock_that_jumps_neither_fades_the_residual_in_nor_ends_a_hold(jump: float) -> None:
-    loop, outlet = real_time(LinearPolicy(), ramp_s=5.0)
+    loop, callbacks = real_time(LinearPolicy(), ramp_s=5.0)
     loop.activate()
     now = drive(loop, 100.0, 10)
     for tick in range(6):  # The sensors fell silent, which is not yet a fault.
         loop.tick(now + tick * PERIOD)
     now += 6 * PERIOD + jump
-    outlet.now = now
+    callbacks.now = now
     loop.tick(now)
-    assert outlet.faults == []
-    assert f'the clock jumped by {jump + PERIOD:+.3f} s' in ' '.join(outlet.warnings)
+    assert callbacks.faults == []
+    assert f'the clock jumped by {jump + PERIOD:+.3f} s' in ' '.join(callbacks.warnings)
     drive(loop, now + PERIOD, 2)
     assert loop.controller.blend_ratio <= PERIOD / 5.0
 
 
 def test_feedback_of_the_future_does_not_keep_the_next_episode_from_beginning() -> None:
-    loop, outlet = real_time(LinearPolicy())
+    loop, callbacks = real_time(LinearPolicy())
     loop.activate()
     now = drive(loop, 0.0, 4)
     loop.receive_feedback(np.array([1000.0, 1.0, 1.0, 0.0, 1.0]))
     now = drive(loop, now, 3)
-    assert 'step_feedback is stamped 999.800 s in the future' in ' '.join(outlet.warnings)
+    assert 'step_feedback is stamped 999.800 s in the future' in ' '.join(callbacks.warnings)
     assert (loop.episode, loop.in_episode) == (1, True)
 
 
@@ -120,16 +120,16 @@ def late_ticks(loop: RealTimeLoop, start: float, count: int) -> float:
 
 
 def test_a_computer_that_is_too_slow_for_its_rate_is_a_fault() -> None:
-    loop, outlet = real_time(LinearPolicy(), hold_limit_s=0.5)
+    loop, callbacks = real_time(LinearPolicy(), hold_limit_s=0.5)
     loop.activate()
     now = drive(loop, 0.0, 5)
     now = late_ticks(loop, now + 1.5 * PERIOD, 3)
     now = drive(loop, now, 2)
     now = late_ticks(loop, now + 1.5 * PERIOD, 3)
-    assert outlet.faults == []
+    assert callbacks.faults == []
     assert loop.counts['missed_periods'] == 7
     late_ticks(loop, now, 2)
-    assert len(outlet.faults) == 1
-    assert 'too slow for 20 Hz' in outlet.faults[0]
+    assert len(callbacks.faults) == 1
+    assert 'too slow for 20 Hz' in callbacks.faults[0]
     assert not loop.active
-    np.testing.assert_array_equal(outlet.commands[-1][1], outlet.commands[-2][1])
+    np.testing.assert_array_equal(callbacks.commands[-1][1], callbacks.commands[-2][1])

@@ -16,15 +16,15 @@ from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weight
 
 
 def test_repeated_weights_are_a_sign_of_life_and_no_stale_actor() -> None:
-    loop, outlet = real_time(LinearPolicy())
+    loop, callbacks = real_time(LinearPolicy())
     loop.activate()
     message = weights(loop, 1)
     for _ in range(3):
         loop.receive_weights(message)
         loop.take_weights(wait=True)
-    assert loop.controller.slot.accepted == 1
-    assert loop.controller.slot.refused['stale'] == 0
-    assert outlet.warnings == []
+    assert loop.controller.mailbox.accepted == 1
+    assert loop.controller.mailbox.refused['stale'] == 0
+    assert callbacks.warnings == []
 
 
 @pytest.mark.parametrize('after', [{'epoch': 2}, {'rollbacks': 1}], ids=str)
@@ -51,23 +51,23 @@ def test_the_residual_fades_in_again_after_a_rollback(after: dict[str, int]) -> 
 
 
 def test_weights_are_read_beside_the_control_loop_and_the_newest_is_used() -> None:
-    loop, outlet = real_time(LinearPolicy())
+    loop, callbacks = real_time(LinearPolicy())
     loop.activate()
     at_work = threading.Event()
     loop._reader.submit(at_work.wait)
     for sequence in range(8):
         loop.receive_weights(weights(loop, sequence))
     now = drive(loop, 0.0, 3)  # A control step does not wait for a reader at work.
-    assert len(outlet.commands) == 3
-    assert loop.controller.slot.header is None
+    assert len(callbacks.commands) == 3
+    assert loop.controller.mailbox.header is None
     at_work.set()
     loop.take_weights(wait=True)
     drive(loop, now, 1)
-    slot = loop.controller.slot
-    assert slot.header is not None
-    assert slot.header.sequence == 7
-    assert slot.refused['superseded'] == 4
-    assert slot.accepted == 4
+    mailbox = loop.controller.mailbox
+    assert mailbox.header is not None
+    assert mailbox.header.sequence == 7
+    assert mailbox.refused['superseded'] == 4
+    assert mailbox.accepted == 4
 
 
 def test_weights_that_are_too_large_are_not_even_copied() -> None:
@@ -78,17 +78,17 @@ def test_weights_that_are_too_large_are_not_even_copied() -> None:
         def __bytes__(self) -> bytes:
             raise AssertionError('copied')
 
-    loop, outlet = real_time(LinearPolicy())
+    loop, callbacks = real_time(LinearPolicy())
     loop.activate()
     loop.receive_weights(Large())
-    assert loop.controller.slot.refused['oversized'] == 1
-    assert 'of 1000000000 bytes' in outlet.warnings[-1]
+    assert loop.controller.mailbox.refused['oversized'] == 1
+    assert 'of 1000000000 bytes' in callbacks.warnings[-1]
 
 
 def test_refused_weights_are_said_and_counted_with_the_next_step() -> None:
-    loop, outlet = real_time(LinearPolicy())
+    loop, callbacks = real_time(LinearPolicy())
     loop.activate()
     loop.receive_weights(b'nothing')
     loop.take_weights(wait=True)
-    assert loop.controller.slot.refused['malformed'] == 1
-    assert 'weights refused' in outlet.warnings[-1]
+    assert loop.controller.mailbox.refused['malformed'] == 1
+    assert 'weights refused' in callbacks.warnings[-1]

@@ -15,45 +15,45 @@ from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.control.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
-from residual_rl_ros.transitions.loss_counter import RobotFeed
+from residual_rl_ros.transitions.loss_counter import TransitionFeed
 from residual_rl_ros.transitions.transition import Source, Success
 
 
 def test_within_an_episode_commands_obey_the_slew_limit() -> None:
-    loop, outlet = real_time(LinearPolicy())
+    loop, callbacks = real_time(LinearPolicy())
     loop.activate()
     loop.receive_weights(weights(loop, 1))
     loop.take_weights(wait=True)
     rng = np.random.default_rng(0)
     for step in range(200):
-        outlet.now = step * PERIOD
-        feed(loop, outlet.now, float(rng.normal(scale=20.0)))
-        loop.tick(outlet.now)
-    commands = np.array([command for _, command in outlet.commands])
+        callbacks.now = step * PERIOD
+        feed(loop, callbacks.now, float(rng.normal(scale=20.0)))
+        loop.tick(callbacks.now)
+    commands = np.array([command for _, command in callbacks.commands])
     assert len(commands) == 200
     steps = np.abs(np.diff(commands, axis=0))
     assert (steps <= ACTION.max_step + 1e-12).all()
     assert (steps.max(0) > 0.9 * ACTION.max_step).all()
-    assert loop.controller.robot.safety.slew_limited > 0
-    assert loop.controller.robot.safety.clamped > 0
+    assert loop.controller.limiter.safety.slew_limited > 0
+    assert loop.controller.limiter.safety.clamped > 0
 
 
 def test_a_stale_channel_holds_then_faults_and_the_last_command_stays() -> None:
-    loop, outlet = real_time(LinearPolicy())
+    loop, callbacks = real_time(LinearPolicy())
     loop.activate()
     feed(loop, 0.0)
     loop.tick(0.0)
-    last = outlet.commands[-1][1]
+    last = callbacks.commands[-1][1]
     for step in range(1, 20):
-        outlet.now = step * PERIOD
-        loop.observe('arm', outlet.now, np.array([0.1, -0.1]))
+        callbacks.now = step * PERIOD
+        loop.push_observation('arm', callbacks.now, np.array([0.1, -0.1]))
         if loop.active:
-            loop.tick(outlet.now)
-    assert "channel 'tool' is 0.250 s old, max_age_s is 0.2 s" in outlet.warnings[0]
-    assert len(outlet.faults) == 1
-    assert 'held for 0.5' in outlet.faults[0]
+            loop.tick(callbacks.now)
+    assert "channel 'tool' is 0.250 s old, max_age_s is 0.2 s" in callbacks.warnings[0]
+    assert len(callbacks.faults) == 1
+    assert 'held for 0.5' in callbacks.faults[0]
     assert not loop.active
-    held = [command for stamp, command in outlet.commands if stamp > 0.2]
+    held = [command for stamp, command in callbacks.commands if stamp > 0.2]
     assert loop.counts['holds'] > 0
     for command in held:
         np.testing.assert_array_equal(command, held[0])
@@ -61,23 +61,23 @@ def test_a_stale_channel_holds_then_faults_and_the_last_command_stays() -> None:
 
 
 def test_an_outcome_that_is_given_during_a_hold_is_learned_from() -> None:
-    loop, outlet = real_time(LinearPolicy())
+    loop, callbacks = real_time(LinearPolicy())
     loop.activate()
     now = drive(loop, 0.0, 10)
     loop.held = True
     now = drive(loop, now, 5)
-    made = len(outlet.transitions)
+    made = len(callbacks.transitions)
     assert loop.end_episode(MARK_SUCCESS, now)
     drive(loop, now, 1)
-    assert len(outlet.transitions) == made + 1
-    last = outlet.transitions[-1]
+    assert len(callbacks.transitions) == made + 1
+    last = callbacks.transitions[-1]
     assert (last.terminated, last.success, last.reward) == (True, Success.SUCCESS, 1.0)
-    np.testing.assert_array_equal(last.executed_action, outlet.commands[-1][1])
+    np.testing.assert_array_equal(last.executed_action, callbacks.commands[-1][1])
     assert not last.residual_action.any()
 
 
 def test_the_time_of_a_hold_is_one_missing_decision() -> None:
-    loop, outlet = real_time(LinearPolicy())
+    loop, callbacks = real_time(LinearPolicy())
     loop.activate()
     now = drive(loop, 0.0, 10)
     loop.held = True
@@ -85,8 +85,8 @@ def test_the_time_of_a_hold_is_one_missing_decision() -> None:
     loop.held = False
     drive(loop, now, 10)
     layout = loop.controller.layout
-    received = RobotFeed('')
-    for transition in outlet.transitions:
+    received = TransitionFeed('')
+    for transition in callbacks.transitions:
         received.decode(layout, layout.encode(transition), layout.label)
     assert received.counts['missing'] == 1
 
@@ -94,36 +94,36 @@ def test_the_time_of_a_hold_is_one_missing_decision() -> None:
 @pytest.mark.parametrize('ticks', [3, 20], ids=['soon there', 'after the sensors are stale'])
 def test_the_end_of_an_episode_does_not_wait_for_a_late_base_policy(ticks: int) -> None:
     policy = LinearPolicy()
-    loop, outlet = real_time(policy, hold_limit_s=10.0)
+    loop, callbacks = real_time(policy, hold_limit_s=10.0)
     loop.activate()
     now = drive(loop, 0.0, policy.metadata.exec_steps)  # The next decision needs a new chunk.
     loop.controller._chunk_timeout_s = 0.0
     policy.gate.clear()
-    sent = len(outlet.transitions)
+    sent = len(callbacks.transitions)
     reward = StepFeedback(0.5, False, True, Success.SUCCESS)
     loop.end_episode(reward, now)
-    outlet.now = now = drive(loop, now, ticks)
+    callbacks.now = now = drive(loop, now, ticks)
     assert loop.counts['holds'] == ticks
     policy.gate.set()
     settle(loop.controller.queue)
     drive(loop, now, 1)
     assert not loop.in_episode
-    assert len(outlet.transitions) == sent + 1
-    last = outlet.transitions[-1]
+    assert len(callbacks.transitions) == sent + 1
+    last = callbacks.transitions[-1]
     assert (last.reward, last.truncated, last.success) == (0.5, True, Success.SUCCESS)
 
 
 def late_end(hold_limit_s: float = 10.0) -> tuple[RealTimeLoop, Recorder, LinearPolicy, float]:
     """Return a loop whose episode was truncated while the base policy is late, and the time."""
     policy = LinearPolicy()
-    loop, outlet = real_time(policy, hold_limit_s=hold_limit_s, auto_start=False)
+    loop, callbacks = real_time(policy, hold_limit_s=hold_limit_s, auto_start=False)
     loop.activate()
     loop.request_start()
     now = drive(loop, 0.0, policy.metadata.exec_steps)
     loop.controller._chunk_timeout_s = 0.0
     policy.gate.clear()
     loop.end_episode(END_EPISODE, now)
-    return loop, outlet, policy, drive(loop, now, 1)
+    return loop, callbacks, policy, drive(loop, now, 1)
 
 
 def chunk_arrives(loop: RealTimeLoop, policy: LinearPolicy) -> None:
@@ -132,40 +132,40 @@ def chunk_arrives(loop: RealTimeLoop, policy: LinearPolicy) -> None:
 
 
 def test_a_late_end_is_told_with_the_observation_of_the_end() -> None:
-    loop, outlet, policy, now = late_end()
+    loop, callbacks, policy, now = late_end()
     for _ in range(3):  # A simulator has put the robot back meanwhile.
         feed(loop, now, 0.9)
         loop.tick(now)
         now += PERIOD
     chunk_arrives(loop, policy)
     loop.tick(now)
-    np.testing.assert_allclose(outlet.transitions[-1].next_observation, [0.1, -0.1, 0.5])
+    np.testing.assert_allclose(callbacks.transitions[-1].next_observation, [0.1, -0.1, 0.5])
 
 
 def test_a_mark_while_an_end_is_late_counts() -> None:
-    loop, outlet, policy, now = late_end()
+    loop, callbacks, policy, now = late_end()
     assert loop.end_episode(MARK_SUCCESS, now)
     drive(loop, now, 1)
-    last = outlet.transitions[-1]
+    last = callbacks.transitions[-1]
     assert (last.terminated, last.success, last.reward) == (True, Success.SUCCESS, 0.0)
     assert not loop.in_episode
     chunk_arrives(loop, policy)
 
 
 def test_an_operator_moves_the_robot_while_an_end_is_late() -> None:
-    loop, outlet, policy, now = late_end()
+    loop, callbacks, policy, now = late_end()
     loop.set_takeover(True)
-    loop.receive_takeover(outlet.commands[-1][1] + 0.01)
-    before = outlet.commands[-1][1]
+    loop.receive_takeover(callbacks.commands[-1][1] + 0.01)
+    before = callbacks.commands[-1][1]
     now = drive(loop, now, 1)
-    np.testing.assert_allclose(outlet.commands[-1][1], before + 0.01)
+    np.testing.assert_allclose(callbacks.commands[-1][1], before + 0.01)
     chunk_arrives(loop, policy)
     drive(loop, now, 1)
-    assert outlet.transitions[-1].source is Source.BASE
+    assert callbacks.transitions[-1].source is Source.BASE
 
 
 def test_an_old_hold_is_no_fault_of_the_next_episode() -> None:
-    loop, outlet, policy, now = late_end(hold_limit_s=1.0)
+    loop, callbacks, policy, now = late_end(hold_limit_s=1.0)
     chunk_arrives(loop, policy)
     now = drive(loop, now, 1)
     policy.gate.clear()
@@ -173,27 +173,27 @@ def test_an_old_hold_is_no_fault_of_the_next_episode() -> None:
     loop.request_start()
     drive(loop, now, 2)
     assert loop.in_episode
-    assert outlet.faults == []
+    assert callbacks.faults == []
     policy.gate.set()
 
 
 def test_an_end_that_was_marked_without_sensors_counts_and_nothing_stays_behind() -> None:
-    loop, outlet = real_time(LinearPolicy(), hold_limit_s=10.0)
+    loop, callbacks = real_time(LinearPolicy(), hold_limit_s=10.0)
     loop.activate()
     now = drive(loop, 0.0, 3) + 1.0  # The sensors fell silent.
     loop.tick(now)
     loop.end_episode(MARK_FAILURE, now)
     loop.tick(now + PERIOD)
     assert not loop.in_episode
-    assert outlet.transitions[-1].success is Success.FAILURE
-    sent = len(outlet.commands)
+    assert callbacks.transitions[-1].success is Success.FAILURE
+    sent = len(callbacks.commands)
     drive(loop, now + 2 * PERIOD, 3)
     assert loop.in_episode
-    assert len(outlet.commands) >= sent + 3
+    assert len(callbacks.commands) >= sent + 3
 
 
 def test_what_was_asked_for_before_a_deactivation_is_forgotten() -> None:
-    loop, outlet = real_time(LinearPolicy(), auto_start=False)
+    loop, callbacks = real_time(LinearPolicy(), auto_start=False)
     loop.activate()
     loop.request_start()
     drive(loop, 0.0, 3)
@@ -202,72 +202,72 @@ def test_what_was_asked_for_before_a_deactivation_is_forgotten() -> None:
     loop.receive_takeover(np.array([0.2, 0.2]))
     loop.deactivate(3 * PERIOD)
     loop.request_start()
-    sent = len(outlet.commands)
+    sent = len(callbacks.commands)
     loop.activate()
     now = drive(loop, 1.0, 3)
-    assert len(outlet.commands) == sent
+    assert len(callbacks.commands) == sent
     loop.request_start()
     now = drive(loop, now, 2)
-    assert len(outlet.commands) == sent  # The operator has not commanded since.
+    assert len(callbacks.commands) == sent  # The operator has not commanded since.
     loop.set_takeover(False)
     drive(loop, now, 1)
-    assert len(outlet.commands) == sent + 1
+    assert len(callbacks.commands) == sent + 1
 
 
 def test_a_reward_that_float32_cannot_sum_is_refused() -> None:
-    loop, outlet = real_time(LinearPolicy())
+    loop, callbacks = real_time(LinearPolicy())
     loop.activate()
     loop.receive_feedback(np.array([0.0, 1e31, 0.0, 0.0, -1.0]))
     assert loop.counts['refused_feedback'] == 1
-    assert 'rewards up to 1e+30' in outlet.warnings[-1]
+    assert 'rewards up to 1e+30' in callbacks.warnings[-1]
 
 
 def test_a_base_policy_whose_runtime_fails_is_a_fault_that_says_why(tmp_path: Path) -> None:
     write_onnx_policy(tmp_path / 'policy.onnx')
     policy = OnnxBasePolicy(tmp_path / 'policy.onnx')
-    loop, outlet = real_time(policy)  # type: ignore[arg-type]
+    loop, callbacks = real_time(policy)  # type: ignore[arg-type]
     loop.activate()
     now = drive(loop, 0.0, 3)
     policy._session = None  # type: ignore[assignment]
     while loop.active:
         now = drive(loop, now, 1)
-    assert len(outlet.faults) == 1
-    assert 'policy.onnx failed' in outlet.faults[0]
+    assert len(callbacks.faults) == 1
+    assert 'policy.onnx failed' in callbacks.faults[0]
     assert not loop.active
 
 
 def test_a_hold_goes_out_before_the_last_transition() -> None:
-    loop, outlet = real_time(LinearPolicy())
+    loop, callbacks = real_time(LinearPolicy())
     loop.activate()
     now = drive(loop, 0.0, 3)
-    loop._outbox.append(outlet.transitions[-1])
+    loop._outbox.append(callbacks.transitions[-1])
     order: list[str] = []
-    outlet.send_command = lambda command, stamp: order.append('command')  # type: ignore[method-assign]
-    outlet.send_transition = lambda transition: order.append('transition')  # type: ignore[method-assign]
+    callbacks.send_command = lambda command, stamp: order.append('command')  # type: ignore[method-assign]
+    callbacks.send_transition = lambda transition: order.append('transition')  # type: ignore[method-assign]
     loop.deactivate(now)
     assert order == ['command', 'transition']
 
 
 def test_a_late_base_policy_holds_and_recovers() -> None:
     policy = LinearPolicy()
-    loop, outlet = real_time(policy, chunk_timeout_s=0.0, hold_limit_s=10.0)
+    loop, callbacks = real_time(policy, chunk_timeout_s=0.0, hold_limit_s=10.0)
     loop.activate()
     policy.gate.clear()
     for step in range(3):
         feed(loop, step * PERIOD)
         loop.tick(step * PERIOD)
-    assert outlet.commands == []  # Nothing was sent yet, so there is nothing to repeat.
+    assert callbacks.commands == []  # Nothing was sent yet, so there is nothing to repeat.
     assert loop.controller.late_chunks == 3
     policy.gate.set()
     loop.controller._chunk_timeout_s = 10.0
     feed(loop, 3 * PERIOD)
     loop.tick(3 * PERIOD)
-    assert len(outlet.commands) == 1
-    assert outlet.faults == []
+    assert len(callbacks.commands) == 1
+    assert callbacks.faults == []
 
 
 def test_marks_close_the_episode_with_their_outcome_and_the_next_needs_newer_sensors() -> None:
-    loop, outlet = real_time(LinearPolicy())
+    loop, callbacks = real_time(LinearPolicy())
     loop.activate()
     for step in range(4):
         feed(loop, step * PERIOD)
@@ -275,7 +275,7 @@ def test_marks_close_the_episode_with_their_outcome_and_the_next_needs_newer_sen
     assert loop.end_episode(MARK_SUCCESS, 3.5 * PERIOD)
     loop.tick(4 * PERIOD)
     assert not loop.in_episode
-    last = outlet.transitions[-1]
+    last = callbacks.transitions[-1]
     assert (last.reward, last.terminated, last.success) == (1.0, True, Success.SUCCESS)
     loop.tick(5 * PERIOD)  # Nothing new was seen since the end.
     assert not loop.in_episode
@@ -285,7 +285,7 @@ def test_marks_close_the_episode_with_their_outcome_and_the_next_needs_newer_sen
 
 
 def test_a_takeover_replaces_the_action_in_the_next_tick_and_the_residual_fades_in_again() -> None:
-    loop, outlet = real_time(LinearPolicy(), ramp_s=1.0)
+    loop, callbacks = real_time(LinearPolicy(), ramp_s=1.0)
     loop.activate()
     feed(loop, 0.0, a=0.0)
     loop.tick(0.0)
@@ -294,9 +294,9 @@ def test_a_takeover_replaces_the_action_in_the_next_tick_and_the_residual_fades_
     for step in range(1, 3):
         feed(loop, step * PERIOD, a=0.0)
         loop.tick(step * PERIOD)
-    np.testing.assert_allclose(outlet.commands[-1][1], [0.05, 0.02])
+    np.testing.assert_allclose(callbacks.commands[-1][1], [0.05, 0.02])
     feed(loop, 3 * PERIOD)
     loop.set_takeover(False)
     loop.tick(3 * PERIOD)
     assert loop.controller.blend_ratio == 0.0
-    assert outlet.transitions[-1].source is Source.TAKEOVER
+    assert callbacks.transitions[-1].source is Source.TAKEOVER

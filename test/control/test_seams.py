@@ -39,7 +39,7 @@ def run(delay: int, prefetch: int, blend: int) -> tuple[float, float, int]:
     changes = {'prefetch_steps': prefetch, 'blend_steps': blend, 'action': action}
     policy.gate.set() if delay == 0 else policy.gate.clear()
     timeout_s = 10.0 if delay == 0 else 0.0
-    loop, outlet = real_time(policy, hold_limit_s=10.0, chunk_timeout_s=timeout_s, **changes)
+    loop, callbacks = real_time(policy, hold_limit_s=10.0, chunk_timeout_s=timeout_s, **changes)
     queue = loop.controller.queue
     loop.activate()
     loop.receive_weights(weights(loop, 1, gain=0.1))
@@ -49,15 +49,15 @@ def run(delay: int, prefetch: int, blend: int) -> tuple[float, float, int]:
     asked_at = None
     for tick in range(TICKS):
         now = tick * PERIOD
-        loop.observe('arm', now, np.zeros(2))
-        loop.observe('tool', now, np.array([float(tick)]))
-        if asked_at is not None and (tick - asked_at >= delay or not outlet.commands):
+        loop.push_observation('arm', now, np.zeros(2))
+        loop.push_observation('tool', now, np.array([float(tick)]))
+        if asked_at is not None and (tick - asked_at >= delay or not callbacks.commands):
             policy.gate.set()
             settle(queue)
             if delay:
                 policy.gate.clear()
             asked_at = None
-        before = len(outlet.commands)
+        before = len(callbacks.commands)
         asked = queue._pending
         loop.tick(now)
         if queue._pending is not None and queue._pending is not asked:
@@ -65,8 +65,8 @@ def run(delay: int, prefetch: int, blend: int) -> tuple[float, float, int]:
         first = chunk is None
         since = 0 if queue._active is not chunk else since + 1
         chunk = queue._active
-        if len(outlet.commands) > before > 0 and not first:
-            jump = float(np.abs(outlet.commands[-1][1] - outlet.commands[-2][1]).max())
+        if len(callbacks.commands) > before > 0 and not first:
+            jump = float(np.abs(callbacks.commands[-1][1] - callbacks.commands[-2][1]).max())
             (at_seams if since <= BLEND else inside).append(jump)
     policy.gate.set()
     loop.close()

@@ -18,22 +18,22 @@ from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weight
 STEPS = 500
 
 
-def run(loop: RealTimeLoop, outlet: Recorder, begin: int, steps: int) -> None:
+def run(loop: RealTimeLoop, callbacks: Recorder, begin: int, steps: int) -> None:
     """Run control steps of an episode, with an actor; keep nothing of what they send."""
     for step in range(begin, begin + steps):
-        outlet.now = step * PERIOD
-        feed(loop, outlet.now, float(np.sin(step)))
-        loop.tick(outlet.now)
+        callbacks.now = step * PERIOD
+        feed(loop, callbacks.now, float(np.sin(step)))
+        loop.tick(callbacks.now)
         settle(loop.controller.queue)
-        outlet.commands.clear()
-        outlet.transitions.clear()
+        callbacks.commands.clear()
+        callbacks.transitions.clear()
         if step % 20 == 0:  # As the diagnostics of every second; durations wait for them.
             for latency in loop.latencies.values():
                 latency.report('')
 
 
 def warm(advised: bool) -> tuple[RealTimeLoop, Recorder]:
-    loop, outlet = real_time(LinearPolicy())
+    loop, callbacks = real_time(LinearPolicy())
     loop.activate()
     message = weights(loop, 1)
     if advised:
@@ -41,17 +41,17 @@ def warm(advised: bool) -> tuple[RealTimeLoop, Recorder]:
         message = encode_weights(rule.robot_policy(), WeightsHeader(1, 1))
     loop.receive_weights(message)
     loop.take_weights(wait=True)
-    run(loop, outlet, 0, STEPS)
-    return loop, outlet
+    run(loop, callbacks, 0, STEPS)
+    return loop, callbacks
 
 
 @pytest.mark.parametrize('advised', [False, True])
 def test_control_steps_make_no_cyclic_garbage(advised: bool) -> None:
-    loop, outlet = warm(advised)
+    loop, callbacks = warm(advised)
     gc.collect()
     gc.disable()
     try:
-        run(loop, outlet, STEPS, STEPS)
+        run(loop, callbacks, STEPS, STEPS)
         assert gc.collect() == 0
     finally:
         gc.enable()
@@ -59,13 +59,13 @@ def test_control_steps_make_no_cyclic_garbage(advised: bool) -> None:
 
 @pytest.mark.parametrize('advised', [False, True])
 def test_control_steps_keep_no_memory_and_need_little(advised: bool) -> None:
-    loop, outlet = warm(advised)
+    loop, callbacks = warm(advised)
     tracemalloc.start()
     try:
-        run(loop, outlet, STEPS, STEPS + 1)
+        run(loop, callbacks, STEPS, STEPS + 1)
         before, _ = tracemalloc.get_traced_memory()
         tracemalloc.reset_peak()
-        run(loop, outlet, 2 * STEPS + 1, STEPS)
+        run(loop, callbacks, 2 * STEPS + 1, STEPS)
         after, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -23,7 +23,7 @@ from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelWriter, to_time
+from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelEncoder, to_time
 
 pytestmark = pytest.mark.ros
 
@@ -46,9 +46,9 @@ class Simulator:
         self._executor = rclpy.executors.SingleThreadedExecutor(context=self._context)
         self._executor.add_node(node)
         self._clock = node.create_publisher(Clock, '/clock', qos.SENSOR)
-        self._channels: list[tuple[ChannelWriter, Any, np.ndarray]] = []
+        self._channels: list[tuple[ChannelEncoder, Any, np.ndarray]] = []
         for channel in ROBOT.channels:
-            writer = ChannelWriter(channel)
+            writer = ChannelEncoder(channel)
             publisher = node.create_publisher(writer.message_type, channel.topic, qos.SENSOR)
             values = np.full(len(channel.observation_names), 0.1)
             self._channels.append((writer, publisher, values))

@@ -75,7 +75,7 @@ def test_half_of_the_episodes_show_the_base_until_the_guard_knows_it(
     learner.phase = Phase.ONLINE
     for _ in range(MIN_BASE_EPISODES):
         assert learner.exploration().base_only_share == first
-        learner.guard.observe(True, residual=False)
+        learner.guard.record_outcome(True, residual=False)
     assert learner.exploration().base_only_share == share
 
 

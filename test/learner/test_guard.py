@@ -17,7 +17,7 @@ from residual_rl_ros.config.run import load_run
 from residual_rl_ros.evaluation.paired import Episode
 from residual_rl_ros.learner.guard import MIN_BASE_EPISODES, Guard, GuardConfig
 from residual_rl_ros.learner.learner import Learner, Phase
-from residual_rl_ros.residual_policy.mailbox import ActorSlot
+from residual_rl_ros.residual_policy.mailbox import ActorMailbox
 from residual_rl_ros.tasks.hosting import make_environment
 from residual_rl_ros.training.in_process import InProcessRun
 from residual_rl_ros.transitions.transition import Source, Success
@@ -33,13 +33,13 @@ def episodes_to_alarm(
     rng = np.random.default_rng(seed)
     guard = Guard(CONFIG)
     for _ in range(200):
-        assert guard.observe(bool(rng.random() < base), residual=False) is None
+        assert guard.record_outcome(bool(rng.random() < base), residual=False) is None
     count = 0
     for _ in range(episodes):
         alone = bool(rng.random() < share)
         count += not alone
         success = bool(rng.random() < (base if alone else residual))
-        if guard.observe(success, residual=not alone):
+        if guard.record_outcome(success, residual=not alone):
             return count
     return None
 
@@ -69,16 +69,16 @@ def test_at_equal_success_false_alarms_are_rare() -> None:
 def test_nothing_is_concluded_without_base_episodes() -> None:
     guard = Guard(CONFIG)
     for _ in range(MIN_BASE_EPISODES - 1):
-        guard.observe(True, residual=False)
+        guard.record_outcome(True, residual=False)
     assert guard.base_success is None
-    assert all(guard.observe(False, residual=True) is None for _ in range(100))
+    assert all(guard.record_outcome(False, residual=True) is None for _ in range(100))
 
 
 def test_an_alarm_says_what_was_compared_and_starts_again() -> None:
     guard = Guard(CONFIG)
     for index in range(50):
-        guard.observe(index % 2 == 0, residual=False)
-    alarms = [alarm for _ in range(50) if (alarm := guard.observe(False, residual=True))]
+        guard.record_outcome(index % 2 == 0, residual=False)
+    alarms = [alarm for _ in range(50) if (alarm := guard.record_outcome(False, residual=True))]
     assert len(alarms) == 2
     assert (alarms[0].base_success, alarms[0].successes) == (0.5, 0)
     assert 'the base alone in 50%' in str(alarms[0])
@@ -88,11 +88,11 @@ def test_the_guard_survives_a_checkpoint() -> None:
     guard, restored = Guard(CONFIG), Guard(CONFIG)
     rng = np.random.default_rng(0)
     for _ in range(60):
-        guard.observe(bool(rng.random() < 0.5), residual=bool(rng.random() < 0.5))
+        guard.record_outcome(bool(rng.random() < 0.5), residual=bool(rng.random() < 0.5))
     restored.load_state_dict(json.loads(json.dumps(guard.state_dict())))
     assert restored.state_dict() == guard.state_dict()
     for _ in range(30):
-        assert guard.observe(False, True) == restored.observe(False, True)
+        assert guard.record_outcome(False, True) == restored.record_outcome(False, True)
 
 
 # --- in the learner
@@ -133,8 +133,8 @@ def test_an_alarm_restores_the_networks_and_keeps_the_data() -> None:
 
 def test_the_restored_actor_is_the_next_one_of_the_schedule_and_the_robot_takes_it() -> None:
     learner = warm_learner(utd=0.01, publish_interval=10)
-    slot = ActorSlot(learner.layout, scheduled=True)
-    slot.offer(learner.first_message())
+    mailbox = ActorMailbox(learner.layout, scheduled=True)
+    mailbox.submit(learner.first_message())
     restored = learner.rule.robot_policy()
     with torch.no_grad():
         learner.rule.mean_actor.heads.bias.fill_(3.0)
@@ -144,13 +144,13 @@ def test_the_restored_actor_is_the_next_one_of_the_schedule_and_the_robot_takes_
         message = learner.ingest(transition)
     while message is None:
         message = learner.ingest(make_transition(LAYOUT))
-    header = slot.offer(message)
+    header = mailbox.submit(message)
     assert (header.epoch, header.sequence, header.rollbacks) == (1, learner.sequence, 1)
     for _ in range(header.effective_from + 1):
-        slot.begin_decision()
-    assert slot.header == header
-    assert slot.actor is not None
-    assert_same_actor(slot.actor, restored)
+        mailbox.begin_decision()
+    assert mailbox.header == header
+    assert mailbox.actor is not None
+    assert_same_actor(mailbox.actor, restored)
 
 
 def test_a_rollback_goes_on_with_the_random_numbers() -> None:

@@ -106,7 +106,7 @@ def test_a_rollback_restores_the_normaliser_that_the_networks_were_rated_with(
     learner = make_learner(refit_normalizer=True, guard_share=0.1)
     for transition in STREAM[: 2 * WARMUP - 1]:
         learner.ingest(transition)
-    monkeypatch.setattr(learner.guard, 'observe', lambda *_: Alarm(0.6, 10, 0))
+    monkeypatch.setattr(learner.guard, 'record_outcome', lambda *_: Alarm(0.6, 10, 0))
     outcome = {'success': Success.FAILURE, 'source': Source.RESIDUAL, 'policy_sequence': 99}
     learner.ingest(make_transition(LAYOUT, truncated=True, **outcome))  # The doubling.
     assert len(learner.rollbacks) == 1

@@ -11,7 +11,7 @@ import pytest
 from builders import make_layout, random_transitions, small_config
 
 from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.residual_policy.mailbox import ActorSlot
+from residual_rl_ros.residual_policy.mailbox import ActorMailbox
 
 LAYOUT = make_layout()
 STREAM = random_transitions(LAYOUT, 400)
@@ -33,8 +33,8 @@ def drive(
         backlog_limit: with more transitions waiting, the learner only stores.
     """
     learner = Learner(small_config(), LAYOUT, seed=0)
-    slot = ActorSlot(learner.layout, scheduled=True)
-    slot.offer(learner.first_message())
+    mailbox = ActorMailbox(learner.layout, scheduled=True)
+    mailbox.submit(learner.first_message())
     inbox: deque[Any] = deque()
     used = []
 
@@ -42,20 +42,20 @@ def drive(
         transition = inbox.popleft()
         message = learner.ingest(transition, learn=len(inbox) <= backlog_limit)
         if message is not None:
-            slot.offer(message)
+            mailbox.submit(message)
 
     for decision in range(decisions):
         if decision in restarts:
             while inbox:
                 read()
             learner.begin_epoch(learner.epoch + 1)
-            slot.offer(learner.first_message())
-        while inbox and (slot.must_wait() or not lazy):
+            mailbox.submit(learner.first_message())
+        while inbox and (mailbox.waits_for_weights() or not lazy):
             read()
-        assert not slot.must_wait(), f'deadlock at decision {decision}'
-        slot.begin_decision()
-        assert slot.header is not None
-        used.append(slot.header.version)
+        assert not mailbox.waits_for_weights(), f'deadlock at decision {decision}'
+        mailbox.begin_decision()
+        assert mailbox.header is not None
+        used.append(mailbox.header.version)
         inbox.append(STREAM[decision % len(STREAM)])
     return used
 

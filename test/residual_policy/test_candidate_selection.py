@@ -298,7 +298,7 @@ def test_a_refused_residual_is_a_decision_of_the_residual_policy_all_the_same() 
     with torch.no_grad():
         rule.critic.head.weight.zero_()  # Nothing has an advantage.
     header = WeightsHeader(1, 0, Exploration())
-    controller.slot.offer(encode_weights(advised(rule), header))
+    controller.mailbox.submit(encode_weights(advised(rule), header))
     controller.begin_episode(0, np.zeros(3), 0.0)
     going = StepFeedback(0.0, False, False, Success.UNLABELLED)
     for step in range(2):
@@ -320,7 +320,7 @@ def test_the_critics_judge_what_the_bound_in_use_leaves_of_a_residual(
     message = encode_weights(
         advised(make_rule(controller.layout)), WeightsHeader(1, 0, exploration)
     )
-    controller.slot.offer(message)
+    controller.mailbox.submit(message)
     seen: list[ExplorationSample] = []
     decide = BestOfNActor.decide
 

@@ -23,7 +23,7 @@ def build(exploration: Exploration, explore: bool = True, gain: float = 3.0) -> 
         LinearPolicy(), make_action_spec()
     )
     actor = make_actor(controller.layout, gain=gain)
-    controller.slot.offer(encode_weights(actor.to_numpy(), WeightsHeader(1, 0, exploration)))
+    controller.mailbox.submit(encode_weights(actor.to_numpy(), WeightsHeader(1, 0, exploration)))
     return controller
 
 

@@ -11,7 +11,7 @@ from builders import make_actor, make_layout, mislabelled
 
 from residual_rl_ros.errors import WeightsError
 from residual_rl_ros.residual_policy.exploration import WARM_UP, Exploration
-from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES, REFUSALS, ActorSlot
+from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES, REFUSALS, ActorMailbox
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 
 LAYOUT = make_layout()
@@ -25,74 +25,74 @@ def message(
     return encode_weights(ACTOR, WeightsHeader(epoch, sequence, exploration, since, until))
 
 
-def make_slot(scheduled: bool = False) -> ActorSlot:
-    return ActorSlot(LAYOUT, scheduled)
+def make_mailbox(scheduled: bool = False) -> ActorMailbox:
+    return ActorMailbox(LAYOUT, scheduled)
 
 
-def in_use(slot: ActorSlot) -> tuple[int, int] | None:
-    return slot.header.version if slot.header else None
+def in_use(mailbox: ActorMailbox) -> tuple[int, int] | None:
+    return mailbox.header.version if mailbox.header else None
 
 
 def test_an_empty_slot_has_no_actor_and_is_not_enabled() -> None:
-    slot = make_slot()
-    slot.begin_decision()
-    assert slot.actor is None
-    assert not slot.enabled
+    mailbox = make_mailbox()
+    mailbox.begin_decision()
+    assert mailbox.actor is None
+    assert not mailbox.enabled
 
 
 def test_weights_are_swapped_at_a_decision_and_not_before() -> None:
-    slot = make_slot()
-    header = slot.offer(message(0))
+    mailbox = make_mailbox()
+    header = mailbox.submit(message(0))
     assert header.version == (1, 0)
-    assert slot.actor is None
-    slot.begin_decision()
-    assert in_use(slot) == (1, 0)
-    assert slot.actor is not None
+    assert mailbox.actor is None
+    mailbox.begin_decision()
+    assert in_use(mailbox) == (1, 0)
+    assert mailbox.actor is not None
 
 
 def test_the_newest_of_several_offers_is_used_at_once_in_real_time() -> None:
-    slot = make_slot()
+    mailbox = make_mailbox()
     for sequence in range(3):
-        slot.offer(message(sequence, since=10 * sequence))
-    slot.begin_decision()
-    assert in_use(slot) == (1, 2)
-    assert slot.accepted == 3
+        mailbox.submit(message(sequence, since=10 * sequence))
+    mailbox.begin_decision()
+    assert in_use(mailbox) == (1, 2)
+    assert mailbox.accepted == 3
 
 
 def test_a_warm_up_actor_is_held_but_may_not_act() -> None:
-    slot = make_slot()
-    slot.offer(message(0, enabled=False))
-    slot.begin_decision()
-    assert slot.actor is not None
-    assert not slot.enabled
-    slot.offer(message(1))
-    slot.begin_decision()
-    assert slot.enabled
+    mailbox = make_mailbox()
+    mailbox.submit(message(0, enabled=False))
+    mailbox.begin_decision()
+    assert mailbox.actor is not None
+    assert not mailbox.enabled
+    mailbox.submit(message(1))
+    mailbox.begin_decision()
+    assert mailbox.enabled
 
 
 @pytest.mark.parametrize(('epoch', 'sequence'), [(2, 5), (2, 4), (1, 6), (1, 99)])
 def test_weights_that_are_not_newer_are_stale(epoch: int, sequence: int) -> None:
-    slot = make_slot()
-    slot.offer(message(5, epoch=2))
+    mailbox = make_mailbox()
+    mailbox.submit(message(5, epoch=2))
     with pytest.raises(WeightsError, match=r'are not newer than \(2, 5\)') as error:
-        slot.offer(message(sequence, epoch=epoch))
+        mailbox.submit(message(sequence, epoch=epoch))
     assert error.value.reason == 'stale'
-    slot.begin_decision()
-    assert in_use(slot) == (2, 5)
+    mailbox.begin_decision()
+    assert in_use(mailbox) == (2, 5)
 
 
 def test_a_lower_sequence_of_a_newer_epoch_is_newer() -> None:
-    slot = make_slot()
-    slot.offer(message(5, epoch=2))
-    slot.offer(message(0, epoch=3))
-    slot.begin_decision()
-    assert in_use(slot) == (3, 0)
+    mailbox = make_mailbox()
+    mailbox.submit(message(5, epoch=2))
+    mailbox.submit(message(0, epoch=3))
+    mailbox.begin_decision()
+    assert in_use(mailbox) == (3, 0)
 
 
 def test_refused_messages_are_counted_by_reason_and_change_nothing() -> None:
-    slot = make_slot()
-    slot.offer(message(3))
-    slot.begin_decision()
+    mailbox = make_mailbox()
+    mailbox.submit(message(3))
+    mailbox.begin_decision()
     good = message(4)
     flipped = good[:-1] + bytes([good[-1] ^ 1])
     foreign = encode_weights(
@@ -105,112 +105,112 @@ def test_refused_messages_are_counted_by_reason_and_change_nothing() -> None:
     giant = bytes(MAX_WEIGHTS_BYTES + 1)
     for offer in (b'', good[:50], flipped, foreign, unfit, infinite, message(3), giant):
         with pytest.raises(WeightsError):
-            slot.offer(offer)
+            mailbox.submit(offer)
     once = ('digest', 'layout', 'shape', 'non_finite', 'stale', 'oversized')
-    assert slot.refused == Counter({'malformed': 2, **dict.fromkeys(once, 1)})
-    assert slot.accepted == 1
-    slot.begin_decision()
-    assert in_use(slot) == (1, 3)
+    assert mailbox.refused == Counter({'malformed': 2, **dict.fromkeys(once, 1)})
+    assert mailbox.accepted == 1
+    mailbox.begin_decision()
+    assert in_use(mailbox) == (1, 3)
 
 
 def test_every_reason_is_listed_from_the_start() -> None:
-    assert dict(make_slot().refused) == dict.fromkeys(REFUSALS, 0)
+    assert dict(make_mailbox().refused) == dict.fromkeys(REFUSALS, 0)
 
 
 def test_a_scheduled_actor_takes_over_at_exactly_the_decision_it_names() -> None:
-    slot = make_slot(scheduled=True)
-    slot.offer(message(0, since=0, until=3))
-    slot.offer(message(1, since=2, until=9))
-    slot.offer(message(2, since=4, until=9))
+    mailbox = make_mailbox(scheduled=True)
+    mailbox.submit(message(0, since=0, until=3))
+    mailbox.submit(message(1, since=2, until=9))
+    mailbox.submit(message(2, since=4, until=9))
     used = []
     for _ in range(6):
-        slot.begin_decision()
-        used.append(in_use(slot))
+        mailbox.begin_decision()
+        used.append(in_use(mailbox))
     assert [version[1] for version in used] == [0, 0, 1, 1, 2, 2]
 
 
 def test_of_several_due_actors_the_newest_is_used() -> None:
-    slot = make_slot(scheduled=True)
-    slot.offer(message(0))
+    mailbox = make_mailbox(scheduled=True)
+    mailbox.submit(message(0))
     for _ in range(5):
-        slot.begin_decision()
-    slot.offer(message(1, since=2))
-    slot.offer(message(2, since=4))
-    slot.offer(message(3, since=6))
-    slot.begin_decision()
-    assert in_use(slot) == (1, 2)
+        mailbox.begin_decision()
+    mailbox.submit(message(1, since=2))
+    mailbox.submit(message(2, since=4))
+    mailbox.submit(message(3, since=6))
+    mailbox.begin_decision()
+    assert in_use(mailbox) == (1, 2)
 
 
 def test_a_scheduled_slot_waits_for_its_first_weights() -> None:
-    slot = make_slot(scheduled=True)
-    assert slot.must_wait()
-    slot.offer(message(0, until=1))
-    assert not slot.must_wait()
+    mailbox = make_mailbox(scheduled=True)
+    assert mailbox.waits_for_weights()
+    mailbox.submit(message(0, until=1))
+    assert not mailbox.waits_for_weights()
 
 
 def test_a_scheduled_slot_waits_at_the_decision_that_needs_the_next_weights() -> None:
-    slot = make_slot(scheduled=True)
-    slot.offer(message(0, until=2))
+    mailbox = make_mailbox(scheduled=True)
+    mailbox.submit(message(0, until=2))
     for _ in range(2):
-        assert not slot.must_wait()
-        slot.begin_decision()
-    assert slot.must_wait()
-    slot.offer(message(1, since=2, until=4))
-    assert not slot.must_wait()
+        assert not mailbox.waits_for_weights()
+        mailbox.begin_decision()
+    assert mailbox.waits_for_weights()
+    mailbox.submit(message(1, since=2, until=4))
+    assert not mailbox.waits_for_weights()
 
 
 def test_after_stop_waiting_the_next_accepted_weights_make_it_wait_again() -> None:
-    slot = make_slot(scheduled=True)
-    slot.offer(message(0, until=1))
-    slot.begin_decision()
-    assert slot.must_wait()
-    slot.stop_waiting()
-    assert not slot.must_wait()
+    mailbox = make_mailbox(scheduled=True)
+    mailbox.submit(message(0, until=1))
+    mailbox.begin_decision()
+    assert mailbox.waits_for_weights()
+    mailbox.stop_waiting()
+    assert not mailbox.waits_for_weights()
     for _ in range(4):
-        slot.begin_decision()
-    assert not slot.must_wait()
+        mailbox.begin_decision()
+    assert not mailbox.waits_for_weights()
     with pytest.raises(WeightsError):
-        slot.offer(message(0))
-    assert not slot.must_wait()
-    slot.offer(message(1, since=1, until=5))
-    assert slot.must_wait()
+        mailbox.submit(message(0))
+    assert not mailbox.waits_for_weights()
+    mailbox.submit(message(1, since=1, until=5))
+    assert mailbox.waits_for_weights()
 
 
 def test_a_real_time_slot_never_waits() -> None:
-    slot = make_slot()
-    assert not slot.must_wait()
-    slot.offer(message(0, until=0))
-    assert not slot.must_wait()
+    mailbox = make_mailbox()
+    assert not mailbox.waits_for_weights()
+    mailbox.submit(message(0, until=0))
+    assert not mailbox.waits_for_weights()
 
 
 def test_a_new_epoch_starts_its_count_at_zero_and_drops_what_waits() -> None:
-    slot = make_slot(scheduled=True)
-    slot.offer(message(0, until=10))
-    slot.offer(message(1, since=6, until=20))
+    mailbox = make_mailbox(scheduled=True)
+    mailbox.submit(message(0, until=10))
+    mailbox.submit(message(1, since=6, until=20))
     for _ in range(5):
-        slot.begin_decision()
-    slot.offer(message(0, epoch=2, since=0, until=3))
+        mailbox.begin_decision()
+    mailbox.submit(message(0, epoch=2, since=0, until=3))
     used = []
-    while not slot.must_wait():
-        slot.begin_decision()
-        used.append(in_use(slot))
+    while not mailbox.waits_for_weights():
+        mailbox.begin_decision()
+        used.append(in_use(mailbox))
     assert used == [(2, 0)] * 3
 
 
 def test_decisions_before_the_first_weights_do_not_count() -> None:
-    slot = make_slot(scheduled=True)
-    slot.stop_waiting()
+    mailbox = make_mailbox(scheduled=True)
+    mailbox.stop_waiting()
     for _ in range(5):
-        slot.begin_decision()
-    slot.offer(message(0, until=2))
-    slot.begin_decision()
-    assert not slot.must_wait()
-    slot.begin_decision()
-    assert slot.must_wait()
+        mailbox.begin_decision()
+    mailbox.submit(message(0, until=2))
+    mailbox.begin_decision()
+    assert not mailbox.waits_for_weights()
+    mailbox.begin_decision()
+    assert mailbox.waits_for_weights()
 
 
 def test_in_real_time_only_the_newest_actor_is_kept() -> None:
-    slot = make_slot()
+    mailbox = make_mailbox()
     for sequence in range(50):
-        slot.offer(message(sequence))
-    assert len(slot.state_dict()[1]) == 1
+        mailbox.submit(message(sequence))
+    assert len(mailbox.state_dict()[1]) == 1

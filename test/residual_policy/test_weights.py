@@ -304,3 +304,18 @@ def test_a_small_message_cannot_make_a_large_actor() -> None:
     fields = {'header': asdict(HEADER), 'kind': 'gaussian', 'architecture': claimed}
     fields['digest'] = _digest(tensors, fields)
     assert reason(save(tensors, {METADATA: json.dumps(fields)})) == 'shape'
+
+
+def test_a_process_that_only_decodes_weights_knows_every_kind_and_no_torch() -> None:
+    script = (
+        'import sys; from residual_rl_ros.residual_policy import weights, robot_policy\n'
+        'print(sorted(robot_policy.ROBOT_POLICIES), "torch" in sys.modules)'
+    )
+    run = subprocess.run([sys.executable, '-c', script], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == "['best_of_n', 'gaussian'] False"
+
+
+def test_an_unknown_kind_is_refused_by_name() -> None:
+    message = forged(header=asdict(HEADER)).replace(rb'\"gaussian\"', rb'\"dreaming\"')
+    with pytest.raises(WeightsError, match="kind is 'dreaming', expected one of"):
+        decode_weights(message)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from residual_rl_ros.errors import ObservationError
-from residual_rl_ros.robot.image_encoder import PictureReader
+from residual_rl_ros.robot.image_encoder import ImageWorker
 
 
 class Encoder:
@@ -29,13 +29,13 @@ class Encoder:
         return np.array([float(message)])
 
 
-def settle(reader: PictureReader) -> None:
+def settle(reader: ImageWorker) -> None:
     reader._worker.submit(bool).result(10.0)
 
 
 def test_a_picture_is_read_elsewhere_and_only_the_newest_waits() -> None:
     encoder = Encoder()
-    reader = PictureReader(encoder, lambda: None)
+    reader = ImageWorker(encoder, lambda: None)
     reader.put(0.0, 0)
     assert encoder.begun.wait(10.0)
     for number in range(1, 5):
@@ -51,7 +51,7 @@ def test_a_picture_is_read_elsewhere_and_only_the_newest_waits() -> None:
 def test_what_cannot_be_read_is_said_to_the_control_loop() -> None:
     encoder = Encoder()
     encoder.go.set()
-    reader = PictureReader(encoder, lambda: None)
+    reader = ImageWorker(encoder, lambda: None)
     reader.put(1.0, -1)
     settle(reader)
     taken = reader.take()
@@ -62,5 +62,5 @@ def test_what_cannot_be_read_is_said_to_the_control_loop() -> None:
 
 def test_the_first_picture_does_not_pay_for_initialisation() -> None:
     threads: list[str] = []
-    PictureReader(Encoder(), lambda: threads.append(threading.current_thread().name))
+    ImageWorker(Encoder(), lambda: threads.append(threading.current_thread().name))
     assert threads[0].startswith('pictures')

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Control loops without middleware, what they need, and an outlet that keeps what they say."""
+"""Control loops without middleware, what they need, and an callbacks that keeps what they say."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from builders import LinearPolicy, make_action_spec, make_actor
 
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.control.policy_loop import LoopParts, PolicyLoop
+from residual_rl_ros.control.policy_loop import PolicyLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
 from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
@@ -30,7 +30,7 @@ ACTION = make_action_spec(
 
 
 class Recorder:
-    """An outlet that keeps what it is given."""
+    """An callbacks that keeps what it is given."""
 
     def __init__(self) -> None:
         self.loop: PolicyLoop | None = None
@@ -57,8 +57,8 @@ class Recorder:
 
 
 def real_time(policy: LinearPolicy, **changes: Any) -> tuple[RealTimeLoop, Recorder]:
-    """Return a loop in real time, and its outlet."""
-    outlet = Recorder()
+    """Return a loop in real time, and its callbacks."""
+    callbacks = Recorder()
     config = ControllerConfig(
         changes.pop('decision_steps', 1),
         (0.05,),
@@ -72,10 +72,10 @@ def real_time(policy: LinearPolicy, **changes: Any) -> tuple[RealTimeLoop, Recor
     blend = BlendRamp(changes.pop('ramp_s', 0.0))
     rules = RealTimeRules(**{'auto_start': True, 'hold_limit_s': 0.5, **changes})
     assembler = ObservationAssembler(CHANNELS)
-    parts = LoopParts(controller, assembler, blend, outlet, time.perf_counter, outlet.slept.append)
-    loop = RealTimeLoop(parts, PERIOD, rules)
-    outlet.loop = loop
-    return loop, outlet
+    parts = (controller, assembler, blend, callbacks, time.perf_counter)
+    loop = RealTimeLoop(*parts, PERIOD, rules, callbacks.slept.append)
+    callbacks.loop = loop
+    return loop, callbacks
 
 
 def weights(loop: PolicyLoop, sequence: int, gain: float = 5.0) -> bytes:
@@ -84,8 +84,8 @@ def weights(loop: PolicyLoop, sequence: int, gain: float = 5.0) -> bytes:
 
 
 def feed(loop: PolicyLoop, stamp: float, a: float = 0.1) -> None:
-    loop.observe('arm', stamp, np.array([a, -a]))
-    loop.observe('tool', stamp, np.array([0.5]))
+    loop.push_observation('arm', stamp, np.array([a, -a]))
+    loop.push_observation('tool', stamp, np.array([0.5]))
 
 
 def drive(loop: RealTimeLoop, start: float, ticks: int) -> float:

@@ -23,9 +23,8 @@ from residual_rl_ros.bags.topics import (
 )
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
-from residual_rl_ros.robot.decoders import MessageReader, stamped_label
+from residual_rl_ros.robot.decoders import MessageDecoder, stamped_label
 from residual_rl_ros.robot.description import FLOAT_ARRAY, JOINT_STATE, RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.transitions.cdr import deserialize, labelled_array, serialize, typestore
@@ -99,16 +98,16 @@ class Live:
     ) -> Live:
         topics = absolute(raw_topics(ROBOT), lambda name: str(Path('/cell') / name))
         live = cls(Recorder(folder, topics, RecordOptions(), {}, lambda: 0.0), [])
-        parts = LoopParts(
+        parts = (
             config.build(policy or LinearPolicy(), ROBOT.action),
             ObservationAssembler(ROBOT.channels),
             BlendRamp(0.0),
             live,
             lambda: 0.0,
         )
-        live.loop = RealTimeLoop(parts, PERIOD, RealTimeRules(True, 10.0))
+        live.loop = RealTimeLoop(*parts, PERIOD, RealTimeRules(True, 10.0))
         live.loop.activate()
-        live.readers = {channel.name: MessageReader(channel) for channel in ROBOT.channels}
+        live.readers = {channel.name: MessageDecoder(channel) for channel in ROBOT.channels}
         return live
 
     def send_command(self, command: np.ndarray, stamp: float) -> None:
@@ -128,7 +127,7 @@ class Live:
         message = deserialize(data, kind)
         stamp = self.readers[name].stamp(message)
         values = self.readers[name].values(message)
-        self.loop.observe(name, received_ns * 1e-9 if stamp is None else stamp, values)
+        self.loop.push_observation(name, received_ns * 1e-9 if stamp is None else stamp, values)
 
     def step(self, tick: int) -> None:
         """Let one control period pass: observations, then the tick."""

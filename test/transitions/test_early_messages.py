@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from residual_rl_ros.ros.common.encoders import float_array
-from residual_rl_ros.transitions.loss_counter import BYTES_LIMIT, COUNT_LIMIT, EarlyMessages
+from residual_rl_ros.transitions.loss_counter import BYTES_LIMIT, COUNT_LIMIT, PendingTransitions
 
 pytestmark = pytest.mark.ros
 
@@ -19,14 +19,14 @@ SMALL = float_array([1.0])
 
 
 def test_messages_come_back_once_in_the_order_of_their_arrival() -> None:
-    early, sent = EarlyMessages(), [float_array([float(number)]) for number in range(3)]
+    early, sent = PendingTransitions(), [float_array([float(number)]) for number in range(3)]
     assert all(early.keep(FEED, message) for message in sent)
     assert [message for _, message in early.take()] == sent
     assert early.take() == []
 
 
 def test_there_is_room_for_so_many_messages_and_again_when_they_were_taken() -> None:
-    early = EarlyMessages()
+    early = PendingTransitions()
     for _ in range(2):
         assert all(early.keep(FEED, SMALL) for _ in range(COUNT_LIMIT))
         assert not early.keep(FEED, SMALL)
@@ -34,7 +34,7 @@ def test_there_is_room_for_so_many_messages_and_again_when_they_were_taken() -> 
 
 
 def test_there_is_room_for_so_many_bytes() -> None:
-    early = EarlyMessages()
+    early = PendingTransitions()
     half: Any = SimpleNamespace(data=memoryview(bytes(BYTES_LIMIT // 2)).cast('d'))
     assert early.keep(FEED, half)
     assert early.keep(FEED, half)

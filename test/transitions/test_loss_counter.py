@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from residual_rl_ros.errors import MalformedTransitionError
-from residual_rl_ros.transitions.loss_counter import RobotFeed
+from residual_rl_ros.transitions.loss_counter import TransitionFeed
 from residual_rl_ros.transitions.transition import Transition
 
 LAYOUT = make_layout()
@@ -28,7 +28,7 @@ def stream(lengths: list[int]) -> list[Transition]:
     ]
 
 
-def receive(feed: RobotFeed, transition: Transition) -> None:
+def receive(feed: TransitionFeed, transition: Transition) -> None:
     feed.decode(LAYOUT, LAYOUT.encode(transition), LAYOUT.label)
 
 
@@ -36,7 +36,7 @@ def receive(feed: RobotFeed, transition: Transition) -> None:
 def test_loss_is_found_and_never_exaggerated(lengths: list[int], data: st.DataObject) -> None:
     sent = stream(lengths)
     lost = data.draw(st.sets(st.integers(1, len(sent)), max_size=len(sent)))
-    feed = RobotFeed('')
+    feed = TransitionFeed('')
     arrived = [number for number in range(len(sent)) if number not in lost]
     for number in arrived:
         receive(feed, sent[number])
@@ -47,7 +47,7 @@ def test_loss_is_found_and_never_exaggerated(lengths: list[int], data: st.DataOb
 
 
 def test_one_lost_message_inside_an_episode_is_one() -> None:
-    feed = RobotFeed('')
+    feed = TransitionFeed('')
     for number, transition in enumerate(stream([8])):
         if number != 3:
             receive(feed, transition)
@@ -55,7 +55,7 @@ def test_one_lost_message_inside_an_episode_is_one() -> None:
 
 
 def test_a_decision_that_a_hold_has_cut_short_is_one() -> None:
-    feed = RobotFeed('')
+    feed = TransitionFeed('')
     first, second = stream([2])
     receive(feed, first)
     receive(feed, replace(second, step=second.step + 1))
@@ -63,14 +63,14 @@ def test_a_decision_that_a_hold_has_cut_short_is_one() -> None:
 
 
 def test_a_robot_that_begins_again_has_lost_nothing() -> None:
-    feed = RobotFeed('left')
+    feed = TransitionFeed('left')
     for transition in stream([3, 3]) + stream([2]):
         receive(feed, transition)
     assert feed.counts['missing'] == 0
 
 
 def test_what_is_no_transition_is_counted() -> None:
-    feed = RobotFeed('')
+    feed = TransitionFeed('')
     with pytest.raises(MalformedTransitionError, match='label'):
         feed.decode(LAYOUT, [0.0] * LAYOUT.size, 'transition:v1:0')
     assert feed.counts == {'transitions': 0, 'malformed': 1, 'missing': 0}

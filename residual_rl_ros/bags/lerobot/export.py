@@ -20,7 +20,7 @@ from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.lerobot.writer import LeRobotWriter
 from residual_rl_ros.bags.transitions.reader import Block, TransitionReader
 from residual_rl_ros.errors import BagError, ResidualRLError
-from residual_rl_ros.findings import Problems
+from residual_rl_ros.findings import Findings
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import TransitionLayout
 
@@ -40,7 +40,7 @@ class Exported:
     episodes: int = 0
     unfinished: int = 0
     """Episodes whose last frame is not done: cut by a gap, or not recorded to the end."""
-    problems: list[Problems] = field(default_factory=list)
+    problems: list[Findings] = field(default_factory=list)
     """What was wrong, bag by bag."""
 
 
@@ -128,7 +128,7 @@ def _tables(
     paths: Sequence[Path],
     robot: str,
     layout: TransitionLayout,
-    problems: list[Problems],
+    problems: list[Findings],
     on_read: Callable[[int], None],
 ) -> Iterator[TransitionTable]:
     """Yield the transitions of one robot and layout; report those of other layouts."""

@@ -26,7 +26,7 @@ from residual_rl_ros.base_policy.chunk_queue import BasePolicy
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.errors import MalformedTransitionError, ResidualRLError
-from residual_rl_ros.findings import Problems
+from residual_rl_ros.findings import Findings
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.decoders import to_nanoseconds
 from residual_rl_ros.transitions.table import TransitionTable
@@ -38,7 +38,7 @@ SAME_RATE = 0.01
 """Largest relative difference between the rates of dataset and base policy."""
 
 
-def exported_transitions(dataset: LeRobotDataset, problems: Problems) -> Iterator[Transition]:
+def exported_transitions(dataset: LeRobotDataset, problems: Findings) -> Iterator[Transition]:
     """Yield the transitions of a dataset that we exported, with float32's precision.
 
     Args:
@@ -155,7 +155,7 @@ class ForeignDataset:
         self._controller = controller
         self.layout: TransitionLayout = controller.layout
 
-    def transitions(self, problems: Problems) -> Iterator[Transition]:
+    def transitions(self, problems: Findings) -> Iterator[Transition]:
         """Yield the transitions.
 
         Args:
@@ -207,7 +207,7 @@ class ForeignDataset:
             )
         return np.array([(names or []).index(name) for name in wanted])
 
-    def _episodes(self, problems: Problems) -> Iterator[_Episode]:
+    def _episodes(self, problems: Findings) -> Iterator[_Episode]:
         told = [column for column in (REWARD, SUCCESS) if column in self._dataset.features]
         columns = ['episode_index', 'frame_index', STATE, ACTION, *told]
         waiting: list[dict[str, Array]] = []
@@ -228,7 +228,7 @@ class ForeignDataset:
         _check_count(self._dataset, count, problems)
 
     def _episode(
-        self, pieces: list[dict[str, Array]], file: Path, problems: Problems
+        self, pieces: list[dict[str, Array]], file: Path, problems: Findings
     ) -> Iterator[_Episode]:
         """Yield an episode, unless something is wrong with it."""
         columns = {
@@ -263,7 +263,7 @@ def _by_operator(made: Transition) -> Transition:
     return replace(made, source=Source.TAKEOVER, residual_action=nothing)
 
 
-def _check_count(dataset: LeRobotDataset, count: int, problems: Problems) -> None:
+def _check_count(dataset: LeRobotDataset, count: int, problems: Findings) -> None:
     if count != dataset.total_frames:
         problems.add(
             dataset.path / 'data',

@@ -46,13 +46,13 @@ class ReplayedController(ResidualController):
         self._holding = not self._ready()
         if self._holding:
             self._hold(None if takeover is None else sent)
-            return self.robot.told(sent, self.robot.obeyed)
+            return self.limiter.commit(sent, self.limiter.overridden)
         if self._decision is None:
             self._decide()
         decision = self._decision
         assert decision is not None
         step = decision.steps_sent
-        own = self.robot.limited(decision.planned[step])
+        own = self.limiter.limit(decision.planned[step])
         differs = np.abs(sent - own) - SAME * self._half_range
         bound = self.bound.values
         if takeover is not None:
@@ -68,7 +68,7 @@ class ReplayedController(ResidualController):
             ).clip(-1.0, 1.0)
         decision.executed[step] = sent
         decision.steps_sent += 1
-        return self.robot.told(sent, obeyed=takeover is not None)
+        return self.limiter.commit(sent, overridden=takeover is not None)
 
     @property
     def _half_range(self) -> Array:

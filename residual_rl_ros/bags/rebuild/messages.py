@@ -19,7 +19,7 @@ from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.segment import RawMessage
 from residual_rl_ros.bags.topics import FEEDBACK, FLAG, TAKEOVER_ACTIVE, TAKEOVER_COMMAND
 from residual_rl_ros.errors import BagError, CommandError
-from residual_rl_ros.robot.decoders import CommandReader, MessageReader, stamp_of, to_nanoseconds
+from residual_rl_ros.robot.decoders import CommandDecoder, MessageDecoder, stamp_of, to_nanoseconds
 from residual_rl_ros.robot.description import FLOAT_ARRAY, Channel, RobotConfig
 from residual_rl_ros.transitions.cdr import deserialize
 
@@ -160,8 +160,8 @@ def survey(messages: RawMessages, robot: RobotConfig, lockstep: bool) -> dict[in
         BagError: a channel or the command was not recorded, or the commands are of several runs or
             of another clock.
     """
-    readers = {channel.name: MessageReader(channel) for channel in robot.channels}
-    command_reader = CommandReader(robot.command, robot.action.size)
+    readers = {channel.name: MessageDecoder(channel) for channel in robot.channels}
+    command_reader = CommandDecoder(robot.command, robot.action.size)
     seen: dict[str, float] = {}
     commands: dict[int, Array] = {}
     offset = math.inf

@@ -19,8 +19,8 @@ from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.control.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import BagError, CommandError
-from residual_rl_ros.findings import Problems
-from residual_rl_ros.robot.decoders import CommandReader
+from residual_rl_ros.findings import Findings
+from residual_rl_ros.robot.decoders import CommandDecoder
 
 OUTCOMES = {'success': MARK_SUCCESS, 'failure': MARK_FAILURE, 'end': END_EPISODE}
 
@@ -88,7 +88,7 @@ class RealTimeReplay:
         messages: RawMessages,
         loop: RealTimeLoop,
         recording: RealTimeRecording,
-        reader: CommandReader,
+        reader: CommandDecoder,
         take: Callable[[Received], None],
         answer: Callable[[Received, Array], None],
     ) -> None:
@@ -96,7 +96,7 @@ class RealTimeReplay:
         self._feedback = _Ahead(messages.of(Role.FEEDBACK))
         self._others = _Ahead(messages.of(Role.CHANNEL, Role.TAKEOVER, Role.ACTIVE))
         self._path = messages.bag.path
-        self._problems: Problems = messages.bag.problems
+        self._problems: Findings = messages.bag.problems
         self._loop = loop
         self._recording = recording
         self._marks = deque(sorted(recording.marks, key=lambda mark: mark.stamp))

@@ -27,12 +27,11 @@ from residual_rl_ros.base_policy.chunk_queue import BasePolicy
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
-from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
 from residual_rl_ros.errors import BagError, CommandError, ObservationError
 from residual_rl_ros.robot.decoders import (
-    CommandReader,
-    MessageReader,
+    CommandDecoder,
+    MessageDecoder,
     rounded,
     stamp_of,
     to_nanoseconds,
@@ -101,17 +100,17 @@ class Rebuilder:
             c.name: ChannelReport(c.name, self._messages.topic(c.topic)) for c in robot.channels
         }
         """What was found on each channel."""
-        self._readers = {channel.name: MessageReader(channel) for channel in robot.channels}
-        self._command_reader = CommandReader(robot.command, robot.action.size)
+        self._readers = {channel.name: MessageDecoder(channel) for channel in robot.channels}
+        self._command_reader = CommandDecoder(robot.command, robot.action.size)
         self._made: deque[Transition] = deque()
         self._handled: RawMessage | None = None
         self._assembler = _Assembler(robot.channels)
-        parts = LoopParts(self.controller, self._assembler, BlendRamp(0.0), self, time.perf_counter)
+        parts = (self.controller, self._assembler, BlendRamp(0.0), self, time.perf_counter)
         self._loop: LockstepLoop | RealTimeLoop = (
-            LockstepLoop(parts, math.inf)
+            LockstepLoop(*parts, math.inf)
             if options.lockstep
             else RealTimeLoop(
-                parts,
+                *parts,
                 1.0 / robot.control_rate_hz,
                 RealTimeRules(True, math.inf, options.episode_limit_s),
             )
@@ -142,7 +141,7 @@ class Rebuilder:
                 count=self.controller.unanswered,
             )
 
-    # --- what the loop says (Outlet)
+    # --- what the loop says (LoopCallbacks)
 
     def send_command(self, command: Array, stamp: float) -> None:
         """Ignore what would be sent: it was recorded."""
@@ -220,7 +219,7 @@ class Rebuilder:
                 loop.refuse_observation(error)
                 return
             self.channels[name].add(stamp, received.time)
-            loop.observe(name, received.time if stamp is None else stamp, values)
+            loop.push_observation(name, received.time if stamp is None else stamp, values)
         elif reading.role is Role.FEEDBACK:
             self._take_feedback(np.array(message.data, dtype=np.float64))
         elif reading.role is Role.TAKEOVER:

@@ -16,12 +16,12 @@ import numpy.typing as npt
 from residual_rl_ros.bags.bag import Bag, BagFile
 from residual_rl_ros.bags.segment import Segment, Topic
 from residual_rl_ros.bags.transitions.reader import Block, TransitionReader
-from residual_rl_ros.transitions.loss_counter import GapCounter
+from residual_rl_ros.transitions.loss_counter import LossCounter
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Source, Success, TransitionLayout
 
 
-class Silence(NamedTuple):
+class SilentPeriod(NamedTuple):
     """A time in which a topic had no message."""
 
     seconds: float
@@ -29,7 +29,7 @@ class Silence(NamedTuple):
     """When it began, after the bag's start [s]."""
 
 
-NEVER_SILENT = Silence(0.0, 0.0)
+NEVER_SILENT = SilentPeriod(0.0, 0.0)
 
 
 @dataclass
@@ -42,7 +42,7 @@ class TopicCount:
     """When the first was received [ns]."""
     last_ns: int
     messages: int = 0
-    silence: Silence = NEVER_SILENT
+    silence: SilentPeriod = NEVER_SILENT
     """The longest, from the first message to the bag's end."""
 
     @property
@@ -107,7 +107,7 @@ class Inventory:
         """Take in a silence, if it is the longest of the topic so far."""
         seconds = 1e-9 * (end_ns - begin_ns)
         if seconds > count.silence.seconds:
-            count.silence = Silence(seconds, 1e-9 * (begin_ns - self.start_ns))
+            count.silence = SilentPeriod(seconds, 1e-9 * (begin_ns - self.start_ns))
 
 
 Array = npt.NDArray[np.float64]
@@ -275,7 +275,7 @@ class _Counter:
     def __init__(self, summary: RobotSummary) -> None:
         self._summary = summary
         self._intervals: list[Array] = []
-        self._gaps = GapCounter()
+        self._gaps = LossCounter()
 
     def add(self, block: Block, start_ns: int) -> None:
         summary, table, layout = self._summary, block.table, block.table.layout

@@ -21,7 +21,12 @@ from sensor_msgs.msg import CompressedImage, Image, Imu, JointState
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension, MultiArrayLayout, UInt8MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from residual_rl_ros.robot.decoders import FIELD_ROOTS, MessageReader, stamped_label, to_nanoseconds
+from residual_rl_ros.robot.decoders import (
+    FIELD_ROOTS,
+    MessageDecoder,
+    stamped_label,
+    to_nanoseconds,
+)
 from residual_rl_ros.robot.description import (
     COMPRESSED_IMAGE,
     FLOAT_ARRAY,
@@ -92,7 +97,7 @@ def fill_image(message: Any, picture: Picture) -> Any:
     return message
 
 
-class ChannelReader(MessageReader):
+class ChannelReader(MessageDecoder):
     """Turns a channel's messages into values in the order of its observation names.
 
     Args:
@@ -108,7 +113,7 @@ class ChannelReader(MessageReader):
         self.check(self.message_type())
 
 
-class CommandWriter:
+class CommandEncoder:
     """Turns commands into messages.
 
     Args:
@@ -152,7 +157,7 @@ class CommandWriter:
         return message
 
 
-class ChannelWriter:
+class ChannelEncoder:
     """Fills a channel's message from values in the order of its observation names.
 
     Args:

@@ -43,8 +43,8 @@ from residual_rl_ros.ros.common.managed_node import OK, WARN, Diagnostics, Manag
 from residual_rl_ros.ros.common.node_parameters import LearnerParameters
 from residual_rl_ros.ros.common.parameters import follow_parameters, read_parameters, read_tree
 from residual_rl_ros.ros.common.realtime import give_way
-from residual_rl_ros.ros.nodes.services import Requests
-from residual_rl_ros.transitions.loss_counter import EarlyMessages, RobotFeed
+from residual_rl_ros.ros.nodes.services import ServiceBridge
+from residual_rl_ros.transitions.loss_counter import PendingTransitions, TransitionFeed
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 BUSY = 'the learner is busy; ask again'
@@ -68,15 +68,15 @@ class LearnerNode(ManagedNode):
         self._weights = b''
         self._inbox: queue.Queue[Callable[[], None]] = queue.Queue()
         self._executor_in_use = SingleThreadedExecutor()
-        self._requests = Requests(self._executor_in_use.wake)
+        self._requests = ServiceBridge(self._executor_in_use.wake)
         self._learner: Learner | None = None
         self._resume = threading.Event()
         self._resume.set()
         self._stop = threading.Event()
         self._deadline = math.inf
         self._published = math.inf
-        self._feeds: dict[str, RobotFeed] = {}
-        self._early = EarlyMessages()
+        self._feeds: dict[str, TransitionFeed] = {}
+        self._early = PendingTransitions()
         self._problem = ''
         self._rate_base = (time.monotonic(), 0, 0)
 
@@ -96,7 +96,7 @@ class LearnerNode(ManagedNode):
         if len(set(robots)) < len(robots):
             raise ConfigError(f'parameter robots is {robots}, expected each of them once')
         for robot in robots:
-            self._listen_to(self._feeds.setdefault(robot, RobotFeed(robot)))
+            self._listen_to(self._feeds.setdefault(robot, TransitionFeed(robot)))
         self.create_service(SetBool, '~/pause', self._pause)
         # While they wait for the learning thread, transitions must arrive.
         apart = MutuallyExclusiveCallbackGroup()
@@ -152,7 +152,7 @@ class LearnerNode(ManagedNode):
     def _set_parameters(self, parameters: LearnerParameters) -> None:
         self.parameters = parameters
 
-    def _listen_to(self, feed: RobotFeed) -> None:
+    def _listen_to(self, feed: TransitionFeed) -> None:
         policy = f'/{feed.robot}/policy_node' if feed.robot else 'policy_node'
         inbox = self._inbox
 
@@ -241,7 +241,7 @@ class LearnerNode(ManagedNode):
 
     # --- in the main thread
 
-    def _start(self, feed: RobotFeed, text: str) -> None:
+    def _start(self, feed: TransitionFeed, text: str) -> None:
         """Make the learner for a layout; a restarted policy node with the same layout keeps it."""
         try:
             if len(text) > LAYOUT_LIMIT:
@@ -283,7 +283,7 @@ class LearnerNode(ManagedNode):
         learner.begin_epoch(learner.epoch + 1)
         return learner
 
-    def _ingest(self, feed: RobotFeed, message: Float64MultiArray) -> None:
+    def _ingest(self, feed: TransitionFeed, message: Float64MultiArray) -> None:
         if self._learner is None:
             if not self._early.keep(feed, message):
                 feed.counts['malformed'] += 1
@@ -399,7 +399,7 @@ class LearnerNode(ManagedNode):
         return (OK if message == 'running' else WARN), message, values
 
 
-def named(feed: RobotFeed) -> str:
+def named(feed: TransitionFeed) -> str:
     """Return the name of a robot for warnings."""
     return f'robot {feed.robot!r}' if feed.robot else 'the robot'
 

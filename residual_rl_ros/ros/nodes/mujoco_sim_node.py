@@ -22,10 +22,10 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 
 from residual_rl_ros.errors import CommandError, ResidualRLError
-from residual_rl_ros.robot.decoders import CommandReader
+from residual_rl_ros.robot.decoders import CommandDecoder
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelWriter, to_time
+from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelEncoder, to_time
 from residual_rl_ros.ros.common.managed_node import OK, Diagnostics, run
 from residual_rl_ros.ros.common.node_parameters import SimParameters
 from residual_rl_ros.ros.common.parameters import read_parameters, read_tree
@@ -45,14 +45,14 @@ class MujocoSimNode(Node):
         self._period_ns = round(1e9 / robot.control_rate_hz)
         self._channels = []
         for channel in robot.channels:
-            writer = ChannelWriter(channel)
+            writer = ChannelEncoder(channel)
             publisher = self.create_publisher(writer.message_type, channel.topic, qos.SENSOR)
             self._channels.append((writer, publisher))
         self._feedback_publisher = self.create_publisher(
             Float64MultiArray, 'step_feedback', qos.FEEDBACK
         )
         self._clock_publisher = self.create_publisher(Clock, '/clock', qos.SENSOR)
-        self._command_reader = CommandReader(robot.command, robot.action.size)
+        self._command_reader = CommandDecoder(robot.command, robot.action.size)
         self.create_subscription(
             MESSAGE_TYPES[robot.command.type], robot.command.topic, self._on_command, qos.COMMAND
         )

@@ -27,17 +27,16 @@ from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
-from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
 from residual_rl_ros.errors import CommandError, ObservationError
 from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.resources import find_base_policy
-from residual_rl_ros.robot.decoders import CommandReader, rounded, to_seconds
+from residual_rl_ros.robot.decoders import CommandDecoder, rounded, to_seconds
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.image_encoder import PictureReader
+from residual_rl_ros.robot.image_encoder import ImageWorker
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelReader, CommandWriter
+from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelReader, CommandEncoder
 from residual_rl_ros.ros.common.managed_node import (
     ERROR,
     OK,
@@ -73,7 +72,7 @@ class PolicyNode(ManagedNode):
     def configure(self) -> None:
         """Load robot and base policy, check them against each other, open the topics."""
         self._fault_reason = ''
-        self._pictures: list[tuple[str, PictureReader]] = []
+        self._pictures: list[tuple[str, ImageWorker]] = []
         self.parameters = parameters = read_parameters(self, PolicyParameters, ('robot',))
         self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
         model = find_base_policy(parameters.base_policy)
@@ -93,7 +92,7 @@ class PolicyNode(ManagedNode):
         self.made.callback(self.controller.queue.close)
         self.controller.queue.warm_up()
         if parameters.actor:
-            self.controller.slot.offer(read_actor(Path(parameters.actor)))
+            self.controller.mailbox.submit(read_actor(Path(parameters.actor)))
         self._blend = BlendRamp(ramp_s(parameters), parameters.blend_ratio)
         self._loop = self._make_loop()
         self._open_topics()
@@ -107,7 +106,7 @@ class PolicyNode(ManagedNode):
 
     def _make_loop(self) -> LockstepLoop | RealTimeLoop:
         parameters = self.parameters
-        parts = LoopParts(
+        parts = (
             self.controller,
             ObservationAssembler(self.robot.channels),
             self._blend,
@@ -115,9 +114,9 @@ class PolicyNode(ManagedNode):
             time.perf_counter,
         )
         if parameters.lockstep:
-            return LockstepLoop(parts, parameters.actor_timeout_s)
+            return LockstepLoop(*parts, parameters.actor_timeout_s)
         rules = real_time_rules(parameters)
-        loop = RealTimeLoop(parts, 1.0 / self.robot.control_rate_hz, rules)
+        loop = RealTimeLoop(*parts, 1.0 / self.robot.control_rate_hz, rules)
         self.made.callback(loop.close)
         return loop
 
@@ -162,7 +161,7 @@ class PolicyNode(ManagedNode):
             while (picture := pictures.take()) is not None:
                 stamp, values = picture
                 try:
-                    loop.observe(name, stamp, values())
+                    loop.push_observation(name, stamp, values())
                 except ObservationError as error:
                     loop.refuse_observation(error)
         loop.tick(self._now())
@@ -203,7 +202,7 @@ class PolicyNode(ManagedNode):
             lambda message: loop.receive_weights(message.data),
             qos.LATCHED,
         )
-        takeover = CommandReader(self.robot.command, self.robot.action.size)
+        takeover = CommandDecoder(self.robot.command, self.robot.action.size)
         create(
             MESSAGE_TYPES[self.robot.command.type],
             'takeover/command',
@@ -214,7 +213,7 @@ class PolicyNode(ManagedNode):
             Bool, 'takeover/active', lambda message: loop.set_takeover(message.data), qos.COMMAND
         )
         publisher = self.create_lifecycle_publisher
-        self._command_writer = CommandWriter(
+        self._command_writer = CommandEncoder(
             self.robot.command, 1.0 / self.robot.control_rate_hz, self.parameters.lockstep
         )
         self._command_publisher = publisher(
@@ -239,7 +238,7 @@ class PolicyNode(ManagedNode):
             except ObservationError as error:
                 loop.refuse_observation(error)
                 return
-            loop.observe(name, self._now() if stamp is None else stamp, values)
+            loop.push_observation(name, self._now() if stamp is None else stamp, values)
             if isinstance(loop, RealTimeLoop):
                 loop.reading_s += time.perf_counter() - started
 
@@ -247,7 +246,7 @@ class PolicyNode(ManagedNode):
 
     def _picture_callback(self, name: str, reader: ChannelReader) -> Callable[[Any], None]:
         """Have pictures read in another thread; in lockstep a simulator waits for them instead."""
-        loop, pictures = self._loop, PictureReader(reader.values, reader.warm_up)
+        loop, pictures = self._loop, ImageWorker(reader.values, reader.warm_up)
         self.made.callback(pictures.close)
         self._pictures.append((name, pictures))
 
@@ -263,7 +262,7 @@ class PolicyNode(ManagedNode):
 
         return callback
 
-    def _takeover_callback(self, reader: CommandReader) -> Callable[[Any], None]:
+    def _takeover_callback(self, reader: CommandDecoder) -> Callable[[Any], None]:
         loop = self._loop
 
         def callback(message: Any) -> None:
@@ -280,7 +279,7 @@ class PolicyNode(ManagedNode):
             data[0] = rounded(data[0])  # To the nanosecond, as the stamps of headers.
         self._loop.receive_feedback(data)
 
-    # --- what the loop says (Outlet)
+    # --- what the loop says (LoopCallbacks)
 
     def send_command(self, command: Array, stamp: float) -> None:
         """Publish a command."""
@@ -310,8 +309,8 @@ class PolicyNode(ManagedNode):
     def _report(self) -> tuple[bytes, str, Mapping[str, Any]]:
         if isinstance(self._loop, RealTimeLoop):
             self._loop.take_weights()  # While inactive no tick does.
-        slot = self.controller.slot
-        header = slot.header
+        mailbox = self.controller.mailbox
+        header = mailbox.header
         if self._fault_reason:
             level, message = ERROR, f'fault: {self._fault_reason}'
         elif self._problem:
@@ -324,17 +323,17 @@ class PolicyNode(ManagedNode):
             'episode': self._loop.episode,
             'epoch': header.epoch if header else 0,
             'sequence': header.sequence if header else -1,
-            'residual_on': slot.enabled and self.controller.residual_enabled,
+            'residual_on': mailbox.enabled and self.controller.residual_enabled,
             'residual_switch': self.controller.residual_enabled,
             'takeover': self._loop.taken_over,
-            'weights_accepted': slot.accepted,
-            **{f'weights_refused_{reason}': n for reason, n in slot.refused.items()},
+            'weights_accepted': mailbox.accepted,
+            **{f'weights_refused_{reason}': n for reason, n in mailbox.refused.items()},
             **self._loop.counts,
             'late_chunks': self.controller.late_chunks,
             'residuals_refused': self.controller.residuals_refused,
-            'clamped': self.controller.robot.safety.clamped,
-            'slew_limited': self.controller.robot.safety.slew_limited,
-            'workspace_limited': self.controller.robot.safety.workspace_limited,
+            'clamped': self.controller.limiter.safety.clamped,
+            'slew_limited': self.controller.limiter.safety.slew_limited,
+            'workspace_limited': self.controller.limiter.safety.workspace_limited,
         }
         if isinstance(self._loop, RealTimeLoop):
             values['held'] = self._loop.held

@@ -104,7 +104,7 @@ class _Request:
             yield
 
 
-class Requests:
+class ServiceBridge:
     """Hands the calls of services from one thread to another, and the answers back.
 
     Args:

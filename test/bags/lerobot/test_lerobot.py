@@ -27,7 +27,7 @@ from residual_rl_ros.bags.lerobot.reader import exported_transitions
 from residual_rl_ros.bags.transitions.reader import TransitionReader
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.errors import BagError, ResidualRLError
-from residual_rl_ros.findings import Problems
+from residual_rl_ros.findings import Findings
 from residual_rl_ros.transitions.transition import Source, Transition
 
 pa = pytest.importorskip('pyarrow')
@@ -39,7 +39,7 @@ CONFIG = ControllerConfig(decision_steps=1, residual_scale=(0.05,), scheduled_ac
 
 
 def read(dataset: Path) -> tuple[list[Transition], list[str]]:
-    problems = Problems()
+    problems = Findings()
     made = list(exported_transitions(LeRobotDataset.open(dataset), problems))
     return made, [str(problem) for problem in problems]
 

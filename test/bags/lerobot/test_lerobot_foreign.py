@@ -24,7 +24,7 @@ from residual_rl_ros.bags.lerobot.reader import ForeignDataset
 from residual_rl_ros.bags.transitions.reader import TransitionReader
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.findings import Problems
+from residual_rl_ros.findings import Findings
 from residual_rl_ros.transitions.transition import Source, Success, Transition
 
 pa = pytest.importorskip('pyarrow')
@@ -70,7 +70,7 @@ def write_foreign(folder: Path, **columns: list[Any]) -> Path:
 def import_foreign(
     folder: Path, config: ControllerConfig = CONFIG, **options: Any
 ) -> tuple[list[Transition], list[str]]:
-    problems = Problems()
+    problems = Findings()
     foreign = ForeignDataset(LeRobotDataset.open(folder), LinearPolicy(META), config, **options)
     made = list(foreign.transitions(problems))
     return made, [str(problem) for problem in problems]

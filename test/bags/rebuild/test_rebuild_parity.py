@@ -29,7 +29,6 @@ from residual_rl_ros.bags.topics import FEEDBACK
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
-from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.control.real_time_loop import NOTHING_HAPPENED, RealTimeRules
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.decoders import rounded, stamped_label, to_nanoseconds
@@ -65,14 +64,14 @@ def test_lockstep_transitions_are_equal_number_for_number(tmp_path: Path) -> Non
     stamped = {key: value for key, value in channels['tool'].items() if key != 'stamped_by'}
     robot = RobotConfig.from_mapping({**DESCRIPTION, 'observation': {**channels, 'tool': stamped}})
     live = Live.start(tmp_path / 'bag')
-    parts = LoopParts(
+    parts = (
         CONFIG.build(LinearPolicy(), robot.action),
         ObservationAssembler(robot.channels),
         BlendRamp(0.0),
         live,
         lambda: 0.0,
     )
-    loop = LockstepLoop(parts, math.inf)
+    loop = LockstepLoop(*parts, math.inf)
     loop.activate()
     rng = np.random.default_rng(0)
     for tick in range(40):
@@ -85,8 +84,10 @@ def test_lockstep_transitions_are_equal_number_for_number(tmp_path: Path) -> Non
         live.recorder.write('/tool', received, labelled_array(z, stamped_label(stamp)))
         live.recorder.write('/cell/joint_states', received, arm)
         loop.receive_feedback(feedback)
-        loop.observe('tool', stamp, z)
-        loop.observe('arm', stamp, live.readers['arm'].values(deserialize(arm, JOINT_STATE)))
+        loop.push_observation('tool', stamp, z)
+        loop.push_observation(
+            'arm', stamp, live.readers['arm'].values(deserialize(arm, JOINT_STATE))
+        )
     live.recorder.close()
     bag = Bag(tmp_path / 'bag')
     options = RebuildOptions(CONFIG, lockstep=True, namespace='cell')
@@ -246,7 +247,7 @@ def test_a_residual_behind_the_safety_filter_stays_one() -> None:
         for kind in (ResidualController, ReplayedController)
     )
     actor = make_actor(live.layout, gain=1.0)
-    live.slot.offer(encode_weights(actor.to_numpy(), WeightsHeader(1, 0)))
+    live.mailbox.submit(encode_weights(actor.to_numpy(), WeightsHeader(1, 0)))
     rng = np.random.default_rng(1)
     found = []
     for number in range(40):
@@ -262,7 +263,7 @@ def test_a_residual_behind_the_safety_filter_stays_one() -> None:
         replayed.command()
     for controller in (live, replayed):
         controller.queue.close()
-    assert live.robot.safety.slew_limited > 10
+    assert live.limiter.safety.slew_limited > 10
     assert Source.RESIDUAL in found
     assert Source.TAKEOVER not in found
 

@@ -18,7 +18,7 @@ from matplotlib import pyplot as plt
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.transitions.report import WORST, draw_bag
-from residual_rl_ros.bags.transitions.summary import RobotSummary, Silence, summarise
+from residual_rl_ros.bags.transitions.summary import RobotSummary, SilentPeriod, summarise
 from residual_rl_ros.robot.description import FLOAT_ARRAY
 from residual_rl_ros.transitions.cdr import labelled_array
 
@@ -137,8 +137,8 @@ def test_the_longest_silence_of_every_topic_is_told(options: RecordOptions, tmp_
     for always_heard in ('/arm', '/late'):  # A recorder may have been there before a topic was.
         assert found.pop(always_heard).seconds == pytest.approx(0.1)
     assert found == {
-        '/dead': pytest.approx(Silence(8.0, 2.0)),
-        '/paused': pytest.approx(Silence(2.1, 3.0)),
+        '/dead': pytest.approx(SilentPeriod(8.0, 2.0)),
+        '/paused': pytest.approx(SilentPeriod(2.1, 3.0)),
     }
 
 

@@ -24,7 +24,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from residual_rl_ros.errors import CommandError, ObservationError
 from residual_rl_ros.robot.decoders import (
     COLOURS,
-    CommandReader,
+    CommandDecoder,
     label_of,
     rounded,
     stamp_of,
@@ -44,9 +44,9 @@ from residual_rl_ros.robot.description import (
 )
 from residual_rl_ros.ros.common.encoders import (
     MESSAGE_TYPES,
+    ChannelEncoder,
     ChannelReader,
-    ChannelWriter,
-    CommandWriter,
+    CommandEncoder,
     float_array,
     to_time,
 )
@@ -105,7 +105,7 @@ def test_a_field_that_the_type_does_not_have_is_refused_at_start() -> None:
 @pytest.mark.parametrize('channel', [ARM, POSE, STATE])
 def test_what_a_simulator_writes_is_what_a_policy_reads(channel: Channel) -> None:
     values = np.random.default_rng(0).standard_normal(len(channel.observation_names))
-    message = received(ChannelWriter(channel).message(values, 12.345), channel.type)
+    message = received(ChannelEncoder(channel).message(values, 12.345), channel.type)
     reader = ChannelReader(channel)
     np.testing.assert_array_equal(reader.values(message), values)
     assert reader.stamp(message) == rounded(12.345)
@@ -158,7 +158,7 @@ def camera(folder: Path, kind: str = IMAGE) -> Channel:
 def test_a_picture_arrives_as_its_features(tmp_path: Path, kind: str) -> None:
     channel = camera(tmp_path, kind)
     reader = ChannelReader(channel)
-    message = ChannelWriter(channel).message(PICTURE, 12.345)
+    message = ChannelEncoder(channel).message(PICTURE, 12.345)
     np.testing.assert_allclose(reader.values(message), PICTURE.mean((0, 1)), rtol=1e-6)
     assert reader.stamp(message) == rounded(12.345)
 
@@ -191,7 +191,7 @@ def test_an_image_that_contradicts_itself_or_the_encoder_is_refused(
     tmp_path: Path, changes: dict[str, object], problem: str
 ) -> None:
     channel = camera(tmp_path)
-    message = ChannelWriter(channel).message(PICTURE, 1.0)
+    message = ChannelEncoder(channel).message(PICTURE, 1.0)
     for name, value in changes.items():
         setattr(message, name, value)
     with pytest.raises(ObservationError, match=rf"channel 'camera' \(image_raw\): .*{problem}"):
@@ -220,8 +220,8 @@ COMMANDS = [
 @pytest.mark.parametrize('command', COMMANDS, ids=lambda command: command.type)
 def test_what_a_policy_commands_is_what_a_simulator_reads(command: Command) -> None:
     values = np.array([0.1, -1.0 / 3.0])
-    reader = CommandReader(command, 2)
-    writer = CommandWriter(command, 0.05, lockstep=True)
+    reader = CommandDecoder(command, 2)
+    writer = CommandEncoder(command, 0.05, lockstep=True)
     message = received(writer.message(values, 12.345), command.type)
     np.testing.assert_array_equal(reader.values(message), values)
     assert reader.answers(message, 12.345)
@@ -229,7 +229,7 @@ def test_what_a_policy_commands_is_what_a_simulator_reads(command: Command) -> N
 
 
 def test_a_robot_starts_a_trajectory_at_once_and_reaches_it_within_a_period() -> None:
-    message = CommandWriter(COMMANDS[1], 0.05, lockstep=False).message(np.array([1.0, 2.0]), 12.3)
+    message = CommandEncoder(COMMANDS[1], 0.05, lockstep=False).message(np.array([1.0, 2.0]), 12.3)
     assert (message.header.stamp.sec, message.header.stamp.nanosec) == (0, 0)
     (point,) = message.points
     assert (point.time_from_start.sec, point.time_from_start.nanosec) == (0, 50_000_000)
@@ -237,7 +237,7 @@ def test_a_robot_starts_a_trajectory_at_once_and_reaches_it_within_a_period() ->
 
 
 def test_a_twist_has_its_frame_and_is_zero_elsewhere() -> None:
-    message = CommandWriter(COMMANDS[3], 0.05, lockstep=False).message(np.array([0.5, -1.0]), 12.0)
+    message = CommandEncoder(COMMANDS[3], 0.05, lockstep=False).message(np.array([0.5, -1.0]), 12.0)
     assert message.header.frame_id == 'base_link'
     assert message.header.stamp == to_time(12.0)
     assert (message.twist.linear.x, message.twist.angular.z) == (0.5, -1.0)
@@ -245,16 +245,16 @@ def test_a_twist_has_its_frame_and_is_zero_elsewhere() -> None:
 
 
 def test_commanded_joints_are_found_by_name() -> None:
-    message = CommandWriter(COMMANDS[2], 0.05, lockstep=True).message(np.array([1.0, 2.0]), 1.0)
+    message = CommandEncoder(COMMANDS[2], 0.05, lockstep=True).message(np.array([1.0, 2.0]), 1.0)
     swapped = Command('c', JOINT_STATE, joints=('b', 'a'))
-    np.testing.assert_array_equal(CommandReader(swapped, 2).values(message), [2.0, 1.0])
+    np.testing.assert_array_equal(CommandDecoder(swapped, 2).values(message), [2.0, 1.0])
 
 
 @pytest.mark.parametrize('command', COMMANDS, ids=lambda command: command.type)
 def test_a_command_that_cannot_be_used_is_refused(command: Command) -> None:
-    reader = CommandReader(command, 2)
+    reader = CommandDecoder(command, 2)
     empty = MESSAGE_TYPES[command.type]()
-    good = CommandWriter(command, 0.05, lockstep=True)
+    good = CommandEncoder(command, 0.05, lockstep=True)
     infinite = received(good.message(np.array([1.0, np.inf]), 1.0), command.type)
     for message in [infinite] if command.type == TWIST else [empty, infinite]:
         with pytest.raises(CommandError, match='command on c'):
@@ -271,7 +271,7 @@ def test_a_channel_stamped_by_receipt_ignores_the_header() -> None:
         0.1,
         stamped_by='receipt',
     )
-    message = ChannelWriter(channel).message(np.array([0.5]), 12.345)
+    message = ChannelEncoder(channel).message(np.array([0.5]), 12.345)
     assert ChannelReader(channel).stamp(message) is None
 
 

@@ -27,7 +27,7 @@ from std_srvs.srv import Trigger
 
 from residual_rl_ros.errors import WeightsError
 from residual_rl_ros.learner.checkpoint import load_checkpoint
-from residual_rl_ros.residual_policy.mailbox import ActorSlot
+from residual_rl_ros.residual_policy.mailbox import ActorMailbox
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import ros_environment
 from residual_rl_ros.ros.bringup.topology import NodeSpec
@@ -62,19 +62,19 @@ class Robot:
     def _on_actor(self, message: UInt8MultiArray) -> None:
         self.actors.append(message.data.tobytes())
 
-    def hears(self, slot: ActorSlot, epoch: int) -> bool:
-        """Offer what has come to a slot; return whether it has an actor of an epoch."""
+    def hears(self, mailbox: ActorMailbox, epoch: int) -> bool:
+        """Offer what has come to a mailbox; return whether it has an actor of an epoch."""
         rclpy.spin_once(self.node, executor=self.executor, timeout_sec=0.05)
         while self.actors:
             with contextlib.suppress(WeightsError):
-                slot.offer(self.actors.pop(0))
-                slot.begin_decision()
-        return slot.header is not None and slot.header.epoch == epoch
+                mailbox.submit(self.actors.pop(0))
+                mailbox.begin_decision()
+        return mailbox.header is not None and mailbox.header.epoch == epoch
 
-    def use(self, slot: ActorSlot) -> None:
+    def use(self, mailbox: ActorMailbox) -> None:
         """Tell of a decision with a late actor of the epoch at hand."""
-        assert slot.header is not None
-        used = replace(STREAM[20], epoch=slot.header.epoch, policy_sequence=7)
+        assert mailbox.header is not None
+        used = replace(STREAM[20], epoch=mailbox.header.epoch, policy_sequence=7)
         self.transitions.publish(float_array(LAYOUT.encode(used), LAYOUT.label))
 
     def send(self, first: int, last: int) -> None:
@@ -167,10 +167,10 @@ def test_a_learner_goes_on_after_an_epoch_that_it_has_forgotten(
     """Killed before it saved, it opens the same epoch again; the robot has newer weights of it."""
     with learner(domain_id, tmp_path) as (_, robot):
         robot.layout.publish(String(data=LAYOUT.to_yaml()))
-        slot = ActorSlot(LAYOUT)
-        wait_for(lambda: robot.hears(slot, 1), LIMIT_S, 'epoch 1')
-        robot.use(slot)
-        wait_for(lambda: robot.hears(slot, 2), LIMIT_S, 'an epoch that is not forgotten')
+        mailbox = ActorMailbox(LAYOUT)
+        wait_for(lambda: robot.hears(mailbox, 1), LIMIT_S, 'epoch 1')
+        robot.use(mailbox)
+        wait_for(lambda: robot.hears(mailbox, 2), LIMIT_S, 'an epoch that is not forgotten')
 
 
 def test_what_comes_before_its_layout_is_bounded_in_bytes(domain_id: int, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_resumed_learner_continues_in_a_new_epoch_and_as_another_one_it_is_ref
 
     wrong = {
         'already holds a checkpoint': {},
-        'was trained with other numbers: algorithm is sac there, resfit': {
+        'was trained with other numbers: algorithm is sac there, td3': {
             'resume': True,
             'preset': 'resfit',
         },

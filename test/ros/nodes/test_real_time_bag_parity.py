@@ -23,7 +23,7 @@ from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import NodeSpec, finetune_topology
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelWriter, float_array
+from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelEncoder, float_array
 from residual_rl_ros.ros.common.node_host import PrivateNode
 from residual_rl_ros.transitions.transition import Transition
 
@@ -49,7 +49,7 @@ class Robot(PrivateNode):
         super().__init__('robot', domain_id)
         self._rng = np.random.default_rng(0)
         create = self.node.create_publisher
-        self._writers = [ChannelWriter(channel) for channel in ROBOT.channels]
+        self._writers = [ChannelEncoder(channel) for channel in ROBOT.channels]
         self.publishers = [
             create(writer.message_type, channel.topic, qos.SENSOR)
             for writer, channel in zip(self._writers, ROBOT.channels, strict=True)

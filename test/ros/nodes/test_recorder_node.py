@@ -21,7 +21,7 @@ from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import NodeSpec
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.encoders import ChannelWriter, float_array
+from residual_rl_ros.ros.common.encoders import ChannelEncoder, float_array
 from residual_rl_ros.ros.common.node_host import PrivateNode
 
 pytestmark = pytest.mark.ros
@@ -105,7 +105,7 @@ def test_raw_topics_of_the_robot_are_recorded_too(domain_id: int, tmp_path: Path
     folder = tmp_path / 'bag'
     node = record(folder, 'ur_forward_position', raw=True, transitions=False)
     channel = robot.channels[0]
-    writer = ChannelWriter(channel)
+    writer = ChannelEncoder(channel)
     with (
         PrivateNode('robot', domain_id, 'cell') as tool,
         Bringup([node], tmp_path / 'logs', ros_environment(domain_id)),
