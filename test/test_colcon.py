@@ -21,7 +21,7 @@ COLCON = Path(sys.executable).with_name('colcon')
 @pytest.fixture(scope='module')
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build a copy of the source tree and return the prefix of the package."""
-    assert COLCON.exists(), 'colcon-ros is missing; requirements.lock has it'
+    assert COLCON.exists(), 'colcon-ros is missing; requirements/dev.txt has it'
     workspace = tmp_path_factory.mktemp('workspace')
     skipped = shutil.ignore_patterns('.*', 'runs', '__pycache__', '*.egg-info', 'build', 'install')
     shutil.copytree(SOURCE, workspace / 'src' / 'residual_rl_ros', ignore=skipped)
