@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # make demo   fine-tune a shipped base policy through three ROS 2 processes (about 12 minutes)
-# make test   the whole test suite
+# make test   the whole test suite, that of the optional parts too (adds what they need)
 # make lint   ruff, mypy, import-linter, codespell
 # make docs   the site, in docs/_build/html; a warning is an error
 # make bench  the libraries that `residual-rl bench learner` measures against
@@ -14,6 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
+OPTIONAL := $(VENV)/.optional
 DEMO_ARGS ?=
 
 .PHONY: setup demo test lint docs format clean bench lock
@@ -36,7 +37,11 @@ endif
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
-bench: $(READY)
+$(OPTIONAL): $(READY) requirements/optional.txt
+	$(PIP) -r requirements/optional.txt
+	@touch $(OPTIONAL)
+
+bench: $(OPTIONAL)
 	$(PIP) -r requirements/bench.txt
 
 lock:
@@ -45,7 +50,7 @@ lock:
 demo: $(READY)
 	$(BIN)/residual-rl demo $(DEMO_ARGS)
 
-test: $(READY)
+test: $(OPTIONAL)
 	$(BIN)/python -m pytest
 
 lint: $(READY)

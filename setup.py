@@ -99,13 +99,14 @@ setup(
         'ros': [f'{name}=={version}' for name, version in ROS.items()],
         # `colcon test` runs pytest because of this extra's name.
         'test': TEST,
-        # The optional parts have tests too: LeRobot files, Ray, an environment of others.
         'dev': [
             *TEST,
-            *('codespell', 'colcon-ros', 'gymnasium-robotics', 'import-linter', 'mdformat'),
-            *('mdformat-gfm', 'mypy', 'pandas', 'pyarrow', 'ray', 'ruff', 'types-PyYAML'),
+            *('codespell', 'colcon-ros', 'import-linter', 'mdformat', 'mdformat-gfm', 'mypy'),
+            *('ruff', 'types-PyYAML'),
         ],
-        'bench': ['gymnasium-robotics', 'sbx-rl', 'stable-baselines3'],
+        # The optional parts that have tests: LeRobot files, Ray, an environment of others.
+        'optional': ['gymnasium-robotics', 'pandas', 'pyarrow', 'ray'],
+        'bench': ['sbx-rl', 'stable-baselines3'],
         'lerobot': ['pyarrow'],
         'ray': ['ray'],
     },

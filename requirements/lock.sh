@@ -15,27 +15,37 @@ resolve() {  # OUTPUT PYTHON ARGUMENT...
     sed -i -E '/^(nvidia-|cuda-|triton==)/d; s/\+cpu$//' "$output"
 }
 
-write() {  # NAME WHAT LINES
-    { printf '# %s\n# Written by requirements/lock.sh from setup.py.\n' "$2"; cat "$3"; } \
+locks=(core dev optional bench)
+declare -A what=(
+    [core]='Everything that runs, with the ROS 2 Jazzy wheels (ros-*), for CPython 3.11 to 3.13.'
+    [dev]='Beside core.txt: tests and linters.'
+    [optional]='Beside core.txt and dev.txt: the optional parts that have tests.'
+    [bench]='Beside the others: the libraries that `bench learner` measures against.'
+    [ubuntu-24.04]='Instead of core.txt beside a ROS 2 from apt, Jazzy or Kilted; also constraints.'
+)
+write() {  # NAME: write the lines of its work file.
+    { printf '# %s\n# Written by requirements/lock.sh from setup.py.\n' "${what[$1]}"; cat "$work/$1"; } \
         > "requirements/$1.txt"
 }
 
-# The oldest Python needs what the newer ones need, and backports.
-cat requirements/{core,dev,bench}.txt > "$work/all" 2> /dev/null || true
-resolve "$work/all" 3.11 --extra ros --extra dev --extra bench "$@"
-resolve "$work/core" 3.11 --extra ros --constraint "$work/all"
-resolve "$work/more" 3.11 --extra ros --extra dev --constraint "$work/all"
-grep -vxFf "$work/core" "$work/more" > "$work/dev"
-grep -vxFf "$work/more" "$work/all" > "$work/bench"
+# One resolution for all, so that every lock fits the others. The oldest Python needs what the newer
+# ones need, and backports. What an output file holds is kept where it fits.
+extras=(--extra ros)
+for lock in "${locks[@]}"; do
+    cat "requirements/$lock.txt" >> "$work/all" 2> /dev/null || true
+done
+resolve "$work/all" 3.11 --extra ros --extra dev --extra optional --extra bench "$@"
+touch "$work/before"
+for lock in "${locks[@]}"; do
+    [[ $lock == core ]] || extras+=(--extra "$lock")
+    resolve "$work/until" 3.11 "${extras[@]}" --constraint "$work/all"
+    grep -vxFf "$work/before" "$work/until" > "$work/$lock"
+    cp "$work/until" "$work/before"
+    write "$lock"
+done
 # The packages of ROS 2 Jazzy and Kilted are compiled for the numpy of Ubuntu 24.04.
 echo 'numpy==1.26.4' > "$work/numpy"
-cp "$work/core" "$work/ubuntu"  # What an output file holds is kept where it fits.
-resolve "$work/ubuntu" 3.12 --constraint "$work/numpy"
+cp "$work/core" "$work/ubuntu-24.04"
+resolve "$work/ubuntu-24.04" 3.12 --constraint "$work/numpy"
 
-write core 'Everything that runs, with the ROS 2 Jazzy wheels (ros-*), for CPython 3.11 to 3.13.' \
-    "$work/core"
-write dev 'Beside core.txt: tests, linters and the optional parts that have tests.' "$work/dev"
-write bench 'Beside core.txt and dev.txt: the libraries that `bench learner` measures against.' \
-    "$work/bench"
-write ubuntu-24.04 'Instead of core.txt beside a ROS 2 from apt, Jazzy or Kilted; also constraints.' \
-    "$work/ubuntu"
+write ubuntu-24.04
