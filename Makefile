@@ -2,47 +2,63 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # make demo   fine-tune a shipped base policy through three ROS 2 processes (about 12 minutes)
-# make test   the whole test suite
-# make lint   ruff and mypy
+# make test   the whole test suite, that of the optional parts too (adds what they need)
+# make lint   ruff, mypy, import-linter, codespell
 # make docs   the site, in docs/_build/html; a warning is an error
+# make bench  the libraries that `residual-rl bench learner` measures against
+# make lock   the pinned versions of requirements/, from setup.py
 # Each makes the environment .venv when it is missing.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
+OPTIONAL := $(VENV)/.optional
 DEMO_ARGS ?=
 
-.PHONY: setup demo test lint docs format clean
+.PHONY: setup demo test lint docs format clean bench lock
 
 setup: $(READY)
 
-$(READY): requirements.lock setup.py setup.cfg
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	    { echo 'error: $(PYTHON) is older than 3.10; call make PYTHON=python3.11'; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+$(READY): requirements/core.txt requirements/dev.txt requirements/ubuntu-24.04.txt setup.py setup.cfg
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	    { echo "error: $$($(PYTHON) --version 2>&1), expected 3.11 to 3.13;" \
+	        'name one with make PYTHON=python3.12'; exit 2; }
 ifdef ROS_DISTRO
-	@echo 'ROS 2 $(ROS_DISTRO) is sourced: the ROS wheels are left out and your ROS is used.'
-	@echo 'For a robot, build the package with rosdep and colcon instead; see README.md, "With ROS 2".'
-	grep -v '^ros-' requirements.lock > $(VENV)/requirements.txt
+	@echo 'ROS 2 $(ROS_DISTRO) is sourced: it is used, and the ROS wheels are left out.'
+	@echo 'To build the package with colcon instead, see README.md, "With ROS 2".'
+	$(PYTHON) -m venv --system-site-packages $(VENV)
+	$(PIP) -r requirements/ubuntu-24.04.txt -r requirements/dev.txt
 else
-	cp requirements.lock $(VENV)/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements/core.txt -r requirements/dev.txt
 endif
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-	    --no-build-isolation --editable .
+	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $(READY)
+
+$(OPTIONAL): $(READY) requirements/optional.txt
+	$(PIP) -r requirements/optional.txt
+	@touch $(OPTIONAL)
+
+bench: $(OPTIONAL)
+	$(PIP) -r requirements/bench.txt
+
+lock:
+	requirements/lock.sh
 
 demo: $(READY)
 	$(BIN)/residual-rl demo $(DEMO_ARGS)
 
-test: $(READY)
+test: $(OPTIONAL)
 	$(BIN)/python -m pytest
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell
 
 $(VENV)/.docs-ready: $(READY) requirements/docs.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt

@@ -9,17 +9,21 @@ from setuptools import find_packages, setup
 
 PACKAGE = 'residual_rl_ros'
 ROS = {
+    # A distribution's wheels, here Jazzy's, fit only each other.
     'ros-rclpy[fastrtps]': '7.1.6',
     'ros-builtin-interfaces': '2.0.3',
     'ros-diagnostic-msgs': '5.3.6',
     'ros-geometry-msgs': '5.3.6',
+    'ros-lifecycle-msgs': '2.0.3',
     'ros-nav-msgs': '5.3.6',
+    'ros-rcl-interfaces': '2.0.3',
     'ros-rosgraph-msgs': '2.0.3',
     'ros-sensor-msgs': '5.3.6',
     'ros-std-msgs': '5.3.6',
     'ros-std-srvs': '5.3.6',
     'ros-trajectory-msgs': '5.3.6',
 }
+TEST = ['hypothesis', 'mcap', 'mcap-ros2-support', 'pytest>=8', 'pytest-timeout', 'pytest-xdist']
 
 
 def shared_files() -> list[tuple[str, list[str]]]:
@@ -36,7 +40,32 @@ setup(
     name=PACKAGE,
     version='0.1.0',
     description='Residual reinforcement learning on top of a frozen robot policy, over ROS 2',
+    long_description=Path('README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    author='The residual_rl_ros authors',
+    maintainer='The residual_rl_ros authors',
     license='Apache-2.0',
+    license_files=['LICENSE'],
+    keywords=['robotics', 'reinforcement learning', 'residual policy', 'ROS 2', 'ONNX'],
+    # The papers that the method follows; a home page is added by whoever publishes the package.
+    project_urls={
+        'DAWN, the default preset': 'https://arxiv.org/abs/2602.10539',
+        'Residual policy learning': 'https://arxiv.org/abs/1812.06298',
+    },
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Environment :: Console',
+        'Intended Audience :: Developers',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3 :: Only',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Typing :: Typed',
+    ],
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     package_data={PACKAGE: ['py.typed']},
     data_files=[
@@ -44,9 +73,13 @@ setup(
         (f'share/{PACKAGE}', ['package.xml']),
         *shared_files(),
     ],
-    python_requires='>=3.10',
+    python_requires='>=3.11',
     install_requires=[
+        # From Python 3.14 on, `compression.zstd` is part of Python.
+        "backports.zstd>=1.0; python_version < '3.14'",
         'gymnasium>=1.0',
+        'joblib>=1.3',
+        'lz4>=4.0',
         'matplotlib>=3.7',
         'mujoco>=3.3',
         'numpy>=1.26',
@@ -57,22 +90,23 @@ setup(
         'rich>=13.0',
         'rosbags>=0.11,<0.12',
         'safetensors>=0.4',
+        'scipy>=1.11',
         'tensorboard>=2.14',
         'torch>=2.4',
         'typer>=0.12',
     ],
     extras_require={
         'ros': [f'{name}=={version}' for name, version in ROS.items()],
+        # `colcon test` runs pytest because of this extra's name.
+        'test': TEST,
         'dev': [
-            *('colcon-ros', 'hypothesis', 'mcap', 'mcap-ros2-support', 'mypy', 'pre-commit'),
-            *('pyarrow', 'pytest', 'pytest-timeout', 'ruff'),
-            'types-PyYAML',
+            *TEST,
+            *('codespell', 'colcon-ros', 'import-linter', 'mdformat', 'mdformat-gfm', 'mypy'),
+            *('ruff', 'types-PyYAML'),
         ],
-        # rliable needs arch, and arch fails at import with pandas 3.
-        'bench': [
-            *('gymnasium-robotics', 'joblib', 'pandas<3', 'rliable', 'sbx-rl'),
-            'stable-baselines3',
-        ],
+        # The optional parts that have tests: LeRobot files, Ray, an environment of others.
+        'optional': ['gymnasium-robotics', 'pandas', 'pyarrow', 'ray'],
+        'bench': ['sbx-rl', 'stable-baselines3'],
         'lerobot': ['pyarrow'],
         'ray': ['ray'],
     },

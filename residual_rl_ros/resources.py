@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-import sys
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -16,21 +16,31 @@ import yaml
 from residual_rl_ros.errors import ResourceError
 
 PACKAGE = 'residual_rl_ros'
+PREFIX_DEPTH = 4
+"""Folders between a module of an installed package and the prefix, at most."""
 RecordT = TypeVar('RecordT')
 
 
 def _share_directories() -> Iterator[Path]:
-    """Yield the candidate share folders, most specific first.
+    """Yield the candidate share folders, that of the running code first.
 
-    The source tree (also an editable install and `colcon build --symlink-install`), every ament
-    prefix (colcon), then the data scheme of the interpreter (pip).
+    1. The source tree: a checkout, an editable install, `colcon build --symlink-install`.
+    2. The prefix that this module lies below, whatever it is: a virtual environment, `pip install`
+       with `--user`, `--prefix` or `--target`, Debian's `/usr/local`, colcon's `install/`.
+    3. Every prefix in `AMENT_PREFIX_PATH`.
+    4. The data schemes of the interpreter and of the user.
     """
-    source_tree = Path(__file__).resolve().parents[1]
-    if (source_tree / 'package.xml').is_file():
-        yield source_tree
-    prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
-    for prefix in [*filter(None, prefixes), sys.prefix]:
-        yield Path(prefix) / 'share' / PACKAGE
+    package = Path(__file__).resolve().parent
+    if (package.parent / 'package.xml').is_file():
+        yield package.parent
+    # PREFIX/lib/python3.x/site-packages/residual_rl_ros, or TARGET/residual_rl_ros.
+    prefixes = list(package.parents[:PREFIX_DEPTH])
+    ament = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    prefixes += [Path(prefix) for prefix in ament if prefix]
+    schemes = (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme('user'))
+    prefixes += [Path(sysconfig.get_path('data', scheme)) for scheme in schemes]
+    for prefix in dict.fromkeys(prefixes):
+        yield prefix / 'share' / PACKAGE
 
 
 def resource_path(*parts: str) -> Path:
@@ -45,8 +55,8 @@ def resource_path(*parts: str) -> Path:
             return path
     places = ', '.join(str(path) for path in tried)
     raise ResourceError(
-        f'shipped file {"/".join(parts)!r} not found (looked at {places}); reinstall the package '
-        'or source the workspace that holds it'
+        f'shipped file {"/".join(parts)!r} not found (looked at {places}); install the package '
+        'with pip, or build it with colcon and source the workspace'
     )
 
 

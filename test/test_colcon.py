@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,16 +19,12 @@ SOURCE = resource_path('package.xml').parent
 COLCON = Path(sys.executable).with_name('colcon')
 
 
-@pytest.fixture(scope='module')
-def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build a copy of the source tree and return the prefix of the package."""
-    assert COLCON.exists(), 'colcon-ros is missing; requirements.lock has it'
-    workspace = tmp_path_factory.mktemp('workspace')
-    skipped = shutil.ignore_patterns('.*', 'runs', '__pycache__', '*.egg-info', 'build', 'install')
-    shutil.copytree(SOURCE, workspace / 'src' / 'residual_rl_ros', ignore=skipped)
+def colcon(workspace: Path, *arguments: str) -> str:
+    """Return what colcon prints in a workspace."""
+    assert COLCON.exists(), 'colcon-ros is missing; requirements/dev.txt has it'
     path = f'{COLCON.parent}{os.pathsep}{os.environ["PATH"]}'
-    built = subprocess.run(
-        [str(COLCON), 'build'],
+    result = subprocess.run(
+        [str(COLCON), *arguments],
         cwd=workspace,
         env={**os.environ, 'PATH': path},
         capture_output=True,
@@ -35,7 +32,23 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
         timeout=100,
         check=False,
     )
-    assert built.returncode == 0, built.stdout + built.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope='module')
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build a copy of the source tree and return the workspace."""
+    workspace = tmp_path_factory.mktemp('workspace')
+    skipped = shutil.ignore_patterns('.*', 'runs', '__pycache__', '*.egg-info', 'build', 'install')
+    shutil.copytree(SOURCE, workspace / 'src' / 'residual_rl_ros', ignore=skipped)
+    colcon(workspace, 'build')
+    return workspace
+
+
+@pytest.fixture(scope='module')
+def prefix(workspace: Path) -> Path:
+    """Return the prefix of the package."""
     return workspace / 'install' / 'residual_rl_ros'
 
 
@@ -62,6 +75,21 @@ def test_ros2_run_finds_every_executable(prefix: Path) -> None:
     executables = {path.name for path in (prefix / 'lib' / 'residual_rl_ros').iterdir()}
     nodes = {'policy_node', 'learner_node', 'mujoco_sim_node', 'reward_node'}
     assert executables >= {*nodes, 'residual-rl'}
+
+
+def test_executables_run_in_the_environment_that_built_them(prefix: Path) -> None:
+    first = (prefix / 'lib' / 'residual_rl_ros' / 'policy_node').read_text().splitlines()[0]
+    assert first == f'#!{sys.executable}'
+
+
+def test_colcon_test_runs_tests(workspace: Path) -> None:
+    # Without a selection it runs all of them, those with ROS too.
+    selected = ('test/test_numerics.py', 'test/test_resources.py')
+    colcon(workspace, 'test', '--return-code-on-test-failure', '--pytest-args', *selected)
+    summary = colcon(workspace, 'test-result', '--all')
+    counted = re.search(r'Summary: (\d+) tests, 0 errors, 0 failures, 0 skipped', summary)
+    assert counted, summary
+    assert int(counted[1]) > 10
 
 
 def test_the_installed_package_finds_its_files_through_the_prefix(prefix: Path) -> None:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ import pytest
 from residual_rl_ros import resources
 from residual_rl_ros.errors import ResourceError
 from residual_rl_ros.resources import resource_path
+
+PLACE = Path('lib', 'python3.12', 'site-packages')
 
 
 def make_share(prefix: Path) -> Path:
@@ -23,12 +25,21 @@ def make_share(prefix: Path) -> Path:
     return share
 
 
+def import_from(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretend that the package was imported from a site-packages folder."""
+    module = packages / 'residual_rl_ros' / 'resources.py'
+    monkeypatch.setattr(resources, '__file__', str(module))
+
+
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Pretend that the package lies in a site-packages folder without a source tree around it."""
-    module = tmp_path / 'site-packages' / 'residual_rl_ros' / 'resources.py'
-    monkeypatch.setattr(resources, '__file__', str(module))
-    monkeypatch.setattr(sys, 'prefix', str(tmp_path / 'interpreter'))
+    """Pretend that the package lies in an interpreter without a source tree around it."""
+    import_from(tmp_path / 'interpreter' / PLACE, monkeypatch)
+    monkeypatch.setattr(
+        sysconfig,
+        'get_path',
+        lambda name, scheme: str(tmp_path / ('user' if 'user' in scheme else 'data')),
+    )
     monkeypatch.delenv('AMENT_PREFIX_PATH', raising=False)
     return tmp_path
 
@@ -41,6 +52,29 @@ def test_the_source_tree_is_found_first(tmp_path: Path, monkeypatch: pytest.Monk
     assert found == Path(__file__).resolve().parents[1] / 'package.xml'
 
 
+@pytest.mark.parametrize(
+    ('prefix', 'packages'),
+    [
+        ('venv', PLACE),
+        ('home/.local', PLACE),
+        ('usr/local', Path('lib', 'python3.12', 'dist-packages')),
+        ('usr', Path('lib', 'python3', 'dist-packages')),
+        ('workspace/install/residual_rl_ros', PLACE),
+        ('target', Path()),
+    ],
+    ids=['venv', 'user', 'prefix', 'debian', 'colcon', 'target'],
+)
+def test_code_finds_the_files_that_were_installed_with_it(
+    installed: Path, monkeypatch: pytest.MonkeyPatch, prefix: str, packages: Path
+) -> None:
+    for other in ('data', 'user', 'overlay'):
+        make_share(installed / other)
+    monkeypatch.setenv('AMENT_PREFIX_PATH', str(installed / 'overlay'))
+    import_from(installed / prefix / packages, monkeypatch)
+    share = make_share(installed / prefix)
+    assert resource_path('config', 'here.yaml') == share / 'config' / 'here.yaml'
+
+
 def test_an_ament_prefix_is_searched(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     share = make_share(installed / 'workspace')
     places = [str(installed / 'empty'), '', str(installed / 'workspace')]
@@ -48,16 +82,17 @@ def test_an_ament_prefix_is_searched(installed: Path, monkeypatch: pytest.Monkey
     assert resource_path('config', 'here.yaml') == share / 'config' / 'here.yaml'
 
 
-def test_the_data_scheme_of_the_interpreter_is_searched(installed: Path) -> None:
-    share = make_share(installed / 'interpreter')
+@pytest.mark.parametrize('scheme', ['data', 'user'])
+def test_the_data_schemes_are_searched(installed: Path, scheme: str) -> None:
+    share = make_share(installed / scheme)
     assert resource_path('config') == share / 'config'
 
 
-def test_an_overlay_comes_before_its_underlay_and_the_interpreter(
+def test_an_overlay_comes_before_its_underlay_and_the_data_schemes(
     installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_share(installed / 'interpreter')
-    make_share(installed / 'underlay')
+    for other in ('data', 'user', 'underlay'):
+        make_share(installed / other)
     share = make_share(installed / 'overlay')
     monkeypatch.setenv(
         'AMENT_PREFIX_PATH',
@@ -66,12 +101,13 @@ def test_an_overlay_comes_before_its_underlay_and_the_interpreter(
     assert resource_path('config', 'here.yaml') == share / 'config' / 'here.yaml'
 
 
-def test_the_error_lists_every_place_that_was_searched(
+def test_the_error_lists_every_place_that_was_searched_and_the_remedy(
     installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv('AMENT_PREFIX_PATH', str(installed / 'workspace'))
     with pytest.raises(ResourceError, match=r"shipped file 'models/none.onnx' not found") as error:
         resource_path('models', 'none.onnx')
-    for prefix in ('workspace', 'interpreter'):
+    for prefix in ('interpreter', 'workspace', 'data', 'user'):
         place = installed / prefix / 'share' / 'residual_rl_ros' / 'models' / 'none.onnx'
         assert str(place) in str(error.value)
+    assert 'install the package with pip, or build it with colcon' in str(error.value)

@@ -7,9 +7,11 @@ from __future__ import annotations
 import signal
 import sys
 from types import FrameType
+from typing import Annotated
 
 import typer
 
+from residual_rl_ros import __version__
 from residual_rl_ros.cli import bag_exchange, bag_learning, bags, learning, models, robots
 from residual_rl_ros.cli.options import INTERRUPTED
 from residual_rl_ros.errors import ResidualRLError
@@ -21,6 +23,26 @@ app = typer.Typer(
     add_completion=False,
     help='Residual reinforcement learning on top of a frozen robot policy, over ROS 2.',
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f'residual-rl {__version__}')
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            '--version', callback=_print_version, is_eager=True, help='Print the version and exit.'
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
 for command in (
     *(learning.demo, learning.train, learning.evaluate, learning.compare),
     *(models.check_base, models.train_base, models.train_encoder),

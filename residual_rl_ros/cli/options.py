@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,12 +18,12 @@ from residual_rl_ros.errors import ResidualRLError
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
-# Optional, because typer reads these at run time, on Python 3.10 too.
-MaybeInt = Optional[int]  # noqa: UP045
-MaybePath = Optional[Path]  # noqa: UP045
-MaybeText = Optional[str]  # noqa: UP045
-MaybeTexts = Optional[list[str]]  # noqa: UP045
-MaybeFloats = Optional[list[float]]  # noqa: UP045
+# typer reads these at run time.
+MaybeInt = int | None
+MaybePath = Path | None
+MaybeText = str | None
+MaybeTexts = list[str] | None
+MaybeFloats = list[float] | None
 
 TaskOption = Annotated[
     str, typer.Option(help='Task of config/finetune/, or the path of such a file.')

@@ -3,7 +3,7 @@
 """Compare presets over tasks and seeds: run the grid, aggregate, draw, write a table.
 
 Aggregates follow Agarwal et al., "Deep RL at the Edge of the Statistical Precipice",
-arXiv 2108.13264: interquartile means with stratified bootstrap intervals, by `rliable`.
+arXiv 2108.13264: interquartile means with stratified bootstrap intervals.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,17 @@ from residual_rl_ros.comparison.grid import (
     train_options,
 )
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.evaluation.intervals import (
+    RESAMPLES,
+    interquartile_mean,
+    probability_of_improvement,
+)
 from residual_rl_ros.learner.episodes import RECENT_EPISODES
 from residual_rl_ros.training.run_folder import write_json, write_text
 
 mpl.use('Agg')
 
 Array = npt.NDArray[np.float64]
-BOOTSTRAPS = 5000
 
 
 def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
@@ -68,7 +73,6 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
             )
     missing = [run for run in runs if not is_done(run)]
     console.print(f'{len(runs)} runs, {len(runs) - len(missing)} of them done')
-    _rliable()  # To miss it after hours of training would be too late.
     run_grid(missing, options, console)
     results = {
         (config.task, variant.name): [
@@ -77,7 +81,7 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
         for config in options.configs
         for variant in options.variants
     }
-    report = aggregate(results, len(options.seeds))
+    report = aggregate(results, len(options.seeds), np.random.default_rng(0))
     out = options.output_dir
     write_json(out / 'compare.json', report)
     write_text(out / 'compare.md', to_markdown(report))
@@ -85,14 +89,18 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
     return report
 
 
-def aggregate(results: Mapping[tuple[str, str], Sequence[RunResult]], seeds: int) -> dict[str, Any]:
+def aggregate(
+    results: Mapping[tuple[str, str], Sequence[RunResult]],
+    seeds: int,
+    generator: np.random.Generator,
+) -> dict[str, Any]:
     """Return the figures of every task and variant, and over all tasks.
 
     Args:
         results: runs by (task, variant); the first variant is compared with the others.
         seeds: number of runs of each.
+        generator: source of the resamples that the intervals come from.
     """
-    library, metrics = _rliable()
     tasks = list(dict.fromkeys(task for task, _ in results))
     names = list(dict.fromkeys(name for _, name in results))
     described = {task: {name: _describe(results[task, name]) for name in names} for task in tasks}
@@ -101,59 +109,39 @@ def aggregate(results: Mapping[tuple[str, str], Sequence[RunResult]], seeds: int
         for name in names[1:]:
             variants[name]['steps_ratio'] = [
                 round(float(x), 3) if 0.0 < x < np.inf else None
-                for x in ratio_of_medians(first, _steps(results[task, name]))
+                for x in ratio_of_medians(first, _steps(results[task, name]), generator)
             ]
     final = {
         name: np.array([[run.final for run in results[task, name]] for task in tasks]).T
         for name in names
     }
-
-    def interquartile_mean(scores: Array) -> Array:
-        return np.array([metrics.aggregate_iqm(scores)])
-
-    def estimate(scores: Any, function: Any) -> Any:
-        generator = np.random.RandomState(0)
-        points, intervals = library.get_interval_estimates(
-            scores, function, reps=BOOTSTRAPS, random_state=generator
-        )
-        return {
-            name: [float(np.ravel(points[name])[0]), *np.ravel(intervals[name]).tolist()]
-            for name in points
-        }
-
-    pairs = {f'{names[0]} > {name}': (final[names[0]], final[name]) for name in names[1:]}
+    mean = {name: interquartile_mean(scores, generator) for name, scores in final.items()}
+    improvement = {
+        f'{names[0]} > {name}': probability_of_improvement(final[names[0]], final[name], generator)
+        for name in names[1:]
+    }
     return {
         'seeds': seeds,
         'tasks': described,
-        'iqm': estimate(final, interquartile_mean),
-        'probability_of_improvement': (
-            estimate(pairs, metrics.probability_of_improvement) if pairs else {}
-        ),
+        'iqm': {name: list(astuple(estimate)) for name, estimate in mean.items()},
+        'probability_of_improvement': {
+            name: list(astuple(estimate)) for name, estimate in improvement.items()
+        },
     }
 
 
-def _rliable() -> tuple[Any, Any]:
-    """Return the modules of rliable that a comparison uses."""
-    try:
-        from rliable import library, metrics
-    except ImportError as error:
-        raise ResidualRLError(
-            "compare needs rliable: pip install 'residual_rl_ros[bench]'"
-        ) from error
-    return library, metrics
-
-
-def ratio_of_medians(first: Array, other: Array) -> tuple[float, float, float]:
+def ratio_of_medians(
+    first: Array, other: Array, generator: np.random.Generator
+) -> tuple[float, float, float]:
     """Return median(other) / median(first) of the steps to a level, and its 95 % interval.
 
     The interval is the bootstrap's percentiles over the runs of each. A run that never got there
     has infinite steps; a resample in which neither variant did can be anything and counts against
     both ends.
     """
-    generator = np.random.default_rng(0)
 
     def medians(steps: Array) -> Array:
-        drawn: Array = np.median(generator.choice(steps, (BOOTSTRAPS, len(steps))), axis=1)
+        drawn: Array = np.median(generator.choice(steps, (RESAMPLES, len(steps))), axis=1)
         return drawn
 
     with np.errstate(invalid='ignore'):
@@ -234,10 +222,10 @@ def to_markdown(report: Mapping[str, Any]) -> str:
             )
         lines.append('')
     lines += ['## all tasks', '', '| | estimate | 95 % interval |', '|---|---|---|']
-    for name, (point, low, high) in report['iqm'].items():
-        lines.append(f'| IQM of final success, `{name}` | {point:.3f} | {low:.3f} to {high:.3f} |')
-    for name, (point, low, high) in report['probability_of_improvement'].items():
-        lines.append(f'| P({name}) | {point:.2f} | {low:.2f} to {high:.2f} |')
+    for name, (point, *interval) in report['iqm'].items():
+        lines.append(f'| IQM of final success, `{name}` | {point:.3f} | {_interval(interval, 3)} |')
+    for name, (point, *interval) in report['probability_of_improvement'].items():
+        lines.append(f'| P({name}) | {point:.2f} | {_interval(interval, 2)} |')
     return '\n'.join(lines) + '\n'
 
 
@@ -247,6 +235,11 @@ def _ratio(values: Sequence[float | None] | None) -> str:
         return '-'
     point, low, high = ('?' if value is None else f'{value:.2f}' for value in values)
     return f'{point} [{low}, {high}]'
+
+
+def _interval(ends: Sequence[float | None], digits: int) -> str:
+    """Return an interval; one seed has none."""
+    return ' to '.join('?' if end is None else f'{end:.{digits}f}' for end in ends)
 
 
 def draw_curves(path: Path, results: Mapping[tuple[str, str], Sequence[RunResult]]) -> None:

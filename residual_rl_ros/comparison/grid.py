@@ -140,7 +140,7 @@ def run_grid(runs: Sequence[TrainOptions], options: CompareOptions, console: Con
     """Train the given cells of the grid; one that fails does not keep the others from it.
 
     Raises:
-        ResidualRLError: joblib or Ray is missing, there is no such cluster, or runs failed.
+        ResidualRLError: Ray is missing, there is no such cluster, or runs failed.
     """
     failed = []
     finished = _here(runs, options.jobs) if options.ray is None else _on_ray(runs, options.ray)
@@ -154,12 +154,8 @@ def run_grid(runs: Sequence[TrainOptions], options: CompareOptions, console: Con
 
 def _here(runs: Sequence[TrainOptions], jobs: int) -> Any:
     """Yield what `_run_quietly` returns as processes of this machine finish runs."""
-    try:
-        import joblib
-    except ImportError as error:
-        raise ResidualRLError(
-            "compare needs joblib: pip install 'residual_rl_ros[bench]'"
-        ) from error
+    import joblib
+
     parallel = joblib.Parallel(jobs, backend='loky', return_as='generator_unordered')
     return parallel(joblib.delayed(_run_quietly)(run) for run in runs)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ BASE_POLICY = 'base_policy_sha256'
 """What a recorder that knows the base policy says of it."""
 
 
-class Use(str, Enum):
+class Use(StrEnum):
     """What the transitions of a bag are to a learner."""
 
     BASE = 'base'

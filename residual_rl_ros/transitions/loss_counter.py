@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import numpy.typing as npt
-from std_msgs.msg import Float64MultiArray
 
 from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.transitions.transition import Transition, TransitionLayout
+
+if TYPE_CHECKING:
+    from std_msgs.msg import Float64MultiArray
 
 
 class LossCounter:

@@ -68,6 +68,10 @@ def options(out: Path, *variants: str, seeds: tuple[int, ...] = (0, 1)) -> Compa
     )
 
 
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
 def history(*outcomes: bool, residual: bool = True) -> list[EpisodeRecord]:
     return [
         EpisodeRecord(10 * (index + 1), outcome, residual, takeover=False)
@@ -182,7 +186,7 @@ def test_every_dip_is_held_against_the_base_only_episodes_of_the_same_run(tmp_pa
     run = read_result(write_run(tmp_path / 'with', [*base, *helped, *residual]))
     assert (run.base, run.base_in_training) == (0.8, 0.5)
     assert (run.worst, run.far_below, run.excess.tolist()) == (0.5, 0, [0.0])
-    (entry,) = aggregate({('peg', 'a'): [run]}, 1)['tasks']['peg'].values()
+    (entry,) = aggregate({('peg', 'a'): [run]}, 1, rng())['tasks']['peg'].values()
     assert (entry['dip_mean'], entry['dip_of_mean']) == (0.0, 0.0)
     without = read_result(write_run(tmp_path / 'without', residual))
     assert (without.base_in_training, without.far_below) == (0.8, 51)
@@ -191,16 +195,16 @@ def test_every_dip_is_held_against_the_base_only_episodes_of_the_same_run(tmp_pa
 
 def test_the_ratio_of_steps_has_an_interval_and_runs_that_never_got_there_count() -> None:
     fast, slow = np.array([100.0, 110.0, 120.0]), np.array([200.0, 220.0, 260.0])
-    point, low, high = ratio_of_medians(fast, slow)
+    point, low, high = ratio_of_medians(fast, slow, rng())
     assert point == 2.0
     assert 200 / 120 <= low < 2.0 < high <= 2.6
     never = np.full(3, np.inf)
-    assert ratio_of_medians(fast, never) == (np.inf, np.inf, np.inf)
-    assert ratio_of_medians(never, fast) == (0.0, 0.0, 0.0)
-    point, low, high = ratio_of_medians(never, never)
+    assert ratio_of_medians(fast, never, rng()) == (np.inf, np.inf, np.inf)
+    assert ratio_of_medians(never, fast, rng()) == (0.0, 0.0, 0.0)
+    point, low, high = ratio_of_medians(never, never, rng())
     assert np.isnan(point)
     assert (low, high) == (0.0, np.inf)
-    assert ratio_of_medians(fast, np.array([200.0, 220.0, np.inf]))[2] == np.inf
+    assert ratio_of_medians(fast, np.array([200.0, 220.0, np.inf]), rng())[2] == np.inf
 
 
 def test_a_learning_curve_leaves_the_guards_episodes_out() -> None:
@@ -240,7 +244,7 @@ def test_aggregates_follow_from_the_runs() -> None:
         ('push', 'a'): runs(0.9, 0.95, 1.0),
         ('push', 'b'): runs(0.5, 0.6, 0.7, steps=float('inf')),
     }
-    report = aggregate(results, 3)
+    report = aggregate(results, 3, rng())
     assert report['iqm']['a'][0] == pytest.approx(0.95)
     low, high = report['iqm']['b'][1:]
     assert 0.5 <= low <= 0.6 <= high <= 0.7
@@ -252,11 +256,19 @@ def test_aggregates_follow_from_the_runs() -> None:
     assert report['tasks']['peg']['a']['dip_of_mean'] == pytest.approx(0.15)
     table = to_markdown(report)
     assert report['tasks']['peg']['b']['steps_ratio'] == [None, None, None]
-    never_first = aggregate({key: results[key] for key in [('peg', 'b'), ('peg', 'a')]}, 3)
+    never_first = aggregate({key: results[key] for key in [('peg', 'b'), ('peg', 'a')]}, 3, rng())
     assert never_first['tasks']['peg']['a']['steps_ratio'] == [None, None, None]
     row = '| 60.0% | not reached (0/3) | ? [?, ?] | 15 points | 10 points | 3 3 3 | 3 |'
     assert row in table
     assert json.loads(json.dumps(report)) == report
+
+
+def test_one_seed_has_figures_and_no_interval() -> None:
+    run = RunResult(0.5, 0.5, 0.75, np.zeros((0, 2)), np.inf, np.zeros(0), None, 0, 0)
+    report = aggregate({('peg', 'a'): [run], ('peg', 'b'): [run]}, 1, rng())
+    assert report['iqm'] == {'a': [0.75, None, None], 'b': [0.75, None, None]}
+    assert report['probability_of_improvement'] == {'a > b': [0.5, None, None]}
+    assert '| IQM of final success, `a` | 0.750 | ? to ? |' in to_markdown(report)
 
 
 def test_a_grid_runs_once_is_continued_and_leaves_table_curves_and_figures(tmp_path: Path) -> None:

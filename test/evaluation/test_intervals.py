@@ -1,14 +1,28 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""A success rate is reported with its interval; both must be those of the literature."""
+"""A figure is reported with its interval; both must be those of the literature."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from residual_rl_ros.evaluation.intervals import mcnemar, wilson
+from residual_rl_ros.evaluation.intervals import (
+    Estimate,
+    interquartile_mean,
+    mcnemar,
+    probability_of_improvement,
+    wilson,
+)
+
+Array = npt.NDArray[np.float64]
 
 
 def outcomes(successes: int, trials: int) -> list[bool]:
@@ -50,7 +64,7 @@ def test_a_rate_is_printed_with_its_interval() -> None:
 
 
 def test_no_trials_are_no_rate() -> None:
-    with pytest.raises(ValueError, match='at least one trial'):
+    with pytest.raises(ValueError, match='at least one trial, got none'):
         wilson([])
 
 
@@ -83,3 +97,106 @@ def test_thousands_of_pairs_have_a_p_value() -> None:
 def test_outcomes_that_are_no_pairs_are_refused() -> None:
     with pytest.raises(ValueError, match=r'shorter|longer'):
         mcnemar([True], [True, False])
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def scores(runs: int, tasks: int) -> st.SearchStrategy[Array]:
+    """Draw success rates of a variant, shape (runs, tasks)."""
+    rates = st.integers(0, 100).map(lambda percent: percent / 100)
+    return arrays(np.float64, (runs, tasks), elements=rates)
+
+
+def test_the_interquartile_mean_of_eight_scores_is_the_mean_of_the_middle_four() -> None:
+    values = np.array([[0.0, 0.9], [0.2, 0.3], [0.4, 0.1], [1.0, 0.5]])
+    assert interquartile_mean(values, rng()).point == pytest.approx((0.2 + 0.3 + 0.4 + 0.5) / 4)
+
+
+def test_equal_scores_have_an_interval_without_width() -> None:
+    assert interquartile_mean(np.full((5, 2), 0.5), rng()) == Estimate(0.5, 0.5, 0.5)
+
+
+@given(scores(4, 2), st.permutations(range(4)), st.permutations(range(2)))
+def test_an_interquartile_mean_lies_in_its_interval_and_knows_no_order(
+    values: Array, runs: list[int], tasks: list[int]
+) -> None:
+    estimate = interquartile_mean(values, rng())
+    assert estimate.low is not None
+    assert estimate.high is not None
+    assert values.min() - 1e-9 <= estimate.low <= estimate.high <= values.max() + 1e-9
+    assert estimate.low - 1e-9 <= estimate.point <= estimate.high + 1e-9
+    other = interquartile_mean(values[runs][:, tasks], rng())
+    assert other.point == pytest.approx(estimate.point)
+
+
+def test_an_interval_knows_no_order() -> None:
+    values = rng(4).random((10, 3))
+    estimate = interquartile_mean(values, rng())
+    other = interquartile_mean(values[::-1, ::-1], rng())
+    assert (other.low, other.high) == pytest.approx((estimate.low, estimate.high), abs=0.02)
+
+
+def test_runs_are_drawn_within_each_task() -> None:
+    # Drawn from all tasks together, half of the scores would not always be 1.
+    values = np.repeat([[0.0, 0.0, 1.0, 1.0]], 5, axis=0)
+    assert interquartile_mean(values, rng()) == Estimate(0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ('one', 'other', 'probability'),
+    [
+        ([0.8, 0.9], [0.1, 0.2, 0.3], 1.0),
+        ([0.1, 0.2], [0.8], 0.0),
+        ([0.5, 0.5], [0.5, 0.5], 0.5),
+        # 3 of 6 pairs are won, one is a draw: Mann and Whitney's U = 3.5.
+        ([0.2, 0.6], [0.1, 0.2, 0.7], 3.5 / 6),
+    ],
+)
+def test_the_probability_of_improvement_is_mann_and_whitneys_u_over_the_pairs(
+    one: list[float], other: list[float], probability: float
+) -> None:
+    estimate = probability_of_improvement(np.array([one]).T, np.array([other]).T, rng())
+    assert estimate.point == pytest.approx(probability)
+
+
+@given(scores(3, 2), scores(4, 2))
+def test_what_one_variant_wins_the_other_loses(one: Array, other: Array) -> None:
+    estimate = probability_of_improvement(one, other, rng())
+    mirrored = probability_of_improvement(other, one, rng())
+    assert mirrored.point == pytest.approx(1.0 - estimate.point)
+    assert estimate.low is not None
+    assert estimate.high is not None
+    assert 0.0 <= estimate.low <= estimate.point + 1e-9
+    assert estimate.point - 1e-9 <= estimate.high <= 1.0
+
+
+def test_the_estimates_are_those_that_rliable_gives() -> None:
+    # rliable 1.2.0, 5,000 stratified resamples of the same scores.
+    generator = rng(3)
+    one, other = generator.beta(8, 2, (10, 3)), generator.beta(5, 3, (10, 3)).round(2)
+    mean = interquartile_mean(one, rng())
+    assert mean.point == pytest.approx(0.81133903, abs=1e-8)
+    assert (mean.low, mean.high) == pytest.approx((0.75975831, 0.85188114), abs=4e-3)
+    improvement = probability_of_improvement(one, other, rng())
+    assert improvement.point == pytest.approx(0.8566666666666668)
+    assert (improvement.low, improvement.high) == pytest.approx((0.75, 0.94666667), abs=1e-2)
+
+
+def test_one_run_has_no_interval() -> None:
+    one = np.array([[0.5, 0.7]])
+    assert interquartile_mean(one, rng()) == Estimate(0.6, None, None)
+    assert probability_of_improvement(one, one, rng()) == Estimate(0.5, None, None)
+
+
+def test_an_estimate_repeats_with_its_generator() -> None:
+    values = rng(5).random((6, 2))
+    assert interquartile_mean(values, rng(1)) == interquartile_mean(values, rng(1))
+    assert interquartile_mean(values, rng(1)) != interquartile_mean(values, rng(2))
+
+
+def test_who_asks_for_no_interval_does_not_wait_for_scipy() -> None:
+    code = 'import sys, residual_rl_ros.evaluation.intervals; print("scipy" in sys.modules)'
+    printed = subprocess.check_output([sys.executable, '-c', code], text=True, timeout=60)
+    assert printed.strip() == 'False'
