@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Locate the shipped `launch/ config/ models/ sim/` folders wherever the package is installed."""
+"""The shipped files, wherever the package is installed; and files written whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from residual_rl_ros.errors import ResourceError
+from residual_rl_ros.errors import OutputError, ResourceError
 
 PACKAGE = 'residual_rl_ros'
 PREFIX_DEPTH = 4
@@ -116,3 +116,18 @@ def read_record(kind: type[RecordT], path: Path, **given: Any) -> RecordT:
             f'{sorted(names - set(values))}'
         )
     return kind(**values)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all, and its folder if there is none.
+
+    Raises:
+        OutputError: it cannot be written; what was there before is still.
+    """
+    fresh = path.with_name(path.name + '.new')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(text, encoding='utf-8')
+        fresh.replace(path)
+    except OSError as error:
+        raise OutputError(f'{str(path)!r} cannot be written: {error.strerror}') from error

@@ -1,16 +1,12 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Write serialised messages into rosbag2 folders that stay readable when the recorder is killed.
-
-`rosbags` writes the files. Its MCAP writer keeps up to 1 MiB in memory and its sqlite3 writer one
-transaction; both are ended here every `flush_s`, so that a kill costs no more than that.
-"""
+"""Write messages of ROS topics to a rosbag2 recording, and which topics belong in one."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +25,9 @@ from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
 from residual_rl_ros.bags.bag import RECORDING
+from residual_rl_ros.bags.transitions.reader import LAYOUT, TEXT, TRANSITIONS
 from residual_rl_ros.errors import BagError, OutputError
+from residual_rl_ros.robot.description import FLOAT_ARRAY, RobotConfig
 from residual_rl_ros.transitions.cdr import typestore
 
 PLUGINS = {'mcap': StoragePlugin.MCAP, 'sqlite3': StoragePlugin.SQLITE3}
@@ -215,4 +213,44 @@ def _qos(topic: RecordedTopic) -> Qos:
         QosLiveliness.AUTOMATIC,
         NEVER,
         False,
+    )
+
+
+FLAG = 'std_msgs/msg/Bool'
+FEEDBACK = 'step_feedback'
+TAKEOVER_COMMAND, TAKEOVER_ACTIVE = 'takeover/command', 'takeover/active'
+
+
+def absolute(topics: Iterable[RecordedTopic], resolve: Callable[[str], str]) -> list[RecordedTopic]:
+    """Return topics under their absolute names, each once: what is observed may be the command.
+
+    Args:
+        topics: relative to the robot's namespace, or absolute.
+        resolve: returns the absolute name of a topic.
+    """
+    by_name = {}
+    for topic in topics:
+        name = resolve(topic.name)
+        by_name[name] = replace(topic, name=name)
+    return list(by_name.values())
+
+
+def transition_topics() -> tuple[RecordedTopic, ...]:
+    """Return the topics that make a training set, relative to the robot's namespace."""
+    return (
+        RecordedTopic(LAYOUT, TEXT, latched=True),
+        RecordedTopic(TRANSITIONS, FLOAT_ARRAY),
+    )
+
+
+def raw_topics(robot: RobotConfig) -> tuple[RecordedTopic, ...]:
+    """Return what transitions can be rebuilt from: observations, commands, feedback, takeovers."""
+    command = robot.command
+    channels = {channel.topic: channel.type for channel in robot.channels}
+    return (
+        *(RecordedTopic(topic, kind, reliable=False) for topic, kind in channels.items()),
+        RecordedTopic(command.topic, command.type),
+        RecordedTopic(FEEDBACK, FLOAT_ARRAY),
+        RecordedTopic(TAKEOVER_COMMAND, command.type),
+        RecordedTopic(TAKEOVER_ACTIVE, FLAG),
     )

@@ -12,7 +12,7 @@ import yaml
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError
-from residual_rl_ros.onnx_session import open_session, run_session
+from residual_rl_ros.robot.onnx_session import open_session, run_session
 
 Float32 = npt.NDArray[np.float32]
 

@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from residual_rl_ros import __version__
-from residual_rl_ros.cli import bag_exchange, bag_learning, bags, learning, models, robots
+from residual_rl_ros.cli import bag_exchange, bag_learning, bags, learning, robots
+from residual_rl_ros.cli import robots as models
 from residual_rl_ros.cli.options import INTERRUPTED
 from residual_rl_ros.errors import ResidualRLError
 

@@ -39,7 +39,8 @@ from residual_rl_ros.evaluation.intervals import (
     probability_of_improvement,
 )
 from residual_rl_ros.learner.episodes import RECENT_EPISODES
-from residual_rl_ros.training.run_folder import write_json, write_text
+from residual_rl_ros.resources import write_text
+from residual_rl_ros.training.run_folder import write_json
 
 mpl.use('Agg')
 

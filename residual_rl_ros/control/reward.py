@@ -18,7 +18,7 @@ import numpy.typing as npt
 from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.control.policy_loop import MARK_SUCCESS
 from residual_rl_ros.errors import RewardError
-from residual_rl_ros.onnx_session import open_session, run_session
+from residual_rl_ros.robot.onnx_session import open_session, run_session
 
 Array = npt.NDArray[np.float64]
 RewardSource = Callable[[Array], 'StepFeedback | None']

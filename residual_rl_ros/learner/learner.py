@@ -21,7 +21,7 @@ from residual_rl_ros.config.preset import LearnerConfig
 from residual_rl_ros.learner.episodes import EpisodeLog, EpisodeRecord
 from residual_rl_ros.learner.exploration_schedule import residual_exploration, warmup_exploration
 from residual_rl_ros.learner.guard import BestNetworks, Guard, GuardConfig
-from residual_rl_ros.residual_policy.exploration import Exploration
+from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.transitions.transition import Transition, TransitionLayout
 

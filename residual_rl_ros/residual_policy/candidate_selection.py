@@ -23,9 +23,12 @@ from residual_rl_ros.residual_policy.architecture import (
     CriticArchitecture,
     Float32,
 )
-from residual_rl_ros.residual_policy.exploration import FULL_SAMPLE, ExplorationSample
 from residual_rl_ros.residual_policy.numpy_actor import LAYER_NORM_EPS, Array, GaussianActor
-from residual_rl_ros.residual_policy.robot_policy import register_policy
+from residual_rl_ros.residual_policy.robot_policy import (
+    FULL_SAMPLE,
+    ExplorationSample,
+    register_policy,
+)
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 Layer = tuple[Float32, Float32, tuple[Float32, Float32] | None]

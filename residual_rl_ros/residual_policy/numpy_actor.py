@@ -20,8 +20,11 @@ from residual_rl_ros.residual_policy.architecture import (
     ActorArchitecture,
     Float32,
 )
-from residual_rl_ros.residual_policy.exploration import FULL_SAMPLE, ExplorationSample
-from residual_rl_ros.residual_policy.robot_policy import register_policy
+from residual_rl_ros.residual_policy.robot_policy import (
+    FULL_SAMPLE,
+    ExplorationSample,
+    register_policy,
+)
 
 Array = npt.NDArray[np.float64]
 LOG_STD_MIDDLE, LOG_STD_REACH = 0.5 * (LOG_STD_MAX + LOG_STD_MIN), 0.5 * (LOG_STD_MAX - LOG_STD_MIN)

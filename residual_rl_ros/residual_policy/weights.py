@@ -21,10 +21,11 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from residual_rl_ros.errors import ConfigError, ResidualRLError, WeightsError
-from residual_rl_ros.residual_policy.exploration import RESIDUAL, Exploration
 from residual_rl_ros.residual_policy.robot_policy import (
+    RESIDUAL,
     ROBOT_POLICIES,
     Architecture,
+    Exploration,
     Float32,
     RobotPolicy,
 )

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.onnx_session import open_session, run_session
 from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot.description import Channel
+from residual_rl_ros.robot.onnx_session import open_session, run_session
 
 ENCODER_METADATA_KEY = 'residual_rl_encoder'
 Picture = npt.NDArray[np.uint8]

@@ -11,9 +11,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from residual_rl_ros.tasks.arm_env import ArmEnv
+from residual_rl_ros.tasks.arm_env import ArmEnv, make_renderer
 from residual_rl_ros.tasks.registry import make_task
-from residual_rl_ros.tasks.rendering import make_renderer
 
 CAMERA = 'camera'
 """Camera of the scene, and key of its pictures in the observation."""

@@ -15,11 +15,11 @@ import yaml
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.config.run import RunConfig
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.resources import write_text
 from residual_rl_ros.robot.description import FLOAT_ARRAY, RobotConfig
 from residual_rl_ros.robot.image_encoder import channel_encoder
 from residual_rl_ros.tasks.camera import CAMERA_TASKS, STATE, make_camera_task
 from residual_rl_ros.tasks.registry import TASK_NAMES, make_task
-from residual_rl_ros.training.run_folder import write_text
 
 Env = gymnasium.Env[Any, Any]
 

@@ -25,6 +25,7 @@ from residual_rl_ros.residual_policy.weights import (
     checkpoint_exists,
     readable_checkpoint,
 )
+from residual_rl_ros.resources import write_text
 
 SUMMARY = 'summary.json'
 
@@ -93,21 +94,6 @@ def _learner_state(out: Path) -> dict[str, Any]:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON whole or not at all; see `write_text`."""
     write_text(path, json.dumps(value, indent=2) + '\n')
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, and its folder if there is none.
-
-    Raises:
-        OutputError: it cannot be written; what was there before is still.
-    """
-    fresh = path.with_name(path.name + '.new')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(text, encoding='utf-8')
-        fresh.replace(path)
-    except OSError as error:
-        raise OutputError(f'{str(path)!r} cannot be written: {error.strerror}') from error
 
 
 def minutes_to(level: float, history: list[EpisodeRecord], rate_hz: float) -> float | None:

@@ -21,12 +21,7 @@ from residual_rl_ros.config.run import ResolvedRun, RunConfig, training_seed
 from residual_rl_ros.errors import OutputError, ResidualRLError
 from residual_rl_ros.evaluation.figures import draw_learning_curve
 from residual_rl_ros.evaluation.intervals import mcnemar, wilson
-from residual_rl_ros.evaluation.paired import (
-    CURVE_SEED,
-    EVALUATION_SEED,
-    Episode,
-    run_episode,
-)
+from residual_rl_ros.evaluation.paired import CURVE_SEED, EVALUATION_SEED, Episode, run_episode
 from residual_rl_ros.learner.checkpoint import (
     CheckpointFolder,
     check_numbers,

@@ -22,8 +22,8 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.mcap_file import CHUNK, CHUNK_HEAD, MAGIC, RECORD, zstd
+from residual_rl_ros.bags.recorder import FLAG
 from residual_rl_ros.bags.sqlite_file import SEGMENT_MESSAGES
-from residual_rl_ros.bags.topics import FLAG
 from residual_rl_ros.bags.transitions.reader import TEXT, TransitionReader
 from residual_rl_ros.errors import BagError
 from residual_rl_ros.robot.description import CHANNEL_TYPES, COMMAND_TYPES

@@ -26,8 +26,13 @@ from mcap_ros2.decoder import DecoderFactory
 from rosbags.highlevel import AnyReader
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
-from residual_rl_ros.bags.topics import absolute, raw_topics
+from residual_rl_ros.bags.recorder import (
+    RecordedTopic,
+    Recorder,
+    RecordOptions,
+    absolute,
+    raw_topics,
+)
 from residual_rl_ros.bags.transitions.reader import TRANSITIONS, TransitionReader
 from residual_rl_ros.errors import OutputError
 from residual_rl_ros.robot.description import FLOAT_ARRAY, load_robot

@@ -14,7 +14,7 @@ from loop_builders import ACTION, CHANNELS, Recorder, feed, real_time
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
-from residual_rl_ros.residual_policy.exploration import Exploration
+from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.observation import ObservationAssembler
 

@@ -23,7 +23,7 @@ from safetensors.numpy import load, save
 from safetensors.torch import save as save_torch
 
 from residual_rl_ros.errors import WeightsError
-from residual_rl_ros.residual_policy.exploration import Exploration
+from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import (
     METADATA,
     WeightsHeader,

@@ -13,11 +13,12 @@ from builders import LinearPolicy
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
-from residual_rl_ros.bags.recorder import Recorder, RecordOptions
-from residual_rl_ros.bags.topics import (
+from residual_rl_ros.bags.recorder import (
     FEEDBACK,
     TAKEOVER_ACTIVE,
     TAKEOVER_COMMAND,
+    Recorder,
+    RecordOptions,
     absolute,
     raw_topics,
 )

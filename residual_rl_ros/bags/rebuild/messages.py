@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.bags.bag import Bag
+from residual_rl_ros.bags.recorder import FEEDBACK, FLAG, TAKEOVER_ACTIVE, TAKEOVER_COMMAND
 from residual_rl_ros.bags.segment import RawMessage
-from residual_rl_ros.bags.topics import FEEDBACK, FLAG, TAKEOVER_ACTIVE, TAKEOVER_COMMAND
 from residual_rl_ros.errors import BagError, CommandError
 from residual_rl_ros.robot.decoders import CommandDecoder, MessageDecoder, stamp_of, to_nanoseconds
 from residual_rl_ros.robot.description import FLOAT_ARRAY, Channel, RobotConfig

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.bags.recorder import Recorder, RecordOptions
-from residual_rl_ros.bags.topics import absolute, transition_topics
+from residual_rl_ros.bags.recorder import Recorder, RecordOptions, absolute, transition_topics
 from residual_rl_ros.bags.transitions.reader import TEXT
 from residual_rl_ros.errors import OutputError
 from residual_rl_ros.transitions.cdr import labelled_array, serialize, typestore

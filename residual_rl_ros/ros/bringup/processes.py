@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Start, watch and stop the processes of a topology, where there is no `ros2 launch`."""
+"""Start, watch and stop the processes of a run."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from residual_rl_ros.bags.topics import raw_topics, transition_topics
+from residual_rl_ros.bags.recorder import raw_topics, transition_topics
 from residual_rl_ros.robot.description import RobotConfig
 
 LIFECYCLE = (

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the lifecycle nodes share: logged transitions, diagnostics, a clean end."""
+"""What every node shares: lifecycle, diagnostics, signals; and a host for nodes within a tool."""
 
 from __future__ import annotations
 

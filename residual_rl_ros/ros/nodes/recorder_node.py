@@ -21,8 +21,14 @@ import yaml
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
-from residual_rl_ros.bags.topics import absolute, raw_topics, transition_topics
+from residual_rl_ros.bags.recorder import (
+    RecordedTopic,
+    Recorder,
+    RecordOptions,
+    absolute,
+    raw_topics,
+    transition_topics,
+)
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot.description import RobotConfig

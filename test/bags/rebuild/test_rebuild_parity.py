@@ -25,7 +25,7 @@ from raw_bag_builders import (
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.rebuild.controller import ReplayedController
 from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
-from residual_rl_ros.bags.topics import FEEDBACK
+from residual_rl_ros.bags.recorder import FEEDBACK
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.lockstep_loop import LockstepLoop

@@ -15,7 +15,7 @@ from processes import wait_for
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.config.run import load_run
-from residual_rl_ros.residual_policy.exploration import Exploration
+from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment

@@ -22,11 +22,7 @@ from residual_rl_ros.ros.common.node_parameters import (
     RewardParameters,
     SimParameters,
 )
-from residual_rl_ros.ros.common.parameters import (
-    follow_parameters,
-    read_parameters,
-    read_tree,
-)
+from residual_rl_ros.ros.common.parameters import follow_parameters, read_parameters, read_tree
 from residual_rl_ros.schema import parameter
 
 pytestmark = pytest.mark.ros
