@@ -27,7 +27,7 @@ from residual_rl_ros.residual_policy.weights import CHECKPOINTS
 from residual_rl_ros.tasks.hosting import connect, make_environment
 from residual_rl_ros.training.run_folder import read_history, steps_to
 from residual_rl_ros.training.train import TrainOptions, run_training
-from residual_rl_ros.training.train_from_bags import Use, train_from_bags
+from residual_rl_ros.training.train_from_bags import TransitionUse, train_from_bags
 from residual_rl_ros.transitions.transition import Transition
 
 BOOTSTRAPS = 10_000
@@ -77,7 +77,7 @@ def run(
     start = None
     if bag != Path():
         start = out.with_name(out.name + '_learner')
-        learner, _ = train_from_bags([bag], Use.BASE, config.learner_config(), seed)
+        learner, _ = train_from_bags([bag], TransitionUse.BASE, config.learner_config(), seed)
         CheckpointFolder(start / CHECKPOINTS).save(learner)
     options = TrainOptions(config, seed, out, start=start, paired_seeds=0)
     run_training(options, Console(stderr=True))

@@ -14,7 +14,7 @@ from rich.table import Table
 
 
 @dataclass
-class Report:
+class InspectionReport:
     """Findings about one thing."""
 
     title: str
@@ -44,7 +44,7 @@ class Report:
 
 
 @dataclass
-class Problem:
+class Finding:
     """One thing that is wrong with a bag."""
 
     path: Path
@@ -68,13 +68,13 @@ class Findings:
     """Collects problems; the same kind on the same topic of a file becomes one line."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[Path, str, str], Problem] = {}
+        self._found: dict[tuple[Path, str, str], Finding] = {}
 
     def __len__(self) -> int:
         """Return the number of lines."""
         return len(self._found)
 
-    def __iter__(self) -> Iterator[Problem]:
+    def __iter__(self) -> Iterator[Finding]:
         """Yield the problems in the order in which they were found."""
         return iter(self._found.values())
 
@@ -106,4 +106,4 @@ class Findings:
         if key in self._found:
             self._found[key].count += count
         else:
-            self._found[key] = Problem(path, topic, place, reason, count)
+            self._found[key] = Finding(path, topic, place, reason, count)

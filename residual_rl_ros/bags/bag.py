@@ -173,7 +173,7 @@ class Bag:
             return {}
         return found
 
-    def told(self, key: str) -> set[str]:
+    def recorded_values(self, key: str) -> set[str]:
         """Return what the recorder said under a key, over all parts of the recording."""
         folders = {file.path.parent for file in self.files}
         return {data[key] for data in map(self._custom_data, folders) if key in data}

@@ -15,7 +15,7 @@ import numpy as np
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.control.composition import UNUSED_RANGE
 from residual_rl_ros.errors import BasePolicyError
-from residual_rl_ros.findings import Report
+from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.description import load_robot
 
 TIMED_CALLS = 50
@@ -23,7 +23,7 @@ TIMED_CALLS = 50
 
 def check_base_policy(
     path: Path, robot: str | None = None, clock: Callable[[], float] = time.perf_counter
-) -> Report:
+) -> InspectionReport:
     """Inspect a model, run it on random observations and time it.
 
     Args:
@@ -34,7 +34,7 @@ def check_base_policy(
     Raises:
         ConfigError: the robot description itself is wrong.
     """
-    report = Report(str(path))
+    report = InspectionReport(str(path))
     try:
         policy = OnnxBasePolicy(path)
         _describe(policy, report)
@@ -50,7 +50,7 @@ def check_base_policy(
     return report
 
 
-def _describe(policy: OnnxBasePolicy, report: Report) -> None:
+def _describe(policy: OnnxBasePolicy, report: InspectionReport) -> None:
     meta = policy.metadata
     content = policy.path.read_bytes()
     ranges = zip(meta.action_names, meta.action_min, meta.action_max, strict=True)
@@ -73,7 +73,7 @@ def _describe(policy: OnnxBasePolicy, report: Report) -> None:
         report.remarks.append(f'the base never moves {", ".join(unused)}: no residual there')
 
 
-def _run(policy: OnnxBasePolicy, report: Report, clock: Callable[[], float]) -> None:
+def _run(policy: OnnxBasePolicy, report: InspectionReport, clock: Callable[[], float]) -> None:
     meta = policy.metadata
     rng = np.random.default_rng(0)
     shape = (meta.n_obs_steps, len(meta.observation_names))

@@ -10,13 +10,13 @@ import numpy.typing as npt
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.control.safety import Workspace
 from residual_rl_ros.errors import BasePolicyError, ConfigError, ResourceError
-from residual_rl_ros.findings import Report
+from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import channel_encoder
 
 
-def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) -> Report:
+def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) -> InspectionReport:
     """Inspect a robot description, load its encoders and compare it with a base policy.
 
     Args:
@@ -24,7 +24,7 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
         title: where it is from.
         base_policy: shipped base policy or ONNX file that shall run on it.
     """
-    report = Report(title)
+    report = InspectionReport(title)
     action, rate = robot.action, robot.control_rate_hz
     ranges = zip(action.names, action.lower, action.upper, action.max_step * rate, strict=True)
     report.facts |= {
@@ -99,7 +99,10 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
 
 
 def _compare_ranges(
-    report: Report, robot: RobotConfig, low: npt.NDArray[np.float64], high: tuple[float, ...]
+    report: InspectionReport,
+    robot: RobotConfig,
+    low: npt.NDArray[np.float64],
+    high: tuple[float, ...],
 ) -> None:
     """Remark on limits that are far wider than what the base policy ever commanded."""
     action = robot.action

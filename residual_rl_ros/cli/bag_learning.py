@@ -56,9 +56,9 @@ def train(
     from residual_rl_ros.learner.checkpoint import CheckpointFolder
     from residual_rl_ros.residual_policy.weights import CHECKPOINTS
     from residual_rl_ros.training.run_folder import git_commit, prepare_output
-    from residual_rl_ros.training.train_from_bags import Use, train_from_bags
+    from residual_rl_ros.training.train_from_bags import TransitionUse, train_from_bags
 
-    if use not in {choice.value for choice in Use}:
+    if use not in {choice.value for choice in TransitionUse}:
         raise ResidualRLError(f'--as is {use!r}, expected base, demonstrations or offline')
     config = load_preset(preset, assignments(overrides or []))
     opened, stray = open_bags(bags)
@@ -77,7 +77,9 @@ def train(
             bars.update(reading, completed=nbytes)
             bars.update(updating, advance=1, total=total, visible=True)
 
-        learner, intake = train_from_bags(paths, Use(use), config, seed, on_read, on_update)
+        learner, intake = train_from_bags(
+            paths, TransitionUse(use), config, seed, on_read, on_update
+        )
         bars.update(reading, completed=nbytes)
     CheckpointFolder(out / CHECKPOINTS).save(learner)
     described = {

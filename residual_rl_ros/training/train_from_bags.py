@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.transitions.reader import Block, TransitionReader
+from residual_rl_ros.bags.transitions.reader import TransitionBlock, TransitionReader
 from residual_rl_ros.config.preset import LearnerConfig
 from residual_rl_ros.errors import BagError
 from residual_rl_ros.findings import Findings
@@ -30,7 +30,7 @@ BASE_POLICY = 'base_policy_sha256'
 """What a recorder that knows the base policy says of it."""
 
 
-class Use(StrEnum):
+class TransitionUse(StrEnum):
     """What the transitions of a bag are to a learner."""
 
     BASE = 'base'
@@ -65,7 +65,7 @@ class BagIntake:
 
 def train_from_bags(
     paths: Sequence[Path],
-    use: Use,
+    use: TransitionUse,
     config: LearnerConfig,
     seed: int,
     on_read: Callable[[int], None] = lambda nbytes: None,
@@ -101,15 +101,15 @@ def train_from_bags(
             if _fits(block, learner, bag):
                 _take(block.table, learner, use, f'{number}/{block.robot}', intake)
         if intake.taken > before:
-            base_policy = base_policy or bag.told(BASE_POLICY)
+            base_policy = base_policy or bag.recorded_values(BASE_POLICY)
     if learner is None or not intake.taken:
         reasons = [str(problem) for problems in intake.problems for problem in problems]
-        wanted = 'base transitions' if use is Use.BASE else 'transitions'
+        wanted = 'base transitions' if use is TransitionUse.BASE else 'transitions'
         found = f'{intake.skipped} of other sources' if intake.skipped else 'none at all'
         raise BagError('; '.join([f'no {wanted} in the bags, {found}', *reasons]))
-    if use is not Use.DEMONSTRATIONS:
+    if use is not TransitionUse.DEMONSTRATIONS:
         enough, outcomes = intake.taken, intake.success
-        if use is Use.OFFLINE:
+        if use is TransitionUse.OFFLINE:
             if intake.taken < 2:
                 raise BagError(
                     '--as offline needs at least 2 transitions for the observation normaliser, '
@@ -122,19 +122,19 @@ def train_from_bags(
     return learner, intake
 
 
-def _check_preset(use: Use, config: LearnerConfig) -> None:
+def _check_preset(use: TransitionUse, config: LearnerConfig) -> None:
     rule = config.rule
-    if use is Use.OFFLINE and not rule.learns_offline:
+    if use is TransitionUse.OFFLINE and not rule.learns_offline:
         raise BagError(
             '--as offline needs a preset with offline_updates > 0, such as wsrl; algorithm '
             f'{config.algorithm} learns nothing offline here'
         )
-    if use is Use.BASE and rule.learns_offline:
+    if use is TransitionUse.BASE and rule.learns_offline:
         raise BagError(
             f'the preset learns offline (algorithm {config.algorithm}, offline_updates > 0) and '
             'keeps no base transitions afterwards; use --as offline'
         )
-    if use is Use.DEMONSTRATIONS and not rule.samples_demonstrations:
+    if use is TransitionUse.DEMONSTRATIONS and not rule.samples_demonstrations:
         raise BagError(
             '--as demonstrations needs a preset with demonstration_share > 0, such as resfit'
         )
@@ -142,7 +142,7 @@ def _check_preset(use: Use, config: LearnerConfig) -> None:
 
 def _of_another_policy(bag: Bag, known: set[str]) -> bool:
     """Return whether a bag says that another base policy was run than known; report it if so."""
-    others = bag.told(BASE_POLICY)
+    others = bag.recorded_values(BASE_POLICY)
     if len(others | known) < 2 or not others:
         return False
     named = ', '.join(sorted(others))
@@ -154,7 +154,7 @@ def _of_another_policy(bag: Bag, known: set[str]) -> bool:
     return True
 
 
-def _fits(block: Block, learner: Learner, bag: Bag) -> bool:
+def _fits(block: TransitionBlock, learner: Learner, bag: Bag) -> bool:
     """Return whether a block has the learner's layout; report it if not."""
     layout = block.table.layout
     if layout == learner.layout:
@@ -170,16 +170,16 @@ def _fits(block: Block, learner: Learner, bag: Bag) -> bool:
 
 
 def _take(
-    table: TransitionTable, learner: Learner, use: Use, robot: str, intake: BagIntake
+    table: TransitionTable, learner: Learner, use: TransitionUse, robot: str, intake: BagIntake
 ) -> None:
     """Store a block's transitions."""
     taken = np.ones(len(table), dtype=bool)
-    if use is Use.BASE:
+    if use is TransitionUse.BASE:
         taken = table.header('source') == Source.BASE
         intake.skipped += int((~taken).sum())
     _count_outcomes(table, taken, robot, intake)
     table = table.rows(taken)
-    learner.rule.memory.extend(table, robot, demonstrations=use is Use.DEMONSTRATIONS)
+    learner.rule.memory.extend(table, robot, demonstrations=use is TransitionUse.DEMONSTRATIONS)
     intake.taken += len(table)
 
 

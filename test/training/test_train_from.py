@@ -19,7 +19,7 @@ from residual_rl_ros.learner.learner import Phase
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.tasks.hosting import connect, make_environment
 from residual_rl_ros.training.train import TrainOptions, run_training
-from residual_rl_ros.training.train_from_bags import Use, train_from_bags
+from residual_rl_ros.training.train_from_bags import TransitionUse, train_from_bags
 
 QUIET = Console(quiet=True)
 
@@ -43,7 +43,7 @@ def base_bag(config: RunConfig, folder: Path, transitions: int) -> Path:
 def test_a_run_begins_online_with_the_warm_critics_of_a_bag(tmp_path: Path) -> None:
     config = replace(quick(load_run('peg_insert')), control_steps=600)
     bag = base_bag(config, tmp_path / 'bag', 150)
-    learner, intake = train_from_bags([bag], Use.BASE, config.learner_config(), seed=4)
+    learner, intake = train_from_bags([bag], TransitionUse.BASE, config.learner_config(), seed=4)
     assert learner.phase is Phase.ONLINE
     CheckpointFolder(tmp_path / 'start' / 'checkpoints').save(learner)
     options = TrainOptions(config, 4, tmp_path / 'run', start=tmp_path / 'start', paired_seeds=0)
@@ -67,7 +67,7 @@ def test_no_message_waits_for_the_decisions_of_a_bag(tmp_path: Path) -> None:
     config = replace(quick(load_run('peg_insert')), control_steps=800)
     warmup = config.learner_config().warmup_transitions
     bag = base_bag(config, tmp_path / 'bag', warmup // 2)
-    learner, _ = train_from_bags([bag], Use.BASE, config.learner_config(), seed=4)
+    learner, _ = train_from_bags([bag], TransitionUse.BASE, config.learner_config(), seed=4)
     assert learner.phase is Phase.WARMUP
     CheckpointFolder(tmp_path / 'start' / 'checkpoints').save(learner)
     states = {}

@@ -21,7 +21,7 @@ from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.residual_policy.weights import decode_weights
 from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
-from residual_rl_ros.training.train_from_bags import Use, train_from_bags
+from residual_rl_ros.training.train_from_bags import TransitionUse, train_from_bags
 from residual_rl_ros.transitions.transition import Source, Success, Transition
 
 L = make_layout()
@@ -42,7 +42,7 @@ def bag(tmp_path: Path) -> Path:
 
 def test_base_transitions_stand_for_the_warm_up(bag: Path) -> None:
     config = small_config(warmup_transitions=50)
-    learner, intake = train_from_bags([bag], Use.BASE, config, seed=3)
+    learner, intake = train_from_bags([bag], TransitionUse.BASE, config, seed=3)
     fresh = Learner(config, L, 3)
     assert intake.taken == 120
     assert len(learner.rule.memory.replay) == 50, (
@@ -60,7 +60,7 @@ def test_base_transitions_stand_for_the_warm_up(bag: Path) -> None:
 
 def test_what_a_bag_has_fitted_stays_until_the_replay_holds_twice_as_much(bag: Path) -> None:
     config = small_config(warmup_transitions=50, replay_capacity=300, refit_normalizer=True)
-    learner, _ = train_from_bags([bag], Use.BASE, config, seed=3)
+    learner, _ = train_from_bags([bag], TransitionUse.BASE, config, seed=3)
     for transition in base_stream(189, seed=4):
         learner.ingest(transition, learn=False)
     assert learner.rule.memory.normalizer_transitions == 120
@@ -70,7 +70,7 @@ def test_what_a_bag_has_fitted_stays_until_the_replay_holds_twice_as_much(bag: P
 
 def test_the_first_transition_of_the_robot_is_the_first_after_the_warm_up(bag: Path) -> None:
     config = small_config(warmup_transitions=50, utd=1.0, publish_interval=10)
-    learner, _ = train_from_bags([bag], Use.BASE, config, seed=3)
+    learner, _ = train_from_bags([bag], TransitionUse.BASE, config, seed=3)
     header = decode_weights(learner.first_message())[0]
     assert (header.effective_from, header.next_effective_from) == (0, 20)
     published = [learner.ingest(t) is not None for t in random_transitions(L, 10, seed=9)]
@@ -80,9 +80,9 @@ def test_the_first_transition_of_the_robot_is_the_first_after_the_warm_up(bag: P
 
 def test_the_guard_compares_with_the_base_episodes_of_a_bag(tmp_path: Path) -> None:
     path = write_bag(tmp_path / 'bag', L, base_stream(7 * 30))
-    learner, intake = train_from_bags([path], Use.BASE, small_config(), seed=3)
+    learner, intake = train_from_bags([path], TransitionUse.BASE, small_config(), seed=3)
     assert learner.guard.base_success == intake.success_rate == 0.5
-    off, _ = train_from_bags([path], Use.BASE, small_config(guard_share=0.0), seed=3)
+    off, _ = train_from_bags([path], TransitionUse.BASE, small_config(guard_share=0.0), seed=3)
     assert off.guard.base_success is None
 
 
@@ -94,7 +94,7 @@ def test_an_operators_rescue_is_no_success_of_the_base(tmp_path: Path, max_bytes
     for end in rescued:
         stream[end - 2] = replace(stream[end - 2], source=Source.TAKEOVER)
     path = write_bag(tmp_path / 'bag', L, stream, max_bytes=max_bytes)
-    learner, intake = train_from_bags([path], Use.BASE, small_config(), seed=3)
+    learner, intake = train_from_bags([path], TransitionUse.BASE, small_config(), seed=3)
     alone = [stream[end].success is Success.SUCCESS for end in ends if end not in rescued]
     assert intake.skipped == len(rescued) > 10
     assert list(intake.success) == alone
@@ -104,13 +104,13 @@ def test_an_operators_rescue_is_no_success_of_the_base(tmp_path: Path, max_bytes
 def test_one_transition_is_too_few_for_an_offline_phase(tmp_path: Path) -> None:
     path = write_bag(tmp_path / 'one', L, base_stream(1))
     with pytest.raises(BagError, match='--as offline needs at least 2 transitions'):
-        train_from_bags([path], Use.OFFLINE, small_config('wsrl'), seed=0)
+        train_from_bags([path], TransitionUse.OFFLINE, small_config('wsrl'), seed=0)
 
 
 def test_a_short_bag_leaves_the_rest_of_the_warm_up_to_the_robot(tmp_path: Path) -> None:
     path = write_bag(tmp_path / 'short', L, base_stream(20))
     config = small_config(warmup_transitions=50)
-    learner, _ = train_from_bags([path], Use.BASE, config, seed=3)
+    learner, _ = train_from_bags([path], TransitionUse.BASE, config, seed=3)
     assert (learner.phase, learner.transitions) == (Phase.WARMUP, 20)
     assert learner.pretraining_updates == 0
     for transition in random_transitions(L, 30, seed=9):
@@ -123,14 +123,14 @@ def test_what_a_residual_did_is_no_base_transition(tmp_path: Path) -> None:
     stream[10:20] = [replace(t, source=Source.RESIDUAL) for t in stream[10:20]]
     stream[30] = replace(stream[30], source=Source.TAKEOVER)
     path = write_bag(tmp_path / 'mixed', L, stream)
-    learner, intake = train_from_bags([path], Use.BASE, small_config(), seed=0)
+    learner, intake = train_from_bags([path], TransitionUse.BASE, small_config(), seed=0)
     assert (intake.taken, intake.skipped) == (49, 11)
     assert learner.rule.memory.replay.composition()[Source.BASE] == 1.0
 
 
 def test_demonstrations_go_to_their_own_buffer(bag: Path) -> None:
     config = small_config('resfit', demonstration_share=0.5, warmup_transitions=10)
-    learner, intake = train_from_bags([bag], Use.DEMONSTRATIONS, config, seed=0)
+    learner, intake = train_from_bags([bag], TransitionUse.DEMONSTRATIONS, config, seed=0)
     assert learner.rule.memory.demonstrations == intake.taken == 120
     assert len(learner.rule.memory.replay) == 0
     assert (learner.phase, learner.transitions) == (Phase.WARMUP, 0)
@@ -140,7 +140,7 @@ def test_offline_data_trains_actor_and_critics_and_is_dropped(bag: Path) -> None
     config = small_config(
         'wsrl', offline_updates=8, warmup_transitions=180, policy_warmup_transitions=6
     )
-    learner, _ = train_from_bags([bag], Use.OFFLINE, config, seed=0)
+    learner, _ = train_from_bags([bag], TransitionUse.OFFLINE, config, seed=0)
     fresh = Learner(config, L, 0)
     assert learner.pretraining_updates == 8
     assert len(learner.rule.memory.replay) == 0
@@ -156,13 +156,13 @@ def test_offline_data_trains_actor_and_critics_and_is_dropped(bag: Path) -> None
 @pytest.mark.parametrize(
     ('preset', 'use', 'reason'),
     [
-        ('dawn', Use.OFFLINE, 'offline_updates > 0'),
-        ('wsrl', Use.BASE, 'use --as offline'),
-        ('dawn', Use.DEMONSTRATIONS, 'demonstration_share > 0'),
+        ('dawn', TransitionUse.OFFLINE, 'offline_updates > 0'),
+        ('wsrl', TransitionUse.BASE, 'use --as offline'),
+        ('dawn', TransitionUse.DEMONSTRATIONS, 'demonstration_share > 0'),
     ],
 )
 def test_a_preset_that_cannot_use_them_is_refused(
-    preset: str, use: Use, reason: str, bag: Path
+    preset: str, use: TransitionUse, reason: str, bag: Path
 ) -> None:
     with pytest.raises(BagError, match=reason):
         train_from_bags([bag], use, small_config(preset), seed=0)
@@ -171,7 +171,7 @@ def test_a_preset_that_cannot_use_them_is_refused(
 def test_another_layout_is_one_line_and_skipped(bag: Path, tmp_path: Path) -> None:
     other = make_layout(residual_bound=(0.3, 0.3))
     second = write_bag(tmp_path / 'other', other, base_stream(30))
-    _, intake = train_from_bags([bag, second], Use.BASE, small_config(), seed=0)
+    _, intake = train_from_bags([bag, second], TransitionUse.BASE, small_config(), seed=0)
     assert intake.taken == 120
     (problem,) = [str(problem) for problems in intake.problems for problem in problems]
     assert str(second) in problem
@@ -190,12 +190,12 @@ def bag_of_policy(folder: Path, sha256: str | None, count: int) -> Path:
 def test_bags_of_another_base_policy_are_skipped_and_named(tmp_path: Path) -> None:
     policies = ('unknown', None, 10), ('one', 'aaa', 20), ('two', 'bbb', 40), ('again', 'aaa', 80)
     bags = [bag_of_policy(tmp_path / name, sha, count) for name, sha, count in policies]
-    _, intake = train_from_bags(bags, Use.BASE, small_config(), seed=0)
+    _, intake = train_from_bags(bags, TransitionUse.BASE, small_config(), seed=0)
     assert intake.taken == 10 + 20 + 80
     (problem,) = [str(problem) for problems in intake.problems for problem in problems]
     assert problem.startswith(f'{bags[2]}: base_policy_sha256 is bbb, expected aaa; skipped')
     with pytest.raises(BagError, match='base_policy_sha256 is aaa, bbb, expected one; skipped'):
-        train_from_bags([tmp_path], Use.BASE, small_config(), seed=0)
+        train_from_bags([tmp_path], TransitionUse.BASE, small_config(), seed=0)
 
 
 def test_robots_of_two_namespaces_train_one_learner(
@@ -223,17 +223,17 @@ def test_robots_of_two_namespaces_train_one_learner(
 def test_the_number_of_updates_is_known_before_the_first(bag: Path) -> None:
     said = []
     config = small_config('resfit', warmup_transitions=50, critic_only_updates=12)
-    learner, _ = train_from_bags([bag], Use.BASE, config, 0, on_update=said.append)
+    learner, _ = train_from_bags([bag], TransitionUse.BASE, config, 0, on_update=said.append)
     assert said == [12] * learner.pretraining_updates == [12] * 12
     said.clear()
     config = small_config('wsrl', offline_updates=3, warmup_transitions=50)
-    train_from_bags([bag], Use.OFFLINE, config, 0, on_update=said.append)
+    train_from_bags([bag], TransitionUse.OFFLINE, config, 0, on_update=said.append)
     assert said == [3] * 3
 
 
 def test_the_same_bags_give_the_same_learner(bag: Path) -> None:
     config = small_config(warmup_transitions=50)
-    one, two = (train_from_bags([bag], Use.BASE, config, seed=3)[0] for _ in range(2))
+    one, two = (train_from_bags([bag], TransitionUse.BASE, config, seed=3)[0] for _ in range(2))
     for name, value in one.rule.state_dict().items():
         assert torch.equal(two.rule.state_dict()[name], value), name
 
@@ -241,10 +241,10 @@ def test_the_same_bags_give_the_same_learner(bag: Path) -> None:
 def test_bags_without_anything_to_use_say_so(tmp_path: Path) -> None:
     empty = write_bag(tmp_path / 'empty', L, [])
     with pytest.raises(BagError, match='no base transitions in the bags, none at all'):
-        train_from_bags([empty], Use.BASE, small_config(), seed=0)
+        train_from_bags([empty], TransitionUse.BASE, small_config(), seed=0)
     other = write_bag(tmp_path / 'residual', L, random_transitions(L, 5))
     with pytest.raises(BagError, match='5 of other sources'):
-        train_from_bags([other], Use.BASE, small_config(), seed=0)
+        train_from_bags([other], TransitionUse.BASE, small_config(), seed=0)
 
 
 def test_the_command_leaves_a_checkpoint_that_a_robots_learner_resumes(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.lerobot.writer import LeRobotWriter
-from residual_rl_ros.bags.transitions.reader import Block, TransitionReader
+from residual_rl_ros.bags.transitions.reader import TransitionBlock, TransitionReader
 from residual_rl_ros.errors import BagError, ResidualRLError
 from residual_rl_ros.findings import Findings
 from residual_rl_ros.transitions.table import TransitionTable
@@ -150,7 +150,7 @@ def _tables(
             )
 
 
-def _blocks(bag: Bag, on_read: Callable[[int], None]) -> Iterator[Block]:
+def _blocks(bag: Bag, on_read: Callable[[int], None]) -> Iterator[TransitionBlock]:
     """Yield the transitions of a bag."""
     return TransitionReader(bag, lambda _, segment: on_read(segment.file_bytes)).blocks()
 

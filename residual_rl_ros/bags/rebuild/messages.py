@@ -35,7 +35,7 @@ class Role(Enum):
 
 
 @dataclass(frozen=True)
-class Reading:
+class TopicReading:
     """What a topic's messages are for."""
 
     role: Role
@@ -45,11 +45,11 @@ class Reading:
     """Of the role `CHANNEL`."""
 
 
-class Received(NamedTuple):
+class RecordedMessage(NamedTuple):
     """A message on its way to the loop."""
 
     raw: RawMessage
-    reading: Reading
+    reading: TopicReading
     message: Any
 
     @property
@@ -87,34 +87,34 @@ class RawMessages:
         self._on_message = on_message
         self._count = 0
         self._total: int | None = None
-        self._readings: dict[str, list[Reading]] = {}
+        self._readings: dict[str, list[TopicReading]] = {}
         for channel in robot.channels:
-            self._read(channel.topic, Reading(Role.CHANNEL, channel.type, channel))
+            self._read(channel.topic, TopicReading(Role.CHANNEL, channel.type, channel))
         for role, topic, kind in (
             (Role.COMMAND, robot.command.topic, robot.command.type),
             (Role.FEEDBACK, FEEDBACK, FLOAT_ARRAY),
             (Role.TAKEOVER, TAKEOVER_COMMAND, robot.command.type),
             (Role.ACTIVE, TAKEOVER_ACTIVE, FLAG),
         ):
-            self._read(topic, Reading(role, kind))
+            self._read(topic, TopicReading(role, kind))
 
-    def _read(self, topic: str, reading: Reading) -> None:
+    def _read(self, topic: str, reading: TopicReading) -> None:
         self._readings.setdefault(self.topic(topic), []).append(reading)
 
     def topic(self, name: str) -> str:
         """Return the absolute name of a topic of the robot."""
         return name if name.startswith('/') else '/' + f'{self._namespace}/{name}'.lstrip('/')
 
-    def all(self) -> Iterator[Received]:
+    def all(self) -> Iterator[RecordedMessage]:
         """Yield every message in recorded order; report what cannot be read."""
         yield from self._messages(self.bag, set(Role))
         self._total, self._count = self._count, 0
 
-    def of(self, *roles: Role) -> Iterator[Received]:
+    def of(self, *roles: Role) -> Iterator[RecordedMessage]:
         """Yield the messages of some roles; what cannot be read was reported by `all`."""
         return self._messages(Bag(self.bag.path), set(roles))
 
-    def _messages(self, bag: Bag, roles: set[Role]) -> Iterator[Received]:
+    def _messages(self, bag: Bag, roles: set[Role]) -> Iterator[RecordedMessage]:
         wanted = {
             topic: [reading for reading in readings if reading.role in roles]
             for topic, readings in self._readings.items()
@@ -136,7 +136,7 @@ class RawMessages:
                     continue
                 self._count += 1
                 self._on_message(self._count, self._total)
-                yield Received(raw, reading, message)
+                yield RecordedMessage(raw, reading, message)
 
 
 Array = npt.NDArray[np.float64]
@@ -202,7 +202,7 @@ def survey(messages: RawMessages, robot: RobotConfig, lockstep: bool) -> dict[in
     return commands
 
 
-def _stamp_after(received: Received, latest: float, lockstep: bool) -> float:
+def _stamp_after(received: RecordedMessage, latest: float, lockstep: bool) -> float:
     """Return the stamp of an observation, the latest if it has none [s].
 
     Raises:

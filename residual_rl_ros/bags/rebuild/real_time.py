@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from residual_rl_ros.bags.rebuild.messages import RawMessages, Received, Role
+from residual_rl_ros.bags.rebuild.messages import RawMessages, RecordedMessage, Role
 from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.control.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
@@ -89,8 +89,8 @@ class RealTimeReplay:
         loop: RealTimeLoop,
         recording: RealTimeRecording,
         reader: CommandDecoder,
-        take: Callable[[Received], None],
-        answer: Callable[[Received, Array], None],
+        take: Callable[[RecordedMessage], None],
+        answer: Callable[[RecordedMessage, Array], None],
     ) -> None:
         self._commands = messages.of(Role.COMMAND)
         self._feedback = _Ahead(messages.of(Role.FEEDBACK))
@@ -190,7 +190,7 @@ class RealTimeReplay:
 class _Ahead:
     """Messages, of which the next one can be looked at."""
 
-    def __init__(self, messages: Iterator[Received]) -> None:
+    def __init__(self, messages: Iterator[RecordedMessage]) -> None:
         self._messages = messages
         self.next = next(messages, None)
 
@@ -199,7 +199,7 @@ class _Ahead:
         """When the next message was received, for ever if there is none [s]."""
         return math.inf if self.next is None else self.next.time
 
-    def pop(self) -> Received:
+    def pop(self) -> RecordedMessage:
         """Return the next message and go on."""
         received, self.next = self.next, next(self._messages, None)
         assert received is not None

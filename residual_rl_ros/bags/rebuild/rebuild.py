@@ -20,7 +20,13 @@ import numpy.typing as npt
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.rebuild.controller import ReplayedController
-from residual_rl_ros.bags.rebuild.messages import ChannelReport, RawMessages, Received, Role, survey
+from residual_rl_ros.bags.rebuild.messages import (
+    ChannelReport,
+    RawMessages,
+    RecordedMessage,
+    Role,
+    survey,
+)
 from residual_rl_ros.bags.rebuild.real_time import Mark, RealTimeRecording, RealTimeReplay
 from residual_rl_ros.bags.segment import RawMessage
 from residual_rl_ros.base_policy.chunk_queue import BasePolicy
@@ -187,7 +193,7 @@ class Rebuilder:
         A recorder serves one topic after the other, so that a busy one has a stamp on one topic
         before the stamp before it on another.
         """
-        waiting: list[tuple[float, int, Received]] = []
+        waiting: list[tuple[float, int, RecordedMessage]] = []
         newest = -math.inf
         others = self._messages.of(Role.CHANNEL, Role.FEEDBACK, Role.TAKEOVER, Role.ACTIVE)
         for number, received in enumerate(others):
@@ -201,12 +207,12 @@ class Rebuilder:
             self._take(heapq.heappop(waiting)[2])
             yield
 
-    def _answer(self, received: Received, values: Array) -> None:
+    def _answer(self, received: RecordedMessage, values: Array) -> None:
         """Take the command that the next tick has sent."""
         self._handled = received.raw
         self.controller.commands = {to_nanoseconds(received.stamp): values}
 
-    def _take(self, received: Received) -> None:
+    def _take(self, received: RecordedMessage) -> None:
         """Hand a message to the loop, as the policy node does."""
         loop = self._loop
         self._handled, reading, message = received
@@ -260,7 +266,7 @@ class _Assembler(ObservationAssembler):
             raise
 
 
-def _observed_at(received: Received) -> float | None:
+def _observed_at(received: RecordedMessage) -> float | None:
     """Return the stamp that a message belongs to [s]; None if it has none."""
     reading, message = received.reading, received.message
     if reading.role is Role.FEEDBACK:

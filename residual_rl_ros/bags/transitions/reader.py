@@ -35,7 +35,7 @@ ENOUGH = 5
 """Decisions from which the median is known."""
 
 
-class Remark(NamedTuple):
+class SequenceJump(NamedTuple):
     """One kind of thing that is wrong with rows of a table."""
 
     kind: str
@@ -61,7 +61,7 @@ class SequenceCheck:
         repeats[near] = (values[near] == values[near - 1]).all(axis=1)
         return repeats
 
-    def jumps(self, table: TransitionTable) -> list[Remark]:
+    def jumps(self, table: TransitionTable) -> list[SequenceJump]:
         """Return where the clock goes back or far ahead; the table becomes what is before."""
         before = self._last[None, : len(HEADER)] if len(self._last) else np.empty((0, len(HEADER)))
         head = np.concatenate([before, table.values[:, : len(HEADER)]])
@@ -86,7 +86,9 @@ class SequenceCheck:
             rows = np.flatnonzero(found)
             if len(rows):
                 reason = f'the clock {says.format(abs(elapsed[rows[0]]))}'
-                remarks.append(Remark(kind, int(rows[0]) + 1 - len(before), len(rows), reason))
+                remarks.append(
+                    SequenceJump(kind, int(rows[0]) + 1 - len(before), len(rows), reason)
+                )
         return remarks
 
 
@@ -95,12 +97,12 @@ TRANSITIONS = 'policy_node/transitions'
 LAYOUT = 'policy_node/transition_layout'
 
 
-Piece = tuple[Integers, TransitionTable]
+MessageRows = tuple[Integers, TransitionTable]
 """Which messages of a segment these transitions are, in order."""
 
 
 @dataclass(frozen=True)
-class Block:
+class TransitionBlock:
     """Transitions of one robot that a bag holds in a row."""
 
     robot: str
@@ -139,17 +141,17 @@ class TransitionReader:
         self._on_segment = on_segment
         self._streams: dict[str, _Stream] = {}
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[TransitionBlock]:
         """Yield the transitions, each robot's in recorded order."""
         return chain.from_iterable(self.segments())
 
-    def segments(self) -> Iterator[list[Block]]:
+    def segments(self) -> Iterator[list[TransitionBlock]]:
         """Yield the blocks that lie beside each other in a file: one robot after the other."""
         self._find_layouts()
         count = 0
         for file, segment in self.bag.segments():
             self._on_segment(file, segment)
-            blocks: list[Block] = []
+            blocks: list[TransitionBlock] = []
             for key, topic in file.topics.items():
                 chosen = np.flatnonzero(segment.channel == key)
                 if not len(chosen):
@@ -203,7 +205,7 @@ class TransitionReader:
 
     def _cut(
         self, file: BagFile, topic: Topic, segment: Segment, chosen: Integers
-    ) -> Iterator[Block]:
+    ) -> Iterator[TransitionBlock]:
         """Yield the transitions among some messages of a segment, one block for each layout."""
         if topic.type != FLOAT_ARRAY:
             reason = f'type is {topic.type!r}, expected {FLOAT_ARRAY!r}'
@@ -211,7 +213,7 @@ class TransitionReader:
             self._report(file, topic, place, reason, count=len(chosen))
             return
         stream = self._stream(_robot(topic, TRANSITIONS))
-        pieces: list[Piece] = []
+        pieces: list[MessageRows] = []
         for layout, prefix in reversed(list(stream.layouts.values())):
             long_enough = chosen[segment.size[chosen] >= prefix.nbytes]
             values, fits = prefix.cut(segment.buffer, segment.start[long_enough])
@@ -230,7 +232,7 @@ class TransitionReader:
         segment: Segment,
         chosen: Integers,
         table: TransitionTable,
-    ) -> Iterator[Block]:
+    ) -> Iterator[TransitionBlock]:
         """Yield the valid rows of a table, each once; report the others, and clocks that jump."""
         stream = self._stream(_robot(topic, TRANSITIONS))
         valid = table.valid()
@@ -256,11 +258,11 @@ class TransitionReader:
         for kind, row, count, reason in stream.sequence.jumps(table):
             place = segment.place_of(int(chosen[row]))
             self._report(file, topic, place, reason, kind=kind, count=count)
-        yield Block(stream.robot, table, segment.time_ns[chosen])
+        yield TransitionBlock(stream.robot, table, segment.time_ns[chosen])
 
     def _one_by_one(
         self, file: BagFile, topic: Topic, segment: Segment, chosen: Integers
-    ) -> Iterator[Piece]:
+    ) -> Iterator[MessageRows]:
         """Decode messages that are written differently, or say what is wrong with them."""
         stream = self._stream(_robot(topic, TRANSITIONS))
         if not stream.layouts:
@@ -293,7 +295,7 @@ class TransitionReader:
         )
 
 
-def _in_recorded_order(pieces: list[Piece]) -> Iterator[Piece]:
+def _in_recorded_order(pieces: list[MessageRows]) -> Iterator[MessageRows]:
     """Yield the transitions of several layouts as they were recorded, cut where these change."""
     if len(pieces) < 2:
         yield from pieces

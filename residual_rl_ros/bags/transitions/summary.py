@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.bags.bag import Bag, BagFile
 from residual_rl_ros.bags.segment import Segment, Topic
-from residual_rl_ros.bags.transitions.reader import Block, TransitionReader
+from residual_rl_ros.bags.transitions.reader import TransitionBlock, TransitionReader
 from residual_rl_ros.transitions.loss_counter import LossCounter
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Source, Success, TransitionLayout
@@ -277,7 +277,7 @@ class _Counter:
         self._intervals: list[Array] = []
         self._gaps = LossCounter()
 
-    def add(self, block: Block, start_ns: int) -> None:
+    def add(self, block: TransitionBlock, start_ns: int) -> None:
         summary, table, layout = self._summary, block.table, block.table.layout
         for source, count in zip(
             *np.unique(table.header('source').astype(int), return_counts=True), strict=True

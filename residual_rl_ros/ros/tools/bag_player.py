@@ -17,7 +17,12 @@ from rclpy.duration import Duration
 from std_msgs.msg import Float64MultiArray, String
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.transitions.reader import LAYOUT, TRANSITIONS, Block, TransitionReader
+from residual_rl_ros.bags.transitions.reader import (
+    LAYOUT,
+    TRANSITIONS,
+    TransitionBlock,
+    TransitionReader,
+)
 from residual_rl_ros.errors import BagError
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.node_host import PrivateNode
@@ -92,7 +97,7 @@ def play(
     return sent
 
 
-def _by_time(blocks: list[Block]) -> Iterator[tuple[int, int, int]]:
+def _by_time(blocks: list[TransitionBlock]) -> Iterator[tuple[int, int, int]]:
     """Yield when each transition was recorded [ns], its block and its row; all robots mixed."""
     return heapq.merge(
         *(

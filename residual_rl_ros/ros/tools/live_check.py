@@ -15,7 +15,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy
 
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.findings import Report
+from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.description import Channel, RobotConfig
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelReader
@@ -35,7 +35,7 @@ class _Heard:
 
 def check_live(
     robot: RobotConfig,
-    report: Report,
+    report: InspectionReport,
     seconds: float,
     namespace: str = '',
     domain_id: int | None = None,
@@ -60,7 +60,7 @@ def check_live(
         _judge_command(node, robot, report)
 
 
-def _listen(node: Node, channel: Channel, report: Report) -> _Heard:
+def _listen(node: Node, channel: Channel, report: InspectionReport) -> _Heard:
     """Subscribe to a channel as the policy node does."""
     heard = _Heard()
     try:
@@ -86,7 +86,12 @@ def _listen(node: Node, channel: Channel, report: Report) -> _Heard:
 
 
 def _judge_channel(
-    node: Node, channel: Channel, heard: _Heard, seconds: float, robot: RobotConfig, report: Report
+    node: Node,
+    channel: Channel,
+    heard: _Heard,
+    seconds: float,
+    robot: RobotConfig,
+    report: InspectionReport,
 ) -> None:
     topic = node.resolve_topic_name(channel.topic)
     types = {info.topic_type for info in node.get_publishers_info_by_topic(topic)}
@@ -132,7 +137,7 @@ def _judge_channel(
         )
 
 
-def _judge_command(node: Node, robot: RobotConfig, report: Report) -> None:
+def _judge_command(node: Node, robot: RobotConfig, report: InspectionReport) -> None:
     topic = node.resolve_topic_name(robot.command.topic)
     subscriptions = node.get_subscriptions_info_by_topic(topic)
     listeners = {info.topic_type for info in subscriptions}

@@ -19,7 +19,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
-from residual_rl_ros.findings import Report
+from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.description import (
     FLOAT_ARRAY,
@@ -92,8 +92,8 @@ def publishing(domain_id: int, commands: QoSProfile | int = 10) -> Iterator[None
         context.try_shutdown()
 
 
-def listen(domain_id: int, config: RobotConfig) -> Report:
-    report = Report('bench')
+def listen(domain_id: int, config: RobotConfig) -> InspectionReport:
+    report = InspectionReport('bench')
     check_live(config, report, 2.5, domain_id=domain_id)
     return report
 
