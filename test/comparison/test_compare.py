@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import make_metadata, write_onnx_policy
+from command_line import run_command
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
@@ -55,15 +57,18 @@ SMALL = (
 STEPS = 900
 
 
-def options(out: Path, *variants: str, seeds: tuple[int, ...] = (0, 1)) -> CompareOptions:
+def options(
+    out: Path, *variants: str, seeds: tuple[int, ...] = (0, 1), jobs: int = 1
+) -> CompareOptions:
     config = replace(load_run('peg_insert'), control_steps=STEPS)
     return CompareOptions(
         [config],
         [Variant.parse(text) for text in variants],
         seeds,
         out,
-        jobs=2,
+        jobs,
         curve_steps=400,
+        curve_seeds=3,
         paired_seeds=4,
     )
 
@@ -281,7 +286,7 @@ def test_a_grid_runs_once_is_continued_and_leaves_table_curves_and_figures(tmp_p
     assert (np.diff(result.curve[:-1, 0]) >= 400).all()
     written = (first / 'summary.json').stat().st_mtime_ns
 
-    report = run_comparison(options(tmp_path, *names), Console(quiet=True))
+    report = run_comparison(options(tmp_path, *names, jobs=2), Console(quiet=True))
     assert (first / 'summary.json').stat().st_mtime_ns == written
     entry = report['tasks']['peg_insert'][names[0]]
     assert entry['final'][0] == result.final
@@ -349,19 +354,8 @@ def test_a_variant_with_a_wrong_number_stops_the_grid_before_it_starts(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def compare(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run `residual-rl compare` to its end."""
-    return subprocess.run(
-        [sys.executable, '-m', 'residual_rl_ros.cli.main', 'compare', *map(str, arguments)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=240.0,
-    )
-
-
 def test_any_gymnasium_environment_can_be_compared_with_any_conforming_model(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = tmp_path / 'pendulum.onnx'
     metadata = make_metadata(
@@ -372,39 +366,68 @@ def test_any_gymnasium_environment_can_be_compared_with_any_conforming_model(
         rate_hz=30.0,
     )
     write_onnx_policy(model, metadata)
-    result = compare(
-        *('--env', 'Pendulum-v1', '--base', model, '--presets', f'dawn:{SMALL}', '--seeds', 0),
-        *('--steps', 800, '--evaluate', 2, '--jobs', 1, '--out', tmp_path / 'out'),
+    command = (
+        *('compare', '--env', 'Pendulum-v1', '--base', str(model), '--presets', f'dawn:{SMALL}'),
+        *('--seeds', '0', '--steps', '800', '--evaluate', '2', '--jobs', '1'),
+        *('--out', str(tmp_path / 'out')),
     )
-    assert result.returncode == 0, result.stderr
-    assert '## Pendulum-v1' in result.stdout
+    assert run_command(*command, monkeypatch=monkeypatch) == 0
+    assert '## Pendulum-v1' in capsys.readouterr().out
 
 
-def test_an_environment_without_a_base_policy_is_refused(tmp_path: Path) -> None:
-    result = compare('--env', 'Pendulum-v1', '--presets', 'dawn', '--out', tmp_path)
-    assert result.returncode == 2
-    assert 'give either --task, or --env together with --base' in result.stderr
+def test_an_environment_without_a_base_policy_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ('compare', '--env', 'Pendulum-v1', '--presets', 'dawn', '--out', str(tmp_path))
+    assert run_command(*command, monkeypatch=monkeypatch) == 2
+    assert 'give either --task, or --env together with --base' in capsys.readouterr().err
+
+
+RAY_HEAD = """
+import sys
+import ray
+context = ray.init('local', num_cpus=2, include_dashboard=False, log_to_driver=False)
+print(context.address_info['gcs_address'], flush=True)
+sys.stdin.read()
+ray.shutdown()
+"""
 
 
 @pytest.fixture
-def ray_head() -> Iterator[str]:
-    """Run a Ray head of this machine; yield its address."""
-    pytest.importorskip('ray', reason='Ray is an optional extra')
-    command = [sys.executable, '-m', 'ray.scripts.scripts']
-    environment = {**os.environ, 'RAY_USAGE_STATS_ENABLED': '0'}
-    start = [*command, 'start', '--head', '--port=6399', '--num-cpus=2']
-    subprocess.run(
-        [*start, '--include-dashboard=false'], check=True, capture_output=True, env=environment
-    )
-    yield '127.0.0.1:6399'
-    subprocess.run([*command, 'stop', '--force'], check=True, capture_output=True, env=environment)
+def ray_head(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Run a Ray head of this machine on free ports; yield its address."""
+    monkeypatch.setenv('RAY_AUTH_MODE', 'token')
+    monkeypatch.setenv('RAY_AUTH_TOKEN', secrets.token_hex(32))
+    environment = {**os.environ, 'RAY_USAGE_STATS_ENABLED': '0', 'OMP_NUM_THREADS': '1'}
+    with subprocess.Popen(
+        [sys.executable, '-c', RAY_HEAD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as head:
+        assert head.stdout is not None
+        address = head.stdout.readline().strip()
+        try:
+            assert address, head.communicate()[1]
+            yield address
+            head.communicate(timeout=60.0)
+        finally:
+            head.kill()
 
 
-def test_a_grid_runs_on_a_ray_cluster(ray_head: str, tmp_path: Path) -> None:
-    result = compare(
-        *('--presets', f'dawn:{SMALL}', '--task', 'peg_insert', '--seeds', '0-1'),
-        *('--steps', 600, '--evaluate', 2, '--out', tmp_path, '--ray', ray_head),
+@pytest.mark.timeout(240)
+def test_a_grid_runs_on_a_ray_cluster(
+    ray_head: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = (
+        *('compare', '--presets', f'dawn:{SMALL}', '--task', 'peg_insert', '--seeds', '0-1'),
+        *('--steps', '600', '--evaluate', '2', '--out', str(tmp_path), '--ray', ray_head),
     )
-    assert result.returncode == 0, result.stderr
-    assert '2/2' in result.stderr
+    assert run_command(*command, monkeypatch=monkeypatch) == 0, capsys.readouterr().err
+    assert '2/2' in capsys.readouterr().err
     assert (tmp_path / 'compare.json').exists()

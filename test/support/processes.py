@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-
 OWNER = 'RESIDUAL_RL_ROS_TESTS'
 """Variable by which a process and all that it starts belong to one process that tests."""
 
