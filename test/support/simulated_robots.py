@@ -27,7 +27,10 @@ from residual_rl_ros.ros.common import qos
 from residual_rl_ros.transitions.transition import Transition
 
 LIMIT_S = 60.0
-CONFIG = quick(load_run('push_to_goal'))
+QUICK = quick(load_run('push_to_goal'))
+AT_ONCE = {'warmup_transitions': 20, 'publish_interval': 5, 'utd': 4.0}
+"""A robot in real time makes five transitions a second; nobody wants to wait for a hundred."""
+CONFIG = replace(QUICK, overrides={**QUICK.overrides, **AT_ONCE})
 BASE, ROBOT, ROBOT_FILE = CONFIG.load()
 COMMANDS = f'/{ROBOT.command.topic}'
 LAYOUT = CONFIG.controller_config(0, False, False).build(BASE, ROBOT.action).layout

@@ -35,7 +35,7 @@ def demo(*arguments: str) -> list[str]:
 def test_a_quick_demo_leaves_everything_it_promises(tmp_path: Path) -> None:
     out = tmp_path / 'run'
     result = subprocess.run(
-        demo('--quick', '--json', '--task', 'push_to_goal', '--out', str(out)),
+        demo('--quick', '--json', '--task', 'push_to_goal', '--steps', '600', '--out', str(out)),
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
