@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 
 ALONE = 'real_time'
 """Tests that assert times run one after the other: two of them want more cores than there are."""
-REAL_TIME = ('test_robot_faults', 'test_topic_faults', 'test_weight_faults', 'test_clock_faults')
+REAL_TIME = ('test_robot_faults', 'test_topic_faults', 'test_survived_faults', 'test_clock_faults')
 """Modules of such tests; others mark theirs."""
 
 
@@ -47,7 +47,8 @@ def _group(item: pytest.Item) -> str:
     name = item.path.stem
     if name in REAL_TIME:
         return ALONE
-    shared = getattr(item, '_fixtureinfo').name2fixturedefs.values()
+    assert isinstance(item, pytest.Function)
+    shared = item._fixtureinfo.name2fixturedefs.values()
     return name if any(found[-1].scope == 'module' for found in shared) else ''
 
 
