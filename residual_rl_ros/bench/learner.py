@@ -63,7 +63,6 @@ def ours(threads: int, updates: int = UPDATES) -> float:
     return _rate(rule.update, updates)
 
 
-
 def stable_baselines3(threads: int, updates: int = UPDATES) -> float:
     """Return updates/s of Stable-Baselines3."""
     import torch
