@@ -20,7 +20,7 @@ from builders import assert_same_actor
 from command_line import run_command
 from safetensors.torch import load_file
 
-from residual_rl_ros.learner.checkpoint import ALGORITHM, REPLAY, RUN, STATE
+from residual_rl_ros.learner.checkpoint import ALGORITHM, MEMORY, RUN, STATE
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual_policy.weights import ACTOR, decode_weights
 
@@ -127,7 +127,7 @@ def test_a_run_that_is_interrupted_saves_the_episode_in_progress_and_loses_nothi
 def assert_same_run(broken: Path, whole: Path) -> None:
     """Check that the latest checkpoints of two runs are the same, bit for bit."""
     ours, theirs = (out / 'checkpoints' / 'latest' for out in (broken, whole))
-    for name in (ALGORITHM, REPLAY, RUN):
+    for name in (ALGORITHM, MEMORY.format('replay'), RUN):
         stored, expected = load_file(ours / name), load_file(theirs / name)
         assert stored.keys() == expected.keys()
         for key, value in expected.items():
