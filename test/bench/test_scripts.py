@@ -5,19 +5,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from benchmark_scripts import FOLDER, load_script
+from builders import make_actor
+from PIL import Image
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.transitions.summary import summarise
+from residual_rl_ros.config.run import load_run
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.evaluation import paired
+from residual_rl_ros.evaluation.paired import Episode
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.learner.episodes import EpisodeRecord
+from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 
-HERE = ('bag_warm_start', 'chunk_seams', 'guard_rates')
+HERE = ('bag_warm_start', 'chunk_seams', 'failure_to_success', 'guard_rates')
 WITH_ROS = ('recorder_load', 'round_trips')
 
 
@@ -52,6 +63,37 @@ def test_seams_of_chunks(
         assert 0.0 <= p95 <= largest
 
 
+def test_an_animation_of_a_repaired_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = load_script('failure_to_success', monkeypatch)
+    actor = make_actor(load_run('peg_insert').resolve().evaluation_controller(None).layout)
+    path = tmp_path / 'actor.safetensors'
+    path.write_bytes(encode_weights(actor.to_numpy(), WeightsHeader(1, 1)))
+    repairs = True
+
+    def evaluated(*arguments: Any, **options: Any) -> Iterator[Episode]:
+        given = signature(paired.evaluate).bind(*arguments, **options).arguments
+        for seed in given['seeds']:
+            success = repairs and given['actor_message'] is not None
+            yield Episode(seed, success, steps=8)
+
+    def filmed(*arguments: Any) -> list[np.ndarray]:
+        given = signature(paired.film).bind(*arguments).arguments
+        shade = 200 if given['actor_message'] else 5
+        return [np.full((8, 8, 3), shade + 20 * n, np.uint8) for n in range(given['pictures'])]
+
+    monkeypatch.setattr(script, 'evaluate', evaluated)
+    monkeypatch.setattr(script, 'film', filmed)
+    script.main(path, out=tmp_path / 'shown.webp', first_seed=3, episodes=2)
+    assert capsys.readouterr().out == f'seed 3: 8 and 8 steps, {tmp_path / "shown.webp"}\n'
+    with Image.open(tmp_path / 'shown.webp') as animation:
+        assert animation.n_frames > 1
+    repairs = False
+    with pytest.raises(ResidualRLError, match='no seed of 3 to 4 was repaired'):
+        script.main(path, out=tmp_path / 'none.webp', first_seed=3, episodes=2)
+
+
 def test_a_warm_start_from_a_bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = load_script('bag_warm_start', monkeypatch)
     bag = tmp_path / 'bag'
@@ -61,7 +103,7 @@ def test_a_warm_start_from_a_bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     script.run(tmp_path / 'bag_60', bag, control_steps=200)
     learner = load_checkpoint(tmp_path / 'bag_60' / 'checkpoints' / 'latest')
     assert learner.control_steps >= 200
-    assert len(learner.replay) > learner.control_steps // 4, 'the bag is in it'
+    assert len(learner.rule.memory) > learner.control_steps // 4, 'the bag is in it'
 
 
 def test_the_table_of_warm_starts(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from builders import make_metadata, write_onnx_policy
 from command_line import run_command
@@ -47,6 +48,7 @@ from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.evaluation.figures import rated_episodes
 from residual_rl_ros.learner.episodes import EpisodeRecord
+from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.training.run_folder import steps_to
 from residual_rl_ros.training.train import run_identity
 
@@ -94,7 +96,7 @@ def test_a_variant_is_a_preset_with_changed_numbers() -> None:
     changed = cell_config(load_run('peg_insert'), weaker)
     assert (changed.residual_scale, changed.decision_steps) == ((0.1, 0.2), 2)
     assert changed.overrides == {'utd': 4}
-    with pytest.raises(ConfigError, match='residual_scale or decision_steps: '):
+    with pytest.raises(ConfigError, match="residual_scale is 'much', expected a list"):
         cell_config(load_run('peg_insert'), Variant.parse('dawn:residual_scale=much'))
     with pytest.raises(ResidualRLError, match="'utd' is no assignment"):
         Variant.parse('dawn:utd')
@@ -302,11 +304,11 @@ def test_a_grid_runs_once_is_continued_and_leaves_table_curves_and_figures(tmp_p
     [
         ({'control_steps': 80_000}, f'control_steps is {STEPS} there and 80000'),
         ({'residual_scale': (0.9,)}, r'residual_scale is .* and \[0\.9\] in this'),
-        ({'base_policy': 'push_to_goal'}, 'base_policy_sha256 is'),
+        ({'base_policy': 'another.onnx'}, 'base_policy_sha256 is'),
     ],
 )
 def test_a_finished_run_of_another_configuration_is_no_result(
-    tmp_path: Path, changes: dict[str, Any], reason: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], reason: str
 ) -> None:
     plain = options(tmp_path, f'dawn:{SMALL}', seeds=(0,))
     (cell,) = (train_options(plain, plain.configs[0], plain.variants[0], 0),)
@@ -314,6 +316,10 @@ def test_a_finished_run_of_another_configuration_is_no_result(
     summary = cell.output_dir / 'summary.json'
     summary.write_text(json.dumps({'run': run_identity(cell.config.resolve(), cell)}))
     assert is_done(cell)
+    another = onnx.load(str(find_base_policy('peg_insert')))
+    another.doc_string = 'the same numbers in another file'
+    onnx.save(another, str(tmp_path / 'another.onnx'))
+    monkeypatch.chdir(tmp_path)
     changed = replace(plain, configs=[replace(plain.configs[0], **changes)])
     with pytest.raises(ResidualRLError, match=reason):
         run_comparison(changed, Console(quiet=True))
