@@ -94,7 +94,7 @@ def test_a_resumed_learner_continues_in_a_new_epoch_and_as_another_one_it_is_ref
     assert 'already holds a checkpoint' in log
     numbers = 'was trained with other numbers: '
     for reason, parameters in (
-        (f'{numbers}algorithm is sac there, resfit', {'preset': 'resfit'}),
+        (f'{numbers}algorithm is sac there, td3', {'preset': 'resfit'}),
         (f'{numbers}gamma is', {'preset': '', 'overrides': {'gamma': 0.5}}),
     ):
         parameters = {**learner.parameters, 'resume': True, **parameters}
