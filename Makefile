@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # make demo   fine-tune a shipped base policy through three ROS 2 processes (about 12 minutes)
-# make test   the whole test suite, that of the optional parts too (adds what they need)
+# make test   the whole gate, of the optional parts too: every test but the two long runs
+# make test-fast   the loop while you work: without ROS processes, in a minute or two
+# make test-slow   the long runs, by which a rebuild changes no number
 # make lint   ruff, mypy, import-linter, codespell
 # make docs   the site, in docs/_build/html; a warning is an error
 # make bench  the libraries that `residual-rl bench learner` measures against
@@ -17,7 +19,7 @@ READY := $(VENV)/.ready
 OPTIONAL := $(VENV)/.optional
 DEMO_ARGS ?=
 
-.PHONY: setup demo test lint docs format clean bench lock
+.PHONY: setup demo test test-fast test-slow lint docs format clean bench lock
 
 setup: $(READY)
 
@@ -50,8 +52,17 @@ lock:
 demo: $(READY)
 	$(BIN)/residual-rl demo $(DEMO_ARGS)
 
+# Two workers: each test or group of tests goes to the next free one, in the order of conftest.py.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
 test: $(OPTIONAL)
-	$(BIN)/python -m pytest
+	$(PYTEST) -m 'not slow'
+
+test-fast: $(OPTIONAL)
+	$(PYTEST) -m 'not slow and not ros'
+
+test-slow: $(OPTIONAL)
+	$(PYTEST) -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .

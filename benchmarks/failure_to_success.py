@@ -35,7 +35,8 @@ def main(
     """Draw the repaired seed whose failure is longest, in real time."""
     message = read_actor(run)
     _, actor = decode_weights(message)
-    config = load_run(task).trained_as(actor.architecture.layout)
+    resolved = load_run(task).resolve().trained_as(actor.architecture.layout)
+    config = resolved.config
     seeds = range(first_seed, first_seed + episodes)
     base, final = (
         list(evaluate(config, seeds, policy, workers=workers)) for policy in (None, message)
@@ -52,7 +53,7 @@ def main(
         film(config, before.seed, policy, max(2, steps // FRAME_STEPS))
         for policy, steps in ((None, before.steps), (message, after.steps))
     )
-    rate_hz = config.load()[1].control_rate_hz
+    rate_hz = resolved.robot.control_rate_hz
     draw_animation(out, failure, success, round(1000.0 * FRAME_STEPS / rate_hz))
     print(f'seed {before.seed}: {before.steps} and {after.steps} steps, {out}')
 

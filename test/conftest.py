@@ -23,6 +23,35 @@ settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'default'))
 torch.set_num_threads(1)
 
 
+ALONE = 'real_time'
+"""Tests that assert times run one after the other: two of them want more cores than there are."""
+REAL_TIME = ('test_robot_faults', 'test_topic_faults', 'test_survived_faults', 'test_clock_faults')
+"""Modules of such tests; others mark theirs."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests that share something to one worker, and begin with what takes longest.
+
+    With `--dist loadgroup --no-loadscope-reorder` a worker that has nothing to do takes the next
+    group in this order; a test without a group is one of its own.
+    """
+    for item in items:
+        if item.get_closest_marker('xdist_group') is None:
+            group = _group(item)
+            if group:
+                item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not any(item.iter_markers('ros')))
+
+
+def _group(item: pytest.Item) -> str:
+    name = item.path.stem
+    if name in REAL_TIME:
+        return ALONE
+    assert isinstance(item, pytest.Function)
+    shared = item._fixtureinfo.name2fixturedefs.values()
+    return name if any(found[-1].scope == 'module' for found in shared) else ''
+
+
 @pytest.fixture
 def layout() -> TransitionLayout:
     """Return a layout with n = 3, m = 2 and k = 2."""

@@ -14,16 +14,24 @@ import unchanged
 FIGURES: dict[str, Any] = json.loads(unchanged.FIGURES.read_text(encoding='utf-8'))
 
 
-@pytest.mark.slow
+LONG = ('dawn', 'resfit')
+"""Runs of minutes, in `make test-slow`."""
+
+
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize('name', unchanged.RUNS)
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
+        for name in unchanged.RUNS
+    ],
+)
 def test_a_training_run_leaves_the_same_tensors_and_episodes(name: str, tmp_path: Path) -> None:
     found, recorded = unchanged.train(name, tmp_path / 'run'), FIGURES['runs'][name]
     assert found['episodes'] == recorded['episodes']
     assert found['tensors'] == recorded['tensors']
 
 
-@pytest.mark.slow
 @pytest.mark.ros
 def test_lockstep_episodes_over_ros_send_the_same_commands(tmp_path: Path) -> None:
     assert unchanged.lockstep(tmp_path) == FIGURES['lockstep']

@@ -24,9 +24,12 @@ STORED = 20_000
 """Transitions to sample from."""
 WARM_UP, UPDATES = 50, 400
 """Updates before the clock starts, and measured ones."""
+MISSING = 'ModuleNotFoundError'
+OPTIONAL = ('sb3', 'sbx')
+"""Libraries that need not be installed."""
 
 
-def ours(threads: int) -> float:
+def ours(threads: int, updates: int = UPDATES) -> float:
     """Return updates/s of this package."""
     import numpy as np
     import torch
@@ -57,10 +60,10 @@ def ours(threads: int) -> float:
             )
         )  # fmt: skip
 
-    return _rate(rule.update)
+    return _rate(rule.update, updates)
 
 
-def stable_baselines3(threads: int) -> float:
+def stable_baselines3(threads: int, updates: int = UPDATES) -> float:
     """Return updates/s of Stable-Baselines3."""
     import torch
     from stable_baselines3 import SAC
@@ -72,11 +75,11 @@ def stable_baselines3(threads: int) -> float:
     _fill(model.replay_buffer)
     model.train(gradient_steps=WARM_UP, batch_size=BATCH)
     started = time.perf_counter()
-    model.train(gradient_steps=UPDATES, batch_size=BATCH)
-    return UPDATES / (time.perf_counter() - started)
+    model.train(gradient_steps=updates, batch_size=BATCH)
+    return updates / (time.perf_counter() - started)
 
 
-def sbx(threads: int) -> float:
+def sbx(threads: int, updates: int = UPDATES) -> float:
     """Return updates/s of SBX; XLA takes its threads from the cores that the process may use."""
     import os
 
@@ -87,13 +90,13 @@ def sbx(threads: int) -> float:
     model = SAC('MlpPolicy', _env(), policy_kwargs={'net_arch': [WIDTH, WIDTH]})
     model.set_logger(configure(None, []))
     _fill(model.replay_buffer)
-    model.train(gradient_steps=UPDATES, batch_size=BATCH)  # Compiles for this number of steps.
+    model.train(gradient_steps=updates, batch_size=BATCH)  # Compiles for this number of steps.
     started = time.perf_counter()
-    model.train(gradient_steps=UPDATES, batch_size=BATCH)
-    return UPDATES / (time.perf_counter() - started)
+    model.train(gradient_steps=updates, batch_size=BATCH)
+    return updates / (time.perf_counter() - started)
 
 
-def limit(threads: int) -> float:
+def limit(threads: int, updates: int = UPDATES) -> float:
     """Return updates/s if an update were its float32 matrix products and nothing else."""
     import torch
 
@@ -119,16 +122,16 @@ def limit(threads: int) -> float:
         g @ v2.T
         o.T @ g
 
-    return _rate(products)
+    return _rate(products, updates)
 
 
-def _rate(update: Callable[[], Any]) -> float:
+def _rate(update: Callable[[], Any], updates: int) -> float:
     for _ in range(WARM_UP):
         update()
     started = time.perf_counter()
-    for _ in range(UPDATES):
+    for _ in range(updates):
         update()
-    return UPDATES / (time.perf_counter() - started)
+    return updates / (time.perf_counter() - started)
 
 
 def _env() -> Any:
@@ -152,7 +155,7 @@ def _fill(buffer: Any) -> None:
         buffer.add(o, o2, a, np.zeros(1), np.zeros(1), [{}])
 
 
-LIBRARIES: dict[str, Callable[[int], float]] = {
+LIBRARIES: dict[str, Callable[[int, int], float]] = {
     'ours': ours,
     'sb3': stable_baselines3,
     'sbx': sbx,
@@ -160,28 +163,35 @@ LIBRARIES: dict[str, Callable[[int], float]] = {
 }
 
 
-def measure(threads: int, repetitions: int) -> dict[str, list[float]]:
-    """Return the updates/s of every library that is installed, one number a repetition."""
+def measure(threads: int, repetitions: int, updates: int = UPDATES) -> dict[str, list[float]]:
+    """Return the updates/s of every library, one number a repetition; none if it is not installed.
+
+    Raises:
+        ResidualRLError: a library failed.
+    """
     rates: dict[str, list[float]] = {name: [] for name in LIBRARIES}
     for _ in range(repetitions):
         for name in LIBRARIES:
-            command = [sys.executable, '-m', __spec__.name, name, str(threads)]
+            command = [sys.executable, '-m', __spec__.name, name, str(threads), str(updates)]
             result = subprocess.run(command, check=False, capture_output=True, text=True)
             if result.returncode == 0:
                 rates[name].append(float(result.stdout.split()[-1]))
-            elif 'ModuleNotFoundError' not in result.stderr:
+            elif name not in OPTIONAL or MISSING not in result.stderr:
                 raise ResidualRLError(f'{name}: {result.stderr.strip().splitlines()[-1]}')
-    return {name: values for name, values in rates.items() if values}
+    return rates
 
 
 def to_markdown(rates: Mapping[str, Sequence[float]]) -> str:
-    """Return rates and ratios as a table."""
+    """Return rates and ratios as a table, which says what is not installed."""
     lines = ['| | updates/s | ours / it |', '|---|---|---|']
     for name, values in rates.items():
+        if not values:
+            lines.append(f"| {name} | not installed: pip install 'residual_rl_ros[bench]' | |")
+            continue
         ratio = statistics.median(a / b for a, b in zip(rates['ours'], values, strict=True))
         lines.append(f'| {name} | {statistics.median(values):.0f} | {ratio:.2f} |')
     return '\n'.join(lines) + '\n'
 
 
 if __name__ == '__main__':
-    print(LIBRARIES[sys.argv[1]](int(sys.argv[2])))
+    print(LIBRARIES[sys.argv[1]](int(sys.argv[2]), int(sys.argv[3])))

@@ -272,11 +272,12 @@ def compare(
 def bench_learner(
     threads: Annotated[int, typer.Option(min=1, help='Threads of each library.')] = 2,
     repetitions: Annotated[int, typer.Option(min=1, help='Rounds through all of them.')] = 3,
+    updates: Annotated[int, typer.Option(min=1, help='Measured updates of each round.')] = 400,
 ) -> None:
     """Print updates/s of the same SAC here, in Stable-Baselines3 and in SBX, and the limit."""
     from residual_rl_ros.bench.learner import measure, to_markdown
 
-    print(to_markdown(measure(threads, repetitions)), end='')
+    print(to_markdown(measure(threads, repetitions, updates)), end='')
 
 
 def _seeds(text: str) -> list[int]:

@@ -73,6 +73,8 @@ class CompareOptions:
     """Address of a Ray cluster to run on instead of this machine."""
     curve_steps: int = 6000
     """Control steps between two evaluations during training."""
+    curve_seeds: int = 50
+    """Episodes of each."""
     paired_seeds: int = 100
     """Episodes of base and of base + residual at the end of each run."""
 
@@ -99,6 +101,7 @@ def train_options(
         folder,
         resume=checkpoint_exists(folder / CHECKPOINTS / 'latest'),
         curve_steps=options.curve_steps,
+        curve_seeds=options.curve_seeds,
         paired_seeds=options.paired_seeds,
     )
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -13,13 +13,15 @@ import numpy.typing as npt
 import yaml
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
-from residual_rl_ros.config.run import RunConfig
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import write_text
 from residual_rl_ros.robot.description import FLOAT_ARRAY, RobotConfig
 from residual_rl_ros.robot.image_encoder import channel_encoder
 from residual_rl_ros.tasks.camera import CAMERA_TASKS, STATE, make_camera_task
 from residual_rl_ros.tasks.registry import TASK_NAMES, make_task
+
+if TYPE_CHECKING:
+    from residual_rl_ros.config.run import RunConfig
 
 Env = gymnasium.Env[Any, Any]
 
@@ -154,6 +156,9 @@ def finetune_for_environment(
     Raises:
         ResidualRLError: environment or base policy cannot be used, or the folder not be written.
     """
+    # It loads torch, which a simulator does without.
+    from residual_rl_ros.config.run import RunConfig
+
     env = make_environment(name)
     robot = folder.resolve() / 'robot.yaml'
     parameters = {'robot': describe_robot(name, env)}

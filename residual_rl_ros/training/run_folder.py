@@ -18,7 +18,6 @@ from typing import Any
 from residual_rl_ros import __version__
 from residual_rl_ros.errors import OutputError
 from residual_rl_ros.evaluation.intervals import Rate
-from residual_rl_ros.learner.checkpoint import STATE
 from residual_rl_ros.learner.episodes import RECENT_EPISODES, EpisodeRecord
 from residual_rl_ros.residual_policy.weights import (
     CHECKPOINTS,
@@ -81,6 +80,9 @@ def read_history(out: Path) -> list[EpisodeRecord]:
 
 def _learner_state(out: Path) -> dict[str, Any]:
     """Return the learner's counters in a run's latest checkpoint; empty if there is none."""
+    # It loads torch, which a recorder, who notes a commit and a sha256, does without.
+    from residual_rl_ros.learner.checkpoint import STATE
+
     path = readable_checkpoint(out / CHECKPOINTS / 'latest') / STATE
     if not path.is_file():
         return {}
@@ -142,7 +144,7 @@ def versions() -> dict[str, str]:
 
 def git_commit() -> str | None:
     """Return the commit of the source tree, marked if it is changed; None outside of one."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if not (root / 'package.xml').is_file():  # Installed; a repository around it is another's.
         return None
     command = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=12']

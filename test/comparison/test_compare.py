@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from builders import make_metadata, write_onnx_policy
+from command_line import run_command
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
@@ -45,6 +48,7 @@ from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.evaluation.figures import rated_episodes
 from residual_rl_ros.learner.episodes import EpisodeRecord
+from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.training.run_folder import steps_to
 from residual_rl_ros.training.train import run_identity
 
@@ -55,15 +59,18 @@ SMALL = (
 STEPS = 900
 
 
-def options(out: Path, *variants: str, seeds: tuple[int, ...] = (0, 1)) -> CompareOptions:
+def options(
+    out: Path, *variants: str, seeds: tuple[int, ...] = (0, 1), jobs: int = 1
+) -> CompareOptions:
     config = replace(load_run('peg_insert'), control_steps=STEPS)
     return CompareOptions(
         [config],
         [Variant.parse(text) for text in variants],
         seeds,
         out,
-        jobs=2,
+        jobs,
         curve_steps=400,
+        curve_seeds=3,
         paired_seeds=4,
     )
 
@@ -89,7 +96,7 @@ def test_a_variant_is_a_preset_with_changed_numbers() -> None:
     changed = cell_config(load_run('peg_insert'), weaker)
     assert (changed.residual_scale, changed.decision_steps) == ((0.1, 0.2), 2)
     assert changed.overrides == {'utd': 4}
-    with pytest.raises(ConfigError, match='residual_scale or decision_steps: '):
+    with pytest.raises(ConfigError, match="residual_scale is 'much', expected a list"):
         cell_config(load_run('peg_insert'), Variant.parse('dawn:residual_scale=much'))
     with pytest.raises(ResidualRLError, match="'utd' is no assignment"):
         Variant.parse('dawn:utd')
@@ -281,7 +288,7 @@ def test_a_grid_runs_once_is_continued_and_leaves_table_curves_and_figures(tmp_p
     assert (np.diff(result.curve[:-1, 0]) >= 400).all()
     written = (first / 'summary.json').stat().st_mtime_ns
 
-    report = run_comparison(options(tmp_path, *names), Console(quiet=True))
+    report = run_comparison(options(tmp_path, *names, jobs=2), Console(quiet=True))
     assert (first / 'summary.json').stat().st_mtime_ns == written
     entry = report['tasks']['peg_insert'][names[0]]
     assert entry['final'][0] == result.final
@@ -297,11 +304,11 @@ def test_a_grid_runs_once_is_continued_and_leaves_table_curves_and_figures(tmp_p
     [
         ({'control_steps': 80_000}, f'control_steps is {STEPS} there and 80000'),
         ({'residual_scale': (0.9,)}, r'residual_scale is .* and \[0\.9\] in this'),
-        ({'base_policy': 'push_to_goal'}, 'base_policy_sha256 is'),
+        ({'base_policy': 'another.onnx'}, 'base_policy_sha256 is'),
     ],
 )
 def test_a_finished_run_of_another_configuration_is_no_result(
-    tmp_path: Path, changes: dict[str, Any], reason: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], reason: str
 ) -> None:
     plain = options(tmp_path, f'dawn:{SMALL}', seeds=(0,))
     (cell,) = (train_options(plain, plain.configs[0], plain.variants[0], 0),)
@@ -309,6 +316,10 @@ def test_a_finished_run_of_another_configuration_is_no_result(
     summary = cell.output_dir / 'summary.json'
     summary.write_text(json.dumps({'run': run_identity(cell.config.resolve(), cell)}))
     assert is_done(cell)
+    another = onnx.load(str(find_base_policy('peg_insert')))
+    another.doc_string = 'the same numbers in another file'
+    onnx.save(another, str(tmp_path / 'another.onnx'))
+    monkeypatch.chdir(tmp_path)
     changed = replace(plain, configs=[replace(plain.configs[0], **changes)])
     with pytest.raises(ResidualRLError, match=reason):
         run_comparison(changed, Console(quiet=True))
@@ -349,19 +360,8 @@ def test_a_variant_with_a_wrong_number_stops_the_grid_before_it_starts(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def compare(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run `residual-rl compare` to its end."""
-    return subprocess.run(
-        [sys.executable, '-m', 'residual_rl_ros.cli.main', 'compare', *map(str, arguments)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=240.0,
-    )
-
-
 def test_any_gymnasium_environment_can_be_compared_with_any_conforming_model(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = tmp_path / 'pendulum.onnx'
     metadata = make_metadata(
@@ -372,39 +372,68 @@ def test_any_gymnasium_environment_can_be_compared_with_any_conforming_model(
         rate_hz=30.0,
     )
     write_onnx_policy(model, metadata)
-    result = compare(
-        *('--env', 'Pendulum-v1', '--base', model, '--presets', f'dawn:{SMALL}', '--seeds', 0),
-        *('--steps', 800, '--evaluate', 2, '--jobs', 1, '--out', tmp_path / 'out'),
+    command = (
+        *('compare', '--env', 'Pendulum-v1', '--base', str(model), '--presets', f'dawn:{SMALL}'),
+        *('--seeds', '0', '--steps', '800', '--evaluate', '2', '--jobs', '1'),
+        *('--out', str(tmp_path / 'out')),
     )
-    assert result.returncode == 0, result.stderr
-    assert '## Pendulum-v1' in result.stdout
+    assert run_command(*command, monkeypatch=monkeypatch) == 0
+    assert '## Pendulum-v1' in capsys.readouterr().out
 
 
-def test_an_environment_without_a_base_policy_is_refused(tmp_path: Path) -> None:
-    result = compare('--env', 'Pendulum-v1', '--presets', 'dawn', '--out', tmp_path)
-    assert result.returncode == 2
-    assert 'give either --task, or --env together with --base' in result.stderr
+def test_an_environment_without_a_base_policy_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ('compare', '--env', 'Pendulum-v1', '--presets', 'dawn', '--out', str(tmp_path))
+    assert run_command(*command, monkeypatch=monkeypatch) == 2
+    assert 'give either --task, or --env together with --base' in capsys.readouterr().err
+
+
+RAY_HEAD = """
+import sys
+import ray
+context = ray.init('local', num_cpus=2, include_dashboard=False, log_to_driver=False)
+print(context.address_info['gcs_address'], flush=True)
+sys.stdin.read()
+ray.shutdown()
+"""
 
 
 @pytest.fixture
-def ray_head() -> Iterator[str]:
-    """Run a Ray head of this machine; yield its address."""
-    pytest.importorskip('ray', reason='Ray is an optional extra')
-    command = [sys.executable, '-m', 'ray.scripts.scripts']
-    environment = {**os.environ, 'RAY_USAGE_STATS_ENABLED': '0'}
-    start = [*command, 'start', '--head', '--port=6399', '--num-cpus=2']
-    subprocess.run(
-        [*start, '--include-dashboard=false'], check=True, capture_output=True, env=environment
-    )
-    yield '127.0.0.1:6399'
-    subprocess.run([*command, 'stop', '--force'], check=True, capture_output=True, env=environment)
+def ray_head(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Run a Ray head of this machine on free ports; yield its address."""
+    monkeypatch.setenv('RAY_AUTH_MODE', 'token')
+    monkeypatch.setenv('RAY_AUTH_TOKEN', secrets.token_hex(32))
+    environment = {**os.environ, 'RAY_USAGE_STATS_ENABLED': '0', 'OMP_NUM_THREADS': '1'}
+    with subprocess.Popen(
+        [sys.executable, '-c', RAY_HEAD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as head:
+        assert head.stdout is not None
+        address = head.stdout.readline().strip()
+        try:
+            assert address, head.communicate()[1]
+            yield address
+            head.communicate(timeout=60.0)
+        finally:
+            head.kill()
 
 
-def test_a_grid_runs_on_a_ray_cluster(ray_head: str, tmp_path: Path) -> None:
-    result = compare(
-        *('--presets', f'dawn:{SMALL}', '--task', 'peg_insert', '--seeds', '0-1'),
-        *('--steps', 600, '--evaluate', 2, '--out', tmp_path, '--ray', ray_head),
+@pytest.mark.timeout(240)
+def test_a_grid_runs_on_a_ray_cluster(
+    ray_head: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = (
+        *('compare', '--presets', f'dawn:{SMALL}', '--task', 'peg_insert', '--seeds', '0-1'),
+        *('--steps', '600', '--evaluate', '2', '--out', str(tmp_path), '--ray', ray_head),
     )
-    assert result.returncode == 0, result.stderr
-    assert '2/2' in result.stderr
+    assert run_command(*command, monkeypatch=monkeypatch) == 0, capsys.readouterr().err
+    assert '2/2' in capsys.readouterr().err
     assert (tmp_path / 'compare.json').exists()

@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,26 +101,13 @@ def test_an_actor_of_another_task_is_not_evaluated(
     assert "task 'peg_insert' has actions" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_the_command_finds_no_difference_where_the_residual_is_zero(tmp_path: Path) -> None:
+def test_the_command_finds_no_difference_where_the_residual_is_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     zero_actor(load_run('peg_insert'), tmp_path / 'actor.safetensors')
-    command = [
-        sys.executable,
-        '-m',
-        'residual_rl_ros.cli.main',
-        'evaluate',
-        str(tmp_path),
-        '--json',
-    ]
-    result = subprocess.run(
-        [*command, '--task', 'peg_insert', '--episodes', '8'],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=240.0,
-    )
-    assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
+    command = ('evaluate', str(tmp_path), '--json', '--task', 'peg_insert', '--episodes', '8')
+    assert run_command(*command, monkeypatch=monkeypatch) == 0
+    found = json.loads(capsys.readouterr().out)
     assert found['base'] == found['final']
     assert found['base']['episodes'] == 8
     assert (found['fixed'], found['broken'], found['paired_p_value']) == (0, 0, 1.0)

@@ -5,10 +5,7 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,86 +16,29 @@ from processes import wait_for
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from ros_fixtures import Caller
-from sensor_msgs.msg import JointState
 from simulated_robots import (
     BASE,
     LAYOUT,
     LIMIT_S,
     ROBOT,
+    BadJointStates,
     Bystander,
     count,
     goes_on,
-    nothing_lost,
+    repeating,
     running,
 )
-from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
+from std_msgs.msg import Bool, Float64MultiArray, String
 from std_srvs.srv import Trigger
 
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import NodeSpec
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.encoders import byte_array, float_array, to_time
+from residual_rl_ros.ros.common.encoders import float_array
 from residual_rl_ros.transitions.transition import Source, Success, Transition
 
 pytestmark = pytest.mark.ros
-
-JOINTS = ROBOT.channels[0].joints
-
-
-@contextmanager
-def repeating(action: Callable[[], None], period_s: float = 0.05) -> Iterator[None]:
-    """Do something again and again, beside what the test does."""
-    stop = threading.Event()
-
-    def work() -> None:
-        while not stop.wait(period_s):
-            action()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-class BadJointStates:
-    """Publishes joint states that cannot be used: NaN, of the wrong size, of other joints."""
-
-    def __init__(self, bystander: Bystander) -> None:
-        self._node = bystander.node
-        self._publisher = self._node.create_publisher(JointState, '/joint_states', 10)
-
-    def __call__(self) -> None:
-        good = [0.0] * len(JOINTS)
-        for names, position in (
-            (list(JOINTS), [*good[1:], float('nan')]),
-            (list(JOINTS), good[:3]),
-            ([f'left_{name}' for name in JOINTS], good),
-        ):
-            message = JointState(name=names, position=position, velocity=good)
-            message.header.stamp = to_time(self._node.get_clock().now().nanoseconds * 1e-9)
-            self._publisher.publish(message)
-
-
-def test_bad_observations_among_good_ones_change_nothing(domain_id: int, tmp_path: Path) -> None:
-    with running(domain_id, tmp_path) as (monitor, bringup, bystander):
-        with repeating(BadJointStates(bystander)):
-            goes_on(monitor)
-            wait_for(
-                lambda: count(monitor, 'policy_node', 'refused_observations') > 30,
-                LIMIT_S,
-                'refusals',
-            )
-        log = (tmp_path / 'logs' / 'policy_node.log').read_text()
-        assert 'joint' in log
-        goes_on(monitor)
-        nothing_lost(monitor, 'missing', 'policy_node')
-        assert monitor.errors() == {}
-        bringup.check()
-        bystander.check_commands(int(count(monitor, 'policy_node', 'episode')) + 1)
 
 
 def test_bad_observations_alone_are_none(domain_id: int, tmp_path: Path) -> None:
@@ -114,37 +54,6 @@ def test_bad_observations_alone_are_none(domain_id: int, tmp_path: Path) -> None
         assert 'held for' in monitor.errors()['policy_node']
         assert not bringup.ended('policy_node')
         np.testing.assert_array_equal(bystander.commands[-1], bystander.commands[-2])
-        bystander.check_commands(int(count(monitor, 'policy_node', 'episode')) + 1)
-
-
-def test_junk_on_the_topics_is_counted_and_changes_nothing(domain_id: int, tmp_path: Path) -> None:
-    """About 1 GB/h on each of three topics, and nonsense on the others."""
-    with running(domain_id, tmp_path, max_weights_bytes=2_000_000) as (monitor, bringup, bystander):
-        create = bystander.node.create_publisher
-        weights = create(UInt8MultiArray, '/learner_node/actor', qos.LATCHED)
-        transitions = create(Float64MultiArray, '/policy_node/transitions', qos.TRANSITIONS)
-        feedback = create(Float64MultiArray, '/step_feedback', qos.FEEDBACK)
-        layouts = create(String, '/policy_node/transition_layout', qos.LATCHED)
-        takeovers = create(Float64MultiArray, '/takeover/command', qos.COMMAND)
-        rng = np.random.default_rng(0)
-        for number in range(20):
-            weights.publish(byte_array(rng.bytes(3_000_000 if number % 2 else 100)))
-            transitions.publish(float_array(rng.normal(size=30_000), f'junk{number}'))
-            feedback.publish(float_array(rng.normal(size=30_000)))
-            layouts.publish(String(data='{[' * number * 1000))
-            takeovers.publish(float_array([np.nan] * (ROBOT.action.size + number % 2)))
-            time.sleep(0.2)
-        feedback.publish(float_array([1e300, 0.0, 0.0, 0.0, -1.0]))
-        goes_on(monitor)
-        # Only the newest is kept there, and the learner's may come right behind a piece of junk.
-        for reason in ('oversized', 'malformed'):
-            assert 7 <= count(monitor, 'policy_node', f'weights_refused_{reason}') <= 10
-        assert count(monitor, 'policy_node', 'refused_feedback') == 21
-        assert count(monitor, 'policy_node', 'refused_takeovers') > 10  # Only the newest is kept.
-        assert 'layout of the robot refused' in (tmp_path / 'logs/learner_node.log').read_text()
-        # Each layout costs the learner, though not the robot, most of a second of YAML.
-        wait_for(lambda: count(monitor, 'learner_node', 'malformed') == 20, LIMIT_S, 'an account')
-        bringup.check()
         bystander.check_commands(int(count(monitor, 'policy_node', 'episode')) + 1)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -116,10 +117,18 @@ def test_a_newer_checkpoint_replaces_the_older_and_leaves_nothing_behind(tmp_pat
     assert [path.name for path in (tmp_path / 'run').iterdir()] == ['checkpoint']
 
 
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a checkpoint with every file; to be copied before it is changed."""
+    path = tmp_path_factory.mktemp('saved') / 'checkpoint'
+    save_checkpoint(path, trained(20, preset='resfit'))
+    return path
+
+
 @pytest.mark.parametrize('share', [0.0, 0.01, 0.5, 0.99])
 @pytest.mark.parametrize('name', FILES)
-def test_a_truncated_file_is_refused(tmp_path: Path, name: str, share: float) -> None:
-    save_checkpoint(tmp_path / 'checkpoint', trained(20, preset='resfit'))
+def test_a_truncated_file_is_refused(tmp_path: Path, saved: Path, name: str, share: float) -> None:
+    shutil.copytree(saved, tmp_path / 'checkpoint')
     path = tmp_path / 'checkpoint' / name
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
@@ -128,8 +137,8 @@ def test_a_truncated_file_is_refused(tmp_path: Path, name: str, share: float) ->
 
 
 @pytest.mark.parametrize('name', FILES)
-def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
-    save_checkpoint(tmp_path / 'checkpoint', trained(20, preset='resfit'))
+def test_a_missing_file_is_named(tmp_path: Path, saved: Path, name: str) -> None:
+    shutil.copytree(saved, tmp_path / 'checkpoint')
     (tmp_path / 'checkpoint' / name).unlink()
     with pytest.raises(CheckpointError, match=name):
         load_checkpoint(tmp_path / 'checkpoint')

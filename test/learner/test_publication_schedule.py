@@ -32,7 +32,7 @@ def drive(
         restarts: decisions before which the learner begins a new epoch.
         backlog_limit: with more transitions waiting, the learner only stores.
     """
-    learner = Learner(small_config(), LAYOUT, seed=0)
+    learner = Learner(small_config(utd=0.2), LAYOUT, seed=0)  # Only counts matter here.
     mailbox = ActorMailbox(learner.layout, scheduled=True)
     mailbox.submit(learner.first_message())
     inbox: deque[Any] = deque()

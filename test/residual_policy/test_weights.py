@@ -23,7 +23,7 @@ from safetensors.numpy import load, save
 from safetensors.torch import save as save_torch
 
 from residual_rl_ros.errors import WeightsError
-from residual_rl_ros.residual_policy.robot_policy import Exploration
+from residual_rl_ros.residual_policy.robot_policy import ROBOT_POLICIES, Exploration
 from residual_rl_ros.residual_policy.weights import (
     METADATA,
     WeightsHeader,
@@ -96,6 +96,17 @@ def test_the_same_actor_gives_the_same_bytes_in_every_process() -> None:
         [sys.executable, '-c', script], check=True, capture_output=True, text=True, cwd=root
     )
     assert run.stdout.strip() == hashlib.sha256(MESSAGE).hexdigest()
+
+
+@pytest.mark.parametrize('kind', sorted(ROBOT_POLICIES))
+def test_a_process_that_only_reads_weights_knows_every_kind(kind: str) -> None:
+    """As the policy node, which imports no network."""
+    script = (
+        'import residual_rl_ros.residual_policy.mailbox\n'
+        'from residual_rl_ros.residual_policy.robot_policy import ROBOT_POLICIES\n'
+        f'raise SystemExit({kind!r} not in ROBOT_POLICIES)'
+    )
+    subprocess.run([sys.executable, '-c', script], check=True)
 
 
 @given(st.integers(0, len(MESSAGE) - 1))

@@ -1,7 +1,7 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Real processes on a real middleware, each test in a domain of its own."""
+"""Real processes on a real middleware, each worker in a domain of its own."""
 
-from ros_fixtures import call, domain_id, no_process_survives
+from ros_fixtures import call, domain_id, no_process_survives, worker_domain
 
-__all__ = ['call', 'domain_id', 'no_process_survives']
+__all__ = ['call', 'domain_id', 'no_process_survives', 'worker_domain']

@@ -4,22 +4,28 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+OWNER = 'RESIDUAL_RL_ROS_TESTS'
+"""Variable by which a process and all that it starts belong to one process that tests."""
+
 
 def node_processes() -> set[int]:
-    """Return the process ids of this package's nodes on this machine."""
+    """Return the ids of the node processes that this process and its children have started."""
+    mine = f'{OWNER}={os.environ[OWNER]}'.encode()
     found = set()
     for entry in Path('/proc').iterdir():
         if not entry.name.isdigit():
             continue
         try:
             command = (entry / 'cmdline').read_bytes().decode(errors='replace')
+            environment = (entry / 'environ').read_bytes().split(b'\0')
         except OSError:
             continue
-        if 'residual_rl_ros.ros.nodes.' in command and '_node' in command:
+        if 'residual_rl_ros.ros.nodes.' in command and '_node' in command and mine in environment:
             found.add(int(entry.name))
     return found
 

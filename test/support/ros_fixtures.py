@@ -7,13 +7,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import rclpy
-from processes import node_processes
+from processes import OWNER, node_processes
 
 from residual_rl_ros.ros.bringup.monitor import claim_domain
+from residual_rl_ros.ros.bringup.topology import NodeSpec
 
 
 class Caller:
@@ -39,17 +41,43 @@ class Caller:
         self._context.try_shutdown()
 
 
-@pytest.fixture
-def domain_id() -> Iterator[int]:
-    """Hold a ROS domain that nobody else on this machine uses."""
+DIAGNOSTICS_PERIOD_S = 0.1
+"""A test that waits for what a node reports waits a tenth of a second instead of one."""
+
+
+@pytest.fixture(scope='session')
+def worker_domain() -> Iterator[int]:
+    """Hold a ROS domain that nobody else on this machine uses; listening for others takes time."""
+    os.environ[OWNER] = str(os.getpid())
     os.environ.pop('ROS_DOMAIN_ID', None)
     with claim_domain() as domain:
         yield domain
 
 
+@pytest.fixture
+def domain_id(worker_domain: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return the domain of this process: tests use it in turn, and none leaves a node in it."""
+    report_often(monkeypatch)
+    return worker_domain
+
+
+def report_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nodes that are started from now on publish their diagnostics often."""
+    monkeypatch.setattr(NodeSpec, 'ros_arguments', _ros_arguments)
+
+
+_plain_ros_arguments = NodeSpec.ros_arguments
+
+
+def _ros_arguments(node: NodeSpec) -> list[str]:
+    quick = {'diagnostics_period_s': DIAGNOSTICS_PERIOD_S, **node.parameters}
+    return _plain_ros_arguments(replace(node, parameters=quick))
+
+
 @pytest.fixture(autouse=True)
 def no_process_survives() -> Iterator[None]:
-    """Fail a test that leaves a node process of this session behind."""
+    """Fail a test that leaves a node process behind."""
+    os.environ[OWNER] = str(os.getpid())
     before = node_processes()
     yield
     deadline = time.monotonic() + 5.0

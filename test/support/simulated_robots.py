@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import rclpy
 from processes import wait_for
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
 from residual_rl_ros.config.run import load_run
@@ -24,11 +25,16 @@ from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import RobotRun, finetune_topology, robot_topology
 from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.encoders import to_time
 from residual_rl_ros.transitions.transition import Transition
 
 LIMIT_S = 60.0
-CONFIG = quick(load_run('push_to_goal'))
+QUICK = quick(load_run('push_to_goal'))
+AT_ONCE = {'warmup_transitions': 20, 'publish_interval': 10, 'utd': 4.0}
+"""A robot in real time makes five transitions a second; nobody wants to wait for a hundred."""
+CONFIG = replace(QUICK, overrides={**QUICK.overrides, **AT_ONCE})
 BASE, ROBOT, ROBOT_FILE = CONFIG.load()
+JOINTS = ROBOT.channels[0].joints
 COMMANDS = f'/{ROBOT.command.topic}'
 LAYOUT = CONFIG.controller_config(0, False, False).build(BASE, ROBOT.action).layout
 
@@ -158,3 +164,40 @@ def nothing_lost(monitor: Monitor, missing: str, policy: str) -> None:
         5.0,
         f'an explanation of {missing}',
     )
+
+
+@contextmanager
+def repeating(action: Callable[[], None], period_s: float = 0.05) -> Iterator[None]:
+    """Do something again and again, beside what the test does."""
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.wait(period_s):
+            action()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+class BadJointStates:
+    """Publishes joint states that cannot be used: NaN, of the wrong size, of other joints."""
+
+    def __init__(self, bystander: Bystander) -> None:
+        self._node = bystander.node
+        self._publisher = self._node.create_publisher(JointState, '/joint_states', 10)
+
+    def __call__(self) -> None:
+        good = [0.0] * len(JOINTS)
+        for names, position in (
+            (list(JOINTS), [*good[1:], float('nan')]),
+            (list(JOINTS), good[:3]),
+            ([f'left_{name}' for name in JOINTS], good),
+        ):
+            message = JointState(name=names, position=position, velocity=good)
+            message.header.stamp = to_time(self._node.get_clock().now().nanoseconds * 1e-9)
+            self._publisher.publish(message)

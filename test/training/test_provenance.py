@@ -20,8 +20,19 @@ def test_a_repository_around_an_installation_is_not_ours(
         subprocess.run([*git, *command], check=True)
     packages = tmp_path / 'lib' / 'site-packages'
     packages.mkdir(parents=True)
-    module = packages / 'residual_rl_ros' / 'provenance.py'
+    module = packages / 'residual_rl_ros' / 'training' / 'run_folder.py'
     monkeypatch.setattr(provenance, '__file__', str(module))
     assert provenance.git_commit() is None
     (packages / 'package.xml').touch()
     assert provenance.git_commit() is not None
+
+
+def test_a_checkout_names_its_commit() -> None:
+    root = Path(__file__).resolve().parents[2]
+    head = ['git', '-C', str(root), 'rev-parse', '--short=12', 'HEAD']
+    found = subprocess.run(head, capture_output=True, text=True, check=False)
+    if found.returncode:
+        pytest.skip('these tests are in no repository')
+    commit = provenance.git_commit()
+    assert commit is not None
+    assert found.stdout.strip() in commit

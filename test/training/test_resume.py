@@ -5,19 +5,23 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from builders import assert_same_actor
+from command_line import run_command
 from safetensors.torch import load_file
 
-from residual_rl_ros.learner.checkpoint import ALGORITHM, REPLAY, RUN, STATE
+from residual_rl_ros.learner.checkpoint import ALGORITHM, MEMORY, RUN, STATE
+from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual_policy.weights import ACTOR, decode_weights
 
 SETTINGS = {
@@ -29,32 +33,35 @@ SETTINGS = {
     'actor_hidden_sizes': '[16]',
 }
 STEPS = 2400
-KILLS = 6
+KILLS = 6 if os.environ.get('HYPOTHESIS_PROFILE') == 'thorough' else 3
 LIMIT_S = 120.0
-INTERRUPTED_AT_STEP_500 = """
-import os, signal
-from residual_rl_ros.cli.main import main
-from residual_rl_ros.learner.learner import Learner
-
-ingest = Learner.ingest
-
-def interrupted(learner, *arguments, **options):
-    if learner.control_steps == 500:
-        os.kill(os.getpid(), signal.SIGINT)
-    return ingest(learner, *arguments, **options)
-
-Learner.ingest = interrupted
-raise SystemExit(main())
-"""
+NEVER = ('--checkpoint-steps', '1000000')
 
 
-def command(out: Path, *more: str) -> list[str]:
+def arguments(out: Path, *more: str) -> list[str]:
     settings = [word for key, value in SETTINGS.items() for word in ('--set', f'{key}={value}')]
     return [
-        *(sys.executable, '-m', 'residual_rl_ros.cli.main', 'train', '--task', 'peg_insert'),
-        *('--steps', str(STEPS), '--seed', '3', '--evaluate', '0', '--out', str(out)),
-        *('--checkpoint-steps', '1', *settings, *more),
+        *('train', '--task', 'peg_insert', '--steps', str(STEPS), '--seed', '3'),
+        *('--evaluate', '0', '--out', str(out), '--checkpoint-steps', '1', *settings, *more),
     ]
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run that was not interrupted."""
+    out = tmp_path_factory.mktemp('whole')
+    with pytest.MonkeyPatch.context() as patch:
+        assert run_command(*arguments(out, *NEVER), monkeypatch=patch) == 0
+    return out
+
+
+@pytest.fixture(scope='module')
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of 300 control steps."""
+    out = tmp_path_factory.mktemp('short')
+    with pytest.MonkeyPatch.context() as patch:
+        assert run_command(*arguments(out, '--steps', '300'), monkeypatch=patch) == 0
+    return out
 
 
 def episodes(out: Path) -> int:
@@ -66,16 +73,19 @@ def episodes(out: Path) -> int:
     return len(json.loads(text)['state']['history'])
 
 
-def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    whole, broken = tmp_path / 'whole', tmp_path / 'broken'
-    subprocess.run(command(whole), check=True, timeout=LIMIT_S, capture_output=True)
-
+def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / 'broken'
     rng = np.random.default_rng(20)
     killed = 0
     for _ in range(KILLS):
         resume = ['--resume'] if episodes(broken) >= 0 else []
         before = episodes(broken)
-        process = subprocess.Popen(command(broken, *resume), stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, '-m', 'residual_rl_ros.cli.main', *arguments(broken, *resume)],
+            stderr=subprocess.PIPE,
+        )
         deadline = time.monotonic() + LIMIT_S
         while episodes(broken) <= before + 2 and process.poll() is None:
             assert time.monotonic() < deadline
@@ -84,35 +94,40 @@ def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(tmp_path
         killed += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    assert killed >= 3
-    subprocess.run(command(broken, '--resume'), check=True, timeout=LIMIT_S, capture_output=True)
+    assert killed > KILLS // 2
+    assert run_command(*arguments(broken, '--resume'), monkeypatch=monkeypatch) == 0
     assert_same_run(broken, whole)
 
 
 def test_a_run_that_is_interrupted_saves_the_episode_in_progress_and_loses_nothing(
+    whole: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    whole, broken = tmp_path / 'whole', tmp_path / 'broken'
-    never = ['--checkpoint-steps', '1000000']
-    subprocess.run(command(whole, *never), check=True, timeout=LIMIT_S, capture_output=True)
-    process = subprocess.Popen(
-        [sys.executable, '-c', INTERRUPTED_AT_STEP_500, *command(broken, *never)[3:]],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    _, errors = process.communicate(timeout=LIMIT_S)
-    assert process.returncode == 130, errors
+    broken = tmp_path / 'broken'
+    ingest = Learner.ingest
+
+    def interrupted(learner: Learner, *given: Any, **options: Any) -> Any:
+        if learner.control_steps == 500:
+            os.kill(os.getpid(), signal.SIGINT)
+        return ingest(learner, *given, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, 'ingest', interrupted)
+        assert run_command(*arguments(broken, *NEVER), monkeypatch=patch) == 130
+    errors = capsys.readouterr().err
     assert f'continue with the same command and --resume --out {broken}' in ' '.join(errors.split())
     state = json.loads((broken / 'checkpoints' / 'latest' / STATE).read_text())['state']
     assert 500 <= state['control_steps'] < 600
-    subprocess.run(command(broken, '--resume'), check=True, timeout=LIMIT_S, capture_output=True)
+    assert run_command(*arguments(broken, *NEVER, '--resume'), monkeypatch=monkeypatch) == 0
     assert_same_run(broken, whole)
 
 
 def assert_same_run(broken: Path, whole: Path) -> None:
     """Check that the latest checkpoints of two runs are the same, bit for bit."""
     ours, theirs = (out / 'checkpoints' / 'latest' for out in (broken, whole))
-    for name in (ALGORITHM, REPLAY, RUN):
+    for name in (ALGORITHM, MEMORY.format('replay'), RUN):
         stored, expected = load_file(ours / name), load_file(theirs / name)
         assert stored.keys() == expected.keys()
         for key, value in expected.items():
@@ -137,14 +152,14 @@ def assert_same_run(broken: Path, whole: Path) -> None:
     ],
 )
 def test_a_run_is_not_resumed_as_another_one(
-    tmp_path: Path, change: list[str], reason: str
+    short: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: list[str],
+    reason: str,
 ) -> None:
-    short = [*command(tmp_path / 'run'), '--steps', '300']
-    subprocess.run(short, check=True, timeout=LIMIT_S, capture_output=True)
-    result = subprocess.run(
-        [*short, '--resume', *change], check=False, timeout=LIMIT_S, capture_output=True, text=True
-    )
-    assert result.returncode == 2
-    errors = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
+    command = [*arguments(short), '--steps', '300', '--resume', *change]
+    assert run_command(*command, monkeypatch=monkeypatch) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
     assert len(errors) == 1
     assert reason in errors[0]

@@ -39,7 +39,6 @@ def base_bag(config: RunConfig, folder: Path, transitions: int) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_a_run_begins_online_with_the_warm_critics_of_a_bag(tmp_path: Path) -> None:
     config = replace(quick(load_run('peg_insert')), control_steps=600)
     bag = base_bag(config, tmp_path / 'bag', 150)
@@ -62,7 +61,6 @@ def test_a_run_begins_online_with_the_warm_critics_of_a_bag(tmp_path: Path) -> N
         run_training(options, QUIET)
 
 
-@pytest.mark.slow
 def test_no_message_waits_for_the_decisions_of_a_bag(tmp_path: Path) -> None:
     config = replace(quick(load_run('peg_insert')), control_steps=800)
     warmup = config.learner_config().warmup_transitions

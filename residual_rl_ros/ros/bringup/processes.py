@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -19,6 +20,8 @@ from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.ros.bringup.topology import ENVIRONMENT, NodeSpec
 
 PR_SET_PDEATHSIG = 1
+LISTENERS = ('learner_node', 'recorder_node')
+"""They save what they have heard, so they hear the others out."""
 
 
 def ros_environment(domain_id: int) -> dict[str, str]:
@@ -37,8 +40,11 @@ class Bringup:
     A stop sends SIGINT, after a grace period SIGTERM, after another SIGKILL: an rclpy process
     with a stuck executor ignores the first two. The processes also die with this one.
 
+    All are stopped at once, but for those that keep what the others say until their end
+    (`LISTENERS`): they are stopped when the others have ended.
+
     Args:
-        nodes: what to start, in this order; stopped in reverse order.
+        nodes: what to start, in this order.
         log_dir: one log file a process.
         environment: environment variables of the processes.
         grace_s: time between the signals [s].
@@ -128,7 +134,7 @@ class Bringup:
         return self.processes[name].poll() is not None
 
     def stop(self) -> None:
-        """End every process, in reverse order of starting; safe to call twice.
+        """End every process; safe to call twice.
 
         Further signals to this process wait: a second Ctrl-C must not cost the learner its save.
         """
@@ -143,22 +149,21 @@ class Bringup:
                 signal.signal(sign, handler)
 
     def _stop(self) -> None:
-        alive = [p for p in reversed(self.processes.values()) if p.poll() is None]
-        for process in alive:
-            for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-                process.send_signal(sign)
-                if self._wait(process):
-                    break
+        listeners = {node.name for node in self._nodes if node.executable in LISTENERS}
+        for last in (False, True):
+            self._end([p for name, p in self.processes.items() if (name in listeners) is last])
 
-    def _wait(self, process: subprocess.Popen[bytes]) -> bool:
-        deadline = self._clock() + self._grace_s
-        while self._clock() < deadline:
-            try:
-                process.wait(timeout=0.1)
-            except subprocess.TimeoutExpired:
-                continue
-            return True
-        return False
+    def _end(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
+        """End some processes at once."""
+        alive = [process for process in processes if process.poll() is None]
+        for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            for process in alive:
+                process.send_signal(sign)
+            deadline = self._clock() + self._grace_s
+            while alive and self._clock() < deadline:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    alive[0].wait(timeout=0.1)
+                alive = [process for process in alive if process.poll() is None]
 
     def _log(self, name: str) -> Path:
         return self._log_dir / f'{name.replace("/", ".")}.log'

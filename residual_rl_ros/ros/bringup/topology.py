@@ -7,14 +7,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from residual_rl_ros.config.run import RunConfig, training_seed
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.robot.description import load_robot
+
+if TYPE_CHECKING:
+    from residual_rl_ros.config.run import RunConfig
 
 ENVIRONMENT = {'OMP_NUM_THREADS': '1'}
 """Environment of every process: with small networks in several processes, more threads than cores
@@ -90,6 +92,9 @@ def finetune_topology(
         lockstep: step with commands instead of with wall time.
         namespace: ROS namespace of all three.
     """
+    # It loads torch, which what runs beside a robot does without.
+    from residual_rl_ros.config.run import training_seed
+
     policy = NodeSpec(
         'policy_node',
         True,

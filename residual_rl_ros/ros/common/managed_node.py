@@ -30,20 +30,24 @@ SIGNAL_LATENCY_S = 0.2
 
 
 class Diagnostics:
-    """Publishes one status on `/diagnostics` every second.
+    """Publishes one status on `/diagnostics` again and again.
 
     Args:
         node: owner.
-        report: returns level, message and values; called once a second.
+        report: returns level, message and values; called once a period.
+        period_s: time between two messages [s].
     """
 
     def __init__(
-        self, node: Node, report: Callable[[], tuple[bytes, str, Mapping[str, Any]]]
+        self,
+        node: Node,
+        report: Callable[[], tuple[bytes, str, Mapping[str, Any]]],
+        period_s: float,
     ) -> None:
         self._node = node
         self._report = report
         self._publisher = Node.create_publisher(node, DiagnosticArray, '/diagnostics', 10)
-        node.create_timer(1.0, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        node.create_timer(period_s, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def publish(self) -> None:
         """Publish now."""

@@ -10,7 +10,16 @@ from residual_rl_ros.schema import parameter
 
 
 @dataclass(frozen=True)
-class PolicyParameters:
+class NodeParameters:
+    """Parameters that every node has."""
+
+    diagnostics_period_s: float = parameter(
+        1.0, 'time between two messages on /diagnostics [s]', minimum=0.05
+    )
+
+
+@dataclass(frozen=True)
+class PolicyParameters(NodeParameters):
     """Parameters of policy_node, beside the robot description `robot.*`."""
 
     base_policy: str = parameter('', 'ONNX base policy: a path, or the name of a shipped one')
@@ -94,7 +103,7 @@ class PolicyParameters:
 
 
 @dataclass(frozen=True)
-class LearnerParameters:
+class LearnerParameters(NodeParameters):
     """Parameters of learner_node; `overrides.*` replaces values of the preset."""
 
     preset: str = parameter(
@@ -133,7 +142,7 @@ class LearnerParameters:
 
 
 @dataclass(frozen=True)
-class RewardParameters:
+class RewardParameters(NodeParameters):
     """Parameters of reward_node, beside the robot description `robot.*`."""
 
     classifier: str = parameter('', 'ONNX success classifier: the path of the file')
@@ -152,7 +161,7 @@ class RewardParameters:
 
 
 @dataclass(frozen=True)
-class RecorderParameters:
+class RecorderParameters(NodeParameters):
     """Parameters of recorder_node, beside the robot description `robot.*`."""
 
     output_dir: str = parameter('', 'folder of the bag; it does not exist yet')
@@ -169,7 +178,7 @@ class RecorderParameters:
 
 
 @dataclass(frozen=True)
-class SimParameters:
+class SimParameters(NodeParameters):
     """Parameters of mujoco_sim_node, beside the robot description `robot.*`."""
 
     task: str = parameter('peg_insert', 'a task of this package or a gymnasium id')

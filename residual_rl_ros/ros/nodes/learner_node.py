@@ -103,7 +103,7 @@ class LearnerNode(ManagedNode):
         for name, job in {'~/save': self._save, '~/rollback': self._rollback}.items():
             callback = self._requests.service(partial(self._try, job), BUSY)
             self.create_service(Trigger, name, callback, callback_group=apart)
-        Diagnostics(self, self._report)
+        Diagnostics(self, self._report, parameters.diagnostics_period_s)
 
     def _open_output(self, parameters: LearnerParameters) -> None:
         """Make the output folder and read the configuration of a learner that writes there.

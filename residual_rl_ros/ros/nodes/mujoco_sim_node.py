@@ -71,7 +71,7 @@ class MujocoSimNode(Node):
             self.create_timer(0.25, self._watch, clock=self._wall_clock)
         else:
             self.create_timer(self._period_ns * 1e-9, self._tick, clock=self._wall_clock)
-        Diagnostics(self, self._report)
+        Diagnostics(self, self._report, parameters.diagnostics_period_s)
 
     def _stamp(self) -> float:
         """Return the stamp of the current state [s]; zero would mean unset in a header."""

@@ -222,7 +222,7 @@ class PolicyNode(ManagedNode):
         self._transition_publisher = publisher(Float64MultiArray, '~/transitions', qos.TRANSITIONS)
         self._layout_publisher = publisher(String, '~/transition_layout', qos.LATCHED)
         PolicyServices(self, loop, self._now)
-        Diagnostics(self, self._report)
+        Diagnostics(self, self._report, self.parameters.diagnostics_period_s)
 
     # --- messages in
 

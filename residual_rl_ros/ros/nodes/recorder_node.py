@@ -70,7 +70,8 @@ class RecorderNode(Node):
             )
             for topic in topics
         ]
-        self._diagnostics = Diagnostics(self, self._report)
+        self._diagnostics_period_s = parameters.diagnostics_period_s
+        self._diagnostics = Diagnostics(self, self._report, self._diagnostics_period_s)
         self._stop = threading.Event()
         names = ', '.join(topic.name for topic in topics)
         self.get_logger().info(f'recording {names} in {parameters.output_dir}')
@@ -106,7 +107,7 @@ class RecorderNode(Node):
             while not self._stop.wait(POLL_S):
                 self._empty_queues()
                 self._recorder.flush_when_due()
-                if time.monotonic() - reported > 1.0:
+                if time.monotonic() - reported > self._diagnostics_period_s:
                     reported = time.monotonic()
                     self._diagnostics.publish()
             self._empty_queues()

@@ -5,40 +5,42 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import pytest
+import rclpy
+from command_line import run_command
 from PIL import Image
 from processes import node_processes, wait_for
 
 from residual_rl_ros.learner.checkpoint import load_checkpoint
-from residual_rl_ros.ros.bringup.monitor import claim_domain
+from residual_rl_ros.ros.bringup.monitor import LAST_DOMAIN
 
 pytestmark = pytest.mark.ros
 
 LIMIT_S = 150.0
 
 
-def demo(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `residual-rl demo` to its end."""
-    return subprocess.run(
-        [sys.executable, '-m', 'residual_rl_ros.cli.main', 'demo', *arguments],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-        env={**os.environ, **environment},
-    )
+def demo(*arguments: str) -> list[str]:
+    """Return the command line of a demo in a process of its own."""
+    return [sys.executable, '-m', 'residual_rl_ros.cli.main', 'demo', *arguments]
 
 
 def test_a_quick_demo_leaves_everything_it_promises(tmp_path: Path) -> None:
     out = tmp_path / 'run'
-    result = demo('--quick', '--json', '--task', 'push_to_goal', '--out', str(out))
+    result = subprocess.run(
+        demo('--quick', '--json', '--task', 'push_to_goal', '--steps', '600', '--out', str(out)),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
     summary = json.loads(result.stdout)
     assert summary == json.loads((out / 'summary.json').read_text())
@@ -60,10 +62,7 @@ def test_ctrl_c_ends_every_process_and_keeps_a_usable_checkpoint(tmp_path: Path)
     out = tmp_path / 'run'
     before = node_processes()
     process = subprocess.Popen(
-        [
-            *(sys.executable, '-m', 'residual_rl_ros.cli.main', 'demo'),
-            *('--quick', '--steps', '100000', '--out', str(out)),
-        ],
+        demo('--quick', '--steps', '100000', '--out', str(out)),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -82,36 +81,50 @@ def test_ctrl_c_ends_every_process_and_keeps_a_usable_checkpoint(tmp_path: Path)
     assert json.loads((out / 'summary.json').read_text())['interrupted']
 
 
-def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Check for exit code 2 and one line that names the thing, and no traceback."""
-    assert result.returncode == 2, result.stderr
-    errors = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
-    assert len(errors) == 1
-    assert 'Traceback' not in result.stderr
-    for word in words:
-        assert word in errors[0]
+class Refused(Protocol):
+    """Checks that a demo is refused."""
+
+    def __call__(self, *arguments: str, because: Sequence[str]) -> None: ...
 
 
-def test_an_unknown_task_is_refused_in_one_line() -> None:
-    assert_refused(demo('--task', 'peg_inzert'), "unknown task 'peg_inzert'", 'peg_insert')
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Return a function that checks for exit code 2 and one line that names the thing."""
+
+    def check(*arguments: str, because: Sequence[str]) -> None:
+        assert run_command('demo', *arguments, monkeypatch=monkeypatch) == 2
+        shown = capsys.readouterr().err
+        errors = [line for line in shown.splitlines() if line.startswith('error: ')]
+        assert len(errors) == 1, shown
+        assert 'Traceback' not in shown
+        for word in because:
+            assert word in errors[0]
+
+    return check
 
 
-def test_a_missing_model_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_an_unknown_task_is_refused_in_one_line(refused: Refused) -> None:
+    refused('--task', 'peg_inzert', because=["unknown task 'peg_inzert'", 'peg_insert'])
+
+
+def test_a_missing_model_is_refused_in_one_line(refused: Refused, tmp_path: Path) -> None:
     path = finetune_file(tmp_path, base_policy='/nowhere/policy.onnx')
-    assert_refused(demo('--task', str(path)), "'/nowhere/policy.onnx' does not exist")
+    refused('--task', str(path), because=["'/nowhere/policy.onnx' does not exist"])
 
 
-def test_a_wrong_joint_name_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_wrong_joint_name_is_refused_by_name(refused: Refused, tmp_path: Path) -> None:
     robot = tmp_path / 'robot.yaml'
     shipped = Path('config/robots/peg_insert.yaml').read_text()
     robot.write_text(shipped.replace('joint7', 'joint8'))
     path = finetune_file(tmp_path, robot=str(robot))
-    assert_refused(demo('--task', str(path)), 'joint7', 'robot YAML')
+    refused('--task', str(path), because=['joint7', 'robot YAML'])
 
 
-def test_a_base_policy_of_another_observation_size_is_refused(tmp_path: Path) -> None:
+def test_a_base_policy_of_another_observation_size_is_refused(
+    refused: Refused, tmp_path: Path
+) -> None:
     path = finetune_file(tmp_path, base_policy='push_to_goal')
-    assert_refused(demo('--task', str(path)), 'observation names differ')
+    refused('--task', str(path), because=['observation names differ'])
 
 
 @pytest.mark.parametrize(
@@ -127,32 +140,53 @@ def test_a_base_policy_of_another_observation_size_is_refused(tmp_path: Path) ->
     ],
 )
 def test_a_wrong_value_in_the_configuration_is_refused_in_one_line(
-    tmp_path: Path, key: str, value: str, word: str
+    refused: Refused, tmp_path: Path, key: str, value: str, word: str
 ) -> None:
-    assert_refused(demo('--task', str(finetune_file(tmp_path, **{key: value}))), word)
+    refused('--task', str(finetune_file(tmp_path, **{key: value})), because=[word])
 
 
-def test_a_domain_that_is_no_number_is_refused(tmp_path: Path) -> None:
-    result = demo('--out', str(tmp_path / 'run'), ROS_DOMAIN_ID='9999')
-    assert_refused(result, "'9999', expected a number from 0 to 232")
+def test_a_domain_that_is_no_number_is_refused(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('ROS_DOMAIN_ID', '9999')
+    refused('--out', str(tmp_path / 'run'), because=["'9999', expected a number from 0 to 232"])
 
 
-def test_an_unwritable_output_folder_is_refused() -> None:
-    assert_refused(demo('--out', '/proc/nowhere'), "'/proc/nowhere' cannot be written", '--out')
+def test_an_unwritable_output_folder_is_refused(refused: Refused) -> None:
+    refused('--out', '/proc/nowhere', because=["'/proc/nowhere' cannot be written", '--out'])
 
 
-def test_an_output_folder_with_a_run_in_it_is_refused(tmp_path: Path) -> None:
+def test_an_output_folder_with_a_run_in_it_is_refused(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / 'summary.json').write_text('{}')
-    assert_refused(demo('--out', str(tmp_path)), 'already holds a run')
+    refused('--out', str(tmp_path), because=['already holds a run'])
 
 
-def test_an_occupied_domain_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv('ROS_DOMAIN_ID', raising=False)
-    with claim_domain() as domain:
-        started = time.monotonic()
-        result = demo('--quick', '--out', str(tmp_path / 'run'), ROS_DOMAIN_ID=str(domain))
-    assert_refused(result, f'ROS domain {domain} is occupied', 'ROS_DOMAIN_ID')
+def test_an_occupied_domain_is_refused(
+    refused: Refused, domain_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(domain_id))
+    expected = [f'ROS domain {domain_id} is occupied', 'another run', 'ROS_DOMAIN_ID']
+    started = time.monotonic()
+    refused('--quick', '--out', str(tmp_path / 'run'), because=expected)
     assert time.monotonic() - started < 60.0
+
+
+def test_a_domain_with_the_node_of_another_is_refused(
+    refused: Refused, domain_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that is not of this package holds no lock; it is discovered."""
+    other = domain_id % LAST_DOMAIN + 1
+    context = rclpy.Context()
+    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    rclpy.init(context=context, domain_id=other)
+    node = rclpy.create_node('somebody', context=context)
+    try:
+        monkeypatch.setenv('ROS_DOMAIN_ID', str(other))
+        expected = [f'ROS domain {other} is occupied by nodes somebody']
+        refused('--quick', '--out', str(tmp_path / 'run'), because=expected)
+    finally:
+        node.destroy_node()
+        context.try_shutdown()
 
 
 def finetune_file(folder: Path, **changes: str) -> Path:

@@ -10,17 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import rclpy
 import torch
 from processes import wait_for
 from safetensors.torch import load_file
 
 from residual_rl_ros.config.run import RunConfig, load_run, training_seed
+from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.learner.checkpoint import ALGORITHM, STATE, load_checkpoint
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import NodeSpec, finetune_topology
+from residual_rl_ros.ros.nodes.learner_node import LearnerNode
 from residual_rl_ros.tasks.hosting import connect, make_environment
 from residual_rl_ros.training.in_process import InProcessRun
 
@@ -51,7 +54,7 @@ def topology(config: RunConfig, output: Path, **policy: object) -> list[NodeSpec
 def test_a_run_over_dds_learns_bit_for_bit_what_a_run_in_one_process_learns(
     task: str, domain_id: int, tmp_path: Path
 ) -> None:
-    config = quick_config(task)
+    config = replace(quick_config(task), control_steps=700)
     with Bringup(
         topology(config, tmp_path), tmp_path / 'logs', ros_environment(domain_id)
     ) as bringup:
@@ -84,25 +87,18 @@ def test_a_resumed_learner_continues_in_a_new_epoch_and_as_another_one_it_is_ref
         wait_for(lambda: bringup.ended('mujoco_sim_node'), RUN_LIMIT_S, 'end of the run')
     first = load_checkpoint(tmp_path / 'checkpoints' / 'latest')
 
-    wrong = {
-        'already holds a checkpoint': {},
-        'was trained with other numbers: algorithm is sac there, td3': {
-            'resume': True,
-            'preset': 'resfit',
-        },
-        'was trained with other numbers: gamma is': {
-            'resume': True,
-            'preset': '',
-            'overrides': {'gamma': 0.5},
-        },
-    }
-    for index, (reason, parameters) in enumerate(wrong.items()):
-        other = replace(learner, parameters={**learner.parameters, **parameters})
-        logs = tmp_path / f'refused{index}'
-        with Bringup([other], logs, environment) as bringup:
-            wait_for(lambda: bringup.ended('learner_node'), 30.0, 'refusal')
-            assert bringup.processes['learner_node'].returncode == 2
-            assert reason in (logs / 'learner_node.log').read_text()
+    with Bringup([learner], tmp_path / 'refused', environment) as bringup:
+        wait_for(lambda: bringup.ended('learner_node'), 30.0, 'refusal')
+        assert bringup.processes['learner_node'].returncode == 2
+    log = (tmp_path / 'refused' / 'learner_node.log').read_text()
+    assert 'already holds a checkpoint' in log
+    numbers = 'was trained with other numbers: '
+    for reason, parameters in (
+        (f'{numbers}algorithm is sac there, td3', {'preset': 'resfit'}),
+        (f'{numbers}gamma is', {'preset': '', 'overrides': {'gamma': 0.5}}),
+    ):
+        parameters = {**learner.parameters, 'resume': True, **parameters}
+        assert reason in refusal(replace(learner, parameters=parameters), domain_id)
 
     own = {'resume': True, 'preset': '', 'overrides': {}}  # As `up` resumes: with its own numbers.
     resuming = replace(learner, parameters={**learner.parameters, **own})
@@ -116,19 +112,38 @@ def test_a_resumed_learner_continues_in_a_new_epoch_and_as_another_one_it_is_ref
     assert second.episodes.history[: len(first.episodes.history)] == first.episodes.history
 
 
+def refusal(spec: NodeSpec, domain_id: int) -> str:
+    """Return why a learner node in this process cannot be configured."""
+    rclpy.init(args=spec.ros_arguments(), domain_id=domain_id)
+    node = LearnerNode()
+    try:
+        node.trigger_configure()
+        assert isinstance(node.failure, ResidualRLError)
+        return str(node.failure)
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
 def test_a_killed_learner_leaves_the_policy_running(domain_id: int, tmp_path: Path) -> None:
     config = quick_config()
-    nodes = topology(config, tmp_path, actor_timeout_s=1.0)
+    learner, policy, simulator = topology(config, tmp_path, actor_timeout_s=2.0)
+    environment = ros_environment(domain_id)
     with (
         Monitor(domain_id) as monitor,
-        Bringup(nodes, tmp_path / 'logs', ros_environment(domain_id)) as bringup,
+        Bringup([learner], tmp_path / 'learner', environment) as learning,
     ):
-        wait_for(lambda: monitor.number('learner_node', 'updates') > 0, RUN_LIMIT_S, 'first update')
-        bringup.processes['learner_node'].send_signal(signal.SIGKILL)
-        wait_for(lambda: bringup.ended('mujoco_sim_node'), RUN_LIMIT_S, 'end of the run')
-        assert bringup.processes['mujoco_sim_node'].returncode == 0
-        assert not bringup.ended('policy_node')
-        assert 'going on with the one at hand' in (tmp_path / 'logs/policy_node.log').read_text()
+        # Whoever waits for an actor must not give up before there is a learner.
+        wait_for(lambda: monitor.values('learner_node') != {}, RUN_LIMIT_S, 'a learner')
+        with Bringup([policy, simulator], tmp_path / 'logs', environment) as bringup:
+            updates = ('learner_node', 'updates')
+            wait_for(lambda: monitor.number(*updates) > 0, RUN_LIMIT_S, 'first update')
+            learning.processes['learner_node'].send_signal(signal.SIGKILL)
+            assert not bringup.ended('mujoco_sim_node')
+            wait_for(lambda: bringup.ended('mujoco_sim_node'), RUN_LIMIT_S, 'end of the run')
+            assert bringup.processes['mujoco_sim_node'].returncode == 0
+            assert not bringup.ended('policy_node')
+    assert 'going on with the one at hand' in (tmp_path / 'logs/policy_node.log').read_text()
 
 
 def test_real_time_mode_runs_at_the_control_rate_and_learns(domain_id: int, tmp_path: Path) -> None:

@@ -24,10 +24,12 @@ from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import NodeSpec, finetune_topology
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import float_array
+from residual_rl_ros.ros.nodes.learner_node import SIGN_OF_LIFE_S
 
 pytestmark = pytest.mark.ros
 
 LIMIT_S = 60.0
+ACTOR_TIMEOUT_S = SIGN_OF_LIFE_S + 1.0
 
 
 def test_a_long_pre_training_answers_and_the_policy_waits_for_it(
@@ -38,7 +40,7 @@ def test_a_long_pre_training_answers_and_the_policy_waits_for_it(
     config = replace(config, preset='resfit', overrides=overrides, control_steps=0)
     base, _, robot_file = config.load()
     nodes = [
-        replace(node, parameters={**node.parameters, 'actor_timeout_s': 7.0})
+        replace(node, parameters={**node.parameters, 'actor_timeout_s': ACTOR_TIMEOUT_S})
         if node.executable == 'policy_node'
         else node
         for node in finetune_topology(config, robot_file, base.path, tmp_path, 1, 0)
@@ -51,7 +53,7 @@ def test_a_long_pre_training_answers_and_the_policy_waits_for_it(
         wait_for(lambda: monitor.number('learner_node', done) > 0, LIMIT_S, 'pre-training')
         begun = monitor.number('learner_node', done)
         assert call(Trigger, 'learner_node/save').success
-        time.sleep(9.0)
+        time.sleep(ACTOR_TIMEOUT_S + 0.5)  # Without a sign of life the policy would give up.
         assert monitor.number('learner_node', done) > begun
         assert monitor.values('learner_node')['phase'] == 'warmup'
         bringup.check()
@@ -106,7 +108,8 @@ def test_transitions_that_overtake_their_layout_are_kept(domain_id: int, tmp_pat
         wait_for(lambda: transitions.get_subscription_count() == 1, LIMIT_S, 'connection')
         for transition in random_transitions(layout, 20):
             transitions.publish(float_array(layout.encode(transition), layout.label))
-        time.sleep(1.5)
+        wait_for(lambda: monitor.number('learner_node', 'queue') == 0, LIMIT_S, 'reading')
+        time.sleep(0.5)  # Two periods of the diagnostics and more.
         assert monitor.number('learner_node', 'malformed') == 0
         latched = node.create_publisher(String, 'policy_node/transition_layout', qos.LATCHED)
         latched.publish(String(data=layout.to_yaml()))

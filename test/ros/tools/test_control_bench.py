@@ -4,18 +4,33 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Any
+
 import pytest
-from rich.console import Console
+from command_line import run_command
 
 from residual_rl_ros.ros.tools import control_bench
-from residual_rl_ros.ros.tools.control_bench import measure, to_markdown
 
 pytestmark = pytest.mark.ros
 
 
-def test_the_figures_are_those_of_a_running_robot(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figures_are_those_of_a_running_robot(
+    domain_id: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(control_bench, 'claim_domain', lambda: nullcontext(domain_id))
     monkeypatch.setattr(control_bench, 'WEIGHTS_MESSAGES', 6)
-    figures = measure(100.0, 5.0, Console(quiet=True))
+    monkeypatch.setattr(control_bench, 'WARMUP', 100)
+    monkeypatch.setattr(control_bench, 'JOIN_S', 0.5)
+    measure, figures = control_bench.measure, {}
+
+    def measured(*arguments: Any) -> dict[str, float]:
+        figures.update(measure(*arguments))
+        return figures
+
+    monkeypatch.setattr(control_bench, 'measure', measured)
+    command = ('bench', 'control', '--rate', '100', '--seconds', '5')
+    assert run_command(*command, monkeypatch=monkeypatch) == 0
     assert figures['ticks'] > 200
     assert figures['updates_per_s'] > 0.0
     assert 0.0 < figures['reaction_p50_us'] <= figures['tick_p50_us'] <= figures['tick_p99_us']
@@ -26,4 +41,4 @@ def test_the_figures_are_those_of_a_running_robot(monkeypatch: pytest.MonkeyPatc
     assert figures['weights_sent'] == 6
     assert figures['weights_used'] >= 4  # A busy machine may skip one.
     assert 0.0 < figures['weights_p50_ms'] < 1000.0
-    assert '| transitions missing |' in to_markdown(figures)
+    assert '| transitions missing |' in capsys.readouterr().out

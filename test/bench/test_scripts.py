@@ -1,0 +1,136 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every script of `benchmarks/` still runs, on as little as it can; with ROS: `test/ros/tools`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from benchmark_scripts import FOLDER, load_script
+from builders import make_actor
+from PIL import Image
+
+from residual_rl_ros.bags.bag import Bag
+from residual_rl_ros.bags.transitions.summary import summarise
+from residual_rl_ros.config.run import load_run
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.evaluation import paired
+from residual_rl_ros.evaluation.paired import Episode
+from residual_rl_ros.learner.checkpoint import load_checkpoint
+from residual_rl_ros.learner.episodes import EpisodeRecord
+from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
+
+HERE = ('bag_warm_start', 'chunk_seams', 'failure_to_success', 'guard_rates')
+WITH_ROS = ('recorder_load', 'round_trips')
+
+
+def test_every_script_has_a_test() -> None:
+    assert sorted(path.stem for path in FOLDER.glob('*.py')) == sorted([*HERE, *WITH_ROS])
+
+
+def test_rates_of_the_guard(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = load_script('guard_rates', monkeypatch)
+    monkeypatch.setattr(script, 'RUNS', 2)
+    monkeypatch.setattr(script, 'EPISODES', 300)
+    script.main()
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[1] for row in rows[2:]] == ['40%', '60%', '80%']
+    delay = int(rows[-1].split('|')[2].split()[0])
+    assert delay < 100, 'a residual that never succeeds is noticed'
+
+
+def test_seams_of_chunks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = load_script('chunk_seams', monkeypatch)
+    script.main('push_to_goal', episodes=1)
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split()[1] for row in rows] == [str(d) for d in (0, 1, 3, 10) for _ in range(3)]
+    measured = [row for row in rows if 'too short' not in row]
+    assert measured
+    for row in measured:
+        p95, _, largest, *_ = (float(cell) for cell in row.strip('| ').split('|')[2:])
+        assert 0.0 <= p95 <= largest
+
+
+def test_an_animation_of_a_repaired_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = load_script('failure_to_success', monkeypatch)
+    actor = make_actor(load_run('peg_insert').resolve().evaluation_controller(None).layout)
+    path = tmp_path / 'actor.safetensors'
+    path.write_bytes(encode_weights(actor.to_numpy(), WeightsHeader(1, 1)))
+    repairs = True
+
+    def evaluated(*arguments: Any, **options: Any) -> Iterator[Episode]:
+        given = signature(paired.evaluate).bind(*arguments, **options).arguments
+        for seed in given['seeds']:
+            success = repairs and given['actor_message'] is not None
+            yield Episode(seed, success, steps=8)
+
+    def filmed(*arguments: Any) -> list[np.ndarray]:
+        given = signature(paired.film).bind(*arguments).arguments
+        shade = 200 if given['actor_message'] else 5
+        return [np.full((8, 8, 3), shade + 4 * n, np.uint8) for n in range(given['pictures'])]
+
+    monkeypatch.setattr(script, 'evaluate', evaluated)
+    monkeypatch.setattr(script, 'film', filmed)
+    script.main(path, out=tmp_path / 'shown.webp', first_seed=3, episodes=2)
+    assert capsys.readouterr().out == f'seed 3: 8 and 8 steps, {tmp_path / "shown.webp"}\n'
+    with Image.open(tmp_path / 'shown.webp') as animation:
+        assert animation.n_frames > 1
+    repairs = False
+    with pytest.raises(ResidualRLError, match='no seed of 3 to 4 was repaired'):
+        script.main(path, out=tmp_path / 'none.webp', first_seed=3, episodes=2)
+
+
+def test_a_warm_start_from_a_bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = load_script('bag_warm_start', monkeypatch)
+    bag = tmp_path / 'bag'
+    script.collect(bag, transitions=40)
+    (robot,) = summarise(Bag(bag)).robots
+    assert robot.transitions >= 40
+    script.run(tmp_path / 'bag_60', bag, control_steps=200)
+    learner = load_checkpoint(tmp_path / 'bag_60' / 'checkpoints' / 'latest')
+    assert learner.control_steps >= 200
+    assert len(learner.rule.memory) > learner.control_steps // 4, 'the bag is in it'
+
+
+def test_the_table_of_warm_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = load_script('bag_warm_start', monkeypatch)
+
+    def write(name: str, failures: int, successes: int) -> None:
+        outcomes = [False] * failures + [True] * successes
+        records = [
+            EpisodeRecord(10 * (index + 1), outcome, residual=True, takeover=False)
+            for index, outcome in enumerate(outcomes)
+        ]
+        latest = tmp_path / name / 'checkpoints' / 'latest'
+        latest.mkdir(parents=True)
+        state = {'state': {'history': [asdict(record) for record in records]}}
+        (latest / 'learner.json').write_text(json.dumps(state))
+
+    write('scratch_60', 100, 50)
+    write('bag_60', 20, 50)
+    write('scratch_61', 90, 0)
+    write('bag_61', 10, 50)
+    script.table(tmp_path)
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert rows[:2] == ['| 60 | 1450 | 650 | 800 |', '| 61 | > 900 | 550 | >= 350 |']
+    assert rows[2].startswith('| mean | | | 575 (95 % interval 350 to 800')
+    write('scratch_62', 90, 0)
+    write('bag_62', 90, 0)
+    with pytest.raises(typer.BadParameter, match='run it longer'):
+        script.table(tmp_path)
