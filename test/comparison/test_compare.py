@@ -311,6 +311,11 @@ def test_a_finished_run_of_another_configuration_is_no_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], reason: str
 ) -> None:
     plain = options(tmp_path, f'dawn:{SMALL}', seeds=(0,))
+    if 'base_policy' in changes:
+        model = onnx.load(find_base_policy('peg_insert'))
+        model.doc_string = 'the same policy in another file'
+        onnx.save(model, tmp_path / changes['base_policy'])
+        changes = {'base_policy': str(tmp_path / changes['base_policy'])}
     (cell,) = (train_options(plain, plain.configs[0], plain.variants[0], 0),)
     cell.output_dir.mkdir(parents=True)
     summary = cell.output_dir / 'summary.json'
