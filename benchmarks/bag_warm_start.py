@@ -41,7 +41,8 @@ Task = Annotated[str, typer.Option(help='Task of config/finetune/.')]
 def collect(out: Path, task: Task = 'peg_insert', transitions: int = 20_000) -> None:
     """Record base transitions into the bag OUT."""
     config = load_run(task)
-    policy, robot, _ = config.load()
+    resolved = config.resolve()
+    policy, robot = resolved.policy, resolved.robot
     env = connect(make_environment(config.task), robot)
     controller = config.controller_config(0, explore=True, scheduled=True).build(
         policy, robot.action

@@ -39,7 +39,8 @@ def measure(config: RunConfig, delay: int, blend: int, episodes: int) -> Steps:
         blend: control steps over which a chunk takes over from the one before.
         episodes: how many; the environment is seeded with their numbers.
     """
-    policy, robot, _ = config.load()
+    resolved = config.resolve()
+    policy, robot = resolved.policy, resolved.robot
     controller_config = replace(
         config.controller_config(0, explore=False, scheduled=False),
         prefetch_steps=delay,

@@ -27,13 +27,13 @@ from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import NodeSpec
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelEncoder, CommandEncoder, float_array
-from residual_rl_ros.ros.common.node_host import PrivateNode
+from residual_rl_ros.ros.common.managed_node import NodeHost
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 RATE_HZ, N, M = 200.0, 40, 7
 
 
-class Robot(PrivateNode):
+class Robot(NodeHost):
     """Publishes everything at 200 Hz."""
 
     def __init__(self, domain_id: int) -> None:

@@ -114,7 +114,8 @@ def lockstep_rate(task: str, steps: int, domain_id: int) -> float:
     """Return control steps per second of the three real nodes during warm-up."""
     config = load_run(task)
     config = replace(config, overrides={**config.overrides, 'warmup_transitions': 10**5})
-    policy, _, robot_file = config.load()
+    resolved = config.resolve()
+    policy, robot_file = resolved.policy, resolved.robot_file
     with tempfile.TemporaryDirectory() as folder, Monitor(domain_id) as monitor:
         nodes = finetune_topology(config, robot_file, policy.path, Path(folder), 0, steps)
         with Bringup(nodes, Path(folder) / 'logs', ros_environment(domain_id)) as bringup:
@@ -134,7 +135,8 @@ def main() -> None:
     parser.add_argument('--steps', type=int, default=8000)
     options = parser.parse_args()
     config = load_run(options.task)
-    policy, robot, _ = config.load()
+    resolved = config.resolve()
+    policy, robot = resolved.policy, resolved.robot
     layout = config.controller_config(0, False, False).build(policy, robot.action).layout
     with claim_domain() as domain_id:
         os.environ['ROS_DOMAIN_ID'] = str(domain_id)

@@ -27,7 +27,8 @@ ARGUMENTS = (
 def start(value: Mapping[str, str]) -> list[object]:
     """Return one action for each process of the topology."""
     config = load_run(value['task'])
-    policy, _, robot_file = config.load()
+    resolved = config.resolve()
+    policy, robot_file = resolved.policy, resolved.robot_file
     nodes = finetune_topology(
         config,
         robot_file,

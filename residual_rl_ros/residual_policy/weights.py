@@ -20,7 +20,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-# They register the kinds that a message may be of.
 import residual_rl_ros.residual_policy.candidate_selection
 import residual_rl_ros.residual_policy.numpy_actor  # noqa: F401
 from residual_rl_ros.errors import ConfigError, ResidualRLError, WeightsError

@@ -11,14 +11,7 @@ import pytest
 from command_line import run_command
 
 from residual_rl_ros.bench import learner
-from residual_rl_ros.bench.learner import (
-    LIBRARIES,
-    OPTIONAL,
-    limit,
-    measure,
-    ours,
-    to_markdown,
-)
+from residual_rl_ros.bench.learner import LIBRARIES, OPTIONAL, limit, measure, ours, to_markdown
 from residual_rl_ros.errors import ResidualRLError
 
 

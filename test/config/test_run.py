@@ -21,7 +21,8 @@ TASKS = sorted(path.stem for path in resource_path('config', 'finetune').glob('*
 @pytest.mark.parametrize('task', TASKS)
 def test_a_shipped_run_fits_its_base_policy_robot_and_environment(task: str) -> None:
     config = load_run(task)
-    policy, robot, path = config.load()
+    resolved = config.resolve()
+    policy, robot, path = resolved.policy, resolved.robot, resolved.robot_file
     env = connect(make_environment(config.task), robot)
     assert env.observation_space.shape == (len(robot.observation_names),)
     env.close()
@@ -129,4 +130,4 @@ def test_a_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
 def test_a_robot_and_a_base_policy_of_different_tasks_are_refused(tmp_path: Path) -> None:
     config = load_run(str(write(tmp_path / 'run.yaml', robot=TASKS[1], base_policy=TASKS[0])))
     with pytest.raises(ResidualRLError, match=r'observation names differ'):
-        config.load()
+        config.resolve()

@@ -29,7 +29,8 @@ pytestmark = pytest.mark.ros
 
 LIMIT_S = 30.0
 CONFIG = load_run('push_to_goal')
-BASE, ROBOT, ROBOT_FILE = CONFIG.load()
+RESOLVED = CONFIG.resolve()
+BASE, ROBOT, ROBOT_FILE = RESOLVED.policy, RESOLVED.robot, RESOLVED.robot_file
 PERIOD_S = 1.0 / ROBOT.control_rate_hz
 
 

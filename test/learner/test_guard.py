@@ -205,7 +205,8 @@ def test_takeovers_and_a_share_of_zero_keep_the_guard_out_of_it() -> None:
 
 def test_a_sabotaged_actor_is_found_and_rolled_back_in_a_real_run() -> None:
     config = load_run('peg_insert')
-    policy, robot, _ = config.load()
+    resolved = config.resolve()
+    policy, robot = resolved.policy, resolved.robot
     controller = config.controller_config(5, explore=True, scheduled=True).build(
         policy, robot.action
     )

@@ -33,7 +33,8 @@ QUICK = quick(load_run('push_to_goal'))
 AT_ONCE = {'warmup_transitions': 20, 'publish_interval': 10, 'utd': 4.0}
 """A robot in real time makes five transitions a second; nobody wants to wait for a hundred."""
 CONFIG = replace(QUICK, overrides={**QUICK.overrides, **AT_ONCE})
-BASE, ROBOT, ROBOT_FILE = CONFIG.load()
+RESOLVED = CONFIG.resolve()
+BASE, ROBOT, ROBOT_FILE = RESOLVED.policy, RESOLVED.robot, RESOLVED.robot_file
 JOINTS = ROBOT.channels[0].joints
 COMMANDS = f'/{ROBOT.command.topic}'
 LAYOUT = CONFIG.controller_config(0, False, False).build(BASE, ROBOT.action).layout

@@ -100,7 +100,8 @@ def lockstep(folder: Path) -> dict[str, str]:
     from residual_rl_ros.ros.bringup.topology import NodeSpec, finetune_topology
 
     config = quick(load_run('peg_insert'))
-    base, robot, robot_file = config.load()
+    resolved = config.resolve()
+    base, robot, robot_file = resolved.policy, resolved.robot, resolved.robot_file
     nodes = finetune_topology(config, robot_file, base.path, folder, SEED, config.control_steps)
     bag = folder / 'bag'
     recorder = NodeSpec(

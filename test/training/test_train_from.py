@@ -25,7 +25,8 @@ QUIET = Console(quiet=True)
 
 
 def base_bag(config: RunConfig, folder: Path, transitions: int) -> Path:
-    policy, robot, _ = config.load()
+    resolved = config.resolve()
+    policy, robot = resolved.policy, resolved.robot
     env = connect(make_environment(config.task), robot)
     controller = config.controller_config(0, explore=True, scheduled=True).build(
         policy, robot.action

@@ -11,19 +11,55 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from types import FrameType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, TypeVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType
+from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from residual_rl_ros.errors import ResidualRLError
+
+SelfT = TypeVar('SelfT', bound='NodeHost')
+
+
+class NodeHost:
+    """Hosts a node in a context of its own, which leaves the domain at the end.
+
+    Args:
+        name: node name.
+        domain_id: ROS domain; None takes `ROS_DOMAIN_ID`.
+        namespace: ROS namespace.
+    """
+
+    def __init__(self, name: str, domain_id: int | None = None, namespace: str = '') -> None:
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain_id)
+        self.node = rclpy.create_node(name, context=self.context, namespace=namespace)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+
+    def __enter__(self: SelfT) -> SelfT:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the domain."""
+        self.executor.shutdown(timeout_sec=1.0)
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
 
 SIGNAL_LATENCY_S = 0.2
 """rclpy's wait does not return for a signal; it ends after this time to look."""

@@ -25,7 +25,7 @@ from residual_rl_ros.bags.transitions.reader import (
 )
 from residual_rl_ros.errors import BagError
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.node_host import PrivateNode
+from residual_rl_ros.ros.common.managed_node import NodeHost
 from residual_rl_ros.transitions.cdr import labelled_array
 from residual_rl_ros.transitions.transition import TransitionLayout
 
@@ -67,7 +67,7 @@ def play(
         BagError: nobody subscribes.
     """
     sent = 0
-    with PrivateNode('bag_player', options.domain_id) as tool:
+    with NodeHost('bag_player', options.domain_id) as tool:
         robots: dict[str, _Robot] = {}
         for bag in bags:
             pace = _Pace(options.rate_hz, clock, sleep)

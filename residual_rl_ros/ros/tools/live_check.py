@@ -19,7 +19,7 @@ from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.description import Channel, RobotConfig
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelReader
-from residual_rl_ros.ros.common.node_host import PrivateNode
+from residual_rl_ros.ros.common.managed_node import NodeHost
 
 
 @dataclass
@@ -49,7 +49,7 @@ def check_live(
         namespace: namespace of the policy node, in which relative topics are.
         domain_id: ROS domain; None takes `ROS_DOMAIN_ID`.
     """
-    with PrivateNode('check_robot', domain_id, namespace) as tool:
+    with NodeHost('check_robot', domain_id, namespace) as tool:
         node = tool.node
         heard = [(channel, _listen(node, channel, report)) for channel in robot.channels]
         deadline = time.monotonic() + seconds

@@ -26,7 +26,7 @@ from std_srvs.srv import SetBool, Trigger
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.up import status_table
-from residual_rl_ros.ros.common.node_host import PrivateNode
+from residual_rl_ros.ros.common.managed_node import NodeHost
 
 ANSWER_LIMIT_S = 12.0
 """How long a service may take; a rollback waits for the update in progress."""
@@ -69,7 +69,7 @@ KEYS = {
 QUIT = 'q'
 
 
-class Operator(PrivateNode):
+class Operator(NodeHost):
     """Calls the services behind the keys.
 
     Args:

@@ -39,7 +39,8 @@ CLOCK = {'/clock'}
 
 def test_every_node_does_exactly_what_it_is_allowed_to(domain_id: int, tmp_path: Path) -> None:
     config = quick(load_run('push_to_goal'))
-    base, robot, robot_file = config.load()
+    resolved = config.resolve()
+    base, robot, robot_file = resolved.policy, resolved.robot, resolved.robot_file
     write_classifier(tmp_path / 'success.onnx', robot.observation_names)
     nodes = (
         *finetune_topology(config, robot_file, base.path, tmp_path, 0, 0, namespace='cell'),

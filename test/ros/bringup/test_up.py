@@ -29,7 +29,8 @@ LIMIT_S = 60.0
 def write_actor(path: Path) -> None:
     """Write an actor for the peg task with one control step per decision."""
     config = load_run('peg_insert')
-    policy, robot, _ = config.load()
+    resolved = config.resolve()
+    policy, robot = resolved.policy, resolved.robot
     layout = config.controller_config(0, False, False).build(policy, robot.action).layout
     actor = make_actor(layout, seed=1)
     path.write_bytes(encode_weights(actor.to_numpy(), WeightsHeader(4, 7, Exploration())))
@@ -37,7 +38,8 @@ def write_actor(path: Path) -> None:
 
 def test_a_learned_residual_runs_without_a_learner(domain_id: int, tmp_path: Path) -> None:
     config = load_run('peg_insert')
-    base, _, robot_file = config.load()
+    resolved = config.resolve()
+    base, robot_file = resolved.policy, resolved.robot_file
     write_actor(tmp_path / 'actor.safetensors')
     environment = ros_environment(domain_id)
     simulator = finetune_topology(config, robot_file, base.path, tmp_path, 0, 0, lockstep=False)[-1]

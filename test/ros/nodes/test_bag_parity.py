@@ -29,7 +29,8 @@ def test_rebuilt_transitions_equal_the_live_ones_number_for_number(
     domain_id: int, tmp_path: Path
 ) -> None:
     config = replace(quick(load_run('peg_insert')), control_steps=400)
-    base, robot, robot_file = config.load()
+    resolved = config.resolve()
+    base, robot, robot_file = resolved.policy, resolved.robot, resolved.robot_file
     _, policy, simulator = finetune_topology(
         config, robot_file, base.path, tmp_path, SEED, config.control_steps
     )

@@ -31,7 +31,8 @@ from residual_rl_ros.ros.nodes.policy_node import ARRIVAL_LIMIT_S, PolicyNode
 pytestmark = pytest.mark.ros
 
 CONFIG = quick(load_run('push_to_goal'))
-BASE, _, ROBOT_FILE = CONFIG.load()
+RESOLVED = CONFIG.resolve()
+BASE, ROBOT_FILE = RESOLVED.policy, RESOLVED.robot_file
 
 
 @pytest.fixture

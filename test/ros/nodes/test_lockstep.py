@@ -40,7 +40,8 @@ def quick_config(task: str = 'peg_insert', **overrides: object) -> RunConfig:
 
 def topology(config: RunConfig, output: Path, **policy: object) -> list[NodeSpec]:
     """Return the three processes, with extra parameters of the policy node."""
-    base, _, robot_file = config.load()
+    resolved = config.resolve()
+    base, robot_file = resolved.policy, resolved.robot_file
     nodes = finetune_topology(config, robot_file, base.path, output, SEED, config.control_steps)
     return [
         replace(node, parameters={**node.parameters, **policy})
@@ -63,7 +64,8 @@ def test_a_run_over_dds_learns_bit_for_bit_what_a_run_in_one_process_learns(
     over_dds = load_checkpoint(tmp_path / 'checkpoints' / 'latest')
 
     torch.set_num_threads(1)
-    policy, robot, _ = config.load()
+    resolved = config.resolve()
+    policy, robot = resolved.policy, resolved.robot
     controller = config.controller_config(SEED, explore=True, scheduled=True).build(
         policy, robot.action
     )
@@ -148,7 +150,8 @@ def test_a_killed_learner_leaves_the_policy_running(domain_id: int, tmp_path: Pa
 
 def test_real_time_mode_runs_at_the_control_rate_and_learns(domain_id: int, tmp_path: Path) -> None:
     config = quick_config(warmup_transitions=20, publish_interval=10)
-    base, _, robot_file = config.load()
+    resolved = config.resolve()
+    base, robot_file = resolved.policy, resolved.robot_file
     nodes = finetune_topology(
         config, robot_file, base.path, tmp_path, SEED, control_steps=240, lockstep=False
     )

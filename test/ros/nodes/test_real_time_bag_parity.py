@@ -24,7 +24,7 @@ from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import NodeSpec, finetune_topology
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelEncoder, float_array
-from residual_rl_ros.ros.common.node_host import PrivateNode
+from residual_rl_ros.ros.common.managed_node import NodeHost
 from residual_rl_ros.transitions.transition import Transition
 
 pytestmark = pytest.mark.ros
@@ -32,14 +32,15 @@ pytestmark = pytest.mark.ros
 Array = npt.NDArray[np.float64]
 SEED = 7
 CONFIG = replace(load_run('peg_insert'), prefetch_steps=4)
-BASE, ROBOT, ROBOT_FILE = CONFIG.load()
+RESOLVED = CONFIG.resolve()
+BASE, ROBOT, ROBOT_FILE = RESOLVED.policy, RESOLVED.robot, RESOLVED.robot_file
 PERIOD_S = 1.0 / ROBOT.control_rate_hz
 ANSWER_S = PERIOD_S / 4
 EPISODE_COMMANDS = 40
 OF_THE_BASE = ('source', 'base_action', 'residual_action', 'next_base_action')
 
 
-class Robot(PrivateNode):
+class Robot(NodeHost):
     """Answers a while after each command and long before the next, so that none is beside a tick.
 
     The recorder knows when it received a message, not when the policy node did.

@@ -22,7 +22,7 @@ from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import NodeSpec
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelEncoder, float_array
-from residual_rl_ros.ros.common.node_host import PrivateNode
+from residual_rl_ros.ros.common.managed_node import NodeHost
 
 pytestmark = pytest.mark.ros
 
@@ -37,7 +37,7 @@ def record(folder: Path, robot: str | None = None, **parameters: object) -> Node
     )
 
 
-class Publisher(PrivateNode):
+class Publisher(NodeHost):
     """Sends transitions as the policy node does."""
 
     def __init__(self, domain_id: int) -> None:
@@ -107,7 +107,7 @@ def test_raw_topics_of_the_robot_are_recorded_too(domain_id: int, tmp_path: Path
     channel = robot.channels[0]
     writer = ChannelEncoder(channel)
     with (
-        PrivateNode('robot', domain_id, 'cell') as tool,
+        NodeHost('robot', domain_id, 'cell') as tool,
         Bringup([node], tmp_path / 'logs', ros_environment(domain_id)),
     ):
         publisher = tool.node.create_publisher(writer.message_type, channel.topic, qos.SENSOR)

@@ -24,7 +24,8 @@ LIMIT_S = 60.0
 
 def test_a_lasting_success_ends_one_episode(domain_id: int, tmp_path: Path) -> None:
     config = quick(load_run('push_to_goal'))
-    base, robot, robot_file = config.load()
+    resolved = config.resolve()
+    base, robot, robot_file = resolved.policy, resolved.robot, resolved.robot_file
     classifier = tmp_path / 'success.onnx'
     write_classifier(classifier, robot.observation_names, gain=0.0, bias=10.0)
     _, policy, simulator = finetune_topology(
@@ -42,7 +43,8 @@ def test_a_lasting_success_ends_one_episode(domain_id: int, tmp_path: Path) -> N
 
 
 def test_a_node_with_nothing_to_ask_says_so(domain_id: int, tmp_path: Path) -> None:
-    _, _, robot_file = load_run('push_to_goal').load()
+    resolved = load_run('push_to_goal').resolve()
+    robot_file = resolved.robot_file
     node = replace(reward_spec(robot_file, None, '', ''), parameters={})
     with Bringup([node], tmp_path, ros_environment(domain_id)) as bringup:
         wait_for(lambda: bringup.ended('reward_node'), LIMIT_S, 'refusal')

@@ -38,7 +38,8 @@ def test_a_long_pre_training_answers_and_the_policy_waits_for_it(
     config = quick(load_run('peg_insert'))
     overrides = {**config.overrides, 'critic_only_updates': 1_000_000}
     config = replace(config, preset='resfit', overrides=overrides, control_steps=0)
-    base, _, robot_file = config.load()
+    resolved = config.resolve()
+    base, robot_file = resolved.policy, resolved.robot_file
     nodes = [
         replace(node, parameters={**node.parameters, 'actor_timeout_s': ACTOR_TIMEOUT_S})
         if node.executable == 'policy_node'
@@ -67,7 +68,8 @@ def test_a_long_pre_training_answers_and_the_policy_waits_for_it(
 
 def test_pause_save_and_rollback(domain_id: int, tmp_path: Path, call: Caller) -> None:
     config = replace(quick(load_run('peg_insert')), control_steps=0)
-    base, _, robot_file = config.load()
+    resolved = config.resolve()
+    base, robot_file = resolved.policy, resolved.robot_file
     nodes = finetune_topology(config, robot_file, base.path, tmp_path, 1, 0)
     with (
         Monitor(domain_id) as monitor,

@@ -24,7 +24,7 @@ from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import NodeSpec
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.node_host import PrivateNode
+from residual_rl_ros.ros.common.managed_node import NodeHost
 from residual_rl_ros.ros.tools.bag_player import PlayOptions, play
 from residual_rl_ros.transitions.transition import Source
 
@@ -67,7 +67,7 @@ def pretended_sleep() -> tuple[list[float], Callable[[float], None]]:
 def test_the_recorded_spacing_is_kept(domain_id: int, tmp_path: Path) -> None:
     bag = write_bag(tmp_path / 'bag', L, random_transitions(L, 11))
     slept, sleep = pretended_sleep()
-    with PrivateNode('listener', domain_id) as tool:
+    with NodeHost('listener', domain_id) as tool:
         tool.node.create_subscription(
             Float64MultiArray, 'policy_node/transitions', print, qos.TRANSITIONS
         )
@@ -85,7 +85,7 @@ def test_the_robots_of_a_bag_are_played_at_the_same_time(domain_id: int, tmp_pat
             write_transitions(recorder, L, [transition], robot)
     recorder.close()
     slept, sleep = pretended_sleep()
-    with PrivateNode('listener', domain_id) as tool:
+    with NodeHost('listener', domain_id) as tool:
         for robot in ('a', 'b'):
             tool.node.create_subscription(
                 Float64MultiArray, f'{robot}/policy_node/transitions', print, qos.TRANSITIONS
@@ -100,7 +100,7 @@ def test_what_was_not_acknowledged_is_a_problem(
 ) -> None:
     monkeypatch.setattr(Publisher, 'wait_for_all_acked', lambda self, timeout: False)
     bag = Bag(write_bag(tmp_path / 'bag', L, random_transitions(L, 3)))
-    with PrivateNode('listener', domain_id) as tool:
+    with NodeHost('listener', domain_id) as tool:
         tool.node.create_subscription(
             Float64MultiArray, 'policy_node/transitions', print, qos.TRANSITIONS
         )
@@ -123,7 +123,7 @@ def test_the_command_plays_past_a_stray_file(
     monkeypatch.setenv('ROS_DOMAIN_ID', str(domain_id))
     arguments = ['bag', 'play', str(tmp_path / 'notes.txt'), str(bag), '--rate', '1000']
     monkeypatch.setattr('sys.argv', ['residual-rl', *arguments])
-    with PrivateNode('listener', domain_id) as tool:
+    with NodeHost('listener', domain_id) as tool:
         tool.node.create_subscription(
             Float64MultiArray, 'policy_node/transitions', print, qos.TRANSITIONS
         )

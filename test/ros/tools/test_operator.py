@@ -33,7 +33,8 @@ LIMIT_S = 60.0
 
 def test_keys_reach_a_robot_in_real_time(domain_id: int, tmp_path: Path) -> None:
     config = quick(load_run('peg_insert'))
-    base, _, robot_file = config.load()
+    resolved = config.resolve()
+    base, robot_file = resolved.policy, resolved.robot_file
     nodes = finetune_topology(config, robot_file, base.path, tmp_path, 1, 0, lockstep=False)
     with (
         Monitor(domain_id) as monitor,
@@ -58,7 +59,8 @@ def test_a_second_console_knows_how_the_switches_stand_and_a_fault_can_be_left(
     domain_id: int, tmp_path: Path
 ) -> None:
     config = quick(load_run('peg_insert'))
-    base, _, robot_file = config.load()
+    resolved = config.resolve()
+    base, robot_file = resolved.policy, resolved.robot_file
     nodes = finetune_topology(config, robot_file, base.path, tmp_path, 1, 0, lockstep=False)
     with (
         Monitor(domain_id) as monitor,
