@@ -9,29 +9,23 @@ decision after them.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from residual_rl_ros.algorithms.replay_memory import ReplayConfig, ReplayMemory
-from residual_rl_ros.algorithms.rule import RuleConfig
+from residual_rl_ros.algorithms.config import ActorCriticConfig
+from residual_rl_ros.algorithms.replay_memory import ReplayMemory
 from residual_rl_ros.residual_policy.architecture import (
-    CRITIC_NORMALIZATIONS,
-    MAX_CANDIDATES,
     ActorArchitecture,
     CriticArchitecture,
 )
 from residual_rl_ros.residual_policy.candidate_selection import BestOfNActor
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
-from residual_rl_ros.residual_policy.torch_networks import Critic, ResidualActor
-from residual_rl_ros.schema import parameter
+from residual_rl_ros.residual_policy.torch_networks import Critic, FlatParameters, ResidualActor
 from residual_rl_ros.transitions.replay_buffer import Batch
 from residual_rl_ros.transitions.transition import Transition, TransitionLayout
 
@@ -40,161 +34,6 @@ DORMANT_BELOW = 0.025
 (Sokar et al., arXiv 2302.12902)."""
 PRIOR_ROWS = 64
 """Rows of a batch on which the neutral prior is taken."""
-
-
-@dataclass(frozen=True)
-class ObjectiveConfig:
-    """Numbers of what is maximised."""
-
-    section: ClassVar[str] = 'objective'
-
-    gamma: float = parameter(0.97, 'discount per decision', maximum=1.0, above=0.0)
-    reward_offset: float = parameter(-1.0, 'added to the reward of every decision')
-    tau: float = parameter(0.01, 'step of the target networks', maximum=1.0, above=0.0)
-    actor_interval: int = parameter(1, 'critic updates per actor update', 1)
-    actor_averaging: float = parameter(
-        1.0,
-        'step of the published actor towards the trained one; 1 publishes the trained one',
-        maximum=1.0,
-        above=0.0,
-    )
-    critic_only_updates: int = parameter(
-        0, 'updates of the critics alone after the warm-up; not with entropy in the target', 0
-    )
-    base_in_target: bool = parameter(
-        False, 'bootstrap from the base action where the critics prefer it to the residual (IBRL)'
-    )
-    neutral_prior: float = parameter(
-        0.0,
-        'weight in the loss of the critics of the prior that an untried residual is worth what the '
-        'base is; Cal-QL, which has a prior of its own, does not use it offline',
-        0.0,
-    )
-    refit_normalizer: bool = parameter(
-        False, 'fit the observation normaliser again whenever the replay has doubled'
-    )
-
-
-@dataclass(frozen=True)
-class CriticConfig:
-    """Numbers of the critics."""
-
-    section: ClassVar[str] = 'networks'
-
-    critic_heads: int = parameter(2, 'number of Q functions', 1)
-    critic_target_heads: int = parameter(
-        2, 'Q functions, drawn at random, whose minimum is the target (REDQ)', 1
-    )
-    critic_hidden_sizes: tuple[int, ...] = parameter((256, 256), 'hidden layers', 1)
-    critic_normalization: str = parameter(
-        'layer', 'of the hidden layers', choices=CRITIC_NORMALIZATIONS
-    )
-    critic_sees_residual: bool = parameter(
-        True, 'give the critics the residual in units of its bound, beside the executed action'
-    )
-    critic_learning_rate: float = parameter(3e-4, 'Adam step size', above=0.0)
-    max_grad_norm: float = parameter(50.0, 'gradient norm limit of each critic', above=0.0)
-    residual_candidates: int = parameter(
-        0,
-        'residuals that the robot draws for a decision; the critics choose one of them, or the '
-        'base action if none has an advantage over it (EXPO); 0 executes the one that is drawn',
-        0,
-        MAX_CANDIDATES,
-    )
-
-
-@dataclass(frozen=True)
-class ActorConfig:
-    """Numbers of the residual actor."""
-
-    section: ClassVar[str] = 'networks'
-
-    actor_hidden_sizes: tuple[int, ...] = parameter((256, 256), 'hidden layers', 1)
-    actor_layer_norm: bool = parameter(False, 'LayerNorm in the hidden layers')
-    actor_sees_base_action: bool = parameter(True, 'give the actor the base action')
-    hold_residual: bool = parameter(
-        True, 'decide one residual of m numbers and hold it over the k steps, instead of k x m'
-    )
-    actor_learning_rate: float = parameter(1e-4, 'Adam step size', above=0.0)
-
-
-@dataclass(frozen=True)
-class ActorCriticConfig(ActorConfig, CriticConfig, ObjectiveConfig, ReplayConfig, RuleConfig):
-    """Numbers that every off-policy rule has."""
-
-    section: ClassVar[str] = ''
-
-    @property
-    def tells_cost(self) -> bool:
-        """Whether the robot's critics tell the cost of a base action: decisions have a price."""
-        return self.residual_candidates > 0 and self.reward_offset < 0.0
-
-    @property
-    def samples_demonstrations(self) -> bool:
-        """Whether recorded demonstrations are of use."""
-        return self.demonstration_share > 0.0
-
-    @property
-    def preparation_updates(self) -> int:
-        """Number of updates that `prepare` takes."""
-        return self.critic_only_updates
-
-    def problems(self) -> Iterator[str]:
-        """Yield what does not fit together."""
-        if self.critic_target_heads > self.critic_heads:
-            yield (
-                f'critic_target_heads is {self.critic_target_heads}, expected at most '
-                f'critic_heads, which is {self.critic_heads}'
-            )
-        if self.residual_candidates and not self.critic_hidden_sizes:
-            yield (
-                f'residual_candidates is {self.residual_candidates} and critic_hidden_sizes '
-                'empty; critics that choose need a hidden layer'
-            )
-
-
-class FlatParameters:
-    """The parameters of a network side by side in one tensor, of which they become views.
-
-    Args:
-        module: the network. A copy of it made later shares nothing with this, and what replaces
-            its tensors (`to`, `load_state_dict(assign=True)`) takes it away from this.
-        heads: size of the first dimension of every parameter, for an ensemble.
-    """
-
-    vector: nn.Parameter
-    """Shape (heads, parameters of one head)."""
-
-    def __init__(self, module: nn.Module, heads: int = 1) -> None:
-        self._parameters = list(module.parameters())
-        rows = [tensor.detach().reshape(heads, -1) for tensor in self._parameters]
-        self.vector = nn.Parameter(torch.cat(rows, dim=1))
-        pieces = torch.split(self.vector.detach(), [row.shape[1] for row in rows], dim=1)
-        for tensor, piece in zip(self._parameters, pieces, strict=True):
-            tensor.data = piece.view(tensor.shape)
-
-    def differentiate(self, loss: Tensor, limit: float = math.inf) -> Tensor:
-        """Set the gradient to that of a loss.
-
-        Args:
-            loss: a scalar.
-            limit: largest norm of the gradient of a head.
-
-        Returns:
-            Norm of the gradient of each head before it was limited, shape (heads,).
-        """
-        heads = len(self.vector)
-        gradients = torch.autograd.grad(loss, self._parameters)
-        self.vector.grad = torch.cat([each.reshape(heads, -1) for each in gradients], dim=1)
-        norms: Tensor = torch.linalg.vector_norm(self.vector.grad, dim=1)
-        if (norms > limit).any():
-            self.vector.grad *= (limit / norms).clamp_max(1.0).unsqueeze(1)
-        return norms
-
-    @torch.no_grad()
-    def follow(self, fast: FlatParameters, step: float) -> None:
-        """Move towards the parameters of another network by a share of the distance."""
-        self.vector.lerp_(fast.vector, step)
 
 
 def bellman_target(batch: Batch, value: Tensor, reward_offset: float) -> Tensor:

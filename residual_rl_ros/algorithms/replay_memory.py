@@ -5,41 +5,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from residual_rl_ros.algorithms.config import ReplayConfig
 from residual_rl_ros.algorithms.rule import Arrays
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.schema import parameter
 from residual_rl_ros.transitions.replay_buffer import Batch, ReplayBuffer
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Source, Transition, TransitionLayout
 
 REPLAY, DEMONSTRATIONS, FITTED = 'replay', 'demonstrations', 'normalizer_transitions'
-
-
-@dataclass(frozen=True)
-class ReplayConfig:
-    """Numbers of the memory and of what is drawn from it."""
-
-    section: ClassVar[str] = 'replay'
-
-    replay_capacity: int = parameter(
-        200_000, 'transitions kept, in the replay and among the demonstrations each', 1
-    )
-    batch_size: int = parameter(256, 'transitions per update', 1)
-    utd: float = parameter(1.0, 'critic updates per transition after the warm-up', above=0.0)
-    n_step: int = parameter(1, 'decisions whose rewards are summed before the target', 1)
-    demonstration_share: float = parameter(
-        0.0,
-        'share of every batch that is drawn from demonstrations, if there are any',
-        0.0,
-        1.0,
-    )
 
 
 class ReplayMemory:

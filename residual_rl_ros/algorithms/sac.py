@@ -19,10 +19,10 @@ from torch import Tensor
 
 from residual_rl_ros.algorithms.actor_critic import (
     ActorCritic,
-    ActorCriticConfig,
     bellman_target,
     critic_loss,
 )
+from residual_rl_ros.algorithms.config import ActorCriticConfig
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.schema import parameter
 from residual_rl_ros.transitions.replay_buffer import Batch

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from residual_rl_ros.algorithms.actor_critic import FlatParameters
-from residual_rl_ros.residual_policy.torch_networks import Critic
+from residual_rl_ros.residual_policy.torch_networks import Critic, FlatParameters
 
 
 @pytest.fixture

@@ -1,0 +1,144 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The numbers that off-policy rules share, by the section of a preset in which they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from residual_rl_ros.algorithms.rule import RuleConfig
+from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS, MAX_CANDIDATES
+from residual_rl_ros.schema import parameter
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Numbers of the memory and of what is drawn from it."""
+
+    section: ClassVar[str] = 'replay'
+
+    replay_capacity: int = parameter(
+        200_000, 'transitions kept, in the replay and among the demonstrations each', 1
+    )
+    batch_size: int = parameter(256, 'transitions per update', 1)
+    utd: float = parameter(1.0, 'critic updates per transition after the warm-up', above=0.0)
+    n_step: int = parameter(1, 'decisions whose rewards are summed before the target', 1)
+    demonstration_share: float = parameter(
+        0.0,
+        'share of every batch that is drawn from demonstrations, if there are any',
+        0.0,
+        1.0,
+    )
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Numbers of what is maximised."""
+
+    section: ClassVar[str] = 'objective'
+
+    gamma: float = parameter(0.97, 'discount per decision', maximum=1.0, above=0.0)
+    reward_offset: float = parameter(-1.0, 'added to the reward of every decision')
+    tau: float = parameter(0.01, 'step of the target networks', maximum=1.0, above=0.0)
+    actor_interval: int = parameter(1, 'critic updates per actor update', 1)
+    actor_averaging: float = parameter(
+        1.0,
+        'step of the published actor towards the trained one; 1 publishes the trained one',
+        maximum=1.0,
+        above=0.0,
+    )
+    critic_only_updates: int = parameter(
+        0, 'updates of the critics alone after the warm-up; not with entropy in the target', 0
+    )
+    base_in_target: bool = parameter(
+        False, 'bootstrap from the base action where the critics prefer it to the residual (IBRL)'
+    )
+    neutral_prior: float = parameter(
+        0.0,
+        'weight in the loss of the critics of the prior that an untried residual is worth what the '
+        'base is; Cal-QL, which has a prior of its own, does not use it offline',
+        0.0,
+    )
+    refit_normalizer: bool = parameter(
+        False, 'fit the observation normaliser again whenever the replay has doubled'
+    )
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """Numbers of the critics."""
+
+    section: ClassVar[str] = 'networks'
+
+    critic_heads: int = parameter(2, 'number of Q functions', 1)
+    critic_target_heads: int = parameter(
+        2, 'Q functions, drawn at random, whose minimum is the target (REDQ)', 1
+    )
+    critic_hidden_sizes: tuple[int, ...] = parameter((256, 256), 'hidden layers', 1)
+    critic_normalization: str = parameter(
+        'layer', 'of the hidden layers', choices=CRITIC_NORMALIZATIONS
+    )
+    critic_sees_residual: bool = parameter(
+        True, 'give the critics the residual in units of its bound, beside the executed action'
+    )
+    critic_learning_rate: float = parameter(3e-4, 'Adam step size', above=0.0)
+    max_grad_norm: float = parameter(50.0, 'gradient norm limit of each critic', above=0.0)
+    residual_candidates: int = parameter(
+        0,
+        'residuals that the robot draws for a decision; the critics choose one of them, or the '
+        'base action if none has an advantage over it (EXPO); 0 executes the one that is drawn',
+        0,
+        MAX_CANDIDATES,
+    )
+
+
+@dataclass(frozen=True)
+class ActorConfig:
+    """Numbers of the residual actor."""
+
+    section: ClassVar[str] = 'networks'
+
+    actor_hidden_sizes: tuple[int, ...] = parameter((256, 256), 'hidden layers', 1)
+    actor_layer_norm: bool = parameter(False, 'LayerNorm in the hidden layers')
+    actor_sees_base_action: bool = parameter(True, 'give the actor the base action')
+    hold_residual: bool = parameter(
+        True, 'decide one residual of m numbers and hold it over the k steps, instead of k x m'
+    )
+    actor_learning_rate: float = parameter(1e-4, 'Adam step size', above=0.0)
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig(ActorConfig, CriticConfig, ObjectiveConfig, ReplayConfig, RuleConfig):
+    """Numbers that every off-policy rule has."""
+
+    section: ClassVar[str] = ''
+
+    @property
+    def tells_cost(self) -> bool:
+        """Whether the robot's critics tell the cost of a base action: decisions have a price."""
+        return self.residual_candidates > 0 and self.reward_offset < 0.0
+
+    @property
+    def samples_demonstrations(self) -> bool:
+        """Whether recorded demonstrations are of use."""
+        return self.demonstration_share > 0.0
+
+    @property
+    def preparation_updates(self) -> int:
+        """Number of updates that `prepare` takes."""
+        return self.critic_only_updates
+
+    def problems(self) -> Iterator[str]:
+        """Yield what does not fit together."""
+        if self.critic_target_heads > self.critic_heads:
+            yield (
+                f'critic_target_heads is {self.critic_target_heads}, expected at most '
+                f'critic_heads, which is {self.critic_heads}'
+            )
+        if self.residual_candidates and not self.critic_hidden_sizes:
+            yield (
+                f'residual_candidates is {self.residual_candidates} and critic_hidden_sizes '
+                'empty; critics that choose need a hidden layer'
+            )
