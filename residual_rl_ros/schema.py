@@ -34,6 +34,8 @@ WANTED = {
 """Types of values, and how an error names them."""
 MAX_FILE_BYTES = 2**20
 """Largest configuration file that is read."""
+MAX_LISTED_KEYS = 16
+"""So many known keys are listed for an unknown one."""
 
 
 def parameter(
@@ -214,7 +216,10 @@ def unknown_key(key: Any, known: Mapping[str, Any], removed: Mapping[str, str]) 
     if key in removed:
         return f'{key} was removed: {removed[key]}'
     near = difflib.get_close_matches(str(key), known, 1)
-    hint = f'did you mean {near[0]}?' if near else f'known are {", ".join(sorted(known))}'
+    if near:
+        return f'{key} is unknown; did you mean {near[0]}?'
+    few = len(known) <= MAX_LISTED_KEYS
+    hint = f'known are {", ".join(sorted(known))}' if few else 'the reference lists all keys'
     return f'{key} is unknown; {hint}'
 
 
