@@ -25,12 +25,15 @@ torch.set_num_threads(1)
 
 ALONE = 'real_time'
 """Tests that assert times run one after the other: two of them want more cores than there are."""
-REAL_TIME = ('test_robot_faults', 'test_topic_faults', 'test_survived_faults', 'test_clock_faults')
-"""Modules of such tests; others mark theirs."""
+REAL_TIME = (
+    *('test_robot_faults', 'test_topic_faults', 'test_survived_faults', 'test_clock_faults'),
+    *('test_real_time_bag_parity', 'test_control_bench'),
+)
+"""Modules of such tests; elsewhere a test has the mark `xdist_group('real_time')`."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests that share something to one worker, and begin with what takes longest.
+    """Give tests that share something to one worker, and begin with the longest group.
 
     With `--dist loadgroup --no-loadscope-reorder` a worker that has nothing to do takes the next
     group in this order; a test without a group is one of its own.
@@ -40,7 +43,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             group = _group(item)
             if group:
                 item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: not any(item.iter_markers('ros')))
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    """Return whose turn it is: tests that wait for a robot go beside tests that compute."""
+    if item.get_closest_marker('xdist_group') == pytest.mark.xdist_group(ALONE).mark:
+        return 0
+    return 2 if item.get_closest_marker('ros') else 1
 
 
 def _group(item: pytest.Item) -> str:
