@@ -116,17 +116,22 @@ def lockstep(folder: Path) -> dict[str, str]:
                 bringup.check()
     (file,) = bag.glob('*.mcap')
     command = f'/{robot.command.topic}'
-    commands, transitions = [], []
+    commands: dict[str, np.ndarray] = {}
+    transitions = []
     for message in read_ros2_messages(str(file), topics=[command, '/policy_node/transitions']):
         data = np.array(message.ros_msg.data)
-        (commands if message.channel.topic == command else transitions).append(data)
+        if message.channel.topic == command:
+            # A simulator that waits repeats its stamp, and gets the same answer again.
+            commands.setdefault(message.ros_msg.layout.dim[0].label, data)
+        else:
+            transitions.append(data)
     episode = np.array(transitions)[:, 2]
     assert episode[-1] >= LOCKSTEP_EPISODES
     first = np.array(transitions)[episode < LOCKSTEP_EPISODES]
     assert len(commands) >= LOCKSTEP_COMMANDS
     return {
         'transitions': digest(first),
-        'commands': digest(np.array(commands[:LOCKSTEP_COMMANDS])),
+        'commands': digest(np.array(list(commands.values())[:LOCKSTEP_COMMANDS])),
         'count': f'{len(first)} decisions',
     }
 
