@@ -357,12 +357,16 @@ def cli_page() -> str:
             return
         help_text = inspect.cleandoc(command.help or '').replace('<', r'\<')
         parts.append(f'## {path}\n\n{help_text}\n')
-        rows = [_option_row(item) for item in command.params if item.name != 'help']
+        rows = [_option_row(item) for item in command.params if not _hidden(item)]
         if rows:
             parts.append(table(['argument or option', 'default', 'meaning'], rows))
 
     visit(root, 'residual-rl')
     return '\n'.join(parts)
+
+
+def _hidden(item: Any) -> bool:
+    return item.name == 'help' or getattr(item, 'hidden', False)
 
 
 def _option_row(item: Any) -> list[str]:

@@ -142,9 +142,15 @@ def _play_all(
 
 
 def film(
-    config: RunConfig, seed: int, actor_message: bytes | None, pictures: int
+    config: RunConfig, seed: int, actor_message: bytes | None, frames: int
 ) -> list[npt.NDArray[np.uint8]]:
-    """Return pictures of one episode, evenly spread over its length.
+    """Return images of one episode, evenly spread over its length.
+
+    Args:
+        config: the run.
+        seed: environment seed.
+        actor_message: weight message of the residual actor; None plays the base policy alone.
+        frames: number of images.
 
     Raises:
         RuntimeError: no OpenGL is available; what MuJoCo raises has no common type.
@@ -152,14 +158,10 @@ def film(
     run = config.resolve()
     env = connect(make_environment(config.task, render_mode='rgb_array'), run.robot)
     controller = run.evaluation_controller(actor_message)
-    frames: list[npt.NDArray[np.uint8]] = []
-    run_episode(
-        env, controller, seed, seed, on_step=lambda: frames.append(np.asarray(env.render()))
-    )
+    drawn: list[npt.NDArray[np.uint8]] = []
+    run_episode(env, controller, seed, seed, on_step=lambda: drawn.append(np.asarray(env.render())))
     env.close()
-    return [
-        frames[index] for index in np.linspace(0, len(frames) - 1, pictures).round().astype(int)
-    ]
+    return [drawn[index] for index in np.linspace(0, len(drawn) - 1, frames).round().astype(int)]
 
 
 class _Worker:
