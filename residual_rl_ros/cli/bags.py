@@ -80,10 +80,10 @@ def info(
 
 
 def open_bags(paths: list[Path]) -> tuple[list[Bag], list[BagError]]:
-    """Return the bags among paths, and what is wrong with those that are none.
+    """Return the bags among paths, and an error for every other path.
 
     Raises:
-        BagError: not one is a bag.
+        BagError: none is a bag.
     """
     from residual_rl_ros.bags.bag import Bag
     from residual_rl_ros.errors import BagError

@@ -33,7 +33,7 @@ JsonOption = Annotated[bool, typer.Option('--json', help='Print the figures as J
 
 
 def assignments(texts: list[str]) -> dict[str, Any]:
-    """Return what `--set key=value` options say."""
+    """Return the values of `--set key=value` options."""
     import yaml
 
     values = {}
@@ -63,7 +63,7 @@ def reading_bar(nbytes: int) -> Iterator[Callable[[int], None]]:
         nbytes: how many bytes will be read.
 
     Yields:
-        What takes the bytes read since it was called last.
+        A function of the bytes read since its last call.
     """
     with progress_bars() as bars:
         task = bars.add_task('reading', total=nbytes)

@@ -53,7 +53,7 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
     Runs that were finished are read, runs that were interrupted are continued.
 
     Raises:
-        ResidualRLError: bad input, a run failed, or a folder holds another run than the grid wants.
+        ResidualRLError: bad input, a run failed, or a folder holds a run that is not of the grid.
     """
     for config in options.configs:
         for variant in options.variants:

@@ -142,7 +142,7 @@ def draw_strip(path: Path, title: str, failure: Sequence[Frame], success: Sequen
 
 
 CAPTION_HEIGHT, GAP = 26, 6
-"""Of an animation [px]; the text has two thirds of the height."""
+"""Sizes in an animation [px]; the text has two thirds of the caption's height."""
 LAST_FRAME_MS = 1500
 """How long the end of an animation stays."""
 

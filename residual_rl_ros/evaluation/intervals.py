@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# scipy.stats takes a second to import, and most processes never ask for an interval: functions
-# import it.
+# scipy.stats takes a second to import, and most processes need no interval: functions import
+# it.
 Array = npt.NDArray[np.float64]
 RESAMPLES = 5000
 """Resamples of a bootstrap interval."""

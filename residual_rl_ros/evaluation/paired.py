@@ -108,7 +108,7 @@ def evaluate_blind(
 ) -> Iterator[tuple[bool, Episode]]:
     """Yield (whether the residual was on, episode) of both policies on every seed, shuffled.
 
-    Whatever drifts during the evaluation then meets both policies alike.
+    A drift during the evaluation then affects both policies alike.
 
     Args:
         config: the run.
@@ -132,7 +132,7 @@ def _play_all(
 ) -> Iterator[Episode]:
     """Yield the episode of every (index of the message, seed), in order."""
     run = config.resolve()
-    for message in messages:  # What does not fit is said here, not by a worker that dies.
+    for message in messages:  # Errors are raised here, not in a worker.
         run.evaluation_controller(message).queue.close()
     connect(make_environment(config.task), run.robot).close()
     # Fork would copy the threads of ONNX Runtime and rclpy in an undefined state.
@@ -188,7 +188,7 @@ def _play(job: tuple[int, int]) -> Episode:
 
 
 def silence_stderr() -> None:
-    """Send what drivers and destructors print to nowhere."""
+    """Discard what drivers and destructors print."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     os.close(null)

@@ -235,7 +235,7 @@ def train_encoder_with_card(
         task: task with a camera.
         folder: where to write.
         seed: training seed.
-        progress: called with (step, loss) now and then.
+        progress: called with (step, loss) at intervals.
 
     Returns:
         The held-out error, in words.

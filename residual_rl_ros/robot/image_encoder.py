@@ -176,7 +176,7 @@ class ImageWorker:
         self._worker.submit(warm_up).result()
 
     def put(self, stamp: float, message: Any) -> None:
-        """Order an image to be read.
+        """Request that an image is read.
 
         Args:
             stamp: its time [s].

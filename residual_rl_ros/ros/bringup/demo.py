@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The main job, end to end: evaluate the base, fine-tune over ROS 2, evaluate again."""
+"""The demo: evaluate the base policy, fine-tune over ROS 2, evaluate again."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def _draw_repair(
         rate_hz: control rate [Hz].
         episodes: of the base policy and of base + residual, on the same seeds.
         message: weight message of the residual actor.
-        console: where the reason is said if nothing is drawn.
+        console: where the reason is printed if nothing is drawn.
     """
     repaired = [
         (before, after)

@@ -38,7 +38,7 @@ class NodeSpec:
     namespace: str = ''
     """ROS namespace, to keep several robots apart."""
     remappings: Mapping[str, str] = field(default_factory=dict)
-    """Topic names that the node finds under another name."""
+    """Remapped topic names."""
 
     @property
     def name(self) -> str:
@@ -92,7 +92,7 @@ def finetune_topology(
         lockstep: step with commands instead of with wall time.
         namespace: ROS namespace of all three.
     """
-    # It loads torch, which what runs beside a robot does without.
+    # Here, because it loads torch, which the processes beside a robot do not need.
     from residual_rl_ros.config.run import training_seed
 
     policy = NodeSpec(
@@ -165,7 +165,7 @@ class RobotRun:
     seed: int = 0
     """Seeds policy noise and learner."""
     auto_start: bool = False
-    """Start episodes without being asked to."""
+    """Start episodes without `~/start_episode`."""
     namespaces: tuple[str, ...] = ('',)
     """ROS namespace of each robot."""
     classifier: Path | None = None

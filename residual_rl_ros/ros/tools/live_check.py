@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Compare a robot description with the topics that are really there."""
+"""Compare a robot description with the topics of a running system."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from residual_rl_ros.ros.common.managed_node import NodeHost
 
 @dataclass
 class _Heard:
-    """What came in on a channel."""
+    """Messages received on a channel."""
 
     ages: list[float] = field(default_factory=list)
     """Age of every usable message by its stamp, when it arrived [s]; 0 without a stamp."""
     unusable: int = 0
     reason: str = ''
-    """Why the latest unusable message is so."""
+    """Why the latest unusable message cannot be used."""
 
 
 def check_live(
