@@ -18,9 +18,8 @@ import inspect
 import pkgutil
 import re
 import sys
-import textwrap
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -34,8 +33,6 @@ ROS_PACKAGES = (
     *('std_msgs', 'std_srvs', 'trajectory_msgs'),
 )
 """Always mocked, so that the site is the same with and without ROS."""
-PRESET_ROOT = (f'{PACKAGE}.config.preset', 'LearnerConfig')
-"""The dataclass that a preset file fills; nested dataclasses and their subclasses follow."""
 NODES = {
     'policy_node': 'PolicyParameters',
     'learner_node': 'LearnerParameters',
@@ -52,65 +49,6 @@ class DriftError(Exception):
 
 
 # --- what the code says
-
-
-def attribute_docstrings(kind: type) -> dict[str, str]:
-    """Return the docstring below each attribute of a class, by name."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    found = {}
-    for statement, following in zip(body.body, body.body[1:], strict=False):
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            text = _docstring(following)
-            if text is not None:
-                found[statement.target.id] = text
-    return found
-
-
-def _docstring(statement: ast.stmt) -> str | None:
-    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-        value = statement.value.value
-        if isinstance(value, str):
-            return ' '.join(value.split())
-    return None
-
-
-def preset_types(root: type) -> list[type]:
-    """Return a dataclass and those below it: of its fields, and subclasses of these."""
-    found: list[type] = []
-
-    def visit(kind: type) -> None:
-        if kind in found:
-            return
-        found.append(kind)
-        hints = typing.get_type_hints(kind)
-        for item in dataclasses.fields(kind):
-            for inner in _dataclasses_in(hints[item.name]):
-                visit(inner)
-        subclasses: list[type] = kind.__subclasses__()
-        for subclass in subclasses:
-            visit(subclass)
-
-    visit(root)
-    return found
-
-
-def _dataclasses_in(hint: Any) -> Iterator[type]:
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        yield hint
-    for argument in typing.get_args(hint):
-        yield from _dataclasses_in(argument)
-
-
-def own_fields(kind: type) -> list[dataclasses.Field[Any]]:
-    """Return the fields that a dataclass adds to those of its bases."""
-    inherited = {
-        item.name
-        for base in kind.__mro__[1:]
-        if dataclasses.is_dataclass(base)
-        for item in dataclasses.fields(base)
-    }
-    return [item for item in dataclasses.fields(kind) if item.name not in inherited]
 
 
 def dictionary_keys(functions: Iterable[ast.AST]) -> list[str]:
@@ -212,33 +150,60 @@ def _type_name(hint: Any) -> str:
 
 
 def presets_page() -> str:
-    """Return the page of every preset key."""
-    module = import_module(PRESET_ROOT[0])
-    root = getattr(module, PRESET_ROOT[1])
-    parts = [
-        '# Preset keys\n\nMade from the dataclasses that check a preset. '
-        '`--set key=value` of the command line replaces one.\n'
-    ]
-    for kind in preset_types(root):
-        docstrings = attribute_docstrings(kind)
-        hints = typing.get_type_hints(kind)
-        rows = []
-        for item in own_fields(kind):
-            if any(True for _ in _dataclasses_in(hints[item.name])):
-                continue
-            text = item.metadata.get('description') or docstrings.get(item.name)
-            if not text:
-                raise DriftError(f'{kind.__qualname__}.{item.name} is not described')
-            kind_name = _cell(_type_name(hints[item.name]))
-            rows.append(
-                [f'`{item.name}`', f'`{kind_name}`', _default(item), _range(item), _cell(text)]
-            )
-        if rows:
-            summary = inspect.getdoc(kind) or ''
-            parts.append(f'## {kind.__name__}\n\n{summary}\n')
-            parts.append(table(['key', 'type', 'default', 'range', 'meaning'], rows))
+    """Return the page of every preset key, by section."""
+    module = import_module(f'{PACKAGE}.config.preset')
+    rules = import_module(f'{PACKAGE}.algorithms.rule').RULES
+    sections: dict[str, dict[str, PresetKey]] = {}
+    for rule, (_, config) in sorted(rules.items()):
+        hints = {**typing.get_type_hints(module.LoopConfig), **typing.get_type_hints(config)}
+        for section, items in module.sections(config).items():
+            keys = sections.setdefault(section, {})
+            for name, item in items.items():
+                keys.setdefault(name, PresetKey(item, hints[name])).rules.append(rule)
+    parts = [PRESETS_HEAD.format(', '.join(f'`{rule}`' for rule in sorted(rules)))]
+    for section, keys in sections.items():
+        rows = [
+            [
+                f'`{name}`',
+                f'`{_cell(_type_name(key.hint))}`',
+                _default(key.item),
+                _range(key.item),
+                '' if len(key.rules) == len(rules) else ', '.join(f'`{r}`' for r in key.rules),
+                _cell(_description(name, key.item)),
+            ]
+            for name, key in keys.items()
+        ]
+        header = ['key', 'type', 'default', 'range', 'only with', 'meaning']
+        parts.append(f'## {section}\n\n{table(header, rows)}')
     parts.append(_shipped_presets(module))
     return '\n'.join(parts)
+
+
+PRESETS_HEAD = """\
+# Preset keys
+
+Made from the dataclasses that check a preset. `--set key=value` of the command line replaces one.
+Beside the sections, `algorithm` names the update rule ({}; default `sac`), and `extends` another
+preset to start from.
+"""
+
+
+@dataclasses.dataclass
+class PresetKey:
+    """A key of a preset."""
+
+    item: dataclasses.Field[Any]
+    hint: Any
+    """Its type."""
+    rules: list[str] = dataclasses.field(default_factory=list)
+    """Update rules that have it."""
+
+
+def _description(name: str, item: dataclasses.Field[Any]) -> str:
+    text: str = item.metadata.get('description', '')
+    if not text:
+        raise DriftError(f'{name} is not described')
+    return text
 
 
 def _default(item: dataclasses.Field[Any]) -> str:
