@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sphinx extension: write the reference pages that repeat what the code says.
 
-Before a build it writes `docs/reference/generated/` (preset keys, command line, metrics,
-diagnostics) and `docs/api/` (one page a room), neither of which is committed. A key without a
-meaning in `meanings.py`, or a meaning without a key, fails the build.
+Before a build it writes `docs/reference/generated/` (keys of presets, runs and robots, command
+line, metrics, diagnostics) and `docs/api/` (one page a room), neither of which is committed. A
+metric without a meaning in `meanings.py`, or a meaning without a metric, fails the build.
 
 `python docs/_ext/generated.py` writes the one generated page that is committed,
 `docs/reference/parameters.md`.
@@ -208,7 +208,7 @@ def _description(name: str, item: dataclasses.Field[Any]) -> str:
 
 def _default(item: dataclasses.Field[Any]) -> str:
     if item.default is not dataclasses.MISSING:
-        return f'`{item.default!r}`'
+        return f'`{item.default!r}`' if item.default != '' else ''
     if item.default_factory is not dataclasses.MISSING:
         return f'`{item.default_factory()!r}`'
     return 'required'
@@ -217,7 +217,7 @@ def _default(item: dataclasses.Field[Any]) -> str:
 def _range(item: dataclasses.Field[Any]) -> str:
     """Return what a value is checked against, as far as the field's metadata say it."""
     if item.metadata.get('choices'):
-        return ', '.join(f'`{each}`' for each in item.metadata['choices'])
+        return ', '.join(f'`{each}`' for each in item.metadata['choices'] if each)
     low, high = item.metadata.get('bounds', (None, None))
     above = item.metadata.get('above')
     if above is not None:
@@ -249,6 +249,58 @@ def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
         else:
             flat[f'{prefix}{key}'] = value
     return flat
+
+
+def files_page() -> str:
+    """Return the page of every key of the YAML files of runs and robots."""
+    run = import_module(f'{PACKAGE}.config.run').RunConfig
+    robot = import_module(f'{PACKAGE}.robot.description')
+    sections: list[tuple[str, type, Mapping[str, type]]] = [
+        ('Run: `config/finetune/*.yaml`', run, {}),
+        ('Robot: `robot`', robot._RobotKeys, {}),
+        ('Robot: `robot.command`', robot._CommandKeys, robot.COMMAND_KEYS),
+        ('Robot: `robot.action`', robot._ActionKeys, {}),
+        ('Robot: `robot.action.workspace`, optional', robot._WorkspaceKeys, {}),
+        ('Robot: `robot.observation.<channel>`', robot._ChannelKeys, robot.CHANNEL_KEYS),
+    ]
+    parts = [FILES_HEAD]
+    for title, kind, variants in sections:
+        rows = _key_rows(kind)
+        for variant in dict.fromkeys(variants.values()):
+            types = [name.split('/')[-1] for name, each in variants.items() if each is variant]
+            own = set(variant.__annotations__)
+            rows += [
+                [*row[:-1], f'{row[-1]} ({", ".join(types)})']
+                for row in _key_rows(variant)
+                if row[0].strip('`') in own
+            ]
+        header = ['key', 'type', 'default', 'range', 'meaning']
+        parts.append(f'## {title}\n\n{table(header, rows)}')
+    return '\n'.join(parts)
+
+
+FILES_HEAD = """\
+# Runs and robots in YAML
+
+Made from the dataclasses that check these files. An error names every wrong key of a file at once.
+A robot file is a ROS parameter file: its keys stand below `/**: ros__parameters:`.
+`robot.observation.channels` lists the channels in the order of the observation.
+"""
+
+
+def _key_rows(kind: type) -> list[list[str]]:
+    """Return a row for each key that a dataclass checks."""
+    hints = typing.get_type_hints(kind)
+    return [
+        [
+            f'`{item.name}`',
+            f'`{_cell(_type_name(hints[item.name]))}`',
+            _default(item),
+            _range(item),
+            _cell(_description(item.name, item)),
+        ]
+        for item in dataclasses.fields(kind)
+    ]
 
 
 def parameters_page() -> str:
@@ -451,6 +503,7 @@ def write_pages(app: Any) -> None:
     with mock(app.config.autodoc_mock_imports):
         try:
             write(folder / 'presets.md', presets_page())
+            write(folder / 'files.md', files_page())
             write(folder / 'cli.md', cli_page())
             write(folder / 'metrics.md', metrics_page())
         finally:

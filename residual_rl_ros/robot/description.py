@@ -167,7 +167,9 @@ class _RobotKeys:
 class _CommandKeys:
     topic: str = parameter(MISSING, 'topic that moves the robot', filled=True)
     type: str = parameter(MISSING, 'ROS message type', choices=COMMAND_TYPES)
-    hold: str = parameter('', 'command of a hold', choices=('', 'last', 'zero'))
+    hold: str = parameter(
+        '', 'how it holds; default: zero for twists, else last', choices=('', 'last', 'zero')
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ PAGES = sorted(
     if not {'_build', 'api', 'generated'} & set(page.relative_to(ROOT).parts)
 )
 LINK = re.compile(r'\]\(([^)#\s]+)(?:#[^)]*)?\)')
-MADE_BY_SPHINX = re.compile(r'generated/(?:cli|metrics|presets)\.md$')
+MADE_BY_SPHINX = re.compile(r'generated/(?:cli|files|metrics|presets)\.md$')
 
 
 @pytest.fixture(scope='module')
@@ -74,6 +74,12 @@ def test_every_key_of_a_preset_is_described(generated: ModuleType) -> None:
     for key in keys - {'algorithm'}:
         assert f'| `{key}` |' in described, key
         assert f'| `{key}` |' in shipped, key
+
+
+def test_every_key_of_runs_and_robots_is_described(generated: ModuleType) -> None:
+    text = generated.files_page()
+    for key in ('residual_scale', 'control_rate_hz', 'max_velocity', 'frame_id', 'encoder_sha256'):
+        assert f'| `{key}` |' in text
 
 
 def test_every_command_is_in_the_reference(generated: ModuleType) -> None:
