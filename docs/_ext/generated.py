@@ -124,7 +124,7 @@ def policy_loop_keys() -> dict[str, list[str]]:
     return {
         'counts': list(loop.COUNTERS),
         'stages': list(stages),
-        'figures': [key.removeprefix('x_') for key in latency.report('x')],
+        'statistics': [key.removeprefix('x_') for key in latency.report('x')],
     }
 
 
@@ -397,7 +397,7 @@ def _option_row(item: Any) -> list[str]:
 
 def metrics_page() -> str:
     """Return the page of every metric and every key of /diagnostics."""
-    from meanings import DIAGNOSTICS, FIGURES, METRICS, RUN, STAGES
+    from meanings import DIAGNOSTICS, METRICS, RUN, STAGES, STATISTICS
 
     shared = policy_loop_keys()
     mailbox = import_module(f'{PACKAGE}.residual_policy.mailbox')
@@ -424,11 +424,11 @@ def metrics_page() -> str:
                 + ' (see [topics](../topics.md#weights)).\n'
             )
             parts.append(
-                'In real time the node adds durations, `<stage>_<figure>` since the last message '
-                'and `<stage>_overall_<figure>` since the start:\n'
+                'In real time the node adds durations, `<stage>_<statistic>` since the last '
+                'message and `<stage>_overall_<statistic>` since the start:\n'
             )
             parts.append(_meanings(STAGES, shared['stages'], 'stages', 'stage'))
-            parts.append(_meanings(FIGURES, shared['figures'], 'figures', 'figure'))
+            parts.append(_meanings(STATISTICS, shared['statistics'], 'statistics', 'statistic'))
     return '\n'.join(parts)
 
 

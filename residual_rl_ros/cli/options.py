@@ -29,7 +29,7 @@ TaskOption = Annotated[
     str, typer.Option(help='Task of config/finetune/, or the path of such a file.')
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help='Learner seed.')]
-JsonOption = Annotated[bool, typer.Option('--json', help='Print the figures as JSON.')]
+JsonOption = Annotated[bool, typer.Option('--json', help='Print the results as JSON.')]
 
 
 def assignments(texts: list[str]) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def aggregate(
     seeds: int,
     generator: np.random.Generator,
 ) -> dict[str, Any]:
-    """Return the figures of every task and variant, and over all tasks.
+    """Return the results of every task and variant, and over all tasks.
 
     Args:
         results: runs by (task, variant); the first variant is compared with the others.
@@ -185,7 +185,7 @@ def _describe(runs: Sequence[RunResult]) -> dict[str, Any]:
 
 
 def to_markdown(report: Mapping[str, Any]) -> str:
-    """Return the figures as tables."""
+    """Return the results as tables."""
     lines = []
     for task, variants in report['tasks'].items():
         lines += [

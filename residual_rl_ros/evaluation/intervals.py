@@ -75,7 +75,7 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % bootstrap interval; without one where a sample has a single run."""
+    """An estimate with its 95 % bootstrap interval; without one where a sample has a single run."""
 
     point: float
     low: float | None
