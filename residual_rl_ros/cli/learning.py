@@ -291,7 +291,7 @@ def _seeds(text: str) -> list[int]:
     except ValueError as error:
         raise ResidualRLError(f'--seeds is {text!r}, expected 0,1,2 or 0-4') from error
     if not seeds:
-        raise ResidualRLError(f'--seeds is {text!r}, which is none; expected 0,1,2 or 0-4')
+        raise ResidualRLError(f'--seeds is {text!r}, which names no seed; expected 0,1,2 or 0-4')
     return seeds
 
 

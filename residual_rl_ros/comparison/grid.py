@@ -210,8 +210,8 @@ class RunResult:
     `base_in_training`, for every `BIN_STEPS` control steps since the first; NaN where there were
     none."""
     worst: float | None
-    """Lowest success over 50 training episodes with residual, exploration included; None before
-    there were as many."""
+    """Lowest success over 50 training episodes with residual, exploration included; None with
+    fewer episodes."""
     far_below: int
     """Longest row of training episodes with a residual after each of which success over 50 of them
     was more than 10 points below `base_in_training`."""
@@ -235,7 +235,7 @@ def read_result(folder: Path) -> RunResult:
     history = read_history(folder)
     if len(history) != episodes:
         raise ResidualRLError(
-            f'{str(folder)!r} says that it has {episodes} episodes and its checkpoint holds '
+            f'{str(folder)!r} reports {episodes} episodes and its checkpoint holds '
             f'{len(history)}: without checkpoints/latest of the run nothing is known of its '
             'learning; remove the folder to have it run again'
         )

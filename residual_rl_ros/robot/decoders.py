@@ -3,7 +3,7 @@
 """The numbers in ROS messages, live or from a bag.
 
 A message is any object with the attributes of its ROS type: one of rclpy, or one that a bag reader
-made. What they mean is thereby decided in one place.
+made. Live and recorded messages are thus decoded by the same code.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def make_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Rend
 
             gl_context.GLContext = egl.GLContext
         renderer = mujoco.Renderer(model, height, width)
-    except Exception as error:  # OpenGL fails in as many ways as there are drivers.
+    except Exception as error:  # Each OpenGL driver raises errors of its own.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
             f'no OpenGL to draw with: {reason}; install EGL or OSMesa and set MUJOCO_GL=egl or '

@@ -141,7 +141,7 @@ def _check_preset(use: TransitionUse, config: LearnerConfig) -> None:
 
 
 def _of_another_policy(bag: Bag, known: set[str]) -> bool:
-    """Return whether a bag says that another base policy was run than known; report it if so."""
+    """Return whether a bag was recorded with a base policy that is not known; report it if so."""
     others = bag.recorded_values(BASE_POLICY)
     if len(others | known) < 2 or not others:
         return False

@@ -119,8 +119,8 @@ class ForeignDataset:
     """Makes transitions of another tool's frames: observation and action of neighbours.
 
     The base policy is run over the observations by the control loop's own accounting. A decision
-    whose actions are the base policy's has source base; any other was taken over by whoever
-    recorded it, and has no residual.
+    whose actions are the base policy's has source base; any other is a takeover
+    without a residual.
 
     Args:
         dataset: without a layout of ours.

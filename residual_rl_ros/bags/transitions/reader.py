@@ -28,7 +28,7 @@ Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 FAR_AHEAD = 10.0
-"""A decision that takes so many times the median is one during which the clock jumped."""
+"""A decision that takes this many times the median is one in which the clock jumped."""
 FAR_AHEAD_S = 1.0
 """A shorter jump cannot be distinguished from a late base policy [s]."""
 ENOUGH = 5

@@ -252,7 +252,7 @@ def _draw_repair(
                 ).result()
                 for actor, episode in zip((None, message), pair, strict=True)
             )
-    except Exception as error:  # noqa: BLE001 - OpenGL fails in as many ways as there are drivers.
+    except Exception as error:  # noqa: BLE001 - Each OpenGL driver raises errors of its own.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         console.print(
             f'[yellow]warning:[/] no OpenGL, nothing drawn: {escape(reason)}', soft_wrap=True

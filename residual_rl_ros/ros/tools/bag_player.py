@@ -61,7 +61,7 @@ def play(
         options: how.
         on_sent: called after every transition.
         clock: monotonic time [s].
-        sleep: waits for as many seconds.
+        sleep: lets time pass [s].
 
     Raises:
         BagError: there is no subscriber.

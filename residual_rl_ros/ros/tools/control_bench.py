@@ -73,8 +73,8 @@ START_LIMIT_S = 60.0
 WEIGHTS_PERIOD_S = 0.25
 WEIGHTS_MESSAGES = 80
 WEIGHTS_EPOCH = 10**6
-"""Each actor of this benchmark has an epoch so much newer than the one before: the learner, which
-hears of it, begins the next one."""
+"""Distance between the epochs of two actors of this benchmark: the learner notices each and begins
+the next epoch."""
 WIDE = (470, 470)
 """Hidden layers of an actor of 1 MB."""
 
