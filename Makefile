@@ -5,7 +5,7 @@
 # make test   the whole gate, of the optional parts too: every test but the two long runs
 # make test-fast   the loop while you work: without ROS processes, in a minute or two
 # make test-slow   the long runs, by which a rebuild changes no number
-# make lint   ruff, mypy, import-linter, codespell
+# make lint   ruff, mypy, import-linter, codespell, mdformat
 # make docs   the site, in docs/_build/html; a warning is an error
 # make bench  the libraries that `residual-rl bench learner` measures against
 # make lock   the pinned versions of requirements/, from setup.py
@@ -19,6 +19,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 READY := $(VENV)/.ready
 OPTIONAL := $(VENV)/.optional
 DEMO_ARGS ?=
+DOCUMENTS := $(filter-out docs/api/% docs/lab/% docs/reference/parameters.md, \
+    $(wildcard *.md sim/*.md docs/*.md docs/*/*.md))
 
 .PHONY: setup demo test test-fast test-slow lint docs format clean bench lock
 
@@ -30,7 +32,7 @@ $(READY): requirements/core.txt requirements/dev.txt requirements/ubuntu-24.04.t
 	        'name one with make PYTHON=python3.12'; exit 2; }
 ifdef ROS_DISTRO
 	@echo 'ROS 2 $(ROS_DISTRO) is sourced: it is used, and the ROS wheels are left out.'
-	@echo 'To build the package with colcon instead, see README.md, "With ROS 2".'
+	@echo 'To build the package with colcon instead, see docs/how-to/install.md.'
 	$(PYTHON) -m venv --system-site-packages $(VENV)
 	$(PIP) -r requirements/ubuntu-24.04.txt -r requirements/dev.txt
 else
@@ -71,6 +73,7 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/codespell
+	$(BIN)/mdformat --check $(DOCUMENTS)
 
 $(VENV)/.docs-ready: $(READY) requirements/docs.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
@@ -84,6 +87,7 @@ docs: $(VENV)/.docs-ready
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/mdformat $(DOCUMENTS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info docs/_build docs/api docs/reference/generated

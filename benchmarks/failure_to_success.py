@@ -16,12 +16,9 @@ import typer
 
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.evaluation.figures import draw_animation
+from residual_rl_ros.evaluation.figures import FRAME_STEPS, draw_animation
 from residual_rl_ros.evaluation.paired import EVALUATION_SEED, evaluate, film
 from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
-
-FRAME_STEPS = 2
-"""Control steps between two frames."""
 
 
 def main(

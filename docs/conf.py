@@ -47,10 +47,7 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = False
 
-OPTIONAL = (
-    *('gymnasium_robotics', 'joblib', 'lz4', 'pyarrow', 'ray', 'rliable'),
-    *('sbx', 'stable_baselines3', 'zstandard'),
-)
+OPTIONAL = (*('gymnasium_robotics', 'pyarrow', 'ray', 'sbx', 'stable_baselines3'),)
 """Imports of the package's extras; the reference is the same without them."""
 autodoc_mock_imports = [*ROS_PACKAGES, *(name for name in OPTIONAL if find_spec(name) is None)]
 suppress_warnings = ['ref.python']

@@ -48,23 +48,23 @@ class Latency:
         self._longest = max(self._longest, float(durations.max()))
 
     def report(self, name: str) -> dict[str, float]:
-        """Return the figures since the last report, and start again."""
+        """Return the statistics since the last report, and start again."""
         self._sort()
-        figures = _figures(name, self._counts, self._longest)
+        statistics = _statistics(name, self._counts, self._longest)
         self._reported += self._counts
         self._longest_reported = max(self._longest_reported, self._longest)
         self._counts[:] = 0
         self._longest = 0.0
-        return figures
+        return statistics
 
     def overall(self, name: str) -> dict[str, float]:
-        """Return the figures since the start."""
+        """Return the statistics since the start."""
         self._sort()
         longest = max(self._longest_reported, self._longest)
-        return _figures(f'{name}_overall', self._reported + self._counts, longest)
+        return _statistics(f'{name}_overall', self._reported + self._counts, longest)
 
 
-def _figures(name: str, counts: npt.NDArray[np.int64], longest: float) -> dict[str, float]:
+def _statistics(name: str, counts: npt.NDArray[np.int64], longest: float) -> dict[str, float]:
     """Return p50, p95, p99 and the longest [us]."""
     values = {
         f'{name}_p{round(100 * share)}_us': round(1e6 * percentile(counts, longest, share), 1)

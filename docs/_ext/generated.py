@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sphinx extension: write the reference pages that repeat what the code says.
 
-Before a build it writes `docs/reference/generated/` (preset keys, command line, metrics,
-diagnostics) and `docs/api/` (one page a room), neither of which is committed. A key without a
-meaning in `meanings.py`, or a meaning without a key, fails the build.
+Before a build it writes `docs/reference/generated/` (keys of presets, runs and robots, command
+line, metrics, diagnostics) and `docs/api/` (one page a room), neither of which is committed. A
+metric without a meaning in `meanings.py`, or a meaning without a metric, fails the build.
 
 `python docs/_ext/generated.py` writes the one generated page that is committed,
 `docs/reference/parameters.md`.
@@ -18,9 +18,8 @@ import inspect
 import pkgutil
 import re
 import sys
-import textwrap
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -34,8 +33,6 @@ ROS_PACKAGES = (
     *('std_msgs', 'std_srvs', 'trajectory_msgs'),
 )
 """Always mocked, so that the site is the same with and without ROS."""
-PRESET_ROOT = (f'{PACKAGE}.config.preset', 'LearnerConfig')
-"""The dataclass that a preset file fills; nested dataclasses and their subclasses follow."""
 NODES = {
     'policy_node': 'PolicyParameters',
     'learner_node': 'LearnerParameters',
@@ -52,65 +49,6 @@ class DriftError(Exception):
 
 
 # --- what the code says
-
-
-def attribute_docstrings(kind: type) -> dict[str, str]:
-    """Return the docstring below each attribute of a class, by name."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    found = {}
-    for statement, following in zip(body.body, body.body[1:], strict=False):
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            text = _docstring(following)
-            if text is not None:
-                found[statement.target.id] = text
-    return found
-
-
-def _docstring(statement: ast.stmt) -> str | None:
-    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-        value = statement.value.value
-        if isinstance(value, str):
-            return ' '.join(value.split())
-    return None
-
-
-def preset_types(root: type) -> list[type]:
-    """Return a dataclass and those below it: of its fields, and subclasses of these."""
-    found: list[type] = []
-
-    def visit(kind: type) -> None:
-        if kind in found:
-            return
-        found.append(kind)
-        hints = typing.get_type_hints(kind)
-        for item in dataclasses.fields(kind):
-            for inner in _dataclasses_in(hints[item.name]):
-                visit(inner)
-        subclasses: list[type] = kind.__subclasses__()
-        for subclass in subclasses:
-            visit(subclass)
-
-    visit(root)
-    return found
-
-
-def _dataclasses_in(hint: Any) -> Iterator[type]:
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        yield hint
-    for argument in typing.get_args(hint):
-        yield from _dataclasses_in(argument)
-
-
-def own_fields(kind: type) -> list[dataclasses.Field[Any]]:
-    """Return the fields that a dataclass adds to those of its bases."""
-    inherited = {
-        item.name
-        for base in kind.__mro__[1:]
-        if dataclasses.is_dataclass(base)
-        for item in dataclasses.fields(base)
-    }
-    return [item for item in dataclasses.fields(kind) if item.name not in inherited]
 
 
 def dictionary_keys(functions: Iterable[ast.AST]) -> list[str]:
@@ -186,7 +124,7 @@ def policy_loop_keys() -> dict[str, list[str]]:
     return {
         'counts': list(loop.COUNTERS),
         'stages': list(stages),
-        'figures': [key.removeprefix('x_') for key in latency.report('x')],
+        'statistics': [key.removeprefix('x_') for key in latency.report('x')],
     }
 
 
@@ -212,38 +150,65 @@ def _type_name(hint: Any) -> str:
 
 
 def presets_page() -> str:
-    """Return the page of every preset key."""
-    module = import_module(PRESET_ROOT[0])
-    root = getattr(module, PRESET_ROOT[1])
-    parts = [
-        '# Preset keys\n\nMade from the dataclasses that check a preset. '
-        '`--set key=value` of the command line replaces one.\n'
-    ]
-    for kind in preset_types(root):
-        docstrings = attribute_docstrings(kind)
-        hints = typing.get_type_hints(kind)
-        rows = []
-        for item in own_fields(kind):
-            if any(True for _ in _dataclasses_in(hints[item.name])):
-                continue
-            text = item.metadata.get('description') or docstrings.get(item.name)
-            if not text:
-                raise DriftError(f'{kind.__qualname__}.{item.name} is not described')
-            kind_name = _cell(_type_name(hints[item.name]))
-            rows.append(
-                [f'`{item.name}`', f'`{kind_name}`', _default(item), _range(item), _cell(text)]
-            )
-        if rows:
-            summary = inspect.getdoc(kind) or ''
-            parts.append(f'## {kind.__name__}\n\n{summary}\n')
-            parts.append(table(['key', 'type', 'default', 'range', 'meaning'], rows))
+    """Return the page of every preset key, by section."""
+    module = import_module(f'{PACKAGE}.config.preset')
+    rules = import_module(f'{PACKAGE}.algorithms.rule').RULES
+    sections: dict[str, dict[str, PresetKey]] = {}
+    for rule, (_, config) in sorted(rules.items()):
+        hints = {**typing.get_type_hints(module.LoopConfig), **typing.get_type_hints(config)}
+        for section, items in module.sections(config).items():
+            keys = sections.setdefault(section, {})
+            for name, item in items.items():
+                keys.setdefault(name, PresetKey(item, hints[name])).rules.append(rule)
+    parts = [PRESETS_HEAD.format(', '.join(f'`{rule}`' for rule in sorted(rules)))]
+    for section, keys in sections.items():
+        rows = [
+            [
+                f'`{name}`',
+                f'`{_cell(_type_name(key.hint))}`',
+                _default(key.item),
+                _range(key.item),
+                '' if len(key.rules) == len(rules) else ', '.join(f'`{r}`' for r in key.rules),
+                _cell(_description(name, key.item)),
+            ]
+            for name, key in keys.items()
+        ]
+        header = ['key', 'type', 'default', 'range', 'only with', 'meaning']
+        parts.append(f'## {section}\n\n{table(header, rows)}')
     parts.append(_shipped_presets(module))
     return '\n'.join(parts)
 
 
+PRESETS_HEAD = """\
+# Preset keys
+
+Made from the dataclasses that check a preset. `--set key=value` of the command line replaces one.
+Beside the sections, `algorithm` names the update rule ({}; default `sac`), and `extends` another
+preset to start from.
+"""
+
+
+@dataclasses.dataclass
+class PresetKey:
+    """A key of a preset."""
+
+    item: dataclasses.Field[Any]
+    hint: Any
+    """Its type."""
+    rules: list[str] = dataclasses.field(default_factory=list)
+    """Update rules that have it."""
+
+
+def _description(name: str, item: dataclasses.Field[Any]) -> str:
+    text: str = item.metadata.get('description', '')
+    if not text:
+        raise DriftError(f'{name} is not described')
+    return text
+
+
 def _default(item: dataclasses.Field[Any]) -> str:
     if item.default is not dataclasses.MISSING:
-        return f'`{item.default!r}`'
+        return f'`{item.default!r}`' if item.default != '' else ''
     if item.default_factory is not dataclasses.MISSING:
         return f'`{item.default_factory()!r}`'
     return 'required'
@@ -252,7 +217,7 @@ def _default(item: dataclasses.Field[Any]) -> str:
 def _range(item: dataclasses.Field[Any]) -> str:
     """Return what a value is checked against, as far as the field's metadata say it."""
     if item.metadata.get('choices'):
-        return ', '.join(f'`{each}`' for each in item.metadata['choices'])
+        return ', '.join(f'`{each}`' for each in item.metadata['choices'] if each)
     low, high = item.metadata.get('bounds', (None, None))
     above = item.metadata.get('above')
     if above is not None:
@@ -284,6 +249,58 @@ def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
         else:
             flat[f'{prefix}{key}'] = value
     return flat
+
+
+def files_page() -> str:
+    """Return the page of every key of the YAML files of runs and robots."""
+    run = import_module(f'{PACKAGE}.config.run').RunConfig
+    robot = import_module(f'{PACKAGE}.robot.description')
+    sections: list[tuple[str, type, Mapping[str, type]]] = [
+        ('Run: `config/finetune/*.yaml`', run, {}),
+        ('Robot: `robot`', robot._RobotKeys, {}),
+        ('Robot: `robot.command`', robot._CommandKeys, robot.COMMAND_KEYS),
+        ('Robot: `robot.action`', robot._ActionKeys, {}),
+        ('Robot: `robot.action.workspace`, optional', robot._WorkspaceKeys, {}),
+        ('Robot: `robot.observation.<channel>`', robot._ChannelKeys, robot.CHANNEL_KEYS),
+    ]
+    parts = [FILES_HEAD]
+    for title, kind, variants in sections:
+        rows = _key_rows(kind)
+        for variant in dict.fromkeys(variants.values()):
+            types = [name.split('/')[-1] for name, each in variants.items() if each is variant]
+            own = set(variant.__annotations__)
+            rows += [
+                [*row[:-1], f'{row[-1]} ({", ".join(types)})']
+                for row in _key_rows(variant)
+                if row[0].strip('`') in own
+            ]
+        header = ['key', 'type', 'default', 'range', 'meaning']
+        parts.append(f'## {title}\n\n{table(header, rows)}')
+    return '\n'.join(parts)
+
+
+FILES_HEAD = """\
+# Runs and robots in YAML
+
+Made from the dataclasses that check these files. An error names every wrong key of a file at once.
+A robot file is a ROS parameter file: its keys stand below `/**: ros__parameters:`.
+`robot.observation.channels` lists the channels in the order of the observation.
+"""
+
+
+def _key_rows(kind: type) -> list[list[str]]:
+    """Return a row for each key that a dataclass checks."""
+    hints = typing.get_type_hints(kind)
+    return [
+        [
+            f'`{item.name}`',
+            f'`{_cell(_type_name(hints[item.name]))}`',
+            _default(item),
+            _range(item),
+            _cell(_description(item.name, item)),
+        ]
+        for item in dataclasses.fields(kind)
+    ]
 
 
 def parameters_page() -> str:
@@ -357,12 +374,16 @@ def cli_page() -> str:
             return
         help_text = inspect.cleandoc(command.help or '').replace('<', r'\<')
         parts.append(f'## {path}\n\n{help_text}\n')
-        rows = [_option_row(item) for item in command.params if item.name != 'help']
+        rows = [_option_row(item) for item in command.params if not _hidden(item)]
         if rows:
             parts.append(table(['argument or option', 'default', 'meaning'], rows))
 
     visit(root, 'residual-rl')
     return '\n'.join(parts)
+
+
+def _hidden(item: Any) -> bool:
+    return item.name == 'help' or getattr(item, 'hidden', False)
 
 
 def _option_row(item: Any) -> list[str]:
@@ -376,7 +397,7 @@ def _option_row(item: Any) -> list[str]:
 
 def metrics_page() -> str:
     """Return the page of every metric and every key of /diagnostics."""
-    from meanings import DIAGNOSTICS, FIGURES, METRICS, RUN, STAGES
+    from meanings import DIAGNOSTICS, METRICS, RUN, STAGES, STATISTICS
 
     shared = policy_loop_keys()
     mailbox = import_module(f'{PACKAGE}.residual_policy.mailbox')
@@ -403,11 +424,11 @@ def metrics_page() -> str:
                 + ' (see [topics](../topics.md#weights)).\n'
             )
             parts.append(
-                'In real time the node adds durations, `<stage>_<figure>` since the last message '
-                'and `<stage>_overall_<figure>` since the start:\n'
+                'In real time the node adds durations, `<stage>_<statistic>` since the last '
+                'message and `<stage>_overall_<statistic>` since the start:\n'
             )
             parts.append(_meanings(STAGES, shared['stages'], 'stages', 'stage'))
-            parts.append(_meanings(FIGURES, shared['figures'], 'figures', 'figure'))
+            parts.append(_meanings(STATISTICS, shared['statistics'], 'statistics', 'statistic'))
     return '\n'.join(parts)
 
 
@@ -482,6 +503,7 @@ def write_pages(app: Any) -> None:
     with mock(app.config.autodoc_mock_imports):
         try:
             write(folder / 'presets.md', presets_page())
+            write(folder / 'files.md', files_page())
             write(folder / 'cli.md', cli_page())
             write(folder / 'metrics.md', metrics_page())
         finally:

@@ -111,7 +111,7 @@ STAGES = {
 }
 """Durations that policy_node measures in real time."""
 
-FIGURES = {
+STATISTICS = {
     'p50_us': 'median [us]',
     'p95_us': '95th percentile [us]',
     'p99_us': '99th percentile [us]',

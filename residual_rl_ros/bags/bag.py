@@ -23,7 +23,7 @@ STORAGES: dict[str, type[McapFile] | type[SqliteFile]] = {'.mcap': McapFile, '.d
 METADATA = 'metadata.yaml'
 INFORMATION = 'rosbag2_bagfile_information'
 RECORDING = 'recording.yaml'
-"""What our recorder knows of a recording, written at its start."""
+"""File in which our recorder describes a recording, written at its start."""
 
 
 class Bag:
@@ -33,13 +33,13 @@ class Bag:
         path: folder, or `.mcap` or `.db3` file.
 
     Raises:
-        BagError: there is no such thing, or nothing in it.
+        BagError: the path does not exist, or holds no bag.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problems = Findings()
-        """What was found wrong so far; complete when everything was read."""
+        """Findings so far; complete when everything was read."""
         self._read: dict[Path, dict[str, Any]] = {}
         self.files: list[BagFile] = [
             STORAGES[file.suffix](file, self.problems) for file in self._find(path)
@@ -50,7 +50,7 @@ class Bag:
             )
             raise BagError(f'{str(path)!r} holds no bag: {reasons}')
         self.custom_data = self._custom_data(self.files[0].path.parent)
-        """What the recorder said of the recording, or of its first part."""
+        """The recorder's description of the recording, or of its first part."""
 
     @property
     def nbytes(self) -> int:
@@ -134,7 +134,7 @@ class Bag:
         return True
 
     def _entries(self, folder: Path) -> list[Path]:
-        """Return what a folder holds, but what is hidden: a bag being made is."""
+        """Return the entries of a folder that are not hidden, as an unfinished bag is."""
         try:
             entries = [entry for entry in folder.iterdir() if not entry.name.startswith('.')]
         except OSError as error:
@@ -174,7 +174,7 @@ class Bag:
         return found
 
     def recorded_values(self, key: str) -> set[str]:
-        """Return what the recorder said under a key, over all parts of the recording."""
+        """Return the recorder's values of a key, over all parts of the recording."""
         folders = {file.path.parent for file in self.files}
         return {data[key] for data in map(self._custom_data, folders) if key in data}
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Walk the records of an MCAP file from front to back (https://mcap.dev/spec).
 
-No index is needed: a recorder that was killed leaves none. What precedes the damage is handed out,
-a chunk that is damaged inside is passed over, and each damage is reported with its offset.
+No index is needed: a recorder that was killed leaves none. Messages before a damage are yielded, a
+chunk that is damaged inside is skipped, and each damage is reported with its offset.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ CHUNK_HEAD = struct.Struct('<QQQI')
 FOOTER = struct.Struct('<BQQQI')
 """The last record, before the magic: opcode, length, start of the summary, offsets, CRC-32."""
 SEGMENT_MESSAGES, SEGMENT_BYTES = 4096, 1 << 20
-"""Small chunks, as a flushing recorder leaves them, are handed out together up to one of these."""
+"""Small chunks, as a flushing recorder writes them, are yielded together up to these limits."""
 LARGEST_CHUNK = 1 << 30
-"""A chunk that claims to be larger is taken for damaged [byte]."""
+"""A chunk that claims to be larger counts as damaged [byte]."""
 
 
 class _DamageError(Exception):
@@ -94,7 +94,7 @@ class McapFile:
         Args:
             whole: the file.
             offset: where a record begins.
-            chunks: where chunks begin, as far as the summary tells.
+            chunks: offsets of the chunks that the summary lists.
         """
         found, began = _Collector(self._count), offset
         resume: int | None = None
@@ -147,7 +147,7 @@ class McapFile:
             self._report(offset, f'damaged chunk: {damage}; passed over')
 
     def _declare(self, buffer: memoryview, opcode: int, begin: int, end: int) -> None:
-        """Take in a schema or a channel."""
+        """Read a schema or a channel."""
         if opcode == SCHEMA:
             (key,) = _unpack('<H', buffer, begin, end)
             name, _ = _text(buffer, begin + 2, end)
@@ -207,18 +207,18 @@ class _Collector:
 
     @property
     def full(self) -> bool:
-        """Whether it holds as much as is handed out at once."""
+        """Whether it has reached `SEGMENT_MESSAGES` or `SEGMENT_BYTES`."""
         enough = len(self._rows) >= SEGMENT_MESSAGES or self._size >= SEGMENT_BYTES
         return enough and len(self._rows) > 0
 
     def open(self, buffer: memoryview, chunk: int) -> None:
-        """Go on with the records of another chunk."""
+        """Continue with the records of another chunk."""
         self._buffers.append(buffer)
         self._start, self._size = self._size, self._size + len(buffer)
         self._chunk = chunk
 
     def add(self, begin: int, end: int) -> None:
-        """Take in a message record of the buffer that was opened last."""
+        """Add a message record of the buffer that was opened last."""
         data = begin + MESSAGE_HEAD.size
         if data > end:
             raise _DamageError(f'a message record of {end - begin} bytes')
@@ -227,7 +227,7 @@ class _Collector:
         self._rows.append((channel, self._start + data, end - data, time_ns, self._chunk))
 
     def segment(self, file_bytes: int) -> Segment:
-        """Return what was gathered; nothing is copied if it lies in one buffer."""
+        """Return the messages added so far; nothing is copied if they lie in one buffer."""
         one = len(self._buffers) == 1
         buffer = self._buffers[0] if one else memoryview(b''.join(self._buffers))
         channel, start, size, time_ns, chunk = np.array(self._rows, dtype=np.int64).T

@@ -60,7 +60,7 @@ class RecordOptions:
     max_seconds: float = 0.0
     """Begin a new bag after this time [s]; 0 never does."""
     flush_s: float = 0.5
-    """What is received reaches the file within this time [s]."""
+    """A received message reaches the file within this time [s]."""
 
     def __post_init__(self) -> None:
         """Check the storage."""
@@ -128,7 +128,7 @@ class Recorder:
         self.flush_when_due()
 
     def flush_when_due(self) -> None:
-        """Hand what is in memory to the file; to be called some times a second."""
+        """Write the messages in memory to the file; to be called some times a second."""
         now = self._clock()
         if now - self._flushed < self._options.flush_s:
             return
@@ -244,7 +244,7 @@ def transition_topics() -> tuple[RecordedTopic, ...]:
 
 
 def raw_topics(robot: RobotConfig) -> tuple[RecordedTopic, ...]:
-    """Return what transitions can be rebuilt from: observations, commands, feedback, takeovers."""
+    """Return the topics of a raw bag: observations, commands, feedback, takeovers."""
     command = robot.command
     channels = {channel.topic: channel.type for channel in robot.channels}
     return (

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Consecutive messages of a bag file: what both storages hand out."""
+"""Consecutive messages of a bag file, as both storages yield them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Segment:
     first: int
     """Number of the first message in its file."""
     file_bytes: int
-    """What of the file was read for them [byte]."""
+    """Bytes of the file that were read for them."""
     chunk: Integers | None = None
     """Offset of the chunk that holds each message, `NO_CHUNK` without one, shape (count,)."""
 

@@ -50,7 +50,7 @@ class SqliteFile:
                     NEXT_MESSAGES, (latest, SEGMENT_MESSAGES)
                 ).fetchall():
                     numbers, keys, times, blobs = zip(*batch, strict=True)
-                    if numbers[-1] <= latest:  # Else a damaged file could be read for ever.
+                    if numbers[-1] <= latest:  # Else a damaged file could repeat.
                         raise ValueError(f'message ids go back from {latest} to {numbers[-1]}')
                     yield _segment(keys, times, blobs, count)
                     count, latest = count + len(batch), numbers[-1]

@@ -135,7 +135,7 @@ class ChunkQueue:
     def forget(self) -> None:
         """Drop every chunk and observation: after a pause neither describes the robot any more."""
         if self._pending is not None:
-            self._pending.future.cancel()  # The worker shall not work off what nobody wants.
+            self._pending.future.cancel()  # Nobody needs its result.
         self._active = self._pending = self._fading = None
         self._window.clear()
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a base policy says of itself: the JSON in `metadata_props['residual_rl']`."""
+"""Metadata of a base policy: the JSON in `metadata_props['residual_rl']`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""A frozen ONNX base policy: its session, its metadata and its refusal."""
+"""A frozen ONNX base policy: session, metadata and checks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Look at a base policy: what it is, how fast it is, what is wrong with it."""
+"""Inspect a base policy: contract, speed and problems."""
 
 from __future__ import annotations
 

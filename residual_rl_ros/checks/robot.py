@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Check a robot description: print what it holds, and what its owner should reconsider."""
+"""Inspect a robot description: contents, problems and remarks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
     Args:
         robot: the description.
         title: where it is from.
-        base_policy: shipped base policy or ONNX file that shall run on it.
+        base_policy: shipped base policy or ONNX file that will run on it.
     """
     report = InspectionReport(title)
     action, rate = robot.action, robot.control_rate_hz

@@ -48,7 +48,7 @@ def train(
         typer.Option('--set', help='Replace a number of the preset: key=value, in YAML.'),
     ] = None,
 ) -> None:
-    """Make a learner from bags, so that a robot starts with what they teach.
+    """Make a learner from bags, so that a robot starts with their data.
 
     Exit code 0: all was used; 1: a part was, and every problem named; 2: nothing could be used.
     """
@@ -119,7 +119,7 @@ def rebuild(
         typer.Option(help='Residual scale lambda: once, or once per action. Default: 0.05.'),
     ] = None,
     prefetch_steps: Annotated[
-        int, typer.Option(min=0, help='Steps before its first use at which a chunk was asked for.')
+        int, typer.Option(min=0, help='Steps before its first use at which a chunk was requested.')
     ] = 0,
     chunk_blend_steps: Annotated[
         int, typer.Option(min=0, help='Steps over which a new chunk took over from the last.')

@@ -39,9 +39,10 @@ BagsArgument = Annotated[
 
 def info(
     bags: BagsArgument,
-    picture: Annotated[
+    figure: Annotated[
         MaybePath, typer.Option(help='Draw episodes, gaps and ranges into this PNG file.')
     ] = None,
+    picture: Annotated[MaybePath, typer.Option(hidden=True, help='Old name of --figure.')] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print what bags hold and what is wrong with them: episodes, gaps, ranges and topics.
@@ -51,8 +52,9 @@ def info(
     from residual_rl_ros.bags.transitions.report import tables
     from residual_rl_ros.bags.transitions.summary import summarise
 
-    if picture is not None and len(bags) > 1:
-        raise ResidualRLError('--picture draws one bag; give one')
+    figure = figure or picture
+    if figure is not None and len(bags) > 1:
+        raise ResidualRLError(f'--figure draws one bag, {len(bags)} are given; give one')
     opened, stray = open_bags(bags)
     show_problems(stray)
     code = UNUSABLE if stray else 0
@@ -68,20 +70,20 @@ def info(
                 console.print(table)
         show_problems(bag.problems)
         code = max(code, exit_code(bag.problems, bool(summary.robots)))
-        if picture is not None and summary.robots:
+        if figure is not None and summary.robots:
             from residual_rl_ros.bags.transitions.report import draw_bag
 
-            draw_bag(picture, str(bag.path), summary.robots)
+            draw_bag(figure, str(bag.path), summary.robots)
     if as_json:
         print(json.dumps(described, indent=2))
     raise typer.Exit(code)
 
 
 def open_bags(paths: list[Path]) -> tuple[list[Bag], list[BagError]]:
-    """Return the bags among paths, and what is wrong with those that are none.
+    """Return the bags among paths, and an error for every other path.
 
     Raises:
-        BagError: not one is a bag.
+        BagError: none is a bag.
     """
     from residual_rl_ros.bags.bag import Bag
     from residual_rl_ros.errors import BagError

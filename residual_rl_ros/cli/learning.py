@@ -48,7 +48,8 @@ def demo(
     """Fine-tune a shipped base policy in MuJoCo through three ROS 2 processes.
 
     Evaluates the base policy on 100 seeds, fine-tunes, evaluates base + residual on the same
-    seeds, and leaves summary, learning curve, checkpoint, TensorBoard events and a picture strip.
+    seeds, and leaves summary, learning curve, checkpoint, TensorBoard events and, with OpenGL,
+    a failure beside its repair, as a strip and as an animation.
     """
     from residual_rl_ros.config.run import load_run
     from residual_rl_ros.ros.bringup import demo as demonstration
@@ -290,7 +291,7 @@ def _seeds(text: str) -> list[int]:
     except ValueError as error:
         raise ResidualRLError(f'--seeds is {text!r}, expected 0,1,2 or 0-4') from error
     if not seeds:
-        raise ResidualRLError(f'--seeds is {text!r}, which is none; expected 0,1,2 or 0-4')
+        raise ResidualRLError(f'--seeds is {text!r}, which names no seed; expected 0,1,2 or 0-4')
     return seeds
 
 

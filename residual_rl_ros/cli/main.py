@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: `residual-rl …`; the commands are in `commands/`."""
+"""The command line: `residual-rl …`; the other modules hold the commands."""
 
 from __future__ import annotations
 

@@ -29,11 +29,11 @@ TaskOption = Annotated[
     str, typer.Option(help='Task of config/finetune/, or the path of such a file.')
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help='Learner seed.')]
-JsonOption = Annotated[bool, typer.Option('--json', help='Print the figures as JSON.')]
+JsonOption = Annotated[bool, typer.Option('--json', help='Print the results as JSON.')]
 
 
 def assignments(texts: list[str]) -> dict[str, Any]:
-    """Return what `--set key=value` options say."""
+    """Return the values of `--set key=value` options."""
     import yaml
 
     values = {}
@@ -63,7 +63,7 @@ def reading_bar(nbytes: int) -> Iterator[Callable[[int], None]]:
         nbytes: how many bytes will be read.
 
     Yields:
-        What takes the bytes read since it was called last.
+        A function of the bytes read since its last call.
     """
     with progress_bars() as bars:
         task = bars.add_task('reading', total=nbytes)

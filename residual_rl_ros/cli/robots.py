@@ -110,7 +110,7 @@ def security_policy(
         MaybeTexts, typer.Option(help='Namespace of the robot; again for each of a fleet.')
     ] = None,
 ) -> None:
-    """Print the SROS 2 policy of a robot or a fleet: the least that its nodes need."""
+    """Print the SROS 2 policy of a robot or a fleet: what its nodes need, and no more."""
     from residual_rl_ros.robot.description import load_robot
     from residual_rl_ros.ros.bringup.sros2_policy import policy_xml, required_access
 
@@ -138,13 +138,13 @@ def up(
         typer.Option(help='Residual scale lambda: once, or once per action. Default: 0.05.'),
     ] = None,
     prefetch_steps: Annotated[
-        int, typer.Option(min=0, help='Steps before its first use at which a chunk is asked for.')
+        int, typer.Option(min=0, help='Steps before its first use at which a chunk is requested.')
     ] = 0,
     chunk_blend_steps: Annotated[
         int, typer.Option(min=0, help='Steps over which a new chunk takes over from the last.')
     ] = 0,
     auto_start: Annotated[
-        bool, typer.Option(help='Start episodes without being asked to.')
+        bool, typer.Option(help='Start episodes without `~/start_episode`.')
     ] = False,
     classifier: Annotated[
         MaybePath, typer.Option(help='ONNX success classifier that judges the episodes.')
@@ -154,7 +154,7 @@ def up(
     ] = '',
     record: Annotated[
         MaybePath,
-        typer.Option(help='Record what each robot sees, is told and learns from in this new bag.'),
+        typer.Option(help='Record observations, commands and transitions in this new bag.'),
     ] = None,
     namespace: Annotated[
         MaybeTexts,

@@ -53,7 +53,7 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
     Runs that were finished are read, runs that were interrupted are continued.
 
     Raises:
-        ResidualRLError: bad input, a run failed, or a folder holds another run than the grid wants.
+        ResidualRLError: bad input, a run failed, or a folder holds a run that is not of the grid.
     """
     for config in options.configs:
         for variant in options.variants:
@@ -95,7 +95,7 @@ def aggregate(
     seeds: int,
     generator: np.random.Generator,
 ) -> dict[str, Any]:
-    """Return the figures of every task and variant, and over all tasks.
+    """Return the results of every task and variant, and over all tasks.
 
     Args:
         results: runs by (task, variant); the first variant is compared with the others.
@@ -185,7 +185,7 @@ def _describe(runs: Sequence[RunResult]) -> dict[str, Any]:
 
 
 def to_markdown(report: Mapping[str, Any]) -> str:
-    """Return the figures as tables."""
+    """Return the results as tables."""
     lines = []
     for task, variants in report['tasks'].items():
         lines += [

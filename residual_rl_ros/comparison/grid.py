@@ -107,7 +107,7 @@ def train_options(
 
 
 def is_done(run: TrainOptions) -> bool:
-    """Return whether a cell's folder holds this very run, finished.
+    """Return whether a cell's folder holds exactly this run, finished.
 
     Raises:
         ResidualRLError: it holds another one, for example a shorter one.
@@ -140,7 +140,7 @@ def _run_quietly(options: TrainOptions) -> tuple[str, str]:
 
 
 def run_grid(runs: Sequence[TrainOptions], options: CompareOptions, console: Console) -> None:
-    """Train the given cells of the grid; one that fails does not keep the others from it.
+    """Train the given cells of the grid; a failed one does not stop the others.
 
     Raises:
         ResidualRLError: Ray is missing, there is no such cluster, or runs failed.
@@ -188,12 +188,12 @@ LEVEL = 0.9
 BIN_STEPS = 2000
 ROUNDING = 1e-9
 FAR_BELOW = 0.1
-"""How far below the base is far, as a share of episodes."""
+"""Difference of success to the base that counts as far below."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a comparison needs of one run."""
+    """Results of one run, as a comparison needs them."""
 
     base: float
     """Success of the base policy on the paired seeds."""
@@ -210,8 +210,8 @@ class RunResult:
     `base_in_training`, for every `BIN_STEPS` control steps since the first; NaN where there were
     none."""
     worst: float | None
-    """Lowest success over 50 training episodes with residual, exploration included; None before
-    there were as many."""
+    """Lowest success over 50 training episodes with residual, exploration included; None with
+    fewer episodes."""
     far_below: int
     """Longest row of training episodes with a residual after each of which success over 50 of them
     was more than 10 points below `base_in_training`."""
@@ -235,7 +235,7 @@ def read_result(folder: Path) -> RunResult:
     history = read_history(folder)
     if len(history) != episodes:
         raise ResidualRLError(
-            f'{str(folder)!r} says that it has {episodes} episodes and its checkpoint holds '
+            f'{str(folder)!r} reports {episodes} episodes and its checkpoint holds '
             f'{len(history)}: without checkpoints/latest of the run nothing is known of its '
             'learning; remove the folder to have it run again'
         )

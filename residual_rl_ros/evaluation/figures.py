@@ -22,7 +22,7 @@ from residual_rl_ros.learner.episodes import RECENT_EPISODES, EpisodeRecord
 mpl.use('Agg')
 
 BASE_COLOUR, RESIDUAL_COLOUR = '#8c8c8c', '#1f6fb4'
-Picture = npt.NDArray[np.uint8]
+Frame = npt.NDArray[np.uint8]
 
 
 def draw_learning_curve(
@@ -96,18 +96,43 @@ def rated_episodes(history: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
     return warmup + [record for record in history[first:] if record.rates_residual]
 
 
-def draw_strip(
-    path: Path, title: str, failure: Sequence[Picture], success: Sequence[Picture]
+STRIP_FRAMES = 6
+"""Columns of a strip."""
+FRAME_STEPS = 2
+"""Control steps between two frames of an animation."""
+
+
+def draw_repair(
+    folder: Path, title: str, failure: Sequence[Frame], success: Sequence[Frame], rate_hz: float
 ) -> None:
-    """Draw two rows of pictures: the base policy's failure above the repaired episode."""
+    """Draw a failure beside its repair: `failure_to_success.png`, and `.webp` in real time.
+
+    Args:
+        folder: where both files go.
+        title: heading of the strip.
+        failure: every `FRAME_STEPS`-th frame of the base policy's episode.
+        success: the same of the repaired episode.
+        rate_hz: control rate [Hz].
+    """
+    rows = [
+        [frames[i] for i in np.linspace(0, len(frames) - 1, STRIP_FRAMES).round().astype(int)]
+        for frames in (failure, success)
+    ]
+    draw_strip(folder / 'failure_to_success.png', title, *rows)
+    frame_ms = round(1000.0 * FRAME_STEPS / rate_hz)
+    draw_animation(folder / 'failure_to_success.webp', failure, success, frame_ms)
+
+
+def draw_strip(path: Path, title: str, failure: Sequence[Frame], success: Sequence[Frame]) -> None:
+    """Draw two rows of frames: the base policy's failure above the repaired episode."""
     columns = len(failure)
     figure, rows = plt.subplots(2, columns, figsize=(2.2 * columns, 3.9), dpi=120)
-    for row, pictures, label in (
+    for row, frames, label in (
         (rows[0], failure, 'base: failure'),
         (rows[1], success, 'base + residual: success'),
     ):
-        for axes, picture in zip(row, pictures, strict=True):
-            axes.imshow(picture)
+        for axes, frame in zip(row, frames, strict=True):
+            axes.imshow(frame)
             axes.set(xticks=[], yticks=[])
         row[0].set_ylabel(label, fontsize=9)
     figure.suptitle(title, fontsize=10)
@@ -117,13 +142,13 @@ def draw_strip(
 
 
 CAPTION_HEIGHT, GAP = 26, 6
-"""Of an animation [px]; the text has two thirds of the height."""
+"""Sizes in an animation [px]; the text has two thirds of the caption's height."""
 LAST_FRAME_MS = 1500
 """How long the end of an animation stays."""
 
 
 def draw_animation(
-    path: Path, failure: Sequence[Picture], success: Sequence[Picture], frame_ms: int
+    path: Path, failure: Sequence[Frame], success: Sequence[Frame], frame_ms: int
 ) -> None:
     """Draw both episodes side by side as an animated WebP; the shorter one waits at its end.
 
@@ -150,16 +175,16 @@ def draw_animation(
     )
 
 
-def _side_by_side(failure: Picture, success: Picture) -> PIL.Image.Image:
-    """Return two pictures with a caption above each."""
+def _side_by_side(failure: Frame, success: Frame) -> PIL.Image.Image:
+    """Return two frames with a caption above each."""
     height, width = failure.shape[:2]
     image = PIL.Image.new('RGB', (2 * width + GAP, height + CAPTION_HEIGHT), 'white')
     draw = PIL.ImageDraw.Draw(image)
     font = PIL.ImageFont.truetype(font_manager.findfont('DejaVu Sans'), 2 * CAPTION_HEIGHT // 3)
-    for left, picture, caption, colour in (
+    for left, frame, caption, colour in (
         (0, failure, 'base: failure', BASE_COLOUR),
         (width + GAP, success, 'base + residual: success', RESIDUAL_COLOUR),
     ):
-        image.paste(PIL.Image.fromarray(picture), (left, CAPTION_HEIGHT))
+        image.paste(PIL.Image.fromarray(frame), (left, CAPTION_HEIGHT))
         draw.text((left + 4, 3), caption, fill=colour, font=font)
     return image

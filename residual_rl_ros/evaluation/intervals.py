@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# scipy.stats takes a second to import, and most processes never ask for an interval: functions
-# import it.
+# scipy.stats takes a second to import, and most processes need no interval: functions import
+# it.
 Array = npt.NDArray[np.float64]
 RESAMPLES = 5000
 """Resamples of a bootstrap interval."""
@@ -75,7 +75,7 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % bootstrap interval; without one where a sample has a single run."""
+    """An estimate with its 95 % bootstrap interval; without one where a sample has a single run."""
 
     point: float
     low: float | None

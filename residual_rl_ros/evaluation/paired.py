@@ -108,7 +108,7 @@ def evaluate_blind(
 ) -> Iterator[tuple[bool, Episode]]:
     """Yield (whether the residual was on, episode) of both policies on every seed, shuffled.
 
-    Whatever drifts during the evaluation then meets both policies alike.
+    A drift during the evaluation then affects both policies alike.
 
     Args:
         config: the run.
@@ -132,7 +132,7 @@ def _play_all(
 ) -> Iterator[Episode]:
     """Yield the episode of every (index of the message, seed), in order."""
     run = config.resolve()
-    for message in messages:  # What does not fit is said here, not by a worker that dies.
+    for message in messages:  # Errors are raised here, not in a worker.
         run.evaluation_controller(message).queue.close()
     connect(make_environment(config.task), run.robot).close()
     # Fork would copy the threads of ONNX Runtime and rclpy in an undefined state.
@@ -142,9 +142,15 @@ def _play_all(
 
 
 def film(
-    config: RunConfig, seed: int, actor_message: bytes | None, pictures: int
+    config: RunConfig, seed: int, actor_message: bytes | None, frames: int
 ) -> list[npt.NDArray[np.uint8]]:
-    """Return pictures of one episode, evenly spread over its length.
+    """Return images of one episode, evenly spread over its length.
+
+    Args:
+        config: the run.
+        seed: environment seed.
+        actor_message: weight message of the residual actor; None plays the base policy alone.
+        frames: number of images.
 
     Raises:
         RuntimeError: no OpenGL is available; what MuJoCo raises has no common type.
@@ -152,14 +158,10 @@ def film(
     run = config.resolve()
     env = connect(make_environment(config.task, render_mode='rgb_array'), run.robot)
     controller = run.evaluation_controller(actor_message)
-    frames: list[npt.NDArray[np.uint8]] = []
-    run_episode(
-        env, controller, seed, seed, on_step=lambda: frames.append(np.asarray(env.render()))
-    )
+    drawn: list[npt.NDArray[np.uint8]] = []
+    run_episode(env, controller, seed, seed, on_step=lambda: drawn.append(np.asarray(env.render())))
     env.close()
-    return [
-        frames[index] for index in np.linspace(0, len(frames) - 1, pictures).round().astype(int)
-    ]
+    return [drawn[index] for index in np.linspace(0, len(drawn) - 1, frames).round().astype(int)]
 
 
 class _Worker:
@@ -186,7 +188,7 @@ def _play(job: tuple[int, int]) -> Episode:
 
 
 def silence_stderr() -> None:
-    """Send what drivers and destructors print to nowhere."""
+    """Discard what drivers and destructors print."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     os.close(null)

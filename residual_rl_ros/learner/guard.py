@@ -166,7 +166,7 @@ class BestNetworks:
         return self.good
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON values; a checkpoint keeps the networks on their own."""
+        """Return the counts as JSON values; a checkpoint keeps the networks on their own."""
         return {'good_success': self._success, 'rated': self._rated}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

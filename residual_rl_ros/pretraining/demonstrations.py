@@ -109,7 +109,7 @@ def collect(
     """Record the first `count` successful episodes of the task's expert.
 
     Args:
-        env: the task, with the sensor noise and delay that the demonstrations shall have.
+        env: the task, with the sensor noise and delay of the demonstrations.
         name: name of the task, for the expert.
         count: number of demonstrations.
         seed: first episode seed; the following episodes count up.

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scripted experts that solve the tasks from privileged state, to clone base policies from.
 
-Both are pure feedback laws: every command is a short, bounded move from where the tool is now, so a
+All are pure feedback laws: every command is a short, bounded move from where the tool is now, so a
 policy can be cloned from single observations and the contact force stays bounded by the arm's
 stiffness times the length of that move.
 """
@@ -236,7 +236,7 @@ def make_expert(
             displacement fades out before contact, so it varies the motion and not the outcome.
 
     Raises:
-        ConfigError: If no expert knows the task, or noise is asked for without a generator.
+        ConfigError: If no expert knows the task, or noise is given without a generator.
     """
     if task_name not in EXPERTS:
         raise ConfigError(f'no expert for task {task_name!r}, expected one of {list(EXPERTS)}')

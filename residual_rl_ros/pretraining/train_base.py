@@ -118,7 +118,7 @@ def train(
         recipe: numbers.
         demonstrations: training data.
         seed: seeds initialisation and batches.
-        progress: called with (step, loss) now and then.
+        progress: called with (step, loss) at intervals.
 
     Raises:
         ResidualRLError: unknown policy kind.

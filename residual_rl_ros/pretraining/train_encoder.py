@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train and export the image encoder of a task with a camera.
 
-The encoder turns a picture into keypoints (spatial softmax, Levine et al., arXiv 1504.00702),
+The encoder turns an image into keypoints (spatial softmax, Levine et al., arXiv 1504.00702),
 trained so that a small network after them gives the objects' poses, which the simulator knows. Only
 the keypoints are exported.
 """
@@ -28,7 +28,7 @@ from residual_rl_ros.pretraining.experts import make_expert
 from residual_rl_ros.pretraining.train_base import OPSET
 from residual_rl_ros.resources import find_file, read_record
 from residual_rl_ros.robot.image_encoder import ENCODER_METADATA_KEY
-from residual_rl_ros.tasks.camera import CAMERA_TASKS, PICTURE_SIZE, CameraObservation
+from residual_rl_ros.tasks.camera import CAMERA_TASKS, IMAGE_SIZE, CameraObservation
 from residual_rl_ros.tasks.hosting import make_environment
 
 
@@ -36,14 +36,14 @@ from residual_rl_ros.tasks.hosting import make_environment
 class EncoderRecipe:
     """All numbers of an encoder, from `config/encoders/<task>.yaml`."""
 
-    pictures: int
-    """Pictures to train on; a tenth as many again are held out."""
+    images: int
+    """Images to train on; a tenth as many again are held out."""
     first_seed: int
-    """First episode seed of the pictures; evaluation never uses seeds of this range."""
+    """First episode seed of the images; evaluation never uses seeds of this range."""
     waypoint_noise: float
     """Standard deviation of the expert's waypoints [m]."""
     action_noise: float
-    """Standard deviation of what is added to the expert's joint targets [rad], so that the pictures
+    """Standard deviation of what is added to the expert's joint targets [rad], so that the images
     show more than the expert's paths."""
     keypoints: int
     """Keypoints, two features each."""
@@ -52,7 +52,7 @@ class EncoderRecipe:
     gradient_steps: int
     """Adam steps."""
     batch_size: int
-    """Pictures per step."""
+    """Images per step."""
     learning_rate: float
     """Adam step size at the start; decays to zero along a cosine."""
 
@@ -73,10 +73,10 @@ def load_encoder_recipe(task: str) -> EncoderRecipe:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures and the poses that they show."""
+class LabelledImages:
+    """Images and the poses that they show."""
 
-    pictures: npt.NDArray[np.uint8]
+    images: npt.NDArray[np.uint8]
     """Shape (count, height, width, 3)."""
     targets: npt.NDArray[np.float32]
     """Positions of block and goal [m], then the block's yaw [rad], shape (count, 5)."""
@@ -84,38 +84,38 @@ class Pictures:
     @property
     def sha256(self) -> str:
         """Digest of all numbers, in order."""
-        return hashlib.sha256(self.pictures.tobytes() + self.targets.tobytes()).hexdigest()
+        return hashlib.sha256(self.images.tobytes() + self.targets.tobytes()).hexdigest()
 
 
-def collect_pictures(task: str, recipe: EncoderRecipe, count: int, seed: int) -> Pictures:
-    """Take pictures along the episodes of a noisy expert.
+def collect_images(task: str, recipe: EncoderRecipe, count: int, seed: int) -> LabelledImages:
+    """Take images along the episodes of a noisy expert.
 
     Args:
         task: task with a camera.
         recipe: numbers.
-        count: number of pictures.
+        count: number of images.
         seed: first episode seed; the following count up.
     """
     env = make_environment(task)
     assert isinstance(env, CameraObservation)
     rng = np.random.default_rng(seed)
     expert = make_expert(task, rng=rng, waypoint_noise=recipe.waypoint_noise)
-    pictures: list[npt.NDArray[np.uint8]] = []
+    images: list[npt.NDArray[np.uint8]] = []
     targets: list[list[float]] = []
-    while len(pictures) < count:
+    while len(images) < count:
         observation, _ = env.reset(seed=seed)
         seed += 1
         expert.reset(env.unwrapped)
         done = False
         while not done:
-            pictures.append(observation['camera'])
+            images.append(observation['camera'])
             targets.append(_poses(env.unwrapped))
             action = expert.act(env.unwrapped)
             action = action + recipe.action_noise * rng.standard_normal(len(action))
             observation, _, terminated, truncated, _ = env.step(action.astype(np.float32))
             done = terminated or truncated
     env.close()
-    return Pictures(np.stack(pictures[:count]), np.array(targets[:count], dtype=np.float32))
+    return LabelledImages(np.stack(images[:count]), np.array(targets[:count], dtype=np.float32))
 
 
 def _poses(env: Any) -> list[float]:
@@ -125,7 +125,7 @@ def _poses(env: Any) -> list[float]:
 
 
 class KeypointEncoder(nn.Module):
-    """Picture to keypoints in [-1, 1]: where each feature map of a small network is bright.
+    """Image to keypoints in [-1, 1]: where each feature map of a small network is bright.
 
     Args:
         keypoints: feature maps of the last layer.
@@ -149,7 +149,7 @@ class KeypointEncoder(nn.Module):
         self.readout = nn.Sequential(
             nn.Linear(2 * keypoints, 64), nn.ReLU(), nn.Linear(64, targets)
         )
-        height, width = PICTURE_SIZE[0] // 2, PICTURE_SIZE[1] // 2
+        height, width = IMAGE_SIZE[0] // 2, IMAGE_SIZE[1] // 2
         v, u = torch.meshgrid(
             torch.linspace(-1.0, 1.0, height), torch.linspace(-1.0, 1.0, width), indexing='ij'
         )
@@ -158,7 +158,7 @@ class KeypointEncoder(nn.Module):
         self.register_buffer('readout_std', torch.ones(targets))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return features (batch, 2 * keypoints), u and v of each, of uint8 RGB pictures."""
+        """Return features (batch, 2 * keypoints), u and v of each, of uint8 RGB images."""
         x = image.permute(0, 3, 1, 2).float() / 127.5 - 1.0
         weights = self.net(x).flatten(2).softmax(-1)
         keypoints: Tensor = weights @ self.grid.T
@@ -184,10 +184,10 @@ def _block(inputs: int, outputs: int, kernel: int, **options: int) -> tuple[nn.M
 
 
 def train_encoder(
-    recipe: EncoderRecipe, data: Pictures, seed: int, progress: Callable[[int, float], None]
+    recipe: EncoderRecipe, data: LabelledImages, seed: int, progress: Callable[[int, float], None]
 ) -> KeypointEncoder:
     """Fit the encoder; the same recipe, data and seed give the same weights."""
-    pictures, targets = torch.from_numpy(data.pictures), torch.from_numpy(data.targets)
+    images, targets = torch.from_numpy(data.images), torch.from_numpy(data.targets)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -197,8 +197,8 @@ def train_encoder(
     optimizer = torch.optim.Adam(encoder.parameters(), lr=recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.gradient_steps)
     for step in range(recipe.gradient_steps):
-        rows = torch.randint(len(pictures), (recipe.batch_size,), generator=generator)
-        loss = encoder.loss(pictures[rows], targets[rows])
+        rows = torch.randint(len(images), (recipe.batch_size,), generator=generator)
+        loss = encoder.loss(images[rows], targets[rows])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -212,7 +212,7 @@ def export_encoder(encoder: KeypointEncoder, recipe: EncoderRecipe, path: Path) 
     """Write the encoder as ONNX with its feature names."""
     torch.onnx.export(
         encoder,
-        (torch.zeros(1, *PICTURE_SIZE, 3, dtype=torch.uint8),),
+        (torch.zeros(1, *IMAGE_SIZE, 3, dtype=torch.uint8),),
         str(path),
         input_names=['image'],
         output_names=['features'],
@@ -235,7 +235,7 @@ def train_encoder_with_card(
         task: task with a camera.
         folder: where to write.
         seed: training seed.
-        progress: called with (step, loss) now and then.
+        progress: called with (step, loss) at intervals.
 
     Returns:
         The held-out error, in words.
@@ -250,12 +250,12 @@ def train_encoder_with_card(
         raise ResidualRLError(f'folder {str(folder)!r} cannot be made: {error.strerror}') from error
     # One thread: the order of sums, and so the weights, must not depend on the machine's cores.
     torch.set_num_threads(1)
-    data = collect_pictures(task, recipe, recipe.pictures, recipe.first_seed)
-    held_out = collect_pictures(task, recipe, recipe.pictures // 10, 2 * recipe.first_seed)
+    data = collect_images(task, recipe, recipe.images, recipe.first_seed)
+    held_out = collect_images(task, recipe, recipe.images // 10, 2 * recipe.first_seed)
     encoder = train_encoder(recipe, data, seed, progress)
     path = folder / f'{task}.onnx'
     export_encoder(encoder, recipe, path)
-    miss = encoder.predict(torch.from_numpy(held_out.pictures)).numpy() - held_out.targets
+    miss = encoder.predict(torch.from_numpy(held_out.images)).numpy() - held_out.targets
     block, goal = 1e3 * np.hypot(miss[:, [0, 2]], miss[:, [1, 3]]).mean(0)
     yaw = math.degrees(float(np.abs(miss[:, 4]).mean()))
     errors = f'block {block:.1f} mm and {yaw:.1f} degrees, goal {goal:.1f} mm'
@@ -268,15 +268,15 @@ the poses of block and goal; only the keypoints are in the file.
 
 | | |
 |---|---|
-| mean error of that network | {errors}, on {len(held_out.targets)} held-out pictures |
-| input | `image`, uint8 [1, {PICTURE_SIZE[0]}, {PICTURE_SIZE[1]}, 3], RGB |
+| mean error of that network | {errors}, on {len(held_out.targets)} held-out images |
+| input | `image`, uint8 [1, {IMAGE_SIZE[0]}, {IMAGE_SIZE[1]}, 3], RGB |
 | output | `features`, float32 [1, {2 * recipe.keypoints}], in [-1, 1] |
 | file | `{path.name}`, {path.stat().st_size / 1e6:.2f} MB, sha256 `{digest}` |
-| data | {len(data.targets)} pictures along a noisy expert's episodes, sha256 `{data.sha256}` |
+| data | {len(data.targets)} images along a noisy expert's episodes, sha256 `{data.sha256}` |
 | seed | {seed} |
 | command | `residual-rl train-encoder --task {task} --seed {seed}` |
 
-Pictures are drawn by the machine's OpenGL, so another driver gives other bytes.
+Images are drawn by the machine's OpenGL, so another driver gives other bytes.
 """,
         encoding='utf-8',
     )

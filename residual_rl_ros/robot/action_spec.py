@@ -100,7 +100,7 @@ class ActionSpec:
     workspace: WorkspaceSpec | None = None
     """Limits of the end effector, for joint positions."""
     units: tuple[str, ...] = ()
-    """Unit of each action (m), from `UNITS`; empty if they are not told."""
+    """Unit of each action (m), from `UNITS`; empty if they are not given."""
     hold: str = 'last'
     """How a robot holds: by its `last` command again or, for velocities, by `zero`."""
 

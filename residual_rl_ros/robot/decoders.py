@@ -3,7 +3,7 @@
 """The numbers in ROS messages, live or from a bag.
 
 A message is any object with the attributes of its ROS type: one of rclpy, or one that a bag reader
-made. What they mean is thereby decided in one place.
+made. Live and recorded messages are thus decoded by the same code.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from residual_rl_ros.robot.description import (
     Channel,
     Command,
 )
-from residual_rl_ros.robot.image_encoder import Picture, channel_encoder
+from residual_rl_ros.robot.image_encoder import RgbImage, channel_encoder
 from residual_rl_ros.robot.observation import MAX_STAMP_S
 
 Array = npt.NDArray[np.float64]
@@ -45,7 +45,7 @@ FIELD_ROOTS = {
 
 
 MAX_PIXELS = 4096 * 4096
-"""A larger compressed picture is refused before it is decoded."""
+"""A larger compressed image is refused before it is decoded."""
 
 
 def to_nanoseconds(stamp: float) -> int:
@@ -98,7 +98,7 @@ COLOURS: dict[str, tuple[int, list[int]]] = {
 """Image encodings: bytes of a pixel, and which of them are red, green and blue."""
 
 
-def to_rgb(message: Any) -> Picture:
+def to_rgb(message: Any) -> RgbImage:
     """Return an image message as RGB, shape (height, width, 3).
 
     Raises:
@@ -120,17 +120,17 @@ def to_rgb(message: Any) -> Picture:
     return rows.reshape(height, width, channels)[..., order]
 
 
-def decompress(message: Any) -> Picture:
+def decompress(message: Any) -> RgbImage:
     """Return a compressed image message (JPEG or PNG) as RGB, shape (height, width, 3).
 
     Raises:
-        ValueError: not a picture, or larger than `MAX_PIXELS`.
+        ValueError: not an image, or larger than `MAX_PIXELS`.
     """
     try:
-        with PIL.Image.open(io.BytesIO(message.data), formats=('JPEG', 'PNG')) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise ValueError(f'picture has {picture.size} pixels, expected <= {MAX_PIXELS}')
-            return np.asarray(picture.convert('RGB'))
+        with PIL.Image.open(io.BytesIO(message.data), formats=('JPEG', 'PNG')) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f'image has {image.size} pixels, expected <= {MAX_PIXELS}')
+            return np.asarray(image.convert('RGB'))
     except Exception as error:  # Pillow lists nowhere what its decoders raise on foreign bytes.
         raise ValueError(f'{len(message.data)} bytes are no JPEG or PNG: {error}') from error
 
@@ -153,14 +153,14 @@ class MessageDecoder:
             self.values = self._array_values
         elif channel.is_image:
             self._encoder = channel_encoder(channel)
-            self.values = self._picture_values
+            self.values = self._image_values
         else:
             root = FIELD_ROOTS.get(channel.type, '')
             self._getters = [attrgetter(root + field) for field in channel.fields]
             self.values = self._field_values
 
     def warm_up(self) -> None:
-        """Encode a black picture, so that no real one pays for initialisation."""
+        """Encode a black image, so that no real one pays for initialisation."""
         if self._channel.is_image:
             self._encoder.warm_up()
 
@@ -231,11 +231,11 @@ class MessageDecoder:
     def _array_values(self, message: Any) -> Array:
         return np.array(message.data, dtype=np.float64)
 
-    def _picture_values(self, message: Any) -> Array:
+    def _image_values(self, message: Any) -> Array:
         compressed = self._channel.type == COMPRESSED_IMAGE
         try:
-            picture = decompress(message) if compressed else to_rgb(message)
-            return self._encoder.encode(picture)
+            image = decompress(message) if compressed else to_rgb(message)
+            return self._encoder.encode(image)
         except (ValueError, ResidualRLError) as error:
             raise ObservationError(
                 f'channel {self._channel.name!r} ({self._channel.topic}): {error}'

@@ -63,7 +63,7 @@ class Channel:
     encoder: str = ''
     """Images: ONNX encoder, by path or by the name of a shipped one. Others: empty."""
     stamped_by: str = 'header'
-    """What tells the age: the message's `header` or, for a clock that is not ours, its `receipt`.
+    """Which time counts: that in the `header` or, for a clock that is not ours, that of `receipt`.
     """
     encoder_sha256: str = ''
     """Images: digest that the encoder's file must have; empty accepts any."""
@@ -100,13 +100,13 @@ class Command:
 
     @property
     def units(self) -> tuple[str, ...]:
-        """Units of the actions as far as the type tells them."""
+        """Units of the actions, as far as the message type implies them."""
         return tuple('m/s' if field.startswith('linear') else 'rad/s' for field in self.fields)
 
 
 @dataclass(frozen=True)
 class RobotConfig:
-    """What the nodes must know of a robot."""
+    """A robot, as the nodes need it."""
 
     name: str
     control_rate_hz: float
@@ -167,7 +167,9 @@ class _RobotKeys:
 class _CommandKeys:
     topic: str = parameter(MISSING, 'topic that moves the robot', filled=True)
     type: str = parameter(MISSING, 'ROS message type', choices=COMMAND_TYPES)
-    hold: str = parameter('', 'what a robot that holds is told', choices=('', 'last', 'zero'))
+    hold: str = parameter(
+        '', 'how it holds; default: zero for twists, else last', choices=('', 'last', 'zero')
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +212,7 @@ class _ChannelKeys:
     type: str = parameter(MISSING, 'ROS message type', choices=CHANNEL_TYPES)
     fields: tuple[str, ...] = parameter(MISSING, 'values that are read', filled=True)
     max_age_s: float = parameter(MISSING, 'older data is stale [s]', above=0.0)
-    stamped_by: str = parameter('header', 'what tells the age', choices=('header', 'receipt'))
+    stamped_by: str = parameter('header', 'which time counts', choices=('header', 'receipt'))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from residual_rl_ros.robot.description import Channel
 from residual_rl_ros.robot.onnx_session import open_session, run_session
 
 ENCODER_METADATA_KEY = 'residual_rl_encoder'
-Picture = npt.NDArray[np.uint8]
+RgbImage = npt.NDArray[np.uint8]
 
 
 class ImageEncoder:
@@ -69,40 +69,39 @@ class ImageEncoder:
         height, width = (
             size if isinstance(size, int) else None for size in inputs['image'].shape[1:3]
         )
-        self.picture_size: tuple[int | None, int | None] = height, width
-        """Height and width of a picture, None where any will do [px]."""
+        self.image_size: tuple[int | None, int | None] = height, width
+        """Height and width of an image, None where any will do [px]."""
 
     def warm_up(self) -> None:
-        """Encode a black picture, if the graph fixes the size of pictures.
+        """Encode a black image, if the graph fixes the size of images.
 
         Raises:
             ConfigError: the network failed, or its features are not finite.
         """
-        height, width = self.picture_size
+        height, width = self.image_size
         if height is not None and width is not None:
             self.encode(np.zeros((height, width, 3), dtype=np.uint8))
 
-    def encode(self, picture: Picture) -> npt.NDArray[np.float64]:
-        """Return the features of an RGB picture.
+    def encode(self, image: RgbImage) -> npt.NDArray[np.float64]:
+        """Return the features of an RGB image.
 
         Args:
-            picture: shape (height, width, 3).
+            image: shape (height, width, 3).
 
         Raises:
-            ConfigError: the picture has another size or type, the network failed, or the features
+            ConfigError: the image has another size or type, the network failed, or the features
                 are not finite.
         """
-        height, width = self.picture_size
-        fits = picture.ndim == 3 and all(
-            want in (None, size)
-            for size, want in zip(picture.shape, (height, width, 3), strict=True)
+        height, width = self.image_size
+        fits = image.ndim == 3 and all(
+            want in (None, size) for size, want in zip(image.shape, (height, width, 3), strict=True)
         )
-        if picture.dtype != np.uint8 or not fits:
+        if image.dtype != np.uint8 or not fits:
             raise ConfigError(
-                f'picture is {picture.dtype} {list(picture.shape)}, {self.path.name} expects uint8 '
+                f'image is {image.dtype} {list(image.shape)}, {self.path.name} expects uint8 '
                 f'{[height or "height", width or "width", 3]}; set the camera to this size'
             )
-        inputs = {'image': np.ascontiguousarray(picture)[None]}
+        inputs = {'image': np.ascontiguousarray(image)[None]}
         features: npt.NDArray[np.float32] = run_session(
             self._session, 'features', inputs, self.path.name, ConfigError
         )[0]
@@ -161,23 +160,23 @@ Array = npt.NDArray[np.float64]
 
 
 class ImageWorker:
-    """Reads the pictures of one channel in a thread of its own.
+    """Reads the images of one channel in a thread of its own.
 
-    A picture that still waits when a newer one arrives is dropped.
+    An image that still waits when a newer one arrives is dropped.
 
     Args:
         read: returns the values of a message, or raises.
-        warm_up: what is done once in that thread, so that no picture pays for initialisation.
+        warm_up: what is done once in that thread, so that no image pays for initialisation.
     """
 
     def __init__(self, read: Callable[[Any], Array], warm_up: Callable[[], None]) -> None:
         self._read = read
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix='pictures')
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix='images')
         self._orders: deque[tuple[float, Future[Array]]] = deque()
         self._worker.submit(warm_up).result()
 
     def put(self, stamp: float, message: Any) -> None:
-        """Order a picture to be read.
+        """Request that an image is read.
 
         Args:
             stamp: its time [s].
@@ -188,7 +187,7 @@ class ImageWorker:
         self._orders.append((stamp, self._worker.submit(self._read, message)))
 
     def take(self) -> tuple[float, Callable[[], Array]] | None:
-        """Return the next picture that has been read: its stamp, and what returns or raises.
+        """Return the next image that has been read: its stamp, and what returns or raises.
 
         None if there is none; this never waits.
         """

@@ -104,6 +104,6 @@ class ObservationAssembler:
         return np.concatenate(values)
 
     def clear(self) -> None:
-        """Forget everything: after the clock jumped back, what is held would be newer for ever."""
+        """Forget everything: after the clock jumped back, older values would count as newer."""
         self._values = [None] * len(self._channels)
         self._stamps = [-np.inf] * len(self._channels)

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The arm behind the gymnasium API, and the renderer of its pictures."""
+"""The arm behind the gymnasium API, and the renderer of its images."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def make_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Rend
     """Return a renderer.
 
     MuJoCo chooses OpenGL by `MUJOCO_GL` when it is imported and takes GLFW, which needs a display,
-    when nothing is set. Where there is no display this takes EGL, and only when a picture is
+    when nothing is set. Where there is no display this takes EGL, and only when an image is
     wanted, so that tasks without a camera run on machines without any OpenGL.
 
     Args:
         model: the scene.
-        height: of the pictures [px].
-        width: of the pictures [px].
+        height: of the images [px].
+        width: of the images [px].
 
     Raises:
         ConfigError: no OpenGL is available.
@@ -51,7 +51,7 @@ def make_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Rend
 
             gl_context.GLContext = egl.GLContext
         renderer = mujoco.Renderer(model, height, width)
-    except Exception as error:  # OpenGL fails in as many ways as there are drivers.
+    except Exception as error:  # Each OpenGL driver raises errors of its own.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
             f'no OpenGL to draw with: {reason}; install EGL or OSMesa and set MUJOCO_GL=egl or '
@@ -92,7 +92,7 @@ class ArmEnv(gymnasium.Env[Observation, Action], abc.ABC):
     control_rate_hz: ClassVar[float] = 20.0
     action_names: ClassVar[tuple[str, ...]] = tuple(f'{name}.position' for name in JOINT_NAMES)
     image_size: ClassVar[tuple[int, int]] = (360, 480)
-    """Height and width of a rendered picture, [px]."""
+    """Height and width of a rendered image, [px]."""
 
     def __init__(self, parameters: TaskParameters, render_mode: str | None = None) -> None:
         """Load the scene.
@@ -197,15 +197,15 @@ class ArmEnv(gymnasium.Env[Observation, Action], abc.ABC):
         """Draw the scene from the camera `overview`.
 
         Returns:
-            An RGB picture, shape (height, width, 3), or None without a render mode.
+            An RGB image, shape (height, width, 3), or None without a render mode.
         """
         if self.render_mode is None:
             return None
         if self._renderer is None:
             self._renderer = make_renderer(self.model, *self.image_size)
         self._renderer.update_scene(self.data, camera='overview')
-        picture: NDArray[np.uint8] = self._renderer.render()
-        return picture
+        image: NDArray[np.uint8] = self._renderer.render()
+        return image
 
     def close(self) -> None:
         """Free the renderer."""

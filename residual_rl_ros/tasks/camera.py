@@ -15,17 +15,17 @@ from residual_rl_ros.tasks.arm_env import ArmEnv, make_renderer
 from residual_rl_ros.tasks.registry import make_task
 
 CAMERA = 'camera'
-"""Camera of the scene, and key of its pictures in the observation."""
+"""Camera of the scene, and key of its images in the observation."""
 STATE = 'state'
 """Key of everything else in the observation."""
-PICTURE_SIZE = (64, 64)
+IMAGE_SIZE = (64, 64)
 """Height and width, [px]."""
 CAMERA_TASKS = {'push_to_goal_camera': 'push_to_goal'}
 """Tasks with a camera, and the task that each is otherwise."""
 
 
 class CameraObservation(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """Replaces the measured objects by a picture.
+    """Replaces the measured objects by an image.
 
     Observations are `{'state': float32 (n,), 'camera': uint8 (height, width, 3)}`, the state
     without the objects.
@@ -42,28 +42,28 @@ class CameraObservation(gymnasium.ObservationWrapper[Any, Any, Any]):
         self.observation_space = gymnasium.spaces.Dict(
             {
                 STATE: gymnasium.spaces.Box(space.low[: self._kept], space.high[: self._kept]),
-                CAMERA: gymnasium.spaces.Box(0, 255, (*PICTURE_SIZE, 3), np.uint8),
+                CAMERA: gymnasium.spaces.Box(0, 255, (*IMAGE_SIZE, 3), np.uint8),
             }
         )
         self._renderer: mujoco.Renderer | None = None
 
     def observation(self, observation: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """Take a picture.
+        """Take an image.
 
         Raises:
             ConfigError: no OpenGL is available.
         """
-        return {STATE: observation[: self._kept], CAMERA: self.picture()}
+        return {STATE: observation[: self._kept], CAMERA: self.image()}
 
-    def picture(self) -> NDArray[np.uint8]:
+    def image(self) -> NDArray[np.uint8]:
         """Return what the camera sees now, shape (height, width, 3)."""
         if self._renderer is None:
-            self._renderer = make_renderer(self._task.model, *PICTURE_SIZE)
-            # A shadow costs ten times the rest of the picture.
+            self._renderer = make_renderer(self._task.model, *IMAGE_SIZE)
+            # A shadow costs ten times the rest of the image.
             self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
         self._renderer.update_scene(self._task.data, camera=CAMERA)
-        picture: NDArray[np.uint8] = self._renderer.render()
-        return picture
+        image: NDArray[np.uint8] = self._renderer.render()
+        return image
 
     def close(self) -> None:
         """Free the renderer."""

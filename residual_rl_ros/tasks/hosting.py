@@ -35,7 +35,7 @@ def make_environment(name: str, render_mode: str | None = None) -> Env:
     Args:
         name: one of `TASK_NAMES` or `CAMERA_TASKS`, or a gymnasium id; `module:Id-v0` imports the
             module first.
-        render_mode: `rgb_array` to draw pictures.
+        render_mode: `rgb_array` to draw images.
 
     Raises:
         ConfigError: unknown name, or a space that is not a Box.
@@ -109,7 +109,7 @@ def describe_robot(name: str, env: Env) -> dict[str, Any]:
     swing within one control step, so that nothing is cut off that the environment allows.
 
     Raises:
-        ConfigError: it observes pictures.
+        ConfigError: it observes images.
     """
     observation, action = env.observation_space, env.action_space
     if not isinstance(observation, gymnasium.spaces.Box):
@@ -179,7 +179,7 @@ def finetune_for_environment(
 
 
 class RobotView(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """A task with cameras as its robot's policy sees it: one flat vector, pictures encoded."""
+    """A task with cameras as its robot's policy sees it: one flat vector, images encoded."""
 
     def __init__(self, env: Env, robot: RobotConfig) -> None:
         super().__init__(env)
@@ -206,17 +206,17 @@ def split_observation(observation: Any, robot: RobotConfig) -> list[npt.NDArray[
     """Cut an environment's observation into what each channel of the robot carries.
 
     Args:
-        observation: a vector, or a dictionary of the vector `state` and a picture for each image
+        observation: a vector, or a dictionary of the vector `state` and an image for each image
             channel under the channel's name.
         robot: names the channels, in order.
     """
-    pictures = observation if isinstance(observation, dict) else {}
-    state = pictures.get(STATE, observation)
+    images = observation if isinstance(observation, dict) else {}
+    state = images.get(STATE, observation)
     values: list[npt.NDArray[Any]] = []
     begin = 0
     for channel in robot.channels:
         if channel.is_image:
-            values.append(pictures[channel.name])
+            values.append(images[channel.name])
             continue
         end = begin + len(channel.observation_names)
         values.append(np.asarray(state[begin:end], dtype=np.float64))

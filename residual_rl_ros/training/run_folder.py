@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a run: what it leaves, what made it, and how Ctrl-C ends it."""
+"""The folder of a run: results, provenance, and a clean end after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def prepare_output(out: Path, resume: bool = False) -> None:
         ) from error
     if resume:
         return
-    # What a save that was killed before its end left behind is no run.
+    # What an interrupted save left behind is no run.
     if (out / SUMMARY).exists() or checkpoint_exists(out / CHECKPOINTS / 'latest'):
         raise OutputError(
             f'output folder {str(out)!r} already holds a run; choose another with --out or '
@@ -60,7 +60,7 @@ def prepare_output(out: Path, resume: bool = False) -> None:
 
 
 def describe_learning(out: Path, rate_hz: float) -> dict[str, Any]:
-    """Return what the latest checkpoint of a run says of it; zeros if there is none."""
+    """Return the counts and the history of a run's latest checkpoint; zeros if there is none."""
     state = _learner_state(out)
     steps = state.get('control_steps', 0)
     return {
@@ -80,7 +80,7 @@ def read_history(out: Path) -> list[EpisodeRecord]:
 
 def _learner_state(out: Path) -> dict[str, Any]:
     """Return the learner's counters in a run's latest checkpoint; empty if there is none."""
-    # It loads torch, which a recorder, who notes a commit and a sha256, does without.
+    # Here, because it loads torch, which a recorder does not need.
     from residual_rl_ros.learner.checkpoint import STATE
 
     path = readable_checkpoint(out / CHECKPOINTS / 'latest') / STATE
@@ -94,7 +94,7 @@ def _learner_state(out: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all; see `write_text`."""
+    """Write JSON atomically; see `write_text`."""
     write_text(path, json.dumps(value, indent=2) + '\n')
 
 
@@ -167,9 +167,9 @@ def file_sha256(path: Path) -> str:
 class Interruption:
     """Context in which the first SIGINT is only noted; a second one interrupts at once.
 
-    Whoever works in it looks at `wanted` where its state is whole, saves it, and raises
-    KeyboardInterrupt; if it did not come to that, the end of the context raises it. In a thread,
-    which gets no signal, it does nothing.
+    The code inside checks `wanted` where its state is consistent, saves, and raises
+    KeyboardInterrupt. If it does not, the end of the context raises it. In a thread, which receives
+    no signal, the context does nothing.
     """
 
     def __init__(self) -> None:
@@ -178,7 +178,7 @@ class Interruption:
         self._handles = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> Interruption:
-        """Take SIGINT over."""
+        """Handle SIGINT from now on."""
         if self._handles:
             self._previous = signal.signal(signal.SIGINT, self._note)
         return self
@@ -189,7 +189,7 @@ class Interruption:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give SIGINT back.
+        """Restore the previous handler.
 
         Raises:
             KeyboardInterrupt: there was one, and nothing else is raised.

@@ -234,7 +234,7 @@ class _Training:
         self._run.load_state_dict(state)
 
     def _new_learner(self) -> Learner:
-        """Return a learner that has not met this robot yet."""
+        """Return a new learner, or that of `--from` in a new epoch."""
         start = self._options.start
         if start is None:
             return Learner(self._resolved.learner, self._controller.layout, self._options.seed)
@@ -261,7 +261,7 @@ class _Training:
         memory, options = learner.rule.memory, self._options
         wanted = options.demonstrations and self._resolved.learner.rule.samples_demonstrations
         if not wanted or memory.demonstrations:
-            return  # None are wanted, or a bag has given them.
+            return  # None are sampled, or a bag has supplied them.
         task = self._resolved.config.task
         if task not in EXPERTS:
             self._console.print(f'no expert knows {task!r}: training without demonstrations')
@@ -338,7 +338,7 @@ class _Curve:
         self.points.append((run.steps, float(np.mean(outcomes))))
         try:
             write_json(self._path, self.points)
-        except OutputError as error:  # It costs points after a resume, never the run.
+        except OutputError as error:  # A lost curve must not end the run.
             self._console.print(str(error))
 
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A learner from bags: base transitions, demonstrations or offline data, before the robot moves.
 
-Bags are streamed into the replay memory: what does not fit in it pushes out the oldest.
+Bags are streamed into the replay memory; when it is full, the oldest transitions are replaced.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Source, Success
 
 BASE_POLICY = 'base_policy_sha256'
-"""What a recorder that knows the base policy says of it."""
+"""Key of the recorder's description that identifies the base policy."""
 
 
 class TransitionUse(StrEnum):
@@ -43,7 +43,7 @@ class TransitionUse(StrEnum):
 
 @dataclass
 class BagIntake:
-    """What was taken from bags."""
+    """Transitions taken from bags."""
 
     taken: int = 0
     """Transitions stored."""
@@ -55,7 +55,7 @@ class BagIntake:
     partly: dict[str, float] = field(default_factory=dict)
     """Of each robot, the episode in progress of which a decision was skipped."""
     problems: list[Findings] = field(default_factory=list)
-    """What was wrong, bag by bag."""
+    """Findings, bag by bag."""
 
     @property
     def success_rate(self) -> float | None:
@@ -105,8 +105,8 @@ def train_from_bags(
     if learner is None or not intake.taken:
         reasons = [str(problem) for problems in intake.problems for problem in problems]
         wanted = 'base transitions' if use is TransitionUse.BASE else 'transitions'
-        found = f'{intake.skipped} of other sources' if intake.skipped else 'none at all'
-        raise BagError('; '.join([f'no {wanted} in the bags, {found}', *reasons]))
+        skipped = f', {intake.skipped} of other sources' if intake.skipped else ''
+        raise BagError('; '.join([f'no {wanted} in the bags{skipped}', *reasons]))
     if use is not TransitionUse.DEMONSTRATIONS:
         enough, outcomes = intake.taken, intake.success
         if use is TransitionUse.OFFLINE:
@@ -127,7 +127,7 @@ def _check_preset(use: TransitionUse, config: LearnerConfig) -> None:
     if use is TransitionUse.OFFLINE and not rule.learns_offline:
         raise BagError(
             '--as offline needs a preset with offline_updates > 0, such as wsrl; algorithm '
-            f'{config.algorithm} learns nothing offline here'
+            f'{config.algorithm} takes no offline updates'
         )
     if use is TransitionUse.BASE and rule.learns_offline:
         raise BagError(
@@ -141,7 +141,7 @@ def _check_preset(use: TransitionUse, config: LearnerConfig) -> None:
 
 
 def _of_another_policy(bag: Bag, known: set[str]) -> bool:
-    """Return whether a bag says that another base policy was run than known; report it if so."""
+    """Return whether a bag was recorded with a base policy that is not known; report it if so."""
     others = bag.recorded_values(BASE_POLICY)
     if len(others | known) < 2 or not others:
         return False

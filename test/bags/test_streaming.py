@@ -80,7 +80,7 @@ def test_a_raw_bag_is_summarised_in_one_reading(
 
 
 def test_a_recording_is_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits for a command, before the first one or in a pause, may be hours of pictures."""
+    """What waits for a command, before the first one or in a pause, may be hours of images."""
     live = Live.start(tmp_path / 'bag')
     for tick in range(300):
         now = 100.0 + PERIOD * tick

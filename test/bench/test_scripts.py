@@ -81,7 +81,7 @@ def test_an_animation_of_a_repaired_seed(
     def filmed(*arguments: Any) -> list[np.ndarray]:
         given = signature(paired.film).bind(*arguments).arguments
         shade = 200 if given['actor_message'] else 5
-        return [np.full((8, 8, 3), shade + 4 * n, np.uint8) for n in range(given['pictures'])]
+        return [np.full((8, 8, 3), shade + 4 * n, np.uint8) for n in range(given['frames'])]
 
     monkeypatch.setattr(script, 'evaluate', evaluated)
     monkeypatch.setattr(script, 'film', filmed)

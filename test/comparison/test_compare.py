@@ -295,8 +295,8 @@ def test_a_grid_runs_once_is_continued_and_leaves_table_curves_and_figures(tmp_p
     assert len(entry['final']) == 2
     assert report == json.loads((tmp_path / 'compare.json').read_text())
     assert names[1] in (tmp_path / 'compare.md').read_text()
-    with Image.open(tmp_path / 'compare.png') as picture:
-        assert min(picture.size) > 300
+    with Image.open(tmp_path / 'compare.png') as figure:
+        assert min(figure.size) > 300
 
 
 @pytest.mark.parametrize(

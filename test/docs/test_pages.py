@@ -12,6 +12,8 @@ from types import ModuleType
 
 import pytest
 
+from residual_rl_ros.config.preset import load_preset, preset_names
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / 'docs'
 PAGES = sorted(
@@ -20,7 +22,7 @@ PAGES = sorted(
     if not {'_build', 'api', 'generated'} & set(page.relative_to(ROOT).parts)
 )
 LINK = re.compile(r'\]\(([^)#\s]+)(?:#[^)]*)?\)')
-MADE_BY_SPHINX = re.compile(r'generated/(?:cli|metrics|presets)\.md$')
+MADE_BY_SPHINX = re.compile(r'generated/(?:cli|files|metrics|presets)\.md$')
 
 
 @pytest.fixture(scope='module')
@@ -67,9 +69,17 @@ def test_every_metric_and_every_key_of_the_diagnostics_has_a_meaning(
 
 
 def test_every_key_of_a_preset_is_described(generated: ModuleType) -> None:
-    text = generated.presets_page()
-    assert '| `warmup_transitions` |' in text
-    assert '| `initial_alpha` |' in text
+    described, _, shipped = generated.presets_page().partition('## Shipped presets')
+    keys = {key for name in preset_names() for key in load_preset(name).to_mapping()}
+    for key in keys - {'algorithm'}:
+        assert f'| `{key}` |' in described, key
+        assert f'| `{key}` |' in shipped, key
+
+
+def test_every_key_of_runs_and_robots_is_described(generated: ModuleType) -> None:
+    text = generated.files_page()
+    for key in ('residual_scale', 'control_rate_hz', 'max_velocity', 'frame_id', 'encoder_sha256'):
+        assert f'| `{key}` |' in text
 
 
 def test_every_command_is_in_the_reference(generated: ModuleType) -> None:

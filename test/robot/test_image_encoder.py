@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""An image encoder is a function of the picture, and one that is off the contract is refused."""
+"""An image encoder is a function of the image, and one that is off the contract is refused."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ def test_features_are_those_of_the_graph(path: Path) -> None:
     write_onnx_encoder(path, height=4, width=6)
     encoder = ImageEncoder(path)
     assert encoder.feature_names == ('red', 'green', 'blue')
-    assert encoder.picture_size == (4, 6)
-    picture = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
-    features = encoder.encode(picture)
+    assert encoder.image_size == (4, 6)
+    image = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    features = encoder.encode(image)
     assert features.dtype == np.float64
-    np.testing.assert_allclose(features, picture.mean((0, 1)), rtol=1e-6)
+    np.testing.assert_allclose(features, image.mean((0, 1)), rtol=1e-6)
 
 
-def test_a_picture_need_not_be_contiguous(path: Path) -> None:
+def test_an_image_need_not_be_contiguous(path: Path) -> None:
     write_onnx_encoder(path, height=4, width=6)
-    picture = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
-    features = ImageEncoder(path).encode(picture[:, :, ::-1])
-    np.testing.assert_allclose(features, picture.mean((0, 1))[::-1], rtol=1e-6)
+    image = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    features = ImageEncoder(path).encode(image[:, :, ::-1])
+    np.testing.assert_allclose(features, image.mean((0, 1))[::-1], rtol=1e-6)
 
 
 def test_a_graph_that_resizes_takes_any_size(path: Path) -> None:
     write_onnx_encoder(path, height=None, width=None)
     encoder = ImageEncoder(path)
-    assert encoder.picture_size == (None, None)
+    assert encoder.image_size == (None, None)
     np.testing.assert_array_equal(encoder.encode(np.full((9, 5, 3), 7, np.uint8)), [7.0] * 3)
 
 
 @pytest.mark.parametrize(
-    'picture',
+    'image',
     [
         np.zeros((4, 5, 3), np.uint8),
         np.zeros((4, 6, 4), np.uint8),
@@ -59,10 +59,10 @@ def test_a_graph_that_resizes_takes_any_size(path: Path) -> None:
         np.zeros((4, 6, 3), np.float32),
     ],
 )
-def test_a_picture_of_another_size_or_type_is_refused(path: Path, picture: np.ndarray) -> None:
+def test_an_image_of_another_size_or_type_is_refused(path: Path, image: np.ndarray) -> None:
     write_onnx_encoder(path, height=4, width=6)
     with pytest.raises(ConfigError, match=r'expects uint8 \[4, 6, 3\]; set the camera'):
-        ImageEncoder(path).encode(picture)
+        ImageEncoder(path).encode(image)
 
 
 def test_a_non_finite_feature_is_refused_by_name(path: Path) -> None:
@@ -111,7 +111,7 @@ def test_metadata_off_the_contract_is_refused(
 
 @pytest.mark.parametrize(
     ('names', 'message'),
-    [(('picture', 'features'), 'has inputs'), (('image', 'action'), 'and outputs')],
+    [(('frame', 'features'), 'has inputs'), (('image', 'action'), 'and outputs')],
 )
 def test_other_input_and_output_names_are_refused(
     path: Path, names: tuple[str, str], message: str

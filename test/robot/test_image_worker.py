@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""A control loop never waits for a picture, and gets the newest that has been read."""
+"""A control loop never waits for an image, and gets the newest that has been read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Encoder:
         assert self.go.wait(10.0)
         self.read.append(message)
         if message < 0:
-            raise ObservationError('no picture')
+            raise ObservationError('no image')
         return np.array([float(message)])
 
 
@@ -33,7 +33,7 @@ def settle(reader: ImageWorker) -> None:
     reader._worker.submit(bool).result(10.0)
 
 
-def test_a_picture_is_read_elsewhere_and_only_the_newest_waits() -> None:
+def test_an_image_is_read_elsewhere_and_only_the_newest_waits() -> None:
     encoder = Encoder()
     reader = ImageWorker(encoder, lambda: None)
     reader.put(0.0, 0)
@@ -60,7 +60,7 @@ def test_what_cannot_be_read_is_said_to_the_control_loop() -> None:
         taken[1]()
 
 
-def test_the_first_picture_does_not_pay_for_initialisation() -> None:
+def test_the_first_image_does_not_pay_for_initialisation() -> None:
     threads: list[str] = []
     ImageWorker(Encoder(), lambda: threads.append(threading.current_thread().name))
-    assert threads[0].startswith('pictures')
+    assert threads[0].startswith('images')

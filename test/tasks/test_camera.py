@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""A task with a camera shows its objects in a picture and nowhere else."""
+"""A task with a camera shows its objects in an image and nowhere else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gymnasium.utils.env_checker import check_env
 from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.pretraining.train_encoder import (
     EncoderRecipe,
-    collect_pictures,
+    collect_images,
     export_encoder,
     load_encoder_recipe,
     train_encoder,
@@ -34,7 +34,7 @@ from residual_rl_ros.tasks.registry import make_task
 
 TASK = 'push_to_goal_camera'
 SMALL = EncoderRecipe(
-    pictures=40,
+    images=40,
     first_seed=3_000_000,
     waypoint_noise=0.01,
     action_noise=0.01,
@@ -61,19 +61,19 @@ def test_the_state_is_that_of_the_task_without_its_objects() -> None:
     np.testing.assert_array_equal(seen['state'], measured[:count])
 
 
-def test_the_picture_shows_where_the_block_is() -> None:
+def test_the_image_shows_where_the_block_is() -> None:
     def column(y: float) -> float:
         env = make_camera_task(TASK, randomisation={'block.y': (y, y)})
-        picture = env.reset(seed=1)[0]['camera'].astype(float)
-        assert picture.shape == (64, 64, 3)
-        blue = (picture[..., 2] > 1.3 * picture[..., 0]).astype(float)
+        image = env.reset(seed=1)[0]['camera'].astype(float)
+        assert image.shape == (64, 64, 3)
+        blue = (image[..., 2] > 1.3 * image[..., 0]).astype(float)
         return float((blue * np.arange(64)).sum() / blue.sum())
 
-    # The camera looks back at the robot: y to the left of the robot is to the right of the picture.
+    # The camera looks back at the robot: y to the left of the robot is to the right of the image.
     assert column(0.03) > column(0.0) + 3.0 > column(-0.03) + 6.0
 
 
-def test_the_same_seed_gives_the_same_picture() -> None:
+def test_the_same_seed_gives_the_same_image() -> None:
     first, second = (make_camera_task(TASK).reset(seed=2)[0]['camera'] for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
@@ -120,10 +120,10 @@ def test_a_machine_without_opengl_is_told_what_to_install(monkeypatch: pytest.Mo
         rendering.make_renderer(make_task('push_to_goal').model, 64, 64)
 
 
-def test_pictures_and_training_are_reproducible(tmp_path: Path) -> None:
+def test_images_and_training_are_reproducible(tmp_path: Path) -> None:
     def train(name: str) -> tuple[str, bytes, list[float]]:
         losses: list[float] = []
-        data = collect_pictures(TASK, SMALL, SMALL.pictures, SMALL.first_seed)
+        data = collect_images(TASK, SMALL, SMALL.images, SMALL.first_seed)
         encoder = train_encoder(SMALL, data, 0, lambda _, loss: losses.append(loss))
         export_encoder(encoder, SMALL, tmp_path / name)
         return data.sha256, (tmp_path / name).read_bytes(), losses

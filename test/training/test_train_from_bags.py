@@ -240,7 +240,7 @@ def test_the_same_bags_give_the_same_learner(bag: Path) -> None:
 
 def test_bags_without_anything_to_use_say_so(tmp_path: Path) -> None:
     empty = write_bag(tmp_path / 'empty', L, [])
-    with pytest.raises(BagError, match='no base transitions in the bags, none at all'):
+    with pytest.raises(BagError, match=r'^no base transitions in the bags(;|$)'):
         train_from_bags([empty], TransitionUse.BASE, small_config(), seed=0)
     other = write_bag(tmp_path / 'residual', L, random_transitions(L, 5))
     with pytest.raises(BagError, match='5 of other sources'):

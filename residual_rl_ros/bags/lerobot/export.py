@@ -41,7 +41,7 @@ class Exported:
     unfinished: int = 0
     """Episodes whose last frame is not done: cut by a gap, or not recorded to the end."""
     problems: list[Findings] = field(default_factory=list)
-    """What was wrong, bag by bag."""
+    """Findings, bag by bag."""
 
 
 def export_bags(

@@ -43,7 +43,7 @@ def exported_transitions(dataset: LeRobotDataset, problems: Findings) -> Iterato
 
     Args:
         dataset: with a layout.
-        problems: takes in frames that are no transitions, which are passed over.
+        problems: receives frames that are no transitions, which are skipped.
 
     Raises:
         ResidualRLError: a file or a column is missing or damaged.
@@ -92,7 +92,7 @@ class _Episode:
     def outcome(self) -> Success:
         """Return the label, from the last frame.
 
-        Rewards tell it where all are 0 or 1; a shaped reward says nothing of success.
+        Without labels, rewards of 0 and 1 decide; a shaped reward does not.
         """
         if self.successes is not None:
             return Success(int(self.successes[-1] != 0.0))
@@ -119,14 +119,14 @@ class ForeignDataset:
     """Makes transitions of another tool's frames: observation and action of neighbours.
 
     The base policy is run over the observations by the control loop's own accounting. A decision
-    whose actions are the base policy's has source base; any other was taken over by whoever
-    recorded it, and has no residual.
+    whose actions are the base policy's has source base; any other is a takeover
+    without a residual.
 
     Args:
         dataset: without a layout of ours.
         policy: base policy, whose names and rate the dataset must have.
         config: decision_steps, residual_scale and seed.
-        by_position: take the numbers in their order, whatever they are called.
+        by_position: take the numbers in their order and ignore their names.
 
     Raises:
         ResidualRLError: names, sizes or the rate differ.
@@ -159,7 +159,7 @@ class ForeignDataset:
         """Yield the transitions.
 
         Args:
-            problems: takes in episodes that cannot be used.
+            problems: receives episodes that cannot be used.
 
         Raises:
             ResidualRLError: a file or a column is missing or damaged.
@@ -208,8 +208,8 @@ class ForeignDataset:
         return np.array([(names or []).index(name) for name in wanted])
 
     def _episodes(self, problems: Findings) -> Iterator[_Episode]:
-        told = [column for column in (REWARD, SUCCESS) if column in self._dataset.features]
-        columns = ['episode_index', 'frame_index', STATE, ACTION, *told]
+        labels = [column for column in (REWARD, SUCCESS) if column in self._dataset.features]
+        columns = ['episode_index', 'frame_index', STATE, ACTION, *labels]
         waiting: list[dict[str, Array]] = []
         count = 0
         for file, frames in self._dataset.frames(columns):

@@ -19,12 +19,12 @@ processor may compute the base policy with other last digits."""
 
 
 class ReplayedController(ResidualController):
-    """A controller that sends nothing of its own: its commands are those of a recording.
+    """A controller whose commands are those of a recording.
 
-    It runs the base policy over the recorded observations and tells by the difference to what the
-    base alone would have sent, after all limits, who decided: a residual stays within its bound,
-    and what goes beyond was an operator's. What the actor said is not in a recording: it is taken
-    for what was added to the base action, in units of the bound.
+    It runs the base policy over the recorded observations and compares each recorded command with
+    what the base alone would have sent, after all limits. A difference within the bound is a
+    residual's, a larger one an operator's. A recording does not hold the actor's output; the
+    difference, in units of the bound, stands for it.
     """
 
     commands: dict[int, Array]

@@ -65,13 +65,13 @@ class RecordedMessage(NamedTuple):
 
 
 class RawMessages:
-    """Reads the messages of one robot, as often as wanted.
+    """Reads the messages of one robot, any number of times.
 
     Args:
-        bag: raw bag; what is wrong is added to its problems once, by `all`.
+        bag: raw bag; findings are added to its problems once, by `all`.
         robot: robot description of the recording.
         namespace: namespace of the robot, for relative topics.
-        on_message: called with how many messages were handed out since `all` began or ended, and
+        on_message: called with how many messages were yielded since `all` began or ended, and
             how many there are, which is not known before it has ended.
     """
 
@@ -222,7 +222,7 @@ def _stamp_after(received: RecordedMessage, latest: float, lockstep: bool) -> fl
 
 
 NEWEST = 10_000
-"""Ages of which the median is taken: a recording may have any length."""
+"""Number of ages kept for the median; a recording may have any length."""
 
 
 @dataclass

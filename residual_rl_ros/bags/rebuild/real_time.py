@@ -79,7 +79,7 @@ class RealTimeReplay:
         loop: active.
         recording: what is known of it.
         reader: reads commands.
-        take: hands a message to the loop.
+        take: passes a message to the loop.
         answer: takes in the command of the tick that follows.
     """
 
@@ -196,7 +196,7 @@ class _Ahead:
 
     @property
     def time(self) -> float:
-        """When the next message was received, for ever if there is none [s]."""
+        """When the next message was received, infinity if there is none [s]."""
         return math.inf if self.next is None else self.next.time
 
     def pop(self) -> RecordedMessage:

@@ -55,7 +55,7 @@ REORDERED_MESSAGES = 512
 
 @dataclass(frozen=True)
 class RebuildOptions:
-    """How a raw bag is to be understood."""
+    """How a raw bag is read."""
 
     controller: ControllerConfig
     """As the live node ran: decision_steps, residual_scale, seed."""
@@ -78,10 +78,10 @@ class Rebuilder:
     """Makes transitions of the messages of one robot.
 
     Args:
-        bag: raw bag; what is wrong is added to its problems.
+        bag: raw bag; findings are added to its problems.
         robot: robot description of the recording.
         policy: base policy that is run over the observations.
-        options: how the bag is to be understood.
+        options: how the bag is read.
         on_message: called with how many messages were read and how many there are, which is not
             known at the first reading.
     """
@@ -147,7 +147,7 @@ class Rebuilder:
                 count=self.controller.unanswered,
             )
 
-    # --- what the loop says (LoopCallbacks)
+    # --- LoopCallbacks
 
     def send_command(self, command: Array, stamp: float) -> None:
         """Ignore what would be sent: it was recorded."""
@@ -159,7 +159,7 @@ class Rebuilder:
     def warn(self, reason: str) -> None:
         """Report what the live node would have warned about, one line for each topic."""
         failure = self._assembler.failure
-        if failure is not None and str(failure) == reason:  # A tick had to do without.
+        if failure is not None and str(failure) == reason:  # The tick went on without it.
             self._report(reason, self._messages.topic(failure.topic), failure.kind)
         else:
             self._report(reason, kind='refused')
@@ -173,7 +173,7 @@ class Rebuilder:
     # --- replaying
 
     def _replay(self) -> Iterator[None]:
-        """Hand the recording to the loop, step by step."""
+        """Pass the recording to the loop, step by step."""
         if isinstance(self._loop, LockstepLoop):
             return self._lockstep()
         options = self._options
@@ -188,7 +188,7 @@ class Rebuilder:
         ).ticks()
 
     def _lockstep(self) -> Iterator[None]:
-        """Hand over messages in the order of their stamps.
+        """Pass messages to the loop in the order of their stamps.
 
         A recorder serves one topic after the other, so that a busy one has a stamp on one topic
         before the stamp before it on another.
@@ -213,7 +213,7 @@ class Rebuilder:
         self.controller.commands = {to_nanoseconds(received.stamp): values}
 
     def _take(self, received: RecordedMessage) -> None:
-        """Hand a message to the loop, as the policy node does."""
+        """Pass a message to the loop, as the policy node does."""
         loop = self._loop
         self._handled, reading, message = received
         if reading.channel is not None:
@@ -254,7 +254,7 @@ class Rebuilder:
 
 
 class _Assembler(ObservationAssembler):
-    """Keeps why it could not assemble an observation: the loop leaves out the channel."""
+    """Keeps its latest error, whose topic the loop does not pass on."""
 
     failure: ObservationError | None = None
 

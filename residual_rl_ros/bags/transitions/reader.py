@@ -28,9 +28,9 @@ Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 FAR_AHEAD = 10.0
-"""A decision that takes so many times the median is one during which the clock jumped."""
+"""A decision that takes this many times the median is one in which the clock jumped."""
 FAR_AHEAD_S = 1.0
-"""A shorter jump is not told from a late base policy [s]."""
+"""A shorter jump cannot be distinguished from a late base policy [s]."""
 ENOUGH = 5
 """Decisions from which the median is known."""
 
@@ -47,7 +47,7 @@ class SequenceJump(NamedTuple):
 
 
 class SequenceCheck:
-    """Looks at a robot's transitions, table by table, in recorded order."""
+    """Checks a robot's transitions, table by table, in recorded order."""
 
     def __init__(self) -> None:
         self._last = np.empty(0)
@@ -120,7 +120,7 @@ class _Stream:
     layouts: dict[str, tuple[TransitionLayout, ArrayPrefix]]
     """Layouts received, by label; the newest is the last."""
     refused: bool = False
-    """A layout was received and could not be used; that has been said."""
+    """A layout was received and could not be used; this was reported."""
     sequence: SequenceCheck = field(default_factory=SequenceCheck)
 
 
@@ -128,8 +128,8 @@ class TransitionReader:
     """Reads the transitions of a bag.
 
     Args:
-        bag: the bag; what is wrong is added to its problems.
-        on_segment: called with every part of a file before its transitions are handed out.
+        bag: the bag; findings are added to its problems.
+        on_segment: called with every part of a file before its transitions are yielded.
     """
 
     def __init__(

@@ -126,7 +126,7 @@ COLOURS = {
 
 
 def draw_bag(path: Path, title: str, summaries: Sequence[RobotSummary]) -> None:
-    """Write a picture.
+    """Draw episodes, gaps and action ranges.
 
     Args:
         path: PNG file; its folder is made.
@@ -151,7 +151,7 @@ def draw_bag(path: Path, title: str, summaries: Sequence[RobotSummary]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=120, format='png')
     except OSError as error:
-        raise BagError(f'picture {str(path)!r} cannot be written: {error.strerror}') from error
+        raise BagError(f'figure {str(path)!r} cannot be written: {error.strerror}') from error
     finally:
         plt.close(figure)
 

@@ -64,7 +64,7 @@ class TopicCount:
 
 
 class Inventory:
-    """Takes in a bag, segment by segment, and counts the messages of its topics."""
+    """Counts the messages of a bag's topics, segment by segment."""
 
     def __init__(self) -> None:
         self.start_ns = 0
@@ -113,7 +113,8 @@ class Inventory:
 Array = npt.NDArray[np.float64]
 
 SAME = 1e-6
-"""Actions that leave the trained range by less, as a share of it, have not: models are float32."""
+"""Actions beyond the trained range by less than this share of it count as inside: models are
+float32."""
 
 
 @dataclass
@@ -250,7 +251,7 @@ def summarise(bag: Bag, on_read: Callable[[int], None] = lambda nbytes: None) ->
     """Read a bag and return what it holds.
 
     Args:
-        bag: the bag; what is wrong is added to its problems.
+        bag: the bag; findings are added to its problems.
         on_read: called with the bytes of files read since the last call.
     """
     inventory = Inventory()

@@ -90,7 +90,7 @@ def write_bag(
     """Write transitions into a new bag; return how many.
 
     There is a bag only if all of them were written, and at least one: it is made in a hidden folder
-    beside and renamed at the end, so that one that was interrupted is not taken for a whole one.
+    beside and renamed at the end, so that an interrupted bag is not mistaken for a complete one.
 
     Args:
         folder: does not exist yet.

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The main job, end to end: evaluate the base, fine-tune over ROS 2, evaluate again."""
+"""The demo: evaluate the base policy, fine-tune over ROS 2, evaluate again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rich.table import Table
 
 from residual_rl_ros.config.run import ResolvedRun, RunConfig
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.evaluation.figures import draw_learning_curve, draw_strip
+from residual_rl_ros.evaluation.figures import FRAME_STEPS, draw_learning_curve, draw_repair
 from residual_rl_ros.evaluation.intervals import mcnemar, wilson
 from residual_rl_ros.evaluation.paired import (
     EVALUATION_SEED,
@@ -48,7 +48,6 @@ QUICK = {'warmup_transitions': 100, 'publish_interval': 25, 'batch_size': 64, 'u
 QUICK_STEPS = 1000
 QUICK_SEEDS = 10
 PAIRED_SEEDS = 100
-STRIP_PICTURES = 6
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def _run(
         summary |= {'final': rate_summary(final_rate), 'interrupted': False}
         summary['paired_p_value'] = mcnemar(*outcomes)
         console.print(f'base + residual: {final_rate} on the same seeds')
-        _strip(options, base, final, message, console)
+        _draw_repair(options, run.robot.control_rate_hz, (base, final), message, console)
     finally:
         summary |= describe_learning(out, run.robot.control_rate_hz)
         summary['wall_s'] = round(time.monotonic() - started, 1)
@@ -217,31 +216,47 @@ def _table(monitor: Monitor, config: RunConfig, elapsed: float) -> Table:
     return table
 
 
-def _strip(
+def _draw_repair(
     options: DemoOptions,
-    base: list[Episode],
-    final: list[Episode],
+    rate_hz: float,
+    episodes: tuple[list[Episode], list[Episode]],
     message: bytes,
     console: Console,
 ) -> None:
-    """Draw one seed that the base fails and the residual repairs."""
-    repaired = [a.seed for a, b in zip(base, final, strict=True) if b.success and not a.success]
+    """Draw the first seed that the base policy fails and the residual repairs, if OpenGL works.
+
+    Args:
+        options: what was run.
+        rate_hz: control rate [Hz].
+        episodes: of the base policy and of base + residual, on the same seeds.
+        message: weight message of the residual actor.
+        console: where the reason is printed if nothing is drawn.
+    """
+    repaired = [
+        (before, after)
+        for before, after in zip(*episodes, strict=True)
+        if after.success and not before.success
+    ]
     if not repaired:
         console.print('no paired failure -> success to draw')
         return
+    pair = repaired[0]
+    seed = pair[0].seed
     # A process of its own: a missing driver can end it, not the demo.
     context = multiprocessing.get_context('spawn')
     try:
         with ProcessPoolExecutor(1, context, silence_stderr) as pool:
-            rows = [
-                pool.submit(film, options.config, repaired[0], actor, STRIP_PICTURES).result()
-                for actor in (None, message)
-            ]
-    except Exception as error:  # noqa: BLE001 - OpenGL fails in as many ways as there are drivers.
+            failure, success = (
+                pool.submit(
+                    film, options.config, seed, actor, max(2, episode.steps // FRAME_STEPS)
+                ).result()
+                for actor, episode in zip((None, message), pair, strict=True)
+            )
+    except Exception as error:  # noqa: BLE001 - Each OpenGL driver raises errors of its own.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         console.print(
-            f'[yellow]warning:[/] no OpenGL, no picture strip: {escape(reason)}', soft_wrap=True
+            f'[yellow]warning:[/] no OpenGL, nothing drawn: {escape(reason)}', soft_wrap=True
         )
         return
-    title = f'{options.config.task}, seed {repaired[0]}'
-    draw_strip(options.output_dir / 'failure_to_success.png', title, *rows)
+    title = f'{options.config.task}, seed {seed}'
+    draw_repair(options.output_dir, title, failure, success, rate_hz)

@@ -40,7 +40,7 @@ ROBOT_ARGUMENTS = (
     ('seed', '0', 'seed of policy noise and learner'),
     ('classifier', '', 'ONNX success classifier that judges the episodes'),
     ('reward', '', 'instead: package.module:factory of a reward function'),
-    ('record', '', 'folder of a bag of all that the robot sees, is told and learns from'),
+    ('record', '', 'folder of a new bag of observations, commands and transitions'),
 )
 """Launch arguments of `robot.launch.py` and `fleet.launch.py`: name, default, description."""
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Listen to `/diagnostics`, and hold a ROS domain that nobody else on this machine uses."""
+"""Listen to `/diagnostics`, and reserve a ROS domain that no other run on this machine uses."""
 
 from __future__ import annotations
 
@@ -120,10 +120,10 @@ DISCOVERY_S = 1.5
 
 @contextmanager
 def claim_domain() -> Iterator[int]:
-    """Hold a domain for one run.
+    """Reserve a domain for one run.
 
-    `ROS_DOMAIN_ID`, where it is set, is taken at its word; otherwise a free one is found. Runs of
-    this package exclude each other with a lock file, others are discovered.
+    It is that of `ROS_DOMAIN_ID` if set, otherwise a free one. Runs of this package exclude each
+    other with a lock file; other nodes are discovered.
 
     Raises:
         ResidualRLError: the domain of `ROS_DOMAIN_ID` is in use or no number, or none is free.
@@ -160,7 +160,7 @@ def claim_domain() -> Iterator[int]:
 
 
 def _nodes_in(domain_id: int) -> list[str]:
-    """Return the nodes that show up within the discovery time."""
+    """Return the nodes that are discovered within the discovery time."""
     with Monitor(domain_id) as monitor:
         deadline = time.monotonic() + DISCOVERY_S
         while time.monotonic() < deadline:

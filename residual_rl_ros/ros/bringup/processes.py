@@ -21,7 +21,7 @@ from residual_rl_ros.ros.bringup.topology import ENVIRONMENT, NodeSpec
 
 PR_SET_PDEATHSIG = 1
 LISTENERS = ('learner_node', 'recorder_node')
-"""They save what they have heard, so they hear the others out."""
+"""Nodes that save what the others publish; they are stopped last."""
 
 
 def ros_environment(domain_id: int) -> dict[str, str]:
@@ -38,10 +38,9 @@ class Bringup:
     """A context that leaves no process behind.
 
     A stop sends SIGINT, after a grace period SIGTERM, after another SIGKILL: an rclpy process
-    with a stuck executor ignores the first two. The processes also die with this one.
+    with a stuck executor ignores the first two. The kernel ends the processes with this one.
 
-    All are stopped at once, but for those that keep what the others say until their end
-    (`LISTENERS`): they are stopped when the others have ended.
+    All are stopped at once, except `LISTENERS`, which are stopped when the others have ended.
 
     Args:
         nodes: what to start, in this order.
@@ -118,7 +117,7 @@ class Bringup:
             raise ResidualRLError(reason)
 
     def failures(self) -> dict[str, str]:
-        """Return what is to be said of every process that ended on its own, by node name."""
+        """Return a message for every process that ended on its own, by node name."""
         found = {}
         for node in self._nodes:
             name, code = node.name, self.processes[node.name].poll()

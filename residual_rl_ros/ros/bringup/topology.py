@@ -38,7 +38,7 @@ class NodeSpec:
     namespace: str = ''
     """ROS namespace, to keep several robots apart."""
     remappings: Mapping[str, str] = field(default_factory=dict)
-    """Topic names that the node finds under another name."""
+    """Remapped topic names."""
 
     @property
     def name(self) -> str:
@@ -88,11 +88,11 @@ def finetune_topology(
         base_policy: ONNX file.
         output_dir: where the learner keeps checkpoint and events.
         seed: seeds environment, policy noise and learner.
-        control_steps: the simulator ends the run after as many; 0 is endless.
+        control_steps: budget after which the simulator ends the run; 0 is endless.
         lockstep: step with commands instead of with wall time.
         namespace: ROS namespace of all three.
     """
-    # It loads torch, which what runs beside a robot does without.
+    # Here, because it loads torch, which the processes beside a robot do not need.
     from residual_rl_ros.config.run import training_seed
 
     policy = NodeSpec(
@@ -165,7 +165,7 @@ class RobotRun:
     seed: int = 0
     """Seeds policy noise and learner."""
     auto_start: bool = False
-    """Start episodes without being asked to."""
+    """Start episodes without `~/start_episode`."""
     namespaces: tuple[str, ...] = ('',)
     """ROS namespace of each robot."""
     classifier: Path | None = None
@@ -205,7 +205,8 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
     """Return the processes beside the robots' own: a policy for each and, if wanted, a learner.
 
     A learner whose folder holds a checkpoint resumes it, and the policies start with its actor. The
-    learner of one robot is in its namespace; that of several is in none, and every robot hears it.
+    learner of one robot is in its namespace; that of several is in none, and every robot
+    subscribes to it.
 
     Raises:
         ConfigError: robots of a fleet would share a name or a topic, or there is a recording.
@@ -218,7 +219,7 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
     resume = checkpoint is not None and checkpoint_exists(checkpoint)
     actor = run.actor or (checkpoint if resume else None)
     alone = len(run.namespaces) == 1
-    heard = {} if alone else {'learner_node/actor': '/learner_node/actor'}
+    remappings = {} if alone else {'learner_node/actor': '/learner_node/actor'}
     nodes = [
         NodeSpec(
             'policy_node',
@@ -237,7 +238,7 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
                 'auto_start': run.auto_start,
             },
             namespace,
-            heard,
+            remappings,
         )
         for number, namespace in enumerate(run.namespaces)
     ]

@@ -32,7 +32,7 @@ SHOWN = {
         'rollbacks',
     ),
 }
-"""Which diagnostics are worth a glance while the robot moves."""
+"""Diagnostics that are shown while the robot moves."""
 
 
 def run_up(nodes: Sequence[NodeSpec], log_dir: Path, console: Console) -> None:
@@ -68,7 +68,7 @@ def status_table(
     Args:
         monitor: listens to the diagnostics.
         nodes: names of the nodes, with namespaces.
-        failures: what is to be said of nodes that have ended.
+        failures: messages about nodes that have ended.
     """
     table = Table(show_header=False)
     errors = {**monitor.errors(), **(failures or {})}

@@ -37,7 +37,7 @@ from residual_rl_ros.robot.description import (
     Channel,
     Command,
 )
-from residual_rl_ros.robot.image_encoder import Picture
+from residual_rl_ros.robot.image_encoder import RgbImage
 from residual_rl_ros.transitions.cdr import labelled_array
 
 Array = npt.NDArray[np.float64]
@@ -84,16 +84,16 @@ def byte_array(data: bytes) -> UInt8MultiArray:
     return UInt8MultiArray(data=array.array('B', data))
 
 
-def fill_image(message: Any, picture: Picture) -> Any:
+def fill_image(message: Any, image: RgbImage) -> Any:
     """Fill an image message, raw (`rgb8`) or compressed without loss (PNG)."""
     if isinstance(message, CompressedImage):
         buffer = io.BytesIO()
-        PIL.Image.fromarray(picture).save(buffer, 'PNG')
+        PIL.Image.fromarray(image).save(buffer, 'PNG')
         message.format, message.data = 'png', array.array('B', buffer.getvalue())
         return message
-    message.height, message.width, _ = picture.shape
+    message.height, message.width, _ = image.shape
     message.step, message.encoding = 3 * message.width, 'rgb8'
-    message.data = array.array('B', picture.tobytes())
+    message.data = array.array('B', image.tobytes())
     return message
 
 
@@ -185,7 +185,7 @@ class ChannelEncoder:
 
         Args:
             values: shape (number of observation names of the channel,); for an image channel an
-                RGB picture, shape (height, width, 3).
+                RGB image, shape (height, width, 3).
             stamp: time of the values [s].
         """
         if self._channel.type == FLOAT_ARRAY:

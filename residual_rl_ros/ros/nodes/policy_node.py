@@ -72,7 +72,7 @@ class PolicyNode(ManagedNode):
     def configure(self) -> None:
         """Load robot and base policy, check them against each other, open the topics."""
         self._fault_reason = ''
-        self._pictures: list[tuple[str, ImageWorker]] = []
+        self._image_workers: list[tuple[str, ImageWorker]] = []
         self.parameters = parameters = read_parameters(self, PolicyParameters, ('robot',))
         self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
         model = find_base_policy(parameters.base_policy)
@@ -156,10 +156,10 @@ class PolicyNode(ManagedNode):
                 self._privileges = taken.pop_all()
 
     def _tick(self, loop: RealTimeLoop) -> None:
-        """Hand over the pictures that have been read, then run a control step."""
-        for name, pictures in self._pictures:
-            while (picture := pictures.take()) is not None:
-                stamp, values = picture
+        """Hand over the images that have been read, then run a control step."""
+        for name, images in self._image_workers:
+            while (image := images.take()) is not None:
+                stamp, values = image
                 try:
                     loop.push_observation(name, stamp, values())
                 except ObservationError as error:
@@ -190,7 +190,7 @@ class PolicyNode(ManagedNode):
         for channel in self.robot.channels:
             reader = ChannelReader(channel)
             callback = (
-                self._picture_callback(channel.name, reader)
+                self._image_callback(channel.name, reader)
                 if channel.is_image and isinstance(loop, RealTimeLoop)
                 else self._channel_callback(channel.name, reader)
             )
@@ -244,11 +244,11 @@ class PolicyNode(ManagedNode):
 
         return callback
 
-    def _picture_callback(self, name: str, reader: ChannelReader) -> Callable[[Any], None]:
-        """Have pictures read in another thread; in lockstep a simulator waits for them instead."""
-        loop, pictures = self._loop, ImageWorker(reader.values, reader.warm_up)
-        self.made.callback(pictures.close)
-        self._pictures.append((name, pictures))
+    def _image_callback(self, name: str, reader: ChannelReader) -> Callable[[Any], None]:
+        """Have images read in another thread; in lockstep a simulator waits for them instead."""
+        loop, images = self._loop, ImageWorker(reader.values, reader.warm_up)
+        self.made.callback(images.close)
+        self._image_workers.append((name, images))
 
         def callback(message: Any) -> None:
             if not loop.active:
@@ -258,7 +258,7 @@ class PolicyNode(ManagedNode):
             except ObservationError as error:
                 loop.refuse_observation(error)
                 return
-            pictures.put(self._now() if stamp is None else stamp, message)
+            images.put(self._now() if stamp is None else stamp, message)
 
         return callback
 

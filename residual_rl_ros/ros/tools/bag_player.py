@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Play transition bags into a running learner, which takes them for a robot's."""
+"""Publish transition bags to a running learner, as a robot would."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def play(
         options: how.
         on_sent: called after every transition.
         clock: monotonic time [s].
-        sleep: waits for as many seconds.
+        sleep: lets time pass [s].
 
     Raises:
-        BagError: nobody subscribes.
+        BagError: there is no subscriber.
     """
     sent = 0
     with NodeHost('bag_player', options.domain_id) as tool:

@@ -73,8 +73,8 @@ START_LIMIT_S = 60.0
 WEIGHTS_PERIOD_S = 0.25
 WEIGHTS_MESSAGES = 80
 WEIGHTS_EPOCH = 10**6
-"""Each actor of this benchmark has an epoch so much newer than the one before: the learner, which
-hears of it, begins the next one."""
+"""Distance between the epochs of two actors of this benchmark: the learner notices each and begins
+the next epoch."""
 WIDE = (470, 470)
 """Hidden layers of an actor of 1 MB."""
 
@@ -122,7 +122,7 @@ def make_actor(hidden: tuple[int, ...]) -> ResidualActor:
 
 
 def measure(rate: float, seconds: float, console: Console) -> dict[str, float]:
-    """Run the robot and return the figures.
+    """Run the robot and return the results.
 
     Args:
         rate: control rate [Hz].
@@ -205,24 +205,24 @@ def _measure(
     bare = json.loads(printed)
     policy = monitor.values('policy_node')
     elapsed = time.monotonic() - started
-    figures = {key: float(policy[key]) - value for key, value in before.items()}
-    figures |= {
+    results = {key: float(policy[key]) - value for key, value in before.items()}
+    results |= {
         'seconds': elapsed,
         'stolen_s': stolen,
         'updates_per_s': (monitor.number('learner_node', 'updates') - updates) / elapsed,
         **{
-            f'{stage}_{figure}_us': float(policy[f'{stage}_overall_{figure}_us'])
+            f'{stage}_{percentile}_us': float(policy[f'{stage}_overall_{percentile}_us'])
             for stage in ('reaction', 'tick')
-            for figure in ('p50', 'p99', 'max')
+            for percentile in ('p50', 'p99', 'max')
         },
         **bare,
     }
     console.print('measuring how long weights take')
-    figures |= _weights_latency(robot)
+    results |= _weights_latency(robot)
     time.sleep(2.0)  # For the last transitions, and for both to report.
-    figures['received'] = monitor.number('learner_node', 'transitions')
-    figures['missing'] = monitor.number('learner_node', 'missing')
-    return figures
+    results['received'] = monitor.number('learner_node', 'transitions')
+    results['missing'] = monitor.number('learner_node', 'missing')
+    return results
 
 
 def _stolen_s() -> float:
@@ -253,25 +253,25 @@ def _weights_latency(robot: _Robot) -> dict[str, float]:
     }
 
 
-def to_markdown(figures: Mapping[str, float]) -> str:
-    """Return the figures as a table."""
-    value = figures
+def to_markdown(results: Mapping[str, float]) -> str:
+    """Return the results as a table."""
+    value = results
     rows = [
         *(
-            (f'{label} {figure}', f'{value[f"{stage}_{figure}_us"]:.0f} us')
+            (f'{label} {percentile}', f'{value[f"{stage}_{percentile}_us"]:.0f} us')
             for stage, label in (
                 ('reaction', 'observation to command'),
                 ('tick', 'with the transition'),
                 ('bare', 'bare: torch actor + publish'),
             )
-            for figure in ('p50', 'p99', 'max')
+            for percentile in ('p50', 'p99', 'max')
         ),
         *(
             (
-                f'observation to command / bare, {figure}',
-                f'{value[f"reaction_{figure}_us"] / value[f"bare_{figure}_us"]:.2f}',
+                f'observation to command / bare, {percentile}',
+                f'{value[f"reaction_{percentile}_us"] / value[f"bare_{percentile}_us"]:.2f}',
             )
-            for figure in ('p50', 'p99')
+            for percentile in ('p50', 'p99')
         ),
         ('ticks', f'{value["ticks"]:.0f} in {value["seconds"]:.0f} s'),
         *(
@@ -293,7 +293,7 @@ def to_markdown(figures: Mapping[str, float]) -> str:
         ('weights to first tick p99', f'{value["weights_p99_ms"]:.1f} ms'),
     ]
     return ''.join(
-        ['| figure | value |\n|---|---|\n', *(f'| {name} | {text} |\n' for name, text in rows)]
+        ['| measure | value |\n|---|---|\n', *(f'| {name} | {text} |\n' for name, text in rows)]
     )
 
 

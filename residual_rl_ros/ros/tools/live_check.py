@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Compare a robot description with the topics that are really there."""
+"""Compare a robot description with the topics of a running system."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from residual_rl_ros.ros.common.managed_node import NodeHost
 
 
 @dataclass
-class _Heard:
-    """What came in on a channel."""
+class _Received:
+    """Messages received on a channel."""
 
     ages: list[float] = field(default_factory=list)
     """Age of every usable message by its stamp, when it arrived [s]; 0 without a stamp."""
     unusable: int = 0
     reason: str = ''
-    """Why the latest unusable message is so."""
+    """Why the latest unusable message cannot be used."""
 
 
 def check_live(
@@ -51,23 +51,23 @@ def check_live(
     """
     with NodeHost('check_robot', domain_id, namespace) as tool:
         node = tool.node
-        heard = [(channel, _listen(node, channel, report)) for channel in robot.channels]
+        received = [(channel, _listen(node, channel, report)) for channel in robot.channels]
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             tool.executor.spin_once(timeout_sec=0.05)
-        for channel, messages in heard:
+        for channel, messages in received:
             _judge_channel(node, channel, messages, seconds, robot, report)
         _judge_command(node, robot, report)
 
 
-def _listen(node: Node, channel: Channel, report: InspectionReport) -> _Heard:
+def _listen(node: Node, channel: Channel, report: InspectionReport) -> _Received:
     """Subscribe to a channel as the policy node does."""
-    heard = _Heard()
+    received = _Received()
     try:
         reader = ChannelReader(channel)
     except ResidualRLError as error:
         report.problems.append(str(error))
-        return heard
+        return received
 
     def callback(message: Any) -> None:
         now = node.get_clock().now().nanoseconds * 1e-9
@@ -76,19 +76,19 @@ def _listen(node: Node, channel: Channel, report: InspectionReport) -> _Heard:
             if values.size != len(channel.observation_names) or not np.isfinite(values).all():
                 raise ValueError(f'has the values {values.tolist()}')
         except (ValueError, ResidualRLError) as error:
-            heard.unusable += 1
-            heard.reason = str(error)
+            received.unusable += 1
+            received.reason = str(error)
         else:
-            heard.ages.append(0.0 if stamp is None else now - stamp)
+            received.ages.append(0.0 if stamp is None else now - stamp)
 
     node.create_subscription(reader.message_type, channel.topic, callback, qos.SENSOR)
-    return heard
+    return received
 
 
 def _judge_channel(
     node: Node,
     channel: Channel,
-    heard: _Heard,
+    received: _Received,
     seconds: float,
     robot: RobotConfig,
     report: InspectionReport,
@@ -104,16 +104,16 @@ def _judge_channel(
             f'{where}: published as {", ".join(sorted(types))}, the robot YAML says {channel.type}'
         )
         return
-    if heard.unusable:
-        report.problems.append(f'{where}: {heard.unusable} unusable messages: {heard.reason}')
-    if not heard.ages:
-        if not heard.unusable:
+    if received.unusable:
+        report.problems.append(f'{where}: {received.unusable} unusable messages: {received.reason}')
+    if not received.ages:
+        if not received.unusable:
             report.problems.append(f'{where}: has a publisher, and no message in {seconds:g} s')
         return
-    rate = len(heard.ages) / seconds
-    oldest, youngest = max(heard.ages), min(heard.ages)
+    rate = len(received.ages) / seconds
+    oldest, youngest = max(received.ages), min(received.ages)
     report.facts[f'live {channel.name}'] = (
-        f'{rate:.1f} Hz, age on arrival {1e3 * statistics.median(heard.ages):.1f} ms median, '
+        f'{rate:.1f} Hz, age on arrival {1e3 * statistics.median(received.ages):.1f} ms median, '
         f'{1e3 * oldest:.1f} ms at most'
     )
     if oldest > channel.max_age_s:

@@ -31,9 +31,9 @@ from residual_rl_ros.ros.common.managed_node import NodeHost
 ANSWER_LIMIT_S = 12.0
 """How long a service may take; a rollback waits for the update in progress."""
 FRESH_S = 1.5
-"""How long an answer counts more than the diagnostics, which come once a second."""
+"""How long an answer takes precedence over the diagnostics, which may be older."""
 DISCOVERY_LIMIT_S = 2.0
-"""How long to look for a service that has not shown up yet."""
+"""How long to wait for a service that is not there yet."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Key:
     shown: str = ''
     """Diagnostic value that each press inverts; empty if the service takes nothing."""
     transition: int | None = None
-    """Lifecycle transition that the service is asked for."""
+    """Lifecycle transition to request."""
 
     @property
     def kind(self) -> Any:
@@ -73,7 +73,7 @@ class Operator(NodeHost):
     """Calls the services behind the keys.
 
     Args:
-        monitor: knows how the switches stand.
+        monitor: knows the state of the switches.
         namespace: namespace of the robot.
         fleet: its learner is shared, and in no namespace.
         domain_id: ROS domain; None takes `ROS_DOMAIN_ID`.
@@ -100,10 +100,10 @@ class Operator(NodeHost):
             for letter, key in KEYS.items()
         }
         self._set: dict[str, tuple[bool, float]] = {}
-        """What was asked for last, and when."""
+        """Latest request of each key, and when."""
 
     def press(self, letter: str) -> str:
-        """Do what a key stands for and return what came of it, in one line."""
+        """Call the service of a key and return the outcome in one line."""
         key = KEYS[letter]
         client = self._clients[letter]
         if not client.wait_for_service(timeout_sec=DISCOVERY_LIMIT_S):
@@ -114,7 +114,7 @@ class Operator(NodeHost):
         if key.shown:
             now = self._is_on(letter)
             if now is None:
-                return f'{key.label}: {key.service.split("/")[0]} does not say how it stands'
+                return f'{key.label}: {key.service.split("/")[0]} does not report its state'
             request.data = not now
         future = client.call_async(request)
         deadline = self._clock() + ANSWER_LIMIT_S
@@ -130,7 +130,7 @@ class Operator(NodeHost):
         return f'{key.label}: {answer.message}'
 
     def _is_on(self, letter: str) -> bool | None:
-        """Return how a switch stands, None if it is not known."""
+        """Return the state of a switch, None if it is unknown."""
         asked, when = self._set.get(letter, (False, -math.inf))
         if self._clock() - when < FRESH_S:
             return asked

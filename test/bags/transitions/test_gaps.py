@@ -97,7 +97,7 @@ def test_info_lists_the_largest_gaps_and_counts_the_others(
     assert listed[0][1:6:2] == ['7', '2', '2']  # Episode, step and decisions.
 
 
-def test_the_picture_marks_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figure_marks_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('residual_rl_ros.bags.transitions.report.plt.close', lambda figure: None)
     summary = summary_without({2, 12, 13}, tmp_path / 'bag')
     draw_bag(tmp_path / 'bag.png', 'a bag', [summary])

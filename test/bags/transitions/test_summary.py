@@ -109,21 +109,22 @@ def test_robots_have_summaries_of_their_own(tmp_path: Path) -> None:
     assert counts == {'left': 10, 'right': 5}
 
 
+@pytest.mark.parametrize('option', ['--figure', '--picture'])
 def test_info_prints_json_and_draws(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_bag(tmp_path / 'bag', L, stream(23))
-    picture = tmp_path / 'bag.png'
-    code = run('info', str(folder), '--json', '--picture', str(picture), monkeypatch=monkeypatch)
+    figure = tmp_path / 'bag.png'
+    code = run('info', str(folder), '--json', option, str(figure), monkeypatch=monkeypatch)
     assert code == 0
     (described,) = json.loads(capsys.readouterr().out)
     assert described['custom_data'] == {'robot': 'a test'}
     assert described['robots'][0]['transitions'] == 23
     assert described['robots'][0]['decision_rate_hz'] == pytest.approx(5.0)
-    assert picture.read_bytes().startswith(b'\x89PNG')
+    assert figure.read_bytes().startswith(b'\x89PNG')
 
 
-def test_a_picture_holds_every_robot_and_makes_its_folder(tmp_path: Path) -> None:
+def test_a_figure_holds_every_robot_and_makes_its_folder(tmp_path: Path) -> None:
     summaries = [only(write_bag(tmp_path / 'bag', L, stream(23)))] * 2
     heights = []
     for count in (1, 2):

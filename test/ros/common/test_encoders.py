@@ -144,7 +144,7 @@ def test_a_stamp_survives_header_label_and_feedback_alike(tick: int) -> None:
     assert stamped_label(through_header) == stamped_label(stamp)
 
 
-PICTURE = np.random.default_rng(1).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+PIXELS = np.random.default_rng(1).integers(0, 256, (4, 6, 3), dtype=np.uint8)
 
 
 def camera(folder: Path, kind: str = IMAGE) -> Channel:
@@ -155,26 +155,26 @@ def camera(folder: Path, kind: str = IMAGE) -> Channel:
 
 
 @pytest.mark.parametrize('kind', [IMAGE, COMPRESSED_IMAGE])
-def test_a_picture_arrives_as_its_features(tmp_path: Path, kind: str) -> None:
+def test_an_image_arrives_as_its_features(tmp_path: Path, kind: str) -> None:
     channel = camera(tmp_path, kind)
     reader = ChannelReader(channel)
-    message = ChannelEncoder(channel).message(PICTURE, 12.345)
-    np.testing.assert_allclose(reader.values(message), PICTURE.mean((0, 1)), rtol=1e-6)
+    message = ChannelEncoder(channel).message(PIXELS, 12.345)
+    np.testing.assert_allclose(reader.values(message), PIXELS.mean((0, 1)), rtol=1e-6)
     assert reader.stamp(message) == rounded(12.345)
 
 
 @pytest.mark.parametrize('encoding', COLOURS)
 def test_every_encoding_becomes_rgb_and_padding_is_dropped(encoding: str) -> None:
     channels, order = COLOURS[encoding]
-    picture = PICTURE if channels > 1 else PICTURE[..., :1].repeat(3, axis=-1)
+    image = PIXELS if channels > 1 else PIXELS[..., :1].repeat(3, axis=-1)
     rows = np.full((4, 6 * channels + 5), 99, np.uint8)
     pixels = rows[:, : 6 * channels].reshape(4, 6, channels)
     for colour, place in enumerate(order):
-        pixels[..., place] = picture[..., colour]
+        pixels[..., place] = image[..., colour]
     rows[:, : 6 * channels] = pixels.reshape(4, -1)
     message = Image(height=4, width=6, encoding=encoding, step=rows.shape[1])
     message.data = array.array('B', rows.tobytes())
-    np.testing.assert_array_equal(to_rgb(message), picture)
+    np.testing.assert_array_equal(to_rgb(message), image)
 
 
 @pytest.mark.parametrize(
@@ -184,26 +184,26 @@ def test_every_encoding_becomes_rgb_and_padding_is_dropped(encoding: str) -> Non
         ({'step': 17}, 'image has 72 bytes for 4 rows of 17 bytes, 6 pixels of 3'),
         ({'height': 5}, 'image has 72 bytes for 5 rows'),
         ({'data': array.array('B', b'')}, 'image has 0 bytes for 4 rows'),
-        ({'width': 3}, r'picture is uint8 \[4, 3, 3\], encoder.onnx expects uint8 \[4, 6, 3\]'),
+        ({'width': 3}, r'image is uint8 \[4, 3, 3\], encoder.onnx expects uint8 \[4, 6, 3\]'),
     ],
 )
 def test_an_image_that_contradicts_itself_or_the_encoder_is_refused(
     tmp_path: Path, changes: dict[str, object], problem: str
 ) -> None:
     channel = camera(tmp_path)
-    message = ChannelEncoder(channel).message(PICTURE, 1.0)
+    message = ChannelEncoder(channel).message(PIXELS, 1.0)
     for name, value in changes.items():
         setattr(message, name, value)
     with pytest.raises(ObservationError, match=rf"channel 'camera' \(image_raw\): .*{problem}"):
         ChannelReader(channel).values(message)
 
 
-def test_a_truncated_or_foreign_compressed_picture_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_or_foreign_compressed_image_is_refused(tmp_path: Path) -> None:
     reader = ChannelReader(camera(tmp_path, COMPRESSED_IMAGE))
     buffer = io.BytesIO()
-    PIL.Image.fromarray(PICTURE).save(buffer, 'PNG')
+    PIL.Image.fromarray(PIXELS).save(buffer, 'PNG')
     gif = io.BytesIO()
-    PIL.Image.fromarray(PICTURE).save(gif, 'GIF')
+    PIL.Image.fromarray(PIXELS).save(gif, 'GIF')
     for data in (buffer.getvalue()[:-30], b'', b'junk', gif.getvalue()):
         with pytest.raises(ObservationError, match='are no JPEG or PNG'):
             reader.values(CompressedImage(data=array.array('B', data)))
@@ -289,7 +289,7 @@ def test_a_stamp_beyond_all_clocks_stays_as_it_is(stamp: float) -> None:
     np.testing.assert_equal(rounded(stamp), stamp)
 
 
-def test_a_picture_that_claims_to_be_giant_is_refused_unread(tmp_path: Path) -> None:
+def test_an_image_that_claims_to_be_giant_is_refused_unread(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     PIL.Image.new('1', (1, 1)).save(buffer, 'PNG')
     png = bytearray(buffer.getvalue())
