@@ -233,7 +233,7 @@ class Learner:
         """
         good = self.best.restore()
         if good:
-            # Not with the random numbers of then: the noise since would be drawn again.
+            # The generator goes on: else the noise since then would be drawn again.
             self.rule.load_state_dict({**good, 'generator': self._generator.get_state()})
         self._rolled_back = (self.epoch, self.sequence)
         self.guard.reset()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from importlib import metadata
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
@@ -172,6 +173,8 @@ class RobotPolicy(Protocol):
         """Return one uniform residual in [-half_width, half_width], shape (k * m,)."""
 
 
+ENTRY_POINTS = 'residual_rl_ros.robot_policies'
+"""Entry points of modules that register kinds; a policy node loads what is installed there."""
 ROBOT_POLICIES: dict[str, tuple[type[Any], type[Any]]] = {}
 """Class and architecture of every kind."""
 _Class = TypeVar('_Class', bound=type[Any])
@@ -186,3 +189,17 @@ def register_policy(kind: str, architecture: type[Any]) -> Callable[[_Class], _C
         return policy
 
     return add
+
+
+def find_policy(kind: Any) -> tuple[type[Any], type[Any]]:
+    """Return the class and the architecture of a kind, of another package's too.
+
+    Raises:
+        ValueError: there is none; weight messages come from outside.
+    """
+    if kind not in ROBOT_POLICIES:
+        for entry in metadata.entry_points(group=ENTRY_POINTS):
+            entry.load()
+    if kind not in ROBOT_POLICIES:
+        raise ValueError(f'kind is {kind!r}, expected one of {", ".join(sorted(ROBOT_POLICIES))}')
+    return ROBOT_POLICIES[kind]

@@ -25,11 +25,11 @@ import residual_rl_ros.residual_policy.numpy_actor  # noqa: F401
 from residual_rl_ros.errors import ConfigError, ResidualRLError, WeightsError
 from residual_rl_ros.residual_policy.robot_policy import (
     RESIDUAL,
-    ROBOT_POLICIES,
     Architecture,
     Exploration,
     Float32,
     RobotPolicy,
+    find_policy,
 )
 from residual_rl_ros.transitions.transition import TransitionLayout
 
@@ -133,9 +133,7 @@ def decode_weights(
         fields = json.loads(json.loads(message[8 : 8 + length])['__metadata__'][METADATA])
         header = WeightsHeader.from_mapping(fields['header'])
         kind = fields['kind']
-        if kind not in ROBOT_POLICIES:
-            raise ValueError(f'kind is {kind!r}, expected one of {", ".join(ROBOT_POLICIES)}')
-        policy_type, architecture_type = ROBOT_POLICIES[kind]
+        policy_type, architecture_type = find_policy(kind)
         architecture: Architecture = architecture_type.from_mapping(fields['architecture'])
         intact = fields['digest'] == _digest(tensors, fields)
     except UNREADABLE as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import make_layout, random_transitions
+from builders import make_layout, make_rule, random_transitions
 
 from residual_rl_ros.algorithms.rule import RULES, find_rule, register
 from residual_rl_ros.algorithms.sac import SacConfig
@@ -18,7 +18,8 @@ from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.learner.checkpoint import load_checkpoint, save_checkpoint
 from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.residual_policy.weights import decode_weights
+from residual_rl_ros.residual_policy.robot_policy import ROBOT_POLICIES, find_policy
+from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights
 
 PRESET = """
 algorithm: td3_bc
@@ -30,11 +31,26 @@ objective: {bc_alpha: 1.5}
 STREAM = random_transitions(make_layout(), 60)
 
 
+QUIET = """
+import numpy as np
+from residual_rl_ros.residual_policy.architecture import ActorArchitecture
+from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
+from residual_rl_ros.residual_policy.robot_policy import register_policy
+
+
+@register_policy('quiet', ActorArchitecture)
+class QuietActor(GaussianActor):
+    def decide(self, observation, base_action, rng, sample=None):
+        return np.zeros(self.architecture.decision_size)
+"""
+
+
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Install a package of one module beside this one, and return its preset."""
     source = Path(__file__).with_name('td3_bc.py').read_text()
     (tmp_path / 'other_package.py').write_text(source)
+    (tmp_path / 'other_policy.py').write_text(QUIET)
     described = tmp_path / 'other_package-1.0.dist-info'
     described.mkdir()
     (described / 'METADATA').write_text(
@@ -42,13 +58,16 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     )
     (described / 'entry_points.txt').write_text(
         '[residual_rl_ros.algorithms]\ntd3_bc = other_package\n'
+        '[residual_rl_ros.robot_policies]\nquiet = other_policy\n'
     )
     preset = tmp_path / 'td3_bc.yaml'
     preset.write_text(PRESET)
     monkeypatch.syspath_prepend(tmp_path)
     yield preset
     RULES.pop('td3_bc', None)
-    sys.modules.pop('other_package', None)
+    ROBOT_POLICIES.pop('quiet', None)
+    for name in ('other_package', 'other_policy'):
+        sys.modules.pop(name, None)
 
 
 def test_an_algorithm_of_another_package_learns_and_resumes(
@@ -73,6 +92,18 @@ def test_an_algorithm_of_another_package_learns_and_resumes(
             each.ingest(transition)
     for name, value in learner.rule.state_dict().items():
         assert np.array_equal(resumed.rule.state_dict()[name], value), name
+
+
+def test_a_kind_of_robot_policy_of_another_package_is_found_by_its_message(installed: Path) -> None:
+    assert installed.exists()
+    kind, _ = find_policy('quiet')
+    gaussian = make_rule().mean_actor.to_numpy()
+    message = encode_weights(kind(gaussian.architecture, gaussian.tensors), WeightsHeader(1, 1))
+    ROBOT_POLICIES.pop('quiet')
+    sys.modules.pop('other_policy')
+    _, policy = decode_weights(message, make_layout())
+    assert policy.kind == 'quiet'
+    assert not policy.decide(np.ones(3), np.ones(4), None).any()
 
 
 def test_an_algorithm_that_nobody_registered_is_refused() -> None:

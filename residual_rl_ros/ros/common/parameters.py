@@ -38,17 +38,24 @@ def read_parameters(node: Node, kind: type[Kind], trees: Sequence[str] = ()) -> 
         trees: prefixes of further parameters that the node reads, see `read_tree`.
 
     Raises:
-        ConfigError: a value has another type than its field, or is out of its range.
+        ConfigError: names every value that has another type than its field, or is out of range.
     """
     hints = types_of(kind)
     values: dict[str, Any] = {}
+    problems: list[str] = []
     for item in fields(kind):  # type: ignore[arg-type]
         value: Any = item.default
         if node.has_parameter(item.name):
             value = node.get_parameter(item.name).value
         hint = hints[item.name]
-        values[item.name] = value = _checked(node, item, hint, value)
-        _declare(node, item.name, value, _descriptor(item, hint))
+        try:
+            values[item.name] = value = _checked(item, hint, value)
+        except ConfigError as error:
+            problems.append(str(error))
+        else:
+            _declare(node, item.name, value, _descriptor(item, hint))
+    if problems:
+        raise ConfigError(node.get_name(), problems)
     known = (*OTHERS, *(f'{tree}.' for tree in trees))
     for name in sorted(node.get_parameters_by_prefix('')):
         if name not in values and not name.startswith(known):
@@ -79,7 +86,7 @@ def follow_parameters(
         for change in changes:
             if change.name in known:
                 try:
-                    _checked(node, known[change.name], hints[change.name], change.value)
+                    _checked(known[change.name], hints[change.name], change.value)
                 except ConfigError as error:
                     return SetParametersResult(successful=False, reason=str(error))
             elif not change.name.startswith(OTHERS):
@@ -90,7 +97,7 @@ def follow_parameters(
     def changed(changes: list[Parameter]) -> None:
         nonlocal latest
         values = {
-            change.name: _checked(node, known[change.name], hints[change.name], change.value)
+            change.name: _checked(known[change.name], hints[change.name], change.value)
             for change in changes
             if change.name in known
         }
@@ -142,7 +149,7 @@ def _declare(node: Node, name: str, value: Any, descriptor: ParameterDescriptor)
     node.declare_parameter(name, _ros_value(value), descriptor, ignore_override=True)
 
 
-def _checked(node: Node, item: Field[Any], wanted: Any, value: Any) -> Any:
+def _checked(item: Field[Any], wanted: Any, value: Any) -> Any:
     """Return the value as the field's type.
 
     Raises:
@@ -155,7 +162,7 @@ def _checked(node: Node, item: Field[Any], wanted: Any, value: Any) -> Any:
     except ValueError as error:
         shown = list(value) if hasattr(value, 'tolist') else value
         raise ConfigError(
-            f'parameter {item.name!r} of {node.get_name()} is {shown!r}, expected {error}: '
+            f'parameter {item.name!r} is {shown!r}, expected {error}: '
             f'{item.metadata["description"]}'
         ) from error
 

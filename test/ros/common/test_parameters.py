@@ -85,20 +85,30 @@ def test_values_are_read_with_their_descriptions_and_ranges(make: Any) -> None:
     [
         (
             {'ratio': 1.5},
-            r"'ratio' of example is 1.5, expected a number >= 0.0 and <= 1.0: a r",
+            r"'ratio' is 1.5, expected a number >= 0.0 and <= 1.0: a r",
         ),
-        ({'count': 0}, r"'count' of example is 0, expected a whole number >= 1: a count"),
-        ({'count': 1.5}, r"'count' of example is 1.5, expected a whole number >= 1: a count"),
-        ({'name': 3}, r"'name' of example is 3, expected a string: a name"),
+        ({'count': 0}, r"'count' is 0, expected a whole number >= 1: a count"),
+        ({'count': 1.5}, r"'count' is 1.5, expected a whole number >= 1: a count"),
+        ({'name': 3}, r"'name' is 3, expected a string: a name"),
         (
             {'scales': [0.1, -0.1]},
-            r"'scales' of example is \[0.1, -0.1\], expected a list of num",
+            r"'scales' is \[0.1, -0.1\], expected a list of num",
         ),
     ],
 )
 def test_a_wrong_value_is_refused(make: Any, values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_parameters(make(**values), Example)
+
+
+def test_every_wrong_parameter_is_named_at_once(make: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_parameters(make(count=0, name=3), Example)
+    assert caught.value.problems == (
+        "parameter 'name' is 3, expected a string: a name",
+        "parameter 'count' is 0, expected a whole number >= 1: a count",
+    )
+    assert str(caught.value).startswith('example: parameter')
 
 
 def test_live_parameters_change_and_others_do_not(make: Any) -> None:
