@@ -55,8 +55,9 @@ lock:
 demo: $(READY)
 	$(BIN)/residual-rl demo $(DEMO_ARGS)
 
-# Two workers: each test or group of tests goes to the next free one, in the order of conftest.py.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+# Three workers for two cores: robots wait as long as they compute. Each test or group of tests
+# goes to the next free worker, in the order of conftest.py.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 test: $(OPTIONAL)
 	$(PYTEST) -m 'not slow'

@@ -68,7 +68,7 @@ def test_a_base_policy_ten_times_too_slow_is_held_for(
         limit = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=0.2)
         parameters = [Parameter(name='hold_limit_s', value=limit)]
         call(SetParameters, '/policy_node/set_parameters', parameters=parameters)
-        wait_for(lambda: 'policy_node' in monitor.errors(), 5.0, 'the fault')
+        wait_for(lambda: 'policy_node' in monitor.errors(), LIMIT_S, 'the fault')
         assert 'the base policy' in monitor.errors()['policy_node']
         np.testing.assert_array_equal(bystander.commands[-1], bystander.commands[-2])
         bringup.check()
