@@ -14,8 +14,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Modules are compiled when they are first imported: that saves a quarter of the space and of the time.
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
 OPTIONAL := $(VENV)/.optional
 DEMO_ARGS ?=
@@ -43,7 +42,7 @@ endif
 	@touch $(READY)
 
 $(OPTIONAL): $(READY) requirements/optional.txt
-	$(PIP) -r requirements/optional.txt
+	$(PIP) --no-compile -r requirements/optional.txt
 	@touch $(OPTIONAL)
 
 bench: $(OPTIONAL)
@@ -59,8 +58,11 @@ demo: $(READY)
 # goes to the next free worker, in the order of conftest.py.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
+# Other processes of the machine can be in the way of a robot in real time: what has failed beside
+# other tests is run once more, alone.
 test: $(OPTIONAL)
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow' || \
+	    $(BIN)/python -m pytest -m 'not slow' --last-failed --last-failed-no-failures none
 
 test-fast: $(OPTIONAL)
 	$(PYTEST) -m 'not slow and not ros'

@@ -128,7 +128,7 @@ def refusal(spec: NodeSpec, domain_id: int) -> str:
 
 
 def test_a_killed_learner_leaves_the_policy_running(domain_id: int, tmp_path: Path) -> None:
-    config = quick_config()
+    config = replace(quick_config(), control_steps=3000)
     learner, policy, simulator = topology(config, tmp_path, actor_timeout_s=2.0)
     environment = ros_environment(domain_id)
     with (

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,10 +47,15 @@ def test_a_long_pre_training_answers_and_the_policy_waits_for_it(
         else node
         for node in finetune_topology(config, robot_file, base.path, tmp_path, 1, 0)
     ]
+    environment, logs = ros_environment(domain_id), tmp_path / 'logs'
     with (
         Monitor(domain_id) as monitor,
-        Bringup(nodes, tmp_path / 'logs', ros_environment(domain_id)) as bringup,
+        ExitStack() as stack,
     ):
+        # The policy must not give up before there is a learner.
+        learner = stack.enter_context(Bringup(nodes[:1], logs, environment))
+        wait_for(lambda: monitor.values('learner_node') != {}, LIMIT_S, 'a learner')
+        bringup = stack.enter_context(Bringup(nodes[1:], logs, environment))
         done = 'pretraining_updates'
         wait_for(lambda: monitor.number('learner_node', done) > 0, LIMIT_S, 'pre-training')
         begun = monitor.number('learner_node', done)
@@ -57,6 +63,7 @@ def test_a_long_pre_training_answers_and_the_policy_waits_for_it(
         time.sleep(ACTOR_TIMEOUT_S + 0.5)  # Without a sign of life the policy would give up.
         assert monitor.number('learner_node', done) > begun
         assert monitor.values('learner_node')['phase'] == 'warmup'
+        learner.check()
         bringup.check()
         stopped = time.monotonic()
     # The drain limit is 5 s, and the bring-up would kill a process that ignores it after 10 s.
