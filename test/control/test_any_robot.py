@@ -79,10 +79,11 @@ class WatchedSafety(SafetyFilter):
         assert np.isfinite(sent).all()
         low, high = self.action.lower, self.action.upper
         if previous is not None:
-            low, high = np.minimum(low, previous), np.maximum(high, previous)
-            assert (np.abs(sent - previous) <= self.action.max_step + 1e-12).all()
+            start = np.clip(previous, low, high)
+            assert (np.abs(sent - start) <= self.action.max_step + 1e-12).all()
             if self.box is not None:
-                assert (self.box.excess(sent) <= self.box.excess(previous)).all()
+                excess = np.maximum(self.box.excess(start), self.box.excess(previous))
+                assert (self.box.excess(sent) <= excess).all()
         assert ((sent >= low) & (sent <= high)).all()
         if base is not None:
             self.check_bound(sent, base, previous)
