@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ObservationError, UnsafeCommandError
+from residual_rl_ros.numerics import clamp
 
 Array = npt.NDArray[np.float64]
 
@@ -139,6 +140,7 @@ class CommandLimiter:
         if self._measured is None:
             return ''
         action = self.safety.action
+        command = clamp(command, action.lower, action.upper)
         far = np.abs(command - self._measured) > action.start_limit
         if not far.any():
             return ''

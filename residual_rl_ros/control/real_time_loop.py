@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from residual_rl_ros.errors import BasePolicyError, ObservationError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual_policy.mailbox import DecodedWeights
 from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.robot.onnx_session import InferenceWorker
 from residual_rl_ros.transitions.transition import Success, Transition
 
 STAGES = ('account', 'command', 'reaction', 'tick')
@@ -93,12 +94,12 @@ class RealTimeLoop(PolicyLoop):
         self._period_s = period_s
         self._sleep = sleep
         # A large actor takes milliseconds to check, which no control step has.
-        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix='weights')
-        self._reader.submit(int)  # To start a thread takes milliseconds where memory is locked.
+        self._reader = InferenceWorker('weights')
         self._reading: deque[Future[DecodedWeights]] = deque()
         self._newest_weights = b''
         self._outbox: list[Transition] = []
-        self._stops: dict[str, str] = {}
+        self.stops: dict[str, str] = {}
+        """Stop inputs that forbid to move, with their reasons."""
         self._began = 0.0
         self._observation: Array = np.zeros(0)
         self._forget_requests()
@@ -121,7 +122,6 @@ class RealTimeLoop(PolicyLoop):
         """Start; what was asked for before counts no more."""
         super().activate()
         self._forget_requests()
-        self._reader.submit(bool).result()  # Its thread is started now, not in a control step.
 
     def deactivate(self, now: float) -> None:
         """Hold, slowing down at the control rate where that is to hold, then stop."""
@@ -145,13 +145,13 @@ class RealTimeLoop(PolicyLoop):
             reason: why the robot must not move; empty: it may.
         """
         if reason:
-            self._stops[name] = reason
+            self.stops[name] = reason
         else:
-            self._stops.pop(name, None)
+            self.stops.pop(name, None)
 
     def close(self) -> None:
         """End the thread that reads weights."""
-        self._reader.shutdown(cancel_futures=True)
+        self._reader.close()
 
     def request_start(self) -> bool:
         """Start an episode with the next observation; return whether that is possible.
@@ -161,6 +161,11 @@ class RealTimeLoop(PolicyLoop):
         self._start_requested = self.active and not self.in_episode
         self._start_confirmed = self._start_requested and self._gated_since is not None
         return self._start_requested
+
+    @property
+    def waits_to_start(self) -> bool:
+        """Whether an episode waits because its first command is too far from the robot."""
+        return self._gated_since is not None
 
     @property
     def ending(self) -> bool:
@@ -305,11 +310,13 @@ class RealTimeLoop(PolicyLoop):
 
     def _obstacle(self) -> str:
         """Return why the robot must not move although it is seen, empty if it may."""
-        if self._stops:
-            return '; '.join(self._stops.values())
-        moving = self.in_episode or self._guided
-        if self.held or not moving:
+        if self.held or not (self.in_episode or self._guided):
             self._following = False
+        if self.held:
+            return ''
+        if self.stops:
+            return '; '.join(self.stops.values())
+        if not (self.in_episode or self._guided):
             return ''
         limiter = self.controller.limiter
         error = limiter.following_error() if self._following or limiter.continues else ''
@@ -383,7 +390,7 @@ class RealTimeLoop(PolicyLoop):
     def _commanding(self) -> bool:
         """Whether an operator has taken over and commands a robot that may move."""
         moves = self._takeover_active and self._takeover is not None
-        return moves and not (self.held or self._stops or self._following)
+        return moves and not (self.held or self.stops or self._following)
 
     def _obey(self, now: float) -> None:
         """Send an operator's command where there is nothing to decide."""

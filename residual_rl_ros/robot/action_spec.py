@@ -86,8 +86,8 @@ EFFORTS = ('N', 'N m')
 """Units of efforts: repeated, they push on, and zero lets go."""
 UNITS = (*POSITIONS, *RATES, *EFFORTS, '1')
 """Units of actions; `1` does not say what a repeated command does."""
-TOLERANCE_STEPS = 10.0
-"""Default distance between command and measurement, in largest steps."""
+FOLLOWING_STEPS, START_STEPS = 10.0, 20.0
+"""Default limits of the distance between command and measurement, in largest steps."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,11 @@ class ActionSpec:
     unit. Empty follows from the units: positions repeat, everything else goes to zero."""
     following_limit: Array = field(default_factory=lambda: np.zeros(0))
     """Largest distance between a command and its measurement while the robot moves, and of a
-    measurement from the limits, shape (m,); empty: `TOLERANCE_STEPS` largest steps. Infinite for
+    measurement from the limits, shape (m,); empty: `FOLLOWING_STEPS` largest steps. Infinite for
     increments and efforts."""
     start_limit: Array = field(default_factory=lambda: np.zeros(0))
     """Largest distance of an episode's first command from the measurement, shape (m,); empty:
-    `TOLERANCE_STEPS` largest steps. Infinite for all but positions."""
+    `START_STEPS` largest steps. Infinite for all but positions."""
     goes_to_zero: Mask = field(init=False, repr=False, compare=False)
     """Actions that hold by zero, shape (m,)."""
 
@@ -140,7 +140,8 @@ class ActionSpec:
         for label in ('lower', 'upper', 'max_step', 'following_limit', 'start_limit'):
             value = np.array(getattr(self, label), dtype=np.float64)
             if label.endswith('_limit') and not value.size:
-                value = TOLERANCE_STEPS * self.max_step
+                steps = FOLLOWING_STEPS if label == 'following_limit' else START_STEPS
+                value = steps * self.max_step
             if value.shape != (self.size,):
                 raise ConfigError(
                     f'action {label} has {value.size} values, expected {self.size} (one per name)'

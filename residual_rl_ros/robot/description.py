@@ -40,9 +40,10 @@ CHANNEL_TYPES = (
 TRAJECTORY = 'trajectory_msgs/msg/JointTrajectory'
 TWIST = 'geometry_msgs/msg/TwistStamped'
 COMMAND_TYPES = (FLOAT_ARRAY, TRAJECTORY, JOINT_STATE, TWIST)
-FOLLOWING_S = 0.25
-FOLLOWING_PERIODS = 5
+FOLLOWING_S, FOLLOWING_PERIODS = 0.25, 5
 """A command may be so far ahead of its measurement, at the largest velocity: servos lag."""
+START_S, START_PERIODS = 1.0, 20
+"""An episode's first command may be so far away, at the largest velocity."""
 INFINITY = float('inf')
 
 Keys = TypeVar('Keys')
@@ -255,8 +256,8 @@ class _ActionKeys:
     )
     start_limit: tuple[float, ...] = parameter(
         (),
-        "largest distance of an episode's first command from the measurement; default: twice "
-        'following_limit',
+        "largest distance of an episode's first command from the measurement; default: "
+        f'max_velocity x the larger of {START_S:g} s and {START_PERIODS} control periods',
     )
 
 
@@ -364,8 +365,7 @@ class _Description:
         following = velocity * max(FOLLOWING_S, FOLLOWING_PERIODS * period_s)
         if not set(units) <= set(POSITIONS):
             following *= 2.0  # Of a velocity: a wheel slips, odometry is filtered.
-        if action.following_limit:
-            following = np.array(action.following_limit)
+        start = velocity * max(START_S, START_PERIODS * period_s)
         try:
             spec = ActionSpec(
                 names=action.names,
@@ -376,8 +376,8 @@ class _Description:
                 workspace=_workspace(workspace),
                 units=units,
                 hold=command.hold,
-                following_limit=following,
-                start_limit=np.array(action.start_limit or 2.0 * following),
+                following_limit=np.array(action.following_limit or following),
+                start_limit=np.array(action.start_limit or start),
             )
             robot = RobotConfig(keys.name, keys.control_rate_hz, made, spec, channels, stops)
             check_names('observation', robot.observation_names)
