@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-import time
 import itertools
 from dataclasses import dataclass
+from time import sleep
 
 import numpy as np
 import pytest
@@ -403,7 +403,7 @@ def test_what_nobody_wants_any_more_is_not_computed() -> None:
         with pytest.raises(ChunkLateError):
             queue.take(0.0)
         while policy.calls == 0:
-            time.sleep(0.001)
+            sleep(0.001)
         queue.forget()
     policy.gate.set()
     settle(queue)
