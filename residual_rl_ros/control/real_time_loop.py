@@ -446,6 +446,7 @@ class RealTimeLoop(PolicyLoop):
         """Begin anew after a jump of the clock: no stamp or duration so far means anything."""
         self._callbacks.warn(f'the clock jumped by {seconds:+.3f} s, or this process stood still')
         self.assembler.clear()
+        self.controller.limiter.interrupt()
         self._blend.restart()
         self._done_stamp = self._feedback_stamp = -np.inf
         self._holding_since = None
