@@ -39,7 +39,7 @@ def test_a_dead_simulator_is_held_for_and_then_a_fault(domain_id: int, tmp_path:
         bystander.check_commands(int(count(monitor, 'policy_node', 'episode')) + 1)
 
 
-@pytest.mark.parametrize('how', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('how', [signal.SIGTERM, signal.SIGHUP])
 def test_a_policy_that_is_told_to_stop_holds_first(
     domain_id: int, tmp_path: Path, how: signal.Signals
 ) -> None:
