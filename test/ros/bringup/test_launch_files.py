@@ -126,6 +126,7 @@ def test_a_simulation_has_a_namespace_and_a_domain_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv('ROS_DOMAIN_ID', '42')
+    monkeypatch.delenv('ROS_AUTOMATIC_DISCOVERY_RANGE', raising=False)
     arguments = {**MINIMAL['sim_finetune.launch.py'], 'output_dir': str(tmp_path)}
     domains = set()
     for action in nodes('sim_finetune.launch.py', **arguments, namespace=''):
