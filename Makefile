@@ -40,8 +40,8 @@ else
 endif
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@# Compile what is used; all of torch and sympy would be 0.3 GB more.
-	$(BIN)/python -c 'import importlib, pkgutil, residual_rl_ros as p; \
-	    [importlib.import_module(m.name) for m in pkgutil.walk_packages(p.__path__, p.__name__ + ".")]'
+	$(BIN)/python -c 'import residual_rl_ros.cli.main, residual_rl_ros.training.train; \
+	    from residual_rl_ros.ros.nodes import learner_node, mujoco_sim_node, policy_node'
 	@touch $(READY)
 
 $(OPTIONAL): $(READY) requirements/optional.txt
