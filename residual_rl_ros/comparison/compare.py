@@ -348,7 +348,8 @@ def draw_curves(path: Path, results: Mapping[tuple[str, str], Sequence[RunResult
         if measure == SUCCESS:
             axes.set_ylim(0.0, 1.02)
         axes.spines[['top', 'right']].set_visible(False)
-    row[0][0].legend(loc='lower right', fontsize=8)
+    if row[0][0].get_legend_handles_labels()[0]:  # There are none without evaluations.
+        row[0][0].legend(loc='lower right', fontsize=8)
     figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)
