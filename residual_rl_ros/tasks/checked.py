@@ -30,7 +30,7 @@ from residual_rl_ros.config.success import (
 from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.control.policy_loop import MAX_REWARD
 from residual_rl_ros.errors import ResidualRLError, TaskError
-from residual_rl_ros.numerics import FLOAT32_MAX, within
+from residual_rl_ros.numerics import FLOAT32_MAX, flag, scalar, within
 from residual_rl_ros.transitions.transition import Success
 
 Env = gymnasium.Env[Any, Any]
@@ -92,34 +92,6 @@ FIVE_VALUES = (
     'step returns observation, reward, terminated, truncated and info since gym 0.26, an older '
     'environment must be converted'
 )
-
-
-def scalar(value: Any) -> float:
-    """Return one real number, given as Python's, numpy's or an array of one.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if isinstance(value, float):
-        return value
-    array = np.asarray(value)
-    if array.size != 1 or array.dtype.kind not in 'biuf':
-        raise ValueError('expected one number')
-    return float(array.item())
-
-
-def flag(value: Any) -> bool:
-    """Return a truth value, also one that is written as 0 or 1.
-
-    Raises:
-        ValueError: it is none; text and numbers such as 0.5 or NaN are not rounded to one.
-    """
-    if isinstance(value, bool):
-        return value
-    number = scalar(value)
-    if number not in (0.0, 1.0):
-        raise ValueError('expected true or false')
-    return number == 1.0
 
 
 class CheckedEnvironment:
