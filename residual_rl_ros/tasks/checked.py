@@ -243,7 +243,7 @@ class CheckedEnvironment:
     def _array(self, value: Any, shape: tuple[int, ...] | None, key: str) -> npt.NDArray[Any]:
         field = f'observation[{key!r}]' if key else 'observation'
         try:
-            array = np.asarray(value)
+            array = np.array(value)  # A copy: some environments go on writing into theirs.
         except Exception as error:
             raise self._wrong(field, value, f'numbers of shape {shape}') from error
         if array.dtype.kind not in 'biuf' or array.shape != shape:

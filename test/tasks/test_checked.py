@@ -187,13 +187,20 @@ def test_a_dictionary_with_an_image_is_checked_key_by_key() -> None:
 
     image = np.zeros((2, 2, 3), np.uint8)
     seen = CheckedEnvironment(Camera(np.zeros(2), image)).reset(0, 0)
-    assert seen['camera'] is image
+    assert (seen['camera'].dtype, seen['camera'].shape) == (np.uint8, (2, 2, 3))
     for state, shown, reason in (
         (np.array([0.0, np.nan]), image, r"observation\['state'\]\[1\] is nan"),
         (np.zeros(2), image[0], r"observation\['camera'\] is an array of uint8 and shape \(2, 3\)"),
     ):
         with pytest.raises(TaskError, match=reason):
             CheckedEnvironment(Camera(state, shown)).reset(0, 0)
+
+
+def test_an_observation_is_not_changed_by_the_next_one() -> None:
+    env = Answers(first=((buffer := np.zeros(3)), {}))
+    seen = CheckedEnvironment(env).reset(0, 0)
+    buffer += 1.0
+    assert not seen.any()
 
 
 def told(criterion: str, *steps: Any, terminated: bool = False) -> Success:
