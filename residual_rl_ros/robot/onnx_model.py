@@ -84,7 +84,7 @@ def read_model(
     try:
         content = _read(path.resolve())
         size = len(content)
-        model = onnx.ModelProto.FromString(content)
+        model = _parse(content)
         digests = {path.name: hashlib.sha256(content).hexdigest()}
         lines = [f'{digests[path.name]}  graph\n']
         files = _embed_weights(model, path)
@@ -103,7 +103,7 @@ def read_model(
             lines.append(f'{digests[beside.name]}  metadata\n')
             size += len(sidecar)
         random = tuple(sorted(set(_random_operators(model))))
-    except Exception as error:  # Protobuf raises its own untyped hierarchy.
+    except (OSError, ValueError) as error:
         reason = ' '.join(str(error).split())
         raise error_type(f'{str(path)!r} is no loadable ONNX model: {reason}') from error
     # One file is identified by its digest as `sha256sum` prints it.
@@ -117,6 +117,13 @@ def read_model(
             'digest in the robot YAML (base_policy_sha256, encoder_sha256, classifier_sha256)'
         )
     return OnnxModel(path, content, digests, size, found, metadata, sidecar, random)
+
+
+def _parse(content: bytes) -> Any:
+    try:
+        return onnx.ModelProto.FromString(content)
+    except Exception as error:  # Protobuf raises its own untyped hierarchy.
+        raise ValueError(str(error)) from error
 
 
 def _read(path: Path) -> bytes:
