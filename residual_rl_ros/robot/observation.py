@@ -29,6 +29,8 @@ class ObservationAssembler:
         self._index = {channel.name: i for i, channel in enumerate(channels)}
         self._values: list[Array | None] = [None] * len(channels)
         self._stamps: list[float] = [-np.inf] * len(channels)
+        self._refused: dict[str, str] = {}
+        """Why the latest message of a topic was refused, of topics on which none was used since."""
 
     def update(self, channel: str, stamp: float, values: Array) -> None:
         """Take in a message.
@@ -56,6 +58,13 @@ class ObservationAssembler:
             )
         if stamp >= self._stamps[index]:
             self._values[index], self._stamps[index] = values, stamp
+            if self._refused:
+                self._refused.pop(self._channels[index].topic, None)
+
+    def refuse(self, error: ObservationError) -> None:
+        """Remember why a message was refused, for what is said when its channel is stale."""
+        if error.topic:
+            self._refused[error.topic] = str(error)
 
     def complete_at(self, stamp: float) -> bool:
         """Return whether every channel holds a value of exactly this stamp (lockstep)."""
@@ -81,14 +90,15 @@ class ObservationAssembler:
             value, stamp = self._values[index], self._stamps[index]
             if value is None:
                 raise ObservationError(
-                    f'channel {channel.name!r}: nothing received on {channel.topic}',
+                    f'channel {channel.name!r}: nothing received on {channel.topic}'
+                    f'{self._because(channel)}',
                     channel.topic,
                     'missing',
                 )
             if now is not None and now - stamp > channel.max_age_s:
                 raise ObservationError(
                     f'channel {channel.name!r} is {now - stamp:.3f} s old, max_age_s is '
-                    f'{channel.max_age_s} s',
+                    f'{channel.max_age_s} s{self._because(channel)}',
                     channel.topic,
                     'stale',
                 )
@@ -102,6 +112,10 @@ class ObservationAssembler:
                 )
             values.append(value)
         return np.concatenate(values)
+
+    def _because(self, channel: Channel) -> str:
+        reason = self._refused.get(channel.topic)
+        return f'; refused: {reason}' if reason else ''
 
     def clear(self) -> None:
         """Forget everything: after the clock jumped back, older values would count as newer."""

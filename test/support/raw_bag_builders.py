@@ -126,9 +126,9 @@ class Live:
     def observe(self, name: str, topic: str, kind: str, received_ns: int, data: bytes) -> None:
         self.recorder.write(topic, received_ns, data)
         message = deserialize(data, kind)
-        stamp = self.readers[name].stamp(message)
-        values = self.readers[name].values(message)
-        self.loop.push_observation(name, received_ns * 1e-9 if stamp is None else stamp, values)
+        reading = self.readers[name].read(message, received_ns * 1e-9)
+        assert reading is not None
+        self.loop.push_observation(name, reading.stamp, reading.values)
 
     def step(self, tick: int) -> None:
         """Let one control period pass: observations, then the tick."""

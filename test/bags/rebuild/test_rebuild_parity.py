@@ -85,9 +85,9 @@ def test_lockstep_transitions_are_equal_number_for_number(tmp_path: Path) -> Non
         live.recorder.write('/cell/joint_states', received, arm)
         loop.receive_feedback(feedback)
         loop.push_observation('tool', stamp, z)
-        loop.push_observation(
-            'arm', stamp, live.readers['arm'].values(deserialize(arm, JOINT_STATE))
-        )
+        reading = live.readers['arm'].read(deserialize(arm, JOINT_STATE), stamp)
+        assert reading is not None
+        loop.push_observation('arm', stamp, reading.values)
     live.recorder.close()
     bag = Bag(tmp_path / 'bag')
     options = RebuildOptions(CONFIG, lockstep=True, namespace='cell')
