@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from residual_rl_ros.errors import CommandError, ObservationError, ResidualRLError
+from residual_rl_ros.errors import CommandError, ConfigError, ObservationError, ResidualRLError
 from residual_rl_ros.numerics import all_finite
 from residual_rl_ros.robot.description import (
     COMPRESSED_IMAGE,
@@ -27,6 +27,7 @@ from residual_rl_ros.robot.description import (
     TWIST,
     Channel,
     Command,
+    StopInput,
 )
 from residual_rl_ros.robot.image_encoder import RgbImage, channel_encoder
 from residual_rl_ros.robot.joint_states import JointReader, SourceWatch, two_publishers
@@ -317,3 +318,29 @@ COMMAND_VALUES: dict[str, Callable[[Any, Command], Any]] = {
     TWIST: _twist_fields,
 }
 """How to read the values of every command type."""
+
+
+def stop_reason(stop: StopInput, message: Any) -> str:
+    """Return why a message of a stop input forbids to move, empty if it does not.
+
+    Args:
+        stop: the stop input.
+        message: a message of its type.
+
+    Raises:
+        ConfigError: the message has no such field, or it is no number, text or vector.
+    """
+    where = f'robot.stop_inputs.{stop.name}.field'
+    try:
+        value = attrgetter(stop.field)(message)
+    except AttributeError as error:
+        raise ConfigError(f'{where} is {stop.field!r}: {stop.type} has {error}') from error
+    if all(hasattr(value, axis) for axis in 'xyz'):
+        value = float(np.linalg.norm([value.x, value.y, value.z]))
+    if isinstance(value, bytes) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, (bool, int, float, str)):
+        raise ConfigError(f'{where} is {stop.field!r}, expected a number, a text or x, y, z')
+    if not stop.says_stop(value):
+        return ''
+    return f'stop input {stop.name!r}: {stop.topic} {stop.field} is {value}'

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from time import sleep
 
 import numpy as np
 import pytest
@@ -401,6 +402,8 @@ def test_what_nobody_wants_any_more_is_not_computed() -> None:
         queue.push_observation(np.zeros(3))
         with pytest.raises(ChunkLateError):
             queue.take(0.0)
+        while policy.calls == 0:
+            sleep(0.001)
         queue.forget()
     policy.gate.set()
     settle(queue)
