@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from rosbags.interfaces import Nodetype
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.checks.base_policy import chance_remarks
@@ -13,8 +14,10 @@ from residual_rl_ros.control.safety import Workspace
 from residual_rl_ros.errors import BasePolicyError, ConfigError, ResourceError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.resources import find_base_policy
-from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.decoders import FIELD_ROOTS
+from residual_rl_ros.robot.description import FLOAT_ARRAY, JOINT_STATE, Channel, RobotConfig
 from residual_rl_ros.robot.image_encoder import channel_encoder
+from residual_rl_ros.transitions.cdr import typestore
 
 
 def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) -> InspectionReport:
@@ -56,6 +59,10 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
                 f'channel {channel.name!r}: max_age_s {channel.max_age_s:g} is less than a control '
                 f'period ({1.0 / rate:g} s); a topic at the control rate would often be stale'
             )
+        report.problems += [
+            f'channel {channel.name!r}: {channel.type} has no number {field!r}'
+            for field in missing_fields(channel)
+        ]
         if channel.is_image:
             try:
                 channel_encoder(channel)
@@ -99,6 +106,27 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
         except (BasePolicyError, ResourceError) as error:
             report.problems.append(str(error))
     return report
+
+
+def missing_fields(channel: Channel) -> list[str]:
+    """Return the fields of a channel that its message type does not have, or not as a number."""
+    if channel.type in (JOINT_STATE, FLOAT_ARRAY) or channel.is_image:
+        return []  # Their fields are checked otherwise, or have the names that they are given.
+    root = FIELD_ROOTS.get(channel.type, '')
+    return [field for field in channel.fields if not _is_number(channel.type, root + field)]
+
+
+def _is_number(kind: str, path: str) -> bool:
+    """Return whether a dotted path leads to a number in a ROS message type."""
+    part, _, rest = path.partition('.')
+    fields = typestore().fielddefs[kind][1]
+    for name, (node, detail) in fields:
+        if name != part:
+            continue
+        if node is Nodetype.NAME:
+            return bool(rest) and _is_number(str(detail), rest)
+        return node is Nodetype.BASE and not rest and detail[0] not in ('string', 'wstring')
+    return False
 
 
 def _compare_ranges(

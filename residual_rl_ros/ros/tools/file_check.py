@@ -25,9 +25,11 @@ from residual_rl_ros.base_policy.onnx_policy import read_policy_model
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.resources import find_base_policy
+from residual_rl_ros.robot.decoders import stop_reason
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
 from residual_rl_ros.ros.common.parameters import read_parameters, read_tree
+from residual_rl_ros.ros.nodes.stop_inputs import message_class
 from residual_rl_ros.schema import read_yaml
 
 NODES = ('policy_node', 'reward_node', 'recorder_node')
@@ -113,7 +115,10 @@ def _problems(
             if base_policy is not None:
                 read_policy_model(find_base_policy(base_policy), parameters.base_policy_sha256)
         read = read_tree(node, 'robot')
-        RobotConfig.from_mapping(read, f'{path}, as {name} reads it')
+        robot = RobotConfig.from_mapping(read, f'{path}, as {name} reads it')
+        for stop in robot.stop_inputs:
+            kind = message_class(stop.type, f'robot.stop_inputs.{stop.name}.type')
+            stop_reason(stop, kind())
     except ResidualRLError as error:
         return [str(error)]
     finally:

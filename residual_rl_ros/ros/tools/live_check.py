@@ -17,10 +17,11 @@ from rclpy.qos import DurabilityPolicy
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.findings import InspectionReport
-from residual_rl_ros.robot.description import Channel, RobotConfig
+from residual_rl_ros.robot.description import Channel, RobotConfig, StopInput
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelReader, message_count
 from residual_rl_ros.ros.common.managed_node import NodeHost
+from residual_rl_ros.ros.tools.controller_check import check_controllers
 
 
 @dataclass
@@ -60,6 +61,9 @@ def check_live(
         for channel, messages in received:
             _judge_channel(node, channel, messages, seconds, robot, report)
         _judge_command(node, robot, report)
+        check_controllers(tool, robot, report)
+        for stop in robot.stop_inputs:
+            _judge_stop_input(node, stop, report)
 
 
 def _listen(node: Node, channel: Channel, report: InspectionReport) -> _Received:
@@ -154,6 +158,18 @@ def _judge_channel(
         report.remarks.append(
             f'{where}: {rate:.1f} Hz is below the control rate of {robot.control_rate_hz:g} Hz; '
             'values will be used more than once'
+        )
+
+
+def _judge_stop_input(node: Node, stop: StopInput, report: InspectionReport) -> None:
+    topic = node.resolve_topic_name(stop.topic)
+    types = {info.topic_type for info in node.get_publishers_info_by_topic(topic)}
+    where = f'stop input {stop.name!r} ({topic})'
+    if not types:
+        report.problems.append(f'{where}: nobody publishes it{_similar(node, topic)}')
+    elif types != {stop.type}:
+        report.problems.append(
+            f'{where}: published as {", ".join(sorted(types))}, the robot YAML says {stop.type}'
         )
 
 

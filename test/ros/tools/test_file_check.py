@@ -42,6 +42,10 @@ TOY = """\
           max_age_s: 0.2
 """
 ANCHOR = TOY.replace('[2.0, 2.0]', '&up [2.0, 2.0]').replace('[8.0, 8.0]', '*up')
+STOP = """\
+      stop_inputs:
+        estop: {{topic: estop, type: {}, field: {}, bad: ['3']}}
+"""
 
 
 def problems_of(
@@ -65,6 +69,7 @@ def problems_of(
         PEG,
         TOY.replace('20.0', '20'),
         TOY.replace('[-2.0, -2.0]', '[-2, -2]'),
+        TOY + STOP.format('std_msgs/msg/Int32', 'data'),
         TOY + '    decision_steps: 4\ncamera_node:\n  ros__parameters:\n    rate: 10\n',
     ],
 )
@@ -88,6 +93,11 @@ def test_a_file_that_both_parsers_read_alike_has_no_problem(tmp_path: Path, text
             TOY + 'policy_node:\n  ros__parameters:\n    robot:\n      control_rate_hz: 10.0\n',
             'policy_node reads robot.control_rate_hz as 10.0, the tools as 20.0',
         ),
+        (
+            TOY + STOP.format('std_msgs/msg/Int32', 'dada'),
+            "stop_inputs.estop.field is 'dada'",
+        ),
+        (TOY + STOP.format('ur_msgs/msg/None', 'data'), 'expected package/msg/Name of an inst'),
         (TOY + '    decision_steps: 0\n', "'decision_steps' is 0, expected a whole number >= 1"),
         (TOY + 'camera:\n  rate: 10.0\n', 'Cannot have a value before ros__parameters'),
     ],

@@ -8,6 +8,7 @@ import array
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from residual_rl_ros.robot.description import (
     Channel,
     Command,
     RobotConfig,
+    StopInput,
 )
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import to_time
@@ -130,15 +132,23 @@ def test_every_mistake_has_a_line_that_names_it(domain_id: int) -> None:
     with publishing(domain_id):
         report = listen(
             domain_id,
-            robot(
-                channel('arm', 'joint_state'),
-                channel('left', 'joint_states', joints=('a', 'elbow')),
-                channel('late', 'object_pose', POSE),
-                channel('silent', 'silent_pose', POSE),
-                channel('twist', 'odom_twist', POSE),
+            replace(
+                robot(
+                    channel('arm', 'joint_state'),
+                    channel('left', 'joint_states', joints=('a', 'elbow')),
+                    channel('late', 'object_pose', POSE),
+                    channel('silent', 'silent_pose', POSE),
+                    channel('twist', 'odom_twist', POSE),
+                ),
+                stop_inputs=(
+                    StopInput('unheard', 'estop', 'std_msgs/msg/Bool', 'data', ('true',)),
+                    StopInput('mistaken', 'odom_twist', POSE, 'pose.position', (), 1.0),
+                ),
             ),
         )
-    arm, left, late, silent, twist = report.problems
+    arm, left, late, silent, twist, unheard, mistaken = report.problems
+    assert "stop input 'unheard' (/estop): nobody publishes it" in unheard
+    assert "stop input 'mistaken' (/odom_twist): published as geometry_msgs/msg/Twist" in mistaken
     assert "'arm' (/joint_state): nobody publishes it; similar: /joint_states" in arm
     assert "joints ['elbow'] are not in joint_states" in left
     assert "'late' (/object_pose): a message was 60.0" in late
