@@ -9,6 +9,7 @@ made. Live and recorded messages are thus decoded by the same code.
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -155,14 +156,22 @@ class MessageDecoder:
     Args:
         channel: the channel.
         lockstep: a stamp belongs to one observation, so that a message has all joints or none.
+        clock: monotonic time, for the silence of publishers [s].
     """
 
-    def __init__(self, channel: Channel, lockstep: bool = False) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        lockstep: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._channel = channel
         self._getters: list[Callable[[Any], float]] = []
-        self.joints = JointReader(channel, lockstep) if channel.type == JOINT_STATE else None
+        self.joints: JointReader | None = None
         """Knows the joints of the latest messages; None for other types."""
-        self._source = SourceWatch(channel.max_age_s)
+        if channel.type == JOINT_STATE:
+            self.joints = JointReader(channel, lockstep, clock)
+        self._source = SourceWatch(channel.max_age_s, clock)
         self.values: Callable[[Any], Array] = self._field_values
         """Returns the values of a message; `read` takes joints, which may be in several."""
         if channel.type == FLOAT_ARRAY:
@@ -193,24 +202,26 @@ class MessageDecoder:
                     f'channel {self._channel.name!r}: {self._channel.type} has no number {field!r}'
                 ) from error
 
-    def read(self, message: Any, received: float, count: int | None = None) -> Reading | None:
+    def read(
+        self, message: Any, now: Callable[[], float], count: int | None = None
+    ) -> Reading | None:
         """Return what a message says, None if that is nothing yet.
 
         Args:
             message: of the channel's topic.
-            received: when it was received [s].
+            now: tells when it was received [s], which is asked only if that counts.
             count: number that its publisher gave it, where the middleware tells.
 
         Raises:
             ObservationError: it cannot be used, or the channel has two publishers.
         """
         own = self.stamp(message)
-        stamp = received if own is None else own
+        stamp = now() if own is None else own
         if self.joints is not None:
-            read = self.joints.read(message, stamp, received, count)
+            read = self.joints.read(message, stamp, count)
             return None if read is None else Reading(*read, own is not None)
         values = self.values(message)
-        if count is not None and all_finite(values) and self._source.disagrees(count, received):
+        if count is not None and all_finite(values) and self._source.disagrees(count):
             raise two_publishers(self._channel)
         return Reading(stamp, values, own is not None)
 

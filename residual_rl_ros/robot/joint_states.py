@@ -9,7 +9,7 @@ same joint, such as one of zeros beside a driver, makes every other value wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any, NamedTuple
 
@@ -42,27 +42,29 @@ class SourceWatch:
 
     Args:
         max_age_s: a publisher that is silent for longer may have been started anew [s].
+        clock: monotonic time [s].
     """
 
-    def __init__(self, max_age_s: float) -> None:
+    def __init__(self, max_age_s: float, clock: Callable[[], float]) -> None:
         self._max_age_s = max_age_s
+        self._clock = clock
         self._count = -1
         self._heard = self._second_heard = -math.inf
 
-    def disagrees(self, count: int, received: float) -> bool:
-        """Return whether the values of a message have two publishers.
+    def disagrees(self, count: int) -> bool:
+        """Return whether the values of a message that has just come have two publishers.
 
         Args:
             count: number that the publisher gave the message.
-            received: when it was received [s].
         """
+        now = self._clock()
         if count <= self._count:
-            if 0.0 <= received - self._heard <= self._max_age_s:
-                self._second_heard = received
+            if now - self._heard <= self._max_age_s:
+                self._second_heard = now
                 return True
             self._second_heard = -math.inf  # The other one is gone.
-        self._count, self._heard = count, received
-        return abs(received - self._second_heard) <= SECOND_SOURCE_S
+        self._count, self._heard = count, now
+        return now - self._second_heard <= SECOND_SOURCE_S
 
 
 class LeapWatch:
@@ -79,18 +81,18 @@ class LeapWatch:
         self._leaps = np.zeros(size, dtype=np.int64)
         self._leapt = np.full(size, -np.inf)
 
-    def disagrees(self, rows: Integers, positions: Array, received: float) -> bool:
+    def disagrees(self, rows: Integers, positions: Array, stamp: float) -> bool:
         """Return whether the positions of a message have two publishers.
 
         Args:
             rows: which joints they are of.
             positions: their positions [rad or m].
-            received: when it was received [s].
+            stamp: their time [s].
         """
         last, before = self._last[rows], self._before[rows]
         self._before[rows], self._last[rows] = last, positions
         leap = np.abs(positions - last)
-        recent = np.abs(received - self._leapt[rows]) <= SECOND_SOURCE_S
+        recent = np.abs(stamp - self._leapt[rows]) <= SECOND_SOURCE_S
         back = (leap > LEAP) & (np.abs(positions - before) <= SAME_PLACE * leap)
         if back.any():
             places = np.sort(np.stack([positions, last], axis=1), axis=1)
@@ -98,7 +100,7 @@ class LeapWatch:
             leaps = np.where(same & recent, self._leaps[rows] + 1, 1)
             touched = rows[back]
             self._places[touched], self._leaps[touched] = places[back], leaps[back]
-            self._leapt[touched] = received
+            self._leapt[touched] = stamp
             recent |= back
         return bool(((self._leaps[rows] >= LEAPS) & recent).any())
 
@@ -118,9 +120,10 @@ class JointReader:
     Args:
         channel: of joint states.
         lockstep: a stamp belongs to one observation, so that a message has all joints or none.
+        clock: monotonic time, for the silence of publishers [s].
     """
 
-    def __init__(self, channel: Channel, lockstep: bool) -> None:
+    def __init__(self, channel: Channel, lockstep: bool, clock: Callable[[], float]) -> None:
         self._channel = channel
         self._lockstep = lockstep
         size = len(channel.joints)
@@ -132,7 +135,7 @@ class JointReader:
         self._names: list[str] = []
         self._layout = self._find([])
         self._incomplete_since: float | None = None
-        self._source = SourceWatch(channel.max_age_s)
+        self._source = SourceWatch(channel.max_age_s, clock)
         self._sources: list[SourceWatch] = []
         """Of each joint, once a message had only some of them."""
         self._leaps = LeapWatch(size) if 'position' in channel.fields else None
@@ -148,15 +151,12 @@ class JointReader:
         """Names in the messages so far."""
         return sorted({name for names in self._layouts for name in names})
 
-    def read(
-        self, message: Any, stamp: float, received: float, count: int | None
-    ) -> tuple[float, Array] | None:
+    def read(self, message: Any, stamp: float, count: int | None) -> tuple[float, Array] | None:
         """Return the time and the values of all joints, None while some are not known.
 
         Args:
             message: joint state.
             stamp: its time [s].
-            received: when it was received [s].
             count: number that its publisher gave it, None if there is none.
 
         Returns:
@@ -177,7 +177,7 @@ class JointReader:
                 return None
         values = self._fields_of(message, layout.columns)
         if all_finite(values):  # What is no number is refused by name, and is no source.
-            self._check_sources(layout, values, received, count)
+            self._check_sources(layout, values, stamp, count)
         if layout.whole:
             self._values, self._latest_whole = values, stamp
             self._incomplete_since = None
@@ -239,20 +239,20 @@ class JointReader:
         return np.concatenate(rows)
 
     def _check_sources(
-        self, layout: _Layout, values: Array, received: float, count: int | None
+        self, layout: _Layout, values: Array, stamp: float, count: int | None
     ) -> None:
         if count is not None:
             if not layout.whole and not self._sources:
                 self._sources = [copy(self._source) for _ in self._channel.joints]
             if self._sources:
                 sources = [self._sources[row] for row in layout.rows]
-                disagree = sum(source.disagrees(count, received) for source in sources) > 0
+                disagree = sum(source.disagrees(count) for source in sources) > 0
             else:
-                disagree = self._source.disagrees(count, received)
+                disagree = self._source.disagrees(count)
         elif self._leaps is not None:
             at = self._channel.fields.index('position') * layout.rows.size
             positions = values[at : at + layout.rows.size]
-            disagree = self._leaps.disagrees(layout.rows, positions, received)
+            disagree = self._leaps.disagrees(layout.rows, positions, stamp)
         else:
             return
         if disagree:

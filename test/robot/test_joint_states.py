@@ -32,15 +32,17 @@ def joints(stamp: float, values: dict[str, float]) -> Any:
 
 
 class Listener:
-    """Reads messages in turn; each is received 10 ms after its stamp."""
+    """Reads messages in turn, at the time of their stamps."""
 
     def __init__(self, channel: Channel = ROBOT, lockstep: bool = False) -> None:
-        self.reader = MessageDecoder(channel, lockstep)
+        self.now = 0.0
+        self.reader = MessageDecoder(channel, lockstep, lambda: self.now)
 
     def hear(
         self, stamp: float, values: dict[str, float], count: int | None = None
     ) -> Reading | None:
-        return self.reader.read(joints(stamp, values), stamp + 0.01, count)
+        self.now = 500.0 + stamp
+        return self.reader.read(joints(stamp, values), lambda: stamp + 0.01, count)
 
 
 def test_joints_come_from_whoever_has_them() -> None:
@@ -211,6 +213,6 @@ def test_the_second_publisher_of_another_type_is_an_error_too() -> None:
     channel = Channel('tool', 'tool_pose', POSE, ('position.x',), (), 0.2, stamped_by='receipt')
     reader = MessageDecoder(channel)
     message = SimpleNamespace(pose=SimpleNamespace(position=SimpleNamespace(x=1.0)), header=0)
-    assert reader.read(message, 1.0, 5) == Reading(1.0, np.array([1.0]), False)
+    assert reader.read(message, lambda: 1.0, 5) == Reading(1.0, np.array([1.0]), False)
     with pytest.raises(ObservationError, match="'tool': two publishers on tool_pose take turns"):
-        reader.read(message, 1.01, 4)
+        reader.read(message, lambda: 1.01, 4)

@@ -130,7 +130,7 @@ class Live:
     def observe(self, name: str, topic: str, kind: str, received_ns: int, data: bytes) -> None:
         self.recorder.write(topic, received_ns, data)
         message = deserialize(data, kind)
-        reading = self.readers[name].read(message, received_ns * 1e-9)
+        reading = self.readers[name].read(message, lambda: received_ns * 1e-9)
         assert reading is not None
         self.loop.push_observation(name, reading.stamp, reading.values)
 

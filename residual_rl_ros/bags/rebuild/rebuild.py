@@ -222,7 +222,7 @@ class Rebuilder:
             name = reading.channel.name
             reader = self._readers[name]
             try:
-                heard = reader.read(message, received.time)
+                heard = reader.read(message, lambda: received.time)
             except ObservationError as error:
                 loop.refuse_observation(error)
                 return

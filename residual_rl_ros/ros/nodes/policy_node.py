@@ -247,7 +247,7 @@ class PolicyNode(ManagedNode):
                 return
             started = time.perf_counter()
             try:
-                reading = reader.read(message, self._now(), message_count(information))
+                reading = reader.read(message, self._now, message_count(information))
             except ObservationError as error:
                 loop.refuse_observation(error)
                 return

@@ -68,7 +68,7 @@ class RewardNode(ManagedNode):
     ) -> Callable[[Any, Mapping[str, Any]], None]:
         def callback(message: Any, information: Mapping[str, Any]) -> None:
             try:
-                reading = reader.read(message, self._now(), message_count(information))
+                reading = reader.read(message, self._now, message_count(information))
                 if reading is not None:
                     self._assembler.update(name, reading.stamp, reading.values)
             except ObservationError as error:

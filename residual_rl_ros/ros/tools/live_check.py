@@ -80,7 +80,7 @@ def _listen(node: Node, channel: Channel, report: InspectionReport) -> _Received
     def callback(message: Any, information: Mapping[str, Any]) -> None:
         now = node.get_clock().now().nanoseconds * 1e-9
         try:
-            reading = reader.read(message, now, message_count(information))
+            reading = reader.read(message, lambda: now, message_count(information))
             if reading is None:
                 return
             values = reading.values

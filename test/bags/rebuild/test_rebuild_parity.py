@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,7 +114,7 @@ def test_lockstep_transitions_are_equal_number_for_number(tmp_path: Path) -> Non
         live.recorder.write('/cell/joint_states', received, arm)
         loop.receive_feedback(feedback)
         loop.push_observation('tool', stamp, z)
-        reading = live.readers['arm'].read(deserialize(arm, JOINT_STATE), stamp)
+        reading = live.readers['arm'].read(deserialize(arm, JOINT_STATE), time.monotonic)
         assert reading is not None
         loop.push_observation('arm', stamp, reading.values)
     live.recorder.close()

@@ -76,7 +76,7 @@ def joint_state(names: list[str], positions: list[float], velocities: list[float
 
 def values_of(channel: Channel, message: Any) -> Any:
     """Return the values of a message that has all of them."""
-    reading = ChannelReader(replace(channel, stamped_by='receipt')).read(message, 1.0)
+    reading = ChannelReader(replace(channel, stamped_by='receipt')).read(message, lambda: 1.0)
     assert reading is not None
     assert (reading.stamp, reading.stamped) == (1.0, False)
     return reading.values
@@ -92,7 +92,7 @@ def test_a_changed_joint_order_is_noticed_between_messages() -> None:
     for names, sign in ((['a', 'b'], 1), (['b', 'a'], -1)):
         message = joint_state(names, [1.0, 2.0][::sign], [10.0, 20.0][::sign])
         message.header.stamp = to_time(1.0)
-        reading = reader.read(message, 1.0)
+        reading = reader.read(message, lambda: 1.0)
         assert reading is not None
         np.testing.assert_array_equal(reading.values, [1.0, 2.0, 10.0, 20.0])
 
@@ -112,7 +112,7 @@ def test_a_field_that_the_type_does_not_have_is_refused_at_start() -> None:
 def test_what_a_simulator_writes_is_what_a_policy_reads(channel: Channel) -> None:
     values = np.random.default_rng(0).standard_normal(len(channel.observation_names))
     message = received(ChannelEncoder(channel).message(values, 12.345), channel.type)
-    reading = ChannelReader(channel).read(message, 13.0)
+    reading = ChannelReader(channel).read(message, lambda: 13.0)
     assert reading is not None
     np.testing.assert_array_equal(reading.values, values)
     assert (reading.stamp, reading.stamped) == (rounded(12.345), True)
