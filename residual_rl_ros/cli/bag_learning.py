@@ -155,7 +155,6 @@ def rebuild(
     from residual_rl_ros.control.config import ControllerConfig
     from residual_rl_ros.resources import find_base_policy
     from residual_rl_ros.robot.description import load_robot
-    from residual_rl_ros.training.run_folder import file_sha256
 
     config, _ = load_robot(robot)
     policy = OnnxBasePolicy(find_base_policy(base))
@@ -190,7 +189,7 @@ def rebuild(
     rebuilder = Rebuilder(bag, config, policy, options, on_message)
     origin = {
         'rebuilt_from': str(raw),
-        'base_policy_sha256': file_sha256(policy.path),
+        'base_policy_sha256': policy.sha256,
         'robot_name': config.name,
     }
     layout = rebuilder.controller.layout

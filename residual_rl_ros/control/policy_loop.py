@@ -137,6 +137,7 @@ class PolicyLoop(ABC):
 
     def refuse_observation(self, error: ObservationError) -> None:
         """Count and report values that cannot be used."""
+        self.assembler.refuse(error)
         self._refuse('refused_observations', str(error))
 
     def receive_feedback(self, data: Array) -> None:

@@ -54,7 +54,7 @@ class SuccessClassifier:
         consecutive: int,
         sha256: str = '',
     ) -> None:
-        self._session = open_session(path, 'success classifier', RewardError, sha256=sha256.lower())
+        self._session = open_session(path, 'success classifier', RewardError, sha256=sha256)
         self._path = path
         self._threshold = threshold
         self._consecutive = consecutive

@@ -3,11 +3,12 @@
 """Checkpoints: directories that are whole or not there; safetensors and JSON, nothing executable.
 
 `actor.safetensors` is the weight message of the actor and all that a deployment needs; the other
-files continue the learner.
+files continue the learner. `manifest.json` holds the SHA-256 of each, without which none is read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -38,6 +39,8 @@ ALGORITHM, GOOD, CANDIDATE, STATE, RUN = (
 )
 MEMORY = 'memory.{}.safetensors'
 """Each part of the rule's memory."""
+MANIFEST = 'manifest.json'
+"""SHA-256 of every other file by its name."""
 
 
 class CheckpointFolder:
@@ -97,6 +100,7 @@ def save_checkpoint(
             'state': learner.state_dict(),
         }
         (fresh / STATE).write_text(json.dumps(state), encoding='utf-8')
+        write_manifest(fresh)
         for path in [*fresh.iterdir(), fresh]:
             _sync(path)
         if directory.exists():  # Else a save was killed, and the stale one is all there is.
@@ -121,10 +125,11 @@ def load_checkpoint(directory: Path) -> Learner:
     If a save was killed between its two renames, the checkpoint before it is used.
 
     Raises:
-        CheckpointError: missing, truncated or of another architecture.
+        CheckpointError: missing, truncated, altered or of another architecture.
     """
     directory = readable_checkpoint(directory)
     try:
+        listed = _check_files(directory)
         stored = _read_state(directory)
         config = _config(stored, directory)
         learner = Learner(config, TransitionLayout.from_yaml(stored['layout']), seed=0)
@@ -132,7 +137,11 @@ def load_checkpoint(directory: Path) -> Learner:
         learner.best.good = load_tensors(directory / GOOD)
         learner.best.candidate = load_tensors(directory / CANDIDATE)
         memory = learner.rule.memory
-        memory.restore({part: _arrays(directory / MEMORY.format(part)) for part in memory.export()})
+        parts = {part: MEMORY.format(part) for part in memory.export()}
+        missing = {STATE, ACTOR, ALGORITHM, GOOD, CANDIDATE, *parts.values()} - listed.keys()
+        if missing:
+            raise ValueError(f'{", ".join(sorted(missing))} is not in {MANIFEST}')
+        memory.restore({part: _arrays(directory / name) for part, name in parts.items()})
         learner.load_state_dict(stored['state'])
     except _UNREADABLE as error:
         raise _unreadable(directory, error) from error
@@ -165,6 +174,7 @@ def stored_config(directory: Path) -> LearnerConfig:
     """
     directory = readable_checkpoint(directory)
     try:
+        _check_files(directory, STATE)
         return _config(_read_state(directory), directory)
     except _UNREADABLE as error:
         raise _unreadable(directory, error) from error
@@ -178,6 +188,7 @@ def load_run_state(directory: Path) -> dict[str, npt.NDArray[Any]]:
     """
     directory = readable_checkpoint(directory)
     try:
+        _check_files(directory, RUN)
         return _arrays(directory / RUN)
     except _UNREADABLE as error:
         raise CheckpointError(
@@ -197,7 +208,74 @@ _UNREADABLE = (
 
 
 def _unreadable(directory: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f'cannot read checkpoint {str(directory)!r}: {error}')
+    """Return the error, with the checkpoint beside it that could take its place."""
+    hint = ''
+    for other in (directory.with_name('latest'), directory.with_name('best')):
+        if other != directory and other.exists():
+            try:
+                _check_files(other)
+            except (OSError, ValueError):
+                continue
+            hint = f'; {str(other)!r} is whole: put it there to go on from it'
+    return CheckpointError(f'cannot read checkpoint {str(directory)!r}: {error}{hint}')
+
+
+def write_manifest(directory: Path) -> None:
+    """Note the digest of every file of a checkpoint.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    names = sorted(path.name for path in directory.iterdir() if path.name != MANIFEST)
+    digests = {name: _sha256(directory / name) for name in names}
+    (directory / MANIFEST).write_text(json.dumps(digests, indent=1) + '\n', encoding='utf-8')
+
+
+def _sha256(path: Path) -> str:
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _listed(directory: Path) -> dict[str, str]:
+    """Return the digests that a checkpoint should have, by file name.
+
+    Raises:
+        OSError, ValueError: there are none to read.
+    """
+    path = directory / MANIFEST
+    if not path.is_file():
+        raise ValueError(f'{MANIFEST} is missing: it was removed, or an earlier version wrote this')
+    try:
+        digests = json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ValueError(f'{MANIFEST} is altered: {error}') from error
+    if not isinstance(digests, dict) or not all(Path(name).name == name for name in digests):
+        raise ValueError(f'{MANIFEST} is altered: expected digests by file name')
+    return digests
+
+
+def _check_files(directory: Path, *names: str) -> dict[str, str]:
+    """Refuse files that are not those which were saved; return the digests of all.
+
+    Args:
+        directory: the checkpoint.
+        *names: files; none means all.
+
+    Raises:
+        OSError, ValueError: names the first that is missing or altered.
+    """
+    listed = _listed(directory)
+    for name in names or listed:
+        if name not in listed:
+            raise ValueError(f'{name} is not in {MANIFEST}')
+        if not (directory / name).is_file():
+            raise ValueError(f'{name!r}, which is in {MANIFEST}, is missing')
+        found = _sha256(directory / name)
+        if found != listed[name]:
+            raise ValueError(
+                f'{name} is altered: its sha256 is {found}, {MANIFEST} says {listed[name]}'
+            )
+    return listed
 
 
 def _read_state(directory: Path) -> dict[str, Any]:
@@ -224,7 +302,9 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 def _success_of(directory: Path) -> float:
     """Return the success that a checkpoint was saved with, -1 if there is none to read."""
     try:
-        return float(_read_state(readable_checkpoint(directory))['success'])
+        directory = readable_checkpoint(directory)
+        _check_files(directory, STATE)
+        return float(_read_state(directory)['success'])
     except (OSError, KeyError, TypeError, ValueError):
         return -1.0
 

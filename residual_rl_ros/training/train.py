@@ -130,7 +130,7 @@ def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
         'seed': options.seed,
         'control_steps': config.control_steps,
         'paired_seeds': options.paired_seeds,
-        'base_policy_sha256': file_sha256(run.policy.path),
+        'base_policy_sha256': run.policy.sha256,
         'robot_sha256': file_sha256(run.robot_file),
         'decision_steps': config.decision_steps,
         'residual_scale': config.residual_scale,
