@@ -8,7 +8,6 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any
 
-
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
 

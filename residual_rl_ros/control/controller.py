@@ -354,7 +354,7 @@ class ResidualController:
             by_policy = float(rng.random() < by_policy)
         if by_policy > 0.0:
             started = self._clock()
-            action = policy.decide(self._observation, base.ravel(), rng, sample)
+            action = self.mailbox.decide(self._observation, base.ravel(), rng, sample)
             self.actor_latency.add(self._clock() - started)
             self.residuals_refused += not action.any()
         elif rng is not None and exploration.uniform_noise > 0.0:

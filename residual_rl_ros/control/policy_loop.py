@@ -183,7 +183,7 @@ class PolicyLoop(ABC):
     def receive_weights(self, message: Sequence[int]) -> None:
         """Take in the bytes of an actor; a bad one is refused and nothing changes."""
         try:
-            self.controller.mailbox.check_size(len(message))
+            self.controller.mailbox.check_size(len(message), bytes(message[:8]))
         except WeightsError as error:
             self._callbacks.warn(f'weights refused: {error}')
         else:

@@ -205,7 +205,7 @@ def test_a_count_that_float64_holds_with_gaps_is_refused(position: str, value: f
 def test_a_stamp_that_no_ros_clock_has_is_refused() -> None:
     assert LAYOUT.decode(changed('stamp', MAX_STAMP_S), LAYOUT.label).stamp == MAX_STAMP_S
     with pytest.raises(
-        MalformedTransitionError, match='^stamp is 10000000000.0, expected -2147483648'
+        MalformedTransitionError, match=r'^stamp is 10000000000\.0, expected -2147483648'
     ):
         LAYOUT.decode(changed('stamp', 1e10), LAYOUT.label)
 
