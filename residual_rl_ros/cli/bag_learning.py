@@ -8,6 +8,7 @@ Imports that take seconds are inside the commands, so that `--help` answers at o
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -81,7 +82,8 @@ def train(
             paths, TransitionUse(use), config, seed, on_read, on_update
         )
         bars.update(reading, completed=nbytes)
-    CheckpointFolder(out / CHECKPOINTS).save(learner)
+    with closing(CheckpointFolder(out / CHECKPOINTS)) as checkpoints:
+        checkpoints.save(learner)
     described = {
         'bags': [str(path) for path in paths],
         'use': use,

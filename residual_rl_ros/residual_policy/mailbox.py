@@ -15,6 +15,7 @@ from residual_rl_ros.residual_policy.robot_policy import (
     Array,
     ExplorationSample,
     RobotPolicy,
+    installed_kinds,
     is_residual,
 )
 from residual_rl_ros.residual_policy.weights import (
@@ -56,6 +57,7 @@ class ActorMailbox:
         scheduled: bool = False,
         max_bytes: int = MAX_WEIGHTS_BYTES,
     ) -> None:
+        installed_kinds()  # Not in a control step.
         self._expected = expected
         self._max_bytes = max_bytes
         self._scheduled = scheduled

@@ -197,10 +197,9 @@ def register_policy(kind: str, architecture: type[Any]) -> Callable[[_Class], _C
 
 
 @cache
-def _load_installed() -> None:
-    """Load what other packages register, once: to look for it reads every package's files."""
-    for entry in metadata.entry_points(group=ENTRY_POINTS):
-        entry.load()
+def installed_kinds() -> tuple[metadata.EntryPoint, ...]:
+    """Return what other packages register. The first look, at every package's files, takes long."""
+    return tuple(metadata.entry_points(group=ENTRY_POINTS))
 
 
 def find_policy(kind: Any) -> tuple[type[Any], type[Any]]:
@@ -210,7 +209,8 @@ def find_policy(kind: Any) -> tuple[type[Any], type[Any]]:
         ValueError: there is none; weight messages come from outside.
     """
     if kind not in ROBOT_POLICIES:
-        _load_installed()
+        for entry in installed_kinds():
+            entry.load()
     if kind not in ROBOT_POLICIES:
         known = ', '.join(sorted(ROBOT_POLICIES))
         raise ValueError(f'kind is {shown(kind)}, expected one of {known}')

@@ -7,7 +7,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +93,12 @@ def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
     """
     torch.set_num_threads(1)
     started = time.monotonic()
-    training = _Training(options, console)
-    training.learn()
-    summary = training.summarise()
-    summary['wall_s'] = round(time.monotonic() - started, 1)
-    write_json(options.output_dir / SUMMARY, summary)
-    training.close()
+    with ExitStack() as made:
+        training = _Training(options, console, made)
+        training.learn()
+        summary = training.summarise()
+        summary['wall_s'] = round(time.monotonic() - started, 1)
+        write_json(options.output_dir / SUMMARY, summary)
     return summary
 
 
@@ -125,25 +127,33 @@ class _Training:
     Args:
         options: what the command line chooses.
         console: where progress goes.
+        made: takes back what is made.
     """
 
-    def __init__(self, options: TrainOptions, console: Console) -> None:
+    def __init__(self, options: TrainOptions, console: Console, made: ExitStack) -> None:
         self._options = options
         self._console = console
         self._resolved = run = options.config.resolve()
         self._identity = run_identity(run, options)
         self._env = connect(make_environment(run.config.task), run.robot)
+        made.callback(self._env.close)
         self._controller = run.controller(options.seed, explore=True, scheduled=True)
+        made.callback(self._controller.queue.close)
         prepare_output(options.output_dir, options.resume)
         self._checkpoints = CheckpointFolder(options.output_dir / CHECKPOINTS)
+        made.callback(self._checkpoints.close)
         latest = self._checkpoints.latest
         learner = self._load_learner(latest) if options.resume else self._new_learner()
+        learner.warn = partial(console.print, markup=False)
         self._run = InProcessRun(self._env, self._controller, learner, training_seed(options.seed))
         if options.resume:
             self._continue(latest)
         else:
             self._add_demonstrations(learner)
         console.print(f'replay: {learner.rule.memory.nbytes / 1e6:.0f} MB when full')
+        lack = self._checkpoints.lack_of_space(learner)
+        if lack:
+            learner.warn(lack)
         self._curve = _Curve(options, self._run.steps, self._play, console)
 
     def learn(self) -> None:
@@ -214,11 +224,6 @@ class _Training:
             )
         return summary
 
-    def close(self) -> None:
-        """End the base policy's thread and the environment."""
-        self._controller.queue.close()
-        self._env.close()
-
     def _save(self) -> None:
         identity = np.frombuffer(json.dumps(self._identity).encode(), dtype=np.uint8)
         self._checkpoints.save(self._run.learner, {**self._run.state_dict(), IDENTITY: identity})
@@ -269,7 +274,7 @@ class _Training:
         controller = self._resolved.evaluation_controller(None)
         seed = training_seed(options.seed) + DEMONSTRATION_SEED
         for transition in demonstrate(self._env, task, controller, options.demonstrations, seed):
-            memory.add_demonstration(transition)
+            learner.add_demonstration(transition)
         controller.queue.close()
         self._console.print(f'{memory.demonstrations} demonstration transitions')
 

@@ -61,7 +61,7 @@ class TransitionTable:
 
     def valid(self) -> Mask:
         """Return which rows `TransitionLayout.decode` accepts, shape (count,)."""
-        valid: Mask = self.layout.usable(self.values).all(axis=1)
+        valid: Mask = np.logical_and.reduce(self.layout.usable(self.values), axis=1)
         return valid
 
     def follows(self) -> Mask:

@@ -28,7 +28,7 @@ from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
-from residual_rl_ros.errors import CommandError, ObservationError
+from residual_rl_ros.errors import CommandError, MalformedTransitionError, ObservationError
 from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.decoders import CommandDecoder, rounded, to_seconds
@@ -66,6 +66,7 @@ class PolicyNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__('policy_node')
         self._problem = ''
+        self._transitions_refused = 0
         self._privileges = ExitStack()
         """What the control loop has been given while it runs."""
 
@@ -286,9 +287,14 @@ class PolicyNode(ManagedNode):
         self._command_publisher.publish(self._command_writer.message(command, stamp))
 
     def send_transition(self, transition: Transition) -> None:
-        """Publish a transition."""
+        """Publish a transition; one that no learner takes costs itself, never the control loop."""
         layout = self.controller.layout
-        data = labelled_array(layout.encode(transition), layout.label)
+        try:
+            data = labelled_array(layout.encode(transition), layout.label)
+        except MalformedTransitionError as error:
+            self._transitions_refused += 1
+            self.warn(f'transition dropped: {error}')
+            return
         self._transition_publisher.publish(data)
 
     def warn(self, reason: str) -> None:
@@ -330,7 +336,9 @@ class PolicyNode(ManagedNode):
             **{f'weights_refused_{reason}': n for reason, n in mailbox.refused.items()},
             **self._loop.counts,
             'late_chunks': self.controller.late_chunks,
+            'transitions_refused': self._transitions_refused,
             'residuals_refused': self.controller.residuals_refused,
+            'residuals_not_finite': mailbox.residuals_not_finite,
             'clamped': self.controller.limiter.safety.clamped,
             'slew_limited': self.controller.limiter.safety.slew_limited,
             'workspace_limited': self.controller.limiter.safety.workspace_limited,
