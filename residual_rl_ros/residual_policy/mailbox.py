@@ -31,7 +31,7 @@ REFUSALS = (
 )
 """Names under which refused weight messages are counted."""
 
-MAX_WEIGHTS_BYTES = 16 * 2**20
+MAX_WEIGHTS_BYTES = 8 * 2**20
 """Largest weight message; one of a residual with its critics has 0.3 to 5 MB. It is copied in a
 control step."""
 REPLACED_RUNS = 100

@@ -38,11 +38,13 @@ METADATA = 'weights'
 """Name of the entry in the safetensors header that holds ours, as JSON."""
 
 
-MAX_HEADER_BYTES = 2**18
-"""Largest header of a weight message or file of tensors; JSON of this size takes milliseconds, in
-which a control loop cannot run. That of an actor has some kB, most of it names of observations."""
+MAX_HEADER_BYTES = 2**17
+"""Largest header of a weight message or file of tensors. While JSON is parsed a control loop cannot
+run. The header of an actor has some kB, most of it names of observations."""
 MAX_TENSORS = 256
 """Most tensors of either; an actor with its critics has less than 100."""
+MAX_VALUES = 10**4
+"""Most values in a header: names, sizes, maps and lists."""
 MAX_DIMENSIONS = 8
 """Most dimensions of a tensor."""
 MAX_RUN_CHARACTERS = 64
@@ -104,9 +106,13 @@ def tensor_places(
             'there'
         )
     text = bytes(data[8 : 8 + length])
-    count = text.count(b'data_offsets')
-    if count > MAX_TENSORS:
-        raise ValueError(f'the header names {count} tensors, expected <= {MAX_TENSORS}')
+    for what, limit, marks in (
+        ('tensors', MAX_TENSORS, (b'data_offsets',)),
+        ('values', MAX_VALUES, (b',', b'[', b'{')),
+    ):
+        count = sum(map(text.count, marks))
+        if count > limit:
+            raise ValueError(f'the header has {count} {what}, expected <= {limit}')
     entries = json.loads(text.decode('utf-8'))
     if not isinstance(entries, dict):
         raise ValueError('the header is no map')

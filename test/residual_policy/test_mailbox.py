@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 from builders import make_actor, make_layout, mislabelled
 
 from residual_rl_ros.errors import WeightsError
 from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES, REFUSALS, ActorMailbox
-from residual_rl_ros.residual_policy.robot_policy import WARM_UP, Exploration
+from residual_rl_ros.residual_policy.robot_policy import FULL_SAMPLE, WARM_UP, Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 
 LAYOUT = make_layout()
@@ -19,10 +20,16 @@ ACTOR = make_actor(LAYOUT).to_numpy()
 
 
 def message(
-    sequence: int, epoch: int = 1, enabled: bool = True, since: int = 0, until: int = 0
+    sequence: int,
+    epoch: int = 1,
+    enabled: bool = True,
+    since: int = 0,
+    until: int = 0,
+    run: str = '',
 ) -> bytes:
     exploration = Exploration() if enabled else WARM_UP
-    return encode_weights(ACTOR, WeightsHeader(epoch, sequence, exploration, since, until))
+    header = WeightsHeader(epoch, sequence, exploration, since, until, run=run)
+    return encode_weights(ACTOR, header)
 
 
 def make_mailbox(scheduled: bool = False) -> ActorMailbox:
@@ -214,3 +221,69 @@ def test_in_real_time_only_the_newest_actor_is_kept() -> None:
     for sequence in range(50):
         mailbox.submit(message(sequence))
     assert len(mailbox.state_dict()[1]) == 1
+
+
+def test_a_learner_whose_place_another_has_taken_does_not_get_the_robot_back() -> None:
+    mailbox = make_mailbox()
+    mailbox.submit(message(1, epoch=1, run='first'))
+    mailbox.submit(message(0, epoch=2, run='second'))
+    for epoch in (2, 3, 50):
+        with pytest.raises(WeightsError, match=r"of learner 'first', .*two learners publish") as e:
+            mailbox.submit(message(9, epoch=epoch, run='first'))
+        assert e.value.reason == 'replaced'
+    mailbox.begin_decision()
+    assert in_use(mailbox) == (2, 0)
+    assert mailbox.refused['replaced'] == 3
+
+
+def test_two_learners_of_one_epoch_do_not_take_turns() -> None:
+    mailbox = make_mailbox()
+    accepted = []
+    for sequence in range(10):
+        run = 'one' if sequence % 2 else 'other'
+        try:
+            accepted.append(mailbox.submit(message(sequence, run=run)).run)
+        except WeightsError:
+            continue
+    assert accepted == ['other', *['one'] * 5]
+
+
+def test_an_actor_without_a_learner_gives_way_to_one() -> None:
+    mailbox = make_mailbox()
+    mailbox.submit(message(1))
+    mailbox.submit(message(2, run='learner'))
+    mailbox.submit(message(3))
+    assert mailbox.accepted == 3
+
+
+@pytest.mark.parametrize(
+    'decided',
+    [
+        np.full(4, np.nan),
+        np.array([0.0, 0.0, 0.0, np.inf]),
+        np.array([0.0, 1.0001, 0.0, 0.0]),
+        np.zeros(3),
+        np.zeros((2, 2)),
+    ],
+    ids=str,
+)
+def test_a_residual_that_is_none_is_the_base_action_and_counted(
+    decided: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mailbox = make_mailbox()
+    mailbox.submit(message(0))
+    mailbox.begin_decision()
+    inputs = np.zeros(3), np.zeros(4), None, FULL_SAMPLE
+    sound = mailbox.decide(*inputs)
+    assert (mailbox.residuals_not_finite, sound.shape) == (0, (4,))
+    monkeypatch.setattr(mailbox.actor, 'decide', lambda *_: decided)
+    np.testing.assert_array_equal(mailbox.decide(*inputs), np.zeros(4))
+    assert mailbox.residuals_not_finite == 1
+
+
+def test_a_header_that_is_too_large_is_refused_before_the_message_is_read() -> None:
+    mailbox = make_mailbox()
+    with pytest.raises(WeightsError, match=r'has a header of \d+ bytes, expected <='):
+        mailbox.check_size(1000, (10**6).to_bytes(8, 'little'))
+    mailbox.check_size(1000, message(0)[:8])
+    assert mailbox.refused['malformed'] == 1
