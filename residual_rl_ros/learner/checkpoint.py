@@ -184,7 +184,8 @@ def check_finite(name: str, values: Mapping[str, torch.Tensor | npt.NDArray[Any]
         ValueError: one holds what is not finite.
     """
     for key, value in values.items():
-        if not bool(torch.as_tensor(value).isfinite().all()):
+        finite = value.isfinite() if isinstance(value, torch.Tensor) else np.isfinite(value)
+        if not bool(finite.all()):
             raise ValueError(f'{key} in {name} is not finite')
 
 
