@@ -8,16 +8,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
-
 from residual_rl_ros.errors import WeightsError
-from residual_rl_ros.residual_policy.robot_policy import (
-    Array,
-    ExplorationSample,
-    RobotPolicy,
-    installed_kinds,
-    is_residual,
-)
+from residual_rl_ros.residual_policy.robot_policy import RobotPolicy, installed_kinds
 from residual_rl_ros.residual_policy.weights import (
     MAX_HEADER_BYTES,
     WeightsHeader,
@@ -75,8 +67,6 @@ class ActorMailbox:
         self.accepted = 0
         """Accepted messages."""
         self._replaced: deque[str] = deque(maxlen=REPLACED_RUNS)
-        self.residuals_not_finite = 0
-        """Decisions of an actor that were no numbers in [-1, 1]: the base acted instead."""
 
     def submit(self, message: bytes) -> WeightsHeader:
         """Check a weight message and keep its actor for the next decision.
@@ -176,25 +166,6 @@ class ActorMailbox:
         while self._waiting and self._is_due(self._waiting[0][0]):
             self.header, self.actor, self._in_use = self._waiting.popleft()
         self._decisions += 1
-
-    def decide(
-        self,
-        observation: Array,
-        base_action: Array,
-        rng: np.random.Generator | None,
-        sample: ExplorationSample,
-    ) -> Array:
-        """Return the residual of the actor in use, shape (k * m,), in [-1, 1] whatever it decides.
-
-        What is no number in [-1, 1] is counted, and is zero: the base action. The arguments are
-        those of `RobotPolicy.decide`.
-        """
-        assert self.actor is not None
-        residual = self.actor.decide(observation, base_action, rng, sample)
-        if is_residual(residual, base_action.size):
-            return residual
-        self.residuals_not_finite += 1
-        return np.zeros(base_action.size)
 
     def begins_anew(self) -> bool:
         """Return whether the next decision swaps in an actor of another learner, or rolled back."""

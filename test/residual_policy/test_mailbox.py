@@ -6,13 +6,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-import numpy as np
 import pytest
 from builders import make_actor, make_layout, mislabelled
 
 from residual_rl_ros.errors import WeightsError
 from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES, REFUSALS, ActorMailbox
-from residual_rl_ros.residual_policy.robot_policy import FULL_SAMPLE, WARM_UP, Exploration
+from residual_rl_ros.residual_policy.robot_policy import WARM_UP, Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 
 LAYOUT = make_layout()
@@ -254,31 +253,6 @@ def test_an_actor_without_a_learner_gives_way_to_one() -> None:
     mailbox.submit(message(2, run='learner'))
     mailbox.submit(message(3))
     assert mailbox.accepted == 3
-
-
-@pytest.mark.parametrize(
-    'decided',
-    [
-        np.full(4, np.nan),
-        np.array([0.0, 0.0, 0.0, np.inf]),
-        np.array([0.0, 1.0001, 0.0, 0.0]),
-        np.zeros(3),
-        np.zeros((2, 2)),
-    ],
-    ids=str,
-)
-def test_a_residual_that_is_none_is_the_base_action_and_counted(
-    decided: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mailbox = make_mailbox()
-    mailbox.submit(message(0))
-    mailbox.begin_decision()
-    inputs = np.zeros(3), np.zeros(4), None, FULL_SAMPLE
-    sound = mailbox.decide(*inputs)
-    assert (mailbox.residuals_not_finite, sound.shape) == (0, (4,))
-    monkeypatch.setattr(mailbox.actor, 'decide', lambda *_: decided)
-    np.testing.assert_array_equal(mailbox.decide(*inputs), np.zeros(4))
-    assert mailbox.residuals_not_finite == 1
 
 
 def test_a_header_that_is_too_large_is_refused_before_the_message_is_read() -> None:

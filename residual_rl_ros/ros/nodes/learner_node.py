@@ -97,6 +97,10 @@ class LearnerNode(ManagedNode):
         self.parameters = parameters = read_parameters(
             self, LearnerParameters, trees=('overrides',)
         )
+        if not parameters.output_dir:
+            raise ConfigError('parameter output_dir of learner_node is empty; give a folder')
+        self._checkpoints = CheckpointFolder(Path(parameters.output_dir) / CHECKPOINTS)
+        self.made.callback(self._checkpoints.close)
         if self._learner is None:  # Else it goes on where it is.
             self._open_output(parameters)
         self.made.callback(follow_parameters(self, parameters, self._set_parameters))
@@ -123,17 +127,13 @@ class LearnerNode(ManagedNode):
         self._actor_publisher = create(UInt8MultiArray, '~/actor', qos.LATCHED)
 
     def _open_output(self, parameters: LearnerParameters) -> None:
-        """Make the output folder and read the configuration of a learner that writes there.
+        """Open the log and read the configuration of a learner that writes there.
 
         Raises:
             ResidualRLError: it cannot be written, or does not fit the parameters.
         """
-        if not parameters.output_dir:
-            raise ConfigError('parameter output_dir of learner_node is empty; give a folder')
+        assert self._checkpoints is not None
         output = Path(parameters.output_dir)
-        if self._checkpoints is not None:
-            self._checkpoints.close()
-        self._checkpoints = CheckpointFolder(output / CHECKPOINTS)
         try:
             self._log = self._log or MetricsLog(output / 'tensorboard', self._warn)
         except OSError as error:

@@ -28,7 +28,7 @@ from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
-from residual_rl_ros.errors import CommandError, MalformedTransitionError, ObservationError
+from residual_rl_ros.errors import CommandError, ObservationError
 from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.decoders import CommandDecoder, rounded, to_seconds
@@ -50,6 +50,7 @@ from residual_rl_ros.ros.common.node_parameters import PolicyParameters
 from residual_rl_ros.ros.common.parameters import follow_parameters, read_parameters, read_tree
 from residual_rl_ros.ros.common.realtime import take_privileges
 from residual_rl_ros.ros.nodes.services import PolicyServices
+from residual_rl_ros.ros.nodes.stop_inputs import StopInputs
 from residual_rl_ros.transitions.cdr import labelled_array
 from residual_rl_ros.transitions.transition import Transition
 
@@ -66,7 +67,6 @@ class PolicyNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__('policy_node')
         self._problem = ''
-        self._transitions_refused = 0
         self._privileges = ExitStack()
         """What the control loop has been given while it runs."""
 
@@ -165,6 +165,8 @@ class PolicyNode(ManagedNode):
                     loop.push_observation(name, stamp, values())
                 except ObservationError as error:
                     loop.refuse_observation(error)
+        if self._stop_inputs is not None:
+            self._stop_inputs.watch()
         loop.tick(self._now())
 
     def deactivate(self) -> None:
@@ -222,6 +224,9 @@ class PolicyNode(ManagedNode):
         )
         self._transition_publisher = publisher(Float64MultiArray, '~/transitions', qos.TRANSITIONS)
         self._layout_publisher = publisher(String, '~/transition_layout', qos.LATCHED)
+        self._stop_inputs = None
+        if isinstance(loop, RealTimeLoop):
+            self._stop_inputs = StopInputs(self, self.robot.stop_inputs, loop, self._now)
         PolicyServices(self, loop, self._now)
         Diagnostics(self, self._report, self.parameters.diagnostics_period_s)
 
@@ -287,14 +292,9 @@ class PolicyNode(ManagedNode):
         self._command_publisher.publish(self._command_writer.message(command, stamp))
 
     def send_transition(self, transition: Transition) -> None:
-        """Publish a transition; one that no learner takes costs itself, never the control loop."""
+        """Publish a transition."""
         layout = self.controller.layout
-        try:
-            data = labelled_array(layout.encode(transition), layout.label)
-        except MalformedTransitionError as error:
-            self._transitions_refused += 1
-            self.warn(f'transition dropped: {error}')
-            return
+        data = labelled_array(layout.encode(transition), layout.label)
         self._transition_publisher.publish(data)
 
     def warn(self, reason: str) -> None:
@@ -336,15 +336,16 @@ class PolicyNode(ManagedNode):
             **{f'weights_refused_{reason}': n for reason, n in mailbox.refused.items()},
             **self._loop.counts,
             'late_chunks': self.controller.late_chunks,
-            'transitions_refused': self._transitions_refused,
+            'residuals_not_finite': self.controller.residuals_not_finite,
             'residuals_refused': self.controller.residuals_refused,
-            'residuals_not_finite': mailbox.residuals_not_finite,
             'clamped': self.controller.limiter.safety.clamped,
             'slew_limited': self.controller.limiter.safety.slew_limited,
             'workspace_limited': self.controller.limiter.safety.workspace_limited,
         }
         if isinstance(self._loop, RealTimeLoop):
             values['held'] = self._loop.held
+            values['stops'] = '; '.join(self._loop.stops.values())
+            values['waits_to_start'] = self._loop.waits_to_start
             for stage, latency in self._loop.latencies.items():
                 values |= latency.report(stage)
                 values |= latency.overall(stage)
