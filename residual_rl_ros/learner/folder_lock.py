@@ -34,7 +34,7 @@ class FolderLock:
             self._descriptor = os.open(path, flags, 0o644)
         except OSError as error:
             raise CheckpointError(
-                f'cannot open {str(path)!r}: {error.strerror}; choose another folder'
+                f'{str(path)!r} cannot be written: {error.strerror}; choose another folder'
             ) from error
         try:
             self._take(path)

@@ -54,7 +54,7 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     target.write_text('kept')
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run' / LOCK).symlink_to(target)
-    with pytest.raises(CheckpointError, match=r'cannot open .*choose another folder'):
+    with pytest.raises(CheckpointError, match=r'cannot be written: .*choose another folder'):
         FolderLock(tmp_path / 'run')
     assert target.read_text() == 'kept'
 
