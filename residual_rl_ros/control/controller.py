@@ -309,6 +309,8 @@ class ResidualController:
         It yields no transition; the step count shows the gap. The base policy plans anew.
         """
         self._step += self._decision is not None or self._base is not None
+        if self._decision is not None:
+            self.mailbox.cancel_decision()
         self._base = self._decision = None
         self.queue.forget()
 

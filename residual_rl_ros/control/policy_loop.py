@@ -244,6 +244,7 @@ class PolicyLoop(ABC):
             self._callbacks.send_transition(transition)
         except MalformedTransitionError as error:
             self._refuse('refused_transitions', f'transition not sent: {error}')
+            self.controller.mailbox.cancel_decision()
         else:
             self.counts['transitions'] += 1
 

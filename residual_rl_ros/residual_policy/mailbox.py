@@ -167,6 +167,10 @@ class ActorMailbox:
             self.header, self.actor, self._in_use = self._waiting.popleft()
         self._decisions += 1
 
+    def cancel_decision(self) -> None:
+        """Take back the count of a decision of which the learner hears nothing: it counts too."""
+        self._decisions = max(0, self._decisions - 1)
+
     def begins_anew(self) -> bool:
         """Return whether the next decision swaps in an actor of another learner, or rolled back."""
         due = [header for header, _, _ in self._waiting if self._is_due(header)]

@@ -137,3 +137,22 @@ def test_a_simulator_that_repeats_its_stamp_after_a_pause_has_not_started_again(
     feed(loop, 2.0)
     assert loop.episode == 0
     assert {stamp for stamp, _ in callbacks.commands[2:]} == {2.0}
+
+
+def test_a_decision_of_which_the_learner_hears_nothing_does_not_count() -> None:
+    """It publishes after so many transitions, and the robot waits after so many decisions."""
+    loop, callbacks, clock = lockstep(scheduled=True)
+    loop.activate()
+    header = WeightsHeader(1, 1, Exploration(), 0, 3)
+    loop.receive_weights(encode_weights(make_actor(loop.controller.layout).to_numpy(), header))
+
+    def run(stamps: tuple[float, ...]) -> int:
+        for stamp in stamps:
+            loop.receive_feedback(feedback(stamp))
+            feed(loop, stamp)
+        return len(callbacks.transitions)
+
+    assert run((1.0, 2.0)) == 1
+    clock.now += RESTART_SILENCE_S + 0.1  # The decision of 2.0 is lost with the simulator.
+    assert run((0.5, 1.5, 2.5, 3.5, 4.5)) == 3
+    assert loop.controller.mailbox.waits_for_weights()
