@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from residual_rl_ros.config.success import AUTO, DESCRIPTION
+from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES
 from residual_rl_ros.schema import parameter
 
 
@@ -99,7 +100,7 @@ class PolicyParameters(NodeParameters):
         'it the node warns and runs without',
     )
     max_weights_bytes: int = parameter(
-        64 * 2**20, 'larger weight messages are dropped unread and counted [byte]', minimum=1
+        MAX_WEIGHTS_BYTES, 'larger weight messages are dropped unread and counted [byte]', minimum=1
     )
 
 
