@@ -59,7 +59,10 @@ class PolicyParameters(NodeParameters):
         minimum=0.0,
     )
     auto_start: bool = parameter(
-        True, 'start the next episode by itself; otherwise ~/start_episode does', live=True
+        False,
+        'start episodes without being asked; else each waits for ~/start_episode (key n of the '
+        'operator console). Real time: in lockstep the simulator starts them',
+        live=True,
     )
     episode_limit_s: float = parameter(
         0.0, 'real time: truncate episodes after this time [s]; 0 never', minimum=0.0, live=True
@@ -177,6 +180,10 @@ class RecorderParameters(NodeParameters):
     max_seconds: float = parameter(
         0.0, 'begin a new bag after this time [s]; 0 never does', minimum=0.0
     )
+
+
+SIMULATION = 'sim'
+"""Namespace of a simulation that is given none: a robot's topics must not be its."""
 
 
 @dataclass(frozen=True)
