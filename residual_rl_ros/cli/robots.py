@@ -7,6 +7,7 @@ Imports that take seconds are inside the commands, so that `--help` answers at o
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -102,6 +103,14 @@ def check_robot(
 
     config, path = load_robot(robot)
     report = check(config, str(path), base)
+    if find_spec('rclpy') is None:
+        report.remarks.append(
+            'ROS 2 is not here: its parser, with which the nodes read this file, was not asked'
+        )
+    else:
+        from residual_rl_ros.ros.tools.file_check import check_file
+
+        check_file(path, report, namespace, None if report.problems else base)
     if live:
         from residual_rl_ros.ros.tools.live_check import check_live
 

@@ -66,14 +66,18 @@ ROBOT = RobotConfig.from_mapping(DESCRIPTION)
 
 
 def joint_state(stamp: float, positions: np.ndarray) -> bytes:
+    return joints(stamp, {'b': positions[1], 'other': 9.0, 'a': positions[0]})
+
+
+def joints(stamp: float, positions: dict[str, float]) -> bytes:
     types = typestore().types
     nanoseconds = round(stamp * 1e9)
     time = types['builtin_interfaces/msg/Time'](nanoseconds // 10**9, nanoseconds % 10**9)
     header = types['std_msgs/msg/Header'](stamp=time, frame_id='')
     message = types[JOINT_STATE](
         header=header,
-        name=['b', 'other', 'a'],
-        position=np.array([positions[1], 9.0, positions[0]]),
+        name=list(positions),
+        position=np.array(list(positions.values())),
         velocity=np.empty(0),
         effort=np.empty(0),
     )
@@ -126,9 +130,9 @@ class Live:
     def observe(self, name: str, topic: str, kind: str, received_ns: int, data: bytes) -> None:
         self.recorder.write(topic, received_ns, data)
         message = deserialize(data, kind)
-        stamp = self.readers[name].stamp(message)
-        values = self.readers[name].values(message)
-        self.loop.push_observation(name, received_ns * 1e-9 if stamp is None else stamp, values)
+        reading = self.readers[name].read(message, lambda: received_ns * 1e-9)
+        assert reading is not None
+        self.loop.push_observation(name, reading.stamp, reading.values)
 
     def step(self, tick: int) -> None:
         """Let one control period pass: observations, then the tick."""

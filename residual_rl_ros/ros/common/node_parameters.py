@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from residual_rl_ros.config.success import AUTO, DESCRIPTION
+from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES
 from residual_rl_ros.schema import parameter
 
 
@@ -101,7 +103,7 @@ class PolicyParameters(NodeParameters):
         'it the node warns and runs without',
     )
     max_weights_bytes: int = parameter(
-        64 * 2**20, 'larger weight messages are dropped unread and counted [byte]', minimum=1
+        MAX_WEIGHTS_BYTES, 'larger weight messages are dropped unread and counted [byte]', minimum=1
     )
 
 
@@ -189,6 +191,7 @@ class SimParameters(NodeParameters):
     """Parameters of mujoco_sim_node, beside the robot description `robot.*`."""
 
     task: str = parameter('peg_insert', 'a task of this package or a gymnasium id')
+    success: str = parameter(AUTO, DESCRIPTION, filled=True)
     lockstep: bool = parameter(
         True, 'wait for the command of each stamp; otherwise step with wall time'
     )
