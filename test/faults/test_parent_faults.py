@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +35,11 @@ def nodes_of(parent: int) -> dict[str, int]:
     found = {}
     for pid in node_processes():
         process = Path(f'/proc/{pid}')
-        variables = (process / 'environ').read_bytes().split(b'\0')
-        if f'{PARENT}={parent}'.encode() in variables:
-            module = (process / 'cmdline').read_bytes().split(b'\0')[2].decode()
-            found[module.rsplit('.', 1)[-1]] = pid
+        with suppress(OSError, IndexError):  # It has ended meanwhile.
+            variables = (process / 'environ').read_bytes().split(b'\0')
+            if f'{PARENT}={parent}'.encode() in variables:
+                module = (process / 'cmdline').read_bytes().split(b'\0')[2].decode()
+                found[module.rsplit('.', 1)[-1]] = pid
     return found
 
 
@@ -71,7 +73,6 @@ def test_a_killed_learner_is_started_again_and_when_up_is_killed_the_robot_holds
                 wait_for(
                     lambda: nodes_of(up.pid).get('learner_node', killed) != killed, 5.0, 'a restart'
                 )
-                goes_on(monitor)
                 log = out / 'logs' / 'learner_node.log'
                 wait_for(lambda: 'replay: ' in log.read_text().partition('---')[2], LIMIT_S, 'work')
                 goes_on(monitor)

@@ -29,16 +29,8 @@ REPORT_PERIOD_S = 30.0
 SHOWN = {
     'policy_node': (
         *('active', 'episode', 'stops', 'waits_to_start', 'held', 'takeover', 'residual_on'),
-        *(
-            'epoch',
-            'sequence',
-            'transitions',
-            'holds',
-            'overruns',
-            'late_chunks',
-            'clamped',
-            'slew_limited',
-        ),
+        *('epoch', 'sequence', 'transitions', 'holds', 'overruns', 'late_chunks', 'clamped'),
+        'slew_limited',
     ),
     'recorder_node': ('messages',),
     'reward_node': ('asked', 'answered', 'successes'),
