@@ -35,6 +35,10 @@ class OutputError(ResidualRLError):
     """A result cannot be written: no such folder, no permission, no space."""
 
 
+class TaskError(ResidualRLError):
+    """An environment cannot be used, failed, or answered with something that is no number."""
+
+
 class BasePolicyError(ResidualRLError):
     """A base policy cannot be used, or failed."""
 

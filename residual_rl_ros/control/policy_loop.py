@@ -266,7 +266,8 @@ class PolicyLoop(ABC):
         self._publish(command, stamp)
 
     def _send_hold(self, stamp: float, within_steps: float = np.inf) -> None:
-        """Hold the robot, if it was told anything yet."""
+        """Hold the robot, if it was told anything yet; it may be moved meanwhile."""
+        self.controller.limiter.interrupt()
         if self.active:
             self._publish(self.controller.limiter.hold(within_steps), stamp)
 

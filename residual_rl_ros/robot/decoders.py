@@ -9,6 +9,7 @@ made. Live and recorded messages are thus decoded by the same code.
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Callable
 from operator import attrgetter
@@ -343,9 +344,11 @@ def stop_reason(stop: StopInput, message: Any) -> str:
     """
     where = f'robot.stop_inputs.{stop.name}.field'
     try:
-        value = attrgetter(stop.field)(message)
-    except AttributeError as error:
-        raise ConfigError(f'{where} is {stop.field!r}: {stop.type} has {error}') from error
+        value = _pick(message, stop.field)
+    except LookupError as error:
+        return f'stop input {stop.name!r}: {stop.topic} has no {error.args[0]}'
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(f'{where} is {stop.field!r}: {stop.type}: {error}') from error
     if all(hasattr(value, axis) for axis in 'xyz'):
         value = float(np.linalg.norm([value.x, value.y, value.z]))
     if isinstance(value, bytes) and len(value) == 1:
@@ -355,3 +358,24 @@ def stop_reason(stop: StopInput, message: Any) -> str:
     if not stop.says_stop(value):
         return ''
     return f'stop input {stop.name!r}: {stop.topic} {stop.field} is {value}'
+
+
+def _pick(message: Any, path: str) -> Any:
+    """Return a field by its path, such as `wrench.force` or `controllers[name=arm].state.label`.
+
+    Raises:
+        LookupError: no element of a list is the one that is asked for.
+        AttributeError, TypeError, ValueError: the type has no such field.
+    """
+    value = message
+    for part in filter(None, re.split(r'\.|(\[[^\]]*\])', path)):
+        if not part.startswith('['):
+            value = getattr(value, part)
+            continue
+        key, is_key, wanted = part[1:-1].partition('=')
+        if not is_key:
+            raise ValueError(f'{part}, expected [key=value]')
+        value = next((item for item in value if str(getattr(item, key)) == wanted), None)
+        if value is None:
+            raise LookupError(f'{key} {wanted!r}')
+    return value

@@ -130,7 +130,7 @@ class StopInput:
     type: str
     """ROS message type, of any installed package."""
     field: str
-    """Dotted field; a message with x, y, z is taken as its length."""
+    """Dotted field, `[key=value]` picks from a list; what has x, y, z is taken as its length."""
     bad: tuple[str, ...] = ()
     """Values at which the robot holds, as text: `true`, `3`, `PROTECTIVE_STOP`."""
     limit: float = np.inf

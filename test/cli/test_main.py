@@ -81,6 +81,7 @@ def test_check_base_prints_names_in_brackets(run, tmp_path: Path) -> None:
         (['describe-robot', 'NoSuchEnv-v0'], "unknown task 'NoSuchEnv-v0'"),
         (['describe-robot', 'CartPole-v1'], 'expected a one-dimensional Box'),
         (['train-base', '--task', 'tidy_up'], 'tidy_up'),
+        (['train', '--success', 'success:never'], "success is 'success:never', expected auto"),
     ],
 )
 def test_bad_input_is_one_line_on_stderr_and_exit_code_two(
@@ -94,6 +95,16 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_two(
     assert len(err.splitlines()) == 1
     assert err.startswith('error: ')
     assert message in err
+
+
+@pytest.mark.parametrize('change', ['nope=1', 'utd=-1', 'residual_scale=much'])
+def test_a_wrong_number_is_said_before_what_takes_seconds_is_imported(
+    run, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.setitem(sys.modules, 'residual_rl_ros.training.train', None)
+    code, _, err = run('train', '--set', change)
+    assert code == 2
+    assert change.split('=')[0] in err
 
 
 def test_an_unknown_task_is_one_line_without_a_traceback(tmp_path: Path) -> None:

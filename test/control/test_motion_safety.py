@@ -10,7 +10,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from builders import LinearPolicy
+from builders import LinearPolicy, settle
 from loop_builders import PERIOD, real_time
 
 from residual_rl_ros.control.policy_loop import END_EPISODE
@@ -264,6 +264,17 @@ def test_an_episode_whose_first_command_is_far_away_waits() -> None:
     )
     assert arm.loop.counts['refused_starts'] == 3  # Twice a second.
     assert (arm.said.faults, arm.said.transitions, arm.loop.episode) == ([], [], -1)
+
+
+def test_to_wait_for_a_start_is_no_hold_that_becomes_a_fault() -> None:
+    arm = Arm(target=2.9, hold_limit_s=0.2)
+    arm.position = np.array([-0.5, -0.5])
+    arm.loop.controller._chunk_timeout_s = 0.0  # Each attempt waits a tick for its first chunk.
+    for _ in range(60):
+        arm.run(1)
+        settle(arm.loop.controller.queue)
+    assert arm.loop.counts['refused_starts'] > 2
+    assert arm.said.faults == []
 
 
 def test_an_operator_confirms_a_start_that_waits() -> None:

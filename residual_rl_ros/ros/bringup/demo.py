@@ -14,31 +14,32 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from residual_rl_ros.config.run import ResolvedRun, RunConfig
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation.figures import FRAME_STEPS, draw_learning_curve, draw_repair
-from residual_rl_ros.evaluation.intervals import mcnemar, wilson
 from residual_rl_ros.evaluation.paired import (
     EVALUATION_SEED,
     Episode,
+    difference,
     evaluate,
     film,
+    score,
     silence_stderr,
 )
+from residual_rl_ros.evaluation.progress import progress, say
 from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import finetune_topology
-from residual_rl_ros.tasks.hosting import connect, make_environment
+from residual_rl_ros.tasks.hosting import host
+from residual_rl_ros.tasks.success_probe import settle_success
 from residual_rl_ros.training.run_folder import (
     SUMMARY,
     describe_learning,
     git_commit,
     prepare_output,
-    rate_summary,
     read_history,
     versions,
     write_json,
@@ -80,9 +81,11 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     """
     started = time.monotonic()
     config, out = options.config, options.output_dir
+    success = settle_success(config.task, config.success, lambda text: say(console, text))
+    options = replace(options, config=(config := config.told_by(success)))
     run = config.resolve()
     config.learner_config()
-    connect(make_environment(config.task), run.robot).close()
+    host(config, run.robot).close()
     run.evaluation_controller(None).queue.close()
     prepare_output(out)
     with claim_domain() as domain_id:
@@ -100,13 +103,13 @@ def _run(
     config, out = options.config, options.output_dir
     seeds = range(EVALUATION_SEED, EVALUATION_SEED + options.paired_seeds)
     base = _evaluate('base', options, None, console)
-    base_rate = wilson([episode.success for episode in base])
-    console.print(f'base policy: {base_rate} on {len(seeds)} seeds')
+    base_score = score(base)
+    say(console, f'base policy: {base_score} on {len(seeds)} seeds')
     summary: dict[str, Any] = {
         'task': config.task,
         'seed': options.seed,
         'preset': config.preset,
-        'base': rate_summary(base_rate),
+        'base': base_score.summary(),
         'final': None,
         'interrupted': True,
         'versions': versions(),
@@ -116,11 +119,10 @@ def _run(
         summary |= _finetune(options, run, domain_id, console)
         message = read_actor(out)
         final = _evaluate('base + residual', options, message, console)
-        final_rate = wilson([episode.success for episode in final])
-        outcomes = [[episode.success for episode in run] for run in (base, final)]
-        summary |= {'final': rate_summary(final_rate), 'interrupted': False}
-        summary['paired_p_value'] = mcnemar(*outcomes)
-        console.print(f'base + residual: {final_rate} on the same seeds')
+        final_score = score(final)
+        summary |= {'final': final_score.summary(), 'interrupted': False}
+        summary |= difference(base, final).summary()
+        say(console, f'base + residual: {final_score} on the same seeds')
         _draw_repair(options, run.robot.control_rate_hz, (base, final), message, console)
     finally:
         summary |= describe_learning(out, run.robot.control_rate_hz)
@@ -132,8 +134,8 @@ def _run(
                 f'{config.task}, preset {config.preset}, seed {options.seed}',
                 read_history(out),
                 run.robot.control_rate_hz,
-                base_rate,
-                None if summary['final'] is None else final_rate,
+                base_score.main,
+                None if summary['final'] is None else final_score.main,
             )
     return summary
 
@@ -142,13 +144,11 @@ def _evaluate(
     name: str, options: DemoOptions, message: bytes | None, console: Console
 ) -> list[Episode]:
     seeds = range(EVALUATION_SEED, EVALUATION_SEED + options.paired_seeds)
-    columns = (TextColumn('{task.description}'), BarColumn(), TaskProgressColumn())
-    episodes = []
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        bar = progress.add_task(f'evaluating {name}', total=len(seeds))
+    episodes: list[Episode] = []
+    with progress(console, f'evaluating {name}', len(seeds)) as report:
         for episode in evaluate(options.config, seeds, message):
             episodes.append(episode)
-            progress.advance(bar)
+            report(len(episodes))
     return episodes
 
 
@@ -235,7 +235,7 @@ def _draw_repair(
     repaired = [
         (before, after)
         for before, after in zip(*episodes, strict=True)
-        if after.success and not before.success
+        if after.success and before.success is False
     ]
     if not repaired:
         console.print('no paired failure -> success to draw')

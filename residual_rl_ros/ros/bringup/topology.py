@@ -127,6 +127,7 @@ def finetune_topology(
         (robot_file,),
         {
             'task': config.task,
+            'success': config.success,
             'lockstep': lockstep,
             'first_seed': training_seed(seed),
             'control_steps': control_steps,

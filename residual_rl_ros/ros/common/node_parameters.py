@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from residual_rl_ros.config.success import AUTO, DESCRIPTION
 from residual_rl_ros.schema import parameter
 
 
@@ -182,6 +183,7 @@ class SimParameters(NodeParameters):
     """Parameters of mujoco_sim_node, beside the robot description `robot.*`."""
 
     task: str = parameter('peg_insert', 'a task of this package or a gymnasium id')
+    success: str = parameter(AUTO, DESCRIPTION, filled=True)
     lockstep: bool = parameter(
         True, 'wait for the command of each stamp; otherwise step with wall time'
     )

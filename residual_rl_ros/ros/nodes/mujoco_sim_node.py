@@ -29,7 +29,9 @@ from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelEncoder, t
 from residual_rl_ros.ros.common.managed_node import OK, Diagnostics, run
 from residual_rl_ros.ros.common.node_parameters import SimParameters
 from residual_rl_ros.ros.common.parameters import read_parameters, read_tree
+from residual_rl_ros.tasks.checked import CheckedEnvironment
 from residual_rl_ros.tasks.hosting import check_environment, make_environment, split_observation
+from residual_rl_ros.tasks.success_probe import settle_success
 from residual_rl_ros.transitions.cdr import labelled_array
 
 
@@ -40,8 +42,10 @@ class MujocoSimNode(Node):
         super().__init__('mujoco_sim_node', automatically_declare_parameters_from_overrides=True)
         self.parameters = parameters = read_parameters(self, SimParameters, ('robot',))
         self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
-        self._env = make_environment(parameters.task)
-        check_environment(self._env, robot)
+        success = settle_success(parameters.task, parameters.success, self.get_logger().info)
+        env = make_environment(parameters.task, success=success)
+        check_environment(env, robot)
+        self._task = CheckedEnvironment(env)
         self._period_ns = round(1e9 / robot.control_rate_hz)
         self._channels = []
         for channel in robot.channels:
@@ -61,7 +65,7 @@ class MujocoSimNode(Node):
         self._steps = 0
         self._episode = -1
         self._done = False
-        self._command: npt.NDArray[np.float32] | None = None
+        self._command: npt.NDArray[np.float64] | None = None
         self._feedback: list[float] | None = None
         self._answered_at: float | None = None
         self._began: float | None = None
@@ -81,13 +85,13 @@ class MujocoSimNode(Node):
 
     def _reset(self) -> None:
         self._episode += 1
-        observation, _ = self._env.reset(seed=self.parameters.first_seed + self._episode)
-        self._observation = observation
+        seed = self.parameters.first_seed + self._episode
+        self._observation = self._task.reset(seed, self._episode)
         self._done = False
         self._feedback = None
         self._command = None
 
-    def _step(self, command: npt.NDArray[np.float32]) -> None:
+    def _step(self, command: npt.NDArray[np.float64]) -> None:
         """Advance one control step, or begin the next episode after the last one ended."""
         self._ticks += 1
         if self._done:
@@ -97,13 +101,15 @@ class MujocoSimNode(Node):
                 raise SystemExit(0)
             self._reset()
             return
-        observation, reward, terminated, truncated, info = self._env.step(command)
+        self._observation, feedback = self._task.step(command)
         self._steps += 1
-        self._observation = observation
-        self._done = terminated or truncated
-        success = bool(info.get('success', terminated and float(reward) > 0.0))
-        outcome = float(success) if self._done else -1.0
-        self._feedback = [float(reward), float(terminated), float(truncated), outcome]
+        self._done = feedback.done
+        self._feedback = [
+            feedback.reward,
+            float(feedback.terminated),
+            float(feedback.truncated),
+            float(feedback.success),
+        ]
 
     def _publish(self) -> None:
         """Publish clock, feedback and every channel under the current stamp."""
@@ -117,7 +123,7 @@ class MujocoSimNode(Node):
 
     def _on_command(self, message: Any) -> None:
         try:
-            command = self._command_reader.values(message).astype(np.float32)
+            command = self._command_reader.values(message)
         except CommandError as error:
             self.get_logger().error(f'refused: {error}', throttle_duration_sec=1.0)
             return
