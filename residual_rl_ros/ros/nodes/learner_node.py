@@ -10,7 +10,9 @@ not on their timing.
 from __future__ import annotations
 
 import math
+import os
 import queue
+import socket
 import threading
 import time
 import traceback
@@ -21,6 +23,7 @@ from typing import Any
 
 import torch
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from std_msgs.msg import Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
@@ -43,10 +46,15 @@ from residual_rl_ros.ros.common.managed_node import OK, WARN, Diagnostics, Manag
 from residual_rl_ros.ros.common.node_parameters import LearnerParameters
 from residual_rl_ros.ros.common.parameters import follow_parameters, read_parameters, read_tree
 from residual_rl_ros.ros.common.realtime import give_way
+from residual_rl_ros.ros.common.sole_publisher import SolePublisher
 from residual_rl_ros.ros.nodes.services import ServiceBridge
 from residual_rl_ros.transitions.loss_counter import PendingTransitions, TransitionFeed
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.transition import MAX_COUNT, TransitionLayout
 
+LAST_EPOCH = MAX_COUNT // 2
+"""A robot at a later epoch leaves none to go on in; learners count one for each start."""
+WATCH_PERIOD_S = 0.25
+"""How often a learner looks for others of its topic."""
 BUSY = 'the learner is busy; ask again'
 LAYOUT_LIMIT = 10**5
 """A longer layout text is no layout [characters]."""
@@ -65,6 +73,9 @@ class LearnerNode(ManagedNode):
         super().__init__('learner_node')
         self.parameters = LearnerParameters()
         self._log: MetricsLog | None = None
+        self._checkpoints: CheckpointFolder | None = None
+        self._run = f'{os.getpid()}@{socket.gethostname():.30} {time.time_ns():x}'
+        """Tells the weights of this process from those of another learner."""
         self._weights = b''
         self._inbox: queue.Queue[Callable[[], None]] = queue.Queue()
         self._executor_in_use = SingleThreadedExecutor()
@@ -86,11 +97,15 @@ class LearnerNode(ManagedNode):
         self.parameters = parameters = read_parameters(
             self, LearnerParameters, trees=('overrides',)
         )
+        if not parameters.output_dir:
+            raise ConfigError('parameter output_dir of learner_node is empty; give a folder')
+        self._checkpoints = CheckpointFolder(Path(parameters.output_dir) / CHECKPOINTS)
+        self.made.callback(self._checkpoints.close)
         if self._learner is None:  # Else it goes on where it is.
             self._open_output(parameters)
         self.made.callback(follow_parameters(self, parameters, self._set_parameters))
-        self._actor_publisher = self.create_lifecycle_publisher(
-            UInt8MultiArray, '~/actor', qos.LATCHED
+        self._publisher = SolePublisher.of(
+            self, self.resolve_topic_name('~/actor'), self._create_publisher
         )
         robots = [robot.strip('/') for robot in parameters.robots]
         if len(set(robots)) < len(robots):
@@ -104,24 +119,27 @@ class LearnerNode(ManagedNode):
             callback = self._requests.service(partial(self._try, job), BUSY)
             self.create_service(Trigger, name, callback, callback_group=apart)
         Diagnostics(self, self._report, parameters.diagnostics_period_s)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(WATCH_PERIOD_S, self._give_way, clock=steady)
+
+    def _create_publisher(self) -> None:
+        create = self.create_lifecycle_publisher
+        self._actor_publisher = create(UInt8MultiArray, '~/actor', qos.LATCHED)
 
     def _open_output(self, parameters: LearnerParameters) -> None:
-        """Make the output folder and read the configuration of a learner that writes there.
+        """Open the log and read the configuration of a learner that writes there.
 
         Raises:
             ResidualRLError: it cannot be written, or does not fit the parameters.
         """
-        if not parameters.output_dir:
-            raise ConfigError('parameter output_dir of learner_node is empty; give a folder')
+        assert self._checkpoints is not None
         output = Path(parameters.output_dir)
         try:
-            output.mkdir(parents=True, exist_ok=True)
             self._log = self._log or MetricsLog(output / 'tensorboard', self._warn)
         except OSError as error:
             raise ConfigError(
                 f'output_dir {parameters.output_dir!r} cannot be written: {error.strerror}'
             ) from error
-        self._checkpoints = CheckpointFolder(output / CHECKPOINTS)
         if checkpoint_exists(self._checkpoints.latest) is not parameters.resume:
             raise ConfigError(
                 f'there is no checkpoint in {parameters.output_dir!r} to resume'
@@ -139,6 +157,7 @@ class LearnerNode(ManagedNode):
         """
         given = self.get_parameters_by_prefix('overrides')
         overrides = read_tree(self, 'overrides') if given else {}
+        assert self._checkpoints is not None
         latest = self._checkpoints.latest
         if parameters.resume and not parameters.preset:
             stored = stored_config(latest)
@@ -251,15 +270,20 @@ class LearnerNode(ManagedNode):
             self._warn(f'layout of {named(feed)} refused: {error}')
             return
         if self._learner is None:
+            assert self._checkpoints is not None
             try:
-                self._learner = self._make_learner(layout)
-            except CheckpointError as error:
-                if len(self._feeds) == 1:
+                self._learner = learner = self._make_learner(layout)
+            except (CheckpointError, ConfigError) as error:
+                if len(self._feeds) == 1 and isinstance(error, CheckpointError):
                     raise
                 self._warn(f'layout of {named(feed)} refused: {error}')
                 return
-            nbytes = self._learner.rule.memory.nbytes
+            learner.run, learner.warn = self._run, self._warn
+            nbytes = learner.rule.memory.nbytes
             self.get_logger().info(f'replay: {nbytes / 1e6:.0f} MB when full')
+            lack = self._checkpoints.lack_of_space(learner)
+            if lack:
+                self._warn(lack)
             self._publish(self._learner.first_message())
             for early in self._early.take():
                 self._ingest(*early)
@@ -273,6 +297,7 @@ class LearnerNode(ManagedNode):
         """Return a new learner, or the checkpoint's in a new epoch."""
         if not self.parameters.resume:
             return Learner(self._config, layout, self.parameters.seed)
+        assert self._checkpoints is not None
         checkpoint = self._checkpoints.latest
         learner = load_checkpoint(checkpoint)
         if learner.layout != layout:
@@ -293,6 +318,13 @@ class LearnerNode(ManagedNode):
             transition = feed.decode(self._learner.layout, message.data, label_of(message))
         except MalformedTransitionError as error:
             self._warn(f'transition of {named(feed)} dropped: {error}')
+            return
+        if transition.epoch > LAST_EPOCH:
+            feed.counts['malformed'] += 1
+            self._warn(
+                f'transition of {named(feed)} dropped: epoch {transition.epoch}, expected <= '
+                f'{LAST_EPOCH}; restart policy_node if it uses such weights'
+            )
             return
         self._overtake(transition.epoch, transition.policy_sequence)
         rollbacks = len(self._learner.rollbacks)
@@ -324,9 +356,30 @@ class LearnerNode(ManagedNode):
         self._publish(learner.first_message())
 
     def activate(self) -> None:
-        """Publish what an inactive publisher has dropped."""
+        """Publish what an inactive publisher has dropped.
+
+        Raises:
+            ConfigError: another learner publishes weights on this topic.
+        """
+        rival = self._publisher.wait()
+        if rival:
+            raise self._second(rival)
         if self._weights:
             self._publish(self._weights)
+
+    def _second(self, rival: str) -> ConfigError:
+        return ConfigError(
+            f'{rival} publishes {self._actor_publisher.topic_name} already: stop that learner, or '
+            'run this one in another namespace'
+        )
+
+    def _give_way(self) -> None:
+        """End if a learner that was there before shows up late."""
+        rival = self._publisher.rival()
+        if rival and self.active and self.failure is None:
+            self.failure = self._second(rival)
+            self.get_logger().error(str(self.failure))
+            self.request_stop()
 
     def _publish(self, weights: bytes) -> None:
         self._weights, self._published = weights, time.monotonic()
@@ -341,7 +394,7 @@ class LearnerNode(ManagedNode):
             return False, str(error)
 
     def _save(self) -> str:
-        if self._learner is None:
+        if self._learner is None or self._checkpoints is None:
             return 'nothing to save yet'
         self._checkpoints.save(self._learner)
         return f'saved {self._checkpoints.latest}'
@@ -366,6 +419,7 @@ class LearnerNode(ManagedNode):
             'active': self.active,
             'paused': not self._resume.is_set(),
             'queue': self._inbox.qsize(),
+            'other_learners': len(self._publisher.others),
             **{
                 key: sum(feed.counts[key] for feed in self._feeds.values())
                 for key in ('malformed', 'missing')
@@ -388,6 +442,7 @@ class LearnerNode(ManagedNode):
                 'pretraining_updates': learner.pretraining_updates,
                 'dropped_updates': learner.dropped_updates,
                 'rollbacks': len(learner.rollbacks),
+                'recoveries': learner.finite.recoveries,
                 'transitions_per_s': (learner.transitions - transitions) / (now - then),
                 'updates_per_s': (learner.updates - updates) / (now - then),
                 **learner.metrics,
