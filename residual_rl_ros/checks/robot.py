@@ -15,8 +15,9 @@ from residual_rl_ros.errors import BasePolicyError, ConfigError, ResourceError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.decoders import FIELD_ROOTS
-from residual_rl_ros.robot.description import FLOAT_ARRAY, JOINT_STATE, Channel, RobotConfig
+from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import channel_encoder
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, Channel
 from residual_rl_ros.transitions.cdr import typestore
 
 

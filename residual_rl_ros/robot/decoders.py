@@ -21,7 +21,10 @@ import PIL.Image
 
 from residual_rl_ros.errors import CommandError, ConfigError, ObservationError, ResidualRLError
 from residual_rl_ros.numerics import all_finite
-from residual_rl_ros.robot.description import (
+from residual_rl_ros.robot.image_encoder import RgbImage, channel_encoder
+from residual_rl_ros.robot.joint_states import JointReader, SourceWatch, two_publishers
+from residual_rl_ros.robot.observation import MAX_STAMP_S
+from residual_rl_ros.robot.topics import (
     COMPRESSED_IMAGE,
     FLOAT_ARRAY,
     JOINT_STATE,
@@ -31,9 +34,6 @@ from residual_rl_ros.robot.description import (
     Command,
     StopInput,
 )
-from residual_rl_ros.robot.image_encoder import RgbImage, channel_encoder
-from residual_rl_ros.robot.joint_states import JointReader, SourceWatch, two_publishers
-from residual_rl_ros.robot.observation import MAX_STAMP_S
 
 Array = npt.NDArray[np.float64]
 

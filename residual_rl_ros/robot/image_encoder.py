@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_file
-from residual_rl_ros.robot.description import Channel
 from residual_rl_ros.robot.onnx_session import InferenceWorker, open_session, run_session
+from residual_rl_ros.robot.topics import Channel
 
 ENCODER_METADATA_KEY = 'residual_rl_encoder'
 RgbImage = npt.NDArray[np.uint8]

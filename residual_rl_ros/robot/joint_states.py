@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.errors import ObservationError
 from residual_rl_ros.numerics import all_finite
-from residual_rl_ros.robot.description import Channel
+from residual_rl_ros.robot.topics import Channel
 
 Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]

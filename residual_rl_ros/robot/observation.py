@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.errors import ObservationError
 from residual_rl_ros.numerics import FLOAT32_MAX, within
-from residual_rl_ros.robot.description import Channel
+from residual_rl_ros.robot.topics import Channel
 
 Array = npt.NDArray[np.float64]
 MAX_STAMP_S = float(2**31)

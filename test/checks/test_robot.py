@@ -11,7 +11,8 @@ import pytest
 
 from residual_rl_ros.checks.robot import check_robot
 from residual_rl_ros.resources import resource_path
-from residual_rl_ros.robot.description import Channel, load_robot
+from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.robot.topics import Channel
 
 ROBOTS = sorted(path.stem for path in resource_path('config', 'robots').glob('*.yaml'))
 

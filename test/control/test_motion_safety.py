@@ -18,7 +18,7 @@ from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader
 from residual_rl_ros.robot.action_spec import ActionSpec
-from residual_rl_ros.robot.description import StopInput
+from residual_rl_ros.robot.topics import StopInput
 from residual_rl_ros.transitions.transition import Source
 
 NAMES = ('a.position', 'b.position')

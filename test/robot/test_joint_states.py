@@ -13,7 +13,7 @@ import pytest
 
 from residual_rl_ros.errors import ObservationError
 from residual_rl_ros.robot.decoders import MessageDecoder, Reading
-from residual_rl_ros.robot.description import JOINT_STATE, Channel
+from residual_rl_ros.robot.topics import JOINT_STATE, Channel
 
 POSE = 'geometry_msgs/msg/PoseStamped'
 ROBOT = Channel('arm', 'joint_states', JOINT_STATE, ('position', 'velocity'), ('a', 'b', 'f'), 0.2)

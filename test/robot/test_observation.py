@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from residual_rl_ros.errors import ObservationError
-from residual_rl_ros.robot.description import FLOAT_ARRAY, JOINT_STATE, Channel
 from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, Channel
 
 TOOL = Channel('tool', 'tool_topic', FLOAT_ARRAY, ('x', 'y'), (), 0.1)
 ARM = Channel('arm', 'joint_states', JOINT_STATE, ('position',), ('a', 'b', 'c'), 0.5)

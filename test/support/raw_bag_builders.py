@@ -26,8 +26,9 @@ from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
 from residual_rl_ros.robot.decoders import MessageDecoder, stamped_label
-from residual_rl_ros.robot.description import FLOAT_ARRAY, JOINT_STATE, RobotConfig
+from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
 from residual_rl_ros.transitions.cdr import deserialize, labelled_array, serialize, typestore
 from residual_rl_ros.transitions.transition import Transition
 

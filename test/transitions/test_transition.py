@@ -232,7 +232,7 @@ def test_an_operator_may_command_far_outside_of_what_the_base_was_trained_on() -
         {'residual_action': None},
         {'source': np.nan},
     ],
-    ids=str,
+    ids=range(11),
 )
 def test_whatever_a_transition_holds_encoding_it_raises_nothing_else(
     changes: dict[str, object],

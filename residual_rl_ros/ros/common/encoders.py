@@ -28,7 +28,8 @@ from residual_rl_ros.robot.decoders import (
     stamped_label,
     to_nanoseconds,
 )
-from residual_rl_ros.robot.description import (
+from residual_rl_ros.robot.image_encoder import RgbImage
+from residual_rl_ros.robot.topics import (
     COMPRESSED_IMAGE,
     FLOAT_ARRAY,
     IMAGE,
@@ -38,7 +39,6 @@ from residual_rl_ros.robot.description import (
     Channel,
     Command,
 )
-from residual_rl_ros.robot.image_encoder import RgbImage
 from residual_rl_ros.transitions.cdr import labelled_array
 
 Array = npt.NDArray[np.float64]

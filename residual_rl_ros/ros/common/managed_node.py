@@ -23,7 +23,8 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import ConfigError, ResidualRLError
+from residual_rl_ros.ros.common.parameters import every_parameter_valued, parser_complaint
 from residual_rl_ros.ros.common.stopping import (
     ACTIVE_LIMIT_S,
     EXIT_LIMIT_S,
@@ -152,7 +153,8 @@ class ManagedNode(LifecycleNode, ABC):
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(name, automatically_declare_parameters_from_overrides=True)
+        with every_parameter_valued(name):
+            super().__init__(name, automatically_declare_parameters_from_overrides=True)
         self.failure: Exception | None = None
         self.active = False
         self.made = ExitStack()
@@ -276,9 +278,7 @@ def run(create: Callable[[], Any], spin: Callable[[Any], None] | None = None) ->
     try:
         domain_id = ros_domain()
         stopping.listen()
-        rclpy.init(
-            args=sys.argv, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO
-        )
+        _init(domain_id)
         if stopping.is_set():
             return 0
         node = create()
@@ -307,6 +307,23 @@ def run(create: Callable[[], Any], spin: Callable[[Any], None] | None = None) ->
         rclpy.try_shutdown()
     failure = getattr(node, 'failure', None)
     return code if failure is None else 2 if isinstance(failure, ResidualRLError) else 1
+
+
+def _init(domain_id: int) -> None:
+    """Begin with ROS 2, and the arguments of this process.
+
+    Raises:
+        ConfigError: a parameter file cannot be read.
+    """
+    try:
+        rclpy.init(
+            args=sys.argv, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO
+        )
+    except RCLError as error:
+        complaint = parser_complaint(error)
+        if complaint is None:
+            raise
+        raise ConfigError(f'a parameter file cannot be read: {complaint}') from error
 
 
 def _start(node: ManagedNode, stopping: StopRequest) -> None:

@@ -18,7 +18,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,17 +27,8 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from std_msgs.msg import Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
-from residual_rl_ros.config.preset import DEFAULT_PRESET, LearnerConfig, learner_config, load_preset
 from residual_rl_ros.errors import CheckpointError, ConfigError, MalformedTransitionError
-from residual_rl_ros.learner.checkpoint import (
-    CheckpointFolder,
-    check_numbers,
-    load_checkpoint,
-    stored_config,
-)
 from residual_rl_ros.learner.learner import Learner, Phase
-from residual_rl_ros.learner.metrics_log import MetricsLog
-from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.robot.decoders import label_of
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import byte_array
@@ -47,6 +37,7 @@ from residual_rl_ros.ros.common.node_parameters import LearnerParameters
 from residual_rl_ros.ros.common.parameters import follow_parameters, read_parameters, read_tree
 from residual_rl_ros.ros.common.realtime import give_way
 from residual_rl_ros.ros.common.sole_publisher import SolePublisher
+from residual_rl_ros.ros.nodes.learner_output import LearnerOutput
 from residual_rl_ros.ros.nodes.services import ServiceBridge
 from residual_rl_ros.transitions.loss_counter import PendingTransitions, TransitionFeed
 from residual_rl_ros.transitions.transition import MAX_COUNT, TransitionLayout
@@ -72,8 +63,7 @@ class LearnerNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__('learner_node')
         self.parameters = LearnerParameters()
-        self._log: MetricsLog | None = None
-        self._checkpoints: CheckpointFolder | None = None
+        self._output: LearnerOutput | None = None
         self._run = f'{os.getpid()}@{socket.gethostname():.30} {time.time_ns():x}'
         """Tells the weights of this process from those of another learner."""
         self._weights = b''
@@ -97,12 +87,11 @@ class LearnerNode(ManagedNode):
         self.parameters = parameters = read_parameters(
             self, LearnerParameters, trees=('overrides',)
         )
-        if not parameters.output_dir:
-            raise ConfigError('parameter output_dir of learner_node is empty; give a folder')
-        self._checkpoints = CheckpointFolder(Path(parameters.output_dir) / CHECKPOINTS)
-        self.made.callback(self._checkpoints.close)
-        if self._learner is None:  # Else it goes on where it is.
-            self._open_output(parameters)
+        if self._output is None:  # Else the learner goes on where it is.
+            given = self.get_parameters_by_prefix('overrides')
+            overrides = read_tree(self, 'overrides') if given else {}
+            self._output = LearnerOutput(parameters, overrides, self._warn)
+        self.made.callback(self._close_unused)
         self.made.callback(follow_parameters(self, parameters, self._set_parameters))
         self._publisher = SolePublisher.of(
             self, self.resolve_topic_name('~/actor'), self._create_publisher
@@ -126,47 +115,10 @@ class LearnerNode(ManagedNode):
         create = self.create_lifecycle_publisher
         self._actor_publisher = create(UInt8MultiArray, '~/actor', qos.LATCHED)
 
-    def _open_output(self, parameters: LearnerParameters) -> None:
-        """Open the log and read the configuration of a learner that writes there.
-
-        Raises:
-            ResidualRLError: it cannot be written, or does not fit the parameters.
-        """
-        assert self._checkpoints is not None
-        output = Path(parameters.output_dir)
-        try:
-            self._log = self._log or MetricsLog(output / 'tensorboard', self._warn)
-        except OSError as error:
-            raise ConfigError(
-                f'output_dir {parameters.output_dir!r} cannot be written: {error.strerror}'
-            ) from error
-        if checkpoint_exists(self._checkpoints.latest) is not parameters.resume:
-            raise ConfigError(
-                f'there is no checkpoint in {parameters.output_dir!r} to resume'
-                if parameters.resume
-                else f'{parameters.output_dir!r} already holds a checkpoint; set resume:=true to '
-                'continue it, or choose another output_dir'
-            )
-        self._config = self._read_config(parameters)
-
-    def _read_config(self, parameters: LearnerParameters) -> LearnerConfig:
-        """Return the preset with its overrides; to resume, it must be the checkpoint's.
-
-        Raises:
-            ResidualRLError: a number is wrong or not the checkpoint's.
-        """
-        given = self.get_parameters_by_prefix('overrides')
-        overrides = read_tree(self, 'overrides') if given else {}
-        assert self._checkpoints is not None
-        latest = self._checkpoints.latest
-        if parameters.resume and not parameters.preset:
-            stored = stored_config(latest)
-            config = learner_config({**stored.to_mapping(), **overrides})
-        else:
-            config = load_preset(parameters.preset or DEFAULT_PRESET, overrides)
-        if parameters.resume:
-            check_numbers(latest, config)
-        return config
+    def _close_unused(self) -> None:
+        if self._output is not None and self._learner is None:
+            self._output.close()
+            self._output = None
 
     def _set_parameters(self, parameters: LearnerParameters) -> None:
         self.parameters = parameters
@@ -203,8 +155,8 @@ class LearnerNode(ManagedNode):
             self._work_until_stopped()
         finally:
             self._try(self._save)
-            if self._log is not None:
-                self._log.close()
+            if self._output is not None:
+                self._output.close()
             executor.shutdown(timeout_sec=1.0)
             spinner.join(timeout=1.0)
 
@@ -270,9 +222,9 @@ class LearnerNode(ManagedNode):
             self._warn(f'layout of {named(feed)} refused: {error}')
             return
         if self._learner is None:
-            assert self._checkpoints is not None
+            assert self._output is not None
             try:
-                self._learner = learner = self._make_learner(layout)
+                self._learner = learner = self._output.make_learner(layout)
             except (CheckpointError, ConfigError) as error:
                 if len(self._feeds) == 1 and isinstance(error, CheckpointError):
                     raise
@@ -281,7 +233,7 @@ class LearnerNode(ManagedNode):
             learner.run, learner.warn = self._run, self._warn
             nbytes = learner.rule.memory.nbytes
             self.get_logger().info(f'replay: {nbytes / 1e6:.0f} MB when full')
-            lack = self._checkpoints.lack_of_space(learner)
+            lack = self._output.checkpoints.lack_of_space(learner)
             if lack:
                 self._warn(lack)
             self._publish(self._learner.first_message())
@@ -292,21 +244,6 @@ class LearnerNode(ManagedNode):
                 f'layout {layout.label} of {named(feed)} refused: this learner has '
                 f'{self._learner.layout.label}; restart learner_node'
             )
-
-    def _make_learner(self, layout: TransitionLayout) -> Learner:
-        """Return a new learner, or the checkpoint's in a new epoch."""
-        if not self.parameters.resume:
-            return Learner(self._config, layout, self.parameters.seed)
-        assert self._checkpoints is not None
-        checkpoint = self._checkpoints.latest
-        learner = load_checkpoint(checkpoint)
-        if learner.layout != layout:
-            raise CheckpointError(
-                f'checkpoint {str(checkpoint)!r} has layout {learner.layout.label}, the '
-                f'policy node {layout.label}; start without resume in another output_dir'
-            )
-        learner.begin_epoch(learner.epoch + 1)
-        return learner
 
     def _ingest(self, feed: TransitionFeed, message: Float64MultiArray) -> None:
         if self._learner is None:
@@ -339,8 +276,8 @@ class LearnerNode(ManagedNode):
             self._warn(f'guard: {rollback.reason}; rolled back')
         if weights is not None:
             self._publish(weights)
-            if self._log is not None:
-                self._log.write(self._learner)
+            if self._output is not None:
+                self._output.log.write(self._learner)
 
     def _overtake(self, epoch: int, sequence: int) -> None:
         """Begin an epoch after one that robots know and this learner, killed since, does not."""
@@ -394,10 +331,10 @@ class LearnerNode(ManagedNode):
             return False, str(error)
 
     def _save(self) -> str:
-        if self._learner is None or self._checkpoints is None:
+        if self._learner is None or self._output is None:
             return 'nothing to save yet'
-        self._checkpoints.save(self._learner)
-        return f'saved {self._checkpoints.latest}'
+        self._output.checkpoints.save(self._learner)
+        return f'saved {self._output.checkpoints.latest}'
 
     def _rollback(self) -> str:
         """Return to the networks with the best recent success, in a new epoch."""

@@ -15,7 +15,8 @@ from rcl_interfaces.srv import GetParameters
 
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.action_spec import EFFORTS, POSITIONS
-from residual_rl_ros.robot.description import FLOAT_ARRAY, JOINT_STATE, TRAJECTORY, RobotConfig
+from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, TRAJECTORY
 from residual_rl_ros.ros.common.managed_node import NodeHost
 
 ANSWER_LIMIT_S = 1.0

@@ -9,7 +9,6 @@ booleans; and a section for one node may override what stands in the section for
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,13 +21,18 @@ from rclpy.logging import LoggingSeverity, set_logger_level
 from rclpy.node import Node
 
 from residual_rl_ros.base_policy.onnx_policy import read_policy_model
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.decoders import stop_reason
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
-from residual_rl_ros.ros.common.parameters import read_parameters, read_tree
+from residual_rl_ros.ros.common.parameters import (
+    every_parameter_valued,
+    parser_complaint,
+    read_parameters,
+    read_tree,
+)
 from residual_rl_ros.ros.nodes.stop_inputs import message_class
 from residual_rl_ros.schema import read_yaml
 
@@ -58,16 +62,11 @@ def check_file(
             for name in NODES:
                 report.problems += _problems(name, namespace, context, path, told, base_policy)
         except RCLError as error:
-            said = ' '.join(str(error).split())
-            if 'params file' in said:
-                reason = re.sub(r'( ?, at \S+:\d+)+$', '', said.partition(' Error: ')[2]) or said
-                report.problems.append(
-                    f"{path}: the nodes cannot read it: {reason}; ROS 2's YAML parser wants "
-                    'numbers of one type in a list (1.0, not 1, beside 2.5) and knows no anchors '
-                    '(&name, *name, <<)'
-                )
+            complaint = parser_complaint(error)
+            if complaint is None:
+                report.remarks.append(f'ROS 2 could not be asked to read {path}: {error}')
             else:
-                report.remarks.append(f'ROS 2 could not be asked to read {path}: {said}')
+                report.problems.append(f'{path}: the nodes cannot read it: {complaint}')
         finally:
             context.try_shutdown()
 
@@ -97,18 +96,18 @@ def _problems(
 ) -> list[str]:
     """Return what a node has against the file."""
     try:
-        node = Node(
-            name,
-            context=context,
-            namespace=namespace,
-            enable_rosout=False,
-            start_parameter_services=False,
-            automatically_declare_parameters_from_overrides=True,
-        )
-    except ValueError as error:  # An empty list has no type, without which nothing is declared.
-        empty = [key for key, value in _leaves(told) if value is None or value == []]
-        keys = f'robot.{", robot.".join(empty)}' if empty else str(error)
-        return [f'{path}: {name} cannot start: a parameter has no value ({keys}); leave it out']
+        with every_parameter_valued(name):
+            node = Node(
+                name,
+                context=context,
+                namespace=namespace,
+                enable_rosout=False,
+                start_parameter_services=False,
+                automatically_declare_parameters_from_overrides=True,
+            )
+    except ConfigError as error:
+        empty = [f'robot.{key}' for key, value in _leaves(told) if value is None or value == []]
+        return [f'{path}: {error} ({", ".join(empty) or "not below robot"})']
     try:
         if name == 'policy_node':
             parameters = read_parameters(node, PolicyParameters, ('robot',))

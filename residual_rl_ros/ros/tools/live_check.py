@@ -17,7 +17,8 @@ from rclpy.qos import DurabilityPolicy
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.findings import InspectionReport
-from residual_rl_ros.robot.description import Channel, RobotConfig, StopInput
+from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.topics import Channel, StopInput
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelReader, message_count
 from residual_rl_ros.ros.common.managed_node import NodeHost

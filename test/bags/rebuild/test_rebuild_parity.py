@@ -34,8 +34,9 @@ from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import NOTHING_HAPPENED, RealTimeRules
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.decoders import rounded, stamped_label, to_nanoseconds
-from residual_rl_ros.robot.description import JOINT_STATE, RobotConfig
+from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.robot.topics import JOINT_STATE
 from residual_rl_ros.transitions.cdr import deserialize, labelled_array
 from residual_rl_ros.transitions.transition import Source, Success
 

@@ -32,7 +32,7 @@ from residual_rl_ros.robot.decoders import (
     to_rgb,
     to_seconds,
 )
-from residual_rl_ros.robot.description import (
+from residual_rl_ros.robot.topics import (
     COMPRESSED_IMAGE,
     FLOAT_ARRAY,
     IMAGE,

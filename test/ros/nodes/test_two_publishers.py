@@ -13,7 +13,7 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 
 from residual_rl_ros.config.run import load_run
-from residual_rl_ros.robot.description import Channel
+from residual_rl_ros.robot.topics import Channel
 from residual_rl_ros.ros.bringup.topology import NodeSpec, RobotRun, robot_topology
 from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelEncoder
 from residual_rl_ros.ros.nodes.policy_node import PolicyNode

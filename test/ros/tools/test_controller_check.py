@@ -17,7 +17,8 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from residual_rl_ros.findings import InspectionReport
-from residual_rl_ros.robot.description import TRAJECTORY, Command, RobotConfig, load_robot
+from residual_rl_ros.robot.description import RobotConfig, load_robot
+from residual_rl_ros.robot.topics import TRAJECTORY, Command
 from residual_rl_ros.ros.common.managed_node import NodeHost
 from residual_rl_ros.ros.tools.controller_check import check_controllers
 

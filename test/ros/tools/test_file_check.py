@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from residual_rl_ros.cli.robots import check_robot
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.resources import find_base_policy, resource_path
 from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.ros.bringup.processes import ros_environment
 from residual_rl_ros.ros.tools.file_check import check_file
 
 pytestmark = pytest.mark.ros
@@ -86,7 +89,7 @@ def test_a_file_that_both_parsers_read_alike_has_no_problem(tmp_path: Path, text
         (TOY.replace('[j1, j2]', '[y, n]'), 'joints is [True, False], expected a non-empty list'),
         (
             TOY.replace('[8.0, 8.0]', '[8.0, 8.0]\n        measured_by: []'),
-            'policy_node cannot start: a parameter has no value (robot.action.measured_by)',
+            'leave it out (robot.action.measured_by)',
         ),
         (TOY.replace('20.0', '2_0.0'), "control_rate_hz is '2_0.0', expected a number > 0.0"),
         (
@@ -134,3 +137,29 @@ def test_the_command_asks_the_parser_of_the_nodes(
     with pytest.raises(typer.Exit):
         check_robot(str(path))
     assert 'the nodes cannot read it' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        (TOY.replace('[-2.0, -2.0]', '[-2, -1.5]'), 'a parameter file cannot be read: Sequence'),
+        (TOY.replace('[8.0, 8.0]', '[]'), 'reward_node cannot start: a parameter has no value'),
+    ],
+)
+def test_a_node_says_in_one_line_that_it_cannot_read_its_file(
+    tmp_path: Path, domain_id: int, text: str, message: str
+) -> None:
+    path = tmp_path / 'robot.yaml'
+    path.write_text(text)
+    command = [sys.executable, '-m', 'residual_rl_ros.ros.nodes.reward_node']
+    done = subprocess.run(
+        [*command, '--ros-args', '--params-file', str(path)],
+        env=ros_environment(domain_id),
+        capture_output=True,
+        text=True,
+        timeout=60.0,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert 'Traceback' not in done.stderr
+    assert f'error: {message}' in done.stderr
