@@ -45,6 +45,10 @@ def demo(
     quick: Annotated[
         bool, typer.Option(help='A minute that exercises everything and learns nothing.')
     ] = False,
+    domain: Annotated[
+        MaybeInt,
+        typer.Option(help='ROS domain, in which nothing else may run; default: a free one.'),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fine-tune a shipped base policy in MuJoCo through three ROS 2 processes.
@@ -64,7 +68,7 @@ def demo(
     if steps is not None:
         config = replace(config, control_steps=steps)
     folder = out if out is not None else _fresh_folder(Path('runs') / f'{config.task}_seed{seed}')
-    options = demonstration.DemoOptions(config, seed, folder, seeds)
+    options = demonstration.DemoOptions(config, seed, folder, seeds, domain)
     try:
         summary = demonstration.run_demo(options, console)
     except KeyboardInterrupt:

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.control.controller import StepFeedback
-from residual_rl_ros.control.policy_loop import MARK_SUCCESS, MAX_REWARD
+from residual_rl_ros.control.policy_loop import MARK_SUCCESS
 from residual_rl_ros.errors import RewardError
 from residual_rl_ros.numerics import flag, scalar
 from residual_rl_ros.robot.onnx_session import open_session, run_session
-from residual_rl_ros.transitions.transition import Success
+from residual_rl_ros.transitions.transition import MAX_REWARD, Success
 
 Array = npt.NDArray[np.float64]
 RewardSource = Callable[[Array], 'StepFeedback | None']
@@ -54,7 +54,7 @@ class SuccessClassifier:
         consecutive: int,
         sha256: str = '',
     ) -> None:
-        self._session = open_session(path, 'success classifier', RewardError, sha256=sha256.lower())
+        self._session = open_session(path, 'success classifier', RewardError, sha256=sha256)
         self._path = path
         self._threshold = threshold
         self._consecutive = consecutive

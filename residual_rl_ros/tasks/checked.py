@@ -28,10 +28,9 @@ from residual_rl_ros.config.success import (
     SuccessCriterion,
 )
 from residual_rl_ros.control.controller import StepFeedback
-from residual_rl_ros.control.policy_loop import MAX_REWARD
 from residual_rl_ros.errors import ResidualRLError, TaskError
 from residual_rl_ros.numerics import FLOAT32_MAX, flag, scalar, within
-from residual_rl_ros.transitions.transition import Success
+from residual_rl_ros.transitions.transition import MAX_REWARD, Success
 
 Env = gymnasium.Env[Any, Any]
 Answer = TypeVar('Answer')

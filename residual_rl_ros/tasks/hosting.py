@@ -17,8 +17,9 @@ from residual_rl_ros.config.success import AUTO, SuccessCriterion
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.numerics import FLOAT32_MAX
 from residual_rl_ros.resources import write_text
-from residual_rl_ros.robot.description import FLOAT_ARRAY, RobotConfig
+from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import channel_encoder
+from residual_rl_ros.robot.topics import FLOAT_ARRAY
 from residual_rl_ros.tasks.camera import CAMERA_TASKS, STATE, make_camera_task
 from residual_rl_ros.tasks.checked import Env, foreign
 from residual_rl_ros.tasks.registry import TASK_NAMES, make_task

@@ -8,8 +8,9 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,16 +110,16 @@ def run_training(
     """
     torch.set_num_threads(1)
     started = time.monotonic()
-    training = _Training(options, console)
-    task, share = options.config.task, training.share
-    with nullcontext(report) if report else progress(console, task, 1.0, share) as show:
-        training.show = show
+    task = options.config.task
+    with ExitStack() as made:
+        training = _Training(options, console, made)
+        shown = nullcontext(report) if report else progress(console, task, 1.0, training.share)
+        training.show = made.enter_context(shown)
         training.learn()
         summary = training.summarise()
-    summary['wall_s'] = round(time.monotonic() - started, 1)
-    write_json(options.output_dir / SUMMARY, summary)
-    training.draw()
-    training.close()
+        summary['wall_s'] = round(time.monotonic() - started, 1)
+        write_json(options.output_dir / SUMMARY, summary)
+        training.draw()
     return summary
 
 
@@ -130,7 +131,7 @@ def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
         'seed': options.seed,
         'control_steps': config.control_steps,
         'paired_seeds': options.paired_seeds,
-        'base_policy_sha256': file_sha256(run.policy.path),
+        'base_policy_sha256': run.policy.sha256,
         'robot_sha256': file_sha256(run.robot_file),
         'decision_steps': config.decision_steps,
         'residual_scale': config.residual_scale,
@@ -148,9 +149,10 @@ class _Training:
     Args:
         options: what the command line chooses.
         console: where progress goes.
+        made: takes back what is made.
     """
 
-    def __init__(self, options: TrainOptions, console: Console) -> None:
+    def __init__(self, options: TrainOptions, console: Console, made: ExitStack) -> None:
         config = options.config
         success = settle_success(config.task, config.success, lambda text: say(console, text))
         self._options = options = replace(options, config=replace(config, success=success))
@@ -158,17 +160,24 @@ class _Training:
         self._resolved = run = options.config.resolve()
         self._identity = run_identity(run, options)
         self._env = host(run.config, run.robot)
+        made.callback(self._env.close)
         self._controller = run.controller(options.seed, explore=True, scheduled=True)
+        made.callback(self._controller.queue.close)
         prepare_output(options.output_dir, options.resume)
         self._checkpoints = CheckpointFolder(options.output_dir / CHECKPOINTS)
+        made.callback(self._checkpoints.close)
         latest = self._checkpoints.latest
         learner = self._load_learner(latest) if options.resume else self._new_learner()
+        learner.warn = partial(say, console)
         self._run = InProcessRun(self._env, self._controller, learner, training_seed(options.seed))
         if options.resume:
             self._continue(latest)
         else:
             self._add_demonstrations(learner)
         say(console, f'replay: {learner.rule.memory.nbytes / 1e6:.0f} MB when full')
+        lack = self._checkpoints.lack_of_space(learner)
+        if lack:
+            learner.warn(lack)
         self._curve = _Curve(options, self._run.steps, self._play, console)
         self.show: Report = lambda done, description='': None
         """Takes the share that is done."""
@@ -248,11 +257,6 @@ class _Training:
             *(found.main for found in self._scores),
         )
 
-    def close(self) -> None:
-        """End the base policy's thread and the environment."""
-        self._controller.queue.close()
-        self._env.close()
-
     def _save(self) -> None:
         identity = np.frombuffer(json.dumps(self._identity).encode(), dtype=np.uint8)
         self._checkpoints.save(self._run.learner, {**self._run.state_dict(), IDENTITY: identity})
@@ -303,7 +307,7 @@ class _Training:
         controller = self._resolved.evaluation_controller(None)
         seed = training_seed(options.seed) + DEMONSTRATION_SEED
         for transition in demonstrate(self._env, task, controller, options.demonstrations, seed):
-            memory.add_demonstration(transition)
+            learner.add_demonstration(transition)
         controller.queue.close()
         say(self._console, f'{memory.demonstrations} demonstration transitions')
 

@@ -14,7 +14,7 @@ import gymnasium
 import pytest
 from builders import make_metadata, write_onnx_policy
 
-from residual_rl_ros.cli.main import main
+from residual_rl_ros.cli.main import _interrupt, main
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.tasks.hosting import check_environment
@@ -136,3 +136,22 @@ def test_a_described_robot_can_be_loaded_and_fits_its_environment(run, tmp_path:
     assert (robot.action.lower, robot.action.upper) == (env.action_space.low, env.action_space.high)
     assert robot.control_rate_hz == env.unwrapped.metadata['render_fps']
     assert robot.action.max_step == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize('sign', [signal.SIGTERM, signal.SIGHUP])
+def test_what_ends_a_command_politely_does_what_ctrl_c_does(sign: signal.Signals) -> None:
+    """A training that notes Ctrl-C, to save where its state is consistent, notes these too."""
+    seen: list[int] = []
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+        _interrupt(sign, None)
+        assert seen == [signal.SIGINT]
+        # A shell that closes with its terminal says it once more.
+        assert (signal.getsignal(signal.SIGHUP) is signal.SIG_IGN) is (sign == signal.SIGHUP)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with pytest.raises(KeyboardInterrupt):
+            _interrupt(sign, None)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -33,6 +33,9 @@ from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import finetune_topology
+from residual_rl_ros.ros.bringup.up import readable
+from residual_rl_ros.ros.common.managed_node import domain_number
+from residual_rl_ros.ros.common.node_parameters import SIMULATION
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.success_probe import settle_success
 from residual_rl_ros.training.run_folder import (
@@ -49,6 +52,7 @@ QUICK = {'warmup_transitions': 100, 'publish_interval': 25, 'batch_size': 64, 'u
 QUICK_STEPS = 1000
 QUICK_SEEDS = 10
 PAIRED_SEEDS = 100
+LEARNER, SIMULATOR = f'{SIMULATION}/learner_node', f'{SIMULATION}/mujoco_sim_node'
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class DemoOptions:
     """Learner seed; the evaluation seeds are the same for all."""
     output_dir: Path
     paired_seeds: int = PAIRED_SEEDS
+    domain: int | None = None
+    """ROS domain of the run; None takes a free one, not that of `ROS_DOMAIN_ID`."""
 
 
 def quick(config: RunConfig) -> RunConfig:
@@ -81,6 +87,8 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     """
     started = time.monotonic()
     config, out = options.config, options.output_dir
+    if options.domain is not None:
+        domain_number('--domain', str(options.domain))
     success = settle_success(config.task, config.success, lambda text: say(console, text))
     options = replace(options, config=(config := config.told_by(success)))
     run = config.resolve()
@@ -88,7 +96,8 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     host(config, run.robot).close()
     run.evaluation_controller(None).queue.close()
     prepare_output(out)
-    with claim_domain() as domain_id:
+    with claim_domain(options.domain) as domain_id:
+        console.print(f'namespace /{SIMULATION} of ROS domain {domain_id}, on this machine only')
         return _run(options, run, domain_id, started, console)
 
 
@@ -164,6 +173,7 @@ def _finetune(
         out,
         options.seed,
         config.control_steps,
+        namespace=SIMULATION,
     )
     started = time.monotonic()
     warmup_rate: float | None = None  # A quick warm-up may be over before it was seen.
@@ -172,19 +182,19 @@ def _finetune(
         Bringup(nodes, out / 'logs', ros_environment(domain_id)) as bringup,
         Live(console=console, refresh_per_second=2) as live,
     ):
-        while not bringup.ended('mujoco_sim_node'):
+        while not bringup.ended(SIMULATOR):
             bringup.check()
             for node, reason in monitor.errors().items():
                 raise ResidualRLError(f'{node} reports an error: {reason}; see {out / "logs"}')
             live.update(_table(monitor, config, time.monotonic() - started))
-            if monitor.values('learner_node').get('phase') == 'warmup':
-                rate = monitor.number('mujoco_sim_node', 'mean_steps_per_s')
+            if monitor.values(LEARNER).get('phase') == 'warmup':
+                rate = monitor.number(SIMULATOR, 'mean_steps_per_s')
                 warmup_rate = rate or warmup_rate
             time.sleep(0.5)
         bringup.check()
         live.update(_table(monitor, config, time.monotonic() - started))
         wall = time.monotonic() - started
-        rate = monitor.number('mujoco_sim_node', 'mean_steps_per_s')
+        rate = monitor.number(SIMULATOR, 'mean_steps_per_s')
     return {
         'round_trips_per_s': {
             'warmup': None if warmup_rate is None else round(warmup_rate, 1),
@@ -195,9 +205,8 @@ def _finetune(
 
 
 def _table(monitor: Monitor, config: RunConfig, elapsed: float) -> Table:
-    learner = monitor.values('learner_node')
-    steps = monitor.number('mujoco_sim_node', 'control_steps')
-    success = float(learner.get('success_recent', -1.0))
+    learner = monitor.values(LEARNER)
+    steps = monitor.number(SIMULATOR, 'control_steps')
     table = Table(title=f'fine-tuning {config.task} with {config.preset}', min_width=60)
     table.add_column('')
     table.add_column('', justify='right', min_width=24)
@@ -205,10 +214,13 @@ def _table(monitor: Monitor, config: RunConfig, elapsed: float) -> Table:
         ('phase', learner.get('phase', 'starting')),
         ('control steps', f'{steps:.0f} of {config.control_steps}'),
         ('episodes', learner.get('episodes', '0')),
-        ('success, last 50 episodes', '-' if success < 0.0 else f'{success:.0%}'),
-        ('control steps/s', f'{monitor.number("mujoco_sim_node", "steps_per_s"):.0f}'),
-        ('transitions/s', f'{monitor.number("learner_node", "transitions_per_s"):.0f}'),
-        ('updates/s', f'{monitor.number("learner_node", "updates_per_s"):.0f}'),
+        (
+            'success, last 50 episodes',
+            readable('success_recent', learner.get('success_recent', '-1.0')),
+        ),
+        ('control steps/s', f'{monitor.number(SIMULATOR, "steps_per_s"):.0f}'),
+        ('transitions/s', f'{monitor.number(LEARNER, "transitions_per_s"):.0f}'),
+        ('updates/s', f'{monitor.number(LEARNER, "updates_per_s"):.0f}'),
         ('weights sequence', learner.get('sequence', '-')),
         ('elapsed', f'{elapsed:.0f} s'),
     ):

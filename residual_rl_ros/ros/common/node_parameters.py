@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from residual_rl_ros.config.success import AUTO, DESCRIPTION
+from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES
 from residual_rl_ros.schema import parameter
 
 
@@ -58,7 +59,10 @@ class PolicyParameters(NodeParameters):
         minimum=0.0,
     )
     auto_start: bool = parameter(
-        True, 'start the next episode by itself; otherwise ~/start_episode does', live=True
+        False,
+        'start episodes without being asked; else each waits for ~/start_episode (key n of the '
+        'operator console). Real time: in lockstep the simulator starts them',
+        live=True,
     )
     episode_limit_s: float = parameter(
         0.0, 'real time: truncate episodes after this time [s]; 0 never', minimum=0.0, live=True
@@ -99,7 +103,7 @@ class PolicyParameters(NodeParameters):
         'it the node warns and runs without',
     )
     max_weights_bytes: int = parameter(
-        64 * 2**20, 'larger weight messages are dropped unread and counted [byte]', minimum=1
+        MAX_WEIGHTS_BYTES, 'larger weight messages are dropped unread and counted [byte]', minimum=1
     )
 
 
@@ -176,6 +180,10 @@ class RecorderParameters(NodeParameters):
     max_seconds: float = parameter(
         0.0, 'begin a new bag after this time [s]; 0 never does', minimum=0.0
     )
+
+
+SIMULATION = 'sim'
+"""Namespace of a simulation that is given none: a robot's topics must not be its."""
 
 
 @dataclass(frozen=True)
