@@ -78,7 +78,6 @@ setup(
         # From Python 3.14 on, `compression.zstd` is part of Python.
         "backports.zstd>=1.0; python_version < '3.14'",
         'gymnasium>=1.0',
-        'joblib>=1.3',
         'lz4>=4.0',
         'matplotlib>=3.7',
         'mujoco>=3.3',
@@ -99,10 +98,10 @@ setup(
         'ros': [f'{name}=={version}' for name, version in ROS.items()],
         # `colcon test` runs pytest because of this extra's name.
         'test': TEST,
-        'dev': [
-            *TEST,
-            *('codespell', 'colcon-ros', 'import-linter', 'mdformat', 'mdformat-gfm', 'mypy'),
-            *('ruff', 'types-PyYAML'),
+        'dev': [*TEST, 'colcon-ros'],
+        'lint': [
+            *('codespell', 'import-linter', 'mdformat', 'mdformat-gfm', 'mypy', 'ruff'),
+            'types-PyYAML',
         ],
         # The optional parts that have tests: LeRobot files, Ray, an environment of others.
         'optional': ['gymnasium-robotics', 'pandas', 'pyarrow', 'ray'],

@@ -4,7 +4,20 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
+from typing import Any
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
+
+
+def shown(value: Any) -> str:
+    """Return a value that came from outside as an error shows it: short, whatever it is.
+
+    Aliases of aliases in a YAML text of 600 characters are gigabytes when they are written out.
+    """
+    return _SHORT.repr(value)
 
 
 class ResidualRLError(Exception):
@@ -33,6 +46,10 @@ class ResourceError(ResidualRLError):
 
 class OutputError(ResidualRLError):
     """A result cannot be written: no such folder, no permission, no space."""
+
+
+class TaskError(ResidualRLError):
+    """An environment cannot be used, failed, or answered with something that is no number."""
 
 
 class BasePolicyError(ResidualRLError):

@@ -66,7 +66,7 @@ class CommandLimiter:
 
     @property
     def continues(self) -> bool:
-        """Whether the last command was no hold, and nothing has happened since."""
+        """Whether the next command goes on from the last one."""
         return not self._interrupted
 
     @property
@@ -188,13 +188,13 @@ class CommandLimiter:
     def hold(self, within_steps: float = np.inf) -> Array | None:
         """Return the command that holds the robot, shape (m,), None if nobody commands it.
 
+        The next command goes on from it, unless `interrupt` says that the robot may be moved.
         Positions are told again. Everything else takes one step of slowing down, at the slew limit
         or, where that takes longer than it may, faster.
 
         Args:
             within_steps: control steps in which the robot must be at rest.
         """
-        self._interrupted = True
         last = self.last_command
         if last is not None and self._slows:
             rest = np.where(self.safety.action.goes_to_zero, 0.0, last)

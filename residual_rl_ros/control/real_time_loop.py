@@ -340,7 +340,7 @@ class RealTimeLoop(PolicyLoop):
             self._start_confirmed, self._gated_since = False, None
             return False
         self.episode -= 1
-        self.in_episode, self._gated_since = False, now
+        self.in_episode, self._gated_since, self._holding_since = False, now, None
         self.controller.abandon()
         self.counts['refused_starts'] += 1
         self._callbacks.warn(

@@ -409,3 +409,15 @@ def test_what_nobody_wants_any_more_is_not_computed() -> None:
     settle(queue)
     assert policy.calls == 1
     queue.close()
+
+
+def test_a_base_policy_that_hangs_is_an_error_where_a_simulator_waits() -> None:
+    policy = LinearPolicy()
+    policy.gate.clear()
+    queue = ChunkQueue(policy)
+    queue.inference_limit_s = 0.05
+    queue.push_observation(np.zeros(3))
+    with pytest.raises(BasePolicyError, match='has not answered within'):
+        queue.take()
+    policy.gate.set()
+    queue.close()

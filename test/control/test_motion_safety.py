@@ -10,7 +10,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from builders import LinearPolicy
+from builders import LinearPolicy, settle
 from loop_builders import PERIOD, real_time
 
 from residual_rl_ros.control.policy_loop import END_EPISODE
@@ -18,7 +18,7 @@ from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader
 from residual_rl_ros.robot.action_spec import ActionSpec
-from residual_rl_ros.robot.description import StopInput
+from residual_rl_ros.robot.topics import StopInput
 from residual_rl_ros.transitions.transition import Source
 
 NAMES = ('a.position', 'b.position')
@@ -266,6 +266,17 @@ def test_an_episode_whose_first_command_is_far_away_waits() -> None:
     assert (arm.said.faults, arm.said.transitions, arm.loop.episode) == ([], [], -1)
 
 
+def test_to_wait_for_a_start_is_no_hold_that_becomes_a_fault() -> None:
+    arm = Arm(target=2.9, hold_limit_s=0.2)
+    arm.position = np.array([-0.5, -0.5])
+    arm.loop.controller._chunk_timeout_s = 0.0  # Each attempt waits a tick for its first chunk.
+    for _ in range(60):
+        arm.run(1)
+        settle(arm.loop.controller.queue)
+    assert arm.loop.counts['refused_starts'] > 2
+    assert arm.said.faults == []
+
+
 def test_an_operator_confirms_a_start_that_waits() -> None:
     arm = Arm(target=2.9, auto_start=False)
     arm.position = there = np.full(2, -0.5)
@@ -368,11 +379,22 @@ def test_a_hold_of_mixed_actions_repeats_positions_and_ends_velocities() -> None
     np.testing.assert_allclose(arm.run(3), [[last[0], 0.125], [last[0], 0.0], [last[0], 0.0]])
 
 
-def test_an_actor_that_is_not_finite_is_the_base_alone() -> None:
+@pytest.mark.parametrize(
+    'decided',
+    [
+        np.array([np.nan, 0.5]),
+        np.array([0.5, -np.inf]),
+        np.array([0.0, 1.001]),
+        np.zeros(3),
+        np.zeros((1, 2)),
+    ],
+    ids=str,
+)
+def test_an_actor_that_decides_no_residual_is_the_base_alone(decided: np.ndarray) -> None:
     arm = Arm(target=0.1)
     controller = arm.loop.controller
     controller.mailbox.header = WeightsHeader(1, 1, Exploration())
-    controller.mailbox.actor = Mock(decide=lambda *_: np.array([np.nan, 0.5]))
+    controller.mailbox.actor = Mock(decide=lambda *_: decided)
     commands = arm.run(20)
     np.testing.assert_allclose(commands[-1], 0.1)
     assert controller.residuals_not_finite > 0

@@ -25,8 +25,8 @@ from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.action_spec import ActionSpec, WorkspaceSpec
-from residual_rl_ros.robot.description import FLOAT_ARRAY, Channel
 from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, Channel
 from residual_rl_ros.transitions.transition import Source
 
 MEASURED = ('arm.position.a', 'arm.position.b')
@@ -68,8 +68,8 @@ class Judge:
         self.last: np.ndarray | None = None
         self.paused = True
         """Something was between the last command and the next, so that the robot may have moved."""
-        self.perhaps = False
-        """The last command may have been a hold, or a motion that looks like one."""
+        self.operated = self.perhaps = False
+        """An operator has the robot, who may say nothing, so that it holds and may be moved."""
         self.forbidden = ''
         """Why the robot must hold."""
         self.events: deque[Any] = deque(maxlen=40)
@@ -94,7 +94,8 @@ class Judge:
         holds = self._holds(command, slack)
         assert holds or not self.forbidden, f'moved although {self.forbidden}'
         self._judge_step(command, measured, holds)
-        self.paused, self.perhaps = bool(holds and self.forbidden), holds
+        self.perhaps = holds and (self.operated or self.paused)
+        self.paused = bool(holds and self.forbidden)
         self.last = command
 
     def _holds(self, command: np.ndarray, slack: float) -> bool:
@@ -292,7 +293,7 @@ class Day:
             self.measured = seen[:2]
         except Exception:  # noqa: BLE001 - whatever it is, nothing is known.
             self.measured = None
-        judge.forbidden = self._forbidden()
+        judge.forbidden, judge.operated = self._forbidden(), loop.taken_over
         if judge.forbidden or not 0.0 <= dt <= 2.0 * PERIOD:
             judge.paused = True
         before, self.sent = self.commands, None

@@ -21,11 +21,13 @@ from onnx import TensorProto, helper, numpy_helper
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
 from residual_rl_ros.config.preset import LearnerConfig, load_preset
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.control.reward import CLASSIFIER_METADATA_KEY
 from residual_rl_ros.residual_policy.architecture import ActorArchitecture
 from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
-from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
+from residual_rl_ros.residual_policy.robot_policy import Exploration, RobotPolicy
 from residual_rl_ros.residual_policy.torch_networks import ResidualActor
+from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.image_encoder import ENCODER_METADATA_KEY
 from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
@@ -106,6 +108,7 @@ def write_onnx_policy(
     *,
     stochastic: bool = False,
     bias: np.ndarray | None = None,
+    gain: float = 1.0,
     embed: bool = True,
     input_name: str = 'observation',
     output_name: str = 'action',
@@ -120,6 +123,7 @@ def write_onnx_policy(
         metadata: the contract; default `make_metadata()`.
         stochastic: add a noise input.
         bias: shape (horizon, m).
+        gain: factor on the weights.
         embed: store the metadata in the model.
         input_name: name of the observation input.
         output_name: name of the action output.
@@ -131,6 +135,7 @@ def write_onnx_policy(
     horizon, m = meta.horizon, len(meta.action_names)
     rows = meta.n_obs_steps * len(meta.observation_names)
     weights = np.random.default_rng(1).standard_normal((rows, horizon * m)).astype(np.float32)
+    weights *= np.float32(gain)
     offset = np.zeros((horizon, m)) if bias is None else bias
     constants = {
         'weights': weights,
@@ -393,3 +398,18 @@ def write_onnx_encoder(
     text = json.dumps({'feature_names': ['red', 'green', 'blue']})
     helper.set_model_props(model, {ENCODER_METADATA_KEY: text})
     onnx.save(model, str(path))
+
+
+def write_peg_actor(path: Path) -> bytes:
+    """Write an actor for the shipped run of the peg task; return its message."""
+    run = load_run('peg_insert')
+    resolved = run.resolve()
+    controller = run.controller_config(0, False, False).build(
+        resolved.policy, resolved.robot.action
+    )
+    controller.queue.close()
+    header = WeightsHeader(4, 7, Exploration())
+    message = encode_weights(make_actor(controller.layout, seed=1).to_numpy(), header)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(message)
+    return message

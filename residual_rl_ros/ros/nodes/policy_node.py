@@ -36,7 +36,12 @@ from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import ImageWorker
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelReader, CommandEncoder
+from residual_rl_ros.ros.common.encoders import (
+    MESSAGE_TYPES,
+    ChannelReader,
+    CommandEncoder,
+    message_count,
+)
 from residual_rl_ros.ros.common.managed_node import (
     ERROR,
     OK,
@@ -191,7 +196,7 @@ class PolicyNode(ManagedNode):
     def _open_topics(self) -> None:
         loop, create = self._loop, self.create_subscription
         for channel in self.robot.channels:
-            reader = ChannelReader(channel)
+            reader = ChannelReader(channel, self.parameters.lockstep)
             callback = (
                 self._image_callback(channel.name, reader)
                 if channel.is_image and isinstance(loop, RealTimeLoop)
@@ -232,19 +237,22 @@ class PolicyNode(ManagedNode):
 
     # --- messages in
 
-    def _channel_callback(self, name: str, reader: ChannelReader) -> Callable[[Any], None]:
+    def _channel_callback(
+        self, name: str, reader: ChannelReader
+    ) -> Callable[[Any, Mapping[str, Any]], None]:
         loop = self._loop
 
-        def callback(message: Any) -> None:
+        def callback(message: Any, information: Mapping[str, Any]) -> None:
             if not loop.active:
                 return
             started = time.perf_counter()
             try:
-                stamp, values = reader.stamp(message), reader.values(message)
+                reading = reader.read(message, self._now, message_count(information))
             except ObservationError as error:
                 loop.refuse_observation(error)
                 return
-            loop.push_observation(name, self._now() if stamp is None else stamp, values)
+            if reading is not None:
+                loop.push_observation(name, reading.stamp, reading.values)
             if isinstance(loop, RealTimeLoop):
                 loop.reading_s += time.perf_counter() - started
 
