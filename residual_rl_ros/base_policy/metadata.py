@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from residual_rl_ros.errors import BasePolicyError, ConfigError
+from residual_rl_ros.errors import BasePolicyError, ConfigError, FormatError
+from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.robot.action_spec import ActionSpec, check_names, integer
 
 METADATA_KEY = 'residual_rl'
@@ -110,9 +111,9 @@ class BasePolicyMetadata:
             BasePolicyError: it is not JSON or not this schema.
         """
         try:
-            mapping = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise BasePolicyError(f'metadata is not JSON: {error}') from error
+            mapping = parse_json(text, 'metadata')
+        except FormatError as error:
+            raise BasePolicyError(str(error)) from error
         return cls.from_mapping(mapping)
 
     @classmethod

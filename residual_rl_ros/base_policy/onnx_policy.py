@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
-from residual_rl_ros.errors import BasePolicyError
+from residual_rl_ros.errors import BasePolicyError, FormatError
+from residual_rl_ros.files.yaml_text import read_yaml
 from residual_rl_ros.robot.onnx_session import open_session, run_session
 
 Float32 = npt.NDArray[np.float32]
@@ -93,9 +93,9 @@ class OnnxBasePolicy:
                 f'{sidecar.name}; write one (docs/reference/onnx_contract.md)'
             )
         try:
-            mapping = yaml.safe_load(sidecar.read_text(encoding='utf-8'))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise BasePolicyError(f'sidecar {str(sidecar)!r} is not YAML: {error}') from error
+            mapping = read_yaml(sidecar)
+        except FormatError as error:
+            raise BasePolicyError(f'sidecar {error}') from error
         return BasePolicyMetadata.from_mapping(mapping)
 
     def _check_signature(self) -> None:

@@ -25,6 +25,8 @@ from safetensors.torch import save_file as save_tensors
 
 from residual_rl_ros.config.preset import LearnerConfig, learner_config
 from residual_rl_ros.errors import CheckpointError, ConfigError, ResidualRLError
+from residual_rl_ros.files.json_text import read_run_json
+from residual_rl_ros.files.safetensors_header import check_file
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual_policy.weights import ACTOR, readable_checkpoint
 from residual_rl_ros.transitions.transition import TransitionLayout
@@ -127,6 +129,8 @@ def load_checkpoint(directory: Path) -> Learner:
     try:
         stored = _read_state(directory)
         config = _config(stored, directory)
+        for path in directory.glob('*.safetensors'):
+            check_file(path)
         learner = Learner(config, TransitionLayout.from_yaml(stored['layout']), seed=0)
         learner.rule.load_state_dict(load_tensors(directory / ALGORITHM))
         learner.best.good = load_tensors(directory / GOOD)
@@ -178,6 +182,7 @@ def load_run_state(directory: Path) -> dict[str, npt.NDArray[Any]]:
     """
     directory = readable_checkpoint(directory)
     try:
+        check_file(directory / RUN)
         return _arrays(directory / RUN)
     except _UNREADABLE as error:
         raise CheckpointError(
@@ -201,7 +206,7 @@ def _unreadable(directory: Path, error: Exception) -> CheckpointError:
 
 
 def _read_state(directory: Path) -> dict[str, Any]:
-    stored: dict[str, Any] = json.loads((directory / STATE).read_text(encoding='utf-8'))
+    stored: dict[str, Any] = read_run_json(directory / STATE)
     return stored
 
 
@@ -225,7 +230,7 @@ def _success_of(directory: Path) -> float:
     """Return the success that a checkpoint was saved with, -1 if there is none to read."""
     try:
         return float(_read_state(readable_checkpoint(directory))['success'])
-    except (OSError, KeyError, TypeError, ValueError):
+    except (ResidualRLError, KeyError, TypeError, ValueError):
         return -1.0
 
 

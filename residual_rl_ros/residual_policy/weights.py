@@ -22,7 +22,9 @@ from safetensors.numpy import save as save_safetensors
 
 import residual_rl_ros.residual_policy.candidate_selection
 import residual_rl_ros.residual_policy.numpy_actor  # noqa: F401
-from residual_rl_ros.errors import ConfigError, ResidualRLError, WeightsError
+from residual_rl_ros.errors import ConfigError, FormatError, ResidualRLError, WeightsError
+from residual_rl_ros.files.json_text import parse_json
+from residual_rl_ros.files.safetensors_header import parse_header
 from residual_rl_ros.residual_policy.robot_policy import (
     RESIDUAL,
     Architecture,
@@ -40,6 +42,7 @@ METADATA = 'weights'
 UNREADABLE = (
     SafetensorError,
     ConfigError,
+    FormatError,
     AttributeError,
     KeyError,
     RecursionError,
@@ -128,9 +131,9 @@ def decode_weights(
             not finite, or of a kind that its exploration does not fit.
     """
     try:
+        described = parse_header(message, 'weight message')['__metadata__'][METADATA]
+        fields = parse_json(described, 'weight message')
         tensors = load_safetensors(message)
-        length = int.from_bytes(message[:8], 'little')
-        fields = json.loads(json.loads(message[8 : 8 + length])['__metadata__'][METADATA])
         header = WeightsHeader.from_mapping(fields['header'])
         kind = fields['kind']
         policy_type, architecture_type = find_policy(kind)

@@ -22,7 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from residual_rl_ros.errors import ConfigError, MalformedTransitionError
+from residual_rl_ros.errors import ConfigError, FormatError, MalformedTransitionError
+from residual_rl_ros.files.limits import LAYOUT_NUMBERS
+from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.numerics import FLOAT32_MAX
 from residual_rl_ros.robot.action_spec import check_names, integer
 
@@ -45,8 +47,6 @@ HEADER = (
 
 MAX_DECISION_STEPS = 1000
 """Largest k: layouts come from outside, and arrays of k x m numbers are made of them."""
-YAML_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
-"""What else PyYAML raises, on scalars such as `2001-99-99` or `!!bool x` and on deep nesting."""
 
 
 class Source(IntEnum):
@@ -143,6 +143,12 @@ class TransitionLayout:
             usable = all(abs(value) <= FLOAT32_MAX for value in values)
             if len(values) != self.action_size or not usable:
                 raise ConfigError(f'{label} is {values}, expected {self.action_size} finite values')
+        if self.size > LAYOUT_NUMBERS:
+            raise ConfigError(
+                f'a transition of {self.observation_size} observations and {self.decision_steps} x '
+                f'{self.action_size} actions has {self.size} numbers, expected at most '
+                f'{LAYOUT_NUMBERS}'
+            )
         limits = zip(self.residual_bound, self.action_min, self.action_max, strict=True)
         for name, (bound, low, high) in zip(self.action_names, limits, strict=True):
             if bound < 0.0 or (bound > 0.0 and not low < high):
@@ -211,10 +217,9 @@ class TransitionLayout:
             ConfigError: the text is not such a layout or its label does not match.
         """
         try:
-            mapping = yaml.safe_load(text)
-        except (yaml.YAMLError, *YAML_ERRORS) as error:
-            reason = f'{type(error).__name__}: {error}'
-            raise ConfigError(f'transition layout is not YAML: {reason}') from error
+            mapping = parse_yaml(text, 'transition layout')
+        except FormatError as error:
+            raise ConfigError(str(error)) from error
         layout = cls.from_mapping(mapping)
         if mapping.get('label') != layout.label:
             raise ConfigError(

@@ -283,9 +283,16 @@ def test_a_layout_that_contradicts_itself_is_malformed(changes: dict[str, object
 
 
 def test_names_are_checked_in_linear_time() -> None:
-    names = [str(number) for number in range(100_000)]
+    names = [str(number) for number in range(20_000)]
     layout = {**ARCHITECTURE['layout'], 'observation_names': names}
     assert reason(forged(architecture={**ARCHITECTURE, 'layout': layout})) == 'shape'
+
+
+def test_a_long_header_is_refused_before_it_is_read() -> None:
+    names = [str(number) for number in range(100_000)]
+    layout = {**ARCHITECTURE['layout'], 'observation_names': names}
+    with pytest.raises(WeightsError, match='header of .* bytes, expected at most'):
+        decode_weights(forged(architecture={**ARCHITECTURE, 'layout': layout}))
 
 
 @pytest.mark.parametrize('changes', [{'epoch': 'x'}, {'sequence': None}], ids=str)

@@ -8,7 +8,6 @@ A dataset is a folder: `meta/info.json` names the columns, `data/` holds one row
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.errors import ConfigError, ResidualRLError
+from residual_rl_ros.errors import ConfigError, FormatError, ResidualRLError
+from residual_rl_ros.files.json_text import read_json
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 Array = npt.NDArray[Any]
@@ -143,8 +143,8 @@ class LeRobotDataset:
                 'holds meta/ and data/ (an export that was interrupted has no such file)'
             )
         try:
-            info = json.loads(file.read_text(encoding='utf-8'))
-        except (OSError, ValueError) as error:
+            info = read_json(file)
+        except FormatError as error:
             raise ResidualRLError(f'{file}: cannot be read: {error}') from error
         if not isinstance(info, dict):
             raise ResidualRLError(f'{file}: is a {type(info).__name__}, expected an object')

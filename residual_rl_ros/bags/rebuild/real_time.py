@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from residual_rl_ros.bags.rebuild.messages import RawMessages, RecordedMessage, Role
 from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.control.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
-from residual_rl_ros.errors import BagError, CommandError
+from residual_rl_ros.errors import BagError, CommandError, FormatError
+from residual_rl_ros.files.yaml_text import read_yaml
 from residual_rl_ros.findings import Findings
 from residual_rl_ros.robot.decoders import CommandDecoder
 
@@ -41,13 +41,16 @@ def read_marks(path: Path) -> tuple[Mark, ...]:
         BagError: the file cannot be read or an entry is wrong.
     """
     try:
-        entries = yaml.safe_load(path.read_text(encoding='utf-8'))
-        return tuple(
+        entries = read_yaml(path)
+        marks = tuple(
             Mark(float(entry['stamp']), OUTCOMES[entry['outcome']]) for entry in entries or []
         )
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        if not all(math.isfinite(mark.stamp) for mark in marks):
+            raise ValueError('a stamp is not finite')
+        return marks
+    except FormatError as error:
         raise BagError(f'cannot read marks {str(path)!r}: {error}') from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BagError(
             f'marks {str(path)!r}: {error!r}; expected a list of {{stamp: seconds, outcome: '
             f'{" | ".join(OUTCOMES)}}}'
