@@ -71,7 +71,7 @@ def test_a_listed_file_that_is_missing_is_reported(tmp_path: Path) -> None:
         ('rosbag2_bagfile_information: abc', "information is 'abc', expected a map"),
         ('- 1', 'information is None, expected a map'),
         ('rosbag2_bagfile_information: {relative_file_paths: 5}', 'is 5, expected a list'),
-        ('a: [1', 'cannot be read: while parsing a flow sequence'),
+        ('a: [1', 'is not YAML: while parsing a flow sequence'),
     ],
 )
 def test_metadata_that_cannot_be_used_is_one_line(text: str, reason: str, tmp_path: Path) -> None:

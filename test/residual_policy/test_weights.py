@@ -291,7 +291,7 @@ def test_names_are_checked_in_linear_time() -> None:
 def test_a_long_header_is_refused_before_it_is_read() -> None:
     names = [str(number) for number in range(100_000)]
     layout = {**ARCHITECTURE['layout'], 'observation_names': names}
-    with pytest.raises(WeightsError, match='header of .* bytes, expected at most'):
+    with pytest.raises(WeightsError, match=r'header of \d+ bytes, expected at most'):
         decode_weights(forged(architecture={**ARCHITECTURE, 'layout': layout}))
 
 

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.bags.bag import Bag, BagFile
+from residual_rl_ros.bags.bag import Bag
+from residual_rl_ros.bags.log_order import BagFile
 from residual_rl_ros.bags.segment import Integers, RawMessage, Segment, Topic
 from residual_rl_ros.errors import BagError, ConfigError, MalformedTransitionError
 from residual_rl_ros.robot.description import FLOAT_ARRAY
@@ -172,7 +173,7 @@ class TransitionReader:
         problems = self.bag.problems
         before = len(problems)
         for file in self.bag.files:
-            for _, segment in self.bag.segments([file]):
+            for _, segment in self.bag.segments(file):
                 topics = file.topics
                 self._take_layouts(file, segment, topics)
                 seen = {
