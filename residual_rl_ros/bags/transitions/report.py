@@ -119,10 +119,13 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 COLOURS = {
-    Success.SUCCESS: 'tab:green',
-    Success.FAILURE: 'tab:red',
-    Success.UNLABELLED: 'tab:gray',
+    Success.SUCCESS: '#0072b2',
+    Success.FAILURE: '#e69f00',
+    Success.UNLABELLED: '#999999',
 }
+"""Blue and orange of Okabe and Ito, which colour-blind people can tell apart."""
+HATCHES = {Success.FAILURE: '//'}
+"""So that they differ in print too."""
 
 
 def draw_bag(path: Path, title: str, summaries: Sequence[RobotSummary]) -> None:
@@ -168,6 +171,7 @@ def _draw_episodes(axes: Axes, summary: RobotSummary) -> None:
                 width=[max(0.01, (episode.end - episode.start) / 60.0) for episode in chosen],
                 align='edge',
                 color=colour,
+                hatch=HATCHES.get(outcome),
                 label=f'{outcome.name.lower()} ({len(chosen)})',
             )
     if summary.gaps:
@@ -183,7 +187,7 @@ def _draw_ranges(axes: Axes, summary: RobotSummary) -> None:
     index = np.arange(layout.action_size)
     axes.bar(index, high - low, bottom=low, color='lightgray', label='base policy trained on')
     axes.vlines(
-        index, summary.action_low, summary.action_high, color='tab:blue', lw=4, label='executed'
+        index, summary.action_low, summary.action_high, color='#0072b2', lw=4, label='executed'
     )
     axes.set_xticks(index, layout.action_names, rotation=20, ha='right', fontsize=8)
     axes.set_ylabel('action [command units]')
