@@ -475,7 +475,7 @@ def _database(script: str) -> Make:
 
 
 def _many_tables(folder: Path) -> Path:
-    tables = ''.join(f'CREATE TABLE t{i}(x);' for i in range(20_000))
+    tables = ''.join(f'CREATE TABLE t{i}(x);' for i in range(4000))
     return _database(f'BEGIN;{tables}{TOPICS_TABLE}{MESSAGES_TABLE}COMMIT;')(folder)
 
 

@@ -284,7 +284,7 @@ def _size(path: Path) -> int:
     except OSError as error:
         raise ResidualRLError(f'{path}: cannot be read: {error.strerror}') from error
     if footer > FOOTER_BYTES:
-        raise ResidualRLError(f'{path}: its footer has {footer} bytes, expected <= {FOOTER_BYTES}')
+        raise ResidualRLError(f'{path}: cannot be read: a footer of {footer} bytes')
     return size
 
 

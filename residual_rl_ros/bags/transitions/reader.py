@@ -154,12 +154,14 @@ class TransitionReader:
             self._on_segment(file, segment)
             blocks: list[TransitionBlock] = []
             for key, topic in file.topics.items():
+                if not (_ends(topic, LAYOUT) or _ends(topic, TRANSITIONS)):
+                    continue
                 chosen = np.flatnonzero(segment.channel == key)
                 if not len(chosen):
                     continue
                 if _ends(topic, LAYOUT):
                     self._take_layouts(file, segment, {key: topic})
-                elif _ends(topic, TRANSITIONS):
+                else:
                     blocks += self._cut(file, topic, segment, chosen)
             count += len(blocks)
             yield blocks
