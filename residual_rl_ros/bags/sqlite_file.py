@@ -52,6 +52,8 @@ class SqliteFile:
         """Whether these are all that it has, as soon as a message was read."""
         self._problems = problems
         self._count = 0
+        self._plan: list[Block] | None = None
+        self._damage: Exception | None = None
 
     def blocks(self) -> list[Block]:
         """Return where the messages are, in the order of the file.
@@ -60,20 +62,28 @@ class SqliteFile:
             OSError: the file cannot be read.
         """
         self._count = 0
-        blocks: list[Block] = []
-        try:
-            with closing(self._connect()) as connection:
-                rows = _ask(connection, TOPICS, limits.TOPICS + 1)
-                if len(rows) > limits.TOPICS:
-                    raise ValueError(f'more than {limits.TOPICS} topics')
-                self.topics = {
-                    key: Topic(one_line(str(name)), one_line(str(kind))) for key, name, kind in rows
-                }
-                for number, time_ns, size in _times(connection):
-                    _extend(blocks, number, time_ns, size)
-        except DAMAGES as error:
-            self._report(sum(block.count for block in blocks), error, 'what follows is not read')
-        return blocks
+        if self._plan is None:
+            self._plan, self._damage = [], None
+            try:
+                self._read_plan(self._plan)
+            except DAMAGES as error:
+                self._damage = error
+        if self._damage is not None:
+            number = sum(block.count for block in self._plan)
+            self._report(number, self._damage, 'what follows is not read')
+        return self._plan
+
+    def _read_plan(self, blocks: list[Block]) -> None:
+        """Read topics and the times of all messages."""
+        with closing(self._connect()) as connection:
+            rows = _ask(connection, TOPICS, limits.TOPICS + 1)
+            if len(rows) > limits.TOPICS:
+                raise ValueError(f'more than {limits.TOPICS} topics')
+            self.topics = {
+                key: Topic(one_line(str(name)), one_line(str(kind))) for key, name, kind in rows
+            }
+            for number, time_ns, size in _times(connection):
+                _extend(blocks, number, time_ns, size)
 
     def rewind(self) -> None:
         """Count from the first message again."""

@@ -43,7 +43,7 @@ from residual_rl_ros.transitions.transition import TransitionLayout
 STATUS = Path('/proc/self/status')
 
 
-class _Told(Exception):
+class _ToldError(Exception):
     """A command ended with an exit code that says that something is wrong."""
 
 
@@ -59,7 +59,7 @@ def _command(*arguments: str) -> None:
     said = out.getvalue() + err.getvalue()
     assert all(c.isprintable() or c == '\n' for c in said), f'control characters: {said!r:.300}'
     if code:
-        raise _Told(f'exit code {code}: {" ".join(err.getvalue().split())}')
+        raise _ToldError(f'exit code {code}: {" ".join(err.getvalue().split())}')
 
 
 def _dataset(path: Path) -> None:
@@ -121,9 +121,9 @@ def read(reader: str, path: Path) -> dict[str, Any]:
     try:
         READERS[reader](path)
         end, reason = 'accepted', ''
-    except (ResidualRLError, _Told) as error:
+    except (ResidualRLError, _ToldError) as error:
         end, reason = 'told', str(error)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it is, it is the result.
         end, reason = 'traceback', traceback.format_exc()
     return {
         'end': end,
