@@ -95,7 +95,7 @@ class OnnxBasePolicy:
         try:
             mapping = read_yaml(sidecar)
         except FormatError as error:
-            raise BasePolicyError(f'sidecar {error}') from error
+            raise BasePolicyError(f'sidecar {str(sidecar)!r}: {error}') from error
         return BasePolicyMetadata.from_mapping(mapping)
 
     def _check_signature(self) -> None:

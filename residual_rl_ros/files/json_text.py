@@ -50,7 +50,7 @@ def read_json(path: Path, limit: int = TEXT_BYTES, finite: bool = True) -> Any:
     Raises:
         FormatError: as of `parse_json` and `reading.read_text`.
     """
-    return parse_json(read_text(path, limit), repr(str(path)), finite)
+    return parse_json(read_text(path, limit), path.name, finite)
 
 
 def read_run_json(path: Path) -> Any:

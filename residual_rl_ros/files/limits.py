@@ -41,7 +41,7 @@ MESSAGE_BYTES = 64 * MIB
 INFLATED_BYTES = 256 * MIB
 INFLATION = 64
 """A file may unpack to this many bytes, and to this many times its size more."""
-CHUNK_RECORDS = 2**19
+CHUNK_RECORDS = 2**18
 """A file may hold so many records within chunks, and one for each two of its bytes more."""
 LOOSE_RECORDS = 2**17
 """A file may hold so many records outside of chunks, and one for each 24 of its bytes more."""

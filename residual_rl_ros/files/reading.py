@@ -27,13 +27,13 @@ def read_bytes(path: Path, limit: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(descriptor, 'rb') as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise FormatError(f'{str(path)!r} is no regular file')
+                raise FormatError(f'{path.name} is no regular file')
             content = file.read(limit + 1)
     except (OSError, ValueError) as error:  # A name may hold a null character.
         reason = getattr(error, 'strerror', None) or error
-        raise FormatError(f'{str(path)!r} cannot be read: {reason}') from error
+        raise FormatError(f'{path.name} cannot be read: {reason}') from error
     if len(content) > limit:
-        raise FormatError(f'{str(path)!r} is larger than {limit} bytes')
+        raise FormatError(f'{path.name} is larger than {limit} bytes')
     return content
 
 
@@ -46,4 +46,4 @@ def read_text(path: Path, limit: int = TEXT_BYTES) -> str:
     try:
         return read_bytes(path, limit).decode()
     except UnicodeDecodeError as error:
-        raise FormatError(f'{str(path)!r} is no text in UTF-8: {error}') from error
+        raise FormatError(f'{path.name} is no text in UTF-8: {error}') from error

@@ -61,6 +61,6 @@ def check_file(path: Path) -> None:
     try:
         with path.open('rb') as file:
             head = file.read(PREFIX + HEADER_BYTES)
-            parse_header(head, repr(str(path)), os.fstat(file.fileno()).st_size)
+            parse_header(head, path.name, os.fstat(file.fileno()).st_size)
     except OSError as error:
-        raise FormatError(f'{str(path)!r} cannot be read: {error.strerror}') from error
+        raise FormatError(f'{path.name} cannot be read: {error.strerror}') from error

@@ -52,7 +52,7 @@ def read_yaml(path: Path) -> Any:
     Raises:
         FormatError: as of `parse_yaml` and `reading.read_text`.
     """
-    return parse_yaml(read_text(path), repr(str(path)))
+    return parse_yaml(read_text(path), path.name)
 
 
 class _Loader(yaml.SafeLoader):
