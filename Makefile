@@ -33,17 +33,24 @@ ifdef ROS_DISTRO
 	@echo 'ROS 2 $(ROS_DISTRO) is sourced: it is used, and the ROS wheels are left out.'
 	@echo 'To build the package with colcon instead, see docs/how-to/install.md.'
 	$(PYTHON) -m venv --system-site-packages $(VENV)
-	$(PIP) -r requirements/ubuntu-24.04.txt -r requirements/dev.txt
+	$(PIP) --no-compile -r requirements/ubuntu-24.04.txt -r requirements/dev.txt
 else
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -r requirements/core.txt -r requirements/dev.txt
+	$(PIP) --no-compile -r requirements/core.txt -r requirements/dev.txt
 endif
 	$(PIP) --no-deps --no-build-isolation --editable .
+	@# Compile what is used; all of torch and sympy would be 0.3 GB more.
+	$(BIN)/python -c 'import residual_rl_ros.cli.main, residual_rl_ros.training.train; \
+	    from residual_rl_ros.ros.nodes import learner_node, mujoco_sim_node, policy_node'
 	@touch $(READY)
 
 $(OPTIONAL): $(READY) requirements/optional.txt
 	$(PIP) --no-compile -r requirements/optional.txt
 	@touch $(OPTIONAL)
+
+$(VENV)/.lint: $(READY) requirements/lint.txt
+	$(PIP) -r requirements/lint.txt
+	@touch $@
 
 bench: $(OPTIONAL)
 	$(PIP) -r requirements/bench.txt
@@ -70,7 +77,7 @@ test-fast: $(OPTIONAL)
 test-slow: $(OPTIONAL)
 	$(PYTEST) -m slow
 
-lint: $(READY)
+lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -87,7 +94,7 @@ docs: $(VENV)/.docs-ready
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	@echo 'open docs/_build/html/index.html'
 
-format: $(READY)
+format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/mdformat $(DOCUMENTS)

@@ -99,10 +99,10 @@ setup(
         'ros': [f'{name}=={version}' for name, version in ROS.items()],
         # `colcon test` runs pytest because of this extra's name.
         'test': TEST,
-        'dev': [
-            *TEST,
-            *('codespell', 'colcon-ros', 'import-linter', 'mdformat', 'mdformat-gfm', 'mypy'),
-            *('ruff', 'types-PyYAML'),
+        'dev': [*TEST, 'colcon-ros'],
+        'lint': [
+            *('codespell', 'import-linter', 'mdformat', 'mdformat-gfm', 'mypy', 'ruff'),
+            'types-PyYAML',
         ],
         # The optional parts that have tests: LeRobot files, Ray, an environment of others.
         'optional': ['gymnasium-robotics', 'pandas', 'pyarrow', 'ray'],

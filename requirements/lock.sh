@@ -17,7 +17,8 @@ resolve() {  # OUTPUT PYTHON ARGUMENT...
 
 declare -A what=(
     [core]='Everything that runs, with the ROS 2 Jazzy wheels (ros-*), for CPython 3.11 to 3.13.'
-    [dev]='Beside core.txt: tests and linters.'
+    [dev]='Beside core.txt: tests.'
+    [lint]='Beside core.txt and dev.txt: what `make lint` needs.'
     [docs]='Beside core.txt and dev.txt: what `make docs` needs.'
     [optional]='Beside core.txt and dev.txt: the optional parts that have tests.'
     [bench]='Beside core.txt and dev.txt: the libraries that `bench learner` measures against.'
@@ -38,16 +39,17 @@ beside_setup() {  # NAME ARGUMENT...: write what a lock adds to those of `make s
 
 # One resolution for all, so that every lock fits the others. The oldest Python needs what the newer
 # ones need, and backports. What an output file holds is kept where it fits.
-for lock in core dev docs optional bench; do
+for lock in core dev lint docs optional bench; do
     cat "requirements/$lock.txt" >> "$work/all" 2> /dev/null || true
 done
-resolve "$work/all" 3.11 --extra ros --extra dev --extra optional --extra bench \
+resolve "$work/all" 3.11 --extra ros --extra dev --extra lint --extra optional --extra bench \
     requirements/docs.in "$@"
 resolve "$work/core" 3.11 --extra ros --constraint "$work/all"
 resolve "$work/setup" 3.11 --extra ros --extra dev --constraint "$work/all"
 grep -vxFf "$work/core" "$work/setup" > "$work/dev"
 write core
 write dev
+beside_setup lint --extra lint
 beside_setup docs requirements/docs.in
 beside_setup optional --extra optional
 beside_setup bench --extra bench

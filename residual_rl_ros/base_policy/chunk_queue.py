@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,8 +24,11 @@ import numpy.typing as npt
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError, ChunkLateError
 from residual_rl_ros.latency import Latency
+from residual_rl_ros.robot.onnx_session import InferenceWorker
 
 Float32 = npt.NDArray[np.float32]
+INFERENCE_LIMIT_S = 30.0
+"""An inference that takes longer hangs, also where a simulator waits for it [s]."""
 
 
 class BasePolicy(Protocol):
@@ -95,6 +98,8 @@ class ChunkQueue:
                 f'exec_steps {meta.exec_steps} of the base policy leaves no room for '
                 f'prefetch_steps {prefetch_steps} + decision_steps {decision_steps}; lower one'
             )
+        self.inference_limit_s = INFERENCE_LIMIT_S
+        """An inference that takes longer is an error [s]."""
         self.latency = Latency()
         """Duration of inference."""
         self._policy = policy
@@ -103,7 +108,7 @@ class ChunkQueue:
         self._k = decision_steps
         self._prefetch = prefetch_steps
         self._blend = blend_steps
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix='base-policy')
+        self._worker = InferenceWorker('base-policy')
         self._window: deque[Float32] = deque(maxlen=meta.n_obs_steps)
         self._rng = np.random.default_rng(0)
         self._active: _Chunk | None = None
@@ -120,7 +125,7 @@ class ChunkQueue:
         noise = None
         if self._policy.stochastic:
             noise = np.zeros(self._policy.noise_shape, dtype=np.float32)
-        self._worker.submit(self._policy.infer, window, noise).result()
+        self._result(self._worker.submit(self._policy.infer, window, noise))
 
     def reset(self, rng: np.random.Generator) -> None:
         """Start an episode: forget every chunk and observation, in-flight results included.
@@ -172,13 +177,26 @@ class ChunkQueue:
     def _next(self, timeout_s: float | None) -> _Chunk:
         """Wait for the next chunk and use it."""
         order = self._pending = self._pending or self._request()
-        try:
-            actions = order.future.result(timeout_s)
-        except FutureTimeoutError as error:
-            raise ChunkLateError from error
+        if timeout_s is None:
+            actions = self._result(order.future)
+        else:
+            try:
+                actions = order.future.result(timeout_s)
+            except FutureTimeoutError as error:
+                raise ChunkLateError from error
         self._fading, self._seam = self._active, self._taken
         self._active, self._pending = _Chunk(actions, order.origin), None
         return self._active
+
+    def _result(self, future: Future[Float32]) -> Float32:
+        """Return a chunk, however long it takes within reason."""
+        try:
+            return future.result(self.inference_limit_s)
+        except FutureTimeoutError as error:
+            raise BasePolicyError(
+                f'the base policy has not answered within {self.inference_limit_s:g} s; it hangs, '
+                'or this computer is too slow for it'
+            ) from error
 
     def _index(self, chunk: _Chunk) -> int:
         """Return the index in a chunk of the next action to take."""
@@ -202,8 +220,8 @@ class ChunkQueue:
         self._taken -= steps
 
     def close(self) -> None:
-        """End the worker thread."""
-        self._worker.shutdown(wait=True, cancel_futures=True)
+        """End the worker thread, or leave one that hangs behind."""
+        self._worker.close()
 
     def _usable(self, chunk: _Chunk) -> int:
         """Return how many actions of the chunk may still be taken, in whole decisions."""

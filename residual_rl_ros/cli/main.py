@@ -22,6 +22,7 @@ BAD_INPUT = 2
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode='markdown',  # Rich's own markup would swallow units such as [s].
     help='Residual reinforcement learning on top of a frozen robot policy, over ROS 2.',
 )
 

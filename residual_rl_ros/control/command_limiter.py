@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The last command, which decides what the next may be and how the robot is held."""
+"""Where the next command may begin: at the last one or, after a pause, where the robot is."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.control.safety import SafetyFilter
+from residual_rl_ros.errors import ObservationError, UnsafeCommandError
+from residual_rl_ros.numerics import clamp
 
 Array = npt.NDArray[np.float64]
 
@@ -17,52 +19,136 @@ Array = npt.NDArray[np.float64]
 class CommandLimiter:
     """Passes commands through the safety filter and remembers the last one.
 
+    A step is counted from the last command while commands follow one another. After anything else
+    (activation, the start of an episode, a hold, a takeover, a missed control step) the robot may
+    have been moved: the step is counted from its measurement. A robot that measures nothing goes
+    on from the last command that was published, across episodes and activations.
+
     Args:
         safety: last filter before the robot.
         observation_names: where the measured positions of the actions are found.
     """
 
     def __init__(self, safety: SafetyFilter, observation_names: Sequence[str]) -> None:
+        action = safety.action
         self.safety = safety
-        self._measured = [observation_names.index(name) for name in safety.action.measured_by]
-        self._rest = np.zeros(safety.action.size) if safety.action.hold == 'zero' else None
-        self._before: Array | None = None  # Where the next command begins.
-        self._commanded = False
+        self._indices = [observation_names.index(name) for name in action.measured_by]
+        self._slows = bool(action.goes_to_zero.any())
+        self._measured: Array | None = None
+        self._last: Array | None = None
+        self._interrupted = self._released = True
         self.overridden = False
         """Whether the last command was an operator's."""
 
-    def start_from(self, observation: Array) -> None:
-        """Begin where the robot is, for it may have been moved since the last command.
-
-        A velocity is not moved: there the last command goes on until the next one.
+    def observe(self, observation: Array | None) -> None:
+        """Take in where the robot is.
 
         Args:
-            observation: shape (n,).
+            observation: shape (n,); None if nobody knows.
+        """
+        if observation is None or not self._indices:
+            self._measured = None
+        else:
+            self._measured = observation[self._indices]
+
+    def interrupt(self) -> None:
+        """Say that the robot may be moved before the next command."""
+        self._interrupted = True
+
+    def release(self) -> None:
+        """Say that nobody commands the robot: until somebody does, there is nothing to hold.
+
+        One that has not come to rest goes on slowing down.
         """
         self.overridden = False
-        if self._rest is None or not self._commanded:
-            self.reset()
-            self._before = observation[self._measured] if self._measured else None
+        self._interrupted = True
+        self._released |= self.at_rest
 
-    def reset(self) -> None:
-        """Forget the last command: somebody else may have commanded the robot since."""
-        self._before, self._commanded = None, False
+    @property
+    def continues(self) -> bool:
+        """Whether the next command goes on from the last one."""
+        return not self._interrupted
 
     @property
     def last_command(self) -> Array | None:
-        """What the robot was told last, shape (m,), None if nothing."""
-        return self._before if self._commanded else None
+        """What the robot is told, shape (m,), None if nobody commands it."""
+        return None if self._released else self._last
 
     @property
-    def at_rest(self) -> bool:
-        """Whether the robot stays as it is without another command."""
-        last = self.last_command
-        return self._rest is None or last is None or not last.any()
+    def reference(self) -> Array | None:
+        """Where the step of the next command begins, shape (m,); None if that is not known."""
+        if self._interrupted and self._indices:
+            return self._measured
+        return self._last
 
     @property
     def knows_where(self) -> bool:
         """Whether it is known where the next command begins, if that can be measured at all."""
-        return self._before is not None or not self._measured
+        return self.reference is not None or not self._indices
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the robot stays as it is without another command."""
+        last = self._last
+        return not self._slows or last is None or not last[self.safety.action.goes_to_zero].any()
+
+    def check_measured(self) -> None:
+        """Refuse a measurement that no robot inside its limits can have.
+
+        Raises:
+            ObservationError: it is further outside of the limits than `following_limit`.
+        """
+        if self._measured is None:
+            return
+        action = self.safety.action
+        outside = np.maximum(action.lower - self._measured, self._measured - action.upper)
+        if (outside > action.following_limit).any():
+            index = int(np.argmax(outside > action.following_limit))
+            raise ObservationError(
+                f'{action.measured_by[index]} is {self._measured[index]:.6g}, expected '
+                f'{action.lower[index]:.6g} to {action.upper[index]:.6g}, give or take '
+                f'{action.following_limit[index]:.6g}: check the sensor, or raise '
+                'robot.action.following_limit'
+            )
+
+    def following_error(self) -> str:
+        """Return which action is not followed by its measurement, empty if all are.
+
+        Positions and velocities are: what is measured of an increment or an effort is another
+        thing.
+        """
+        if self._measured is None or self.last_command is None:
+            return ''
+        action = self.safety.action
+        distance = np.abs(self.last_command - self._measured)
+        far = distance > action.following_limit
+        if not far.any():
+            return ''
+        index = int(np.argmax(far))
+        return (
+            f'{action.names[index]!r} was told {self.last_command[index]:.4g} and is at '
+            f'{self._measured[index]:.4g}, further than following_limit '
+            f'{action.following_limit[index]:.4g}: the robot does not follow'
+        )
+
+    def start_error(self, command: Array) -> str:
+        """Return which action begins too far from its measurement, empty if none does.
+
+        Args:
+            command: what an episode's first control step wants, shape (m,).
+        """
+        if self._measured is None:
+            return ''
+        action = self.safety.action
+        command = clamp(command, action.lower, action.upper)
+        far = np.abs(command - self._measured) > action.start_limit
+        if not far.any():
+            return ''
+        index = int(np.argmax(far))
+        return (
+            f'{action.names[index]!r} is at {self._measured[index]:.4g}, and the first command is '
+            f'{command[index]:.4g}, further than start_limit {action.start_limit[index]:.4g}'
+        )
 
     def limit(self, command: Array, base: Array | None = None) -> Array:
         """Return a command as it may be sent, shape (m,), without sending it.
@@ -74,7 +160,11 @@ class CommandLimiter:
         Raises:
             UnsafeCommandError: nothing may be sent.
         """
-        return self.safety.apply(command, self._before, base)
+        if not self.knows_where:
+            raise UnsafeCommandError(
+                f'{", ".join(self.safety.action.measured_by)} not measured; holding'
+            )
+        return self.safety.apply(command, self.reference, base)
 
     def commit(self, command: Array, overridden: bool = False) -> Array:
         """Remember a command that is sent, and return it.
@@ -83,7 +173,8 @@ class CommandLimiter:
             command: shape (m,).
             overridden: it is an operator's.
         """
-        self._before, self._commanded, self.overridden = command, True, overridden
+        self._last, self.overridden = command, overridden
+        self._interrupted = self._released = False
         return command
 
     def override(self, command: Array) -> Array:
@@ -94,11 +185,24 @@ class CommandLimiter:
         """
         return self.commit(self.limit(command), overridden=True)
 
-    def hold(self) -> Array | None:
-        """Return the command that holds the robot, shape (m,), None if nothing was sent yet.
+    def hold(self, within_steps: float = np.inf) -> Array | None:
+        """Return the command that holds the robot, shape (m,), None if nobody commands it.
 
-        The last command again or, where the robot holds by zero, one step of slowing down.
+        The next command goes on from it, unless `interrupt` says that the robot may be moved.
+        Positions are told again. Everything else takes one step of slowing down, at the slew limit
+        or, where that takes longer than it may, faster.
+
+        Args:
+            within_steps: control steps in which the robot must be at rest.
         """
-        if self._rest is not None and self._commanded:
-            self._before = self.limit(self._rest)
+        last = self.last_command
+        if last is not None and self._slows:
+            rest = np.where(self.safety.action.goes_to_zero, 0.0, last)
+            slower = self.safety.apply(rest, last)
+            longest = last * (1.0 - 1.0 / within_steps)
+            self._last = np.where(
+                self.safety.action.goes_to_zero & (np.abs(longest) < np.abs(slower)),
+                longest,
+                slower,
+            )
         return self.last_command

@@ -21,6 +21,7 @@ from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ChunkLateError
 from residual_rl_ros.latency import Latency
+from residual_rl_ros.numerics import all_finite
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
 from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
 
@@ -120,6 +121,8 @@ class ResidualController:
         """Multiplier in [0, 1] on the residual."""
         self.late_chunks = 0
         """Control steps held because the base policy's chunk was not ready."""
+        self.residuals_not_finite = 0
+        """Decisions in which the actor's output was not finite: the base acted alone."""
         self.residuals_refused = 0
         """Decisions in which critics that choose saw no residual better than the base action."""
         self.actor_latency = Latency()
@@ -143,8 +146,8 @@ class ResidualController:
         self._noise_scale = None
         self._episode, self._step = episode, 0
         self._base = self._decision = None
+        self.limiter.release()
         self._observe(observation, stamp)
-        self.limiter.start_from(self._observation)
 
     @property
     def in_decision(self) -> bool:
@@ -170,13 +173,10 @@ class ResidualController:
             UnsafeCommandError: nothing may be sent.
             BasePolicyError: the base policy failed.
         """
-        self._holding = not self._ready()
-        if self._holding:
+        decision = self._current_decision()
+        self._holding = decision is None
+        if decision is None:
             return self._hold(takeover)
-        if self._decision is None:
-            self._decide()
-        decision = self._decision
-        assert decision is not None
         step = decision.steps_sent
         if takeover is None:
             planned, base = decision.planned[step], decision.base[step]
@@ -189,16 +189,27 @@ class ResidualController:
         decision.steps_sent += 1
         return self.limiter.commit(safe, overridden=takeover is not None)
 
-    def _ready(self) -> bool:
-        """Return whether there is a base action for this control step."""
+    def target(self) -> Array | None:
+        """Return what the next `command` wants before limits, shape (m,); None while it holds.
+
+        Raises:
+            BasePolicyError: the base policy failed.
+        """
+        decision = self._current_decision()
+        return None if decision is None else decision.planned[decision.steps_sent]
+
+    def _current_decision(self) -> _Decision | None:
+        """Return the decision of this control step; None while the base policy is late."""
         if self._decision is not None:
-            return not self._decision_complete  # Else `step` still waits for the next chunk.
+            # A complete one still waits, in `step`, for the next chunk.
+            return None if self._decision_complete else self._decision
         if self._base is None:
             try:
                 self._base = self._take()
             except ChunkLateError:
-                return False
-        return True
+                return None
+        self._decide()
+        return self._decision
 
     def _hold(self, takeover: Array | None) -> Array | None:
         """Hold while the base policy is late; a takeover goes through."""
@@ -309,6 +320,7 @@ class ResidualController:
     def _observe(self, observation: npt.ArrayLike, stamp: float) -> None:
         self._observation = np.array(observation, dtype=np.float64)
         self._stamp = stamp
+        self.limiter.observe(self._observation)
         self.queue.push_observation(observation)
 
     def _take(self) -> Array:
@@ -356,6 +368,9 @@ class ResidualController:
             started = self._clock()
             action = policy.decide(self._observation, base.ravel(), rng, sample)
             self.actor_latency.add(self._clock() - started)
+            if not all_finite(action):
+                self.residuals_not_finite += 1
+                return np.zeros(base.shape), 0.0
             self.residuals_refused += not action.any()
         elif rng is not None and exploration.uniform_noise > 0.0:
             action = policy.uniform(exploration.uniform_noise, rng)

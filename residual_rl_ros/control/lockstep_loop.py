@@ -40,6 +40,11 @@ class LockstepLoop(PolicyLoop):
         self._waiting_since: float | None = None
         self._weights = b''
 
+    def deactivate(self, now: float) -> None:
+        """Hold, then stop; a decision that waits for an actor is given up."""
+        super().deactivate(now)
+        self._waiting_since = None
+
     def _read_weights(self, message: bytes) -> None:
         """Take in an actor, for which the current decision may have waited."""
         if message == self._weights:  # A learner at long work says that it lives.
@@ -76,8 +81,8 @@ class LockstepLoop(PolicyLoop):
         if stamp <= self._answered:
             # The simulator repeats a stamp whose answer it missed.
             last = self.controller.limiter.last_command
-            if stamp == self._answered and last is not None:
-                self._callbacks.send_command(last, stamp)
+            if stamp == self._answered:
+                self._publish(last, stamp)
             return
         if self._waiting_since is not None:
             return

@@ -21,6 +21,7 @@ from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.controller import ResidualController, StepFeedback
 from residual_rl_ros.errors import (
     BasePolicyError,
+    MalformedTransitionError,
     ObservationError,
     UnsafeCommandError,
     WeightsError,
@@ -31,8 +32,8 @@ from residual_rl_ros.transitions.transition import Success, Transition
 
 Array = npt.NDArray[np.float64]
 COUNTERS = (
-    *('ticks', 'overruns', 'missed_periods', 'holds', 'transitions'),
-    *('refused_observations', 'refused_feedback', 'refused_takeovers'),
+    *('ticks', 'overruns', 'missed_periods', 'holds', 'transitions', 'refused_starts'),
+    *('refused_observations', 'refused_feedback', 'refused_takeovers', 'refused_transitions'),
 )
 
 MAX_REWARD = 1e30
@@ -89,6 +90,8 @@ class PolicyLoop(ABC):
         """Number of the episode, -1 before the first."""
         self.in_episode = False
         self.active = False
+        self.held = False
+        """An operator's hold; above everything else."""
         self._blend = blend
         self._callbacks = callbacks
         self._clock = clock
@@ -101,14 +104,19 @@ class PolicyLoop(ABC):
         """Start; the robot may have been moved since the last command, and what it saw is old."""
         self.active = True
         self.assembler.clear()
-        self.controller.limiter.reset()
+        self.controller.limiter.observe(None)
+        self.controller.limiter.release()
         self._blend.restart()
 
     def deactivate(self, now: float) -> None:
         """Hold, then stop."""
         if self.in_episode or not self.controller.limiter.at_rest:
             self._send_hold(now)
+            self._come_to_rest(now)
         self.active = self.in_episode = False
+
+    def _come_to_rest(self, now: float) -> None:  # noqa: B027 - a simulator that waits is at rest.
+        """Let a robot that has begun to slow down do so to the end."""
 
     def push_observation(self, channel: str, stamp: float, values: Array) -> None:
         """Take in the values of a channel.
@@ -173,6 +181,7 @@ class PolicyLoop(ABC):
         if self._takeover_active and not active:
             self._blend.restart()
             self._takeover = None
+            self.controller.limiter.interrupt()
         self._takeover_active = active
 
     @property
@@ -226,7 +235,6 @@ class PolicyLoop(ABC):
             self._callbacks.fault(str(error))
             return True
         if transition is not None:
-            self.counts['transitions'] += 1
             self._deliver(transition)
         over = feedback.done and not self.controller.in_decision
         if over:
@@ -234,28 +242,37 @@ class PolicyLoop(ABC):
         return over
 
     def _deliver(self, transition: Transition) -> None:
-        """Send a transition to the learner."""
-        self._callbacks.send_transition(transition)
+        """Send a transition to the learner; one that its layout cannot hold is lost, and said."""
+        try:
+            self._callbacks.send_transition(transition)
+        except MalformedTransitionError as error:
+            self._refuse('refused_transitions', f'transition not sent: {error}')
+        else:
+            self.counts['transitions'] += 1
 
     def _send(self, stamp: float) -> None:
         """Compose and send the command of this control step."""
         if self.controller.at_decision and self.controller.mailbox.begins_anew():
             self._blend.restart()
         self.controller.blend_ratio = self._blend.ratio(stamp)
-        takeover = self._takeover if self._takeover_active else None
+        takeover = self._takeover if self._takeover_active and not self.held else None
         try:
             command = self.controller.command(takeover)
         except (BasePolicyError, UnsafeCommandError) as error:
             self._callbacks.fault(str(error))
             return
         self.counts['ticks'] += 1
-        if command is not None:
-            self._callbacks.send_command(command, stamp)
+        self._publish(command, stamp)
 
-    def _send_hold(self, stamp: float) -> None:
-        """Hold the robot, if it was told anything yet."""
-        command = self.controller.limiter.hold()
-        if command is not None:
+    def _send_hold(self, stamp: float, within_steps: float = np.inf) -> None:
+        """Hold the robot, if it was told anything yet; it may be moved meanwhile."""
+        self.controller.limiter.interrupt()
+        if self.active:
+            self._publish(self.controller.limiter.hold(within_steps), stamp)
+
+    def _publish(self, command: Array | None, stamp: float) -> None:
+        """Send a command, if there is one; none leaves an inactive loop."""
+        if command is not None and self.active:
             self._callbacks.send_command(command, stamp)
 
     def _refuse(self, counter: str, reason: str) -> None:

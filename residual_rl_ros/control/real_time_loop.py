@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,10 +15,11 @@ import numpy as np
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.controller import ResidualController, StepFeedback
 from residual_rl_ros.control.policy_loop import END_EPISODE, Array, LoopCallbacks, PolicyLoop
-from residual_rl_ros.errors import ObservationError
+from residual_rl_ros.errors import BasePolicyError, ObservationError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual_policy.mailbox import DecodedWeights
 from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.robot.onnx_session import InferenceWorker
 from residual_rl_ros.transitions.transition import Success, Transition
 
 STAGES = ('account', 'command', 'reaction', 'tick')
@@ -29,6 +30,10 @@ BELIEVABLE_S = 1.0
 """Clocks that differ by more have jumped or are not the same [s]; see `_believable_s`."""
 MAX_READING = 4
 """Weight messages that wait for a tick; the oldest unread one makes room for a newer one."""
+STOP_LIMIT_S = 1.0
+"""A robot that holds by zero is at rest so long after it is told to stop, at the latest [s]."""
+START_RETRY_S = 0.5
+"""How often an episode is tried whose first command is too far away [s]."""
 NOTHING_HAPPENED = StepFeedback(0.0, False, False, Success.UNLABELLED)
 
 
@@ -86,22 +91,24 @@ class RealTimeLoop(PolicyLoop):
         """Duration of every stage of a tick; of the actor, in a decision; of the base policy."""
         self.reading_s = 0.0
         """Time spent on reading observations since the last tick [s]; its owner adds to it."""
-        self.held = False
-        """An operator's hold."""
         self._period_s = period_s
         self._sleep = sleep
         # A large actor takes milliseconds to check, which no control step has.
-        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix='weights')
-        self._reader.submit(int)  # To start a thread takes milliseconds where memory is locked.
+        self._reader = InferenceWorker('weights')
         self._reading: deque[Future[DecodedWeights]] = deque()
         self._newest_weights = b''
         self._outbox: list[Transition] = []
+        self.stops: dict[str, str] = {}
+        """Stop inputs that forbid to move, with their reasons."""
         self._began = 0.0
         self._observation: Array = np.zeros(0)
         self._forget_requests()
 
     def _forget_requests(self) -> None:
-        self._start_requested = False
+        self._start_requested = self._start_confirmed = False
+        self._gated_since: float | None = None  # The first command was too far from the robot.
+        self._at_start = False  # Nothing was sent in this episode yet.
+        self._following = False  # The robot did not follow its commands, and holds.
         self._feedback = self._takeover = None
         self._guided = False  # By an operator, outside of an episode.
         self._spoke, self._spoken_at = False, -np.inf
@@ -115,25 +122,50 @@ class RealTimeLoop(PolicyLoop):
         """Start; what was asked for before counts no more."""
         super().activate()
         self._forget_requests()
-        self._reader.submit(bool).result()  # Its thread is started now, not in a control step.
 
     def deactivate(self, now: float) -> None:
         """Hold, slowing down at the control rate where that is to hold, then stop."""
         super().deactivate(now)
-        while not self.controller.limiter.at_rest:
+        self._flush()
+
+    def _come_to_rest(self, now: float) -> None:
+        """Slow down at the slew limit or, where that takes longer than it may, faster."""
+        for steps in range(max(int(STOP_LIMIT_S / self._period_s), 1), 0, -1):
+            if self.controller.limiter.at_rest:
+                return
             self._sleep(self._period_s)
             now += self._period_s
-            self._send_hold(now)
-        self._flush()
+            self._send_hold(now, steps)
+
+    def set_stop(self, name: str, reason: str) -> None:
+        """Take in what a stop input says: a reason to hold, or none.
+
+        Args:
+            name: the stop input.
+            reason: why the robot must not move; empty: it may.
+        """
+        if reason:
+            self.stops[name] = reason
+        else:
+            self.stops.pop(name, None)
 
     def close(self) -> None:
         """End the thread that reads weights."""
-        self._reader.shutdown(cancel_futures=True)
+        self._reader.close()
 
     def request_start(self) -> bool:
-        """Start an episode with the next observation; return whether that is possible."""
+        """Start an episode with the next observation; return whether that is possible.
+
+        Where an episode waits because its first command is far away, this confirms it.
+        """
         self._start_requested = self.active and not self.in_episode
+        self._start_confirmed = self._start_requested and self._gated_since is not None
         return self._start_requested
+
+    @property
+    def waits_to_start(self) -> bool:
+        """Whether an episode waits because its first command is too far from the robot."""
+        return self._gated_since is not None
 
     @property
     def ending(self) -> bool:
@@ -193,7 +225,9 @@ class RealTimeLoop(PolicyLoop):
             late = elapsed > 2.0 * self._period_s
             self.counts['overruns'] += elapsed > 1.5 * self._period_s
             self.counts['missed_periods'] += late
-            if not late:
+            if late:
+                self.controller.limiter.interrupt()
+            else:
                 self._in_time = now
             if not 0.0 <= elapsed <= self._believable_s:
                 self._forget_time(elapsed)
@@ -237,7 +271,7 @@ class RealTimeLoop(PolicyLoop):
     def _flush(self) -> None:
         outbox, self._outbox = self._outbox, []
         for transition in outbox:
-            self._callbacks.send_transition(transition)
+            super()._deliver(transition)
 
     def _tick(self, now: float) -> None:
         self._watch_operator(now)
@@ -247,8 +281,14 @@ class RealTimeLoop(PolicyLoop):
             return
         try:
             self._observation = self.assembler.assemble(now)
+            self.controller.limiter.observe(self._observation)
+            self.controller.limiter.check_measured()
         except ObservationError as error:
+            self.controller.limiter.observe(None)
             self._do_without(now, str(error))
+            return
+        if obstacle := self._obstacle():
+            self._do_without(now, obstacle)
             return
         if self.in_episode:
             limit = self.rules.episode_limit_s
@@ -256,63 +296,107 @@ class RealTimeLoop(PolicyLoop):
                 self._on_feedback(now, END_EPISODE)
             if self._account(self._what_happened(now), now):
                 return
-        elif self._may_start():
+        elif self._may_start(now):
             self._start_requested, self._guided, self._began = False, False, now
+            self._at_start = True
             self._begin_episode(self._observation, now)
         else:
-            self._idle(now, self._observation)
+            self._idle(now)
             return
-        if self._takeover_active:
-            if self._takeover is None:
-                self._pause(now, '')  # An operator took over and does not command, or not yet.
-                return
-        elif self.held:
-            self._pause(now, '')
-            return
-        self._command(now)
+        if self.held or (self._takeover_active and self._takeover is None):
+            self._pause(now, '')  # An operator holds, or took over and does not command (yet).
+        elif self._takeover_active or not self._too_far(now):
+            self._command(now)
 
-    def _may_start(self) -> bool:
+    def _obstacle(self) -> str:
+        """Return why the robot must not move although it is seen, empty if it may."""
+        if self.held or not (self.in_episode or self._guided):
+            self._following = False
+        if self.held:
+            return ''
+        if self.stops:
+            return '; '.join(self.stops.values())
+        if not (self.in_episode or self._guided):
+            return ''
+        limiter = self.controller.limiter
+        error = limiter.following_error() if self._following or limiter.continues else ''
+        self._following = bool(error)
+        return error
+
+    def _too_far(self, now: float) -> bool:
+        """Return whether the episode's first command is too far away; it then waits to be begun."""
+        if not self._at_start:
+            return False
+        try:
+            target = self.controller.target()
+        except BasePolicyError as error:
+            self._callbacks.fault(str(error))
+            return True
+        if target is None:
+            return False
+        self._at_start = False
+        reason = self.controller.limiter.start_error(target)
+        if not reason or self._start_confirmed:
+            self._start_confirmed, self._gated_since = False, None
+            return False
+        self.episode -= 1
+        self.in_episode, self._gated_since, self._holding_since = False, now, None
+        self.controller.abandon()
+        self.counts['refused_starts'] += 1
+        self._callbacks.warn(
+            f'not starting: {reason}. Bring the robot there, or call ~/start_episode to let it go'
+        )
+        self._idle(now)
+        return True
+
+    def _may_start(self, now: float) -> bool:
         """Return whether an episode is wanted and something was seen since the last one."""
-        wanted = self.rules.auto_start or self._start_requested
-        return wanted and self.assembler.oldest_stamp > self._done_stamp
+        if self.held or self.assembler.oldest_stamp <= self._done_stamp:
+            return False
+        if self._start_requested:
+            return True
+        waits = self._gated_since is not None and 0.0 <= now - self._gated_since < START_RETRY_S
+        return self.rules.auto_start and not waits
 
     def _do_without(self, now: float, reason: str) -> None:
-        """Go on without an observation; an end that was marked meanwhile counts."""
+        """Go on without an observation, or without moving; an end that was marked meanwhile counts.
+
+        An operator may move a robot whose sensors are stale, but not one that must not move.
+        """
         if not self.in_episode:
             self._callbacks.warn(reason)
-            self._idle(now, None)
+            self._idle(now)
         elif self._feedback is not None and self._feedback.done:
             self.controller.abandon()
             self._account(self._what_happened(now), now)
-        elif self._commanding:
+        elif self._commanding and self.controller.limiter.knows_where:
             self.controller.abandon()
             self._obey(now)
         else:
             self._pause(now, reason)
 
-    def _idle(self, now: float, observation: Array | None) -> None:
+    def _idle(self, now: float) -> None:
         """Between episodes, let an operator move the robot; else let it come to rest."""
-        if not self._commanding:
-            self._guided = False
-            if not self.controller.limiter.at_rest:
-                self._send_hold(now)
-            return
-        if not self._guided and observation is not None:
-            self.controller.limiter.start_from(observation)
-        if self.controller.limiter.knows_where:
-            self._guided = True
+        limiter = self.controller.limiter
+        if not self._guided:
+            limiter.release()
+        self._guided = self._commanding and limiter.knows_where
+        if self._guided:
             self._obey(now)
+        elif not limiter.at_rest:
+            self._send_hold(now)
 
     @property
     def _commanding(self) -> bool:
-        """Whether an operator has taken over and commands the robot."""
-        return self._takeover_active and self._takeover is not None
+        """Whether an operator has taken over and commands a robot that may move."""
+        moves = self._takeover_active and self._takeover is not None
+        return moves and not (self.held or self.stops or self._following)
 
     def _obey(self, now: float) -> None:
         """Send an operator's command where there is nothing to decide."""
         assert self._takeover is not None
         self._holding_since = None
-        self._callbacks.send_command(self.controller.limiter.override(self._takeover), now)
+        self._publish(self.controller.limiter.override(self._takeover), now)
 
     def _what_happened(self, now: float) -> _Step:
         """Return what is known of the control step that ends now."""
@@ -362,6 +446,7 @@ class RealTimeLoop(PolicyLoop):
         """Begin anew after a jump of the clock: no stamp or duration so far means anything."""
         self._callbacks.warn(f'the clock jumped by {seconds:+.3f} s, or this process stood still')
         self.assembler.clear()
+        self.controller.limiter.interrupt()
         self._blend.restart()
         self._done_stamp = self._feedback_stamp = -np.inf
         self._holding_since = None

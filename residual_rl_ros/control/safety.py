@@ -119,9 +119,10 @@ def _kinematic_model(path: Path) -> Any:
 
 
 class SafetyFilter:
-    """Clamps commands to the limits of an action, in the order of docs/architecture.md.
+    """Clamps commands to the limits of an action: slew, workspace and, outermost, position.
 
-    A command inside all limits passes unchanged, bit for bit.
+    A command inside all limits passes unchanged, bit for bit. Outside of the position limits there
+    is no command, wherever the robot stands: one that stands outside is led to its limit.
 
     Args:
         action: names and limits of the command.
@@ -135,7 +136,7 @@ class SafetyFilter:
         self._shape = (action.size,)
         self._workspace = Workspace(action.workspace) if action.workspace else None
         self.clamped = 0
-        """Commands changed by the position clamp since the start."""
+        """Commands outside of the position limits since the start."""
         self.slew_limited = 0
         """Commands changed by the slew limit since the start."""
         self.workspace_limited = 0
@@ -152,8 +153,8 @@ class SafetyFilter:
 
         Args:
             command: wanted command, shape (m,).
-            previous: the command before, or the measured positions at the start; None skips the
-                slew limit.
+            previous: where the step begins, the last command or the measured positions; None skips
+                slew limit and workspace.
             base: the base action in it; None limits the command as a whole.
 
         Raises:
@@ -161,24 +162,27 @@ class SafetyFilter:
         """
         wanted = np.asarray(command, dtype=np.float64)
         self._check('command', wanted)
-        safe = clamp(wanted, self.action.lower, self.action.upper)
+        lower, upper = self.action.lower, self.action.upper
+        safe = clamp(wanted, lower, upper)
         self.clamped += _differ(safe, wanted)
         if previous is None:
             return safe
         self._check('previous command', previous)
         reach = self.action.max_step
-        low, high = previous - reach, previous + reach
+        low = clamp(previous - reach, lower, upper)
+        high = clamp(previous + reach, lower, upper)
         limited = clamp(safe, low, high)
         self.slew_limited += _differ(limited, safe)
         if self._workspace is None:
             return limited
-        allowed = self._workspace.excess(previous)
+        # Where the robot stands outside of its position limits, the way begins at the limit.
+        start = clamp(previous, lower, upper)
+        allowed = np.maximum(self._workspace.excess(previous), self._workspace.excess(start))
         if self._workspace.allows(limited, allowed):
             return limited
         self.workspace_limited += 1
-        start = previous
         if base is not None:
-            base = clamp(clamp(base, self.action.lower, self.action.upper), low, high)
+            base = clamp(base, low, high)
             if self._workspace.allows(base, allowed):
                 start = base
             else:

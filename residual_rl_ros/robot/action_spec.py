@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from residual_rl_ros.errors import ConfigError
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 
 def check_names(kind: str, names: Sequence[str]) -> tuple[str, ...]:
@@ -78,10 +79,17 @@ class WorkspaceSpec:
             )
 
 
-RATES = ('m/s', 'rad/s', 'm/step', 'rad/step')
+POSITIONS = ('m', 'rad')
+"""Units of positions: repeated, they stay."""
+INCREMENTS = ('m/step', 'rad/step')
+RATES = ('m/s', 'rad/s', *INCREMENTS)
 """Units of velocities and of increments: repeated, they move on, and zero stays."""
-UNITS = ('m', 'rad', *RATES, 'N', 'N m', '1')
-"""Units of actions."""
+EFFORTS = ('N', 'N m')
+"""Units of efforts: repeated, they push on, and zero lets go."""
+UNITS = (*POSITIONS, *RATES, *EFFORTS, '1')
+"""Units of actions; `1` does not say what a repeated command does."""
+FOLLOWING_STEPS, START_STEPS = 10.0, 20.0
+"""Default limits of the distance between command and measurement, in largest steps."""
 
 
 @dataclass(frozen=True)
@@ -97,14 +105,24 @@ class ActionSpec:
     max_step: Array
     """Largest change of a command from one control step to the next (slew limit), shape (m,)."""
     measured_by: tuple[str, ...] = ()
-    """Observation name that measures each action (m), where the slew limit starts at the beginning
-    of an episode; empty if the actions are not measured: then the first command is free."""
+    """Observation name that measures each action (m), where the slew limit starts after any time
+    without commands; empty if the actions are not measured: then it starts at the last command."""
     workspace: WorkspaceSpec | None = None
     """Limits of the end effector, for joint positions."""
     units: tuple[str, ...] = ()
-    """Unit of each action (m), from `UNITS`; empty if they are not given."""
-    hold: str = 'last'
-    """How a robot holds: by its `last` command again or, for velocities, by `zero`."""
+    """Unit of each action (m), from `UNITS`; empty if they are not given: then positions."""
+    hold: str = ''
+    """How the robot holds: by its `last` command again, by `zero`, or `mixed`, each action by its
+    unit. Empty follows from the units: positions repeat, everything else goes to zero."""
+    following_limit: Array = field(default_factory=lambda: np.zeros(0))
+    """Largest distance between a command and its measurement while the robot moves, and of a
+    measurement from the limits, shape (m,); empty: `FOLLOWING_STEPS` largest steps. Infinite for
+    increments and efforts."""
+    start_limit: Array = field(default_factory=lambda: np.zeros(0))
+    """Largest distance of an episode's first command from the measurement, shape (m,); empty:
+    `START_STEPS` largest steps. Infinite for all but positions."""
+    goes_to_zero: Mask = field(init=False, repr=False, compare=False)
+    """Actions that hold by zero, shape (m,)."""
 
     def __post_init__(self) -> None:
         """Check sizes and signs."""
@@ -121,8 +139,11 @@ class ActionSpec:
             )
         if self.workspace and not self.measured_by:
             raise ConfigError('workspace needs measured_by: limits begin where the robot really is')
-        for label in ('lower', 'upper', 'max_step'):
-            value = np.asarray(getattr(self, label), dtype=np.float64)
+        for label in ('lower', 'upper', 'max_step', 'following_limit', 'start_limit'):
+            value = np.array(getattr(self, label), dtype=np.float64)
+            if label.endswith('_limit') and not value.size:
+                steps = FOLLOWING_STEPS if label == 'following_limit' else START_STEPS
+                value = steps * self.max_step
             if value.shape != (self.size,):
                 raise ConfigError(
                     f'action {label} has {value.size} values, expected {self.size} (one per name)'
@@ -130,20 +151,36 @@ class ActionSpec:
             if np.isnan(value).any():
                 raise ConfigError(f'action {label} holds NaN: {value.tolist()}')
             object.__setattr__(self, label, value)
-        for name, low, high, step in zip(
-            self.names, self.lower, self.upper, self.max_step, strict=True
-        ):
+        for index, unit in enumerate(self.units):
+            # A velocity starts at rest; increments and efforts are not what is measured.
+            if unit in RATES or unit in EFFORTS:
+                self.start_limit[index] = np.inf
+            if unit in INCREMENTS or unit in EFFORTS:
+                self.following_limit[index] = np.inf
+        for index, name in enumerate(self.names):
+            low, high = self.lower[index], self.upper[index]
             if not low < high:
                 raise ConfigError(f'action {name!r}: lower {low} is not below upper {high}')
-            if not step > 0.0:
-                raise ConfigError(f'action {name!r}: slew limit {step} is not positive')
-
-        if self.hold == 'zero' and ((self.lower > 0.0) | (self.upper < 0.0)).any():
-            raise ConfigError(
-                f'hold zero is outside of lower {self.lower.tolist()}, upper {self.upper.tolist()}'
-            )
+            for label, meaning in {
+                'max_step': 'slew limit',
+                'following_limit': 'following_limit',
+                'start_limit': 'start_limit',
+            }.items():
+                value = getattr(self, label)[index]
+                if not value > 0.0:
+                    raise ConfigError(f'action {name!r}: {meaning} {value} is not positive')
+            if self.goes_to_zero[index] and not low <= 0.0 <= high:
+                raise ConfigError(
+                    f'action {name!r} holds by zero, which is outside of lower {low}, upper {high}'
+                )
+            if self.goes_to_zero[index] and not np.isfinite([low, high]).all():
+                raise ConfigError(
+                    f'action {name!r} [{self.units[index]}] has lower {low} and upper {high}, '
+                    'expected finite limits: a robot must be able to slow down'
+                )
 
     def _check_units(self) -> None:
+        """Check units and hold, and keep what each action does to hold."""
         if self.units and len(self.units) != self.size:
             raise ConfigError(
                 f'action units are {list(self.units)}, expected one for each of '
@@ -152,12 +189,38 @@ class ActionSpec:
         for unit in self.units:
             if unit not in UNITS:
                 raise ConfigError(f'action unit is {unit!r}, expected one of {UNITS}')
-        if self.hold not in ('last', 'zero'):
-            raise ConfigError(f'hold is {self.hold!r}, expected last or zero')
-        if self.hold == 'zero' and not (self.units and set(self.units) <= set(RATES)):
+        if self.hold not in ('', 'last', 'zero', 'mixed'):
+            raise ConfigError(f'hold is {self.hold!r}, expected last, zero or nothing')
+        goes_to_zero = np.zeros(self.size, dtype=bool)
+        for index, unit in enumerate(self.units):
+            moves_on = unit in RATES or unit in EFFORTS
+            if moves_on and self.hold == 'last':
+                raise ConfigError(
+                    f'hold last would go on with {self.names[index]!r} [{unit}]: leave hold out, '
+                    'or set it to zero'
+                )
+            if unit == '1' and self.hold not in ('last', 'zero'):
+                raise ConfigError(
+                    f"unit '1' of {self.names[index]!r} does not say how to hold: set hold to last "
+                    '(positions) or zero (velocities, increments, efforts)'
+                )
+            if unit in POSITIONS and self.hold == 'zero':
+                raise ConfigError(
+                    f'hold zero would move {self.names[index]!r} [{unit}] to zero: leave hold out, '
+                    'or set it to last'
+                )
+            goes_to_zero[index] = moves_on or (unit == '1' and self.hold == 'zero')
+        if self.hold == 'zero' and not self.units:
             raise ConfigError(
-                f'hold zero would move a robot whose actions are {list(self.units) or "unknown"}; '
-                f'it is for action units {RATES}: set units, or hold last'
+                'hold zero would move a robot whose actions have no units: set units, or hold last'
+            )
+        hold = 'zero' if goes_to_zero.all() else 'mixed' if goes_to_zero.any() else 'last'
+        object.__setattr__(self, 'hold', hold)
+        object.__setattr__(self, 'goes_to_zero', goes_to_zero)
+        if self.workspace and not set(self.units) <= set(POSITIONS):
+            raise ConfigError(
+                f'workspace is for joint positions, action units are {list(self.units)}: command '
+                'positions, or remove the workspace'
             )
 
     @property

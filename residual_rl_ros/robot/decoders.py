@@ -9,6 +9,7 @@ made. Live and recorded messages are thus decoded by the same code.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from residual_rl_ros.errors import CommandError, ObservationError, ResidualRLError
+from residual_rl_ros.errors import CommandError, ConfigError, ObservationError, ResidualRLError
 from residual_rl_ros.robot.description import (
     COMPRESSED_IMAGE,
     FLOAT_ARRAY,
@@ -26,6 +27,7 @@ from residual_rl_ros.robot.description import (
     TWIST,
     Channel,
     Command,
+    StopInput,
 )
 from residual_rl_ros.robot.image_encoder import RgbImage, channel_encoder
 from residual_rl_ros.robot.observation import MAX_STAMP_S
@@ -304,3 +306,52 @@ COMMAND_VALUES: dict[str, Callable[[Any, Command], Any]] = {
     TWIST: _twist_fields,
 }
 """How to read the values of every command type."""
+
+
+def stop_reason(stop: StopInput, message: Any) -> str:
+    """Return why a message of a stop input forbids to move, empty if it does not.
+
+    Args:
+        stop: the stop input.
+        message: a message of its type.
+
+    Raises:
+        ConfigError: the message has no such field, or it is no number, text or vector.
+    """
+    where = f'robot.stop_inputs.{stop.name}.field'
+    try:
+        value = _pick(message, stop.field)
+    except LookupError as error:
+        return f'stop input {stop.name!r}: {stop.topic} has no {error.args[0]}'
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(f'{where} is {stop.field!r}: {stop.type}: {error}') from error
+    if all(hasattr(value, axis) for axis in 'xyz'):
+        value = float(np.linalg.norm([value.x, value.y, value.z]))
+    if isinstance(value, bytes) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, (bool, int, float, str)):
+        raise ConfigError(f'{where} is {stop.field!r}, expected a number, a text or x, y, z')
+    if not stop.says_stop(value):
+        return ''
+    return f'stop input {stop.name!r}: {stop.topic} {stop.field} is {value}'
+
+
+def _pick(message: Any, path: str) -> Any:
+    """Return a field by its path, such as `wrench.force` or `controllers[name=arm].state.label`.
+
+    Raises:
+        LookupError: no element of a list is the one that is asked for.
+        AttributeError, TypeError, ValueError: the type has no such field.
+    """
+    value = message
+    for part in filter(None, re.split(r'\.|(\[[^\]]*\])', path)):
+        if not part.startswith('['):
+            value = getattr(value, part)
+            continue
+        key, is_key, wanted = part[1:-1].partition('=')
+        if not is_key:
+            raise ValueError(f'{part}, expected [key=value]')
+        value = next((item for item in value if str(getattr(item, key)) == wanted), None)
+        if value is None:
+            raise LookupError(f'{key} {wanted!r}')
+    return value

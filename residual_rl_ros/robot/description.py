@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_file
-from residual_rl_ros.robot.action_spec import ActionSpec, WorkspaceSpec, check_names
+from residual_rl_ros.robot.action_spec import POSITIONS, ActionSpec, WorkspaceSpec, check_names
 from residual_rl_ros.schema import from_mapping, parameter, read_yaml
 
 JOINT_STATE = 'sensor_msgs/msg/JointState'
@@ -39,6 +40,11 @@ CHANNEL_TYPES = (
 TRAJECTORY = 'trajectory_msgs/msg/JointTrajectory'
 TWIST = 'geometry_msgs/msg/TwistStamped'
 COMMAND_TYPES = (FLOAT_ARRAY, TRAJECTORY, JOINT_STATE, TWIST)
+FOLLOWING_S, FOLLOWING_PERIODS = 0.25, 5
+"""A command may be so far ahead of its measurement, at the largest velocity: servos lag."""
+START_S, START_PERIODS = 1.0, 20
+"""An episode's first command may be so far away, at the largest velocity."""
+INFINITY = float('inf')
 
 Keys = TypeVar('Keys')
 
@@ -67,6 +73,16 @@ class Channel:
     """
     encoder_sha256: str = ''
     """Images: digest that the encoder's file must have; empty accepts any."""
+    lower: tuple[float, ...] = ()
+    """Smallest believable value, of each field or of all; smaller ones are refused. Empty: any."""
+    upper: tuple[float, ...] = ()
+    """Largest believable value, likewise."""
+
+    def bounds(self, limits: tuple[float, ...], default: float) -> npt.NDArray[np.float64]:
+        """Return `lower` or `upper` for each observation name of the channel."""
+        if len(limits) <= 1:
+            return np.full(len(self.observation_names), limits[0] if limits else default)
+        return np.repeat(np.array(limits), max(len(self.joints), 1))
 
     @property
     def is_image(self) -> bool:
@@ -105,6 +121,41 @@ class Command:
 
 
 @dataclass(frozen=True)
+class StopInput:
+    """A topic that says when the robot must not move: a protective stop, a safety mode, a force."""
+
+    name: str
+    topic: str
+    """Topic name; relative names follow the node's namespace."""
+    type: str
+    """ROS message type, of any installed package."""
+    field: str
+    """Dotted field, `[key=value]` picks from a list; what has x, y, z is taken as its length."""
+    bad: tuple[str, ...] = ()
+    """Values at which the robot holds, as text: `true`, `3`, `PROTECTIVE_STOP`."""
+    limit: float = np.inf
+    """The robot holds while the absolute value is larger."""
+    max_age_s: float = 0.0
+    """The robot holds while the newest message is older, or none has come [s]; 0: silence is fine,
+    for topics that are published on change."""
+
+    def says_stop(self, value: object) -> bool:
+        """Return whether a value of the field is a reason to hold; NaN is one."""
+        if isinstance(value, (bool, str)):
+            return str(value).lower() in {bad.lower() for bad in self.bad}
+        number = float(value)  # type: ignore[arg-type]
+        return not abs(number) <= self.limit or any(number == as_number(bad) for bad in self.bad)
+
+
+def as_number(text: str) -> float:
+    """Return the number that a text says, NaN if it says none."""
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
+
+
+@dataclass(frozen=True)
 class RobotConfig:
     """A robot, as the nodes need it."""
 
@@ -114,6 +165,7 @@ class RobotConfig:
     command: Command
     action: ActionSpec
     channels: tuple[Channel, ...]
+    stop_inputs: tuple[StopInput, ...] = ()
 
     @property
     def observation_names(self) -> tuple[str, ...]:
@@ -168,7 +220,9 @@ class _CommandKeys:
     topic: str = parameter(MISSING, 'topic that moves the robot', filled=True)
     type: str = parameter(MISSING, 'ROS message type', choices=COMMAND_TYPES)
     hold: str = parameter(
-        '', 'how it holds; default: zero for twists, else last', choices=('', 'last', 'zero')
+        '',
+        'how it holds; default: by the units, positions repeat and everything else goes to zero',
+        choices=('', 'last', 'zero'),
     )
 
 
@@ -195,6 +249,16 @@ class _ActionKeys:
     max_velocity: tuple[float, ...] = parameter(MISSING, 'largest changes of a command [1/s]')
     measured_by: tuple[str, ...] = parameter((), 'observation name that measures each action')
     units: tuple[str, ...] = parameter((), 'unit of each action')
+    following_limit: tuple[float, ...] = parameter(
+        (),
+        'largest distance between command and measurement while the robot moves; default: '
+        f'max_velocity x the larger of {FOLLOWING_S:g} s and {FOLLOWING_PERIODS} control periods',
+    )
+    start_limit: tuple[float, ...] = parameter(
+        (),
+        "largest distance of an episode's first command from the measurement; default: "
+        f'max_velocity x the larger of {START_S:g} s and {START_PERIODS} control periods',
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +277,20 @@ class _ChannelKeys:
     fields: tuple[str, ...] = parameter(MISSING, 'values that are read', filled=True)
     max_age_s: float = parameter(MISSING, 'older data is stale [s]', above=0.0)
     stamped_by: str = parameter('header', 'which time counts', choices=('header', 'receipt'))
+    lower: tuple[float, ...] = parameter((), 'smallest believable values: one, or one per field')
+    upper: tuple[float, ...] = parameter((), 'largest believable values: one, or one per field')
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StopInputKeys:
+    topic: str = parameter(MISSING, 'topic that says when to hold', filled=True)
+    type: str = parameter(MISSING, 'ROS message type: package/msg/Name', filled=True)
+    field: str = parameter('data', 'dotted field of the message', filled=True)
+    bad: tuple[str, ...] = parameter((), 'values at which the robot holds')
+    limit: float = parameter(INFINITY, 'hold while the absolute value is larger', above=0.0)
+    max_age_s: float = parameter(
+        0.0, 'hold without a message of this age [s]; 0: silence is fine', minimum=0.0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +331,7 @@ class _Description:
             ConfigError: names everything that is wrong.
         """
         top = dict(self._mapping)
+        stops = self._stop_inputs(top.pop('stop_inputs', None))
         parts = {
             key: self._map(top.pop(key, None), f'robot.{key}')
             for key in ('command', 'action', 'observation')
@@ -278,20 +357,29 @@ class _Description:
             getattr(command, 'frame_id', ''),
         )
         self._check_command(made, action.names)
-        hold = self._hold(made, command.hold, action)
+        self._check_units(made, action)
         self._check()
+        period_s = 1.0 / keys.control_rate_hz
+        velocity = np.array(action.max_velocity)
+        units = action.units or made.units
+        following = velocity * max(FOLLOWING_S, FOLLOWING_PERIODS * period_s)
+        if not set(units) <= set(POSITIONS):
+            following *= 2.0  # Of a velocity: a wheel slips, odometry is filtered.
+        start = velocity * max(START_S, START_PERIODS * period_s)
         try:
             spec = ActionSpec(
                 names=action.names,
                 lower=np.array(action.lower),
                 upper=np.array(action.upper),
-                max_step=np.array(action.max_velocity) / keys.control_rate_hz,
+                max_step=velocity * period_s,
                 measured_by=action.measured_by,
                 workspace=_workspace(workspace),
-                units=action.units or made.units,
-                hold=hold,
+                units=units,
+                hold=command.hold,
+                following_limit=np.array(action.following_limit or following),
+                start_limit=np.array(action.start_limit or start),
             )
-            robot = RobotConfig(keys.name, keys.control_rate_hz, made, spec, channels)
+            robot = RobotConfig(keys.name, keys.control_rate_hz, made, spec, channels, stops)
             check_names('observation', robot.observation_names)
         except ConfigError as error:
             raise ConfigError(self._source, [f'robot: {error}']) from error
@@ -342,6 +430,7 @@ class _Description:
                     for key in ('encoder', 'encoder_sha256')
                     if hasattr(keys, key)
                 }
+                self._check_range(keys, f'{path}.{name}')
                 channels.append(
                     Channel(
                         name,
@@ -351,6 +440,8 @@ class _Description:
                         getattr(keys, 'joints', ()),
                         keys.max_age_s,
                         stamped_by=keys.stamped_by,
+                        lower=keys.lower,
+                        upper=keys.upper,
                         **optional,
                     )
                 )
@@ -360,6 +451,22 @@ class _Description:
             )
         return tuple(channels)
 
+    def _check_range(self, keys: _ChannelKeys, path: str) -> None:
+        """Refuse ranges of the wrong size or with nothing in them."""
+        sound = True
+        for key in ('lower', 'upper'):
+            values = getattr(keys, key)
+            if len(values) not in (0, 1, len(keys.fields)):
+                sound = False
+                self._problems.append(
+                    f'{path}.{key} has {len(values)} values, expected 1 or {len(keys.fields)}'
+                )
+        pairs = sound and keys.lower and keys.upper
+        if pairs and not (np.array(keys.lower) < np.array(keys.upper)).all():
+            self._problems.append(
+                f'{path}.lower {list(keys.lower)} is not below upper {list(keys.upper)}'
+            )
+
     def _check_command(self, command: Command, actions: tuple[str, ...]) -> None:
         for key, names in (('joints', command.joints), ('fields', command.fields)):
             if names and (len(names) != len(actions) or len(set(names)) != len(names)):
@@ -368,18 +475,34 @@ class _Description:
                     f'names, one for each of {", ".join(actions)}'
                 )
 
-    def _hold(self, command: Command, hold: str, action: _ActionKeys) -> str:
-        twist = command.type == TWIST
-        if twist and action.units and action.units != command.units:
+    def _check_units(self, command: Command, action: _ActionKeys) -> None:
+        """Refuse units that contradict the type of the command."""
+        if command.fields and action.units and action.units != command.units:
             self._problems.append(
                 f'robot.action.units is {list(action.units)}, a twist has {list(command.units)}'
             )
-        hold = hold or ('zero' if twist else 'last')
-        if hold == 'zero' and command.joints:
+        if command.joints and not set(action.units) <= set(POSITIONS):
             self._problems.append(
-                f'robot.command.hold is zero, but {command.type} commands positions'
+                f'robot.action.units is {list(action.units)}, but {command.type} commands '
+                f'positions: expected {" or ".join(POSITIONS)}'
             )
-        return hold
+
+    def _stop_inputs(self, given: Any) -> tuple[StopInput, ...]:
+        if given is None:
+            return ()
+        made = []
+        for name, values in self._map(given, 'robot.stop_inputs').items():
+            path = f'robot.stop_inputs.{name}'
+            values = self._map(values, path)
+            if 'bad' in values and isinstance(values['bad'], (list, tuple)):
+                values['bad'] = [str(value) for value in values['bad']]
+            keys = self._read(_StopInputKeys, values, path)
+            if keys is None:
+                continue
+            if not (keys.bad or keys.max_age_s or np.isfinite(keys.limit)):
+                self._problems.append(f'{path} never stops: set bad, limit or max_age_s')
+            made.append(StopInput(str(name), **vars(keys)))
+        return tuple(made)
 
     def _check(self) -> None:
         if self._problems:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from residual_rl_ros.errors import ConfigError, FormatError
 from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot.description import Channel
-from residual_rl_ros.robot.onnx_session import open_session, run_session
+from residual_rl_ros.robot.onnx_session import InferenceWorker, open_session, run_session
 
 ENCODER_METADATA_KEY = 'residual_rl_encoder'
 RgbImage = npt.NDArray[np.uint8]
@@ -171,7 +171,7 @@ class ImageWorker:
 
     def __init__(self, read: Callable[[Any], Array], warm_up: Callable[[], None]) -> None:
         self._read = read
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix='images')
+        self._worker = InferenceWorker('images')
         self._orders: deque[tuple[float, Future[Array]]] = deque()
         self._worker.submit(warm_up).result()
 
@@ -198,4 +198,4 @@ class ImageWorker:
 
     def close(self) -> None:
         """End the thread."""
-        self._worker.shutdown(cancel_futures=True)
+        self._worker.close()

@@ -29,6 +29,14 @@ class ObservationAssembler:
         self._index = {channel.name: i for i, channel in enumerate(channels)}
         self._values: list[Array | None] = [None] * len(channels)
         self._stamps: list[float] = [-np.inf] * len(channels)
+        # Networks take float32, in which a large float64 is infinite.
+        self._lower = [channel.bounds(channel.lower, -FLOAT32_MAX) for channel in channels]
+        self._upper = [channel.bounds(channel.upper, FLOAT32_MAX) for channel in channels]
+        self._surely = [
+            max(min(-low.max(), high.min()), 0.0)
+            for low, high in zip(self._lower, self._upper, strict=True)
+        ]
+        """Absolute values up to here are in the range of a channel."""
 
     def update(self, channel: str, stamp: float, values: Array) -> None:
         """Take in a message.
@@ -39,7 +47,8 @@ class ObservationAssembler:
             values: shape (number of observation names of the channel,).
 
         Raises:
-            ObservationError: wrong size or a non-finite value; the channel keeps what it had.
+            ObservationError: wrong size, a value that is not finite or outside of the channel's
+                range; the channel keeps what it had.
         """
         index = self._index[channel]
         names = self._names[index]
@@ -48,14 +57,21 @@ class ObservationAssembler:
                 f'channel {channel!r} ({self._channels[index].topic}) has {values.size} values, '
                 f'expected {len(names)}'
             )
-        # Networks take float32, in which a large float64 is infinite.
-        if not within(values, FLOAT32_MAX):
-            bad = int(np.flatnonzero(~(np.abs(values) <= FLOAT32_MAX))[0])
-            raise ObservationError(
-                f'{names[bad]} is {values[bad]} on {self._channels[index].topic}'
-            )
+        if not within(values, self._surely[index]):
+            self._check_range(index, values)
         if stamp >= self._stamps[index]:
             self._values[index], self._stamps[index] = values, stamp
+
+    def _check_range(self, index: int, values: Array) -> None:
+        """Refuse values outside of a channel's range, and NaN."""
+        lower, upper = self._lower[index], self._upper[index]
+        believable = (values >= lower) & (values <= upper)
+        if not believable.all():
+            bad = int(np.argmin(believable))
+            raise ObservationError(
+                f'{self._names[index][bad]} is {values[bad]} on {self._channels[index].topic}, '
+                f'expected {lower[bad]:.4g} to {upper[bad]:.4g}'
+            )
 
     def complete_at(self, stamp: float) -> bool:
         """Return whether every channel holds a value of exactly this stamp (lockstep)."""

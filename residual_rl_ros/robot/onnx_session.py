@@ -5,13 +5,22 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
 
 import numpy.typing as npt
 import onnxruntime as ort
 
 from residual_rl_ros.errors import ResidualRLError
+
+Result = TypeVar('Result')
+CLOSE_LIMIT_S = 1.0
+"""How long the end of a worker is waited for [s]."""
 
 
 def open_session(
@@ -76,6 +85,49 @@ def run_session(
         reason = ' '.join(str(error).split())[:300]
         raise error_type(f'{name} failed: {reason}') from error
     return result
+
+
+class InferenceWorker:
+    """A thread that does one thing after another and keeps nobody: neither a caller, nor an exit.
+
+    A network can hang, in a driver or on a device. The standard library's executor waits for its
+    threads when a process ends, so that such a process must be killed.
+
+    Args:
+        name: name of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._orders: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._thread = Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[..., Result], *args: Any) -> Future[Result]:
+        """Have `job(*args)` done after what was asked for before."""
+        future: Future[Result] = Future()
+        self._orders.put((future, partial(job, *args)))
+        return future
+
+    def close(self) -> None:
+        """End the thread after what it is doing; wait a moment for it, not for ever."""
+        while not self._orders.empty():
+            order = self._orders.get()
+            if order is not None:
+                order[0].cancel()
+        self._orders.put(None)
+        self._thread.join(CLOSE_LIMIT_S)
+
+    def _run(self) -> None:
+        while (order := self._orders.get()) is not None:
+            future, job = order
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = job()
+                except BaseException as error:  # noqa: BLE001 - whoever asked gets it.
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+            del order, future, job  # An idle thread keeps no result alive.
 
 
 def _pinned(path: Path, error_type: type[ResidualRLError], sha256: str) -> bytes:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from time import sleep
 
 import numpy as np
 import pytest
@@ -401,8 +402,22 @@ def test_what_nobody_wants_any_more_is_not_computed() -> None:
         queue.push_observation(np.zeros(3))
         with pytest.raises(ChunkLateError):
             queue.take(0.0)
+        while policy.calls == 0:
+            sleep(0.001)
         queue.forget()
     policy.gate.set()
     settle(queue)
     assert policy.calls == 1
+    queue.close()
+
+
+def test_a_base_policy_that_hangs_is_an_error_where_a_simulator_waits() -> None:
+    policy = LinearPolicy()
+    policy.gate.clear()
+    queue = ChunkQueue(policy)
+    queue.inference_limit_s = 0.05
+    queue.push_observation(np.zeros(3))
+    with pytest.raises(BasePolicyError, match='has not answered within'):
+        queue.take()
+    policy.gate.set()
     queue.close()

@@ -35,7 +35,10 @@ PERIOD_S = 1.0 / ROBOT.control_rate_hz
 
 
 class Simulator:
-    """Publishes a clock and constant sensors, as fast as the wall clock, until it is paused."""
+    """Publishes a clock and sensors, as fast as the wall clock, until it is paused.
+
+    The arm is at once where it is told to be.
+    """
 
     def __init__(self, domain_id: int) -> None:
         self.now = 100.0
@@ -61,6 +64,7 @@ class Simulator:
 
     def _on_command(self, message: Any) -> None:
         self.commands.append(np.array(message.data))
+        self._channels[0][2][: len(message.data)] = message.data
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -224,12 +224,16 @@ def with_hold(hold: object, action: dict[str, Any], command: dict[str, Any]) -> 
     [
         (MISSING, {}, DESCRIPTION['command'], 'last'),
         (MISSING, {}, TWIST_COMMAND, 'zero'),
-        ('last', {}, TWIST_COMMAND, 'last'),
+        (MISSING, VELOCITIES, DESCRIPTION['command'], 'zero'),
+        (MISSING, {'units': ['N', 'N m']}, DESCRIPTION['command'], 'zero'),
+        (MISSING, {'units': ['rad', 'rad/s']}, DESCRIPTION['command'], 'mixed'),
+        ('last', {'units': ['1', 'rad']}, DESCRIPTION['command'], 'last'),
+        ('zero', {'units': ['1', '1']}, DESCRIPTION['command'], 'zero'),
         ('zero', VELOCITIES, DESCRIPTION['command'], 'zero'),
         ('zero', {'units': ['rad/step', 'm/step']}, DESCRIPTION['command'], 'zero'),
     ],
 )
-def test_velocities_and_increments_hold_by_zero(
+def test_a_hold_follows_from_the_units(
     hold: object, action: dict, command: dict, expected: str
 ) -> None:
     assert RobotConfig.from_mapping(with_hold(hold, action, command)).action.hold == expected
@@ -238,11 +242,15 @@ def test_velocities_and_increments_hold_by_zero(
 @pytest.mark.parametrize(
     ('hold', 'action', 'command', 'message'),
     [
-        ('zero', {}, DESCRIPTION['command'], r'would move a robot whose actions are unknown'),
-        ('zero', {'units': ['rad', 'rad/s']}, DESCRIPTION['command'], r"are \['rad', 'rad/s'\]"),
-        ('zero', VELOCITIES, TRAJECTORY_COMMAND, 'commands positions'),
+        ('zero', {}, DESCRIPTION['command'], 'would move a robot whose actions have no units'),
+        ('zero', {'units': ['rad', 'rad/s']}, DESCRIPTION['command'], r"move 'a.position' \[rad\]"),
+        ('last', VELOCITIES, DESCRIPTION['command'], r"would go on with 'a.position' \[rad/s\]"),
+        ('last', {'units': ['N', 'N m']}, DESCRIPTION['command'], r"go on with 'a.position' \[N\]"),
+        ('last', {}, TWIST_COMMAND, r'would go on with'),
+        (MISSING, {'units': ['1', 'rad']}, DESCRIPTION['command'], "'1' of 'a.position' does not"),
+        (MISSING, VELOCITIES, TRAJECTORY_COMMAND, 'commands positions: expected m or rad'),
         ('stop', {}, DESCRIPTION['command'], "hold is 'stop', expected one of last, zero"),
-        ('zero', {'lower': [0.1, -1.0]}, TWIST_COMMAND, 'hold zero is outside of lower'),
+        ('zero', {'lower': [0.1, -1.0]}, TWIST_COMMAND, 'holds by zero, which is outside of lower'),
         (MISSING, {'units': ['rad']}, DESCRIPTION['command'], 'expected one for each'),
         (MISSING, {'units': ['rad', 'deg']}, DESCRIPTION['command'], "unit is 'deg'"),
         (MISSING, {'units': ['m/s', 'm/s']}, TWIST_COMMAND, 'a twist has'),

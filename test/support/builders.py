@@ -106,6 +106,7 @@ def write_onnx_policy(
     *,
     stochastic: bool = False,
     bias: np.ndarray | None = None,
+    gain: float = 1.0,
     embed: bool = True,
     input_name: str = 'observation',
     output_name: str = 'action',
@@ -120,6 +121,7 @@ def write_onnx_policy(
         metadata: the contract; default `make_metadata()`.
         stochastic: add a noise input.
         bias: shape (horizon, m).
+        gain: factor on the weights.
         embed: store the metadata in the model.
         input_name: name of the observation input.
         output_name: name of the action output.
@@ -131,6 +133,7 @@ def write_onnx_policy(
     horizon, m = meta.horizon, len(meta.action_names)
     rows = meta.n_obs_steps * len(meta.observation_names)
     weights = np.random.default_rng(1).standard_normal((rows, horizon * m)).astype(np.float32)
+    weights *= np.float32(gain)
     offset = np.zeros((horizon, m)) if bias is None else bias
     constants = {
         'weights': weights,

@@ -43,14 +43,11 @@ class ReplayedController(ResidualController):
             self.unanswered += 1
             self.abandon()
             return None
-        self._holding = not self._ready()
-        if self._holding:
+        decision = self._current_decision()
+        self._holding = decision is None
+        if decision is None:
             self._hold(None if takeover is None else sent)
             return self.limiter.commit(sent, self.limiter.overridden)
-        if self._decision is None:
-            self._decide()
-        decision = self._decision
-        assert decision is not None
         step = decision.steps_sent
         own = self.limiter.limit(decision.planned[step])
         differs = np.abs(sent - own) - SAME * self._half_range

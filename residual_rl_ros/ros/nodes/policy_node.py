@@ -50,6 +50,7 @@ from residual_rl_ros.ros.common.node_parameters import PolicyParameters
 from residual_rl_ros.ros.common.parameters import follow_parameters, read_parameters, read_tree
 from residual_rl_ros.ros.common.realtime import take_privileges
 from residual_rl_ros.ros.nodes.services import PolicyServices
+from residual_rl_ros.ros.nodes.stop_inputs import StopInputs
 from residual_rl_ros.transitions.cdr import labelled_array
 from residual_rl_ros.transitions.transition import Transition
 
@@ -164,6 +165,8 @@ class PolicyNode(ManagedNode):
                     loop.push_observation(name, stamp, values())
                 except ObservationError as error:
                     loop.refuse_observation(error)
+        if self._stop_inputs is not None:
+            self._stop_inputs.watch()
         loop.tick(self._now())
 
     def deactivate(self) -> None:
@@ -221,6 +224,9 @@ class PolicyNode(ManagedNode):
         )
         self._transition_publisher = publisher(Float64MultiArray, '~/transitions', qos.TRANSITIONS)
         self._layout_publisher = publisher(String, '~/transition_layout', qos.LATCHED)
+        self._stop_inputs = None
+        if isinstance(loop, RealTimeLoop):
+            self._stop_inputs = StopInputs(self, self.robot.stop_inputs, loop, self._now)
         PolicyServices(self, loop, self._now)
         Diagnostics(self, self._report, self.parameters.diagnostics_period_s)
 
@@ -330,6 +336,7 @@ class PolicyNode(ManagedNode):
             **{f'weights_refused_{reason}': n for reason, n in mailbox.refused.items()},
             **self._loop.counts,
             'late_chunks': self.controller.late_chunks,
+            'residuals_not_finite': self.controller.residuals_not_finite,
             'residuals_refused': self.controller.residuals_refused,
             'clamped': self.controller.limiter.safety.clamped,
             'slew_limited': self.controller.limiter.safety.slew_limited,
@@ -337,6 +344,8 @@ class PolicyNode(ManagedNode):
         }
         if isinstance(self._loop, RealTimeLoop):
             values['held'] = self._loop.held
+            values['stops'] = '; '.join(self._loop.stops.values())
+            values['waits_to_start'] = self._loop.waits_to_start
             for stage, latency in self._loop.latencies.items():
                 values |= latency.report(stage)
                 values |= latency.overall(stage)

@@ -63,8 +63,14 @@ class PolicyServices:
         if isinstance(self._loop, LockstepLoop):
             response.message = 'in lockstep only the simulator starts episodes'
             return response
+        confirmed = self._loop.waits_to_start
         response.success = self._loop.request_start()
-        response.message = 'starting' if response.success else 'inactive or in an episode already'
+        if not response.success:
+            response.message = 'inactive or in an episode already'
+        elif confirmed:
+            response.message = 'starting, although the first command is far from the robot'
+        else:
+            response.message = 'starting'
         return response
 
     def _ending_service(self, feedback: StepFeedback) -> Callable[[Any, Any], Any]:

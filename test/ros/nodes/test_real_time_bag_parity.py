@@ -60,11 +60,12 @@ class Robot(NodeHost):
         self.late_s = 0.0
         """How late it has answered at most [s]."""
         self._answers: list[tuple[float, Array]] = []
+        self._position: Any = None
         kind = MESSAGE_TYPES[ROBOT.command.type]
         self.node.create_subscription(kind, ROBOT.command.topic, self._obey, qos.COMMAND)
 
     def _obey(self, message: Any) -> None:
-        del message
+        self._position = message.data
         self._due = time.monotonic() + ANSWER_S
         self._commands += 1
         self._ending = self._commands % EPISODE_COMMANDS == 0
@@ -84,6 +85,8 @@ class Robot(NodeHost):
                 self.feedback.publish(float_array(np.array([now, 1.0, 1.0, 0.0, 1.0]), ''))
                 self._ending = False
             values = [self._rng.uniform(0.1, 0.2, len(c.observation_names)) for c in ROBOT.channels]
+            if self._position is not None:
+                values[0][: len(self._position)] = self._position
             self._answers.append((now, np.concatenate(values)))
             for writer, publisher, answer in zip(
                 self._writers, self.publishers, values, strict=True

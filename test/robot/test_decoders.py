@@ -1,0 +1,57 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a stop input reads in a message."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace as Message
+from typing import Any
+
+import pytest
+
+from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.robot.decoders import stop_reason
+from residual_rl_ros.robot.description import StopInput
+
+FORCE = Message(wrench=Message(force=Message(x=3.0, y=0.0, z=4.0)))
+CONTROLLERS = Message(
+    controllers=[
+        Message(name='states', state=Message(label='active')),
+        Message(name='arm', state=Message(label='inactive')),
+    ]
+)
+
+
+def stop(field: str, **changes: Any) -> StopInput:
+    return StopInput('safety', 'topic', 'package/msg/Name', field, **changes)
+
+
+@pytest.mark.parametrize(
+    ('given', 'message', 'reason'),
+    [
+        (stop('data', bad=('false',)), Message(data=False), 'topic data is False'),
+        (stop('data', bad=('false',)), Message(data=True), ''),
+        (stop('wrench.force', limit=4.9), FORCE, 'wrench.force is 5.0'),
+        (stop('wrench.force', limit=5.1), FORCE, ''),
+        (stop('data', bad=('2',)), Message(data=b'\x02'), 'data is 2'),
+        (stop('controllers[name=arm].state.label', bad=('inactive',)), CONTROLLERS, 'inactive'),
+        (stop('controllers[name=states].state.label', bad=('inactive',)), CONTROLLERS, ''),
+        (
+            stop('controllers[name=gone].state.label', bad=('inactive',)),
+            CONTROLLERS,
+            "no name 'gone'",
+        ),
+    ],
+)
+def test_a_message_says_why_the_robot_must_not_move(
+    given: StopInput, message: Any, reason: str
+) -> None:
+    said = stop_reason(given, message)
+    assert reason in said
+    assert bool(said) is bool(reason)
+
+
+@pytest.mark.parametrize('field', ['nothing', 'controllers', 'controllers[name]', 'data.data'])
+def test_a_field_that_the_type_does_not_have_is_refused(field: str) -> None:
+    with pytest.raises(ConfigError, match=r'robot.stop_inputs.safety.field is'):
+        stop_reason(stop(field, bad=('1',)), Message(controllers=[1], data=1.0))
