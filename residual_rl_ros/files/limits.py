@@ -32,7 +32,7 @@ TENSORS = 1024
 """Tensors of one file."""
 
 # Layouts of transitions.
-LAYOUT_NUMBERS = 2**17
+LAYOUT_NUMBERS = 2**14
 """Numbers in one transition: networks and memory are made of them."""
 
 # Bags.

@@ -27,10 +27,8 @@ def check_names(kind: str, names: Sequence[str]) -> tuple[str, ...]:
     if not names:
         raise ConfigError(f'{kind} names are empty; list at least one')
     for name in names:
-        if not isinstance(name, str) or not name or not name.isprintable():
-            raise ConfigError(
-                f'{kind} name {name!r} is not a non-empty string of printable characters'
-            )
+        if not name or not isinstance(name, str):
+            raise ConfigError(f'{kind} name {name!r} is not a non-empty string')
     repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise ConfigError(f'{kind} names are repeated: {repeated}; each must be unique')

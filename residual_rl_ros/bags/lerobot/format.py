@@ -32,8 +32,8 @@ from residual_rl_ros.transitions.transition import TransitionLayout
 Array = npt.NDArray[Any]
 
 SLOWEST_FPS, FASTEST_FPS = 1e-3, 1e6
-BATCH_ROWS = 8192
-"""Frames that are read at once, if they are small."""
+BATCH_ROWS, BATCH_NUMBERS = 8192, 2**20
+"""Frames that are read at once, and numbers in them."""
 FOOTER_BYTES = 16 * MIB
 """Largest description of a Parquet file [byte]."""
 THRIFT_LIMITS = {'thrift_string_size_limit': FOOTER_BYTES, 'thrift_container_size_limit': 100_000}
@@ -245,7 +245,7 @@ class LeRobotDataset:
                 f'{self.path / "data"} holds no */*.parquet; is it all downloaded?'
             )
         left = FRAMES + sum(_size(path) for path in files) // FRAME_BYTES
-        batch_rows = max(1, min(BATCH_ROWS, LAYOUT_NUMBERS * 8 // sum(widths.values())))
+        batch_rows = max(1, min(BATCH_ROWS, BATCH_NUMBERS // sum(widths.values())))
         for path in files:
             try:
                 with parquet.ParquetFile(path, **THRIFT_LIMITS) as file:

@@ -11,17 +11,22 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from rich.markup import escape
+from rich import markup
 from rich.table import Column, Table
 
 from residual_rl_ros.bags.transitions.summary import BagSummary, Gap, RobotSummary, TopicCount
-from residual_rl_ros.errors import BagError
+from residual_rl_ros.errors import BagError, one_line
 from residual_rl_ros.transitions.transition import Success
 
 matplotlib.use('Agg')
 
 WORST = 5
 """Gaps that are listed; the others are counted."""
+
+
+def escape(name: str) -> str:
+    """Return a name from outside as a terminal may show it."""
+    return markup.escape(one_line(name))
 
 
 def tables(title: str, summary: BagSummary) -> Iterator[Table]:
@@ -106,7 +111,7 @@ def _topics(title: str, topics: list[TopicCount]) -> Table:
         rate = '' if topic.rate_hz is None else f'{topic.rate_hz:.3g} Hz'
         silence = f'{topic.silence.seconds:.3g} s\nfrom {topic.silence.from_s:.2f} s'
         table.add_row(
-            f'{escape(topic.name)}\n[dim]{topic.type}[/]',
+            f'{escape(topic.name)}\n[dim]{escape(topic.type)}[/]',
             str(topic.messages),
             rate,
             silence if topic.messages > 1 else '',
