@@ -97,6 +97,7 @@ def checked(item: Field[Any], wanted: Any, value: Any) -> Any:
     """Return a value as the field's type.
 
     Whole numbers pass as `float`, whole floats as `int`; nothing is truncated, no string is parsed.
+    Numbers must be finite, strings printable.
 
     Raises:
         ValueError: it is of another type, not finite or out of range; the text says what it must
@@ -142,7 +143,8 @@ def _scalar(wanted: Any, value: Any) -> Any:
         return value
     if wanted is int and isinstance(value, float) and value == int(value):
         return int(value)
-    if type(value) is not wanted:
+    # A text with control characters is none that anybody wrote, and a terminal would obey it.
+    if type(value) is not wanted or (wanted is str and not value.isprintable()):
         raise ValueError
     return value
 
