@@ -15,7 +15,7 @@ import numpy as np
 from residual_rl_ros.bags.log_order import BagFile, in_log_order
 from residual_rl_ros.bags.mcap_file import McapFile
 from residual_rl_ros.bags.segment import RawMessage, Segment
-from residual_rl_ros.bags.sqlite_file import SIDECARS, SqliteFile
+from residual_rl_ros.bags.sqlite_file import SIDECARS, SqliteFile, is_read_with
 from residual_rl_ros.errors import BagError, FormatError
 from residual_rl_ros.files import limits
 from residual_rl_ros.files.yaml_text import read_yaml
@@ -183,10 +183,12 @@ class Bag:
             base = path.with_name(name.rsplit('-', 1)[0])
             if path.stat().st_size and not base.exists():
                 self.problems.add(path, f'belongs to {base.name}, which is missing; not read')
+        elif name.endswith('-shm'):
+            pass  # SQLite's, with nothing in it that lasts.
         elif path.suffix.lower() in OTHER_STORAGES or any(k in name for k in STORAGES):
             kinds = ' or '.join(STORAGES)
             self.problems.add(path, f'is not read, expected {kinds}: uncompress or convert it')
-        elif name not in (METADATA, RECORDING) and not name.endswith('-shm'):
+        elif name not in (METADATA, RECORDING):
             self.remarks.append(f'{path}: no bag file; not read')
         return False
 
@@ -197,12 +199,11 @@ class Bag:
             try:
                 if not beside.is_file() or not beside.stat().st_size:
                     continue
-                with path.open('rb') as file:
-                    versions = file.read(20)[18:20]
+                known = is_read_with(path, beside)
             except OSError as error:
                 self.problems.add(beside, f'cannot be read: {error.strerror}')
                 continue
-            if end == '-wal' and versions == b'\x02\x02':
+            if known:
                 remark = 'read with it; its recorder runs, or was killed'
                 self.remarks.append(f'{beside}: {remark}')
             else:

@@ -24,6 +24,7 @@ from residual_rl_ros.findings import Findings
 SEGMENT_MESSAGES, SEGMENT_BYTES = 2048, 1 << 22
 SIDECARS = ('-wal', '-journal')
 """Ends of the names of files in which SQLite keeps what is not yet in the database."""
+WAL_HEAD, WAL_FRAME, WAL_MAGIC = 32, 24, b'\x37\x7f\x06'
 TOPICS = 'SELECT id, name, type FROM topics LIMIT ?'
 NEXT_TIMES = 'SELECT id, timestamp, length(data) FROM messages WHERE id > ? ORDER BY id LIMIT ?'
 NEXT_MESSAGES = (
@@ -112,12 +113,49 @@ class SqliteFile:
         with self.path.open('rb'):
             pass  # For the plain OSError that sqlite3 does not give.
         uri = self.path.absolute().as_uri()
+        if _has_write_ahead_log(self.path) and not Path(f'{self.path}-wal').exists():
+            return _open(f'{uri}?mode=ro&immutable=1')  # Else a log would be made beside it.
         try:
             return _open(f'{uri}?mode=ro')
         except sqlite3.OperationalError:
             if not any(Path(f'{self.path}{end}').exists() for end in SIDECARS):
                 raise
             return _open(f'{uri}?mode=rw')
+
+
+def _has_write_ahead_log(path: Path) -> bool:
+    """Return whether a database keeps what is new in a file `-wal`.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open('rb') as file:
+        return file.read(20)[18:20] == b'\2\2'
+
+
+def is_read_with(path: Path, beside: Path) -> bool:
+    """Return whether SQLite reads what a file beside a database holds.
+
+    It takes a log whose head has the right checksum (https://sqlite.org/fileformat2.html#walformat)
+    and whose first frame is of the same writing.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    if not beside.name.endswith('-wal') or not _has_write_ahead_log(path):
+        return False
+    with beside.open('rb') as file:
+        head = file.read(WAL_HEAD + WAL_FRAME)
+    if len(head) < WAL_HEAD + WAL_FRAME or head[:3] != WAL_MAGIC or head[3] not in (0x82, 0x83):
+        return False
+    order = 'little' if head[3] == 0x82 else 'big'
+    one = two = 0
+    for at in range(0, 24, 8):
+        words = [int.from_bytes(head[i : i + 4], order) for i in (at, at + 4)]  # type: ignore[arg-type]
+        one = (one + words[0] + two) % 2**32
+        two = (two + words[1] + one) % 2**32
+    intact = head[24:32] == one.to_bytes(4, 'big') + two.to_bytes(4, 'big')
+    return intact and head[16:24] == head[WAL_HEAD + 8 : WAL_HEAD + 16]
 
 
 def _open(uri: str) -> sqlite3.Connection:

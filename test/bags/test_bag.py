@@ -174,3 +174,40 @@ def test_a_topic_with_control_characters_is_shown_without_them(tmp_path: Path) -
         )
     (message,) = Bag(tmp_path / 'bag.db3').messages()
     assert message.topic.name == '/a\\x1b[2J'
+
+
+@pytest.mark.parametrize('intact', [True, False])
+def test_a_write_ahead_log_is_read_with_its_database_or_named(intact: bool, tmp_path: Path) -> None:
+    folder = write_bag(tmp_path / 'bag', L, STREAM, 'sqlite3')
+    file = the_file(folder)
+    with closing(sqlite3.connect(file)) as recorder:
+        recorder.execute('PRAGMA journal_mode = WAL')
+        recorder.execute('PRAGMA wal_autocheckpoint = 0')
+        copied = 'topic_id, timestamp + 1000000000000, data FROM messages WHERE id = 2'
+        recorder.execute(f'INSERT INTO messages(topic_id, timestamp, data) SELECT {copied}')
+        recorder.commit()
+        (folder / 'metadata.yaml').unlink()
+        (tmp_path / 'copy').mkdir()
+        for name in ('bag.db3', 'bag.db3-wal'):
+            (tmp_path / 'copy' / name).write_bytes((folder / name).read_bytes())
+    log = tmp_path / 'copy' / 'bag.db3-wal'
+    if not intact:
+        content = bytearray(log.read_bytes())
+        content[16] ^= 1
+        log.write_bytes(content)
+    bag = Bag(tmp_path / 'copy')
+    count = len(list(bag.messages()))
+    assert count == (302 if intact else 301)
+    assert [str(p).split(': ')[0] for p in bag.problems] == ([] if intact else [str(log)])
+    assert any('read with it' in remark for remark in bag.remarks) == intact
+
+
+def test_reading_a_database_leaves_no_file_beside_it(tmp_path: Path) -> None:
+    folder = write_bag(tmp_path / 'bag', L, STREAM, 'sqlite3')
+    with closing(sqlite3.connect(the_file(folder))) as recorder:
+        recorder.execute('PRAGMA journal_mode = WAL')
+    before = sorted(folder.iterdir())
+    rows, problems = read(folder)
+    assert len(rows['']) == 300
+    assert problems == []
+    assert sorted(folder.iterdir()) == before
