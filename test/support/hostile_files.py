@@ -12,14 +12,28 @@ import os
 import sqlite3
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lz4.frame
 import numpy as np
 from bag_builders import write_bag
-from builders import make_actor, make_layout, random_transitions
+from builders import make_actor, random_transitions
+from hostile_texts import (
+    LAYOUTS,
+    MIB,
+    Case,
+    L,
+    Make,
+    bag_with,
+    json_cases,
+    layout_cases,
+    link,
+    pipe,
+    robot_cases,
+    text_file,
+    yaml_cases,
+)
 from safetensors.numpy import save
 
 from residual_rl_ros.bags.mcap_file import (
@@ -39,241 +53,17 @@ from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weight
 from residual_rl_ros.robot.description import FLOAT_ARRAY
 from residual_rl_ros.transitions.cdr import labelled_array, serialize, typestore
 
-Make = Callable[[Path], Path]
-L = make_layout()
-MIB = 2**20
-
-
-@dataclass(frozen=True)
-class Case:
-    """One hostile file."""
-
-    name: str
-    reader: str
-    """Which reader of `hostile_reader` takes it."""
-    make: Make
-    """Writes it below a folder and returns its path."""
-    slow: bool = False
-    """It takes long to write or to read."""
-
 
 def every_case() -> list[Case]:
     """Return the list."""
-    made = [*_yaml_cases(), *_json_cases(), *_robot_cases(), *_layout_cases(), *_mcap_cases()]
+    made = [*yaml_cases(), *json_cases(), *robot_cases(), *layout_cases(), *_mcap_cases()]
     made += [*_sqlite_cases(), *_folder_cases(), *_parquet_cases(), *_tensor_cases()]
     names = [case.name for case in made]
     assert len(set(names)) == len(names)
     return made
 
 
-# --- YAML
-
-
-def _laughs(wide: int = 10, deep: int = 9) -> str:
-    lines = [f'a0: &a0 [{", ".join(["x"] * wide)}]']
-    lines += [f'a{i + 1}: &a{i + 1} [{", ".join([f"*a{i}"] * wide)}]' for i in range(deep)]
-    return '\n'.join(lines)
-
-
-def _merges(deep: int = 9) -> str:
-    lines = ['a0: &a0 {x: 1}']
-    lines += [f'a{i + 1}: &a{i + 1} {{<<: [{", ".join([f"*a{i}"] * 10)}]}}' for i in range(deep)]
-    return '\n'.join(lines)
-
-
-YAML_TEXTS: dict[str, str | bytes] = {
-    'aliases': _laughs(),
-    'merges': _merges(),
-    'long alias': 'a: &a "' + 'x' * 10**5 + '"\nb: [' + '*a,' * 10**4 + ']',
-    'itself': '&a [*a]',
-    'deep lists': '[' * 10**5,
-    'deep blocks': '- ' * 10**5,
-    'deep maps': '{a: ' * 10**5,
-    'wide': '[' + '1,' * 10**5 + ']',
-    'digits': 'name: ' + '9' * 10**5,
-    'hexadecimal digits': 'name: 0x' + 'f' * 10**5,
-    'no date': 'name: 2001-99-99',
-    'no bool': 'name: !!bool x',
-    'no int': 'name: !!int x',
-    'python': 'name: !!python/object/apply:os.system ["true"]',
-    'binary': 'name: !!binary "%%%"',
-    'keys twice': 'name: 1\nname: 2',
-    'list as a key': '? [a]\n: 1',
-    'two documents': 'a: 1\n---\nb: 2',
-    'no alias': '*a',
-    'open': 'a: [1',
-    'nothing': '',
-    'null': 'null',
-    'number': '12',
-    'list': '- 1\n- 2',
-    'utf-16': 'a: 1'.encode('utf-16'),
-    'latin-1': b'a: \xe9',
-    'nulls': b'\0' * 1000,
-    'escapes': 'a\\x1b[31m: "\\x1b]0;owned\\x07"\n"\\e[2J": {"\\x07": 1}',
-    'too large': '#' * (2 * MIB),
-    'config null': 'config: null\nrobot: null\noverrides: null',
-}
-
-
-SLOW_TEXTS = ('wide', 'deep lists')
-BAG_TEXTS = ('aliases', 'merges', 'digits', 'keys twice', 'escapes', 'utf-16', 'null', 'too large')
-"""Bags take longer."""
-
-
-def _text(name: str, content: str | bytes) -> Make:
-    def make(folder: Path) -> Path:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return make
-
-
-def _yaml_cases() -> Iterator[Case]:
-    for name, text in YAML_TEXTS.items():
-        for reader in ('robot', 'preset', 'run', 'marks', 'sidecar', 'recipe'):
-            if reader in ('marks', 'recipe') and name in ('nothing', 'null'):
-                continue  # Of these, nothing is a content.
-            slow = name in SLOW_TEXTS and reader != 'preset'  # One reader reads them all.
-            yield Case(f'{reader}: {name}', reader, _text('file.yaml', text), slow)
-        if isinstance(text, str) and len(text) < 2000 and text.strip():
-            yield Case(f'assignment: {name}', 'assignment', _text('value', f'nope={text}'))
-        slow = name not in BAG_TEXTS
-        yield Case(f'bag metadata: {name}', 'bag', _bag_with('metadata.yaml', text), slow)
-    yield Case('preset extends itself', 'preset', _text('file.yaml', 'extends: file.yaml'))
-    yield Case('robot: a pipe', 'robot', _pipe('file.yaml'))
-    yield Case('robot: a device', 'robot', _link('file.yaml', '/dev/zero'))
-    yield Case('robot: a folder', 'robot', _folder('file.yaml'))
-
-
-def _pipe(name: str) -> Make:
-    def make(folder: Path) -> Path:
-        os.mkfifo(folder / name)
-        return folder / name
-
-    return make
-
-
-def _link(name: str, target: str) -> Make:
-    def make(folder: Path) -> Path:
-        (folder / name).symlink_to(target)
-        return folder / name
-
-    return make
-
-
-def _folder(name: str) -> Make:
-    def make(folder: Path) -> Path:
-        (folder / name).mkdir()
-        return folder / name
-
-    return make
-
-
-# --- JSON
-
-JSON_TEXTS: dict[str, str | bytes] = {
-    'deep lists': '[' * 10**5 + ']' * 10**5,
-    'deep objects': '{"a":' * 10**5,
-    'digits': '{"a":' + '9' * 10**5 + '}',
-    'NaN': '{"horizon": NaN, "fps": NaN, "total_frames": NaN}',
-    'infinity': '{"horizon": 1e999, "fps": -Infinity}',
-    'keys twice': '{"horizon": 1, "horizon": 2}',
-    'values': '[' + '[],' * (2 * 10**6) + '0]',
-    'quotes': '"' + '\\"' * 10**6,
-    'null': 'null',
-    'list': '[]',
-    'text': '"x"',
-    'cut': '{"a": [1,',
-    'nothing': '',
-    'latin-1': b'{"a": "\xe9"}',
-    'surrogate': '{"\\ud800": "\\udfff"}',
-    'escapes': '{"\\u001b[31m": "\\u0007"}',
-}
-
-
-def _json_cases() -> Iterator[Case]:
-    for name, text in JSON_TEXTS.items():
-        if isinstance(text, str):
-            yield Case(f'policy metadata: {name}', 'metadata', _text('file.json', text))
-        yield Case(f'dataset info: {name}', 'dataset', _text('set/meta/info.json', text))
-        path = 'run/checkpoints/latest/learner.json'
-        yield Case(f'learner state: {name}', 'run folder', _text(path, text))
-        yield Case(f'run summary: {name}', 'summary', _text('run/summary.json', text))
-        yield Case(f'checkpoint: {name}', 'checkpoint', _checkpoint('learner.json', text))
-
-
-def _checkpoint(name: str, content: str | bytes) -> Make:
-    def make(folder: Path) -> Path:
-        _text(f'latest/{name}', content)(folder)
-        return folder / 'latest'
-
-    return make
-
-
-# --- robots and layouts
-
-ROBOT = {
-    'name': 'toy',
-    'control_rate_hz': 20.0,
-    'command': {'topic': 'command', 'type': FLOAT_ARRAY},
-    'action': {'names': ['a'], 'lower': [-1.0], 'upper': [1.0], 'max_velocity': [1.0]},
-    'observation': {
-        'channels': ['arm'],
-        'arm': {'topic': 'arm', 'type': FLOAT_ARRAY, 'fields': ['x'], 'max_age_s': 0.2},
-    },
-}
-ROBOT_CHANGES: dict[str, tuple[str, str]] = {
-    'infinite limit': ('[-1.0]', '[-.inf]'),
-    'NaN as a limit': ('[-1.0]', '[.nan]'),
-    'overflow as a limit': ('[-1.0]', '[-1.0e+999]'),
-    'infinite rate': ('20.0', '.inf'),
-    'endless rate': ('20.0', '1.0e-320'),
-    'date as a rate': ('20.0', '2001-01-01'),
-    'sexagesimal rate': ('20.0', '1:30'),
-    'octal rate': ('20.0', '017'),
-    'action twice': ('"action"', '"action": {}, "action"'),
-    'name with escapes': ("['a']", '["\\x1b[31m"]'),
-    'names without end': ("['a']", '[' + ','.join(f'n{i}' for i in range(40_000)) + ']'),
-    'aliases as names': ("['a']", '[&a [x,x,x,x,x,x,x,x,x,x],' + '*a,' * 2000 + ']'),
-    'boolean rate': ('20.0', 'yes'),
-    'text as a list': ("['arm']", '"arm"'),
-    'number as a topic': ("'topic': 'arm'", "'topic': 7"),
-}
-
-
-def _robot_cases() -> Iterator[Case]:
-    for name, (old, new) in ROBOT_CHANGES.items():
-        text = str({'/**': {'ros__parameters': {'robot': ROBOT}}}).replace("'action'", '"action"')
-        assert old in text, old
-        changed = text.replace(old, new, 1)
-        slow = name == 'names without end'
-        yield Case(f'robot: {name}', 'robot', _text('robot.yaml', changed), slow)
-
-
-LAYOUTS: dict[str, str] = {
-    'aliases as names': f'{_laughs(9, 8)}\nversion: 1\nobservation_names: *a8\n',
-    'merged names': f'{_merges(8)}\nversion: 1\nobservation_names: *a8\n',
-    'giant': L.to_yaml().replace('decision_steps: 2', 'decision_steps: 1000000000'),
-    'large decisions': str({**L.to_mapping(), 'decision_steps': 1000, 'action_names': [
-        f'a{i}' for i in range(100)], 'action_min': [-1.0] * 100, 'action_max': [1.0] * 100,
-        'residual_bound': [0.1] * 100}),
-    'infinite bound': str({**L.to_mapping(), 'residual_bound': 'X'}).replace("'X'", '[.inf, 1]'),
-    'escapes': L.to_yaml().replace('observation_names:', 'observation_names:\n- "\\e[31m"'),
-    'version twice': L.to_yaml() + 'version: 1\n',
-    'list': '[]',
-    'numbers as names': str({**L.to_mapping(), 'observation_names': [1, 2, 3]}),
-}  # fmt: skip
-
-
-def _layout_cases() -> Iterator[Case]:
-    for name, text in {**YAML_TEXTS, **LAYOUTS}.items():
-        if isinstance(text, str):
-            slow = name in SLOW_TEXTS
-            yield Case(f'layout: {name}', 'layout', _text('layout', text), slow)
-        if name in LAYOUTS and isinstance(text, str):
-            yield Case(f'bag with layout: {name}', 'bag', _mcap(_layout_records(text)))
+# --- MCAP
 
 
 def _layout_records(text: str) -> bytes:
@@ -284,9 +74,6 @@ def _layout_records(text: str) -> bytes:
         + _message(0, message)
         + _message(1, labelled_array([0.0], 'x'))
     )
-
-
-# --- MCAP
 
 
 def _record(opcode: int, content: bytes) -> bytes:
@@ -395,11 +182,13 @@ SLOW_MCAPS = (
 
 
 def _mcap_cases() -> Iterator[Case]:
+    for name, text in LAYOUTS.items():
+        yield Case(f'bag with layout: {name}', 'bag', _mcap(_layout_records(text)))
     for name, build in MCAPS.items():
         yield Case(f'mcap: {name}', 'bag', _late(build), name in SLOW_MCAPS)
-    yield Case('mcap: nothing', 'bag', _text('bag.mcap', b''))
-    yield Case('mcap: magic alone', 'bag', _text('bag.mcap', MAGIC))
-    yield Case('mcap: noise', 'bag', _text('bag.mcap', np.random.default_rng(0).bytes(MIB)))
+    yield Case('mcap: nothing', 'bag', text_file('bag.mcap', b''))
+    yield Case('mcap: magic alone', 'bag', text_file('bag.mcap', MAGIC))
+    yield Case('mcap: noise', 'bag', text_file('bag.mcap', np.random.default_rng(0).bytes(MIB)))
     yield Case('mcap: a summary before the file', 'bag', _summary_at(2**63))
     yield Case('mcap: a summary that is the data', 'bag', _summary_at(len(MAGIC)))
 
@@ -502,24 +291,13 @@ def _sqlite_cases() -> Iterator[Case]:
     yield Case('sqlite: tables without end', 'bag', _many_tables, slow=True)
     whole = TOPICS_TABLE + ONE_TOPIC + MESSAGES_TABLE
     yield Case('sqlite: a broken schema', 'bag', _patched(whole, 'CREATE TABLE', 'CREATE \x1b'))
-    yield Case('sqlite: nothing', 'bag', _text('bag.db3', b''))
-    yield Case('sqlite: noise', 'bag', _text('bag.db3', np.random.default_rng(1).bytes(MIB)))
+    yield Case('sqlite: nothing', 'bag', text_file('bag.db3', b''))
+    yield Case('sqlite: noise', 'bag', text_file('bag.db3', np.random.default_rng(1).bytes(MIB)))
     header = b'SQLite format 3\0' + bytes(4080)
-    yield Case('sqlite: a header alone', 'bag', _text('bag.db3', header))
+    yield Case('sqlite: a header alone', 'bag', text_file('bag.db3', header))
 
 
 # --- folders
-
-
-def _bag_with(name: str, content: str | bytes) -> Make:
-    """Write a good bag, and one file more or another one."""
-
-    def make(folder: Path) -> Path:
-        bag = write_bag(folder / 'bag', L, random_transitions(L, 3))
-        _text(name, content)(bag)
-        return bag
-
-    return make
 
 
 def _edited(old: str, new: str) -> Make:
@@ -557,13 +335,13 @@ def _many_files(folder: Path) -> Path:
 
 def _folder_cases() -> Iterator[Case]:
     for name in ('second.mcap', 'second.db3', 'bag.mcap.zst', 'old.bag', 'gone.db3-wal'):
-        yield Case(f'folder: {name} beside', 'bag', _bag_with(name, b'x' * 100))
-    yield Case('folder: names with escapes', 'bag', _bag_with('\x1b[2Jx\n.mcap', b'x'))
+        yield Case(f'folder: {name} beside', 'bag', bag_with(name, b'x' * 100))
+    yield Case('folder: names with escapes', 'bag', bag_with('\x1b[2Jx\n.mcap', b'x'))
     yield Case('folder: links back', 'bag', _links_back)
     yield Case('folder: deep', 'bag', _deep_folders)
     yield Case('folder: many files', 'bag', _many_files)
-    yield Case('folder: a pipe', 'bag', lambda folder: _pipe('bag.mcap')(folder).parent)
-    yield Case('folder: a device', 'bag', lambda f: _link('bag.mcap', '/dev/zero')(f).parent)
+    yield Case('folder: a pipe', 'bag', lambda folder: pipe('bag.mcap')(folder).parent)
+    yield Case('folder: a device', 'bag', lambda f: link('bag.mcap', '/dev/zero')(f).parent)
     for name, old, new in (
         ('other count', 'message_count: 4', 'message_count: 5'),
         ('a path above', '- bag.mcap', '- ../../../etc/passwd'),
@@ -595,7 +373,7 @@ def _info(**changes: Any) -> dict[str, Any]:
 
 def _dataset(info: dict[str, Any], write: Callable[[Path], None]) -> Make:
     def make(folder: Path) -> Path:
-        _text('set/meta/info.json', json.dumps(info))(folder)
+        text_file('set/meta/info.json', json.dumps(info))(folder)
         file = folder / 'set/data/chunk-000/file-000.parquet'
         file.parent.mkdir(parents=True)
         write(file)
@@ -628,7 +406,7 @@ def _frames(count: int, groups: int = 1, width: int = 2, kind: str = 'float') ->
 
 
 def _bytes_of(content: bytes) -> Callable[[Path], None]:
-    return lambda path: _text(path.name, content)(path.parent) and None
+    return lambda path: text_file(path.name, content)(path.parent) and None
 
 
 def _parquet_cases() -> Iterator[Case]:
@@ -720,4 +498,4 @@ def _tensor_cases() -> Iterator[Case]:
 
 
 def _written(name: str, build: Callable[[], bytes]) -> Make:
-    return lambda folder: _text(name, build())(folder)
+    return lambda folder: text_file(name, build())(folder)
