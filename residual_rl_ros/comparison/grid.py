@@ -48,9 +48,9 @@ class Variant:
             if not equals:
                 raise ResidualRLError(f'{text!r}: {change!r} is no assignment, expected key=value')
             try:
-                overrides[key] = parse_yaml(value, repr(value))
+                overrides[key] = parse_yaml(value, 'it')
             except FormatError as error:
-                raise ResidualRLError(f'{text!r}: {error}') from error
+                raise ResidualRLError(f'{text!r}: {value!r} is no YAML value: {error}') from error
         return cls(text, preset, overrides)
 
     @property
