@@ -78,7 +78,6 @@ setup(
         # From Python 3.14 on, `compression.zstd` is part of Python.
         "backports.zstd>=1.0; python_version < '3.14'",
         'gymnasium>=1.0',
-        'joblib>=1.3',
         'lz4>=4.0',
         'matplotlib>=3.7',
         'mujoco>=3.3',

@@ -41,7 +41,7 @@ def main(
     repaired = [
         (before, after)
         for before, after in zip(base, final, strict=True)
-        if after.success and not before.success
+        if after.success and before.success is False
     ]
     if not repaired:
         raise ResidualRLError(f'no seed of {seeds.start} to {seeds.stop - 1} was repaired')

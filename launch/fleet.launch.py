@@ -9,15 +9,12 @@ namespace and one learner that hears them all. The same processes as `residual-r
 
 from collections.abc import Mapping
 
-import yaml
-
 from launch import LaunchDescription
 from residual_rl_ros.ros.bringup.launch_actions import (
     ROBOT_ARGUMENTS,
     describe,
-    end_with,
-    node_actions,
-    policies,
+    names,
+    robot_actions,
     robot_run,
 )
 from residual_rl_ros.ros.bringup.topology import robot_topology
@@ -29,17 +26,8 @@ ARGUMENTS = (
 
 
 def start(value: Mapping[str, str]) -> list[object]:
-    """Return one action for each process of the topology.
-
-    Raises:
-        ValueError: `namespaces` is no list.
-    """
-    namespaces = yaml.safe_load(value['namespaces'])
-    if not isinstance(namespaces, list):
-        raise ValueError(f'namespaces is {namespaces!r}, expected a list such as [left, right]')
-    nodes = robot_topology(robot_run(value, tuple(map(str, namespaces))))
-    actions = node_actions(nodes)
-    return [*end_with(policies(nodes, actions)), *actions]
+    """Return one action for each process of the topology."""
+    return robot_actions(robot_topology(robot_run(value, names(value, 'namespaces'))))
 
 
 def generate_launch_description() -> LaunchDescription:

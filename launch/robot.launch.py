@@ -3,7 +3,9 @@
 """A base policy with a residual on a robot: `ros2 launch residual_rl_ros robot.launch.py …`.
 
 `config:=my_robot.yaml model:=policy.onnx` runs the policy and a learner; `learner:=false
-checkpoint:=runs/robot` runs what was learned. The same processes as `residual-rl up`.
+checkpoint:=runs/robot` runs what was learned. The same processes as `residual-rl up`. Nothing moves
+before `ros2 service call /policy_node/start_episode std_srvs/srv/Trigger`, or key n of `residual-rl
+operator`.
 """
 
 from collections.abc import Mapping
@@ -12,9 +14,7 @@ from launch import LaunchDescription
 from residual_rl_ros.ros.bringup.launch_actions import (
     ROBOT_ARGUMENTS,
     describe,
-    end_with,
-    node_actions,
-    policies,
+    robot_actions,
     robot_run,
 )
 from residual_rl_ros.ros.bringup.topology import robot_topology
@@ -24,9 +24,7 @@ ARGUMENTS = (('namespace', '', 'namespace of the robot'), *ROBOT_ARGUMENTS)
 
 def start(value: Mapping[str, str]) -> list[object]:
     """Return one action for each process of the topology."""
-    nodes = robot_topology(robot_run(value, (value['namespace'],)))
-    actions = node_actions(nodes)
-    return [*end_with(policies(nodes, actions)), *actions]
+    return robot_actions(robot_topology(robot_run(value, (value['namespace'],))))
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -4,7 +4,21 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
+from typing import Any
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
+
+
+def shown(value: Any) -> str:
+    """Return a value that came from outside as an error shows it: short, whatever it is.
+
+    Aliases of aliases in a YAML text of 600 characters are gigabytes when they are written out.
+    """
+    return _SHORT.repr(value)
+
 
 LONGEST_LINE = 4000
 """A longer message is cut: a value in it may be a whole file [character]."""
@@ -59,6 +73,10 @@ class OutputError(ResidualRLError):
     """A result cannot be written: no such folder, no permission, no space."""
 
 
+class TaskError(ResidualRLError):
+    """An environment cannot be used, failed, or answered with something that is no number."""
+
+
 class BasePolicyError(ResidualRLError):
     """A base policy cannot be used, or failed."""
 
@@ -105,6 +123,10 @@ class WeightsError(ResidualRLError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class SealError(ResidualRLError):
+    """What was received has no keyed digest, or that of another key."""
 
 
 class CheckpointError(ResidualRLError):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,3 +35,31 @@ def within(values: Array, limit: float) -> bool:
 def all_finite(values: Array) -> bool:
     """Return whether all values of a vector, shape (n,), are finite."""
     return within(values, sys.float_info.max)
+
+
+def scalar(value: Any) -> float:
+    """Return one real number, given as Python's, numpy's or an array of one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, float):
+        return value
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in 'biuf':
+        raise ValueError('expected one number')
+    return float(array.item())
+
+
+def flag(value: Any) -> bool:
+    """Return a truth value, also one that is written as 0 or 1.
+
+    Raises:
+        ValueError: it is none; text and numbers such as 0.5 or NaN are not rounded to one.
+    """
+    if isinstance(value, bool):
+        return value
+    number = scalar(value)
+    if number not in (0.0, 1.0):
+        raise ValueError('expected true or false')
+    return number == 1.0

@@ -27,7 +27,7 @@ ALONE = 'real_time'
 """Tests that assert times run one after the other: two of them want more cores than there are."""
 REAL_TIME = (
     *('test_robot_faults', 'test_topic_faults', 'test_survived_faults', 'test_clock_faults'),
-    *('test_real_time_bag_parity', 'test_control_bench'),
+    *('test_real_time_bag_parity', 'test_control_bench', 'test_parent_faults'),
 )
 """Modules of such tests; elsewhere a test has the mark `xdist_group('real_time')`."""
 

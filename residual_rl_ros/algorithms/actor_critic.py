@@ -9,6 +9,7 @@ decision after them.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -49,6 +50,22 @@ def critic_loss(q: Tensor, y: Tensor) -> Tensor:
 def neutral_prior_loss(advantage: Tensor) -> Tensor:
     """Return the sum over heads of the mean of the squared advantage of random residuals."""
     return advantage.square().mean(1).sum(0)
+
+
+def effective_rank(features: Tensor) -> float:
+    """Return the number of singular values that hold 99 % of their sum.
+
+    NaN where there are none to compute: a metric must not end the learner.
+
+    Args:
+        features: shape (batch, width).
+    """
+    try:
+        singular = torch.linalg.svdvals(features)
+    except RuntimeError:  # LinAlgError is one.
+        return math.nan
+    share = singular.cumsum(0) / singular.sum().clamp_min(1e-12)
+    return float(int((share < 0.99).sum()) + 1) if bool(share.isfinite().all()) else math.nan
 
 
 class ActorCritic(ABC):
@@ -264,8 +281,6 @@ class ActorCritic(ABC):
         features = self.critic.features(s, executed)
         activity = features.abs().mean(1)
         dormant = activity <= DORMANT_BELOW * activity.mean(-1, keepdim=True)
-        singular = torch.linalg.svdvals(features[0])
-        share = singular.cumsum(0) / singular.sum().clamp_min(1e-12)
         metrics = {
             'q_base': float(q_base.mean()),
             'q_policy': float(q_policy.mean()),
@@ -274,7 +289,7 @@ class ActorCritic(ABC):
             'residual_saturation': float((size > 0.95).float().mean()),
             'q_executed': float(self.critic.head(features).mean()),
             'critic_dormant_share': float(dormant.float().mean()),
-            'critic_rank': float(int((share < 0.99).sum()) + 1) / features.shape[-1],
+            'critic_rank': effective_rank(features[0]) / features.shape[-1],
         }
         if self.config.samples_demonstrations:
             metrics['demonstrations'] = float(self.memory.demonstrations)

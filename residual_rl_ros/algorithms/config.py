@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from residual_rl_ros.algorithms.rule import RuleConfig
-from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS, MAX_CANDIDATES
+from residual_rl_ros.residual_policy.architecture import (
+    CRITIC_NORMALIZATIONS,
+    MAX_CANDIDATES,
+    MAX_HIDDEN_LAYERS,
+)
 from residual_rl_ros.schema import parameter
 
 
@@ -137,6 +141,10 @@ class ActorCriticConfig(ActorConfig, CriticConfig, ObjectiveConfig, ReplayConfig
                 f'critic_target_heads is {self.critic_target_heads}, expected at most '
                 f'critic_heads, which is {self.critic_heads}'
             )
+        for key in ('actor_hidden_sizes', 'critic_hidden_sizes'):
+            layers = len(getattr(self, key))
+            if layers > MAX_HIDDEN_LAYERS:
+                yield f'{key} has {layers} layers, expected at most {MAX_HIDDEN_LAYERS}'
         if self.residual_candidates and not self.critic_hidden_sizes:
             yield (
                 f'residual_candidates is {self.residual_candidates} and critic_hidden_sizes '

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,6 +19,23 @@ from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Source, Transition, TransitionLayout
 
 REPLAY, DEMONSTRATIONS, FITTED = 'replay', 'demonstrations', 'normalizer_transitions'
+
+
+def _check_memory(config: ReplayConfig, layout: TransitionLayout) -> None:
+    """Refuse a memory that this computer does not have, before it is taken.
+
+    Raises:
+        ConfigError: it would be larger than the physical memory; layouts come from outside.
+    """
+    buffers = 1 if config.demonstration_share == 0.0 else 2
+    row = buffers * ReplayBuffer.row_bytes(layout)
+    physical = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    if config.replay_capacity * row > physical:
+        raise ConfigError(
+            f'replay_capacity is {config.replay_capacity}: transitions of {layout.size} numbers '
+            f'would take {config.replay_capacity * row / 1e9:.1f} GB of the {physical / 1e9:.1f} '
+            f'GB of this computer, expected at most {physical // row}'
+        )
 
 
 class ReplayMemory:
@@ -37,6 +55,7 @@ class ReplayMemory:
         rng: np.random.Generator,
         gamma: float,
     ) -> None:
+        _check_memory(config, layout)
         self._config = config
         self._rng = rng
         self._gamma = gamma

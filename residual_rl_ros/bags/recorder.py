@@ -27,7 +27,8 @@ from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 from residual_rl_ros.bags.bag import RECORDING
 from residual_rl_ros.bags.transitions.reader import LAYOUT, TEXT, TRANSITIONS
 from residual_rl_ros.errors import BagError, OutputError
-from residual_rl_ros.robot.description import FLOAT_ARRAY, RobotConfig
+from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.topics import FLOAT_ARRAY
 from residual_rl_ros.transitions.cdr import typestore
 
 PLUGINS = {'mcap': StoragePlugin.MCAP, 'sqlite3': StoragePlugin.SQLITE3}

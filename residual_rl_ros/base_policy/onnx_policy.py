@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError, FormatError
-from residual_rl_ros.files.yaml_text import read_yaml
-from residual_rl_ros.robot.onnx_session import open_session, run_session
+from residual_rl_ros.files.yaml_text import parse_yaml
+from residual_rl_ros.robot.onnx_model import OnnxModel, read_model
+from residual_rl_ros.robot.onnx_session import load_session, run_session
 
 Float32 = npt.NDArray[np.float32]
 
@@ -24,21 +25,25 @@ class OnnxBasePolicy:
         path: the `.onnx` file. Its metadata is in `metadata_props['residual_rl']`, or else in a
             sidecar YAML of the same name (`policy.onnx` -> `policy.yaml`).
         threads: ONNX Runtime threads; 1 suits networks of a few million weights.
-        sha256: digest that the file must have, in hexadecimal digits; then weights and metadata
-            must be in it and not beside it. Empty accepts any file.
+        sha256: what must identify it, in hexadecimal digits: the digest of its file or, if weights
+            or metadata are beside it, one over all of them. Empty accepts any.
 
     Raises:
-        BasePolicyError: missing, unreadable or another file, no metadata, inputs or outputs off
+        BasePolicyError: missing, unreadable or another model, no metadata, inputs or outputs off
             the contract.
     """
 
     def __init__(self, path: str | Path, threads: int = 1, sha256: str = '') -> None:
         self.path = Path(path)
-        self._pinned = sha256.lower()
-        self._session = open_session(
-            self.path, 'base policy', BasePolicyError, threads, self._pinned
-        )
-        self.metadata = self._read_metadata()
+        model = read_policy_model(self.path, sha256)
+        self.sha256 = model.sha256
+        """What identifies the policy: all its files."""
+        self.files, self.size = tuple(model.digests), model.size
+        """Names of its files, and how many bytes they have together."""
+        self.random_operators = model.random_operators
+        """Operators that draw random numbers in the graph: nobody else can repeat what it does."""
+        self._session = load_session(model, BasePolicyError, threads)
+        self.metadata = _metadata(model)
         self.stochastic = any(item.name == 'noise' for item in self._session.get_inputs())
         self._check_signature()
 
@@ -77,27 +82,6 @@ class OnnxBasePolicy:
             )
         return chunk
 
-    def _read_metadata(self) -> BasePolicyMetadata:
-        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        if text is not None:
-            return BasePolicyMetadata.from_json(text)
-        if self._pinned:
-            raise BasePolicyError(
-                f'{self.path.name} is pinned and has no {METADATA_KEY!r} metadata: what stands '
-                'beside the file is not pinned with it'
-            )
-        sidecar = self.path.with_suffix('.yaml')
-        if not sidecar.is_file():
-            raise BasePolicyError(
-                f'{self.path.name} has no {METADATA_KEY!r} metadata and there is no sidecar '
-                f'{sidecar.name}; write one (docs/reference/onnx_contract.md)'
-            )
-        try:
-            mapping = read_yaml(sidecar)
-        except FormatError as error:
-            raise BasePolicyError(f'sidecar {str(sidecar)!r}: {error}') from error
-        return BasePolicyMetadata.from_mapping(mapping)
-
     def _check_signature(self) -> None:
         """Compare the graph's inputs and outputs with the metadata."""
         meta = self.metadata
@@ -131,3 +115,33 @@ class OnnxBasePolicy:
                     f'{self.path.name}: {item.name} has shape {list(found)}, the metadata says '
                     f'{[1, *shape]}'
                 )
+
+
+def read_policy_model(path: Path, sha256: str = '') -> OnnxModel:
+    """Read the files of a base policy, without loading it.
+
+    Args:
+        path: the `.onnx` file.
+        sha256: what must identify it, in hexadecimal digits; empty accepts any.
+
+    Raises:
+        BasePolicyError: missing, unreadable or another model.
+    """
+    return read_model(path, 'base policy', BasePolicyError, sha256.lower(), METADATA_KEY)
+
+
+def _metadata(model: OnnxModel) -> BasePolicyMetadata:
+    text = model.metadata.get(METADATA_KEY)
+    if text is not None:
+        return BasePolicyMetadata.from_json(text)
+    sidecar = model.path.with_suffix('.yaml')
+    if model.sidecar is None:
+        raise BasePolicyError(
+            f'{model.path.name} has no {METADATA_KEY!r} metadata and there is no sidecar '
+            f'{sidecar.name}; write one (docs/reference/onnx_contract.md)'
+        )
+    try:
+        mapping = parse_yaml(model.sidecar.decode(), f'sidecar {str(sidecar)!r}')
+    except (FormatError, UnicodeDecodeError) as error:
+        raise BasePolicyError(f'{sidecar.name}: {error}') from error
+    return BasePolicyMetadata.from_mapping(mapping)

@@ -21,7 +21,7 @@ from rosbags.rosbag2 import Reader
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.transitions.reader import TRANSITIONS, TransitionReader
 from residual_rl_ros.bags.transitions.writer import TransitionWriter
-from residual_rl_ros.robot.description import FLOAT_ARRAY
+from residual_rl_ros.robot.topics import FLOAT_ARRAY
 from residual_rl_ros.transitions.cdr import typestore
 from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
 from residual_rl_ros.transitions.transition import TransitionLayout

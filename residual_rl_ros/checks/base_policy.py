@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 import time
 from collections.abc import Callable
@@ -12,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.base_policy.onnx_policy import Float32, OnnxBasePolicy
 from residual_rl_ros.control.composition import UNUSED_RANGE
 from residual_rl_ros.errors import BasePolicyError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.description import load_robot
 
 TIMED_CALLS = 50
+REPEATED_CALLS = 10
 
 
 def check_base_policy(
@@ -50,14 +50,30 @@ def check_base_policy(
     return report
 
 
+def chance_remarks(policy: OnnxBasePolicy) -> list[str]:
+    """Return what the user of a policy whose graph draws random numbers should know."""
+    if not policy.random_operators:
+        return []
+    return [
+        f'the graph of {policy.path.name} draws random numbers by itself '
+        f'({", ".join(policy.random_operators)}): no run with it can be repeated, and bag rebuild '
+        'computes other actions than the robot executed; export it with an input named noise '
+        'instead (docs/reference/onnx_contract.md)'
+    ]
+
+
 def _describe(policy: OnnxBasePolicy, report: InspectionReport) -> None:
     meta = policy.metadata
-    content = policy.path.read_bytes()
+    report.remarks += chance_remarks(policy)
+    way = 'stochastic' if policy.stochastic else 'deterministic'
+    if policy.random_operators:
+        way = f'draws random numbers in its graph ({", ".join(policy.random_operators)})'
     ranges = zip(meta.action_names, meta.action_min, meta.action_max, strict=True)
     report.facts |= {
-        'kind': f'{meta.kind}, {"stochastic" if policy.stochastic else "deterministic"}',
+        'kind': f'{meta.kind}, {way}',
         'task': meta.task or '(not stated)',
-        'size': f'{len(content) / 1e6:.2f} MB, sha256 {hashlib.sha256(content).hexdigest()}',
+        'files': ', '.join(policy.files),
+        'size': f'{policy.size / 1e6:.2f} MB, sha256 {policy.sha256}',
         'training data': f'sha256 {meta.dataset_sha256 or "(not stated)"}',
         'rate': f'{meta.rate_hz:g} Hz, {meta.action_mode} actions',
         'chunk': f'{meta.horizon} actions from {meta.n_obs_steps} observation(s), executes '
@@ -78,12 +94,21 @@ def _run(policy: OnnxBasePolicy, report: InspectionReport, clock: Callable[[], f
     rng = np.random.default_rng(0)
     shape = (meta.n_obs_steps, len(meta.observation_names))
     times = []
+    inputs: list[tuple[Float32, Float32 | None]] = []
+    chunks = []
     for _ in range(TIMED_CALLS):
         window = rng.standard_normal(shape, dtype=np.float32)
         noise = rng.standard_normal(policy.noise_shape, dtype=np.float32)
+        inputs.append((window, noise if policy.stochastic else None))
         start = clock()
-        policy.infer(window, noise if policy.stochastic else None)
+        chunks.append(policy.infer(*inputs[-1]))
         times.append(1e3 * (clock() - start))
+    again = [policy.infer(*each) for each in inputs[:REPEATED_CALLS]]
+    if not policy.random_operators and not np.array_equal(chunks[:REPEATED_CALLS], again):
+        report.facts['kind'] = f'{meta.kind}, not reproducible'
+        report.remarks.append(
+            'the same observation gave different actions: no run with this model can be repeated'
+        )
     median, worst = statistics.median(times), max(times)
     report.facts['inference'] = f'median {median:.2f} ms, worst of {TIMED_CALLS} {worst:.2f} ms'
     period = 1e3 / meta.rate_hz

@@ -6,14 +6,19 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from rosbags.interfaces import Nodetype
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.checks.base_policy import chance_remarks
 from residual_rl_ros.control.safety import Workspace
 from residual_rl_ros.errors import BasePolicyError, ConfigError, ResourceError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.resources import find_base_policy
+from residual_rl_ros.robot.decoders import FIELD_ROOTS
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import channel_encoder
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, Channel
+from residual_rl_ros.transitions.cdr import typestore
 
 
 def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) -> InspectionReport:
@@ -55,6 +60,10 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
                 f'channel {channel.name!r}: max_age_s {channel.max_age_s:g} is less than a control '
                 f'period ({1.0 / rate:g} s); a topic at the control rate would often be stale'
             )
+        report.problems += [
+            f'channel {channel.name!r}: {channel.type} has no number {field!r}'
+            for field in missing_fields(channel)
+        ]
         if channel.is_image:
             try:
                 channel_encoder(channel)
@@ -83,9 +92,11 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
         )
     if base_policy is not None:
         try:
-            metadata = OnnxBasePolicy(find_base_policy(base_policy)).metadata
+            policy = OnnxBasePolicy(find_base_policy(base_policy))
+            metadata = policy.metadata
             metadata.check_robot(robot.observation_names, action, rate)
             report.facts['base policy'] = f'{base_policy} fits'
+            report.remarks += chance_remarks(policy)
             if metadata.action_mode == 'delta' and action.hold == 'last':
                 report.remarks.append(
                     'the base policy commands increments, and a hold would repeat the last one for '
@@ -96,6 +107,27 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
         except (BasePolicyError, ResourceError) as error:
             report.problems.append(str(error))
     return report
+
+
+def missing_fields(channel: Channel) -> list[str]:
+    """Return the fields of a channel that its message type does not have, or not as a number."""
+    if channel.type in (JOINT_STATE, FLOAT_ARRAY) or channel.is_image:
+        return []  # Their fields are checked otherwise, or have the names that they are given.
+    root = FIELD_ROOTS.get(channel.type, '')
+    return [field for field in channel.fields if not _is_number(channel.type, root + field)]
+
+
+def _is_number(kind: str, path: str) -> bool:
+    """Return whether a dotted path leads to a number in a ROS message type."""
+    part, _, rest = path.partition('.')
+    fields = typestore().fielddefs[kind][1]
+    for name, (node, detail) in fields:
+        if name != part:
+            continue
+        if node is Nodetype.NAME:
+            return bool(rest) and _is_number(str(detail), rest)
+        return node is Nodetype.BASE and not rest and detail[0] not in ('string', 'wstring')
+    return False
 
 
 def _compare_ranges(

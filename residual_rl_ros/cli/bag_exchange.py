@@ -106,7 +106,6 @@ def import_dataset(
     from residual_rl_ros.control.config import ControllerConfig
     from residual_rl_ros.findings import Findings
     from residual_rl_ros.resources import find_base_policy
-    from residual_rl_ros.training.run_folder import file_sha256
 
     opened = LeRobotDataset.open(dataset)
     problems = Findings()
@@ -138,7 +137,7 @@ def import_dataset(
         foreign = ForeignDataset(opened, policy, config, by_position)
         layout, transitions = foreign.layout, foreign.transitions(problems)
         unread = opened.unread((STATE, ACTION, REWARD, SUCCESS))
-        origin['base_policy_sha256'] = file_sha256(policy.path)
+        origin['base_policy_sha256'] = policy.sha256
     if unread:
         show_remark(f'{dataset}: not imported: {", ".join(unread)}')
     namespace = opened.robot if robot is None else robot

@@ -8,6 +8,7 @@ Imports that take seconds are inside the commands, so that `--help` answers at o
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -67,6 +68,7 @@ def train(
     paths = [bag.path for bag in opened]
     nbytes = sum(bag.nbytes for bag in opened)
     prepare_output(out)
+    diverged: list[str] = []
     with progress_bars() as bars:
         reading = bars.add_task('reading', total=nbytes)
         updating = bars.add_task('updates', total=None, visible=False)
@@ -79,10 +81,11 @@ def train(
             bars.update(updating, advance=1, total=total, visible=True)
 
         learner, intake = train_from_bags(
-            paths, TransitionUse(use), config, seed, on_read, on_update
+            paths, TransitionUse(use), config, seed, on_read, on_update, diverged.append
         )
         bars.update(reading, completed=nbytes)
-    CheckpointFolder(out / CHECKPOINTS).save(learner)
+    with closing(CheckpointFolder(out / CHECKPOINTS)) as checkpoints:
+        checkpoints.save(learner)
     described = {
         'bags': [str(path) for path in paths],
         'use': use,
@@ -97,6 +100,8 @@ def train(
     (out / 'bag_training.json').write_text(json.dumps(described, indent=2) + '\n', encoding='utf-8')
     for problems in intake.problems:
         show_problems(problems)
+    for reason in diverged:
+        Console(stderr=True).print(f'problem: {reason}', markup=False)
     Console(stderr=True).print(
         f'{intake.taken} transitions taken, {intake.skipped} of other sources skipped, '
         f'{learner.pretraining_updates} updates, phase {learner.phase.value}; go on with '
@@ -104,7 +109,7 @@ def train(
         f'residual-rl train --from {out}'
     )
     codes = [exit_code(problems, True) for problems in intake.problems]
-    raise typer.Exit(max(*codes, WITH_PROBLEMS if stray else 0))
+    raise typer.Exit(max(*codes, WITH_PROBLEMS if stray or diverged else 0))
 
 
 def rebuild(
@@ -156,7 +161,6 @@ def rebuild(
     from residual_rl_ros.control.config import ControllerConfig
     from residual_rl_ros.resources import find_base_policy
     from residual_rl_ros.robot.description import load_robot
-    from residual_rl_ros.training.run_folder import file_sha256
 
     config, _ = load_robot(robot)
     policy = OnnxBasePolicy(find_base_policy(base))
@@ -193,7 +197,7 @@ def rebuild(
     rebuilder = Rebuilder(bag, config, policy, options, on_message)
     origin = {
         'rebuilt_from': str(raw),
-        'base_policy_sha256': file_sha256(policy.path),
+        'base_policy_sha256': policy.sha256,
         'robot_name': config.name,
     }
     layout = rebuilder.controller.layout

@@ -8,9 +8,10 @@ Imports that take seconds are inside the commands, so that `--help` answers at o
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,6 +24,7 @@ from residual_rl_ros.cli.options import (
     MaybeText,
     MaybeTexts,
     SeedOption,
+    SuccessOption,
     TaskOption,
     assignments,
 )
@@ -43,6 +45,10 @@ def demo(
     quick: Annotated[
         bool, typer.Option(help='A minute that exercises everything and learns nothing.')
     ] = False,
+    domain: Annotated[
+        MaybeInt,
+        typer.Option(help='ROS domain, in which nothing else may run; default: a free one.'),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fine-tune a shipped base policy in MuJoCo through three ROS 2 processes.
@@ -62,7 +68,7 @@ def demo(
     if steps is not None:
         config = replace(config, control_steps=steps)
     folder = out if out is not None else _fresh_folder(Path('runs') / f'{config.task}_seed{seed}')
-    options = demonstration.DemoOptions(config, seed, folder, seeds)
+    options = demonstration.DemoOptions(config, seed, folder, seeds, domain)
     try:
         summary = demonstration.run_demo(options, console)
     except KeyboardInterrupt:
@@ -114,6 +120,7 @@ def train(
     evaluate: Annotated[
         int, typer.Option(min=0, help='Paired evaluation episodes at the end.')
     ] = 100,
+    success: SuccessOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fine-tune in one process, without ROS: the same classes as the nodes, and faster.
@@ -121,15 +128,18 @@ def train(
     Ctrl-C ends it after the episode in progress and saves; a second Ctrl-C ends it at once.
     """
     from residual_rl_ros.config.run import load_run
-    from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
-    from residual_rl_ros.training.train import TrainOptions, run_training
 
     console = Console(stderr=True)
     if start is not None and resume:
         raise ResidualRLError('give --from for a new run or --resume for an old one, not both')
-    config = load_run(task)
+    config = load_run(task).told_by(success)
     config = replace(config, control_steps=steps or config.control_steps)
     config = config.with_preset(preset or config.preset).changed(assignments(overrides or []))
+    config.learner_config()  # A wrong number is said before what takes seconds to import.
+    from residual_rl_ros.evaluation.progress import say
+    from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
+    from residual_rl_ros.training.train import TrainOptions, run_training
+
     name = f'{config.task}_{config.preset}_seed{seed}'
     if out is None:
         out = Path('runs') / name if resume else _fresh_folder(Path('runs') / name)
@@ -152,14 +162,20 @@ def train(
             if kept
             else 'no checkpoint yet, start again'
         )
-        console.print(f'interrupted; {how}')
+        say(console, f'interrupted; {how}')
         raise typer.Exit(INTERRUPTED) from None
-    console.print(f'results are in {out}')
+    say(console, f'results are in {out}')
     if summary['final'] is not None:
-        rates = [summary[key]['success'] for key in ('base', 'final')]
-        console.print(f'base {rates[0]:.0%}, base + residual {rates[1]:.0%} on the same seeds')
+        base, final = (_result(summary[key]) for key in ('base', 'final'))
+        say(console, f'base {base}, base + residual {final} on the same seeds')
     if as_json:
         print(json.dumps(summary, indent=2))
+
+
+def _result(rates: Mapping[str, Any]) -> str:
+    """Return success, or the mean return of a task without."""
+    success = rates['success']
+    return f'return {rates["return"]:.4g}' if success is None else f'{success:.0%}'
 
 
 def evaluate(
@@ -173,38 +189,50 @@ def evaluate(
         typer.Option(min=0, help='First environment seed; default: the reserved ones.'),
     ] = None,
     order_seed: Annotated[int, typer.Option(min=0, help='Seed of the blind order.')] = 0,
+    success: SuccessOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate base and base + residual on the same seeds, in a blind random order."""
     import numpy as np
 
     from residual_rl_ros.config.run import load_run
-    from residual_rl_ros.evaluation.intervals import mcnemar, wilson
-    from residual_rl_ros.evaluation.paired import EVALUATION_SEED, evaluate_blind
+    from residual_rl_ros.evaluation.paired import (
+        EVALUATION_SEED,
+        Episode,
+        difference,
+        evaluate_blind,
+        score,
+    )
+    from residual_rl_ros.evaluation.progress import progress, say
     from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
-    from residual_rl_ros.training.run_folder import rate_summary
+    from residual_rl_ros.tasks.success_probe import settle_success
 
+    errors = Console(stderr=True)
     message = read_actor(run)
     _, actor = decode_weights(message)
-    config = load_run(task).resolve().trained_as(actor.architecture.layout).config
+    loaded = load_run(task).told_by(success)
+    loaded = loaded.told_by(
+        settle_success(loaded.task, loaded.success, lambda text: say(errors, text))
+    )
+    config = loaded.resolve().trained_as(actor.architecture.layout).config
     first = EVALUATION_SEED if first_seed is None else first_seed
     seeds = range(first, first + episodes)
-    outcomes: dict[bool, dict[int, bool]] = {False: {}, True: {}}
+    played: dict[bool, dict[int, Episode]] = {False: {}, True: {}}
     rng = np.random.default_rng(order_seed)
-    for residual, episode in evaluate_blind(config, seeds, message, rng):
-        outcomes[residual][episode.seed] = episode.success
-    base, final = ([outcomes[residual][seed] for seed in seeds] for residual in (False, True))
-    fixed = sum(after and not before for before, after in zip(base, final, strict=True))
-    broken = sum(before and not after for before, after in zip(base, final, strict=True))
-    p_value = mcnemar(base, final)
+    with progress(errors, 'evaluating', 2 * episodes) as report:
+        for residual, episode in evaluate_blind(config, seeds, message, rng):
+            played[residual][episode.seed] = episode
+            report(len(played[False]) + len(played[True]))
+    base, final = ([played[residual][seed] for seed in seeds] for residual in (False, True))
+    pair = difference(base, final)
     if as_json:
-        rates = {'base': rate_summary(wilson(base)), 'final': rate_summary(wilson(final))}
-        print(json.dumps({**rates, 'fixed': fixed, 'broken': broken, 'paired_p_value': p_value}))
+        rates = {'base': score(base).summary(), 'final': score(final).summary()}
+        print(json.dumps({**rates, **pair.summary()}))
         return
     console = Console()
-    console.print(f'base            {wilson(base)}')
-    console.print(f'base + residual {wilson(final)}')
-    console.print(f'{fixed} seeds repaired, {broken} broken, p = {p_value:.2g} (McNemar, exact)')
+    say(console, f'base            {score(base)}')
+    say(console, f'base + residual {score(final)}')
+    say(console, str(pair))
 
 
 def compare(
@@ -241,8 +269,12 @@ def compare(
     evaluate: Annotated[
         int, typer.Option(min=1, help='Paired evaluation episodes at the end of each run.')
     ] = 100,
+    success: SuccessOption = None,
 ) -> None:
-    """Run presets against each other over tasks and seeds, and write a table and curves."""
+    """Run presets against each other over tasks and seeds, and write a table and curves.
+
+    A run that fails is named at the end and costs no other; the same command begins where it ended.
+    """
     from residual_rl_ros.comparison.compare import run_comparison
     from residual_rl_ros.comparison.grid import CompareOptions, Variant
     from residual_rl_ros.config.run import load_run
@@ -255,6 +287,7 @@ def compare(
         configs = [finetune_for_environment(env, base, scale, out)]
     else:
         configs = [load_run(name) for name in task or ['peg_insert', 'push_to_goal']]
+    configs = [config.told_by(success) for config in configs]
     if steps is not None:
         configs = [replace(config, control_steps=steps) for config in configs]
     options = CompareOptions(

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import sys
 from types import FrameType
@@ -16,6 +18,7 @@ from residual_rl_ros.cli import bag_exchange, bag_learning, bags, learning, robo
 from residual_rl_ros.cli import robots as models
 from residual_rl_ros.cli.options import INTERRUPTED
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.ros.common.stopping import stop_signals
 
 BAD_INPUT = 2
 
@@ -75,11 +78,9 @@ app.add_typer(bag, name='bag')
 
 def main() -> None:
     """Run the command line; bad input is one line on stderr and exit code 2."""
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
+    for sign in stop_signals():
+        if sign is not signal.SIGINT:
+            signal.signal(sign, _interrupt)
     try:
         app()
     except ResidualRLError as error:
@@ -87,6 +88,23 @@ def main() -> None:
         raise SystemExit(BAD_INPUT) from None
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
+    except OSError as error:
+        if error.errno != errno.EIO or error.filename is not None:
+            raise
+        # The terminal has closed. Python would complain at its end, when it empties its buffers.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Do for SIGTERM and SIGHUP what is done for Ctrl-C."""
+    if number == signal.SIGHUP:
+        # A terminal that closes says so, and then its shell does.
+        signal.signal(number, signal.SIG_IGN)
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    (on_interrupt if callable(on_interrupt) else signal.default_int_handler)(signal.SIGINT, frame)
 
 
 if __name__ == '__main__':

@@ -29,6 +29,14 @@ TaskOption = Annotated[
     str, typer.Option(help='Task of config/finetune/, or the path of such a file.')
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help='Learner seed.')]
+SuccessOption = Annotated[
+    MaybeText,
+    typer.Option(
+        '--success',
+        help='How the task tells success: auto, return (it has none), terminated, or a key of info '
+        'with KEY:once, KEY:end or KEY:stop; default: the configuration, or auto.',
+    ),
+]
 JsonOption = Annotated[bool, typer.Option('--json', help='Print the results as JSON.')]
 
 

@@ -7,13 +7,21 @@ Imports that take seconds are inside the commands, so that `--help` answers at o
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from residual_rl_ros.cli.options import INTERRUPTED, MaybeFloats, MaybePath, MaybeText, MaybeTexts
+from residual_rl_ros.cli.options import (
+    INTERRUPTED,
+    MaybeFloats,
+    MaybeInt,
+    MaybePath,
+    MaybeText,
+    MaybeTexts,
+)
 
 
 def check_base(
@@ -95,6 +103,14 @@ def check_robot(
 
     config, path = load_robot(robot)
     report = check(config, str(path), base)
+    if find_spec('rclpy') is None:
+        report.remarks.append(
+            'ROS 2 is not here: its parser, with which the nodes read this file, was not asked'
+        )
+    else:
+        from residual_rl_ros.ros.tools.file_check import check_file
+
+        check_file(path, report, namespace, None if report.problems else base)
     if live:
         from residual_rl_ros.ros.tools.live_check import check_live
 
@@ -131,11 +147,18 @@ def up(
         str, typer.Option(help='Learner preset; default: that of the checkpoint in --out, or dawn.')
     ] = '',
     decision_steps: Annotated[
-        int, typer.Option(min=1, help='Control steps per residual decision (k).')
-    ] = 1,
+        MaybeInt,
+        typer.Option(
+            min=1,
+            help='Control steps per residual decision (k); default: as learned in --out, or 4.',
+        ),
+    ] = None,
     scale: Annotated[
         MaybeFloats,
-        typer.Option(help='Residual scale lambda: once, or once per action. Default: 0.05.'),
+        typer.Option(
+            help='Residual scale lambda: once, or once per action; default: as learned in --out, '
+            'or 0.05.'
+        ),
     ] = None,
     prefetch_steps: Annotated[
         int, typer.Option(min=0, help='Steps before its first use at which a chunk is requested.')
@@ -143,9 +166,7 @@ def up(
     chunk_blend_steps: Annotated[
         int, typer.Option(min=0, help='Steps over which a new chunk takes over from the last.')
     ] = 0,
-    auto_start: Annotated[
-        bool, typer.Option(help='Start episodes without `~/start_episode`.')
-    ] = False,
+    auto_start: Annotated[bool, typer.Option(help='Start episodes without being asked.')] = False,
     classifier: Annotated[
         MaybePath, typer.Option(help='ONNX success classifier that judges the episodes.')
     ] = None,
@@ -162,7 +183,10 @@ def up(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help='Seed of policy noise and learner.')] = 0,
 ) -> None:
-    """Run what the launch files run beside a robot or a fleet, and show its state."""
+    """Run what the launch files run beside a robot or a fleet, and show its state.
+
+    Nothing moves before `residual-rl operator` or `~/start_episode` says so.
+    """
     from residual_rl_ros.resources import find_base_policy
     from residual_rl_ros.robot.description import load_robot
     from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
@@ -176,7 +200,7 @@ def up(
         actor=None if learner else out,
         preset=preset,
         decision_steps=decision_steps,
-        residual_scale=tuple(scale or (0.05,)),
+        residual_scale=tuple(scale) if scale else None,
         prefetch_steps=prefetch_steps,
         chunk_blend_steps=chunk_blend_steps,
         auto_start=auto_start,

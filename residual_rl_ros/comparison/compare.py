@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from rich.console import Console
 
 from residual_rl_ros.comparison.grid import (
     BIN_STEPS,
+    RETURN,
+    SUCCESS,
     CompareOptions,
     RunResult,
     cell_config,
@@ -38,8 +40,10 @@ from residual_rl_ros.evaluation.intervals import (
     interquartile_mean,
     probability_of_improvement,
 )
+from residual_rl_ros.evaluation.progress import say
 from residual_rl_ros.learner.episodes import RECENT_EPISODES
 from residual_rl_ros.resources import write_text
+from residual_rl_ros.tasks.success_probe import settle_success
 from residual_rl_ros.training.run_folder import write_json
 
 mpl.use('Agg')
@@ -50,14 +54,26 @@ Array = npt.NDArray[np.float64]
 def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
     """Run what is missing of the grid, and write `compare.md`, `.json` and `.png`.
 
-    Runs that were finished are read, runs that were interrupted are continued.
+    Runs that were finished are read, runs that were interrupted are continued. Where runs fail, the
+    results are of the seeds for which no run did.
 
     Raises:
-        ResidualRLError: bad input, a run failed, or a folder holds a run that is not of the grid.
+        ResidualRLError: bad input, runs failed, or a folder holds a run that is not of the grid.
     """
     for config in options.configs:
         for variant in options.variants:
             cell_config(config, variant).learner_config()
+
+    def tell(text: str) -> None:
+        say(console, text)
+
+    options = replace(
+        options,
+        configs=[
+            config.told_by(settle_success(config.task, config.success, tell))
+            for config in options.configs
+        ],
+    )
     cells = [
         (config, variant, seed)
         for seed in options.seeds
@@ -73,16 +89,35 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
                 'variant and seed once, and two configurations of one task another --out each'
             )
     missing = [run for run in runs if not is_done(run)]
-    console.print(f'{len(runs)} runs, {len(runs) - len(missing)} of them done')
-    run_grid(missing, options, console)
+    say(console, f'{len(runs)} runs, {len(runs) - len(missing)} of them done')
+    failed = run_grid(missing, options, console)
+    spoilt = {cell[2] for cell, run in zip(cells, runs, strict=True) if run.output_dir in failed}
+    seeds = [seed for seed in options.seeds if seed not in spoilt]
+    report = _write_results(options, seeds) if seeds else {}
+    if failed:
+        reasons = '; '.join(f'{folder}: {reason}' for folder, reason in failed.items())
+        left = (
+            f'the results in {str(options.output_dir)!r} are of seeds {", ".join(map(str, seeds))}'
+            if seeds
+            else 'there are no results'
+        )
+        raise ResidualRLError(
+            f'{len(failed)} of {len(missing)} runs failed: {reasons}; {left}; the same command '
+            'runs these again'
+        )
+    return report
+
+
+def _write_results(options: CompareOptions, seeds: Sequence[int]) -> dict[str, Any]:
+    """Write the results of the seeds for which every run is finished."""
     results = {
         (config.task, variant.name): [
-            read_result(cell_folder(options, config, variant, seed)) for seed in options.seeds
+            read_result(cell_folder(options, config, variant, seed)) for seed in seeds
         ]
         for config in options.configs
         for variant in options.variants
     }
-    report = aggregate(results, len(options.seeds), np.random.default_rng(0))
+    report = aggregate(results, len(seeds), np.random.default_rng(0))
     out = options.output_dir
     write_json(out / 'compare.json', report)
     write_text(out / 'compare.md', to_markdown(report))
@@ -116,7 +151,22 @@ def aggregate(
         name: np.array([[run.final for run in results[task, name]] for task in tasks]).T
         for name in names
     }
-    mean = {name: interquartile_mean(scores, generator) for name, scores in final.items()}
+    measures = [results[task, names[0]][0].measure for task in tasks]
+    told = [index for index, measure in enumerate(measures) if measure == SUCCESS]
+    mean = {
+        name: interquartile_mean(scores[:, told], generator)
+        for name, scores in final.items()
+        if told
+    }
+    # Returns of two tasks have no common scale.
+    returns = {
+        task: {
+            name: list(astuple(interquartile_mean(scores[:, [index]], generator)))
+            for name, scores in final.items()
+        }
+        for index, task in enumerate(tasks)
+        if index not in told
+    }
     improvement = {
         f'{names[0]} > {name}': probability_of_improvement(final[names[0]], final[name], generator)
         for name in names[1:]
@@ -125,6 +175,7 @@ def aggregate(
         'seeds': seeds,
         'tasks': described,
         'iqm': {name: list(astuple(estimate)) for name, estimate in mean.items()},
+        'iqm_of_returns': returns,
         'probability_of_improvement': {
             name: list(astuple(estimate)) for name, estimate in improvement.items()
         },
@@ -167,6 +218,7 @@ def _describe(runs: Sequence[RunResult]) -> dict[str, Any]:
     excess = np.array([run.excess[:length] for run in runs]).mean(0)
     lowest = float(np.nanmin(excess)) if np.isfinite(excess).any() else None
     return {
+        'measure': runs[0].measure,
         'base': round(float(np.mean([run.base for run in runs])), 4),
         'base_in_training': [round(run.base_in_training, 4) for run in runs],
         'final': [run.final for run in runs],
@@ -188,6 +240,9 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     """Return the results as tables."""
     lines = []
     for task, variants in report['tasks'].items():
+        if next(iter(variants.values()))['measure'] == RETURN:
+            lines += _returns_table(task, report['seeds'], variants)
+            continue
         lines += [
             f'## {task}',
             '',
@@ -225,9 +280,33 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     lines += ['## all tasks', '', '| | estimate | 95 % interval |', '|---|---|---|']
     for name, (point, *interval) in report['iqm'].items():
         lines.append(f'| IQM of final success, `{name}` | {point:.3f} | {_interval(interval, 3)} |')
+    for task, estimates in report['iqm_of_returns'].items():
+        for name, (point, low, high) in estimates.items():
+            ends = ' to '.join('?' if end is None else f'{end:.4g}' for end in (low, high))
+            lines.append(f'| IQM of final return, {task}, `{name}` | {point:.4g} | {ends} |')
     for name, (point, *interval) in report['probability_of_improvement'].items():
         lines.append(f'| P({name}) | {point:.2f} | {_interval(interval, 2)} |')
     return '\n'.join(lines) + '\n'
+
+
+def _returns_table(task: str, seeds: int, variants: Mapping[str, Any]) -> list[str]:
+    """Return the table of a task that tells no success."""
+    lines = [
+        *(f'## {task}', ''),
+        f'{seeds} seeds. The task tells no success: episodes are unlabelled, and the mean returns '
+        'on paired seeds are compared.',
+        '',
+        '| variant | base | final, each seed | mean | gain over the base | rollbacks |',
+        '|---|---|---|---|---|---|',
+    ]
+    for name, entry in variants.items():
+        lines.append(
+            f'| `{name}` | {entry["base"]:.4g} | '
+            f'{" ".join(f"{value:.4g}" for value in entry["final"])} | '
+            f'{entry["final_mean"]:.4g} | {entry["final_mean"] - entry["base"]:+.4g} | '
+            f'{sum(entry["rollbacks"])} |'
+        )
+    return [*lines, '']
 
 
 def _ratio(values: Sequence[float | None] | None) -> str:
@@ -248,7 +327,7 @@ def draw_curves(path: Path, results: Mapping[tuple[str, str], Sequence[RunResult
     tasks = list(dict.fromkeys(task for task, _ in results))
     names = list(dict.fromkeys(name for _, name in results))
     figure, row = plt.subplots(
-        1, len(tasks), figsize=(6.0 * len(tasks), 4.0), dpi=150, squeeze=False, sharey=True
+        1, len(tasks), figsize=(6.0 * len(tasks), 4.0), dpi=150, squeeze=False
     )
     for axes, task in zip(row[0], tasks, strict=True):
         # Ten colours, then the same ones with another line.
@@ -264,10 +343,13 @@ def draw_curves(path: Path, results: Mapping[tuple[str, str], Sequence[RunResult
             mean = np.mean([np.interp(grid, *run.curve.T) for run in runs], axis=0)
             axes.plot(grid, mean, line, color=colour, linewidth=2.0, label=name)
         axes.axhline(results[task, names[0]][0].base, color='0.5', linestyle='--', linewidth=1.0)
-        axes.set(title=task, xlabel='control steps', ylim=(0.0, 1.02))
+        measure = results[task, names[0]][0].measure
+        axes.set(title=task, xlabel='control steps', ylabel=measure)
+        if measure == SUCCESS:
+            axes.set_ylim(0.0, 1.02)
         axes.spines[['top', 'right']].set_visible(False)
-    row[0][0].set_ylabel('success')
-    row[0][0].legend(loc='lower right', fontsize=8)
+    if row[0][0].get_legend_handles_labels()[0]:  # There are none without evaluations.
+        row[0][0].legend(loc='lower right', fontsize=8)
     figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)

@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,16 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
+from residual_rl_ros.comparison.workers import finish_here, finish_on_ray
 from residual_rl_ros.config.run import RunConfig
 from residual_rl_ros.errors import FormatError, ResidualRLError
+from residual_rl_ros.evaluation.progress import progress, say
 from residual_rl_ros.files.json_text import read_run_json
 from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.learner.episodes import RECENT_EPISODES, EpisodeRecord
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.training.run_folder import SUMMARY, read_history, steps_to
-from residual_rl_ros.training.train import TrainOptions, run_identity, run_training
+from residual_rl_ros.training.train import TrainOptions, run_identity
 
 
 @dataclass(frozen=True)
@@ -130,60 +132,46 @@ def is_done(run: TrainOptions) -> bool:
     return True
 
 
-def _run_quietly(options: TrainOptions) -> tuple[str, str]:
-    """Run one cell in a worker process; return its folder, and why it failed if it did."""
-    try:
-        run_training(options, Console(quiet=True))
-    except ResidualRLError as error:
-        return str(options.output_dir), str(error)
-    return str(options.output_dir), ''
-
-
-def run_grid(runs: Sequence[TrainOptions], options: CompareOptions, console: Console) -> None:
+def run_grid(
+    runs: Sequence[TrainOptions], options: CompareOptions, console: Console
+) -> dict[Path, str]:
     """Train the given cells of the grid; a failed one does not stop the others.
 
+    Returns:
+        The folders of runs that failed, and why.
+
     Raises:
-        ResidualRLError: Ray is missing, there is no such cluster, or runs failed.
+        ResidualRLError: Ray is missing, or there is no such cluster.
     """
-    failed = []
-    finished = _here(runs, options.jobs) if options.ray is None else _on_ray(runs, options.ray)
-    for number, (folder, reason) in enumerate(finished):
-        console.print(f'{number + 1}/{len(runs)} {folder}{reason and f" failed: {reason}"}')
-        if reason:
-            failed.append(f'{folder}: {reason}')
-    if failed:
-        raise ResidualRLError(f'{len(failed)} of {len(runs)} runs failed: {"; ".join(failed)}')
+    if not runs:
+        return {}
+    failed: dict[Path, str] = {}
+    shares = [0.0] * len(runs)
+    ended = 0
+    with progress(console, f'0 of {len(runs)} runs ended', len(runs)) as show:
 
+        def report(index: int, share: float) -> None:
+            shares[index] = share
+            show(sum(shares), f'{ended} of {len(runs)} runs ended')
 
-def _here(runs: Sequence[TrainOptions], jobs: int) -> Any:
-    """Yield what `_run_quietly` returns as processes of this machine finish runs."""
-    import joblib
-
-    parallel = joblib.Parallel(jobs, backend='loky', return_as='generator_unordered')
-    return parallel(joblib.delayed(_run_quietly)(run) for run in runs)
-
-
-def _on_ray(runs: Sequence[TrainOptions], address: str) -> Any:
-    """Yield what `_run_quietly` returns as a Ray cluster finishes runs; it shares the files."""
-    try:
-        import ray
-    except ImportError as error:
-        raise ResidualRLError("--ray needs Ray: pip install 'residual_rl_ros[ray]'") from error
-    try:
-        ray.init(address=address, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ResidualRLError(f'no Ray cluster at {address!r}: {error}') from error
-    try:
-        remote: Callable[..., Any] = ray.remote(num_cpus=1)(_run_quietly).remote
-        waiting = [remote(replace(run, output_dir=run.output_dir.resolve())) for run in runs]
-        while waiting:
-            done, waiting = ray.wait(waiting)
-            yield from ray.get(done)
-    finally:
-        ray.shutdown()
+        finished = (
+            finish_here(runs, options.jobs, report)
+            if options.ray is None
+            else finish_on_ray(runs, options.ray)
+        )
+        for index, reason in finished:
+            ended += 1
+            folder = runs[index].output_dir
+            say(console, f'{ended}/{len(runs)} {folder}{reason and f" failed: {reason}"}')
+            if reason:
+                failed[folder] = reason
+            report(index, 1.0)
+    return failed
 
 
 Array = npt.NDArray[np.float64]
+SUCCESS, RETURN = 'success', 'return'
+"""What a run is measured by: the second where the task tells no success."""
 LEVEL = 0.9
 BIN_STEPS = 2000
 ROUNDING = 1e-9
@@ -196,13 +184,14 @@ class RunResult:
     """Results of one run, as a comparison needs them."""
 
     base: float
-    """Success of the base policy on the paired seeds."""
+    """Success of the base policy on the paired seeds; its mean return, where that is measured."""
     base_in_training: float
     """Success of the base-only training episodes; of the base on the paired seeds without any."""
     final: float
-    """Success with the residual on the same seeds."""
+    """Success, or mean return, with the residual on the same seeds."""
     curve: Array
-    """Control steps and success of the evaluations during training, shape (points, 2)."""
+    """Control steps and success, or mean return, of the evaluations during training, shape
+    (points, 2)."""
     steps_to_level: float
     """Control steps until success over 50 training episodes first was 90 %; inf if never."""
     excess: Array
@@ -217,6 +206,8 @@ class RunResult:
     was more than 10 points below `base_in_training`."""
     rollbacks: int
     """How often the guard rolled back."""
+    measure: str = SUCCESS
+    """What it is measured by: `success`, or `return`."""
 
 
 def read_result(folder: Path) -> RunResult:
@@ -227,7 +218,9 @@ def read_result(folder: Path) -> RunResult:
     """
     try:
         summary = read_run_json(folder / SUMMARY)
-        base, final = (float(summary[key]['success']) for key in ('base', 'final'))
+        told = summary['base']['success'] is not None and summary['final']['success'] is not None
+        measure = SUCCESS if told else RETURN
+        base, final = (float(summary[key][measure]) for key in ('base', 'final'))
         rollbacks, episodes = int(summary['rollbacks']), int(summary['episodes'])
         curve = np.array(summary['evaluations'], dtype=np.float64).reshape(-1, 2)
     except (FormatError, KeyError, TypeError, ValueError) as error:
@@ -252,6 +245,7 @@ def read_result(folder: Path) -> RunResult:
         worst_success(history),
         episodes_far_below(history, in_training),
         rollbacks,
+        measure,
     )
 
 

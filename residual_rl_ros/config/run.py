@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.config.preset import DEFAULT_PRESET, LearnerConfig, load_preset
+from residual_rl_ros.config.success import AUTO, DESCRIPTION, SuccessCriterion
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.errors import ConfigError
@@ -38,10 +39,18 @@ class RunConfig:
         0, 'control steps before its first use at which a chunk is requested', 0
     )
     preset: str = parameter(DEFAULT_PRESET, 'learner preset')
+    success: str = parameter(AUTO, DESCRIPTION, filled=True)
     overrides: dict[str, Any] = field(
         default_factory=dict,
         metadata={'description': 'numbers that replace those of the preset, by key'},
     )
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with `success`."""
+        try:
+            SuccessCriterion.parse(self.success)
+        except ConfigError as error:
+            yield str(error)
 
     def resolve(self) -> ResolvedRun:
         """Load the base policy and the robot and check them against each other.
@@ -83,6 +92,16 @@ class RunConfig:
         others = {key: value for key, value in changes.items() if key not in own}
         values = {**asdict(self), **own, 'overrides': {**self.overrides, **others}}
         return run_config(values, 'changed numbers')
+
+    def told_by(self, success: str | None) -> RunConfig:
+        """Return it with another way of telling success; None changes nothing.
+
+        Raises:
+            ConfigError: there is no such way.
+        """
+        if success is None:
+            return self
+        return replace(self, success=str(SuccessCriterion.parse(success)))
 
     def with_preset(self, preset: str) -> RunConfig:
         """Return it with a preset; its own overrides are tuned for its own one alone."""

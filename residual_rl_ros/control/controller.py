@@ -21,8 +21,8 @@ from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ChunkLateError
 from residual_rl_ros.latency import Latency
-from residual_rl_ros.numerics import all_finite
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
+from residual_rl_ros.residual_policy.robot_policy import is_residual
 from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
 
 Array = npt.NDArray[np.float64]
@@ -122,7 +122,7 @@ class ResidualController:
         self.late_chunks = 0
         """Control steps held because the base policy's chunk was not ready."""
         self.residuals_not_finite = 0
-        """Decisions in which the actor's output was not finite: the base acted alone."""
+        """Decisions of the actor that were no numbers in [-1, 1]: the base acted alone."""
         self.residuals_refused = 0
         """Decisions in which critics that choose saw no residual better than the base action."""
         self.actor_latency = Latency()
@@ -309,6 +309,8 @@ class ResidualController:
         It yields no transition; the step count shows the gap. The base policy plans anew.
         """
         self._step += self._decision is not None or self._base is not None
+        if self._decision is not None:
+            self.mailbox.cancel_decision()
         self._base = self._decision = None
         self.queue.forget()
 
@@ -368,7 +370,7 @@ class ResidualController:
             started = self._clock()
             action = policy.decide(self._observation, base.ravel(), rng, sample)
             self.actor_latency.add(self._clock() - started)
-            if not all_finite(action):
+            if not is_residual(action, base.size):
                 self.residuals_not_finite += 1
                 return np.zeros(base.shape), 0.0
             self.residuals_refused += not action.any()

@@ -11,8 +11,11 @@ import numpy as np
 
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.controller import ResidualController, StepFeedback
-from residual_rl_ros.control.policy_loop import LoopCallbacks, PolicyLoop
+from residual_rl_ros.control.policy_loop import Array, LoopCallbacks, PolicyLoop
 from residual_rl_ros.robot.observation import ObservationAssembler
+
+RESTART_SILENCE_S = 1.0
+"""A simulator that waits repeats its stamp twice as often; one that starts takes longer [s]."""
 
 
 class LockstepLoop(PolicyLoop):
@@ -37,12 +40,33 @@ class LockstepLoop(PolicyLoop):
         self._actor_timeout_s = actor_timeout_s
         self._answered = -np.inf
         self._answering = -np.inf
+        self._heard = -np.inf
         self._waiting_since: float | None = None
         self._weights = b''
 
     def deactivate(self, now: float) -> None:
         """Hold, then stop; a decision that waits for an actor is given up."""
         super().deactivate(now)
+        self._waiting_since = None
+
+    def push_observation(self, channel: str, stamp: float, values: Array) -> None:
+        """Take in the values of a channel, of a simulator that has been started again too."""
+        now = self._clock()
+        silent, self._heard = now - self._heard, now
+        if self.active and stamp < self._answered and silent > RESTART_SILENCE_S:
+            self._meet_again(stamp)
+        super().push_observation(channel, stamp, values)
+
+    def _meet_again(self, stamp: float) -> None:
+        """Begin anew: no stamp so far means anything, and the episode has lost its end."""
+        self._callbacks.warn(
+            f'after {self._answered:.3f} s and silence a stamp of {stamp:.3f} s came: the '
+            'simulator has started again, and an episode begins'
+        )
+        self.controller.abandon()
+        self.activate()
+        self.in_episode = False
+        self._answered = self._answering = self._feedback_stamp = -np.inf
         self._waiting_since = None
 
     def _read_weights(self, message: bytes) -> None:

@@ -28,16 +28,13 @@ from residual_rl_ros.errors import (
 )
 from residual_rl_ros.residual_policy.mailbox import DecodedWeights
 from residual_rl_ros.robot.observation import MAX_STAMP_S, ObservationAssembler
-from residual_rl_ros.transitions.transition import Success, Transition
+from residual_rl_ros.transitions.transition import MAX_REWARD, Success, Transition
 
 Array = npt.NDArray[np.float64]
 COUNTERS = (
     *('ticks', 'overruns', 'missed_periods', 'holds', 'transitions', 'refused_starts'),
     *('refused_observations', 'refused_feedback', 'refused_takeovers', 'refused_transitions'),
 )
-
-MAX_REWARD = 1e30
-"""A sum of rewards stays within float32, in which the learner keeps it."""
 
 MARK_SUCCESS = StepFeedback(1.0, True, False, Success.SUCCESS)
 """An operator says that the task is done."""
@@ -137,6 +134,7 @@ class PolicyLoop(ABC):
 
     def refuse_observation(self, error: ObservationError) -> None:
         """Count and report values that cannot be used."""
+        self.assembler.refuse(error)
         self._refuse('refused_observations', str(error))
 
     def receive_feedback(self, data: Array) -> None:
@@ -192,7 +190,7 @@ class PolicyLoop(ABC):
     def receive_weights(self, message: Sequence[int]) -> None:
         """Take in the bytes of an actor; a bad one is refused and nothing changes."""
         try:
-            self.controller.mailbox.check_size(len(message))
+            self.controller.mailbox.check_size(len(message), bytes(message[:8]))
         except WeightsError as error:
             self._callbacks.warn(f'weights refused: {error}')
         else:
@@ -247,6 +245,7 @@ class PolicyLoop(ABC):
             self._callbacks.send_transition(transition)
         except MalformedTransitionError as error:
             self._refuse('refused_transitions', f'transition not sent: {error}')
+            self.controller.mailbox.cancel_decision()
         else:
             self.counts['transitions'] += 1
 

@@ -18,7 +18,9 @@ from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.control.policy_loop import MARK_SUCCESS
 from residual_rl_ros.errors import FormatError, RewardError
 from residual_rl_ros.files.json_text import parse_json
+from residual_rl_ros.numerics import flag, scalar
 from residual_rl_ros.robot.onnx_session import open_session, run_session
+from residual_rl_ros.transitions.transition import MAX_REWARD, Success
 
 Array = npt.NDArray[np.float64]
 RewardSource = Callable[[Array], 'StepFeedback | None']
@@ -52,7 +54,7 @@ class SuccessClassifier:
         consecutive: int,
         sha256: str = '',
     ) -> None:
-        self._session = open_session(path, 'success classifier', RewardError, sha256=sha256.lower())
+        self._session = open_session(path, 'success classifier', RewardError, sha256=sha256)
         self._path = path
         self._threshold = threshold
         self._consecutive = consecutive
@@ -117,10 +119,34 @@ def load_function(target: str, observation_names: Sequence[str]) -> RewardSource
 
     def checked(observation: Array) -> StepFeedback | None:
         answer = source(observation)
-        if answer is not None and not isinstance(answer, StepFeedback):
+        if answer is None:
+            return None
+        if not isinstance(answer, StepFeedback):
             raise RewardError(f'{target} returned {answer!r}, expected a StepFeedback or None')
-        if answer is not None and not np.isfinite(answer.reward):
-            raise RewardError(f'{target} returned the reward {answer.reward}')
-        return answer
+        return _sound(target, answer)
 
     return checked
+
+
+def _sound(target: str, answer: StepFeedback) -> StepFeedback:
+    """Return an answer whose reward is a number and whose flags are truth values.
+
+    Raises:
+        RewardError: they are not.
+    """
+    try:
+        sound = StepFeedback(
+            scalar(answer.reward),
+            flag(answer.terminated),
+            flag(answer.truncated),
+            Success(answer.success),
+        )
+    except (TypeError, ValueError) as error:
+        raise RewardError(
+            f'{target} returned {answer!r}, expected a number, two truth values and a Success'
+        ) from error
+    if not abs(sound.reward) <= MAX_REWARD:
+        raise RewardError(
+            f'{target} returned the reward {sound.reward}, expected up to {MAX_REWARD:g}'
+        )
+    return sound

@@ -16,7 +16,7 @@ import PIL.ImageFont
 from matplotlib import font_manager
 from matplotlib import pyplot as plt
 
-from residual_rl_ros.evaluation.intervals import Rate
+from residual_rl_ros.evaluation.intervals import Mean, Rate
 from residual_rl_ros.learner.episodes import RECENT_EPISODES, EpisodeRecord
 
 mpl.use('Agg')
@@ -30,18 +30,18 @@ def draw_learning_curve(
     title: str,
     history: Sequence[EpisodeRecord],
     rate_hz: float,
-    base: Rate,
-    final: Rate | None,
+    base: Rate | Mean,
+    final: Rate | Mean | None,
 ) -> None:
-    """Draw success over robot time.
+    """Draw success over robot time, or the mean returns of a task that tells none.
 
     Args:
         path: PNG file.
         title: heading.
         history: training episodes.
         rate_hz: control rate [Hz].
-        base: evaluated success of the base policy.
-        final: evaluated success with the residual, None if the run was interrupted.
+        base: evaluated success, or mean return, of the base policy.
+        final: the same with the residual, None if the run was interrupted.
     """
     labelled = rated_episodes(history)
     minutes = np.array([record.control_steps / rate_hz / 60.0 for record in labelled])
@@ -59,13 +59,14 @@ def draw_learning_curve(
         first = next((i for i, record in enumerate(labelled) if record.acts), None)
         if first is not None:
             axes.axvspan(0.0, minutes[first], color='0.93', label='warm-up, base only')
-    end = float(minutes[-1]) if len(minutes) else 1.0
+    end = history[-1].control_steps / rate_hz / 60.0 if history else 1.0
     for rate, x, colour, name in (
         (base, 0.0, BASE_COLOUR, 'base'),
         (final, end, RESIDUAL_COLOUR, 'base + residual'),
     ):
         if rate is not None:
-            error = [[rate.value - rate.low], [rate.high - rate.value]]
+            low, high = (rate.value if end is None else end for end in (rate.low, rate.high))
+            error = [[rate.value - low], [high - rate.value]]
             axes.errorbar(
                 x,
                 rate.value,
@@ -76,8 +77,12 @@ def draw_learning_curve(
                 label=f'{name}, {rate.trials} paired seeds: {rate}',
                 zorder=3,
             )
-    axes.axhline(0.9, color='0.7', linewidth=0.8, linestyle=':')
-    axes.set(xlabel='robot time [min]', ylabel='success', ylim=(0.0, 1.02), title=title)
+    if isinstance(base, Rate):
+        axes.axhline(0.9, color='0.7', linewidth=0.8, linestyle=':')
+        axes.set(ylabel='success', ylim=(0.0, 1.02))
+    else:
+        axes.set(ylabel='return')
+    axes.set(xlabel='robot time [min]', title=title)
     # Below the axes: inside, it hides an interval.
     axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.15), ncols=2, frameon=False, fontsize=8)
     axes.spines[['top', 'right']].set_visible(False)

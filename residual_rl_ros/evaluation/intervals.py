@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Intervals and tests for success rates."""
+"""Intervals and tests for success rates and returns."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class Rate:
 def wilson(outcomes: Sequence[bool]) -> Rate:
     """Return the success rate of independent trials with its Wilson score interval.
 
-    Wilson, "Probable inference", JASA 22 (1927).
+    Wilson, "Probable inference", JASA 22 (1927). Where all outcomes are alike, one end is the rate
+    itself; rounding may not put it on the wrong side.
 
     Raises:
         ValueError: there are no trials.
@@ -50,7 +51,8 @@ def wilson(outcomes: Sequence[bool]) -> Rate:
     from scipy.stats import binomtest
 
     interval = binomtest(k, n).proportion_ci(confidence_level=0.95, method='wilson')
-    return Rate(k, n, float(interval.low), float(interval.high))
+    low, high = min(float(interval.low), k / n), max(float(interval.high), k / n)
+    return Rate(k, n, max(low, 0.0), min(high, 1.0))
 
 
 def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
@@ -71,6 +73,65 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
     from scipy.stats import binomtest
 
     return float(binomtest(fixed, fixed + broken, 0.5).pvalue)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of independent numbers with its 95 % interval by Student's t; one has none."""
+
+    value: float
+    trials: int
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f'{self.value:.4g}'
+        return f'{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]'
+
+
+def mean_interval(values: Sequence[float]) -> Mean:
+    """Return the mean of independent numbers, such as returns, with its interval.
+
+    Raises:
+        ValueError: there are none.
+    """
+    n = len(values)
+    if n == 0:
+        raise ValueError('a mean needs at least one number, got none')
+    mean = float(np.mean(values))
+    if n == 1:
+        return Mean(mean, n, None, None)
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(n - 1, 0.975)) * float(np.std(values, ddof=1)) / n**0.5
+    return Mean(mean, n, mean - half, mean + half)
+
+
+def paired_t(before: Sequence[float], after: Sequence[float]) -> tuple[Mean, float | None]:
+    """Return the mean of paired differences with its interval, and the two-sided p-value of t.
+
+    Args:
+        before: numbers of the first policy, for example returns.
+        after: those of the second on the same seeds.
+
+    Returns:
+        The mean of after minus before; the p-value that it is zero, None for a single pair.
+
+    Raises:
+        ValueError: the lengths differ, or there are no pairs.
+    """
+    differences = [b - a for a, b in zip(before, after, strict=True)]
+    mean = mean_interval(differences)
+    if mean.trials == 1:
+        return mean, None
+    deviation = float(np.std(differences, ddof=1))
+    if deviation == 0.0:
+        return mean, 1.0 if mean.value == 0.0 else 0.0
+    from scipy.special import stdtr
+
+    t = mean.value / (deviation / mean.trials**0.5)
+    return mean, float(2.0 * stdtr(mean.trials - 1, -abs(t)))
 
 
 @dataclass(frozen=True)

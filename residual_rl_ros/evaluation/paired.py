@@ -18,8 +18,17 @@ import numpy.typing as npt
 import torch
 
 from residual_rl_ros.config.run import RunConfig
-from residual_rl_ros.control.controller import ResidualController, StepFeedback
-from residual_rl_ros.tasks.hosting import connect, make_environment
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.evaluation.intervals import (
+    Mean,
+    Rate,
+    mcnemar,
+    mean_interval,
+    paired_t,
+    wilson,
+)
+from residual_rl_ros.tasks.checked import CheckedEnvironment
+from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.transitions.transition import Success, Transition
 
 
@@ -28,9 +37,12 @@ class Episode:
     """Outcome of one episode."""
 
     seed: int
-    success: bool
+    success: bool | None
+    """None if the task does not tell."""
     steps: int
     """Control steps."""
+    episode_return: float
+    """Sum of its rewards."""
 
 
 def run_episode(
@@ -45,32 +57,126 @@ def run_episode(
     """Play one episode from `env.reset(seed=seed)`.
 
     Args:
-        env: environment; `info['success']` decides, or else a termination with positive reward.
+        env: environment; its attribute `success_criterion` says how it tells success.
         controller: the control loop.
         seed: seed of the environment.
         number: episode number; with the controller's own seed, seeds the base policy's noise.
         on_transition: called with every completed decision.
         on_step: called after every control step, for example to render.
         takeover: gives an operator's command for every control step.
+
+    Raises:
+        TaskError: the environment failed, or answered with something that is no number.
     """
-    observation, _ = env.reset(seed=seed)
-    controller.begin_episode(number, observation, stamp=0.0)
-    steps = 0
+    task = CheckedEnvironment(env)
+    controller.begin_episode(number, task.reset(seed, number), stamp=0.0)
+    steps, episode_return = 0, 0.0
     while True:
         command = controller.command(takeover() if takeover else None)
         assert command is not None, 'a lockstep controller never holds'
-        observation, reward, terminated, truncated, info = env.step(command.astype(np.float32))
-        steps += 1
-        done = terminated or truncated
-        success = bool(info.get('success', terminated and float(reward) > 0.0))
-        outcome = Success(int(success)) if done else Success.UNLABELLED
-        feedback = StepFeedback(float(reward), terminated, truncated, outcome)
+        observation, feedback = task.step(command)
+        steps, episode_return = steps + 1, episode_return + feedback.reward
         transition = controller.step(observation, float(steps), feedback)
         on_step()
         if transition is not None:
             on_transition(transition)
-        if done:
-            return Episode(seed, success, steps)
+        if feedback.done:
+            told = feedback.success is not Success.UNLABELLED
+            success = feedback.success is Success.SUCCESS if told else None
+            return Episode(seed, success, steps, episode_return)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the episodes of one policy came to."""
+
+    success: Rate | None
+    """None unless every episode was labelled."""
+    returns: Mean
+    unlabelled: int
+    """Episodes whose outcome the task did not tell."""
+
+    @property
+    def main(self) -> Rate | Mean:
+        """Success, or the mean return of a task without."""
+        return self.returns if self.success is None else self.success
+
+    def __str__(self) -> str:
+        return f'return {self.returns}' if self.success is None else str(self.success)
+
+    def summary(self) -> dict[str, float | int | None]:
+        """Return it as plain numbers for JSON."""
+        rate, mean = self.success, self.returns
+        return {
+            'success': None if rate is None else round(rate.value, 4),
+            'low_95': None if rate is None else round(rate.low, 4),
+            'high_95': None if rate is None else round(rate.high, 4),
+            'episodes': mean.trials,
+            'unlabelled': self.unlabelled,
+            'return': mean.value,
+            'return_low_95': mean.low,
+            'return_high_95': mean.high,
+        }
+
+
+def score(episodes: Sequence[Episode]) -> Score:
+    """Return success and mean return of independent episodes.
+
+    Raises:
+        ValueError: there are none.
+    """
+    outcomes = [episode.success for episode in episodes if episode.success is not None]
+    unlabelled = len(episodes) - len(outcomes)
+    rate = None if unlabelled else wilson(outcomes)
+    return Score(rate, mean_interval([e.episode_return for e in episodes]), unlabelled)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Base + residual against the base, on the same seeds."""
+
+    fixed: int | None
+    """Seeds that the residual repairs; None if outcomes are not told."""
+    broken: int | None
+    """Seeds that it breaks."""
+    returns: Mean
+    """Difference of the returns."""
+    p_value: float | None
+    """Exact McNemar test of the outcomes; of returns alone the paired t test; None for one pair."""
+
+    def __str__(self) -> str:
+        p = '?' if self.p_value is None else f'{self.p_value:.2g}'
+        if self.fixed is None:
+            return f'difference of the returns {self.returns}, p = {p} (paired t)'
+        return f'{self.fixed} seeds repaired, {self.broken} broken, p = {p} (McNemar, exact)'
+
+    def summary(self) -> dict[str, float | int | None]:
+        """Return it as plain numbers for JSON."""
+        return {
+            'fixed': self.fixed,
+            'broken': self.broken,
+            'paired_p_value': self.p_value,
+            'return_difference': self.returns.value,
+            'return_difference_low_95': self.returns.low,
+            'return_difference_high_95': self.returns.high,
+        }
+
+
+def difference(base: Sequence[Episode], final: Sequence[Episode]) -> Difference:
+    """Compare two policies on the same seeds, in the same order.
+
+    Raises:
+        ValueError: the numbers of episodes differ, or are zero.
+    """
+    returns, p_value = paired_t(*([e.episode_return for e in side] for side in (base, final)))
+    outcomes = [(b.success, a.success) for b, a in zip(base, final, strict=True)]
+    pairs = [(b, a) for b, a in outcomes if b is not None and a is not None]
+    if len(pairs) < len(outcomes):
+        return Difference(None, None, returns, p_value)
+    before, after = zip(*pairs, strict=True)
+    fixed = sum(a and not b for b, a in pairs)
+    broken = sum(b and not a for b, a in pairs)
+    return Difference(fixed, broken, returns, mcnemar(before, after))
 
 
 EVALUATION_SEED = 90_000
@@ -134,7 +240,7 @@ def _play_all(
     run = config.resolve()
     for message in messages:  # Errors are raised here, not in a worker.
         run.evaluation_controller(message).queue.close()
-    connect(make_environment(config.task), run.robot).close()
+    host(config, run.robot).close()
     # Fork would copy the threads of ONNX Runtime and rclpy in an undefined state.
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(workers, context, _start_worker, (config, messages)) as pool:
@@ -156,7 +262,7 @@ def film(
         RuntimeError: no OpenGL is available; what MuJoCo raises has no common type.
     """
     run = config.resolve()
-    env = connect(make_environment(config.task, render_mode='rgb_array'), run.robot)
+    env = host(config, run.robot, render_mode='rgb_array')
     controller = run.evaluation_controller(actor_message)
     drawn: list[npt.NDArray[np.uint8]] = []
     run_episode(env, controller, seed, seed, on_step=lambda: drawn.append(np.asarray(env.render())))
@@ -172,7 +278,7 @@ class _Worker:
     def __init__(self, config: RunConfig, messages: Sequence[bytes | None]) -> None:
         torch.set_num_threads(1)
         run = config.resolve()
-        self.env = connect(make_environment(config.task), run.robot)
+        self.env = host(config, run.robot)
         self.controllers = [run.evaluation_controller(message) for message in messages]
 
 

@@ -2,6 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files and texts from outside, read within limits: of size, depth, count and time.
 
-Open `limits` first. YAML, JSON and the headers of safetensors are read here and nowhere else; the
-readers of bags (`bags`) take their limits from here. Imports `errors` alone.
+Open `limits` first. YAML and JSON are read here; the readers of bags (`bags`) take their limits
+from here. Imports `errors` alone.
 """

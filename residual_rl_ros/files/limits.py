@@ -25,16 +25,6 @@ JSON_VALUES = 2_000_000
 DIGITS = 100
 """Longest number [character]."""
 
-# safetensors: weight messages and checkpoints.
-HEADER_BYTES = MIB // 4
-"""Largest header [byte]."""
-TENSORS = 1024
-"""Tensors of one file."""
-
-# Layouts of transitions.
-LAYOUT_NUMBERS = 2**14
-"""Numbers in one transition: networks and memory are made of them."""
-
 # Bags.
 MESSAGE_BYTES = 64 * MIB
 """Largest chunk or message that is taken into memory [byte]."""

@@ -3,20 +3,23 @@
 """Checkpoints: directories that are whole or not there; safetensors and JSON, nothing executable.
 
 `actor.safetensors` is the weight message of the actor and all that a deployment needs; the other
-files continue the learner.
+files continue the learner. `manifest.json` holds the SHA-256 of each, without which none is read.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
@@ -24,11 +27,12 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 
 from residual_rl_ros.config.preset import LearnerConfig, learner_config
-from residual_rl_ros.errors import CheckpointError, ConfigError, ResidualRLError
-from residual_rl_ros.files.json_text import read_run_json
-from residual_rl_ros.files.safetensors_header import check_file
+from residual_rl_ros.errors import CheckpointError, ConfigError, FormatError, ResidualRLError
+from residual_rl_ros.files.json_text import read_json, read_run_json
+from residual_rl_ros.learner.folder_lock import FolderLock
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual_policy.weights import ACTOR, readable_checkpoint
+from residual_rl_ros.transitions.seal import SEAL, Key
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 ALGORITHM, GOOD, CANDIDATE, STATE, RUN = (
@@ -40,19 +44,56 @@ ALGORITHM, GOOD, CANDIDATE, STATE, RUN = (
 )
 MEMORY = 'memory.{}.safetensors'
 """Each part of the rule's memory."""
+MANIFEST = 'manifest.json'
+"""SHA-256 of every other file by its name."""
+APART = (MANIFEST, MANIFEST + SEAL)
+
+
+SPACE_MARGIN = 1.2
+"""What a file system needs for files, in units of their contents."""
 
 
 class CheckpointFolder:
     """The two checkpoints of a run: the latest, and the one with the best recent success.
 
+    One learner at a time has a folder, until `close` or its death.
+
     Args:
         root: folder of both.
+
+    Raises:
+        CheckpointError: another learner has it, or it cannot be written.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, key: Key | None = None) -> None:
+        self._lock = FolderLock(root)
+        self.root = root
+        self._key = key or Key()
         self.latest = root / 'latest'
         self.best = root / 'best'
         self._best_success = _success_of(self.best)
+
+    def close(self) -> None:
+        """Let other learners have the folder."""
+        self._lock.close()
+
+    def lack_of_space(self, learner: Learner) -> str:
+        """Return what the disk lacks for the checkpoints of a learner whose memory is full.
+
+        These are three while one is written: the latest, the best and the new one.
+        """
+        memory = learner.rule.memory
+        networks = 3 * sum(value.nbytes for value in learner.rule.state_dict().values())
+        needed = int(3 * SPACE_MARGIN * (networks + memory.nbytes))
+        held = sum(path.stat().st_size for path in self.root.rglob('*') if path.is_file())
+        free = shutil.disk_usage(self.root).free
+        if free + held >= needed:
+            return ''
+        return (
+            f'checkpoints in {str(self.root)!r} will need up to {needed / 1e6:.0f} MB, and '
+            f'{free / 1e6:.0f} MB are free: free space, choose another folder or lower '
+            'replay_capacity'
+        )
 
     def save(self, learner: Learner, run: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
         """Write the latest, and the best too if this is it.
@@ -64,20 +105,29 @@ class CheckpointFolder:
         Raises:
             CheckpointError: the folder cannot be written or the disk is full.
         """
-        save_checkpoint(self.latest, learner, run)
+        save_checkpoint(self.latest, learner, run, self._key)
         success = learner.episodes.rated_success
         if success > self._best_success:
-            save_checkpoint(self.best, learner, run)
+            save_checkpoint(self.best, learner, run, self._key)
             self._best_success = success
 
 
 def save_checkpoint(
-    directory: Path, learner: Learner, run: Mapping[str, npt.NDArray[Any]] | None = None
+    directory: Path,
+    learner: Learner,
+    run: Mapping[str, npt.NDArray[Any]] | None = None,
+    key: Key | None = None,
 ) -> None:
     """Write a checkpoint; an earlier one at the same place stays until the new one is whole.
 
+    Args:
+        directory: where.
+        learner: what to save.
+        run: state of an in-process run.
+        key: seals it; None does not.
+
     Raises:
-        CheckpointError: the folder cannot be written or the disk is full.
+        CheckpointError: the folder cannot be written, the disk is full, or a tensor is not finite.
     """
     fresh = directory.with_name(directory.name + '.new')
     stale = directory.with_name(directory.name + '.old')
@@ -85,11 +135,19 @@ def save_checkpoint(
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         (fresh / ACTOR).write_bytes(learner.current_message())
-        save_tensors(learner.rule.state_dict(), fresh / ALGORITHM)
-        save_tensors(learner.best.good, fresh / GOOD)
-        save_tensors(learner.best.candidate, fresh / CANDIDATE)
-        for part, arrays in learner.rule.memory.export().items():
-            save_arrays(arrays, fresh / MEMORY.format(part))
+        tensors = {
+            ALGORITHM: learner.rule.state_dict(),
+            GOOD: learner.best.good,
+            CANDIDATE: learner.best.candidate,
+        }
+        memory = {MEMORY.format(k): v for k, v in learner.rule.memory.export().items()}
+        for name, values in (tensors | memory).items():
+            check_finite(name, values)
+        _check_space(fresh, [*(tensors | memory).values(), run or {}])
+        for name, values in tensors.items():
+            save_tensors(values, fresh / name)
+        for name, arrays in memory.items():
+            save_arrays(arrays, fresh / name)
         if run is not None:
             save_arrays(dict(run), fresh / RUN)
         state = {
@@ -99,6 +157,10 @@ def save_checkpoint(
             'state': learner.state_dict(),
         }
         (fresh / STATE).write_text(json.dumps(state), encoding='utf-8')
+        seal = (key or Key()).seal_file
+        seal(fresh / ACTOR)
+        write_manifest(fresh)
+        seal(fresh / MANIFEST)
         for path in [*fresh.iterdir(), fresh]:
             _sync(path)
         if directory.exists():  # Else a save was killed, and the stale one is all there is.
@@ -107,7 +169,7 @@ def save_checkpoint(
         fresh.rename(directory)
         _sync(directory.parent)
         shutil.rmtree(stale, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         shutil.rmtree(fresh, ignore_errors=True)
         if stale.exists() and not directory.exists():
             stale.rename(directory)
@@ -117,26 +179,68 @@ def save_checkpoint(
         ) from error
 
 
-def load_checkpoint(directory: Path) -> Learner:
+def _check_space(folder: Path, contents: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse to begin what the disk has no space for.
+
+    Raises:
+        OSError: there is less space than tensors and arrays need.
+    """
+    needed = int(SPACE_MARGIN * sum(v.nbytes for values in contents for v in values.values()))
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC, f'No space left on device: {needed} bytes are needed, {free} free'
+        )
+
+
+def check_finite(name: str, values: Mapping[str, torch.Tensor | npt.NDArray[Any]]) -> None:
+    """Refuse to read or write tensors that no learner could go on with.
+
+    Args:
+        name: the file that holds them, for the error.
+        values: tensors or arrays by name.
+
+    Raises:
+        ValueError: one holds what is not finite.
+    """
+    for key, value in values.items():
+        finite = value.isfinite() if isinstance(value, torch.Tensor) else np.isfinite(value)
+        if not bool(finite.all()):
+            raise ValueError(f'{key} in {name} is not finite')
+
+
+def load_checkpoint(directory: Path, key: Key | None = None) -> Learner:
     """Return a learner that continues where the checkpoint was taken.
 
     If a save was killed between its two renames, the checkpoint before it is used.
 
+    Args:
+        directory: the checkpoint.
+        key: it must be sealed with this one; None accepts any.
+
     Raises:
-        CheckpointError: missing, truncated or of another architecture.
+        CheckpointError: missing, truncated, altered, of another architecture, or not sealed with
+            the key.
     """
     directory = readable_checkpoint(directory)
     try:
+        (key or Key()).check_file(directory / MANIFEST)
+        listed = _check_files(directory)
         stored = _read_state(directory)
         config = _config(stored, directory)
-        for path in directory.glob('*.safetensors'):
-            check_file(path)
         learner = Learner(config, TransitionLayout.from_yaml(stored['layout']), seed=0)
-        learner.rule.load_state_dict(load_tensors(directory / ALGORITHM))
-        learner.best.good = load_tensors(directory / GOOD)
-        learner.best.candidate = load_tensors(directory / CANDIDATE)
+        learner.rule.load_state_dict(_finite_tensors(directory / ALGORITHM))
+        learner.best.good = _finite_tensors(directory / GOOD)
+        learner.best.candidate = _finite_tensors(directory / CANDIDATE)
         memory = learner.rule.memory
-        memory.restore({part: _arrays(directory / MEMORY.format(part)) for part in memory.export()})
+        parts = {part: MEMORY.format(part) for part in memory.export()}
+        missing = {STATE, ACTOR, ALGORITHM, GOOD, CANDIDATE, *parts.values()} - listed.keys()
+        if missing:
+            raise ValueError(f'{", ".join(sorted(missing))} is not in {MANIFEST}')
+        contents = {part: _arrays(directory / name) for part, name in parts.items()}
+        for part, arrays in contents.items():
+            check_finite(parts[part], arrays)
+        memory.restore(contents)
         learner.load_state_dict(stored['state'])
     except _UNREADABLE as error:
         raise _unreadable(directory, error) from error
@@ -169,6 +273,7 @@ def stored_config(directory: Path) -> LearnerConfig:
     """
     directory = readable_checkpoint(directory)
     try:
+        _check_files(directory, STATE)
         return _config(_read_state(directory), directory)
     except _UNREADABLE as error:
         raise _unreadable(directory, error) from error
@@ -182,7 +287,7 @@ def load_run_state(directory: Path) -> dict[str, npt.NDArray[Any]]:
     """
     directory = readable_checkpoint(directory)
     try:
-        check_file(directory / RUN)
+        _check_files(directory, RUN)
         return _arrays(directory / RUN)
     except _UNREADABLE as error:
         raise CheckpointError(
@@ -202,7 +307,74 @@ _UNREADABLE = (
 
 
 def _unreadable(directory: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f'cannot read checkpoint {str(directory)!r}: {error}')
+    """Return the error, with the checkpoint beside it that could take its place."""
+    hint = ''
+    for other in (directory.with_name('latest'), directory.with_name('best')):
+        if other != directory and other.exists():
+            try:
+                _check_files(other)
+            except (OSError, ValueError):
+                continue
+            hint = f'; {str(other)!r} is whole: put it there to go on from it'
+    return CheckpointError(f'cannot read checkpoint {str(directory)!r}: {error}{hint}')
+
+
+def write_manifest(directory: Path) -> None:
+    """Note the digest of every file of a checkpoint.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    names = sorted(path.name for path in directory.iterdir() if path.name not in APART)
+    digests = {name: _sha256(directory / name) for name in names}
+    (directory / MANIFEST).write_text(json.dumps(digests, indent=1) + '\n', encoding='utf-8')
+
+
+def _sha256(path: Path) -> str:
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _listed(directory: Path) -> dict[str, str]:
+    """Return the digests that a checkpoint should have, by file name.
+
+    Raises:
+        OSError, ValueError: there are none to read.
+    """
+    path = directory / MANIFEST
+    if not path.is_file():
+        raise ValueError(f'{MANIFEST} is missing: it was removed, or an earlier version wrote this')
+    try:
+        digests = read_json(path)
+    except FormatError as error:
+        raise ValueError(f'{MANIFEST} is altered: {error}') from error
+    if not isinstance(digests, dict) or not all(Path(name).name == name for name in digests):
+        raise ValueError(f'{MANIFEST} is altered: expected digests by file name')
+    return digests
+
+
+def _check_files(directory: Path, *names: str) -> dict[str, str]:
+    """Refuse files that are not those which were saved; return the digests of all.
+
+    Args:
+        directory: the checkpoint.
+        *names: files; none means all.
+
+    Raises:
+        OSError, ValueError: names the first that is missing or altered.
+    """
+    listed = _listed(directory)
+    for name in names or listed:
+        if name not in listed:
+            raise ValueError(f'{name} is not in {MANIFEST}')
+        if not (directory / name).is_file():
+            raise ValueError(f'{name!r}, which is in {MANIFEST}, is missing')
+        found = _sha256(directory / name)
+        if found != listed[name]:
+            raise ValueError(
+                f'{name} is altered: its sha256 is {found}, {MANIFEST} says {listed[name]}'
+            )
+    return listed
 
 
 def _read_state(directory: Path) -> dict[str, Any]:
@@ -222,6 +394,12 @@ def _config(stored: dict[str, Any], directory: Path) -> LearnerConfig:
     return config
 
 
+def _finite_tensors(path: Path) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = load_tensors(path)
+    check_finite(path.name, tensors)
+    return tensors
+
+
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     return {key: np.asarray(value) for key, value in load_arrays(path).items()}
 
@@ -229,8 +407,10 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 def _success_of(directory: Path) -> float:
     """Return the success that a checkpoint was saved with, -1 if there is none to read."""
     try:
-        return float(_read_state(readable_checkpoint(directory))['success'])
-    except (ResidualRLError, KeyError, TypeError, ValueError):
+        directory = readable_checkpoint(directory)
+        _check_files(directory, STATE)
+        return float(_read_state(directory)['success'])
+    except (OSError, ResidualRLError, KeyError, TypeError, ValueError):
         return -1.0
 
 

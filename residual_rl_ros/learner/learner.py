@@ -9,6 +9,7 @@ order give the same weights, however they arrive.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -18,9 +19,11 @@ import numpy as np
 import torch
 
 from residual_rl_ros.config.preset import LearnerConfig
+from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.learner.episodes import EpisodeLog, EpisodeRecord
 from residual_rl_ros.learner.exploration_schedule import residual_exploration, warmup_exploration
-from residual_rl_ros.learner.guard import BestNetworks, Guard, GuardConfig
+from residual_rl_ros.learner.finite_networks import FiniteNetworks
+from residual_rl_ros.learner.guard import BestNetworks, Guard, GuardConfig, Networks
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.transitions.transition import Transition, TransitionLayout
@@ -29,6 +32,9 @@ MAX_OWED_UPDATES = 1000
 """After a burst of transitions: updates that are still taken for it."""
 MEASURE_EVERY = 50
 """Transitions between two sets of metrics, at least: one costs as much as several updates."""
+
+WARN_EVERY = 1000
+"""Of refused transitions, the first is told and then every so many."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,14 @@ class Learner:
         self._rolled_back = (0, -1)  # Newest (epoch, sequence) whose actor a rollback has revoked.
         self.metrics: dict[str, float] = {}
         """Of the last update before a publication, and of a batch then; see `MEASURE_EVERY`."""
+        self.warn: Callable[[str], None] = lambda reason: None
+        """Told what is wrong; the learner goes on."""
+        self.run = ''
+        """Names this learner in weight messages, where there may be another."""
+        self.refused = 0
+        """Transitions that were none of the layout."""
+        self.finite = FiniteNetworks(self.rule, self._generator)
+        """The latest networks that were; see `recover`."""
         self._latest: dict[str, torch.Tensor] = {}
         self._publication_due = False
         self._measured_at = 0
@@ -109,6 +123,7 @@ class Learner:
 
     def first_message(self) -> bytes:
         """Return the message that opens the epoch: residual off until the warm-up is over."""
+        self.recover()
         if self.phase is Phase.WARMUP:
             # Pre-training that was interrupted begins again with the next transition.
             rest = self.config.warmup_transitions - self.transitions
@@ -129,7 +144,7 @@ class Learner:
         learn: bool = True,
         pulse: Callable[[], None] = lambda: None,
     ) -> bytes | None:
-        """Learn from one transition.
+        """Learn from one transition; one that the layout does not allow is refused and counted.
 
         Args:
             transition: the transition.
@@ -142,6 +157,8 @@ class Learner:
         Returns:
             A weight message when one is due.
         """
+        if not self._allows(transition):
+            return None
         self.rule.observe(transition, robot)
         self.transitions += 1
         self.control_steps += self.layout.decision_steps
@@ -169,6 +186,8 @@ class Learner:
             pulse()
             self._latest |= self.rule.update()
             self.updates += 1
+        if self._publication_due or not all(map(math.isfinite, self._latest.values())):
+            self.recover()
         if not self._publication_due:
             return None
         self._publication_due = False
@@ -216,6 +235,7 @@ class Learner:
             self.pretraining_updates += 1
 
         self._latest |= self.rule.prepare(counted)
+        self.recover()
         self.best.begin(self.rule.state_dict(), success or 0.0)
         self.episodes.forget_outcomes()
         waits = self.config.policy_warmup_transitions > 0
@@ -233,12 +253,42 @@ class Learner:
         """
         good = self.best.restore()
         if good:
-            # The generator goes on: else the noise since then would be drawn again.
-            self.rule.load_state_dict({**good, 'generator': self._generator.get_state()})
+            self.finite.restore(good)
         self._rolled_back = (self.epoch, self.sequence)
         self.guard.reset()
         self.episodes.forget_outcomes()
         self.rollbacks.append(Rollback(len(self.episodes.history), reason))
+
+    def add_demonstration(self, transition: Transition, robot: str = '') -> None:
+        """Store a recorded demonstration, if the layout allows it; see `Memory`."""
+        if self._allows(transition):
+            self.rule.memory.add_demonstration(transition, robot)
+
+    def _allows(self, transition: Transition) -> bool:
+        """Return whether a transition is one of the layout; else count it and say why."""
+        try:
+            self.layout.encode(transition)
+        except MalformedTransitionError as error:
+            self.refused += 1
+            if self.refused == 1 or self.refused % WARN_EVERY == 0:
+                self.warn(f'transition refused ({self.refused} so far): {error}')
+            return False
+        return True
+
+    def recover(self) -> None:
+        """Return to the latest finite networks if the present ones are not; else keep these.
+
+        What is published and saved is finite by this: it is called after pre-training and after
+        updates whose metrics are not finite, and before metrics, a message and a checkpoint.
+        """
+        reason = self.finite.check()
+        if reason:
+            self._latest.clear()
+            self.warn(f'after {self.updates} updates {reason}')
+
+    def _finite_networks(self) -> Networks:
+        self.recover()
+        return self.rule.state_dict()
 
     def _measure(self) -> None:
         """Collect metrics, in a new dictionary."""
@@ -261,7 +311,7 @@ class Learner:
         if record.residual or warm:
             self.episodes.rate(record.success)
         if record.residual and not warm:
-            self.best.rate(self.episodes.success_rate or 0.0, self.rule.state_dict)
+            self.best.rate(self.episodes.success_rate or 0.0, self._finite_networks)
         if self.config.guard_share and not (warm and record.residual):
             alarm = self.guard.record_outcome(record.success, record.residual)
             if alarm is not None:
@@ -308,9 +358,11 @@ class Learner:
         self.episodes.load_state_dict(state)
         epoch, sequence = state['rolled_back']
         self._rolled_back = (int(epoch), int(sequence))
+        self.recover()  # Keeps what was loaded.
 
     def current_message(self) -> bytes:
         """Return the actor as it is now, to be used at once (deployment, evaluation)."""
+        self.recover()
         # A bound that still grows is as much a part of what was learned as the weights are.
         learning = self.exploration()
         exploration = Exploration(
@@ -320,7 +372,11 @@ class Learner:
             full_bound_cost=learning.full_bound_cost,
         )
         header = WeightsHeader(
-            self.epoch, self.sequence, exploration, rollbacks=len(self.rollbacks)
+            self.epoch,
+            self.sequence,
+            exploration,
+            rollbacks=len(self.rollbacks),
+            run=self.run,
         )
         return encode_weights(self.rule.robot_policy(), header)
 
@@ -347,5 +403,6 @@ class Learner:
             effective_from,
             next_effective_from,
             len(self.rollbacks),
+            self.run,
         )
         return encode_weights(self.rule.robot_policy(), header)

@@ -15,8 +15,8 @@ from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.paired import run_episode
 from residual_rl_ros.pretraining.experts import Expert, make_expert
-from residual_rl_ros.tasks.hosting import Env
-from residual_rl_ros.transitions.transition import Transition
+from residual_rl_ros.tasks.checked import CheckedEnvironment, Env
+from residual_rl_ros.transitions.transition import Success, Transition
 
 Float32 = npt.NDArray[np.float32]
 
@@ -118,6 +118,7 @@ def collect(
     Raises:
         ConfigError: the expert failed more often than it succeeded.
     """
+    task = CheckedEnvironment(env)
     expert = make_expert(name, rng=np.random.default_rng(seed), waypoint_noise=waypoint_noise)
     episodes: list[tuple[Float32, Float32]] = []
     tried = 0
@@ -127,17 +128,17 @@ def collect(
                 f'the {name} expert solved {len(episodes)} of {tried} seeds; the task '
                 'parameters make it unsolvable'
             )
-        observation, _ = env.reset(seed=seed + tried)
+        observation = task.reset(seed + tried, tried)
         tried += 1
         expert.reset(env.unwrapped)
         observations, actions = [], []
-        done = success = False
+        outcome, done = Success.UNLABELLED, False
         while not done:
             action = expert.act(env.unwrapped).astype(np.float32)
             observations.append(np.asarray(observation, dtype=np.float32))
             actions.append(action)
-            observation, _, terminated, truncated, info = env.step(action)
-            done, success = terminated or truncated, bool(info['success'])
-        if success:
+            observation, feedback = task.step(action)
+            outcome, done = feedback.success, feedback.done
+        if outcome is Success.SUCCESS:
             episodes.append((np.stack(observations), np.stack(actions)))
     return Demonstrations(tuple(episodes))

@@ -27,8 +27,8 @@ from residual_rl_ros.pretraining.demonstrations import Demonstrations, collect
 from residual_rl_ros.resources import find_file, read_record
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.tasks.camera import CAMERA_TASKS, make_camera_task
+from residual_rl_ros.tasks.checked import Env
 from residual_rl_ros.tasks.hosting import (
-    Env,
     connect,
     control_rate_hz,
     environment_names,
@@ -250,8 +250,7 @@ def train_with_card(
     )
     config = replace(load_run(task), base_policy=str(path))
     seeds = range(CARD_SEED, CARD_SEED + evaluation_seeds)
-    outcomes = [episode.success for episode in evaluate(config, seeds)]
-    rate = wilson(outcomes)
+    rate = wilson([bool(episode.success) for episode in evaluate(config, seeds)])
     console.print(f'success {rate} on seeds {seeds.start}..{seeds.stop - 1}')
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     samples = sum(len(actions) for _, actions in demonstrations.episodes)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from residual_rl_ros.errors import shown
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 Float32 = npt.NDArray[np.float32]
@@ -23,6 +24,8 @@ OBSERVATION_CLIP = 10.0
 """Bound on a normalised observation."""
 MAX_CANDIDATES = 64
 """Most residuals that may be drawn for a decision: it must fit into a control step."""
+MAX_HIDDEN_LAYERS = 32
+"""Most hidden layers of a network: weight messages come from outside."""
 CRITIC_NORMALIZATIONS = ('none', 'layer', 'hyperspherical')
 """What may follow a hidden layer of a critic."""
 
@@ -30,6 +33,24 @@ CRITIC_NORMALIZATIONS = ('none', 'layer', 'hyperspherical')
 def _fixed(values: Float32) -> Float32:
     values.flags.writeable = False
     return values
+
+
+def _check_sizes(network: str, sizes: tuple[int, ...]) -> None:
+    """Refuse what no network has.
+
+    Args:
+        network: its name, for the error.
+        sizes: number of outputs or heads, then the widths of the hidden layers.
+
+    Raises:
+        ValueError: a size is no positive integer, or there are too many.
+    """
+    if len(sizes) > 1 + MAX_HIDDEN_LAYERS:
+        raise ValueError(
+            f'{network} has {len(sizes) - 1} hidden layers, expected <= {MAX_HIDDEN_LAYERS}'
+        )
+    if not all(type(size) is int and size > 0 for size in sizes):
+        raise ValueError(f'{network} sizes are {shown(sizes)}, expected positive integers')
 
 
 def body_layers(hidden_sizes: tuple[int, ...], normalization: str) -> list[tuple[str, str, int]]:
@@ -67,9 +88,7 @@ class ActorArchitecture:
         Raises:
             ValueError: one is not; weight messages come from outside.
         """
-        sizes = (self.outputs, *self.hidden_sizes)
-        if not all(type(size) is int and size > 0 for size in sizes):
-            raise ValueError(f'actor sizes are {sizes}, expected positive integers')
+        _check_sizes('actor', (self.outputs, *self.hidden_sizes))
         if self.outputs not in (self.layout.action_size, self.layout.decision_size):
             raise ValueError(
                 f'outputs is {self.outputs}, expected {self.layout.action_size} (m) or '
@@ -198,11 +217,11 @@ class CriticArchitecture:
         Raises:
             ValueError: one is wrong; weight messages come from outside.
         """
-        sizes = (self.heads, *self.hidden_sizes)
-        if not all(type(size) is int and size > 0 for size in sizes) or not self.hidden_sizes:
-            raise ValueError(f'critic sizes are {sizes}, expected positive integers')
+        _check_sizes('critic', (self.heads, *self.hidden_sizes))
+        if not self.hidden_sizes:
+            raise ValueError('a critic has no hidden layer, expected at least one')
         if self.normalization not in CRITIC_NORMALIZATIONS:
-            raise ValueError(f'critic normalization is {self.normalization!r}')
+            raise ValueError(f'critic normalization is {shown(self.normalization)}')
         if type(self.sees_residual) is not bool:
             raise ValueError(f'sees_residual is {self.sees_residual!r}, expected a boolean')
 

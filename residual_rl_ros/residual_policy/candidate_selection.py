@@ -165,6 +165,8 @@ class BestOfNActor:
     ) -> Array:
         """Return the residual that the critics choose, shape (k * m,); zero is the base action.
 
+        NaN if they choose none and float32 has overflowed.
+
         See `RobotPolicy.decide` for the arguments. Without `rng` the choice is between tanh(mean)
         and the base action. With `full_bound_cost` residuals are the smaller the nearer the base
         action is to success: where it works there is little to gain from another one, and
@@ -178,7 +180,8 @@ class BestOfNActor:
         advantages = self._advantages(known, sample.bound_scale * residuals)
         best = int(np.fmax(advantages, 0.0).argmax())  # What is no number is no advantage.
         if not advantages[best] > 0.0:
-            return np.zeros(self.architecture.actor.decision_size)
+            nothing = np.nan if np.isnan(advantages).any() else 0.0
+            return np.full(self.architecture.actor.decision_size, nothing)
         return self._actor.hold(residuals[best])
 
     def uniform(self, half_width: float, rng: np.random.Generator) -> Array:

@@ -8,18 +8,27 @@ from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 
-from residual_rl_ros.errors import WeightsError
-from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
-from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights
+from residual_rl_ros.errors import SealError, WeightsError
+from residual_rl_ros.residual_policy.robot_policy import RobotPolicy, installed_kinds
+from residual_rl_ros.residual_policy.weights import (
+    MAX_HEADER_BYTES,
+    WeightsHeader,
+    decode_weights,
+)
+from residual_rl_ros.transitions.seal import WEIGHTS, Key
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 REFUSALS = (
-    *('oversized', 'malformed', 'digest', 'layout'),
-    *('shape', 'non_finite', 'stale', 'superseded'),
+    *('oversized', 'unsealed', 'malformed', 'digest', 'layout'),
+    *('shape', 'non_finite', 'overflow', 'stale', 'replaced', 'superseded'),
 )
 """Names under which refused weight messages are counted."""
 
-MAX_WEIGHTS_BYTES = 64 * 2**20
+MAX_WEIGHTS_BYTES = 8 * 2**20
+"""Largest weight message; one of a residual with its critics has 0.3 to 5 MB. It is copied in a
+control step."""
+REPLACED_RUNS = 100
+"""Runs of learners that are remembered: they never get the robot back."""
 
 DecodedWeights = tuple[WeightsHeader, RobotPolicy, bytes]
 """A message that was read: its header and actor, and itself."""
@@ -41,11 +50,14 @@ class ActorMailbox:
         scheduled: bool = False,
         max_bytes: int = MAX_WEIGHTS_BYTES,
     ) -> None:
+        installed_kinds()  # Not in a control step.
         self._expected = expected
         self._max_bytes = max_bytes
         self._scheduled = scheduled
         self._waiting: deque[DecodedWeights] = deque()
         self._in_use = b''
+        self.key = Key()
+        """Opens messages; without a secret it opens all."""
         self._newest: WeightsHeader | None = None
         self._decisions = 0
         self._patient = True
@@ -57,6 +69,7 @@ class ActorMailbox:
         """Refused messages by reason."""
         self.accepted = 0
         """Accepted messages."""
+        self._replaced: deque[str] = deque(maxlen=REPLACED_RUNS)
 
     def submit(self, message: bytes) -> WeightsHeader:
         """Check a weight message and keep its actor for the next decision.
@@ -64,25 +77,36 @@ class ActorMailbox:
         Raises:
             WeightsError: the message is refused; it is counted and nothing changes.
         """
-        self.check_size(len(message))
+        self.check_size(len(message), message[:8])
         return self.accept(partial(self.decode, message))
 
-    def check_size(self, size: int) -> None:
+    def check_size(self, size: int, head: bytes = b'') -> None:
         """Refuse and count a message that is too large to be looked at.
 
         Args:
             size: its length [bytes].
+            head: its first 8 bytes, which hold the length of its header.
 
         Raises:
             WeightsError: it is.
         """
+        header = int.from_bytes(head[:8], 'little')
         if size > self._max_bytes:
-            self.refused['oversized'] += 1
-            raise WeightsError(
+            refusal = WeightsError(
                 'oversized',
                 f'weight message of {size} bytes, expected <= {self._max_bytes} '
                 '(parameter max_weights_bytes)',
             )
+        elif header > MAX_HEADER_BYTES:
+            refusal = WeightsError(
+                'malformed',
+                f'weight message of {size} bytes has a header of {header} bytes, expected <= '
+                f'{MAX_HEADER_BYTES}',
+            )
+        else:
+            return
+        self.refused[refusal.reason] += 1
+        raise refusal
 
     def decode(self, message: bytes) -> DecodedWeights:
         """Return what a message holds; any thread may do this.
@@ -90,7 +114,11 @@ class ActorMailbox:
         Raises:
             WeightsError: it is unusable.
         """
-        return (*decode_weights(message, self._expected), message)
+        try:
+            content = self.key.open(WEIGHTS, message)
+        except SealError as error:
+            raise WeightsError('unsealed', str(error)) from error
+        return (*decode_weights(content, self._expected), message)
 
     def accept(self, result: Callable[[], DecodedWeights]) -> WeightsHeader:
         """Keep the actor of a message that was read, for the next decision.
@@ -103,6 +131,12 @@ class ActorMailbox:
         """
         try:
             header, actor, message = result()
+            if header.run in self._replaced:
+                raise WeightsError(
+                    'replaced',
+                    f'weights {header.version} are of learner {header.run!r}, whose place another '
+                    'has taken: two learners publish; stop one of them',
+                )
             if self._newest is not None and header.version <= self._newest.version:
                 raise WeightsError(
                     'stale', f'weights {header.version} are not newer than {self._newest.version}'
@@ -114,6 +148,8 @@ class ActorMailbox:
             # A policy node that joins a running learner starts counting where the weights are.
             self._decisions = header.effective_from
             self._waiting.clear()
+        if self._newest is not None and self._newest.run not in ('', header.run):
+            self._replaced.append(self._newest.run)
         if not self._scheduled:
             self._waiting.clear()
         self._newest = header
@@ -137,6 +173,10 @@ class ActorMailbox:
         while self._waiting and self._is_due(self._waiting[0][0]):
             self.header, self.actor, self._in_use = self._waiting.popleft()
         self._decisions += 1
+
+    def cancel_decision(self) -> None:
+        """Take back the count of a decision of which the learner hears nothing: it counts too."""
+        self._decisions = max(0, self._decisions - 1)
 
     def begins_anew(self) -> bool:
         """Return whether the next decision swaps in an actor of another learner, or rolled back."""

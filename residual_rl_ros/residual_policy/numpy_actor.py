@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from residual_rl_ros.numerics import all_finite
 from residual_rl_ros.residual_policy.architecture import (
     LOG_STD_MAX,
     LOG_STD_MIN,
@@ -87,9 +88,14 @@ class GaussianActor:
     def draw(
         self, known: Float32, rng: np.random.Generator | None, noise_scale: float, count: int
     ) -> Array:
-        """Return residuals, shape (count, outputs); without `rng` one, tanh(mean)."""
+        """Return residuals, shape (count, outputs); without `rng` one, tanh(mean).
+
+        NaN where float32 overflows: tanh would make a decision of infinity.
+        """
         outputs = self.architecture.outputs
         out = self._forward(known)
+        if not all_finite(out):
+            return np.full((count, outputs), np.nan)
         center = out[:outputs]
         if rng is None:
             return np.tanh(center)[None]

@@ -11,13 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from importlib import metadata
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.errors import shown
+from residual_rl_ros.numerics import within
+from residual_rl_ros.transitions.transition import MAX_OBSERVATION, TransitionLayout
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,8 @@ class RobotPolicy(Protocol):
     ) -> Array:
         """Return the residual action of a decision, shape (k * m,), in [-1, 1].
 
+        What is no number in [-1, 1] is the base action, for the robot.
+
         Args:
             observation: shape (n,).
             base_action: base action of the decision, flattened to (k * m,), command units.
@@ -191,6 +196,12 @@ def register_policy(kind: str, architecture: type[Any]) -> Callable[[_Class], _C
     return add
 
 
+@cache
+def installed_kinds() -> tuple[metadata.EntryPoint, ...]:
+    """Return what other packages register. The first look, at every package's files, takes long."""
+    return tuple(metadata.entry_points(group=ENTRY_POINTS))
+
+
 def find_policy(kind: Any) -> tuple[type[Any], type[Any]]:
     """Return the class and the architecture of a kind, of another package's too.
 
@@ -198,8 +209,52 @@ def find_policy(kind: Any) -> tuple[type[Any], type[Any]]:
         ValueError: there is none; weight messages come from outside.
     """
     if kind not in ROBOT_POLICIES:
-        for entry in metadata.entry_points(group=ENTRY_POINTS):
+        for entry in installed_kinds():
             entry.load()
     if kind not in ROBOT_POLICIES:
-        raise ValueError(f'kind is {kind!r}, expected one of {", ".join(sorted(ROBOT_POLICIES))}')
+        known = ', '.join(sorted(ROBOT_POLICIES))
+        raise ValueError(f'kind is {shown(kind)}, expected one of {known}')
     return ROBOT_POLICIES[kind]
+
+
+PROBE_REACH = 10.0
+"""So many standard deviations from the mean observation an actor is tried, beside the largest
+observations that there are."""
+
+
+def decides_numbers(policy: RobotPolicy, exploration: Exploration) -> bool:
+    """Return whether a robot policy decides by numbers: tried before it may act.
+
+    Finite weights can overflow float32. The policy is tried on its mean observation, around it and
+    on the largest observations that a transition may hold, with base actions from one end of the
+    trained range to the other, with and without noise.
+
+    Args:
+        policy: the policy.
+        exploration: how it is to act.
+    """
+    layout = policy.architecture.layout
+    n, km = layout.observation_size, layout.decision_size
+    rng = np.random.default_rng(0)
+    mean, std = (
+        policy.tensors.get(f'normalizer.{name}', np.full(n, default)).astype(np.float64)
+        for name, default in (('mean', 0.0), ('std', 1.0))
+    )
+    low, high = (
+        np.tile(values, layout.decision_steps) for values in (layout.action_min, layout.action_max)
+    )
+    signs = rng.choice([-1.0, 1.0], (3, n))
+    observations = [mean, *(mean + PROBE_REACH * signs[:2] * std), MAX_OBSERVATION * signs[2]]
+    bases = [0.5 * (low + high), low, high, low + (high - low) * rng.random(km)]
+    widest = ExplorationSample(exploration.wide_noise_scale, 1.0, exploration.full_bound_cost)
+    with np.errstate(all='ignore'):
+        return all(
+            is_residual(policy.decide(observation, base, noise, sample), km)
+            for observation, base in zip(observations, bases, strict=True)
+            for noise, sample in ((None, FULL_SAMPLE), (rng, widest))
+        )
+
+
+def is_residual(action: Array, size: int) -> bool:
+    """Return whether an action is a residual: so many numbers in [-1, 1]."""
+    return action.shape == (size,) and within(action, 1.0)

@@ -10,46 +10,134 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_safetensors
+import numpy.typing as npt
 from safetensors.numpy import save as save_safetensors
 
 import residual_rl_ros.residual_policy.candidate_selection
 import residual_rl_ros.residual_policy.numpy_actor  # noqa: F401
-from residual_rl_ros.errors import ConfigError, FormatError, ResidualRLError, WeightsError
-from residual_rl_ros.files.json_text import parse_json
-from residual_rl_ros.files.safetensors_header import parse_header
+from residual_rl_ros.errors import ConfigError, ResidualRLError, WeightsError, shown
 from residual_rl_ros.residual_policy.robot_policy import (
     RESIDUAL,
     Architecture,
     Exploration,
     Float32,
     RobotPolicy,
+    decides_numbers,
     find_policy,
 )
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.seal import Key
+from residual_rl_ros.transitions.transition import MAX_COUNT, TransitionLayout
 
 METADATA = 'weights'
 """Name of the entry in the safetensors header that holds ours, as JSON."""
 
 
+MAX_HEADER_BYTES = 2**17
+"""Largest header of a weight message or file of tensors. While JSON is parsed a control loop cannot
+run. The header of an actor has some kB, most of it names of observations."""
+MAX_TENSORS = 256
+"""Most tensors of either; an actor with its critics has less than 100."""
+MAX_VALUES = 10**4
+"""Most values in a header: names, sizes, maps and lists."""
+MAX_DIMENSIONS = 8
+"""Most dimensions of a tensor."""
+MAX_RUN_CHARACTERS = 64
+"""Longest name of a learner's run."""
+DTYPES = {
+    **{'F64': '<f8', 'F32': '<f4', 'F16': '<f2', 'BOOL': '?'},
+    **{'I64': '<i8', 'I32': '<i4', 'I16': '<i2', 'I8': 'i1'},
+    **{'U64': '<u8', 'U32': '<u4', 'U16': '<u2', 'U8': 'u1'},
+}
+"""Types of tensors by their names in a safetensors header."""
 UNREADABLE = (
-    SafetensorError,
     ConfigError,
-    FormatError,
     AttributeError,
     KeyError,
+    OverflowError,
     RecursionError,
     TypeError,
     ValueError,
 )
 """What reading a message that is none can raise."""
+
+
+@dataclass(frozen=True)
+class TensorPlace:
+    """Where a tensor lies in safetensors bytes."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    begin: int
+    """Offset of its first byte from the beginning of the file or message."""
+    end: int
+
+    def cut(self, data: bytes | memoryview) -> npt.NDArray[Any]:
+        """Return a copy of the tensor."""
+        flat = np.frombuffer(data, self.dtype, math.prod(self.shape), self.begin)
+        return flat.reshape(self.shape).copy()
+
+
+def tensor_places(
+    data: bytes | memoryview, size: int | None = None
+) -> tuple[dict[str, TensorPlace], dict[str, Any]]:
+    """Return where the tensors of safetensors bytes lie, by name, and the metadata.
+
+    Size and number of entries are bounded before JSON is parsed; no tensor is touched. Every
+    message and every file of tensors is read by this.
+
+    Args:
+        data: the message, or the first `8 + MAX_HEADER_BYTES` bytes of a file.
+        size: size of the whole [byte]; None is that of the data.
+
+    Raises:
+        ValueError: it is something else, or too large; or `RecursionError`, `TypeError`.
+    """
+    size = len(data) if size is None else size
+    length = int.from_bytes(data[:8], 'little')
+    if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+        raise ValueError(
+            f'the header has {length} of {size} bytes, expected 2 to {MAX_HEADER_BYTES} that are '
+            'there'
+        )
+    text = bytes(data[8 : 8 + length])
+    for what, limit, marks in (
+        ('tensors', MAX_TENSORS, (b'data_offsets',)),
+        ('values', MAX_VALUES, (b',', b'[', b'{')),
+    ):
+        count = sum(map(text.count, marks))
+        if count > limit:
+            raise ValueError(f'the header has {count} {what}, expected <= {limit}')
+    entries = json.loads(text.decode('utf-8'))
+    if not isinstance(entries, dict):
+        raise ValueError('the header is no map')
+    metadata = entries.pop('__metadata__', {})
+    places = {name: _place(name, entry, 8 + length) for name, entry in entries.items()}
+    begin = 8 + length
+    for name, place in sorted(places.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if place.begin != begin:
+            raise ValueError(f'tensor {shown(name)} begins at {place.begin}, expected {begin}')
+        begin = place.end
+    if begin != size:
+        raise ValueError(f'the tensors end at {begin}, expected {size}')
+    return places, metadata
+
+
+def _place(name: str, entry: Any, offset: int) -> TensorPlace:
+    """Return where a tensor lies by its entry in a header."""
+    begin, end = entry['data_offsets']
+    shape, dtype = tuple(entry['shape']), np.dtype(DTYPES[entry['dtype']])
+    if not all(type(value) is int and 0 <= value <= MAX_COUNT for value in (begin, end, *shape)):
+        raise ValueError(f'tensor {shown(name)} is {shown(entry)}, expected whole numbers')
+    if math.prod(shape) * dtype.itemsize != end - begin or len(shape) > MAX_DIMENSIONS:
+        raise ValueError(f'tensor {shown(name)} of shape {shown(shape)} has {end - begin} bytes')
+    return TensorPlace(dtype, shape, offset + begin, offset + end)
 
 
 @dataclass(frozen=True)
@@ -72,17 +160,27 @@ class WeightsHeader:
     """Lockstep: first decision that must wait for the next actor."""
     rollbacks: int = 0
     """Returns to earlier networks so far; after one more the residual fades in again."""
+    run: str = ''
+    """Names the learner that publishes, from its start to its end; empty where there is one."""
 
     def __post_init__(self) -> None:
-        """Check types.
+        """Check types and ranges.
 
         Raises:
-            ValueError: a number is no integer.
+            ValueError: one is violated; weight messages come from outside.
         """
-        counts = (self.effective_from, self.next_effective_from, self.rollbacks)
-        numbers = (self.epoch, self.sequence, *counts)
-        if not all(type(number) is int for number in numbers):
-            raise ValueError(f'weights header holds values of the wrong type: {self}')
+        for name in ('epoch', 'sequence', 'effective_from', 'next_effective_from', 'rollbacks'):
+            value = getattr(self, name)
+            if type(value) is not int or not 0 <= value <= MAX_COUNT:
+                raise ValueError(
+                    f'weights header: {name} is {shown(value)}, expected a whole number from 0 to '
+                    f'{MAX_COUNT}'
+                )
+        if type(self.run) is not str or len(self.run) > MAX_RUN_CHARACTERS:
+            raise ValueError(
+                f'weights header: run is {shown(self.run)}, expected <= {MAX_RUN_CHARACTERS} '
+                'characters'
+            )
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> WeightsHeader:
@@ -128,12 +226,12 @@ def decode_weights(
 
     Raises:
         WeightsError: truncated, altered, of an unknown kind, for another robot, of another shape,
-            not finite, or of a kind that its exploration does not fit.
+            not finite, of a kind that its exploration does not fit, or deciding no numbers.
     """
     try:
-        described = parse_header(message, 'weight message')['__metadata__'][METADATA]
-        fields = parse_json(described, 'weight message')
-        tensors = load_safetensors(message)
+        places, metadata = tensor_places(message)
+        tensors = {name: place.cut(message) for name, place in places.items()}
+        fields = json.loads(metadata[METADATA])
         header = WeightsHeader.from_mapping(fields['header'])
         kind = fields['kind']
         policy_type, architecture_type = find_policy(kind)
@@ -162,7 +260,14 @@ def decode_weights(
             f'{header.exploration.full_bound_cost}, expected 0 without critics to tell the cost',
         )
     _check_tensors(header, architecture, tensors)
-    policy: RobotPolicy = policy_type(architecture, tensors)
+    with np.errstate(all='ignore'):
+        policy: RobotPolicy = policy_type(architecture, tensors)
+    if not decides_numbers(policy, header.exploration):
+        raise WeightsError(
+            'overflow',
+            f'weights {header.version}: the actor decides what is no number in [-1, 1], although '
+            'its tensors are finite: float32 overflows',
+        )
     return header, policy
 
 
@@ -178,7 +283,7 @@ def _check_tensors(
             found = 'missing' if value is None else f'{value.dtype} {value.shape}'
             raise WeightsError(
                 'shape',
-                f'weights {header.version}: {name} is {found}, the architecture needs '
+                f'weights {header.version}: {name:.80} is {found}, the architecture needs '
                 f'{"none" if shape is None else f"{dtype} {shape}"}',
             )
         if not np.isfinite(value).all():
@@ -213,17 +318,22 @@ def checkpoint_exists(directory: Path) -> bool:
     return readable_checkpoint(directory).exists()
 
 
-def read_actor(path: Path) -> bytes:
+def read_actor(path: Path, key: Key | None = None) -> bytes:
     """Return the weight message of a run's latest checkpoint, of a checkpoint, or of a file.
 
+    Args:
+        path: of one of these.
+        key: it must be sealed with this one; None accepts any.
+
     Raises:
-        ResidualRLError: there is none.
+        ResidualRLError: there is none, or it is not sealed with the key.
     """
     latest = readable_checkpoint(path / CHECKPOINTS / 'latest')
     places = (latest / ACTOR, readable_checkpoint(path) / ACTOR, path)
     for place in places:
         if place.is_file():
             try:
+                (key or Key()).check_file(place)
                 return place.read_bytes()
             except OSError as error:
                 raise ResidualRLError(f'cannot read actor {str(place)!r}: {error}') from error

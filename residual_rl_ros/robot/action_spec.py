@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.errors import ConfigError, shown
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -28,7 +28,8 @@ def check_names(kind: str, names: Sequence[str]) -> tuple[str, ...]:
         raise ConfigError(f'{kind} names are empty; list at least one')
     for name in names:
         if not name or not isinstance(name, str):
-            raise ConfigError(f'{kind} name {name!r} is not a non-empty string')
+            # Nested aliases of a YAML file would write out gigabytes.
+            raise ConfigError(f'{kind} name {shown(name)} is not a non-empty string')
     repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise ConfigError(f'{kind} names are repeated: {repeated}; each must be unique')
@@ -42,7 +43,7 @@ def integer(value: Any) -> int:
         ValueError: the value is a boolean, no number or not whole; nothing is truncated.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
-        raise ValueError(f'{value!r} is not a whole number')
+        raise ValueError(f'{shown(value)} is not a whole number')
     return int(value)
 
 

@@ -10,16 +10,21 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
 from residual_rl_ros.errors import CommandError, ConfigError, ObservationError, ResidualRLError
-from residual_rl_ros.robot.description import (
+from residual_rl_ros.numerics import all_finite
+from residual_rl_ros.robot.image_encoder import RgbImage, channel_encoder
+from residual_rl_ros.robot.joint_states import JointReader, SourceWatch, two_publishers
+from residual_rl_ros.robot.observation import MAX_STAMP_S
+from residual_rl_ros.robot.topics import (
     COMPRESSED_IMAGE,
     FLOAT_ARRAY,
     JOINT_STATE,
@@ -29,8 +34,6 @@ from residual_rl_ros.robot.description import (
     Command,
     StopInput,
 )
-from residual_rl_ros.robot.image_encoder import RgbImage, channel_encoder
-from residual_rl_ros.robot.observation import MAX_STAMP_S
 
 Array = npt.NDArray[np.float64]
 
@@ -137,29 +140,49 @@ def decompress(message: Any) -> RgbImage:
         raise ValueError(f'{len(message.data)} bytes are no JPEG or PNG: {error}') from error
 
 
+class Reading(NamedTuple):
+    """What a message says of a channel."""
+
+    stamp: float
+    """Time of the values [s]: the message's own or, if it has none that counts, of receipt."""
+    values: Array
+    """In the order of the channel's observation names."""
+    stamped: bool
+    """Whether the time is the message's own."""
+
+
 class MessageDecoder:
     """Turns a channel's messages into values in the order of its observation names.
 
     Args:
         channel: the channel.
+        lockstep: a stamp belongs to one observation, so that a message has all joints or none.
+        clock: monotonic time, for the silence of publishers [s].
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        lockstep: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._channel = channel
-        self._joint_names: list[str] = []
-        self._joint_index: list[int] = []
         self._getters: list[Callable[[Any], float]] = []
+        self.joints: JointReader | None = None
+        """Knows the joints of the latest messages; None for other types."""
         if channel.type == JOINT_STATE:
-            self.values: Callable[[Any], Array] = self._joint_values
-        elif channel.type == FLOAT_ARRAY:
+            self.joints = JointReader(channel, lockstep, clock)
+        self._source = SourceWatch(channel.max_age_s, clock)
+        self.values: Callable[[Any], Array] = self._field_values
+        """Returns the values of a message; `read` takes joints, which may be in several."""
+        if channel.type == FLOAT_ARRAY:
             self.values = self._array_values
         elif channel.is_image:
             self._encoder = channel_encoder(channel)
             self.values = self._image_values
-        else:
+        elif self.joints is None:
             root = FIELD_ROOTS.get(channel.type, '')
             self._getters = [attrgetter(root + field) for field in channel.fields]
-            self.values = self._field_values
 
     def warm_up(self) -> None:
         """Encode a black image, so that no real one pays for initialisation."""
@@ -179,6 +202,29 @@ class MessageDecoder:
                 raise ObservationError(
                     f'channel {self._channel.name!r}: {self._channel.type} has no number {field!r}'
                 ) from error
+
+    def read(
+        self, message: Any, now: Callable[[], float], count: int | None = None
+    ) -> Reading | None:
+        """Return what a message says, None if that is nothing yet.
+
+        Args:
+            message: of the channel's topic.
+            now: tells when it was received [s], which is asked only if that counts.
+            count: number that its publisher gave it, where the middleware tells.
+
+        Raises:
+            ObservationError: it cannot be used, or the channel has two publishers.
+        """
+        own = self.stamp(message)
+        stamp = now() if own is None else own
+        if self.joints is not None:
+            read = self.joints.read(message, stamp, count)
+            return None if read is None else Reading(*read, own is not None)
+        values = self.values(message)
+        if count is not None and all_finite(values) and self._source.disagrees(count):
+            raise two_publishers(self._channel)
+        return Reading(stamp, values, own is not None)
 
     def stamp(self, message: Any) -> float | None:
         """Return the stamp [s]; None if the time of receipt counts.
@@ -207,28 +253,6 @@ class MessageDecoder:
         else:
             return
         raise ObservationError(f'channel {self._channel.name!r} ({self._channel.topic}): {problem}')
-
-    def _joint_values(self, message: Any) -> Array:
-        if message.name != self._joint_names:
-            found = list(message.name)
-            missing = [joint for joint in self._channel.joints if joint not in found]
-            if missing:
-                raise ObservationError(
-                    f'channel {self._channel.name!r}: joints {missing} are not in '
-                    f'{self._channel.topic}, which has {found}; correct joints in the robot YAML'
-                )
-            self._joint_names = found
-            self._joint_index = [found.index(joint) for joint in self._channel.joints]
-        blocks = []
-        for field in self._channel.fields:
-            data = np.asarray(getattr(message, field))
-            if data.size != len(self._joint_names):
-                raise ObservationError(
-                    f'channel {self._channel.name!r}: {field} has {data.size} values for '
-                    f'{len(self._joint_names)} joints on {self._channel.topic}'
-                )
-            blocks.append(data[self._joint_index])
-        return np.concatenate(blocks)
 
     def _array_values(self, message: Any) -> Array:
         return np.array(message.data, dtype=np.float64)

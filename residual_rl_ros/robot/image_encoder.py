@@ -16,8 +16,8 @@ import numpy.typing as npt
 from residual_rl_ros.errors import ConfigError, FormatError
 from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.resources import find_file
-from residual_rl_ros.robot.description import Channel
 from residual_rl_ros.robot.onnx_session import InferenceWorker, open_session, run_session
+from residual_rl_ros.robot.topics import Channel
 
 ENCODER_METADATA_KEY = 'residual_rl_encoder'
 RgbImage = npt.NDArray[np.uint8]
@@ -42,7 +42,7 @@ class ImageEncoder:
 
     def __init__(self, name_or_path: str | Path, sha256: str = '') -> None:
         self.path = find_encoder(str(name_or_path))
-        self._session = open_session(self.path, 'image encoder', ConfigError, sha256=sha256.lower())
+        self._session = open_session(self.path, 'image encoder', ConfigError, sha256=sha256)
         self.feature_names = self._read_names()
         inputs = {item.name: item for item in self._session.get_inputs()}
         outputs = {item.name: item for item in self._session.get_outputs()}

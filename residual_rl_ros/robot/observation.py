@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.errors import ObservationError
 from residual_rl_ros.numerics import FLOAT32_MAX, within
-from residual_rl_ros.robot.description import Channel
+from residual_rl_ros.robot.topics import Channel
 
 Array = npt.NDArray[np.float64]
 MAX_STAMP_S = float(2**31)
@@ -29,6 +29,8 @@ class ObservationAssembler:
         self._index = {channel.name: i for i, channel in enumerate(channels)}
         self._values: list[Array | None] = [None] * len(channels)
         self._stamps: list[float] = [-np.inf] * len(channels)
+        self._refused: dict[str, str] = {}
+        """Why the latest message of a topic was refused, of topics on which none was used since."""
         # Networks take float32, in which a large float64 is infinite.
         self._lower = [channel.bounds(channel.lower, -FLOAT32_MAX) for channel in channels]
         self._upper = [channel.bounds(channel.upper, FLOAT32_MAX) for channel in channels]
@@ -61,6 +63,13 @@ class ObservationAssembler:
             self._check_range(index, values)
         if stamp >= self._stamps[index]:
             self._values[index], self._stamps[index] = values, stamp
+            if self._refused:
+                self._refused.pop(self._channels[index].topic, None)
+
+    def refuse(self, error: ObservationError) -> None:
+        """Remember why a message was refused, for what is said when its channel is stale."""
+        if error.topic:
+            self._refused[error.topic] = str(error)
 
     def _check_range(self, index: int, values: Array) -> None:
         """Refuse values outside of a channel's range, and NaN."""
@@ -97,14 +106,15 @@ class ObservationAssembler:
             value, stamp = self._values[index], self._stamps[index]
             if value is None:
                 raise ObservationError(
-                    f'channel {channel.name!r}: nothing received on {channel.topic}',
+                    f'channel {channel.name!r}: nothing received on {channel.topic}'
+                    f'{self._because(channel)}',
                     channel.topic,
                     'missing',
                 )
             if now is not None and now - stamp > channel.max_age_s:
                 raise ObservationError(
                     f'channel {channel.name!r} is {now - stamp:.3f} s old, max_age_s is '
-                    f'{channel.max_age_s} s',
+                    f'{channel.max_age_s} s{self._because(channel)}',
                     channel.topic,
                     'stale',
                 )
@@ -118,6 +128,10 @@ class ObservationAssembler:
                 )
             values.append(value)
         return np.concatenate(values)
+
+    def _because(self, channel: Channel) -> str:
+        reason = self._refused.get(channel.topic)
+        return f'; refused: {reason}' if reason else ''
 
     def clear(self) -> None:
         """Forget everything: after the clock jumped back, older values would count as newer."""

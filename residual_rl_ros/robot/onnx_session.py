@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -17,6 +16,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.robot.onnx_model import OnnxModel, read_model
 
 Result = TypeVar('Result')
 CLOSE_LIMIT_S = 1.0
@@ -30,34 +30,46 @@ def open_session(
     threads: int = 1,
     sha256: str = '',
 ) -> ort.InferenceSession:
-    """Load a model.
+    """Read a model and load it.
 
     Args:
         path: the `.onnx` file.
         what: what the model is, for the error.
         error_type: type of the error.
         threads: ONNX Runtime threads; 1 suits networks of a few million weights.
-        sha256: digest that the file must have; empty accepts any. A pinned model may keep no
-            weights outside of its file.
+        sha256: what must identify it, see `OnnxModel`; empty accepts any.
 
     Raises:
-        ResidualRLError: of `error_type`: missing, unreadable or another file.
+        ResidualRLError: of `error_type`: missing, unreadable or another model.
     """
-    if not path.is_file():
-        raise error_type(f'{what} {str(path)!r} does not exist; give the path of an .onnx file')
+    return load_session(read_model(path, what, error_type, sha256.lower()), error_type, threads)
+
+
+def load_session(
+    model: OnnxModel, error_type: type[ResidualRLError], threads: int = 1
+) -> ort.InferenceSession:
+    """Load a model that was read.
+
+    Args:
+        model: the model.
+        error_type: type of the error.
+        threads: ONNX Runtime threads.
+
+    Raises:
+        ResidualRLError: of `error_type`: ONNX Runtime cannot load it.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # An idle session that spins slows everything else in the process.
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+    # Else its first bytes decide, and what was checked would be another model.
+    options.add_session_config_entry('session.load_model_format', 'ONNX')
     try:
-        model = _pinned(path, error_type, sha256) if sha256 else str(path)
-        return ort.InferenceSession(model, options, providers=['CPUExecutionProvider'])
-    except error_type:
-        raise
+        return ort.InferenceSession(model.content, options, providers=['CPUExecutionProvider'])
     except Exception as error:  # ONNX Runtime raises its own untyped hierarchy.
         reason = str(error).splitlines()[0]
-        raise error_type(f'{str(path)!r} is no loadable ONNX model: {reason}') from error
+        raise error_type(f'{str(model.path)!r} is no loadable ONNX model: {reason}') from error
 
 
 def run_session(
@@ -128,15 +140,3 @@ class InferenceWorker:
                 else:
                     future.set_result(result)
             del order, future, job  # An idle thread keeps no result alive.
-
-
-def _pinned(path: Path, error_type: type[ResidualRLError], sha256: str) -> bytes:
-    """Return the bytes of the model, which are what was checked."""
-    content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise error_type(
-            f'{str(path)!r} has sha256 {found}, expected {sha256}; correct the file, or the digest '
-            'in the robot YAML (base_policy_sha256, encoder_sha256, classifier_sha256)'
-        )
-    return content

@@ -17,6 +17,7 @@ import numpy as np
 from mujoco import gl_context
 from numpy.typing import NDArray
 
+from residual_rl_ros.config.success import END, SUCCESS, SuccessCriterion
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.tasks.kinematics import (
@@ -91,6 +92,8 @@ class ArmEnv(gymnasium.Env[Observation, Action], abc.ABC):
     """Observation names of the task's objects; those that hold positions contain `.position.`."""
     control_rate_hz: ClassVar[float] = 20.0
     action_names: ClassVar[tuple[str, ...]] = tuple(f'{name}.position' for name in JOINT_NAMES)
+    success_criterion: ClassVar[SuccessCriterion] = SuccessCriterion(SUCCESS, END)
+    """How it tells success."""
     image_size: ClassVar[tuple[int, int]] = (360, 480)
     """Height and width of a rendered image, [px]."""
 

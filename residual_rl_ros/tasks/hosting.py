@@ -13,66 +13,104 @@ import numpy.typing as npt
 import yaml
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.config.success import AUTO, SuccessCriterion
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.numerics import FLOAT32_MAX
 from residual_rl_ros.resources import write_text
-from residual_rl_ros.robot.description import FLOAT_ARRAY, RobotConfig
+from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import channel_encoder
+from residual_rl_ros.robot.topics import FLOAT_ARRAY
 from residual_rl_ros.tasks.camera import CAMERA_TASKS, STATE, make_camera_task
+from residual_rl_ros.tasks.checked import Env, foreign
 from residual_rl_ros.tasks.registry import TASK_NAMES, make_task
 
 if TYPE_CHECKING:
     from residual_rl_ros.config.run import RunConfig
 
-Env = gymnasium.Env[Any, Any]
+SMALLEST_RANGE = 1e-6
+"""Smallest difference of the bounds of an action, relative to them: some ten steps of float32."""
+SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
+Float64 = npt.NDArray[np.float64]
 
 
-def make_environment(name: str, render_mode: str | None = None) -> Env:
+def make_environment(name: str, render_mode: str | None = None, success: str = AUTO) -> Env:
     """Make a task of this package, or any registered gymnasium environment.
 
-    Dictionary observations of others are flattened, in the alphabetical order of their keys. An
-    environment that reports `is_success`, as gymnasium-robotics does, ends there with reward 1.
+    Dictionary observations of others are flattened, in the alphabetical order of their keys.
 
     Args:
         name: one of `TASK_NAMES` or `CAMERA_TASKS`, or a gymnasium id; `module:Id-v0` imports the
             module first.
         render_mode: `rgb_array` to draw images.
+        success: how it tells success; see `SuccessCriterion`. With `auto`, tasks of this package
+            say so themselves; the episodes of others end at the first `info['is_success']`, as with
+            `is_success:stop`, or `info['success']` counts at any step.
 
     Raises:
-        ConfigError: unknown name, or a space that is not a Box.
+        ConfigError: unknown name, a wrong criterion, or a space that is not a Box.
+        TaskError: it cannot be made.
     """
-    if name in TASK_NAMES:
-        return make_task(name, render_mode=render_mode)
-    if name in CAMERA_TASKS:
-        return make_camera_task(name, render_mode=render_mode)
-    try:
-        env: Env = gymnasium.make(name, render_mode=render_mode)
-    except (gymnasium.error.Error, ImportError) as error:
-        raise ConfigError(
-            f'unknown task {name!r}: not one of {", ".join([*TASK_NAMES, *CAMERA_TASKS])} and no '
-            f'gymnasium environment ({error})'
-        ) from error
+    criterion = SuccessCriterion.parse(success)
+    if name in TASK_NAMES or name in CAMERA_TASKS:
+        make = make_task if name in TASK_NAMES else make_camera_task
+        own: Env = make(name, render_mode=render_mode)
+        return own if criterion.source == AUTO else TellsSuccess(own, criterion)
+    env = _make_foreign(name, render_mode)
     if isinstance(env.observation_space, gymnasium.spaces.Dict):
+        if not env.observation_space.is_np_flattenable:
+            raise ConfigError(f'{name}: the observation space {env.observation_space} is no vector')
         env = gymnasium.wrappers.FlattenObservation(env)
-    env = EndAtSuccess(env)
+    _check_spaces(name, env)
+    return TellsSuccess(env, criterion)
+
+
+def _make_foreign(name: str, render_mode: str | None) -> Env:
+    """Make a gymnasium environment; its constructor need not know `render_mode`."""
+    options: dict[str, Any] = {} if render_mode is None else {'render_mode': render_mode}
+
+    def make() -> Env:
+        try:
+            # Its checker only warns of what is refused here, and asserts in other words.
+            env: Env = gymnasium.make(name, disable_env_checker=True, **options)
+        except (gymnasium.error.Error, ImportError) as error:
+            raise ConfigError(
+                f'unknown task {name!r}: not one of {", ".join([*TASK_NAMES, *CAMERA_TASKS])} and '
+                f'no gymnasium environment ({error})'
+            ) from error
+        return env
+
+    return foreign(f'{name} cannot be made', make)
+
+
+def _check_spaces(name: str, env: Env) -> None:
+    """Refuse spaces that are no vectors of numbers.
+
+    Raises:
+        ConfigError: names the space.
+    """
     for kind, space in (('observation', env.observation_space), ('action', env.action_space)):
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
             raise ConfigError(
                 f'{name}: the {kind} space is {space}, expected a one-dimensional Box'
             )
-    return env
+    if env.action_space.dtype is None or env.action_space.dtype.kind != 'f':
+        raise ConfigError(
+            f'{name}: actions are of type {env.action_space.dtype}, expected float32 or float64; '
+            'whole numbers cannot carry a residual'
+        )
 
 
-class EndAtSuccess(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Turns `info['is_success']` into what this package learns from: a sparse reward and an end."""
+class TellsSuccess(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Names how an environment tells success, for `CheckedEnvironment`.
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Step; environments without `is_success` are left as they are."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        if 'is_success' in info:
-            success = bool(info['is_success'])
-            reward, terminated = float(success), terminated or success
-            info = {**info, 'success': success}
-        return observation, float(reward), terminated, truncated, info
+    Args:
+        env: the environment.
+        criterion: how it tells success.
+    """
+
+    def __init__(self, env: Env, criterion: SuccessCriterion) -> None:
+        super().__init__(env)
+        self.success_criterion = criterion
 
 
 def environment_names(env: Env) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -109,7 +147,7 @@ def describe_robot(name: str, env: Env) -> dict[str, Any]:
     swing within one control step, so that nothing is cut off that the environment allows.
 
     Raises:
-        ConfigError: it observes images.
+        ConfigError: it observes images, or its actions have no bounds for a robot.
     """
     observation, action = env.observation_space, env.action_space
     if not isinstance(observation, gymnasium.spaces.Box):
@@ -119,7 +157,7 @@ def describe_robot(name: str, env: Env) -> dict[str, Any]:
         )
     assert isinstance(action, gymnasium.spaces.Box)
     rate = control_rate_hz(env)
-    low, high = action.low.astype(np.float64), action.high.astype(np.float64)
+    low, high = _action_bounds(name, action)
     return {
         'name': name,
         'control_rate_hz': rate,
@@ -140,6 +178,30 @@ def describe_robot(name: str, env: Env) -> dict[str, Any]:
             },
         },
     }
+
+
+def _action_bounds(name: str, space: gymnasium.spaces.Box) -> tuple[Float64, Float64]:
+    """Return the bounds of an action space, shape (m,) each.
+
+    Raises:
+        ConfigError: one is not finite, or float32, in which networks compute, cannot tell them
+            apart.
+    """
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    for index, (lowest, highest) in enumerate(zip(low, high, strict=True)):
+        bounds = f'{name}: action[{index}] is bounded by {lowest:.9g} and {highest:.9g}'
+        if not (abs(lowest) <= FLOAT32_MAX and abs(highest) <= FLOAT32_MAX):
+            raise ConfigError(
+                f'{bounds}, expected finite bounds up to {FLOAT32_MAX:.3g}; limit the actions with '
+                'gymnasium.wrappers.RescaleAction, or describe the robot by hand'
+            )
+        width, largest = highest - lowest, max(abs(lowest), abs(highest), SMALLEST_NORMAL)
+        if not width > SMALLEST_RANGE * largest or width * SMALLEST_RANGE < SMALLEST_NORMAL:
+            raise ConfigError(
+                f'{bounds}, which networks cannot tell apart in float32; rescale the actions, for '
+                'example with gymnasium.wrappers.RescaleAction'
+            )
+    return low, high
 
 
 def finetune_for_environment(
@@ -222,6 +284,15 @@ def split_observation(observation: Any, robot: RobotConfig) -> list[npt.NDArray[
         values.append(np.asarray(state[begin:end], dtype=np.float64))
         begin = end
     return values
+
+
+def host(config: RunConfig, robot: RobotConfig, render_mode: str | None = None) -> Env:
+    """Return the environment of a run, as the policy of its robot sees it.
+
+    Raises:
+        ResidualRLError: it cannot be made, or does not fit the robot.
+    """
+    return connect(make_environment(config.task, render_mode, config.success), robot)
 
 
 def connect(env: Env, robot: RobotConfig) -> Env:

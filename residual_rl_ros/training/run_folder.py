@@ -17,7 +17,6 @@ from typing import Any
 
 from residual_rl_ros import __version__
 from residual_rl_ros.errors import FormatError, OutputError
-from residual_rl_ros.evaluation.intervals import Rate
 from residual_rl_ros.files.json_text import read_run_json
 from residual_rl_ros.learner.episodes import RECENT_EPISODES, EpisodeRecord
 from residual_rl_ros.residual_policy.weights import (
@@ -119,16 +118,6 @@ def steps_to(level: float, history: list[EpisodeRecord]) -> int | None:
         if len(window) == RECENT_EPISODES and sum(window) >= level * RECENT_EPISODES:
             return record.control_steps
     return None
-
-
-def rate_summary(rate: Rate) -> dict[str, float]:
-    """Return a success rate as plain numbers for JSON."""
-    return {
-        'success': round(rate.value, 4),
-        'low_95': round(rate.low, 4),
-        'high_95': round(rate.high, 4),
-        'episodes': rate.trials,
-    }
 
 
 def versions() -> dict[str, str]:

@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +18,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from residual_rl_ros.config.run import ResolvedRun, RunConfig, training_seed
+from residual_rl_ros.config.success import RETURN
 from residual_rl_ros.errors import FormatError, OutputError, ResidualRLError
 from residual_rl_ros.evaluation.figures import draw_learning_curve
-from residual_rl_ros.evaluation.intervals import mcnemar, wilson
-from residual_rl_ros.evaluation.paired import CURVE_SEED, EVALUATION_SEED, Episode, run_episode
+from residual_rl_ros.evaluation.paired import (
+    CURVE_SEED,
+    EVALUATION_SEED,
+    Episode,
+    Score,
+    difference,
+    run_episode,
+    score,
+)
+from residual_rl_ros.evaluation.progress import Report, progress, say
 from residual_rl_ros.files.json_text import parse_json, read_run_json
 from residual_rl_ros.learner.checkpoint import (
     CheckpointFolder,
@@ -29,12 +40,14 @@ from residual_rl_ros.learner.checkpoint import (
     load_checkpoint,
     load_run_state,
 )
+from residual_rl_ros.learner.episodes import RECENT_EPISODES
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.pretraining.demonstrations import demonstrate
 from residual_rl_ros.pretraining.experts import EXPERTS
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
-from residual_rl_ros.tasks.hosting import connect, make_environment
+from residual_rl_ros.tasks.hosting import host
+from residual_rl_ros.tasks.success_probe import settle_success
 from residual_rl_ros.training.in_process import InProcessRun
 from residual_rl_ros.training.run_folder import (
     SUMMARY,
@@ -43,7 +56,6 @@ from residual_rl_ros.training.run_folder import (
     file_sha256,
     git_commit,
     prepare_output,
-    rate_summary,
     read_history,
     versions,
     write_json,
@@ -80,24 +92,35 @@ class TrainOptions:
     """Episodes of base and of base + residual at the end; 0 does none."""
 
 
-def run_training(options: TrainOptions, console: Console) -> dict[str, Any]:
+def run_training(
+    options: TrainOptions, console: Console, report: Report | None = None
+) -> dict[str, Any]:
     """Train and return the summary, which is also in `summary.json`.
 
     Ctrl-C ends the run after the episode in progress and saves it; a second one ends it at once,
     with the checkpoint before.
 
+    Args:
+        options: what to run.
+        console: where progress goes.
+        report: takes the share that is done, instead of a bar on the console.
+
     Raises:
-        ResidualRLError: bad input.
+        ResidualRLError: bad input, or the environment failed.
         KeyboardInterrupt: after Ctrl-C.
     """
     torch.set_num_threads(1)
     started = time.monotonic()
-    training = _Training(options, console)
-    training.learn()
-    summary = training.summarise()
-    summary['wall_s'] = round(time.monotonic() - started, 1)
-    write_json(options.output_dir / SUMMARY, summary)
-    training.close()
+    task = options.config.task
+    with ExitStack() as made:
+        training = _Training(options, console, made)
+        shown = nullcontext(report) if report else progress(console, task, 1.0, training.share)
+        training.show = made.enter_context(shown)
+        training.learn()
+        summary = training.summarise()
+        summary['wall_s'] = round(time.monotonic() - started, 1)
+        write_json(options.output_dir / SUMMARY, summary)
+        training.draw()
     return summary
 
 
@@ -109,11 +132,12 @@ def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
         'seed': options.seed,
         'control_steps': config.control_steps,
         'paired_seeds': options.paired_seeds,
-        'base_policy_sha256': file_sha256(run.policy.path),
+        'base_policy_sha256': run.policy.sha256,
         'robot_sha256': file_sha256(run.robot_file),
         'decision_steps': config.decision_steps,
         'residual_scale': config.residual_scale,
         'prefetch_steps': config.prefetch_steps,
+        'success': config.success,
         **run.learner.to_mapping(),
     }
     as_json: dict[str, Any] = json.loads(json.dumps(identity))
@@ -126,30 +150,47 @@ class _Training:
     Args:
         options: what the command line chooses.
         console: where progress goes.
+        made: takes back what is made.
     """
 
-    def __init__(self, options: TrainOptions, console: Console) -> None:
-        self._options = options
+    def __init__(self, options: TrainOptions, console: Console, made: ExitStack) -> None:
+        config = options.config
+        success = settle_success(config.task, config.success, lambda text: say(console, text))
+        self._options = options = replace(options, config=replace(config, success=success))
         self._console = console
         self._resolved = run = options.config.resolve()
         self._identity = run_identity(run, options)
-        self._env = connect(make_environment(run.config.task), run.robot)
+        self._env = host(run.config, run.robot)
+        made.callback(self._env.close)
         self._controller = run.controller(options.seed, explore=True, scheduled=True)
+        made.callback(self._controller.queue.close)
         prepare_output(options.output_dir, options.resume)
         self._checkpoints = CheckpointFolder(options.output_dir / CHECKPOINTS)
+        made.callback(self._checkpoints.close)
         latest = self._checkpoints.latest
         learner = self._load_learner(latest) if options.resume else self._new_learner()
+        learner.warn = partial(say, console)
         self._run = InProcessRun(self._env, self._controller, learner, training_seed(options.seed))
         if options.resume:
             self._continue(latest)
         else:
             self._add_demonstrations(learner)
-        console.print(f'replay: {learner.rule.memory.nbytes / 1e6:.0f} MB when full')
+        say(console, f'replay: {learner.rule.memory.nbytes / 1e6:.0f} MB when full')
+        lack = self._checkpoints.lack_of_space(learner)
+        if lack:
+            learner.warn(lack)
         self._curve = _Curve(options, self._run.steps, self._play, console)
+        self.show: Report = lambda done, description='': None
+        """Takes the share that is done."""
+        self._evaluated = 0
+        """Control steps of evaluations so far."""
+        self._returns: deque[float] = deque(maxlen=RECENT_EPISODES)
+        self._scores: tuple[Score, Score] | None = None
+        """Of base and base + residual, once they are evaluated."""
 
     def learn(self) -> None:
         """Collect and learn until the budget is spent, saving on the way."""
-        options, run, task = self._options, self._run, self._resolved.config.task
+        options, run = self._options, self._run
         try:
             log = MetricsLog(options.output_dir / 'tensorboard', self._console.print)
         except OSError as error:
@@ -158,22 +199,18 @@ class _Training:
             ) from error
         saved, budget = run.steps, self._resolved.config.control_steps
 
-        with Interruption() as interruption, _progress(self._console) as progress:
-            bar = progress.add_task(task, total=budget, completed=run.steps)
+        with Interruption() as interruption:
 
             def on_episode(episode: Episode) -> None:
                 nonlocal saved
-                del episode
+                self._returns.append(episode.episode_return)
                 self._curve.measure(run)
                 if interruption.wanted or run.steps - saved >= options.checkpoint_steps:
                     self._save()
                     saved = run.steps
                 if interruption.wanted:
                     raise KeyboardInterrupt
-                rate = run.learner.episodes.success_rate
-                recent = '' if rate is None else f', success {rate:.0%}'
-                phase = f'{task}, {run.learner.phase.value}{recent}'
-                progress.update(bar, completed=run.steps, description=phase)
+                self._show(f'{run.learner.phase.value}{self._recent()}')
 
             try:
                 run.run(budget, on_episode, log.write)
@@ -200,25 +237,26 @@ class _Training:
         }
         if options.paired_seeds:
             seeds = range(EVALUATION_SEED, EVALUATION_SEED + options.paired_seeds)
-            base = self._play(seeds, None)
-            final = self._play(seeds, self._run.learner.current_message())
-            summary['base'] = rate_summary(wilson(base))
-            summary['final'] = rate_summary(wilson(final))
-            summary['paired_p_value'] = mcnemar(base, final)
-            draw_learning_curve(
-                out / 'learning_curve.png',
-                f'{config.task}, preset {config.preset}, seed {options.seed}',
-                read_history(out),
-                rate_hz,
-                wilson(base),
-                wilson(final),
-            )
+            base = self._play(seeds, None, 'evaluating the base')
+            message = self._run.learner.current_message()
+            final = self._play(seeds, message, 'evaluating base + residual')
+            self._scores = score(base), score(final)
+            summary['base'], summary['final'] = (found.summary() for found in self._scores)
+            summary |= difference(base, final).summary()
         return summary
 
-    def close(self) -> None:
-        """End the base policy's thread and the environment."""
-        self._controller.queue.close()
-        self._env.close()
+    def draw(self) -> None:
+        """Draw the learning curve, if base and base + residual were evaluated."""
+        if self._scores is None:
+            return
+        out, config = self._options.output_dir, self._resolved.config
+        draw_learning_curve(
+            out / 'learning_curve.png',
+            f'{config.task}, preset {config.preset}, seed {self._options.seed}',
+            read_history(out),
+            self._resolved.robot.control_rate_hz,
+            *(found.main for found in self._scores),
+        )
 
     def _save(self) -> None:
         identity = np.frombuffer(json.dumps(self._identity).encode(), dtype=np.uint8)
@@ -265,21 +303,48 @@ class _Training:
             return  # None are sampled, or a bag has supplied them.
         task = self._resolved.config.task
         if task not in EXPERTS:
-            self._console.print(f'no expert knows {task!r}: training without demonstrations')
+            say(self._console, f'no expert knows {task!r}: training without demonstrations')
             return
         controller = self._resolved.evaluation_controller(None)
         seed = training_seed(options.seed) + DEMONSTRATION_SEED
         for transition in demonstrate(self._env, task, controller, options.demonstrations, seed):
-            memory.add_demonstration(transition)
+            learner.add_demonstration(transition)
         controller.queue.close()
-        self._console.print(f'{memory.demonstrations} demonstration transitions')
+        say(self._console, f'{memory.demonstrations} demonstration transitions')
 
-    def _play(self, seeds: range, message: bytes | None) -> list[bool]:
-        """Return the outcome of every seed, in this process."""
+    def _play(self, seeds: range, message: bytes | None, doing: str = '') -> list[Episode]:
+        """Return the episode of every seed, played in this process."""
         controller = self._resolved.evaluation_controller(message)
-        outcomes = [run_episode(self._env, controller, seed, seed).success for seed in seeds]
+        episodes = []
+        for seed in seeds:
+            episodes.append(run_episode(self._env, controller, seed, seed))
+            self._evaluated += episodes[-1].steps
+            self._show(doing)
         controller.queue.close()
-        return outcomes
+        return episodes
+
+    def _recent(self) -> str:
+        """Return how the latest training episodes went, in words."""
+        if self._resolved.config.success == RETURN:
+            return f', return {np.mean(self._returns):.4g}'
+        rate = self._run.learner.episodes.success_rate
+        return '' if rate is None else f', success {rate:.0%}'
+
+    def _show(self, doing: str) -> None:
+        """Show the share that is done, and what is being done."""
+        task = self._resolved.config.task
+        self.show(self.share, f'{task}, {doing}' if doing else '')
+
+    @property
+    def share(self) -> float:
+        """Share of all control steps that is done, those of evaluations included."""
+        options, run = self._options, self._run
+        budget = max(self._resolved.config.control_steps, run.steps)
+        evaluations = budget // options.curve_steps + 1 if options.curve_steps else 0
+        episodes = 2 * options.paired_seeds + evaluations * options.curve_seeds
+        # Evaluations are taken to be as long as the episodes so far.
+        still = max(0.0, episodes * run.steps / max(1, run.episodes) - self._evaluated)
+        return (run.steps + self._evaluated) / (budget + self._evaluated + still)
 
 
 def _check_identity(
@@ -308,7 +373,7 @@ class _Curve:
         self,
         options: TrainOptions,
         done: int,
-        play: Callable[[range, bytes | None], list[bool]],
+        play: Callable[[range, bytes | None], list[Episode]],
         console: Console,
     ) -> None:
         self._options = options
@@ -316,7 +381,7 @@ class _Curve:
         self._console = console
         self._path = options.output_dir / PROGRESS
         self.points: list[tuple[int, float]] = []
-        """(control steps, success) of each."""
+        """(control steps, success or mean return) of each."""
         if options.resume and self._path.is_file():
             try:
                 stored = read_run_json(self._path)
@@ -335,14 +400,9 @@ class _Curve:
         if not every or not due:
             return
         seeds = range(CURVE_SEED, CURVE_SEED + self._options.curve_seeds)
-        outcomes = self._play(seeds, run.learner.current_message())
-        self.points.append((run.steps, float(np.mean(outcomes))))
+        episodes = self._play(seeds, run.learner.current_message())
+        self.points.append((run.steps, score(episodes).main.value))
         try:
             write_json(self._path, self.points)
         except OutputError as error:  # A lost curve must not end the run.
-            self._console.print(str(error))
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn('{task.description}'), BarColumn(), TaskProgressColumn())
-    return Progress(*columns, TimeElapsedColumn(), console=console)
+            say(self._console, str(error))

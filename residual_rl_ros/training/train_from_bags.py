@@ -70,6 +70,7 @@ def train_from_bags(
     seed: int,
     on_read: Callable[[int], None] = lambda nbytes: None,
     on_update: Callable[[int], None] = lambda total: None,
+    warn: Callable[[str], None] = lambda reason: None,
 ) -> tuple[Learner, BagIntake]:
     """Return a learner that has seen bags, and what was taken from them.
 
@@ -80,6 +81,7 @@ def train_from_bags(
         seed: learner seed.
         on_read: called with the bytes of transitions read since the last call.
         on_update: called before every update with how many there will be.
+        warn: told what is wrong with the learning.
 
     Raises:
         BagError: there is nothing to use, or the preset cannot use it.
@@ -98,6 +100,7 @@ def train_from_bags(
             on_read(block.table.values.nbytes)
             if learner is None:
                 learner = Learner(config, block.table.layout, seed)
+                learner.warn = warn
             if _fits(block, learner, bag):
                 _take(block.table, learner, use, f'{number}/{block.robot}', intake)
         if intake.taken > before:

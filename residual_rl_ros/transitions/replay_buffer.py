@@ -63,6 +63,12 @@ class _Chain:
     """(epoch, episode, step) of the one that continues it without a gap."""
 
 
+def _splits(layout: TransitionLayout) -> list[int]:
+    """Return the widths of a row: s, b, a, reward, goes on, s' and b'."""
+    n, km = layout.observation_size, layout.decision_size
+    return [n, km, km, 1, 1, n, km]
+
+
 class ReplayBuffer:
     """Ring buffer with uniform sampling.
 
@@ -74,9 +80,8 @@ class ReplayBuffer:
     def __init__(self, layout: TransitionLayout, capacity: int) -> None:
         if capacity < 1:
             raise ResidualRLError(f'replay capacity is {capacity}, expected >= 1')
-        n, km = layout.observation_size, layout.decision_size
         self._decision_steps = layout.decision_steps
-        self._splits = [n, km, km, 1, 1, n, km]
+        self._splits = _splits(layout)
         self._table = np.zeros((capacity, sum(self._splits)), dtype=np.float32)
         # The row that continues the episode of this one without a gap, NONE if there is none (yet).
         # It is always younger than this one, so it is never overwritten first.
@@ -85,6 +90,11 @@ class ReplayBuffer:
         self._open: dict[str, _Chain] = {}
         self._next = 0
         self._size = 0
+
+    @staticmethod
+    def row_bytes(layout: TransitionLayout) -> int:
+        """Return the memory of a row [byte]."""
+        return 4 * sum(_splits(layout)) + 5
 
     def __len__(self) -> int:
         """Return the number of stored transitions."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import MalformedTransitionError
-from residual_rl_ros.transitions.transition import Transition, TransitionLayout, usable_numbers
+from residual_rl_ros.transitions.transition import Transition, TransitionLayout
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -61,21 +61,7 @@ class TransitionTable:
 
     def valid(self) -> Mask:
         """Return which rows `TransitionLayout.decode` accepts, shape (count,)."""
-        checks = [
-            usable_numbers(self.values).all(axis=1),
-            np.abs(self.block('residual_action')).max(axis=1) <= 1.0,
-        ]
-        for name, least in (('epoch', 0), ('episode', 0), ('step', 0), ('policy_sequence', -1)):
-            column = self.header(name)
-            checks.append((column == np.floor(column)) & (column >= least))
-        for name, allowed in (
-            ('source', (0.0, 1.0, 2.0)),
-            ('terminated', (0.0, 1.0)),
-            ('truncated', (0.0, 1.0)),
-            ('success', (-1.0, 0.0, 1.0)),
-        ):
-            checks.append(np.isin(self.header(name), allowed))
-        valid: Mask = np.logical_and.reduce(checks)
+        valid: Mask = np.logical_and.reduce(self.layout.usable(self.values), axis=1)
         return valid
 
     def follows(self) -> Mask:

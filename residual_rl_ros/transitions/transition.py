@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import IntEnum
@@ -22,31 +23,50 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from residual_rl_ros.errors import ConfigError, FormatError, MalformedTransitionError
-from residual_rl_ros.files.limits import LAYOUT_NUMBERS
+from residual_rl_ros.errors import ConfigError, FormatError, MalformedTransitionError, shown
 from residual_rl_ros.files.yaml_text import parse_yaml
-from residual_rl_ros.numerics import FLOAT32_MAX
 from residual_rl_ros.robot.action_spec import check_names, integer
+from residual_rl_ros.robot.observation import MAX_STAMP_S
 
 Array = npt.NDArray[np.float64]
 
-HEADER = (
-    'stamp',
-    'epoch',
-    'episode',
-    'step',
-    'policy_sequence',
-    'source',
-    'reward',
-    'terminated',
-    'truncated',
-    'success',
-)
-"""Scalars at the head of every transition, in message order."""
+MAX_COUNT = 2**53 - 1
+"""Largest epoch, episode, step or sequence: a float64 holds every whole number up to it."""
+MAX_OBSERVATION = 1e6
+"""Largest plausible observation: no channel of a robot has such values, in any usual unit."""
+MAX_REWARD = 1e6
+"""Largest plausible reward of a decision. Its square, the largest loss, is far within float32."""
+ACTION_MARGIN = 1000.0
+"""An action may be so many times the trained range, or residual bound, or 1 if these are smaller,
+outside of the trained range. An operator commands far outside of it, and the limits of the robot
+are no part of a layout."""
 
+HEADER_LIMITS: Mapping[str, tuple[float, float]] = {
+    'stamp': (-MAX_STAMP_S, MAX_STAMP_S),
+    'epoch': (0, MAX_COUNT),
+    'episode': (0, MAX_COUNT),
+    'step': (0, MAX_COUNT),
+    'policy_sequence': (-1, MAX_COUNT),
+    'source': (0, 2),
+    'reward': (-MAX_REWARD, MAX_REWARD),
+    'terminated': (0, 1),
+    'truncated': (0, 1),
+    'success': (-1, 1),
+}
+"""Smallest and largest value of the scalars at the head of every transition, in message order."""
+HEADER = tuple(HEADER_LIMITS)
+"""The names of these scalars."""
+WHOLE = np.array([type(low) is int for low, _ in HEADER_LIMITS.values()])
+"""Which of them are whole numbers."""
 
 MAX_DECISION_STEPS = 1000
 """Largest k: layouts come from outside, and arrays of k x m numbers are made of them."""
+MAX_SIZE = 10**5
+"""Largest number of values in a message."""
+MAX_NAME_CHARACTERS = 10**5
+"""Longest that all names of a layout may be together [characters]."""
+MAX_LIMIT = 1e6
+"""Largest trained action and residual bound, command units."""
 
 
 class Source(IntEnum):
@@ -130,25 +150,33 @@ class TransitionLayout:
 
     def __post_init__(self) -> None:
         """Check names, k and scales."""
-        check_names('observation', self.observation_names)
-        check_names('action', self.action_names)
+        for kind, names in (('observation', self.observation_names), ('action', self.action_names)):
+            check_names(kind, names)
+            characters = sum(map(len, names))
+            if characters > MAX_NAME_CHARACTERS:
+                raise ConfigError(
+                    f'{kind} names have {characters} characters, expected <= {MAX_NAME_CHARACTERS}'
+                )
         if not 1 <= self.decision_steps <= MAX_DECISION_STEPS:
             raise ConfigError(
                 f'decision_steps is {self.decision_steps}, expected 1 to {MAX_DECISION_STEPS}'
+            )
+        if self.size > MAX_SIZE:
+            raise ConfigError(
+                f'a transition has {self.size} numbers, expected <= {MAX_SIZE}: '
+                f'{self.observation_size} observations, {self.action_size} actions, '
+                f'decision_steps {self.decision_steps}'
             )
         for label in ('action_min', 'action_max', 'residual_bound'):
             # Integers would hash differently from the floats that a YAML gives back.
             object.__setattr__(self, label, tuple(float(value) for value in getattr(self, label)))
             values = getattr(self, label)
-            usable = all(abs(value) <= FLOAT32_MAX for value in values)
+            usable = all(abs(value) <= MAX_LIMIT for value in values)
             if len(values) != self.action_size or not usable:
-                raise ConfigError(f'{label} is {values}, expected {self.action_size} finite values')
-        if self.size > LAYOUT_NUMBERS:
-            raise ConfigError(
-                f'a transition of {self.observation_size} observations and {self.decision_steps} x '
-                f'{self.action_size} actions has {self.size} numbers, expected at most '
-                f'{LAYOUT_NUMBERS}'
-            )
+                raise ConfigError(
+                    f'{label} is {shown(values)}, expected {self.action_size} finite values '
+                    f'within {MAX_LIMIT:g}'
+                )
         limits = zip(self.residual_bound, self.action_min, self.action_max, strict=True)
         for name, (bound, low, high) in zip(self.action_names, limits, strict=True):
             if bound < 0.0 or (bound > 0.0 and not low < high):
@@ -183,6 +211,36 @@ class TransitionLayout:
         sizes = [*((name, 1) for name in HEADER), *self._blocks.items()]
         ends = np.cumsum([size for _, size in sizes]).tolist()
         return {name: slice(end - size, end) for (name, size), end in zip(sizes, ends, strict=True)}
+
+    @cached_property
+    def limits(self) -> tuple[Array, Array]:
+        """Smallest and largest value of every number of a message, shape (size,) each."""
+        low, high, bound = (
+            np.array(values) for values in (self.action_min, self.action_max, self.residual_bound)
+        )
+        reach = ACTION_MARGIN * np.maximum(np.maximum(high - low, bound), 1.0)
+        result = np.empty((2, self.size))
+        result[:, : len(HEADER)] = np.transpose(list(HEADER_LIMITS.values()))
+        for name in self._blocks:
+            block = result[:, self.columns[name]]
+            if name.endswith('observation'):
+                block[:] = [[-MAX_OBSERVATION], [MAX_OBSERVATION]]
+            elif name == 'residual_action':
+                block[:] = [[-1.0], [1.0]]
+            else:
+                block[:] = np.tile([low - reach, high + reach], self.decision_steps)
+        return result[0], result[1]
+
+    def usable(self, values: Array) -> npt.NDArray[np.bool_]:
+        """Return which numbers of transitions the layout allows, shape (..., size) as the values.
+
+        The only test of this: messages, bags and runs in one process take it.
+        """
+        low, high = self.limits
+        usable: npt.NDArray[np.bool_] = (values >= low) & (values <= high)
+        head = values[..., : len(HEADER)]
+        usable[..., : len(HEADER)] &= ~WHOLE | (head == np.floor(head))
+        return usable
 
     @cached_property
     def label(self) -> str:
@@ -223,7 +281,7 @@ class TransitionLayout:
         layout = cls.from_mapping(mapping)
         if mapping.get('label') != layout.label:
             raise ConfigError(
-                f'transition layout says label {mapping.get("label")!r}, its names give '
+                f'transition layout says label {shown(mapping.get("label"))}, its names give '
                 f'{layout.label!r}'
             )
         return layout
@@ -239,7 +297,7 @@ class TransitionLayout:
             raise ConfigError(f'transition layout is a {type(mapping).__name__}, not a map')
         if mapping.get('version') != cls.VERSION:
             raise ConfigError(
-                f'transition layout version {mapping.get("version")!r}, expected {cls.VERSION}'
+                f'transition layout version {shown(mapping.get("version"))}, expected {cls.VERSION}'
             )
         try:
             return cls(
@@ -252,7 +310,7 @@ class TransitionLayout:
                 ),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ConfigError(f'transition layout is incomplete: {error!r}') from error
+            raise ConfigError(f'transition layout is incomplete: {error!r:.200}') from error
 
     def differences(self, other: TransitionLayout) -> list[str]:
         """Return in what another layout is not this one, a text for each number or name."""
@@ -277,17 +335,21 @@ class TransitionLayout:
         """Return the message data of a transition, shape (size,).
 
         Raises:
-            MalformedTransitionError: a block has the wrong size, or a value is no finite float32.
+            MalformedTransitionError: a block has the wrong size, or the layout does not allow a
+                value; nothing else, whatever the transition holds.
         """
         data = np.empty(self.size)
-        data[: len(HEADER)] = [getattr(transition, name) for name in HEADER]
-        for name, size in self._blocks.items():
-            block = getattr(transition, name)
-            if block.shape != (size,):
-                raise MalformedTransitionError(
-                    f'{name} has shape {block.shape}, expected ({size},) by the layout'
-                )
-            data[self.columns[name]] = block
+        try:
+            data[: len(HEADER)] = [getattr(transition, name) for name in HEADER]
+            for name, size in self._blocks.items():
+                block = getattr(transition, name)
+                if block.shape != (size,):
+                    raise MalformedTransitionError(
+                        f'{name} has shape {block.shape}, expected ({size},) by the layout'
+                    )
+                data[self.columns[name]] = block
+        except (AttributeError, OverflowError, TypeError, ValueError) as error:
+            raise MalformedTransitionError(f'a value is no float64: {error!r:.200}') from error
         self._check_numbers(data)
         return data
 
@@ -303,34 +365,31 @@ class TransitionLayout:
         """
         if label != self.label:
             raise MalformedTransitionError(
-                f'label {label!r}, expected {self.label!r}; the policy node runs another robot, '
-                'base policy or decision_steps than the learner'
+                f'label {label!r:.80}, expected {self.label!r}; the policy node runs another '
+                'robot, base policy or decision_steps than the learner'
             )
-        values = np.asarray(data, dtype=np.float64)
+        try:
+            values = np.asarray(data, dtype=np.float64)
+        except (OverflowError, TypeError, ValueError) as error:
+            raise MalformedTransitionError(f'a value is no float64: {error!r:.200}') from error
         if values.shape != (self.size,):
             raise MalformedTransitionError(
                 f'message has shape {values.shape}, expected ({self.size},)'
             )
         self._check_numbers(values)
         header = dict(zip(HEADER, values[: len(HEADER)].tolist(), strict=True))
-        blocks = {name: values[self.columns[name]].copy() for name in self._blocks}
-        residual = blocks['residual_action']
-        if np.abs(residual).max() > 1.0:
-            raise MalformedTransitionError(
-                f'residual action reaches {np.abs(residual).max()}, expected at most 1'
-            )
         return Transition(
             stamp=header['stamp'],
-            epoch=_integer(header, 'epoch', minimum=0),
-            episode=_integer(header, 'episode', minimum=0),
-            step=_integer(header, 'step', minimum=0),
-            policy_sequence=_integer(header, 'policy_sequence', minimum=-1),
-            source=Source(_one_of(header, 'source', (0, 1, 2))),
+            epoch=int(header['epoch']),
+            episode=int(header['episode']),
+            step=int(header['step']),
+            policy_sequence=int(header['policy_sequence']),
+            source=Source(int(header['source'])),
             reward=header['reward'],
-            terminated=bool(_one_of(header, 'terminated', (0, 1))),
-            truncated=bool(_one_of(header, 'truncated', (0, 1))),
-            success=Success(_one_of(header, 'success', (-1, 0, 1))),
-            **blocks,
+            terminated=bool(header['terminated']),
+            truncated=bool(header['truncated']),
+            success=Success(int(header['success'])),
+            **{name: values[self.columns[name]].copy() for name in self._blocks},
         )
 
     @cached_property
@@ -341,7 +400,7 @@ class TransitionLayout:
         return {name: n if name.endswith('observation') else km for name in names}
 
     def _check_numbers(self, values: Array) -> None:
-        usable = usable_numbers(values)
+        usable = self.usable(values)
         if usable.all():
             return
         index = int(np.flatnonzero(~usable)[0])
@@ -349,26 +408,12 @@ class TransitionLayout:
         if name in self._blocks:
             name = f'{name}[{index - at.start}]'
         value = float(values[index])
-        wanted = 'a float32' if np.isfinite(value) else 'a finite number'
+        low, high = (limits[index] for limits in self.limits)
+        wanted = f'{low:.16g} to {high:.16g}'
+        if not math.isfinite(value):
+            wanted = 'a finite number'
+        elif index < len(HEADER) and WHOLE[index]:
+            few = high - low <= 2.0
+            flags = tuple(range(int(low), int(high) + 1)) if few else ()
+            wanted = f'one of {flags}' if few else f'a whole number from {wanted}'
         raise MalformedTransitionError(f'{name} is {value}, expected {wanted}')
-
-
-def usable_numbers(values: Array) -> npt.NDArray[np.bool_]:
-    """Return which numbers of transitions can be used, shape (..., size) as the values."""
-    usable = np.abs(values) <= FLOAT32_MAX
-    usable[..., 0] = np.isfinite(values[..., 0])  # The stamp.
-    return usable
-
-
-def _integer(header: dict[str, float], name: str, minimum: int) -> int:
-    value = header[name]
-    if value != int(value) or value < minimum:
-        raise MalformedTransitionError(f'{name} is {value}, expected an integer >= {minimum}')
-    return int(value)
-
-
-def _one_of(header: dict[str, float], name: str, allowed: tuple[int, ...]) -> int:
-    value = header[name]
-    if value not in allowed:
-        raise MalformedTransitionError(f'{name} is {value}, expected one of {allowed}')
-    return int(value)

@@ -15,6 +15,7 @@ import torch
 from builders import fill, make_layout, make_rule, make_transition, random_transitions
 from torch import Tensor
 
+from residual_rl_ros.algorithms.actor_critic import effective_rank
 from residual_rl_ros.algorithms.cal_ql import CalQl
 from residual_rl_ros.config.preset import preset_names
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
@@ -54,6 +55,14 @@ def test_an_update_moves_every_network_and_its_metrics_are_finite(
     assert {'td_error', 'q_base', 'q_executed', 'q_policy', 'critic_rank'} <= set(metrics)
     assert {'critic_dormant_share', 'residual_magnitude', 'actor_grad_norm'} <= set(metrics)
     assert 0.0 <= metrics['base_preferred_share'] <= 1.0
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf, 1e38])
+def test_metrics_of_broken_networks_are_no_error(value: float) -> None:
+    rule = filled_rule()
+    with torch.no_grad():
+        rule.critic.body[0].weight.fill_(value)
+    assert {'critic_rank', 'q_base'} <= rule.diagnose().keys()
 
 
 @pytest.mark.parametrize('preset', PRESETS)
@@ -212,3 +221,9 @@ def test_the_target_bootstraps_from_the_base_where_it_is_preferred(heads: int) -
     residual, base = plain.target_value(s, b, u), plain.target_value(s, b, torch.zeros_like(u))
     assert 0 < int((base > residual).sum()) < len(b)
     torch.testing.assert_close(rule.target_value(s, b, u), torch.maximum(residual, base))
+
+
+def test_the_effective_rank_counts_the_singular_values_that_matter() -> None:
+    assert effective_rank(torch.diag(torch.tensor([1.0, 1.0, 1e-4]))) == 2.0
+    for value in (math.nan, math.inf, 3e38):
+        assert math.isnan(effective_rank(torch.full((4, 3), value)))

@@ -26,7 +26,7 @@ from residual_rl_ros.bags.recorder import FLAG
 from residual_rl_ros.bags.sqlite_file import SEGMENT_MESSAGES
 from residual_rl_ros.bags.transitions.reader import TEXT, TransitionReader
 from residual_rl_ros.errors import BagError
-from residual_rl_ros.robot.description import CHANNEL_TYPES, COMMAND_TYPES
+from residual_rl_ros.robot.topics import CHANNEL_TYPES, COMMAND_TYPES
 from residual_rl_ros.transitions.cdr import STORES, typestore
 
 L = make_layout()

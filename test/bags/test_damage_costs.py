@@ -24,7 +24,7 @@ from builders import random_transitions
 
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.transitions.reader import LAYOUT, TEXT, TRANSITIONS
-from residual_rl_ros.robot.description import FLOAT_ARRAY
+from residual_rl_ros.robot.topics import FLOAT_ARRAY
 
 STREAM = random_transitions(L, 300)
 

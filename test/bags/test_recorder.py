@@ -35,7 +35,8 @@ from residual_rl_ros.bags.recorder import (
 )
 from residual_rl_ros.bags.transitions.reader import TRANSITIONS, TransitionReader
 from residual_rl_ros.errors import OutputError
-from residual_rl_ros.robot.description import FLOAT_ARRAY, load_robot
+from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.robot.topics import FLOAT_ARRAY
 
 L = make_layout()
 STREAM = random_transitions(L, 300)

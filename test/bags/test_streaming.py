@@ -23,7 +23,7 @@ from residual_rl_ros.bags.segment import Segment
 from residual_rl_ros.bags.transitions.reader import TransitionReader
 from residual_rl_ros.bags.transitions.summary import summarise
 from residual_rl_ros.bench.bags import SHAPES, make_bag
-from residual_rl_ros.robot.description import FLOAT_ARRAY
+from residual_rl_ros.robot.topics import FLOAT_ARRAY
 from residual_rl_ros.transitions.cdr import deserialize, labelled_array
 
 COUNT = 6000

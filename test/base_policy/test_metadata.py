@@ -13,17 +13,18 @@ import pytest
 from builders import make_action_spec, make_metadata
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import finite
 
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
 METADATA = make_metadata(kind='act', task='bench', dataset_sha256='ab' * 32)
 
 
 @given(
-    st.lists(finite, min_size=2, max_size=2),
-    st.lists(finite, min_size=2, max_size=2),
+    st.lists(FINITE, min_size=2, max_size=2),
+    st.lists(FINITE, min_size=2, max_size=2),
     st.floats(1e-300, 1e300),
     st.text(max_size=8),
 )

@@ -76,7 +76,7 @@ def test_an_animation_of_a_repaired_seed(
         given = signature(paired.evaluate).bind(*arguments, **options).arguments
         for seed in given['seeds']:
             success = repairs and given['actor_message'] is not None
-            yield Episode(seed, success, steps=8)
+            yield Episode(seed, success, 8, float(success))
 
     def filmed(*arguments: Any) -> list[np.ndarray]:
         given = signature(paired.film).bind(*arguments).arguments

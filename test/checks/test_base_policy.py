@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from builders import make_metadata, write_onnx_policy
+from onnx import helper
 from rich.console import Console
 
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.checks.base_policy import check_base_policy
 from residual_rl_ros.errors import ResourceError
 from residual_rl_ros.resources import resource_path
@@ -48,6 +51,7 @@ def test_a_good_model_has_facts_and_no_problem(path: Path, stochastic: bool) -> 
     facts = report.facts
     assert facts['kind'] == f'act, {"stochastic" if stochastic else "deterministic"}'
     assert facts['task'] == 'bench'
+    assert facts['files'] == 'policy.onnx'
     assert hashlib.sha256(path.read_bytes()).hexdigest() in facts['size']
     assert 'cd' * 32 in facts['training data']
     assert facts['rate'] == '20 Hz, absolute actions'
@@ -113,3 +117,53 @@ def test_a_wrong_robot_description_is_no_finding_about_the_model(path: Path) -> 
     write_onnx_policy(path)
     with pytest.raises(ResourceError, match="unknown robot 'r2d2'"):
         check_base_policy(path, 'r2d2')
+
+
+def append(path: Path, *nodes: onnx.NodeProto) -> None:
+    """Compute the action of a model further; the last node makes it."""
+    model = onnx.load(path)
+    model.graph.node[-1].output[0] = 'before'
+    model.graph.node.extend(nodes)
+    onnx.save(model, str(path))
+
+
+def test_a_graph_that_draws_random_numbers_is_not_called_deterministic(path: Path) -> None:
+    write_onnx_policy(path)
+    append(
+        path,
+        helper.make_node('RandomNormalLike', ['before'], ['noise'], seed=1.0),
+        helper.make_node('Add', ['before', 'noise'], ['action']),
+    )
+    report = check_base_policy(path, clock=clock_of(0.001))
+    assert report.problems == []
+    assert report.facts['kind'] == 'bc, draws random numbers in its graph (RandomNormalLike)'
+    (remark,) = report.remarks
+    assert 'no run with it can be repeated' in remark
+
+
+def test_a_model_that_answers_the_same_differently_is_not_called_deterministic(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the reason is: an operator that nobody knows, for example."""
+    write_onnx_policy(path)
+    rng = np.random.default_rng(0)
+    infer = OnnxBasePolicy.infer
+    monkeypatch.setattr(
+        OnnxBasePolicy, 'infer', lambda *each: infer(*each) + rng.random(dtype=np.float32)
+    )
+    report = check_base_policy(path, clock=clock_of(0.001))
+    assert report.facts['kind'] == 'bc, not reproducible'
+    assert 'the same observation gave different actions' in report.remarks[0]
+
+
+def test_weights_beside_the_graph_are_named(path: Path) -> None:
+    write_onnx_policy(path)
+    onnx.save(
+        onnx.load(path), str(path), save_as_external_data=True, location='weights', size_threshold=0
+    )
+    report = check_base_policy(path, clock=clock_of(0.001))
+    assert report.facts['files'] == 'policy.onnx, weights'
+    assert OnnxBasePolicy(path).sha256 in report.facts['size']
+    (path.parent / 'weights').unlink()
+    (problem,) = check_base_policy(path).problems
+    assert "its weights 'weights' are not beside it" in problem

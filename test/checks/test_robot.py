@@ -12,6 +12,7 @@ import pytest
 from residual_rl_ros.checks.robot import check_robot
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.robot.topics import Channel
 
 ROBOTS = sorted(path.stem for path in resource_path('config', 'robots').glob('*.yaml'))
 
@@ -69,3 +70,34 @@ def test_an_encoder_that_cannot_be_loaded_is_a_problem() -> None:
     assert report.problems == [
         "image encoder 'nowhere.onnx' does not exist; give the path of an .onnx file"
     ]
+
+
+@pytest.mark.parametrize(
+    ('kind', 'good', 'bad'),
+    [
+        (
+            'geometry_msgs/msg/PoseStamped',
+            ['position.x', 'orientation.w'],
+            ['position.w', 'pose.position.x', 'position', 'x', ''],
+        ),
+        ('geometry_msgs/msg/TwistStamped', ['linear.x', 'angular.z'], ['twist.linear.x', 'linear']),
+        ('geometry_msgs/msg/WrenchStamped', ['force.z', 'torque.x'], ['force.w', 'force.x.y']),
+        (
+            'nav_msgs/msg/Odometry',
+            ['pose.pose.position.x', 'twist.twist.angular.z'],
+            ['pose.position.x', 'pose.covariance', 'child_frame_id', 'header.frame_id'],
+        ),
+        (
+            'sensor_msgs/msg/Imu',
+            ['orientation.x', 'angular_velocity.z', 'linear_acceleration.y'],
+            ['orientation', 'acceleration.x', 'orientation_covariance'],
+        ),
+    ],
+)
+def test_fields_that_a_message_type_does_not_have_are_problems(
+    kind: str, good: list[str], bad: list[str]
+) -> None:
+    robot, _ = load_robot('peg_insert')
+    channel = Channel('tool', 'tool_pose', kind, (*good, *bad), (), 0.2)
+    report = check_robot(replace(robot, channels=(robot.channels[0], channel)), 'peg')
+    assert report.problems == [f"channel 'tool': {kind} has no number {field!r}" for field in bad]

@@ -14,7 +14,7 @@ import gymnasium
 import pytest
 from builders import make_metadata, write_onnx_policy
 
-from residual_rl_ros.cli.main import main
+from residual_rl_ros.cli.main import _interrupt, main
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.tasks.hosting import check_environment
@@ -81,6 +81,7 @@ def test_check_base_prints_names_in_brackets(run, tmp_path: Path) -> None:
         (['describe-robot', 'NoSuchEnv-v0'], "unknown task 'NoSuchEnv-v0'"),
         (['describe-robot', 'CartPole-v1'], 'expected a one-dimensional Box'),
         (['train-base', '--task', 'tidy_up'], 'tidy_up'),
+        (['train', '--success', 'success:never'], "success is 'success:never', expected auto"),
     ],
 )
 def test_bad_input_is_one_line_on_stderr_and_exit_code_two(
@@ -94,6 +95,16 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_two(
     assert len(err.splitlines()) == 1
     assert err.startswith('error: ')
     assert message in err
+
+
+@pytest.mark.parametrize('change', ['nope=1', 'utd=-1', 'residual_scale=much'])
+def test_a_wrong_number_is_said_before_what_takes_seconds_is_imported(
+    run, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.setitem(sys.modules, 'residual_rl_ros.training.train', None)
+    code, _, err = run('train', '--set', change)
+    assert code == 2
+    assert change.split('=')[0] in err
 
 
 def test_an_unknown_task_is_one_line_without_a_traceback(tmp_path: Path) -> None:
@@ -125,3 +136,22 @@ def test_a_described_robot_can_be_loaded_and_fits_its_environment(run, tmp_path:
     assert (robot.action.lower, robot.action.upper) == (env.action_space.low, env.action_space.high)
     assert robot.control_rate_hz == env.unwrapped.metadata['render_fps']
     assert robot.action.max_step == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize('sign', [signal.SIGTERM, signal.SIGHUP])
+def test_what_ends_a_command_politely_does_what_ctrl_c_does(sign: signal.Signals) -> None:
+    """A training that notes Ctrl-C, to save where its state is consistent, notes these too."""
+    seen: list[int] = []
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+        _interrupt(sign, None)
+        assert seen == [signal.SIGINT]
+        # A shell that closes with its terminal says it once more.
+        assert (signal.getsignal(signal.SIGHUP) is signal.SIG_IGN) is (sign == signal.SIGHUP)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with pytest.raises(KeyboardInterrupt):
+            _interrupt(sign, None)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

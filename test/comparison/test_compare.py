@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from builders import make_metadata, write_onnx_policy
 from command_line import run_command
 from matplotlib.figure import Figure
 from PIL import Image
@@ -62,7 +61,7 @@ STEPS = 900
 def options(
     out: Path, *variants: str, seeds: tuple[int, ...] = (0, 1), jobs: int = 1
 ) -> CompareOptions:
-    config = replace(load_run('peg_insert'), control_steps=STEPS)
+    config = replace(load_run('peg_insert').told_by('success:end'), control_steps=STEPS)
     return CompareOptions(
         [config],
         [Variant.parse(text) for text in variants],
@@ -270,6 +269,30 @@ def test_aggregates_follow_from_the_runs() -> None:
     assert json.loads(json.dumps(report)) == report
 
 
+def test_returns_of_two_tasks_are_never_put_together() -> None:
+    def run(final: float, measure: str) -> RunResult:
+        return RunResult(
+            0.5, 0.5, final, np.zeros((0, 2)), np.inf, np.zeros(0), None, 0, 0, measure
+        )
+
+    results = {
+        ('peg', 'a'): [run(0.5, 'success')],
+        ('peg', 'b'): [run(0.75, 'success')],
+        ('pendulum', 'a'): [run(-900.0, 'return')],
+        ('pendulum', 'b'): [run(-300.0, 'return')],
+    }
+    report = aggregate(results, 1, rng())
+    assert report['iqm'] == {'a': [0.5, None, None], 'b': [0.75, None, None]}
+    assert report['iqm_of_returns']['pendulum']['b'] == [-300.0, None, None]
+    assert report['probability_of_improvement']['a > b'][0] == 0.0
+    table = to_markdown(report)
+    assert '| `a` | 0.5 | -900 | -900 | -900.5 | 0 |' in table
+    assert '| IQM of final return, pendulum, `b` | -300 | ? to ? |' in table
+    returns = aggregate({key: results[key] for key in list(results)[2:]}, 1, rng())
+    assert returns['iqm'] == {}
+    assert 'IQM of final success' not in to_markdown(returns)
+
+
 def test_one_seed_has_figures_and_no_interval() -> None:
     run = RunResult(0.5, 0.5, 0.75, np.zeros((0, 2)), np.inf, np.zeros(0), None, 0, 0)
     report = aggregate({('peg', 'a'): [run], ('peg', 'b'): [run]}, 1, rng())
@@ -337,6 +360,7 @@ def test_a_finished_run_of_another_configuration_is_no_result(
 
 def test_a_run_that_fails_is_named_and_keeps_no_other_from_its_end(tmp_path: Path) -> None:
     both = options(tmp_path, f'dawn:{SMALL}')
+    both = replace(both, configs=[replace(both.configs[0], control_steps=120)], curve_steps=0)
     failing, other = (
         train_options(both, both.configs[0], both.variants[0], seed) for seed in both.seeds
     )
@@ -346,6 +370,12 @@ def test_a_run_that_fails_is_named_and_keeps_no_other_from_its_end(tmp_path: Pat
     with pytest.raises(ResidualRLError, match=reason):
         run_comparison(both, Console(quiet=True))
     assert is_done(other)
+    report = json.loads((tmp_path / 'compare.json').read_text())
+    assert report['seeds'] == 1
+    failing.output_dir.unlink()
+    written = (other.output_dir / 'summary.json').stat().st_mtime_ns
+    assert run_comparison(both, Console(quiet=True))['seeds'] == 2
+    assert (other.output_dir / 'summary.json').stat().st_mtime_ns == written
 
 
 def test_a_run_that_is_asked_for_twice_is_refused(tmp_path: Path) -> None:
@@ -363,27 +393,6 @@ def test_a_variant_with_a_wrong_number_stops_the_grid_before_it_starts(tmp_path:
     with pytest.raises(ConfigError, match='utd is 0'):
         run_comparison(options(tmp_path, f'dawn:{SMALL}', 'dawn:utd=0.0'), Console(quiet=True))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_any_gymnasium_environment_can_be_compared_with_any_conforming_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = tmp_path / 'pendulum.onnx'
-    metadata = make_metadata(
-        observation_names=('state.x0', 'state.x1', 'state.x2'),
-        action_names=('action0',),
-        action_min=(-2.0,),
-        action_max=(2.0,),
-        rate_hz=30.0,
-    )
-    write_onnx_policy(model, metadata)
-    command = (
-        *('compare', '--env', 'Pendulum-v1', '--base', str(model), '--presets', f'dawn:{SMALL}'),
-        *('--seeds', '0', '--steps', '800', '--evaluate', '2', '--jobs', '1'),
-        *('--out', str(tmp_path / 'out')),
-    )
-    assert run_command(*command, monkeypatch=monkeypatch) == 0
-    assert '## Pendulum-v1' in capsys.readouterr().out
 
 
 def test_an_environment_without_a_base_policy_is_refused(

@@ -13,7 +13,7 @@ from loop_builders import ACTION, CHANNELS, Recorder, feed, real_time
 
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.control.lockstep_loop import LockstepLoop
+from residual_rl_ros.control.lockstep_loop import RESTART_SILENCE_S, LockstepLoop
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.observation import ObservationAssembler
@@ -100,3 +100,59 @@ def test_an_inactive_loop_takes_nothing_in(make: Any) -> None:
     loop.receive_feedback(feedback(1.0))
     assert not loop.in_episode
     assert loop.counts['ticks'] == 0
+
+
+@pytest.mark.parametrize('restarted_at', [1.0, 3.0])
+def test_a_simulator_that_starts_again_is_met_again(restarted_at: float) -> None:
+    loop, callbacks, clock = lockstep()
+    loop.activate()
+    for stamp in (1.0, 2.0, 3.0, 4.0):
+        loop.receive_feedback(feedback(stamp))
+        feed(loop, stamp)
+    clock.now += 0.5
+    feed(loop, restarted_at)  # Late, out of order.
+    assert [stamp for stamp, _ in callbacks.commands] == [1.0, 2.0, 3.0, 4.0]
+    made = len(callbacks.transitions)
+    clock.now += RESTART_SILENCE_S + 0.1
+    for step in range(3):
+        if step:
+            loop.receive_feedback(feedback(restarted_at + step))
+        feed(loop, restarted_at + step)
+    answered = [stamp for stamp, _ in callbacks.commands[4:]]
+    assert answered == [restarted_at + step for step in range(3)]
+    assert 'the simulator has started again' in callbacks.warnings[-1]
+    fresh = callbacks.transitions[made:]
+    assert {transition.episode for transition in fresh} == {1}
+    assert [transition.step for transition in fresh] == [0, 1]
+
+
+def test_a_simulator_that_repeats_its_stamp_after_a_pause_has_not_started_again() -> None:
+    loop, callbacks, clock = lockstep()
+    loop.activate()
+    for stamp in (1.0, 2.0):
+        loop.receive_feedback(feedback(stamp))
+        feed(loop, stamp)
+    clock.now += 60.0
+    loop.receive_feedback(feedback(2.0))
+    feed(loop, 2.0)
+    assert loop.episode == 0
+    assert {stamp for stamp, _ in callbacks.commands[2:]} == {2.0}
+
+
+def test_a_decision_of_which_the_learner_hears_nothing_does_not_count() -> None:
+    """It publishes after so many transitions, and the robot waits after so many decisions."""
+    loop, callbacks, clock = lockstep(scheduled=True)
+    loop.activate()
+    header = WeightsHeader(1, 1, Exploration(), 0, 3)
+    loop.receive_weights(encode_weights(make_actor(loop.controller.layout).to_numpy(), header))
+
+    def run(stamps: tuple[float, ...]) -> int:
+        for stamp in stamps:
+            loop.receive_feedback(feedback(stamp))
+            feed(loop, stamp)
+        return len(callbacks.transitions)
+
+    assert run((1.0, 2.0)) == 1
+    clock.now += RESTART_SILENCE_S + 0.1  # The decision of 2.0 is lost with the simulator.
+    assert run((0.5, 1.5, 2.5, 3.5, 4.5)) == 3
+    assert loop.controller.mailbox.waits_for_weights()

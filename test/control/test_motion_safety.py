@@ -18,7 +18,7 @@ from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader
 from residual_rl_ros.robot.action_spec import ActionSpec
-from residual_rl_ros.robot.description import StopInput
+from residual_rl_ros.robot.topics import StopInput
 from residual_rl_ros.transitions.transition import Source
 
 NAMES = ('a.position', 'b.position')
@@ -379,11 +379,22 @@ def test_a_hold_of_mixed_actions_repeats_positions_and_ends_velocities() -> None
     np.testing.assert_allclose(arm.run(3), [[last[0], 0.125], [last[0], 0.0], [last[0], 0.0]])
 
 
-def test_an_actor_that_is_not_finite_is_the_base_alone() -> None:
+@pytest.mark.parametrize(
+    'decided',
+    [
+        np.array([np.nan, 0.5]),
+        np.array([0.5, -np.inf]),
+        np.array([0.0, 1.001]),
+        np.zeros(3),
+        np.zeros((1, 2)),
+    ],
+    ids=str,
+)
+def test_an_actor_that_decides_no_residual_is_the_base_alone(decided: np.ndarray) -> None:
     arm = Arm(target=0.1)
     controller = arm.loop.controller
     controller.mailbox.header = WeightsHeader(1, 1, Exploration())
-    controller.mailbox.actor = Mock(decide=lambda *_: np.array([np.nan, 0.5]))
+    controller.mailbox.actor = Mock(decide=lambda *_: decided)
     commands = arm.run(20)
     np.testing.assert_allclose(commands[-1], 0.1)
     assert controller.residuals_not_finite > 0

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -75,7 +76,21 @@ def test_a_function_gets_the_names_and_gives_feedback(module: Any) -> None:
     assert answer.reward == -0.5
 
 
-@pytest.mark.parametrize('answer', [1.0, StepFeedback(np.nan, False, False, Success.UNLABELLED)])
+def answered(**changes: Any) -> StepFeedback:
+    return replace(StepFeedback(0.0, False, False, Success.UNLABELLED), **changes)
+
+
+@pytest.mark.parametrize(
+    'answer',
+    [
+        1.0,
+        *(answered(reward=reward) for reward in (np.nan, -np.inf, 1e200, '1.0', None)),
+        answered(reward=np.zeros(2)),
+        *(answered(terminated=flag) for flag in ('no', None, np.nan, 0.5)),
+        *(answered(success=outcome) for outcome in (2, 'yes', None, np.nan)),
+    ],
+    ids=str,
+)
 def test_an_answer_that_is_no_feedback_is_refused(module: Any, answer: Any) -> None:
     module.make = lambda names: lambda observation: answer
     source = load_function('my_rewards:make', OBSERVATIONS)

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from builders import LinearPolicy, make_action_spec
 
+from residual_rl_ros.config.success import SuccessCriterion
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
-from residual_rl_ros.evaluation.paired import Episode, run_episode
+from residual_rl_ros.evaluation.paired import Episode, difference, run_episode, score
 from residual_rl_ros.transitions.transition import Success, Transition
 
 
@@ -72,7 +73,7 @@ def test_every_step_is_executed_and_every_decision_reported(controller: Residual
     looks = []
     transitions: list[Transition] = []
     episode = run_episode(env, controller, 7, 3, transitions.append, lambda: looks.append(1))
-    assert episode == Episode(seed=7, success=True, steps=5)
+    assert episode == Episode(seed=7, success=None, steps=5, episode_return=1.0)
     assert len(looks) == 5
     assert [t.step for t in transitions] == [0, 2, 4]
     assert {t.episode for t in transitions} == {3}
@@ -83,7 +84,7 @@ def test_every_step_is_executed_and_every_decision_reported(controller: Residual
 
 
 def test_only_the_last_transition_is_labelled(controller: ResidualController) -> None:
-    _, transitions = play(Drift(steps=6), controller)
+    _, transitions = play(Drift(steps=6, success=True), controller)
     assert [t.success for t in transitions] == [
         Success.UNLABELLED,
         Success.UNLABELLED,
@@ -92,24 +93,74 @@ def test_only_the_last_transition_is_labelled(controller: ResidualController) ->
 
 
 @pytest.mark.parametrize(
-    ('env', 'success'),
+    ('env', 'criterion', 'success'),
     [
-        (Drift(), True),
-        (Drift(reward=0.0), False),
-        (Drift(terminates=False), False),
-        (Drift(success=False), False),
-        (Drift(reward=0.0, success=True), True),
-        (Drift(terminates=False, success=True), True),
+        (Drift(), 'auto', None),
+        (Drift(terminates=False), 'auto', None),
+        (Drift(success=False), 'auto', False),
+        (Drift(reward=0.0, success=True), 'auto', True),
+        (Drift(terminates=False, success=True), 'auto', True),
+        (Drift(success=True), 'return', None),
+        (Drift(reward=-1.0), 'terminated', True),
+        (Drift(terminates=False), 'terminated', False),
+        (Drift(solved=True), 'solved:end', True),
     ],
-    ids=['goal', 'fall', 'time limit', 'info says no', 'info says yes', 'yes at the limit'],
+    ids=lambda value: value if isinstance(value, str) else '',
 )
-def test_success_is_what_the_environment_says_or_else_a_rewarded_end(
-    controller: ResidualController, env: Drift, success: bool
+def test_an_outcome_is_what_the_environment_tells_and_nothing_else(
+    controller: ResidualController, env: Drift, criterion: str, success: bool | None
 ) -> None:
+    env.success_criterion = SuccessCriterion.parse(criterion)
     episode, transitions = play(env, controller)
     assert episode.success is success
-    assert transitions[-1].success is Success(int(success))
+    assert transitions[-1].success is Success(-1 if success is None else success)
     assert transitions[-1].truncated is not env.terminates
+    assert episode.episode_return == env.reward
+
+
+def test_the_first_success_ends_an_episode_of_is_success(controller: ResidualController) -> None:
+    episode, transitions = play(Drift(steps=6, reward=7.0, is_success=True), controller)
+    assert episode == Episode(seed=7, success=True, steps=1, episode_return=1.0)
+    assert transitions[-1].terminated
+
+
+def episodes(outcomes: list[bool | None], returns: list[float]) -> list[Episode]:
+    return [
+        Episode(seed, success, 1, value)
+        for seed, (success, value) in enumerate(zip(outcomes, returns, strict=True))
+    ]
+
+
+@pytest.mark.parametrize('outcome', [False, True])
+@pytest.mark.parametrize('count', [1, 2, 7, 10, 13, 100])
+def test_episodes_that_all_end_alike_have_a_rate_a_return_and_a_p_value(
+    outcome: bool, count: int
+) -> None:
+    same = episodes([outcome] * count, [float(outcome)] * count)
+    found = score(same).summary()
+    assert found['success'] == found['return'] == float(outcome)
+    assert found['low_95'] <= found['success'] <= found['high_95']
+    assert difference(same, same).summary()['paired_p_value'] == 1.0
+
+
+def test_without_success_returns_are_compared_in_pairs() -> None:
+    base = episodes([None] * 4, [-10.0, 0.0, 10.0, 20.0])
+    final = episodes([None] * 4, [-7.0, 1.0, 14.0, 24.0])
+    found = score(base)
+    assert (found.success, found.unlabelled, found.returns.value) == (None, 4, 5.0)
+    assert found.summary()['success'] is None
+    pair = difference(base, final)
+    assert pair.returns.value == 3.0  # 3, 1, 4, 4: standard error sqrt(2) / 2, t of 3 degrees.
+    assert pair.returns.high == pytest.approx(3.0 + 3.18245 * np.sqrt(0.5), abs=1e-4)
+    assert pair.p_value == pytest.approx(0.02394, abs=1e-4)
+    assert str(pair).startswith('difference of the returns 3 [')
+
+
+def test_one_unlabelled_episode_leaves_the_others_without_a_rate() -> None:
+    mixed = episodes([True, True, None], [1.0, 1.0, 0.0])
+    assert score(mixed).success is None
+    assert score(mixed).unlabelled == 1
+    assert difference(mixed, mixed).fixed is None
 
 
 def test_the_same_seeds_are_the_same_episode(controller: ResidualController) -> None:

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import pytest
+from matplotlib.figure import Figure
 
-from residual_rl_ros.evaluation.figures import draw_animation, draw_repair
+from residual_rl_ros.evaluation.figures import draw_animation, draw_learning_curve, draw_repair
+from residual_rl_ros.evaluation.intervals import Mean, Rate, mean_interval, wilson
+from residual_rl_ros.learner.episodes import EpisodeRecord
 
 
 def test_the_shorter_episode_waits_at_its_end(tmp_path: Path) -> None:
@@ -34,3 +38,26 @@ def test_a_repair_is_drawn_as_a_strip_and_in_real_time(tmp_path: Path) -> None:
         assert animation.n_frames == len(failure)
         animation.load()
         assert animation.info['duration'] == 100
+
+
+@pytest.mark.parametrize(
+    'measure',
+    [
+        *(wilson([outcome] * 7) for outcome in (False, True)),
+        mean_interval([-900.0, -1000.0]),
+        mean_interval([5.0]),
+    ],
+    ids=str,
+)
+def test_a_learning_curve_is_drawn_of_whatever_a_run_came_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measure: Rate | Mean
+) -> None:
+    drawn = []
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, path: drawn.append(figure))
+    unlabelled = [EpisodeRecord(200, None, residual=True, takeover=False)]
+    draw_learning_curve(tmp_path / 'x.png', 'run', unlabelled, 20.0, measure, measure)
+    (axes,) = drawn[0].axes
+    told = isinstance(measure, Rate)
+    assert axes.get_ylabel() == ('success' if told else 'return')
+    low, high = axes.get_ylim()
+    assert low <= measure.value <= high

@@ -10,14 +10,18 @@ import sys
 import numpy as np
 import numpy.typing as npt
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from residual_rl_ros.evaluation.intervals import (
     Estimate,
+    Mean,
     interquartile_mean,
     mcnemar,
+    mean_interval,
+    paired_t,
     probability_of_improvement,
     wilson,
 )
@@ -50,11 +54,44 @@ def test_the_interval_is_wilsons(successes: int, trials: int, low: float, high: 
     assert rate.high == pytest.approx(high, abs=6e-5)
 
 
+@pytest.mark.parametrize('trials', [1, 2, 7, 10, 13, 100, 1000])
+@pytest.mark.parametrize('success', [False, True])
+def test_rounding_puts_no_end_of_an_interval_beyond_the_rate(success: bool, trials: int) -> None:
+    rate = wilson([success] * trials)
+    assert 0.0 <= rate.low <= rate.value <= rate.high <= 1.0
+
+
+def test_a_mean_has_students_interval_and_one_number_has_none() -> None:
+    assert mean_interval([3.0]) == Mean(3.0, 1, None, None)
+    assert mean_interval([2.0, 2.0]) == Mean(2.0, 2, 2.0, 2.0)
+    mean = mean_interval([1.0, 2.0, 3.0])  # t of 2 degrees is 4.3027.
+    assert (mean.value, mean.high) == pytest.approx((2.0, 2.0 + 4.302653 / np.sqrt(3.0)))
+    assert str(mean) == '2 [-0.4841, 4.484]'
+    with pytest.raises(ValueError, match='at least one number'):
+        mean_interval([])
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30), st.floats(-10.0, 10.0))
+def test_the_paired_t_test_is_scipys(before: list[float], shift: float) -> None:
+    noise = np.random.default_rng(len(before)).normal(size=len(before))
+    after = [value + shift + float(change) for value, change in zip(before, noise, strict=True)]
+    mean, p_value = paired_t(before, after)
+    expected = scipy.stats.ttest_rel(after, before)
+    assert p_value == pytest.approx(expected.pvalue, rel=1e-6)
+    interval = expected.confidence_interval()
+    assert (mean.low, mean.high) == pytest.approx((interval.low, interval.high), rel=1e-6)
+
+
+def test_pairs_that_all_differ_alike_have_a_p_value() -> None:
+    assert paired_t([1.0, 2.0], [1.0, 2.0]) == (Mean(0.0, 2, 0.0, 0.0), 1.0)
+    assert paired_t([1.0, 2.0], [2.0, 3.0]) == (Mean(1.0, 2, 1.0, 1.0), 0.0)
+    assert paired_t([1.0], [2.0])[1] is None
+
+
 @given(st.lists(st.booleans(), min_size=1, max_size=200))
 def test_the_interval_holds_the_rate_and_mirrors_with_the_outcomes(results: list[bool]) -> None:
     rate = wilson(results)
-    assert 0.0 <= rate.low <= rate.value + 1e-12
-    assert rate.value - 1e-12 <= rate.high <= 1.0
+    assert 0.0 <= rate.low <= rate.value <= rate.high <= 1.0
     mirrored = wilson([not result for result in results])
     assert mirrored.low == pytest.approx(1.0 - rate.high, abs=1e-12)
 

@@ -28,7 +28,7 @@ def test_the_order_is_blind_and_every_seed_meets_both_policies(
     def play_all(config: Any, jobs: Any, messages: Any, workers: int) -> Iterator[Episode]:
         assert messages == [None, b'actor']
         for policy, seed in jobs:
-            yield Episode(seed, success=bool(policy), steps=1)
+            yield Episode(seed, bool(policy), 1, 0.0)
 
     monkeypatch.setattr(paired, '_play_all', play_all)
     config = load_run('peg_insert')
@@ -73,7 +73,7 @@ def test_an_actor_is_evaluated_with_the_numbers_it_was_trained_with(
     def play_none(config: RunConfig, seeds: range, message: bytes, rng: object) -> list[Any]:
         config.resolve().evaluation_controller(message).queue.close()
         evaluated.append(config)
-        return [(on, Episode(seed, success=on, steps=1)) for on in (False, True) for seed in seeds]
+        return [(on, Episode(seed, on, 1, 0.0)) for on in (False, True) for seed in seeds]
 
     monkeypatch.setattr(paired, 'evaluate_blind', play_none)
     command = ('evaluate', str(tmp_path), '--task', 'peg_insert', '--episodes', '2')

@@ -91,6 +91,7 @@ def running(domain_id: int, folder: Path) -> Iterator[tuple[Monitor, Simulator]]
             ROBOT_FILE,
             BASE.path,
             None,
+            decision_steps=1,
             residual_scale=CONFIG.residual_scale,
             prefetch_steps=2,
             auto_start=True,

@@ -7,11 +7,12 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from builders import assert_same_actor, make_layout, random_transitions, small_config
@@ -25,12 +26,17 @@ from residual_rl_ros.learner.checkpoint import (
     ALGORITHM,
     CANDIDATE,
     GOOD,
+    MANIFEST,
     MEMORY,
+    RUN,
     STATE,
+    CheckpointFolder,
     check_numbers,
     load_checkpoint,
+    load_run_state,
     save_checkpoint,
     stored_config,
+    write_manifest,
 )
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual_policy.weights import decode_weights
@@ -39,7 +45,7 @@ from residual_rl_ros.transitions.transition import Source
 LAYOUT = make_layout()
 STREAM = random_transitions(LAYOUT, 120)
 REPLAY, DEMONSTRATIONS = MEMORY.format('replay'), MEMORY.format('demonstrations')
-FILES = (ALGORITHM, GOOD, CANDIDATE, REPLAY, DEMONSTRATIONS, STATE)
+FILES = (ACTOR, ALGORITHM, GOOD, CANDIDATE, REPLAY, DEMONSTRATIONS, STATE, RUN, MANIFEST)
 
 
 def trained(transitions: int, **overrides: Any) -> Learner:
@@ -94,7 +100,7 @@ def test_saving_does_not_disturb_the_learner(tmp_path: Path) -> None:
 def test_a_checkpoint_is_a_few_files_none_of_which_is_a_pickle(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / 'checkpoint', trained(20))
     files = sorted(path.name for path in (tmp_path / 'checkpoint').iterdir())
-    assert files == sorted([ACTOR, ALGORITHM, CANDIDATE, GOOD, REPLAY, STATE])
+    assert files == sorted([ACTOR, ALGORITHM, CANDIDATE, GOOD, MANIFEST, REPLAY, STATE])
     for path in (tmp_path / 'checkpoint').glob('*.safetensors'):
         data = path.read_bytes()
         assert json.loads(data[8 : 8 + int.from_bytes(data[:8], 'little')])
@@ -121,19 +127,71 @@ def test_a_newer_checkpoint_replaces_the_older_and_leaves_nothing_behind(tmp_pat
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a checkpoint with every file; to be copied before it is changed."""
     path = tmp_path_factory.mktemp('saved') / 'checkpoint'
-    save_checkpoint(path, trained(20, preset='resfit'))
+    save_checkpoint(path, trained(20, preset='resfit'), {'steps': np.arange(3)})
     return path
 
 
-@pytest.mark.parametrize('share', [0.0, 0.01, 0.5, 0.99])
+def mutations(data: bytes, other: bytes) -> Iterator[bytes]:
+    """Yield what may become of a file: a flipped bit, a lost end, more bytes, another file."""
+    for position in np.linspace(0, len(data) - 1, 25).astype(int).tolist():
+        for bit in (0, 5):
+            changed = bytearray(data)
+            changed[position] ^= 1 << bit
+            yield bytes(changed)
+        yield data[:position]
+    for junk in (b'\0', b'\n', b' ', b'{}'):
+        yield data + junk
+        yield junk + data
+    if other != data:  # The candidate may be the good one.
+        yield other
+
+
 @pytest.mark.parametrize('name', FILES)
-def test_a_truncated_file_is_refused(tmp_path: Path, saved: Path, name: str, share: float) -> None:
+def test_an_altered_file_is_refused_by_name_or_means_the_same(
+    tmp_path: Path, saved: Path, name: str
+) -> None:
     shutil.copytree(saved, tmp_path / 'checkpoint')
     path = tmp_path / 'checkpoint' / name
     data = path.read_bytes()
-    path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(CheckpointError, match=r"cannot read checkpoint '.*checkpoint'"):
-        load_checkpoint(tmp_path / 'checkpoint')
+    original, refused = content(load_checkpoint(tmp_path / 'checkpoint')), []
+    for changed in mutations(data, (saved / FILES[FILES.index(name) - 1]).read_bytes()):
+        path.write_bytes(changed)
+        try:
+            learner = load_checkpoint(tmp_path / 'checkpoint')
+        except CheckpointError as error:
+            refused.append(str(error))
+        else:  # A blank more or less in the list of digests.
+            assert name == MANIFEST
+            assert json.loads(changed) == json.loads(data)
+            assert content(learner) == original
+    assert len(refused) >= 75
+    assert all(name in reason and '\n' not in reason for reason in refused)
+
+
+def test_files_of_another_checkpoint_are_refused(tmp_path: Path, saved: Path) -> None:
+    """Each of them is whole."""
+    save_checkpoint(tmp_path / 'checkpoint', trained(60, preset='resfit'))
+    for name in (ACTOR, ALGORITHM, REPLAY, STATE):
+        shutil.copytree(saved, tmp_path / name)
+        shutil.copy(tmp_path / 'checkpoint' / name, tmp_path / name)
+        with pytest.raises(CheckpointError, match=f'{name} is altered: its sha256 is'):
+            load_checkpoint(tmp_path / name)
+    shutil.copy(saved / RUN, tmp_path / 'checkpoint')
+    load_checkpoint(tmp_path / 'checkpoint')
+    with pytest.raises(CheckpointError, match=f'{RUN} is not in {MANIFEST}'):
+        load_run_state(tmp_path / 'checkpoint')
+
+
+def test_a_damaged_checkpoint_names_the_whole_one_beside_it(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    save_checkpoint(folder.latest, trained(20))
+    save_checkpoint(folder.best, trained(12))
+    (folder.latest / GOOD).write_bytes(b'')
+    with pytest.raises(CheckpointError, match=r"good.* is altered.*; '.*/best' is whole: put it"):
+        load_checkpoint(folder.latest)
+    (folder.best / ALGORITHM).unlink()
+    with pytest.raises(CheckpointError, match=r'manifest.json says \w+$'):
+        load_checkpoint(folder.latest)
 
 
 @pytest.mark.parametrize('name', FILES)
@@ -169,6 +227,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     stored = json.loads(path.read_text())
     change(stored)
     path.write_text(json.dumps(stored))
+    write_manifest(path.parent)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +284,7 @@ def test_moments_that_fit_no_parameter_are_refused(
     save_checkpoint(tmp_path / 'checkpoint', trained(200))
     file = tmp_path / 'checkpoint' / ALGORITHM
     save_file({**load_file(file), name: value}, file)
+    write_manifest(file.parent)
     with pytest.raises(CheckpointError, match=f'{name} of shape'):
         load_checkpoint(tmp_path / 'checkpoint')
 

@@ -9,8 +9,10 @@ import pytest
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.pretraining.experts import FETCH_PICK_AND_PLACE, make_expert
+from residual_rl_ros.tasks.checked import CheckedEnvironment
 from residual_rl_ros.tasks.hosting import make_environment
 from residual_rl_ros.tasks.registry import TASK_NAMES, make_task
+from residual_rl_ros.transitions.transition import Success
 
 every_task = pytest.mark.parametrize('name', TASK_NAMES)
 
@@ -69,15 +71,15 @@ def test_the_fetch_expert_picks_and_places() -> None:
     env = make_environment(FETCH_PICK_AND_PLACE)
     expert = make_expert(FETCH_PICK_AND_PLACE, rng=np.random.default_rng(0), waypoint_noise=0.01)
     successes = []
+    task = CheckedEnvironment(env)
     for seed in range(10):
-        observation, _ = env.reset(seed=seed)
-        assert observation.shape == (31,)
+        assert task.reset(seed, 0).shape == (31,)
         expert.reset(env)
         done = False
         while not done:
-            _, reward, terminated, truncated, info = env.step(expert.act(env).astype(np.float32))
-            done = terminated or truncated
-            assert reward == float(info['success'])
-            assert terminated == info['success']
-        successes.append(info['success'])
+            _, feedback = task.step(expert.act(env))
+            done = feedback.done
+            assert feedback.terminated == (feedback.reward == 1.0)
+        assert feedback.terminated == (feedback.success is Success.SUCCESS)
+        successes.append(feedback.terminated)
     assert np.mean(successes) >= 0.9

@@ -185,7 +185,7 @@ def test_a_dimension_without_bound_gets_no_residual_and_changes_no_advantage() -
     np.testing.assert_allclose(actor.advantages(observation, base, u), expected, atol=1e-5)
 
 
-def test_critics_that_overflow_choose_nothing() -> None:
+def test_critics_that_overflow_make_no_decision_and_are_not_accepted() -> None:
     actor = advised(make_rule(critic_normalization='none'))
     tensors = {
         name: value * np.float32(1e25) if name.startswith(CRITIC) else value
@@ -194,8 +194,10 @@ def test_critics_that_overflow_choose_nothing() -> None:
     with np.errstate(over='ignore', invalid='ignore'):
         wild = BestOfNActor(actor.architecture, tensors)
         assert np.isnan(wild.advantages(np.ones(3), np.zeros(4), np.full((2, 2), 0.5))).any()
-        residual = wild.decide(np.ones(3), np.zeros(4), np.random.default_rng(0))
-    np.testing.assert_array_equal(residual, 0.0)
+        assert np.isnan(wild.decide(np.ones(3), np.zeros(4), np.random.default_rng(0))).all()
+    with pytest.raises(WeightsError, match='float32 overflows') as error:
+        decode_weights(encode_weights(wild, WeightsHeader(1, 2)))
+    assert error.value.reason == 'overflow'
 
 
 def test_one_advantage_that_is_no_number_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

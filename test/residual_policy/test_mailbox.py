@@ -19,10 +19,16 @@ ACTOR = make_actor(LAYOUT).to_numpy()
 
 
 def message(
-    sequence: int, epoch: int = 1, enabled: bool = True, since: int = 0, until: int = 0
+    sequence: int,
+    epoch: int = 1,
+    enabled: bool = True,
+    since: int = 0,
+    until: int = 0,
+    run: str = '',
 ) -> bytes:
     exploration = Exploration() if enabled else WARM_UP
-    return encode_weights(ACTOR, WeightsHeader(epoch, sequence, exploration, since, until))
+    header = WeightsHeader(epoch, sequence, exploration, since, until, run=run)
+    return encode_weights(ACTOR, header)
 
 
 def make_mailbox(scheduled: bool = False) -> ActorMailbox:
@@ -214,3 +220,44 @@ def test_in_real_time_only_the_newest_actor_is_kept() -> None:
     for sequence in range(50):
         mailbox.submit(message(sequence))
     assert len(mailbox.state_dict()[1]) == 1
+
+
+def test_a_learner_whose_place_another_has_taken_does_not_get_the_robot_back() -> None:
+    mailbox = make_mailbox()
+    mailbox.submit(message(1, epoch=1, run='first'))
+    mailbox.submit(message(0, epoch=2, run='second'))
+    for epoch in (2, 3, 50):
+        with pytest.raises(WeightsError, match=r"of learner 'first', .*two learners publish") as e:
+            mailbox.submit(message(9, epoch=epoch, run='first'))
+        assert e.value.reason == 'replaced'
+    mailbox.begin_decision()
+    assert in_use(mailbox) == (2, 0)
+    assert mailbox.refused['replaced'] == 3
+
+
+def test_two_learners_of_one_epoch_do_not_take_turns() -> None:
+    mailbox = make_mailbox()
+    accepted = []
+    for sequence in range(10):
+        run = 'one' if sequence % 2 else 'other'
+        try:
+            accepted.append(mailbox.submit(message(sequence, run=run)).run)
+        except WeightsError:
+            continue
+    assert accepted == ['other', *['one'] * 5]
+
+
+def test_an_actor_without_a_learner_gives_way_to_one() -> None:
+    mailbox = make_mailbox()
+    mailbox.submit(message(1))
+    mailbox.submit(message(2, run='learner'))
+    mailbox.submit(message(3))
+    assert mailbox.accepted == 3
+
+
+def test_a_header_that_is_too_large_is_refused_before_the_message_is_read() -> None:
+    mailbox = make_mailbox()
+    with pytest.raises(WeightsError, match=r'has a header of \d+ bytes, expected <='):
+        mailbox.check_size(1000, (10**6).to_bytes(8, 'little'))
+    mailbox.check_size(1000, message(0)[:8])
+    assert mailbox.refused['malformed'] == 1

@@ -23,8 +23,11 @@ from safetensors.numpy import load, save
 from safetensors.torch import save as save_torch
 
 from residual_rl_ros.errors import WeightsError
+from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_LAYERS
 from residual_rl_ros.residual_policy.robot_policy import ROBOT_POLICIES, Exploration
 from residual_rl_ros.residual_policy.weights import (
+    MAX_HEADER_BYTES,
+    MAX_TENSORS,
     METADATA,
     WeightsHeader,
     _digest,
@@ -282,17 +285,90 @@ def test_a_layout_that_contradicts_itself_is_malformed(changes: dict[str, object
     assert reason(forged(architecture={**ARCHITECTURE, 'layout': layout})) == 'malformed'
 
 
-def test_names_are_checked_in_linear_time() -> None:
-    names = [str(number) for number in range(8_000)]
-    layout = {**ARCHITECTURE['layout'], 'observation_names': names}
-    assert reason(forged(architecture={**ARCHITECTURE, 'layout': layout})) == 'shape'
+def raw(header: object, body: bytes = b'') -> bytes:
+    """Return safetensors bytes with any header."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    text += b' ' * (-len(text) % 8)
+    return len(text).to_bytes(8, 'little') + text + body
 
 
-def test_a_long_header_is_refused_before_it_is_read() -> None:
-    names = [str(number) for number in range(100_000)]
-    layout = {**ARCHITECTURE['layout'], 'observation_names': names}
-    with pytest.raises(WeightsError, match=r'header of \d+ bytes, expected at most'):
-        decode_weights(forged(architecture={**ARCHITECTURE, 'layout': layout}))
+EMPTY = {'dtype': 'F32', 'shape': [0], 'data_offsets': [0, 0]}
+
+
+@pytest.mark.parametrize(
+    ('message', 'wanted'),
+    [
+        (
+            raw({f't{i}': EMPTY for i in range(MAX_TENSORS + 1)}),
+            f'tensors, expected <= {MAX_TENSORS}',
+        ),
+        (raw({'__metadata__': {METADATA: 'n' * MAX_HEADER_BYTES}}), 'the header has'),
+        (raw(b'[' * 10_000), 'recursion'),
+        (raw(b'{"a":' * 10_000), 'recursion'),
+        (raw(b'0,' * 10_001), 'has 10001 values, expected'),
+        (raw(b'1' * 100_000), 'digits'),
+        (raw(b'"\xff"'), 'utf-8'),
+        (raw([]), 'no map'),
+        (raw({'x': {**EMPTY, 'dtype': 'F4'}}), 'F4'),
+        (raw({'x': {**EMPTY, 'shape': [-1]}}), 'expected whole numbers'),
+        (raw({'x': {**EMPTY, 'shape': [True]}}, b'\0' * 4), 'expected whole numbers'),
+        (raw({'x': {**EMPTY, 'shape': [10**30]}}), 'expected whole numbers'),
+        (raw({'x': {**EMPTY, 'shape': [2**30, 2**30]}}), 'has 0 bytes'),
+        (raw({'x': {**EMPTY, 'shape': [0] * 70}}), 'has 0 bytes'),
+        (raw({'x': {**EMPTY, 'data_offsets': [8, 8]}}, b'\0' * 8), 'begins at'),
+        (raw({'x': {**EMPTY, 'data_offsets': [0]}}), 'values to unpack'),
+        (raw({}, b'\0' * 8), 'the tensors end at'),
+        (raw({'x': 3}), 'subscriptable'),
+    ],
+    ids=lambda value: value if isinstance(value, str) else '',
+)
+def test_a_header_that_no_learner_writes_is_malformed(message: bytes, wanted: str) -> None:
+    with pytest.raises(WeightsError, match=wanted) as error:
+        decode_weights(message)
+    assert error.value.reason == 'malformed'
+    assert len(str(error.value)) < 500
+
+
+def test_the_header_of_the_largest_actor_is_read() -> None:
+    layout = make_layout(observation_names=tuple(f'camera.feature_{i}' for i in range(2000)))
+    sizes = (4,) * MAX_HIDDEN_LAYERS
+    actor = make_actor(layout, hidden_sizes=sizes, layer_norm=True).to_numpy()
+    assert_same_actor(decode_weights(encode_weights(actor, HEADER), layout)[1], actor)
+
+
+def test_more_hidden_layers_than_a_network_has_are_malformed() -> None:
+    sizes = [1] * (MAX_HIDDEN_LAYERS + 1)
+    assert reason(forged(architecture={**ARCHITECTURE, 'hidden_sizes': sizes})) == 'malformed'
+
+
+@pytest.mark.parametrize('value', [10**39, 2**53, -1, True, 1e39, 3.0, '1', None], ids=str)
+@pytest.mark.parametrize(
+    'name', ['epoch', 'sequence', 'effective_from', 'next_effective_from', 'rollbacks']
+)
+def test_a_header_number_that_no_learner_reaches_is_malformed(name: str, value: object) -> None:
+    assert reason(forged(header={**asdict(HEADER), name: value})) == 'malformed'
+
+
+def test_a_run_without_end_is_malformed() -> None:
+    assert reason(forged(header={**asdict(HEADER), 'run': 'n' * 65})) == 'malformed'
+    assert reason(forged(header={**asdict(HEADER), 'run': 3})) == 'malformed'
+
+
+@pytest.mark.parametrize('name', ['body.0.weight', 'heads.weight', 'heads.bias'])
+def test_finite_weights_that_overflow_are_refused_before_they_act(name: str) -> None:
+    tensors = writable_tensors()
+    for scaled in {name, name.replace('bias', 'weight')}:  # A bias alone does not overflow.
+        tensors[scaled] /= np.abs(tensors[scaled]).max()
+        tensors[scaled] *= np.float32(3e38)
+    tensors['body.0.bias'] += 1e3  # So that the layer is not silent everywhere.
+    assert reason(forged(tensors)) == 'overflow'
+
+
+@pytest.mark.parametrize('value', [0.0, 1e-45])
+def test_a_normaliser_that_divides_by_nothing_is_refused(value: float) -> None:
+    tensors = writable_tensors()
+    tensors['normalizer.std'][:] = value
+    assert reason(forged(tensors)) == 'overflow' if not value else decode_weights(forged(tensors))
 
 
 @pytest.mark.parametrize('changes', [{'epoch': 'x'}, {'sequence': None}], ids=str)

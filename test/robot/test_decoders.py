@@ -11,7 +11,7 @@ import pytest
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.decoders import stop_reason
-from residual_rl_ros.robot.description import StopInput
+from residual_rl_ros.robot.topics import StopInput
 
 FORCE = Message(wrench=Message(force=Message(x=3.0, y=0.0, z=4.0)))
 CONTROLLERS = Message(

@@ -14,14 +14,8 @@ import yaml
 
 from residual_rl_ros.errors import ConfigError, ResourceError
 from residual_rl_ros.resources import resource_path
-from residual_rl_ros.robot.description import (
-    FLOAT_ARRAY,
-    JOINT_STATE,
-    TRAJECTORY,
-    TWIST,
-    RobotConfig,
-    load_robot,
-)
+from residual_rl_ros.robot.description import RobotConfig, load_robot
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, TRAJECTORY, TWIST
 
 DESCRIPTION: dict[str, Any] = {
     'name': 'bench',

@@ -15,8 +15,8 @@ import pytest
 from builders import write_onnx_encoder
 
 from residual_rl_ros.errors import ConfigError, ResourceError
-from residual_rl_ros.robot.description import IMAGE, Channel
 from residual_rl_ros.robot.image_encoder import ENCODER_METADATA_KEY, ImageEncoder, channel_encoder
+from residual_rl_ros.robot.topics import IMAGE, Channel
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from residual_rl_ros.errors import ObservationError
-from residual_rl_ros.robot.description import FLOAT_ARRAY, JOINT_STATE, Channel
 from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, Channel
 
 TOOL = Channel('tool', 'tool_topic', FLOAT_ARRAY, ('x', 'y'), (), 0.1)
 ARM = Channel('arm', 'joint_states', JOINT_STATE, ('position',), ('a', 'b', 'c'), 0.5)
@@ -127,3 +127,21 @@ def test_an_assembled_observation_does_not_change_afterwards(
     observation[2] = 77.0
     np.testing.assert_array_equal(observation[:2], [1.0, 2.0])
     np.testing.assert_array_equal(assembler.assemble(), [9.0, 9.0, 3.0, 4.0, 5.0])
+
+
+def test_a_channel_whose_messages_were_refused_says_why_it_has_none(
+    assembler: ObservationAssembler,
+) -> None:
+    problem = ObservationError('two publishers', ARM.topic)
+    empty = ObservationAssembler((ARM,))
+    empty.refuse(problem)
+    with pytest.raises(ObservationError, match=r'received on joint_states; refused: two publ'):
+        empty.assemble(1.0)
+    assembler.refuse(problem)
+    assembler.update('tool', 2.0, np.zeros(2))
+    with pytest.raises(ObservationError, match=r"'arm' is .* max_age_s is 0.5 s; refused: two"):
+        assembler.assemble(2.0)
+    assembler.update('arm', 2.0, np.zeros(3))  # A usable message.
+    assembler.update('tool', 4.0, np.zeros(2))
+    with pytest.raises(ObservationError, match=r'max_age_s is 0.5 s$'):
+        assembler.assemble(4.0)

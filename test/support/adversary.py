@@ -25,8 +25,8 @@ from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.action_spec import ActionSpec, WorkspaceSpec
-from residual_rl_ros.robot.description import FLOAT_ARRAY, Channel
 from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, Channel
 from residual_rl_ros.transitions.transition import Source
 
 MEASURED = ('arm.position.a', 'arm.position.b')

@@ -14,7 +14,7 @@ from builders import make_layout, random_transitions
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.transitions.reader import LAYOUT, TEXT, TRANSITIONS, TransitionReader
-from residual_rl_ros.robot.description import FLOAT_ARRAY
+from residual_rl_ros.robot.topics import FLOAT_ARRAY
 from residual_rl_ros.transitions.cdr import labelled_array, serialize, typestore
 from residual_rl_ros.transitions.transition import Transition, TransitionLayout
 

@@ -21,11 +21,13 @@ from onnx import TensorProto, helper, numpy_helper
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
 from residual_rl_ros.config.preset import LearnerConfig, load_preset
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.control.reward import CLASSIFIER_METADATA_KEY
 from residual_rl_ros.residual_policy.architecture import ActorArchitecture
 from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
-from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
+from residual_rl_ros.residual_policy.robot_policy import Exploration, RobotPolicy
 from residual_rl_ros.residual_policy.torch_networks import ResidualActor
+from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.image_encoder import ENCODER_METADATA_KEY
 from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
@@ -396,3 +398,18 @@ def write_onnx_encoder(
     text = json.dumps({'feature_names': ['red', 'green', 'blue']})
     helper.set_model_props(model, {ENCODER_METADATA_KEY: text})
     onnx.save(model, str(path))
+
+
+def write_peg_actor(path: Path) -> bytes:
+    """Write an actor for the shipped run of the peg task; return its message."""
+    run = load_run('peg_insert')
+    resolved = run.resolve()
+    controller = run.controller_config(0, False, False).build(
+        resolved.policy, resolved.robot.action
+    )
+    controller.queue.close()
+    header = WeightsHeader(4, 7, Exploration())
+    message = encode_weights(make_actor(controller.layout, seed=1).to_numpy(), header)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(message)
+    return message

@@ -16,8 +16,8 @@ from residual_rl_ros.control.policy_loop import PolicyLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
-from residual_rl_ros.robot.description import FLOAT_ARRAY, Channel
 from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, Channel
 from residual_rl_ros.transitions.transition import Transition
 
 PERIOD = 0.05

@@ -26,8 +26,9 @@ from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
 from residual_rl_ros.robot.decoders import MessageDecoder, stamped_label
-from residual_rl_ros.robot.description import FLOAT_ARRAY, JOINT_STATE, RobotConfig
+from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
 from residual_rl_ros.transitions.cdr import deserialize, labelled_array, serialize, typestore
 from residual_rl_ros.transitions.transition import Transition
 
@@ -66,14 +67,18 @@ ROBOT = RobotConfig.from_mapping(DESCRIPTION)
 
 
 def joint_state(stamp: float, positions: np.ndarray) -> bytes:
+    return joints(stamp, {'b': positions[1], 'other': 9.0, 'a': positions[0]})
+
+
+def joints(stamp: float, positions: dict[str, float]) -> bytes:
     types = typestore().types
     nanoseconds = round(stamp * 1e9)
     time = types['builtin_interfaces/msg/Time'](nanoseconds // 10**9, nanoseconds % 10**9)
     header = types['std_msgs/msg/Header'](stamp=time, frame_id='')
     message = types[JOINT_STATE](
         header=header,
-        name=['b', 'other', 'a'],
-        position=np.array([positions[1], 9.0, positions[0]]),
+        name=list(positions),
+        position=np.array(list(positions.values())),
         velocity=np.empty(0),
         effort=np.empty(0),
     )
@@ -126,9 +131,9 @@ class Live:
     def observe(self, name: str, topic: str, kind: str, received_ns: int, data: bytes) -> None:
         self.recorder.write(topic, received_ns, data)
         message = deserialize(data, kind)
-        stamp = self.readers[name].stamp(message)
-        values = self.readers[name].values(message)
-        self.loop.push_observation(name, received_ns * 1e-9 if stamp is None else stamp, values)
+        reading = self.readers[name].read(message, lambda: received_ns * 1e-9)
+        assert reading is not None
+        self.loop.push_observation(name, reading.stamp, reading.values)
 
     def step(self, tick: int) -> None:
         """Let one control period pass: observations, then the tick."""

@@ -7,20 +7,32 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
+from residual_rl_ros.robot.observation import MAX_STAMP_S
+from residual_rl_ros.transitions.transition import (
+    MAX_COUNT,
+    MAX_LIMIT,
+    MAX_REWARD,
+    Source,
+    Success,
+    Transition,
+    TransitionLayout,
+)
 
-finite = st.floats(allow_nan=False, allow_infinity=False)
-float32 = st.floats(-3.4e38, 3.4e38)
+
+def up_to(limit: float) -> st.SearchStrategy[float]:
+    return st.floats(-limit, limit)
+
+
 names = st.text(min_size=1, max_size=6)
-counts = st.integers(0, 2**31)
+counts = st.integers(0, MAX_COUNT)
 
 
 @st.composite
 def layouts(draw: st.DrawFn) -> TransitionLayout:
     """Draw a layout of up to 4 observations, 3 actions and 3 control steps per decision."""
     actions = draw(st.lists(names, min_size=1, max_size=3, unique=True))
-    ranges = [sorted(draw(st.tuples(float32, float32))) for _ in actions]
-    bounds = [abs(draw(float32)) if low < high else 0.0 for low, high in ranges]
+    ranges = [sorted(draw(st.tuples(up_to(MAX_LIMIT), up_to(MAX_LIMIT)))) for _ in actions]
+    bounds = [abs(draw(up_to(MAX_LIMIT))) if low < high else 0.0 for low, high in ranges]
     return TransitionLayout(
         tuple(draw(st.lists(names, min_size=1, max_size=4, unique=True))),
         tuple(actions),
@@ -35,25 +47,25 @@ def layouts(draw: st.DrawFn) -> TransitionLayout:
 def transitions(draw: st.DrawFn, layout: TransitionLayout) -> Transition:
     """Draw any transition that the layout allows."""
 
-    def block(size: int, values: st.SearchStrategy[float] = float32) -> np.ndarray:
-        return np.array(draw(st.lists(values, min_size=size, max_size=size)))
+    def block(name: str) -> np.ndarray:
+        low, high = (limits[layout.columns[name]] for limits in layout.limits)
+        return np.array([draw(st.floats(*ends)) for ends in zip(low, high, strict=True)])
 
-    n, km = layout.observation_size, layout.decision_size
     return Transition(
-        stamp=draw(finite),
+        stamp=draw(up_to(MAX_STAMP_S)),
         epoch=draw(counts),
         episode=draw(counts),
         step=draw(counts),
-        policy_sequence=draw(st.integers(-1, 2**31)),
+        policy_sequence=draw(st.integers(-1, MAX_COUNT)),
         source=draw(st.sampled_from(Source)),
-        reward=draw(float32),
+        reward=draw(up_to(MAX_REWARD)),
         terminated=draw(st.booleans()),
         truncated=draw(st.booleans()),
         success=draw(st.sampled_from(Success)),
-        observation=block(n),
-        base_action=block(km),
-        residual_action=block(km, st.floats(-1.0, 1.0)),
-        executed_action=block(km),
-        next_observation=block(n),
-        next_base_action=block(km),
+        observation=block('observation'),
+        base_action=block('base_action'),
+        residual_action=block('residual_action'),
+        executed_action=block('executed_action'),
+        next_observation=block('next_observation'),
+        next_base_action=block('next_base_action'),
     )

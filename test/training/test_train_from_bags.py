@@ -11,17 +11,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bag_builders import open_recorder, write_bag, write_layout, write_transitions
+from bag_builders import (
+    START_NS,
+    TRANSITIONS,
+    open_recorder,
+    write_bag,
+    write_layout,
+    write_transitions,
+)
 from builders import make_layout, random_transitions, small_config
 from command_line import run
 
 from residual_rl_ros.bags.transitions.writer import TransitionWriter
 from residual_rl_ros.errors import BagError
 from residual_rl_ros.learner.checkpoint import load_checkpoint
+from residual_rl_ros.learner.finite_networks import not_finite
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.residual_policy.weights import decode_weights
 from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
 from residual_rl_ros.training.train_from_bags import TransitionUse, train_from_bags
+from residual_rl_ros.transitions.cdr import labelled_array
 from residual_rl_ros.transitions.transition import Source, Success, Transition
 
 L = make_layout()
@@ -275,3 +284,34 @@ def test_a_stray_file_is_named_and_the_bags_beside_it_are_used(
     assert run(*arguments, monkeypatch=monkeypatch) == 1
     assert 'notes.txt' in capsys.readouterr().err
     assert (tmp_path / 'out' / 'bag_training.json').is_file()
+
+
+def test_a_row_that_is_not_plausible_costs_itself(tmp_path: Path) -> None:
+    stream = base_stream(60)
+    path = write_bag(tmp_path / 'sound', L, [*stream[:20], *stream[21:]])
+    spoiled = open_recorder(tmp_path / 'spoiled')
+    write_layout(spoiled, L)
+    for index, transition in enumerate(stream):
+        row = L.encode(transition)
+        if index == 20:
+            row[L.columns['observation']] = 1e30
+        spoiled.write('/' + TRANSITIONS, START_NS + index * 10**8, labelled_array(row, L.label))
+    spoiled.close()
+    learners = []
+    for bag in (path, tmp_path / 'spoiled'):
+        learner, intake = train_from_bags([bag], TransitionUse.BASE, small_config(), seed=0)
+        assert intake.taken == 59
+        learners.append(learner)
+    (problem,) = intake.problems[0]
+    assert 'observation[0] is 1e+30, expected -1000000 to 1000000' in str(problem)
+    mean, same = (learner.rule.actor.normalizer.mean for learner in learners)
+    assert torch.equal(mean, same)
+
+
+def test_a_learner_that_diverges_on_a_bag_says_so_and_stays_finite(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / 'bag', L, base_stream(60))
+    config = small_config('resfit', critic_only_updates=5, critic_learning_rate=1e30)
+    told: list[str] = []
+    learner, _ = train_from_bags([path], TransitionUse.BASE, config, 0, warn=told.append)
+    assert 'not finite' in told[0]
+    assert not not_finite(learner.rule.state_dict())

@@ -15,7 +15,7 @@ from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.transitions.table import TransitionTable
 
 LAYOUT = make_layout()
-ODD = (-2.0, -1.0, 0.0, 0.5, 1.0, 2.0, 3.0, np.nan, np.inf, 3.4e38, -1e39, 1e300)
+ODD = (-2.0, -1.0, 0.0, 0.5, 1.0, 2.0, 3.0, np.nan, np.inf, 1e6, 1.01e6, 1e10, -1e39, 2.0**53)
 
 
 @given(st.data())
@@ -41,19 +41,6 @@ def test_a_row_is_valid_exactly_if_decoding_accepts_it(column: int, value: float
     except MalformedTransitionError:
         accepted = False
     assert TransitionTable(LAYOUT, row[None]).valid().tolist() == [accepted]
-
-
-@pytest.mark.parametrize('name', ['reward', 'observation', 'next_base_action'])
-def test_a_number_that_the_replay_would_hold_as_infinite_is_refused(name: str) -> None:
-    row = LAYOUT.encode(random_transitions(LAYOUT, 1)[0])
-    row[0] = 1e39  # A stamp is never stored.
-    assert TransitionTable(LAYOUT, row[None]).valid().all()
-    row[LAYOUT.columns[name]] = 1e200
-    assert not TransitionTable(LAYOUT, row[None]).valid().any()
-    with pytest.raises(
-        MalformedTransitionError, match=rf'^{name}.* is 1e\+200, expected a float32'
-    ):
-        LAYOUT.decode(row, LAYOUT.label)
 
 
 def test_a_transition_follows_only_without_a_gap_and_within_its_episode() -> None:

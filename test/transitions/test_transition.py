@@ -16,7 +16,13 @@ from strategies import layouts, transitions
 
 from residual_rl_ros.errors import ConfigError, MalformedTransitionError
 from residual_rl_ros.robot.action_spec import check_names
-from residual_rl_ros.transitions.transition import HEADER, Transition, TransitionLayout
+from residual_rl_ros.robot.observation import MAX_STAMP_S
+from residual_rl_ros.transitions.transition import (
+    HEADER,
+    MAX_COUNT,
+    Transition,
+    TransitionLayout,
+)
 
 LAYOUT = make_layout()
 MESSAGE = LAYOUT.encode(make_transition(LAYOUT))
@@ -163,7 +169,9 @@ def test_a_header_value_out_of_its_range_is_refused_by_name(position: str, value
 @pytest.mark.parametrize('value', [1.0000001, -1.0000001, 40.0])
 @pytest.mark.parametrize('index', range(4))
 def test_a_residual_above_one_is_refused(index: int, value: float) -> None:
-    with pytest.raises(MalformedTransitionError, match='residual action reaches'):
+    with pytest.raises(
+        MalformedTransitionError, match=rf'^residual_action.* is {value}, expected -1 to 1$'
+    ):
         LAYOUT.decode(changed(f'residual_action[{index}]', value), LAYOUT.label)
 
 
@@ -173,6 +181,69 @@ def test_a_block_of_the_wrong_size_is_not_encoded(block: str) -> None:
     short = replace(transition, **{block: getattr(transition, block)[:-1]})
     with pytest.raises(MalformedTransitionError, match=f'^{block} has shape'):
         LAYOUT.encode(short)
+
+
+@pytest.mark.parametrize('value', [1e30, -1e30, 1.000001e6, 1e300])
+@pytest.mark.parametrize('position', ['reward', *positions()[len(HEADER) :]])
+def test_a_finite_number_that_is_not_plausible_is_refused_by_name(
+    position: str, value: float
+) -> None:
+    with pytest.raises(MalformedTransitionError) as refusal:
+        LAYOUT.decode(changed(position, value), LAYOUT.label)
+    assert str(refusal.value).startswith(f'{position} is {value}, expected -')
+
+
+@pytest.mark.parametrize('position', ['epoch', 'episode', 'step', 'policy_sequence'])
+@pytest.mark.parametrize('value', [2.0**53, 1e30, 1e300])
+def test_a_count_that_float64_holds_with_gaps_is_refused(position: str, value: float) -> None:
+    message = changed(position, MAX_COUNT)
+    assert getattr(LAYOUT.decode(message, LAYOUT.label), position) == MAX_COUNT
+    with pytest.raises(MalformedTransitionError, match=f'^{position} is .*a whole number from'):
+        LAYOUT.decode(changed(position, value), LAYOUT.label)
+
+
+def test_a_stamp_that_no_ros_clock_has_is_refused() -> None:
+    assert LAYOUT.decode(changed('stamp', MAX_STAMP_S), LAYOUT.label).stamp == MAX_STAMP_S
+    with pytest.raises(
+        MalformedTransitionError, match=r'^stamp is 10000000000\.0, expected -2147483648'
+    ):
+        LAYOUT.decode(changed('stamp', 1e10), LAYOUT.label)
+
+
+def test_an_operator_may_command_far_outside_of_what_the_base_was_trained_on() -> None:
+    # A gripper in 1/255 that the base never moves; an arm that an operator moves by a turn.
+    layout = make_layout(action_min=(-0.01, 0.0), action_max=(0.01, 0.0), residual_bound=(0.0, 0.0))
+    taken = make_transition(layout, executed_action=np.array([6.3, 255.0, -6.3, 255.0]))
+    assert layout.decode(layout.encode(taken), layout.label).executed_action[1] == 255.0
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'epoch': 10**39},
+        {'step': 10**400},
+        {'reward': 10**400},
+        {'reward': 'much'},
+        {'stamp': None},
+        {'observation': [0.0, 0.0, 0.0]},
+        {'observation': np.array(['a', 'b', 'c'])},
+        {'observation': np.array([10**400, None, object()], dtype=object)},
+        {'base_action': np.array([1e30, 0.0, 0.0, 0.0])},
+        {'residual_action': None},
+        {'source': np.nan},
+    ],
+    ids=range(11),
+)
+def test_whatever_a_transition_holds_encoding_it_raises_nothing_else(
+    changes: dict[str, object],
+) -> None:
+    with pytest.raises(MalformedTransitionError):
+        LAYOUT.encode(make_transition(LAYOUT, **changes))
+
+
+def test_numbers_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(MalformedTransitionError, match='no float64'):
+        LAYOUT.decode(['much'] * LAYOUT.size, LAYOUT.label)
 
 
 def test_a_non_finite_transition_is_not_encoded() -> None:
@@ -190,6 +261,9 @@ def test_a_non_finite_transition_is_not_encoded() -> None:
         ({'decision_steps': 0}, 'decision_steps is 0, expected 1 to 1000'),
         ({'decision_steps': 1001}, 'decision_steps is 1001, expected 1 to 1000'),
         ({'action_max': (1e39, 0.5)}, 'action_max is .*expected 2 finite values'),
+        ({'action_max': (1.1e6, 0.5)}, r'action_max is .*within 1e\+06'),
+        ({'decision_steps': 1000, 'action_names': tuple(map(str, range(30)))}, '120016 numbers'),
+        ({'observation_names': ('n' * 100_001,)}, 'names have 100001 characters, expected'),
         ({'residual_bound': (-0.1, 0.0)}, "residual_bound of 'a.position' is -0.1, expected >= 0"),
         ({'action_min': (-1.0, 0.5)}, r"residual_bound of 'b.position' is 0.05, .*\(0.5 to 0.5\)"),
         ({'action_min': (0.0,)}, 'action_min is .*expected 2 finite values'),
@@ -242,6 +316,28 @@ def test_a_layout_text_that_cannot_be_trusted_is_refused(text: str, message: str
 def test_a_layout_text_with_a_non_finite_count_is_refused(value: float) -> None:
     with pytest.raises(ConfigError, match='incomplete'):
         TransitionLayout.from_yaml(edited(decision_steps=value))
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'version': '*i'},
+        {'decision_steps': '*i'},
+        {'observation_names': ['*i']},
+        {'action_min': ['*i', 0.0]},
+        {'label': '*i'},
+    ],
+    ids=str,
+)
+def test_aliases_of_aliases_are_not_written_out(changes: dict[str, object]) -> None:
+    nested = 'a: &a [x, x]\n' + ''.join(
+        f'{name}: &{name} [{", ".join([f"*{before}"] * 9)}]\n'
+        for before, name in zip('abcdefgh', 'bcdefghi', strict=True)
+    )
+    text = nested + edited(**changes).replace("'*i'", '*i')
+    with pytest.raises(ConfigError) as refusal:
+        TransitionLayout.from_yaml(text)
+    assert len(str(refusal.value)) < 1000
 
 
 def test_a_layout_made_with_whole_numbers_survives_yaml() -> None:

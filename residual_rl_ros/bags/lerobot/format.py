@@ -22,12 +22,11 @@ from residual_rl_ros.files.json_text import read_json
 from residual_rl_ros.files.limits import (
     FRAME_BYTES,
     FRAMES,
-    LAYOUT_NUMBERS,
     MIB,
     ROW_GROUP_BYTES,
 )
 from residual_rl_ros.robot.action_spec import integer
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.transition import MAX_SIZE, TransitionLayout
 
 Array = npt.NDArray[Any]
 
@@ -205,12 +204,12 @@ class LeRobotDataset:
         try:
             (width,) = feature['shape']
             width = integer(width)
-            if not 1 <= width <= LAYOUT_NUMBERS:
+            if not 1 <= width <= MAX_SIZE:
                 raise ValueError
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ResidualRLError(
                 f'{self.path / INFO}: feature {column!r} is {feature}, expected a shape of one '
-                f'size, 1 to {LAYOUT_NUMBERS}'
+                f'size, 1 to {MAX_SIZE}'
             ) from error
         return width
 

@@ -20,7 +20,8 @@ from residual_rl_ros.bags.recorder import FEEDBACK, FLAG, TAKEOVER_ACTIVE, TAKEO
 from residual_rl_ros.bags.segment import RawMessage
 from residual_rl_ros.errors import BagError, CommandError
 from residual_rl_ros.robot.decoders import CommandDecoder, MessageDecoder, stamp_of, to_nanoseconds
-from residual_rl_ros.robot.description import FLOAT_ARRAY, Channel, RobotConfig
+from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, Channel
 from residual_rl_ros.transitions.cdr import deserialize
 
 

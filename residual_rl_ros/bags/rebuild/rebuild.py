@@ -106,7 +106,9 @@ class Rebuilder:
             c.name: ChannelReport(c.name, self._messages.topic(c.topic)) for c in robot.channels
         }
         """What was found on each channel."""
-        self._readers = {channel.name: MessageDecoder(channel) for channel in robot.channels}
+        self._readers = {
+            channel.name: MessageDecoder(channel, options.lockstep) for channel in robot.channels
+        }
         self._command_reader = CommandDecoder(robot.command, robot.action.size)
         self._made: deque[Transition] = deque()
         self._handled: RawMessage | None = None
@@ -220,12 +222,14 @@ class Rebuilder:
             name = reading.channel.name
             reader = self._readers[name]
             try:
-                stamp, values = reader.stamp(message), reader.values(message)
+                heard = reader.read(message, lambda: received.time)
             except ObservationError as error:
                 loop.refuse_observation(error)
                 return
-            self.channels[name].add(stamp, received.time)
-            loop.push_observation(name, received.time if stamp is None else stamp, values)
+            if heard is not None:
+                own = heard.stamp if heard.stamped else None
+                self.channels[name].add(own, received.time)
+                loop.push_observation(name, heard.stamp, heard.values)
         elif reading.role is Role.FEEDBACK:
             self._take_feedback(np.array(message.data, dtype=np.float64))
         elif reading.role is Role.TAKEOVER:

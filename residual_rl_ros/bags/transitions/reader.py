@@ -20,7 +20,7 @@ from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.log_order import BagFile
 from residual_rl_ros.bags.segment import Integers, RawMessage, Segment, Topic
 from residual_rl_ros.errors import BagError, ConfigError, MalformedTransitionError
-from residual_rl_ros.robot.description import FLOAT_ARRAY
+from residual_rl_ros.robot.topics import FLOAT_ARRAY
 from residual_rl_ros.transitions.cdr import ArrayPrefix, deserialize
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import HEADER, TransitionLayout

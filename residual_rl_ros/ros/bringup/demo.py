@@ -14,31 +14,35 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from residual_rl_ros.config.run import ResolvedRun, RunConfig
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation.figures import FRAME_STEPS, draw_learning_curve, draw_repair
-from residual_rl_ros.evaluation.intervals import mcnemar, wilson
 from residual_rl_ros.evaluation.paired import (
     EVALUATION_SEED,
     Episode,
+    difference,
     evaluate,
     film,
+    score,
     silence_stderr,
 )
+from residual_rl_ros.evaluation.progress import progress, say
 from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import finetune_topology
-from residual_rl_ros.tasks.hosting import connect, make_environment
+from residual_rl_ros.ros.bringup.up import readable
+from residual_rl_ros.ros.common.managed_node import domain_number
+from residual_rl_ros.ros.common.node_parameters import SIMULATION
+from residual_rl_ros.tasks.hosting import host
+from residual_rl_ros.tasks.success_probe import settle_success
 from residual_rl_ros.training.run_folder import (
     SUMMARY,
     describe_learning,
     git_commit,
     prepare_output,
-    rate_summary,
     read_history,
     versions,
     write_json,
@@ -48,6 +52,7 @@ QUICK = {'warmup_transitions': 100, 'publish_interval': 25, 'batch_size': 64, 'u
 QUICK_STEPS = 1000
 QUICK_SEEDS = 10
 PAIRED_SEEDS = 100
+LEARNER, SIMULATOR = f'{SIMULATION}/learner_node', f'{SIMULATION}/mujoco_sim_node'
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ class DemoOptions:
     """Learner seed; the evaluation seeds are the same for all."""
     output_dir: Path
     paired_seeds: int = PAIRED_SEEDS
+    domain: int | None = None
+    """ROS domain of the run; None takes a free one, not that of `ROS_DOMAIN_ID`."""
 
 
 def quick(config: RunConfig) -> RunConfig:
@@ -80,12 +87,17 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     """
     started = time.monotonic()
     config, out = options.config, options.output_dir
+    if options.domain is not None:
+        domain_number('--domain', str(options.domain))
+    success = settle_success(config.task, config.success, lambda text: say(console, text))
+    options = replace(options, config=(config := config.told_by(success)))
     run = config.resolve()
     config.learner_config()
-    connect(make_environment(config.task), run.robot).close()
+    host(config, run.robot).close()
     run.evaluation_controller(None).queue.close()
     prepare_output(out)
-    with claim_domain() as domain_id:
+    with claim_domain(options.domain) as domain_id:
+        console.print(f'namespace /{SIMULATION} of ROS domain {domain_id}, on this machine only')
         return _run(options, run, domain_id, started, console)
 
 
@@ -100,13 +112,13 @@ def _run(
     config, out = options.config, options.output_dir
     seeds = range(EVALUATION_SEED, EVALUATION_SEED + options.paired_seeds)
     base = _evaluate('base', options, None, console)
-    base_rate = wilson([episode.success for episode in base])
-    console.print(f'base policy: {base_rate} on {len(seeds)} seeds')
+    base_score = score(base)
+    say(console, f'base policy: {base_score} on {len(seeds)} seeds')
     summary: dict[str, Any] = {
         'task': config.task,
         'seed': options.seed,
         'preset': config.preset,
-        'base': rate_summary(base_rate),
+        'base': base_score.summary(),
         'final': None,
         'interrupted': True,
         'versions': versions(),
@@ -116,11 +128,10 @@ def _run(
         summary |= _finetune(options, run, domain_id, console)
         message = read_actor(out)
         final = _evaluate('base + residual', options, message, console)
-        final_rate = wilson([episode.success for episode in final])
-        outcomes = [[episode.success for episode in run] for run in (base, final)]
-        summary |= {'final': rate_summary(final_rate), 'interrupted': False}
-        summary['paired_p_value'] = mcnemar(*outcomes)
-        console.print(f'base + residual: {final_rate} on the same seeds')
+        final_score = score(final)
+        summary |= {'final': final_score.summary(), 'interrupted': False}
+        summary |= difference(base, final).summary()
+        say(console, f'base + residual: {final_score} on the same seeds')
         _draw_repair(options, run.robot.control_rate_hz, (base, final), message, console)
     finally:
         summary |= describe_learning(out, run.robot.control_rate_hz)
@@ -132,8 +143,8 @@ def _run(
                 f'{config.task}, preset {config.preset}, seed {options.seed}',
                 read_history(out),
                 run.robot.control_rate_hz,
-                base_rate,
-                None if summary['final'] is None else final_rate,
+                base_score.main,
+                None if summary['final'] is None else final_score.main,
             )
     return summary
 
@@ -142,13 +153,11 @@ def _evaluate(
     name: str, options: DemoOptions, message: bytes | None, console: Console
 ) -> list[Episode]:
     seeds = range(EVALUATION_SEED, EVALUATION_SEED + options.paired_seeds)
-    columns = (TextColumn('{task.description}'), BarColumn(), TaskProgressColumn())
-    episodes = []
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        bar = progress.add_task(f'evaluating {name}', total=len(seeds))
+    episodes: list[Episode] = []
+    with progress(console, f'evaluating {name}', len(seeds)) as report:
         for episode in evaluate(options.config, seeds, message):
             episodes.append(episode)
-            progress.advance(bar)
+            report(len(episodes))
     return episodes
 
 
@@ -164,6 +173,7 @@ def _finetune(
         out,
         options.seed,
         config.control_steps,
+        namespace=SIMULATION,
     )
     started = time.monotonic()
     warmup_rate: float | None = None  # A quick warm-up may be over before it was seen.
@@ -172,19 +182,19 @@ def _finetune(
         Bringup(nodes, out / 'logs', ros_environment(domain_id)) as bringup,
         Live(console=console, refresh_per_second=2) as live,
     ):
-        while not bringup.ended('mujoco_sim_node'):
+        while not bringup.ended(SIMULATOR):
             bringup.check()
             for node, reason in monitor.errors().items():
                 raise ResidualRLError(f'{node} reports an error: {reason}; see {out / "logs"}')
             live.update(_table(monitor, config, time.monotonic() - started))
-            if monitor.values('learner_node').get('phase') == 'warmup':
-                rate = monitor.number('mujoco_sim_node', 'mean_steps_per_s')
+            if monitor.values(LEARNER).get('phase') == 'warmup':
+                rate = monitor.number(SIMULATOR, 'mean_steps_per_s')
                 warmup_rate = rate or warmup_rate
             time.sleep(0.5)
         bringup.check()
         live.update(_table(monitor, config, time.monotonic() - started))
         wall = time.monotonic() - started
-        rate = monitor.number('mujoco_sim_node', 'mean_steps_per_s')
+        rate = monitor.number(SIMULATOR, 'mean_steps_per_s')
     return {
         'round_trips_per_s': {
             'warmup': None if warmup_rate is None else round(warmup_rate, 1),
@@ -195,9 +205,8 @@ def _finetune(
 
 
 def _table(monitor: Monitor, config: RunConfig, elapsed: float) -> Table:
-    learner = monitor.values('learner_node')
-    steps = monitor.number('mujoco_sim_node', 'control_steps')
-    success = float(learner.get('success_recent', -1.0))
+    learner = monitor.values(LEARNER)
+    steps = monitor.number(SIMULATOR, 'control_steps')
     table = Table(title=f'fine-tuning {config.task} with {config.preset}', min_width=60)
     table.add_column('')
     table.add_column('', justify='right', min_width=24)
@@ -205,10 +214,13 @@ def _table(monitor: Monitor, config: RunConfig, elapsed: float) -> Table:
         ('phase', learner.get('phase', 'starting')),
         ('control steps', f'{steps:.0f} of {config.control_steps}'),
         ('episodes', learner.get('episodes', '0')),
-        ('success, last 50 episodes', '-' if success < 0.0 else f'{success:.0%}'),
-        ('control steps/s', f'{monitor.number("mujoco_sim_node", "steps_per_s"):.0f}'),
-        ('transitions/s', f'{monitor.number("learner_node", "transitions_per_s"):.0f}'),
-        ('updates/s', f'{monitor.number("learner_node", "updates_per_s"):.0f}'),
+        (
+            'success, last 50 episodes',
+            readable('success_recent', learner.get('success_recent', '-1.0')),
+        ),
+        ('control steps/s', f'{monitor.number(SIMULATOR, "steps_per_s"):.0f}'),
+        ('transitions/s', f'{monitor.number(LEARNER, "transitions_per_s"):.0f}'),
+        ('updates/s', f'{monitor.number(LEARNER, "updates_per_s"):.0f}'),
         ('weights sequence', learner.get('sequence', '-')),
         ('elapsed', f'{elapsed:.0f} s'),
     ):
@@ -235,7 +247,7 @@ def _draw_repair(
     repaired = [
         (before, after)
         for before, after in zip(*episodes, strict=True)
-        if after.success and not before.success
+        if after.success and before.success is False
     ]
     if not repaired:
         console.print('no paired failure -> success to draw')

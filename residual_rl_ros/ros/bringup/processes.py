@@ -5,23 +5,57 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.ros.bringup.topology import ENVIRONMENT, NodeSpec
+from residual_rl_ros.ros.common.stopping import PARENT, stop_signals
 
-PR_SET_PDEATHSIG = 1
 LISTENERS = ('learner_node', 'recorder_node')
 """Nodes that save what the others publish; they are stopped last."""
+
+
+BAD_INPUT = 2
+"""Exit code of a node that refuses what it was given."""
+RESTARTS = 3
+RESTART_WINDOW_S = 600.0
+"""A learner that dies is started again, this often at most in this time [s]."""
+
+
+class Restarts:
+    """Says whether a learner that has ended is started again.
+
+    Args:
+        clock: monotonic time [s].
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._times: list[float] = []
+
+    def take(self, code: int) -> str:
+        """Use up a restart after an end with this exit code.
+
+        Returns:
+            Which one it is; empty if the node was told to end, refused its input or dies too
+            often.
+        """
+        now = self._clock()
+        self._times = [time for time in self._times if now - time < RESTART_WINDOW_S]
+        if code in (0, BAD_INPUT) or len(self._times) >= RESTARTS:
+            return ''
+        self._times.append(now)
+        minutes = RESTART_WINDOW_S / 60.0
+        return f'started again ({len(self._times)} of {RESTARTS} times in {minutes:g} minutes)'
 
 
 def ros_environment(domain_id: int) -> dict[str, str]:
@@ -34,17 +68,30 @@ def ros_environment(domain_id: int) -> dict[str, str]:
     }
 
 
+@dataclass
+class _Started:
+    """A node that was started."""
+
+    node: NodeSpec
+    process: subprocess.Popen[bytes]
+    log_start: int
+    """Where in its log file what it prints begins; before it is what earlier ones printed."""
+    asked: bool = False
+    """Whether it was asked to stop."""
+
+
 class Bringup:
     """A context that leaves no process behind.
 
     A stop sends SIGINT, after a grace period SIGTERM, after another SIGKILL: an rclpy process
-    with a stuck executor ignores the first two. The kernel ends the processes with this one.
+    with a stuck executor ignores the first two. If this process dies itself, each node gets
+    SIGTERM; so does it if the thread ends that started it.
 
     All are stopped at once, except `LISTENERS`, which are stopped when the others have ended.
 
     Args:
         nodes: what to start, in this order.
-        log_dir: one log file a process.
+        log_dir: one log file a process; what is there already stays.
         environment: environment variables of the processes.
         grace_s: time between the signals [s].
         clock: monotonic time [s].
@@ -63,35 +110,18 @@ class Bringup:
         self._environment = environment
         self._grace_s = grace_s
         self._clock = clock
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._started: dict[str, _Started] = {}
+
+    @property
+    def processes(self) -> dict[str, subprocess.Popen[bytes]]:
         """Running and ended processes by node name, with namespace."""
+        return {name: started.process for name, started in self._started.items()}
 
     def __enter__(self) -> Bringup:
         """Start every process."""
         try:
-            self._log_dir.mkdir(parents=True, exist_ok=True)
             for node in self._nodes:
-                with self._log(node.name).open('wb') as log:
-                    self.processes[node.name] = subprocess.Popen(
-                        [
-                            sys.executable,
-                            '-m',
-                            f'residual_rl_ros.ros.nodes.{node.executable}',
-                            *node.ros_arguments(),
-                        ],
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        stdin=subprocess.DEVNULL,
-                        env=dict(self._environment),
-                        # A terminal's Ctrl-C must reach them through `stop` only.
-                        start_new_session=True,
-                        preexec_fn=_die_with_parent,
-                    )
-        except OSError as error:
-            self.stop()
-            raise ResidualRLError(
-                f'cannot start a node or write its log in {str(self._log_dir)!r}: {error}'
-            ) from error
+                self.start(node)
         except BaseException:
             self.stop()
             raise
@@ -106,6 +136,36 @@ class Bringup:
         """Stop every process."""
         self.stop()
 
+    def start(self, node: NodeSpec) -> None:
+        """Start a node, or once more one that has ended; its log is continued.
+
+        Raises:
+            ResidualRLError: it cannot be started, or its log not be written.
+        """
+        command = [sys.executable, '-m', f'residual_rl_ros.ros.nodes.{node.executable}']
+        path = self._log(node.name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open('ab') as log:
+                if log.tell():
+                    log.write(f'--- started again, {time.strftime("%F %T")}\n'.encode())
+                    log.flush()
+                start = log.tell()
+                process = subprocess.Popen(
+                    [*command, *node.ros_arguments()],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL,
+                    env={**self._environment, PARENT: str(os.getpid())},
+                    # A terminal's Ctrl-C must reach them through `stop` only.
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise ResidualRLError(
+                f'cannot start a node or write its log in {str(self._log_dir)!r}: {error}'
+            ) from error
+        self._started[node.name] = _Started(node, process, start)
+
     def check(self) -> None:
         """Look for a process that ended.
 
@@ -119,18 +179,27 @@ class Bringup:
     def failures(self) -> dict[str, str]:
         """Return a message for every process that ended on its own, by node name."""
         found = {}
-        for node in self._nodes:
-            name, code = node.name, self.processes[node.name].poll()
-            if code not in (None, 0) or (code == 0 and node.lifecycle):
-                found[name] = (
-                    f'{name} ended with code {code}: {self._last_line(name)} (log: '
-                    f'{self._log(name)})'
-                )
+        for name, started in self._started.items():
+            code = started.process.poll()
+            if started.asked or code is None or (code == 0 and not started.node.lifecycle):
+                continue
+            found[name] = (
+                f'{name} ended with code {code}: {self._last_line(started)} (log: '
+                f'{self._log(name)})'
+            )
         return found
 
     def ended(self, name: str) -> bool:
         """Return whether the process of a node has ended."""
-        return self.processes[name].poll() is not None
+        return self._started[name].process.poll() is not None
+
+    def ask_to_stop(self, names: Iterable[str]) -> None:
+        """Ask some nodes to stop, without waiting; their end is no failure then."""
+        for name in names:
+            started = self._started[name]
+            if started.process.poll() is None:
+                started.asked = True
+                started.process.send_signal(signal.SIGINT)
 
     def stop(self) -> None:
         """End every process; safe to call twice.
@@ -139,7 +208,7 @@ class Bringup:
         """
         in_main_thread = threading.current_thread() is threading.main_thread()
         handlers = {}
-        for sign in (signal.SIGINT, signal.SIGTERM) if in_main_thread else ():
+        for sign in stop_signals() if in_main_thread else ():
             handlers[sign] = signal.signal(sign, signal.SIG_IGN)
         try:
             self._stop()
@@ -148,9 +217,14 @@ class Bringup:
                 signal.signal(sign, handler)
 
     def _stop(self) -> None:
-        listeners = {node.name for node in self._nodes if node.executable in LISTENERS}
         for last in (False, True):
-            self._end([p for name, p in self.processes.items() if (name in listeners) is last])
+            self._end(
+                [
+                    started.process
+                    for started in self._started.values()
+                    if (started.node.executable in LISTENERS) is last
+                ]
+            )
 
     def _end(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
         """End some processes at once."""
@@ -167,17 +241,9 @@ class Bringup:
     def _log(self, name: str) -> Path:
         return self._log_dir / f'{name.replace("/", ".")}.log'
 
-    def _last_line(self, name: str) -> str:
-        text = self._log(name).read_text(encoding='utf-8', errors='replace')
+    def _last_line(self, started: _Started) -> str:
+        with self._log(started.node.name).open('rb') as log:
+            log.seek(started.log_start)
+            text = log.read().decode(errors='replace')
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return lines[-1] if lines else 'it printed nothing'
-
-
-# Bound here: between fork and exec nothing may be loaded.
-_LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel to end this process when its parent dies (Linux)."""
-    if _LIBC is not None:
-        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -89,6 +89,7 @@ def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, .
         (robot.command.topic, '~/transitions', '~/transition_layout'),
         (
             *channels,
+            *(stop.topic for stop in robot.stop_inputs),
             *('step_feedback', actor, 'takeover/command', 'takeover/active'),
         ),
         (
@@ -106,10 +107,10 @@ def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, .
         lifecycle=False,
         namespace=namespace,
     )
-    simulator = Access(
+    simulator = Access(  # Whose topics are all in its namespace.
         'mujoco_sim_node',
-        (*channels, 'step_feedback', '/clock'),
-        (robot.command.topic,),
+        (*(topic.lstrip('/') for topic in channels), 'step_feedback', 'clock'),
+        (robot.command.topic.lstrip('/'),),
         (),
         lifecycle=False,
         namespace=namespace,

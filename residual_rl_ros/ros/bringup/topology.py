@@ -4,16 +4,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
-from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.residual_policy.weights import (
+    CHECKPOINTS,
+    checkpoint_exists,
+    decode_weights,
+    read_actor,
+)
+from residual_rl_ros.robot.description import RobotConfig, load_robot
 
 if TYPE_CHECKING:
     from residual_rl_ros.config.run import RunConfig
@@ -21,6 +26,10 @@ if TYPE_CHECKING:
 ENVIRONMENT = {'OMP_NUM_THREADS': '1'}
 """Environment of every process: with small networks in several processes, more threads than cores
 only wait for each other."""
+DECISION_STEPS = 4
+"""Control steps per residual decision (k), if neither the user nor an actor says."""
+RESIDUAL_SCALE = 0.05
+"""Lambda, likewise."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,11 @@ class NodeSpec:
     """ROS namespace, to keep several robots apart."""
     remappings: Mapping[str, str] = field(default_factory=dict)
     """Remapped topic names."""
+
+    @property
+    def full_namespace(self) -> str:
+        """Namespace from the root on; it is always given: a simulator's own choice is another."""
+        return f'/{self.namespace.strip("/")}'
 
     @property
     def name(self) -> str:
@@ -63,8 +77,7 @@ class NodeSpec:
             # YAML in flow style is what rcl parses; a one-line document has no end marker.
             text = yaml.safe_dump(value, default_flow_style=True, width=10**6).split('\n')[0]
             arguments += ['-p', f'{name}:={text}']
-        if self.namespace:
-            arguments += ['-r', f'__ns:=/{self.namespace.strip("/")}']
+        arguments += ['-r', f'__ns:={self.full_namespace}']
         for name, other in self.remappings.items():
             arguments += ['-r', f'{name}:={other}']
         return arguments
@@ -82,6 +95,8 @@ def finetune_topology(
 ) -> tuple[NodeSpec, ...]:
     """Return the three processes of simulated fine-tuning: learner, policy, simulator.
 
+    Nothing real moves, so episodes start by themselves.
+
     Args:
         config: the run.
         robot_file: robot YAML, loaded by policy and simulator.
@@ -90,7 +105,8 @@ def finetune_topology(
         seed: seeds environment, policy noise and learner.
         control_steps: budget after which the simulator ends the run; 0 is endless.
         lockstep: step with commands instead of with wall time.
-        namespace: ROS namespace of all three.
+        namespace: ROS namespace of all three. Where a real robot could be, it must be one of its
+            own: it then holds every topic of the robot YAML, the absolute ones too.
     """
     # Here, because it loads torch, which the processes beside a robot do not need.
     from residual_rl_ros.config.run import training_seed
@@ -106,8 +122,10 @@ def finetune_topology(
             'prefetch_steps': config.prefetch_steps,
             'seed': seed,
             'lockstep': lockstep,
+            'auto_start': True,
         },
         namespace,
+        moved_topics(robot_file, namespace),
     )
     learner = NodeSpec(
         'learner_node',
@@ -127,6 +145,7 @@ def finetune_topology(
         (robot_file,),
         {
             'task': config.task,
+            'success': config.success,
             'lockstep': lockstep,
             'first_seed': training_seed(seed),
             'control_steps': control_steps,
@@ -152,10 +171,10 @@ class RobotRun:
     """Learner preset; empty is the learner node's choice: that of the checkpoint, or dawn."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Values that replace those of the preset."""
-    decision_steps: int = 1
-    """Control steps per residual decision (k)."""
-    residual_scale: tuple[float, ...] = (0.05,)
-    """Lambda: one value, or one per action dimension."""
+    decision_steps: int | None = None
+    """Control steps per residual decision (k); None: as the actor has it, or `DECISION_STEPS`."""
+    residual_scale: tuple[float, ...] | None = None
+    """Lambda: one value, or one per action dimension; None: as the actor, or `RESIDUAL_SCALE`."""
     prefetch_steps: int = 0
     """Control steps before its first use at which a chunk is requested."""
     chunk_blend_steps: int = 0
@@ -215,11 +234,11 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
     if run.record is not None and run.record.exists():
         raise ConfigError(f'record folder {str(run.record)!r} exists already; choose a new one')
     learning = run.output_dir is not None
-    checkpoint = run.output_dir / CHECKPOINTS / 'latest' if run.output_dir is not None else None
-    resume = checkpoint is not None and checkpoint_exists(checkpoint)
-    actor = run.actor or (checkpoint if resume else None)
+    resume = run.output_dir is not None and checkpoint_exists(latest(run.output_dir))
+    actor = run.actor or (latest(run.output_dir) if run.output_dir is not None and resume else None)
     alone = len(run.namespaces) == 1
     remappings = {} if alone else {'learner_node/actor': '/learner_node/actor'}
+    decision_steps, residual_scale = _decisions(run, actor)
     nodes = [
         NodeSpec(
             'policy_node',
@@ -228,8 +247,8 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
             {
                 'base_policy': str(run.base_policy),
                 'actor': '' if actor is None else str(actor),
-                'decision_steps': run.decision_steps,
-                'residual_scale': list(run.residual_scale),
+                'decision_steps': decision_steps,
+                'residual_scale': residual_scale,
                 'prefetch_steps': run.prefetch_steps,
                 'chunk_blend_steps': run.chunk_blend_steps,
                 'blend_ramp_s': run.blend_ramp_s,
@@ -277,6 +296,66 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
     return learner, *nodes
 
 
+def latest(output_dir: Path) -> Path:
+    """Return where the learner with this folder keeps its latest checkpoint."""
+    return output_dir / CHECKPOINTS / 'latest'
+
+
+def resumed(learner: NodeSpec) -> NodeSpec:
+    """Return a learner that has died, to be started again: from its checkpoint, if it wrote one."""
+    checkpoint = latest(Path(learner.parameters['output_dir']))
+    return replace(
+        learner, parameters={**learner.parameters, 'resume': checkpoint_exists(checkpoint)}
+    )
+
+
+def dependants(policy: NodeSpec, nodes: Sequence[NodeSpec]) -> list[NodeSpec]:
+    """Return the nodes that have nothing to do when a policy has ended: judge and recorder."""
+    return [
+        node
+        for node in nodes
+        if node.full_namespace == policy.full_namespace
+        and node.executable in ('reward_node', 'recorder_node')
+    ]
+
+
+def _decisions(run: RobotRun, actor: Path | None) -> tuple[int, list[float]]:
+    """Return decision_steps and residual_scale: what is given, else what the actor was made for.
+
+    Raises:
+        ResidualRLError: the actor is needed for it and cannot be read.
+    """
+    steps, scale = run.decision_steps, run.residual_scale
+    if actor is not None and (steps is None or scale is None):
+        _, policy = decode_weights(read_actor(actor))
+        layout = policy.architecture.layout
+        steps = steps or layout.decision_steps
+        if scale is None:
+            limits = zip(layout.residual_bound, layout.action_min, layout.action_max, strict=True)
+            scale = tuple(_scale(bound, (high - low) / 2.0) for bound, low, high in limits)
+    return steps or DECISION_STEPS, list(scale or (RESIDUAL_SCALE,))
+
+
+def _scale(bound: float, half_range: float) -> float:
+    """Return the number whose product with the half range is the bound, to the last bit."""
+    exact = bound / half_range if half_range else 0.0
+    short = float(f'{exact:.12g}')  # As somebody wrote it.
+    return short if short * half_range == bound else exact
+
+
+def moved_topics(robot_file: Path, namespace: str) -> dict[str, str]:
+    """Return remappings that bring the absolute topics of a robot YAML into a namespace."""
+    if not namespace.strip('/'):
+        return {}
+    robot, _ = load_robot(str(robot_file))
+    return {topic: topic.lstrip('/') for topic in topics(robot) if topic.startswith('/')}
+
+
+def topics(robot: RobotConfig) -> tuple[str, ...]:
+    """Return the topics of a robot: that of the command, and those of the channels."""
+    return robot.command.topic, *(channel.topic for channel in robot.channels)
+
+
 def _check_apart(run: RobotRun) -> None:
     """Refuse a fleet whose robots would share a name or a topic.
 
@@ -289,7 +368,7 @@ def _check_apart(run: RobotRun) -> None:
     if len(set(names)) < len(names) or '' in names:
         raise ConfigError(f'namespaces are {names}, expected a different one for each robot')
     robot, _ = load_robot(str(run.robot_file))
-    for topic in (robot.command.topic, *(channel.topic for channel in robot.channels)):
+    for topic in topics(robot):
         if topic.startswith('/'):
             raise ConfigError(
                 f'{run.robot_file}: topic {topic!r} is the same for every robot of a fleet; make '

@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import os
+import select
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -16,14 +18,19 @@ from rich.table import Table
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.ros.bringup.monitor import Monitor
-from residual_rl_ros.ros.bringup.processes import Bringup
-from residual_rl_ros.ros.bringup.topology import ENVIRONMENT, NodeSpec
+from residual_rl_ros.ros.bringup.processes import Bringup, Restarts
+from residual_rl_ros.ros.bringup.topology import ENVIRONMENT, NodeSpec, dependants, resumed
+from residual_rl_ros.ros.common.managed_node import OK, ros_domain
 
-STATUS_PERIOD_S = 1.0
+LOOK_PERIOD_S = 0.2
+"""How often the processes are looked at [s]."""
+REPORT_PERIOD_S = 30.0
+"""Without a terminal: how often the state of every node is printed [s]."""
 SHOWN = {
     'policy_node': (
-        *('active', 'episode', 'held', 'takeover', 'residual_on', 'epoch', 'sequence'),
-        *('transitions', 'holds', 'overruns', 'late_chunks', 'clamped', 'slew_limited'),
+        *('active', 'episode', 'stops', 'waits_to_start', 'held', 'takeover', 'residual_on'),
+        *('epoch', 'sequence', 'transitions', 'holds', 'overruns', 'late_chunks', 'clamped'),
+        'slew_limited',
     ),
     'recorder_node': ('messages',),
     'reward_node': ('asked', 'answered', 'successes'),
@@ -33,51 +40,181 @@ SHOWN = {
     ),
 }
 """Diagnostics that are shown while the robot moves."""
+TOLD = {
+    'policy_node': (
+        *('active', 'stops', 'waits_to_start', 'held', 'takeover', 'residual_on', 'epoch'),
+    ),
+    'learner_node': ('phase', 'paused', 'rollbacks'),
+}
+"""Diagnostics of which each change is told where there is no terminal."""
 
 
 def run_up(nodes: Sequence[NodeSpec], log_dir: Path, console: Console) -> None:
-    """Start the nodes in the current ROS domain and show their state until Ctrl-C.
+    """Start the nodes in the ROS domain of the environment and show their state until Ctrl-C.
 
-    A robot goes on without its learner, and a fleet without one of its robots.
+    A robot goes on without its learner, which is started again, and without its judge and its
+    recorder; a fleet without one of its robots.
 
     Raises:
         ResidualRLError: every policy node ended on its own; the message is that of the last.
-        KeyboardInterrupt: after Ctrl-C, when every process has ended.
+        KeyboardInterrupt: after Ctrl-C, or when the terminal has closed, when every process has
+            ended.
     """
+    domain_id = ros_domain()
     environment = {**os.environ, **ENVIRONMENT}
-    with (
-        Monitor(int(os.environ.get('ROS_DOMAIN_ID') or 0)) as monitor,
-        Bringup(nodes, log_dir, environment) as bringup,
-        Live(console=console, refresh_per_second=2.0) as live,
-    ):
-        names = [node.name for node in nodes]
-        policies = {node.name for node in nodes if node.executable == 'policy_node'}
-        while True:
-            failures = bringup.failures()
-            if policies <= failures.keys():
-                raise ResidualRLError(failures[max(policies)])
-            live.update(status_table(monitor, names, failures))
-            time.sleep(STATUS_PERIOD_S)
+    names = [node.name for node in nodes]
+    with Monitor(domain_id) as monitor, Bringup(nodes, log_dir, environment) as bringup:
+        events = Events(monitor, names)
+        supervisor = Supervisor(nodes, bringup)
+        with _table(console, lambda: status_table(monitor, names, supervisor.ended)):
+            while not _has_closed(console):
+                said = supervisor.look()
+                if not console.is_terminal:
+                    said += events.news(time.monotonic())
+                for line in said:
+                    console.print(f'{time.strftime("%T")} {escape(line)}', soft_wrap=True)
+                time.sleep(LOOK_PERIOD_S)
+    raise KeyboardInterrupt
 
 
-def status_table(
-    monitor: Monitor, nodes: Sequence[str], failures: Mapping[str, str] | None = None
-) -> Table:
-    """Return the state of every node, and its latest warning.
+def _table(console: Console, make: Callable[[], Table]) -> AbstractContextManager[object]:
+    """Return what draws a table again and again, if there is a terminal."""
+    if not console.is_terminal:
+        return nullcontext()
+    return Live(console=console, refresh_per_second=2.0, get_renderable=make)
+
+
+class Supervisor:
+    """Reacts to the death of a process, so that one death costs one thing.
+
+    Args:
+        nodes: what was started.
+        bringup: their processes.
+        restarts: says whether a learner is started again.
+    """
+
+    def __init__(
+        self, nodes: Sequence[NodeSpec], bringup: Bringup, restarts: Restarts | None = None
+    ) -> None:
+        self._nodes = nodes
+        self._bringup = bringup
+        self._restarts = restarts or Restarts()
+        self.ended: dict[str, str] = {}
+        """What is to be said of the nodes that have ended for good."""
+
+    def look(self) -> list[str]:
+        """Look for new deaths and react; return what is to be said of it.
+
+        Raises:
+            ResidualRLError: every policy has ended.
+        """
+        said = []
+        failures = self._bringup.failures()
+        for node in self._nodes:
+            if node.name not in failures or node.name in self.ended:
+                continue
+            reason = failures[node.name]
+            if node.executable == 'learner_node':
+                again = self._restarts.take(self._bringup.processes[node.name].returncode)
+                if again:
+                    self._bringup.start(resumed(node))
+                    said.append(f'{reason}: {again}')
+                    continue
+                reason += '; the robot goes on without it'
+            elif node.executable == 'policy_node':
+                followers = [follower.name for follower in dependants(node, self._nodes)]
+                self._bringup.ask_to_stop(followers)
+                self.ended |= dict.fromkeys(followers, f'stopped: {node.name} has ended')
+                reason += ''.join(f'; {name} stops too' for name in followers)
+            self.ended[node.name] = reason
+            said.append(reason)
+        policies = [node.name for node in self._nodes if node.executable == 'policy_node']
+        if all(name in self.ended for name in policies):
+            raise ResidualRLError(failures[policies[-1]])
+        return said
+
+
+class Events:
+    """Tells what happens to nodes in lines, for a log.
 
     Args:
         monitor: listens to the diagnostics.
         nodes: names of the nodes, with namespaces.
-        failures: messages about nodes that have ended.
+    """
+
+    def __init__(self, monitor: Monitor, nodes: Sequence[str]) -> None:
+        self._monitor = monitor
+        self._told: dict[str, tuple[object, ...]] = dict.fromkeys(nodes, ())
+        self._reported = -REPORT_PERIOD_S
+
+    def news(self, now: float) -> list[str]:
+        """Return a line for each node whose state has changed, or of all when it is time.
+
+        Args:
+            now: monotonic time [s].
+        """
+        due = now - self._reported >= REPORT_PERIOD_S
+        if due:
+            self._reported = now
+        lines = []
+        for node, before in self._told.items():
+            status, stale = self._monitor.status(node), self._monitor.is_stale(node)
+            if status is None:
+                continue
+            keys = TOLD.get(node.rsplit('/', 1)[-1], ())
+            state = tuple(status.values.get(key) for key in keys)
+            said = state, stale, status.message
+            if due or said != before:
+                self._told[node] = said
+                lines.append(f'{node}: {describe(self._monitor, node)}')
+        return lines
+
+
+def _has_closed(console: Console) -> bool:
+    """Return whether nobody can read any more: an SSH connection without a terminal has ended."""
+    poll = select.poll()
+    poll.register(console.file, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def status_table(
+    monitor: Monitor, nodes: Sequence[str], ended: Mapping[str, str] | None = None
+) -> Table:
+    """Return the state of every node with its age, and its latest warning.
+
+    Args:
+        monitor: listens to the diagnostics.
+        nodes: names of the nodes, with namespaces.
+        ended: messages about nodes that have ended.
     """
     table = Table(show_header=False)
-    errors = {**monitor.errors(), **(failures or {})}
-    warnings = monitor.warnings()
     for node in nodes:
-        values, shown = monitor.values(node), SHOWN[node.rsplit('/', 1)[-1]]
-        state = ', '.join(f'{key} {values[key]}' for key in shown if key in values)
-        text = escape(errors.get(node) or state or 'starting')
-        if node in warnings:
-            text += f'\n[yellow]{escape(warnings[node])}[/]'
+        reason = (ended or {}).get(node)
+        text = f'[red]{escape(reason)}[/]' if reason else escape(describe(monitor, node))
+        if not reason and monitor.is_stale(node) and monitor.status(node) is not None:
+            text = f'[bold red]{text}[/]'
         table.add_row(node, text)
     return table
+
+
+def describe(monitor: Monitor, node: str) -> str:
+    """Return what a node has said last, and how long ago, if that is no more to be believed."""
+    status, age = monitor.status(node), monitor.age(node)
+    if status is None:
+        return 'nothing heard yet'
+    shown = SHOWN.get(node.rsplit('/', 1)[-1], ())
+    state = ', '.join(
+        f'{key} {readable(key, status.values[key])}' for key in shown if status.values.get(key)
+    )
+    if status.level != OK:
+        state = f'{status.message} ({state})'
+    if monitor.is_stale(node):
+        return f'NOTHING HEARD FOR {age:.0f} s; it was: {state}'
+    return f'{state} ({age:.1f} s ago)'
+
+
+def readable(key: str, value: str) -> str:
+    """Return a diagnostic value as a person reads it."""
+    if key == 'success_recent':
+        return 'unknown' if float(value) < 0.0 else f'{float(value):.0%}'
+    return value

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ from residual_rl_ros.robot.decoders import (
     stamped_label,
     to_nanoseconds,
 )
-from residual_rl_ros.robot.description import (
+from residual_rl_ros.robot.image_encoder import RgbImage
+from residual_rl_ros.robot.topics import (
     COMPRESSED_IMAGE,
     FLOAT_ARRAY,
     IMAGE,
@@ -37,7 +39,6 @@ from residual_rl_ros.robot.description import (
     Channel,
     Command,
 )
-from residual_rl_ros.robot.image_encoder import RgbImage
 from residual_rl_ros.transitions.cdr import labelled_array
 
 Array = npt.NDArray[np.float64]
@@ -97,18 +98,29 @@ def fill_image(message: Any, image: RgbImage) -> Any:
     return message
 
 
+UNNUMBERED = 2**64 - 1
+"""What a middleware says that does not count the messages of a publisher."""
+
+
+def message_count(information: Mapping[str, Any]) -> int | None:
+    """Return the number that its publisher gave a message, None if the middleware does not tell."""
+    count = information.get('publication_sequence_number')
+    return None if count is None or count >= UNNUMBERED else int(count)
+
+
 class ChannelReader(MessageDecoder):
     """Turns a channel's messages into values in the order of its observation names.
 
     Args:
         channel: the channel.
+        lockstep: see `MessageDecoder`.
 
     Raises:
         ObservationError: the message type has no such field.
     """
 
-    def __init__(self, channel: Channel) -> None:
-        super().__init__(channel)
+    def __init__(self, channel: Channel, lockstep: bool = False) -> None:
+        super().__init__(channel, lockstep)
         self.message_type = MESSAGE_TYPES[channel.type]
         self.check(self.message_type())
 

@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import signal
+import os
 import sys
-import threading
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, TypeVar
 
 import rclpy
@@ -24,9 +23,45 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import ConfigError, ResidualRLError
+from residual_rl_ros.ros.common.parameters import every_parameter_valued, parser_complaint
+from residual_rl_ros.ros.common.stopping import (
+    ACTIVE_LIMIT_S,
+    EXIT_LIMIT_S,
+    SAVE_LIMIT_S,
+    StopRequest,
+    end_within,
+)
 
 SelfT = TypeVar('SelfT', bound='NodeHost')
+
+
+HIGHEST_DOMAIN = 232
+"""Highest domain there is."""
+
+
+def ros_domain() -> int:
+    """Return the ROS domain of the environment (`ROS_DOMAIN_ID`), 0 if it names none.
+
+    Raises:
+        ResidualRLError: it is no number of a domain.
+    """
+    return domain_number('ROS_DOMAIN_ID', os.environ.get('ROS_DOMAIN_ID') or '0')
+
+
+def domain_number(name: str, text: str) -> int:
+    """Return the number of a ROS domain.
+
+    Args:
+        name: what holds the text, for the error.
+        text: the number.
+
+    Raises:
+        ResidualRLError: it is none.
+    """
+    if not (text.isascii() and text.isdecimal() and len(text) < 5 and int(text) <= HIGHEST_DOMAIN):
+        raise ResidualRLError(f'{name} is {text!r}, expected a number from 0 to {HIGHEST_DOMAIN}')
+    return int(text)
 
 
 class NodeHost:
@@ -40,6 +75,7 @@ class NodeHost:
 
     def __init__(self, name: str, domain_id: int | None = None, namespace: str = '') -> None:
         self.context = Context()
+        domain_id = ros_domain() if domain_id is None else domain_id
         rclpy.init(context=self.context, domain_id=domain_id)
         self.node = rclpy.create_node(name, context=self.context, namespace=namespace)
         self.executor = SingleThreadedExecutor(context=self.context)
@@ -59,10 +95,6 @@ class NodeHost:
         self.executor.shutdown(timeout_sec=1.0)
         self.node.destroy_node()
         self.context.try_shutdown()
-
-
-SIGNAL_LATENCY_S = 0.2
-"""rclpy's wait does not return for a signal; it ends after this time to look."""
 
 
 class Diagnostics:
@@ -121,7 +153,8 @@ class ManagedNode(LifecycleNode, ABC):
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(name, automatically_declare_parameters_from_overrides=True)
+        with every_parameter_valued(name):
+            super().__init__(name, automatically_declare_parameters_from_overrides=True)
         self.failure: Exception | None = None
         self.active = False
         self.made = ExitStack()
@@ -228,9 +261,9 @@ class ManagedNode(LifecycleNode, ABC):
 def run(create: Callable[[], Any], spin: Callable[[Any], None] | None = None) -> int:
     """Run a node until it is told to stop; return the exit code.
 
-    Parameter `autostart` (default true) configures and activates a lifecycle node at once. SIGINT
-    and SIGTERM only set a flag: an exception raised by a signal could land in any callback, where
-    rclpy may swallow it, or in the middle of a lifecycle transition.
+    Parameter `autostart` (default true) configures and activates a lifecycle node at once. It is
+    told to stop by SIGINT, SIGTERM or SIGHUP, and by the death of the program that started it if
+    that asks for it (`PARENT`).
 
     Args:
         create: makes the node.
@@ -239,32 +272,22 @@ def run(create: Callable[[], Any], spin: Callable[[Any], None] | None = None) ->
     Returns:
         0 after a requested end, 2 after bad input (said in one line), 1 after anything else.
     """
-    stopping = threading.Event()
     node: Any = None
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        stopping.set()
-        if spin is not None and node is not None:
-            node.request_stop()
-
-    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    stopping = StopRequest(ACTIVE_LIMIT_S if spin is None else SAVE_LIMIT_S)
     code = 0
     try:
+        domain_id = ros_domain()
+        stopping.listen()
+        _init(domain_id)
+        if stopping.is_set():
+            return 0
         node = create()
         if isinstance(node, ManagedNode):
-            if not node.has_parameter('autostart'):
-                node.declare_parameter('autostart', True)
-            if node.get_parameter('autostart').value:
-                node.trigger_configure()
-                if node.failure is None:
-                    node.trigger_activate()
+            _start(node, stopping)
             if node.failure is not None:
                 return 2 if isinstance(node.failure, ResidualRLError) else 1
         if spin is not None:
-            if stopping.is_set():  # Told to stop while it was being made.
-                node.request_stop()
+            stopping.call(node.request_stop)
             spin(node)
         else:
             _spin_until(node, stopping)
@@ -274,10 +297,11 @@ def run(create: Callable[[], Any], spin: Callable[[Any], None] | None = None) ->
         print('error:', ' '.join(str(error).split()), file=sys.stderr)
         return 2
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        stopping.close()
         if isinstance(node, ManagedNode) and node.active:
             node.trigger_shutdown()
+        # A thread that hangs, in an inference say, must not keep a node that has stopped alive.
+        end_within(EXIT_LIMIT_S)
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
@@ -285,12 +309,40 @@ def run(create: Callable[[], Any], spin: Callable[[Any], None] | None = None) ->
     return code if failure is None else 2 if isinstance(failure, ResidualRLError) else 1
 
 
-def _spin_until(node: Node, stopping: threading.Event) -> None:
+def _init(domain_id: int) -> None:
+    """Begin with ROS 2, and the arguments of this process.
+
+    Raises:
+        ConfigError: a parameter file cannot be read.
+    """
+    try:
+        rclpy.init(
+            args=sys.argv, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO
+        )
+    except RCLError as error:
+        complaint = parser_complaint(error)
+        if complaint is None:
+            raise
+        raise ConfigError(f'a parameter file cannot be read: {complaint}') from error
+
+
+def _start(node: ManagedNode, stopping: StopRequest) -> None:
+    """Configure and activate a node if it is to start by itself, unless it was told to stop."""
+    if not node.has_parameter('autostart'):
+        node.declare_parameter('autostart', True)
+    if node.get_parameter('autostart').value:
+        node.trigger_configure()
+        if node.failure is None and not stopping.is_set():
+            node.trigger_activate()
+
+
+def _spin_until(node: Node, stopping: StopRequest) -> None:
     """Work in this thread until told to stop."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    stopping.call(executor.wake)
     while not stopping.is_set():
-        executor.spin_once(timeout_sec=SIGNAL_LATENCY_S)
+        executor.spin_once(timeout_sec=1.0)
 
 
 OK = DiagnosticStatus.OK

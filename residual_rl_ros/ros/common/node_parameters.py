@@ -6,7 +6,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from residual_rl_ros.config.success import AUTO, DESCRIPTION
+from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES
 from residual_rl_ros.schema import parameter
+
+KEY_FILE = (
+    'key of robot and learner: weights, layouts and checkpoints without its digest are refused; a '
+    'file that only its owner can read. Empty accepts all'
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,7 @@ class NodeParameters:
 class PolicyParameters(NodeParameters):
     """Parameters of policy_node, beside the robot description `robot.*`."""
 
+    key_file: str = parameter('', KEY_FILE)
     base_policy: str = parameter('', 'ONNX base policy: a path, or the name of a shipped one')
     base_policy_sha256: str = parameter(
         '', 'refuse any other base policy than the file with this sha256 (64 hex digits)'
@@ -57,7 +65,10 @@ class PolicyParameters(NodeParameters):
         minimum=0.0,
     )
     auto_start: bool = parameter(
-        True, 'start the next episode by itself; otherwise ~/start_episode does', live=True
+        False,
+        'start episodes without being asked; else each waits for ~/start_episode (key n of the '
+        'operator console). Real time: in lockstep the simulator starts them',
+        live=True,
     )
     episode_limit_s: float = parameter(
         0.0, 'real time: truncate episodes after this time [s]; 0 never', minimum=0.0, live=True
@@ -98,7 +109,7 @@ class PolicyParameters(NodeParameters):
         'it the node warns and runs without',
     )
     max_weights_bytes: int = parameter(
-        64 * 2**20, 'larger weight messages are dropped unread and counted [byte]', minimum=1
+        MAX_WEIGHTS_BYTES, 'larger weight messages are dropped unread and counted [byte]', minimum=1
     )
 
 
@@ -106,6 +117,7 @@ class PolicyParameters(NodeParameters):
 class LearnerParameters(NodeParameters):
     """Parameters of learner_node; `overrides.*` replaces values of the preset."""
 
+    key_file: str = parameter('', KEY_FILE)
     preset: str = parameter(
         '',
         'name of a file in config/presets/, or a path; empty is dawn, or to resume, the '
@@ -177,11 +189,16 @@ class RecorderParameters(NodeParameters):
     )
 
 
+SIMULATION = 'sim'
+"""Namespace of a simulation that is given none: a robot's topics must not be its."""
+
+
 @dataclass(frozen=True)
 class SimParameters(NodeParameters):
     """Parameters of mujoco_sim_node, beside the robot description `robot.*`."""
 
     task: str = parameter('peg_insert', 'a task of this package or a gymnasium id')
+    success: str = parameter(AUTO, DESCRIPTION, filled=True)
     lockstep: bool = parameter(
         True, 'wait for the command of each stamp; otherwise step with wall time'
     )

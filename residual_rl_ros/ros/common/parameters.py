@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import Field, fields, replace
 from typing import Any, TypeVar
 
@@ -27,6 +29,35 @@ OTHERS = (
     'base_policy_sha256',
 )
 """Parameters of rclpy and of `managed_node.run`, and one that stands in robot files."""
+
+
+def parser_complaint(error: Exception) -> str | None:
+    """Return what ROS 2's parser has against a parameter file, None if an error is another."""
+    said = ' '.join(str(error).split())
+    if 'params file' not in said:
+        return None
+    reason = re.sub(r'( ?, at \S+:\d+)+$', '', said.partition(' Error: ')[2]) or said
+    return (
+        f"{reason}; ROS 2's YAML parser wants numbers of one type in a list (1.0, not 1, beside "
+        '2.5) and knows no anchors (&name, *name, <<)'
+    )
+
+
+@contextmanager
+def every_parameter_valued(name: str) -> Iterator[None]:
+    """Say in one line that a node was started with a parameter that has no type.
+
+    Raises:
+        ConfigError: that is so.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if 'PARAMETER_NOT_SET' not in str(error):
+            raise
+        raise ConfigError(
+            f'{name} cannot start: a parameter has no value, such as an empty list; leave it out'
+        ) from error
 
 
 def read_parameters(node: Node, kind: type[Kind], trees: Sequence[str] = ()) -> Kind:

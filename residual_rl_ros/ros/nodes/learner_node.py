@@ -10,32 +10,30 @@ not on their timing.
 from __future__ import annotations
 
 import math
+import os
 import queue
+import socket
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from std_msgs.msg import Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
-from residual_rl_ros.config.preset import DEFAULT_PRESET, LearnerConfig, learner_config, load_preset
-from residual_rl_ros.errors import CheckpointError, ConfigError, MalformedTransitionError
-from residual_rl_ros.learner.checkpoint import (
-    CheckpointFolder,
-    check_numbers,
-    load_checkpoint,
-    stored_config,
+from residual_rl_ros.errors import (
+    CheckpointError,
+    ConfigError,
+    MalformedTransitionError,
+    SealError,
 )
 from residual_rl_ros.learner.learner import Learner, Phase
-from residual_rl_ros.learner.metrics_log import MetricsLog
-from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.robot.decoders import label_of
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import byte_array
@@ -43,10 +41,17 @@ from residual_rl_ros.ros.common.managed_node import OK, WARN, Diagnostics, Manag
 from residual_rl_ros.ros.common.node_parameters import LearnerParameters
 from residual_rl_ros.ros.common.parameters import follow_parameters, read_parameters, read_tree
 from residual_rl_ros.ros.common.realtime import give_way
+from residual_rl_ros.ros.common.sole_publisher import SolePublisher
+from residual_rl_ros.ros.nodes.learner_output import LearnerOutput
 from residual_rl_ros.ros.nodes.services import ServiceBridge
 from residual_rl_ros.transitions.loss_counter import PendingTransitions, TransitionFeed
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.seal import LAYOUT, WEIGHTS, Key
+from residual_rl_ros.transitions.transition import MAX_COUNT, TransitionLayout
 
+LAST_EPOCH = MAX_COUNT // 2
+"""A robot at a later epoch leaves none to go on in; learners count one for each start."""
+WATCH_PERIOD_S = 0.25
+"""How often a learner looks for others of its topic."""
 BUSY = 'the learner is busy; ask again'
 LAYOUT_LIMIT = 10**5
 """A longer layout text is no layout [characters]."""
@@ -64,7 +69,9 @@ class LearnerNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__('learner_node')
         self.parameters = LearnerParameters()
-        self._log: MetricsLog | None = None
+        self._output: LearnerOutput | None = None
+        self._run = f'{os.getpid()}@{socket.gethostname():.30} {time.time_ns():x}'
+        """Tells the weights of this process from those of another learner."""
         self._weights = b''
         self._inbox: queue.Queue[Callable[[], None]] = queue.Queue()
         self._executor_in_use = SingleThreadedExecutor()
@@ -86,11 +93,15 @@ class LearnerNode(ManagedNode):
         self.parameters = parameters = read_parameters(
             self, LearnerParameters, trees=('overrides',)
         )
-        if self._learner is None:  # Else it goes on where it is.
-            self._open_output(parameters)
+        self._key = Key.read(parameters.key_file)
+        if self._output is None:  # Else the learner goes on where it is.
+            given = self.get_parameters_by_prefix('overrides')
+            overrides = read_tree(self, 'overrides') if given else {}
+            self._output = LearnerOutput(parameters, overrides, self._key, self._warn)
+        self.made.callback(self._close_unused)
         self.made.callback(follow_parameters(self, parameters, self._set_parameters))
-        self._actor_publisher = self.create_lifecycle_publisher(
-            UInt8MultiArray, '~/actor', qos.LATCHED
+        self._publisher = SolePublisher.of(
+            self, self.resolve_topic_name('~/actor'), self._create_publisher
         )
         robots = [robot.strip('/') for robot in parameters.robots]
         if len(set(robots)) < len(robots):
@@ -104,50 +115,17 @@ class LearnerNode(ManagedNode):
             callback = self._requests.service(partial(self._try, job), BUSY)
             self.create_service(Trigger, name, callback, callback_group=apart)
         Diagnostics(self, self._report, parameters.diagnostics_period_s)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(WATCH_PERIOD_S, self._give_way, clock=steady)
 
-    def _open_output(self, parameters: LearnerParameters) -> None:
-        """Make the output folder and read the configuration of a learner that writes there.
+    def _create_publisher(self) -> None:
+        create = self.create_lifecycle_publisher
+        self._actor_publisher = create(UInt8MultiArray, '~/actor', qos.LATCHED)
 
-        Raises:
-            ResidualRLError: it cannot be written, or does not fit the parameters.
-        """
-        if not parameters.output_dir:
-            raise ConfigError('parameter output_dir of learner_node is empty; give a folder')
-        output = Path(parameters.output_dir)
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            self._log = self._log or MetricsLog(output / 'tensorboard', self._warn)
-        except OSError as error:
-            raise ConfigError(
-                f'output_dir {parameters.output_dir!r} cannot be written: {error.strerror}'
-            ) from error
-        self._checkpoints = CheckpointFolder(output / CHECKPOINTS)
-        if checkpoint_exists(self._checkpoints.latest) is not parameters.resume:
-            raise ConfigError(
-                f'there is no checkpoint in {parameters.output_dir!r} to resume'
-                if parameters.resume
-                else f'{parameters.output_dir!r} already holds a checkpoint; set resume:=true to '
-                'continue it, or choose another output_dir'
-            )
-        self._config = self._read_config(parameters)
-
-    def _read_config(self, parameters: LearnerParameters) -> LearnerConfig:
-        """Return the preset with its overrides; to resume, it must be the checkpoint's.
-
-        Raises:
-            ResidualRLError: a number is wrong or not the checkpoint's.
-        """
-        given = self.get_parameters_by_prefix('overrides')
-        overrides = read_tree(self, 'overrides') if given else {}
-        latest = self._checkpoints.latest
-        if parameters.resume and not parameters.preset:
-            stored = stored_config(latest)
-            config = learner_config({**stored.to_mapping(), **overrides})
-        else:
-            config = load_preset(parameters.preset or DEFAULT_PRESET, overrides)
-        if parameters.resume:
-            check_numbers(latest, config)
-        return config
+    def _close_unused(self) -> None:
+        if self._output is not None and self._learner is None:
+            self._output.close()
+            self._output = None
 
     def _set_parameters(self, parameters: LearnerParameters) -> None:
         self.parameters = parameters
@@ -184,8 +162,8 @@ class LearnerNode(ManagedNode):
             self._work_until_stopped()
         finally:
             self._try(self._save)
-            if self._log is not None:
-                self._log.close()
+            if self._output is not None:
+                self._output.close()
             executor.shutdown(timeout_sec=1.0)
             spinner.join(timeout=1.0)
 
@@ -246,20 +224,25 @@ class LearnerNode(ManagedNode):
         try:
             if len(text) > LAYOUT_LIMIT:
                 raise ConfigError(f'{len(text)} characters, expected <= {LAYOUT_LIMIT}')
-            layout = TransitionLayout.from_yaml(text)
-        except ConfigError as error:
+            layout = TransitionLayout.from_yaml(self._key.open(LAYOUT, text.encode()).decode())
+        except (ConfigError, SealError) as error:
             self._warn(f'layout of {named(feed)} refused: {error}')
             return
         if self._learner is None:
+            assert self._output is not None
             try:
-                self._learner = self._make_learner(layout)
-            except CheckpointError as error:
-                if len(self._feeds) == 1:
+                self._learner = learner = self._output.make_learner(layout)
+            except (CheckpointError, ConfigError) as error:
+                if len(self._feeds) == 1 and isinstance(error, CheckpointError):
                     raise
                 self._warn(f'layout of {named(feed)} refused: {error}')
                 return
-            nbytes = self._learner.rule.memory.nbytes
+            learner.run, learner.warn = self._run, self._warn
+            nbytes = learner.rule.memory.nbytes
             self.get_logger().info(f'replay: {nbytes / 1e6:.0f} MB when full')
+            lack = self._output.checkpoints.lack_of_space(learner)
+            if lack:
+                self._warn(lack)
             self._publish(self._learner.first_message())
             for early in self._early.take():
                 self._ingest(*early)
@@ -268,20 +251,6 @@ class LearnerNode(ManagedNode):
                 f'layout {layout.label} of {named(feed)} refused: this learner has '
                 f'{self._learner.layout.label}; restart learner_node'
             )
-
-    def _make_learner(self, layout: TransitionLayout) -> Learner:
-        """Return a new learner, or the checkpoint's in a new epoch."""
-        if not self.parameters.resume:
-            return Learner(self._config, layout, self.parameters.seed)
-        checkpoint = self._checkpoints.latest
-        learner = load_checkpoint(checkpoint)
-        if learner.layout != layout:
-            raise CheckpointError(
-                f'checkpoint {str(checkpoint)!r} has layout {learner.layout.label}, the '
-                f'policy node {layout.label}; start without resume in another output_dir'
-            )
-        learner.begin_epoch(learner.epoch + 1)
-        return learner
 
     def _ingest(self, feed: TransitionFeed, message: Float64MultiArray) -> None:
         if self._learner is None:
@@ -293,6 +262,13 @@ class LearnerNode(ManagedNode):
             transition = feed.decode(self._learner.layout, message.data, label_of(message))
         except MalformedTransitionError as error:
             self._warn(f'transition of {named(feed)} dropped: {error}')
+            return
+        if transition.epoch > LAST_EPOCH:
+            feed.counts['malformed'] += 1
+            self._warn(
+                f'transition of {named(feed)} dropped: epoch {transition.epoch}, expected <= '
+                f'{LAST_EPOCH}; restart policy_node if it uses such weights'
+            )
             return
         self._overtake(transition.epoch, transition.policy_sequence)
         rollbacks = len(self._learner.rollbacks)
@@ -307,8 +283,8 @@ class LearnerNode(ManagedNode):
             self._warn(f'guard: {rollback.reason}; rolled back')
         if weights is not None:
             self._publish(weights)
-            if self._log is not None:
-                self._log.write(self._learner)
+            if self._output is not None:
+                self._output.log.write(self._learner)
 
     def _overtake(self, epoch: int, sequence: int) -> None:
         """Begin an epoch after one that robots know and this learner, killed since, does not."""
@@ -324,13 +300,34 @@ class LearnerNode(ManagedNode):
         self._publish(learner.first_message())
 
     def activate(self) -> None:
-        """Publish what an inactive publisher has dropped."""
+        """Publish what an inactive publisher has dropped.
+
+        Raises:
+            ConfigError: another learner publishes weights on this topic.
+        """
+        rival = self._publisher.wait()
+        if rival:
+            raise self._second(rival)
         if self._weights:
             self._publish(self._weights)
 
+    def _second(self, rival: str) -> ConfigError:
+        return ConfigError(
+            f'{rival} publishes {self._actor_publisher.topic_name} already: stop that learner, or '
+            'run this one in another namespace'
+        )
+
+    def _give_way(self) -> None:
+        """End if a learner that was there before shows up late."""
+        rival = self._publisher.rival()
+        if rival and self.active and self.failure is None:
+            self.failure = self._second(rival)
+            self.get_logger().error(str(self.failure))
+            self.request_stop()
+
     def _publish(self, weights: bytes) -> None:
         self._weights, self._published = weights, time.monotonic()
-        self._actor_publisher.publish(byte_array(weights))
+        self._actor_publisher.publish(byte_array(self._key.seal(WEIGHTS, weights)))
 
     def _try(self, job: Callable[[], str]) -> tuple[bool, str]:
         try:
@@ -341,10 +338,10 @@ class LearnerNode(ManagedNode):
             return False, str(error)
 
     def _save(self) -> str:
-        if self._learner is None:
+        if self._learner is None or self._output is None:
             return 'nothing to save yet'
-        self._checkpoints.save(self._learner)
-        return f'saved {self._checkpoints.latest}'
+        self._output.checkpoints.save(self._learner)
+        return f'saved {self._output.checkpoints.latest}'
 
     def _rollback(self) -> str:
         """Return to the networks with the best recent success, in a new epoch."""
@@ -366,6 +363,7 @@ class LearnerNode(ManagedNode):
             'active': self.active,
             'paused': not self._resume.is_set(),
             'queue': self._inbox.qsize(),
+            'other_learners': len(self._publisher.others),
             **{
                 key: sum(feed.counts[key] for feed in self._feeds.values())
                 for key in ('malformed', 'missing')
@@ -388,6 +386,7 @@ class LearnerNode(ManagedNode):
                 'pretraining_updates': learner.pretraining_updates,
                 'dropped_updates': learner.dropped_updates,
                 'rollbacks': len(learner.rollbacks),
+                'recoveries': learner.finite.recoveries,
                 'transitions_per_s': (learner.transitions - transitions) / (now - then),
                 'updates_per_s': (learner.updates - updates) / (now - then),
                 **learner.metrics,

@@ -5,6 +5,8 @@
 Lockstep: stamps count simulated time; every stamp is answered by one command, and only the answer
 to the current stamp advances the simulation. Real time: a wall timer steps with the newest command,
 and stamps are wall time, as a robot's are.
+
+It stays in its namespace: a real robot may have the same topics.
 """
 
 from __future__ import annotations
@@ -27,9 +29,11 @@ from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelEncoder, to_time
 from residual_rl_ros.ros.common.managed_node import OK, Diagnostics, run
-from residual_rl_ros.ros.common.node_parameters import SimParameters
+from residual_rl_ros.ros.common.node_parameters import SIMULATION, SimParameters
 from residual_rl_ros.ros.common.parameters import read_parameters, read_tree
+from residual_rl_ros.tasks.checked import CheckedEnvironment
 from residual_rl_ros.tasks.hosting import check_environment, make_environment, split_observation
+from residual_rl_ros.tasks.success_probe import settle_success
 from residual_rl_ros.transitions.cdr import labelled_array
 
 
@@ -37,31 +41,39 @@ class MujocoSimNode(Node):
     """Hosts an environment."""
 
     def __init__(self) -> None:
-        super().__init__('mujoco_sim_node', automatically_declare_parameters_from_overrides=True)
+        super().__init__(
+            'mujoco_sim_node',
+            namespace=SIMULATION,  # A remapping of `__ns` overrules it.
+            automatically_declare_parameters_from_overrides=True,
+        )
         self.parameters = parameters = read_parameters(self, SimParameters, ('robot',))
         self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
-        self._env = make_environment(parameters.task)
-        check_environment(self._env, robot)
+        success = settle_success(parameters.task, parameters.success, self.get_logger().info)
+        env = make_environment(parameters.task, success=success)
+        check_environment(env, robot)
+        self._task = CheckedEnvironment(env)
         self._period_ns = round(1e9 / robot.control_rate_hz)
         self._channels = []
         for channel in robot.channels:
             writer = ChannelEncoder(channel)
-            publisher = self.create_publisher(writer.message_type, channel.topic, qos.SENSOR)
+            topic = self._inside(channel.topic)
+            publisher = self.create_publisher(writer.message_type, topic, qos.SENSOR)
             self._channels.append((writer, publisher))
         self._feedback_publisher = self.create_publisher(
             Float64MultiArray, 'step_feedback', qos.FEEDBACK
         )
-        self._clock_publisher = self.create_publisher(Clock, '/clock', qos.SENSOR)
+        self._clock_publisher = self.create_publisher(Clock, 'clock', qos.SENSOR)
         self._command_reader = CommandDecoder(robot.command, robot.action.size)
+        topic = self._inside(robot.command.topic)
         self.create_subscription(
-            MESSAGE_TYPES[robot.command.type], robot.command.topic, self._on_command, qos.COMMAND
+            MESSAGE_TYPES[robot.command.type], topic, self._on_command, qos.COMMAND
         )
         self._wall_clock = SteadyClock(clock_type=ClockType.STEADY_TIME)
         self._ticks = 0
         self._steps = 0
         self._episode = -1
         self._done = False
-        self._command: npt.NDArray[np.float32] | None = None
+        self._command: npt.NDArray[np.float64] | None = None
         self._feedback: list[float] | None = None
         self._answered_at: float | None = None
         self._began: float | None = None
@@ -72,6 +84,14 @@ class MujocoSimNode(Node):
         else:
             self.create_timer(self._period_ns * 1e-9, self._tick, clock=self._wall_clock)
         Diagnostics(self, self._report, parameters.diagnostics_period_s)
+        self.get_logger().info(
+            f'{parameters.task} waits for commands on {self.resolve_topic_name(topic)}; its policy '
+            f'needs the same namespace (-r __ns:={self.get_namespace()})'
+        )
+
+    def _inside(self, topic: str) -> str:
+        """Return a topic of the robot YAML within this node's namespace, even an absolute one."""
+        return topic.lstrip('/')
 
     def _stamp(self) -> float:
         """Return the stamp of the current state [s]; zero would mean unset in a header."""
@@ -81,13 +101,13 @@ class MujocoSimNode(Node):
 
     def _reset(self) -> None:
         self._episode += 1
-        observation, _ = self._env.reset(seed=self.parameters.first_seed + self._episode)
-        self._observation = observation
+        seed = self.parameters.first_seed + self._episode
+        self._observation = self._task.reset(seed, self._episode)
         self._done = False
         self._feedback = None
         self._command = None
 
-    def _step(self, command: npt.NDArray[np.float32]) -> None:
+    def _step(self, command: npt.NDArray[np.float64]) -> None:
         """Advance one control step, or begin the next episode after the last one ended."""
         self._ticks += 1
         if self._done:
@@ -97,13 +117,15 @@ class MujocoSimNode(Node):
                 raise SystemExit(0)
             self._reset()
             return
-        observation, reward, terminated, truncated, info = self._env.step(command)
+        self._observation, feedback = self._task.step(command)
         self._steps += 1
-        self._observation = observation
-        self._done = terminated or truncated
-        success = bool(info.get('success', terminated and float(reward) > 0.0))
-        outcome = float(success) if self._done else -1.0
-        self._feedback = [float(reward), float(terminated), float(truncated), outcome]
+        self._done = feedback.done
+        self._feedback = [
+            feedback.reward,
+            float(feedback.terminated),
+            float(feedback.truncated),
+            float(feedback.success),
+        ]
 
     def _publish(self) -> None:
         """Publish clock, feedback and every channel under the current stamp."""
@@ -117,7 +139,7 @@ class MujocoSimNode(Node):
 
     def _on_command(self, message: Any) -> None:
         try:
-            command = self._command_reader.values(message).astype(np.float32)
+            command = self._command_reader.values(message)
         except CommandError as error:
             self.get_logger().error(f'refused: {error}', throttle_duration_sec=1.0)
             return
@@ -140,7 +162,8 @@ class MujocoSimNode(Node):
         if waited > self.parameters.command_timeout_s:
             raise ResidualRLError(
                 f'no command for stamp {self._stamp():.3f} s came in {waited:.0f} s on '
-                f'{self.robot.command.topic}; is policy_node alive and active?'
+                f'{self.robot.command.topic}; is policy_node alive and active, and in namespace '
+                f'{self.get_namespace()}?'
             )
         if waited > 0.5:
             self._publish()

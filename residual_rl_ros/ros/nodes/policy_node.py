@@ -36,7 +36,12 @@ from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import ImageWorker
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelReader, CommandEncoder
+from residual_rl_ros.ros.common.encoders import (
+    MESSAGE_TYPES,
+    ChannelReader,
+    CommandEncoder,
+    message_count,
+)
 from residual_rl_ros.ros.common.managed_node import (
     ERROR,
     OK,
@@ -52,6 +57,7 @@ from residual_rl_ros.ros.common.realtime import take_privileges
 from residual_rl_ros.ros.nodes.services import PolicyServices
 from residual_rl_ros.ros.nodes.stop_inputs import StopInputs
 from residual_rl_ros.transitions.cdr import labelled_array
+from residual_rl_ros.transitions.seal import LAYOUT, WEIGHTS, Key
 from residual_rl_ros.transitions.transition import Transition
 
 Array = npt.NDArray[np.float64]
@@ -92,8 +98,10 @@ class PolicyNode(ManagedNode):
         ).build(policy, robot.action)
         self.made.callback(self.controller.queue.close)
         self.controller.queue.warm_up()
+        self.controller.mailbox.key = self._key = Key.read(parameters.key_file)
         if parameters.actor:
-            self.controller.mailbox.submit(read_actor(Path(parameters.actor)))
+            actor = read_actor(Path(parameters.actor), self._key)
+            self.controller.mailbox.submit(self._key.seal(WEIGHTS, actor))
         self._blend = BlendRamp(ramp_s(parameters), parameters.blend_ratio)
         self._loop = self._make_loop()
         self._open_topics()
@@ -132,7 +140,8 @@ class PolicyNode(ManagedNode):
 
     def activate(self) -> None:
         """Start the control timer and latch the transition layout."""
-        self._layout_publisher.publish(String(data=self.controller.layout.to_yaml()))
+        layout = self.controller.layout.to_yaml().encode()
+        self._layout_publisher.publish(String(data=self._key.seal(LAYOUT, layout).decode()))
         self._fault_reason = ''
         # What was made so far lives as long as the node: the collector need not look at it again.
         gc.collect()
@@ -191,7 +200,7 @@ class PolicyNode(ManagedNode):
     def _open_topics(self) -> None:
         loop, create = self._loop, self.create_subscription
         for channel in self.robot.channels:
-            reader = ChannelReader(channel)
+            reader = ChannelReader(channel, self.parameters.lockstep)
             callback = (
                 self._image_callback(channel.name, reader)
                 if channel.is_image and isinstance(loop, RealTimeLoop)
@@ -232,19 +241,22 @@ class PolicyNode(ManagedNode):
 
     # --- messages in
 
-    def _channel_callback(self, name: str, reader: ChannelReader) -> Callable[[Any], None]:
+    def _channel_callback(
+        self, name: str, reader: ChannelReader
+    ) -> Callable[[Any, Mapping[str, Any]], None]:
         loop = self._loop
 
-        def callback(message: Any) -> None:
+        def callback(message: Any, information: Mapping[str, Any]) -> None:
             if not loop.active:
                 return
             started = time.perf_counter()
             try:
-                stamp, values = reader.stamp(message), reader.values(message)
+                reading = reader.read(message, self._now, message_count(information))
             except ObservationError as error:
                 loop.refuse_observation(error)
                 return
-            loop.push_observation(name, self._now() if stamp is None else stamp, values)
+            if reading is not None:
+                loop.push_observation(name, reading.stamp, reading.values)
             if isinstance(loop, RealTimeLoop):
                 loop.reading_s += time.perf_counter() - started
 

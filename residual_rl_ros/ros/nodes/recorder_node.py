@@ -29,13 +29,14 @@ from residual_rl_ros.bags.recorder import (
     raw_topics,
     transition_topics,
 )
+from residual_rl_ros.base_policy.onnx_policy import read_policy_model
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.ros.common.managed_node import OK, Diagnostics, run
 from residual_rl_ros.ros.common.node_parameters import RecorderParameters
 from residual_rl_ros.ros.common.parameters import read_parameters, read_tree
-from residual_rl_ros.training.run_folder import file_sha256, git_commit
+from residual_rl_ros.training.run_folder import git_commit
 
 POLL_S = 0.05
 """How often the queues are emptied."""
@@ -93,7 +94,7 @@ class RecorderNode(Node):
         if parameters.base_policy:
             model = find_file('base policy', ('models',), parameters.base_policy, '.onnx')
             described['base_policy'] = model.name
-            described['base_policy_sha256'] = file_sha256(model)
+            described['base_policy_sha256'] = read_policy_model(model).sha256
         return described
 
     def request_stop(self) -> None:

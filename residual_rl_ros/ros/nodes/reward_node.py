@@ -16,7 +16,7 @@ from residual_rl_ros.errors import ConfigError, ObservationError, RewardError
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.encoders import ChannelReader
+from residual_rl_ros.ros.common.encoders import ChannelReader, message_count
 from residual_rl_ros.ros.common.managed_node import (
     OK,
     WARN,
@@ -63,14 +63,16 @@ class RewardNode(ManagedNode):
         """Stop asking."""
         self.destroy_timer(self._timer)
 
-    def _channel_callback(self, name: str, reader: ChannelReader) -> Callable[[Any], None]:
-        def callback(message: Any) -> None:
+    def _channel_callback(
+        self, name: str, reader: ChannelReader
+    ) -> Callable[[Any, Mapping[str, Any]], None]:
+        def callback(message: Any, information: Mapping[str, Any]) -> None:
             try:
-                stamp = reader.stamp(message)
-                self._assembler.update(
-                    name, self._now() if stamp is None else stamp, reader.values(message)
-                )
+                reading = reader.read(message, self._now, message_count(information))
+                if reading is not None:
+                    self._assembler.update(name, reading.stamp, reading.values)
             except ObservationError as error:
+                self._assembler.refuse(error)
                 self._refused += 1
                 self._warn(str(error))
 

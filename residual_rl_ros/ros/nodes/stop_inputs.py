@@ -14,7 +14,7 @@ from rclpy.node import Node
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.decoders import stop_reason
-from residual_rl_ros.robot.description import StopInput
+from residual_rl_ros.robot.topics import StopInput
 from residual_rl_ros.ros.common import qos
 
 

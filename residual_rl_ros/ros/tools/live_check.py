@@ -7,6 +7,7 @@ from __future__ import annotations
 import difflib
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +17,12 @@ from rclpy.qos import DurabilityPolicy
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.findings import InspectionReport
-from residual_rl_ros.robot.description import Channel, RobotConfig
+from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.topics import Channel, StopInput
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.encoders import ChannelReader
+from residual_rl_ros.ros.common.encoders import ChannelReader, message_count
 from residual_rl_ros.ros.common.managed_node import NodeHost
+from residual_rl_ros.ros.tools.controller_check import check_controllers
 
 
 @dataclass
@@ -31,6 +34,7 @@ class _Received:
     unusable: int = 0
     reason: str = ''
     """Why the latest unusable message cannot be used."""
+    reader: ChannelReader | None = None
 
 
 def check_live(
@@ -58,6 +62,9 @@ def check_live(
         for channel, messages in received:
             _judge_channel(node, channel, messages, seconds, robot, report)
         _judge_command(node, robot, report)
+        check_controllers(tool, robot, report)
+        for stop in robot.stop_inputs:
+            _judge_stop_input(node, stop, report)
 
 
 def _listen(node: Node, channel: Channel, report: InspectionReport) -> _Received:
@@ -69,17 +76,22 @@ def _listen(node: Node, channel: Channel, report: InspectionReport) -> _Received
         report.problems.append(str(error))
         return received
 
-    def callback(message: Any) -> None:
+    received.reader = reader
+
+    def callback(message: Any, information: Mapping[str, Any]) -> None:
         now = node.get_clock().now().nanoseconds * 1e-9
         try:
-            stamp, values = reader.stamp(message), reader.values(message)
+            reading = reader.read(message, lambda: now, message_count(information))
+            if reading is None:
+                return
+            values = reading.values
             if values.size != len(channel.observation_names) or not np.isfinite(values).all():
                 raise ValueError(f'has the values {values.tolist()}')
         except (ValueError, ResidualRLError) as error:
             received.unusable += 1
             received.reason = str(error)
         else:
-            received.ages.append(0.0 if stamp is None else now - stamp)
+            received.ages.append(now - reading.stamp if reading.stamped else 0.0)
 
     node.create_subscription(reader.message_type, channel.topic, callback, qos.SENSOR)
     return received
@@ -94,7 +106,8 @@ def _judge_channel(
     report: InspectionReport,
 ) -> None:
     topic = node.resolve_topic_name(channel.topic)
-    types = {info.topic_type for info in node.get_publishers_info_by_topic(topic)}
+    publishers = node.get_publishers_info_by_topic(topic)
+    types = {info.topic_type for info in publishers}
     where = f'channel {channel.name!r} ({topic})'
     if not types:
         report.problems.append(f'{where}: nobody publishes it{_similar(node, topic)}')
@@ -104,13 +117,25 @@ def _judge_channel(
             f'{where}: published as {", ".join(sorted(types))}, the robot YAML says {channel.type}'
         )
         return
+    by = ', '.join(sorted(f'{info.node_namespace}/{info.node_name}' for info in publishers))
+    if publishers[1:]:
+        report.facts[f'publishers of {topic}'] = by.replace('//', '/')
     if received.unusable:
-        report.problems.append(f'{where}: {received.unusable} unusable messages: {received.reason}')
+        shared = f' (published by {by.replace("//", "/")})' if publishers[1:] else ''
+        report.problems.append(
+            f'{where}: {received.unusable} unusable messages: {received.reason}{shared}'
+        )
+    joints = received.reader.joints if received.reader is not None else None
+    if joints is not None and joints.absent and joints.seen and not received.unusable:
+        report.problems.append(
+            f'{where}: joints {joints.absent} are in no message of {seconds:g} s, which had '
+            f'{joints.seen}; correct joints in the robot YAML, or start their driver'
+        )
+    elif not received.ages and not received.unusable:
+        report.problems.append(f'{where}: has a publisher, and no message in {seconds:g} s')
     if not received.ages:
-        if not received.unusable:
-            report.problems.append(f'{where}: has a publisher, and no message in {seconds:g} s')
         return
-    rate = len(received.ages) / seconds
+    rate = (len(received.ages) + received.unusable) / seconds
     oldest, youngest = max(received.ages), min(received.ages)
     report.facts[f'live {channel.name}'] = (
         f'{rate:.1f} Hz, age on arrival {1e3 * statistics.median(received.ages):.1f} ms median, '
@@ -134,6 +159,18 @@ def _judge_channel(
         report.remarks.append(
             f'{where}: {rate:.1f} Hz is below the control rate of {robot.control_rate_hz:g} Hz; '
             'values will be used more than once'
+        )
+
+
+def _judge_stop_input(node: Node, stop: StopInput, report: InspectionReport) -> None:
+    topic = node.resolve_topic_name(stop.topic)
+    types = {info.topic_type for info in node.get_publishers_info_by_topic(topic)}
+    where = f'stop input {stop.name!r} ({topic})'
+    if not types:
+        report.problems.append(f'{where}: nobody publishes it{_similar(node, topic)}')
+    elif types != {stop.type}:
+        report.problems.append(
+            f'{where}: published as {", ".join(sorted(types))}, the robot YAML says {stop.type}'
         )
 
 

@@ -4,20 +4,22 @@
 
 from __future__ import annotations
 
-import math
 import os
 import select
 import sys
 import termios
+import threading
 import time
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, TextIO
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rclpy.executors import ExternalShutdownException
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
@@ -26,14 +28,20 @@ from std_srvs.srv import SetBool, Trigger
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.up import status_table
-from residual_rl_ros.ros.common.managed_node import NodeHost
+from residual_rl_ros.ros.common.managed_node import NodeHost, ros_domain
 
 ANSWER_LIMIT_S = 12.0
-"""How long a service may take; a rollback waits for the update in progress."""
-FRESH_S = 1.5
-"""How long an answer takes precedence over the diagnostics, which may be older."""
+"""How long a service may take; a rollback waits for the update in progress [s]."""
+HOLD_LIMIT_S = 0.5
+"""A hold that is not acknowledged for this long is sent again, and shouted about [s]."""
 DISCOVERY_LIMIT_S = 2.0
-"""How long to wait for a service that is not there yet."""
+"""How long a key waits for a service that is not there yet [s]."""
+FRESH_S = 1.5
+"""How long an answer takes precedence over the diagnostics, which may be older [s]."""
+LOOK_PERIOD_S = 0.05
+"""How often calls in progress are looked at [s]."""
+SHOWN_OUTCOMES = 4
+"""Keys whose latest outcome is shown."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,10 @@ class Key:
 
     label: str
     service: str
+    data: bool | None = None
+    """What it sets a switch to."""
     shown: str = ''
-    """Diagnostic value that each press inverts; empty if the service takes nothing."""
+    """Diagnostic value that each press inverts instead; empty if there is none."""
     transition: int | None = None
     """Lifecycle transition to request."""
 
@@ -52,25 +62,46 @@ class Key:
         """Type of the service."""
         if self.transition is not None:
             return ChangeState
-        return SetBool if self.shown else Trigger
+        return SetBool if self.shown or self.data is not None else Trigger
 
 
+HOLD = 'h'
+GO_ON = 'g'
 KEYS = {
+    HOLD: Key('HOLD', 'policy_node/hold', data=True),
+    GO_ON: Key('go on', 'policy_node/hold', data=False),
     'n': Key('new episode', 'policy_node/start_episode'),
     's': Key('success', 'policy_node/mark_success'),
     'f': Key('failure', 'policy_node/mark_failure'),
     'e': Key('end', 'policy_node/end_episode'),
-    'h': Key('hold', 'policy_node/hold', shown='held'),
     'r': Key('residual', 'policy_node/set_residual', shown='residual_switch'),
     'p': Key('pause learning', 'learner_node/pause', shown='paused'),
     'b': Key('roll back', 'learner_node/rollback'),
     'a': Key('activate', 'policy_node/change_state', transition=Transition.TRANSITION_ACTIVATE),
 }
 QUIT = 'q'
+REFUSED = 'REFUSED'
+STOP = 'USE THE EMERGENCY STOP'
+
+
+@dataclass
+class _Call:
+    """A key that was pressed."""
+
+    key: Key
+    request: Any
+    pressed: float
+    """Monotonic time [s]."""
+    futures: list[Any] = field(default_factory=list)
+    """Of each attempt; none until the service was there."""
+    sent: float = 0.0
+    """Monotonic time of the last attempt [s]."""
+    outcome: str = ''
+    """Empty while it is in progress."""
 
 
 class Operator(NodeHost):
-    """Calls the services behind the keys.
+    """Calls the services behind the keys; no call waits for another, and none keeps a key waiting.
 
     Args:
         monitor: knows the state of the switches.
@@ -93,51 +124,149 @@ class Operator(NodeHost):
         self._policy, self._learner = watched_nodes(namespace, fleet)
         self._clock = clock
         self._clients = {
-            letter: self.node.create_client(
+            key.service: self.node.create_client(
                 key.kind,
                 f'/{key.service}' if fleet and key.service.startswith('learner') else key.service,
             )
-            for letter, key in KEYS.items()
+            for key in {key.service: key for key in KEYS.values()}.values()
         }
+        """One for each service: what is sent through it arrives in the order of the keys."""
+        self._calls: dict[str, _Call] = {}
+        """Latest call of each key, the newest last."""
         self._set: dict[str, tuple[bool, float]] = {}
-        """Latest request of each key, and when."""
+        """Latest acknowledged state of each switch, and when."""
+        self._spinner = threading.Thread(target=self._spin, name='operator', daemon=True)
+        self._spinner.start()
 
-    def press(self, letter: str) -> str:
-        """Call the service of a key and return the outcome in one line."""
-        key = KEYS[letter]
-        client = self._clients[letter]
-        if not client.wait_for_service(timeout_sec=DISCOVERY_LIMIT_S):
-            return f'{key.label}: {key.service} is not there'
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the domain."""
+        self.executor.shutdown(timeout_sec=1.0)
+        self._spinner.join(timeout=1.0)
+        super().__exit__(kind, error, trace)
+
+    def _spin(self) -> None:
+        try:
+            self.executor.spin()
+        except ExternalShutdownException:
+            return
+
+    def press(self, letter: str) -> None:
+        """Send what a key asks for, at once and without waiting; `outcomes` tells what came of it.
+
+        Hold is sent again until it is acknowledged, or until somebody wants to go on.
+        """
+        key, now = KEYS[letter], self._clock()
         request: Any = key.kind.Request()
+        before = self._calls.pop(letter, None)
+        call = _Call(key, request, now)
+        if letter == HOLD and before is not None and not before.outcome:
+            call = before  # The alarm goes on.
+        self._calls[letter] = call
+        if key.data is not None:
+            self._calls.pop(GO_ON if letter == HOLD else HOLD, None)
+            call.request.data = key.data
         if key.transition is not None:
             request.transition.id = key.transition
         if key.shown:
-            now = self._is_on(letter)
-            if now is None:
-                return f'{key.label}: {key.service.split("/")[0]} does not report its state'
-            request.data = not now
-        future = client.call_async(request)
-        deadline = self._clock() + ANSWER_LIMIT_S
-        while not future.done() and self._clock() < deadline:
-            self.executor.spin_once(timeout_sec=0.05)
-        answer = future.result() if future.done() else None
-        if answer is None:
-            return f'{key.label}: no answer from {key.service}'
-        if key.shown and answer.success:
-            self._set[letter] = request.data, self._clock()
+            state = self._is_on(letter)
+            if state is None:
+                call.outcome = f'{self._node_of(key)} does not report its state'
+                return
+            request.data = not state
+        self._send(call)
+
+    def look(self) -> None:
+        """Look at the calls in progress; a hold that is not acknowledged is sent again."""
+        now = self._clock()
+        for letter, call in list(self._calls.items()):
+            if call.outcome:
+                continue
+            answers = [future.result() for future in call.futures if future.done()]
+            if answers:
+                self._take(letter, call, answers[-1])
+            elif letter == HOLD:
+                if now - call.sent >= HOLD_LIMIT_S:
+                    self._send(call)
+            elif not call.futures:
+                self._send(call)
+                if not call.futures and now - call.pressed > DISCOVERY_LIMIT_S:
+                    call.outcome = f'{call.key.service} is not there'
+            elif now - call.pressed > ANSWER_LIMIT_S:
+                self._finish(call, f'no answer from {call.key.service}')
+
+    def see_hold_through(self) -> None:
+        """Wait for the answer to a hold, if one is open, but not for long."""
+        deadline = self._clock() + 2.0 * HOLD_LIMIT_S
+        while HOLD in self._calls and not self.outcome(HOLD) and self._clock() < deadline:
+            self.look()
+            time.sleep(0.01)
+
+    def outcomes(self) -> list[str]:
+        """Return what came of the keys pressed last, each in one line, the newest first."""
+        lines = []
+        for call in reversed(list(self._calls.values())[-SHOWN_OUTCOMES:]):
+            waiting = self._clock() - call.pressed
+            lines.append(f'{call.key.label}: {call.outcome or f"asked {waiting:.1f} s ago …"}')
+        return lines
+
+    def outcome(self, letter: str) -> str:
+        """Return what came of a key, empty while that is open."""
+        call = self._calls.get(letter)
+        return '' if call is None else call.outcome
+
+    def alarm(self) -> str:
+        """Return what must be shouted: a hold that is refused, or not acknowledged in time."""
+        call = self._calls.get(HOLD)
+        if call is None:
+            return ''
+        waiting = self._clock() - call.pressed
+        if call.outcome.startswith(REFUSED):
+            return f'HOLD {call.outcome}. {STOP}'
+        if call.outcome or waiting < HOLD_LIMIT_S:
+            return ''
+        why = 'does not answer' if call.futures else 'is not there'
+        return f'HOLD NOT ACKNOWLEDGED for {waiting:.1f} s: {call.key.service} {why}. {STOP}'
+
+    def _send(self, call: _Call) -> None:
+        """Call the service, if it is there."""
+        client, call.sent = self._clients[call.key.service], self._clock()
+        if client.service_is_ready():
+            call.futures.append(client.call_async(call.request))
+
+    def _take(self, letter: str, call: _Call, answer: Any) -> None:
+        """Take in the answer to a call."""
+        key = call.key
         if key.transition is not None:
-            return f'{key.label}: {"done" if answer.success else "refused; its log says why"}'
-        return f'{key.label}: {answer.message}'
+            self._finish(call, 'done' if answer.success else 'refused; its log says why')
+            return
+        if key.shown and answer.success:
+            self._set[letter] = call.request.data, self._clock()
+        refused = letter == HOLD and not answer.success
+        said = answer.message or ('done' if answer.success else 'no reason given')
+        self._finish(call, f'{REFUSED}: {said}' if refused else said)
+
+    def _finish(self, call: _Call, outcome: str) -> None:
+        call.outcome = outcome
+        for future in call.futures:
+            self._clients[call.key.service].remove_pending_request(future)
 
     def _is_on(self, letter: str) -> bool | None:
         """Return the state of a switch, None if it is unknown."""
-        asked, when = self._set.get(letter, (False, -math.inf))
-        if self._clock() - when < FRESH_S:
+        asked, when = self._set.get(letter, (False, None))
+        if when is not None and self._clock() - when < FRESH_S:
             return asked
         key = KEYS[letter]
-        node = self._learner if key.service.startswith('learner') else self._policy
-        shown = self._monitor.values(node).get(key.shown)
+        node = self._node_of(key)
+        shown = None if self._monitor.is_stale(node) else self._monitor.values(node).get(key.shown)
         return None if shown is None else shown == 'True'
+
+    def _node_of(self, key: Key) -> str:
+        return self._learner if key.service.startswith('learner') else self._policy
 
 
 def watched_nodes(namespace: str, fleet: bool) -> tuple[str, str]:
@@ -149,39 +278,77 @@ def watched_nodes(namespace: str, fleet: bool) -> tuple[str, str]:
 def run_operator(namespace: str, fleet: bool, console: Console, keys: TextIO = sys.stdin) -> None:
     """Show the state of policy and learner and act on keys until q is pressed.
 
+    Keys are read and obeyed in this thread, which draws nothing: a terminal that takes no output
+    must not keep a hold waiting.
+
     Raises:
         ResidualRLError: there is no terminal to read keys from.
     """
+    domain_id = ros_domain()
     if not keys.isatty():
         raise ResidualRLError('the operator console needs a terminal; call the services instead')
-    domain_id = int(os.environ.get('ROS_DOMAIN_ID') or 0)
-    legend = '  '.join(f'[{letter}] {key.label}' for letter, key in KEYS.items())
-    last = ''
     with (
         Monitor(domain_id) as monitor,
         Operator(monitor, namespace, fleet, domain_id) as operator,
-        _single_keys(keys),
-        Live(console=console, auto_refresh=False) as live,
+        _single_keys(keys) as descriptor,
     ):
-        while True:
-            lines = (Text(f'{legend}  [{QUIT}] quit'), Text(last))
-            table = status_table(monitor, watched_nodes(namespace, fleet))
-            live.update(Group(table, *lines), refresh=True)
-            if not select.select([keys], [], [], 0.5)[0]:
-                continue
-            letter = keys.read(1)
-            if letter in (QUIT, ''):
-                return
-            last = operator.press(letter) if letter in KEYS else f'{letter!r} does nothing'
+        unknown = ''
+
+        def screen() -> Group:
+            lines = [Text(operator.alarm(), 'bold white on red')] if operator.alarm() else []
+            lines += [Text(line) for line in (unknown, *operator.outcomes()) if line]
+            return Group(status_table(monitor, watched_nodes(namespace, fleet)), *lines, _LEGEND)
+
+        with Live(console=console, refresh_per_second=4.0, get_renderable=screen):
+            typed = ''
+            while QUIT not in typed:
+                typed = _read(descriptor, LOOK_PERIOD_S)
+                for letter in in_order(typed):
+                    operator.press(letter)
+                strange = [letter for letter in typed if letter not in (*KEYS, QUIT)]
+                if typed:
+                    unknown = ', '.join(f'{letter!r} does nothing' for letter in strange)
+                operator.look()
+            operator.see_hold_through()
+        if operator.alarm():
+            console.print(Text(operator.alarm(), 'bold white on red'))
+
+
+def in_order(typed: str) -> list[str]:
+    """Return the keys to obey of those that were typed at once: hold comes first, and wins."""
+    held = HOLD in typed
+    others = [key for key in typed if key in KEYS and key != HOLD and not (held and key == GO_ON)]
+    return [*([HOLD] if held else []), *others]
+
+
+_LEGEND = Text('  '.join(f'[{letter}] {key.label}' for letter, key in KEYS.items()) + '  [q] quit')
+
+
+def _read(descriptor: int, limit_s: float) -> str:
+    """Return the keys that are pressed within a time; the console quits when the terminal closes.
+
+    All of them: one that stayed in a buffer would wait for the next.
+    """
+    if not select.select([descriptor], [], [], limit_s)[0]:
+        return ''
+    try:
+        return os.read(descriptor, 1024).decode(errors='replace') or QUIT
+    except OSError:
+        return QUIT
 
 
 @contextmanager
-def _single_keys(keys: TextIO) -> Iterator[None]:
-    """Deliver keys one by one, without Enter and without echo."""
+def _single_keys(keys: TextIO) -> Iterator[int]:
+    """Deliver keys one by one, without Enter and echo, and none that would stop the output."""
     descriptor = keys.fileno()
     before = termios.tcgetattr(descriptor)
     tty.setcbreak(descriptor)
+    now = termios.tcgetattr(descriptor)
+    now[0] &= ~(termios.IXON | termios.IXOFF)
+    termios.tcsetattr(descriptor, termios.TCSANOW, now)
     try:
-        yield
+        yield descriptor
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        # If the terminal has closed there is nothing to restore.
+        with suppress(termios.error):
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

@@ -14,6 +14,8 @@ from raw_bag_builders import DESCRIPTION, ROBOT, record_commands
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.transitions.summary import summarise
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.training.train_from_bags import BASE_POLICY
 
 
 def rebuild_command(
@@ -40,6 +42,8 @@ def test_the_numbers_of_the_node_can_be_given_to_the_command(
     assert rebuild_command(tmp_path, monkeypatch, *numbers) == 0
     (summary,) = summarise(Bag(tmp_path / 'made')).robots
     assert summary.to_json()['decisions_per_episode'][2] == 6  # 12 steps of 0.05 s in pairs.
+    identity = OnnxBasePolicy(tmp_path / 'base.onnx').sha256
+    assert Bag(tmp_path / 'made').recorded_values(BASE_POLICY) == {identity}
 
 
 def test_a_failed_rebuild_leaves_nothing_in_the_way_of_the_next(

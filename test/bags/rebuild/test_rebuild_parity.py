@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from raw_bag_builders import (
     Live,
     check_equal,
     joint_state,
+    joints,
     rebuild,
 )
 
@@ -32,8 +34,9 @@ from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import NOTHING_HAPPENED, RealTimeRules
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.decoders import rounded, stamped_label, to_nanoseconds
-from residual_rl_ros.robot.description import JOINT_STATE, RobotConfig
+from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.robot.topics import JOINT_STATE
 from residual_rl_ros.transitions.cdr import deserialize, labelled_array
 from residual_rl_ros.transitions.transition import Source, Success
 
@@ -57,6 +60,33 @@ def test_real_time_transitions_are_equal_number_for_number(tmp_path: Path) -> No
     assert (tool.messages, tool.stamped) == (30, 0)
     assert arm.ages[5] == pytest.approx(0.01)
     assert arm.rate_hz == pytest.approx(20.0)
+
+
+def test_joints_that_share_a_topic_are_no_damage(tmp_path: Path) -> None:
+    """A gripper's driver publishes beside the arm's, which sends its joints one by one."""
+    live = Live.start(tmp_path / 'bag')
+    recorded = live.recorder.write
+    for tick in range(40):
+        now = 100.0 + PERIOD * tick
+        gripper = joints(now - 0.015, {'finger': 0.1})
+        recorded('/cell/joint_states', round((now - 0.012) * 1e9), gripper)
+
+        def apart(topic: str, received_ns: int, data: bytes) -> None:
+            if topic != '/cell/joint_states':
+                recorded(topic, received_ns, data)
+                return
+            message = deserialize(data, JOINT_STATE)
+            stamp = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
+            for name, value in zip(message.name, message.position, strict=True):
+                recorded(topic, received_ns, joints(stamp, {name: value}))
+
+        live.recorder.write = apart  # type: ignore[method-assign]
+        live.step(tick)
+    live.recorder.close()
+    made, rebuilder, problems = rebuild(tmp_path / 'bag')
+    assert problems == []
+    check_equal(made[:-1], live.made)
+    assert rebuilder.channels['arm'].messages == 79  # Not before both were there.
 
 
 def test_lockstep_transitions_are_equal_number_for_number(tmp_path: Path) -> None:
@@ -85,9 +115,9 @@ def test_lockstep_transitions_are_equal_number_for_number(tmp_path: Path) -> Non
         live.recorder.write('/cell/joint_states', received, arm)
         loop.receive_feedback(feedback)
         loop.push_observation('tool', stamp, z)
-        loop.push_observation(
-            'arm', stamp, live.readers['arm'].values(deserialize(arm, JOINT_STATE))
-        )
+        reading = live.readers['arm'].read(deserialize(arm, JOINT_STATE), time.monotonic)
+        assert reading is not None
+        loop.push_observation('arm', stamp, reading.values)
     live.recorder.close()
     bag = Bag(tmp_path / 'bag')
     options = RebuildOptions(CONFIG, lockstep=True, namespace='cell')

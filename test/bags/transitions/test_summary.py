@@ -27,7 +27,7 @@ from residual_rl_ros.bags.transitions.reader import LAYOUT
 from residual_rl_ros.bags.transitions.report import draw_bag
 from residual_rl_ros.bags.transitions.summary import RobotSummary, summarise
 from residual_rl_ros.errors import BagError
-from residual_rl_ros.robot.description import FLOAT_ARRAY
+from residual_rl_ros.robot.topics import FLOAT_ARRAY
 from residual_rl_ros.transitions.cdr import labelled_array
 from residual_rl_ros.transitions.transition import Source, Success
 

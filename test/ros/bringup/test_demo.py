@@ -50,6 +50,7 @@ def test_a_quick_demo_leaves_everything_it_promises(tmp_path: Path) -> None:
     assert summary['episodes'] > 0
     assert summary['round_trips_per_s']['whole_run'] > 0.0
     assert summary['round_trips_per_s']['warmup'] != 0.0
+    assert 'namespace /sim of ROS domain' in result.stderr
     assert summary['versions']['torch']
     assert not summary['interrupted']
     assert load_checkpoint(out / 'checkpoints' / 'latest').updates == summary['updates']
@@ -150,6 +151,9 @@ def test_a_domain_that_is_no_number_is_refused(
 ) -> None:
     monkeypatch.setenv('ROS_DOMAIN_ID', '9999')
     refused('--out', str(tmp_path / 'run'), because=["'9999', expected a number from 0 to 232"])
+    monkeypatch.delenv('ROS_DOMAIN_ID')
+    expected = ["--domain is '999', expected a number from 0 to 232"]
+    refused('--domain', '999', '--out', str(tmp_path / 'run'), because=expected)
 
 
 def test_an_unwritable_output_folder_is_refused(refused: Refused) -> None:
@@ -161,13 +165,11 @@ def test_an_output_folder_with_a_run_in_it_is_refused(refused: Refused, tmp_path
     refused('--out', str(tmp_path), because=['already holds a run'])
 
 
-def test_an_occupied_domain_is_refused(
-    refused: Refused, domain_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv('ROS_DOMAIN_ID', str(domain_id))
-    expected = [f'ROS domain {domain_id} is occupied', 'another run', 'ROS_DOMAIN_ID']
+def test_an_occupied_domain_is_refused(refused: Refused, domain_id: int, tmp_path: Path) -> None:
+    expected = [f'ROS domain {domain_id} is occupied', 'another run', 'choose a free number']
     started = time.monotonic()
-    refused('--quick', '--out', str(tmp_path / 'run'), because=expected)
+    domain = str(domain_id)
+    refused('--quick', '--domain', domain, '--out', str(tmp_path / 'run'), because=expected)
     assert time.monotonic() - started < 60.0
 
 
@@ -181,9 +183,9 @@ def test_a_domain_with_the_node_of_another_is_refused(
     rclpy.init(context=context, domain_id=other)
     node = rclpy.create_node('somebody', context=context)
     try:
-        monkeypatch.setenv('ROS_DOMAIN_ID', str(other))
         expected = [f'ROS domain {other} is occupied by nodes somebody']
-        refused('--quick', '--out', str(tmp_path / 'run'), because=expected)
+        out = str(tmp_path / 'run')
+        refused('--quick', '--domain', str(other), '--out', out, because=expected)
     finally:
         node.destroy_node()
         context.try_shutdown()

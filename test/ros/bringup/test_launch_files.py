@@ -4,13 +4,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import write_peg_actor
 
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.ros.bringup.topology import ENVIRONMENT
+from residual_rl_ros.ros.common.stopping import PARENT
 
 launch = pytest.importorskip('launch.launch_description_sources', reason='needs launch')
 pytest.importorskip('launch_ros.actions', reason='needs launch_ros')
@@ -51,6 +55,7 @@ def test_sim_finetune_starts_the_three_processes(tmp_path: Path) -> None:
 def test_robot_starts_policy_and_learner_or_the_policy_alone(tmp_path: Path) -> None:
     arguments = {**MINIMAL['robot.launch.py'], 'checkpoint': str(tmp_path)}
     assert executables(nodes('robot.launch.py', **arguments)) == ['learner_node', 'policy_node']
+    write_peg_actor(tmp_path / 'actor.safetensors')
     alone = executables(nodes('robot.launch.py', **arguments, learner='false'))
     assert alone == ['policy_node']
     bag = str(tmp_path / 'bag')
@@ -79,4 +84,58 @@ def test_a_process_does_not_wait_for_threads_of_its_own(tmp_path: Path) -> None:
     arguments = {**MINIMAL['robot.launch.py'], 'checkpoint': str(tmp_path)}
     for action in nodes('robot.launch.py', **arguments):
         variables = {name[0].text: value[0].text for name, value in action.additional_env}
-        assert variables == ENVIRONMENT
+        assert variables == {**ENVIRONMENT, PARENT: str(os.getpid())}
+
+
+def parameters(action: Any) -> dict[str, Any]:
+    """Return the parameters that a node action passes beyond files."""
+    from launch_ros.utilities import evaluate_parameters
+
+    from launch import LaunchContext
+
+    found = evaluate_parameters(LaunchContext(), action._Node__parameters)
+    return {name: value for part in found if isinstance(part, dict) for name, value in part.items()}
+
+
+def test_a_scale_is_one_number_or_one_for_each_action(tmp_path: Path) -> None:
+    arguments = {**MINIMAL['robot.launch.py'], 'checkpoint': str(tmp_path)}
+    for text, expected in (
+        ('0.05', [0.05]),
+        ('1e-2', [0.01]),
+        ('[0.05, 0.1]', [0.05, 0.1]),
+        ('', [0.05]),
+    ):
+        _, policy = nodes('robot.launch.py', **arguments, residual_scale=text)
+        assert list(parameters(policy)['residual_scale']) == expected
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        *(('residual_scale', 'much'), ('decision_steps', '2.5'), ('seed', '-1')),
+        *(('learner', 'ture'), ('auto_start', 'maybe'), ('prefetch_steps', '1e400')),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_name(tmp_path: Path, name: str, value: str) -> None:
+    arguments = {**MINIMAL['robot.launch.py'], 'checkpoint': str(tmp_path), name: value}
+    with pytest.raises(ConfigError, match=f"^{name} is '{value}', expected "):
+        nodes('robot.launch.py', **arguments)
+
+
+def test_a_simulation_has_a_namespace_and_a_domain_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('ROS_DOMAIN_ID', '42')
+    monkeypatch.delenv('ROS_AUTOMATIC_DISCOVERY_RANGE', raising=False)
+    arguments = {**MINIMAL['sim_finetune.launch.py'], 'output_dir': str(tmp_path)}
+    domains = set()
+    for action in nodes('sim_finetune.launch.py', **arguments, namespace=''):
+        assert action._Node__node_namespace == 'sim'
+        variables = {name[0].text: value[0].text for name, value in action.additional_env}
+        assert variables['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+        domains.add(variables['ROS_DOMAIN_ID'])
+    assert len(domains) == 1
+    assert not domains & {'0', '42'}
+    # Nothing of it is left in the process that launches, which may launch a robot too.
+    assert os.environ['ROS_DOMAIN_ID'] == '42'
+    assert 'ROS_AUTOMATIC_DISCOVERY_RANGE' not in os.environ

@@ -4,27 +4,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from builders import write_peg_actor as write_actor
 
 from residual_rl_ros.config.run import load_run
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.errors import ConfigError, WeightsError
 from residual_rl_ros.residual_policy.weights import ACTOR, read_actor
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.topology import (
     NodeSpec,
     RobotRun,
     finetune_topology,
+    resumed,
     robot_topology,
 )
+from residual_rl_ros.ros.common.node_parameters import PolicyParameters
+
+PEG = load_run('peg_insert')
 
 
 def test_nested_parameters_become_dotted_ros_arguments() -> None:
     node = NodeSpec('n', True, (Path('robot.yaml'),), {'a': {'b': [1.0, 2.0]}, 'c': True, 'd': ''})
     assert node.ros_arguments() == [
         *('--ros-args', '--enclave', '/n', '--params-file', 'robot.yaml'),
-        *('-p', 'a.b:=[1.0, 2.0]', '-p', 'c:=true', '-p', "d:=''"),
+        *('-p', 'a.b:=[1.0, 2.0]', '-p', 'c:=true', '-p', "d:=''", '-r', '__ns:=/'),
     ]
 
 
@@ -74,11 +80,11 @@ def test_a_learner_with_a_checkpoint_is_resumed_and_the_policy_starts_with_its_a
 ) -> None:
     latest = tmp_path / 'checkpoints' / 'latest'
     (tmp_path / 'checkpoints' / place).mkdir(parents=True)
-    (tmp_path / 'checkpoints' / place / ACTOR).write_bytes(b'weights')
+    written = write_actor(tmp_path / 'checkpoints' / place / ACTOR)
     learner, policy = robot_topology(RobotRun(Path('r.yaml'), Path('b.onnx'), tmp_path))
     assert learner.parameters['resume'] is True
     assert policy.parameters['actor'] == str(latest)
-    assert read_actor(latest) == read_actor(tmp_path) == b'weights'
+    assert read_actor(latest) == read_actor(tmp_path) == written
 
 
 def test_every_robot_of_a_fleet_has_a_recorder_and_a_bag_of_its_own(tmp_path: Path) -> None:
@@ -95,9 +101,65 @@ def test_every_robot_of_a_fleet_has_a_recorder_and_a_bag_of_its_own(tmp_path: Pa
 
 
 def test_without_a_learner_the_residual_does_not_explore(tmp_path: Path) -> None:
+    write_actor(tmp_path / ACTOR)
     (policy,) = robot_topology(RobotRun(Path('r.yaml'), Path('b.onnx'), None, actor=tmp_path))
     assert policy.parameters['explore'] is False
     assert policy.parameters['actor'] == str(tmp_path)
+
+
+def test_what_the_actor_knows_need_not_be_said_again(tmp_path: Path) -> None:
+    write_actor(tmp_path / ACTOR)
+    run = RobotRun(Path('r.yaml'), Path('b.onnx'), None, actor=tmp_path)
+    (policy,) = robot_topology(run)
+    assert policy.parameters['decision_steps'] == PEG.decision_steps
+    assert policy.parameters['residual_scale'] == list(PEG.residual_scale)
+    (policy,) = robot_topology(replace(run, decision_steps=2, residual_scale=(0.3,)))
+    assert policy.parameters['decision_steps'] == 2
+    assert policy.parameters['residual_scale'] == [0.3]
+
+
+def test_a_residual_that_is_new_decides_as_the_documents_say(tmp_path: Path) -> None:
+    _, policy = robot_topology(RobotRun(Path('r.yaml'), Path('b.onnx'), tmp_path))
+    assert policy.parameters['decision_steps'] == 4
+    assert policy.parameters['residual_scale'] == [0.05]
+
+
+def test_an_actor_that_cannot_be_read_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / ACTOR).write_bytes(b'garbage')
+    with pytest.raises(WeightsError, match='unreadable'):
+        robot_topology(RobotRun(Path('r.yaml'), Path('b.onnx'), None, actor=tmp_path))
+
+
+def test_a_learner_that_died_goes_on_from_its_checkpoint_once_it_wrote_one(tmp_path: Path) -> None:
+    learner, _ = robot_topology(RobotRun(Path('r.yaml'), Path('b.onnx'), tmp_path))
+    assert resumed(learner) == learner
+    write_actor(tmp_path / 'checkpoints' / 'latest' / ACTOR)
+    assert resumed(learner) == replace(learner, parameters={**learner.parameters, 'resume': True})
+
+
+def test_a_simulation_keeps_every_topic_of_its_robot_in_its_namespace(tmp_path: Path) -> None:
+    config = load_run('peg_insert')
+    robot = tmp_path / 'robot.yaml'
+    shipped = load_robot('peg_insert')[1].read_text()
+    for topic in ('forward_position_controller/commands', 'joint_states'):
+        shipped = shipped.replace(f'topic: {topic}', f'topic: /{topic}')
+    robot.write_text(shipped)
+    nodes = finetune_topology(config, robot, Path('b.onnx'), tmp_path, 0, 0, namespace='sim')
+    for node in nodes:
+        assert '__ns:=/sim' in node.ros_arguments()
+    _, policy, _ = nodes
+    assert policy.remappings == {
+        '/forward_position_controller/commands': 'forward_position_controller/commands',
+        '/joint_states': 'joint_states',
+    }
+
+
+def test_only_where_nothing_real_moves_episodes_start_by_themselves(tmp_path: Path) -> None:
+    assert PolicyParameters().auto_start is False
+    _, policy = robot_topology(RobotRun(Path('r.yaml'), Path('b.onnx'), tmp_path))
+    assert policy.parameters['auto_start'] is False
+    _, policy, _ = finetune_topology(PEG, Path('r'), Path('b'), tmp_path, 0, 0)
+    assert policy.parameters['auto_start'] is True
 
 
 @pytest.mark.parametrize('names', [('left', '/left/'), ('left', '')])

@@ -4,21 +4,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rclpy
 import yaml
 from builders import write_onnx_policy
+from foreign_tasks import register
 from processes import wait_for
 
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
+from residual_rl_ros.errors import TaskError
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import NodeSpec
+from residual_rl_ros.ros.nodes.mujoco_sim_node import MujocoSimNode
 from residual_rl_ros.tasks.hosting import describe_robot, make_environment
 
 pytestmark = pytest.mark.ros
+register()
 
 
 def test_pendulum_runs_over_ros_from_its_generated_description(
@@ -59,3 +67,47 @@ def test_pendulum_runs_over_ros_from_its_generated_description(
         # Two episodes of 200 steps: the budget ends with the second.
         wait_for(lambda: monitor.number('policy_node', 'ticks') == 400, 5.0, 'last report')
         assert monitor.number('policy_node', 'transitions') == 400
+
+
+@contextmanager
+def simulator(domain_id: int, tmp_path: Path, task: str) -> Iterator[MujocoSimNode]:
+    """Yield a simulator of a task, in this process; nothing spins it."""
+    robot_file = tmp_path / 'robot.yaml'
+    robot = describe_robot(task, make_environment(task))
+    robot_file.write_text(yaml.safe_dump({'/**': {'ros__parameters': {'robot': robot}}}))
+    parameters = {'task': task, 'success': 'return' if task == 'Broken-v0' else 'auto'}
+    spec = NodeSpec('mujoco_sim_node', False, (robot_file,), parameters)
+    rclpy.init(args=spec.ros_arguments(), domain_id=domain_id)
+    try:
+        node = MujocoSimNode()
+        yield node
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+
+
+@pytest.mark.parametrize(
+    ('task', 'outcome'), [('Falls-v0', -1.0), ('Along-v0', 1.0), ('AtEnd-v0', 0.0)]
+)
+def test_the_simulator_labels_an_episode_only_as_its_task_does(
+    domain_id: int, tmp_path: Path, task: str, outcome: float
+) -> None:
+    with simulator(domain_id, tmp_path, task) as node:
+        labels = []
+        for _ in range(12):
+            node._step(np.array([0.1, -0.1]))  # The bounds of its space in float64.
+            assert node._feedback is not None
+            labels.append(node._feedback[3])
+            if node._done:
+                break
+    assert labels == [-1.0] * (len(labels) - 1) + [outcome]
+
+
+def test_a_number_that_is_none_ends_the_simulator_by_name(domain_id: int, tmp_path: Path) -> None:
+    with simulator(domain_id, tmp_path, 'Broken-v0') as node:
+        for _ in range(4):
+            node._step(np.zeros(2))
+        with pytest.raises(
+            TaskError, match=r'Broken-v0, episode 0 \(seed 0\), step 5: reward is n'
+        ):
+            node._step(np.zeros(2))

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 import textwrap
@@ -181,3 +182,63 @@ def test_what_comes_before_its_layout_is_bounded_in_bytes(domain_id: int, tmp_pa
         wait_for(lambda: dropped() >= 1, LIMIT_S, 'refusal')
         robot.layout.publish(String(data=LAYOUT.to_yaml()))
         wait_for(lambda: dropped() == 12, LIMIT_S, 'refusal of what was kept')
+
+
+def test_a_second_learner_of_a_folder_or_of_a_topic_is_refused_by_name(
+    domain_id: int, tmp_path: Path
+) -> None:
+    def second(output_dir: Path) -> subprocess.Popen[str]:
+        spec = NodeSpec('learner_node', True, (), {'output_dir': str(output_dir)})
+        command = [
+            *(sys.executable, '-m', 'residual_rl_ros.ros.nodes.learner_node'),
+            *spec.ros_arguments(),
+        ]
+        return subprocess.Popen(
+            command,
+            env=ros_environment(domain_id),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    with learner(domain_id, tmp_path) as (monitor, robot):
+        wait_for(lambda: monitor.values('learner_node') != {}, LIMIT_S, 'the first')
+        others = [second(tmp_path / 'run'), second(tmp_path / 'other')]
+        outputs = [process.communicate(timeout=LIMIT_S)[0] for process in others]
+        assert [process.returncode for process in others] == [2, 2]
+        folder = f'belongs to another learner .*process {robot.learner.pid} on'
+        assert re.search(folder, outputs[0])
+        assert '/learner_node publishes /learner_node/actor already' in outputs[1]
+        assert robot.learner.poll() is None
+        # A killed learner leaves both to the next.
+        robot.learner.kill()
+        robot.learner.wait()
+        third = second(tmp_path / 'run')
+        try:
+            robot.layout.publish(String(data=LAYOUT.to_yaml()))
+            mailbox = ActorMailbox(LAYOUT)
+            wait_for(lambda: robot.hears(mailbox, 1), LIMIT_S, 'weights of the third')
+            assert mailbox.header is not None
+            assert mailbox.header.run.startswith(f'{third.pid}@')
+        finally:
+            third.kill()
+            third.communicate()
+
+
+def test_numbers_that_are_not_plausible_cost_their_messages(domain_id: int, tmp_path: Path) -> None:
+    with learner(domain_id, tmp_path) as (monitor, robot):
+        robot.layout.publish(String(data=LAYOUT.to_yaml()))
+        robot.send(0, 10)
+        message = LAYOUT.encode(STREAM[10])
+        for name, value in (
+            *(('observation', 1e30), ('reward', 1e30), ('step', 1e30), ('epoch', 2.0**53)),
+            ('epoch', 2.0**53 - 1.0),  # A robot at the last epoch there is.
+        ):
+            bad = message.copy()
+            bad[LAYOUT.columns[name]] = value
+            robot.transitions.publish(float_array(bad, LAYOUT.label))
+        robot.send(10, 30)
+        number = partial(monitor.number, 'learner_node')
+        wait_for(lambda: number('transitions') == 30, LIMIT_S, 'learning')
+        assert number('malformed') == 5
+        assert number('epoch') == 2, 'one after that of the stream'

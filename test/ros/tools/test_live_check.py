@@ -8,6 +8,7 @@ import array
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,8 @@ from std_msgs.msg import Float64MultiArray
 
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.action_spec import ActionSpec
-from residual_rl_ros.robot.description import (
-    FLOAT_ARRAY,
-    JOINT_STATE,
-    Channel,
-    Command,
-    RobotConfig,
-)
+from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, Channel, Command, StopInput
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import to_time
 from residual_rl_ros.ros.tools.live_check import check_live
@@ -58,8 +54,16 @@ def channel(name: str, topic: str, kind: str = JOINT_STATE, **changes: Any) -> C
 
 
 @contextmanager
-def publishing(domain_id: int, commands: QoSProfile | int = 10) -> Iterator[None]:
-    """Publish joint states at 20 Hz, poses stamped a minute ago, and listen for commands."""
+def publishing(
+    domain_id: int, commands: QoSProfile | int = 10, others: dict[str, float] | None = None
+) -> Iterator[None]:
+    """Publish joint states at 20 Hz, poses stamped a minute ago, and listen for commands.
+
+    Args:
+        domain_id: ROS domain.
+        commands: QoS of the subscription.
+        others: joints that a second node publishes on the same topic.
+    """
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=domain_id)
     node = rclpy.create_node('robot', context=context)
@@ -74,10 +78,16 @@ def publishing(domain_id: int, commands: QoSProfile | int = 10) -> Iterator[None
         state = JointState(name=['b', 'a', 'c'], position=array.array('d', [1.0, 2.0, 3.0]))
         state.header.stamp = to_time(now)
         joints.publish(state)
+        if others:
+            state = JointState(name=list(others), position=array.array('d', others.values()))
+            state.header.stamp = to_time(now)
+            other_joints.publish(state)
         pose = PoseStamped()
         pose.header.stamp = to_time(now - 60.0)
         poses.publish(pose)
 
+    second = rclpy.create_node('second', context=context)
+    other_joints = second.create_publisher(JointState, 'joint_states', 10)
     node.create_timer(0.05, publish)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
@@ -89,12 +99,13 @@ def publishing(domain_id: int, commands: QoSProfile | int = 10) -> Iterator[None
         executor.shutdown(timeout_sec=1.0)
         thread.join(timeout=2.0)
         node.destroy_node()
+        second.destroy_node()
         context.try_shutdown()
 
 
-def listen(domain_id: int, config: RobotConfig) -> InspectionReport:
+def listen(domain_id: int, config: RobotConfig, seconds: float = 1.5) -> InspectionReport:
     report = InspectionReport('bench')
-    check_live(config, report, 2.5, domain_id=domain_id)
+    check_live(config, report, seconds, domain_id=domain_id)
     return report
 
 
@@ -115,20 +126,28 @@ def test_every_mistake_has_a_line_that_names_it(domain_id: int) -> None:
     with publishing(domain_id):
         report = listen(
             domain_id,
-            robot(
-                channel('arm', 'joint_state'),
-                channel('left', 'joint_states', joints=('a', 'elbow')),
-                channel('late', 'object_pose', POSE),
-                channel('silent', 'silent_pose', POSE),
-                channel('twist', 'odom_twist', POSE),
+            replace(
+                robot(
+                    channel('arm', 'joint_state'),
+                    channel('left', 'joint_states', joints=('a', 'elbow')),
+                    channel('late', 'object_pose', POSE),
+                    channel('silent', 'silent_pose', POSE),
+                    channel('twist', 'odom_twist', POSE),
+                ),
+                stop_inputs=(
+                    StopInput('unheard', 'estop', 'std_msgs/msg/Bool', 'data', ('true',)),
+                    StopInput('mistaken', 'odom_twist', POSE, 'pose.position', (), 1.0),
+                ),
             ),
         )
-    arm, left, late, silent, twist = report.problems
+    arm, left, late, silent, twist, unheard, mistaken = report.problems
+    assert "stop input 'unheard' (/estop): nobody publishes it" in unheard
+    assert "stop input 'mistaken' (/odom_twist): published as geometry_msgs/msg/Twist" in mistaken
     assert "'arm' (/joint_state): nobody publishes it; similar: /joint_states" in arm
     assert "joints ['elbow'] are not in joint_states" in left
     assert "'late' (/object_pose): a message was 60.0" in late
     assert 'set stamped_by: receipt' in late
-    assert "'silent' (/silent_pose): has a publisher, and no message in 2.5 s" in silent
+    assert "'silent' (/silent_pose): has a publisher, and no message in 1.5 s" in silent
     assert 'published as geometry_msgs/msg/TwistStamped, the robot YAML says' in twist
 
 
@@ -142,3 +161,33 @@ def test_a_controller_that_asks_for_more_than_is_offered_is_not_connected(domain
         report = listen(domain_id, robot(channel('arm', 'joint_states')))
     (problem,) = report.problems
     assert 'robot subscribes with durability TRANSIENT_LOCAL, and is not connected' in problem
+
+
+def test_drivers_that_share_a_topic_are_no_damage(domain_id: int) -> None:
+    with publishing(domain_id, others={'finger': 0.5}):
+        report = listen(
+            domain_id,
+            robot(
+                channel('arm', 'joint_states'),
+                channel('hand', 'joint_states', joints=('finger',)),
+                channel('all', 'joint_states', joints=('finger', 'b', 'a')),
+            ),
+        )
+    assert report.problems == []
+    assert report.facts['publishers of /joint_states'] == '/robot, /second'
+
+
+def test_two_nodes_that_publish_the_same_joint_are_named(domain_id: int) -> None:
+    with publishing(domain_id, others={'a': 0.0}):
+        (problem,) = listen(domain_id, robot(channel('arm', 'joint_states'))).problems
+    assert 'two publishers of ' in problem
+    assert problem.endswith('(published by /robot, /second)')
+
+
+def test_a_joint_that_is_in_no_message_is_a_problem_however_old_it_may_be(domain_id: int) -> None:
+    with publishing(domain_id):
+        arm = channel('arm', 'joint_states', joints=('a', 'elbow'), max_age_s=60.0)
+        other = channel('left', 'joint_states', joints=('left',))
+        problems = listen(domain_id, robot(arm, other)).problems
+    assert "joints ['elbow'] are in no message of 1.5 s, which had ['a', 'b', 'c']" in problems[0]
+    assert "joints ['left'] are in no message" in problems[1]

@@ -1,0 +1,137 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The topics of a robot: what it observes, what moves it, and what must stop it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+JOINT_STATE = 'sensor_msgs/msg/JointState'
+FLOAT_ARRAY = 'std_msgs/msg/Float64MultiArray'
+IMAGE = 'sensor_msgs/msg/Image'
+COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
+CHANNEL_TYPES = (
+    JOINT_STATE,
+    FLOAT_ARRAY,
+    IMAGE,
+    COMPRESSED_IMAGE,
+    'geometry_msgs/msg/PoseStamped',
+    'geometry_msgs/msg/TwistStamped',
+    'geometry_msgs/msg/WrenchStamped',
+    'nav_msgs/msg/Odometry',
+    'sensor_msgs/msg/Imu',
+)
+
+
+TRAJECTORY = 'trajectory_msgs/msg/JointTrajectory'
+TWIST = 'geometry_msgs/msg/TwistStamped'
+COMMAND_TYPES = (FLOAT_ARRAY, TRAJECTORY, JOINT_STATE, TWIST)
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A topic that fills a part of the observation."""
+
+    name: str
+    """Prefix of the observation names, for example `arm`."""
+    topic: str
+    """Topic name; relative names follow the node's namespace."""
+    type: str
+    """ROS message type, one of `CHANNEL_TYPES`."""
+    fields: tuple[str, ...]
+    """JointState: `position`, `velocity`, `effort`. Float64MultiArray: a name per element.
+    Images: the encoder's features. Others: dotted fields such as `position.x`."""
+    joints: tuple[str, ...]
+    """JointState: joint names, matched by name. Others: empty."""
+    max_age_s: float
+    """Older data is stale and refused [s]."""
+    encoder: str = ''
+    """Images: ONNX encoder, by path or by the name of a shipped one. Others: empty."""
+    stamped_by: str = 'header'
+    """Which time counts: that in the `header` or, for a clock that is not ours, that of `receipt`.
+    """
+    encoder_sha256: str = ''
+    """Images: digest that the encoder's file must have; empty accepts any."""
+    lower: tuple[float, ...] = ()
+    """Smallest believable value, of each field or of all; smaller ones are refused. Empty: any."""
+    upper: tuple[float, ...] = ()
+    """Largest believable value, likewise."""
+
+    def bounds(self, limits: tuple[float, ...], default: float) -> npt.NDArray[np.float64]:
+        """Return `lower` or `upper` for each observation name of the channel."""
+        if len(limits) <= 1:
+            return np.full(len(self.observation_names), limits[0] if limits else default)
+        return np.repeat(np.array(limits), max(len(self.joints), 1))
+
+    @property
+    def is_image(self) -> bool:
+        """Whether an encoder turns the messages into values."""
+        return self.type in (IMAGE, COMPRESSED_IMAGE)
+
+    @property
+    def observation_names(self) -> tuple[str, ...]:
+        """Names of the values that this channel contributes, in order."""
+        if self.joints:
+            return tuple(
+                f'{self.name}.{field}.{joint}' for field in self.fields for joint in self.joints
+            )
+        return tuple(f'{self.name}.{field}' for field in self.fields)
+
+
+@dataclass(frozen=True)
+class Command:
+    """The topic that moves the robot."""
+
+    topic: str
+    """Topic name; relative names follow the node's namespace."""
+    type: str
+    """ROS message type, one of `COMMAND_TYPES`."""
+    joints: tuple[str, ...] = ()
+    """JointTrajectory, JointState: the joint of each action, whose position is commanded."""
+    fields: tuple[str, ...] = ()
+    """TwistStamped: the field of each action, such as `linear.x`; the others are zero."""
+    frame_id: str = ''
+    """TwistStamped: frame of the twist."""
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Units of the actions, as far as the message type implies them."""
+        return tuple('m/s' if field.startswith('linear') else 'rad/s' for field in self.fields)
+
+
+@dataclass(frozen=True)
+class StopInput:
+    """A topic that says when the robot must not move: a protective stop, a safety mode, a force."""
+
+    name: str
+    topic: str
+    """Topic name; relative names follow the node's namespace."""
+    type: str
+    """ROS message type, of any installed package."""
+    field: str
+    """Dotted field, `[key=value]` picks from a list; what has x, y, z is taken as its length."""
+    bad: tuple[str, ...] = ()
+    """Values at which the robot holds, as text: `true`, `3`, `PROTECTIVE_STOP`."""
+    limit: float = np.inf
+    """The robot holds while the absolute value is larger."""
+    max_age_s: float = 0.0
+    """The robot holds while the newest message is older, or none has come [s]; 0: silence is fine,
+    for topics that are published on change."""
+
+    def says_stop(self, value: object) -> bool:
+        """Return whether a value of the field is a reason to hold; NaN is one."""
+        if isinstance(value, (bool, str)):
+            return str(value).lower() in {bad.lower() for bad in self.bad}
+        number = float(value)  # type: ignore[arg-type]
+        return not abs(number) <= self.limit or any(number == as_number(bad) for bad in self.bad)
+
+
+def as_number(text: str) -> float:
+    """Return the number that a text says, NaN if it says none."""
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan

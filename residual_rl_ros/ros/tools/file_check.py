@@ -1,0 +1,149 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Read a robot file as the nodes do, with ROS 2's own parser, and compare it with what tools read.
+
+That parser knows no anchors, takes only numbers of one type in a list, and has other words for
+booleans; and a section for one node may override what stands in the section for all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy._rclpy_pybind11 import RCLError
+from rclpy.context import Context
+from rclpy.logging import LoggingSeverity, set_logger_level
+from rclpy.node import Node
+
+from residual_rl_ros.base_policy.onnx_policy import read_policy_model
+from residual_rl_ros.errors import ConfigError, ResidualRLError
+from residual_rl_ros.findings import InspectionReport
+from residual_rl_ros.resources import find_base_policy
+from residual_rl_ros.robot.decoders import stop_reason
+from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.ros.common.node_parameters import PolicyParameters
+from residual_rl_ros.ros.common.parameters import (
+    every_parameter_valued,
+    parser_complaint,
+    read_parameters,
+    read_tree,
+)
+from residual_rl_ros.ros.nodes.stop_inputs import message_class
+from residual_rl_ros.schema import read_yaml
+
+NODES = ('policy_node', 'reward_node', 'recorder_node')
+"""Nodes that read the robot file."""
+ALONE = {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'OFF', 'ROS_SECURITY_ENABLE': 'false'}
+"""Environment of nodes that nobody hears."""
+
+
+def check_file(
+    path: Path, report: InspectionReport, namespace: str = '', base_policy: str | None = None
+) -> None:
+    """Add to a report why the nodes could not start with a robot file, or read something else.
+
+    Args:
+        path: YAML file, which the tools can read.
+        report: problems and remarks go there.
+        namespace: namespace of the nodes, by which sections of the file apply.
+        base_policy: shipped base policy or ONNX file that will run, which the file may pin.
+    """
+    told = read_yaml(path, 'robot file')['/**']['ros__parameters']['robot']
+    set_logger_level('rcl', LoggingSeverity.FATAL)  # Its errors are raised, too.
+    with _alone():
+        context = Context()
+        try:
+            rclpy.init(args=['--ros-args', '--params-file', str(path)], context=context)
+            for name in NODES:
+                report.problems += _problems(name, namespace, context, path, told, base_policy)
+        except RCLError as error:
+            complaint = parser_complaint(error)
+            if complaint is None:
+                report.remarks.append(f'ROS 2 could not be asked to read {path}: {error}')
+            else:
+                report.problems.append(f'{path}: the nodes cannot read it: {complaint}')
+        finally:
+            context.try_shutdown()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Change the environment for a while."""
+    before = {name: os.environ.get(name) for name in ALONE}
+    os.environ.update(ALONE)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _problems(
+    name: str,
+    namespace: str,
+    context: Context,
+    path: Path,
+    told: Mapping[str, Any],
+    base_policy: str | None,
+) -> list[str]:
+    """Return what a node has against the file."""
+    try:
+        with every_parameter_valued(name):
+            node = Node(
+                name,
+                context=context,
+                namespace=namespace,
+                enable_rosout=False,
+                start_parameter_services=False,
+                automatically_declare_parameters_from_overrides=True,
+            )
+    except ConfigError as error:
+        empty = [f'robot.{key}' for key, value in _leaves(told) if value is None or value == []]
+        return [f'{path}: {error} ({", ".join(empty) or "not below robot"})']
+    try:
+        if name == 'policy_node':
+            parameters = read_parameters(node, PolicyParameters, ('robot',))
+            if base_policy is not None:
+                read_policy_model(find_base_policy(base_policy), parameters.base_policy_sha256)
+        read = read_tree(node, 'robot')
+        robot = RobotConfig.from_mapping(read, f'{path}, as {name} reads it')
+        for stop in robot.stop_inputs:
+            kind = message_class(stop.type, f'robot.stop_inputs.{stop.name}.type')
+            stop_reason(stop, kind())
+    except ResidualRLError as error:
+        return [str(error)]
+    finally:
+        node.destroy_node()
+    found, wanted = dict(_leaves(read)), dict(_leaves(told))
+    return [
+        f'{path}: {name} reads robot.{key} as {found.get(key, "absent")!r}, the tools as '
+        f'{wanted.get(key, "absent")!r}; write it such that both agree'
+        for key in sorted(found.keys() | wanted.keys())
+        if not _same(found.get(key), wanted.get(key))
+    ]
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}', value
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two values mean the same; 1 and 1.0 do, true and 1 do not."""
+    lists = [isinstance(each, Sequence) and not isinstance(each, str) for each in (one, other)]
+    if all(lists):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, bool) != isinstance(other, bool):
+        return False
+    return bool(one == other)

@@ -1,0 +1,110 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Presets are compared on environments of others, and no outcome is guessed."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from command_line import run_command
+from foreign_tasks import register, write_base
+from rich.console import Console
+
+from residual_rl_ros.comparison.compare import run_comparison
+from residual_rl_ros.comparison.grid import CompareOptions, Variant
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.tasks.hosting import finetune_for_environment
+
+register()
+SMALL = 'dawn:warmup_transitions=20:batch_size=8:critic_hidden_sizes=[8]:actor_hidden_sizes=[8]'
+
+
+def compare(task: str, out: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> int:
+    """Return the exit code of a small comparison of one run."""
+    base = write_base(out.with_suffix('.onnx'))
+    command = ('compare', '--env', task, '--base', str(base), '--presets', SMALL, '--seeds', '0')
+    small = ('--steps', '40', '--evaluate', '3', '--jobs', '1', '--out', str(out))
+    return run_command(*command, *small, *more, monkeypatch=monkeypatch)
+
+
+def base_of(out: Path) -> dict[str, float | None]:
+    """Return what the base of the run came to."""
+    (summary,) = out.rglob('summary.json')
+    return dict(json.loads(summary.read_text())['base'])
+
+
+def test_where_every_episode_falls_with_a_reward_there_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare('Falls-v0', tmp_path / 'out', monkeypatch) == 0
+    printed = capsys.readouterr()
+    assert 'Falls-v0 has no success criterion' in printed.err
+    assert '| 8 | 8 | 8 | +0 | 0 |' in printed.out
+    found = base_of(tmp_path / 'out')
+    assert (found['success'], found['return'], found['unlabelled']) == (None, 8.0, 3)
+    history = json.loads(next(tmp_path.rglob('learner.json')).read_text())['state']['history']
+    assert {record['success'] for record in history} == {None}
+
+
+def test_a_success_along_the_way_counts_and_commands_stay_inside_float64_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare('Along-v0', tmp_path / 'out', monkeypatch) == 0
+    said = capsys.readouterr().err
+    assert "Along-v0 tells success by info['success'] at any step" in said
+    found = base_of(tmp_path / 'out')
+    assert (found['success'], found['high_95'], found['return']) == (1.0, 1.0, 12.0)
+    assert compare('Along-v0', tmp_path / 'out', monkeypatch, '--success', 'success:end') == 2
+    assert 'success is success:once there and success:end in this' in capsys.readouterr().err
+
+
+def test_an_environment_that_breaks_is_one_line_and_exit_code_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare('Broken-v0', tmp_path / 'out', monkeypatch, '--success', 'return') == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    reason = r'^error: 1 of 1 runs failed: .*seed0: Broken-v0, episode 0 .* step 5: reward is nan'
+    assert re.search(reason, last)
+
+
+MORTAL = """
+import os, signal
+import gymnasium
+from foreign_tasks import Foreign
+
+
+class Mortal(Foreign):
+    def step(self, action):
+        if self.np_random_seed == 10_000_000 and self.count == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(action)
+
+
+gymnasium.register('Mortal-v0', Mortal, max_episode_steps=12)
+"""
+
+
+def test_a_run_that_dies_costs_that_run_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'mortal_task.py').write_text(MORTAL)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    base = write_base(tmp_path / 'base.onnx')
+    config = finetune_for_environment('mortal_task:Mortal-v0', base, 0.1, tmp_path)
+    options = CompareOptions(
+        [replace(config, control_steps=40, success='return')],
+        [Variant.parse(SMALL)],
+        (0, 1),
+        tmp_path / 'out',
+        jobs=2,
+        curve_steps=0,
+        paired_seeds=2,
+    )
+    reason = r'1 of 2 runs failed: .*seed0: its process ended with signal 9; the results .* seeds 1'
+    with pytest.raises(ResidualRLError, match=reason):
+        run_comparison(options, Console(quiet=True))
+    assert [path.parent.name for path in tmp_path.rglob('summary.json')] == ['seed1']
