@@ -50,7 +50,7 @@ from residual_rl_ros.bags.mcap_file import (
 )
 from residual_rl_ros.bags.transitions.reader import LAYOUT, TEXT, TRANSITIONS
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
-from residual_rl_ros.robot.description import FLOAT_ARRAY
+from residual_rl_ros.robot.topics import FLOAT_ARRAY
 from residual_rl_ros.transitions.cdr import labelled_array, serialize, typestore
 
 

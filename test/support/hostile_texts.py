@@ -15,7 +15,7 @@ from pathlib import Path
 from bag_builders import write_bag
 from builders import make_layout, random_transitions
 
-from residual_rl_ros.robot.description import FLOAT_ARRAY
+from residual_rl_ros.robot.topics import FLOAT_ARRAY
 
 Make = Callable[[Path], Path]
 L = make_layout()
