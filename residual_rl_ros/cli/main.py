@@ -14,11 +14,11 @@ from typing import Annotated
 import typer
 
 from residual_rl_ros import __version__
-from residual_rl_ros.cli import bag_exchange, bag_learning, bags, learning, robots
+from residual_rl_ros.cli import bag_learning, bags, learning, robots
 from residual_rl_ros.cli import robots as models
 from residual_rl_ros.cli.options import INTERRUPTED
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.ros.common.stopping import stop_signals
+from residual_rl_ros.ros.common.process import stop_signals
 
 BAD_INPUT = 2
 
@@ -71,8 +71,8 @@ bag.command()(bags.record)
 bag.command()(bag_learning.train)
 bag.command()(bag_learning.rebuild)
 bag.command()(bags.play)
-bag.command()(bag_exchange.export)
-bag.command('import')(bag_exchange.import_dataset)
+bag.command()(bags.export)
+bag.command('import')(bags.import_dataset)
 app.add_typer(bag, name='bag')
 
 

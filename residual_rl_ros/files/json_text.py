@@ -14,8 +14,14 @@ from typing import Any
 import numpy as np
 
 from residual_rl_ros.errors import FormatError
-from residual_rl_ros.files.limits import DEPTH, DIGITS, JSON_VALUES, RESULT_BYTES, TEXT_BYTES
-from residual_rl_ros.files.reading import read_text
+from residual_rl_ros.files.limits import (
+    DEPTH,
+    DIGITS,
+    JSON_VALUES,
+    RESULT_BYTES,
+    TEXT_BYTES,
+    read_text,
+)
 
 STRING = re.compile(r'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)
 LONG_NUMBER = re.compile(rf'[0-9.eE+-]{{{DIGITS + 1}}}')

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""How much a file or a text may ask of its reader.
+"""How much a file or a text may ask of its reader, and files read within these limits.
 
 A file of a few bytes can ask for gigabytes or hours: by aliases, nesting, compression, counts.
 Every reader stops at these limits with one line that names the limit, within about five seconds and
@@ -8,6 +8,12 @@ Every reader stops at these limits with one line that names the limit, within ab
 """
 
 from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from residual_rl_ros.errors import FormatError
 
 MIB = 2**20
 
@@ -57,3 +63,40 @@ FRAME_BYTES = 16
 """A dataset may hold so many frames, and one for each so many bytes of its files more."""
 ROW_GROUP_BYTES = 128 * MIB
 """Largest row group, unpacked [byte]."""
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Return the content of a regular file; pipes and devices, which may never end, are refused.
+
+    Args:
+        path: the file.
+        limit: largest size [byte].
+
+    Raises:
+        FormatError: it cannot be read, is no regular file or is too large.
+    """
+    try:
+        # Without this flag the opening of a pipe would wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, 'rb') as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise FormatError(f'{path.name} is no regular file')
+            content = file.read(limit + 1)
+    except (OSError, ValueError) as error:  # A name may hold a null character.
+        reason = getattr(error, 'strerror', None) or error
+        raise FormatError(f'{path.name} cannot be read: {reason}') from error
+    if len(content) > limit:
+        raise FormatError(f'{path.name} is larger than {limit} bytes')
+    return content
+
+
+def read_text(path: Path, limit: int = TEXT_BYTES) -> str:
+    """Return the content of a text file in UTF-8.
+
+    Raises:
+        FormatError: as of `read_bytes`, or it is no such text.
+    """
+    try:
+        return read_bytes(path, limit).decode()
+    except UnicodeDecodeError as error:
+        raise FormatError(f'{path.name} is no text in UTF-8: {error}') from error

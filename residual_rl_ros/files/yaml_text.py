@@ -17,8 +17,7 @@ from typing import Any, ClassVar
 import yaml
 
 from residual_rl_ros.errors import FormatError
-from residual_rl_ros.files.limits import DEPTH, DIGITS, TEXT_BYTES, YAML_NODES
-from residual_rl_ros.files.reading import read_text
+from residual_rl_ros.files.limits import DEPTH, DIGITS, TEXT_BYTES, YAML_NODES, read_text
 
 TAG = 'tag:yaml.org,2002:'
 MERGE = f'{TAG}merge'

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.tasks.arm_env import ArmEnv
-from residual_rl_ros.tasks.camera import CAMERA_TASKS
 from residual_rl_ros.tasks.kinematics import Pose, wrap_angle
 from residual_rl_ros.tasks.peg_insert import PegInsert
 from residual_rl_ros.tasks.push_to_goal import PushToGoal
+from residual_rl_ros.tasks.registry import CAMERA_TASKS
 
 EnvT = TypeVar('EnvT', contravariant=True)
 FETCH_PICK_AND_PLACE = 'gymnasium_robotics:FetchPickAndPlace-v4'

@@ -26,7 +26,6 @@ from residual_rl_ros.pretraining.base_networks import BcPolicy, DiffusionPolicy
 from residual_rl_ros.pretraining.demonstrations import Demonstrations, collect
 from residual_rl_ros.resources import find_file, read_record
 from residual_rl_ros.robot.description import load_robot
-from residual_rl_ros.tasks.camera import CAMERA_TASKS, make_camera_task
 from residual_rl_ros.tasks.checked import Env
 from residual_rl_ros.tasks.hosting import (
     connect,
@@ -35,7 +34,7 @@ from residual_rl_ros.tasks.hosting import (
     make_environment,
 )
 from residual_rl_ros.tasks.parameters import SensorNoise
-from residual_rl_ros.tasks.registry import TASK_NAMES, make_task
+from residual_rl_ros.tasks.registry import CAMERA_TASKS, TASK_NAMES, make_camera_task, make_task
 
 OPSET = 17
 

@@ -28,8 +28,8 @@ from residual_rl_ros.pretraining.experts import make_expert
 from residual_rl_ros.pretraining.train_base import OPSET
 from residual_rl_ros.resources import find_file, read_record
 from residual_rl_ros.robot.image_encoder import ENCODER_METADATA_KEY
-from residual_rl_ros.tasks.camera import CAMERA_TASKS, IMAGE_SIZE, CameraObservation
 from residual_rl_ros.tasks.hosting import make_environment
+from residual_rl_ros.tasks.registry import CAMERA_TASKS, IMAGE_SIZE, CameraObservation
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,14 @@ from residual_rl_ros.resources import write_text
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import channel_encoder
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
-from residual_rl_ros.tasks.camera import CAMERA_TASKS, STATE, make_camera_task
 from residual_rl_ros.tasks.checked import Env, foreign
-from residual_rl_ros.tasks.registry import TASK_NAMES, make_task
+from residual_rl_ros.tasks.registry import (
+    CAMERA_TASKS,
+    STATE,
+    TASK_NAMES,
+    make_camera_task,
+    make_task,
+)
 
 if TYPE_CHECKING:
     from residual_rl_ros.config.run import RunConfig

@@ -17,10 +17,9 @@ from residual_rl_ros.config.success import (
 )
 from residual_rl_ros.errors import ConfigError, TaskError
 from residual_rl_ros.tasks.arm_env import ArmEnv
-from residual_rl_ros.tasks.camera import CAMERA_TASKS
 from residual_rl_ros.tasks.checked import CheckedEnvironment, ambiguous
 from residual_rl_ros.tasks.hosting import make_environment
-from residual_rl_ros.tasks.registry import TASK_NAMES
+from residual_rl_ros.tasks.registry import CAMERA_TASKS, TASK_NAMES
 
 PROBE_STEPS, PROBE_SEED = 1000, 99_000
 """Longest probe, and its environment seed."""

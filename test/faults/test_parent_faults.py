@@ -22,7 +22,7 @@ from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import finetune_topology
-from residual_rl_ros.ros.common.stopping import PARENT
+from residual_rl_ros.ros.common.process import PARENT
 
 pytestmark = pytest.mark.ros
 

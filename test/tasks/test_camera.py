@@ -22,7 +22,6 @@ from residual_rl_ros.pretraining.train_encoder import (
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.robot.image_encoder import channel_encoder
 from residual_rl_ros.tasks import arm_env as rendering
-from residual_rl_ros.tasks.camera import make_camera_task
 from residual_rl_ros.tasks.hosting import (
     check_environment,
     connect,
@@ -30,7 +29,7 @@ from residual_rl_ros.tasks.hosting import (
     make_environment,
     split_observation,
 )
-from residual_rl_ros.tasks.registry import make_task
+from residual_rl_ros.tasks.registry import make_camera_task, make_task
 
 TASK = 'push_to_goal_camera'
 SMALL = EncoderRecipe(

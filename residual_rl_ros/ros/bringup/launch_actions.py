@@ -41,7 +41,7 @@ from residual_rl_ros.ros.bringup.topology import (
     resumed,
 )
 from residual_rl_ros.ros.common.managed_node import domain_number
-from residual_rl_ros.ros.common.stopping import PARENT
+from residual_rl_ros.ros.common.process import PARENT
 
 SAVING_S = '15'
 """Time from SIGTERM to SIGKILL [s]: a learner needs some to save; launch's own is 5."""

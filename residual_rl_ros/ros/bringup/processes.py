@@ -18,7 +18,7 @@ from types import TracebackType
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.ros.bringup.topology import ENVIRONMENT, NodeSpec
-from residual_rl_ros.ros.common.stopping import PARENT, stop_signals
+from residual_rl_ros.ros.common.process import PARENT, stop_signals
 
 LISTENERS = ('learner_node', 'recorder_node')
 """Nodes that save what the others publish; they are stopped last."""

@@ -25,7 +25,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.ros.common.parameters import every_parameter_valued, parser_complaint
-from residual_rl_ros.ros.common.stopping import (
+from residual_rl_ros.ros.common.process import (
     ACTIVE_LIMIT_S,
     EXIT_LIMIT_S,
     SAVE_LIMIT_S,

@@ -1,9 +1,13 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The QoS profiles of docs/reference/topics.md, each in one place."""
+"""The QoS profiles of docs/reference/topics.md, and topics that have one publisher."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
+
+from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
@@ -32,3 +36,93 @@ LATCHED = QoSProfile(
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
 """Weights and layout: late joiners get the newest. Both ends must ask for it."""
+
+
+SETTLE_S = 0.5
+"""What publishes already is seen within this time, as a rule [s]."""
+YOUNG_S = 10.0
+"""After this time without another a publisher is the one, and a later one gives way [s]."""
+WATCH_S = 0.05
+"""Time between two looks while waiting [s]."""
+PATIENCE_S = 5.0
+"""Of two that start together one gives way at once; if not, the other was there before [s]."""
+
+
+class SolePublisher:
+    """Says when a publisher must give way to another one of its topic.
+
+    The one that was there first stays. Of two that start at once the one with the smaller GID
+    stays: each knows both.
+
+    Args:
+        own: GID of the publisher.
+        look: returns the nodes that publish the topic now, by GID.
+        clock: monotonic time [s].
+        sleep: lets time pass [s].
+    """
+
+    def __init__(
+        self,
+        own: tuple[int, ...],
+        look: Callable[[], Mapping[tuple[int, ...], str]],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._own = own
+        self._look = look
+        self._clock = clock
+        self._sleep = sleep
+        self._began = clock()
+        self._met: float | None = None
+
+    @classmethod
+    def of(cls, node: Node, topic: str, create: Callable[[], object]) -> SolePublisher:
+        """Return it for the publisher that a function creates.
+
+        Args:
+            node: its node.
+            topic: full name of the topic.
+            create: creates the publisher.
+        """
+
+        def look() -> dict[tuple[int, ...], str]:
+            return {
+                tuple(info.endpoint_gid): f'{info.node_namespace.rstrip("/")}/{info.node_name}'
+                for info in node.get_publishers_info_by_topic(topic)
+            }
+
+        before = look().keys()
+        create()
+        own = min(look().keys() - before, default=())
+        return cls(own, look)
+
+    @property
+    def others(self) -> dict[tuple[int, ...], str]:
+        """Nodes of the other publishers, by GID."""
+        return {gid: node for gid, node in self._look().items() if gid != self._own}
+
+    def wait(self) -> str:
+        """Return, as soon as it is clear, the node to which this must give way; empty for none."""
+        while True:
+            rival = self.rival()
+            alone = self._met is None and self._clock() - self._began >= SETTLE_S
+            if rival or alone or self._established:
+                return rival
+            self._sleep(WATCH_S)
+
+    def rival(self) -> str:
+        """Return the node to which this must give way now; empty if there is none."""
+        if self._established:
+            return ''
+        others, now = self.others, self._clock()
+        if not others:
+            self._met = None
+            return ''
+        if self._met is None:
+            self._met = now
+        must = min(others) < self._own or now - self._met > PATIENCE_S
+        return others[min(others)] if must else ''
+
+    @property
+    def _established(self) -> bool:
+        return self._met is None and self._clock() - self._began > YOUNG_S

@@ -40,8 +40,8 @@ from residual_rl_ros.ros.common.encoders import byte_array
 from residual_rl_ros.ros.common.managed_node import OK, WARN, Diagnostics, ManagedNode, run
 from residual_rl_ros.ros.common.node_parameters import LearnerParameters
 from residual_rl_ros.ros.common.parameters import follow_parameters, read_parameters, read_tree
-from residual_rl_ros.ros.common.realtime import give_way
-from residual_rl_ros.ros.common.sole_publisher import SolePublisher
+from residual_rl_ros.ros.common.process import give_way
+from residual_rl_ros.ros.common.qos import SolePublisher
 from residual_rl_ros.ros.nodes.learner_output import LearnerOutput
 from residual_rl_ros.ros.nodes.services import ServiceBridge
 from residual_rl_ros.transitions.loss_counter import PendingTransitions, TransitionFeed

@@ -53,9 +53,8 @@ from residual_rl_ros.ros.common.managed_node import (
 )
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
 from residual_rl_ros.ros.common.parameters import follow_parameters, read_parameters, read_tree
-from residual_rl_ros.ros.common.realtime import take_privileges
-from residual_rl_ros.ros.nodes.services import PolicyServices
-from residual_rl_ros.ros.nodes.stop_inputs import StopInputs
+from residual_rl_ros.ros.common.process import take_privileges
+from residual_rl_ros.ros.nodes.services import PolicyServices, StopInputs
 from residual_rl_ros.transitions.cdr import labelled_array
 from residual_rl_ros.transitions.seal import LAYOUT, WEIGHTS, Key
 from residual_rl_ros.transitions.transition import Transition

@@ -48,7 +48,7 @@ from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import byte_array, float_array
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
-from residual_rl_ros.ros.common.realtime import take_privileges
+from residual_rl_ros.ros.common.process import take_privileges
 from residual_rl_ros.transitions.cdr import labelled_array
 from residual_rl_ros.transitions.transition import HEADER, TransitionLayout
 

@@ -33,7 +33,7 @@ from residual_rl_ros.ros.common.parameters import (
     read_parameters,
     read_tree,
 )
-from residual_rl_ros.ros.nodes.stop_inputs import message_class
+from residual_rl_ros.ros.nodes.services import message_class
 from residual_rl_ros.schema import read_yaml
 
 NODES = ('policy_node', 'reward_node', 'recorder_node')

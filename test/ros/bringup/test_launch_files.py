@@ -14,7 +14,7 @@ from builders import write_peg_actor
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.ros.bringup.topology import ENVIRONMENT
-from residual_rl_ros.ros.common.stopping import PARENT
+from residual_rl_ros.ros.common.process import PARENT
 
 launch = pytest.importorskip('launch.launch_description_sources', reason='needs launch')
 pytest.importorskip('launch_ros.actions', reason='needs launch_ros')

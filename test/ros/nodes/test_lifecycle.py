@@ -24,7 +24,7 @@ from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.topology import NodeSpec, RobotRun, robot_topology
 from residual_rl_ros.ros.common import realtime as memory_lock
 from residual_rl_ros.ros.common.managed_node import ManagedNode
-from residual_rl_ros.ros.common.realtime import memory_lock_limit, unlock_memory
+from residual_rl_ros.ros.common.process import memory_lock_limit, unlock_memory
 from residual_rl_ros.ros.nodes.learner_node import LearnerNode
 from residual_rl_ros.ros.nodes.policy_node import ARRIVAL_LIMIT_S, PolicyNode
 

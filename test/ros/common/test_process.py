@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 from processes import wait_for
 
-from residual_rl_ros.ros.common.stopping import PARENT
+from residual_rl_ros.ros.common.process import PARENT
 
 LIMIT_S = 20.0
 WAITS = """
 import sys, threading, time
-from residual_rl_ros.ros.common.stopping import StopRequest, end_within
+from residual_rl_ros.ros.common.process import StopRequest, end_within
 stopping = StopRequest(limit_s=30.0)
 stopping.listen()
 told = threading.Event()
@@ -32,7 +32,7 @@ sys.exit(0 if told.wait(20.0) and stopping.is_set() else 3)
 """A program that waits for a request to stop, then ends with code 0."""
 HANGS = """
 import threading, time
-from residual_rl_ros.ros.common.stopping import StopRequest
+from residual_rl_ros.ros.common.process import StopRequest
 stopping = StopRequest(limit_s=0.3)
 stopping.listen()
 threading.Thread(target=time.sleep, args=(60.0,), name='inference').start()

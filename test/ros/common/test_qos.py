@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from residual_rl_ros.ros.common.sole_publisher import (
+from residual_rl_ros.ros.common.qos import (
     PATIENCE_S,
     SETTLE_S,
     YOUNG_S,
