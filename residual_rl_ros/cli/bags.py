@@ -1,6 +1,9 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that record, read, play and convert bags."""
+"""Commands that record, read, play and convert bags.
+
+Imports that take seconds are inside the commands, so that `--help` answers at once.
+"""
 
 from __future__ import annotations
 

@@ -19,8 +19,6 @@ from residual_rl_ros.tasks.parameters import TaskParameters, override_ranges
 from residual_rl_ros.tasks.peg_insert import PegInsert, PegInsertParameters
 from residual_rl_ros.tasks.push_to_goal import PushToGoal, PushToGoalParameters
 
-__all__ = ['TASK_NAMES', 'ConfigError', 'make_task']
-
 _TASKS: dict[str, tuple[Callable[..., ArmEnv], type[TaskParameters]]] = {
     PegInsert.task_name: (PegInsert, PegInsertParameters),
     PushToGoal.task_name: (PushToGoal, PushToGoalParameters),
