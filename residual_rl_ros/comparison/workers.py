@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -51,6 +52,7 @@ def finish_here(
             yield index, _reason(run, lambda done, _='', index=index: report(index, done))
         return
     context = multiprocessing.get_context('spawn')
+    resource_tracker.ensure_running()  # Its start, with that of the first process, unblocks SIGINT.
     waiting = deque(enumerate(runs))
     running: dict[Connection, tuple[int, SpawnProcess]] = {}
     try:
@@ -59,7 +61,10 @@ def finish_here(
                 index, run = waiting.popleft()
                 receiver, sender = context.Pipe(duplex=False)
                 process = context.Process(target=_work, args=(run, sender))
+                # While it imports, a Ctrl-C waits for it.
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
                 process.start()
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
                 sender.close()
                 running[receiver] = index, process
             for ready in wait(list(running)):
@@ -141,6 +146,7 @@ def _work(run: TrainOptions, sender: Connection) -> None:
                 sender.send(float(done))
 
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         reason = _reason(run, report)
     except KeyboardInterrupt:
         reason = 'interrupted'

@@ -24,6 +24,7 @@ from residual_rl_ros.learner.checkpoint import (
     CheckpointFolder,
     load_checkpoint,
     save_checkpoint,
+    write_manifest,
 )
 from residual_rl_ros.learner.finite_networks import not_finite
 from residual_rl_ros.learner.learner import WARN_EVERY, Learner
@@ -179,6 +180,7 @@ def test_a_checkpoint_that_is_not_finite_is_refused_by_name(tmp_path: Path, part
     tensors = load_file(tmp_path / 'latest' / part)
     tensors['critic.head.weight'][:] = math.inf
     save_file(tensors, tmp_path / 'latest' / part)
+    write_manifest(tmp_path / 'latest')
     with pytest.raises(CheckpointError, match=rf'critic\.head\.weight in {part} is not finite'):
         load_checkpoint(tmp_path / 'latest')
 
