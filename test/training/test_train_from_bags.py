@@ -95,6 +95,26 @@ def test_the_guard_compares_with_the_base_episodes_of_a_bag(tmp_path: Path) -> N
     assert off.guard.base_success is None
 
 
+@pytest.mark.parametrize('rule', ['auto', 'ignored'])
+def test_in_a_bag_of_labelled_successes_the_ends_by_time_limit_are_failures(
+    tmp_path: Path, rule: str
+) -> None:
+    stream = [
+        replace(t, terminated=False, truncated=True, success=Success.UNLABELLED)
+        if (t.terminated or t.truncated) and t.success is not Success.SUCCESS
+        else t
+        for t in base_stream(7 * 60)
+    ]
+    ends = [t.success is Success.SUCCESS for t in stream if t.terminated or t.truncated]
+    path = write_bag(tmp_path / 'bag', L, stream)
+    config = small_config(guard_unlabelled=rule)
+    learner, intake = train_from_bags([path], TransitionUse.BASE, config, seed=3)
+    rate = float(np.mean(ends[-50:])) if rule == 'auto' else 1.0
+    assert intake.success_rate == learner.guard.base_success == pytest.approx(rate)
+    assert 0.2 < float(np.mean(ends)) < 0.8
+    assert learner.episodes.only_success_is_labelled
+
+
 @pytest.mark.parametrize('max_bytes', [10_000_000, 4_000])
 def test_an_operators_rescue_is_no_success_of_the_base(tmp_path: Path, max_bytes: int) -> None:
     stream = base_stream(7 * 30)
