@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from rclpy.node import Node
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 SETTLE_S = 0.5
 """What publishes already is seen within this time, as a rule [s]."""
@@ -17,6 +18,13 @@ WATCH_S = 0.05
 """Time between two looks while waiting [s]."""
 PATIENCE_S = 5.0
 """Of two that start together one gives way at once; if not, the other was there before [s]."""
+
+
+def _name(info: TopicEndpointInfo) -> str:
+    """Return the full name of an endpoint's node, which may become known after the endpoint."""
+    if 'UNKNOWN' in info.node_name:
+        return 'another node'
+    return f'{info.node_namespace.rstrip("/")}/{info.node_name}'
 
 
 class SolePublisher:
@@ -58,7 +66,7 @@ class SolePublisher:
 
         def look() -> dict[tuple[int, ...], str]:
             return {
-                tuple(info.endpoint_gid): f'{info.node_namespace.rstrip("/")}/{info.node_name}'
+                tuple(info.endpoint_gid): _name(info)
                 for info in node.get_publishers_info_by_topic(topic)
             }
 
