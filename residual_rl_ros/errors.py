@@ -20,11 +20,36 @@ def shown(value: Any) -> str:
     return _SHORT.repr(value)
 
 
+LONGEST_LINE = 4000
+"""A longer message is cut: a value in it may be a whole file [character]."""
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line that a terminal shows and does not obey.
+
+    Names and values come from outside: control characters in them are written as escapes.
+    """
+    line = ' '.join(text[: 2 * LONGEST_LINE].split())
+    if len(text) > LONGEST_LINE and (len(line) > LONGEST_LINE or len(text) > 2 * LONGEST_LINE):
+        line = f'{line[:LONGEST_LINE]} … ({len(text)} characters)'
+    if line.isprintable():
+        return line
+    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
 class ResidualRLError(Exception):
     """Bad input or environment: one line naming the value, the expectation and the remedy.
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+    def __str__(self) -> str:
+        """Return the line."""
+        return one_line(super().__str__())
+
+
+class FormatError(ResidualRLError):
+    """A file or text is not of its format, or asks for more than the limits of its reader."""
 
 
 class ConfigError(ResidualRLError):

@@ -12,6 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from residual_rl_ros.errors import one_line
+from residual_rl_ros.files.limits import FINDINGS
+
 
 @dataclass
 class InspectionReport:
@@ -61,7 +64,7 @@ class Finding:
         """Return one line."""
         parts = [str(self.path), self.topic, self.place, self.reason]
         more = f' ({self.count} times)' if self.count > 1 else ''
-        return ': '.join(' '.join(part.split()) for part in parts if part) + more
+        return ': '.join(one_line(part) for part in parts if part) + more
 
 
 class Findings:
@@ -103,6 +106,9 @@ class Findings:
             count: how often it occurred.
         """
         key = (path, topic, kind or reason)
+        if key not in self._found and len(self._found) >= FINDINGS:
+            key, place = (path, '', 'more'), ''
+            topic, reason = '', f'more than {FINDINGS} different problems; the others are counted'
         if key in self._found:
             self._found[key].count += count
         else:

@@ -11,9 +11,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
-from residual_rl_ros.errors import OutputError, ResourceError
+from residual_rl_ros.errors import FormatError, OutputError, ResourceError
+from residual_rl_ros.files.yaml_text import read_yaml
 
 PACKAGE = 'residual_rl_ros'
 PREFIX_DEPTH = 4
@@ -106,8 +105,8 @@ def read_record(kind: type[RecordT], path: Path, **given: Any) -> RecordT:
         ResourceError: the file cannot be read, or a key is missing or unknown.
     """
     try:
-        values = {**given, **(yaml.safe_load(path.read_text(encoding='utf-8')) or {})}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
+        values = {**given, **(read_yaml(path) or {})}
+    except (FormatError, TypeError) as error:
         raise ResourceError(f'cannot read {str(path)!r}: {error}') from error
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     if set(values) != names:

@@ -15,9 +15,8 @@ from dataclasses import MISSING, Field, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-import yaml
-
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.errors import ConfigError, FormatError
+from residual_rl_ros.files import yaml_text
 
 Kind = TypeVar('Kind')
 
@@ -32,8 +31,6 @@ WANTED = {
     tuple[str, ...]: 'a list of strings',
 }
 """Types of values, and how an error names them."""
-MAX_FILE_BYTES = 2**20
-"""Largest configuration file that is read."""
 MAX_LISTED_KEYS = 16
 """So many known keys are listed for an unknown one."""
 
@@ -100,6 +97,7 @@ def checked(item: Field[Any], wanted: Any, value: Any) -> Any:
     """Return a value as the field's type.
 
     Whole numbers pass as `float`, whole floats as `int`; nothing is truncated, no string is parsed.
+    Numbers must be finite, strings printable.
 
     Raises:
         ValueError: it is of another type, not finite or out of range; the text says what it must
@@ -145,7 +143,8 @@ def _scalar(wanted: Any, value: Any) -> Any:
         return value
     if wanted is int and isinstance(value, float) and value == int(value):
         return int(value)
-    if type(value) is not wanted:
+    # A text with control characters is none that anybody wrote, and a terminal would obey it.
+    if type(value) is not wanted or (wanted is str and not value.isprintable()):
         raise ValueError
     return value
 
@@ -224,16 +223,14 @@ def unknown_key(key: Any, known: Mapping[str, Any], removed: Mapping[str, str]) 
 
 
 def read_yaml(path: Path, what: str) -> Any:
-    """Return the content of a YAML file.
+    """Return the content of a configuration file.
 
     Raises:
-        ConfigError: it cannot be read, is too large or is no YAML.
+        ConfigError: it cannot be read, is no YAML, or asks for more than the limits of `files`.
     """
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ConfigError(str(path), [f'is larger than {MAX_FILE_BYTES} bytes, no {what}'])
-        return yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+        return yaml_text.read_yaml(path)
+    except FormatError as error:
         raise ConfigError(str(path), [f'cannot read {what}: {error}']) from error
 
 

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.schema import MAX_FILE_BYTES, from_mapping, leaves, parameter, read_yaml
+from residual_rl_ros.files.limits import TEXT_BYTES
+from residual_rl_ros.schema import from_mapping, leaves, parameter, read_yaml
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def test_no_value_passes_unchecked_or_raises_anything_else(value: object) -> Non
         assert made.kind in ('one', 'two')
 
 
-@pytest.mark.parametrize('content', [b'\xff\xfe', b'{', b'a: ' + b'x' * MAX_FILE_BYTES])
+@pytest.mark.parametrize('content', [b'\xff\xfe', b'{', b'a: ' + b'x' * TEXT_BYTES])
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / 'my.yaml').write_bytes(content)
     with pytest.raises(ConfigError, match=r'my\.yaml: '):

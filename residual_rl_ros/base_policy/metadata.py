@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from residual_rl_ros.errors import BasePolicyError, ConfigError
+from residual_rl_ros.errors import BasePolicyError, ConfigError, FormatError
+from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.robot.action_spec import ActionSpec, check_names, integer
 
 METADATA_KEY = 'residual_rl'
 SCHEMA_VERSION = 1
+MOST_STEPS = 10_000
+"""Longest chunk of actions, and longest window of observations."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,13 @@ class BasePolicyMetadata:
                 )
         if not (np.isfinite(self.rate_hz) and self.rate_hz > 0.0):
             raise BasePolicyError(f'metadata rate_hz is {self.rate_hz}, expected > 0')
-        for label, minimum in (('n_obs_steps', 1), ('exec_start', 0), ('exec_steps', 1)):
+        least = {'n_obs_steps': 1, 'horizon': 0, 'exec_start': 0, 'exec_steps': 1}
+        for label, minimum in least.items():
             value = getattr(self, label)
             if value < minimum:
                 raise BasePolicyError(f'metadata {label} is {value}, expected >= {minimum}')
+            if value > MOST_STEPS:  # Arrays are made of them before the model is run.
+                raise BasePolicyError(f'metadata {label} is {value}, expected <= {MOST_STEPS}')
         if self.exec_start + self.exec_steps > self.horizon:
             raise BasePolicyError(
                 f'metadata: exec_start {self.exec_start} + exec_steps {self.exec_steps} exceeds '
@@ -110,9 +116,9 @@ class BasePolicyMetadata:
             BasePolicyError: it is not JSON or not this schema.
         """
         try:
-            mapping = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise BasePolicyError(f'metadata is not JSON: {error}') from error
+            mapping = parse_json(text, 'metadata')
+        except FormatError as error:
+            raise BasePolicyError(str(error)) from error
         return cls.from_mapping(mapping)
 
     @classmethod
@@ -132,6 +138,8 @@ class BasePolicyMetadata:
         for key, value in mapping.items():
             kind = str(known[key].type)
             try:
+                if isinstance(value, (str, Mapping)) and kind.startswith('tuple'):
+                    raise TypeError
                 if kind == 'tuple[str, ...]':
                     values[key] = tuple(str(item) for item in value)
                 elif kind == 'tuple[float, ...]':

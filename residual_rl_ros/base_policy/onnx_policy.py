@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
-from residual_rl_ros.errors import BasePolicyError
+from residual_rl_ros.errors import BasePolicyError, FormatError
+from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.robot.onnx_model import OnnxModel, read_model
 from residual_rl_ros.robot.onnx_session import load_session, run_session
 
@@ -141,7 +141,7 @@ def _metadata(model: OnnxModel) -> BasePolicyMetadata:
             f'{sidecar.name}; write one (docs/reference/onnx_contract.md)'
         )
     try:
-        mapping = yaml.safe_load(model.sidecar.decode())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BasePolicyError(f'sidecar {str(sidecar)!r} is not YAML: {error}') from error
+        mapping = parse_yaml(model.sidecar.decode(), f'sidecar {str(sidecar)!r}')
+    except (FormatError, UnicodeDecodeError) as error:
+        raise BasePolicyError(f'{sidecar.name}: {error}') from error
     return BasePolicyMetadata.from_mapping(mapping)

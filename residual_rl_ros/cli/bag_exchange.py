@@ -16,6 +16,7 @@ from residual_rl_ros.cli.bags import (
     exit_code,
     open_bags,
     show_problems,
+    show_remark,
 )
 from residual_rl_ros.cli.options import (
     MaybeFloats,
@@ -91,7 +92,14 @@ def import_dataset(
     One that `bag export` wrote gives its transitions back. Another tool's needs --base, which is
     run over its observations. Exit codes as of `bag info`.
     """
-    from residual_rl_ros.bags.lerobot.format import LeRobotDataset
+    from residual_rl_ros.bags.lerobot.format import (
+        ACTION,
+        COLUMNS,
+        REWARD,
+        STATE,
+        SUCCESS,
+        LeRobotDataset,
+    )
     from residual_rl_ros.bags.lerobot.reader import ForeignDataset, exported_transitions
     from residual_rl_ros.bags.transitions.writer import write_bag
     from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
@@ -109,6 +117,7 @@ def import_dataset(
                 '--base'
             )
         layout, transitions = opened.layout, exported_transitions(opened, problems)
+        unread = opened.unread(COLUMNS)
     else:
         if base is None and opened.edited:
             raise ResidualRLError(
@@ -127,7 +136,10 @@ def import_dataset(
         )
         foreign = ForeignDataset(opened, policy, config, by_position)
         layout, transitions = foreign.layout, foreign.transitions(problems)
+        unread = opened.unread((STATE, ACTION, REWARD, SUCCESS))
         origin['base_policy_sha256'] = policy.sha256
+    if unread:
+        show_remark(f'{dataset}: not imported: {", ".join(unread)}')
     namespace = opened.robot if robot is None else robot
     total = opened.total_frames // (decision_steps if opened.layout is None else 1)
     with progress_bars() as bars:

@@ -22,6 +22,7 @@ from residual_rl_ros.cli.bags import (
     exit_code,
     open_bags,
     show_problems,
+    show_remark,
 )
 from residual_rl_ros.cli.options import (
     MaybeFloats,
@@ -185,6 +186,8 @@ def rebuild(
         episode_limit,
     )
     bag = Bag(raw)
+    for remark in bag.remarks:
+        show_remark(remark)
     bars = progress_bars()
     replaying = bars.add_task('messages', total=None)
 

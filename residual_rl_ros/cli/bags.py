@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from residual_rl_ros.cli.options import INTERRUPTED, JsonOption, MaybePath, MaybeText, reading_bar
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import ResidualRLError, one_line
 
 if TYPE_CHECKING:
     from residual_rl_ros.bags.bag import Bag
@@ -69,6 +69,11 @@ def info(
             for table in tables(str(bag.path), summary):
                 console.print(table)
         show_problems(bag.problems)
+        if summary.at_zero:
+            show_remark(
+                f'{bag.path}: {summary.at_zero} messages were recorded at time 0, before the first '
+                '/clock; rates and silences are without them'
+            )
         code = max(code, exit_code(bag.problems, bool(summary.robots)))
         if figure is not None and summary.robots:
             from residual_rl_ros.bags.transitions.report import draw_bag
@@ -92,6 +97,8 @@ def open_bags(paths: list[Path]) -> tuple[list[Bag], list[BagError]]:
     for path in paths:
         try:
             opened.append(Bag(path))
+            for remark in opened[-1].remarks:
+                show_remark(remark)
         except BagError as error:
             stray.append(error)
     if not opened:
@@ -109,6 +116,12 @@ def show_problems(problems: Iterable[object]) -> None:
     console = Console(stderr=True)
     for problem in problems:
         console.print(f'[red]problem:[/] {escape(str(problem))}', soft_wrap=True, highlight=False)
+
+
+def show_remark(remark: str) -> None:
+    """Print one line of which no exit code tells."""
+    line = escape(one_line(remark))
+    Console(stderr=True).print(f'[yellow]remark:[/] {line}', soft_wrap=True, highlight=False)
 
 
 def bench(

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import FormatError, ResidualRLError
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -42,15 +42,15 @@ JsonOption = Annotated[bool, typer.Option('--json', help='Print the results as J
 
 def assignments(texts: list[str]) -> dict[str, Any]:
     """Return the values of `--set key=value` options."""
-    import yaml
+    from residual_rl_ros.files.yaml_text import parse_yaml
 
     values = {}
     for text in texts:
         key, equals, value = text.partition('=')
         try:
-            values[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ResidualRLError(f'--set {text!r} is no YAML: {error}') from error
+            values[key] = parse_yaml(value, f'--set {text!r}')
+        except FormatError as error:
+            raise ResidualRLError(str(error)) from error
         if not equals:
             raise ResidualRLError(f'--set {text!r} is no assignment, expected key=value')
     return values

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 from rich.console import Console
 
 from residual_rl_ros.comparison.workers import finish_here, finish_on_ray
 from residual_rl_ros.config.run import RunConfig
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import FormatError, ResidualRLError
 from residual_rl_ros.evaluation.progress import progress, say
+from residual_rl_ros.files.json_text import read_run_json
+from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.learner.episodes import RECENT_EPISODES, EpisodeRecord
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.training.run_folder import SUMMARY, read_history, steps_to
@@ -50,8 +50,8 @@ class Variant:
             if not equals:
                 raise ResidualRLError(f'{text!r}: {change!r} is no assignment, expected key=value')
             try:
-                overrides[key] = yaml.safe_load(value)
-            except yaml.YAMLError as error:
+                overrides[key] = parse_yaml(value, 'it')
+            except FormatError as error:
                 raise ResidualRLError(f'{text!r}: {value!r} is no YAML value: {error}') from error
         return cls(text, preset, overrides)
 
@@ -119,8 +119,8 @@ def is_done(run: TrainOptions) -> bool:
         return False
     wanted = run_identity(run.config.resolve(), run)
     try:
-        found = dict(json.loads(path.read_text(encoding='utf-8')).get('run', {}))
-    except (OSError, AttributeError, TypeError, ValueError) as error:
+        found = dict(read_run_json(path).get('run', {}))
+    except (FormatError, AttributeError, TypeError, ValueError) as error:
         raise ResidualRLError(f'cannot read {str(path)!r}: {error}') from error
     for key in wanted:
         if key not in found or found[key] != wanted[key]:
@@ -217,13 +217,13 @@ def read_result(folder: Path) -> RunResult:
         ResidualRLError: its summary is missing or lacks the evaluations.
     """
     try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding='utf-8'))
+        summary = read_run_json(folder / SUMMARY)
         told = summary['base']['success'] is not None and summary['final']['success'] is not None
         measure = SUCCESS if told else RETURN
         base, final = (float(summary[key][measure]) for key in ('base', 'final'))
         rollbacks, episodes = int(summary['rollbacks']), int(summary['episodes'])
         curve = np.array(summary['evaluations'], dtype=np.float64).reshape(-1, 2)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (FormatError, KeyError, TypeError, ValueError) as error:
         raise ResidualRLError(f'{str(folder)!r} holds no finished run: {error}') from error
     history = read_history(folder)
     if len(history) != episodes:

@@ -8,7 +8,6 @@ A reward source is asked once a control step and answers with what it has to say
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +16,8 @@ import numpy.typing as npt
 
 from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.control.policy_loop import MARK_SUCCESS
-from residual_rl_ros.errors import RewardError
+from residual_rl_ros.errors import FormatError, RewardError
+from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.numerics import flag, scalar
 from residual_rl_ros.robot.onnx_session import open_session, run_session
 from residual_rl_ros.transitions.transition import MAX_REWARD, Success
@@ -61,8 +61,8 @@ class SuccessClassifier:
         self._seen = 0
         text = self._session.get_modelmeta().custom_metadata_map.get(CLASSIFIER_METADATA_KEY, '')
         try:
-            names = list(json.loads(text)['observation_names'])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            names = list(parse_json(text, 'metadata')['observation_names'])
+        except (FormatError, KeyError, TypeError) as error:
             raise RewardError(
                 f'{path.name}: {CLASSIFIER_METADATA_KEY!r} metadata is {text[:80]!r}, expected '
                 'JSON with observation_names'

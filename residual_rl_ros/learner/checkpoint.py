@@ -27,7 +27,8 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 
 from residual_rl_ros.config.preset import LearnerConfig, learner_config
-from residual_rl_ros.errors import CheckpointError, ConfigError, ResidualRLError
+from residual_rl_ros.errors import CheckpointError, ConfigError, FormatError, ResidualRLError
+from residual_rl_ros.files.json_text import read_json, read_run_json
 from residual_rl_ros.learner.folder_lock import FolderLock
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual_policy.weights import ACTOR, readable_checkpoint
@@ -344,8 +345,8 @@ def _listed(directory: Path) -> dict[str, str]:
     if not path.is_file():
         raise ValueError(f'{MANIFEST} is missing: it was removed, or an earlier version wrote this')
     try:
-        digests = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
+        digests = read_json(path)
+    except FormatError as error:
         raise ValueError(f'{MANIFEST} is altered: {error}') from error
     if not isinstance(digests, dict) or not all(Path(name).name == name for name in digests):
         raise ValueError(f'{MANIFEST} is altered: expected digests by file name')
@@ -377,7 +378,7 @@ def _check_files(directory: Path, *names: str) -> dict[str, str]:
 
 
 def _read_state(directory: Path) -> dict[str, Any]:
-    stored: dict[str, Any] = json.loads((directory / STATE).read_text(encoding='utf-8'))
+    stored: dict[str, Any] = read_run_json(directory / STATE)
     return stored
 
 
@@ -409,7 +410,7 @@ def _success_of(directory: Path) -> float:
         directory = readable_checkpoint(directory)
         _check_files(directory, STATE)
         return float(_read_state(directory)['success'])
-    except (OSError, KeyError, TypeError, ValueError):
+    except (OSError, ResidualRLError, KeyError, TypeError, ValueError):
         return -1.0
 
 

@@ -35,6 +35,16 @@ class EpisodeRecord:
     operator_began: bool = False
     """Whether an operator commanded its first decision: nobody knows which policy was due."""
 
+    def outcome(self, unlabelled_fails: bool) -> bool | None:
+        """Return whether it succeeded, None if nobody can tell.
+
+        Args:
+            unlabelled_fails: whether an end by time limit without a label is a failure.
+        """
+        if self.success is None and self.timed_out and unlabelled_fails:
+            return False
+        return self.success
+
     @property
     def rates_residual(self) -> bool:
         """Whether its outcome is that of base + residual; a takeover makes it the operator's."""

@@ -311,7 +311,8 @@ class Learner:
 
     def _judge(self, record: EpisodeRecord, actor: tuple[int, int]) -> None:
         """Let a finished episode count for its actor, and against it."""
-        outcome, warm = self._outcome(record), record.warmup
+        fails = self.config.unlabelled_fails(self.episodes.only_success_is_labelled)
+        outcome, warm = record.outcome(fails), record.warmup
         revoked = actor <= self._rolled_back
         if record.residual and revoked:
             return
@@ -331,13 +332,6 @@ class Learner:
             alarm = self.guard.record_outcome(outcome, record.residual, share)
             if alarm is not None:
                 self.roll_back(str(alarm))
-
-    def _outcome(self, record: EpisodeRecord) -> bool | None:
-        """Return whether an episode succeeded, None if nobody can tell."""
-        if record.success is None and record.timed_out:
-            fails = self.config.unlabelled_fails(self.episodes.only_success_is_labelled)
-            return False if fails else None
-        return record.success
 
     def state_dict(self) -> dict[str, Any]:
         """Return counters and generator as JSON values, for a checkpoint."""

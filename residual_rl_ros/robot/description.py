@@ -97,7 +97,7 @@ def load_robot(name_or_path: str) -> tuple[RobotConfig, Path]:
 @dataclass(frozen=True, kw_only=True)
 class _RobotKeys:
     name: str = parameter(MISSING, 'name of the robot', filled=True)
-    control_rate_hz: float = parameter(MISSING, 'control rate [Hz]', above=0.0)
+    control_rate_hz: float = parameter(MISSING, 'control rate [Hz]', 0.01, 10_000.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.errors import ConfigError, FormatError
+from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot.onnx_session import InferenceWorker, open_session, run_session
 from residual_rl_ros.robot.topics import Channel
@@ -120,8 +120,8 @@ class ImageEncoder:
                 'docs/reference/onnx_contract.md says what it holds'
             )
         try:
-            names = json.loads(text)['feature_names']
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            names = parse_json(text, 'metadata')['feature_names']
+        except (FormatError, KeyError, TypeError) as error:
             raise ConfigError(f'{self.path.name}: metadata {text[:80]!r}: {error!r}') from error
         if not isinstance(names, list) or not names or len(set(map(str, names))) != len(names):
             raise ConfigError(

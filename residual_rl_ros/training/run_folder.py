@@ -16,7 +16,8 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from residual_rl_ros import __version__
-from residual_rl_ros.errors import OutputError
+from residual_rl_ros.errors import FormatError, OutputError
+from residual_rl_ros.files.json_text import read_run_json
 from residual_rl_ros.learner.episodes import RECENT_EPISODES, EpisodeRecord
 from residual_rl_ros.residual_policy.weights import (
     CHECKPOINTS,
@@ -86,8 +87,8 @@ def _learner_state(out: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        state: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))['state']
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        state: dict[str, Any] = read_run_json(path)['state']
+    except (FormatError, KeyError, TypeError) as error:
         raise OutputError(f'{str(path)!r} cannot be read: {error}') from error
     return state
 

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from residual_rl_ros.config.run import ResolvedRun, RunConfig, training_seed
 from residual_rl_ros.config.success import RETURN
-from residual_rl_ros.errors import OutputError, ResidualRLError
+from residual_rl_ros.errors import FormatError, OutputError, ResidualRLError
 from residual_rl_ros.evaluation.figures import draw_learning_curve
 from residual_rl_ros.evaluation.paired import (
     CURVE_SEED,
@@ -33,6 +33,7 @@ from residual_rl_ros.evaluation.paired import (
     score,
 )
 from residual_rl_ros.evaluation.progress import Report, progress, say
+from residual_rl_ros.files.json_text import parse_json, read_run_json
 from residual_rl_ros.learner.checkpoint import (
     CheckpointFolder,
     check_numbers,
@@ -351,7 +352,7 @@ def _check_identity(
 ) -> None:
     if stored is None:
         raise ResidualRLError(f'{str(checkpoint)!r} does not say which run it is of; start anew')
-    found = json.loads(stored.tobytes())
+    found = parse_json(stored.tobytes().decode(errors='replace'), f'run of {str(checkpoint)!r}')
     for key in sorted(wanted.keys() - {'paired_seeds', 'control_steps'}):
         if found.get(key) != wanted[key]:
             raise ResidualRLError(
@@ -383,9 +384,9 @@ class _Curve:
         """(control steps, success or mean return) of each."""
         if options.resume and self._path.is_file():
             try:
-                stored = json.loads(self._path.read_text(encoding='utf-8'))
+                stored = read_run_json(self._path)
                 self.points = [(int(at), float(rate)) for at, rate in stored if at <= done]
-            except (OSError, TypeError, ValueError) as error:
+            except (FormatError, TypeError, ValueError) as error:
                 raise ResidualRLError(
                     f'{str(self._path)!r} cannot be read: {error}; remove it to go on without the '
                     'evaluations so far'

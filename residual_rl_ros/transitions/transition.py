@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from residual_rl_ros.errors import ConfigError, MalformedTransitionError, shown
+from residual_rl_ros.errors import ConfigError, FormatError, MalformedTransitionError, shown
+from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.robot.action_spec import check_names, integer
 from residual_rl_ros.robot.observation import MAX_STAMP_S
 
@@ -66,8 +67,6 @@ MAX_NAME_CHARACTERS = 10**5
 """Longest that all names of a layout may be together [characters]."""
 MAX_LIMIT = 1e6
 """Largest trained action and residual bound, command units."""
-YAML_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
-"""What else PyYAML raises, on scalars such as `2001-99-99` or `!!bool x` and on deep nesting."""
 
 
 class Source(IntEnum):
@@ -276,10 +275,9 @@ class TransitionLayout:
             ConfigError: the text is not such a layout or its label does not match.
         """
         try:
-            mapping = yaml.safe_load(text)
-        except (yaml.YAMLError, *YAML_ERRORS) as error:
-            reason = f'{type(error).__name__}: {error}'
-            raise ConfigError(f'transition layout is not YAML: {reason}') from error
+            mapping = parse_yaml(text, 'transition layout')
+        except FormatError as error:
+            raise ConfigError(str(error)) from error
         layout = cls.from_mapping(mapping)
         if mapping.get('label') != layout.label:
             raise ConfigError(

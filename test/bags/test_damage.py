@@ -142,7 +142,8 @@ def test_reading_does_not_stop_a_recorder(originals: Files, tmp_path: Path) -> N
             sizes.append(len(segment))
             recorder.execute('UPDATE messages SET timestamp = 1 WHERE id = 1')
             recorder.commit()
-    assert len(sizes) == 4
+    assert len(sizes) > 3
+    assert sum(sizes) == 3 * SEGMENT_MESSAGES + len(STREAM) + 1
 
 
 def test_a_message_of_an_undeclared_topic_is_one_line(originals: Files, tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_a_chunk_that_lies_about_its_size_is_passed_over(
     body = head + struct.pack('<Q', len(stored)) + stored
     path = tmp_path / 'bag.mcap'
     path.write_bytes(MAGIC + RECORD.pack(CHUNK, len(body)) + body)
-    _, (problem, _) = read(path)
+    _, (_, problem) = read(path)
     assert 'offset 8: damaged chunk' in problem
     assert f'uncompressed, expected {claimed}' in problem
 

@@ -125,5 +125,5 @@ def test_a_damaged_record_length_costs_one_chunk(byte: int, value: int, tmp_path
     path.write_bytes(content)
     rows, problems = read(path)
     assert 285 <= len(rows['']) < 300
-    assert f'offset {offset}: ' in problems[0]
-    assert f'going on at offset {following}' in problems[-1]
+    assert any(f'offset {offset}: ' in problem for problem in problems)
+    assert any(f'going on at offset {following}' in problem for problem in problems)

@@ -15,7 +15,8 @@ import pytest
 from bag_builders import L
 from raw_bag_builders import PERIOD, Live, joint_state, rebuild
 
-from residual_rl_ros.bags.bag import Bag, BagFile
+from residual_rl_ros.bags.bag import Bag
+from residual_rl_ros.bags.log_order import BagFile
 from residual_rl_ros.bags.rebuild.messages import NEWEST, ChannelReport
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.segment import Segment

@@ -158,3 +158,15 @@ def test_the_rate_may_differ_by_one_percent() -> None:
     METADATA.check_robot(names, action, 20.15)
     with pytest.raises(BasePolicyError, match=r'trained at 20 Hz, the robot runs at 20.5 Hz'):
         METADATA.check_robot(names, action, 20.5)
+
+
+@pytest.mark.parametrize('key', ['n_obs_steps', 'horizon', 'exec_start', 'exec_steps'])
+def test_a_model_cannot_ask_for_arrays_without_end(key: str) -> None:
+    with pytest.raises(BasePolicyError, match=f'metadata {key} is 10000000, expected <= 10000'):
+        make_metadata(**{key: 10**7})
+
+
+def test_a_text_is_no_list_of_names() -> None:
+    mapping = json.loads(make_metadata().to_json()) | {'action_names': 'ab'}
+    with pytest.raises(BasePolicyError, match="action_names is 'ab', expected tuple"):
+        BasePolicyMetadata.from_mapping(mapping)

@@ -93,8 +93,12 @@ def test_the_slew_limit_is_the_velocity_limit_over_one_control_step() -> None:
         ('name', MISSING, r'robot.name is missing, expected a non-empty string'),
         ('name', '', r"robot.name is '', expected a non-empty string"),
         ('nmae', 'typo', r'robot.nmae is unknown; did you mean name\?'),
-        ('control_rate_hz', 0.0, r'robot.control_rate_hz is 0.0, expected a number > 0'),
-        ('control_rate_hz', float('nan'), r'robot.control_rate_hz is nan, expected a number > 0'),
+        ('control_rate_hz', 0.0, r'robot.control_rate_hz is 0.0, expected a number >= 0.01'),
+        (
+            'control_rate_hz',
+            float('nan'),
+            r'robot.control_rate_hz is nan, expected a number >= 0.01',
+        ),
         ('control_rate_hz', '20', r"robot.control_rate_hz is '20', expected a number"),
         ('control_rate_hz', True, r'robot.control_rate_hz is True, expected a number'),
         ('command', 'topic', r"robot.command is 'topic', expected a map"),
@@ -264,7 +268,7 @@ def test_every_mistake_of_a_file_is_said_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         RobotConfig.from_mapping(description, 'my_robot.yaml')
     assert caught.value.problems == (
-        'robot.control_rate_hz is 0.0, expected a number > 0.0',
+        'robot.control_rate_hz is 0.0, expected a number >= 0.01 and <= 10000.0',
         "robot.command.topic is '', expected a non-empty string",
         "robot.observation.arm.max_age_s is 'soon', expected a number > 0.0",
     )

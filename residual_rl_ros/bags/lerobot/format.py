@@ -8,19 +8,34 @@ A dataset is a folder: `meta/info.json` names the columns, `data/` holds one row
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.errors import ConfigError, ResidualRLError
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.errors import ConfigError, FormatError, ResidualRLError
+from residual_rl_ros.files.json_text import read_json
+from residual_rl_ros.files.limits import (
+    FRAME_BYTES,
+    FRAMES,
+    MIB,
+    ROW_GROUP_BYTES,
+)
+from residual_rl_ros.robot.action_spec import integer
+from residual_rl_ros.transitions.transition import MAX_SIZE, TransitionLayout
 
 Array = npt.NDArray[Any]
+
+SLOWEST_FPS, FASTEST_FPS = 1e-3, 1e6
+BATCH_ROWS, BATCH_NUMBERS = 8192, 2**20
+"""Frames that are read at once, and numbers in them."""
+FOOTER_BYTES = 16 * MIB
+"""Largest description of a Parquet file [byte]."""
+THRIFT_LIMITS = {'thrift_string_size_limit': FOOTER_BYTES, 'thrift_container_size_limit': 100_000}
 
 VERSION = 'v3.0'
 INFO = 'meta/info.json'
@@ -143,8 +158,8 @@ class LeRobotDataset:
                 'holds meta/ and data/ (an export that was interrupted has no such file)'
             )
         try:
-            info = json.loads(file.read_text(encoding='utf-8'))
-        except (OSError, ValueError) as error:
+            info = read_json(file)
+        except FormatError as error:
             raise ResidualRLError(f'{file}: cannot be read: {error}') from error
         if not isinstance(info, dict):
             raise ResidualRLError(f'{file}: is a {type(info).__name__}, expected an object')
@@ -160,13 +175,18 @@ class LeRobotDataset:
             )
         try:
             fps, described = float(info['fps']), dict(info['features'])
-            frames, own = int(info['total_frames']), dict(info.get(OWN) or {})
+            frames, own = integer(info['total_frames']), dict(info.get(OWN) or {})
             layout = TransitionLayout.from_yaml(str(own['layout'])) if own else None
             edited = layout is None and any(name.startswith(f'{OWN}.') for name in described)
-        except (KeyError, TypeError, ValueError, ConfigError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, ConfigError) as error:
             raise ResidualRLError(f'{file}: incomplete: {error!r}') from error
-        if not (np.isfinite(fps) and fps > 0.0):
-            raise ResidualRLError(f'{file}: fps is {fps}, expected a positive number')
+        if not SLOWEST_FPS <= fps <= FASTEST_FPS:
+            raise ResidualRLError(
+                f'{file}: fps is {fps}, expected {SLOWEST_FPS:g} to {FASTEST_FPS:g}'
+            )
+        for name, feature in described.items():
+            if not isinstance(feature, dict):
+                raise ResidualRLError(f'{file}: feature {name!r} is {feature!r}, expected a map')
         return cls(path, fps, described, frames, layout, str(own.get('robot', '')), edited)
 
     def width(self, column: str) -> int:
@@ -183,11 +203,24 @@ class LeRobotDataset:
             )
         try:
             (width,) = feature['shape']
-            return int(width)
-        except (KeyError, TypeError, ValueError) as error:
+            width = integer(width)
+            if not 1 <= width <= MAX_SIZE:
+                raise ValueError
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ResidualRLError(
-                f'{self.path / INFO}: feature {column!r} is {feature}, expected a shape of one size'
+                f'{self.path / INFO}: feature {column!r} is {feature}, expected a shape of one '
+                f'size, 1 to {MAX_SIZE}'
             ) from error
+        return width
+
+    def unread(self, columns: Collection[str]) -> list[str]:
+        """Return what it has besides some columns and those of every dataset, such as cameras."""
+        known = {*columns, *DERIVED, *FRAME_COLUMNS}
+        return [
+            f'{name} ({feature.get("dtype")})'
+            for name, feature in self.features.items()
+            if name not in known
+        ]
 
     def names(self, column: str) -> list[str] | None:
         """Return the names of a column's numbers, None if it has none for each."""
@@ -210,15 +243,19 @@ class LeRobotDataset:
             raise ResidualRLError(
                 f'{self.path / "data"} holds no */*.parquet; is it all downloaded?'
             )
+        left = FRAMES + sum(_size(path) for path in files) // FRAME_BYTES
+        batch_rows = max(1, min(BATCH_ROWS, BATCH_NUMBERS // sum(widths.values())))
         for path in files:
             try:
-                with parquet.ParquetFile(path) as file:
-                    missing = [c for c in columns if c not in file.schema_arrow.names]
-                    if missing:
+                with parquet.ParquetFile(path, **THRIFT_LIMITS) as file:
+                    left -= file.metadata.num_rows
+                    if left < 0:
                         raise ResidualRLError(
-                            f'{path}: column {", ".join(missing)} is missing, which {INFO} lists'
+                            f'{path}: the dataset has more than {FRAMES} frames, and less than '
+                            f'{FRAME_BYTES} bytes for each: not to be unpacked'
                         )
-                    for batch in file.iter_batches(columns=columns):
+                    _check_columns(file, widths, path)
+                    for batch in file.iter_batches(batch_rows, columns=columns):
                         yield (
                             path,
                             {
@@ -226,8 +263,62 @@ class LeRobotDataset:
                                 for column, width in widths.items()
                             },
                         )
-            except (OSError, arrow.ArrowException) as error:
+            except (OSError, MemoryError, arrow.ArrowException) as error:
                 raise ResidualRLError(f'{path}: cannot be read: {error}') from error
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file [byte].
+
+    Raises:
+        ResidualRLError: it is no regular file, or the part that describes it is too long.
+    """
+    try:
+        with path.open('rb') if path.is_file() else nullcontext() as file:
+            if file is None:
+                raise ResidualRLError(f'{path} is no regular file')
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 8))
+            footer = int.from_bytes(file.read(4), 'little')
+    except OSError as error:
+        raise ResidualRLError(f'{path}: cannot be read: {error.strerror}') from error
+    if footer > FOOTER_BYTES:
+        raise ResidualRLError(f'{path}: cannot be read: a footer of {footer} bytes')
+    return size
+
+
+def _check_columns(file: Any, widths: Mapping[str, int], path: Path) -> None:
+    """Refuse columns that are missing, hold no numbers, or unpack to more than they should.
+
+    Raises:
+        ResidualRLError: one is.
+    """
+    arrow, _ = pyarrow()
+    missing = [column for column in widths if column not in file.schema_arrow.names]
+    if missing:
+        raise ResidualRLError(f'{path}: column {", ".join(missing)} is missing, which {INFO} lists')
+    for column in widths:
+        kind = file.schema_arrow.field(column).type
+        inner = getattr(kind, 'value_type', kind)
+        numbers = arrow.types.is_integer, arrow.types.is_floating, arrow.types.is_boolean
+        if not any(is_kind(inner) for is_kind in numbers):
+            raise ResidualRLError(f'{path}: column {column!r} holds {kind}, expected numbers')
+    for group in map(file.metadata.row_group, range(file.metadata.num_row_groups)):
+        nbytes = 0
+        for chunk in map(group.column, range(group.num_columns)):
+            name = chunk.path_in_schema.removesuffix('.list.element').removesuffix('.list.item')
+            if name not in widths:
+                continue
+            nbytes += chunk.total_uncompressed_size
+            if chunk.num_values > group.num_rows * widths[name]:
+                raise ResidualRLError(
+                    f'{path}: column {name!r} has {chunk.num_values} numbers in {group.num_rows} '
+                    f'frames, expected {widths[name]} in each'
+                )
+        if nbytes > ROW_GROUP_BYTES:
+            raise ResidualRLError(
+                f'{path}: a row group unpacks to {nbytes} bytes, expected <= {ROW_GROUP_BYTES}'
+            )
 
 
 def _numbers(values: Any, width: int, path: Path, column: str) -> Array:

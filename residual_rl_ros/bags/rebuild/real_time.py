@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from residual_rl_ros.bags.rebuild.messages import RawMessages, RecordedMessage, Role
 from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.control.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
-from residual_rl_ros.errors import BagError, CommandError
+from residual_rl_ros.errors import BagError, CommandError, FormatError
+from residual_rl_ros.files.yaml_text import read_yaml
 from residual_rl_ros.findings import Findings
 from residual_rl_ros.robot.decoders import CommandDecoder
 
@@ -41,13 +41,16 @@ def read_marks(path: Path) -> tuple[Mark, ...]:
         BagError: the file cannot be read or an entry is wrong.
     """
     try:
-        entries = yaml.safe_load(path.read_text(encoding='utf-8'))
-        return tuple(
+        entries = read_yaml(path)
+        marks = tuple(
             Mark(float(entry['stamp']), OUTCOMES[entry['outcome']]) for entry in entries or []
         )
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        if not all(math.isfinite(mark.stamp) for mark in marks):
+            raise ValueError('a stamp is not finite')
+        return marks
+    except FormatError as error:
         raise BagError(f'cannot read marks {str(path)!r}: {error}') from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BagError(
             f'marks {str(path)!r}: {error!r}; expected a list of {{stamp: seconds, outcome: '
             f'{" | ".join(OUTCOMES)}}}'
@@ -93,6 +96,7 @@ class RealTimeReplay:
         answer: Callable[[RecordedMessage, Array], None],
     ) -> None:
         self._commands = messages.of(Role.COMMAND)
+        self._part = 0  # Of the recording: its clock may have been set back.
         self._feedback = _Ahead(messages.of(Role.FEEDBACK))
         self._others = _Ahead(messages.of(Role.CHANNEL, Role.TAKEOVER, Role.ACTIVE))
         self._path = messages.bag.path
@@ -110,12 +114,19 @@ class RealTimeReplay:
         latest = -math.inf
         for received in self._commands:
             now = received.stamp
-            if now == latest:
+            if now == latest and received.raw.part == self._part:
                 continue
             try:
                 values = self._reader.values(received.message)
             except CommandError:  # The survey has reported it.
                 continue
+            if received.raw.part != self._part:
+                self._recorded = math.inf
+                self._finish(latest, latest + self._recording.pause_s)
+                yield
+                self._part, latest = received.raw.part, -math.inf
+                for ahead in (self._feedback, self._others):
+                    ahead.skip_to(self._part)
             self._recorded = received.time
             if now - latest > self._recording.pause_s:
                 self._finish(latest, now)
@@ -134,11 +145,12 @@ class RealTimeReplay:
         limit = min(now, self._recorded)
         while True:
             # At the same time the observation is first: the feedback is about it.
-            feedback_next = self._feedback.time < self._others.time
-            source = self._feedback if feedback_next else self._others
-            if source.next is None or source.time > limit:
+            feedback, others = self._feedback.time(self._part), self._others.time(self._part)
+            source = self._feedback if feedback < others else self._others
+            due = min(feedback, others)
+            if due == math.inf or due > limit:
                 break
-            self._judge_until(source.time)
+            self._judge_until(due)
             self._take(source.pop())
         self._judge_until(now)
 
@@ -179,7 +191,8 @@ class RealTimeReplay:
         """
         while not self._loop.ending:
             marked = self._marks[0].stamp if self._marks else math.inf
-            if self._feedback.time < marked and self._feedback.time <= min(until, self._recorded):
+            feedback = self._feedback.time(self._part)
+            if feedback < marked and feedback <= min(until, self._recorded):
                 self._take(self._feedback.pop())
             elif self._marks and marked <= until:
                 self._judge()
@@ -194,10 +207,16 @@ class _Ahead:
         self._messages = messages
         self.next = next(messages, None)
 
-    @property
-    def time(self) -> float:
-        """When the next message was received, infinity if there is none [s]."""
-        return math.inf if self.next is None else self.next.time
+    def time(self, part: int) -> float:
+        """Return when the next message of a part was received, infinity if there is none [s]."""
+        if self.next is None or self.next.raw.part > part:
+            return math.inf
+        return self.next.time if self.next.raw.part == part else -math.inf
+
+    def skip_to(self, part: int) -> None:
+        """Go on to the first message of a part."""
+        while self.next is not None and self.next.raw.part < part:
+            self.pop()
 
     def pop(self) -> RecordedMessage:
         """Return the next message and go on."""

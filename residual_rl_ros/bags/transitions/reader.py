@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.bags.bag import Bag, BagFile
+from residual_rl_ros.bags.bag import Bag
+from residual_rl_ros.bags.log_order import BagFile
 from residual_rl_ros.bags.segment import Integers, RawMessage, Segment, Topic
 from residual_rl_ros.errors import BagError, ConfigError, MalformedTransitionError
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
@@ -153,12 +154,14 @@ class TransitionReader:
             self._on_segment(file, segment)
             blocks: list[TransitionBlock] = []
             for key, topic in file.topics.items():
+                if not (_ends(topic, LAYOUT) or _ends(topic, TRANSITIONS)):
+                    continue
                 chosen = np.flatnonzero(segment.channel == key)
                 if not len(chosen):
                     continue
                 if _ends(topic, LAYOUT):
                     self._take_layouts(file, segment, {key: topic})
-                elif _ends(topic, TRANSITIONS):
+                else:
                     blocks += self._cut(file, topic, segment, chosen)
             count += len(blocks)
             yield blocks
@@ -172,7 +175,7 @@ class TransitionReader:
         problems = self.bag.problems
         before = len(problems)
         for file in self.bag.files:
-            for _, segment in self.bag.segments([file]):
+            for _, segment in self.bag.segments(file):
                 topics = file.topics
                 self._take_layouts(file, segment, topics)
                 seen = {

@@ -11,17 +11,22 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from rich.markup import escape
+from rich import markup
 from rich.table import Column, Table
 
 from residual_rl_ros.bags.transitions.summary import BagSummary, Gap, RobotSummary, TopicCount
-from residual_rl_ros.errors import BagError
+from residual_rl_ros.errors import BagError, one_line
 from residual_rl_ros.transitions.transition import Success
 
 matplotlib.use('Agg')
 
 WORST = 5
 """Gaps that are listed; the others are counted."""
+
+
+def escape(name: str) -> str:
+    """Return a name from outside as a terminal may show it."""
+    return markup.escape(one_line(name))
 
 
 def tables(title: str, summary: BagSummary) -> Iterator[Table]:
@@ -106,7 +111,7 @@ def _topics(title: str, topics: list[TopicCount]) -> Table:
         rate = '' if topic.rate_hz is None else f'{topic.rate_hz:.3g} Hz'
         silence = f'{topic.silence.seconds:.3g} s\nfrom {topic.silence.from_s:.2f} s'
         table.add_row(
-            f'{escape(topic.name)}\n[dim]{topic.type}[/]',
+            f'{escape(topic.name)}\n[dim]{escape(topic.type)}[/]',
             str(topic.messages),
             rate,
             silence if topic.messages > 1 else '',
@@ -119,10 +124,13 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 COLOURS = {
-    Success.SUCCESS: 'tab:green',
-    Success.FAILURE: 'tab:red',
-    Success.UNLABELLED: 'tab:gray',
+    Success.SUCCESS: '#0072b2',
+    Success.FAILURE: '#e69f00',
+    Success.UNLABELLED: '#999999',
 }
+"""Blue and orange of Okabe and Ito, which colour-blind people can tell apart."""
+HATCHES = {Success.FAILURE: '//'}
+"""So that they differ in print too."""
 
 
 def draw_bag(path: Path, title: str, summaries: Sequence[RobotSummary]) -> None:
@@ -168,6 +176,7 @@ def _draw_episodes(axes: Axes, summary: RobotSummary) -> None:
                 width=[max(0.01, (episode.end - episode.start) / 60.0) for episode in chosen],
                 align='edge',
                 color=colour,
+                hatch=HATCHES.get(outcome),
                 label=f'{outcome.name.lower()} ({len(chosen)})',
             )
     if summary.gaps:
@@ -183,7 +192,7 @@ def _draw_ranges(axes: Axes, summary: RobotSummary) -> None:
     index = np.arange(layout.action_size)
     axes.bar(index, high - low, bottom=low, color='lightgray', label='base policy trained on')
     axes.vlines(
-        index, summary.action_low, summary.action_high, color='tab:blue', lw=4, label='executed'
+        index, summary.action_low, summary.action_high, color='#0072b2', lw=4, label='executed'
     )
     axes.set_xticks(index, layout.action_names, rotation=20, ha='right', fontsize=8)
     axes.set_ylabel('action [command units]')

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.bags.bag import Bag, BagFile
-from residual_rl_ros.bags.segment import Segment, Topic
+from residual_rl_ros.bags.bag import Bag
+from residual_rl_ros.bags.log_order import BagFile
+from residual_rl_ros.bags.segment import Integers, Segment, Topic
 from residual_rl_ros.bags.transitions.reader import TransitionBlock, TransitionReader
 from residual_rl_ros.transitions.loss_counter import LossCounter
 from residual_rl_ros.transitions.table import TransitionTable
@@ -29,6 +30,8 @@ class SilentPeriod(NamedTuple):
     """When it began, after the bag's start [s]."""
 
 
+LATEST_START_NS = 10**9
+"""A simulation begins at time 0; a bag that goes on later had no clock before [ns]."""
 NEVER_SILENT = SilentPeriod(0.0, 0.0)
 
 
@@ -38,18 +41,20 @@ class TopicCount:
 
     name: str
     type: str
-    first_ns: int
-    """When the first was received [ns]."""
-    last_ns: int
     messages: int = 0
     silence: SilentPeriod = NEVER_SILENT
     """The longest, from the first message to the bag's end."""
+    intervals: int = 0
+    """How often a message followed another; not where the clock was set back."""
+    span_ns: int = 0
+    """Time of these intervals together [ns]."""
+    last_ns: int | None = None
+    """When the latest was received [ns]; None at a start."""
 
     @property
     def rate_hz(self) -> float | None:
         """Messages per second; None if that is not known."""
-        span = 1e-9 * (self.last_ns - self.first_ns)
-        return (self.messages - 1) / span if span > 0.0 else None
+        return 1e9 * self.intervals / self.span_ns if self.span_ns > 0 else None
 
     def to_json(self) -> dict[str, str | int | float | None]:
         """Return plain values."""
@@ -64,13 +69,20 @@ class TopicCount:
 
 
 class Inventory:
-    """Counts the messages of a bag's topics, segment by segment."""
+    """Counts the messages of a bag's topics, segment by segment, in the order of their times."""
 
     def __init__(self) -> None:
         self.start_ns = 0
         """When the bag's first message was received [ns]."""
+        self._at_zero = 0
         self._end_ns = 0
+        self._part = 0
         self._counts: dict[Topic, TopicCount] = {}
+
+    @property
+    def without_clock(self) -> int:
+        """Messages that were recorded at time 0, before the first /clock."""
+        return self._at_zero if self.start_ns else 0
 
     @property
     def seconds(self) -> float:
@@ -79,29 +91,58 @@ class Inventory:
 
     def add(self, file: BagFile, segment: Segment) -> None:
         """Take in the messages of a segment."""
-        if not self._counts:
-            self.start_ns = self._end_ns = int(segment.time_ns.min())
-        for key in np.unique(segment.channel).tolist():
-            if key not in file.topics:
-                continue
-            topic, times = file.topics[key], np.sort(segment.time_ns[segment.channel == key])
-            first, last = int(times[0]), int(times[-1])
-            if topic not in self._counts:
-                self._counts[topic] = TopicCount(*topic, first, first)
-            count = self._counts[topic]
-            between = np.diff(times, prepend=count.last_ns)
+        timed = segment.time_ns[segment.time_ns > 0]
+        self._at_zero += len(segment) - len(timed)
+        if len(timed) and not self._end_ns:
+            self._end_ns = int(timed.min())
+            if not self._at_zero or self._end_ns > LATEST_START_NS:
+                self.start_ns = self._end_ns
+        if segment.part != self._part:
+            self._part = segment.part
+            self._end_part()
+        by_topic = np.lexsort((segment.time_ns, segment.channel))
+        keys, times = segment.channel[by_topic], segment.time_ns[by_topic]
+        bounds = [0, *(np.flatnonzero(np.diff(keys)) + 1).tolist(), len(keys)]
+        for begin, end in pairwise(bounds):
+            topic = file.topics.get(int(keys[begin]))
+            if topic is not None:
+                self._add_times(topic, times[begin:end])
+        if len(timed):
+            self._end_ns = max(self._end_ns, int(timed.max()))
+
+    def _add_times(self, topic: Topic, times: Integers) -> None:
+        """Take in when messages of a topic were received, in order."""
+        count = self._counts.setdefault(topic, TopicCount(*topic))
+        count.messages += len(times)
+        if times[0] <= 0:
+            times = times[times > 0]
+        if not len(times):
+            return
+        first, last = int(times[0]), int(times[-1])
+        if count.last_ns is not None and count.last_ns <= first:
+            count.intervals += 1
+            count.span_ns += first - count.last_ns
+            self._be_silent(count, count.last_ns, first)
+        if len(times) > 1:
+            count.intervals += len(times) - 1
+            count.span_ns += last - first
+            between = times[1:] - times[:-1]
             longest = int(between.argmax())
-            end = int(times[longest])
+            end = int(times[longest + 1])
             self._be_silent(count, end - int(between[longest]), end)
-            count.messages += len(times)
-            count.first_ns, count.last_ns = min(count.first_ns, first), max(count.last_ns, last)
-            self._end_ns = max(self._end_ns, last)
+        count.last_ns = last
 
     def topics(self) -> list[TopicCount]:
         """Return the topics with messages, by name."""
-        for count in self._counts.values():
-            self._be_silent(count, count.last_ns, self._end_ns)
+        self._end_part()
         return sorted(self._counts.values(), key=lambda count: count.name)
+
+    def _end_part(self) -> None:
+        """Count the silence to the end, of all topics."""
+        for count in self._counts.values():
+            if count.last_ns is not None:
+                self._be_silent(count, count.last_ns, self._end_ns)
+                count.last_ns = None
 
     def _be_silent(self, count: TopicCount, begin_ns: int, end_ns: int) -> None:
         """Take in a silence, if it is the longest of the topic so far."""
@@ -237,11 +278,14 @@ class BagSummary:
     """All with messages, by name."""
     seconds: float
     """Time from the first message to the last [s]."""
+    at_zero: int = 0
+    """Messages recorded at time 0, before the first /clock; times are without them."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         return {
             'seconds': self.seconds,
+            'messages_at_time_0': self.at_zero,
             'robots': [robot.to_json() for robot in self.robots],
             'topics': [topic.to_json() for topic in self.topics],
         }
@@ -267,7 +311,7 @@ def summarise(bag: Bag, on_read: Callable[[int], None] = lambda nbytes: None) ->
             counters[key] = _Counter(RobotSummary(block.robot, block.table.layout))
         counters[key].add(block, inventory.start_ns)
     robots = [counter.result() for counter in counters.values()]
-    return BagSummary(robots, inventory.topics(), inventory.seconds)
+    return BagSummary(robots, inventory.topics(), inventory.seconds, inventory.without_clock)
 
 
 class _Counter:

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import yaml
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
@@ -28,7 +27,8 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
 from launch import LaunchContext, LaunchDescription
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.errors import ConfigError, FormatError
+from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.monitor import DISCOVERY_RANGE, reserve_domain
@@ -313,8 +313,8 @@ def names(value: Mapping[str, str], name: str) -> tuple[str, ...]:
         ConfigError: it is none.
     """
     try:
-        found = yaml.safe_load(value[name])
-    except yaml.YAMLError:
+        found = parse_yaml(value[name], name)
+    except FormatError:
         found = None
     if not isinstance(found, list) or not found:
         raise ConfigError(f'{name} is {value[name]!r}, expected a list such as [left, right]')

@@ -165,3 +165,17 @@ def test_the_command_needs_the_base_policy_of_another_tools_dataset(
     assert 'problem:' in capsys.readouterr().err
     (block,) = TransitionReader(Bag(tmp_path / 'bag')).blocks()
     assert (block.robot, len(block.table)) == ('cell', 8)
+
+
+def test_cameras_and_other_columns_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = write_foreign(tmp_path / 'set')
+    info = json.loads((dataset / 'meta/info.json').read_text())
+    camera = {'dtype': 'video', 'shape': [480, 640, 3], 'names': ['height', 'width', 'channels']}
+    change_info(dataset, features={**info['features'], 'observation.images.wrist': camera})
+    write_onnx_policy(tmp_path / 'p.onnx', META)
+    arguments = ('--base', str(tmp_path / 'p.onnx'), '--out', str(tmp_path / 'bag'))
+    run('import', str(dataset), *arguments, monkeypatch=monkeypatch)
+    said = ' '.join(capsys.readouterr().err.split())
+    assert 'not imported: observation.images.wrist (video)' in said

@@ -1,0 +1,59 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""How much a file or a text may ask of its reader.
+
+A file of a few bytes can ask for gigabytes or hours: by aliases, nesting, compression, counts.
+Every reader stops at these limits with one line that names the limit, within about five seconds and
+300 MiB more than the file's size.
+"""
+
+from __future__ import annotations
+
+MIB = 2**20
+
+# Texts: YAML, JSON, layouts.
+TEXT_BYTES = MIB
+"""Largest text that people write or nodes send: configuration, metadata, layouts [byte]."""
+RESULT_BYTES = 64 * MIB
+"""Largest JSON that a run writes, such as the history of its episodes [byte]."""
+DEPTH = 64
+"""Lists and maps within one another."""
+YAML_NODES = 50_000
+"""Values in a YAML text, aliases counted as often as they are used."""
+JSON_VALUES = 2_000_000
+"""Values in a JSON text."""
+DIGITS = 100
+"""Longest number [character]."""
+
+# Bags.
+MESSAGE_BYTES = 64 * MIB
+"""Largest chunk or message that is taken into memory [byte]."""
+INFLATED_BYTES = 256 * MIB
+INFLATION = 64
+"""A file may unpack to this many bytes, and to this many times its size more."""
+CHUNK_RECORDS = 2**18
+"""A file may hold so many records within chunks, and one for each two of its bytes more."""
+LOOSE_RECORDS = 2**17
+"""A file may hold so many records outside of chunks, and one for each 24 of its bytes more."""
+TOPICS = 4096
+"""Topics of one file."""
+NAME_BYTES = 4096
+"""Longest name of a topic or type [byte]."""
+OVERLAP_BYTES = 128 * MIB
+"""Messages kept in memory to put them in the order of their times [byte]."""
+OVERLAP_MESSAGES = 2**20
+"""The same as a count."""
+SQL_STEPS = 10_000_000
+"""Instructions of SQLite's machine for one statement."""
+FILES = 10_000
+FOLDER_DEPTH = 16
+"""Files of one bag, and folders within one another."""
+FINDINGS = 1000
+"""Lines of findings about one thing; the others are counted."""
+
+# LeRobot datasets (Parquet).
+FRAMES = 50_000
+FRAME_BYTES = 16
+"""A dataset may hold so many frames, and one for each so many bytes of its files more."""
+ROW_GROUP_BYTES = 128 * MIB
+"""Largest row group, unpacked [byte]."""
