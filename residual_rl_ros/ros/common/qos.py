@@ -15,6 +15,7 @@ from rclpy.qos import (
     ReliabilityPolicy,
     qos_profile_sensor_data,
 )
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 SENSOR = qos_profile_sensor_data
 """Observation channels: best effort connects to every publisher."""
@@ -46,6 +47,13 @@ WATCH_S = 0.05
 """Time between two looks while waiting [s]."""
 PATIENCE_S = 5.0
 """Of two that start together one gives way at once; if not, the other was there before [s]."""
+
+
+def _name(info: TopicEndpointInfo) -> str:
+    """Return the full name of an endpoint's node, which may become known after the endpoint."""
+    if 'UNKNOWN' in info.node_name:
+        return 'another node'
+    return f'{info.node_namespace.rstrip("/")}/{info.node_name}'
 
 
 class SolePublisher:
@@ -87,7 +95,7 @@ class SolePublisher:
 
         def look() -> dict[tuple[int, ...], str]:
             return {
-                tuple(info.endpoint_gid): f'{info.node_namespace.rstrip("/")}/{info.node_name}'
+                tuple(info.endpoint_gid): _name(info)
                 for info in node.get_publishers_info_by_topic(topic)
             }
 
