@@ -75,7 +75,7 @@ def fail() -> None:
         ({'observation': [1.0, 'x', 2.0]}, r'expected numbers of shape \(3,\)'),
         ({'observation': [1.0, [2.0], 2.0]}, r'expected numbers of shape \(3,\)'),
         ({'observation': {'a': 1.0}}, r'expected numbers of shape \(3,\)'),
-        ({'reward': np.nan}, r'reward is nan, expected a finite number up to 1e\+30'),
+        ({'reward': np.nan}, r'reward is nan, expected a finite number up to 1e\+'),
         ({'reward': -np.inf}, r'reward is -inf, expected a finite number'),
         ({'reward': 1e200}, r'reward is 1e\+200, expected a finite number'),
         ({'reward': '1.0'}, r"reward is '1.0', expected one number"),
