@@ -100,6 +100,10 @@ class WeightsError(ResidualRLError):
         self.reason = reason
 
 
+class SealError(ResidualRLError):
+    """What was received has no keyed digest, or that of another key."""
+
+
 class CheckpointError(ResidualRLError):
     """A checkpoint cannot be written or read; the previous one is untouched."""
 

@@ -16,7 +16,9 @@ METRICS = {
     'singular values',
     'demonstrations': 'transitions in the demonstration buffer',
     'entropy': 'entropy of the unscaled residual [nat]',
-    'guard_statistic': "evidence that the residual does harm: the sum of the guard's test",
+    'guard_base_share': 'share of episodes without residual that the robot is to draw',
+    'guard_statistic': "doubt that the residual is as good as its base: the guard's sum; a trial "
+    'begins at 3.35',
     'normalizer_transitions': 'transitions that the observation normaliser was fitted on',
     'q_base': 'value of the base action, mean over a batch and the critics',
     'q_executed': 'value of the executed action, on the same states',

@@ -87,23 +87,37 @@ class GuardNumbers:
     guard_share: float = parameter(
         0.1,
         'share of episodes without residual, to compare with; 0 turns the guard off; a half until '
-        'it knows the base',
+        'it knows the base, nine tenths while it doubts the residual',
         0.0,
         1.0,
     )
     guard_drop: float = parameter(
-        0.3, 'loss of success that is to be found quickly', maximum=1.0, above=0.0
+        0.3, 'loss of success that is to raise doubt quickly', maximum=1.0, above=0.0
     )
     guard_false_alarm_episodes: float = parameter(
-        3000.0, 'least mean number of episodes between false alarms', above=1.0
+        100000.0,
+        'least mean number of episodes between false alarms, whatever base and residual go through '
+        'together; the budget is that of 10,000 episodes at first',
+        above=1.0,
     )
     guard_bound_floor: float = parameter(
         1.0,
         'share of the residual bound, in episodes that do not explore more widely, when the guard '
-        'is halfway to an alarm; 1 keeps all',
+        'doubts the residual; 1 keeps all',
         maximum=1.0,
         above=0.0,
     )
+    guard_unlabelled: str = parameter(
+        'auto',
+        'what an episode is that a time limit ended without a label: failure, ignored, or auto, '
+        'which is failure where only successes are ever labelled',
+        choices=('auto', 'failure', 'ignored'),
+    )
+
+    def unlabelled_fails(self, only_success_is_labelled: bool) -> bool:
+        """Return whether an episode failed that a time limit ended without a label."""
+        known = self.guard_unlabelled == 'failure'
+        return known or (self.guard_unlabelled == 'auto' and only_success_is_labelled)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from residual_rl_ros.errors import CheckpointError, ConfigError, ResidualRLError
 from residual_rl_ros.learner.folder_lock import FolderLock
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual_policy.weights import ACTOR, readable_checkpoint
+from residual_rl_ros.transitions.seal import SEAL, Key
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 ALGORITHM, GOOD, CANDIDATE, STATE, RUN = (
@@ -44,6 +45,7 @@ MEMORY = 'memory.{}.safetensors'
 """Each part of the rule's memory."""
 MANIFEST = 'manifest.json'
 """SHA-256 of every other file by its name."""
+APART = (MANIFEST, MANIFEST + SEAL)
 
 
 SPACE_MARGIN = 1.2
@@ -62,9 +64,10 @@ class CheckpointFolder:
         CheckpointError: another learner has it, or it cannot be written.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, key: Key | None = None) -> None:
         self._lock = FolderLock(root)
         self.root = root
+        self._key = key or Key()
         self.latest = root / 'latest'
         self.best = root / 'best'
         self._best_success = _success_of(self.best)
@@ -101,17 +104,26 @@ class CheckpointFolder:
         Raises:
             CheckpointError: the folder cannot be written or the disk is full.
         """
-        save_checkpoint(self.latest, learner, run)
+        save_checkpoint(self.latest, learner, run, self._key)
         success = learner.episodes.rated_success
         if success > self._best_success:
-            save_checkpoint(self.best, learner, run)
+            save_checkpoint(self.best, learner, run, self._key)
             self._best_success = success
 
 
 def save_checkpoint(
-    directory: Path, learner: Learner, run: Mapping[str, npt.NDArray[Any]] | None = None
+    directory: Path,
+    learner: Learner,
+    run: Mapping[str, npt.NDArray[Any]] | None = None,
+    key: Key | None = None,
 ) -> None:
     """Write a checkpoint; an earlier one at the same place stays until the new one is whole.
+
+    Args:
+        directory: where.
+        learner: what to save.
+        run: state of an in-process run.
+        key: seals it; None does not.
 
     Raises:
         CheckpointError: the folder cannot be written, the disk is full, or a tensor is not finite.
@@ -144,7 +156,10 @@ def save_checkpoint(
             'state': learner.state_dict(),
         }
         (fresh / STATE).write_text(json.dumps(state), encoding='utf-8')
+        seal = (key or Key()).seal_file
+        seal(fresh / ACTOR)
         write_manifest(fresh)
+        seal(fresh / MANIFEST)
         for path in [*fresh.iterdir(), fresh]:
             _sync(path)
         if directory.exists():  # Else a save was killed, and the stale one is all there is.
@@ -193,16 +208,22 @@ def check_finite(name: str, values: Mapping[str, torch.Tensor | npt.NDArray[Any]
             raise ValueError(f'{key} in {name} is not finite')
 
 
-def load_checkpoint(directory: Path) -> Learner:
+def load_checkpoint(directory: Path, key: Key | None = None) -> Learner:
     """Return a learner that continues where the checkpoint was taken.
 
     If a save was killed between its two renames, the checkpoint before it is used.
 
+    Args:
+        directory: the checkpoint.
+        key: it must be sealed with this one; None accepts any.
+
     Raises:
-        CheckpointError: missing, truncated, altered or of another architecture.
+        CheckpointError: missing, truncated, altered, of another architecture, or not sealed with
+            the key.
     """
     directory = readable_checkpoint(directory)
     try:
+        (key or Key()).check_file(directory / MANIFEST)
         listed = _check_files(directory)
         stored = _read_state(directory)
         config = _config(stored, directory)
@@ -303,7 +324,7 @@ def write_manifest(directory: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    names = sorted(path.name for path in directory.iterdir() if path.name != MANIFEST)
+    names = sorted(path.name for path in directory.iterdir() if path.name not in APART)
     digests = {name: _sha256(directory / name) for name in names}
     (directory / MANIFEST).write_text(json.dumps(digests, indent=1) + '\n', encoding='utf-8')
 

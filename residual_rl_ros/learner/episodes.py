@@ -30,6 +30,10 @@ class EpisodeRecord:
     """Namespace of the robot."""
     warmup: bool = False
     """Whether it ended in the warm-up, whose residuals are noise and no actor's."""
+    timed_out: bool = False
+    """Whether a time limit or an operator cut it off."""
+    operator_began: bool = False
+    """Whether an operator commanded its first decision: nobody knows which policy was due."""
 
     @property
     def rates_residual(self) -> bool:
@@ -55,6 +59,8 @@ class _OpenEpisode:
     sources: frozenset[Source]
     actor: tuple[int, int]
     """(epoch, sequence) of the actor of its first decision; later decisions have no older one."""
+    operator_began: bool
+    """Whether its first decision was an operator's."""
 
 
 class EpisodeLog:
@@ -64,6 +70,7 @@ class EpisodeLog:
         self.history: list[EpisodeRecord] = []
         """Every finished episode."""
         self._recent: deque[bool] = deque(maxlen=RECENT_EPISODES)
+        self._labels = {True: 0, False: 0}
         self._open: dict[str, _OpenEpisode] = {}
 
     def record(
@@ -84,7 +91,8 @@ class EpisodeLog:
         if episode is None or episode.number != transition.episode:
             # If there was one, its end never came.
             actor = (transition.epoch, transition.policy_sequence)
-            episode = _OpenEpisode(transition.episode, frozenset(), actor)
+            operator = transition.source is Source.TAKEOVER
+            episode = _OpenEpisode(transition.episode, frozenset(), actor, operator)
         sources = episode.sources | {transition.source}
         if not (transition.terminated or transition.truncated):
             self._open[robot] = replace(episode, sources=sources)
@@ -98,9 +106,22 @@ class EpisodeLog:
             Source.TAKEOVER in sources,
             robot,
             warmup,
+            transition.truncated,
+            episode.operator_began,
         )
         self.history.append(record)
+        if record.success is not None:
+            self.count_label(record.success)
         return record, episode.actor
+
+    def count_label(self, success: bool) -> None:
+        """Take in a label, for `only_success_is_labelled`; `record` does for its own."""
+        self._labels[success] += 1
+
+    @property
+    def only_success_is_labelled(self) -> bool:
+        """Whether successes are labelled and failures never were, as by a classifier of success."""
+        return self._labels[True] > 0 and not self._labels[False]
 
     def rate(self, success: bool) -> None:
         """Let an outcome count for the success rate."""
@@ -125,9 +146,15 @@ class EpisodeLog:
         return {
             'recent': list(self._recent),
             'episodes': {
-                robot: [episode.number, sorted(episode.sources), *episode.actor]
+                robot: [
+                    episode.number,
+                    sorted(episode.sources),
+                    *episode.actor,
+                    episode.operator_began,
+                ]
                 for robot, episode in self._open.items()
             },
+            'labels': [self._labels[False], self._labels[True]],
             'history': [asdict(record) for record in self.history],
         }
 
@@ -135,7 +162,9 @@ class EpisodeLog:
         """Restore what `state_dict` returned."""
         self.history = [EpisodeRecord(**record) for record in state['history']]
         self._recent.extend(state['recent'])
+        failures, successes = state['labels']
+        self._labels = {False: int(failures), True: int(successes)}
         self._open = {
-            robot: _OpenEpisode(number, frozenset(map(Source, sources)), (epoch, sequence))
-            for robot, (number, sources, epoch, sequence) in state['episodes'].items()
+            robot: _OpenEpisode(number, frozenset(map(Source, sources)), (epoch, sequence), began)
+            for robot, (number, sources, epoch, sequence, began) in state['episodes'].items()
         }

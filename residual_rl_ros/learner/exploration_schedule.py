@@ -4,6 +4,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
+from typing import Any
+
 from residual_rl_ros.config.preset import LearnerConfig
 from residual_rl_ros.learner.guard import MIN_BASE_EPISODES, Guard
 from residual_rl_ros.residual_policy.robot_policy import Exploration
@@ -13,6 +17,35 @@ UNKNOWN_BASE_SHARE = 0.5
 nothing holds a residual back."""
 UNKNOWN_BASE_EPISODES = 4 * MIN_BASE_EPISODES
 """Episodes after which it is `guard_share` in any case: outcomes may never be labelled."""
+FULL_DOUBT = 0.5 * math.log(3000.0)
+"""The guard's sum at which the bound of careful episodes has come down to its floor [nat]."""
+
+
+class PublishedShares:
+    """Knows with which share of base-only episodes the robot draws under an actor's message."""
+
+    def __init__(self) -> None:
+        self._since: deque[tuple[tuple[int, int], float]] = deque(maxlen=16)
+
+    def publish(self, version: tuple[int, int], share: float) -> None:
+        """Take in the share of a message with this (epoch, sequence); later ones keep it."""
+        if not self._since or self._since[-1][1] != share:
+            self._since.append((version, share))
+
+    def of(self, version: tuple[int, int]) -> float:
+        """Return the share under this (epoch, sequence); 0 if it is not known any more."""
+        known = (share for since, share in reversed(self._since) if since <= version)
+        return next(known, 0.0)
+
+    def state_dict(self) -> list[Any]:
+        """Return everything as JSON values, for a checkpoint."""
+        return [[*version, share] for version, share in self._since]
+
+    def load_state_dict(self, state: list[Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self._since.clear()
+        for epoch, sequence, share in state:
+            self._since.append(((int(epoch), int(sequence)), float(share)))
 
 
 def warmup_exploration(config: LearnerConfig) -> Exploration:
@@ -56,9 +89,9 @@ def _grown(transitions: int, over: int) -> float:
 def _trust(guard: Guard, floor: float) -> float:
     """Return 1, less the more evidence the guard has against the residual.
 
-    Halfway to an alarm it has come down to `floor`; it recovers with the evidence.
+    Soon after a trial began it has come down to `floor`; it recovers with the evidence.
     """
-    doubt = min(1.0, 2.0 * guard.statistic / guard.config.threshold)
+    doubt = min(1.0, guard.statistic / FULL_DOUBT)
     return 1.0 - (1.0 - floor) * doubt
 
 
@@ -66,4 +99,4 @@ def _base_only_share(guard: Guard, share: float, episodes: int) -> float:
     """Return the share of episodes without residual: larger while the guard cannot judge."""
     if share and episodes < UNKNOWN_BASE_EPISODES and guard.base_success is None:
         return max(share, UNKNOWN_BASE_SHARE)
-    return share
+    return guard.base_share

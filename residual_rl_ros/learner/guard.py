@@ -5,19 +5,46 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
+from residual_rl_ros.errors import CheckpointError
 from residual_rl_ros.learner.episodes import RECENT_EPISODES
 
 MIN_BASE_EPISODES = 20
 """Base-only episodes before anything is concluded."""
 BASE_WINDOW = 100
-"""Base-only episodes that p0 is taken from; older ones may have met another world."""
+"""Base-only episodes that the sum compares with; older ones may have met another world."""
+BASE_MEMORY = 300
+"""Base-only episodes that are remembered, for how improbable the residual's outcomes are."""
+
+DOUBT = 3.35
+"""The sum at which a trial begins [nat]."""
+TRIAL_SHARE, RELAXED_SHARE = 0.9, 0.8
+"""Share of base-only episodes in a trial, while the evidence is against the residual and while it
+is for it. A base-only episode costs time and no safety, so a trial is decided by few residual
+episodes and many of the base."""
+TRIAL_RESIDUALS = 50
+"""Residual episodes after which a trial that has decided nothing is over."""
+ACQUITTAL = -3.0
+"""Evidence at which a trial ends in favour of the residual [nat]."""
+IMPROBABLE = 8.7
+"""How improbable the residual's outcomes must be by what the base did before, one in 6,000 [nat];
+else an alarm needs `UNSUPPORTED` more evidence."""
+UNSUPPORTED = 2.0
+"""See `IMPROBABLE` [nat]."""
+FIRST_GUESS = 6.0
+"""Episodes that the first guess of the residual's success, a third of the base's, is worth."""
+BUDGET_EPISODES = 10_000
+"""Episodes for which the budget of false alarms is saved up at most."""
+SPENT_SHARE = 0.5
+"""Share of the budget that a trial takes."""
+SWITCHED_OFF = 0.001
+"""A run of base-only episodes that is less probable than this was no chance: somebody has switched
+the residual off, and its arms are not drawn."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +52,11 @@ class GuardConfig:
     """Numbers of the guard."""
 
     drop: float
-    """Loss of success to find quickly; a loss below half of it is found late or never."""
+    """Loss of success that raises doubt quickly; a loss below half of it is found late or never."""
     false_alarm_episodes: float
-    """Least mean number of episodes between false alarms of a residual as good as the base."""
-
-    @property
-    def threshold(self) -> float:
-        """The sum at which the alarm is given."""
-        return math.log(self.false_alarm_episodes)
+    """Least mean number of episodes between false alarms, in any world."""
+    share: float = 0.1
+    """Share of episodes without residual while there is no doubt."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +77,51 @@ class Alarm:
         )
 
 
+@dataclass
+class _Trial:
+    """A doubt that is being settled."""
+
+    chance: float
+    """Probability of a false alarm that it may have."""
+    evidence: float = 0.0
+    """Logarithm of the product of the e-values [nat]."""
+    residuals: int = 0
+    """Residual episodes in it."""
+
+
 class Guard:
-    """Counts outcomes and tells when to roll back.
+    """Tells from outcomes when the residual has become worse than its base.
+
+    **Doubt.** Each residual episode adds log P(outcome | p0 - drop) / P(outcome | p0) to
+    `statistic`, which starts again from zero whenever it falls below (Page's CUSUM, Biometrika
+    1954). p0 is the success of the latest base-only episodes. These are old, and the world may have
+    changed for both; so the sum gives no alarm. At `DOUBT` it opens a trial.
+
+    **Trial.** The robot now draws most episodes base-only, with a share q that is known before the
+    episode. Let b and r be the successes of base and residual that the guard bets on. An episode
+    multiplies the evidence by
+
+        e = P(outcome | its arm) / (q P(outcome | b) + (1 - q) P(outcome | r)).
+
+    If base and residual are alike in this episode, whatever their success p is, the arm says
+    nothing of the outcome, and the mean of e is
+
+        sum over y of p(y) (q P(y | b) + (1 - q) P(y | r)) / (the same) = 1.
+
+    If the residual is better, the mean is smaller, because r < b. So the product is a
+    supermartingale in every world in which base and residual change together (light, wear, easy and
+    hard starts), and it ever reaches 1 / a with a probability of at most a (Ville 1939). The
+    e-values are those of Turner, Ly and Gruenwald for two streams (arXiv 2106.02693); b and r are
+    taken from outcomes before the episode, which keeps the mean and makes them large.
+
+    **Budget.** Every trial takes half of a budget as its a. The budget grows by
+    1 / `false_alarm_episodes` an episode, up to `BUDGET_EPISODES` of these. By the union bound a
+    sound residual has a false alarm within n episodes with a probability of at most
+    (`BUDGET_EPISODES` + n) / `false_alarm_episodes`.
+
+    **Past.** An alarm needs more evidence (`UNSUPPORTED`) while the residual's outcomes are not
+    improbable by what the base did before: exp(-n KL(success || p0)), Chernoff's bound, above one
+    in 6,000. That halves the false alarms where nothing changes.
 
     Args:
         config: numbers.
@@ -62,69 +129,167 @@ class Guard:
 
     def __init__(self, config: GuardConfig) -> None:
         self.config = config
-        self._base: deque[bool] = deque(maxlen=BASE_WINDOW)
         self.statistic = 0.0
-        """The sum; the alarm is given at `config.threshold`."""
-        self._episodes = 0
-        self._successes = 0
+        """The sum; at `DOUBT` a trial begins."""
+        self._base: list[bool] = []
+        self._base_run = 0
+        self._episodes = self._successes = 0
+        self._budget = self._full_budget
+        self._trial: _Trial | None = None
+
+    @property
+    def _full_budget(self) -> float:
+        return min(0.5, BUDGET_EPISODES / self.config.false_alarm_episodes)
 
     @property
     def base_success(self) -> float | None:
-        """Success of the base-only episodes, None while they are too few."""
+        """Success of the latest base-only episodes, None while they are too few."""
+        return self._success_of_base(BASE_WINDOW)
+
+    def _success_of_base(self, window: int) -> float | None:
         if len(self._base) < MIN_BASE_EPISODES:
             return None
-        return sum(self._base) / len(self._base)
+        latest = self._base[-window:]
+        return sum(latest) / len(latest)
 
-    def record_outcome(self, success: bool, residual: bool) -> Alarm | None:
+    @property
+    def in_trial(self) -> bool:
+        """Whether a doubt is being settled."""
+        return self._trial is not None
+
+    @property
+    def base_share(self) -> float:
+        """Share of base-only episodes that the robot is to draw from now on."""
+        if self._trial is None:
+            return self.config.share
+        share = TRIAL_SHARE if self._trial.evidence >= 0.0 else RELAXED_SHARE
+        return max(self.config.share, share)
+
+    def record_outcome(
+        self, success: bool, residual: bool, base_share: float | None = None
+    ) -> Alarm | None:
         """Count an episode.
 
         Args:
             success: its outcome.
             residual: whether it ran with the residual.
+            base_share: probability with which it was drawn to be base-only; 0 or 1 if it was not
+                drawn. Default: `base_share` as it is now.
 
         Returns:
             An alarm if the residual has become worse than the base; the sum then starts again.
         """
-        if not residual:
+        share = self.base_share if base_share is None else base_share
+        growth = 1.0 / self.config.false_alarm_episodes
+        self._budget = min(self._full_budget, self._budget + growth)
+        if self._trial is not None:
+            self._trial.residuals += residual
+            if 0.0 < share < 1.0 and share**self._base_run >= SWITCHED_OFF:
+                self._trial.evidence += self._log_e_value(success, residual, share)
+        self._base_run = 0 if residual else self._base_run + 1
+        if residual:
+            self._add(success)
+        else:
             self._base.append(success)
-            return None
+            del self._base[:-BASE_MEMORY]
+        return self._verdict()
+
+    def _log_e_value(self, success: bool, residual: bool, share: float) -> float:
+        """Return log e of an episode [nat]; b and r are taken from what came before it."""
+        b = _inside(self.base_success or 0.0)
+        # As the residual did since the doubt began, and a third of the base as a first guess.
+        r = (self._successes + FIRST_GUESS * b / 3.0) / (self._episodes + FIRST_GUESS)
+        r = max(min(r, b / 2.0), 0.005)
+        arm, either = r if residual else b, share * b + (1.0 - share) * r
+        return math.log(arm / either if success else (1.0 - arm) / (1.0 - either))
+
+    def _add(self, success: bool) -> None:
+        """Add a residual episode to the sum, and begin a trial if it raises doubt."""
         base = self.base_success
-        if base is None:
-            return None
-        p0 = min(max(base, 0.02), 0.98)
+        if not base:
+            return  # Nothing is known, or there is no success to lose.
+        p0 = _inside(base)
         p1 = max(p0 - self.config.drop, p0 / 4.0, 0.01)
-        ratio = p1 / p0 if success else (1.0 - p1) / (1.0 - p0)
-        self.statistic += math.log(ratio)
+        self.statistic += math.log(p1 / p0 if success else (1.0 - p1) / (1.0 - p0))
         self._episodes += 1
         self._successes += success
         if self.statistic <= 0.0:
             self.reset()
-        elif self.statistic >= self.config.threshold:
-            alarm = Alarm(base, self._episodes, self._successes)
+        elif self._trial is None and self.statistic >= DOUBT:
+            self._trial = _Trial(self._budget * SPENT_SHARE)
+            self._budget -= self._trial.chance
+
+    def _verdict(self) -> Alarm | None:
+        """Return the alarm that a trial ends with; or end it in favour of the residual, or not."""
+        trial = self._trial
+        if trial is None:
+            return None
+        wanted = -math.log(trial.chance)
+        if self._improbable() < IMPROBABLE:
+            wanted += UNSUPPORTED
+        if trial.evidence >= wanted:
+            alarm = Alarm(self.base_success or 0.0, self._episodes, self._successes)
             self.reset()
+            self._budget = self._full_budget  # The next one counts from here.
             return alarm
+        if trial.evidence <= ACQUITTAL or trial.residuals >= TRIAL_RESIDUALS:
+            self.reset()
         return None
+
+    def _improbable(self) -> float:
+        """Return -log of a bound on the chance of the residual's outcomes were it the base [nat].
+
+        The base is what it was over all episodes that are remembered.
+        """
+        p0 = _inside(self._success_of_base(BASE_MEMORY) or 0.0)
+        p = self._successes / self._episodes if self._episodes else 1.0
+        if p >= p0:
+            return 0.0
+        divergence = (1.0 - p) * math.log((1.0 - p) / (1.0 - p0))
+        if p > 0.0:
+            divergence += p * math.log(p / p0)
+        return self._episodes * divergence
 
     def reset(self) -> None:
         """Forget the residual's outcomes, for example after a rollback; the base's stay."""
         self.statistic = 0.0
         self._episodes = self._successes = 0
+        self._trial = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts as JSON values, for a checkpoint."""
         return {
             'base': list(self._base),
+            'base_run': self._base_run,
             'statistic': self.statistic,
             'episodes': self._episodes,
             'successes': self._successes,
+            'budget': self._budget,
+            'trial': None if self._trial is None else asdict(self._trial),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self._base.clear()
-        self._base.extend(state['base'])
+        """Restore what `state_dict` returned.
+
+        Raises:
+            CheckpointError: an earlier version wrote it, whose guard was another test.
+        """
+        if 'budget' not in state:
+            raise CheckpointError(
+                "the guard's state has no 'budget': it was saved by a version with another test; "
+                'continue it with that version, or begin a new run'
+            )
+        self._base = [bool(success) for success in state['base']]
+        self._base_run = int(state['base_run'])
         self.statistic = float(state['statistic'])
         self._episodes, self._successes = int(state['episodes']), int(state['successes'])
+        self._budget = float(state['budget'])
+        self._trial = None if state['trial'] is None else _Trial(**state['trial'])
+
+
+def _inside(success: float) -> float:
+    """Return a success rate that rules nothing out."""
+    return min(max(success, 0.02), 0.98)
 
 
 Networks = dict[str, torch.Tensor]

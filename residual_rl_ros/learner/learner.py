@@ -21,7 +21,11 @@ import torch
 from residual_rl_ros.config.preset import LearnerConfig
 from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.learner.episodes import EpisodeLog, EpisodeRecord
-from residual_rl_ros.learner.exploration_schedule import residual_exploration, warmup_exploration
+from residual_rl_ros.learner.exploration_schedule import (
+    PublishedShares,
+    residual_exploration,
+    warmup_exploration,
+)
 from residual_rl_ros.learner.finite_networks import FiniteNetworks
 from residual_rl_ros.learner.guard import BestNetworks, Guard, GuardConfig, Networks
 from residual_rl_ros.residual_policy.robot_policy import Exploration
@@ -95,7 +99,10 @@ class Learner:
         """Control steps received; the last decision of an episode counts in full."""
         self.episodes = EpisodeLog()
         """What became of the episodes."""
-        self.guard = Guard(GuardConfig(config.guard_drop, config.guard_false_alarm_episodes))
+        self.guard = Guard(
+            GuardConfig(config.guard_drop, config.guard_false_alarm_episodes, config.guard_share)
+        )
+        self._base_shares = PublishedShares()
         self.rollbacks: list[Rollback] = []
         """What the guard has found so far."""
         self.best = BestNetworks()
@@ -220,7 +227,7 @@ class Learner:
         """
         if self.config.guard_share:
             for outcome in base_outcomes:
-                self.guard.record_outcome(outcome, residual=False)
+                self.guard.record_outcome(outcome, residual=False, base_share=1.0)
         self.transitions = min(transitions, self.config.warmup_transitions)
         if transitions >= self.config.warmup_transitions:
             self._end_warmup(success, pulse)
@@ -298,24 +305,39 @@ class Learner:
         for source, share in self.rule.memory.composition().items():
             metrics[f'replay_{source.name.lower()}_share'] = share
         metrics['guard_statistic'] = self.guard.statistic
+        metrics['guard_base_share'] = self.exploration().base_only_share
         metrics['update_ratio'] = self.updates / (self.transitions - self._online_from)
         self.metrics = metrics
 
     def _judge(self, record: EpisodeRecord, actor: tuple[int, int]) -> None:
         """Let a finished episode count for its actor, and against it."""
-        revoked = record.residual and actor <= self._rolled_back
-        if record.success is None or record.takeover or revoked:
+        outcome, warm = self._outcome(record), record.warmup
+        revoked = actor <= self._rolled_back
+        if record.residual and revoked:
             return
-        # Once online, episodes without residual are the guard's and say nothing of the learner.
-        warm = record.warmup
-        if record.residual or warm:
-            self.episodes.rate(record.success)
-        if record.residual and not warm:
-            self.best.rate(self.episodes.success_rate or 0.0, self._finite_networks)
-        if self.config.guard_share and not (warm and record.residual):
-            alarm = self.guard.record_outcome(record.success, record.residual)
+        if outcome is not None and not record.takeover:
+            # Once online, episodes without residual are the guard's and say nothing of the learner.
+            if record.residual or warm:
+                self.episodes.rate(outcome)
+            if record.residual and not warm:
+                self.best.rate(self.episodes.success_rate or 0.0, self._finite_networks)
+        if record.takeover:
+            outcome = False  # Whichever policy it was, it did not succeed on its own.
+        if outcome is None or record.operator_began or (warm and record.residual):
+            return
+        if self.config.guard_share:
+            # Of two episodes under a revoked actor only that of the base counts: no fair draw.
+            share = 0.0 if revoked else self._base_shares.of(actor)
+            alarm = self.guard.record_outcome(outcome, record.residual, share)
             if alarm is not None:
                 self.roll_back(str(alarm))
+
+    def _outcome(self, record: EpisodeRecord) -> bool | None:
+        """Return whether an episode succeeded, None if nobody can tell."""
+        if record.success is None and record.timed_out:
+            fails = self.config.unlabelled_fails(self.episodes.only_success_is_labelled)
+            return False if fails else None
+        return record.success
 
     def state_dict(self) -> dict[str, Any]:
         """Return counters and generator as JSON values, for a checkpoint."""
@@ -333,6 +355,7 @@ class Learner:
             'measured_at': self._measured_at,
             'rng': self.rng.bit_generator.state,
             'guard': self.guard.state_dict(),
+            'base_shares': self._base_shares.state_dict(),
             'rollbacks': [asdict(rollback) for rollback in self.rollbacks],
             'rolled_back': list(self._rolled_back),
             **self.best.state_dict(),
@@ -353,6 +376,7 @@ class Learner:
         self._measured_at = int(state['measured_at'])
         self.rng.bit_generator.state = state['rng']
         self.guard.load_state_dict(state['guard'])
+        self._base_shares.load_state_dict(state['base_shares'])
         self.rollbacks = [Rollback(**rollback) for rollback in state['rollbacks']]
         self.best.load_state_dict(state)
         self.episodes.load_state_dict(state)
@@ -396,10 +420,12 @@ class Learner:
 
     def _message(self, effective_from: int, next_effective_from: int) -> bytes:
         """Return a weight message; the counts are transitions since the epoch began."""
+        exploration = self.exploration()
+        self._base_shares.publish((self.epoch, self.sequence), exploration.base_only_share)
         header = WeightsHeader(
             self.epoch,
             self.sequence,
-            self.exploration(),
+            exploration,
             effective_from,
             next_effective_from,
             len(self.rollbacks),

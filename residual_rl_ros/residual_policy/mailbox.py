@@ -8,17 +8,18 @@ from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 
-from residual_rl_ros.errors import WeightsError
+from residual_rl_ros.errors import SealError, WeightsError
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy, installed_kinds
 from residual_rl_ros.residual_policy.weights import (
     MAX_HEADER_BYTES,
     WeightsHeader,
     decode_weights,
 )
+from residual_rl_ros.transitions.seal import WEIGHTS, Key
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 REFUSALS = (
-    *('oversized', 'malformed', 'digest', 'layout'),
+    *('oversized', 'unsealed', 'malformed', 'digest', 'layout'),
     *('shape', 'non_finite', 'overflow', 'stale', 'replaced', 'superseded'),
 )
 """Names under which refused weight messages are counted."""
@@ -55,6 +56,8 @@ class ActorMailbox:
         self._scheduled = scheduled
         self._waiting: deque[DecodedWeights] = deque()
         self._in_use = b''
+        self.key = Key()
+        """Opens messages; without a secret it opens all."""
         self._newest: WeightsHeader | None = None
         self._decisions = 0
         self._patient = True
@@ -111,7 +114,11 @@ class ActorMailbox:
         Raises:
             WeightsError: it is unusable.
         """
-        return (*decode_weights(message, self._expected), message)
+        try:
+            content = self.key.open(WEIGHTS, message)
+        except SealError as error:
+            raise WeightsError('unsealed', str(error)) from error
+        return (*decode_weights(content, self._expected), message)
 
     def accept(self, result: Callable[[], DecodedWeights]) -> WeightsHeader:
         """Keep the actor of a message that was read, for the next decision.

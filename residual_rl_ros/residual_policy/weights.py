@@ -32,6 +32,7 @@ from residual_rl_ros.residual_policy.robot_policy import (
     decides_numbers,
     find_policy,
 )
+from residual_rl_ros.transitions.seal import Key
 from residual_rl_ros.transitions.transition import MAX_COUNT, TransitionLayout
 
 METADATA = 'weights'
@@ -317,17 +318,22 @@ def checkpoint_exists(directory: Path) -> bool:
     return readable_checkpoint(directory).exists()
 
 
-def read_actor(path: Path) -> bytes:
+def read_actor(path: Path, key: Key | None = None) -> bytes:
     """Return the weight message of a run's latest checkpoint, of a checkpoint, or of a file.
 
+    Args:
+        path: of one of these.
+        key: it must be sealed with this one; None accepts any.
+
     Raises:
-        ResidualRLError: there is none.
+        ResidualRLError: there is none, or it is not sealed with the key.
     """
     latest = readable_checkpoint(path / CHECKPOINTS / 'latest')
     places = (latest / ACTOR, readable_checkpoint(path) / ACTOR, path)
     for place in places:
         if place.is_file():
             try:
+                (key or Key()).check_file(place)
                 return place.read_bytes()
             except OSError as error:
                 raise ResidualRLError(f'cannot read actor {str(place)!r}: {error}') from error

@@ -45,6 +45,8 @@ class TransitionUse(StrEnum):
 class BagIntake:
     """Transitions taken from bags."""
 
+    config: LearnerConfig
+    """The preset: it says what an end without a label is."""
     taken: int = 0
     """Transitions stored."""
     skipped: int = 0
@@ -52,15 +54,34 @@ class BagIntake:
     success: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
     """Outcomes of the latest labelled episodes that were taken from their first to their last
     decision: an operator's rescue is no success of the base."""
+    ends: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
+    """The same, with those that a time limit ended without a label as failures."""
+    labels: set[bool] = field(default_factory=set)
+    """Labels that were seen at all."""
     partly: dict[str, float] = field(default_factory=dict)
     """Of each robot, the episode in progress of which a decision was skipped."""
     problems: list[Findings] = field(default_factory=list)
     """Findings, bag by bag."""
 
+    def count(self, label: Success, cut_off: bool) -> None:
+        """Take in the end of an episode that was taken whole."""
+        success = label is Success.SUCCESS
+        if label is not Success.UNLABELLED:
+            self.success.append(success)
+            self.labels.add(success)
+        if label is not Success.UNLABELLED or cut_off:
+            self.ends.append(success)
+
+    @property
+    def outcomes(self) -> deque[bool]:
+        """Outcomes of the latest episodes of which one is known."""
+        fails = self.config.unlabelled_fails(self.labels == {True})
+        return self.ends if fails else self.success
+
     @property
     def success_rate(self) -> float | None:
-        """Success over the latest labelled episodes, None without one."""
-        return sum(self.success) / len(self.success) if self.success else None
+        """Success over the latest episodes of which an outcome is known, None without one."""
+        return sum(self.outcomes) / len(self.outcomes) if self.outcomes else None
 
 
 def train_from_bags(
@@ -87,7 +108,7 @@ def train_from_bags(
         BagError: there is nothing to use, or the preset cannot use it.
     """
     _check_preset(use, config)
-    intake = BagIntake()
+    intake = BagIntake(config)
     learner: Learner | None = None
     base_policy: set[str] = set()
     for number, path in enumerate(paths):
@@ -111,7 +132,7 @@ def train_from_bags(
         skipped = f', {intake.skipped} of other sources' if intake.skipped else ''
         raise BagError('; '.join([f'no {wanted} in the bags{skipped}', *reasons]))
     if use is not TransitionUse.DEMONSTRATIONS:
-        enough, outcomes = intake.taken, intake.success
+        enough, outcomes = intake.taken, intake.outcomes
         if use is TransitionUse.OFFLINE:
             if intake.taken < 2:
                 raise BagError(
@@ -120,6 +141,8 @@ def train_from_bags(
                 )
             # These are no episodes of the base alone.
             enough, outcomes = max(intake.taken, config.warmup_transitions), deque()
+        for label in intake.labels:
+            learner.episodes.count_label(label)
         total = config.rule.preparation_updates
         learner.adopt_warmup(enough, intake.success_rate, lambda: on_update(total), outcomes)
     return learner, intake
@@ -192,12 +215,20 @@ def _count_outcomes(
     """Add the outcomes of the episodes that end in a block and were taken whole."""
     partly = intake.partly.pop(robot, None)
     episodes, outcomes = table.header('episode'), table.header('success')
+    cut_off = table.header('truncated')
     for row in np.flatnonzero(table.done | ~taken):
         if not taken[row]:
             partly = float(episodes[row])
         if table.done[row]:
-            if partly != episodes[row] and outcomes[row] != Success.UNLABELLED:
-                intake.success.append(bool(outcomes[row] == Success.SUCCESS))
+            labelled, success = (
+                outcomes[row] != Success.UNLABELLED,
+                outcomes[row] == Success.SUCCESS,
+            )
+            if partly != episodes[row] and labelled:
+                intake.success.append(bool(success))
+                intake.labels.add(bool(success))
+            if partly != episodes[row] and (labelled or cut_off[row]):
+                intake.ends.append(bool(success))
             partly = None
     if partly is not None:
         intake.partly[robot] = partly

@@ -21,7 +21,9 @@ MIN_BYTES, MAX_BYTES = 32, 4096
 """Sizes of a key [bytes]."""
 MARK = b'\n# hmac-sha256: '
 """Stands between what is sealed and its digest; a comment in YAML."""
-WEIGHTS, LAYOUT, CHECKPOINT = 'weights', 'layout', 'checkpoint'
+SEAL = '.seal'
+"""Ends the name of the file that holds the digest of another."""
+WEIGHTS, LAYOUT = 'weights', 'layout'
 """What is sealed; the seal of one thing opens no other."""
 DIGITS = 64
 """Hexadecimal digits of a digest."""
@@ -105,6 +107,33 @@ class Key:
         if not hmac.compare_digest(sealed[end:], self._digest(purpose, content)):
             raise SealError(f'{purpose} is sealed with another key, or was changed')
         return content
+
+    def seal_file(self, path: Path) -> None:
+        """Write the digest of a file beside it; nothing without a key.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self._secret:
+            digest = self._digest(path.name, path.read_bytes())
+            path.with_name(path.name + SEAL).write_bytes(digest)
+
+    def check_file(self, path: Path) -> None:
+        """Check the digest beside a file; nothing without a key.
+
+        Raises:
+            SealError: there is none, or one of another key.
+            OSError: the file cannot be read.
+        """
+        if not self._secret:
+            return
+        seal = path.with_name(path.name + SEAL)
+        if not seal.is_file():
+            raise SealError(f'{str(path)!r} is not sealed; {seal.name} is missing beside it')
+        with seal.open('rb') as file:
+            digest = file.read(DIGITS + 1)
+        if not hmac.compare_digest(digest, self._digest(path.name, path.read_bytes())):
+            raise SealError(f'{str(path)!r} is sealed with another key, or was changed')
 
     def _digest(self, purpose: str, content: bytes) -> bytes:
         message = purpose.encode() + b'\0' + content

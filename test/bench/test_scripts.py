@@ -37,16 +37,19 @@ def test_every_script_has_a_test() -> None:
 
 
 def test_rates_of_the_guard(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script = load_script('guard_rates', monkeypatch)
-    monkeypatch.setattr(script, 'RUNS', 2)
-    monkeypatch.setattr(script, 'EPISODES', 300)
-    script.main()
+    for name, number in (('RUNS', 5), ('EPISODES', 120), ('LATE', 60)):
+        monkeypatch.setattr(script, name, number)
+    script.main(figure=tmp_path / 'rates.png')
     rows = capsys.readouterr().out.splitlines()
-    assert [row.split()[1] for row in rows[2:]] == ['40%', '60%', '80%']
-    delay = int(rows[-1].split('|')[2].split()[0])
-    assert delay < 100, 'a residual that never succeeds is noticed'
+    worlds = [row.split(' | ')[0] for row in rows[2 : 2 + len(script.WORLDS)]]
+    assert worlds == [f'| {world}' for world in script.WORLDS]
+    never = next(row for row in rows if row.startswith('| 80% | 0% |'))
+    assert int(never.split('|')[3].split(',')[0]) < 20, 'it is noticed'
+    with Image.open(tmp_path / 'rates.png') as picture:
+        assert picture.width > 600
 
 
 def test_seams_of_chunks(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from builders import make_layout, make_transition, random_transitions, small_config
 
-from residual_rl_ros.learner.exploration_schedule import UNKNOWN_BASE_EPISODES
+from residual_rl_ros.learner.exploration_schedule import FULL_DOUBT, UNKNOWN_BASE_EPISODES
 from residual_rl_ros.learner.guard import MIN_BASE_EPISODES
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.residual_policy.weights import decode_weights
@@ -93,10 +93,9 @@ def test_careful_episodes_shrink_with_the_evidence_and_come_back() -> None:
     learner = make_learner(guard_share=0.1, guard_bound_floor=0.25, bound_ramp_transitions=0)
     learner.phase = Phase.ONLINE
     assert learner.exploration().bound_scale == 1.0
-    threshold = learner.guard.config.threshold
-    learner.guard.statistic = threshold / 4.0
+    learner.guard.statistic = FULL_DOUBT / 2.0
     assert learner.exploration().bound_scale == pytest.approx(0.625)
-    for statistic in (threshold / 2.0, 0.9 * threshold):
+    for statistic in (FULL_DOUBT, 1.8 * FULL_DOUBT):
         learner.guard.statistic = statistic
         assert learner.exploration().bound_scale == pytest.approx(0.25)
     learner.guard.reset()

@@ -5,65 +5,192 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from benchmark_scripts import load_script
 from builders import assert_same_actor, make_layout, make_transition, small_config
 
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.config.run import load_run
+from residual_rl_ros.errors import CheckpointError
 from residual_rl_ros.evaluation.paired import Episode
-from residual_rl_ros.learner.guard import MIN_BASE_EPISODES, Guard, GuardConfig
+from residual_rl_ros.learner.guard import (
+    DOUBT,
+    MIN_BASE_EPISODES,
+    TRIAL_SHARE,
+    Guard,
+    GuardConfig,
+)
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
+from residual_rl_ros.residual_policy.weights import decode_weights
 from residual_rl_ros.tasks.hosting import make_environment
 from residual_rl_ros.training.in_process import InProcessRun
 from residual_rl_ros.transitions.transition import Source, Success
 
-CONFIG = GuardConfig(drop=0.3, false_alarm_episodes=3000.0)
+CONFIG = GuardConfig(drop=0.3, false_alarm_episodes=100_000.0)
 LAYOUT = make_layout()
 
 
-def episodes_to_alarm(
-    base: float, residual: float, seed: int, episodes: int = 2000, share: float = 0.1
-) -> int | None:
-    """Return the residual episodes until an alarm in a simulated run, None if there is none."""
-    rng = np.random.default_rng(seed)
-    guard = Guard(CONFIG)
-    for _ in range(200):
-        assert guard.record_outcome(bool(rng.random() < base), residual=False) is None
-    count = 0
-    for _ in range(episodes):
-        alone = bool(rng.random() < share)
-        count += not alone
-        success = bool(rng.random() < (base if alone else residual))
-        if guard.record_outcome(success, residual=not alone):
-            return count
-    return None
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return load_script('guard_rates', monkeypatch)
 
 
-@pytest.mark.parametrize(('base', 'limit'), [(0.4, 45), (0.6, 30), (0.8, 20)])
-def test_a_residual_that_never_succeeds_is_found_within_a_stated_number_of_episodes(
-    base: float, limit: int
+def delays(script: Any, base: Any, residual: Any, runs: int) -> list[float]:
+    """Return the residual episodes until the alarm of simulated runs, infinite without one."""
+    found = [
+        script.simulate(base, residual, np.random.default_rng([5, seed])).residual_episodes
+        for seed in range(runs)
+    ]
+    return [np.inf if delay is None else delay for delay in found]
+
+
+def within(delays: list[float], limit: float) -> float:
+    return float(np.mean(np.array(delays) <= limit))
+
+
+@pytest.mark.parametrize(('base', 'median'), [(0.4, 18), (0.6, 12), (0.8, 8)])
+def test_a_residual_that_never_succeeds_is_found_within_twenty_of_its_episodes(
+    script: Any, base: float, median: int
 ) -> None:
-    delays = [episodes_to_alarm(base, 0.0, seed) for seed in range(50)]
-    assert all(delay is not None and delay <= limit for delay in delays)
+    found = delays(script, script.constant(base), script.constant(0.0), runs=100)
+    assert within(found, 20) >= 0.88
+    assert np.median(found) == pytest.approx(median, abs=1.5)
 
 
-def test_a_residual_that_lost_a_third_of_the_success_is_found() -> None:
-    delays = [episodes_to_alarm(0.6, 0.3, seed) for seed in range(50)]
-    assert all(delay is not None and delay <= 400 for delay in delays)
+@pytest.mark.parametrize('base', [0.6, 0.8])
+def test_a_residual_with_a_third_of_the_success_is_found_within_forty(
+    script: Any, base: float
+) -> None:
+    found = delays(script, script.constant(base), script.constant(base / 3.0), runs=100)
+    assert within(found, 40) >= 0.86
 
 
-def test_twenty_runs_that_get_better_give_no_alarm() -> None:
-    assert [episodes_to_alarm(0.6, 0.75, seed) for seed in range(20)] == [None] * 20
+@pytest.mark.parametrize('success', [0.05, 0.6])
+def test_a_residual_that_equals_its_base_seldom_gets_a_false_alarm(
+    script: Any, success: float
+) -> None:
+    curve = script.constant(success)
+    assert within(delays(script, curve, curve, runs=15), script.EPISODES) <= 0.14
 
 
-def test_at_equal_success_false_alarms_are_rare() -> None:
-    alarms = [episodes_to_alarm(0.6, 0.6, seed, episodes=500) for seed in range(100)]
-    assert sum(alarm is not None for alarm in alarms) <= 25
+@pytest.mark.parametrize('world', ['light', 'batches', 'luck'])
+def test_nor_where_the_world_changes_for_both(script: Any, world: str) -> None:
+    curve = {
+        'light': script.shift(0.7, 0.4),
+        'batches': script.batches(0.9, 0.3, 20),
+        'luck': script.lucky(0.5, 0.8),
+    }[world]
+    assert within(delays(script, curve, curve, runs=15), script.EPISODES) <= 0.2
+
+
+def test_where_nobody_succeeds_there_is_nothing_to_lose() -> None:
+    guard = Guard(CONFIG)
+    for index in range(5000):
+        assert guard.record_outcome(False, residual=index % 10 > 0) is None
+    assert not guard.in_trial
+
+
+def test_a_base_that_has_become_better_counts(script: Any) -> None:
+    base, residual = script.shift(0.4, 0.8, at=0), script.constant(0.4)
+    rng = np.random.default_rng(3)
+    found = [script.simulate(base, residual, rng).episodes for _ in range(10)]
+    assert all(delay is not None and delay < 900 for delay in found)
+
+
+def test_a_residual_that_is_better_gives_no_alarm(script: Any) -> None:
+    found = delays(script, script.constant(0.6), script.constant(0.75), runs=10)
+    assert within(found, script.EPISODES) == 0.0
+
+
+def doubting(successes: int = 15) -> Guard:
+    """Return a guard whose base succeeds in half of its episodes, in the middle of a trial."""
+    guard = Guard(CONFIG)
+    for index in range(2 * successes):
+        guard.record_outcome(index % 2 == 0, residual=False, base_share=1.0)
+    while not guard.in_trial:
+        assert guard.record_outcome(False, residual=True, base_share=0.1) is None
+    guard.record_outcome(True, residual=False)
+    guard.record_outcome(False, residual=True)
+    return guard
+
+
+def evidence(guard: Guard) -> float:
+    return float(guard.state_dict()['trial']['evidence'])
+
+
+def after(guard: Guard, success: bool, residual: bool, share: float) -> float:
+    """Return the evidence that an episode adds."""
+    copy = Guard(CONFIG)
+    copy.load_state_dict(guard.state_dict())
+    before = evidence(copy)
+    copy.record_outcome(success, residual, share)
+    return evidence(copy) - before
+
+
+@pytest.mark.parametrize('share', [0.1, 0.5, 0.92])
+@pytest.mark.parametrize('success', [0.05, 0.5, 0.9])
+def test_whatever_befalls_both_the_evidence_is_a_fair_bet(share: float, success: float) -> None:
+    guard = doubting()
+
+    def mean(base: float, residual: float) -> float:
+        arms = ((False, share, base), (True, 1.0 - share, residual))
+        return sum(
+            chance * (p if outcome else 1.0 - p) * np.exp(after(guard, outcome, arm, share))
+            for arm, chance, p in arms
+            for outcome in (True, False)
+        )
+
+    assert mean(success, success) == pytest.approx(1.0)
+    assert mean(success, success + 0.05) < 1.0
+    assert mean(success, 0.0) > 1.0
+
+
+def test_doubt_raises_the_share_of_base_episodes_until_it_is_settled() -> None:
+    guard = Guard(CONFIG)
+    for index in range(30):
+        guard.record_outcome(index % 2 == 0, residual=False)
+    assert guard.base_share == 0.1
+    while not guard.in_trial:
+        assert guard.record_outcome(False, residual=True) is None
+    assert guard.base_share == TRIAL_SHARE
+    while guard.in_trial:
+        assert guard.record_outcome(True, residual=True) is None
+    assert guard.base_share == 0.1
+
+
+def test_every_trial_halves_the_chance_of_a_false_alarm_that_is_left() -> None:
+    guard, chances = doubting(), []
+    for _ in range(4):
+        chances.append(guard.state_dict()['trial']['chance'])
+        while guard.in_trial:
+            guard.record_outcome(True, residual=True)
+        while not guard.in_trial:
+            guard.record_outcome(False, residual=True, base_share=0.1)
+    assert chances == pytest.approx([0.05, 0.025, 0.0125, 0.00625], rel=0.1)
+
+
+def test_a_residual_that_was_switched_off_is_not_blamed_for_it() -> None:
+    guard = doubting()
+    for index in range(1000):
+        assert guard.record_outcome(index % 2 == 0, residual=False) is None
+    late = evidence(guard)
+    assert guard.record_outcome(True, residual=False) is None
+    assert evidence(guard) == late
+
+
+def test_an_episode_that_was_not_drawn_is_no_evidence() -> None:
+    guard = doubting()
+    before = evidence(guard)
+    for share in (0.0, 1.0):
+        guard.record_outcome(True, residual=False, base_share=share)
+        guard.record_outcome(False, residual=True, base_share=share)
+    assert evidence(guard) == before
 
 
 def test_nothing_is_concluded_without_base_episodes() -> None:
@@ -72,27 +199,38 @@ def test_nothing_is_concluded_without_base_episodes() -> None:
         guard.record_outcome(True, residual=False)
     assert guard.base_success is None
     assert all(guard.record_outcome(False, residual=True) is None for _ in range(100))
+    assert not guard.in_trial
 
 
 def test_an_alarm_says_what_was_compared_and_starts_again() -> None:
-    guard = Guard(CONFIG)
-    for index in range(50):
-        guard.record_outcome(index % 2 == 0, residual=False)
-    alarms = [alarm for _ in range(50) if (alarm := guard.record_outcome(False, residual=True))]
-    assert len(alarms) == 2
-    assert (alarms[0].base_success, alarms[0].successes) == (0.5, 0)
-    assert 'the base alone in 50%' in str(alarms[0])
+    guard = doubting()
+    alarm = None
+    for index in range(200):
+        alarm = alarm or guard.record_outcome(index % 2 == 0, residual=index % 10 == 1)
+    assert alarm is not None
+    assert (alarm.base_success, alarm.successes) == (pytest.approx(0.5, abs=0.05), 0)
+    assert re.search('succeeded in 0 of the last .* the base alone in 5.%', str(alarm))
+    assert guard.state_dict()['statistic'] < DOUBT
 
 
-def test_the_guard_survives_a_checkpoint() -> None:
-    guard, restored = Guard(CONFIG), Guard(CONFIG)
+@pytest.mark.parametrize('in_trial', [False, True])
+def test_the_guard_survives_a_checkpoint(in_trial: bool) -> None:
+    guard, restored = doubting() if in_trial else Guard(CONFIG), Guard(CONFIG)
     rng = np.random.default_rng(0)
-    for _ in range(60):
+    for _ in range(0 if in_trial else 60):
         guard.record_outcome(bool(rng.random() < 0.5), residual=bool(rng.random() < 0.5))
     restored.load_state_dict(json.loads(json.dumps(guard.state_dict())))
-    assert restored.state_dict() == guard.state_dict()
-    for _ in range(30):
-        assert guard.record_outcome(False, True) == restored.record_outcome(False, True)
+    for index in range(300):
+        residual = index % 4 == 0
+        one = guard.record_outcome(not residual, residual)
+        assert one == restored.record_outcome(not residual, residual)
+        assert restored.state_dict() == guard.state_dict()
+
+
+def test_the_state_of_an_earlier_guard_is_refused_by_name() -> None:
+    state = {'base': [True] * 30, 'statistic': 1.0, 'episodes': 3, 'successes': 1}
+    with pytest.raises(CheckpointError, match='another test'):
+        Guard(CONFIG).load_state_dict(state)
 
 
 # --- in the learner
@@ -191,16 +329,103 @@ def test_episodes_of_the_actor_that_was_rolled_back_do_not_count_against_the_res
     assert restored.state_dict()['episodes'] == learner.state_dict()['episodes']
 
 
-def test_takeovers_and_a_share_of_zero_keep_the_guard_out_of_it() -> None:
-    helped = warm_learner()
-    for _ in range(60):
-        learner_transition = {'success': Success.FAILURE, 'source': Source.TAKEOVER}
-        helped.ingest(make_transition(LAYOUT, truncated=True, **learner_transition))
-    assert helped.rollbacks == []
-    off = warm_learner(guard_share=0.0)
+def test_a_share_of_zero_turns_the_guard_off() -> None:
+    off = warm_learner(utd=0.02, guard_share=0.0)
     for _ in range(60):
         end(off, False, Source.RESIDUAL)
     assert off.rollbacks == []
+
+
+def taken_over(learner: Learner, first: Source, episode: int) -> None:
+    """Let an episode begin with one source, and an operator end it with a success."""
+    start = make_transition(LAYOUT, episode=episode, source=first, policy_sequence=learner.sequence)
+    learner.ingest(start)
+    end(learner, True, Source.TAKEOVER, episode=episode)
+
+
+def test_an_episode_that_an_operator_took_over_is_no_success_of_the_residual() -> None:
+    learner, episode = warm_learner(utd=0.02), 0
+    while not learner.rollbacks:
+        taken_over(learner, Source.RESIDUAL, episode)
+        episode += 1
+        assert episode < 40
+    assert 'succeeded in 0 of' in learner.rollbacks[0].reason
+
+
+def test_nor_of_the_base_and_one_that_he_began_is_nobodys() -> None:
+    learner = warm_learner(utd=0.02)
+    before = learner.guard.state_dict()['base']
+    taken_over(learner, Source.BASE, 0)
+    assert learner.guard.state_dict()['base'] == [*before, False]
+    untouched = learner.guard.state_dict()
+    for episode in range(1, 60):
+        taken_over(learner, Source.TAKEOVER, episode)
+    assert learner.guard.state_dict() == untouched
+
+
+def success_only_learner(**overrides: object) -> Learner:
+    """Return a learner after a warm-up in which nobody labelled the failures, a third."""
+    learner = Learner(small_config(warmup_transitions=60, **overrides), LAYOUT, seed=0)
+    for index in range(60):
+        time_out(learner, Source.BASE) if index % 3 == 0 else end(learner, True, Source.BASE)
+    assert learner.phase is Phase.ONLINE
+    return learner
+
+
+def time_out(learner: Learner, source: Source) -> None:
+    """Let a time limit end an episode without a label."""
+    label = Success.UNLABELLED
+    learner.ingest(
+        make_transition(
+            LAYOUT,
+            truncated=True,
+            success=label,
+            source=source,
+            policy_sequence=learner.sequence,
+        )
+    )
+
+
+@pytest.mark.parametrize('rule', ['auto', 'failure', 'ignored'])
+def test_where_only_success_is_labelled_an_end_by_time_limit_is_a_failure(rule: str) -> None:
+    learner = success_only_learner(utd=0.02, guard_unlabelled=rule)
+    base = learner.guard.base_success
+    assert base == pytest.approx(1.0 if rule == 'ignored' else 2.0 / 3.0, abs=0.02)
+    for _ in range(40):
+        time_out(learner, Source.RESIDUAL)
+    assert bool(learner.rollbacks) == (rule != 'ignored')
+
+
+def test_where_failures_are_labelled_an_end_without_a_label_stays_out() -> None:
+    learner = warm_learner(utd=0.02)
+    known = learner.guard.state_dict()
+    for _ in range(60):
+        time_out(learner, Source.RESIDUAL)
+    assert learner.guard.state_dict() == known
+    told = warm_learner(utd=0.02, guard_unlabelled='failure')
+    for _ in range(40):
+        time_out(told, Source.RESIDUAL)
+    assert told.rollbacks
+
+
+def test_an_episode_counts_with_the_share_of_the_message_that_it_began_under() -> None:
+    learner = warm_learner(utd=0.02)
+    while not learner.guard.in_trial:
+        before = learner.sequence
+        end(learner, False, Source.RESIDUAL)
+    while learner.sequence == before:
+        learner.ingest(make_transition(LAYOUT, episode=7, policy_sequence=before))
+    assert decode_weights(learner.current_message())[0].exploration.base_only_share == 0.0
+    assert decode_weights(learner.first_message())[0].exploration.base_only_share == TRIAL_SHARE
+    gains = []
+    for sequence in (before, learner.sequence):
+        resumed = Learner(learner.config, LAYOUT, seed=0)
+        resumed.load_state_dict(json.loads(json.dumps(learner.state_dict())))
+        assert resumed.state_dict() == learner.state_dict()
+        known = evidence(resumed.guard)
+        end(resumed, True, Source.BASE, policy_sequence=sequence)
+        gains.append(evidence(resumed.guard) - known)
+    assert gains[0] > 5.0 * gains[1] > 0.0  # Rare base episodes say more.
 
 
 def test_a_sabotaged_actor_is_found_and_rolled_back_in_a_real_run() -> None:
@@ -241,11 +466,12 @@ def test_a_sabotaged_actor_is_found_and_rolled_back_in_a_real_run() -> None:
                     actor.heads.bias[: actor.architecture.outputs] = 3.0
 
     budget = 600 * 4
-    while not learner.rollbacks and run.steps < 12_000:
+    while not learner.rollbacks and run.steps < 20_000:
         budget += 400
         run.run(budget, sabotage)
     controller.queue.close()
     assert sabotaged_at
     (rollback,) = learner.rollbacks
-    assert rollback.episode - sabotaged_at <= 40
+    since = learner.episodes.history[sabotaged_at : rollback.episode]
+    assert sum(episode.residual for episode in since) <= 40
     assert float(learner.rule.mean_actor.heads.bias.max()) < 3.0

@@ -10,6 +10,11 @@ from residual_rl_ros.config.success import AUTO, DESCRIPTION
 from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES
 from residual_rl_ros.schema import parameter
 
+KEY_FILE = (
+    'key of robot and learner: weights, layouts and checkpoints without its digest are refused; a '
+    'file that only its owner can read. Empty accepts all'
+)
+
 
 @dataclass(frozen=True)
 class NodeParameters:
@@ -24,6 +29,7 @@ class NodeParameters:
 class PolicyParameters(NodeParameters):
     """Parameters of policy_node, beside the robot description `robot.*`."""
 
+    key_file: str = parameter('', KEY_FILE)
     base_policy: str = parameter('', 'ONNX base policy: a path, or the name of a shipped one')
     base_policy_sha256: str = parameter(
         '', 'refuse any other base policy than the file with this sha256 (64 hex digits)'
@@ -111,6 +117,7 @@ class PolicyParameters(NodeParameters):
 class LearnerParameters(NodeParameters):
     """Parameters of learner_node; `overrides.*` replaces values of the preset."""
 
+    key_file: str = parameter('', KEY_FILE)
     preset: str = parameter(
         '',
         'name of a file in config/presets/, or a path; empty is dawn, or to resume, the '

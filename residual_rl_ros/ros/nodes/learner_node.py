@@ -27,7 +27,12 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from std_msgs.msg import Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
-from residual_rl_ros.errors import CheckpointError, ConfigError, MalformedTransitionError
+from residual_rl_ros.errors import (
+    CheckpointError,
+    ConfigError,
+    MalformedTransitionError,
+    SealError,
+)
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.robot.decoders import label_of
 from residual_rl_ros.ros.common import qos
@@ -40,6 +45,7 @@ from residual_rl_ros.ros.common.sole_publisher import SolePublisher
 from residual_rl_ros.ros.nodes.learner_output import LearnerOutput
 from residual_rl_ros.ros.nodes.services import ServiceBridge
 from residual_rl_ros.transitions.loss_counter import PendingTransitions, TransitionFeed
+from residual_rl_ros.transitions.seal import LAYOUT, WEIGHTS, Key
 from residual_rl_ros.transitions.transition import MAX_COUNT, TransitionLayout
 
 LAST_EPOCH = MAX_COUNT // 2
@@ -87,10 +93,11 @@ class LearnerNode(ManagedNode):
         self.parameters = parameters = read_parameters(
             self, LearnerParameters, trees=('overrides',)
         )
+        self._key = Key.read(parameters.key_file)
         if self._output is None:  # Else the learner goes on where it is.
             given = self.get_parameters_by_prefix('overrides')
             overrides = read_tree(self, 'overrides') if given else {}
-            self._output = LearnerOutput(parameters, overrides, self._warn)
+            self._output = LearnerOutput(parameters, overrides, self._key, self._warn)
         self.made.callback(self._close_unused)
         self.made.callback(follow_parameters(self, parameters, self._set_parameters))
         self._publisher = SolePublisher.of(
@@ -217,8 +224,8 @@ class LearnerNode(ManagedNode):
         try:
             if len(text) > LAYOUT_LIMIT:
                 raise ConfigError(f'{len(text)} characters, expected <= {LAYOUT_LIMIT}')
-            layout = TransitionLayout.from_yaml(text)
-        except ConfigError as error:
+            layout = TransitionLayout.from_yaml(self._key.open(LAYOUT, text.encode()).decode())
+        except (ConfigError, SealError) as error:
             self._warn(f'layout of {named(feed)} refused: {error}')
             return
         if self._learner is None:
@@ -320,7 +327,7 @@ class LearnerNode(ManagedNode):
 
     def _publish(self, weights: bytes) -> None:
         self._weights, self._published = weights, time.monotonic()
-        self._actor_publisher.publish(byte_array(weights))
+        self._actor_publisher.publish(byte_array(self._key.seal(WEIGHTS, weights)))
 
     def _try(self, job: Callable[[], str]) -> tuple[bool, str]:
         try:

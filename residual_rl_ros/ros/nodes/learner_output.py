@@ -20,6 +20,7 @@ from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.ros.common.node_parameters import LearnerParameters
+from residual_rl_ros.transitions.seal import Key
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 
@@ -29,6 +30,7 @@ class LearnerOutput:
     Args:
         parameters: where, and whether to go on there.
         overrides: what replaces numbers of the preset.
+        key: seals what is written.
         warn: told why metrics are not written.
 
     Raises:
@@ -40,13 +42,14 @@ class LearnerOutput:
         self,
         parameters: LearnerParameters,
         overrides: Mapping[str, Any],
+        key: Key,
         warn: Callable[[str], None],
     ) -> None:
         if not parameters.output_dir:
             raise ConfigError('parameter output_dir of learner_node is empty; give a folder')
-        self._parameters = parameters
+        self._parameters, self._key = parameters, key
         folder = Path(parameters.output_dir)
-        self.checkpoints = CheckpointFolder(folder / CHECKPOINTS)
+        self.checkpoints = CheckpointFolder(folder / CHECKPOINTS, key)
         try:
             self._check_resume()
             self._config = self._read_config(overrides)
@@ -96,7 +99,7 @@ class LearnerOutput:
         if not self._parameters.resume:
             return Learner(self._config, layout, self._parameters.seed)
         checkpoint = self.checkpoints.latest
-        learner = load_checkpoint(checkpoint)
+        learner = load_checkpoint(checkpoint, self._key)
         if learner.layout != layout:
             raise CheckpointError(
                 f'checkpoint {str(checkpoint)!r} has layout {learner.layout.label}, the '

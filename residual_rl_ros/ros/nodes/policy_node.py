@@ -57,6 +57,7 @@ from residual_rl_ros.ros.common.realtime import take_privileges
 from residual_rl_ros.ros.nodes.services import PolicyServices
 from residual_rl_ros.ros.nodes.stop_inputs import StopInputs
 from residual_rl_ros.transitions.cdr import labelled_array
+from residual_rl_ros.transitions.seal import LAYOUT, WEIGHTS, Key
 from residual_rl_ros.transitions.transition import Transition
 
 Array = npt.NDArray[np.float64]
@@ -97,8 +98,10 @@ class PolicyNode(ManagedNode):
         ).build(policy, robot.action)
         self.made.callback(self.controller.queue.close)
         self.controller.queue.warm_up()
+        self.controller.mailbox.key = self._key = Key.read(parameters.key_file)
         if parameters.actor:
-            self.controller.mailbox.submit(read_actor(Path(parameters.actor)))
+            actor = read_actor(Path(parameters.actor), self._key)
+            self.controller.mailbox.submit(self._key.seal(WEIGHTS, actor))
         self._blend = BlendRamp(ramp_s(parameters), parameters.blend_ratio)
         self._loop = self._make_loop()
         self._open_topics()
@@ -137,7 +140,8 @@ class PolicyNode(ManagedNode):
 
     def activate(self) -> None:
         """Start the control timer and latch the transition layout."""
-        self._layout_publisher.publish(String(data=self.controller.layout.to_yaml()))
+        layout = self.controller.layout.to_yaml().encode()
+        self._layout_publisher.publish(String(data=self._key.seal(LAYOUT, layout).decode()))
         self._fault_reason = ''
         # What was made so far lives as long as the node: the collector need not look at it again.
         gc.collect()

@@ -48,12 +48,21 @@ def test_a_healthy_node_ends_on_the_first_signal_with_code_zero(
     assert process.returncode == 0
 
 
-def test_a_node_that_fails_is_reported_with_its_own_words(domain_id: int, tmp_path: Path) -> None:
+def test_a_node_that_fails_is_reported_with_its_own_words_and_no_log_is_ever_erased(
+    domain_id: int, tmp_path: Path
+) -> None:
     nodes = [simulator(task='peg_inzert')]
     with Bringup(nodes, tmp_path, ros_environment(domain_id)) as bringup:
         wait_for(lambda: bringup.ended('mujoco_sim_node'), 30.0, 'failure')
         with pytest.raises(ResidualRLError, match="with code 2: error: unknown task 'peg_inzert'"):
             bringup.check()
+        bringup.start(simulator(task='peg_inzzert'))
+        wait_for(lambda: bringup.ended('mujoco_sim_node'), 30.0, 'failure')
+        with pytest.raises(ResidualRLError, match="error: unknown task 'peg_inzzert'"):
+            bringup.check()
+    first, _, second = (tmp_path / 'mujoco_sim_node.log').read_text().partition('--- started again')
+    assert "unknown task 'peg_inzert'" in first
+    assert "unknown task 'peg_inzzert'" in second
 
 
 def test_an_unwritable_log_folder_is_one_clear_error(domain_id: int, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ ROBOT = RESOLVED.robot
 def node(domain_id: int) -> Iterator[PolicyNode]:
     (spec,) = robot_topology(RobotRun(RESOLVED.robot_file, RESOLVED.policy.path, None))
     parameters = {'realtime_priority': 0, 'lock_memory': False, 'auto_start': True}
-    parameters |= {'hold_limit_s': 0.5, 'prefetch_steps': 2}
+    parameters |= {'hold_limit_s': 0.5, 'decision_steps': 1, 'prefetch_steps': 2}
     spec = NodeSpec('policy_node', True, spec.parameter_files, {**spec.parameters, **parameters})
     rclpy.init(args=spec.ros_arguments(), domain_id=domain_id)
     made = PolicyNode()
