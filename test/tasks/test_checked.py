@@ -69,6 +69,7 @@ def fail() -> None:
         ({'observation': np.array([0.0, np.nan, 0.0])}, r'observation\[1\] is nan, expected a fin'),
         ({'observation': np.array([0.0, 0.0, -np.inf])}, r'observation\[2\] is -inf, expected a'),
         ({'observation': np.array([0.0, 0.0, 1e300])}, r'observation\[2\] is 1e\+300, expected .*'),
+        ({'observation': np.array([2e6, 0.0, 0.0])}, r'observation\[0\] is 2000000.0, expected a'),
         ({'observation': np.zeros(2)}, r'float64 and shape \(2,\), expected .* of shape \(3,\)'),
         ({'observation': np.zeros((1, 3))}, r'shape \(1, 3\), expected numbers of shape \(3,\)'),
         ({'observation': None}, r'array of object and shape \(\), expected numbers'),
