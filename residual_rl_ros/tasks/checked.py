@@ -29,8 +29,8 @@ from residual_rl_ros.config.success import (
 )
 from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.errors import ResidualRLError, TaskError
-from residual_rl_ros.numerics import FLOAT32_MAX, flag, scalar, within
-from residual_rl_ros.transitions.transition import MAX_REWARD, Success
+from residual_rl_ros.numerics import flag, scalar, within
+from residual_rl_ros.transitions.transition import MAX_OBSERVATION, MAX_REWARD, Success
 
 Env = gymnasium.Env[Any, Any]
 Answer = TypeVar('Answer')
@@ -230,7 +230,7 @@ class CheckedEnvironment:
         """Return an observation as arrays.
 
         Raises:
-            TaskError: it is not of the space's shape, not numeric, or not finite in float32.
+            TaskError: it is not of the space's shape, not numeric, not finite or too large.
         """
         space = self._env.observation_space
         if isinstance(space, gymnasium.spaces.Dict):
@@ -253,12 +253,12 @@ class CheckedEnvironment:
             )
         if array.dtype.kind != 'f':
             return array if array.ndim > 1 else array.astype(np.float64)  # An image stays as it is.
-        # Networks take float32, in which a large float64 is infinite.
+        # As on topics: what is larger is no observation, and its square spoils a network.
         flat = array.astype(np.float64).ravel()
-        if not within(flat, FLOAT32_MAX):
-            bad = int(np.flatnonzero(~(np.abs(flat) <= FLOAT32_MAX))[0])
+        if not within(flat, MAX_OBSERVATION):
+            bad = int(np.flatnonzero(~(np.abs(flat) <= MAX_OBSERVATION))[0])
             name = '' if key or array.ndim > 1 else self._element(bad)
-            limit = f'a finite number up to {FLOAT32_MAX:.3g}, the largest of float32'
+            limit = f'a finite number up to {MAX_OBSERVATION:g}; scale larger ones'
             raise self._wrong(f'{field}[{bad}]{name}', float(flat[bad]), limit)
         return array
 
