@@ -31,7 +31,7 @@ from residual_rl_ros.errors import CheckpointError, ConfigError, FormatError, Re
 from residual_rl_ros.files.json_text import read_json, read_run_json
 from residual_rl_ros.learner.folder_lock import FolderLock
 from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.residual_policy.weights import ACTOR, readable_checkpoint
+from residual_rl_ros.residual_policy.weights import ACTOR, check_tensor_file, readable_checkpoint
 from residual_rl_ros.transitions.seal import SEAL, Key
 from residual_rl_ros.transitions.transition import TransitionLayout
 
@@ -395,12 +395,14 @@ def _config(stored: dict[str, Any], directory: Path) -> LearnerConfig:
 
 
 def _finite_tensors(path: Path) -> dict[str, torch.Tensor]:
+    check_tensor_file(path)
     tensors: dict[str, torch.Tensor] = load_tensors(path)
     check_finite(path.name, tensors)
     return tensors
 
 
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    check_tensor_file(path)
     return {key: np.asarray(value) for key, value in load_arrays(path).items()}
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,8 +43,8 @@ METADATA = 'weights'
 MAX_HEADER_BYTES = 2**17
 """Largest header of a weight message or file of tensors. While JSON is parsed a control loop cannot
 run. The header of an actor has some kB, most of it names of observations."""
-MAX_TENSORS = 256
-"""Most tensors of either; an actor with its critics has less than 100."""
+MAX_TENSORS = 1024
+"""Most tensors of either; an actor with its critics has less than 100 as a rule."""
 MAX_VALUES = 10**4
 """Most values in a header: names, sizes, maps and lists."""
 MAX_DIMENSIONS = 8
@@ -127,6 +128,17 @@ def tensor_places(
     if begin != size:
         raise ValueError(f'the tensors end at {begin}, expected {size}')
     return places, metadata
+
+
+def check_tensor_file(path: Path) -> None:
+    """Refuse a file of tensors whose header is none, before anything is made of it.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: see `tensor_places`.
+    """
+    with path.open('rb') as file:
+        tensor_places(file.read(8 + MAX_HEADER_BYTES), os.fstat(file.fileno()).st_size)
 
 
 def _place(name: str, entry: Any, offset: int) -> TensorPlace:
