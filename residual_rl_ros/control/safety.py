@@ -42,6 +42,12 @@ class Workspace:
         self._data = mujoco.MjData(self._model)
         try:
             joints = [self._model.joint(name) for name in spec.joints]
+            for joint in joints:
+                if joint.type[0] not in (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE):
+                    raise ConfigError(
+                        f'arm model {spec.model!r}: {joint.name!r} is no joint of one position; '
+                        'name hinges and slides in robot.action.workspace.joints'
+                    )
             self._addresses = np.array([joint.qposadr[0] for joint in joints])
             sites = [self._model.site(index).name for index in range(self._model.nsite)]
             if spec.point in sites:

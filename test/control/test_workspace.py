@@ -175,3 +175,13 @@ def test_a_model_that_does_not_fit_is_refused(changes: dict, message: str) -> No
 def test_an_impossible_box_is_refused(changes: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(BOX, **changes)
+
+
+def test_a_joint_of_more_than_one_position_is_refused(tmp_path: Path) -> None:
+    model = tmp_path / 'ball.xml'
+    model.write_text(
+        '<mujoco><worldbody><body name="tip"><joint name="turn" type="ball"/>'
+        '<geom size="0.1"/></body></worldbody></mujoco>'
+    )
+    with pytest.raises(ConfigError, match="'turn' is no joint of one position"):
+        Workspace(replace(BOX, model=str(model), point='tip', joints=('turn',)))
