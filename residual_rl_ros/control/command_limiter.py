@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ObservationError, UnsafeCommandError
-from residual_rl_ros.numerics import clamp
+from residual_rl_ros.numerics import clamp, within
 
 Array = npt.NDArray[np.float64]
 
@@ -32,7 +32,12 @@ class CommandLimiter:
     def __init__(self, safety: SafetyFilter, observation_names: Sequence[str]) -> None:
         action = safety.action
         self.safety = safety
-        self._indices = [observation_names.index(name) for name in action.measured_by]
+        indices = [observation_names.index(name) for name in action.measured_by]
+        self._indices = np.array(indices, dtype=np.intp)
+        self._surely = max(min(-action.lower.max(), action.upper.min()), 0.0)
+        """Measurements up to this absolute value are inside of the limits."""
+        self._near = action.following_limit.min() ** 2
+        """Squared distance up to which a robot follows."""
         self._slows = bool(action.goes_to_zero.any())
         self._measured: Array | None = None
         self._last: Array | None = None
@@ -46,7 +51,7 @@ class CommandLimiter:
         Args:
             observation: shape (n,); None if nobody knows.
         """
-        if observation is None or not self._indices:
+        if observation is None or not self._indices.size:
             self._measured = None
         else:
             self._measured = observation[self._indices]
@@ -77,14 +82,14 @@ class CommandLimiter:
     @property
     def reference(self) -> Array | None:
         """Where the step of the next command begins, shape (m,); None if that is not known."""
-        if self._interrupted and self._indices:
+        if self._interrupted and self._indices.size:
             return self._measured
         return self._last
 
     @property
     def knows_where(self) -> bool:
         """Whether it is known where the next command begins, if that can be measured at all."""
-        return self.reference is not None or not self._indices
+        return self.reference is not None or not self._indices.size
 
     @property
     def at_rest(self) -> bool:
@@ -98,7 +103,7 @@ class CommandLimiter:
         Raises:
             ObservationError: it is further outside of the limits than `following_limit`.
         """
-        if self._measured is None:
+        if self._measured is None or within(self._measured, self._surely):
             return
         action = self.safety.action
         outside = np.maximum(action.lower - self._measured, self._measured - action.upper)
@@ -117,16 +122,19 @@ class CommandLimiter:
         Positions and velocities are: what is measured of an increment or an effort is another
         thing.
         """
-        if self._measured is None or self.last_command is None:
+        last = self.last_command
+        if self._measured is None or last is None:
+            return ''
+        distance = last - self._measured
+        if distance.dot(distance) < self._near:
             return ''
         action = self.safety.action
-        distance = np.abs(self.last_command - self._measured)
-        far = distance > action.following_limit
+        far = np.abs(distance) > action.following_limit
         if not far.any():
             return ''
         index = int(np.argmax(far))
         return (
-            f'{action.names[index]!r} was told {self.last_command[index]:.4g} and is at '
+            f'{action.names[index]!r} was told {last[index]:.4g} and is at '
             f'{self._measured[index]:.4g}, further than following_limit '
             f'{action.following_limit[index]:.4g}: the robot does not follow'
         )

@@ -175,9 +175,8 @@ class SafetyFilter:
             return safe
         self._check('previous command', previous)
         reach = self.action.max_step
-        low = clamp(previous - reach, lower, upper)
-        high = clamp(previous + reach, lower, upper)
-        limited = clamp(safe, low, high)
+        low, high = previous - reach, previous + reach
+        limited = clamp(clamp(safe, low, high), lower, upper)
         self.slew_limited += _differ(limited, safe)
         if self._workspace is None:
             return limited
@@ -188,7 +187,7 @@ class SafetyFilter:
             return limited
         self.workspace_limited += 1
         if base is not None:
-            base = clamp(base, low, high)
+            base = clamp(clamp(base, low, high), lower, upper)
             if self._workspace.allows(base, allowed):
                 start = base
             else:

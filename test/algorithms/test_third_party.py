@@ -18,7 +18,11 @@ from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.learner.checkpoint import load_checkpoint, save_checkpoint
 from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.residual_policy.robot_policy import ROBOT_POLICIES, find_policy
+from residual_rl_ros.residual_policy.robot_policy import (
+    ROBOT_POLICIES,
+    find_policy,
+    installed_kinds,
+)
 from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights
 
 PRESET = """
@@ -35,7 +39,7 @@ QUIET = """
 import numpy as np
 from residual_rl_ros.residual_policy.architecture import ActorArchitecture
 from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
-from residual_rl_ros.residual_policy.robot_policy import register_policy
+from residual_rl_ros.residual_policy.robot_policy import register_policy, installed_kinds
 
 
 @register_policy('quiet', ActorArchitecture)
@@ -63,7 +67,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     preset = tmp_path / 'td3_bc.yaml'
     preset.write_text(PRESET)
     monkeypatch.syspath_prepend(tmp_path)
+    installed_kinds.cache_clear()
     yield preset
+    installed_kinds.cache_clear()
     RULES.pop('td3_bc', None)
     ROBOT_POLICIES.pop('quiet', None)
     for name in ('other_package', 'other_policy'):

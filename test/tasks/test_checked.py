@@ -93,7 +93,7 @@ def fail() -> None:
         ({'info': {'is_success': np.nan}}, r"info\['is_success'\] is nan, expected true or false"),
         ({'info': {'success': 0.7}}, r"info\['success'\] is 0.7, expected true or false"),
         ({'info': {'success': True, 'is_success': False}}, r'both info.* say which one counts'),
-        ({'reward': fail}, r'ZeroDivisionError: no\nlicence \(test_checked.py, line \d+\)'),
+        ({'reward': fail}, r'ZeroDivisionError: no licence \(test_checked.py, line \d+\)'),
     ],
 )
 def test_what_is_wrong_is_named_with_environment_field_step_and_episode(

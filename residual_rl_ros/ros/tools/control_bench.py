@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,13 @@ def measure(rate: float, seconds: float, console: Console) -> dict[str, float]:
                 auto_start=True,
             )
         )
+        # A robot hears one learner; here its actors come from this benchmark.
+        nodes = [
+            replace(node, remappings={'~/actor': 'busy_learner/actor'})
+            if node.executable == 'learner_node'
+            else node
+            for node in nodes
+        ]
         environment = ros_environment(domain_id)
         context = rclpy.Context()
         rclpy.init(context=context, domain_id=domain_id)
