@@ -148,12 +148,12 @@ def measure(rate: float, seconds: float, console: Console) -> dict[str, float]:
             )
         )
         # A robot hears one learner; here its actors come from this benchmark.
-        nodes = [
+        nodes = tuple(
             replace(node, remappings={'~/actor': 'busy_learner/actor'})
             if node.executable == 'learner_node'
             else node
             for node in nodes
-        ]
+        )
         environment = ros_environment(domain_id)
         context = rclpy.Context()
         rclpy.init(context=context, domain_id=domain_id)
