@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ObservationError, UnsafeCommandError
-from residual_rl_ros.numerics import clamp, within
+from residual_rl_ros.numerics import clamp
 
 Array = npt.NDArray[np.float64]
 
@@ -34,14 +34,13 @@ class CommandLimiter:
         self.safety = safety
         indices = [observation_names.index(name) for name in action.measured_by]
         self._indices = np.array(indices, dtype=np.intp)
-        self._surely = max(min(-action.lower.max(), action.upper.min()), 0.0)
-        """Measurements up to this absolute value are inside of the limits."""
         self._near = action.following_limit.min() ** 2
         """Squared distance up to which a robot follows."""
         self._slows = bool(action.goes_to_zero.any())
         self._measured: Array | None = None
         self._last: Array | None = None
         self._interrupted = self._released = True
+        self._follows = False
         self.overridden = False
         """Whether the last command was an operator's."""
 
@@ -51,10 +50,15 @@ class CommandLimiter:
         Args:
             observation: shape (n,); None if nobody knows.
         """
+        self._follows = False
         if observation is None or not self._indices.size:
             self._measured = None
-        else:
-            self._measured = observation[self._indices]
+            return
+        self._measured = observation[self._indices]
+        if not self._released and self._last is not None:
+            distance = self._last - self._measured
+            # Then each action follows, and is inside of the limits as far as it must be.
+            self._follows = bool(distance.dot(distance) < self._near)
 
     def interrupt(self) -> None:
         """Say that the robot may be moved before the next command."""
@@ -103,7 +107,7 @@ class CommandLimiter:
         Raises:
             ObservationError: it is further outside of the limits than `following_limit`.
         """
-        if self._measured is None or within(self._measured, self._surely):
+        if self._measured is None or self._follows:
             return
         action = self.safety.action
         outside = np.maximum(action.lower - self._measured, self._measured - action.upper)
@@ -123,13 +127,10 @@ class CommandLimiter:
         thing.
         """
         last = self.last_command
-        if self._measured is None or last is None:
-            return ''
-        distance = last - self._measured
-        if distance.dot(distance) < self._near:
+        if self._follows or self._measured is None or last is None:
             return ''
         action = self.safety.action
-        far = np.abs(distance) > action.following_limit
+        far = np.abs(last - self._measured) > action.following_limit
         if not far.any():
             return ''
         index = int(np.argmax(far))
@@ -172,7 +173,8 @@ class CommandLimiter:
             raise UnsafeCommandError(
                 f'{", ".join(self.safety.action.measured_by)} not measured; holding'
             )
-        return self.safety.apply(command, self.reference, base)
+        goes_on = not self._interrupted or not self._indices.size
+        return self.safety.apply(command, self.reference, base, passed=goes_on)
 
     def commit(self, command: Array, overridden: bool = False) -> Array:
         """Remember a command that is sent, and return it.
@@ -206,7 +208,7 @@ class CommandLimiter:
         last = self.last_command
         if last is not None and self._slows:
             rest = np.where(self.safety.action.goes_to_zero, 0.0, last)
-            slower = self.safety.apply(rest, last)
+            slower = self.safety.apply(rest, last, passed=True)
             longest = last * (1.0 - 1.0 / within_steps)
             self._last = np.where(
                 self.safety.action.goes_to_zero & (np.abs(longest) < np.abs(slower)),

@@ -149,7 +149,11 @@ class SafetyFilter:
         """Commands cut short at the border of the workspace since the start."""
 
     def apply(
-        self, command: npt.ArrayLike, previous: Array | None, base: Array | None = None
+        self,
+        command: npt.ArrayLike,
+        previous: Array | None,
+        base: Array | None = None,
+        passed: bool = False,
     ) -> Array:
         """Return the safe command, shape (m,).
 
@@ -162,6 +166,7 @@ class SafetyFilter:
             previous: where the step begins, the last command or the measured positions; None skips
                 slew limit and workspace.
             base: the base action in it; None limits the command as a whole.
+            passed: `previous` has passed this filter, so that it is inside of the limits.
 
         Raises:
             UnsafeCommandError: a command is not finite or of the wrong size; nothing may be sent.
@@ -173,10 +178,12 @@ class SafetyFilter:
         self.clamped += _differ(safe, wanted)
         if previous is None:
             return safe
-        self._check('previous command', previous)
         reach = self.action.max_step
         low, high = previous - reach, previous + reach
-        limited = clamp(clamp(safe, low, high), lower, upper)
+        limited = clamp(safe, low, high)
+        if not passed:
+            self._check('previous command', previous)
+            limited = clamp(limited, lower, upper)
         self.slew_limited += _differ(limited, safe)
         if self._workspace is None:
             return limited
