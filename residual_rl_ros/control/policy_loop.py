@@ -183,6 +183,11 @@ class PolicyLoop(ABC):
         self._takeover_active = active
 
     @property
+    def _commanding(self) -> bool:
+        """Whether an operator has taken over and commands a robot that may move."""
+        return self._takeover_active and self._takeover is not None and not self.held
+
+    @property
     def taken_over(self) -> bool:
         """Whether an operator has the robot."""
         return self._takeover_active
@@ -254,9 +259,8 @@ class PolicyLoop(ABC):
         if self.controller.at_decision and self.controller.mailbox.begins_anew():
             self._blend.restart()
         self.controller.blend_ratio = self._blend.ratio(stamp)
-        takeover = self._takeover if self._takeover_active and not self.held else None
         try:
-            command = self.controller.command(takeover)
+            command = self.controller.command(self._takeover if self._commanding else None)
         except (BasePolicyError, UnsafeCommandError) as error:
             self._callbacks.fault(str(error))
             return

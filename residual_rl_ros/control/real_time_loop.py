@@ -389,8 +389,7 @@ class RealTimeLoop(PolicyLoop):
     @property
     def _commanding(self) -> bool:
         """Whether an operator has taken over and commands a robot that may move."""
-        moves = self._takeover_active and self._takeover is not None
-        return moves and not (self.held or self.stops or self._following)
+        return super()._commanding and not (self.stops or self._following)
 
     def _obey(self, now: float) -> None:
         """Send an operator's command where there is nothing to decide."""

@@ -24,7 +24,7 @@ TWO_LINKS = """<robot name="planar">
     <origin xyz="1 0 0"/></joint>
 </robot>"""
 STEPS = 1000
-FIRST, DAYS = map(int, os.environ.get('RESIDUAL_RL_ADVERSARY', '0:20').split(':'))
+FIRST, DAYS = map(int, os.environ.get('RESIDUAL_RL_ADVERSARY', '0:12').split(':'))
 
 
 @pytest.mark.parametrize('seed', range(FIRST, FIRST + DAYS))

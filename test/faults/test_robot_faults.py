@@ -27,6 +27,7 @@ pytestmark = pytest.mark.ros
 
 def test_a_dead_simulator_is_held_for_and_then_a_fault(domain_id: int, tmp_path: Path) -> None:
     with running(domain_id, tmp_path) as (monitor, bringup, bystander):
+        wait_for(bystander.early_in_an_episode, LIMIT_S, 'an episode')
         bringup.processes['mujoco_sim_node'].send_signal(signal.SIGKILL)
         killed = time.monotonic()
         wait_for(lambda: 'policy_node' in monitor.errors(), 10.0, 'the fault')

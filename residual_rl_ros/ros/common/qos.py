@@ -41,11 +41,11 @@ LATCHED = QoSProfile(
 
 SETTLE_S = 0.5
 """What publishes already is seen within this time, as a rule [s]."""
-YOUNG_S = 10.0
+YOUNG_S = 5.0
 """After this time without another a publisher is the one, and a later one gives way [s]."""
 WATCH_S = 0.05
 """Time between two looks while waiting [s]."""
-PATIENCE_S = 5.0
+PATIENCE_S = 3.0
 """Of two that start together one gives way at once; if not, the other was there before [s]."""
 
 

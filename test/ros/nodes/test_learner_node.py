@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from residual_rl_ros.ros.bringup.processes import ros_environment
 from residual_rl_ros.ros.bringup.topology import NodeSpec
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import float_array
+from residual_rl_ros.ros.common.qos import YOUNG_S
 
 pytestmark = pytest.mark.ros
 
@@ -203,6 +205,7 @@ def test_a_second_learner_of_a_folder_or_of_a_topic_is_refused_by_name(
 
     with learner(domain_id, tmp_path) as (monitor, robot):
         wait_for(lambda: monitor.values('learner_node') != {}, LIMIT_S, 'the first')
+        time.sleep(YOUNG_S)  # Of two that start together either may stay.
         others = [second(tmp_path / 'run'), second(tmp_path / 'other')]
         outputs = [process.communicate(timeout=LIMIT_S)[0] for process in others]
         assert [process.returncode for process in others] == [2, 2]

@@ -79,7 +79,8 @@ def robot(worker_domain: int, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_keys_reach_a_robot_in_real_time(robot: Running, domain_id: int) -> None:
     monitor = robot.monitor
     with Operator(monitor, domain_id=domain_id) as operator:
-        assert press(operator, 'r') == 'residual off from the next decision'
+        off = 'residual off from the next decision'
+        wait_for(lambda: press(operator, 'r') == off, LIMIT_S, 'its service')
         assert press(operator, 'r') == 'residual on from the next decision'
         episode = monitor.number('policy_node', 'episode')
         # Between two episodes there is none to end.
