@@ -94,7 +94,7 @@ class Judge:
         holds = self._holds(command, slack)
         assert holds or not self.forbidden, f'moved although {self.forbidden}'
         self._judge_step(command, measured, holds)
-        self.perhaps = holds and (self.operated or self.paused)
+        self.perhaps = holds and (self.operated or self.paused or self.perhaps)
         self.paused = bool(holds and self.forbidden)
         self.last = command
 
