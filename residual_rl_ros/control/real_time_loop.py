@@ -276,7 +276,7 @@ class RealTimeLoop(PolicyLoop):
     def _tick(self, now: float) -> None:
         self._watch_operator(now)
         if self._ending is not None:
-            if not self._account(self._ending, now):
+            if not self._account(self._ending, now, seen=False):
                 self._command(now)
             return
         try:
@@ -294,7 +294,7 @@ class RealTimeLoop(PolicyLoop):
             limit = self.rules.episode_limit_s
             if limit and now - self._began >= limit:
                 self._on_feedback(now, END_EPISODE)
-            if self._account(self._what_happened(now), now):
+            if self._account(self._what_happened(now), now, seen=True):
                 return
         elif self._may_start(now):
             self._start_requested, self._guided, self._began = False, False, now
@@ -368,8 +368,8 @@ class RealTimeLoop(PolicyLoop):
             self._idle(now)
         elif self._feedback is not None and self._feedback.done:
             self.controller.abandon()
-            self._account(self._what_happened(now), now)
-        elif self._commanding and self.controller.limiter.knows_where:
+            self._account(self._what_happened(now), now, seen=False)
+        elif self._commanding:
             self.controller.abandon()
             self._obey(now)
         else:
@@ -380,7 +380,7 @@ class RealTimeLoop(PolicyLoop):
         limiter = self.controller.limiter
         if not self._guided:
             limiter.release()
-        self._guided = self._commanding and limiter.knows_where
+        self._guided = self._commanding
         if self._guided:
             self._obey(now)
         elif not limiter.at_rest:
@@ -388,8 +388,9 @@ class RealTimeLoop(PolicyLoop):
 
     @property
     def _commanding(self) -> bool:
-        """Whether an operator has taken over and commands a robot that may move."""
-        return super()._commanding and not (self.stops or self._following)
+        """Whether an operator has taken over and commands a robot that may move, and is seen."""
+        may_move = not (self.stops or self._following) and self.controller.limiter.knows_where
+        return may_move and super()._commanding
 
     def _obey(self, now: float) -> None:
         """Send an operator's command where there is nothing to decide."""
@@ -402,10 +403,18 @@ class RealTimeLoop(PolicyLoop):
         feedback, self._feedback = self._feedback or NOTHING_HAPPENED, None
         return _Step(feedback, self._observation, now)
 
-    def _account(self, step: _Step, now: float) -> bool:
-        """Account for the step just executed; return whether the episode is over."""
+    def _account(self, step: _Step, now: float, seen: bool) -> bool:
+        """Account for the step just executed; return whether the episode is over.
+
+        Args:
+            step: what is known of it.
+            now: ROS time [s].
+            seen: its observation is of now; else nobody knows where the robot is.
+        """
         started = self._clock()
         over = self._finish_step(step.observation, step.stamp, step.feedback)
+        if not seen:
+            self.controller.limiter.observe(None)
         self._ending = step if step.feedback.done and not over else None
         self._time('account', started)
         if over and self.active:  # A fault has held and stopped.

@@ -153,6 +153,22 @@ def test_an_operator_does_not_move_an_arm_that_nobody_sees_after_a_pause() -> No
     np.testing.assert_array_equal(held, np.broadcast_to(held[0], held.shape))
 
 
+def test_the_end_of_an_episode_that_nobody_sees_is_no_place_to_go_on_from() -> None:
+    arm = Arm()
+    arm.run(10)
+    arm.loop.held = True
+    arm.run(2)
+    moved_by_hand(arm)
+    arm.loop.held = False
+    arm.loop.set_takeover(True)
+    arm.said.now += 1.0
+    arm.loop.receive_takeover(np.full(2, 2.0))
+    arm.loop.end_episode(END_EPISODE, arm.said.now)
+    held = arm.run(4, seen=False)
+    assert len(held) == 1
+    np.testing.assert_array_equal(held[0], arm.said.commands[-2][1])
+
+
 # --- what is measured
 
 
