@@ -39,13 +39,12 @@ else
 	$(PIP) --no-compile -r requirements/core.txt -r requirements/dev.txt
 endif
 	$(PIP) --no-deps --no-build-isolation --editable .
-	@# Compile what is used; all of torch and sympy would be 0.3 GB more.
-	$(BIN)/python -c 'import residual_rl_ros.cli.main, residual_rl_ros.training.train; \
-	    from residual_rl_ros.ros.nodes import learner_node, mujoco_sim_node, policy_node'
 	@touch $(READY)
 
 $(OPTIONAL): $(READY) requirements/optional.txt
 	$(PIP) --no-compile -r requirements/optional.txt
+	@# Python compiles what is used as it goes; hundreds of processes of tests would do it at once.
+	-$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null
 	@touch $(OPTIONAL)
 
 $(VENV)/.lint: $(READY) requirements/lint.txt
