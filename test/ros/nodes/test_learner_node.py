@@ -207,7 +207,11 @@ def test_a_second_learner_of_a_folder_or_of_a_topic_is_refused_by_name(
         wait_for(lambda: monitor.values('learner_node') != {}, LIMIT_S, 'the first')
         time.sleep(YOUNG_S)  # Of two that start together either may stay.
         others = [second(tmp_path / 'run'), second(tmp_path / 'other')]
-        outputs = [process.communicate(timeout=LIMIT_S)[0] for process in others]
+        try:
+            outputs = [process.communicate(timeout=LIMIT_S)[0] for process in others]
+        finally:
+            for process in others:
+                process.kill()
         assert [process.returncode for process in others] == [2, 2]
         folder = f'belongs to another learner .*process {robot.learner.pid} on'
         assert re.search(folder, outputs[0])
