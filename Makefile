@@ -44,7 +44,8 @@ endif
 $(OPTIONAL): $(READY) requirements/optional.txt
 	$(PIP) --no-compile -r requirements/optional.txt
 	@# Python compiles what is used as it goes; hundreds of processes of tests would do it at once.
-	-$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null
+	@# Some packages hold templates that are no Python; those stay as they are.
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
 	@touch $(OPTIONAL)
 
 $(VENV)/.lint: $(READY) requirements/lint.txt
