@@ -141,6 +141,8 @@ def test_bad_observations_among_good_ones_change_nothing(robot: Running) -> None
 
 def test_every_bad_actor_is_refused_for_its_reason(robot: Running) -> None:
     monitor, bringup, bystander = robot.monitor, robot.bringup, robot.bystander
+    # A stale actor has one before it: the first that the learner sends has none.
+    wait_for(lambda: count(monitor, 'policy_node', 'sequence') > 0, LIMIT_S, 'a second actor')
     bringup.processes['learner_node'].send_signal(signal.SIGSTOP)  # It says no more.
     try:
         every_bad_actor_is_refused(monitor, bystander)
