@@ -32,7 +32,9 @@ LIMIT_S = 60.0
 QUICK = quick(load_run('push_to_goal'))
 AT_ONCE = {'warmup_transitions': 20, 'publish_interval': 10, 'utd': 4.0}
 """A robot in real time makes five transitions a second; nobody wants to wait for a hundred."""
-CONFIG = replace(QUICK, overrides={**QUICK.overrides, **AT_ONCE})
+SMALL = {'batch_size': 8, 'critic_hidden_sizes': [8], 'actor_hidden_sizes': [8]}
+"""Nobody asks here how well it learns."""
+CONFIG = replace(QUICK, overrides={**QUICK.overrides, **AT_ONCE, **SMALL})
 RESOLVED = CONFIG.resolve()
 BASE, ROBOT, ROBOT_FILE = RESOLVED.policy, RESOLVED.robot, RESOLVED.robot_file
 JOINTS = ROBOT.channels[0].joints
