@@ -16,6 +16,7 @@ from residual_rl_ros.ros.tools import control_bench
 pytestmark = pytest.mark.ros
 
 
+@pytest.mark.timeout(300)
 def test_the_figures_are_those_of_a_running_robot(
     domain_id: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
