@@ -42,7 +42,7 @@ class Adam(torch.optim.Adam):
     """Torch's Adam for one vector, without what `torch.compile` needs around it.
 
     The wrappers that this leaves out import the compiler at their first call: at the start of every
-    learner that took seconds, and 100 MB. Nothing here is compiled.
+    learner that took a second or more, and 60 MB. Nothing here is compiled.
 
     Args:
         vector: parameters.

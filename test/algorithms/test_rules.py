@@ -59,7 +59,7 @@ def test_an_update_moves_every_network_and_its_metrics_are_finite(
 
 
 def test_learning_saving_and_resuming_load_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Torch's own optimisers import theirs, which takes seconds and 100 MB."""
+    """Torch's own optimisers import theirs, which takes more than a second and 60 MB."""
     monkeypatch.setitem(sys.modules, 'torch._dynamo', None)  # Whoever imports it fails.
     rule = filled_rule()
     rule.update()
