@@ -31,7 +31,7 @@ def test_a_dead_simulator_is_held_for_and_then_a_fault(domain_id: int, tmp_path:
         bringup.processes['mujoco_sim_node'].send_signal(signal.SIGKILL)
         # The age limit of a channel, the hold limit of 1 s, and the period of the diagnostics are
         # less than 2 s; the machine may be busy.
-        wait_for(lambda: 'policy_node' in monitor.errors(), 10.0, 'the fault')
+        wait_for(lambda: 'policy_node' in monitor.errors(), LIMIT_S, 'the fault')
         assert 'held for' in monitor.errors()['policy_node']
         assert monitor.values('policy_node')['active'] == 'False'
         assert not bringup.ended('policy_node')
