@@ -60,7 +60,7 @@ class Shadow:
                     f'{list(getattr(layout, name))}; give the one that the robot runs'
                 )
         free = np.full(layout.action_size, np.inf)  # What was recorded has been executed.
-        self._period_s = 1.0 / meta.rate_hz
+        self._rate_hz = meta.rate_hz
         self._controller = ResidualController(
             layout=layout,
             queue=ChunkQueue(policy, layout.decision_steps, prefetch_steps, blend_steps),
@@ -86,7 +86,7 @@ class Shadow:
             controller.command(takeover=episode.actions[step])
             # After a termination there is no next decision, whatever is observed.
             after = observations[min(step + 1, len(observations) - 1)]
-            made = controller.step(after, (step + 1) * self._period_s, told)
+            made = controller.step(after, (step + 1) / self._rate_hz, told)
             if made is not None:
                 yield made
 
