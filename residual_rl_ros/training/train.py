@@ -312,8 +312,9 @@ class _Training:
             ResidualRLError: a recorded one cannot be used.
         """
         memory, options, run = learner.rule.memory, self._options, self._resolved
-        if not run.learner.rule.samples_demonstrations or memory.demonstrations:
-            return  # None are sampled, or a bag has supplied them.
+        if not run.learner.rule.samples_demonstrations:
+            return
+        before = memory.demonstrations
         add_demonstrations(
             learner,
             options.recordings,
@@ -327,8 +328,8 @@ class _Training:
             lambda text: say(self._console, text),
         )
         task = run.config.task
-        if not options.demonstrations:
-            return
+        if not options.demonstrations or before:
+            return  # A bag has supplied them.
         if task not in EXPERTS:
             say(self._console, f'no expert knows {task!r}: training without demonstrations')
             return

@@ -124,6 +124,8 @@ class LearnerOutput:
             return learner
         checkpoint = self.checkpoints.latest
         learner = load_checkpoint(checkpoint, self._key)
+        if any(self._parameters.demonstrations):
+            say('the demonstrations are those of the checkpoint; none are read')
         if learner.layout != layout:
             raise CheckpointError(
                 f'checkpoint {str(checkpoint)!r} has layout {learner.layout.label}, the '
