@@ -223,7 +223,7 @@ CARD_SEED = 20_000
 def train_with_card(
     task: str, folder: Path, seed: int, evaluation_seeds: int, console: Console
 ) -> None:
-    """Write `<task>.onnx` and `<task>.md`.
+    """Write `<task>.onnx`, `<task>.md` and `<task>.demonstrations.safetensors`.
 
     Args:
         task: task with a recipe.
@@ -247,6 +247,9 @@ def train_with_card(
     demonstrations = train_base_policy(
         recipe, seed, path, lambda step, loss: console.print(f'step {step}: loss {loss:.6f}')
     )
+    data = path.with_suffix('.demonstrations.safetensors')
+    env = recipe.make_demonstration_task()
+    demonstrations.save(data, *environment_names(env), control_rate_hz(env))
     config = replace(load_run(task), base_policy=str(path))
     seeds = range(CARD_SEED, CARD_SEED + evaluation_seeds)
     rate = wilson([bool(episode.success) for episode in evaluate(config, seeds)])
@@ -267,7 +270,7 @@ from. {_REASONS[task]}
 {seeds.start} to {seeds.stop - 1} |
 | file | `{path.name}`, {path.stat().st_size / 1e6:.2f} MB, sha256 `{digest}` |
 | data | {len(demonstrations.episodes)} demonstrations, {samples} samples, \
-sha256 `{demonstrations.sha256}` |
+sha256 `{demonstrations.sha256}`; in `{data.name}` |
 | seed | {seed} |
 | command | `residual-rl train-base --task {task} --seed {seed}` |
 
