@@ -37,6 +37,10 @@ SuccessOption = Annotated[
         'with KEY:once, KEY:end or KEY:stop; default: the configuration, or auto.',
     ),
 ]
+WorkersOption = Annotated[
+    int, typer.Option('--workers', '--jobs', min=1, help='Runs at the same time.')
+]
+RayOption = Annotated[MaybeText, typer.Option(help='Address of a Ray cluster to run on.')]
 JsonOption = Annotated[bool, typer.Option('--json', help='Print the results as JSON.')]
 
 

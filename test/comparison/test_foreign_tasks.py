@@ -14,8 +14,7 @@ from command_line import run_command
 from foreign_tasks import register, write_base
 from rich.console import Console
 
-from residual_rl_ros.comparison.compare import run_comparison
-from residual_rl_ros.comparison.grid import CompareOptions, Variant
+from residual_rl_ros.comparison.compare import CompareOptions, Variant, run_comparison
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.tasks.hosting import finetune_for_environment
 
@@ -43,7 +42,7 @@ def test_where_every_episode_falls_with_a_reward_there_is_no_success(
     assert compare('Falls-v0', tmp_path / 'out', monkeypatch) == 0
     printed = capsys.readouterr()
     assert 'Falls-v0 has no success criterion' in printed.err
-    assert '| 8 | 8 | 8 | +0 | 0 |' in printed.out
+    assert '| 1 | 8 | 8 | +0 | 8 | 0 (0) | 0 |' in printed.out
     found = base_of(tmp_path / 'out')
     assert (found['success'], found['return'], found['unlabelled']) == (None, 8.0, 3)
     history = json.loads(next(tmp_path.rglob('learner.json')).read_text())['state']['history']
@@ -100,11 +99,11 @@ def test_a_run_that_dies_costs_that_run_alone(
         [Variant.parse(SMALL)],
         (0, 1),
         tmp_path / 'out',
-        jobs=2,
+        workers=2,
         curve_steps=0,
         paired_seeds=2,
     )
-    reason = r'1 of 2 runs failed: .*seed0: its process ended with signal 9; the results .* seeds 1'
+    reason = r'1 of 2 runs failed: .*seed0: its process ended with signal 9; the report in .* is of the others'
     with pytest.raises(ResidualRLError, match=reason):
         run_comparison(options, Console(quiet=True))
     assert [path.parent.name for path in tmp_path.rglob('summary.json')] == ['seed1']

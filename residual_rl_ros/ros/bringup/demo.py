@@ -25,6 +25,7 @@ from residual_rl_ros.evaluation.paired import (
     difference,
     evaluate,
     film,
+    refuse_silence,
     score,
     silence_stderr,
 )
@@ -93,7 +94,9 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     options = replace(options, config=(config := config.told_by(success)))
     run = config.resolve()
     config.learner_config()
-    host(config, run.robot).close()
+    env = host(config, run.robot)
+    refuse_silence(run, env)
+    env.close()
     run.evaluation_controller(None).queue.close()
     prepare_output(out)
     with claim_domain(options.domain) as domain_id:
