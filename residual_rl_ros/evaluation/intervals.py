@@ -256,7 +256,8 @@ def hierarchical_means(
         drawn = generator.integers(seeds, size=(count, seeds))
         times = generator.multinomial(scenes, even, size=(count, seeds))
         weights = np.zeros((count, seeds, scenes))
-        np.add.at(weights, (np.arange(count)[:, None], drawn), times)
+        for seed in range(seeds):  # One that is drawn twice adds up.
+            weights[np.arange(count), drawn[:, seed]] += times[:, seed]
         means[begin : begin + count] = weights.reshape(count, -1) @ columns
     return means / (seeds * scenes)
 
