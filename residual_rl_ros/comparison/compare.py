@@ -199,11 +199,8 @@ def finish_grid(
     )
     if failed:
         reasons = '; '.join(f'{folder}: {reason}' for folder, reason in failed.items())
-        left = (
-            f'the report in {str(path.parent)!r} is of the others'
-            if report
-            else 'there are no results'
-        )
+        others = f'the report in {str(path.parent)!r} is of the others'
+        left = others if report else 'there are no results'
         raise ResidualRLError(
             f'{len(failed)} of {len(missing)} runs failed: {reasons}; {left}; the same command '
             'runs these again'

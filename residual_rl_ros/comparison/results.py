@@ -83,7 +83,7 @@ def read_result(folder: Path) -> RunResult:
         ends = [(int(summary['control_steps']), final)]
         points = curve.points if curve.base else ends
         outcomes = np.array([curve.base or base, *(row for _, row in points)], dtype=np.float64)
-        minutes = summary.get('operator_minutes')
+        minutes = summary.get('operator_minutes') or None  # Without an operator it is 0.
         result = RunResult(
             curve.measure,
             np.array([0, *(at for at, _ in points)], dtype=np.float64),

@@ -103,7 +103,9 @@ def test_a_run_that_dies_costs_that_run_alone(
         curve_steps=0,
         paired_seeds=2,
     )
-    reason = r'1 of 2 runs failed: .*seed0: its process ended with signal 9; the report in .* is of the others'
+    reason = (
+        r'1 of 2 runs failed: .*seed0: its process ended with signal 9; the report in .* others'
+    )
     with pytest.raises(ResidualRLError, match=reason):
         run_comparison(options, Console(quiet=True))
     assert [path.parent.name for path in tmp_path.rglob('summary.json')] == ['seed1']

@@ -271,7 +271,7 @@ def test_the_hierarchical_bootstrap_spreads_as_seeds_and_scenes_do() -> None:
 
 
 def test_the_hierarchical_interval_covers_the_truth_as_often_as_it_says() -> None:
-    generator, covered, worlds = rng(7), 0, 150
+    generator, covered, worlds = rng(7), 0, 100
     for _ in range(worlds):
         rates = generator.beta(8.0, 4.0, size=(10, 1))  # A mean of two thirds; each seed its own.
         outcomes = (generator.random((10, 40)) < rates).astype(np.float64)[:, None]
