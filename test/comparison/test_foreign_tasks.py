@@ -49,6 +49,31 @@ def test_where_every_episode_falls_with_a_reward_there_is_no_success(
     assert {record['success'] for record in history} == {None}
 
 
+def test_a_task_without_success_and_without_returns_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare('Unpaid-v0', tmp_path / 'out', monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert 'Unpaid-v0 tells no success, and the return of 20 episodes of the base is 0' in said
+    assert not list(tmp_path.rglob('checkpoints'))
+    # What tells success needs no reward.
+    assert compare('Hidden-v0', tmp_path / 'told', monkeypatch, '--success', 'solved:end') == 0
+
+
+def test_returns_have_a_curve_an_area_and_a_worst_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert compare('Falls-v0', tmp_path / 'out', monkeypatch) == 0
+    report = json.loads((tmp_path / 'out' / 'compare.json').read_text())
+    ((found,),) = (methods.values() for methods in report['tasks'].values())
+    assert (found['measure'], found['area']['point'], found['curve']['mean']) == (
+        *('return', 8.0),
+        [8.0, 8.0],
+    )
+    assert found['steps_to_level'] is None
+    assert found['worst_below_base'] == {'mean': 0.0, 'worst_seed': 0.0}
+
+
 def test_a_success_along_the_way_counts_and_commands_stay_inside_float64_bounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
