@@ -194,7 +194,7 @@ def test_an_operator_is_named_where_none_is_simulated(unrun: Path) -> None:
         ({'methods': [{**DAWN, 'preset': ''}]}, r"methods\[0\]\.preset is '', expected one for a"),
         ({'methods': [{**DAWN, 'seeds': 'all'}]}, r"methods\[0\]\.seeds is 'all', expected"),
         ({'methods': [{**DAWN, 'seeds': '800'}]}, 'the scenes of learner seed 800 reach 1001000'),
-        ({'methods': [{**DAWN, 'tunning': 'x'}]}, r'methods\[0\]\.tunning is unknown'),
+        ({'methods': [{**DAWN, 'tuned': 'x'}]}, r'methods\[0\]\.tuned is unknown'),
     ],
 )
 def test_what_is_wrong_with_a_protocol_is_named(
