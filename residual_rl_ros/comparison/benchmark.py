@@ -114,11 +114,6 @@ def _cell(
     """Return a run of the protocol."""
     protocol, numbers = options.protocol, options.protocol.numbers
     folder = options.output_dir / task.name / method.folder / f'seed{seed}'
-    if method.operator:
-        raise ConfigError(
-            f'method {method.name!r} wants an operator, and none is simulated; leave it out with '
-            '--methods'
-        )
     run = TrainOptions(
         method.configured(config, numbers.shared),
         seed,

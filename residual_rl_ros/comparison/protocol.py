@@ -21,6 +21,8 @@ from residual_rl_ros.training.run_folder import file_sha256
 Kind = TypeVar('Kind')
 RESIDUAL, RETRAIN = 'residual', 'retrain'
 """Kinds of methods: a learner of a preset, and the base trained again on its successes."""
+OPERATOR = 'simulated'
+"""Who helps a method with an operator."""
 MAX_SEEDS = 1000
 FIRST_SCENE, SCENES_PER_SEED, SCENES_END = 200_000, 1000, 1_000_000
 """Environment seeds of evaluations: beyond those that all runs share, and before those of
@@ -105,7 +107,8 @@ class Method:
         common = {key: value for key, value in shared.items() if key not in self.without}
         # Numbers that a run adds to a preset are tuned for it.
         plain = replace(config, preset=self.preset, overrides={})
-        return plain.changed({**common, **self.changed})
+        helped = {'operator': OPERATOR} if self.operator else {}
+        return plain.changed({**common, **self.changed, **helped})
 
 
 @dataclass(frozen=True, kw_only=True)

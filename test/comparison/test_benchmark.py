@@ -177,10 +177,10 @@ def test_results_of_another_protocol_are_refused(ran: Path, unrun: Path) -> None
         run_benchmark(options(path, 0), Console(quiet=True))
 
 
-def test_an_operator_is_named_where_none_is_simulated(unrun: Path) -> None:
-    path = write(unrun, DAWN, {**DAWN, 'name': 'helped', 'operator': True})
-    with pytest.raises(ConfigError, match="'helped' wants an operator"):
-        run_benchmark(options(path), Console(quiet=True))
+def test_a_method_with_an_operator_asks_for_the_simulated_one() -> None:
+    method = Method('helped', 'none', preset='dawn', operator=True)
+    made = method.configured(load_run('push_to_goal'), {})
+    assert 'simulated' in (made.overrides.get('operator'), getattr(made, 'operator', None))
 
 
 @pytest.mark.parametrize(
