@@ -19,6 +19,7 @@ from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -118,9 +119,15 @@ def finish_on_ray(runs: Sequence[Cell], address: str) -> Iterator[tuple[int, str
 
 
 def _absolute(run: Cell) -> Cell:
-    """Return a cell whose folder does not depend on where a process was started."""
-    options = replace(run.options, output_dir=run.folder.resolve())
-    return replace(run, options=options)
+    """Return a cell whose files do not depend on where a process was started."""
+
+    def path(name: str) -> str:
+        return str(Path(name).resolve()) if Path(name).suffix else name
+
+    config = run.options.config
+    config = replace(config, robot=path(config.robot), base_policy=path(config.base_policy))
+    options = replace(run.options, config=config, output_dir=run.folder.resolve())
+    return replace(run, options=options, recipe=path(run.recipe))
 
 
 def _reason(run: Cell, report: Report | None = None) -> str:
