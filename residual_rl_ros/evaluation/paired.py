@@ -15,7 +15,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from residual_rl_ros.config.run import ResolvedRun, RunConfig
 from residual_rl_ros.config.success import RETURN
@@ -312,7 +311,6 @@ class _Worker:
     current: _Worker
 
     def __init__(self, config: RunConfig, messages: Sequence[bytes | None]) -> None:
-        torch.set_num_threads(1)
         run = config.resolve()
         self.env = host(config, run.robot)
         self.controllers = [run.evaluation_controller(message) for message in messages]

@@ -42,7 +42,7 @@ SMALL = (
     'warmup_transitions=60:publish_interval=20:batch_size=16:utd=0.2:'
     'critic_hidden_sizes=[8]:actor_hidden_sizes=[8]'
 )
-STEPS = 900
+STEPS = 400
 
 
 def options(
@@ -55,8 +55,8 @@ def options(
         seeds,
         out,
         workers,
-        curve_steps=400,
-        curve_seeds=3,
+        curve_steps=100,
+        curve_seeds=1,
         paired_seeds=4,
     )
 
@@ -111,12 +111,13 @@ def test_a_learning_curve_leaves_the_guards_episodes_out() -> None:
 
 def test_a_grid_runs_once_is_continued_and_leaves_table_curves_and_figures(tmp_path: Path) -> None:
     names = (f'dawn:{SMALL}', f'sac_residual_plain:{SMALL}')
-    one = options(tmp_path, names[0], seeds=(0,))
+    one = options(tmp_path, *names, seeds=(0,))
     run_comparison(one, Console(quiet=True))
     first = tmp_path / 'peg_insert' / one.variants[0].folder / 'seed0'
     result = read_result(first)
-    assert (len(result.steps), result.outcomes.shape[1], len(result.final)) == (4, 3, 4)
-    assert (np.diff(result.steps[:-1]) >= 400).all()
+    assert len(result.steps) >= 3  # The base's evaluation is the first.
+    assert (result.outcomes.shape[1], len(result.final)) == (1, 4)
+    assert (np.diff(result.steps[:-1]) >= 100).all()
     written = (first / 'summary.json').stat().st_mtime_ns
 
     report = run_comparison(options(tmp_path, *names, workers=2), Console(quiet=True))
@@ -214,7 +215,7 @@ def test_an_environment_without_a_base_policy_is_refused(
 RAY_HEAD = """
 import sys
 import ray
-context = ray.init('local', num_cpus=2, include_dashboard=False, log_to_driver=False)
+context = ray.init('local', num_cpus=1, include_dashboard=False, log_to_driver=False)
 print(context.address_info['gcs_address'], flush=True)
 sys.stdin.read()
 ray.shutdown()
@@ -254,7 +255,7 @@ def test_a_grid_runs_on_a_ray_cluster(
 ) -> None:
     command = (
         *('compare', '--presets', f'dawn:{SMALL}', '--task', 'peg_insert', '--seeds', '0-1'),
-        *('--steps', '600', '--evaluate', '2', '--out', str(tmp_path), '--ray', ray_head),
+        *('--steps', '200', '--evaluate', '2', '--out', str(tmp_path), '--ray', ray_head),
     )
     assert run_command(*command, monkeypatch=monkeypatch) == 0, capsys.readouterr().err
     assert '2/2' in capsys.readouterr().err
