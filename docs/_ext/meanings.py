@@ -84,6 +84,8 @@ DIAGNOSTICS = {
         'control_steps': 'control steps received',
         'episodes': 'finished episodes',
         'success_recent': 'success of the latest 50 labelled episodes, -1 before the first',
+        'residual_episodes': 'finished episodes that rate the residual',
+        'residual_outcomes': 'outcomes of the latest 50 of these, 1 is success',
         'updates': 'updates taken while online',
         'pretraining_updates': 'updates taken at the end of the warm-up',
         'dropped_updates': 'updates that were due and will never be taken',

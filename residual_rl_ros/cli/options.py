@@ -54,6 +54,10 @@ ObservationMapOption = Annotated[
         'policy has, or a YAML file of such pairs; give it again for more.',
     ),
 ]
+WorkersOption = Annotated[
+    int, typer.Option('--workers', '--jobs', min=1, help='Runs at the same time.')
+]
+RayOption = Annotated[MaybeText, typer.Option(help='Address of a Ray cluster to run on.')]
 JsonOption = Annotated[bool, typer.Option('--json', help='Print the results as JSON.')]
 
 

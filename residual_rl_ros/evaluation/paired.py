@@ -16,8 +16,10 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.config.run import RunConfig
+from residual_rl_ros.config.run import ResolvedRun, RunConfig
+from residual_rl_ros.config.success import RETURN
 from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.intervals import (
     Mean,
     Rate,
@@ -28,6 +30,7 @@ from residual_rl_ros.evaluation.intervals import (
 )
 from residual_rl_ros.tasks.checked import CheckedEnvironment
 from residual_rl_ros.tasks.hosting import host
+from residual_rl_ros.tasks.success_probe import PROBE_SEED
 from residual_rl_ros.transitions.transition import Success, Transition
 
 
@@ -83,6 +86,39 @@ def run_episode(
             told = feedback.success is not Success.UNLABELLED
             success = feedback.success is Success.SUCCESS if told else None
             return Episode(seed, success, steps, episode_return)
+
+
+SILENT_EPISODES = 20
+"""Episodes of the base without any reward after which a task without success is refused."""
+
+
+def refuse_silence(run: ResolvedRun, env: gymnasium.Env[Any, Any]) -> None:
+    """Refuse a task that tells neither success nor a reward: nothing could be learned from it.
+
+    A task that tells no success is played by the base until the first reward, which most give in
+    the first episode. A task that tells success is not played.
+
+    Args:
+        run: the run; `success` of its configuration is settled.
+        env: its environment.
+
+    Raises:
+        ConfigError: there was no reward in `SILENT_EPISODES` episodes.
+    """
+    if run.config.success != RETURN:
+        return
+    controller = run.evaluation_controller(None)
+    try:
+        for number in range(SILENT_EPISODES):
+            if run_episode(env, controller, PROBE_SEED + number, number).episode_return:
+                return
+    finally:
+        controller.queue.close()
+    raise ConfigError(
+        f'{run.config.task} tells no success, and the return of {SILENT_EPISODES} episodes of the '
+        'base is 0: there is nothing to learn from; say how it tells success (--success), or give '
+        'it a reward'
+    )
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,20 @@ class BaseRecipe:
             overrides['noise'] = SensorNoise(**overrides['noise'])
         return make_task(self.environment, **overrides)
 
+    def collect(self) -> Demonstrations:
+        """Return the demonstrations; they are the same each time.
+
+        Raises:
+            ResidualRLError: the expert fails, or overrides for an environment that takes none.
+        """
+        return collect(
+            self.make_demonstration_task(),
+            self.environment,
+            self.demonstrations,
+            self.demonstration_seed,
+            self.waypoint_noise,
+        )
+
 
 def load_recipe(task: str) -> BaseRecipe:
     """Read the recipe of a task's base policy.
@@ -204,13 +218,7 @@ def train_base_policy(
     Returns:
         The demonstrations, for the model card.
     """
-    demonstrations = collect(
-        recipe.make_demonstration_task(),
-        recipe.environment,
-        recipe.demonstrations,
-        recipe.demonstration_seed,
-        recipe.waypoint_noise,
-    )
+    demonstrations = recipe.collect()
     policy = train(recipe, demonstrations, seed, progress)
     export(policy, recipe, demonstrations, path)
     return demonstrations

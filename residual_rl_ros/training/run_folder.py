@@ -63,13 +63,15 @@ def describe_learning(out: Path, rate_hz: float) -> dict[str, Any]:
     """Return the counts and the history of a run's latest checkpoint; zeros if there is none."""
     state = _learner_state(out)
     steps = state.get('control_steps', 0)
+    history = read_history(out)
     return {
-        'episodes': len(state.get('history', [])),
+        'episodes': len(history),
+        'failed_episodes': sum(record.success is False for record in history),
         'control_steps': steps,
         'robot_minutes': round(steps / rate_hz / 60.0, 2),
         'updates': state.get('updates', 0),
         'rollbacks': len(state.get('rollbacks', [])),
-        'minutes_to_90_percent': minutes_to(0.9, read_history(out), rate_hz),
+        'minutes_to_90_percent': minutes_to(0.9, history, rate_hz),
     }
 
 
