@@ -23,6 +23,7 @@ from residual_rl_ros.cli.options import (
     MaybePath,
     MaybeText,
     MaybeTexts,
+    OperatorOption,
     SeedOption,
     SuccessOption,
     TaskOption,
@@ -104,6 +105,7 @@ def train(
             'in YAML.',
         ),
     ] = None,
+    operator: OperatorOption = None,
     start: Annotated[
         MaybePath,
         typer.Option('--from', help='Begin with what `bag train` left in this folder.'),
@@ -135,6 +137,7 @@ def train(
     config = load_run(task).told_by(success)
     config = replace(config, control_steps=steps or config.control_steps)
     config = config.with_preset(preset or config.preset).changed(assignments(overrides or []))
+    config = config if operator is None else config.changed({'operator': operator})
     config.learner_config()  # A wrong number is said before what takes seconds to import.
     from residual_rl_ros.evaluation.progress import say
     from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists

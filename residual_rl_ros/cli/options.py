@@ -37,6 +37,14 @@ SuccessOption = Annotated[
         'with KEY:once, KEY:end or KEY:stop; default: the configuration, or auto.',
     ),
 ]
+OperatorOption = Annotated[
+    MaybeText,
+    typer.Option(
+        '--operator',
+        help='Who takes over where the policy fails: simulated, with changed numbers '
+        'simulated:key=value,key=value; default: the configuration, or nobody.',
+    ),
+]
 JsonOption = Annotated[bool, typer.Option('--json', help='Print the results as JSON.')]
 
 

@@ -22,14 +22,14 @@ from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.learner.episodes import RECENT_EPISODES, EpisodeRecord
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.training.run_folder import SUMMARY, read_history, steps_to
-from residual_rl_ros.training.train import TrainOptions, run_identity
+from residual_rl_ros.training.train import TrainOptions, run_identity, stored_identity
 
 
 @dataclass(frozen=True)
 class Variant:
     """A preset with changes, as the command line names it: `preset` or `preset:key=value:…`.
 
-    The keys are those of presets, and `residual_scale` and `decision_steps` of the run.
+    The keys are those of presets, and `residual_scale`, `decision_steps` and `operator` of the run.
     """
 
     name: str
@@ -119,7 +119,7 @@ def is_done(run: TrainOptions) -> bool:
         return False
     wanted = run_identity(run.config.resolve(), run)
     try:
-        found = dict(read_run_json(path).get('run', {}))
+        found = stored_identity(read_run_json(path).get('run', {}))
     except (FormatError, AttributeError, TypeError, ValueError) as error:
         raise ResidualRLError(f'cannot read {str(path)!r}: {error}') from error
     for key in wanted:
@@ -233,7 +233,7 @@ def read_result(folder: Path) -> RunResult:
             'learning; remove the folder to have it run again'
         )
     reached = steps_to(LEVEL, history)
-    alone = [bool(record.success) for record in history if record.rates_base]
+    alone = [bool(record.outcome()) for record in history if record.rates_base]
     in_training = float(np.mean(alone)) if alone else base
     return RunResult(
         base,
@@ -260,7 +260,7 @@ def excess_over_base(history: Sequence[EpisodeRecord], base: float) -> Array:
     if not residual:
         return np.zeros(0)
     steps = np.array([record.control_steps for record in residual])
-    outcomes = np.array([record.success for record in residual], dtype=np.float64)
+    outcomes = np.array([record.outcome() for record in residual], dtype=np.float64)
     bins = (steps - steps[0]) // BIN_STEPS
     count, successes = np.bincount(bins), np.bincount(bins, weights=outcomes)
     return np.where(count, successes / np.maximum(count, 1), np.nan) - base
@@ -283,7 +283,7 @@ def episodes_far_below(history: Sequence[EpisodeRecord], base: float) -> int:
 
 def _recent_success(history: Sequence[EpisodeRecord]) -> Array:
     """Return the success over each 50 consecutive episodes with a residual."""
-    outcomes = [float(bool(record.success)) for record in history if record.rates_residual]
+    outcomes = [float(bool(record.outcome())) for record in history if record.rates_residual]
     if len(outcomes) < RECENT_EPISODES:
         return np.zeros(0)
     return np.convolve(outcomes, np.full(RECENT_EPISODES, 1.0 / RECENT_EPISODES), 'valid')

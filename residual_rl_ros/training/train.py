@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from rich.console import Console
 
+from residual_rl_ros.config.operator import OperatorConfig
 from residual_rl_ros.config.run import ResolvedRun, RunConfig, training_seed
 from residual_rl_ros.config.success import RETURN
 from residual_rl_ros.errors import FormatError, OutputError, ResidualRLError
@@ -60,12 +61,15 @@ from residual_rl_ros.training.run_folder import (
     versions,
     write_json,
 )
+from residual_rl_ros.training.simulated_operator import SimulatedOperator, time_needed
 
 PROGRESS = 'progress.json'
 IDENTITY = 'identity'
 """In the run state of a checkpoint: `run_identity` as UTF-8 JSON, shape (bytes,)."""
 DEMONSTRATION_SEED = 900_000
 """Distance of the demonstrations' seeds from those of the training episodes."""
+PRACTICE_SEED = 950_000
+"""Distance of the seeds of an operator's own episodes from those of the training episodes."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ def run_training(
 
 def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
     """Return what makes two runs the same experiment, as JSON values."""
-    config = run.config
+    config, operator = run.config, OperatorConfig.parse(run.config.operator)
     identity = {
         'task': config.task,
         'seed': options.seed,
@@ -138,10 +142,16 @@ def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
         'residual_scale': config.residual_scale,
         'prefetch_steps': config.prefetch_steps,
         'success': config.success,
+        'operator': None if operator is None else asdict(operator),
         **run.learner.to_mapping(),
     }
     as_json: dict[str, Any] = json.loads(json.dumps(identity))
     return as_json
+
+
+def stored_identity(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `run_identity` was for a stored run, of a version before a key too."""
+    return {'operator': None, **found}
 
 
 class _Training:
@@ -170,7 +180,9 @@ class _Training:
         latest = self._checkpoints.latest
         learner = self._load_learner(latest) if options.resume else self._new_learner()
         learner.warn = partial(say, console)
-        self._run = InProcessRun(self._env, self._controller, learner, training_seed(options.seed))
+        first_seed = training_seed(options.seed)
+        operator = self._make_operator(first_seed + PRACTICE_SEED)
+        self._run = InProcessRun(self._env, self._controller, learner, first_seed, operator)
         if options.resume:
             self._continue(latest)
         else:
@@ -188,6 +200,29 @@ class _Training:
         self._scores: tuple[Score, Score] | None = None
         """Of base and base + residual, once they are evaluated."""
 
+    def _make_operator(self, seed: int) -> SimulatedOperator | None:
+        """Return the operator of the configuration, if it has one.
+
+        Args:
+            seed: of the first of his own episodes.
+
+        Raises:
+            ConfigError: nobody can help in this task.
+        """
+        run = self._resolved
+        config = OperatorConfig.parse(run.config.operator)
+        if config is None:
+            return None
+        task, rate_hz = run.config.task, run.robot.control_rate_hz
+        alone = run.evaluation_controller(None)
+        steps = time_needed(self._env, task, alone, seed)
+        alone.queue.close()
+        say(
+            self._console,
+            f'the simulated operator needs {steps / rate_hz:.1f} s for an episode of his own',
+        )
+        return SimulatedOperator(config, self._env, task, self._controller, rate_hz, steps)
+
     def learn(self) -> None:
         """Collect and learn until the budget is spent, saving on the way."""
         options, run = self._options, self._run
@@ -203,7 +238,8 @@ class _Training:
 
             def on_episode(episode: Episode) -> None:
                 nonlocal saved
-                self._returns.append(episode.episode_return)
+                if not run.learner.episodes.history[-1].takeover:
+                    self._returns.append(episode.episode_return)
                 self._curve.measure(run)
                 if interruption.wanted or run.steps - saved >= options.checkpoint_steps:
                     self._save()
@@ -352,7 +388,8 @@ def _check_identity(
 ) -> None:
     if stored is None:
         raise ResidualRLError(f'{str(checkpoint)!r} does not say which run it is of; start anew')
-    found = parse_json(stored.tobytes().decode(errors='replace'), f'run of {str(checkpoint)!r}')
+    text = stored.tobytes().decode(errors='replace')
+    found = stored_identity(parse_json(text, f'run of {str(checkpoint)!r}'))
     for key in sorted(wanted.keys() - {'paired_seeds', 'control_steps'}):
         if found.get(key) != wanted[key]:
             raise ResidualRLError(

@@ -112,13 +112,19 @@ def test_steps_to_ninety_percent_counts_only_episodes_with_a_residual() -> None:
     assert steps_to(0.9, history(*[False] * 6, *[True] * 45)) == 510
 
 
-def test_what_an_operator_rescued_is_no_result() -> None:
+def test_what_an_operator_rescued_is_a_failure_and_what_he_began_is_no_result() -> None:
     rescued = [replace(record, takeover=True) for record in history(*[True] * 60)]
     assert steps_to(0.9, rescued) is None
-    assert worst_success(rescued) is None
-    assert episodes_far_below(rescued, 2.0) == 0
-    assert len(excess_over_base(rescued, 0.5)) == 0
-    assert rated_episodes(rescued) == []
+    assert worst_success(rescued) == 0.0
+    assert episodes_far_below(rescued, 0.5) == 11
+    assert excess_over_base(rescued, 0.5).tolist() == [-0.5]
+    assert rated_episodes(rescued) == rescued
+    began = [replace(record, operator_began=True) for record in rescued]
+    assert steps_to(0.9, began) is None
+    assert worst_success(began) is None
+    assert episodes_far_below(began, 2.0) == 0
+    assert len(excess_over_base(began, 0.5)) == 0
+    assert rated_episodes(began) == []
 
 
 def test_the_worst_stretch_is_that_of_fifty_episodes() -> None:
@@ -188,8 +194,11 @@ def test_a_run_without_its_episodes_is_no_result(tmp_path: Path, lost: str) -> N
 
 def test_every_dip_is_held_against_the_base_only_episodes_of_the_same_run(tmp_path: Path) -> None:
     base, residual = history(*[True, False] * 10, residual=False), history(*[True, False] * 50)
-    helped = [replace(record, takeover=True) for record in history(*[True] * 9, residual=False)]
-    run = read_result(write_run(tmp_path / 'with', [*base, *helped, *residual]))
+    helped = [replace(record, takeover=True) for record in history(*[True] * 5, residual=False)]
+    began = [replace(record, operator_began=True) for record in helped]
+    run = read_result(write_run(tmp_path / 'helped', [*base, *helped, *residual]))
+    assert run.base_in_training == 0.4
+    run = read_result(write_run(tmp_path / 'with', [*base, *began, *residual]))
     assert (run.base, run.base_in_training) == (0.8, 0.5)
     assert (run.worst, run.far_below, run.excess.tolist()) == (0.5, 0, [0.0])
     (entry,) = aggregate({('peg', 'a'): [run]}, 1, rng())['tasks']['peg'].values()

@@ -382,6 +382,8 @@ class LearnerNode(ManagedNode):
                 'control_steps': learner.control_steps,
                 'episodes': len(learner.episodes.history),
                 'success_recent': -1.0 if rate is None else rate,
+                'takeovers': learner.episodes.takeovers,
+                'operator_steps': learner.episodes.operator_steps,
                 'updates': learner.updates,
                 'pretraining_updates': learner.pretraining_updates,
                 'dropped_updates': learner.dropped_updates,
