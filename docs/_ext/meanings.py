@@ -34,6 +34,8 @@ METRICS = {
 RUN = {
     'run/updates': 'updates taken while online',
     'run/rollbacks': 'times the guard or an operator has rolled back',
+    'run/takeovers': 'times an operator has taken over',
+    'run/operator_steps': 'control steps of the decisions in which an operator commanded',
     'run/success_recent': 'success of the latest 50 labelled episodes that rate the learner',
 }
 """What TensorBoard has beside them."""

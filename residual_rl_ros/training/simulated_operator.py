@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.config.operator import OperatorConfig
+from residual_rl_ros.config.run import ResolvedRun
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.pretraining.demonstrations import demonstrate
@@ -43,6 +44,29 @@ def time_needed(env: Env, task: str, controller: ResidualController, seed: int) 
         )
     episodes = len({transition.episode for transition in decisions})
     return round(len(decisions) * controller.layout.decision_steps / episodes)
+
+
+def operator_of(
+    run: ResolvedRun, env: Env, controller: ResidualController, seed: int
+) -> SimulatedOperator | None:
+    """Return the operator that a run's configuration names, None if it names none.
+
+    Args:
+        run: the run.
+        env: its environment.
+        controller: the controller whose commands he watches.
+        seed: of the first of his own episodes.
+
+    Raises:
+        ConfigError: nobody can help in this task.
+    """
+    config, task = OperatorConfig.parse(run.config.operator), run.config.task
+    if config is None:
+        return None
+    alone = run.evaluation_controller(None)
+    steps = time_needed(env, task, alone, seed)
+    alone.queue.close()
+    return SimulatedOperator(config, env, task, controller, run.robot.control_rate_hz, steps)
 
 
 class SimulatedOperator:

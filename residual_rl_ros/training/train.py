@@ -61,7 +61,7 @@ from residual_rl_ros.training.run_folder import (
     versions,
     write_json,
 )
-from residual_rl_ros.training.simulated_operator import SimulatedOperator, time_needed
+from residual_rl_ros.training.simulated_operator import operator_of
 
 PROGRESS = 'progress.json'
 IDENTITY = 'identity'
@@ -181,7 +181,7 @@ class _Training:
         learner = self._load_learner(latest) if options.resume else self._new_learner()
         learner.warn = partial(say, console)
         first_seed = training_seed(options.seed)
-        operator = self._make_operator(first_seed + PRACTICE_SEED)
+        operator = operator_of(run, self._env, self._controller, first_seed + PRACTICE_SEED)
         self._run = InProcessRun(self._env, self._controller, learner, first_seed, operator)
         if options.resume:
             self._continue(latest)
@@ -199,29 +199,6 @@ class _Training:
         self._returns: deque[float] = deque(maxlen=RECENT_EPISODES)
         self._scores: tuple[Score, Score] | None = None
         """Of base and base + residual, once they are evaluated."""
-
-    def _make_operator(self, seed: int) -> SimulatedOperator | None:
-        """Return the operator of the configuration, if it has one.
-
-        Args:
-            seed: of the first of his own episodes.
-
-        Raises:
-            ConfigError: nobody can help in this task.
-        """
-        run = self._resolved
-        config = OperatorConfig.parse(run.config.operator)
-        if config is None:
-            return None
-        task, rate_hz = run.config.task, run.robot.control_rate_hz
-        alone = run.evaluation_controller(None)
-        steps = time_needed(self._env, task, alone, seed)
-        alone.queue.close()
-        say(
-            self._console,
-            f'the simulated operator needs {steps / rate_hz:.1f} s for an episode of his own',
-        )
-        return SimulatedOperator(config, self._env, task, self._controller, rate_hz, steps)
 
     def learn(self) -> None:
         """Collect and learn until the budget is spent, saving on the way."""

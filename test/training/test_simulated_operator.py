@@ -163,7 +163,7 @@ def test_his_transitions_are_those_of_the_loop_that_a_robot_has(
     loop.activate()
     loop.receive_weights(message)
     env = Lag()
-    state, _ = env.reset(seed=3)
+    (state, _), reward, cut = env.reset(seed=3), 0.0, False
     for step in range(STEPS + 1):
         loop.set_takeover(step in hand)
         if step in hand:
