@@ -215,7 +215,8 @@ class _Training:
 
             def on_episode(episode: Episode) -> None:
                 nonlocal saved
-                if not run.learner.episodes.history[-1].takeover:
+                history = run.learner.episodes.history
+                if not (history and history[-1].takeover):
                     self._returns.append(episode.episode_return)
                 self._curve.measure(run)
                 if interruption.wanted or run.steps - saved >= options.checkpoint_steps:
