@@ -231,9 +231,11 @@ class ActorCritic(ABC):
         if self.config.base_in_target:
             s_next, a = s_next.repeat(2, 1), torch.cat([a, self.critic_action(base, base)])
         q: Tensor = self.target_critic(s_next, a)
-        drawn = self.config.critic_target_heads
-        if drawn < self.config.critic_heads:
-            q = q[torch.randperm(self.config.critic_heads, generator=self._generator)[:drawn]]
+        drawn, heads = self.config.critic_target_heads, self.config.critic_heads
+        if self.config.critic_heads_repeat:
+            q = q[torch.randint(heads, (drawn,), generator=self._generator)]
+        elif drawn < heads:
+            q = q[torch.randperm(heads, generator=self._generator)[:drawn]]
         return q.amin(0).view(-1, len(base)).amax(0)
 
     def random_advantage(self, s: Tensor, b: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def conservative_loss(
         q_sampled: Q_i of the sampled actions, shape (heads, samples, batch).
         log_density: log density of each sample, shape (samples, batch).
         from_policy: which samples are the policy's, shape (samples,).
-        returns: return of each row's episode, minus infinity where it is not known, shape (batch,).
+        returns: least return of each row's episode, see `ReplayBuffer.returns`, shape (batch,).
     """
     calibrated = torch.maximum(q_sampled, returns)
     q_sampled = torch.where(from_policy.view(1, -1, 1), calibrated, q_sampled)
@@ -95,8 +95,8 @@ class CalQl(Sac):
 
         Args:
             batch: transitions of the offline data.
-            returns: discounted return that the behaviour policy got from each, shape (batch,);
-                minus infinity where its episode was cut off and the return is not known.
+            returns: discounted return that the behaviour policy got from each, shape (batch,); a
+                lower bound where its episode was cut off, see `ReplayBuffer.returns`.
         """
         s = self.actor.normalizer(batch.observation)
         y = self.soft_target(batch)

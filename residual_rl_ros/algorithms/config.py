@@ -80,6 +80,9 @@ class CriticConfig:
     critic_target_heads: int = parameter(
         2, 'Q functions, drawn at random, whose minimum is the target (REDQ)', 1
     )
+    critic_heads_repeat: bool = parameter(
+        False, 'draw these with replacement (WSRL), so that one may be drawn more than once'
+    )
     critic_hidden_sizes: tuple[int, ...] = parameter((256, 256), 'hidden layers', 1)
     critic_normalization: str = parameter(
         'layer', 'of the hidden layers', choices=CRITIC_NORMALIZATIONS

@@ -121,9 +121,13 @@ class ReplayMemory:
         """Return the stored observations, shape (size, n)."""
         return self.replay.observations()
 
-    def sample(self) -> Batch:
-        """Draw a batch, part of it from the demonstrations if there are any."""
-        size = self._config.batch_size
+    def sample(self, size: int = 0) -> Batch:
+        """Draw a batch, part of it from the demonstrations if there are any.
+
+        Args:
+            size: number of transitions; 0 is `batch_size`.
+        """
+        size = size or self._config.batch_size
         if not self._demonstrations:
             return self.sample_replay(size)
         shared = round(self._config.demonstration_share * size)

@@ -45,6 +45,12 @@ class SacConfig(ActorCriticConfig):
         0.12, 'standard deviation of the residual before tanh at the start', 0.007, 7.0
     )
     alpha_learning_rate: float = parameter(3e-4, 'Adam step size of the temperature', above=0.0)
+    actor_batch_size: int = parameter(
+        0,
+        'transitions per update of actor and temperature, drawn for it; 0 takes the batch of the '
+        'critics',
+        0,
+    )
 
     def problems(self) -> Iterator[str]:
         """Yield what does not fit together."""
@@ -130,6 +136,9 @@ class Sac(ActorCritic):
 
     def improve(self, batch: Batch, s: Tensor) -> dict[str, Tensor]:
         """Take one gradient step on actor and temperature; return metrics."""
+        if self.config.actor_batch_size:
+            batch = self.memory.sample(self.config.actor_batch_size)
+            s = self.actor.normalizer(batch.observation)
         alpha = self.log_alpha.exp().detach()
 
         # Actor: a reparameterised residual of the policy at s.

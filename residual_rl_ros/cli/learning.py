@@ -25,6 +25,7 @@ from residual_rl_ros.cli.options import (
     MaybeText,
     MaybeTexts,
     ObservationMapOption,
+    OperatorOption,
     RayOption,
     SeedOption,
     SuccessOption,
@@ -108,6 +109,7 @@ def train(
             'in YAML.',
         ),
     ] = None,
+    operator: OperatorOption = None,
     start: Annotated[
         MaybePath,
         typer.Option('--from', help='Begin with what `bag train` left in this folder.'),
@@ -138,6 +140,7 @@ def train(
     config = load_run(task).told_by(success)
     config = replace(config, control_steps=steps or config.control_steps)
     config = config.with_preset(preset or config.preset).changed(assignments(overrides or []))
+    config = config if operator is None else config.changed({'operator': operator})
     config.learner_config()  # A wrong number is said before what takes seconds to import.
     from residual_rl_ros.demonstrations.source import read_demonstrations
     from residual_rl_ros.evaluation.progress import say

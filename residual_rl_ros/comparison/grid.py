@@ -20,7 +20,12 @@ from residual_rl_ros.evaluation.progress import Report, progress, say
 from residual_rl_ros.files.json_text import read_run_json
 from residual_rl_ros.training.retrain import retrain_identity, run_retraining
 from residual_rl_ros.training.run_folder import SUMMARY
-from residual_rl_ros.training.train import TrainOptions, run_identity, run_training
+from residual_rl_ros.training.train import (
+    TrainOptions,
+    run_identity,
+    run_training,
+    stored_identity,
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ def _check_same(folder: Path, wanted: Mapping[str, Any]) -> None:
     """
     path = folder / SUMMARY
     try:
-        found = dict(read_run_json(path).get('run', {}))
+        found = stored_identity(read_run_json(path).get('run', {}))
     except (FormatError, AttributeError, TypeError, ValueError) as error:
         raise ResidualRLError(f'cannot read {str(path)!r}: {error}') from error
     # A change of the protocol can change every number: it is named first.

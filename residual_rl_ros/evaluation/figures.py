@@ -50,7 +50,7 @@ def draw_learning_curve(
     """
     labelled = rated_episodes(history)
     minutes = np.array([record.control_steps / rate_hz / 60.0 for record in labelled])
-    outcomes = np.array([float(bool(record.success)) for record in labelled])
+    outcomes = np.array([float(bool(record.outcome())) for record in labelled])
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(7.0, 4.6), dpi=150)
     window = min(RECENT_EPISODES, len(outcomes))

@@ -54,7 +54,7 @@ def run_episode(
     number: int,
     on_transition: Callable[[Transition], None] = lambda transition: None,
     on_step: Callable[[], None] = lambda: None,
-    takeover: Callable[[], npt.NDArray[np.float64]] | None = None,
+    takeover: Callable[[], npt.NDArray[np.float64] | None] = lambda: None,
 ) -> Episode:
     """Play one episode from `env.reset(seed=seed)`.
 
@@ -65,7 +65,7 @@ def run_episode(
         number: episode number; with the controller's own seed, seeds the base policy's noise.
         on_transition: called with every completed decision.
         on_step: called after every control step, for example to render.
-        takeover: gives an operator's command for every control step.
+        takeover: gives an operator's command for every control step, None while the policy acts.
 
     Raises:
         TaskError: the environment failed, or answered with something that is no number.
@@ -74,7 +74,10 @@ def run_episode(
     controller.begin_episode(number, task.reset(seed, number), stamp=0.0)
     steps, episode_return = 0, 0.0
     while True:
-        command = controller.command(takeover() if takeover else None)
+        own = takeover()
+        if own is None and controller.limiter.overridden:
+            controller.limiter.interrupt()  # As `PolicyLoop.set_takeover` when he hands back.
+        command = controller.command(own)
         assert command is not None, 'a lockstep controller never holds'
         observation, feedback = task.step(command)
         steps, episode_return = steps + 1, episode_return + feedback.reward

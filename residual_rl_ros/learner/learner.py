@@ -10,7 +10,8 @@ order give the same weights, however they arrive.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
@@ -122,6 +123,7 @@ class Learner:
         self._publication_due = False
         self._measured_at = 0
         self._epoch_start = 0
+        self._shown_at: int | None = None  # See `confirmed`.
 
     @property
     def _online_from(self) -> int:
@@ -170,7 +172,9 @@ class Learner:
         self.transitions += 1
         self.control_steps += self.layout.decision_steps
         warm = self.phase is Phase.WARMUP
-        finished = self.episodes.record(transition, robot, self.control_steps, warm)
+        finished = self.episodes.record(
+            transition, robot, self.control_steps, warm, self.layout.decision_steps
+        )
         if finished is not None:
             self._judge(*finished)
         interval = self.config.publish_interval
@@ -243,7 +247,7 @@ class Learner:
 
         self._latest |= self.rule.prepare(counted)
         self.recover()
-        self.best.begin(self.rule.state_dict(), success or 0.0)
+        self.best.begin(self.rule.state_dict(), success or 0.0, self.transitions)
         self.episodes.forget_outcomes()
         waits = self.config.policy_warmup_transitions > 0
         self.phase = Phase.POLICY_WARMUP if waits else Phase.ONLINE
@@ -314,17 +318,15 @@ class Learner:
         fails = self.config.unlabelled_fails(self.episodes.only_success_is_labelled)
         outcome, warm = record.outcome(fails), record.warmup
         revoked = actor <= self._rolled_back
-        if record.residual and revoked:
+        if outcome is None or (record.residual and revoked):
             return
-        if outcome is not None and not record.takeover:
-            # Once online, episodes without residual are the guard's and say nothing of the learner.
-            if record.residual or warm:
-                self.episodes.rate(outcome)
-            if record.residual and not warm:
-                self.best.rate(self.episodes.success_rate or 0.0, self._finite_networks)
-        if record.takeover:
-            outcome = False  # Whichever policy it was, it did not succeed on its own.
-        if outcome is None or record.operator_began or (warm and record.residual):
+        # Once online, episodes without residual are the guard's and say nothing of the learner.
+        if record.residual or warm:
+            self.episodes.rate(outcome)
+        if record.residual and not warm:
+            success = self.episodes.success_rate or 0.0
+            self.best.rate(success, self._finite_networks, self.transitions)
+        if warm and record.residual:
             return
         if self.config.guard_share:
             # Of two episodes under a revoked actor only that of the base counts: no fair draw.
@@ -382,7 +384,7 @@ class Learner:
         """Return the actor as it is now, to be used at once (deployment, evaluation)."""
         self.recover()
         # A bound that still grows is as much a part of what was learned as the weights are.
-        learning = self.exploration()
+        learning = self.exploration(self._shown_at)
         exploration = Exploration(
             residual_probability=float(self.phase is not Phase.WARMUP),
             bound_scale=learning.wide_bound_scale,
@@ -398,11 +400,30 @@ class Learner:
         )
         return encode_weights(self.rule.robot_policy(), header)
 
-    def exploration(self) -> Exploration:
-        """Return how the robot acts until the next message."""
+    @contextmanager
+    def confirmed(self) -> Iterator[None]:
+        """Let the rule have the best networks meanwhile, with the bound that they acted with."""
+        self.recover()
+        present = self.rule.state_dict()
+        self.rule.load_state_dict(self.best.good)
+        self._shown_at = self.best.confirmed_at
+        try:
+            yield
+        finally:
+            self._shown_at = None
+            self.rule.load_state_dict(present)
+            self.recover()  # Keeps what was loaded.
+
+    def exploration(self, transitions: int | None = None) -> Exploration:
+        """Return how the robot acts until the next message.
+
+        Args:
+            transitions: as after so many; None is now.
+        """
         if self.phase is Phase.WARMUP:
             return warmup_exploration(self.config)
-        since = max(0, self.transitions - self.config.warmup_transitions)
+        received = self.transitions if transitions is None else transitions
+        since = max(0, received - self.config.warmup_transitions)
         episodes = len(self.episodes.history)
         return residual_exploration(self.config, since, self.guard, episodes)
 

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from rich.console import Console
 
+from residual_rl_ros.config.operator import OperatorConfig
 from residual_rl_ros.config.run import ResolvedRun, RunConfig, training_seed
 from residual_rl_ros.config.success import RETURN, SUCCESS, SuccessCriterion
 from residual_rl_ros.demonstrations.source import Demonstrated, Recordings, add_demonstrations
@@ -63,11 +64,14 @@ from residual_rl_ros.training.run_folder import (
     versions,
     write_json,
 )
+from residual_rl_ros.training.simulated_operator import operator_of
 
 IDENTITY = 'identity'
 """In the run state of a checkpoint: `run_identity` as UTF-8 JSON, shape (bytes,)."""
 DEMONSTRATION_SEED = 900_000
 """Distance of the demonstrations' seeds from those of the training episodes."""
+PRACTICE_SEED = 950_000
+"""Distance of the seeds of an operator's own episodes from those of the training episodes."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ def run_training(
 
 def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
     """Return what makes two runs the same experiment, as JSON values."""
-    config = run.config
+    config, operator = run.config, OperatorConfig.parse(run.config.operator)
     identity = {
         'task': config.task,
         'seed': options.seed,
@@ -168,6 +172,7 @@ def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
         'residual_scale': config.residual_scale,
         'prefetch_steps': config.prefetch_steps,
         'success': config.success,
+        'operator': None if operator is None else asdict(operator),
         **options.scene_identity(),
         **run.learner.to_mapping(),
     }
@@ -177,6 +182,11 @@ def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
         identity['observation_map'] = dict(recorded.observation_map)
     as_json: dict[str, Any] = json.loads(json.dumps(identity))
     return as_json
+
+
+def stored_identity(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `run_identity` was for a stored run, of a version before a key too."""
+    return {'operator': None, **found}
 
 
 class _Training:
@@ -210,7 +220,9 @@ class _Training:
         latest = self._checkpoints.latest
         learner = self._load_learner(latest) if options.resume else self._new_learner()
         learner.warn = partial(say, console)
-        self._run = InProcessRun(self._env, self._controller, learner, training_seed(options.seed))
+        first_seed = training_seed(options.seed)
+        operator = operator_of(run, self._env, self._controller, first_seed + PRACTICE_SEED)
+        self._run = InProcessRun(self._env, self._controller, learner, first_seed, operator)
         if options.resume:
             self._continue(latest)
         else:
@@ -250,7 +262,9 @@ class _Training:
 
             def on_episode(episode: Episode) -> None:
                 nonlocal saved
-                self._returns.append(episode.episode_return)
+                history = run.learner.episodes.history
+                if not (history and history[-1].takeover):
+                    self._returns.append(episode.episode_return)
                 self._measure()
                 if interruption.wanted or run.steps - saved >= options.checkpoint_steps:
                     self._save()
@@ -435,7 +449,8 @@ def _check_identity(
 ) -> None:
     if stored is None:
         raise ResidualRLError(f'{str(checkpoint)!r} does not say which run it is of; start anew')
-    found = parse_json(stored.tobytes().decode(errors='replace'), f'run of {str(checkpoint)!r}')
+    text = stored.tobytes().decode(errors='replace')
+    found = stored_identity(parse_json(text, f'run of {str(checkpoint)!r}'))
     for key in sorted(wanted.keys() - {'paired_seeds', 'control_steps'}):
         if found.get(key) != wanted[key]:
             raise ResidualRLError(

@@ -219,6 +219,18 @@ def test_returns_are_the_discounted_rewards_to_the_end_and_unknown_where_it_is_n
     assert np.isneginf(found[3:]).all()
 
 
+def test_an_episode_that_failed_until_it_was_cut_off_is_worth_failing_for_ever() -> None:
+    replay = ReplayBuffer(LAYOUT, 10)
+    for step in range(4):
+        last = step == 3
+        add = {'step': LAYOUT.decision_steps * step, 'reward': 0.0, 'truncated': last}
+        replay.add(make_transition(LAYOUT, **add))
+    replay.add(make_transition(LAYOUT, episode=1, step=0, reward=0.0, terminated=True))
+    found = replay.returns(gamma=0.75, offset=-1.0)
+    np.testing.assert_allclose(found, [-4.0, -4.0, -4.0, -4.0, -1.0], rtol=1e-6)
+    assert np.isneginf(replay.returns(gamma=1.0, offset=-1.0)[:4]).all()
+
+
 @pytest.mark.parametrize('heads', [2, 4])
 def test_the_target_bootstraps_from_the_base_where_it_is_preferred(heads: int) -> None:
     sizes = {'critic_heads': heads, 'critic_target_heads': heads}

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from builders import make_layout, make_rule
+from builders import fill, make_layout, make_rule, random_transitions
 from torch import Tensor
 
 from residual_rl_ros.algorithms.sac import Sac
@@ -70,6 +70,31 @@ def test_the_minimum_is_taken_over_the_heads_that_were_drawn() -> None:
         assert torch.equal(value, Q[drawn].min(0).values)
         found.add(tuple(value.tolist()))
     assert found == {(1.0, 4.0), (1.0, 5.0), (2.0, 4.0)}
+
+
+def test_wsrl_draws_heads_with_replacement_and_trains_the_actor_on_four_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rule = make_rule('wsrl', critic_heads=3, actor_batch_size=32)
+    fill(rule, random_transitions(LAYOUT, 40))
+    rows, draw = [], rule.memory.sample
+
+    def sample(*size: int) -> Batch:
+        batch = draw(*size)
+        rows.append(len(batch.row))
+        return batch
+
+    monkeypatch.setattr(rule.memory, 'sample', sample)
+    for _ in range(4):
+        rule.update()
+    assert rows == [8, 8, 8, 8, 32]
+    rule.target_critic = lambda s, x: Q.clone()
+    base = u = torch.zeros(2, LAYOUT.decision_size)
+    found = {
+        tuple(rule.target_value(torch.zeros(2, LAYOUT.observation_size), base, u).tolist())
+        for _ in range(60)
+    }
+    assert found == {(1.0, 4.0), (1.0, 5.0), (2.0, 4.0), *map(tuple, Q.tolist())}
 
 
 def test_a_target_with_the_base_takes_the_larger_minimum_of_the_same_heads() -> None:

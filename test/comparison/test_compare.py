@@ -96,11 +96,19 @@ def test_steps_to_ninety_percent_counts_only_episodes_with_a_residual() -> None:
     assert steps_to(0.9, history(*[False] * 6, *[True] * 45)) == 510
 
 
-def test_what_an_operator_rescued_and_noise_of_the_warm_up_are_no_results() -> None:
-    for change in ({'takeover': True}, {'warmup': True}):
-        records = [replace(record, **change) for record in history(*[True] * 60)]
-        assert steps_to(0.9, records) is None
-        assert rated_episodes(records) == []
+def test_what_an_operator_rescued_is_a_failure_and_what_he_began_is_no_result() -> None:
+    rescued = [replace(record, takeover=True) for record in history(*[True] * 60)]
+    assert steps_to(0.9, rescued) is None
+    assert rated_episodes(rescued) == rescued
+    began = [replace(record, operator_began=True) for record in rescued]
+    assert steps_to(0.9, began) is None
+    assert rated_episodes(began) == []
+
+
+def test_noise_of_the_warm_up_is_no_result() -> None:
+    records = [replace(record, warmup=True) for record in history(*[True] * 60)]
+    assert steps_to(0.9, records) is None
+    assert rated_episodes(records) == []
 
 
 def test_a_learning_curve_leaves_the_guards_episodes_out() -> None:
@@ -208,10 +216,8 @@ def test_a_variant_with_a_wrong_number_stops_the_grid_before_it_starts(tmp_path:
 def test_recordings_go_to_the_presets_that_sample_demonstrations(tmp_path: Path) -> None:
     recordings = Recordings((tmp_path / 'd.hdf5',))
     given = replace(options(tmp_path, 'dawn', 'resfit'), recordings=recordings)
-    dawn, resfit = (
-        train_options(given, given.configs[0], variant, 0) for variant in given.variants
-    )
-    assert (dawn.recordings, resfit.recordings) == (Recordings(), recordings)
+    dawn, resfit = (cell.options.recordings for cell in compare_cells(given))
+    assert (dawn, resfit) == (Recordings(), recordings)
     with pytest.raises(ResidualRLError, match='no preset of this comparison samples'):
         run_comparison(replace(given, variants=given.variants[:1]), Console(quiet=True))
 

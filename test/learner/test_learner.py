@@ -246,16 +246,19 @@ def test_the_success_rate_is_that_of_the_latest_fifty_labelled_episodes() -> Non
     assert RECENT_EPISODES == 50
 
 
-def test_an_episode_that_an_operator_rescued_says_nothing_of_the_actor() -> None:
+def test_an_episode_that_an_operator_rescued_is_no_success_of_the_actor() -> None:
     learner = make_learner(warmup_transitions=3)
     end(learner, Success.FAILURE, source=Source.BASE)
     end(learner, Success.SUCCESS, source=Source.TAKEOVER)
-    assert learner.episodes.success_rate == 0.0, 'not of the base either'
+    assert learner.episodes.success_rate == 0.0, 'nor of the base, which began none of it'
     learner.ingest(make_transition(LAYOUT, source=Source.BASE))
     for episode in range(2 * RECENT_EPISODES):
         learner.ingest(make_transition(LAYOUT, episode=episode, source=Source.RESIDUAL))
         end(learner, Success.SUCCESS, episode=episode, source=Source.TAKEOVER)
-    assert (learner.episodes.success_rate, learner.episodes.rated_success) == (None, -1.0)
+    assert (learner.episodes.success_rate, learner.episodes.rated_success) == (0.0, 0.0)
+    assert learner.episodes.takeovers == 1 + 2 * RECENT_EPISODES
+    assert learner.episodes.operator_steps == LAYOUT.decision_steps * learner.episodes.takeovers
+    assert learner.episodes.history[-1].operator_steps == learner.episodes.operator_steps
     learner.roll_back('test')
     for _ in range(RECENT_EPISODES):
         end(learner, Success.FAILURE, source=Source.RESIDUAL, policy_sequence=10**6)

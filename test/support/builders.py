@@ -330,7 +330,7 @@ def small_config(preset: str = 'dawn', **overrides: Any) -> LearnerConfig:
         'actor_hidden_sizes': [8, 8],
     }
     if preset == 'wsrl':
-        small |= {'offline_updates': 7, 'policy_warmup_transitions': 12}
+        small |= {'offline_updates': 7, 'policy_warmup_transitions': 12, 'actor_batch_size': 16}
     elif preset == 'resfit':
         small |= {'critic_only_updates': 7}
     return load_preset(preset, {**small, **overrides})

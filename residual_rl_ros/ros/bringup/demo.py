@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from residual_rl_ros.config.run import ResolvedRun, RunConfig
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.evaluation.figures import FRAME_STEPS, draw_learning_curve, draw_repair
 from residual_rl_ros.evaluation.paired import (
     EVALUATION_SEED,
@@ -96,6 +96,11 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     options = replace(options, config=(config := config.told_by(success)))
     run = config.resolve()
     config.learner_config()
+    if config.operator:
+        raise ConfigError(
+            f'operator is {config.operator!r}, and none is simulated over ROS; leave it out of the '
+            'configuration, or use residual-rl train'
+        )
     env = host(config, run.robot)
     refuse_silence(run, env)
     env.close()

@@ -384,7 +384,7 @@ class LearnerNode(ManagedNode):
             self._rate_base = (now, learner.transitions, learner.updates)
             rate = learner.episodes.success_rate
             rated = [record for record in learner.episodes.history if record.rates_residual]
-            latest = ''.join('01'[bool(record.success)] for record in rated[-RECENT_EPISODES:])
+            latest = ''.join('01'[bool(record.outcome())] for record in rated[-RECENT_EPISODES:])
             values |= {
                 'transitions': learner.transitions,
                 'phase': learner.phase.value,
@@ -395,6 +395,8 @@ class LearnerNode(ManagedNode):
                 'success_recent': -1.0 if rate is None else rate,
                 'residual_episodes': len(rated),
                 'residual_outcomes': latest,
+                'takeovers': learner.episodes.takeovers,
+                'operator_steps': learner.episodes.operator_steps,
                 'updates': learner.updates,
                 'pretraining_updates': learner.pretraining_updates,
                 'dropped_updates': learner.dropped_updates,
