@@ -56,6 +56,25 @@ class Recordings:
     observation_map: Mapping[str, str] = field(default_factory=dict)
     """Names in the files by those of the base policy, where they differ."""
 
+    def check(self, preset: str, samples: bool) -> None:
+        """Refuse, before anything is read, what can be of no use.
+
+        Args:
+            preset: name of the learner's preset.
+            samples: whether it samples demonstrations.
+
+        Raises:
+            DemonstrationError: it does not, or a path does not exist.
+        """
+        if self.paths and not samples:
+            raise DemonstrationError(
+                f'preset {preset!r} samples no demonstrations; choose one with '
+                'demonstration_share > 0, such as resfit, or give no demonstrations'
+            )
+        for path in self.paths:
+            if not path.exists():
+                raise DemonstrationError(f'demonstrations {str(path)!r} do not exist')
+
 
 @dataclass(frozen=True)
 class Demonstrated:
@@ -150,8 +169,6 @@ def _episodes(
     Raises:
         ResidualRLError: it is of no format that is read, or cannot be used.
     """
-    if not path.exists():
-        raise DemonstrationError(f'demonstrations {str(path)!r} do not exist')
     if path.suffix in HDF5:
         with open_robomimic(path) as file:
             if file.rate_hz is None:

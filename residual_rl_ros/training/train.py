@@ -22,7 +22,7 @@ from rich.console import Console
 from residual_rl_ros.config.run import ResolvedRun, RunConfig, training_seed
 from residual_rl_ros.config.success import RETURN, SuccessCriterion
 from residual_rl_ros.demonstrations.source import Demonstrated, Recordings, add_demonstrations
-from residual_rl_ros.errors import DemonstrationError, FormatError, OutputError, ResidualRLError
+from residual_rl_ros.errors import FormatError, OutputError, ResidualRLError
 from residual_rl_ros.evaluation.figures import draw_learning_curve
 from residual_rl_ros.evaluation.paired import (
     CURVE_SEED,
@@ -166,6 +166,9 @@ class _Training:
         self._options = options = replace(options, config=replace(config, success=success))
         self._console = console
         self._resolved = run = options.config.resolve()
+        if not options.resume:  # The checkpoint has them.
+            samples = run.learner.rule.samples_demonstrations
+            options.recordings.check(run.config.preset, samples)
         self._identity = run_identity(run, options)
         self._env = host(run.config, run.robot)
         made.callback(self._env.close)
@@ -306,16 +309,10 @@ class _Training:
         """Store recorded demonstrations and those of the expert, if the preset samples any.
 
         Raises:
-            ResidualRLError: a recorded one cannot be used, or the preset samples none.
+            ResidualRLError: a recorded one cannot be used.
         """
         memory, options, run = learner.rule.memory, self._options, self._resolved
-        samples = run.learner.rule.samples_demonstrations
-        if options.recordings.paths and not samples:
-            raise DemonstrationError(
-                f'preset {run.config.preset!r} samples no demonstrations; choose one with '
-                'demonstration_share > 0, such as resfit, or --set demonstration_share=0.5'
-            )
-        if not samples or memory.demonstrations:
+        if not run.learner.rule.samples_demonstrations or memory.demonstrations:
             return  # None are sampled, or a bag has supplied them.
         add_demonstrations(
             learner,

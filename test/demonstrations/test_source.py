@@ -34,8 +34,14 @@ def test_files_of_other_kinds_are_not_opened(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b'\x80\x04.')
     with pytest.raises(ResidualRLError, match='of no known kind: a bag, a LeRobot dataset'):
         read_all(tmp_path / name)
-    with pytest.raises(ResidualRLError, match='do not exist'):
-        read_all(tmp_path / 'nowhere.hdf5')
+
+
+def test_what_is_of_no_use_is_told_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ResidualRLError, match=r"nowhere.hdf5' do not exist"):
+        Recordings((tmp_path / 'nowhere.hdf5',)).check('resfit', samples=True)
+    with pytest.raises(ResidualRLError, match="preset 'dawn' samples no demonstrations"):
+        Recordings((tmp_path,)).check('dawn', samples=False)
+    Recordings().check('dawn', samples=False)
 
 
 def test_several_recordings_go_into_one_buffer_each_apart(tmp_path: Path) -> None:

@@ -139,19 +139,14 @@ class LearnerOutput:
             DemonstrationError: one does not exist, or the preset samples none.
         """
         parameters = self._parameters
-        paths = [Path(text) for text in parameters.demonstrations if text]
         if parameters.resume:
             return Recordings()  # The checkpoint has them.
-        if paths and not self._config.rule.samples_demonstrations:
-            raise DemonstrationError(
-                f'preset {parameters.preset or DEFAULT_PRESET!r} samples no demonstrations; choose '
-                'one with demonstration_share > 0, such as resfit, or leave demonstrations out'
-            )
-        for path in paths:
-            if not path.exists():
-                raise DemonstrationError(f'demonstrations {str(path)!r} do not exist')
         names = read_observation_map([text for text in parameters.observation_map if text])
-        return Recordings(tuple(paths), names)
+        paths = tuple(Path(text) for text in parameters.demonstrations if text)
+        recordings = Recordings(paths, names)
+        samples = self._config.rule.samples_demonstrations
+        recordings.check(parameters.preset or DEFAULT_PRESET, samples)
+        return recordings
 
     def _add_demonstrations(
         self, learner: Learner, say: Callable[[str], None], pulse: Callable[[], None]
