@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from torch import Tensor
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.evaluation.intervals import wilson
+from residual_rl_ros.evaluation.intervals import Rate, wilson
 from residual_rl_ros.evaluation.paired import evaluate
 from residual_rl_ros.pretraining.base_networks import BcPolicy, DiffusionPolicy
 from residual_rl_ros.pretraining.demonstrations import Demonstrations, collect
@@ -31,6 +33,7 @@ from residual_rl_ros.tasks.hosting import (
     connect,
     control_rate_hz,
     environment_names,
+    finetune_for_environment,
     make_environment,
 )
 from residual_rl_ros.tasks.parameters import SensorNoise
@@ -58,6 +61,8 @@ class BaseRecipe:
     of `SensorNoise` fields."""
     waypoint_noise: float
     """Standard deviation of the expert's waypoints [m]."""
+    action_noise: float
+    """Standard deviation of the noise on its commands, as a share of half their range."""
     n_obs_steps: int
     """Observations in the input window."""
     horizon: int
@@ -106,17 +111,18 @@ class BaseRecipe:
             self.demonstrations,
             self.demonstration_seed,
             self.waypoint_noise,
+            self.action_noise,
         )
 
 
-def load_recipe(task: str) -> BaseRecipe:
-    """Read the recipe of a task's base policy.
+def load_recipe(name_or_path: str) -> BaseRecipe:
+    """Read the recipe of a base policy: a path, or the name of a shipped one.
 
     Raises:
         ResourceError: there is none, or a key is missing or unknown.
     """
-    path = find_file('base policy recipe', ('config', 'base_policies'), task, '.yaml')
-    return read_record(BaseRecipe, path, task=task)
+    path = find_file('base policy recipe', ('config', 'base_policies'), name_or_path, '.yaml')
+    return read_record(BaseRecipe, path, task=path.stem)
 
 
 def train(
@@ -224,6 +230,27 @@ def train_base_policy(
     return demonstrations
 
 
+def success_of(recipe: BaseRecipe, path: Path, seeds: Sequence[int]) -> tuple[Rate, float]:
+    """Return how often a base policy succeeds on its own, and in how many control steps.
+
+    Args:
+        recipe: says the environment; the robot of a task of others is described from it.
+        path: the model.
+        seeds: of the environment.
+    """
+    with TemporaryDirectory() as scratch:
+        if recipe.environment in TASK_NAMES or recipe.environment in CAMERA_TASKS:
+            config = replace(load_run(recipe.task), base_policy=str(path))
+        else:
+            config = finetune_for_environment(recipe.environment, path, 0.0, Path(scratch))
+        episodes = list(evaluate(config, seeds))
+    steps = [episode.steps for episode in episodes if episode.success]
+    rate = wilson([bool(episode.success) for episode in episodes])
+    return rate, float(np.mean(steps)) if steps else math.nan
+
+
+MODELS = Path('models')
+"""Where the shipped base policies are."""
 CARD_SEED = 20_000
 """First held-out seed of the card's success."""
 
@@ -231,10 +258,10 @@ CARD_SEED = 20_000
 def train_with_card(
     task: str, folder: Path, seed: int, evaluation_seeds: int, console: Console
 ) -> None:
-    """Write `<task>.onnx`, `<task>.md` and `<task>.demonstrations.safetensors`.
+    """Write `<recipe>.onnx`, `<recipe>.md` and `<recipe>.demonstrations.safetensors`.
 
     Args:
-        task: task with a recipe.
+        task: task with a recipe, or the path of a recipe.
         folder: where to write.
         seed: training seed.
         evaluation_seeds: number of held-out seeds.
@@ -248,7 +275,7 @@ def train_with_card(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResidualRLError(f'folder {str(folder)!r} cannot be made: {error.strerror}') from error
-    path = folder / f'{task}.onnx'
+    path = folder / f'{recipe.task}.onnx'
     # One thread: the order of sums, and so the weights, must not depend on the machine's cores.
     torch.set_num_threads(1)
     console.print(f'{recipe.demonstrations} demonstrations, {recipe.gradient_steps} steps')
@@ -258,29 +285,31 @@ def train_with_card(
     data = path.with_suffix('.demonstrations.safetensors')
     env = recipe.make_demonstration_task()
     demonstrations.save(data, *environment_names(env), control_rate_hz(env))
-    config = replace(load_run(task), base_policy=str(path))
     seeds = range(CARD_SEED, CARD_SEED + evaluation_seeds)
-    rate = wilson([bool(episode.success) for episode in evaluate(config, seeds)])
+    rate, steps = success_of(recipe, path, seeds)
     console.print(f'success {rate} on seeds {seeds.start}..{seeds.stop - 1}')
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    count = len(demonstrations.episodes)
     samples = sum(len(actions) for _, actions in demonstrations.episodes)
+    where = '' if folder == MODELS else f' --out {folder}'
     recipe_text = yaml.safe_dump(asdict(recipe), sort_keys=False).rstrip()
     path.with_suffix('.md').write_text(
-        f"""# Base policy `{task}`
+        f"""# Base policy `{recipe.task}`
 
 {_KINDS[recipe.kind]}.
 Trained on scripted demonstrations and meant to be imperfect: it is what residual fine-tuning starts
-from. {_REASONS[task]}
+from. {_REASONS.get(recipe.task, _FEW)}
 
 | | |
 |---|---|
 | success | {rate} (95 % Wilson interval) on {rate.trials} held-out seeds, \
 {seeds.start} to {seeds.stop - 1} |
+| episodes | {steps:.0f} control steps to a success, {samples / count:.0f} in the demonstrations |
 | file | `{path.name}`, {path.stat().st_size / 1e6:.2f} MB, sha256 `{digest}` |
-| data | {len(demonstrations.episodes)} demonstrations, {samples} samples, \
+| data | {count} demonstrations, {samples} samples, \
 sha256 `{demonstrations.sha256}`; in `{data.name}` |
 | seed | {seed} |
-| command | `residual-rl train-base --task {task} --seed {seed}` |
+| command | `residual-rl train-base --task {task}{where} --seed {seed}` |
 
 The evaluation runs the task as it is, with its default parameters. The recipe:
 
@@ -296,6 +325,7 @@ _KINDS = {
     'diffusion': 'Diffusion policy (chunked, DDIM loop unrolled in the graph, noise as an input)',
     'bc': 'Chunked behaviour cloning with an L1 loss, ACT style',
 }
+_FEW = 'It fails because its demonstrations are few and noisy.'
 _REASONS = {
     'peg_insert': 'It fails because its demonstrations are few and had a looser\npeg: between '
     'them it reaches the rim some millimetres off and presses the peg on the block.',

@@ -47,7 +47,7 @@ from residual_rl_ros.learner.episodes import RECENT_EPISODES
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.pretraining.demonstrations import demonstrate
-from residual_rl_ros.pretraining.experts import EXPERTS
+from residual_rl_ros.pretraining.experts import has_expert
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.success_probe import settle_success
@@ -388,7 +388,7 @@ class _Training:
         task = run.config.task
         if not options.demonstrations or before:
             return  # A bag has supplied them.
-        if task not in EXPERTS:
+        if not has_expert(task):
             say(self._console, f'no expert knows {task!r}: training without demonstrations')
             return
         controller = self._resolved.evaluation_controller(None)
