@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -55,6 +56,15 @@ def test_an_update_moves_every_network_and_its_metrics_are_finite(
     assert {'td_error', 'q_base', 'q_executed', 'q_policy', 'critic_rank'} <= set(metrics)
     assert {'critic_dormant_share', 'residual_magnitude', 'actor_grad_norm'} <= set(metrics)
     assert 0.0 <= metrics['base_preferred_share'] <= 1.0
+
+
+def test_learning_saving_and_resuming_load_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's own optimisers import theirs, which takes more than a second and 60 MB."""
+    monkeypatch.setitem(sys.modules, 'torch._dynamo', None)  # Whoever imports it fails.
+    rule = filled_rule()
+    rule.update()
+    rule.load_state_dict(rule.state_dict())
+    rule.critic_optimizer.zero_grad()
 
 
 @pytest.mark.parametrize('value', [math.nan, math.inf, 1e38])
