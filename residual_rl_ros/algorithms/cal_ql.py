@@ -77,7 +77,7 @@ class CalQl(Sac):
 
     def prepare(self, pulse: Callable[[], None]) -> dict[str, Tensor]:
         """Fit the normaliser, learn from the data of the warm-up, and forget it."""
-        self.fit_normalizer()
+        self.fit()
         metrics: dict[str, Tensor] = {}
         if self.config.offline_updates:
             returns = self.memory.returns(self.config.reward_offset)

@@ -86,13 +86,14 @@ class ResidualActor(nn.Module):
 
     action_center: Tensor
     action_half_range: Tensor
+    residual_bound: Tensor
     active: Tensor
 
     def __init__(self, architecture: ActorArchitecture) -> None:
         super().__init__()
         self.architecture = architecture
         self.normalizer = Normalizer(architecture.observation_size, clip=OBSERVATION_CLIP)
-        for name in ('action_center', 'action_half_range', 'active'):
+        for name in ('action_center', 'action_half_range', 'residual_bound', 'active'):
             self.register_buffer(name, torch.tensor(getattr(architecture, name)), persistent=False)
         self.body, width = _make_body(
             architecture.input_size,
@@ -112,6 +113,16 @@ class ResidualActor(nn.Module):
         """Repeat a held residual over the steps of its decision, to (..., k * m)."""
         repeats = self.architecture.repeats
         return torch.cat([residual] * repeats, dim=-1) if repeats > 1 else residual
+
+    def as_residual(self, difference: Tensor) -> Tensor:
+        """Return the residual that comes nearest to a difference of actions, (..., k * m).
+
+        Args:
+            difference: executed minus base action, command units, shape (..., k * m).
+        """
+        u = (difference / self.residual_bound.clamp_min(1e-6)).clamp(-1.0, 1.0)
+        decided = u.unflatten(-1, (self.architecture.repeats, -1)).mean(-2)
+        return self._hold(decided * self.active)
 
     def set_initial_std(self, std: float) -> None:
         """Start with this standard deviation before tanh, whatever the observation."""

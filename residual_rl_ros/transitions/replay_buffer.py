@@ -41,16 +41,19 @@ class Batch:
     """Base action at that observation, shape (batch, k * m)."""
     row: npt.NDArray[np.int64]
     """Row of the buffer, shape (batch,)."""
+    demonstrations: int = 0
+    """How many of the last ones are demonstrations."""
 
     @staticmethod
-    def concatenate(first: Batch, second: Batch) -> Batch:
-        """Return one batch of both; `row` keeps each buffer's own numbers."""
+    def with_demonstrations(first: Batch, second: Batch) -> Batch:
+        """Return one batch, the second of which is demonstrations; `row` is of each buffer."""
         tensors = {
             field.name: torch.cat([getattr(first, field.name), getattr(second, field.name)])
             for field in fields(Batch)
-            if field.name != 'row'
+            if field.name not in ('row', 'demonstrations')
         }
-        return Batch(row=np.concatenate([first.row, second.row]), **tensors)
+        row = np.concatenate([first.row, second.row])
+        return Batch(row=row, demonstrations=len(second.row), **tensors)
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,12 @@ class ReplayBuffer:
     def nbytes(self) -> int:
         """Memory of the whole buffer [byte]."""
         return self._table.nbytes + self._following.nbytes + self._source.nbytes
+
+    @property
+    def episode_decisions(self) -> float:
+        """Mean number of transitions that follow each other without a gap; 0 without any."""
+        ends = int((self._following[: self._size] == NONE).sum())
+        return self._size / ends if ends else 0.0
 
     def composition(self) -> dict[Source, float]:
         """Return the share of each source among the stored transitions."""
