@@ -111,6 +111,7 @@ class ActorCritic(ABC):
                 config.critic_hidden_sizes,
                 config.critic_normalization,
             )
+        self.actor.body.bfloat16 = self.critic.body.bfloat16 = config.in_bfloat16
         self.mean_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.bound = self.actor.residual_bound

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
+import torch
+
 from residual_rl_ros.algorithms.rule import RuleConfig
 from residual_rl_ros.residual_policy.architecture import (
     CRITIC_NORMALIZATIONS,
@@ -16,6 +18,10 @@ from residual_rl_ros.residual_policy.architecture import (
     MAX_HIDDEN_LAYERS,
 )
 from residual_rl_ros.schema import parameter
+
+
+PRECISIONS = ('auto', 'float32', 'bfloat16')
+"""What `precision` may be."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,31 @@ class ActorConfig:
 
 
 @dataclass(frozen=True)
-class ActorCriticConfig(ActorConfig, CriticConfig, ObjectiveConfig, ReplayConfig, RuleConfig):
+class ComputationConfig:
+    """Numbers of how updates are computed."""
+
+    section: ClassVar[str] = 'computation'
+
+    precision: str = parameter(
+        'float32',
+        'of the products of matrices: float32, bfloat16, or auto, which is bfloat16 where the '
+        'processor computes with it; weights, optimisers, targets and losses stay float32',
+        choices=PRECISIONS,
+    )
+
+    @property
+    def in_bfloat16(self) -> bool:
+        """Whether products are computed in bfloat16 on this computer."""
+        computes = torch.backends.mkldnn.is_available() and (
+            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        )
+        return self.precision == 'bfloat16' or (self.precision == 'auto' and computes)
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig(
+    ComputationConfig, ActorConfig, CriticConfig, ObjectiveConfig, ReplayConfig, RuleConfig
+):
     """Numbers that every off-policy rule has."""
 
     section: ClassVar[str] = ''

@@ -30,7 +30,7 @@ def _make_body(
     hidden_sizes: tuple[int, ...],
     linear: Callable[[int, int], nn.Module],
     normalization: Callable[[int], nn.Module] | None,
-) -> tuple[nn.Sequential, int]:
+) -> tuple[Body, int]:
     """Return the hidden layers, as `architecture.body_layers` names them, and their last width."""
     layers: list[nn.Module] = []
     for width in hidden_sizes:
@@ -39,7 +39,23 @@ def _make_body(
             layers.append(normalization(width))
         layers.append(nn.ReLU(inplace=True))
         inputs = width
-    return nn.Sequential(*layers), inputs
+    return Body(*layers), inputs
+
+
+class Body(nn.Sequential):
+    """Hidden layers, whose products of matrices may be computed in bfloat16.
+
+    Weights and what comes out are float32 in any case.
+    """
+
+    bfloat16 = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the last hidden layer, (..., width), of inputs (..., inputs)."""
+        # A cache of converted weights would outlive the optimiser's step.
+        with torch.autocast('cpu', torch.bfloat16, self.bfloat16, cache_enabled=False):
+            hidden: Tensor = super().forward(x)
+        return hidden.float()
 
 
 class Normalizer(nn.Module):

@@ -136,6 +136,26 @@ def test_a_supervised_residual_is_what_was_shown_and_needs_it() -> None:
     assert rule.updates_due(1000) == 0
 
 
+@pytest.mark.parametrize('preset', ['dawn', 'resfit'])
+def test_bfloat16_leaves_weights_and_losses_float32_and_gradients_where_they_point(
+    preset: str,
+) -> None:
+    gradients = {}
+    sizes = {'critic_hidden_sizes': [64, 64], 'actor_hidden_sizes': [64, 64]}
+    for precision in ('float32', 'bfloat16'):
+        rule = filled_rule(preset, precision=precision, actor_interval=1, **sizes)
+        rule.fit_normalizer()
+        metrics = rule.update()
+        assert {value.dtype for value in metrics.values()} == {torch.float32}
+        tensors = rule.state_dict().items()
+        assert not [name for name, value in tensors if value.dtype is torch.bfloat16]
+        flat = rule._flat_critic, rule._flat_actor
+        gradients[precision] = torch.cat([each.vector.grad.flatten() for each in flat])
+    one, other = gradients.values()
+    assert not torch.equal(one, other)
+    assert float(torch.cosine_similarity(one, other, dim=0)) > 0.999
+
+
 @pytest.mark.parametrize('value', [math.nan, math.inf, 1e38])
 def test_metrics_of_broken_networks_are_no_error(value: float) -> None:
     rule = filled_rule()
