@@ -111,6 +111,9 @@ class ActorCritic(ABC):
                 config.critic_hidden_sizes,
                 config.critic_normalization,
             )
+        self.device = config.find_device()
+        self.actor.to(self.device)
+        self.critic.to(self.device)
         self.actor.body.bfloat16 = self.critic.body.bfloat16 = config.in_bfloat16
         self.mean_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
@@ -149,7 +152,7 @@ class ActorCritic(ABC):
 
     def sample(self) -> Batch:
         """Draw a batch from the memory."""
-        return self.memory.sample(self._updates / self.config.utd)
+        return self.memory.sample(self._updates / self.config.utd).to(self.device)
 
     def train_critics_alone(self, pulse: Callable[[], None]) -> dict[str, Tensor]:
         """Take the critic-only updates; return the metrics of the last."""
@@ -182,7 +185,7 @@ class ActorCritic(ABC):
             config.critic_sees_residual,
         )
         tensors = {
-            name: value[:heads].numpy().copy() for name, value in self.critic.state_dict().items()
+            name: value[:heads].cpu().numpy().copy() for name, value in self.critic.state_dict().items()
         }
         return BestOfNActor.of(actor, critics, tensors, config.residual_candidates)
 
@@ -357,7 +360,7 @@ class ActorCritic(ABC):
         tensors['updates'] = torch.tensor(self._updates)
         tensors['episode_decisions'] = torch.tensor(self._episode_decisions, dtype=torch.float64)
         tensors['generator'] = self._generator.get_state()
-        return tensors
+        return {name: value.cpu() for name, value in tensors.items()}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore what `state_dict` returned.

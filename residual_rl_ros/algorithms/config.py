@@ -12,6 +12,7 @@ from typing import ClassVar, Self
 import torch
 
 from residual_rl_ros.algorithms.rule import RuleConfig
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.architecture import (
     CRITIC_NORMALIZATIONS,
     MAX_CANDIDATES,
@@ -22,6 +23,8 @@ from residual_rl_ros.schema import parameter
 
 PRECISIONS = ('auto', 'float32', 'bfloat16')
 """What `precision` may be."""
+DEVICES = ('auto', 'cpu', 'cuda')
+"""What `device` may be."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,27 @@ class ComputationConfig:
         'processor computes with it; weights, optimisers, targets and losses stay float32',
         choices=PRECISIONS,
     )
+
+    device: str = parameter(
+        'cpu',
+        'where updates are computed: cpu, cuda, or auto, which is cuda where there is a GPU; small '
+        'networks are as fast on the processor',
+        choices=DEVICES,
+    )
+
+    def find_device(self) -> torch.device:
+        """Return where updates are computed.
+
+        Raises:
+            ConfigError: this computer has no such device.
+        """
+        available = torch.cuda.is_available()
+        if self.device == 'cuda' and not available:
+            raise ConfigError(
+                f'device is cuda, but torch {torch.__version__} finds no GPU here; install a torch '
+                'that fits its driver, or set device to auto or cpu'
+            )
+        return torch.device('cuda' if available and self.device != 'cpu' else 'cpu')
 
     @property
     def in_bfloat16(self) -> bool:

@@ -90,7 +90,8 @@ class Sac(ActorCritic):
         super().__init__(config, layout, generator, rng)
         for actor in self._actors():
             actor.set_initial_std(config.initial_std)
-        self.log_alpha = torch.tensor(config.initial_alpha).log().requires_grad_()
+        initial = torch.tensor(config.initial_alpha, device=self.device)
+        self.log_alpha = initial.log().requires_grad_()
         self.alpha_optimizer = torch.optim.Adam(
             [self.log_alpha], lr=config.alpha_learning_rate, fused=True
         )

@@ -81,7 +81,7 @@ class Supervised(ActorCritic):
     def update(self, critic_only: bool = False) -> dict[str, Tensor]:
         """Take one gradient step of the actor towards demonstrated residuals."""
         del critic_only
-        batch = self.memory.sample_demonstrations(self.config.batch_size)
+        batch = self.memory.sample_demonstrations(self.config.batch_size).to(self.device)
         b = batch.base_action
         u = self.actor.mean_action(batch.observation, b)
         loss = (u - self.actor.as_residual(batch.executed_action - b)).square().mean()

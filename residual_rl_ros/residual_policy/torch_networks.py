@@ -53,7 +53,7 @@ class Body(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """Return the last hidden layer, (..., width), of inputs (..., inputs)."""
         # A cache of converted weights would outlive the optimiser's step.
-        with torch.autocast('cpu', torch.bfloat16, self.bfloat16, cache_enabled=False):
+        with torch.autocast(x.device.type, torch.bfloat16, self.bfloat16, cache_enabled=False):
             hidden: Tensor = super().forward(x)
         return hidden.float()
 
@@ -173,7 +173,7 @@ class ResidualActor(nn.Module):
     def uniform(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Return uniform residuals in [-1, 1], shape (*shape, k * m)."""
         residual = 2.0 * torch.rand(*shape, self.architecture.outputs, generator=generator) - 1.0
-        return self._hold(residual * self.active)
+        return self._hold(residual.to(self.active) * self.active)
 
     def mean_action(self, observation: Tensor, base_action: Tensor) -> Tensor:
         """Return tanh(mean), differentiable, shape (batch, k * m)."""
@@ -190,7 +190,7 @@ class ResidualActor(nn.Module):
     ) -> Tensor:
         """Return tanh(mean) with clipped Gaussian noise, shape (batch, k * m) (TD3)."""
         mean, _ = self(observation, base_action)
-        noise = std * torch.randn(mean.shape, generator=generator)
+        noise = std * torch.randn(mean.shape, generator=generator).to(mean)
         residual = (torch.tanh(mean) + noise.clamp(-clip, clip)).clamp(-1.0, 1.0)
         return self._hold(residual * self.active)
 
@@ -205,7 +205,7 @@ class ResidualActor(nn.Module):
         mean, log_std = self(observation, base_action)
         if log_std is None:
             raise TypeError('a deterministic actor cannot be sampled; use noisy_action')
-        noise = torch.randn(mean.shape, generator=generator)
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
         unbounded = mean + log_std.exp() * noise
         residual = torch.tanh(unbounded) * self.active
         gaussian = -0.5 * noise.pow(2) - log_std - 0.5 * math.log(2.0 * math.pi)
@@ -215,7 +215,7 @@ class ResidualActor(nn.Module):
 
     def to_numpy(self) -> GaussianActor:
         """Return a copy of what the actor is now, as the robot runs it."""
-        tensors = {name: value.numpy().copy() for name, value in self.state_dict().items()}
+        tensors = {name: value.cpu().numpy().copy() for name, value in self.state_dict().items()}
         return GaussianActor(self.architecture, tensors)
 
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,14 @@ class Batch:
     """Row of the buffer, shape (batch,)."""
     demonstrations: int = 0
     """How many of the last ones are demonstrations."""
+
+    def to(self, device: torch.device) -> Batch:
+        """Return it on a device; itself if it is there."""
+        if self.observation.device == device:
+            return self
+        names = (field.name for field in fields(Batch))
+        moved = {n: getattr(self, n).to(device) for n in names if n not in ('row', 'demonstrations')}
+        return replace(self, **moved)
 
     @staticmethod
     def with_demonstrations(first: Batch, second: Batch) -> Batch:

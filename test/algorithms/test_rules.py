@@ -156,6 +156,13 @@ def test_bfloat16_leaves_weights_and_losses_float32_and_gradients_where_they_poi
     assert float(torch.cosine_similarity(one, other, dim=0)) > 0.999
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason='this computer has a GPU')
+def test_a_gpu_that_is_not_there_is_refused_and_auto_does_without() -> None:
+    with pytest.raises(ConfigError, match='device is cuda, but torch .* finds no GPU here'):
+        make_rule('dawn', device='cuda')
+    assert make_rule('dawn', device='auto').device == torch.device('cpu')
+
+
 @pytest.mark.parametrize('value', [math.nan, math.inf, 1e38])
 def test_metrics_of_broken_networks_are_no_error(value: float) -> None:
     rule = filled_rule()
