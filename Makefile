@@ -41,8 +41,10 @@ endif
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
-$(OPTIONAL): $(READY) requirements/optional.txt
+$(OPTIONAL): $(READY) requirements/optional.txt requirements/metaworld.txt
 	$(PIP) --no-compile -r requirements/optional.txt
+	@# It pins an older MuJoCo than ours, and runs on ours.
+	$(PIP) --no-compile --no-deps -r requirements/metaworld.txt
 	@# Python compiles what is used as it goes; hundreds of processes of tests would do it at once.
 	@# Some packages hold templates that are no Python; those stay as they are.
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true

@@ -59,3 +59,9 @@ cp "$work/core" "$work/ubuntu-24.04"
 resolve "$work/ubuntu-24.04" 3.12 --constraint "$work/numpy"
 
 write ubuntu-24.04
+
+{ printf '# Beside optional.txt, with `pip install --no-deps`: Meta-World, which has tests.\n'
+  printf '# Written by requirements/lock.sh from metaworld.in.\n'
+  uv pip compile --quiet --no-deps --python-version 3.11 --python-platform linux --no-header \
+      --no-annotate requirements/metaworld.in "$@"; } > "$work/metaworld"
+cp "$work/metaworld" requirements/metaworld.txt

@@ -8,6 +8,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium
 import numpy as np
 import numpy.typing as npt
 
@@ -104,7 +105,12 @@ class _Takeover:
 
 
 def collect(
-    env: Env, name: str, count: int, seed: int, waypoint_noise: float = 0.0
+    env: Env,
+    name: str,
+    count: int,
+    seed: int,
+    waypoint_noise: float = 0.0,
+    action_noise: float = 0.0,
 ) -> Demonstrations:
     """Record the first `count` successful episodes of the task's expert.
 
@@ -114,12 +120,18 @@ def collect(
         count: number of demonstrations.
         seed: first episode seed; the following episodes count up.
         waypoint_noise: standard deviation of the expert's waypoints [m].
+        action_noise: standard deviation of what is added to each of its commands, as a share of
+            half their range; what is executed is what is recorded.
 
     Raises:
         ConfigError: the expert failed more often than it succeeded.
     """
     task = CheckedEnvironment(env)
-    expert = make_expert(name, rng=np.random.default_rng(seed), waypoint_noise=waypoint_noise)
+    rng = np.random.default_rng(seed)
+    expert = make_expert(name, rng=rng, waypoint_noise=waypoint_noise)
+    space = env.action_space
+    assert isinstance(space, gymnasium.spaces.Box)
+    spread = action_noise * (space.high - space.low) / 2.0
     episodes: list[tuple[Float32, Float32]] = []
     tried = 0
     while len(episodes) < count:
@@ -134,7 +146,11 @@ def collect(
         observations, actions = [], []
         outcome, done = Success.UNLABELLED, False
         while not done:
-            action = expert.act(env.unwrapped).astype(np.float32)
+            action = expert.act(env.unwrapped)
+            if action_noise:
+                noisy = action + spread * rng.standard_normal(len(action))
+                action = noisy.clip(space.low, space.high)
+            action = action.astype(np.float32)
             observations.append(np.asarray(observation, dtype=np.float32))
             actions.append(action)
             observation, feedback = task.step(action)

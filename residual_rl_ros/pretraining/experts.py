@@ -10,6 +10,7 @@ stiffness times the length of that move.
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, Protocol, TypeVar
 
 import gymnasium
@@ -19,12 +20,14 @@ from numpy.typing import NDArray
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.tasks.arm_env import ArmEnv
 from residual_rl_ros.tasks.kinematics import Pose, wrap_angle
+from residual_rl_ros.tasks.metaworld import PREFIX, import_metaworld, task_of
 from residual_rl_ros.tasks.peg_insert import PegInsert
 from residual_rl_ros.tasks.push_to_goal import PushToGoal
 from residual_rl_ros.tasks.registry import CAMERA_TASKS
 
 EnvT = TypeVar('EnvT', contravariant=True)
 FETCH_PICK_AND_PLACE = 'gymnasium_robotics:FetchPickAndPlace-v4'
+FETCH_PUSH = 'gymnasium_robotics:FetchPush-v4'
 
 
 class Expert(Protocol[EnvT]):
@@ -197,6 +200,99 @@ class FetchPickAndPlaceExpert:
         return np.array([*np.clip(self.gain * move, -1.0, 1.0), 1.0])
 
 
+class FetchPushExpert:
+    """Behind the object as seen from the goal, down, and through it: each from what is seen now.
+
+    Commands are those of `FetchPickAndPlaceExpert`; the fingers are closed.
+    """
+
+    gain = 10.0
+    """Command per displacement [1/m]."""
+    behind = 0.09
+    """Distance from the object's centre at which the gripper comes down [m]."""
+    hover = 0.08
+    """Height above the object on the way there [m]."""
+    near = 0.015
+    """Misalignment at which the gripper goes down [m]."""
+    lane = 0.02
+    """Distance from the line of the push at which the gripper begins anew [m]."""
+    push = 0.06
+    """Longest move of one command while pushing [m]."""
+
+    def __init__(
+        self, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
+    ) -> None:
+        """Set the variation between episodes, see `make_expert`."""
+        self._detour = _Detour(rng, waypoint_noise)
+
+    def reset(self, env: gymnasium.Env[Any, Any]) -> None:
+        """Draw this episode's approach."""
+        del env
+        self._detour.draw()
+
+    def act(self, env: gymnasium.Env[Any, Any]) -> NDArray[np.float64]:
+        """Approach, go down or push."""
+        unwrapped: Any = env.unwrapped
+        seen = unwrapped._get_obs()  # The environment offers no other access to its state.
+        gripper, thing = seen['observation'][:3], seen['observation'][3:6]
+        way = (seen['desired_goal'] - thing)[:2]
+        distance = float(np.linalg.norm(way))
+        forward = way / max(distance, 1e-6)
+        offset = (gripper - thing)[:2]
+        along = float(offset @ forward)
+        across = offset - along * forward
+        low = gripper[2] - thing[2] < self.near
+        if low and along < 0.0 and np.linalg.norm(across) < self.lane:
+            move = np.array([*(min(distance, self.push) * forward - across), thing[2] - gripper[2]])
+        else:
+            start = -self.behind * forward
+            there = float(np.linalg.norm(offset - start))
+            far = np.clip((there - self.hover) / self.hover, 0.0, 1.0)
+            height = 0.0 if there < self.near else self.hover
+            lateral = start - offset + far * self._detour.offset
+            rising = low and there >= self.near
+            move = np.array(
+                [*(0.0 * lateral if rising else lateral), thing[2] + height - gripper[2]]
+            )
+        return np.array([*np.clip(self.gain * move, -1.0, 1.0), -1.0])
+
+
+class MetaWorldExpert:
+    """The expert that Meta-World brings for a task."""
+
+    fade = 0.05
+    """Distance over which the displacement of the approach fades out [m]."""
+
+    def __init__(
+        self,
+        task_name: str,
+        *,
+        rng: np.random.Generator | None = None,
+        waypoint_noise: float = 0.0,
+    ) -> None:
+        """Set the variation between episodes, see `make_expert`."""
+        self._detour = _Detour(rng, waypoint_noise)
+        policies = import_metaworld().policies.ENV_POLICY_MAP
+        self._policy = policies[task_of(task_name)]()
+
+    def reset(self, env: gymnasium.Env[Any, Any]) -> None:
+        """Draw this episode's approach."""
+        del env
+        self._detour.draw()
+
+    def act(self, env: gymnasium.Env[Any, Any]) -> NDArray[np.float64]:
+        """Ask it, with a hand that seems displaced while it is far from the object."""
+        unwrapped: Any = env.unwrapped
+        seen = unwrapped.seen.copy()
+        offset = seen[:2] - seen[4:6]
+        far = np.clip(np.linalg.norm(offset) / self.fade - 1.0, 0.0, 1.0)
+        seen[:2] -= far * self._detour.offset
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # It says at each step that commands are clipped.
+            command = self._policy.get_action(seen)
+        return np.clip(command, -1.0, 1.0).astype(np.float64)
+
+
 def _move_towards(env: ArmEnv, target: Pose, reach: float, turn: float) -> NDArray[np.float64]:
     """Return joint targets for a move from the true tool pose towards `target`.
 
@@ -219,8 +315,9 @@ EXPERTS: dict[str, Any] = {
     PegInsert.task_name: PegInsertExpert,
     PushToGoal.task_name: PushToGoalExpert,
     FETCH_PICK_AND_PLACE: FetchPickAndPlaceExpert,
+    FETCH_PUSH: FetchPushExpert,
 }
-"""Expert of every task that has one."""
+"""Expert of every task that has one, beside those of Meta-World."""
 EXPERTS |= {name: EXPERTS[task] for name, task in CAMERA_TASKS.items()}
 
 
@@ -238,7 +335,10 @@ def make_expert(
     Raises:
         ConfigError: If no expert knows the task, or noise is given without a generator.
     """
+    if task_name.startswith(PREFIX):
+        return MetaWorldExpert(task_name, rng=rng, waypoint_noise=waypoint_noise)
     if task_name not in EXPERTS:
-        raise ConfigError(f'no expert for task {task_name!r}, expected one of {list(EXPERTS)}')
+        known = [*EXPERTS, f'{PREFIX}TASK']
+        raise ConfigError(f'no expert for task {task_name!r}, expected one of {known}')
     expert: Expert[Any] = EXPERTS[task_name](rng=rng, waypoint_noise=waypoint_noise)
     return expert

@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import Tensor
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.evaluation.intervals import wilson
+from residual_rl_ros.evaluation.intervals import Rate, wilson
 from residual_rl_ros.evaluation.paired import evaluate
 from residual_rl_ros.pretraining.base_networks import BcPolicy, DiffusionPolicy
 from residual_rl_ros.pretraining.demonstrations import Demonstrations, collect
@@ -31,6 +32,7 @@ from residual_rl_ros.tasks.hosting import (
     connect,
     control_rate_hz,
     environment_names,
+    finetune_for_environment,
     make_environment,
 )
 from residual_rl_ros.tasks.parameters import SensorNoise
@@ -58,6 +60,8 @@ class BaseRecipe:
     of `SensorNoise` fields."""
     waypoint_noise: float
     """Standard deviation of the expert's waypoints [m]."""
+    action_noise: float
+    """Standard deviation of the noise on its commands, as a share of half their range."""
     n_obs_steps: int
     """Observations in the input window."""
     horizon: int
@@ -95,14 +99,14 @@ class BaseRecipe:
         return make_task(self.environment, **overrides)
 
 
-def load_recipe(task: str) -> BaseRecipe:
-    """Read the recipe of a task's base policy.
+def load_recipe(name_or_path: str) -> BaseRecipe:
+    """Read the recipe of a base policy: a path, or the name of a shipped one.
 
     Raises:
         ResourceError: there is none, or a key is missing or unknown.
     """
-    path = find_file('base policy recipe', ('config', 'base_policies'), task, '.yaml')
-    return read_record(BaseRecipe, path, task=task)
+    path = find_file('base policy recipe', ('config', 'base_policies'), name_or_path, '.yaml')
+    return read_record(BaseRecipe, path, task=path.stem)
 
 
 def train(
@@ -210,10 +214,27 @@ def train_base_policy(
         recipe.demonstrations,
         recipe.demonstration_seed,
         recipe.waypoint_noise,
+        recipe.action_noise,
     )
     policy = train(recipe, demonstrations, seed, progress)
     export(policy, recipe, demonstrations, path)
     return demonstrations
+
+
+def success_of(recipe: BaseRecipe, path: Path, seeds: Sequence[int]) -> Rate:
+    """Return how often a base policy succeeds on its own.
+
+    Args:
+        recipe: says the environment; the robot of a task of others is described from it.
+        path: the model.
+        seeds: of the environment.
+    """
+    with TemporaryDirectory() as scratch:
+        if recipe.environment in TASK_NAMES or recipe.environment in CAMERA_TASKS:
+            config = replace(load_run(recipe.task), base_policy=str(path))
+        else:
+            config = finetune_for_environment(recipe.environment, path, 0.0, Path(scratch))
+        return wilson([bool(episode.success) for episode in evaluate(config, seeds)])
 
 
 CARD_SEED = 20_000
@@ -223,10 +244,10 @@ CARD_SEED = 20_000
 def train_with_card(
     task: str, folder: Path, seed: int, evaluation_seeds: int, console: Console
 ) -> None:
-    """Write `<task>.onnx` and `<task>.md`.
+    """Write `<name>.onnx` and `<name>.md`, by the name of the recipe.
 
     Args:
-        task: task with a recipe.
+        task: task with a recipe, or the path of a recipe.
         folder: where to write.
         seed: training seed.
         evaluation_seeds: number of held-out seeds.
@@ -240,26 +261,25 @@ def train_with_card(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResidualRLError(f'folder {str(folder)!r} cannot be made: {error.strerror}') from error
-    path = folder / f'{task}.onnx'
+    path = folder / f'{recipe.task}.onnx'
     # One thread: the order of sums, and so the weights, must not depend on the machine's cores.
     torch.set_num_threads(1)
     console.print(f'{recipe.demonstrations} demonstrations, {recipe.gradient_steps} steps')
     demonstrations = train_base_policy(
         recipe, seed, path, lambda step, loss: console.print(f'step {step}: loss {loss:.6f}')
     )
-    config = replace(load_run(task), base_policy=str(path))
     seeds = range(CARD_SEED, CARD_SEED + evaluation_seeds)
-    rate = wilson([bool(episode.success) for episode in evaluate(config, seeds)])
+    rate = success_of(recipe, path, seeds)
     console.print(f'success {rate} on seeds {seeds.start}..{seeds.stop - 1}')
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     samples = sum(len(actions) for _, actions in demonstrations.episodes)
     recipe_text = yaml.safe_dump(asdict(recipe), sort_keys=False).rstrip()
     path.with_suffix('.md').write_text(
-        f"""# Base policy `{task}`
+        f"""# Base policy `{recipe.task}`
 
 {_KINDS[recipe.kind]}.
 Trained on scripted demonstrations and meant to be imperfect: it is what residual fine-tuning starts
-from. {_REASONS[task]}
+from. {_REASONS.get(recipe.task, _FEW)}
 
 | | |
 |---|---|
@@ -285,6 +305,7 @@ _KINDS = {
     'diffusion': 'Diffusion policy (chunked, DDIM loop unrolled in the graph, noise as an input)',
     'bc': 'Chunked behaviour cloning with an L1 loss, ACT style',
 }
+_FEW = 'It fails because its demonstrations are few and noisy.'
 _REASONS = {
     'peg_insert': 'It fails because its demonstrations are few and had a looser\npeg: between '
     'them it reaches the rim some millimetres off and presses the peg on the block.',

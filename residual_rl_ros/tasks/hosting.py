@@ -21,6 +21,7 @@ from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import channel_encoder
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
 from residual_rl_ros.tasks.checked import Env, foreign
+from residual_rl_ros.tasks.metaworld import PREFIX, MetaWorld
 from residual_rl_ros.tasks.registry import (
     CAMERA_TASKS,
     STATE,
@@ -44,8 +45,8 @@ def make_environment(name: str, render_mode: str | None = None, success: str = A
     Dictionary observations of others are flattened, in the alphabetical order of their keys.
 
     Args:
-        name: one of `TASK_NAMES` or `CAMERA_TASKS`, or a gymnasium id; `module:Id-v0` imports the
-            module first.
+        name: one of `TASK_NAMES` or `CAMERA_TASKS`, a gymnasium id, for which `module:Id-v0`
+            imports the module first, or `metaworld:TASK`.
         render_mode: `rgb_array` to draw images.
         success: how it tells success; see `SuccessCriterion`. With `auto`, tasks of this package
             say so themselves; the episodes of others end at the first `info['is_success']`, as with
@@ -74,6 +75,8 @@ def _make_foreign(name: str, render_mode: str | None) -> Env:
     options: dict[str, Any] = {} if render_mode is None else {'render_mode': render_mode}
 
     def make() -> Env:
+        if name.startswith(PREFIX):
+            return MetaWorld(name, render_mode)
         try:
             # Its checker only warns of what is refused here, and asserts in other words.
             env: Env = gymnasium.make(name, disable_env_checker=True, **options)

@@ -4,16 +4,21 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.pretraining.experts import FETCH_PICK_AND_PLACE, make_expert
+from residual_rl_ros.pretraining.demonstrations import collect
+from residual_rl_ros.pretraining.experts import FETCH_PICK_AND_PLACE, FETCH_PUSH, make_expert
 from residual_rl_ros.tasks.checked import CheckedEnvironment
 from residual_rl_ros.tasks.hosting import make_environment
+from residual_rl_ros.tasks.metaworld import TIME_LIMIT
 from residual_rl_ros.tasks.registry import TASK_NAMES, make_task
 from residual_rl_ros.transitions.transition import Success
 
+METAWORLD = ('peg-insert-side', 'push', 'pick-place', 'door-lock', 'drawer-open', 'stick-push')
 every_task = pytest.mark.parametrize('name', TASK_NAMES)
 
 
@@ -67,9 +72,10 @@ def test_an_expert_that_does_not_exist_or_lacks_its_generator_is_refused() -> No
         make_expert('peg_insert', waypoint_noise=0.01)
 
 
-def test_the_fetch_expert_picks_and_places() -> None:
-    env = make_environment(FETCH_PICK_AND_PLACE)
-    expert = make_expert(FETCH_PICK_AND_PLACE, rng=np.random.default_rng(0), waypoint_noise=0.01)
+@pytest.mark.parametrize('name', [FETCH_PICK_AND_PLACE, FETCH_PUSH])
+def test_the_fetch_experts_pick_and_place_and_push(name: str) -> None:
+    env = make_environment(name)
+    expert = make_expert(name, rng=np.random.default_rng(0), waypoint_noise=0.01)
     successes = []
     task = CheckedEnvironment(env)
     for seed in range(10):
@@ -83,3 +89,20 @@ def test_the_fetch_expert_picks_and_places() -> None:
         assert feedback.terminated == (feedback.success is Success.SUCCESS)
         successes.append(feedback.terminated)
     assert np.mean(successes) >= 0.9
+
+
+@pytest.mark.skipif(find_spec('metaworld') is None, reason='Meta-World is not installed')
+@pytest.mark.parametrize('task', METAWORLD)
+def test_the_experts_of_meta_world_solve_scenes_in_time(task: str) -> None:
+    name = f'metaworld:{task}-v3'
+    found = collect(make_environment(name), name, 2, 0, waypoint_noise=0.01, action_noise=0.1)
+    assert all(40 <= len(actions) <= TIME_LIMIT for _, actions in found.episodes)
+    assert all(np.abs(actions).max() <= 1.0 for _, actions in found.episodes)
+
+
+def test_action_noise_varies_what_is_executed_and_recorded_and_comes_from_the_seed() -> None:
+    env = make_environment(FETCH_PUSH)
+    plain, noisy, again = (collect(env, FETCH_PUSH, 1, 5, action_noise=n) for n in (0.0, 0.2, 0.2))
+    first, second = (found.episodes[0][1][0] for found in (plain, noisy))
+    assert 0.02 < np.abs(first - second).max() < 1.0
+    assert noisy.sha256 == again.sha256
