@@ -139,7 +139,28 @@ class ActorCritic(ABC):
     def prepare(self, pulse: Callable[[], None]) -> dict[str, Tensor]:
         """Fit what depends on the task and train the critics alone, if the preset wants it."""
         self.fit()
-        return self.train_critics_alone(pulse)
+        metrics = self.anchor(pulse)
+        return {**metrics, **self.train_critics_alone(pulse)}
+
+    def anchor(self, pulse: Callable[[], None]) -> dict[str, Tensor]:
+        """Regress the critics on the returns of the memory; return the metrics of the last update.
+
+        Values that start near zero tell the actor for thousands of updates that any residual leads
+        to success: bootstrapped, the price of failure comes back one decision at a time.
+        """
+        metrics: dict[str, Tensor] = {}
+        if not self.config.anchor_updates:
+            return metrics
+        returns = self.memory.returns(self.config.reward_offset).to(self.device)
+        for _ in range(self.config.anchor_updates):
+            pulse()
+            batch = self.memory.sample_replay(self.config.batch_size).to(self.device)
+            s = self.actor.normalizer(batch.observation)
+            loss = critic_loss(self.executed_value(batch, s), returns[batch.row])
+            norm = self.step_critic(self.with_neutral_prior(loss, batch, s))
+            metrics = {'critic_loss': loss.detach(), 'critic_grad_norm': norm}
+        self._flat_target_critic.follow(self._flat_critic, 1.0)
+        return metrics
 
     def fit(self) -> None:
         """Take the scale of observations and the length of episodes from the memory."""

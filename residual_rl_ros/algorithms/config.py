@@ -85,6 +85,9 @@ class ObjectiveConfig:
         maximum=1.0,
         above=0.0,
     )
+    anchor_updates: int = parameter(
+        0, 'updates after the warm-up that regress the critics on the returns of the base in it', 0
+    )
     critic_only_updates: int = parameter(
         0, 'updates of the critics alone after the warm-up; not with entropy in the target', 0
     )
@@ -217,7 +220,7 @@ class ActorCriticConfig(
     @property
     def preparation_updates(self) -> int:
         """Number of updates that `prepare` takes."""
-        return self.critic_only_updates
+        return self.anchor_updates + self.critic_only_updates
 
     def scaled(self, episode_decisions: float) -> Self:
         """Return it with the numbers that depend on the length of an episode.

@@ -275,23 +275,30 @@ class ReplayBuffer:
     def returns(self, gamma: float, offset: float) -> npt.NDArray[np.float32]:
         """Return the discounted sum of rewards to the end of each row's episode, shape (size,).
 
-        Minus infinity where the end is not known: a truncation, a gap, the newest rows.
+        Where the end is not known (a truncation, a gap, the newest rows), it is a lower bound: from
+        there on the lowest reward of all, for ever, if that is negative. So an episode that is
+        negative throughout is worth r / (1 - gamma), as in WSRL (arXiv 2412.07762). Minus infinity
+        where no reward is negative, or nothing is discounted: there nothing bounds it.
 
         Args:
             gamma: discount per decision.
             offset: added to a reward.
         """
         n, km = self._splits[:2]
-        rewards = self._table[:, n + 2 * km] + offset
+        rewards = self._table[: self._size, n + 2 * km] + offset
+        lowest = float(rewards.min(initial=0.0))
+        unknown = lowest / (1.0 - gamma) if lowest < 0.0 and gamma < 1.0 else -np.inf
         goes_on = self._table[:, n + 2 * km + 1]
         result = np.full(self._size, -np.inf, dtype=np.float32)
         newest = (self._next - 1) % self.capacity
         for age in range(self._size):
             row = (newest - age) % self.capacity
+            following = self._following[row]
             if not goes_on[row]:
                 result[row] = rewards[row]
-            elif self._following[row] != NONE:
-                result[row] = rewards[row] + gamma * result[self._following[row]]
+            else:
+                rest = unknown if following == NONE else result[following]
+                result[row] = rewards[row] + gamma * rest
         return result
 
     def keep_newest(self, count: int) -> None:
