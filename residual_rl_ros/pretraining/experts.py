@@ -290,7 +290,8 @@ class MetaWorldExpert:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # It says at each step that commands are clipped.
             command = self._policy.get_action(seen)
-        return np.clip(command, -1.0, 1.0).astype(np.float64)
+        clipped: NDArray[np.float64] = np.clip(command, -1.0, 1.0).astype(np.float64)
+        return clipped
 
 
 def _move_towards(env: ArmEnv, target: Pose, reach: float, turn: float) -> NDArray[np.float64]:

@@ -67,7 +67,8 @@ class MetaWorld(gymnasium.Env[Float64, npt.NDArray[np.float32]]):
         ConfigError: the package is missing, or has no such task.
     """
 
-    metadata = {'render_modes': ['rgb_array'], 'render_fps': 80}
+    # gymnasium declares it as a variable of the instance.
+    metadata = {'render_modes': ['rgb_array'], 'render_fps': 80}  # noqa: RUF012
 
     def __init__(self, name: str, render_mode: str | None = None) -> None:
         self.task_name = name
@@ -109,7 +110,7 @@ class MetaWorld(gymnasium.Env[Float64, npt.NDArray[np.float32]]):
         info = {**info, SUCCESS: success}
         return self.seen, float(success), success, self._steps >= TIME_LIMIT, info
 
-    def render(self) -> npt.NDArray[np.uint8]:  # type: ignore[override]
+    def render(self) -> npt.NDArray[np.uint8]:
         """Return an image, shape (height, width, 3)."""
         image: npt.NDArray[np.uint8] = self._task.render()
         return image
