@@ -19,6 +19,7 @@ from torch import Tensor
 
 from residual_rl_ros.algorithms.actor_critic import (
     ActorCritic,
+    Adam,
     bellman_target,
     critic_loss,
 )
@@ -92,9 +93,7 @@ class Sac(ActorCritic):
             actor.set_initial_std(config.initial_std)
         initial = torch.tensor(config.initial_alpha, device=self.device)
         self.log_alpha = initial.log().requires_grad_()
-        self.alpha_optimizer = torch.optim.Adam(
-            [self.log_alpha], lr=config.alpha_learning_rate, fused=True
-        )
+        self.alpha_optimizer = Adam(self.log_alpha, config.alpha_learning_rate)
         self._target_entropy = config.target_entropy_per_dimension * float(self.actor.active.sum())
 
     def update(self, critic_only: bool = False) -> dict[str, Tensor]:

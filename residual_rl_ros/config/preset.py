@@ -23,8 +23,6 @@ from residual_rl_ros.resources import find_file, resource_path
 from residual_rl_ros.schema import from_mapping, parameter, read_yaml, unknown_key
 from residual_rl_ros.transitions.transition import TransitionLayout
 
-DEFAULT_PRESET = 'dawn'
-
 REMOVED = {
     'actor_delay_updates': 'it was 0 in every preset; delete the line',
     'reward_scale': 'it was 1 in every preset; delete the line, or scale the reward at its source',

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
-from residual_rl_ros.config.preset import DEFAULT_PRESET, LearnerConfig, load_preset
+from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.config.success import AUTO, DESCRIPTION, SuccessCriterion
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
@@ -21,6 +21,9 @@ from residual_rl_ros.resources import find_base_policy, find_file
 from residual_rl_ros.robot.description import RobotConfig, load_robot
 from residual_rl_ros.schema import from_mapping, parameter, read_yaml
 from residual_rl_ros.transitions.transition import TransitionLayout
+
+if TYPE_CHECKING:
+    from residual_rl_ros.config.preset import LearnerConfig
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,10 @@ class RunConfig:
 
     def learner_config(self) -> LearnerConfig:
         """Return the preset with this run's overrides."""
+        # Presets know the update rules, hence torch, whose import takes seconds: who only plays
+        # episodes does without.
+        from residual_rl_ros.config.preset import load_preset
+
         return load_preset(self.preset, self.overrides)
 
 

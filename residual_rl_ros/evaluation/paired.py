@@ -15,7 +15,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from residual_rl_ros.config.run import RunConfig
 from residual_rl_ros.control.controller import ResidualController
@@ -276,7 +275,6 @@ class _Worker:
     current: _Worker
 
     def __init__(self, config: RunConfig, messages: Sequence[bytes | None]) -> None:
-        torch.set_num_threads(1)
         run = config.resolve()
         self.env = host(config, run.robot)
         self.controllers = [run.evaluation_controller(message) for message in messages]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -161,6 +162,13 @@ def test_a_gpu_that_is_not_there_is_refused_and_auto_does_without() -> None:
     with pytest.raises(ConfigError, match='device is cuda, but torch .* finds no GPU here'):
         make_rule('dawn', device='cuda')
     assert make_rule('dawn', device='auto').device == torch.device('cpu')
+def test_learning_saving_and_resuming_load_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's own optimisers import theirs, which takes more than a second and 60 MB."""
+    monkeypatch.setitem(sys.modules, 'torch._dynamo', None)  # Whoever imports it fails.
+    rule = filled_rule()
+    rule.update()
+    rule.load_state_dict(rule.state_dict())
+    rule.critic_optimizer.zero_grad()
 
 
 @pytest.mark.parametrize('value', [math.nan, math.inf, 1e38])

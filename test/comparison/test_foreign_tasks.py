@@ -88,6 +88,7 @@ gymnasium.register('Mortal-v0', Mortal, max_episode_steps=12)
 """
 
 
+@pytest.mark.timeout(240)
 def test_a_run_that_dies_costs_that_run_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

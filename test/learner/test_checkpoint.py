@@ -66,11 +66,20 @@ def content(learner: Learner) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    'overrides',
-    [{}, {'utd': 1.5}, {'replay_capacity': 20}, *({'preset': name} for name in preset_names())],
+    ('saved_at', 'overrides'),
+    [
+        *((saved_at, {}) for saved_at in (0, 4, 10, 13, 15, 42)),
+        *(
+            (saved_at, overrides)  # In the warm-up, between two publications, later.
+            for saved_at in (4, 13, 42)
+            for overrides in (
+                *({'utd': 1.5}, {'replay_capacity': 20}),
+                *({'preset': name} for name in preset_names()),
+            )
+        ),
+    ],
     ids=str,
 )
-@pytest.mark.parametrize('saved_at', [0, 4, 10, 13, 15, 42])
 def test_a_resumed_learner_continues_bit_for_bit(
     tmp_path: Path, saved_at: int, overrides: dict[str, Any]
 ) -> None:

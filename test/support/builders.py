@@ -34,6 +34,12 @@ from residual_rl_ros.transitions.transition import Source, Success, Transition, 
 
 OBSERVATIONS = ('arm.position.a', 'arm.position.b', 'tool.z')
 ACTIONS = ('a.position', 'b.position')
+SMALL: dict[str, Any] = {
+    'batch_size': 8,
+    'critic_hidden_sizes': [8],
+    'actor_hidden_sizes': [8],
+}
+"""Numbers of a learner that is asked whether it learns, and not how well."""
 
 
 def make_layout(**changes: Any) -> TransitionLayout:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from residual_rl_ros.config.preset import DEFAULT_PRESET, LearnerConfig, learner_config, load_preset
+from residual_rl_ros.config import DEFAULT_PRESET
+from residual_rl_ros.config.preset import LearnerConfig, learner_config, load_preset
 from residual_rl_ros.errors import CheckpointError, ConfigError
 from residual_rl_ros.learner.checkpoint import (
     CheckpointFolder,

@@ -20,6 +20,7 @@ from PIL import Image
 from processes import node_processes, wait_for
 
 from residual_rl_ros.learner.checkpoint import load_checkpoint
+from residual_rl_ros.ros.bringup import monitor
 from residual_rl_ros.ros.bringup.monitor import LAST_DOMAIN
 
 pytestmark = pytest.mark.ros
@@ -177,6 +178,7 @@ def test_a_domain_with_the_node_of_another_is_refused(
     refused: Refused, domain_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program that is not of this package holds no lock; it is discovered."""
+    monkeypatch.setattr(monitor, 'DISCOVERY_S', 60.0)  # What listens ends when it has found one.
     other = domain_id % LAST_DOMAIN + 1
     context = rclpy.Context()
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
