@@ -103,11 +103,12 @@ setup(
             *('codespell', 'import-linter', 'mdformat', 'mdformat-gfm', 'mypy', 'ruff'),
             'types-PyYAML',
         ],
-        # The optional parts that have tests: LeRobot files, Ray, an environment of others.
-        'optional': ['gymnasium-robotics', 'pandas', 'pyarrow', 'ray'],
+        # The optional parts that have tests: LeRobot, robomimic, Ray, an environment of others.
+        'optional': ['gymnasium-robotics', 'h5py', 'pandas', 'pyarrow', 'ray'],
         'bench': ['sbx-rl', 'stable-baselines3'],
         'lerobot': ['pyarrow'],
         'ray': ['ray'],
+        'robomimic': ['h5py'],
     },
     zip_safe=False,
     entry_points={

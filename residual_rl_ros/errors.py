@@ -137,5 +137,9 @@ class BagError(ResidualRLError):
     """A recording cannot be used at all."""
 
 
+class DemonstrationError(ResidualRLError):
+    """A recorded demonstration cannot be used."""
+
+
 class RewardError(ResidualRLError):
     """A reward function or success classifier cannot be used, or failed."""

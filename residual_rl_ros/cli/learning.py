@@ -18,11 +18,13 @@ from rich.console import Console
 
 from residual_rl_ros.cli.options import (
     INTERRUPTED,
+    DemonstrationsOption,
     JsonOption,
     MaybeInt,
     MaybePath,
     MaybeText,
     MaybeTexts,
+    ObservationMapOption,
     SeedOption,
     SuccessOption,
     TaskOption,
@@ -111,9 +113,8 @@ def train(
     resume: Annotated[
         bool, typer.Option(help='Continue the run in --out from its latest checkpoint.')
     ] = False,
-    demonstrations: Annotated[
-        int, typer.Option(min=0, help='Expert episodes, for a preset that samples them.')
-    ] = 20,
+    demonstrations: DemonstrationsOption = None,
+    observation_map: ObservationMapOption = None,
     checkpoint_steps: Annotated[
         int, typer.Option(min=1, help='Control steps between two checkpoints.')
     ] = 8000,
@@ -136,10 +137,12 @@ def train(
     config = replace(config, control_steps=steps or config.control_steps)
     config = config.with_preset(preset or config.preset).changed(assignments(overrides or []))
     config.learner_config()  # A wrong number is said before what takes seconds to import.
+    from residual_rl_ros.demonstrations.source import read_demonstrations
     from residual_rl_ros.evaluation.progress import say
     from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
     from residual_rl_ros.training.train import TrainOptions, run_training
 
+    episodes, recordings = read_demonstrations(demonstrations or [], observation_map or [])
     name = f'{config.task}_{config.preset}_seed{seed}'
     if out is None:
         out = Path('runs') / name if resume else _fresh_folder(Path('runs') / name)
@@ -149,7 +152,8 @@ def train(
         out,
         start=start,
         resume=resume,
-        demonstrations=demonstrations,
+        demonstrations=episodes,
+        recordings=recordings,
         checkpoint_steps=checkpoint_steps,
         paired_seeds=evaluate,
     )
@@ -269,6 +273,8 @@ def compare(
     evaluate: Annotated[
         int, typer.Option(min=1, help='Paired evaluation episodes at the end of each run.')
     ] = 100,
+    demonstrations: DemonstrationsOption = None,
+    observation_map: ObservationMapOption = None,
     success: SuccessOption = None,
 ) -> None:
     """Run presets against each other over tasks and seeds, and write a table and curves.
@@ -278,6 +284,7 @@ def compare(
     from residual_rl_ros.comparison.compare import run_comparison
     from residual_rl_ros.comparison.grid import CompareOptions, Variant
     from residual_rl_ros.config.run import load_run
+    from residual_rl_ros.demonstrations.source import read_demonstrations
     from residual_rl_ros.tasks.hosting import finetune_for_environment
 
     console = Console(stderr=True)
@@ -290,6 +297,7 @@ def compare(
     configs = [config.told_by(success) for config in configs]
     if steps is not None:
         configs = [replace(config, control_steps=steps) for config in configs]
+    episodes, recordings = read_demonstrations(demonstrations or [], observation_map or [])
     options = CompareOptions(
         configs,
         [Variant.parse(text) for text in presets],
@@ -298,6 +306,8 @@ def compare(
         jobs,
         ray,
         paired_seeds=evaluate,
+        demonstrations=episodes,
+        recordings=recordings,
     )
     run_comparison(options, console)
     print((out / 'compare.md').read_text(encoding='utf-8'), end='')

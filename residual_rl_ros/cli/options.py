@@ -37,6 +37,23 @@ SuccessOption = Annotated[
         'with KEY:once, KEY:end or KEY:stop; default: the configuration, or auto.',
     ),
 ]
+DemonstrationsOption = Annotated[
+    MaybeTexts,
+    typer.Option(
+        '--demonstrations',
+        help="For a preset that samples demonstrations: how many episodes of the task's expert, or "
+        'a bag, a LeRobot dataset, a robomimic file or one of train-base; give it again for more. '
+        'Default: 20 of the expert.',
+    ),
+]
+ObservationMapOption = Annotated[
+    MaybeTexts,
+    typer.Option(
+        '--observation-map',
+        help='Where names of demonstrations differ: NAME=KEY[INDEX], with the name that the base '
+        'policy has, or a YAML file of such pairs; give it again for more.',
+    ),
+]
 JsonOption = Annotated[bool, typer.Option('--json', help='Print the results as JSON.')]
 
 

@@ -21,6 +21,7 @@ from residual_rl_ros.cli.options import (
     MaybePath,
     MaybeText,
     MaybeTexts,
+    ObservationMapOption,
 )
 
 
@@ -177,6 +178,14 @@ def up(
         MaybePath,
         typer.Option(help='Record observations, commands and transitions in this new bag.'),
     ] = None,
+    demonstrations: Annotated[
+        MaybeTexts,
+        typer.Option(
+            help='Bag, LeRobot dataset, robomimic file or file of train-base that a new learner '
+            'begins with; give it again for more.'
+        ),
+    ] = None,
+    observation_map: ObservationMapOption = None,
     namespace: Annotated[
         MaybeTexts,
         typer.Option(help='Namespace of the robot; again for each of a fleet with one learner.'),
@@ -209,6 +218,8 @@ def up(
         namespaces=tuple(namespace or ('',)),
         seed=seed,
         record=record,
+        demonstrations=tuple(demonstrations or ()),
+        observation_map=tuple(observation_map or ()),
     )
     console = Console(stderr=True)
     try:

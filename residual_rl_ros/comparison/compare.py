@@ -81,6 +81,11 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
         for variant in options.variants
     ]
     runs = [train_options(options, *cell) for cell in cells]
+    if options.recordings.paths and not any(run.recordings.paths for run in runs):
+        raise ResidualRLError(
+            'no preset of this comparison samples demonstrations; add one with '
+            'demonstration_share > 0, such as resfit, or leave --demonstrations out'
+        )
     folders = Counter(run.output_dir for run in runs)
     for folder, count in folders.items():
         if count > 1:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from residual_rl_ros.comparison.workers import finish_here, finish_on_ray
 from residual_rl_ros.config.run import RunConfig
+from residual_rl_ros.demonstrations.source import Recordings
 from residual_rl_ros.errors import FormatError, ResidualRLError
 from residual_rl_ros.evaluation.progress import progress, say
 from residual_rl_ros.files.json_text import read_run_json
@@ -79,6 +80,10 @@ class CompareOptions:
     """Episodes of each."""
     paired_seeds: int = 100
     """Episodes of base and of base + residual at the end of each run."""
+    demonstrations: int = 20
+    """Expert episodes for the presets that sample demonstrations."""
+    recordings: Recordings = field(default_factory=Recordings)
+    """Recorded demonstrations for these presets."""
 
 
 def cell_config(config: RunConfig, variant: Variant) -> RunConfig:
@@ -97,10 +102,14 @@ def train_options(
 ) -> TrainOptions:
     """Return the training run of one cell."""
     folder = cell_folder(options, config, variant, seed)
+    config = cell_config(config, variant)
+    samples = config.learner_config().rule.samples_demonstrations
     return TrainOptions(
-        cell_config(config, variant),
+        config,
         seed,
         folder,
+        demonstrations=options.demonstrations,
+        recordings=options.recordings if samples else Recordings(),
         resume=checkpoint_exists(folder / CHECKPOINTS / 'latest'),
         curve_steps=options.curve_steps,
         curve_seeds=options.curve_seeds,

@@ -64,6 +64,14 @@ FRAME_BYTES = 16
 ROW_GROUP_BYTES = 128 * MIB
 """Largest row group, unpacked [byte]."""
 
+# Demonstrations (HDF5, safetensors); frames are limited as those of LeRobot datasets.
+EPISODES = 10_000
+"""Demonstrations of one file."""
+EPISODE_BYTES = 128 * MIB
+"""Largest demonstration, as far as it is read, unpacked [byte]."""
+DEMONSTRATION_BYTES = 256 * MIB
+"""Largest file of demonstrations that is read at once [byte]."""
+
 
 def read_bytes(path: Path, limit: int) -> bytes:
     """Return the content of a regular file; pipes and devices, which may never end, are refused.

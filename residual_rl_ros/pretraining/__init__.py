@@ -3,5 +3,5 @@
 """How the shipped base policies and image encoders are made.
 
 Holds scripted experts, demonstrations, imitation learning and model cards. May import `evaluation`,
-`tasks` and below. Open `train_base` first.
+`demonstrations`, `tasks` and below. Open `train_base` first.
 """

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -13,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.demonstrations.frames import DemonstratedEpisode
+from residual_rl_ros.demonstrations.tensor_file import write_demonstrations
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.paired import run_episode
 from residual_rl_ros.pretraining.experts import Expert, make_expert
@@ -28,15 +32,43 @@ class Demonstrations:
 
     episodes: tuple[tuple[Float32, Float32], ...]
     """Per episode: observations (steps, n) and actions (steps, m)."""
+    ends: tuple[tuple[Float32, Float32], ...]
+    """Per episode: rewards (steps,) and the observation after the last action (n,)."""
 
     @property
     def sha256(self) -> str:
-        """Digest of all numbers, in order."""
+        """Digest of all numbers that are imitated, in order."""
         sha = hashlib.sha256()
         for observations, actions in self.episodes:
             sha.update(observations.tobytes())
             sha.update(actions.tobytes())
         return sha.hexdigest()
+
+    def save(
+        self,
+        path: Path,
+        observation_names: Sequence[str],
+        action_names: Sequence[str],
+        rate_hz: float,
+    ) -> None:
+        """Write them as a file that `--demonstrations` takes.
+
+        Raises:
+            DemonstrationError: it cannot be written.
+        """
+        episodes = [
+            DemonstratedEpisode(
+                str(index),
+                index,
+                np.concatenate([observations, last[None]]).astype(np.float64),
+                actions.astype(np.float64),
+                rewards.astype(np.float64),
+            )
+            for index, ((observations, actions), (rewards, last)) in enumerate(
+                zip(self.episodes, self.ends, strict=True)
+            )
+        ]
+        write_demonstrations(path, episodes, observation_names, action_names, rate_hz)
 
     def flat(self) -> tuple[Float32, Float32]:
         """Return all observations (samples, n) and actions (samples, m)."""
@@ -133,6 +165,7 @@ def collect(
     assert isinstance(space, gymnasium.spaces.Box)
     spread = action_noise * (space.high - space.low) / 2.0
     episodes: list[tuple[Float32, Float32]] = []
+    ends: list[tuple[Float32, Float32]] = []
     tried = 0
     while len(episodes) < count:
         if tried > 2 * count + 10:
@@ -143,7 +176,7 @@ def collect(
         observation = task.reset(seed + tried, tried)
         tried += 1
         expert.reset(env.unwrapped)
-        observations, actions = [], []
+        observations, actions, rewards = [], [], []
         outcome, done = Success.UNLABELLED, False
         while not done:
             action = expert.act(env.unwrapped)
@@ -154,7 +187,9 @@ def collect(
             observations.append(np.asarray(observation, dtype=np.float32))
             actions.append(action)
             observation, feedback = task.step(action)
+            rewards.append(feedback.reward)
             outcome, done = feedback.success, feedback.done
         if outcome is Success.SUCCESS:
             episodes.append((np.stack(observations), np.stack(actions)))
-    return Demonstrations(tuple(episodes))
+            ends.append((np.array(rewards, np.float32), np.asarray(observation, np.float32)))
+    return Demonstrations(tuple(episodes), tuple(ends))

@@ -322,6 +322,11 @@ EXPERTS: dict[str, Any] = {
 EXPERTS |= {name: EXPERTS[task] for name, task in CAMERA_TASKS.items()}
 
 
+def has_expert(task_name: str) -> bool:
+    """Return whether a task has an expert; every task of Meta-World has."""
+    return task_name in EXPERTS or task_name.startswith(PREFIX)
+
+
 def make_expert(
     task_name: str, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
 ) -> Expert[Any]:
@@ -336,10 +341,10 @@ def make_expert(
     Raises:
         ConfigError: If no expert knows the task, or noise is given without a generator.
     """
-    if task_name.startswith(PREFIX):
-        return MetaWorldExpert(task_name, rng=rng, waypoint_noise=waypoint_noise)
-    if task_name not in EXPERTS:
+    if not has_expert(task_name):
         known = [*EXPERTS, f'{PREFIX}TASK']
         raise ConfigError(f'no expert for task {task_name!r}, expected one of {known}')
+    if task_name.startswith(PREFIX):
+        return MetaWorldExpert(task_name, rng=rng, waypoint_noise=waypoint_noise)
     expert: Expert[Any] = EXPERTS[task_name](rng=rng, waypoint_noise=waypoint_noise)
     return expert

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -221,8 +222,8 @@ def train_base_policy(
     return demonstrations
 
 
-def success_of(recipe: BaseRecipe, path: Path, seeds: Sequence[int]) -> Rate:
-    """Return how often a base policy succeeds on its own.
+def success_of(recipe: BaseRecipe, path: Path, seeds: Sequence[int]) -> tuple[Rate, float]:
+    """Return how often a base policy succeeds on its own, and in how many control steps.
 
     Args:
         recipe: says the environment; the robot of a task of others is described from it.
@@ -234,9 +235,14 @@ def success_of(recipe: BaseRecipe, path: Path, seeds: Sequence[int]) -> Rate:
             config = replace(load_run(recipe.task), base_policy=str(path))
         else:
             config = finetune_for_environment(recipe.environment, path, 0.0, Path(scratch))
-        return wilson([bool(episode.success) for episode in evaluate(config, seeds)])
+        episodes = list(evaluate(config, seeds))
+    steps = [episode.steps for episode in episodes if episode.success]
+    rate = wilson([bool(episode.success) for episode in episodes])
+    return rate, float(np.mean(steps)) if steps else math.nan
 
 
+MODELS = Path('models')
+"""Where the shipped base policies are."""
 CARD_SEED = 20_000
 """First held-out seed of the card's success."""
 
@@ -244,7 +250,7 @@ CARD_SEED = 20_000
 def train_with_card(
     task: str, folder: Path, seed: int, evaluation_seeds: int, console: Console
 ) -> None:
-    """Write `<name>.onnx` and `<name>.md`, by the name of the recipe.
+    """Write `<recipe>.onnx`, `<recipe>.md` and `<recipe>.demonstrations.safetensors`.
 
     Args:
         task: task with a recipe, or the path of a recipe.
@@ -268,11 +274,16 @@ def train_with_card(
     demonstrations = train_base_policy(
         recipe, seed, path, lambda step, loss: console.print(f'step {step}: loss {loss:.6f}')
     )
+    data = path.with_suffix('.demonstrations.safetensors')
+    env = recipe.make_demonstration_task()
+    demonstrations.save(data, *environment_names(env), control_rate_hz(env))
     seeds = range(CARD_SEED, CARD_SEED + evaluation_seeds)
-    rate = success_of(recipe, path, seeds)
+    rate, steps = success_of(recipe, path, seeds)
     console.print(f'success {rate} on seeds {seeds.start}..{seeds.stop - 1}')
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    count = len(demonstrations.episodes)
     samples = sum(len(actions) for _, actions in demonstrations.episodes)
+    where = '' if folder == MODELS else f' --out {folder}'
     recipe_text = yaml.safe_dump(asdict(recipe), sort_keys=False).rstrip()
     path.with_suffix('.md').write_text(
         f"""# Base policy `{recipe.task}`
@@ -285,11 +296,12 @@ from. {_REASONS.get(recipe.task, _FEW)}
 |---|---|
 | success | {rate} (95 % Wilson interval) on {rate.trials} held-out seeds, \
 {seeds.start} to {seeds.stop - 1} |
+| episodes | {steps:.0f} control steps to a success, {samples / count:.0f} in the demonstrations |
 | file | `{path.name}`, {path.stat().st_size / 1e6:.2f} MB, sha256 `{digest}` |
-| data | {len(demonstrations.episodes)} demonstrations, {samples} samples, \
-sha256 `{demonstrations.sha256}` |
+| data | {count} demonstrations, {samples} samples, \
+sha256 `{demonstrations.sha256}`; in `{data.name}` |
 | seed | {seed} |
-| command | `residual-rl train-base --task {task} --seed {seed}` |
+| command | `residual-rl train-base --task {task}{where} --seed {seed}` |
 
 The evaluation runs the task as it is, with its default parameters. The recipe:
 

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ import torch
 from rich.console import Console
 
 from residual_rl_ros.config.run import ResolvedRun, RunConfig, training_seed
-from residual_rl_ros.config.success import RETURN
+from residual_rl_ros.config.success import RETURN, SuccessCriterion
+from residual_rl_ros.demonstrations.source import Demonstrated, Recordings, add_demonstrations
 from residual_rl_ros.errors import FormatError, OutputError, ResidualRLError
 from residual_rl_ros.evaluation.figures import draw_learning_curve
 from residual_rl_ros.evaluation.paired import (
@@ -44,7 +45,7 @@ from residual_rl_ros.learner.episodes import RECENT_EPISODES
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.pretraining.demonstrations import demonstrate
-from residual_rl_ros.pretraining.experts import EXPERTS
+from residual_rl_ros.pretraining.experts import has_expert
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.success_probe import settle_success
@@ -82,6 +83,8 @@ class TrainOptions:
     """Continue the run in `output_dir` from its latest checkpoint."""
     demonstrations: int = 20
     """Expert episodes for a preset that samples demonstrations; the task must have an expert."""
+    recordings: Recordings = field(default_factory=Recordings)
+    """Recorded demonstrations for such a preset."""
     checkpoint_steps: int = 8000
     """Control steps between two checkpoints."""
     curve_steps: int = 0
@@ -140,6 +143,10 @@ def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
         'success': config.success,
         **run.learner.to_mapping(),
     }
+    if run.learner.rule.samples_demonstrations:
+        recorded = options.recordings
+        identity['demonstrations'] = [options.demonstrations, *map(str, recorded.paths)]
+        identity['observation_map'] = dict(recorded.observation_map)
     as_json: dict[str, Any] = json.loads(json.dumps(identity))
     return as_json
 
@@ -159,6 +166,9 @@ class _Training:
         self._options = options = replace(options, config=replace(config, success=success))
         self._console = console
         self._resolved = run = options.config.resolve()
+        if not options.resume:  # The checkpoint has them.
+            samples = run.learner.rule.samples_demonstrations
+            options.recordings.check(run.config.preset, samples)
         self._identity = run_identity(run, options)
         self._env = host(run.config, run.robot)
         made.callback(self._env.close)
@@ -296,13 +306,30 @@ class _Training:
         return learner
 
     def _add_demonstrations(self, learner: Learner) -> None:
-        """Store demonstrations of the expert, if the preset samples any."""
-        memory, options = learner.rule.memory, self._options
-        wanted = options.demonstrations and self._resolved.learner.rule.samples_demonstrations
-        if not wanted or memory.demonstrations:
+        """Store recorded demonstrations and those of the expert, if the preset samples any.
+
+        Raises:
+            ResidualRLError: a recorded one cannot be used.
+        """
+        memory, options, run = learner.rule.memory, self._options, self._resolved
+        if not run.learner.rule.samples_demonstrations or memory.demonstrations:
             return  # None are sampled, or a bag has supplied them.
-        task = self._resolved.config.task
-        if task not in EXPERTS:
+        add_demonstrations(
+            learner,
+            options.recordings,
+            Demonstrated(
+                run.policy,
+                run.robot,
+                SuccessCriterion.parse(run.config.success),
+                run.config.prefetch_steps,
+                seed=options.seed,
+            ),
+            lambda text: say(self._console, text),
+        )
+        task = run.config.task
+        if not options.demonstrations:
+            return
+        if not has_expert(task):
             say(self._console, f'no expert knows {task!r}: training without demonstrations')
             return
         controller = self._resolved.evaluation_controller(None)

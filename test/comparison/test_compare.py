@@ -44,6 +44,7 @@ from residual_rl_ros.comparison.grid import (
     worst_success,
 )
 from residual_rl_ros.config.run import load_run
+from residual_rl_ros.demonstrations.source import Recordings
 from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.evaluation.figures import rated_episodes
 from residual_rl_ros.learner.episodes import EpisodeRecord
@@ -393,6 +394,17 @@ def test_a_variant_with_a_wrong_number_stops_the_grid_before_it_starts(tmp_path:
     with pytest.raises(ConfigError, match='utd is 0'):
         run_comparison(options(tmp_path, f'dawn:{SMALL}', 'dawn:utd=0.0'), Console(quiet=True))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_recordings_go_to_the_presets_that_sample_demonstrations(tmp_path: Path) -> None:
+    recordings = Recordings((tmp_path / 'd.hdf5',))
+    given = replace(options(tmp_path, 'dawn', 'resfit'), recordings=recordings)
+    dawn, resfit = (
+        train_options(given, given.configs[0], variant, 0) for variant in given.variants
+    )
+    assert (dawn.recordings, resfit.recordings) == (Recordings(), recordings)
+    with pytest.raises(ResidualRLError, match='no preset of this comparison samples'):
+        run_comparison(replace(given, variants=given.variants[:1]), Console(quiet=True))
 
 
 def test_an_environment_without_a_base_policy_is_refused(

@@ -44,8 +44,9 @@ def results(folder: Path, cases: list[Case]) -> list[dict[str, Any]]:
 
 
 def usable(case: Case) -> bool:
-    """Return whether the file can be written: Parquet needs an extra."""
-    return case.reader != 'dataset' or importlib.util.find_spec('pyarrow') is not None
+    """Return whether the file can be written: Parquet and HDF5 need extras."""
+    library = {'dataset': 'pyarrow', 'robomimic': 'h5py'}.get(case.reader, 'numpy')
+    return importlib.util.find_spec(library) is not None
 
 
 def check(found: list[dict[str, Any]]) -> None:

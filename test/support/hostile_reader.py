@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from builders import make_layout, write_onnx_policy
+from demonstration_builders import MAP, read_all
 
 from residual_rl_ros.bags.rebuild.real_time import read_marks
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
@@ -104,6 +105,8 @@ READERS: dict[str, Callable[[Path], Any]] = {
     'checkpoint': load_checkpoint,
     'weights': lambda path: decode_weights(read_actor(path)),
     'tensors': _tensors,
+    'robomimic': lambda path: read_all(path, observation_map=MAP),
+    'demonstrations': read_all,
 }
 
 

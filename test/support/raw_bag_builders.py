@@ -100,10 +100,14 @@ class Live:
 
     @classmethod
     def start(
-        cls, folder: Path, config: ControllerConfig = CONFIG, policy: LinearPolicy | None = None
+        cls,
+        folder: Path,
+        config: ControllerConfig = CONFIG,
+        policy: LinearPolicy | None = None,
+        noted: dict[str, str] | None = None,
     ) -> Live:
         topics = absolute(raw_topics(ROBOT), lambda name: str(Path('/cell') / name))
-        live = cls(Recorder(folder, topics, RecordOptions(), {}, lambda: 0.0), [])
+        live = cls(Recorder(folder, topics, RecordOptions(), noted or {}, lambda: 0.0), [])
         parts = (
             config.build(policy or LinearPolicy(), ROBOT.action),
             ObservationAssembler(ROBOT.channels),

@@ -75,6 +75,46 @@ def exported_transitions(dataset: LeRobotDataset, problems: Findings) -> Iterato
     _check_count(dataset, count, problems)
 
 
+def dataset_episodes(
+    dataset: LeRobotDataset, columns: list[str], problems: Findings
+) -> Iterator[tuple[Path, dict[str, Array]]]:
+    """Yield the frames of each episode: the file of the last one, and (count, width) a column.
+
+    Args:
+        dataset: a dataset of any tool.
+        columns: what to read, beside `episode_index` and `frame_index`.
+        problems: receives another number of frames than the dataset says.
+
+    Raises:
+        ResidualRLError: a file or a column is missing or damaged.
+    """
+    waiting: list[dict[str, Array]] = []
+    count, last = 0, dataset.path
+
+    def joined() -> tuple[Path, dict[str, Array]]:
+        return last, {
+            name: np.concatenate([piece[name] for piece in waiting]).astype(np.float64)
+            for name in waiting[0]
+        }
+
+    for file, frames in dataset.frames(['episode_index', 'frame_index', *columns]):
+        index = frames['episode_index'][:, 0]
+        count, last = count + len(index), file
+        if not np.isfinite(index).all():
+            raise ResidualRLError(f'{file}: episode_index holds what is no number')
+        bounds = [0, *(np.flatnonzero(np.diff(index)) + 1).tolist(), len(index)]
+        for begin, end in pairwise(bounds):
+            piece = {name: values[begin:end] for name, values in frames.items()}
+            if waiting and waiting[-1]['episode_index'][0] != piece['episode_index'][0]:
+                yield joined()
+                waiting = []
+            if end > begin:
+                waiting.append(piece)
+    if waiting:
+        yield joined()
+    _check_count(dataset, count, problems)
+
+
 @dataclass(frozen=True)
 class _Episode:
     """Consecutive frames of another tool's dataset."""
@@ -209,32 +249,14 @@ class ForeignDataset:
 
     def _episodes(self, problems: Findings) -> Iterator[_Episode]:
         labels = [column for column in (REWARD, SUCCESS) if column in self._dataset.features]
-        columns = ['episode_index', 'frame_index', STATE, ACTION, *labels]
-        waiting: list[dict[str, Array]] = []
-        count = 0
-        for file, frames in self._dataset.frames(columns):
-            index = frames['episode_index'][:, 0]
-            count += len(index)
-            bounds = [0, *(np.flatnonzero(np.diff(index)) + 1).tolist(), len(index)]
-            for begin, end in pairwise(bounds):
-                piece = {name: values[begin:end] for name, values in frames.items()}
-                if waiting and waiting[-1]['episode_index'][0] != piece['episode_index'][0]:
-                    yield from self._episode(waiting, file, problems)
-                    waiting = []
-                if end > begin:
-                    waiting.append(piece)
-        if waiting:
-            yield from self._episode(waiting, file, problems)
-        _check_count(self._dataset, count, problems)
+        columns = [STATE, ACTION, *labels]
+        for file, frames in dataset_episodes(self._dataset, columns, problems):
+            yield from self._episode(frames, file, problems)
 
     def _episode(
-        self, pieces: list[dict[str, Array]], file: Path, problems: Findings
+        self, columns: dict[str, Array], file: Path, problems: Findings
     ) -> Iterator[_Episode]:
         """Yield an episode, unless something is wrong with it."""
-        columns = {
-            name: np.concatenate([piece[name] for piece in pieces]).astype(np.float64)
-            for name in pieces[0]
-        }
         index = int(columns['episode_index'][0, 0])
         reason = ''
         if len(columns[ACTION]) < 2:

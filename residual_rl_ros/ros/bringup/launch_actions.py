@@ -63,6 +63,13 @@ ROBOT_ARGUMENTS = (
     ('seed', '0', 'seed of policy noise and learner'),
     ('classifier', '', 'ONNX success classifier that judges the episodes'),
     ('reward', '', 'instead: package.module:factory of a reward function'),
+    (
+        'demonstrations',
+        '',
+        'list of bags, LeRobot datasets, robomimic files or files of train-base that a new learner '
+        'begins with',
+    ),
+    ('observation_map', '', 'list of NAME=KEY[INDEX] where their names differ, or of YAML files'),
     ('record', '', 'folder of a new bag of observations, commands and transitions'),
 )
 """Launch arguments of `robot.launch.py` and `fleet.launch.py`: name, default, description."""
@@ -89,6 +96,8 @@ def robot_run(value: Mapping[str, str], namespaces: tuple[str, ...]) -> RobotRun
         classifier=Path(value['classifier']) if value['classifier'] else None,
         reward=value['reward'],
         record=Path(value['record']) if value['record'] else None,
+        demonstrations=names(value, 'demonstrations') if value['demonstrations'] else (),
+        observation_map=names(value, 'observation_map') if value['observation_map'] else (),
     )
 
 

@@ -191,6 +191,10 @@ class RobotRun:
     """ONNX success classifier that judges the episodes."""
     reward: str = ''
     """Instead of it, `package.module:factory` of a reward function."""
+    demonstrations: tuple[str, ...] = ()
+    """Recordings that a new learner begins with."""
+    observation_map: tuple[str, ...] = ()
+    """Names of their observations, where they differ; see the learner node's parameter."""
     record: Path | None = None
     """Folder of a bag of observations, commands and transitions; None records nothing."""
 
@@ -290,10 +294,25 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
             'output_dir': str(run.output_dir),
             'resume': resume,
             'overrides': run.overrides,
+            **_demonstrations(run),
         },
         run.namespaces[0] if alone else '',
     )
     return learner, *nodes
+
+
+def _demonstrations(run: RobotRun) -> dict[str, Any]:
+    """Return the learner's parameters of demonstrations, none where there are none."""
+    if not run.demonstrations:
+        return {}
+    return {
+        'demonstrations': list(run.demonstrations),
+        'observation_map': list(run.observation_map or ('',)),
+        'base_policy': str(run.base_policy),
+        'robot_file': str(run.robot_file),
+        'prefetch_steps': run.prefetch_steps,
+        'chunk_blend_steps': run.chunk_blend_steps,
+    }
 
 
 def latest(output_dir: Path) -> Path:

@@ -129,6 +129,28 @@ class LearnerParameters(NodeParameters):
     seed: int = parameter(0, 'seeds initialisation, sampling and updates', minimum=0)
     output_dir: str = parameter('', 'folder for checkpoints and TensorBoard events')
     resume: bool = parameter(False, 'continue from the checkpoint in output_dir')
+    demonstrations: tuple[str, ...] = parameter(
+        ('',),
+        'bags, LeRobot datasets, robomimic files or files of train-base that a new learner begins '
+        'with, for a preset that samples demonstrations; empty ones are none',
+    )
+    observation_map: tuple[str, ...] = parameter(
+        ('',),
+        'where names of demonstrations differ: NAME=KEY[INDEX], or a YAML file of such pairs; '
+        'empty ones are none',
+    )
+    base_policy: str = parameter(
+        '', 'for demonstrations without base actions: the ONNX base policy of policy_node'
+    )
+    robot_file: str = parameter(
+        '', 'for demonstrations: robot YAML, for the limits of the actions and the topics of bags'
+    )
+    prefetch_steps: int = parameter(
+        0, 'for demonstrations: prefetch_steps of policy_node', minimum=0
+    )
+    chunk_blend_steps: int = parameter(
+        0, 'for demonstrations: chunk_blend_steps of policy_node', minimum=0
+    )
     checkpoint_interval_s: float = parameter(
         60.0, 'time between two checkpoints [s]', minimum=1.0, live=True
     )

@@ -189,6 +189,11 @@ class LearnerNode(ManagedNode):
         if time.monotonic() - self._published > SIGN_OF_LIFE_S:
             self._publish(self._weights)
 
+    def _check_stop(self) -> None:
+        """While demonstrations are read: stop if asked to, there is nothing to save yet."""
+        if self._stop.is_set():
+            raise _OutOfTimeError
+
     def _work(self, timeout_s: float) -> None:
         try:
             job = self._inbox.get(timeout=timeout_s) if timeout_s else self._inbox.get_nowait()
@@ -231,7 +236,10 @@ class LearnerNode(ManagedNode):
         if self._learner is None:
             assert self._output is not None
             try:
-                self._learner = learner = self._output.make_learner(layout)
+                # Only then: a learner without its demonstrations must not be saved.
+                self._learner = learner = self._output.make_learner(
+                    layout, self.get_logger().info, self._check_stop
+                )
             except (CheckpointError, ConfigError) as error:
                 if len(self._feeds) == 1 and isinstance(error, CheckpointError):
                     raise

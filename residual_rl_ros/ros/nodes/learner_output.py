@@ -8,9 +8,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.config.preset import LearnerConfig, learner_config, load_preset
-from residual_rl_ros.errors import CheckpointError, ConfigError
+from residual_rl_ros.demonstrations.frames import read_observation_map
+from residual_rl_ros.demonstrations.source import Demonstrated, Recordings, add_demonstrations
+from residual_rl_ros.errors import (
+    CheckpointError,
+    ConfigError,
+    DemonstrationError,
+    ResidualRLError,
+)
 from residual_rl_ros.learner.checkpoint import (
     CheckpointFolder,
     check_numbers,
@@ -20,6 +28,8 @@ from residual_rl_ros.learner.checkpoint import (
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
+from residual_rl_ros.resources import find_base_policy
+from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.common.node_parameters import LearnerParameters
 from residual_rl_ros.transitions.seal import Key
 from residual_rl_ros.transitions.transition import TransitionLayout
@@ -54,6 +64,7 @@ class LearnerOutput:
         try:
             self._check_resume()
             self._config = self._read_config(overrides)
+            self._recordings = self._read_recordings()
             self.log = MetricsLog(folder / 'tensorboard', warn)
         except OSError as error:
             self.checkpoints.close()
@@ -90,17 +101,32 @@ class LearnerOutput:
             check_numbers(latest, config)
         return config
 
-    def make_learner(self, layout: TransitionLayout) -> Learner:
-        """Return a new learner, or the checkpoint's in a new epoch.
+    def make_learner(
+        self,
+        layout: TransitionLayout,
+        say: Callable[[str], None],
+        pulse: Callable[[], None],
+    ) -> Learner:
+        """Return a new learner with its demonstrations, or the checkpoint's in a new epoch.
+
+        Args:
+            layout: of the robot's transitions.
+            say: is told what demonstrations were read.
+            pulse: called after every demonstration; what it raises ends it all.
 
         Raises:
             CheckpointError: the checkpoint cannot be read, or is of another layout.
             ConfigError: the replay is larger than the memory.
+            DemonstrationError: a demonstration cannot be used.
         """
         if not self._parameters.resume:
-            return Learner(self._config, layout, self._parameters.seed)
+            learner = Learner(self._config, layout, self._parameters.seed)
+            self._add_demonstrations(learner, say, pulse)
+            return learner
         checkpoint = self.checkpoints.latest
         learner = load_checkpoint(checkpoint, self._key)
+        if any(self._parameters.demonstrations):
+            say('the demonstrations are those of the checkpoint; none are read')
         if learner.layout != layout:
             raise CheckpointError(
                 f'checkpoint {str(checkpoint)!r} has layout {learner.layout.label}, the '
@@ -108,6 +134,52 @@ class LearnerOutput:
             )
         learner.begin_epoch(learner.epoch + 1)
         return learner
+
+    def _read_recordings(self) -> Recordings:
+        """Return what the parameters say of demonstrations.
+
+        Raises:
+            DemonstrationError: one does not exist, or the preset samples none.
+        """
+        parameters = self._parameters
+        if parameters.resume:
+            return Recordings()  # The checkpoint has them.
+        names = read_observation_map([text for text in parameters.observation_map if text])
+        paths = tuple(Path(text) for text in parameters.demonstrations if text)
+        recordings = Recordings(paths, names)
+        samples = self._config.rule.samples_demonstrations
+        recordings.check(parameters.preset or DEFAULT_PRESET, samples)
+        return recordings
+
+    def _add_demonstrations(
+        self, learner: Learner, say: Callable[[str], None], pulse: Callable[[], None]
+    ) -> None:
+        """Store the demonstrations.
+
+        Raises:
+            DemonstrationError: one cannot be used, or base policy or robot cannot be read.
+        """
+        parameters = self._parameters
+        if not self._recordings.paths:
+            return
+        try:
+            policy = robot = None
+            if parameters.base_policy:
+                policy = OnnxBasePolicy(find_base_policy(parameters.base_policy))
+            if parameters.robot_file:
+                robot, _ = load_robot(parameters.robot_file)
+            demonstrated = Demonstrated(
+                policy,
+                robot,
+                prefetch_steps=parameters.prefetch_steps,
+                blend_steps=parameters.chunk_blend_steps,
+                seed=parameters.seed,
+            )
+            add_demonstrations(learner, self._recordings, demonstrated, say, pulse)
+        except DemonstrationError:
+            raise
+        except ResidualRLError as error:  # The learner ends, whatever it is.
+            raise DemonstrationError(str(error)) from error
 
     def close(self) -> None:
         """Close the metrics, and let other learners have the folder."""

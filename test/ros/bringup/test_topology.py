@@ -188,3 +188,13 @@ def test_a_fleet_has_a_policy_for_each_robot_and_one_learner_that_all_hear(tmp_p
     assert (left.parameters['seed'], right.parameters['seed']) == (3, 4)
     for policy in (left, right):
         assert policy.ros_arguments()[-2:] == ['-r', 'learner_node/actor:=/learner_node/actor']
+
+
+def test_a_learner_is_told_of_demonstrations_and_of_the_robot_that_they_are_for() -> None:
+    run = RobotRun(Path('robot.yaml'), Path('base.onnx'), Path('runs/none'), prefetch_steps=3)
+    assert 'demonstrations' not in robot_topology(run)[0].parameters
+    told = robot_topology(replace(run, demonstrations=('d.hdf5', 'bag')))[0].parameters
+    assert told['demonstrations'] == ['d.hdf5', 'bag']
+    assert told['observation_map'] == ['']  # ROS knows no empty list.
+    assert (told['base_policy'], told['robot_file']) == ('base.onnx', 'robot.yaml')
+    assert (told['prefetch_steps'], told['chunk_blend_steps']) == (3, 0)

@@ -86,7 +86,9 @@ class Robot:
 
 
 @contextmanager
-def learner(domain_id: int, folder: Path, method: str = 'pass') -> Iterator[tuple[Monitor, Robot]]:
+def learner(
+    domain_id: int, folder: Path, method: str = 'pass', **parameters: Any
+) -> Iterator[tuple[Monitor, Robot]]:
     """Run a learner node in which one method is another."""
     script = folder / 'learner.py'
     script.write_text(
@@ -96,7 +98,7 @@ def learner(domain_id: int, folder: Path, method: str = 'pass') -> Iterator[tupl
         f'class Altered(LearnerNode):\n{textwrap.indent(textwrap.dedent(method), "    ")}\n'
         'raise SystemExit(run(Altered, spin=Altered.learn))\n'
     )
-    spec = NodeSpec('learner_node', True, (), {'output_dir': str(folder / 'run')})
+    spec = NodeSpec('learner_node', True, (), {'output_dir': str(folder / 'run'), **parameters})
     command = [sys.executable, str(script), *spec.ros_arguments()]
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=domain_id)
@@ -249,3 +251,17 @@ def test_numbers_that_are_not_plausible_cost_their_messages(domain_id: int, tmp_
         wait_for(lambda: number('transitions') == 30, LIMIT_S, 'learning')
         assert number('malformed') == 5
         assert number('epoch') == 2, 'one after that of the stream'
+
+
+def test_a_demonstration_that_cannot_be_used_ends_the_learner_with_one_line(
+    domain_id: int, tmp_path: Path
+) -> None:
+    broken = tmp_path / 'd.safetensors'
+    broken.write_bytes(b'none')
+    given = {'preset': 'resfit', 'demonstrations': [str(broken)]}
+    with learner(domain_id, tmp_path, **given) as (_, robot):
+        robot.layout.publish(String(data=LAYOUT.to_yaml()))
+        assert robot.learner.wait(LIMIT_S) == 2
+    (line,) = [line for line in (tmp_path / 'log').read_text().splitlines() if 'error:' in line]
+    assert line.startswith(f'error: {broken}: is no file of demonstrations')
+    assert not (tmp_path / 'run/checkpoints/latest').exists()

@@ -1,0 +1,152 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Demonstrations in ROS bags: transitions as they were recorded, or rebuilt from the topics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from residual_rl_ros.bags.bag import Bag
+from residual_rl_ros.bags.rebuild.messages import RawMessages, Role
+from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
+from residual_rl_ros.bags.transitions.reader import TRANSITIONS, TransitionReader
+from residual_rl_ros.base_policy.chunk_queue import BasePolicy
+from residual_rl_ros.control.config import ControllerConfig
+from residual_rl_ros.errors import ConfigError, DemonstrationError, FormatError
+from residual_rl_ros.files.yaml_text import parse_yaml
+from residual_rl_ros.robot.decoders import stamp_of, to_nanoseconds
+from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.transitions.transition import Transition, TransitionLayout
+
+LOOKED_AT = 1000
+"""Commands from which it is seen whether a recording is of lockstep."""
+ROBOT, NAMESPACE, BASE_POLICY = 'robot', 'namespace', 'base_policy_sha256'
+"""Keys of the recorder's description of a bag."""
+
+
+def holds_transitions(bag: Bag) -> bool:
+    """Return whether a bag holds a topic of transitions."""
+    return any(
+        f'/{topic.name}'.endswith(f'/{TRANSITIONS}')
+        for file, _ in bag.segments()
+        for topic in file.topics.values()
+    )
+
+
+def recorded_transitions(
+    bag: Bag, layout: TransitionLayout, base_policy_sha256: str
+) -> Iterator[tuple[str, Transition]]:
+    """Yield the transitions of a bag, each with the namespace of its robot.
+
+    Args:
+        bag: the bag; findings are added to its problems.
+        layout: of the learner.
+        base_policy_sha256: of the base policy that the robot runs; empty where it is not known.
+
+    Raises:
+        ResidualRLError: it is of another layout or base policy.
+    """
+    others = bag.recorded_values(BASE_POLICY) - {base_policy_sha256}
+    if base_policy_sha256 and others:
+        raise DemonstrationError(
+            f'{bag.path}: was recorded with base policy {", ".join(sorted(others))}, the robot '
+            f'runs {base_policy_sha256}: its base actions are of no use; record observations and '
+            'commands without transitions'
+        )
+    for block in TransitionReader(bag).blocks():
+        check_layout(bag.path, block.table.layout, layout)
+        for transition in block.table:
+            yield block.robot, transition
+
+
+def check_layout(path: Path, found: TransitionLayout, wanted: TransitionLayout) -> None:
+    """Refuse transitions of another layout, by name.
+
+    Raises:
+        DemonstrationError: they are.
+    """
+    if found != wanted:
+        different = wanted.differences(found)
+        more = f'; and {len(different) - 5} more' if len(different) > 5 else ''
+        raise DemonstrationError(
+            f'{path}: its transitions have another layout: {"; ".join(different[:5])}{more}; use '
+            'the same base policy, decision_steps and residual_scale, or record observations and '
+            'commands'
+        )
+
+
+def rebuilt_transitions(
+    bag: Bag,
+    policy: BasePolicy,
+    decision_steps: int,
+    robot: RobotConfig | None,
+    prefetch_steps: int,
+    blend_steps: int,
+) -> Iterator[Transition]:
+    """Yield the transitions of recorded observations and commands.
+
+    In real time a pause between commands that nobody has judged ends a success.
+
+    Args:
+        bag: raw bag; findings are added to its problems.
+        policy: base policy.
+        decision_steps: control steps per residual decision (k).
+        robot: description of the robot, where the bag holds none.
+        prefetch_steps: as the robot's controller has it.
+        blend_steps: likewise.
+
+    Raises:
+        ResidualRLError: something was not recorded, or the bag is of another robot.
+    """
+    described = _recorded_robot(bag) or robot
+    if described is None:
+        raise DemonstrationError(
+            f'{bag.path}: does not say which robot it is of; give the robot file, or record with '
+            'recorder_node, which notes it'
+        )
+    policy.metadata.check_robot(
+        described.observation_names, described.action, described.control_rate_hz
+    )
+    namespace = bag.custom_data.get(NAMESPACE, '')
+    options = RebuildOptions(
+        # Whatever differs from the base is the operator's: there is no residual to tell apart.
+        ControllerConfig(
+            decision_steps, (0.0,), prefetch_steps, blend_steps, scheduled_actor=False
+        ),
+        _in_lockstep(bag.path, described, namespace),
+        namespace,
+        end_is_success=True,
+    )
+    yield from Rebuilder(bag, described, policy, options).transitions()
+
+
+def _in_lockstep(path: Path, robot: RobotConfig, namespace: str) -> bool:
+    """Return whether commands carry the stamps of observations, as beside a waiting simulator."""
+    messages = RawMessages(Bag(path), robot, namespace, lambda count, total: None)
+    observed: set[int] = set()
+    commanded: set[int] = set()
+    for received in messages.of(Role.CHANNEL, Role.COMMAND):
+        stamp = stamp_of(received.message)
+        if stamp is not None:
+            seen = commanded if received.reading.role is Role.COMMAND else observed
+            seen.add(to_nanoseconds(stamp))
+        if len(commanded) == LOOKED_AT:
+            break
+    return 2 * len(commanded & observed) > len(commanded)
+
+
+def _recorded_robot(bag: Bag) -> RobotConfig | None:
+    """Return the robot that the recorder noted in a bag, None if it noted none.
+
+    Raises:
+        DemonstrationError: it noted something else.
+    """
+    text = bag.custom_data.get(ROBOT)
+    if text is None:
+        return None
+    try:
+        mapping = parse_yaml(text, 'the recorded robot')['/**']['ros__parameters']['robot']
+        return RobotConfig.from_mapping(mapping, 'the recorded robot')
+    except (FormatError, ConfigError, KeyError, TypeError) as error:
+        raise DemonstrationError(f'{bag.path}: {error}') from error

@@ -1,0 +1,85 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A new learner begins with the demonstrations that its node names; a resumed one has them."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import ACTIONS, OBSERVATIONS, write_onnx_policy
+from demonstration_builders import LAYOUT, episodes
+from raw_bag_builders import DESCRIPTION
+from yaml import safe_dump
+
+from residual_rl_ros.demonstrations.tensor_file import write_demonstrations
+from residual_rl_ros.errors import DemonstrationError
+from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.ros.common.node_parameters import LearnerParameters
+from residual_rl_ros.ros.nodes.learner_output import LearnerOutput
+from residual_rl_ros.transitions.seal import Key
+
+SMALL = {
+    'replay_capacity': 100,
+    'warmup_transitions': 10,
+    'critic_hidden_sizes': [4],
+    'actor_hidden_sizes': [4],
+}
+said: list[str] = []
+
+
+def make(folder: Path, pulse: Any = lambda: None, **parameters: Any) -> Learner:
+    """Return the learner of a node with such parameters, saved."""
+    values = {'preset': 'resfit', 'output_dir': str(folder / 'out'), **parameters}
+    output = LearnerOutput(LearnerParameters(**values), SMALL, Key.read(''), said.append)
+    with closing(output):
+        learner = output.make_learner(LAYOUT, said.append, pulse)
+        output.checkpoints.save(learner)
+    return learner
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return demonstrations, beside a base policy and a robot."""
+    write_onnx_policy(tmp_path / 'base.onnx')
+    robot = {'/**': {'ros__parameters': {'robot': DESCRIPTION}}}
+    (tmp_path / 'robot.yaml').write_text(safe_dump(robot))
+    file = tmp_path / 'd.safetensors'
+    write_demonstrations(file, episodes(), OBSERVATIONS, ACTIONS, 20.0)
+    return file
+
+
+def test_demonstrations_are_there_before_the_first_message_and_after_a_resume(path: Path) -> None:
+    folder, pulses = path.parent, []
+    learner = make(
+        folder,
+        lambda: pulses.append(1),
+        demonstrations=('', str(path)),
+        base_policy=str(folder / 'base.onnx'),
+        robot_file=str(folder / 'robot.yaml'),
+    )
+    assert learner.rule.memory.demonstrations == 8
+    assert len(pulses) == 3
+    assert said[-1] == f'{path}: 3 demonstrations, 8 transitions'
+    path.unlink()
+    again = make(folder, demonstrations=(str(path),), resume=True)
+    assert again.rule.memory.demonstrations == 8
+
+
+@pytest.mark.parametrize(
+    ('parameters', 'message'),
+    [
+        ({'demonstrations': ('nowhere',)}, "demonstrations 'nowhere' do not exist"),
+        ({'preset': 'dawn'}, "preset 'dawn' samples no demonstrations"),
+        ({}, 'holds no base actions; give the base policy'),
+        ({'base_policy': 'nothing.onnx'}, 'nothing'),
+        ({'observation_map': ('what',)}, 'neither NAME=KEY'),
+    ],
+)
+def test_what_cannot_be_used_ends_the_learner(
+    path: Path, parameters: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DemonstrationError, match=message):
+        make(path.parent, **{'demonstrations': (str(path),), **parameters})
