@@ -45,7 +45,7 @@ from residual_rl_ros.learner.episodes import RECENT_EPISODES
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.pretraining.demonstrations import demonstrate
-from residual_rl_ros.pretraining.experts import has_expert
+from residual_rl_ros.pretraining.experts import EXPERTS
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.success_probe import settle_success
@@ -312,8 +312,9 @@ class _Training:
             ResidualRLError: a recorded one cannot be used.
         """
         memory, options, run = learner.rule.memory, self._options, self._resolved
-        if not run.learner.rule.samples_demonstrations or memory.demonstrations:
-            return  # None are sampled, or a bag has supplied them.
+        if not run.learner.rule.samples_demonstrations:
+            return
+        before = memory.demonstrations
         add_demonstrations(
             learner,
             options.recordings,
@@ -327,9 +328,9 @@ class _Training:
             lambda text: say(self._console, text),
         )
         task = run.config.task
-        if not options.demonstrations:
-            return
-        if not has_expert(task):
+        if not options.demonstrations or before:
+            return  # A bag has supplied them.
+        if task not in EXPERTS:
             say(self._console, f'no expert knows {task!r}: training without demonstrations')
             return
         controller = self._resolved.evaluation_controller(None)
