@@ -24,6 +24,7 @@ from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.learner.episodes import EpisodeLog, EpisodeRecord
 from residual_rl_ros.learner.exploration_schedule import (
     PublishedShares,
+    grown_share,
     residual_exploration,
     warmup_exploration,
 )
@@ -124,18 +125,21 @@ class Learner:
         self._measured_at = 0
         self._epoch_start = 0
         self._shown_at: int | None = None  # See `confirmed`.
+        self._warmup_transitions = config.warmup_transitions
+        """Transitions of the warm-up; more than the preset's while its episodes are too few."""
+        self._bound_ramp_transitions = config.bound_ramp_transitions
 
     @property
     def _online_from(self) -> int:
         """Transitions before the first online update."""
-        return self.config.warmup_transitions + self.config.policy_warmup_transitions
+        return self._warmup_transitions + self.config.policy_warmup_transitions
 
     def first_message(self) -> bytes:
         """Return the message that opens the epoch: residual off until the warm-up is over."""
         self.recover()
         if self.phase is Phase.WARMUP:
             # Pre-training that was interrupted begins again with the next transition.
-            rest = self.config.warmup_transitions - self.transitions
+            rest = self._warmup_transitions - self.transitions
             return self._message(0, max(1, rest))
         interval = self.config.publish_interval
         since = self.transitions - self._online_from
@@ -179,8 +183,11 @@ class Learner:
             self._judge(*finished)
         interval = self.config.publish_interval
         if self.phase is Phase.WARMUP:
-            if self.transitions < self.config.warmup_transitions:
+            if self.transitions < self._warmup_transitions:
                 return None
+            if len(self.episodes.history) < self.config.warmup_episodes:
+                self._warmup_transitions += interval
+                return self._publish(0, interval)
             self._end_warmup(self.episodes.success_rate, pulse)
             return self._publish(0, self.config.policy_warmup_transitions + 2 * interval)
         since = self.transitions - self._online_from
@@ -217,7 +224,7 @@ class Learner:
     ) -> None:
         """Take base transitions that are already in the memory for the warm-up of this robot.
 
-        With fewer than `warmup_transitions` of them the robot makes the rest. Otherwise its first
+        With fewer of them than a warm-up has, the robot makes the rest. Otherwise its first
         step counts as the first one after the warm-up, so that what grows from there (the bound)
         grows on the robot, and no more of them stay in the memory than a warm-up has: among more,
         what the robot does would be drawn too seldom.
@@ -232,10 +239,13 @@ class Learner:
         if self.config.guard_share:
             for outcome in base_outcomes:
                 self.guard.record_outcome(outcome, residual=False, base_share=1.0)
-        self.transitions = min(transitions, self.config.warmup_transitions)
-        if transitions >= self.config.warmup_transitions:
+        config, memory = self.config, self.rule.memory
+        wanted = math.ceil(config.warmup_episodes * memory.episode_decisions)
+        self._warmup_transitions = max(config.warmup_transitions, wanted)
+        self.transitions = min(transitions, self._warmup_transitions)
+        if transitions >= self._warmup_transitions:
             self._end_warmup(success, pulse)
-            self.rule.memory.keep_newest(self.config.warmup_transitions)
+            memory.keep_newest(self._warmup_transitions)
             self.begin_epoch(self.epoch)
 
     def _end_warmup(self, success: float | None, pulse: Callable[[], None]) -> None:
@@ -245,6 +255,8 @@ class Learner:
             pulse()
             self.pretraining_updates += 1
 
+        ramp = math.ceil(self.config.bound_ramp_episodes * self.rule.memory.episode_decisions)
+        self._bound_ramp_transitions = max(self.config.bound_ramp_transitions, ramp)
         self._latest |= self.rule.prepare(counted)
         self.recover()
         self.best.begin(self.rule.state_dict(), success or 0.0, self.transitions)
@@ -347,6 +359,8 @@ class Learner:
             'dropped_updates': self.dropped_updates,
             'pretraining_updates': self.pretraining_updates,
             'epoch_start': self._epoch_start,
+            'warmup_transitions': self._warmup_transitions,
+            'bound_ramp_transitions': self._bound_ramp_transitions,
             'publication_due': self._publication_due,
             'measured_at': self._measured_at,
             'rng': self.rng.bit_generator.state,
@@ -368,6 +382,8 @@ class Learner:
         self.dropped_updates = int(state['dropped_updates'])
         self.pretraining_updates = int(state['pretraining_updates'])
         self._epoch_start = int(state['epoch_start'])
+        self._warmup_transitions = int(state['warmup_transitions'])
+        self._bound_ramp_transitions = int(state['bound_ramp_transitions'])
         self._publication_due = bool(state['publication_due'])
         self._measured_at = int(state['measured_at'])
         self.rng.bit_generator.state = state['rng']
@@ -423,9 +439,10 @@ class Learner:
         if self.phase is Phase.WARMUP:
             return warmup_exploration(self.config)
         received = self.transitions if transitions is None else transitions
-        since = max(0, received - self.config.warmup_transitions)
+        since = max(0, received - self._warmup_transitions)
+        grown = grown_share(since, self._bound_ramp_transitions)
         episodes = len(self.episodes.history)
-        return residual_exploration(self.config, since, self.guard, episodes)
+        return residual_exploration(self.config, since, grown, self.guard, episodes)
 
     def _publish(self, effective_in: int, next_effective_in: int) -> bytes:
         """Return the next message of the epoch; the counts are transitions from now."""

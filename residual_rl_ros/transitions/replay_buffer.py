@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -41,16 +41,29 @@ class Batch:
     """Base action at that observation, shape (batch, k * m)."""
     row: npt.NDArray[np.int64]
     """Row of the buffer, shape (batch,)."""
+    demonstrations: int = 0
+    """How many of the last ones are demonstrations."""
+
+    def to(self, device: torch.device) -> Batch:
+        """Return it on a device; itself if it is there."""
+        if self.observation.device == device:
+            return self
+        names = (field.name for field in fields(Batch))
+        moved = {
+            n: getattr(self, n).to(device) for n in names if n not in ('row', 'demonstrations')
+        }
+        return replace(self, **moved)
 
     @staticmethod
-    def concatenate(first: Batch, second: Batch) -> Batch:
-        """Return one batch of both; `row` keeps each buffer's own numbers."""
+    def with_demonstrations(first: Batch, second: Batch) -> Batch:
+        """Return one batch, the second of which is demonstrations; `row` is of each buffer."""
         tensors = {
             field.name: torch.cat([getattr(first, field.name), getattr(second, field.name)])
             for field in fields(Batch)
-            if field.name != 'row'
+            if field.name not in ('row', 'demonstrations')
         }
-        return Batch(row=np.concatenate([first.row, second.row]), **tensors)
+        row = np.concatenate([first.row, second.row])
+        return Batch(row=row, demonstrations=len(second.row), **tensors)
 
 
 @dataclass(frozen=True)
@@ -198,6 +211,12 @@ class ReplayBuffer:
     def nbytes(self) -> int:
         """Memory of the whole buffer [byte]."""
         return self._table.nbytes + self._following.nbytes + self._source.nbytes
+
+    @property
+    def episode_decisions(self) -> float:
+        """Mean number of transitions that follow each other without a gap; 0 without any."""
+        ends = int((self._following[: self._size] == NONE).sum())
+        return self._size / ends if ends else 0.0
 
     def composition(self) -> dict[Source, float]:
         """Return the share of each source among the stored transitions."""

@@ -110,6 +110,19 @@ def test_a_target_with_the_base_takes_the_larger_minimum_of_the_same_heads() -> 
         assert torch.equal(value, expected)
 
 
+def test_the_entropy_counts_only_where_the_residual_is_preferred_to_the_base(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rule = make_rule('dawn', initial_alpha=0.5, base_in_target=True)
+    u = torch.zeros(2, LAYOUT.decision_size)
+    monkeypatch.setattr(rule.actor, 'sample', lambda *_: (u, torch.tensor([-3.0, -3.0])))
+    residual, base = torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0, 2.0]])
+    rule.target_critic = lambda s, x: torch.cat([residual, base], dim=1)
+    both = batch()
+    both.bootstrap[:], both.reward[:], both.reward_weight[:] = 1.0, 0.0, 0.0
+    assert rule.soft_target(both).tolist() == [2.0 + 0.5 * 3.0, 2.0]
+
+
 def test_td3_smooths_its_target_with_clipped_noise_within_the_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
