@@ -136,7 +136,7 @@ class ActorCritic(ABC):
         self.device = config.find_device()
         self.actor.to(self.device)
         self.critic.to(self.device)
-        self.actor.body.bfloat16 = self.critic.body.bfloat16 = config.in_bfloat16
+        self.actor.body.in_bfloat16 = self.critic.body.in_bfloat16 = config.in_bfloat16
         self.mean_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.bound = self.actor.residual_bound
@@ -328,7 +328,8 @@ class ActorCritic(ABC):
             q = self.critic(s[-count:].repeat(2, 1), self.critic_action(b.repeat(2, 1), a)).amin(0)
             preferred = q[:count] > q[count:]
         distance = (u - shown).square().mean(-1)
-        return loss + self.config.imitation_weight * (distance * preferred).mean()
+        imitation: Tensor = (distance * preferred).mean()
+        return loss + self.config.imitation_weight * imitation
 
     def step_critic(self, loss: Tensor) -> Tensor:
         """Descend on the critics; return the largest gradient norm of one before clipping."""

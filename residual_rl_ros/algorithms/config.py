@@ -195,9 +195,7 @@ class ComputationConfig:
     @property
     def in_bfloat16(self) -> bool:
         """Whether products are computed in bfloat16 on this computer."""
-        computes = torch.backends.mkldnn.is_available() and (
-            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        )
+        computes = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return self.precision == 'bfloat16' or (self.precision == 'auto' and computes)
 
 

@@ -48,14 +48,15 @@ class Body(nn.Sequential):
     Weights and what comes out are float32 in any case.
     """
 
-    bfloat16 = False
+    in_bfloat16 = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the last hidden layer, (..., width), of inputs (..., inputs)."""
         # A cache of converted weights would outlive the optimiser's step.
-        with torch.autocast(x.device.type, torch.bfloat16, self.bfloat16, cache_enabled=False):
-            hidden: Tensor = super().forward(x)
-        return hidden.float()
+        with torch.autocast(x.device.type, torch.bfloat16, self.in_bfloat16, cache_enabled=False):
+            for layer in self:
+                x = layer(x)
+        return x.float()
 
 
 class Normalizer(nn.Module):
@@ -137,7 +138,7 @@ class ResidualActor(nn.Module):
             difference: executed minus base action, command units, shape (..., k * m).
         """
         u = (difference / self.residual_bound.clamp_min(1e-6)).clamp(-1.0, 1.0)
-        decided = u.unflatten(-1, (self.architecture.repeats, -1)).mean(-2)
+        decided = u.view(*u.shape[:-1], self.architecture.repeats, -1).mean(-2)
         return self._hold(decided * self.active)
 
     def set_initial_std(self, std: float) -> None:

@@ -48,20 +48,19 @@ class Batch:
         """Return it on a device; itself if it is there."""
         if self.observation.device == device:
             return self
-        names = (field.name for field in fields(Batch))
-        moved = {
-            n: getattr(self, n).to(device) for n in names if n not in ('row', 'demonstrations')
-        }
-        return replace(self, **moved)
+        return replace(self, **{name: tensor.to(device) for name, tensor in self.tensors.items()})
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything but `row` and `demonstrations`, by name."""
+        names = [field.name for field in fields(Batch)]
+        return {n: getattr(self, n) for n in names if n not in ('row', 'demonstrations')}
 
     @staticmethod
     def with_demonstrations(first: Batch, second: Batch) -> Batch:
         """Return one batch, the second of which is demonstrations; `row` is of each buffer."""
-        tensors = {
-            field.name: torch.cat([getattr(first, field.name), getattr(second, field.name)])
-            for field in fields(Batch)
-            if field.name not in ('row', 'demonstrations')
-        }
+        others = second.tensors
+        tensors = {name: torch.cat([own, others[name]]) for name, own in first.tensors.items()}
         row = np.concatenate([first.row, second.row])
         return Batch(row=row, demonstrations=len(second.row), **tensors)
 

@@ -78,7 +78,7 @@ def test_the_gradient_of_the_actor_is_limited(preset: str) -> None:
 def test_the_length_of_episodes_decides_horizon_and_price_and_is_kept() -> None:
     scales = {'discount_episodes': 1.0, 'failure_cost': 20.0, 'n_step_share': 0.5}
     rule = make_rule('dawn', n_step=2, batch_size=8, **scales)
-    fill(rule, [t for t in random_transitions(LAYOUT, 140, episode_decisions=14)])
+    fill(rule, random_transitions(LAYOUT, 140, episode_decisions=14))
     rule.prepare(lambda: None)
     decided = rule.config
     assert decided.gamma == pytest.approx(1.0 - 1.0 / 14.0)
@@ -159,7 +159,7 @@ def test_bfloat16_leaves_weights_and_losses_float32_and_gradients_where_they_poi
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='this computer has a GPU')
 def test_a_gpu_that_is_not_there_is_refused_and_auto_does_without() -> None:
-    with pytest.raises(ConfigError, match='device is cuda, but torch .* finds no GPU here'):
+    with pytest.raises(ConfigError, match='device is cuda, but torch'):
         make_rule('dawn', device='cuda')
     assert make_rule('dawn', device='auto').device == torch.device('cpu')
 
