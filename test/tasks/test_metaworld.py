@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ needs_metaworld = pytest.mark.skipif(
     find_spec('metaworld') is None,
     reason='Meta-World is not installed (make test installs it)',
 )
+LOCK = Path(__file__).resolve().parents[2] / 'requirements' / 'metaworld.txt'
 DOOR_LOCK = 'metaworld:door-lock-v3'
 
 
@@ -101,6 +104,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, 'metaworld.env_dict', None)
     monkeypatch.setitem(sys.modules, 'metaworld', None)
-    with pytest.raises(ConfigError, match=r'pip install --no-deps metaworld==3\.1\.1') as caught:
+    pinned = LOCK.read_text(encoding='utf-8').splitlines()[-1]
+    with pytest.raises(ConfigError, match=f'pip install --no-deps {re.escape(pinned)}') as caught:
         make_environment(DOOR_LOCK)
     assert '\n' not in str(caught.value)
