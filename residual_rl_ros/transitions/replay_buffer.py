@@ -48,7 +48,8 @@ class Batch:
         """Return it on a device; itself if it is there."""
         if self.observation.device == device:
             return self
-        return replace(self, **{name: tensor.to(device) for name, tensor in self.tensors.items()})
+        moved: dict[str, Any] = {name: each.to(device) for name, each in self.tensors.items()}
+        return replace(self, **moved)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
