@@ -22,13 +22,15 @@ from residual_rl_ros.comparison.protocol import (
     parse_seeds,
 )
 from residual_rl_ros.config.run import RunConfig
+from residual_rl_ros.demonstrations.source import Recordings
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.progress import say
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
+from residual_rl_ros.resources import demonstrations_of, find_base_policy
 from residual_rl_ros.training.train import TrainOptions
 
 DEMONSTRATIONS = 20
-"""Expert episodes of a method with demonstrations."""
+"""Expert episodes of a method with demonstrations, for a base that came without its own."""
 
 
 @dataclass(frozen=True)
@@ -111,15 +113,26 @@ def _chosen(what: str, known: Sequence[Any], names: Sequence[str]) -> list[Any]:
 def _cell(
     options: BenchmarkOptions, task: BenchmarkTask, config: RunConfig, method: Method, seed: int
 ) -> Cell:
-    """Return a run of the protocol."""
+    """Return a run of the protocol; its demonstrations are those that its base was trained on.
+
+    Where a base came without them, the task's expert gives others.
+    """
     protocol, numbers = options.protocol, options.protocol.numbers
     folder = options.output_dir / task.name / method.folder / f'seed{seed}'
+    expert, recorded = 0, Recordings()
+    if method.demonstrations:
+        data = demonstrations_of(find_base_policy(config.base_policy))
+        if data.is_file():
+            recorded = Recordings((data,))
+        else:
+            expert = DEMONSTRATIONS
     run = TrainOptions(
         method.configured(config, numbers.shared),
         seed,
         folder,
         resume=checkpoint_exists(folder / CHECKPOINTS / 'latest'),
-        demonstrations=DEMONSTRATIONS if method.demonstrations else 0,
+        demonstrations=expert,
+        recordings=recorded,
         curve_steps=numbers.curve_steps,
         curve_seeds=numbers.curve_scenes,
         paired_seeds=numbers.final_scenes,

@@ -26,7 +26,7 @@ from residual_rl_ros.evaluation.intervals import Rate, wilson
 from residual_rl_ros.evaluation.paired import evaluate
 from residual_rl_ros.pretraining.base_networks import BcPolicy, DiffusionPolicy
 from residual_rl_ros.pretraining.demonstrations import Demonstrations, collect
-from residual_rl_ros.resources import find_file, read_record
+from residual_rl_ros.resources import demonstrations_of, find_file, read_record
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.tasks.checked import Env
 from residual_rl_ros.tasks.hosting import (
@@ -282,7 +282,7 @@ def train_with_card(
     demonstrations = train_base_policy(
         recipe, seed, path, lambda step, loss: console.print(f'step {step}: loss {loss:.6f}')
     )
-    data = path.with_suffix('.demonstrations.safetensors')
+    data = demonstrations_of(path)
     env = recipe.make_demonstration_task()
     demonstrations.save(data, *environment_names(env), control_rate_hz(env))
     seeds = range(CARD_SEED, CARD_SEED + evaluation_seeds)
