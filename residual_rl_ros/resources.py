@@ -93,6 +93,11 @@ def find_base_policy(name: str) -> Path:
     return find_file('base policy', ('models',), name, '.onnx')
 
 
+def demonstrations_of(model: Path) -> Path:
+    """Return where the demonstrations of a base policy are, if it came with them."""
+    return model.with_suffix('.demonstrations.safetensors')
+
+
 def read_record(kind: type[RecordT], path: Path, **given: Any) -> RecordT:
     """Read a YAML map into a dataclass, all of whose fields it must have and no others.
 

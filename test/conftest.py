@@ -19,9 +19,11 @@ settings.register_profile('default', deadline=None, max_examples=50)
 settings.register_profile('thorough', deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'default'))
 
-# The networks of the tests are tiny: threads would only wait for each other.
+# The networks of the tests are tiny: threads would only wait for each other. What a test starts
+# keeps what it compiles, as hundreds of processes compile the same.
 torch.set_num_threads(1)
-
+os.environ['OMP_NUM_THREADS'] = '1'
+os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
 
 ALONE = 'real_time'
 """Tests that assert times run one after the other: two of them want more cores than there are."""

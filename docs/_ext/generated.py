@@ -254,9 +254,11 @@ def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 def files_page() -> str:
     """Return the page of every key of the YAML files of runs and robots."""
     run = import_module(f'{PACKAGE}.config.run').RunConfig
+    operator = import_module(f'{PACKAGE}.config.operator').OperatorConfig
     robot = import_module(f'{PACKAGE}.robot.description')
     sections: list[tuple[str, type, Mapping[str, type]]] = [
         ('Run: `config/finetune/*.yaml`', run, {}),
+        ('Run: `operator: simulated:key=value`', operator, {}),
         ('Robot: `robot`', robot._RobotKeys, {}),
         ('Robot: `robot.command`', robot._CommandKeys, robot.COMMAND_KEYS),
         ('Robot: `robot.action`', robot._ActionKeys, {}),

@@ -34,6 +34,8 @@ METRICS = {
 RUN = {
     'run/updates': 'updates taken while online',
     'run/rollbacks': 'times the guard or an operator has rolled back',
+    'run/takeovers': 'times an operator has taken over',
+    'run/operator_steps': 'control steps of the decisions in which an operator commanded',
     'run/success_recent': 'success of the latest 50 labelled episodes that rate the learner',
 }
 """What TensorBoard has beside them."""
@@ -59,7 +61,11 @@ DIAGNOSTICS = {
         'clamped': 'commands changed by the position limits',
         'slew_limited': 'commands changed by the slew limit',
         'workspace_limited': 'commands cut short at the border of the workspace',
-        'ticks': 'control steps that sent a command of the policy',
+        'ticks': 'control steps of episodes that sent a command',
+        'operator_ticks': "those of which the command was an operator's",
+        'takeovers': 'how often an operator has taken over',
+        'robot_minutes': 'time of `ticks` [min]',
+        'operator_minutes': 'time of `operator_ticks` [min]',
         'overruns': 'control steps that began more than 1.5 periods after the one before',
         'missed_periods': 'control steps that began more than 2 periods after the one before',
         'holds': 'control steps in which the robot was held',
@@ -83,7 +89,12 @@ DIAGNOSTICS = {
         'sequence': 'sequence of the latest weight message',
         'control_steps': 'control steps received',
         'episodes': 'finished episodes',
-        'success_recent': 'success of the latest 50 labelled episodes, -1 before the first',
+        'residual_episodes': 'finished episodes that rate the residual',
+        'residual_outcomes': 'outcomes of the latest 50 of these, 1 is success',
+        'success_recent': 'success of the latest 50 labelled episodes, those with a takeover as '
+        'failures; -1 before the first',
+        'takeovers': 'how often an operator has taken over',
+        'operator_steps': 'control steps of the decisions in which an operator commanded',
         'updates': 'updates taken while online',
         'pretraining_updates': 'updates taken at the end of the warm-up',
         'dropped_updates': 'updates that were due and will never be taken',

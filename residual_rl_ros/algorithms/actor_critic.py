@@ -9,6 +9,7 @@ decision after them.
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -35,6 +36,27 @@ DORMANT_BELOW = 0.025
 (Sokar et al., arXiv 2302.12902)."""
 PRIOR_ROWS = 64
 """Rows of a batch on which the neutral prior is taken."""
+
+
+class Adam(torch.optim.Adam):
+    """Torch's Adam for one vector, without what `torch.compile` needs around it.
+
+    The wrappers that this leaves out import the compiler at their first call: at the start of every
+    learner that took a second or more, and 60 MB. Nothing here is compiled.
+
+    Args:
+        vector: parameters.
+        learning_rate: step size.
+    """
+
+    def __init__(self, vector: Tensor, learning_rate: float) -> None:
+        super().__init__([vector], lr=learning_rate, fused=True)
+
+    add_param_group = inspect.unwrap(torch.optim.Adam.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Adam.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.Adam.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Adam.load_state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
 
 
 def bellman_target(batch: Batch, value: Tensor, reward_offset: float) -> Tensor:
@@ -87,8 +109,9 @@ class ActorCritic(ABC):
         rng: np.random.Generator,
         exploration_std: float | None = None,
     ) -> None:
-        self.config = config
-        self.memory = ReplayMemory(config, layout, rng, config.gamma)
+        self.config = self._preset = config
+        self.memory = ReplayMemory(config, layout, rng)
+        self._episode_decisions = 0.0  # In the warm-up; 0 while it goes on.
         self._generator = generator
         n, km = layout.observation_size, layout.decision_size
         # torch initialises layers from its global generator; borrow it, then give it back.
@@ -110,17 +133,21 @@ class ActorCritic(ABC):
                 config.critic_hidden_sizes,
                 config.critic_normalization,
             )
+        self.device = config.find_device()
+        self.actor.to(self.device)
+        self.critic.to(self.device)
+        self.actor.body.in_bfloat16 = self.critic.body.in_bfloat16 = config.in_bfloat16
         self.mean_actor = deepcopy(self.actor).requires_grad_(False)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
-        self.bound = torch.tensor(self.actor.architecture.residual_bound)
+        self.bound = self.actor.residual_bound
         self._updates = 0
         heads = config.critic_heads
         self._flat_actor = FlatParameters(self.actor)
         self._flat_mean_actor = FlatParameters(self.mean_actor)
         self._flat_critic = FlatParameters(self.critic, heads)
         self._flat_target_critic = FlatParameters(self.target_critic, heads)
-        self.actor_optimizer = _adam(self._flat_actor, config.actor_learning_rate)
-        self.critic_optimizer = _adam(self._flat_critic, config.critic_learning_rate)
+        self.actor_optimizer = Adam(self._flat_actor.vector, config.actor_learning_rate)
+        self.critic_optimizer = Adam(self._flat_critic.vector, config.critic_learning_rate)
 
     # --- the learner's questions (`Rule`)
 
@@ -132,9 +159,43 @@ class ActorCritic(ABC):
             self.fit_normalizer()
 
     def prepare(self, pulse: Callable[[], None]) -> dict[str, Tensor]:
-        """Fit the observation normaliser and train the critics alone, if the preset wants it."""
+        """Fit what depends on the task and train the critics alone, if the preset wants it."""
+        self.fit()
+        metrics = self.anchor(pulse)
+        return {**metrics, **self.train_critics_alone(pulse)}
+
+    def anchor(self, pulse: Callable[[], None]) -> dict[str, Tensor]:
+        """Regress the critics on the returns of the memory; return the metrics of the last update.
+
+        Values that start near zero tell the actor for thousands of updates that any residual leads
+        to success: bootstrapped, the price of failure comes back one decision at a time.
+        """
+        metrics: dict[str, Tensor] = {}
+        if not self.config.anchor_updates:
+            return metrics
+        returns = self.memory.returns(self.config.reward_offset).to(self.device)
+        for _ in range(self.config.anchor_updates):
+            pulse()
+            batch = self.memory.sample_replay(self.config.batch_size).to(self.device)
+            s = self.actor.normalizer(batch.observation)
+            loss = critic_loss(self.executed_value(batch, s), returns[batch.row])
+            norm = self.step_critic(self.with_neutral_prior(loss, batch, s))
+            metrics = {'critic_loss': loss.detach(), 'critic_grad_norm': norm}
+        self._flat_target_critic.follow(self._flat_critic, 1.0)
+        return metrics
+
+    def fit(self) -> None:
+        """Take the scale of observations and the length of episodes from the memory."""
         self.fit_normalizer()
-        return self.train_critics_alone(pulse)
+        self._scale(self.memory.episode_decisions)
+
+    def _scale(self, episode_decisions: float) -> None:
+        self._episode_decisions = episode_decisions
+        self.config = self.memory.config = self._preset.scaled(episode_decisions)
+
+    def sample(self, size: int = 0) -> Batch:
+        """Draw a batch from the memory; of `batch_size` if no size is given."""
+        return self.memory.sample(self._updates / self.config.utd, size).to(self.device)
 
     def train_critics_alone(self, pulse: Callable[[], None]) -> dict[str, Tensor]:
         """Take the critic-only updates; return the metrics of the last."""
@@ -167,7 +228,8 @@ class ActorCritic(ABC):
             config.critic_sees_residual,
         )
         tensors = {
-            name: value[:heads].numpy().copy() for name, value in self.critic.state_dict().items()
+            name: value[:heads].cpu().numpy().copy()
+            for name, value in self.critic.state_dict().items()
         }
         return BestOfNActor.of(actor, critics, tensors, config.residual_candidates)
 
@@ -189,30 +251,44 @@ class ActorCritic(ABC):
         scaled = self.actor.scale_action(action)
         if not self.config.critic_sees_residual:
             return scaled
-        # A takeover can be far outside the bound, and an unused dimension has none.
+        # A takeover can be far outside the bound. A dimension without a bound has no residual: what
+        # differs there is rounding of the way to the robot and back, or an operator's.
         residual = ((action - base) / self.bound.clamp_min(1e-6)).clamp(-3.0, 3.0)
-        return torch.cat([scaled, residual], dim=-1)
+        return torch.cat([scaled, residual * (self.bound > 0.0)], dim=-1)
 
     def executed_value(self, batch: Batch, s: Tensor) -> Tensor:
         """Return Q_i(s, a) of the executed actions, shape (heads, batch)."""
         q: Tensor = self.critic(s, self.critic_action(batch.base_action, batch.executed_action))
         return q
 
-    def target_value(self, s_next: Tensor, base: Tensor, u: Tensor) -> Tensor:
+    def target_value(
+        self, s_next: Tensor, base: Tensor, u: Tensor, cost: Tensor | float = 0.0
+    ) -> Tensor:
         """Return the value of the next decision, shape (batch,).
 
-        It is the minimum over the drawn target critics, and with `base_in_target` the larger of
-        those of residual and base. The robot decides almost like this if critics choose: it takes
-        the base action if one of them sees no advantage, and else the best of several residuals.
+        It is the minimum over the drawn target critics, less the cost of the residual; with
+        `base_in_target` that of the base, which costs nothing, where the minimum is larger there.
+        The robot decides almost like this if critics choose: it takes the base action if one of
+        them sees no advantage, and else the best of several residuals.
+
+        Args:
+            s_next: normalised observation, shape (batch, n).
+            base: base action, shape (batch, k * m).
+            u: residual, shape (batch, k * m).
+            cost: of each residual, such as alpha log pi, shape (batch,).
         """
         a = self.critic_action(base, base + self.bound * u)
         if self.config.base_in_target:
             s_next, a = s_next.repeat(2, 1), torch.cat([a, self.critic_action(base, base)])
         q: Tensor = self.target_critic(s_next, a)
-        drawn = self.config.critic_target_heads
-        if drawn < self.config.critic_heads:
-            q = q[torch.randperm(self.config.critic_heads, generator=self._generator)[:drawn]]
-        return q.amin(0).view(-1, len(base)).amax(0)
+        drawn, heads = self.config.critic_target_heads, self.config.critic_heads
+        if self.config.critic_heads_repeat:
+            q = q[torch.randint(heads, (drawn,), generator=self._generator)]
+        elif drawn < heads:
+            q = q[torch.randperm(heads, generator=self._generator)[:drawn]]
+        of_residual, *of_base = q.amin(0).view(-1, len(base))
+        value = of_residual - cost
+        return torch.where(of_base[0] > of_residual, of_base[0], value) if of_base else value
 
     def random_advantage(self, s: Tensor, b: Tensor) -> Tensor:
         """Return Q_i(s, b + lambda u) - Q_i(s, b) for uniform u, shape (heads, rows).
@@ -234,6 +310,27 @@ class ActorCritic(ABC):
         advantage = self.random_advantage(s[:PRIOR_ROWS], batch.base_action[:PRIOR_ROWS])
         return loss + self.config.neutral_prior * neutral_prior_loss(advantage)
 
+    def with_imitation(self, loss: Tensor, batch: Batch, s: Tensor) -> Tensor:
+        """Return the loss of the actor plus `imitation_weight` times that of imitation.
+
+        Only demonstrated residuals that the critics prefer to the actor's count (the Q filter of
+        Nair et al., arXiv 1709.10089): the term vanishes with agreement, and where the actor has
+        become better than what it was shown.
+        """
+        count = batch.demonstrations
+        if not (self.config.imitation_weight and count):
+            return loss
+        b = batch.base_action[-count:]
+        shown = self.actor.as_residual(batch.executed_action[-count:] - b)
+        u = self.actor.mean_action(batch.observation[-count:], b)
+        with torch.no_grad():
+            a = torch.cat([b + self.bound * shown, b + self.bound * u])
+            q = self.critic(s[-count:].repeat(2, 1), self.critic_action(b.repeat(2, 1), a)).amin(0)
+            preferred = q[:count] > q[count:]
+        distance = (u - shown).square().mean(-1)
+        imitation: Tensor = (distance * preferred).mean()
+        return loss + self.config.imitation_weight * imitation
+
     def step_critic(self, loss: Tensor) -> Tensor:
         """Descend on the critics; return the largest gradient norm of one before clipping."""
         norms = self._flat_critic.differentiate(loss, self.config.max_grad_norm)
@@ -242,8 +339,8 @@ class ActorCritic(ABC):
         return norms.max()
 
     def step_actor(self, loss: Tensor) -> Tensor:
-        """Descend on the actor alone; return its gradient norm."""
-        norm = self._flat_actor.differentiate(loss)
+        """Descend on the actor alone; return its gradient norm before clipping."""
+        norm = self._flat_actor.differentiate(loss, self.config.max_grad_norm)
         self.actor_optimizer.step()
         return norm.squeeze(0)
 
@@ -269,7 +366,7 @@ class ActorCritic(ABC):
         a critic sees no advantage of that mean. `critic_rank` is the number of singular values
         that hold 99 % of the features' sum (Kumar et al., arXiv 2010.14498), over their width.
         """
-        batch = self.memory.sample()
+        batch = self.sample()
         s = self.actor.normalizer(batch.observation)
         b = batch.base_action
         q_base = self.critic(s, self.critic_action(b, b))
@@ -294,6 +391,7 @@ class ActorCritic(ABC):
         if self.config.samples_demonstrations:
             metrics['demonstrations'] = float(self.memory.demonstrations)
         metrics['normalizer_transitions'] = float(self.memory.normalizer_transitions)
+        metrics['gamma'], metrics['n_step'] = self.config.gamma, float(self.config.n_step)
         return metrics
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -307,8 +405,9 @@ class ActorCritic(ABC):
                 for key, value in slots.items():
                     tensors[f'{name}.{index}.{key}'] = torch.as_tensor(value).clone()
         tensors['updates'] = torch.tensor(self._updates)
+        tensors['episode_decisions'] = torch.tensor(self._episode_decisions, dtype=torch.float64)
         tensors['generator'] = self._generator.get_state()
-        return tensors
+        return {name: value.cpu() for name, value in tensors.items()}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore what `state_dict` returned.
@@ -336,6 +435,8 @@ class ActorCritic(ABC):
                     state.setdefault(0, {})[slot] = value.clone()
             optimizer.load_state_dict({**optimizer.state_dict(), 'state': state})
         self._updates = int(tensors['updates'])
+        if tensors['episode_decisions']:
+            self._scale(float(tensors['episode_decisions']))
         self._generator.set_state(tensors['generator'])
 
     def _actors(self) -> list[ResidualActor]:
@@ -357,7 +458,3 @@ class ActorCritic(ABC):
             'actor_optimizer': self.actor_optimizer,
             'critic_optimizer': self.critic_optimizer,
         }
-
-
-def _adam(flat: FlatParameters, learning_rate: float) -> torch.optim.Adam:
-    return torch.optim.Adam([flat.vector], lr=learning_rate, fused=True)

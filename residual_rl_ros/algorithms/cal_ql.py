@@ -61,7 +61,7 @@ def conservative_loss(
         q_sampled: Q_i of the sampled actions, shape (heads, samples, batch).
         log_density: log density of each sample, shape (samples, batch).
         from_policy: which samples are the policy's, shape (samples,).
-        returns: return of each row's episode, minus infinity where it is not known, shape (batch,).
+        returns: least return of each row's episode, see `ReplayBuffer.returns`, shape (batch,).
     """
     calibrated = torch.maximum(q_sampled, returns)
     q_sampled = torch.where(from_policy.view(1, -1, 1), calibrated, q_sampled)
@@ -77,13 +77,13 @@ class CalQl(Sac):
 
     def prepare(self, pulse: Callable[[], None]) -> dict[str, Tensor]:
         """Fit the normaliser, learn from the data of the warm-up, and forget it."""
-        self.fit_normalizer()
+        self.fit()
         metrics: dict[str, Tensor] = {}
         if self.config.offline_updates:
-            returns = self.memory.returns(self.config.reward_offset)
+            returns = self.memory.returns(self.config.reward_offset).to(self.device)
             for _ in range(self.config.offline_updates):
                 pulse()
-                batch = self.memory.sample_replay(self.config.batch_size)
+                batch = self.memory.sample_replay(self.config.batch_size).to(self.device)
                 metrics = self.update_offline(batch, returns[batch.row])
         metrics = {**metrics, **self.train_critics_alone(pulse)}
         if self.config.offline_updates:
@@ -95,8 +95,8 @@ class CalQl(Sac):
 
         Args:
             batch: transitions of the offline data.
-            returns: discounted return that the behaviour policy got from each, shape (batch,);
-                minus infinity where its episode was cut off and the return is not known.
+            returns: discounted return that the behaviour policy got from each, shape (batch,); a
+                lower bound where its episode was cut off, see `ReplayBuffer.returns`.
         """
         s = self.actor.normalizer(batch.observation)
         y = self.soft_target(batch)
@@ -130,7 +130,7 @@ class CalQl(Sac):
         size, width = len(batch.observation), len(self.bound)
         residuals = [self.actor.uniform((each, size), self._generator)]
         flat = -math.log(2.0) * float(self.actor.active.sum())
-        densities = [torch.full((each, size), flat)]
+        densities = [torch.full((each, size), flat, device=self.device)]
         for observation, base in (
             (batch.observation, batch.base_action),
             (batch.next_observation, batch.next_base_action),
@@ -140,5 +140,5 @@ class CalQl(Sac):
             )
             residuals.append(u.view(each, size, width))
             densities.append(log_pi.view(each, size))
-        from_policy = torch.arange(3 * each) >= each
+        from_policy = torch.arange(3 * each, device=self.device) >= each
         return torch.cat(residuals), torch.cat(densities), from_policy

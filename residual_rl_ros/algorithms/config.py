@@ -4,17 +4,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import torch
 
 from residual_rl_ros.algorithms.rule import RuleConfig
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.architecture import (
     CRITIC_NORMALIZATIONS,
     MAX_CANDIDATES,
     MAX_HIDDEN_LAYERS,
 )
 from residual_rl_ros.schema import parameter
+
+PRECISIONS = ('auto', 'float32', 'bfloat16')
+"""What `precision` may be."""
+DEVICES = ('auto', 'cpu', 'cuda')
+"""What `device` may be."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +38,21 @@ class ReplayConfig:
     batch_size: int = parameter(256, 'transitions per update', 1)
     utd: float = parameter(1.0, 'critic updates per transition after the warm-up', above=0.0)
     n_step: int = parameter(1, 'decisions whose rewards are summed before the target', 1)
+    n_step_share: float = parameter(
+        0.0,
+        "n_step as a share of an episode's decisions in the warm-up; n_step is the least then, and "
+        'with 0 it is n_step',
+        0.0,
+        1.0,
+    )
     demonstration_share: float = parameter(
         0.0,
         'share of every batch that is drawn from demonstrations, if there are any',
         0.0,
         1.0,
+    )
+    demonstration_half_life: int = parameter(
+        0, 'transitions after which that share is halved; 0 keeps it', 0
     )
 
 
@@ -44,7 +63,19 @@ class ObjectiveConfig:
     section: ClassVar[str] = 'objective'
 
     gamma: float = parameter(0.97, 'discount per decision', maximum=1.0, above=0.0)
+    discount_episodes: float = parameter(
+        0.0,
+        'gamma is 1 - 1/H with H this many times the decisions of an episode in the warm-up; 0 '
+        'takes gamma',
+        0.0,
+    )
     reward_offset: float = parameter(-1.0, 'added to the reward of every decision')
+    failure_cost: float = parameter(
+        0.0,
+        'what never succeeding costs, -Q: reward_offset is -(1 - gamma) times this; 0 takes '
+        'reward_offset',
+        0.0,
+    )
     tau: float = parameter(0.01, 'step of the target networks', maximum=1.0, above=0.0)
     actor_interval: int = parameter(1, 'critic updates per actor update', 1)
     actor_averaging: float = parameter(
@@ -52,6 +83,9 @@ class ObjectiveConfig:
         'step of the published actor towards the trained one; 1 publishes the trained one',
         maximum=1.0,
         above=0.0,
+    )
+    anchor_updates: int = parameter(
+        0, 'updates after the warm-up that regress the critics on the returns of the base in it', 0
     )
     critic_only_updates: int = parameter(
         0, 'updates of the critics alone after the warm-up; not with entropy in the target', 0
@@ -80,6 +114,9 @@ class CriticConfig:
     critic_target_heads: int = parameter(
         2, 'Q functions, drawn at random, whose minimum is the target (REDQ)', 1
     )
+    critic_heads_repeat: bool = parameter(
+        False, 'draw these with replacement (WSRL), so that one may be drawn more than once'
+    )
     critic_hidden_sizes: tuple[int, ...] = parameter((256, 256), 'hidden layers', 1)
     critic_normalization: str = parameter(
         'layer', 'of the hidden layers', choices=CRITIC_NORMALIZATIONS
@@ -88,7 +125,9 @@ class CriticConfig:
         True, 'give the critics the residual in units of its bound, beside the executed action'
     )
     critic_learning_rate: float = parameter(3e-4, 'Adam step size', above=0.0)
-    max_grad_norm: float = parameter(50.0, 'gradient norm limit of each critic', above=0.0)
+    max_grad_norm: float = parameter(
+        50.0, 'gradient norm limit of the actor and of each critic', above=0.0
+    )
     residual_candidates: int = parameter(
         0,
         'residuals that the robot draws for a decision; the critics choose one of them, or the '
@@ -111,10 +150,59 @@ class ActorConfig:
         True, 'decide one residual of m numbers and hold it over the k steps, instead of k x m'
     )
     actor_learning_rate: float = parameter(1e-4, 'Adam step size', above=0.0)
+    imitation_weight: float = parameter(
+        0.0,
+        'weight in the loss of the actor of its squared distance to the residuals of '
+        'demonstrations and takeovers, where the critics prefer these to its own',
+        0.0,
+    )
 
 
 @dataclass(frozen=True)
-class ActorCriticConfig(ActorConfig, CriticConfig, ObjectiveConfig, ReplayConfig, RuleConfig):
+class ComputationConfig:
+    """Numbers of how updates are computed."""
+
+    section: ClassVar[str] = 'computation'
+
+    precision: str = parameter(
+        'float32',
+        'of the products of matrices: float32, bfloat16, or auto, which is bfloat16 where the '
+        'processor computes with it; weights, optimisers, targets and losses stay float32',
+        choices=PRECISIONS,
+    )
+
+    device: str = parameter(
+        'cpu',
+        'where updates are computed: cpu, cuda, or auto, which is cuda where there is a GPU; small '
+        'networks are as fast on the processor',
+        choices=DEVICES,
+    )
+
+    def find_device(self) -> torch.device:
+        """Return where updates are computed.
+
+        Raises:
+            ConfigError: this computer has no such device.
+        """
+        available = torch.cuda.is_available()
+        if self.device == 'cuda' and not available:
+            raise ConfigError(
+                f'device is cuda, but torch {torch.__version__} finds no GPU here; install a torch '
+                'that fits its driver, or set device to auto or cpu'
+            )
+        return torch.device('cuda' if available and self.device != 'cpu' else 'cpu')
+
+    @property
+    def in_bfloat16(self) -> bool:
+        """Whether products are computed in bfloat16 on this computer."""
+        computes = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return self.precision == 'bfloat16' or (self.precision == 'auto' and computes)
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig(
+    ComputationConfig, ActorConfig, CriticConfig, ObjectiveConfig, ReplayConfig, RuleConfig
+):
     """Numbers that every off-policy rule has."""
 
     section: ClassVar[str] = ''
@@ -132,7 +220,21 @@ class ActorCriticConfig(ActorConfig, CriticConfig, ObjectiveConfig, ReplayConfig
     @property
     def preparation_updates(self) -> int:
         """Number of updates that `prepare` takes."""
-        return self.critic_only_updates
+        return self.anchor_updates + self.critic_only_updates
+
+    def scaled(self, episode_decisions: float) -> Self:
+        """Return it with the numbers that depend on the length of an episode.
+
+        Args:
+            episode_decisions: mean number of decisions of an episode in the warm-up.
+        """
+        gamma, offset = self.gamma, self.reward_offset
+        if self.discount_episodes:
+            gamma = 1.0 - 1.0 / max(2.0, self.discount_episodes * episode_decisions)
+        if self.failure_cost:
+            offset = -self.failure_cost * (1.0 - gamma)
+        n_step = max(self.n_step, math.floor(self.n_step_share * episode_decisions))
+        return replace(self, gamma=gamma, reward_offset=offset, n_step=n_step)
 
     def problems(self) -> Iterator[str]:
         """Yield what does not fit together."""

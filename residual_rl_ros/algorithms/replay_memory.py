@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from residual_rl_ros.algorithms.config import ReplayConfig
+from residual_rl_ros.algorithms.config import ActorCriticConfig, ReplayConfig
 from residual_rl_ros.algorithms.rule import Arrays
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.transitions.replay_buffer import Batch, ReplayBuffer
@@ -45,20 +45,15 @@ class ReplayMemory:
         config: numbers.
         layout: transition layout.
         rng: source of the draws.
-        gamma: discount per decision of n-step sums.
     """
 
     def __init__(
-        self,
-        config: ReplayConfig,
-        layout: TransitionLayout,
-        rng: np.random.Generator,
-        gamma: float,
+        self, config: ActorCriticConfig, layout: TransitionLayout, rng: np.random.Generator
     ) -> None:
         _check_memory(config, layout)
-        self._config = config
+        self.config = config
+        """Numbers; those that the warm-up decides are set after it."""
         self._rng = rng
-        self._gamma = gamma
         self.replay = ReplayBuffer(layout, config.replay_capacity)
         """What robots did."""
         self.normalizer_transitions = 0
@@ -117,29 +112,49 @@ class ReplayMemory:
         """Return the share of each source among the transitions of robots."""
         return self.replay.composition()
 
+    @property
+    def episode_decisions(self) -> float:
+        """Mean number of decisions of a robot's episode; 0 before the first."""
+        return self.replay.episode_decisions
+
     def observations(self) -> Tensor:
         """Return the stored observations, shape (size, n)."""
         return self.replay.observations()
 
-    def sample(self) -> Batch:
-        """Draw a batch, part of it from the demonstrations if there are any."""
-        size = self._config.batch_size
-        if not self._demonstrations:
+    def sample(self, transitions: float = 0.0, size: int = 0) -> Batch:
+        """Draw a batch, part of it from the demonstrations if there are any.
+
+        Args:
+            transitions: learned from since the warm-up, for the share of demonstrations.
+            size: number of transitions; 0 is `batch_size`.
+        """
+        size, share = size or self.config.batch_size, self.config.demonstration_share
+        if self.config.demonstration_half_life:
+            share *= 0.5 ** (transitions / self.config.demonstration_half_life)
+        shared = round(share * size) if self._demonstrations else 0
+        if not (shared and self._demonstrations):
             return self.sample_replay(size)
-        shared = round(self._config.demonstration_share * size)
         own = self.sample_replay(size - shared)
-        return Batch.concatenate(own, self._draw(self._demonstrations, shared))
+        return Batch.with_demonstrations(own, self._draw(self._demonstrations, shared))
 
     def sample_replay(self, size: int) -> Batch:
         """Draw transitions of robots alone."""
         return self._draw(self.replay, size)
 
+    def sample_demonstrations(self, size: int) -> Batch:
+        """Draw demonstrations alone.
+
+        Raises:
+            ConfigError: the preset samples none.
+        """
+        return self._draw(self._demonstration_buffer(), size)
+
     def _draw(self, buffer: ReplayBuffer, size: int) -> Batch:
-        return buffer.sample(size, self._rng, self._gamma, self._config.n_step)
+        return buffer.sample(size, self._rng, self.config.gamma, self.config.n_step)
 
     def returns(self, offset: float) -> Tensor:
         """Return what `ReplayBuffer.returns` does, shape (size,)."""
-        return torch.from_numpy(self.replay.returns(self._gamma, offset))
+        return torch.from_numpy(self.replay.returns(self.config.gamma, offset))
 
     def export(self) -> dict[str, Arrays]:
         """Return the contents for a checkpoint, by file."""

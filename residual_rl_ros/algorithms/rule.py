@@ -71,6 +71,10 @@ class Memory(Protocol):
     def demonstrations(self) -> int:
         """Number of demonstrations."""
 
+    @property
+    def episode_decisions(self) -> float:
+        """Mean number of decisions of a robot's episode; 0 before the first."""
+
     def extend(self, table: TransitionTable, robot: str = '', demonstrations: bool = False) -> None:
         """Store many transitions of one robot, in order."""
 

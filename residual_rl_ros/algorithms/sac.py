@@ -19,6 +19,7 @@ from torch import Tensor
 
 from residual_rl_ros.algorithms.actor_critic import (
     ActorCritic,
+    Adam,
     bellman_target,
     critic_loss,
 )
@@ -44,6 +45,12 @@ class SacConfig(ActorCriticConfig):
         0.12, 'standard deviation of the residual before tanh at the start', 0.007, 7.0
     )
     alpha_learning_rate: float = parameter(3e-4, 'Adam step size of the temperature', above=0.0)
+    actor_batch_size: int = parameter(
+        0,
+        'transitions per update of actor and temperature, drawn for it; 0 takes the batch of the '
+        'critics',
+        0,
+    )
 
     def problems(self) -> Iterator[str]:
         """Yield what does not fit together."""
@@ -55,11 +62,6 @@ class SacConfig(ActorCriticConfig):
                 'critics that are trained alone diverge (DAWN); set critic_only_updates to 0, '
                 'entropy_in_target to false, or use algorithm td3'
             )
-
-
-def soft_value(value: Tensor, log_pi: Tensor, alpha: Tensor) -> Tensor:
-    """Return V(s') = min_i Q'_i(s', b' + lambda u') - alpha log pi(u'|s'), shape (batch,)."""
-    return value - alpha * log_pi
 
 
 def actor_loss(q: Tensor, log_pi: Tensor, alpha: Tensor) -> Tensor:
@@ -95,15 +97,14 @@ class Sac(ActorCritic):
         super().__init__(config, layout, generator, rng)
         for actor in self._actors():
             actor.set_initial_std(config.initial_std)
-        self.log_alpha = torch.tensor(config.initial_alpha).log().requires_grad_()
-        self.alpha_optimizer = torch.optim.Adam(
-            [self.log_alpha], lr=config.alpha_learning_rate, fused=True
-        )
+        initial = torch.tensor(config.initial_alpha, device=self.device)
+        self.log_alpha = initial.log().requires_grad_()
+        self.alpha_optimizer = Adam(self.log_alpha, config.alpha_learning_rate)
         self._target_entropy = config.target_entropy_per_dimension * float(self.actor.active.sum())
 
     def update(self, critic_only: bool = False) -> dict[str, Tensor]:
         """Take one gradient step on the critics and, when due, on actor and temperature."""
-        batch = self.memory.sample()
+        batch = self.sample()
         s = self.actor.normalizer(batch.observation)
 
         # Critics: y = r + gamma^j V(s').
@@ -124,20 +125,24 @@ class Sac(ActorCritic):
         """Return the target y of the critics, shape (batch,)."""
         b_next = batch.next_base_action
         u_next, log_pi_next = self.actor.sample(batch.next_observation, b_next, self._generator)
-        value = self.target_value(self.actor.normalizer(batch.next_observation), b_next, u_next)
-        if self.config.entropy_in_target:
-            value = soft_value(value, log_pi_next, self.log_alpha.exp())
+        cost = self.log_alpha.exp() * log_pi_next if self.config.entropy_in_target else 0.0
+        s_next = self.actor.normalizer(batch.next_observation)
+        value = self.target_value(s_next, b_next, u_next, cost)
         return bellman_target(batch, value, self.config.reward_offset)
 
     def improve(self, batch: Batch, s: Tensor) -> dict[str, Tensor]:
         """Take one gradient step on actor and temperature; return metrics."""
+        if self.config.actor_batch_size:
+            batch = self.sample(self.config.actor_batch_size)
+            s = self.actor.normalizer(batch.observation)
         alpha = self.log_alpha.exp().detach()
 
         # Actor: a reparameterised residual of the policy at s.
         b = batch.base_action
         u, log_pi = self.actor.sample(batch.observation, b, self._generator)
         q = self.critic(s, self.critic_action(b, b + self.bound * u))
-        norm = self.step_actor(actor_loss(q, log_pi, alpha))
+        loss = self.with_imitation(actor_loss(q, log_pi, alpha), batch, s)
+        norm = self.step_actor(loss)
 
         # Temperature.
         loss = temperature_loss(self.log_alpha, log_pi, self._target_entropy)

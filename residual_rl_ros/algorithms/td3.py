@@ -65,7 +65,7 @@ class Td3(ActorCritic):
 
     def update(self, critic_only: bool = False) -> dict[str, Tensor]:
         """Take one gradient step on the critics and, when due, on the actor."""
-        batch = self.memory.sample()
+        batch = self.sample()
         s = self.actor.normalizer(batch.observation)
 
         # Critics: y = r + gamma^j min_{i in a random subset} Q'_i(s', b' + lambda (u' + noise)).
@@ -81,7 +81,8 @@ class Td3(ActorCritic):
             b = batch.base_action
             u = self.actor.mean_action(batch.observation, b)
             q = self.critic(s, self.critic_action(b, b + self.bound * u))
-            metrics['actor_grad_norm'] = self.step_actor(actor_loss(q))
+            loss = self.with_imitation(actor_loss(q), batch, s)
+            metrics['actor_grad_norm'] = self.step_actor(loss)
         self.follow(train_actor)
         return metrics
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that learn and judge: demo, train, evaluate, compare, bench.
+"""Commands that learn and judge: demo, train, evaluate, compare, benchmark, bench.
 
 Imports that take seconds are inside the commands, so that `--help` answers at once.
 """
@@ -25,9 +25,12 @@ from residual_rl_ros.cli.options import (
     MaybeText,
     MaybeTexts,
     ObservationMapOption,
+    OperatorOption,
+    RayOption,
     SeedOption,
     SuccessOption,
     TaskOption,
+    WorkersOption,
     assignments,
 )
 from residual_rl_ros.errors import ResidualRLError
@@ -106,6 +109,7 @@ def train(
             'in YAML.',
         ),
     ] = None,
+    operator: OperatorOption = None,
     start: Annotated[
         MaybePath,
         typer.Option('--from', help='Begin with what `bag train` left in this folder.'),
@@ -136,6 +140,7 @@ def train(
     config = load_run(task).told_by(success)
     config = replace(config, control_steps=steps or config.control_steps)
     config = config.with_preset(preset or config.preset).changed(assignments(overrides or []))
+    config = config if operator is None else config.changed({'operator': operator})
     config.learner_config()  # A wrong number is said before what takes seconds to import.
     from residual_rl_ros.demonstrations.source import read_demonstrations
     from residual_rl_ros.evaluation.progress import say
@@ -265,11 +270,8 @@ def compare(
     out: Annotated[Path, typer.Option(help='Output folder; finished runs in it are kept.')] = Path(
         'runs/compare'
     ),
-    jobs: Annotated[int, typer.Option(min=1, help='Runs at the same time.')] = 2,
-    ray: Annotated[
-        MaybeText,
-        typer.Option(help='Address of a Ray cluster to run on.'),
-    ] = None,
+    workers: WorkersOption = 2,
+    ray: RayOption = None,
     evaluate: Annotated[
         int, typer.Option(min=1, help='Paired evaluation episodes at the end of each run.')
     ] = 100,
@@ -281,8 +283,8 @@ def compare(
 
     A run that fails is named at the end and costs no other; the same command begins where it ended.
     """
-    from residual_rl_ros.comparison.compare import run_comparison
-    from residual_rl_ros.comparison.grid import CompareOptions, Variant
+    from residual_rl_ros.comparison.compare import CompareOptions, Variant, run_comparison
+    from residual_rl_ros.comparison.protocol import parse_seeds
     from residual_rl_ros.config.run import load_run
     from residual_rl_ros.demonstrations.source import read_demonstrations
     from residual_rl_ros.tasks.hosting import finetune_for_environment
@@ -301,9 +303,9 @@ def compare(
     options = CompareOptions(
         configs,
         [Variant.parse(text) for text in presets],
-        _seeds(seeds),
+        parse_seeds(seeds),
         out,
-        jobs,
+        workers,
         ray,
         paired_seeds=evaluate,
         demonstrations=episodes,
@@ -311,6 +313,58 @@ def compare(
     )
     run_comparison(options, console)
     print((out / 'compare.md').read_text(encoding='utf-8'), end='')
+
+
+def benchmark(
+    protocol: Annotated[Path, typer.Argument(help='File of the protocol.')] = Path(
+        'benchmarks/protocol.yaml'
+    ),
+    out: Annotated[Path, typer.Option(help='Output folder; finished runs in it are kept.')] = Path(
+        'runs/benchmark'
+    ),
+    tasks: Annotated[
+        MaybeTexts,
+        typer.Option(help='Task of the protocol; give it again for more; default: all.'),
+    ] = None,
+    methods: Annotated[
+        MaybeTexts,
+        typer.Option(help='Method of the protocol; give it again for more; default: all.'),
+    ] = None,
+    seeds: Annotated[
+        MaybeText,
+        typer.Option(help='Learner seeds of the protocol: 0,1,2 or a range 0-4; default: all.'),
+    ] = None,
+    workers: WorkersOption = 2,
+    ray: RayOption = None,
+    report: Annotated[
+        bool, typer.Option('--report', help='Run nothing; put together what is finished.')
+    ] = False,
+) -> None:
+    """Run a frozen protocol of tasks, methods and seeds, and report curves with intervals.
+
+    It says how many hours are left before it begins. The same command goes on where it was
+    interrupted. A run that fails is named at the end and costs no other; a run of another protocol
+    is refused.
+    """
+    from residual_rl_ros.comparison.benchmark import BenchmarkOptions, run_benchmark
+    from residual_rl_ros.comparison.protocol import parse_seeds, read_protocol
+    from residual_rl_ros.comparison.report import show
+
+    options = BenchmarkOptions(
+        read_protocol(protocol),
+        out,
+        0 if report else workers,
+        ray,
+        tuple(tasks or ()),
+        tuple(methods or ()),
+        tuple(parse_seeds(seeds) if seeds is not None else ()),
+    )
+    found = run_benchmark(options, Console(stderr=True))
+    console = Console()
+    if console.is_terminal:
+        show(found, console)
+    else:
+        print((out / 'benchmark.md').read_text(encoding='utf-8'), end='')
 
 
 def bench_learner(
@@ -322,20 +376,6 @@ def bench_learner(
     from residual_rl_ros.bench.learner import measure, to_markdown
 
     print(to_markdown(measure(threads, repetitions, updates)), end='')
-
-
-def _seeds(text: str) -> list[int]:
-    """Return the seeds of `0,1,5-7`."""
-    seeds: list[int] = []
-    try:
-        for part in text.split(','):
-            first, _, last = part.partition('-')
-            seeds += range(int(first), int(last or first) + 1)
-    except ValueError as error:
-        raise ResidualRLError(f'--seeds is {text!r}, expected 0,1,2 or 0-4') from error
-    if not seeds:
-        raise ResidualRLError(f'--seeds is {text!r}, which names no seed; expected 0,1,2 or 0-4')
-    return seeds
 
 
 def _fresh_folder(path: Path) -> Path:

@@ -49,7 +49,7 @@ def options(
 
 
 for command in (
-    *(learning.demo, learning.train, learning.evaluate, learning.compare),
+    *(learning.demo, learning.train, learning.evaluate, learning.compare, learning.benchmark),
     *(models.check_base, models.train_base, models.train_encoder),
     *(
         robots.check_robot,

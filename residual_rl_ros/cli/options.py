@@ -54,6 +54,18 @@ ObservationMapOption = Annotated[
         'policy has, or a YAML file of such pairs; give it again for more.',
     ),
 ]
+WorkersOption = Annotated[
+    int, typer.Option('--workers', '--jobs', min=1, help='Runs at the same time.')
+]
+RayOption = Annotated[MaybeText, typer.Option(help='Address of a Ray cluster to run on.')]
+OperatorOption = Annotated[
+    MaybeText,
+    typer.Option(
+        '--operator',
+        help='Who takes over where the policy fails: simulated, with changed numbers '
+        'simulated:key=value,key=value; default: the configuration, or nobody.',
+    ),
+]
 JsonOption = Annotated[bool, typer.Option('--json', help='Print the results as JSON.')]
 
 

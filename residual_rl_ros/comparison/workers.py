@@ -19,14 +19,17 @@ from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation.progress import Report
 from residual_rl_ros.tasks.checked import foreign
-from residual_rl_ros.training.train import TrainOptions, run_training
+
+if TYPE_CHECKING:
+    from residual_rl_ros.comparison.grid import Cell
 
 Shares = Callable[[int, float], None]
 """Takes the index of a run and the share of it that is done."""
@@ -34,20 +37,18 @@ REPORT_EVERY_S = 0.5
 """Time between two reports of a run in a process of its own [s]."""
 
 
-def finish_here(
-    runs: Sequence[TrainOptions], jobs: int, report: Shares
-) -> Iterator[tuple[int, str]]:
+def finish_here(runs: Sequence[Cell], workers: int, report: Shares) -> Iterator[tuple[int, str]]:
     """Run all of them on this machine.
 
     Args:
         runs: the runs.
-        jobs: how many at the same time; a single one runs in this process.
+        workers: how many at the same time; a single one runs in this process.
         report: takes how far each of them is.
 
     Yields:
         The index of each run as it ends, and why it failed if it did.
     """
-    if jobs == 1:
+    if workers == 1:
         for index, run in enumerate(runs):
             yield index, _reason(run, lambda done, _='', index=index: report(index, done))
         return
@@ -57,7 +58,7 @@ def finish_here(
     running: dict[Connection, tuple[int, SpawnProcess]] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < jobs:
+            while waiting and len(running) < workers:
                 index, run = waiting.popleft()
                 receiver, sender = context.Pipe(duplex=False)
                 process = context.Process(target=_work, args=(run, sender))
@@ -86,7 +87,7 @@ def finish_here(
             process.join()
 
 
-def finish_on_ray(runs: Sequence[TrainOptions], address: str) -> Iterator[tuple[int, str]]:
+def finish_on_ray(runs: Sequence[Cell], address: str) -> Iterator[tuple[int, str]]:
     """Run all of them on a Ray cluster that shares the files.
 
     Yields:
@@ -105,10 +106,7 @@ def finish_on_ray(runs: Sequence[TrainOptions], address: str) -> Iterator[tuple[
         raise ResidualRLError(f'no Ray cluster at {address!r}: {error}') from error
     try:
         remote: Callable[..., Any] = ray.remote(num_cpus=1)(_reason).remote
-        waiting = {
-            remote(replace(run, output_dir=run.output_dir.resolve())): index
-            for index, run in enumerate(runs)
-        }
+        waiting = {remote(_absolute(run)): index for index, run in enumerate(runs)}
         while waiting:
             (done,), _ = ray.wait(list(waiting))
             try:
@@ -120,17 +118,29 @@ def finish_on_ray(runs: Sequence[TrainOptions], address: str) -> Iterator[tuple[
         ray.shutdown()
 
 
-def _reason(run: TrainOptions, report: Report | None = None) -> str:
+def _absolute(run: Cell) -> Cell:
+    """Return a cell whose files do not depend on where a process was started."""
+
+    def path(name: str) -> str:
+        return str(Path(name).resolve()) if Path(name).suffix else name
+
+    config = run.options.config
+    config = replace(config, robot=path(config.robot), base_policy=path(config.base_policy))
+    options = replace(run.options, config=config, output_dir=run.folder.resolve())
+    return replace(run, options=options, recipe=path(run.recipe))
+
+
+def _reason(run: Cell, report: Report | None = None) -> str:
     """Run one cell; return why it failed, '' if it did not."""
     quiet: Report = report or (lambda done, description='': None)
     try:
-        foreign('the run', lambda: run_training(run, Console(quiet=True), quiet))
+        foreign('the run', lambda: run.run(Console(quiet=True), quiet))
     except ResidualRLError as error:
         return str(error) or type(error).__name__
     return ''
 
 
-def _work(run: TrainOptions, sender: Connection) -> None:
+def _work(run: Cell, sender: Connection) -> None:
     """Run one cell in this process, and tell the parent how far it is and how it ended."""
     os.setpgrp()  # A terminal's Ctrl-C is the parent's to pass on, once.
     threading.Thread(target=_follow_parent, daemon=True).start()

@@ -4,3 +4,5 @@
 
 May import `algorithms`, `control` and below. Open `run` first.
 """
+
+DEFAULT_PRESET = 'dawn'

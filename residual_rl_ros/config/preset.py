@@ -23,8 +23,6 @@ from residual_rl_ros.resources import find_file, resource_path
 from residual_rl_ros.schema import from_mapping, parameter, read_yaml, unknown_key
 from residual_rl_ros.transitions.transition import TransitionLayout
 
-DEFAULT_PRESET = 'dawn'
-
 REMOVED = {
     'actor_delay_updates': 'it was 0 in every preset; delete the line',
     'reward_scale': 'it was 1 in every preset; delete the line, or scale the reward at its source',
@@ -41,7 +39,10 @@ class WarmupConfig:
     section: ClassVar[str] = 'collection'
 
     warmup_transitions: int = parameter(
-        2500, 'base-only transitions before the first gradient step (M)', 2
+        2500, 'base-only transitions before the first gradient step (M), at least', 2
+    )
+    warmup_episodes: int = parameter(
+        0, 'finished episodes that the warm-up has at least, whatever their length', 0
     )
     warmup_noise: float = parameter(
         0.0, 'uniform noise on the base action meanwhile, in units of the residual bound', 0.0, 1.0
@@ -62,6 +63,9 @@ class ExplorationConfig:
     )
     bound_ramp_transitions: int = parameter(
         0, 'transitions over which the residual bound grows from 0 to its full size', 0
+    )
+    bound_ramp_episodes: float = parameter(
+        0.0, 'the same as so many episodes of the length that they have in the warm-up', 0.0
     )
     full_bound_cost: float = parameter(
         0.0,

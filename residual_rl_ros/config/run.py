@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
-from residual_rl_ros.config.preset import DEFAULT_PRESET, LearnerConfig, load_preset
+from residual_rl_ros.config import DEFAULT_PRESET
+from residual_rl_ros.config.operator import DESCRIPTION as OPERATOR
+from residual_rl_ros.config.operator import OperatorConfig
 from residual_rl_ros.config.success import AUTO, DESCRIPTION, SuccessCriterion
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
@@ -21,6 +23,12 @@ from residual_rl_ros.resources import find_base_policy, find_file
 from residual_rl_ros.robot.description import RobotConfig, load_robot
 from residual_rl_ros.schema import from_mapping, parameter, read_yaml
 from residual_rl_ros.transitions.transition import TransitionLayout
+
+if TYPE_CHECKING:
+    from residual_rl_ros.config.preset import LearnerConfig
+
+OWN_CHANGES = ('residual_scale', 'decision_steps', 'operator')
+"""Keys of a run that `RunConfig.changed` takes beside those of its preset."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +48,22 @@ class RunConfig:
     )
     preset: str = parameter(DEFAULT_PRESET, 'learner preset')
     success: str = parameter(AUTO, DESCRIPTION, filled=True)
+    operator: str = parameter('', OPERATOR)
     overrides: dict[str, Any] = field(
         default_factory=dict,
         metadata={'description': 'numbers that replace those of the preset, by key'},
     )
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong with `success`."""
-        try:
-            SuccessCriterion.parse(self.success)
-        except ConfigError as error:
-            yield str(error)
+        """Yield what is wrong with `success` and `operator`."""
+        for parse, text in (
+            (SuccessCriterion.parse, self.success),
+            (OperatorConfig.parse, self.operator),
+        ):
+            try:
+                parse(text)
+            except ConfigError as error:
+                yield str(error)
 
     def resolve(self) -> ResolvedRun:
         """Load the base policy and the robot and check them against each other.
@@ -86,9 +99,9 @@ class RunConfig:
             changes: names and values as in YAML.
 
         Raises:
-            ConfigError: `residual_scale` or `decision_steps` is wrong.
+            ConfigError: one of `OWN_CHANGES` is wrong.
         """
-        own = {key: changes[key] for key in ('residual_scale', 'decision_steps') if key in changes}
+        own = {key: changes[key] for key in OWN_CHANGES if key in changes}
         others = {key: value for key, value in changes.items() if key not in own}
         values = {**asdict(self), **own, 'overrides': {**self.overrides, **others}}
         return run_config(values, 'changed numbers')
@@ -109,6 +122,10 @@ class RunConfig:
 
     def learner_config(self) -> LearnerConfig:
         """Return the preset with this run's overrides."""
+        # Presets know the update rules, hence torch, whose import takes seconds: who only plays
+        # episodes does without.
+        from residual_rl_ros.config.preset import load_preset
+
         return load_preset(self.preset, self.overrides)
 
 

@@ -34,6 +34,7 @@ Array = npt.NDArray[np.float64]
 COUNTERS = (
     *('ticks', 'overruns', 'missed_periods', 'holds', 'transitions', 'refused_starts'),
     *('refused_observations', 'refused_feedback', 'refused_takeovers', 'refused_transitions'),
+    *('takeovers', 'operator_ticks'),
 )
 
 MARK_SUCCESS = StepFeedback(1.0, True, False, Success.SUCCESS)
@@ -180,6 +181,7 @@ class PolicyLoop(ABC):
             self._blend.restart()
             self._takeover = None
             self.controller.limiter.interrupt()
+        self.counts['takeovers'] += active and not self._takeover_active
         self._takeover_active = active
 
     @property
@@ -265,6 +267,7 @@ class PolicyLoop(ABC):
             self._callbacks.fault(str(error))
             return
         self.counts['ticks'] += 1
+        self.counts['operator_ticks'] += self._commanding
         self._publish(command, stamp)
 
     def _send_hold(self, stamp: float, within_steps: float = np.inf) -> None:

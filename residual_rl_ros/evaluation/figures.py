@@ -6,23 +6,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
-from matplotlib import font_manager
-from matplotlib import pyplot as plt
 
 from residual_rl_ros.evaluation.intervals import Mean, Rate
 from residual_rl_ros.learner.episodes import RECENT_EPISODES, EpisodeRecord
 
-mpl.use('Agg')
-
 BASE_COLOUR, RESIDUAL_COLOUR = '#8c8c8c', '#1f6fb4'
 Frame = npt.NDArray[np.uint8]
+
+
+def pyplot() -> ModuleType:
+    """Return pyplot without a screen; who only runs does not wait half a second for its import."""
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
+
+    mpl.use('Agg')
+    return plt
 
 
 def draw_learning_curve(
@@ -45,7 +50,8 @@ def draw_learning_curve(
     """
     labelled = rated_episodes(history)
     minutes = np.array([record.control_steps / rate_hz / 60.0 for record in labelled])
-    outcomes = np.array([float(bool(record.success)) for record in labelled])
+    outcomes = np.array([float(bool(record.outcome())) for record in labelled])
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(7.0, 4.6), dpi=150)
     window = min(RECENT_EPISODES, len(outcomes))
     if window:
@@ -131,6 +137,7 @@ def draw_repair(
 def draw_strip(path: Path, title: str, failure: Sequence[Frame], success: Sequence[Frame]) -> None:
     """Draw two rows of frames: the base policy's failure above the repaired episode."""
     columns = len(failure)
+    plt = pyplot()
     figure, rows = plt.subplots(2, columns, figsize=(2.2 * columns, 3.9), dpi=120)
     for row, frames, label in (
         (rows[0], failure, 'base: failure'),
@@ -182,6 +189,8 @@ def draw_animation(
 
 def _side_by_side(failure: Frame, success: Frame) -> PIL.Image.Image:
     """Return two frames with a caption above each."""
+    from matplotlib import font_manager
+
     height, width = failure.shape[:2]
     image = PIL.Image.new('RGB', (2 * width + GAP, height + CAPTION_HEIGHT), 'white')
     draw = PIL.ImageDraw.Draw(image)

@@ -16,6 +16,9 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 RESAMPLES = 5000
 """Resamples of a bootstrap interval."""
+ROUNDING = 1e-9
+BATCH = 500
+"""Resamples that are drawn at once."""
 
 
 @dataclass(frozen=True)
@@ -136,11 +139,27 @@ def paired_t(before: Sequence[float], after: Sequence[float]) -> tuple[Mean, flo
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate with its 95 % bootstrap interval; without one where a sample has a single run."""
+    """An estimate with its 95 % bootstrap interval; without one where a sample has a single run.
+
+    What is never reached is infinite.
+    """
 
     point: float
     low: float | None
     high: float | None
+
+    @classmethod
+    def of(cls, point: float, resampled: Array) -> Estimate:
+        """Return it with the percentiles of its resamples; without one of them, it has none.
+
+        Args:
+            point: the estimate.
+            resampled: the same of every resample, shape (resamples,); infinite ones count.
+        """
+        if not len(resampled):
+            return cls(point, None, None)
+        ends = np.quantile(resampled, (0.025, 0.975), method='inverted_cdf')
+        return cls(point, float(ends[0]), float(ends[1]))
 
 
 def interquartile_mean(scores: Array, generator: np.random.Generator) -> Estimate:
@@ -207,3 +226,73 @@ def _bootstrap(
         random_state=generator,
     ).confidence_interval
     return Estimate(point, float(interval.low), float(interval.high))
+
+
+def hierarchical_means(
+    outcomes: Array, generator: np.random.Generator, resamples: int = RESAMPLES
+) -> Array:
+    """Return the mean of every resample of a hierarchical bootstrap: seeds, then their scenes.
+
+    The scenes of a seed are its own. A drawn scene brings its whole curve along, because the
+    outcomes of one scene at two times are not independent. Davison and Hinkley, "Bootstrap Methods
+    and their Application" (1997), section 3.8; resampling both levels errs to the wide side.
+
+    Args:
+        outcomes: success (0 or 1) or return, shape (seeds, points, scenes).
+        generator: source of the resamples.
+        resamples: how many.
+
+    Returns:
+        Shape (resamples, points); no resamples of a single seed, which tells nothing of another.
+    """
+    seeds, points, scenes = outcomes.shape
+    if seeds < 2:
+        return np.zeros((0, points))
+    columns = outcomes.transpose(0, 2, 1).reshape(seeds * scenes, points)
+    even = np.full(scenes, 1.0 / scenes)
+    means = np.empty((resamples, points))
+    for begin in range(0, resamples, BATCH):
+        count = min(BATCH, resamples - begin)
+        drawn = generator.integers(seeds, size=(count, seeds))
+        times = generator.multinomial(scenes, even, size=(count, seeds))
+        weights = np.zeros((count, seeds, scenes))
+        for seed in range(seeds):  # One that is drawn twice adds up.
+            weights[np.arange(count), drawn[:, seed]] += times[:, seed]
+        means[begin : begin + count] = weights.reshape(count, -1) @ columns
+    return means / (seeds * scenes)
+
+
+def first_passage(steps: Array, curves: Array, levels: Array | float) -> Array:
+    """Return where each curve first is at its level, linear between the points; inf if it never is.
+
+    Args:
+        steps: increasing positions of the points, shape (points,).
+        curves: shape (curves, points).
+        levels: one for all, or shape (curves,).
+
+    Returns:
+        Positions, shape (curves,).
+    """
+    above = curves - np.broadcast_to(np.asarray(levels), len(curves))[:, None] >= -ROUNDING
+    after = above.argmax(1)
+    rows, before = np.arange(len(curves)), np.maximum(after - 1, 0)
+    low, high = curves[rows, before], curves[rows, after]
+    rise = np.where(high > low, high - low, 1.0)
+    share = np.where(after > 0, np.clip((levels - low) / rise, 0.0, 1.0), 0.0)
+    at = steps[before] + share * (steps[after] - steps[before])
+    return np.where(above.any(1), at, np.inf)
+
+
+def area_under(steps: Array, curves: Array) -> Array:
+    """Return the mean height of each curve between its first and last point (trapezoids).
+
+    Args:
+        steps: increasing positions of the points, shape (points,), at least two.
+        curves: shape (curves, points).
+
+    Returns:
+        Heights, shape (curves,).
+    """
+    height = 0.5 * (curves[:, 1:] + curves[:, :-1])
+    mean: Array = height @ np.diff(steps) / (steps[-1] - steps[0])
+    return mean

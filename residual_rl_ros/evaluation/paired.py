@@ -15,10 +15,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from residual_rl_ros.config.run import RunConfig
+from residual_rl_ros.config.run import ResolvedRun, RunConfig
+from residual_rl_ros.config.success import RETURN
 from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.intervals import (
     Mean,
     Rate,
@@ -29,6 +30,7 @@ from residual_rl_ros.evaluation.intervals import (
 )
 from residual_rl_ros.tasks.checked import CheckedEnvironment
 from residual_rl_ros.tasks.hosting import host
+from residual_rl_ros.tasks.success_probe import PROBE_SEED
 from residual_rl_ros.transitions.transition import Success, Transition
 
 
@@ -52,7 +54,7 @@ def run_episode(
     number: int,
     on_transition: Callable[[Transition], None] = lambda transition: None,
     on_step: Callable[[], None] = lambda: None,
-    takeover: Callable[[], npt.NDArray[np.float64]] | None = None,
+    takeover: Callable[[], npt.NDArray[np.float64] | None] = lambda: None,
 ) -> Episode:
     """Play one episode from `env.reset(seed=seed)`.
 
@@ -63,7 +65,7 @@ def run_episode(
         number: episode number; with the controller's own seed, seeds the base policy's noise.
         on_transition: called with every completed decision.
         on_step: called after every control step, for example to render.
-        takeover: gives an operator's command for every control step.
+        takeover: gives an operator's command for every control step, None while the policy acts.
 
     Raises:
         TaskError: the environment failed, or answered with something that is no number.
@@ -72,7 +74,10 @@ def run_episode(
     controller.begin_episode(number, task.reset(seed, number), stamp=0.0)
     steps, episode_return = 0, 0.0
     while True:
-        command = controller.command(takeover() if takeover else None)
+        own = takeover()
+        if own is None and controller.limiter.overridden:
+            controller.limiter.interrupt()  # As `PolicyLoop.set_takeover` when he hands back.
+        command = controller.command(own)
         assert command is not None, 'a lockstep controller never holds'
         observation, feedback = task.step(command)
         steps, episode_return = steps + 1, episode_return + feedback.reward
@@ -84,6 +89,39 @@ def run_episode(
             told = feedback.success is not Success.UNLABELLED
             success = feedback.success is Success.SUCCESS if told else None
             return Episode(seed, success, steps, episode_return)
+
+
+SILENT_EPISODES = 20
+"""Episodes of the base without any reward after which a task without success is refused."""
+
+
+def refuse_silence(run: ResolvedRun, env: gymnasium.Env[Any, Any]) -> None:
+    """Refuse a task that tells neither success nor a reward: nothing could be learned from it.
+
+    A task that tells no success is played by the base until the first reward, which most give in
+    the first episode. A task that tells success is not played.
+
+    Args:
+        run: the run; `success` of its configuration is settled.
+        env: its environment.
+
+    Raises:
+        ConfigError: there was no reward in `SILENT_EPISODES` episodes.
+    """
+    if run.config.success != RETURN:
+        return
+    controller = run.evaluation_controller(None)
+    try:
+        for number in range(SILENT_EPISODES):
+            if run_episode(env, controller, PROBE_SEED + number, number).episode_return:
+                return
+    finally:
+        controller.queue.close()
+    raise ConfigError(
+        f'{run.config.task} tells no success, and the return of {SILENT_EPISODES} episodes of the '
+        'base is 0: there is nothing to learn from; say how it tells success (--success), or give '
+        'it a reward'
+    )
 
 
 @dataclass(frozen=True)
@@ -276,7 +314,6 @@ class _Worker:
     current: _Worker
 
     def __init__(self, config: RunConfig, messages: Sequence[bytes | None]) -> None:
-        torch.set_num_threads(1)
         run = config.resolve()
         self.env = host(config, run.robot)
         self.controllers = [run.evaluation_controller(message) for message in messages]

@@ -54,7 +54,7 @@ SPACE_MARGIN = 1.2
 
 
 class CheckpointFolder:
-    """The two checkpoints of a run: the latest, and the one with the best recent success.
+    """The two checkpoints of a run: the latest, and the networks that were confirmed as the best.
 
     One learner at a time has a folder, until `close` or its death.
 
@@ -96,7 +96,7 @@ class CheckpointFolder:
         )
 
     def save(self, learner: Learner, run: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
-        """Write the latest, and the best too if this is it.
+        """Write the latest, and the best too if there are better ones than it holds.
 
         Args:
             learner: what to save.
@@ -106,10 +106,10 @@ class CheckpointFolder:
             CheckpointError: the folder cannot be written or the disk is full.
         """
         save_checkpoint(self.latest, learner, run, self._key)
-        success = learner.episodes.rated_success
-        if success > self._best_success:
-            save_checkpoint(self.best, learner, run, self._key)
-            self._best_success = success
+        if learner.best.good and learner.best.success > self._best_success:
+            with learner.confirmed():
+                save_checkpoint(self.best, learner, run, self._key)
+            self._best_success = learner.best.success
 
 
 def save_checkpoint(
@@ -153,7 +153,7 @@ def save_checkpoint(
         state = {
             'config': learner.config.to_mapping(),
             'layout': learner.layout.to_yaml(),
-            'success': learner.episodes.rated_success,
+            'success': learner.best.success,
             'state': learner.state_dict(),
         }
         (fresh / STATE).write_text(json.dumps(state), encoding='utf-8')

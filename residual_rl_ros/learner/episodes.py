@@ -34,21 +34,28 @@ class EpisodeRecord:
     """Whether a time limit or an operator cut it off."""
     operator_began: bool = False
     """Whether an operator commanded its first decision: nobody knows which policy was due."""
+    operator_steps: int = 0
+    """Control steps received up to its end in whose decisions an operator commanded."""
 
-    def outcome(self, unlabelled_fails: bool) -> bool | None:
-        """Return whether it succeeded, None if nobody can tell.
+    def outcome(self, unlabelled_fails: bool = False) -> bool | None:
+        """Return whether its policy succeeded on its own, None if nobody can tell.
+
+        One that an operator had to help did not, whatever became of the episode: else the success
+        of a policy would be that of the episodes in which it needs no help.
 
         Args:
             unlabelled_fails: whether an end by time limit without a label is a failure.
         """
+        if self.takeover:
+            return None if self.operator_began else False
         if self.success is None and self.timed_out and unlabelled_fails:
             return False
         return self.success
 
     @property
     def rates_residual(self) -> bool:
-        """Whether its outcome is that of base + residual; a takeover makes it the operator's."""
-        return self.acts and not self.takeover and self.success is not None
+        """Whether its `outcome` is that of base + residual."""
+        return self.acts and self.outcome() is not None
 
     @property
     def acts(self) -> bool:
@@ -57,8 +64,8 @@ class EpisodeRecord:
 
     @property
     def rates_base(self) -> bool:
-        """Whether its outcome is that of the base alone."""
-        return not self.residual and not self.takeover and self.success is not None
+        """Whether its `outcome` is that of the base alone."""
+        return not self.residual and self.outcome() is not None
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,8 @@ class _OpenEpisode:
     """(epoch, sequence) of the actor of its first decision; later decisions have no older one."""
     operator_began: bool
     """Whether its first decision was an operator's."""
+    taken_over: bool = False
+    """Whether its latest decision was."""
 
 
 class EpisodeLog:
@@ -82,9 +91,18 @@ class EpisodeLog:
         self._recent: deque[bool] = deque(maxlen=RECENT_EPISODES)
         self._labels = {True: 0, False: 0}
         self._open: dict[str, _OpenEpisode] = {}
+        self.takeovers = 0
+        """How often an operator took over."""
+        self.operator_steps = 0
+        """Control steps of the decisions in which an operator commanded, each in full."""
 
     def record(
-        self, transition: Transition, robot: str, control_steps: int, warmup: bool = False
+        self,
+        transition: Transition,
+        robot: str,
+        control_steps: int,
+        warmup: bool = False,
+        decision_steps: int = 1,
     ) -> tuple[EpisodeRecord, tuple[int, int]] | None:
         """Take in a transition.
 
@@ -93,19 +111,22 @@ class EpisodeLog:
             robot: namespace of the robot that made it.
             control_steps: received so far, this one included.
             warmup: whether the warm-up goes on.
+            decision_steps: control steps of a decision.
 
         Returns:
             The episode that it ends, with (epoch, sequence) of the actor that began it.
         """
+        taken_over = transition.source is Source.TAKEOVER
         episode = self._open.get(robot)
         if episode is None or episode.number != transition.episode:
             # If there was one, its end never came.
             actor = (transition.epoch, transition.policy_sequence)
-            operator = transition.source is Source.TAKEOVER
-            episode = _OpenEpisode(transition.episode, frozenset(), actor, operator)
+            episode = _OpenEpisode(transition.episode, frozenset(), actor, taken_over)
+        self.takeovers += taken_over and not episode.taken_over
+        self.operator_steps += decision_steps * taken_over
         sources = episode.sources | {transition.source}
         if not (transition.terminated or transition.truncated):
-            self._open[robot] = replace(episode, sources=sources)
+            self._open[robot] = replace(episode, sources=sources, taken_over=taken_over)
             return None
         self._open.pop(robot, None)
         labelled = transition.success is not Success.UNLABELLED
@@ -118,6 +139,7 @@ class EpisodeLog:
             warmup,
             transition.truncated,
             episode.operator_began,
+            self.operator_steps,
         )
         self.history.append(record)
         if record.success is not None:
@@ -161,10 +183,13 @@ class EpisodeLog:
                     sorted(episode.sources),
                     *episode.actor,
                     episode.operator_began,
+                    episode.taken_over,
                 ]
                 for robot, episode in self._open.items()
             },
             'labels': [self._labels[False], self._labels[True]],
+            'takeovers': self.takeovers,
+            'operator_steps': self.operator_steps,
             'history': [asdict(record) for record in self.history],
         }
 
@@ -175,6 +200,11 @@ class EpisodeLog:
         failures, successes = state['labels']
         self._labels = {False: int(failures), True: int(successes)}
         self._open = {
-            robot: _OpenEpisode(number, frozenset(map(Source, sources)), (epoch, sequence), began)
-            for robot, (number, sources, epoch, sequence, began) in state['episodes'].items()
+            robot: _OpenEpisode(
+                number, frozenset(map(Source, sources)), (epoch, sequence), *operator
+            )
+            for robot, (number, sources, epoch, sequence, *operator) in state['episodes'].items()
         }
+        # A checkpoint of an earlier version counted neither.
+        self.takeovers = int(state.get('takeovers', 0))
+        self.operator_steps = int(state.get('operator_steps', 0))

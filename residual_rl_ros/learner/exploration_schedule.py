@@ -54,24 +54,24 @@ def warmup_exploration(config: LearnerConfig) -> Exploration:
 
 
 def residual_exploration(
-    config: LearnerConfig, transitions: int, guard: Guard, episodes: int
+    config: LearnerConfig, transitions: int, bound_scale: float, guard: Guard, episodes: int
 ) -> Exploration:
     """Return how the robot acts with a residual.
 
     Args:
         config: the preset.
         transitions: transitions since the warm-up.
+        bound_scale: share of the residual bound that its ramp has reached.
         guard: what it knows of base and residual.
         episodes: finished episodes, warm-up included.
     """
-    bound_scale = _grown(transitions, config.bound_ramp_transitions)
     full_bound_cost = 0.0
     if config.full_bound_cost and bound_scale:
         # Grow where the base costs most first: from nowhere, an infinite cost, to everywhere.
         full_bound_cost = config.full_bound_cost * (1.0 / bound_scale - 1.0)
         bound_scale = 1.0
     return Exploration(
-        residual_probability=_grown(transitions, config.progressive_transitions),
+        residual_probability=grown_share(transitions, config.progressive_transitions),
         bound_scale=bound_scale * _trust(guard, config.guard_bound_floor),
         full_bound_cost=full_bound_cost,
         wide_noise_share=config.wide_exploration_share,
@@ -81,7 +81,7 @@ def residual_exploration(
     )
 
 
-def _grown(transitions: int, over: int) -> float:
+def grown_share(transitions: int, over: int) -> float:
     """Return what has grown linearly from 0 to 1 over so many transitions; 0 is at once."""
     return min(1.0, transitions / over) if over else 1.0
 

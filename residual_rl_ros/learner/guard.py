@@ -303,26 +303,30 @@ class BestNetworks:
         """Networks to roll back to; none during warm-up."""
         self.candidate: Networks = {}
         """Networks that take their place if the 50 episodes after them are more successful."""
-        self._success = -1.0
+        self.success = -1.0
+        """Success of `good`; that of the base while none were better, -1 during warm-up."""
+        self.confirmed_at = 0
+        """Transitions received when they were found to be the best."""
         self._rated = 0
 
-    def begin(self, networks: Networks, success: float) -> None:
+    def begin(self, networks: Networks, success: float, transitions: int) -> None:
         """Begin with the networks at the end of the warm-up and the success of the base."""
         self.good = self.candidate = networks
-        self._success = success
+        self.success, self.confirmed_at = success, transitions
 
-    def rate(self, success: float, networks: Callable[[], Networks]) -> None:
+    def rate(self, success: float, networks: Callable[[], Networks], transitions: int) -> None:
         """Take in an episode; after 50, keep the candidate if it was the best, and take the next.
 
         Args:
             success: over the latest 50 episodes.
             networks: returns the present ones.
+            transitions: received so far.
         """
         self._rated += 1
         if self._rated < RECENT_EPISODES:
             return
-        if success > self._success:
-            self.good, self._success = self.candidate, success
+        if success > self.success:
+            self.good, self.success, self.confirmed_at = self.candidate, success, transitions
         self.candidate, self._rated = networks(), 0
 
     def restore(self) -> Networks:
@@ -332,8 +336,14 @@ class BestNetworks:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts as JSON values; a checkpoint keeps the networks on their own."""
-        return {'good_success': self._success, 'rated': self._rated}
+        return {
+            'good_success': self.success,
+            'confirmed_at': self.confirmed_at,
+            'rated': self._rated,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self._success, self._rated = float(state['good_success']), int(state['rated'])
+        self.success, self._rated = float(state['good_success']), int(state['rated'])
+        # Earlier versions did not keep it.
+        self.confirmed_at = int(state.get('confirmed_at', state['transitions']))

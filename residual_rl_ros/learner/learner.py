@@ -10,7 +10,8 @@ order give the same weights, however they arrive.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
@@ -23,6 +24,7 @@ from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.learner.episodes import EpisodeLog, EpisodeRecord
 from residual_rl_ros.learner.exploration_schedule import (
     PublishedShares,
+    grown_share,
     residual_exploration,
     warmup_exploration,
 )
@@ -122,18 +124,22 @@ class Learner:
         self._publication_due = False
         self._measured_at = 0
         self._epoch_start = 0
+        self._shown_at: int | None = None  # See `confirmed`.
+        self._warmup_transitions = config.warmup_transitions
+        """Transitions of the warm-up; more than the preset's while its episodes are too few."""
+        self._bound_ramp_transitions = config.bound_ramp_transitions
 
     @property
     def _online_from(self) -> int:
         """Transitions before the first online update."""
-        return self.config.warmup_transitions + self.config.policy_warmup_transitions
+        return self._warmup_transitions + self.config.policy_warmup_transitions
 
     def first_message(self) -> bytes:
         """Return the message that opens the epoch: residual off until the warm-up is over."""
         self.recover()
         if self.phase is Phase.WARMUP:
             # Pre-training that was interrupted begins again with the next transition.
-            rest = self.config.warmup_transitions - self.transitions
+            rest = self._warmup_transitions - self.transitions
             return self._message(0, max(1, rest))
         interval = self.config.publish_interval
         since = self.transitions - self._online_from
@@ -170,13 +176,18 @@ class Learner:
         self.transitions += 1
         self.control_steps += self.layout.decision_steps
         warm = self.phase is Phase.WARMUP
-        finished = self.episodes.record(transition, robot, self.control_steps, warm)
+        finished = self.episodes.record(
+            transition, robot, self.control_steps, warm, self.layout.decision_steps
+        )
         if finished is not None:
             self._judge(*finished)
         interval = self.config.publish_interval
         if self.phase is Phase.WARMUP:
-            if self.transitions < self.config.warmup_transitions:
+            if self.transitions < self._warmup_transitions:
                 return None
+            if len(self.episodes.history) < self.config.warmup_episodes:
+                self._warmup_transitions += interval
+                return self._publish(0, interval)
             self._end_warmup(self.episodes.success_rate, pulse)
             return self._publish(0, self.config.policy_warmup_transitions + 2 * interval)
         since = self.transitions - self._online_from
@@ -213,7 +224,7 @@ class Learner:
     ) -> None:
         """Take base transitions that are already in the memory for the warm-up of this robot.
 
-        With fewer than `warmup_transitions` of them the robot makes the rest. Otherwise its first
+        With fewer of them than a warm-up has, the robot makes the rest. Otherwise its first
         step counts as the first one after the warm-up, so that what grows from there (the bound)
         grows on the robot, and no more of them stay in the memory than a warm-up has: among more,
         what the robot does would be drawn too seldom.
@@ -228,10 +239,13 @@ class Learner:
         if self.config.guard_share:
             for outcome in base_outcomes:
                 self.guard.record_outcome(outcome, residual=False, base_share=1.0)
-        self.transitions = min(transitions, self.config.warmup_transitions)
-        if transitions >= self.config.warmup_transitions:
+        config, memory = self.config, self.rule.memory
+        wanted = math.ceil(config.warmup_episodes * memory.episode_decisions)
+        self._warmup_transitions = max(config.warmup_transitions, wanted)
+        self.transitions = min(transitions, self._warmup_transitions)
+        if transitions >= self._warmup_transitions:
             self._end_warmup(success, pulse)
-            self.rule.memory.keep_newest(self.config.warmup_transitions)
+            memory.keep_newest(self._warmup_transitions)
             self.begin_epoch(self.epoch)
 
     def _end_warmup(self, success: float | None, pulse: Callable[[], None]) -> None:
@@ -241,9 +255,11 @@ class Learner:
             pulse()
             self.pretraining_updates += 1
 
+        ramp = math.ceil(self.config.bound_ramp_episodes * self.rule.memory.episode_decisions)
+        self._bound_ramp_transitions = max(self.config.bound_ramp_transitions, ramp)
         self._latest |= self.rule.prepare(counted)
         self.recover()
-        self.best.begin(self.rule.state_dict(), success or 0.0)
+        self.best.begin(self.rule.state_dict(), success or 0.0, self.transitions)
         self.episodes.forget_outcomes()
         waits = self.config.policy_warmup_transitions > 0
         self.phase = Phase.POLICY_WARMUP if waits else Phase.ONLINE
@@ -314,17 +330,15 @@ class Learner:
         fails = self.config.unlabelled_fails(self.episodes.only_success_is_labelled)
         outcome, warm = record.outcome(fails), record.warmup
         revoked = actor <= self._rolled_back
-        if record.residual and revoked:
+        if outcome is None or (record.residual and revoked):
             return
-        if outcome is not None and not record.takeover:
-            # Once online, episodes without residual are the guard's and say nothing of the learner.
-            if record.residual or warm:
-                self.episodes.rate(outcome)
-            if record.residual and not warm:
-                self.best.rate(self.episodes.success_rate or 0.0, self._finite_networks)
-        if record.takeover:
-            outcome = False  # Whichever policy it was, it did not succeed on its own.
-        if outcome is None or record.operator_began or (warm and record.residual):
+        # Once online, episodes without residual are the guard's and say nothing of the learner.
+        if record.residual or warm:
+            self.episodes.rate(outcome)
+        if record.residual and not warm:
+            success = self.episodes.success_rate or 0.0
+            self.best.rate(success, self._finite_networks, self.transitions)
+        if warm and record.residual:
             return
         if self.config.guard_share:
             # Of two episodes under a revoked actor only that of the base counts: no fair draw.
@@ -345,6 +359,8 @@ class Learner:
             'dropped_updates': self.dropped_updates,
             'pretraining_updates': self.pretraining_updates,
             'epoch_start': self._epoch_start,
+            'warmup_transitions': self._warmup_transitions,
+            'bound_ramp_transitions': self._bound_ramp_transitions,
             'publication_due': self._publication_due,
             'measured_at': self._measured_at,
             'rng': self.rng.bit_generator.state,
@@ -366,6 +382,8 @@ class Learner:
         self.dropped_updates = int(state['dropped_updates'])
         self.pretraining_updates = int(state['pretraining_updates'])
         self._epoch_start = int(state['epoch_start'])
+        self._warmup_transitions = int(state['warmup_transitions'])
+        self._bound_ramp_transitions = int(state['bound_ramp_transitions'])
         self._publication_due = bool(state['publication_due'])
         self._measured_at = int(state['measured_at'])
         self.rng.bit_generator.state = state['rng']
@@ -382,7 +400,7 @@ class Learner:
         """Return the actor as it is now, to be used at once (deployment, evaluation)."""
         self.recover()
         # A bound that still grows is as much a part of what was learned as the weights are.
-        learning = self.exploration()
+        learning = self.exploration(self._shown_at)
         exploration = Exploration(
             residual_probability=float(self.phase is not Phase.WARMUP),
             bound_scale=learning.wide_bound_scale,
@@ -398,13 +416,33 @@ class Learner:
         )
         return encode_weights(self.rule.robot_policy(), header)
 
-    def exploration(self) -> Exploration:
-        """Return how the robot acts until the next message."""
+    @contextmanager
+    def confirmed(self) -> Iterator[None]:
+        """Let the rule have the best networks meanwhile, with the bound that they acted with."""
+        self.recover()
+        present = self.rule.state_dict()
+        self.rule.load_state_dict(self.best.good)
+        self._shown_at = self.best.confirmed_at
+        try:
+            yield
+        finally:
+            self._shown_at = None
+            self.rule.load_state_dict(present)
+            self.recover()  # Keeps what was loaded.
+
+    def exploration(self, transitions: int | None = None) -> Exploration:
+        """Return how the robot acts until the next message.
+
+        Args:
+            transitions: as after so many; None is now.
+        """
         if self.phase is Phase.WARMUP:
             return warmup_exploration(self.config)
-        since = max(0, self.transitions - self.config.warmup_transitions)
+        received = self.transitions if transitions is None else transitions
+        since = max(0, received - self._warmup_transitions)
+        grown = grown_share(since, self._bound_ramp_transitions)
         episodes = len(self.episodes.history)
-        return residual_exploration(self.config, since, self.guard, episodes)
+        return residual_exploration(self.config, since, grown, self.guard, episodes)
 
     def _publish(self, effective_in: int, next_effective_in: int) -> bytes:
         """Return the next message of the epoch; the counts are transitions from now."""

@@ -43,6 +43,8 @@ class MetricsLog:
         values = {f'learner/{name}': value for name, value in learner.metrics.items()}
         values['run/updates'] = float(learner.updates)
         values['run/rollbacks'] = float(len(learner.rollbacks))
+        values['run/takeovers'] = float(learner.episodes.takeovers)
+        values['run/operator_steps'] = float(learner.episodes.operator_steps)
         if learner.episodes.success_rate is not None:
             values['run/success_recent'] = learner.episodes.success_rate
         if self._writer is None and self._skipped < RETRY_AFTER:

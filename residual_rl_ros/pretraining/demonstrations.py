@@ -32,8 +32,9 @@ class Demonstrations:
 
     episodes: tuple[tuple[Float32, Float32], ...]
     """Per episode: observations (steps, n) and actions (steps, m)."""
-    ends: tuple[tuple[Float32, Float32], ...]
-    """Per episode: rewards (steps,) and the observation after the last action (n,)."""
+    ends: tuple[tuple[Float32, Float32], ...] = ()
+    """Per episode: rewards (steps,) and the observation after the last action (n,); empty where
+    they are not known."""
 
     @property
     def sha256(self) -> str:
@@ -56,18 +57,21 @@ class Demonstrations:
         Raises:
             DemonstrationError: it cannot be written.
         """
-        episodes = [
-            DemonstratedEpisode(
-                str(index),
-                index,
-                np.concatenate([observations, last[None]]).astype(np.float64),
-                actions.astype(np.float64),
-                rewards.astype(np.float64),
+        episodes = []
+        for index, (observations, actions) in enumerate(self.episodes):
+            rewards: npt.NDArray[np.float64] | None = None
+            if self.ends:
+                rewards = self.ends[index][0].astype(np.float64)
+                observations = np.concatenate([observations, self.ends[index][1][None]])
+            episodes.append(
+                DemonstratedEpisode(
+                    f'demonstration {index}',
+                    index,
+                    observations.astype(np.float64),
+                    actions.astype(np.float64),
+                    rewards,
+                )
             )
-            for index, ((observations, actions), (rewards, last)) in enumerate(
-                zip(self.episodes, self.ends, strict=True)
-            )
-        ]
         write_demonstrations(path, episodes, observation_names, action_names, rate_hz)
 
     def flat(self) -> tuple[Float32, Float32]:

@@ -26,7 +26,7 @@ from residual_rl_ros.evaluation.intervals import Rate, wilson
 from residual_rl_ros.evaluation.paired import evaluate
 from residual_rl_ros.pretraining.base_networks import BcPolicy, DiffusionPolicy
 from residual_rl_ros.pretraining.demonstrations import Demonstrations, collect
-from residual_rl_ros.resources import find_file, read_record
+from residual_rl_ros.resources import demonstrations_of, find_file, read_record
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.tasks.checked import Env
 from residual_rl_ros.tasks.hosting import (
@@ -98,6 +98,21 @@ class BaseRecipe:
         if 'noise' in overrides:
             overrides['noise'] = SensorNoise(**overrides['noise'])
         return make_task(self.environment, **overrides)
+
+    def collect(self) -> Demonstrations:
+        """Return the demonstrations; they are the same each time.
+
+        Raises:
+            ResidualRLError: the expert fails, or overrides for an environment that takes none.
+        """
+        return collect(
+            self.make_demonstration_task(),
+            self.environment,
+            self.demonstrations,
+            self.demonstration_seed,
+            self.waypoint_noise,
+            self.action_noise,
+        )
 
 
 def load_recipe(name_or_path: str) -> BaseRecipe:
@@ -209,14 +224,7 @@ def train_base_policy(
     Returns:
         The demonstrations, for the model card.
     """
-    demonstrations = collect(
-        recipe.make_demonstration_task(),
-        recipe.environment,
-        recipe.demonstrations,
-        recipe.demonstration_seed,
-        recipe.waypoint_noise,
-        recipe.action_noise,
-    )
+    demonstrations = recipe.collect()
     policy = train(recipe, demonstrations, seed, progress)
     export(policy, recipe, demonstrations, path)
     return demonstrations
@@ -274,7 +282,7 @@ def train_with_card(
     demonstrations = train_base_policy(
         recipe, seed, path, lambda step, loss: console.print(f'step {step}: loss {loss:.6f}')
     )
-    data = path.with_suffix('.demonstrations.safetensors')
+    data = demonstrations_of(path)
     env = recipe.make_demonstration_task()
     demonstrations.save(data, *environment_names(env), control_rate_hz(env))
     seeds = range(CARD_SEED, CARD_SEED + evaluation_seeds)

@@ -30,7 +30,7 @@ def _make_body(
     hidden_sizes: tuple[int, ...],
     linear: Callable[[int, int], nn.Module],
     normalization: Callable[[int], nn.Module] | None,
-) -> tuple[nn.Sequential, int]:
+) -> tuple[Body, int]:
     """Return the hidden layers, as `architecture.body_layers` names them, and their last width."""
     layers: list[nn.Module] = []
     for width in hidden_sizes:
@@ -39,7 +39,24 @@ def _make_body(
             layers.append(normalization(width))
         layers.append(nn.ReLU(inplace=True))
         inputs = width
-    return nn.Sequential(*layers), inputs
+    return Body(*layers), inputs
+
+
+class Body(nn.Sequential):
+    """Hidden layers, whose products of matrices may be computed in bfloat16.
+
+    Weights and what comes out are float32 in any case.
+    """
+
+    in_bfloat16 = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the last hidden layer, (..., width), of inputs (..., inputs)."""
+        # A cache of converted weights would outlive the optimiser's step.
+        with torch.autocast(x.device.type, torch.bfloat16, self.in_bfloat16, cache_enabled=False):
+            for layer in self:
+                x = layer(x)
+        return x.float()
 
 
 class Normalizer(nn.Module):
@@ -86,13 +103,14 @@ class ResidualActor(nn.Module):
 
     action_center: Tensor
     action_half_range: Tensor
+    residual_bound: Tensor
     active: Tensor
 
     def __init__(self, architecture: ActorArchitecture) -> None:
         super().__init__()
         self.architecture = architecture
         self.normalizer = Normalizer(architecture.observation_size, clip=OBSERVATION_CLIP)
-        for name in ('action_center', 'action_half_range', 'active'):
+        for name in ('action_center', 'action_half_range', 'residual_bound', 'active'):
             self.register_buffer(name, torch.tensor(getattr(architecture, name)), persistent=False)
         self.body, width = _make_body(
             architecture.input_size,
@@ -112,6 +130,16 @@ class ResidualActor(nn.Module):
         """Repeat a held residual over the steps of its decision, to (..., k * m)."""
         repeats = self.architecture.repeats
         return torch.cat([residual] * repeats, dim=-1) if repeats > 1 else residual
+
+    def as_residual(self, difference: Tensor) -> Tensor:
+        """Return the residual that comes nearest to a difference of actions, (..., k * m).
+
+        Args:
+            difference: executed minus base action, command units, shape (..., k * m).
+        """
+        u = (difference / self.residual_bound.clamp_min(1e-6)).clamp(-1.0, 1.0)
+        decided = u.view(*u.shape[:-1], self.architecture.repeats, -1).mean(-2)
+        return self._hold(decided * self.active)
 
     def set_initial_std(self, std: float) -> None:
         """Start with this standard deviation before tanh, whatever the observation."""
@@ -146,7 +174,7 @@ class ResidualActor(nn.Module):
     def uniform(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Return uniform residuals in [-1, 1], shape (*shape, k * m)."""
         residual = 2.0 * torch.rand(*shape, self.architecture.outputs, generator=generator) - 1.0
-        return self._hold(residual * self.active)
+        return self._hold(residual.to(self.active) * self.active)
 
     def mean_action(self, observation: Tensor, base_action: Tensor) -> Tensor:
         """Return tanh(mean), differentiable, shape (batch, k * m)."""
@@ -163,7 +191,7 @@ class ResidualActor(nn.Module):
     ) -> Tensor:
         """Return tanh(mean) with clipped Gaussian noise, shape (batch, k * m) (TD3)."""
         mean, _ = self(observation, base_action)
-        noise = std * torch.randn(mean.shape, generator=generator)
+        noise = std * torch.randn(mean.shape, generator=generator).to(mean)
         residual = (torch.tanh(mean) + noise.clamp(-clip, clip)).clamp(-1.0, 1.0)
         return self._hold(residual * self.active)
 
@@ -178,7 +206,7 @@ class ResidualActor(nn.Module):
         mean, log_std = self(observation, base_action)
         if log_std is None:
             raise TypeError('a deterministic actor cannot be sampled; use noisy_action')
-        noise = torch.randn(mean.shape, generator=generator)
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
         unbounded = mean + log_std.exp() * noise
         residual = torch.tanh(unbounded) * self.active
         gaussian = -0.5 * noise.pow(2) - log_std - 0.5 * math.log(2.0 * math.pi)
@@ -188,7 +216,7 @@ class ResidualActor(nn.Module):
 
     def to_numpy(self) -> GaussianActor:
         """Return a copy of what the actor is now, as the robot runs it."""
-        tensors = {name: value.numpy().copy() for name, value in self.state_dict().items()}
+        tensors = {name: value.cpu().numpy().copy() for name, value in self.state_dict().items()}
         return GaussianActor(self.architecture, tensors)
 
 

@@ -14,7 +14,11 @@ import numpy.typing as npt
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.evaluation.paired import Episode, run_episode
 from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.training.simulated_operator import SimulatedOperator
 from residual_rl_ros.transitions.transition import Transition
+
+OPERATOR_STREAM = 4
+"""With the environment's seed, seeds the operator in an episode."""
 
 
 class InProcessRun:
@@ -25,6 +29,7 @@ class InProcessRun:
         controller: exploring controller in lockstep.
         learner: a learner of the same layout.
         first_seed: environment seed of the first episode; the following count up.
+        operator: helps, if there is one.
     """
 
     def __init__(
@@ -33,10 +38,12 @@ class InProcessRun:
         controller: ResidualController,
         learner: Learner,
         first_seed: int,
+        operator: SimulatedOperator | None = None,
     ) -> None:
         self._env = env
         self._controller = controller
         self._first_seed = first_seed
+        self._operator = operator
         self.learner = learner
         self.steps = 0
         """Control steps done."""
@@ -68,10 +75,19 @@ class InProcessRun:
             mailbox.submit(self.learner.first_message())
         while self.steps < control_steps:
             seed = self._first_seed + self.episodes
-            episode = run_episode(self._env, self._controller, seed, self.episodes, ingest)
+            takeover = self._takeover(seed)
+            episode = run_episode(
+                self._env, self._controller, seed, self.episodes, ingest, takeover=takeover
+            )
             self.steps += episode.steps
             self.episodes += 1
             on_episode(episode)
+
+    def _takeover(self, seed: int) -> Callable[[], npt.NDArray[np.float64] | None]:
+        """Return what gives the operator's commands in an episode; none without an operator."""
+        if self._operator is None:
+            return lambda: None
+        return self._operator.attend(np.random.default_rng([seed, OPERATOR_STREAM]))
 
     def state_dict(self) -> dict[str, npt.NDArray[Any]]:
         """Return what the learner's own state lacks, for a checkpoint."""

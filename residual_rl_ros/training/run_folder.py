@@ -63,14 +63,28 @@ def describe_learning(out: Path, rate_hz: float) -> dict[str, Any]:
     """Return the counts and the history of a run's latest checkpoint; zeros if there is none."""
     state = _learner_state(out)
     steps = state.get('control_steps', 0)
+    history = read_history(out)
+    passed = first_at(0.9, history)
     return {
-        'episodes': len(state.get('history', [])),
+        'episodes': len(history),
+        'failed_episodes': sum(record.outcome() is False for record in history),
         'control_steps': steps,
-        'robot_minutes': round(steps / rate_hz / 60.0, 2),
+        'robot_minutes': _minutes(steps, rate_hz),
+        'operator_minutes': _minutes(state.get('operator_steps', 0), rate_hz),
+        'takeovers': state.get('takeovers', 0),
         'updates': state.get('updates', 0),
         'rollbacks': len(state.get('rollbacks', [])),
-        'minutes_to_90_percent': minutes_to(0.9, read_history(out), rate_hz),
+        'minutes_to_90_percent': None
+        if passed is None
+        else _minutes(passed.control_steps, rate_hz),
+        'operator_minutes_to_90_percent': (
+            None if passed is None else _minutes(passed.operator_steps, rate_hz)
+        ),
     }
+
+
+def _minutes(control_steps: int, rate_hz: float) -> float:
+    return round(control_steps / rate_hz / 60.0, 2)
 
 
 def read_history(out: Path) -> list[EpisodeRecord]:
@@ -98,25 +112,25 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + '\n')
 
 
-def minutes_to(level: float, history: list[EpisodeRecord], rate_hz: float) -> float | None:
-    """Return the robot time at which training success first reached a level [min]."""
-    steps = steps_to(level, history)
-    return None if steps is None else round(steps / rate_hz / 60.0, 2)
-
-
 def steps_to(level: float, history: list[EpisodeRecord]) -> int | None:
-    """Return the control steps after which success over 50 episodes first reached a level.
+    """Return the control steps after which success over 50 episodes first reached a level."""
+    passed = first_at(level, history)
+    return None if passed is None else passed.control_steps
 
-    Only episodes with a residual and without a takeover count: they are what the learner is judged
-    by.
+
+def first_at(level: float, history: list[EpisodeRecord]) -> EpisodeRecord | None:
+    """Return the episode with which success over 50 episodes first reached a level.
+
+    Only episodes with a residual count, and those with a takeover as failures: they are what the
+    learner is judged by.
     """
     window: list[bool] = []
     for record in history:
         if not record.rates_residual:
             continue
-        window = [*window[1 - RECENT_EPISODES :], bool(record.success)]
+        window = [*window[1 - RECENT_EPISODES :], bool(record.outcome())]
         if len(window) == RECENT_EPISODES and sum(window) >= level * RECENT_EPISODES:
-            return record.control_steps
+            return record
     return None
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ import numpy.typing as npt
 import torch
 from rich.console import Console
 
+from residual_rl_ros.config.operator import OperatorConfig
 from residual_rl_ros.config.run import ResolvedRun, RunConfig, training_seed
-from residual_rl_ros.config.success import RETURN, SuccessCriterion
+from residual_rl_ros.config.success import RETURN, SUCCESS, SuccessCriterion
 from residual_rl_ros.demonstrations.source import Demonstrated, Recordings, add_demonstrations
-from residual_rl_ros.errors import FormatError, OutputError, ResidualRLError
+from residual_rl_ros.errors import OutputError, ResidualRLError
 from residual_rl_ros.evaluation.figures import draw_learning_curve
 from residual_rl_ros.evaluation.paired import (
     CURVE_SEED,
@@ -30,11 +31,12 @@ from residual_rl_ros.evaluation.paired import (
     Episode,
     Score,
     difference,
+    refuse_silence,
     run_episode,
     score,
 )
 from residual_rl_ros.evaluation.progress import Report, progress, say
-from residual_rl_ros.files.json_text import parse_json, read_run_json
+from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.learner.checkpoint import (
     CheckpointFolder,
     check_numbers,
@@ -49,6 +51,7 @@ from residual_rl_ros.pretraining.experts import has_expert
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.success_probe import settle_success
+from residual_rl_ros.training.curve import CurveRecorder, LearningCurve, outcomes
 from residual_rl_ros.training.in_process import InProcessRun
 from residual_rl_ros.training.run_folder import (
     SUMMARY,
@@ -61,12 +64,14 @@ from residual_rl_ros.training.run_folder import (
     versions,
     write_json,
 )
+from residual_rl_ros.training.simulated_operator import operator_of
 
-PROGRESS = 'progress.json'
 IDENTITY = 'identity'
 """In the run state of a checkpoint: `run_identity` as UTF-8 JSON, shape (bytes,)."""
 DEMONSTRATION_SEED = 900_000
 """Distance of the demonstrations' seeds from those of the training episodes."""
+PRACTICE_SEED = 950_000
+"""Distance of the seeds of an operator's own episodes from those of the training episodes."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,32 @@ class TrainOptions:
     """Episodes of each."""
     paired_seeds: int = 100
     """Episodes of base and of base + residual at the end; 0 does none."""
+    first_scene: int | None = None
+    """First environment seed of evaluations of this run's own: first those during training, then
+    those at the end; None takes the same for all."""
+    protocol: str = ''
+    """SHA-256 of the benchmark's protocol that the run is of, if it is of one."""
+
+    def scene_identity(self) -> dict[str, Any]:
+        """Return what makes the evaluations of two runs of a grid the same; nothing of another."""
+        if self.first_scene is None:
+            return {}
+        names = ('first_scene', 'curve_steps', 'curve_seeds')
+        protocol = {'protocol': self.protocol} if self.protocol else {}
+        return {**protocol, **{name: getattr(self, name) for name in names}}
+
+    @property
+    def curve_scenes(self) -> range:
+        """Environment seeds of the evaluations during training."""
+        first = CURVE_SEED if self.first_scene is None else self.first_scene
+        return range(first, first + self.curve_seeds)
+
+    @property
+    def final_scenes(self) -> range:
+        """Environment seeds of the evaluation at the end."""
+        own = self.first_scene is not None
+        first = self.curve_scenes.stop if own else EVALUATION_SEED
+        return range(first, first + self.paired_seeds)
 
 
 def run_training(
@@ -129,7 +160,7 @@ def run_training(
 
 def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
     """Return what makes two runs the same experiment, as JSON values."""
-    config = run.config
+    config, operator = run.config, OperatorConfig.parse(run.config.operator)
     identity = {
         'task': config.task,
         'seed': options.seed,
@@ -141,6 +172,8 @@ def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
         'residual_scale': config.residual_scale,
         'prefetch_steps': config.prefetch_steps,
         'success': config.success,
+        'operator': None if operator is None else asdict(operator),
+        **options.scene_identity(),
         **run.learner.to_mapping(),
     }
     if run.learner.rule.samples_demonstrations:
@@ -149,6 +182,11 @@ def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
         identity['observation_map'] = dict(recorded.observation_map)
     as_json: dict[str, Any] = json.loads(json.dumps(identity))
     return as_json
+
+
+def stored_identity(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `run_identity` was for a stored run, of a version before a key too."""
+    return {'operator': None, **found}
 
 
 class _Training:
@@ -172,6 +210,8 @@ class _Training:
         self._identity = run_identity(run, options)
         self._env = host(run.config, run.robot)
         made.callback(self._env.close)
+        if not options.resume:
+            refuse_silence(run, self._env)
         self._controller = run.controller(options.seed, explore=True, scheduled=True)
         made.callback(self._controller.queue.close)
         prepare_output(options.output_dir, options.resume)
@@ -180,7 +220,9 @@ class _Training:
         latest = self._checkpoints.latest
         learner = self._load_learner(latest) if options.resume else self._new_learner()
         learner.warn = partial(say, console)
-        self._run = InProcessRun(self._env, self._controller, learner, training_seed(options.seed))
+        first_seed = training_seed(options.seed)
+        operator = operator_of(run, self._env, self._controller, first_seed + PRACTICE_SEED)
+        self._run = InProcessRun(self._env, self._controller, learner, first_seed, operator)
         if options.resume:
             self._continue(latest)
         else:
@@ -189,7 +231,14 @@ class _Training:
         lack = self._checkpoints.lack_of_space(learner)
         if lack:
             learner.warn(lack)
-        self._curve = _Curve(options, self._run.steps, self._play, console)
+        measure = RETURN if self._resolved.config.success == RETURN else SUCCESS
+        self._curve = CurveRecorder(
+            LearningCurve(measure, options.curve_scenes.start),
+            options.output_dir,
+            options.curve_steps,
+            self._run.steps,
+            partial(say, console),
+        )
         self.show: Report = lambda done, description='': None
         """Takes the share that is done."""
         self._evaluated = 0
@@ -213,8 +262,10 @@ class _Training:
 
             def on_episode(episode: Episode) -> None:
                 nonlocal saved
-                self._returns.append(episode.episode_return)
-                self._curve.measure(run)
+                history = run.learner.episodes.history
+                if not (history and history[-1].takeover):
+                    self._returns.append(episode.episode_return)
+                self._measure()
                 if interruption.wanted or run.steps - saved >= options.checkpoint_steps:
                     self._save()
                     saved = run.steps
@@ -223,8 +274,9 @@ class _Training:
                 self._show(f'{run.learner.phase.value}{self._recent()}')
 
             try:
+                self._measure(first=True)
                 run.run(budget, on_episode, log.write)
-                self._curve.measure(run, last=True)
+                self._measure(last=True)
             finally:
                 log.close()
             self._save()
@@ -241,18 +293,24 @@ class _Training:
             'base': None,
             'final': None,
             **describe_learning(out, rate_hz),
-            'evaluations': self._curve.points,
+            'evaluations': self._curve.curve.to_mapping(),
+            'control_rate_hz': rate_hz,
             'versions': versions(),
             'git_commit': git_commit(),
         }
         if options.paired_seeds:
-            seeds = range(EVALUATION_SEED, EVALUATION_SEED + options.paired_seeds)
+            seeds, measure = options.final_scenes, self._curve.curve.measure
             base = self._play(seeds, None, 'evaluating the base')
             message = self._run.learner.current_message()
             final = self._play(seeds, message, 'evaluating base + residual')
             self._scores = score(base), score(final)
             summary['base'], summary['final'] = (found.summary() for found in self._scores)
             summary |= difference(base, final).summary()
+            summary['scenes'] = {
+                'first_scene': seeds.start,
+                'base': outcomes(base, measure),
+                'final': outcomes(final, measure),
+            }
         return summary
 
     def draw(self) -> None:
@@ -312,8 +370,9 @@ class _Training:
             ResidualRLError: a recorded one cannot be used.
         """
         memory, options, run = learner.rule.memory, self._options, self._resolved
-        if not run.learner.rule.samples_demonstrations or memory.demonstrations:
-            return  # None are sampled, or a bag has supplied them.
+        if not run.learner.rule.samples_demonstrations:
+            return
+        before = memory.demonstrations
         add_demonstrations(
             learner,
             options.recordings,
@@ -327,8 +386,8 @@ class _Training:
             lambda text: say(self._console, text),
         )
         task = run.config.task
-        if not options.demonstrations:
-            return
+        if not options.demonstrations or before:
+            return  # A bag has supplied them.
         if not has_expert(task):
             say(self._console, f'no expert knows {task!r}: training without demonstrations')
             return
@@ -339,7 +398,18 @@ class _Training:
         controller.queue.close()
         say(self._console, f'{memory.demonstrations} demonstration transitions')
 
-    def _play(self, seeds: range, message: bytes | None, doing: str = '') -> list[Episode]:
+    def _measure(self, first: bool = False, last: bool = False) -> None:
+        """Evaluate on the scenes of the curve: the base at first, the residual when it is due."""
+        options, steps = self._options, self._run.steps
+        if not options.curve_steps:
+            return
+        if first:
+            self._curve.measure_base(lambda: self._play(options.curve_scenes, None))
+        elif self._curve.due(steps, last):
+            message = self._run.learner.current_message()
+            self._curve.add(steps, self._play(options.curve_scenes, message))
+
+    def _play(self, seeds: Sequence[int], message: bytes | None, doing: str = '') -> list[Episode]:
         """Return the episode of every seed, played in this process."""
         controller = self._resolved.evaluation_controller(message)
         episodes = []
@@ -367,7 +437,7 @@ class _Training:
         """Share of all control steps that is done, those of evaluations included."""
         options, run = self._options, self._run
         budget = max(self._resolved.config.control_steps, run.steps)
-        evaluations = budget // options.curve_steps + 1 if options.curve_steps else 0
+        evaluations = budget // options.curve_steps + 2 if options.curve_steps else 0
         episodes = 2 * options.paired_seeds + evaluations * options.curve_seeds
         # Evaluations are taken to be as long as the episodes so far.
         still = max(0.0, episodes * run.steps / max(1, run.episodes) - self._evaluated)
@@ -379,7 +449,8 @@ def _check_identity(
 ) -> None:
     if stored is None:
         raise ResidualRLError(f'{str(checkpoint)!r} does not say which run it is of; start anew')
-    found = parse_json(stored.tobytes().decode(errors='replace'), f'run of {str(checkpoint)!r}')
+    text = stored.tobytes().decode(errors='replace')
+    found = stored_identity(parse_json(text, f'run of {str(checkpoint)!r}'))
     for key in sorted(wanted.keys() - {'paired_seeds', 'control_steps'}):
         if found.get(key) != wanted[key]:
             raise ResidualRLError(
@@ -391,45 +462,3 @@ def _check_identity(
             f'{str(checkpoint)!r} is of a run of {found["control_steps"]} control steps, which can '
             f'go on for longer but not end at {wanted["control_steps"]}'
         )
-
-
-class _Curve:
-    """Evaluations during training, on seeds of their own; they do not touch the learner."""
-
-    def __init__(
-        self,
-        options: TrainOptions,
-        done: int,
-        play: Callable[[range, bytes | None], list[Episode]],
-        console: Console,
-    ) -> None:
-        self._options = options
-        self._play = play
-        self._console = console
-        self._path = options.output_dir / PROGRESS
-        self.points: list[tuple[int, float]] = []
-        """(control steps, success or mean return) of each."""
-        if options.resume and self._path.is_file():
-            try:
-                stored = read_run_json(self._path)
-                self.points = [(int(at), float(rate)) for at, rate in stored if at <= done]
-            except (FormatError, TypeError, ValueError) as error:
-                raise ResidualRLError(
-                    f'{str(self._path)!r} cannot be read: {error}; remove it to go on without the '
-                    'evaluations so far'
-                ) from error
-
-    def measure(self, run: InProcessRun, last: bool = False) -> None:
-        """Evaluate if it is due."""
-        every = self._options.curve_steps
-        previous = self.points[-1][0] if self.points else -every
-        due = run.steps > previous if last else run.steps - previous >= every
-        if not every or not due:
-            return
-        seeds = range(CURVE_SEED, CURVE_SEED + self._options.curve_seeds)
-        episodes = self._play(seeds, run.learner.current_message())
-        self.points.append((run.steps, score(episodes).main.value))
-        try:
-            write_json(self._path, self.points)
-        except OutputError as error:  # A lost curve must not end the run.
-            say(self._console, str(error))

@@ -53,13 +53,16 @@ class BagIntake:
     """Transitions of other sources than the use allows."""
     success: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
     """Outcomes of the latest labelled episodes that were taken from their first to their last
-    decision: an operator's rescue is no success of the base."""
+    decision, and failures for those in which an operator took over from what was taken."""
     ends: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))
     """The same, with those that a time limit ended without a label as failures."""
     labels: set[bool] = field(default_factory=set)
     """Labels that were seen at all."""
     partly: dict[str, float] = field(default_factory=dict)
-    """Of each robot, the episode in progress of which a decision was skipped."""
+    """Of each robot, the episode in progress of which a decision was skipped, or that an operator
+    began."""
+    helped: dict[str, float] = field(default_factory=dict)
+    """Of each robot, the episode in progress in which an operator has taken over."""
     problems: list[Findings] = field(default_factory=list)
     """Findings, bag by bag."""
 
@@ -213,22 +216,24 @@ def _count_outcomes(
     table: TransitionTable, taken: npt.NDArray[np.bool_], robot: str, intake: BagIntake
 ) -> None:
     """Add the outcomes of the episodes that end in a block and were taken whole."""
-    partly = intake.partly.pop(robot, None)
-    episodes, outcomes = table.header('episode'), table.header('success')
-    cut_off = table.header('truncated')
-    for row in np.flatnonzero(table.done | ~taken):
-        if not taken[row]:
-            partly = float(episodes[row])
-        if table.done[row]:
-            labelled, success = (
-                outcomes[row] != Success.UNLABELLED,
-                outcomes[row] == Success.SUCCESS,
-            )
-            if partly != episodes[row] and labelled:
-                intake.success.append(bool(success))
-                intake.labels.add(bool(success))
-            if partly != episodes[row] and (labelled or cut_off[row]):
-                intake.ends.append(bool(success))
-            partly = None
-    if partly is not None:
-        intake.partly[robot] = partly
+    partly, helped = (known.pop(robot, None) for known in (intake.partly, intake.helped))
+    episodes, steps = table.header('episode'), table.header('step')
+    outcomes, cut_off = table.header('success'), table.header('truncated')
+    by_operator = table.header('source') == Source.TAKEOVER
+    for row in np.flatnonzero(table.done | ~taken | by_operator):
+        episode = float(episodes[row])
+        if by_operator[row] and steps[row] > 0:
+            helped = episode
+        elif by_operator[row] or not taken[row]:
+            partly = episode
+        if not table.done[row]:
+            continue
+        if partly != episode and helped == episode:
+            intake.success.append(False)
+            intake.ends.append(False)
+        elif partly != episode:
+            intake.count(Success(int(outcomes[row])), bool(cut_off[row]))
+        partly = helped = None
+    for known, value in ((intake.partly, partly), (intake.helped, helped)):
+        if value is not None:
+            known[robot] = value

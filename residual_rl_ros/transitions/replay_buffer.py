@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -41,16 +41,29 @@ class Batch:
     """Base action at that observation, shape (batch, k * m)."""
     row: npt.NDArray[np.int64]
     """Row of the buffer, shape (batch,)."""
+    demonstrations: int = 0
+    """How many of the last ones are demonstrations."""
+
+    def to(self, device: torch.device) -> Batch:
+        """Return it on a device; itself if it is there."""
+        if self.observation.device == device:
+            return self
+        moved: dict[str, Any] = {name: each.to(device) for name, each in self.tensors.items()}
+        return replace(self, **moved)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything but `row` and `demonstrations`, by name."""
+        names = [field.name for field in fields(Batch)]
+        return {n: getattr(self, n) for n in names if n not in ('row', 'demonstrations')}
 
     @staticmethod
-    def concatenate(first: Batch, second: Batch) -> Batch:
-        """Return one batch of both; `row` keeps each buffer's own numbers."""
-        tensors = {
-            field.name: torch.cat([getattr(first, field.name), getattr(second, field.name)])
-            for field in fields(Batch)
-            if field.name != 'row'
-        }
-        return Batch(row=np.concatenate([first.row, second.row]), **tensors)
+    def with_demonstrations(first: Batch, second: Batch) -> Batch:
+        """Return one batch, the second of which is demonstrations; `row` is of each buffer."""
+        others = second.tensors
+        tensors = {name: torch.cat([own, others[name]]) for name, own in first.tensors.items()}
+        row = np.concatenate([first.row, second.row])
+        return Batch(row=row, demonstrations=len(second.row), **tensors)
 
 
 @dataclass(frozen=True)
@@ -199,6 +212,12 @@ class ReplayBuffer:
         """Memory of the whole buffer [byte]."""
         return self._table.nbytes + self._following.nbytes + self._source.nbytes
 
+    @property
+    def episode_decisions(self) -> float:
+        """Mean number of transitions that follow each other without a gap; 0 without any."""
+        ends = int((self._following[: self._size] == NONE).sum())
+        return self._size / ends if ends else 0.0
+
     def composition(self) -> dict[Source, float]:
         """Return the share of each source among the stored transitions."""
         counts = np.bincount(self._source[: self._size], minlength=len(Source))
@@ -258,23 +277,30 @@ class ReplayBuffer:
     def returns(self, gamma: float, offset: float) -> npt.NDArray[np.float32]:
         """Return the discounted sum of rewards to the end of each row's episode, shape (size,).
 
-        Minus infinity where the end is not known: a truncation, a gap, the newest rows.
+        Where the end is not known (a truncation, a gap, the newest rows), it is a lower bound: from
+        there on the lowest reward of all, for ever, if that is negative. So an episode that is
+        negative throughout is worth r / (1 - gamma), as in WSRL (arXiv 2412.07762). Minus infinity
+        where no reward is negative, or nothing is discounted: there nothing bounds it.
 
         Args:
             gamma: discount per decision.
             offset: added to a reward.
         """
         n, km = self._splits[:2]
-        rewards = self._table[:, n + 2 * km] + offset
+        rewards = self._table[: self._size, n + 2 * km] + offset
+        lowest = float(rewards.min(initial=0.0))
+        unknown = lowest / (1.0 - gamma) if lowest < 0.0 and gamma < 1.0 else -np.inf
         goes_on = self._table[:, n + 2 * km + 1]
         result = np.full(self._size, -np.inf, dtype=np.float32)
         newest = (self._next - 1) % self.capacity
         for age in range(self._size):
             row = (newest - age) % self.capacity
+            following = self._following[row]
             if not goes_on[row]:
                 result[row] = rewards[row]
-            elif self._following[row] != NONE:
-                result[row] = rewards[row] + gamma * result[self._following[row]]
+            else:
+                rest = unknown if following == NONE else result[following]
+                result[row] = rewards[row] + gamma * rest
         return result
 
     def keep_newest(self, count: int) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -18,11 +19,12 @@ from torch import Tensor
 from residual_rl_ros.algorithms.actor_critic import effective_rank
 from residual_rl_ros.algorithms.cal_ql import CalQl
 from residual_rl_ros.config.preset import preset_names
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
 
 LAYOUT = make_layout()
-PRESETS = preset_names()
+PRESETS = [name for name in preset_names() if name != 'supervised']
 
 
 def stream(count: int = 200, change: Callable[[int, Any], Any] = lambda i, t: t) -> list[Any]:
@@ -55,6 +57,120 @@ def test_an_update_moves_every_network_and_its_metrics_are_finite(
     assert {'td_error', 'q_base', 'q_executed', 'q_policy', 'critic_rank'} <= set(metrics)
     assert {'critic_dormant_share', 'residual_magnitude', 'actor_grad_norm'} <= set(metrics)
     assert 0.0 <= metrics['base_preferred_share'] <= 1.0
+
+
+def test_a_dimension_without_a_bound_has_no_residual_for_the_critics() -> None:
+    rule = make_rule('dawn', make_layout(residual_bound=(0.1, 0.0)))
+    base = torch.zeros(1, 4)
+    executed = torch.tensor([[0.05, 1e-6, 0.05, 0.4]])  # Rounding, and an operator.
+    assert rule.critic_action(base, executed)[0, 4:].tolist() == [0.5, 0.0, 0.5, 0.0]
+
+
+@pytest.mark.parametrize('preset', ['dawn', 'resfit'])
+def test_the_gradient_of_the_actor_is_limited(preset: str) -> None:
+    rule = make_rule(preset)
+    loss = 1e6 * rule.actor.mean_action(torch.ones(1, 3), torch.ones(1, 4)).sum()
+    assert rule.step_actor(loss) > 1e3
+    length = rule._flat_actor.vector.grad.norm()
+    assert float(length) == pytest.approx(rule.config.max_grad_norm, rel=1e-4)
+
+
+def test_the_length_of_episodes_decides_horizon_and_price_and_is_kept() -> None:
+    scales = {'discount_episodes': 1.0, 'failure_cost': 20.0, 'n_step_share': 0.5}
+    rule = make_rule('dawn', n_step=2, batch_size=8, **scales)
+    fill(rule, random_transitions(LAYOUT, 140, episode_decisions=14))
+    rule.prepare(lambda: None)
+    decided = rule.config
+    assert decided.gamma == pytest.approx(1.0 - 1.0 / 14.0)
+    assert decided.reward_offset == pytest.approx(-20.0 / 14.0)
+    assert decided.n_step == 7
+    other = make_rule('dawn', n_step=2, batch_size=8, **scales)
+    other.load_state_dict(rule.state_dict())
+    assert other.config == other.memory.config == decided
+
+
+def test_short_episodes_leave_a_horizon_of_two_decisions() -> None:
+    config = make_rule('dawn', discount_episodes=1.0).config
+    assert config.scaled(0.0).gamma == config.scaled(1.0).gamma == 0.5
+
+
+@pytest.mark.parametrize('preset', ['dawn', 'resfit'])
+def test_the_actor_is_drawn_to_what_is_shown_only_where_the_critics_prefer_it(
+    preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = make_rule(preset, demonstration_share=0.5, imitation_weight=1.0, batch_size=8)
+    fill(rule, stream(20))
+    shown = make_transition(LAYOUT, executed_action=make_transition(LAYOUT).base_action + 0.02)
+    for _ in range(8):
+        rule.memory.add_demonstration(shown)
+    batch = rule.sample()
+    assert batch.demonstrations == 4
+    s, loss = rule.actor.normalizer(batch.observation), torch.zeros(())
+    u = rule.actor.mean_action(batch.observation[-4:], batch.base_action[-4:])
+    wanted = rule.actor.as_residual(torch.full((4, 4), 0.02))
+    torch.testing.assert_close(wanted, torch.tensor([[0.2, 0.4, 0.2, 0.4]]).expand(4, 4))
+    for better, expected in ((1.0, (u - wanted).square().mean()), (-1.0, torch.zeros(()))):
+        q = torch.tensor([[better] * 4 + [0.0] * 4])
+        monkeypatch.setattr(rule, 'critic', lambda s, x, q=q: q)
+        torch.testing.assert_close(rule.with_imitation(loss, batch, s), expected)
+
+
+def test_the_share_of_demonstrations_is_halved_with_time() -> None:
+    rule = make_rule('dawn', demonstration_share=0.5, demonstration_half_life=10, batch_size=64)
+    fill(rule, stream(20))
+    rule.memory.add_demonstration(make_transition(LAYOUT))
+    counts = [rule.memory.sample(at).demonstrations for at in (0, 10, 20, 1000)]
+    assert counts == [32, 16, 8, 0]
+
+
+def test_a_supervised_residual_is_what_was_shown_and_needs_it() -> None:
+    rule = make_rule('supervised', regression_updates=300, batch_size=32)
+    fill(rule, stream(20))
+    with pytest.raises(ConfigError, match='no demonstrations'):
+        rule.prepare(lambda: None)
+    for t in stream(50):
+        rule.memory.add_demonstration(replace(t, executed_action=t.base_action + 0.02))
+    rule.prepare(lambda: None)
+    t = stream(50)[3]
+    u = rule.robot_policy().decide(t.observation, t.base_action, None)
+    np.testing.assert_allclose(u, [0.2, 0.4, 0.2, 0.4], atol=0.05)
+    assert rule.updates_due(1000) == 0
+
+
+@pytest.mark.parametrize('preset', ['dawn', 'resfit'])
+def test_bfloat16_leaves_weights_and_losses_float32_and_gradients_where_they_point(
+    preset: str,
+) -> None:
+    gradients = {}
+    sizes = {'critic_hidden_sizes': [64, 64], 'actor_hidden_sizes': [64, 64]}
+    for precision in ('float32', 'bfloat16'):
+        rule = filled_rule(preset, precision=precision, actor_interval=1, **sizes)
+        rule.fit_normalizer()
+        metrics = rule.update()
+        assert {value.dtype for value in metrics.values()} == {torch.float32}
+        tensors = rule.state_dict().items()
+        assert not [name for name, value in tensors if value.dtype is torch.bfloat16]
+        flat = rule._flat_critic, rule._flat_actor
+        gradients[precision] = torch.cat([each.vector.grad.flatten() for each in flat])
+    one, other = gradients.values()
+    assert not torch.equal(one, other)
+    assert float(torch.cosine_similarity(one, other, dim=0)) > 0.999
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='this computer has a GPU')
+def test_a_gpu_that_is_not_there_is_refused_and_auto_does_without() -> None:
+    with pytest.raises(ConfigError, match='device is cuda, but torch'):
+        make_rule('dawn', device='cuda')
+    assert make_rule('dawn', device='auto').device == torch.device('cpu')
+
+
+def test_learning_saving_and_resuming_load_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's own optimisers import theirs, which takes more than a second and 60 MB."""
+    monkeypatch.setitem(sys.modules, 'torch._dynamo', None)  # Whoever imports it fails.
+    rule = filled_rule()
+    rule.update()
+    rule.load_state_dict(rule.state_dict())
+    rule.critic_optimizer.zero_grad()
 
 
 @pytest.mark.parametrize('value', [math.nan, math.inf, 1e38])
@@ -207,6 +323,18 @@ def test_returns_are_the_discounted_rewards_to_the_end_and_unknown_where_it_is_n
     found = replay.returns(gamma=0.5, offset=-1.0)
     assert found[:3].tolist() == [0.0 + 0.5 * (1.0 + 0.5 * 3.0), 1.0 + 0.5 * 3.0, 3.0]
     assert np.isneginf(found[3:]).all()
+
+
+def test_an_episode_that_failed_until_it_was_cut_off_is_worth_failing_for_ever() -> None:
+    replay = ReplayBuffer(LAYOUT, 10)
+    for step in range(4):
+        last = step == 3
+        add = {'step': LAYOUT.decision_steps * step, 'reward': 0.0, 'truncated': last}
+        replay.add(make_transition(LAYOUT, **add))
+    replay.add(make_transition(LAYOUT, episode=1, step=0, reward=0.0, terminated=True))
+    found = replay.returns(gamma=0.75, offset=-1.0)
+    np.testing.assert_allclose(found, [-4.0, -4.0, -4.0, -4.0, -1.0], rtol=1e-6)
+    assert np.isneginf(replay.returns(gamma=1.0, offset=-1.0)[:4]).all()
 
 
 @pytest.mark.parametrize('heads', [2, 4])

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from builders import make_layout, make_rule
+from builders import fill, make_layout, make_rule, random_transitions
 from torch import Tensor
 
 from residual_rl_ros.algorithms.sac import Sac
@@ -72,6 +72,31 @@ def test_the_minimum_is_taken_over_the_heads_that_were_drawn() -> None:
     assert found == {(1.0, 4.0), (1.0, 5.0), (2.0, 4.0)}
 
 
+def test_wsrl_draws_heads_with_replacement_and_trains_the_actor_on_four_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rule = make_rule('wsrl', critic_heads=3, actor_batch_size=32)
+    fill(rule, random_transitions(LAYOUT, 40))
+    rows, draw = [], rule.memory.sample
+
+    def sample(*size: int) -> Batch:
+        batch = draw(*size)
+        rows.append(len(batch.row))
+        return batch
+
+    monkeypatch.setattr(rule.memory, 'sample', sample)
+    for _ in range(4):
+        rule.update()
+    assert rows == [8, 8, 8, 8, 32]
+    rule.target_critic = lambda s, x: Q.clone()
+    base = u = torch.zeros(2, LAYOUT.decision_size)
+    found = {
+        tuple(rule.target_value(torch.zeros(2, LAYOUT.observation_size), base, u).tolist())
+        for _ in range(60)
+    }
+    assert found == {(1.0, 4.0), (1.0, 5.0), (2.0, 4.0), *map(tuple, Q.tolist())}
+
+
 def test_a_target_with_the_base_takes_the_larger_minimum_of_the_same_heads() -> None:
     rule = make_rule('resfit', critic_heads=3, critic_target_heads=2, base_in_target=True)
     q_base = torch.tensor([[1.5, 6.0], [2.5, 4.5], [1.75, 3.0]])
@@ -83,6 +108,19 @@ def test_a_target_with_the_base_takes_the_larger_minimum_of_the_same_heads() -> 
         value = rule.target_value(torch.zeros(2, LAYOUT.observation_size), base, u)
         expected = torch.maximum(Q[drawn].min(0).values, q_base[drawn].min(0).values)
         assert torch.equal(value, expected)
+
+
+def test_the_entropy_counts_only_where_the_residual_is_preferred_to_the_base(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rule = make_rule('dawn', initial_alpha=0.5, base_in_target=True)
+    u = torch.zeros(2, LAYOUT.decision_size)
+    monkeypatch.setattr(rule.actor, 'sample', lambda *_: (u, torch.tensor([-3.0, -3.0])))
+    residual, base = torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0, 2.0]])
+    rule.target_critic = lambda s, x: torch.cat([residual, base], dim=1)
+    both = batch()
+    both.bootstrap[:], both.reward[:], both.reward_weight[:] = 1.0, 0.0, 0.0
+    assert rule.soft_target(both).tolist() == [2.0 + 0.5 * 3.0, 2.0]
 
 
 def test_td3_smooths_its_target_with_clipped_noise_within_the_bound(

@@ -45,21 +45,25 @@ CHILD = """
 import sys, time
 import numpy as np
 from pathlib import Path
-from bag_builders import START_NS, transition_topics, write_layout
-from builders import make_layout
-from residual_rl_ros.transitions.cdr import labelled_array
-from residual_rl_ros.bags.recorder import Recorder, RecordOptions
-layout = make_layout()
+from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
+from residual_rl_ros.bags.transitions.reader import LAYOUT, TEXT, TRANSITIONS
+from residual_rl_ros.robot.topics import FLOAT_ARRAY
+from residual_rl_ros.transitions.cdr import labelled_array, serialize, typestore
+from residual_rl_ros.transitions.transition import TransitionLayout
+text = sys.argv[4]
+layout = TransitionLayout.from_yaml(text)
 options = RecordOptions(sys.argv[2], max_bytes=int(sys.argv[3]))
-topics = transition_topics()
+topics = [
+    RecordedTopic('/' + LAYOUT, TEXT, latched=True), RecordedTopic('/' + TRANSITIONS, FLOAT_ARRAY)
+]
 recorder = Recorder(Path(sys.argv[1]), topics, options, {'robot': 'child'}, time.monotonic)
-write_layout(recorder, layout)
+recorder.write(topics[0].name, 0, serialize(typestore().types[TEXT](data=text), TEXT))
 row = np.zeros(layout.size)
 for number in range(10**6):
     row[layout.columns['stamp']] = time.monotonic()
     row[layout.columns['step']] = number * layout.decision_steps
     data = labelled_array(row, layout.label)
-    recorder.write(topics[1].name, START_NS + number, data)
+    recorder.write(topics[1].name, number, data)
     print(row[0], flush=True)
     time.sleep(0.005)
 """
@@ -87,7 +91,7 @@ def test_a_killed_recorder_loses_at_most_a_second(
 ) -> None:
     folder = tmp_path / 'bag'
     child = subprocess.Popen(
-        [sys.executable, '-c', CHILD, str(folder), storage, str(max_bytes)],
+        [sys.executable, '-c', CHILD, str(folder), storage, str(max_bytes), L.to_yaml()],
         stdout=subprocess.PIPE,
         env={'PYTHONPATH': ':'.join(sys.path)},
     )

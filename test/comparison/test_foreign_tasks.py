@@ -14,8 +14,7 @@ from command_line import run_command
 from foreign_tasks import register, write_base
 from rich.console import Console
 
-from residual_rl_ros.comparison.compare import run_comparison
-from residual_rl_ros.comparison.grid import CompareOptions, Variant
+from residual_rl_ros.comparison.compare import CompareOptions, Variant, run_comparison
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.tasks.hosting import finetune_for_environment
 
@@ -43,11 +42,36 @@ def test_where_every_episode_falls_with_a_reward_there_is_no_success(
     assert compare('Falls-v0', tmp_path / 'out', monkeypatch) == 0
     printed = capsys.readouterr()
     assert 'Falls-v0 has no success criterion' in printed.err
-    assert '| 8 | 8 | 8 | +0 | 0 |' in printed.out
+    assert '| 1 | 8 | 8 | +0 | 8 | 0 (0) | 0 |' in printed.out
     found = base_of(tmp_path / 'out')
     assert (found['success'], found['return'], found['unlabelled']) == (None, 8.0, 3)
     history = json.loads(next(tmp_path.rglob('learner.json')).read_text())['state']['history']
     assert {record['success'] for record in history} == {None}
+
+
+def test_a_task_without_success_and_without_returns_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare('Unpaid-v0', tmp_path / 'out', monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert 'Unpaid-v0 tells no success, and the return of 20 episodes of the base is 0' in said
+    assert not list(tmp_path.rglob('checkpoints'))
+    # What tells success needs no reward.
+    assert compare('Hidden-v0', tmp_path / 'told', monkeypatch, '--success', 'solved:end') == 0
+
+
+def test_returns_have_a_curve_an_area_and_a_worst_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert compare('Falls-v0', tmp_path / 'out', monkeypatch) == 0
+    report = json.loads((tmp_path / 'out' / 'compare.json').read_text())
+    ((found,),) = (methods.values() for methods in report['tasks'].values())
+    assert (found['measure'], found['area']['point'], found['curve']['mean']) == (
+        *('return', 8.0),
+        [8.0, 8.0],
+    )
+    assert found['steps_to_level'] is None
+    assert found['worst_below_base'] == {'mean': 0.0, 'worst_seed': 0.0}
 
 
 def test_a_success_along_the_way_counts_and_commands_stay_inside_float64_bounds(
@@ -88,6 +112,7 @@ gymnasium.register('Mortal-v0', Mortal, max_episode_steps=12)
 """
 
 
+@pytest.mark.timeout(240)
 def test_a_run_that_dies_costs_that_run_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,11 +125,13 @@ def test_a_run_that_dies_costs_that_run_alone(
         [Variant.parse(SMALL)],
         (0, 1),
         tmp_path / 'out',
-        jobs=2,
+        workers=2,
         curve_steps=0,
         paired_seeds=2,
     )
-    reason = r'1 of 2 runs failed: .*seed0: its process ended with signal 9; the results .* seeds 1'
+    reason = (
+        r'1 of 2 runs failed: .*seed0: its process ended with signal 9; the report in .* others'
+    )
     with pytest.raises(ResidualRLError, match=reason):
         run_comparison(options, Console(quiet=True))
     assert [path.parent.name for path in tmp_path.rglob('summary.json')] == ['seed1']

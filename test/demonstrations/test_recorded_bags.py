@@ -20,7 +20,13 @@ from bag_builders import (
     write_layout,
 )
 from demonstration_builders import read_all
-from raw_bag_builders import DESCRIPTION, Live, check_equal
+from raw_bag_builders import (
+    DESCRIPTION,
+    Live,
+    check_equal,
+    lockstep_description,
+    record_lockstep,
+)
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.transitions.cdr import labelled_array
@@ -98,6 +104,19 @@ def test_topics_are_rebuilt_with_the_robot_that_the_bag_notes(raw: Path) -> None
     assert {t.source for t in made} == {Source.TAKEOVER}
     assert (made[-1].reward, made[-1].success) == (1.0, Success.SUCCESS)
     assert any(line.startswith(f'{raw}: 1 demonstrations') for line in said)
+
+
+def test_topics_of_a_simulator_that_waits_are_rebuilt_by_their_stamps(tmp_path: Path) -> None:
+    robot = {'/**': {'ros__parameters': {'robot': lockstep_description()}}}
+    noted = {'robot': yaml.safe_dump(robot), 'namespace': '/cell'}
+    _, live = record_lockstep(tmp_path / 'bag', noted)
+    made, said, _ = read_all(tmp_path / 'bag')
+    ended = [index for index, t in enumerate(live) if t.terminated]
+    assert len(made) > ended[-1]
+    for one, other in zip(made, live, strict=False):
+        np.testing.assert_array_equal(one.executed_action, other.executed_action)
+        assert (one.reward, one.terminated) == (other.reward, other.terminated)
+    assert '1 do not say how they ended' in said[-1]  # The recording ends within an episode.
 
 
 def test_topics_need_the_base_policy(raw: Path) -> None:

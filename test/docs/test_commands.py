@@ -78,7 +78,7 @@ def test_a_command_of_a_page_is_understood(line: str) -> None:
 
 def test_the_presets_of_the_pages_exist() -> None:
     named = {
-        words[place + 1]
+        words[place + 1].partition(':')[0]
         for _, line in LINES
         for words in [arguments_of(line) or []]
         for place, word in enumerate(words)

@@ -18,6 +18,9 @@ from hypothesis.extra.numpy import arrays
 from residual_rl_ros.evaluation.intervals import (
     Estimate,
     Mean,
+    area_under,
+    first_passage,
+    hierarchical_means,
     interquartile_mean,
     mcnemar,
     mean_interval,
@@ -231,6 +234,59 @@ def test_an_estimate_repeats_with_its_generator() -> None:
     values = rng(5).random((6, 2))
     assert interquartile_mean(values, rng(1)) == interquartile_mean(values, rng(1))
     assert interquartile_mean(values, rng(1)) != interquartile_mean(values, rng(2))
+
+
+def test_a_curve_passes_its_level_between_two_evaluations() -> None:
+    steps = np.array([0.0, 2000.0, 4000.0, 6000.0])
+    curves = np.array(
+        [
+            [0.5, 0.8, 1.0, 1.0],  # Halfway from 0.8 to 1.
+            [0.95, 0.2, 0.3, 0.4],  # From the beginning.
+            [0.5, 0.6, 0.7, 0.8],
+            [0.5, 0.6, 0.9, 0.5],  # At an evaluation; what follows is not asked.
+        ]
+    )
+    np.testing.assert_allclose(first_passage(steps, curves, 0.9), [3000.0, 0.0, np.inf, 4000.0])
+    own = first_passage(steps, curves[[0, 2]], curves[[0, 2], 0] + 0.3)
+    np.testing.assert_allclose(own, [2000.0, 6000.0])
+    rising = np.array([[0.0, 1.0, 1.0, 1.0]])
+    np.testing.assert_allclose(area_under(steps, rising), [5 / 6])
+    np.testing.assert_allclose(area_under(np.array([0.0, 1.0, 10.0]), np.full((2, 3), 0.4)), 0.4)
+
+
+def test_the_hierarchical_bootstrap_spreads_as_seeds_and_scenes_do() -> None:
+    generator = rng(6)
+    # Seeds that differ and scenes that do not: the standard error is that of the seeds.
+    of_seeds = generator.normal(size=(8, 1, 1)) * np.ones((8, 3, 20))
+    spread = hierarchical_means(of_seeds, rng(), 2000).std(0)
+    np.testing.assert_allclose(spread, of_seeds[:, 0, 0].std() / 8**0.5, rtol=0.1)
+    # Scenes that differ alike in every seed: that of all scenes together.
+    of_scenes = np.tile(np.arange(2.0).repeat(10), (8, 3, 1))
+    spread = hierarchical_means(of_scenes, rng(), 2000).std(0)
+    np.testing.assert_allclose(spread, 0.5 / 160**0.5, rtol=0.1)
+    # A scene brings its whole curve along: what it adds to one point it adds to all.
+    drawn = hierarchical_means(of_scenes, rng(), 50)
+    np.testing.assert_allclose(drawn[:, 0], drawn[:, 2])
+    assert hierarchical_means(of_seeds[:1], rng()).shape == (0, 3)
+
+
+def test_the_hierarchical_interval_covers_the_truth_as_often_as_it_says() -> None:
+    generator, covered, worlds = rng(7), 0, 100
+    for _ in range(worlds):
+        rates = generator.beta(8.0, 4.0, size=(10, 1))  # A mean of two thirds; each seed its own.
+        outcomes = (generator.random((10, 40)) < rates).astype(np.float64)[:, None]
+        estimate = Estimate.of(0.0, hierarchical_means(outcomes, generator, 300)[:, 0])
+        assert estimate.low is not None
+        assert estimate.high is not None
+        covered += estimate.low <= 2 / 3 <= estimate.high
+    # 95 % are promised, of which a bootstrap of ten seeds keeps a little less.
+    assert 0.88 <= covered / worlds <= 0.99
+
+
+def test_what_is_never_reached_counts_in_an_interval() -> None:
+    never = np.array([1.0] * 90 + [np.inf] * 10)
+    assert Estimate.of(1.0, never) == Estimate(1.0, 1.0, np.inf)
+    assert Estimate.of(1.0, np.zeros(0)) == Estimate(1.0, None, None)
 
 
 def test_who_asks_for_no_interval_does_not_wait_for_scipy() -> None:

@@ -48,9 +48,8 @@ def test_bad_observations_alone_are_none(domain_id: int, tmp_path: Path) -> None
         repeating(BadJointStates(bystander)),
     ):
         bringup.processes['mujoco_sim_node'].send_signal(signal.SIGKILL)
-        killed = time.monotonic()
-        wait_for(lambda: 'policy_node' in monitor.errors(), 10.0, 'the fault')
-        assert time.monotonic() - killed < 4.0  # max_age_s, hold_limit_s and a diagnostics period.
+        # After max_age_s, hold_limit_s and a diagnostics period, together less than 2 s.
+        wait_for(lambda: 'policy_node' in monitor.errors(), LIMIT_S, 'the fault')
         assert 'held for' in monitor.errors()['policy_node']
         assert not bringup.ended('policy_node')
         np.testing.assert_array_equal(bystander.commands[-1], bystander.commands[-2])

@@ -15,7 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import assert_same_actor, make_layout, random_transitions, small_config
+from builders import (
+    assert_same_actor,
+    make_layout,
+    make_transition,
+    random_transitions,
+    small_config,
+)
 from safetensors.torch import load_file, save_file
 
 from residual_rl_ros.config.preset import load_preset, preset_names
@@ -40,7 +46,7 @@ from residual_rl_ros.learner.checkpoint import (
 )
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual_policy.weights import decode_weights
-from residual_rl_ros.transitions.transition import Source
+from residual_rl_ros.transitions.transition import Source, Success
 
 LAYOUT = make_layout()
 STREAM = random_transitions(LAYOUT, 120)
@@ -66,11 +72,20 @@ def content(learner: Learner) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    'overrides',
-    [{}, {'utd': 1.5}, {'replay_capacity': 20}, *({'preset': name} for name in preset_names())],
+    ('saved_at', 'overrides'),
+    [
+        *((saved_at, {}) for saved_at in (0, 4, 10, 13, 15, 42)),
+        *(
+            (saved_at, overrides)  # In the warm-up, between two publications, later.
+            for saved_at in (4, 13, 42)
+            for overrides in (
+                *({'utd': 1.5}, {'replay_capacity': 20}),
+                *({'preset': name} for name in preset_names()),
+            )
+        ),
+    ],
     ids=str,
 )
-@pytest.mark.parametrize('saved_at', [0, 4, 10, 13, 15, 42])
 def test_a_resumed_learner_continues_bit_for_bit(
     tmp_path: Path, saved_at: int, overrides: dict[str, Any]
 ) -> None:
@@ -192,6 +207,42 @@ def test_a_damaged_checkpoint_names_the_whole_one_beside_it(tmp_path: Path) -> N
     (folder.best / ALGORITHM).unlink()
     with pytest.raises(CheckpointError, match=r'manifest.json says \w+$'):
         load_checkpoint(folder.latest)
+
+
+def outcomes(learner: Learner, count: int, success: bool) -> None:
+    """Let a number of episodes with a residual end."""
+    label = Success(int(success))
+    for _ in range(count):
+        end = {'terminated': True, 'success': label, 'source': Source.RESIDUAL}
+        learner.ingest(make_transition(LAYOUT, policy_sequence=learner.sequence, **end))
+
+
+def test_the_best_checkpoint_holds_the_networks_that_fifty_episodes_confirmed(
+    tmp_path: Path,
+) -> None:
+    learner, folder = trained(0, guard_share=0.0), CheckpointFolder(tmp_path)
+    outcomes(learner, 10 + 50, False)  # The first ten are the warm-up.
+    rated, at_rating = learner.best.candidate, learner.transitions
+    outcomes(learner, 50, True)
+    before = content(learner)
+    folder.save(learner)
+    assert content(learner) == before, 'the learner goes on where it was'
+    best, latest = (load_file(path / ALGORITHM) for path in (folder.best, folder.latest))
+    assert all(torch.equal(best[name], value) for name, value in rated.items())
+    assert not torch.equal(best['actor.heads.weight'], latest['actor.heads.weight'])
+    loaded = load_checkpoint(folder.best)
+    header, actor = decode_weights((folder.best / ACTOR).read_bytes())
+    assert_same_actor(actor, loaded.rule.robot_policy())
+    shown = learner.exploration(at_rating + 50)
+    assert header.exploration.full_bound_cost == shown.full_bound_cost
+
+    stamp = (folder.best / MANIFEST).stat().st_mtime_ns
+    outcomes(learner, 60, False)
+    folder.save(learner)
+    folder.close()
+    assert (folder.best / MANIFEST).stat().st_mtime_ns == stamp
+    CheckpointFolder(tmp_path).save(learner)
+    assert (folder.best / MANIFEST).stat().st_mtime_ns == stamp, 'nor after a start'
 
 
 @pytest.mark.parametrize('name', FILES)

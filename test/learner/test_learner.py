@@ -36,33 +36,54 @@ def make_learner(seed: int = 0, **overrides: Any) -> Learner:
     return Learner(small_config(**overrides), LAYOUT, seed)
 
 
-def weights(learner: Learner, without: str = '') -> dict[str, bytes]:
+FITTED = ('normalizer', 'episode_decisions')
+"""Names of what the end of the warm-up decides without a gradient step."""
+
+
+def weights(learner: Learner, without: tuple[str, ...] = ()) -> dict[str, bytes]:
     """Return every tensor of the algorithm as bytes, optionally without some names."""
     return {
         name: value.numpy().tobytes()
         for name, value in learner.rule.state_dict().items()
-        if not without or without not in name
+        if not any(part in name for part in without)
     }
 
 
 def test_no_gradient_step_is_taken_during_warm_up() -> None:
     learner = make_learner()
-    before = weights(learner)
+    all_before, before = weights(learner), weights(learner, without=FITTED)
     for transition in STREAM[: WARMUP - 1]:
         assert learner.ingest(transition) is None
     assert learner.phase is Phase.WARMUP
-    assert weights(learner) == before
+    assert weights(learner) == all_before
     assert learner.ingest(STREAM[WARMUP - 1]) is not None
     assert learner.phase is Phase.ONLINE
     assert learner.updates == 0
-    assert weights(learner, without='normalizer') == {
-        name: value for name, value in before.items() if 'normalizer' not in name
-    }
+    assert weights(learner, without=FITTED) == before
     learner.ingest(STREAM[WARMUP])
     assert learner.updates == 1
-    assert weights(learner, without='normalizer') != {
-        name: value for name, value in before.items() if 'normalizer' not in name
-    }
+    assert weights(learner, without=FITTED) != before
+
+
+def test_the_warm_up_lasts_as_many_episodes_and_the_ramp_is_measured_in_them() -> None:
+    by_episodes: dict[str, Any] = {'bound_ramp_transitions': 0, 'full_bound_cost': 0.0}
+    by_episodes |= {'warmup_episodes': 4, 'bound_ramp_episodes': 10.0}
+    learner = make_learner(**by_episodes)
+    messages = [learner.ingest(t) for t in random_transitions(LAYOUT, 45, episode_decisions=7)]
+    # Looked at after 10 transitions and then every 5; four episodes of 7 are over after 28.
+    published = [index + 1 for index, message in enumerate(messages) if message is not None]
+    assert published == [10, 15, 20, 25, 30, 35, 40, 45]
+    headers = [decode_weights(messages[at - 1])[0] for at in published]
+    probabilities = [header.exploration.residual_probability for header in headers]
+    assert probabilities == [0.0] * 4 + [1.0] * 4
+    assert headers[3].next_effective_from == 30
+    length = 30 / 5  # Four whole ones, and one in progress.
+    scales = [header.exploration.wide_bound_scale for header in headers[4:]]
+    assert scales == pytest.approx([n / (10 * length) for n in (0, 5, 10, 15)])
+    resumed = make_learner(**by_episodes)
+    resumed.rule.load_state_dict(learner.rule.state_dict())
+    resumed.load_state_dict(learner.state_dict())
+    assert resumed.exploration() == learner.exploration()
 
 
 def fitted_on(learner: Learner) -> int:
@@ -246,16 +267,19 @@ def test_the_success_rate_is_that_of_the_latest_fifty_labelled_episodes() -> Non
     assert RECENT_EPISODES == 50
 
 
-def test_an_episode_that_an_operator_rescued_says_nothing_of_the_actor() -> None:
+def test_an_episode_that_an_operator_rescued_is_no_success_of_the_actor() -> None:
     learner = make_learner(warmup_transitions=3)
     end(learner, Success.FAILURE, source=Source.BASE)
     end(learner, Success.SUCCESS, source=Source.TAKEOVER)
-    assert learner.episodes.success_rate == 0.0, 'not of the base either'
+    assert learner.episodes.success_rate == 0.0, 'nor of the base, which began none of it'
     learner.ingest(make_transition(LAYOUT, source=Source.BASE))
     for episode in range(2 * RECENT_EPISODES):
         learner.ingest(make_transition(LAYOUT, episode=episode, source=Source.RESIDUAL))
         end(learner, Success.SUCCESS, episode=episode, source=Source.TAKEOVER)
-    assert (learner.episodes.success_rate, learner.episodes.rated_success) == (None, -1.0)
+    assert (learner.episodes.success_rate, learner.episodes.rated_success) == (0.0, 0.0)
+    assert learner.episodes.takeovers == 1 + 2 * RECENT_EPISODES
+    assert learner.episodes.operator_steps == LAYOUT.decision_steps * learner.episodes.takeovers
+    assert learner.episodes.history[-1].operator_steps == learner.episodes.operator_steps
     learner.roll_back('test')
     for _ in range(RECENT_EPISODES):
         end(learner, Success.FAILURE, source=Source.RESIDUAL, policy_sequence=10**6)

@@ -18,6 +18,22 @@ STREAM = random_transitions(LAYOUT, 400)
 WARMUP, INTERVAL = 10, 5
 
 
+class Counted:
+    """A rule that takes no updates: only counts matter here."""
+
+    def __init__(self, rule: Any) -> None:
+        self._rule = rule
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rule, name)
+
+    def update(self) -> dict[str, Any]:
+        return {}
+
+    def diagnose(self) -> dict[str, float]:
+        return {}
+
+
 def drive(
     decisions: int,
     lazy: bool,
@@ -32,7 +48,8 @@ def drive(
         restarts: decisions before which the learner begins a new epoch.
         backlog_limit: with more transitions waiting, the learner only stores.
     """
-    learner = Learner(small_config(utd=0.2), LAYOUT, seed=0)  # Only counts matter here.
+    learner = Learner(small_config(utd=0.2), LAYOUT, seed=0)
+    learner.rule = Counted(learner.rule)
     mailbox = ActorMailbox(learner.layout, scheduled=True)
     mailbox.submit(learner.first_message())
     inbox: deque[Any] = deque()

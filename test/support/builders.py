@@ -34,6 +34,12 @@ from residual_rl_ros.transitions.transition import Source, Success, Transition, 
 
 OBSERVATIONS = ('arm.position.a', 'arm.position.b', 'tool.z')
 ACTIONS = ('a.position', 'b.position')
+SMALL: dict[str, Any] = {
+    'batch_size': 8,
+    'critic_hidden_sizes': [8],
+    'actor_hidden_sizes': [8],
+}
+"""Numbers of a learner that is asked whether it learns, and not how well."""
 
 
 def make_layout(**changes: Any) -> TransitionLayout:
@@ -324,7 +330,7 @@ def small_config(preset: str = 'dawn', **overrides: Any) -> LearnerConfig:
         'actor_hidden_sizes': [8, 8],
     }
     if preset == 'wsrl':
-        small |= {'offline_updates': 7, 'policy_warmup_transitions': 12}
+        small |= {'offline_updates': 7, 'policy_warmup_transitions': 12, 'actor_batch_size': 16}
     elif preset == 'resfit':
         small |= {'critic_only_updates': 7}
     return load_preset(preset, {**small, **overrides})

@@ -22,12 +22,14 @@ class Foreign(gymnasium.Env):
         info: gives `info` of a step.
         falls: step at which it terminates, with a reward as at every step.
         nan: step from which its reward is NaN.
+        pays: reward of a step.
     """
 
-    def __init__(self, info: Any = None, falls: int = 0, nan: int = 0) -> None:
+    def __init__(self, info: Any = None, falls: int = 0, nan: int = 0, pays: float = 1.0) -> None:
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float64)
         self.action_space = gymnasium.spaces.Box(-0.1, 0.1, (2,), np.float64)
         self.info, self.falls, self.nan = info or (lambda step: {}), falls, nan
+        self.pays = pays
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
@@ -37,7 +39,7 @@ class Foreign(gymnasium.Env):
     def step(self, action: np.ndarray) -> Any:
         assert self.action_space.contains(action), f'{action!r} is outside of {self.action_space}'
         self.count += 1
-        reward = np.nan if self.nan and self.count >= self.nan else 1.0
+        reward = np.nan if self.nan and self.count >= self.nan else self.pays
         observation = np.full(3, 0.01 * self.count)
         return observation, reward, self.count == self.falls, False, self.info(self.count)
 
@@ -45,6 +47,8 @@ class Foreign(gymnasium.Env):
 TASKS: dict[str, dict[str, Any]] = {
     'Silent-v0': {},
     'Falls-v0': {'falls': 8},
+    'Unpaid-v0': {'pays': 0.0},
+    'Hidden-v0': {'pays': 0.0, 'info': lambda step: {'solved': True} if step == LIMIT else {}},
     'Along-v0': {'info': lambda step: {'success': float(3 <= step <= 6)}},
     'AtEnd-v0': {'info': lambda step: {'is_success': False} if step == LIMIT else {}},
     'Both-v0': {'info': lambda step: {'is_success': True, 'success': False}},

@@ -28,7 +28,7 @@ from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.cli.main import main
 from residual_rl_ros.cli.options import assignments
-from residual_rl_ros.comparison.grid import read_result
+from residual_rl_ros.comparison.results import read_result
 from residual_rl_ros.config.preset import learner_config, load_preset
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ResidualRLError

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,9 @@ from residual_rl_ros.bags.recorder import (
 )
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
+from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
-from residual_rl_ros.robot.decoders import MessageDecoder, stamped_label
+from residual_rl_ros.robot.decoders import MessageDecoder, rounded, stamped_label
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
@@ -198,3 +201,44 @@ def record_commands(folder: Path, ticks: list[int]) -> None:
         if tick in ticks:
             live.step(tick)
     live.recorder.close()
+
+
+def lockstep_description() -> dict[str, Any]:
+    """Return the robot of a simulator that stamps every channel."""
+    channels = DESCRIPTION['observation']
+    stamped = {key: value for key, value in channels['tool'].items() if key != 'stamped_by'}
+    return {**DESCRIPTION, 'observation': {**channels, 'tool': stamped}}
+
+
+def record_lockstep(
+    folder: Path, noted: dict[str, str] | None = None
+) -> tuple[RobotConfig, list[Transition]]:
+    """Record a simulator that waits, with two successes; return robot and live transitions."""
+    robot = RobotConfig.from_mapping(lockstep_description())
+    live = Live.start(folder, noted=noted)
+    parts = (
+        CONFIG.build(LinearPolicy(), robot.action),
+        ObservationAssembler(robot.channels),
+        BlendRamp(0.0),
+        live,
+        lambda: 0.0,
+    )
+    loop = LockstepLoop(*parts, math.inf)
+    loop.activate()
+    rng = np.random.default_rng(0)
+    for tick in range(40):
+        stamp = rounded(1.0 + PERIOD * tick)  # Simulated time.
+        received = 10**18 + tick
+        done = tick in (15, 30)
+        feedback = np.array([stamp, 0.1 * tick, done, False, float(done) if done else -1.0])
+        arm, z = joint_state(stamp, rng.uniform(-1.0, 1.0, 2)), rng.uniform(-1.0, 1.0, 1)
+        live.recorder.write(f'/cell/{FEEDBACK}', received, labelled_array(feedback, ''))
+        live.recorder.write('/tool', received, labelled_array(z, stamped_label(stamp)))
+        live.recorder.write('/cell/joint_states', received, arm)
+        loop.receive_feedback(feedback)
+        loop.push_observation('tool', stamp, z)
+        reading = live.readers['arm'].read(deserialize(arm, JOINT_STATE), time.monotonic)
+        assert reading is not None
+        loop.push_observation('arm', stamp, reading.values)
+    live.recorder.close()
+    return robot, live.made

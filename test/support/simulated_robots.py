@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from builders import SMALL
 from processes import wait_for
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from sensor_msgs.msg import JointState
@@ -32,7 +33,7 @@ LIMIT_S = 60.0
 QUICK = quick(load_run('push_to_goal'))
 AT_ONCE = {'warmup_transitions': 20, 'publish_interval': 10, 'utd': 4.0}
 """A robot in real time makes five transitions a second; nobody wants to wait for a hundred."""
-CONFIG = replace(QUICK, overrides={**QUICK.overrides, **AT_ONCE})
+CONFIG = replace(QUICK, overrides={**QUICK.overrides, **AT_ONCE, **SMALL})
 RESOLVED = CONFIG.resolve()
 BASE, ROBOT, ROBOT_FILE = RESOLVED.policy, RESOLVED.robot, RESOLVED.robot_file
 JOINTS = ROBOT.channels[0].joints

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the package computed on e8f1ba4, before it was rebuilt: `test_unchanged` compares with it.
 
+`short_wsrl` is of the version in which its actor got four batches and its returns a lower bound.
+
 Run as a script to record the figures anew, which is right only after a change of behaviour that was
 wanted: `.venv/bin/python test/unchanged.py`.
 """

@@ -63,7 +63,7 @@ def test_base_transitions_stand_for_the_warm_up(bag: Path) -> None:
     before, after = fresh.rule.state_dict(), learner.rule.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
-    assert all('normalizer' in name for name in changed)
+    assert all('normalizer' in name or name == 'episode_decisions' for name in changed)
     assert intake.success_rate == pytest.approx(9 / 17)
 
 
@@ -124,10 +124,10 @@ def test_an_operators_rescue_is_no_success_of_the_base(tmp_path: Path, max_bytes
         stream[end - 2] = replace(stream[end - 2], source=Source.TAKEOVER)
     path = write_bag(tmp_path / 'bag', L, stream, max_bytes=max_bytes)
     learner, intake = train_from_bags([path], TransitionUse.BASE, small_config(), seed=3)
-    alone = [stream[end].success is Success.SUCCESS for end in ends if end not in rescued]
+    alone = [stream[end].success is Success.SUCCESS and end not in rescued for end in ends]
     assert intake.skipped == len(rescued) > 10
     assert list(intake.success) == alone
-    assert learner.guard.base_success == pytest.approx(np.mean(alone)) if len(alone) > 19 else True
+    assert learner.guard.base_success == pytest.approx(np.mean(alone))
 
 
 def test_one_transition_is_too_few_for_an_offline_phase(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from rich.console import Console
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import OutputError, ResidualRLError
 from residual_rl_ros.ros.bringup.demo import quick
-from residual_rl_ros.training.train import PROGRESS, TrainOptions, run_training
+from residual_rl_ros.training.curve import PROGRESS
+from residual_rl_ros.training.train import TrainOptions, run_training
 
 
 def options(out: Path) -> TrainOptions:
@@ -30,7 +31,7 @@ def test_evaluations_that_cannot_be_written_are_said_and_kept_in_the_summary(
     summary = run_training(options(tmp_path), Console(file=said, width=1000))
     assert f'{PROGRESS}' in said.getvalue()
     assert 'cannot be written: Is a directory' in said.getvalue()
-    assert len(summary['evaluations']) >= 2
+    assert len(summary['evaluations']['points']) >= 2
 
 
 def test_what_is_in_the_way_of_a_run_is_named_before_it_begins(tmp_path: Path) -> None:
@@ -40,6 +41,6 @@ def test_what_is_in_the_way_of_a_run_is_named_before_it_begins(tmp_path: Path) -
         run_training(options(tmp_path), quiet)
     (tmp_path / 'tensorboard').unlink()
     run_training(options(tmp_path), quiet)
-    (tmp_path / PROGRESS).write_text('[[80, 0.')
+    (tmp_path / PROGRESS).write_text('{"base": [0, ')
     with pytest.raises(ResidualRLError, match=r'progress\.json.* cannot be read: .*; remove it'):
         run_training(replace(options(tmp_path), resume=True), quiet)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -62,10 +63,23 @@ def _facts(title: str, summary: RobotSummary) -> Table:
         ('outcomes', _counts(facts['outcomes'])),
         ('endings', _counts(facts['endings'])),
         ('sources', _counts(facts['sources'])),
+        ('takeovers', _takeovers(facts)),
         ('decisions', 'rate unknown' if rate is None else f'{rate:.3g} Hz'),
     ):
         table.add_row(name, escape(value))
     return table
+
+
+def _takeovers(facts: Mapping[str, Any]) -> str:
+    """Return how often an operator has helped, and for how long."""
+    if not facts['takeovers']:
+        return 'none'
+    times = (facts['operator_minutes'], facts['robot_minutes'])
+    operator, robot = ('?' if minutes is None else f'{minutes:.2g}' for minutes in times)
+    return (
+        f'{facts["takeovers"]} in {facts["helped_episodes"]} episodes, '
+        f'{facts["helped_successes"]} of them successes; {operator} of {robot} min'
+    )
 
 
 def _gaps(gaps: list[Gap]) -> Table:

@@ -178,6 +178,10 @@ class BagEpisode:
     """`terminated`, `truncated`, or `open`: its last transition was not recorded."""
     success: Success = Success.UNLABELLED
     """Outcome label of its last transition."""
+    takeovers: int = 0
+    """How often an operator took over."""
+    taken_over: bool = False
+    """Whether its latest decision was an operator's."""
 
 
 @dataclass(frozen=True)
@@ -227,6 +231,17 @@ class RobotSummary:
         """Decisions that are not in the bag, at least."""
         return sum(gap.missing for gap in self.gaps)
 
+    @property
+    def helped(self) -> list[BagEpisode]:
+        """Episodes in which an operator took over: no success of theirs is the policy's."""
+        return [episode for episode in self.episodes if episode.takeovers]
+
+    def minutes(self, *sources: Source) -> float | None:
+        """Return the time of the decisions of given sources [min]; None if it is not known."""
+        if not self.decision_s > 0.0:
+            return None
+        return self.decision_s * sum(self.sources[source] for source in sources) / 60.0
+
     def beyond_training(self) -> list[str]:
         """Return the actions that left the range that the base policy was trained on."""
         layout = self.layout
@@ -254,6 +269,11 @@ class RobotSummary:
             'episodes': len(self.episodes),
             'outcomes': dict(self.outcomes()),
             'endings': dict(Counter(episode.ending for episode in self.episodes)),
+            'robot_minutes': self.minutes(*Source),
+            'operator_minutes': self.minutes(Source.TAKEOVER),
+            'takeovers': sum(episode.takeovers for episode in self.episodes),
+            'helped_episodes': len(self.helped),
+            'helped_successes': sum(e.success is Success.SUCCESS for e in self.helped),
             'sources': {source.name.lower(): n for source, n in self.sources.items()},
             'decisions_per_episode': [min(lengths), float(np.median(lengths)), max(lengths)],
             'decision_rate_hz': 1.0 / self.decision_s if self.decision_s > 0.0 else None,
@@ -362,6 +382,10 @@ class _Counter:
             self._summary.gaps.append(Gap(*due, missing, float(stamp[0]), since_start))
         last.next_step = int(piece.header('step')[-1]) + k
         last.decisions += len(piece)
+        by_operator = piece.header('source') == Source.TAKEOVER
+        before = np.concatenate([[last.taken_over], by_operator[:-1]])
+        last.takeovers += int((by_operator & ~before).sum())
+        last.taken_over = bool(by_operator[-1])
         last.end = float(stamp[-1])
         last.reward += float(piece.header('reward').sum())
         done = bool(piece.done[-1])

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from residual_rl_ros.config.run import ResolvedRun, RunConfig
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.evaluation.figures import FRAME_STEPS, draw_learning_curve, draw_repair
 from residual_rl_ros.evaluation.paired import (
     EVALUATION_SEED,
@@ -25,10 +26,12 @@ from residual_rl_ros.evaluation.paired import (
     difference,
     evaluate,
     film,
+    refuse_silence,
     score,
     silence_stderr,
 )
 from residual_rl_ros.evaluation.progress import progress, say
+from residual_rl_ros.evaluation.sequential import SuccessTest
 from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
@@ -93,7 +96,14 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     options = replace(options, config=(config := config.told_by(success)))
     run = config.resolve()
     config.learner_config()
-    host(config, run.robot).close()
+    if config.operator:
+        raise ConfigError(
+            f'operator is {config.operator!r}, and none is simulated over ROS; leave it out of the '
+            'configuration, or use residual-rl train'
+        )
+    env = host(config, run.robot)
+    refuse_silence(run, env)
+    env.close()
     run.evaluation_controller(None).queue.close()
     prepare_output(out)
     with claim_domain(options.domain) as domain_id:
@@ -164,7 +174,7 @@ def _evaluate(
 def _finetune(
     options: DemoOptions, run: ResolvedRun, domain_id: int, console: Console
 ) -> dict[str, Any]:
-    """Run the three processes until the simulator has spent its budget."""
+    """Run the three processes until there is evidence of success, or the budget is spent."""
     config, out = options.config, options.output_dir
     nodes = finetune_topology(
         config,
@@ -176,6 +186,7 @@ def _finetune(
         namespace=SIMULATION,
     )
     started = time.monotonic()
+    evidence = SuccessTest()
     warmup_rate: float | None = None  # A quick warm-up may be over before it was seen.
     with (
         Monitor(domain_id) as monitor,
@@ -186,16 +197,28 @@ def _finetune(
             bringup.check()
             for node, reason in monitor.errors().items():
                 raise ResidualRLError(f'{node} reports an error: {reason}; see {out / "logs"}')
-            live.update(_table(monitor, config, time.monotonic() - started))
+            follow_learner(evidence, monitor.values(LEARNER))
+            live.update(_table(monitor, config, time.monotonic() - started, evidence))
+            if evidence.decided:
+                break
             if monitor.values(LEARNER).get('phase') == 'warmup':
                 rate = monitor.number(SIMULATOR, 'mean_steps_per_s')
                 warmup_rate = rate or warmup_rate
             time.sleep(0.5)
         bringup.check()
-        live.update(_table(monitor, config, time.monotonic() - started))
+        live.update(_table(monitor, config, time.monotonic() - started, evidence))
         wall = time.monotonic() - started
         rate = monitor.number(SIMULATOR, 'mean_steps_per_s')
+        steps = monitor.number(SIMULATOR, 'control_steps')
+    say(console, ending(evidence, steps, config.control_steps))
     return {
+        'ended_by': 'evidence' if evidence.decided else 'budget',
+        'evidence': {
+            'level': evidence.level,
+            'error': evidence.error,
+            'episodes': evidence.episodes,
+            'odds': evidence.wealth,
+        },
         'round_trips_per_s': {
             'warmup': None if warmup_rate is None else round(warmup_rate, 1),
             'whole_run': round(rate, 1),
@@ -204,7 +227,28 @@ def _finetune(
     }
 
 
-def _table(monitor: Monitor, config: RunConfig, elapsed: float) -> Table:
+def follow_learner(evidence: SuccessTest, values: Mapping[str, str]) -> None:
+    """Take in the training episodes that the learner's newest status reports."""
+    latest = [outcome == '1' for outcome in values.get('residual_outcomes', '')]
+    evidence.follow(int(values.get('residual_episodes', 0)), latest)
+
+
+def ending(evidence: SuccessTest, steps: float, budget: int) -> str:
+    """Return why fine-tuning ended, in words."""
+    level = f'{evidence.level:.0%}'
+    if evidence.decided:
+        return (
+            f'ended after {steps:.0f} of at most {budget} control steps: the training episodes are '
+            f'evidence that success is above {level} (odds {evidence}; a mistake in at most '
+            f'{evidence.error:.0%} of such runs)'
+        )
+    return (
+        f'ended with its budget of {budget} control steps: training episodes are no evidence that '
+        f'success is above {level} (odds {evidence}, enough is {1.0 / evidence.error:.0f} to 1)'
+    )
+
+
+def _table(monitor: Monitor, config: RunConfig, elapsed: float, evidence: SuccessTest) -> Table:
     learner = monitor.values(LEARNER)
     steps = monitor.number(SIMULATOR, 'control_steps')
     table = Table(title=f'fine-tuning {config.task} with {config.preset}', min_width=60)
@@ -218,6 +262,7 @@ def _table(monitor: Monitor, config: RunConfig, elapsed: float) -> Table:
             'success, last 50 episodes',
             readable('success_recent', learner.get('success_recent', '-1.0')),
         ),
+        (f'evidence of more than {evidence.level:.0%}', str(evidence)),
         ('control steps/s', f'{monitor.number(SIMULATOR, "steps_per_s"):.0f}'),
         ('transitions/s', f'{monitor.number(LEARNER, "transitions_per_s"):.0f}'),
         ('updates/s', f'{monitor.number(LEARNER, "updates_per_s"):.0f}'),

@@ -30,7 +30,7 @@ SHOWN = {
     'policy_node': (
         *('active', 'episode', 'stops', 'waits_to_start', 'held', 'takeover', 'residual_on'),
         *('epoch', 'sequence', 'transitions', 'holds', 'overruns', 'late_chunks', 'clamped'),
-        'slew_limited',
+        *('slew_limited', 'robot_minutes', 'takeovers', 'operator_minutes'),
     ),
     'recorder_node': ('messages',),
     'reward_node': ('asked', 'answered', 'successes'),

@@ -33,6 +33,7 @@ from residual_rl_ros.errors import (
     MalformedTransitionError,
     SealError,
 )
+from residual_rl_ros.learner.episodes import RECENT_EPISODES
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.robot.decoders import label_of
 from residual_rl_ros.ros.common import qos
@@ -382,6 +383,8 @@ class LearnerNode(ManagedNode):
             now = time.monotonic()
             self._rate_base = (now, learner.transitions, learner.updates)
             rate = learner.episodes.success_rate
+            rated = [record for record in learner.episodes.history if record.rates_residual]
+            latest = ''.join('01'[bool(record.outcome())] for record in rated[-RECENT_EPISODES:])
             values |= {
                 'transitions': learner.transitions,
                 'phase': learner.phase.value,
@@ -390,6 +393,10 @@ class LearnerNode(ManagedNode):
                 'control_steps': learner.control_steps,
                 'episodes': len(learner.episodes.history),
                 'success_recent': -1.0 if rate is None else rate,
+                'residual_episodes': len(rated),
+                'residual_outcomes': latest,
+                'takeovers': learner.episodes.takeovers,
+                'operator_steps': learner.episodes.operator_steps,
                 'updates': learner.updates,
                 'pretraining_updates': learner.pretraining_updates,
                 'dropped_updates': learner.dropped_updates,

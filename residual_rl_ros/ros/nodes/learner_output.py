@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
-from residual_rl_ros.config.preset import DEFAULT_PRESET, LearnerConfig, learner_config, load_preset
+from residual_rl_ros.config import DEFAULT_PRESET
+from residual_rl_ros.config.preset import LearnerConfig, learner_config, load_preset
 from residual_rl_ros.demonstrations.frames import read_observation_map
 from residual_rl_ros.demonstrations.source import Demonstrated, Recordings, add_demonstrations
 from residual_rl_ros.errors import (
@@ -124,6 +125,8 @@ class LearnerOutput:
             return learner
         checkpoint = self.checkpoints.latest
         learner = load_checkpoint(checkpoint, self._key)
+        if any(self._parameters.demonstrations):
+            say('the demonstrations are those of the checkpoint; none are read')
         if learner.layout != layout:
             raise CheckpointError(
                 f'checkpoint {str(checkpoint)!r} has layout {learner.layout.label}, the '

@@ -117,6 +117,7 @@ class MujocoSimNode(Node):
                 raise SystemExit(0)
             self._reset()
             return
+        self._began = self._began or time.monotonic()
         self._observation, feedback = self._task.step(command)
         self._steps += 1
         self._done = feedback.done
@@ -149,7 +150,6 @@ class MujocoSimNode(Node):
         if not self._command_reader.answers(message, self._stamp()):
             return  # The answer to a stamp that was repeated.
         self._answered_at = time.monotonic()
-        self._began = self._began or self._answered_at
         self._step(command)
         self._publish()
 

@@ -346,6 +346,8 @@ class PolicyNode(ManagedNode):
             'weights_accepted': mailbox.accepted,
             **{f'weights_refused_{reason}': n for reason, n in mailbox.refused.items()},
             **self._loop.counts,
+            'robot_minutes': self._minutes('ticks'),
+            'operator_minutes': self._minutes('operator_ticks'),
             'late_chunks': self.controller.late_chunks,
             'residuals_not_finite': self.controller.residuals_not_finite,
             'residuals_refused': self.controller.residuals_refused,
@@ -361,6 +363,10 @@ class PolicyNode(ManagedNode):
                 values |= latency.report(stage)
                 values |= latency.overall(stage)
         return level, message, values
+
+    def _minutes(self, ticks: str) -> float:
+        """Return the time of the control steps that a counter has counted [min]."""
+        return round(self._loop.counts[ticks] / self.robot.control_rate_hz / 60.0, 2)
 
 
 def real_time_rules(parameters: PolicyParameters) -> RealTimeRules:

@@ -67,8 +67,8 @@ COUNTED = ('ticks', 'overruns', 'missed_periods', 'holds', 'transitions')
 JOIN_S = 3.0
 """What a process that joins disturbs is over by then: it can hold up every publisher for a third of
 a second (Fast DDS, #6535), and the diagnostics of that are up to a second late."""
-WARMUP = 300
-"""Transitions of the base policy before the learner is busy."""
+LEARNER: dict[str, Any] = {'warmup_transitions': 300}
+"""Numbers of the learner, of which the others are the preset's: it is busy after these."""
 START_LIMIT_S = 60.0
 WEIGHTS_PERIOD_S = 0.25
 WEIGHTS_MESSAGES = 80
@@ -140,7 +140,7 @@ def measure(rate: float, seconds: float, console: Console) -> dict[str, float]:
                 _write_robot(folder / 'robot.yaml', rate),
                 _write_base_policy(folder / 'base.onnx', rate),
                 folder / 'learner',
-                overrides={'warmup_transitions': WARMUP},
+                overrides=LEARNER,
                 decision_steps=LAYOUT.decision_steps,
                 residual_scale=(RESIDUAL_SCALE,),
                 prefetch_steps=4,

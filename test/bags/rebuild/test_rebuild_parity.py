@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,30 +12,24 @@ import pytest
 from builders import LinearPolicy, make_actor, make_metadata, settle
 from raw_bag_builders import (
     CONFIG,
-    DESCRIPTION,
     PERIOD,
     ROBOT,
     Live,
     check_equal,
-    joint_state,
     joints,
     rebuild,
+    record_lockstep,
 )
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.rebuild.controller import ReplayedController
 from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
-from residual_rl_ros.bags.recorder import FEEDBACK
-from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.controller import ResidualController
-from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import NOTHING_HAPPENED, RealTimeRules
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
-from residual_rl_ros.robot.decoders import rounded, stamped_label, to_nanoseconds
-from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.robot.decoders import to_nanoseconds
 from residual_rl_ros.robot.topics import JOINT_STATE
-from residual_rl_ros.transitions.cdr import deserialize, labelled_array
+from residual_rl_ros.transitions.cdr import deserialize
 from residual_rl_ros.transitions.transition import Source, Success
 
 
@@ -90,42 +82,14 @@ def test_joints_that_share_a_topic_are_no_damage(tmp_path: Path) -> None:
 
 
 def test_lockstep_transitions_are_equal_number_for_number(tmp_path: Path) -> None:
-    channels = DESCRIPTION['observation']
-    stamped = {key: value for key, value in channels['tool'].items() if key != 'stamped_by'}
-    robot = RobotConfig.from_mapping({**DESCRIPTION, 'observation': {**channels, 'tool': stamped}})
-    live = Live.start(tmp_path / 'bag')
-    parts = (
-        CONFIG.build(LinearPolicy(), robot.action),
-        ObservationAssembler(robot.channels),
-        BlendRamp(0.0),
-        live,
-        lambda: 0.0,
-    )
-    loop = LockstepLoop(*parts, math.inf)
-    loop.activate()
-    rng = np.random.default_rng(0)
-    for tick in range(40):
-        stamp = rounded(1.0 + PERIOD * tick)  # Simulated time.
-        received = 10**18 + tick
-        done = tick in (15, 30)
-        feedback = np.array([stamp, 0.1 * tick, done, False, float(done) if done else -1.0])
-        arm, z = joint_state(stamp, rng.uniform(-1.0, 1.0, 2)), rng.uniform(-1.0, 1.0, 1)
-        live.recorder.write(f'/cell/{FEEDBACK}', received, labelled_array(feedback, ''))
-        live.recorder.write('/tool', received, labelled_array(z, stamped_label(stamp)))
-        live.recorder.write('/cell/joint_states', received, arm)
-        loop.receive_feedback(feedback)
-        loop.push_observation('tool', stamp, z)
-        reading = live.readers['arm'].read(deserialize(arm, JOINT_STATE), time.monotonic)
-        assert reading is not None
-        loop.push_observation('arm', stamp, reading.values)
-    live.recorder.close()
+    robot, live = record_lockstep(tmp_path / 'bag')
     bag = Bag(tmp_path / 'bag')
     options = RebuildOptions(CONFIG, lockstep=True, namespace='cell')
     seen: list[tuple[int, int | None]] = []
     rebuilder = Rebuilder(bag, robot, LinearPolicy(), options, lambda *said: seen.append(said))
     made = list(rebuilder.transitions())
     assert list(bag.problems) == []
-    check_equal(made, live.made)
+    check_equal(made, live)
     assert [t.episode for t in made if t.terminated] == [0, 1]
     assert seen[159] == (160, None)  # Three topics and the commands, once.
     assert seen[160] == (1, 160)

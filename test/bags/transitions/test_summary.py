@@ -55,6 +55,18 @@ def test_episodes_outcomes_sources_and_rate_are_counted(storage: str, tmp_path: 
     assert summary.episodes[0].reward == 1.0
 
 
+def test_takeovers_are_counted_and_their_time_and_their_successes(tmp_path: Path) -> None:
+    transitions = stream(20)
+    for index in (1, 2, 4, 8, 9):  # Twice in the first episode of five, once in the second.
+        transitions[index] = replace(transitions[index], source=Source.TAKEOVER)
+    summary = only(write_bag(tmp_path / 'bag', L, transitions))
+    assert [episode.takeovers for episode in summary.episodes] == [2, 1, 0, 0]
+    found = summary.to_json()
+    assert (found['takeovers'], found['helped_episodes'], found['helped_successes']) == (3, 2, 1)
+    assert found['robot_minutes'] == pytest.approx(20 * 0.2 / 60.0)
+    assert found['operator_minutes'] == pytest.approx(5 * 0.2 / 60.0)
+
+
 def test_equal_stamps_leave_the_rate_unknown(tmp_path: Path) -> None:
     standing = [replace(t, stamp=100.0) for t in stream(10)]
     summary = only(write_bag(tmp_path / 'bag', L, standing))

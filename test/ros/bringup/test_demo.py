@@ -19,7 +19,10 @@ from command_line import run_command
 from PIL import Image
 from processes import node_processes, wait_for
 
+from residual_rl_ros.evaluation.sequential import SuccessTest
 from residual_rl_ros.learner.checkpoint import load_checkpoint
+from residual_rl_ros.ros.bringup import monitor
+from residual_rl_ros.ros.bringup.demo import ending, follow_learner
 from residual_rl_ros.ros.bringup.monitor import LAST_DOMAIN
 
 pytestmark = pytest.mark.ros
@@ -53,10 +56,26 @@ def test_a_quick_demo_leaves_everything_it_promises(tmp_path: Path) -> None:
     assert 'namespace /sim of ROS domain' in result.stderr
     assert summary['versions']['torch']
     assert not summary['interrupted']
+    assert summary['ended_by'] == 'budget'
+    assert 'ended with its budget of 600 control steps' in ' '.join(result.stderr.split())
     assert load_checkpoint(out / 'checkpoints' / 'latest').updates == summary['updates']
     assert list((out / 'tensorboard').glob('events.*'))
     with Image.open(out / 'learning_curve.png') as picture:
         assert min(picture.size) > 300
+
+
+def test_the_demo_ends_when_its_training_episodes_are_evidence_and_says_so() -> None:
+    evidence = SuccessTest()
+    follow_learner(evidence, {})
+    for count in range(20, 101, 20):
+        status = {'residual_episodes': str(count), 'residual_outcomes': '1' * min(count, 50)}
+        follow_learner(evidence, status)
+    assert evidence.decided
+    said = ending(evidence, 8000.0, 20_000)
+    assert 'ended after 8000 of at most 20000 control steps' in said
+    assert 'evidence that success is above 90%' in said
+    said = ending(SuccessTest(), 20_040.0, 20_000)
+    assert 'ended with its budget of 20000 control steps' in said
 
 
 def test_ctrl_c_ends_every_process_and_keeps_a_usable_checkpoint(tmp_path: Path) -> None:
@@ -177,6 +196,7 @@ def test_a_domain_with_the_node_of_another_is_refused(
     refused: Refused, domain_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program that is not of this package holds no lock; it is discovered."""
+    monkeypatch.setattr(monitor, 'DISCOVERY_S', 60.0)  # What listens ends when it has found one.
     other = domain_id % LAST_DOMAIN + 1
     context = rclpy.Context()
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import rclpy
 import torch
+from builders import SMALL
 from processes import wait_for
 from safetensors.torch import load_file
 
@@ -33,9 +34,9 @@ SEED = 7
 RUN_LIMIT_S = 90.0
 
 
-def quick_config(task: str = 'peg_insert', **overrides: object) -> RunConfig:
+def small_config(task: str = 'peg_insert', **overrides: object) -> RunConfig:
     config = quick(load_run(task))
-    return replace(config, overrides={**config.overrides, **overrides})
+    return replace(config, overrides={**config.overrides, **SMALL, **overrides})
 
 
 def topology(config: RunConfig, output: Path, **policy: object) -> list[NodeSpec]:
@@ -51,11 +52,17 @@ def topology(config: RunConfig, output: Path, **policy: object) -> list[NodeSpec
     ]
 
 
-@pytest.mark.parametrize('task', ['peg_insert', 'push_to_goal_camera'])
+@pytest.mark.parametrize(
+    'config',
+    [
+        replace(quick(load_run('peg_insert')), control_steps=400),  # Networks as users have them.
+        replace(small_config('push_to_goal_camera'), control_steps=400),
+    ],
+    ids=['peg_insert', 'push_to_goal_camera'],
+)
 def test_a_run_over_dds_learns_bit_for_bit_what_a_run_in_one_process_learns(
-    task: str, domain_id: int, tmp_path: Path
+    config: RunConfig, domain_id: int, tmp_path: Path
 ) -> None:
-    config = replace(quick_config(task), control_steps=700)
     with Bringup(
         topology(config, tmp_path), tmp_path / 'logs', ros_environment(domain_id)
     ) as bringup:
@@ -82,7 +89,7 @@ def test_a_run_over_dds_learns_bit_for_bit_what_a_run_in_one_process_learns(
 def test_a_resumed_learner_continues_in_a_new_epoch_and_as_another_one_it_is_refused(
     domain_id: int, tmp_path: Path
 ) -> None:
-    config = replace(quick_config(), control_steps=700)
+    config = replace(small_config(), control_steps=500)
     environment = ros_environment(domain_id)
     learner, policy, simulator = topology(config, tmp_path)
     with Bringup([learner, policy, simulator], tmp_path / 'logs', environment) as bringup:
@@ -128,7 +135,7 @@ def refusal(spec: NodeSpec, domain_id: int) -> str:
 
 
 def test_a_killed_learner_leaves_the_policy_running(domain_id: int, tmp_path: Path) -> None:
-    config = replace(quick_config(), control_steps=3000)
+    config = replace(small_config(), control_steps=0)  # It goes on until it is stopped.
     learner, policy, simulator = topology(config, tmp_path, actor_timeout_s=2.0)
     environment = ros_environment(domain_id)
     with (
@@ -141,27 +148,32 @@ def test_a_killed_learner_leaves_the_policy_running(domain_id: int, tmp_path: Pa
             updates = ('learner_node', 'updates')
             wait_for(lambda: monitor.number(*updates) > 0, RUN_LIMIT_S, 'first update')
             learning.processes['learner_node'].send_signal(signal.SIGKILL)
+            log = tmp_path / 'logs' / 'policy_node.log'
+            gave_up = 'going on with the one at hand'
+            wait_for(lambda: gave_up in log.read_text(), RUN_LIMIT_S, 'the end of patience')
+            steps = ('mujoco_sim_node', 'control_steps')
+            known = monitor.number(*steps)
+            wait_for(lambda: monitor.number(*steps) > known + 500, RUN_LIMIT_S, 'control')
+            bringup.check()
             assert not bringup.ended('mujoco_sim_node')
-            wait_for(lambda: bringup.ended('mujoco_sim_node'), RUN_LIMIT_S, 'end of the run')
-            assert bringup.processes['mujoco_sim_node'].returncode == 0
-            assert not bringup.ended('policy_node')
-    assert 'going on with the one at hand' in (tmp_path / 'logs/policy_node.log').read_text()
 
 
 def test_real_time_mode_runs_at_the_control_rate_and_learns(domain_id: int, tmp_path: Path) -> None:
-    config = quick_config(warmup_transitions=20, publish_interval=10)
+    config = small_config(warmup_transitions=20, publish_interval=10)
     resolved = config.resolve()
     base, robot_file = resolved.policy, resolved.robot_file
     nodes = finetune_topology(
-        config, robot_file, base.path, tmp_path, SEED, control_steps=240, lockstep=False
+        config, robot_file, base.path, tmp_path, SEED, control_steps=0, lockstep=False
     )
     with (
         Monitor(domain_id) as monitor,
         Bringup(nodes, tmp_path / 'logs', ros_environment(domain_id)) as bringup,
     ):
-        wait_for(lambda: bringup.ended('mujoco_sim_node'), RUN_LIMIT_S, 'end of the run')
+        wait_for(lambda: monitor.number('policy_node', 'sequence') > 1, RUN_LIMIT_S, 'actor swap')
+        wait_for(lambda: monitor.number('learner_node', 'episodes') >= 3, RUN_LIMIT_S, 'episodes')
+        rate = monitor.number('mujoco_sim_node', 'mean_steps_per_s')
+        assert 0.0 < rate < 1.1 * resolved.robot.control_rate_hz
         bringup.check()
-        wait_for(lambda: monitor.number('policy_node', 'sequence') > 1, 10.0, 'actor swap')
     state = json.loads((tmp_path / 'checkpoints' / 'latest' / STATE).read_text())['state']
     assert state['updates'] > 0
     assert len(state['history']) >= 3

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import rclpy
-from builders import make_layout, random_transitions
+from builders import SMALL, make_layout, random_transitions
 from processes import wait_for
 from ros_fixtures import Caller
 from std_msgs.msg import Float64MultiArray, String
@@ -37,7 +37,7 @@ def test_a_long_pre_training_answers_and_the_policy_waits_for_it(
     domain_id: int, tmp_path: Path, call: Caller
 ) -> None:
     config = quick(load_run('peg_insert'))
-    overrides = {**config.overrides, 'critic_only_updates': 1_000_000}
+    overrides = {**config.overrides, **SMALL, 'critic_only_updates': 100_000_000}
     config = replace(config, preset='resfit', overrides=overrides, control_steps=0)
     resolved = config.resolve()
     base, robot_file = resolved.policy, resolved.robot_file
@@ -65,16 +65,16 @@ def test_a_long_pre_training_answers_and_the_policy_waits_for_it(
         assert monitor.values('learner_node')['phase'] == 'warmup'
         learner.check()
         bringup.check()
-        stopped = time.monotonic()
-    # The drain limit is 5 s, and the bring-up would kill a process that ignores it after 10 s.
-    assert time.monotonic() - stopped < 9.5
+    # A hundred million updates would take hours. It was asked to stop, and not killed.
+    assert learner.processes['learner_node'].returncode == 0
     log = (tmp_path / 'logs' / 'policy_node.log').read_text()
     assert 'going on with the one at hand' not in log
     assert load_checkpoint(tmp_path / 'checkpoints' / 'latest').pretraining_updates > begun
 
 
 def test_pause_save_and_rollback(domain_id: int, tmp_path: Path, call: Caller) -> None:
-    config = replace(quick(load_run('peg_insert')), control_steps=0)
+    config = quick(load_run('peg_insert'))
+    config = replace(config, overrides={**config.overrides, **SMALL}, control_steps=0)
     resolved = config.resolve()
     base, robot_file = resolved.policy, resolved.robot_file
     nodes = finetune_topology(config, robot_file, base.path, tmp_path, 1, 0)

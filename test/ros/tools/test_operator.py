@@ -12,9 +12,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
+from builders import SMALL
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from processes import wait_for
 from rich.console import Console
@@ -62,6 +63,7 @@ class Running:
 def robot(worker_domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp('robot')
     config = quick(load_run('peg_insert'))
+    config = replace(config, overrides={**config.overrides, **SMALL})
     resolved = config.resolve()
     base, robot_file = resolved.policy, resolved.robot_file
     nodes = finetune_topology(config, robot_file, base.path, folder, 1, 0, lockstep=False)
