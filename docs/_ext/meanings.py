@@ -16,9 +16,12 @@ METRICS = {
     'singular values',
     'demonstrations': 'transitions in the demonstration buffer',
     'entropy': 'entropy of the unscaled residual [nat]',
+    'gamma': 'discount per decision in use',
     'guard_base_share': 'share of episodes without residual that the robot is to draw',
     'guard_statistic': "doubt that the residual is as good as its base: the guard's sum; a trial "
     'begins at 3.35',
+    'imitation_loss': 'mean squared distance of the supervised residual to what was shown',
+    'n_step': 'decisions whose rewards are summed in use',
     'normalizer_transitions': 'transitions that the observation normaliser was fitted on',
     'q_base': 'value of the base action, mean over a batch and the critics',
     'q_executed': 'value of the executed action, on the same states',

@@ -45,7 +45,7 @@ def _make_body(
 class Body(nn.Sequential):
     """Hidden layers, whose products of matrices may be computed in bfloat16.
 
-    Weights and what comes out are float32 in any case.
+    Weights and what comes out are of the precision of the input in any case.
     """
 
     in_bfloat16 = False
@@ -54,9 +54,10 @@ class Body(nn.Sequential):
         """Return the last hidden layer, (..., width), of inputs (..., inputs)."""
         # A cache of converted weights would outlive the optimiser's step.
         with torch.autocast(x.device.type, torch.bfloat16, self.in_bfloat16, cache_enabled=False):
+            hidden = x
             for layer in self:
-                x = layer(x)
-        return x.float()
+                hidden = layer(hidden)
+        return hidden.to(x.dtype)
 
 
 class Normalizer(nn.Module):

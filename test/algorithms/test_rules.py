@@ -69,7 +69,7 @@ def test_the_neutral_prior_falls_with_the_episodes_that_were_learned_from() -> N
     for episodes in (0, 1, 2, 4, 9):
         rule._updates = 2 * 7 * episodes
         rule._generator.manual_seed(0)
-        weights.append(float(rule.with_neutral_prior(nothing, batch, s)))
+        weights.append(rule.with_neutral_prior(nothing, batch, s).item())
     assert weights == pytest.approx([weights[0] * share for share in (1.0, 0.75, 0.5, 0.0, 0.0)])
     assert weights[0] > 0.0
 

@@ -53,7 +53,7 @@ RECIPE = {
     **{'environment': TASK, 'kind': 'bc', 'demonstrations': 2, 'demonstration_seed': 1_000_000},
     **{'task_overrides': {}, 'waypoint_noise': 0.0, 'n_obs_steps': 1, 'horizon': 4},
     **{'exec_start': 0, 'exec_steps': 4, 'gradient_steps': 3, 'batch_size': 8},
-    'learning_rate': 1e-3,
+    **{'learning_rate': 1e-3, 'action_noise': 0.0},
 }
 
 

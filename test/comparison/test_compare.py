@@ -215,7 +215,7 @@ def test_a_variant_with_a_wrong_number_stops_the_grid_before_it_starts(tmp_path:
 
 def test_recordings_go_to_the_presets_that_sample_demonstrations(tmp_path: Path) -> None:
     recordings = Recordings((tmp_path / 'd.hdf5',))
-    given = replace(options(tmp_path, 'dawn', 'resfit'), recordings=recordings)
+    given = replace(options(tmp_path, 'dawn', 'resfit'), recordings=recordings, seeds=(0,))
     dawn, resfit = (cell.options.recordings for cell in compare_cells(given))
     assert (dawn, resfit) == (Recordings(), recordings)
     with pytest.raises(ResidualRLError, match='no preset of this comparison samples'):

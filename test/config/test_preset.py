@@ -92,9 +92,10 @@ def test_a_preset_names_what_differs_and_every_key_has_its_section(tmp_path: Pat
 
 
 def test_a_preset_extends_another_and_none_itself(tmp_path: Path) -> None:
-    plain, dawn = load_preset('sac_residual_plain').to_mapping(), load_preset('dawn').to_mapping()
-    changed = {key for key, value in dawn.items() if plain[key] != value}
-    assert changed == {'warmup_transitions', 'guard_bound_floor', 'critic_normalization'}
+    heir = tmp_path / 'heir.yaml'
+    heir.write_text('extends: dawn\nreplay: {utd: 1.0}\nnetworks: {critic_normalization: none}\n')
+    changed, dawn = load_preset(str(heir)).to_mapping(), load_preset('dawn').to_mapping()
+    assert {key for key in dawn if changed[key] != dawn[key]} == {'utd', 'critic_normalization'}
     one, other = tmp_path / 'one.yaml', tmp_path / 'other.yaml'
     one.write_text(f'extends: {other}\n')
     other.write_text(f'extends: {one}\n')
@@ -123,7 +124,7 @@ def test_a_rule_of_an_earlier_version_says_its_new_name(old: str, new: str) -> N
         ('dawn', {'offline_updates': 100}, 'offline_updates is unknown'),
         ('dawn', {'critic_normalization': 'batch'}, 'none, layer, hyperspherical'),
         ('dawn', {'critic_target_heads': 3}, 'expected at most critic_heads, which is 2'),
-        ('dawn', {'algorithm': 'ppo'}, 'cal_ql, sac, td3'),
+        ('dawn', {'algorithm': 'ppo'}, 'cal_ql, sac, supervised, td3'),
         ('dawn', {'wide_exploration_scale': 0.5}, '>= 1'),
     ],
 )

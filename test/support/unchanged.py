@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the package computed on e8f1ba4, before it was rebuilt: `test_unchanged` compares with it.
 
-`short_wsrl` is of the version in which its actor got four batches and its returns a lower bound.
+Recorded anew since: `short_wsrl` when its actor got four batches and its returns a lower bound;
+`dawn`, `short_dawn` and the lockstep episodes when the entropy ceased to count in the target where
+the base is preferred; `short_plain` when its preset became plain.
 
-Run as a script to record the figures anew, which is right only after a change of behaviour that was
-wanted: `.venv/bin/python test/unchanged.py`.
+Run as a script to record figures anew, which is right only after a change of behaviour that was
+wanted: `.venv/bin/python test/support/unchanged.py NAME...`, where a name is that of a run or
+`lockstep`.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ FIGURES = DATA / 'unchanged.json'
 SEED = 7
 LOCKSTEP_EPISODES, LOCKSTEP_COMMANDS = 20, 900
 SMALL = {'warmup_transitions': 100, 'batch_size': 32}
-RUNS: dict[str, tuple[str, str, int, dict[str, int]]] = {
+RUNS: dict[str, tuple[str, str, int, dict[str, float]]] = {
     'dawn': ('peg_insert', 'dawn', 12000, {}),
     'resfit': ('push_to_goal', 'resfit', 6000, {}),
     'short_dawn': ('peg_insert', 'dawn', 1200, {**SMALL, 'bound_ramp_transitions': 100}),
@@ -35,7 +38,10 @@ RUNS: dict[str, tuple[str, str, int, dict[str, int]]] = {
         *('push_to_goal', 'wsrl', 800),
         {**SMALL, 'offline_updates': 10, 'policy_warmup_transitions': 40},
     ),
-    'short_policy_decorator': ('peg_insert', 'policy_decorator', 1200, SMALL),
+    'short_policy_decorator': (
+        *('peg_insert', 'policy_decorator', 1200),
+        {**SMALL, 'initial_alpha': 1.0},
+    ),
     'short_plain': ('peg_insert', 'sac_residual_plain', 1200, SMALL),
 }
 """Task, preset, control steps and numbers of each run; the two long ones train as shipped."""
@@ -46,8 +52,8 @@ FILES = {
     'replay': 'memory.replay.safetensors',
 }
 """Files of a checkpoint, by their names on e8f1ba4."""
-ADDED = ('normalizer_transitions',)
-"""Tensors that were counters of the learner on e8f1ba4."""
+ADDED = ('normalizer_transitions', 'episode_decisions')
+"""Tensors that were none on e8f1ba4."""
 SAME_INSTRUCTIONS = {
     'ATEN_CPU_CAPABILITY': 'avx2',
     'MKL_CBWR': 'AVX2',
@@ -159,13 +165,16 @@ def decode() -> dict[str, dict[str, str]]:
 
 
 def main() -> None:
-    """Record every figure."""
+    """Record the figures that are named."""
     import tempfile
 
-    figures: dict[str, Any] = {'decoded': decode()}
+    figures = json.loads(FIGURES.read_text(encoding='utf-8'))
     with tempfile.TemporaryDirectory() as folder:
-        figures['lockstep'] = lockstep(Path(folder) / 'lockstep')
-        figures['runs'] = {name: train(name, Path(folder) / name) for name in RUNS}
+        for name in sys.argv[1:]:
+            if name == 'lockstep':
+                figures[name] = lockstep(Path(folder) / name)
+            else:
+                figures['runs'][name] = train(name, Path(folder) / name)
     FIGURES.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
 
 
