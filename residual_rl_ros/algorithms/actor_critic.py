@@ -304,11 +304,15 @@ class ActorCritic(ABC):
         return advantage
 
     def with_neutral_prior(self, loss: Tensor, batch: Batch, s: Tensor) -> Tensor:
-        """Return the loss of the critics plus `neutral_prior` times that of the prior."""
-        if not self.config.neutral_prior:
+        """Return the loss of the critics plus the prior's, as much of it as is left by now."""
+        weight = self.config.neutral_prior
+        if self.config.neutral_prior_episodes:
+            episodes = self._updates / self.config.utd / max(1.0, self._episode_decisions)
+            weight *= max(0.0, 1.0 - episodes / self.config.neutral_prior_episodes)
+        if not weight:
             return loss
         advantage = self.random_advantage(s[:PRIOR_ROWS], batch.base_action[:PRIOR_ROWS])
-        return loss + self.config.neutral_prior * neutral_prior_loss(advantage)
+        return loss + weight * neutral_prior_loss(advantage)
 
     def with_imitation(self, loss: Tensor, batch: Batch, s: Tensor) -> Tensor:
         """Return the loss of the actor plus `imitation_weight` times that of imitation.

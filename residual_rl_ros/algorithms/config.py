@@ -99,6 +99,12 @@ class ObjectiveConfig:
         'base is; Cal-QL, which has a prior of its own, does not use it offline',
         0.0,
     )
+    neutral_prior_episodes: float = parameter(
+        0.0,
+        'episodes, of the length that they have in the warm-up, over which that weight falls to 0; '
+        '0 keeps it',
+        0.0,
+    )
     refit_normalizer: bool = parameter(
         False, 'fit the observation normaliser again whenever the replay has doubled'
     )

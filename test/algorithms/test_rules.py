@@ -59,6 +59,21 @@ def test_an_update_moves_every_network_and_its_metrics_are_finite(
     assert 0.0 <= metrics['base_preferred_share'] <= 1.0
 
 
+def test_the_neutral_prior_falls_with_the_episodes_that_were_learned_from() -> None:
+    rule = make_rule('dawn', neutral_prior=1.0, neutral_prior_episodes=4.0, utd=2.0, batch_size=8)
+    fill(rule, random_transitions(LAYOUT, 70, episode_decisions=7))
+    rule.prepare(lambda: None)
+    batch = rule.sample()
+    s, nothing = rule.actor.normalizer(batch.observation), torch.zeros(())
+    weights = []
+    for episodes in (0, 1, 2, 4, 9):
+        rule._updates = 2 * 7 * episodes
+        rule._generator.manual_seed(0)
+        weights.append(float(rule.with_neutral_prior(nothing, batch, s)))
+    assert weights == pytest.approx([weights[0] * share for share in (1.0, 0.75, 0.5, 0.0, 0.0)])
+    assert weights[0] > 0.0
+
+
 def test_a_dimension_without_a_bound_has_no_residual_for_the_critics() -> None:
     rule = make_rule('dawn', make_layout(residual_bound=(0.1, 0.0)))
     base = torch.zeros(1, 4)

@@ -32,7 +32,7 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_task_has_the_lambda_and_the_decision_rate_of_all_and_no_overrides(path: Path) -> None:
     run = load_run(str(path))
     resolved = run.resolve()
-    assert run.residual_scale == (0.2,)
+    assert run.residual_scale == (0.3,)
     assert run.decision_steps == max(1, round(resolved.robot.control_rate_hz / 20.0))
     assert resolved.policy.metadata.exec_steps % run.decision_steps == 0
     assert run.overrides == {}
