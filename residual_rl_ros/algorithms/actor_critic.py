@@ -395,7 +395,8 @@ class ActorCritic(ABC):
         if self.config.samples_demonstrations:
             metrics['demonstrations'] = float(self.memory.demonstrations)
         metrics['normalizer_transitions'] = float(self.memory.normalizer_transitions)
-        metrics['gamma'], metrics['n_step'] = self.config.gamma, float(self.config.n_step)
+        metrics['gamma'] = self.config.gamma
+        metrics['n_step'] = float(self.config.n_step)
         return metrics
 
     def state_dict(self) -> dict[str, Tensor]:
