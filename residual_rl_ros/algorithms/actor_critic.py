@@ -219,8 +219,8 @@ class ActorCritic(ABC):
         config, actor = self.config, self.mean_actor.to_numpy()
         if not config.residual_candidates:
             return actor
-        # As many critics as the target has: the more must agree, the fewer residuals are executed.
-        heads = config.critic_target_heads
+        # The more must agree, the fewer residuals are executed.
+        heads = config.choosing_heads or config.critic_target_heads
         critics = CriticArchitecture(
             heads,
             config.critic_hidden_sizes,

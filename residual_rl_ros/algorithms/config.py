@@ -134,6 +134,12 @@ class CriticConfig:
     max_grad_norm: float = parameter(
         50.0, 'gradient norm limit of the actor and of each critic', above=0.0
     )
+    choosing_heads: int = parameter(
+        0,
+        'Q functions that choose on the robot, all of which must see an advantage; 0 takes as many '
+        'as the target has',
+        0,
+    )
     residual_candidates: int = parameter(
         0,
         'residuals that the robot draws for a decision; the critics choose one of them, or the '
@@ -248,6 +254,11 @@ class ActorCriticConfig(
             yield (
                 f'critic_target_heads is {self.critic_target_heads}, expected at most '
                 f'critic_heads, which is {self.critic_heads}'
+            )
+        if self.choosing_heads > self.critic_heads:
+            yield (
+                f'choosing_heads is {self.choosing_heads}, expected at most critic_heads, which is '
+                f'{self.critic_heads}'
             )
         for key in ('actor_hidden_sizes', 'critic_hidden_sizes'):
             layers = len(getattr(self, key))

@@ -138,6 +138,12 @@ def test_the_share_of_demonstrations_is_halved_with_time() -> None:
     assert counts == [32, 16, 8, 0]
 
 
+def test_as_many_critics_choose_on_the_robot_as_the_preset_says() -> None:
+    for wanted, found in ((0, 2), (5, 5)):
+        policy = make_rule('dawn', critic_heads=5, choosing_heads=wanted).robot_policy()
+        assert policy.architecture.critic.heads == found
+
+
 def test_a_supervised_residual_is_what_was_shown_and_needs_it() -> None:
     rule = make_rule('supervised', regression_updates=300, batch_size=32)
     fill(rule, stream(20))

@@ -124,6 +124,7 @@ def test_a_rule_of_an_earlier_version_says_its_new_name(old: str, new: str) -> N
         ('dawn', {'offline_updates': 100}, 'offline_updates is unknown'),
         ('dawn', {'critic_normalization': 'batch'}, 'none, layer, hyperspherical'),
         ('dawn', {'critic_target_heads': 3}, 'expected at most critic_heads, which is 2'),
+        ('dawn', {'choosing_heads': 3}, 'expected at most critic_heads, which is 2'),
         ('dawn', {'algorithm': 'ppo'}, 'cal_ql, sac, supervised, td3'),
         ('dawn', {'wide_exploration_scale': 0.5}, '>= 1'),
     ],
