@@ -193,6 +193,12 @@ class ActorCritic(ABC):
         self._episode_decisions = episode_decisions
         self.config = self.memory.config = self._preset.scaled(episode_decisions)
 
+    def derived(self) -> dict[str, float]:
+        """Return the numbers that follow from the warm-up, by their names in a preset."""
+        names = ('gamma', 'reward_offset', 'n_step')
+        own, preset = self.config, self._preset
+        return {n: getattr(own, n) for n in names if getattr(own, n) != getattr(preset, n)}
+
     def sample(self, size: int = 0) -> Batch:
         """Draw a batch from the memory; of `batch_size` if no size is given."""
         return self.memory.sample(self._updates / self.config.utd, size).to(self.device)

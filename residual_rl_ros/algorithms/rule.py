@@ -141,6 +141,9 @@ class Rule(Protocol):
     def update(self) -> dict[str, Tensor]:
         """Take one gradient step and return scalar metrics, detached."""
 
+    def derived(self) -> dict[str, float]:
+        """Return the numbers that follow from the warm-up, by their names in a preset."""
+
     def diagnose(self) -> dict[str, float]:
         """Return metrics that cost as much as several updates."""
 

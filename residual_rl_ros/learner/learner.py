@@ -114,6 +114,8 @@ class Learner:
         """Of the last update before a publication, and of a batch then; see `MEASURE_EVERY`."""
         self.warn: Callable[[str], None] = lambda reason: None
         """Told what is wrong; the learner goes on."""
+        self.inform: Callable[[str], None] = lambda text: None
+        """Told what the warm-up has shown."""
         self.run = ''
         """Names this learner in weight messages, where there may be another."""
         self.refused = 0
@@ -261,8 +263,18 @@ class Learner:
         self.recover()
         self.best.begin(self.rule.state_dict(), success or 0.0, self.transitions)
         self.episodes.forget_outcomes()
+        derived = ', '.join(f'{name} {value:.4g}' for name, value in self.derived().items())
+        if derived:
+            self.inform(f'from {self.transitions} decisions of the base follow: {derived}')
         waits = self.config.policy_warmup_transitions > 0
         self.phase = Phase.POLICY_WARMUP if waits else Phase.ONLINE
+
+    def derived(self) -> dict[str, float]:
+        """Return the numbers that follow from the warm-up, by their names in a preset."""
+        ramp = self._bound_ramp_transitions
+        changed = ramp != self.config.bound_ramp_transitions
+        own = {'bound_ramp_transitions': float(ramp)} if changed else {}
+        return {**own, **self.rule.derived()}
 
     def roll_back(self, reason: str) -> None:
         """Return to the networks with the best recent success, before any those of the warm-up.

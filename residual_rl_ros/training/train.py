@@ -219,7 +219,7 @@ class _Training:
         made.callback(self._checkpoints.close)
         latest = self._checkpoints.latest
         learner = self._load_learner(latest) if options.resume else self._new_learner()
-        learner.warn = partial(say, console)
+        learner.warn = learner.inform = partial(say, console)
         first_seed = training_seed(options.seed)
         operator = operator_of(run, self._env, self._controller, first_seed + PRACTICE_SEED)
         self._run = InProcessRun(self._env, self._controller, learner, first_seed, operator)
@@ -293,6 +293,7 @@ class _Training:
             'base': None,
             'final': None,
             **describe_learning(out, rate_hz),
+            'derived': self._run.learner.derived(),
             'evaluations': self._curve.curve.to_mapping(),
             'control_rate_hz': rate_hz,
             'versions': versions(),

@@ -99,6 +99,11 @@ def test_the_length_of_episodes_decides_horizon_and_price_and_is_kept() -> None:
     assert decided.gamma == pytest.approx(1.0 - 1.0 / 14.0)
     assert decided.reward_offset == pytest.approx(-20.0 / 14.0)
     assert decided.n_step == 7
+    assert rule.derived() == {
+        'gamma': decided.gamma,
+        'reward_offset': decided.reward_offset,
+        'n_step': 7,
+    }
     other = make_rule('dawn', n_step=2, batch_size=8, **scales)
     other.load_state_dict(rule.state_dict())
     assert other.config == other.memory.config == decided

@@ -80,6 +80,7 @@ def test_the_warm_up_lasts_as_many_episodes_and_the_ramp_is_measured_in_them() -
     length = 30 / 5  # Four whole ones, and one in progress.
     scales = [header.exploration.wide_bound_scale for header in headers[4:]]
     assert scales == pytest.approx([n / (10 * length) for n in (0, 5, 10, 15)])
+    assert learner.derived() == {'bound_ramp_transitions': 60.0}
     resumed = make_learner(**by_episodes)
     resumed.rule.load_state_dict(learner.rule.state_dict())
     resumed.load_state_dict(learner.state_dict())

@@ -247,6 +247,7 @@ class LearnerNode(ManagedNode):
                 self._warn(f'layout of {named(feed)} refused: {error}')
                 return
             learner.run, learner.warn = self._run, self._warn
+            learner.inform = self.get_logger().info
             nbytes = learner.rule.memory.nbytes
             self.get_logger().info(f'replay: {nbytes / 1e6:.0f} MB when full')
             lack = self._output.checkpoints.lack_of_space(learner)
