@@ -23,7 +23,6 @@ from residual_rl_ros.evaluation.sequential import SuccessTest
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.ros.bringup import monitor
 from residual_rl_ros.ros.bringup.demo import ending, follow_learner
-from residual_rl_ros.ros.bringup.monitor import LAST_DOMAIN
 
 pytestmark = pytest.mark.ros
 
@@ -193,11 +192,12 @@ def test_an_occupied_domain_is_refused(refused: Refused, domain_id: int, tmp_pat
 
 
 def test_a_domain_with_the_node_of_another_is_refused(
-    refused: Refused, domain_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program that is not of this package holds no lock; it is discovered."""
+    with monitor.claim_domain() as other:
+        pass  # It was free, of tests beside this one too.
     monkeypatch.setattr(monitor, 'DISCOVERY_S', 60.0)  # What listens ends when it has found one.
-    other = domain_id % LAST_DOMAIN + 1
     context = rclpy.Context()
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     rclpy.init(context=context, domain_id=other)
