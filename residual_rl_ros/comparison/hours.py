@@ -82,6 +82,8 @@ def measure_update(run: ResolvedRun, pace: Pace, clock: Clock = time.perf_counte
     rule = config.make_rule(layout, torch.Generator().manual_seed(0), np.random.default_rng(0))
     for transition in pace.transitions:
         rule.observe(transition)
+        if config.rule.samples_demonstrations:
+            rule.memory.add_demonstration(transition)  # As good as others to take time.
     started = clock()
 
     def pulse() -> None:

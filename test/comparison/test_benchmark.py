@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from builders import random_transitions
 from command_line import run_command
 from foreign_tasks import register
 from rich.console import Console
@@ -22,6 +23,7 @@ from residual_rl_ros.comparison import hours
 from residual_rl_ros.comparison.benchmark import BenchmarkOptions, method_lines, run_benchmark
 from residual_rl_ros.comparison.hours import estimate_hours, expected_steps
 from residual_rl_ros.comparison.protocol import Method, parse_seeds, read_protocol
+from residual_rl_ros.config.preset import preset_names
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.pretraining.experts import EXPERTS
@@ -230,6 +232,17 @@ def test_the_shipped_protocol_is_whole() -> None:
     assert len(protocol.tasks) == 10
     assert len(parse_seeds(protocol.methods[0].seeds)) == 10
     assert {method.tuning != '' for method in protocol.methods} == {True}
+
+
+@pytest.mark.parametrize('preset', preset_names())
+def test_an_update_of_every_preset_can_be_timed(
+    preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hours, 'MEASURE_S', 0.02)
+    run = load_run('push_to_goal').with_preset(preset).changed({'batch_size': 8}).resolve()
+    layout = run.controller(0, explore=True, scheduled=True).layout
+    pace = hours.Pace(1.0, 1.0, tuple(random_transitions(layout, 40)))
+    assert hours.measure_update(run, pace) > 0.0
 
 
 def test_hours_follow_from_finished_runs(
