@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
+import json
 import hashlib
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,9 @@ def test_a_model_without_metadata_asks_for_a_sidecar(path: Path) -> None:
 def test_a_sidecar_supplies_the_metadata(path: Path) -> None:
     metadata = make_metadata()
     write_onnx_policy(path, embed=False)
-    values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(metadata).items()}
+    values = {
+        key: list(v) if isinstance(v, tuple) else v for key, v in metadata.to_mapping().items()
+    }
     path.with_suffix('.yaml').write_text(yaml.safe_dump(values))
     assert OnnxBasePolicy(path).metadata == metadata
 
@@ -145,8 +147,7 @@ def test_an_output_of_another_size_than_the_metadata_is_refused(
     write_onnx_policy(path, embed=False)
     m = len(changes.get('action_names', 'ab'))
     other = make_metadata(action_min=(0.0,) * m, action_max=(1.0,) * m, **changes)
-    values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(other).items()}
-    path.with_suffix('.yaml').write_text(yaml.safe_dump(values))
+    path.with_suffix('.yaml').write_text(yaml.safe_dump(json.loads(other.to_json())))
     with pytest.raises(
         BasePolicyError,
         match=rf'action has shape \[1, 6, 2\], the metadata says \[1, {other.horizon}, {m}\]',
