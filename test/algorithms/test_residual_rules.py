@@ -375,9 +375,7 @@ def test_samples_of_the_robot_have_the_learned_density():
     base = np.array([0.2, -0.1])
     drawn = np.array(
         [
-            base
-            + np.array([2.0, 1.0])
-            * policy.decide(np.zeros(3), base, rng, distribution=distribution)
+            base + np.array([2.0, 1.0]) * policy.decide(np.zeros(3), base, rng, distribution=alone)
             for _ in range(2000)
         ]
     )
