@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -84,7 +84,7 @@ def test_add_ons_are_checked_with_the_run_and_their_names_with_its_robot(tmp_pat
 @dataclass(frozen=True)
 class Follows(SacConfig):
     section: ClassVar[str] = 'follows'
-    add_on: str = parameter('', 'add-on rewards')
+    add_on: tuple[dict[str, Any], ...] = parameter((), 'add-on rewards')
 
 
 def test_a_rule_that_learns_add_ons_is_given_those_of_the_run(
@@ -98,10 +98,10 @@ def test_a_rule_that_learns_add_ons_is_given_those_of_the_run(
     follows = config.with_preset(str(tmp_path / 'follows.yaml'))
     learner = follows.learner_config()
     assert isinstance(learner.rule, Follows)
-    assert AddOns.from_yaml(learner.rule.add_on) == config.add_ons
-    other = follows.changed({'add_on': '', 'gamma': 0.5}).learner_config()
+    assert AddOns.of(learner.rule.add_on) == config.add_ons
+    other = follows.changed({'add_on': [], 'gamma': 0.5}).learner_config()
     assert isinstance(other.rule, Follows)
-    assert other.rule.add_on == ''
+    assert other.rule.add_on == ()
 
 
 def test_an_override_that_does_not_exist_is_refused(tmp_path: Path) -> None:
