@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import make_metadata
+from builders import make_actor, make_metadata
 from hypothesis import given
 from hypothesis import strategies as st
 from loop_builders import CHANNELS, PERIOD, Recorder, drive, feed, real_time
@@ -21,9 +21,9 @@ from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController, StepFeedback
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.safety import SafetyFilter
-from residual_rl_ros.errors import ConfigError, ResidualRLError, UnsafeCommandError
+from residual_rl_ros.errors import ConfigError, ResidualRLError, UnsafeCommandError, WeightsError
 from residual_rl_ros.residual_policy.robot_policy import Exploration, ExplorationSample
-from residual_rl_ros.residual_policy.weights import WeightsHeader
+from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.action_spec import ActionSpec, Prior
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.transitions.transition import Source, Success
@@ -253,6 +253,15 @@ def test_a_waiting_simulator_is_answered_with_one_action_for_each_stamp() -> Non
 
 
 # --- what cannot be
+
+
+def test_an_actor_for_continuous_actions_is_refused_before_it_may_act() -> None:
+    control = controller()
+    actor = make_actor(control.layout, gain=1.0).to_numpy()
+    message = encode_weights(actor, WeightsHeader(1, 1, Exploration()))
+    with pytest.raises(WeightsError, match=r'not always for one of the discrete actions left, st'):
+        control.mailbox.submit(message)
+    control.queue.close()
 
 
 @dataclass(frozen=True)
