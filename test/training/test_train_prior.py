@@ -15,16 +15,17 @@ from rich.console import Console
 from residual_rl_ros.base_policy.distribution import BaseDistribution
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.pretraining.train_prior import PriorOptions, train_prior
 from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
 from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.training.train_prior import PriorOptions, train_prior
 
 SMALL = {'hidden_sizes': [8], 'batch_size': 8, 'warmup_transitions': 10}
 QUIET = Console(quiet=True)
 
 
 def options(folder: Path, env: str, preset: str, **changes) -> PriorOptions:
-    made = PriorOptions(env, preset, 80, 0, folder / f'{env}.onnx', SMALL, episodes=1)
+    out, run = folder / f'{env}.onnx', folder / env
+    made = PriorOptions(env, preset, 80, 0, out, run, SMALL, episodes=1)
     return replace(made, **changes)
 
 

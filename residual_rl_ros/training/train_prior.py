@@ -62,7 +62,9 @@ class PriorOptions:
     """Control steps of training."""
     seed: int
     out: Path
-    """ONNX file; the card and the run's folder are beside it."""
+    """ONNX file; the card is beside it."""
+    folder: Path
+    """Of the run."""
     overrides: Mapping[str, Any]
     """Numbers that replace those of the preset."""
     add_on: tuple[str, ...] = ()
@@ -70,7 +72,7 @@ class PriorOptions:
     episodes: int = 100
     """Held-out episodes for the card."""
     resume: bool = False
-    """Continue the run beside `out`."""
+    """Continue the run in `folder`."""
 
 
 def train_prior(options: PriorOptions, console: Console) -> Path:
@@ -78,13 +80,14 @@ def train_prior(options: PriorOptions, console: Console) -> Path:
 
     Raises:
         ResidualRLError: bad input, or the environment failed.
-        KeyboardInterrupt: after Ctrl-C; what is done by then is saved beside `out`.
+        KeyboardInterrupt: after Ctrl-C; what is done by then is saved in `folder`.
     """
-    folder = options.out.with_suffix('')
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f'folder {str(folder)!r} cannot be made: {error.strerror}') from error
+    folder = options.folder
+    for needed in (folder, options.out.parent):
+        try:
+            needed.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f'folder {str(needed)!r} cannot be made: {error.strerror}') from error
     name = options.environment
     env = make_environment(name)
     metadata = contract(name, env, options.preset)
