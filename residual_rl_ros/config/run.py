@@ -5,13 +5,8 @@
 from __future__ import annotations
 
 import math
-<<<<<<< HEAD
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, replace
-=======
-from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
->>>>>>> priors
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
