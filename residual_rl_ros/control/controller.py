@@ -18,14 +18,18 @@ import numpy.typing as npt
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.control.command_limiter import CommandLimiter
 from residual_rl_ros.control.composition import ResidualBound
+from residual_rl_ros.control.plan_queue import PlanQueue
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ChunkLateError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
-from residual_rl_ros.residual_policy.robot_policy import is_residual
+from residual_rl_ros.residual_policy.robot_policy import Planner, is_residual
 from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
 
 Array = npt.NDArray[np.float64]
+
+PLAN_STREAM = 4
+"""With seed, episode and step, seeds the random numbers of a plan."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,8 @@ class ResidualController:
         """Decisions in which critics that choose saw no residual better than the base action."""
         self.actor_latency = Latency()
         """Duration of the actor's part of a decision."""
+        self.plans = PlanQueue(clock)
+        """Plans of a robot policy that plans, outside lockstep."""
 
     def begin_episode(
         self,
@@ -146,6 +152,7 @@ class ResidualController:
         self._noise_scale = None
         self._episode, self._step = episode, 0
         self._base = self._decision = None
+        self.plans.forget()
         self.limiter.release()
         self._observe(observation, stamp)
 
@@ -185,6 +192,7 @@ class ResidualController:
             safe, decision.source = self.limiter.limit(takeover), Source.TAKEOVER
             # The residual fades in again, and this decision's is not faded.
             decision.planned[step:] = decision.executed[step:] = decision.base[step:]
+            self.plans.forget()
         decision.executed[step] = safe
         decision.steps_sent += 1
         return self.limiter.commit(safe, overridden=takeover is not None)
@@ -213,6 +221,7 @@ class ResidualController:
 
     def _hold(self, takeover: Array | None) -> Array | None:
         """Hold while the base policy is late; a takeover goes through."""
+        self.plans.forget()
         if takeover is None:
             self.late_chunks += 1
             return self.limiter.hold()
@@ -312,6 +321,7 @@ class ResidualController:
         if self._decision is not None:
             self.mailbox.cancel_decision()
         self._base = self._decision = None
+        self.plans.forget()
         self.queue.forget()
 
     @property
@@ -347,6 +357,26 @@ class ResidualController:
             executed=planned.copy(),
             source=source,
         )
+        self._order_plan(planned)
+
+    def _order_plan(self, planned: Array) -> None:
+        """Outside lockstep, have a robot policy that plans do so for the next decision."""
+        policy, header = self.mailbox.actor, self.mailbox.header
+        if self._chunk_timeout_s is None or header is None or not isinstance(policy, Planner):
+            return
+        if self._noise_scale is None or self._base_only or not self.residual_enabled:
+            return
+        step = self._step + self.layout.decision_steps
+        sample = header.exploration.sample(self._noise_scale, self.blend_ratio)
+        rng = self._plan_rng(step)
+        self.plans.order(policy, step, self._observation, planned.ravel(), rng, sample)
+
+    def _plan_rng(self, step: int) -> np.random.Generator:
+        """Return the random numbers of a plan: those of its decision, whatever was planned before.
+
+        A planner draws also where it does not explore.
+        """
+        return np.random.default_rng([self._seed, self._episode, PLAN_STREAM, step])
 
     def _residual(self, base: Array) -> tuple[Array, float]:
         """Return the residual of a decision, (k, m), and its bound scale; 0 is the base alone."""
@@ -368,7 +398,15 @@ class ResidualController:
             by_policy = float(rng.random() < by_policy)
         if by_policy > 0.0:
             started = self._clock()
-            action = policy.decide(self._observation, base.ravel(), rng, sample)
+            if not isinstance(policy, Planner):
+                action = policy.decide(self._observation, base.ravel(), rng, sample)
+            elif self._chunk_timeout_s is None:
+                rng = self._plan_rng(self._step)
+                action = policy.decide(self._observation, base.ravel(), rng, sample)
+            elif (planned := self.plans.take(policy, self._step)) is not None:
+                action = planned
+            else:
+                return np.zeros(base.shape), 0.0
             self.actor_latency.add(self._clock() - started)
             if not is_residual(action, base.size):
                 self.residuals_not_finite += 1

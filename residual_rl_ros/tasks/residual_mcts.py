@@ -1,0 +1,223 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Residual max-entropy tree search (Li et al., NeurIPS 2023, arXiv 2306.09526): no training.
+
+It looks for the soft-optimal action of the reward omega' log pi(a|s) + r_R at temperature alpha^,
+up to a horizon, in copies of the environment itself:
+
+    Q(s, a) = r_R(s, a) + gamma V(s')
+    V(s) = alpha^ log sum over a of exp((Q(s, a) + omega' log pi(a|s)) / alpha^)
+
+V is 0 at the horizon and where an episode ends. Within a decision the same actions lead to the same
+states, so what is known exactly is never looked at again: a tree that is expanded to the horizon is
+exact, and the search ends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import log_softmax, logsumexp
+
+from residual_rl_ros.errors import ConfigError
+
+Array = npt.NDArray[np.float64]
+LogPrior = Callable[[Array], Array]
+"""log pi of every action, shape (actions,), at an observation, shape (n,)."""
+
+
+@dataclass(frozen=True)
+class MctsConfig:
+    """The numbers of a search."""
+
+    iterations: int = 150
+    """Walks from the root to a new state."""
+    horizon: int = 6
+    """Decisions looked ahead."""
+    discount: float = 0.8
+    """Gamma, of a decision."""
+    prior_weight: float = 1.0
+    """Omega': how much log pi of the base counts beside the add-on reward; 0 is greedy."""
+    temperature: float = 1.0
+    """Alpha^: how random the best policy is."""
+    exploration: float = 1.0
+    """Share of uniform choices in the tree, times actions / log(1 + visits)."""
+    sample: bool = False
+    """Draw the action from the soft-optimal policy; else take its most likely one."""
+
+    def __post_init__(self) -> None:
+        """Check types and ranges.
+
+        Raises:
+            ConfigError: one is wrong.
+        """
+        for name, low, high in (
+            ('iterations', 1, 10**6),
+            ('horizon', 1, 1000),
+            ('discount', 0.0, 1.0),
+            ('prior_weight', 0.0, 1e6),
+            ('temperature', 1e-6, 1e6),
+            ('exploration', 0.0, 1e6),
+        ):
+            value, whole = getattr(self, name), type(getattr(MctsConfig, name)) is int
+            sound = type(value) is int if whole else type(value) in (int, float)
+            if not (sound and low <= value <= high):
+                what = 'a whole number' if whole else 'a number'
+                raise ConfigError(f'{name} is {value!r:.80}, expected {what} from {low} to {high}')
+
+
+class Simulator(Protocol):
+    """A state of the task from which can be gone on."""
+
+    def copy(self) -> Simulator:
+        """Return another one in the same state."""
+
+    def step(self, action: int) -> tuple[Array, float, bool]:
+        """Execute an action; return the next observation, r_R and whether the episode is over."""
+
+
+class Node:
+    """A state in the tree.
+
+    Args:
+        log_prior: log pi of every action, shape (actions,); size 0 where nothing follows.
+        guess: soft value by the prior's own steps, until the actions are tried.
+        config: numbers of the search.
+    """
+
+    def __init__(self, log_prior: Array, guess: float, config: MctsConfig) -> None:
+        count = len(log_prior)
+        self.preference = config.prior_weight * log_prior
+        """Omega' log pi, shape (actions,)."""
+        self._temperature = config.temperature
+        rest = config.temperature * logsumexp(self.preference / config.temperature) if count else 0
+        self.q = np.full(count, guess - rest)
+        """Q of every action, shape (actions,); of one not tried what makes the guess the value."""
+        self.children: list[Node | None] = [None] * count
+        self.exact = np.ones(count, dtype=bool)
+        """Whether everything after an action is known, shape (actions,)."""
+        self.exact[:] = False
+        self.visits = 0
+        self.value = guess
+        """V."""
+
+    @property
+    def scores(self) -> Array:
+        """Return (Q + omega' log pi) / alpha^, whose softmax is the policy, shape (actions,)."""
+        return np.asarray((self.q + self.preference) / self._temperature)
+
+    def back_up(self, action: int, value: float, exact: bool) -> None:
+        """Take in the Q of an action."""
+        self.q[action], self.exact[action] = value, exact
+        self.visits += 1
+        self.value = self._temperature * float(logsumexp(self.scores))
+
+
+def search(
+    simulator: Simulator,
+    log_prior: Array,
+    prior: LogPrior,
+    config: MctsConfig,
+    rng: np.random.Generator,
+) -> Node:
+    """Return the root of the tree after the search.
+
+    Args:
+        simulator: at the present state; it is copied, and not moved.
+        log_prior: log pi at the present state, shape (actions,).
+        prior: the base policy.
+        config: numbers of the search.
+        rng: source of the choices.
+
+    Raises:
+        ConfigError: there are more actions than iterations.
+    """
+    if config.iterations < len(log_prior):
+        raise ConfigError(
+            f'iterations is {config.iterations}, expected at least {len(log_prior)}, one for each '
+            'action'
+        )
+    root = Node(log_prior, 0.0, config)
+    for _ in range(config.iterations):
+        if root.exact.all():
+            break
+        walk(root, simulator.copy(), prior, config, rng)
+    return root
+
+
+def walk(
+    root: Node, simulator: Simulator, prior: LogPrior, config: MctsConfig, rng: np.random.Generator
+) -> None:
+    """Go down to a new state, value it, and take its value back to the root."""
+    path: list[tuple[Node, int, float]] = []
+    node: Node | None = root
+    while node is not None:
+        parent, action = node, choose(node, config, rng)
+        observation, reward, over = simulator.step(action)
+        path.append((parent, action, reward))
+        node = None if over else parent.children[action]
+    if over or len(path) == config.horizon:
+        leaf = Node(np.zeros(0), 0.0, config)
+    else:
+        log_prior = prior(observation)
+        guess = roll_out(simulator, log_prior, config.horizon - len(path), prior, config, rng)
+        leaf = Node(log_prior, guess, config)
+    parent.children[action] = node = leaf
+    for parent, action, reward in reversed(path):
+        value = reward + config.discount * node.value
+        parent.back_up(action, value, bool(node.exact.all()))
+        node = parent
+
+
+def choose(node: Node, config: MctsConfig, rng: np.random.Generator) -> int:
+    """Return an action of which not everything is known: each once, then by the soft policy."""
+    open_ = np.flatnonzero(~node.exact)
+    fresh = np.array([index for index in open_ if node.children[index] is None], dtype=np.intp)
+    if len(fresh):
+        return int(fresh[draw(node.preference[fresh], rng)])
+    uniform = config.exploration * len(node.q) / math.log1p(node.visits)
+    if rng.random() < uniform:
+        return int(rng.choice(open_))
+    return int(open_[draw(node.scores[open_], rng)])
+
+
+def draw(scores: Array, rng: np.random.Generator) -> int:
+    """Return an index drawn from the softmax of scores, shape (count,)."""
+    return int(np.argmax(scores + rng.gumbel(size=len(scores))))
+
+
+def roll_out(
+    simulator: Simulator,
+    log_prior: Array,
+    steps: int,
+    prior: LogPrior,
+    config: MctsConfig,
+    rng: np.random.Generator,
+) -> float:
+    """Return the soft value of going on with the prior: what it costs to differ is counted."""
+    total, discount = 0.0, 1.0
+    for step in range(steps):
+        action = draw(log_prior, rng)
+        observation, reward, over = simulator.step(action)
+        surplus = config.prior_weight - config.temperature
+        total += discount * (reward + surplus * float(log_prior[action]))
+        discount *= config.discount
+        if over or step == steps - 1:
+            break
+        log_prior = prior(observation)
+    return total
+
+
+def act(root: Node, config: MctsConfig, rng: np.random.Generator) -> int:
+    """Return the action of a searched tree."""
+    return draw(root.scores, rng) if config.sample else int(np.argmax(root.scores))
+
+
+def log_probabilities(logits: Array) -> Array:
+    """Return log pi of logits, shape (actions,)."""
+    return np.asarray(log_softmax(logits))
