@@ -17,10 +17,10 @@ import torch
 from residual_rl_ros.algorithms.residual_mppi import ModelNetworks, dynamics_loss, prior_loss
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.pretraining.dynamics_data import PIECE, Decisions
-from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_LAYERS
 from residual_rl_ros.residual_policy.dynamics import ModelSizes
 from residual_rl_ros.residual_policy.mppi_planner import MppiArchitecture, MppiPlanner
 from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.schema import parameter
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 
@@ -28,45 +28,27 @@ from residual_rl_ros.transitions.transition import TransitionLayout
 class DynamicsRecipe:
     """The numbers of the training."""
 
-    updates: int = 20_000
-    """Gradient steps."""
-    batch_size: int = 256
-    """Sequences per step."""
-    steps: int = 4
-    """Decisions of a sequence (H): the model goes on from its own predictions."""
-    learning_rate: float = 1e-3
-    """Adam step size at the start; decays to zero along a cosine."""
-    hidden: tuple[int, ...] = (256, 256)
-    """Widths of the hidden layers of the dynamics."""
-    prior_hidden: tuple[int, ...] = (128, 128)
-    """Widths of the hidden layers of the distilled prior."""
-    prior_width: float = 0.0
-    """Standard deviation of a Gaussian around the action of a base that tells no density, in half
-    ranges of the trained actions; 0: none, and plans are greedy."""
-
-    def __post_init__(self) -> None:
-        """Check ranges.
-
-        Raises:
-            ConfigError: one is violated.
-        """
-        for name, low, high in (
-            ('updates', 1, 10**8),
-            ('batch_size', 1, 10**5),
-            ('steps', 1, PIECE),
-            ('learning_rate', 1e-8, 1.0),
-            ('prior_width', 0.0, 10.0),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f'{name} is {value}, expected {low:g} to {high:g}')
-        for name in ('hidden', 'prior_hidden'):
-            widths = getattr(self, name)
-            if len(widths) > MAX_HIDDEN_LAYERS or not all(1 <= width <= 4096 for width in widths):
-                raise ConfigError(
-                    f'{name} is {list(widths)}, expected up to {MAX_HIDDEN_LAYERS} widths of 1 to '
-                    '4096'
-                )
+    updates: int = parameter(10_000, 'gradient steps', 1)
+    batch_size: int = parameter(128, 'sequences per step', 1, 10**5)
+    steps: int = parameter(
+        3, 'decisions of a sequence: the model goes on from its own predictions', 1, PIECE
+    )
+    learning_rate: float = parameter(
+        1e-3, 'Adam step size at the start; decays to zero along a cosine', maximum=1.0, above=0.0
+    )
+    hidden: tuple[int, ...] = parameter(
+        (256, 256), 'widths of the hidden layers of the dynamics', 1, 4096
+    )
+    prior_hidden: tuple[int, ...] = parameter(
+        (128, 128), 'widths of the hidden layers of the distilled prior', 1, 4096
+    )
+    prior_width: float = parameter(
+        0.0,
+        'standard deviation of a Gaussian around the action of a base that tells no density, in '
+        'half ranges of the trained actions; 0: none, and plans are greedy',
+        0.0,
+        10.0,
+    )
 
     def sizes(self, layout: TransitionLayout) -> ModelSizes:
         """Return the sizes of the model for the decisions of a layout."""

@@ -10,8 +10,7 @@ the order of the paper's algorithm; `mppi_planner` makes a kind of robot policy 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.residual_policy.dynamics import DynamicsModel
 from residual_rl_ros.residual_policy.robot_policy import Array, Float32
+from residual_rl_ros.schema import parameter
 
 Reward = Callable[[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike], Array]
 """r_R of decisions: of observations (rows, n), actions (rows, k * m) and next observations."""
@@ -30,37 +30,29 @@ MAX_PREDICTIONS = 2**17
 class MppiConfig:
     """The numbers of a plan."""
 
-    samples: int = 256
-    """Perturbed sequences (K); the first is not perturbed."""
-    horizon: int = 8
-    """Decisions looked ahead (T)."""
-    discount: float = 0.9
-    """Gamma, of a decision."""
-    prior_weight: float = 0.0
-    """Omega': how much log pi of the base counts beside the add-on reward; 0 is greedy."""
-    temperature: float = 0.01
-    """Lambda: the smaller, the more the best sequence alone counts."""
-    noise: float = 0.1
-    """Standard deviation of the perturbations, in half ranges of the trained actions."""
+    samples: int = parameter(256, 'perturbed sequences (K); the first is not perturbed', 1)
+    horizon: int = parameter(8, 'decisions looked ahead (T)', 1)
+    discount: float = parameter(0.9, 'gamma, of a decision', 0.0, 1.0)
+    prior_weight: float = parameter(
+        0.0, "omega': how much log pi of the base counts beside the add-on; 0 is greedy", 0.0, 1e6
+    )
+    temperature: float = parameter(
+        0.01, 'lambda: the smaller, the more the best sequence alone counts', 1e-9, 1e9
+    )
+    noise: float = parameter(
+        0.1,
+        'standard deviation of the perturbations, in half ranges of the trained actions',
+        1e-6,
+        1.0,
+    )
 
-    def __post_init__(self) -> None:
-        """Check types and ranges.
-
-        Raises:
-            ValueError: one is wrong; weight messages come from outside.
-        """
-        for name, low, high in (
-            ('samples', 1, MAX_PREDICTIONS),
-            ('horizon', 1, MAX_PREDICTIONS // max(self.samples, 1)),
-            ('discount', 0.0, 1.0),
-            ('prior_weight', 0.0, math.inf),
-            ('temperature', math.ulp(0.0), math.inf),
-            ('noise', math.ulp(0.0), 1.0),
-        ):
-            value, kind = getattr(self, name), type(getattr(type(self), name))
-            if type(value) is not kind or not (low <= value <= high and math.isfinite(value)):
-                what = 'a whole number' if kind is int else 'a number'
-                raise ValueError(f'{name} is {value!r:.80}, expected {what} from {low} to {high}')
+    def problems(self) -> Iterator[str]:
+        """Yield what asks for more than a plan may take."""
+        if self.samples * self.horizon > MAX_PREDICTIONS:
+            yield (
+                f'samples {self.samples} times horizon {self.horizon} is '
+                f'{self.samples * self.horizon}, expected <= {MAX_PREDICTIONS}'
+            )
 
 
 def nominal(model: DynamicsModel, observation: Float32, base: Float32, horizon: int) -> Float32:

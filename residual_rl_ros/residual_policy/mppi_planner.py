@@ -32,6 +32,7 @@ from residual_rl_ros.rewards.composition import (
     decision_reward,
 )
 from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.schema import from_mapping
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 
@@ -112,7 +113,7 @@ class MppiArchitecture:
         return cls(
             TransitionLayout.from_mapping(values['layout']),
             ModelSizes(tuple(sizes['dynamics']), tuple(sizes['prior']), Prior(sizes['density'])),
-            MppiConfig(**values['config']),
+            from_mapping(MppiConfig, values['config'], 'config'),
             AddOns.of(values['add_on']),
             values['add_on_weight'],
             tuple(scalar(value) for value in values['held_out']),

@@ -8,9 +8,8 @@ up to a horizon, in copies of the environment itself:
     Q(s, a) = r_R(s, a) + gamma V(s')
     V(s) = alpha^ log sum over a of exp((Q(s, a) + omega' log pi(a|s)) / alpha^)
 
-V is 0 at the horizon and where an episode ends. Within a decision the same actions lead to the same
-states, so what is known exactly is never looked at again: a tree that is expanded to the horizon is
-exact, and the search ends.
+V is 0 at the horizon and where an episode ends. The same actions lead to the same states, so what
+is known exactly is never looked at again: a tree that is expanded to the horizon is exact.
 """
 
 from __future__ import annotations
@@ -22,57 +21,35 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_softmax, logsumexp
+from scipy.special import logsumexp
 
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.schema import parameter
 
 Array = npt.NDArray[np.float64]
-LogPrior = Callable[[Array], Array]
-"""log pi of every action, shape (actions,), at an observation, shape (n,)."""
+LogPrior = Callable[[Array], Array]  # log pi, shape (actions,), at an observation, shape (n,).
 
 
 @dataclass(frozen=True)
 class MctsConfig:
     """The numbers of a search."""
 
-    iterations: int = 150
-    """Walks from the root to a new state."""
-    horizon: int = 6
-    """Decisions looked ahead."""
-    discount: float = 0.8
-    """Gamma, of a decision."""
-    prior_weight: float = 1.0
-    """Omega': how much log pi of the base counts beside the add-on reward; 0 is greedy."""
-    temperature: float = 1.0
-    """Alpha^: how random the best policy is."""
-    exploration: float = 1.0
-    """Share of uniform choices in the tree, times actions / log(1 + visits)."""
-    sample: bool = False
-    """Draw the action from the soft-optimal policy; else take its most likely one."""
-
-    def __post_init__(self) -> None:
-        """Check types and ranges.
-
-        Raises:
-            ConfigError: one is wrong.
-        """
-        for name, low, high in (
-            ('iterations', 1, 10**6),
-            ('horizon', 1, 1000),
-            ('discount', 0.0, 1.0),
-            ('prior_weight', 0.0, 1e6),
-            ('temperature', 1e-6, 1e6),
-            ('exploration', 0.0, 1e6),
-        ):
-            value, whole = getattr(self, name), type(getattr(MctsConfig, name)) is int
-            sound = type(value) is int if whole else type(value) in (int, float)
-            if not (sound and low <= value <= high):
-                what = 'a whole number' if whole else 'a number'
-                raise ConfigError(f'{name} is {value!r:.80}, expected {what} from {low} to {high}')
+    iterations: int = parameter(150, 'walks from the root to a new state', 1, 10**6)
+    horizon: int = parameter(6, 'decisions looked ahead', 1, 1000)
+    discount: float = parameter(0.8, 'gamma, of a decision', 0.0, 1.0)
+    prior_weight: float = parameter(
+        1.0, "omega': how much log pi of the base counts beside the add-on; 0 is greedy", 0.0, 1e6
+    )
+    temperature: float = parameter(1.0, 'alpha^: how random the best policy is', 1e-6, 1e6)
+    exploration: float = parameter(
+        1.0, 'share of uniform choices in the tree, times actions / log(1 + visits)', 0.0, 1e6
+    )
+    sample: bool = parameter(
+        False, 'draw the action from the soft-optimal policy; else take its most likely one'
+    )
 
 
 class Simulator(Protocol):
-    """A state of the task from which can be gone on."""
+    """The task in a state; the same actions lead to the same states."""
 
     def copy(self) -> Simulator:
         """Return another one in the same state."""
@@ -85,12 +62,15 @@ class Node:
     """A state in the tree.
 
     Args:
+        config: numbers of the search.
         log_prior: log pi of every action, shape (actions,); size 0 where nothing follows.
         guess: soft value by the prior's own steps, until the actions are tried.
-        config: numbers of the search.
+        simulator: at the state.
     """
 
-    def __init__(self, log_prior: Array, guess: float, config: MctsConfig) -> None:
+    def __init__(
+        self, config: MctsConfig, log_prior: Array, guess: float, simulator: Simulator | None
+    ) -> None:
         count = len(log_prior)
         self.preference = config.prior_weight * log_prior
         """Omega' log pi, shape (actions,)."""
@@ -98,18 +78,29 @@ class Node:
         rest = config.temperature * logsumexp(self.preference / config.temperature) if count else 0
         self.q = np.full(count, guess - rest)
         """Q of every action, shape (actions,); of one not tried what makes the guess the value."""
+        self.reward = np.zeros(count)
+        """R_R of every action that was tried, shape (actions,)."""
         self.children: list[Node | None] = [None] * count
-        self.exact = np.ones(count, dtype=bool)
+        self.exact = np.zeros(count, dtype=bool)
         """Whether everything after an action is known, shape (actions,)."""
-        self.exact[:] = False
         self.visits = 0
         self.value = guess
         """V."""
+        self._simulator = simulator
 
     @property
     def scores(self) -> Array:
         """Return (Q + omega' log pi) / alpha^, whose softmax is the policy, shape (actions,)."""
         return np.asarray((self.q + self.preference) / self._temperature)
+
+    def leave(self) -> Simulator:
+        """Return a simulator at this state, to be moved by an action that was not tried yet."""
+        simulator = self._simulator
+        assert simulator is not None
+        if self.children.count(None) > 1:
+            return simulator.copy()
+        self._simulator = None
+        return simulator
 
     def back_up(self, action: int, value: float, exact: bool) -> None:
         """Take in the Q of an action."""
@@ -133,43 +124,34 @@ def search(
         prior: the base policy.
         config: numbers of the search.
         rng: source of the choices.
-
-    Raises:
-        ConfigError: there are more actions than iterations.
     """
-    if config.iterations < len(log_prior):
-        raise ConfigError(
-            f'iterations is {config.iterations}, expected at least {len(log_prior)}, one for each '
-            'action'
-        )
-    root = Node(log_prior, 0.0, config)
+    root = Node(config, log_prior, 0.0, simulator.copy())
     for _ in range(config.iterations):
         if root.exact.all():
             break
-        walk(root, simulator.copy(), prior, config, rng)
+        walk(root, prior, config, rng)
     return root
 
 
-def walk(
-    root: Node, simulator: Simulator, prior: LogPrior, config: MctsConfig, rng: np.random.Generator
-) -> None:
+def walk(root: Node, prior: LogPrior, config: MctsConfig, rng: np.random.Generator) -> None:
     """Go down to a new state, value it, and take its value back to the root."""
-    path: list[tuple[Node, int, float]] = []
+    path: list[tuple[Node, int]] = []
     node: Node | None = root
     while node is not None:
         parent, action = node, choose(node, config, rng)
-        observation, reward, over = simulator.step(action)
-        path.append((parent, action, reward))
-        node = None if over else parent.children[action]
+        path.append((parent, action))
+        node = parent.children[action]
+    simulator = parent.leave()
+    observation, parent.reward[action], over = simulator.step(action)
     if over or len(path) == config.horizon:
-        leaf = Node(np.zeros(0), 0.0, config)
+        node = Node(config, np.zeros(0), 0.0, None)
     else:
-        log_prior = prior(observation)
-        guess = roll_out(simulator, log_prior, config.horizon - len(path), prior, config, rng)
-        leaf = Node(log_prior, guess, config)
-    parent.children[action] = node = leaf
-    for parent, action, reward in reversed(path):
-        value = reward + config.discount * node.value
+        log_prior, steps = prior(observation), config.horizon - len(path)
+        guess = roll_out(simulator.copy(), log_prior, steps, prior, config, rng)
+        node = Node(config, log_prior, guess, simulator)
+    parent.children[action] = node
+    for parent, action in reversed(path):
+        value = parent.reward[action] + config.discount * node.value
         parent.back_up(action, value, bool(node.exact.all()))
         node = parent
 
@@ -216,8 +198,3 @@ def roll_out(
 def act(root: Node, config: MctsConfig, rng: np.random.Generator) -> int:
     """Return the action of a searched tree."""
     return draw(root.scores, rng) if config.sample else int(np.argmax(root.scores))
-
-
-def log_probabilities(logits: Array) -> Array:
-    """Return log pi of logits, shape (actions,)."""
-    return np.asarray(log_softmax(logits))

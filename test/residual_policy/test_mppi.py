@@ -186,7 +186,7 @@ def test_a_planner_travels_in_a_weight_message() -> None:
         ({'config': {'temperature': 0.0}}, 'temperature is 0.0'),
         ({'config': {'prior_weight': -1.0}}, 'prior_weight is -1.0'),
         ({'config': {'prior_weight': float('nan')}}, 'prior_weight is nan'),
-        ({'config': {'horizon': 10**9}}, 'horizon is 1000000000'),
+        ({'config': {'horizon': 10**9}}, 'times horizon 1000000000'),
         ({'config': {'samples': True}}, 'samples is True'),
         ({'sizes': {'density': 'none'}, 'config': {'prior_weight': 0.1}}, 'expected 0 without'),
         ({'sizes': {'density': 'categorical'}}, 'categorical'),
