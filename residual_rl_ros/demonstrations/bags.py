@@ -11,7 +11,7 @@ from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.rebuild.messages import RawMessages, Role
 from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
 from residual_rl_ros.bags.transitions.reader import TRANSITIONS, TransitionReader
-from residual_rl_ros.base_policy.chunk_queue import BasePolicy
+from residual_rl_ros.base_policy.distribution import BasePolicy
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.errors import ConfigError, DemonstrationError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml
@@ -79,7 +79,7 @@ def check_layout(path: Path, found: TransitionLayout, wanted: TransitionLayout) 
 def rebuilt_transitions(
     bag: Bag,
     policy: BasePolicy,
-    decision_steps: int,
+    layout: TransitionLayout,
     robot: RobotConfig | None,
     prefetch_steps: int,
     blend_steps: int,
@@ -91,7 +91,7 @@ def rebuilt_transitions(
     Args:
         bag: raw bag; findings are added to its problems.
         policy: base policy.
-        decision_steps: control steps per residual decision (k).
+        layout: of the learner.
         robot: description of the robot, where the bag holds none.
         prefetch_steps: as the robot's controller has it.
         blend_steps: likewise.
@@ -112,7 +112,13 @@ def rebuilt_transitions(
     options = RebuildOptions(
         # Whatever differs from the base is the operator's: there is no residual to tell apart.
         ControllerConfig(
-            decision_steps, (0.0,), prefetch_steps, blend_steps, scheduled_actor=False
+            layout.decision_steps,
+            (0.0,),
+            prefetch_steps,
+            blend_steps,
+            scheduled_actor=False,
+            proposals=layout.proposals,
+            customisable=layout.customisable,
         ),
         _in_lockstep(bag.path, described, namespace),
         namespace,

@@ -95,6 +95,9 @@ class PolicyNode(ManagedNode):
             explore=parameters.explore,
             lockstep=parameters.lockstep,
             scheduled_actor=parameters.lockstep and parameters.wait_for_actor,
+            proposals=parameters.proposals,
+            customisable=parameters.customisable,
+            prior_width=parameters.prior_width,
             max_weights_bytes=parameters.max_weights_bytes,
         ).build(policy, robot.action)
         self.made.callback(self.controller.queue.close)
