@@ -462,7 +462,7 @@ class ResidualController:
         rng: np.random.Generator | None,
         sample: ExplorationSample,
     ) -> Array | None:
-        """Return the residual that a robot policy decides, (k * m,); None while its plan is late."""
+        """Return what a robot policy decides, shape (k * m,); None while its plan is late."""
         if isinstance(policy, Planner):
             if self._chunk_timeout_s is not None:
                 return self.plans.take(policy, self._step)

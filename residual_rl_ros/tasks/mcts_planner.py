@@ -14,7 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_softmax
 
-from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistribution
+from residual_rl_ros.base_policy.distribution import (
+    NO_DISTRIBUTION,
+    BaseDistribution,
+    BasePolicy,
+    base_decision,
+)
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.robot_policy import (
     FULL_SAMPLE,
@@ -22,6 +27,7 @@ from residual_rl_ros.residual_policy.robot_policy import (
     ExplorationSample,
 )
 from residual_rl_ros.rewards.composition import AddOns, BoundAddOns, decision_reward
+from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.tasks.checked import Env, environment_name, foreign
 from residual_rl_ros.tasks.residual_mcts import (
     LogPrior,
@@ -117,17 +123,17 @@ class MctsPlanner:
     config: MctsConfig = field(default_factory=MctsConfig)
     """Numbers of the search."""
 
-    def build(self, env: Env, layout: TransitionLayout, prior: LogPrior) -> ResidualMcts:
+    def build(self, env: Env, layout: TransitionLayout, policy: BasePolicy) -> ResidualMcts:
         """Return the planner of an environment.
 
         Args:
             env: the one that is played; it is tried, and reset.
             layout: of the decisions.
-            prior: the base policy.
+            policy: the base policy.
 
         Raises:
-            ConfigError: it cannot be copied, its actions are not discrete, or it has not what the
-                add-on reads.
+            ConfigError: it cannot be copied, its actions are not discrete, it has not what the
+                add-on reads, or the base policy tells no density.
         """
         if not layout.discrete or layout.decision_steps != 1:
             raise ConfigError(
@@ -140,8 +146,37 @@ class MctsPlanner:
                 'one for each action'
             )
         reward = decision_reward(self.add_on, layout)
+        prior = log_prior_of(policy)
         check_cloneable(env)
         return ResidualMcts(env, reward, self, prior)
+
+
+def log_prior_of(policy: BasePolicy) -> LogPrior:
+    """Return log pi of a base policy at any observation, without noise.
+
+    Raises:
+        ConfigError: it tells none, or needs more than one observation.
+    """
+    meta = policy.metadata
+    if meta.prior is not Prior.CATEGORICAL:
+        raise ConfigError(
+            f'tree search needs a base policy with prior categorical (output logits), and this one '
+            f'has prior {meta.prior}'
+        )
+    if meta.n_obs_steps != 1:
+        raise ConfigError(
+            f'tree search needs a base policy of one observation, and n_obs_steps is '
+            f'{meta.n_obs_steps}'
+        )
+    noises = np.zeros((1, *policy.noise_shape), dtype=np.float32) if policy.stochastic else None
+    rows, count = slice(meta.exec_start, meta.exec_start + 1), len(meta.action_names)
+
+    def log_prior(observation: Array) -> Array:
+        chunk = policy.plan(observation.astype(np.float32)[None], noises)
+        told = base_decision(chunk[rows], meta.prior, count).distribution.prior
+        return np.asarray(log_softmax(told))
+
+    return log_prior
 
 
 class ResidualMcts:
@@ -160,6 +195,11 @@ class ResidualMcts:
         self, env: Env, reward: BoundAddOns, planner: MctsPlanner, prior: LogPrior
     ) -> None:
         self._env, self._reward, self._planner, self._prior = env, reward, planner, prior
+
+    def uniform(self, half_width: float, rng: np.random.Generator) -> Array:
+        """Return nothing to add, shape (m,): nothing is between two actions."""
+        del half_width, rng
+        return np.zeros(len(self._reward.names.action))
 
     def decide(
         self,

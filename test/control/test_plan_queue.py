@@ -30,7 +30,7 @@ class SlowPlanner(Planner):
         self.gate.set()
         self.orders: list[Any] = []
 
-    def decide(self, observation: Any, base: Any, rng: Any, sample: Any = None) -> np.ndarray:
+    def decide(self, observation: Any, base: Any, rng: Any, *told: Any) -> np.ndarray:
         self.orders.append((np.array(observation), np.array(base), rng.random()))
         return np.full(len(base), self.residual)
 

@@ -407,7 +407,7 @@ def test_a_process_that_only_decodes_weights_knows_every_kind_and_no_torch() -> 
         'print(sorted(robot_policy.ROBOT_POLICIES), "torch" in sys.modules)'
     )
     run = subprocess.run([sys.executable, '-c', script], check=True, capture_output=True, text=True)
-    assert run.stdout.strip() == "['best_of_n', 'gaussian'] False"
+    assert run.stdout.strip() == "['best_of_n', 'gaussian', 'mppi'] False"
 
 
 def test_an_unknown_kind_is_refused_by_name() -> None:

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, logsumexp
 
 from residual_rl_ros.base_policy.distribution import BaseDistribution
+from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.rewards.composition import AddOns
+from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.schema import from_mapping
 from residual_rl_ros.tasks.mcts_planner import MctsPlanner, check_cloneable
 from residual_rl_ros.tasks.residual_mcts import MctsConfig, act, search
@@ -151,14 +153,28 @@ CART_POLE = TransitionLayout(
 CENTRE = AddOns.of([{'name': 'cart_pole_centre', 'reads': 'x'}])
 
 
-def even(observation: np.ndarray) -> np.ndarray:
-    return np.log(np.full(2, 0.5))
+class Even:
+    """A base policy to which all actions are the same."""
+
+    stochastic = False
+    noise_shape = (1, 2)
+
+    def __init__(self, **changes: Any) -> None:
+        names = CART_POLE.observation_names, CART_POLE.action_names
+        self.metadata = BasePolicyMetadata(
+            *names, (0.0, 0.0), (1.0, 1.0), 50.0, 1, 1, 0, 1, prior=Prior.CATEGORICAL
+        )
+        self.metadata = replace(self.metadata, **changes)
+
+    def plan(self, window: np.ndarray, noises: Any = None) -> np.ndarray:
+        assert window.shape == (1, 4)
+        return np.array([[1.0, 0.0, 3.0, 3.0]], dtype=np.float32)
 
 
 def test_a_search_in_copies_of_a_gymnasium_environment_does_not_move_it() -> None:
     env = gymnasium.make('CartPole-v1', disable_env_checker=True)
     planner = MctsPlanner(CENTRE, config=MctsConfig(iterations=20, horizon=4))
-    policy = planner.build(env, CART_POLE, even)
+    policy = planner.build(env, CART_POLE, Even())
     state, _ = env.reset(seed=0)
     base = np.array([1.0, 0.0])
     before = np.array(env.unwrapped.state)
@@ -177,7 +193,7 @@ def test_a_search_goes_where_the_add_on_is() -> None:
     }
     chosen = {}
     for side, add_on in weights.items():
-        policy = MctsPlanner(add_on, config=config).build(env, CART_POLE, even)
+        policy = MctsPlanner(add_on, config=config).build(env, CART_POLE, Even())
         env.reset(seed=0)
         env.unwrapped.state = np.array([0.5, 0.0, 0.0, 0.0])
         state = np.array(env.unwrapped.state)
@@ -188,7 +204,7 @@ def test_a_search_goes_where_the_add_on_is() -> None:
 
 def test_a_weight_of_zero_is_the_base() -> None:
     env = gymnasium.make('CartPole-v1', disable_env_checker=True)
-    policy = MctsPlanner(CENTRE, weight=0.0).build(env, CART_POLE, even)
+    policy = MctsPlanner(CENTRE, weight=0.0).build(env, CART_POLE, Even())
     assert not policy.decide(np.zeros(4), np.array([0.0, 1.0]), None).any()
 
 
@@ -242,6 +258,14 @@ def test_a_robot_that_does_not_fit_the_search_is_refused(
 ) -> None:
     env = gymnasium.make('CartPole-v1', disable_env_checker=True)
     with pytest.raises(ConfigError, match=reason):
-        MctsPlanner(CENTRE).build(env, replace(CART_POLE, **change), even)
+        MctsPlanner(CENTRE).build(env, replace(CART_POLE, **change), Even())
     with pytest.raises(ConfigError, match='iterations is 1'):
-        MctsPlanner(CENTRE, config=MctsConfig(iterations=1)).build(env, CART_POLE, even)
+        MctsPlanner(CENTRE, config=MctsConfig(iterations=1)).build(env, CART_POLE, Even())
+
+
+def test_a_base_that_tells_no_logits_or_sees_several_observations_is_refused() -> None:
+    env = gymnasium.make('CartPole-v1', disable_env_checker=True)
+    with pytest.raises(ConfigError, match='this one has prior none'):
+        MctsPlanner(CENTRE).build(env, CART_POLE, Even(prior=Prior.NONE))
+    with pytest.raises(ConfigError, match='n_obs_steps is 2'):
+        MctsPlanner(CENTRE).build(env, CART_POLE, Even(n_obs_steps=2))
