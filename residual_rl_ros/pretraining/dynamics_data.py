@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from residual_rl_ros.algorithms.replay_memory import ReplayMemory
 from residual_rl_ros.algorithms.residual_mppi import Sequences
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.transitions.reader import TransitionReader
@@ -21,7 +22,7 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.paired import run_episode
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.residual_policy.robot_policy import FULL_SAMPLE, Array, ExplorationSample
-from residual_rl_ros.residual_policy.weights import CHECKPOINTS, readable_checkpoint
+from residual_rl_ros.residual_policy.weights import ACTOR, CHECKPOINTS, readable_checkpoint
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.transitions.replay_buffer import NONE, ReplayBuffer
@@ -42,29 +43,35 @@ NOISE_STREAM = 5
 """With seed and episode, seeds the exploration noise."""
 
 
-def read_sources(paths: Sequence[Path]) -> ReplayBuffer:
-    """Return the decisions of bags, and of the replay of runs and checkpoints.
+def read_sources(paths: Sequence[Path]) -> tuple[ReplayBuffer, TransitionLayout]:
+    """Return the decisions of bags, or of the replay of a run or checkpoint, and their layout.
 
     Raises:
         ResidualRLError: one cannot be read, or they are of several layouts.
     """
-    tables: list[tuple[TransitionTable, str]] = []
-    buffers: list[ReplayBuffer] = []
-    for path in paths:
-        latest = readable_checkpoint(path / CHECKPOINTS / 'latest')
-        place = next((each for each in (latest, path) if (each / 'manifest.json').is_file()), None)
-        if place is not None:
-            buffers.append(load_checkpoint(place).rule.memory.replay)  # type: ignore[attr-defined]
-            continue
-        bag = Bag(path)
-        tables += [(block.table, block.robot) for block in TransitionReader(bag).blocks()]
-        if not tables:
-            raise ConfigError(f'{path} holds no transitions; see residual-rl bag info')
-    if len(buffers) == 1 and not tables:
-        return buffers[0]
-    if buffers:
+    places = [_checkpoint(path) for path in paths]
+    if len(paths) == 1 and places[0] is not None:
+        learner = load_checkpoint(places[0])
+        memory = learner.rule.memory
+        if not isinstance(memory, ReplayMemory):
+            raise ConfigError(f'{paths[0]} keeps no replay of decisions; give a bag of the run')
+        return memory.replay, learner.layout
+    if any(place is not None for place in places):
         raise ConfigError('give the folder of one run, or bags, not both')
-    return buffer_of(tables)
+    tables = []
+    for path in paths:
+        bag = Bag(path)
+        blocks = [(block.table, block.robot) for block in TransitionReader(bag).blocks()]
+        if not blocks:
+            raise ConfigError(f'{path} holds no transitions; residual-rl bag info says why')
+        tables += blocks
+    return buffer_of(tables), tables[0][0].layout
+
+
+def _checkpoint(path: Path) -> Path | None:
+    """Return the latest checkpoint of a run, or the checkpoint; None if it is something else."""
+    latest = readable_checkpoint(path / CHECKPOINTS / 'latest')
+    return next((each for each in (latest, path) if (each / ACTOR).is_file()), None)
 
 
 def buffer_of(tables: Sequence[tuple[TransitionTable, str]]) -> ReplayBuffer:
@@ -120,8 +127,8 @@ class _Noise:
 
 def collect(
     config: RunConfig, steps: int, noise: float, seed: int, progress: Callable[[int], None]
-) -> ReplayBuffer:
-    """Return the decisions of the base policy with exploration noise in its environment.
+) -> tuple[ReplayBuffer, TransitionLayout]:
+    """Return decisions of the base policy with exploration noise, and their layout.
 
     Args:
         config: the run; its residual scale bounds the noise.
@@ -151,7 +158,7 @@ def collect(
     buffer = ReplayBuffer(layout, len(transitions))
     for transition in transitions:
         buffer.add(transition)
-    return buffer
+    return buffer, layout
 
 
 @dataclass(frozen=True)

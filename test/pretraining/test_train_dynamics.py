@@ -10,11 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import make_layout, make_transition
+from bag_builders import write_bag
+from builders import make_layout, make_transition, small_config
 from foreign_tasks import register, write_base
 
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.pretraining.dynamics_data import PIECE, Decisions, buffer_of, collect
+from residual_rl_ros.learner.checkpoint import save_checkpoint
+from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.pretraining.dynamics_data import (
+    PIECE,
+    Decisions,
+    buffer_of,
+    collect,
+    read_sources,
+)
 from residual_rl_ros.pretraining.train_dynamics import DynamicsRecipe, train_model
 from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights
 from residual_rl_ros.robot.action_spec import Prior
@@ -177,14 +186,33 @@ def test_an_environment_gives_whole_episodes_with_noise_around_the_base(tmp_path
     config = finetune_for_environment('Silent-v0', base, 2.0, tmp_path)
     config = replace(config, decision_steps=2)
     done: list[int] = []
-    buffer = collect(config, 20, 0.5, 3, done.append)
+    buffer, layout = collect(config, 20, 0.5, 3, done.append)
+    assert layout.decision_steps == 2
     assert done == [12, 24]
     assert len(buffer) == 12
     blocks = buffer.blocks()
     base_command = blocks['base_action'].clip(-0.1, 0.1)
     assert (blocks['executed_action'] != base_command).any()
-    again = collect(config, 20, 0.5, 3, done.append).blocks()
+    again = collect(config, 20, 0.5, 3, done.append)[0].blocks()
     np.testing.assert_array_equal(again['executed_action'], blocks['executed_action'])
-    still = collect(config, 1, 0.0, 3, done.append).blocks()
+    still = collect(config, 1, 0.0, 3, done.append)[0].blocks()
     command = still['base_action'].clip(-0.1, 0.1)
     np.testing.assert_allclose(still['executed_action'], command, rtol=1e-6)
+
+
+def test_bags_and_the_replay_of_a_run_give_the_same_decisions(tmp_path: Path) -> None:
+    data = linear_data(240)
+    bag = write_bag(tmp_path / 'bag', LAYOUT, data)
+    of_bag, layout = read_sources([bag])
+    assert layout == LAYOUT
+    learner = Learner(small_config(replay_capacity=300), LAYOUT, seed=0)
+    for transition in data:
+        learner.rule.observe(transition)
+    save_checkpoint(tmp_path / 'run' / 'checkpoints' / 'latest', learner)
+    of_run, layout = read_sources([tmp_path / 'run'])
+    assert layout == LAYOUT
+    for name in ('observation', 'executed_action', 'next_observation', 'prior'):
+        np.testing.assert_array_equal(of_run.blocks()[name], of_bag.blocks()[name])
+    np.testing.assert_array_equal(of_run.following, of_bag.following)
+    with pytest.raises(ConfigError, match='one run, or bags, not both'):
+        read_sources([bag, tmp_path / 'run'])
