@@ -136,6 +136,7 @@ STAGES = {
     'tick': 'the whole control step, with the transition that follows the command',
     'actor': "the actor's part of a decision",
     'inference': 'one inference of the base policy',
+    'plan': 'one plan of a robot policy that plans, in a thread of its own',
 }
 """Durations that policy_node measures in real time."""
 
