@@ -8,6 +8,7 @@ import copy
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -56,6 +57,29 @@ def clone(env: Env) -> Env:
             f'{environment_name(env)} cannot be copied, as tree search needs: '
             f'{type(error).__name__}: {error}; use another algorithm, such as residual_soft_q'
         ) from error
+
+
+def planning_copy(env: Env, rng: np.random.Generator) -> Env:
+    """Return a copy that draws other random numbers: a plan must not know the future.
+
+    Where an environment has a method `simplify`, as those of highway-env have, the copy is what
+    that returns: one without what is too far away to matter.
+
+    Raises:
+        ConfigError: it cannot be copied.
+    """
+    copied = clone(env)
+    if hasattr(copied.unwrapped, 'simplify'):
+        simple = copied.unwrapped.simplify()
+        innermost: Any = copied
+        while innermost.unwrapped is not innermost and innermost.env is not copied.unwrapped:
+            innermost = innermost.env
+        if innermost is copied.unwrapped:
+            copied = simple
+        else:
+            innermost.env = simple
+    copied.unwrapped.np_random = np.random.default_rng(rng.integers(2**32))
+    return copied
 
 
 def check_cloneable(env: Env) -> None:
@@ -182,8 +206,6 @@ def log_prior_of(policy: BasePolicy) -> LogPrior:
 class ResidualMcts:
     """Decides by a search from the present state of the environment that is played.
 
-    The copies draw other random numbers than the environment will: a plan must not know the future.
-
     Args:
         env: the environment; at a decision it is copied.
         reward: the add-on.
@@ -219,8 +241,7 @@ class ResidualMcts:
             return np.zeros(base.shape)
         if rng is None:
             rng = np.random.default_rng(zlib.crc32(state.tobytes()))
-        env = clone(self._env)
-        env.unwrapped.np_random = np.random.default_rng(rng.integers(2**32))
+        env = planning_copy(self._env, rng)
         told = distribution.prior
         log_prior = log_softmax(told) if told.size else self._prior(state)
         weight, of_decision = self._planner.weight, self._reward.of_decision

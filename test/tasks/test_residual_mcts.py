@@ -20,7 +20,7 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.rewards.composition import AddOns
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.schema import from_mapping
-from residual_rl_ros.tasks.mcts_planner import MctsPlanner, check_cloneable
+from residual_rl_ros.tasks.mcts_planner import MctsPlanner, check_cloneable, planning_copy
 from residual_rl_ros.tasks.residual_mcts import MctsConfig, act, search
 from residual_rl_ros.transitions.transition import TransitionLayout
 
@@ -269,3 +269,28 @@ def test_a_base_that_tells_no_logits_or_sees_several_observations_is_refused() -
         MctsPlanner(CENTRE).build(env, CART_POLE, Even(prior=Prior.NONE))
     with pytest.raises(ConfigError, match='n_obs_steps is 2'):
         MctsPlanner(CENTRE).build(env, CART_POLE, Even(n_obs_steps=2))
+
+
+class Crowded(gymnasium.Env):
+    """An environment that can leave out what is far away."""
+
+    action_space = gymnasium.spaces.Discrete(2)
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (4,))
+    others = 30
+
+    def simplify(self) -> Crowded:
+        simple = Crowded()
+        simple.others = 3
+        return simple
+
+
+@pytest.mark.parametrize('wrapped', [0, 1, 2])
+def test_a_copy_for_a_plan_is_simplified_and_draws_its_own_random_numbers(wrapped: int) -> None:
+    env: gymnasium.Env = Crowded()
+    env.np_random = np.random.default_rng(0)
+    for _ in range(wrapped):
+        env = gymnasium.Wrapper(env)
+    copied = planning_copy(env, np.random.default_rng(1))
+    assert type(copied) is type(env)
+    assert (copied.unwrapped.others, env.unwrapped.others) == (3, 30)
+    assert copied.unwrapped.np_random.random() != env.unwrapped.np_random.random()
