@@ -21,7 +21,6 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
 
 from residual_rl_ros.schema import parameter
 
@@ -75,7 +74,7 @@ class Node:
         self.preference = config.prior_weight * log_prior
         """Omega' log pi, shape (actions,)."""
         self._temperature = config.temperature
-        rest = config.temperature * logsumexp(self.preference / config.temperature) if count else 0
+        rest = config.temperature * np.logaddexp.reduce(self.preference / config.temperature)
         self.q = np.full(count, guess - rest)
         """Q of every action, shape (actions,); of one not tried what makes the guess the value."""
         self.reward = np.zeros(count)
@@ -106,7 +105,7 @@ class Node:
         """Take in the Q of an action."""
         self.q[action], self.exact[action] = value, exact
         self.visits += 1
-        self.value = self._temperature * float(logsumexp(self.scores))
+        self.value = self._temperature * float(np.logaddexp.reduce(self.scores))
 
 
 def search(
