@@ -280,11 +280,14 @@ def decode_weights(
     except RewardError as error:
         raise WeightsError('overflow', f'weights {header.version}: {error}') from error
     if not sound:
-        raise WeightsError(
-            'overflow',
-            f'weights {header.version}: the actor decides what is no number in [-1, 1], although '
-            'its tensors are finite: float32 overflows',
-        )
+        reason = 'what is no number in [-1, 1], although its tensors are finite: float32 overflows'
+        layout = architecture.layout
+        if layout.discrete:
+            reason = (
+                f'not always for one of the discrete actions {", ".join(layout.action_names)}: '
+                f'kind {policy.kind} is for continuous ones, or float32 overflows'
+            )
+        raise WeightsError('overflow', f'weights {header.version}: the actor decides {reason}')
     return header, policy
 
 

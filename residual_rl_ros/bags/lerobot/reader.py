@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 from residual_rl_ros.bags.lerobot.format import (
     ACTION,
-    COLUMNS,
     INFO,
     REWARD,
     STATE,
     SUCCESS,
     LeRobotDataset,
+    columns_of,
 )
 from residual_rl_ros.bags.rebuild.controller import ReplayedController
 from residual_rl_ros.base_policy.distribution import BasePolicy
@@ -27,7 +27,8 @@ from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.errors import MalformedTransitionError, ResidualRLError
 from residual_rl_ros.findings import Findings
-from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.numerics import is_one_hot
+from residual_rl_ros.robot.action_spec import ActionSpec, Prior
 from residual_rl_ros.robot.decoders import to_nanoseconds
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
@@ -50,8 +51,9 @@ def exported_transitions(dataset: LeRobotDataset, problems: Findings) -> Iterato
     """
     layout = dataset.layout
     assert layout is not None
-    expected = {source: layout.columns[source] for source, _ in COLUMNS.values()}
-    for column, (source, _) in COLUMNS.items():
+    wanted = columns_of(layout)
+    expected = {source: layout.columns[source] for source, _ in wanted.values()}
+    for column, (source, _) in wanted.items():
         width = expected[source].stop - expected[source].start
         if dataset.width(column) != width:
             raise ResidualRLError(
@@ -59,9 +61,9 @@ def exported_transitions(dataset: LeRobotDataset, problems: Findings) -> Iterato
                 f'the layout says {width}'
             )
     count = 0
-    for file, columns in dataset.frames(list(COLUMNS)):
+    for file, columns in dataset.frames(list(wanted)):
         values = np.empty((len(columns[STATE]), layout.size))
-        for column, (source, _) in COLUMNS.items():
+        for column, (source, _) in wanted.items():
             values[:, expected[source]] = columns[column]
         table = TransitionTable(layout, values)
         valid = table.valid()
@@ -188,8 +190,7 @@ class ForeignDataset:
                 f'{dataset.path / INFO}: fps is {dataset.fps:g}, the base policy was trained at '
                 f'{meta.rate_hz:g} Hz; resample the dataset or train a base policy at its rate'
             )
-        free = np.full(len(meta.action_names), np.inf)
-        action = ActionSpec(meta.action_names, -free, free, free)
+        action = ActionSpec.recorded(meta.action_names, meta.prior is Prior.CATEGORICAL)
         controller = config.build(policy, action, ReplayedController)
         assert isinstance(controller, ReplayedController)
         self._controller = controller
@@ -265,6 +266,8 @@ class ForeignDataset:
             reason = 'holds a number that is not finite; passed over'
         elif (np.diff(columns['frame_index'][:, 0]) != 1.0).any():
             reason = 'lacks frames (frame_index jumps); passed over'
+        elif self.layout.discrete and not is_one_hot(columns[ACTION]):
+            reason = 'has actions that are not one-hot, as discrete ones are; passed over'
         if reason:
             problems.add(file, f'episode {reason}', place=f'episode {index}')
             return
