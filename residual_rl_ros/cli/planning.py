@@ -168,10 +168,20 @@ def _run_to_play(
 
 
 def _write(path: Path, planner: MppiPlanner) -> None:
-    """Write a planner as a weight message."""
-    from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
+    """Write a planner as a weight message that a robot accepts.
+
+    Raises:
+        WeightsError: a robot would refuse it.
+        OutputError: it cannot be written.
+    """
+    from residual_rl_ros.residual_policy.weights import (
+        WeightsHeader,
+        decode_weights,
+        encode_weights,
+    )
 
     message = encode_weights(planner, WeightsHeader(1, 0))
+    decode_weights(message)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(message)

@@ -91,6 +91,10 @@ def refusals(tmp_path: Path) -> dict[str, tuple[tuple[object, ...], str]]:
         ),
         'cold': (('planner', model, *out, '--set', 'temperature=0'), 'temperature is 0, expected'),
         'too long': (('planner', model, *out, '--set', 'horizon=9999'), 'expected <= 131072'),
+        'code': (
+            ('planner', model, *out, '--add-on', 'planner_builders:foreign_add_on'),
+            'names code; install it as an entry point',
+        ),
         'no name': (('planner', model, *out, '--add-on', box), "has no observation 'tool.q'"),
         'both': (('evaluate', model, '--planner', 'mcts'), 'or else --planner mcts'),
         'nothing': (('evaluate',), 'give a run, a checkpoint or a file'),
@@ -114,6 +118,7 @@ def refusals(tmp_path: Path) -> dict[str, tuple[tuple[object, ...], str]]:
         'cold',
         'too long',
         'no name',
+        'code',
         'both',
         'nothing',
         'other planner',

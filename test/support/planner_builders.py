@@ -26,6 +26,11 @@ KEEP_OUT = {
 """The further `tool.z` is below 0, the better, to -1."""
 
 
+def foreign_add_on(observation_names: tuple[str, ...], action_names: tuple[str, ...]) -> Any:
+    """Return an add-on as another package makes it: always 0."""
+    return lambda observation, action, following: np.zeros(action.shape[:-1])
+
+
 def known_planner(
     layout: TransitionLayout | None = None,
     density: Prior = Prior.GAUSSIAN,
