@@ -120,7 +120,7 @@ def policy_loop_keys() -> dict[str, list[str]]:
     loop = import_module(f'{PACKAGE}.control.policy_loop')
     real_time = import_module(f'{PACKAGE}.control.real_time_loop')
     latency = import_module(f'{PACKAGE}.latency').Latency()
-    stages = (*real_time.STAGES, 'actor', 'inference')
+    stages = (*real_time.STAGES, 'actor', 'inference', 'plan')
     return {
         'counts': list(loop.COUNTERS),
         'stages': list(stages),

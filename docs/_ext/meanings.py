@@ -68,6 +68,7 @@ DIAGNOSTICS = {
         'late_chunks': "control steps held because the base policy's chunk was not ready",
         'residuals_not_finite': "decisions in which the actor's output was not finite",
         'residuals_refused': 'decisions in which the critics chose the base action',
+        'plans_late': 'decisions whose plan was not ready: the base acted alone',
         'clamped': 'commands changed by the position limits',
         'slew_limited': 'commands changed by the slew limit',
         'workspace_limited': 'commands cut short at the border of the workspace',
@@ -138,6 +139,7 @@ STAGES = {
     'tick': 'the whole control step, with the transition that follows the command',
     'actor': "the actor's part of a decision",
     'inference': 'one inference of the base policy',
+    'plan': 'one plan of a robot policy that plans, in a thread of its own',
 }
 """Durations that policy_node measures in real time."""
 

@@ -43,6 +43,7 @@ from residual_rl_ros.errors import ResidualRLError
 
 if TYPE_CHECKING:
     from residual_rl_ros.config.run import RunConfig
+    from residual_rl_ros.tasks.mcts_planner import MctsPlanner
 
 
 def demo(
@@ -214,8 +215,11 @@ def _result(rates: Mapping[str, Any]) -> str:
 
 def evaluate(
     run: Annotated[
-        Path, typer.Argument(help='Output folder of train or demo, a checkpoint, or an actor file.')
-    ],
+        MaybePath,
+        typer.Argument(
+            help='Output folder of train or demo, a checkpoint, or an actor or planner file.'
+        ),
+    ] = None,
     task: TaskOption = 'peg_insert',
     env: EnvOption = None,
     base: BaseOption = None,
@@ -227,6 +231,21 @@ def evaluate(
     order_seed: Annotated[int, typer.Option(min=0, help='Seed of the blind order.')] = 0,
     success: SuccessOption = None,
     add_on: AddOnOption = None,
+    planner: Annotated[
+        MaybeText,
+        typer.Option(
+            help='Instead of a run: mcts, tree search in copies of the environment with the base '
+            'policy as its prior, for the add-on.'
+        ),
+    ] = None,
+    overrides: Annotated[
+        MaybeTexts,
+        typer.Option(
+            '--set',
+            help='A number of the search: iterations, horizon, discount, prior_weight, '
+            'temperature, exploration or sample =value, in YAML.',
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate base and base + residual on the same seeds, in a blind random order."""
@@ -234,33 +253,38 @@ def evaluate(
     from residual_rl_ros.evaluation.paired import EVALUATION_SEED
 
     with TemporaryDirectory() as folder:
-        # k and lambda are those of the actor.
-        loaded = environment_run(env, base, 0.0, Path(folder)) or load_run(task)
+        # k and lambda are those of the actor; a search reaches every action.
+        scale = 0.0 if planner is None else 2.0
+        loaded = environment_run(env, base, scale, Path(folder)) or load_run(task)
         loaded = loaded.told_by(success).rewarded_by(add_on)
+        policy = _evaluated(run, planner, assignments(overrides or []), loaded)
         first = EVALUATION_SEED if first_seed is None else first_seed
-        _evaluate(run, loaded, range(first, first + episodes), order_seed, as_json)
+        _evaluate(policy, loaded, range(first, first + episodes), order_seed, as_json)
 
 
-def _evaluate(run: Path, loaded: RunConfig, seeds: range, order_seed: int, as_json: bool) -> None:
+def _evaluate(
+    policy: bytes | MctsPlanner, loaded: RunConfig, seeds: range, order_seed: int, as_json: bool
+) -> None:
     """Print what the actor of a run came to beside its base."""
     import numpy as np
 
     from residual_rl_ros.evaluation.paired import Episode, difference, evaluate_blind, score
     from residual_rl_ros.evaluation.progress import progress, say
-    from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
+    from residual_rl_ros.residual_policy.weights import decode_weights
     from residual_rl_ros.tasks.success_probe import settle_success
 
     errors = Console(stderr=True)
-    message = read_actor(run)
-    _, actor = decode_weights(message)
     loaded = loaded.told_by(
         settle_success(loaded.task, loaded.success, lambda text: say(errors, text))
     )
-    config = loaded.resolve().trained_as(actor.architecture.layout).config
+    config = loaded
+    if isinstance(policy, bytes):
+        _, actor = decode_weights(policy)
+        config = loaded.resolve().trained_as(actor.architecture.layout).config
     played: dict[bool, dict[int, Episode]] = {False: {}, True: {}}
     rng = np.random.default_rng(order_seed)
     with progress(errors, 'evaluating', 2 * len(seeds)) as report:
-        for residual, episode in evaluate_blind(config, seeds, message, rng):
+        for residual, episode in evaluate_blind(config, seeds, policy, rng):
             played[residual][episode.seed] = episode
             report(len(played[False]) + len(played[True]))
     base, final = ([played[residual][seed] for seed in seeds] for residual in (False, True))
@@ -273,6 +297,27 @@ def _evaluate(run: Path, loaded: RunConfig, seeds: range, order_seed: int, as_js
     say(console, f'base            {score(base)}')
     say(console, f'base + residual {score(final)}')
     say(console, str(pair))
+
+
+def _evaluated(
+    run: Path | None, planner: str | None, numbers: dict[str, Any], config: RunConfig
+) -> bytes | MctsPlanner:
+    """Return what is evaluated: a weight message, or a tree search."""
+    from residual_rl_ros.residual_policy.weights import read_actor
+    from residual_rl_ros.schema import from_mapping
+    from residual_rl_ros.tasks.mcts_planner import MctsPlanner
+    from residual_rl_ros.tasks.residual_mcts import MctsConfig
+
+    if run is not None and planner is None and not numbers:
+        return read_actor(run)
+    if run is not None or planner != 'mcts':
+        raise ResidualRLError(
+            'give a run, a checkpoint or a file, or else --planner mcts with its numbers (--set)'
+        )
+    search = from_mapping(MctsConfig, numbers, '--set')
+    if not config.add_ons:
+        raise ResidualRLError('--planner mcts has no add-on to search for; name one with --add-on')
+    return MctsPlanner(config.add_ons, config=search)
 
 
 def compare(

@@ -19,15 +19,24 @@ from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.distribution import BaseDecision, BaseDistribution
 from residual_rl_ros.control.command_limiter import CommandLimiter
 from residual_rl_ros.control.composition import ResidualBound
+from residual_rl_ros.control.plan_queue import PlanQueue
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ChunkLateError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.numerics import is_one_hot
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
-from residual_rl_ros.residual_policy.robot_policy import RobotPolicy, is_residual
+from residual_rl_ros.residual_policy.robot_policy import (
+    Decider,
+    ExplorationSample,
+    Planner,
+    is_residual,
+)
 from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
 
 Array = npt.NDArray[np.float64]
+
+PLAN_STREAM = 6
+"""With seed, episode and step, seeds the random numbers of a plan."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +141,8 @@ class ResidualController:
         """Decisions in which critics that choose saw no residual better than the base action."""
         self.actor_latency = Latency()
         """Duration of the actor's part of a decision."""
+        self.plans = PlanQueue(clock)
+        """Plans of a robot policy that plans, outside lockstep."""
 
     def begin_episode(
         self,
@@ -153,6 +164,7 @@ class ResidualController:
         self._noise_scale = None
         self._episode, self._step = episode, 0
         self._base = self._decision = None
+        self.plans.forget()
         self.limiter.release()
         self._observe(observation, stamp)
 
@@ -192,6 +204,7 @@ class ResidualController:
             safe, decision.source = self.limiter.limit(takeover), Source.TAKEOVER
             # The residual fades in again, and this decision's is not faded.
             decision.planned[step:] = decision.executed[step:] = decision.base[step:]
+            self.plans.forget()
         decision.executed[step] = safe
         decision.steps_sent += 1
         return self.limiter.commit(safe, overridden=takeover is not None)
@@ -220,6 +233,7 @@ class ResidualController:
 
     def _hold(self, takeover: Array | None) -> Array | None:
         """Hold while the base policy is late; a takeover goes through."""
+        self.plans.forget()
         if takeover is None:
             self.late_chunks += 1
             return self.limiter.hold()
@@ -334,6 +348,7 @@ class ResidualController:
         if self._decision is not None:
             self.mailbox.cancel_decision()
         self._base = self._decision = None
+        self.plans.forget()
         self.queue.forget()
 
     @property
@@ -371,6 +386,26 @@ class ResidualController:
             source=source,
             distribution=given.distribution,
         )
+        self._order_plan(planned)
+
+    def _order_plan(self, planned: Array) -> None:
+        """Outside lockstep, have a robot policy that plans do so for the next decision."""
+        policy, header = self.mailbox.actor, self.mailbox.header
+        if self._chunk_timeout_s is None or header is None or not isinstance(policy, Planner):
+            return
+        if self._noise_scale is None or self._base_only or not self.residual_enabled:
+            return
+        step = self._step + self.layout.decision_steps
+        sample = header.exploration.sample(self._noise_scale, self.blend_ratio)
+        rng = self._plan_rng(step)
+        self.plans.order(policy, step, self._observation, planned.ravel(), rng, sample)
+
+    def _plan_rng(self, step: int) -> np.random.Generator:
+        """Return the random numbers of a plan: those of its decision, whatever was planned before.
+
+        A planner draws also where it does not explore.
+        """
+        return np.random.default_rng([self._seed, self._episode, PLAN_STREAM, step])
 
     def _residual(self, given: BaseDecision) -> tuple[Array, float]:
         """Return the residual of a decision, (k, m), and its bound scale; 0 is the base alone."""
@@ -398,8 +433,11 @@ class ResidualController:
             by_policy = float(rng.random() < by_policy)
         if by_policy > 0.0:
             started = self._clock()
-            action = policy.decide(self._observation, base.ravel(), rng, sample, given.distribution)
+            decided = self._ask(policy, given, rng, sample)
             self.actor_latency.add(self._clock() - started)
+            if decided is None:
+                return np.zeros(base.shape), 0.0
+            action = decided
             self.residuals_refused += not action.any()
         elif rng is not None and exploration.uniform_noise > 0.0:
             action = self._uniform(policy, base, exploration.uniform_noise, rng)
@@ -415,7 +453,7 @@ class ResidualController:
         return action.reshape(base.shape), sample.bound_scale
 
     def _uniform(
-        self, policy: RobotPolicy, base: Array, half_width: float, rng: np.random.Generator
+        self, policy: Decider, base: Array, half_width: float, rng: np.random.Generator
     ) -> Array:
         """Return a uniform residual, shape (k * m,).
 
@@ -427,6 +465,21 @@ class ResidualController:
         drawn = np.eye(actions)[rng.integers(actions, size=steps)] - base
         residual: Array = (drawn * (rng.random((steps, 1)) < half_width)).ravel()
         return residual
+
+    def _ask(
+        self,
+        policy: Decider,
+        given: BaseDecision,
+        rng: np.random.Generator | None,
+        sample: ExplorationSample,
+    ) -> Array | None:
+        """Return what a robot policy decides, shape (k * m,); None while its plan is late."""
+        if isinstance(policy, Planner):
+            if self._chunk_timeout_s is not None:
+                return self.plans.take(policy, self._step)
+            rng = self._plan_rng(self._step)
+        base = given.actions.ravel()
+        return policy.decide(self._observation, base, rng, sample, given.distribution)
 
     def _is_legal(self, base: Array, residual: Array) -> bool:
         """Return whether a residual, shape (k * m,), makes a command of a base action, (k, m)."""

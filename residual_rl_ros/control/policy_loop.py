@@ -24,6 +24,7 @@ from residual_rl_ros.errors import (
     BasePolicyError,
     MalformedTransitionError,
     ObservationError,
+    RewardError,
     UnsafeCommandError,
     WeightsError,
 )
@@ -268,7 +269,7 @@ class PolicyLoop(ABC):
         self.controller.blend_ratio = self._blend.ratio(stamp)
         try:
             command = self.controller.command(self._takeover if self._commanding else None)
-        except (BasePolicyError, UnsafeCommandError) as error:
+        except (BasePolicyError, RewardError, UnsafeCommandError) as error:
             self._callbacks.fault(str(error))
             return
         self.counts['ticks'] += 1

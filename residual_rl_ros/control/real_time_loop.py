@@ -87,8 +87,10 @@ class RealTimeLoop(PolicyLoop):
             **{stage: Latency() for stage in STAGES},
             'actor': controller.actor_latency,
             'inference': controller.queue.latency,
+            'plan': controller.plans.latency,
         }
-        """Duration of every stage of a tick; of the actor, in a decision; of the base policy."""
+        """Duration of every stage of a tick; of the actor, in a decision; of base policy and plan,
+        in threads of their own."""
         self.reading_s = 0.0
         """Time spent on reading observations since the last tick [s]; its owner adds to it."""
         self._period_s = period_s

@@ -31,6 +31,7 @@ from residual_rl_ros.evaluation.intervals import (
 from residual_rl_ros.rewards.composition import BoundAddOns
 from residual_rl_ros.tasks.checked import CheckedEnvironment
 from residual_rl_ros.tasks.hosting import host
+from residual_rl_ros.tasks.mcts_planner import MctsPlanner
 from residual_rl_ros.tasks.success_probe import PROBE_SEED
 from residual_rl_ros.transitions.transition import Success, Transition
 
@@ -292,10 +293,14 @@ CURVE_SEED = 91_000
 """First environment seed of the evaluations during training; reported results use none of these."""
 
 
+Policy = bytes | MctsPlanner | None
+"""What acts beside the base policy: a weight message, a tree search, or nothing."""
+
+
 def evaluate(
     config: RunConfig,
     seeds: Sequence[int],
-    actor_message: bytes | None = None,
+    actor_message: Policy = None,
     workers: int = 2,
 ) -> Iterator[Episode]:
     """Yield the episodes of every seed, in order, as they are done.
@@ -303,7 +308,8 @@ def evaluate(
     Args:
         config: the run.
         seeds: environment seeds.
-        actor_message: weight message of the residual actor; None runs the base policy alone.
+        actor_message: weight message of the residual actor, or a tree search; None runs the base
+            policy alone.
         workers: processes.
 
     Raises:
@@ -315,7 +321,7 @@ def evaluate(
 def evaluate_blind(
     config: RunConfig,
     seeds: Sequence[int],
-    actor_message: bytes,
+    actor_message: bytes | MctsPlanner,
     rng: np.random.Generator,
     workers: int = 2,
 ) -> Iterator[tuple[bool, Episode]]:
@@ -326,7 +332,7 @@ def evaluate_blind(
     Args:
         config: the run.
         seeds: environment seeds.
-        actor_message: weight message of the residual actor.
+        actor_message: weight message of the residual actor, or a tree search.
         rng: draws the order.
         workers: processes.
     """
@@ -340,14 +346,15 @@ def evaluate_blind(
 def _play_all(
     config: RunConfig,
     jobs: Sequence[tuple[int, int]],
-    messages: Sequence[bytes | None],
+    messages: Sequence[Policy],
     workers: int,
 ) -> Iterator[Episode]:
     """Yield the episode of every (index of the message, seed), in order."""
     run = config.resolve()
+    env = host(config, run.robot)
     for message in messages:  # Errors are raised here, not in a worker.
-        run.evaluation_controller(message).queue.close()
-    host(config, run.robot).close()
+        _controller(run, env, message).queue.close()
+    env.close()
     # Fork would copy the threads of ONNX Runtime and rclpy in an undefined state.
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(workers, context, _start_worker, (config, messages)) as pool:
@@ -377,19 +384,30 @@ def film(
     return [drawn[index] for index in np.linspace(0, len(drawn) - 1, frames).round().astype(int)]
 
 
+def _controller(
+    run: ResolvedRun, env: gymnasium.Env[Any, Any], policy: Policy
+) -> ResidualController:
+    """Return a controller that does not explore, for an environment."""
+    if not isinstance(policy, MctsPlanner):
+        return run.evaluation_controller(policy)
+    controller = run.evaluation_controller(None)
+    controller.mailbox.install(policy.build(env, controller.layout, run.policy))
+    return controller
+
+
 class _Worker:
     """Environment and controllers of a worker process, built once."""
 
     current: _Worker
 
-    def __init__(self, config: RunConfig, messages: Sequence[bytes | None]) -> None:
+    def __init__(self, config: RunConfig, messages: Sequence[Policy]) -> None:
         run = config.resolve()
         self.env = host(config, run.robot)
         self.add_on = run.add_on
-        self.controllers = [run.evaluation_controller(message) for message in messages]
+        self.controllers = [_controller(run, self.env, message) for message in messages]
 
 
-def _start_worker(config: RunConfig, messages: Sequence[bytes | None]) -> None:
+def _start_worker(config: RunConfig, messages: Sequence[Policy]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal's Ctrl-C is the parent's to handle.
     _Worker.current = _Worker(config, messages)
 

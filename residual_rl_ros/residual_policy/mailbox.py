@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from residual_rl_ros.errors import SealError, WeightsError
-from residual_rl_ros.residual_policy.robot_policy import RobotPolicy, installed_kinds
+from residual_rl_ros.residual_policy.robot_policy import Decider, RobotPolicy, installed_kinds
 from residual_rl_ros.residual_policy.weights import (
     MAX_HEADER_BYTES,
     WeightsHeader,
@@ -63,7 +63,7 @@ class ActorMailbox:
         self._patient = True
         self.header: WeightsHeader | None = None
         """Header of the actor in use."""
-        self.actor: RobotPolicy | None = None
+        self.actor: Decider | None = None
         """The actor in use, None before the first."""
         self.refused: Counter[str] = Counter(dict.fromkeys(REFUSALS, 0))
         """Refused messages by reason."""
@@ -79,6 +79,13 @@ class ActorMailbox:
         """
         self.check_size(len(message), message[:8])
         return self.accept(partial(self.decode, message))
+
+    def install(self, actor: Decider) -> None:
+        """Use what decides from now on, though no message carries it: it is of this process.
+
+        A planner may need the simulator itself.
+        """
+        self.header, self.actor, self._in_use = WeightsHeader(1, 0), actor, b''
 
     def check_size(self, size: int, head: bytes = b'') -> None:
         """Refuse and count a message that is too large to be looked at.

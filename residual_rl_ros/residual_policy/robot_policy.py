@@ -9,6 +9,7 @@ this protocol alone. Torch is not needed.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -137,26 +138,8 @@ class Architecture(Protocol):
         """Return name and shape of every tensor."""
 
 
-class RobotPolicy(Protocol):
-    """A policy over residual actions that does not change.
-
-    Args:
-        architecture: sizes.
-        tensors: float32 arrays by their names, with the shapes of `tensor_shapes`.
-    """
-
-    kind: ClassVar[str]
-    """Name in the registry and in weight messages."""
-
-    def __init__(self, architecture: Any, tensors: Mapping[str, Float32]) -> None: ...
-
-    @property
-    def architecture(self) -> Architecture:
-        """Its sizes."""
-
-    @property
-    def tensors(self) -> Mapping[str, Float32]:
-        """Its numbers."""
+class Decider(Protocol):
+    """What decides over residual actions."""
 
     def decide(
         self,
@@ -180,6 +163,53 @@ class RobotPolicy(Protocol):
 
     def uniform(self, half_width: float, rng: np.random.Generator) -> Array:
         """Return one uniform residual in [-half_width, half_width], shape (k * m,)."""
+
+
+class RobotPolicy(Decider, Protocol):
+    """A policy over residual actions that does not change.
+
+    Args:
+        architecture: sizes.
+        tensors: float32 arrays by their names, with the shapes of `tensor_shapes`.
+    """
+
+    kind: ClassVar[str]
+    """Name in the registry and in weight messages."""
+
+    def __init__(self, architecture: Any, tensors: Mapping[str, Float32]) -> None: ...
+
+    @property
+    def architecture(self) -> Architecture:
+        """Its sizes."""
+
+    @property
+    def tensors(self) -> Mapping[str, Float32]:
+        """Its numbers."""
+
+
+class Planner(ABC):
+    """Base class of robot policies that take longer than a control step: they plan.
+
+    Where a simulator waits, `decide` is waited for. In real time the plan for a decision is ordered
+    at the decision before, from what that leads to, and computed in a thread.
+    """
+
+    @abstractmethod
+    def decide_ahead(
+        self,
+        observation: npt.ArrayLike,
+        action: npt.ArrayLike,
+        rng: np.random.Generator | None,
+        sample: ExplorationSample = FULL_SAMPLE,
+    ) -> Array:
+        """Return the residual action of the decision after one, shape (k * m,), in [-1, 1].
+
+        Args:
+            observation: at the decision that is executed, shape (n,).
+            action: what it executes, shape (k * m,), command units.
+            rng: source of random choices, of the decision that is planned.
+            sample: how it explores.
+        """
 
 
 ENTRY_POINTS = 'residual_rl_ros.robot_policies'

@@ -22,8 +22,9 @@ import numpy.typing as npt
 from safetensors.numpy import save as save_safetensors
 
 import residual_rl_ros.residual_policy.candidate_selection
+import residual_rl_ros.residual_policy.mppi_planner
 import residual_rl_ros.residual_policy.numpy_actor  # noqa: F401
-from residual_rl_ros.errors import ConfigError, ResidualRLError, WeightsError, shown
+from residual_rl_ros.errors import ConfigError, ResidualRLError, RewardError, WeightsError, shown
 from residual_rl_ros.residual_policy.robot_policy import (
     RESIDUAL,
     Architecture,
@@ -274,7 +275,11 @@ def decode_weights(
     _check_tensors(header, architecture, tensors)
     with np.errstate(all='ignore'):
         policy: RobotPolicy = policy_type(architecture, tensors)
-    if not decides_numbers(policy, header.exploration):
+    try:
+        sound = decides_numbers(policy, header.exploration)
+    except RewardError as error:
+        raise WeightsError('overflow', f'weights {header.version}: {error}') from error
+    if not sound:
         reason = 'what is no number in [-1, 1], although its tensors are finite: float32 overflows'
         layout = architecture.layout
         if layout.discrete:

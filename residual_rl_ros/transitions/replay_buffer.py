@@ -17,6 +17,12 @@ from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Source, Transition, TransitionLayout
 
 NONE = -1
+BLOCKS = (
+    *('observation', 'base_action', 'executed_action', 'reward', 'goes_on'),
+    *('next_observation', 'next_base_action'),
+    *('prior', 'proposals', 'next_prior', 'next_proposals'),
+)
+"""What a row holds, in order."""
 
 
 @dataclass(frozen=True)
@@ -240,6 +246,16 @@ class ReplayBuffer:
         """Return the share of each source among the stored transitions."""
         counts = np.bincount(self._source[: self._size], minlength=len(Source))
         return {source: float(counts[source]) / max(1, self._size) for source in Source}
+
+    def blocks(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Return what the rows hold by name, shape (size, width) each; they share memory."""
+        parts = np.split(self._table[: self._size], np.cumsum(self._splits)[:-1], axis=1)
+        return dict(zip(BLOCKS, parts, strict=True))
+
+    @property
+    def following(self) -> npt.NDArray[np.int32]:
+        """Row that continues the episode of each without a gap; -1 for none, shape (size,)."""
+        return self._following[: self._size]
 
     def observations(self) -> Tensor:
         """Return the stored observations, shape (size, n)."""

@@ -16,7 +16,9 @@ import pytest
 import typer
 from benchmark_scripts import FOLDER, load_script
 from builders import make_actor
+from foreign_tasks import register, write_base
 from PIL import Image
+from planner_builders import known_planner
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.transitions.summary import summarise
@@ -26,9 +28,13 @@ from residual_rl_ros.evaluation import paired
 from residual_rl_ros.evaluation.paired import Episode
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.learner.episodes import EpisodeRecord
-from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
+from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights
+from residual_rl_ros.tasks.hosting import finetune_for_environment, host
 
-HERE = ('bag_warm_start', 'chunk_seams', 'customisation', 'failure_to_success', 'guard_rates')
+HERE = (
+    *('bag_warm_start', 'chunk_seams', 'customisation', 'customisation_mppi'),
+    *('failure_to_success', 'guard_rates'),
+)
 WITH_ROS = ('recorder_load', 'round_trips')
 
 
@@ -137,3 +143,34 @@ def test_the_table_of_warm_starts(
     write('bag_62', 90, 0)
     with pytest.raises(typer.BadParameter, match='run it longer'):
         script.table(tmp_path)
+
+
+def test_prior_greedy_and_residual_mppi(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = load_script('customisation_mppi', monkeypatch)
+    register()
+    base, model, out = (tmp_path / name for name in ('base.onnx', 'model', 'out.json'))
+    config = finetune_for_environment('Silent-v0', write_base(base), 2.0, tmp_path)
+    layout = config.resolve().controller(0, explore=False, scheduled=False).layout
+    model.write_bytes(encode_weights(known_planner(layout, add_on=()), WeightsHeader(1, 0)))
+    weights = []
+
+    def played(config: Any, seeds: Any, message: Any, workers: int) -> Iterator[Episode]:
+        if message is not None:
+            weights.append(decode_weights(message)[1].architecture.config.prior_weight)
+        run = config.resolve()
+        controller, env = run.evaluation_controller(message), host(config, run.robot)
+        for seed in seeds:
+            yield paired.run_episode(env, controller, seed, seed, add_on=run.add_on)
+
+    monkeypatch.setattr(script, 'evaluate', played)
+    box = 'keep_out_box:point=[state.x0],lower=[0.0],upper=[1.0]'
+    numbers = {'samples': 4, 'horizon': 2, 'episodes': 2}
+    script.main('Silent-v0', base, model, [box], 0.5, out=out, **numbers)
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split(' | ')[0] for row in rows[2:]] == ['| prior', '| greedy', '| residual']
+    assert weights == [0.0, 0.5]
+    methods = json.loads(out.read_text())['methods']
+    assert methods['prior']['add_on_return'] == -12.0  # In the box at each of twelve steps.
+    assert methods['residual']['return_difference'] == 0.0

@@ -409,7 +409,7 @@ def test_a_process_that_only_decodes_weights_knows_every_kind_and_no_torch() -> 
     )
     run = subprocess.run([sys.executable, '-c', script], check=True, capture_output=True, text=True)
     kinds, torch_is_loaded = run.stdout.rsplit(maxsplit=1)
-    own = {'best_of_n', 'categorical', 'gaussian', 'prior_gaussian'}
+    own = {'best_of_n', 'categorical', 'gaussian', 'mppi', 'prior_gaussian'}
     assert own <= set(ast.literal_eval(kinds))
     assert torch_is_loaded == 'False'
 

@@ -101,6 +101,7 @@ class PolicyNode(ManagedNode):
             max_weights_bytes=parameters.max_weights_bytes,
         ).build(policy, robot.action)
         self.made.callback(self.controller.queue.close)
+        self.made.callback(self.controller.plans.close)
         self.controller.queue.warm_up()
         self.controller.mailbox.key = self._key = Key.read(parameters.key_file)
         if parameters.actor:
@@ -356,6 +357,7 @@ class PolicyNode(ManagedNode):
             'late_chunks': self.controller.late_chunks,
             'residuals_not_finite': self.controller.residuals_not_finite,
             'residuals_refused': self.controller.residuals_refused,
+            'plans_late': self.controller.plans.late,
             'clamped': self.controller.limiter.safety.clamped,
             'slew_limited': self.controller.limiter.safety.slew_limited,
             'workspace_limited': self.controller.limiter.safety.workspace_limited,
