@@ -144,7 +144,10 @@ class Rule(Protocol):
         """Return how many updates are due in all after so many transitions since the warm-up."""
 
     def update(self) -> dict[str, Tensor]:
-        """Take one gradient step and return scalar metrics, detached."""
+        """Take one gradient step and return scalar metrics, detached.
+
+        Empty if there is nothing to learn from, as after the last step on a rollout.
+        """
 
     def derived(self) -> dict[str, float]:
         """Return the numbers that follow from the warm-up, by their names in a preset."""
