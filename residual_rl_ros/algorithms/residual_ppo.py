@@ -3,12 +3,10 @@
 """Residual policy gradient with PPO: on-policy customisation of a base policy with a density.
 
 Wang et al., "Residual Policy Gradient: A Reward View of KL-regularized Objective", arXiv
-2503.11019. Notation of `customisation`, and: pi_b the actor that drew an action, pi_o the actor at
-the beginning of a phase of updates, V the value of pi_b, A its advantage.
-
-The entropy is part of the reward, so that no loss has a bonus for it. Robots act with the actor
-before the latest one for a while; the surrogate therefore has two ratios (Hilton et al., arXiv
-2110.00641): pi / pi_o, which is clipped, and pi_o / pi_b, which says how much a row counts.
+2503.11019; the entropy is part of the reward, so that no loss has a bonus for it. The notation is
+that of `customisation`, and: pi_b the actor that drew an action, pi_o the actor at the beginning of
+a phase of updates, V and A value and advantage of pi_b. What an older actor drew counts by
+pi_o / pi_b, and the trust region is around pi_o (Hilton et al., arXiv 2110.00641).
 """
 
 from __future__ import annotations
@@ -17,15 +15,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
+from residual_rl_ros.algorithms.on_policy import OnPolicyConfig, OnPolicyCustomisation
+from residual_rl_ros.algorithms.rollout_memory import Rollout
+from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.transitions.replay_buffer import NONE
 
-MAX_WEIGHT = 2.0
-"""Most that a row counts, pi_o / pi_b: an action that an older actor hardly ever draws."""
+MAX_IMPORTANCE = 2.0
+"""Most that a row counts: an action that its older actor hardly ever draws."""
 
 
 def augmented_reward(
-    reward: Tensor, log_prior: Tensor, log_pi: Tensor, prior_weight: float, temperature: float
+    reward: Tensor,
+    log_prior: Tensor | float,
+    log_pi: Tensor,
+    prior_weight: float,
+    temperature: float,
 ) -> Tensor:
     """Return r = r_R + omega' log pi(a|s) - alpha^ log pi_b(a|s), shape (rows,)."""
     return reward + prior_weight * log_prior - temperature * log_pi
@@ -50,22 +56,111 @@ def generalised_advantage(
 
 
 def clipped_surrogate(
-    log_pi: Tensor, log_proximal: Tensor, advantage: Tensor, weight: Tensor, clip_range: float
+    log_pi: Tensor, log_proximal: Tensor, advantage: Tensor, importance: Tensor, clip_range: float
 ) -> Tensor:
-    """Return the mean of -w min(rho A, clip(rho, 1 - eps, 1 + eps) A) with rho = pi / pi_o.
+    """Return the mean of -w min(rho A, clip(rho, 1 - eps, 1 + eps) A) with rho = pi^ / pi_o.
 
     Args:
-        log_pi: log pi(a|s) of the actor, shape (batch,).
-        log_proximal: that of pi_o.
+        log_pi: log pi^(a|s), shape (batch,).
+        log_proximal: log pi_o(a|s), shape (batch,).
         advantage: A, shape (batch,).
-        weight: w = pi_o / pi_b, shape (batch,).
+        importance: w = pi_o / pi_b, shape (batch,).
         clip_range: eps.
     """
     ratio = (log_pi - log_proximal).exp()
     clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
-    return -(weight * torch.minimum(ratio * advantage, clipped * advantage)).mean()
+    return -(importance * torch.minimum(ratio * advantage, clipped * advantage)).mean()
 
 
 def value_loss(value: Tensor, target: Tensor) -> Tensor:
     """Return half the mean of (V(s) - (A + V_o(s)))^2."""
     return 0.5 * (value - target).square().mean()
+
+
+@register('residual_ppo', OnPolicyConfig)
+class ResidualPpo(OnPolicyCustomisation):
+    """Residual PPO; see `OnPolicyCustomisation` for the arguments."""
+
+    @torch.no_grad()
+    def begin_phase(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return what a phase learns from, by name and shape (rows, ...), and metrics."""
+        config, batch, rows = self.config, rollout.batch, len(rollout.following)
+        s, told = batch.observation, batch.prior
+        # What was drawn, whatever the limits of the robot have made of it: they are a part of the
+        # world, as the add-on of what was executed is.
+        a = batch.base_action + self.bound * rollout.residual
+
+        # How likely that was by the actor of each row, and is now.
+        by_actor = [functional_call(self.actor, actor, (s, told, a)) for actor in rollout.actors]
+        log_behaviour = torch.stack(by_actor)[rollout.actor, torch.arange(rows)]
+        log_proximal = self.actor(s, told, a)
+        importance = (log_proximal - log_behaviour).exp()
+
+        # r = r_R + omega' log pi - alpha^ log pi_b.
+        learned = self.reward(batch)
+        log_prior = self.prior.log_prob(told, a) if self.prior else torch.zeros(rows)
+        reward = augmented_reward(
+            learned, log_prior, log_behaviour, config.prior_weight, config.temperature
+        )
+
+        # A, and the target of V.
+        value, next_value = self.critic(s), self.critic(batch.next_observation)
+        td_error = (reward + batch.bootstrap * next_value - value).double().numpy()
+        decay = config.gamma * config.gae_lambda
+        gae = generalised_advantage(td_error, rollout.following, decay)
+        advantage = torch.from_numpy(gae).float()
+        target = advantage + value
+        self.critic.rescale(target)
+
+        phase = {
+            'observation': s,
+            'told': told,
+            'action': a,
+            'log_proximal': log_proximal,
+            'advantage': (advantage - advantage.mean()) / (advantage.std() + 1e-8),
+            'importance': importance.clamp_max(MAX_IMPORTANCE),
+            'target': target,
+        }
+        metrics = {
+            'learned_reward': learned.mean(),
+            'entropy': -log_behaviour.mean(),
+            'kl_to_prior': (log_behaviour - log_prior).mean(),
+            'importance_deviation': (importance - 1.0).abs().mean(),
+            'value_error': advantage.square().mean().sqrt(),
+            'rollout_rows': torch.tensor(float(rows)),
+            'rollout_unknown_rows': torch.tensor(float(rollout.unknown)),
+        }
+        return phase, metrics
+
+    def update(self) -> dict[str, Tensor]:
+        """Take one gradient step on actor and value; empty if there is nothing to learn from."""
+        row, metrics = self.next_rows()
+        if not row:
+            return {}
+
+        # Actor.
+        log_pi = self.actor(row['observation'], row['told'], row['action'])
+        loss = clipped_surrogate(
+            log_pi,
+            row['log_proximal'],
+            row['advantage'],
+            row['importance'],
+            self.config.clip_range,
+        )
+        actor_norm = self.step_actor(loss)
+
+        # Value, in units of the deviation of its targets.
+        value, target = self.critic(row['observation']), row['target']
+        critic_loss = value_loss(value / self.critic.std, target / self.critic.std)
+        critic_norm = self.step_critic(critic_loss)
+
+        log_ratio = log_pi.detach() - row['log_proximal']
+        moved = log_ratio.exp() - 1.0
+        return metrics | {
+            'actor_loss': loss.detach(),
+            'critic_loss': critic_loss.detach(),
+            'actor_grad_norm': actor_norm,
+            'critic_grad_norm': critic_norm,
+            'update_kl': (moved - log_ratio).mean(),
+            'clipped_share': (moved.abs() > self.config.clip_range).float().mean(),
+        }

@@ -154,8 +154,12 @@ class RolloutMemory:
         """Forget every transition."""
         self.replay.clear()
 
-    def take(self) -> Rollout:
-        """Return the rollout in progress, and begin another."""
+    def take(self, gamma: float = 1.0) -> Rollout:
+        """Return the rollout in progress, and begin another.
+
+        Args:
+            gamma: discount per decision, for `Batch.bootstrap`.
+        """
         size, capacity = len(self.replay), self.replay.capacity
         oldest = self.replay.newest + 1 if size == capacity else 0
         rows = (oldest + np.arange(size)) % capacity
@@ -170,7 +174,7 @@ class RolloutMemory:
         distinct = {id(each): each for each in networks}
         index = {key: at for at, key in enumerate(distinct)}
         rollout = Rollout(
-            batch=self.replay.rows(rows[kept]),
+            batch=self.replay.rows(rows[kept], gamma),
             residual=torch.from_numpy(self._residual[rows[kept]]),
             following=np.where(following == NONE, NONE, place[following]),
             actor=np.array([index[id(each)] for each in networks], dtype=np.int64),
