@@ -11,22 +11,30 @@ arXiv 2306.09526). With omega' = 0 they are plain maximum-entropy rules, and tra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from residual_rl_ros.algorithms.config import ComputationConfig, MemoryConfig
+from residual_rl_ros.algorithms.prior import Density
+from residual_rl_ros.algorithms.replay_memory import ReplayMemory
 from residual_rl_ros.algorithms.rule import RuleConfig
+from residual_rl_ros.algorithms.training_state import TrainingState
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_LAYERS
+from residual_rl_ros.residual_policy.torch_networks import Normalizer
 from residual_rl_ros.rewards.composition import AddOns, decision_reward
 from residual_rl_ros.schema import parameter
 from residual_rl_ros.transitions.replay_buffer import Batch
 from residual_rl_ros.transitions.transition import Transition, TransitionLayout
 
+Module = TypeVar('Module')
 BASIC, ADD_ON, TOTAL = 'basic', 'add_on', 'total'
 MAX_KNOB = 1e4
 """Largest omega' and alpha^: far more than any reward is worth beside log pi."""
@@ -68,6 +76,47 @@ class CustomisationConfig(RuleConfig):
             AddOns.from_yaml(self.add_on)
         except ConfigError as error:
             yield str(error)
+
+
+@dataclass(frozen=True)
+class OffPolicyConfig(ComputationConfig, MemoryConfig, CustomisationConfig):
+    """Numbers of rules that learn Q_R from a replay memory."""
+
+    section: ClassVar[str] = 'objective'
+
+    update_block: int = parameter(
+        1, 'transitions after which the updates that are due are taken, together', 1
+    )
+    warm_start_transitions: int = parameter(
+        0, 'transitions during which prior_weight is multiplied by warm_start_scale', 0
+    )
+    warm_start_scale: float = parameter(10.0, 'factor on prior_weight meanwhile', above=0.0)
+    learning_rate: float = parameter(3e-4, 'Adam step size', above=0.0)
+    max_grad_norm: float = parameter(50.0, 'gradient norm limit of each network', above=0.0)
+    hidden_sizes: tuple[int, ...] = parameter((256, 256), 'hidden layers of every network', 1)
+    normalize_observations: bool = parameter(
+        True, 'standardise observations with the statistics of the warm-up'
+    )
+
+    @property
+    def samples_demonstrations(self) -> bool:
+        """Whether recorded demonstrations are of use."""
+        return self.demonstration_share > 0.0
+
+    def problems(self) -> Iterator[str]:
+        """Yield what does not fit together."""
+        yield from super().problems()
+        for key, wanted in (('n_step', 1), ('n_step_share', 0.0)):
+            if getattr(self, key) != wanted:
+                yield (
+                    f'{key} is {getattr(self, key)}, expected {wanted}: the prior and the add-on '
+                    'of every decision count, and a sum over decisions keeps the first and last'
+                )
+        if len(self.hidden_sizes) > MAX_HIDDEN_LAYERS:
+            yield (
+                f'hidden_sizes has {len(self.hidden_sizes)} layers, expected at most '
+                f'{MAX_HIDDEN_LAYERS}'
+            )
 
 
 class CustomisedReward:
@@ -153,3 +202,102 @@ class CustomisedReward:
             observation, executed_action, next_observation
         )
         return weighted
+
+
+class OffPolicyCustomisation(TrainingState, ABC):
+    """Memory, reward and prior of a rule that learns Q_R; subclasses add networks and the update.
+
+    Args:
+        config: numbers.
+        layout: sizes, and what the base policy tells of its density.
+        generator: source of random numbers of initialisation and updates.
+        rng: source of the draws from the memory.
+
+    Raises:
+        ConfigError: the base policy tells no density though `prior_weight` is above 0, or the
+            robot has not what an add-on reads.
+    """
+
+    def __init__(
+        self,
+        config: OffPolicyConfig,
+        layout: TransitionLayout,
+        generator: torch.Generator,
+        rng: np.random.Generator,
+    ) -> None:
+        self.config, self.layout = config, layout
+        self.memory = ReplayMemory(config, layout, rng)
+        self.reward = CustomisedReward(config, layout)
+        self.device = config.find_device()
+        self.prior = Density(layout).to(self.device) if config.prior_weight else None
+        """The density of the base policy; None if it counts for nothing."""
+        self._generator = generator
+        self._updates = 0
+        self._seen = torch.zeros((), dtype=torch.int64)
+        """Transitions that were observed."""
+
+    @property
+    def prior_weight(self) -> float:
+        """Omega' now."""
+        warm = int(self._seen) < self.config.warm_start_transitions
+        return self.config.prior_weight * (self.config.warm_start_scale if warm else 1.0)
+
+    def set_add_on(self, text: str, weight: float = 1.0) -> None:
+        """Learn for another add-on from now on; see `CustomisedReward.set_add_on`."""
+        self.reward.set_add_on(text, weight)
+
+    # --- the learner's questions (`Rule`)
+
+    def observe(self, transition: Transition, robot: str = '') -> None:
+        """Store a transition of a robot."""
+        self.memory.add(transition, robot)
+        self._seen += 1
+
+    def prepare(self, pulse: Callable[[], None]) -> dict[str, Tensor]:
+        """Fit the observation normalisers to the warm-up."""
+        if self.config.normalize_observations:
+            observations = self.memory.observations()
+            for normalizer in self._normalizers():
+                normalizer.fit(observations)
+            self.memory.normalizer_transitions = len(self.memory)
+        return {}
+
+    def updates_due(self, transitions: int) -> int:
+        """Return `utd` times the transitions, in blocks."""
+        block = self.config.update_block
+        # The tolerance keeps 10 x 0.1 from being 0.999...
+        return int(self.config.utd * (transitions // block * block) + 1e-6)
+
+    def derived(self) -> dict[str, float]:
+        """Return that nothing follows from the warm-up."""
+        return {}
+
+    def sample(self) -> tuple[Batch, Tensor]:
+        """Draw a batch and its rewards, (batch,)."""
+        batch = self.memory.sample(self._updates / self.config.utd)
+        return batch.to(self.device), self.reward(batch).to(self.device)
+
+    def _normalizers(self) -> list[Normalizer]:
+        return [
+            each
+            for network in self._modules().values()
+            for each in network.modules()
+            if isinstance(each, Normalizer)
+        ]
+
+    @abstractmethod
+    def update(self) -> dict[str, Tensor]:
+        """Take one gradient step on a batch of the memory and return scalar metrics, detached."""
+
+    def _scalars(self) -> dict[str, Tensor]:
+        return {'seen': self._seen}
+
+
+def seeded(build: Callable[[], Module], generator: torch.Generator) -> Module:
+    """Return what a function builds of torch layers, initialised from a generator.
+
+    torch initialises layers from its global generator: it is borrowed, and given back.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        return build()

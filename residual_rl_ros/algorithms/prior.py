@@ -108,7 +108,7 @@ class Density(nn.Module):
 
     def log_probs(self, told: Tensor) -> Tensor:
         """Return log pi of each of the m actions of every step, shape (..., k, m)."""
-        return told.unflatten(-1, (self.steps, self.actions)).log_softmax(-1)
+        return told.reshape(*told.shape[:-1], self.steps, self.actions).log_softmax(-1)
 
     # --- every kind
 
@@ -137,7 +137,7 @@ class Density(nn.Module):
         return self.to_action(z), self.log_prob_of(told, z)
 
     def mode(self, told: Tensor) -> Tensor:
-        """Return the action of the mean, or the likeliest one if categorical, shape (..., k * m)."""
+        """Return the action of the mean, or the likeliest if categorical, shape (..., k * m)."""
         if self.kind is Prior.CATEGORICAL:
             best = self.log_probs(told).argmax(-1)
             return nn.functional.one_hot(best, self.actions).to(told).flatten(-2)

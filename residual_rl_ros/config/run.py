@@ -21,7 +21,7 @@ from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_base_policy, find_file
 from residual_rl_ros.rewards.composition import DESCRIPTION as ADD_ON
-from residual_rl_ros.rewards.composition import AddOns
+from residual_rl_ros.rewards.composition import AddOns, BoundAddOns
 from residual_rl_ros.robot.description import RobotConfig, load_robot
 from residual_rl_ros.schema import from_mapping, parameter, read_yaml
 from residual_rl_ros.transitions.transition import TransitionLayout
@@ -78,8 +78,9 @@ class RunConfig:
         policy = OnnxBasePolicy(find_base_policy(self.base_policy))
         robot, path = load_robot(self.robot)
         policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
-        self.add_ons.bind(robot.observation_names, robot.action.names, self.decision_steps)
-        return ResolvedRun(self, policy, robot, path)
+        run = ResolvedRun(self, policy, robot, path)
+        _ = run.add_on  # A name that the robot has not is said before anything moves.
+        return run
 
     def controller_config(self, seed: int, explore: bool, scheduled: bool) -> ControllerConfig:
         """Return the controller's configuration in lockstep; see `ResolvedRun.controller`."""
@@ -163,6 +164,14 @@ class ResolvedRun:
     def learner(self) -> LearnerConfig:
         """Numbers of the learner."""
         return self.config.learner_config()
+
+    @cached_property
+    def add_on(self) -> BoundAddOns | None:
+        """The add-on reward of its decisions; None without one."""
+        if not self.config.add_ons:
+            return None
+        names = self.robot.observation_names, self.robot.action.names
+        return self.config.add_ons.bind(*names, self.config.decision_steps)
 
     def controller(self, seed: int, explore: bool, scheduled: bool) -> ResidualController:
         """Return a controller in lockstep.

@@ -95,7 +95,7 @@ class ParkingBoundary(_OfOne):
 class HalfCheetahFrontFoot(_OfOne):
     """-10 |angle| of the joint of the front foot."""
 
-    reads: str = parameter('state.ffoot_angle', 'name of the angle of the front foot [rad]')
+    reads: str = parameter('state.ffoot_position', 'name of the angle of the front foot [rad]')
 
     def reward(self, value: Array) -> Array:
         """Return the reward of an angle."""
@@ -107,7 +107,9 @@ class HalfCheetahFrontFoot(_OfOne):
 class SwimmerFirstJoint(_OfOne):
     """-|angle| of the first joint."""
 
-    reads: str = parameter('state.joint1_angle', 'name of the angle of the first joint [rad]')
+    reads: str = parameter(
+        'state.motor1_rot_position', 'name of the angle of the first joint [rad]'
+    )
 
     def reward(self, value: Array) -> Array:
         """Return the reward of an angle."""
@@ -119,7 +121,7 @@ class SwimmerFirstJoint(_OfOne):
 class HopperHeight(_OfOne):
     """10 (z - 1): the torso is high."""
 
-    reads: str = parameter('state.height', 'name of the height of the torso [m]')
+    reads: str = parameter('state.rootz_position', 'name of the height of the torso [m]')
 
     def reward(self, value: Array) -> Array:
         """Return the reward of a height."""
@@ -131,7 +133,7 @@ class HopperHeight(_OfOne):
 class AntSideways(_OfOne):
     """-v_y: the torso also moves in direction -y."""
 
-    reads: str = parameter('state.velocity_y', 'name of the speed of the torso in y [m/s]')
+    reads: str = parameter('state.root_velocity_y', 'name of the speed of the torso in y [m/s]')
 
     def reward(self, value: Array) -> Array:
         """Return the reward of a speed."""
