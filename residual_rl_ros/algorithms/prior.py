@@ -15,6 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.residual_policy.categorical import CategoricalArchitecture, CategoricalPolicy
+from residual_rl_ros.residual_policy.prior_gaussian import (
+    LEAST_LOG_STD,
+    MOST_LOG_STD,
+    PriorGaussian,
+    PriorGaussianArchitecture,
+)
+from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
+from residual_rl_ros.residual_policy.torch_networks import Perceptron
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.transitions.transition import TransitionLayout
 
@@ -155,3 +164,78 @@ class Density(nn.Module):
         if self.kind is Prior.SQUASHED_GAUSSIAN:
             raise ConfigError('the entropy of a squashed Gaussian has no closed form; sample it')
         return (self.moments(told)[1] + HALF_LOG_TAU + 0.5).sum(-1)
+
+
+def changed_moments(told: Tensor, change: Tensor) -> Tensor:
+    """Return a Gaussian block plus a change, (..., 2 k m), as `PriorGaussian` acts by it.
+
+    The log standard deviation stays in the range of learned ones; that of the base policy may be
+    beyond it.
+    """
+    mean, log_std = (told + change).chunk(2, dim=-1)
+    most = told.chunk(2, dim=-1)[1].clamp_min(MOST_LOG_STD)
+    return torch.cat([mean, log_std.clamp_min(LEAST_LOG_STD).minimum(most)], dim=-1)
+
+
+class CustomisedActor(nn.Module):
+    """pi^(a|s): the density of the base policy, its block changed by a network, at first by zero.
+
+    A base policy without density has a wide one instead: a Gaussian before tanh, or equal logits.
+
+    Args:
+        layout: sizes, and what the base policy tells.
+        hidden_sizes: hidden layers.
+        initial_log_std: where the log standard deviation starts without a density.
+
+    Raises:
+        ConfigError: an action is one of several discrete ones, in a decision of several steps.
+    """
+
+    active: Tensor
+    start: Tensor
+
+    def __init__(
+        self, layout: TransitionLayout, hidden_sizes: tuple[int, ...], initial_log_std: float
+    ) -> None:
+        super().__init__()
+        if layout.discrete and layout.decision_steps != 1:
+            raise ConfigError(
+                f'decision_steps is {layout.decision_steps}, expected 1 with discrete actions'
+            )
+        self._layout, self._hidden_sizes = layout, hidden_sizes
+        kind = Prior.SQUASHED_GAUSSIAN if layout.prior is Prior.NONE else layout.prior
+        self.density = Density(layout, Prior.CATEGORICAL if layout.discrete else kind)
+        km, size = layout.decision_size, self.density.size
+        self.network = Perceptron(layout.observation_size, hidden_sizes, size)
+        # Where the residual has no bound, nothing that is learned is executed.
+        active = (torch.tensor(layout.residual_bound) > 0.0).float().repeat(size // km)
+        self.register_buffer('active', active.repeat(layout.decision_steps), persistent=False)
+        start = torch.zeros(size)
+        if not layout.discrete:
+            start[km:] = initial_log_std
+        self.register_buffer('start', start, persistent=False)
+
+    def block(self, observation: Tensor, told: Tensor) -> Tensor:
+        """Return the block of pi^, (batch, P), of what the base policy tells."""
+        change = self.network(observation) * self.active
+        if self._layout.prior is Prior.NONE:
+            told = self.start.expand_as(change)
+        if self._layout.discrete:
+            return told + change
+        return changed_moments(told, change)
+
+    def forward(self, observation: Tensor, told: Tensor, action: Tensor) -> Tensor:
+        """Return log pi^(a|s), shape (batch,)."""
+        log_pi: Tensor = self.density.log_prob(self.block(observation, told), action)
+        return log_pi
+
+    def robot_policy(self) -> RobotPolicy:
+        """Return a copy, as the robot runs it."""
+        layout, tensors = self._layout, self.network.to_numpy()
+        if layout.discrete:
+            weight = float(layout.prior is not Prior.NONE)
+            # Its logits are what is learned plus log pi: two knobs of 1.
+            architecture = CategoricalArchitecture(layout, self._hidden_sizes, weight, 1.0)
+            return CategoricalPolicy(architecture, tensors)
+        start = float(self.start[-1])
+        return PriorGaussian(PriorGaussianArchitecture(layout, self._hidden_sizes, start), tensors)

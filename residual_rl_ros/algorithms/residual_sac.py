@@ -23,7 +23,7 @@ from residual_rl_ros.algorithms.customisation import (
     OffPolicyCustomisation,
     seeded,
 )
-from residual_rl_ros.algorithms.prior import Density
+from residual_rl_ros.algorithms.prior import Density, changed_moments
 from residual_rl_ros.algorithms.residual_soft_q import soft_target
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.algorithms.training_state import Adam
@@ -140,9 +140,7 @@ class ResidualSac(OffPolicyCustomisation):
         if self.layout.prior is Prior.NONE:
             told = torch.zeros_like(change)
             told[..., change.shape[-1] // 2 :] = self.config.initial_log_std
-        mean, log_std = (told + change).chunk(2, dim=-1)
-        most = told.chunk(2, dim=-1)[1].clamp_min(MOST_LOG_STD)
-        return torch.cat([mean, log_std.clamp_min(LEAST_LOG_STD).minimum(most)], dim=-1)
+        return changed_moments(told, change)
 
     def values(self, critic: Critic, observation: Tensor, action: Tensor) -> Tensor:
         """Return Q_i(s, a), shape (heads, batch)."""

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The memory of on-policy rules: what robots did since the last phase of updates, and by which actor.
+"""The memory of on-policy rules: what robots did since the last phase, and by which actor.
 
 A learner publishes an actor every `publish_interval` transitions, and robots go on with the one
 before meanwhile. So a rollout holds decisions of more than one actor. Each row keeps the version of
@@ -227,7 +227,9 @@ class RolloutMemory:
                 f'{self._residual[:size].shape}'
             )
         self._residual[:size], self._version[:size] = rollout['residual'], rollout['version']
-        self.phase = {name: torch.from_numpy(value.copy()) for name, value in contents[PHASE].items()}
+        self.phase = {
+            name: torch.from_numpy(value.copy()) for name, value in contents[PHASE].items()
+        }
         networks: dict[int, Networks] = {}
         for name, value in actors.items():
             if name != 'versions':

@@ -279,9 +279,7 @@ class ReplayBuffer:
             raise ResidualRLError('cannot sample from an empty replay buffer')
         return self.rows(rng.integers(self._size, size=batch_size), gamma, n_step)
 
-    def rows(
-        self, first: npt.NDArray[np.int64], gamma: float = 1.0, n_step: int = 1
-    ) -> Batch:
+    def rows(self, first: npt.NDArray[np.int64], gamma: float = 1.0, n_step: int = 1) -> Batch:
         """Return the transitions of these rows; see `sample` for the rest."""
         batch_size = len(first)
         n, km = self._splits[:2]
