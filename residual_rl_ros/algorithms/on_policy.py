@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from residual_rl_ros.algorithms.config import DiscountConfig
 from residual_rl_ros.algorithms.customisation import (
+    MAX_KNOB,
     CustomisationConfig,
     CustomisedReward,
     seeded,
@@ -37,12 +38,29 @@ from residual_rl_ros.residual_policy.torch_networks import FlatParameters, Value
 from residual_rl_ros.schema import parameter
 from residual_rl_ros.transitions.transition import Transition, TransitionLayout
 
+EPS = 1e-5
+"""Of Adam, as is usual for PPO: gradients that are rounding alone move nothing."""
 ORDER, DONE = 'order', 'done'
 """Of a phase: the rows of its batches, shape (epochs, rows), and how many updates it has had."""
 
 
 @dataclass(frozen=True)
-class OnPolicyConfig(DiscountConfig, CustomisationConfig):
+class GreedyConfig(CustomisationConfig):
+    """The same knobs; on-policy the entropy may be worth nothing."""
+
+    section: ClassVar[str] = 'customisation'
+
+    temperature: float = parameter(
+        1.0,
+        "alpha^: what the learned policy's entropy is worth; equal to prior_weight, the policy is "
+        'KL-regularised to the base; both 0 is greedy',
+        0.0,
+        MAX_KNOB,
+    )
+
+
+@dataclass(frozen=True)
+class OnPolicyConfig(DiscountConfig, GreedyConfig):
     """Numbers of rules that learn from rollouts of their own actor."""
 
     section: ClassVar[str] = 'objective'
@@ -120,8 +138,8 @@ class OnPolicyCustomisation(TrainingState, ABC):
         self.critic = seeded(lambda: ValueNetwork(layout.observation_size, sizes), generator)
         self._flat_actor = FlatParameters(self.actor)
         self._flat_critic = FlatParameters(self.critic)
-        self.actor_optimizer = Adam(self._flat_actor.vector, config.learning_rate)
-        self.critic_optimizer = Adam(self._flat_critic.vector, config.learning_rate)
+        self.actor_optimizer = Adam(self._flat_actor.vector, config.learning_rate, EPS)
+        self.critic_optimizer = Adam(self._flat_critic.vector, config.learning_rate, EPS)
         self._generator, self._rng = generator, rng
         self._updates = 0
         self._seen, self._fitted = (torch.zeros((), dtype=torch.int64) for _ in range(2))

@@ -217,7 +217,7 @@ class CustomisedActor(nn.Module):
 
     def block(self, observation: Tensor, told: Tensor) -> Tensor:
         """Return the block of pi^, (batch, P), of what the base policy tells."""
-        change = self.network(observation) * self.active
+        change: Tensor = self.network(observation) * self.active
         if self._layout.prior is Prior.NONE:
             told = self.start.expand_as(change)
         if self._layout.discrete:

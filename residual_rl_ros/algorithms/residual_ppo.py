@@ -22,6 +22,8 @@ from residual_rl_ros.algorithms.rollout_memory import Rollout
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.transitions.replay_buffer import NONE
 
+ROUNDING = 1e-5
+"""log pi of the same numbers, computed in another batch, may differ by less than this."""
 MAX_IMPORTANCE = 2.0
 """Most that a row counts: an action that its older actor hardly ever draws."""
 
@@ -53,6 +55,19 @@ def generalised_advantage(
         if following[row] != NONE:
             advantage[row] += decay * advantage[following[row]]
     return advantage
+
+
+def present_advantage(
+    advantage: Tensor, log_pi: Tensor, log_behaviour: Tensor, temperature: float
+) -> Tensor:
+    """Return A - alpha^ (log pi^(a|s) - log pi_b(a|s)), shape (batch,), without gradient.
+
+    It is A with the entropy of the present step taken of the actor as it moves. With that of pi_b
+    the surrogate is linear: it goes to its clip range however little is left to gain, and beyond
+    the soft optimum.
+    """
+    moved = log_pi.detach() - log_behaviour
+    return advantage - temperature * moved * (moved.abs() > ROUNDING)
 
 
 def clipped_surrogate(
@@ -117,7 +132,10 @@ class ResidualPpo(OnPolicyCustomisation):
             'told': told,
             'action': a,
             'log_proximal': log_proximal,
-            'advantage': (advantage - advantage.mean()) / (advantage.std() + 1e-8),
+            'log_behaviour': log_behaviour,
+            'advantage': advantage - advantage.mean(),
+            # What is worth less than entropy is not blown up.
+            'unit': (advantage.std() + 1e-8).clamp_min(config.temperature).expand(rows),
             'importance': importance.clamp_max(MAX_IMPORTANCE),
             'target': target,
         }
@@ -140,10 +158,13 @@ class ResidualPpo(OnPolicyCustomisation):
 
         # Actor.
         log_pi = self.actor(row['observation'], row['told'], row['action'])
+        advantage = present_advantage(
+            row['advantage'], log_pi, row['log_behaviour'], self.config.temperature
+        )
         loss = clipped_surrogate(
             log_pi,
             row['log_proximal'],
-            row['advantage'],
+            advantage / row['unit'],
             row['importance'],
             self.config.clip_range,
         )

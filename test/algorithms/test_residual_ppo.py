@@ -4,21 +4,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from builders import make_transition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from residual_rl_ros.algorithms.residual_ppo import (
+    MAX_IMPORTANCE,
     augmented_reward,
     clipped_surrogate,
     generalised_advantage,
 )
+from residual_rl_ros.base_policy.distribution import BaseDistribution
+from residual_rl_ros.config.preset import load_preset
+from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.learner.checkpoint import load_checkpoint, save_checkpoint
+from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.residual_policy.mailbox import ActorMailbox
+from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.transitions.transition import Source, Transition, TransitionLayout
 
 numbers = st.floats(-10.0, 10.0)
 
@@ -156,3 +170,255 @@ def test_the_surrogate_has_no_gradient_beyond_the_clip_range() -> None:
     (found,) = torch.autograd.grad(loss, log_pi)
     assert found[:2].tolist() == [0.0, 0.0]
     assert (found[2:] != 0.0).all()
+
+
+# --- the rule
+
+OBSERVED = ('x', 'y')
+GAUSSIAN = TransitionLayout(
+    OBSERVED, ('u', 'v'), 1, (-1.0, -2.0), (1.0, 2.0), (2.0, 4.0), prior=Prior.SQUASHED_GAUSSIAN
+)
+DISCRETE = TransitionLayout(
+    OBSERVED,
+    ('left', 'stay', 'right'),
+    1,
+    (0.0,) * 3,
+    (1.0,) * 3,
+    (1.0,) * 3,
+    prior=Prior.CATEGORICAL,
+    discrete=True,
+)
+SMALL = {'rollout_length': 32, 'batch_size': 8, 'epochs': 2, 'hidden_sizes': [8]}
+LOOP = {'warmup_transitions': 4, 'publish_interval': 16}
+
+
+class Bandit:
+    """Draws decisions of one step each; what the base tells is the same for all observations."""
+
+    def __init__(self, layout: TransitionLayout, told: list[float], seed: int = 0) -> None:
+        self.layout, self.told = layout, np.array(told)
+        self.rng = np.random.default_rng(seed)
+        self.count = 0
+
+    def base(self) -> np.ndarray:
+        m = self.layout.action_size
+        if self.layout.discrete:
+            return np.eye(m)[self.rng.integers(m)]
+        return np.array(self.layout.action_max) * np.tanh(np.resize([*self.told[:m], 0.0], m))
+
+    def step(self, policy: Any, version: tuple[int, int], reward: Any = None) -> Transition:
+        """Return a decision of a policy; None is the base's."""
+        observation, base = self.rng.normal(size=2), self.base()
+        told = BaseDistribution(self.told, np.zeros((0, len(base))))
+        residual = np.zeros(len(base))
+        if policy is not None:
+            residual = policy.decide(observation, base, self.rng, distribution=told)
+        action = base + np.array(self.layout.residual_bound) * residual
+        self.count += 1
+        return make_transition(
+            self.layout,
+            epoch=version[0],
+            policy_sequence=version[1],
+            episode=self.count,
+            step=0,
+            source=Source.BASE if policy is None else Source.RESIDUAL,
+            terminated=True,
+            reward=reward(action) if reward else 0.0,
+            observation=observation,
+            base_action=base,
+            residual_action=residual,
+            executed_action=action,
+            prior=self.told,
+            next_prior=self.told,
+        )
+
+
+TOLD = {GAUSSIAN: [0.3, -0.2, -1.0, -0.5], DISCRETE: [1.0, 0.0, -1.0]}
+BOTH = pytest.mark.parametrize('layout', [GAUSSIAN, DISCRETE], ids=['gaussian', 'categorical'])
+
+
+def make_ppo(layout: TransitionLayout, preset: str = 'kl_ppo', **overrides: Any) -> Any:
+    config = load_preset(preset, {**SMALL, **overrides})
+    return config.make_rule(layout, torch.Generator().manual_seed(0), np.random.default_rng(0))
+
+
+def learn(rule: Any, bandit: Bandit, phases: int, reward: Any = None) -> dict[str, Tensor]:
+    """Let a rule act and learn, without delay; return the metrics of the last phase."""
+    metrics: dict[str, Tensor] = {}
+    for phase in range(phases):
+        rule.published((1, phase))
+        policy = rule.robot_policy()
+        for _ in range(rule.config.rollout_length):
+            rule.observe(bandit.step(policy, (1, phase), reward))
+        while step := rule.update():
+            metrics |= step
+    return metrics
+
+
+@BOTH
+def test_without_an_add_on_equal_knobs_leave_the_base_exactly_as_it_is(layout: Any) -> None:
+    rule = make_ppo(layout)
+    before = {name: value.clone() for name, value in rule.actor.state_dict().items()}
+    learn(rule, Bandit(layout, TOLD[layout]), 3)
+    assert rule._updates == 3 * 2 * 4
+    for name, value in rule.actor.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    other = Bandit(layout, TOLD[layout], seed=1)
+    log_ratio = []
+    for _ in range(20):
+        decision = other.step(rule.robot_policy(), (1, 0))
+        block = torch.tensor(decision.prior).float()
+        s, a = (torch.tensor(x).float() for x in (decision.observation, decision.executed_action))
+        log_ratio.append((rule.actor(s, block, a) - rule.prior.log_prob(block, a)).item())
+    assert log_ratio == [0.0] * 20
+
+
+@pytest.mark.parametrize(('omega', 'alpha'), [(0.5, 1.0), (0.0, 0.8)], ids=str)
+def test_a_bandit_is_solved_by_the_soft_optimum_of_both_knobs(omega: float, alpha: float) -> None:
+    gain = np.array([0.0, 0.5, 1.5])
+    rule = make_ppo(
+        DISCRETE,
+        reward='basic',
+        prior_weight=omega,
+        temperature=alpha,
+        rollout_length=128,
+        batch_size=32,
+        epochs=4,
+        learning_rate=0.01,
+    )
+    learn(rule, Bandit(DISCRETE, TOLD[DISCRETE]), 12, lambda action: float(gain @ action))
+    log_pi = torch.tensor(TOLD[DISCRETE]).log_softmax(-1).numpy()
+    wanted = torch.tensor((gain + omega * log_pi) / alpha).softmax(-1).numpy()
+    told = torch.tensor(TOLD[DISCRETE]).expand(50, 3)
+    block = rule.actor.block(torch.randn(50, 2, generator=torch.Generator().manual_seed(0)), told)
+    found = block.softmax(-1).mean(0).detach().numpy()
+    np.testing.assert_allclose(found, wanted, atol=0.04)
+
+
+@BOTH
+def test_an_action_of_the_actor_before_counts_by_how_likely_it_is_now(layout: Any) -> None:
+    rule, bandit = make_ppo(layout, reward='basic'), Bandit(layout, TOLD[layout])
+    gain = np.linspace(-1.0, 1.0, layout.action_size)
+    learn(rule, bandit, 4, lambda action: float(gain @ action))
+    policy, old = rule.robot_policy(), make_ppo(layout)
+    rule.published((1, 4))
+    rule.memory.published((1, 5), old.actor.state_dict())
+    decisions = [bandit.step(policy, (1, 4)) for _ in range(5)]
+    decisions += [bandit.step(old.robot_policy(), (1, 5)) for _ in range(5)]
+    decisions.append(bandit.step(policy, (9, 9)))  # Of an actor that nobody knows.
+    for decision in decisions:
+        rule.observe(decision)
+    rule.next_rows()
+    importance = rule.memory.phase['importance']
+    assert importance.shape == (10,)
+    assert importance[:5].tolist() == [1.0] * 5
+    batch = [
+        torch.tensor(np.array([getattr(d, name) for d in decisions[5:10]])).float()
+        for name in ('observation', 'prior', 'executed_action')
+    ]
+    expected = (rule.actor(*batch) - old.actor(*batch)).exp().clamp_max(MAX_IMPORTANCE)
+    torch.testing.assert_close(importance[5:], expected, rtol=1e-4, atol=1e-4)
+    assert (importance[5:] != 1.0).all()
+
+
+def test_values_stand_in_where_a_rollout_or_a_time_limit_cuts_an_episode() -> None:
+    rule = make_ppo(DISCRETE, prior_weight=0.0, temperature=0.0, reward='basic')
+    bandit = Bandit(DISCRETE, TOLD[DISCRETE])
+    rule.published((1, 0))
+    rule.critic.mean.fill_(2.0)  # V is 2 everywhere.
+    ends = [(True, False), (False, True), (False, False)]
+    for number, (terminated, truncated) in enumerate(ends):
+        decision = bandit.step(rule.robot_policy(), (1, 0))
+        rule.observe(
+            replace(
+                decision, episode=number, terminated=terminated, truncated=truncated, reward=1.0
+            )
+        )
+    rule.next_rows()
+    found = rule.memory.phase['target'].tolist()
+    assert found == pytest.approx([1.0, 1.0 + 0.99 * 2.0, 1.0 + 0.99 * 2.0])
+
+
+def test_a_rollout_in_which_the_base_or_an_operator_decided_teaches_nothing() -> None:
+    rule, bandit = make_ppo(DISCRETE), Bandit(DISCRETE, TOLD[DISCRETE])
+    for _ in range(40):
+        rule.observe(bandit.step(None, (1, 0)))
+    assert rule.update() == {}
+    assert len(rule.memory) == 0
+
+
+@pytest.mark.parametrize(
+    ('preset', 'overrides', 'told'),
+    [
+        ('residual_ppo', {'progressive_transitions': 10}, 'progressive_transitions is 10, but'),
+        ('soft_ppo', {'wide_exploration_share': 0.5}, 'wide_exploration_share is 0.5, but'),
+        ('kl_ppo', {'batch_size': 4096}, 'batch_size is 4096, expected at most rollout_length'),
+        ('kl_ppo', {'temperature': -1.0}, 'temperature is -1.0'),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(preset: str, overrides: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load_preset(preset, overrides)
+
+
+def test_a_base_without_a_density_cannot_be_customised_but_needs_none_without_it() -> None:
+    layout = replace(GAUSSIAN, prior=Prior.NONE)
+    with pytest.raises(ConfigError, match='tells no density'):
+        make_ppo(layout)
+    learn(make_ppo(layout, 'soft_ppo'), Bandit(layout, []), 1, lambda action: float(action[0]))
+
+
+def content(learner: Learner) -> dict[str, bytes]:
+    """Return everything that a learner goes on from."""
+    memory = learner.rule.memory.export()
+    return {
+        **{name: value.numpy().tobytes() for name, value in learner.rule.state_dict().items()},
+        **{f'{part}.{k}': v.tobytes() for part in memory for k, v in memory[part].items()},
+        'state': json.dumps(learner.state_dict(), sort_keys=True).encode(),
+    }
+
+
+class Interrupted(Exception):
+    """A learner is stopped in the middle of its updates."""
+
+
+@BOTH
+@pytest.mark.parametrize('saved_at', [3, 30, 50, 'in a phase'])
+def test_a_learner_with_a_rollout_in_progress_resumes_bit_for_bit(
+    layout: Any, saved_at: Any, tmp_path: Path
+) -> None:
+    add_on = {'reward': 'total', 'add_on': '[{name: side_preference, position: x, side: high}]'}
+    config = load_preset('residual_ppo', {**SMALL, **LOOP, **add_on})
+    learner = Learner(config, layout, seed=3)
+    mailbox = ActorMailbox(layout, scheduled=True)
+    bandit = Bandit(layout, TOLD[layout])
+
+    def decide(warm: bool) -> Transition:
+        mailbox.begin_decision()
+        assert mailbox.header is not None
+        version = (mailbox.header.epoch, mailbox.header.sequence)
+        policy = None if warm else mailbox.actor
+        return bandit.step(policy, version, lambda action: float(action[0]))
+
+    mailbox.submit(learner.first_message())
+    for count in range(36 if saved_at == 'in a phase' else saved_at):
+        pulses = itertools.count()
+
+        def interrupt() -> None:
+            if saved_at == 'in a phase' and next(pulses) == 5:
+                raise Interrupted
+
+        with contextlib.suppress(Interrupted):
+            if message := learner.ingest(decide(count < 4), pulse=interrupt):
+                mailbox.submit(message)
+    assert bool(learner.rule.memory.phase) == (saved_at == 'in a phase')
+    save_checkpoint(tmp_path / 'checkpoint', learner)
+    resumed = load_checkpoint(tmp_path / 'checkpoint')
+    assert content(resumed) == content(learner)
+    for number in range(70):
+        decision = bandit.step(learner.rule.robot_policy(), (1, max(0, learner.sequence - 1)))
+        messages = [one.ingest(decision) for one in (learner, resumed)]
+        assert messages[0] == messages[1], number
+    assert content(resumed) == content(learner)
+    assert learner.updates >= 2 * 8
+    assert learner.metrics['rollout_unknown_rows'] == 0.0
