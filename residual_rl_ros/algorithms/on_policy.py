@@ -34,7 +34,8 @@ from residual_rl_ros.algorithms.training_state import Adam, TrainingState
 from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_LAYERS
 from residual_rl_ros.residual_policy.prior_gaussian import LEAST_LOG_STD, MOST_LOG_STD
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
-from residual_rl_ros.residual_policy.torch_networks import FlatParameters, ValueNetwork
+from residual_rl_ros.residual_policy.torch_networks import FlatParameters
+from residual_rl_ros.residual_policy.torch_perceptron import ValueNetwork
 from residual_rl_ros.schema import parameter
 from residual_rl_ros.transitions.transition import Transition, TransitionLayout
 

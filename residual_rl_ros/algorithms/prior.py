@@ -16,14 +16,9 @@ from torch import Tensor, nn
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.categorical import CategoricalArchitecture, CategoricalPolicy
-from residual_rl_ros.residual_policy.prior_gaussian import (
-    LEAST_LOG_STD,
-    MOST_LOG_STD,
-    PriorGaussian,
-    PriorGaussianArchitecture,
-)
+from residual_rl_ros.residual_policy.prior_gaussian import PriorGaussian, PriorGaussianArchitecture
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
-from residual_rl_ros.residual_policy.torch_networks import Perceptron
+from residual_rl_ros.residual_policy.torch_perceptron import Perceptron, PriorGaussianNetwork
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.transitions.transition import TransitionLayout
 
@@ -166,17 +161,6 @@ class Density(nn.Module):
         return (self.moments(told)[1] + HALF_LOG_TAU + 0.5).sum(-1)
 
 
-def changed_moments(told: Tensor, change: Tensor) -> Tensor:
-    """Return a Gaussian block plus a change, (..., 2 k m), as `PriorGaussian` acts by it.
-
-    The log standard deviation stays in the range of learned ones; that of the base policy may be
-    beyond it.
-    """
-    mean, log_std = (told + change).chunk(2, dim=-1)
-    most = told.chunk(2, dim=-1)[1].clamp_min(MOST_LOG_STD)
-    return torch.cat([mean, log_std.clamp_min(LEAST_LOG_STD).minimum(most)], dim=-1)
-
-
 class CustomisedActor(nn.Module):
     """pi^(a|s): the density of the base policy, its block changed by a network, at first by zero.
 
@@ -202,40 +186,42 @@ class CustomisedActor(nn.Module):
             raise ConfigError(
                 f'decision_steps is {layout.decision_steps}, expected 1 with discrete actions'
             )
-        self._layout, self._hidden_sizes = layout, hidden_sizes
-        kind = Prior.SQUASHED_GAUSSIAN if layout.prior is Prior.NONE else layout.prior
-        self.density = Density(layout, Prior.CATEGORICAL if layout.discrete else kind)
-        km, size = layout.decision_size, self.density.size
-        self.network = Perceptron(layout.observation_size, hidden_sizes, size)
-        # Where the residual has no bound, nothing that is learned is executed.
-        active = (torch.tensor(layout.residual_bound) > 0.0).float().repeat(size // km)
-        self.register_buffer('active', active.repeat(layout.decision_steps), persistent=False)
-        start = torch.zeros(size)
-        if not layout.discrete:
-            start[km:] = initial_log_std
+        n, km = layout.observation_size, layout.decision_size
+        self._architecture: CategoricalArchitecture | PriorGaussianArchitecture
+        self.network: Perceptron
+        start = torch.zeros(km)
+        if layout.discrete:
+            # Its logits are what is learned plus log pi: two knobs of 1.
+            weight = float(layout.prior is not Prior.NONE)
+            self._architecture = CategoricalArchitecture(layout, hidden_sizes, weight, 1.0)
+            self.density = Density(layout, Prior.CATEGORICAL)
+            self.network = Perceptron(n, hidden_sizes, km)
+        else:
+            self._architecture = PriorGaussianArchitecture(layout, hidden_sizes, initial_log_std)
+            self.density = Density(layout, self._architecture.kind)
+            self.network = PriorGaussianNetwork(self._architecture)
+            start = torch.cat([start, torch.full((km,), initial_log_std)])
         self.register_buffer('start', start, persistent=False)
+        # Where the residual has no bound, nothing that is learned is executed.
+        active = (torch.tensor(layout.residual_bound) > 0.0).repeat(layout.decision_steps)
+        self.register_buffer('active', active.repeat(len(start) // km), persistent=False)
 
     def block(self, observation: Tensor, told: Tensor) -> Tensor:
         """Return the block of pi^, (batch, P), of what the base policy tells."""
-        change: Tensor = self.network(observation) * self.active
-        if self._layout.prior is Prior.NONE:
-            told = self.start.expand_as(change)
-        if self._layout.discrete:
-            return told + change
-        return changed_moments(told, change)
+        if not told.shape[-1]:
+            told = self.start.expand(len(observation), -1)
+        if isinstance(self.network, PriorGaussianNetwork):
+            changed = self.network.block(observation, told)
+        else:
+            changed = told + self.network(observation)
+        return torch.where(self.active, changed, told)
 
     def forward(self, observation: Tensor, told: Tensor, action: Tensor) -> Tensor:
         """Return log pi^(a|s), shape (batch,)."""
-        log_pi: Tensor = self.density.log_prob(self.block(observation, told), action)
-        return log_pi
+        return self.density.log_prob(self.block(observation, told), action)
 
     def robot_policy(self) -> RobotPolicy:
         """Return a copy, as the robot runs it."""
-        layout, tensors = self._layout, self.network.to_numpy()
-        if layout.discrete:
-            weight = float(layout.prior is not Prior.NONE)
-            # Its logits are what is learned plus log pi: two knobs of 1.
-            architecture = CategoricalArchitecture(layout, self._hidden_sizes, weight, 1.0)
-            return CategoricalPolicy(architecture, tensors)
-        start = float(self.start[-1])
-        return PriorGaussian(PriorGaussianArchitecture(layout, self._hidden_sizes, start), tensors)
+        if isinstance(self._architecture, PriorGaussianArchitecture):
+            return PriorGaussian(self._architecture, self.network.to_numpy())
+        return CategoricalPolicy(self._architecture, self.network.to_numpy())

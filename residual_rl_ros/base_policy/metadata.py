@@ -11,14 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from residual_rl_ros.errors import BasePolicyError, ConfigError, FormatError
+from residual_rl_ros.errors import BasePolicyError, ConfigError, FormatError, shown
 from residual_rl_ros.files.json_text import parse_json
-from residual_rl_ros.robot.action_spec import ActionSpec, check_names, integer
+from residual_rl_ros.robot.action_spec import ActionSpec, Prior, check_names, integer
 
 METADATA_KEY = 'residual_rl'
 SCHEMA_VERSION = 1
 MOST_STEPS = 10_000
 """Longest chunk of actions, and longest window of observations."""
+UNUSED_RANGE = 1e-3
+"""A dimension whose trained actions span less than this [command units] is one the base never
+uses: a residual there would drift with nothing to bring it back."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class BasePolicyMetadata:
     dataset_sha256: str = ''
     """Digest of the training data; information only."""
     schema_version: int = SCHEMA_VERSION
+    prior: Prior = Prior.NONE
+    """Density of the action that the model tells in further outputs."""
 
     def __post_init__(self) -> None:
         """Check that the numbers fit each other."""
@@ -64,6 +69,11 @@ class BasePolicyMetadata:
                 f'metadata schema_version is {self.schema_version}, expected {SCHEMA_VERSION}; '
                 're-export the model or install a matching residual_rl_ros'
             )
+        if self.prior not in tuple(Prior):
+            raise BasePolicyError(
+                f'metadata prior is {shown(self.prior)}, expected one of {", ".join(Prior)}'
+            )
+        object.__setattr__(self, 'prior', Prior(self.prior))
         try:
             check_names('observation', self.observation_names)
             check_names('action', self.action_names)
@@ -105,8 +115,11 @@ class BasePolicyMetadata:
             )
 
     def to_json(self) -> str:
-        """Return the JSON text for `metadata_props`."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """Return the JSON text for `metadata_props`; of a policy without density, as ever."""
+        values = asdict(self)
+        if self.prior is Prior.NONE:
+            del values['prior']
+        return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> BasePolicyMetadata:
@@ -168,11 +181,12 @@ class BasePolicyMetadata:
         """Refuse a robot that the policy was not trained for, by name.
 
         Raises:
-            BasePolicyError: names differ in content or order, the trained actions leave the
-                robot's limits, or the control rate differs by more than 1 %.
+            BasePolicyError: names differ in content or order, the actions are of another kind, the
+                trained ones leave the robot's limits, or the control rate differs by more than 1 %.
         """
         _check_same('observation', self.observation_names, observation_names)
         _check_same('action', self.action_names, action.names)
+        self._check_kind(action)
         for index, name in enumerate(action.names):
             low, high = self.action_min[index], self.action_max[index]
             if low < action.lower[index] or high > action.upper[index]:
@@ -185,6 +199,23 @@ class BasePolicyMetadata:
                 f'base policy was trained at {self.rate_hz:g} Hz, the robot runs at {rate_hz:g} '
                 'Hz; set control_rate_hz in the robot YAML or retrain'
             )
+
+    def _check_kind(self, action: ActionSpec) -> None:
+        """Refuse continuous actions for a robot with discrete ones, and the other way round."""
+        if self.prior is not Prior.NONE and action.is_discrete != (self.prior is Prior.CATEGORICAL):
+            raise BasePolicyError(
+                f'the base policy has prior {self.prior}, the robot has {action.kind} actions: a '
+                'categorical prior is for discrete ones, the others for continuous ones; correct '
+                'kind below action in the robot YAML, or retrain'
+            )
+        if not action.is_discrete:
+            return
+        for name, low, high in zip(action.names, self.action_min, self.action_max, strict=True):
+            if (low, high) != (0.0, 1.0):
+                raise BasePolicyError(
+                    f'action {name!r}: trained range [{low:g}, {high:g}], expected [0, 1]: '
+                    'discrete actions are one-hot vectors'
+                )
 
 
 def _check_same(kind: str, model: tuple[str, ...], robot: tuple[str, ...]) -> None:

@@ -76,7 +76,7 @@ def train_encoder(
 def describe_robot(
     env: Annotated[str, typer.Argument(help='Task of this package or gymnasium id.')],
 ) -> None:
-    """Print the robot YAML of any gymnasium environment with Box spaces."""
+    """Print the robot YAML of any gymnasium environment that observes a Box."""
     import yaml
 
     from residual_rl_ros.tasks.hosting import describe_robot as describe

@@ -378,7 +378,7 @@ def content(learner: Learner) -> dict[str, bytes]:
     }
 
 
-class Interrupted(Exception):
+class InterruptedPhaseError(Exception):
     """A learner is stopped in the middle of its updates."""
 
 
@@ -401,14 +401,14 @@ def test_a_learner_with_a_rollout_in_progress_resumes_bit_for_bit(
         return bandit.step(policy, version, lambda action: float(action[0]))
 
     mailbox.submit(learner.first_message())
+    pulses = itertools.count()
+
+    def interrupt() -> None:
+        if saved_at == 'in a phase' and next(pulses) == 5:
+            raise InterruptedPhaseError
+
     for count in range(36 if saved_at == 'in a phase' else saved_at):
-        pulses = itertools.count()
-
-        def interrupt() -> None:
-            if saved_at == 'in a phase' and next(pulses) == 5:
-                raise Interrupted
-
-        with contextlib.suppress(Interrupted):
+        with contextlib.suppress(InterruptedPhaseError):
             if message := learner.ingest(decide(count < 4), pulse=interrupt):
                 mailbox.submit(message)
     assert bool(learner.rule.memory.phase) == (saved_at == 'in a phase')
