@@ -47,6 +47,16 @@ CASES = {
     'mountain_car': Recipe('mountain_car', 'mountain_car_less_left', 'residual_sac', 2.0),
 }
 FULL_RL: dict[str, Any] = {'prior_weight': 0.0, 'reward': 'total'}
+GREEDY: dict[str, Any] = {'prior_weight': 0.0, 'temperature': 0.0}
+ARMS: dict[str, tuple[str, dict[str, Any]]] = {
+    CUSTOMISED: ('', {}),
+    FULL: ('', FULL_RL),
+    'residual_ppo': ('residual_ppo', {}),
+    'kl_ppo': ('kl_ppo', {}),
+    'greedy_ppo': ('kl_ppo', GREEDY),
+    'full_ppo': ('soft_ppo', {'reward': 'total'}),
+}
+"""Preset, or that of the case, and its changes."""
 
 
 def make_config(case: str, arm: str, prior: Path, steps: int, folder: Path) -> RunConfig:
@@ -54,16 +64,16 @@ def make_config(case: str, arm: str, prior: Path, steps: int, folder: Path) -> R
     recipe = CASES[case]
     folder.mkdir(parents=True, exist_ok=True)
     config = finetune_for_environment(recipe.environment, prior, recipe.residual_scale, folder)
-    config = replace(config, preset=recipe.preset, control_steps=steps)
-    config = config.rewarded_by([recipe.add_on])
-    return config.changed(FULL_RL) if arm == FULL else config
+    preset, changes = ARMS.get(arm, ('', {}))
+    config = replace(config, preset=preset or recipe.preset, control_steps=steps)
+    return config.rewarded_by([recipe.add_on]).changed(changes)
 
 
 @app.command()
 def run(
     out: Path,
     case: Case,
-    arm: Annotated[str, typer.Option(help='prior, customised or full.')],
+    arm: Annotated[str, typer.Option(help=f'{PRIOR}, {", ".join(ARMS)}.')],
     prior: Annotated[Path, typer.Option(help='ONNX file of the prior.')],
     seeds: Annotated[int, typer.Option(min=1, help='Learner seeds, from 0 on.')] = 5,
     steps: Annotated[int, typer.Option(min=1, help='Control steps.')] = 100_000,
@@ -93,7 +103,7 @@ def table(out: Path) -> None:
     print('| case | arm | seeds | basic | add-on | total | success |')
     print('|---|---|---|---|---|---|---|')
     for case in CASES:
-        for arm in (PRIOR, CUSTOMISED, FULL):
+        for arm in (PRIOR, *ARMS):
             files = sorted(out.glob(f'{case}_{arm}_*/episodes.json'))
             if files:
                 print(row(case, arm, [read(each) for each in files]))
