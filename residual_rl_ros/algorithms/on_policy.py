@@ -29,7 +29,7 @@ from residual_rl_ros.algorithms.customisation import (
     seeded,
 )
 from residual_rl_ros.algorithms.prior import CustomisedActor, Density
-from residual_rl_ros.algorithms.rollout_memory import Rollout, RolloutMemory
+from residual_rl_ros.algorithms.rollout_memory import Rollout, RolloutMemory, Rows
 from residual_rl_ros.algorithms.training_state import Adam, TrainingState
 from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_LAYERS
 from residual_rl_ros.residual_policy.prior_gaussian import LEAST_LOG_STD, MOST_LOG_STD
@@ -143,6 +143,8 @@ class OnPolicyCustomisation(TrainingState, ABC):
         self.critic_optimizer = Adam(self._flat_critic.vector, config.learning_rate, EPS)
         self._generator, self._rng = generator, rng
         self._updates = 0
+        self.rollout_metrics: dict[str, Tensor] = {}
+        """Of the rollout that is learned from."""
         self._seen, self._fitted = (torch.zeros((), dtype=torch.int64) for _ in range(2))
         """Transitions observed, and how many there were when the normalisers were fitted."""
         self.bound = torch.tensor(layout.residual_bound).repeat(layout.decision_steps)
@@ -154,27 +156,26 @@ class OnPolicyCustomisation(TrainingState, ABC):
         return math.ceil(self.config.rollout_length / self.config.batch_size)
 
     @abstractmethod
-    def begin_phase(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return what a phase learns from, by name and shape (rows, ...), and metrics."""
+    def begin_phase(self, rollout: Rollout) -> Rows:
+        """Return what a phase learns from, and describe the rollout in `rollout_metrics`."""
 
     @abstractmethod
     def update(self) -> dict[str, Tensor]:
         """Take one gradient step on rows of the rollout and return scalar metrics, detached."""
 
-    def next_rows(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the rows of an update and, for the first of a phase, metrics.
+    def next_rows(self) -> Rows:
+        """Return the rows of an update; the first one of a phase takes the rollout.
 
-        Both are empty if robots have done nothing to learn from since the last phase.
+        Empty if robots have done nothing to learn from since the last phase.
         """
-        metrics: dict[str, Tensor] = {}
         if not self.memory.phase:
             rollout = self.memory.take(self.config.gamma)
             rows = len(rollout.following)
             if rows < 2:  # No advantage stands out.
-                return {}, {}
+                return {}
             if self.config.refit_normalizer and self._seen >= 2 * self._fitted:
                 self._fit(rollout.batch.observation)
-            self.memory.phase, metrics = self.begin_phase(rollout)
+            self.memory.phase = self.begin_phase(rollout)
             order = [self._rng.permutation(rows) for _ in range(self.config.epochs)]
             self.memory.phase[ORDER] = torch.from_numpy(np.array(order))
             self.memory.phase[DONE] = torch.zeros((), dtype=torch.int64)
@@ -185,8 +186,7 @@ class OnPolicyCustomisation(TrainingState, ABC):
         if int(phase[DONE]) == self.config.epochs * batches:
             self.memory.phase = {}
         self._updates += 1
-        taken = {name: value[drawn] for name, value in phase.items() if name not in (ORDER, DONE)}
-        return taken, metrics
+        return {name: value[drawn] for name, value in phase.items() if name not in (ORDER, DONE)}
 
     def step_actor(self, loss: Tensor) -> Tensor:
         """Descend on the actor; return its gradient norm before clipping."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from residual_rl_ros.algorithms.on_policy import OnPolicyConfig, OnPolicyCustomisation
-from residual_rl_ros.algorithms.rollout_memory import Rollout
+from residual_rl_ros.algorithms.rollout_memory import Rollout, Rows
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.transitions.replay_buffer import NONE
 
@@ -92,13 +92,26 @@ def value_loss(value: Tensor, target: Tensor) -> Tensor:
     return 0.5 * (value - target).square().mean()
 
 
+def describe(
+    reward: Tensor, log_prior: Tensor, log_pi: Tensor, importance: Tensor, unknown: Tensor
+) -> dict[str, Tensor]:
+    """Return metrics of a rollout; see `augmented_reward` for the arguments."""
+    return {
+        'learned_reward': reward.mean(),
+        'entropy': -log_pi.mean(),
+        'kl_to_prior': (log_pi - log_prior).mean(),
+        'importance_deviation': (importance - 1.0).abs().mean(),
+        'rollout_unknown_rows': unknown,
+    }
+
+
 @register('residual_ppo', OnPolicyConfig)
 class ResidualPpo(OnPolicyCustomisation):
     """Residual PPO; see `OnPolicyCustomisation` for the arguments."""
 
     @torch.no_grad()
-    def begin_phase(self, rollout: Rollout) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return what a phase learns from, by name and shape (rows, ...), and metrics."""
+    def begin_phase(self, rollout: Rollout) -> Rows:
+        """Return what a phase learns from, and describe the rollout in `rollout_metrics`."""
         config, batch, rows = self.config, rollout.batch, len(rollout.following)
         s, told = batch.observation, batch.prior
         # What was drawn, whatever the limits of the robot have made of it: they are a part of the
@@ -127,32 +140,24 @@ class ResidualPpo(OnPolicyCustomisation):
         target = advantage + value
         self.critic.rescale(target)
 
-        phase = {
+        unknown = torch.tensor(float(rollout.unknown))
+        self.rollout_metrics = describe(learned, log_prior, log_behaviour, importance, unknown)
+        return {
             'observation': s,
             'told': told,
             'action': a,
-            'log_proximal': log_proximal,
             'log_behaviour': log_behaviour,
+            'log_proximal': log_proximal,
+            'importance': importance.clamp_max(MAX_IMPORTANCE),
             'advantage': advantage - advantage.mean(),
             # What is worth less than entropy is not blown up.
             'unit': (advantage.std() + 1e-8).clamp_min(config.temperature).expand(rows),
-            'importance': importance.clamp_max(MAX_IMPORTANCE),
             'target': target,
         }
-        metrics = {
-            'learned_reward': learned.mean(),
-            'entropy': -log_behaviour.mean(),
-            'kl_to_prior': (log_behaviour - log_prior).mean(),
-            'importance_deviation': (importance - 1.0).abs().mean(),
-            'value_error': advantage.square().mean().sqrt(),
-            'rollout_rows': torch.tensor(float(rows)),
-            'rollout_unknown_rows': torch.tensor(float(rollout.unknown)),
-        }
-        return phase, metrics
 
     def update(self) -> dict[str, Tensor]:
         """Take one gradient step on actor and value; empty if there is nothing to learn from."""
-        row, metrics = self.next_rows()
+        row = self.next_rows()
         if not row:
             return {}
 
@@ -177,7 +182,7 @@ class ResidualPpo(OnPolicyCustomisation):
 
         log_ratio = log_pi.detach() - row['log_proximal']
         moved = log_ratio.exp() - 1.0
-        return metrics | {
+        return self.rollout_metrics | {
             'actor_loss': loss.detach(),
             'critic_loss': critic_loss.detach(),
             'actor_grad_norm': actor_norm,

@@ -28,6 +28,8 @@ from residual_rl_ros.transitions.transition import Source, Transition, Transitio
 Version = tuple[int, int]
 """(epoch, sequence) of an actor."""
 Networks = dict[str, Tensor]
+Rows = dict[str, Tensor]
+"""Numbers of the rows of a rollout by their names, each of shape (rows, ...)."""
 CAPACITY_ROLLOUTS = 4
 """Rollouts that are kept while updates are owed; then the oldest rows are overwritten."""
 MAX_VERSIONS = 1024
@@ -83,7 +85,7 @@ class RolloutMemory:
         self._residual = np.zeros((capacity, km), dtype=np.float32)
         self._version = np.zeros((capacity, 2), dtype=np.int64)
         self._actors: dict[Version, Networks] = {}
-        self.phase: dict[str, Tensor] = {}
+        self.phase: Rows = {}
         """What an unfinished phase of updates learns from, by name; empty between phases."""
 
     def __len__(self) -> int:

@@ -387,7 +387,10 @@ class InterruptedPhaseError(Exception):
 def test_a_learner_with_a_rollout_in_progress_resumes_bit_for_bit(
     layout: Any, saved_at: Any, tmp_path: Path
 ) -> None:
-    add_on = {'reward': 'total', 'add_on': '[{name: side_preference, position: x, side: high}]'}
+    add_on = {
+        'reward': 'total',
+        'add_on': [{'name': 'side_preference', 'position': 'x', 'side': 'high'}],
+    }
     config = load_preset('residual_ppo', {**SMALL, **LOOP, **add_on})
     learner = Learner(config, layout, seed=3)
     mailbox = ActorMailbox(layout, scheduled=True)
@@ -421,4 +424,4 @@ def test_a_learner_with_a_rollout_in_progress_resumes_bit_for_bit(
         assert messages[0] == messages[1], number
     assert content(resumed) == content(learner)
     assert learner.updates >= 2 * 8
-    assert learner.metrics['rollout_unknown_rows'] == 0.0
+    assert learner.rule.rollout_metrics['rollout_unknown_rows'] == 0.0
