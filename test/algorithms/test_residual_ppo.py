@@ -425,3 +425,32 @@ def test_a_learner_with_a_rollout_in_progress_resumes_bit_for_bit(
     assert content(resumed) == content(learner)
     assert learner.updates >= 2 * 8
     assert learner.rule.rollout_metrics['rollout_unknown_rows'] == 0.0
+
+
+def test_in_lockstep_one_interval_of_a_rollout_is_of_the_actor_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = load_preset('residual_ppo', {**SMALL, **LOOP, 'reward': 'basic'})
+    learner = Learner(config, GAUSSIAN, seed=0)
+    rollouts: list[Any] = []
+    begin = learner.rule.begin_phase
+    monkeypatch.setattr(
+        learner.rule, 'begin_phase', lambda rollout: rollouts.append(rollout) or begin(rollout)
+    )
+    mailbox = ActorMailbox(GAUSSIAN, scheduled=True)
+    mailbox.submit(learner.first_message())
+    bandit = Bandit(GAUSSIAN, TOLD[GAUSSIAN])
+    for count in range(4 + 3 * 32):
+        mailbox.begin_decision()
+        assert mailbox.header is not None
+        policy = mailbox.actor if count >= 4 else None
+        decision = bandit.step(policy, mailbox.header.version, lambda action: float(action[0]))
+        if message := learner.ingest(decision):
+            mailbox.submit(message)
+    # The actor of a phase acts from one interval of 16 decisions after it.
+    assert [each.actor.tolist() for each in rollouts] == [[0] * 32] + 2 * [[0] * 16 + [1] * 16]
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(rollouts[1].actors[1].values(), rollouts[2].actors[0].values(), strict=True)
+    )
+    assert [each.unknown for each in rollouts] == [0, 0, 0]
