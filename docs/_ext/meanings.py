@@ -5,6 +5,7 @@
 METRICS = {
     'actor_loss': 'clipped surrogate of an on-policy rule, less is better',
     'actor_grad_norm': "norm of the actor's gradient",
+    'add_on_weight': 'factor on the add-on rewards that are learned from',
     'alpha': 'entropy temperature',
     'base_preferred_share': "share of states in which a critic sees no advantage of the actor's "
     'mean over the base action',
@@ -27,9 +28,11 @@ METRICS = {
     'imitation_loss': 'mean squared distance of the supervised residual to what was shown',
     'kl_to_prior': 'KL divergence of the actor from the base policy, of drawn actions; the '
     'negative entropy if the base counts for nothing',
-    'learned_reward': 'mean reward of a decision that is learned from, without prior and entropy',
+    'learned_reward': 'mean of the reward that is learned from, without prior and entropy, on a '
+    'batch',
     'n_step': 'decisions whose rewards are summed in use',
     'normalizer_transitions': 'transitions that the observation normaliser was fitted on',
+    'prior_weight': "omega' in use: what log pi(a|s) of the base policy is worth",
     'q_base': 'value of the base action, mean over a batch and the critics',
     'q_executed': 'value of the executed action, on the same states',
     'q_policy': "value of the actor's mean, on the same states",

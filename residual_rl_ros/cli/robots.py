@@ -198,6 +198,19 @@ def up(
     chunk_blend_steps: Annotated[
         int, typer.Option(min=0, help='Steps over which a new chunk takes over from the last.')
     ] = 0,
+    proposals: Annotated[
+        int, typer.Option(min=1, help="Draws of the base policy's noise that a decision is given.")
+    ] = 1,
+    customisable: Annotated[
+        bool, typer.Option(help='Transitions tell the add-on reward and its weight.')
+    ] = False,
+    prior_width: Annotated[
+        MaybeFloats,
+        typer.Option(
+            help='Standard deviation of a Gaussian around the action of a base policy without '
+            'density, in half ranges: once, or once per action.'
+        ),
+    ] = None,
     auto_start: Annotated[bool, typer.Option(help='Start episodes without being asked.')] = False,
     classifier: Annotated[
         MaybePath, typer.Option(help='ONNX success classifier that judges the episodes.')
@@ -243,6 +256,9 @@ def up(
         residual_scale=tuple(scale) if scale else None,
         prefetch_steps=prefetch_steps,
         chunk_blend_steps=chunk_blend_steps,
+        proposals=proposals,
+        customisable=customisable,
+        prior_width=tuple(prior_width or (0.0,)),
         auto_start=auto_start,
         classifier=classifier,
         reward=reward,

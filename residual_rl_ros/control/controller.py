@@ -400,20 +400,17 @@ class ResidualController:
             started = self._clock()
             action = policy.decide(self._observation, base.ravel(), rng, sample, given.distribution)
             self.actor_latency.add(self._clock() - started)
-            if not self._is_legal(base, action):
-                self.residuals_not_finite += 1
-                return np.zeros(base.shape), 0.0
             self.residuals_refused += not action.any()
         elif rng is not None and exploration.uniform_noise > 0.0:
             action = policy.uniform(exploration.uniform_noise, rng)
-            if not self._is_legal(base, action):
-                self.residuals_not_finite += 1
-                return np.zeros(base.shape), 0.0
         elif exploration.residual_probability > 0.0:
             # A residual of zero, not the base alone: an episode in which every decision is gated
             # off by chance would else be taken for one of the guard's, and most such are short.
-            action = np.zeros(base.shape)
+            action = np.zeros(base.size)
         else:
+            return np.zeros(base.shape), 0.0
+        if not self._is_legal(base, action):
+            self.residuals_not_finite += 1
             return np.zeros(base.shape), 0.0
         return action.reshape(base.shape), sample.bound_scale
 

@@ -10,6 +10,7 @@ can be given another add-on afterwards.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,6 +94,10 @@ class AddOns:
     def to_list(self) -> list[dict[str, Any]]:
         """Return it as YAML and JSON can hold it; `of` reads it."""
         return [{'name': each.name, 'weight': each.weight, **each.keys} for each in self.parts]
+
+    def to_yaml(self) -> str:
+        """Return it as one line of YAML, such as a ROS parameter holds; `from_yaml` reads it."""
+        return json.dumps(self.to_list()) if self else ''
 
     def bind(
         self,

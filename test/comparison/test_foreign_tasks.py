@@ -90,13 +90,13 @@ def test_with_an_add_on_returns_come_apart_and_a_run_with_another_one_is_another
     assert (found['add_on_return'], found['total_return']) == pytest.approx((0.48, 8.48))
     (summary,) = out.rglob('summary.json')
     stored = json.loads(summary.read_text())
-    assert stored['run']['add_on'] == [
+    assert stored['run']['add_ons'] == [
         {'name': 'side_preference', 'weight': 1.0, 'position': 'state.x0', 'side': 'high'}
     ]
     assert stored['scenes']['returns']['final']['basic'] == [8.0] * 3
     for other in ([], ['--add-on', f'{side},weight=2']):
         assert compare('Falls-v0', out, monkeypatch, *other) == 2
-        assert 'is of another run: add_on is [{' in capsys.readouterr().err
+        assert 'is of another run: add_ons is [{' in capsys.readouterr().err
     assert compare('Falls-v0', out, monkeypatch, '--add-on', 'side_preference:position=x') == 2
     assert "add-on 'side_preference'" in capsys.readouterr().err
 

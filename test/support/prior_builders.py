@@ -24,6 +24,29 @@ def prior_metadata(prior: Prior, names: tuple[str, ...] = ACTIONS) -> BasePolicy
     )
 
 
+NAMES = ('left', 'stay', 'right')
+METADATA = prior_metadata(Prior.CATEGORICAL, NAMES)
+
+
+class Chooser:
+    """Chooses one action after another, and says that it nearly chose the next one."""
+
+    stochastic = False
+
+    def __init__(self, metadata: BasePolicyMetadata = METADATA) -> None:
+        self.metadata = metadata
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        return self.metadata.horizon, 3
+
+    def plan(self, window: np.ndarray, noises: np.ndarray | None = None) -> np.ndarray:
+        del window, noises
+        chosen = np.eye(3, dtype=np.float32)[np.arange(self.metadata.horizon) % 3]
+        logits = 2.0 * chosen + np.roll(chosen, 1, axis=1)
+        return np.concatenate([chosen, logits], axis=1) if self.metadata.prior.size(3) else chosen
+
+
 def write_prior_policy(
     path: Path,
     prior: Prior,
@@ -33,6 +56,7 @@ def write_prior_policy(
     log_std: float = -1.0,
     offset: float = 0.0,
     without: str = '',
+    least: bool = False,
     batch: int | str = 'batch',
 ) -> np.ndarray:
     """Write a policy whose mean or logits are observation @ weights; return the weights.
@@ -47,6 +71,7 @@ def write_prior_policy(
         log_std: the same for all.
         offset: added to the action, which then is not what the density says.
         without: an output that is left out.
+        least: choose the smallest logit instead.
         batch: declared size of the batch.
     """
     meta = prior_metadata(prior) if metadata is None else metadata
@@ -76,7 +101,9 @@ def write_prior_policy(
     if prior is Prior.CATEGORICAL:
         nodes += [
             helper.make_node('Add', [told, noise], ['drawn']),
-            helper.make_node('ArgMax', ['drawn'], ['index'], axis=2, keepdims=0),
+            helper.make_node(
+                'ArgMin' if least else 'ArgMax', ['drawn'], ['index'], axis=2, keepdims=0
+            ),
             helper.make_node('OneHot', ['index', 'count', 'off_on'], ['chosen'], axis=-1),
         ]
     else:

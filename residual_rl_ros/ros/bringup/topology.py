@@ -111,6 +111,10 @@ def finetune_topology(
     # Here, because it loads torch, which the processes beside a robot do not need.
     from residual_rl_ros.config.run import training_seed
 
+    customisation = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in config.customisation.items()
+    }
     policy = NodeSpec(
         'policy_node',
         True,
@@ -120,6 +124,7 @@ def finetune_topology(
             'decision_steps': config.decision_steps,
             'residual_scale': list(config.residual_scale),
             'prefetch_steps': config.prefetch_steps,
+            **customisation,
             'seed': seed,
             'lockstep': lockstep,
             'auto_start': True,
@@ -179,6 +184,12 @@ class RobotRun:
     """Control steps before its first use at which a chunk is requested."""
     chunk_blend_steps: int = 0
     """Control steps over which a new chunk takes over from the one before."""
+    proposals: int = 1
+    """Number of draws of the base policy's noise that a decision is given."""
+    customisable: bool = False
+    """Transitions tell the add-on reward and its weight."""
+    prior_width: tuple[float, ...] = (0.0,)
+    """Width of a Gaussian around the action of a base policy that tells no density."""
     blend_ramp_s: float = 1.0
     """Time over which the residual fades in after activation, a takeover and a rollback [s]."""
     seed: int = 0
@@ -255,6 +266,9 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
                 'residual_scale': residual_scale,
                 'prefetch_steps': run.prefetch_steps,
                 'chunk_blend_steps': run.chunk_blend_steps,
+                'proposals': run.proposals,
+                'customisable': run.customisable,
+                'prior_width': list(run.prior_width),
                 'blend_ramp_s': run.blend_ramp_s,
                 'seed': run.seed + number,
                 'explore': learning,

@@ -7,8 +7,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from residual_rl_ros.config.success import AUTO, DESCRIPTION
+from residual_rl_ros.control.config import CUSTOMISABLE, PRIOR_WIDTH, PROPOSALS
 from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES
 from residual_rl_ros.schema import parameter
+from residual_rl_ros.transitions.transition import MAX_PROPOSALS
 
 KEY_FILE = (
     'key of robot and learner: weights, layouts and checkpoints without its digest are refused; a '
@@ -49,6 +51,9 @@ class PolicyParameters(NodeParameters):
     chunk_blend_steps: int = parameter(
         0, 'control steps over which a new chunk takes over from the one before', minimum=0
     )
+    proposals: int = parameter(1, PROPOSALS, minimum=1, maximum=MAX_PROPOSALS)
+    customisable: bool = parameter(False, CUSTOMISABLE)
+    prior_width: tuple[float, ...] = parameter((0.0,), PRIOR_WIDTH, minimum=0.0)
     seed: int = parameter(0, "seeds the base policy's and the exploration noise", minimum=0)
     explore: bool = parameter(
         True, 'sample the residual (training) instead of using its mean (deployment)', live=True
