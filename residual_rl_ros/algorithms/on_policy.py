@@ -236,8 +236,13 @@ class OnPolicyCustomisation(TrainingState, ABC):
         return {}
 
     def diagnose(self) -> dict[str, float]:
-        """Return mean and standard deviation of the targets of the value function."""
-        return {'value_mean': float(self.critic.mean), 'value_std': float(self.critic.std)}
+        """Return the knobs, and mean and standard deviation of the targets of the value function."""
+        return {
+            'prior_weight': self.config.prior_weight,
+            'add_on_weight': self.reward.weight,
+            'value_mean': float(self.critic.mean),
+            'value_std': float(self.critic.std),
+        }
 
     def robot_policy(self) -> RobotPolicy:
         """Return a copy of what is learned, as the robot runs it."""
