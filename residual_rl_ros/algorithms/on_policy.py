@@ -236,7 +236,7 @@ class OnPolicyCustomisation(TrainingState, ABC):
         return {}
 
     def diagnose(self) -> dict[str, float]:
-        """Return the knobs, and mean and standard deviation of the targets of the value function."""
+        """Return the knobs, and mean and deviation of the targets of the value function."""
         return {
             'prior_weight': self.config.prior_weight,
             'add_on_weight': self.reward.weight,
