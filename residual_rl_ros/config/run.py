@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,8 +107,9 @@ class RunConfig:
     @property
     def customisation(self) -> dict[str, Any]:
         """Those of the keys `CUSTOMISATION` that differ from their defaults, with their values."""
-        own = {key: getattr(self, key) for key in CUSTOMISATION}
-        return {key: value for key, value in own.items() if value not in (1, False, ())}
+        own = [item for item in fields(self) if item.name in CUSTOMISATION]
+        values = {item.name: getattr(self, item.name) for item in own}
+        return {item.name: values[item.name] for item in own if values[item.name] != item.default}
 
     def load(self) -> tuple[OnnxBasePolicy, RobotConfig, Path]:
         """Return base policy, robot and the robot's file; see `resolve`."""

@@ -24,7 +24,7 @@ from residual_rl_ros.errors import ChunkLateError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.numerics import is_one_hot
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
-from residual_rl_ros.residual_policy.robot_policy import is_residual
+from residual_rl_ros.residual_policy.robot_policy import RobotPolicy, is_residual
 from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
 
 Array = npt.NDArray[np.float64]
@@ -402,7 +402,7 @@ class ResidualController:
             self.actor_latency.add(self._clock() - started)
             self.residuals_refused += not action.any()
         elif rng is not None and exploration.uniform_noise > 0.0:
-            action = policy.uniform(exploration.uniform_noise, rng)
+            action = self._uniform(policy, base, exploration.uniform_noise, rng)
         elif exploration.residual_probability > 0.0:
             # A residual of zero, not the base alone: an episode in which every decision is gated
             # off by chance would else be taken for one of the guard's, and most such are short.
@@ -413,6 +413,20 @@ class ResidualController:
             self.residuals_not_finite += 1
             return np.zeros(base.shape), 0.0
         return action.reshape(base.shape), sample.bound_scale
+
+    def _uniform(
+        self, policy: RobotPolicy, base: Array, half_width: float, rng: np.random.Generator
+    ) -> Array:
+        """Return a uniform residual, shape (k * m,).
+
+        Of discrete actions each is replaced, with the probability `half_width`, by any of them.
+        """
+        if not self.layout.discrete:
+            return policy.uniform(half_width, rng)
+        steps, actions = base.shape
+        drawn = np.eye(actions)[rng.integers(actions, size=steps)] - base
+        residual: Array = (drawn * (rng.random((steps, 1)) < half_width)).ravel()
+        return residual
 
     def _is_legal(self, base: Array, residual: Array) -> bool:
         """Return whether a residual, shape (k * m,), makes a command of a base action, (k, m)."""

@@ -83,7 +83,7 @@ def test_the_reward_is_what_the_two_knobs_make_of_add_on_prior_and_entropy(
 class TabularMdp:
     """A random MDP with the exact soft value of a softmax policy."""
 
-    def __init__(self, seed: int, states: int = 3, actions: int = 3, gamma: float = 0.8) -> None:
+    def __init__(self, seed: int, states: int = 3, actions: int = 3, gamma: float = 0.9) -> None:
         rng = np.random.default_rng(seed)
         shape = (states, actions)
         self.gamma = gamma
@@ -273,26 +273,64 @@ def test_without_an_add_on_equal_knobs_leave_the_base_exactly_as_it_is(layout: A
     assert log_ratio == [0.0] * 20
 
 
-@pytest.mark.parametrize(('omega', 'alpha'), [(0.5, 1.0), (0.0, 0.8)], ids=str)
-def test_a_bandit_is_solved_by_the_soft_optimum_of_both_knobs(omega: float, alpha: float) -> None:
-    gain = np.array([0.0, 0.5, 1.5])
+def soft_optimum(mdp: TabularMdp, omega: float, alpha: float) -> Tensor:
+    """Return the optimal policy of the augmented MDP, shape (states, actions)."""
+    value = torch.zeros(len(mdp.reward)).double()
+    for _ in range(500):
+        q = mdp.reward + omega * mdp.prior + mdp.gamma * mdp.next @ value
+        value = alpha * torch.logsumexp(q / alpha, -1)
+    return (q / alpha).softmax(-1)
+
+
+@pytest.mark.parametrize(('omega', 'alpha'), [(1.0, 1.0), (1.0, 0.5)], ids=str)
+def test_an_mdp_is_solved_by_the_soft_optimum_of_both_knobs(omega: float, alpha: float) -> None:
+    mdp, rng, state = TabularMdp(0), np.random.default_rng(0), 0
+    layout = replace(DISCRETE, observation_names=('s0', 's1', 's2'))
     rule = make_ppo(
-        DISCRETE,
+        layout,
         reward='basic',
         prior_weight=omega,
         temperature=alpha,
-        rollout_length=128,
-        batch_size=32,
-        epochs=4,
+        gamma=mdp.gamma,
+        rollout_length=256,
+        batch_size=64,
+        epochs=6,
         learning_rate=0.01,
     )
-    learn(rule, Bandit(DISCRETE, TOLD[DISCRETE]), 12, lambda action: float(gain @ action))
-    log_pi = torch.tensor(TOLD[DISCRETE]).log_softmax(-1).numpy()
-    wanted = torch.tensor((gain + omega * log_pi) / alpha).softmax(-1).numpy()
-    told = torch.tensor(TOLD[DISCRETE]).expand(50, 3)
-    block = rule.actor.block(torch.randn(50, 2, generator=torch.Generator().manual_seed(0)), told)
-    found = block.softmax(-1).mean(0).detach().numpy()
-    np.testing.assert_allclose(found, wanted, atol=0.04)
+    told, eye = mdp.prior.numpy(), np.eye(3)
+    for number in range(10 * 256):
+        phase, at = divmod(number, 256)
+        if not at:
+            rule.published((1, phase))
+            policy = rule.robot_policy()
+        base = eye[rng.integers(3)]
+        distribution = BaseDistribution(told[state], np.zeros((0, 3)))
+        residual = policy.decide(eye[state], base, rng, distribution=distribution)
+        action = int((base + residual).argmax())
+        following = int(rng.choice(3, p=mdp.next[state, action].numpy()))
+        rule.observe(
+            make_transition(
+                layout,
+                policy_sequence=phase,
+                step=number,
+                reward=mdp.reward[state, action].item(),
+                observation=eye[state],
+                base_action=base,
+                residual_action=residual,
+                executed_action=base + residual,
+                next_observation=eye[following],
+                prior=told[state],
+                next_prior=told[following],
+            )
+        )
+        state = following
+        if at == 255:
+            while rule.update():
+                pass
+    block = rule.actor.block(torch.eye(3), torch.tensor(told).float())
+    wanted = soft_optimum(mdp, omega, alpha)
+    assert float((block.detach().softmax(-1) - wanted).abs().max()) < 0.1
+    assert float((mdp.prior.exp() - wanted).abs().max()) > 0.3
 
 
 @BOTH

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import yaml
 
@@ -37,12 +38,16 @@ def test_a_shipped_run_fits_its_base_policy_robot_and_environment(task: str) -> 
     built = controller.build(policy, robot.action)
     built.queue.close()
     assert built.layout.decision_steps == config.decision_steps
-    assert 0.0 < max(built.layout.residual_bound) < 1.0
+    layout = built.layout
+    ranges = np.subtract(layout.action_max, layout.action_min)
+    assert 0.0 < max(layout.residual_bound) <= max(ranges)
     assert config.learner_config().warmup_transitions * config.decision_steps < config.control_steps
 
 
 def write(path: Path, **changes: object) -> Path:
-    values = yaml.safe_load(resource_path('config', 'finetune', f'{TASKS[0]}.yaml').read_text())
+    values = yaml.safe_load(
+        resource_path('config', 'finetune', 'fetch_pick_and_place.yaml').read_text()
+    )
     path.write_text(yaml.safe_dump({**values, **changes}))
     return path
 
@@ -119,7 +124,7 @@ def test_an_unknown_task_lists_the_known_ones() -> None:
 def test_an_unknown_base_policy_lists_the_shipped_ones() -> None:
     with pytest.raises(
         ResourceError,
-        match=r"unknown base policy 'gpt'; shipped: fetch_pick_and_place, peg_insert, ",
+        match=r"unknown base policy 'gpt'; shipped: cart_pole, .*fetch_pick_and_place, ",
     ):
         find_base_policy('gpt')
 
@@ -173,3 +178,16 @@ def test_a_robot_and_a_base_policy_of_different_tasks_are_refused(tmp_path: Path
     config = load_run(str(write(tmp_path / 'run.yaml', robot=TASKS[1], base_policy=TASKS[0])))
     with pytest.raises(ResidualRLError, match=r'observation names differ'):
         config.resolve()
+
+
+def test_a_run_says_what_its_transitions_tell_and_a_plain_one_says_nothing() -> None:
+    plain = load_run('peg_insert')
+    assert plain.customisation == {}
+    assert plain.resolve().controller(0, False, False).layout.version == 1
+    told = plain.changed({'proposals': 4, 'customisable': True, 'prior_width': [0.5]})
+    layout = told.resolve().controller(0, False, False).layout
+    assert (layout.version, layout.prior, layout.proposals) == (2, 'gaussian', 4)
+    assert layout.customisable
+    # What an actor was trained with is what it is played with.
+    again = plain.changed({'prior_width': [0.5]}).resolve().trained_as(layout)
+    assert again.controller(0, False, False).layout == layout

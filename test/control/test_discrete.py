@@ -116,6 +116,17 @@ def test_a_bound_scale_is_the_share_of_decisions_in_which_the_residual_acts_whol
         each.queue.close()
 
 
+def test_a_warm_up_with_noise_chooses_any_action_in_that_share_of_the_steps() -> None:
+    control = controller(explore=True)
+    give(control, Always(RIGHT), residual_probability=0.0, uniform_noise=0.6)
+    sent = np.array(steps(control, 300))
+    assert set(np.unique(sent)) == {0.0, 1.0}
+    # The base alone goes right in a quarter of the steps.
+    assert sent[:, 2].mean() == pytest.approx(0.6 / 3 + 0.4 / 4, abs=0.08)
+    assert not control.residuals_not_finite
+    control.queue.close()
+
+
 @pytest.mark.parametrize('residual', [np.full(3, 0.5), np.ones(3), np.full(3, np.nan)])
 def test_where_a_residual_chooses_nothing_the_base_acts_and_it_is_counted(
     residual: np.ndarray,

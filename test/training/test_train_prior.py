@@ -10,21 +10,23 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from benchmark_scripts import load_script
 from rich.console import Console
 
 from residual_rl_ros.base_policy.distribution import BaseDistribution
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.pretraining.train_prior import PriorOptions, train_prior
 from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
 from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.training.train_prior import PriorOptions, train_prior
 
 SMALL = {'hidden_sizes': [8], 'batch_size': 8, 'warmup_transitions': 10}
 QUIET = Console(quiet=True)
 
 
 def options(folder: Path, env: str, preset: str, **changes) -> PriorOptions:
-    made = PriorOptions(env, preset, 80, 0, folder / f'{env}.onnx', SMALL, episodes=1)
+    out, run = folder / f'{env}.onnx', folder / env
+    made = PriorOptions(env, preset, 80, 0, out, run, SMALL, episodes=1)
     return replace(made, **changes)
 
 
@@ -86,3 +88,20 @@ def test_a_preset_that_trains_no_prior_is_refused(tmp_path):
             train_prior(options(tmp_path, 'cart_pole', preset, overrides=changes), QUIET)
     with pytest.raises(ConfigError, match='use residual_soft_q'):
         train_prior(options(tmp_path / 'a', 'cart_pole', 'sac_prior', overrides={}), QUIET)
+
+
+def test_the_benchmark_customises_a_prior_and_puts_the_returns_into_a_table(
+    priors, tmp_path, monkeypatch, capsys
+):
+    script = load_script('customisation', monkeypatch)
+    script.run(tmp_path, 'cart_pole', 'full', priors / 'cart_pole.onnx', 1, 60, 1)
+    script.table(tmp_path)
+    *_, line = capsys.readouterr().out.splitlines()
+    assert line.startswith('| cart_pole | full | 1 | ')
+    numbers = [float(cell.split()[0]) for cell in line.split(' | ')[3:6]]
+    assert numbers[2] == pytest.approx(numbers[0] + numbers[1], rel=1e-3)
+    learner = script.make_config(
+        'cart_pole', 'full', priors / 'cart_pole.onnx', 60, tmp_path / 'again'
+    ).learner_config()
+    assert (learner.rule.prior_weight, learner.rule.reward) == (0.0, 'total')
+    assert [each['name'] for each in learner.rule.add_on] == ['cart_pole_centre']
