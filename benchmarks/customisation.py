@@ -34,8 +34,8 @@ ARMS: dict[str, dict[str, Any]] = {
     'light': {'prior_weight': 0.01, 'temperature': 0.01},
     'full': {'prior_weight': 0.0, 'reward': 'total'},
 }
-"""Numbers of an arm that differ from the preset: `light` weighs the prior less, and `full`, which is
-full RL, learns the sum of both rewards from nothing."""
+"""Numbers of an arm that differ from the preset: `light` weighs the prior less, and `full` learns
+the sum of both rewards from nothing (full RL)."""
 Case = Annotated[str, typer.Option(help='cart_pole or mountain_car.')]
 
 
