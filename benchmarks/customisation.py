@@ -27,7 +27,15 @@ from residual_rl_ros.tasks.hosting import finetune_for_environment
 from residual_rl_ros.training.train import TrainOptions, run_training
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-PRIOR, CUSTOMISED, FULL = 'prior', 'customised', 'full'
+PRIOR = 'prior'
+ARMS: dict[str, dict[str, Any]] = {
+    PRIOR: {},
+    'customised': {},
+    'light': {'prior_weight': 0.01, 'temperature': 0.01},
+    'full': {'prior_weight': 0.0, 'reward': 'total'},
+}
+"""Numbers of an arm that differ from the preset: `light` weighs the prior less, and `full` learns
+the sum of both rewards from nothing (full RL)."""
 Case = Annotated[str, typer.Option(help='cart_pole or mountain_car.')]
 
 
@@ -46,7 +54,13 @@ CASES = {
     'cart_pole': Recipe('cart_pole', 'cart_pole_centre', 'residual_soft_q', 1.0),
     'mountain_car': Recipe('mountain_car', 'mountain_car_less_left', 'residual_sac', 2.0),
 }
-FULL_RL: dict[str, Any] = {'prior_weight': 0.0, 'reward': 'total'}
+ON_POLICY: dict[str, tuple[str, dict[str, Any]]] = {
+    'residual_ppo': ('residual_ppo', {}),
+    'kl_ppo': ('kl_ppo', {}),
+    'greedy_ppo': ('kl_ppo', {'prior_weight': 0.0, 'temperature': 0.0}),
+    'full_ppo': ('soft_ppo', {'reward': 'total'}),
+}
+"""Preset and changes of the arms of docs/lab/2026-11-29-residual-ppo.md."""
 
 
 def make_config(case: str, arm: str, prior: Path, steps: int, folder: Path) -> RunConfig:
@@ -54,16 +68,16 @@ def make_config(case: str, arm: str, prior: Path, steps: int, folder: Path) -> R
     recipe = CASES[case]
     folder.mkdir(parents=True, exist_ok=True)
     config = finetune_for_environment(recipe.environment, prior, recipe.residual_scale, folder)
-    config = replace(config, preset=recipe.preset, control_steps=steps)
-    config = config.rewarded_by([recipe.add_on])
-    return config.changed(FULL_RL) if arm == FULL else config
+    preset, changes = ON_POLICY.get(arm, (recipe.preset, ARMS.get(arm, {})))
+    config = replace(config, preset=preset, control_steps=steps)
+    return config.rewarded_by([recipe.add_on]).changed(changes)
 
 
 @app.command()
 def run(
     out: Path,
     case: Case,
-    arm: Annotated[str, typer.Option(help='prior, customised or full.')],
+    arm: Annotated[str, typer.Option(help=f'One of {", ".join([*ARMS, *ON_POLICY])}.')],
     prior: Annotated[Path, typer.Option(help='ONNX file of the prior.')],
     seeds: Annotated[int, typer.Option(min=1, help='Learner seeds, from 0 on.')] = 5,
     steps: Annotated[int, typer.Option(min=1, help='Control steps.')] = 100_000,
@@ -93,7 +107,7 @@ def table(out: Path) -> None:
     print('| case | arm | seeds | basic | add-on | total | success |')
     print('|---|---|---|---|---|---|---|')
     for case in CASES:
-        for arm in (PRIOR, CUSTOMISED, FULL):
+        for arm in (*ARMS, *ON_POLICY):
             files = sorted(out.glob(f'{case}_{arm}_*/episodes.json'))
             if files:
                 print(row(case, arm, [read(each) for each in files]))

@@ -99,7 +99,7 @@ def metric_keys() -> list[str]:
         for function in functions_of(path)
         if ast.unparse(function.returns or ast.Constant('')).startswith('dict[str')
         and not function.name.startswith('_')
-        and function.name not in ('state', 'state_dict')
+        and function.name not in ('export', 'state', 'state_dict')
     ]
     functions += [
         function

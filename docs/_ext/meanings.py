@@ -3,11 +3,13 @@
 """What the metrics and the keys of /diagnostics mean; the build holds them against the code."""
 
 METRICS = {
+    'actor_loss': 'clipped surrogate of an on-policy rule, less is better',
     'actor_grad_norm': "norm of the actor's gradient",
     'add_on_weight': 'factor on the add-on rewards that are learned from',
     'alpha': 'entropy temperature',
     'base_preferred_share': "share of states in which a critic sees no advantage of the actor's "
     'mean over the base action',
+    'clipped_share': 'share of rows whose probability has left the clip range in a phase',
     'cql_loss': 'conservative term of Cal-QL, before its weight',
     'critic_dormant_share': "share of the critics' hidden units that are dormant: active below "
     "2.5 % of their layer's average",
@@ -21,8 +23,13 @@ METRICS = {
     'guard_base_share': 'share of episodes without residual that the robot is to draw',
     'guard_statistic': "doubt that the residual is as good as its base: the guard's sum; a trial "
     'begins at 3.35',
+    'importance_deviation': 'mean absolute difference to 1 of the probability of actions by the '
+    'present actor, relative to that by the actor that drew them',
     'imitation_loss': 'mean squared distance of the supervised residual to what was shown',
-    'learned_reward': 'mean of the reward that is learned from, on a batch',
+    'kl_to_prior': 'KL divergence of the actor from the base policy, of drawn actions; the '
+    'negative entropy if the base counts for nothing',
+    'learned_reward': 'mean of the reward that is learned from, without prior and entropy, on a '
+    'batch',
     'n_step': 'decisions whose rewards are summed in use',
     'normalizer_transitions': 'transitions that the observation normaliser was fitted on',
     'prior_weight': "omega' in use: what log pi(a|s) of the base policy is worth",
@@ -32,7 +39,12 @@ METRICS = {
     'replay_*_share': 'share of the transitions in the replay by source: base, residual, takeover',
     'residual_magnitude': "mean size of the actor's mean, in units of the bound",
     'residual_saturation': "share of the actor's mean beyond 95 % of the bound",
+    'rollout_unknown_rows': 'decisions of the rollout that were left out, since their actor is not '
+    'known any more',
     'td_error': 'mean absolute error of the critics against their target',
+    'update_kl': 'KL divergence of the actor from the one before the phase of updates',
+    'value_mean': 'mean of the targets of the value function',
+    'value_std': 'their standard deviation',
     'update_ratio': 'updates per transition since the warm-up',
 }
 """Keys of `Learner.metrics`."""

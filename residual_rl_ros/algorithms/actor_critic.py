@@ -218,6 +218,9 @@ class ActorCritic(TrainingState, ABC):
         }
         return BestOfNActor.of(actor, critics, tensors, config.residual_candidates)
 
+    def published(self, version: tuple[int, int]) -> None:
+        """Take no note: off-policy rules learn from whoever acted."""
+
     # --- shared by the updates
 
     def fit_normalizer(self) -> None:

@@ -15,6 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.residual_policy.categorical import CategoricalArchitecture, CategoricalPolicy
+from residual_rl_ros.residual_policy.prior_gaussian import PriorGaussian, PriorGaussianArchitecture
+from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
+from residual_rl_ros.residual_policy.torch_perceptron import Perceptron, PriorGaussianNetwork
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.transitions.transition import TransitionLayout
 
@@ -155,3 +159,69 @@ class Density(nn.Module):
         if self.kind is Prior.SQUASHED_GAUSSIAN:
             raise ConfigError('the entropy of a squashed Gaussian has no closed form; sample it')
         return (self.moments(told)[1] + HALF_LOG_TAU + 0.5).sum(-1)
+
+
+class CustomisedActor(nn.Module):
+    """pi^(a|s): the density of the base policy, its block changed by a network, at first by zero.
+
+    A base policy without density has a wide one instead: a Gaussian before tanh, or equal logits.
+
+    Args:
+        layout: sizes, and what the base policy tells.
+        hidden_sizes: hidden layers.
+        initial_log_std: where the log standard deviation starts without a density.
+
+    Raises:
+        ConfigError: an action is one of several discrete ones, in a decision of several steps.
+    """
+
+    active: Tensor
+    start: Tensor
+
+    def __init__(
+        self, layout: TransitionLayout, hidden_sizes: tuple[int, ...], initial_log_std: float
+    ) -> None:
+        super().__init__()
+        if layout.discrete and layout.decision_steps != 1:
+            raise ConfigError(
+                f'decision_steps is {layout.decision_steps}, expected 1 with discrete actions'
+            )
+        n, km = layout.observation_size, layout.decision_size
+        self._architecture: CategoricalArchitecture | PriorGaussianArchitecture
+        self.network: Perceptron
+        start = torch.zeros(km)
+        if layout.discrete:
+            # Its logits are what is learned plus log pi: two knobs of 1.
+            weight = float(layout.prior is not Prior.NONE)
+            self._architecture = CategoricalArchitecture(layout, hidden_sizes, weight, 1.0)
+            self.density = Density(layout, Prior.CATEGORICAL)
+            self.network = Perceptron(n, hidden_sizes, km)
+        else:
+            self._architecture = PriorGaussianArchitecture(layout, hidden_sizes, initial_log_std)
+            self.density = Density(layout, self._architecture.kind)
+            self.network = PriorGaussianNetwork(self._architecture)
+            start = torch.cat([start, torch.full((km,), initial_log_std)])
+        self.register_buffer('start', start, persistent=False)
+        # Where the residual has no bound, nothing that is learned is executed.
+        active = (torch.tensor(layout.residual_bound) > 0.0).repeat(layout.decision_steps)
+        self.register_buffer('active', active.repeat(len(start) // km), persistent=False)
+
+    def block(self, observation: Tensor, told: Tensor) -> Tensor:
+        """Return the block of pi^, (batch, P), of what the base policy tells."""
+        if not told.shape[-1]:
+            told = self.start.expand(len(observation), -1)
+        if isinstance(self.network, PriorGaussianNetwork):
+            changed = self.network.block(observation, told)
+        else:
+            changed = told + self.network(observation)
+        return torch.where(self.active, changed, told)
+
+    def forward(self, observation: Tensor, told: Tensor, action: Tensor) -> Tensor:
+        """Return log pi^(a|s), shape (batch,)."""
+        return self.density.log_prob(self.block(observation, told), action)
+
+    def robot_policy(self) -> RobotPolicy:
+        """Return a copy, as the robot runs it."""
+        if isinstance(self._architecture, PriorGaussianArchitecture):
+            return PriorGaussian(self._architecture, self.network.to_numpy())
+        return CategoricalPolicy(self._architecture, self.network.to_numpy())

@@ -52,6 +52,11 @@ class RuleConfig:
         return False
 
     @property
+    def on_policy(self) -> bool:
+        """Whether it learns only from decisions that its own actor drew, with its own noise."""
+        return False
+
+    @property
     def preparation_updates(self) -> int:
         """Number of updates that `Rule.prepare` takes."""
         return 0
@@ -139,7 +144,10 @@ class Rule(Protocol):
         """Return how many updates are due in all after so many transitions since the warm-up."""
 
     def update(self) -> dict[str, Tensor]:
-        """Take one gradient step and return scalar metrics, detached."""
+        """Take one gradient step and return scalar metrics, detached.
+
+        Empty if there is nothing to learn from, as after the last step on a rollout.
+        """
 
     def derived(self) -> dict[str, float]:
         """Return the numbers that follow from the warm-up, by their names in a preset."""
@@ -149,6 +157,13 @@ class Rule(Protocol):
 
     def robot_policy(self) -> RobotPolicy:
         """Return a copy of what is learned, as the robot runs it."""
+
+    def published(self, version: tuple[int, int]) -> None:
+        """Note that robots may act from now on with what is learned by now.
+
+        Args:
+            version: its (epoch, sequence), by which transitions name it.
+        """
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return every tensor needed to continue, by name; the memory is saved on its own."""

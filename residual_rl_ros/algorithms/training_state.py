@@ -20,10 +20,11 @@ class Adam(torch.optim.Adam):
     Args:
         vector: parameters.
         learning_rate: step size.
+        eps: added to the root of the mean square of gradients.
     """
 
-    def __init__(self, vector: Tensor, learning_rate: float) -> None:
-        super().__init__([vector], lr=learning_rate, fused=True)
+    def __init__(self, vector: Tensor, learning_rate: float, eps: float = 1e-8) -> None:
+        super().__init__([vector], lr=learning_rate, eps=eps, fused=True)
 
     add_param_group = inspect.unwrap(torch.optim.Adam.add_param_group)
     zero_grad = inspect.unwrap(torch.optim.Adam.zero_grad)

@@ -27,7 +27,7 @@ from residual_rl_ros.pretraining.train_base import load_recipe, train
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.training.retrain import ROUNDS
 from residual_rl_ros.training.train import TrainOptions
-from residual_rl_ros.transitions.transition import Transition
+from residual_rl_ros.transitions.transition import Source, Transition
 
 MEASURE_S = 1.0
 """Time of each measurement [s]."""
@@ -80,9 +80,22 @@ def measure_update(run: ResolvedRun, pace: Pace, clock: Clock = time.perf_counte
     config = run.learner
     layout = run.controller(0, explore=True, scheduled=True).layout
     rule = config.make_rule(layout, torch.Generator().manual_seed(0), np.random.default_rng(0))
-    for transition in pace.transitions:
-        rule.observe(transition)
-        if config.rule.samples_demonstrations:
+
+    def feed() -> None:
+        for transition in pace.transitions:
+            if config.rule.on_policy:
+                rule.published((transition.epoch, transition.policy_sequence))
+                transition = replace(transition, source=Source.RESIDUAL)
+            rule.observe(transition)
+
+    def update() -> None:
+        if not rule.update():  # An on-policy rule has used up what it had.
+            feed()
+            rule.update()
+
+    feed()
+    if config.rule.samples_demonstrations:
+        for transition in pace.transitions:
             rule.memory.add_demonstration(transition)  # As good as others to take time.
     started = clock()
 
@@ -93,10 +106,10 @@ def measure_update(run: ResolvedRun, pace: Pace, clock: Clock = time.perf_counte
     with contextlib.suppress(_EnoughError):
         rule.prepare(pulse)
     for _ in range(5):  # The first ones allocate.
-        rule.update()
+        update()
     started, updates = clock(), 0
     while clock() - started < MEASURE_S:
-        rule.update()
+        update()
         updates += 1
     return (clock() - started) / max(updates, 1)
 

@@ -164,6 +164,12 @@ class LearnerConfig(LoopConfig):
                 'a base action: that needs critics that choose (residual_candidates above 0) and a '
                 'price on every decision (reward_offset below 0); or set full_bound_cost to 0'
             )
+        for key in ('progressive_transitions', 'wide_exploration_share'):
+            if self.rule.on_policy and getattr(self, key):
+                yield (
+                    f'{key} is {getattr(self, key)}, but algorithm {self.algorithm} learns only '
+                    'from decisions that its actor drew with its own noise; set it to 0'
+                )
         capacity = getattr(self.rule, 'replay_capacity', self.warmup_transitions)
         if self.warmup_transitions > capacity:
             yield (

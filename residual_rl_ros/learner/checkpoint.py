@@ -147,7 +147,8 @@ def save_checkpoint(
         for name, values in tensors.items():
             save_tensors(values, fresh / name)
         for name, arrays in memory.items():
-            save_arrays(arrays, fresh / name)
+            # Of an array with gaps safetensors would write what lies between too.
+            save_arrays({k: np.asarray(v, order='C') for k, v in arrays.items()}, fresh / name)
         if run is not None:
             save_arrays(dict(run), fresh / RUN)
         state = {

@@ -465,6 +465,7 @@ class Learner:
     def _message(self, effective_from: int, next_effective_from: int) -> bytes:
         """Return a weight message; the counts are transitions since the epoch began."""
         exploration = self.exploration()
+        self.rule.published((self.epoch, self.sequence))
         self._base_shares.publish((self.epoch, self.sequence), exploration.base_only_share)
         header = WeightsHeader(
             self.epoch,

@@ -86,3 +86,37 @@ class PriorGaussianNetwork(Perceptron):
             size = self.architecture.layout.decision_size
             tensors[HELD_NOISE] = torch.randn(size, generator=generator).numpy()
         return PriorGaussian(self.architecture, tensors)
+
+
+SAME = 1e-6
+"""Targets that deviate by so small a share of them differ by rounding alone."""
+
+
+class ValueNetwork(Perceptron):
+    """V(s) in any units: mean + std times the output, which starts at zero and stays near 1.
+
+    After PopArt (van Hasselt et al., arXiv 1602.07714).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, inputs: int, hidden_sizes: tuple[int, ...]) -> None:
+        super().__init__(inputs, hidden_sizes, 1)
+        self.register_buffer('mean', torch.zeros(()))
+        self.register_buffer('std', torch.ones(()))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return V, shape (...,), of observations (..., n), not normalised."""
+        return self.mean + self.std * super().forward(observation).squeeze(-1)
+
+    @torch.no_grad()
+    def rescale(self, targets: Tensor) -> None:
+        """Take the units of targets, shape (batch,); no value changes."""
+        mean, std = targets.mean(), targets.std()
+        if std <= SAME * mean.abs().clamp_min(1.0):
+            return
+        self.heads.weight.mul_(self.std / std)
+        self.heads.bias.mul_(self.std).add_(self.mean - mean).div_(std)
+        self.mean.copy_(mean)
+        self.std.copy_(std)

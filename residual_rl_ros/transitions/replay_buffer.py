@@ -237,6 +237,21 @@ class ReplayBuffer:
         return self._table.nbytes + self._following.nbytes + self._source.nbytes
 
     @property
+    def newest(self) -> int:
+        """Row of the transition that was stored last."""
+        return (self._next - 1) % self.capacity
+
+    @property
+    def following(self) -> npt.NDArray[np.int64]:
+        """Row that continues the episode of each row without a gap, or `NONE`, shape (size,)."""
+        return self._following[: self._size].astype(np.int64)
+
+    @property
+    def source(self) -> npt.NDArray[np.int8]:
+        """Source of each row, shape (size,)."""
+        return self._source[: self._size]
+
+    @property
     def episode_decisions(self) -> float:
         """Mean number of transitions that follow each other without a gap; 0 without any."""
         ends = int((self._following[: self._size] == NONE).sum())
@@ -278,7 +293,11 @@ class ReplayBuffer:
         """
         if self._size == 0:
             raise ResidualRLError('cannot sample from an empty replay buffer')
-        first = rng.integers(self._size, size=batch_size)
+        return self.rows(rng.integers(self._size, size=batch_size), gamma, n_step)
+
+    def rows(self, first: npt.NDArray[np.int64], gamma: float = 1.0, n_step: int = 1) -> Batch:
+        """Return the transitions of these rows; see `sample` for the rest."""
+        batch_size = len(first)
         n, km = self._splits[:2]
         reward_column, bootstrap_column = n + 2 * km, n + 2 * km + 1
         reward = self._table[first, reward_column]
@@ -337,7 +356,7 @@ class ReplayBuffer:
         unknown = lowest / (1.0 - gamma) if lowest < 0.0 and gamma < 1.0 else -np.inf
         goes_on = self._table[:, n + 2 * km + 1]
         result = np.full(self._size, -np.inf, dtype=np.float32)
-        newest = (self._next - 1) % self.capacity
+        newest = self.newest
         for age in range(self._size):
             row = (newest - age) % self.capacity
             following = self._following[row]
@@ -379,7 +398,7 @@ class ReplayBuffer:
         """Return the contents for a checkpoint."""
         return {
             'table': self._table[: self._size],
-            'following': self._following[: self._size].astype(np.int64),
+            'following': self.following,
             'source': self._source[: self._size].astype(np.int64),
             'next': np.array([self._next]),
             'open': np.array(
