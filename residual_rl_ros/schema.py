@@ -9,10 +9,12 @@ checked as a whole: all that is wrong with it is said at once, each with key, va
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
 
 from residual_rl_ros.errors import ConfigError, FormatError
@@ -70,9 +72,15 @@ def parameter(
     return field(default=default, metadata=metadata)
 
 
-def types_of(kind: Any) -> dict[str, Any]:
+def types_of(kind: Any) -> Mapping[str, Any]:
     """Return the type of every field of a dataclass."""
-    return get_type_hints(kind)
+    return _types_of(kind)
+
+
+@functools.cache
+def _types_of(kind: Any) -> Mapping[str, Any]:
+    """Evaluate annotations, which takes milliseconds, once."""
+    return MappingProxyType(get_type_hints(kind))
 
 
 def expectation(item: Field[Any], wanted: Any) -> str:

@@ -29,7 +29,7 @@ ALONE = 'real_time'
 """Tests that assert times run one after the other: two of them want more cores than there are."""
 REAL_TIME = (
     *('test_robot_faults', 'test_topic_faults', 'test_survived_faults', 'test_clock_faults'),
-    *('test_real_time_bag_parity', 'test_control_bench', 'test_parent_faults'),
+    *('test_real_time_bag_parity', 'test_control_bench', 'test_parent_faults', 'test_slow_policy'),
 )
 """Modules of such tests; elsewhere a test has the mark `xdist_group('real_time')`."""
 
@@ -48,11 +48,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_turn)
 
 
-def _turn(item: pytest.Item) -> int:
-    """Return whose turn it is: tests that wait for a robot go beside tests that compute."""
-    if item.get_closest_marker('xdist_group') == pytest.mark.xdist_group(ALONE).mark:
-        return 0
-    return 2 if item.get_closest_marker('ros') else 1
+def _turn(item: pytest.Item) -> tuple[int, bool]:
+    """Return whose turn it is: tests that wait for a robot go beside tests that compute.
+
+    Groups go first within a turn: one that began last would be waited for alone.
+    """
+    group = item.get_closest_marker('xdist_group')
+    if group == pytest.mark.xdist_group(ALONE).mark:
+        return 0, False
+    return 2 if item.get_closest_marker('ros') else 1, group is None
 
 
 def _group(item: pytest.Item) -> str:

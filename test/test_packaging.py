@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import re
 import shutil
@@ -177,7 +178,8 @@ def required(metadata: Message, *extras: str) -> set[str]:
     return found
 
 
-def imported(folder: Path) -> set[str]:
+@functools.cache
+def imported(folder: Path) -> frozenset[str]:
     """Return the top-level modules that the sources of a folder import."""
     names = set()
     for path in folder.rglob('*.py'):
@@ -186,7 +188,7 @@ def imported(folder: Path) -> set[str]:
                 names |= {alias.name.split('.')[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names.add(node.module.split('.')[0])
-    return names - set(sys.stdlib_module_names)
+    return frozenset(names - set(sys.stdlib_module_names))
 
 
 def test_every_import_is_declared(metadata: Message) -> None:

@@ -18,21 +18,41 @@ LONG = ('dawn', 'resfit')
 """Runs of minutes, in `make test-slow`."""
 
 
+SHORT = tuple(name for name in unchanged.RUNS if name not in LONG)
+
+
+@pytest.fixture(scope='module')
+def short_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what the short runs leave, one after the other in one process."""
+    return unchanged.train(SHORT, tmp_path_factory.mktemp('runs'))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize('name', SHORT)
+def test_a_training_run_leaves_the_same_tensors_and_episodes(
+    name: str, short_runs: dict[str, Any]
+) -> None:
+    check(name, short_runs[name])
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    'name',
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
-        for name in unchanged.RUNS
-    ],
-)
-def test_a_training_run_leaves_the_same_tensors_and_episodes(name: str, tmp_path: Path) -> None:
-    found, recorded = unchanged.train(name, tmp_path / 'run'), FIGURES['runs'][name]
+@pytest.mark.parametrize('name', LONG)
+def test_a_long_training_run_leaves_the_same_tensors_and_episodes(
+    name: str, tmp_path: Path
+) -> None:
+    check(name, unchanged.train([name], tmp_path)[name])
+
+
+def check(name: str, found: dict[str, Any]) -> None:
+    """Compare what a run left with what was recorded."""
+    recorded = FIGURES['runs'][name]
     assert found['episodes'] == recorded['episodes']
     assert found['tensors'] == recorded['tensors']
 
 
 @pytest.mark.ros
+@pytest.mark.xdist_group('lockstep')  # Long, so that it begins early.
 def test_lockstep_episodes_over_ros_send_the_same_commands(tmp_path: Path) -> None:
     assert unchanged.lockstep(tmp_path) == FIGURES['lockstep']
 

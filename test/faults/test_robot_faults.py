@@ -5,17 +5,13 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import slow_down
 from processes import wait_for
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
 from ros_fixtures import Caller
-from simulated_robots import BASE, CONFIG, LIMIT_S, ROBOT, count, goes_on, nothing_lost, running
+from simulated_robots import CONFIG, LIMIT_S, count, goes_on, nothing_lost, running
 from std_srvs.srv import Trigger
 
 from residual_rl_ros.ros.bringup.monitor import Monitor
@@ -36,40 +32,6 @@ def test_a_dead_simulator_is_held_for_and_then_a_fault(domain_id: int, tmp_path:
         assert monitor.values('policy_node')['active'] == 'False'
         assert not bringup.ended('policy_node')
         np.testing.assert_array_equal(bystander.commands[-1], bystander.commands[-2])
-        bystander.check_commands(int(count(monitor, 'policy_node', 'episode')) + 1)
-
-
-def test_a_policy_whose_terminal_closes_holds_first(domain_id: int, tmp_path: Path) -> None:
-    """SIGTERM comes to it in `test_parent_faults`, SIGINT wherever a bring-up ends."""
-    with running(domain_id, tmp_path) as (monitor, bringup, bystander):
-        policy = bringup.processes['policy_node']
-        wait_for(bystander.early_in_an_episode, LIMIT_S, 'an episode')
-        policy.send_signal(signal.SIGHUP)
-        assert policy.wait(timeout=10.0) == 0
-        time.sleep(0.5)
-        np.testing.assert_array_equal(bystander.commands[-1], bystander.commands[-2])
-        bystander.check_commands(int(count(monitor, 'policy_node', 'episode')) + 1)
-
-
-def test_a_base_policy_ten_times_too_slow_is_held_for(
-    domain_id: int, tmp_path: Path, call: Caller
-) -> None:
-    """Inference takes ten control steps, and a chunk is asked for when it is due."""
-    slow = tmp_path / 'slow.onnx'
-    slow_down(BASE.path, slow, 10.0 / ROBOT.control_rate_hz)
-    late = {'base_policy': str(slow), 'hold_limit_s': 30.0}
-    with running(domain_id, tmp_path, **late) as (monitor, bringup, bystander):
-        goes_on(monitor)
-        assert count(monitor, 'policy_node', 'late_chunks') > 5
-        assert 'raise prefetch_steps' in (tmp_path / 'logs' / 'policy_node.log').read_text()
-        assert monitor.values('policy_node')['active'] == 'True'
-        limit = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=0.2)
-        parameters = [Parameter(name='hold_limit_s', value=limit)]
-        call(SetParameters, '/policy_node/set_parameters', parameters=parameters)
-        wait_for(lambda: 'policy_node' in monitor.errors(), LIMIT_S, 'the fault')
-        assert 'the base policy' in monitor.errors()['policy_node']
-        np.testing.assert_array_equal(bystander.commands[-1], bystander.commands[-2])
-        bringup.check()
         bystander.check_commands(int(count(monitor, 'policy_node', 'episode')) + 1)
 
 

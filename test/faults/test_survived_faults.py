@@ -8,8 +8,6 @@ import resource
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +20,7 @@ from simulated_robots import (
     ROBOT,
     BadJointStates,
     Bystander,
+    Running,
     count,
     goes_on,
     nothing_lost,
@@ -33,7 +32,6 @@ from std_srvs.srv import Trigger
 
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, WeightsHeader, encode_weights
 from residual_rl_ros.ros.bringup.monitor import Monitor
-from residual_rl_ros.ros.bringup.processes import Bringup
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import byte_array, float_array
 from residual_rl_ros.transitions.transition import TransitionLayout
@@ -62,16 +60,6 @@ def judged(monitor: Monitor) -> dict[str, float]:
     """Return how many messages were accepted, and refused for each reason."""
     keys = ('accepted', *(f'refused_{reason}' for reason in REASONS))
     return {key: count(monitor, 'policy_node', f'weights_{key}') for key in keys}
-
-
-@dataclass
-class Running:
-    """The robot, and who watches it."""
-
-    folder: Path
-    monitor: Monitor
-    bringup: Bringup
-    bystander: Bystander
 
 
 @pytest.fixture(scope='module')
@@ -235,4 +223,19 @@ def test_junk_on_the_topics_is_counted_and_changes_nothing(robot: Running) -> No
         assert least <= more(key) <= sent
     assert 'layout of the robot refused' in (robot.folder / 'logs/learner_node.log').read_text()
     bringup.check()
+    bystander.check_commands(int(count(monitor, 'policy_node', 'episode')) + 1)
+
+
+def test_a_policy_whose_terminal_closes_holds_first(robot: Running) -> None:
+    """SIGTERM comes to it in `test_parent_faults`, SIGINT wherever a bring-up ends.
+
+    The last test of this robot.
+    """
+    monitor, bringup, bystander = robot.monitor, robot.bringup, robot.bystander
+    policy = bringup.processes['policy_node']
+    wait_for(bystander.early_in_an_episode, LIMIT_S, 'an episode')
+    policy.send_signal(signal.SIGHUP)
+    assert policy.wait(timeout=10.0) == 0
+    time.sleep(0.5)
+    np.testing.assert_array_equal(bystander.commands[-1], bystander.commands[-2])
     bystander.check_commands(int(count(monitor, 'policy_node', 'episode')) + 1)

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from residual_rl_ros.cli.main import main
@@ -20,3 +22,9 @@ def run_command(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
     with pytest.raises(SystemExit) as ended:
         main()
     return int(ended.value.code or 0)
+
+
+def run_process(*arguments: str) -> None:
+    """Run a command line in a process that was made for it."""
+    sys.argv = ['residual-rl', *arguments]
+    main()

@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,16 @@ class Bystander:
         self._thread.join(timeout=2.0)
         self.node.destroy_node()
         self._context.try_shutdown()
+
+
+@dataclass
+class Running:
+    """A simulated robot in real time that several tests share, and who watches it."""
+
+    folder: Path
+    monitor: Monitor
+    bringup: Bringup
+    bystander: Bystander
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +75,43 @@ def digest(values: np.ndarray) -> str:
     return hashlib.sha256(head + array.tobytes()).hexdigest()
 
 
-def train(name: str, out: Path) -> dict[str, Any]:
-    """Return what a run of `RUNS` leaves: a digest of every tensor, and every episode."""
-    task, preset, steps, numbers = RUNS[name]
-    command = [sys.executable, '-m', 'residual_rl_ros.cli.main', 'train', '--task', task]
-    command += ['--preset', preset, '--steps', str(steps), '--seed', str(SEED)]
-    command += ['--evaluate', '0', '--out', str(out)]
-    for key, value in numbers.items():
-        command += ['--set', f'{key}={value}']
-    environment = {**os.environ, **SAME_INSTRUCTIONS}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
+TRAIN = """
+import json, sys
+from residual_rl_ros.cli.main import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ['residual-rl', *arguments]
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code:
+            raise
+"""
+"""Runs command lines one after the other: instructions are chosen when torch is loaded, once."""
+
+
+def train(names: Sequence[str], folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what each run of `RUNS` leaves: a digest of every tensor, and every episode."""
+    commands = []
+    for name in names:
+        task, preset, steps, numbers = RUNS[name]
+        command = ['train', '--task', task, '--preset', preset, '--steps', str(steps)]
+        command += ['--seed', str(SEED), '--evaluate', '0', '--out', str(folder / name)]
+        for key, value in numbers.items():
+            command += ['--set', f'{key}={value}']
+        commands.append(command)
+    done = subprocess.run(
+        [sys.executable, '-c', TRAIN, json.dumps(commands)],
+        env={**os.environ, **SAME_INSTRUCTIONS},
+        capture_output=True,
+        text=True,
+        timeout=1500,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
+    return {name: _left_in(folder / name) for name in names}
+
+
+def _left_in(out: Path) -> dict[str, Any]:
+    """Return the digest of every tensor of a run, and its episodes."""
     checkpoint = out / 'checkpoints' / 'latest'
     tensors = {}
     for file, stored in FILES.items():
@@ -174,7 +201,7 @@ def main() -> None:
             if name == 'lockstep':
                 figures[name] = lockstep(Path(folder) / name)
             else:
-                figures['runs'][name] = train(name, Path(folder) / name)
+                figures['runs'] |= train([name], Path(folder))
     FIGURES.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
 
 

@@ -5,10 +5,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from builders import assert_same_actor
-from command_line import run_command
+from command_line import run_command, run_process
 from safetensors.torch import load_file
 
 from residual_rl_ros.learner.checkpoint import ALGORITHM, MEMORY, RUN, STATE
@@ -32,7 +31,7 @@ SETTINGS = {
     'critic_hidden_sizes': '[16]',
     'actor_hidden_sizes': '[16]',
 }
-STEPS = 2400
+STEPS = 1800
 KILLS = 6 if os.environ.get('HYPOTHESIS_PROFILE') == 'thorough' else 3
 LIMIT_S = 120.0
 NEVER = ('--checkpoint-steps', '1000000')
@@ -77,23 +76,23 @@ def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / 'broken'
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['residual_rl_ros.training.train'])  # Imported for all, once.
     rng = np.random.default_rng(20)
     killed = 0
     for _ in range(KILLS):
         resume = ['--resume'] if episodes(broken) >= 0 else []
         before = episodes(broken)
-        process = subprocess.Popen(
-            [sys.executable, '-m', 'residual_rl_ros.cli.main', *arguments(broken, *resume)],
-            stderr=subprocess.PIPE,
-        )
+        process = context.Process(target=run_process, args=arguments(broken, *resume))
+        process.start()
         deadline = time.monotonic() + LIMIT_S
-        while episodes(broken) <= before + 2 and process.poll() is None:
+        while episodes(broken) <= before + 2 and process.is_alive():
             assert time.monotonic() < deadline
             time.sleep(0.005)
         time.sleep(float(rng.uniform(0.0, 0.2)))
-        killed += process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        killed += process.is_alive()
+        process.kill()
+        process.join()
     assert killed > KILLS // 2
     assert run_command(*arguments(broken, '--resume'), monkeypatch=monkeypatch) == 0
     assert_same_run(broken, whole)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from builders import SMALL
 from rich.console import Console
 
 from residual_rl_ros.bags.transitions.writer import TransitionWriter
@@ -22,6 +23,11 @@ from residual_rl_ros.training.train import TrainOptions, run_training
 from residual_rl_ros.training.train_from_bags import TransitionUse, train_from_bags
 
 QUIET = Console(quiet=True)
+
+
+def small_config(control_steps: int) -> RunConfig:
+    config = quick(load_run('peg_insert'))
+    return replace(config, control_steps=control_steps, overrides={**config.overrides, **SMALL})
 
 
 def base_bag(config: RunConfig, folder: Path, transitions: int) -> Path:
@@ -41,7 +47,7 @@ def base_bag(config: RunConfig, folder: Path, transitions: int) -> Path:
 
 
 def test_a_run_begins_online_with_the_warm_critics_of_a_bag(tmp_path: Path) -> None:
-    config = replace(quick(load_run('peg_insert')), control_steps=600)
+    config = small_config(600)
     bag = base_bag(config, tmp_path / 'bag', 150)
     learner, intake = train_from_bags([bag], TransitionUse.BASE, config.learner_config(), seed=4)
     assert learner.phase is Phase.ONLINE
@@ -63,7 +69,7 @@ def test_a_run_begins_online_with_the_warm_critics_of_a_bag(tmp_path: Path) -> N
 
 
 def test_no_message_waits_for_the_decisions_of_a_bag(tmp_path: Path) -> None:
-    config = replace(quick(load_run('peg_insert')), control_steps=800)
+    config = small_config(800)
     warmup = config.learner_config().warmup_transitions
     bag = base_bag(config, tmp_path / 'bag', warmup // 2)
     learner, _ = train_from_bags([bag], TransitionUse.BASE, config.learner_config(), seed=4)

@@ -32,6 +32,8 @@ pytestmark = pytest.mark.ros
 
 SEED = 7
 RUN_LIMIT_S = 90.0
+SOON = {'warmup_transitions': 40, 'publish_interval': 10}
+"""A run of few steps has updates and publications, too."""
 
 
 def small_config(task: str = 'peg_insert', **overrides: object) -> RunConfig:
@@ -56,7 +58,7 @@ def topology(config: RunConfig, output: Path, **policy: object) -> list[NodeSpec
     'config',
     [
         replace(quick(load_run('peg_insert')), control_steps=400),  # Networks as users have them.
-        replace(small_config('push_to_goal_camera'), control_steps=400),
+        replace(small_config('push_to_goal_camera', **SOON), control_steps=240),
     ],
     ids=['peg_insert', 'push_to_goal_camera'],
 )
@@ -89,18 +91,14 @@ def test_a_run_over_dds_learns_bit_for_bit_what_a_run_in_one_process_learns(
 def test_a_resumed_learner_continues_in_a_new_epoch_and_as_another_one_it_is_refused(
     domain_id: int, tmp_path: Path
 ) -> None:
-    config = replace(small_config(), control_steps=500)
+    config = replace(small_config(**SOON), control_steps=240)
     environment = ros_environment(domain_id)
     learner, policy, simulator = topology(config, tmp_path)
     with Bringup([learner, policy, simulator], tmp_path / 'logs', environment) as bringup:
         wait_for(lambda: bringup.ended('mujoco_sim_node'), RUN_LIMIT_S, 'end of the run')
     first = load_checkpoint(tmp_path / 'checkpoints' / 'latest')
 
-    with Bringup([learner], tmp_path / 'refused', environment) as bringup:
-        wait_for(lambda: bringup.ended('learner_node'), 30.0, 'refusal')
-        assert bringup.processes['learner_node'].returncode == 2
-    log = (tmp_path / 'refused' / 'learner_node.log').read_text()
-    assert 'already holds a checkpoint' in log
+    assert 'already holds a checkpoint' in refusal(learner, domain_id)
     numbers = 'was trained with other numbers: '
     for reason, parameters in (
         (f'{numbers}algorithm is sac there, td3', {'preset': 'resfit'}),
@@ -135,7 +133,7 @@ def refusal(spec: NodeSpec, domain_id: int) -> str:
 
 
 def test_a_killed_learner_leaves_the_policy_running(domain_id: int, tmp_path: Path) -> None:
-    config = replace(small_config(), control_steps=0)  # It goes on until it is stopped.
+    config = replace(small_config(**SOON), control_steps=0)  # It goes on until it is stopped.
     learner, policy, simulator = topology(config, tmp_path, actor_timeout_s=2.0)
     environment = ros_environment(domain_id)
     with (

@@ -74,7 +74,8 @@ def test_a_long_pre_training_answers_and_the_policy_waits_for_it(
 
 def test_pause_save_and_rollback(domain_id: int, tmp_path: Path, call: Caller) -> None:
     config = quick(load_run('peg_insert'))
-    config = replace(config, overrides={**config.overrides, **SMALL}, control_steps=0)
+    overrides = {**config.overrides, **SMALL, 'warmup_transitions': 20}
+    config = replace(config, overrides=overrides, control_steps=0)
     resolved = config.resolve()
     base, robot_file = resolved.policy, resolved.robot_file
     nodes = finetune_topology(config, robot_file, base.path, tmp_path, 1, 0)

@@ -26,8 +26,9 @@ def test_the_figures_are_those_of_a_running_robot(
     monkeypatch.setattr(control_bench, 'JOIN_S', 0.5)
     measure, figures = control_bench.measure, {}
 
-    def measured(*arguments: Any) -> dict[str, float]:
-        figures.update(measure(*arguments))
+    def measured(rate: float, seconds: float, console: Any) -> dict[str, float]:
+        assert (rate, seconds) == (50.0, 5.0)
+        figures.update(measure(rate, 2.0, console))  # The command takes no less than five seconds.
         return figures
 
     monkeypatch.setattr(control_bench, 'measure', measured)
