@@ -267,11 +267,6 @@ class ReplayBuffer:
         parts = np.split(self._table[: self._size], np.cumsum(self._splits)[:-1], axis=1)
         return dict(zip(BLOCKS, parts, strict=True))
 
-    @property
-    def following(self) -> npt.NDArray[np.int32]:
-        """Row that continues the episode of each without a gap; -1 for none, shape (size,)."""
-        return self._following[: self._size]
-
     def observations(self) -> Tensor:
         """Return the stored observations, shape (size, n)."""
         return torch.from_numpy(self._table[: self._size, : self._splits[0]])
