@@ -273,6 +273,9 @@ class OffPolicyCustomisation(TrainingState, ABC):
         """Return that nothing follows from the warm-up."""
         return {}
 
+    def published(self, version: tuple[int, int]) -> None:
+        """Take no note: off-policy rules learn from whoever acted."""
+
     def sample(self) -> tuple[Batch, Tensor]:
         """Draw a batch and its rewards, (batch,)."""
         batch = self.memory.sample(self._updates / self.config.utd)
