@@ -21,6 +21,7 @@ import torch
 
 from residual_rl_ros.config.preset import LearnerConfig
 from residual_rl_ros.errors import MalformedTransitionError
+from residual_rl_ros.learner.best_networks import BestNetworks, Networks
 from residual_rl_ros.learner.episodes import EpisodeLog, EpisodeRecord
 from residual_rl_ros.learner.exploration_schedule import (
     PublishedShares,
@@ -29,7 +30,7 @@ from residual_rl_ros.learner.exploration_schedule import (
     warmup_exploration,
 )
 from residual_rl_ros.learner.finite_networks import FiniteNetworks
-from residual_rl_ros.learner.guard import BestNetworks, Guard, GuardConfig, Networks
+from residual_rl_ros.learner.guard import Guard, GuardConfig
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.transitions.transition import Transition, TransitionLayout
@@ -238,9 +239,8 @@ class Learner:
             base_outcomes: outcomes of base-only episodes, oldest first, for the guard to compare
                 with.
         """
-        if self.config.guard_share:
-            for outcome in base_outcomes:
-                self.guard.record_outcome(outcome, residual=False, base_share=1.0)
+        for outcome in base_outcomes:
+            self.guard.record_outcome(outcome, residual=False, base_share=1.0)
         config, memory = self.config, self.rule.memory
         wanted = math.ceil(config.warmup_episodes * memory.episode_decisions)
         self._warmup_transitions = max(config.warmup_transitions, wanted)
@@ -348,11 +348,11 @@ class Learner:
         if record.residual or warm:
             self.episodes.rate(outcome)
         if record.residual and not warm:
-            success = self.episodes.success_rate or 0.0
-            self.best.rate(success, self._finite_networks, self.transitions)
+            base = self.guard.base_outcomes
+            self.best.rate(outcome, base, self._finite_networks, self.transitions)
         if warm and record.residual:
             return
-        if self.config.guard_share:
+        if self.config.guard_share or not record.residual:
             # Of two episodes under a revoked actor only that of the base counts: no fair draw.
             share = 0.0 if revoked else self._base_shares.of(actor)
             alarm = self.guard.record_outcome(outcome, record.residual, share)
@@ -409,12 +409,22 @@ class Learner:
         self.recover()  # Keeps what was loaded.
 
     def current_message(self) -> bytes:
-        """Return the actor as it is now, to be used at once (deployment, evaluation)."""
+        """Return the actor to be used at once (deployment, evaluation).
+
+        It is the one of now or, with `deploy_confirmed`, of the networks that were confirmed; until
+        some are, it leaves the base alone.
+        """
+        if not self.config.deploy_confirmed:
+            return self._deployed_message(self.phase is not Phase.WARMUP)
+        with self.confirmed():
+            return self._deployed_message(self.best.confirmed)
+
+    def _deployed_message(self, residual: bool) -> bytes:
         self.recover()
         # A bound that still grows is as much a part of what was learned as the weights are.
         learning = self.exploration(self._shown_at)
         exploration = Exploration(
-            residual_probability=float(self.phase is not Phase.WARMUP),
+            residual_probability=float(residual),
             bound_scale=learning.wide_bound_scale,
             wide_bound_scale=learning.wide_bound_scale,
             full_bound_cost=learning.full_bound_cost,
@@ -432,13 +442,13 @@ class Learner:
     def confirmed(self) -> Iterator[None]:
         """Let the rule have the best networks meanwhile, with the bound that they acted with."""
         self.recover()
-        present = self.rule.state_dict()
-        self.rule.load_state_dict(self.best.good)
-        self._shown_at = self.best.confirmed_at
+        present, shown_at = self.rule.state_dict(), self._shown_at
+        self.rule.load_state_dict(self.best.good or present)
+        self._shown_at = self.best.taken_at
         try:
             yield
         finally:
-            self._shown_at = None
+            self._shown_at = shown_at
             self.rule.load_state_dict(present)
             self.recover()  # Keeps what was loaded.
 
