@@ -412,9 +412,11 @@ class Learner:
         """Return the actor to be used at once (deployment, evaluation).
 
         It is the one of now or, with `deploy_confirmed`, of the networks that were confirmed; until
-        some are, it leaves the base alone.
+        some are, it leaves the base alone. Where nobody labels outcomes nothing can be confirmed,
+        and it is the one of now.
         """
-        if not self.config.deploy_confirmed:
+        labelled = self.guard.base_outcomes or self.best.rated
+        if not (self.config.deploy_confirmed and labelled):
             return self._deployed_message(self.phase is not Phase.WARMUP)
         with self.confirmed():
             return self._deployed_message(self.best.confirmed)

@@ -158,6 +158,15 @@ def test_until_networks_are_confirmed_the_base_is_deployed_and_then_they_are() -
     assert_same_actor(decode_weights(learner.current_message())[1], taken)
 
 
+def test_where_nobody_labels_outcomes_the_newest_networks_are_deployed() -> None:
+    learner = Learner(small_config(deploy_confirmed=True), LAYOUT, seed=0)
+    for _ in range(20):
+        learner.ingest(make_transition(LAYOUT, terminated=True, success=Success.UNLABELLED))
+    header, actor = decode_weights(learner.current_message())
+    assert header.enabled
+    assert_same_actor(actor, learner.rule.robot_policy())
+
+
 def test_what_is_deployed_does_not_touch_the_learning() -> None:
     plain, careful = confident_learner(), confident_learner(deploy_confirmed=True)
     for learner in (plain, careful):
