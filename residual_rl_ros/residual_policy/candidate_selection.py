@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistribution
 from residual_rl_ros.residual_policy.architecture import (
     MAX_CANDIDATES,
     ActorArchitecture,
@@ -162,6 +163,7 @@ class BestOfNActor:
         base_action: npt.ArrayLike,
         rng: np.random.Generator | None,
         sample: ExplorationSample = FULL_SAMPLE,
+        distribution: BaseDistribution = NO_DISTRIBUTION,
     ) -> Array:
         """Return the residual that the critics choose, shape (k * m,); zero is the base action.
 

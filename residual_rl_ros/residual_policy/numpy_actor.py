@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistribution
 from residual_rl_ros.numerics import all_finite
 from residual_rl_ros.residual_policy.architecture import (
     LOG_STD_MAX,
@@ -76,6 +77,7 @@ class GaussianActor:
         base_action: npt.ArrayLike,
         rng: np.random.Generator | None,
         sample: ExplorationSample = FULL_SAMPLE,
+        distribution: BaseDistribution = NO_DISTRIBUTION,
     ) -> Array:
         """Return one residual action, shape (k * m,); without `rng`, tanh(mean).
 

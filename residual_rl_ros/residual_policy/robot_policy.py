@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistribution
 from residual_rl_ros.errors import shown
 from residual_rl_ros.numerics import within
 from residual_rl_ros.transitions.transition import MAX_OBSERVATION, TransitionLayout
@@ -162,6 +163,7 @@ class RobotPolicy(Protocol):
         base_action: npt.ArrayLike,
         rng: np.random.Generator | None,
         sample: ExplorationSample = FULL_SAMPLE,
+        distribution: BaseDistribution = NO_DISTRIBUTION,
     ) -> Array:
         """Return the residual action of a decision, shape (k * m,), in [-1, 1].
 
@@ -172,6 +174,7 @@ class RobotPolicy(Protocol):
             base_action: base action of the decision, flattened to (k * m,), command units.
             rng: source of the exploration noise; None decides without noise.
             sample: how this decision explores.
+            distribution: what else the base policy tells, as much as the layout says.
         """
 
     def uniform(self, half_width: float, rng: np.random.Generator) -> Array:
@@ -247,9 +250,11 @@ def decides_numbers(policy: RobotPolicy, exploration: Exploration) -> bool:
     observations = [mean, *(mean + PROBE_REACH * signs[:2] * std), MAX_OBSERVATION * signs[2]]
     bases = [0.5 * (low + high), low, high, low + (high - low) * rng.random(km)]
     widest = ExplorationSample(exploration.wide_noise_scale, 1.0, exploration.full_bound_cost)
+    others = rng.uniform(low, high, (layout.proposals - 1, km))
+    told = BaseDistribution(np.zeros(layout.prior_size), others)
     with np.errstate(all='ignore'):
         return all(
-            is_residual(policy.decide(observation, base, noise, sample), km)
+            is_residual(policy.decide(observation, base, noise, sample, told), km)
             for observation, base in zip(observations, bases, strict=True)
             for noise, sample in ((None, FULL_SAMPLE), (rng, widest))
         )

@@ -39,6 +39,14 @@ class Batch:
     """Observation after the j decisions, shape (batch, n)."""
     next_base_action: Tensor
     """Base action at that observation, shape (batch, k * m)."""
+    prior: Tensor
+    """Density of the base action, shape (batch, P)."""
+    proposals: Tensor
+    """What else the base policy would have done, shape (batch, (N - 1) * k * m)."""
+    next_prior: Tensor
+    """Density of the next base action, shape (batch, P)."""
+    next_proposals: Tensor
+    """Shape (batch, (N - 1) * k * m)."""
     row: npt.NDArray[np.int64]
     """Row of the buffer, shape (batch,)."""
     demonstrations: int = 0
@@ -77,9 +85,13 @@ class _Chain:
 
 
 def _splits(layout: TransitionLayout) -> list[int]:
-    """Return the widths of a row: s, b, a, reward, goes on, s' and b'."""
+    """Return the widths of a row: s, b, a, reward, goes on, s', b', and what the base policy tells.
+
+    That is its density and its proposals, first those of b, then those of b'.
+    """
     n, km = layout.observation_size, layout.decision_size
-    return [n, km, km, 1, 1, n, km]
+    told = [layout.prior_size, (layout.proposals - 1) * km]
+    return [n, km, km, 1, 1, n, km, *told, *told]
 
 
 class ReplayBuffer:
@@ -134,6 +146,10 @@ class ReplayBuffer:
                 [transition.reward, 0.0 if transition.terminated else 1.0],
                 transition.next_observation,
                 transition.next_base_action,
+                transition.prior,
+                transition.proposals,
+                transition.next_prior,
+                transition.next_proposals,
             ],
             out=self._table[row],
             casting='same_kind',
@@ -161,11 +177,9 @@ class ReplayBuffer:
         Raises:
             ResidualRLError: the rows are of another layout.
         """
-        width = sum(self._splits)
-        layout = table.layout
-        if 2 * layout.observation_size + 3 * layout.decision_size + 2 != width:
+        if _splits(table.layout) != self._splits:
             raise ResidualRLError(
-                f'transitions of layout {layout.label} do not fit {width} columns'
+                f'transitions of layout {table.layout.label} do not fit {sum(self._splits)} columns'
             )
         begin = 0
         while begin < len(table):
@@ -185,9 +199,13 @@ class ReplayBuffer:
         stored[:, n + km : n + 2 * km] = table.block('executed_action')
         stored[:, n + 2 * km] = table.header('reward')
         stored[:, n + 2 * km + 1] = 1.0 - table.header('terminated')
-        stored[:, n + 2 * km + 2 :] = table.values[
+        told = 2 * n + 3 * km + 2
+        stored[:, n + 2 * km + 2 : told] = table.values[
             :, columns['next_observation'].start : columns['next_base_action'].stop
         ]
+        if stored.shape[1] > told:
+            names = ('prior', 'proposals', 'next_prior', 'next_proposals')
+            stored[:, told:] = np.hstack([table.block(name) for name in names])
         self._source[begin:end] = table.header('source')
         keys = [table.header(name) for name in ('epoch', 'episode', 'step')]
         chain = self._open.pop(robot, None)
@@ -258,10 +276,17 @@ class ReplayBuffer:
             reward += step * self._table[last, reward_column]
             weight += step
             discount = np.where(going, gamma * discount, discount)
+        told = 2 * n + 3 * km + 2
+        of_base = self._splits[-2:]
+        next_told = told + sum(of_base)
         head = torch.from_numpy(self._table[first, : n + 2 * km])
-        tail = torch.from_numpy(self._table[last, n + 2 * km + 2 :])
+        tail = torch.from_numpy(self._table[last, n + 2 * km + 2 : told])
         observation, base, executed = torch.split(head, [n, km, km], dim=1)
         next_observation, next_base = torch.split(tail, [n, km], dim=1)
+        now = torch.from_numpy(self._table[first, told:next_told])
+        then = torch.from_numpy(self._table[last, next_told:])
+        prior, proposals = torch.split(now, of_base, dim=1)
+        next_prior, next_proposals = torch.split(then, of_base, dim=1)
         return Batch(
             observation,
             base,
@@ -271,6 +296,10 @@ class ReplayBuffer:
             torch.from_numpy(discount * self._table[last, bootstrap_column]),
             next_observation,
             next_base,
+            prior,
+            proposals,
+            next_prior,
+            next_proposals,
             first,
         )
 

@@ -1,11 +1,13 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What travels between the nodes: transition layout v1.
+"""What travels between the nodes: transition layouts v1 and v2.
 
 A **transition** is one residual *decision*: `decision_steps` control steps during which one output
 of the actor (k x m numbers) is executed. Its action blocks therefore hold k x m numbers, in step
 order, and its reward is the sum over those steps. A message carries nothing but float64 numbers and
-one label, so that a bag of the topic is a training set that any tool can read.
+one label, so that a bag of the topic is a training set that any tool can read. Version 2 adds what
+customisation needs (density and proposals of the base policy, the add-on reward); a layout without
+any of these is of version 1.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from dataclasses import field as attribute
 from enum import IntEnum
 from functools import cached_property
 from typing import Any
@@ -25,7 +28,8 @@ import yaml
 
 from residual_rl_ros.errors import ConfigError, FormatError, MalformedTransitionError, shown
 from residual_rl_ros.files.yaml_text import parse_yaml
-from residual_rl_ros.robot.action_spec import check_names, integer
+from residual_rl_ros.numerics import flag
+from residual_rl_ros.robot.action_spec import Prior, check_names, integer
 from residual_rl_ros.robot.observation import MAX_STAMP_S
 
 Array = npt.NDArray[np.float64]
@@ -67,6 +71,10 @@ MAX_NAME_CHARACTERS = 10**5
 """Longest that all names of a layout may be together [characters]."""
 MAX_LIMIT = 1e6
 """Largest trained action and residual bound, command units."""
+MAX_PROPOSALS = 64
+"""Largest N."""
+MAX_PRIOR = 1e6
+"""Largest mean, log standard deviation and logit; -1e6 stands for the logit of what never is."""
 
 
 class Source(IntEnum):
@@ -84,6 +92,10 @@ class Success(IntEnum):
     UNLABELLED = -1
     FAILURE = 0
     SUCCESS = 1
+
+
+def _nothing() -> Array:
+    return np.zeros(0)
 
 
 @dataclass(frozen=True)
@@ -123,11 +135,31 @@ class Transition:
     """Observation after the decision's last control step, shape (n,)."""
     next_base_action: Array
     """Base action chunk at the next observation, shape (k * m,)."""
+    prior: Array = attribute(default_factory=_nothing)
+    """Density of the base action, shape (P,); see `Prior`. Size 0 in layouts without."""
+    next_prior: Array = attribute(default_factory=_nothing)
+    """Density of the next base action, shape (P,)."""
+    proposals: Array = attribute(default_factory=_nothing)
+    """What else the base policy would have done, shape ((N - 1) * k * m,): other draws of its
+    noise."""
+    next_proposals: Array = attribute(default_factory=_nothing)
+    """The same at the next observation."""
+    add_on: Array = attribute(default_factory=_nothing)
+    """Add-on reward of the decision and its weight then, shape (2,)."""
+
+
+ADDITIONS: Mapping[str, Any] = {
+    'prior': Prior.NONE,
+    'proposals': 1,
+    'customisable': False,
+    'discrete': False,
+}
+"""What layout version 2 adds, with the values at which a layout is of version 1."""
 
 
 @dataclass(frozen=True)
 class TransitionLayout:
-    """Names, sizes and scales of transition layout v1.
+    """Names, sizes and scales of a transition layout.
 
     Attributes are what both ends must agree on; their hash travels in every message label. With
     them a bag of transitions is complete: a learner needs neither the model nor the robot.
@@ -145,11 +177,29 @@ class TransitionLayout:
     """Largest action the base policy was trained on, command units (m)."""
     residual_bound: tuple[float, ...]
     """Largest residual, command units (m)."""
+    prior: Prior = Prior.NONE
+    """What the base policy tells of its density."""
+    proposals: int = 1
+    """Draws of the base policy for a decision (N); the first is the base action."""
+    customisable: bool = False
+    """Whether transitions carry an add-on reward."""
+    discrete: bool = False
+    """Whether an action is one of m, written as a one-hot vector."""
 
-    VERSION = 1
+    @property
+    def version(self) -> int:
+        """Version: 1 without anything that version 2 adds."""
+        return 2 if self._additions else 1
+
+    @property
+    def _additions(self) -> dict[str, Any]:
+        """What version 2 adds, by name, where it is not the default."""
+        own = {name: getattr(self, name) for name in ADDITIONS}
+        return {name: value for name, value in own.items() if value != ADDITIONS[name]}
 
     def __post_init__(self) -> None:
         """Check names, k and scales."""
+        self._check_additions()
         for kind, names in (('observation', self.observation_names), ('action', self.action_names)):
             check_names(kind, names)
             characters = sum(map(len, names))
@@ -185,6 +235,27 @@ class TransitionLayout:
                     f'policy was trained on no range of actions ({low} to {high})'
                 )
 
+    def _check_additions(self) -> None:
+        """Check what version 2 adds."""
+        if not isinstance(self.prior, str) or self.prior not in tuple(Prior):
+            raise ConfigError(f'prior is {shown(self.prior)}, expected one of {", ".join(Prior)}')
+        object.__setattr__(self, 'prior', Prior(self.prior))
+        if not 1 <= self.proposals <= MAX_PROPOSALS:
+            raise ConfigError(f'proposals is {self.proposals}, expected 1 to {MAX_PROPOSALS}')
+        if self.discrete != (self.prior is Prior.CATEGORICAL) and self.prior is not Prior.NONE:
+            raise ConfigError(
+                f'prior is {self.prior} and discrete {self.discrete}: a categorical prior is for '
+                'discrete actions, and the others for continuous ones'
+            )
+        unit = {'action_min': {0.0}, 'action_max': {1.0}, 'residual_bound': {0.0, 1.0}}
+        for label, allowed in unit.items():
+            values = getattr(self, label)
+            if self.discrete and not set(values) <= allowed:
+                raise ConfigError(
+                    f'{label} of discrete actions is {shown(values)}, expected '
+                    f'{" or ".join(f"{value:g}" for value in sorted(allowed))} (one-hot vectors)'
+                )
+
     @property
     def observation_size(self) -> int:
         """Size n of the observation."""
@@ -201,9 +272,14 @@ class TransitionLayout:
         return self.decision_steps * self.action_size
 
     @property
+    def prior_size(self) -> int:
+        """Number P of values that tell the density of a base action."""
+        return self.prior.size(self.decision_size)
+
+    @property
     def size(self) -> int:
         """Number of float64 values in a message."""
-        return len(HEADER) + 2 * self.observation_size + 4 * self.decision_size
+        return len(HEADER) + sum(self._blocks.values())
 
     @cached_property
     def columns(self) -> Mapping[str, slice]:
@@ -227,8 +303,13 @@ class TransitionLayout:
                 block[:] = [[-MAX_OBSERVATION], [MAX_OBSERVATION]]
             elif name == 'residual_action':
                 block[:] = [[-1.0], [1.0]]
+            elif name.endswith('prior'):
+                block[:] = [[-MAX_PRIOR], [MAX_PRIOR]]
+            elif name == 'add_on':
+                block[:] = [[-MAX_REWARD], [MAX_REWARD]]
             else:
-                block[:] = np.tile([low - reach, high + reach], self.decision_steps)
+                steps = block.shape[1] // self.action_size
+                block[:] = np.tile([low - reach, high + reach], steps)
         return result[0], result[1]
 
     def usable(self, values: Array) -> npt.NDArray[np.bool_]:
@@ -244,21 +325,25 @@ class TransitionLayout:
 
     @cached_property
     def label(self) -> str:
-        """Dimension label of a message: `transition:v1:<hash of the layout>`."""
+        """Dimension label of a message: `transition:v<version>:<hash of the layout>`."""
         canonical = json.dumps(self.to_mapping(), sort_keys=True, separators=(',', ':'))
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:16]
-        return f'transition:v{self.VERSION}:{digest}'
+        return f'transition:v{self.version}:{digest}'
 
     def to_mapping(self) -> dict[str, Any]:
         """Return it as JSON and YAML can hold it."""
         return {
-            'version': self.VERSION,
+            'version': self.version,
             'decision_steps': self.decision_steps,
             'observation_names': list(self.observation_names),
             'action_names': list(self.action_names),
             'action_min': list(self.action_min),
             'action_max': list(self.action_max),
             'residual_bound': list(self.residual_bound),
+            **{
+                name: str(value) if name == 'prior' else value
+                for name, value in self._additions.items()
+            },
         }
 
     def to_yaml(self) -> str:
@@ -295,22 +380,35 @@ class TransitionLayout:
         """
         if not isinstance(mapping, Mapping):
             raise ConfigError(f'transition layout is a {type(mapping).__name__}, not a map')
-        if mapping.get('version') != cls.VERSION:
+        if mapping.get('version') not in (1, 2):
             raise ConfigError(
-                f'transition layout version {shown(mapping.get("version"))}, expected {cls.VERSION}'
+                f'transition layout version {shown(mapping.get("version"))}, expected 1 or 2'
             )
         try:
-            return cls(
+            low, high, bound = (
+                tuple(float(value) for value in mapping[key])
+                for key in ('action_min', 'action_max', 'residual_bound')
+            )
+            layout = cls(
                 tuple(mapping['observation_names']),
                 tuple(mapping['action_names']),
                 integer(mapping['decision_steps']),
-                *(
-                    tuple(float(value) for value in mapping[key])
-                    for key in ('action_min', 'action_max', 'residual_bound')
-                ),
+                low,
+                high,
+                bound,
+                prior=mapping.get('prior', Prior.NONE),
+                proposals=integer(mapping.get('proposals', 1)),
+                customisable=flag(mapping.get('customisable', False)),
+                discrete=flag(mapping.get('discrete', False)),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f'transition layout is incomplete: {error!r:.200}') from error
+        if mapping['version'] != layout.version:
+            raise ConfigError(
+                f'transition layout says version {mapping["version"]}, its contents are of version '
+                f'{layout.version}'
+            )
+        return layout
 
     def differences(self, other: TransitionLayout) -> list[str]:
         """Return in what another layout is not this one, a text for each number or name."""
@@ -395,9 +493,15 @@ class TransitionLayout:
     @cached_property
     def _blocks(self) -> Mapping[str, int]:
         """Size of every array of a transition, in message order."""
-        n, km = self.observation_size, self.decision_size
+        sizes = {
+            'observation': self.observation_size,
+            'action': self.decision_size,
+            'prior': self.prior_size,
+            'proposals': (self.proposals - 1) * self.decision_size,
+            'on': 2 * self.customisable,
+        }
         names = [field.name for field in fields(Transition)][len(HEADER) :]
-        return {name: n if name.endswith('observation') else km for name in names}
+        return {name: sizes[name.rpartition('_')[2]] for name in names}
 
     def _check_numbers(self, values: Array) -> None:
         usable = self.usable(values)

@@ -31,6 +31,10 @@ def batch() -> Batch:
         bootstrap=torch.tensor([0.81, 0.0]),
         next_observation=torch.ones(2, n),
         next_base_action=torch.full((2, km), 0.25),
+        prior=torch.zeros(2, 0),
+        proposals=torch.zeros(2, 0),
+        next_prior=torch.zeros(2, 0),
+        next_proposals=torch.zeros(2, 0),
         row=np.zeros(2, dtype=np.int64),
     )
 

@@ -44,7 +44,7 @@ from residual_rl_ros.residual_policy.robot_policy import register_policy, instal
 
 @register_policy('quiet', ActorArchitecture)
 class QuietActor(GaussianActor):
-    def decide(self, observation, base_action, rng, sample=None):
+    def decide(self, observation, base_action, rng, sample=None, distribution=None):
         return np.zeros(self.architecture.decision_size)
 """
 

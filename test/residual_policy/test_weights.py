@@ -266,6 +266,7 @@ def test_an_architecture_of_the_wrong_type_is_malformed(changes: dict[str, objec
     'changes',
     [
         {'version': 2},
+        {'version': 3},
         {'decision_steps': 0},
         {'decision_steps': 10**12},
         {'decision_steps': 10**400},

@@ -284,6 +284,11 @@ def make_transition(layout: TransitionLayout, **changes: Any) -> Transition:
         executed_action=np.linspace(-0.5, 0.5, km),
         next_observation=np.arange(n) + 1.5,
         next_base_action=np.linspace(-0.3, 0.3, km),
+        prior=np.arange(layout.prior_size) + 0.5,
+        next_prior=np.arange(layout.prior_size) + 0.75,
+        proposals=np.linspace(-0.2, 0.2, (layout.proposals - 1) * km),
+        next_proposals=np.linspace(-0.1, 0.1, (layout.proposals - 1) * km),
+        add_on=np.array([-0.5, 2.0])[: 2 * layout.customisable],
     )
     return replace(transition, **changes)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
+from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.robot.observation import MAX_STAMP_S
 from residual_rl_ros.transitions.transition import (
     MAX_COUNT,
@@ -33,6 +34,10 @@ def layouts(draw: st.DrawFn) -> TransitionLayout:
     actions = draw(st.lists(names, min_size=1, max_size=3, unique=True))
     ranges = [sorted(draw(st.tuples(up_to(MAX_LIMIT), up_to(MAX_LIMIT)))) for _ in actions]
     bounds = [abs(draw(up_to(MAX_LIMIT))) if low < high else 0.0 for low, high in ranges]
+    discrete = draw(st.booleans())
+    if discrete:
+        ranges, bounds = [[0.0, 1.0] for _ in actions], [1.0 for _ in actions]
+    told = [Prior.CATEGORICAL] if discrete else [Prior.GAUSSIAN, Prior.SQUASHED_GAUSSIAN]
     return TransitionLayout(
         tuple(draw(st.lists(names, min_size=1, max_size=4, unique=True))),
         tuple(actions),
@@ -40,6 +45,10 @@ def layouts(draw: st.DrawFn) -> TransitionLayout:
         tuple(low for low, _ in ranges),
         tuple(high for _, high in ranges),
         tuple(bounds),
+        prior=draw(st.sampled_from([Prior.NONE, *told])),
+        proposals=draw(st.integers(1, 3)),
+        customisable=draw(st.booleans()),
+        discrete=discrete,
     )
 
 
@@ -68,4 +77,9 @@ def transitions(draw: st.DrawFn, layout: TransitionLayout) -> Transition:
         executed_action=block('executed_action'),
         next_observation=block('next_observation'),
         next_base_action=block('next_base_action'),
+        prior=block('prior'),
+        next_prior=block('next_prior'),
+        proposals=block('proposals'),
+        next_proposals=block('next_proposals'),
+        add_on=block('add_on'),
     )

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.transitions.replay_buffer import Batch, ReplayBuffer
+from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import TransitionLayout
 
 LAYOUT = make_layout()
@@ -90,6 +91,26 @@ def test_a_batch_has_the_shapes_of_the_layout() -> None:
     assert batch.base_action.shape == batch.executed_action.shape == (4, km)
     assert batch.reward.shape == batch.bootstrap.shape == (4,)
     assert batch.observation.dtype == torch.float32
+
+
+def test_a_batch_has_what_the_base_policy_tells_now_and_after_n_steps() -> None:
+    layout = make_layout(prior='gaussian', proposals=2)
+    one = ReplayBuffer(layout, 2)
+    first, second = (
+        make_transition(layout, step=step, prior=np.full(8, step), next_prior=np.full(8, step + 1))
+        for step in (0, 2)
+    )
+    one.add(first)
+    one.add(second)
+    whole = ReplayBuffer(layout, 2)
+    rows = [layout.encode(each) for each in (first, second)]
+    whole.extend(TransitionTable(layout, np.array(rows)))
+    assert same_batches(one, whole)
+    batch = one.sample(64, np.random.default_rng(0), n_step=2)
+    assert batch.prior.shape == (64, 8)
+    assert batch.next_proposals.shape == (64, 4)
+    pairs = torch.stack([batch.prior[:, 0], batch.next_prior[:, 0]], dim=1)
+    assert {tuple(pair) for pair in pairs.tolist()} == {(0.0, 3.0), (2.0, 3.0)}
 
 
 def test_a_batch_does_not_change_when_its_rows_are_overwritten() -> None:

@@ -76,6 +76,52 @@ def test_the_message_order_is_that_of_layout_v1() -> None:
     assert MESSAGE.tolist() == expected
 
 
+def test_layout_v2_appends_what_the_base_policy_tells_and_the_add_on() -> None:
+    layout = make_layout(prior='gaussian', proposals=3, customisable=True)
+    transition = make_transition(layout)
+    message = layout.encode(transition)
+    added = [
+        *('prior', 'next_prior', 'proposals', 'next_proposals', 'add_on'),
+    ]
+    assert message[: LAYOUT.size].tolist() == MESSAGE.tolist()
+    assert [layout.columns[name].stop - layout.columns[name].start for name in added] == [
+        *(8, 8, 8, 8, 2)
+    ]
+    expected = np.concatenate([getattr(transition, name) for name in added])
+    assert message[LAYOUT.size :].tolist() == expected.tolist()
+
+
+def test_only_a_layout_with_additions_is_of_version_2() -> None:
+    assert (LAYOUT.version, LAYOUT.label.split(':')[1]) == (1, 'v1')
+    assert set(LAYOUT.to_mapping()) == {
+        *('version', 'decision_steps', 'observation_names', 'action_names'),
+        *('action_min', 'action_max', 'residual_bound'),
+    }
+    layout = make_layout(prior='squashed_gaussian', proposals=2)
+    assert (layout.version, layout.label.split(':')[1]) == (2, 'v2')
+    assert TransitionLayout.from_yaml(layout.to_yaml()) == layout
+    assert layout.differences(LAYOUT) == [
+        "prior is 'none', expected 'squashed_gaussian'",
+        'proposals is 1, expected 2',
+    ]
+
+
+@pytest.mark.parametrize(
+    ('changes', 'reason'),
+    [
+        ({'prior': 'beta'}, "prior is 'beta', expected one of none, gaussian"),
+        ({'prior': ['gaussian']}, 'prior is'),
+        ({'prior': 'categorical'}, 'a categorical prior is for discrete actions'),
+        ({'proposals': 0}, 'proposals is 0, expected 1 to 64'),
+        ({'proposals': 65}, 'proposals is 65, expected 1 to 64'),
+        ({'discrete': True}, 'action_min of discrete actions is'),
+    ],
+)
+def test_additions_that_contradict_the_layout_are_refused(changes: dict, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        make_layout(**changes)
+
+
 def test_a_decoded_transition_does_not_share_memory_with_the_message() -> None:
     message = MESSAGE.copy()
     transition = LAYOUT.decode(message, LAYOUT.label)
@@ -289,7 +335,8 @@ def edited(**changes: object) -> str:
         ('- 1', 'is a list, not a map'),
         ('', 'is a NoneType, not a map'),
         ('version: 1', 'is incomplete'),
-        (edited(version=2), 'version 2, expected 1'),
+        (edited(version=3), 'version 3, expected 1 or 2'),
+        (edited(version=2), 'says version 2, its contents are of version 1'),
         (edited(action_names=None), 'is incomplete'),
         (edited(decision_steps='two'), 'is incomplete'),
         (edited(action_min=['low', 0.0]), 'is incomplete'),
