@@ -111,11 +111,6 @@ class GuardNumbers:
         maximum=1.0,
         above=0.0,
     )
-    deploy_confirmed: bool = parameter(
-        False,
-        'evaluate, and save for deployment, the networks that 25 episodes before and after them '
-        'confirmed as better than the base, and until then the base alone, instead of the newest',
-    )
     guard_unlabelled: str = parameter(
         'auto',
         'what an episode is that a time limit ended without a label: failure, ignored, or auto, '

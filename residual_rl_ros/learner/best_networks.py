@@ -52,11 +52,6 @@ class BestNetworks:
         self._window: list[bool] = []
 
     @property
-    def rated(self) -> bool:
-        """Whether any episode has been rated since the beginning or the last rollback."""
-        return bool(self._before or self._window)
-
-    @property
     def rank(self) -> Rank:
         """Rank of `good`."""
         return self.confirmed, self.success, self.taken_at

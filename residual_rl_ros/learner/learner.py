@@ -409,24 +409,12 @@ class Learner:
         self.recover()  # Keeps what was loaded.
 
     def current_message(self) -> bytes:
-        """Return the actor to be used at once (deployment, evaluation).
-
-        It is the one of now or, with `deploy_confirmed`, of the networks that were confirmed; until
-        some are, it leaves the base alone. Where nobody labels outcomes nothing can be confirmed,
-        and it is the one of now.
-        """
-        labelled = self.guard.base_outcomes or self.best.rated
-        if not (self.config.deploy_confirmed and labelled):
-            return self._deployed_message(self.phase is not Phase.WARMUP)
-        with self.confirmed():
-            return self._deployed_message(self.best.confirmed)
-
-    def _deployed_message(self, residual: bool) -> bytes:
+        """Return the actor as it is now, to be used at once (deployment, evaluation)."""
         self.recover()
         # A bound that still grows is as much a part of what was learned as the weights are.
         learning = self.exploration(self._shown_at)
         exploration = Exploration(
-            residual_probability=float(residual),
+            residual_probability=float(self.phase is not Phase.WARMUP),
             bound_scale=learning.wide_bound_scale,
             wide_bound_scale=learning.wide_bound_scale,
             full_bound_cost=learning.full_bound_cost,
@@ -444,13 +432,13 @@ class Learner:
     def confirmed(self) -> Iterator[None]:
         """Let the rule have the best networks meanwhile, with the bound that they acted with."""
         self.recover()
-        present, shown_at = self.rule.state_dict(), self._shown_at
-        self.rule.load_state_dict(self.best.good or present)
+        present = self.rule.state_dict()
+        self.rule.load_state_dict(self.best.good)
         self._shown_at = self.best.taken_at
         try:
             yield
         finally:
-            self._shown_at = shown_at
+            self._shown_at = None
             self.rule.load_state_dict(present)
             self.recover()  # Keeps what was loaded.
 

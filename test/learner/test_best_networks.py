@@ -7,17 +7,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from builders import assert_same_actor, make_layout, make_transition, small_config
+from builders import make_layout
 
 from residual_rl_ros.learner.best_networks import WINDOW, BestNetworks
-from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.residual_policy.weights import decode_weights
-from residual_rl_ros.transitions.transition import Source, Success
 
 LAYOUT = make_layout()
 BASE = [True, False] * 20
@@ -124,55 +120,3 @@ def test_what_is_known_of_the_best_networks_survives_a_checkpoint() -> None:
         window(each, 22)
     assert other.confirmed
     assert other.state_dict() == best.state_dict()
-
-
-# --- what is deployed
-
-
-def play(learner: Learner, count: int, success: bool, source: Source = Source.RESIDUAL) -> None:
-    for _ in range(count):
-        end: dict[str, Any] = {'terminated': True, 'success': Success(int(success))}
-        sent = learner.sequence
-        learner.ingest(make_transition(LAYOUT, source=source, policy_sequence=sent, **end))
-
-
-def confident_learner(**overrides: Any) -> Learner:
-    """Return a learner whose base failed in a warm-up of ten episodes."""
-    learner = Learner(small_config(**overrides), LAYOUT, seed=0)
-    play(learner, 10, False, Source.BASE)
-    return learner
-
-
-def test_until_networks_are_confirmed_the_base_is_deployed_and_then_they_are() -> None:
-    learner = confident_learner(deploy_confirmed=True)
-    play(learner, WINDOW - 1, True)
-    taken, at = learner.rule.robot_policy(), learner.transitions + 1  # Rated before it is learned.
-    play(learner, WINDOW, True)
-    assert not decode_weights(learner.current_message())[0].enabled
-    play(learner, 1, True)
-    header, actor = decode_weights(learner.current_message())
-    assert header.enabled
-    assert header.exploration.bound_scale == learner.exploration(at).bound_scale
-    assert_same_actor(actor, taken)
-    play(learner, 10, False)
-    assert_same_actor(decode_weights(learner.current_message())[1], taken)
-
-
-def test_where_nobody_labels_outcomes_the_newest_networks_are_deployed() -> None:
-    learner = Learner(small_config(deploy_confirmed=True), LAYOUT, seed=0)
-    for _ in range(20):
-        learner.ingest(make_transition(LAYOUT, terminated=True, success=Success.UNLABELLED))
-    header, actor = decode_weights(learner.current_message())
-    assert header.enabled
-    assert_same_actor(actor, learner.rule.robot_policy())
-
-
-def test_what_is_deployed_does_not_touch_the_learning() -> None:
-    plain, careful = confident_learner(), confident_learner(deploy_confirmed=True)
-    for learner in (plain, careful):
-        play(learner, 2 * WINDOW, True)
-        learner.current_message()
-        play(learner, 5, True)
-    assert plain.state_dict() == careful.state_dict()
-    other = careful.rule.state_dict()
-    assert all(torch.equal(value, other[name]) for name, value in plain.rule.state_dict().items())
