@@ -29,6 +29,7 @@ from safetensors.torch import save_file as save_tensors
 from residual_rl_ros.config.preset import LearnerConfig, learner_config
 from residual_rl_ros.errors import CheckpointError, ConfigError, FormatError, ResidualRLError
 from residual_rl_ros.files.json_text import read_json, read_run_json
+from residual_rl_ros.learner.best_networks import UNRANKED, Rank
 from residual_rl_ros.learner.folder_lock import FolderLock
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual_policy.weights import ACTOR, check_tensor_file, readable_checkpoint
@@ -71,7 +72,7 @@ class CheckpointFolder:
         self._key = key or Key()
         self.latest = root / 'latest'
         self.best = root / 'best'
-        self._best_success = _success_of(self.best)
+        self._best_rank = _rank_of(self.best)
 
     def close(self) -> None:
         """Let other learners have the folder."""
@@ -106,10 +107,10 @@ class CheckpointFolder:
             CheckpointError: the folder cannot be written or the disk is full.
         """
         save_checkpoint(self.latest, learner, run, self._key)
-        if learner.best.good and learner.best.success > self._best_success:
+        if learner.best.good and learner.best.rank > self._best_rank:
             with learner.confirmed():
                 save_checkpoint(self.best, learner, run, self._key)
-            self._best_success = learner.best.success
+            self._best_rank = learner.best.rank
 
 
 def save_checkpoint(
@@ -154,7 +155,7 @@ def save_checkpoint(
         state = {
             'config': learner.config.to_mapping(),
             'layout': learner.layout.to_yaml(),
-            'success': learner.best.success,
+            'best_rank': learner.best.rank,
             'state': learner.state_dict(),
         }
         (fresh / STATE).write_text(json.dumps(state), encoding='utf-8')
@@ -407,14 +408,15 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     return {key: np.asarray(value) for key, value in load_arrays(path).items()}
 
 
-def _success_of(directory: Path) -> float:
-    """Return the success that a checkpoint was saved with, -1 if there is none to read."""
+def _rank_of(directory: Path) -> Rank:
+    """Return the rank that a checkpoint was saved with, the lowest if there is none to read."""
     try:
         directory = readable_checkpoint(directory)
         _check_files(directory, STATE)
-        return float(_read_state(directory)['success'])
+        confirmed, success, taken_at = _read_state(directory)['best_rank']
+        return bool(confirmed), float(success), int(taken_at)
     except (OSError, ResidualRLError, KeyError, TypeError, ValueError):
-        return -1.0
+        return UNRANKED
 
 
 def _sync(path: Path) -> None:

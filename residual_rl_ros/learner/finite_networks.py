@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 
 from residual_rl_ros.algorithms.rule import Rule
-from residual_rl_ros.learner.guard import Networks
+from residual_rl_ros.learner.best_networks import Networks
 from residual_rl_ros.residual_policy.robot_policy import RESIDUAL, decides_numbers
 
 

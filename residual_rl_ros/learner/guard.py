@@ -1,18 +1,15 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The guard: a sequential test against the base, and the networks that a rollback restores."""
+"""The guard: a sequential test of the residual against its base."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
 from residual_rl_ros.errors import CheckpointError
-from residual_rl_ros.learner.episodes import RECENT_EPISODES
 
 MIN_BASE_EPISODES = 20
 """Base-only episodes before anything is concluded."""
@@ -145,6 +142,11 @@ class Guard:
     def base_success(self) -> float | None:
         """Success of the latest base-only episodes, None while they are too few."""
         return self._success_of_base(BASE_WINDOW)
+
+    @property
+    def base_outcomes(self) -> list[bool]:
+        """Outcomes of the latest base-only episodes, however few."""
+        return self._base[-BASE_WINDOW:]
 
     def _success_of_base(self, window: int) -> float | None:
         if len(self._base) < MIN_BASE_EPISODES:
@@ -290,60 +292,3 @@ class Guard:
 def _inside(success: float) -> float:
     """Return a success rate that rules nothing out."""
     return min(max(success, 0.02), 0.98)
-
-
-Networks = dict[str, torch.Tensor]
-
-
-class BestNetworks:
-    """Rates networks by the episodes after them; before any, those of the warm-up are the best."""
-
-    def __init__(self) -> None:
-        self.good: Networks = {}
-        """Networks to roll back to; none during warm-up."""
-        self.candidate: Networks = {}
-        """Networks that take their place if the 50 episodes after them are more successful."""
-        self.success = -1.0
-        """Success of `good`; that of the base while none were better, -1 during warm-up."""
-        self.confirmed_at = 0
-        """Transitions received when they were found to be the best."""
-        self._rated = 0
-
-    def begin(self, networks: Networks, success: float, transitions: int) -> None:
-        """Begin with the networks at the end of the warm-up and the success of the base."""
-        self.good = self.candidate = networks
-        self.success, self.confirmed_at = success, transitions
-
-    def rate(self, success: float, networks: Callable[[], Networks], transitions: int) -> None:
-        """Take in an episode; after 50, keep the candidate if it was the best, and take the next.
-
-        Args:
-            success: over the latest 50 episodes.
-            networks: returns the present ones.
-            transitions: received so far.
-        """
-        self._rated += 1
-        if self._rated < RECENT_EPISODES:
-            return
-        if success > self.success:
-            self.good, self.success, self.confirmed_at = self.candidate, success, transitions
-        self.candidate, self._rated = networks(), 0
-
-    def restore(self) -> Networks:
-        """Return the best networks, which are rated anew from now on."""
-        self.candidate, self._rated = self.good, 0
-        return self.good
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the counts as JSON values; a checkpoint keeps the networks on their own."""
-        return {
-            'good_success': self.success,
-            'confirmed_at': self.confirmed_at,
-            'rated': self._rated,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self.success, self._rated = float(state['good_success']), int(state['rated'])
-        # Earlier versions did not keep it.
-        self.confirmed_at = int(state.get('confirmed_at', state['transitions']))

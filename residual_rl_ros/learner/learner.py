@@ -21,6 +21,7 @@ import torch
 
 from residual_rl_ros.config.preset import LearnerConfig
 from residual_rl_ros.errors import MalformedTransitionError
+from residual_rl_ros.learner.best_networks import BestNetworks, Networks
 from residual_rl_ros.learner.episodes import EpisodeLog, EpisodeRecord
 from residual_rl_ros.learner.exploration_schedule import (
     PublishedShares,
@@ -29,7 +30,7 @@ from residual_rl_ros.learner.exploration_schedule import (
     warmup_exploration,
 )
 from residual_rl_ros.learner.finite_networks import FiniteNetworks
-from residual_rl_ros.learner.guard import BestNetworks, Guard, GuardConfig, Networks
+from residual_rl_ros.learner.guard import Guard, GuardConfig
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.transitions.transition import Transition, TransitionLayout
@@ -238,9 +239,8 @@ class Learner:
             base_outcomes: outcomes of base-only episodes, oldest first, for the guard to compare
                 with.
         """
-        if self.config.guard_share:
-            for outcome in base_outcomes:
-                self.guard.record_outcome(outcome, residual=False, base_share=1.0)
+        for outcome in base_outcomes:
+            self.guard.record_outcome(outcome, residual=False, base_share=1.0)
         config, memory = self.config, self.rule.memory
         wanted = math.ceil(config.warmup_episodes * memory.episode_decisions)
         self._warmup_transitions = max(config.warmup_transitions, wanted)
@@ -348,11 +348,11 @@ class Learner:
         if record.residual or warm:
             self.episodes.rate(outcome)
         if record.residual and not warm:
-            success = self.episodes.success_rate or 0.0
-            self.best.rate(success, self._finite_networks, self.transitions)
+            base = self.guard.base_outcomes
+            self.best.rate(outcome, base, self._finite_networks, self.transitions)
         if warm and record.residual:
             return
-        if self.config.guard_share:
+        if self.config.guard_share or not record.residual:
             # Of two episodes under a revoked actor only that of the base counts: no fair draw.
             share = 0.0 if revoked else self._base_shares.of(actor)
             alarm = self.guard.record_outcome(outcome, record.residual, share)
@@ -434,7 +434,7 @@ class Learner:
         self.recover()
         present = self.rule.state_dict()
         self.rule.load_state_dict(self.best.good)
-        self._shown_at = self.best.confirmed_at
+        self._shown_at = self.best.taken_at
         try:
             yield
         finally:

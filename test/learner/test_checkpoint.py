@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import CheckpointError
 from residual_rl_ros.learner import checkpoint
+from residual_rl_ros.learner.best_networks import WINDOW
 from residual_rl_ros.learner.checkpoint import (
     ACTOR,
     ALGORITHM,
@@ -218,13 +219,14 @@ def outcomes(learner: Learner, count: int, success: bool) -> None:
         learner.ingest(make_transition(LAYOUT, policy_sequence=learner.sequence, **end))
 
 
-def test_the_best_checkpoint_holds_the_networks_that_fifty_episodes_confirmed(
+def test_the_best_checkpoint_holds_the_networks_that_the_episodes_around_them_confirmed(
     tmp_path: Path,
 ) -> None:
     learner, folder = trained(0, guard_share=0.0), CheckpointFolder(tmp_path)
-    outcomes(learner, 10 + 50, False)  # The first ten are the warm-up.
-    rated, at_rating = learner.best.candidate, learner.transitions
-    outcomes(learner, 50, True)
+    outcomes(learner, 10 + WINDOW, False)  # The first ten are the warm-up.
+    outcomes(learner, WINDOW, True)
+    rated, taken_at = learner.best.candidate, learner.transitions
+    outcomes(learner, WINDOW, True)
     before = content(learner)
     folder.save(learner)
     assert content(learner) == before, 'the learner goes on where it was'
@@ -234,7 +236,7 @@ def test_the_best_checkpoint_holds_the_networks_that_fifty_episodes_confirmed(
     loaded = load_checkpoint(folder.best)
     header, actor = decode_weights((folder.best / ACTOR).read_bytes())
     assert_same_actor(actor, loaded.rule.robot_policy())
-    shown = learner.exploration(at_rating + 50)
+    shown = learner.exploration(taken_at)
     assert header.exploration.full_bound_cost == shown.full_bound_cost
 
     stamp = (folder.best / MANIFEST).stat().st_mtime_ns

@@ -141,7 +141,7 @@ def test_a_rollback_returns_to_finite_networks_only() -> None:
     name = 'critic.head.weight'
     learner.rule.load_state_dict({**tensors, name: torch.full_like(tensors[name], math.nan)})
     for _ in range(60):
-        learner.best.rate(1.0, learner._finite_networks, learner.transitions)
+        learner.best.rate(True, [], learner._finite_networks, learner.transitions)
     learner.roll_back('asked for')
     assert not not_finite(learner.rule.state_dict())
     assert not not_finite(learner.best.candidate)

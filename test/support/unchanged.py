@@ -4,7 +4,8 @@
 
 Recorded anew since: `short_wsrl` when its actor got four batches and its returns a lower bound;
 `dawn`, `short_dawn` and the lockstep episodes when the entropy ceased to count in the target where
-the base is preferred; `short_plain` when its preset became plain.
+the base is preferred; `short_plain` when its preset became plain; the candidate of `dawn` when
+candidates began to be taken every 25 episodes.
 
 Run as a script to record figures anew, which is right only after a change of behaviour that was
 wanted: `.venv/bin/python test/support/unchanged.py NAME...`, where a name is that of a run or
