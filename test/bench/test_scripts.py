@@ -32,8 +32,8 @@ from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weight
 from residual_rl_ros.tasks.hosting import finetune_for_environment, host
 
 HERE = (
-    *('bag_warm_start', 'chunk_seams', 'customisation', 'customisation_mppi'),
-    *('failure_to_success', 'guard_rates'),
+    *('bag_warm_start', 'chunk_seams', 'customisation', 'customisation_knobs'),
+    *('customisation_mppi', 'failure_to_success', 'guard_rates'),
 )
 WITH_ROS = ('recorder_load', 'round_trips')
 
@@ -56,6 +56,15 @@ def test_rates_of_the_guard(
     assert int(never.split('|')[3].split(',')[0]) < 20, 'it is noticed'
     with Image.open(tmp_path / 'rates.png') as picture:
         assert picture.width > 600
+
+
+def test_knobs_of_customisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = load_script('customisation_knobs', monkeypatch)
+    script.main(tmp_path / 'knobs.png')
+    inside = (script.ACTIONS > -0.45) & (script.ACTIONS < -0.15)
+    assert script.customised(0.3, 0.3)[inside].sum() < 0.01 * script.prior()[inside].sum()
+    with Image.open(tmp_path / 'knobs.png') as picture:
+        assert picture.width > 1000
 
 
 def test_seams_of_chunks(
