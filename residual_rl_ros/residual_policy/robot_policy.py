@@ -95,6 +95,8 @@ class ExplorationSample:
     the residual itself stays in units of the bound."""
     full_bound_cost: float = 0.0
     """As in `Exploration`."""
+    weight: float = 1.0
+    """Weight of the add-on reward, for robot policies that customise the base at the decision."""
 
 
 WARM_UP = Exploration(residual_probability=0.0)
