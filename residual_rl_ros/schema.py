@@ -26,6 +26,7 @@ WANTED = {
     float: 'a number',
     str: 'a string',
     dict[str, Any]: 'a map',
+    tuple[dict[str, Any], ...]: 'a list of maps',
     tuple[int, ...]: 'a list of whole numbers',
     tuple[float, ...]: 'a list of numbers',
     tuple[str, ...]: 'a list of strings',
@@ -143,6 +144,8 @@ def _scalar(wanted: Any, value: Any) -> Any:
         return value
     if wanted is int and isinstance(value, float) and value == int(value):
         return int(value)
+    if wanted == dict[str, Any] and isinstance(value, Mapping):
+        return dict(value)
     # A text with control characters is none that anybody wrote, and a terminal would obey it.
     if type(value) is not wanted or (wanted is str and not value.isprintable()):
         raise ValueError

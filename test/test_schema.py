@@ -32,6 +32,7 @@ class Example:
     kind: str = parameter('one', 'a kind', choices=('one', 'two'))
     kinds: tuple[str, ...] = parameter((), 'kinds', choices=('one', 'two'))
     extra: dict[str, Any] = field(default_factory=dict)
+    maps: tuple[dict[str, Any], ...] = parameter((), 'maps')
     inner: Inner = field(default_factory=Inner)
 
     def problems(self) -> Iterator[str]:
@@ -46,10 +47,9 @@ def problems(**values: Any) -> tuple[str, ...]:
 
 
 def test_what_a_map_lacks_is_a_default_and_whole_numbers_pass_as_floats() -> None:
-    made = from_mapping(
-        Example, {'name': 'x', 'count': 2.0, 'sizes': [3], 'inner': {'rate': 5}}, 'file'
-    )
-    assert made == Example('x', 2, sizes=(3,), inner=Inner(5.0))
+    values = {'name': 'x', 'count': 2.0, 'sizes': [3], 'maps': [{'a': 1}], 'inner': {'rate': 5}}
+    made = from_mapping(Example, values, 'file')
+    assert made == Example('x', 2, sizes=(3,), maps=({'a': 1},), inner=Inner(5.0))
     assert isinstance(made.inner.rate, float)
     assert isinstance(made.count, int)
 
@@ -69,12 +69,17 @@ def test_what_a_map_lacks_is_a_default_and_whole_numbers_pass_as_floats() -> Non
         ('kind', 'three', "kind is 'three', expected one of one, two"),
         ('kinds', ['one', 'three'], "kinds is ['one', 'three'], expected a list of one, two"),
         ('extra', [1], 'extra is [1], expected a map'),
+        ('maps', {'a': 1}, "maps is {'a': 1}, expected a list of maps"),
+        ('maps', [{'a': 1}, 2], "maps is [{'a': 1}, 2], expected a list of maps"),
         ('inner', 3, 'inner is 3, expected a map'),
         ('inner', {'rate': 0}, 'inner.rate is 0, expected a number > 0.0'),
         ('inner', {'rate': float('nan')}, 'inner.rate is nan, expected a number > 0.0'),
         ('inner', {'rat': 1.0}, 'inner.rat is unknown; did you mean rate?'),
         ('old', 3, 'old was removed: use count'),
-        ('zzz', 3, 'zzz is unknown; known are count, extra, flag, inner, kind, kinds, name, sizes'),
+        (
+            *('zzz', 3),
+            'zzz is unknown; known are count, extra, flag, inner, kind, kinds, maps, name, sizes',
+        ),
         ('flag', True, 'flag is true and sizes empty'),
     ],
 )
@@ -119,4 +124,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes) -
 
 def test_a_reference_can_list_every_key() -> None:
     names = [name for name, _, _ in leaves(Example)]
-    assert names == [*('name', 'count', 'flag', 'sizes', 'kind', 'kinds', 'extra'), 'inner.rate']
+    assert names == [
+        *('name', 'count', 'flag', 'sizes', 'kind', 'kinds', 'extra', 'maps'),
+        'inner.rate',
+    ]

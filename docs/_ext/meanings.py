@@ -40,6 +40,10 @@ RUN = {
     'run/takeovers': 'times an operator has taken over',
     'run/operator_steps': 'control steps of the decisions in which an operator commanded',
     'run/success_recent': 'success of the latest 50 labelled episodes that rate the learner',
+    'run/return_basic': "with an add-on: mean return of the task's own reward, over the latest 50 "
+    'training episodes',
+    'run/return_add_on': 'the same of the add-on',
+    'run/return_total': 'the same of both together',
 }
 """What TensorBoard has beside them."""
 

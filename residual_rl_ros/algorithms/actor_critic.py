@@ -9,7 +9,6 @@ decision after them.
 
 from __future__ import annotations
 
-import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from residual_rl_ros.algorithms.config import ActorCriticConfig
 from residual_rl_ros.algorithms.replay_memory import ReplayMemory
+from residual_rl_ros.algorithms.training_state import Adam, TrainingState
 from residual_rl_ros.residual_policy.architecture import (
     ActorArchitecture,
     CriticArchitecture,
@@ -36,27 +36,6 @@ DORMANT_BELOW = 0.025
 (Sokar et al., arXiv 2302.12902)."""
 PRIOR_ROWS = 64
 """Rows of a batch on which the neutral prior is taken."""
-
-
-class Adam(torch.optim.Adam):
-    """Torch's Adam for one vector, without what `torch.compile` needs around it.
-
-    The wrappers that this leaves out import the compiler at their first call: at the start of every
-    learner that took a second or more, and 60 MB. Nothing here is compiled.
-
-    Args:
-        vector: parameters.
-        learning_rate: step size.
-    """
-
-    def __init__(self, vector: Tensor, learning_rate: float) -> None:
-        super().__init__([vector], lr=learning_rate, fused=True)
-
-    add_param_group = inspect.unwrap(torch.optim.Adam.add_param_group)
-    zero_grad = inspect.unwrap(torch.optim.Adam.zero_grad)
-    state_dict = inspect.unwrap(torch.optim.Adam.state_dict)
-    load_state_dict = inspect.unwrap(torch.optim.Adam.load_state_dict)
-    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
 
 
 def bellman_target(batch: Batch, value: Tensor, reward_offset: float) -> Tensor:
@@ -90,7 +69,7 @@ def effective_rank(features: Tensor) -> float:
     return float(int((share < 0.99).sum()) + 1) if bool(share.isfinite().all()) else math.nan
 
 
-class ActorCritic(ABC):
+class ActorCritic(TrainingState, ABC):
     """Networks, optimisers and memory; subclasses add the update.
 
     Args:
@@ -407,54 +386,17 @@ class ActorCritic(ABC):
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return every tensor needed to continue, by name, for a checkpoint."""
-        tensors = {name: value.detach().clone() for name, value in self._scalars().items()}
-        for name, module in self._modules().items():
-            for key, value in module.state_dict().items():
-                tensors[f'{name}.{key}'] = value.detach().contiguous().clone()
-        for name, optimizer in self._optimizers().items():
-            for index, slots in optimizer.state_dict()['state'].items():
-                for key, value in slots.items():
-                    tensors[f'{name}.{index}.{key}'] = torch.as_tensor(value).clone()
-        tensors['updates'] = torch.tensor(self._updates)
-        tensors['episode_decisions'] = torch.tensor(self._episode_decisions, dtype=torch.float64)
-        tensors['generator'] = self._generator.get_state()
-        return {name: value.cpu() for name, value in tensors.items()}
+        decisions = torch.tensor(self._episode_decisions, dtype=torch.float64)
+        return {**super().state_dict(), 'episode_decisions': decisions}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` returned.
-
-        Raises:
-            RuntimeError: the tensors are of another architecture.
-            KeyError: one is missing.
-        """
-        for name, module in self._modules().items():
-            prefix = f'{name}.'
-            module.load_state_dict(
-                {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-            )
-        with torch.no_grad():
-            for name, value in self._scalars().items():
-                value.copy_(tensors[name])
-        for name, optimizer in self._optimizers().items():
-            (parameter,) = optimizer.param_groups[0]['params']
-            state: dict[int, dict[str, Tensor]] = {}
-            for key, value in tensors.items():
-                if key.startswith(f'{name}.'):
-                    _, index, slot = key.split('.')
-                    if index != '0' or (slot != 'step' and value.shape != parameter.shape):
-                        raise RuntimeError(f'{key} of shape {tuple(value.shape)} fits no parameter')
-                    state.setdefault(0, {})[slot] = value.clone()
-            optimizer.load_state_dict({**optimizer.state_dict(), 'state': state})
-        self._updates = int(tensors['updates'])
+        """Restore what `state_dict` returned; see `Rule`."""
+        super().load_state_dict(tensors)
         if tensors['episode_decisions']:
             self._scale(float(tensors['episode_decisions']))
-        self._generator.set_state(tensors['generator'])
 
     def _actors(self) -> list[ResidualActor]:
         return [self.actor, self.mean_actor]
-
-    def _scalars(self) -> dict[str, Tensor]:
-        return {}
 
     def _modules(self) -> dict[str, torch.nn.Module]:
         return {

@@ -57,12 +57,27 @@ class ReplayConfig:
 
 
 @dataclass(frozen=True)
-class ObjectiveConfig:
-    """Numbers of what is maximised."""
+class DiscountConfig:
+    """How much later rewards count."""
 
     section: ClassVar[str] = 'objective'
 
     gamma: float = parameter(0.97, 'discount per decision', maximum=1.0, above=0.0)
+
+
+@dataclass(frozen=True)
+class MemoryConfig(DiscountConfig, ReplayConfig):
+    """What a memory takes to draw batches."""
+
+    section: ClassVar[str] = ''
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig(DiscountConfig):
+    """Numbers of what is maximised."""
+
+    section: ClassVar[str] = 'objective'
+
     discount_episodes: float = parameter(
         0.0,
         'gamma is 1 - 1/H with H this many times the decisions of an episode in the warm-up; 0 '
@@ -213,7 +228,7 @@ class ComputationConfig:
 
 @dataclass(frozen=True)
 class ActorCriticConfig(
-    ComputationConfig, ActorConfig, CriticConfig, ObjectiveConfig, ReplayConfig, RuleConfig
+    ComputationConfig, ActorConfig, CriticConfig, ObjectiveConfig, MemoryConfig, RuleConfig
 ):
     """Numbers that every off-policy rule has."""
 

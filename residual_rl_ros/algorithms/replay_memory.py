@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from residual_rl_ros.algorithms.config import ActorCriticConfig, ReplayConfig
+from residual_rl_ros.algorithms.config import MemoryConfig, ReplayConfig
 from residual_rl_ros.algorithms.rule import Arrays
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.transitions.replay_buffer import Batch, ReplayBuffer
@@ -48,7 +48,7 @@ class ReplayMemory:
     """
 
     def __init__(
-        self, config: ActorCriticConfig, layout: TransitionLayout, rng: np.random.Generator
+        self, config: MemoryConfig, layout: TransitionLayout, rng: np.random.Generator
     ) -> None:
         _check_memory(config, layout)
         self.config = config

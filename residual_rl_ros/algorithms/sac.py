@@ -19,12 +19,12 @@ from torch import Tensor
 
 from residual_rl_ros.algorithms.actor_critic import (
     ActorCritic,
-    Adam,
     bellman_target,
     critic_loss,
 )
 from residual_rl_ros.algorithms.config import ActorCriticConfig
 from residual_rl_ros.algorithms.rule import register
+from residual_rl_ros.algorithms.training_state import Adam
 from residual_rl_ros.schema import parameter
 from residual_rl_ros.transitions.replay_buffer import Batch
 from residual_rl_ros.transitions.transition import TransitionLayout

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from residual_rl_ros.cli.options import (
     INTERRUPTED,
+    AddOnOption,
     DemonstrationsOption,
     JsonOption,
     MaybeInt,
@@ -126,6 +127,7 @@ def train(
         int, typer.Option(min=0, help='Paired evaluation episodes at the end.')
     ] = 100,
     success: SuccessOption = None,
+    add_on: AddOnOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fine-tune in one process, without ROS: the same classes as the nodes, and faster.
@@ -137,7 +139,7 @@ def train(
     console = Console(stderr=True)
     if start is not None and resume:
         raise ResidualRLError('give --from for a new run or --resume for an old one, not both')
-    config = load_run(task).told_by(success)
+    config = load_run(task).told_by(success).rewarded_by(add_on)
     config = replace(config, control_steps=steps or config.control_steps)
     config = config.with_preset(preset or config.preset).changed(assignments(overrides or []))
     config = config if operator is None else config.changed({'operator': operator})
@@ -182,9 +184,14 @@ def train(
 
 
 def _result(rates: Mapping[str, Any]) -> str:
-    """Return success, or the mean return of a task without."""
+    """Return success, or the mean return of a task without; with an add-on all that there is."""
     success = rates['success']
-    return f'return {rates["return"]:.4g}' if success is None else f'{success:.0%}'
+    words = [] if success is None else [f'{success:.0%}']
+    if success is None or 'add_on_return' in rates:
+        words.append(f'return {rates["return"]:.4g}')
+    if 'add_on_return' in rates:
+        words.append(f'add-on {rates["add_on_return"]:.4g}, total {rates["total_return"]:.4g}')
+    return ', '.join(words)
 
 
 def evaluate(
@@ -199,6 +206,7 @@ def evaluate(
     ] = None,
     order_seed: Annotated[int, typer.Option(min=0, help='Seed of the blind order.')] = 0,
     success: SuccessOption = None,
+    add_on: AddOnOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate base and base + residual on the same seeds, in a blind random order."""
@@ -219,7 +227,7 @@ def evaluate(
     errors = Console(stderr=True)
     message = read_actor(run)
     _, actor = decode_weights(message)
-    loaded = load_run(task).told_by(success)
+    loaded = load_run(task).told_by(success).rewarded_by(add_on)
     loaded = loaded.told_by(
         settle_success(loaded.task, loaded.success, lambda text: say(errors, text))
     )
@@ -278,6 +286,7 @@ def compare(
     demonstrations: DemonstrationsOption = None,
     observation_map: ObservationMapOption = None,
     success: SuccessOption = None,
+    add_on: AddOnOption = None,
 ) -> None:
     """Run presets against each other over tasks and seeds, and write a table and curves.
 
@@ -296,7 +305,7 @@ def compare(
         configs = [finetune_for_environment(env, base, scale, out)]
     else:
         configs = [load_run(name) for name in task or ['peg_insert', 'push_to_goal']]
-    configs = [config.told_by(success) for config in configs]
+    configs = [config.told_by(success).rewarded_by(add_on) for config in configs]
     if steps is not None:
         configs = [replace(config, control_steps=steps) for config in configs]
     episodes, recordings = read_demonstrations(demonstrations or [], observation_map or [])

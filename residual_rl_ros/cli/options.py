@@ -37,6 +37,14 @@ SuccessOption = Annotated[
         'with KEY:once, KEY:end or KEY:stop; default: the configuration, or auto.',
     ),
 ]
+AddOnOption = Annotated[
+    MaybeTexts,
+    typer.Option(
+        '--add-on',
+        help='Add-on reward: name, or name:key=value,key=value with values in YAML; give it again '
+        'for more. Default: those of the configuration.',
+    ),
+]
 DemonstrationsOption = Annotated[
     MaybeTexts,
     typer.Option(

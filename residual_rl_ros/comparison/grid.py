@@ -95,6 +95,7 @@ def _check_same(folder: Path, wanted: Mapping[str, Any]) -> None:
         found = stored_identity(read_run_json(path).get('run', {}))
     except (FormatError, AttributeError, TypeError, ValueError) as error:
         raise ResidualRLError(f'cannot read {str(path)!r}: {error}') from error
+    wanted = stored_identity(wanted)
     # A change of the protocol can change every number: it is named first.
     for key in sorted(wanted, key=lambda key: key != 'protocol'):
         if key not in found or found[key] != wanted[key]:

@@ -117,6 +117,7 @@ def tables(report: Mapping[str, Any]) -> list[tuple[str, Rows]]:
         kind = ' (development)' if task in report['development'] else ''
         told = next(iter(methods.values()))['measure'] == SUCCESS
         rows = _success_rows(report, methods) if told else _return_rows(methods)
+        rows = _with_returns(rows, methods)
         made.append((f'{task}{kind}', rows))
     overall = report['over_all_tasks']
     if overall['methods']:
@@ -207,6 +208,24 @@ def _return_rows(methods: Mapping[str, Any]) -> Rows:
             )
         )
     return rows
+
+
+def _with_returns(rows: Rows, methods: Mapping[str, Any]) -> Rows:
+    """Return rows with the returns taken apart, where any method had an add-on."""
+    if not any('returns' in entry for entry in methods.values()):
+        return rows
+    parts = {'basic': 'basic', 'add_on': 'add-on', 'total': 'total'}
+    sides = ('base', 'final')
+    head = [f'{side} return, {words}' for side in sides for words in parts.values()]
+    made = [(*rows[0], *head, 'total, final - base')]
+    for row, entry in zip(rows[1:], methods.values(), strict=True):
+        apart = entry.get('returns')
+        if apart is None:
+            made.append((*row, *('-',) * (len(head) + 1)))
+            continue
+        cells = [_words(apart[side][part], '{:.4g}'.format) for side in sides for part in parts]
+        made.append((*row, *cells, _words(apart['gain'], '{:+.4g}'.format)))
+    return made
 
 
 def _words(estimate: Mapping[str, Any] | None, show: Any) -> str:

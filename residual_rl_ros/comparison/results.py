@@ -60,6 +60,9 @@ class RunResult:
     wall_s: float
     commit: str
     """Of the source tree that it ran with; empty outside of one."""
+    returns: Array | None = None
+    """Returns taken apart, shape (base and final, basic and add-on, final scenes); None without an
+    add-on."""
 
     @property
     def worst(self) -> float:
@@ -98,6 +101,7 @@ def read_result(folder: Path) -> RunResult:
             None if minutes is None else float(minutes),
             float(summary['wall_s']),
             str(summary['git_commit'] or ''),
+            _returns(scenes.get('returns'), len(base)),
         )
         if base.shape != final.shape or base.ndim != 1 or not len(base) or outcomes.ndim != 2:
             raise ValueError('base and residual were not evaluated on the same scenes')
@@ -109,6 +113,21 @@ def read_result(folder: Path) -> RunResult:
     except (FormatError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ResidualRLError(f'{str(folder)!r} holds no finished run: {error!r}') from error
     return result
+
+
+def _returns(stored: Any, scenes: int) -> Array | None:
+    """Return the returns of a summary taken apart, None if it has none.
+
+    Raises:
+        ValueError: they are of other scenes, or no numbers.
+    """
+    if stored is None:
+        return None
+    sides, parts = ('base', 'final'), ('basic', 'add_on')
+    found = np.array([[stored[side][part] for part in parts] for side in sides], dtype=np.float64)
+    if found.shape != (2, 2, scenes) or not np.isfinite(found).all():
+        raise ValueError(f'returns of shape {found.shape}, expected numbers (2, 2, {scenes})')
+    return found
 
 
 @dataclass(frozen=True)
@@ -206,6 +225,32 @@ def final_estimates(
     return base, final, gain
 
 
+def returns_apart(
+    runs: Sequence[RunResult], generator: np.random.Generator
+) -> dict[str, Any] | None:
+    """Return base and final returns, basic, add-on and total, as JSON values; None without add-on.
+
+    Args:
+        runs: one for each seed.
+        generator: source of the resamples.
+    """
+    each = [run.returns for run in runs if run.returns is not None]
+    if len(each) < len(runs):
+        return None
+    values = np.array(each)
+    parts = np.concatenate([values, values.sum(2, keepdims=True)], axis=2)
+    gain = parts[:, 1:, 2] - parts[:, :1, 2]
+    columns = np.concatenate([parts[:, 0], parts[:, 1], gain], axis=1)
+    resampled = hierarchical_means(columns, generator)
+    estimates = [
+        _plain(Estimate.of(float(mean), resampled[:, index]))
+        for index, mean in enumerate(columns.mean((0, 2)))
+    ]
+    names = ('basic', 'add_on', 'total')
+    base, final = (dict(zip(names, side, strict=True)) for side in (estimates[:3], estimates[3:6]))
+    return {'base': base, 'final': final, 'gain': estimates[6]}
+
+
 def describe(
     runs: Sequence[RunResult],
     curve: Curve,
@@ -233,6 +278,7 @@ def describe(
     }
     ratio = curve.ratio(first, judgement.level) if told and curve is not first else None
     ends = [None if end is None else end.tolist() for end in _band(curve)]
+    apart = returns_apart(runs, generator)
     return {
         'measure': curve.measure,
         'seeds': len(runs),
@@ -251,6 +297,7 @@ def describe(
         'episodes': float(np.mean([run.episodes for run in runs])),
         'rollbacks': sum(run.rollbacks for run in runs),
         'operator_minutes': float(np.mean(operator)) if operator else None,
+        **({} if apart is None else {'returns': apart}),
         'final_each_seed': [float(run.final.mean()) for run in runs],
         'wall_s': float(np.mean([run.wall_s for run in runs])),
         'curve': {

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,8 @@ from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_base_policy, find_file
+from residual_rl_ros.rewards.composition import DESCRIPTION as ADD_ON
+from residual_rl_ros.rewards.composition import AddOns, BoundAddOns
 from residual_rl_ros.robot.description import RobotConfig, load_robot
 from residual_rl_ros.schema import from_mapping, parameter, read_yaml
 from residual_rl_ros.transitions.transition import TransitionLayout
@@ -49,19 +51,21 @@ class RunConfig:
     preset: str = parameter(DEFAULT_PRESET, 'learner preset')
     success: str = parameter(AUTO, DESCRIPTION, filled=True)
     operator: str = parameter('', OPERATOR)
+    add_on: tuple[dict[str, Any], ...] = parameter((), ADD_ON)
     overrides: dict[str, Any] = field(
         default_factory=dict,
         metadata={'description': 'numbers that replace those of the preset, by key'},
     )
 
     def problems(self) -> Iterator[str]:
-        """Yield what is wrong with `success` and `operator`."""
-        for parse, text in (
-            (SuccessCriterion.parse, self.success),
-            (OperatorConfig.parse, self.operator),
+        """Yield what is wrong with `success`, `operator` and `add_on`."""
+        for parse in (
+            lambda: SuccessCriterion.parse(self.success),
+            lambda: OperatorConfig.parse(self.operator),
+            lambda: AddOns.of(self.add_on),
         ):
             try:
-                parse(text)
+                parse()
             except ConfigError as error:
                 yield str(error)
 
@@ -74,7 +78,9 @@ class RunConfig:
         policy = OnnxBasePolicy(find_base_policy(self.base_policy))
         robot, path = load_robot(self.robot)
         policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
-        return ResolvedRun(self, policy, robot, path)
+        run = ResolvedRun(self, policy, robot, path)
+        _ = run.add_on  # A name that the robot has not is said before anything moves.
+        return run
 
     def controller_config(self, seed: int, explore: bool, scheduled: bool) -> ControllerConfig:
         """Return the controller's configuration in lockstep; see `ResolvedRun.controller`."""
@@ -116,6 +122,21 @@ class RunConfig:
             return self
         return replace(self, success=str(SuccessCriterion.parse(success)))
 
+    @property
+    def add_ons(self) -> AddOns:
+        """The add-on rewards; none where nothing is added to the task."""
+        return AddOns.of(self.add_on)
+
+    def rewarded_by(self, options: Sequence[str] | None) -> RunConfig:
+        """Return it with the add-ons of `--add-on` options; none changes nothing.
+
+        Raises:
+            ConfigError: an option is none, or names no add-on.
+        """
+        if not options:
+            return self
+        return replace(self, add_on=tuple(AddOns.from_options(options).to_list()))
+
     def with_preset(self, preset: str) -> RunConfig:
         """Return it with a preset; its own overrides are tuned for its own one alone."""
         return self if preset == self.preset else replace(self, preset=preset, overrides={})
@@ -143,6 +164,14 @@ class ResolvedRun:
     def learner(self) -> LearnerConfig:
         """Numbers of the learner."""
         return self.config.learner_config()
+
+    @cached_property
+    def add_on(self) -> BoundAddOns | None:
+        """The add-on reward of its decisions; None without one."""
+        if not self.config.add_ons:
+            return None
+        names = self.robot.observation_names, self.robot.action.names
+        return self.config.add_ons.bind(*names, self.config.decision_steps)
 
     def controller(self, seed: int, explore: bool, scheduled: bool) -> ResidualController:
         """Return a controller in lockstep.

@@ -28,6 +28,7 @@ from residual_rl_ros.evaluation.intervals import (
     paired_t,
     wilson,
 )
+from residual_rl_ros.rewards.composition import BoundAddOns
 from residual_rl_ros.tasks.checked import CheckedEnvironment
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.success_probe import PROBE_SEED
@@ -44,7 +45,14 @@ class Episode:
     steps: int
     """Control steps."""
     episode_return: float
-    """Sum of its rewards."""
+    """Sum of the rewards of the task: the basic return."""
+    add_on_return: float | None = None
+    """Sum of the add-on rewards of its decisions; None without an add-on."""
+
+    @property
+    def total_return(self) -> float:
+        """Basic return and that of the add-on together."""
+        return self.episode_return + (self.add_on_return or 0.0)
 
 
 def run_episode(
@@ -55,6 +63,7 @@ def run_episode(
     on_transition: Callable[[Transition], None] = lambda transition: None,
     on_step: Callable[[], None] = lambda: None,
     takeover: Callable[[], npt.NDArray[np.float64] | None] = lambda: None,
+    add_on: BoundAddOns | None = None,
 ) -> Episode:
     """Play one episode from `env.reset(seed=seed)`.
 
@@ -66,13 +75,16 @@ def run_episode(
         on_transition: called with every completed decision.
         on_step: called after every control step, for example to render.
         takeover: gives an operator's command for every control step, None while the policy acts.
+        add_on: what is asked for beside the task; it is summed up on its own.
 
     Raises:
         TaskError: the environment failed, or answered with something that is no number.
+        RewardError: the add-on did.
     """
     task = CheckedEnvironment(env)
     controller.begin_episode(number, task.reset(seed, number), stamp=0.0)
     steps, episode_return = 0, 0.0
+    added = None if add_on is None else 0.0
     while True:
         own = takeover()
         if own is None and controller.limiter.overridden:
@@ -84,11 +96,13 @@ def run_episode(
         transition = controller.step(observation, float(steps), feedback)
         on_step()
         if transition is not None:
+            if add_on is not None and added is not None:
+                added += add_on.of_transition(transition)
             on_transition(transition)
         if feedback.done:
             told = feedback.success is not Success.UNLABELLED
             success = feedback.success is Success.SUCCESS if told else None
-            return Episode(seed, success, steps, episode_return)
+            return Episode(seed, success, steps, episode_return, added)
 
 
 SILENT_EPISODES = 20
@@ -125,21 +139,50 @@ def refuse_silence(run: ResolvedRun, env: gymnasium.Env[Any, Any]) -> None:
 
 
 @dataclass(frozen=True)
+class Added:
+    """What an add-on adds to returns, or to a difference of returns."""
+
+    add_on: Mean
+    total: Mean
+    """Of basic and add-on reward together."""
+
+    def words(self, basic: Mean) -> str:
+        """Return all three in words."""
+        return f'basic {basic}, add-on {self.add_on}, total {self.total}'
+
+    def summary(self, of: str) -> dict[str, float | None]:
+        """Return it as plain numbers for JSON, under keys with `of` in their names."""
+        return {
+            f'{name}_{of}{end}': value
+            for name, mean in (('add_on', self.add_on), ('total', self.total))
+            for end, value in (('', mean.value), ('_low_95', mean.low), ('_high_95', mean.high))
+        }
+
+
+@dataclass(frozen=True)
 class Score:
     """What the episodes of one policy came to."""
 
     success: Rate | None
     """None unless every episode was labelled."""
     returns: Mean
+    """Of the task's own reward."""
     unlabelled: int
     """Episodes whose outcome the task did not tell."""
+    added: Added | None = None
+    """None without an add-on."""
 
     @property
     def main(self) -> Rate | Mean:
-        """Success, or the mean return of a task without."""
-        return self.returns if self.success is None else self.success
+        """Success, or the mean return, with that of the add-on, of a task without."""
+        if self.success is not None:
+            return self.success
+        return self.returns if self.added is None else self.added.total
 
     def __str__(self) -> str:
+        if self.added is not None:
+            success = '' if self.success is None else f'{self.success}, '
+            return f'{success}return: {self.added.words(self.returns)}'
         return f'return {self.returns}' if self.success is None else str(self.success)
 
     def summary(self) -> dict[str, float | int | None]:
@@ -154,6 +197,7 @@ class Score:
             'return': mean.value,
             'return_low_95': mean.low,
             'return_high_95': mean.high,
+            **({} if self.added is None else self.added.summary('return')),
         }
 
 
@@ -166,7 +210,18 @@ def score(episodes: Sequence[Episode]) -> Score:
     outcomes = [episode.success for episode in episodes if episode.success is not None]
     unlabelled = len(episodes) - len(outcomes)
     rate = None if unlabelled else wilson(outcomes)
-    return Score(rate, mean_interval([e.episode_return for e in episodes]), unlabelled)
+    basic = mean_interval([e.episode_return for e in episodes])
+    add_on = _add_on_returns(episodes)
+    if add_on is None:
+        return Score(rate, basic, unlabelled)
+    total = mean_interval([e.total_return for e in episodes])
+    return Score(rate, basic, unlabelled, Added(mean_interval(add_on), total))
+
+
+def _add_on_returns(episodes: Sequence[Episode]) -> list[float] | None:
+    """Return those of all episodes, None if there was no add-on."""
+    found = [e.add_on_return for e in episodes if e.add_on_return is not None]
+    return found if len(found) == len(episodes) else None
 
 
 @dataclass(frozen=True)
@@ -180,13 +235,20 @@ class Difference:
     returns: Mean
     """Difference of the returns."""
     p_value: float | None
-    """Exact McNemar test of the outcomes; of returns alone the paired t test; None for one pair."""
+    """Exact McNemar test of the outcomes; of returns alone, with those of the add-on, the paired t
+    test; None for one pair."""
+    added: Added | None = None
+    """The same of add-on and total; None without an add-on."""
 
     def __str__(self) -> str:
         p = '?' if self.p_value is None else f'{self.p_value:.2g}'
+        returns = f'difference of the returns {self.returns}'
+        if self.added is not None:
+            returns = f'difference of the returns: {self.added.words(self.returns)}'
         if self.fixed is None:
-            return f'difference of the returns {self.returns}, p = {p} (paired t)'
-        return f'{self.fixed} seeds repaired, {self.broken} broken, p = {p} (McNemar, exact)'
+            return f'{returns}, p = {p} (paired t)'
+        repaired = f'{self.fixed} seeds repaired, {self.broken} broken, p = {p} (McNemar, exact)'
+        return repaired if self.added is None else f'{repaired}; {returns}'
 
     def summary(self) -> dict[str, float | int | None]:
         """Return it as plain numbers for JSON."""
@@ -197,6 +259,7 @@ class Difference:
             'return_difference': self.returns.value,
             'return_difference_low_95': self.returns.low,
             'return_difference_high_95': self.returns.high,
+            **({} if self.added is None else self.added.summary('return_difference')),
         }
 
 
@@ -207,14 +270,19 @@ def difference(base: Sequence[Episode], final: Sequence[Episode]) -> Difference:
         ValueError: the numbers of episodes differ, or are zero.
     """
     returns, p_value = paired_t(*([e.episode_return for e in side] for side in (base, final)))
+    before_add_on, after_add_on = _add_on_returns(base), _add_on_returns(final)
+    added = None
+    if before_add_on is not None and after_add_on is not None:
+        total, p_value = paired_t(*([e.total_return for e in side] for side in (base, final)))
+        added = Added(paired_t(before_add_on, after_add_on)[0], total)
     outcomes = [(b.success, a.success) for b, a in zip(base, final, strict=True)]
     pairs = [(b, a) for b, a in outcomes if b is not None and a is not None]
     if len(pairs) < len(outcomes):
-        return Difference(None, None, returns, p_value)
+        return Difference(None, None, returns, p_value, added)
     before, after = zip(*pairs, strict=True)
     fixed = sum(a and not b for b, a in pairs)
     broken = sum(b and not a for b, a in pairs)
-    return Difference(fixed, broken, returns, mcnemar(before, after))
+    return Difference(fixed, broken, returns, mcnemar(before, after), added)
 
 
 EVALUATION_SEED = 90_000
@@ -316,6 +384,7 @@ class _Worker:
     def __init__(self, config: RunConfig, messages: Sequence[bytes | None]) -> None:
         run = config.resolve()
         self.env = host(config, run.robot)
+        self.add_on = run.add_on
         self.controllers = [run.evaluation_controller(message) for message in messages]
 
 
@@ -327,7 +396,7 @@ def _start_worker(config: RunConfig, messages: Sequence[bytes | None]) -> None:
 def _play(job: tuple[int, int]) -> Episode:
     policy, seed = job
     worker = _Worker.current
-    return run_episode(worker.env, worker.controllers[policy], seed, seed)
+    return run_episode(worker.env, worker.controllers[policy], seed, seed, add_on=worker.add_on)
 
 
 def silence_stderr() -> None:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
@@ -34,8 +34,13 @@ class MetricsLog:
         self._skipped = 0
         self._written: dict[str, float] | None = None
 
-    def write(self, learner: Learner) -> None:
-        """Append the learner's metrics and the recent success, if it has new ones."""
+    def write(self, learner: Learner, returns: Mapping[str, float] | None = None) -> None:
+        """Append the learner's metrics and the recent success, if it has new ones.
+
+        Args:
+            learner: the learner.
+            returns: recent returns `basic`, `add_on` and `total`, of a run with an add-on.
+        """
         if learner.metrics is self._written:
             return
         self._written = learner.metrics
@@ -47,6 +52,10 @@ class MetricsLog:
         values['run/operator_steps'] = float(learner.episodes.operator_steps)
         if learner.episodes.success_rate is not None:
             values['run/success_recent'] = learner.episodes.success_rate
+        if returns:
+            values['run/return_basic'] = returns['basic']
+            values['run/return_add_on'] = returns['add_on']
+            values['run/return_total'] = returns['total']
         if self._writer is None and self._skipped < RETRY_AFTER:
             self._skipped += 1
             return

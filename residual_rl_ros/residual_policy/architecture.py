@@ -35,7 +35,7 @@ def _fixed(values: Float32) -> Float32:
     return values
 
 
-def _check_sizes(network: str, sizes: tuple[int, ...]) -> None:
+def check_sizes(network: str, sizes: tuple[int, ...]) -> None:
     """Refuse what no network has.
 
     Args:
@@ -88,7 +88,7 @@ class ActorArchitecture:
         Raises:
             ValueError: one is not; weight messages come from outside.
         """
-        _check_sizes('actor', (self.outputs, *self.hidden_sizes))
+        check_sizes('actor', (self.outputs, *self.hidden_sizes))
         if self.outputs not in (self.layout.action_size, self.layout.decision_size):
             raise ValueError(
                 f'outputs is {self.outputs}, expected {self.layout.action_size} (m) or '
@@ -217,7 +217,7 @@ class CriticArchitecture:
         Raises:
             ValueError: one is wrong; weight messages come from outside.
         """
-        _check_sizes('critic', (self.heads, *self.hidden_sizes))
+        check_sizes('critic', (self.heads, *self.hidden_sizes))
         if not self.hidden_sizes:
             raise ValueError('a critic has no hidden layer, expected at least one')
         if self.normalization not in CRITIC_NORMALIZATIONS:

@@ -21,6 +21,7 @@ from residual_rl_ros.residual_policy.architecture import (
     LOG_STD_MIN,
     OBSERVATION_CLIP,
     ActorArchitecture,
+    Float32,
 )
 from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
 
@@ -89,6 +90,33 @@ class Normalizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (x - mean) / std, clipped, shape (..., size)."""
         return ((x - self.mean) / self.std).clamp(-self._clip, self._clip)
+
+
+class Perceptron(nn.Module):
+    """Normaliser, hidden layers and linear heads that start at zero.
+
+    Args:
+        inputs: size n of an observation.
+        hidden_sizes: widths of the hidden layers.
+        outputs: size of the output.
+    """
+
+    def __init__(self, inputs: int, hidden_sizes: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.normalizer = Normalizer(inputs, clip=OBSERVATION_CLIP)
+        self.body, width = _make_body(inputs, hidden_sizes, nn.Linear, None)
+        self.heads = nn.Linear(width, outputs)
+        nn.init.zeros_(self.heads.weight)
+        nn.init.zeros_(self.heads.bias)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return the heads' output, (..., outputs), of observations (..., n), not normalised."""
+        out: Tensor = self.heads(self.body(self.normalizer(observation)))
+        return out
+
+    def to_numpy(self) -> dict[str, Float32]:
+        """Return a copy of its tensors, by name."""
+        return {name: value.cpu().numpy().copy() for name, value in self.state_dict().items()}
 
 
 class ResidualActor(nn.Module):

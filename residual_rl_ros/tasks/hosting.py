@@ -20,8 +20,9 @@ from residual_rl_ros.resources import write_text
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import channel_encoder
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
-from residual_rl_ros.tasks.checked import Env, foreign
+from residual_rl_ros.tasks.checked import Env, criterion_of, foreign
 from residual_rl_ros.tasks.metaworld import PREFIX, MetaWorld
+from residual_rl_ros.tasks.published import PUBLISHED
 from residual_rl_ros.tasks.registry import (
     CAMERA_TASKS,
     STATE,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 SMALLEST_RANGE = 1e-6
 """Smallest difference of the bounds of an action, relative to them: some ten steps of float32."""
 SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
+CHANNEL = f'{STATE}.'
+"""What the observation names of an environment without a robot begin with."""
 Float64 = npt.NDArray[np.float64]
 
 
@@ -45,12 +48,12 @@ def make_environment(name: str, render_mode: str | None = None, success: str = A
     Dictionary observations of others are flattened, in the alphabetical order of their keys.
 
     Args:
-        name: one of `TASK_NAMES` or `CAMERA_TASKS`, a gymnasium id, for which `module:Id-v0`
-            imports the module first, or `metaworld:TASK`.
+        name: one of `TASK_NAMES`, `CAMERA_TASKS` or `PUBLISHED`, a gymnasium id, for which
+            `module:Id-v0` imports the module first, or `metaworld:TASK`.
         render_mode: `rgb_array` to draw images.
-        success: how it tells success; see `SuccessCriterion`. With `auto`, tasks of this package
-            say so themselves; the episodes of others end at the first `info['is_success']`, as with
-            `is_success:stop`, or `info['success']` counts at any step.
+        success: how it tells success; see `SuccessCriterion`. With `auto`, those that have a name
+            here say so themselves; the episodes of others end at the first `info['is_success']`, as
+            with `is_success:stop`, or `info['success']` counts at any step.
 
     Raises:
         ConfigError: unknown name, a wrong criterion, or a space that is not a Box.
@@ -62,6 +65,8 @@ def make_environment(name: str, render_mode: str | None = None, success: str = A
         own: Env = make(name, render_mode=render_mode)
         return own if criterion.source == AUTO else TellsSuccess(own, criterion)
     env = _make_foreign(name, render_mode)
+    if name in PUBLISHED and criterion.source == AUTO:
+        criterion = criterion_of(env)
     if isinstance(env.observation_space, gymnasium.spaces.Dict):
         if not env.observation_space.is_np_flattenable:
             raise ConfigError(f'{name}: the observation space {env.observation_space} is no vector')
@@ -77,13 +82,16 @@ def _make_foreign(name: str, render_mode: str | None) -> Env:
     def make() -> Env:
         if name.startswith(PREFIX):
             return MetaWorld(name, render_mode)
+        if name in PUBLISHED:
+            return PUBLISHED[name](render_mode)
         try:
             # Its checker only warns of what is refused here, and asserts in other words.
             env: Env = gymnasium.make(name, disable_env_checker=True, **options)
         except (gymnasium.error.Error, ImportError) as error:
             raise ConfigError(
-                f'unknown task {name!r}: not one of {", ".join([*TASK_NAMES, *CAMERA_TASKS])} and '
-                f'no gymnasium environment ({error})'
+                f'unknown task {name!r}: not one of '
+                f'{", ".join([*TASK_NAMES, *CAMERA_TASKS, *PUBLISHED])} and no gymnasium '
+                f'environment ({error})'
             ) from error
         return env
 
@@ -126,7 +134,7 @@ def environment_names(env: Env) -> tuple[tuple[str, ...], tuple[str, ...]]:
     names = []
     spaces = (env.observation_space, env.action_space)
     for kind, space, stem in zip(
-        ('observation', 'action'), spaces, ('state.x', 'action'), strict=True
+        ('observation', 'action'), spaces, (f'{CHANNEL}x', 'action'), strict=True
     ):
         assert space.shape is not None
         generic = tuple(f'{stem}{index}' for index in range(space.shape[0]))
@@ -142,10 +150,9 @@ def _own_names(env: Env, kind: str) -> tuple[str, ...]:
 
 def control_rate_hz(env: Env) -> float:
     """Return the control rate of an environment [Hz]; 20 where it does not say."""
-    own = getattr(env.unwrapped, 'control_rate_hz', None) or env.unwrapped.metadata.get(
-        'render_fps'
-    )
-    return float(own or 20.0)
+    attribute = 'control_rate_hz'
+    own = env.get_wrapper_attr(attribute) if env.has_wrapper_attr(attribute) else None
+    return float(own or env.unwrapped.metadata.get('render_fps') or 20.0)
 
 
 def describe_robot(name: str, env: Env) -> dict[str, Any]:
@@ -166,12 +173,14 @@ def describe_robot(name: str, env: Env) -> dict[str, Any]:
     assert isinstance(action, gymnasium.spaces.Box)
     rate = control_rate_hz(env)
     low, high = _action_bounds(name, action)
+    names, action_names = environment_names(env)
+    named = all(each.startswith(CHANNEL) for each in names)
     return {
         'name': name,
         'control_rate_hz': rate,
         'command': {'topic': 'command', 'type': FLOAT_ARRAY},
         'action': {
-            'names': list(environment_names(env)[1]),
+            'names': list(action_names),
             'lower': low.tolist(),
             'upper': high.tolist(),
             'max_velocity': ((high - low) * rate).tolist(),
@@ -181,7 +190,9 @@ def describe_robot(name: str, env: Env) -> dict[str, Any]:
             'state': {
                 'topic': 'observation',
                 'type': FLOAT_ARRAY,
-                'fields': [f'x{i}' for i in range(observation.shape[0])],
+                'fields': [
+                    each.removeprefix(CHANNEL) if named else f'x{i}' for i, each in enumerate(names)
+                ],
                 'max_age_s': 10.0 / rate,
             },
         },

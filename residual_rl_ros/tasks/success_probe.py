@@ -17,8 +17,9 @@ from residual_rl_ros.config.success import (
 )
 from residual_rl_ros.errors import ConfigError, TaskError
 from residual_rl_ros.tasks.arm_env import ArmEnv
-from residual_rl_ros.tasks.checked import CheckedEnvironment, ambiguous
+from residual_rl_ros.tasks.checked import CheckedEnvironment, ambiguous, criterion_of
 from residual_rl_ros.tasks.hosting import make_environment
+from residual_rl_ros.tasks.published import PUBLISHED
 from residual_rl_ros.tasks.registry import CAMERA_TASKS, TASK_NAMES
 
 PROBE_STEPS, PROBE_SEED = 1000, 99_000
@@ -47,6 +48,10 @@ def settle_success(task: str, success: str, say: Callable[[str], None]) -> str:
     automatic = criterion.source == AUTO
     if task in TASK_NAMES or task in CAMERA_TASKS:
         return str(ArmEnv.success_criterion if automatic else criterion)
+    if task in PUBLISHED and automatic:
+        env = make_environment(task)
+        env.close()
+        return str(criterion_of(env))
     if not automatic and not criterion.when:
         return str(criterion)
     told, steps = _probe(task, criterion.source)

@@ -24,10 +24,39 @@ PROGRESS = 'progress.json'
 
 
 def outcomes(episodes: Sequence[Episode], measure: str) -> list[float]:
-    """Return success as 0 or 1, or the return of each episode, as `measure` says."""
+    """Return success as 0 or 1, or the return of each episode, as `measure` says.
+
+    The return is that of task and add-on together.
+    """
     if measure == RETURN:
-        return [episode.episode_return for episode in episodes]
+        return [episode.total_return for episode in episodes]
     return [int(bool(episode.success)) for episode in episodes]
+
+
+def returns_apart(episodes: Sequence[Episode]) -> dict[str, list[float]]:
+    """Return basic and add-on return of each episode, by name; nothing without an add-on."""
+    add_on = [each.add_on_return for each in episodes if each.add_on_return is not None]
+    if not add_on:
+        return {}
+    return {'basic': [each.episode_return for each in episodes], 'add_on': add_on}
+
+
+def final_scenes(
+    first: int, base: Sequence[Episode], final: Sequence[Episode], measure: str
+) -> dict[str, Any]:
+    """Return the outcome of every scene of the end, as JSON values.
+
+    Args:
+        first: environment seed of the first scene.
+        base: episodes of the base.
+        final: episodes of what was learned, on the same scenes.
+        measure: what an outcome is; with an add-on the returns are there too, taken apart.
+    """
+    sides = {'base': base, 'final': final}
+    found: dict[str, Any] = {'first_scene': first}
+    found |= {name: outcomes(side, measure) for name, side in sides.items()}
+    apart = {name: returns_apart(side) for name, side in sides.items()}
+    return {**found, 'returns': apart} if all(apart.values()) else found
 
 
 @dataclass

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.evaluation.paired import Episode, run_episode
 from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.rewards.composition import BoundAddOns
 from residual_rl_ros.training.simulated_operator import SimulatedOperator
 from residual_rl_ros.transitions.transition import Transition
 
@@ -30,6 +31,7 @@ class InProcessRun:
         learner: a learner of the same layout.
         first_seed: environment seed of the first episode; the following count up.
         operator: helps, if there is one.
+        add_on: what is asked for beside the task, if anything is.
     """
 
     def __init__(
@@ -39,11 +41,13 @@ class InProcessRun:
         learner: Learner,
         first_seed: int,
         operator: SimulatedOperator | None = None,
+        add_on: BoundAddOns | None = None,
     ) -> None:
         self._env = env
         self._controller = controller
         self._first_seed = first_seed
         self._operator = operator
+        self._add_on = add_on
         self.learner = learner
         self.steps = 0
         """Control steps done."""
@@ -77,7 +81,13 @@ class InProcessRun:
             seed = self._first_seed + self.episodes
             takeover = self._takeover(seed)
             episode = run_episode(
-                self._env, self._controller, seed, self.episodes, ingest, takeover=takeover
+                self._env,
+                self._controller,
+                seed,
+                self.episodes,
+                ingest,
+                takeover=takeover,
+                add_on=self._add_on,
             )
             self.steps += episode.steps
             self.episodes += 1

@@ -30,7 +30,7 @@ from residual_rl_ros.pretraining.train_base import BaseRecipe, export, load_reci
 from residual_rl_ros.tasks.checked import Env
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.success_probe import settle_success
-from residual_rl_ros.training.curve import LearningCurve, outcomes
+from residual_rl_ros.training.curve import LearningCurve, final_scenes, outcomes
 from residual_rl_ros.training.run_folder import (
     SUMMARY,
     file_sha256,
@@ -53,7 +53,7 @@ def retrain_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
         'seed': options.seed,
         'control_steps': run.config.control_steps,
         'paired_seeds': options.paired_seeds,
-        **options.scene_identity(),
+        **options.evaluation_identity(),
         'base_policy_sha256': run.policy.sha256,
         'robot_sha256': file_sha256(run.robot_file),
         'success': run.config.success,
@@ -209,7 +209,10 @@ class _Retraining:
         """Return the episode of a base policy on each scene."""
         controller = run.evaluation_controller(None)
         try:
-            return [run_episode(self.env, controller, scene, scene) for scene in scenes]
+            return [
+                run_episode(self.env, controller, scene, scene, add_on=run.add_on)
+                for scene in scenes
+            ]
         finally:
             controller.queue.close()
 
@@ -232,11 +235,7 @@ class _Retraining:
             'rollbacks': 0,
             'evaluations': curve.to_mapping(),
             'control_rate_hz': rate_hz,
-            'scenes': {
-                'first_scene': options.final_scenes.start,
-                'base': outcomes(base, SUCCESS),
-                'final': outcomes(final, SUCCESS),
-            },
+            'scenes': final_scenes(options.final_scenes.start, base, final, SUCCESS),
             **difference(base, final).summary(),
             'versions': versions(),
             'git_commit': git_commit(),

@@ -51,7 +51,7 @@ from residual_rl_ros.pretraining.experts import has_expert
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.success_probe import settle_success
-from residual_rl_ros.training.curve import CurveRecorder, LearningCurve, outcomes
+from residual_rl_ros.training.curve import CurveRecorder, LearningCurve, final_scenes, returns_apart
 from residual_rl_ros.training.in_process import InProcessRun
 from residual_rl_ros.training.run_folder import (
     SUMMARY,
@@ -104,13 +104,15 @@ class TrainOptions:
     protocol: str = ''
     """SHA-256 of the benchmark's protocol that the run is of, if it is of one."""
 
-    def scene_identity(self) -> dict[str, Any]:
-        """Return what makes the evaluations of two runs of a grid the same; nothing of another."""
+    def evaluation_identity(self) -> dict[str, Any]:
+        """Return what makes the evaluations of two runs the same; scenes alone in a grid."""
+        add_ons = self.config.add_ons
+        added = {'add_on': add_ons.to_list()} if add_ons else {}
         if self.first_scene is None:
-            return {}
+            return added
         names = ('first_scene', 'curve_steps', 'curve_seeds')
         protocol = {'protocol': self.protocol} if self.protocol else {}
-        return {**protocol, **{name: getattr(self, name) for name in names}}
+        return {**added, **protocol, **{name: getattr(self, name) for name in names}}
 
     @property
     def curve_scenes(self) -> range:
@@ -173,7 +175,7 @@ def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
         'prefetch_steps': config.prefetch_steps,
         'success': config.success,
         'operator': None if operator is None else asdict(operator),
-        **options.scene_identity(),
+        **options.evaluation_identity(),
         **run.learner.to_mapping(),
     }
     if run.learner.rule.samples_demonstrations:
@@ -185,8 +187,8 @@ def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
 
 
 def stored_identity(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `run_identity` was for a stored run, of a version before a key too."""
-    return {'operator': None, **found}
+    """Return a `run_identity` with every key: stored ones can be of a version before one."""
+    return {'operator': None, 'add_on': [], **found}
 
 
 class _Training:
@@ -222,7 +224,9 @@ class _Training:
         learner.warn = learner.inform = partial(say, console)
         first_seed = training_seed(options.seed)
         operator = operator_of(run, self._env, self._controller, first_seed + PRACTICE_SEED)
-        self._run = InProcessRun(self._env, self._controller, learner, first_seed, operator)
+        self._run = InProcessRun(
+            self._env, self._controller, learner, first_seed, operator, run.add_on
+        )
         if options.resume:
             self._continue(latest)
         else:
@@ -243,7 +247,7 @@ class _Training:
         """Takes the share that is done."""
         self._evaluated = 0
         """Control steps of evaluations so far."""
-        self._returns: deque[float] = deque(maxlen=RECENT_EPISODES)
+        self._recent_episodes: deque[Episode] = deque(maxlen=RECENT_EPISODES)
         self._scores: tuple[Score, Score] | None = None
         """Of base and base + residual, once they are evaluated."""
 
@@ -264,7 +268,7 @@ class _Training:
                 nonlocal saved
                 history = run.learner.episodes.history
                 if not (history and history[-1].takeover):
-                    self._returns.append(episode.episode_return)
+                    self._recent_episodes.append(episode)
                 self._measure()
                 if interruption.wanted or run.steps - saved >= options.checkpoint_steps:
                     self._save()
@@ -275,7 +279,9 @@ class _Training:
 
             try:
                 self._measure(first=True)
-                run.run(budget, on_episode, log.write)
+                run.run(
+                    budget, on_episode, lambda learner: log.write(learner, self._recent_returns())
+                )
                 self._measure(last=True)
             finally:
                 log.close()
@@ -307,11 +313,7 @@ class _Training:
             self._scores = score(base), score(final)
             summary['base'], summary['final'] = (found.summary() for found in self._scores)
             summary |= difference(base, final).summary()
-            summary['scenes'] = {
-                'first_scene': seeds.start,
-                'base': outcomes(base, measure),
-                'final': outcomes(final, measure),
-            }
+            summary['scenes'] = final_scenes(seeds.start, base, final, measure)
         return summary
 
     def draw(self) -> None:
@@ -415,18 +417,35 @@ class _Training:
         controller = self._resolved.evaluation_controller(message)
         episodes = []
         for seed in seeds:
-            episodes.append(run_episode(self._env, controller, seed, seed))
+            episodes.append(
+                run_episode(self._env, controller, seed, seed, add_on=self._resolved.add_on)
+            )
             self._evaluated += episodes[-1].steps
             self._show(doing)
         controller.queue.close()
         return episodes
 
+    def _recent_returns(self) -> dict[str, float]:
+        """Return the mean returns of the latest training episodes, by name: apart, with an add-on.
+
+        Without one there is nothing to take apart, and before the first episode nothing at all.
+        """
+        apart = returns_apart(self._recent_episodes)
+        means = {name: float(np.mean(values)) for name, values in apart.items()}
+        return {**means, 'total': sum(means.values())} if means else {}
+
     def _recent(self) -> str:
         """Return how the latest training episodes went, in words."""
-        if self._resolved.config.success == RETURN:
-            return f', return {np.mean(self._returns):.4g}'
+        apart = self._recent_returns()
+        words = ''
+        if self._resolved.config.success == RETURN and not apart:
+            words = f', return {np.mean([e.episode_return for e in self._recent_episodes]):.4g}'
         rate = self._run.learner.episodes.success_rate
-        return '' if rate is None else f', success {rate:.0%}'
+        if self._resolved.config.success != RETURN and rate is not None:
+            words = f', success {rate:.0%}'
+        if apart:
+            words += f', return {apart["basic"]:.4g}, add-on {apart["add_on"]:.4g}'
+        return words
 
     def _show(self, doing: str) -> None:
         """Show the share that is done, and what is being done."""
@@ -452,6 +471,7 @@ def _check_identity(
         raise ResidualRLError(f'{str(checkpoint)!r} does not say which run it is of; start anew')
     text = stored.tobytes().decode(errors='replace')
     found = stored_identity(parse_json(text, f'run of {str(checkpoint)!r}'))
+    wanted = stored_identity(wanted)
     for key in sorted(wanted.keys() - {'paired_seeds', 'control_steps'}):
         if found.get(key) != wanted[key]:
             raise ResidualRLError(

@@ -114,7 +114,8 @@ def test_a_kind_of_robot_policy_of_another_package_is_found_by_its_message(insta
 
 def test_an_algorithm_that_nobody_registered_is_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"algorithm is 'dreamer', expected one of cal_ql, sac, supervised, td3"
+        ConfigError,
+        match=r"algorithm is 'dreamer', expected one of cal_ql, residual_sac, residual_soft_q, sac",
     ):
         find_rule('dreamer')
 

@@ -62,6 +62,19 @@ def test_the_overrides_of_a_run_are_for_its_own_preset(tmp_path: Path) -> None:
     assert other.learner_config() == load_preset('policy_decorator')
 
 
+def test_add_ons_are_checked_with_the_run_and_their_names_with_its_robot(tmp_path: Path) -> None:
+    slow = {'name': 'speed_limit', 'velocities': ['state.x1'], 'limit': 0.5}
+    config = load_run(str(write(tmp_path / 'run.yaml', add_on=[slow])))
+    assert config.add_ons.to_list() == [{'weight': 1.0, **slow}]
+    assert config.resolve().config is config
+    option = 'speed_limit:velocities=[state.x99],limit=0.5'
+    with pytest.raises(ConfigError, match=r"no observation 'state\.x99'; did you mean"):
+        config.rewarded_by([option]).resolve()
+    assert config.rewarded_by([]) is config
+    with pytest.raises(ConfigError, match='limit is missing'):
+        load_run(str(write(tmp_path / 'run.yaml', add_on=[{'name': 'speed_limit'}])))
+
+
 def test_an_override_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     config = load_run(str(write(tmp_path / 'run.yaml', overrides={'bath_size': 17})))
     with pytest.raises(ConfigError, match=r'bath_size is unknown; did you mean batch_size'):

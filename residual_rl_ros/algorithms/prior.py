@@ -1,0 +1,157 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""log pi(a|s) of a base policy, differentiable in the action: what customisation adds to a reward.
+
+The base tells a flat block of numbers for each decision (`robot.action_spec.Prior`); here they
+become a density over its k x m actions. Control steps and dimensions are independent of each other.
+The same class is the density of a policy that is learned as a change of such a block.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.transitions.transition import TransitionLayout
+
+EDGE = 1e-6
+"""Nearest that a squashed action comes to the ends of its range, as a share of the half range:
+there tanh has no inverse, and float32 no more digits."""
+LOG_STD_LIMIT = 20.0
+"""Largest log standard deviation, either sign, that is told apart; beyond it float32 overflows."""
+HALF_LOG_TAU = 0.5 * math.log(2.0 * math.pi)
+
+
+class Density(nn.Module):
+    """pi(a|s) over the actions of a decision.
+
+    Args:
+        layout: sizes, and the trained range to which tanh is scaled.
+        kind: of the density; None takes that of the layout.
+
+    Raises:
+        ConfigError: there is none.
+    """
+
+    centre: Tensor
+    half_range: Tensor
+
+    def __init__(self, layout: TransitionLayout, kind: Prior | None = None) -> None:
+        super().__init__()
+        self.kind = layout.prior if kind is None else kind
+        if self.kind is Prior.NONE:
+            raise ConfigError(
+                'the base policy tells no density of its actions, and prior_weight is above 0: '
+                'give its ONNX model the outputs mean and log_std, or logits; or set the width of '
+                'a Gaussian around its action (prior: {width: [...]}) in the run'
+            )
+        self.steps, self.actions = layout.decision_steps, layout.action_size
+        low, high = (
+            torch.tensor(values, dtype=torch.float64).repeat(self.steps)
+            for values in (layout.action_min, layout.action_max)
+        )
+        self.register_buffer('centre', (0.5 * (low + high)).float(), persistent=False)
+        self.register_buffer('half_range', (0.5 * (high - low)).float(), persistent=False)
+
+    @property
+    def size(self) -> int:
+        """Number P of values in a block."""
+        return self.kind.size(self.steps * self.actions)
+
+    # --- Gaussian kinds: z is the action itself, or what tanh squashes
+
+    def moments(self, told: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log standard deviation of z, each (..., k * m), of a block (..., P)."""
+        mean, log_std = told.chunk(2, dim=-1)
+        return mean, log_std.clamp(-LOG_STD_LIMIT, LOG_STD_LIMIT)
+
+    def to_action(self, z: Tensor) -> Tensor:
+        """Return the action of z, shape (..., k * m), command units."""
+        if self.kind is Prior.GAUSSIAN:
+            return z
+        return self.centre + self.half_range * torch.tanh(z)
+
+    def from_action(self, action: Tensor) -> Tensor:
+        """Return z of an action (..., k * m); what is at the edge or beyond counts as `EDGE`."""
+        if self.kind is Prior.GAUSSIAN:
+            return action
+        x = (action - self.centre) / self.half_range.clamp_min(EDGE)
+        return torch.atanh(x.clamp(EDGE - 1.0, 1.0 - EDGE))
+
+    def log_prob_of(self, told: Tensor, z: Tensor) -> Tensor:
+        """Return log pi of the action of z, shape (...,): exact at the edge too.
+
+        Squashed: log N(z) - log |da/dz| with da/dz = half range * (1 - tanh(z)^2). A dimension that
+        the base never moves has no density and counts as 0.
+        """
+        mean, log_std = self.moments(told)
+        each = -0.5 * ((z - mean) * torch.exp(-log_std)).square() - log_std - HALF_LOG_TAU
+        if self.kind is Prior.SQUASHED_GAUSSIAN:
+            moves = self.half_range > 0.0
+            # log(1 - tanh(z)^2), in the form that does not underflow.
+            slope = 2.0 * (math.log(2.0) - z - nn.functional.softplus(-2.0 * z))
+            scale = torch.where(moves, self.half_range, 1.0).log()
+            each = (each - slope - scale) * moves
+        return each.sum(-1)
+
+    def draw(self, told: Tensor, generator: torch.Generator) -> Tensor:
+        """Return a reparameterised z, shape (..., k * m)."""
+        mean, log_std = self.moments(told)
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        return mean + log_std.exp() * noise
+
+    # --- categorical: an action is k one-hot vectors of m
+
+    def log_probs(self, told: Tensor) -> Tensor:
+        """Return log pi of each of the m actions of every step, shape (..., k, m)."""
+        return told.reshape(*told.shape[:-1], self.steps, self.actions).log_softmax(-1)
+
+    # --- every kind
+
+    def log_prob(self, told: Tensor, action: Tensor) -> Tensor:
+        """Return log pi(a|s), shape (...,), differentiable in both.
+
+        Args:
+            told: blocks, shape (..., P).
+            action: shape (..., k * m), command units; one-hot vectors if categorical.
+        """
+        if self.kind is Prior.CATEGORICAL:
+            return (self.log_probs(told).flatten(-2) * action).sum(-1)
+        return self.log_prob_of(told, self.from_action(action))
+
+    def sample(self, told: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return an action (..., k * m), reparameterised if Gaussian, and log pi of it (...,)."""
+        if self.kind is Prior.CATEGORICAL:
+            log_probs = self.log_probs(told)
+            weights = log_probs.exp().reshape(-1, self.actions)
+            chosen = torch.multinomial(weights.cpu(), 1, generator=generator).view(
+                log_probs.shape[:-1]
+            )
+            one_hot = nn.functional.one_hot(chosen, self.actions).to(log_probs)
+            return one_hot.flatten(-2), (log_probs * one_hot).sum((-2, -1))
+        z = self.draw(told, generator)
+        return self.to_action(z), self.log_prob_of(told, z)
+
+    def mode(self, told: Tensor) -> Tensor:
+        """Return the action of the mean, or the likeliest if categorical, shape (..., k * m)."""
+        if self.kind is Prior.CATEGORICAL:
+            best = self.log_probs(told).argmax(-1)
+            return nn.functional.one_hot(best, self.actions).to(told).flatten(-2)
+        return self.to_action(self.moments(told)[0])
+
+    def entropy(self, told: Tensor) -> Tensor:
+        """Return the entropy of a decision, shape (...,) [nat].
+
+        Raises:
+            ConfigError: that of a squashed Gaussian has no closed form; take -log pi of samples.
+        """
+        if self.kind is Prior.CATEGORICAL:
+            log_probs = self.log_probs(told)
+            return -(log_probs.exp() * log_probs).sum((-2, -1))
+        if self.kind is Prior.SQUASHED_GAUSSIAN:
+            raise ConfigError('the entropy of a squashed Gaussian has no closed form; sample it')
+        return (self.moments(told)[1] + HALF_LOG_TAU + 0.5).sum(-1)

@@ -1,0 +1,228 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Residual soft actor-critic: customisation of a base policy with continuous actions.
+
+Li et al., "Residual Q-Learning: Offline and Online Policy Customization without Value", arXiv
+2306.09526. With omega' = 0 and the basic reward it is SAC (arXiv 1812.05905), which trains the
+priors. The notation is that of `customisation`.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from residual_rl_ros.algorithms.actor_critic import critic_loss
+from residual_rl_ros.algorithms.customisation import (
+    OffPolicyConfig,
+    OffPolicyCustomisation,
+    seeded,
+)
+from residual_rl_ros.algorithms.prior import Density
+from residual_rl_ros.algorithms.residual_soft_q import soft_target
+from residual_rl_ros.algorithms.rule import register
+from residual_rl_ros.algorithms.training_state import Adam
+from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
+from residual_rl_ros.residual_policy.prior_gaussian import (
+    HELD_NOISE,
+    LEAST_LOG_STD,
+    MOST_LOG_STD,
+    PriorGaussian,
+    PriorGaussianArchitecture,
+)
+from residual_rl_ros.residual_policy.torch_networks import Critic, FlatParameters, Perceptron
+from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.schema import parameter
+from residual_rl_ros.transitions.transition import TransitionLayout
+
+
+@dataclass(frozen=True)
+class ResidualSacConfig(OffPolicyConfig):
+    """Numbers of residual soft actor-critic."""
+
+    section: ClassVar[str] = 'objective'
+
+    tau: float = parameter(0.005, 'step of the target networks', maximum=1.0, above=0.0)
+    tune_temperature: bool = parameter(
+        False, 'let alpha^, which starts at temperature, hold the entropy at its target'
+    )
+    target_entropy_per_dimension: float = parameter(
+        -1.0, 'wanted entropy of actions in units of half their range, per dimension [nat]'
+    )
+    initial_log_std: float = parameter(
+        0.0,
+        'log standard deviation before tanh at the start, if the base policy tells no density',
+        LEAST_LOG_STD,
+        MOST_LOG_STD,
+    )
+    hold_noise: bool = parameter(
+        False, 'explore with one draw of the noise for all decisions between two weight messages'
+    )
+    critic_heads: int = parameter(2, 'number of Q functions, whose minimum counts', 1)
+    critic_normalization: str = parameter(
+        'layer', 'of the hidden layers of the critics', choices=CRITIC_NORMALIZATIONS
+    )
+
+
+def residual_value(
+    q: Tensor, log_pi: Tensor | float, log_policy: Tensor, prior_weight: float, alpha: Tensor
+) -> Tensor:
+    """Return V_R = min_i Q_i(s, a) + omega' log pi(a|s) - alpha^ log pi^(a|s), shape (batch,).
+
+    Args:
+        q: Q_i, shape (heads, batch), of actions of pi^.
+        log_pi: of the prior, shape (batch,).
+        log_policy: of pi^, shape (batch,).
+        prior_weight: omega'.
+        alpha: alpha^.
+    """
+    return q.amin(0) + prior_weight * log_pi - alpha * log_policy
+
+
+def temperature_loss(log_alpha: Tensor, log_policy: Tensor, target_entropy: float) -> Tensor:
+    """Return log alpha^ (H - target): it raises alpha^ while the entropy is below its target."""
+    return log_alpha * (-log_policy.detach().mean() - target_entropy)
+
+
+@register('residual_sac', ResidualSacConfig)
+class ResidualSac(OffPolicyCustomisation):
+    """Residual SAC; see `OffPolicyCustomisation` for the arguments.
+
+    Raises:
+        ConfigError: actions are discrete.
+    """
+
+    config: ResidualSacConfig
+
+    def __init__(
+        self,
+        config: ResidualSacConfig,
+        layout: TransitionLayout,
+        generator: torch.Generator,
+        rng: np.random.Generator,
+    ) -> None:
+        super().__init__(config, layout, generator, rng)
+        n, km = layout.observation_size, layout.decision_size
+        self.architecture = PriorGaussianArchitecture(
+            layout, config.hidden_sizes, config.initial_log_std, config.hold_noise
+        )
+        self.policy = Density(layout, self.architecture.kind).to(self.device)
+        """The density of pi^, which has the kind of the prior."""
+        self.actor = seeded(lambda: Perceptron(n, config.hidden_sizes, 2 * km), generator)
+        sizes, heads = config.hidden_sizes, config.critic_heads
+        self.critic = seeded(
+            lambda: Critic(heads, n + km, sizes, config.critic_normalization), generator
+        )
+        nn.init.zeros_(self.critic.head.weight)
+        nn.init.zeros_(self.critic.head.bias)
+        for network in (self.actor, self.critic):
+            network.to(self.device).body.in_bfloat16 = config.in_bfloat16
+        self.target_critic = deepcopy(self.critic).requires_grad_(False)
+        self._flat_actor = FlatParameters(self.actor)
+        self._flat_critic = FlatParameters(self.critic, heads)
+        self._flat_target = FlatParameters(self.target_critic, heads)
+        self.actor_optimizer = Adam(self._flat_actor.vector, config.learning_rate)
+        self.critic_optimizer = Adam(self._flat_critic.vector, config.learning_rate)
+        start = torch.tensor(config.temperature, device=self.device)
+        self.log_alpha = start.log().requires_grad_()
+        self.alpha_optimizer = Adam(self.log_alpha, config.learning_rate)
+        half_range = self.policy.half_range[self.policy.half_range > 0.0]
+        self._target_entropy = float((config.target_entropy_per_dimension + half_range.log()).sum())
+
+    def block(self, observation: Tensor, told: Tensor) -> Tensor:
+        """Return mean and log standard deviation of pi^, (batch, 2 k m): the base's, changed."""
+        change = self.actor(observation)
+        if self.layout.prior is Prior.NONE:
+            told = torch.zeros_like(change)
+            told[..., change.shape[-1] // 2 :] = self.config.initial_log_std
+        mean, log_std = (told + change).chunk(2, dim=-1)
+        most = told.chunk(2, dim=-1)[1].clamp_min(MOST_LOG_STD)
+        return torch.cat([mean, log_std.clamp_min(LEAST_LOG_STD).minimum(most)], dim=-1)
+
+    def values(self, critic: Critic, observation: Tensor, action: Tensor) -> Tensor:
+        """Return Q_i(s, a), shape (heads, batch)."""
+        scaled = (action - self.policy.centre) / self.policy.half_range.clamp_min(1e-3)
+        q: Tensor = critic(self.actor.normalizer(observation), scaled)
+        return q
+
+    def policy_value(
+        self, critic: Critic, observation: Tensor, told: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return V_R of one action of pi^ and log pi^ of it, each (batch,), differentiable."""
+        block = self.block(observation, told)
+        z = self.policy.draw(block, self._generator)
+        log_policy = self.policy.log_prob_of(block, z)
+        log_pi = self.prior.log_prob_of(told, z) if self.prior else 0.0
+        q = self.values(critic, observation, self.policy.to_action(z))
+        alpha = self.log_alpha.exp().detach()
+        return residual_value(q, log_pi, log_policy, self.prior_weight, alpha), log_policy
+
+    def update(self) -> dict[str, Tensor]:
+        """Take one gradient step on critics, actor and, if it is tuned, alpha^."""
+        batch, reward = self.sample()
+
+        # Critics: y = r_R + gamma V_R(s').
+        with torch.no_grad():
+            value, _ = self.policy_value(
+                self.target_critic, batch.next_observation, batch.next_prior
+            )
+            y = soft_target(reward, batch.bootstrap, value)
+        q = self.values(self.critic, batch.observation, batch.executed_action)
+        loss = critic_loss(q, y)
+        norms = self._flat_critic.differentiate(loss, self.config.max_grad_norm)
+        self.critic_optimizer.step()
+        self.critic.project()
+
+        # Actor: maximise V_R(s), through log pi too.
+        value, log_policy = self.policy_value(self.critic, batch.observation, batch.prior)
+        actor_norm = self._flat_actor.differentiate(-value.mean(), self.config.max_grad_norm)
+        self.actor_optimizer.step()
+
+        if self.config.tune_temperature:
+            tuning = temperature_loss(self.log_alpha, log_policy, self._target_entropy)
+            (self.log_alpha.grad,) = torch.autograd.grad(tuning, [self.log_alpha])
+            self.alpha_optimizer.step()
+        self._flat_target.follow(self._flat_critic, self.config.tau)
+        self.target_critic.project()
+        self._updates += 1
+        return {
+            'critic_loss': loss.detach(),
+            'td_error': (q - y).detach().abs().mean(),
+            'critic_grad_norm': norms.max(),
+            'actor_grad_norm': actor_norm.max(),
+            'alpha': self.log_alpha.exp().detach(),
+            'entropy': -log_policy.detach().mean(),
+        }
+
+    @torch.no_grad()
+    def diagnose(self) -> dict[str, float]:
+        """Return metrics on a batch: Q_R of what was executed, and the reward that is learned."""
+        batch, reward = self.sample()
+        q = self.values(self.critic, batch.observation, batch.executed_action)
+        return {'q_executed': float(q.mean()), 'learned_reward': float(reward.mean())}
+
+    def robot_policy(self) -> PriorGaussian:
+        """Return a copy of what is learned, as the robot runs it."""
+        tensors = self.actor.to_numpy()
+        if self.config.hold_noise:
+            noise = torch.randn(self.layout.decision_size, generator=self._generator)
+            tensors[HELD_NOISE] = noise.numpy()
+        return PriorGaussian(self.architecture, tensors)
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {'actor': self.actor, 'critic': self.critic, 'target_critic': self.target_critic}
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {
+            'actor_optimizer': self.actor_optimizer,
+            'critic_optimizer': self.critic_optimizer,
+            'alpha_optimizer': self.alpha_optimizer,
+        }
+
+    def _scalars(self) -> dict[str, Tensor]:
+        return {**super()._scalars(), 'log_alpha': self.log_alpha}

@@ -1,0 +1,165 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A Gaussian whose mean and log standard deviation are learned changes of the base policy's.
+
+Where nothing is learned yet it is the base policy exactly, noise included. If the base's Gaussian
+is squashed by tanh, the change acts before it. A base policy without density leaves a squashed
+Gaussian around the middle of the trained range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistribution
+from residual_rl_ros.numerics import all_finite
+from residual_rl_ros.residual_policy.architecture import Float32
+from residual_rl_ros.residual_policy.perceptron import Array, Perceptron, perceptron_shapes
+from residual_rl_ros.residual_policy.robot_policy import (
+    FULL_SAMPLE,
+    ExplorationSample,
+    register_policy,
+)
+from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.transitions.transition import TransitionLayout
+
+LEAST_LOG_STD, MOST_LOG_STD = -20.0, 2.0
+"""Range of the learned log standard deviation; that of the base policy may be beyond it."""
+HELD_NOISE = 'held_noise'
+"""Name of the tensor of noise that is held, shape (k * m,)."""
+
+
+@dataclass(frozen=True)
+class PriorGaussianArchitecture:
+    """Sizes of the network of both changes."""
+
+    layout: TransitionLayout
+    """Names, sizes and scales of the decisions that it is for."""
+    hidden_sizes: tuple[int, ...]
+    """Widths of the hidden layers."""
+    initial_log_std: float = 0.0
+    """Where the log standard deviation starts if the base policy tells no density."""
+    hold_noise: bool = False
+    """Explore with the noise of the weight message, the same for all of its decisions."""
+
+    def __post_init__(self) -> None:
+        """Check types and ranges.
+
+        Raises:
+            ValueError: one is wrong; weight messages come from outside.
+        """
+        start = self.initial_log_std
+        if type(start) is not float or not LEAST_LOG_STD <= start <= MOST_LOG_STD:
+            raise ValueError(
+                f'initial_log_std is {start!r}, expected a number from {LEAST_LOG_STD} to '
+                f'{MOST_LOG_STD}'
+            )
+        if type(self.hold_noise) is not bool:
+            raise ValueError(f'hold_noise is {self.hold_noise!r}, expected a boolean')
+        if self.layout.discrete:
+            raise ValueError('the layout has discrete actions, expected continuous ones')
+
+    @property
+    def kind(self) -> Prior:
+        """Kind of the density that is learned."""
+        told = self.layout.prior
+        return Prior.SQUASHED_GAUSSIAN if told is Prior.NONE else told
+
+    @property
+    def tells_cost(self) -> bool:
+        """Whether the policy tells the cost to go of a base action: it does not."""
+        return False
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return it as JSON can hold it."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**values, 'layout': self.layout.to_mapping()}
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> PriorGaussianArchitecture:
+        """Return what `to_mapping` gave, JSON between; see `Architecture.from_mapping`."""
+        layout = TransitionLayout.from_mapping(values['layout'])
+        sizes = tuple(values['hidden_sizes'])
+        return cls(**{**values, 'layout': layout, 'hidden_sizes': sizes})
+
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return name and shape of every tensor."""
+        n, km = self.layout.observation_size, self.layout.decision_size
+        held: dict[str, tuple[int, ...]] = {HELD_NOISE: (km,)} if self.hold_noise else {}
+        return {**perceptron_shapes(n, self.hidden_sizes, 2 * km), **held}
+
+
+@register_policy('prior_gaussian', PriorGaussianArchitecture)
+class PriorGaussian:
+    """Draws an action, or takes that of the mean.
+
+    Args:
+        architecture: sizes.
+        tensors: float32 arrays by their names, with the shapes of `tensor_shapes`.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(
+        self, architecture: PriorGaussianArchitecture, tensors: Mapping[str, Float32]
+    ) -> None:
+        self.architecture = architecture
+        self.tensors = tensors
+        self._change = Perceptron(architecture.hidden_sizes, tensors)
+        layout = architecture.layout
+        low, high, bound = (
+            np.tile(values, layout.decision_steps)
+            for values in (layout.action_min, layout.action_max, layout.residual_bound)
+        )
+        self._centre, self._half_range = 0.5 * (low + high), 0.5 * (high - low)
+        self._bound, self._active = np.maximum(bound, 1e-6), bound > 0.0
+        km = layout.decision_size
+        self._told = np.repeat([0.0, architecture.initial_log_std], km)
+
+    def decide(
+        self,
+        observation: npt.ArrayLike,
+        base_action: npt.ArrayLike,
+        rng: np.random.Generator | None,
+        sample: ExplorationSample = FULL_SAMPLE,
+        distribution: BaseDistribution = NO_DISTRIBUTION,
+    ) -> Array:
+        """Return (a - b) / bound, clipped to [-1, 1], shape (k * m,).
+
+        See `RobotPolicy.decide` for the arguments. Without `rng` a is the action of the mean. NaN
+        where float32 overflows.
+        """
+        mean, log_std = self.moments(observation, distribution)
+        if rng is not None:
+            if self.architecture.hold_noise:
+                noise = self.tensors[HELD_NOISE].astype(np.float64)
+            else:
+                noise = rng.standard_normal(len(mean))
+            mean = mean + np.exp(log_std) * sample.noise_scale * noise
+        if not all_finite(mean):
+            return np.full(len(mean), np.nan)
+        action = mean
+        if self.architecture.kind is Prior.SQUASHED_GAUSSIAN:
+            action = self._centre + self._half_range * np.tanh(mean)
+        residual: Array = (action - np.asarray(base_action)) / self._bound * self._active
+        return residual.clip(-1.0, 1.0)
+
+    def moments(
+        self, observation: npt.ArrayLike, distribution: BaseDistribution = NO_DISTRIBUTION
+    ) -> tuple[Array, Array]:
+        """Return mean and log standard deviation, before tanh if squashed, each (k * m,)."""
+        known = self.architecture.layout.prior is not Prior.NONE
+        told = distribution.prior if known else self._told
+        mean, log_std = np.split(told + self._change(observation), 2)
+        most = np.maximum(np.split(told, 2)[1], MOST_LOG_STD)
+        return mean, np.minimum(np.maximum(log_std, LEAST_LOG_STD), most)
+
+    def uniform(self, half_width: float, rng: np.random.Generator) -> Array:
+        """Return one uniform residual in [-half_width, half_width], shape (k * m,)."""
+        drawn: Array = rng.uniform(-half_width, half_width, len(self._bound)) * self._active
+        return drawn
