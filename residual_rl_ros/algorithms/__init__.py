@@ -7,6 +7,14 @@ are what off-policy rules share. May import `residual_policy`, `transitions` and
 no learner. Open `sac` first.
 """
 
-from residual_rl_ros.algorithms import cal_ql, residual_sac, residual_soft_q, sac, supervised, td3
+from residual_rl_ros.algorithms import (
+    cal_ql,
+    q_remix,
+    residual_sac,
+    residual_soft_q,
+    sac,
+    supervised,
+    td3,
+)
 
-__all__ = ['cal_ql', 'residual_sac', 'residual_soft_q', 'sac', 'supervised', 'td3']
+__all__ = ['cal_ql', 'q_remix', 'residual_sac', 'residual_soft_q', 'sac', 'supervised', 'td3']

@@ -3,9 +3,9 @@
 """The policy that is learned, as torch trains it and as the robot runs it.
 
 `robot_policy` holds the protocol and the registry of what a robot can run; `numpy_actor` (kind
-`gaussian`), `candidate_selection` (`best_of_n`), `categorical` and `prior_gaussian` are the kinds.
+`gaussian`), `candidate_selection` (`best_of_n`), `categorical`, `prior_gaussian` and `q_remix` are the kinds.
 Beside them: architectures, weight messages, the mailbox of the policy node, exploration. May import
-`transitions` and below. Only `torch_networks` imports torch: the robot does without. Open
+`transitions` and below. Only `torch_networks` and `torch_remix` import torch: the robot does without. Open
 `robot_policy` first.
 """
 
@@ -14,6 +14,7 @@ from residual_rl_ros.residual_policy import (
     categorical,
     numpy_actor,
     prior_gaussian,
+    q_remix,
 )
 
-__all__ = ['candidate_selection', 'categorical', 'numpy_actor', 'prior_gaussian']
+__all__ = ['candidate_selection', 'categorical', 'numpy_actor', 'prior_gaussian', 'q_remix']

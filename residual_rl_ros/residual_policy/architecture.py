@@ -234,7 +234,9 @@ class CriticArchitecture:
         """
         return cls(**{**values, 'hidden_sizes': tuple(values['hidden_sizes'])})
 
-    def tensor_shapes(self, sizes: ActorArchitecture | TransitionLayout) -> dict[str, tuple[int, ...]]:
+    def tensor_shapes(
+        self, sizes: ActorArchitecture | TransitionLayout
+    ) -> dict[str, tuple[int, ...]]:
         """Return name and shape of every tensor of critics.
 
         Args:
