@@ -37,6 +37,11 @@ def all_finite(values: Array) -> bool:
     return within(values, sys.float_info.max)
 
 
+def is_one_hot(values: npt.NDArray[Any]) -> bool:
+    """Return whether each row is 1 in one place and 0 elsewhere, shape (..., m)."""
+    return bool(((values == 0.0) | (values == 1.0)).all() and (values.sum(-1) == 1.0).all())
+
+
 def scalar(value: Any) -> float:
     """Return one real number, given as Python's, numpy's or an array of one.
 

@@ -16,12 +16,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
+from residual_rl_ros.base_policy.distribution import BaseDecision, BasePolicy, base_decision
 from residual_rl_ros.errors import BasePolicyError, ChunkLateError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.robot.onnx_session import InferenceWorker
@@ -29,20 +28,6 @@ from residual_rl_ros.robot.onnx_session import InferenceWorker
 Float32 = npt.NDArray[np.float32]
 INFERENCE_LIMIT_S = 30.0
 """An inference that takes longer hangs, also where a simulator waits for it [s]."""
-
-
-class BasePolicy(Protocol):
-    """What the queue needs of a base policy."""
-
-    metadata: BasePolicyMetadata
-    stochastic: bool
-
-    @property
-    def noise_shape(self) -> tuple[int, int]:
-        """Shape (horizon, m) of the noise."""
-
-    def infer(self, window: Float32, noise: Float32 | None = None) -> Float32:
-        """Return a chunk, shape (horizon, m)."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +43,8 @@ class _Order:
 class _Chunk:
     """A chunk in use."""
 
-    actions: Float32
+    rows: Float32
+    """See `BasePolicy.plan`."""
     origin: int
     """As in its order."""
 
@@ -72,11 +58,15 @@ class ChunkQueue:
         prefetch_steps: how many control steps before its first use a chunk is requested. 0 waits
             for inference at every seam: right in lockstep, a late tick on a robot.
         blend_steps: control steps over which a new chunk takes over from what the one before
-            planned for them, linearly; 0 switches at once.
+            planned for them, linearly; 0 switches at once. Density and proposals are blended with
+            the same shares as the action, so that each still belongs to it.
+        proposals: number N of chunks that are drawn for one window, from as many noises; the first
+            is what the policy does.
         clock: monotonic time, for the durations of inference [s].
 
     Raises:
-        BasePolicyError: the executed part of a chunk cannot hold one decision after the prefetch.
+        BasePolicyError: the executed part of a chunk cannot hold one decision after the prefetch,
+            or the policy has no such proposals.
     """
 
     def __init__(
@@ -85,6 +75,7 @@ class ChunkQueue:
         decision_steps: int = 1,
         prefetch_steps: int = 0,
         blend_steps: int = 0,
+        proposals: int = 1,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         meta = policy.metadata
@@ -98,6 +89,11 @@ class ChunkQueue:
                 f'exec_steps {meta.exec_steps} of the base policy leaves no room for '
                 f'prefetch_steps {prefetch_steps} + decision_steps {decision_steps}; lower one'
             )
+        if proposals > 1 and not policy.stochastic:
+            raise BasePolicyError(
+                f'proposals is {proposals}, but the base policy has no noise input: all of them '
+                'would be its action; set proposals to 1'
+            )
         self.inference_limit_s = INFERENCE_LIMIT_S
         """An inference that takes longer is an error [s]."""
         self.latency = Latency()
@@ -108,9 +104,10 @@ class ChunkQueue:
         self._k = decision_steps
         self._prefetch = prefetch_steps
         self._blend = blend_steps
+        self._others = proposals - 1
         self._worker = InferenceWorker('base-policy')
         self._window: deque[Float32] = deque(maxlen=meta.n_obs_steps)
-        self._rng = np.random.default_rng(0)
+        self._rng = self._others_rng = np.random.default_rng(0)
         self._active: _Chunk | None = None
         self._pending: _Order | None = None
         self._fading: _Chunk | None = None
@@ -122,18 +119,21 @@ class ChunkQueue:
         window = np.zeros(
             (self._meta.n_obs_steps, len(self._meta.observation_names)), dtype=np.float32
         )
-        noise = None
+        noises = None
         if self._policy.stochastic:
-            noise = np.zeros(self._policy.noise_shape, dtype=np.float32)
-        self._result(self._worker.submit(self._policy.infer, window, noise))
+            noises = np.zeros((1 + self._others, *self._policy.noise_shape), dtype=np.float32)
+        self._result(self._worker.submit(self._policy.plan, window, noises))
 
-    def reset(self, rng: np.random.Generator) -> None:
+    def reset(self, rng: np.random.Generator, others: np.random.Generator | None = None) -> None:
         """Start an episode: forget every chunk and observation, in-flight results included.
 
         Args:
             rng: source of the policy's noise during this episode.
+            others: source of the noise of its other proposals, so that they change nothing of what
+                it does; needed if there are any.
         """
         self._rng = rng
+        self._others_rng = others or np.random.default_rng(0)
         self._taken = 0
         self.forget()
 
@@ -151,8 +151,8 @@ class ChunkQueue:
             self._window.extend([newest] * (self._meta.n_obs_steps - 1))
         self._window.append(newest)
 
-    def take(self, timeout_s: float | None = None) -> Float32:
-        """Return the base actions of the next k control steps, shape (k, m).
+    def take(self, timeout_s: float | None = None) -> BaseDecision:
+        """Return the base actions of the next k control steps, and their distribution.
 
         To be called on a decision boundary, after `push_observation`. Requests the next chunk when
         the next boundary would be too late for it.
@@ -170,22 +170,22 @@ class ChunkQueue:
         if self._pending is None and self._usable(chunk) - self._k < self._prefetch:
             self._pending = self._request()
         start = self._index(chunk)
-        piece = self._blended(chunk.actions[start : start + self._k])
+        rows = self._blended(chunk.rows[start : start + self._k])
         self._taken += self._k
-        return piece
+        return base_decision(rows, self._meta.prior, len(self._meta.action_names))
 
     def _next(self, timeout_s: float | None) -> _Chunk:
         """Wait for the next chunk and use it."""
         order = self._pending = self._pending or self._request()
         if timeout_s is None:
-            actions = self._result(order.future)
+            rows = self._result(order.future)
         else:
             try:
-                actions = order.future.result(timeout_s)
+                rows = order.future.result(timeout_s)
             except FutureTimeoutError as error:
                 raise ChunkLateError from error
         self._fading, self._seam = self._active, self._taken
-        self._active, self._pending = _Chunk(actions, order.origin), None
+        self._active, self._pending = _Chunk(rows, order.origin), None
         return self._active
 
     def _result(self, future: Future[Float32]) -> Float32:
@@ -203,12 +203,12 @@ class ChunkQueue:
         return self._meta.exec_start + self._taken - chunk.origin
 
     def _blended(self, new: Float32) -> Float32:
-        """Return actions after a seam, mixed with what the chunk before planned for them."""
+        """Return rows after a seam, mixed with what the chunk before planned for them."""
         since = self._taken - self._seam
         if self._fading is None or since >= self._blend:
             return new
         start = self._index(self._fading)
-        old = self._fading.actions[start : start + self._k]
+        old = self._fading.rows[start : start + self._k]
         share = (since + 1 + np.arange(len(old), dtype=np.float32)) / np.float32(self._blend + 1)
         share = share.clip(max=1.0)[:, None]
         mixed = new.copy()
@@ -231,15 +231,19 @@ class ChunkQueue:
     def _request(self) -> _Order:
         if not self._window:
             raise BasePolicyError('a chunk was requested before the first observation')
-        noise = None
+        noises = None
         if self._policy.stochastic:
-            noise = self._rng.standard_normal(self._policy.noise_shape, dtype=np.float32)
-        future = self._worker.submit(self._infer, np.stack(self._window), noise)
+            shape = self._policy.noise_shape
+            noises = self._rng.standard_normal((1, *shape), dtype=np.float32)
+            if self._others:
+                more = self._others_rng.standard_normal((self._others, *shape), dtype=np.float32)
+                noises = np.concatenate([noises, more])
+        future = self._worker.submit(self._plan, np.stack(self._window), noises)
         return _Order(future, self._taken)
 
-    def _infer(self, window: Float32, noise: Float32 | None) -> Float32:
+    def _plan(self, window: Float32, noises: Float32 | None) -> Float32:
         """Return a chunk; runs in the worker."""
         started = self._clock()
-        chunk = self._policy.infer(window, noise)
+        rows = self._policy.plan(window, noises)
         self.latency.add(self._clock() - started)
-        return chunk
+        return rows

@@ -11,14 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from residual_rl_ros.errors import BasePolicyError, ConfigError, FormatError
+from residual_rl_ros.errors import BasePolicyError, ConfigError, FormatError, shown
 from residual_rl_ros.files.json_text import parse_json
-from residual_rl_ros.robot.action_spec import ActionSpec, check_names, integer
+from residual_rl_ros.robot.action_spec import ActionSpec, Prior, check_names, integer
 
 METADATA_KEY = 'residual_rl'
 SCHEMA_VERSION = 1
 MOST_STEPS = 10_000
 """Longest chunk of actions, and longest window of observations."""
+UNUSED_RANGE = 1e-3
+"""A dimension whose trained actions span less than this [command units] is one the base never
+uses: a residual there would drift with nothing to bring it back."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class BasePolicyMetadata:
     dataset_sha256: str = ''
     """Digest of the training data; information only."""
     schema_version: int = SCHEMA_VERSION
+    prior: Prior = Prior.NONE
+    """Density of the action that the model tells in further outputs."""
 
     def __post_init__(self) -> None:
         """Check that the numbers fit each other."""
@@ -64,6 +69,11 @@ class BasePolicyMetadata:
                 f'metadata schema_version is {self.schema_version}, expected {SCHEMA_VERSION}; '
                 're-export the model or install a matching residual_rl_ros'
             )
+        if self.prior not in tuple(Prior):
+            raise BasePolicyError(
+                f'metadata prior is {shown(self.prior)}, expected one of {", ".join(Prior)}'
+            )
+        object.__setattr__(self, 'prior', Prior(self.prior))
         try:
             check_names('observation', self.observation_names)
             check_names('action', self.action_names)
@@ -105,8 +115,11 @@ class BasePolicyMetadata:
             )
 
     def to_json(self) -> str:
-        """Return the JSON text for `metadata_props`."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """Return the JSON text for `metadata_props`; of a policy without density, as ever."""
+        values = asdict(self)
+        if self.prior is Prior.NONE:
+            del values['prior']
+        return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> BasePolicyMetadata:

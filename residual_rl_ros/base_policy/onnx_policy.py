@@ -12,14 +12,25 @@ import numpy.typing as npt
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml
+from residual_rl_ros.numerics import is_one_hot
+from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.robot.onnx_model import OnnxModel, read_model
 from residual_rl_ros.robot.onnx_session import load_session, run_session
 
 Float32 = npt.NDArray[np.float32]
+DENSITY_OUTPUTS: dict[Prior, tuple[str, ...]] = {
+    Prior.NONE: (),
+    Prior.GAUSSIAN: ('mean', 'log_std'),
+    Prior.SQUASHED_GAUSSIAN: ('mean', 'log_std'),
+    Prior.CATEGORICAL: ('logits',),
+}
+"""Names of the outputs that tell a density, shape (1, horizon, m) each."""
 
 
 class OnnxBasePolicy:
     """Runs `observation [1, n_obs_steps, n] (+ noise [1, horizon, m]) -> action [1, horizon, m]`.
+
+    A model whose metadata names a `prior` has the `DENSITY_OUTPUTS` of it too.
 
     Args:
         path: the `.onnx` file. Its metadata is in `metadata_props['residual_rl']`, or else in a
@@ -45,6 +56,7 @@ class OnnxBasePolicy:
         self._session = load_session(model, BasePolicyError, threads)
         self.metadata = _metadata(model)
         self.stochastic = any(item.name == 'noise' for item in self._session.get_inputs())
+        self._outputs = ('action', *DENSITY_OUTPUTS[self.metadata.prior])
         self._check_signature()
 
     @property
@@ -62,25 +74,64 @@ class OnnxBasePolicy:
         Raises:
             BasePolicyError: the network failed or returned a non-finite action.
         """
+        return self._run(window, None if noise is None else noise[None], ('action',))[0][0]
+
+    def plan(self, window: Float32, noises: Float32 | None = None) -> Float32:
+        """Return a chunk with all that belongs to it; see `BasePolicy.plan`.
+
+        Raises:
+            BasePolicyError: the network failed, or returned a number that cannot be.
+        """
+        # In a call of its own: a batch adds up in another order, and its last bits differ.
+        first = None if noises is None else noises[:1]
+        parts = [output[0] for output in self._run(window, first, self._outputs)]
+        if noises is not None and len(noises) > 1:
+            each = len(noises) - 1 if self._any_batch else 1
+            for start in range(1, len(noises), each):
+                parts += list(self._run(window, noises[start : start + each], ('action',))[0])
+        return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+
+    def _run(
+        self, window: Float32, noises: Float32 | None, outputs: tuple[str, ...]
+    ) -> list[Float32]:
+        """Return outputs of the network, shape (number of noises or 1, horizon, m) each."""
         inputs = {'observation': window[None]}
         if self.stochastic:
-            if noise is None:
+            if noises is None:
                 raise BasePolicyError(f'{self.path.name} is stochastic and needs noise')
-            inputs['noise'] = noise[None]
+            inputs['noise'] = noises
+            if len(noises) > 1:
+                inputs['observation'] = np.repeat(inputs['observation'], len(noises), axis=0)
+        count = len(inputs['noise']) if self.stochastic else 1
         name = self.path.name
-        chunk: Float32 = run_session(self._session, 'action', inputs, name, BasePolicyError)[0]
-        if chunk.shape != self.noise_shape:
+        results = run_session(self._session, list(outputs), inputs, name, BasePolicyError)
+        for output, values in zip(outputs, results, strict=True):
+            self._check_output(output, values, count)
+        return results
+
+    def _check_output(self, output: str, values: Float32, count: int) -> None:
+        """Refuse an output of a wrong shape, or with a number that cannot be."""
+        name, expected = self.path.name, self.noise_shape
+        if values.shape != (count, *expected):
+            what = 'a chunk' if output == 'action' else output
+            found = values.shape[1:] if values.shape[:1] == (count,) else values.shape
+            wanted = expected if values.shape[:1] == (count,) else (count, *expected)
             raise BasePolicyError(
-                f'{self.path.name} returned a chunk of shape {chunk.shape}, the metadata says '
-                f'{self.noise_shape}'
+                f'{name} returned {what} of shape {found}, the metadata says {wanted}'
             )
-        if not np.isfinite(chunk).all():
-            step, index = np.argwhere(~np.isfinite(chunk))[0]
+        if not np.isfinite(values).all():
+            _, step, index = np.argwhere(~np.isfinite(values))[0]
+            of = '' if output == 'action' else f'{output} of '
             raise BasePolicyError(
-                f'{self.path.name} returned {chunk[step, index]} for action '
+                f'{name} returned {values[~np.isfinite(values)][0]} for {of}action '
                 f'{self.metadata.action_names[index]!r} at chunk step {step}'
             )
-        return chunk
+        discrete = self.metadata.prior is Prior.CATEGORICAL
+        if discrete and output == 'action' and not is_one_hot(values):
+            raise BasePolicyError(
+                f'{name} returned actions that are not one-hot, as those of a categorical prior '
+                f'must be (1 for the chosen action, 0 for the others): {values[0, 0].tolist()}'
+            )
 
     def _check_signature(self) -> None:
         """Compare the graph's inputs and outputs with the metadata."""
@@ -99,8 +150,15 @@ class OnnxBasePolicy:
             raise BasePolicyError(
                 f'{self.path.name} has outputs {sorted(outputs)}, expected one named action'
             )
+        missing = [name for name in self._outputs if name not in outputs]
+        if missing:
+            raise BasePolicyError(
+                f'{self.path.name} has outputs {sorted(outputs)} and lacks {", ".join(missing)}, '
+                f'which the metadata promises by prior {meta.prior}; export them, or remove prior'
+            )
         signature = [(inputs[name], shape) for name, shape in expected.items()]
-        for item, shape in [*signature, (outputs['action'], self.noise_shape)]:
+        signature += [(outputs[name], self.noise_shape) for name in self._outputs]
+        for item, shape in signature:
             if item.type != 'tensor(float)':
                 raise BasePolicyError(
                     f'{self.path.name}: {item.name} is {item.type}, expected tensor(float)'
@@ -115,6 +173,7 @@ class OnnxBasePolicy:
                     f'{self.path.name}: {item.name} has shape {list(found)}, the metadata says '
                     f'{[1, *shape]}'
                 )
+        self._any_batch = not any(isinstance(item.shape[0], int) for item, _ in signature)
 
 
 def read_policy_model(path: Path, sha256: str = '') -> OnnxModel:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from residual_rl_ros.base_policy.metadata import UNUSED_RANGE
 from residual_rl_ros.base_policy.onnx_policy import Float32, OnnxBasePolicy
-from residual_rl_ros.control.composition import UNUSED_RANGE
 from residual_rl_ros.errors import BasePolicyError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.description import load_robot

@@ -37,6 +37,7 @@ class CommandLimiter:
         self._near = action.following_limit.min() ** 2
         """Squared distance up to which a robot follows."""
         self._slows = bool(action.goes_to_zero.any())
+        self._rest = action.hold_command
         self._measured: Array | None = None
         self._last: Array | None = None
         self._interrupted = self._released = True
@@ -99,7 +100,11 @@ class CommandLimiter:
     def at_rest(self) -> bool:
         """Whether the robot stays as it is without another command."""
         last = self._last
-        return not self._slows or last is None or not last[self.safety.action.goes_to_zero].any()
+        if last is None:
+            return True
+        if self._rest is not None:
+            return bool((last == self._rest).all())
+        return not self._slows or not last[self.safety.action.goes_to_zero].any()
 
     def check_measured(self) -> None:
         """Refuse a measurement that no robot inside its limits can have.
@@ -200,13 +205,15 @@ class CommandLimiter:
 
         The next command goes on from it, unless `interrupt` says that the robot may be moved.
         Positions are told again. Everything else takes one step of slowing down, at the slew limit
-        or, where that takes longer than it may, faster.
+        or, where that takes longer than it may, faster. Discrete actions hold by `hold_action`.
 
         Args:
             within_steps: control steps in which the robot must be at rest.
         """
         last = self.last_command
-        if last is not None and self._slows:
+        if last is not None and self._rest is not None:
+            self._last = self._rest
+        elif last is not None and self._slows:
             rest = np.where(self.safety.action.goes_to_zero, 0.0, last)
             slower = self.safety.apply(rest, last, passed=True)
             longest = last * (1.0 - 1.0 / within_steps)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
+from residual_rl_ros.base_policy.metadata import UNUSED_RANGE, BasePolicyMetadata
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.numerics import clamp
 
@@ -20,9 +20,6 @@ Array = npt.NDArray[np.float64]
 
 LOWEST, HIGHEST = np.array(-1.0), np.array(1.0)
 """Range of a residual, as arrays: numpy would make them of numbers for every command."""
-UNUSED_RANGE = 1e-3
-"""A dimension whose trained actions span less than this [command units] is one the base never
-uses: a residual there would drift with nothing to bring it back."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +37,14 @@ class ResidualBound:
         cls,
         metadata: BasePolicyMetadata,
         residual_scale: float | npt.ArrayLike,
+        discrete: bool = False,
     ) -> ResidualBound:
         """Scale the half range of the training actions.
 
         Args:
             metadata: the base policy's metadata.
             residual_scale: lambda, scalar or one per action dimension.
+            discrete: the commands are one-hot vectors: the bound is 1, whatever lambda is above 0.
 
         Raises:
             ConfigError: wrong number of values, a negative or non-finite one.
@@ -59,6 +58,13 @@ class ResidualBound:
             )
         if not np.isfinite(scale).all() or (scale < 0.0).any():
             raise ConfigError(f'residual_scale is {scale.tolist()}, expected finite values >= 0')
+        if discrete:
+            if len(set((scale > 0.0).ravel().tolist())) > 1:
+                raise ConfigError(
+                    f'residual_scale is {scale.tolist()}, expected all above 0 or all 0: one '
+                    'discrete action replaces another'
+                )
+            return cls(np.where(scale > 0.0, 1.0, 0.0) * np.ones(half_range.shape))
         half_range[2.0 * half_range < UNUSED_RANGE] = 0.0
         return cls(scale * half_range)
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from residual_rl_ros.base_policy.chunk_queue import BasePolicy, ChunkQueue
+from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
+from residual_rl_ros.base_policy.distribution import BasePolicy, GaussianAround
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.safety import SafetyFilter
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES, ActorMailbox
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.transitions.transition import TransitionLayout
@@ -37,7 +39,13 @@ class ControllerConfig:
     """Use each actor exactly from the decision it names, and wait for it (reproducible)."""
     chunk_timeout_s: float = 0.0
     """Outside lockstep: how long a control step waits for a late chunk before it holds."""
-
+    proposals: int = 1
+    """Number N of draws of the base policy's noise: its action, and N - 1 that it might do."""
+    customisable: bool = False
+    """Transitions tell the add-on reward and its weight."""
+    prior_width: tuple[float, ...] = ()
+    """Take a base policy without density for a Gaussian of this standard deviation around its
+    action, in half ranges of the trained actions: one value, or one per action dimension."""
     max_weights_bytes: int = MAX_WEIGHTS_BYTES
     """Larger weight messages are refused unread."""
 
@@ -53,9 +61,17 @@ class ControllerConfig:
             policy: base policy, already checked against the robot.
             action: command names and limits.
             kind: its class.
+
+        Raises:
+            ResidualRLError: the numbers do not fit the base policy or the robot.
         """
+        if action.is_discrete and (self.blend_steps or self.prior_width):
+            key = 'chunk_blend_steps' if self.blend_steps else 'prior_width'
+            raise ConfigError(f'{key} is given, but discrete actions have nothing between them')
+        if self.prior_width:
+            policy = GaussianAround(policy, self.prior_width)
         metadata = policy.metadata
-        bound = ResidualBound.from_metadata(metadata, self.residual_scale)
+        bound = ResidualBound.from_metadata(metadata, self.residual_scale, action.is_discrete)
         layout = TransitionLayout(
             metadata.observation_names,
             metadata.action_names,
@@ -63,10 +79,16 @@ class ControllerConfig:
             metadata.action_min,
             metadata.action_max,
             tuple(bound.values.tolist()),
+            prior=metadata.prior,
+            proposals=self.proposals,
+            customisable=self.customisable,
+            discrete=action.is_discrete,
         )
         return kind(
             layout=layout,
-            queue=ChunkQueue(policy, self.decision_steps, self.prefetch_steps, self.blend_steps),
+            queue=ChunkQueue(
+                policy, self.decision_steps, self.prefetch_steps, self.blend_steps, self.proposals
+            ),
             bound=bound,
             safety=SafetyFilter(action),
             mailbox=ActorMailbox(layout, self.scheduled_actor, self.max_weights_bytes),

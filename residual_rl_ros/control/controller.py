@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
+from residual_rl_ros.base_policy.distribution import BaseDecision, BaseDistribution
 from residual_rl_ros.control.command_limiter import CommandLimiter
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ChunkLateError
 from residual_rl_ros.latency import Latency
+from residual_rl_ros.numerics import is_one_hot
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
 from residual_rl_ros.residual_policy.robot_policy import is_residual
 from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
@@ -58,6 +60,8 @@ class _Decision:
     executed: Array
     """What was sent; rows not reached keep the plan."""
     source: Source
+    distribution: BaseDistribution
+    """Of the base action."""
     steps_sent: int = 0
     reward: float = 0.0
     truncated: bool = False
@@ -105,14 +109,14 @@ class ResidualController:
         """Sample the residual instead of using its mean."""
         self._chunk_timeout_s = chunk_timeout_s
         self._clock = clock
-        self._exploration = np.random.default_rng(seed)
+        self._exploration = self._switch = np.random.default_rng(seed)
         self._noise_scale: float | None = None
         self._base_only = False
         self._episode = 0
         self._step = 0
         self._stamp = 0.0
         self._observation: Array = np.zeros(layout.observation_size)
-        self._base: Array | None = None
+        self._base: BaseDecision | None = None
         self._decision: _Decision | None = None
         self._holding = False
         self.residual_enabled = True
@@ -122,7 +126,8 @@ class ResidualController:
         self.late_chunks = 0
         """Control steps held because the base policy's chunk was not ready."""
         self.residuals_not_finite = 0
-        """Decisions of the actor that were no numbers in [-1, 1]: the base acted alone."""
+        """Decisions of the actor that were no numbers in [-1, 1], or chose none of the discrete
+        actions: the base acted alone."""
         self.residuals_refused = 0
         """Decisions in which critics that choose saw no residual better than the base action."""
         self.actor_latency = Latency()
@@ -141,8 +146,10 @@ class ResidualController:
             observation: first observation, shape (n,).
             stamp: its ROS time [s].
         """
-        self.queue.reset(np.random.default_rng([self._seed, episode, 0]))
-        self._exploration = np.random.default_rng([self._seed, episode, 1])
+        # Streams of their own, so that one does not shift with what the other draws.
+        rngs = [np.random.default_rng([self._seed, episode, use]) for use in (0, 1, 4, 5)]
+        self.queue.reset(rngs[0], others=rngs[2])
+        self._exploration, self._switch = rngs[1], rngs[3]
         self._noise_scale = None
         self._episode, self._step = episode, 0
         self._base = self._decision = None
@@ -248,13 +255,13 @@ class ResidualController:
             return None
         if feedback.terminated or held:
             # No next action exists, and the learner masks it; or it is to go on holding.
-            next_base = decision.base
+            following = BaseDecision(decision.base, decision.distribution)
         else:
             if feedback.truncated:
                 self.queue.give_back(self.layout.decision_steps - decision.steps_sent)
                 decision.steps_sent, decision.truncated = self.layout.decision_steps, True
             try:
-                next_base = self._base = self._take()
+                following = self._base = self._take()
             except ChunkLateError:
                 # command() holds; the decision ends when the chunk is there.
                 if not feedback.truncated:
@@ -262,6 +269,12 @@ class ResidualController:
                 return None
         decision.reward += feedback.reward
         self._decision = None
+        return self._transition(decision, following, feedback)
+
+    def _transition(
+        self, decision: _Decision, following: BaseDecision, feedback: StepFeedback
+    ) -> Transition:
+        """Return a finished decision, followed by another at the newest observation."""
         header = self.mailbox.header
         return Transition(
             stamp=decision.stamp,
@@ -279,7 +292,12 @@ class ResidualController:
             residual_action=decision.residual.ravel(),
             executed_action=decision.executed.ravel(),
             next_observation=self._observation,
-            next_base_action=next_base.ravel(),
+            next_base_action=following.actions.ravel(),
+            prior=decision.distribution.prior,
+            next_prior=following.distribution.prior,
+            proposals=decision.distribution.proposals.ravel(),
+            next_proposals=following.distribution.proposals.ravel(),
+            add_on=np.zeros(2 * self.layout.customisable),
         )
 
     def _held_decision(self) -> _Decision | None:
@@ -290,7 +308,10 @@ class ResidualController:
         last = self.limiter.last_command
         if last is None:
             return None
-        held = np.tile(last, (self.layout.decision_steps, 1))
+        layout = self.layout
+        held = np.tile(last, (layout.decision_steps, 1))
+        # Nobody asked the base policy: its density is not known, and it would have done this.
+        others = np.tile(held.ravel(), (layout.proposals - 1, 1))
         return _Decision(
             stamp=self._stamp,
             step=self._step,
@@ -300,7 +321,8 @@ class ResidualController:
             planned=held,
             executed=held,
             source=Source.TAKEOVER if self.limiter.overridden else Source.BASE,
-            steps_sent=self.layout.decision_steps,
+            distribution=BaseDistribution(np.zeros(layout.prior_size), others),
+            steps_sent=layout.decision_steps,
         )
 
     def abandon(self) -> None:
@@ -325,17 +347,18 @@ class ResidualController:
         self.limiter.observe(self._observation)
         self.queue.push_observation(observation)
 
-    def _take(self) -> Array:
-        """Return the base actions of the next decision, shape (k, m)."""
-        return self.queue.take(self._chunk_timeout_s).astype(np.float64)
+    def _take(self) -> BaseDecision:
+        """Return what the base policy says for the next decision."""
+        return self.queue.take(self._chunk_timeout_s)
 
     def _decide(self) -> None:
         """Make a residual decision on the newest observation."""
-        base, self._base = self._base, None
-        assert base is not None
+        given, self._base = self._base, None
+        assert given is not None
         self.mailbox.begin_decision()
-        residual, bound_scale = self._residual(base)
+        residual, bound_scale = self._residual(given)
         source = Source.RESIDUAL if bound_scale > 0.0 else Source.BASE
+        base = given.actions
         planned = self.bound.compose(base, residual, bound_scale)
         self._decision = _Decision(
             stamp=self._stamp,
@@ -346,10 +369,12 @@ class ResidualController:
             planned=planned,
             executed=planned.copy(),
             source=source,
+            distribution=given.distribution,
         )
 
-    def _residual(self, base: Array) -> tuple[Array, float]:
+    def _residual(self, given: BaseDecision) -> tuple[Array, float]:
         """Return the residual of a decision, (k, m), and its bound scale; 0 is the base alone."""
+        base = given.actions
         policy, header = self.mailbox.actor, self.mailbox.header
         if policy is None or header is None or not self.residual_enabled:
             return np.zeros(base.shape), 0.0
@@ -362,20 +387,28 @@ class ResidualController:
         sample = exploration.sample(self._noise_scale, self.blend_ratio)
         if self._base_only or sample.bound_scale <= 0.0:
             return np.zeros(base.shape), 0.0
+        if self.layout.discrete and sample.bound_scale < 1.0:
+            # Nothing is between two actions: the residual acts whole, in so many decisions.
+            if self._switch.random() >= sample.bound_scale:
+                return np.zeros(base.shape), 1.0
+            sample = replace(sample, bound_scale=1.0)
         rng = self._exploration if self.explore else None
         by_policy = exploration.residual_probability
         if rng is not None and 0.0 < by_policy < 1.0:
             by_policy = float(rng.random() < by_policy)
         if by_policy > 0.0:
             started = self._clock()
-            action = policy.decide(self._observation, base.ravel(), rng, sample)
+            action = policy.decide(self._observation, base.ravel(), rng, sample, given.distribution)
             self.actor_latency.add(self._clock() - started)
-            if not is_residual(action, base.size):
+            if not self._is_legal(base, action):
                 self.residuals_not_finite += 1
                 return np.zeros(base.shape), 0.0
             self.residuals_refused += not action.any()
         elif rng is not None and exploration.uniform_noise > 0.0:
             action = policy.uniform(exploration.uniform_noise, rng)
+            if not self._is_legal(base, action):
+                self.residuals_not_finite += 1
+                return np.zeros(base.shape), 0.0
         elif exploration.residual_probability > 0.0:
             # A residual of zero, not the base alone: an episode in which every decision is gated
             # off by chance would else be taken for one of the guard's, and most such are short.
@@ -383,3 +416,11 @@ class ResidualController:
         else:
             return np.zeros(base.shape), 0.0
         return action.reshape(base.shape), sample.bound_scale
+
+    def _is_legal(self, base: Array, residual: Array) -> bool:
+        """Return whether a residual, shape (k * m,), makes a command of a base action, (k, m)."""
+        if not is_residual(residual, base.size):
+            return False
+        if not self.layout.discrete:
+            return True
+        return is_one_hot(self.bound.compose(base, residual.reshape(base.shape), 1.0))

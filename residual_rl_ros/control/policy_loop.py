@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.control.safety import illegal_choice
 from residual_rl_ros.errors import (
     BasePolicyError,
     MalformedTransitionError,
@@ -26,6 +27,7 @@ from residual_rl_ros.errors import (
     UnsafeCommandError,
     WeightsError,
 )
+from residual_rl_ros.numerics import is_one_hot
 from residual_rl_ros.residual_policy.mailbox import DecodedWeights
 from residual_rl_ros.robot.observation import MAX_STAMP_S, ObservationAssembler
 from residual_rl_ros.transitions.transition import MAX_REWARD, Success, Transition
@@ -162,12 +164,15 @@ class PolicyLoop(ABC):
 
     def receive_takeover(self, command: Array) -> None:
         """Take in an operator's command, shape (m,)."""
-        size = self.controller.limiter.safety.action.size
-        if command.shape != (size,) or not np.isfinite(command).all():
+        action = self.controller.limiter.safety.action
+        if command.shape != (action.size,) or not np.isfinite(command).all():
             self._refuse(
                 'refused_takeovers',
-                f'takeover command is {command[:8].tolist()}, expected {size} finite numbers',
+                f'takeover command is {command[:8].tolist()}, expected {action.size} finite '
+                'numbers',
             )
+        elif action.is_discrete and not is_one_hot(command):
+            self._refuse('refused_takeovers', f'takeover command {illegal_choice(action, command)}')
         else:
             self._takeover = command
 

@@ -88,7 +88,7 @@ class SuccessClassifier:
         """
         inputs = {'observation': observation.astype(np.float32)[None]}
         name = self._path.name
-        output = np.ravel(run_session(self._session, 'probability', inputs, name, RewardError))
+        output = np.ravel(run_session(self._session, ['probability'], inputs, name, RewardError)[0])
         if output.size != 1 or not 0.0 <= output[0] <= 1.0:
             raise RewardError(f'{self._path.name} returned {output.tolist()}, expected one of 0..1')
         self._seen = self._seen + 1 if output[0] >= self._threshold else 0

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError, UnsafeCommandError
-from residual_rl_ros.numerics import all_finite, clamp
+from residual_rl_ros.numerics import all_finite, clamp, is_one_hot
 from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot.action_spec import ActionSpec, WorkspaceSpec
 
@@ -128,7 +128,8 @@ class SafetyFilter:
     """Clamps commands to the limits of an action: slew, workspace and, outermost, position.
 
     A command inside all limits passes unchanged, bit for bit. Outside of the position limits there
-    is no command, wherever the robot stands: one that stands outside is led to its limit.
+    is no command, wherever the robot stands: one that stands outside is led to its limit. Of
+    discrete actions exactly one is chosen: nothing is between them that could be clamped to.
 
     Args:
         action: names and limits of the command.
@@ -169,10 +170,15 @@ class SafetyFilter:
             passed: `previous` has passed this filter, so that it is inside of the limits.
 
         Raises:
-            UnsafeCommandError: a command is not finite or of the wrong size; nothing may be sent.
+            UnsafeCommandError: a command is not finite or of the wrong size, or chooses not exactly
+                one of discrete actions; nothing may be sent.
         """
         wanted = np.asarray(command, dtype=np.float64)
         self._check('command', wanted)
+        if self.action.is_discrete:
+            if not is_one_hot(wanted):
+                raise UnsafeCommandError(f'command {illegal_choice(self.action, wanted)}; holding')
+            return wanted
         lower, upper = self.action.lower, self.action.upper
         safe = clamp(wanted, lower, upper)
         self.clamped += _differ(safe, wanted)
@@ -212,6 +218,19 @@ class SafetyFilter:
             raise UnsafeCommandError(
                 f'{name} for {self.action.names[index]!r} is {command[index]}; holding'
             )
+
+
+def illegal_choice(action: ActionSpec, command: Array) -> str:
+    """Return what is wrong with a command of discrete actions that is not one-hot.
+
+    Args:
+        action: the actions.
+        command: shape (m,).
+    """
+    return (
+        f'is {command[:8].tolist()}, expected 1 for one of {", ".join(action.names)}, and 0 for '
+        'the others'
+    )
 
 
 def _differ(one: Array, other: Array) -> bool:

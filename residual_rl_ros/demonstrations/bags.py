@@ -11,7 +11,7 @@ from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.rebuild.messages import RawMessages, Role
 from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
 from residual_rl_ros.bags.transitions.reader import TRANSITIONS, TransitionReader
-from residual_rl_ros.base_policy.chunk_queue import BasePolicy
+from residual_rl_ros.base_policy.distribution import BasePolicy
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.errors import ConfigError, DemonstrationError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml

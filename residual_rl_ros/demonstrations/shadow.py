@@ -13,7 +13,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from residual_rl_ros.base_policy.chunk_queue import BasePolicy, ChunkQueue
+from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
+from residual_rl_ros.base_policy.distribution import BasePolicy
 from residual_rl_ros.config.success import ONCE, RETURN, STOP, TERMINATED, SuccessCriterion
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.controller import ResidualController, StepFeedback

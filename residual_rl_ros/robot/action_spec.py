@@ -116,9 +116,16 @@ FOLLOWING_STEPS, START_STEPS = 10.0, 20.0
 """Default limits of the distance between command and measurement, in largest steps."""
 
 
+CONTINUOUS, DISCRETE = KINDS = ('continuous', 'discrete')
+"""Kinds of actions."""
+
+
 @dataclass(frozen=True)
 class ActionSpec:
-    """The command vector: m names with their limits, all in command units."""
+    """The command vector: m names with their limits, all in command units.
+
+    Of discrete actions one is chosen: the command is a one-hot vector, 1 for that one.
+    """
 
     names: tuple[str, ...]
     """Action names, for example `joint1.position`."""
@@ -145,12 +152,17 @@ class ActionSpec:
     start_limit: Array = field(default_factory=lambda: np.zeros(0))
     """Largest distance of an episode's first command from the measurement, shape (m,); empty:
     `START_STEPS` largest steps. Infinite for all but positions."""
+    kind: str = CONTINUOUS
+    """One of `KINDS`."""
+    hold_action: str = ''
+    """The discrete action with which the robot holds; empty repeats the last one."""
     goes_to_zero: Mask = field(init=False, repr=False, compare=False)
     """Actions that hold by zero, shape (m,)."""
 
     def __post_init__(self) -> None:
         """Check sizes and signs."""
         check_names('action', self.names)
+        self._check_kind()
         self._check_units()
         if self.measured_by and len(self.measured_by) != self.size:
             raise ConfigError(
@@ -203,6 +215,52 @@ class ActionSpec:
                     'expected finite limits: a robot must be able to slow down'
                 )
 
+    @classmethod
+    def discrete(cls, names: Sequence[str], hold_action: str = '') -> ActionSpec:
+        """Return discrete actions: any of them may follow any other, and none is measured.
+
+        Args:
+            names: one for each action.
+            hold_action: with which the robot holds; empty repeats the last one.
+        """
+        one, free = np.ones(len(names)), np.full(len(names), np.inf)
+        return cls(
+            names=tuple(names),
+            lower=np.zeros(len(names)),
+            upper=one,
+            max_step=one,
+            following_limit=free,
+            start_limit=free,
+            kind=DISCRETE,
+            hold_action=hold_action,
+        )
+
+    def _check_kind(self) -> None:
+        """Refuse what discrete actions cannot have, and a hold action that is none of them."""
+        if self.kind not in KINDS:
+            raise ConfigError(f'action kind is {shown(self.kind)}, expected {" or ".join(KINDS)}')
+        if not self.is_discrete:
+            if self.hold_action:
+                raise ConfigError(
+                    f'hold_action is {self.hold_action!r}, but the actions are continuous: remove '
+                    'it, or set kind to discrete'
+                )
+            return
+        if self.hold_action and self.hold_action not in self.names:
+            raise ConfigError(
+                f'hold_action is {shown(self.hold_action)}, expected one of {", ".join(self.names)}'
+            )
+        for label in ('measured_by', 'workspace', 'units', 'hold'):
+            if getattr(self, label) not in (None, (), '', 'last'):
+                raise ConfigError(f'{label} is given, but discrete actions have none; remove it')
+        for label, wanted in (('lower', 0.0), ('upper', 1.0)):
+            values = np.asarray(getattr(self, label))
+            if (values != wanted).any():
+                raise ConfigError(
+                    f'{label} of discrete actions is {values.tolist()}, expected {wanted:g} for '
+                    'each (commands are one-hot vectors); remove it'
+                )
+
     def _check_units(self) -> None:
         """Check units and hold, and keep what each action does to hold."""
         if self.units and len(self.units) != self.size:
@@ -251,3 +309,17 @@ class ActionSpec:
     def size(self) -> int:
         """Number of action dimensions m."""
         return len(self.names)
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether a command is a one-hot vector."""
+        return self.kind == DISCRETE
+
+    @property
+    def hold_command(self) -> Array | None:
+        """The command with which the robot holds, shape (m,), if it is always the same."""
+        if not self.hold_action:
+            return None
+        command = np.zeros(self.size)
+        command[self.names.index(self.hold_action)] = 1.0
+        return command

@@ -103,8 +103,8 @@ class ImageEncoder:
             )
         inputs = {'image': np.ascontiguousarray(image)[None]}
         features: npt.NDArray[np.float32] = run_session(
-            self._session, 'features', inputs, self.path.name, ConfigError
-        )[0]
+            self._session, ['features'], inputs, self.path.name, ConfigError
+        )[0][0]
         if not np.isfinite(features).all():
             bad = int(np.flatnonzero(~np.isfinite(features))[0])
             raise ConfigError(

@@ -74,16 +74,16 @@ def load_session(
 
 def run_session(
     session: ort.InferenceSession,
-    output: str,
+    outputs: list[str],
     inputs: dict[str, npt.NDArray[Any]],
     name: str,
     error_type: type[ResidualRLError],
-) -> npt.NDArray[Any]:
-    """Return one output of a model.
+) -> list[npt.NDArray[Any]]:
+    """Return outputs of a model.
 
     Args:
         session: the loaded model.
-        output: name of the output.
+        outputs: names of the outputs.
         inputs: arrays by input name.
         name: what the model is called in the error.
         error_type: type of the error.
@@ -92,11 +92,11 @@ def run_session(
         ResidualRLError: of `error_type`: ONNX Runtime failed.
     """
     try:
-        result: npt.NDArray[Any] = session.run([output], inputs)[0]
+        results: list[npt.NDArray[Any]] = session.run(outputs, inputs)
     except Exception as error:  # ONNX Runtime raises its own untyped hierarchy.
         reason = ' '.join(str(error).split())[:300]
         raise error_type(f'{name} failed: {reason}') from error
-    return result
+    return results
 
 
 class InferenceWorker:

@@ -42,6 +42,11 @@ class RecordingPolicy:
         columns = np.broadcast_arrays(window[-1, 0], window[0, 0], rows, noise[:, 0])
         return np.stack(columns, axis=1).astype(np.float32)
 
+    def plan(self, window: np.ndarray, noises: np.ndarray | None = None) -> np.ndarray:
+        assert noises is not None
+        assert len(noises) == 1
+        return self.infer(window, noises[0])
+
 
 @dataclass(frozen=True)
 class Case:
@@ -74,7 +79,7 @@ class Case:
         taken = []
         for decision in range(DECISIONS):
             queue.push_observation([decision * self.k])
-            taken.append(queue.take())
+            taken.append(queue.take().actions)
             for step in range(1, self.k):
                 queue.push_observation([decision * self.k + step])
         return taken
@@ -181,7 +186,7 @@ def test_history_is_padded_by_the_first_observation() -> None:
     oldest = []
     for time in (7.0, 8.0, 9.0, 10.0):
         queue.push_observation([time])
-        oldest.append(queue.take()[0, 1])
+        oldest.append(queue.take().actions[0, 1])
     queue.close()
     assert oldest == [7.0, 7.0, 7.0, 8.0]
 
@@ -205,8 +210,8 @@ def test_a_late_chunk_raises_and_takes_nothing(slow: LinearPolicy) -> None:
         queue.push_observation(first + 10.0)
     slow.gate.set()
     expected = slow.infer(first[None])
-    np.testing.assert_array_equal(queue.take(), expected[:1])
-    np.testing.assert_array_equal(queue.take(), expected[1:])
+    np.testing.assert_array_equal(queue.take().actions, expected[:1])
+    np.testing.assert_array_equal(queue.take().actions, expected[1:])
     queue.close()
     assert slow.calls == 2
 
@@ -224,8 +229,8 @@ def test_an_in_flight_result_of_an_older_episode_is_dropped(slow: LinearPolicy) 
         queue.take(timeout_s=0.0)
     slow.gate.set()
     expected = slow.infer(newer[None])
-    np.testing.assert_array_equal(queue.take(), expected[:1])
-    np.testing.assert_array_equal(queue.take(), expected[1:])
+    np.testing.assert_array_equal(queue.take().actions, expected[:1])
+    np.testing.assert_array_equal(queue.take().actions, expected[1:])
     queue.close()
 
 
@@ -244,7 +249,7 @@ def test_a_prefetched_chunk_is_computed_while_the_running_one_is_used() -> None:
         queue.take(timeout_s=0.0)
     policy.gate.set()
     settle(queue)
-    assert queue.take(timeout_s=0.0).shape == (1, 2)
+    assert queue.take(timeout_s=0.0).actions.shape == (1, 2)
     queue.close()
 
 
@@ -293,7 +298,7 @@ def test_a_warm_up_runs_the_policy_once_and_leaves_no_trace(stochastic: bool) ->
     assert policy.calls == 1
     queue.reset(np.random.default_rng(0))
     queue.push_observation(np.ones(3))
-    found = queue.take()
+    found = queue.take().actions
     queue.close()
     noise = np.random.default_rng(0).standard_normal((6, 2), dtype=np.float32)
     expected = policy.infer(np.ones((1, 3), dtype=np.float32), noise if stochastic else None)
@@ -327,6 +332,9 @@ class Planner:
         t = window[-1, 0] + np.arange(self.metadata.horizon)
         return (np.sin(0.2 * t) + offset)[:, None].astype(np.float32)
 
+    def plan(self, window: np.ndarray, noises: np.ndarray | None = None) -> np.ndarray:
+        return self.infer(window)
+
 
 def jumps(prefetch: int, blend: int) -> tuple[float, float]:
     """Return the largest step of the base action at and right after seams, and elsewhere."""
@@ -336,7 +344,7 @@ def jumps(prefetch: int, blend: int) -> tuple[float, float]:
     chunk, since = None, 0
     for step in range(120):
         queue.push_observation([step])
-        actions.append(float(queue.take()[0, 0]))
+        actions.append(float(queue.take().actions[0, 0]))
         since = 0 if queue._active is not chunk else since + 1
         chunk = queue._active
         if step:
@@ -362,7 +370,7 @@ def test_blending_ends_with_the_new_chunk_alone() -> None:
     pieces = []
     for step in range(0, 12, 2):
         queue.push_observation([step])
-        pieces.append(queue.take()[:, 0])
+        pieces.append(queue.take().actions[:, 0])
     queue.close()
     curve = np.sin(0.2 * np.arange(12))
     beside = np.concatenate(pieces) - curve
@@ -377,7 +385,7 @@ def test_where_the_old_plan_ends_the_new_one_stands_alone() -> None:
     pieces = []
     for step in range(0, 12, 2):
         queue.push_observation([step])
-        pieces.append(queue.take()[:, 0])
+        pieces.append(queue.take().actions[:, 0])
     queue.close()
     np.testing.assert_allclose(
         np.concatenate(pieces)[6:] - np.sin(0.2 * np.arange(6, 12)), 0.3, atol=1e-6
@@ -389,7 +397,7 @@ def test_a_forgotten_chunk_does_not_blend_into_the_next_episode() -> None:
     for _ in range(2):
         queue.reset(np.random.default_rng(0))
         queue.push_observation([0])
-        first = queue.take()[:, 0]
+        first = queue.take().actions[:, 0]
     queue.close()
     np.testing.assert_allclose(first - np.sin(0.2 * np.arange(2)), 0.3, atol=1e-6)
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import yaml
 from builders import make_metadata, write_onnx_policy
+from prior_builders import write_prior_policy
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.errors import BasePolicyError
+from residual_rl_ros.robot.action_spec import Prior
 
 
 @pytest.fixture
@@ -108,8 +110,7 @@ def test_a_model_without_metadata_asks_for_a_sidecar(path: Path) -> None:
 def test_a_sidecar_supplies_the_metadata(path: Path) -> None:
     metadata = make_metadata()
     write_onnx_policy(path, embed=False)
-    values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(metadata).items()}
-    path.with_suffix('.yaml').write_text(yaml.safe_dump(values))
+    path.with_suffix('.yaml').write_text(yaml.safe_dump(json.loads(metadata.to_json())))
     assert OnnxBasePolicy(path).metadata == metadata
 
 
@@ -145,8 +146,7 @@ def test_an_output_of_another_size_than_the_metadata_is_refused(
     write_onnx_policy(path, embed=False)
     m = len(changes.get('action_names', 'ab'))
     other = make_metadata(action_min=(0.0,) * m, action_max=(1.0,) * m, **changes)
-    values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(other).items()}
-    path.with_suffix('.yaml').write_text(yaml.safe_dump(values))
+    path.with_suffix('.yaml').write_text(yaml.safe_dump(json.loads(other.to_json())))
     with pytest.raises(
         BasePolicyError,
         match=rf'action has shape \[1, 6, 2\], the metadata says \[1, {other.horizon}, {m}\]',
@@ -171,3 +171,67 @@ def test_a_failure_of_the_runtime_is_one_of_the_policy(path: Path) -> None:
     policy = OnnxBasePolicy(path)
     with pytest.raises(BasePolicyError, match=r'policy.onnx failed: .*'):
         policy.infer(np.zeros((2, 3), dtype=np.float32))
+
+
+KNOWN = [prior for prior in Prior if prior is not Prior.NONE]
+WINDOW = np.array([[0.4, -0.2, 0.1]], dtype=np.float32)
+
+
+def test_a_file_without_density_says_nothing_of_it() -> None:
+    assert '"prior"' not in make_metadata().to_json()
+    assert '"prior": "gaussian"' in make_metadata(prior=Prior.GAUSSIAN).to_json()
+
+
+@pytest.mark.parametrize('prior', KNOWN)
+def test_density_and_proposals_stand_beside_the_action(path: Path, prior: Prior) -> None:
+    write_prior_policy(path, prior)
+    policy = OnnxBasePolicy(path)
+    noises = np.random.default_rng(0).standard_normal((4, 6, 2), dtype=np.float32)
+    rows = policy.plan(WINDOW, noises)
+    width = 2 + prior.size(2)
+    assert rows.shape == (6, width + 3 * 2)
+    assert rows[:, :2].tobytes() == policy.infer(WINDOW, noises[0]).tobytes()
+    for index in range(3):
+        other = rows[:, width + 2 * index : width + 2 * index + 2]
+        np.testing.assert_allclose(other, policy.infer(WINDOW, noises[1 + index]), atol=1e-6)
+    if prior is Prior.CATEGORICAL:
+        assert set(np.unique(rows[:, :2])) == {0.0, 1.0}
+    else:
+        np.testing.assert_array_equal(rows[:, 4:6], np.float32(-1.0))
+
+
+def test_proposals_of_a_fixed_batch_come_one_by_one(path: Path, tmp_path: Path) -> None:
+    write_prior_policy(path, Prior.GAUSSIAN, batch=1)
+    write_prior_policy(tmp_path / 'any.onnx', Prior.GAUSSIAN)
+    noises = np.random.default_rng(0).standard_normal((4, 6, 2), dtype=np.float32)
+    rows = [OnnxBasePolicy(each).plan(WINDOW, noises) for each in (path, tmp_path / 'any.onnx')]
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
+    assert rows[0][:, :2].tobytes() == rows[1][:, :2].tobytes()
+
+
+def test_a_density_that_is_promised_and_not_there_is_refused(path: Path) -> None:
+    write_prior_policy(path, Prior.GAUSSIAN, without='log_std')
+    with pytest.raises(BasePolicyError, match=r'lacks log_std, .*prior gaussian; export them'):
+        OnnxBasePolicy(path)
+
+
+def test_a_density_that_is_no_number_is_refused_by_name(path: Path) -> None:
+    write_prior_policy(path, Prior.GAUSSIAN, log_std=float('-inf'))
+    policy = OnnxBasePolicy(path)
+    with pytest.raises(BasePolicyError, match=r"returned -inf for log_std of action 'a"):
+        policy.plan(WINDOW, np.zeros((1, 6, 2), dtype=np.float32))
+
+
+def test_discrete_actions_that_are_not_one_hot_are_refused(path: Path) -> None:
+    write_prior_policy(path, Prior.CATEGORICAL, offset=0.5)
+    policy = OnnxBasePolicy(path)
+    with pytest.raises(BasePolicyError, match=r'actions that are not one-hot'):
+        policy.plan(WINDOW, np.zeros((1, 6, 2), dtype=np.float32))
+
+
+def test_an_unknown_prior_is_refused(path: Path) -> None:
+    write_onnx_policy(path, embed=False)
+    values = {**json.loads(make_metadata().to_json()), 'prior': 'beta'}
+    path.with_suffix('.yaml').write_text(yaml.safe_dump(values))
+    with pytest.raises(BasePolicyError, match=r"prior is 'beta', expected one of none, gaussian"):
+        OnnxBasePolicy(path)

@@ -92,7 +92,7 @@ def base_actions(run: Run, seed: int, episode: int = 0, stochastic: bool = False
     for step in range(len(run.commands)):
         queue.push_observation(run.observations[step])
         if step % K == 0:
-            actions.append(queue.take())
+            actions.append(queue.take().actions)
     queue.close()
     return np.concatenate(actions).astype(np.float64)[: len(run.commands)]
 

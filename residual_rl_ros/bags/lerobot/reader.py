@@ -22,7 +22,7 @@ from residual_rl_ros.bags.lerobot.format import (
     LeRobotDataset,
 )
 from residual_rl_ros.bags.rebuild.controller import ReplayedController
-from residual_rl_ros.base_policy.chunk_queue import BasePolicy
+from residual_rl_ros.base_policy.distribution import BasePolicy
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.errors import MalformedTransitionError, ResidualRLError

@@ -29,7 +29,7 @@ from residual_rl_ros.bags.rebuild.messages import (
 )
 from residual_rl_ros.bags.rebuild.real_time import Mark, RealTimeRecording, RealTimeReplay
 from residual_rl_ros.bags.segment import RawMessage
-from residual_rl_ros.base_policy.chunk_queue import BasePolicy
+from residual_rl_ros.base_policy.distribution import BasePolicy
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
