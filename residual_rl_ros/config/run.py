@@ -29,7 +29,7 @@ from residual_rl_ros.transitions.transition import TransitionLayout
 if TYPE_CHECKING:
     from residual_rl_ros.config.preset import LearnerConfig
 
-OWN_CHANGES = ('residual_scale', 'decision_steps', 'operator')
+OWN_CHANGES = ('residual_scale', 'decision_steps', 'operator', 'proposals', 'prior_width')
 """Keys of a run that `RunConfig.changed` takes beside those of its preset."""
 
 
@@ -47,6 +47,18 @@ class RunConfig:
     decision_steps: int = parameter(1, 'control steps per residual decision (k)', 1)
     prefetch_steps: int = parameter(
         0, 'control steps before its first use at which a chunk is requested', 0
+    )
+    proposals: int = parameter(
+        1, "draws of the base policy's noise for a decision (N); the first is its action", 1
+    )
+    prior_width: tuple[float, ...] = parameter(
+        (),
+        'take a base policy without density for a Gaussian of this standard deviation, in half '
+        'ranges of its actions: one value, or one per action dimension; empty does not',
+        above=0.0,
+    )
+    customisable: bool = parameter(
+        False, 'transitions tell the add-on reward and its weight, which may change meanwhile'
     )
     preset: str = parameter(DEFAULT_PRESET, 'learner preset')
     success: str = parameter(AUTO, DESCRIPTION, filled=True)
@@ -91,6 +103,9 @@ class RunConfig:
             seed=seed,
             explore=explore,
             scheduled_actor=scheduled,
+            proposals=self.proposals,
+            prior_width=self.prior_width,
+            customisable=self.customisable,
         )
 
     def load(self) -> tuple[OnnxBasePolicy, RobotConfig, Path]:
@@ -215,7 +230,11 @@ class ResolvedRun:
             )
         scale = map(_scale, layout.residual_bound, layout.action_min, layout.action_max)
         config = replace(
-            self.config, decision_steps=layout.decision_steps, residual_scale=tuple(scale)
+            self.config,
+            decision_steps=layout.decision_steps,
+            residual_scale=tuple(scale),
+            proposals=layout.proposals,
+            customisable=layout.customisable,
         )
         return replace(self, config=config)
 

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The policy that is learned, as torch trains it and as the robot runs it.
 
-`robot_policy` holds the protocol and the registry of what a robot can run; `numpy_actor` (kind
-`gaussian`), `candidate_selection` (`best_of_n`), `categorical`, `prior_gaussian` and `q_remix` are the kinds.
-Beside them: architectures, weight messages, the mailbox of the policy node, exploration. May import
-`transitions` and below. Only `torch_networks` and `torch_remix` import torch: the robot does without. Open
-`robot_policy` first.
+`robot_policy` holds the protocol and the registry of what a robot can run. The kinds are
+`numpy_actor` (kind `gaussian`), `candidate_selection` (`best_of_n`), `categorical`,
+`prior_gaussian` and `q_remix`. Beside them: architectures, weight messages, the mailbox of the
+policy node, exploration. May import `transitions` and below. Only the modules whose names begin
+with `torch` import it: the robot does without. Open `robot_policy` first.
 """
 
 from residual_rl_ros.residual_policy import (
