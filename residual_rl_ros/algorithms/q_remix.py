@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from residual_rl_ros.algorithms.actor_critic import critic_loss
 from residual_rl_ros.algorithms.customisation import (
+    BASIC,
     OffPolicyConfig,
     OffPolicyCustomisation,
     seeded,
@@ -66,6 +67,11 @@ class QRemixConfig(OffPolicyConfig):
     def preparation_updates(self) -> int:
         """Number of updates that `prepare` takes."""
         return self.offline_updates
+
+    @property
+    def relearning_updates(self) -> int:
+        """Number of updates that are due at once when the add-on reward has changed."""
+        return self.offline_updates if self.reward != BASIC else 0
 
     def problems(self) -> Iterator[str]:
         """Yield what does not fit together."""
@@ -135,20 +141,20 @@ class QRemix(OffPolicyCustomisation):
         self._flat = FlatParameters(self.critics, config.critic_heads)
         self._flat_target = FlatParameters(self.target_critics, config.critic_heads)
         self.optimizer = Adam(self._flat.vector, config.learning_rate)
-        self._offline = torch.zeros((), dtype=torch.int64)
+        self._warm = torch.zeros((), dtype=torch.int64)  # Transitions of the warm-up.
+
+    def set_add_on(self, text: str, weight: float = 1.0) -> None:
+        """Learn for another add-on; its weight acts on the robot, where it multiplies beta."""
+        del weight
+        super().set_add_on(text)
 
     def prepare(self, pulse: Callable[[], None]) -> dict[str, Tensor]:
         """Fit the normaliser and learn from what is in the memory."""
-        super().prepare(pulse)
-        return self.relearn(pulse)
-
-    def relearn(self, pulse: Callable[[], None]) -> dict[str, Tensor]:
-        """Take the offline updates on the memory; return metrics of the last."""
-        metrics: dict[str, Tensor] = {}
+        metrics = super().prepare(pulse)
+        self._warm = self._seen.clone()
         for _ in range(self.config.offline_updates):
             pulse()
             metrics = self.update()
-            self._offline += 1
         return metrics
 
     def update(self) -> dict[str, Tensor]:
@@ -182,7 +188,7 @@ class QRemix(OffPolicyCustomisation):
     @property
     def beta(self) -> float:
         """Share of Q_R that counts now."""
-        online = (self._updates - int(self._offline)) / self.config.utd
+        online = int(self._seen - self._warm)
         first, last, over = self.config.beta_start, self.config.beta, self.config.beta_transitions
         grown = min(online / over, 1.0) if over else 1.0
         return first + (last - first) * grown
@@ -215,4 +221,4 @@ class QRemix(OffPolicyCustomisation):
         return {'optimizer': self.optimizer}
 
     def _scalars(self) -> dict[str, Tensor]:
-        return {**super()._scalars(), 'offline': self._offline}
+        return {**super()._scalars(), 'warm': self._warm}

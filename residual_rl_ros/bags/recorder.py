@@ -25,7 +25,7 @@ from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
 from residual_rl_ros.bags.bag import RECORDING
-from residual_rl_ros.bags.transitions.reader import LAYOUT, TEXT, TRANSITIONS
+from residual_rl_ros.bags.transitions.reader import CUSTOMISATION, LAYOUT, TEXT, TRANSITIONS
 from residual_rl_ros.errors import BagError, OutputError
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
@@ -240,6 +240,7 @@ def transition_topics() -> tuple[RecordedTopic, ...]:
     """Return the topics that make a training set, relative to the robot's namespace."""
     return (
         RecordedTopic(LAYOUT, TEXT, latched=True),
+        RecordedTopic(CUSTOMISATION, TEXT, latched=True),
         RecordedTopic(TRANSITIONS, FLOAT_ARRAY),
     )
 

@@ -57,6 +57,7 @@ for command in (
         robots.security_policy,
         robots.up,
         robots.operator,
+        robots.customise,
     ),
 ):
     app.command()(command)

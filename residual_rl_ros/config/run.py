@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.config.operator import DESCRIPTION as OPERATOR
@@ -142,6 +144,11 @@ class RunConfig:
         """The add-on rewards; none where nothing is added to the task."""
         return AddOns.of(self.add_on)
 
+    @property
+    def add_on_text(self) -> str:
+        """The add-on rewards as YAML, as nodes take them; empty without one."""
+        return yaml.safe_dump(self.add_ons.to_list(), sort_keys=False) if self.add_on else ''
+
     def rewarded_by(self, options: Sequence[str] | None) -> RunConfig:
         """Return it with the add-ons of `--add-on` options; none changes nothing.
 
@@ -206,6 +213,8 @@ class ResolvedRun:
             actor_message: weight message of the residual actor; None runs the base policy alone.
         """
         controller = self.controller(0, explore=False, scheduled=False)
+        if self.config.customisable:
+            controller.customisation.change(self.config.add_on_text, 1.0)
         if actor_message is not None:
             controller.mailbox.submit(actor_message)
         return controller

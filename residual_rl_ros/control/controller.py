@@ -19,6 +19,7 @@ from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.distribution import BaseDecision, BaseDistribution
 from residual_rl_ros.control.command_limiter import CommandLimiter
 from residual_rl_ros.control.composition import ResidualBound
+from residual_rl_ros.control.customisation import Customisation
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ChunkLateError
 from residual_rl_ros.latency import Latency
@@ -62,6 +63,8 @@ class _Decision:
     source: Source
     distribution: BaseDistribution
     """Of the base action."""
+    add_on_weight: float = 1.0
+    """Weight of the add-on reward when it was decided."""
     steps_sent: int = 0
     reward: float = 0.0
     truncated: bool = False
@@ -103,6 +106,8 @@ class ResidualController:
         self.bound = bound
         self.limiter = CommandLimiter(safety, layout.observation_names)
         """What the robot was told last."""
+        self.customisation = Customisation(layout)
+        """What it is asked for beside its task."""
         self.mailbox = mailbox
         self._seed = seed
         self.explore = explore
@@ -153,6 +158,7 @@ class ResidualController:
         self._noise_scale = None
         self._episode, self._step = episode, 0
         self._base = self._decision = None
+        self.customisation.begin_episode()
         self.limiter.release()
         self._observe(observation, stamp)
 
@@ -276,7 +282,7 @@ class ResidualController:
     ) -> Transition:
         """Return a finished decision, followed by another at the newest observation."""
         header = self.mailbox.header
-        return Transition(
+        transition = Transition(
             stamp=decision.stamp,
             epoch=header.epoch if header else 0,
             episode=self._episode,
@@ -297,8 +303,11 @@ class ResidualController:
             next_prior=following.distribution.prior,
             proposals=decision.distribution.proposals.ravel(),
             next_proposals=following.distribution.proposals.ravel(),
-            add_on=np.zeros(2 * self.layout.customisable),
         )
+        if not self.layout.customisable:
+            return transition
+        add_on = self.customisation.tell(transition, decision.add_on_weight)
+        return replace(transition, add_on=add_on)
 
     def _held_decision(self) -> _Decision | None:
         """Return an episode's end during a hold as a decision to stay: its outcome counts.
@@ -370,6 +379,7 @@ class ResidualController:
             executed=planned.copy(),
             source=source,
             distribution=given.distribution,
+            add_on_weight=self.customisation.weight,
         )
 
     def _residual(self, given: BaseDecision) -> tuple[Array, float]:
@@ -378,6 +388,8 @@ class ResidualController:
         policy, header = self.mailbox.actor, self.mailbox.header
         if policy is None or header is None or not self.residual_enabled:
             return np.zeros(base.shape), 0.0
+        if self.customisation.off:
+            return np.zeros(base.shape), 0.0
         exploration = header.exploration
         if self._noise_scale is None:
             # Streams of their own, so that one does not shift with what the other draws.
@@ -385,6 +397,7 @@ class ResidualController:
             self._noise_scale = exploration.noise_scale(rngs[0])
             self._base_only = exploration.base_only(rngs[1])
         sample = exploration.sample(self._noise_scale, self.blend_ratio)
+        sample = replace(sample, weight=self.customisation.weight)
         if self._base_only or sample.bound_scale <= 0.0:
             return np.zeros(base.shape), 0.0
         if self.layout.discrete and sample.bound_scale < 1.0:

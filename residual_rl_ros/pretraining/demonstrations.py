@@ -231,7 +231,7 @@ def _record(
     seed: int,
     number: int,
     rng: np.random.Generator,
-    spread: npt.NDArray[np.float32],
+    spread: npt.NDArray[np.floating[Any]],
 ) -> _Recording:
     """Play an episode of an expert, whose commands have noise of this standard deviation."""
     space = env.action_space

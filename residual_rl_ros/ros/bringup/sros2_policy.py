@@ -86,7 +86,7 @@ def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, .
     channels = tuple(channel.topic for channel in robot.channels)
     policy = Access(
         'policy_node',
-        (robot.command.topic, '~/transitions', '~/transition_layout'),
+        (robot.command.topic, '~/transitions', '~/transition_layout', '~/customisation'),
         (
             *channels,
             *(stop.topic for stop in robot.stop_inputs),

@@ -120,6 +120,7 @@ def finetune_topology(
             'decision_steps': config.decision_steps,
             'residual_scale': list(config.residual_scale),
             'prefetch_steps': config.prefetch_steps,
+            **_customisation(config),
             'seed': seed,
             'lockstep': lockstep,
             'auto_start': True,
@@ -135,6 +136,7 @@ def finetune_topology(
             'preset': config.preset,
             'seed': seed,
             'output_dir': str(output_dir),
+            **({'add_on': config.add_on_text} if config.customisable and config.add_on else {}),
             'overrides': config.overrides,
         },
         namespace,
@@ -153,6 +155,17 @@ def finetune_topology(
         namespace,
     )
     return learner, policy, simulator
+
+
+def _customisation(config: RunConfig) -> dict[str, Any]:
+    """Return the policy node's parameters of customisation, none where there is none."""
+    own = {
+        'proposals': config.proposals if config.proposals > 1 else None,
+        'prior_width': list(config.prior_width) or None,
+        'customisable': config.customisable or None,
+        'add_on': config.add_on_text if config.customisable and config.add_on else None,
+    }
+    return {name: value for name, value in own.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -181,6 +194,10 @@ class RobotRun:
     """Control steps over which a new chunk takes over from the one before."""
     blend_ramp_s: float = 1.0
     """Time over which the residual fades in after activation, a takeover and a rollback [s]."""
+    proposals: int = 1
+    """Draws of the base policy's noise for a decision (N)."""
+    customisable: bool = False
+    """Whether `residual-rl customise` may ask for something beside the task."""
     seed: int = 0
     """Seeds policy noise and learner."""
     auto_start: bool = False
@@ -255,6 +272,8 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
                 'residual_scale': residual_scale,
                 'prefetch_steps': run.prefetch_steps,
                 'chunk_blend_steps': run.chunk_blend_steps,
+                **({'proposals': run.proposals} if run.proposals > 1 else {}),
+                **({'customisable': True} if run.customisable else {}),
                 'blend_ramp_s': run.blend_ramp_s,
                 'seed': run.seed + number,
                 'explore': learning,

@@ -7,8 +7,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from residual_rl_ros.config.success import AUTO, DESCRIPTION
+from residual_rl_ros.control.customisation import MAX_ADD_ON_WEIGHT
 from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES
 from residual_rl_ros.schema import parameter
+from residual_rl_ros.transitions.transition import MAX_PROPOSALS
 
 KEY_FILE = (
     'key of robot and learner: weights, layouts and checkpoints without its digest are refused; a '
@@ -48,6 +50,34 @@ class PolicyParameters(NodeParameters):
     )
     chunk_blend_steps: int = parameter(
         0, 'control steps over which a new chunk takes over from the one before', minimum=0
+    )
+    proposals: int = parameter(
+        1,
+        "draws of the base policy's noise for a decision (N); the first is its action",
+        minimum=1,
+        maximum=MAX_PROPOSALS,
+    )
+    prior_width: tuple[float, ...] = parameter(
+        (0.0,),
+        'take a base policy without density for a Gaussian of this standard deviation around its '
+        'action, in half ranges: one value, or one per action dimension; 0 does not',
+        minimum=0.0,
+    )
+    customisable: bool = parameter(
+        False, 'transitions tell the add-on reward and its weight; add_on needs it'
+    )
+    add_on: str = parameter(
+        '',
+        'add-on rewards beside the task, as a list of maps in YAML: [{name: ..., weight: 1.0}]; '
+        'empty is none',
+        live=True,
+    )
+    add_on_weight: float = parameter(
+        1.0,
+        'factor on the add-ons; 0 is the base policy alone, bit for bit',
+        minimum=0.0,
+        maximum=MAX_ADD_ON_WEIGHT,
+        live=True,
     )
     seed: int = parameter(0, "seeds the base policy's and the exploration noise", minimum=0)
     explore: bool = parameter(
@@ -150,6 +180,19 @@ class LearnerParameters(NodeParameters):
     )
     chunk_blend_steps: int = parameter(
         0, 'for demonstrations: chunk_blend_steps of policy_node', minimum=0
+    )
+    add_on: str = parameter(
+        '',
+        'add-on rewards beside the task, as a list of maps in YAML: [{name: ..., weight: 1.0}]; '
+        'empty is none',
+        live=True,
+    )
+    add_on_weight: float = parameter(
+        1.0,
+        'factor on the add-ons, as that of policy_node; at 0 what was learned waits',
+        minimum=0.0,
+        maximum=MAX_ADD_ON_WEIGHT,
+        live=True,
     )
     checkpoint_interval_s: float = parameter(
         60.0, 'time between two checkpoints [s]', minimum=1.0, live=True
