@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ from residual_rl_ros.algorithms.training_state import TrainingState
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_LAYERS
 from residual_rl_ros.residual_policy.torch_networks import Normalizer
-from residual_rl_ros.rewards.composition import AddOns, decision_reward
+from residual_rl_ros.rewards.composition import DESCRIPTION, AddOns, decision_reward
 from residual_rl_ros.schema import parameter
 from residual_rl_ros.transitions.replay_buffer import Batch
 from residual_rl_ros.transitions.transition import Transition, TransitionLayout
@@ -53,8 +53,8 @@ class CustomisationConfig(RuleConfig):
         'the environment or robot tells, for a prior; or the total of both',
         choices=(BASIC, ADD_ON, TOTAL),
     )
-    add_on: str = parameter(
-        '', 'add-on rewards, as a list of maps in YAML: [{name: ..., weight: 1.0}]; empty is none'
+    add_on: tuple[dict[str, Any], ...] = parameter(
+        (), f'{DESCRIPTION}; those of the run, if it has any, replace them'
     )
     prior_weight: float = parameter(
         1.0,
@@ -73,7 +73,7 @@ class CustomisationConfig(RuleConfig):
     def problems(self) -> Iterator[str]:
         """Yield what does not fit together."""
         try:
-            AddOns.from_yaml(self.add_on)
+            AddOns.of(self.add_on)
         except ConfigError as error:
             yield str(error)
 
@@ -135,15 +135,15 @@ class CustomisedReward:
 
     def __init__(self, config: CustomisationConfig, layout: TransitionLayout) -> None:
         self.kind, self._layout = config.reward, layout
-        self.text, self.weight = '', 1.0
-        """The add-ons in use, as YAML, and their common weight."""
-        self.set_add_on(config.add_on)
+        self.add_ons, self.weight = AddOns.of(config.add_on), 1.0
+        """The add-ons in use, and their common weight."""
+        self._bound = decision_reward(self.add_ons, layout)
 
     def set_add_on(self, text: str, weight: float = 1.0) -> None:
         """Take other add-ons from now on; an empty text is none.
 
         Args:
-            text: as `CustomisationConfig.add_on`.
+            text: the list of `CustomisationConfig.add_on`, in YAML.
             weight: factor on all of them; 0 is the basic reward.
 
         Raises:
@@ -154,8 +154,9 @@ class CustomisedReward:
             raise ConfigError(
                 f'add_on_weight is {weight}, expected a number within {MAX_ADD_ON_WEIGHT:g}'
             )
-        self._add_ons = decision_reward(AddOns.from_yaml(text), self._layout)
-        self.text, self.weight = text, float(weight)
+        add_ons = AddOns.from_yaml(text)
+        self._bound = decision_reward(add_ons, self._layout)
+        self.add_ons, self.weight = add_ons, float(weight)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return the reward of each transition of a batch, shape (batch,).
@@ -198,7 +199,7 @@ class CustomisedReward:
         executed_action: npt.NDArray[np.floating],
         next_observation: npt.NDArray[np.floating],
     ) -> npt.NDArray[np.float64]:
-        weighted: npt.NDArray[np.float64] = self.weight * self._add_ons.of_decision(
+        weighted: npt.NDArray[np.float64] = self.weight * self._bound.of_decision(
             observation, executed_action, next_observation
         )
         return weighted

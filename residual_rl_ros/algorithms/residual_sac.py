@@ -26,17 +26,18 @@ from residual_rl_ros.algorithms.customisation import (
 from residual_rl_ros.algorithms.prior import Density
 from residual_rl_ros.algorithms.residual_soft_q import soft_target
 from residual_rl_ros.algorithms.rule import register
+from residual_rl_ros.algorithms.sac import temperature_loss
 from residual_rl_ros.algorithms.training_state import Adam
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.residual_policy.prior_gaussian import (
-    HELD_NOISE,
     LEAST_LOG_STD,
     MOST_LOG_STD,
     PriorGaussian,
     PriorGaussianArchitecture,
 )
-from residual_rl_ros.residual_policy.torch_networks import Critic, FlatParameters, Perceptron
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.residual_policy.torch_networks import Critic, FlatParameters
+from residual_rl_ros.residual_policy.torch_perceptron import PriorGaussianNetwork
 from residual_rl_ros.schema import parameter
 from residual_rl_ros.transitions.transition import TransitionLayout
 
@@ -74,19 +75,9 @@ def residual_value(
 ) -> Tensor:
     """Return V_R = min_i Q_i(s, a) + omega' log pi(a|s) - alpha^ log pi^(a|s), shape (batch,).
 
-    Args:
-        q: Q_i, shape (heads, batch), of actions of pi^.
-        log_pi: of the prior, shape (batch,).
-        log_policy: of pi^, shape (batch,).
-        prior_weight: omega'.
-        alpha: alpha^.
+    The actions are those of pi^; q has shape (heads, batch), log_pi and log_policy (batch,).
     """
     return q.amin(0) + prior_weight * log_pi - alpha * log_policy
-
-
-def temperature_loss(log_alpha: Tensor, log_policy: Tensor, target_entropy: float) -> Tensor:
-    """Return log alpha^ (H - target): it raises alpha^ while the entropy is below its target."""
-    return log_alpha * (-log_policy.detach().mean() - target_entropy)
 
 
 @register('residual_sac', ResidualSacConfig)
@@ -106,15 +97,20 @@ class ResidualSac(OffPolicyCustomisation):
         generator: torch.Generator,
         rng: np.random.Generator,
     ) -> None:
+        if layout.discrete:
+            raise ConfigError(
+                'residual_sac is for continuous actions, and those of this robot are discrete: use '
+                'residual_soft_q'
+            )
         super().__init__(config, layout, generator, rng)
-        n, km = layout.observation_size, layout.decision_size
-        self.architecture = PriorGaussianArchitecture(
-            layout, config.hidden_sizes, config.initial_log_std, config.hold_noise
-        )
-        self.policy = Density(layout, self.architecture.kind).to(self.device)
-        """The density of pi^, which has the kind of the prior."""
-        self.actor = seeded(lambda: Perceptron(n, config.hidden_sizes, 2 * km), generator)
         sizes, heads = config.hidden_sizes, config.critic_heads
+        n, km = layout.observation_size, layout.decision_size
+        architecture = PriorGaussianArchitecture(
+            layout, sizes, config.initial_log_std, config.hold_noise
+        )
+        self.policy = Density(layout, architecture.kind).to(self.device)
+        """The density of pi^, which has the kind of the prior."""
+        self.actor = seeded(lambda: PriorGaussianNetwork(architecture), generator)
         self.critic = seeded(
             lambda: Critic(heads, n + km, sizes, config.critic_normalization), generator
         )
@@ -134,16 +130,6 @@ class ResidualSac(OffPolicyCustomisation):
         half_range = self.policy.half_range[self.policy.half_range > 0.0]
         self._target_entropy = float((config.target_entropy_per_dimension + half_range.log()).sum())
 
-    def block(self, observation: Tensor, told: Tensor) -> Tensor:
-        """Return mean and log standard deviation of pi^, (batch, 2 k m): the base's, changed."""
-        change = self.actor(observation)
-        if self.layout.prior is Prior.NONE:
-            told = torch.zeros_like(change)
-            told[..., change.shape[-1] // 2 :] = self.config.initial_log_std
-        mean, log_std = (told + change).chunk(2, dim=-1)
-        most = told.chunk(2, dim=-1)[1].clamp_min(MOST_LOG_STD)
-        return torch.cat([mean, log_std.clamp_min(LEAST_LOG_STD).minimum(most)], dim=-1)
-
     def values(self, critic: Critic, observation: Tensor, action: Tensor) -> Tensor:
         """Return Q_i(s, a), shape (heads, batch)."""
         scaled = (action - self.policy.centre) / self.policy.half_range.clamp_min(1e-3)
@@ -154,7 +140,7 @@ class ResidualSac(OffPolicyCustomisation):
         self, critic: Critic, observation: Tensor, told: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return V_R of one action of pi^ and log pi^ of it, each (batch,), differentiable."""
-        block = self.block(observation, told)
+        block = self.actor.block(observation, told)
         z = self.policy.draw(block, self._generator)
         log_policy = self.policy.log_prob_of(block, z)
         log_pi = self.prior.log_prob_of(told, z) if self.prior else 0.0
@@ -208,11 +194,7 @@ class ResidualSac(OffPolicyCustomisation):
 
     def robot_policy(self) -> PriorGaussian:
         """Return a copy of what is learned, as the robot runs it."""
-        tensors = self.actor.to_numpy()
-        if self.config.hold_noise:
-            noise = torch.randn(self.layout.decision_size, generator=self._generator)
-            tensors[HELD_NOISE] = noise.numpy()
-        return PriorGaussian(self.architecture, tensors)
+        return self.actor.to_policy(self._generator)
 
     def _modules(self) -> dict[str, nn.Module]:
         return {'actor': self.actor, 'critic': self.critic, 'target_critic': self.target_critic}

@@ -26,7 +26,8 @@ from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.algorithms.training_state import Adam
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.categorical import CategoricalArchitecture, CategoricalPolicy
-from residual_rl_ros.residual_policy.torch_networks import FlatParameters, Perceptron
+from residual_rl_ros.residual_policy.torch_networks import FlatParameters
+from residual_rl_ros.residual_policy.torch_perceptron import Perceptron
 from residual_rl_ros.schema import parameter
 from residual_rl_ros.transitions.transition import TransitionLayout
 

@@ -181,11 +181,12 @@ class BasePolicyMetadata:
         """Refuse a robot that the policy was not trained for, by name.
 
         Raises:
-            BasePolicyError: names differ in content or order, the trained actions leave the
-                robot's limits, or the control rate differs by more than 1 %.
+            BasePolicyError: names differ in content or order, the actions are of another kind, the
+                trained ones leave the robot's limits, or the control rate differs by more than 1 %.
         """
         _check_same('observation', self.observation_names, observation_names)
         _check_same('action', self.action_names, action.names)
+        self._check_kind(action)
         for index, name in enumerate(action.names):
             low, high = self.action_min[index], self.action_max[index]
             if low < action.lower[index] or high > action.upper[index]:
@@ -198,6 +199,23 @@ class BasePolicyMetadata:
                 f'base policy was trained at {self.rate_hz:g} Hz, the robot runs at {rate_hz:g} '
                 'Hz; set control_rate_hz in the robot YAML or retrain'
             )
+
+    def _check_kind(self, action: ActionSpec) -> None:
+        """Refuse continuous actions for a robot with discrete ones, and the other way round."""
+        if self.prior is not Prior.NONE and action.is_discrete != (self.prior is Prior.CATEGORICAL):
+            raise BasePolicyError(
+                f'the base policy has prior {self.prior}, the robot has {action.kind} actions: a '
+                'categorical prior is for discrete ones, the others for continuous ones; correct '
+                'kind below action in the robot YAML, or retrain'
+            )
+        if not action.is_discrete:
+            return
+        for name, low, high in zip(action.names, self.action_min, self.action_max, strict=True):
+            if (low, high) != (0.0, 1.0):
+                raise BasePolicyError(
+                    f'action {name!r}: trained range [{low:g}, {high:g}], expected [0, 1]: '
+                    'discrete actions are one-hot vectors'
+                )
 
 
 def _check_same(kind: str, model: tuple[str, ...], robot: tuple[str, ...]) -> None:

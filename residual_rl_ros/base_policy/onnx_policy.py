@@ -74,7 +74,10 @@ class OnnxBasePolicy:
         Raises:
             BasePolicyError: the network failed or returned a non-finite action.
         """
-        return self._run(window, None if noise is None else noise[None], ('action',))[0][0]
+        noises = None if noise is None else noise[None]
+        chunks = self._run(window, noises, ('action',))[0]
+        chunk: Float32 = chunks[0]
+        return chunk
 
     def plan(self, window: Float32, noises: Float32 | None = None) -> Float32:
         """Return a chunk with all that belongs to it; see `BasePolicy.plan`.

@@ -268,7 +268,7 @@ def compare(
     ] = None,
     env: Annotated[
         MaybeText,
-        typer.Option(help='Any gymnasium environment with Box spaces, instead of --task.'),
+        typer.Option(help='Any gymnasium environment that observes a Box, instead of --task.'),
     ] = None,
     base: Annotated[
         MaybePath,

@@ -50,7 +50,7 @@ def options(
 
 for command in (
     *(learning.demo, learning.train, learning.evaluate, learning.compare, learning.benchmark),
-    *(models.check_base, models.train_base, models.train_encoder),
+    *(models.check_base, models.train_base, models.train_prior, models.train_encoder),
     *(
         robots.check_robot,
         robots.describe_robot,

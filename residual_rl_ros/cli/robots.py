@@ -17,12 +17,14 @@ from rich.console import Console
 from residual_rl_ros.cli.options import (
     INTERRUPTED,
     MaybeFloat,
+    AddOnOption,
     MaybeFloats,
     MaybeInt,
     MaybePath,
     MaybeText,
     MaybeTexts,
     ObservationMapOption,
+    assignments,
 )
 from residual_rl_ros.errors import ResidualRLError
 
@@ -58,6 +60,35 @@ def train_base(
     train_with_card(task, out, seed, evaluate, Console(stderr=True))
 
 
+def train_prior(
+    env: Annotated[str, typer.Option(help='Task of this package or gymnasium id.')],
+    out: Annotated[Path, typer.Option(help='The model; its card and its run are beside it.')],
+    steps: Annotated[int, typer.Option(min=1, help='Control steps of training.')],
+    preset: Annotated[
+        str, typer.Option(help='Preset that forgets the base and learns from the basic reward.')
+    ] = 'soft_q',
+    seed: Annotated[int, typer.Option(min=0, help='Training seed.')] = 0,
+    overrides: Annotated[
+        MaybeTexts,
+        typer.Option('--set', help='Replace a number of the preset: key=value, in YAML.'),
+    ] = None,
+    add_on: AddOnOption = None,
+    evaluate: Annotated[
+        int, typer.Option(min=1, help='Held-out seeds for the returns in the card.')
+    ] = 100,
+    resume: Annotated[bool, typer.Option(help='Continue the run beside --out.')] = False,
+) -> None:
+    """Train a base policy that tells how likely its actions are, and write its model card."""
+    from residual_rl_ros.pretraining.train_prior import PriorOptions, train_prior
+
+    changes = assignments(overrides or [])
+    options = PriorOptions(
+        env, preset, steps, seed, out, changes, tuple(add_on or ()), evaluate, resume
+    )
+    console = Console(stderr=True)
+    console.print(f'card: {train_prior(options, console)}')
+
+
 def train_encoder(
     task: Annotated[str, typer.Option(help='Task with a camera.')],
     out: Annotated[Path, typer.Option(help='Folder for the encoder and its card.')] = Path(
@@ -78,7 +109,7 @@ def train_encoder(
 def describe_robot(
     env: Annotated[str, typer.Argument(help='Task of this package or gymnasium id.')],
 ) -> None:
-    """Print the robot YAML of any gymnasium environment with Box spaces."""
+    """Print the robot YAML of any gymnasium environment that observes a Box."""
     import yaml
 
     from residual_rl_ros.tasks.hosting import describe_robot as describe

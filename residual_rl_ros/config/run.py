@@ -164,12 +164,15 @@ class RunConfig:
         return self if preset == self.preset else replace(self, preset=preset, overrides={})
 
     def learner_config(self) -> LearnerConfig:
-        """Return the preset with this run's overrides."""
+        """Return the preset with this run's overrides and, if the rule learns from any, add-ons."""
         # Presets know the update rules, hence torch, whose import takes seconds: who only plays
         # episodes does without.
         from residual_rl_ros.config.preset import load_preset
 
-        return load_preset(self.preset, self.overrides)
+        learner = load_preset(self.preset, self.overrides)
+        if not (self.add_on and hasattr(learner.rule, 'add_on')):
+            return learner
+        return load_preset(self.preset, {**self.overrides, 'add_on': self.add_on})
 
 
 @dataclass(frozen=True)

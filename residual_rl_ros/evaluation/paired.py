@@ -127,7 +127,8 @@ def refuse_silence(run: ResolvedRun, env: gymnasium.Env[Any, Any]) -> None:
     controller = run.evaluation_controller(None)
     try:
         for number in range(SILENT_EPISODES):
-            if run_episode(env, controller, PROBE_SEED + number, number).episode_return:
+            seed = PROBE_SEED + number
+            if run_episode(env, controller, seed, number, add_on=run.add_on).total_return:
                 return
     finally:
         controller.queue.close()

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistribution
 from residual_rl_ros.errors import shown
-from residual_rl_ros.numerics import within
+from residual_rl_ros.numerics import is_one_hot, within
 from residual_rl_ros.transitions.transition import MAX_OBSERVATION, TransitionLayout
 
 
@@ -232,7 +232,7 @@ def decides_numbers(policy: RobotPolicy, exploration: Exploration) -> bool:
 
     Finite weights can overflow float32. The policy is tried on its mean observation, around it and
     on the largest observations that a transition may hold, with base actions from one end of the
-    trained range to the other, with and without noise.
+    trained range to the other, with and without noise. Of discrete actions it must choose one.
 
     Args:
         policy: the policy.
@@ -251,12 +251,23 @@ def decides_numbers(policy: RobotPolicy, exploration: Exploration) -> bool:
     signs = rng.choice([-1.0, 1.0], (3, n))
     observations = [mean, *(mean + PROBE_REACH * signs[:2] * std), MAX_OBSERVATION * signs[2]]
     bases = [0.5 * (low + high), low, high, low + (high - low) * rng.random(km)]
-    widest = ExplorationSample(exploration.wide_noise_scale, 1.0, exploration.full_bound_cost)
     others = rng.uniform(low, high, (layout.proposals - 1, km))
+    if layout.discrete:
+        size = (4 + layout.proposals - 1, layout.decision_steps)
+        chosen = np.eye(layout.action_size)[rng.integers(layout.action_size, size=size)]
+        bases, others = list(chosen[:4].reshape(4, km)), chosen[4:].reshape(-1, km)
+    widest = ExplorationSample(exploration.wide_noise_scale, 1.0, exploration.full_bound_cost)
     told = BaseDistribution(np.zeros(layout.prior_size), others)
+    bound = np.tile(layout.residual_bound, layout.decision_steps)
+
+    def usable(action: Array, base: Array) -> bool:
+        if not (is_residual(action, km) and layout.discrete):
+            return is_residual(action, km)
+        return is_one_hot((base + bound * action).reshape(-1, layout.action_size))
+
     with np.errstate(all='ignore'):
         return all(
-            is_residual(policy.decide(observation, base, noise, sample, told), km)
+            usable(policy.decide(observation, base, noise, sample, told), base)
             for observation, base in zip(observations, bases, strict=True)
             for noise, sample in ((None, FULL_SAMPLE), (rng, widest))
         )

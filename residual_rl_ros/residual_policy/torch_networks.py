@@ -21,12 +21,11 @@ from residual_rl_ros.residual_policy.architecture import (
     LOG_STD_MIN,
     OBSERVATION_CLIP,
     ActorArchitecture,
-    Float32,
 )
 from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
 
 
-def _make_body(
+def make_body(
     inputs: int,
     hidden_sizes: tuple[int, ...],
     linear: Callable[[int, int], nn.Module],
@@ -92,33 +91,6 @@ class Normalizer(nn.Module):
         return ((x - self.mean) / self.std).clamp(-self._clip, self._clip)
 
 
-class Perceptron(nn.Module):
-    """Normaliser, hidden layers and linear heads that start at zero.
-
-    Args:
-        inputs: size n of an observation.
-        hidden_sizes: widths of the hidden layers.
-        outputs: size of the output.
-    """
-
-    def __init__(self, inputs: int, hidden_sizes: tuple[int, ...], outputs: int) -> None:
-        super().__init__()
-        self.normalizer = Normalizer(inputs, clip=OBSERVATION_CLIP)
-        self.body, width = _make_body(inputs, hidden_sizes, nn.Linear, None)
-        self.heads = nn.Linear(width, outputs)
-        nn.init.zeros_(self.heads.weight)
-        nn.init.zeros_(self.heads.bias)
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """Return the heads' output, (..., outputs), of observations (..., n), not normalised."""
-        out: Tensor = self.heads(self.body(self.normalizer(observation)))
-        return out
-
-    def to_numpy(self) -> dict[str, Float32]:
-        """Return a copy of its tensors, by name."""
-        return {name: value.cpu().numpy().copy() for name, value in self.state_dict().items()}
-
-
 class ResidualActor(nn.Module):
     """Maps an observation (and base action) to a residual distribution.
 
@@ -141,7 +113,7 @@ class ResidualActor(nn.Module):
         self.normalizer = Normalizer(architecture.observation_size, clip=OBSERVATION_CLIP)
         for name in ('action_center', 'action_half_range', 'residual_bound', 'active'):
             self.register_buffer(name, torch.tensor(getattr(architecture, name)), persistent=False)
-        self.body, width = _make_body(
+        self.body, width = make_body(
             architecture.input_size,
             architecture.hidden_sizes,
             nn.Linear,
@@ -325,7 +297,7 @@ class Critic(nn.Module):
             'layer': partial(EnsembleLayerNorm, heads),
             'hyperspherical': Hypersphere,
         }
-        self.body, width = _make_body(
+        self.body, width = make_body(
             inputs, hidden_sizes, partial(EnsembleLinear, heads), normalizations[normalization]
         )
         self.head = EnsembleLinear(heads, width, 1)

@@ -27,6 +27,7 @@ from residual_rl_ros.robot.observation import MAX_STAMP_S
 from residual_rl_ros.robot.topics import (
     COMPRESSED_IMAGE,
     FLOAT_ARRAY,
+    INDEX_TYPES,
     JOINT_STATE,
     TRAJECTORY,
     TWIST,
@@ -72,7 +73,8 @@ def rounded(stamp: float) -> float:
 
 def label_of(message: Any) -> str:
     """Return the label of the first dimension, empty if there is none."""
-    return str(message.layout.dim[0].label) if message.layout.dim else ''
+    layout = getattr(message, 'layout', None)
+    return str(layout.dim[0].label) if layout and layout.dim else ''
 
 
 def stamped_label(stamp: float) -> str:
@@ -280,7 +282,8 @@ class CommandDecoder:
     """
 
     def __init__(self, command: Command, size: int) -> None:
-        self._get = COMMAND_VALUES[command.type]
+        self._is_index = command.type in INDEX_TYPES
+        self._get = self._one_hot if self._is_index else COMMAND_VALUES[command.type]
         self._command = command
         self._size = size
 
@@ -288,7 +291,8 @@ class CommandDecoder:
         """Return the command, shape (m,).
 
         Raises:
-            CommandError: a wrong size, a missing joint or a value that is not finite.
+            CommandError: a wrong size, a missing joint, a value that is not finite, or the index of
+                no action.
         """
         try:
             values = np.array(self._get(message, self._command), dtype=np.float64)
@@ -302,11 +306,36 @@ class CommandDecoder:
         return values
 
     def answers(self, message: Any, stamp: float) -> bool:
-        """Return whether the command answers the observation of a stamp [s]."""
+        """Return whether the command answers the observation of a stamp [s]; an index has none."""
+        if self._is_index:
+            return False
         if self._command.type == FLOAT_ARRAY:
             return label_of(message) == stamped_label(stamp)
         header = message.header.stamp
         return int(header.sec) * 10**9 + int(header.nanosec) == to_nanoseconds(stamp)
+
+    def _one_hot(self, message: Any, command: Command) -> Array:
+        """Return the command that chooses the discrete action of an index, shape (m,)."""
+        del command
+        index = int(message.data)
+        if not 0 <= index < self._size:
+            raise ValueError(f'{index} is no index of an action, expected 0 to {self._size - 1}')
+        values = np.zeros(self._size)
+        values[index] = 1.0
+        return values
+
+
+def check_lockstep(command: Command) -> None:
+    """Refuse a command that cannot say which observation it answers.
+
+    Raises:
+        ConfigError: it is an index.
+    """
+    if command.type in INDEX_TYPES:
+        raise ConfigError(
+            f'robot.command.type is {command.type!r}, whose messages carry no stamp, but in '
+            f'lockstep a command answers one: use {FLOAT_ARRAY} (one-hot), or set lockstep to false'
+        )
 
 
 def _trajectory_positions(message: Any, command: Command) -> list[float]:
@@ -329,7 +358,7 @@ COMMAND_VALUES: dict[str, Callable[[Any, Command], Any]] = {
     JOINT_STATE: _joint_positions,
     TWIST: _twist_fields,
 }
-"""How to read the values of every command type."""
+"""How to read the values of every command type but an index."""
 
 
 def stop_reason(stop: StopInput, message: Any) -> str:

@@ -16,12 +16,21 @@ import numpy as np
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_file
-from residual_rl_ros.robot.action_spec import POSITIONS, ActionSpec, WorkspaceSpec, check_names
+from residual_rl_ros.robot.action_spec import (
+    DISCRETE,
+    KINDS,
+    POSITIONS,
+    ActionSpec,
+    WorkspaceSpec,
+    check_names,
+)
 from residual_rl_ros.robot.topics import (
     CHANNEL_TYPES,
     COMMAND_TYPES,
     COMPRESSED_IMAGE,
+    DISCRETE_TYPES,
     IMAGE,
+    INDEX_TYPES,
     JOINT_STATE,
     TRAJECTORY,
     TWIST,
@@ -127,8 +136,18 @@ class _TwistKeys(_CommandKeys):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ActionKeys:
+class _AnyActionKeys:
     names: tuple[str, ...] = parameter(MISSING, 'action names', filled=True)
+    kind: str = parameter(KINDS[0], 'kind of the actions', choices=KINDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DiscreteActionKeys(_AnyActionKeys):
+    hold_action: str = parameter('', 'action with which it holds; default: the last one again')
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ActionKeys(_AnyActionKeys):
     lower: tuple[float, ...] = parameter(MISSING, 'smallest commands')
     upper: tuple[float, ...] = parameter(MISSING, 'largest commands')
     max_velocity: tuple[float, ...] = parameter(MISSING, 'largest changes of a command [1/s]')
@@ -222,8 +241,13 @@ class _Description:
             for key in ('command', 'action', 'observation')
         }
         keys = self._read(_RobotKeys, top, 'robot')
-        workspace_map = parts['action'].pop('workspace', None)
-        action = self._read(_ActionKeys, parts['action'], 'robot.action')
+        discrete = parts['action'].get('kind') == DISCRETE
+        workspace_map = None if discrete else parts['action'].pop('workspace', None)
+        action: _DiscreteActionKeys | _ActionKeys | None
+        if discrete:
+            action = self._read(_DiscreteActionKeys, parts['action'], 'robot.action')
+        else:
+            action = self._read(_ActionKeys, parts['action'], 'robot.action')
         workspace = None
         if workspace_map is not None:
             workspace = self._read(_WorkspaceKeys, workspace_map, 'robot.action.workspace')
@@ -242,28 +266,16 @@ class _Description:
             getattr(command, 'frame_id', ''),
         )
         self._check_command(made, action.names)
-        self._check_units(made, action)
+        self._check_kind(made, command.hold, discrete)
+        if isinstance(action, _ActionKeys):
+            self._check_units(made, action)
         self._check()
-        period_s = 1.0 / keys.control_rate_hz
-        velocity = np.array(action.max_velocity)
-        units = action.units or made.units
-        following = velocity * max(FOLLOWING_S, FOLLOWING_PERIODS * period_s)
-        if not set(units) <= set(POSITIONS):
-            following *= 2.0  # Of a velocity: a wheel slips, odometry is filtered.
-        start = velocity * max(START_S, START_PERIODS * period_s)
         try:
-            spec = ActionSpec(
-                names=action.names,
-                lower=np.array(action.lower),
-                upper=np.array(action.upper),
-                max_step=velocity * period_s,
-                measured_by=action.measured_by,
-                workspace=_workspace(workspace),
-                units=units,
-                hold=command.hold,
-                following_limit=np.array(action.following_limit or following),
-                start_limit=np.array(action.start_limit or start),
-            )
+            if isinstance(action, _ActionKeys):
+                period_s = 1.0 / keys.control_rate_hz
+                spec = _continuous(action, made, command.hold, _workspace(workspace), period_s)
+            else:
+                spec = ActionSpec.discrete(action.names, action.hold_action)
             robot = RobotConfig(keys.name, keys.control_rate_hz, made, spec, channels, stops)
             check_names('observation', robot.observation_names)
         except ConfigError as error:
@@ -360,6 +372,23 @@ class _Description:
                     f'names, one for each of {", ".join(actions)}'
                 )
 
+    def _check_kind(self, command: Command, hold: str, discrete: bool) -> None:
+        """Refuse a command that cannot carry the actions."""
+        if discrete and command.type not in DISCRETE_TYPES:
+            self._problems.append(
+                f'robot.command.type is {command.type!r}, expected one of '
+                f'{", ".join(DISCRETE_TYPES)} for discrete actions'
+            )
+        elif not discrete and command.type in INDEX_TYPES:
+            self._problems.append(
+                f'robot.command.type is {command.type!r}, which carries the index of a discrete '
+                'action: set robot.action.kind to discrete, or choose another type'
+            )
+        if discrete and hold:
+            self._problems.append(
+                f'robot.command.hold is {hold!r}: discrete actions hold by robot.action.hold_action'
+            )
+
     def _check_units(self, command: Command, action: _ActionKeys) -> None:
         """Refuse units that contradict the type of the command."""
         if command.fields and action.units and action.units != command.units:
@@ -392,6 +421,34 @@ class _Description:
     def _check(self) -> None:
         if self._problems:
             raise ConfigError(self._source, self._problems)
+
+
+def _continuous(
+    action: _ActionKeys,
+    command: Command,
+    hold: str,
+    workspace: WorkspaceSpec | None,
+    period_s: float,
+) -> ActionSpec:
+    """Return continuous actions; their velocities become steps of a control period [s]."""
+    velocity = np.array(action.max_velocity)
+    units = action.units or command.units
+    following = velocity * max(FOLLOWING_S, FOLLOWING_PERIODS * period_s)
+    if not set(units) <= set(POSITIONS):
+        following *= 2.0  # Of a velocity: a wheel slips, odometry is filtered.
+    start = velocity * max(START_S, START_PERIODS * period_s)
+    return ActionSpec(
+        names=action.names,
+        lower=np.array(action.lower),
+        upper=np.array(action.upper),
+        max_step=velocity * period_s,
+        measured_by=action.measured_by,
+        workspace=workspace,
+        units=units,
+        hold=hold,
+        following_limit=np.array(action.following_limit or following),
+        start_limit=np.array(action.start_limit or start),
+    )
 
 
 def _workspace(keys: _WorkspaceKeys | None) -> WorkspaceSpec | None:

@@ -28,7 +28,11 @@ CHANNEL_TYPES = (
 
 TRAJECTORY = 'trajectory_msgs/msg/JointTrajectory'
 TWIST = 'geometry_msgs/msg/TwistStamped'
-COMMAND_TYPES = (FLOAT_ARRAY, TRAJECTORY, JOINT_STATE, TWIST)
+INT32, INT64 = INDEX_TYPES = ('std_msgs/msg/Int32', 'std_msgs/msg/Int64')
+"""Types of the index of a discrete action."""
+COMMAND_TYPES = (FLOAT_ARRAY, TRAJECTORY, JOINT_STATE, TWIST, *INDEX_TYPES)
+DISCRETE_TYPES = (FLOAT_ARRAY, *INDEX_TYPES)
+"""Command types that can name a discrete action: a one-hot vector, or an index."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from residual_rl_ros.config.success import (
 )
 from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.errors import ResidualRLError, TaskError
-from residual_rl_ros.numerics import flag, scalar, within
+from residual_rl_ros.numerics import flag, is_one_hot, scalar, within
 from residual_rl_ros.transitions.transition import MAX_OBSERVATION, MAX_REWARD, Success
 
 Env = gymnasium.Env[Any, Any]
@@ -105,6 +105,8 @@ class CheckedEnvironment:
         self._env = env
         self.name = environment_name(env)
         self._criterion = criterion_of(env)
+        self._discrete = isinstance(env.action_space, gymnasium.spaces.Discrete)
+        self._first = int(getattr(env.action_space, 'start', 0))
         self._dtype = env.action_space.dtype or np.dtype(np.float32)
         self._episode, self._seed, self._steps = 0, 0, 0
         self.info: Mapping[str, Any] = {}
@@ -135,6 +137,8 @@ class CheckedEnvironment:
     def step(self, command: npt.NDArray[Any]) -> tuple[Any, StepFeedback]:
         """Execute a command, shape (m,), in the number type of the action space.
 
+        Of discrete actions it is a one-hot vector, and the environment gets the index.
+
         Returns:
             The observation after it; reward and flags, and the outcome if the episode is over.
 
@@ -142,7 +146,14 @@ class CheckedEnvironment:
             TaskError: it failed, or its answer is not what gymnasium and the loop expect.
         """
         self._steps += 1
-        action = command.astype(self._dtype)
+        action: Any = command.astype(self._dtype)
+        if self._discrete:
+            if not is_one_hot(command):
+                raise TaskError(
+                    f'{self._where}: the command is {command[:8].tolist()}, expected a one-hot '
+                    'vector; correct the base policy or the residual'
+                )
+            action = self._first + int(command.argmax())
         answer = foreign(self._where, lambda: self._env.step(action))
         if not isinstance(answer, tuple) or len(answer) != 5:
             count = len(answer) if isinstance(answer, tuple) else 1
@@ -165,6 +176,15 @@ class CheckedEnvironment:
             reward, ended = float(succeeded), ended or succeeded
         feedback = StepFeedback(reward, ended, cut, self._outcome(ended, cut))
         return self._checked(observation), feedback
+
+    def random_command(self) -> npt.NDArray[Any]:
+        """Return a random command, shape (m,), by the generator of the action space."""
+        action = self._env.action_space.sample()
+        if not self._discrete:
+            return np.asarray(action)
+        command = np.zeros(self._env.action_space.n)  # type: ignore[attr-defined]
+        command[action - self._first] = 1.0
+        return command
 
     @property
     def _where(self) -> str:

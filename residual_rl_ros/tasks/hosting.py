@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Any gymnasium environment with Box spaces as a robot."""
+"""Any gymnasium environment that observes a Box, with Box or Discrete actions, as a robot."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from residual_rl_ros.config.success import AUTO, SuccessCriterion
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.numerics import FLOAT32_MAX
 from residual_rl_ros.resources import write_text
+from residual_rl_ros.robot.action_spec import CONTINUOUS, DISCRETE
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import channel_encoder
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
@@ -56,7 +57,7 @@ def make_environment(name: str, render_mode: str | None = None, success: str = A
             with `is_success:stop`, or `info['success']` counts at any step.
 
     Raises:
-        ConfigError: unknown name, a wrong criterion, or a space that is not a Box.
+        ConfigError: unknown name, a wrong criterion, or a space that is no vector of numbers.
         TaskError: it cannot be made.
     """
     criterion = SuccessCriterion.parse(success)
@@ -105,10 +106,15 @@ def _check_spaces(name: str, env: Env) -> None:
         ConfigError: names the space.
     """
     for kind, space in (('observation', env.observation_space), ('action', env.action_space)):
+        if kind == 'action' and isinstance(space, gymnasium.spaces.Discrete):
+            continue
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+            more = ' or, of the actions, a Discrete' if kind == 'action' else ''
             raise ConfigError(
-                f'{name}: the {kind} space is {space}, expected a one-dimensional Box'
+                f'{name}: the {kind} space is {space}, expected a one-dimensional Box{more}'
             )
+    if isinstance(env.action_space, gymnasium.spaces.Discrete):
+        return
     if env.action_space.dtype is None or env.action_space.dtype.kind != 'f':
         raise ConfigError(
             f'{name}: actions are of type {env.action_space.dtype}, expected float32 or float64; '
@@ -136,10 +142,17 @@ def environment_names(env: Env) -> tuple[tuple[str, ...], tuple[str, ...]]:
     for kind, space, stem in zip(
         ('observation', 'action'), spaces, (f'{CHANNEL}x', 'action'), strict=True
     ):
-        assert space.shape is not None
-        generic = tuple(f'{stem}{index}' for index in range(space.shape[0]))
+        generic = tuple(f'{stem}{index}' for index in range(vector_size(space)))
         names.append(_own_names(env, kind) or generic)
     return names[0], names[1]
+
+
+def vector_size(space: gymnasium.Space[Any]) -> int:
+    """Return the size of the vector that stands for an element; one-hot, if it is discrete."""
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return int(space.n)
+    assert space.shape is not None
+    return int(np.prod(space.shape))
 
 
 def _own_names(env: Env, kind: str) -> tuple[str, ...]:
@@ -159,7 +172,8 @@ def describe_robot(name: str, env: Env) -> dict[str, Any]:
     """Return a robot description (the content of a robot YAML) for an environment.
 
     One Float64MultiArray channel carries the observation; velocity limits are those of a full
-    swing within one control step, so that nothing is cut off that the environment allows.
+    swing within one control step, so that nothing is cut off that the environment allows. Discrete
+    actions go as one-hot vectors.
 
     Raises:
         ConfigError: it observes images, or its actions have no bounds for a robot.
@@ -170,21 +184,25 @@ def describe_robot(name: str, env: Env) -> dict[str, Any]:
             f'{name} observes {observation}: describe its cameras by hand, as '
             'config/robots/push_to_goal_camera.yaml does'
         )
-    assert isinstance(action, gymnasium.spaces.Box)
     rate = control_rate_hz(env)
-    low, high = _action_bounds(name, action)
     names, action_names = environment_names(env)
     named = all(each.startswith(CHANNEL) for each in names)
-    return {
-        'name': name,
-        'control_rate_hz': rate,
-        'command': {'topic': 'command', 'type': FLOAT_ARRAY},
-        'action': {
+    if isinstance(action, gymnasium.spaces.Discrete):
+        described: dict[str, Any] = {'names': list(action_names), 'kind': DISCRETE}
+    else:
+        assert isinstance(action, gymnasium.spaces.Box)
+        low, high = _action_bounds(name, action)
+        described = {
             'names': list(action_names),
             'lower': low.tolist(),
             'upper': high.tolist(),
             'max_velocity': ((high - low) * rate).tolist(),
-        },
+        }
+    return {
+        'name': name,
+        'control_rate_hz': rate,
+        'command': {'topic': 'command', 'type': FLOAT_ARRAY},
+        'action': described,
         'observation': {
             'channels': ['state'],
             'state': {
@@ -329,8 +347,15 @@ def check_environment(env: Env, robot: RobotConfig) -> None:
     """Refuse an environment that does not fit a robot description.
 
     Raises:
-        ConfigError: observation or action differ in names or size, or a camera is missing.
+        ConfigError: observation or action differ in kind, names or size, or a camera is missing.
     """
+    discrete = isinstance(env.action_space, gymnasium.spaces.Discrete)
+    if discrete != robot.action.is_discrete:
+        raise ConfigError(
+            f'action: the environment has {env.action_space}, robot {robot.name!r} has '
+            f'{robot.action.kind} actions; set robot.action.kind in the robot YAML to '
+            f'{DISCRETE if discrete else CONTINUOUS}'
+        )
     space = env.observation_space
     cameras = {c.name for c in robot.channels if c.is_image}
     seen = set(space) - {STATE} if isinstance(space, gymnasium.spaces.Dict) else set()
@@ -345,7 +370,7 @@ def check_environment(env: Env, robot: RobotConfig) -> None:
     )
     for kind, names, shape in (
         ('observation', names_of_state, state.shape),
-        ('action', robot.action.names, env.action_space.shape),
+        ('action', robot.action.names, (vector_size(env.action_space),)),
     ):
         own = _own_names(env, kind)
         if own and own != names:

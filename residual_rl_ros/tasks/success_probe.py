@@ -100,7 +100,7 @@ def _probe(name: str, wanted: str) -> tuple[list[str], int]:
         env.action_space.seed(PROBE_SEED)
         done = False
         while not (done or steps == PROBE_STEPS or wanted in told or (wanted == AUTO and told)):
-            _, feedback = checked.step(env.action_space.sample())
+            _, feedback = checked.step(checked.random_command())
             steps, done = steps + 1, feedback.done
             told |= {key: None for key in keys if checked.info.get(key) is not None}
     finally:

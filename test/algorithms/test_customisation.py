@@ -11,10 +11,12 @@ from builders import make_layout, make_transition
 
 from residual_rl_ros.algorithms.customisation import CustomisationConfig, CustomisedReward
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.rewards.composition import AddOns
 from residual_rl_ros.schema import from_mapping
 from residual_rl_ros.transitions.replay_buffer import Batch, ReplayBuffer
 
 SIDE = '[{name: side_preference, position: tool.z, side: high}]'
+ADD_ONS = AddOns.from_yaml(SIDE)
 
 
 def filled(count: int = 5) -> tuple[ReplayBuffer, list]:
@@ -35,8 +37,9 @@ def draw(buffer: ReplayBuffer) -> Batch:
     return buffer.sample(16, np.random.default_rng(1))
 
 
-def reward(kind: str, add_on: str = SIDE) -> CustomisedReward:
-    return CustomisedReward(CustomisationConfig(reward=kind, add_on=add_on), make_layout())
+def reward(kind: str) -> CustomisedReward:
+    config = CustomisationConfig(reward=kind, add_on=tuple(ADD_ONS.to_list()))
+    return CustomisedReward(config, make_layout())
 
 
 def test_basic_add_on_and_total_come_apart():
@@ -81,7 +84,7 @@ def test_a_wrong_add_on_is_refused_and_the_old_one_stays():
     ):
         with pytest.raises(ConfigError, match=cause):
             rewards.set_add_on(text, weight)
-    assert (rewards.text, rewards.weight) == (SIDE, 1.0)
+    assert (rewards.add_ons, rewards.weight) == (ADD_ONS, 1.0)
 
 
 def test_summed_decisions_have_no_add_on_reward():
@@ -98,8 +101,8 @@ def test_summed_decisions_have_no_add_on_reward():
         ('temperature', 0.0, 'temperature is 0.0'),
         ('temperature', 1e9, 'temperature is 1000000000.0'),
         ('reward', 'all', "reward is 'all'"),
-        ('add_on', '[{name: nothing}]', "add-on is 'nothing'"),
-        ('add_on', '[', 'add_on'),
+        ('add_on', [{'name': 'nothing'}], "add-on is 'nothing'"),
+        ('add_on', 'nothing', "add_on is 'nothing', expected a list of maps"),
     ],
 )
 def test_a_knob_out_of_range_is_one_line(key, value, cause):

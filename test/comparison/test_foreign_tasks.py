@@ -74,6 +74,33 @@ def test_returns_have_a_curve_an_area_and_a_worst_evaluation(
     assert found['worst_below_base'] == {'mean': 0.0, 'worst_seed': 0.0}
 
 
+def test_with_an_add_on_returns_come_apart_and_a_run_with_another_one_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / 'out'
+    side = 'side_preference:position=state.x0,side=high'
+    assert compare('Falls-v0', out, monkeypatch, '--add-on', side) == 0
+    # Two decisions of 4 steps, which end at 0.04 and 0.08.
+    printed = capsys.readouterr().out
+    row = '| 1 | 8.48 | 8.48 | +0 | 8.48 | 0 (0) | 0 | 8 | 0.48 | 8.48 | 8 | 0.48 | 8.48 | +0 |'
+    assert row in printed
+    assert '| base return, basic | base return, add-on | base return, total |' in printed
+    found = base_of(out)
+    assert (found['success'], found['return']) == (None, 8.0)
+    assert (found['add_on_return'], found['total_return']) == pytest.approx((0.48, 8.48))
+    (summary,) = out.rglob('summary.json')
+    stored = json.loads(summary.read_text())
+    assert stored['run']['add_on'] == [
+        {'name': 'side_preference', 'weight': 1.0, 'position': 'state.x0', 'side': 'high'}
+    ]
+    assert stored['scenes']['returns']['final']['basic'] == [8.0] * 3
+    for other in ([], ['--add-on', f'{side},weight=2']):
+        assert compare('Falls-v0', out, monkeypatch, *other) == 2
+        assert 'is of another run: add_on is [{' in capsys.readouterr().err
+    assert compare('Falls-v0', out, monkeypatch, '--add-on', 'side_preference:position=x') == 2
+    assert "add-on 'side_preference'" in capsys.readouterr().err
+
+
 def test_a_success_along_the_way_counts_and_commands_stay_inside_float64_bounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,6 +100,28 @@ def test_development_tasks_and_returns_are_not_counted_over_all_tasks() -> None:
     assert '| +0.2 [' in gained
 
 
+def test_returns_with_an_add_on_stand_beside_success_and_are_missing_without_one() -> None:
+    scenes = np.linspace(0.0, 1.0, 10)
+    returns = np.array([[scenes, scenes - 2.0], [scenes + 0.25, scenes - 1.0]])
+    results = {
+        ('peg', 'with'): [run(0.5, 0.9, returns=returns)] * 2,
+        ('peg', 'without'): [run(0.5, 0.9)] * 2,
+    }
+    report = summarise(results, Judgement(), ())
+    apart = entry(report, 'with')['returns']
+    for side, expected in (('base', [0.5, -1.5, -1.0]), ('final', [0.75, -0.5, 0.25])):
+        assert [each['point'] for each in apart[side].values()] == pytest.approx(expected)
+    assert apart['gain']['point'] == pytest.approx(1.25)
+    assert apart['gain']['low'] == pytest.approx(apart['gain']['high'])
+    assert 'returns' not in entry(report, 'without')
+    head, _, first, second = to_markdown(report).splitlines()[2:6]
+    assert head.endswith('| final return, total | total, final - base |')
+    assert first.endswith('| +1.25 [+1.25, +1.25] |')
+    assert second.endswith('| - | - | - | - | - | - | - |')
+    plain = to_markdown(summarise({('peg', 'without'): results['peg', 'without']}, Judgement(), ()))
+    assert 'return' not in plain
+
+
 def test_a_report_is_drawn_and_shown_for_more_methods_than_colours(tmp_path: Path) -> None:
     results = {('peg', f'm{number}'): [run(0.5, 0.9)] * 2 for number in range(11)}
     report = summarise(results, Judgement(), ())
@@ -128,6 +150,12 @@ def test_a_run_is_read_with_the_outcome_of_every_scene(tmp_path: Path) -> None:
     found = read_result(tmp_path)
     np.testing.assert_array_equal(found.steps, [0, 1000, 2000])
     np.testing.assert_array_equal(found.outcomes, [[0, 0], [1, 0], [1, 1]])
+    assert found.returns is None
+    apart = {side: {'basic': [1, 2], 'add_on': [-1, -3]} for side in ('base', 'final')}
+    with_add_on = summary()
+    with_add_on['scenes']['returns'] = apart
+    (tmp_path / 'summary.json').write_text(json.dumps(with_add_on))
+    np.testing.assert_array_equal(read_result(tmp_path).returns, [[[1, 2], [-1, -3]]] * 2)
     without = summary()
     without['evaluations'] |= {'base': [], 'points': []}
     (tmp_path / 'summary.json').write_text(json.dumps(without))
@@ -143,6 +171,14 @@ def test_a_run_is_read_with_the_outcome_of_every_scene(tmp_path: Path) -> None:
         ('evaluations', {'measure': 'luck', 'first_scene': 0, 'base': [], 'points': []}),
         ('evaluations', {'measure': 'success', 'first_scene': 0, 'base': [0], 'points': [[2, 1]]}),
         ('episodes', None),
+        ('scenes', {'base': [0, 1], 'final': [1, 1], 'returns': {'base': {'basic': [1, 1]}}}),
+        (
+            'scenes',
+            {
+                **{'base': [0, 1], 'final': [1, 1]},
+                'returns': {side: {'basic': [1], 'add_on': [1]} for side in ('base', 'final')},
+            },
+        ),
     ],
 )
 def test_a_run_that_is_not_whole_is_no_result(tmp_path: Path, key: str, value: Any) -> None:

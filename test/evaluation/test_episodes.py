@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -16,6 +17,7 @@ from residual_rl_ros.config.success import SuccessCriterion
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.evaluation.paired import Episode, difference, run_episode, score
+from residual_rl_ros.rewards.composition import AddOns
 from residual_rl_ros.transitions.transition import Success, Transition
 
 
@@ -161,6 +163,60 @@ def test_one_unlabelled_episode_leaves_the_others_without_a_rate() -> None:
     assert score(mixed).success is None
     assert score(mixed).unlabelled == 1
     assert difference(mixed, mixed).fixed is None
+
+
+def added(outcomes: list[bool | None], basic: list[float], more: list[float]) -> list[Episode]:
+    return [
+        replace(episode, add_on_return=value)
+        for episode, value in zip(episodes(outcomes, basic), more, strict=True)
+    ]
+
+
+def test_an_add_on_is_summed_up_beside_the_return_of_the_task(
+    controller: ResidualController,
+) -> None:
+    names = controller.layout.observation_names, controller.layout.action_names
+    high = {'name': 'side_preference', 'position': names[0][2], 'side': 'high', 'half_width': 10.0}
+    add_on = AddOns.of(high).bind(*names, 2)
+    transitions: list[Transition] = []
+    episode = run_episode(Drift(), controller, 7, 0, transitions.append, add_on=add_on)
+    assert episode.add_on_return == sum(add_on.of_transition(each) for each in transitions) != 0.0
+    assert episode.total_return == 1.0 + episode.add_on_return
+    alone = run_episode(Drift(), controller, 7, 0)
+    assert replace(episode, add_on_return=None) == alone
+    assert alone.total_return == alone.episode_return == 1.0
+
+
+def test_returns_with_an_add_on_come_apart_and_the_total_is_compared() -> None:
+    base = added([None] * 4, [10.0, 11.0, 12.0, 11.0], [-8.0, -9.0, -8.0, -7.0])
+    final = added([None] * 4, [10.0, 10.0, 12.0, 11.0], [-2.0, -1.0, -2.0, -2.5])
+    found = score(base)
+    assert found.added is not None
+    assert (found.returns.value, found.added.add_on.value, found.added.total.value) == (11, -8, 3)
+    assert found.main is found.added.total
+    assert str(found).startswith('return: basic 11 [')
+    assert ', add-on -8 [' in str(found)
+    assert ', total 3 [' in str(found)
+    summary = found.summary()
+    assert (summary['return'], summary['add_on_return'], summary['total_return']) == (11, -8, 3)
+    pair = difference(base, final)
+    assert pair.added is not None
+    assert pair.returns.value == -0.25
+    assert pair.added.add_on.value == 6.125
+    assert pair.added.total.value == pair.summary()['total_return_difference'] == 5.875
+    assert pair.p_value == pytest.approx(0.00145, abs=1e-5)  # 6, 7, 6, 4.5: t = 11.4 of 3 degrees.
+
+
+def test_success_and_the_returns_with_an_add_on_stand_side_by_side() -> None:
+    base = added([True, False], [1.0, 0.0], [-2.0, -2.0])
+    final = added([True, True], [1.0, 1.0], [-1.0, 0.0])
+    assert str(score(base)).startswith('50% [')
+    assert 'return: basic 0.5 [' in str(score(base))
+    assert str(difference(base, final)).startswith('1 seeds repaired, 0 broken, p = 1 (McNemar')
+    assert 'add-on 1.5 [' in str(difference(base, final))
+    # One without is no episode with an add-on of zero.
+    assert score([*base, *episodes([True], [1.0])]).added is None
+    assert difference(base, episodes([True, True], [1.0, 1.0])).added is None
 
 
 def test_the_same_seeds_are_the_same_episode(controller: ResidualController) -> None:

@@ -98,6 +98,30 @@ def test_an_actor_is_evaluated_with_the_numbers_it_was_trained_with(
     np.testing.assert_allclose(config.residual_scale, scale, rtol=1e-15)
 
 
+def test_the_command_tells_success_and_returns_apart_of_an_add_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zero_actor(load_run('peg_insert'), tmp_path / 'actor.safetensors')
+
+    def play_none(config: RunConfig, seeds: range, message: bytes, rng: object) -> list[Any]:
+        assert config.add_ons.to_list() == [{'weight': 1.0, **speed}]
+        return [(on, Episode(seed, on, 1, 0.5, seed % 2)) for on in (False, True) for seed in seeds]
+
+    monkeypatch.setattr(paired, 'evaluate_blind', play_none)
+    speed = {'name': 'speed_limit', 'velocities': ['arm.velocity.joint1'], 'limit': 0.5}
+    option = 'speed_limit:velocities=[arm.velocity.joint1],limit=0.5'
+    command = ('evaluate', str(tmp_path), '--task', 'peg_insert', '--episodes', '2')
+    assert run_command(*command, '--add-on', option, monkeypatch=monkeypatch) == 0
+    base, final, pair = capsys.readouterr().out.splitlines()
+    assert base.startswith('base            0% [')
+    assert final.startswith('base + residual 100% [')
+    assert 'return: basic 0.5 [0.5, 0.5], add-on 0.5 [' in final
+    assert 'difference of the returns: basic 0 [0, 0], add-on 0 [0, 0], total 0' in pair
+    wrong = option.replace('joint1', 'joint9')
+    assert run_command(*command, '--add-on', wrong, monkeypatch=monkeypatch) == 2
+    assert "no observation 'arm.velocity.joint9'" in capsys.readouterr().err
+
+
 @given(st.floats(1e-6, 10.0), st.floats(-10.0, 10.0), st.floats(1e-3, 10.0))
 def test_every_scale_comes_back_from_its_bound(scale: float, low: float, width: float) -> None:
     high = low + width

@@ -225,9 +225,11 @@ def test_the_log_of_metrics_skips_those_that_it_has(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path, pytest.fail)
     for transition in STREAM[: WARMUP + 70]:
         if learner.ingest(transition) is not None:
-            log.write(learner)
+            log.write(learner, {'basic': 3.0, 'add_on': -1.0, 'total': 2.0})
     log.close()
     events = EventAccumulator(str(tmp_path)).Reload()
+    returns = [f'run/return_{name}' for name in ('basic', 'add_on', 'total')]
+    assert [events.Scalars(name)[-1].value for name in returns] == [3.0, -1.0, 2.0]
     steps = [event.step for event in events.Scalars('learner/q_base')]
     expected = [WARMUP + INTERVAL, WARMUP + INTERVAL + MEASURE_EVERY]
     assert steps == [LAYOUT.decision_steps * count for count in expected]

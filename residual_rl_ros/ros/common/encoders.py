@@ -19,12 +19,20 @@ from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import PoseStamped, TwistStamped, WrenchStamped
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CompressedImage, Image, Imu, JointState
-from std_msgs.msg import Float64MultiArray, MultiArrayDimension, MultiArrayLayout, UInt8MultiArray
+from std_msgs.msg import (
+    Float64MultiArray,
+    Int32,
+    Int64,
+    MultiArrayDimension,
+    MultiArrayLayout,
+    UInt8MultiArray,
+)
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from residual_rl_ros.robot.decoders import (
     FIELD_ROOTS,
     MessageDecoder,
+    check_lockstep,
     stamped_label,
     to_nanoseconds,
 )
@@ -33,6 +41,9 @@ from residual_rl_ros.robot.topics import (
     COMPRESSED_IMAGE,
     FLOAT_ARRAY,
     IMAGE,
+    INDEX_TYPES,
+    INT32,
+    INT64,
     JOINT_STATE,
     TRAJECTORY,
     TWIST,
@@ -50,6 +61,8 @@ MESSAGE_TYPES: dict[str, Any] = {
     COMPRESSED_IMAGE: CompressedImage,
     TWIST: TwistStamped,
     TRAJECTORY: JointTrajectory,
+    INT32: Int32,
+    INT64: Int64,
     'geometry_msgs/msg/PoseStamped': PoseStamped,
     'geometry_msgs/msg/WrenchStamped': WrenchStamped,
     'nav_msgs/msg/Odometry': Odometry,
@@ -133,9 +146,14 @@ class CommandEncoder:
         period_s: control period, in which a trajectory point is to be reached [s].
         lockstep: stamp trajectories too, so that the simulator knows what they answer. On a robot
             they carry no stamp: its controller then starts them at once.
+
+    Raises:
+        ConfigError: in lockstep, a type that cannot carry a stamp.
     """
 
     def __init__(self, command: Command, period_s: float, lockstep: bool) -> None:
+        if lockstep:
+            check_lockstep(command)
         self.message_type = MESSAGE_TYPES[command.type]
         self._command = command
         self._stamped = lockstep or command.type != TRAJECTORY
@@ -151,6 +169,8 @@ class CommandEncoder:
         command = self._command
         if command.type == FLOAT_ARRAY:
             return labelled_array(values, stamped_label(stamp))
+        if command.type in INDEX_TYPES:
+            return self.message_type(data=int(values.argmax()))
         message = self.message_type()
         if self._stamped:
             message.header.stamp = to_time(stamp)

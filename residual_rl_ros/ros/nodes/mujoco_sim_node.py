@@ -24,7 +24,7 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 
 from residual_rl_ros.errors import CommandError, ResidualRLError
-from residual_rl_ros.robot.decoders import CommandDecoder
+from residual_rl_ros.robot.decoders import CommandDecoder, check_lockstep
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelEncoder, to_time
@@ -48,6 +48,8 @@ class MujocoSimNode(Node):
         )
         self.parameters = parameters = read_parameters(self, SimParameters, ('robot',))
         self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
+        if parameters.lockstep:
+            check_lockstep(robot.command)
         success = settle_success(parameters.task, parameters.success, self.get_logger().info)
         env = make_environment(parameters.task, success=success)
         check_environment(env, robot)

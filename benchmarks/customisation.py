@@ -1,0 +1,119 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Customise a prior of CartPole or MountainCar: against the prior itself, and full RL.
+
+`python benchmarks/customisation.py run OUT --case CASE --arm ARM` trains learner seeds one after
+the other and evaluates each (finished ones are kept), `table OUT` puts the means together. The
+protocol is in docs/lab/2026-11-29-customisation.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from residual_rl_ros.config.run import RunConfig
+from residual_rl_ros.evaluation.intervals import mean_interval
+from residual_rl_ros.evaluation.paired import EVALUATION_SEED, Episode, evaluate
+from residual_rl_ros.residual_policy.weights import read_actor
+from residual_rl_ros.tasks.hosting import finetune_for_environment
+from residual_rl_ros.training.train import TrainOptions, run_training
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+PRIOR, CUSTOMISED, FULL = 'prior', 'customised', 'full'
+Case = Annotated[str, typer.Option(help='cart_pole or mountain_car.')]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a prior is customised."""
+
+    environment: str
+    add_on: str
+    preset: str
+    residual_scale: float
+    """So large that every action can be reached from every base action."""
+
+
+CASES = {
+    'cart_pole': Recipe('cart_pole', 'cart_pole_centre', 'residual_soft_q', 1.0),
+    'mountain_car': Recipe('mountain_car', 'mountain_car_less_left', 'residual_sac', 2.0),
+}
+FULL_RL: dict[str, Any] = {'prior_weight': 0.0, 'reward': 'total'}
+
+
+def make_config(case: str, arm: str, prior: Path, steps: int, folder: Path) -> RunConfig:
+    """Return the run of an arm."""
+    recipe = CASES[case]
+    folder.mkdir(parents=True, exist_ok=True)
+    config = finetune_for_environment(recipe.environment, prior, recipe.residual_scale, folder)
+    config = replace(config, preset=recipe.preset, control_steps=steps)
+    config = config.rewarded_by([recipe.add_on])
+    return config.changed(FULL_RL) if arm == FULL else config
+
+
+@app.command()
+def run(
+    out: Path,
+    case: Case,
+    arm: Annotated[str, typer.Option(help='prior, customised or full.')],
+    prior: Annotated[Path, typer.Option(help='ONNX file of the prior.')],
+    seeds: Annotated[int, typer.Option(min=1, help='Learner seeds, from 0 on.')] = 5,
+    steps: Annotated[int, typer.Option(min=1, help='Control steps.')] = 100_000,
+    episodes: Annotated[int, typer.Option(min=1, help='Scenes of an evaluation.')] = 50,
+) -> None:
+    """Train and evaluate an arm; the prior is only evaluated."""
+    console = Console(stderr=True)
+    for seed in range(1 if arm == PRIOR else seeds):
+        folder = out / f'{case}_{arm}_{seed}'
+        result = folder / 'episodes.json'
+        if result.exists():
+            continue
+        config = make_config(case, arm, prior, steps, folder)
+        message = None
+        if arm != PRIOR:
+            trained = folder / 'run'
+            run_training(TrainOptions(config, seed, trained, paired_seeds=0), console)
+            message = read_actor(trained)
+        scenes = range(EVALUATION_SEED, EVALUATION_SEED + episodes)
+        played = [asdict(each) for each in evaluate(config, scenes, message, workers=1)]
+        result.write_text(json.dumps(played), encoding='utf-8')
+
+
+@app.command()
+def table(out: Path) -> None:
+    """Print basic, add-on and total return of every arm."""
+    print('| case | arm | seeds | basic | add-on | total | success |')
+    print('|---|---|---|---|---|---|---|')
+    for case in CASES:
+        for arm in (PRIOR, CUSTOMISED, FULL):
+            files = sorted(out.glob(f'{case}_{arm}_*/episodes.json'))
+            if files:
+                print(row(case, arm, [read(each) for each in files]))
+
+
+def read(path: Path) -> list[Episode]:
+    """Return the episodes of one learner seed."""
+    return [Episode(**each) for each in json.loads(path.read_text(encoding='utf-8'))]
+
+
+def row(case: str, arm: str, runs: Sequence[Sequence[Episode]]) -> str:
+    """Return a line of the table: means over runs, or over the episodes of the only one."""
+    cells = []
+    for name in ('episode_return', 'add_on_return', 'total_return'):
+        each = [[getattr(episode, name) for episode in episodes] for episodes in runs]
+        values = [float(np.mean(returns)) for returns in each] if len(each) > 1 else each[0]
+        cells.append(str(mean_interval(values)))
+    success = np.mean([bool(episode.success) for episodes in runs for episode in episodes])
+    return f'| {case} | {arm} | {len(runs)} | {" | ".join(cells)} | {success:.0%} |'
+
+
+if __name__ == '__main__':
+    app()
