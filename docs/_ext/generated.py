@@ -262,6 +262,7 @@ def files_page() -> str:
         ('Robot: `robot`', robot._RobotKeys, {}),
         ('Robot: `robot.command`', robot._CommandKeys, robot.COMMAND_KEYS),
         ('Robot: `robot.action`', robot._ActionKeys, {}),
+        ('Robot: `robot.action` with `kind: discrete`', robot._DiscreteActionKeys, {}),
         ('Robot: `robot.action.workspace`, optional', robot._WorkspaceKeys, {}),
         ('Robot: `robot.observation.<channel>`', robot._ChannelKeys, robot.CHANNEL_KEYS),
     ]

@@ -10,15 +10,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from residual_rl_ros.base_policy.metadata import UNUSED_RANGE
 from residual_rl_ros.base_policy.onnx_policy import Float32, OnnxBasePolicy
 from residual_rl_ros.errors import BasePolicyError
 from residual_rl_ros.findings import InspectionReport
+from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.robot.description import load_robot
 
 TIMED_CALLS = 50
 REPEATED_CALLS = 10
+SANE_LOG_STD = 20.0
+"""Usual limits of a network's log standard deviation, -20 to 2, with room above."""
+SAME_ACTION = 1e-3
+"""Mean and action of a deterministic policy may differ by so many half ranges: by rounding."""
 
 
 def check_base_policy(
@@ -79,6 +85,7 @@ def _describe(policy: OnnxBasePolicy, report: InspectionReport) -> None:
         'chunk': f'{meta.horizon} actions from {meta.n_obs_steps} observation(s), executes '
         f'[{meta.exec_start}, {meta.exec_start + meta.exec_steps})',
         f'{len(meta.observation_names)} observations': ', '.join(meta.observation_names),
+        'prior': meta.prior.value,
         f'{len(meta.action_names)} actions': '\n'.join(
             f'{name} in [{low:.4g}, {high:.4g}]' for name, low, high in ranges
         ),
@@ -101,8 +108,10 @@ def _run(policy: OnnxBasePolicy, report: InspectionReport, clock: Callable[[], f
         noise = rng.standard_normal(policy.noise_shape, dtype=np.float32)
         inputs.append((window, noise if policy.stochastic else None))
         start = clock()
-        chunks.append(policy.infer(*inputs[-1]))
+        rows = policy.plan(window, noise[None] if policy.stochastic else None)
         times.append(1e3 * (clock() - start))
+        chunks.append(rows[:, : len(meta.action_names)])
+        _check_density(policy, rows, report)
     again = [policy.infer(*each) for each in inputs[:REPEATED_CALLS]]
     if not policy.random_operators and not np.array_equal(chunks[:REPEATED_CALLS], again):
         report.facts['kind'] = f'{meta.kind}, not reproducible'
@@ -117,3 +126,48 @@ def _run(policy: OnnxBasePolicy, report: InspectionReport, clock: Callable[[], f
             f'one inference took {worst:.1f} ms of a {period:.1f} ms control period: set '
             'prefetch_steps'
         )
+
+
+def _check_density(policy: OnnxBasePolicy, rows: Float32, report: InspectionReport) -> None:
+    """Add what of a chunk's density cannot be right: once each, with the name of the action.
+
+    Args:
+        policy: the policy.
+        rows: see `BasePolicy.plan`, of one noise.
+        report: gets the problems.
+    """
+    meta, m = policy.metadata, len(policy.metadata.action_names)
+    if meta.prior is Prior.NONE:
+        return
+    actions, first, second = (rows[:, m * index : m * (index + 1)] for index in range(3))
+    by_chance = policy.stochastic or bool(policy.random_operators)
+    if meta.prior is Prior.CATEGORICAL:
+        differs = (first.argmax(1) != actions.argmax(1))[:, None] & (actions > 0.0)
+        if not by_chance:
+            _name_first(report, policy, differs, 'is not that of the largest of the logits')
+        return
+    _name_first(
+        report,
+        policy,
+        np.abs(second) > SANE_LOG_STD,
+        f'has a log_std beyond {SANE_LOG_STD:g} of either sign, which no density needs: log_std is '
+        'the natural logarithm of a standard deviation',
+    )
+    if by_chance:
+        return
+    low, high = np.array(meta.action_min), np.array(meta.action_max)
+    half = np.maximum((high - low) / 2.0, 0.0)
+    squashed = meta.prior is Prior.SQUASHED_GAUSSIAN
+    mode = (low + high) / 2.0 + half * np.tanh(first) if squashed else first
+    apart = np.abs(mode - actions) > SAME_ACTION * np.maximum(half, UNUSED_RANGE)
+    _name_first(report, policy, apart, f'is not what the mean of its prior {meta.prior} says')
+
+
+def _name_first(
+    report: InspectionReport, policy: OnnxBasePolicy, wrong: npt.NDArray[np.bool_], what: str
+) -> None:
+    """Add a problem of the first wrong action, shape (horizon, m), unless it is known already."""
+    for step, index in np.argwhere(wrong)[:1].tolist():
+        if not any(what in problem for problem in report.problems):
+            name = policy.metadata.action_names[index]
+            report.problems.append(f'action {name!r} at chunk step {step} {what}')

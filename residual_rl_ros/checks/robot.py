@@ -14,6 +14,7 @@ from residual_rl_ros.control.safety import Workspace
 from residual_rl_ros.errors import BasePolicyError, ConfigError, ResourceError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.resources import find_base_policy
+from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.decoders import FIELD_ROOTS
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import channel_encoder
@@ -31,14 +32,10 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
     """
     report = InspectionReport(title)
     action, rate = robot.action, robot.control_rate_hz
-    ranges = zip(action.names, action.lower, action.upper, action.max_step * rate, strict=True)
     report.facts |= {
         'robot': f'{robot.name}, {rate:g} Hz',
         'command': f'{robot.command.topic} ({robot.command.type})',
-        f'{action.size} actions': '\n'.join(
-            f'{name} in [{low:.4g}, {high:.4g}], at most {velocity:.4g} per second'
-            for name, low, high, velocity in ranges
-        ),
+        **_actions(action, rate),
     }
     if action.workspace is not None:
         box = action.workspace
@@ -69,27 +66,11 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
                 channel_encoder(channel)
             except (ConfigError, ResourceError) as error:
                 report.problems.append(str(error))
-    report.facts['hold'] = f'by {action.hold} command'
+    report.facts['hold'] = f'by {action.hold_action or action.hold} command'
     if action.hold == 'zero':
         stop = np.abs([action.lower, action.upper]).max(0) / action.max_step / rate
         report.facts['hold'] += f', after at most {stop.max():.3g} s of slowing down'
-    if not action.measured_by:
-        report.remarks.append(
-            'action.measured_by is missing: the first command of an episode is not limited by '
-            'where the robot is'
-        )
-    unlimited = [
-        name
-        for name, span, step in zip(
-            action.names, action.upper - action.lower, action.max_step, strict=True
-        )
-        if step >= span
-    ]
-    if unlimited:
-        report.remarks.append(
-            f'max_velocity of {", ".join(unlimited)} allows the whole range within one control '
-            'step: it limits nothing'
-        )
+    report.remarks += _action_remarks(action)
     if base_policy is not None:
         try:
             policy = OnnxBasePolicy(find_base_policy(base_policy))
@@ -107,6 +88,49 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
         except (BasePolicyError, ResourceError) as error:
             report.problems.append(str(error))
     return report
+
+
+def _actions(action: ActionSpec, rate: float) -> dict[str, str]:
+    """Return what the actions are, as a fact of the report."""
+    if action.is_discrete:
+        return {f'{action.size} discrete actions': ', '.join(action.names)}
+    ranges = zip(action.names, action.lower, action.upper, action.max_step * rate, strict=True)
+    return {
+        f'{action.size} actions': '\n'.join(
+            f'{name} in [{low:.4g}, {high:.4g}], at most {velocity:.4g} per second'
+            for name, low, high, velocity in ranges
+        )
+    }
+
+
+def _action_remarks(action: ActionSpec) -> list[str]:
+    """Return what the limits of the actions do not limit."""
+    if action.is_discrete:
+        if action.hold_action:
+            return []
+        return [
+            'action.hold_action is missing: a hold repeats the last action; name the one at which '
+            'the robot stays where it is'
+        ]
+    remarks = []
+    if not action.measured_by:
+        remarks.append(
+            'action.measured_by is missing: the first command of an episode is not limited by '
+            'where the robot is'
+        )
+    unlimited = [
+        name
+        for name, span, step in zip(
+            action.names, action.upper - action.lower, action.max_step, strict=True
+        )
+        if step >= span
+    ]
+    if unlimited:
+        remarks.append(
+            f'max_velocity of {", ".join(unlimited)} allows the whole range within one control '
+            'step: it limits nothing'
+        )
+    return remarks
 
 
 def missing_fields(channel: Channel) -> list[str]:

@@ -130,6 +130,16 @@ def rebuild(
     chunk_blend_steps: Annotated[
         int, typer.Option(min=0, help='Steps over which a new chunk took over from the last.')
     ] = 0,
+    proposals: Annotated[
+        int, typer.Option(min=1, help="Draws of the base policy's noise that a decision had.")
+    ] = 1,
+    customisable: Annotated[
+        bool, typer.Option(help='Leave room for the add-on reward and its weight; both are 0.')
+    ] = False,
+    prior_width: Annotated[
+        MaybeFloats,
+        typer.Option(help='Width of the density that a base policy without one was given.'),
+    ] = None,
     seed: SeedOption = 0,
     lockstep: Annotated[
         bool, typer.Option(help='The recording is of a lockstep simulator.')
@@ -177,6 +187,9 @@ def rebuild(
             chunk_blend_steps,
             seed,
             scheduled_actor=False,
+            proposals=proposals,
+            customisable=customisable,
+            prior_width=tuple(prior_width or ()),
         ),
         lockstep,
         namespace,

@@ -288,11 +288,11 @@ def import_dataset(
     """
     from residual_rl_ros.bags.lerobot.format import (
         ACTION,
-        COLUMNS,
         REWARD,
         STATE,
         SUCCESS,
         LeRobotDataset,
+        columns_of,
     )
     from residual_rl_ros.bags.lerobot.reader import ForeignDataset, exported_transitions
     from residual_rl_ros.bags.transitions.writer import write_bag
@@ -311,7 +311,7 @@ def import_dataset(
                 '--base'
             )
         layout, transitions = opened.layout, exported_transitions(opened, problems)
-        unread = opened.unread(COLUMNS)
+        unread = opened.unread(columns_of(opened.layout))
     else:
         if base is None and opened.edited:
             raise ResidualRLError(

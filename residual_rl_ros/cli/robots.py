@@ -16,8 +16,8 @@ from rich.console import Console
 
 from residual_rl_ros.cli.options import (
     INTERRUPTED,
-    MaybeFloat,
     AddOnOption,
+    MaybeFloat,
     MaybeFloats,
     MaybeInt,
     MaybePath,
@@ -201,11 +201,18 @@ def up(
         int, typer.Option(min=0, help='Steps over which a new chunk takes over from the last.')
     ] = 0,
     proposals: Annotated[
-        int, typer.Option(min=1, help="Draws of the base policy's noise for a decision (N).")
+        int, typer.Option(min=1, help="Draws of the base policy's noise that a decision is given.")
     ] = 1,
     customisable: Annotated[
-        bool, typer.Option('--customisable', help='Let `customise` add rewards while it runs.')
+        bool, typer.Option(help='Transitions tell the add-on reward and its weight.')
     ] = False,
+    prior_width: Annotated[
+        MaybeFloats,
+        typer.Option(
+            help='Standard deviation of a Gaussian around the action of a base policy without '
+            'density, in half ranges: once, or once per action.'
+        ),
+    ] = None,
     auto_start: Annotated[bool, typer.Option(help='Start episodes without being asked.')] = False,
     classifier: Annotated[
         MaybePath, typer.Option(help='ONNX success classifier that judges the episodes.')
@@ -253,6 +260,7 @@ def up(
         chunk_blend_steps=chunk_blend_steps,
         proposals=proposals,
         customisable=customisable,
+        prior_width=tuple(prior_width or (0.0,)),
         auto_start=auto_start,
         classifier=classifier,
         reward=reward,

@@ -18,7 +18,12 @@ from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.config.operator import DESCRIPTION as OPERATOR
 from residual_rl_ros.config.operator import OperatorConfig
 from residual_rl_ros.config.success import AUTO, DESCRIPTION, SuccessCriterion
-from residual_rl_ros.control.config import ControllerConfig
+from residual_rl_ros.control.config import (
+    CUSTOMISABLE,
+    PRIOR_WIDTH,
+    PROPOSALS,
+    ControllerConfig,
+)
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_base_policy, find_file
@@ -26,12 +31,14 @@ from residual_rl_ros.rewards.composition import DESCRIPTION as ADD_ON
 from residual_rl_ros.rewards.composition import AddOns, BoundAddOns
 from residual_rl_ros.robot.description import RobotConfig, load_robot
 from residual_rl_ros.schema import from_mapping, parameter, read_yaml
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.transition import MAX_PROPOSALS, TransitionLayout
 
 if TYPE_CHECKING:
     from residual_rl_ros.config.preset import LearnerConfig
 
-OWN_CHANGES = ('residual_scale', 'decision_steps', 'operator', 'proposals', 'prior_width')
+CUSTOMISATION = ('proposals', 'customisable', 'prior_width')
+"""Keys of a run that say what its transitions tell beside the action."""
+OWN_CHANGES = ('residual_scale', 'decision_steps', 'operator', *CUSTOMISATION)
 """Keys of a run that `RunConfig.changed` takes beside those of its preset."""
 
 
@@ -50,18 +57,9 @@ class RunConfig:
     prefetch_steps: int = parameter(
         0, 'control steps before its first use at which a chunk is requested', 0
     )
-    proposals: int = parameter(
-        1, "draws of the base policy's noise for a decision (N); the first is its action", 1
-    )
-    prior_width: tuple[float, ...] = parameter(
-        (),
-        'take a base policy without density for a Gaussian of this standard deviation, in half '
-        'ranges of its actions: one value, or one per action dimension; empty does not',
-        above=0.0,
-    )
-    customisable: bool = parameter(
-        False, 'transitions tell the add-on reward and its weight, which may change meanwhile'
-    )
+    proposals: int = parameter(1, PROPOSALS, 1, MAX_PROPOSALS)
+    customisable: bool = parameter(False, CUSTOMISABLE)
+    prior_width: tuple[float, ...] = parameter((), PRIOR_WIDTH, 0.0)
     preset: str = parameter(DEFAULT_PRESET, 'learner preset')
     success: str = parameter(AUTO, DESCRIPTION, filled=True)
     operator: str = parameter('', OPERATOR)
@@ -105,10 +103,14 @@ class RunConfig:
             seed=seed,
             explore=explore,
             scheduled_actor=scheduled,
-            proposals=self.proposals,
-            prior_width=self.prior_width,
-            customisable=self.customisable,
+            **self.customisation,
         )
+
+    @property
+    def customisation(self) -> dict[str, Any]:
+        """Those of the keys `CUSTOMISATION` that differ from their defaults, with their values."""
+        own = {key: getattr(self, key) for key in CUSTOMISATION}
+        return {key: value for key, value in own.items() if value not in (1, False, ())}
 
     def load(self) -> tuple[OnnxBasePolicy, RobotConfig, Path]:
         """Return base policy, robot and the robot's file; see `resolve`."""
@@ -223,7 +225,7 @@ class ResolvedRun:
         return controller
 
     def trained_as(self, layout: TransitionLayout) -> ResolvedRun:
-        """Return it with the k and the lambda of the run that an actor's layout is of.
+        """Return it with the k, the lambda and the proposals of an actor's layout.
 
         Raises:
             ConfigError: the actor is for another task or base policy.
@@ -278,8 +280,9 @@ def run_config(values: Any, source: str) -> RunConfig:
     Raises:
         ConfigError: names every unknown, missing or wrong key.
     """
-    if isinstance(values, Mapping) and isinstance(values.get('residual_scale'), (int, float)):
-        values = {**values, 'residual_scale': [values['residual_scale']]}
+    for key in ('residual_scale', 'prior_width'):
+        if isinstance(values, Mapping) and isinstance(values.get(key), (int, float)):
+            values = {**values, key: [values[key]]}
     if isinstance(values, Mapping) and values.get('overrides', {}) is None:
         values = {**values, 'overrides': {}}
     return from_mapping(RunConfig, values, source)

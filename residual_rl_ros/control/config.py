@@ -16,6 +16,18 @@ from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES, ActorMail
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.transitions.transition import TransitionLayout
 
+PROPOSALS = (
+    "number N of draws of the base policy's noise that a decision is given: its action, and N - 1 "
+    'others that it could take'
+)
+CUSTOMISABLE = 'transitions tell the add-on reward and its weight'
+PRIOR_WIDTH = (
+    'take a base policy that tells no density for a Gaussian around its action, of this standard '
+    'deviation in half ranges of the trained actions: one value, or one per action dimension; 0 or '
+    'nothing does not'
+)
+"""Descriptions of keys that runs and nodes have alike."""
+
 
 @dataclass(frozen=True)
 class ControllerConfig:
@@ -45,7 +57,8 @@ class ControllerConfig:
     """Transitions tell the add-on reward and its weight."""
     prior_width: tuple[float, ...] = ()
     """Take a base policy without density for a Gaussian of this standard deviation around its
-    action, in half ranges of the trained actions: one value, or one per action dimension."""
+    action, in half ranges of the trained actions: one value, or one per action dimension. Empty,
+    or 0: no density."""
     max_weights_bytes: int = MAX_WEIGHTS_BYTES
     """Larger weight messages are refused unread."""
 
@@ -65,10 +78,11 @@ class ControllerConfig:
         Raises:
             ResidualRLError: the numbers do not fit the base policy or the robot.
         """
-        if action.is_discrete and (self.blend_steps or self.prior_width):
+        stated = any(self.prior_width)
+        if action.is_discrete and (self.blend_steps or stated):
             key = 'chunk_blend_steps' if self.blend_steps else 'prior_width'
             raise ConfigError(f'{key} is given, but discrete actions have nothing between them')
-        if self.prior_width:
+        if stated:
             policy = GaussianAround(policy, self.prior_width)
         metadata = policy.metadata
         bound = ResidualBound.from_metadata(metadata, self.residual_scale, action.is_discrete)

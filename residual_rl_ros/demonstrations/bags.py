@@ -79,7 +79,7 @@ def check_layout(path: Path, found: TransitionLayout, wanted: TransitionLayout) 
 def rebuilt_transitions(
     bag: Bag,
     policy: BasePolicy,
-    decision_steps: int,
+    layout: TransitionLayout,
     robot: RobotConfig | None,
     prefetch_steps: int,
     blend_steps: int,
@@ -91,7 +91,7 @@ def rebuilt_transitions(
     Args:
         bag: raw bag; findings are added to its problems.
         policy: base policy.
-        decision_steps: control steps per residual decision (k).
+        layout: of the learner.
         robot: description of the robot, where the bag holds none.
         prefetch_steps: as the robot's controller has it.
         blend_steps: likewise.
@@ -112,7 +112,13 @@ def rebuilt_transitions(
     options = RebuildOptions(
         # Whatever differs from the base is the operator's: there is no residual to tell apart.
         ControllerConfig(
-            decision_steps, (0.0,), prefetch_steps, blend_steps, scheduled_actor=False
+            layout.decision_steps,
+            (0.0,),
+            prefetch_steps,
+            blend_steps,
+            scheduled_actor=False,
+            proposals=layout.proposals,
+            customisable=layout.customisable,
         ),
         _in_lockstep(bag.path, described, namespace),
         namespace,

@@ -21,6 +21,7 @@ from residual_rl_ros.control.controller import ResidualController, StepFeedback
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.demonstrations.frames import Array, DemonstratedEpisode, Mask
 from residual_rl_ros.errors import DemonstrationError
+from residual_rl_ros.numerics import is_one_hot
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.transitions.transition import Success, Transition, TransitionLayout
@@ -61,12 +62,17 @@ class Shadow:
                     f'{list(getattr(layout, name))}; give the one that the robot runs'
                 )
         free = np.full(layout.action_size, np.inf)  # What was recorded has been executed.
+        spec = ActionSpec(layout.action_names, -free, free, free)
+        if layout.discrete:
+            spec = ActionSpec.discrete(layout.action_names)
         self._rate_hz = meta.rate_hz
         self._controller = ResidualController(
             layout=layout,
-            queue=ChunkQueue(policy, layout.decision_steps, prefetch_steps, blend_steps),
+            queue=ChunkQueue(
+                policy, layout.decision_steps, prefetch_steps, blend_steps, layout.proposals
+            ),
             bound=ResidualBound(np.array(layout.residual_bound)),
-            safety=SafetyFilter(ActionSpec(layout.action_names, -free, free, free)),
+            safety=SafetyFilter(spec),
             mailbox=ActorMailbox(layout, scheduled=False),
             seed=seed,
             explore=False,
@@ -82,6 +88,11 @@ class Shadow:
             feedback: what follows each of its steps; where it is shorter, the rest is left out.
         """
         controller, observations = self._controller, episode.observations
+        if controller.layout.discrete and not is_one_hot(episode.actions):
+            raise DemonstrationError(
+                f'{episode.place}: its actions are not one-hot, expected 1 for the chosen one of '
+                f'{", ".join(controller.layout.action_names)} and 0 for the others'
+            )
         controller.begin_episode(episode.index, observations[0], stamp=0.0)
         for step, told in enumerate(feedback):
             controller.command(takeover=episode.actions[step])

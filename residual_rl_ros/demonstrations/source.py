@@ -15,6 +15,7 @@ import numpy as np
 from residual_rl_ros.bags.bag import STORAGES, Bag
 from residual_rl_ros.bags.lerobot.format import INFO, LeRobotDataset
 from residual_rl_ros.bags.lerobot.reader import exported_transitions
+from residual_rl_ros.base_policy.distribution import BasePolicy, GaussianAround
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.config.success import SuccessCriterion
 from residual_rl_ros.demonstrations.bags import (
@@ -92,6 +93,8 @@ class Demonstrated:
     """Control steps over which a new chunk takes over from the one before."""
     seed: int = 0
     """Seeds the base policy's noise."""
+    prior_width: tuple[float, ...] = ()
+    """As the robot's controller has it."""
 
 
 @dataclass
@@ -201,8 +204,8 @@ def _of_bag(bag: Bag, robot: Demonstrated, layout: TransitionLayout) -> Iterator
         return
     made = rebuilt_transitions(
         bag,
-        _needed(robot.policy, bag.path),
-        layout.decision_steps,
+        _needed(robot, bag.path, layout),
+        layout,
         robot.robot,
         robot.prefetch_steps,
         robot.blend_steps,
@@ -214,7 +217,7 @@ def _shadowed(
     source: FrameSource, recordings: Recordings, robot: Demonstrated, layout: TransitionLayout
 ) -> Iterator[Episode]:
     """Yield the demonstrations of a source of frames, with the base policy in their shadow."""
-    policy = _needed(robot.policy, source.path)
+    policy = _needed(robot, source.path, layout)
     limits = robot.robot.action if robot.robot else None
     shadow = Shadow(policy, layout, robot.prefetch_steps, robot.blend_steps, robot.seed)
     with closing(shadow):
@@ -246,10 +249,20 @@ def _split(transitions: Iterator[tuple[str, Transition]]) -> Iterator[Episode]:
         yield robot, episode, None
 
 
-def _needed(policy: OnnxBasePolicy | None, path: Path) -> OnnxBasePolicy:
-    if policy is None:
+def _needed(robot: Demonstrated, path: Path, layout: TransitionLayout) -> BasePolicy:
+    """Return the base policy, with the density that the robot's transitions tell."""
+    if robot.policy is None:
         raise DemonstrationError(
             f'{path}: holds no base actions; give the base policy (parameter base_policy)'
+        )
+    policy: BasePolicy = robot.policy
+    if any(robot.prior_width):
+        policy = GaussianAround(policy, robot.prior_width)
+    if policy.metadata.prior is not layout.prior:
+        raise DemonstrationError(
+            f'{path}: the base policy tells the density {policy.metadata.prior} of its actions, '
+            f'transitions of the robot {layout.prior}: demonstrations without base actions need '
+            'the same; record transitions instead'
         )
     return policy
 

@@ -173,6 +173,7 @@ def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
         'decision_steps': config.decision_steps,
         'residual_scale': config.residual_scale,
         'prefetch_steps': config.prefetch_steps,
+        **config.customisation,
         'success': config.success,
         'operator': None if operator is None else asdict(operator),
         **options.evaluation_identity(),
@@ -385,6 +386,7 @@ class _Training:
                 SuccessCriterion.parse(run.config.success),
                 run.config.prefetch_steps,
                 seed=options.seed,
+                prior_width=run.config.prior_width,
             ),
             lambda text: say(self._console, text),
         )

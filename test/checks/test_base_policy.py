@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,12 +15,14 @@ import onnx
 import pytest
 from builders import make_metadata, write_onnx_policy
 from onnx import helper
+from prior_builders import write_prior_policy
 from rich.console import Console
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.checks.base_policy import check_base_policy
 from residual_rl_ros.errors import ResourceError
 from residual_rl_ros.resources import resource_path
+from residual_rl_ros.robot.action_spec import Prior
 
 
 @pytest.fixture
@@ -154,6 +157,41 @@ def test_a_model_that_answers_the_same_differently_is_not_called_deterministic(
     report = check_base_policy(path, clock=clock_of(0.001))
     assert report.facts['kind'] == 'bc, not reproducible'
     assert 'the same observation gave different actions' in report.remarks[0]
+
+
+@pytest.mark.parametrize('prior', [prior for prior in Prior if prior is not Prior.NONE])
+@pytest.mark.parametrize('stochastic', [False, True])
+def test_a_sound_density_is_shown(path: Path, prior: Prior, stochastic: bool) -> None:
+    write_prior_policy(path, prior, stochastic=stochastic)
+    report = check_base_policy(path, clock=clock_of(0.001))
+    assert report.problems == []
+    assert report.facts['prior'] == prior.value
+
+
+@pytest.mark.parametrize('prior', [Prior.GAUSSIAN, Prior.SQUASHED_GAUSSIAN])
+def test_a_mean_that_is_not_the_action_is_a_problem_once(path: Path, prior: Prior) -> None:
+    write_prior_policy(path, prior, stochastic=False, offset=0.1)
+    (problem,) = check_base_policy(path, clock=clock_of(0.001)).problems
+    name = f"action 'a.position' at chunk step 0 is not what the mean of its prior {prior} says"
+    assert problem == name
+
+
+def test_logits_that_prefer_another_action_are_a_problem(path: Path) -> None:
+    write_prior_policy(path, Prior.CATEGORICAL, stochastic=False, least=True)
+    (problem,) = check_base_policy(path, clock=clock_of(0.001)).problems
+    assert re.search(r"action '[ab].position' at .* not that of the largest of the logits", problem)
+
+
+def test_a_log_std_that_no_density_has_is_a_problem(path: Path) -> None:
+    write_prior_policy(path, Prior.GAUSSIAN, log_std=-30.0)
+    (problem,) = check_base_policy(path, clock=clock_of(0.001)).problems
+    assert 'has a log_std beyond 20 of either sign' in problem
+
+
+def test_a_density_that_is_no_number_is_a_problem(path: Path) -> None:
+    write_prior_policy(path, Prior.GAUSSIAN, log_std=float('-inf'))
+    (problem,) = check_base_policy(path, clock=clock_of(0.001)).problems
+    assert "returned -inf for log_std of action 'a.position'" in problem
 
 
 def test_weights_beside_the_graph_are_named(path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from residual_rl_ros.checks.robot import check_robot
 from residual_rl_ros.resources import resource_path
+from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.robot.topics import Channel
 
@@ -61,6 +62,17 @@ def test_what_limits_nothing_is_remarked() -> None:
     assert "'arm': max_age_s 0.01 is less than a control period (0.05 s)" in stale
     assert 'action.measured_by is missing' in first
     assert 'allows the whole range within one control step' in slew
+
+
+def test_discrete_actions_are_named_and_a_missing_hold_action_is_remarked() -> None:
+    robot, _ = load_robot('push_to_goal')
+    chosen = replace(robot, action=ActionSpec.discrete(('left', 'stay'), 'stay'))
+    report = check_robot(chosen, 'chosen')
+    assert report.facts['2 discrete actions'] == 'left, stay'
+    assert report.facts['hold'] == 'by stay command'
+    assert not report.remarks
+    (remark,) = check_robot(replace(robot, action=ActionSpec.discrete(('a', 'b'))), 'any').remarks
+    assert 'action.hold_action is missing' in remark
 
 
 def test_an_encoder_that_cannot_be_loaded_is_a_problem() -> None:

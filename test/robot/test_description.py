@@ -15,7 +15,7 @@ import yaml
 from residual_rl_ros.errors import ConfigError, ResourceError
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.description import RobotConfig, load_robot
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, TRAJECTORY, TWIST
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, INT32, JOINT_STATE, TRAJECTORY, TWIST
 
 DESCRIPTION: dict[str, Any] = {
     'name': 'bench',
@@ -273,3 +273,46 @@ def test_every_mistake_of_a_file_is_said_at_once() -> None:
         "robot.observation.arm.max_age_s is 'soon', expected a number > 0.0",
     )
     assert str(caught.value).startswith('my_robot.yaml: robot.control_rate_hz')
+
+
+TWIST_3 = {**TWIST_COMMAND, 'fields': ['linear.x', 'linear.y', 'angular.z']}
+DISCRETE = {'names': ['left', 'stay', 'right'], 'kind': 'discrete'}
+
+
+def discrete(command: str = FLOAT_ARRAY, hold: str = '', **action: object) -> dict[str, Any]:
+    """Return a robot with discrete actions."""
+    described = edited('action', {**DISCRETE, **action})
+    described['command'] = {'topic': 'choice', 'type': command}
+    if hold:
+        described['command']['hold'] = hold
+    return described
+
+
+@pytest.mark.parametrize('command', [FLOAT_ARRAY, INT32])
+def test_discrete_actions_need_names_and_nothing_else(command: str) -> None:
+    action = RobotConfig.from_mapping(discrete(command, hold_action='stay')).action
+    assert action.is_discrete
+    assert action.size == 3
+    np.testing.assert_array_equal(action.hold_command, [0.0, 1.0, 0.0])
+    assert RobotConfig.from_mapping(discrete(command)).action.hold_command is None
+
+
+@pytest.mark.parametrize(
+    ('mapping', 'message'),
+    [
+        (discrete(lower=[0.0, 0.0, 0.0]), r'robot.action.lower is unknown'),
+        (discrete(hold_action='jump'), r"hold_action is 'jump', expected one of left, stay, right"),
+        ({**discrete(), 'command': TWIST_3}, r'command.type is .*Twist.*, expected one of .*Int32'),
+        (discrete(hold='last'), r'discrete actions hold by robot.action.hold_action'),
+        (discrete(kind='hybrid'), r"robot.action.kind is 'hybrid', expected one of continuous, di"),
+        (edited('command.type', INT32), r'carries the index of a discrete action: set robot.actio'),
+        (edited('action.hold_action', 'a.position'), r'robot.action.hold_action is unknown'),
+    ],
+    ids=[
+        *('limits', 'no such action', 'twist', 'hold', 'kind', 'index of continuous actions'),
+        'hold action of continuous actions',
+    ],
+)
+def test_a_mistake_about_discrete_actions_is_refused(mapping: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RobotConfig.from_mapping(mapping)

@@ -33,6 +33,7 @@ def write_prior_policy(
     log_std: float = -1.0,
     offset: float = 0.0,
     without: str = '',
+    least: bool = False,
     batch: int | str = 'batch',
 ) -> np.ndarray:
     """Write a policy whose mean or logits are observation @ weights; return the weights.
@@ -47,6 +48,7 @@ def write_prior_policy(
         log_std: the same for all.
         offset: added to the action, which then is not what the density says.
         without: an output that is left out.
+        least: choose the smallest logit instead.
         batch: declared size of the batch.
     """
     meta = prior_metadata(prior) if metadata is None else metadata
@@ -76,7 +78,9 @@ def write_prior_policy(
     if prior is Prior.CATEGORICAL:
         nodes += [
             helper.make_node('Add', [told, noise], ['drawn']),
-            helper.make_node('ArgMax', ['drawn'], ['index'], axis=2, keepdims=0),
+            helper.make_node(
+                'ArgMin' if least else 'ArgMax', ['drawn'], ['index'], axis=2, keepdims=0
+            ),
             helper.make_node('OneHot', ['index', 'count', 'off_on'], ['chosen'], axis=-1),
         ]
     else:

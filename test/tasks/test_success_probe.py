@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 from foreign_tasks import register
-from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
 
 from residual_rl_ros.errors import ConfigError, TaskError
 from residual_rl_ros.tasks.hosting import describe_robot, make_environment
@@ -77,7 +77,10 @@ def shaped(observation: gymnasium.Space | None = None, action: gymnasium.Space |
 @pytest.mark.parametrize(
     ('spaces', 'reason'),
     [
-        ({'action': Discrete(3)}, r'the action space is Discrete\(3\), expected a one-dimens'),
+        (
+            {'action': MultiBinary(3)},
+            r'the action space is MultiBinary\(3\), expected a one',
+        ),
         ({'action': Box(-1.0, 1.0, (2, 1))}, r'the action space is Box.* one-dimensional Box'),
         ({'action': Box(-1, 1, (2,), np.int64)}, r'actions are of type int64, expected float32'),
         ({'observation': Box(0, 255, (8, 8, 3))}, r'the observation space is .* one-dimensional'),

@@ -75,7 +75,9 @@ COLUMNS = {
         for name in ('epoch', 'episode', 'step', 'policy_sequence', 'source', 'success')
     },
 }
-"""Which scalar or block of a transition a column holds, and as what."""
+"""Which scalar or block of a transition of version 1 a column holds, and as what."""
+ADDED = ('prior', 'next_prior', 'proposals', 'next_proposals', 'add_on')
+"""Blocks of transitions of version 2; each present one has a column of its own."""
 DERIVED = {DONE: 'bool', SUCCESS: 'bool'}
 """Columns for other tools; we read what they are made of."""
 FRAME_COLUMNS = {
@@ -104,6 +106,12 @@ def pyarrow() -> tuple[Any, Any]:
     return pyarrow, parquet
 
 
+def columns_of(layout: TransitionLayout) -> dict[str, tuple[str, str]]:
+    """Return which scalar or block of a transition each column holds, and as what."""
+    added = (name for name, at in layout.columns.items() if name in ADDED and at.stop > at.start)
+    return COLUMNS | {f'{OWN}.{name}': (name, 'float32') for name in added}
+
+
 def features(layout: TransitionLayout) -> dict[str, dict[str, Any]]:
     """Return the entry `features` of `info.json`: dtype, shape and names of every column."""
     steps = range(layout.decision_steps)
@@ -111,12 +119,15 @@ def features(layout: TransitionLayout) -> dict[str, dict[str, Any]]:
     if layout.decision_steps > 1:
         actions = [f'{name}.{step}' for step in steps for name in layout.action_names]
     described = {}
-    for column, (source, dtype) in COLUMNS.items():
+    for column, (source, dtype) in columns_of(layout).items():
         names: list[str] | None = None
         if source.endswith('observation'):
             names = list(layout.observation_names)
         elif source.endswith('action'):
             names = actions
+        elif source in ADDED:
+            at = layout.columns[source]
+            names = [f'{source}{index}' for index in range(at.stop - at.start)]
         described[column] = _feature(dtype, names)
     for column, dtype in (DERIVED | FRAME_COLUMNS).items():
         described[column] = _feature(dtype, None)

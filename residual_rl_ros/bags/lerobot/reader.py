@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 from residual_rl_ros.bags.lerobot.format import (
     ACTION,
-    COLUMNS,
     INFO,
     REWARD,
     STATE,
     SUCCESS,
     LeRobotDataset,
+    columns_of,
 )
 from residual_rl_ros.bags.rebuild.controller import ReplayedController
 from residual_rl_ros.base_policy.distribution import BasePolicy
@@ -50,8 +50,9 @@ def exported_transitions(dataset: LeRobotDataset, problems: Findings) -> Iterato
     """
     layout = dataset.layout
     assert layout is not None
-    expected = {source: layout.columns[source] for source, _ in COLUMNS.values()}
-    for column, (source, _) in COLUMNS.items():
+    wanted = columns_of(layout)
+    expected = {source: layout.columns[source] for source, _ in wanted.values()}
+    for column, (source, _) in wanted.items():
         width = expected[source].stop - expected[source].start
         if dataset.width(column) != width:
             raise ResidualRLError(
@@ -59,9 +60,9 @@ def exported_transitions(dataset: LeRobotDataset, problems: Findings) -> Iterato
                 f'the layout says {width}'
             )
     count = 0
-    for file, columns in dataset.frames(list(COLUMNS)):
+    for file, columns in dataset.frames(list(wanted)):
         values = np.empty((len(columns[STATE]), layout.size))
-        for column, (source, _) in COLUMNS.items():
+        for column, (source, _) in wanted.items():
             values[:, expected[source]] = columns[column]
         table = TransitionTable(layout, values)
         valid = table.valid()

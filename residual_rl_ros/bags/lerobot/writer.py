@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from residual_rl_ros.bags.lerobot.format import (
-    COLUMNS,
     DATA,
     DATA_FILE_MB,
     DONE,
@@ -25,6 +24,7 @@ from residual_rl_ros.bags.lerobot.format import (
     VERSION,
     VIDEO_FILE_MB,
     Array,
+    columns_of,
     features,
     pyarrow,
 )
@@ -124,7 +124,7 @@ class LeRobotWriter:
         """Return every column, shape (count, width)."""
         count = len(episode)
         columns: dict[str, Array] = {}
-        for name, (source, dtype) in COLUMNS.items():
+        for name, (source, dtype) in columns_of(self._layout).items():
             columns[name] = episode.block(source).astype(dtype)
         frame = np.arange(count)
         columns[DONE] = episode.done

@@ -111,6 +111,12 @@ def finetune_topology(
     # Here, because it loads torch, which the processes beside a robot do not need.
     from residual_rl_ros.config.run import training_seed
 
+    customisation = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in config.customisation.items()
+    }
+    asked = config.customisable and config.add_on
+    add_on = {'add_on': config.add_on_text} if asked else {}
     policy = NodeSpec(
         'policy_node',
         True,
@@ -120,7 +126,8 @@ def finetune_topology(
             'decision_steps': config.decision_steps,
             'residual_scale': list(config.residual_scale),
             'prefetch_steps': config.prefetch_steps,
-            **_customisation(config),
+            **customisation,
+            **add_on,
             'seed': seed,
             'lockstep': lockstep,
             'auto_start': True,
@@ -136,7 +143,7 @@ def finetune_topology(
             'preset': config.preset,
             'seed': seed,
             'output_dir': str(output_dir),
-            **({'add_on': config.add_on_text} if config.customisable and config.add_on else {}),
+            **add_on,
             'overrides': config.overrides,
         },
         namespace,
@@ -155,17 +162,6 @@ def finetune_topology(
         namespace,
     )
     return learner, policy, simulator
-
-
-def _customisation(config: RunConfig) -> dict[str, Any]:
-    """Return the policy node's parameters of customisation, none where there is none."""
-    own = {
-        'proposals': config.proposals if config.proposals > 1 else None,
-        'prior_width': list(config.prior_width) or None,
-        'customisable': config.customisable or None,
-        'add_on': config.add_on_text if config.customisable and config.add_on else None,
-    }
-    return {name: value for name, value in own.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -192,12 +188,14 @@ class RobotRun:
     """Control steps before its first use at which a chunk is requested."""
     chunk_blend_steps: int = 0
     """Control steps over which a new chunk takes over from the one before."""
+    proposals: int = 1
+    """Number of draws of the base policy's noise that a decision is given."""
+    customisable: bool = False
+    """Transitions tell the add-on reward and its weight."""
+    prior_width: tuple[float, ...] = (0.0,)
+    """Width of a Gaussian around the action of a base policy that tells no density."""
     blend_ramp_s: float = 1.0
     """Time over which the residual fades in after activation, a takeover and a rollback [s]."""
-    proposals: int = 1
-    """Draws of the base policy's noise for a decision (N)."""
-    customisable: bool = False
-    """Whether `residual-rl customise` may ask for something beside the task."""
     seed: int = 0
     """Seeds policy noise and learner."""
     auto_start: bool = False
@@ -272,8 +270,9 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
                 'residual_scale': residual_scale,
                 'prefetch_steps': run.prefetch_steps,
                 'chunk_blend_steps': run.chunk_blend_steps,
-                **({'proposals': run.proposals} if run.proposals > 1 else {}),
-                **({'customisable': True} if run.customisable else {}),
+                'proposals': run.proposals,
+                'customisable': run.customisable,
+                'prior_width': list(run.prior_width),
                 'blend_ramp_s': run.blend_ramp_s,
                 'seed': run.seed + number,
                 'explore': learning,

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from residual_rl_ros.config.success import AUTO, DESCRIPTION
+from residual_rl_ros.control.config import CUSTOMISABLE, PRIOR_WIDTH, PROPOSALS
 from residual_rl_ros.control.customisation import MAX_ADD_ON_WEIGHT
 from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES
 from residual_rl_ros.schema import parameter
@@ -51,21 +52,9 @@ class PolicyParameters(NodeParameters):
     chunk_blend_steps: int = parameter(
         0, 'control steps over which a new chunk takes over from the one before', minimum=0
     )
-    proposals: int = parameter(
-        1,
-        "draws of the base policy's noise for a decision (N); the first is its action",
-        minimum=1,
-        maximum=MAX_PROPOSALS,
-    )
-    prior_width: tuple[float, ...] = parameter(
-        (0.0,),
-        'take a base policy without density for a Gaussian of this standard deviation around its '
-        'action, in half ranges: one value, or one per action dimension; 0 does not',
-        minimum=0.0,
-    )
-    customisable: bool = parameter(
-        False, 'transitions tell the add-on reward and its weight; add_on needs it'
-    )
+    proposals: int = parameter(1, PROPOSALS, minimum=1, maximum=MAX_PROPOSALS)
+    customisable: bool = parameter(False, CUSTOMISABLE)
+    prior_width: tuple[float, ...] = parameter((0.0,), PRIOR_WIDTH, minimum=0.0)
     add_on: str = parameter(
         '',
         'add-on rewards beside the task, as a list of maps in YAML: [{name: ..., weight: 1.0}]; '

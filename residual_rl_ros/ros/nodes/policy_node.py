@@ -93,10 +93,10 @@ class PolicyNode(ManagedNode):
             explore=parameters.explore,
             lockstep=parameters.lockstep,
             scheduled_actor=parameters.lockstep and parameters.wait_for_actor,
-            max_weights_bytes=parameters.max_weights_bytes,
             proposals=parameters.proposals,
-            prior_width=parameters.prior_width if any(parameters.prior_width) else (),
             customisable=parameters.customisable,
+            prior_width=parameters.prior_width,
+            max_weights_bytes=parameters.max_weights_bytes,
         ).build(policy, robot.action)
         self.made.callback(self.controller.queue.close)
         self.controller.customisation.change(parameters.add_on, parameters.add_on_weight)

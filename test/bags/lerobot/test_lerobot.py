@@ -44,12 +44,15 @@ def read(dataset: Path) -> tuple[list[Transition], list[str]]:
     return made, [str(problem) for problem in problems]
 
 
+BLOCKS = ('observation', 'action', 'prior', 'proposals', 'add_on')
+
+
 def in_float32(transition: Transition) -> Transition:
     """Return a transition as a dataset can hold it; only the stamp keeps all its digits."""
     rounded = {
         field.name: np.asarray(getattr(transition, field.name)).astype(np.float32).astype(float)
         for field in fields(Transition)
-        if field.name == 'reward' or field.name.endswith(('observation', 'action'))
+        if field.name == 'reward' or field.name.endswith(BLOCKS)
     }
     return replace(transition, **{**rounded, 'reward': float(rounded['reward'])})
 
@@ -72,6 +75,15 @@ def test_what_was_exported_comes_back(tmp_path: Path) -> None:
     made[3] = replace(made[3], stamp=1_700_000_000.123456789, source=Source.TAKEOVER, epoch=1)
     bag = write_bag(tmp_path / 'bag', L, made)
     export_bags([bag], tmp_path / 'set')
+    found, problems = read(tmp_path / 'set')
+    assert problems == []
+    check_equal(found, [in_float32(t) for t in made])
+
+
+def test_density_proposals_and_add_on_come_back(tmp_path: Path) -> None:
+    layout = make_layout(prior='gaussian', proposals=3, customisable=True)
+    made = random_transitions(layout, 9)
+    export_bags([write_bag(tmp_path / 'bag', layout, made)], tmp_path / 'set', fps=10.0)
     found, problems = read(tmp_path / 'set')
     assert problems == []
     check_equal(found, [in_float32(t) for t in made])

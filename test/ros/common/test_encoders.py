@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
-from residual_rl_ros.errors import CommandError, ObservationError
+from residual_rl_ros.errors import CommandError, ConfigError, ObservationError
 from residual_rl_ros.robot.decoders import (
     COLOURS,
     CommandDecoder,
@@ -36,6 +36,7 @@ from residual_rl_ros.robot.topics import (
     COMPRESSED_IMAGE,
     FLOAT_ARRAY,
     IMAGE,
+    INDEX_TYPES,
     JOINT_STATE,
     TRAJECTORY,
     TWIST,
@@ -233,6 +234,26 @@ def test_what_a_policy_commands_is_what_a_simulator_reads(command: Command) -> N
     np.testing.assert_array_equal(reader.values(message), values)
     assert reader.answers(message, 12.345)
     assert not reader.answers(message, 12.395)
+
+
+@pytest.mark.parametrize('kind', INDEX_TYPES)
+def test_a_discrete_action_goes_as_its_index(kind: str) -> None:
+    command = Command('c', kind)
+    reader, writer = CommandDecoder(command, 3), CommandEncoder(command, 0.05, lockstep=False)
+    for index, values in enumerate(np.eye(3)):
+        message = received(writer.message(values, 12.0), kind)
+        assert message.data == index
+        np.testing.assert_array_equal(reader.values(message), values)
+    for wrong in (-1, 3):
+        with pytest.raises(CommandError, match=f'on c: {wrong} is no index of an action, expected'):
+            reader.values(MESSAGE_TYPES[kind](data=wrong))
+
+
+def test_an_index_answers_no_stamp_and_is_refused_in_lockstep() -> None:
+    with pytest.raises(ConfigError, match=r'carry no stamp, but in lockstep a command answers'):
+        CommandEncoder(Command('c', INDEX_TYPES[0]), 0.05, lockstep=True)
+    message = CommandEncoder(Command('c', INDEX_TYPES[0]), 0.05, False).message(np.eye(3)[1], 1.0)
+    assert not CommandDecoder(Command('c', INDEX_TYPES[0]), 3).answers(message, 1.0)
 
 
 def test_a_robot_starts_a_trajectory_at_once_and_reaches_it_within_a_period() -> None:
