@@ -6,12 +6,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import yaml
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.config import DEFAULT_PRESET
@@ -109,8 +107,9 @@ class RunConfig:
     @property
     def customisation(self) -> dict[str, Any]:
         """Those of the keys `CUSTOMISATION` that differ from their defaults, with their values."""
+        defaults = {item.name: item.default for item in fields(self)}
         own = {key: getattr(self, key) for key in CUSTOMISATION}
-        return {key: value for key, value in own.items() if value not in (1, False, ())}
+        return {key: value for key, value in own.items() if value != defaults[key]}
 
     def load(self) -> tuple[OnnxBasePolicy, RobotConfig, Path]:
         """Return base policy, robot and the robot's file; see `resolve`."""
@@ -149,7 +148,7 @@ class RunConfig:
     @property
     def add_on_text(self) -> str:
         """The add-on rewards as YAML, as nodes take them; empty without one."""
-        return yaml.safe_dump(self.add_ons.to_list(), sort_keys=False) if self.add_on else ''
+        return self.add_ons.to_yaml()
 
     def rewarded_by(self, options: Sequence[str] | None) -> RunConfig:
         """Return it with the add-ons of `--add-on` options; none changes nothing.

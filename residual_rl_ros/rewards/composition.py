@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 from residual_rl_ros.errors import ConfigError, FormatError, RewardError, shown
 from residual_rl_ros.files.yaml_text import parse_yaml
@@ -113,6 +114,14 @@ class AddOns:
     def to_list(self) -> list[dict[str, Any]]:
         """Return it as YAML and JSON can hold it; `of` reads it."""
         return [{'name': each.name, 'weight': each.weight, **each.keys} for each in self.parts]
+
+    def to_yaml(self) -> str:
+        """Return it as one line of YAML, as ROS parameters hold it; empty without an add-on."""
+        if not self.parts:
+            return ''
+        return yaml.safe_dump(self.to_list(), sort_keys=False, default_flow_style=True, width=1e9)[
+            :-1
+        ]
 
     def bind(
         self,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
@@ -107,7 +106,7 @@ def customise(
         before = [node.read() for node in nodes]
         text, factor = before[0]
         if add_ons is not None:
-            text = yaml.safe_dump(add_ons.to_list(), sort_keys=False)
+            text = add_ons.to_yaml()
             factor = factor or 1.0
         factor = factor if weight is None else weight
         if add_ons is not None or weight is not None:
