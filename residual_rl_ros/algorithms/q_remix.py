@@ -3,10 +3,8 @@
 """Q-remix: pi(a|s) proportional to pi_base(a|s) exp(beta Q_R(s,a)), over the base's own proposals.
 
 Q_R is learned offline, from a recording of the base alone: TD plus a conservative term (Kumar et
-al., arXiv 2006.04779) over the proposals. Nothing but proposals is ever valued or executed, so a
-small weight of that term is enough. Their number in each kind is what the base's density says; no
-density needs to be known. Online Q_R is learned on, and beta grows. The notation is that of
-`customisation`.
+al., arXiv 2006.04779) over the proposals, which stand for the density of the base. Online Q_R is
+learned on, and beta grows. The notation is that of `customisation`.
 """
 
 from __future__ import annotations
@@ -30,7 +28,6 @@ from residual_rl_ros.algorithms.customisation import (
 )
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.algorithms.training_state import Adam
-from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.q_remix import QRemixPolicy
 from residual_rl_ros.residual_policy.torch_networks import FlatParameters
 from residual_rl_ros.residual_policy.torch_remix import ProposalCritics
@@ -58,9 +55,7 @@ class QRemixConfig(OffPolicyConfig):
         1e6,
     )
     beta: float = parameter(1.0, 'share of Q_R that counts in the end', 0.0, 1.0)
-    beta_transitions: int = parameter(
-        0, 'online transitions over which that share grows, from beta_start', 0
-    )
+    beta_transitions: int = parameter(0, 'online transitions over which it grows to that', 0)
     beta_start: float = parameter(1.0, 'share of Q_R that counts after the warm-up', 0.0, 1.0)
 
     @property
@@ -88,7 +83,7 @@ def remixed_value(q: Tensor, sharpness: float) -> Tensor:
 
     Args:
         q: Q_R of the proposals, shape (batch, N).
-        sharpness: beta / alpha^; 0 is the mean over the proposals, the value of the base.
+        sharpness: beta / alpha^; at 0 it is the value of the base.
     """
     return ((sharpness * q).softmax(-1) * q).sum(-1)
 
@@ -106,11 +101,7 @@ def conservative_loss(q_proposals: Tensor, q: Tensor) -> Tensor:
 
 @register('q_remix', QRemixConfig)
 class QRemix(OffPolicyCustomisation):
-    """The Q-remix; see `OffPolicyCustomisation` for the arguments.
-
-    Raises:
-        ConfigError: the residual cannot lead from one proposal to any other.
-    """
+    """The Q-remix; see `OffPolicyCustomisation` for arguments and errors."""
 
     config: QRemixConfig
 
@@ -122,17 +113,6 @@ class QRemix(OffPolicyCustomisation):
         rng: np.random.Generator,
     ) -> None:
         super().__init__(config, layout, generator, rng)
-        low, high, bound = (
-            torch.tensor(values).repeat(layout.decision_steps)
-            for values in (layout.action_min, layout.action_max, layout.residual_bound)
-        )
-        # What the base never uses has no bound.
-        if layout.proposals > 1 and bool(((bound > 0.0) & (bound < 0.999 * (high - low))).any()):
-            raise ConfigError(
-                f'residual_bound is {list(layout.residual_bound)}, less than the range of the '
-                "base's actions: q_remix chooses among proposals that are that far apart; set "
-                'residual_scale to 2'
-            )
         self.critics = seeded(
             lambda: ProposalCritics(layout, config.critic_heads, config.hidden_sizes), generator
         ).to(self.device)
@@ -145,7 +125,6 @@ class QRemix(OffPolicyCustomisation):
 
     def set_add_on(self, text: str, weight: float = 1.0) -> None:
         """Learn for another add-on; its weight acts on the robot, where it multiplies beta."""
-        del weight
         super().set_add_on(text)
 
     def prepare(self, pulse: Callable[[], None]) -> dict[str, Tensor]:
@@ -178,11 +157,9 @@ class QRemix(OffPolicyCustomisation):
         self.optimizer.step()
         self._flat_target.follow(self._flat, self.config.tau)
         self._updates += 1
-        return {
-            'critic_loss': td_loss.detach(),
-            'cql_loss': cql_loss.detach(),
-            'td_error': (q - y).detach().abs().mean(),
-            'critic_grad_norm': norm.max(),
+        metrics = {'critic_loss': td_loss, 'cql_loss': cql_loss, 'critic_grad_norm': norm.max()}
+        return {name: value.detach() for name, value in metrics.items()} | {
+            'td_error': (q - y).detach().abs().mean()
         }
 
     @property
@@ -190,8 +167,7 @@ class QRemix(OffPolicyCustomisation):
         """Share of Q_R that counts now."""
         online = int(self._seen - self._warm)
         first, last, over = self.config.beta_start, self.config.beta, self.config.beta_transitions
-        grown = min(online / over, 1.0) if over else 1.0
-        return first + (last - first) * grown
+        return first + (last - first) * (min(online / over, 1.0) if over else 1.0)
 
     @torch.no_grad()
     def diagnose(self) -> dict[str, float]:

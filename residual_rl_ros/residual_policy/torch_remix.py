@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.architecture import CriticArchitecture
 from residual_rl_ros.residual_policy.candidate_selection import CRITIC
 from residual_rl_ros.residual_policy.q_remix import QRemixArchitecture, QRemixPolicy
@@ -21,6 +22,9 @@ class ProposalCritics(nn.Module):
         layout: sizes and the trained range of actions.
         heads: number of Q functions.
         hidden_sizes: hidden layers of each.
+
+    Raises:
+        ConfigError: the residual cannot lead from one proposal to any other.
     """
 
     center: Tensor
@@ -30,10 +34,17 @@ class ProposalCritics(nn.Module):
         super().__init__()
         self._layout = layout
         self._sizes = CriticArchitecture(heads, hidden_sizes, 'layer', sees_residual=False)
-        low, high = (
+        low, high, bound = (
             torch.tensor(values).repeat(layout.decision_steps)
-            for values in (layout.action_min, layout.action_max)
+            for values in (layout.action_min, layout.action_max, layout.residual_bound)
         )
+        # What the base never uses has no bound.
+        short = (bound > 0.0) & (bound < 0.999 * (high - low))
+        if layout.proposals > 1 and bool(short.any()):
+            raise ConfigError(
+                f'residual_bound is {list(layout.residual_bound)}, less than the range of the '
+                "base's actions: its proposals are that far apart; set residual_scale to 2"
+            )
         self.register_buffer('center', (low + high) / 2.0, persistent=False)
         self.register_buffer('half_range', ((high - low) / 2.0).clamp_min(1e-3), persistent=False)
         inputs = layout.observation_size + layout.decision_size
