@@ -240,9 +240,13 @@ def transition_topics() -> tuple[RecordedTopic, ...]:
     """Return the topics that make a training set, relative to the robot's namespace."""
     return (
         RecordedTopic(LAYOUT, TEXT, latched=True),
-        RecordedTopic(CUSTOMISATION, TEXT, latched=True),
         RecordedTopic(TRANSITIONS, FLOAT_ARRAY),
     )
+
+
+def customisation_topic() -> RecordedTopic:
+    """Return the topic that says what a robot is asked for beside its task."""
+    return RecordedTopic(CUSTOMISATION, TEXT, latched=True)
 
 
 def raw_topics(robot: RobotConfig) -> tuple[RecordedTopic, ...]:
