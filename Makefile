@@ -9,6 +9,7 @@
 # make docs   the site, in docs/_build/html; a warning is an error
 # make bench  the libraries that `residual-rl bench learner` measures against
 # make lock   the pinned versions of requirements/, from setup.py
+# HASHED=1    with any of these: every file that is installed must have the digest of requirements/
 # Each makes the environment .venv when it is missing.
 
 PYTHON ?= python3
@@ -18,6 +19,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
 OPTIONAL := $(VENV)/.optional
 DEMO_ARGS ?=
+LOCKS := requirements$(if $(HASHED),/hashed)
 DOCUMENTS := $(filter-out docs/api/% docs/lab/% docs/reference/parameters.md, \
     $(wildcard *.md sim/*.md docs/*.md docs/*/*.md))
 
@@ -33,29 +35,29 @@ ifdef ROS_DISTRO
 	@echo 'ROS 2 $(ROS_DISTRO) is sourced: it is used, and the ROS wheels are left out.'
 	@echo 'To build the package with colcon instead, see docs/how-to/install.md.'
 	$(PYTHON) -m venv --system-site-packages $(VENV)
-	$(PIP) --no-compile -r requirements/ubuntu-24.04.txt -r requirements/dev.txt
+	$(PIP) --no-compile -r requirements/ubuntu-24.04.txt -r $(LOCKS)/dev.txt
 else
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --no-compile -r requirements/core.txt -r requirements/dev.txt
+	$(PIP) --no-compile -r $(LOCKS)/core.txt -r $(LOCKS)/dev.txt
 endif
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
 $(OPTIONAL): $(READY) requirements/optional.txt requirements/metaworld.txt
-	$(PIP) --no-compile -r requirements/optional.txt
+	$(PIP) --no-compile -r $(LOCKS)/optional.txt
 	@# It pins an older MuJoCo than ours, and runs on ours.
-	$(PIP) --no-compile --no-deps -r requirements/metaworld.txt
+	$(PIP) --no-compile --no-deps -r $(LOCKS)/metaworld.txt
 	@# Python compiles what is used as it goes; hundreds of processes of tests would do it at once.
 	@# Some packages hold templates that are no Python; those stay as they are.
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
 	@touch $(OPTIONAL)
 
 $(VENV)/.lint: $(READY) requirements/lint.txt
-	$(PIP) -r requirements/lint.txt
+	$(PIP) -r $(LOCKS)/lint.txt
 	@touch $@
 
 bench: $(OPTIONAL)
-	$(PIP) -r requirements/bench.txt
+	$(PIP) -r $(LOCKS)/bench.txt
 
 lock:
 	requirements/lock.sh
@@ -88,7 +90,7 @@ lint: $(VENV)/.lint
 	$(BIN)/mdformat --check $(DOCUMENTS)
 
 $(VENV)/.docs-ready: $(READY) requirements/docs.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKS)/docs.txt
 	@touch $@
 
 docs: $(VENV)/.docs-ready

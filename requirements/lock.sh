@@ -65,3 +65,16 @@ write ubuntu-24.04
   uv pip compile --quiet --no-deps --python-version 3.11 --python-platform linux --no-header \
       --no-annotate requirements/metaworld.in "$@"; } > "$work/metaworld"
 cp "$work/metaworld" requirements/metaworld.txt
+
+# The same versions with the digest of every file: make setup HASHED=1. torch is the wheel without
+# CUDA, of https://download.pytorch.org/whl/cpu, whose digests are in torch-cpu.sha256.
+mkdir -p requirements/hashed
+torch=$(awk '/^[^#]/ {printf " \\\\\\n    --hash=sha256:%s", $1}' requirements/torch-cpu.sha256)
+for lock in core dev lint docs optional bench metaworld; do
+    { printf '# %s.txt with the digest of every file. Written by requirements/lock.sh.\n' "$lock"
+      # With digests pip wants an extra that is asked for to be pinned as such (mujoco, pytest-cov).
+      grep -v '^torch==' "requirements/$lock.txt" | uv pip compile --quiet --no-deps \
+          --generate-hashes --python-version 3.11 --python-platform linux --no-header \
+          --no-annotate - | sed 's/^etils==/etils[epath]==/; s/^coverage==/coverage[toml]==/'
+      grep '^torch==' "requirements/$lock.txt" | sed "s/\$/$torch/"; } > "requirements/hashed/$lock.txt"
+done

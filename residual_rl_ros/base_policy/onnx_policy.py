@@ -64,6 +64,18 @@ class OnnxBasePolicy:
         """Shape (horizon, m) of the noise input of a stochastic policy."""
         return self.metadata.horizon, len(self.metadata.action_names)
 
+    @property
+    def remarks(self) -> list[str]:
+        """What the user of the policy should know."""
+        if not self.random_operators:
+            return []
+        return [
+            f'the graph of {self.path.name} draws random numbers by itself '
+            f'({", ".join(self.random_operators)}): no run with it can be repeated, and bag '
+            'rebuild computes other actions than the robot executed; export it with an input '
+            'named noise instead (docs/reference/onnx_contract.md)'
+        ]
+
     def infer(self, window: Float32, noise: Float32 | None = None) -> Float32:
         """Return the action chunk, shape (horizon, m), in command units.
 

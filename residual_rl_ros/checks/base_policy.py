@@ -56,21 +56,9 @@ def check_base_policy(
     return report
 
 
-def chance_remarks(policy: OnnxBasePolicy) -> list[str]:
-    """Return what the user of a policy whose graph draws random numbers should know."""
-    if not policy.random_operators:
-        return []
-    return [
-        f'the graph of {policy.path.name} draws random numbers by itself '
-        f'({", ".join(policy.random_operators)}): no run with it can be repeated, and bag rebuild '
-        'computes other actions than the robot executed; export it with an input named noise '
-        'instead (docs/reference/onnx_contract.md)'
-    ]
-
-
 def _describe(policy: OnnxBasePolicy, report: InspectionReport) -> None:
     meta = policy.metadata
-    report.remarks += chance_remarks(policy)
+    report.remarks += policy.remarks
     way = 'stochastic' if policy.stochastic else 'deterministic'
     if policy.random_operators:
         way = f'draws random numbers in its graph ({", ".join(policy.random_operators)})'

@@ -9,7 +9,6 @@ import numpy.typing as npt
 from rosbags.interfaces import Nodetype
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
-from residual_rl_ros.checks.base_policy import chance_remarks
 from residual_rl_ros.control.safety import Workspace
 from residual_rl_ros.errors import BasePolicyError, ConfigError, ResourceError
 from residual_rl_ros.findings import InspectionReport
@@ -77,7 +76,7 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
             metadata = policy.metadata
             metadata.check_robot(robot.observation_names, action, rate)
             report.facts['base policy'] = f'{base_policy} fits'
-            report.remarks += chance_remarks(policy)
+            report.remarks += policy.remarks
             if metadata.action_mode == 'delta' and action.hold == 'last':
                 report.remarks.append(
                     'the base policy commands increments, and a hold would repeat the last one for '

@@ -174,6 +174,8 @@ def rebuild(
 
     config, _ = load_robot(robot)
     policy = OnnxBasePolicy(find_base_policy(base))
+    for remark in policy.remarks:
+        show_remark(remark)
     policy.metadata.check_robot(config.observation_names, config.action, config.control_rate_hz)
     if lockstep and (marks is not None or episode_limit):
         raise ResidualRLError(

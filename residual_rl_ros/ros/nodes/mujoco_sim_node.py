@@ -30,7 +30,11 @@ from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelEncoder, to_time
 from residual_rl_ros.ros.common.managed_node import OK, Diagnostics, run
 from residual_rl_ros.ros.common.node_parameters import SIMULATION, SimParameters
-from residual_rl_ros.ros.common.parameters import read_parameters, read_tree
+from residual_rl_ros.ros.common.parameters import (
+    every_parameter_valued,
+    read_parameters,
+    read_tree,
+)
 from residual_rl_ros.tasks.checked import CheckedEnvironment
 from residual_rl_ros.tasks.hosting import check_environment, make_environment, split_observation
 from residual_rl_ros.tasks.success_probe import settle_success
@@ -41,11 +45,12 @@ class MujocoSimNode(Node):
     """Hosts an environment."""
 
     def __init__(self) -> None:
-        super().__init__(
-            'mujoco_sim_node',
-            namespace=SIMULATION,  # A remapping of `__ns` overrules it.
-            automatically_declare_parameters_from_overrides=True,
-        )
+        with every_parameter_valued('mujoco_sim_node'):
+            super().__init__(
+                'mujoco_sim_node',
+                namespace=SIMULATION,  # A remapping of `__ns` overrules it.
+                automatically_declare_parameters_from_overrides=True,
+            )
         self.parameters = parameters = read_parameters(self, SimParameters, ('robot',))
         self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
         if parameters.lockstep:

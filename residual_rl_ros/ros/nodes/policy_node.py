@@ -83,6 +83,8 @@ class PolicyNode(ManagedNode):
         self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
         model = find_base_policy(parameters.base_policy)
         policy = OnnxBasePolicy(model, sha256=parameters.base_policy_sha256)
+        for remark in policy.remarks:
+            self.get_logger().warning(remark)
         policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
         self.controller: ResidualController = ControllerConfig(
             decision_steps=parameters.decision_steps,

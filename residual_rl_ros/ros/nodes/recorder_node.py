@@ -36,7 +36,11 @@ from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.ros.common.managed_node import OK, Diagnostics, run
 from residual_rl_ros.ros.common.node_parameters import RecorderParameters
-from residual_rl_ros.ros.common.parameters import read_parameters, read_tree
+from residual_rl_ros.ros.common.parameters import (
+    every_parameter_valued,
+    read_parameters,
+    read_tree,
+)
 from residual_rl_ros.training.run_folder import git_commit
 
 POLL_S = 0.05
@@ -49,7 +53,8 @@ class RecorderNode(Node):
     """Subscribes to topics and hands what arrives to a recorder."""
 
     def __init__(self) -> None:
-        super().__init__('recorder_node', automatically_declare_parameters_from_overrides=True)
+        with every_parameter_valued('recorder_node'):
+            super().__init__('recorder_node', automatically_declare_parameters_from_overrides=True)
         parameters = read_parameters(self, RecorderParameters, ('robot',))
         if not parameters.output_dir:
             raise ConfigError('parameter output_dir of recorder_node is empty; give a folder')

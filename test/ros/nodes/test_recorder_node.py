@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -127,3 +129,28 @@ def test_a_recorder_without_a_folder_says_so(domain_id: int, tmp_path: Path) -> 
         wait_for(lambda: bringup.ended('cell/recorder_node'), 30.0, 'refusal')
         assert bringup.processes['cell/recorder_node'].returncode == 2
     assert 'exists already' in (tmp_path / 'logs' / 'cell.recorder_node.log').read_text()
+
+
+@pytest.mark.parametrize('module', ['recorder_node', 'mujoco_sim_node'])
+def test_a_parameter_without_a_value_is_one_line(
+    module: str, domain_id: int, tmp_path: Path
+) -> None:
+    file = tmp_path / 'empty.yaml'
+    file.write_text('/**: {ros__parameters: {robot: {channels: []}}}')
+    ended = subprocess.run(
+        [
+            *(sys.executable, '-m', f'residual_rl_ros.ros.nodes.{module}'),
+            *('--ros-args', '--params-file', str(file)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60.0,
+        env=ros_environment(domain_id),
+        check=False,
+    )
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line == (
+        f'error: {module} cannot start: a parameter has no value, such as an empty list; leave it '
+        'out'
+    )
