@@ -18,6 +18,7 @@ from residual_rl_ros.errors import BasePolicyError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.transitions.transition import MAX_PRIOR
 
 TIMED_CALLS = 50
 REPEATED_CALLS = 10
@@ -128,6 +129,9 @@ def _check_density(policy: OnnxBasePolicy, rows: Float32, report: InspectionRepo
     if meta.prior is Prior.NONE:
         return
     actions, first, second = (rows[:, m * index : m * (index + 1)] for index in range(3))
+    for told in (first, second)[: meta.prior.size(1)]:
+        far = np.abs(told) > MAX_PRIOR
+        _name_first(report, policy, far, f'has a density beyond {MAX_PRIOR:g}, which no bag holds')
     by_chance = policy.stochastic or bool(policy.random_operators)
     if meta.prior is Prior.CATEGORICAL:
         differs = (first.argmax(1) != actions.argmax(1))[:, None] & (actions > 0.0)

@@ -45,7 +45,11 @@ class WarmupConfig:
         0, 'finished episodes that the warm-up has at least, whatever their length', 0
     )
     warmup_noise: float = parameter(
-        0.0, 'uniform noise on the base action meanwhile, in units of the residual bound', 0.0, 1.0
+        0.0,
+        'uniform noise on the base action meanwhile, in units of the residual bound; of discrete '
+        'actions, the probability of a random one',
+        0.0,
+        1.0,
     )
     policy_warmup_transitions: int = parameter(
         0, "after these: transitions with the pre-trained actor and no update (WSRL's K)", 0

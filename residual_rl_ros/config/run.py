@@ -107,9 +107,9 @@ class RunConfig:
     @property
     def customisation(self) -> dict[str, Any]:
         """Those of the keys `CUSTOMISATION` that differ from their defaults, with their values."""
-        defaults = {item.name: item.default for item in fields(self)}
-        own = {key: getattr(self, key) for key in CUSTOMISATION}
-        return {key: value for key, value in own.items() if value != defaults[key]}
+        own = [item for item in fields(self) if item.name in CUSTOMISATION]
+        values = {item.name: getattr(self, item.name) for item in own}
+        return {item.name: values[item.name] for item in own if values[item.name] != item.default}
 
     def load(self) -> tuple[OnnxBasePolicy, RobotConfig, Path]:
         """Return base policy, robot and the robot's file; see `resolve`."""

@@ -25,7 +25,7 @@ from residual_rl_ros.errors import ChunkLateError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.numerics import is_one_hot
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
-from residual_rl_ros.residual_policy.robot_policy import is_residual
+from residual_rl_ros.residual_policy.robot_policy import RobotPolicy, is_residual
 from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
 
 Array = npt.NDArray[np.float64]
@@ -413,22 +413,33 @@ class ResidualController:
             started = self._clock()
             action = policy.decide(self._observation, base.ravel(), rng, sample, given.distribution)
             self.actor_latency.add(self._clock() - started)
-            if not self._is_legal(base, action):
-                self.residuals_not_finite += 1
-                return np.zeros(base.shape), 0.0
             self.residuals_refused += not action.any()
         elif rng is not None and exploration.uniform_noise > 0.0:
-            action = policy.uniform(exploration.uniform_noise, rng)
-            if not self._is_legal(base, action):
-                self.residuals_not_finite += 1
-                return np.zeros(base.shape), 0.0
+            action = self._uniform(policy, base, exploration.uniform_noise, rng)
         elif exploration.residual_probability > 0.0:
             # A residual of zero, not the base alone: an episode in which every decision is gated
             # off by chance would else be taken for one of the guard's, and most such are short.
-            action = np.zeros(base.shape)
+            action = np.zeros(base.size)
         else:
             return np.zeros(base.shape), 0.0
+        if not self._is_legal(base, action):
+            self.residuals_not_finite += 1
+            return np.zeros(base.shape), 0.0
         return action.reshape(base.shape), sample.bound_scale
+
+    def _uniform(
+        self, policy: RobotPolicy, base: Array, half_width: float, rng: np.random.Generator
+    ) -> Array:
+        """Return a uniform residual, shape (k * m,).
+
+        Of discrete actions each is replaced, with the probability `half_width`, by any of them.
+        """
+        if not self.layout.discrete:
+            return policy.uniform(half_width, rng)
+        steps, actions = base.shape
+        drawn = np.eye(actions)[rng.integers(actions, size=steps)] - base
+        residual: Array = (drawn * (rng.random((steps, 1)) < half_width)).ravel()
+        return residual
 
     def _is_legal(self, base: Array, residual: Array) -> bool:
         """Return whether a residual, shape (k * m,), makes a command of a base action, (k, m)."""

@@ -61,10 +61,7 @@ class Shadow:
                     f'{list(getattr(meta, name))}, that of the robot '
                     f'{list(getattr(layout, name))}; give the one that the robot runs'
                 )
-        free = np.full(layout.action_size, np.inf)  # What was recorded has been executed.
-        spec = ActionSpec(layout.action_names, -free, free, free)
-        if layout.discrete:
-            spec = ActionSpec.discrete(layout.action_names)
+        action = ActionSpec.recorded(layout.action_names, layout.discrete)
         self._rate_hz = meta.rate_hz
         self._controller = ResidualController(
             layout=layout,
@@ -72,7 +69,7 @@ class Shadow:
                 policy, layout.decision_steps, prefetch_steps, blend_steps, layout.proposals
             ),
             bound=ResidualBound(np.array(layout.residual_bound)),
-            safety=SafetyFilter(spec),
+            safety=SafetyFilter(action),
             mailbox=ActorMailbox(layout, scheduled=False),
             seed=seed,
             explore=False,

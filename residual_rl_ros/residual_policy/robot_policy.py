@@ -32,7 +32,8 @@ class Exploration:
     """Probability that a decision takes the actor's residual; 0 during warm-up. Policy Decorator
     lets it grow (arXiv 2412.13630)."""
     uniform_noise: float = 0.0
-    """Half width of a uniform residual on the other decisions, in units of the bound (ResFiT)."""
+    """Half width of a uniform residual on the other decisions, in units of the bound (ResFiT); of
+    discrete actions, the probability that any of them replaces one."""
     bound_scale: float = 1.0
     """Share of the residual bound in use."""
     full_bound_cost: float = 0.0

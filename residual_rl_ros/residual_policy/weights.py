@@ -275,11 +275,14 @@ def decode_weights(
     with np.errstate(all='ignore'):
         policy: RobotPolicy = policy_type(architecture, tensors)
     if not decides_numbers(policy, header.exploration):
-        raise WeightsError(
-            'overflow',
-            f'weights {header.version}: the actor decides what is no number in [-1, 1], although '
-            'its tensors are finite: float32 overflows',
-        )
+        reason = 'what is no number in [-1, 1], although its tensors are finite: float32 overflows'
+        layout = architecture.layout
+        if layout.discrete:
+            reason = (
+                f'not always for one of the discrete actions {", ".join(layout.action_names)}: '
+                f'kind {policy.kind} is for continuous ones, or float32 overflows'
+            )
+        raise WeightsError('overflow', f'weights {header.version}: the actor decides {reason}')
     return header, policy
 
 

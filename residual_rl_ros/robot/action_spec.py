@@ -235,6 +235,19 @@ class ActionSpec:
             hold_action=hold_action,
         )
 
+    @classmethod
+    def recorded(cls, names: Sequence[str], discrete: bool = False) -> ActionSpec:
+        """Return actions without limits: what was recorded has been executed.
+
+        Args:
+            names: one for each action.
+            discrete: they are discrete actions.
+        """
+        if discrete:
+            return cls.discrete(names)
+        free = np.full(len(names), np.inf)
+        return cls(tuple(names), -free, free, free)
+
     def _check_kind(self) -> None:
         """Refuse what discrete actions cannot have, and a hold action that is none of them."""
         if self.kind not in KINDS:

@@ -79,7 +79,7 @@ def test_check_base_prints_names_in_brackets(run, tmp_path: Path) -> None:
         (['check-base', 'pegs'], "unknown base policy 'pegs'"),
         (['compare', '--presets', 'dawn', '--seeds', '4-0'], "seeds is '4-0'"),
         (['describe-robot', 'NoSuchEnv-v0'], "unknown task 'NoSuchEnv-v0'"),
-        (['describe-robot', 'CartPole-v1'], 'expected a one-dimensional Box'),
+        (['describe-robot', 'FrozenLake-v1'], 'expected a one-dimensional Box'),
         (['train-base', '--task', 'tidy_up'], 'tidy_up'),
         (['train', '--success', 'success:never'], "success is 'success:never', expected auto"),
     ],

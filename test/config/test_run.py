@@ -144,3 +144,16 @@ def test_a_robot_and_a_base_policy_of_different_tasks_are_refused(tmp_path: Path
     config = load_run(str(write(tmp_path / 'run.yaml', robot=TASKS[1], base_policy=TASKS[0])))
     with pytest.raises(ResidualRLError, match=r'observation names differ'):
         config.resolve()
+
+
+def test_a_run_says_what_its_transitions_tell_and_a_plain_one_says_nothing() -> None:
+    plain = load_run('peg_insert')
+    assert plain.customisation == {}
+    assert plain.resolve().controller(0, False, False).layout.version == 1
+    told = plain.changed({'proposals': 4, 'customisable': True, 'prior_width': [0.5]})
+    layout = told.resolve().controller(0, False, False).layout
+    assert (layout.version, layout.prior, layout.proposals) == (2, 'gaussian', 4)
+    assert layout.customisable
+    # What an actor was trained with is what it is played with.
+    again = plain.changed({'prior_width': [0.5]}).resolve().trained_as(layout)
+    assert again.controller(0, False, False).layout == layout

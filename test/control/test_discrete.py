@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import make_metadata
+from builders import make_actor, make_metadata
 from hypothesis import given
 from hypothesis import strategies as st
 from loop_builders import CHANNELS, PERIOD, Recorder, drive, feed, real_time
-from prior_builders import prior_metadata
+from prior_builders import METADATA, NAMES, Chooser
 
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.control.composition import BlendRamp
@@ -21,37 +21,16 @@ from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController, StepFeedback
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.safety import SafetyFilter
-from residual_rl_ros.errors import ConfigError, ResidualRLError, UnsafeCommandError
+from residual_rl_ros.errors import ConfigError, ResidualRLError, UnsafeCommandError, WeightsError
 from residual_rl_ros.residual_policy.robot_policy import Exploration, ExplorationSample
-from residual_rl_ros.residual_policy.weights import WeightsHeader
-from residual_rl_ros.robot.action_spec import ActionSpec, Prior
+from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
+from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.transitions.transition import Source, Success
 
-NAMES = ('left', 'stay', 'right')
 LEFT, STAY, RIGHT = np.eye(3)
 ROBOT = ActionSpec.discrete(NAMES, hold_action='stay')
-METADATA = prior_metadata(Prior.CATEGORICAL, NAMES)
 GOING_ON = StepFeedback(0.0, False, False, Success.UNLABELLED)
-
-
-class Chooser:
-    """Chooses one action after another, and says that it nearly chose the next one."""
-
-    stochastic = False
-
-    def __init__(self, metadata: BasePolicyMetadata = METADATA) -> None:
-        self.metadata = metadata
-
-    @property
-    def noise_shape(self) -> tuple[int, int]:
-        return self.metadata.horizon, 3
-
-    def plan(self, window: np.ndarray, noises: np.ndarray | None = None) -> np.ndarray:
-        del window, noises
-        chosen = np.eye(3, dtype=np.float32)[np.arange(self.metadata.horizon) % 3]
-        logits = 2.0 * chosen + np.roll(chosen, 1, axis=1)
-        return np.concatenate([chosen, logits], axis=1) if self.metadata.prior.size(3) else chosen
 
 
 class Always:
@@ -135,6 +114,17 @@ def test_a_bound_scale_is_the_share_of_decisions_in_which_the_residual_acts_whol
     np.testing.assert_array_equal(steps(again, 300), sent)
     for each in (control, again):
         each.queue.close()
+
+
+def test_a_warm_up_with_noise_chooses_any_action_in_that_share_of_the_steps() -> None:
+    control = controller(explore=True)
+    give(control, Always(RIGHT), residual_probability=0.0, uniform_noise=0.6)
+    sent = np.array(steps(control, 300))
+    assert set(np.unique(sent)) == {0.0, 1.0}
+    # The base alone goes right in a quarter of the steps.
+    assert sent[:, 2].mean() == pytest.approx(0.6 / 3 + 0.4 / 4, abs=0.08)
+    assert not control.residuals_not_finite
+    control.queue.close()
 
 
 @pytest.mark.parametrize('residual', [np.full(3, 0.5), np.ones(3), np.full(3, np.nan)])
@@ -253,6 +243,15 @@ def test_a_waiting_simulator_is_answered_with_one_action_for_each_stamp() -> Non
 
 
 # --- what cannot be
+
+
+def test_an_actor_for_continuous_actions_is_refused_before_it_may_act() -> None:
+    control = controller()
+    actor = make_actor(control.layout, gain=1.0).to_numpy()
+    message = encode_weights(actor, WeightsHeader(1, 1, Exploration()))
+    with pytest.raises(WeightsError, match=r'not always for one of the discrete actions left, st'):
+        control.mailbox.submit(message)
+    control.queue.close()
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
-from builders import LinearPolicy, make_action_spec, make_metadata
+from builders import LinearPolicy, make_action_spec, make_layout, make_metadata
 from demonstration_builders import LAYOUT, META, episodes
+from prior_builders import METADATA, Chooser
 
 from residual_rl_ros.config.success import SuccessCriterion
 from residual_rl_ros.control.config import ControllerConfig
@@ -20,9 +22,12 @@ from residual_rl_ros.transitions.transition import Source, Success, Transition
 (EPISODE,) = episodes([7])
 
 
-def test_transitions_are_those_of_the_robots_own_controller_under_an_operator() -> None:
+@pytest.mark.parametrize('more', [{}, {'proposals': 3, 'customisable': True}], ids=['v1', 'v2'])
+def test_transitions_are_those_of_the_robots_own_controller_under_an_operator(
+    more: dict[str, Any],
+) -> None:
     metadata = make_metadata(n_obs_steps=2)
-    config = ControllerConfig(2, (0.1,), prefetch_steps=1, blend_steps=1, seed=3)
+    config = ControllerConfig(2, (0.1,), prefetch_steps=1, blend_steps=1, seed=3, **more)
     operated = config.build(LinearPolicy(metadata, stochastic=True), make_action_spec())
     feedback, _ = told_feedback(EPISODE, None)
     operated.begin_episode(0, EPISODE.observations[0], 0.0)
@@ -44,6 +49,28 @@ def test_transitions_are_those_of_the_robots_own_controller_under_an_operator() 
             np.testing.assert_array_equal(
                 getattr(one, field.name), getattr(other, field.name), err_msg=field.name
             )
+
+
+def test_demonstrated_discrete_actions_are_one_hot() -> None:
+    names = METADATA.action_names
+    layout = make_layout(
+        action_names=names,
+        action_min=(0.0,) * 3,
+        action_max=(1.0,) * 3,
+        residual_bound=(1.0,) * 3,
+        prior='categorical',
+        discrete=True,
+    )
+    shadow = Shadow(Chooser(), layout)
+    chosen = replace(EPISODE, actions=np.eye(3)[[0, 0, 2, 1, 2, 0, 1]])
+    feedback, _ = told_feedback(chosen, None)
+    made = list(shadow.transitions(chosen, feedback))
+    np.testing.assert_array_equal(made[0].executed_action, [1, 0, 0, 1, 0, 0])
+    assert made[0].prior.any()
+    between = replace(EPISODE, actions=np.full((7, 3), 1.0 / 3.0))
+    with pytest.raises(DemonstrationError, match=r'its actions are not one-hot, expected 1 for'):
+        next(shadow.transitions(between, feedback))
+    shadow.close()
 
 
 def test_another_base_policy_is_refused_by_what_differs() -> None:

@@ -24,6 +24,29 @@ def prior_metadata(prior: Prior, names: tuple[str, ...] = ACTIONS) -> BasePolicy
     )
 
 
+NAMES = ('left', 'stay', 'right')
+METADATA = prior_metadata(Prior.CATEGORICAL, NAMES)
+
+
+class Chooser:
+    """Chooses one action after another, and says that it nearly chose the next one."""
+
+    stochastic = False
+
+    def __init__(self, metadata: BasePolicyMetadata = METADATA) -> None:
+        self.metadata = metadata
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        return self.metadata.horizon, 3
+
+    def plan(self, window: np.ndarray, noises: np.ndarray | None = None) -> np.ndarray:
+        del window, noises
+        chosen = np.eye(3, dtype=np.float32)[np.arange(self.metadata.horizon) % 3]
+        logits = 2.0 * chosen + np.roll(chosen, 1, axis=1)
+        return np.concatenate([chosen, logits], axis=1) if self.metadata.prior.size(3) else chosen
+
+
 def write_prior_policy(
     path: Path,
     prior: Prior,

@@ -27,7 +27,8 @@ from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.errors import MalformedTransitionError, ResidualRLError
 from residual_rl_ros.findings import Findings
-from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.numerics import is_one_hot
+from residual_rl_ros.robot.action_spec import ActionSpec, Prior
 from residual_rl_ros.robot.decoders import to_nanoseconds
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
@@ -189,8 +190,7 @@ class ForeignDataset:
                 f'{dataset.path / INFO}: fps is {dataset.fps:g}, the base policy was trained at '
                 f'{meta.rate_hz:g} Hz; resample the dataset or train a base policy at its rate'
             )
-        free = np.full(len(meta.action_names), np.inf)
-        action = ActionSpec(meta.action_names, -free, free, free)
+        action = ActionSpec.recorded(meta.action_names, meta.prior is Prior.CATEGORICAL)
         controller = config.build(policy, action, ReplayedController)
         assert isinstance(controller, ReplayedController)
         self._controller = controller
@@ -266,6 +266,8 @@ class ForeignDataset:
             reason = 'holds a number that is not finite; passed over'
         elif (np.diff(columns['frame_index'][:, 0]) != 1.0).any():
             reason = 'lacks frames (frame_index jumps); passed over'
+        elif self.layout.discrete and not is_one_hot(columns[ACTION]):
+            reason = 'has actions that are not one-hot, as discrete ones are; passed over'
         if reason:
             problems.add(file, f'episode {reason}', place=f'episode {index}')
             return

@@ -17,14 +17,17 @@ from builders import (
     write_onnx_policy,
 )
 from command_line import run
+from prior_builders import write_prior_policy
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.lerobot.format import LeRobotDataset
 from residual_rl_ros.bags.lerobot.reader import ForeignDataset
 from residual_rl_ros.bags.transitions.reader import TransitionReader
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.findings import Findings
+from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.transitions.transition import Source, Success, Transition
 
 pa = pytest.importorskip('pyarrow')
@@ -93,6 +96,22 @@ def test_frames_of_another_tool_become_transitions_by_name(tmp_path: Path) -> No
         assert not transition.residual_action.any()
     assert [index for index, t in enumerate(made) if t.truncated] == [4, 7]
     assert {t.success for t in made} == {Success.UNLABELLED}
+
+
+def test_discrete_actions_are_taken_one_hot_or_passed_over(tmp_path: Path) -> None:
+    write_prior_policy(tmp_path / 'base.onnx', Prior.CATEGORICAL)
+    policy = OnnxBasePolicy(tmp_path / 'base.onnx')
+    chosen = np.eye(2)[[0, 1, 1, 0, 1, 0, 0, 1, 0, 0, 1]]
+    chosen[9] = 0.5
+    folder = write_foreign(tmp_path / 'set', action=chosen.tolist())
+    problems = Findings()
+    foreign = ForeignDataset(LeRobotDataset.open(folder), policy, CONFIG, by_position=True)
+    made = list(foreign.transitions(problems))
+    assert [t.episode for t in made] == [0] * 5
+    np.testing.assert_array_equal([t.executed_action for t in made], chosen[:5])
+    assert all(t.prior.any() for t in made)
+    _, problem = map(str, problems)
+    assert 'has actions that are not one-hot, as discrete ones are; passed over' in problem
 
 
 def test_success_and_reward_of_the_last_frame_count(tmp_path: Path) -> None:

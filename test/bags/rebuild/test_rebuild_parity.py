@@ -24,6 +24,7 @@ from raw_bag_builders import (
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.rebuild.controller import ReplayedController
 from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
+from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.real_time_loop import NOTHING_HAPPENED, RealTimeRules
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
@@ -32,9 +33,15 @@ from residual_rl_ros.robot.topics import JOINT_STATE
 from residual_rl_ros.transitions.cdr import deserialize
 from residual_rl_ros.transitions.transition import Source, Success
 
+TOLD = replace(CONFIG, proposals=3, customisable=True, prior_width=(0.2,))
 
-def test_real_time_transitions_are_equal_number_for_number(tmp_path: Path) -> None:
-    live = Live.start(tmp_path / 'bag')
+
+@pytest.mark.parametrize('config', [CONFIG, TOLD], ids=['layout v1', 'layout v2'])
+def test_real_time_transitions_are_equal_number_for_number(
+    tmp_path: Path, config: ControllerConfig
+) -> None:
+    policy = LinearPolicy(stochastic=config is TOLD)
+    live = Live.start(tmp_path / 'bag', config, policy)
     for tick in range(60):
         live.step(tick)
         if tick in (20, 41):
@@ -42,7 +49,7 @@ def test_real_time_transitions_are_equal_number_for_number(tmp_path: Path) -> No
         elif tick % 7 == 0:
             live.feedback(tick, 0.1, 0.0, 0.0, -1.0)
     live.recorder.close()
-    made, rebuilder, problems = rebuild(tmp_path / 'bag')
+    made, rebuilder, problems = rebuild(tmp_path / 'bag', config, policy)
     assert problems == []
     *made, cut = made  # The end of the recording ends the last episode.
     check_equal(made, live.made)

@@ -198,3 +198,15 @@ def test_a_learner_is_told_of_demonstrations_and_of_the_robot_that_they_are_for(
     assert told['observation_map'] == ['']  # ROS knows no empty list.
     assert (told['base_policy'], told['robot_file']) == ('base.onnx', 'robot.yaml')
     assert (told['prefetch_steps'], told['chunk_blend_steps']) == (3, 0)
+
+
+def test_the_robot_is_told_what_its_transitions_tell(tmp_path: Path) -> None:
+    changes = {'proposals': 8, 'customisable': True, 'prior_width': 0.2}
+    config = PEG.changed(changes)
+    _, policy, _ = finetune_topology(config, Path('r'), Path('b'), tmp_path, 0, 0)
+    told = {**changes, 'prior_width': [0.2]}
+    assert {key: policy.parameters[key] for key in told} == told
+    _, plain, _ = finetune_topology(PEG, Path('r'), Path('b'), tmp_path, 0, 0)
+    assert not told.keys() & plain.parameters.keys()
+    run = RobotRun(Path('r'), Path('b'), None, proposals=8, customisable=True, prior_width=(0.2,))
+    assert told.items() <= robot_topology(run)[0].parameters.items()
