@@ -23,6 +23,8 @@ ROS = {
     'ros-std-srvs': '5.3.6',
     'ros-trajectory-msgs': '5.3.6',
 }
+# Figures depend on its dynamics.
+HIGHWAY = 'highway-env==1.12.1'
 TEST = ['hypothesis', 'mcap', 'mcap-ros2-support', 'pytest>=8', 'pytest-timeout', 'pytest-xdist']
 
 
@@ -104,8 +106,9 @@ setup(
             'types-PyYAML',
         ],
         # The optional parts that have tests: LeRobot, robomimic, Ray, an environment of others.
-        'optional': ['gymnasium-robotics', 'h5py', 'pandas', 'pyarrow', 'ray'],
+        'optional': ['gymnasium-robotics', 'h5py', HIGHWAY, 'pandas', 'pyarrow', 'ray'],
         'bench': ['sbx-rl', 'stable-baselines3'],
+        'customisation': [HIGHWAY],
         'lerobot': ['pyarrow'],
         'ray': ['ray'],
         'robomimic': ['h5py'],

@@ -190,7 +190,8 @@ def imported(folder: Path) -> set[str]:
 
 
 def test_every_import_is_declared(metadata: Message) -> None:
-    declared = required(metadata, 'ros', 'lerobot', 'ray', 'robomimic', 'bench')
+    extras = ('bench', 'customisation', 'lerobot', 'ray', 'robomimic', 'ros')
+    declared = required(metadata, *extras)
     # The libraries that `bench learner` measures against need not be installed here.
     distributions = {
         **packages_distributions(),

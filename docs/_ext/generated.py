@@ -306,6 +306,26 @@ def _key_rows(kind: type) -> list[list[str]]:
     ]
 
 
+def add_ons_page() -> str:
+    """Return the page of every add-on reward: what it is worth, and its keys."""
+    import_module(f'{PACKAGE}.rewards')
+    add_ons = import_module(f'{PACKAGE}.rewards.add_on').ADD_ONS
+    parts = [ADD_ONS_HEAD]
+    for name, kind in sorted(add_ons.items()):
+        header = ['key', 'type', 'default', 'range', 'meaning']
+        worth = inspect.cleandoc(kind.__doc__)
+        parts.append(f'## {name}\n\n{worth}\n\n{table(header, _key_rows(kind))}')
+    return '\n'.join(parts)
+
+
+ADD_ONS_HEAD = """\
+# Keys of add-on rewards
+
+Made from the classes that check them. Beside its keys each has a `name` and a `weight` (1). See
+[add-on rewards](../add_ons.md).
+"""
+
+
 def parameters_page() -> str:
     """Return the page of every ROS parameter."""
     module = import_module(f'{PACKAGE}.ros.common.node_parameters')
@@ -507,6 +527,7 @@ def write_pages(app: Any) -> None:
         try:
             write(folder / 'presets.md', presets_page())
             write(folder / 'files.md', files_page())
+            write(folder / 'add_ons.md', add_ons_page())
             write(folder / 'cli.md', cli_page())
             write(folder / 'metrics.md', metrics_page())
         finally:

@@ -4,6 +4,7 @@
 
 METRICS = {
     'actor_grad_norm': "norm of the actor's gradient",
+    'add_on_weight': 'factor on the add-on rewards that are learned from',
     'alpha': 'entropy temperature',
     'beta': 'share of Q_R that counts in the choice among proposals (q_remix)',
     'base_preferred_share': "share of states in which a critic sees no advantage of the actor's "
@@ -22,8 +23,10 @@ METRICS = {
     'guard_statistic': "doubt that the residual is as good as its base: the guard's sum; a trial "
     'begins at 3.35',
     'imitation_loss': 'mean squared distance of the supervised residual to what was shown',
+    'learned_reward': 'mean of the reward that is learned from, on a batch',
     'n_step': 'decisions whose rewards are summed in use',
     'normalizer_transitions': 'transitions that the observation normaliser was fitted on',
+    'prior_weight': "omega' in use: what log pi(a|s) of the base policy is worth",
     'q_base': 'value of the base action, mean over a batch and the critics',
     'q_executed': 'value of the executed action, on the same states',
     'q_policy': "value of the actor's mean, on the same states",

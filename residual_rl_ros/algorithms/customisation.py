@@ -278,6 +278,15 @@ class OffPolicyCustomisation(TrainingState, ABC):
         batch = self.memory.sample(self._updates / self.config.utd)
         return batch.to(self.device), self.reward(batch).to(self.device)
 
+    def diagnose(self) -> dict[str, float]:
+        """Return the mean of the reward that is learned, on a batch, and the knobs."""
+        _, reward = self.sample()
+        return {
+            'learned_reward': float(reward.mean()),
+            'prior_weight': self.prior_weight,
+            'add_on_weight': self.reward.weight,
+        }
+
     def _normalizers(self) -> list[Normalizer]:
         return [
             each

@@ -75,7 +75,7 @@ def residual_value(
 ) -> Tensor:
     """Return V_R = min_i Q_i(s, a) + omega' log pi(a|s) - alpha^ log pi^(a|s), shape (batch,).
 
-    The actions are those of pi^; q has shape (heads, batch), log_pi and log_policy (batch,).
+    The actions are those of pi^. Q_i has shape (heads, batch), the densities (batch,).
     """
     return q.amin(0) + prior_weight * log_pi - alpha * log_policy
 
@@ -98,21 +98,17 @@ class ResidualSac(OffPolicyCustomisation):
         rng: np.random.Generator,
     ) -> None:
         if layout.discrete:
-            raise ConfigError(
-                'residual_sac is for continuous actions, and those of this robot are discrete: use '
-                'residual_soft_q'
-            )
+            raise ConfigError('the actions of this robot are discrete: use residual_soft_q')
         super().__init__(config, layout, generator, rng)
+        inputs = layout.observation_size + layout.decision_size
         sizes, heads = config.hidden_sizes, config.critic_heads
-        n, km = layout.observation_size, layout.decision_size
-        architecture = PriorGaussianArchitecture(
-            layout, sizes, config.initial_log_std, config.hold_noise
-        )
+        starts, holds = config.initial_log_std, config.hold_noise
+        architecture = PriorGaussianArchitecture(layout, sizes, starts, holds)
         self.policy = Density(layout, architecture.kind).to(self.device)
         """The density of pi^, which has the kind of the prior."""
         self.actor = seeded(lambda: PriorGaussianNetwork(architecture), generator)
         self.critic = seeded(
-            lambda: Critic(heads, n + km, sizes, config.critic_normalization), generator
+            lambda: Critic(heads, inputs, sizes, config.critic_normalization), generator
         )
         nn.init.zeros_(self.critic.head.weight)
         nn.init.zeros_(self.critic.head.bias)
@@ -127,8 +123,8 @@ class ResidualSac(OffPolicyCustomisation):
         start = torch.tensor(config.temperature, device=self.device)
         self.log_alpha = start.log().requires_grad_()
         self.alpha_optimizer = Adam(self.log_alpha, config.learning_rate)
-        half_range = self.policy.half_range[self.policy.half_range > 0.0]
-        self._target_entropy = float((config.target_entropy_per_dimension + half_range.log()).sum())
+        ranges = self.policy.half_range[self.policy.half_range > 0.0]
+        self._target_entropy = float((config.target_entropy_per_dimension + ranges.log()).sum())
 
     def values(self, critic: Critic, observation: Tensor, action: Tensor) -> Tensor:
         """Return Q_i(s, a), shape (heads, batch)."""
@@ -154,9 +150,8 @@ class ResidualSac(OffPolicyCustomisation):
 
         # Critics: y = r_R + gamma V_R(s').
         with torch.no_grad():
-            value, _ = self.policy_value(
-                self.target_critic, batch.next_observation, batch.next_prior
-            )
+            after = batch.next_observation, batch.next_prior
+            value, _ = self.policy_value(self.target_critic, *after)
             y = soft_target(reward, batch.bootstrap, value)
         q = self.values(self.critic, batch.observation, batch.executed_action)
         loss = critic_loss(q, y)
@@ -184,13 +179,6 @@ class ResidualSac(OffPolicyCustomisation):
             'alpha': self.log_alpha.exp().detach(),
             'entropy': -log_policy.detach().mean(),
         }
-
-    @torch.no_grad()
-    def diagnose(self) -> dict[str, float]:
-        """Return metrics on a batch: Q_R of what was executed, and the reward that is learned."""
-        batch, reward = self.sample()
-        q = self.values(self.critic, batch.observation, batch.executed_action)
-        return {'q_executed': float(q.mean()), 'learned_reward': float(reward.mean())}
 
     def robot_policy(self) -> PriorGaussian:
         """Return a copy of what is learned, as the robot runs it."""

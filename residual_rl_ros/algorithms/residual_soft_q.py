@@ -137,16 +137,16 @@ class ResidualSoftQ(OffPolicyCustomisation):
     @torch.no_grad()
     def diagnose(self) -> dict[str, float]:
         """Return metrics on a batch: entropy, share of base actions that it would keep, Q_R."""
-        batch, reward = self.sample()
+        batch, _ = self.sample()
         q = self.values(batch.observation)
         preference = self.preferences(q, batch.prior)
         log_pi = (preference / self.config.temperature).log_softmax(-1)
         kept = batch.base_action.gather(-1, preference.argmax(-1, keepdim=True))
         return {
+            **super().diagnose(),
             'entropy': float(-(log_pi.exp() * log_pi).sum(-1).mean()),
             'base_preferred_share': float(kept.mean()),
             'q_executed': float((q * batch.executed_action).sum(-1).mean()),
-            'learned_reward': float(reward.mean()),
         }
 
     @property

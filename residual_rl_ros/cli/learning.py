@@ -11,7 +11,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,7 +20,9 @@ from rich.console import Console
 from residual_rl_ros.cli.options import (
     INTERRUPTED,
     AddOnOption,
+    BaseOption,
     DemonstrationsOption,
+    EnvOption,
     JsonOption,
     MaybeInt,
     MaybePath,
@@ -28,13 +31,18 @@ from residual_rl_ros.cli.options import (
     ObservationMapOption,
     OperatorOption,
     RayOption,
+    ScaleOption,
     SeedOption,
     SuccessOption,
     TaskOption,
     WorkersOption,
     assignments,
+    environment_run,
 )
 from residual_rl_ros.errors import ResidualRLError
+
+if TYPE_CHECKING:
+    from residual_rl_ros.config.run import RunConfig
 
 
 def demo(
@@ -89,6 +97,9 @@ def demo(
 
 def train(
     task: TaskOption = 'peg_insert',
+    env: EnvOption = None,
+    base: BaseOption = None,
+    scale: ScaleOption = 0.1,
     preset: Annotated[
         MaybeText,
         typer.Option(help='Learner preset of config/presets/; default: the configuration.'),
@@ -134,12 +145,21 @@ def train(
 
     Ctrl-C ends it after the episode in progress and saves; a second Ctrl-C ends it at once.
     """
+    from residual_rl_ros.config import DEFAULT_PRESET
     from residual_rl_ros.config.run import load_run
 
     console = Console(stderr=True)
     if start is not None and resume:
         raise ResidualRLError('give --from for a new run or --resume for an old one, not both')
-    config = load_run(task).told_by(success).rewarded_by(add_on)
+
+    def folder(task: str, preset: str) -> Path:
+        path = Path('runs') / f'{task}_{preset}_seed{seed}'
+        return path if resume else _fresh_folder(path)
+
+    if env is not None and out is None:
+        out = folder(env, preset or DEFAULT_PRESET)
+    config = environment_run(env, base, scale, out or Path()) or load_run(task)
+    config = config.told_by(success).rewarded_by(add_on)
     config = replace(config, control_steps=steps or config.control_steps)
     config = config.with_preset(preset or config.preset).changed(assignments(overrides or []))
     config = config if operator is None else config.changed({'operator': operator})
@@ -150,9 +170,7 @@ def train(
     from residual_rl_ros.training.train import TrainOptions, run_training
 
     episodes, recordings = read_demonstrations(demonstrations or [], observation_map or [])
-    name = f'{config.task}_{config.preset}_seed{seed}'
-    if out is None:
-        out = Path('runs') / name if resume else _fresh_folder(Path('runs') / name)
+    out = folder(config.task, config.preset) if out is None else out
     options = TrainOptions(
         config,
         seed,
@@ -177,8 +195,8 @@ def train(
         raise typer.Exit(INTERRUPTED) from None
     say(console, f'results are in {out}')
     if summary['final'] is not None:
-        base, final = (_result(summary[key]) for key in ('base', 'final'))
-        say(console, f'base {base}, base + residual {final} on the same seeds')
+        before, after = (_result(summary[key]) for key in ('base', 'final'))
+        say(console, f'base {before}, base + residual {after} on the same seeds')
     if as_json:
         print(json.dumps(summary, indent=2))
 
@@ -199,6 +217,8 @@ def evaluate(
         Path, typer.Argument(help='Output folder of train or demo, a checkpoint, or an actor file.')
     ],
     task: TaskOption = 'peg_insert',
+    env: EnvOption = None,
+    base: BaseOption = None,
     episodes: Annotated[int, typer.Option(min=1, help='Paired seeds.')] = 100,
     first_seed: Annotated[
         MaybeInt,
@@ -210,16 +230,22 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate base and base + residual on the same seeds, in a blind random order."""
+    from residual_rl_ros.config.run import load_run
+    from residual_rl_ros.evaluation.paired import EVALUATION_SEED
+
+    with TemporaryDirectory() as folder:
+        # k and lambda are those of the actor.
+        loaded = environment_run(env, base, 0.0, Path(folder)) or load_run(task)
+        loaded = loaded.told_by(success).rewarded_by(add_on)
+        first = EVALUATION_SEED if first_seed is None else first_seed
+        _evaluate(run, loaded, range(first, first + episodes), order_seed, as_json)
+
+
+def _evaluate(run: Path, loaded: RunConfig, seeds: range, order_seed: int, as_json: bool) -> None:
+    """Print what the actor of a run came to beside its base."""
     import numpy as np
 
-    from residual_rl_ros.config.run import load_run
-    from residual_rl_ros.evaluation.paired import (
-        EVALUATION_SEED,
-        Episode,
-        difference,
-        evaluate_blind,
-        score,
-    )
+    from residual_rl_ros.evaluation.paired import Episode, difference, evaluate_blind, score
     from residual_rl_ros.evaluation.progress import progress, say
     from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
     from residual_rl_ros.tasks.success_probe import settle_success
@@ -227,16 +253,13 @@ def evaluate(
     errors = Console(stderr=True)
     message = read_actor(run)
     _, actor = decode_weights(message)
-    loaded = load_run(task).told_by(success).rewarded_by(add_on)
     loaded = loaded.told_by(
         settle_success(loaded.task, loaded.success, lambda text: say(errors, text))
     )
     config = loaded.resolve().trained_as(actor.architecture.layout).config
-    first = EVALUATION_SEED if first_seed is None else first_seed
-    seeds = range(first, first + episodes)
     played: dict[bool, dict[int, Episode]] = {False: {}, True: {}}
     rng = np.random.default_rng(order_seed)
-    with progress(errors, 'evaluating', 2 * episodes) as report:
+    with progress(errors, 'evaluating', 2 * len(seeds)) as report:
         for residual, episode in evaluate_blind(config, seeds, message, rng):
             played[residual][episode.seed] = episode
             report(len(played[False]) + len(played[True]))
@@ -266,15 +289,9 @@ def compare(
         MaybeInt,
         typer.Option(min=1, help='Control steps of each run; default: the configuration.'),
     ] = None,
-    env: Annotated[
-        MaybeText,
-        typer.Option(help='Any gymnasium environment that observes a Box, instead of --task.'),
-    ] = None,
-    base: Annotated[
-        MaybePath,
-        typer.Option(help='ONNX base policy for --env.'),
-    ] = None,
-    scale: Annotated[float, typer.Option(help='Residual scale lambda for --env.')] = 0.1,
+    env: EnvOption = None,
+    base: BaseOption = None,
+    scale: ScaleOption = 0.1,
     out: Annotated[Path, typer.Option(help='Output folder; finished runs in it are kept.')] = Path(
         'runs/compare'
     ),
@@ -296,15 +313,12 @@ def compare(
     from residual_rl_ros.comparison.protocol import parse_seeds
     from residual_rl_ros.config.run import load_run
     from residual_rl_ros.demonstrations.source import read_demonstrations
-    from residual_rl_ros.tasks.hosting import finetune_for_environment
 
     console = Console(stderr=True)
-    if (env is None) != (base is None) or (env is not None and task):
+    if env is not None and task:
         raise ResidualRLError('give either --task, or --env together with --base')
-    if env is not None and base is not None:
-        configs = [finetune_for_environment(env, base, scale, out)]
-    else:
-        configs = [load_run(name) for name in task or ['peg_insert', 'push_to_goal']]
+    own = environment_run(env, base, scale, out)
+    configs = [own] if own else [load_run(name) for name in task or ['peg_insert', 'push_to_goal']]
     configs = [config.told_by(success).rewarded_by(add_on) for config in configs]
     if steps is not None:
         configs = [replace(config, control_steps=steps) for config in configs]

@@ -7,13 +7,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 
 from residual_rl_ros.errors import FormatError, ResidualRLError
+
+if TYPE_CHECKING:
+    from residual_rl_ros.config.run import RunConfig
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -29,6 +32,12 @@ MaybeFloats = list[float] | None
 TaskOption = Annotated[
     str, typer.Option(help='Task of config/finetune/, or the path of such a file.')
 ]
+EnvOption = Annotated[
+    MaybeText,
+    typer.Option('--env', help='Any environment by its name, instead of --task; with --base.'),
+]
+BaseOption = Annotated[MaybePath, typer.Option('--base', help='ONNX base policy for --env.')]
+ScaleOption = Annotated[float, typer.Option('--scale', help='Residual scale lambda for --env.')]
 SeedOption = Annotated[int, typer.Option(min=0, help='Learner seed.')]
 SuccessOption = Annotated[
     MaybeText,
@@ -76,6 +85,29 @@ OperatorOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option('--json', help='Print the results as JSON.')]
+
+
+def environment_run(
+    env: str | None, base: Path | None, scale: float, folder: Path
+) -> RunConfig | None:
+    """Return the run of `--env`; None without one.
+
+    Args:
+        env: name of the environment.
+        base: its base policy.
+        scale: residual scale.
+        folder: where the description of its robot is written.
+
+    Raises:
+        ResidualRLError: there is only one of `--env` and `--base`, or they cannot be used.
+    """
+    if (env is None) != (base is None):
+        raise ResidualRLError('give either --task, or --env together with --base')
+    if env is None or base is None:
+        return None
+    from residual_rl_ros.tasks.hosting import finetune_for_environment
+
+    return finetune_for_environment(env, base, scale, folder)
 
 
 def assignments(texts: list[str]) -> dict[str, Any]:

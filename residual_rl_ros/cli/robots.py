@@ -62,7 +62,7 @@ def train_base(
 
 def train_prior(
     env: Annotated[str, typer.Option(help='Task of this package or gymnasium id.')],
-    out: Annotated[Path, typer.Option(help='The model; its card and its run are beside it.')],
+    out: Annotated[Path, typer.Option(help='The model; its card is written beside it.')],
     steps: Annotated[int, typer.Option(min=1, help='Control steps of training.')],
     preset: Annotated[
         str, typer.Option(help='Preset that forgets the base and learns from the basic reward.')
@@ -76,15 +76,17 @@ def train_prior(
     evaluate: Annotated[
         int, typer.Option(min=1, help='Held-out seeds for the returns in the card.')
     ] = 100,
-    resume: Annotated[bool, typer.Option(help='Continue the run beside --out.')] = False,
+    run: Annotated[
+        MaybePath, typer.Option(help='Folder of the run; default: runs/<name of the model>_prior.')
+    ] = None,
+    resume: Annotated[bool, typer.Option(help='Continue the run in --run.')] = False,
 ) -> None:
     """Train a base policy that tells how likely its actions are, and write its model card."""
-    from residual_rl_ros.pretraining.train_prior import PriorOptions, train_prior
+    from residual_rl_ros.training.train_prior import PriorOptions, train_prior
 
-    changes = assignments(overrides or [])
-    options = PriorOptions(
-        env, preset, steps, seed, out, changes, tuple(add_on or ()), evaluate, resume
-    )
+    changes, asked = assignments(overrides or []), tuple(add_on or ())
+    folder = run or Path('runs') / f'{out.stem}_prior'
+    options = PriorOptions(env, preset, steps, seed, out, folder, changes, asked, evaluate, resume)
     console = Console(stderr=True)
     console.print(f'card: {train_prior(options, console)}')
 

@@ -171,6 +171,11 @@ class LearnerConfig(LoopConfig):
                 f'replay_capacity, which is {capacity}'
             )
 
+    @property
+    def learns_add_on(self) -> bool:
+        """Whether its rule takes add-on rewards, by the key `add_on`."""
+        return any(item.name == 'add_on' for item in fields(self.rule))
+
     def make_rule(
         self, layout: TransitionLayout, generator: torch.Generator, rng: np.random.Generator
     ) -> Rule:

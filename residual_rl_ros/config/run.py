@@ -165,14 +165,17 @@ class RunConfig:
         return self if preset == self.preset else replace(self, preset=preset, overrides={})
 
     def learner_config(self) -> LearnerConfig:
-        """Return the preset with this run's overrides and, if the rule learns from any, add-ons."""
+        """Return the preset with this run's overrides.
+
+        Its add-ons are those of the rule too, if that learns any and the overrides name no others.
+        """
         # Presets know the update rules, hence torch, whose import takes seconds: who only plays
         # episodes does without.
         from residual_rl_ros.config.preset import load_preset
 
-        learner = load_preset(self.preset, self.overrides)
-        if not (self.add_on and hasattr(learner.rule, 'add_on')):
-            return learner
+        preset = load_preset(self.preset, self.overrides)
+        if not self.add_ons or not preset.learns_add_on or 'add_on' in self.overrides:
+            return preset
         return load_preset(self.preset, {**self.overrides, 'add_on': self.add_on})
 
 

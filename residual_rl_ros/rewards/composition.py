@@ -10,13 +10,13 @@ can be given another add-on afterwards.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from residual_rl_ros.errors import ConfigError, FormatError, RewardError, shown
 from residual_rl_ros.files.yaml_text import parse_yaml
@@ -116,12 +116,8 @@ class AddOns:
         return [{'name': each.name, 'weight': each.weight, **each.keys} for each in self.parts]
 
     def to_yaml(self) -> str:
-        """Return it as one line of YAML, as ROS parameters hold it; empty without an add-on."""
-        if not self.parts:
-            return ''
-        return yaml.safe_dump(self.to_list(), sort_keys=False, default_flow_style=True, width=1e9)[
-            :-1
-        ]
+        """Return it as one line of YAML, such as a ROS parameter holds; `from_yaml` reads it."""
+        return json.dumps(self.to_list()) if self else ''
 
     def bind(
         self,

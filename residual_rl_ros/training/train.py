@@ -107,7 +107,7 @@ class TrainOptions:
     def evaluation_identity(self) -> dict[str, Any]:
         """Return what makes the evaluations of two runs the same; scenes alone in a grid."""
         add_ons = self.config.add_ons
-        added = {'add_on': add_ons.to_list()} if add_ons else {}
+        added = {'add_ons': add_ons.to_list()} if add_ons else {}
         if self.first_scene is None:
             return added
         names = ('first_scene', 'curve_steps', 'curve_seeds')
@@ -189,7 +189,7 @@ def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
 
 def stored_identity(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return a `run_identity` with every key: stored ones can be of a version before one."""
-    return {'operator': None, 'add_on': [], **found}
+    return {'operator': None, 'add_ons': [], **found}
 
 
 class _Training:
@@ -211,6 +211,12 @@ class _Training:
             samples = run.learner.rule.samples_demonstrations
             options.recordings.check(run.config.preset, samples)
         self._identity = run_identity(run, options)
+        if run.add_on is not None and not run.learner.learns_add_on:
+            say(
+                console,
+                f'preset {run.config.preset} learns from the reward of the task alone: the add-on '
+                'is measured, and nothing follows it',
+            )
         self._env = host(run.config, run.robot)
         made.callback(self._env.close)
         if not options.resume:

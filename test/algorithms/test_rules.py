@@ -13,18 +13,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import fill, make_layout, make_rule, make_transition, random_transitions
+from builders import (
+    fill,
+    make_layout,
+    make_rule,
+    make_transition,
+    random_transitions,
+    residual_presets,
+)
 from torch import Tensor
 
 from residual_rl_ros.algorithms.actor_critic import effective_rank
 from residual_rl_ros.algorithms.cal_ql import CalQl
-from residual_rl_ros.config.preset import preset_names
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
 
 LAYOUT = make_layout()
-PRESETS = [name for name in preset_names() if name != 'supervised']
+PRESETS = residual_presets()
 
 
 def stream(count: int = 200, change: Callable[[int, Any], Any] = lambda i, t: t) -> list[Any]:

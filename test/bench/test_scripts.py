@@ -28,7 +28,7 @@ from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.learner.episodes import EpisodeRecord
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 
-HERE = ('bag_warm_start', 'chunk_seams', 'failure_to_success', 'guard_rates')
+HERE = ('bag_warm_start', 'chunk_seams', 'customisation', 'failure_to_success', 'guard_rates')
 WITH_ROS = ('recorder_load', 'round_trips')
 
 

@@ -81,6 +81,20 @@ def test_check_base_prints_names_in_brackets(run, tmp_path: Path) -> None:
         (['describe-robot', 'NoSuchEnv-v0'], "unknown task 'NoSuchEnv-v0'"),
         (['describe-robot', 'FrozenLake-v1'], 'expected a one-dimensional Box'),
         (['train-base', '--task', 'tidy_up'], 'tidy_up'),
+        (
+            [
+                'train-prior',
+                '--env',
+                'cart_pole',
+                '--preset',
+                'dawn',
+                '--steps',
+                '9',
+                '--out',
+                'p.onnx',
+            ],
+            'tells how likely its actions are',
+        ),
         (['train', '--success', 'success:never'], "success is 'success:never', expected auto"),
     ],
 )
@@ -119,7 +133,7 @@ def test_an_unknown_task_is_one_line_without_a_traceback(tmp_path: Path) -> None
     assert finished.stdout == ''
     assert finished.stderr.splitlines() == [finished.stderr.rstrip('\n')]
     assert finished.stderr.startswith(
-        "error: unknown task 'tidy_up'; shipped: fetch_pick_and_place, peg_insert, "
+        "error: unknown task 'tidy_up'; shipped: cart_pole, fetch_pick_and_place, "
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -8,6 +8,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import run_command
@@ -15,7 +16,10 @@ from foreign_tasks import register, write_base
 from rich.console import Console
 
 from residual_rl_ros.comparison.compare import CompareOptions, Variant, run_comparison
+from residual_rl_ros.config.run import RunConfig
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.evaluation import paired
+from residual_rl_ros.evaluation.paired import Episode
 from residual_rl_ros.tasks.hosting import finetune_for_environment
 
 register()
@@ -90,15 +94,45 @@ def test_with_an_add_on_returns_come_apart_and_a_run_with_another_one_is_another
     assert (found['add_on_return'], found['total_return']) == pytest.approx((0.48, 8.48))
     (summary,) = out.rglob('summary.json')
     stored = json.loads(summary.read_text())
-    assert stored['run']['add_on'] == [
+    assert stored['run']['add_ons'] == [
         {'name': 'side_preference', 'weight': 1.0, 'position': 'state.x0', 'side': 'high'}
     ]
     assert stored['scenes']['returns']['final']['basic'] == [8.0] * 3
     for other in ([], ['--add-on', f'{side},weight=2']):
         assert compare('Falls-v0', out, monkeypatch, *other) == 2
-        assert 'is of another run: add_on is [{' in capsys.readouterr().err
+        assert 'is of another run: add_ons is [{' in capsys.readouterr().err
     assert compare('Falls-v0', out, monkeypatch, '--add-on', 'side_preference:position=x') == 2
     assert "add-on 'side_preference'" in capsys.readouterr().err
+
+
+def test_any_environment_is_trained_resumed_and_evaluated_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, base = str(tmp_path / 'out'), str(write_base(tmp_path / 'base.onnx'))
+    told = ('--env', 'Falls-v0', '--base', base, '--success', 'return')
+    side = ('--add-on', 'side_preference:position=state.x0,side=high')
+    small = [word for change in SMALL.split(':')[1:] for word in ('--set', change)]
+    train = ('train', *told, *side, '--out', out, '--evaluate', '2', *small)
+    assert run_command(*train, '--steps', '40', monkeypatch=monkeypatch) == 0
+    said = capsys.readouterr().err
+    assert 'dawn learns from the reward of the task alone: the add-on is measured' in said
+    ends = 'return 8, add-on 0.48, total 8.48'
+    assert f'base {ends}, base + residual {ends} on the same seeds' in said
+    assert run_command(*train, '--steps', '48', '--resume', monkeypatch=monkeypatch) == 0
+
+    def play(config: RunConfig, seeds: range, message: bytes, rng: object) -> list[Any]:
+        run = config.resolve()  # Its robot is still there.
+        run.evaluation_controller(message).queue.close()
+        assert run.add_on is not None
+        assert (config.task, config.residual_scale) == ('Falls-v0', (0.1, 0.1))
+        return [(on, Episode(seed, None, 8, 8.0, 0.48)) for on in (False, True) for seed in seeds]
+
+    monkeypatch.setattr(paired, 'evaluate_blind', play)
+    evaluate = ('evaluate', out, *told, *side, '--episodes', '2')
+    assert run_command(*evaluate, monkeypatch=monkeypatch) == 0
+    assert 'base + residual return: basic 8 [8, 8], add-on 0.48 [' in capsys.readouterr().out
+    assert run_command('train', '--env', 'Falls-v0', '--out', out, monkeypatch=monkeypatch) == 2
+    assert 'give either --task, or --env together with --base' in capsys.readouterr().err
 
 
 def test_a_success_along_the_way_counts_and_commands_stay_inside_float64_bounds(

@@ -4,15 +4,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import yaml
 
+from residual_rl_ros.algorithms.rule import RULES
+from residual_rl_ros.algorithms.sac import SacConfig
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ConfigError, ResidualRLError, ResourceError
 from residual_rl_ros.resources import find_base_policy, resource_path
+from residual_rl_ros.rewards.composition import AddOns
+from residual_rl_ros.schema import parameter
 from residual_rl_ros.tasks.hosting import connect, make_environment
 
 TASKS = sorted(path.stem for path in resource_path('config', 'finetune').glob('*.yaml'))
@@ -31,12 +38,16 @@ def test_a_shipped_run_fits_its_base_policy_robot_and_environment(task: str) -> 
     built = controller.build(policy, robot.action)
     built.queue.close()
     assert built.layout.decision_steps == config.decision_steps
-    assert 0.0 < max(built.layout.residual_bound) < 1.0
+    layout = built.layout
+    ranges = np.subtract(layout.action_max, layout.action_min)
+    assert 0.0 < max(layout.residual_bound) <= max(ranges)
     assert config.learner_config().warmup_transitions * config.decision_steps < config.control_steps
 
 
 def write(path: Path, **changes: object) -> Path:
-    values = yaml.safe_load(resource_path('config', 'finetune', f'{TASKS[0]}.yaml').read_text())
+    values = yaml.safe_load(
+        resource_path('config', 'finetune', 'fetch_pick_and_place.yaml').read_text()
+    )
     path.write_text(yaml.safe_dump({**values, **changes}))
     return path
 
@@ -75,6 +86,29 @@ def test_add_ons_are_checked_with_the_run_and_their_names_with_its_robot(tmp_pat
         load_run(str(write(tmp_path / 'run.yaml', add_on=[{'name': 'speed_limit'}])))
 
 
+@dataclass(frozen=True)
+class Follows(SacConfig):
+    section: ClassVar[str] = 'follows'
+    add_on: tuple[dict[str, Any], ...] = parameter((), 'add-on rewards')
+
+
+def test_a_rule_that_learns_add_ons_is_given_those_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RULES, 'follows', (object, Follows))
+    (tmp_path / 'follows.yaml').write_text('algorithm: follows')
+    high = {'name': 'hopper_height', 'reads': 'state.x0'}
+    config = load_run(str(write(tmp_path / 'run.yaml', add_on=[high], overrides={})))
+    assert not config.learner_config().learns_add_on
+    follows = config.with_preset(str(tmp_path / 'follows.yaml'))
+    learner = follows.learner_config()
+    assert isinstance(learner.rule, Follows)
+    assert AddOns.of(learner.rule.add_on) == config.add_ons
+    other = follows.changed({'add_on': [], 'gamma': 0.5}).learner_config()
+    assert isinstance(other.rule, Follows)
+    assert other.rule.add_on == ()
+
+
 def test_an_override_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     config = load_run(str(write(tmp_path / 'run.yaml', overrides={'bath_size': 17})))
     with pytest.raises(ConfigError, match=r'bath_size is unknown; did you mean batch_size'):
@@ -90,7 +124,7 @@ def test_an_unknown_task_lists_the_known_ones() -> None:
 def test_an_unknown_base_policy_lists_the_shipped_ones() -> None:
     with pytest.raises(
         ResourceError,
-        match=r"unknown base policy 'gpt'; shipped: fetch_pick_and_place, peg_insert, ",
+        match=r"unknown base policy 'gpt'; shipped: cart_pole, .*fetch_pick_and_place, ",
     ):
         find_base_policy('gpt')
 

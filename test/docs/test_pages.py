@@ -7,12 +7,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from residual_rl_ros.config.preset import load_preset, preset_names
+from residual_rl_ros.rewards.add_on import ADD_ONS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / 'docs'
@@ -22,7 +24,7 @@ PAGES = sorted(
     if not {'_build', 'api', 'generated'} & set(page.relative_to(ROOT).parts)
 )
 LINK = re.compile(r'\]\(([^)#\s]+)(?:#[^)]*)?\)')
-MADE_BY_SPHINX = re.compile(r'generated/(?:cli|files|metrics|presets)\.md$')
+MADE_BY_SPHINX = re.compile(r'generated/(?:add_ons|cli|files|metrics|presets)\.md$')
 
 
 @pytest.fixture(scope='module')
@@ -80,6 +82,13 @@ def test_every_key_of_runs_and_robots_is_described(generated: ModuleType) -> Non
     text = generated.files_page()
     for key in ('residual_scale', 'control_rate_hz', 'max_velocity', 'frame_id', 'encoder_sha256'):
         assert f'| `{key}` |' in text
+
+
+def test_every_key_of_an_add_on_is_described(generated: ModuleType) -> None:
+    text = generated.add_ons_page()
+    for name, kind in ADD_ONS.items():
+        section = text.partition(f'## {name}\n')[2].partition('\n## ')[0]
+        assert all(f'| `{item.name}` |' in section for item in fields(kind)), name
 
 
 def test_every_command_is_in_the_reference(generated: ModuleType) -> None:

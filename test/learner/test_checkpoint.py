@@ -20,11 +20,12 @@ from builders import (
     make_layout,
     make_transition,
     random_transitions,
+    residual_presets,
     small_config,
 )
 from safetensors.torch import load_file, save_file
 
-from residual_rl_ros.config.preset import load_preset, preset_names
+from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import CheckpointError
 from residual_rl_ros.learner import checkpoint
 from residual_rl_ros.learner.checkpoint import (
@@ -80,7 +81,7 @@ def content(learner: Learner) -> dict[str, bytes]:
             for saved_at in (4, 13, 42)
             for overrides in (
                 *({'utd': 1.5}, {'replay_capacity': 20}),
-                *({'preset': name} for name in preset_names() if name != 'supervised'),
+                *({'preset': name} for name in residual_presets()),
             )
         ),
     ],

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.resources import resource_path
+from residual_rl_ros.rewards.add_on import ADD_ONS
 from residual_rl_ros.rewards.composition import AddOns
 
 NAMES = ('x', 'y', 'vx', 'vy')
@@ -115,3 +117,8 @@ def test_mountain_car_pays_for_each_step_to_the_left() -> None:
     steps = [[-0.01, 1.0], [0.0, -1.0], [0.5, 0.0], [-1.0, 0.0]]
     found = worth('mountain_car_less_left', np.zeros(4), actions=steps, action='u')
     assert found == pytest.approx(-0.2)
+
+
+def test_the_reference_lists_every_add_on() -> None:
+    page = resource_path('docs', 'reference', 'add_ons.md').read_text(encoding='utf-8')
+    assert not [name for name in ADD_ONS if f'| `{name}` |' not in page]

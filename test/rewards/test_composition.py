@@ -154,7 +154,8 @@ def test_yaml_and_the_command_line_say_the_same() -> None:
         {'name': 'cart_pole_centre', 'weight': 2.0}
     ]
     assert AddOns.from_yaml('') == AddOns.of([]) == AddOns()
-    assert AddOns.of(ALL.to_list()) == ALL
+    assert AddOns.of(ALL.to_list()) == AddOns.from_yaml(ALL.to_yaml()) == ALL
+    assert AddOns().to_yaml() == ''
 
 
 @pytest.mark.parametrize(

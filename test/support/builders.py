@@ -18,9 +18,10 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from residual_rl_ros.algorithms.config import ActorCriticConfig
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
-from residual_rl_ros.config.preset import LearnerConfig, load_preset
+from residual_rl_ros.config.preset import LearnerConfig, load_preset, preset_names
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.control.reward import CLASSIFIER_METADATA_KEY
 from residual_rl_ros.residual_policy.architecture import ActorArchitecture
@@ -325,6 +326,16 @@ def random_transitions(
             )
         )
     return stream
+
+
+def residual_presets() -> list[str]:
+    """Return the presets that learn the actor of a bounded residual, and its critics, by trial."""
+    rules = {name: load_preset(name).rule for name in preset_names()}
+    return [
+        name
+        for name, rule in rules.items()
+        if isinstance(rule, ActorCriticConfig) and name != 'supervised'
+    ]
 
 
 def small_config(preset: str = 'dawn', **overrides: Any) -> LearnerConfig:

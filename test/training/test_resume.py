@@ -148,7 +148,7 @@ def assert_same_run(broken: Path, whole: Path) -> None:
         (['--preset', 'policy_decorator'], 'trained with other numbers'),
         (['--task', 'push_to_goal'], 'has layout'),
         (['--seed', '4'], 'is of another run: seed is 3 there and 4 here'),
-        (['--add-on', 'hopper_height:reads=tool.position.z'], 'is of another run: add_on is []'),
+        (['--add-on', 'hopper_height:reads=tool.position.z'], 'is of another run: add_ons is []'),
         (['--steps', '200'], 'is of a run of 300 control steps'),
     ],
 )

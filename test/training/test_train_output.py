@@ -44,3 +44,17 @@ def test_what_is_in_the_way_of_a_run_is_named_before_it_begins(tmp_path: Path) -
     (tmp_path / PROGRESS).write_text('{"base": [0, ')
     with pytest.raises(ResidualRLError, match=r'progress\.json.* cannot be read: .*; remove it'):
         run_training(replace(options(tmp_path), resume=True), quiet)
+
+
+def test_an_add_on_that_the_preset_does_not_learn_is_said_to_be_measured_alone(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / 'out').write_text('in the way')
+    said = io.StringIO()
+    run = options(tmp_path / 'out')
+    run = replace(run, config=run.config.rewarded_by(['hopper_height:reads=tool.position.z']))
+    with pytest.raises(OutputError):
+        run_training(run, Console(file=said, width=1000))
+    assert (
+        'dawn learns from the reward of the task alone: the add-on is measured' in said.getvalue()
+    )

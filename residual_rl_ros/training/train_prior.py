@@ -27,8 +27,9 @@ from torch import Tensor, nn
 
 from residual_rl_ros.algorithms.customisation import BASIC, CustomisationConfig
 from residual_rl_ros.algorithms.prior import Density
+from residual_rl_ros.algorithms.rule import RuleConfig
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
-from residual_rl_ros.config.run import RunConfig
+from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import ConfigError, OutputError
 from residual_rl_ros.evaluation.paired import Score, evaluate, score
 from residual_rl_ros.residual_policy.categorical import CategoricalPolicy
@@ -62,7 +63,9 @@ class PriorOptions:
     """Control steps of training."""
     seed: int
     out: Path
-    """ONNX file; the card and the run's folder are beside it."""
+    """ONNX file; the card is beside it."""
+    folder: Path
+    """Of the run."""
     overrides: Mapping[str, Any]
     """Numbers that replace those of the preset."""
     add_on: tuple[str, ...] = ()
@@ -70,7 +73,7 @@ class PriorOptions:
     episodes: int = 100
     """Held-out episodes for the card."""
     resume: bool = False
-    """Continue the run beside `out`."""
+    """Continue the run in `folder`."""
 
 
 def train_prior(options: PriorOptions, console: Console) -> Path:
@@ -78,13 +81,16 @@ def train_prior(options: PriorOptions, console: Console) -> Path:
 
     Raises:
         ResidualRLError: bad input, or the environment failed.
-        KeyboardInterrupt: after Ctrl-C; what is done by then is saved beside `out`.
+        KeyboardInterrupt: after Ctrl-C; what is done by then is saved in `folder`.
     """
-    folder = options.out.with_suffix('')
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f'folder {str(folder)!r} cannot be made: {error.strerror}') from error
+    rule = load_preset(options.preset, options.overrides).rule
+    _check_rule(options.preset, rule)
+    folder = options.folder
+    for needed in (folder, options.out.parent):
+        try:
+            needed.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f'folder {str(needed)!r} cannot be made: {error.strerror}') from error
     name = options.environment
     env = make_environment(name)
     metadata = contract(name, env, options.preset)
@@ -92,9 +98,12 @@ def train_prior(options: PriorOptions, console: Console) -> Path:
     write_nothing(folder / 'nothing.onnx', metadata, discrete)
     # Around the middle of the range, a residual of one half range reaches all of it.
     config = finetune_for_environment(name, folder / 'nothing.onnx', 1.0, folder)
-    config = replace(config, preset=options.preset, control_steps=options.steps)
-    config = config.changed(options.overrides)
-    _check_rule(config)
+    config = replace(
+        config,
+        preset=options.preset,
+        overrides=dict(options.overrides),
+        control_steps=options.steps,
+    ).rewarded_by(options.add_on)
     run = TrainOptions(
         config,
         options.seed,
@@ -109,19 +118,18 @@ def train_prior(options: PriorOptions, console: Console) -> Path:
     played = finetune_for_environment(name, options.out, 0.0, folder).rewarded_by(options.add_on)
     seeds = range(CARD_SEED, CARD_SEED + options.episodes)
     found = score(list(evaluate(played, seeds, workers=1)))
-    return write_card(options, config, found)
+    return write_card(options, rule, found)
 
 
-def _check_rule(config: RunConfig) -> None:
+def _check_rule(preset: str, rule: RuleConfig) -> None:
     """Refuse a preset that trains no prior.
 
     Raises:
         ConfigError: it learns from more than the basic reward, or from a base.
     """
-    rule = config.learner_config().rule
     if not isinstance(rule, CustomisationConfig):
         raise ConfigError(
-            f'preset {config.preset!r} trains no policy that tells how likely its actions are; '
+            f'preset {preset!r} trains no policy that tells how likely its actions are; '
             'use soft_q for discrete actions, sac_prior for continuous ones'
         )
     for key, value, wanted in (
@@ -265,9 +273,9 @@ def export(policy: RobotPolicy, metadata: BasePolicyMetadata, path: Path) -> Non
     onnx.save(model, str(path))
 
 
-def write_card(options: PriorOptions, config: RunConfig, found: Score) -> Path:
+def write_card(options: PriorOptions, rule: RuleConfig, found: Score) -> Path:
     """Write the model card beside the model; return its path."""
-    out, rule = options.out, config.learner_config().rule
+    out = options.out
     changes = ''.join(f' --set {key}={value}' for key, value in options.overrides.items())
     asked = ''.join(f' --add-on {text}' for text in options.add_on)
     rows = [('basic return', str(found.returns))]
