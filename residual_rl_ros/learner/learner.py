@@ -324,7 +324,9 @@ class Learner:
         rule, before = self.rule, self.add_on
         if not weight or not isinstance(rule, Customisable):
             return None
-        rule.set_add_on(text, weight)
+        # As long as nobody has asked for another one, the weight is that of the preset's.
+        own = AddOns.of(getattr(self.config.rule, 'add_on', ())).to_yaml()
+        rule.set_add_on(text or ('' if before[0] else own), weight)
         self.add_on = (text, weight)
         if self.phase is Phase.WARMUP or text == before[0]:
             return None
