@@ -325,10 +325,12 @@ class Learner:
         if not weight or not isinstance(rule, Customisable):
             return None
         # As long as nobody has asked for another one, the weight is that of the preset's.
-        own = AddOns.of(getattr(self.config.rule, 'add_on', ())).to_yaml()
-        rule.set_add_on(text or ('' if before[0] else own), weight)
+        preset = AddOns.of(getattr(self.config.rule, 'add_on', ()))
+        known = AddOns.from_message(before[0]) if before[0] else preset
+        wanted = AddOns.from_message(text) if text or before[0] else preset
+        rule.set_add_on(wanted.to_yaml(), weight)
         self.add_on = (text, weight)
-        if self.phase is Phase.WARMUP or text == before[0]:
+        if self.phase is Phase.WARMUP or wanted.to_list() == known.to_list():
             return None
         for _ in range(self.config.rule.relearning_updates):
             pulse()

@@ -459,6 +459,17 @@ def test_a_new_add_on_is_learned_at_once_from_the_memory_and_sent_in_a_new_epoch
     assert again.add_on == (BOX, 3.0)
 
 
+def test_the_add_on_of_the_preset_is_not_learned_again_when_it_is_asked_for() -> None:
+    preset = [{'name': 'keep_out_box', 'point': ['tool.z'], 'lower': [0.0], 'upper': [9.0]}]
+    learner = customised(add_on=preset)
+    updates = learner.pretraining_updates
+    assert learner.customise('', 2.0) is None
+    assert learner.customise(BOX, 1.0) is None
+    assert learner.pretraining_updates == updates
+    assert learner.customise('', 1.0) is not None, 'no add-on is another one'
+    assert float(learner.rule.reward(learner.rule.memory.sample_replay(50)).min()) == 0.0
+
+
 def test_an_add_on_that_cannot_be_learned_is_refused_and_nothing_changes() -> None:
     for learner, text, reason in (
         (make_learner(), BOX, 'learns from the basic reward alone'),
