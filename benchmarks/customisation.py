@@ -27,7 +27,15 @@ from residual_rl_ros.tasks.hosting import finetune_for_environment
 from residual_rl_ros.training.train import TrainOptions, run_training
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-PRIOR, CUSTOMISED, FULL = 'prior', 'customised', 'full'
+PRIOR = 'prior'
+ARMS: dict[str, dict[str, Any]] = {
+    PRIOR: {},
+    'customised': {},
+    'light': {'prior_weight': 0.01, 'temperature': 0.01},
+    'full': {'prior_weight': 0.0, 'reward': 'total'},
+}
+"""Numbers of an arm that differ from the preset: `light` weighs the prior less, and `full` learns
+the sum of both rewards from nothing (full RL)."""
 Case = Annotated[str, typer.Option(help='cart_pole or mountain_car.')]
 
 
@@ -46,7 +54,6 @@ CASES = {
     'cart_pole': Recipe('cart_pole', 'cart_pole_centre', 'residual_soft_q', 1.0),
     'mountain_car': Recipe('mountain_car', 'mountain_car_less_left', 'residual_sac', 2.0),
 }
-FULL_RL: dict[str, Any] = {'prior_weight': 0.0, 'reward': 'total'}
 
 
 def make_config(case: str, arm: str, prior: Path, steps: int, folder: Path) -> RunConfig:
@@ -55,15 +62,14 @@ def make_config(case: str, arm: str, prior: Path, steps: int, folder: Path) -> R
     folder.mkdir(parents=True, exist_ok=True)
     config = finetune_for_environment(recipe.environment, prior, recipe.residual_scale, folder)
     config = replace(config, preset=recipe.preset, control_steps=steps)
-    config = config.rewarded_by([recipe.add_on])
-    return config.changed(FULL_RL) if arm == FULL else config
+    return config.rewarded_by([recipe.add_on]).changed(ARMS[arm])
 
 
 @app.command()
 def run(
     out: Path,
     case: Case,
-    arm: Annotated[str, typer.Option(help='prior, customised or full.')],
+    arm: Annotated[str, typer.Option(help=f'One of {", ".join(ARMS)}.')],
     prior: Annotated[Path, typer.Option(help='ONNX file of the prior.')],
     seeds: Annotated[int, typer.Option(min=1, help='Learner seeds, from 0 on.')] = 5,
     steps: Annotated[int, typer.Option(min=1, help='Control steps.')] = 100_000,
@@ -93,7 +99,7 @@ def table(out: Path) -> None:
     print('| case | arm | seeds | basic | add-on | total | success |')
     print('|---|---|---|---|---|---|---|')
     for case in CASES:
-        for arm in (PRIOR, CUSTOMISED, FULL):
+        for arm in ARMS:
             files = sorted(out.glob(f'{case}_{arm}_*/episodes.json'))
             if files:
                 print(row(case, arm, [read(each) for each in files]))
