@@ -133,7 +133,7 @@ def test_the_robot_computes_the_advantages_that_the_learner_computes() -> None:
 def test_without_weight_or_beta_it_is_the_base_bit_for_bit(
     beta: float, weight: float, rng: np.random.Generator | None
 ) -> None:
-    policy = opinionated(beta=beta, beta_start=beta).robot_policy()
+    policy = opinionated(beta=beta, beta_start=beta, critic_heads=2).robot_policy()
     sample = ExplorationSample(weight=weight)
     draws = [policy.decide(np.ones(3), BASE, rng, sample, told()) for _ in range(20)]
     assert any(residual.any() for residual in draws) is bool(beta * weight)
