@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import sysconfig
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -99,7 +99,7 @@ def demonstrations_of(model: Path) -> Path:
 
 
 def read_record(kind: type[RecordT], path: Path, **given: Any) -> RecordT:
-    """Read a YAML map into a dataclass, all of whose fields it must have and no others.
+    """Read a YAML map into a dataclass: all its fields but those with a default, and no others.
 
     Args:
         kind: the dataclass.
@@ -113,11 +113,13 @@ def read_record(kind: type[RecordT], path: Path, **given: Any) -> RecordT:
         values = {**given, **(read_yaml(path) or {})}
     except (FormatError, TypeError) as error:
         raise ResourceError(f'cannot read {str(path)!r}: {error}') from error
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    if set(values) != names:
+    known = fields(kind)  # type: ignore[arg-type]
+    names = {field.name for field in known}
+    needed = {field.name for field in known if field.default is MISSING}
+    if not needed <= set(values) <= names:
         raise ResourceError(
             f'{path}: unknown keys {sorted(map(str, set(values) - names))}, missing keys '
-            f'{sorted(names - set(values))}'
+            f'{sorted(needed - set(values))}'
         )
     return kind(**values)
 

@@ -7,6 +7,7 @@ METRICS = {
     'actor_grad_norm': "norm of the actor's gradient",
     'add_on_weight': 'factor on the add-on rewards that are learned from',
     'alpha': 'entropy temperature',
+    'beta': 'share of Q_R that counts in the choice among proposals (q_remix)',
     'base_preferred_share': "share of states in which a critic sees no advantage of the actor's "
     'mean over the base action',
     'clipped_share': 'share of rows whose probability has left the clip range in a phase',
@@ -72,6 +73,10 @@ DIAGNOSTICS = {
         'is on',
         'residual_switch': "the operator's switch (`~/set_residual`)",
         'takeover': 'an operator has the robot',
+        'add_on': 'what the robot is asked for beside its task, as YAML',
+        'add_on_weight': 'factor on it; 0 is the base policy alone',
+        'add_on_reward': 'its reward in the episode, of weight 1',
+        'add_on_failures': 'decisions whose add-on reward was no finite number',
         'held': 'real time: an operator holds the robot (`~/hold`)',
         'stops': 'real time: what the stop inputs forbid the robot to move for',
         'waits_to_start': 'real time: an episode waits, its first command is far from the robot',
@@ -116,6 +121,8 @@ DIAGNOSTICS = {
         'residual_outcomes': 'outcomes of the latest 50 of these, 1 is success',
         'success_recent': 'success of the latest 50 labelled episodes, those with a takeover as '
         'failures; -1 before the first',
+        'add_on': 'what is learned beside the task, as YAML; empty is that of the preset',
+        'add_on_weight': 'factor on it in what is learned',
         'takeovers': 'how often an operator has taken over',
         'operator_steps': 'control steps of the decisions in which an operator commanded',
         'updates': 'updates taken while online',

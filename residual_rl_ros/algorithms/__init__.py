@@ -9,6 +9,7 @@ no learner. Open `sac` first.
 
 from residual_rl_ros.algorithms import (
     cal_ql,
+    q_remix,
     residual_ppo,
     residual_sac,
     residual_soft_q,
@@ -17,4 +18,13 @@ from residual_rl_ros.algorithms import (
     td3,
 )
 
-__all__ = ['cal_ql', 'residual_ppo', 'residual_sac', 'residual_soft_q', 'sac', 'supervised', 'td3']
+__all__ = [
+    'cal_ql',
+    'q_remix',
+    'residual_ppo',
+    'residual_sac',
+    'residual_soft_q',
+    'sac',
+    'supervised',
+    'td3',
+]

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,11 @@ class RuleConfig:
     @property
     def preparation_updates(self) -> int:
         """Number of updates that `Rule.prepare` takes."""
+        return 0
+
+    @property
+    def relearning_updates(self) -> int:
+        """Number of updates that are due at once when the add-on reward has changed."""
         return 0
 
 
@@ -174,6 +179,22 @@ class Rule(Protocol):
         Raises:
             RuntimeError: the tensors are of another architecture.
             KeyError: one is missing.
+        """
+
+
+@runtime_checkable
+class Customisable(Protocol):
+    """A rule that learns an add-on reward, which may change meanwhile."""
+
+    def set_add_on(self, text: str, weight: float = 1.0) -> None:
+        """Learn for another add-on from now on.
+
+        Args:
+            text: as YAML; empty is none.
+            weight: factor on it.
+
+        Raises:
+            ConfigError: the text is wrong, or the robot has not what it names.
         """
 
 

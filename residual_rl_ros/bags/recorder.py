@@ -25,7 +25,7 @@ from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
 from residual_rl_ros.bags.bag import RECORDING
-from residual_rl_ros.bags.transitions.reader import LAYOUT, TEXT, TRANSITIONS
+from residual_rl_ros.bags.transitions.reader import CUSTOMISATION, LAYOUT, TEXT, TRANSITIONS
 from residual_rl_ros.errors import BagError, OutputError
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
@@ -242,6 +242,11 @@ def transition_topics() -> tuple[RecordedTopic, ...]:
         RecordedTopic(LAYOUT, TEXT, latched=True),
         RecordedTopic(TRANSITIONS, FLOAT_ARRAY),
     )
+
+
+def customisation_topic() -> RecordedTopic:
+    """Return the topic that says what a robot is asked for beside its task."""
+    return RecordedTopic(CUSTOMISATION, TEXT, latched=True)
 
 
 def raw_topics(robot: RobotConfig) -> tuple[RecordedTopic, ...]:

@@ -58,6 +58,7 @@ for command in (
         robots.security_policy,
         robots.up,
         robots.operator,
+        robots.customise,
     ),
 ):
     app.command()(command)

@@ -26,6 +26,7 @@ MaybeInt = int | None
 MaybePath = Path | None
 MaybeText = str | None
 MaybeTexts = list[str] | None
+MaybeFloat = float | None
 MaybeFloats = list[float] | None
 
 TaskOption = Annotated[

@@ -17,6 +17,7 @@ from rich.console import Console
 from residual_rl_ros.cli.options import (
     INTERRUPTED,
     AddOnOption,
+    MaybeFloat,
     MaybeFloats,
     MaybeInt,
     MaybePath,
@@ -25,6 +26,7 @@ from residual_rl_ros.cli.options import (
     ObservationMapOption,
     assignments,
 )
+from residual_rl_ros.errors import ResidualRLError
 
 
 def check_base(
@@ -291,6 +293,37 @@ def operator(
         run_operator(namespace, fleet, Console())
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+
+
+def customise(
+    add_on: Annotated[
+        MaybeTexts,
+        typer.Option(help='Add-on reward: name, or name:key=value,...; give it again for more.'),
+    ] = None,
+    weight: Annotated[
+        MaybeFloat, typer.Option(min=0.0, help='Factor on the add-ons; 0 is the base alone.')
+    ] = None,
+    off: Annotated[bool, typer.Option('--off', help='The base alone: weight 0.')] = False,
+    robot: Annotated[str, typer.Option(help='Namespace of the robot.')] = '',
+    fleet: Annotated[
+        bool, typer.Option('--fleet', help='Its learner is shared, and in no namespace.')
+    ] = False,
+    policy_only: Annotated[
+        bool, typer.Option('--policy-only', help='There is no learner: tell the policy node.')
+    ] = False,
+) -> None:
+    """Ask a running robot for something beside its task, or change how much it counts.
+
+    A new weight counts from the next decision on; what has to be learned, when its weights come.
+    Without options it prints what the robot is asked for.
+    """
+    from residual_rl_ros.rewards.composition import AddOns
+    from residual_rl_ros.ros.tools.customise import customise as ask
+
+    if off and weight is not None:
+        raise ResidualRLError('--off is --weight 0; give one of them')
+    add_ons = None if add_on is None else AddOns.from_options(add_on)
+    ask(robot, fleet, policy_only, add_ons, 0.0 if off else weight, Console())
 
 
 def bench_control(

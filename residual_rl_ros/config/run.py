@@ -145,6 +145,11 @@ class RunConfig:
         """The add-on rewards; none where nothing is added to the task."""
         return AddOns.of(self.add_on)
 
+    @property
+    def add_on_text(self) -> str:
+        """The add-on rewards as YAML, as nodes take them; empty without one."""
+        return self.add_ons.to_yaml()
+
     def rewarded_by(self, options: Sequence[str] | None) -> RunConfig:
         """Return it with the add-ons of `--add-on` options; none changes nothing.
 
@@ -215,6 +220,8 @@ class ResolvedRun:
             actor_message: weight message of the residual actor; None runs the base policy alone.
         """
         controller = self.controller(0, explore=False, scheduled=False)
+        if self.config.customisable:
+            controller.customisation.change(self.config.add_on_text, 1.0)
         if actor_message is not None:
             controller.mailbox.submit(actor_message)
         return controller

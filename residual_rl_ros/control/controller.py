@@ -19,6 +19,7 @@ from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.distribution import BaseDecision, BaseDistribution
 from residual_rl_ros.control.command_limiter import CommandLimiter
 from residual_rl_ros.control.composition import ResidualBound
+from residual_rl_ros.control.customisation import Customisation
 from residual_rl_ros.control.plan_queue import PlanQueue
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ChunkLateError
@@ -71,6 +72,8 @@ class _Decision:
     source: Source
     distribution: BaseDistribution
     """Of the base action."""
+    add_on_weight: float = 1.0
+    """Weight of the add-on reward when it was decided."""
     steps_sent: int = 0
     reward: float = 0.0
     truncated: bool = False
@@ -112,6 +115,8 @@ class ResidualController:
         self.bound = bound
         self.limiter = CommandLimiter(safety, layout.observation_names)
         """What the robot was told last."""
+        self.customisation = Customisation(layout)
+        """What it is asked for beside its task."""
         self.mailbox = mailbox
         self._seed = seed
         self.explore = explore
@@ -119,6 +124,7 @@ class ResidualController:
         self._chunk_timeout_s = chunk_timeout_s
         self._clock = clock
         self._exploration = self._switch = np.random.default_rng(seed)
+        self._planner: tuple[Planner, str, Planner] | None = None
         self._noise_scale: float | None = None
         self._base_only = False
         self._episode = 0
@@ -165,6 +171,7 @@ class ResidualController:
         self._episode, self._step = episode, 0
         self._base = self._decision = None
         self.plans.forget()
+        self.customisation.begin_episode()
         self.limiter.release()
         self._observe(observation, stamp)
 
@@ -290,7 +297,7 @@ class ResidualController:
     ) -> Transition:
         """Return a finished decision, followed by another at the newest observation."""
         header = self.mailbox.header
-        return Transition(
+        transition = Transition(
             stamp=decision.stamp,
             epoch=header.epoch if header else 0,
             episode=self._episode,
@@ -311,8 +318,11 @@ class ResidualController:
             next_prior=following.distribution.prior,
             proposals=decision.distribution.proposals.ravel(),
             next_proposals=following.distribution.proposals.ravel(),
-            add_on=np.zeros(2 * self.layout.customisable),
         )
+        if not self.layout.customisable:
+            return transition
+        add_on = self.customisation.tell(transition, decision.add_on_weight)
+        return replace(transition, add_on=add_on)
 
     def _held_decision(self) -> _Decision | None:
         """Return an episode's end during a hold as a decision to stay: its outcome counts.
@@ -385,20 +395,33 @@ class ResidualController:
             executed=planned.copy(),
             source=source,
             distribution=given.distribution,
+            add_on_weight=self.customisation.weight,
         )
         self._order_plan(planned)
 
     def _order_plan(self, planned: Array) -> None:
         """Outside lockstep, have a robot policy that plans do so for the next decision."""
-        policy, header = self.mailbox.actor, self.mailbox.header
+        policy, header = self._actor, self.mailbox.header
         if self._chunk_timeout_s is None or header is None or not isinstance(policy, Planner):
             return
-        if self._noise_scale is None or self._base_only or not self.residual_enabled:
+        enabled = self.residual_enabled and not self.customisation.off
+        if self._noise_scale is None or self._base_only or not enabled:
             return
         step = self._step + self.layout.decision_steps
         sample = header.exploration.sample(self._noise_scale, self.blend_ratio)
+        sample = replace(sample, weight=self.customisation.weight)
         rng = self._plan_rng(step)
         self.plans.order(policy, step, self._observation, planned.ravel(), rng, sample)
+
+    @property
+    def _actor(self) -> Decider | None:
+        """What decides: the actor in use, or where it plans, one for what is asked for now."""
+        actor, text = self.mailbox.actor, self.customisation.text
+        if not isinstance(actor, Planner) or not text:
+            return actor
+        if self._planner is None or self._planner[:2] != (actor, text):
+            self._planner = actor, text, actor.for_add_on(self.customisation.add_ons)
+        return self._planner[2]
 
     def _plan_rng(self, step: int) -> np.random.Generator:
         """Return the random numbers of a plan: those of its decision, whatever was planned before.
@@ -410,8 +433,10 @@ class ResidualController:
     def _residual(self, given: BaseDecision) -> tuple[Array, float]:
         """Return the residual of a decision, (k, m), and its bound scale; 0 is the base alone."""
         base = given.actions
-        policy, header = self.mailbox.actor, self.mailbox.header
+        policy, header = self._actor, self.mailbox.header
         if policy is None or header is None or not self.residual_enabled:
+            return np.zeros(base.shape), 0.0
+        if self.customisation.off:
             return np.zeros(base.shape), 0.0
         exploration = header.exploration
         if self._noise_scale is None:
@@ -420,6 +445,7 @@ class ResidualController:
             self._noise_scale = exploration.noise_scale(rngs[0])
             self._base_only = exploration.base_only(rngs[1])
         sample = exploration.sample(self._noise_scale, self.blend_ratio)
+        sample = replace(sample, weight=self.customisation.weight)
         if self._base_only or sample.bound_scale <= 0.0:
             return np.zeros(base.shape), 0.0
         if self.layout.discrete and sample.bound_scale < 1.0:

@@ -245,6 +245,9 @@ class PolicyLoop(ABC):
         except BasePolicyError as error:
             self._callbacks.fault(str(error))
             return True
+        if self.controller.customisation.problem:
+            self._callbacks.warn(self.controller.customisation.problem)
+            self.controller.customisation.problem = ''
         if transition is not None:
             self._deliver(transition)
         over = feedback.done and not self.controller.in_decision

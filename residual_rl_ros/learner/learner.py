@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from residual_rl_ros.algorithms.customisation import BASIC
+from residual_rl_ros.algorithms.rule import Customisable
 from residual_rl_ros.config.preset import LearnerConfig
-from residual_rl_ros.errors import MalformedTransitionError
+from residual_rl_ros.errors import ConfigError, MalformedTransitionError
 from residual_rl_ros.learner.best_networks import BestNetworks, Networks
 from residual_rl_ros.learner.episodes import EpisodeLog, EpisodeRecord
 from residual_rl_ros.learner.exploration_schedule import (
@@ -33,6 +35,7 @@ from residual_rl_ros.learner.finite_networks import FiniteNetworks
 from residual_rl_ros.learner.guard import Guard, GuardConfig
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
+from residual_rl_ros.rewards.composition import AddOns, decision_reward
 from residual_rl_ros.transitions.transition import Transition, TransitionLayout
 
 MAX_OWED_UPDATES = 1000
@@ -117,6 +120,8 @@ class Learner:
         """Told what is wrong; the learner goes on."""
         self.inform: Callable[[str], None] = lambda text: None
         """Told what the warm-up has shown."""
+        self.add_on = ('', 1.0)
+        """Add-ons in use beside those of the preset, as YAML, and their weight."""
         self.run = ''
         """Names this learner in weight messages, where there may be another."""
         self.refused = 0
@@ -294,6 +299,64 @@ class Learner:
         self.episodes.forget_outcomes()
         self.rollbacks.append(Rollback(len(self.episodes.history), reason))
 
+    def customise(
+        self, text: str, weight: float, pulse: Callable[[], None] = lambda: None
+    ) -> bytes | None:
+        """Learn for another add-on reward, or another weight of it, from now on.
+
+        The memory has basic rewards, and an add-on is a function of a transition: all that was seen
+        counts for the new one at once. Until new weights come the robot goes on with the old ones.
+        At weight 0 the base acts alone, and what was learned waits.
+
+        Args:
+            text: add-ons as YAML; empty is none.
+            weight: factor on them.
+            pulse: called before every update.
+
+        Returns:
+            A weight message of a new epoch, if updates were due at once.
+
+        Raises:
+            ConfigError: the rule learns no add-on, or the text is wrong for this robot; what was
+                learned for stays.
+        """
+        self.check_add_on(text)
+        rule, before = self.rule, self.add_on
+        if not weight or not isinstance(rule, Customisable):
+            return None
+        # As long as nobody has asked for another one, the weight is that of the preset's.
+        preset = AddOns.of(getattr(self.config.rule, 'add_on', ()))
+        known = AddOns.from_message(before[0]) if before[0] else preset
+        wanted = AddOns.from_message(text) if text or before[0] else preset
+        rule.set_add_on(wanted.to_yaml(), weight)
+        self.add_on = (text, weight)
+        if self.phase is Phase.WARMUP or wanted.to_list() == known.to_list():
+            return None
+        for _ in range(self.config.rule.relearning_updates):
+            pulse()
+            self._latest |= rule.update()
+            self.pretraining_updates += 1
+        if not self.config.rule.relearning_updates:
+            return None
+        self.recover()
+        self.best.begin(rule.state_dict(), self.episodes.success_rate or 0.0, self.transitions)
+        self.begin_epoch(self.epoch + 1)
+        return self.first_message()
+
+    def check_add_on(self, text: str) -> None:
+        """Refuse an add-on that cannot be learned.
+
+        Raises:
+            ConfigError: the rule learns none, or the text is wrong for this robot.
+        """
+        learns = isinstance(self.rule, Customisable)
+        if text and (not learns or getattr(self.config.rule, 'reward', BASIC) == BASIC):
+            raise ConfigError(
+                f'algorithm {self.config.algorithm} of this preset learns from the basic reward '
+                'alone: take a preset of customisation, and set reward to add_on or total'
+            )
+        decision_reward(AddOns.from_message(text), self.layout)
+
     def add_demonstration(self, transition: Transition, robot: str = '') -> None:
         """Store a recorded demonstration, if the layout allows it; see `Memory`."""
         if self._allows(transition):
@@ -380,6 +443,7 @@ class Learner:
             'base_shares': self._base_shares.state_dict(),
             'rollbacks': [asdict(rollback) for rollback in self.rollbacks],
             'rolled_back': list(self._rolled_back),
+            'add_on': list(self.add_on),
             **self.best.state_dict(),
             **self.episodes.state_dict(),
         }
@@ -406,6 +470,10 @@ class Learner:
         self.episodes.load_state_dict(state)
         epoch, sequence = state['rolled_back']
         self._rolled_back = (int(epoch), int(sequence))
+        text, weight = state.get('add_on', self.add_on)
+        if text and isinstance(self.rule, Customisable):
+            self.rule.set_add_on(str(text), float(weight))
+            self.add_on = (str(text), float(weight))
         self.recover()  # Keeps what was loaded.
 
     def current_message(self) -> bytes:

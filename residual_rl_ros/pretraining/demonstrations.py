@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """Successful episodes of an expert."""
+    """Episodes of an expert, or of several operators."""
 
     episodes: tuple[tuple[Float32, Float32], ...]
     """Per episode: observations (steps, n) and actions (steps, m)."""
@@ -162,38 +162,106 @@ def collect(
     Raises:
         ConfigError: the expert failed more often than it succeeded.
     """
-    task = CheckedEnvironment(env)
-    rng = np.random.default_rng(seed)
-    expert = make_expert(name, rng=rng, waypoint_noise=waypoint_noise)
-    space = env.action_space
+    task, space = CheckedEnvironment(env), env.action_space
     assert isinstance(space, gymnasium.spaces.Box)
     spread = action_noise * (space.high - space.low) / 2.0
-    episodes: list[tuple[Float32, Float32]] = []
-    ends: list[tuple[Float32, Float32]] = []
+    rng = np.random.default_rng(seed)
+    expert = make_expert(name, rng=rng, waypoint_noise=waypoint_noise)
+    kept: list[_Recording] = []
     tried = 0
-    while len(episodes) < count:
+    while len(kept) < count:
         if tried > 2 * count + 10:
             raise ConfigError(
-                f'the {name} expert solved {len(episodes)} of {tried} seeds; the task '
+                f'the {name} expert solved {len(kept)} of {tried} seeds; the task '
                 'parameters make it unsolvable'
             )
-        observation = task.reset(seed + tried, tried)
+        recording = _record(task, env, expert, seed + tried, tried, rng, spread)
         tried += 1
-        expert.reset(env.unwrapped)
-        observations, actions, rewards = [], [], []
-        outcome, done = Success.UNLABELLED, False
-        while not done:
-            action = expert.act(env.unwrapped)
-            if action_noise:
-                noisy = action + spread * rng.standard_normal(len(action))
-                action = noisy.clip(space.low, space.high)
-            action = action.astype(np.float32)
-            observations.append(np.asarray(observation, dtype=np.float32))
-            actions.append(action)
-            observation, feedback = task.step(action)
-            rewards.append(feedback.reward)
-            outcome, done = feedback.success, feedback.done
-        if outcome is Success.SUCCESS:
-            episodes.append((np.stack(observations), np.stack(actions)))
-            ends.append((np.array(rewards, np.float32), np.asarray(observation, np.float32)))
-    return Demonstrations(tuple(episodes), tuple(ends))
+        if recording.outcome is Success.SUCCESS:
+            kept.append(recording)
+    return _demonstrations(kept)
+
+
+def collect_operators(
+    env: Env, name: str, groups: Sequence[Mapping[str, Any]], seed: int, waypoint_noise: float = 0.0
+) -> Demonstrations:
+    """Record episodes of several operators: all of them, whatever became of them.
+
+    Args:
+        env: the task, with the sensor noise and delay of the demonstrations.
+        name: name of the task, for the expert.
+        groups: of each operator its number of `demonstrations`, and the numbers of the expert in
+            which he differs.
+        seed: first episode seed; the following episodes count up.
+        waypoint_noise: standard deviation of their waypoints [m].
+
+    Raises:
+        ConfigError: the expert has no such number.
+    """
+    task, rng = CheckedEnvironment(env), np.random.default_rng(seed)
+    kept: list[_Recording] = []
+    for group in groups:
+        style = {key: value for key, value in group.items() if key != 'demonstrations'}
+        expert = make_expert(name, rng=rng, waypoint_noise=waypoint_noise, style=style)
+        for _ in range(int(group['demonstrations'])):
+            number = len(kept)
+            kept.append(_record(task, env, expert, seed + number, number, rng, np.zeros(1)))
+    return _demonstrations(kept)
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """One episode."""
+
+    outcome: Success
+    observations: Float32
+    """Shape (steps, n)."""
+    actions: Float32
+    """Shape (steps, m)."""
+    rewards: Float32
+    """Shape (steps,)."""
+    last: Float32
+    """The observation after the last action, shape (n,)."""
+
+
+def _record(
+    task: CheckedEnvironment,
+    env: Env,
+    expert: Expert[Any],
+    seed: int,
+    number: int,
+    rng: np.random.Generator,
+    spread: npt.NDArray[np.floating[Any]],
+) -> _Recording:
+    """Play an episode of an expert, whose commands have noise of this standard deviation."""
+    space = env.action_space
+    assert isinstance(space, gymnasium.spaces.Box)
+    observation = task.reset(seed, number)
+    expert.reset(env.unwrapped)
+    observations, actions, rewards = [], [], []
+    outcome, done = Success.UNLABELLED, False
+    while not done:
+        action = expert.act(env.unwrapped)
+        if spread.any():
+            noisy = action + spread * rng.standard_normal(len(action))
+            action = noisy.clip(space.low, space.high)
+        action = action.astype(np.float32)
+        observations.append(np.asarray(observation, dtype=np.float32))
+        actions.append(action)
+        observation, feedback = task.step(action)
+        rewards.append(feedback.reward)
+        outcome, done = feedback.success, feedback.done
+    return _Recording(
+        outcome,
+        np.stack(observations),
+        np.stack(actions),
+        np.array(rewards, np.float32),
+        np.asarray(observation, np.float32),
+    )
+
+
+def _demonstrations(recordings: Sequence[_Recording]) -> Demonstrations:
+    return Demonstrations(
+        tuple((each.observations, each.actions) for each in recordings),
+        tuple((each.rewards, each.last) for each in recordings),
+    )

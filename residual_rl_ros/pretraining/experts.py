@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 import gymnasium
@@ -128,6 +130,15 @@ class PushToGoalExpert:
     """Move along the block's axis of one command while pushing, [m]."""
     slide = 0.015
     """Largest move along the pushed face of one command, [m]."""
+    aim = 0.0
+    """Offset that is added to that of steering: an operator who misjudges the block, [m]."""
+    lift = 0.0
+    """Height of the tip on the way to the block, for an operator who comes from above, [m]; 0
+    stays at `height`."""
+    descent = 0.012
+    """Distance before the end of the approach at which such an operator comes down, [m]."""
+    down = 0.03
+    """Height up to which he goes straight down there, [m]."""
 
     def __init__(
         self, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
@@ -146,13 +157,19 @@ class PushToGoalExpert:
         goal = Pose(env.goal_position(), 0.0).relative_to(block).position
         pusher = tool.relative_to(block).position
         heading_error = math.atan2(goal[1], goal[0])
-        offset = -np.clip(self.lever * heading_error, -self.max_offset, self.max_offset)
+        steered = self.aim - self.lever * heading_error
+        offset = np.clip(steered, -self.max_offset, self.max_offset)
         # The detour is over before the pusher touches the block.
         far = np.clip((-pusher[0] - self.standoff) / 0.03, 0.0, 1.0)
         offset += far * self._detour.offset[1]
         slide = np.clip(offset - pusher[1], -self.slide, self.slide)
         target = block.locate(pusher + np.array([self.push, slide, 0.0]))
         target[2] = self.height
+        if self.lift and -pusher[0] > self.standoff + self.descent:
+            target[2] = self.lift
+        elif self.lift and tool.position[2] > self.down:
+            target = block.locate(np.array([-self.standoff, offset, 0.0]))
+            target[2] = self.height
         return _move_towards(env, Pose(target, 0.0), self.reach, self.turn)
 
 
@@ -328,7 +345,11 @@ def has_expert(task_name: str) -> bool:
 
 
 def make_expert(
-    task_name: str, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
+    task_name: str,
+    *,
+    rng: np.random.Generator | None = None,
+    waypoint_noise: float = 0.0,
+    style: Mapping[str, float] = MappingProxyType({}),
 ) -> Expert[Any]:
     """Build the expert of a task.
 
@@ -337,9 +358,11 @@ def make_expert(
         rng: Source of the variation between episodes; needed when `waypoint_noise` is not zero.
         waypoint_noise: Standard deviation by which each episode's approach is displaced, [m]. The
             displacement fades out before contact, so it varies the motion and not the outcome.
+        style: Numbers of the expert that differ, by the name of its attribute.
 
     Raises:
-        ConfigError: If no expert knows the task, or noise is given without a generator.
+        ConfigError: If no expert knows the task or it has no such number, or noise is given without
+            a generator.
     """
     if not has_expert(task_name):
         known = [*EXPERTS, f'{PREFIX}TASK']
@@ -347,4 +370,12 @@ def make_expert(
     if task_name.startswith(PREFIX):
         return MetaWorldExpert(task_name, rng=rng, waypoint_noise=waypoint_noise)
     expert: Expert[Any] = EXPERTS[task_name](rng=rng, waypoint_noise=waypoint_noise)
+    numbers = sorted(k for k, v in vars(type(expert)).items() if isinstance(v, float))
+    for name, value in style.items():
+        if name not in numbers or not isinstance(value, (int, float)):
+            raise ConfigError(
+                f'the expert of {task_name!r} takes no {name} of {value!r}, expected a number for '
+                f'one of {", ".join(numbers)}'
+            )
+        setattr(expert, name, float(value))
     return expert

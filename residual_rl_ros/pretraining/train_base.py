@@ -25,7 +25,7 @@ from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation.intervals import Rate, wilson
 from residual_rl_ros.evaluation.paired import evaluate
 from residual_rl_ros.pretraining.base_networks import BcPolicy, DiffusionPolicy
-from residual_rl_ros.pretraining.demonstrations import Demonstrations, collect
+from residual_rl_ros.pretraining.demonstrations import Demonstrations, collect, collect_operators
 from residual_rl_ros.resources import demonstrations_of, find_file, read_record
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.tasks.checked import Env
@@ -77,6 +77,8 @@ class BaseRecipe:
     """Windows per step."""
     learning_rate: float
     """Adam step size at the start; decays to zero along a cosine."""
+    operators: tuple[Mapping[str, Any], ...] = ()
+    """Several operators instead of the expert, see `collect_operators`."""
 
     def make_demonstration_task(self) -> Env:
         """Build the task as the demonstrations see it, through the encoders of its robot if any.
@@ -105,6 +107,20 @@ class BaseRecipe:
         Raises:
             ResidualRLError: the expert fails, or overrides for an environment that takes none.
         """
+        if self.operators:
+            given = sum(int(group['demonstrations']) for group in self.operators)
+            if given != self.demonstrations or self.action_noise:
+                raise ResidualRLError(
+                    f'demonstrations is {self.demonstrations} and action_noise '
+                    f'{self.action_noise}, expected {given}, the sum of the operators, and 0'
+                )
+            return collect_operators(
+                self.make_demonstration_task(),
+                self.environment,
+                self.operators,
+                self.demonstration_seed,
+                self.waypoint_noise,
+            )
         return collect(
             self.make_demonstration_task(),
             self.environment,
@@ -333,6 +349,8 @@ _REASONS = {
     'beside the object or loses it on the way.',
     'push_to_goal': 'It fails because its demonstrations are few: the block slips off\nto a side '
     'and the policy has not seen how to bring it back.',
+    'push_to_goal_operators': 'It fails because some of its operators push beside the centre:\n'
+    'at each moment it may do what any of them does.',
     'push_to_goal_camera': 'It fails because its demonstrations are few and it sees block and\n'
     'goal some millimetres off: the block slips off to a side.',
 }

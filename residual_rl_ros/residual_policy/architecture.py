@@ -234,10 +234,16 @@ class CriticArchitecture:
         """
         return cls(**{**values, 'hidden_sizes': tuple(values['hidden_sizes'])})
 
-    def tensor_shapes(self, actor: ActorArchitecture) -> dict[str, tuple[int, ...]]:
-        """Return name and shape of every tensor of the critics of an actor."""
-        km = actor.decision_size
-        width = actor.observation_size + (2 if self.sees_residual else 1) * km
+    def tensor_shapes(
+        self, sizes: ActorArchitecture | TransitionLayout
+    ) -> dict[str, tuple[int, ...]]:
+        """Return name and shape of every tensor of critics.
+
+        Args:
+            sizes: says how many observations and actions they see.
+        """
+        km = sizes.decision_size
+        width = sizes.observation_size + (2 if self.sees_residual else 1) * km
         shapes: dict[str, tuple[int, ...]] = {}
         for linear, norm, hidden in self.body_layers():
             shapes |= self._linear(linear, width, hidden)

@@ -38,6 +38,63 @@ CRITIC = 'critic.'
 """Prefix of the names of the critics' tensors."""
 
 
+class NumpyCritics:
+    """Critics on the robot, from their first layer on, which a caller computes as suits its inputs.
+
+    Args:
+        sizes: of the critics.
+        tensors: theirs, by name, each name after `CRITIC`.
+    """
+
+    def __init__(self, sizes: CriticArchitecture, tensors: Mapping[str, Float32]) -> None:
+        self._tensors = tensors
+        self._on_sphere = sizes.normalization == 'hyperspherical'
+        self._layers = [self._layer(linear, norm) for linear, norm, _ in sizes.body_layers()]
+        self._value = tensors[f'{CRITIC}head.weight']
+        self.bias = tensors[f'{CRITIC}head.bias'].ravel()
+        """Of the output, shape (heads,)."""
+
+    @property
+    def first(self) -> tuple[Float32, Float32]:
+        """Weight (heads, inputs, width) and bias (heads, 1, width) of the first layer."""
+        weight, bias, _ = self._layers[0]
+        return weight, bias
+
+    def _layer(self, linear: str, norm: str) -> Layer:
+        weight, bias = (self._tensors[f'{CRITIC}{linear}.{part}'] for part in ('weight', 'bias'))
+        if not norm:
+            return weight, bias, None
+        # That LayerNorm centres its input is linear too, and done here once.
+        scale, shift = (self._tensors[f'{CRITIC}{norm}.{part}'] for part in ('weight', 'bias'))
+        return (
+            weight - weight.mean(-1, keepdims=True),
+            bias - bias.mean(-1, keepdims=True),
+            (scale, shift),
+        )
+
+    def values(self, x: Float32) -> Float32:
+        """Return Q_i without its output's bias, shape (heads, rows).
+
+        Args:
+            x: what the first layer's linear map gives, (heads, rows, width); it is overwritten.
+        """
+        for index, (weight, bias, norm) in enumerate(self._layers):
+            if index:
+                x = x @ weight
+                x += bias
+            if norm is not None:
+                scale, shift = norm
+                variance = np.square(x).sum(-1, keepdims=True) / np.float32(x.shape[-1])
+                x *= 1.0 / np.sqrt(variance + LAYER_NORM_EPS)
+                x *= scale
+                x += shift
+            elif self._on_sphere:
+                length = np.sqrt(np.square(x).sum(-1, keepdims=True))
+                x *= np.float32(x.shape[-1] ** 0.5) / np.maximum(length, np.float32(1e-12))
+            np.maximum(x, 0.0, out=x)
+        return np.asarray((x @ self._value)[..., 0], dtype=np.float32)
+
+
 @dataclass(frozen=True)
 class BestOfNArchitecture:
     """Sizes of an actor and of the critics that choose among its residuals."""
@@ -108,13 +165,11 @@ class BestOfNActor:
         self.tensors = tensors
         sizes, critics = architecture.actor, architecture.critic
         self._actor = GaussianActor(sizes, tensors)
-        self._layers = [self._layer(linear, norm) for linear, norm, _ in critics.body_layers()]
-        self._value = tensors[f'{CRITIC}head.weight']
-        self._bias = tensors[f'{CRITIC}head.bias'].ravel()
+        self._critics = NumpyCritics(critics, tensors)
         # The first layer's input is (1, normalised state and base, residual): linear in each, so
         # its bias is a weight too, and a held residual enters with the sum of its steps' weights.
         n, km = sizes.observation_size, sizes.decision_size
-        first, bias, _ = self._layers[0]
+        first, bias = self._critics.first
         of_action = first[:, n : n + km]
         ratio = sizes.residual_bound / sizes.action_half_range
         of_residual = of_action * ratio[:, None]
@@ -144,18 +199,6 @@ class BestOfNActor:
         named = {f'{CRITIC}{name}': value for name, value in tensors.items()}
         architecture = BestOfNArchitecture(actor.architecture, critic, n)
         return cls(architecture, {**actor.tensors, **named})
-
-    def _layer(self, linear: str, norm: str) -> Layer:
-        weight, bias = (self.tensors[f'{CRITIC}{linear}.{part}'] for part in ('weight', 'bias'))
-        if not norm:
-            return weight, bias, None
-        # That LayerNorm centres its input is linear too, and done here once.
-        scale, shift = (self.tensors[f'{CRITIC}{norm}.{part}'] for part in ('weight', 'bias'))
-        return (
-            weight - weight.mean(-1, keepdims=True),
-            bias - bias.mean(-1, keepdims=True),
-            (scale, shift),
-        )
 
     def decide(
         self,
@@ -213,7 +256,7 @@ class BestOfNActor:
 
     def _base_value(self, known: Float32) -> float:
         nothing = np.zeros((0, self.architecture.actor.outputs))
-        return float((self._values(known, nothing)[:, 0] + self._bias).mean())
+        return float((self._values(known, nothing)[:, 0] + self._critics.bias).mean())
 
     def _values(self, known: Float32, residuals: Array) -> Float32:
         """Return Q_i of base and residuals, shape (heads, 1 + rows), without its output's bias."""
@@ -221,19 +264,4 @@ class BestOfNActor:
         rows[:, 0] = 1.0
         rows[:, 1 : 1 + len(known)] = known
         rows[1:, 1 + len(known) :] = residuals  # Row 0 is the base.
-        x = rows @ self._first  # (heads, rows, width)
-        for index, (weight, bias, norm) in enumerate(self._layers):
-            if index:
-                x = x @ weight
-                x += bias
-            if norm is not None:
-                scale, shift = norm
-                variance = np.square(x).sum(-1, keepdims=True) / np.float32(x.shape[-1])
-                x *= 1.0 / np.sqrt(variance + LAYER_NORM_EPS)
-                x *= scale
-                x += shift
-            elif self.architecture.critic.normalization == 'hyperspherical':
-                length = np.sqrt(np.square(x).sum(-1, keepdims=True))
-                x *= np.float32(x.shape[-1] ** 0.5) / np.maximum(length, np.float32(1e-12))
-            np.maximum(x, 0.0, out=x)
-        return np.asarray((x @ self._value)[..., 0], dtype=np.float32)
+        return self._critics.values(rows @ self._first)

@@ -151,6 +151,10 @@ class MppiPlanner(Planner):
         """
         return MppiPlanner(replace(self.architecture, **changes), self.tensors)
 
+    def for_add_on(self, add_on: AddOns) -> MppiPlanner:
+        """Return it with another add-on; see `Planner.for_add_on`."""
+        return self.customised(add_on=add_on)
+
     def decide(
         self,
         observation: npt.ArrayLike,
@@ -193,7 +197,7 @@ class MppiPlanner(Planner):
     ) -> Array:
         size = self.architecture.layout.decision_size
         reach = self._bound * sample.bound_scale
-        weight = self.architecture.add_on_weight
+        weight = self.architecture.add_on_weight * sample.weight
         if weight == 0.0 or not self.architecture.add_on or not reach.any():
             return np.zeros(size)
         of_decision = self.architecture.reward.of_decision

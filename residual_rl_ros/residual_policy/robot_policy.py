@@ -22,6 +22,7 @@ import numpy.typing as npt
 from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistribution
 from residual_rl_ros.errors import shown
 from residual_rl_ros.numerics import is_one_hot, within
+from residual_rl_ros.rewards.composition import AddOns
 from residual_rl_ros.transitions.transition import MAX_OBSERVATION, TransitionLayout
 
 
@@ -97,6 +98,8 @@ class ExplorationSample:
     the residual itself stays in units of the bound."""
     full_bound_cost: float = 0.0
     """As in `Exploration`."""
+    weight: float = 1.0
+    """Weight of the add-on reward, for robot policies that customise the base at the decision."""
 
 
 WARM_UP = Exploration(residual_probability=0.0)
@@ -210,6 +213,10 @@ class Planner(ABC):
             rng: source of random choices, of the decision that is planned.
             sample: how it explores.
         """
+
+    @abstractmethod
+    def for_add_on(self, add_on: AddOns) -> Planner:
+        """Return a planner that wants something else of the same robot: it needs no training."""
 
 
 ENTRY_POINTS = 'residual_rl_ros.robot_policies'

@@ -83,6 +83,26 @@ class AddOns:
             raise ConfigError(str(error)) from error
 
     @classmethod
+    def from_message(cls, text: str, source: str = 'add_on') -> AddOns:
+        """Return what a YAML text says that comes from outside: it can name no code to import.
+
+        Raises:
+            ConfigError: as `from_yaml`; or it names `package.module:factory`.
+        """
+        try:
+            values = parse_yaml(text, source)
+        except FormatError as error:
+            raise ConfigError(str(error)) from error
+        for each in [values] if isinstance(values, Mapping) else values or ():
+            name = each.get('name') if isinstance(each, Mapping) else None
+            if isinstance(name, str) and ':' in name:
+                raise ConfigError(
+                    f'{source} is {shown(name)}, and a running node imports no code: register it '
+                    'as an entry point (residual_rl_ros.add_ons)'
+                )
+        return cls.of(values, source)
+
+    @classmethod
     def from_options(cls, texts: Sequence[str]) -> AddOns:
         """Return what `--add-on name:key=value,...` options say.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from builders import LinearPolicy, make_action_spec, make_layout
 from loop_builders import PERIOD, drive, feed, real_time
 from planner_builders import KEEP_OUT, known_planner
@@ -40,6 +41,9 @@ class SlowPlanner(Planner):
         self.orders.append((np.array(observation), np.array(action), rng.random()))
         assert self.gate.wait(30.0), 'the test left the planner blocked'
         return np.full(len(action), self.residual)
+
+    def for_add_on(self, add_on: Any) -> Planner:
+        raise AssertionError
 
     def uniform(self, half_width: float, rng: np.random.Generator) -> np.ndarray:
         raise AssertionError
@@ -204,4 +208,26 @@ def test_an_mppi_planner_steers_a_loop_in_real_time() -> None:
         tick(loop, step)
     assert all(each.residual_action[0] < -0.1 for each in callbacks.transitions[1:])
     assert loop.controller.residuals_not_finite == 0
+    loop.controller.plans.close()
+
+
+def test_a_planner_takes_another_add_on_at_the_next_plan_and_weight_zero_is_the_base() -> None:
+    layout = make_layout(decision_steps=1, residual_bound=(0.05, 0.025), customisable=True)
+    loop, callbacks = planning(
+        known_planner(layout, add_on=(), temperature=1e-3), customisable=True
+    )
+    assert loop.controller.layout == layout
+    text = yaml.safe_dump([{**KEEP_OUT, 'lower': [0.6]}])
+    for step, asked in enumerate(['', '', text, text, text, 'off', 'off', text, text]):
+        if asked == 'off':
+            loop.controller.customisation.change(text, 0.0)
+        else:
+            loop.controller.customisation.change(asked, 1.0)
+        tick(loop, step)
+    moved = [bool(each.residual_action.any()) for each in callbacks.transitions]
+    assert moved == [False, False, False, True, True, False, False, False]
+    weights = [float(each.add_on[1]) for each in callbacks.transitions]
+    assert weights == [1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0]
+    off = [each for each in callbacks.transitions if each.add_on[1] == 0.0]
+    assert [each.source for each in off] == [Source.BASE, Source.BASE]
     loop.controller.plans.close()

@@ -20,6 +20,8 @@ from builders import (
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from residual_rl_ros.config.preset import load_preset
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.learner.episodes import RECENT_EPISODES
 from residual_rl_ros.learner.guard import Alarm
 from residual_rl_ros.learner.learner import MEASURE_EVERY, Learner, Phase
@@ -420,3 +422,62 @@ def test_an_episode_without_an_end_says_nothing_of_the_next() -> None:
     learner.ingest(end)
     record = learner.episodes.history[-1]
     assert (record.residual, record.takeover, record.robot) == (False, False, '')
+
+
+BOX = '[{name: keep_out_box, point: [tool.z], lower: [0.0], upper: [9.0]}]'
+
+
+def customised(reward: str = 'total', **overrides: Any) -> Learner:
+    """Return a learner of a choice among proposals, its warm-up done."""
+    layout = make_layout(proposals=3, customisable=True, residual_bound=(2.0, 1.0))
+    numbers = {'hidden_sizes': [8], 'batch_size': 8, 'offline_updates': 4, 'guard_share': 0.0}
+    numbers = {**numbers, 'warmup_transitions': 20, 'reward': reward, **overrides}
+    learner = Learner(load_preset('q_remix', numbers), layout, 0)
+    for transition in random_transitions(layout, 25):
+        learner.ingest(transition)
+    assert learner.phase is Phase.ONLINE
+    return learner
+
+
+def test_a_new_add_on_is_learned_at_once_from_the_memory_and_sent_in_a_new_epoch() -> None:
+    learner = customised()
+    before, sequence = weights(learner), learner.sequence
+    pulses: list[int] = []
+    message = learner.customise(BOX, 2.0, lambda: pulses.append(1))
+    assert message is not None
+    header, _ = decode_weights(message)
+    assert (header.epoch, header.sequence) == (2, 0)
+    assert len(pulses) == 4
+    assert sequence >= 0
+    assert weights(learner) != before
+    assert float(learner.rule.reward(learner.rule.memory.sample_replay(50)).min()) < 0.0
+    assert learner.customise(BOX, 3.0) is None, 'its weight acts on the robot'
+    assert learner.customise('', 0.0) is None
+    assert learner.add_on == (BOX, 3.0), 'what was learned waits'
+    again = customised()
+    again.load_state_dict(learner.state_dict())
+    assert again.add_on == (BOX, 3.0)
+
+
+def test_the_add_on_of_the_preset_is_not_learned_again_when_it_is_asked_for() -> None:
+    preset = [{'name': 'keep_out_box', 'point': ['tool.z'], 'lower': [0.0], 'upper': [9.0]}]
+    learner = customised(add_on=preset)
+    updates = learner.pretraining_updates
+    assert learner.customise('', 2.0) is None
+    assert learner.customise(BOX, 1.0) is None
+    assert learner.pretraining_updates == updates
+    assert learner.customise('', 1.0) is not None, 'no add-on is another one'
+    assert float(learner.rule.reward(learner.rule.memory.sample_replay(50)).min()) == 0.0
+
+
+def test_an_add_on_that_cannot_be_learned_is_refused_and_nothing_changes() -> None:
+    for learner, text, reason in (
+        (make_learner(), BOX, 'learns from the basic reward alone'),
+        (customised('basic'), BOX, 'learns from the basic reward alone'),
+        (customised(), BOX.replace('tool.z', 'nowhere'), 'the robot has no observation'),
+    ):
+        before = weights(learner)
+        with pytest.raises(ConfigError, match=reason):
+            learner.customise(text, 1.0)
+        assert weights(learner) == before
+        assert learner.add_on == ('', 1.0)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.pretraining.demonstrations import collect
+from residual_rl_ros.pretraining.demonstrations import collect, collect_operators
 from residual_rl_ros.pretraining.experts import FETCH_PICK_AND_PLACE, FETCH_PUSH, make_expert
 from residual_rl_ros.tasks.checked import CheckedEnvironment
 from residual_rl_ros.tasks.hosting import make_environment
 from residual_rl_ros.tasks.metaworld import TIME_LIMIT
+from residual_rl_ros.tasks.parameters import NOISELESS
 from residual_rl_ros.tasks.registry import TASK_NAMES, make_task
 from residual_rl_ros.transitions.transition import Success
 
@@ -106,3 +107,20 @@ def test_action_noise_varies_what_is_executed_and_recorded_and_comes_from_the_se
     first, second = (found.episodes[0][1][0] for found in (plain, noisy))
     assert 0.02 < np.abs(first - second).max() < 1.0
     assert noisy.sha256 == again.sha256
+
+
+def test_operators_have_styles_of_their_own_and_their_failures_are_kept() -> None:
+    groups = [
+        {'demonstrations': 1},
+        {'demonstrations': 1, 'lift': 0.07},
+        {'demonstrations': 1, 'aim': 0.02, 'lever': 0.0},
+    ]
+    env = make_task('push_to_goal', noise=NOISELESS)
+    shown = collect_operators(env, 'push_to_goal', groups, seed=1_000_000)
+    plain, above, beside = (observations for observations, _ in shown.episodes)
+    height = env.observation_names.index('tool.position.z')
+    assert plain[:, height].max() < 0.03 < 0.04 < above[:, height].max()
+    assert [rewards[-1] for rewards, _ in shown.ends] == [1.0, 1.0, 0.0]
+    assert len(beside) == env.max_episode_steps
+    with pytest.raises(ConfigError, match='takes no lifft of 1, expected a number for one of aim'):
+        collect_operators(env, 'push_to_goal', [{'demonstrations': 1, 'lifft': 1}], seed=0)

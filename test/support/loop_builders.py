@@ -66,6 +66,7 @@ def real_time(policy: LinearPolicy, **changes: Any) -> tuple[RealTimeLoop, Recor
         changes.pop('blend_steps', 0),
         explore=True,
         lockstep=False,
+        customisable=changes.pop('customisable', False),
     )
     controller = config.build(policy, changes.pop('action', ACTION))
     controller._chunk_timeout_s = changes.pop('chunk_timeout_s', 10.0)

@@ -96,6 +96,7 @@ class SequenceCheck:
 TEXT = 'std_msgs/msg/String'
 TRANSITIONS = 'policy_node/transitions'
 LAYOUT = 'policy_node/transition_layout'
+CUSTOMISATION = 'policy_node/customisation'
 
 
 MessageRows = tuple[Integers, TransitionTable]

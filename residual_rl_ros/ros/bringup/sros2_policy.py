@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from residual_rl_ros.bags.recorder import raw_topics, transition_topics
+from residual_rl_ros.bags.recorder import customisation_topic, raw_topics, transition_topics
 from residual_rl_ros.robot.description import RobotConfig
 
 LIFECYCLE = (
@@ -86,7 +86,7 @@ def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, .
     channels = tuple(channel.topic for channel in robot.channels)
     policy = Access(
         'policy_node',
-        (robot.command.topic, '~/transitions', '~/transition_layout'),
+        (robot.command.topic, '~/transitions', '~/transition_layout', '~/customisation'),
         (
             *channels,
             *(stop.topic for stop in robot.stop_inputs),
@@ -102,7 +102,10 @@ def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, .
     recorder = Access(
         'recorder_node',
         (),
-        tuple(topic.name for topic in (*transition_topics(), *raw_topics(robot))),
+        tuple(
+            topic.name
+            for topic in (*transition_topics(), customisation_topic(), *raw_topics(robot))
+        ),
         (),
         lifecycle=False,
         namespace=namespace,

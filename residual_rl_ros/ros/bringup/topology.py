@@ -115,6 +115,8 @@ def finetune_topology(
         key: list(value) if isinstance(value, tuple) else value
         for key, value in config.customisation.items()
     }
+    asked = config.customisable and config.add_on
+    add_on = {'add_on': config.add_on_text} if asked else {}
     policy = NodeSpec(
         'policy_node',
         True,
@@ -125,6 +127,7 @@ def finetune_topology(
             'residual_scale': list(config.residual_scale),
             'prefetch_steps': config.prefetch_steps,
             **customisation,
+            **add_on,
             'seed': seed,
             'lockstep': lockstep,
             'auto_start': True,
@@ -140,6 +143,7 @@ def finetune_topology(
             'preset': config.preset,
             'seed': seed,
             'output_dir': str(output_dir),
+            **add_on,
             'overrides': config.overrides,
         },
         namespace,

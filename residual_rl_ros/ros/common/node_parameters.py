@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from residual_rl_ros.config.success import AUTO, DESCRIPTION
 from residual_rl_ros.control.config import CUSTOMISABLE, PRIOR_WIDTH, PROPOSALS
+from residual_rl_ros.control.customisation import MAX_ADD_ON_WEIGHT
 from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES
 from residual_rl_ros.schema import parameter
 from residual_rl_ros.transitions.transition import MAX_PROPOSALS
@@ -54,6 +55,19 @@ class PolicyParameters(NodeParameters):
     proposals: int = parameter(1, PROPOSALS, minimum=1, maximum=MAX_PROPOSALS)
     customisable: bool = parameter(False, CUSTOMISABLE)
     prior_width: tuple[float, ...] = parameter((0.0,), PRIOR_WIDTH, minimum=0.0)
+    add_on: str = parameter(
+        '',
+        'add-on rewards beside the task, as a list of maps in YAML: [{name: ..., weight: 1.0}]; '
+        'empty is none',
+        live=True,
+    )
+    add_on_weight: float = parameter(
+        1.0,
+        'factor on the add-ons; 0 is the base policy alone, bit for bit',
+        minimum=0.0,
+        maximum=MAX_ADD_ON_WEIGHT,
+        live=True,
+    )
     seed: int = parameter(0, "seeds the base policy's and the exploration noise", minimum=0)
     explore: bool = parameter(
         True, 'sample the residual (training) instead of using its mean (deployment)', live=True
@@ -155,6 +169,19 @@ class LearnerParameters(NodeParameters):
     )
     chunk_blend_steps: int = parameter(
         0, 'for demonstrations: chunk_blend_steps of policy_node', minimum=0
+    )
+    add_on: str = parameter(
+        '',
+        'add-on rewards beside the task, as a list of maps in YAML: [{name: ..., weight: 1.0}]; '
+        'empty is none',
+        live=True,
+    )
+    add_on_weight: float = parameter(
+        1.0,
+        'factor on the add-ons, as that of policy_node; at 0 what was learned waits',
+        minimum=0.0,
+        maximum=MAX_ADD_ON_WEIGHT,
+        live=True,
     )
     checkpoint_interval_s: float = parameter(
         60.0, 'time between two checkpoints [s]', minimum=1.0, live=True

@@ -97,7 +97,10 @@ def read_parameters(node: Node, kind: type[Kind], trees: Sequence[str] = ()) -> 
 
 
 def follow_parameters(
-    node: Node, current: Kind, apply: Callable[[Kind], None]
+    node: Node,
+    current: Kind,
+    apply: Callable[[Kind], None],
+    validate: Callable[[Kind], None] = lambda parameters: None,
 ) -> Callable[[], None]:
     """Let the live parameters change while the node runs; refuse all other changes.
 
@@ -105,6 +108,7 @@ def follow_parameters(
         node: the node.
         current: its parameters.
         apply: takes the changed parameters, in the executor's thread.
+        validate: raises a `ConfigError` where values that are right alone do not fit the rest.
 
     Returns:
         What ends it.
@@ -114,15 +118,21 @@ def follow_parameters(
     latest = current
 
     def check(changes: list[Parameter]) -> SetParametersResult:
+        values: dict[str, Any] = {}
         for change in changes:
             if change.name in known:
+                item, hint = known[change.name], hints[change.name]
                 try:
-                    _checked(known[change.name], hints[change.name], change.value)
+                    values[change.name] = _checked(item, hint, change.value)
                 except ConfigError as error:
                     return SetParametersResult(successful=False, reason=str(error))
             elif not change.name.startswith(OTHERS):
                 reason = f'{change.name} is read once, at the start; restart {node.get_name()}'
                 return SetParametersResult(successful=False, reason=reason)
+        try:
+            validate(replace(latest, **values))  # type: ignore[type-var]
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     def changed(changes: list[Parameter]) -> None:

@@ -35,6 +35,7 @@ from residual_rl_ros.errors import (
 )
 from residual_rl_ros.learner.episodes import RECENT_EPISODES
 from residual_rl_ros.learner.learner import Learner, Phase
+from residual_rl_ros.rewards.composition import AddOns
 from residual_rl_ros.robot.decoders import label_of
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import byte_array
@@ -100,7 +101,8 @@ class LearnerNode(ManagedNode):
             overrides = read_tree(self, 'overrides') if given else {}
             self._output = LearnerOutput(parameters, overrides, self._key, self._warn)
         self.made.callback(self._close_unused)
-        self.made.callback(follow_parameters(self, parameters, self._set_parameters))
+        follow = follow_parameters(self, parameters, self._set_parameters, self._check_parameters)
+        self.made.callback(follow)
         self._publisher = SolePublisher.of(
             self, self.resolve_topic_name('~/actor'), self._create_publisher
         )
@@ -128,8 +130,22 @@ class LearnerNode(ManagedNode):
             self._output.close()
             self._output = None
 
+    def _check_parameters(self, parameters: LearnerParameters) -> None:
+        """Refuse an add-on that the learner cannot learn.
+
+        Raises:
+            ConfigError: that is so.
+        """
+        if self._learner is None:
+            AddOns.from_message(parameters.add_on)
+        else:
+            self._learner.check_add_on(parameters.add_on)
+
     def _set_parameters(self, parameters: LearnerParameters) -> None:
-        self.parameters = parameters
+        before, self.parameters = self.parameters, parameters
+        asked = parameters.add_on, parameters.add_on_weight
+        if asked != (before.add_on, before.add_on_weight):
+            self._inbox.put(self._customise)
 
     def _listen_to(self, feed: TransitionFeed) -> None:
         policy = f'/{feed.robot}/policy_node' if feed.robot else 'policy_node'
@@ -225,6 +241,20 @@ class LearnerNode(ManagedNode):
 
     # --- in the main thread
 
+    def _customise(self) -> None:
+        """Learn for the add-on that the parameters say."""
+        learner, text, weight = self._learner, self.parameters.add_on, self.parameters.add_on_weight
+        if learner is None:
+            return  # It begins with it.
+        try:
+            weights = learner.customise(text, weight, self._pulse)
+        except ConfigError as error:
+            self._warn(f'add-on refused: {error}')
+            return
+        if weights is not None:
+            self._publish(weights)
+            self.get_logger().info(f'learned for the new add-on, epoch {learner.epoch}')
+
     def _start(self, feed: TransitionFeed, text: str) -> None:
         """Make the learner for a layout; a restarted policy node with the same layout keeps it."""
         try:
@@ -253,6 +283,8 @@ class LearnerNode(ManagedNode):
             lack = self._output.checkpoints.lack_of_space(learner)
             if lack:
                 self._warn(lack)
+            if self.parameters.add_on:
+                self._customise()
             self._publish(self._learner.first_message())
             for early in self._early.take():
                 self._ingest(*early)
@@ -397,6 +429,8 @@ class LearnerNode(ManagedNode):
                 'residual_episodes': len(rated),
                 'residual_outcomes': latest,
                 'takeovers': learner.episodes.takeovers,
+                'add_on': learner.add_on[0],
+                'add_on_weight': learner.add_on[1],
                 'operator_steps': learner.episodes.operator_steps,
                 'updates': learner.updates,
                 'pretraining_updates': learner.pretraining_updates,

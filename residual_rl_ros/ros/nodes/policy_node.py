@@ -102,6 +102,7 @@ class PolicyNode(ManagedNode):
         ).build(policy, robot.action)
         self.made.callback(self.controller.queue.close)
         self.made.callback(self.controller.plans.close)
+        self.controller.customisation.change(parameters.add_on, parameters.add_on_weight)
         self.controller.queue.warm_up()
         self.controller.mailbox.key = self._key = Key.read(parameters.key_file)
         if parameters.actor:
@@ -110,7 +111,8 @@ class PolicyNode(ManagedNode):
         self._blend = BlendRamp(ramp_s(parameters), parameters.blend_ratio)
         self._loop = self._make_loop()
         self._open_topics()
-        self.made.callback(follow_parameters(self, parameters, self._set_parameters))
+        follow = follow_parameters(self, parameters, self._set_parameters, self._check_parameters)
+        self.made.callback(follow)
         # The first message costs 10 ms (rclpy looks for its caller), which no control step has.
         self.get_logger().info(
             f'{robot.name} at {robot.control_rate_hz:g} Hz with base policy {model}, '
@@ -134,9 +136,20 @@ class PolicyNode(ManagedNode):
         self.made.callback(loop.close)
         return loop
 
+    def _check_parameters(self, parameters: PolicyParameters) -> None:
+        """Refuse an add-on that this robot cannot have.
+
+        Raises:
+            ConfigError: that is so.
+        """
+        layout = self.controller.layout
+        self.controller.customisation.check(parameters.add_on, parameters.add_on_weight, layout)
+
     def _set_parameters(self, parameters: PolicyParameters) -> None:
         """Take over the parameters that may change while the robot runs."""
         self.parameters = parameters
+        self.controller.customisation.change(parameters.add_on, parameters.add_on_weight)
+        self._tell_customisation()
         self.controller.explore = parameters.explore
         self._blend.duration_s = ramp_s(parameters)
         self._blend.ceiling = parameters.blend_ratio
@@ -147,6 +160,7 @@ class PolicyNode(ManagedNode):
         """Start the control timer and latch the transition layout."""
         layout = self.controller.layout.to_yaml().encode()
         self._layout_publisher.publish(String(data=self._key.seal(LAYOUT, layout).decode()))
+        self._tell_customisation()
         self._fault_reason = ''
         # What was made so far lives as long as the node: the collector need not look at it again.
         gc.collect()
@@ -169,6 +183,12 @@ class PolicyNode(ManagedNode):
                     clock=control_clock(self),
                 )
                 self._privileges = taken.pop_all()
+
+    def _tell_customisation(self) -> None:
+        """Latch what the robot is asked for beside its task, where transitions tell of it."""
+        if self.controller.layout.customisable:
+            text = self.controller.customisation.to_yaml()
+            self._customisation_publisher.publish(String(data=text))
 
     def _tick(self, loop: RealTimeLoop) -> None:
         """Hand over the images that have been read, then run a control step."""
@@ -238,6 +258,7 @@ class PolicyNode(ManagedNode):
         )
         self._transition_publisher = publisher(Float64MultiArray, '~/transitions', qos.TRANSITIONS)
         self._layout_publisher = publisher(String, '~/transition_layout', qos.LATCHED)
+        self._customisation_publisher = publisher(String, '~/customisation', qos.LATCHED)
         self._stop_inputs = None
         if isinstance(loop, RealTimeLoop):
             self._stop_inputs = StopInputs(self, self.robot.stop_inputs, loop, self._now)
@@ -349,6 +370,10 @@ class PolicyNode(ManagedNode):
             'residual_on': mailbox.enabled and self.controller.residual_enabled,
             'residual_switch': self.controller.residual_enabled,
             'takeover': self._loop.taken_over,
+            'add_on': self.controller.customisation.text,
+            'add_on_weight': self.controller.customisation.weight,
+            'add_on_reward': self.controller.customisation.reward,
+            'add_on_failures': self.controller.customisation.failures,
             'weights_accepted': mailbox.accepted,
             **{f'weights_refused_{reason}': n for reason, n in mailbox.refused.items()},
             **self._loop.counts,

@@ -26,6 +26,7 @@ from residual_rl_ros.bags.recorder import (
     Recorder,
     RecordOptions,
     absolute,
+    customisation_topic,
     raw_topics,
     transition_topics,
 )
@@ -85,7 +86,7 @@ class RecorderNode(Node):
     def _topics(self, parameters: RecorderParameters) -> list[RecordedTopic]:
         topics: list[RecordedTopic] = []
         if parameters.transitions:
-            topics += transition_topics()
+            topics += [*transition_topics(), customisation_topic()]
         if parameters.raw:
             topics += raw_topics(RobotConfig.from_mapping(read_tree(self, 'robot')))
         return absolute(topics, self.resolve_topic_name)
