@@ -32,7 +32,13 @@ from residual_rl_ros.residual_policy.robot_policy import (
     Planner,
     is_residual,
 )
-from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
+from residual_rl_ros.transitions.transition import (
+    NOTHING,
+    Source,
+    Success,
+    Transition,
+    TransitionLayout,
+)
 
 Array = npt.NDArray[np.float64]
 
@@ -318,6 +324,7 @@ class ResidualController:
             next_prior=following.distribution.prior,
             proposals=decision.distribution.proposals.ravel(),
             next_proposals=following.distribution.proposals.ravel(),
+            add_on=NOTHING,
         )
         if not self.layout.customisable:
             return transition

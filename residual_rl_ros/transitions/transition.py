@@ -94,8 +94,13 @@ class Success(IntEnum):
     SUCCESS = 1
 
 
+NOTHING: Array = np.zeros(0)
+"""A block of a layout that has none."""
+NOTHING.setflags(write=False)
+
+
 def _nothing() -> Array:
-    return np.zeros(0)
+    return NOTHING
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import typer
 from benchmark_scripts import FOLDER, load_script
 from builders import make_actor
@@ -33,7 +34,7 @@ from residual_rl_ros.tasks.hosting import finetune_for_environment, host
 
 HERE = (
     *('bag_warm_start', 'chunk_seams', 'customisation', 'customisation_knobs'),
-    *('customisation_mppi', 'failure_to_success', 'guard_rates'),
+    *('customisation_mppi', 'customise_shelf', 'failure_to_success', 'guard_rates'),
 )
 WITH_ROS = ('recorder_load', 'round_trips')
 
@@ -65,6 +66,24 @@ def test_knobs_of_customisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert script.customised(0.3, 0.3)[inside].sum() < 0.01 * script.prior()[inside].sum()
     with Image.open(tmp_path / 'knobs.png') as picture:
         assert picture.width > 1000
+
+
+def test_shelf_of_the_how_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = load_script('customise_shelf', monkeypatch)
+    run = load_run('push_to_goal_shelf').resolve()
+    controller = run.evaluation_controller(None)
+    controller.queue.close()
+    rule = run.learner.make_rule(controller.layout, torch.Generator(), np.random.default_rng(0))
+    message = encode_weights(rule.robot_policy(), WeightsHeader(1, 1))
+    monkeypatch.setattr(script, 'read_actor', lambda folder: message)
+    script.main(tmp_path, out=tmp_path / 'shelf.png', episodes=1)
+    base, customised, test = capsys.readouterr().out.splitlines()
+    assert base.startswith('base: success')
+    assert customised.startswith('customised: success')
+    assert 'p = 1' in test
+    assert (tmp_path / 'shelf.png').stat().st_size > 1000
 
 
 def test_seams_of_chunks(

@@ -128,7 +128,7 @@ def failing(observation_names: Any, action_names: Any) -> Any:
 def test_a_reward_that_is_no_number_is_counted_and_told_as_nothing_known() -> None:
     controller = make_controller()
     text = '[{name: test_customisation:failing}]'
-    controller.customisation._add_ons = decision_reward(
+    controller.customisation._reward = decision_reward(
         AddOns.of([{'name': f'{__name__}:failing'}]), controller.layout
     )
     _, transitions = play(controller, decisions=8)

@@ -145,4 +145,4 @@ def test_a_stochastic_base_has_proposals_that_are_actions(tmp_path: Path) -> Non
     controller.queue.close()
     others = np.array([transition.proposals for transition in made]).reshape(-1, 3, 2)
     assert set(map(tuple, others.reshape(-1, 2))) == {(1.0, 0.0), (0.0, 1.0)}
-    assert all(transition.add_on.tolist() == [0.0, 0.0] for transition in made)
+    assert all(transition.add_on.tolist() == [0.0, 1.0] for transition in made)
