@@ -5,6 +5,8 @@
 METRICS = {
     'actor_loss': 'clipped surrogate of an on-policy rule, less is better',
     'actor_grad_norm': "norm of the actor's gradient",
+    'add_on_failures': 'drawn transitions whose add-on reward was no finite number, and counted as '
+    '0',
     'add_on_weight': 'factor on the add-on rewards that are learned from',
     'alpha': 'entropy temperature',
     'beta': 'share of Q_R that counts in the choice among proposals (q_remix)',

@@ -21,6 +21,7 @@ from torch import Tensor
 from residual_rl_ros.algorithms.config import ActorCriticConfig
 from residual_rl_ros.algorithms.replay_memory import ReplayMemory
 from residual_rl_ros.algorithms.training_state import Adam, TrainingState
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.architecture import (
     ActorArchitecture,
     CriticArchitecture,
@@ -88,6 +89,11 @@ class ActorCritic(TrainingState, ABC):
         rng: np.random.Generator,
         exploration_std: float | None = None,
     ) -> None:
+        if layout.discrete:
+            raise ConfigError(
+                'the preset is for continuous actions, and those of this robot are discrete: use '
+                'residual_soft_q'
+            )
         self.config = self._preset = config
         self.memory = ReplayMemory(config, layout, rng)
         self._episode_decisions = 0.0  # In the warm-up; 0 while it goes on.

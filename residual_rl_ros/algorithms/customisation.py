@@ -26,7 +26,7 @@ from residual_rl_ros.algorithms.prior import Density
 from residual_rl_ros.algorithms.replay_memory import ReplayMemory
 from residual_rl_ros.algorithms.rule import RuleConfig
 from residual_rl_ros.algorithms.training_state import TrainingState
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.errors import ConfigError, RewardError
 from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_LAYERS
 from residual_rl_ros.residual_policy.torch_networks import Normalizer
 from residual_rl_ros.rewards.composition import DESCRIPTION, AddOns, decision_reward
@@ -138,6 +138,8 @@ class CustomisedReward:
         self.add_ons, self.weight = AddOns.of(config.add_on), 1.0
         """The add-ons in use, and their common weight."""
         self._bound = decision_reward(self.add_ons, layout)
+        self.failures = 0
+        """Drawn transitions whose add-on reward was no finite number: there it counted as 0."""
 
     def set_add_on(self, text: str, weight: float = 1.0) -> None:
         """Take other add-ons from now on; an empty text is none.
@@ -199,9 +201,16 @@ class CustomisedReward:
         executed_action: npt.NDArray[np.floating],
         next_observation: npt.NDArray[np.floating],
     ) -> npt.NDArray[np.float64]:
-        weighted: npt.NDArray[np.float64] = self.weight * self._bound.of_decision(
-            observation, executed_action, next_observation
-        )
+        rows = observation, executed_action, next_observation
+        try:
+            values = self._bound.of_decision(*rows)
+        except RewardError:
+            # One bad number costs one number.
+            if observation.ndim == 1:
+                self.failures += 1
+                return np.zeros(())
+            return np.array([self._weighted(*row) for row in zip(*rows, strict=True)])
+        weighted: npt.NDArray[np.float64] = self.weight * values
         return weighted
 
 
@@ -288,6 +297,7 @@ class OffPolicyCustomisation(TrainingState, ABC):
             'learned_reward': float(reward.mean()),
             'prior_weight': self.prior_weight,
             'add_on_weight': self.reward.weight,
+            'add_on_failures': float(self.reward.failures),
         }
 
     def _normalizers(self) -> list[Normalizer]:

@@ -179,7 +179,9 @@ class OnPolicyCustomisation(TrainingState, ABC):
             order = [self._rng.permutation(rows) for _ in range(self.config.epochs)]
             self.memory.phase[ORDER] = torch.from_numpy(np.array(order))
             self.memory.phase[DONE] = torch.zeros((), dtype=torch.int64)
-        phase, batches = self.memory.phase, self._batches
+        phase = self.memory.phase
+        # A rollout of few rows, since others acted too, has fewer batches.
+        batches = min(self._batches, -(-phase[ORDER].shape[1] // self.config.batch_size))
         epoch, part = divmod(int(phase[DONE]), batches)
         drawn = phase[ORDER][epoch].tensor_split(batches)[part]
         phase[DONE] += 1

@@ -43,6 +43,7 @@ class Density(nn.Module):
 
     centre: Tensor
     half_range: Tensor
+    bound: Tensor
 
     def __init__(self, layout: TransitionLayout, kind: Prior | None = None) -> None:
         super().__init__()
@@ -51,7 +52,7 @@ class Density(nn.Module):
             raise ConfigError(
                 'the base policy tells no density of its actions, and prior_weight is above 0: '
                 'give its ONNX model the outputs mean and log_std, or logits; or set the width of '
-                'a Gaussian around its action (prior: {width: [...]}) in the run'
+                'a Gaussian around its action, prior_width, in the run'
             )
         self.steps, self.actions = layout.decision_steps, layout.action_size
         low, high = (
@@ -60,6 +61,8 @@ class Density(nn.Module):
         )
         self.register_buffer('centre', (0.5 * (low + high)).float(), persistent=False)
         self.register_buffer('half_range', (0.5 * (high - low)).float(), persistent=False)
+        bound = torch.tensor(layout.residual_bound).repeat(self.steps).float()
+        self.register_buffer('bound', bound, persistent=False)
 
     @property
     def size(self) -> int:
@@ -86,11 +89,26 @@ class Density(nn.Module):
         x = (action - self.centre) / self.half_range.clamp_min(EDGE)
         return torch.atanh(x.clamp(EDGE - 1.0, 1.0 - EDGE))
 
+    def executed(self, action: Tensor, base_action: Tensor) -> Tensor:
+        """Return what a robot executes of an action, shape (..., k * m).
+
+        That is within the residual bound of the base action, and in the trained range, or where the
+        base action is outside of it, no further outside. Limits of the robot are not known here.
+
+        Args:
+            action: command units.
+            base_action: command units.
+        """
+        difference = torch.minimum((action - base_action).maximum(-self.bound), self.bound)
+        low = torch.minimum(self.centre - self.half_range, base_action)
+        high = torch.maximum(self.centre + self.half_range, base_action)
+        return torch.minimum((base_action + difference).maximum(low), high)
+
     def log_prob_of(self, told: Tensor, z: Tensor) -> Tensor:
         """Return log pi of the action of z, shape (...,): exact at the edge too.
 
         Squashed: log N(z) - log |da/dz| with da/dz = half range * (1 - tanh(z)^2). A dimension that
-        the base never moves has no density and counts as 0.
+        the base never moves, or the residual may not, is not decided, and counts as 0.
         """
         mean, log_std = self.moments(told)
         each = -0.5 * ((z - mean) * torch.exp(-log_std)).square() - log_std - HALF_LOG_TAU
@@ -99,8 +117,8 @@ class Density(nn.Module):
             # log(1 - tanh(z)^2), in the form that does not underflow.
             slope = 2.0 * (math.log(2.0) - z - nn.functional.softplus(-2.0 * z))
             scale = torch.where(moves, self.half_range, 1.0).log()
-            each = (each - slope - scale) * moves
-        return each.sum(-1)
+            each = each - slope - scale
+        return torch.where(self.bound > 0.0, each, 0.0).sum(-1)
 
     def draw(self, told: Tensor, generator: torch.Generator) -> Tensor:
         """Return a reparameterised z, shape (..., k * m)."""
@@ -158,7 +176,8 @@ class Density(nn.Module):
             return -(log_probs.exp() * log_probs).sum((-2, -1))
         if self.kind is Prior.SQUASHED_GAUSSIAN:
             raise ConfigError('the entropy of a squashed Gaussian has no closed form; sample it')
-        return (self.moments(told)[1] + HALF_LOG_TAU + 0.5).sum(-1)
+        each = self.moments(told)[1] + HALF_LOG_TAU + 0.5
+        return torch.where(self.bound > 0.0, each, 0.0).sum(-1)
 
 
 class CustomisedActor(nn.Module):

@@ -50,7 +50,7 @@ class QRemixConfig(OffPolicyConfig):
     backup_beta: float = parameter(
         0.0,
         'beta of the policy whose Q_R is learned: 0 is the base, on which the remix is one step of '
-        'improvement; 1 the remix itself; more comes near the best proposal',
+        'improvement; 1 about the remix itself; more comes near the best proposal',
         0.0,
         1e6,
     )

@@ -24,6 +24,8 @@ from residual_rl_ros.transitions.replay_buffer import NONE
 
 ROUNDING = 1e-5
 """log pi of the same numbers, computed in another batch, may differ by less than this."""
+MOST_LOG_RATIO = 20.0
+"""Beyond it the exponential, and so a gradient, may not be finite; it is clipped anyway."""
 MAX_IMPORTANCE = 2.0
 """Most that a row counts: an action that its older actor hardly ever draws."""
 
@@ -82,7 +84,7 @@ def clipped_surrogate(
         importance: w = pi_o / pi_b, shape (batch,).
         clip_range: eps.
     """
-    ratio = (log_pi - log_proximal).exp()
+    ratio = (log_pi - log_proximal).clamp_max(MOST_LOG_RATIO).exp()
     clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
     return -(importance * torch.minimum(ratio * advantage, clipped * advantage)).mean()
 

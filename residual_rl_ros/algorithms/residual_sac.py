@@ -123,7 +123,7 @@ class ResidualSac(OffPolicyCustomisation):
         start = torch.tensor(config.temperature, device=self.device)
         self.log_alpha = start.log().requires_grad_()
         self.alpha_optimizer = Adam(self.log_alpha, config.learning_rate)
-        ranges = self.policy.half_range[self.policy.half_range > 0.0]
+        ranges = self.policy.half_range[self.policy.bound > 0.0]
         self._target_entropy = float((config.target_entropy_per_dimension + ranges.log()).sum())
 
     def values(self, critic: Critic, observation: Tensor, action: Tensor) -> Tensor:
@@ -133,14 +133,16 @@ class ResidualSac(OffPolicyCustomisation):
         return q
 
     def policy_value(
-        self, critic: Critic, observation: Tensor, told: Tensor
+        self, critic: Critic, observation: Tensor, told: Tensor, base_action: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return V_R of one action of pi^ and log pi^ of it, each (batch,), differentiable."""
         block = self.actor.block(observation, told)
         z = self.policy.draw(block, self._generator)
         log_policy = self.policy.log_prob_of(block, z)
         log_pi = self.prior.log_prob_of(told, z) if self.prior else 0.0
-        q = self.values(critic, observation, self.policy.to_action(z))
+        # Critics know what robots execute, and nothing of what these would never do.
+        action = self.policy.executed(self.policy.to_action(z), base_action)
+        q = self.values(critic, observation, action)
         alpha = self.log_alpha.exp().detach()
         return residual_value(q, log_pi, log_policy, self.prior_weight, alpha), log_policy
 
@@ -150,7 +152,7 @@ class ResidualSac(OffPolicyCustomisation):
 
         # Critics: y = r_R + gamma V_R(s').
         with torch.no_grad():
-            after = batch.next_observation, batch.next_prior
+            after = batch.next_observation, batch.next_prior, batch.next_base_action
             value, _ = self.policy_value(self.target_critic, *after)
             y = soft_target(reward, batch.bootstrap, value)
         q = self.values(self.critic, batch.observation, batch.executed_action)
@@ -160,7 +162,8 @@ class ResidualSac(OffPolicyCustomisation):
         self.critic.project()
 
         # Actor: maximise V_R(s), through log pi too.
-        value, log_policy = self.policy_value(self.critic, batch.observation, batch.prior)
+        now = batch.observation, batch.prior, batch.base_action
+        value, log_policy = self.policy_value(self.critic, *now)
         actor_norm = self._flat_actor.differentiate(-value.mean(), self.config.max_grad_norm)
         self.actor_optimizer.step()
 
@@ -182,17 +185,16 @@ class ResidualSac(OffPolicyCustomisation):
 
     def robot_policy(self) -> PriorGaussian:
         """Return a copy of what is learned, as the robot runs it."""
-        return self.actor.to_policy(self._generator)
+        # The noise that is held changes with what was seen, and takes none of the training's.
+        seed = self._generator.initial_seed() + int(self._seen)
+        return self.actor.to_policy(torch.Generator().manual_seed(seed % 2**63))
 
     def _modules(self) -> dict[str, nn.Module]:
         return {'actor': self.actor, 'critic': self.critic, 'target_critic': self.target_critic}
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        return {
-            'actor_optimizer': self.actor_optimizer,
-            'critic_optimizer': self.critic_optimizer,
-            'alpha_optimizer': self.alpha_optimizer,
-        }
+        names = 'actor_optimizer', 'critic_optimizer', 'alpha_optimizer'
+        return {name: getattr(self, name) for name in names}
 
     def _scalars(self) -> dict[str, Tensor]:
         return {**super()._scalars(), 'log_alpha': self.log_alpha}

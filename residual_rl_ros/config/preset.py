@@ -164,7 +164,8 @@ class LearnerConfig(LoopConfig):
                 'a base action: that needs critics that choose (residual_candidates above 0) and a '
                 'price on every decision (reward_offset below 0); or set full_bound_cost to 0'
             )
-        for key in ('progressive_transitions', 'wide_exploration_share'):
+        ramps = ('bound_ramp_transitions', 'bound_ramp_episodes')
+        for key in ('progressive_transitions', 'wide_exploration_share', *ramps):
             if self.rule.on_policy and getattr(self, key):
                 yield (
                     f'{key} is {getattr(self, key)}, but algorithm {self.algorithm} learns only '

@@ -455,7 +455,8 @@ class ResidualController:
         sample = replace(sample, weight=self.customisation.weight)
         if self._base_only or sample.bound_scale <= 0.0:
             return np.zeros(base.shape), 0.0
-        if self.layout.discrete and sample.bound_scale < 1.0:
+        whole = self.layout.discrete or getattr(policy, 'acts_whole', False)
+        if whole and sample.bound_scale < 1.0:
             # Nothing is between two actions: the residual acts whole, in so many decisions.
             if self._switch.random() >= sample.bound_scale:
                 return np.zeros(base.shape), 1.0
@@ -509,7 +510,7 @@ class ResidualController:
         """Return what a robot policy decides, shape (k * m,); None while its plan is late."""
         if isinstance(policy, Planner):
             if self._chunk_timeout_s is not None:
-                return self.plans.take(policy, self._step)
+                return self.plans.take(policy, self._step, sample.weight)
             rng = self._plan_rng(self._step)
         base = given.actions.ravel()
         return policy.decide(self._observation, base, rng, sample, given.distribution)

@@ -30,6 +30,8 @@ class _Order:
     planner: Planner
     step: int
     """Control step of its decision."""
+    weight: float
+    """Of its add-on."""
     result: Future[Array] | None
     """None if the plan before was still computed."""
 
@@ -71,7 +73,7 @@ class PlanQueue:
             sample: how it explores.
         """
         if self._newest is not None and not self._newest.done():
-            self._order = _Order(planner, step, None)
+            self._order = _Order(planner, step, sample.weight, None)
             return
         if self._worker is None:
             self._worker = InferenceWorker('planner')
@@ -83,22 +85,25 @@ class PlanQueue:
             return residual
 
         self._newest = self._worker.submit(compute)
-        self._order = _Order(planner, step, self._newest)
+        self._order = _Order(planner, step, sample.weight, self._newest)
 
-    def take(self, planner: Planner, step: int) -> Array | None:
+    def take(self, planner: Planner, step: int, weight: float = 1.0) -> Array | None:
         """Return the plan of a decision; None without one, or if it is late, which is counted.
 
-        A plan of another planner counts for nothing: its weights or its add-on have changed.
+        A plan of another planner or weight counts for nothing: what is wanted has changed.
 
         Args:
             planner: the robot policy.
             step: control step of the decision.
+            weight: of the add-on.
 
         Raises:
             ResidualRLError: the planner failed.
         """
         order, self._order = self._order, None
-        if order is None or order.planner is not planner or order.step != step:
+        if order is None or (order.step, order.weight) != (step, weight):
+            return None
+        if order.planner is not planner:
             return None
         if order.result is None or not order.result.done():
             self.late += 1

@@ -60,6 +60,7 @@ class BestNetworks:
         """Begin with the networks at the end of the warm-up and the success of the base."""
         self.good = self.candidate = networks
         self.success, self.taken_at, self._candidate_at = success, transitions, transitions
+        self.confirmed, self._before, self._window = False, [], []
 
     def rate(
         self,

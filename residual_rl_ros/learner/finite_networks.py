@@ -18,6 +18,10 @@ def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
     return [name for name, value in tensors.items() if not bool(value.isfinite().all())]
 
 
+COUNTS = ('seen', 'warm', 'updates', 'offline')
+"""Tensors of a rule that say how much of a schedule is over."""
+
+
 class FiniteNetworks:
     """Remembers the latest finite networks of a rule, and goes back to them.
 
@@ -35,8 +39,11 @@ class FiniteNetworks:
         """How often the rule had to go back."""
 
     def restore(self, networks: Networks) -> None:
-        """Load earlier networks."""
-        self._rule.load_state_dict({**networks, 'generator': self._generator.get_state()})
+        """Load earlier networks; what counts transitions and updates goes on."""
+        present = self._rule.state_dict()
+        counts = {name: present[name] for name in COUNTS if name in present}
+        counts['generator'] = self._generator.get_state()
+        self._rule.load_state_dict({**networks, **counts})
 
     def check(self) -> str:
         """Keep the present networks, or go back to the latest finite ones.

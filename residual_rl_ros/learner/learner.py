@@ -122,6 +122,7 @@ class Learner:
         """Told what the warm-up has shown."""
         self.add_on = ('', 1.0)
         """Add-ons in use beside those of the preset, as YAML, and their weight."""
+        self._add_on_changed = False
         self.run = ''
         """Names this learner in weight messages, where there may be another."""
         self.refused = 0
@@ -324,10 +325,9 @@ class Learner:
         rule, before = self.rule, self.add_on
         if not weight or not isinstance(rule, Customisable):
             return None
-        # As long as nobody has asked for another one, the weight is that of the preset's.
-        preset = AddOns.of(getattr(self.config.rule, 'add_on', ()))
-        known = AddOns.from_message(before[0]) if before[0] else preset
-        wanted = AddOns.from_message(text) if text or before[0] else preset
+        known = self._wanted(before[0], self._add_on_changed)
+        self._add_on_changed |= bool(text)
+        wanted = self._wanted(text, self._add_on_changed)
         rule.set_add_on(wanted.to_yaml(), weight)
         self.add_on = (text, weight)
         if self.phase is Phase.WARMUP or wanted.to_list() == known.to_list():
@@ -342,6 +342,11 @@ class Learner:
         self.best.begin(rule.state_dict(), self.episodes.success_rate or 0.0, self.transitions)
         self.begin_epoch(self.epoch + 1)
         return self.first_message()
+
+    def _wanted(self, text: str, changed: bool) -> AddOns:
+        """Return the add-ons of a text; as long as nobody has asked for others, the preset's."""
+        preset = AddOns.of(getattr(self.config.rule, 'add_on', ()))
+        return AddOns.from_message(text) if changed else preset
 
     def check_add_on(self, text: str) -> None:
         """Refuse an add-on that cannot be learned.
@@ -444,6 +449,7 @@ class Learner:
             'rollbacks': [asdict(rollback) for rollback in self.rollbacks],
             'rolled_back': list(self._rolled_back),
             'add_on': list(self.add_on),
+            'add_on_changed': self._add_on_changed,
             **self.best.state_dict(),
             **self.episodes.state_dict(),
         }
@@ -471,9 +477,11 @@ class Learner:
         epoch, sequence = state['rolled_back']
         self._rolled_back = (int(epoch), int(sequence))
         text, weight = state.get('add_on', self.add_on)
-        if text and isinstance(self.rule, Customisable):
-            self.rule.set_add_on(str(text), float(weight))
+        if isinstance(self.rule, Customisable):
+            wanted = self._wanted(str(text), bool(state.get('add_on_changed', text)))
+            self.rule.set_add_on(wanted.to_yaml(), float(weight))
             self.add_on = (str(text), float(weight))
+            self._add_on_changed = bool(state.get('add_on_changed', text))
         self.recover()  # Keeps what was loaded.
 
     def current_message(self) -> bytes:

@@ -106,6 +106,8 @@ class QRemixPolicy:
     """
 
     kind: ClassVar[str]
+    acts_whole: ClassVar[bool] = True
+    """Half of the way to a proposal is none that the base would go."""
 
     def __init__(self, architecture: QRemixArchitecture, tensors: Mapping[str, Float32]) -> None:
         self.architecture = architecture

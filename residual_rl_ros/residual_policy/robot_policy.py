@@ -154,6 +154,9 @@ class Decider(Protocol):
     ) -> Array:
         """Return the residual action of a decision, shape (k * m,), in [-1, 1].
 
+        A residual that fades in is scaled. That of a policy whose attribute `acts_whole` is true
+        acts whole instead, in a share of the decisions, as with discrete actions.
+
         What is no number in [-1, 1] is the base action, for the robot.
 
         Args:

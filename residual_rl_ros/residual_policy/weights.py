@@ -24,7 +24,7 @@ from safetensors.numpy import save as save_safetensors
 import residual_rl_ros.residual_policy.candidate_selection
 import residual_rl_ros.residual_policy.mppi_planner
 import residual_rl_ros.residual_policy.numpy_actor  # noqa: F401
-from residual_rl_ros.errors import ConfigError, ResidualRLError, RewardError, WeightsError, shown
+from residual_rl_ros.errors import ResidualRLError, RewardError, WeightsError, shown
 from residual_rl_ros.residual_policy.robot_policy import (
     RESIDUAL,
     Architecture,
@@ -59,7 +59,7 @@ DTYPES = {
 }
 """Types of tensors by their names in a safetensors header."""
 UNREADABLE = (
-    ConfigError,
+    ResidualRLError,
     AttributeError,
     KeyError,
     OverflowError,

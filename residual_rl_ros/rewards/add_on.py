@@ -153,14 +153,16 @@ class ForeignAddOn:
         """Make the reward, and check what it answers.
 
         Raises:
-            ConfigError: a name is missing, or the factory does not take the keys.
-            RewardError: the factory failed or returned nothing to call.
+            ConfigError: a name is missing, the factory failed or returned nothing to call.
         """
-        reward = self._foreign(
-            'cannot be made', lambda: self.factory(names.observation, names.action, **self.keys)
-        )
+        try:
+            reward = self.factory(names.observation, names.action, **self.keys)
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise ConfigError(f'cannot be made: {type(error).__name__}: {error}') from error
         if not callable(reward):
-            raise RewardError(f'add-on {self.name!r} returned {shown(reward)}, nothing to call')
+            raise ConfigError(f'the factory returned {shown(reward)}, nothing to call')
 
         def checked(observation: Array, action: Array, next_observation: Array) -> Array:
             answer = self._foreign('failed', lambda: reward(observation, action, next_observation))
@@ -216,8 +218,10 @@ def find_add_on(name: str, keys: Mapping[str, Any]) -> AddOn:
             raise ConfigError(
                 f'add-on is {shown(name)}, expected one of {known}, or package.module:factory'
             )
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f'add-on {shown(name)}: {error}') from error
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f'add-on {shown(name)}: {type(error).__name__}: {error}') from error
     if not callable(factory):
         raise ConfigError(f'add-on {shown(name)} is {shown(factory)}, expected a factory to call')
     return ForeignAddOn(name, factory, dict(keys))

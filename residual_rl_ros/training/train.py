@@ -19,11 +19,12 @@ import numpy.typing as npt
 import torch
 from rich.console import Console
 
+from residual_rl_ros.algorithms.customisation import ADD_ON
 from residual_rl_ros.config.operator import OperatorConfig
 from residual_rl_ros.config.run import ResolvedRun, RunConfig, training_seed
 from residual_rl_ros.config.success import RETURN, SUCCESS, SuccessCriterion
 from residual_rl_ros.demonstrations.source import Demonstrated, Recordings, add_demonstrations
-from residual_rl_ros.errors import OutputError, ResidualRLError
+from residual_rl_ros.errors import ConfigError, OutputError, ResidualRLError
 from residual_rl_ros.evaluation.figures import draw_learning_curve
 from residual_rl_ros.evaluation.paired import (
     CURVE_SEED,
@@ -192,6 +193,26 @@ def stored_identity(found: Mapping[str, Any]) -> dict[str, Any]:
     return {'operator': None, 'add_ons': [], **found}
 
 
+def refuse_nothing_to_learn(run: ResolvedRun) -> None:
+    """Refuse a run of a customisation that could not change what the base does.
+
+    Raises:
+        ConfigError: no add-on where nothing else is learned, or one proposal to choose from.
+    """
+    rule, config = run.learner.rule, run.config
+    wanted = bool(config.add_ons) or bool(getattr(rule, 'add_on', None))
+    if getattr(rule, 'reward', '') == ADD_ON and not wanted:
+        raise ConfigError(
+            f'preset {config.preset} learns from an add-on reward, and there is none: give '
+            '--add-on, or set reward to total or basic'
+        )
+    if run.learner.algorithm == 'q_remix' and config.proposals < 2:
+        raise ConfigError(
+            f'preset {config.preset} chooses among proposals of the base, and proposals is '
+            f'{config.proposals}: set it to 8 (--set proposals=8), and residual_scale to 2'
+        )
+
+
 class _Training:
     """One run: everything that its options name, resolved once.
 
@@ -217,6 +238,7 @@ class _Training:
                 f'preset {run.config.preset} learns from the reward of the task alone: the add-on '
                 'is measured, and nothing follows it',
             )
+        refuse_nothing_to_learn(run)
         self._env = host(run.config, run.robot)
         made.callback(self._env.close)
         if not options.resume:

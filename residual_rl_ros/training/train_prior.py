@@ -85,6 +85,8 @@ def train_prior(options: PriorOptions, console: Console) -> Path:
     """
     rule = load_preset(options.preset, options.overrides).rule
     _check_rule(options.preset, rule)
+    if options.out.suffix != '.onnx':
+        raise ConfigError(f'--out is {str(options.out)!r}, expected a file that ends in .onnx')
     folder = options.folder
     for needed in (folder, options.out.parent):
         try:

@@ -385,9 +385,22 @@ def test_a_rollout_in_which_the_base_or_an_operator_decided_teaches_nothing() ->
     assert len(rule.memory) == 0
 
 
+def test_a_rollout_of_few_rows_makes_few_batches_and_no_nan() -> None:
+    rule, bandit = make_ppo(DISCRETE), Bandit(DISCRETE, TOLD[DISCRETE])
+    rule.published((1, 0))
+    policy = rule.robot_policy()
+    for decision in range(32):
+        rule.observe(bandit.step(policy if decision % 10 == 0 else None, (1, 0)))
+    taken = [rule.update() for _ in range(rule.updates_due(32))]
+    learned = [metrics for metrics in taken if metrics]
+    assert len(learned) == rule.config.epochs
+    assert all(torch.isfinite(value).all() for metrics in learned for value in metrics.values())
+
+
 @pytest.mark.parametrize(
     ('preset', 'overrides', 'told'),
     [
+        ('residual_ppo', {'bound_ramp_transitions': 10}, 'bound_ramp_transitions is 10, but'),
         ('residual_ppo', {'progressive_transitions': 10}, 'progressive_transitions is 10, but'),
         ('soft_ppo', {'wide_exploration_share': 0.5}, 'wide_exploration_share is 0.5, but'),
         ('kl_ppo', {'batch_size': 4096}, 'batch_size is 4096, expected at most rollout_length'),

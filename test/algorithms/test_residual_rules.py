@@ -111,8 +111,25 @@ def test_with_equal_knobs_and_nothing_learned_the_prior_is_optimal():
     # V_R is 0 whatever the action is, so no gradient leads away from the prior.
     rule = sac(prior_weight=0.3, temperature=0.3)
     told, s = torch.randn(6, 4), torch.randn(6, 3)
-    value, _ = rule.policy_value(rule.critic, s, told)
+    value, _ = rule.policy_value(rule.critic, s, told, torch.zeros(6, 2))
     assert torch.allclose(value, torch.zeros(6), atol=1e-5)
+
+
+def test_critics_are_asked_about_what_the_robot_executes_and_no_other_action():
+    layout = replace(continuous_layout(Prior.GAUSSIAN), residual_bound=(0.2, 0.0))
+    wanted = torch.tensor([[3.0, 3.0], [0.4, 0.4], [-3.0, -3.0]])
+    base = torch.tensor([[0.9, 0.1], [0.3, 0.1], [-5.0, 0.1]])  # Trained from -1 to 1.
+    executed = Density(layout).executed(wanted, base)
+    assert torch.allclose(executed, torch.tensor([[1.0, 0.1], [0.4, 0.1], [-4.8, 0.1]]))
+
+
+def test_a_dimension_that_the_residual_may_not_move_counts_for_nothing():
+    layout = replace(continuous_layout(Prior.GAUSSIAN), residual_bound=(1.0, 0.0))
+    told = torch.tensor([0.1, 0.2, -1.0, -2.0])
+    alike = [Density(layout).log_prob(told, torch.tensor([0.3, b])) for b in (0.2, 9.0)]
+    assert alike[0] == alike[1]
+    with_both = Density(continuous_layout(Prior.GAUSSIAN)).log_prob(told, torch.tensor([0.3, 9.0]))
+    assert with_both < alike[0]
 
 
 @settings(max_examples=25, deadline=None)
@@ -363,6 +380,11 @@ def test_noise_that_is_held_is_the_same_until_the_next_message():
     first, second = (policy.decide(np.zeros(3), np.zeros(4), rng) for _ in range(2))
     assert np.array_equal(first, second)
     assert not np.array_equal(first, policy.decide(np.zeros(3), np.zeros(4), None))
+    state = rule._generator.get_state()
+    again = rule.robot_policy().decide(np.zeros(3), np.zeros(4), rng)
+    assert np.array_equal(first, again), 'looking at it changes nothing'
+    assert torch.equal(state, rule._generator.get_state())
+    fill(rule)
     later = rule.robot_policy().decide(np.zeros(3), np.zeros(4), rng)
     assert not np.array_equal(first, later)
 

@@ -100,6 +100,22 @@ def test_weight_zero_is_the_base_bit_for_bit_and_any_other_weight_is_not() -> No
     assert np.array_equal([play(controller, episode=episode)[0] for episode in range(3)], changed)
 
 
+def test_a_choice_that_fades_in_is_made_whole_in_a_share_of_the_decisions() -> None:
+    controller = make_controller()
+    remix(controller)
+    controller.blend_ratio = 0.5
+    chosen = 0
+    for episode in range(6):
+        for each in play(controller, episode=episode)[1]:
+            planned = each.base_action + each.residual_action * np.tile(
+                controller.layout.residual_bound, 2
+            )
+            proposals = np.vstack([each.base_action, each.proposals.reshape(3, -1)])
+            assert np.isclose(proposals, planned).all(1).any()
+            chosen += each.residual_action.any()
+    assert 0 < chosen < 24
+
+
 def test_a_change_acts_from_the_next_decision_on() -> None:
     controller, base = make_controller(), make_controller()
     remix(controller)

@@ -96,9 +96,9 @@ def test_while_a_plan_is_late_the_base_acts_alone_and_it_is_counted() -> None:
     assert len(callbacks.commands) == 5
     assert loop.counts['holds'] == 0
     assert loop.controller.plans.late == 3
-    assert len(planner.orders) == 2  # None is begun while another is computed.
     planner.gate.set()
     settle(loop)
+    assert len(planner.orders) == 2  # None is begun while another is computed.
     for step in range(5, 8):
         tick(loop, step)
     sources = [each.source.name for each in callbacks.transitions]
@@ -178,6 +178,17 @@ def test_where_a_simulator_waits_each_decision_is_planned_on_its_own_observation
     np.testing.assert_array_equal(planner.orders[0][0], observation)
     assert len(planner.orders) == 2
     assert planner.orders[0][2] != planner.orders[1][2]
+
+
+def test_a_plan_of_another_weight_does_not_act() -> None:
+    loop, callbacks = planning(SlowPlanner(), customisable=True)
+    for step in range(4):
+        if step == 2:
+            loop.controller.customisation.change('', 3.0)
+        tick(loop, step)
+    told = [(each.source, float(each.add_on[1])) for each in callbacks.transitions]
+    assert told == [(Source.BASE, 1.0), (Source.RESIDUAL, 1.0), (Source.BASE, 3.0)]
+    loop.controller.plans.close()
 
 
 def test_an_add_on_that_fails_in_a_plan_is_a_fault() -> None:

@@ -110,6 +110,17 @@ def test_a_rollback_rates_what_it_restores_anew() -> None:
     assert best.taken_at == 1, 'the window before the rollback was of other networks'
 
 
+def test_a_new_beginning_forgets_what_was_confirmed() -> None:
+    best = begun()
+    for _ in range(2):
+        window(best, 22)
+    assert best.confirmed
+    best.begin(numbered(7), 0.4, 7)
+    assert best.rank == (False, 0.4, 7)
+    window(best, 22)
+    assert not best.confirmed, 'the window before was of other networks'
+
+
 def test_what_is_known_of_the_best_networks_survives_a_checkpoint() -> None:
     best, other = begun(), BestNetworks()
     window(best, 22)

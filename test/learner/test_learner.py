@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from residual_rl_ros.learner.guard import Alarm
 from residual_rl_ros.learner.learner import MEASURE_EVERY, Learner, Phase
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.residual_policy.weights import decode_weights
+from residual_rl_ros.rewards.composition import AddOns, decision_reward
 from residual_rl_ros.transitions.transition import Source, Success
 
 LAYOUT = make_layout()
@@ -468,6 +470,45 @@ def test_the_add_on_of_the_preset_is_not_learned_again_when_it_is_asked_for() ->
     assert learner.pretraining_updates == updates
     assert learner.customise('', 1.0) is not None, 'no add-on is another one'
     assert float(learner.rule.reward(learner.rule.memory.sample_replay(50)).min()) == 0.0
+
+
+def test_a_resumed_learner_wants_what_it_wanted_last() -> None:
+    preset = [{'name': 'keep_out_box', 'point': ['tool.z'], 'lower': [0.0], 'upper': [9.0]}]
+    other = BOX.replace('0.0', '0.25')
+    for asked in ([('', 0.25)], [(other, 1.0), ('', 1.0)], [(other, 2.0), ('', 1.0), ('', 3.0)]):
+        learner, again = customised(add_on=preset), customised(add_on=preset)
+        for text, weight in asked:
+            learner.customise(text, weight)
+        again.load_state_dict(json.loads(json.dumps(learner.state_dict())))
+        for each in (learner, again):
+            assert bool(each.rule.reward.add_ons) == (len(asked) == 1)
+            assert each.add_on[1] == asked[-1][1]
+
+
+def test_a_rollback_does_not_begin_the_schedules_anew() -> None:
+    learner = customised(beta_start=0.0, beta_transitions=8)
+    for transition in random_transitions(learner.layout, 20, seed=3):
+        learner.ingest(transition)
+    beta = learner.rule.beta
+    assert beta > 0.5
+    learner.roll_back('for the test')
+    assert learner.rule.beta == beta
+
+
+def test_a_reward_that_is_no_number_costs_one_number_of_a_batch() -> None:
+    learner = customised()
+    learner.rule.reward._bound = decision_reward(
+        AddOns.of([{'name': f'{__name__}:failing_now_and_then'}]), learner.layout
+    )
+    batch = learner.rule.memory.sample_replay(50)
+    rewards = learner.rule.reward.add_on(batch)
+    expected = torch.where(batch.next_observation[:, 2] > 0.0, 0.0, 2.0)
+    assert torch.equal(rewards, expected)
+    assert 0 < learner.rule.reward.failures < 50
+
+
+def failing_now_and_then(observations: Any, actions: Any) -> Any:
+    return lambda observation, action, following: np.where(following[..., 2] > 0.0, np.nan, 1.0)
 
 
 def test_an_add_on_that_cannot_be_learned_is_refused_and_nothing_changes() -> None:

@@ -20,7 +20,7 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.schema import checked, types_of
 
 Kind = TypeVar('Kind')
@@ -131,7 +131,7 @@ def follow_parameters(
                 return SetParametersResult(successful=False, reason=reason)
         try:
             validate(replace(latest, **values))  # type: ignore[type-var]
-        except ConfigError as error:
+        except ResidualRLError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 

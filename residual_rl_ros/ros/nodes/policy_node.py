@@ -85,6 +85,11 @@ class PolicyNode(ManagedNode):
         policy = OnnxBasePolicy(model, sha256=parameters.base_policy_sha256)
         for remark in policy.remarks:
             self.get_logger().warning(remark)
+        if robot.action.kind == 'discrete' and not robot.action.hold_action:
+            self.get_logger().warning(
+                'a hold repeats the latest action: set hold_action in the robot YAML to the one '
+                'that stays'
+            )
         policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
         self.controller: ResidualController = ControllerConfig(
             decision_steps=parameters.decision_steps,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.exceptions import InvalidServiceNameException
 from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
 from rich.console import Console
@@ -40,7 +41,10 @@ class CustomisedNode:
 
     def __init__(self, tool: NodeHost, name: str) -> None:
         self._tool, self.name = tool, name
-        self._client = AsyncParameterClient(tool.node, f'/{name}')
+        try:
+            self._client = AsyncParameterClient(tool.node, f'/{name}')
+        except InvalidServiceNameException as error:
+            raise ResidualRLError(f'{name!r} is no name of a node; correct --robot') from error
         if not self._client.wait_for_services(DISCOVERY_LIMIT_S):
             raise ResidualRLError(
                 f'/{name} is not there (waited {DISCOVERY_LIMIT_S:g} s in ROS domain '
