@@ -262,7 +262,7 @@ class LearnerNode(ManagedNode):
                 raise ConfigError(f'{len(text)} characters, expected <= {LAYOUT_LIMIT}')
             layout = TransitionLayout.from_yaml(self._key.open(LAYOUT, text.encode()).decode())
         except (ConfigError, SealError) as error:
-            self._warn(f'layout of {named(feed)} refused: {error}')
+            self._warn_of_layout(f'layout of {named(feed)} refused: {error}')
             return
         if self._learner is None:
             assert self._output is not None
@@ -396,6 +396,11 @@ class LearnerNode(ManagedNode):
         return f'rolled back, epoch {learner.epoch}'
 
     def _warn(self, reason: str) -> None:
+        self._problem = reason
+        self.get_logger().warning(reason, throttle_duration_sec=2.0)
+
+    def _warn_of_layout(self, reason: str) -> None:
+        """Warn beside `_warn`: a limit of its own, or transitions, being more, would hide it."""
         self._problem = reason
         self.get_logger().warning(reason, throttle_duration_sec=2.0)
 
