@@ -20,11 +20,13 @@ import torch
 from builders import assert_same_actor, make_actor, make_layout
 from hypothesis import given
 from hypothesis import strategies as st
+from planner_builders import known_planner
 from safetensors.numpy import load, save
 from safetensors.torch import save as save_torch
 
-from residual_rl_ros.errors import WeightsError
+from residual_rl_ros.errors import RewardError, WeightsError
 from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_LAYERS
+from residual_rl_ros.residual_policy.mppi_planner import MppiArchitecture
 from residual_rl_ros.residual_policy.robot_policy import ROBOT_POLICIES, Exploration
 from residual_rl_ros.residual_policy.weights import (
     MAX_HEADER_BYTES,
@@ -418,3 +420,15 @@ def test_an_unknown_kind_is_refused_by_name() -> None:
     message = forged(header=asdict(HEADER)).replace(rb'\"gaussian\"', rb'\"dreaming\"')
     with pytest.raises(WeightsError, match="kind is 'dreaming', expected one of"):
         decode_weights(message)
+
+
+def test_a_message_whose_add_on_fails_is_malformed(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = encode_weights(known_planner(), WeightsHeader(1, 0))
+
+    def fail(values: object) -> None:
+        raise RewardError("add-on 'mine' failed")
+
+    monkeypatch.setattr(MppiArchitecture, 'from_mapping', fail)
+    with pytest.raises(WeightsError, match="unreadable: add-on 'mine' failed") as caught:
+        decode_weights(message)
+    assert caught.value.reason == 'malformed'

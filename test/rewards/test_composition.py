@@ -285,3 +285,13 @@ def test_an_entry_point_gives_an_add_on_its_name(
     reward = decision_reward(AddOns.from_options(['stay_low:gain=1.5']), make_layout())
     row = make_transition(make_layout())
     assert reward.of_transition(row) == -1.5 * 2 * row.next_observation[2]
+
+
+@pytest.mark.parametrize('text', ['def broken(', 'raise RuntimeError("no")'])
+def test_a_module_that_cannot_be_imported_is_one_error(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'bad_add_ons.py').write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"add-on 'bad_add_ons:mine': (SyntaxError|RuntimeError)"):
+        AddOns.from_options(['bad_add_ons:mine'])

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from residual_rl_ros.config.run import load_run
-from residual_rl_ros.errors import OutputError, ResidualRLError
+from residual_rl_ros.errors import ConfigError, OutputError, ResidualRLError
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.training.curve import PROGRESS
 from residual_rl_ros.training.train import TrainOptions, run_training
@@ -58,3 +58,19 @@ def test_an_add_on_that_the_preset_does_not_learn_is_said_to_be_measured_alone(
     assert (
         'dawn learns from the reward of the task alone: the add-on is measured' in said.getvalue()
     )
+
+
+@pytest.mark.parametrize(
+    ('task', 'preset', 'told'),
+    [
+        ('cart_pole', 'residual_soft_q', 'learns from an add-on reward, and there is none'),
+        ('push_to_goal', 'q_remix', 'and proposals is 1: set it to 8'),
+        ('cart_pole', 'dawn', 'those of this robot are discrete: use residual_soft_q'),
+    ],
+)
+def test_a_run_that_could_change_nothing_is_refused(
+    task: str, preset: str, told: str, tmp_path: Path
+) -> None:
+    run = TrainOptions(replace(load_run(task), preset=preset, overrides={}), 0, tmp_path / 'run')
+    with pytest.raises(ConfigError, match=told):
+        run_training(run, Console(file=io.StringIO()))
