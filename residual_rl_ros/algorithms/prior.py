@@ -20,7 +20,7 @@ from residual_rl_ros.residual_policy.prior_gaussian import PriorGaussian, PriorG
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.residual_policy.torch_perceptron import Perceptron, PriorGaussianNetwork
 from residual_rl_ros.robot.action_spec import Prior
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 EDGE = 1e-6
 """Nearest that a squashed action comes to the ends of its range, as a share of the half range:

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.table import TransitionTable
-from residual_rl_ros.transitions.transition import Source, Transition, TransitionLayout
+from residual_rl_ros.transitions.transition import Source, Transition
 
 ENTRY_POINTS = 'residual_rl_ros.algorithms'
 Arrays = dict[str, npt.NDArray[Any]]

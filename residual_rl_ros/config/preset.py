@@ -21,7 +21,7 @@ from residual_rl_ros.algorithms.rule import RULES, Rule, RuleConfig, find_rule
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_file, resource_path
 from residual_rl_ros.schema import from_mapping, parameter, read_yaml, unknown_key
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 REMOVED = {
     'actor_delay_updates': 'it was 0 in every preset; delete the line',

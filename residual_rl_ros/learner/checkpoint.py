@@ -33,8 +33,8 @@ from residual_rl_ros.learner.best_networks import UNRANKED, Rank
 from residual_rl_ros.learner.folder_lock import FolderLock
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual_policy.weights import ACTOR, check_tensor_file, readable_checkpoint
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.seal import SEAL, Key
-from residual_rl_ros.transitions.transition import TransitionLayout
 
 ALGORITHM, GOOD, CANDIDATE, STATE, RUN = (
     'algorithm.safetensors',

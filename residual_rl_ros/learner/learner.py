@@ -36,7 +36,8 @@ from residual_rl_ros.learner.guard import Guard, GuardConfig
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.rewards.composition import AddOns, decision_reward
-from residual_rl_ros.transitions.transition import Transition, TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import Transition
 
 MAX_OWED_UPDATES = 1000
 """After a burst of transitions: updates that are still taken for it."""

@@ -25,9 +25,10 @@ from residual_rl_ros.residual_policy.robot_policy import FULL_SAMPLE, Array, Exp
 from residual_rl_ros.residual_policy.weights import ACTOR, CHECKPOINTS, readable_checkpoint
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.tasks.hosting import host
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.replay_buffer import NONE, ReplayBuffer
 from residual_rl_ros.transitions.table import TransitionTable
-from residual_rl_ros.transitions.transition import Transition, TransitionLayout
+from residual_rl_ros.transitions.transition import Transition
 
 Float32 = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.intp]

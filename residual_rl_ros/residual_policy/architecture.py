@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import shown
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 Float32 = npt.NDArray[np.float32]
 

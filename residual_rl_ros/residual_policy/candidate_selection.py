@@ -30,7 +30,7 @@ from residual_rl_ros.residual_policy.robot_policy import (
     ExplorationSample,
     register_policy,
 )
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 Layer = tuple[Float32, Float32, tuple[Float32, Float32] | None]
 """Weight, bias and scale and shift of a LayerNorm, each with the heads first."""

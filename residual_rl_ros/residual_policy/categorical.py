@@ -27,7 +27,7 @@ from residual_rl_ros.residual_policy.robot_policy import (
     register_policy,
 )
 from residual_rl_ros.robot.action_spec import Prior
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 
 @dataclass(frozen=True)

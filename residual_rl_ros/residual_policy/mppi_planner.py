@@ -33,7 +33,7 @@ from residual_rl_ros.rewards.composition import (
 )
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.schema import from_mapping
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 
 @dataclass(frozen=True)

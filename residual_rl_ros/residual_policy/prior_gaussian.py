@@ -26,7 +26,7 @@ from residual_rl_ros.residual_policy.robot_policy import (
     register_policy,
 )
 from residual_rl_ros.robot.action_spec import Prior
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 LEAST_LOG_STD, MOST_LOG_STD = -20.0, 2.0
 """Range of the learned log standard deviation; that of the base policy may be beyond it."""

@@ -31,7 +31,7 @@ from residual_rl_ros.residual_policy.robot_policy import (
     ExplorationSample,
     register_policy,
 )
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 NORMALIZER = 'normalizer.'
 """Prefix of the names of the observation statistics."""

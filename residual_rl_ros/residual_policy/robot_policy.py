@@ -23,7 +23,7 @@ from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistri
 from residual_rl_ros.errors import shown
 from residual_rl_ros.numerics import is_one_hot, within
 from residual_rl_ros.rewards.composition import AddOns
-from residual_rl_ros.transitions.transition import MAX_OBSERVATION, TransitionLayout
+from residual_rl_ros.transitions.layout import MAX_OBSERVATION, TransitionLayout
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from residual_rl_ros.tasks.residual_mcts import (
     act,
     search,
 )
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 Reward = Callable[[Array, Array, Array], float]
 """r_R of an observation, an action as a one-hot vector, and the next observation."""

@@ -32,7 +32,8 @@ from residual_rl_ros.learner.checkpoint import load_checkpoint, save_checkpoint
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
 from residual_rl_ros.robot.action_spec import Prior
-from residual_rl_ros.transitions.transition import Source, Transition, TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import Source, Transition
 
 numbers = st.floats(-10.0, 10.0)
 

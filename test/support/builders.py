@@ -31,7 +31,8 @@ from residual_rl_ros.residual_policy.torch_networks import ResidualActor
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.image_encoder import ENCODER_METADATA_KEY
-from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import Source, Success, Transition
 
 OBSERVATIONS = ('arm.position.a', 'arm.position.b', 'tool.z')
 ACTIONS = ('a.position', 'b.position')

@@ -17,9 +17,10 @@ from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.log_order import BagFile
 from residual_rl_ros.bags.segment import Integers, Segment, Topic
 from residual_rl_ros.bags.transitions.reader import TransitionBlock, TransitionReader
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.loss_counter import LossCounter
 from residual_rl_ros.transitions.table import TransitionTable
-from residual_rl_ros.transitions.transition import Source, Success, TransitionLayout
+from residual_rl_ros.transitions.transition import Source, Success
 
 
 class SilentPeriod(NamedTuple):

@@ -46,9 +46,10 @@ from residual_rl_ros.ros.common.process import give_way
 from residual_rl_ros.ros.common.qos import SolePublisher
 from residual_rl_ros.ros.nodes.learner_output import LearnerOutput
 from residual_rl_ros.ros.nodes.services import ServiceBridge
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.loss_counter import PendingTransitions, TransitionFeed
 from residual_rl_ros.transitions.seal import LAYOUT, WEIGHTS, Key
-from residual_rl_ros.transitions.transition import MAX_COUNT, TransitionLayout
+from residual_rl_ros.transitions.transition import MAX_COUNT
 
 LAST_EPOCH = MAX_COUNT // 2
 """A robot at a later epoch leaves none to go on in; learners count one for each start."""
