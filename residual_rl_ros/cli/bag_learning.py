@@ -94,7 +94,7 @@ def train(
         'transitions': intake.taken,
         'skipped_transitions': intake.skipped,
         'success': intake.success_rate,
-        'updates': learner.pretraining_updates,
+        'updates': learner.updates.pretraining,
         'git_commit': git_commit(),
     }
     (out / 'bag_training.json').write_text(json.dumps(described, indent=2) + '\n', encoding='utf-8')
@@ -104,7 +104,7 @@ def train(
         Console(stderr=True).print(f'problem: {reason}', markup=False)
     Console(stderr=True).print(
         f'{intake.taken} transitions taken, {intake.skipped} of other sources skipped, '
-        f'{learner.pretraining_updates} updates, phase {learner.phase.value}; go on with '
+        f'{learner.updates.pretraining} updates, phase {learner.phase.value}; go on with '
         f'residual-rl up --out {out}, robot.launch.py checkpoint:={out} or '
         f'residual-rl train --from {out}'
     )

@@ -107,10 +107,10 @@ class CheckpointFolder:
             CheckpointError: the folder cannot be written or the disk is full.
         """
         save_checkpoint(self.latest, learner, run, self._key)
-        if learner.best.good and learner.best.rank > self._best_rank:
+        if learner.judge.best.good and learner.judge.best.rank > self._best_rank:
             with learner.confirmed():
                 save_checkpoint(self.best, learner, run, self._key)
-            self._best_rank = learner.best.rank
+            self._best_rank = learner.judge.best.rank
 
 
 def save_checkpoint(
@@ -138,8 +138,8 @@ def save_checkpoint(
         (fresh / ACTOR).write_bytes(learner.current_message())
         tensors = {
             ALGORITHM: learner.rule.state_dict(),
-            GOOD: learner.best.good,
-            CANDIDATE: learner.best.candidate,
+            GOOD: learner.judge.best.good,
+            CANDIDATE: learner.judge.best.candidate,
         }
         memory = {MEMORY.format(k): v for k, v in learner.rule.memory.export().items()}
         for name, values in (tensors | memory).items():
@@ -155,7 +155,7 @@ def save_checkpoint(
         state = {
             'config': learner.config.to_mapping(),
             'layout': learner.layout.to_yaml(),
-            'best_rank': learner.best.rank,
+            'best_rank': learner.judge.best.rank,
             'state': learner.state_dict(),
         }
         (fresh / STATE).write_text(json.dumps(state), encoding='utf-8')
@@ -232,8 +232,8 @@ def load_checkpoint(directory: Path, key: Key | None = None) -> Learner:
         config = _config(stored, directory)
         learner = Learner(config, TransitionLayout.from_yaml(stored['layout']), seed=0)
         learner.rule.load_state_dict(_finite_tensors(directory / ALGORITHM))
-        learner.best.good = _finite_tensors(directory / GOOD)
-        learner.best.candidate = _finite_tensors(directory / CANDIDATE)
+        learner.judge.best.good = _finite_tensors(directory / GOOD)
+        learner.judge.best.candidate = _finite_tensors(directory / CANDIDATE)
         memory = learner.rule.memory
         parts = {part: MEMORY.format(part) for part in memory.export()}
         missing = {STATE, ACTOR, ALGORITHM, GOOD, CANDIDATE, *parts.values()} - listed.keys()

@@ -225,7 +225,7 @@ def test_the_best_checkpoint_holds_the_networks_that_the_episodes_around_them_co
     learner, folder = trained(0, guard_share=0.0), CheckpointFolder(tmp_path)
     outcomes(learner, 10 + WINDOW, False)  # The first ten are the warm-up.
     outcomes(learner, WINDOW, True)
-    rated, taken_at = learner.best.candidate, learner.transitions
+    rated, taken_at = learner.judge.best.candidate, learner.transitions
     outcomes(learner, WINDOW, True)
     before = content(learner)
     folder.save(learner)

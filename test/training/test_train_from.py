@@ -58,7 +58,7 @@ def test_a_run_begins_online_with_the_warm_critics_of_a_bag(tmp_path: Path) -> N
     assert intake.taken >= learner.transitions == config.learner_config().warmup_transitions
     assert len(after.rule.memory) == after.transitions
     assert after.control_steps == 4 * (after.transitions - learner.transitions)
-    assert after.updates == after.transitions - learner.transitions > 0
+    assert after.updates.online == after.transitions - learner.transitions > 0
     assert summary['control_steps'] == after.control_steps
     assert any(record.residual for record in after.episodes.history)
 
@@ -81,4 +81,4 @@ def test_no_message_waits_for_the_decisions_of_a_bag(tmp_path: Path) -> None:
         run_training(options, QUIET)
         states[name] = load_run_state(tmp_path / name / 'checkpoints' / 'latest')
     assert states['short'].keys() == states['scratch'].keys()
-    assert load_checkpoint(tmp_path / 'short' / 'checkpoints' / 'latest').updates > 0
+    assert load_checkpoint(tmp_path / 'short' / 'checkpoints' / 'latest').updates.online > 0

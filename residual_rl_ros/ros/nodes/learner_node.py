@@ -140,7 +140,7 @@ class LearnerNode(ManagedNode):
         if self._learner is None:
             AddOns.from_message(parameters.add_on)
         else:
-            self._learner.check_add_on(parameters.add_on)
+            self._learner.add_on.check(parameters.add_on)
 
     def _set_parameters(self, parameters: LearnerParameters) -> None:
         before, self.parameters = self.parameters, parameters
@@ -314,7 +314,7 @@ class LearnerNode(ManagedNode):
             )
             return
         self._overtake(transition.epoch, transition.policy_sequence)
-        rollbacks = len(self._learner.rollbacks)
+        rollbacks = len(self._learner.judge.rollbacks)
         backlog = self._inbox.qsize()
         weights = self._learner.ingest(
             transition,
@@ -322,7 +322,7 @@ class LearnerNode(ManagedNode):
             learn=backlog <= self.parameters.backlog_limit,
             pulse=self._pulse,
         )
-        for rollback in self._learner.rollbacks[rollbacks:]:
+        for rollback in self._learner.judge.rollbacks[rollbacks:]:
             self._warn(f'guard: {rollback.reason}; rolled back')
         if weights is not None:
             self._publish(weights)
@@ -420,7 +420,7 @@ class LearnerNode(ManagedNode):
         if learner is not None:
             then, transitions, updates = self._rate_base
             now = time.monotonic()
-            self._rate_base = (now, learner.transitions, learner.updates)
+            self._rate_base = (now, learner.transitions, learner.updates.online)
             rate = learner.episodes.success_rate
             rated = [record for record in learner.episodes.history if record.rates_residual]
             latest = ''.join('01'[bool(record.outcome())] for record in rated[-RECENT_EPISODES:])
@@ -435,17 +435,17 @@ class LearnerNode(ManagedNode):
                 'residual_episodes': len(rated),
                 'residual_outcomes': latest,
                 'takeovers': learner.episodes.takeovers,
-                'add_on': learner.add_on[0],
-                'add_on_weight': learner.add_on[1],
+                'add_on': learner.add_on.asked[0],
+                'add_on_weight': learner.add_on.asked[1],
                 'operator_steps': learner.episodes.operator_steps,
-                'updates': learner.updates,
-                'pretraining_updates': learner.pretraining_updates,
-                'dropped_updates': learner.dropped_updates,
-                'rollbacks': len(learner.rollbacks),
-                'recoveries': learner.finite.recoveries,
+                'updates': learner.updates.online,
+                'pretraining_updates': learner.updates.pretraining,
+                'dropped_updates': learner.updates.dropped,
+                'rollbacks': len(learner.judge.rollbacks),
+                'recoveries': learner.updates.finite.recoveries,
                 'transitions_per_s': (learner.transitions - transitions) / (now - then),
-                'updates_per_s': (learner.updates - updates) / (now - then),
-                **learner.metrics,
+                'updates_per_s': (learner.updates.online - updates) / (now - then),
+                **learner.updates.metrics,
             }
         for feed in self._feeds.values():
             if feed.robot:
