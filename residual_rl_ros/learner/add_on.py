@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from residual_rl_ros.algorithms.customisation import BASIC
-from residual_rl_ros.algorithms.rule import Customisable, Rule
+from residual_rl_ros.algorithms.rule import BASIC, Customisable, Rule
 from residual_rl_ros.config.preset import LearnerConfig
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.rewards.composition import AddOns, decision_reward
@@ -40,7 +39,7 @@ class LearnedAddOn:
             ConfigError: the rule learns none, or the text is wrong for this robot.
         """
         learns = isinstance(self._rule, Customisable)
-        if text and (not learns or getattr(self._config.rule, 'reward', BASIC) == BASIC):
+        if text and (not learns or self._config.rule.reward == BASIC):
             raise ConfigError(
                 f'algorithm {self._config.algorithm} of this preset learns from the basic reward '
                 'alone: take a preset of customisation, and set reward to add_on or total'
@@ -74,7 +73,7 @@ class LearnedAddOn:
 
     def _wanted(self, text: str, changed: bool) -> AddOns:
         """Return the add-ons of a text; as long as nobody has asked for others, the preset's."""
-        preset = AddOns.of(getattr(self._config.rule, 'add_on', ()))
+        preset = AddOns.of(self._config.rule.add_on)
         return AddOns.from_message(text) if changed else preset
 
     def state_dict(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from rich.console import Console
 
-from residual_rl_ros.algorithms.customisation import ADD_ON
+from residual_rl_ros.algorithms.rule import ADD_ON
 from residual_rl_ros.config.operator import OperatorConfig
 from residual_rl_ros.config.run import ResolvedRun, RunConfig, training_seed
 from residual_rl_ros.config.success import RETURN, SUCCESS, SuccessCriterion
@@ -200,8 +200,8 @@ def refuse_nothing_to_learn(run: ResolvedRun) -> None:
         ConfigError: no add-on where nothing else is learned, or one proposal to choose from.
     """
     rule, config = run.learner.rule, run.config
-    wanted = bool(config.add_ons) or bool(getattr(rule, 'add_on', None))
-    if getattr(rule, 'reward', '') == ADD_ON and not wanted:
+    wanted = bool(config.add_ons) or bool(rule.add_on)
+    if rule.reward == ADD_ON and not wanted:
         raise ConfigError(
             f'preset {config.preset} learns from an add-on reward, and there is none: give '
             '--add-on, or set reward to total or basic'
