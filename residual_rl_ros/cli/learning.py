@@ -168,7 +168,8 @@ def train(
     from residual_rl_ros.demonstrations.source import read_demonstrations
     from residual_rl_ros.evaluation.progress import say
     from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
-    from residual_rl_ros.training.train import TrainOptions, run_training
+    from residual_rl_ros.training.options import TrainOptions
+    from residual_rl_ros.training.train import run_training
 
     episodes, recordings = read_demonstrations(demonstrations or [], observation_map or [])
     out = folder(config.task, config.preset) if out is None else out

@@ -25,8 +25,8 @@ from residual_rl_ros.evaluation.progress import say
 from residual_rl_ros.pretraining.demonstrations import Demonstrations
 from residual_rl_ros.pretraining.train_base import load_recipe, train
 from residual_rl_ros.tasks.hosting import host
+from residual_rl_ros.training.options import TrainOptions
 from residual_rl_ros.training.retrain import ROUNDS
-from residual_rl_ros.training.train import TrainOptions
 from residual_rl_ros.transitions.transition import Source, Transition
 
 MEASURE_S = 1.0

@@ -31,6 +31,7 @@ from residual_rl_ros.tasks.checked import Env
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.success_probe import settle_success
 from residual_rl_ros.training.curve import LearningCurve, final_scenes, outcomes
+from residual_rl_ros.training.options import TrainOptions
 from residual_rl_ros.training.run_folder import (
     SUMMARY,
     file_sha256,
@@ -39,7 +40,6 @@ from residual_rl_ros.training.run_folder import (
     versions,
     write_json,
 )
-from residual_rl_ros.training.train import TrainOptions
 
 ROUNDS = 5
 """How often the base is trained again, after equal parts of the budget."""

@@ -46,7 +46,8 @@ from residual_rl_ros.tasks.hosting import (
     finetune_for_environment,
     make_environment,
 )
-from residual_rl_ros.training.train import TrainOptions, run_training
+from residual_rl_ros.training.options import TrainOptions
+from residual_rl_ros.training.train import run_training
 
 OPSET = 17
 CARD_SEED = 20_000

@@ -19,7 +19,8 @@ from residual_rl_ros.learner.checkpoint import CheckpointFolder, load_checkpoint
 from residual_rl_ros.learner.learner import Phase
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.tasks.hosting import connect, make_environment
-from residual_rl_ros.training.train import TrainOptions, run_training
+from residual_rl_ros.training.options import TrainOptions
+from residual_rl_ros.training.train import run_training
 from residual_rl_ros.training.train_from_bags import TransitionUse, train_from_bags
 
 QUIET = Console(quiet=True)
