@@ -21,7 +21,7 @@ from rich.console import Console
 
 from residual_rl_ros.bags.transitions.writer import TransitionWriter
 from residual_rl_ros.config.run import load_run, training_seed
-from residual_rl_ros.evaluation.paired import run_episode
+from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.learner.checkpoint import CheckpointFolder
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS
 from residual_rl_ros.tasks.hosting import connect, make_environment

@@ -103,16 +103,21 @@ def metric_keys() -> list[str]:
     ]
     functions += [
         function
-        for function in functions_of(package / 'learner' / 'learner.py')
-        if function.name == '_measure'
+        for module, name in (('updates', 'measure'), ('learner', '_metrics'))
+        for function in functions_of(package / 'learner' / f'{module}.py')
+        if function.name == name
     ]
     return dictionary_keys(functions)
 
 
 def diagnostics_keys(node: str) -> list[str]:
-    """Return the keys of a node's status on /diagnostics that its own file names."""
-    path = ROOT / PACKAGE / 'ros' / 'nodes' / f'{node}.py'
-    return dictionary_keys(each for each in functions_of(path) if each.name == '_report')
+    """Return the keys of a node's status on /diagnostics that its own files name."""
+    folder = ROOT / PACKAGE / 'ros' / 'nodes'
+    functions = [each for each in functions_of(folder / f'{node}.py') if each.name == '_report']
+    if node == 'learner_node':
+        values = functions_of(folder / 'learner_values.py')
+        functions += [each for each in values if each.name == 'of']
+    return dictionary_keys(functions)
 
 
 def policy_loop_keys() -> dict[str, list[str]]:

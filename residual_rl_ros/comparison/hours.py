@@ -20,7 +20,7 @@ from residual_rl_ros.comparison.grid import Cell
 from residual_rl_ros.comparison.protocol import RETRAIN
 from residual_rl_ros.comparison.results import read_result
 from residual_rl_ros.config.run import ResolvedRun
-from residual_rl_ros.evaluation.paired import run_episode
+from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.evaluation.progress import say
 from residual_rl_ros.pretraining.demonstrations import Demonstrations
 from residual_rl_ros.pretraining.train_base import load_recipe, train

@@ -19,7 +19,7 @@ from residual_rl_ros.bags.transitions.reader import TransitionReader
 from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistribution
 from residual_rl_ros.config.run import RunConfig, training_seed
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.evaluation.paired import run_episode
+from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.residual_policy.robot_policy import (
     FULL_SAMPLE,

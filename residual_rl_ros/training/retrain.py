@@ -23,7 +23,8 @@ from rich.console import Console
 from residual_rl_ros.config.run import ResolvedRun, training_seed
 from residual_rl_ros.config.success import SUCCESS
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.evaluation.paired import Episode, difference, run_episode, score
+from residual_rl_ros.evaluation.episode import Episode, run_episode
+from residual_rl_ros.evaluation.paired import difference, score
 from residual_rl_ros.evaluation.progress import Report, say
 from residual_rl_ros.pretraining.demonstrations import Demonstrations, Float32
 from residual_rl_ros.pretraining.train_base import BaseRecipe, export, load_recipe, train

@@ -22,15 +22,9 @@ from residual_rl_ros.config.run import training_seed
 from residual_rl_ros.config.success import RETURN, SUCCESS, SuccessCriterion
 from residual_rl_ros.demonstrations.source import Demonstrated, add_demonstrations
 from residual_rl_ros.errors import OutputError, ResidualRLError
+from residual_rl_ros.evaluation.episode import Episode, run_episode
 from residual_rl_ros.evaluation.figures import draw_learning_curve
-from residual_rl_ros.evaluation.paired import (
-    Episode,
-    Score,
-    difference,
-    refuse_silence,
-    run_episode,
-    score,
-)
+from residual_rl_ros.evaluation.paired import Score, difference, score
 from residual_rl_ros.evaluation.progress import Report, progress, say
 from residual_rl_ros.learner.checkpoint import (
     CheckpointFolder,
@@ -50,7 +44,7 @@ from residual_rl_ros.training.curve import CurveRecorder, LearningCurve, final_s
 from residual_rl_ros.training.identity import IDENTITY, check_identity, run_identity
 from residual_rl_ros.training.in_process import InProcessRun
 from residual_rl_ros.training.options import TrainOptions
-from residual_rl_ros.training.refusals import refuse_nothing_to_learn
+from residual_rl_ros.training.refusals import refuse_nothing_to_learn, refuse_silence
 from residual_rl_ros.training.run_folder import (
     SUMMARY,
     Interruption,

@@ -34,7 +34,6 @@ from residual_rl_ros.learner.checkpoint import (
     ALGORITHM,
     CANDIDATE,
     GOOD,
-    MANIFEST,
     MEMORY,
     RUN,
     STATE,
@@ -44,9 +43,9 @@ from residual_rl_ros.learner.checkpoint import (
     load_run_state,
     save_checkpoint,
     stored_config,
-    write_manifest,
 )
 from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.learner.manifest import MANIFEST, write_manifest
 from residual_rl_ros.residual_policy.weights import decode_weights
 from residual_rl_ros.transitions.transition import Source, Success
 

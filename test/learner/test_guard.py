@@ -17,7 +17,7 @@ from builders import assert_same_actor, make_layout, make_transition, small_conf
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import CheckpointError
-from residual_rl_ros.evaluation.paired import Episode
+from residual_rl_ros.evaluation.episode import Episode
 from residual_rl_ros.learner.guard import (
     DOUBT,
     MIN_BASE_EPISODES,

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 import torch
 from builders import (
     assert_same_actor,
+    learned_bytes,
     make_layout,
     make_transition,
     random_transitions,
@@ -21,15 +21,12 @@ from builders import (
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from residual_rl_ros.config.preset import load_preset
-from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.learner.episodes import RECENT_EPISODES
 from residual_rl_ros.learner.guard import Alarm
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.learner.updates import MEASURE_EVERY
 from residual_rl_ros.residual_policy.weights import decode_weights
-from residual_rl_ros.rewards.composition import AddOns, decision_reward
 from residual_rl_ros.transitions.transition import Source, Success
 
 LAYOUT = make_layout()
@@ -45,29 +42,20 @@ FITTED = ('normalizer', 'episode_decisions')
 """Names of what the end of the warm-up decides without a gradient step."""
 
 
-def weights(learner: Learner, without: tuple[str, ...] = ()) -> dict[str, bytes]:
-    """Return every tensor of the algorithm as bytes, optionally without some names."""
-    return {
-        name: value.numpy().tobytes()
-        for name, value in learner.rule.state_dict().items()
-        if not any(part in name for part in without)
-    }
-
-
 def test_no_gradient_step_is_taken_during_warm_up() -> None:
     learner = make_learner()
-    all_before, before = weights(learner), weights(learner, without=FITTED)
+    all_before, before = learned_bytes(learner), learned_bytes(learner, without=FITTED)
     for transition in STREAM[: WARMUP - 1]:
         assert learner.ingest(transition) is None
     assert learner.phase is Phase.WARMUP
-    assert weights(learner) == all_before
+    assert learned_bytes(learner) == all_before
     assert learner.ingest(STREAM[WARMUP - 1]) is not None
     assert learner.phase is Phase.ONLINE
     assert learner.updates.online == 0
-    assert weights(learner, without=FITTED) == before
+    assert learned_bytes(learner, without=FITTED) == before
     learner.ingest(STREAM[WARMUP])
     assert learner.updates.online == 1
-    assert weights(learner, without=FITTED) != before
+    assert learned_bytes(learner, without=FITTED) != before
 
 
 def test_the_warm_up_lasts_as_many_episodes_and_the_ramp_is_measured_in_them() -> None:
@@ -173,8 +161,8 @@ def test_the_same_transitions_give_the_same_weights_bit_for_bit() -> None:
         torch.manual_seed(id(learner) % 1000)  # The global generator must not matter.
         for transition in STREAM[:40]:
             learner.ingest(transition)
-    assert weights(learners[0]) == weights(learners[1])
-    assert weights(learners[0]) != weights(learners[2])
+    assert learned_bytes(learners[0]) == learned_bytes(learners[1])
+    assert learned_bytes(learners[0]) != learned_bytes(learners[2])
 
 
 def test_learning_does_not_consume_the_global_random_numbers() -> None:
@@ -425,101 +413,3 @@ def test_an_episode_without_an_end_says_nothing_of_the_next() -> None:
     learner.ingest(end)
     record = learner.episodes.history[-1]
     assert (record.residual, record.takeover, record.robot) == (False, False, '')
-
-
-BOX = '[{name: keep_out_box, point: [tool.z], lower: [0.0], upper: [9.0]}]'
-
-
-def customised(reward: str = 'total', **overrides: Any) -> Learner:
-    """Return a learner of a choice among proposals, its warm-up done."""
-    layout = make_layout(proposals=3, customisable=True, residual_bound=(2.0, 1.0))
-    numbers = {'hidden_sizes': [8], 'batch_size': 8, 'offline_updates': 4, 'guard_share': 0.0}
-    numbers = {**numbers, 'warmup_transitions': 20, 'reward': reward, **overrides}
-    learner = Learner(load_preset('q_remix', numbers), layout, 0)
-    for transition in random_transitions(layout, 25):
-        learner.ingest(transition)
-    assert learner.phase is Phase.ONLINE
-    return learner
-
-
-def test_a_new_add_on_is_learned_at_once_from_the_memory_and_sent_in_a_new_epoch() -> None:
-    learner = customised()
-    before, sequence = weights(learner), learner.sequence
-    pulses: list[int] = []
-    message = learner.customise(BOX, 2.0, lambda: pulses.append(1))
-    assert message is not None
-    header, _ = decode_weights(message)
-    assert (header.epoch, header.sequence) == (2, 0)
-    assert len(pulses) == 4
-    assert sequence >= 0
-    assert weights(learner) != before
-    assert float(learner.rule.reward(learner.rule.memory.sample_replay(50)).min()) < 0.0
-    assert learner.customise(BOX, 3.0) is None, 'its weight acts on the robot'
-    assert learner.customise('', 0.0) is None
-    assert learner.add_on.asked == (BOX, 3.0), 'what was learned waits'
-    again = customised()
-    again.load_state_dict(learner.state_dict())
-    assert again.add_on.asked == (BOX, 3.0)
-
-
-def test_the_add_on_of_the_preset_is_not_learned_again_when_it_is_asked_for() -> None:
-    preset = [{'name': 'keep_out_box', 'point': ['tool.z'], 'lower': [0.0], 'upper': [9.0]}]
-    learner = customised(add_on=preset)
-    updates = learner.updates.pretraining
-    assert learner.customise('', 2.0) is None
-    assert learner.customise(BOX, 1.0) is None
-    assert learner.updates.pretraining == updates
-    assert learner.customise('', 1.0) is not None, 'no add-on is another one'
-    assert float(learner.rule.reward(learner.rule.memory.sample_replay(50)).min()) == 0.0
-
-
-def test_a_resumed_learner_wants_what_it_wanted_last() -> None:
-    preset = [{'name': 'keep_out_box', 'point': ['tool.z'], 'lower': [0.0], 'upper': [9.0]}]
-    other = BOX.replace('0.0', '0.25')
-    for asked in ([('', 0.25)], [(other, 1.0), ('', 1.0)], [(other, 2.0), ('', 1.0), ('', 3.0)]):
-        learner, again = customised(add_on=preset), customised(add_on=preset)
-        for text, weight in asked:
-            learner.customise(text, weight)
-        again.load_state_dict(json.loads(json.dumps(learner.state_dict())))
-        for each in (learner, again):
-            assert bool(each.rule.reward.add_ons) == (len(asked) == 1)
-            assert each.add_on.asked[1] == asked[-1][1]
-
-
-def test_a_rollback_does_not_begin_the_schedules_anew() -> None:
-    learner = customised(beta_start=0.0, beta_transitions=8)
-    for transition in random_transitions(learner.layout, 20, seed=3):
-        learner.ingest(transition)
-    beta = learner.rule.beta
-    assert beta > 0.5
-    learner.roll_back('for the test')
-    assert learner.rule.beta == beta
-
-
-def test_a_reward_that_is_no_number_costs_one_number_of_a_batch() -> None:
-    learner = customised()
-    learner.rule.reward._bound = decision_reward(
-        AddOns.of([{'name': f'{__name__}:failing_now_and_then'}]), learner.layout
-    )
-    batch = learner.rule.memory.sample_replay(50)
-    rewards = learner.rule.reward.add_on(batch)
-    expected = torch.where(batch.next_observation[:, 2] > 0.0, 0.0, 2.0)
-    assert torch.equal(rewards, expected)
-    assert 0 < learner.rule.reward.failures < 50
-
-
-def failing_now_and_then(observations: Any, actions: Any) -> Any:
-    return lambda observation, action, following: np.where(following[..., 2] > 0.0, np.nan, 1.0)
-
-
-def test_an_add_on_that_cannot_be_learned_is_refused_and_nothing_changes() -> None:
-    for learner, text, reason in (
-        (make_learner(), BOX, 'learns from the basic reward alone'),
-        (customised('basic'), BOX, 'learns from the basic reward alone'),
-        (customised(), BOX.replace('tool.z', 'nowhere'), 'the robot has no observation'),
-    ):
-        before = weights(learner)
-        with pytest.raises(ConfigError, match=reason):
-            learner.customise(text, 1.0)
-        assert weights(learner) == before
-        assert learner.add_on.asked == ('', 1.0)

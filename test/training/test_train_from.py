@@ -14,7 +14,7 @@ from rich.console import Console
 from residual_rl_ros.bags.transitions.writer import TransitionWriter
 from residual_rl_ros.config.run import RunConfig, load_run
 from residual_rl_ros.errors import CheckpointError
-from residual_rl_ros.evaluation.paired import run_episode
+from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.learner.checkpoint import CheckpointFolder, load_checkpoint, load_run_state
 from residual_rl_ros.learner.learner import Phase
 from residual_rl_ros.ros.bringup.demo import quick

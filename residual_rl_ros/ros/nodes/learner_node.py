@@ -33,7 +33,6 @@ from residual_rl_ros.errors import (
     MalformedTransitionError,
     SealError,
 )
-from residual_rl_ros.learner.episodes import RECENT_EPISODES
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.rewards.composition import AddOns
 from residual_rl_ros.robot.decoders import label_of
@@ -45,6 +44,7 @@ from residual_rl_ros.ros.common.parameters import follow_parameters, read_parame
 from residual_rl_ros.ros.common.process import give_way
 from residual_rl_ros.ros.common.qos import SolePublisher
 from residual_rl_ros.ros.nodes.learner_output import LearnerOutput
+from residual_rl_ros.ros.nodes.learner_values import LearnerValues
 from residual_rl_ros.ros.nodes.services import ServiceBridge
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.loss_counter import PendingTransitions, TransitionFeed
@@ -88,7 +88,7 @@ class LearnerNode(ManagedNode):
         self._feeds: dict[str, TransitionFeed] = {}
         self._early = PendingTransitions()
         self._problem = ''
-        self._rate_base = (time.monotonic(), 0, 0)
+        self._values = LearnerValues(time.monotonic())
 
     def configure(self) -> None:
         """Read the preset, make the output folder, open the topics."""
@@ -418,35 +418,7 @@ class LearnerNode(ManagedNode):
             },
         }
         if learner is not None:
-            then, transitions, updates = self._rate_base
-            now = time.monotonic()
-            self._rate_base = (now, learner.transitions, learner.updates.online)
-            rate = learner.episodes.success_rate
-            rated = [record for record in learner.episodes.history if record.rates_residual]
-            latest = ''.join('01'[bool(record.outcome())] for record in rated[-RECENT_EPISODES:])
-            values |= {
-                'transitions': learner.transitions,
-                'phase': learner.phase.value,
-                'epoch': learner.epoch,
-                'sequence': learner.sequence,
-                'control_steps': learner.control_steps,
-                'episodes': len(learner.episodes.history),
-                'success_recent': -1.0 if rate is None else rate,
-                'residual_episodes': len(rated),
-                'residual_outcomes': latest,
-                'takeovers': learner.episodes.takeovers,
-                'add_on': learner.add_on.asked[0],
-                'add_on_weight': learner.add_on.asked[1],
-                'operator_steps': learner.episodes.operator_steps,
-                'updates': learner.updates.online,
-                'pretraining_updates': learner.updates.pretraining,
-                'dropped_updates': learner.updates.dropped,
-                'rollbacks': len(learner.judge.rollbacks),
-                'recoveries': learner.updates.finite.recoveries,
-                'transitions_per_s': (learner.transitions - transitions) / (now - then),
-                'updates_per_s': (learner.updates.online - updates) / (now - then),
-                **learner.updates.metrics,
-            }
+            values |= self._values.of(learner, time.monotonic())
         for feed in self._feeds.values():
             if feed.robot:
                 values |= {f'{feed.robot}/{key}': count for key, count in feed.counts.items()}
