@@ -265,7 +265,11 @@ def files_page() -> str:
         ('Run: `config/finetune/*.yaml`', run, {}),
         ('Run: `operator: simulated:key=value`', operator, {}),
         ('Robot: `robot`', robot.RobotKeys, {}),
-        ('Robot: `robot.command`', robot.CommandKeys, robot.COMMAND_KEYS),
+        (
+            'Robot: `robot.command`, or each of its `channels`',
+            robot.CommandKeys,
+            robot.COMMAND_KEYS,
+        ),
         ('Robot: `robot.action`', robot.ActionKeys, {}),
         ('Robot: `robot.action` with `kind: discrete`', robot.DiscreteActionKeys, {}),
         ('Robot: `robot.action.workspace`, optional', robot.WorkspaceKeys, {}),
@@ -274,8 +278,10 @@ def files_page() -> str:
     parts = [FILES_HEAD]
     for title, kind, variants in sections:
         rows = _key_rows(kind)
-        for variant in dict.fromkeys(variants.values()):
-            types = [name.split('/')[-1] for name, each in variants.items() if each is variant]
+        for variant in dict.fromkeys(each for each in variants.values() if each is not kind):
+            types = [
+                name.split('/')[-1] for name, each in variants.items() if issubclass(each, variant)
+            ]
             own = set(variant.__annotations__)
             rows += [
                 [*row[:-1], f'{row[-1]} ({", ".join(types)})']
