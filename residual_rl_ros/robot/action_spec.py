@@ -81,7 +81,8 @@ class WorkspaceSpec:
     point: str
     """Site or body (URDF: link) of the model."""
     joints: tuple[str, ...]
-    """Joint of each action, whose position is commanded (m)."""
+    """Joint of each action, whose position is commanded (m); empty for one that moves no joint of
+    the arm, as a gripper's."""
     lower: Array
     """Smallest coordinates, base frame of the model, shape (3,) [m]."""
     upper: Array
@@ -89,7 +90,7 @@ class WorkspaceSpec:
 
     def __post_init__(self) -> None:
         """Check names and sizes."""
-        check_names('workspace joint', self.joints)
+        check_names('workspace joint', tuple(filter(None, self.joints)))
         for label in ('lower', 'upper'):
             value = np.asarray(getattr(self, label), dtype=np.float64)
             if value.shape != (3,) or np.isnan(value).any():
@@ -314,7 +315,10 @@ class ActionSpec:
         summary = 'zero' if goes_to_zero.all() else 'mixed' if goes_to_zero.any() else 'last'
         object.__setattr__(self, 'hold', summary)
         object.__setattr__(self, 'goes_to_zero', goes_to_zero)
-        if self.workspace and not set(self.units) <= set(POSITIONS):
+        arm = self.workspace.joints if self.workspace else ()
+        if any(
+            joint and unit not in POSITIONS for joint, unit in zip(arm, self.units, strict=False)
+        ):
             raise ConfigError(
                 f'workspace is for joint positions, action units are {list(self.units)}: command '
                 'positions, or remove the workspace'

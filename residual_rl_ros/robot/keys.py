@@ -165,7 +165,7 @@ class WorkspaceKeys:
 
     model: str = parameter(MISSING, 'kinematic model: a path, or a shipped one', filled=True)
     point: str = parameter(MISSING, 'site or body (URDF: link) of the model', filled=True)
-    joints: tuple[str, ...] = parameter(MISSING, 'joint of each action', filled=True)
+    joints: tuple[str, ...] = parameter(MISSING, "joint of each action, '' for one that moves none")
     lower: tuple[float, ...] = parameter(MISSING, 'smallest coordinates x, y, z [m]')
     upper: tuple[float, ...] = parameter(MISSING, 'largest coordinates x, y, z [m]')
 
