@@ -206,7 +206,7 @@ def test_a_gripper_among_the_actions_moves_no_joint_of_the_arm() -> None:
         hold=tuple('last' if units[i] == '1' else '' for i in order),
         workspace=replace(BOX, joints=tuple(joints[i] for i in order)),
         **{
-            label: np.append(getattr(action, label), 1.0)[order]
+            label: np.append(getattr(action, label), 0.0 if label == 'lower' else 1.0)[order]
             for label in ('lower', 'upper', 'max_step', 'following_limit', 'start_limit')
         },
     )
