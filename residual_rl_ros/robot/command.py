@@ -47,6 +47,10 @@ OPERATOR_TYPES = (FLOAT_ARRAY, TRAJECTORY, JOINT_STATE, TWIST_STAMPED, *INDEX_TY
 """Types in which an operator commands such a robot too; those of others send all actions."""
 JOINT_TYPES = (TRAJECTORY, JOINT_STATE, PARALLEL_GRIPPER)
 """Command types that name joints."""
+STEPPED_TYPES = (*INDEX_TYPES, *ACTION_TYPES)
+"""Types between whose commands there is nothing."""
+INTERPOLATIONS = ('linear', 'cubic', 'limited')
+"""What is sent between two control steps; see `control/interpolation.py`."""
 SINGLE_TYPES = (FLOAT, GRIPPER, PARALLEL_GRIPPER)
 """Command types that carry one number."""
 FIELDS: dict[str, dict[str, str]] = {
@@ -92,6 +96,14 @@ class Command:
     """Which actions it carries, by their place in the action vector; empty: all of them."""
     every: int = 1
     """It is sent with every n-th control step."""
+    samples: int = 1
+    """It is sent so many times in a control period, on the way to the command."""
+    interpolation: str = ''
+    """One of `INTERPOLATIONS`, with more than one sample."""
+    max_acceleration: tuple[float, ...] = ()
+    """Of its commands on the way [1/s^2]."""
+    max_jerk: tuple[float, ...] = ()
+    """Likewise [1/s^3]."""
     orientation: tuple[float, ...] = (0.0, 0.0, 0.0, 1.0)
     """PoseStamped without a field of orientation: the orientation, quaternion x, y, z, w."""
     max_effort: float = 0.0

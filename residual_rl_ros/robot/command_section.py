@@ -19,6 +19,7 @@ from residual_rl_ros.robot.command import (
     JOINT_TYPES,
     POSE,
     SINGLE_TYPES,
+    STEPPED_TYPES,
     Command,
 )
 from residual_rl_ros.robot.keys import COMMAND_KEYS, AnyActionKeys, CommandKeys
@@ -93,7 +94,8 @@ class CommandSection:
                 f'{path}.actions {said}, expected some of the actions {", ".join(self.names)}'
             )
             return
-        every = self._every(keys.rate_hz, path)
+        every, samples = self._rate(keys.rate_hz, path)
+        limits = bool(keys.max_acceleration or keys.max_jerk)
         own = {key: getattr(keys, key) for key in OWN_KEYS if hasattr(keys, key)}
         command = Command(
             keys.topic,
@@ -101,6 +103,10 @@ class CommandSection:
             name=name,
             indices=() if actions == self.names else tuple(map(self.names.index, actions)),
             every=every,
+            samples=samples,
+            interpolation=keys.interpolation or ('limited' if limits else 'cubic'),
+            max_acceleration=keys.max_acceleration,
+            max_jerk=keys.max_jerk,
             min_interval_s=getattr(keys, 'min_interval_s', 0.0),
             **own,
         )
@@ -111,17 +117,18 @@ class CommandSection:
             self.holds[self.names.index(each)] = hold
         self.commands.append(command)
 
-    def _every(self, rate_hz: float, path: str) -> int:
-        """Return with every how many control steps a command is sent."""
+    def _rate(self, rate_hz: float, path: str) -> tuple[int, int]:
+        """Return with every how many control steps it is sent, and how often in one."""
         if not rate_hz:
-            return 1
+            return 1, 1
         every = max(round(self.rate_hz / rate_hz), 1)
-        if abs(every * rate_hz - self.rate_hz) > 0.01 * self.rate_hz:
+        samples = max(round(rate_hz / self.rate_hz), 1)
+        if abs(every * rate_hz - samples * self.rate_hz) > 0.01 * max(rate_hz, self.rate_hz):
             self.problems.append(
-                f'{path}.rate_hz is {rate_hz:g}, expected a whole fraction of control_rate_hz '
-                f'{self.rate_hz:g}'
+                f'{path}.rate_hz is {rate_hz:g}, expected a whole fraction or a multiple of '
+                f'control_rate_hz {self.rate_hz:g}'
             )
-        return every
+        return every, samples
 
     def _check(self, command: Command, actions: tuple[str, ...], path: str) -> None:
         """Refuse names that do not fit the actions."""
@@ -139,6 +146,32 @@ class CommandSection:
             )
         if command.type == POSE:
             self._check_pose(command, path)
+        self._check_motion(command, actions, path)
+
+    def _check_motion(self, command: Command, actions: tuple[str, ...], path: str) -> None:
+        """Refuse what cannot be sent between two control steps."""
+        given = command.max_acceleration, command.max_jerk
+        limited = command.interpolation == 'limited'
+        if command.samples == 1:
+            if any(given):
+                self.problems.append(
+                    f'{path} has limits of its motion, but no rate_hz above the control rate '
+                    f'{self.rate_hz:g}: set it, or remove max_acceleration and max_jerk'
+                )
+            return
+        if command.type in STEPPED_TYPES or any(f[:3] == 'ori' for f in command.fields):
+            self.problems.append(
+                f'{path}.rate_hz is above the control rate {self.rate_hz:g}, but nothing is '
+                f'between two commands of {command.type}'
+                + (': command the orientation by rotation_vector' if command.fields else '')
+            )
+        if limited != all(len(each) == len(actions) for each in given) or (
+            any(given) and not limited
+        ):
+            self.problems.append(
+                f'{path}.interpolation is {command.interpolation!r}, expected with limited, and '
+                f'with it alone, max_acceleration and max_jerk, {len(actions)} values each'
+            )
 
     def _check_pose(self, command: Command, path: str) -> None:
         """Refuse an orientation that is none, or that is said twice."""

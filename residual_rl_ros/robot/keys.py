@@ -13,6 +13,7 @@ from residual_rl_ros.robot.command import (
     FLOAT,
     GRIPPER,
     INDEX_TYPES,
+    INTERPOLATIONS,
     PARALLEL_GRIPPER,
     POSE,
     TRAJECTORY,
@@ -59,7 +60,23 @@ class CommandKeys:
         choices=('', 'last', 'zero'),
     )
     rate_hz: float = parameter(
-        0.0, 'how often it is sent, a whole fraction of the control rate; 0: each control step', 0.0
+        0.0,
+        'how often it is sent: a whole fraction of the control rate or, in between, a multiple of '
+        'it; 0: each control step',
+        0.0,
+        1000.0,
+    )
+    interpolation: str = parameter(
+        '',
+        'what is sent between two control steps; default: cubic, or limited with max_acceleration '
+        'and max_jerk',
+        choices=('', *INTERPOLATIONS),
+    )
+    max_acceleration: tuple[float, ...] = parameter(
+        (), 'largest acceleration of the commands, one for each of its actions [1/s^2]', above=0.0
+    )
+    max_jerk: tuple[float, ...] = parameter(
+        (), 'largest jerk of the commands, one for each of its actions [1/s^3]', above=0.0
     )
 
 

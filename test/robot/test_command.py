@@ -86,7 +86,7 @@ def test_an_operator_of_several_commands_sends_all_actions_at_once() -> None:
             r"channels names 'arm', expected each name",
         ),
         ({'command__hand__topic': 'arm/commands'}, r"2 commands have the topic 'arm/commands'"),
-        ({'command__hand__rate_hz': 30.0}, r'hand.rate_hz is 30, expected a whole fraction of'),
+        ({'command__hand__rate_hz': 30.0}, r'hand.rate_hz is 30, expected a whole fraction or'),
         ({'command__hand__threshold': -1.0}, r'robot.command.hand.threshold is -1.0'),
         (
             {'command__hand__actions': ['hand', 'j2'], 'command__arm__actions': ['j1']},

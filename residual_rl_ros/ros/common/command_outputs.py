@@ -4,17 +4,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rclpy._rclpy_pybind11 import RCLError
+from rclpy.clock import Clock
 from rclpy.duration import Duration
 
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import Command, check_lockstep
 from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.command_stream import CommandStream
 from residual_rl_ros.ros.common.command_writers import CommandWriter
 from residual_rl_ros.ros.common.gripper_goals import GripperGoals
 from residual_rl_ros.ros.common.managed_node import ManagedNode
@@ -32,6 +35,7 @@ class CommandOutputs:
     Args:
         node: gets them.
         commands: of the robot.
+        action: limits of the action vector.
         period_s: control period [s].
         lockstep: every command goes out with every control step, with the stamp that it answers.
 
@@ -40,25 +44,37 @@ class CommandOutputs:
     """
 
     def __init__(
-        self, node: ManagedNode, commands: Sequence[Command], period_s: float, lockstep: bool
+        self,
+        node: ManagedNode,
+        commands: Sequence[Command],
+        action: ActionSpec,
+        period_s: float,
+        lockstep: bool,
     ) -> None:
         if lockstep:
             check_lockstep(commands)
         self._node = node
+        self._streams: list[CommandStream] = []
         self._topics: list[tuple[Command, CommandWriter, Any]] = []
+        self._publishers: list[tuple[str, Any]] = []
         self._grippers: list[tuple[Command, GripperGoals]] = []
         self._clients: list[tuple[Command, Any]] = []
         self._lockstep = lockstep
         self._step = 0
         for command in commands:
-            writer = CommandWriter(command, period_s * command.every, lockstep)
+            between_s = period_s * command.every / (1 if lockstep else command.samples)
+            writer = CommandWriter(command, between_s, lockstep)
             if command.is_action:
                 self._grippers.append((command, self._goals(command, writer)))
                 continue
             publisher = node.create_lifecycle_publisher(
                 writer.message_type, command.topic, qos.COMMAND
             )
-            self._topics.append((command, writer, publisher))
+            if command.samples > 1 and not lockstep:
+                self._streams.append(CommandStream(command, writer, publisher, action, period_s))
+            else:
+                self._topics.append((command, writer, publisher))
+            self._publishers.append((command.topic, publisher))
 
     def _goals(self, command: Command, writer: CommandWriter) -> GripperGoals:
         from rclpy.action import ActionClient  # 40 ms, for robots that have such a gripper.
@@ -85,11 +101,28 @@ class CommandOutputs:
         for command, writer, publisher in self._topics:
             if step % command.every == 0:
                 publisher.publish(writer.message(command.part_of(vector), stamp))
+        for stream in self._streams:
+            stream.aim(vector, stamp)
         for command, goals in self._grippers:
             if holding:
                 goals.cancel()
             elif step % command.every == 0:
                 goals.take(command.part_of(vector), stamp)
+
+    def start(self, clock: Clock, now: Callable[[], float]) -> None:
+        """Begin to send between control steps, where a command wants that.
+
+        Args:
+            clock: of the control steps.
+            now: tells the time [s].
+        """
+        for stream in self._streams:
+            stream.start(self._node, clock, now)
+
+    def stop(self) -> None:
+        """End it; what is sent from here on goes out as it is."""
+        for stream in self._streams:
+            stream.stop(self._node)
 
     def check_servers(self) -> None:
         """Refuse to start where nobody serves an action.
@@ -112,10 +145,10 @@ class CommandOutputs:
             Topics of which a subscriber has not acknowledged the last one in `ARRIVAL_LIMIT_S`.
         """
         late = []
-        for command, _, publisher in self._topics:
+        for topic, publisher in self._publishers:
             try:
                 if not publisher.wait_for_all_acked(Duration(seconds=ARRIVAL_LIMIT_S)):
-                    late.append(command.topic)
+                    late.append(topic)
             except RCLError:  # An RMW without acknowledgements, as Zenoh's.
                 continue
         return late

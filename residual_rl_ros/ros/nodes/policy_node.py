@@ -185,6 +185,7 @@ class PolicyNode(ManagedNode):
                     lambda: self._tick(loop),
                     clock=control_clock(self),
                 )
+                self._outputs.start(control_clock(self), self._now)
                 self._privileges = taken.pop_all()
 
     def _tell_customisation(self) -> None:
@@ -209,6 +210,7 @@ class PolicyNode(ManagedNode):
     def deactivate(self) -> None:
         """Hold, stop ticking, and see that the hold arrives."""
         with self._privileges:
+            self._outputs.stop()
             self._loop.deactivate(self._now())
             self.destroy_timer(self._timer)
         for topic in self._outputs.wait_for_arrival():
@@ -248,6 +250,7 @@ class PolicyNode(ManagedNode):
         self._outputs = CommandOutputs(
             self,
             self.robot.commands,
+            self.robot.action,
             1.0 / self.robot.control_rate_hz,
             self.parameters.lockstep,
         )

@@ -11,6 +11,7 @@ import pytest
 from geometry_msgs.msg import PoseStamped, Twist, WrenchStamped
 
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import (
     FLOAT,
     GRIPPER,
@@ -43,13 +44,20 @@ class Node:
         return Publisher()
 
 
+def outputs_of(node: Node, commands: tuple[Command, ...]) -> CommandOutputs:
+    """Return the outputs of a robot with so many actions, at 50 Hz."""
+    size = sum(len(command.indices) for command in commands)
+    action = ActionSpec.recorded([f'a{index}' for index in range(size)])
+    return CommandOutputs(node, commands, action, 0.02, lockstep=False)  # type: ignore[arg-type]
+
+
 def test_a_slower_command_is_sent_less_often_and_at_once_when_the_robot_holds() -> None:
     node = Node()
     commands = (
         Command('base', TWIST, fields=('linear.x',), indices=(0,), name='base'),
         Command('lamp', FLOAT, indices=(1,), every=3, name='lamp'),
     )
-    outputs = CommandOutputs(node, commands, 0.02, lockstep=False)  # type: ignore[arg-type]
+    outputs = outputs_of(node, commands)
     for step in range(5):
         outputs.send(np.array([step, 10.0 * step]), 0.02 * step)
     assert [message.linear.x for message in node.sent['base']] == [0.0, 1.0, 2.0, 3.0, 4.0]
@@ -207,7 +215,7 @@ def test_an_array_keeps_its_place_among_several_commands() -> None:
         Command('rest', FLOAT, indices=(1,), name='rest'),
         Command('arm', FLOAT_ARRAY, indices=(2, 0), name='arm'),
     )
-    outputs = CommandOutputs(node, commands, 0.02, lockstep=False)  # type: ignore[arg-type]
+    outputs = outputs_of(node, commands)
     outputs.send(np.array([1.0, 2.0, 3.0]), 0.0)
     reader = CommandDecoder(commands[1], 2)
     from rclpy.serialization import deserialize_message
