@@ -89,7 +89,7 @@ def test_pause_save_and_rollback(domain_id: int, tmp_path: Path, call: Caller) -
         saved = call(Trigger, 'learner_node/save')
         assert saved.success, saved.message
         stored = load_checkpoint(tmp_path / 'checkpoints' / 'latest')
-        assert stored.updates > 50
+        assert stored.updates.online > 50
         assert call(SetBool, 'learner_node/pause', data=False).success
 
         rolled = call(Trigger, 'learner_node/rollback')
