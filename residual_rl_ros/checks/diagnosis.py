@@ -23,7 +23,7 @@ from residual_rl_ros.config.run import ResolvedRun, RunConfig
 from residual_rl_ros.config.success import RETURN
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.evaluation.intervals import Array, Estimate
+from residual_rl_ros.evaluation.intervals import ROUNDING, Array, Estimate
 from residual_rl_ros.evaluation.noises import (
     NOISE_STRIDE,
     SPREAD_DRAWS,
@@ -34,17 +34,15 @@ from residual_rl_ros.evaluation.pass_at_k import NoiseStudy, resampled_means, st
 from residual_rl_ros.evaluation.progress import progress, say
 from residual_rl_ros.tasks.success_probe import settle_success
 
-DIAGNOSIS_SEED = 30_000
-"""First environment seed: none of those that results are reported on."""
 POINTS = 0.1
 """Success that makes a way worth its while."""
 FEWEST_FAILURES = 0.05
 """A base that fails less often has nothing to gain."""
 RULE = (
-    f'choosing pays if the best of k noises adds {POINTS:.0%} to pass@1, or at least half of what '
-    f'is missing; a residual pays if k noises leave {POINTS:.0%}, or at least half of what is '
-    f'missing; neither does if less than {FEWEST_FAILURES:.0%} is missing, or if nothing ever '
-    'succeeds'
+    f'choosing pays if the best of k noises adds {100 * POINTS:.0f} points to pass@1, or at least '
+    f'half of what is missing; a residual pays if k noises leave {100 * POINTS:.0f} points, or at '
+    f'least half of what is missing; neither does if less than {100 * FEWEST_FAILURES:.0f} points '
+    'are missing, or if nothing ever succeeds'
 )
 
 
@@ -65,12 +63,13 @@ def verdict_of(first: float, best: float) -> Verdict:
         best: pass@k of the largest k.
     """
     missing, gain, left = 1.0 - first, best - first, 1.0 - best
-    if missing < FEWEST_FAILURES or best <= 0.0:
+    if missing < FEWEST_FAILURES - ROUNDING or best <= 0.0:
         return Verdict.NOTHING
     # Gain and what is left make up what is missing: one of them is at least half of it.
-    if left < POINTS and left < gain:
+    enough = POINTS - ROUNDING
+    if left < min(enough, gain - ROUNDING):
         return Verdict.CHOOSE
-    if gain < POINTS and gain < left:
+    if gain < min(enough, left - ROUNDING):
         return Verdict.RESIDUAL
     return Verdict.BOTH
 
@@ -164,8 +163,8 @@ class Diagnosis:
                 f'({1.0 - first:.0%}) is left to a residual'
             )
         words = (
-            f'of the {1.0 - first:.0%} that are missing, the best of {most} noises repairs '
-            f'{best - first:.0%} and leaves {1.0 - best:.0%}'
+            f'{100 * (1.0 - first):.1f} points are missing, of which the best of {most} noises '
+            f'repairs {100 * (best - first):.1f} and leaves {100 * (1.0 - best):.1f}'
         )
         if self.verdict is not Verdict.RESIDUAL and self._within_bound:
             words += (
@@ -248,15 +247,15 @@ def diagnose(
 class DiagnosisOptions:
     """What is played."""
 
-    starts: int = 200
+    starts: int
     """Environment seeds S."""
-    noises: int = 8
+    noises: int
     """Noises M of each; a deterministic base is played once."""
-    first_seed: int = DIAGNOSIS_SEED
+    first_seed: int
     """First environment seed."""
-    seed: int = 0
+    seed: int
     """Seed of the resamples."""
-    workers: int = 2
+    workers: int
     """Processes."""
 
     def __post_init__(self) -> None:
@@ -291,22 +290,10 @@ def run_diagnosis(config: RunConfig, options: DiagnosisOptions, console: Console
     _refuse_own_noise(run)
     noises = options.noises if run.policy.stochastic else 1
     starts = range(options.first_seed, options.first_seed + options.starts)
-    seconds = round(predicted_seconds(run, starts, noises, options.workers))
-    count = len(starts) * noises
-    say(
-        console,
-        f'{config.base_policy} on {config.task}: {len(starts)} starts x {noises} noises, {count} '
-        f'episodes, about {timedelta(seconds=seconds)} with {options.workers} processes',
-    )
-    drawn = f'; {SPREAD_DRAWS} draws a decision for the spread' if run.policy.stochastic else ''
-    say(
-        console,
-        f'seeds: environment {starts.start} to {starts.stop - 1}, noise 0 and the number of the '
-        f'episode (environment seed + {NOISE_STRIDE} x noise), resamples {options.seed}{drawn}',
-    )
+    _announce(run, starts, noises, options, console)
     outcomes = np.zeros((len(starts), noises), dtype=np.bool_)
     variances = []
-    with progress(console, 'playing the base', count) as report:
+    with progress(console, 'playing the base', outcomes.size) as report:
         for done, attempt in enumerate(play_noises(config, starts, noises, options.workers)):
             outcomes[divmod(done, noises)] = attempt.success
             if attempt.variance is not None:
@@ -317,6 +304,25 @@ def run_diagnosis(config: RunConfig, options: DiagnosisOptions, console: Console
     generator = np.random.default_rng(options.seed)
     measured = np.array(variances) if variances else None
     return diagnose(outcomes, measured, meta.action_names, bound, generator)
+
+
+def _announce(
+    run: ResolvedRun, starts: range, noises: int, options: DiagnosisOptions, console: Console
+) -> None:
+    """Say what will be played, how long it will take, and with which seeds."""
+    seconds = round(predicted_seconds(run, starts, noises, options.workers))
+    say(
+        console,
+        f'{run.policy.path.name} on {run.config.task}: {len(starts)} starts x {noises} '
+        f'{"noise" if noises == 1 else "noises"}, {len(starts) * noises} episodes, about '
+        f'{timedelta(seconds=seconds)} (processes: {options.workers})',
+    )
+    drawn = f'; {SPREAD_DRAWS} draws a decision for the spread' if run.policy.stochastic else ''
+    say(
+        console,
+        f'seeds: environment {starts.start} to {starts.stop - 1}, noise 0 and the number of the '
+        f'episode (environment seed + {NOISE_STRIDE} x noise), resamples {options.seed}{drawn}',
+    )
 
 
 def _refuse_own_noise(run: ResolvedRun) -> None:

@@ -1,17 +1,14 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Commands for base policies and robots: check, describe, train, bring up, operate.
+"""Commands for robots and what they run: check, describe, train, bring up, operate.
 
 Imports that take seconds are inside the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -20,7 +17,6 @@ from rich.console import Console
 from residual_rl_ros.cli.options import (
     INTERRUPTED,
     AddOnOption,
-    JsonOption,
     MaybeFloat,
     MaybeFloats,
     MaybeInt,
@@ -28,83 +24,9 @@ from residual_rl_ros.cli.options import (
     MaybeText,
     MaybeTexts,
     ObservationMapOption,
-    ScaleOption,
-    SuccessOption,
     assignments,
-    environment_run,
 )
 from residual_rl_ros.errors import ResidualRLError
-
-
-def check_base(
-    model: Annotated[str, typer.Argument(help='Base policy: an ONNX file, or a shipped name.')],
-    robot: Annotated[
-        MaybeText,
-        typer.Option(help='Also check it against a robot: a shipped name or a YAML path.'),
-    ] = None,
-    diagnose: Annotated[
-        bool,
-        typer.Option(
-            '--diagnose',
-            help='Also play it alone, of each start with several noises, and say whether a '
-            'residual, choosing among its noises, or both can improve it; with --task or --env.',
-        ),
-    ] = False,
-    task: Annotated[
-        MaybeText,
-        typer.Option(help='For --diagnose: task of config/finetune/, or the path of such a file.'),
-    ] = None,
-    env: Annotated[
-        MaybeText,
-        typer.Option('--env', help='For --diagnose, instead of --task: any environment.'),
-    ] = None,
-    scale: ScaleOption = 0.1,
-    starts: Annotated[
-        int, typer.Option(min=2, max=10_000, help='For --diagnose: environment seeds.')
-    ] = 200,
-    noises: Annotated[
-        int, typer.Option(min=2, max=1000, help='For --diagnose: noises of each start.')
-    ] = 8,
-    first_seed: Annotated[
-        int, typer.Option(min=0, help='For --diagnose: first environment seed.')
-    ] = 30_000,
-    seed: Annotated[int, typer.Option(min=0, help='For --diagnose: seed of the intervals.')] = 0,
-    success: SuccessOption = None,
-    workers: Annotated[int, typer.Option(min=1, help='For --diagnose: processes.')] = 2,
-    as_json: JsonOption = False,
-) -> None:
-    """Print what a base policy is and what is wrong with it; exit code 1 if it is unusable.
-
-    With `--diagnose` it also says what can improve it.
-    """
-    from residual_rl_ros.checks.base_policy import check_base_policy
-    from residual_rl_ros.resources import find_base_policy
-
-    if diagnose != ((task is None) != (env is None)):
-        raise ResidualRLError('give --diagnose together with one of --task and --env')
-    path = find_base_policy(model)
-    report = check_base_policy(path, robot)
-    if not as_json:
-        report.show(Console())
-    results = asdict(report)
-    if diagnose and not report.problems:
-        from residual_rl_ros.checks.diagnosis import DiagnosisOptions, run_diagnosis
-        from residual_rl_ros.config.run import load_run
-        from residual_rl_ros.evaluation.progress import say
-
-        options = DiagnosisOptions(starts, noises, first_seed, seed, workers)
-        with TemporaryDirectory() as folder:
-            base = None if env is None else path
-            config = environment_run(env, base, scale, Path(folder)) or load_run(task or '')
-            config = replace(config, base_policy=str(path)).told_by(success)
-            diagnosis = run_diagnosis(config, options, Console(stderr=True))
-        results['diagnosis'] = {'task': config.task, **asdict(options), **diagnosis.summary()}
-        for line in [] if as_json else diagnosis.lines():
-            say(Console(), line)
-    if as_json:
-        print(json.dumps(results, indent=2))
-    if report.problems:
-        raise typer.Exit(1)
 
 
 def train_base(

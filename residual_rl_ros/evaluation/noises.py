@@ -26,6 +26,8 @@ from residual_rl_ros.tasks.checked import Env
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.transitions.transition import Transition
 
+DIAGNOSIS_SEED = 30_000
+"""First environment seed by default: none of those that results are reported on."""
 NOISE_STRIDE = 1_000_000_000
 """Between the numbers of the episodes of two noises: no start has another one's noise."""
 SPREAD_DRAWS = 8

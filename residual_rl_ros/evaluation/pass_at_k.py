@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the noise of a base policy decides: pass@k, and the share of the outcome that starts explain.
+"""What the noise of a base policy decides: pass@k, and how much of the outcome starts explain.
 
 Outcomes are those of S starts x M noises. Starts are a sample of the scenes that the robot may
 meet, so intervals come from resampling starts. The noises of a start are its own.
@@ -36,7 +36,8 @@ def pass_at_k(successes: npt.ArrayLike, noises: int, k: int) -> Array:
     if not 1 <= k <= noises:
         raise ValueError(f'k is {k}, expected 1 to {noises}, the number of noises')
     of_count = [1.0 - comb(noises - c, k) / comb(noises, k) for c in range(noises + 1)]
-    return np.array(of_count)[np.asarray(successes)]
+    passed: Array = np.array(of_count)[np.asarray(successes)]
+    return passed
 
 
 def share_of_starts(mean: Array, mean_square: Array, starts: int, noises: int) -> Array:
@@ -107,12 +108,15 @@ class NoiseStudy:
         return max(self.pass_at)
 
 
-def study_noise(outcomes: npt.NDArray[np.bool_], generator: np.random.Generator) -> NoiseStudy:
+def study_noise(
+    outcomes: npt.NDArray[np.bool_], generator: np.random.Generator, resamples: int = RESAMPLES
+) -> NoiseStudy:
     """Return what outcomes say.
 
     Args:
         outcomes: success of every start with every noise, shape (S, M).
         generator: source of the resamples.
+        resamples: how many.
 
     Raises:
         ValueError: there are fewer than two starts, or no noises.
@@ -125,9 +129,9 @@ def study_noise(outcomes: npt.NDArray[np.bool_], generator: np.random.Generator)
     passed = np.column_stack([pass_at_k(counts, noises, k) for k in ks])
     rates = passed[:, :1]
     columns = np.hstack([passed, passed[:, -1:] - rates, rates**2])
-    means, resampled = columns.mean(0), resampled_means(columns, generator)
+    means, resampled = columns.mean(0), resampled_means(columns, generator, resamples)
     estimates = [
-        _of_shares(columns[:, index], means[index], resampled[:, index])
+        _of_shares(columns[:, index], float(means[index]), resampled[:, index])
         for index in range(len(ks) + 1)
     ]
     share = None
@@ -146,11 +150,12 @@ def study_noise(outcomes: npt.NDArray[np.bool_], generator: np.random.Generator)
 
 
 def _of_shares(values: Array, mean: float, resampled: Array) -> Estimate:
-    """Return the mean of numbers in [0, 1]; where all are 0 or all 1 a bootstrap knows no doubt.
+    """Return the mean of numbers in [0, 1].
 
-    Then Wilson's interval of as many trials takes its place: another start may be different.
+    Where each is 0 or 1 they are trials and get Wilson's interval: where all are alike, a bootstrap
+    would have no doubt at all that the next start is too.
     """
-    if len(set(values.tolist())) == 1 and float(values[0]) in (0.0, 1.0):
-        rate = wilson([bool(values[0])] * len(values))
+    if np.isin(values, (0.0, 1.0)).all():
+        rate = wilson((values > 0.5).tolist())
         return Estimate(rate.value, rate.low, rate.high)
-    return Estimate.of(float(mean), resampled)
+    return Estimate.of(mean, resampled)
