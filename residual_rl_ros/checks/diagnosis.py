@@ -89,7 +89,7 @@ class Spread:
     def __str__(self) -> str:
         if self.in_bounds is None:
             return f'{self.action} {self.std:.2g} command units, no residual there'
-        return f'{self.action} {_shown(self.in_bounds, ".2f")}'
+        return f'{self.action} {self.in_bounds.shown(".2f")}'
 
     def summary(self) -> dict[str, Any]:
         """Return it as plain numbers for JSON."""
@@ -168,8 +168,8 @@ class Diagnosis:
         )
         if self.verdict is not Verdict.RESIDUAL and self._within_bound:
             words += (
-                '; twice the spread of the noise is within the bound of every action, so that a '
-                'residual reaches what choosing does'
+                '; the spread of the noise is below half the bound of every action, so that a '
+                'residual may reach what choosing does'
             )
         return words
 
@@ -180,14 +180,14 @@ class Diagnosis:
     def lines(self) -> list[str]:
         """Return it in words."""
         study = self.study
-        lines = [f'pass@{k}: {_shown(value)}' for k, value in study.pass_at.items()]
+        lines = [f'pass@{k}: {value.shown(".0%")}' for k, value in study.pass_at.items()]
         if not self.deterministic:
             share = 'unknown, all outcomes are the same'
             if study.start_share is not None:
-                share = _shown(study.start_share)
+                share = study.start_share.shown('.0%')
             noise = '; '.join(map(str, self.spread))
             lines += [
-                f'pass@{study.most} - pass@1: {_shown(study.gain)}',
+                f'pass@{study.most} - pass@1: {study.gain.shown(".0%")}',
                 f'share of the outcome that the start explains: {share}',
                 f'spread of the noise in bounds of the residual: {noise}',
             ]
@@ -210,11 +210,6 @@ class Diagnosis:
             'why': self.reason,
             'rule': RULE,
         }
-
-
-def _shown(estimate: Estimate, form: str = '.0%') -> str:
-    interval = f' [{estimate.low:{form}}, {estimate.high:{form}}]'
-    return f'{estimate.point:{form}}{interval}'
 
 
 def _summary(estimate: Estimate) -> dict[str, float | None]:

@@ -161,7 +161,7 @@ def test_the_spread_is_in_units_of_the_residual_bound() -> None:
     assert through.in_bounds is not None
     assert through.in_bounds.point == pytest.approx(10.0, rel=0.15)  # Signs: 1 over 0.1.
     assert other.std == pytest.approx(0.01, rel=0.15)
-    assert 'a residual reaches what choosing does' not in found.reason
+    assert 'may reach what choosing does' not in found.reason
 
 
 def test_a_dimension_without_residual_is_said_to_have_none() -> None:
