@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Commands for base policies and robots: check, describe, train, bring up, operate.
+"""Commands for robots and what they run: check, describe, train, bring up, operate.
 
 Imports that take seconds are inside the commands, so that `--help` answers at once.
 """
@@ -29,23 +29,6 @@ from residual_rl_ros.cli.options import (
     assignments,
 )
 from residual_rl_ros.errors import ResidualRLError
-
-
-def check_base(
-    model: Annotated[str, typer.Argument(help='Base policy: an ONNX file, or a shipped name.')],
-    robot: Annotated[
-        MaybeText,
-        typer.Option(help='Also check it against a robot: a shipped name or a YAML path.'),
-    ] = None,
-) -> None:
-    """Print what a base policy is and what is wrong with it; exit code 1 if it is unusable."""
-    from residual_rl_ros.checks.base_policy import check_base_policy
-    from residual_rl_ros.resources import find_base_policy
-
-    report = check_base_policy(find_base_policy(model), robot)
-    report.show(Console())
-    if report.problems:
-        raise typer.Exit(1)
 
 
 def train_base(
