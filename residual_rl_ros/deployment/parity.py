@@ -1,0 +1,210 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A fused policy beside the controller that it replaces: the same observations, the same commands.
+
+Networks are float32 on both sides, but their products are added up in another order, so that the
+last bits of a residual differ. Where critics choose, an advantage that is zero within rounding can
+be taken for positive on one side alone: such decisions are counted apart, as ties.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.deployment.metadata import FusedMetadata
+from residual_rl_ros.errors import BasePolicyError
+from residual_rl_ros.residual_policy.candidate_selection import BestOfNActor
+from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
+from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
+from residual_rl_ros.transitions.transition import Success, Transition
+
+Array = npt.NDArray[np.float64]
+TOLERANCE = 1e-6
+"""Largest difference of a command, relative to the largest command if that is above 1."""
+TIE = 1e-4
+"""Advantages below this, relative to 1 + |Q|, are zero within the rounding of float32."""
+MOST_TIES = 0.01
+"""Share of decisions that may be ties; more are an error."""
+EPISODE_DECISIONS = 25
+"""Decisions after which a new episode begins, at another place."""
+SPREAD = 2.0
+"""Standard deviation of the observations, in that of the actor's normaliser."""
+NO_FEEDBACK = StepFeedback(0.0, False, False, Success.UNLABELLED)
+
+
+@dataclass
+class Parity:
+    """What came of a comparison."""
+
+    decisions: int = 0
+    largest: float = 0.0
+    """Largest difference of a command [command units]."""
+    numbers: int = 0
+    """Numbers that were compared."""
+    equal: int = 0
+    """How many of them are equal in float32, bit for bit."""
+    ties: int = 0
+    """Decisions in which the critics chose otherwise, of an advantage that is zero within rounding;
+    they are not in the other counts."""
+
+    def add(self, expected: Array, commands: Array) -> None:
+        """Take in the commands of a decision, shape (k, m) each."""
+        self.decisions += 1
+        self.largest = max(self.largest, float(np.abs(expected - commands).max()))
+        self.numbers += expected.size
+        self.equal += int((np.float32(expected) == np.float32(commands)).sum())
+
+    @property
+    def equal_share(self) -> float:
+        """Share of the numbers that are equal in float32."""
+        return self.equal / max(1, self.numbers)
+
+
+class FusedRunner:
+    """Runs a fused policy for one robot as a runner without this package does.
+
+    Args:
+        content: the ONNX model.
+        metadata: its metadata.
+    """
+
+    def __init__(self, content: bytes, metadata: FusedMetadata) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self._session = ort.InferenceSession(content, options, providers=['CPUExecutionProvider'])
+        self._meta = metadata
+        self._shapes = {
+            item.name: tuple(size if isinstance(size, int) else 1 for size in item.shape)
+            for item in self._session.get_inputs()
+        }
+        self._outputs = ['command', *(f'next_{name}' for name in metadata.state)]
+        self._state: dict[str, npt.NDArray[Any]] = {}
+        self._window: deque[Array] = deque(maxlen=metadata.n_obs_steps)
+        self.previous: Array = np.full(len(metadata.action_names), np.nan)
+        """Last command, or where the robot is."""
+        self.blend_ratio = 1.0
+
+    @property
+    def tolerance(self) -> float:
+        """By how much commands may differ from the controller's."""
+        limits = np.abs([*self._meta.lower, *self._meta.upper])
+        return TOLERANCE * max(1.0, float(limits[np.isfinite(limits)].max(initial=0.0)))
+
+    def begin_episode(self, observation: Array, rng: np.random.Generator) -> None:
+        """Start an episode; see `ResidualController.begin_episode`."""
+        self._rng = rng
+        self._state = {
+            name: np.zeros(self._shapes[name], np.int64 if name == 'taken' else np.float32)
+            for name in self._meta.state
+        }
+        self._state['taken'] += self._meta.exec_steps
+        self._window.extend([observation] * self._meta.n_obs_steps)
+        if self._meta.measured_by:
+            names = self._meta.observation_names
+            self.previous = observation[[names.index(each) for each in self._meta.measured_by]]
+
+    def observe(self, observation: Array) -> None:
+        """Take in the observation of a control step, shape (n,)."""
+        self._window.append(observation)
+
+    def decide(self) -> Array:
+        """Return the commands of the next decision, shape (k, m)."""
+        kind, meta = self._meta.precision, self._meta
+        inputs = {
+            'observation': np.array([self._window], dtype=np.float32),
+            'previous_command': self.previous[None].astype(kind),
+            'blend_ratio': np.full(1, self.blend_ratio, kind),
+            **self._state,
+        }
+        if 'noise' in meta.given:
+            shape = self._shapes['noise']
+            fresh = self._state['taken'][0] > meta.exec_steps - meta.decision_steps
+            noise = np.zeros(shape, np.float32)
+            if fresh and meta.noise_default == 'normal':
+                noise = self._rng.standard_normal(shape, dtype=np.float32)
+            inputs['noise'] = noise
+        try:
+            commands, *state = self._session.run(self._outputs, inputs)
+        except Exception as error:  # ONNX Runtime raises its own untyped hierarchy.
+            reason = ' '.join(str(error).split())[:300]
+            raise BasePolicyError(
+                f'the fused graph failed ({reason}); if the base policy runs by itself, export it '
+                'for a batch of 1 (--batch 1)'
+            ) from error
+        self._state = dict(zip(meta.state, state, strict=True))
+        self.previous = commands[0, -1].astype(np.float64)
+        return np.asarray(commands[0], dtype=np.float64)
+
+
+def compare(
+    controller: ResidualController,
+    policy: RobotPolicy,
+    runner: FusedRunner,
+    decisions: int,
+    seed: int = 0,
+) -> Parity:
+    """Return how much a fused policy differs from the controller on random observations.
+
+    Args:
+        controller: in lockstep, without exploration, with the actor in its mailbox.
+        policy: the actor.
+        runner: runs the fused policy.
+        decisions: how many to compare.
+        seed: of the observations.
+
+    Raises:
+        BasePolicyError: one of the two failed.
+    """
+    observations = _observations(policy, seed)
+    found = Parity()
+    for number in range(decisions):
+        episode, place = divmod(number, EPISODE_DECISIONS)
+        if place == 0:
+            start = next(observations)
+            controller.begin_episode(episode, start, 0.0)
+            runner.begin_episode(start, np.random.default_rng([0, episode, 0]))
+        commands, transition = runner.decide(), None
+        while transition is None:
+            controller.command()
+            observation = next(observations)
+            runner.observe(observation)
+            transition = controller.step(observation, 0.0, NO_FEEDBACK)
+        expected = transition.executed_action.reshape(commands.shape)
+        close = np.abs(expected - commands).max() <= runner.tolerance
+        if close or not _is_tie(policy, transition, controller):
+            found.add(expected, commands)
+        else:
+            found.ties += 1
+            runner.previous = expected[-1]
+    return found
+
+
+def _is_tie(policy: RobotPolicy, transition: Transition, controller: ResidualController) -> bool:
+    """Return whether critics found a decision neither better nor worse than the base action."""
+    header = controller.mailbox.header
+    if not isinstance(policy, BestOfNActor) or header is None:
+        return False
+    sizes, given = policy.architecture.actor, (transition.observation, transition.base_action)
+    proposal = GaussianActor(sizes, policy.tensors).decide(*given, None)[: sizes.outputs]
+    value, exploration = policy.base_value(*given), header.exploration
+    if exploration.full_bound_cost > 0.0:
+        proposal *= min(max(-value / exploration.full_bound_cost, 0.0), 1.0)
+    advantage = policy.advantages(*given, exploration.bound_scale * proposal[None])[0]
+    return bool(abs(advantage) <= TIE * (1.0 + abs(value)))
+
+
+def _observations(policy: RobotPolicy, seed: int) -> Iterator[Array]:
+    """Yield observations around what an actor has seen, shape (n,), as float32 holds them."""
+    rng = np.random.default_rng(seed)
+    mean, std = (policy.tensors[f'normalizer.{name}'] for name in ('mean', 'std'))
+    while True:
+        drawn = mean + SPREAD * std * rng.standard_normal(len(mean), dtype=np.float32)
+        yield drawn.astype(np.float64)
