@@ -20,6 +20,7 @@ import onnx
 from onnx import compose, helper, inliner, version_converter
 
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy, read_policy_model
 from residual_rl_ros.deployment.graph import GraphBuilder, integers, scalar
 from residual_rl_ros.errors import BasePolicyError
 
@@ -65,16 +66,26 @@ class BaseGraph:
     """Inputs that an output of the inference before fills: its name, and the shape without the
     batch."""
 
+    @classmethod
+    def of(cls, policy: OnnxBasePolicy) -> BaseGraph:
+        """Return a base policy as a part of a graph.
+
+        Raises:
+            BasePolicyError: it cannot be one.
+        """
+        if policy.random_operators:
+            raise BasePolicyError(policy.remarks[0])
+        name, meta = policy.path.name, policy.metadata
+        model = read_graph(read_policy_model(policy.path, policy.sha256).content, name)
+        given = [Port('observation', (meta.n_obs_steps, len(meta.observation_names)))]
+        if policy.stochastic:
+            given.append(Port('noise', policy.noise_shape))
+        return cls(name, model, meta, tuple(given))
+
     @property
     def chunk_shape(self) -> tuple[int, int]:
         """Shape (horizon, m)."""
         return self.metadata.horizon, len(self.metadata.action_names)
-
-    @property
-    def opset(self) -> int:
-        """Version of the ONNX operators."""
-        versions = (each.version for each in self.model.opset_import if is_onnx(each.domain))
-        return int(next(versions))
 
     @property
     def state(self) -> tuple[Port, ...]:

@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy, read_policy_model
 from residual_rl_ros.config.run import ResolvedRun, RunConfig, load_run
-from residual_rl_ros.deployment.base_graph import BaseGraph, Port, read_graph
-from residual_rl_ros.deployment.fused_policy import FusedParts, fuse, serialize
-from residual_rl_ros.deployment.metadata import NOT_IN_GRAPH, FusedMetadata
+from residual_rl_ros.deployment.base_graph import BaseGraph
+from residual_rl_ros.deployment.fused_policy import FusedParts, describe, fuse, serialize
+from residual_rl_ros.deployment.metadata import FusedMetadata
 from residual_rl_ros.deployment.parity import MOST_TIES, FusedRunner, Parity, compare
 from residual_rl_ros.errors import BasePolicyError, ConfigError, OutputError, ResourceError
 from residual_rl_ros.files.json_text import parse_json
@@ -90,14 +89,15 @@ def export_run(options: ExportOptions, say: Callable[[str], None]) -> Exported:
     if not header.exploration.bound_scale:
         say('the share of the residual bound in use is 0 in this actor: the base acts alone')
     parts = FusedParts(
-        _base_graph(run.policy),
+        BaseGraph.of(run.policy),
         policy,
         header.exploration,
         run.robot.action,
         options.batch,
         options.precision,
     )
-    metadata = _metadata(parts, run, hashlib.sha256(message).hexdigest())
+    digests = run.policy.sha256, hashlib.sha256(message).hexdigest()
+    metadata = describe(parts, run.robot.control_rate_hz, *digests)
     model = fuse(parts)
     parity = _check_parity(run, message, policy, serialize(model, metadata), metadata)
     metadata = replace(metadata, parity=parity.largest)
@@ -164,51 +164,6 @@ def _check_workspace(run: ResolvedRun, options: ExportOptions) -> None:
             f'the workspace limits of {run.robot_file} cannot be put into the graph: check them '
             'behind it, and say so with --without-workspace, or run policy_node'
         )
-
-
-def _base_graph(policy: OnnxBasePolicy) -> BaseGraph:
-    """Return the base policy as a part of a graph.
-
-    Raises:
-        BasePolicyError: it cannot be one.
-    """
-    if policy.random_operators:
-        raise BasePolicyError(policy.remarks[0])
-    model = read_graph(read_policy_model(policy.path, policy.sha256).content, policy.path.name)
-    meta = policy.metadata
-    given = [Port('observation', (meta.n_obs_steps, len(meta.observation_names)))]
-    if policy.stochastic:
-        given.append(Port('noise', policy.noise_shape))
-    return BaseGraph(policy.path.name, model, meta, tuple(given))
-
-
-def _metadata(parts: FusedParts, run: ResolvedRun, actor_sha256: str) -> FusedMetadata:
-    layout, base = parts.policy.architecture.layout, parts.base
-    action = parts.action
-    beside = ('workspace',) if action.workspace else ()
-    return FusedMetadata(
-        observation_names=layout.observation_names,
-        action_names=layout.action_names,
-        rate_hz=run.robot.control_rate_hz,
-        decision_steps=layout.decision_steps,
-        n_obs_steps=base.metadata.n_obs_steps,
-        exec_steps=base.metadata.exec_steps,
-        given=tuple(port.name for port in base.given),
-        state=tuple(port.name for port in base.state),
-        noise_default='normal' if run.policy.stochastic else '',
-        measured_by=action.measured_by,
-        lower=tuple(action.lower.tolist()),
-        upper=tuple(action.upper.tolist()),
-        max_step=tuple(action.max_step.tolist()),
-        residual_bound=layout.residual_bound,
-        bound_scale=parts.exploration.bound_scale,
-        kind=parts.policy.kind,
-        precision=parts.precision,
-        batch=parts.batch,
-        base_policy_sha256=run.policy.sha256,
-        actor_sha256=actor_sha256,
-        not_in_graph=(*NOT_IN_GRAPH, *beside),
-    )
 
 
 def _check_parity(

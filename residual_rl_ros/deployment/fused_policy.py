@@ -25,7 +25,7 @@ from residual_rl_ros.deployment.base_graph import (
 )
 from residual_rl_ros.deployment.graph import GraphBuilder, scalar
 from residual_rl_ros.deployment.limits_graph import add_composition, add_limits
-from residual_rl_ros.deployment.metadata import METADATA_KEY, FusedMetadata
+from residual_rl_ros.deployment.metadata import METADATA_KEY, NOT_IN_GRAPH, FusedMetadata
 from residual_rl_ros.deployment.residual_graph import DecisionTensors, add_residual
 from residual_rl_ros.errors import BasePolicyError, ConfigError
 from residual_rl_ros.residual_policy.robot_policy import Exploration, RobotPolicy
@@ -145,6 +145,44 @@ def _model(graph: GraphBuilder, parts: FusedParts) -> Any:
     )
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def describe(
+    parts: FusedParts, rate_hz: float, base_policy_sha256: str, actor_sha256: str
+) -> FusedMetadata:
+    """Return the metadata of a model.
+
+    Args:
+        parts: of the model.
+        rate_hz: control rate of the robot [Hz].
+        base_policy_sha256: identifies the base policy.
+        actor_sha256: identifies the actor.
+    """
+    layout, base, action = parts.policy.architecture.layout, parts.base, parts.action
+    given = tuple(port.name for port in base.given)
+    return FusedMetadata(
+        observation_names=layout.observation_names,
+        action_names=layout.action_names,
+        rate_hz=rate_hz,
+        decision_steps=layout.decision_steps,
+        n_obs_steps=base.metadata.n_obs_steps,
+        exec_steps=base.metadata.exec_steps,
+        given=given,
+        state=tuple(port.name for port in base.state),
+        noise_default='normal' if 'noise' in given else '',
+        measured_by=action.measured_by,
+        lower=tuple(action.lower.tolist()),
+        upper=tuple(action.upper.tolist()),
+        max_step=tuple(action.max_step.tolist()),
+        residual_bound=layout.residual_bound,
+        bound_scale=parts.exploration.bound_scale,
+        kind=parts.policy.kind,
+        precision=parts.precision,
+        batch=parts.batch,
+        base_policy_sha256=base_policy_sha256,
+        actor_sha256=actor_sha256,
+        not_in_graph=(*NOT_IN_GRAPH, *(('workspace',) if action.workspace else ())),
+    )
 
 
 def serialize(model: Any, metadata: FusedMetadata) -> bytes:
