@@ -80,7 +80,17 @@ class BaseGraph:
         given = [Port('observation', (meta.n_obs_steps, len(meta.observation_names)))]
         if policy.stochastic:
             given.append(Port('noise', policy.noise_shape))
-        return cls(name, model, meta, tuple(given))
+        for image in meta.images:
+            window = meta.n_obs_steps, image.height, image.width, 3
+            given.append(Port(image.name, window, 'uint8'))
+        for memory in meta.memories:
+            if memory.reset_steps:
+                raise BasePolicyError(
+                    f'{name} forgets its memory {memory.name!r} every {memory.reset_steps} '
+                    'inferences, which cannot be exported; run policy_node'
+                )
+        memories = {each.name: (each.output, each.shape) for each in meta.memories}
+        return cls(name, model, meta, tuple(given), policy.constants, memories)
 
     @property
     def chunk_shape(self) -> tuple[int, int]:

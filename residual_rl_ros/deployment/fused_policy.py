@@ -73,6 +73,12 @@ class FusedParts:
             )
         if batch is not None:
             check_portable(self.base.model, name)
+        names = [port.name for port in (*self.inputs, *self.outputs)]
+        if repeated := sorted({each for each in names if names.count(each) > 1}):
+            raise BasePolicyError(
+                f'{name} has inputs {", ".join(repeated)}, names that the fused graph needs '
+                'itself; export it with others'
+            )
         if self.action.is_discrete:
             raise ConfigError(
                 'the robot has discrete actions, which cannot be exported; run policy_node'
@@ -169,7 +175,7 @@ def describe(
         exec_steps=base.metadata.exec_steps,
         given=given,
         state=tuple(port.name for port in base.state),
-        noise_default='normal' if 'noise' in given else '',
+        noise_default=base.metadata.noise_default if 'noise' in given else '',
         measured_by=action.measured_by,
         lower=tuple(action.lower.tolist()),
         upper=tuple(action.upper.tolist()),

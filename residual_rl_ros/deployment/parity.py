@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from residual_rl_ros.base_policy.inputs import NO_PICTURES, Picture, Pictures
 from residual_rl_ros.control.controller import ResidualController, StepFeedback
 from residual_rl_ros.deployment.metadata import FusedMetadata
 from residual_rl_ros.errors import BasePolicyError
@@ -88,6 +89,11 @@ class FusedRunner:
         self._outputs = ['command', *(f'next_{name}' for name in metadata.state)]
         self._state: dict[str, npt.NDArray[Any]] = {}
         self._window: deque[Array] = deque(maxlen=metadata.n_obs_steps)
+        self.pictures = [name for name in metadata.given if name not in ('observation', 'noise')]
+        """Names of the cameras."""
+        self._pictures: dict[str, deque[Picture]] = {
+            name: deque(maxlen=metadata.n_obs_steps) for name in self.pictures
+        }
         self.previous: Array = np.full(len(metadata.action_names), np.nan)
         """Last command, or where the robot is."""
         self.blend_ratio = 1.0
@@ -98,7 +104,13 @@ class FusedRunner:
         limits = np.abs([*self._meta.lower, *self._meta.upper])
         return TOLERANCE * max(1.0, float(limits[np.isfinite(limits)].max(initial=0.0)))
 
-    def begin_episode(self, observation: Array, rng: np.random.Generator) -> None:
+    def picture_shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape (height, width, 3) of what a camera sees."""
+        return self._shapes[name][2:]
+
+    def begin_episode(
+        self, observation: Array, rng: np.random.Generator, pictures: Pictures = NO_PICTURES
+    ) -> None:
         """Start an episode; see `ResidualController.begin_episode`."""
         self._rng = rng
         self._state = {
@@ -106,14 +118,17 @@ class FusedRunner:
             for name in self._meta.state
         }
         self._state['taken'] += self._meta.exec_steps
-        self._window.extend([observation] * self._meta.n_obs_steps)
+        for _ in range(self._meta.n_obs_steps):
+            self.observe(observation, pictures)
         if self._meta.measured_by:
             names = self._meta.observation_names
             self.previous = observation[[names.index(each) for each in self._meta.measured_by]]
 
-    def observe(self, observation: Array) -> None:
-        """Take in the observation of a control step, shape (n,)."""
+    def observe(self, observation: Array, pictures: Pictures = NO_PICTURES) -> None:
+        """Take in what was seen in a control step: shape (n,), and a picture of each camera."""
         self._window.append(observation)
+        for name, window in self._pictures.items():
+            window.append(pictures[name])
 
     def decide(self) -> Array:
         """Return the commands of the next decision, shape (k, m)."""
@@ -122,6 +137,7 @@ class FusedRunner:
             'observation': np.array([self._window], dtype=np.float32),
             'previous_command': self.previous[None].astype(kind),
             'blend_ratio': np.full(1, self.blend_ratio, kind),
+            **{name: np.array([window]) for name, window in self._pictures.items()},
             **self._state,
         }
         if 'noise' in meta.given:
@@ -163,20 +179,20 @@ def compare(
     Raises:
         BasePolicyError: one of the two failed.
     """
-    observations = _observations(policy, seed)
+    observations = _observations(policy, runner, seed)
     found = Parity()
     for number in range(decisions):
         episode, place = divmod(number, EPISODE_DECISIONS)
         if place == 0:
-            start = next(observations)
-            controller.begin_episode(episode, start, 0.0)
-            runner.begin_episode(start, np.random.default_rng([0, episode, 0]))
+            start, pictures = next(observations)
+            controller.begin_episode(episode, start, 0.0, pictures)
+            runner.begin_episode(start, np.random.default_rng([0, episode, 0]), pictures)
         commands, transition = runner.decide(), None
         while transition is None:
             controller.command()
-            observation = next(observations)
-            runner.observe(observation)
-            transition = controller.step(observation, 0.0, NO_FEEDBACK)
+            observation, pictures = next(observations)
+            runner.observe(observation, pictures)
+            transition = controller.step(observation, 0.0, NO_FEEDBACK, pictures)
         expected = transition.executed_action.reshape(commands.shape)
         close = np.abs(expected - commands).max() <= runner.tolerance
         if close or not _is_tie(policy, transition, controller):
@@ -201,10 +217,18 @@ def _is_tie(policy: RobotPolicy, transition: Transition, controller: ResidualCon
     return bool(abs(advantage) <= TIE * (1.0 + abs(value)))
 
 
-def _observations(policy: RobotPolicy, seed: int) -> Iterator[Array]:
-    """Yield observations around what an actor has seen, shape (n,), as float32 holds them."""
+def _observations(
+    policy: RobotPolicy, runner: FusedRunner, seed: int
+) -> Iterator[tuple[Array, Pictures]]:
+    """Yield observations around what an actor has seen, shape (n,), with noise for pictures."""
     rng = np.random.default_rng(seed)
     mean, std = (policy.tensors[f'normalizer.{name}'] for name in ('mean', 'std'))
     while True:
         drawn = mean + SPREAD * std * rng.standard_normal(len(mean), dtype=np.float32)
-        yield drawn.astype(np.float64)
+        yield (
+            drawn.astype(np.float64),  # Of numbers that float32 holds.
+            {
+                name: rng.integers(256, size=runner.picture_shape(name), dtype=np.uint8)
+                for name in runner.pictures
+            },
+        )

@@ -12,7 +12,14 @@ import onnx
 import onnxruntime
 import pytest
 from builders import make_action_spec, make_layout, make_metadata, write_onnx_policy
-from deployment_builders import MEASURED, Fused, best_of_n, gaussian, write_open_policy
+from deployment_builders import (
+    MEASURED,
+    Fused,
+    best_of_n,
+    gaussian,
+    write_open_policy,
+    write_seeing_policy,
+)
 
 from residual_rl_ros.deployment.parity import FusedRunner, Parity, compare
 from residual_rl_ros.errors import BasePolicyError, ConfigError, WeightsError
@@ -67,9 +74,14 @@ def test_the_critics_choose_as_on_the_robot(
     policy = best_of_n(
         critic_normalization=normalization, critic_sees_residual=sees_residual, hold_residual=hold
     )
-    found = played(Fused(base, policy))
+    fused = Fused(base, policy)
+    controller = fused.controller()
+    runner = FusedRunner(fused.content, fused.metadata)
+    found = compare(controller, policy, runner, DECISIONS)
+    controller.queue.close()
     assert found.largest < EXACT
     assert found.decisions == DECISIONS  # No tie.
+    assert 0 < controller.residuals_refused < DECISIONS
 
 
 @pytest.mark.parametrize('precision', ['float64', 'float32'])
@@ -138,6 +150,23 @@ def test_a_deterministic_base_without_chunks_is_fused_too(tmp_path: Path) -> Non
     fused = Fused(path, gaussian(), batch=1)
     assert fused.metadata.given == ('observation',)
     assert played(fused).largest < EXACT
+
+
+@pytest.mark.parametrize('batch', [None, 1])
+def test_a_base_that_sees_remembers_and_has_a_goal_is_fused_with_all_of_it(
+    tmp_path: Path, batch: int | None
+) -> None:
+    path = write_seeing_policy(tmp_path / 'base.onnx', batch or 'batch')
+    fused = Fused(path, gaussian(), batch=batch)
+    assert fused.metadata.given == ('observation', 'wrist')
+    assert fused.metadata.state == ('chunk', 'taken', 'state_in')
+    assert played(fused).largest < EXACT
+
+
+def test_a_memory_that_is_forgotten_by_count_is_refused(tmp_path: Path) -> None:
+    path = write_seeing_policy(tmp_path / 'base.onnx', reset_steps=3)
+    with pytest.raises(BasePolicyError, match="memory 'state_in' every 3"):
+        Fused(path, gaussian())
 
 
 def arrays(session: onnxruntime.InferenceSession, batch: int, seed: int) -> dict[str, np.ndarray]:
