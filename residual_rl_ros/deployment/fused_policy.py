@@ -113,6 +113,7 @@ def fuse(parts: FusedParts) -> Any:
 
     Raises:
         WeightsError: actors of this kind have no graph.
+        BasePolicyError: it would be too large for one file, or not be sound.
     """
     layout, batch, kind = parts.policy.architecture.layout, parts.batch, np.dtype(parts.precision)
     steps, m, n = layout.decision_steps, layout.action_size, layout.observation_size
@@ -149,7 +150,19 @@ def _model(graph: GraphBuilder, parts: FusedParts) -> Any:
         opset_imports=list(base.opset_import),
         ir_version=max(IR_VERSION, base.ir_version),
     )
-    onnx.checker.check_model(model, full_check=True)
+    size = model.ByteSize()
+    if size > MAX_MODEL_BYTES:
+        raise BasePolicyError(
+            f'{parts.base.name} and the residual have {size} bytes together, expected <= '
+            f'{MAX_MODEL_BYTES}: more does not fit into one ONNX file'
+        )
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = ' '.join(str(error).split())[:300]
+        raise BasePolicyError(
+            f'{parts.base.name} makes no sound graph together with the residual: {reason}'
+        ) from error
     return model
 
 
@@ -192,17 +205,7 @@ def describe(
 
 
 def serialize(model: Any, metadata: FusedMetadata) -> bytes:
-    """Return a model with its metadata as bytes.
-
-    Raises:
-        BasePolicyError: it is too large for one file.
-    """
+    """Return a model with its metadata as bytes."""
     helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
-    size = model.ByteSize()
-    if size > MAX_MODEL_BYTES:
-        raise BasePolicyError(
-            f'base policy and residual have {size} bytes together, expected <= {MAX_MODEL_BYTES}: '
-            'more does not fit into one ONNX file'
-        )
     content: bytes = model.SerializeToString()
     return content

@@ -25,11 +25,12 @@ from residual_rl_ros.errors import BasePolicyError
 from residual_rl_ros.residual_policy.candidate_selection import BestOfNActor
 from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import Success, Transition
 
 Array = npt.NDArray[np.float64]
 TOLERANCE = 1e-6
-"""Largest difference of a command, relative to the largest command if that is above 1."""
+"""Largest difference of a command, relative to the largest trained action if that is above 1."""
 TIE = 1e-4
 """Advantages below this, relative to 1 + |Q|, are zero within the rounding of float32."""
 MOST_TIES = 0.01
@@ -97,12 +98,6 @@ class FusedRunner:
         self.previous: Array = np.full(len(metadata.action_names), np.nan)
         """Last command, or where the robot is."""
         self.blend_ratio = 1.0
-
-    @property
-    def tolerance(self) -> float:
-        """By how much commands may differ from the controller's."""
-        limits = np.abs([*self._meta.lower, *self._meta.upper])
-        return TOLERANCE * max(1.0, float(limits[np.isfinite(limits)].max(initial=0.0)))
 
     def picture_shape(self, name: str) -> tuple[int, ...]:
         """Return the shape (height, width, 3) of what a camera sees."""
@@ -180,6 +175,7 @@ def compare(
         BasePolicyError: one of the two failed.
     """
     observations = _observations(policy, runner, seed)
+    allowed = tolerance(policy.architecture.layout)
     found = Parity()
     for number in range(decisions):
         episode, place = divmod(number, EPISODE_DECISIONS)
@@ -194,13 +190,18 @@ def compare(
             runner.observe(observation, pictures)
             transition = controller.step(observation, 0.0, NO_FEEDBACK, pictures)
         expected = transition.executed_action.reshape(commands.shape)
-        close = np.abs(expected - commands).max() <= runner.tolerance
+        close = np.abs(expected - commands).max() <= allowed
         if close or not _is_tie(policy, transition, controller):
             found.add(expected, commands)
         else:
             found.ties += 1
             runner.previous = expected[-1]
     return found
+
+
+def tolerance(layout: TransitionLayout) -> float:
+    """Return by how much commands may differ [command units]."""
+    return TOLERANCE * max(1.0, *map(abs, (*layout.action_min, *layout.action_max)))
 
 
 def _is_tie(policy: RobotPolicy, transition: Transition, controller: ResidualController) -> bool:

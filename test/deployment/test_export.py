@@ -147,6 +147,20 @@ def test_a_workspace_is_named_before_it_is_left_out(
     assert metadata(out)['not_in_graph'][-1] == 'workspace'
 
 
+def test_a_run_that_asked_for_its_chunks_early_is_told_of_it(
+    run: Path, export: Export, tmp_path: Path
+) -> None:
+    text = resource_path('config', 'finetune', f'{TASK}.yaml').read_text(encoding='utf-8')
+    early, out = tmp_path / 'early.yaml', tmp_path / 'fused.onnx'
+    early.write_text(text.replace('decision_steps: 4', 'decision_steps: 2'))
+    code, _, said = export(run, '--out', out, '--batch', 1, '--task', early)
+    assert code == 0, said  # The actor says what k is.
+    early.write_text(text.replace('prefetch_steps: 0', 'prefetch_steps: 2'))
+    code, _, said = export(run, '--out', tmp_path / 'f.onnx', '--batch', 1, '--task', early)
+    assert 'the run has prefetch_steps 2' in said
+    assert code == 0, said
+
+
 def test_a_full_disk_leaves_nothing(run: Path, export: Export, tmp_path: Path) -> None:
     out = tmp_path / 'full' / 'fused.onnx'
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -130,9 +130,7 @@ def test_the_python_runner_feeds_pictures_and_a_memory(runner: Any, tmp_path: Pa
     controller.queue.close()
 
 
-def test_the_python_runner_refuses_what_is_not_finite(
-    runner: Any, files: dict[str, Path]
-) -> None:
+def test_the_python_runner_refuses_what_is_not_finite(runner: Any, files: dict[str, Path]) -> None:
     policy = runner(str(files['push_to_goal']))
     seen = np.zeros(23)
     policy.begin(observation=seen)

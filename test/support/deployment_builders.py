@@ -25,7 +25,8 @@ from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.deployment.base_graph import BaseGraph
 from residual_rl_ros.deployment.fused_policy import FusedParts, describe, fuse, serialize
 from residual_rl_ros.deployment.metadata import FusedMetadata
-from residual_rl_ros.learner.checkpoint import RUN, write_manifest
+from residual_rl_ros.learner.checkpoint import RUN
+from residual_rl_ros.learner.manifest import write_manifest
 from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
 from residual_rl_ros.residual_policy.robot_policy import Exploration, RobotPolicy
 from residual_rl_ros.residual_policy.weights import (
@@ -35,7 +36,7 @@ from residual_rl_ros.residual_policy.weights import (
     encode_weights,
 )
 from residual_rl_ros.robot.action_spec import ActionSpec
-from residual_rl_ros.training.train import IDENTITY
+from residual_rl_ros.training.identity import IDENTITY
 
 MEASURED = {'measured_by': ('arm.position.a', 'arm.position.b'), 'max_step': np.array([0.3, 0.2])}
 """Limits of a robot that measures its positions and is slower than its base policy."""
