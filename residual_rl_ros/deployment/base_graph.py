@@ -4,25 +4,28 @@
 
 What `base_policy/chunk_queue.py` does in lockstep without prefetching: a chunk is computed at the
 decision for which the one before has no actions left. There is no control flow. With an open batch
-the rows that need a chunk are gathered, and the network runs on these, which may be none; with a
-fixed one it runs on all rows at every decision, and what is not needed is dropped.
+the rows that need a chunk are gathered, and the network runs on these, which may be none. With a
+fixed one, or a network that fails on no rows, it runs on all rows at every decision, and what is
+not needed is dropped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnxruntime as ort
 from onnx import compose, helper, inliner, version_converter
 
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy, read_policy_model
 from residual_rl_ros.deployment.graph import GraphBuilder, integers, scalar
 from residual_rl_ros.errors import BasePolicyError
+from residual_rl_ros.robot.onnx_session import run_session
 
 OPSET = 17
 """Opset of the graph; that of the base policy if it is newer."""
@@ -65,6 +68,8 @@ class BaseGraph:
     memories: Mapping[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     """Inputs that an output of the inference before fills: its name, and the shape without the
     batch."""
+    idles: bool = False
+    """Whether the network runs on no rows at all, as where all have a chunk."""
 
     @classmethod
     def of(cls, policy: OnnxBasePolicy) -> BaseGraph:
@@ -90,7 +95,8 @@ class BaseGraph:
                     'inferences, which cannot be exported; run policy_node'
                 )
         memories = {each.name: (each.output, each.shape) for each in meta.memories}
-        return cls(name, model, meta, tuple(given), policy.constants, memories)
+        made = cls(name, model, meta, tuple(given), policy.constants, memories)
+        return replace(made, idles=_runs_on_no_rows(made))
 
     @property
     def chunk_shape(self) -> tuple[int, int]:
@@ -171,7 +177,7 @@ def add_base(graph: GraphBuilder, base: BaseGraph, steps: int, batch: int | None
     last = base.metadata.exec_steps - steps
     fresh = graph.add('Greater', 'taken', scalar(last, np.int64))
     rows = None
-    if batch is None:
+    if batch is None and base.idles:
         rows = graph.add('Squeeze', graph.add('NonZero', fresh), integers(0))
     _add_inputs(graph, base, rows, batch)
     _add_network(graph, base.model)
@@ -193,12 +199,12 @@ def _add_inputs(graph: GraphBuilder, base: BaseGraph, rows: str | None, batch: i
         else:
             graph.add('Gather', name, rows, axis=0, output=PREFIX + name)
     for name, value in base.constants.items():
-        if rows is None:
-            graph.add('Identity', np.repeat(value, batch or 1, axis=0), output=PREFIX + name)
-        else:
-            count = graph.add('Shape', rows)
-            sizes = graph.add('Concat', count, integers(*value.shape[1:]), axis=0)
-            graph.add('Expand', value, sizes, output=PREFIX + name)
+        if batch is not None:
+            graph.add('Identity', np.repeat(value, batch, axis=0), output=PREFIX + name)
+            continue
+        count = graph.add('Shape', rows or 'taken')
+        sizes = graph.add('Concat', count, integers(*value.shape[1:]), axis=0)
+        graph.add('Expand', value, sizes, output=PREFIX + name)
 
 
 def _add_network(graph: GraphBuilder, model: Any) -> None:
@@ -218,6 +224,27 @@ def _add_replacement(
     else:
         places = graph.add('Unsqueeze', rows, integers(1))
         graph.add('ScatterND', name, places, new, output=f'next_{name}')
+
+
+def _runs_on_no_rows(base: BaseGraph) -> bool:
+    """Return whether a network with an open batch runs on one of 0."""
+    if any(fixed_batch(base.model)):
+        return False
+    memories = [Port(name, shape) for name, (_, shape) in base.memories.items()]
+    nothing = {
+        each.name: np.zeros((0, *each.shape), each.kind) for each in (*base.given, *memories)
+    }
+    nothing |= {name: value[:0] for name, value in base.constants.items()}
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # That it fails is an answer.
+    session = ort.InferenceSession(
+        base.model.SerializeToString(), options, providers=['CPUExecutionProvider']
+    )
+    try:
+        run_session(session, ['action'], nothing, base.name, BasePolicyError)
+    except BasePolicyError:
+        return False
+    return True
 
 
 def fixed_batch(model: Any) -> Iterator[int]:

@@ -97,6 +97,8 @@ def export_run(options: ExportOptions, say: Callable[[str], None]) -> Exported:
         options.batch,
         options.precision,
     )
+    if options.batch is None and not parts.base.idles:
+        say('the base policy fails on a batch of 0: it runs at every decision, also for nothing')
     digests = run.policy.sha256, hashlib.sha256(message).hexdigest()
     metadata = describe(parts, run.robot.control_rate_hz, *digests)
     model = fuse(parts)

@@ -146,10 +146,7 @@ class FusedRunner:
             commands, *state = self._session.run(self._outputs, inputs)
         except Exception as error:  # ONNX Runtime raises its own untyped hierarchy.
             reason = ' '.join(str(error).split())[:300]
-            raise BasePolicyError(
-                f'the fused graph failed ({reason}); if the base policy runs by itself, export it '
-                'for a batch of 1 (--batch 1)'
-            ) from error
+            raise BasePolicyError(f'the fused graph failed: {reason}') from error
         self._state = dict(zip(meta.state, state, strict=True))
         self.previous = commands[0, -1].astype(np.float64)
         return np.asarray(commands[0], dtype=np.float64)

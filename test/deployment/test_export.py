@@ -32,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def export(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Export:
     monkeypatch.setenv('COLUMNS', '300')
-    monkeypatch.setattr(export_module, 'PARITY_DECISIONS', 20)
+    monkeypatch.setattr(export_module, 'PARITY_DECISIONS', 5)
 
     def invoke(*arguments: object) -> tuple[int, str, str]:
         code = run_command('export', *map(str, arguments), monkeypatch=monkeypatch)
@@ -56,7 +56,7 @@ def test_a_run_becomes_one_file_with_its_metadata_and_checksum(
     code, printed, said = export(run, '--out', out, '--batch', 1)
     assert code == 0, said
     assert printed == f'{hashlib.sha256(out.read_bytes()).hexdigest()}  {out}\n'
-    assert '20 decisions beside the controller' in said
+    assert '5 decisions beside the controller' in said
     assert 'not in the graph: observation checks, finite command' in said
     told = metadata(out)
     assert told['kind'] == 'gaussian'

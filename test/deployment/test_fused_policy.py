@@ -26,9 +26,16 @@ from residual_rl_ros.errors import BasePolicyError, ConfigError, WeightsError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.residual_policy.robot_policy import Exploration, RobotPolicy
 
-DECISIONS = 60
+DECISIONS = 40
 EXACT = 1e-7
 """Far less than a wrong operator would change; networks differ in their last bits."""
+KINDS = {
+    'tensor(float)': np.float32,
+    'tensor(double)': np.float64,
+    'tensor(int64)': np.int64,
+    'tensor(uint8)': np.uint8,
+}
+"""Types of inputs."""
 GAUSSIANS: dict[str, dict[str, Any]] = {
     'plain': {},
     'sees the base action': {'sees_base_action': True},
@@ -175,8 +182,7 @@ def arrays(session: onnxruntime.InferenceSession, batch: int, seed: int) -> dict
     made: dict[str, np.ndarray] = {}
     for item in session.get_inputs():
         shape = (batch, *item.shape[1:])
-        kind = {'tensor(float)': np.float32, 'tensor(int64)': np.int64}.get(item.type, np.float64)
-        made[item.name] = rng.standard_normal(shape).astype(kind)
+        made[item.name] = rng.standard_normal(shape).astype(KINDS[item.type])
     made['taken'][:], made['blend_ratio'][:] = 4, 1.0
     return made
 
@@ -231,6 +237,20 @@ def test_with_an_open_batch_the_base_runs_on_no_row_that_has_a_chunk(base: Path)
     assert len(session.run(['base/action'], given)[0]) == 1
     given['taken'][:] = 0, 0, 0
     assert len(session.run(['base/action'], given)[0]) == 0
+
+
+def test_a_base_that_fails_on_no_rows_runs_at_every_decision(tmp_path: Path) -> None:
+    path = write_seeing_policy(tmp_path / 'base.onnx')
+    model = onnx.load(str(path))
+    # As PyTorch writes `flatten(2)`: of no rows nobody can say how many columns there are.
+    flat = next(each for each in model.graph.initializer if each.name == 'flat_120')
+    flat.CopyFrom(onnx.numpy_helper.from_array(np.array([0, -1]), 'flat_120'))
+    onnx.save(model, str(path))
+    fused = Fused(path, gaussian())
+    assert not fused.parts.base.idles
+    assert played(fused).largest < EXACT
+    session = onnxruntime.InferenceSession(fused.content, providers=['CPUExecutionProvider'])
+    assert session.run(['command'], arrays(session, 3, 0))[0].shape == (3, 2, 2)
 
 
 def test_an_older_base_is_converted_and_a_newer_one_kept(tmp_path: Path) -> None:
