@@ -14,7 +14,8 @@ from residual_rl_ros.config.run import ResolvedRun, RunConfig, load_run
 from residual_rl_ros.deployment.base_graph import BaseGraph
 from residual_rl_ros.deployment.fused_policy import FusedParts, describe, fuse, serialize
 from residual_rl_ros.deployment.metadata import FusedMetadata
-from residual_rl_ros.deployment.parity import MOST_TIES, FusedRunner, Parity, compare, tolerance
+from residual_rl_ros.deployment.parity import MOST_TIES, Parity, RandomWorld, compare, tolerance
+from residual_rl_ros.deployment.runner import FusedRunner
 from residual_rl_ros.errors import BasePolicyError, ConfigError, OutputError, ResourceError
 from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.learner.checkpoint import RUN, load_run_state
@@ -185,7 +186,8 @@ def _check_parity(
     at_once = replace(run, config=replace(run.config, prefetch_steps=0))
     controller = at_once.evaluation_controller(message)
     try:
-        found = compare(controller, policy, runner, PARITY_DECISIONS)
+        world = RandomWorld(policy, runner)
+        found = compare(controller, policy, runner, world, PARITY_DECISIONS)
     finally:
         controller.queue.close()
     if found.largest > allowed or found.ties > MOST_TIES * PARITY_DECISIONS:

@@ -9,19 +9,19 @@ be taken for positive on one side alone: such decisions are counted apart, as ti
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
-from residual_rl_ros.base_policy.inputs import NO_PICTURES, Picture, Pictures
+from residual_rl_ros.base_policy.inputs import Pictures
 from residual_rl_ros.control.controller import ResidualController, StepFeedback
-from residual_rl_ros.deployment.metadata import FusedMetadata
-from residual_rl_ros.errors import BasePolicyError
+from residual_rl_ros.deployment.runner import FusedRunner
+from residual_rl_ros.errors import UnsafeCommandError
+from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual_policy.candidate_selection import BestOfNActor
 from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
@@ -35,11 +35,57 @@ TIE = 1e-4
 """Advantages below this, relative to 1 + |Q|, are zero within the rounding of float32."""
 MOST_TIES = 0.01
 """Share of decisions that may be ties; more are an error."""
-EPISODE_DECISIONS = 25
-"""Decisions after which a new episode begins, at another place."""
+EPISODE_STEPS = 100
+"""Control steps of an episode in a `RandomWorld`."""
 SPREAD = 2.0
-"""Standard deviation of the observations, in that of the actor's normaliser."""
-NO_FEEDBACK = StepFeedback(0.0, False, False, Success.UNLABELLED)
+"""Standard deviation of its observations, in that of the actor's normaliser."""
+
+
+class World(Protocol):
+    """What both sides see."""
+
+    def begin(self, episode: int) -> tuple[Array, Pictures]:
+        """Begin an episode; return its first observation, shape (n,), and pictures."""
+
+    def step(self, command: Array) -> tuple[Array, Pictures, StepFeedback]:
+        """Execute a command of the controller; return what is seen then."""
+
+
+class RandomWorld:
+    """Observations around what an actor has seen, and noise for pictures.
+
+    Args:
+        policy: the actor.
+        runner: says which cameras there are.
+        seed: of the numbers.
+    """
+
+    def __init__(self, policy: RobotPolicy, runner: FusedRunner, seed: int = 0) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._mean, self._std = (policy.tensors[f'normalizer.{name}'] for name in ('mean', 'std'))
+        self._runner = runner
+        self._steps = 0
+
+    def begin(self, episode: int) -> tuple[Array, Pictures]:
+        """See `World.begin`."""
+        self._steps = 0
+        return self._draw()
+
+    def step(self, command: Array) -> tuple[Array, Pictures, StepFeedback]:
+        """See `World.step`."""
+        self._steps += 1
+        over = self._steps == EPISODE_STEPS
+        return *self._draw(), StepFeedback(0.0, False, over, Success.UNLABELLED)
+
+    def _draw(self) -> tuple[Array, Pictures]:
+        drawn = self._rng.standard_normal(len(self._mean), dtype=np.float32)
+        return (
+            (self._mean + SPREAD * self._std * drawn).astype(np.float64),  # As float32 holds it.
+            {
+                name: self._rng.integers(256, size=self._runner.picture_shape(name), dtype=np.uint8)
+                for name in self._runner.pictures
+            },
+        )
 
 
 @dataclass
@@ -56,9 +102,13 @@ class Parity:
     ties: int = 0
     """Decisions in which the critics chose otherwise, of an advantage that is zero within rounding;
     they are not in the other counts."""
+    controller: Latency = field(default_factory=Latency)
+    """How long the controller takes for a decision, a new chunk included."""
+    fused: Latency = field(default_factory=Latency)
+    """How long the fused policy takes for one."""
 
     def add(self, expected: Array, commands: Array) -> None:
-        """Take in the commands of a decision, shape (k, m) each."""
+        """Take in the commands of a decision, shape (up to k, m) each."""
         self.decisions += 1
         self.largest = max(self.largest, float(np.abs(expected - commands).max()))
         self.numbers += expected.size
@@ -70,126 +120,58 @@ class Parity:
         return self.equal / max(1, self.numbers)
 
 
-class FusedRunner:
-    """Runs a fused policy for one robot as a runner without this package does.
-
-    Args:
-        content: the ONNX model.
-        metadata: its metadata.
-    """
-
-    def __init__(self, content: bytes, metadata: FusedMetadata) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = ort.InferenceSession(content, options, providers=['CPUExecutionProvider'])
-        self._meta = metadata
-        self._shapes = {
-            item.name: tuple(size if isinstance(size, int) else 1 for size in item.shape)
-            for item in self._session.get_inputs()
-        }
-        self._outputs = ['command', *(f'next_{name}' for name in metadata.state)]
-        self._state: dict[str, npt.NDArray[Any]] = {}
-        self._window: deque[Array] = deque(maxlen=metadata.n_obs_steps)
-        self.pictures = [name for name in metadata.given if name not in ('observation', 'noise')]
-        """Names of the cameras."""
-        self._pictures: dict[str, deque[Picture]] = {
-            name: deque(maxlen=metadata.n_obs_steps) for name in self.pictures
-        }
-        self.previous: Array = np.full(len(metadata.action_names), np.nan)
-        """Last command, or where the robot is."""
-        self.blend_ratio = 1.0
-
-    def picture_shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape (height, width, 3) of what a camera sees."""
-        return self._shapes[name][2:]
-
-    def begin_episode(
-        self, observation: Array, rng: np.random.Generator, pictures: Pictures = NO_PICTURES
-    ) -> None:
-        """Start an episode; see `ResidualController.begin_episode`."""
-        self._rng = rng
-        self._state = {
-            name: np.zeros(self._shapes[name], np.int64 if name == 'taken' else np.float32)
-            for name in self._meta.state
-        }
-        self._state['taken'] += self._meta.exec_steps
-        for _ in range(self._meta.n_obs_steps):
-            self.observe(observation, pictures)
-        if self._meta.measured_by:
-            names = self._meta.observation_names
-            self.previous = observation[[names.index(each) for each in self._meta.measured_by]]
-
-    def observe(self, observation: Array, pictures: Pictures = NO_PICTURES) -> None:
-        """Take in what was seen in a control step: shape (n,), and a picture of each camera."""
-        self._window.append(observation)
-        for name, window in self._pictures.items():
-            window.append(pictures[name])
-
-    def decide(self) -> Array:
-        """Return the commands of the next decision, shape (k, m)."""
-        kind, meta = self._meta.precision, self._meta
-        inputs = {
-            'observation': np.array([self._window], dtype=np.float32),
-            'previous_command': self.previous[None].astype(kind),
-            'blend_ratio': np.full(1, self.blend_ratio, kind),
-            **{name: np.array([window]) for name, window in self._pictures.items()},
-            **self._state,
-        }
-        if 'noise' in meta.given:
-            shape = self._shapes['noise']
-            fresh = self._state['taken'][0] > meta.exec_steps - meta.decision_steps
-            noise = np.zeros(shape, np.float32)
-            if fresh and meta.noise_default == 'normal':
-                noise = self._rng.standard_normal(shape, dtype=np.float32)
-            inputs['noise'] = noise
-        try:
-            commands, *state = self._session.run(self._outputs, inputs)
-        except Exception as error:  # ONNX Runtime raises its own untyped hierarchy.
-            reason = ' '.join(str(error).split())[:300]
-            raise BasePolicyError(f'the fused graph failed: {reason}') from error
-        self._state = dict(zip(meta.state, state, strict=True))
-        self.previous = commands[0, -1].astype(np.float64)
-        return np.asarray(commands[0], dtype=np.float64)
-
-
 def compare(
     controller: ResidualController,
     policy: RobotPolicy,
     runner: FusedRunner,
+    world: World,
     decisions: int,
-    seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Parity:
-    """Return how much a fused policy differs from the controller on random observations.
+    """Return how much a fused policy differs from the controller, which commands the world.
 
     Args:
-        controller: in lockstep, without exploration, with the actor in its mailbox.
+        controller: in lockstep, without prefetching and exploration, with seed 0, and with the
+            actor in its mailbox.
         policy: the actor.
         runner: runs the fused policy.
+        world: what both see.
         decisions: how many to compare.
-        seed: of the observations.
+        clock: monotonic time [s].
 
     Raises:
         BasePolicyError: one of the two failed.
     """
-    observations = _observations(policy, runner, seed)
-    allowed = tolerance(policy.architecture.layout)
-    found = Parity()
-    for number in range(decisions):
-        episode, place = divmod(number, EPISODE_DECISIONS)
-        if place == 0:
-            start, pictures = next(observations)
-            controller.begin_episode(episode, start, 0.0, pictures)
-            runner.begin_episode(start, np.random.default_rng([0, episode, 0]), pictures)
-        commands, transition = runner.decide(), None
+    allowed, found = tolerance(policy.architecture.layout), Parity()
+    episode, over, took = 0, True, 0.0
+    for _ in range(decisions):
+        if over:
+            observation, pictures = world.begin(episode)
+            controller.begin_episode(episode, observation, 0.0, pictures)
+            runner.begin_episode(observation, np.random.default_rng([0, episode, 0]), pictures)
+            episode, took = episode + 1, 0.0
+        started = clock()
+        commands = runner.decide()
+        found.fused.add(clock() - started)
+        sent: list[Array] = []
+        transition = None
         while transition is None:
-            controller.command()
-            observation, pictures = next(observations)
+            started = clock()
+            command = controller.command()
+            if not sent:
+                found.controller.add(took + clock() - started)
+            if command is None:
+                raise UnsafeCommandError('the controller holds, expected one in lockstep')
+            sent.append(command)
+            observation, pictures, feedback = world.step(command)
+            started = clock()
+            transition = controller.step(observation, 0.0, feedback, pictures)
+            took, over = clock() - started, feedback.done
             runner.observe(observation, pictures)
-            transition = controller.step(observation, 0.0, NO_FEEDBACK, pictures)
-        expected = transition.executed_action.reshape(commands.shape)
-        close = np.abs(expected - commands).max() <= allowed
+        expected = np.array(sent)
+        close = np.abs(expected - commands[: len(sent)]).max() <= allowed
         if close or not _is_tie(policy, transition, controller):
-            found.add(expected, commands)
+            found.add(expected, commands[: len(sent)])
         else:
             found.ties += 1
             runner.previous = expected[-1]
@@ -213,20 +195,3 @@ def _is_tie(policy: RobotPolicy, transition: Transition, controller: ResidualCon
         proposal *= min(max(-value / exploration.full_bound_cost, 0.0), 1.0)
     advantage = policy.advantages(*given, exploration.bound_scale * proposal[None])[0]
     return bool(abs(advantage) <= TIE * (1.0 + abs(value)))
-
-
-def _observations(
-    policy: RobotPolicy, runner: FusedRunner, seed: int
-) -> Iterator[tuple[Array, Pictures]]:
-    """Yield observations around what an actor has seen, shape (n,), with noise for pictures."""
-    rng = np.random.default_rng(seed)
-    mean, std = (policy.tensors[f'normalizer.{name}'] for name in ('mean', 'std'))
-    while True:
-        drawn = mean + SPREAD * std * rng.standard_normal(len(mean), dtype=np.float32)
-        yield (
-            drawn.astype(np.float64),  # Of numbers that float32 holds.
-            {
-                name: rng.integers(256, size=runner.picture_shape(name), dtype=np.uint8)
-                for name in runner.pictures
-            },
-        )

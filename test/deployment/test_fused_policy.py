@@ -21,7 +21,9 @@ from deployment_builders import (
     write_seeing_policy,
 )
 
-from residual_rl_ros.deployment.parity import FusedRunner, Parity, compare
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.deployment.parity import Parity, RandomWorld, compare
+from residual_rl_ros.deployment.runner import FusedRunner
 from residual_rl_ros.errors import BasePolicyError, ConfigError, WeightsError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.residual_policy.robot_policy import Exploration, RobotPolicy
@@ -52,11 +54,17 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_open_policy(path, make_metadata(n_obs_steps=2))
 
 
+def against(
+    controller: ResidualController, policy: RobotPolicy, runner: FusedRunner, decisions: int
+) -> Parity:
+    return compare(controller, policy, runner, RandomWorld(policy, runner), decisions)
+
+
 def played(fused: Fused, decisions: int = DECISIONS) -> Parity:
     controller = fused.controller()
     runner = FusedRunner(fused.content, fused.metadata)
     try:
-        return compare(controller, fused.policy, runner, decisions)
+        return against(controller, fused.policy, runner, decisions)
     finally:
         controller.queue.close()
 
@@ -84,7 +92,7 @@ def test_the_critics_choose_as_on_the_robot(
     fused = Fused(base, policy)
     controller = fused.controller()
     runner = FusedRunner(fused.content, fused.metadata)
-    found = compare(controller, policy, runner, DECISIONS)
+    found = against(controller, policy, runner, DECISIONS)
     controller.queue.close()
     assert found.largest < EXACT
     assert found.decisions == DECISIONS  # No tie.
@@ -101,7 +109,7 @@ def test_a_bound_that_still_grows_does_so_in_the_graph(base: Path, precision: st
 def test_the_slew_limit_of_the_test_robot_acts_and_that_of_the_graph_with_it(base: Path) -> None:
     fused = Fused(base, gaussian())
     controller = fused.controller()
-    compare(controller, fused.policy, FusedRunner(fused.content, fused.metadata), 10)
+    against(controller, fused.policy, FusedRunner(fused.content, fused.metadata), 10)
     assert controller.limiter.safety.slew_limited > 10
     controller.queue.close()
 
@@ -112,11 +120,11 @@ def test_with_a_blend_ratio_of_zero_the_base_acts_alone_bit_for_bit(base: Path) 
     controller.residual_enabled = False
     runner = FusedRunner(fused.content, fused.metadata)
     runner.blend_ratio = 0.0
-    found = compare(controller, fused.policy, runner, DECISIONS)
+    found = against(controller, fused.policy, runner, DECISIONS)
     assert found.largest == 0.0
     runner.blend_ratio = 0.5
     controller.residual_enabled, controller.blend_ratio = True, 0.5
-    assert compare(controller, fused.policy, runner, DECISIONS).largest < EXACT
+    assert against(controller, fused.policy, runner, DECISIONS).largest < EXACT
     controller.queue.close()
 
 

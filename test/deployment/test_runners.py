@@ -22,11 +22,11 @@ from deployment_builders import Fused, best_of_n, write_run, write_seeing_policy
 
 import residual_rl_ros.deployment.export as export_module
 from residual_rl_ros.config.run import load_run
-from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.control.controller import ResidualController, StepFeedback
 from residual_rl_ros.deployment.export import ExportOptions, export_run
-from residual_rl_ros.deployment.parity import NO_FEEDBACK
 from residual_rl_ros.tasks.checked import CheckedEnvironment
 from residual_rl_ros.tasks.hosting import host
+from residual_rl_ros.transitions.transition import Success
 
 PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'how-to' / 'deploy.md'
 TASKS = ('peg_insert', 'push_to_goal')
@@ -121,13 +121,14 @@ def test_the_python_runner_feeds_pictures_and_a_memory(runner: Any, tmp_path: Pa
     policy, controller = runner(str(path)), fused.controller()
     rng = np.random.default_rng(0)
     pictures = [{'wrist': rng.integers(256, size=(4, 5, 3), dtype=np.uint8)} for _ in range(9)]
+    nothing = StepFeedback(0.0, False, False, Success.UNLABELLED)
     controller.begin_episode(0, np.ones(3), 0.0, pictures[0])
     policy.begin(observation=np.ones(3), **pictures[0])
     for first in (1, 3, 5, 7):
         for offset, wanted in enumerate(policy.decide()):
             np.testing.assert_allclose(controller.command(), wanted, atol=1e-6)
             seen = pictures[first + offset]
-            controller.step(np.ones(3), 0.0, NO_FEEDBACK, seen)
+            controller.step(np.ones(3), 0.0, nothing, seen)
             policy.observe(observation=np.ones(3), **seen)
     assert policy.state['state_in'].any()
     controller.queue.close()
