@@ -147,8 +147,7 @@ def _configuration(options: ExportOptions, stored: Mapping[str, Any]) -> RunConf
         config = load_run(task)
     except ResourceError as error:
         raise ConfigError(f'{error}; or give --robot together with --base') from error
-    width = stored.get('prior_width') or ()
-    return replace(config, prior_width=tuple(width))
+    return config.changed({'prior_width': stored.get('prior_width') or []})
 
 
 def _check_base(run: ResolvedRun, stored: Mapping[str, Any]) -> None:

@@ -22,6 +22,8 @@ Array = npt.NDArray[np.float64]
 class FusedRunner:
     """Runs a fused policy for one robot as a runner without this package does.
 
+    In a larger batch that is fixed all rows are this robot's.
+
     Args:
         content: the ONNX model.
         metadata: its metadata.
@@ -32,10 +34,7 @@ class FusedRunner:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = ort.InferenceSession(content, options, providers=['CPUExecutionProvider'])
         self._meta = metadata
-        self._shapes = {
-            item.name: tuple(size if isinstance(size, int) else 1 for size in item.shape)
-            for item in self._session.get_inputs()
-        }
+        self._shapes = {item.name: (1, *item.shape[1:]) for item in self._session.get_inputs()}
         self._outputs = ['command', *(f'next_{name}' for name in metadata.state)]
         self._state: dict[str, npt.NDArray[Any]] = {}
         self._window: deque[Array] = deque(maxlen=metadata.n_obs_steps)
@@ -91,9 +90,10 @@ class FusedRunner:
             if fresh and meta.noise_default == 'normal':
                 noise = self._rng.standard_normal(shape, dtype=np.float32)
             inputs['noise'] = noise
+        batch = {name: np.repeat(each, meta.batch or 1, axis=0) for name, each in inputs.items()}
         commands, *state = run_session(
-            self._session, self._outputs, inputs, 'the fused graph', BasePolicyError
+            self._session, self._outputs, batch, 'the fused graph', BasePolicyError
         )
-        self._state = dict(zip(meta.state, state, strict=True))
+        self._state = {name: each[:1] for name, each in zip(meta.state, state, strict=True)}
         self.previous = commands[0, -1].astype(np.float64)
         return np.asarray(commands[0], dtype=np.float64)

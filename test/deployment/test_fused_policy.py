@@ -27,6 +27,7 @@ from residual_rl_ros.deployment.runner import FusedRunner
 from residual_rl_ros.errors import BasePolicyError, ConfigError, WeightsError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.residual_policy.robot_policy import Exploration, RobotPolicy
+from residual_rl_ros.robot.action_spec import ActionSpec
 
 DECISIONS = 40
 EXACT = 1e-7
@@ -200,6 +201,7 @@ def test_robots_of_a_batch_take_new_chunks_each_at_its_own_time(
     base: Path, batch: int | None
 ) -> None:
     fused = Fused(base, gaussian(sees_base_action=True), batch=batch)
+    assert played(fused, 10).largest < EXACT
     session = onnxruntime.InferenceSession(fused.content, providers=['CPUExecutionProvider'])
     one = Fused(base, gaussian(sees_base_action=True))
     alone = onnxruntime.InferenceSession(one.content, providers=['CPUExecutionProvider'])
@@ -276,6 +278,8 @@ def test_what_has_no_graph_is_refused_by_name(tmp_path: Path, base: Path) -> Non
         Fused(fixed, gaussian())
     with pytest.raises(BasePolicyError, match=r'fixed batch of 1, and --batch is 2'):
         Fused(fixed, gaussian(), batch=2)
+    with pytest.raises(ConfigError, match='discrete actions'):
+        Fused(base, gaussian(), ActionSpec.discrete(make_layout().action_names))
     with pytest.raises(ConfigError, match='warm-up'):
         Fused(base, gaussian(), exploration=Exploration(residual_probability=0.0))
     with pytest.raises(ConfigError, match='message of a run'):
