@@ -82,7 +82,8 @@ class OnnxBasePolicy:
             len(self.metadata.action_names),
         )
         self._any_batch = self._check_signature()
-        self._constants = self._read_constants(constants)
+        self.constants = self._read_constants(constants)
+        """Constant inputs, shape (1, *shape) each."""
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -152,7 +153,7 @@ class OnnxBasePolicy:
     ) -> list[Float32]:
         """Return outputs of the network, shape (number of noises or 1, ...) each."""
         name = self.path.name
-        inputs: dict[str, Array] = {'observation': window[None], **self._constants}
+        inputs: dict[str, Array] = {'observation': window[None], **self.constants}
         for image in self.metadata.images:
             inputs[image.name] = self._picture(image, context)
         for memory in self.metadata.memories:
