@@ -255,16 +255,16 @@ def files_page() -> str:
     """Return the page of every key of the YAML files of runs and robots."""
     run = import_module(f'{PACKAGE}.config.run').RunConfig
     operator = import_module(f'{PACKAGE}.config.operator').OperatorConfig
-    robot = import_module(f'{PACKAGE}.robot.description')
+    robot = import_module(f'{PACKAGE}.robot.keys')
     sections: list[tuple[str, type, Mapping[str, type]]] = [
         ('Run: `config/finetune/*.yaml`', run, {}),
         ('Run: `operator: simulated:key=value`', operator, {}),
-        ('Robot: `robot`', robot._RobotKeys, {}),
-        ('Robot: `robot.command`', robot._CommandKeys, robot.COMMAND_KEYS),
-        ('Robot: `robot.action`', robot._ActionKeys, {}),
-        ('Robot: `robot.action` with `kind: discrete`', robot._DiscreteActionKeys, {}),
-        ('Robot: `robot.action.workspace`, optional', robot._WorkspaceKeys, {}),
-        ('Robot: `robot.observation.<channel>`', robot._ChannelKeys, robot.CHANNEL_KEYS),
+        ('Robot: `robot`', robot.RobotKeys, {}),
+        ('Robot: `robot.command`', robot.CommandKeys, robot.COMMAND_KEYS),
+        ('Robot: `robot.action`', robot.ActionKeys, {}),
+        ('Robot: `robot.action` with `kind: discrete`', robot.DiscreteActionKeys, {}),
+        ('Robot: `robot.action.workspace`, optional', robot.WorkspaceKeys, {}),
+        ('Robot: `robot.observation.<channel>`', robot.ChannelKeys, robot.CHANNEL_KEYS),
     ]
     parts = [FILES_HEAD]
     for title, kind, variants in sections:
