@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from residual_rl_ros.errors import BasePolicyError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.numerics import is_one_hot
 from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.inference import ON_CPU, InferenceConfig
 from residual_rl_ros.robot.onnx_model import OnnxModel, read_model
 from residual_rl_ros.robot.onnx_session import load_session, run_session
 
@@ -27,7 +27,6 @@ FLOAT = 'tensor(float)'
 TENSORS = {'float32': FLOAT, 'int64': 'tensor(int64)'}
 Signature = tuple[str, tuple[int, ...]]
 """ONNX type and shape without the batch."""
-NO_CONSTANTS: Mapping[str, Sequence[float]] = MappingProxyType({})
 DENSITY_OUTPUTS: dict[Prior, tuple[str, ...]] = {
     Prior.NONE: (),
     Prior.GAUSSIAN: ('mean', 'log_std'),
@@ -46,11 +45,11 @@ class OnnxBasePolicy:
     Args:
         path: the `.onnx` file. Its metadata is in `metadata_props['residual_rl']`, or else in a
             sidecar YAML of the same name (`policy.onnx` -> `policy.yaml`).
-        threads: ONNX Runtime threads; 1 suits networks of a few million weights.
         sha256: what must identify it, in hexadecimal digits: the digest of its file or, if weights
             or metadata are beside it, one over all of them. Empty accepts any.
         constants: values of its constant inputs by name, each a flat list, for those without
-            default or with another.
+            default or with another; None takes those of `inference`.
+        inference: how to run it, as the robot YAML says.
 
     Raises:
         BasePolicyError: missing, unreadable or another model, no metadata, inputs or outputs off
@@ -60,9 +59,9 @@ class OnnxBasePolicy:
     def __init__(
         self,
         path: str | Path,
-        threads: int = 1,
         sha256: str = '',
-        constants: Mapping[str, Sequence[float]] = NO_CONSTANTS,
+        constants: Mapping[str, Sequence[float]] | None = None,
+        inference: InferenceConfig = ON_CPU,
     ) -> None:
         self.path = Path(path)
         model = read_policy_model(self.path, sha256)
@@ -72,7 +71,9 @@ class OnnxBasePolicy:
         """Names of its files, and how many bytes they have together."""
         self.random_operators = model.random_operators
         """Operators that draw random numbers in the graph: nobody else can repeat what it does."""
-        self._session = load_session(model, BasePolicyError, threads)
+        self._session = load_session(model, BasePolicyError, inference)
+        self.providers = tuple(self._session.get_providers())
+        """Execution providers that run it, the preferred one first."""
         self.metadata = _metadata(model)
         self.stochastic = any(item.name == 'noise' for item in self._session.get_inputs())
         self._outputs = ('action', *DENSITY_OUTPUTS[self.metadata.prior])
@@ -82,7 +83,9 @@ class OnnxBasePolicy:
             len(self.metadata.action_names),
         )
         self._any_batch = self._check_signature()
-        self._constants = self._read_constants(constants)
+        self._constants = self._read_constants(
+            inference.numbers if constants is None else constants
+        )
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -189,8 +192,8 @@ class OnnxBasePolicy:
         constants = {each.name: each for each in self.metadata.constants}
         if unknown := sorted(set(given) - set(constants)):
             raise BasePolicyError(
-                f'base_policy_constants names {unknown}, {self.path.name} has '
-                f'{sorted(constants) or "none"}'
+                f'robot.base_policy.constants names {unknown}, {self.path.name} has '
+                f'{sorted(constants) or "none"}; correct the robot YAML'
             )
         values: dict[str, Array] = {}
         for name, each in constants.items():
@@ -198,12 +201,12 @@ class OnnxBasePolicy:
             if not len(numbers):
                 raise BasePolicyError(
                     f'{self.path.name} wants a constant {name!r} of shape {list(each.shape)}; set '
-                    f'base_policy_constants.{name}'
+                    f'robot.base_policy.constants.{name} in the robot YAML'
                 )
             try:
                 values[name] = each.array(numbers)
             except ValueError as error:
-                raise BasePolicyError(f'base_policy_constants.{name}: {error}') from error
+                raise BasePolicyError(f'robot.base_policy.constants.{name}: {error}') from error
         return values
 
     def _check_output(self, output: str, values: Float32, count: int) -> None:

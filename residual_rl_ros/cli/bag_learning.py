@@ -173,7 +173,7 @@ def rebuild(
     from residual_rl_ros.robot.description import load_robot
 
     config, _ = load_robot(robot)
-    policy = OnnxBasePolicy(find_base_policy(base))
+    policy = OnnxBasePolicy(find_base_policy(base), inference=config.base_policy)
     for remark in policy.remarks:
         show_remark(remark)
     policy.metadata.check_robot(config.observation_names, config.action, config.control_rate_hz)

@@ -23,6 +23,7 @@ from residual_rl_ros.robot.action_spec import (
     WorkspaceSpec,
     check_names,
 )
+from residual_rl_ros.robot.inference import ON_CPU, InferenceConfig
 from residual_rl_ros.robot.keys import (
     CHANNEL_KEYS,
     COMMAND_KEYS,
@@ -61,6 +62,8 @@ class RobotConfig:
     action: ActionSpec
     channels: tuple[Channel, ...]
     stop_inputs: tuple[StopInput, ...] = ()
+    base_policy: InferenceConfig = ON_CPU
+    """How its computer runs the base policy."""
 
     @property
     def observation_names(self) -> tuple[str, ...]:
@@ -118,6 +121,7 @@ class _Description:
         """
         top = dict(self._mapping)
         stops = self._stop_inputs(top.pop('stop_inputs', None))
+        inference = self._read(InferenceConfig, top.pop('base_policy', {}), 'robot.base_policy')
         parts = {
             key: self._map(top.pop(key, None), f'robot.{key}')
             for key in ('command', 'action', 'observation')
@@ -140,6 +144,7 @@ class _Description:
         assert keys is not None
         assert action is not None
         assert command is not None
+        assert inference is not None
         made = Command(
             command.topic,
             command.type,
@@ -158,7 +163,9 @@ class _Description:
                 spec = _continuous(action, made, command.hold, _workspace(workspace), period_s)
             else:
                 spec = ActionSpec.discrete(action.names, action.hold_action)
-            robot = RobotConfig(keys.name, keys.control_rate_hz, made, spec, channels, stops)
+            robot = RobotConfig(
+                keys.name, keys.control_rate_hz, made, spec, channels, stops, inference
+            )
             check_names('observation', robot.observation_names)
         except ConfigError as error:
             raise ConfigError(self._source, [f'robot: {error}']) from error

@@ -30,6 +30,7 @@ from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.robot.inference import ON_CPU
 from residual_rl_ros.ros.common.node_parameters import LearnerParameters
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.seal import Key
@@ -164,10 +165,13 @@ class LearnerOutput:
             return
         try:
             policy = robot = None
-            if parameters.base_policy:
-                policy = OnnxBasePolicy(find_base_policy(parameters.base_policy))
             if parameters.robot_file:
                 robot, _ = load_robot(parameters.robot_file)
+            if parameters.base_policy:
+                inference = ON_CPU if robot is None else robot.base_policy
+                policy = OnnxBasePolicy(
+                    find_base_policy(parameters.base_policy), inference=inference
+                )
             demonstrated = Demonstrated(
                 policy,
                 robot,

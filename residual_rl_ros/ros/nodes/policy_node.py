@@ -82,7 +82,9 @@ class PolicyNode(ManagedNode):
         self.parameters = parameters = read_parameters(self, PolicyParameters, ('robot',))
         self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
         model = find_base_policy(parameters.base_policy)
-        policy = OnnxBasePolicy(model, sha256=parameters.base_policy_sha256)
+        policy = OnnxBasePolicy(
+            model, sha256=parameters.base_policy_sha256, inference=robot.base_policy
+        )
         for remark in policy.remarks:
             self.get_logger().warning(remark)
         if robot.action.kind == 'discrete' and not robot.action.hold_action:
@@ -120,7 +122,8 @@ class PolicyNode(ManagedNode):
         self.made.callback(follow)
         # The first message costs 10 ms (rclpy looks for its caller), which no control step has.
         self.get_logger().info(
-            f'{robot.name} at {robot.control_rate_hz:g} Hz with base policy {model}, '
+            f'{robot.name} at {robot.control_rate_hz:g} Hz with base policy {model} on '
+            f'{policy.providers[0]}, '
             f'decision_steps {parameters.decision_steps}, residual_scale '
             f'{list(parameters.residual_scale)}'
         )
