@@ -54,7 +54,11 @@ def open_session(
 
 
 def load_session(
-    model: OnnxModel, error_type: type[ResidualRLError], inference: InferenceConfig = ON_CPU
+    model: OnnxModel,
+    error_type: type[ResidualRLError],
+    inference: InferenceConfig = ON_CPU,
+    batch: int | None = None,
+    quiet: bool = False,
 ) -> ort.InferenceSession:
     """Load a model that was read.
 
@@ -62,6 +66,8 @@ def load_session(
         model: the model.
         error_type: type of the error.
         inference: where and how it is to run.
+        batch: size of leading dimensions that the model leaves open: ONNX Runtime plans for it.
+        quiet: whether it is a trial, of which ONNX Runtime prints nothing.
 
     Raises:
         ResidualRLError: of `error_type`: ONNX Runtime cannot load it, or not so.
@@ -71,6 +77,10 @@ def load_session(
     options.intra_op_num_threads = inference.threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = LEVELS[inference.optimisation]
+    for name in () if batch is None else model.batch_names:
+        options.add_free_dimension_override_by_name(name, batch)
+    if quiet:
+        options.log_severity_level = 4
     # An idle session that spins slows everything else in the process.
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     # Else its first bytes decide, and what was checked would be another model.
