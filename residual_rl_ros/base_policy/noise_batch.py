@@ -128,7 +128,8 @@ def with_noise_batch(content: bytes, count: int) -> bytes:
     nodes = _spread(graph.node, count, graph.initializer)
     del graph.node[:]
     graph.node.extend(nodes)
-    return model.SerializeToString()
+    made: bytes = model.SerializeToString()
+    return made
 
 
 def _spread(nodes: Any, count: int, initializers: Any) -> list[Any]:
