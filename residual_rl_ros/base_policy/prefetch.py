@@ -16,6 +16,7 @@ AUTO = -1
 """As a number of control steps: measure inference. In lockstep, which waits, this is 0."""
 WORD = 'auto'
 """The same in files and on command lines."""
+WORDS = {WORD: AUTO}
 DESCRIPTION = (
     'control steps before its first use at which a chunk is requested; auto (-1) measures '
     'inference and, in lockstep, is 0'

@@ -130,6 +130,12 @@ def rebuild(
     chunk_blend_steps: Annotated[
         int, typer.Option(min=0, help='Steps over which a new chunk took over from the last.')
     ] = 0,
+    temporal_ensemble: Annotated[
+        float, typer.Option(help='Coefficient of the mean over all chunks; 0: none was taken.')
+    ] = 0.0,
+    ensemble_steps: Annotated[
+        int, typer.Option(min=0, help='Steps between two chunks of that mean; 0: a decision.')
+    ] = 0,
     proposals: Annotated[
         int, typer.Option(min=1, help="Draws of the base policy's noise that a decision had.")
     ] = 1,
@@ -192,6 +198,8 @@ def rebuild(
             proposals=proposals,
             customisable=customisable,
             prior_width=tuple(prior_width or ()),
+            temporal_ensemble=temporal_ensemble,
+            ensemble_steps=ensemble_steps,
         ),
         lockstep,
         namespace,

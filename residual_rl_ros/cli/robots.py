@@ -197,10 +197,20 @@ def up(
         ),
     ] = None,
     prefetch_steps: Annotated[
-        int, typer.Option(min=0, help='Steps before its first use at which a chunk is requested.')
-    ] = 0,
+        str,
+        typer.Option(
+            help='Steps before its first use at which a chunk is requested; auto measures '
+            'inference.'
+        ),
+    ] = 'auto',
     chunk_blend_steps: Annotated[
         int, typer.Option(min=0, help='Steps over which a new chunk takes over from the last.')
+    ] = 0,
+    temporal_ensemble: Annotated[
+        float, typer.Option(help='Coefficient m: take the mean of all chunks; 0 does not.')
+    ] = 0.0,
+    ensemble_steps: Annotated[
+        int, typer.Option(min=0, help='Steps between two chunks of that mean; 0: a decision.')
     ] = 0,
     proposals: Annotated[
         int, typer.Option(min=1, help="Draws of the base policy's noise that a decision is given.")
@@ -244,6 +254,7 @@ def up(
 
     Nothing moves before `residual-rl operator` or `~/start_episode` says so.
     """
+    from residual_rl_ros.base_policy.prefetch import parse_prefetch
     from residual_rl_ros.resources import find_base_policy
     from residual_rl_ros.robot.description import load_robot
     from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
@@ -258,8 +269,10 @@ def up(
         preset=preset,
         decision_steps=decision_steps,
         residual_scale=tuple(scale) if scale else None,
-        prefetch_steps=prefetch_steps,
+        prefetch_steps=parse_prefetch(prefetch_steps),
         chunk_blend_steps=chunk_blend_steps,
+        temporal_ensemble=temporal_ensemble,
+        ensemble_steps=ensemble_steps,
         proposals=proposals,
         customisable=customisable,
         prior_width=tuple(prior_width or (0.0,)),

@@ -19,7 +19,7 @@ from residual_rl_ros.base_policy.ensemble_queue import (
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.base_policy.prefetch import AUTO as AUTO_PREFETCH
 from residual_rl_ros.base_policy.prefetch import DESCRIPTION as PREFETCH
-from residual_rl_ros.base_policy.prefetch import WORD
+from residual_rl_ros.base_policy.prefetch import WORDS as PREFETCH_WORDS
 from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.config.operator import DESCRIPTION as OPERATOR
 from residual_rl_ros.config.operator import OperatorConfig
@@ -62,7 +62,7 @@ class RunConfig:
     )
     control_steps: int = parameter(MISSING, 'budget of control steps, warm-up included', 1)
     decision_steps: int = parameter(1, 'control steps per residual decision (k)', 1)
-    prefetch_steps: int = parameter(0, PREFETCH, AUTO_PREFETCH, words={WORD: AUTO_PREFETCH})
+    prefetch_steps: int = parameter(0, PREFETCH, AUTO_PREFETCH, words=PREFETCH_WORDS)
     temporal_ensemble: float = parameter(0.0, ENSEMBLE, -MAX_COEFFICIENT, MAX_COEFFICIENT)
     ensemble_steps: int = parameter(0, ENSEMBLE_STEPS, 0)
     proposals: int = parameter(1, PROPOSALS, 1, MAX_PROPOSALS)

@@ -6,10 +6,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.distribution import BasePolicy, GaussianAround
-from residual_rl_ros.base_policy.ensemble_queue import EnsembleQueue
 from residual_rl_ros.base_policy.prefetch import AUTO
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.safety import SafetyFilter
@@ -111,7 +110,7 @@ class ControllerConfig:
         )
         return kind(
             layout=layout,
-            queue=self._queue(policy),
+            queue=self.splicing.queue(policy, self.decision_steps, self.proposals),
             bound=bound,
             safety=SafetyFilter(action),
             mailbox=ActorMailbox(layout, self.scheduled_actor, self.max_weights_bytes),
@@ -120,30 +119,13 @@ class ControllerConfig:
             chunk_timeout_s=None if self.lockstep else self.chunk_timeout_s,
         )
 
-    def _queue(self, policy: BasePolicy) -> ChunkQueue:
-        """Return what hands out the base actions.
-
-        Raises:
-            ResidualRLError: the numbers do not fit the base policy, or each other.
-        """
+    @property
+    def splicing(self) -> Splicing:
+        """How it goes from one chunk to the next."""
         waits = self.lockstep and self.prefetch_steps == AUTO
-        prefetch = 0 if waits else self.prefetch_steps
-        if not self.temporal_ensemble:
-            return ChunkQueue(
-                policy, self.decision_steps, prefetch, self.blend_steps, self.proposals
-            )
-        if self.blend_steps:
-            raise ConfigError(
-                f'chunk_blend_steps is {self.blend_steps}, but temporal_ensemble '
-                f'{self.temporal_ensemble:g} takes the mean of all chunks: set one of them to 0'
-            )
-        if self.proposals > 1:
-            raise ConfigError(
-                f'proposals is {self.proposals}, but temporal_ensemble '
-                f'{self.temporal_ensemble:g} takes the mean of chunks, and proposals of two chunks '
-                'are independent draws, with no mean that the policy would propose: set '
-                'temporal_ensemble to 0, or proposals to 1'
-            )
-        return EnsembleQueue(
-            policy, self.decision_steps, prefetch, self.temporal_ensemble, self.ensemble_steps
+        return Splicing(
+            0 if waits else self.prefetch_steps,
+            self.blend_steps,
+            self.temporal_ensemble,
+            self.ensemble_steps,
         )

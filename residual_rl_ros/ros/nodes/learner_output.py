@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.config.preset import LearnerConfig, learner_config, load_preset
 from residual_rl_ros.demonstrations.frames import read_observation_map
@@ -175,8 +176,12 @@ class LearnerOutput:
             demonstrated = Demonstrated(
                 policy,
                 robot,
-                prefetch_steps=parameters.prefetch_steps,
-                blend_steps=parameters.chunk_blend_steps,
+                splicing=Splicing(
+                    parameters.prefetch_steps,
+                    parameters.chunk_blend_steps,
+                    parameters.temporal_ensemble,
+                    parameters.ensemble_steps,
+                ),
                 seed=parameters.seed,
             )
             add_demonstrations(learner, self._recordings, demonstrated, say, pulse)
