@@ -24,7 +24,7 @@ DESCRIPTION = (
 MEASURED_S, FEWEST, MOST = 1.0, 5, 50
 """Inference is repeated for so long, but at least and at most so often."""
 QUANTILE = 0.95
-MARGIN = 1.2
+MARGIN = 1.5
 """Beside a learner inference takes longer than before anything moves."""
 JITTER = 0.25
 """A control step may come so much of a period early."""

@@ -342,8 +342,11 @@ def customise(
 def bench_control(
     rate: Annotated[float, typer.Option(min=1.0, help='Control rate [Hz].')] = 200.0,
     seconds: Annotated[float, typer.Option(min=5.0, help='How long the robot runs [s].')] = 60.0,
+    inference: Annotated[
+        float, typer.Option(min=0.0, help='How long an inference of the base policy computes [s].')
+    ] = 0.0,
 ) -> None:
     """Print latencies, overruns and losses of a policy node beside a busy learner."""
     from residual_rl_ros.ros.tools.control_bench import measure, to_markdown
 
-    print(to_markdown(measure(rate, seconds, Console(stderr=True))), end='')
+    print(to_markdown(measure(rate, seconds, Console(stderr=True), inference)), end='')

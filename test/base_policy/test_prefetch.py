@@ -48,9 +48,9 @@ class SlowPolicy(LinearPolicy):
     [
         (0.1, 1, 8, 1),  # One decision earlier is enough, and 0 is not.
         (0.1, 4, 8, 4),
-        (12.0, 1, 8, 1),
-        (18.0, 1, 8, 2),
-        (150.0, 1, 16, 10),
+        (9.0, 1, 8, 1),
+        (15.0, 1, 8, 2),
+        (150.0, 1, 16, 12),
         (150.0, 4, 16, 12),
         (150.0, 1, 9, 8),  # The most that there is, and just enough.
     ],
@@ -95,14 +95,14 @@ def test_a_fast_policy_is_measured_more_often_than_a_slow_one() -> None:
 
 
 def test_a_queue_that_is_warmed_up_asks_as_early_as_its_policy_needs() -> None:
-    policy = SlowPolicy([1.0, *[0.060] * 200])  # The first one initialises.
+    policy = SlowPolicy([1.0, *[0.055] * 200])  # The first one initialises.
     queue = ChunkQueue(policy, prefetch_steps=AUTO, clock=policy.clock)
     assert queue.prefetch_steps == 0
     queue.warm_up()
     assert queue.prefetch is not None
     assert (queue.prefetch_steps, queue.prefetch.problem) == (2, '')
     assert str(queue.prefetch) == (
-        'prefetch_steps 2 (auto: inference takes 60 ms, a control period is 50 ms)'
+        'prefetch_steps 2 (auto: inference takes 55 ms, a control period is 50 ms)'
     )
     queue.reset(np.random.default_rng(0))
     calls = policy.calls
