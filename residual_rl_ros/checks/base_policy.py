@@ -115,7 +115,7 @@ def _run(policy: OnnxBasePolicy, report: InspectionReport, clock: Callable[[], f
     if worst > period:
         report.remarks.append(
             f'one inference took {worst:.1f} ms of a {period:.1f} ms control period: set '
-            'prefetch_steps'
+            'prefetch_steps, or leave it at auto'
         )
 
 
