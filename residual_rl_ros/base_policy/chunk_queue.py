@@ -73,6 +73,9 @@ class ChunkQueue:
             or the policy has no such proposals.
     """
 
+    late_reason = 'the base policy is late: raise prefetch_steps, up to half of exec_steps'
+    """What is said of a hold because no chunk was ready, with the remedy."""
+
     def __init__(
         self,
         policy: BasePolicy,
@@ -109,6 +112,8 @@ class ChunkQueue:
         """Control steps before its first use at which a chunk is requested."""
         self.prefetch: Prefetch | None = None
         """What was measured; None where it was not to be."""
+        self.counts: dict[str, int] = {}
+        """What became of chunks that were not asked for here."""
         self._auto = auto
         self._policy = policy
         self._clock = clock

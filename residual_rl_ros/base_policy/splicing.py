@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.distribution import BasePolicy
 from residual_rl_ros.base_policy.ensemble_queue import EnsembleQueue
+from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, ReceivedQueue
 from residual_rl_ros.errors import ConfigError
 
 
@@ -37,6 +38,8 @@ class Splicing:
         Raises:
             ResidualRLError: the numbers do not fit the base policy, or each other.
         """
+        if isinstance(policy, ReceivedPolicy):
+            return self._received(policy, decision_steps, proposals)
         if not self.temporal_ensemble:
             return ChunkQueue(
                 policy, decision_steps, self.prefetch_steps, self.blend_steps, proposals
@@ -55,6 +58,22 @@ class Splicing:
         return EnsembleQueue(
             policy, decision_steps, self.prefetch_steps, self.temporal_ensemble, self.ensemble_steps
         )
+
+    def _received(
+        self, policy: ReceivedPolicy, decision_steps: int, proposals: int
+    ) -> ReceivedQueue:
+        """Return the queue of a policy that runs elsewhere, where the numbers mean something."""
+        for key, given in (
+            ('temporal_ensemble', self.temporal_ensemble != 0.0),
+            ('prefetch_steps', self.prefetch_steps > 0),
+            ('proposals', proposals > 1),
+        ):
+            if given:
+                raise ConfigError(
+                    f'{key} is given, but base_policy is a topic, whose chunks nobody here asks '
+                    'for: leave it out'
+                )
+        return ReceivedQueue(policy, decision_steps, self.blend_steps)
 
 
 ONE_BY_ONE = Splicing()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from residual_rl_ros.base_policy.distribution import BasePolicy, GaussianAround
 from residual_rl_ros.base_policy.prefetch import AUTO
+from residual_rl_ros.base_policy.received_policy import ReceivedPolicy
 from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.controller import ResidualController
@@ -85,6 +86,12 @@ class ControllerConfig:
             ResidualRLError: the numbers do not fit the base policy or the robot.
         """
         stated = any(self.prior_width)
+        if isinstance(policy, ReceivedPolicy) and (stated or self.lockstep):
+            key = 'prior_width' if stated else 'lockstep'
+            raise ConfigError(
+                f'{key} is given, but base_policy is a topic: its chunks tell no density, and come '
+                'in their own time; leave it out'
+            )
         between = {
             'chunk_blend_steps': self.blend_steps,
             'prior_width': stated,

@@ -41,7 +41,14 @@ class PolicyParameters(NodeParameters):
     """Parameters of policy_node, beside the robot description `robot.*`."""
 
     key_file: str = parameter('', KEY_FILE)
-    base_policy: str = parameter('', 'ONNX base policy: a path, or the name of a shipped one')
+    base_policy: str = parameter(
+        '',
+        'ONNX base policy: a path, or the name of a shipped one; topic: its chunks arrive on '
+        'base_policy/chunk',
+    )
+    base_policy_metadata: str = parameter(
+        '', 'with base_policy topic: YAML file of its metadata, as that beside an ONNX file'
+    )
     base_policy_sha256: str = parameter(
         '', 'refuse any other base policy than the file with this sha256 (64 hex digits)'
     )

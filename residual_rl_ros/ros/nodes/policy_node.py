@@ -22,6 +22,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
 
+from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, ReceivedQueue
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
@@ -50,12 +51,14 @@ from residual_rl_ros.ros.common.managed_node import (
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
 from residual_rl_ros.ros.common.parameters import follow_parameters, read_parameters, read_tree
 from residual_rl_ros.ros.common.process import take_privileges
+from residual_rl_ros.ros.nodes.chunk_input import ChunkInput
 from residual_rl_ros.ros.nodes.policy_setup import (
     make_controller,
     open_base_policy,
     ramp_s,
     real_time_rules,
     warm_up,
+    words,
 )
 from residual_rl_ros.ros.nodes.services import PolicyServices, StopInputs
 from residual_rl_ros.transitions.cdr import labelled_array
@@ -84,7 +87,7 @@ class PolicyNode(ManagedNode):
         self._image_workers: list[tuple[str, ImageWorker]] = []
         self.parameters = parameters = read_parameters(self, PolicyParameters, ('robot',))
         self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
-        policy = open_base_policy(parameters, robot, self.get_logger().warning)
+        policy = open_base_policy(parameters, robot, self._now, self.get_logger().warning)
         self.controller = make_controller(parameters, policy, robot)
         self.made.callback(self.controller.queue.close)
         self.made.callback(self.controller.plans.close)
@@ -97,12 +100,14 @@ class PolicyNode(ManagedNode):
         self._blend = BlendRamp(ramp_s(parameters), parameters.blend_ratio)
         self._loop = self._make_loop()
         self._open_topics()
+        if isinstance(policy, ReceivedPolicy):
+            assert isinstance(self.controller.queue, ReceivedQueue)
+            ChunkInput(self, policy, self.controller.queue, self.warn)
         follow = follow_parameters(self, parameters, self._set_parameters, self._check_parameters)
         self.made.callback(follow)
         # The first message costs 10 ms (rclpy looks for its caller), which no control step has.
         self.get_logger().info(
-            f'{robot.name} at {robot.control_rate_hz:g} Hz with base policy {policy.path} on '
-            f'{policy.providers[0]}, '
+            f'{robot.name} at {robot.control_rate_hz:g} Hz with {words(policy)}, '
             f'decision_steps {parameters.decision_steps}, residual_scale '
             f'{list(parameters.residual_scale)}'
         )
@@ -368,6 +373,7 @@ class PolicyNode(ManagedNode):
             'operator_minutes': self._minutes('operator_ticks'),
             'late_chunks': self.controller.late_chunks,
             'prefetch_steps': self.controller.queue.prefetch_steps,
+            **{f'chunks_{what}': n for what, n in self.controller.queue.counts.items()},
             'residuals_not_finite': self.controller.residuals_not_finite,
             'residuals_refused': self.controller.residuals_refused,
             'plans_late': self.controller.plans.late,

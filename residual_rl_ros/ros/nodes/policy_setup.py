@@ -5,38 +5,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
+from residual_rl_ros.base_policy.distribution import BasePolicy
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.base_policy.received_policy import TOPIC, ReceivedPolicy
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.real_time_loop import RealTimeRules
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
 
 
 def open_base_policy(
-    parameters: PolicyParameters, robot: RobotConfig, warn: Callable[[str], object]
-) -> OnnxBasePolicy:
-    """Load the base policy and check it against the robot.
+    parameters: PolicyParameters,
+    robot: RobotConfig,
+    now: Callable[[], float],
+    warn: Callable[[str], object],
+) -> OnnxBasePolicy | ReceivedPolicy:
+    """Load the base policy, or what is known of it, and check it against the robot.
 
     Args:
         parameters: of the node.
         robot: its robot.
+        now: ROS time [s].
         warn: is told what the user should know.
 
     Raises:
         ResidualRLError: it cannot be run, or is for another robot.
     """
-    policy = OnnxBasePolicy(
-        find_base_policy(parameters.base_policy),
-        sha256=parameters.base_policy_sha256,
-        inference=robot.base_policy,
-    )
-    for remark in policy.remarks:
-        warn(remark)
+    policy: OnnxBasePolicy | ReceivedPolicy
+    described = parameters.base_policy_metadata
+    if (parameters.base_policy == TOPIC) is not bool(described):
+        raise ConfigError(
+            f'base_policy is {parameters.base_policy!r} and base_policy_metadata {described!r}: a '
+            f'policy from a {TOPIC} needs the YAML file of its metadata, and no other has one'
+        )
+    if described:
+        policy = ReceivedPolicy(Path(described), now)
+    else:
+        policy = OnnxBasePolicy(
+            find_base_policy(parameters.base_policy),
+            sha256=parameters.base_policy_sha256,
+            inference=robot.base_policy,
+        )
+        for remark in policy.remarks:
+            warn(remark)
     if robot.action.kind == 'discrete' and not robot.action.hold_action:
         warn(
             'a hold repeats the latest action: set hold_action in the robot YAML to the one that '
@@ -46,8 +64,15 @@ def open_base_policy(
     return policy
 
 
+def words(policy: OnnxBasePolicy | ReceivedPolicy) -> str:
+    """Return which base policy it is, for the log."""
+    if isinstance(policy, ReceivedPolicy):
+        return f'chunks from a topic (metadata {policy.path})'
+    return f'base policy {policy.path} on {policy.providers[0]}'
+
+
 def make_controller(
-    parameters: PolicyParameters, policy: OnnxBasePolicy, robot: RobotConfig
+    parameters: PolicyParameters, policy: BasePolicy, robot: RobotConfig
 ) -> ResidualController:
     """Return the controller.
 
