@@ -91,7 +91,6 @@ def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, .
             *channels,
             *(stop.topic for stop in robot.stop_inputs),
             *('step_feedback', actor, 'takeover/command', 'takeover/active'),
-            'base_policy/chunk',
         ),
         (
             *('~/set_residual', '~/hold', '~/start_episode'),
