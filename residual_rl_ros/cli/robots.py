@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Commands for base policies and robots: check, describe, train, bring up, operate.
+"""Commands for robots and what they run: check, describe, train, bring up, operate.
 
 Imports that take seconds are inside the commands, so that `--help` answers at once.
 """
@@ -17,33 +17,18 @@ from rich.console import Console
 from residual_rl_ros.cli.options import (
     INTERRUPTED,
     AddOnOption,
+    FleetOption,
     MaybeFloat,
     MaybeFloats,
     MaybeInt,
     MaybePath,
     MaybeText,
     MaybeTexts,
+    NamespaceOption,
     ObservationMapOption,
     assignments,
 )
 from residual_rl_ros.errors import ResidualRLError
-
-
-def check_base(
-    model: Annotated[str, typer.Argument(help='Base policy: an ONNX file, or a shipped name.')],
-    robot: Annotated[
-        MaybeText,
-        typer.Option(help='Also check it against a robot: a shipped name or a YAML path.'),
-    ] = None,
-) -> None:
-    """Print what a base policy is and what is wrong with it; exit code 1 if it is unusable."""
-    from residual_rl_ros.checks.base_policy import check_base_policy
-    from residual_rl_ros.resources import find_base_policy
-
-    report = check_base_policy(find_base_policy(model), robot)
-    report.show(Console())
-    if report.problems:
-        raise typer.Exit(1)
 
 
 def train_base(
@@ -294,10 +279,8 @@ def up(
 
 
 def operator(
-    namespace: Annotated[str, typer.Option(help='Namespace of the robot.')] = '',
-    fleet: Annotated[
-        bool, typer.Option('--fleet', help='Its learner is shared, and in no namespace.')
-    ] = False,
+    namespace: NamespaceOption = '',
+    fleet: FleetOption = False,
 ) -> None:
     """Watch and command a robot from a terminal: mark success or failure, hold, roll back."""
     from residual_rl_ros.ros.tools.operator import run_operator
@@ -317,10 +300,8 @@ def customise(
         MaybeFloat, typer.Option(min=0.0, help='Factor on the add-ons; 0 is the base alone.')
     ] = None,
     off: Annotated[bool, typer.Option('--off', help='The base alone: weight 0.')] = False,
-    robot: Annotated[str, typer.Option(help='Namespace of the robot.')] = '',
-    fleet: Annotated[
-        bool, typer.Option('--fleet', help='Its learner is shared, and in no namespace.')
-    ] = False,
+    robot: NamespaceOption = '',
+    fleet: FleetOption = False,
     policy_only: Annotated[
         bool, typer.Option('--policy-only', help='There is no learner: tell the policy node.')
     ] = False,

@@ -155,9 +155,7 @@ class LearnerConfig(LoopConfig):
 
     def problems(self) -> Iterator[str]:
         """Yield what does not fit together."""
-        check = getattr(self.rule, 'problems', None)
-        if check is not None:
-            yield from check()
+        yield from self.rule.problems()
         if self.full_bound_cost and not self.rule.tells_cost:
             yield (
                 f'full_bound_cost is {self.full_bound_cost}, but the robot policy tells no cost of '

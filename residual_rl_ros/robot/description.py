@@ -7,8 +7,8 @@ The same YAML is loaded as ROS parameters by the nodes and read directly by the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,31 +23,27 @@ from residual_rl_ros.robot.action_spec import (
     WorkspaceSpec,
     check_names,
 )
+from residual_rl_ros.robot.command import OPERATOR_TYPES, Command
+from residual_rl_ros.robot.command_section import CommandSection
 from residual_rl_ros.robot.inference import ON_CPU, InferenceConfig
 from residual_rl_ros.robot.keys import (
     CHANNEL_KEYS,
-    COMMAND_KEYS,
     FOLLOWING_PERIODS,
     FOLLOWING_S,
     START_PERIODS,
     START_S,
     ActionKeys,
     ChannelKeys,
-    CommandKeys,
     DiscreteActionKeys,
     RobotKeys,
     StopInputKeys,
     WorkspaceKeys,
 )
-from residual_rl_ros.robot.topics import (
-    DISCRETE_TYPES,
-    INDEX_TYPES,
-    Channel,
-    Command,
-    StopInput,
-)
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, Channel, StopInput
 from residual_rl_ros.schema import from_mapping, read_yaml
 
+TAKEOVER = 'takeover/command'
+"""Topic of an operator's commands."""
 Keys = TypeVar('Keys')
 
 
@@ -58,12 +54,23 @@ class RobotConfig:
     name: str
     control_rate_hz: float
     """Control rate [Hz]."""
-    command: Command
+    commands: tuple[Command, ...]
+    """What moves it; together they carry the action vector."""
     action: ActionSpec
     channels: tuple[Channel, ...]
     stop_inputs: tuple[StopInput, ...] = ()
     base_policy: InferenceConfig = ON_CPU
     """How its computer runs the base policy."""
+
+    @property
+    def takeover(self) -> Command:
+        """How an operator commands all actions: as the robot is, where it has one topic."""
+        alone = len(self.commands) == 1 and self.commands[0].type in OPERATOR_TYPES
+        return (
+            replace(self.commands[0], topic=TAKEOVER, name='takeover')
+            if alone
+            else Command(TAKEOVER, FLOAT_ARRAY, name='takeover')
+        )
 
     @property
     def observation_names(self) -> tuple[str, ...]:
@@ -137,34 +144,34 @@ class _Description:
         workspace = None
         if workspace_map is not None:
             workspace = self._read(WorkspaceKeys, workspace_map, 'robot.action.workspace')
-        kinds = COMMAND_KEYS.get(str(parts['command'].get('type')), CommandKeys)
-        command = self._read(kinds, parts['command'], 'robot.command')
+        section = CommandSection(
+            () if action is None else action.names,
+            1.0 if keys is None else keys.control_rate_hz,
+            self._problems,
+        )
+        section.read(parts['command'])
         channels = self._channels(parts['observation'])
         self._check()
         assert keys is not None
         assert action is not None
-        assert command is not None
         assert inference is not None
-        made = Command(
-            command.topic,
-            command.type,
-            getattr(command, 'joints', ()),
-            getattr(command, 'fields', ()),
-            getattr(command, 'frame_id', ''),
-        )
-        self._check_command(made, action.names)
-        self._check_kind(made, command.hold, discrete)
-        if isinstance(action, ActionKeys):
-            self._check_units(made, action)
+        section.check_kind(action)
+        units = section.units(action.units) if isinstance(action, ActionKeys) else ()
         self._check()
         try:
             if isinstance(action, ActionKeys):
                 period_s = 1.0 / keys.control_rate_hz
-                spec = _continuous(action, made, command.hold, _workspace(workspace), period_s)
+                spec = _continuous(action, units, section.holds, _workspace(workspace), period_s)
             else:
                 spec = ActionSpec.discrete(action.names, action.hold_action)
             robot = RobotConfig(
-                keys.name, keys.control_rate_hz, made, spec, channels, stops, inference
+                keys.name,
+                keys.control_rate_hz,
+                tuple(section.commands),
+                spec,
+                channels,
+                stops,
+                inference,
             )
             check_names('observation', robot.observation_names)
         except ConfigError as error:
@@ -253,43 +260,6 @@ class _Description:
                 f'{path}.lower {list(keys.lower)} is not below upper {list(keys.upper)}'
             )
 
-    def _check_command(self, command: Command, actions: tuple[str, ...]) -> None:
-        for key, names in (('joints', command.joints), ('fields', command.fields)):
-            if names and (len(names) != len(actions) or len(set(names)) != len(names)):
-                self._problems.append(
-                    f'robot.command.{key} is {list(names)}, expected {len(actions)} different '
-                    f'names, one for each of {", ".join(actions)}'
-                )
-
-    def _check_kind(self, command: Command, hold: str, discrete: bool) -> None:
-        """Refuse a command that cannot carry the actions."""
-        if discrete and command.type not in DISCRETE_TYPES:
-            self._problems.append(
-                f'robot.command.type is {command.type!r}, expected one of '
-                f'{", ".join(DISCRETE_TYPES)} for discrete actions'
-            )
-        elif not discrete and command.type in INDEX_TYPES:
-            self._problems.append(
-                f'robot.command.type is {command.type!r}, which carries the index of a discrete '
-                'action: set robot.action.kind to discrete, or choose another type'
-            )
-        if discrete and hold:
-            self._problems.append(
-                f'robot.command.hold is {hold!r}: discrete actions hold by robot.action.hold_action'
-            )
-
-    def _check_units(self, command: Command, action: ActionKeys) -> None:
-        """Refuse units that contradict the type of the command."""
-        if command.fields and action.units and action.units != command.units:
-            self._problems.append(
-                f'robot.action.units is {list(action.units)}, a twist has {list(command.units)}'
-            )
-        if command.joints and not set(action.units) <= set(POSITIONS):
-            self._problems.append(
-                f'robot.action.units is {list(action.units)}, but {command.type} commands '
-                f'positions: expected {" or ".join(POSITIONS)}'
-            )
-
     def _stop_inputs(self, given: Any) -> tuple[StopInput, ...]:
         if given is None:
             return ()
@@ -314,14 +284,13 @@ class _Description:
 
 def _continuous(
     action: ActionKeys,
-    command: Command,
-    hold: str,
+    units: tuple[str, ...],
+    holds: Sequence[str],
     workspace: WorkspaceSpec | None,
     period_s: float,
 ) -> ActionSpec:
     """Return continuous actions; their velocities become steps of a control period [s]."""
     velocity = np.array(action.max_velocity)
-    units = action.units or command.units
     following = velocity * max(FOLLOWING_S, FOLLOWING_PERIODS * period_s)
     if not set(units) <= set(POSITIONS):
         following *= 2.0  # Of a velocity: a wheel slips, odometry is filtered.
@@ -334,7 +303,7 @@ def _continuous(
         measured_by=action.measured_by,
         workspace=workspace,
         units=units,
-        hold=hold,
+        hold=tuple(holds) if len(set(holds)) > 1 else holds[0],
         following_limit=np.array(action.following_limit or following),
         start_limit=np.array(action.start_limit or start),
     )

@@ -7,14 +7,26 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass
 
 from residual_rl_ros.robot.action_spec import KINDS
-from residual_rl_ros.robot.topics import (
-    CHANNEL_TYPES,
+from residual_rl_ros.robot.command import (
     COMMAND_TYPES,
-    COMPRESSED_IMAGE,
-    IMAGE,
-    JOINT_STATE,
+    FIELDS,
+    FLOAT,
+    GRIPPER,
+    INDEX_TYPES,
+    INTERPOLATIONS,
+    PARALLEL_GRIPPER,
+    POSE,
     TRAJECTORY,
     TWIST,
+    TWIST_STAMPED,
+    WRENCH,
+)
+from residual_rl_ros.robot.topics import (
+    CHANNEL_TYPES,
+    COMPRESSED_IMAGE,
+    FLOAT_ARRAY,
+    IMAGE,
+    JOINT_STATE,
 )
 from residual_rl_ros.schema import parameter
 
@@ -35,14 +47,36 @@ class RobotKeys:
 
 @dataclass(frozen=True, kw_only=True)
 class CommandKeys:
-    """Of `robot.command`, of any type."""
+    """Of `robot.command`, or of each of its `channels`, of any type."""
 
-    topic: str = parameter(MISSING, 'topic that moves the robot', filled=True)
-    type: str = parameter(MISSING, 'ROS message type', choices=COMMAND_TYPES)
+    topic: str = parameter(MISSING, 'topic or action that moves the robot', filled=True)
+    type: str = parameter(MISSING, 'ROS message or action type', choices=COMMAND_TYPES)
+    actions: tuple[str, ...] = parameter(
+        (), 'names of the actions that it carries, in its order; default: all of them'
+    )
     hold: str = parameter(
         '',
         'how it holds; default: by the units, positions repeat and everything else goes to zero',
         choices=('', 'last', 'zero'),
+    )
+    rate_hz: float = parameter(
+        0.0,
+        'how often it is sent: a whole fraction of the control rate or, in between, a multiple of '
+        'it; 0: each control step',
+        0.0,
+        1000.0,
+    )
+    interpolation: str = parameter(
+        '',
+        'what is sent between two control steps; default: cubic, or limited with max_acceleration '
+        'and max_jerk',
+        choices=('', *INTERPOLATIONS),
+    )
+    max_acceleration: tuple[float, ...] = parameter(
+        (), 'largest acceleration of the commands, one for each of its actions [1/s^2]', above=0.0
+    )
+    max_jerk: tuple[float, ...] = parameter(
+        (), 'largest jerk of the commands, one for each of its actions [1/s^3]', above=0.0
     )
 
 
@@ -55,14 +89,55 @@ class JointCommandKeys(CommandKeys):
 
 @dataclass(frozen=True, kw_only=True)
 class TwistKeys(CommandKeys):
-    """Of a command that is a twist."""
+    """Of a command that is a twist without a header."""
 
     fields: tuple[str, ...] = parameter(
-        MISSING,
-        'field of each action',
-        choices=[f'{part}.{axis}' for part in ('linear', 'angular') for axis in 'xyz'],
+        MISSING, 'field of each action', choices=list(FIELDS[TWIST])
     )
-    frame_id: str = parameter(MISSING, 'frame of the twist', filled=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwistStampedKeys(TwistKeys):
+    """Of a command that is a twist with a header."""
+
+    frame_id: str = parameter(MISSING, 'frame of the command', filled=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrenchKeys(CommandKeys):
+    """Of a command that is a wrench."""
+
+    fields: tuple[str, ...] = parameter(
+        MISSING, 'field of each action', choices=list(FIELDS[WRENCH])
+    )
+    frame_id: str = parameter(MISSING, 'frame of the command', filled=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseKeys(CommandKeys):
+    """Of a command that is a pose."""
+
+    fields: tuple[str, ...] = parameter(MISSING, 'field of each action', choices=list(FIELDS[POSE]))
+    frame_id: str = parameter(MISSING, 'frame of the command', filled=True)
+    orientation: tuple[float, ...] = parameter(
+        (0.0, 0.0, 0.0, 1.0), 'orientation that no action commands, quaternion x, y, z, w'
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GripperKeys(CommandKeys):
+    """Of a gripper's action."""
+
+    max_effort: float = parameter(0.0, 'largest effort [N]; 0: none is stated', 0.0)
+    threshold: float = parameter(0.0, 'smaller changes make no goal', 0.0)
+    min_interval_s: float = parameter(0.2, 'shortest time between two goals [s]', 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelGripperKeys(GripperKeys):
+    """Of a gripper's action that names its joint."""
+
+    joints: tuple[str, ...] = parameter(MISSING, 'joint of the gripper', filled=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +182,7 @@ class WorkspaceKeys:
 
     model: str = parameter(MISSING, 'kinematic model: a path, or a shipped one', filled=True)
     point: str = parameter(MISSING, 'site or body (URDF: link) of the model', filled=True)
-    joints: tuple[str, ...] = parameter(MISSING, 'joint of each action', filled=True)
+    joints: tuple[str, ...] = parameter(MISSING, "joint of each action, '' for one that moves none")
     lower: tuple[float, ...] = parameter(MISSING, 'smallest coordinates x, y, z [m]')
     upper: tuple[float, ...] = parameter(MISSING, 'largest coordinates x, y, z [m]')
 
@@ -157,7 +232,16 @@ class ImageChannelKeys(ChannelKeys):
     encoder_sha256: str = parameter('', "digest that the encoder's file must have")
 
 
-COMMAND_KEYS = {TRAJECTORY: JointCommandKeys, JOINT_STATE: JointCommandKeys, TWIST: TwistKeys}
+COMMAND_KEYS: dict[str, type[CommandKeys]] = {
+    **dict.fromkeys((FLOAT_ARRAY, FLOAT, *INDEX_TYPES), CommandKeys),
+    **dict.fromkeys((TRAJECTORY, JOINT_STATE), JointCommandKeys),
+    TWIST: TwistKeys,
+    TWIST_STAMPED: TwistStampedKeys,
+    WRENCH: WrenchKeys,
+    POSE: PoseKeys,
+    GRIPPER: GripperKeys,
+    PARALLEL_GRIPPER: ParallelGripperKeys,
+}
 CHANNEL_KEYS = {
     JOINT_STATE: JointChannelKeys,
     IMAGE: ImageChannelKeys,

@@ -25,6 +25,7 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.robot_policy import (
     FULL_SAMPLE,
     Array,
+    Decider,
     ExplorationSample,
 )
 from residual_rl_ros.rewards.composition import AddOns, BoundAddOns, decision_reward
@@ -203,7 +204,7 @@ def log_prior_of(policy: BasePolicy) -> LogPrior:
     return log_prior
 
 
-class ResidualMcts:
+class ResidualMcts(Decider):
     """Decides by a search from the present state of the environment that is played.
 
     Args:

@@ -475,7 +475,7 @@ def test_a_learner_with_a_rollout_in_progress_resumes_bit_for_bit(
         messages = [one.ingest(decision) for one in (learner, resumed)]
         assert messages[0] == messages[1], number
     assert content(resumed) == content(learner)
-    assert learner.updates >= 2 * 8
+    assert learner.updates.online >= 2 * 8
     assert learner.rule.rollout_metrics['rollout_unknown_rows'] == 0.0
 
 

@@ -442,3 +442,12 @@ def write_peg_actor(path: Path) -> bytes:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(message)
     return message
+
+
+def learned_bytes(learner: Any, without: tuple[str, ...] = ()) -> dict[str, bytes]:
+    """Return every tensor of a learner's rule as bytes, but those whose names have such a part."""
+    return {
+        name: value.numpy().tobytes()
+        for name, value in learner.rule.state_dict().items()
+        if not any(part in name for part in without)
+    }

@@ -37,7 +37,7 @@ CONFIG = replace(QUICK, overrides={**QUICK.overrides, **AT_ONCE, **SMALL})
 RESOLVED = CONFIG.resolve()
 BASE, ROBOT, ROBOT_FILE = RESOLVED.policy, RESOLVED.robot, RESOLVED.robot_file
 JOINTS = ROBOT.channels[0].joints
-COMMANDS = f'/{ROBOT.command.topic}'
+COMMANDS = f'/{ROBOT.commands[0].topic}'
 LAYOUT = CONFIG.controller_config(0, False, False).build(BASE, ROBOT.action).layout
 
 
@@ -78,6 +78,10 @@ class Bystander:
         """Return whether an episode has begun and will last some steps more."""
         at_end = self.commands_at_end
         return at_end is not None and 5 <= len(self.commands) - at_end <= 10
+
+    def is_commanded(self) -> bool:
+        """Return whether anybody publishes commands."""
+        return self.node.count_publishers(COMMANDS) > 0
 
     def _spin(self) -> None:
         try:
