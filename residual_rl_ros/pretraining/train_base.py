@@ -210,6 +210,7 @@ def export(
         output_names=['action'],
         opset_version=OPSET,
         dynamo=False,
+        dynamic_axes={name: {0: 'batch'} for name in (*inputs, 'action')},
     )
     _, actions = demonstrations.flat()
     metadata = BasePolicyMetadata(
