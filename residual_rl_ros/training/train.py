@@ -193,6 +193,10 @@ def stored_identity(found: Mapping[str, Any]) -> dict[str, Any]:
     return {'operator': None, 'add_ons': [], **found}
 
 
+CHOOSING = {'q_remix': ', and residual_scale to 2', 'choose_and_edit': ''}
+"""Algorithms that choose among proposals of the base, and what else these need."""
+
+
 def refuse_nothing_to_learn(run: ResolvedRun) -> None:
     """Refuse a run of a customisation that could not change what the base does.
 
@@ -206,10 +210,11 @@ def refuse_nothing_to_learn(run: ResolvedRun) -> None:
             f'preset {config.preset} learns from an add-on reward, and there is none: give '
             '--add-on, or set reward to total or basic'
         )
-    if run.learner.algorithm == 'q_remix' and config.proposals < 2:
+    if run.learner.algorithm in CHOOSING and config.proposals < 2:
         raise ConfigError(
             f'preset {config.preset} chooses among proposals of the base, and proposals is '
-            f'{config.proposals}: set it to 8 (--set proposals=8), and residual_scale to 2'
+            f'{config.proposals}: set it to 8 (--set proposals=8)'
+            f'{CHOOSING[run.learner.algorithm]}'
         )
 
 
