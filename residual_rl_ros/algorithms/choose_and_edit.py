@@ -21,11 +21,11 @@ from torch import Tensor
 from residual_rl_ros.algorithms.actor_critic import bellman_target
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.algorithms.sac import Sac, SacConfig
+from residual_rl_ros.residual_policy.candidate_selection import CRITIC
 from residual_rl_ros.residual_policy.choose_and_edit import (
     ChooseAndEditActor,
     ChooseAndEditArchitecture,
 )
-from residual_rl_ros.residual_policy.candidate_selection import CRITIC
 from residual_rl_ros.transitions.replay_buffer import Batch
 
 

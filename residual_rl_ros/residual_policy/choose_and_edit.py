@@ -141,7 +141,7 @@ class ChooseAndEditActor(Chooser):
         rng: np.random.Generator | None,
         sample: ExplorationSample,
     ) -> tuple[Array, Float32]:
-        """Return edits, (N, 1 + E, outputs), and the proposals as networks see them, (N, n + km)."""
+        """Return edits, (N, 1 + E, outputs), and proposals as networks see them, (N, n + km)."""
         known, edits = [], []
         for each in proposals:
             seen = self._actor.normalize(observation, each)
