@@ -36,8 +36,8 @@ METRICS = {
     'n_step': 'decisions whose rewards are summed in use',
     'normalizer_transitions': 'transitions that the observation normaliser was fitted on',
     'prior_weight': "omega' in use: what log pi(a|s) of the base policy is worth",
-    'proposal_chosen_share': 'share of states in which another proposal of the base than its action '
-    'is chosen (choose_and_edit)',
+    'proposal_chosen_share': 'share of states in which another proposal of the base than its '
+    'action is chosen (choose_and_edit)',
     'q_base': 'value of the base action, mean over a batch and the critics',
     'q_executed': 'value of the executed action, on the same states',
     'q_policy': "value of the actor's mean, on the same states",
