@@ -127,15 +127,18 @@ def test_the_robot_chooses_what_the_learners_critics_choose_among_all_candidates
     assert {(1, True), (2, True), (3, True)} & set(chosen)
 
 
-def test_without_exploration_each_proposal_has_the_mean_as_edit_and_all_critics_judge() -> None:
+@pytest.mark.parametrize('bound_scale', [1.0, 0.125])
+def test_without_exploration_each_proposal_has_the_mean_as_edit_and_all_critics_judge(
+    bound_scale: float,
+) -> None:
     rule = opinionated(residual_candidates=3)
     actor, edit = rule.robot_policy(), rule.mean_actor.to_numpy()
     for observation, proposals in decisions():
-        edits = [[edit.decide(observation, b, None)] for b in proposals]
+        edits = [[bound_scale * edit.decide(observation, b, None)] for b in proposals]
         expected = brute_force(rule, observation, proposals, edits, [0, 1, 2, 3])
-        choice = actor.choose(observation, proposals, None)
+        choice = actor.choose(observation, proposals, None, ExplorationSample(1.0, bound_scale))
         assert choice.proposal == expected[0]
-        np.testing.assert_array_equal(choice.residual, expected[1])
+        np.testing.assert_array_equal(bound_scale * choice.residual, expected[1])
 
 
 @pytest.mark.parametrize('entropy', [True, False])
