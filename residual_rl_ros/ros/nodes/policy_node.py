@@ -369,6 +369,7 @@ class PolicyNode(ManagedNode):
             **{f'chunks_{what}': n for what, n in self.controller.queue.counts.items()},
             'residuals_not_finite': self.controller.residuals_not_finite,
             'residuals_refused': self.controller.residuals_refused,
+            'proposals_chosen': self.controller.proposals_chosen,
             'plans_late': self.controller.plans.late,
             'clamped': self.controller.limiter.safety.clamped,
             'slew_limited': self.controller.limiter.safety.slew_limited,
