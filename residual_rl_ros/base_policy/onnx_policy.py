@@ -86,9 +86,8 @@ class OnnxBasePolicy:
         )
         self._check_signature()
         self._batches: dict[int, NoiseBatch | None] = {}
-        self._constants = self._read_constants(
-            inference.numbers if constants is None else constants
-        )
+        self.constants = self._read_constants(inference.numbers if constants is None else constants)
+        """Constant inputs, shape (1, *shape) each."""
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -199,7 +198,7 @@ class OnnxBasePolicy:
 
     def _inputs(self, window: Float32, context: Context) -> dict[str, Array]:
         """Return all inputs but the noise, of batch 1."""
-        inputs: dict[str, Array] = {'observation': window[None], **self._constants}
+        inputs: dict[str, Array] = {'observation': window[None], **self.constants}
         for image in self.metadata.images:
             inputs[image.name] = self._picture(image, context)
         for memory in self.metadata.memories:

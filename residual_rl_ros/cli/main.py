@@ -19,6 +19,7 @@ from residual_rl_ros.cli import (
     bags,
     check_base,
     comparing,
+    deployment,
     learning,
     planning,
     robots,
@@ -59,7 +60,7 @@ def options(
 for command in (
     *(learning.demo, learning.train, learning.evaluate, comparing.compare, comparing.benchmark),
     *(check_base.check_base, models.train_base, models.train_prior, models.train_encoder),
-    *(planning.train_dynamics, planning.planner),
+    *(planning.train_dynamics, planning.planner, deployment.export),
     *(
         robots.check_robot,
         robots.describe_robot,

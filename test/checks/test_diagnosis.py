@@ -65,7 +65,9 @@ class Fake:
         self.noise_shape = (self.metadata.horizon, len(self.metadata.action_names))
         self.through = through
 
-    def plan(self, window: np.ndarray, noises: np.ndarray | None = None) -> np.ndarray:
+    def plan(
+        self, window: np.ndarray, noises: np.ndarray | None = None, context: Any = None
+    ) -> np.ndarray:
         chunks = []
         for noise in [np.zeros(self.noise_shape)] if noises is None else noises:
             first = self.through(bool(window[-1, 0] > 0.0), float(noise[0, 0]))
