@@ -14,9 +14,9 @@ import yaml
 
 from residual_rl_ros.algorithms.rule import RULES
 from residual_rl_ros.algorithms.sac import SacConfig
-from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.base_policy.prefetch import AUTO
 from residual_rl_ros.base_policy.splicing import Splicing
+from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ConfigError, ResidualRLError, ResourceError
 from residual_rl_ros.resources import find_base_policy, resource_path
