@@ -65,7 +65,7 @@ def _build_act(folder: LerobotFolder, options: ImportOptions) -> Built:
     if arch.temporal_ensemble_coeff:
         remarks.append(
             f'the checkpoint asks for temporal ensembling ({arch.temporal_ensemble_coeff:g}), '
-            'which is no part of the graph: switch it on for the robot, or set exec_steps'
+            'which is no part of the graph: set temporal_ensemble of the run or policy_node to that'
         )
     if not arch.use_vae:
         remarks.append('trained without a latent (use_vae): it has no noise, and one action')
