@@ -1,0 +1,110 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What every reader of a checkpoint returns: a torch module with the contract of a base policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
+from residual_rl_ros.errors import PolicyImportError
+
+MOST_NAMES_SHOWN = 5
+"""So many keys of a checkpoint are named in an error; the others are counted."""
+
+
+@dataclass(frozen=True)
+class PolicyInput:
+    """An input of the graph, and which numbers are usual there: parity is checked with such."""
+
+    name: str
+    centre: Tensor
+    """Usual value, without the batch; its type is that of the input."""
+    spread: Tensor | float = 1.0
+    """Standard deviation around it. Of uint8 images and of integers it is not used."""
+
+    def sample(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Return random values, shape (batch, *shape).
+
+        Pixels are uniform, other integers the usual value.
+        """
+        shape = (batch, *self.centre.shape)
+        if self.centre.dtype == torch.uint8:
+            return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        values = self.centre.expand(shape)
+        if not self.centre.dtype.is_floating_point:
+            return values.clone()
+        return values + self.spread * torch.randn(shape, generator=generator)
+
+
+@dataclass(frozen=True)
+class ImportedPolicy:
+    """A policy of another framework, ready to be exported.
+
+    The network takes a tensor for each of `inputs`, in their order and with a leading batch, and
+    returns one for each of `outputs`; for `action` alone it may return the tensor itself.
+    Normalisation, unnormalisation and the units of the robot are inside.
+    """
+
+    network: nn.Module
+    metadata: BasePolicyMetadata
+    inputs: tuple[PolicyInput, ...]
+    """The first is `observation`."""
+    source: str
+    """Where it comes from, such as `lerobot act`; information for whoever reads the metadata."""
+    outputs: tuple[str, ...] = ('action',)
+    """The first is `action`."""
+    remarks: tuple[str, ...] = ()
+    """What the user should know: where it differs from the original, what was assumed."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further keys of the metadata, as JSON has them."""
+
+
+def load_by_name(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
+    """Copy the weights of a checkpoint into a module; every key must fit, in both directions.
+
+    Args:
+        module: the module; its names are those of the checkpoint.
+        tensors: weights and buffers by name.
+        what: what is loaded, for the error.
+
+    Raises:
+        PolicyImportError: names what the checkpoint lacks, what fits nowhere, and wrong shapes.
+    """
+    own = module.state_dict()
+    problems = []
+    missing = [name for name in own if name not in tensors]
+    if missing:
+        problems.append(f'lacks {listed(missing)}')
+    extra = [name for name in tensors if name not in own]
+    if extra:
+        problems.append(f'has {listed(extra)}, which fits nowhere')
+    problems += [
+        f'has {name} of shape {list(tensors[name].shape)}, expected {list(own[name].shape)}'
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ][:MOST_NAMES_SHOWN]
+    if problems:
+        raise PolicyImportError(
+            f'the weights of {what} do not fit its configuration: the checkpoint '
+            f'{"; it ".join(problems)}; give both files of the same training run, or import it '
+            'with --module'
+        )
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise PolicyImportError(
+                f'{name} of {what} holds numbers that are not finite; the training has diverged'
+            )
+    module.load_state_dict(dict(tensors))
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names for an error: the first few, and how many more there are."""
+    known = [str(name) for name in names]
+    more = len(known) - MOST_NAMES_SHOWN
+    return ', '.join(known[:MOST_NAMES_SHOWN]) + (f' and {more} more' if more > 0 else '')
