@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.base_policy.distribution import BaseDecision, BasePolicy, base_decision
+from residual_rl_ros.base_policy.inputs import NO_PICTURES, Context, Memory, Picture, Pictures
 from residual_rl_ros.errors import BasePolicyError, ChunkLateError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.robot.onnx_session import InferenceWorker
@@ -107,6 +108,10 @@ class ChunkQueue:
         self._others = proposals - 1
         self._worker = InferenceWorker('base-policy')
         self._window: deque[Float32] = deque(maxlen=meta.n_obs_steps)
+        self._pictures: dict[str, deque[Picture]] = {
+            each.name: deque(maxlen=meta.n_obs_steps) for each in meta.images
+        }
+        self._memory = Memory()
         self._rng = self._others_rng = np.random.default_rng(0)
         self._active: _Chunk | None = None
         self._pending: _Order | None = None
@@ -122,7 +127,11 @@ class ChunkQueue:
         noises = None
         if self._policy.stochastic:
             noises = np.zeros((1 + self._others, *self._policy.noise_shape), dtype=np.float32)
-        self._result(self._worker.submit(self._policy.plan, window, noises))
+        black = {
+            each.name: np.zeros((self._meta.n_obs_steps, each.height, each.width, 3), np.uint8)
+            for each in self._meta.images
+        }
+        self._result(self._worker.submit(self._policy.plan, window, noises, Context(black)))
 
     def reset(self, rng: np.random.Generator, others: np.random.Generator | None = None) -> None:
         """Start an episode: forget every chunk and observation, in-flight results included.
@@ -143,13 +152,30 @@ class ChunkQueue:
             self._pending.future.cancel()  # Nobody needs its result.
         self._active = self._pending = self._fading = None
         self._window.clear()
+        self._memory = Memory()  # An inference that is still running writes to the one before.
 
-    def push_observation(self, observation: npt.ArrayLike) -> None:
-        """Append the observation of this control step, shape (n,)."""
+    def push_observation(
+        self, observation: npt.ArrayLike, pictures: Pictures = NO_PICTURES
+    ) -> None:
+        """Append what was seen in this control step.
+
+        Args:
+            observation: shape (n,).
+            pictures: the newest of each camera, as far as the policy wants them.
+
+        Raises:
+            BasePolicyError: a picture is missing.
+        """
         newest = np.asarray(observation, dtype=np.float32)
-        if not self._window:
-            self._window.extend([newest] * (self._meta.n_obs_steps - 1))
-        self._window.append(newest)
+        repeats = 1 if self._window else self._meta.n_obs_steps
+        self._window.extend([newest] * repeats)
+        for name, window in self._pictures.items():
+            if name not in pictures:
+                raise BasePolicyError(
+                    f'the base policy wants pictures {name!r}, and there are none: name an image '
+                    'channel so in the robot YAML'
+                )
+            window.extend([pictures[name]] * repeats)
 
     def take(self, timeout_s: float | None = None) -> BaseDecision:
         """Return the base actions of the next k control steps, and their distribution.
@@ -234,16 +260,21 @@ class ChunkQueue:
         noises = None
         if self._policy.stochastic:
             shape = self._policy.noise_shape
-            noises = self._rng.standard_normal((1, *shape), dtype=np.float32)
+            if self._meta.noise_default == 'zero':
+                noises = np.zeros((1, *shape), dtype=np.float32)
+            else:
+                noises = self._rng.standard_normal((1, *shape), dtype=np.float32)
             if self._others:
                 more = self._others_rng.standard_normal((self._others, *shape), dtype=np.float32)
                 noises = np.concatenate([noises, more])
-        future = self._worker.submit(self._plan, np.stack(self._window), noises)
+        pictures = {name: np.stack(window) for name, window in self._pictures.items()}
+        context = Context(pictures, self._memory)
+        future = self._worker.submit(self._plan, np.stack(self._window), noises, context)
         return _Order(future, self._taken)
 
-    def _plan(self, window: Float32, noises: Float32 | None) -> Float32:
+    def _plan(self, window: Float32, noises: Float32 | None, context: Context) -> Float32:
         """Return a chunk; runs in the worker."""
         started = self._clock()
-        rows = self._policy.plan(window, noises)
+        rows = self._policy.plan(window, noises, context)
         self.latency.add(self._clock() - started)
         return rows

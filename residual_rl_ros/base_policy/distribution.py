@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from residual_rl_ros.base_policy.inputs import Context
 from residual_rl_ros.base_policy.metadata import UNUSED_RANGE, BasePolicyMetadata
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.action_spec import Prior
@@ -50,15 +51,18 @@ class BasePolicy(Protocol):
     """Whether it has a noise input."""
 
     @property
-    def noise_shape(self) -> tuple[int, int]:
-        """Shape (horizon, m) of the noise."""
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the noise, of most policies (horizon, m)."""
 
-    def plan(self, window: Float32, noises: Float32 | None = None) -> Float32:
+    def plan(
+        self, window: Float32, noises: Float32 | None = None, context: Context | None = None
+    ) -> Float32:
         """Return a chunk: a row for each action, so that all that belongs to it moves with it.
 
         Args:
             window: the newest observations, oldest first, shape (n_obs_steps, n).
-            noises: standard normal noise, shape (N, horizon, m); None of a deterministic policy.
+            noises: standard normal noise, shape (N, *noise_shape); None of a deterministic policy.
+            context: what else the policy is given; None of one that has no such inputs.
 
         Returns:
             Shape (horizon, c): m actions of the first noise, `metadata.prior.size(m)` numbers of
@@ -121,9 +125,11 @@ class GaussianAround:
         std = np.where(span < UNUSED_RANGE, 1.0, np.array(width) * span / 2.0)
         self._log_std = np.log(std).astype(np.float32)
 
-    def plan(self, window: Float32, noises: Float32 | None = None) -> Float32:
+    def plan(
+        self, window: Float32, noises: Float32 | None = None, context: Context | None = None
+    ) -> Float32:
         """Return a chunk; see `BasePolicy.plan`."""
-        rows = self._policy.plan(window, noises)
+        rows = self._policy.plan(window, noises, context)
         count = len(self._log_std)
         actions, others = rows[:, :count], rows[:, count:]
         log_std = np.broadcast_to(self._log_std, actions.shape)

@@ -5,12 +5,22 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 
+from residual_rl_ros.base_policy.inputs import (
+    MAX_NUMBERS,
+    ConstantInput,
+    ImageInput,
+    Input,
+    MemoryInput,
+    read_inputs,
+    write_inputs,
+)
 from residual_rl_ros.errors import BasePolicyError, ConfigError, FormatError, shown
 from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.robot.action_spec import ActionSpec, Prior, check_names, integer
@@ -19,6 +29,8 @@ METADATA_KEY = 'residual_rl'
 SCHEMA_VERSION = 1
 MOST_STEPS = 10_000
 """Longest chunk of actions, and longest window of observations."""
+LATER_KEYS = ('prior', 'inputs', 'noise_shape', 'noise_default', 'source', 'parity')
+"""Keys that are left out where they say what goes without saying."""
 UNUSED_RANGE = 1e-3
 """A dimension whose trained actions span less than this [command units] is one the base never
 uses: a residual there would drift with nothing to bring it back."""
@@ -61,6 +73,18 @@ class BasePolicyMetadata:
     schema_version: int = SCHEMA_VERSION
     prior: Prior = Prior.NONE
     """Density of the action that the model tells in further outputs."""
+    inputs: tuple[Input, ...] = ()
+    """Inputs beside `observation` and `noise`."""
+    noise_shape: tuple[int, ...] = ()
+    """Shape of the noise without its batch; empty: (horizon, m)."""
+    noise_default: str = 'normal'
+    """`normal`: the action is drawn. `zero`: it is that of zero noise, as with the latent of ACT;
+    only further proposals are drawn."""
+    source: str = ''
+    """What it was imported from; information only."""
+    parity: float | None = None
+    """Largest difference of the exported graph from the original at export, in half ranges of the
+    actions; information only."""
 
     def __post_init__(self) -> None:
         """Check that the numbers fit each other."""
@@ -74,6 +98,8 @@ class BasePolicyMetadata:
                 f'metadata prior is {shown(self.prior)}, expected one of {", ".join(Prior)}'
             )
         object.__setattr__(self, 'prior', Prior(self.prior))
+        inputs = tuple(sorted(self.inputs, key=lambda each: each.name))  # As in the JSON text.
+        object.__setattr__(self, 'inputs', inputs)
         try:
             check_names('observation', self.observation_names)
             check_names('action', self.action_names)
@@ -113,12 +139,50 @@ class BasePolicyMetadata:
             raise BasePolicyError(
                 f'metadata action_mode is {self.action_mode!r}, expected absolute or delta'
             )
+        self._check_inputs()
+
+    def _check_inputs(self) -> None:
+        """Refuse what cannot be fed to the graph."""
+        if self.noise_default not in ('normal', 'zero'):
+            raise BasePolicyError(
+                f'metadata noise_default is {shown(self.noise_default)}, expected normal or zero'
+            )
+        if any(size < 1 for size in self.noise_shape) or math.prod(self.noise_shape) > MAX_NUMBERS:
+            raise BasePolicyError(
+                f'metadata noise_shape is {list(self.noise_shape)}, expected sizes of 1 or more '
+                f'and at most {MAX_NUMBERS} numbers'
+            )
+        outputs = [each.output for each in self.memories]
+        for label, names in (
+            ('inputs', [each.name for each in self.inputs]),
+            ('outputs of its memory', outputs),
+        ):
+            if len(set(names)) != len(names):
+                raise BasePolicyError(f'metadata has the {label} {names}, expected each name once')
+
+    @property
+    def images(self) -> tuple[ImageInput, ...]:
+        """Inputs that are pictures."""
+        return tuple(each for each in self.inputs if isinstance(each, ImageInput))
+
+    @property
+    def constants(self) -> tuple[ConstantInput, ...]:
+        """Inputs that stay the same."""
+        return tuple(each for each in self.inputs if isinstance(each, ConstantInput))
+
+    @property
+    def memories(self) -> tuple[MemoryInput, ...]:
+        """Inputs that are outputs of the inference before."""
+        return tuple(each for each in self.inputs if isinstance(each, MemoryInput))
 
     def to_json(self) -> str:
-        """Return the JSON text for `metadata_props`; of a policy without density, as ever."""
+        """Return the JSON text for `metadata_props`; of what it has not, nothing, as ever."""
         values = asdict(self)
-        if self.prior is Prior.NONE:
-            del values['prior']
+        values['inputs'] = write_inputs(self.inputs)
+        for item in fields(self):
+            later = item.name in LATER_KEYS
+            if later and getattr(self, item.name) == item.default:
+                del values[item.name]
         return json.dumps(values, sort_keys=True)
 
     @classmethod
@@ -151,12 +215,18 @@ class BasePolicyMetadata:
         for key, value in mapping.items():
             kind = str(known[key].type)
             try:
-                if isinstance(value, (str, Mapping)) and kind.startswith('tuple'):
+                if key == 'inputs':
+                    values[key] = read_inputs(value)
+                elif isinstance(value, (str, Mapping)) and kind.startswith('tuple'):
                     raise TypeError
-                if kind == 'tuple[str, ...]':
+                elif kind == 'tuple[str, ...]':
                     values[key] = tuple(str(item) for item in value)
                 elif kind == 'tuple[float, ...]':
                     values[key] = tuple(float(item) for item in value)
+                elif kind == 'tuple[int, ...]':
+                    values[key] = tuple(integer(item) for item in value)
+                elif kind == 'float | None':
+                    values[key] = None if value is None else float(value)
                 elif kind == 'float':
                     values[key] = float(value)
                 elif kind == 'int':

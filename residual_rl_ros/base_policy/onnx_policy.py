@@ -4,11 +4,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from residual_rl_ros.base_policy.inputs import FEATURES, Context, ImageInput, Picture
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml
@@ -18,6 +22,12 @@ from residual_rl_ros.robot.onnx_model import OnnxModel, read_model
 from residual_rl_ros.robot.onnx_session import load_session, run_session
 
 Float32 = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
+FLOAT = 'tensor(float)'
+TENSORS = {'float32': FLOAT, 'int64': 'tensor(int64)'}
+Signature = tuple[str, tuple[int, ...]]
+"""ONNX type and shape without the batch."""
+NO_CONSTANTS: Mapping[str, Sequence[float]] = MappingProxyType({})
 DENSITY_OUTPUTS: dict[Prior, tuple[str, ...]] = {
     Prior.NONE: (),
     Prior.GAUSSIAN: ('mean', 'log_std'),
@@ -30,7 +40,8 @@ DENSITY_OUTPUTS: dict[Prior, tuple[str, ...]] = {
 class OnnxBasePolicy:
     """Runs `observation [1, n_obs_steps, n] (+ noise [1, horizon, m]) -> action [1, horizon, m]`.
 
-    A model whose metadata names a `prior` has the `DENSITY_OUTPUTS` of it too.
+    A model whose metadata names a `prior` has the `DENSITY_OUTPUTS` of it too, and one whose
+    metadata lists `inputs` has those.
 
     Args:
         path: the `.onnx` file. Its metadata is in `metadata_props['residual_rl']`, or else in a
@@ -38,13 +49,21 @@ class OnnxBasePolicy:
         threads: ONNX Runtime threads; 1 suits networks of a few million weights.
         sha256: what must identify it, in hexadecimal digits: the digest of its file or, if weights
             or metadata are beside it, one over all of them. Empty accepts any.
+        constants: values of its constant inputs by name, each a flat list, for those without
+            default or with another.
 
     Raises:
         BasePolicyError: missing, unreadable or another model, no metadata, inputs or outputs off
-            the contract.
+            the contract, a constant that is missing or wrong.
     """
 
-    def __init__(self, path: str | Path, threads: int = 1, sha256: str = '') -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        threads: int = 1,
+        sha256: str = '',
+        constants: Mapping[str, Sequence[float]] = NO_CONSTANTS,
+    ) -> None:
         self.path = Path(path)
         model = read_policy_model(self.path, sha256)
         self.sha256 = model.sha256
@@ -57,12 +76,18 @@ class OnnxBasePolicy:
         self.metadata = _metadata(model)
         self.stochastic = any(item.name == 'noise' for item in self._session.get_inputs())
         self._outputs = ('action', *DENSITY_OUTPUTS[self.metadata.prior])
-        self._check_signature()
+        self._memory_shapes = {each.output: each.shape for each in self.metadata.memories}
+        self._chunk_shape: tuple[int, ...] = (
+            self.metadata.horizon,
+            len(self.metadata.action_names),
+        )
+        self._any_batch = self._check_signature()
+        self._constants = self._read_constants(constants)
 
     @property
-    def noise_shape(self) -> tuple[int, int]:
-        """Shape (horizon, m) of the noise input of a stochastic policy."""
-        return self.metadata.horizon, len(self.metadata.action_names)
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the noise input of a stochastic policy, of most (horizon, m)."""
+        return self.metadata.noise_shape or self._chunk_shape
 
     @property
     def remarks(self) -> list[str]:
@@ -76,57 +101,124 @@ class OnnxBasePolicy:
             'named noise instead (docs/reference/onnx_contract.md)'
         ]
 
-    def infer(self, window: Float32, noise: Float32 | None = None) -> Float32:
+    def infer(
+        self, window: Float32, noise: Float32 | None = None, context: Context | None = None
+    ) -> Float32:
         """Return the action chunk, shape (horizon, m), in command units.
 
         Args:
             window: the newest observations, oldest first, shape (n_obs_steps, n).
-            noise: standard normal noise, shape (horizon, m); needed if `stochastic`.
+            noise: standard normal noise, shape `noise_shape`; needed if `stochastic`.
+            context: what else it is given; None: black pictures, an empty memory.
 
         Raises:
             BasePolicyError: the network failed or returned a non-finite action.
         """
         noises = None if noise is None else noise[None]
-        chunks = self._run(window, noises, ('action',))[0]
-        chunk: Float32 = chunks[0]
+        chunk: Float32 = self._run(window, noises, ('action',), context or Context())[0][0]
         return chunk
 
-    def plan(self, window: Float32, noises: Float32 | None = None) -> Float32:
+    def plan(
+        self, window: Float32, noises: Float32 | None = None, context: Context | None = None
+    ) -> Float32:
         """Return a chunk with all that belongs to it; see `BasePolicy.plan`.
 
         Raises:
             BasePolicyError: the network failed, or returned a number that cannot be.
         """
+        context = context or Context()
+        memories = self.metadata.memories
+        wanted = (*self._outputs, *(each.output for each in memories))
         # In a call of its own: a batch adds up in another order, and its last bits differ.
         first = None if noises is None else noises[:1]
-        parts = [output[0] for output in self._run(window, first, self._outputs)]
+        results = self._run(window, first, wanted, context)
+        parts = [output[0] for output in results[: len(self._outputs)]]
         if noises is not None and len(noises) > 1:
             each = len(noises) - 1 if self._any_batch else 1
             for start in range(1, len(noises), each):
-                parts += list(self._run(window, noises[start : start + each], ('action',))[0])
+                some = noises[start : start + each]
+                parts += list(self._run(window, some, ('action',), context)[0])
+        for memory, value in zip(memories, results[len(self._outputs) :], strict=True):
+            context.memory.values[memory.name] = value
+        context.memory.inferences += bool(memories)
         return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 
     def _run(
-        self, window: Float32, noises: Float32 | None, outputs: tuple[str, ...]
+        self,
+        window: Float32,
+        noises: Float32 | None,
+        outputs: tuple[str, ...],
+        context: Context,
     ) -> list[Float32]:
-        """Return outputs of the network, shape (number of noises or 1, horizon, m) each."""
-        inputs = {'observation': window[None]}
+        """Return outputs of the network, shape (number of noises or 1, ...) each."""
+        name = self.path.name
+        inputs: dict[str, Array] = {'observation': window[None], **self._constants}
+        for image in self.metadata.images:
+            inputs[image.name] = self._picture(image, context)
+        for memory in self.metadata.memories:
+            inputs[memory.name] = context.memory.recall(memory)
+        count = 1
         if self.stochastic:
             if noises is None:
-                raise BasePolicyError(f'{self.path.name} is stochastic and needs noise')
+                raise BasePolicyError(f'{name} is stochastic and needs noise')
+            count = len(noises)
+            if count > 1:
+                inputs = {key: np.repeat(each, count, axis=0) for key, each in inputs.items()}
             inputs['noise'] = noises
-            if len(noises) > 1:
-                inputs['observation'] = np.repeat(inputs['observation'], len(noises), axis=0)
-        count = len(inputs['noise']) if self.stochastic else 1
-        name = self.path.name
         results = run_session(self._session, list(outputs), inputs, name, BasePolicyError)
         for output, values in zip(outputs, results, strict=True):
             self._check_output(output, values, count)
         return results
 
+    def _picture(self, image: ImageInput, context: Context) -> Picture:
+        """Return a window of pictures, shape (1, n_obs_steps, height, width, 3)."""
+        shape = (self.metadata.n_obs_steps, image.height, image.width, 3)
+        window = context.pictures.get(image.name)
+        if window is None:
+            return np.zeros((1, *shape), dtype=np.uint8)
+        if window.dtype != np.uint8 or window.shape != shape:
+            raise BasePolicyError(
+                f'pictures {image.name!r} are {window.dtype} {list(window.shape)}, '
+                f'{self.path.name} wants uint8 {list(shape)}; set the size of the camera, or '
+                'resize in its channel of the robot YAML'
+            )
+        return window[None]
+
+    def _read_constants(self, given: Mapping[str, Sequence[float]]) -> dict[str, Array]:
+        """Return the constant inputs, shape (1, *shape) each."""
+        constants = {each.name: each for each in self.metadata.constants}
+        if unknown := sorted(set(given) - set(constants)):
+            raise BasePolicyError(
+                f'base_policy_constants names {unknown}, {self.path.name} has '
+                f'{sorted(constants) or "none"}'
+            )
+        values: dict[str, Array] = {}
+        for name, each in constants.items():
+            numbers = given.get(name, each.default)
+            if not len(numbers):
+                raise BasePolicyError(
+                    f'{self.path.name} wants a constant {name!r} of shape {list(each.shape)}; set '
+                    f'base_policy_constants.{name}'
+                )
+            try:
+                values[name] = each.array(numbers)
+            except ValueError as error:
+                raise BasePolicyError(f'base_policy_constants.{name}: {error}') from error
+        return values
+
     def _check_output(self, output: str, values: Float32, count: int) -> None:
         """Refuse an output of a wrong shape, or with a number that cannot be."""
-        name, expected = self.path.name, self.noise_shape
+        name, expected = self.path.name, self._chunk_shape
+        if output in self._memory_shapes:
+            if (
+                values.shape != (count, *self._memory_shapes[output])
+                or not np.isfinite(values).all()
+            ):
+                raise BasePolicyError(
+                    f'{name} returned {output} of shape {values.shape}, expected finite numbers '
+                    f'of shape {(count, *self._memory_shapes[output])}'
+                )
+            return
         if values.shape != (count, *expected):
             what = 'a chunk' if output == 'action' else output
             found = values.shape[1:] if values.shape[:1] == (count,) else values.shape
@@ -148,47 +240,73 @@ class OnnxBasePolicy:
                 f'must be (1 for the chosen action, 0 for the others): {values[0, 0].tolist()}'
             )
 
-    def _check_signature(self) -> None:
-        """Compare the graph's inputs and outputs with the metadata."""
-        meta = self.metadata
-        expected = {'observation': (meta.n_obs_steps, len(meta.observation_names))}
+    def _check_signature(self) -> bool:
+        """Compare the graph's inputs and outputs with the metadata.
+
+        Returns:
+            Whether it takes batches of any size.
+        """
+        meta, name = self.metadata, self.path.name
+        expected: dict[str, Signature] = {
+            'observation': (FLOAT, (meta.n_obs_steps, len(meta.observation_names)))
+        }
         if self.stochastic:
-            expected['noise'] = self.noise_shape
+            expected['noise'] = FLOAT, self.noise_shape
+        for image in meta.images:
+            window = meta.n_obs_steps, image.height, image.width, 3
+            expected[image.name] = 'tensor(uint8)', window
+        for constant in meta.constants:
+            expected[constant.name] = TENSORS[constant.type], constant.shape
+        for memory in meta.memories:
+            expected[memory.name] = FLOAT, memory.shape
         inputs = {item.name: item for item in self._session.get_inputs()}
         if set(inputs) != set(expected):
+            more = ''.join(f', {each.name}' for each in meta.inputs)
             raise BasePolicyError(
-                f'{self.path.name} has inputs {sorted(inputs)}, expected observation and, for a '
-                'stochastic policy, noise'
+                f'{name} has inputs {sorted(inputs)}, expected observation{more} and, for a '
+                'stochastic policy, noise; its metadata lists further ones under inputs'
             )
         outputs = {item.name: item for item in self._session.get_outputs()}
         if 'action' not in outputs:
             raise BasePolicyError(
-                f'{self.path.name} has outputs {sorted(outputs)}, expected one named action'
+                f'{name} has outputs {sorted(outputs)}, expected one named action'
             )
-        missing = [name for name in self._outputs if name not in outputs]
+        missing = [each for each in self._outputs if each not in outputs]
         if missing:
             raise BasePolicyError(
-                f'{self.path.name} has outputs {sorted(outputs)} and lacks {", ".join(missing)}, '
+                f'{name} has outputs {sorted(outputs)} and lacks {", ".join(missing)}, '
                 f'which the metadata promises by prior {meta.prior}; export them, or remove prior'
             )
-        signature = [(inputs[name], shape) for name, shape in expected.items()]
-        signature += [(outputs[name], self.noise_shape) for name in self._outputs]
-        for item, shape in signature:
-            if item.type != 'tensor(float)':
-                raise BasePolicyError(
-                    f'{self.path.name}: {item.name} is {item.type}, expected tensor(float)'
-                )
-            found = tuple(item.shape)
-            fits = len(found) == 3 and all(
-                not isinstance(size, int) or size == want
-                for size, want in zip(found, (1, *shape), strict=True)
+        promised = dict.fromkeys(self._outputs, (FLOAT, self._chunk_shape))
+        promised |= {output: (FLOAT, shape) for output, shape in self._memory_shapes.items()}
+        for image in meta.images:
+            if image.features:
+                promised[image.name + FEATURES] = FLOAT, (len(image.features),)
+        if missing := [each for each in promised if each not in outputs]:
+            raise BasePolicyError(
+                f'{name} has outputs {sorted(outputs)} and lacks {", ".join(missing)}, which the '
+                'metadata promises under inputs'
             )
-            if not fits:
-                raise BasePolicyError(
-                    f'{self.path.name}: {item.name} has shape {list(found)}, the metadata says '
-                    f'{[1, *shape]}'
-                )
-        self._any_batch = not any(isinstance(item.shape[0], int) for item, _ in signature)
+        described = [(inputs[each], what) for each, what in expected.items()]
+        described += [(outputs[each], what) for each, what in promised.items()]
+        for item, (kind, shape) in described:
+            self._check_tensor(item, kind, shape)
+        return not any(isinstance(item.shape[0], int) for item, _ in described)
+
+    def _check_tensor(self, item: Any, kind: str, shape: tuple[int, ...]) -> None:
+        """Refuse an input or output of another type or shape than the metadata says."""
+        if item.type != kind:
+            raise BasePolicyError(f'{self.path.name}: {item.name} is {item.type}, expected {kind}')
+        found = tuple(item.shape)
+        fits = len(found) == len(shape) + 1 and all(
+            not isinstance(size, int) or size == want
+            for size, want in zip(found, (1, *shape), strict=True)
+        )
+        if not fits:
+            raise BasePolicyError(
+                f'{self.path.name}: {item.name} has shape {list(found)}, the metadata says '
+                f'{[1, *shape]}'
+            )
 
 
 def read_policy_model(path: Path, sha256: str = '') -> OnnxModel:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.distribution import BaseDecision, BaseDistribution
+from residual_rl_ros.base_policy.inputs import NO_PICTURES, Pictures
 from residual_rl_ros.control.command_limiter import CommandLimiter
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.customisation import Customisation
@@ -161,6 +162,7 @@ class ResidualController:
         episode: int,
         observation: npt.ArrayLike,
         stamp: float,
+        pictures: Pictures = NO_PICTURES,
     ) -> None:
         """Start an episode.
 
@@ -168,6 +170,7 @@ class ResidualController:
             episode: episode number.
             observation: first observation, shape (n,).
             stamp: its ROS time [s].
+            pictures: what each camera sees, as far as the base policy wants to.
         """
         # Streams of their own, so that one does not shift with what the other draws.
         rngs = [np.random.default_rng([self._seed, episode, use]) for use in (0, 1, 4, 5)]
@@ -179,7 +182,7 @@ class ResidualController:
         self.plans.forget()
         self.customisation.begin_episode()
         self.limiter.release()
-        self._observe(observation, stamp)
+        self._observe(observation, stamp, pictures)
 
     @property
     def in_decision(self) -> bool:
@@ -255,7 +258,11 @@ class ResidualController:
         return self.limiter.override(takeover)
 
     def step(
-        self, observation: npt.ArrayLike, stamp: float, feedback: StepFeedback
+        self,
+        observation: npt.ArrayLike,
+        stamp: float,
+        feedback: StepFeedback,
+        pictures: Pictures = NO_PICTURES,
     ) -> Transition | None:
         """Account for the control step just executed.
 
@@ -263,6 +270,7 @@ class ResidualController:
             observation: observation after the step, shape (n,).
             stamp: its ROS time [s].
             feedback: reward and flags of the step.
+            pictures: what each camera sees, as far as the base policy wants to.
 
         Returns:
             The transition if the step completed a decision. After the end of an episode,
@@ -274,7 +282,7 @@ class ResidualController:
         if held:
             decision = self._held_decision()
         self._step += decision is not None and not self._holding
-        self._observe(observation, stamp)
+        self._observe(observation, stamp, pictures)
         if decision is None:
             return None
         if not (self._decision_complete or feedback.done):
@@ -373,11 +381,11 @@ class ResidualController:
         decision = self._decision
         return decision is not None and decision.steps_sent == self.layout.decision_steps
 
-    def _observe(self, observation: npt.ArrayLike, stamp: float) -> None:
+    def _observe(self, observation: npt.ArrayLike, stamp: float, pictures: Pictures) -> None:
         self._observation = np.array(observation, dtype=np.float64)
         self._stamp = stamp
         self.limiter.observe(self._observation)
-        self.queue.push_observation(observation)
+        self.queue.push_observation(observation, pictures)
 
     def _take(self) -> BaseDecision:
         """Return what the base policy says for the next decision."""

@@ -30,7 +30,7 @@ from residual_rl_ros.errors import (
 )
 from residual_rl_ros.numerics import is_one_hot
 from residual_rl_ros.residual_policy.mailbox import DecodedWeights
-from residual_rl_ros.robot.observation import MAX_STAMP_S, ObservationAssembler
+from residual_rl_ros.robot.observation import MAX_STAMP_S, ObservationAssembler, Picture
 from residual_rl_ros.transitions.transition import MAX_REWARD, Success, Transition
 
 Array = npt.NDArray[np.float64]
@@ -119,18 +119,21 @@ class PolicyLoop(ABC):
     def _come_to_rest(self, now: float) -> None:  # noqa: B027 - a simulator that waits is at rest.
         """Let a robot that has begun to slow down do so to the end."""
 
-    def push_observation(self, channel: str, stamp: float, values: Array) -> None:
+    def push_observation(
+        self, channel: str, stamp: float, values: Array, picture: Picture | None = None
+    ) -> None:
         """Take in the values of a channel.
 
         Args:
             channel: its name.
             stamp: their time [s].
             values: shape (number of observation names of the channel,).
+            picture: what they were read from, of a camera, shape (height, width, 3), RGB.
         """
         if not self.active or self._belongs_to_next_episode(stamp):
             return
         try:
-            self.assembler.update(channel, stamp, values)
+            self.assembler.update(channel, stamp, values, picture)
         except ObservationError as error:
             self.refuse_observation(error)
         else:
@@ -236,12 +239,12 @@ class PolicyLoop(ABC):
         self.episode += 1
         self.in_episode = True
         self._feedback = None
-        self.controller.begin_episode(self.episode, observation, stamp)
+        self.controller.begin_episode(self.episode, observation, stamp, self.assembler.pictures)
 
     def _finish_step(self, observation: Array, stamp: float, feedback: StepFeedback) -> bool:
         """Account for the step just executed; return whether the episode is over."""
         try:
-            transition = self.controller.step(observation, stamp, feedback)
+            transition = self.controller.step(observation, stamp, feedback, self.assembler.pictures)
         except BasePolicyError as error:
             self._callbacks.fault(str(error))
             return True

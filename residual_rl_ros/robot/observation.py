@@ -12,6 +12,7 @@ from residual_rl_ros.numerics import FLOAT32_MAX, within
 from residual_rl_ros.robot.topics import Channel
 
 Array = npt.NDArray[np.float64]
+Picture = npt.NDArray[np.uint8]
 MAX_STAMP_S = float(2**31)
 """Later stamps do not fit into a time message [s]."""
 
@@ -29,6 +30,8 @@ class ObservationAssembler:
         self._index = {channel.name: i for i, channel in enumerate(channels)}
         self._values: list[Array | None] = [None] * len(channels)
         self._stamps: list[float] = [-np.inf] * len(channels)
+        self.pictures: dict[str, Picture] = {}
+        """Newest picture of each camera of which there are any, shape (height, width, 3), RGB."""
         self._refused: dict[str, str] = {}
         """Why the latest message of a topic was refused, of topics on which none was used since."""
         # Networks take float32, in which a large float64 is infinite.
@@ -40,13 +43,16 @@ class ObservationAssembler:
         ]
         """Absolute values up to here are in the range of a channel."""
 
-    def update(self, channel: str, stamp: float, values: Array) -> None:
+    def update(
+        self, channel: str, stamp: float, values: Array, picture: Picture | None = None
+    ) -> None:
         """Take in a message.
 
         Args:
             channel: channel name.
             stamp: its time [s]; a message older than the one held is dropped.
             values: shape (number of observation names of the channel,).
+            picture: what they were read from, of a camera.
 
         Raises:
             ObservationError: wrong size, a value that is not finite or outside of the channel's
@@ -63,6 +69,8 @@ class ObservationAssembler:
             self._check_range(index, values)
         if stamp >= self._stamps[index]:
             self._values[index], self._stamps[index] = values, stamp
+            if picture is not None:
+                self.pictures[channel] = picture
             if self._refused:
                 self._refused.pop(self._channels[index].topic, None)
 
@@ -137,3 +145,4 @@ class ObservationAssembler:
         """Forget everything: after the clock jumped back, older values would count as newer."""
         self._values = [None] * len(self._channels)
         self._stamps = [-np.inf] * len(self._channels)
+        self.pictures = {}

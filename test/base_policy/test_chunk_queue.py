@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from time import sleep
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,9 @@ class RecordingPolicy:
         columns = np.broadcast_arrays(window[-1, 0], window[0, 0], rows, noise[:, 0])
         return np.stack(columns, axis=1).astype(np.float32)
 
-    def plan(self, window: np.ndarray, noises: np.ndarray | None = None) -> np.ndarray:
+    def plan(
+        self, window: np.ndarray, noises: np.ndarray | None = None, context: Any = None
+    ) -> np.ndarray:
         assert noises is not None
         assert len(noises) == 1
         return self.infer(window, noises[0])
@@ -332,7 +335,9 @@ class Planner:
         t = window[-1, 0] + np.arange(self.metadata.horizon)
         return (np.sin(0.2 * t) + offset)[:, None].astype(np.float32)
 
-    def plan(self, window: np.ndarray, noises: np.ndarray | None = None) -> np.ndarray:
+    def plan(
+        self, window: np.ndarray, noises: np.ndarray | None = None, context: Any = None
+    ) -> np.ndarray:
         return self.infer(window)
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,9 @@ class DrawingPolicy:
     def noise_shape(self) -> tuple[int, int]:
         return self.metadata.horizon, M
 
-    def plan(self, window: np.ndarray, noises: np.ndarray | None = None) -> np.ndarray:
+    def plan(
+        self, window: np.ndarray, noises: np.ndarray | None = None, context: Any = None
+    ) -> np.ndarray:
         assert noises is not None
         rows = 0.01 * np.arange(self.metadata.horizon)[:, None]
         base = window[-1, 0] + rows + np.zeros(M)

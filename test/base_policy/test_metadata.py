@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import MISSING, asdict, fields, replace
+from dataclasses import MISSING, fields, replace
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from residual_rl_ros.errors import BasePolicyError
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
 METADATA = make_metadata(kind='act', task='bench', dataset_sha256='ab' * 32)
+MAPPING = json.loads(METADATA.to_json())
 
 
 @given(
@@ -42,7 +43,7 @@ def test_json_keeps_every_number_at_full_precision(
 
 
 def test_optional_keys_have_defaults() -> None:
-    mapping = asdict(METADATA)
+    mapping = dict(MAPPING)
     for key in ('action_mode', 'kind', 'task', 'dataset_sha256', 'schema_version'):
         del mapping[key]
     metadata = BasePolicyMetadata.from_mapping(mapping)
@@ -82,7 +83,7 @@ REQUIRED = [field.name for field in fields(BasePolicyMetadata) if field.default 
 
 @pytest.mark.parametrize('key', REQUIRED)
 def test_a_missing_key_is_named(key: str) -> None:
-    mapping = asdict(METADATA)
+    mapping = dict(MAPPING)
     del mapping[key]
     with pytest.raises(BasePolicyError, match=rf"metadata lacks \['{key}'\]"):
         BasePolicyMetadata.from_mapping(mapping)
@@ -102,13 +103,13 @@ def test_a_missing_key_is_named(key: str) -> None:
 )
 def test_a_wrong_key_or_type_is_named(changes: dict[str, object], message: str) -> None:
     with pytest.raises(BasePolicyError, match=message):
-        BasePolicyMetadata.from_mapping({**asdict(METADATA), **changes})
+        BasePolicyMetadata.from_mapping({**MAPPING, **changes})
 
 
 @pytest.mark.parametrize('value', [2.7, math.inf])
 def test_a_count_that_is_no_whole_number_is_refused(value: float) -> None:
     with pytest.raises(BasePolicyError, match=r'exec_steps is'):
-        BasePolicyMetadata.from_mapping({**asdict(METADATA), 'exec_steps': value})
+        BasePolicyMetadata.from_mapping({**MAPPING, 'exec_steps': value})
 
 
 @pytest.mark.parametrize('text', ['', '{', 'None'])

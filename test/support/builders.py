@@ -103,7 +103,9 @@ class LinearPolicy:
         chunk = (window.ravel() @ self.weights).reshape(self.noise_shape)
         return chunk if noise is None else chunk + np.float32(0.1) * noise
 
-    def plan(self, window: np.ndarray, noises: np.ndarray | None = None) -> np.ndarray:
+    def plan(
+        self, window: np.ndarray, noises: np.ndarray | None = None, context: Any = None
+    ) -> np.ndarray:
         given = [None] if noises is None else noises
         return np.concatenate([self.infer(window, noise) for noise in given], axis=1)
 

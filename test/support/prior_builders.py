@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -40,7 +41,9 @@ class Chooser:
     def noise_shape(self) -> tuple[int, int]:
         return self.metadata.horizon, 3
 
-    def plan(self, window: np.ndarray, noises: np.ndarray | None = None) -> np.ndarray:
+    def plan(
+        self, window: np.ndarray, noises: np.ndarray | None = None, context: Any = None
+    ) -> np.ndarray:
         del window, noises
         chosen = np.eye(3, dtype=np.float32)[np.arange(self.metadata.horizon) % 3]
         logits = 2.0 * chosen + np.roll(chosen, 1, axis=1)

@@ -166,7 +166,7 @@ class Even:
         )
         self.metadata = replace(self.metadata, **changes)
 
-    def plan(self, window: np.ndarray, noises: Any = None) -> np.ndarray:
+    def plan(self, window: np.ndarray, noises: Any = None, context: Any = None) -> np.ndarray:
         assert window.shape == (1, 4)
         return np.array([[1.0, 0.0, 3.0, 3.0]], dtype=np.float32)
 

@@ -1,0 +1,253 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures, constants and memory must reach the graph as the metadata says, or be refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from builders import make_metadata
+from onnx import TensorProto, helper, numpy_helper
+
+from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
+from residual_rl_ros.base_policy.inputs import (
+    ConstantInput,
+    Context,
+    ImageInput,
+    MemoryInput,
+    read_inputs,
+    write_inputs,
+)
+from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.errors import BasePolicyError
+
+INPUTS = (
+    ImageInput('camera', 2, 3, ('red', 'green', 'blue')),
+    ConstantInput('goal', (2,), default=(0.0, 0.0)),
+    ConstantInput('tokens', (2,), 'int64', (0.0, 0.0)),
+    MemoryInput('count', 'next_count', (1,)),
+)
+WINDOW = np.zeros((2, 3), dtype=np.float32)
+
+
+def metadata_of(**changes: Any) -> BasePolicyMetadata:
+    """Return the metadata of `write_policy`."""
+    values = {'n_obs_steps': 2, 'horizon': 2, 'exec_start': 0, 'exec_steps': 2, 'inputs': INPUTS}
+    return make_metadata(**(values | changes))
+
+
+def write_policy(path: Path, metadata: BasePolicyMetadata | None = None) -> Path:
+    """Write action = mean of the newest picture + goal + tokens + count + noise in each row.
+
+    The count grows by one with every inference.
+    """
+    kinds = {'float': TensorProto.FLOAT, 'uint8': TensorProto.UINT8, 'int64': TensorProto.INT64}
+
+    def tensor(name: str, kind: str, *shape: int) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kinds[kind], ['batch', *shape])
+
+    constants = {
+        'newest': np.array(1, dtype=np.int64),
+        'zeros': np.zeros((3, 2), dtype=np.float32),
+        'one': np.ones((1, 1), dtype=np.float32),
+        'rows': np.array([1], dtype=np.int64),
+        'pixels': np.array([1, 2], dtype=np.int64),
+        'colours': np.array([1], dtype=np.int64),
+    }
+    nodes = [
+        helper.make_node('Gather', ['camera', 'newest'], ['picture'], axis=1),
+        helper.make_node('Cast', ['picture'], ['numbers'], to=TensorProto.FLOAT),
+        helper.make_node('ReduceMean', ['numbers', 'pixels'], ['camera.features'], keepdims=0),
+        helper.make_node('ReduceMean', ['camera.features', 'colours'], ['grey'], keepdims=1),
+        helper.make_node('MatMul', ['observation', 'zeros'], ['still']),
+        helper.make_node('Cast', ['tokens'], ['words'], to=TensorProto.FLOAT),
+        helper.make_node('Sum', ['grey', 'goal', 'words', 'count'], ['row']),
+        helper.make_node('Unsqueeze', ['row', 'rows'], ['chunk']),
+        helper.make_node('Sum', ['still', 'chunk', 'noise'], ['action']),
+        helper.make_node('Add', ['count', 'one'], ['next_count']),
+    ]
+    inputs = [
+        *(tensor('observation', 'float', 2, 3), tensor('noise', 'float', 2, 2)),
+        *(tensor('camera', 'uint8', 2, 2, 3, 3), tensor('goal', 'float', 2)),
+        *(tensor('tokens', 'int64', 2), tensor('count', 'float', 1)),
+    ]
+    outputs = [
+        *(tensor('action', 'float', 2, 2), tensor('camera.features', 'float', 3)),
+        tensor('next_count', 'float', 1),
+    ]
+    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, 'inputs', inputs, outputs, initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=8)
+    helper.set_model_props(model, {METADATA_KEY: (metadata or metadata_of()).to_json()})
+    onnx.save(model, str(path))
+    return path
+
+
+def grey(value: int) -> np.ndarray:
+    """Return a picture of one colour."""
+    return np.full((2, 3, 3), value, dtype=np.uint8)
+
+
+def test_metadata_with_inputs_survives_json_and_without_them_is_as_ever() -> None:
+    metadata = metadata_of(noise_shape=(4,), noise_default='zero', source='test', parity=1e-6)
+    assert BasePolicyMetadata.from_json(metadata.to_json()) == metadata
+    assert read_inputs(json.loads(json.dumps(write_inputs(INPUTS)))) == INPUTS
+    plain = json.loads(make_metadata().to_json())
+    assert not {'inputs', 'noise_shape', 'noise_default', 'source', 'parity'} & set(plain)
+
+
+@pytest.mark.parametrize(
+    ('name', 'values', 'message'),
+    [
+        ('a', {'kind': 'sound'}, r"inputs.a.kind is 'sound', expected one of image, constant"),
+        ('a', {}, r'inputs.a.kind is None'),
+        ('noise', {'kind': 'image'}, r'inputs.noise describes an input that every policy may have'),
+        ('a', {'kind': 'image', 'height': 2}, r'inputs.a: missing 1 required .* \'width\''),
+        ('a', {'kind': 'image', 'height': 0, 'width': 2}, r'height is 0, expected 1 to 4096'),
+        ('a', {'kind': 'image', 'height': 2.5, 'width': 2}, r'inputs.a: .*2.5'),
+        ('a', {'kind': 'constant', 'shape': 3}, r'inputs.a: shape is 3, expected a list'),
+        ('a', {'kind': 'constant', 'shape': [10**5, 10**5]}, r'at most 10000000 numbers'),
+        ('a', {'kind': 'constant', 'shape': [2], 'default': [1.0]}, r'1 values, expected 2'),
+        ('a', {'kind': 'constant', 'shape': [1], 'type': 'int8'}, r'expected float32 or int64'),
+        (
+            'a',
+            {'kind': 'constant', 'shape': [1], 'type': 'int64', 'default': [0.5]},
+            r'it has 0.5, which is no int64',
+        ),
+        ('a', {'kind': 'memory', 'shape': [1]}, r"inputs.a: missing 1 required .* 'output'"),
+        (
+            'a',
+            {'kind': 'memory', 'shape': [1], 'output': 'b', 'reset_steps': -1},
+            r'reset_steps is -1, expected >= 0',
+        ),
+        ('a', {'kind': 'memory', 'shape': [1], 'output': 'b', 'depth': 1}, r"'depth'"),
+    ],
+)
+def test_a_wrong_input_is_refused_by_name(name: str, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(BasePolicyError, match=message):
+        read_inputs({name: values})
+
+
+def test_pictures_constants_and_noise_reach_the_graph(tmp_path: Path) -> None:
+    policy = OnnxBasePolicy(
+        write_policy(tmp_path / 'a.onnx'), constants={'goal': [1.0, 2.0], 'tokens': [10, 20]}
+    )
+    noises = np.stack([np.full((2, 2), value, dtype=np.float32) for value in (0.0, 0.25, 0.5)])
+    context = Context({'camera': np.stack([grey(9), grey(100)])})
+    rows = policy.plan(WINDOW, noises, context)
+    assert rows.tolist() == [[111.0, 122.0, 111.25, 122.25, 111.5, 122.5]] * 2
+
+
+def test_memory_goes_from_one_inference_to_the_next_and_is_zero_after_a_pause(
+    tmp_path: Path,
+) -> None:
+    memory = MemoryInput('count', 'next_count', (1,), reset_steps=3)
+    metadata = metadata_of(inputs=(*INPUTS[:3], memory))
+    queue = ChunkQueue(OnnxBasePolicy(write_policy(tmp_path / 'a.onnx', metadata)), 2)
+    queue.warm_up()
+    rng = np.random.default_rng(0)
+
+    def counts(inferences: int) -> list[float]:
+        told = []
+        for _ in range(inferences):
+            queue.push_observation(np.zeros(3), {'camera': grey(0)})
+            told.append(round(float(queue.take().actions.mean())))
+        return told
+
+    class Silent:
+        """Draws zeros."""
+
+        def standard_normal(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+            return np.zeros(shape, dtype)
+
+    queue.reset(Silent())  # type: ignore[arg-type]
+    assert counts(5) == [0, 1, 2, 0, 1]
+    queue.forget()
+    assert counts(2) == [0, 1]
+    queue.reset(rng)
+    queue.close()
+
+
+def test_a_window_holds_the_pictures_of_its_control_steps(tmp_path: Path) -> None:
+    seen: list[np.ndarray] = []
+
+    class Watching(OnnxBasePolicy):
+        def plan(self, window: Any, noises: Any = None, context: Any = None) -> Any:
+            seen.append(context.pictures['camera'][:, 0, 0, 0].copy())
+            return super().plan(window, noises, context)
+
+    queue = ChunkQueue(Watching(write_policy(tmp_path / 'a.onnx')), 2)
+    queue.reset(np.random.default_rng(0))
+    for value in (1, 2, 3):
+        queue.push_observation(np.zeros(3), {'camera': grey(value)})
+        if value != 2:
+            queue.take()
+    queue.close()
+    assert [pictures.tolist() for pictures in seen] == [[1, 1], [2, 3]]
+
+
+def test_a_zero_default_is_the_policy_without_noise_and_its_proposals_are_drawn(
+    tmp_path: Path,
+) -> None:
+    path = write_policy(tmp_path / 'a.onnx', metadata_of(noise_default='zero'))
+    queue = ChunkQueue(OnnxBasePolicy(path), 2, proposals=3)
+    queue.reset(np.random.default_rng(0), np.random.default_rng(1))
+    queue.push_observation(np.zeros(3), {'camera': grey(0)})
+    decision = queue.take()
+    queue.close()
+    assert not decision.actions.any()
+    assert np.abs(decision.distribution.proposals).min() > 0.0
+
+
+@pytest.mark.parametrize(
+    ('constants', 'message'),
+    [
+        (
+            {'gaol': [1.0]},
+            r"base_policy_constants names \['gaol'\], a.onnx has \['goal', 'tokens'\]",
+        ),
+        ({'goal': [1.0]}, r'base_policy_constants.goal: it has 1 values, expected 2'),
+        ({'goal': [1.0, np.nan]}, r'base_policy_constants.goal: it has nan'),
+    ],
+)
+def test_a_wrong_constant_is_refused(tmp_path: Path, constants: Any, message: str) -> None:
+    with pytest.raises(BasePolicyError, match=message):
+        OnnxBasePolicy(write_policy(tmp_path / 'a.onnx'), constants=constants)
+
+
+def test_a_constant_without_default_must_be_said(tmp_path: Path) -> None:
+    inputs = (INPUTS[0], ConstantInput('goal', (2,)), *INPUTS[2:])
+    with pytest.raises(BasePolicyError, match=r"wants a constant 'goal' of shape \[2\]; set"):
+        OnnxBasePolicy(write_policy(tmp_path / 'a.onnx', metadata_of(inputs=inputs)))
+
+
+def test_what_the_graph_does_not_have_is_refused(tmp_path: Path) -> None:
+    missing = metadata_of(inputs=INPUTS[1:])
+    with pytest.raises(
+        BasePolicyError, match=r"inputs \['camera', 'count', .*expected observation"
+    ):
+        OnnxBasePolicy(write_policy(tmp_path / 'a.onnx', missing))
+    small = metadata_of(inputs=(ImageInput('camera', 2, 2), *INPUTS[1:]))
+    with pytest.raises(BasePolicyError, match=r'camera has shape .* the metadata says'):
+        OnnxBasePolicy(write_policy(tmp_path / 'b.onnx', small))
+    other = metadata_of(inputs=(*INPUTS[:3], MemoryInput('count', 'later', (1,))))
+    with pytest.raises(BasePolicyError, match=r'lacks later, which the metadata promises'):
+        OnnxBasePolicy(write_policy(tmp_path / 'c.onnx', other))
+
+
+def test_a_picture_of_another_size_or_none_is_refused(tmp_path: Path) -> None:
+    policy = OnnxBasePolicy(write_policy(tmp_path / 'a.onnx'))
+    noises = np.zeros((1, 2, 2), dtype=np.float32)
+    wrong = Context({'camera': np.zeros((2, 4, 4, 3), dtype=np.uint8)})
+    with pytest.raises(BasePolicyError, match=r"pictures 'camera' are uint8 \[2, 4, 4, 3\]"):
+        policy.plan(WINDOW, noises, wrong)
+    queue = ChunkQueue(policy, 2)
+    with pytest.raises(BasePolicyError, match=r"wants pictures 'camera', and there are none"):
+        queue.push_observation(np.zeros(3))
+    queue.close()
