@@ -73,7 +73,12 @@ EPISODE_BYTES = 128 * MIB
 DEMONSTRATION_BYTES = 256 * MIB
 """Largest file of demonstrations that is read at once [byte]."""
 
-# Checkpoints of other frameworks (torch zips).
+# Checkpoints of other frameworks.
+CHECKPOINT_BYTES = 2**31 - 1
+"""Largest file of weights: more does not fit into an ONNX file [byte]."""
+HEADER_BYTES = 8 * MIB
+HEADER_TENSORS = 20_000
+"""Largest header of a file of weights [byte], and how many tensors it may name."""
 CHECKPOINT_ENTRIES = 2**16
 """Files within a checkpoint."""
 DIRECTORY_BYTES = 16 * MIB
