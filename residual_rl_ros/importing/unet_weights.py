@@ -11,7 +11,7 @@ from torch import Tensor
 
 from residual_rl_ros.errors import PolicyImportError
 from residual_rl_ros.importing.networks.unet_1d import ConditionalUnet1d
-from residual_rl_ros.importing.policy import load_by_name
+from residual_rl_ros.importing.weights import build
 
 FIRST = 'down_modules.{}.0.blocks.0.block.0.weight'
 MOST_STAGES = 16
@@ -39,19 +39,12 @@ def load_unet(tensors: Mapping[str, Tensor], what: str, groups: int = 8) -> Cond
         widths = [shape[0] for shape in first]
         step_size = tensors['diffusion_step_encoder.3.weight'].shape[0]
         film = tensors['down_modules.0.0.cond_encoder.1.weight'].shape
-        network = ConditionalUnet1d(
-            actions=first[0][1],
-            condition=film[1] - step_size,
-            widths=widths,
-            kernel_size=first[0][2],
-            groups=groups,
-            step_size=step_size,
-            scales=film[0] == 2 * widths[0],
-        )
-    except (LookupError, ValueError, RuntimeError) as error:
-        raise PolicyImportError(f'{what} is no U-Net over time: {error}') from error
-    load_by_name(network, {_renamed(name): each for name, each in tensors.items()}, what)
-    return network
+        sizes = (first[0][1], film[1] - step_size, widths, first[0][2])
+        scales = film[0] == 2 * widths[0]
+    except LookupError as error:
+        raise PolicyImportError(f'{what} is no U-Net over time: {error} is missing') from error
+    renamed = {_renamed(name): each for name, each in tensors.items()}
+    return build(lambda: ConditionalUnet1d(*sizes, groups, step_size, scales), renamed, what)
 
 
 def _renamed(name: str) -> str:
