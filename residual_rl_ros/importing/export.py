@@ -4,9 +4,8 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -65,17 +64,10 @@ def export(policy: ImportedPolicy, path: Path, batches: tuple[int, ...] = BATCHE
             f'expected at most {MOST_DIFFERENCE:.0e}; nothing was written'
         )
     model = onnx.ModelProto.FromString(content)
-    onnx.helper.set_model_props(model, {METADATA_KEY: metadata_text(policy, parity)})
+    metadata = replace(policy.metadata, parity=float(f'{parity.error:.2g}'))
+    onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
     write_bytes(path, model.SerializeToString())
     return parity
-
-
-def metadata_text(policy: ImportedPolicy, parity: Parity) -> str:
-    """Return the metadata of the file, with where the policy comes from and how exact it is."""
-    values: dict[str, Any] = json.loads(policy.metadata.to_json())
-    values |= policy.extra
-    values |= {'source': policy.source, 'parity': float(f'{parity.error:.2g}')}
-    return json.dumps(values, sort_keys=True)
 
 
 def _graph(policy: ImportedPolicy) -> bytes:

@@ -257,10 +257,9 @@ def robot_range(
         if given:
             found[index] = (given[0], given[1])
             continue
-        assert low is not None and high is not None
+        assert low is not None
+        assert high is not None
         ends = (np.array([low[place], high[place]]) - mapped.bias[place]) / mapped.gain[place]
         found[index] = (float(ends.min()), float(ends.max()))
     ordered = [found[index] for index in range(len(mapped.names))]
     return tuple(low for low, _ in ordered), tuple(high for _, high in ordered)
-
-

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import PolicyImportError
 
+Made = TypeVar('Made')
 MOST_NAMES_SHOWN = 5
 """So many keys of a checkpoint are named in an error; the others are counted."""
 
@@ -53,16 +54,13 @@ class ImportedPolicy:
 
     network: nn.Module
     metadata: BasePolicyMetadata
+    """With the `source`; the `parity` is added when it is exported."""
     inputs: tuple[PolicyInput, ...]
     """The first is `observation`."""
-    source: str
-    """Where it comes from, such as `lerobot act`; information for whoever reads the metadata."""
     outputs: tuple[str, ...] = ('action',)
     """The first is `action`."""
     remarks: tuple[str, ...] = ()
     """What the user should know: where it differs from the original, what was assumed."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    """Further keys of the metadata, as JSON has them."""
 
 
 def load_by_name(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
@@ -100,7 +98,17 @@ def load_by_name(module: nn.Module, tensors: Mapping[str, Tensor], what: str) ->
             raise PolicyImportError(
                 f'{name} of {what} holds numbers that are not finite; the training has diverged'
             )
-    module.load_state_dict(dict(tensors))
+    module.load_state_dict(dict(tensors), assign=True)
+
+
+def build_empty(make: Callable[[], Made]) -> Made:
+    """Return something with modules whose weights take no memory before `load_by_name`.
+
+    So a configuration that asks for terabytes is refused by the shapes in the file. Buffers that no
+    checkpoint holds must be made with `torch.from_numpy`, which is not affected.
+    """
+    with torch.device('meta'):
+        return make()
 
 
 def listed(names: Iterable[str]) -> str:

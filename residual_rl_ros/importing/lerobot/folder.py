@@ -31,9 +31,7 @@ KEYS_OF_2024 = {'use_vae': 'act', 'vqvae_n_embed': 'vqbet', 'down_dims': 'diffus
 """Keys that tell the type in a configuration that does not name it."""
 MOST_FEATURES = 64
 MOST_NUMBERS = 4096
-"""Numbers in one feature."""
-MOST_PIXELS = 4096
-"""Height and width of an image."""
+"""Numbers in one feature, and pixels of an image in height and width."""
 COMPILED = '_orig_mod.'
 """What torch.compile puts into the names of weights."""
 
@@ -150,12 +148,11 @@ def _feature(key: str, entry: Any) -> Feature:
         kind, shape, names = entry.get('type'), entry.get('shape'), entry.get('names')
     else:
         kind, shape, names = _kind_of_2024(key), entry, None
-    usable = (
-        isinstance(shape, list)
-        and 1 <= len(shape) <= 3
-        and all(type(size) is int and 1 <= size <= MOST_NUMBERS for size in shape)
-    )
-    if not usable:
+    if (
+        not isinstance(shape, list)
+        or not 1 <= len(shape) <= 3
+        or not all(type(size) is int and 1 <= size <= MOST_NUMBERS for size in shape)
+    ):
         raise PolicyImportError(
             f'{CONFIG}: {key} has shape {shown(shape)}, expected 1 to 3 whole numbers from 1 to '
             f'{MOST_NUMBERS}'

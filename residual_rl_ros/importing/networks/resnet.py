@@ -145,8 +145,9 @@ class ResNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the last feature map of images, shape (batch, 3, height, width)."""
-        features: Tensor = self.sequential()(image)
-        return features
+        for layer in self.children():
+            image = layer(image)
+        return image
 
     def sequential(self) -> nn.Sequential:
         """Return the same layers by number, as formats store them that cut the classifier off."""

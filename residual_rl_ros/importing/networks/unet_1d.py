@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,12 +20,14 @@ from torch import Tensor, nn
 class StepEmbedding(nn.Module):
     """Sines and cosines of a diffusion step (Vaswani et al., arXiv 1706.03762)."""
 
+    frequencies: Tensor
+
     def __init__(self, size: int) -> None:
         super().__init__()
         half = size // 2
-        exponent = -math.log(10000) / (half - 1)
-        # A constant of the graph, not of the checkpoint.
-        self.frequencies = torch.exp(torch.arange(half) * exponent)
+        exponent = np.float32(-math.log(10000) / (half - 1))
+        frequencies = np.exp(np.arange(half, dtype=np.float32) * exponent)
+        self.register_buffer('frequencies', torch.from_numpy(frequencies), persistent=False)
 
     def forward(self, step: Tensor) -> Tensor:
         """Return the embedding (batch, size) of steps (batch,)."""
