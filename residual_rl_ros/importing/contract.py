@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from residual_rl_ros.base_policy.inputs import ImageInput, Input
+from residual_rl_ros.base_policy.inputs import FEATURES, OWN_INPUTS, ImageInput, Input
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError, PolicyImportError
 from residual_rl_ros.importing.mapping import (
@@ -21,7 +21,7 @@ from residual_rl_ros.importing.mapping import (
     map_numbers,
     robot_range,
 )
-from residual_rl_ros.importing.policy import PolicyInput
+from residual_rl_ros.importing.policy import PolicyInput, listed
 from residual_rl_ros.importing.units import FromRobot, ToRobot
 
 
@@ -41,6 +41,7 @@ class Described:
     exec_start: int
     exec_steps: int
     kind: str
+    source: str
     rate_hz: float = 0.0
     """Control rate of the training data [Hz]; 0: unknown."""
     task: str = ''
@@ -85,6 +86,11 @@ class Contract:
         window = torch.from_numpy(np.tile(mean, (steps, 1))).float()
         return PolicyInput('observation', window, torch.from_numpy(std).float())
 
+    @property
+    def feature_outputs(self) -> tuple[str, ...]:
+        """Return the names of the outputs with features, in the order of the cameras."""
+        return tuple(f'{each.name}{FEATURES}' for each in self.images)
+
     def image_inputs(self) -> tuple[PolicyInput, ...]:
         """Return the inputs of pictures, in the order of the checkpoint's cameras."""
         steps = self.metadata.n_obs_steps
@@ -116,10 +122,16 @@ def make_contract(
     rate_hz = policy_map.rate_hz or policy.rate_hz
     if not rate_hz > 0.0:
         raise PolicyImportError(
-            'the checkpoint does not say the control rate of its training data; give --rate or '
+            'the checkpoint does not say the control rate of its training data; give --rate-hz or '
             'rate_hz in --map'
         )
     policy_map.check_cameras(list(policy.cameras))
+    taken = [name for name in map(policy_map.channel, policy.cameras) if name in OWN_INPUTS]
+    if taken:
+        raise PolicyImportError(
+            f'a camera has the channel {listed(taken)}, which is the name of another input; give '
+            'it another below images in --map'
+        )
     images = tuple(
         ImageInput(
             name := policy_map.channel(camera),
@@ -148,6 +160,7 @@ def make_contract(
             inputs=(*images, *inputs),
             noise_shape=noise_shape,
             noise_default=noise_default,
+            source=policy.source,
         )
     except BasePolicyError as error:
         raise PolicyImportError(f'the policy does not fit the contract: {error}') from error

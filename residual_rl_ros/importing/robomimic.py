@@ -109,7 +109,9 @@ def _behaviour_cloning(
         MemoryInput(name, f'{name}_out', (layers, hidden), reset)
         for name in (MEMORY_NAMES[recurrent] if recurrent else ())
     )
-    described = _described(config, checkpoint, observations, names, (offset, scale), (1, 1, 0, 1))
+    described = _described(
+        config, checkpoint, observations, names, (offset, scale), (1, 1, 0, 1), 'bc'
+    )
     contract = make_contract(
         described,
         options.map,
@@ -140,8 +142,7 @@ def _behaviour_cloning(
         network,
         contract.metadata,
         (_observation(contract, observations), *noise, *contract.image_inputs(), *remembered),
-        f'robomimic bc{"-rnn" if recurrent else ""}',
-        ('action', *(each.output for each in memories), *_feature_outputs(contract)),
+        ('action', *(each.output for each in memories), *contract.feature_outputs),
         tuple(remarks),
     )
 
@@ -169,6 +170,7 @@ def _diffusion(archive: TorchZip, config: StoredConfig, options: ImportOptions) 
         names,
         (offset, scale),
         (window, horizon, window - 1, executed),
+        'diffusion',
     )
     contract = make_contract(
         described, options.map, noise_default=options.noise_default or 'normal'
@@ -191,8 +193,7 @@ def _diffusion(archive: TorchZip, config: StoredConfig, options: ImportOptions) 
             PolicyInput('noise', torch.zeros(horizon, len(names))),
             *contract.image_inputs(),
         ),
-        'robomimic diffusion_policy',
-        ('action', *_feature_outputs(contract)),
+        ('action', *contract.feature_outputs),
         remarks,
     )
 
@@ -211,6 +212,7 @@ def _described(
     names: tuple[str, ...],
     affine: tuple[Array, Array],
     steps: tuple[int, int, int, int],
+    kind: str,
 ) -> Described:
     offset, scale = affine
     rate = StoredConfig(checkpoint, 'the checkpoint').find('env_metadata.env_kwargs.control_freq')
@@ -221,7 +223,8 @@ def _described(
         offset - np.abs(scale),
         offset + np.abs(scale),
         *steps,
-        kind='diffusion' if config.find('algo.ddpm') else 'bc',
+        kind=kind,
+        source=f'robomimic {checkpoint["algo_name"]}',
         rate_hz=float(rate) if isinstance(rate, (int, float)) else 0.0,
         task=task if isinstance(task, str) and task.isprintable() else '',
         cameras=observations.cameras,
@@ -231,10 +234,6 @@ def _described(
 
 def _observation(contract: Contract, observations: Observations) -> PolicyInput:
     return contract.observation_input(observations.centre, observations.spread)
-
-
-def _feature_outputs(contract: Contract) -> tuple[str, ...]:
-    return tuple(f'{each.name}.features' for each in contract.images)
 
 
 def _read_actions(

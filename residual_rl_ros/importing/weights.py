@@ -1,28 +1,25 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Networks of the sizes that a checkpoint claims, built only if its weights have these sizes."""
+"""Networks of the sizes that a checkpoint claims, with its weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from residual_rl_ros.errors import PolicyImportError
-from residual_rl_ros.importing.policy import load_by_name
+from residual_rl_ros.importing.policy import build_empty, load_by_name
 
 M = TypeVar('M', bound=nn.Module)
-SPARE_NUMBERS = 2**20
-"""So many more numbers than the checkpoint has may a network hold (constants such as grids)."""
 
 
 def build(make: Callable[[], M], tensors: Mapping[str, Tensor], what: str) -> M:
-    """Return a network with its weights.
+    """Return a network with its weights, in single precision.
 
     Args:
-        make: makes the network; called twice, first without memory for its numbers.
+        make: makes the network, without memory for its numbers.
         tensors: its weights, by name.
         what: what it is, for errors.
 
@@ -31,21 +28,13 @@ def build(make: Callable[[], M], tensors: Mapping[str, Tensor], what: str) -> M:
             fits nowhere.
     """
     try:
-        with torch.device('meta'):
-            wanted = sum(each.numel() for each in make().state_dict().values())
-        given = sum(each.numel() for each in tensors.values())
-        if wanted > given + SPARE_NUMBERS:
-            raise PolicyImportError(
-                f'{what} should have {wanted} numbers by its configuration, the checkpoint has '
-                f'{given}'
-            )
-        network = make()
+        network = build_empty(make)
     except (RuntimeError, ValueError, ArithmeticError, TypeError) as error:
         raise PolicyImportError(f'{what} cannot be built: {error}') from error
-    floats = {
+    single = {
         name: each.float() if each.is_floating_point() else each for name, each in tensors.items()
     }
-    load_by_name(network, floats, what)
+    load_by_name(network, single, what)
     return network
 
 

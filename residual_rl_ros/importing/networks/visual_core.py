@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class VisualCoreSpec:
         variant: of the residual network.
         norm: its normalisation, `batch` or `group`.
         crop: height and width of the crop at the centre [px]; None takes the whole picture.
+        crop_rounds: half a pixel rounds to the even side, as in torchvision, else down.
         keypoints: of the spatial softmax; None takes one for each channel.
         temperature: of the spatial softmax.
         pooling: `SpatialSoftmax`, `mean` or `none`.
@@ -44,6 +46,7 @@ class VisualCoreSpec:
     variant: str = 'resnet18'
     norm: str = 'batch'
     crop: tuple[int, int] | None = None
+    crop_rounds: bool = False
     keypoints: int | None = 32
     temperature: float = 1.0
     pooling: str = 'SpatialSoftmax'
@@ -61,7 +64,9 @@ class CentreCrop(nn.Module):
                 f'the crop of {self.height} x {self.width} pixels is larger than the picture of '
                 f'{spec.height} x {spec.width}'
             )
-        self.top, self.left = (spec.height - self.height) // 2, (spec.width - self.width) // 2
+        rounded = round if spec.crop_rounds else math.floor
+        self.top = rounded((spec.height - self.height) / 2)
+        self.left = rounded((spec.width - self.width) / 2)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the crop of images (batch, 3, height, width)."""
