@@ -103,10 +103,9 @@ class _Machine:
 
     def pop(self) -> Any:
         """Take the newest value from the stack."""
-        value = self._stack.pop()
-        if isinstance(value, _Mark):
+        if not self._stack or isinstance(self._stack[-1], _Mark):
             raise ValueError('it takes a value where there is none')
-        return value
+        return self._stack.pop()
 
     def pop_to_mark(self) -> list[Any]:
         """Take the values since the newest mark."""
@@ -119,6 +118,8 @@ class _Machine:
 
     def drop(self) -> None:
         """Drop the newest value or mark."""
+        if not self._stack:
+            raise ValueError('it drops a value where there is none')
         self._stack.pop()
 
     def _top(self, kind: type | tuple[type, ...]) -> Any:
@@ -135,6 +136,8 @@ class _Machine:
 
     def recall(self, argument: Any) -> None:
         """Put a kept value on the stack again."""
+        if int(argument) not in self._memo:
+            raise ValueError(f'it has kept nothing under {argument}')
         self._stack.append(self._memo[int(argument)])
 
     def take(self, count: int) -> tuple[Any, ...]:
@@ -170,7 +173,10 @@ class _Machine:
         if not (isinstance(label, Label) and isinstance(arguments, tuple)):
             raise ValueError('it calls what is no name of a function')
         made = self._calls.get(label.name)
-        self._stack.append(made(*arguments) if made else Record(label.name, arguments))
+        try:
+            self._stack.append(made(*arguments) if made else Record(label.name, arguments))
+        except TypeError as error:
+            raise ValueError(f'{label.name} has {len(arguments)} arguments') from error
 
     def build(self) -> None:
         """Keep the state of a record; the attributes of a dictionary are dropped."""

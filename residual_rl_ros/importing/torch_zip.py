@@ -24,6 +24,7 @@ import torch
 
 from residual_rl_ros.errors import FormatError, shown
 from residual_rl_ros.files.limits import (
+    CHECKPOINT_BYTES,
     CHECKPOINT_ENTRIES,
     DIRECTORY_BYTES,
     PICKLE_BYTES,
@@ -45,35 +46,25 @@ STORAGE_TYPES = {
     'torch.BoolStorage': torch.bool,
 }
 INERT = frozenset(
-    {
-        *STORAGE_TYPES,
+    f'{module}.{name}'
+    for module, names in {
         # What OmegaConf, the configuration of diffusion_policy, is made of.
-        *(f'omegaconf.dictconfig.{name}' for name in ('DictConfig',)),
-        *(f'omegaconf.listconfig.{name}' for name in ('ListConfig',)),
-        *(f'omegaconf.base.{name}' for name in ('ContainerMetadata', 'Metadata')),
-        *(
-            f'omegaconf.nodes.{name}Node'
-            for name in ('Any', 'Boolean', 'Float', 'Integer', 'Path', 'String')
-        ),
-        'dill._dill._load_type',
-        *(f'typing.{name}' for name in ('Any', 'Dict', 'List', 'Optional', 'Union')),
-        *(
-            f'{module}.{name}'
-            for module in ('builtins', '__builtin__')
-            for name in ('bool', 'dict', 'float', 'int', 'list', 'object', 'str', 'tuple')
-        ),
-        # Numbers of NumPy among the statistics of a run, which nobody reads.
-        *(
-            f'numpy.{core}.multiarray.{name}'
-            for core in ('core', '_core')
-            for name in ('_reconstruct', 'scalar')
-        ),
-        'numpy.dtype',
-        'numpy.ndarray',
-        'torch.device',
-        *(f'torch.{str(kind).split(".")[1]}' for kind in STORAGE_TYPES.values()),
-    }
-)
+        'omegaconf.dictconfig': 'DictConfig',
+        'omegaconf.listconfig': 'ListConfig',
+        'omegaconf.base': 'ContainerMetadata Metadata',
+        'omegaconf.nodes': 'AnyNode BooleanNode FloatNode IntegerNode PathNode StringNode',
+        'dill._dill': '_load_type',
+        'typing': 'Any Dict List Optional Union',
+        'builtins': 'bool dict float int list object str tuple',
+        '__builtin__': 'bool dict float int list object str tuple',
+        # Numbers among the records of a run, which nobody reads.
+        'numpy': 'dtype ndarray',
+        'numpy.core.multiarray': '_reconstruct scalar',
+        'numpy._core.multiarray': '_reconstruct scalar',
+        'torch': 'device float16 float32 float64 bfloat16 int8 int16 int32 int64 uint8 bool',
+    }.items()
+    for name in names.split()
+) | frozenset(STORAGE_TYPES)
 """Classes whose objects may be in a checkpoint; they become records that do nothing."""
 END = struct.Struct('<4s4H2LH')
 END_64 = struct.Struct('<4sQ2H2L4Q')
@@ -154,6 +145,13 @@ class TorchZip:
         """
         if not isinstance(state, Mapping):
             raise FormatError(f'{self._name}: {what} is {shown(state)}, expected a map of tensors')
+        storages = {each.storage for each in state.values() if isinstance(each, StoredTensor)}
+        size = sum(each.count * each.kind.itemsize for each in storages)
+        if size > CHECKPOINT_BYTES:
+            raise FormatError(
+                f'{self._name}: {what} has {size} bytes, expected at most {CHECKPOINT_BYTES}: an '
+                'ONNX file holds no more'
+            )
         read: dict[Storage, torch.Tensor] = {}
         made = {}
         for name, stored in state.items():
@@ -172,9 +170,9 @@ class TorchZip:
         found = [name for name in self._entries if name.endswith('/data.pkl')]
         if len(found) != 1 or f'{found[0][:-8]}constants.pkl' in self._entries:
             raise FormatError(
-                f'{self._name} is no checkpoint of torch.save: it holds {len(found)} files '
-                "'data.pkl', expected 1, and no 'constants.pkl' (TorchScript); save the state "
-                'dictionary with torch.save'
+                f"{self._name} is no checkpoint of torch.save: it holds {len(found)} files "
+                "'data.pkl', expected 1 and no 'constants.pkl', which TorchScript has; save the "
+                'state dictionary with torch.save'
             )
         return found[0][:-8]
 
@@ -208,7 +206,7 @@ class TorchZip:
     def _read_storage(self, storage: Storage) -> torch.Tensor:
         if storage.count == 0:
             return torch.empty(0, dtype=storage.kind)
-        content = self._read(f'{self._prefix}data/{storage.key}', os.fstat(self._file.fileno()).st_size)
+        content = self._read(f'{self._prefix}data/{storage.key}', CHECKPOINT_BYTES)
         return torch.frombuffer(bytearray(content), dtype=storage.kind)
 
     def _read(self, name: str, limit: int) -> bytes:
