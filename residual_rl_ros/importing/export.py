@@ -37,7 +37,7 @@ class Parity:
 
     error: float
     """Largest difference of an action, in half ranges of the trained actions; of another output
-    relative to 1 or to its size, whichever is larger."""
+    relative to 1 or to its largest number, whichever is larger."""
     batches: tuple[int, ...]
     """Batch sizes that were tried."""
 
@@ -177,4 +177,5 @@ def _distance(name: str, want: Any, got: Any, metadata: BasePolicyMetadata) -> f
     if name == 'action':
         span = np.array(metadata.action_max) - np.array(metadata.action_min)
         return float((difference / (np.maximum(span, UNUSED_RANGE) / 2)).max())
-    return float((difference / np.maximum(1.0, np.abs(want))).max(initial=0.0))
+    size = max(1.0, float(np.abs(want).max(initial=0.0)))
+    return float(difference.max(initial=0.0)) / size

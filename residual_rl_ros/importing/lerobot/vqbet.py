@@ -209,7 +209,8 @@ class _Head(nn.Module):
         super().__init__()
         codes, size = arch.vqvae_n_embed, arch.gpt_output_dim
         numbers = arch.action_chunk_size * actions
-        self.codes, self.numbers, self.actions = codes, numbers, actions
+        self.codes, self.numbers = codes, numbers
+        self.steps, self.actions = arch.action_chunk_size, actions
         self.temperature, self.sequential = arch.bet_softmax_temperature, arch.sequentially_select
         self.vqvae_model = _Quantizer(arch, numbers)
         if self.sequential:
@@ -227,7 +228,7 @@ class _Head(nn.Module):
         )
         chosen = torch.stack(choices, dim=1)[..., None]
         flat = self.vqvae_model(choices) + (offsets * chosen).sum(dim=(1, 2))
-        return torch.reshape(flat, (flat.shape[0], -1, self.actions))
+        return flat.reshape(-1, self.steps, self.actions)
 
     def _choices(self, x: Tensor, chance: Tensor) -> list[Tensor]:
         """Return a one-hot vector (batch, codes) for each codebook."""

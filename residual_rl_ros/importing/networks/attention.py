@@ -29,13 +29,18 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
 
 
 def split_heads(x: Tensor, heads: int, size: int) -> Tensor:
-    """Return (batch, heads, tokens, size) of (batch, tokens, heads * size)."""
-    return x.reshape(*x.shape[:2], heads, size).transpose(1, 2)
+    """Return (batch, heads, tokens, size) of (batch, tokens, heads * size).
+
+    The number of tokens is a constant of a graph and its batch is not: of sizes that are computed
+    while it runs, the exporter may take the batch of its example for the only one.
+    """
+    return x.reshape(-1, int(x.shape[1]), heads, size).transpose(1, 2)
 
 
 def merge_heads(x: Tensor) -> Tensor:
     """Return (batch, tokens, heads * size) of (batch, heads, tokens, size)."""
-    return x.transpose(1, 2).flatten(2)
+    heads, tokens, size = (int(count) for count in x.shape[1:])
+    return x.transpose(1, 2).reshape(-1, tokens, heads * size)
 
 
 class MultiheadAttention(nn.Module):

@@ -67,11 +67,13 @@ class NoiseSchedule:
                     for step in range(count)
                 ],
                 dtype=torch.float32,
+                device='cpu',
             )
         if self.beta_schedule == 'linear':
-            return torch.linspace(self.beta_start, self.beta_end, self.train_steps)
+            return torch.linspace(self.beta_start, self.beta_end, self.train_steps, device='cpu')
         if self.beta_schedule == 'scaled_linear':
-            root = torch.linspace(self.beta_start**0.5, self.beta_end**0.5, self.train_steps)
+            ends = self.beta_start**0.5, self.beta_end**0.5
+            root = torch.linspace(*ends, self.train_steps, device='cpu')
             return root**2
         raise PolicyImportError(
             f'beta_schedule is {self.beta_schedule!r}, expected squaredcos_cap_v2, linear or '
