@@ -101,6 +101,7 @@ class Contract:
             for each in self.images
         )
 
+
 def make_contract(
     policy: Described,
     policy_map: PolicyMap,
@@ -114,7 +115,8 @@ def make_contract(
         policy: what the checkpoint says.
         policy_map: what the user says.
         inputs: of the graph, beside pictures.
-        noise_shape, noise_default: as of the metadata.
+        noise_shape: as of the metadata.
+        noise_default: likewise.
 
     Raises:
         PolicyImportError: the rate is unknown, or names of the map fit nowhere.

@@ -80,7 +80,7 @@ def read_hybrid(config: StoredConfig, tensors: Mapping[str, Tensor]) -> Observat
         )
         return build_core(spec, weights, f'the encoder of {key}')
 
-    remarks = ()
+    remarks: tuple[str, ...] = ()
     if images and crop is not None and not config.flag('policy.eval_fixed_crop'):
         remarks = (
             'the crop of a picture is that of its centre; the original crops at random '
@@ -189,9 +189,7 @@ def _camera(
 ) -> Camera:
     normalizer = read_normalizer(tensors, key, 1)
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else ((0.0,), (1.0,))
-    return Camera(
-        core, [*normalizer.scale], [*normalizer.offset], mean, std, resized
-    )
+    return Camera(core, [*normalizer.scale], [*normalizer.offset], mean, std, resized)
 
 
 def _gathered(

@@ -82,8 +82,6 @@ def read_normalizer(tensors: Mapping[str, Tensor], key: str, count: int) -> KeyN
     if not (found['scale'] != 0.0).all():
         raise PolicyImportError(f'{PREFIX}{shown(key)}.scale holds a 0')
     statistics = {
-        name: found[f'input_stats.{name}']
-        for name in STATISTICS
-        if f'input_stats.{name}' in found
+        name: found[f'input_stats.{name}'] for name in STATISTICS if f'input_stats.{name}' in found
     }
     return KeyNormalizer(found['scale'], found['offset'], statistics)

@@ -66,18 +66,14 @@ def read_program(
         content = machine.run(data)
         _check_size(content)
     except (ValueError, TypeError, LookupError, OverflowError, struct.error) as error:
-        raise FormatError(
-            f'{what} cannot be read: {error}; nothing in it was executed'
-        ) from error
+        raise FormatError(f'{what} cannot be read: {error}; nothing in it was executed') from error
     return content
 
 
 class _Machine:
     """Stack, memo and the instructions that are known."""
 
-    def __init__(
-        self, calls: Calls, allowed: Collection[str], load: Callable[[Any], Any]
-    ) -> None:
+    def __init__(self, calls: Calls, allowed: Collection[str], load: Callable[[Any], Any]) -> None:
         self._calls, self._allowed, self._load = calls, allowed, load
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
@@ -205,9 +201,10 @@ def _pairs(items: list[Any]) -> dict[Any, Any]:
 
 Step = Callable[[_Machine, Any], None]
 _VALUES = (
-    'INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT UNICODE BINUNICODE '
-    'SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8'
-).split()
+    *('INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4', 'FLOAT', 'BINFLOAT'),
+    *('UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE', 'BINUNICODE8'),
+    *('BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8'),
+)
 """Instructions that push their argument, a number or text."""
 INSTRUCTIONS: dict[str, Step] = {
     **dict.fromkeys(_VALUES, _Machine.push),

@@ -151,7 +151,11 @@ def _diffusion(archive: TorchZip, config: StoredConfig, options: ImportOptions) 
     checkpoint = archive.content
     model = checkpoint['model']
     averaged = model.get('ema') if isinstance(model, Mapping) else None
-    state = averaged if averaged is not None else StoredConfig(model, 'model').get('nets', Mapping)
+    state = (
+        averaged
+        if averaged is not None
+        else StoredConfig({'model': model}, 'the checkpoint').get('model.nets', dict)
+    )
     tensors = archive.tensors(state, 'model')
     observations = read_observations(config, checkpoint, below(tensors, DIFFUSION_ENCODER))
     names, offset, scale = _read_actions(config, checkpoint)

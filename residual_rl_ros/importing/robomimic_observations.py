@@ -111,7 +111,7 @@ def read_shapes(config: StoredConfig, checkpoint: Mapping[str, Any]) -> dict[str
         PolicyImportError: shapes are missing, or there are goals or other modalities.
     """
     described = StoredConfig({'shape_metadata': checkpoint.get('shape_metadata')}, config.source)
-    every = described.get('shape_metadata.all_shapes', Mapping)
+    every = described.get('shape_metadata.all_shapes', dict)
     for group in ('obs', 'goal', 'subgoal'):
         modalities = config.find(f'observation.modalities.{group}') or {}
         for kind, keys in modalities.items():

@@ -102,7 +102,9 @@ def plain_config(record: Any, source: str) -> StoredConfig:
     reader = _RecordReader(source)
     content = reader.plain(record, 0)
     if not isinstance(content, dict):
-        raise PolicyImportError(f'the configuration of {source} is {shown(content)}, expected a map')
+        raise PolicyImportError(
+            f'the configuration of {source} is {shown(content)}, expected a map'
+        )
     return StoredConfig(content, source)
 
 

@@ -170,7 +170,7 @@ class TorchZip:
         found = [name for name in self._entries if name.endswith('/data.pkl')]
         if len(found) != 1 or f'{found[0][:-8]}constants.pkl' in self._entries:
             raise FormatError(
-                f"{self._name} is no checkpoint of torch.save: it holds {len(found)} files "
+                f'{self._name} is no checkpoint of torch.save: it holds {len(found)} files '
                 "'data.pkl', expected 1 and no 'constants.pkl', which TorchScript has; save the "
                 'state dictionary with torch.save'
             )
@@ -217,7 +217,14 @@ class TorchZip:
             )
         try:
             return self._zip.read(entry)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, struct.error) as error:
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            OSError,
+            EOFError,
+            ValueError,
+            struct.error,
+        ) as error:
             raise FormatError(f'{self._name} is damaged: {name}: {error}') from error
 
 
@@ -273,7 +280,10 @@ def _check_entries(
                 f'{name}: {shown(entry.filename)} is compressed or encrypted, which torch.save '
                 'never does'
             )
-    total, size = sum(entry.file_size for entry in entries.values()), os.fstat(file.fileno()).st_size
+    total, size = (
+        sum(entry.file_size for entry in entries.values()),
+        os.fstat(file.fileno()).st_size,
+    )
     if total > size:
         raise FormatError(f'{name} claims {total} bytes of content and has {size}')
     return entries
@@ -289,7 +299,11 @@ def _tensor(
     """
     if not (isinstance(storage, Storage) and isinstance(shape, tuple)):
         raise ValueError('a tensor has no storage or shape')
-    if not isinstance(strides, tuple) or len(strides) != len(shape) or len(shape) > TENSOR_DIMENSIONS:
+    if (
+        not isinstance(strides, tuple)
+        or len(strides) != len(shape)
+        or len(shape) > TENSOR_DIMENSIONS
+    ):
         raise ValueError(f'a tensor has shape {shown(shape)} and strides {shown(strides)}')
     if not all(type(value) is int and value >= 0 for value in (offset, *shape, *strides)):
         raise ValueError('offset, shape or strides of a tensor are no natural numbers')

@@ -41,7 +41,5 @@ def build(make: Callable[[], M], tensors: Mapping[str, Tensor], what: str) -> M:
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the weights whose names begin with a prefix, without it."""
     return {
-        name.removeprefix(prefix): each
-        for name, each in tensors.items()
-        if name.startswith(prefix)
+        name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)
     }

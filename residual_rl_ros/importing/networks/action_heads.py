@@ -89,14 +89,14 @@ class MixtureHead(Head):
     def forward(self, outputs: Mapping[str, Tensor], noise: Tensor | None) -> Tensor:
         """Return actions (batch, m), of noise (batch, modes + m)."""
         assert noise is not None
-        shape = (self.modes, -1)
-        means = torch.tanh(outputs['mean']).unflatten(1, shape)
+        shape = (-1, self.modes, self.sizes['mean'] // self.modes)
+        means = torch.tanh(outputs['mean']).reshape(shape)
         choice = outputs['logits'] + gumbel(noise[:, : self.modes])
         index = choice.argmax(dim=1)[:, None, None].expand(-1, 1, means.shape[2])
-        mean = means.gather(1, index)[:, 0]
+        mean: Tensor = means.gather(1, index)[:, 0]
         if self.std is None:
             return mean + LOW_NOISE_STD * noise[:, self.modes :]
-        std = self.std(outputs['scale']).unflatten(1, shape).gather(1, index)[:, 0]
+        std = self.std(outputs['scale']).reshape(shape).gather(1, index)[:, 0]
         return mean + std * noise[:, self.modes :]
 
 

@@ -49,9 +49,7 @@ class ChunkDiffusion(nn.Module):
         self.register_buffer('scale', scale)
         self.register_buffer('offset', offset)
 
-    def forward(
-        self, observation: Tensor, noise: Tensor, *pictures: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(self, observation: Tensor, noise: Tensor, *pictures: Tensor) -> tuple[Tensor, ...]:
         """Return action (batch, horizon, m), and the features of each camera."""
         features, seen = self.encoder(self.from_robot(observation), pictures)
         condition = torch.flatten(features, 1)

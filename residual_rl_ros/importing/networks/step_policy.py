@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Behaviour cloning, one action for one observation: encoder, recurrent layers, perceptron, head."""
+"""Behaviour cloning, an action for an observation: encoder, recurrent layers, perceptron, head."""
 
 from __future__ import annotations
 

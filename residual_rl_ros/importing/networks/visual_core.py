@@ -70,9 +70,7 @@ class CentreCrop(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the crop of images (batch, 3, height, width)."""
-        return image[
-            :, :, self.top : self.top + self.height, self.left : self.left + self.width
-        ]
+        return image[:, :, self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 class VisualCore(nn.Module):
@@ -103,8 +101,8 @@ class VisualCore(nn.Module):
             raise PolicyImportError(
                 f'pool_class is {shown(spec.pooling)}, expected SpatialSoftmax or null'
             )
-        self.linear = nn.Identity() if spec.features is None else nn.Linear(
-            self.features, spec.features
+        self.linear = (
+            nn.Identity() if spec.features is None else nn.Linear(self.features, spec.features)
         )
         self.features = spec.features or self.features
 

@@ -47,7 +47,9 @@ class Camera(nn.Module):
         self.core = core
         self.size = size
         for name, values in (('scale', scale), ('offset', offset), ('mean', mean), ('std', std)):
-            self.register_buffer(name, torch.tensor([*values], dtype=torch.float32).reshape(-1, 1, 1))
+            self.register_buffer(
+                name, torch.tensor([*values], dtype=torch.float32).reshape(-1, 1, 1)
+            )
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Return features (batch x time, f) of uint8 (batch, time, height, width, 3)."""
