@@ -64,7 +64,7 @@ class ImportedPolicy:
 
 
 def load_by_name(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
-    """Copy the weights of a checkpoint into a module; every key must fit, in both directions.
+    """Give a module the weights of a checkpoint; every key must fit, in both directions.
 
     Args:
         module: the module; its names are those of the checkpoint.
@@ -72,7 +72,23 @@ def load_by_name(module: nn.Module, tensors: Mapping[str, Tensor], what: str) ->
         what: what is loaded, for the error.
 
     Raises:
-        PolicyImportError: names what the checkpoint lacks, what fits nowhere, and wrong shapes.
+        PolicyImportError: names what the checkpoint lacks, what fits nowhere, wrong shapes, and
+            what is not finite.
+    """
+    check_fit(module, tensors, what)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise PolicyImportError(
+                f'{name} of {what} holds numbers that are not finite; the training has diverged'
+            )
+    module.load_state_dict(dict(tensors), assign=True)
+
+
+def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
+    """Refuse weights whose names and shapes are not those of a module.
+
+    Raises:
+        PolicyImportError: see `load_by_name`.
     """
     own = module.state_dict()
     problems = []
@@ -93,12 +109,6 @@ def load_by_name(module: nn.Module, tensors: Mapping[str, Tensor], what: str) ->
             f'{"; it ".join(problems)}; give both files of the same training run, or import it '
             'with --module'
         )
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise PolicyImportError(
-                f'{name} of {what} holds numbers that are not finite; the training has diverged'
-            )
-    module.load_state_dict(dict(tensors), assign=True)
 
 
 def build_empty(make: Callable[[], Made]) -> Made:

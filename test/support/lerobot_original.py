@@ -114,7 +114,7 @@ def cases(processors: bool) -> dict[str, tuple[str, dict[str, Any]]]:
             unet
             | {'use_separate_rgb_encoder_per_camera': True, 'use_group_norm': False}
             | {'prediction_type': 'sample', 'use_film_scale_modulation': False}
-            | {'beta_schedule': 'linear', 'clip_sample_range': 0.8, 'crop_shape': None}
+            | {'clip_sample_range': 0.8, 'crop_shape': None}
             | features(both, (48, 64)),
         ),
         'vqbet': ('vqbet', bet | features(one, (48, 64))),
@@ -132,7 +132,9 @@ def cases(processors: bool) -> dict[str, tuple[str, dict[str, Any]]]:
         )
         made['diffusion_resized'] = (
             'diffusion',
-            unet | {'resize_shape': (36, 44), 'crop_ratio': 0.9} | features(both, (48, 64)),
+            unet
+            | {'resize_shape': (36, 44), 'crop_ratio': 0.9, 'beta_schedule': 'linear'}
+            | features(both, (48, 64)),
         )
     return made
 
@@ -212,7 +214,10 @@ def act(policy: Any, kind: str, given: dict[str, Tensor], stats: Any, folder: Pa
         batch[key] = pixels.permute(0, 1, 4, 2, 3).float() / 255.0
     if folder is None:
         batch = policy.normalize_inputs(batch)
-        after = lambda action: policy.unnormalize_outputs({'action': action})['action']  # noqa: E731
+
+        def after(action: Tensor) -> Tensor:
+            return policy.unnormalize_outputs({'action': action})['action']
+
     else:
         from lerobot.policies.factory import make_pre_post_processors
 
@@ -224,7 +229,8 @@ def act(policy: Any, kind: str, given: dict[str, Tensor], stats: Any, folder: Pa
     with torch.no_grad():
         if kind == 'act':
             now = {key: value[:, -1] for key, value in batch.items() if torch.is_tensor(value)}
-            return after(policy.predict_action_chunk(now))
+            now['observation.images'] = [image[:, -1] for image in images]
+            return after(policy.model(now)[0])
         seen = {
             'observation.state': batch['observation.state'],
             'observation.images': torch.stack(images, dim=2),

@@ -48,7 +48,7 @@ def build(folder: LerobotFolder, options: ImportOptions) -> Built:
         PolicyImportError: the configuration is wrong, or the weights are not those of it.
     """
     built = build_empty(lambda: BUILDERS[folder.policy_type](folder, options))
-    load_by_name(built.core, _weights(folder, built), f'{folder.policy_type} in {folder.path}')
+    load_by_name(built.core, own_weights(folder, built), f'{folder.policy_type} in {folder.path}')
     return built
 
 
@@ -142,7 +142,7 @@ BUILDERS: Mapping[str, Callable[[LerobotFolder, ImportOptions], Built]] = {
 }
 
 
-def _weights(folder: LerobotFolder, built: Built) -> dict[str, Tensor]:
+def own_weights(folder: LerobotFolder, built: Built) -> dict[str, Tensor]:
     """Return the weights of the network by its own names.
 
     What does not begin as the weights of the architecture do keeps its name, and so fits nowhere.

@@ -24,7 +24,10 @@ LAYERS = {
     'resnet152': (True, (3, 8, 36, 3)),
 }
 """Variants: whether their blocks have a bottleneck, and how many blocks the four stages have."""
+STEM = 64
+"""Channels after the first convolution."""
 WIDTHS = (64, 128, 256, 512)
+"""Channels of the stages, without the expansion of a bottleneck."""
 BOTTLENECK_EXPANSION = 4
 
 
@@ -125,11 +128,11 @@ class ResNet(nn.Module):
                 f'replace_final_stride_with_dilation is true with {variant}, which has no dilation'
             )
         make = NORMS[norm]
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = make(64)
+        self.conv1 = nn.Conv2d(3, STEM, 7, stride=2, padding=3, bias=False)
+        self.bn1 = make(STEM)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        channels = 64
+        channels = STEM
         for index, (width, count) in enumerate(zip(WIDTHS, counts, strict=True)):
             blocks = []
             for place in range(count):
