@@ -151,11 +151,8 @@ def _diffusion(archive: TorchZip, config: StoredConfig, options: ImportOptions) 
     checkpoint = archive.content
     model = checkpoint['model']
     averaged = model.get('ema') if isinstance(model, Mapping) else None
-    state = (
-        averaged
-        if averaged is not None
-        else StoredConfig({'model': model}, 'the checkpoint').get('model.nets', dict)
-    )
+    nets = model.get('nets') if isinstance(model, Mapping) else None
+    state = nets if averaged is None else averaged
     tensors = archive.tensors(state, 'model')
     observations = read_observations(config, checkpoint, below(tensors, DIFFUSION_ENCODER))
     names, offset, scale = _read_actions(config, checkpoint)
@@ -366,7 +363,7 @@ def _trunk_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _schedule(
     config: StoredConfig, options: ImportOptions
 ) -> tuple[NoiseSchedule, int, tuple[str, ...]]:
-    """Return the schedule of the denoising, its number of steps, and what differs from robomimic."""
+    """Return the schedule of the denoising, its number of steps, and what differs."""
     kind = 'ddpm' if config.flag('algo.ddpm.enabled') else 'ddim'
     where = f'algo.{kind}'
     schedule = NoiseSchedule(

@@ -116,7 +116,7 @@ def test_robomimic_concatenates_in_the_order_of_its_shapes(
     assert torch.allclose(features[..., 2:5], expected, atol=1e-6)
     assert torch.equal(features[..., [0, 1, 5]], STATE)
     assert torch.equal(newest, features[:, -1, 2:5])
-    with pytest.raises(PolicyImportError, match='encoder of cam .* has more, which fits nowhere'):
+    with pytest.raises(PolicyImportError, match=r'encoder of cam .* has more, which fits nowhere'):
         read_observations(config, checkpoint, {**weights, 'cam.more': torch.zeros(1)})
 
 

@@ -63,7 +63,9 @@ def test_a_checkpoint_becomes_a_base_policy_with_the_actions_of_torch(
     values = dict(zip([each.name for each in policy.inputs], samples(policy), strict=True))
     pictures = {each.name: values[each.name][0].numpy() for each in made.metadata.images}
     # Two noises for one window: a batch.
-    one = [value[:1].expand_as(value) if name != 'noise' else value for name, value in values.items()]
+    one = [
+        value[:1].expand_as(value) if name != 'noise' else value for name, value in values.items()
+    ]
     expected = reference(policy, one)[0].numpy()
     rows = made.plan(
         values['observation'][0].numpy(), values['noise'].numpy(), Context(pictures=pictures)

@@ -1,5 +1,7 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
+"""Any torch module, made a base policy by a factory of the user."""
+
 from __future__ import annotations
 
 import sys
@@ -9,6 +11,7 @@ from textwrap import dedent
 import numpy as np
 import pytest
 import torch
+from command_line import run_command
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.errors import PolicyImportError
@@ -141,3 +144,15 @@ def test_actions_of_a_wrong_shape_leave_no_file(here: Path) -> None:
     with pytest.raises(PolicyImportError, match='expected'):
         export(import_module('mine:make', ImportOptions()), here / 'policy.onnx')
     assert not (here / 'policy.onnx').exists()
+
+
+def test_the_command_takes_a_module_or_a_checkpoint(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(here, PLAIN)
+    command = ['import-base', '--module', 'mine:make', '--out', 'policy.onnx']
+    assert run_command(*command, monkeypatch=monkeypatch) == 0
+    assert 'module mine:make, 20 Hz, 2 of 3 actions' in capsys.readouterr().err
+    assert (here / 'policy.onnx').exists()
+    assert run_command('import-base', '--out', 'other.onnx', monkeypatch=monkeypatch) == 2
+    assert 'give a checkpoint or --module' in capsys.readouterr().err

@@ -1,5 +1,7 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
+"""Torch zips: what torch saves is read, and what a pickle wants besides is refused unexecuted."""
+
 from __future__ import annotations
 
 import importlib
