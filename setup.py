@@ -106,12 +106,15 @@ setup(
             'types-PyYAML',
         ],
         # The optional parts that have tests: LeRobot, robomimic, Ray, an environment of others.
-        'optional': ['gymnasium-robotics', 'h5py', HIGHWAY, 'pandas', 'pyarrow', 'ray'],
+        'optional': [
+            *('gymnasium-robotics', 'h5py', HIGHWAY, 'pandas', 'pyarrow', 'ray', 'ruckig'),
+        ],
         'bench': ['sbx-rl', 'stable-baselines3'],
         'customisation': [HIGHWAY],
         'lerobot': ['pyarrow'],
         'ray': ['ray'],
         'robomimic': ['h5py'],
+        'smoothing': ['ruckig'],
     },
     zip_safe=False,
     entry_points={

@@ -21,12 +21,13 @@ from rich.console import Console
 
 from residual_rl_ros.bags.transitions.writer import TransitionWriter
 from residual_rl_ros.config.run import load_run, training_seed
-from residual_rl_ros.evaluation.paired import run_episode
+from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.learner.checkpoint import CheckpointFolder
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS
 from residual_rl_ros.tasks.hosting import connect, make_environment
+from residual_rl_ros.training.options import TrainOptions
 from residual_rl_ros.training.run_folder import read_history, steps_to
-from residual_rl_ros.training.train import TrainOptions, run_training
+from residual_rl_ros.training.train import run_training
 from residual_rl_ros.training.train_from_bags import TransitionUse, train_from_bags
 from residual_rl_ros.transitions.transition import Transition
 

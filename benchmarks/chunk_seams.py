@@ -18,7 +18,7 @@ import typer
 
 from residual_rl_ros.config.run import RunConfig, load_run
 from residual_rl_ros.errors import BasePolicyError
-from residual_rl_ros.evaluation.paired import run_episode
+from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.tasks.hosting import connect, make_environment
 
 

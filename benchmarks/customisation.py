@@ -20,11 +20,13 @@ import typer
 from rich.console import Console
 
 from residual_rl_ros.config.run import RunConfig
+from residual_rl_ros.evaluation.episode import Episode
 from residual_rl_ros.evaluation.intervals import mean_interval
-from residual_rl_ros.evaluation.paired import EVALUATION_SEED, Episode, evaluate
+from residual_rl_ros.evaluation.paired import EVALUATION_SEED, evaluate
 from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.tasks.hosting import finetune_for_environment
-from residual_rl_ros.training.train import TrainOptions, run_training
+from residual_rl_ros.training.options import TrainOptions
+from residual_rl_ros.training.train import run_training
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 PRIOR = 'prior'

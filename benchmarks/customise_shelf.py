@@ -17,9 +17,10 @@ import numpy.typing as npt
 import typer
 
 from residual_rl_ros.config.run import ResolvedRun, load_run
+from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.evaluation.figures import pyplot
 from residual_rl_ros.evaluation.intervals import mcnemar, wilson
-from residual_rl_ros.evaluation.paired import EVALUATION_SEED, run_episode
+from residual_rl_ros.evaluation.paired import EVALUATION_SEED
 from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
 from residual_rl_ros.tasks.hosting import host
 

@@ -28,7 +28,7 @@ from residual_rl_ros.ros.bringup.topology import NodeSpec
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelEncoder, CommandEncoder, float_array
 from residual_rl_ros.ros.common.managed_node import NodeHost
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 RATE_HZ, N, M = 200.0, 40, 7
 

@@ -12,7 +12,7 @@ import torch
 from builders import make_layout
 from hypothesis import settings
 
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 # Wall-clock deadlines fail on a busy machine and say nothing about the code.
 settings.register_profile('default', deadline=None, max_examples=50)

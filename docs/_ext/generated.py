@@ -103,16 +103,21 @@ def metric_keys() -> list[str]:
     ]
     functions += [
         function
-        for function in functions_of(package / 'learner' / 'learner.py')
-        if function.name == '_measure'
+        for module, name in (('updates', 'measure'), ('learner', '_metrics'))
+        for function in functions_of(package / 'learner' / f'{module}.py')
+        if function.name == name
     ]
     return dictionary_keys(functions)
 
 
 def diagnostics_keys(node: str) -> list[str]:
-    """Return the keys of a node's status on /diagnostics that its own file names."""
-    path = ROOT / PACKAGE / 'ros' / 'nodes' / f'{node}.py'
-    return dictionary_keys(each for each in functions_of(path) if each.name == '_report')
+    """Return the keys of a node's status on /diagnostics that its own files name."""
+    folder = ROOT / PACKAGE / 'ros' / 'nodes'
+    functions = [each for each in functions_of(folder / f'{node}.py') if each.name == '_report']
+    if node == 'learner_node':
+        values = functions_of(folder / 'learner_values.py')
+        functions += [each for each in values if each.name == 'of']
+    return dictionary_keys(functions)
 
 
 def policy_loop_keys() -> dict[str, list[str]]:
@@ -255,22 +260,28 @@ def files_page() -> str:
     """Return the page of every key of the YAML files of runs and robots."""
     run = import_module(f'{PACKAGE}.config.run').RunConfig
     operator = import_module(f'{PACKAGE}.config.operator').OperatorConfig
-    robot = import_module(f'{PACKAGE}.robot.description')
+    robot = import_module(f'{PACKAGE}.robot.keys')
     sections: list[tuple[str, type, Mapping[str, type]]] = [
         ('Run: `config/finetune/*.yaml`', run, {}),
         ('Run: `operator: simulated:key=value`', operator, {}),
-        ('Robot: `robot`', robot._RobotKeys, {}),
-        ('Robot: `robot.command`', robot._CommandKeys, robot.COMMAND_KEYS),
-        ('Robot: `robot.action`', robot._ActionKeys, {}),
-        ('Robot: `robot.action` with `kind: discrete`', robot._DiscreteActionKeys, {}),
-        ('Robot: `robot.action.workspace`, optional', robot._WorkspaceKeys, {}),
-        ('Robot: `robot.observation.<channel>`', robot._ChannelKeys, robot.CHANNEL_KEYS),
+        ('Robot: `robot`', robot.RobotKeys, {}),
+        (
+            'Robot: `robot.command`, or each of its `channels`',
+            robot.CommandKeys,
+            robot.COMMAND_KEYS,
+        ),
+        ('Robot: `robot.action`', robot.ActionKeys, {}),
+        ('Robot: `robot.action` with `kind: discrete`', robot.DiscreteActionKeys, {}),
+        ('Robot: `robot.action.workspace`, optional', robot.WorkspaceKeys, {}),
+        ('Robot: `robot.observation.<channel>`', robot.ChannelKeys, robot.CHANNEL_KEYS),
     ]
     parts = [FILES_HEAD]
     for title, kind, variants in sections:
         rows = _key_rows(kind)
-        for variant in dict.fromkeys(variants.values()):
-            types = [name.split('/')[-1] for name, each in variants.items() if each is variant]
+        for variant in dict.fromkeys(each for each in variants.values() if each is not kind):
+            types = [
+                name.split('/')[-1] for name, each in variants.items() if issubclass(each, variant)
+            ]
             own = set(variant.__annotations__)
             rows += [
                 [*row[:-1], f'{row[-1]} ({", ".join(types)})']

@@ -50,7 +50,7 @@ METRICS = {
     'value_std': 'their standard deviation',
     'update_ratio': 'updates per transition since the warm-up',
 }
-"""Keys of `Learner.metrics`."""
+"""Keys of `Updates.metrics`."""
 
 RUN = {
     'run/updates': 'updates taken while online',

@@ -9,7 +9,6 @@ decision after them.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from residual_rl_ros.algorithms.config import ActorCriticConfig
+from residual_rl_ros.algorithms.plasticity import plasticity
 from residual_rl_ros.algorithms.replay_memory import ReplayMemory
 from residual_rl_ros.algorithms.training_state import Adam, TrainingState
 from residual_rl_ros.errors import ConfigError
@@ -29,12 +29,10 @@ from residual_rl_ros.residual_policy.architecture import (
 from residual_rl_ros.residual_policy.candidate_selection import BestOfNActor
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.residual_policy.torch_networks import Critic, FlatParameters, ResidualActor
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.replay_buffer import Batch
-from residual_rl_ros.transitions.transition import Transition, TransitionLayout
+from residual_rl_ros.transitions.transition import Transition
 
-DORMANT_BELOW = 0.025
-"""A unit is dormant if its mean activation is below this share of its layer's average
-(Sokar et al., arXiv 2302.12902)."""
 PRIOR_ROWS = 64
 """Rows of a batch on which the neutral prior is taken."""
 
@@ -52,22 +50,6 @@ def critic_loss(q: Tensor, y: Tensor) -> Tensor:
 def neutral_prior_loss(advantage: Tensor) -> Tensor:
     """Return the sum over heads of the mean of the squared advantage of random residuals."""
     return advantage.square().mean(1).sum(0)
-
-
-def effective_rank(features: Tensor) -> float:
-    """Return the number of singular values that hold 99 % of their sum.
-
-    NaN where there are none to compute: a metric must not end the learner.
-
-    Args:
-        features: shape (batch, width).
-    """
-    try:
-        singular = torch.linalg.svdvals(features)
-    except RuntimeError:  # LinAlgError is one.
-        return math.nan
-    share = singular.cumsum(0) / singular.sum().clamp_min(1e-12)
-    return float(int((share < 0.99).sum()) + 1) if bool(share.isfinite().all()) else math.nan
 
 
 class ActorCritic(TrainingState, ABC):
@@ -361,8 +343,7 @@ class ActorCritic(TrainingState, ABC):
         `q_base`, `q_executed` and `q_policy` compare the base's action, the executed one and the
         mean of the trained actor, whose size and saturation are `residual_magnitude` and
         `residual_saturation`, on the same states. `base_preferred_share` says in how many of them
-        a critic sees no advantage of that mean. `critic_rank` is the number of singular values
-        that hold 99 % of the features' sum (Kumar et al., arXiv 2010.14498), over their width.
+        a critic sees no advantage of that mean.
         """
         batch = self.sample()
         s = self.actor.normalizer(batch.observation)
@@ -374,8 +355,6 @@ class ActorCritic(TrainingState, ABC):
         size = u[:, self.bound > 0.0].abs()
         executed = self.critic_action(b, batch.executed_action)
         features = self.critic.features(s, executed)
-        activity = features.abs().mean(1)
-        dormant = activity <= DORMANT_BELOW * activity.mean(-1, keepdim=True)
         metrics = {
             'q_base': float(q_base.mean()),
             'q_policy': float(q_policy.mean()),
@@ -383,8 +362,7 @@ class ActorCritic(TrainingState, ABC):
             'residual_magnitude': float(size.mean()),
             'residual_saturation': float((size > 0.95).float().mean()),
             'q_executed': float(self.critic.head(features).mean()),
-            'critic_dormant_share': float(dormant.float().mean()),
-            'critic_rank': effective_rank(features[0]) / features.shape[-1],
+            **plasticity(features),
         }
         if self.config.samples_demonstrations:
             metrics['demonstrations'] = float(self.memory.demonstrations)

@@ -24,18 +24,18 @@ from torch import Tensor
 from residual_rl_ros.algorithms.config import ComputationConfig, MemoryConfig
 from residual_rl_ros.algorithms.prior import Density
 from residual_rl_ros.algorithms.replay_memory import ReplayMemory
-from residual_rl_ros.algorithms.rule import RuleConfig
+from residual_rl_ros.algorithms.rule import ADD_ON, BASIC, TOTAL, RuleConfig
 from residual_rl_ros.algorithms.training_state import TrainingState
 from residual_rl_ros.errors import ConfigError, RewardError
 from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_LAYERS
 from residual_rl_ros.residual_policy.torch_networks import Normalizer
 from residual_rl_ros.rewards.composition import DESCRIPTION, AddOns, decision_reward
 from residual_rl_ros.schema import parameter
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.replay_buffer import Batch
-from residual_rl_ros.transitions.transition import Transition, TransitionLayout
+from residual_rl_ros.transitions.transition import Transition
 
 Module = TypeVar('Module')
-BASIC, ADD_ON, TOTAL = 'basic', 'add_on', 'total'
 MAX_KNOB = 1e4
 """Largest omega' and alpha^: far more than any reward is worth beside log pi."""
 MAX_ADD_ON_WEIGHT = 1e6

@@ -37,7 +37,8 @@ from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.residual_policy.torch_networks import FlatParameters
 from residual_rl_ros.residual_policy.torch_perceptron import ValueNetwork
 from residual_rl_ros.schema import parameter
-from residual_rl_ros.transitions.transition import Transition, TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import Transition
 
 EPS = 1e-5
 """Of Adam, as is usual for PPO: gradients that are rounding alone move nothing."""

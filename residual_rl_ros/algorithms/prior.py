@@ -15,12 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.residual_policy.categorical import CategoricalArchitecture, CategoricalPolicy
-from residual_rl_ros.residual_policy.prior_gaussian import PriorGaussian, PriorGaussianArchitecture
+from residual_rl_ros.residual_policy.categorical import CategoricalArchitecture
+from residual_rl_ros.residual_policy.prior_gaussian import PriorGaussianArchitecture
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
-from residual_rl_ros.residual_policy.torch_perceptron import Perceptron, PriorGaussianNetwork
+from residual_rl_ros.residual_policy.torch_perceptron import (
+    CategoricalNetwork,
+    PriorGaussianNetwork,
+)
 from residual_rl_ros.robot.action_spec import Prior
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 EDGE = 1e-6
 """Nearest that a squashed action comes to the ends of its range, as a share of the half range:
@@ -195,7 +198,6 @@ class CustomisedActor(nn.Module):
     """
 
     active: Tensor
-    start: Tensor
 
     def __init__(
         self, layout: TransitionLayout, hidden_sizes: tuple[int, ...], initial_log_std: float
@@ -205,35 +207,26 @@ class CustomisedActor(nn.Module):
             raise ConfigError(
                 f'decision_steps is {layout.decision_steps}, expected 1 with discrete actions'
             )
-        n, km = layout.observation_size, layout.decision_size
-        self._architecture: CategoricalArchitecture | PriorGaussianArchitecture
-        self.network: Perceptron
-        start = torch.zeros(km)
+        self.network: CategoricalNetwork | PriorGaussianNetwork
         if layout.discrete:
             # Its logits are what is learned plus log pi: two knobs of 1.
             weight = float(layout.prior is not Prior.NONE)
-            self._architecture = CategoricalArchitecture(layout, hidden_sizes, weight, 1.0)
+            categorical = CategoricalArchitecture(layout, hidden_sizes, weight, 1.0)
             self.density = Density(layout, Prior.CATEGORICAL)
-            self.network = Perceptron(n, hidden_sizes, km)
+            self.network = CategoricalNetwork(categorical)
         else:
-            self._architecture = PriorGaussianArchitecture(layout, hidden_sizes, initial_log_std)
-            self.density = Density(layout, self._architecture.kind)
-            self.network = PriorGaussianNetwork(self._architecture)
-            start = torch.cat([start, torch.full((km,), initial_log_std)])
-        self.register_buffer('start', start, persistent=False)
+            gaussian = PriorGaussianArchitecture(layout, hidden_sizes, initial_log_std)
+            self.density = Density(layout, gaussian.kind)
+            self.network = PriorGaussianNetwork(gaussian)
         # Where the residual has no bound, nothing that is learned is executed.
         active = (torch.tensor(layout.residual_bound) > 0.0).repeat(layout.decision_steps)
-        self.register_buffer('active', active.repeat(len(start) // km), persistent=False)
+        repeats = len(self.network.start) // layout.decision_size
+        self.register_buffer('active', active.repeat(repeats), persistent=False)
 
     def block(self, observation: Tensor, told: Tensor) -> Tensor:
         """Return the block of pi^, (batch, P), of what the base policy tells."""
-        if not told.shape[-1]:
-            told = self.start.expand(len(observation), -1)
-        if isinstance(self.network, PriorGaussianNetwork):
-            changed = self.network.block(observation, told)
-        else:
-            changed = told + self.network(observation)
-        return torch.where(self.active, changed, told)
+        known = told if told.shape[-1] else self.network.start
+        return torch.where(self.active, self.network.block(observation, known), known)
 
     def forward(self, observation: Tensor, told: Tensor, action: Tensor) -> Tensor:
         """Return log pi^(a|s), shape (batch,)."""
@@ -241,6 +234,4 @@ class CustomisedActor(nn.Module):
 
     def robot_policy(self) -> RobotPolicy:
         """Return a copy, as the robot runs it."""
-        if isinstance(self._architecture, PriorGaussianArchitecture):
-            return PriorGaussian(self._architecture, self.network.to_numpy())
-        return CategoricalPolicy(self._architecture, self.network.to_numpy())
+        return self.network.to_policy()

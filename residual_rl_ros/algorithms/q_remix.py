@@ -20,19 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from residual_rl_ros.algorithms.actor_critic import critic_loss
-from residual_rl_ros.algorithms.customisation import (
-    BASIC,
-    OffPolicyConfig,
-    OffPolicyCustomisation,
-    seeded,
-)
-from residual_rl_ros.algorithms.rule import register
+from residual_rl_ros.algorithms.customisation import OffPolicyConfig, OffPolicyCustomisation, seeded
+from residual_rl_ros.algorithms.rule import BASIC, register
 from residual_rl_ros.algorithms.training_state import Adam
 from residual_rl_ros.residual_policy.q_remix import QRemixPolicy
 from residual_rl_ros.residual_policy.torch_networks import FlatParameters
 from residual_rl_ros.residual_policy.torch_remix import ProposalCritics
 from residual_rl_ros.schema import parameter
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 
 @dataclass(frozen=True)

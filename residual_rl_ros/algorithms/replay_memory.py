@@ -14,9 +14,10 @@ from torch import Tensor
 from residual_rl_ros.algorithms.config import MemoryConfig, ReplayConfig
 from residual_rl_ros.algorithms.rule import Arrays
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.replay_buffer import Batch, ReplayBuffer
 from residual_rl_ros.transitions.table import TransitionTable
-from residual_rl_ros.transitions.transition import Source, Transition, TransitionLayout
+from residual_rl_ros.transitions.transition import Source, Transition
 
 REPLAY, DEMONSTRATIONS, FITTED = 'replay', 'demonstrations', 'normalizer_transitions'
 

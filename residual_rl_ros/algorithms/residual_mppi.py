@@ -24,7 +24,7 @@ from residual_rl_ros.residual_policy.architecture import (
 )
 from residual_rl_ros.residual_policy.dynamics import NETWORKS, DynamicsModel, ModelSizes
 from residual_rl_ros.residual_policy.torch_networks import Normalizer
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 SMALLEST_STD = 1e-6
 """Floor of the standard deviation of a change: what never moves is predicted not to."""

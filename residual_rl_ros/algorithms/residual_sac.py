@@ -39,7 +39,7 @@ from residual_rl_ros.residual_policy.prior_gaussian import (
 from residual_rl_ros.residual_policy.torch_networks import Critic, FlatParameters
 from residual_rl_ros.residual_policy.torch_perceptron import PriorGaussianNetwork
 from residual_rl_ros.schema import parameter
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from residual_rl_ros.residual_policy.categorical import CategoricalArchitecture,
 from residual_rl_ros.residual_policy.torch_networks import FlatParameters
 from residual_rl_ros.residual_policy.torch_perceptron import Perceptron
 from residual_rl_ros.schema import parameter
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 
 @dataclass(frozen=True)

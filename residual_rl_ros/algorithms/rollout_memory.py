@@ -21,9 +21,10 @@ from torch import Tensor
 
 from residual_rl_ros.algorithms.rule import Arrays
 from residual_rl_ros.errors import ConfigError, ResidualRLError
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.replay_buffer import NONE, Batch, ReplayBuffer
 from residual_rl_ros.transitions.table import TransitionTable
-from residual_rl_ros.transitions.transition import Source, Transition, TransitionLayout
+from residual_rl_ros.transitions.transition import Source, Transition
 
 Version = tuple[int, int]
 """(epoch, sequence) of an actor."""

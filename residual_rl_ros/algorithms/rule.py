@@ -10,7 +10,7 @@ entries name modules that call `register`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
@@ -22,10 +22,13 @@ from torch import Tensor
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.table import TransitionTable
-from residual_rl_ros.transitions.transition import Source, Transition, TransitionLayout
+from residual_rl_ros.transitions.transition import Source, Transition
 
 ENTRY_POINTS = 'residual_rl_ros.algorithms'
+BASIC, ADD_ON, TOTAL = 'basic', 'add_on', 'total'
+"""Rewards to learn from: what the environment or robot tells, an add-on to it, and both."""
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -40,6 +43,16 @@ class RuleConfig:
     def tells_cost(self) -> bool:
         """Whether the robot policy tells the cost to go of a base action."""
         return False
+
+    @property
+    def reward(self) -> str:
+        """What is learned from: `BASIC`, `ADD_ON` or `TOTAL`."""
+        return BASIC
+
+    @property
+    def add_on(self) -> tuple[dict[str, Any], ...]:
+        """Add-ons to begin with, as `AddOns.of` reads them."""
+        return ()
 
     @property
     def samples_demonstrations(self) -> bool:
@@ -65,6 +78,10 @@ class RuleConfig:
     def relearning_updates(self) -> int:
         """Number of updates that are due at once when the add-on reward has changed."""
         return 0
+
+    def problems(self) -> Iterator[str]:
+        """Yield what does not fit together, as `key: sentence`."""
+        yield from ()
 
 
 class Memory(Protocol):

@@ -21,7 +21,7 @@ from residual_rl_ros.algorithms.config import ActorCriticConfig
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.schema import parameter
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 
 @dataclass(frozen=True)

@@ -219,7 +219,7 @@ def _qos(topic: RecordedTopic) -> Qos:
 
 FLAG = 'std_msgs/msg/Bool'
 FEEDBACK = 'step_feedback'
-TAKEOVER_COMMAND, TAKEOVER_ACTIVE = 'takeover/command', 'takeover/active'
+TAKEOVER_ACTIVE = 'takeover/active'
 
 
 def absolute(topics: Iterable[RecordedTopic], resolve: Callable[[str], str]) -> list[RecordedTopic]:
@@ -251,12 +251,15 @@ def customisation_topic() -> RecordedTopic:
 
 def raw_topics(robot: RobotConfig) -> tuple[RecordedTopic, ...]:
     """Return the topics of a raw bag: observations, commands, feedback, takeovers."""
-    command = robot.command
     channels = {channel.topic: channel.type for channel in robot.channels}
     return (
         *(RecordedTopic(topic, kind, reliable=False) for topic, kind in channels.items()),
-        RecordedTopic(command.topic, command.type),
+        *(
+            RecordedTopic(command.topic, command.type)
+            for command in robot.commands
+            if not command.is_action
+        ),
         RecordedTopic(FEEDBACK, FLOAT_ARRAY),
-        RecordedTopic(TAKEOVER_COMMAND, command.type),
+        RecordedTopic(robot.takeover.topic, robot.takeover.type),
         RecordedTopic(TAKEOVER_ACTIVE, FLAG),
     )

@@ -23,8 +23,8 @@ from residual_rl_ros.bags.transitions.reader import TRANSITIONS, TransitionReade
 from residual_rl_ros.bags.transitions.writer import TransitionWriter
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
 from residual_rl_ros.transitions.cdr import typestore
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
-from residual_rl_ros.transitions.transition import TransitionLayout
 
 N, M, EPISODE = 40, 7, 100
 PERIOD_NS = 10**8

@@ -35,7 +35,8 @@ def ours(threads: int, updates: int = UPDATES) -> float:
     import torch
 
     from residual_rl_ros.config.preset import load_preset
-    from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
+    from residual_rl_ros.transitions.layout import TransitionLayout
+    from residual_rl_ros.transitions.transition import Source, Success, Transition
 
     torch.set_num_threads(threads)
     names = tuple(f'x{i}' for i in range(N)), tuple(f'a{i}' for i in range(M))

@@ -18,7 +18,7 @@ from residual_rl_ros.errors import BasePolicyError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.robot.description import load_robot
-from residual_rl_ros.transitions.transition import MAX_PRIOR
+from residual_rl_ros.transitions.layout import MAX_PRIOR
 
 TIMED_CALLS = 50
 REPEATED_CALLS = 10

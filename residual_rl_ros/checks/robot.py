@@ -14,6 +14,7 @@ from residual_rl_ros.errors import BasePolicyError, ConfigError, ResourceError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.robot.command import Command
 from residual_rl_ros.robot.decoders import FIELD_ROOTS
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import channel_encoder
@@ -33,7 +34,7 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
     action, rate = robot.action, robot.control_rate_hz
     report.facts |= {
         'robot': f'{robot.name}, {rate:g} Hz',
-        'command': f'{robot.command.topic} ({robot.command.type})',
+        **_commands(robot),
         **_actions(action, rate),
     }
     if action.workspace is not None:
@@ -87,6 +88,20 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
         except (BasePolicyError, ResourceError) as error:
             report.problems.append(str(error))
     return report
+
+
+def _commands(robot: RobotConfig) -> dict[str, str]:
+    """Return a fact for each command."""
+    if len(robot.commands) == 1:
+        return {'command': _command(robot.commands[0], robot)}
+    return {f'command {each.name}': _command(each, robot) for each in robot.commands}
+
+
+def _command(command: Command, robot: RobotConfig) -> str:
+    """Return where a command goes, and of several which actions it carries."""
+    rate = f' at {robot.control_rate_hz / command.every:g} Hz' if command.every > 1 else ''
+    carried = f': {", ".join(robot.action.names[i] for i in command.indices)}'
+    return f'{command.topic} ({command.type}){rate}{carried if command.indices else ""}'
 
 
 def _actions(action: ActionSpec, rate: float) -> dict[str, str]:

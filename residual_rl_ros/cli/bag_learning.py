@@ -25,9 +25,13 @@ from residual_rl_ros.cli.bags import (
     show_remark,
 )
 from residual_rl_ros.cli.options import (
+    BagOption,
     MaybeFloats,
     MaybePath,
-    MaybeTexts,
+    ModelOption,
+    NamespaceOption,
+    NumbersOption,
+    RobotOption,
     SeedOption,
     assignments,
     progress_bars,
@@ -45,10 +49,7 @@ def train(
         str, typer.Option('--as', help='What they are: base, demonstrations or offline.')
     ] = 'base',
     seed: SeedOption = 0,
-    overrides: Annotated[
-        MaybeTexts,
-        typer.Option('--set', help='Replace a number of the preset: key=value, in YAML.'),
-    ] = None,
+    overrides: NumbersOption = None,
 ) -> None:
     """Make a learner from bags, so that a robot starts with their data.
 
@@ -94,7 +95,7 @@ def train(
         'transitions': intake.taken,
         'skipped_transitions': intake.skipped,
         'success': intake.success_rate,
-        'updates': learner.pretraining_updates,
+        'updates': learner.updates.pretraining,
         'git_commit': git_commit(),
     }
     (out / 'bag_training.json').write_text(json.dumps(described, indent=2) + '\n', encoding='utf-8')
@@ -104,7 +105,7 @@ def train(
         Console(stderr=True).print(f'problem: {reason}', markup=False)
     Console(stderr=True).print(
         f'{intake.taken} transitions taken, {intake.skipped} of other sources skipped, '
-        f'{learner.pretraining_updates} updates, phase {learner.phase.value}; go on with '
+        f'{learner.updates.pretraining} updates, phase {learner.phase.value}; go on with '
         f'residual-rl up --out {out}, robot.launch.py checkpoint:={out} or '
         f'residual-rl train --from {out}'
     )
@@ -114,9 +115,9 @@ def train(
 
 def rebuild(
     raw: Annotated[Path, typer.Argument(help='Raw bag: observations, commands, feedback.')],
-    out: Annotated[Path, typer.Option(help='Folder of the transition bag; it must not exist.')],
-    robot: Annotated[str, typer.Option(help='Robot YAML, or the name of a shipped one.')],
-    base: Annotated[str, typer.Option(help='ONNX base policy, or the name of a shipped one.')],
+    out: BagOption,
+    robot: RobotOption,
+    base: ModelOption,
     decision_steps: Annotated[
         int, typer.Option(min=1, help='Control steps per residual decision (k).')
     ] = 1,
@@ -144,7 +145,7 @@ def rebuild(
     lockstep: Annotated[
         bool, typer.Option(help='The recording is of a lockstep simulator.')
     ] = False,
-    namespace: Annotated[str, typer.Option(help='Namespace of the robot.')] = '',
+    namespace: NamespaceOption = '',
     end_is_success: Annotated[
         bool, typer.Option(help='Where the commands pause, an episode has succeeded.')
     ] = False,

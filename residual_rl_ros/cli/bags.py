@@ -21,10 +21,12 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from residual_rl_ros.cli.options import (
     INTERRUPTED,
+    BagOption,
     JsonOption,
     MaybeFloats,
     MaybePath,
     MaybeText,
+    NamespaceOption,
     SeedOption,
     progress_bars,
     reading_bar,
@@ -164,7 +166,7 @@ def record(
     max_seconds: Annotated[
         float, typer.Option(min=0.0, help='Begin a new bag after this time; 0 never does.')
     ] = 0.0,
-    namespace: Annotated[str, typer.Option(help='Namespace of the robot.')] = '',
+    namespace: NamespaceOption = '',
 ) -> None:
     """Record a robot's transitions, and with --raw what they are made of, until Ctrl-C."""
     from residual_rl_ros.robot.description import load_robot
@@ -260,7 +262,7 @@ def export(
 
 def import_dataset(
     dataset: Annotated[Path, typer.Argument(help='Folder of a LeRobot dataset, v3.0.')],
-    out: Annotated[Path, typer.Option(help='Folder of the transition bag; it must not exist.')],
+    out: BagOption,
     base: Annotated[
         MaybeText,
         typer.Option(help="ONNX base policy or shipped name, for another tool's dataset."),

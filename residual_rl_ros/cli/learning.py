@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that learn and judge: demo, train, evaluate, compare, benchmark, bench.
+"""Commands that learn and judge: demo, train, evaluate, bench learner.
 
 Imports that take seconds are inside the commands, so that `--help` answers at once.
 """
@@ -30,12 +30,11 @@ from residual_rl_ros.cli.options import (
     MaybeTexts,
     ObservationMapOption,
     OperatorOption,
-    RayOption,
     ScaleOption,
     SeedOption,
+    StepsOption,
     SuccessOption,
     TaskOption,
-    WorkersOption,
     assignments,
     environment_run,
 )
@@ -48,10 +47,7 @@ if TYPE_CHECKING:
 
 def demo(
     task: TaskOption = 'peg_insert',
-    steps: Annotated[
-        MaybeInt,
-        typer.Option(min=1, help='Control steps of fine-tuning; default: the configuration.'),
-    ] = None,
+    steps: StepsOption = None,
     seed: SeedOption = 0,
     out: Annotated[
         MaybePath,
@@ -106,10 +102,7 @@ def train(
         typer.Option(help='Learner preset of config/presets/; default: the configuration.'),
     ] = None,
     seed: SeedOption = 0,
-    steps: Annotated[
-        MaybeInt,
-        typer.Option(min=1, help='Control steps; default: the configuration.'),
-    ] = None,
+    steps: StepsOption = None,
     out: Annotated[
         MaybePath,
         typer.Option(help='Output folder; default: runs/<task>_<preset>_seed<seed>.'),
@@ -168,7 +161,8 @@ def train(
     from residual_rl_ros.demonstrations.source import read_demonstrations
     from residual_rl_ros.evaluation.progress import say
     from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
-    from residual_rl_ros.training.train import TrainOptions, run_training
+    from residual_rl_ros.training.options import TrainOptions
+    from residual_rl_ros.training.train import run_training
 
     episodes, recordings = read_demonstrations(demonstrations or [], observation_map or [])
     out = folder(config.task, config.preset) if out is None else out
@@ -268,7 +262,8 @@ def _evaluate(
     """Print what the actor of a run came to beside its base."""
     import numpy as np
 
-    from residual_rl_ros.evaluation.paired import Episode, difference, evaluate_blind, score
+    from residual_rl_ros.evaluation.episode import Episode
+    from residual_rl_ros.evaluation.paired import difference, evaluate_blind, score
     from residual_rl_ros.evaluation.progress import progress, say
     from residual_rl_ros.residual_policy.weights import decode_weights
     from residual_rl_ros.tasks.success_probe import settle_success
@@ -318,121 +313,6 @@ def _evaluated(
     if not config.add_ons:
         raise ResidualRLError('--planner mcts has no add-on to search for; name one with --add-on')
     return MctsPlanner(config.add_ons, config=search)
-
-
-def compare(
-    presets: Annotated[
-        list[str],
-        typer.Option(help='Preset, or preset:key=value:… with changed numbers; give it again.'),
-    ],
-    task: Annotated[
-        MaybeTexts,
-        typer.Option(help='Task of config/finetune/ or such a file; give it again for more.'),
-    ] = None,
-    seeds: Annotated[str, typer.Option(help='Learner seeds: 0,1,2 or a range 0-4.')] = '0-2',
-    steps: Annotated[
-        MaybeInt,
-        typer.Option(min=1, help='Control steps of each run; default: the configuration.'),
-    ] = None,
-    env: EnvOption = None,
-    base: BaseOption = None,
-    scale: ScaleOption = 0.1,
-    out: Annotated[Path, typer.Option(help='Output folder; finished runs in it are kept.')] = Path(
-        'runs/compare'
-    ),
-    workers: WorkersOption = 2,
-    ray: RayOption = None,
-    evaluate: Annotated[
-        int, typer.Option(min=1, help='Paired evaluation episodes at the end of each run.')
-    ] = 100,
-    demonstrations: DemonstrationsOption = None,
-    observation_map: ObservationMapOption = None,
-    success: SuccessOption = None,
-    add_on: AddOnOption = None,
-) -> None:
-    """Run presets against each other over tasks and seeds, and write a table and curves.
-
-    A run that fails is named at the end and costs no other; the same command begins where it ended.
-    """
-    from residual_rl_ros.comparison.compare import CompareOptions, Variant, run_comparison
-    from residual_rl_ros.comparison.protocol import parse_seeds
-    from residual_rl_ros.config.run import load_run
-    from residual_rl_ros.demonstrations.source import read_demonstrations
-
-    console = Console(stderr=True)
-    if env is not None and task:
-        raise ResidualRLError('give either --task, or --env together with --base')
-    own = environment_run(env, base, scale, out)
-    configs = [own] if own else [load_run(name) for name in task or ['peg_insert', 'push_to_goal']]
-    configs = [config.told_by(success).rewarded_by(add_on) for config in configs]
-    if steps is not None:
-        configs = [replace(config, control_steps=steps) for config in configs]
-    episodes, recordings = read_demonstrations(demonstrations or [], observation_map or [])
-    options = CompareOptions(
-        configs,
-        [Variant.parse(text) for text in presets],
-        parse_seeds(seeds),
-        out,
-        workers,
-        ray,
-        paired_seeds=evaluate,
-        demonstrations=episodes,
-        recordings=recordings,
-    )
-    run_comparison(options, console)
-    print((out / 'compare.md').read_text(encoding='utf-8'), end='')
-
-
-def benchmark(
-    protocol: Annotated[Path, typer.Argument(help='File of the protocol.')] = Path(
-        'benchmarks/protocol.yaml'
-    ),
-    out: Annotated[Path, typer.Option(help='Output folder; finished runs in it are kept.')] = Path(
-        'runs/benchmark'
-    ),
-    tasks: Annotated[
-        MaybeTexts,
-        typer.Option(help='Task of the protocol; give it again for more; default: all.'),
-    ] = None,
-    methods: Annotated[
-        MaybeTexts,
-        typer.Option(help='Method of the protocol; give it again for more; default: all.'),
-    ] = None,
-    seeds: Annotated[
-        MaybeText,
-        typer.Option(help='Learner seeds of the protocol: 0,1,2 or a range 0-4; default: all.'),
-    ] = None,
-    workers: WorkersOption = 2,
-    ray: RayOption = None,
-    report: Annotated[
-        bool, typer.Option('--report', help='Run nothing; put together what is finished.')
-    ] = False,
-) -> None:
-    """Run a frozen protocol of tasks, methods and seeds, and report curves with intervals.
-
-    It says how many hours are left before it begins. The same command goes on where it was
-    interrupted. A run that fails is named at the end and costs no other; a run of another protocol
-    is refused.
-    """
-    from residual_rl_ros.comparison.benchmark import BenchmarkOptions, run_benchmark
-    from residual_rl_ros.comparison.protocol import parse_seeds, read_protocol
-    from residual_rl_ros.comparison.report import show
-
-    options = BenchmarkOptions(
-        read_protocol(protocol),
-        out,
-        0 if report else workers,
-        ray,
-        tuple(tasks or ()),
-        tuple(methods or ()),
-        tuple(parse_seeds(seeds) if seeds is not None else ()),
-    )
-    found = run_benchmark(options, Console(stderr=True))
-    console = Console()
-    if console.is_terminal:
-        show(found, console)
-    else:
-        print((out / 'benchmark.md').read_text(encoding='utf-8'), end='')
 
 
 def bench_learner(

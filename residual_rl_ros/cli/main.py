@@ -14,7 +14,15 @@ from typing import Annotated
 import typer
 
 from residual_rl_ros import __version__
-from residual_rl_ros.cli import bag_learning, bags, importing, learning, planning, robots
+from residual_rl_ros.cli import (
+    bag_learning,
+    bags,
+    comparing,
+    importing,
+    learning,
+    planning,
+    robots,
+)
 from residual_rl_ros.cli import robots as models
 from residual_rl_ros.cli.options import INTERRUPTED
 from residual_rl_ros.errors import ResidualRLError
@@ -49,7 +57,7 @@ def options(
 
 
 for command in (
-    *(learning.demo, learning.train, learning.evaluate, learning.compare, learning.benchmark),
+    *(learning.demo, learning.train, learning.evaluate, comparing.compare, comparing.benchmark),
     *(models.check_base, importing.import_base),
     *(models.train_base, models.train_prior, models.train_encoder),
     *(planning.train_dynamics, planning.planner),

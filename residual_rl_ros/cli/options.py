@@ -39,6 +39,10 @@ EnvOption = Annotated[
 BaseOption = Annotated[MaybePath, typer.Option('--base', help='ONNX base policy for --env.')]
 ScaleOption = Annotated[float, typer.Option('--scale', help='Residual scale lambda for --env.')]
 SeedOption = Annotated[int, typer.Option(min=0, help='Learner seed.')]
+StepsOption = Annotated[
+    MaybeInt, typer.Option(min=1, help='Control steps of a run; default: the configuration.')
+]
+RunsOption = Annotated[Path, typer.Option(help='Output folder; finished runs in it are kept.')]
 SuccessOption = Annotated[
     MaybeText,
     typer.Option(
@@ -84,6 +88,16 @@ OperatorOption = Annotated[
         'simulated:key=value,key=value; default: the configuration, or nobody.',
     ),
 ]
+NumbersOption = Annotated[
+    MaybeTexts, typer.Option('--set', help='Replace a number of the preset: key=value, in YAML.')
+]
+NamespaceOption = Annotated[str, typer.Option(help='Namespace of the robot.')]
+FleetOption = Annotated[
+    bool, typer.Option('--fleet', help='Its learner is shared, and in no namespace.')
+]
+RobotOption = Annotated[str, typer.Option(help='Robot YAML, or the name of a shipped one.')]
+ModelOption = Annotated[str, typer.Option(help='ONNX base policy, or the name of a shipped one.')]
+BagOption = Annotated[Path, typer.Option(help='Folder of the transition bag; it must not exist.')]
 JsonOption = Annotated[bool, typer.Option('--json', help='Print the results as JSON.')]
 
 

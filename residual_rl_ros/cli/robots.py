@@ -17,12 +17,14 @@ from rich.console import Console
 from residual_rl_ros.cli.options import (
     INTERRUPTED,
     AddOnOption,
+    FleetOption,
     MaybeFloat,
     MaybeFloats,
     MaybeInt,
     MaybePath,
     MaybeText,
     MaybeTexts,
+    NamespaceOption,
     ObservationMapOption,
     assignments,
 )
@@ -281,10 +283,8 @@ def up(
 
 
 def operator(
-    namespace: Annotated[str, typer.Option(help='Namespace of the robot.')] = '',
-    fleet: Annotated[
-        bool, typer.Option('--fleet', help='Its learner is shared, and in no namespace.')
-    ] = False,
+    namespace: NamespaceOption = '',
+    fleet: FleetOption = False,
 ) -> None:
     """Watch and command a robot from a terminal: mark success or failure, hold, roll back."""
     from residual_rl_ros.ros.tools.operator import run_operator
@@ -304,10 +304,8 @@ def customise(
         MaybeFloat, typer.Option(min=0.0, help='Factor on the add-ons; 0 is the base alone.')
     ] = None,
     off: Annotated[bool, typer.Option('--off', help='The base alone: weight 0.')] = False,
-    robot: Annotated[str, typer.Option(help='Namespace of the robot.')] = '',
-    fleet: Annotated[
-        bool, typer.Option('--fleet', help='Its learner is shared, and in no namespace.')
-    ] = False,
+    robot: NamespaceOption = '',
+    fleet: FleetOption = False,
     policy_only: Annotated[
         bool, typer.Option('--policy-only', help='There is no learner: tell the policy node.')
     ] = False,

@@ -27,7 +27,7 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.progress import say
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.resources import demonstrations_of, find_base_policy
-from residual_rl_ros.training.train import TrainOptions
+from residual_rl_ros.training.options import TrainOptions
 
 DEMONSTRATIONS = 20
 """Expert episodes of a method with demonstrations, for a base that came without its own."""

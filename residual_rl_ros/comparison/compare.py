@@ -29,8 +29,8 @@ from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.resources import write_text
 from residual_rl_ros.tasks.success_probe import settle_success
+from residual_rl_ros.training.options import TrainOptions
 from residual_rl_ros.training.run_folder import write_json
-from residual_rl_ros.training.train import TrainOptions
 
 
 @dataclass(frozen=True)

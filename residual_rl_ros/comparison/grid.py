@@ -18,14 +18,11 @@ from residual_rl_ros.config.run import ResolvedRun
 from residual_rl_ros.errors import FormatError, ResidualRLError
 from residual_rl_ros.evaluation.progress import Report, progress, say
 from residual_rl_ros.files.json_text import read_run_json
+from residual_rl_ros.training.identity import run_identity, stored_identity
+from residual_rl_ros.training.options import TrainOptions
 from residual_rl_ros.training.retrain import retrain_identity, run_retraining
 from residual_rl_ros.training.run_folder import SUMMARY
-from residual_rl_ros.training.train import (
-    TrainOptions,
-    run_identity,
-    run_training,
-    stored_identity,
-)
+from residual_rl_ros.training.train import run_training
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ from residual_rl_ros.comparison.grid import Cell
 from residual_rl_ros.comparison.protocol import RETRAIN
 from residual_rl_ros.comparison.results import read_result
 from residual_rl_ros.config.run import ResolvedRun
-from residual_rl_ros.evaluation.paired import run_episode
+from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.evaluation.progress import say
 from residual_rl_ros.pretraining.demonstrations import Demonstrations
 from residual_rl_ros.pretraining.train_base import load_recipe, train
 from residual_rl_ros.tasks.hosting import host
+from residual_rl_ros.training.options import TrainOptions
 from residual_rl_ros.training.retrain import ROUNDS
-from residual_rl_ros.training.train import TrainOptions
 from residual_rl_ros.transitions.transition import Source, Transition
 
 MEASURE_S = 1.0

@@ -21,7 +21,7 @@ from residual_rl_ros.algorithms.rule import RULES, Rule, RuleConfig, find_rule
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_file, resource_path
 from residual_rl_ros.schema import from_mapping, parameter, read_yaml, unknown_key
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 REMOVED = {
     'actor_delay_updates': 'it was 0 in every preset; delete the line',
@@ -155,9 +155,7 @@ class LearnerConfig(LoopConfig):
 
     def problems(self) -> Iterator[str]:
         """Yield what does not fit together."""
-        check = getattr(self.rule, 'problems', None)
-        if check is not None:
-            yield from check()
+        yield from self.rule.problems()
         if self.full_bound_cost and not self.rule.tells_cost:
             yield (
                 f'full_bound_cost is {self.full_bound_cost}, but the robot policy tells no cost of '

@@ -29,7 +29,7 @@ from residual_rl_ros.rewards.composition import DESCRIPTION as ADD_ON
 from residual_rl_ros.rewards.composition import AddOns, BoundAddOns
 from residual_rl_ros.robot.description import RobotConfig, load_robot
 from residual_rl_ros.schema import from_mapping, parameter, read_yaml
-from residual_rl_ros.transitions.transition import MAX_PROPOSALS, TransitionLayout
+from residual_rl_ros.transitions.layout import MAX_PROPOSALS, TransitionLayout
 
 if TYPE_CHECKING:
     from residual_rl_ros.config.preset import LearnerConfig

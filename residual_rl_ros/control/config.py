@@ -14,7 +14,7 @@ from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES, ActorMailbox
 from residual_rl_ros.robot.action_spec import ActionSpec
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 PROPOSALS = (
     "number N of draws of the base policy's noise that a decision is given: its action, and N - 1 "

@@ -33,13 +33,8 @@ from residual_rl_ros.residual_policy.robot_policy import (
     Planner,
     is_residual,
 )
-from residual_rl_ros.transitions.transition import (
-    NOTHING,
-    Source,
-    Success,
-    Transition,
-    TransitionLayout,
-)
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import NOTHING, Source, Success, Transition
 
 Array = npt.NDArray[np.float64]
 

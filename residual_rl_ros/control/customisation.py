@@ -12,7 +12,8 @@ import yaml
 
 from residual_rl_ros.errors import ConfigError, RewardError
 from residual_rl_ros.rewards.composition import AddOns, decision_reward
-from residual_rl_ros.transitions.transition import Transition, TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import Transition
 
 MAX_ADD_ON_WEIGHT = 1000.0
 """Largest weight: 1 is what was learned, and far more chooses ever more sharply."""

@@ -51,8 +51,8 @@ END_EPISODE = StepFeedback(0.0, False, True, Success.UNLABELLED)
 class LoopCallbacks(Protocol):
     """Where a loop's results go."""
 
-    def send_command(self, command: Array, stamp: float) -> None:
-        """Send a command, shape (m,), that answers a stamp [s]."""
+    def send_command(self, command: Array, stamp: float, holding: bool = False) -> None:
+        """Send a command, shape (m,), that answers a stamp [s], and say whether it is to hold."""
 
     def send_transition(self, transition: Transition) -> None:
         """Send a finished decision to the learner."""
@@ -286,12 +286,12 @@ class PolicyLoop(ABC):
         """Hold the robot, if it was told anything yet; it may be moved meanwhile."""
         self.controller.limiter.interrupt()
         if self.active:
-            self._publish(self.controller.limiter.hold(within_steps), stamp)
+            self._publish(self.controller.limiter.hold(within_steps), stamp, holding=True)
 
-    def _publish(self, command: Array | None, stamp: float) -> None:
+    def _publish(self, command: Array | None, stamp: float, holding: bool = False) -> None:
         """Send a command, if there is one; none leaves an inactive loop."""
         if command is not None and self.active:
-            self._callbacks.send_command(command, stamp)
+            self._callbacks.send_command(command, stamp, holding)
 
     def _refuse(self, counter: str, reason: str) -> None:
         self.counts[counter] += 1

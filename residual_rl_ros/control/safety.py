@@ -41,7 +41,7 @@ class Workspace:
         self._model = _kinematic_model(path)
         self._data = mujoco.MjData(self._model)
         try:
-            joints = [self._model.joint(name) for name in spec.joints]
+            joints = [self._model.joint(name) for name in spec.joints if name]
             for joint in joints:
                 if joint.type[0] not in (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE):
                     raise ConfigError(
@@ -49,6 +49,7 @@ class Workspace:
                         'name hinges and slides in robot.action.workspace.joints'
                     )
             self._addresses = np.array([joint.qposadr[0] for joint in joints])
+            self._moved = np.array([bool(name) for name in spec.joints])
             sites = [self._model.site(index).name for index in range(self._model.nsite)]
             if spec.point in sites:
                 self._position = self._data.site(spec.point).xpos
@@ -61,9 +62,9 @@ class Workspace:
         """Return where the point is, shape (3,), base frame of the model [m].
 
         Args:
-            joints: joint positions in the order of the actions, shape (m,) [rad or m].
+            joints: positions in the order of the actions, shape (m,) [rad or m].
         """
-        self._data.qpos[self._addresses] = joints
+        self._data.qpos[self._addresses] = joints[self._moved]
         self._forward(self._model, self._data)
         position: Array = self._position.copy()
         return position

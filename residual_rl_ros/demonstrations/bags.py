@@ -17,7 +17,8 @@ from residual_rl_ros.errors import ConfigError, DemonstrationError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.robot.decoders import stamp_of, to_nanoseconds
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.transitions.transition import Transition, TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import Transition
 
 LOOKED_AT = 1000
 """Commands from which it is seen whether a recording is of lockstep."""

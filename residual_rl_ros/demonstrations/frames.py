@@ -16,7 +16,7 @@ from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import DemonstrationError, FormatError, shown
 from residual_rl_ros.files.yaml_text import read_yaml
 from residual_rl_ros.robot.action_spec import ActionSpec
-from residual_rl_ros.transitions.transition import MAX_OBSERVATION
+from residual_rl_ros.transitions.layout import MAX_OBSERVATION
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

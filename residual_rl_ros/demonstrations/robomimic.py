@@ -21,7 +21,7 @@ from residual_rl_ros.demonstrations.frames import Array, DemonstratedEpisode, Nu
 from residual_rl_ros.errors import DemonstrationError, FormatError, ResidualRLError
 from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.files.limits import EPISODE_BYTES, EPISODES, FRAME_BYTES, FRAMES
-from residual_rl_ros.transitions.transition import MAX_SIZE
+from residual_rl_ros.transitions.layout import MAX_SIZE
 
 ENVIRONMENT = 'env_args'
 """Attribute of `data`: JSON that describes the environment, with its control rate."""

@@ -24,7 +24,8 @@ from residual_rl_ros.errors import DemonstrationError
 from residual_rl_ros.numerics import is_one_hot
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
 from residual_rl_ros.robot.action_spec import ActionSpec
-from residual_rl_ros.transitions.transition import Success, Transition, TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import Success, Transition
 
 GOING_ON = StepFeedback(0.0, False, False, Success.UNLABELLED)
 SOLVED = StepFeedback(1.0, True, False, Success.SUCCESS)

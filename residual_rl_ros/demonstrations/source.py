@@ -36,7 +36,8 @@ from residual_rl_ros.demonstrations.tensor_file import DemonstrationFile
 from residual_rl_ros.errors import DemonstrationError, MalformedTransitionError
 from residual_rl_ros.findings import Findings
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import Source, Success, Transition
 
 if TYPE_CHECKING:
     from residual_rl_ros.learner.learner import Learner

@@ -1,13 +1,13 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Episodes of one controller, and evaluations of base and base + residual on the same seeds."""
+"""Evaluations of base and base + residual on the same seeds, and what they came to."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.config.run import ResolvedRun, RunConfig
-from residual_rl_ros.config.success import RETURN
 from residual_rl_ros.control.controller import ResidualController
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.evaluation.episode import Episode, run_episode
 from residual_rl_ros.evaluation.intervals import (
     Mean,
     Rate,
@@ -28,116 +27,8 @@ from residual_rl_ros.evaluation.intervals import (
     paired_t,
     wilson,
 )
-from residual_rl_ros.rewards.composition import BoundAddOns
-from residual_rl_ros.tasks.checked import CheckedEnvironment
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.mcts_planner import MctsPlanner
-from residual_rl_ros.tasks.success_probe import PROBE_SEED
-from residual_rl_ros.transitions.transition import Success, Transition
-
-
-@dataclass(frozen=True)
-class Episode:
-    """Outcome of one episode."""
-
-    seed: int
-    success: bool | None
-    """None if the task does not tell."""
-    steps: int
-    """Control steps."""
-    episode_return: float
-    """Sum of the rewards of the task: the basic return."""
-    add_on_return: float | None = None
-    """Sum of the add-on rewards of its decisions; None without an add-on."""
-
-    @property
-    def total_return(self) -> float:
-        """Basic return and that of the add-on together."""
-        return self.episode_return + (self.add_on_return or 0.0)
-
-
-def run_episode(
-    env: gymnasium.Env[Any, Any],
-    controller: ResidualController,
-    seed: int,
-    number: int,
-    on_transition: Callable[[Transition], None] = lambda transition: None,
-    on_step: Callable[[], None] = lambda: None,
-    takeover: Callable[[], npt.NDArray[np.float64] | None] = lambda: None,
-    add_on: BoundAddOns | None = None,
-) -> Episode:
-    """Play one episode from `env.reset(seed=seed)`.
-
-    Args:
-        env: environment; its attribute `success_criterion` says how it tells success.
-        controller: the control loop.
-        seed: seed of the environment.
-        number: episode number; with the controller's own seed, seeds the base policy's noise.
-        on_transition: called with every completed decision.
-        on_step: called after every control step, for example to render.
-        takeover: gives an operator's command for every control step, None while the policy acts.
-        add_on: what is asked for beside the task; it is summed up on its own.
-
-    Raises:
-        TaskError: the environment failed, or answered with something that is no number.
-        RewardError: the add-on did.
-    """
-    task = CheckedEnvironment(env)
-    controller.begin_episode(number, task.reset(seed, number), stamp=0.0)
-    steps, episode_return = 0, 0.0
-    added = None if add_on is None else 0.0
-    while True:
-        own = takeover()
-        if own is None and controller.limiter.overridden:
-            controller.limiter.interrupt()  # As `PolicyLoop.set_takeover` when he hands back.
-        command = controller.command(own)
-        assert command is not None, 'a lockstep controller never holds'
-        observation, feedback = task.step(command)
-        steps, episode_return = steps + 1, episode_return + feedback.reward
-        transition = controller.step(observation, float(steps), feedback)
-        on_step()
-        if transition is not None:
-            if add_on is not None and added is not None:
-                added += add_on.of_transition(transition)
-            on_transition(transition)
-        if feedback.done:
-            told = feedback.success is not Success.UNLABELLED
-            success = feedback.success is Success.SUCCESS if told else None
-            return Episode(seed, success, steps, episode_return, added)
-
-
-SILENT_EPISODES = 20
-"""Episodes of the base without any reward after which a task without success is refused."""
-
-
-def refuse_silence(run: ResolvedRun, env: gymnasium.Env[Any, Any]) -> None:
-    """Refuse a task that tells neither success nor a reward: nothing could be learned from it.
-
-    A task that tells no success is played by the base until the first reward, which most give in
-    the first episode. A task that tells success is not played.
-
-    Args:
-        run: the run; `success` of its configuration is settled.
-        env: its environment.
-
-    Raises:
-        ConfigError: there was no reward in `SILENT_EPISODES` episodes.
-    """
-    if run.config.success != RETURN:
-        return
-    controller = run.evaluation_controller(None)
-    try:
-        for number in range(SILENT_EPISODES):
-            seed = PROBE_SEED + number
-            if run_episode(env, controller, seed, number, add_on=run.add_on).total_return:
-                return
-    finally:
-        controller.queue.close()
-    raise ConfigError(
-        f'{run.config.task} tells no success, and the return of {SILENT_EPISODES} episodes of the '
-        'base is 0: there is nothing to learn from; say how it tells success (--success), or give '
-        'it a reward'
-    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ files continue the learner. `manifest.json` holds the SHA-256 of each, without w
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -27,14 +26,15 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 
 from residual_rl_ros.config.preset import LearnerConfig, learner_config
-from residual_rl_ros.errors import CheckpointError, ConfigError, FormatError, ResidualRLError
-from residual_rl_ros.files.json_text import read_json, read_run_json
+from residual_rl_ros.errors import CheckpointError, ConfigError, ResidualRLError
+from residual_rl_ros.files.json_text import read_run_json
 from residual_rl_ros.learner.best_networks import UNRANKED, Rank
 from residual_rl_ros.learner.folder_lock import FolderLock
 from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.learner.manifest import MANIFEST, check_files, write_manifest
 from residual_rl_ros.residual_policy.weights import ACTOR, check_tensor_file, readable_checkpoint
-from residual_rl_ros.transitions.seal import SEAL, Key
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.seal import Key
 
 ALGORITHM, GOOD, CANDIDATE, STATE, RUN = (
     'algorithm.safetensors',
@@ -45,11 +45,6 @@ ALGORITHM, GOOD, CANDIDATE, STATE, RUN = (
 )
 MEMORY = 'memory.{}.safetensors'
 """Each part of the rule's memory."""
-MANIFEST = 'manifest.json'
-"""SHA-256 of every other file by its name."""
-APART = (MANIFEST, MANIFEST + SEAL)
-
-
 SPACE_MARGIN = 1.2
 """What a file system needs for files, in units of their contents."""
 
@@ -107,10 +102,10 @@ class CheckpointFolder:
             CheckpointError: the folder cannot be written or the disk is full.
         """
         save_checkpoint(self.latest, learner, run, self._key)
-        if learner.best.good and learner.best.rank > self._best_rank:
+        if learner.judge.best.good and learner.judge.best.rank > self._best_rank:
             with learner.confirmed():
                 save_checkpoint(self.best, learner, run, self._key)
-            self._best_rank = learner.best.rank
+            self._best_rank = learner.judge.best.rank
 
 
 def save_checkpoint(
@@ -138,8 +133,8 @@ def save_checkpoint(
         (fresh / ACTOR).write_bytes(learner.current_message())
         tensors = {
             ALGORITHM: learner.rule.state_dict(),
-            GOOD: learner.best.good,
-            CANDIDATE: learner.best.candidate,
+            GOOD: learner.judge.best.good,
+            CANDIDATE: learner.judge.best.candidate,
         }
         memory = {MEMORY.format(k): v for k, v in learner.rule.memory.export().items()}
         for name, values in (tensors | memory).items():
@@ -155,7 +150,7 @@ def save_checkpoint(
         state = {
             'config': learner.config.to_mapping(),
             'layout': learner.layout.to_yaml(),
-            'best_rank': learner.best.rank,
+            'best_rank': learner.judge.best.rank,
             'state': learner.state_dict(),
         }
         (fresh / STATE).write_text(json.dumps(state), encoding='utf-8')
@@ -227,13 +222,13 @@ def load_checkpoint(directory: Path, key: Key | None = None) -> Learner:
     directory = readable_checkpoint(directory)
     try:
         (key or Key()).check_file(directory / MANIFEST)
-        listed = _check_files(directory)
+        listed = check_files(directory)
         stored = _read_state(directory)
         config = _config(stored, directory)
         learner = Learner(config, TransitionLayout.from_yaml(stored['layout']), seed=0)
         learner.rule.load_state_dict(_finite_tensors(directory / ALGORITHM))
-        learner.best.good = _finite_tensors(directory / GOOD)
-        learner.best.candidate = _finite_tensors(directory / CANDIDATE)
+        learner.judge.best.good = _finite_tensors(directory / GOOD)
+        learner.judge.best.candidate = _finite_tensors(directory / CANDIDATE)
         memory = learner.rule.memory
         parts = {part: MEMORY.format(part) for part in memory.export()}
         missing = {STATE, ACTOR, ALGORITHM, GOOD, CANDIDATE, *parts.values()} - listed.keys()
@@ -275,7 +270,7 @@ def stored_config(directory: Path) -> LearnerConfig:
     """
     directory = readable_checkpoint(directory)
     try:
-        _check_files(directory, STATE)
+        check_files(directory, STATE)
         return _config(_read_state(directory), directory)
     except _UNREADABLE as error:
         raise _unreadable(directory, error) from error
@@ -289,7 +284,7 @@ def load_run_state(directory: Path) -> dict[str, npt.NDArray[Any]]:
     """
     directory = readable_checkpoint(directory)
     try:
-        _check_files(directory, RUN)
+        check_files(directory, RUN)
         return _arrays(directory / RUN)
     except _UNREADABLE as error:
         raise CheckpointError(
@@ -314,69 +309,11 @@ def _unreadable(directory: Path, error: Exception) -> CheckpointError:
     for other in (directory.with_name('latest'), directory.with_name('best')):
         if other != directory and other.exists():
             try:
-                _check_files(other)
+                check_files(other)
             except (OSError, ValueError):
                 continue
             hint = f'; {str(other)!r} is whole: put it there to go on from it'
     return CheckpointError(f'cannot read checkpoint {str(directory)!r}: {error}{hint}')
-
-
-def write_manifest(directory: Path) -> None:
-    """Note the digest of every file of a checkpoint.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    names = sorted(path.name for path in directory.iterdir() if path.name not in APART)
-    digests = {name: _sha256(directory / name) for name in names}
-    (directory / MANIFEST).write_text(json.dumps(digests, indent=1) + '\n', encoding='utf-8')
-
-
-def _sha256(path: Path) -> str:
-    with path.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-def _listed(directory: Path) -> dict[str, str]:
-    """Return the digests that a checkpoint should have, by file name.
-
-    Raises:
-        OSError, ValueError: there are none to read.
-    """
-    path = directory / MANIFEST
-    if not path.is_file():
-        raise ValueError(f'{MANIFEST} is missing: it was removed, or an earlier version wrote this')
-    try:
-        digests = read_json(path)
-    except FormatError as error:
-        raise ValueError(f'{MANIFEST} is altered: {error}') from error
-    if not isinstance(digests, dict) or not all(Path(name).name == name for name in digests):
-        raise ValueError(f'{MANIFEST} is altered: expected digests by file name')
-    return digests
-
-
-def _check_files(directory: Path, *names: str) -> dict[str, str]:
-    """Refuse files that are not those which were saved; return the digests of all.
-
-    Args:
-        directory: the checkpoint.
-        *names: files; none means all.
-
-    Raises:
-        OSError, ValueError: names the first that is missing or altered.
-    """
-    listed = _listed(directory)
-    for name in names or listed:
-        if name not in listed:
-            raise ValueError(f'{name} is not in {MANIFEST}')
-        if not (directory / name).is_file():
-            raise ValueError(f'{name!r}, which is in {MANIFEST}, is missing')
-        found = _sha256(directory / name)
-        if found != listed[name]:
-            raise ValueError(
-                f'{name} is altered: its sha256 is {found}, {MANIFEST} says {listed[name]}'
-            )
-    return listed
 
 
 def _read_state(directory: Path) -> dict[str, Any]:
@@ -412,7 +349,7 @@ def _rank_of(directory: Path) -> Rank:
     """Return the rank that a checkpoint was saved with, the lowest if there is none to read."""
     try:
         directory = readable_checkpoint(directory)
-        _check_files(directory, STATE)
+        check_files(directory, STATE)
         confirmed, success, taken_at = _read_state(directory)['best_rank']
         return bool(confirmed), float(success), int(taken_at)
     except (OSError, ResidualRLError, KeyError, TypeError, ValueError):

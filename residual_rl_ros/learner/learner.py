@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The learner: transitions in, weight messages out. Phases and pacing live here.
+"""The learner: transitions in, weight messages out. Phases and publications live here.
 
 It knows no middleware, no thread and no clock; the learner node and the in-process runner feed it
 the same way. Updates follow the *count* of transitions, so that the same transitions in the same
@@ -12,48 +12,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
 import numpy as np
 import torch
 
-from residual_rl_ros.algorithms.customisation import BASIC
-from residual_rl_ros.algorithms.rule import Customisable
 from residual_rl_ros.config.preset import LearnerConfig
-from residual_rl_ros.errors import ConfigError, MalformedTransitionError
-from residual_rl_ros.learner.best_networks import BestNetworks, Networks
-from residual_rl_ros.learner.episodes import EpisodeLog, EpisodeRecord
+from residual_rl_ros.errors import MalformedTransitionError
+from residual_rl_ros.learner.add_on import LearnedAddOn
+from residual_rl_ros.learner.episodes import EpisodeLog
 from residual_rl_ros.learner.exploration_schedule import (
-    PublishedShares,
     grown_share,
     residual_exploration,
     warmup_exploration,
 )
-from residual_rl_ros.learner.finite_networks import FiniteNetworks
-from residual_rl_ros.learner.guard import Guard, GuardConfig
+from residual_rl_ros.learner.judge import ActorJudge
+from residual_rl_ros.learner.updates import Updates
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
-from residual_rl_ros.rewards.composition import AddOns, decision_reward
-from residual_rl_ros.transitions.transition import Transition, TransitionLayout
-
-MAX_OWED_UPDATES = 1000
-"""After a burst of transitions: updates that are still taken for it."""
-MEASURE_EVERY = 50
-"""Transitions between two sets of metrics, at least: one costs as much as several updates."""
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import Transition
 
 WARN_EVERY = 1000
 """Of refused transitions, the first is told and then every so many."""
-
-
-@dataclass(frozen=True)
-class Rollback:
-    """One return to earlier networks."""
-
-    episode: int
-    """Number of episodes finished by then."""
-    reason: str
 
 
 class Phase(Enum):
@@ -78,11 +60,7 @@ class Learner:
     """
 
     def __init__(
-        self,
-        config: LearnerConfig,
-        layout: TransitionLayout,
-        seed: int,
-        epoch: int = 1,
+        self, config: LearnerConfig, layout: TransitionLayout, seed: int, epoch: int = 1
     ) -> None:
         self.config = config
         self.layout = layout
@@ -95,43 +73,25 @@ class Learner:
         self.phase = Phase.WARMUP
         self.transitions = 0
         """Transitions received."""
-        self.updates = 0
-        """Updates taken while online."""
-        self.dropped_updates = 0
-        """Updates that fell due faster than they could be taken, and never will be."""
-        self.pretraining_updates = 0
-        """Updates taken at the end of the warm-up, offline or of the critics alone."""
+        self.updates = Updates(self.rule, self._generator, lambda reason: self.warn(reason))
+        """Updates taken so far, and what they left."""
         self.control_steps = 0
         """Control steps received; the last decision of an episode counts in full."""
         self.episodes = EpisodeLog()
         """What became of the episodes."""
-        self.guard = Guard(
-            GuardConfig(config.guard_drop, config.guard_false_alarm_episodes, config.guard_share)
-        )
-        self._base_shares = PublishedShares()
-        self.rollbacks: list[Rollback] = []
-        """What the guard has found so far."""
-        self.best = BestNetworks()
-        """What a rollback returns to."""
-        self._rolled_back = (0, -1)  # Newest (epoch, sequence) whose actor a rollback has revoked.
-        self.metrics: dict[str, float] = {}
-        """Of the last update before a publication, and of a batch then; see `MEASURE_EVERY`."""
+        self.judge = ActorJudge(config, self.episodes)
+        """What the episodes say of the actors."""
         self.warn: Callable[[str], None] = lambda reason: None
         """Told what is wrong; the learner goes on."""
         self.inform: Callable[[str], None] = lambda text: None
         """Told what the warm-up has shown."""
-        self.add_on = ('', 1.0)
-        """Add-ons in use beside those of the preset, as YAML, and their weight."""
-        self._add_on_changed = False
+        self.add_on = LearnedAddOn(config, self.rule, layout)
+        """The add-on reward that is learned for."""
         self.run = ''
         """Names this learner in weight messages, where there may be another."""
         self.refused = 0
         """Transitions that were none of the layout."""
-        self.finite = FiniteNetworks(self.rule, self._generator)
-        """The latest networks that were; see `recover`."""
-        self._latest: dict[str, torch.Tensor] = {}
         self._publication_due = False
-        self._measured_at = 0
         self._epoch_start = 0
         self._shown_at: int | None = None  # See `confirmed`.
         self._warmup_transitions = config.warmup_transitions
@@ -145,7 +105,7 @@ class Learner:
 
     def first_message(self) -> bytes:
         """Return the message that opens the epoch: residual off until the warm-up is over."""
-        self.recover()
+        self.updates.recover()
         if self.phase is Phase.WARMUP:
             # Pre-training that was interrupted begins again with the next transition.
             rest = self._warmup_transitions - self.transitions
@@ -189,7 +149,10 @@ class Learner:
             transition, robot, self.control_steps, warm, self.layout.decision_steps
         )
         if finished is not None:
-            self._judge(*finished)
+            networks = self.updates.finite_networks
+            reason = self.judge.judge(*finished, networks, self.transitions)
+            if reason:
+                self.roll_back(reason)
         interval = self.config.publish_interval
         if self.phase is Phase.WARMUP:
             if self.transitions < self._warmup_transitions:
@@ -206,20 +169,16 @@ class Learner:
         self._publication_due |= since % interval == 0
         due = self.rule.updates_due(since)
         if not learn:
-            owed = due - self.updates - self.dropped_updates
-            self.dropped_updates += max(0, owed - MAX_OWED_UPDATES)
+            self.updates.postpone(due)
             return None
-        while self.updates + self.dropped_updates < due:
-            pulse()
-            self._latest |= self.rule.update()
-            self.updates += 1
-        if self._publication_due or not all(map(math.isfinite, self._latest.values())):
-            self.recover()
+        self.updates.take(due, pulse)
+        if self._publication_due or not self.updates.sound:
+            self.updates.recover()
         if not self._publication_due:
             return None
         self._publication_due = False
-        if not self._measured_at or self.transitions - self._measured_at >= MEASURE_EVERY:
-            self._measure()
+        if self.updates.measure_due(self.transitions):
+            self.updates.measure(self.transitions, self._metrics())
         # The policy goes on with the previous actor for one interval meanwhile: learning and
         # collecting overlap, and still every decision knows which actor is its own.
         return self._publish(interval, 2 * interval)
@@ -246,7 +205,7 @@ class Learner:
                 with.
         """
         for outcome in base_outcomes:
-            self.guard.record_outcome(outcome, residual=False, base_share=1.0)
+            self.judge.guard.record_outcome(outcome, residual=False, base_share=1.0)
         config, memory = self.config, self.rule.memory
         wanted = math.ceil(config.warmup_episodes * memory.episode_decisions)
         self._warmup_transitions = max(config.warmup_transitions, wanted)
@@ -258,16 +217,10 @@ class Learner:
 
     def _end_warmup(self, success: float | None, pulse: Callable[[], None]) -> None:
         """Let the rule use the warm-up, and switch the residual on."""
-
-        def counted() -> None:
-            pulse()
-            self.pretraining_updates += 1
-
         ramp = math.ceil(self.config.bound_ramp_episodes * self.rule.memory.episode_decisions)
         self._bound_ramp_transitions = max(self.config.bound_ramp_transitions, ramp)
-        self._latest |= self.rule.prepare(counted)
-        self.recover()
-        self.best.begin(self.rule.state_dict(), success or 0.0, self.transitions)
+        self.updates.prepare(pulse)
+        self.judge.best.begin(self.rule.state_dict(), success or 0.0, self.transitions)
         self.episodes.forget_outcomes()
         derived = ', '.join(f'{name} {value:.4g}' for name, value in self.derived().items())
         if derived:
@@ -285,20 +238,14 @@ class Learner:
     def roll_back(self, reason: str) -> None:
         """Return to the networks with the best recent success, before any those of the warm-up.
 
-        Data and counters stay: the learner goes on from there, knowing what went wrong. The robot
-        acts with the revoked actor until the next message, and its episodes do not count against
-        the restored one.
+        Data and counters stay: the learner goes on from there, knowing what went wrong.
 
         Args:
-            reason: for `rollbacks`.
+            reason: for `ActorJudge.rollbacks`.
         """
-        good = self.best.restore()
+        good = self.judge.roll_back((self.epoch, self.sequence), reason)
         if good:
-            self.finite.restore(good)
-        self._rolled_back = (self.epoch, self.sequence)
-        self.guard.reset()
-        self.episodes.forget_outcomes()
-        self.rollbacks.append(Rollback(len(self.episodes.history), reason))
+            self.updates.finite.restore(good)
 
     def customise(
         self, text: str, weight: float, pulse: Callable[[], None] = lambda: None
@@ -307,7 +254,6 @@ class Learner:
 
         The memory has basic rewards, and an add-on is a function of a transition: all that was seen
         counts for the new one at once. Until new weights come the robot goes on with the old ones.
-        At weight 0 the base acts alone, and what was learned waits.
 
         Args:
             text: add-ons as YAML; empty is none.
@@ -321,46 +267,15 @@ class Learner:
             ConfigError: the rule learns no add-on, or the text is wrong for this robot; what was
                 learned for stays.
         """
-        self.check_add_on(text)
-        rule, before = self.rule, self.add_on
-        if not weight or not isinstance(rule, Customisable):
+        changed = self.add_on.change(text, weight)
+        count = self.config.rule.relearning_updates
+        if not changed or self.phase is Phase.WARMUP or not count:
             return None
-        known = self._wanted(before[0], self._add_on_changed)
-        self._add_on_changed |= bool(text)
-        wanted = self._wanted(text, self._add_on_changed)
-        rule.set_add_on(wanted.to_yaml(), weight)
-        self.add_on = (text, weight)
-        if self.phase is Phase.WARMUP or wanted.to_list() == known.to_list():
-            return None
-        for _ in range(self.config.rule.relearning_updates):
-            pulse()
-            self._latest |= rule.update()
-            self.pretraining_updates += 1
-        if not self.config.rule.relearning_updates:
-            return None
-        self.recover()
-        self.best.begin(rule.state_dict(), self.episodes.success_rate or 0.0, self.transitions)
+        self.updates.relearn(count, pulse)
+        success = self.episodes.success_rate or 0.0
+        self.judge.best.begin(self.rule.state_dict(), success, self.transitions)
         self.begin_epoch(self.epoch + 1)
         return self.first_message()
-
-    def _wanted(self, text: str, changed: bool) -> AddOns:
-        """Return the add-ons of a text; as long as nobody has asked for others, the preset's."""
-        preset = AddOns.of(getattr(self.config.rule, 'add_on', ()))
-        return AddOns.from_message(text) if changed else preset
-
-    def check_add_on(self, text: str) -> None:
-        """Refuse an add-on that cannot be learned.
-
-        Raises:
-            ConfigError: the rule learns none, or the text is wrong for this robot.
-        """
-        learns = isinstance(self.rule, Customisable)
-        if text and (not learns or getattr(self.config.rule, 'reward', BASIC) == BASIC):
-            raise ConfigError(
-                f'algorithm {self.config.algorithm} of this preset learns from the basic reward '
-                'alone: take a preset of customisation, and set reward to add_on or total'
-            )
-        decision_reward(AddOns.from_message(text), self.layout)
 
     def add_demonstration(self, transition: Transition, robot: str = '') -> None:
         """Store a recorded demonstration, if the layout allows it; see `Memory`."""
@@ -378,54 +293,13 @@ class Learner:
             return False
         return True
 
-    def recover(self) -> None:
-        """Return to the latest finite networks if the present ones are not; else keep these.
-
-        What is published and saved is finite by this: it is called after pre-training and after
-        updates whose metrics are not finite, and before metrics, a message and a checkpoint.
-        """
-        reason = self.finite.check()
-        if reason:
-            self._latest.clear()
-            self.warn(f'after {self.updates} updates {reason}')
-
-    def _finite_networks(self) -> Networks:
-        self.recover()
-        return self.rule.state_dict()
-
-    def _measure(self) -> None:
-        """Collect metrics, in a new dictionary."""
-        self._measured_at = self.transitions
-        metrics = {name: float(value) for name, value in self._latest.items()}
-        metrics |= self.rule.diagnose()
-        for source, share in self.rule.memory.composition().items():
-            metrics[f'replay_{source.name.lower()}_share'] = share
-        metrics['guard_statistic'] = self.guard.statistic
-        metrics['guard_base_share'] = self.exploration().base_only_share
-        metrics['update_ratio'] = self.updates / (self.transitions - self._online_from)
-        self.metrics = metrics
-
-    def _judge(self, record: EpisodeRecord, actor: tuple[int, int]) -> None:
-        """Let a finished episode count for its actor, and against it."""
-        fails = self.config.unlabelled_fails(self.episodes.only_success_is_labelled)
-        outcome, warm = record.outcome(fails), record.warmup
-        revoked = actor <= self._rolled_back
-        if outcome is None or (record.residual and revoked):
-            return
-        # Once online, episodes without residual are the guard's and say nothing of the learner.
-        if record.residual or warm:
-            self.episodes.rate(outcome)
-        if record.residual and not warm:
-            base = self.guard.base_outcomes
-            self.best.rate(outcome, base, self._finite_networks, self.transitions)
-        if warm and record.residual:
-            return
-        if self.config.guard_share or not record.residual:
-            # Of two episodes under a revoked actor only that of the base counts: no fair draw.
-            share = 0.0 if revoked else self._base_shares.of(actor)
-            alarm = self.guard.record_outcome(outcome, record.residual, share)
-            if alarm is not None:
-                self.roll_back(str(alarm))
+    def _metrics(self) -> dict[str, float]:
+        """Return metrics of the guard and of the pace."""
+        return {
+            'guard_statistic': self.judge.guard.statistic,
+            'guard_base_share': self.exploration().base_only_share,
+            'update_ratio': self.updates.online / (self.transitions - self._online_from),
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Return counters and generator as JSON values, for a checkpoint."""
@@ -435,22 +309,14 @@ class Learner:
             'phase': self.phase.value,
             'transitions': self.transitions,
             'control_steps': self.control_steps,
-            'updates': self.updates,
-            'dropped_updates': self.dropped_updates,
-            'pretraining_updates': self.pretraining_updates,
             'epoch_start': self._epoch_start,
             'warmup_transitions': self._warmup_transitions,
             'bound_ramp_transitions': self._bound_ramp_transitions,
             'publication_due': self._publication_due,
-            'measured_at': self._measured_at,
             'rng': self.rng.bit_generator.state,
-            'guard': self.guard.state_dict(),
-            'base_shares': self._base_shares.state_dict(),
-            'rollbacks': [asdict(rollback) for rollback in self.rollbacks],
-            'rolled_back': list(self._rolled_back),
-            'add_on': list(self.add_on),
-            'add_on_changed': self._add_on_changed,
-            **self.best.state_dict(),
+            **self.updates.state_dict(),
+            **self.judge.state_dict(),
+            **self.add_on.state_dict(),
             **self.episodes.state_dict(),
         }
 
@@ -460,33 +326,20 @@ class Learner:
         self.phase = Phase(state['phase'])
         self.transitions = int(state['transitions'])
         self.control_steps = int(state['control_steps'])
-        self.updates = int(state['updates'])
-        self.dropped_updates = int(state['dropped_updates'])
-        self.pretraining_updates = int(state['pretraining_updates'])
         self._epoch_start = int(state['epoch_start'])
         self._warmup_transitions = int(state['warmup_transitions'])
         self._bound_ramp_transitions = int(state['bound_ramp_transitions'])
         self._publication_due = bool(state['publication_due'])
-        self._measured_at = int(state['measured_at'])
         self.rng.bit_generator.state = state['rng']
-        self.guard.load_state_dict(state['guard'])
-        self._base_shares.load_state_dict(state['base_shares'])
-        self.rollbacks = [Rollback(**rollback) for rollback in state['rollbacks']]
-        self.best.load_state_dict(state)
+        self.updates.load_state_dict(state)
+        self.judge.load_state_dict(state)
         self.episodes.load_state_dict(state)
-        epoch, sequence = state['rolled_back']
-        self._rolled_back = (int(epoch), int(sequence))
-        text, weight = state.get('add_on', self.add_on)
-        if isinstance(self.rule, Customisable):
-            wanted = self._wanted(str(text), bool(state.get('add_on_changed', text)))
-            self.rule.set_add_on(wanted.to_yaml(), float(weight))
-            self.add_on = (str(text), float(weight))
-            self._add_on_changed = bool(state.get('add_on_changed', text))
-        self.recover()  # Keeps what was loaded.
+        self.add_on.load_state_dict(state)
+        self.updates.recover()  # Keeps what was loaded.
 
     def current_message(self) -> bytes:
         """Return the actor as it is now, to be used at once (deployment, evaluation)."""
-        self.recover()
+        self.updates.recover()
         # A bound that still grows is as much a part of what was learned as the weights are.
         learning = self.exploration(self._shown_at)
         exploration = Exploration(
@@ -495,28 +348,21 @@ class Learner:
             wide_bound_scale=learning.wide_bound_scale,
             full_bound_cost=learning.full_bound_cost,
         )
-        header = WeightsHeader(
-            self.epoch,
-            self.sequence,
-            exploration,
-            rollbacks=len(self.rollbacks),
-            run=self.run,
-        )
-        return encode_weights(self.rule.robot_policy(), header)
+        return self._encode(exploration)
 
     @contextmanager
     def confirmed(self) -> Iterator[None]:
         """Let the rule have the best networks meanwhile, with the bound that they acted with."""
-        self.recover()
+        self.updates.recover()
         present = self.rule.state_dict()
-        self.rule.load_state_dict(self.best.good)
-        self._shown_at = self.best.taken_at
+        self.rule.load_state_dict(self.judge.best.good)
+        self._shown_at = self.judge.best.taken_at
         try:
             yield
         finally:
             self._shown_at = None
             self.rule.load_state_dict(present)
-            self.recover()  # Keeps what was loaded.
+            self.updates.recover()  # Keeps what was loaded.
 
     def exploration(self, transitions: int | None = None) -> Exploration:
         """Return how the robot acts until the next message.
@@ -530,7 +376,7 @@ class Learner:
         since = max(0, received - self._warmup_transitions)
         grown = grown_share(since, self._bound_ramp_transitions)
         episodes = len(self.episodes.history)
-        return residual_exploration(self.config, since, grown, self.guard, episodes)
+        return residual_exploration(self.config, since, grown, self.judge.guard, episodes)
 
     def _publish(self, effective_in: int, next_effective_in: int) -> bytes:
         """Return the next message of the epoch; the counts are transitions from now."""
@@ -542,14 +388,20 @@ class Learner:
         """Return a weight message; the counts are transitions since the epoch began."""
         exploration = self.exploration()
         self.rule.published((self.epoch, self.sequence))
-        self._base_shares.publish((self.epoch, self.sequence), exploration.base_only_share)
+        self.judge.base_shares.publish((self.epoch, self.sequence), exploration.base_only_share)
+        return self._encode(exploration, effective_from, next_effective_from)
+
+    def _encode(
+        self, exploration: Exploration, effective_from: int = 0, next_effective_from: int = 0
+    ) -> bytes:
+        """Return a weight message of the present networks."""
         header = WeightsHeader(
             self.epoch,
             self.sequence,
             exploration,
             effective_from,
             next_effective_from,
-            len(self.rollbacks),
+            len(self.judge.rollbacks),
             self.run,
         )
         return encode_weights(self.rule.robot_policy(), header)

@@ -41,13 +41,13 @@ class MetricsLog:
             learner: the learner.
             returns: recent returns `basic`, `add_on` and `total`, of a run with an add-on.
         """
-        if learner.metrics is self._written:
+        if learner.updates.metrics is self._written:
             return
-        self._written = learner.metrics
+        self._written = learner.updates.metrics
         step = learner.control_steps
-        values = {f'learner/{name}': value for name, value in learner.metrics.items()}
-        values['run/updates'] = float(learner.updates)
-        values['run/rollbacks'] = float(len(learner.rollbacks))
+        values = {f'learner/{name}': value for name, value in learner.updates.metrics.items()}
+        values['run/updates'] = float(learner.updates.online)
+        values['run/rollbacks'] = float(len(learner.judge.rollbacks))
         values['run/takeovers'] = float(learner.episodes.takeovers)
         values['run/operator_steps'] = float(learner.episodes.operator_steps)
         if learner.episodes.success_rate is not None:

@@ -18,7 +18,7 @@ from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.demonstrations.frames import DemonstratedEpisode
 from residual_rl_ros.demonstrations.tensor_file import write_demonstrations
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.evaluation.paired import run_episode
+from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.pretraining.experts import Expert, make_expert
 from residual_rl_ros.tasks.checked import CheckedEnvironment, Env
 from residual_rl_ros.transitions.transition import Success, Transition

@@ -19,15 +19,21 @@ from residual_rl_ros.bags.transitions.reader import TransitionReader
 from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistribution
 from residual_rl_ros.config.run import RunConfig, training_seed
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.evaluation.paired import run_episode
+from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.learner.checkpoint import load_checkpoint
-from residual_rl_ros.residual_policy.robot_policy import FULL_SAMPLE, Array, ExplorationSample
+from residual_rl_ros.residual_policy.robot_policy import (
+    FULL_SAMPLE,
+    Array,
+    Decider,
+    ExplorationSample,
+)
 from residual_rl_ros.residual_policy.weights import ACTOR, CHECKPOINTS, readable_checkpoint
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.tasks.hosting import host
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.replay_buffer import NONE, ReplayBuffer
 from residual_rl_ros.transitions.table import TransitionTable
-from residual_rl_ros.transitions.transition import Transition, TransitionLayout
+from residual_rl_ros.transitions.transition import Transition
 
 Float32 = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.intp]
@@ -95,7 +101,7 @@ def buffer_of(tables: Sequence[tuple[TransitionTable, str]]) -> ReplayBuffer:
     return buffer
 
 
-class _Noise:
+class _Noise(Decider):
     """Explores: Gaussian noise around the base, at every decision."""
 
     def __init__(self, layout: TransitionLayout, std: float, rng: np.random.Generator) -> None:

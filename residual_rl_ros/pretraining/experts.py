@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import gymnasium
 import numpy as np
@@ -27,29 +28,20 @@ from residual_rl_ros.tasks.peg_insert import PegInsert
 from residual_rl_ros.tasks.push_to_goal import PushToGoal
 from residual_rl_ros.tasks.registry import CAMERA_TASKS
 
-EnvT = TypeVar('EnvT', contravariant=True)
+EnvT = TypeVar('EnvT')
 FETCH_PICK_AND_PLACE = 'gymnasium_robotics:FetchPickAndPlace-v4'
 FETCH_PUSH = 'gymnasium_robotics:FetchPush-v4'
 
 
-class Expert(Protocol[EnvT]):
-    """A policy with access to the true state of its task."""
+class Expert(ABC, Generic[EnvT]):
+    """A policy with access to the true state of its task; every approach has its displacement.
 
-    def reset(self, env: EnvT) -> None:
-        """Prepare for an episode that `env` has just been reset to."""
+    See `make_expert` for the arguments.
+    """
 
-    def act(self, env: EnvT) -> NDArray[np.float64]:
-        """Return the command of the next control step, shape (m,).
-
-        For the tasks of this package it is absolute joint position targets, [rad].
-        """
-
-
-class _Detour:
-    """The displacement of one episode's approach."""
-
-    def __init__(self, rng: np.random.Generator | None, waypoint_noise: float) -> None:
-        """Check that noise comes with a generator."""
+    def __init__(
+        self, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
+    ) -> None:
         if waypoint_noise and rng is None:
             raise ConfigError(
                 f'waypoint_noise is {waypoint_noise} but rng is None, expected a numpy Generator; '
@@ -57,15 +49,24 @@ class _Detour:
             )
         self._rng = rng
         self._std = waypoint_noise
-        self.offset: NDArray[np.float64] = np.zeros(2)
+        self.detour: NDArray[np.float64] = np.zeros(2)
+        """Displacement of this episode's approach, shape (2,), [m]."""
 
-    def draw(self) -> None:
-        """Draw the displacement, shape (2,), [m], of the next episode."""
+    def reset(self, env: EnvT) -> None:
+        """Prepare for an episode that `env` has just been reset to."""
+        del env
         if self._rng is not None:
-            self.offset = self._std * self._rng.standard_normal(2)
+            self.detour = self._std * self._rng.standard_normal(2)
+
+    @abstractmethod
+    def act(self, env: EnvT) -> NDArray[np.float64]:
+        """Return the command of the next control step, shape (m,).
+
+        For the tasks of this package it is absolute joint position targets, [rad].
+        """
 
 
-class PegInsertExpert:
+class PegInsertExpert(Expert[PegInsert]):
     """Funnel: the closer the peg is to the axis of the hole, the deeper it may go."""
 
     reach = 0.0065
@@ -84,16 +85,6 @@ class PegInsertExpert:
     lever = 0.01
     """Weight of a yaw error in the misalignment, half the width of the peg, [m/rad]."""
 
-    def __init__(
-        self, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
-    ) -> None:
-        """Set the variation between episodes, see `make_expert`."""
-        self._detour = _Detour(rng, waypoint_noise)
-
-    def reset(self, env: PegInsert) -> None:
-        """Draw this episode's approach."""
-        self._detour.draw()
-
     def act(self, env: PegInsert) -> NDArray[np.float64]:
         """Move over the hole and down the funnel."""
         hole = env.hole_pose()
@@ -104,11 +95,11 @@ class PegInsertExpert:
         height = -self.depth + openness * (self.depth + self.hover)
         # The detour is over well before the tip reaches the hover height.
         far = np.clip((-offset[2] - 2.0 * self.hover) / 0.03, 0.0, 1.0)
-        target = hole.position + np.array([*(far * self._detour.offset), height])
+        target = hole.position + np.array([*(far * self.detour), height])
         return _move_towards(env, Pose(target, hole.yaw), self.reach, self.turn)
 
 
-class PushToGoalExpert:
+class PushToGoalExpert(Expert[PushToGoal]):
     """Steer the block like a unicycle.
 
     It moves where its pushed face points, and turns when it is pushed off the centre of that face.
@@ -140,16 +131,6 @@ class PushToGoalExpert:
     down = 0.03
     """Height up to which he goes straight down there, [m]."""
 
-    def __init__(
-        self, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
-    ) -> None:
-        """Set the variation between episodes, see `make_expert`."""
-        self._detour = _Detour(rng, waypoint_noise)
-
-    def reset(self, env: PushToGoal) -> None:
-        """Draw this episode's approach."""
-        self._detour.draw()
-
     def act(self, env: PushToGoal) -> NDArray[np.float64]:
         """Push on the rear face, off centre by as much as the block has to turn."""
         block = env.block_pose()
@@ -161,7 +142,7 @@ class PushToGoalExpert:
         offset = np.clip(steered, -self.max_offset, self.max_offset)
         # The detour is over before the pusher touches the block.
         far = np.clip((-pusher[0] - self.standoff) / 0.03, 0.0, 1.0)
-        offset += far * self._detour.offset[1]
+        offset += far * self.detour[1]
         slide = np.clip(offset - pusher[1], -self.slide, self.slide)
         target = block.locate(pusher + np.array([self.push, slide, 0.0]))
         target[2] = self.height
@@ -173,8 +154,8 @@ class PushToGoalExpert:
         return _move_towards(env, Pose(target, 0.0), self.reach, self.turn)
 
 
-class FetchPickAndPlaceExpert:
-    """Above the object, down, close, to the goal: each from what is seen now.
+class FetchExpert(Expert[gymnasium.Env[Any, Any]]):
+    """What the experts of the Fetch robot share.
 
     Positions are in the world frame [m]; a command is a displacement of the gripper in units of
     5 cm and the opening of its fingers, each in [-1, 1].
@@ -182,6 +163,21 @@ class FetchPickAndPlaceExpert:
 
     gain = 10.0
     """Command per displacement [1/m]."""
+
+    def seen(self, env: gymnasium.Env[Any, Any]) -> Mapping[str, NDArray[np.float64]]:
+        """Return state and goal, which no other access to the environment gives."""
+        unwrapped: Any = env.unwrapped
+        observation: Mapping[str, NDArray[np.float64]] = unwrapped._get_obs()
+        return observation
+
+    def command(self, move: NDArray[np.float64], fingers: float) -> NDArray[np.float64]:
+        """Return the command of a displacement [m], with fingers open (1) or closed (-1)."""
+        return np.array([*np.clip(self.gain * move, -1.0, 1.0), fingers])
+
+
+class FetchPickAndPlaceExpert(FetchExpert):
+    """Above the object, down, close, to the goal: each from what is seen now."""
+
     hover = 0.05
     """Height above the object until the gripper is over it [m]."""
     near = 0.012
@@ -189,21 +185,9 @@ class FetchPickAndPlaceExpert:
     held = 0.052
     """Opening of the fingers below which they hold the object [m]."""
 
-    def __init__(
-        self, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
-    ) -> None:
-        """Set the variation between episodes, see `make_expert`."""
-        self._detour = _Detour(rng, waypoint_noise)
-
-    def reset(self, env: gymnasium.Env[Any, Any]) -> None:
-        """Draw this episode's approach."""
-        del env
-        self._detour.draw()
-
     def act(self, env: gymnasium.Env[Any, Any]) -> NDArray[np.float64]:
         """Approach, grasp or carry."""
-        unwrapped: Any = env.unwrapped
-        seen = unwrapped._get_obs()  # The environment offers no other access to its state.
+        seen = self.seen(env)
         state = seen['observation']
         gripper, thing, opening = state[:3], state[3:6], state[9] + state[10]
         offset = thing - gripper
@@ -211,20 +195,15 @@ class FetchPickAndPlaceExpert:
         if aligned and abs(offset[2]) < self.near:
             carry = opening <= self.held
             move = seen['desired_goal'] - gripper if carry else np.zeros(3)
-            return np.array([*np.clip(self.gain * move, -1.0, 1.0), -1.0])
+            return self.command(move, -1.0)
         far = np.clip((np.linalg.norm(offset) - 2.0 * self.hover) / self.hover, 0.0, 1.0)
-        move = offset + np.array([*(far * self._detour.offset), 0.0 if aligned else self.hover])
-        return np.array([*np.clip(self.gain * move, -1.0, 1.0), 1.0])
+        move = offset + np.array([*(far * self.detour), 0.0 if aligned else self.hover])
+        return self.command(move, 1.0)
 
 
-class FetchPushExpert:
-    """Behind the object as seen from the goal, down, and through it: each from what is seen now.
+class FetchPushExpert(FetchExpert):
+    """Behind the object as seen from the goal, down, and through it: each from what is seen now."""
 
-    Commands are those of `FetchPickAndPlaceExpert`; the fingers are closed.
-    """
-
-    gain = 10.0
-    """Command per displacement [1/m]."""
     behind = 0.09
     """Distance from the object's centre at which the gripper comes down [m]."""
     hover = 0.08
@@ -236,21 +215,9 @@ class FetchPushExpert:
     push = 0.06
     """Longest move of one command while pushing [m]."""
 
-    def __init__(
-        self, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
-    ) -> None:
-        """Set the variation between episodes, see `make_expert`."""
-        self._detour = _Detour(rng, waypoint_noise)
-
-    def reset(self, env: gymnasium.Env[Any, Any]) -> None:
-        """Draw this episode's approach."""
-        del env
-        self._detour.draw()
-
     def act(self, env: gymnasium.Env[Any, Any]) -> NDArray[np.float64]:
         """Approach, go down or push."""
-        unwrapped: Any = env.unwrapped
-        seen = unwrapped._get_obs()  # The environment offers no other access to its state.
+        seen = self.seen(env)
         gripper, thing = seen['observation'][:3], seen['observation'][3:6]
         way = (seen['desired_goal'] - thing)[:2]
         distance = float(np.linalg.norm(way))
@@ -266,15 +233,15 @@ class FetchPushExpert:
             there = float(np.linalg.norm(offset - start))
             far = np.clip((there - self.hover) / self.hover, 0.0, 1.0)
             height = 0.0 if there < self.near else self.hover
-            lateral = start - offset + far * self._detour.offset
+            lateral = start - offset + far * self.detour
             rising = low and there >= self.near
             move = np.array(
                 [*(0.0 * lateral if rising else lateral), thing[2] + height - gripper[2]]
             )
-        return np.array([*np.clip(self.gain * move, -1.0, 1.0), -1.0])
+        return self.command(move, -1.0)
 
 
-class MetaWorldExpert:
+class MetaWorldExpert(Expert[gymnasium.Env[Any, Any]]):
     """The expert that Meta-World brings for a task."""
 
     fade = 0.05
@@ -287,15 +254,9 @@ class MetaWorldExpert:
         rng: np.random.Generator | None = None,
         waypoint_noise: float = 0.0,
     ) -> None:
-        """Set the variation between episodes, see `make_expert`."""
-        self._detour = _Detour(rng, waypoint_noise)
+        super().__init__(rng=rng, waypoint_noise=waypoint_noise)
         policies = import_metaworld().policies.ENV_POLICY_MAP
         self._policy = policies[task_of(task_name)]()
-
-    def reset(self, env: gymnasium.Env[Any, Any]) -> None:
-        """Draw this episode's approach."""
-        del env
-        self._detour.draw()
 
     def act(self, env: gymnasium.Env[Any, Any]) -> NDArray[np.float64]:
         """Ask it, with a hand that seems displaced while it is far from the object."""
@@ -303,7 +264,7 @@ class MetaWorldExpert:
         seen = unwrapped.seen.copy()
         offset = seen[:2] - seen[4:6]
         far = np.clip(np.linalg.norm(offset) / self.fade - 1.0, 0.0, 1.0)
-        seen[:2] -= far * self._detour.offset
+        seen[:2] -= far * self.detour
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # It says at each step that commands are clipped.
             command = self._policy.get_action(seen)
@@ -370,7 +331,12 @@ def make_expert(
     if task_name.startswith(PREFIX):
         return MetaWorldExpert(task_name, rng=rng, waypoint_noise=waypoint_noise)
     expert: Expert[Any] = EXPERTS[task_name](rng=rng, waypoint_noise=waypoint_noise)
-    numbers = sorted(k for k, v in vars(type(expert)).items() if isinstance(v, float))
+    numbers = sorted(
+        name
+        for kind in type(expert).__mro__
+        for name, value in vars(kind).items()
+        if isinstance(value, float)
+    )
     for name, value in style.items():
         if name not in numbers or not isinstance(value, (int, float)):
             raise ConfigError(

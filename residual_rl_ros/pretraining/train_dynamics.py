@@ -21,7 +21,7 @@ from residual_rl_ros.residual_policy.dynamics import ModelSizes
 from residual_rl_ros.residual_policy.mppi_planner import MppiArchitecture, MppiPlanner
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.schema import parameter
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import shown
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 Float32 = npt.NDArray[np.float32]
 
@@ -66,13 +66,39 @@ def body_layers(hidden_sizes: tuple[int, ...], normalization: str) -> list[tuple
 
 
 @dataclass(frozen=True)
-class ActorArchitecture:
-    """All that is needed to rebuild an actor; travels with its weights."""
+class NetworkArchitecture:
+    """All that is needed to rebuild a policy of one network; travels with its weights."""
+
+    tells_cost: ClassVar[bool] = False
+    """Whether the policy tells the cost to go of a base action: not without critics."""
 
     layout: TransitionLayout
     """Names, sizes and scales of the decisions that it is for."""
     hidden_sizes: tuple[int, ...]
     """Widths of the hidden layers."""
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return it as JSON can hold it."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**values, 'layout': self.layout.to_mapping()}
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Return what `to_mapping` gave, JSON between.
+
+        Raises:
+            ConfigError: the layout is none.
+            KeyError: something is missing; or `TypeError` or `ValueError`, something is wrong.
+        """
+        layout = TransitionLayout.from_mapping(values['layout'])
+        sizes = tuple(values['hidden_sizes'])
+        return cls(**{**values, 'layout': layout, 'hidden_sizes': sizes})
+
+
+@dataclass(frozen=True)
+class ActorArchitecture(NetworkArchitecture):
+    """Sizes of an actor that sees its observation, and the base action if it is to."""
+
     sees_base_action: bool
     """Whether the base action of the decision is an input too."""
     outputs: int
@@ -100,11 +126,6 @@ class ActorArchitecture:
         std = self.exploration_std
         if std is not None and not (type(std) is float and math.isfinite(std) and std >= 0.0):
             raise ValueError(f'exploration_std is {std!r}, expected a number >= 0 or null')
-
-    @property
-    def tells_cost(self) -> bool:
-        """Whether the policy tells the cost to go of a base action: not without critics."""
-        return False
 
     @property
     def observation_size(self) -> int:
@@ -158,27 +179,6 @@ class ActorArchitecture:
 
     def _repeated(self, values: Float32) -> Float32:
         return _fixed(np.tile(values, self.layout.decision_steps))
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {**values, 'layout': self.layout.to_mapping()}
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> ActorArchitecture:
-        """Return what `to_mapping` gave, JSON between.
-
-        Raises:
-            ConfigError: the layout is none.
-            KeyError: something is missing; or `TypeError` or `ValueError`, something is wrong.
-        """
-        return cls(
-            **{
-                **values,
-                'layout': TransitionLayout.from_mapping(values['layout']),
-                'hidden_sizes': tuple(values['hidden_sizes']),
-            }
-        )
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return name and shape of every tensor of an actor."""

@@ -28,9 +28,10 @@ from residual_rl_ros.residual_policy.numpy_actor import LAYER_NORM_EPS, Array, G
 from residual_rl_ros.residual_policy.robot_policy import (
     FULL_SAMPLE,
     ExplorationSample,
+    RobotPolicy,
     register_policy,
 )
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 Layer = tuple[Float32, Float32, tuple[Float32, Float32] | None]
 """Weight, bias and scale and shift of a LayerNorm, each with the heads first."""
@@ -99,6 +100,9 @@ class NumpyCritics:
 class BestOfNArchitecture:
     """Sizes of an actor and of the critics that choose among its residuals."""
 
+    tells_cost: ClassVar[bool] = True
+    """Whether the policy tells the cost to go of a base action: the critics do."""
+
     actor: ActorArchitecture
     critic: CriticArchitecture
     candidates: int
@@ -117,11 +121,6 @@ class BestOfNArchitecture:
     def layout(self) -> TransitionLayout:
         """Names, sizes and scales of the decisions that it is for."""
         return self.actor.layout
-
-    @property
-    def tells_cost(self) -> bool:
-        """Whether the policy tells the cost to go of a base action: the critics do."""
-        return True
 
     def to_mapping(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
@@ -147,7 +146,7 @@ class BestOfNArchitecture:
 
 
 @register_policy('best_of_n', BestOfNArchitecture)
-class BestOfNActor:
+class BestOfNActor(RobotPolicy):
     """An actor with the critics that choose among its residuals.
 
     The advantage of a residual is the smallest that any critic gives it: Q_i(s, b + lambda u) -
@@ -158,11 +157,10 @@ class BestOfNActor:
         tensors: float32 arrays by their names, those of the critics after `CRITIC`.
     """
 
-    kind: ClassVar[str]
+    architecture: BestOfNArchitecture
 
     def __init__(self, architecture: BestOfNArchitecture, tensors: Mapping[str, Float32]) -> None:
-        self.architecture = architecture
-        self.tensors = tensors
+        super().__init__(architecture, tensors)
         sizes, critics = architecture.actor, architecture.critic
         self._actor = GaussianActor(sizes, tensors)
         self._critics = NumpyCritics(critics, tensors)

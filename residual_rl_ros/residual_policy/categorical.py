@@ -11,33 +11,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistribution
 from residual_rl_ros.numerics import all_finite
-from residual_rl_ros.residual_policy.architecture import Float32
+from residual_rl_ros.residual_policy.architecture import Float32, NetworkArchitecture
 from residual_rl_ros.residual_policy.perceptron import Array, Perceptron, perceptron_shapes
 from residual_rl_ros.residual_policy.robot_policy import (
     FULL_SAMPLE,
     ExplorationSample,
+    RobotPolicy,
     register_policy,
 )
 from residual_rl_ros.robot.action_spec import Prior
-from residual_rl_ros.transitions.transition import TransitionLayout
 
 
 @dataclass(frozen=True)
-class CategoricalArchitecture:
+class CategoricalArchitecture(NetworkArchitecture):
     """Sizes of the network of Q_R, and how it is weighed."""
 
-    layout: TransitionLayout
-    """Names, sizes and scales of the decisions that it is for."""
-    hidden_sizes: tuple[int, ...]
-    """Widths of the hidden layers."""
     prior_weight: float
     """omega'; 0 forgets the base policy."""
     temperature: float
@@ -69,23 +64,6 @@ class CategoricalArchitecture:
         if self.prior_weight and self.layout.prior is not Prior.CATEGORICAL:
             raise ValueError(f'prior is {self.layout.prior}, expected categorical')
 
-    @property
-    def tells_cost(self) -> bool:
-        """Whether the policy tells the cost to go of a base action: it does not."""
-        return False
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {**values, 'layout': self.layout.to_mapping()}
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> CategoricalArchitecture:
-        """Return what `to_mapping` gave, JSON between; see `Architecture.from_mapping`."""
-        layout = TransitionLayout.from_mapping(values['layout'])
-        sizes = tuple(values['hidden_sizes'])
-        return cls(**{**values, 'layout': layout, 'hidden_sizes': sizes})
-
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return name and shape of every tensor."""
         layout = self.layout
@@ -93,7 +71,7 @@ class CategoricalArchitecture:
 
 
 @register_policy('categorical', CategoricalArchitecture)
-class CategoricalPolicy:
+class CategoricalPolicy(RobotPolicy):
     """Draws an action, or takes the best one.
 
     Args:
@@ -101,13 +79,12 @@ class CategoricalPolicy:
         tensors: float32 arrays by their names, with the shapes of `tensor_shapes`.
     """
 
-    kind: ClassVar[str]
+    architecture: CategoricalArchitecture
 
     def __init__(
         self, architecture: CategoricalArchitecture, tensors: Mapping[str, Float32]
     ) -> None:
-        self.architecture = architecture
-        self.tensors = tensors
+        super().__init__(architecture, tensors)
         self._values = Perceptron(architecture.hidden_sizes, tensors)
         self._size = architecture.layout.action_size
 

@@ -25,7 +25,7 @@ from residual_rl_ros.residual_policy.architecture import (
     Float32,
 )
 from residual_rl_ros.robot.action_spec import Prior
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 NETWORKS = ('dynamics', 'prior')
 """Names of the networks, at the head of the names of their tensors."""

@@ -15,8 +15,8 @@ from residual_rl_ros.residual_policy.weights import (
     WeightsHeader,
     decode_weights,
 )
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.seal import WEIGHTS, Key
-from residual_rl_ros.transitions.transition import TransitionLayout
 
 REFUSALS = (
     *('oversized', 'unsealed', 'malformed', 'digest', 'layout'),

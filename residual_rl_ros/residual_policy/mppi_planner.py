@@ -23,6 +23,7 @@ from residual_rl_ros.residual_policy.robot_policy import (
     ExplorationSample,
     Float32,
     Planner,
+    RobotPolicy,
     register_policy,
 )
 from residual_rl_ros.rewards.composition import (
@@ -33,12 +34,15 @@ from residual_rl_ros.rewards.composition import (
 )
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.schema import from_mapping
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 
 @dataclass(frozen=True)
 class MppiArchitecture:
     """All that is needed to rebuild a planner from its tensors; travels with them."""
+
+    tells_cost: ClassVar[bool] = False
+    """Whether the policy tells the cost to go of a base action: it has no critics."""
 
     layout: TransitionLayout
     """Names, sizes and scales of the decisions that it is for."""
@@ -81,11 +85,6 @@ class MppiArchitecture:
         """The add-on, bound to the names of the layout."""
         return decision_reward(self.add_on, self.layout)
 
-    @property
-    def tells_cost(self) -> bool:
-        """Whether the policy tells the cost to go of a base action: it has no critics."""
-        return False
-
     def to_mapping(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
         return {
@@ -125,7 +124,7 @@ class MppiArchitecture:
 
 
 @register_policy('mppi', MppiArchitecture)
-class MppiPlanner(Planner):
+class MppiPlanner(Planner, RobotPolicy):
     """Plans every decision anew; see `residual_policy.mppi`.
 
     Args:
@@ -133,11 +132,10 @@ class MppiPlanner(Planner):
         tensors: those of the model.
     """
 
-    kind: ClassVar[str]
+    architecture: MppiArchitecture
 
     def __init__(self, architecture: MppiArchitecture, tensors: Mapping[str, Float32]) -> None:
-        self.architecture = architecture
-        self.tensors = tensors
+        super().__init__(architecture, tensors)
         self.model = DynamicsModel(architecture.sizes, architecture.layout, tensors)
         layout = architecture.layout
         self._bound = np.tile(np.array(layout.residual_bound), layout.decision_steps)

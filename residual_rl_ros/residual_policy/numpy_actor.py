@@ -8,7 +8,6 @@ At batch size 1 torch spends most of its time on dispatch, and a control step ha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +24,7 @@ from residual_rl_ros.residual_policy.architecture import (
 from residual_rl_ros.residual_policy.robot_policy import (
     FULL_SAMPLE,
     ExplorationSample,
+    RobotPolicy,
     register_policy,
 )
 
@@ -34,7 +34,7 @@ LAYER_NORM_EPS = np.float32(1e-5)
 
 
 @register_policy('gaussian', ActorArchitecture)
-class GaussianActor:
+class GaussianActor(RobotPolicy):
     """Draws a residual from a tanh-Gaussian, or from a Gaussian around tanh (TD3).
 
     Args:
@@ -42,11 +42,10 @@ class GaussianActor:
         tensors: float32 arrays by their names, with the shapes of `tensor_shapes`.
     """
 
-    kind: ClassVar[str]
+    architecture: ActorArchitecture
 
     def __init__(self, architecture: ActorArchitecture, tensors: Mapping[str, Float32]) -> None:
-        self.architecture = architecture
-        self.tensors = tensors
+        super().__init__(architecture, tensors)
         self._n = n = architecture.observation_size
         self._shift, self._scale = (
             np.concatenate([of_state, of_action])

@@ -10,23 +10,22 @@ Gaussian around the middle of the trained range.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistribution
 from residual_rl_ros.numerics import all_finite
-from residual_rl_ros.residual_policy.architecture import Float32
+from residual_rl_ros.residual_policy.architecture import Float32, NetworkArchitecture
 from residual_rl_ros.residual_policy.perceptron import Array, Perceptron, perceptron_shapes
 from residual_rl_ros.residual_policy.robot_policy import (
     FULL_SAMPLE,
     ExplorationSample,
+    RobotPolicy,
     register_policy,
 )
 from residual_rl_ros.robot.action_spec import Prior
-from residual_rl_ros.transitions.transition import TransitionLayout
 
 LEAST_LOG_STD, MOST_LOG_STD = -20.0, 2.0
 """Range of the learned log standard deviation; that of the base policy may be beyond it."""
@@ -35,13 +34,9 @@ HELD_NOISE = 'held_noise'
 
 
 @dataclass(frozen=True)
-class PriorGaussianArchitecture:
+class PriorGaussianArchitecture(NetworkArchitecture):
     """Sizes of the network of both changes."""
 
-    layout: TransitionLayout
-    """Names, sizes and scales of the decisions that it is for."""
-    hidden_sizes: tuple[int, ...]
-    """Widths of the hidden layers."""
     initial_log_std: float = 0.0
     """Where the log standard deviation starts if the base policy tells no density."""
     hold_noise: bool = False
@@ -70,23 +65,6 @@ class PriorGaussianArchitecture:
         told = self.layout.prior
         return Prior.SQUASHED_GAUSSIAN if told is Prior.NONE else told
 
-    @property
-    def tells_cost(self) -> bool:
-        """Whether the policy tells the cost to go of a base action: it does not."""
-        return False
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {**values, 'layout': self.layout.to_mapping()}
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> PriorGaussianArchitecture:
-        """Return what `to_mapping` gave, JSON between; see `Architecture.from_mapping`."""
-        layout = TransitionLayout.from_mapping(values['layout'])
-        sizes = tuple(values['hidden_sizes'])
-        return cls(**{**values, 'layout': layout, 'hidden_sizes': sizes})
-
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return name and shape of every tensor."""
         n, km = self.layout.observation_size, self.layout.decision_size
@@ -95,7 +73,7 @@ class PriorGaussianArchitecture:
 
 
 @register_policy('prior_gaussian', PriorGaussianArchitecture)
-class PriorGaussian:
+class PriorGaussian(RobotPolicy):
     """Draws an action, or takes that of the mean.
 
     Args:
@@ -103,13 +81,12 @@ class PriorGaussian:
         tensors: float32 arrays by their names, with the shapes of `tensor_shapes`.
     """
 
-    kind: ClassVar[str]
+    architecture: PriorGaussianArchitecture
 
     def __init__(
         self, architecture: PriorGaussianArchitecture, tensors: Mapping[str, Float32]
     ) -> None:
-        self.architecture = architecture
-        self.tensors = tensors
+        super().__init__(architecture, tensors)
         self._change = Perceptron(architecture.hidden_sizes, tensors)
         layout = architecture.layout
         low, high, bound = (

@@ -29,9 +29,10 @@ from residual_rl_ros.residual_policy.numpy_actor import Array
 from residual_rl_ros.residual_policy.robot_policy import (
     FULL_SAMPLE,
     ExplorationSample,
+    RobotPolicy,
     register_policy,
 )
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 NORMALIZER = 'normalizer.'
 """Prefix of the names of the observation statistics."""
@@ -40,6 +41,9 @@ NORMALIZER = 'normalizer.'
 @dataclass(frozen=True)
 class QRemixArchitecture:
     """Sizes of the critics, and how sharply they choose."""
+
+    tells_cost: ClassVar[bool] = False
+    """Whether the policy tells the cost to go of a base action: Q_R is of the add-on too."""
 
     layout: TransitionLayout
     """Names, sizes and scales of the decisions that it is for."""
@@ -63,11 +67,6 @@ class QRemixArchitecture:
             raise ValueError(f'temperature is {temperature!r}, expected a finite number above 0')
         if self.critic.sees_residual:
             raise ValueError('critics of a remix see no residual, only the action')
-
-    @property
-    def tells_cost(self) -> bool:
-        """Whether the policy tells the cost to go of a base action: Q_R is of the add-on too."""
-        return False
 
     def to_mapping(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
@@ -97,7 +96,7 @@ class QRemixArchitecture:
 
 
 @register_policy('q_remix', QRemixArchitecture)
-class QRemixPolicy:
+class QRemixPolicy(RobotPolicy):
     """Chooses among the proposals of the base; the first of them is the base action.
 
     Args:
@@ -105,13 +104,12 @@ class QRemixPolicy:
         tensors: float32 arrays by their names.
     """
 
-    kind: ClassVar[str]
+    architecture: QRemixArchitecture
     acts_whole: ClassVar[bool] = True
     """Half of the way to a proposal is none that the base would go."""
 
     def __init__(self, architecture: QRemixArchitecture, tensors: Mapping[str, Float32]) -> None:
-        self.architecture = architecture
-        self.tensors = tensors
+        super().__init__(architecture, tensors)
         self._critics = NumpyCritics(architecture.critic, tensors)
         layout = architecture.layout
         low, high, bound = (

@@ -23,7 +23,7 @@ from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistri
 from residual_rl_ros.errors import shown
 from residual_rl_ros.numerics import is_one_hot, within
 from residual_rl_ros.rewards.composition import AddOns
-from residual_rl_ros.transitions.transition import MAX_OBSERVATION, TransitionLayout
+from residual_rl_ros.transitions.layout import MAX_OBSERVATION, TransitionLayout
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,8 @@ class Architecture(Protocol):
     def layout(self) -> TransitionLayout:
         """Names, sizes and scales of the decisions that it is for."""
 
-    @property
-    def tells_cost(self) -> bool:
-        """Whether the policy tells the cost to go of a base action (`full_bound_cost`)."""
+    tells_cost: ClassVar[bool]
+    """Whether the policy tells the cost to go of a base action (`full_bound_cost`)."""
 
     def to_mapping(self) -> dict[str, Any]:
         """Return it as JSON can hold it."""
@@ -141,9 +140,14 @@ class Architecture(Protocol):
         """Return name and shape of every tensor."""
 
 
-class Decider(Protocol):
+class Decider(ABC):
     """What decides over residual actions."""
 
+    acts_whole: ClassVar[bool] = False
+    """Whether a residual that fades in acts whole, in a share of the decisions, as with discrete
+    actions; else it is scaled in all of them."""
+
+    @abstractmethod
     def decide(
         self,
         observation: npt.ArrayLike,
@@ -153,9 +157,6 @@ class Decider(Protocol):
         distribution: BaseDistribution = NO_DISTRIBUTION,
     ) -> Array:
         """Return the residual action of a decision, shape (k * m,), in [-1, 1].
-
-        A residual that fades in is scaled. That of a policy whose attribute `acts_whole` is true
-        acts whole instead, in a share of the decisions, as with discrete actions.
 
         What is no number in [-1, 1] is the base action, for the robot.
 
@@ -167,12 +168,13 @@ class Decider(Protocol):
             distribution: what else the base policy tells, as much as the layout says.
         """
 
+    @abstractmethod
     def uniform(self, half_width: float, rng: np.random.Generator) -> Array:
         """Return one uniform residual in [-half_width, half_width], shape (k * m,)."""
 
 
-class RobotPolicy(Decider, Protocol):
-    """A policy over residual actions that does not change.
+class RobotPolicy(Decider):
+    """A policy over residual actions that does not change, and that a weight message can carry.
 
     Args:
         architecture: sizes.
@@ -182,19 +184,13 @@ class RobotPolicy(Decider, Protocol):
     kind: ClassVar[str]
     """Name in the registry and in weight messages."""
 
-    def __init__(self, architecture: Any, tensors: Mapping[str, Float32]) -> None: ...
-
-    @property
-    def architecture(self) -> Architecture:
-        """Its sizes."""
-
-    @property
-    def tensors(self) -> Mapping[str, Float32]:
-        """Its numbers."""
+    def __init__(self, architecture: Any, tensors: Mapping[str, Float32]) -> None:
+        self.architecture: Architecture = architecture
+        self.tensors = tensors
 
 
-class Planner(ABC):
-    """Base class of robot policies that take longer than a control step: they plan.
+class Planner(Decider):
+    """What takes longer than a control step to decide: it plans.
 
     Where a simulator waits, `decide` is waited for. In real time the plan for a decision is ordered
     at the decision before, from what that leads to, and computed in a thread.
@@ -230,7 +226,7 @@ _Class = TypeVar('_Class', bound=type[Any])
 
 
 def register_policy(kind: str, architecture: type[Any]) -> Callable[[_Class], _Class]:
-    """Register a class that answers `RobotPolicy`, with the class of its architecture."""
+    """Register a class that derives from `RobotPolicy`, with the class of its architecture."""
 
     def add(policy: _Class) -> _Class:
         policy.kind = kind

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The torch twins of `perceptron` and `prior_gaussian`, as customisation trains them."""
+"""Torch twins of `perceptron`, `categorical` and `prior_gaussian`, as customisation trains them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from residual_rl_ros.residual_policy.architecture import OBSERVATION_CLIP, Float32
+from residual_rl_ros.residual_policy.categorical import CategoricalArchitecture, CategoricalPolicy
 from residual_rl_ros.residual_policy.prior_gaussian import (
     HELD_NOISE,
     LEAST_LOG_STD,
@@ -16,7 +17,6 @@ from residual_rl_ros.residual_policy.prior_gaussian import (
     PriorGaussianArchitecture,
 )
 from residual_rl_ros.residual_policy.torch_networks import Normalizer, make_body
-from residual_rl_ros.robot.action_spec import Prior
 
 
 class Perceptron(nn.Module):
@@ -46,6 +46,33 @@ class Perceptron(nn.Module):
         return {name: value.cpu().numpy().copy() for name, value in self.state_dict().items()}
 
 
+class CategoricalNetwork(Perceptron):
+    """Logits of m actions: learned changes of the base policy's.
+
+    Args:
+        architecture: sizes.
+    """
+
+    start: Tensor
+    """What a base policy without density is taken to tell, shape (m,)."""
+
+    def __init__(self, architecture: CategoricalArchitecture) -> None:
+        layout = architecture.layout
+        super().__init__(layout.observation_size, architecture.hidden_sizes, layout.action_size)
+        self.architecture = architecture
+        self.register_buffer('start', torch.zeros(layout.action_size), persistent=False)
+
+    def block(self, observation: Tensor, told: Tensor) -> Tensor:
+        """Return the logits, shape (..., m); see `PriorGaussianNetwork.block`."""
+        known = told if told.shape[-1] else self.start
+        logits: Tensor = known + self(observation)
+        return logits
+
+    def to_policy(self) -> CategoricalPolicy:
+        """Return a copy of what it is now, as the robot runs it."""
+        return CategoricalPolicy(self.architecture, self.to_numpy())
+
+
 class PriorGaussianNetwork(Perceptron):
     """A Gaussian whose moments are learned changes of the base policy's.
 
@@ -53,12 +80,16 @@ class PriorGaussianNetwork(Perceptron):
         architecture: sizes.
     """
 
+    start: Tensor
+    """What a base policy without density is taken to tell, shape (2 k m,)."""
+
     def __init__(self, architecture: PriorGaussianArchitecture) -> None:
         layout = architecture.layout
-        super().__init__(
-            layout.observation_size, architecture.hidden_sizes, 2 * layout.decision_size
-        )
+        size = layout.decision_size
+        super().__init__(layout.observation_size, architecture.hidden_sizes, 2 * size)
         self.architecture = architecture
+        start = torch.tensor([0.0, architecture.initial_log_std]).repeat_interleave(size)
+        self.register_buffer('start', start, persistent=False)
 
     def block(self, observation: Tensor, told: Tensor) -> Tensor:
         """Return mean and log standard deviation, shape (..., 2 k m), as a base would tell them.
@@ -67,15 +98,12 @@ class PriorGaussianNetwork(Perceptron):
             observation: shape (..., n), not normalised.
             told: block of the base policy, shape (..., P).
         """
-        change = self(observation)
-        if self.architecture.layout.prior is Prior.NONE:
-            told = torch.zeros_like(change)
-            told[..., change.shape[-1] // 2 :] = self.architecture.initial_log_std
-        mean, log_std = (told + change).chunk(2, dim=-1)
-        most = told.chunk(2, dim=-1)[1].clamp_min(MOST_LOG_STD)
+        known = told if told.shape[-1] else self.start
+        mean, log_std = (known + self(observation)).chunk(2, dim=-1)
+        most = known.chunk(2, dim=-1)[1].clamp_min(MOST_LOG_STD)
         return torch.cat([mean, log_std.clamp_min(LEAST_LOG_STD).minimum(most)], dim=-1)
 
-    def to_policy(self, generator: torch.Generator) -> PriorGaussian:
+    def to_policy(self, generator: torch.Generator | None = None) -> PriorGaussian:
         """Return a copy of what it is now, as the robot runs it.
 
         Args:

@@ -12,7 +12,7 @@ from residual_rl_ros.residual_policy.architecture import CriticArchitecture
 from residual_rl_ros.residual_policy.candidate_selection import CRITIC
 from residual_rl_ros.residual_policy.q_remix import QRemixArchitecture, QRemixPolicy
 from residual_rl_ros.residual_policy.torch_networks import Critic, Normalizer
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 
 class ProposalCritics(nn.Module):

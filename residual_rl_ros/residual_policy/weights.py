@@ -34,8 +34,9 @@ from residual_rl_ros.residual_policy.robot_policy import (
     decides_numbers,
     find_policy,
 )
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.seal import Key
-from residual_rl_ros.transitions.transition import MAX_COUNT, TransitionLayout
+from residual_rl_ros.transitions.transition import MAX_COUNT
 
 METADATA = 'weights'
 """Name of the entry in the safetensors header that holds ours, as JSON."""

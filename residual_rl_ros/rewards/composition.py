@@ -21,8 +21,9 @@ import numpy.typing as npt
 from residual_rl_ros.errors import ConfigError, FormatError, RewardError, shown
 from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.rewards.add_on import ADD_ONS, AddOn, Array, BoundAddOn, Names, find_add_on
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.table import TransitionTable
-from residual_rl_ros.transitions.transition import MAX_REWARD, Transition, TransitionLayout
+from residual_rl_ros.transitions.transition import MAX_REWARD, Transition
 
 MAX_ADD_ONS = 32
 """So many add-ons can be composed."""

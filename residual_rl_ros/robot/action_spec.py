@@ -81,7 +81,8 @@ class WorkspaceSpec:
     point: str
     """Site or body (URDF: link) of the model."""
     joints: tuple[str, ...]
-    """Joint of each action, whose position is commanded (m)."""
+    """Joint of each action, whose position is commanded (m); empty for one that moves no joint of
+    the arm, as a gripper's."""
     lower: Array
     """Smallest coordinates, base frame of the model, shape (3,) [m]."""
     upper: Array
@@ -89,7 +90,7 @@ class WorkspaceSpec:
 
     def __post_init__(self) -> None:
         """Check names and sizes."""
-        check_names('workspace joint', self.joints)
+        check_names('workspace joint', tuple(filter(None, self.joints)))
         for label in ('lower', 'upper'):
             value = np.asarray(getattr(self, label), dtype=np.float64)
             if value.shape != (3,) or np.isnan(value).any():
@@ -142,9 +143,10 @@ class ActionSpec:
     """Limits of the end effector, for joint positions."""
     units: tuple[str, ...] = ()
     """Unit of each action (m), from `UNITS`; empty if they are not given: then positions."""
-    hold: str = ''
+    hold: str | tuple[str, ...] = ''
     """How the robot holds: by its `last` command again, by `zero`, or `mixed`, each action by its
-    unit. Empty follows from the units: positions repeat, everything else goes to zero."""
+    unit. Empty follows from the units: positions repeat, everything else goes to zero. On the way
+    in also one for each action."""
     following_limit: Array = field(default_factory=lambda: np.zeros(0))
     """Largest distance between a command and its measurement while the robot moves, and of a
     measurement from the limits, shape (m,); empty: `FOLLOWING_STEPS` largest steps. Infinite for
@@ -284,35 +286,39 @@ class ActionSpec:
         for unit in self.units:
             if unit not in UNITS:
                 raise ConfigError(f'action unit is {unit!r}, expected one of {UNITS}')
-        if self.hold not in ('', 'last', 'zero', 'mixed'):
+        holds = (self.hold,) * self.size if isinstance(self.hold, str) else self.hold
+        if len(holds) != self.size or not set(holds) <= {'', 'last', 'zero', 'mixed'}:
             raise ConfigError(f'hold is {self.hold!r}, expected last, zero or nothing')
         goes_to_zero = np.zeros(self.size, dtype=bool)
-        for index, unit in enumerate(self.units):
+        for index, (unit, hold) in enumerate(zip(self.units, holds, strict=False)):
             moves_on = unit in RATES or unit in EFFORTS
-            if moves_on and self.hold == 'last':
+            if moves_on and hold == 'last':
                 raise ConfigError(
                     f'hold last would go on with {self.names[index]!r} [{unit}]: leave hold out, '
                     'or set it to zero'
                 )
-            if unit == '1' and self.hold not in ('last', 'zero'):
+            if unit == '1' and hold not in ('last', 'zero'):
                 raise ConfigError(
                     f"unit '1' of {self.names[index]!r} does not say how to hold: set hold to last "
                     '(positions) or zero (velocities, increments, efforts)'
                 )
-            if unit in POSITIONS and self.hold == 'zero':
+            if unit in POSITIONS and hold == 'zero':
                 raise ConfigError(
                     f'hold zero would move {self.names[index]!r} [{unit}] to zero: leave hold out, '
                     'or set it to last'
                 )
-            goes_to_zero[index] = moves_on or (unit == '1' and self.hold == 'zero')
-        if self.hold == 'zero' and not self.units:
+            goes_to_zero[index] = moves_on or (unit == '1' and hold == 'zero')
+        if 'zero' in holds and not self.units:
             raise ConfigError(
                 'hold zero would move a robot whose actions have no units: set units, or hold last'
             )
-        hold = 'zero' if goes_to_zero.all() else 'mixed' if goes_to_zero.any() else 'last'
-        object.__setattr__(self, 'hold', hold)
+        summary = 'zero' if goes_to_zero.all() else 'mixed' if goes_to_zero.any() else 'last'
+        object.__setattr__(self, 'hold', summary)
         object.__setattr__(self, 'goes_to_zero', goes_to_zero)
-        if self.workspace and not set(self.units) <= set(POSITIONS):
+        arm = self.workspace.joints if self.workspace else ()
+        if any(
+            joint and unit not in POSITIONS for joint, unit in zip(arm, self.units, strict=False)
+        ):
             raise ConfigError(
                 f'workspace is for joint positions, action units are {list(self.units)}: command '
                 'positions, or remove the workspace'

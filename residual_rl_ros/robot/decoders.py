@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from residual_rl_ros.errors import CommandError, ConfigError, ObservationError, ResidualRLError
+from residual_rl_ros.errors import ConfigError, ObservationError, ResidualRLError
 from residual_rl_ros.numerics import all_finite
 from residual_rl_ros.robot.image_encoder import RgbImage, channel_encoder
 from residual_rl_ros.robot.joint_states import JointReader, SourceWatch, two_publishers
@@ -27,12 +27,8 @@ from residual_rl_ros.robot.observation import MAX_STAMP_S
 from residual_rl_ros.robot.topics import (
     COMPRESSED_IMAGE,
     FLOAT_ARRAY,
-    INDEX_TYPES,
     JOINT_STATE,
-    TRAJECTORY,
-    TWIST,
     Channel,
-    Command,
     StopInput,
 )
 
@@ -271,94 +267,6 @@ class MessageDecoder:
 
     def _field_values(self, message: Any) -> Array:
         return np.array([getter(message) for getter in self._getters], dtype=np.float64)
-
-
-class CommandDecoder:
-    """Turns command messages into values in the order of the actions.
-
-    Args:
-        command: topic description.
-        size: number of actions (m).
-    """
-
-    def __init__(self, command: Command, size: int) -> None:
-        self._is_index = command.type in INDEX_TYPES
-        self._get = self._one_hot if self._is_index else COMMAND_VALUES[command.type]
-        self._command = command
-        self._size = size
-
-    def values(self, message: Any) -> Array:
-        """Return the command, shape (m,).
-
-        Raises:
-            CommandError: a wrong size, a missing joint, a value that is not finite, or the index of
-                no action.
-        """
-        try:
-            values = np.array(self._get(message, self._command), dtype=np.float64)
-        except (IndexError, ValueError) as error:
-            raise CommandError(f'command on {self._command.topic}: {error}') from error
-        if values.shape != (self._size,) or not np.isfinite(values).all():
-            raise CommandError(
-                f'command on {self._command.topic} is {values[:8].tolist()} ({values.size} '
-                f'values), expected {self._size} finite numbers'
-            )
-        return values
-
-    def answers(self, message: Any, stamp: float) -> bool:
-        """Return whether the command answers the observation of a stamp [s]; an index has none."""
-        if self._is_index:
-            return False
-        if self._command.type == FLOAT_ARRAY:
-            return label_of(message) == stamped_label(stamp)
-        header = message.header.stamp
-        return int(header.sec) * 10**9 + int(header.nanosec) == to_nanoseconds(stamp)
-
-    def _one_hot(self, message: Any, command: Command) -> Array:
-        """Return the command that chooses the discrete action of an index, shape (m,)."""
-        del command
-        index = int(message.data)
-        if not 0 <= index < self._size:
-            raise ValueError(f'{index} is no index of an action, expected 0 to {self._size - 1}')
-        values = np.zeros(self._size)
-        values[index] = 1.0
-        return values
-
-
-def check_lockstep(command: Command) -> None:
-    """Refuse a command that cannot say which observation it answers.
-
-    Raises:
-        ConfigError: it is an index.
-    """
-    if command.type in INDEX_TYPES:
-        raise ConfigError(
-            f'robot.command.type is {command.type!r}, whose messages carry no stamp, but in '
-            f'lockstep a command answers one: use {FLOAT_ARRAY} (one-hot), or set lockstep to false'
-        )
-
-
-def _trajectory_positions(message: Any, command: Command) -> list[float]:
-    names, positions = list(message.joint_names), message.points[0].positions
-    return [positions[names.index(joint)] for joint in command.joints]
-
-
-def _joint_positions(message: Any, command: Command) -> list[float]:
-    names = list(message.name)
-    return [message.position[names.index(joint)] for joint in command.joints]
-
-
-def _twist_fields(message: Any, command: Command) -> list[float]:
-    return [attrgetter(field)(message.twist) for field in command.fields]
-
-
-COMMAND_VALUES: dict[str, Callable[[Any, Command], Any]] = {
-    FLOAT_ARRAY: lambda message, command: message.data,
-    TRAJECTORY: _trajectory_positions,
-    JOINT_STATE: _joint_positions,
-    TWIST: _twist_fields,
-}
-"""How to read the values of every command type but an index."""
 
 
 def stop_reason(stop: StopInput, message: Any) -> str:

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The topics of a robot: what it observes, what moves it, and what must stop it."""
+"""The topics that a robot listens to: what it observes, and what must stop it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,6 @@ CHANNEL_TYPES = (
     'nav_msgs/msg/Odometry',
     'sensor_msgs/msg/Imu',
 )
-
-
-TRAJECTORY = 'trajectory_msgs/msg/JointTrajectory'
-TWIST = 'geometry_msgs/msg/TwistStamped'
-INT32, INT64 = INDEX_TYPES = ('std_msgs/msg/Int32', 'std_msgs/msg/Int64')
-"""Types of the index of a discrete action."""
-COMMAND_TYPES = (FLOAT_ARRAY, TRAJECTORY, JOINT_STATE, TWIST, *INDEX_TYPES)
-DISCRETE_TYPES = (FLOAT_ARRAY, *INDEX_TYPES)
-"""Command types that can name a discrete action: a one-hot vector, or an index."""
 
 
 @dataclass(frozen=True)
@@ -83,27 +74,6 @@ class Channel:
                 f'{self.name}.{field}.{joint}' for field in self.fields for joint in self.joints
             )
         return tuple(f'{self.name}.{field}' for field in self.fields)
-
-
-@dataclass(frozen=True)
-class Command:
-    """The topic that moves the robot."""
-
-    topic: str
-    """Topic name; relative names follow the node's namespace."""
-    type: str
-    """ROS message type, one of `COMMAND_TYPES`."""
-    joints: tuple[str, ...] = ()
-    """JointTrajectory, JointState: the joint of each action, whose position is commanded."""
-    fields: tuple[str, ...] = ()
-    """TwistStamped: the field of each action, such as `linear.x`; the others are zero."""
-    frame_id: str = ''
-    """TwistStamped: frame of the twist."""
-
-    @property
-    def units(self) -> tuple[str, ...]:
-        """Units of the actions, as far as the message type implies them."""
-        return tuple('m/s' if field.startswith('linear') else 'rad/s' for field in self.fields)
 
 
 @dataclass(frozen=True)

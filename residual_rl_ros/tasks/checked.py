@@ -30,7 +30,8 @@ from residual_rl_ros.config.success import (
 from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.errors import ResidualRLError, TaskError
 from residual_rl_ros.numerics import flag, is_one_hot, scalar, within
-from residual_rl_ros.transitions.transition import MAX_OBSERVATION, MAX_REWARD, Success
+from residual_rl_ros.transitions.layout import MAX_OBSERVATION
+from residual_rl_ros.transitions.transition import MAX_REWARD, Success
 
 Env = gymnasium.Env[Any, Any]
 Answer = TypeVar('Answer')

@@ -25,6 +25,7 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.robot_policy import (
     FULL_SAMPLE,
     Array,
+    Decider,
     ExplorationSample,
 )
 from residual_rl_ros.rewards.composition import AddOns, BoundAddOns, decision_reward
@@ -36,7 +37,7 @@ from residual_rl_ros.tasks.residual_mcts import (
     act,
     search,
 )
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 Reward = Callable[[Array, Array, Array], float]
 """r_R of an observation, an action as a one-hot vector, and the next observation."""
@@ -203,7 +204,7 @@ def log_prior_of(policy: BasePolicy) -> LogPrior:
     return log_prior
 
 
-class ResidualMcts:
+class ResidualMcts(Decider):
     """Decides by a search from the present state of the environment that is played.
 
     Args:

@@ -2,5 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One run in one process, without ROS.
 
-May import `pretraining`, `evaluation`, `learner` and below. Open `train` first.
+`train` is the run of a learner, `options` what the command line chooses of it, `identity` what
+makes two runs the same, and `refusals` what is refused before one begins. May import `pretraining`,
+`evaluation`, `learner` and below. Open `train` first.
 """

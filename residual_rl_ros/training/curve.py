@@ -16,7 +16,7 @@ import numpy as np
 
 from residual_rl_ros.config.success import RETURN, SUCCESS
 from residual_rl_ros.errors import FormatError, OutputError, ResidualRLError
-from residual_rl_ros.evaluation.paired import Episode
+from residual_rl_ros.evaluation.episode import Episode
 from residual_rl_ros.files.json_text import read_run_json
 from residual_rl_ros.training.run_folder import write_json
 

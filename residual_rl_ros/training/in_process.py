@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.control.controller import ResidualController
-from residual_rl_ros.evaluation.paired import Episode, run_episode
+from residual_rl_ros.evaluation.episode import Episode, run_episode
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.rewards.composition import BoundAddOns
 from residual_rl_ros.training.simulated_operator import SimulatedOperator

@@ -23,7 +23,8 @@ from rich.console import Console
 from residual_rl_ros.config.run import ResolvedRun, training_seed
 from residual_rl_ros.config.success import SUCCESS
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.evaluation.paired import Episode, difference, run_episode, score
+from residual_rl_ros.evaluation.episode import Episode, run_episode
+from residual_rl_ros.evaluation.paired import difference, score
 from residual_rl_ros.evaluation.progress import Report, say
 from residual_rl_ros.pretraining.demonstrations import Demonstrations, Float32
 from residual_rl_ros.pretraining.train_base import BaseRecipe, export, load_recipe, train
@@ -31,6 +32,7 @@ from residual_rl_ros.tasks.checked import Env
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.success_probe import settle_success
 from residual_rl_ros.training.curve import LearningCurve, final_scenes, outcomes
+from residual_rl_ros.training.options import TrainOptions
 from residual_rl_ros.training.run_folder import (
     SUMMARY,
     file_sha256,
@@ -39,7 +41,6 @@ from residual_rl_ros.training.run_folder import (
     versions,
     write_json,
 )
-from residual_rl_ros.training.train import TrainOptions
 
 ROUNDS = 5
 """How often the base is trained again, after equal parts of the budget."""

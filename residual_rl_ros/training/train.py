@@ -7,37 +7,25 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from rich.console import Console
 
-from residual_rl_ros.algorithms.customisation import ADD_ON
-from residual_rl_ros.config.operator import OperatorConfig
-from residual_rl_ros.config.run import ResolvedRun, RunConfig, training_seed
+from residual_rl_ros.config.run import training_seed
 from residual_rl_ros.config.success import RETURN, SUCCESS, SuccessCriterion
-from residual_rl_ros.demonstrations.source import Demonstrated, Recordings, add_demonstrations
-from residual_rl_ros.errors import ConfigError, OutputError, ResidualRLError
+from residual_rl_ros.demonstrations.source import Demonstrated, add_demonstrations
+from residual_rl_ros.errors import OutputError, ResidualRLError
+from residual_rl_ros.evaluation.episode import Episode, run_episode
 from residual_rl_ros.evaluation.figures import draw_learning_curve
-from residual_rl_ros.evaluation.paired import (
-    CURVE_SEED,
-    EVALUATION_SEED,
-    Episode,
-    Score,
-    difference,
-    refuse_silence,
-    run_episode,
-    score,
-)
+from residual_rl_ros.evaluation.paired import Score, difference, score
 from residual_rl_ros.evaluation.progress import Report, progress, say
-from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.learner.checkpoint import (
     CheckpointFolder,
     check_numbers,
@@ -53,12 +41,14 @@ from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exis
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.success_probe import settle_success
 from residual_rl_ros.training.curve import CurveRecorder, LearningCurve, final_scenes, returns_apart
+from residual_rl_ros.training.identity import IDENTITY, check_identity, run_identity
 from residual_rl_ros.training.in_process import InProcessRun
+from residual_rl_ros.training.options import TrainOptions
+from residual_rl_ros.training.refusals import refuse_nothing_to_learn, refuse_silence
 from residual_rl_ros.training.run_folder import (
     SUMMARY,
     Interruption,
     describe_learning,
-    file_sha256,
     git_commit,
     prepare_output,
     read_history,
@@ -67,66 +57,10 @@ from residual_rl_ros.training.run_folder import (
 )
 from residual_rl_ros.training.simulated_operator import operator_of
 
-IDENTITY = 'identity'
-"""In the run state of a checkpoint: `run_identity` as UTF-8 JSON, shape (bytes,)."""
 DEMONSTRATION_SEED = 900_000
 """Distance of the demonstrations' seeds from those of the training episodes."""
 PRACTICE_SEED = 950_000
 """Distance of the seeds of an operator's own episodes from those of the training episodes."""
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What the command line chooses."""
-
-    config: RunConfig
-    seed: int
-    """Learner seed; the evaluation seeds are the same for all."""
-    output_dir: Path
-    start: Path | None = None
-    """Begin with the learner of this run or checkpoint, such as `bag train` leaves."""
-    resume: bool = False
-    """Continue the run in `output_dir` from its latest checkpoint."""
-    demonstrations: int = 20
-    """Expert episodes for a preset that samples demonstrations; the task must have an expert."""
-    recordings: Recordings = field(default_factory=Recordings)
-    """Recorded demonstrations for such a preset."""
-    checkpoint_steps: int = 8000
-    """Control steps between two checkpoints."""
-    curve_steps: int = 0
-    """Control steps between two evaluations during training; 0 does none."""
-    curve_seeds: int = 50
-    """Episodes of each."""
-    paired_seeds: int = 100
-    """Episodes of base and of base + residual at the end; 0 does none."""
-    first_scene: int | None = None
-    """First environment seed of evaluations of this run's own: first those during training, then
-    those at the end; None takes the same for all."""
-    protocol: str = ''
-    """SHA-256 of the benchmark's protocol that the run is of, if it is of one."""
-
-    def evaluation_identity(self) -> dict[str, Any]:
-        """Return what makes the evaluations of two runs the same; scenes alone in a grid."""
-        add_ons = self.config.add_ons
-        added = {'add_ons': add_ons.to_list()} if add_ons else {}
-        if self.first_scene is None:
-            return added
-        names = ('first_scene', 'curve_steps', 'curve_seeds')
-        protocol = {'protocol': self.protocol} if self.protocol else {}
-        return {**added, **protocol, **{name: getattr(self, name) for name in names}}
-
-    @property
-    def curve_scenes(self) -> range:
-        """Environment seeds of the evaluations during training."""
-        first = CURVE_SEED if self.first_scene is None else self.first_scene
-        return range(first, first + self.curve_seeds)
-
-    @property
-    def final_scenes(self) -> range:
-        """Environment seeds of the evaluation at the end."""
-        own = self.first_scene is not None
-        first = self.curve_scenes.stop if own else EVALUATION_SEED
-        return range(first, first + self.paired_seeds)
 
 
 def run_training(
@@ -159,58 +93,6 @@ def run_training(
         write_json(options.output_dir / SUMMARY, summary)
         training.draw()
     return summary
-
-
-def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
-    """Return what makes two runs the same experiment, as JSON values."""
-    config, operator = run.config, OperatorConfig.parse(run.config.operator)
-    identity = {
-        'task': config.task,
-        'seed': options.seed,
-        'control_steps': config.control_steps,
-        'paired_seeds': options.paired_seeds,
-        'base_policy_sha256': run.policy.sha256,
-        'robot_sha256': file_sha256(run.robot_file),
-        'decision_steps': config.decision_steps,
-        'residual_scale': config.residual_scale,
-        'prefetch_steps': config.prefetch_steps,
-        **config.customisation,
-        'success': config.success,
-        'operator': None if operator is None else asdict(operator),
-        **options.evaluation_identity(),
-        **run.learner.to_mapping(),
-    }
-    if run.learner.rule.samples_demonstrations:
-        recorded = options.recordings
-        identity['demonstrations'] = [options.demonstrations, *map(str, recorded.paths)]
-        identity['observation_map'] = dict(recorded.observation_map)
-    as_json: dict[str, Any] = json.loads(json.dumps(identity))
-    return as_json
-
-
-def stored_identity(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a `run_identity` with every key: stored ones can be of a version before one."""
-    return {'operator': None, 'add_ons': [], **found}
-
-
-def refuse_nothing_to_learn(run: ResolvedRun) -> None:
-    """Refuse a run of a customisation that could not change what the base does.
-
-    Raises:
-        ConfigError: no add-on where nothing else is learned, or one proposal to choose from.
-    """
-    rule, config = run.learner.rule, run.config
-    wanted = bool(config.add_ons) or bool(getattr(rule, 'add_on', None))
-    if getattr(rule, 'reward', '') == ADD_ON and not wanted:
-        raise ConfigError(
-            f'preset {config.preset} learns from an add-on reward, and there is none: give '
-            '--add-on, or set reward to total or basic'
-        )
-    if run.learner.algorithm == 'q_remix' and config.proposals < 2:
-        raise ConfigError(
-            f'preset {config.preset} chooses among proposals of the base, and proposals is '
-            f'{config.proposals}: set it to 8 (--set proposals=8), and residual_scale to 2'
-        )
 
 
 class _Training:
@@ -369,7 +251,7 @@ class _Training:
             ResidualRLError: it is not the run that the options say, or a longer one.
         """
         state = load_run_state(checkpoint)
-        _check_identity(checkpoint, state.pop(IDENTITY, None), self._identity)
+        check_identity(checkpoint, state.pop(IDENTITY, None), self._identity)
         self._run.load_state_dict(state)
 
     def _new_learner(self) -> Learner:
@@ -492,24 +374,3 @@ class _Training:
         # Evaluations are taken to be as long as the episodes so far.
         still = max(0.0, episodes * run.steps / max(1, run.episodes) - self._evaluated)
         return (run.steps + self._evaluated) / (budget + self._evaluated + still)
-
-
-def _check_identity(
-    checkpoint: Path, stored: npt.NDArray[np.uint8] | None, wanted: Mapping[str, Any]
-) -> None:
-    if stored is None:
-        raise ResidualRLError(f'{str(checkpoint)!r} does not say which run it is of; start anew')
-    text = stored.tobytes().decode(errors='replace')
-    found = stored_identity(parse_json(text, f'run of {str(checkpoint)!r}'))
-    wanted = stored_identity(wanted)
-    for key in sorted(wanted.keys() - {'paired_seeds', 'control_steps'}):
-        if found.get(key) != wanted[key]:
-            raise ResidualRLError(
-                f'{str(checkpoint)!r} is of another run: {key} is {found.get(key)} there and '
-                f'{wanted[key]} here; resume with what it was started with'
-            )
-    if found['control_steps'] > wanted['control_steps']:
-        raise ResidualRLError(
-            f'{str(checkpoint)!r} is of a run of {found["control_steps"]} control steps, which can '
-            f'go on for longer but not end at {wanted["control_steps"]}'
-        )

@@ -25,9 +25,9 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from torch import Tensor, nn
 
-from residual_rl_ros.algorithms.customisation import BASIC, CustomisationConfig
+from residual_rl_ros.algorithms.customisation import CustomisationConfig
 from residual_rl_ros.algorithms.prior import Density
-from residual_rl_ros.algorithms.rule import RuleConfig
+from residual_rl_ros.algorithms.rule import BASIC, RuleConfig
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import ConfigError, OutputError
@@ -46,7 +46,8 @@ from residual_rl_ros.tasks.hosting import (
     finetune_for_environment,
     make_environment,
 )
-from residual_rl_ros.training.train import TrainOptions, run_training
+from residual_rl_ros.training.options import TrainOptions
+from residual_rl_ros.training.train import run_training
 
 OPSET = 17
 CARD_SEED = 20_000

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy.typing as npt
 
 from residual_rl_ros.errors import MalformedTransitionError
-from residual_rl_ros.transitions.transition import Transition, TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import Transition
 
 if TYPE_CHECKING:
     from std_msgs.msg import Float64MultiArray

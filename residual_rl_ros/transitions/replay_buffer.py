@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.table import TransitionTable
-from residual_rl_ros.transitions.transition import Source, Transition, TransitionLayout
+from residual_rl_ros.transitions.transition import Source, Transition
 
 NONE = -1
 BLOCKS = (

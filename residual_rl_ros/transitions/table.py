@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import MalformedTransitionError
-from residual_rl_ros.transitions.transition import Transition, TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import Transition
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

@@ -19,7 +19,8 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.q_remix import QRemixArchitecture, QRemixPolicy
 from residual_rl_ros.residual_policy.robot_policy import Exploration, ExplorationSample
 from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights
-from residual_rl_ros.transitions.transition import Success, Transition, TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import Success, Transition
 
 LAYOUT = make_layout(proposals=4, residual_bound=(2.0, 1.0))
 KM = LAYOUT.decision_size

@@ -32,7 +32,8 @@ from residual_rl_ros.learner.checkpoint import load_checkpoint, save_checkpoint
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
 from residual_rl_ros.robot.action_spec import Prior
-from residual_rl_ros.transitions.transition import Source, Transition, TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import Source, Transition
 
 numbers = st.floats(-10.0, 10.0)
 
@@ -474,7 +475,7 @@ def test_a_learner_with_a_rollout_in_progress_resumes_bit_for_bit(
         messages = [one.ingest(decision) for one in (learner, resumed)]
         assert messages[0] == messages[1], number
     assert content(resumed) == content(learner)
-    assert learner.updates >= 2 * 8
+    assert learner.updates.online >= 2 * 8
     assert learner.rule.rollout_metrics['rollout_unknown_rows'] == 0.0
 
 

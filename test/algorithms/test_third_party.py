@@ -84,13 +84,13 @@ def test_an_algorithm_of_another_package_learns_and_resumes(
     learner = Learner(config, make_layout(), seed=0)
     before = learner.rule.state_dict()['actor.heads.weight'].clone()
     messages = [learner.ingest(transition) for transition in STREAM[:45]]
-    assert learner.updates == 25
+    assert learner.updates.online == 25
     assert not np.array_equal(learner.rule.state_dict()['actor.heads.weight'], before)
     sent = [message for message in messages if message is not None]
     header, policy = decode_weights(sent[-1], make_layout())
     assert header.enabled
     assert policy.kind == 'gaussian'
-    assert {'critic_loss', 'q_policy'} <= learner.metrics.keys()
+    assert {'critic_loss', 'q_policy'} <= learner.updates.metrics.keys()
     save_checkpoint(tmp_path / 'checkpoint', learner)
     resumed = load_checkpoint(tmp_path / 'checkpoint')
     for each in (learner, resumed):

@@ -49,7 +49,7 @@ from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.transitions.reader import LAYOUT, TEXT, TRANSITIONS
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
 from residual_rl_ros.transitions.cdr import labelled_array, serialize, typestore
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 text = sys.argv[4]
 layout = TransitionLayout.from_yaml(text)
 options = RecordOptions(sys.argv[2], max_bytes=int(sys.argv[3]))
@@ -150,7 +150,7 @@ def test_a_command_that_is_observed_is_recorded_once() -> None:
     robot = replace(
         robot,
         channels=(observed, *robot.channels[1:]),
-        command=replace(robot.command, topic='command', type=FLOAT_ARRAY),
+        commands=(replace(robot.commands[0], topic='command', type=FLOAT_ARRAY),),
     )
     topics = absolute(raw_topics(robot), lambda name: name if name[0] == '/' else f'/{name}')
     (command,) = [topic for topic in topics if topic.name == '/command']

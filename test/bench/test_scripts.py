@@ -26,7 +26,7 @@ from residual_rl_ros.bags.transitions.summary import summarise
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation import paired
-from residual_rl_ros.evaluation.paired import Episode
+from residual_rl_ros.evaluation.episode import Episode
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.learner.episodes import EpisodeRecord
 from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights

@@ -31,7 +31,7 @@ from residual_rl_ros.pretraining.train_base import BaseRecipe, train_base_policy
 from residual_rl_ros.resources import read_record
 from residual_rl_ros.tasks.hosting import finetune_for_environment
 from residual_rl_ros.training import retrain
-from residual_rl_ros.training.train import TrainOptions
+from residual_rl_ros.training.options import TrainOptions
 
 TASK = 'Along-v0'
 register()

@@ -36,8 +36,8 @@ from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.evaluation.figures import rated_episodes
 from residual_rl_ros.learner.episodes import EpisodeRecord
 from residual_rl_ros.resources import find_base_policy
+from residual_rl_ros.training.identity import run_identity
 from residual_rl_ros.training.run_folder import steps_to
-from residual_rl_ros.training.train import run_identity
 
 SMALL = (
     'warmup_transitions=60:publish_interval=20:batch_size=16:utd=0.2:'

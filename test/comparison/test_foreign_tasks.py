@@ -19,7 +19,7 @@ from residual_rl_ros.comparison.compare import CompareOptions, Variant, run_comp
 from residual_rl_ros.config.run import RunConfig
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation import paired
-from residual_rl_ros.evaluation.paired import Episode
+from residual_rl_ros.evaluation.episode import Episode
 from residual_rl_ros.tasks.hosting import finetune_for_environment
 
 register()

@@ -242,7 +242,7 @@ def test_a_hold_goes_out_before_the_last_transition() -> None:
     now = drive(loop, 0.0, 3)
     loop._outbox.append(callbacks.transitions[-1])
     order: list[str] = []
-    callbacks.send_command = lambda command, stamp: order.append('command')  # type: ignore[method-assign]
+    callbacks.send_command = lambda *told: order.append('command')  # type: ignore[method-assign]
     callbacks.send_transition = lambda transition: order.append('transition')  # type: ignore[method-assign]
     loop.deactivate(now)
     assert order == ['command', 'transition']

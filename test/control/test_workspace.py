@@ -185,3 +185,38 @@ def test_a_joint_of_more_than_one_position_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match="'turn' is no joint of one position"):
         Workspace(replace(BOX, model=str(model), point='tip', joints=('turn',)))
+
+
+def test_a_gripper_among_the_actions_moves_no_joint_of_the_arm() -> None:
+    action = ROBOT.action
+    order = [0, 1, 2, 6, 3, 4, 5]  # The gripper stands in the middle.
+    names, joints, units = (
+        [*each, last]
+        for each, last in (
+            (action.names, 'gripper.position'),
+            (BOX.joints, ''),
+            (action.units, '1'),
+        )
+    )
+    with_gripper = replace(
+        action,
+        names=tuple(names[i] for i in order),
+        units=tuple(units[i] for i in order),
+        measured_by=tuple(names[i] for i in order),
+        hold=tuple('last' if units[i] == '1' else '' for i in order),
+        workspace=replace(BOX, joints=tuple(joints[i] for i in order)),
+        **{
+            label: np.append(getattr(action, label), 0.0 if label == 'lower' else 1.0)[order]
+            for label in ('lower', 'upper', 'max_step', 'following_limit', 'start_limit')
+        },
+    )
+    alone, both = SafetyFilter(action), SafetyFilter(with_gripper)
+    joint_positions = BORDER
+    for _ in range(5):
+        wanted = joint_positions + 0.02 * DOWN
+        sent = both.apply(np.append(wanted, 0.5)[order], np.append(joint_positions, 0.5)[order])
+        expected = alone.apply(wanted, joint_positions)
+        np.testing.assert_array_equal(sent[[0, 1, 2, 4, 5, 6]], expected)
+        assert sent[3] == 0.5
+        joint_positions = expected
+    assert both.workspace_limited == alone.workspace_limited > 0

@@ -16,7 +16,8 @@ from builders import LinearPolicy, make_action_spec
 from residual_rl_ros.config.success import SuccessCriterion
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
-from residual_rl_ros.evaluation.paired import Episode, difference, run_episode, score
+from residual_rl_ros.evaluation.episode import Episode, run_episode
+from residual_rl_ros.evaluation.paired import difference, score
 from residual_rl_ros.rewards.composition import AddOns
 from residual_rl_ros.transitions.transition import Success, Transition
 

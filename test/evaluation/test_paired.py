@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from residual_rl_ros.config.run import RunConfig, _scale, load_run
 from residual_rl_ros.evaluation import paired
-from residual_rl_ros.evaluation.paired import Episode, evaluate_blind
+from residual_rl_ros.evaluation.episode import Episode
+from residual_rl_ros.evaluation.paired import evaluate_blind
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 
 

@@ -23,7 +23,8 @@ from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelEncoder, to_time
+from residual_rl_ros.ros.common.encoders import ChannelEncoder, to_time
+from residual_rl_ros.ros.common.message_types import message_class
 
 pytestmark = pytest.mark.ros
 
@@ -56,8 +57,8 @@ class Simulator:
             publisher = node.create_publisher(writer.message_type, channel.topic, qos.SENSOR)
             values = np.full(len(channel.observation_names), 0.1)
             self._channels.append((writer, publisher, values))
-        kind = MESSAGE_TYPES[ROBOT.command.type]
-        node.create_subscription(kind, ROBOT.command.topic, self._on_command, qos.FEEDBACK)
+        kind = message_class(ROBOT.commands[0].type)
+        node.create_subscription(kind, ROBOT.commands[0].topic, self._on_command, qos.FEEDBACK)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()

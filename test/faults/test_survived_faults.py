@@ -34,7 +34,7 @@ from residual_rl_ros.residual_policy.weights import CHECKPOINTS, WeightsHeader, 
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import byte_array, float_array
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 pytestmark = pytest.mark.ros
 

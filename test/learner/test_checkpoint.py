@@ -34,7 +34,6 @@ from residual_rl_ros.learner.checkpoint import (
     ALGORITHM,
     CANDIDATE,
     GOOD,
-    MANIFEST,
     MEMORY,
     RUN,
     STATE,
@@ -44,9 +43,9 @@ from residual_rl_ros.learner.checkpoint import (
     load_run_state,
     save_checkpoint,
     stored_config,
-    write_manifest,
 )
 from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.learner.manifest import MANIFEST, write_manifest
 from residual_rl_ros.residual_policy.weights import decode_weights
 from residual_rl_ros.transitions.transition import Source, Success
 
@@ -225,7 +224,7 @@ def test_the_best_checkpoint_holds_the_networks_that_the_episodes_around_them_co
     learner, folder = trained(0, guard_share=0.0), CheckpointFolder(tmp_path)
     outcomes(learner, 10 + WINDOW, False)  # The first ten are the warm-up.
     outcomes(learner, WINDOW, True)
-    rated, taken_at = learner.best.candidate, learner.transitions
+    rated, taken_at = learner.judge.best.candidate, learner.transitions
     outcomes(learner, WINDOW, True)
     before = content(learner)
     folder.save(learner)

@@ -75,7 +75,7 @@ def test_half_of_the_episodes_show_the_base_until_the_guard_knows_it(
     learner.phase = Phase.ONLINE
     for _ in range(MIN_BASE_EPISODES):
         assert learner.exploration().base_only_share == first
-        learner.guard.record_outcome(True, residual=False)
+        learner.judge.guard.record_outcome(True, residual=False)
     assert learner.exploration().base_only_share == share
 
 
@@ -85,7 +85,7 @@ def test_where_outcomes_are_not_labelled_the_base_does_not_run_half_of_the_episo
     while len(learner.episodes.history) < UNKNOWN_BASE_EPISODES:
         assert learner.exploration().base_only_share == 0.5
         learner.ingest(make_transition(LAYOUT, truncated=True, success=Success.UNLABELLED))
-    assert learner.guard.base_success is None
+    assert learner.judge.guard.base_success is None
     assert learner.exploration().base_only_share == 0.1
 
 
@@ -93,10 +93,10 @@ def test_careful_episodes_shrink_with_the_evidence_and_come_back() -> None:
     learner = make_learner(guard_share=0.1, guard_bound_floor=0.25, bound_ramp_transitions=0)
     learner.phase = Phase.ONLINE
     assert learner.exploration().bound_scale == 1.0
-    learner.guard.statistic = FULL_DOUBT / 2.0
+    learner.judge.guard.statistic = FULL_DOUBT / 2.0
     assert learner.exploration().bound_scale == pytest.approx(0.625)
     for statistic in (FULL_DOUBT, 1.8 * FULL_DOUBT):
-        learner.guard.statistic = statistic
+        learner.judge.guard.statistic = statistic
         assert learner.exploration().bound_scale == pytest.approx(0.25)
-    learner.guard.reset()
+    learner.judge.guard.reset()
     assert learner.exploration().bound_scale == 1.0

@@ -24,10 +24,10 @@ from residual_rl_ros.learner.checkpoint import (
     CheckpointFolder,
     load_checkpoint,
     save_checkpoint,
-    write_manifest,
 )
 from residual_rl_ros.learner.finite_networks import not_finite
 from residual_rl_ros.learner.learner import WARN_EVERY, Learner
+from residual_rl_ros.learner.manifest import write_manifest
 from residual_rl_ros.residual_policy.weights import decode_weights
 
 LAYOUT = make_layout()
@@ -72,7 +72,7 @@ def test_a_transition_that_is_not_plausible_costs_itself_and_nothing_else(tmp_pa
     assert learner.refused == 26
     assert 'transition refused (1 so far): observation[0] is 1e+30' in warnings[0]
     assert learner.state_dict() == undisturbed.state_dict()
-    assert all(map(math.isfinite, learner.metrics.values()))
+    assert all(map(math.isfinite, learner.updates.metrics.values()))
     save_checkpoint(tmp_path / 'checkpoint', learner)
     assert load_checkpoint(tmp_path / 'checkpoint').transitions == 26
 
@@ -109,12 +109,12 @@ def test_networks_that_break_are_replaced_by_the_latest_sound_ones(
     assert messages
     for message in messages:
         decode_weights(message, LAYOUT)
-    assert learner.finite.recoveries >= 1 or name.startswith('critic')
+    assert learner.updates.finite.recoveries >= 1 or name.startswith('critic')
     assert not not_finite(learner.rule.state_dict())
-    assert len(warnings) == learner.finite.recoveries
+    assert len(warnings) == learner.updates.finite.recoveries
     assert all('going on from the latest networks that were sound' in text for text in warnings)
     CheckpointFolder(tmp_path).save(learner)
-    assert load_checkpoint(tmp_path / 'latest').updates == learner.updates
+    assert load_checkpoint(tmp_path / 'latest').updates.online == learner.updates.online
 
 
 @pytest.mark.parametrize('preset', ['dawn', 'resfit', 'wsrl', 'policy_decorator'])
@@ -126,7 +126,7 @@ def test_a_learner_that_diverges_at_once_publishes_and_saves_what_is_finite(
     for message in [learner.first_message(), *feed(learner, 0, 26)]:
         decode_weights(message, LAYOUT)
     decode_weights(learner.current_message(), LAYOUT)
-    assert learner.finite.recoveries == len(warnings) > 0
+    assert learner.updates.finite.recoveries == len(warnings) > 0
     with np.errstate(all='raise'):
         folder = CheckpointFolder(tmp_path)
         folder.save(learner)
@@ -141,10 +141,10 @@ def test_a_rollback_returns_to_finite_networks_only() -> None:
     name = 'critic.head.weight'
     learner.rule.load_state_dict({**tensors, name: torch.full_like(tensors[name], math.nan)})
     for _ in range(60):
-        learner.best.rate(True, [], learner._finite_networks, learner.transitions)
+        learner.judge.best.rate(True, [], learner.updates.finite_networks, learner.transitions)
     learner.roll_back('asked for')
     assert not not_finite(learner.rule.state_dict())
-    assert not not_finite(learner.best.candidate)
+    assert not not_finite(learner.judge.best.candidate)
 
 
 @pytest.mark.parametrize('part', [ALGORITHM, GOOD, CANDIDATE, 'memory.replay.safetensors'])
@@ -159,11 +159,11 @@ def test_a_save_that_is_not_finite_is_refused_and_the_one_before_stays(
     if part == ALGORITHM:
         tensors = {**rule.state_dict(), 'more': torch.tensor([math.nan])}
         monkeypatch.setattr(rule, 'state_dict', lambda: tensors)
-        monkeypatch.setattr(learner, 'recover', lambda: None)
+        monkeypatch.setattr(learner.updates, 'recover', lambda: None)
     elif part == GOOD:
-        learner.best.good = {'more': torch.tensor([math.nan])}
+        learner.judge.best.good = {'more': torch.tensor([math.nan])}
     elif part == CANDIDATE:
-        learner.best.candidate = {'more': torch.tensor([math.nan])}
+        learner.judge.best.candidate = {'more': torch.tensor([math.nan])}
     else:
         rule.memory.replay._table[3, 0] = math.inf
     with pytest.raises(CheckpointError, match=f'in {part} is not finite'):
@@ -188,5 +188,5 @@ def test_a_checkpoint_that_is_not_finite_is_refused_by_name(tmp_path: Path, part
 def test_a_sound_learner_never_goes_back() -> None:
     learner, warnings = make_learner()
     feed(learner, 0, 70)
-    assert (learner.finite.recoveries, learner.refused, warnings) == (0, 0, [])
-    json.dumps(learner.metrics, allow_nan=False)
+    assert (learner.updates.finite.recoveries, learner.refused, warnings) == (0, 0, [])
+    json.dumps(learner.updates.metrics, allow_nan=False)

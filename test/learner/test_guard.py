@@ -17,7 +17,7 @@ from builders import assert_same_actor, make_layout, make_transition, small_conf
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import CheckpointError
-from residual_rl_ros.evaluation.paired import Episode
+from residual_rl_ros.evaluation.episode import Episode
 from residual_rl_ros.learner.guard import (
     DOUBT,
     MIN_BASE_EPISODES,
@@ -257,12 +257,12 @@ def test_an_alarm_restores_the_networks_and_keeps_the_data() -> None:
     before = {name: value.clone() for name, value in learner.rule.state_dict().items()}
     stored = len(learner.rule.memory.replay)
     episodes = 0
-    while not learner.rollbacks:
+    while not learner.judge.rollbacks:
         end(learner, False, Source.RESIDUAL)
         episodes += 1
         assert episodes < 40
         after = learner.rule.state_dict()
-    assert learner.rollbacks[0].episode == 40 + episodes
+    assert learner.judge.rollbacks[0].episode == 40 + episodes
     assert len(learner.rule.memory.replay) == stored + episodes
     # One update of the last transition came after the rollback.
     drift = (after['actor.heads.bias'] - before['actor.heads.bias']).abs().max()
@@ -277,7 +277,7 @@ def test_the_restored_actor_is_the_next_one_of_the_schedule_and_the_robot_takes_
     with torch.no_grad():
         learner.rule.mean_actor.heads.bias.fill_(3.0)
     outcome = {'truncated': True, 'success': Success.FAILURE, 'source': Source.RESIDUAL}
-    while not learner.rollbacks:
+    while not learner.judge.rollbacks:
         transition = make_transition(LAYOUT, policy_sequence=learner.sequence, **outcome)
         message = learner.ingest(transition)
     while message is None:
@@ -304,9 +304,9 @@ def test_a_rollback_goes_on_with_the_random_numbers() -> None:
 
 def test_episodes_of_the_actor_that_was_rolled_back_do_not_count_against_the_restored_one() -> None:
     learner = warm_learner()
-    while not learner.rollbacks:
+    while not learner.judge.rollbacks:
         end(learner, False, Source.RESIDUAL)
-    revoked, counted = learner.sequence, learner.guard.state_dict()['base']
+    revoked, counted = learner.sequence, learner.judge.guard.state_dict()['base']
     for index in range(20):
         start = make_transition(LAYOUT, episode=index, step=0, policy_sequence=revoked)
         learner.ingest(start, 'other')
@@ -316,15 +316,15 @@ def test_episodes_of_the_actor_that_was_rolled_back_do_not_count_against_the_res
             LAYOUT, episode=index, policy_sequence=10**6, truncated=True, success=Success.FAILURE
         )
         learner.ingest(swapped, 'other')  # The new actor came in the middle of the episode.
-    assert (learner.guard.statistic, learner.episodes.success_rate) == (0.0, None)
-    assert learner.guard.state_dict()['base'] == counted + [True] * 20
+    assert (learner.judge.guard.statistic, learner.episodes.success_rate) == (0.0, None)
+    assert learner.judge.guard.state_dict()['base'] == counted + [True] * 20
     restored = Learner(learner.config, LAYOUT, seed=0)
     restored.load_state_dict(json.loads(json.dumps(learner.state_dict())))
     for each in (learner, restored):
         end(each, False, Source.RESIDUAL, policy_sequence=revoked)
         assert each.episodes.success_rate is None
         end(each, False, Source.RESIDUAL, policy_sequence=revoked + 1)
-        assert each.guard.statistic > 0.0
+        assert each.judge.guard.statistic > 0.0
         assert each.episodes.success_rate == 0.0
     assert restored.state_dict()['episodes'] == learner.state_dict()['episodes']
 
@@ -333,7 +333,7 @@ def test_a_share_of_zero_turns_the_guard_off() -> None:
     off = warm_learner(utd=0.02, guard_share=0.0)
     for _ in range(60):
         end(off, False, Source.RESIDUAL)
-    assert off.rollbacks == []
+    assert off.judge.rollbacks == []
 
 
 def taken_over(learner: Learner, first: Source, episode: int) -> None:
@@ -345,22 +345,22 @@ def taken_over(learner: Learner, first: Source, episode: int) -> None:
 
 def test_an_episode_that_an_operator_took_over_is_no_success_of_the_residual() -> None:
     learner, episode = warm_learner(utd=0.02), 0
-    while not learner.rollbacks:
+    while not learner.judge.rollbacks:
         taken_over(learner, Source.RESIDUAL, episode)
         episode += 1
         assert episode < 40
-    assert 'succeeded in 0 of' in learner.rollbacks[0].reason
+    assert 'succeeded in 0 of' in learner.judge.rollbacks[0].reason
 
 
 def test_nor_of_the_base_and_one_that_he_began_is_nobodys() -> None:
     learner = warm_learner(utd=0.02)
-    before = learner.guard.state_dict()['base']
+    before = learner.judge.guard.state_dict()['base']
     taken_over(learner, Source.BASE, 0)
-    assert learner.guard.state_dict()['base'] == [*before, False]
-    untouched = learner.guard.state_dict()
+    assert learner.judge.guard.state_dict()['base'] == [*before, False]
+    untouched = learner.judge.guard.state_dict()
     for episode in range(1, 60):
         taken_over(learner, Source.TAKEOVER, episode)
-    assert learner.guard.state_dict() == untouched
+    assert learner.judge.guard.state_dict() == untouched
 
 
 def success_only_learner(**overrides: object) -> Learner:
@@ -389,28 +389,28 @@ def time_out(learner: Learner, source: Source) -> None:
 @pytest.mark.parametrize('rule', ['auto', 'failure', 'ignored'])
 def test_where_only_success_is_labelled_an_end_by_time_limit_is_a_failure(rule: str) -> None:
     learner = success_only_learner(utd=0.02, guard_unlabelled=rule)
-    base = learner.guard.base_success
+    base = learner.judge.guard.base_success
     assert base == pytest.approx(1.0 if rule == 'ignored' else 2.0 / 3.0, abs=0.02)
     for _ in range(40):
         time_out(learner, Source.RESIDUAL)
-    assert bool(learner.rollbacks) == (rule != 'ignored')
+    assert bool(learner.judge.rollbacks) == (rule != 'ignored')
 
 
 def test_where_failures_are_labelled_an_end_without_a_label_stays_out() -> None:
     learner = warm_learner(utd=0.02)
-    known = learner.guard.state_dict()
+    known = learner.judge.guard.state_dict()
     for _ in range(60):
         time_out(learner, Source.RESIDUAL)
-    assert learner.guard.state_dict() == known
+    assert learner.judge.guard.state_dict() == known
     told = warm_learner(utd=0.02, guard_unlabelled='failure')
     for _ in range(40):
         time_out(told, Source.RESIDUAL)
-    assert told.rollbacks
+    assert told.judge.rollbacks
 
 
 def test_an_episode_counts_with_the_share_of_the_message_that_it_began_under() -> None:
     learner = warm_learner(utd=0.02)
-    while not learner.guard.in_trial:
+    while not learner.judge.guard.in_trial:
         before = learner.sequence
         end(learner, False, Source.RESIDUAL)
     while learner.sequence == before:
@@ -422,9 +422,9 @@ def test_an_episode_counts_with_the_share_of_the_message_that_it_began_under() -
         resumed = Learner(learner.config, LAYOUT, seed=0)
         resumed.load_state_dict(json.loads(json.dumps(learner.state_dict())))
         assert resumed.state_dict() == learner.state_dict()
-        known = evidence(resumed.guard)
+        known = evidence(resumed.judge.guard)
         end(resumed, True, Source.BASE, policy_sequence=sequence)
-        gains.append(evidence(resumed.guard) - known)
+        gains.append(evidence(resumed.judge.guard) - known)
     assert gains[0] > 5.0 * gains[1] > 0.0  # Rare base episodes say more.
 
 
@@ -466,12 +466,12 @@ def test_a_sabotaged_actor_is_found_and_rolled_back_in_a_real_run() -> None:
                     actor.heads.bias[: actor.architecture.outputs] = 3.0
 
     budget = 600 * 4
-    while not learner.rollbacks and run.steps < 20_000:
+    while not learner.judge.rollbacks and run.steps < 20_000:
         budget += 400
         run.run(budget, sabotage)
     controller.queue.close()
     assert sabotaged_at
-    (rollback,) = learner.rollbacks
+    (rollback,) = learner.judge.rollbacks
     since = learner.episodes.history[sabotaged_at : rollback.episode]
     assert sum(episode.residual for episode in since) <= 40
     assert float(learner.rule.mean_actor.heads.bias.max()) < 3.0

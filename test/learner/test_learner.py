@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 import torch
 from builders import (
     assert_same_actor,
+    learned_bytes,
     make_layout,
     make_transition,
     random_transitions,
@@ -21,14 +21,12 @@ from builders import (
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from residual_rl_ros.config.preset import load_preset
-from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.learner.episodes import RECENT_EPISODES
 from residual_rl_ros.learner.guard import Alarm
-from residual_rl_ros.learner.learner import MEASURE_EVERY, Learner, Phase
+from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.learner.metrics_log import MetricsLog
+from residual_rl_ros.learner.updates import MEASURE_EVERY
 from residual_rl_ros.residual_policy.weights import decode_weights
-from residual_rl_ros.rewards.composition import AddOns, decision_reward
 from residual_rl_ros.transitions.transition import Source, Success
 
 LAYOUT = make_layout()
@@ -44,29 +42,20 @@ FITTED = ('normalizer', 'episode_decisions')
 """Names of what the end of the warm-up decides without a gradient step."""
 
 
-def weights(learner: Learner, without: tuple[str, ...] = ()) -> dict[str, bytes]:
-    """Return every tensor of the algorithm as bytes, optionally without some names."""
-    return {
-        name: value.numpy().tobytes()
-        for name, value in learner.rule.state_dict().items()
-        if not any(part in name for part in without)
-    }
-
-
 def test_no_gradient_step_is_taken_during_warm_up() -> None:
     learner = make_learner()
-    all_before, before = weights(learner), weights(learner, without=FITTED)
+    all_before, before = learned_bytes(learner), learned_bytes(learner, without=FITTED)
     for transition in STREAM[: WARMUP - 1]:
         assert learner.ingest(transition) is None
     assert learner.phase is Phase.WARMUP
-    assert weights(learner) == all_before
+    assert learned_bytes(learner) == all_before
     assert learner.ingest(STREAM[WARMUP - 1]) is not None
     assert learner.phase is Phase.ONLINE
-    assert learner.updates == 0
-    assert weights(learner, without=FITTED) == before
+    assert learner.updates.online == 0
+    assert learned_bytes(learner, without=FITTED) == before
     learner.ingest(STREAM[WARMUP])
-    assert learner.updates == 1
-    assert weights(learner, without=FITTED) != before
+    assert learner.updates.online == 1
+    assert learned_bytes(learner, without=FITTED) != before
 
 
 def test_the_warm_up_lasts_as_many_episodes_and_the_ramp_is_measured_in_them() -> None:
@@ -132,10 +121,10 @@ def test_a_rollback_restores_the_normaliser_that_the_networks_were_rated_with(
     learner = make_learner(refit_normalizer=True, guard_share=0.1)
     for transition in STREAM[: 2 * WARMUP - 1]:
         learner.ingest(transition)
-    monkeypatch.setattr(learner.guard, 'record_outcome', lambda *_: Alarm(0.6, 10, 0))
+    monkeypatch.setattr(learner.judge.guard, 'record_outcome', lambda *_: Alarm(0.6, 10, 0))
     outcome = {'success': Success.FAILURE, 'source': Source.RESIDUAL, 'policy_sequence': 99}
     learner.ingest(make_transition(LAYOUT, truncated=True, **outcome))  # The doubling.
-    assert len(learner.rollbacks) == 1
+    assert len(learner.judge.rollbacks) == 1
     assert fitted_on(learner) == WARMUP
     assert learner.rule.memory.normalizer_transitions == 2 * WARMUP
 
@@ -147,7 +136,7 @@ def test_updates_are_exactly_the_ratio_times_the_transitions_after_warm_up(
     learner = make_learner(utd=utd, publish_interval=interval)
     for count, transition in enumerate(STREAM[:50], start=1):
         learner.ingest(transition)
-        assert learner.updates == math.floor(utd * max(0, count - WARMUP))
+        assert learner.updates.online == math.floor(utd * max(0, count - WARMUP))
     assert learner.transitions == 50
     assert learner.control_steps == 50 * LAYOUT.decision_steps
 
@@ -156,7 +145,7 @@ def test_a_ratio_that_is_no_binary_fraction_is_paced_exactly_too() -> None:
     learner = make_learner(utd=0.1, publish_interval=100)
     for transition in STREAM[: WARMUP + 10]:
         learner.ingest(transition)
-    assert learner.updates == 1
+    assert learner.updates.online == 1
 
 
 def test_a_publication_needs_no_update_of_its_own_transition() -> None:
@@ -172,8 +161,8 @@ def test_the_same_transitions_give_the_same_weights_bit_for_bit() -> None:
         torch.manual_seed(id(learner) % 1000)  # The global generator must not matter.
         for transition in STREAM[:40]:
             learner.ingest(transition)
-    assert weights(learners[0]) == weights(learners[1])
-    assert weights(learners[0]) != weights(learners[2])
+    assert learned_bytes(learners[0]) == learned_bytes(learners[1])
+    assert learned_bytes(learners[0]) != learned_bytes(learners[2])
 
 
 def test_learning_does_not_consume_the_global_random_numbers() -> None:
@@ -203,15 +192,15 @@ def test_messages_come_at_the_end_of_warm_up_and_then_at_every_interval() -> Non
 
 def test_metrics_are_measured_at_a_publication_and_again_after_fifty_transitions() -> None:
     learner = make_learner()
-    assert learner.metrics == {}
+    assert learner.updates.metrics == {}
     measured = []
     for count, transition in enumerate(STREAM[: WARMUP + 70], start=1):
-        before = learner.metrics
+        before = learner.updates.metrics
         learner.ingest(transition)
-        if learner.metrics is not before:
+        if learner.updates.metrics is not before:
             measured.append(count)
     assert measured == [WARMUP + INTERVAL, WARMUP + INTERVAL + MEASURE_EVERY]
-    assert all(math.isfinite(value) for value in learner.metrics.values())
+    assert all(math.isfinite(value) for value in learner.updates.metrics.values())
 
 
 def test_metrics_do_not_wait_for_a_certain_publication() -> None:
@@ -219,9 +208,9 @@ def test_metrics_do_not_wait_for_a_certain_publication() -> None:
     for count, transition in enumerate(STREAM[: WARMUP + 63], start=1):
         learner.ingest(transition, learn=count in (WARMUP + 3, WARMUP + 8, WARMUP + 63))
         if count == WARMUP + 8:
-            first = learner.metrics
+            first = learner.updates.metrics
     assert first
-    assert learner.metrics is not first
+    assert learner.updates.metrics is not first
 
 
 def test_the_log_of_metrics_skips_those_that_it_has(tmp_path: Path) -> None:
@@ -312,9 +301,9 @@ def test_a_burst_is_stored_at_once_and_learned_from_later() -> None:
     for transition in STREAM[WARMUP : WARMUP + 30]:
         assert learner.ingest(transition, learn=False) is None
     assert (learner.transitions, len(learner.rule.memory.replay)) == (WARMUP + 30, WARMUP + 30)
-    assert (learner.updates, learner.dropped_updates) == (0, 0)
+    assert (learner.updates.online, learner.updates.dropped) == (0, 0)
     learner.ingest(STREAM[WARMUP + 30])
-    assert learner.updates == 31
+    assert learner.updates.online == 31
 
 
 def test_a_publication_that_fell_into_a_burst_is_made_up_for() -> None:
@@ -340,21 +329,21 @@ def test_a_publication_that_is_due_survives_a_checkpoint() -> None:
 
 
 def test_what_is_owed_for_a_burst_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('residual_rl_ros.learner.learner.MAX_OWED_UPDATES', 4)
+    monkeypatch.setattr('residual_rl_ros.learner.updates.MAX_OWED_UPDATES', 4)
     learner = make_learner(utd=1.0)
     for transition in STREAM[:WARMUP]:
         learner.ingest(transition)
     for transition in STREAM[WARMUP : WARMUP + 30]:
         learner.ingest(transition, learn=False)
-    assert learner.dropped_updates == 26
+    assert learner.updates.dropped == 26
     learner.ingest(STREAM[WARMUP + 30])
-    assert learner.updates == 5
+    assert learner.updates.online == 5
     restored = make_learner()
     restored.load_state_dict(learner.state_dict())
-    assert restored.dropped_updates == 26
+    assert restored.updates.dropped == 26
     for transition in STREAM[WARMUP + 31 : WARMUP + 41]:
         learner.ingest(transition)
-    assert learner.updates == 15
+    assert learner.updates.online == 15
 
 
 @pytest.mark.parametrize(('share', 'shared'), [(0.5, 4), (0.25, 2)])
@@ -378,7 +367,7 @@ def test_a_fixed_share_of_every_batch_is_demonstrations_and_takeovers(
     assert set(drawn[:, 8 - shared :].unique().tolist()) == {1.0, 2.0}
     for _ in range(20):
         learner.ingest(observed('robot', Source.BASE))
-    assert learner.metrics['demonstrations'] == 2.0
+    assert learner.updates.metrics['demonstrations'] == 2.0
 
 
 class InterruptionError(Exception):
@@ -400,18 +389,18 @@ def test_interrupted_pre_training_begins_again_with_the_next_transition() -> Non
     assert pulses == 0
     with pytest.raises(InterruptionError):
         learner.ingest(STREAM[WARMUP - 1], pulse=pulse)
-    assert (learner.pretraining_updates, learner.phase) == (7, Phase.WARMUP)
+    assert (learner.updates.pretraining, learner.phase) == (7, Phase.WARMUP)
     header, _ = decode_weights(learner.first_message())
     assert header.next_effective_from == 1, 'a resumed lockstep run would wait for ever'
     assert learner.ingest(STREAM[WARMUP], pulse=pulse) is not None
-    assert (learner.pretraining_updates, learner.phase) == (27, Phase.ONLINE)
+    assert (learner.updates.pretraining, learner.phase) == (27, Phase.ONLINE)
 
 
 def test_critics_are_trained_alone_on_offline_data_before_it_is_dropped() -> None:
     learner = Learner(small_config('wsrl', offline_updates=3, critic_only_updates=4), LAYOUT, 0)
     for transition in STREAM[:WARMUP]:
         learner.ingest(transition)
-    assert (learner.pretraining_updates, len(learner.rule.memory.replay)) == (7, 0)
+    assert (learner.updates.pretraining, len(learner.rule.memory.replay)) == (7, 0)
 
 
 def test_an_episode_without_an_end_says_nothing_of_the_next() -> None:
@@ -424,101 +413,3 @@ def test_an_episode_without_an_end_says_nothing_of_the_next() -> None:
     learner.ingest(end)
     record = learner.episodes.history[-1]
     assert (record.residual, record.takeover, record.robot) == (False, False, '')
-
-
-BOX = '[{name: keep_out_box, point: [tool.z], lower: [0.0], upper: [9.0]}]'
-
-
-def customised(reward: str = 'total', **overrides: Any) -> Learner:
-    """Return a learner of a choice among proposals, its warm-up done."""
-    layout = make_layout(proposals=3, customisable=True, residual_bound=(2.0, 1.0))
-    numbers = {'hidden_sizes': [8], 'batch_size': 8, 'offline_updates': 4, 'guard_share': 0.0}
-    numbers = {**numbers, 'warmup_transitions': 20, 'reward': reward, **overrides}
-    learner = Learner(load_preset('q_remix', numbers), layout, 0)
-    for transition in random_transitions(layout, 25):
-        learner.ingest(transition)
-    assert learner.phase is Phase.ONLINE
-    return learner
-
-
-def test_a_new_add_on_is_learned_at_once_from_the_memory_and_sent_in_a_new_epoch() -> None:
-    learner = customised()
-    before, sequence = weights(learner), learner.sequence
-    pulses: list[int] = []
-    message = learner.customise(BOX, 2.0, lambda: pulses.append(1))
-    assert message is not None
-    header, _ = decode_weights(message)
-    assert (header.epoch, header.sequence) == (2, 0)
-    assert len(pulses) == 4
-    assert sequence >= 0
-    assert weights(learner) != before
-    assert float(learner.rule.reward(learner.rule.memory.sample_replay(50)).min()) < 0.0
-    assert learner.customise(BOX, 3.0) is None, 'its weight acts on the robot'
-    assert learner.customise('', 0.0) is None
-    assert learner.add_on == (BOX, 3.0), 'what was learned waits'
-    again = customised()
-    again.load_state_dict(learner.state_dict())
-    assert again.add_on == (BOX, 3.0)
-
-
-def test_the_add_on_of_the_preset_is_not_learned_again_when_it_is_asked_for() -> None:
-    preset = [{'name': 'keep_out_box', 'point': ['tool.z'], 'lower': [0.0], 'upper': [9.0]}]
-    learner = customised(add_on=preset)
-    updates = learner.pretraining_updates
-    assert learner.customise('', 2.0) is None
-    assert learner.customise(BOX, 1.0) is None
-    assert learner.pretraining_updates == updates
-    assert learner.customise('', 1.0) is not None, 'no add-on is another one'
-    assert float(learner.rule.reward(learner.rule.memory.sample_replay(50)).min()) == 0.0
-
-
-def test_a_resumed_learner_wants_what_it_wanted_last() -> None:
-    preset = [{'name': 'keep_out_box', 'point': ['tool.z'], 'lower': [0.0], 'upper': [9.0]}]
-    other = BOX.replace('0.0', '0.25')
-    for asked in ([('', 0.25)], [(other, 1.0), ('', 1.0)], [(other, 2.0), ('', 1.0), ('', 3.0)]):
-        learner, again = customised(add_on=preset), customised(add_on=preset)
-        for text, weight in asked:
-            learner.customise(text, weight)
-        again.load_state_dict(json.loads(json.dumps(learner.state_dict())))
-        for each in (learner, again):
-            assert bool(each.rule.reward.add_ons) == (len(asked) == 1)
-            assert each.add_on[1] == asked[-1][1]
-
-
-def test_a_rollback_does_not_begin_the_schedules_anew() -> None:
-    learner = customised(beta_start=0.0, beta_transitions=8)
-    for transition in random_transitions(learner.layout, 20, seed=3):
-        learner.ingest(transition)
-    beta = learner.rule.beta
-    assert beta > 0.5
-    learner.roll_back('for the test')
-    assert learner.rule.beta == beta
-
-
-def test_a_reward_that_is_no_number_costs_one_number_of_a_batch() -> None:
-    learner = customised()
-    learner.rule.reward._bound = decision_reward(
-        AddOns.of([{'name': f'{__name__}:failing_now_and_then'}]), learner.layout
-    )
-    batch = learner.rule.memory.sample_replay(50)
-    rewards = learner.rule.reward.add_on(batch)
-    expected = torch.where(batch.next_observation[:, 2] > 0.0, 0.0, 2.0)
-    assert torch.equal(rewards, expected)
-    assert 0 < learner.rule.reward.failures < 50
-
-
-def failing_now_and_then(observations: Any, actions: Any) -> Any:
-    return lambda observation, action, following: np.where(following[..., 2] > 0.0, np.nan, 1.0)
-
-
-def test_an_add_on_that_cannot_be_learned_is_refused_and_nothing_changes() -> None:
-    for learner, text, reason in (
-        (make_learner(), BOX, 'learns from the basic reward alone'),
-        (customised('basic'), BOX, 'learns from the basic reward alone'),
-        (customised(), BOX.replace('tool.z', 'nowhere'), 'the robot has no observation'),
-    ):
-        before = weights(learner)
-        with pytest.raises(ConfigError, match=reason):
-            learner.customise(text, 1.0)
-        assert weights(learner) == before
-        assert learner.add_on == ('', 1.0)

@@ -16,7 +16,7 @@ from rich.console import Console
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.config.run import RunConfig
 from residual_rl_ros.demonstrations.tensor_file import DemonstrationFile
-from residual_rl_ros.evaluation.paired import Episode
+from residual_rl_ros.evaluation.episode import Episode
 from residual_rl_ros.pretraining import train_base
 from residual_rl_ros.pretraining.train_base import CARD_SEED, load_recipe, train_with_card
 

@@ -28,9 +28,10 @@ from residual_rl_ros.pretraining.train_dynamics import DynamicsRecipe, train_mod
 from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.tasks.hosting import finetune_for_environment
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.replay_buffer import NONE, ReplayBuffer
 from residual_rl_ros.transitions.table import TransitionTable
-from residual_rl_ros.transitions.transition import Transition, TransitionLayout
+from residual_rl_ros.transitions.transition import Transition
 
 LAYOUT = make_layout(prior=Prior.GAUSSIAN)
 UNITS = np.array([1.0, 1000.0, 0.001])

@@ -27,7 +27,8 @@ from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.residual_policy.candidate_selection import CRITIC, BestOfNActor
 from residual_rl_ros.residual_policy.robot_policy import Exploration, ExplorationSample
 from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights
-from residual_rl_ros.transitions.transition import Source, Success, TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import Source, Success
 
 LAYOUT = make_layout()
 

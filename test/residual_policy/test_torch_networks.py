@@ -10,7 +10,7 @@ import torch
 from builders import make_actor, make_layout
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 
 def batch(layout: TransitionLayout, size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:

@@ -30,7 +30,7 @@ from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.transitions.reader import TransitionReader
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.errors import ConfigError, RewardError
-from residual_rl_ros.evaluation.paired import run_episode
+from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.rewards.composition import AddOns, decision_reward, parse_option
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Transition

@@ -14,8 +14,9 @@ import yaml
 
 from residual_rl_ros.errors import ConfigError, ResourceError
 from residual_rl_ros.resources import resource_path
+from residual_rl_ros.robot.command import INT32, TRAJECTORY, TWIST_STAMPED
 from residual_rl_ros.robot.description import RobotConfig, load_robot
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, INT32, JOINT_STATE, TRAJECTORY, TWIST
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
 
 DESCRIPTION: dict[str, Any] = {
     'name': 'bench',
@@ -49,7 +50,7 @@ MISSING = object()
 TRAJECTORY_COMMAND = {'topic': 'jtc', 'type': TRAJECTORY, 'joints': ['a', 'b']}
 TWIST_COMMAND = {
     'topic': 'cmd_vel',
-    'type': TWIST,
+    'type': TWIST_STAMPED,
     'fields': ['linear.x', 'angular.z'],
     'frame_id': 'base_link',
 }
@@ -196,9 +197,9 @@ def test_a_shipped_robot_loads(path: Path) -> None:
 
 
 def test_a_command_is_described_by_its_type() -> None:
-    command = RobotConfig.from_mapping(edited('command', TRAJECTORY_COMMAND)).command
+    command = RobotConfig.from_mapping(edited('command', TRAJECTORY_COMMAND)).commands[0]
     assert (command.type, command.joints) == (TRAJECTORY, ('a', 'b'))
-    command = RobotConfig.from_mapping(edited('command', TWIST_COMMAND)).command
+    command = RobotConfig.from_mapping(edited('command', TWIST_COMMAND)).commands[0]
     assert (command.fields, command.frame_id) == (('linear.x', 'angular.z'), 'base_link')
 
 
@@ -252,7 +253,7 @@ def test_a_hold_follows_from_the_units(
         ('zero', {'lower': [0.1, -1.0]}, TWIST_COMMAND, 'holds by zero, which is outside of lower'),
         (MISSING, {'units': ['rad']}, DESCRIPTION['command'], 'expected one for each'),
         (MISSING, {'units': ['rad', 'deg']}, DESCRIPTION['command'], "unit is 'deg'"),
-        (MISSING, {'units': ['m/s', 'm/s']}, TWIST_COMMAND, 'a twist has'),
+        (MISSING, {'units': ['m/s', 'm/s']}, TWIST_COMMAND, 'TwistStamped has'),
     ],
 )
 def test_a_hold_that_would_move_the_robot_is_refused(
@@ -303,7 +304,10 @@ def test_discrete_actions_need_names_and_nothing_else(command: str) -> None:
     [
         (discrete(lower=[0.0, 0.0, 0.0]), r'robot.action.lower is unknown'),
         (discrete(hold_action='jump'), r"hold_action is 'jump', expected one of left, stay, right"),
-        ({**discrete(), 'command': TWIST_3}, r'command.type is .*Twist.*, expected one of .*Int32'),
+        (
+            {**discrete(), 'command': TWIST_3},
+            r'command.type is .*Twist.*, expected one command of .*Int32',
+        ),
         (discrete(hold='last'), r'discrete actions hold by robot.action.hold_action'),
         (discrete(kind='hybrid'), r"robot.action.kind is 'hybrid', expected one of continuous, di"),
         (edited('command.type', INT32), r'carries the index of a discrete action: set robot.actio'),

@@ -209,8 +209,8 @@ class Day:
             chunk[self.policy.calls % len(chunk)] = self.spoil
         return chunk
 
-    def _on_command(self, command: np.ndarray, stamp: float) -> None:
-        del stamp
+    def _on_command(self, command: np.ndarray, stamp: float, holding: bool) -> None:
+        del stamp, holding
         assert self.loop.active, 'a command of an inactive loop'
         if self.loop.episode != self.episode:
             self.episode, self.judge.paused = self.loop.episode, True

@@ -16,7 +16,8 @@ from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.transitions.reader import LAYOUT, TEXT, TRANSITIONS, TransitionReader
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
 from residual_rl_ros.transitions.cdr import labelled_array, serialize, typestore
-from residual_rl_ros.transitions.transition import Transition, TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import Transition
 
 START_NS = 1_700_000_000 * 10**9
 

@@ -31,7 +31,8 @@ from residual_rl_ros.residual_policy.torch_networks import ResidualActor
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.image_encoder import ENCODER_METADATA_KEY
-from residual_rl_ros.transitions.transition import Source, Success, Transition, TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import Source, Success, Transition
 
 OBSERVATIONS = ('arm.position.a', 'arm.position.b', 'tool.z')
 ACTIONS = ('a.position', 'b.position')
@@ -441,3 +442,12 @@ def write_peg_actor(path: Path) -> bytes:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(message)
     return message
+
+
+def learned_bytes(learner: Any, without: tuple[str, ...] = ()) -> dict[str, bytes]:
+    """Return every tensor of a learner's rule as bytes, but those whose names have such a part."""
+    return {
+        name: value.numpy().tobytes()
+        for name, value in learner.rule.state_dict().items()
+        if not any(part in name for part in without)
+    }

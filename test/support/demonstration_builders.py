@@ -17,7 +17,8 @@ from residual_rl_ros.config.success import SuccessCriterion
 from residual_rl_ros.demonstrations.frames import DemonstratedEpisode
 from residual_rl_ros.demonstrations.source import Demonstrated, Recordings, add_demonstrations
 from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.transitions.transition import Transition, TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import Transition
 
 META = make_metadata()
 LAYOUT = make_layout()

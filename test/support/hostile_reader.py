@@ -40,7 +40,7 @@ from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
 from residual_rl_ros.resources import read_record
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.training.run_folder import read_history
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 STATUS = Path('/proc/self/status')
 

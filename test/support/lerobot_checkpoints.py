@@ -142,11 +142,12 @@ def write_checkpoint(
     (folder / 'config.json').write_text(json.dumps(made))
     # Weights must be there to be read.
     save_file({'none': torch.zeros(1)}, folder / 'model.safetensors')
-    tensors = {**_weights(folder, kind), **(weights or {})}
+    tensors: dict[str, Tensor | None] = {**_weights(folder, kind)}
     if generation == 'processors':
         _write_processors(folder, kind, inputs, known)
     else:
         tensors |= _statistics_as_weights(kind, inputs, known)
+    tensors |= weights or {}
     if generation == 'shapes':
         (folder / 'config.json').write_text(json.dumps(_config_of_2024(made)))
     save_file({k: v for k, v in tensors.items() if v is not None}, folder / 'model.safetensors')

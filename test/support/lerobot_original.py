@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 SITE = 'RESIDUAL_RL_LEROBOT_SITE'
-"""Environment variable with the folder that LeRobot was installed into, with `pip install --target`.
+"""Environment variable with the folder that LeRobot is in, as `pip install --target` makes it.
 
 Version 0.4.4 (processors) or 0.3.3 (statistics among the weights), without dependencies, and
 beside it what its import asks for: draccus, huggingface-hub, einops, diffusers, datasets,
@@ -75,68 +75,87 @@ def modes(**kinds: str) -> dict[str, Any]:
     """Return the normalisation of a configuration."""
     from lerobot.configs.types import NormalizationMode
 
+    if not kinds:
+        return {}
     return {'normalization_mapping': {key: NormalizationMode[mode] for key, mode in kinds.items()}}
 
 
-def cases(processors: bool) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return type and configuration of every case.
+def cases_of(processors: bool) -> list[str]:
+    """Return the names of the cases.
 
     Args:
-        processors: whether this LeRobot has them, and the modes that came with them.
+        processors: whether this LeRobot has processors, and the modes that came with them.
     """
-    act = {'dim_model': 32, 'n_heads': 4, 'dim_feedforward': 48, 'n_encoder_layers': 2}
-    act |= {'chunk_size': 7, 'n_action_steps': 5, 'latent_dim': 8, 'n_vae_encoder_layers': 1}
-    act |= {'pretrained_backbone_weights': None}
-    unet = {'down_dims': (16, 32), 'diffusion_step_embed_dim': 16, 'horizon': 8}
-    unet |= {'n_action_steps': 4, 'spatial_softmax_num_keypoints': 6}
-    unet |= {'noise_scheduler_type': 'DDIM', 'num_inference_steps': 5}
-    bet = {'gpt_n_layer': 2, 'gpt_n_head': 2, 'gpt_hidden_dim': 32, 'gpt_input_dim': 24}
-    bet |= {'gpt_output_dim': 20, 'gpt_block_size': 50, 'vqvae_n_embed': 5, 'crop_shape': (40, 42)}
-    bet |= {'vqvae_embedding_dim': 12, 'vqvae_enc_hidden_dim': 16, 'spatial_softmax_num_keypoints': 6}
-    both, one = ('front', 'wrist'), ('front',)
-    made: dict[str, tuple[str, dict[str, Any]]] = {
-        'act': ('act', act | features(both, (48, 64))),
-        'act_pre_norm': (
-            'act',
-            act
-            | {'pre_norm': True, 'n_decoder_layers': 2, 'feedforward_activation': 'gelu'}
-            | {'vision_backbone': 'resnet50', 'replace_final_stride_with_dilation': True}
-            | features(one, (40, 56))
-            | modes(VISUAL='IDENTITY', STATE='MIN_MAX', ACTION='MIN_MAX'),
-        ),
-        'act_without_latent': ('act', act | {'use_vae': False} | features(one, (48, 64))),
-        'diffusion': (
-            'diffusion',
-            unet | {'crop_shape': (45, 60)} | features(both, (48, 64)),
-        ),
-        'diffusion_separate': (
-            'diffusion',
-            unet
-            | {'use_separate_rgb_encoder_per_camera': True, 'use_group_norm': False}
-            | {'prediction_type': 'sample', 'use_film_scale_modulation': False}
-            | {'clip_sample_range': 0.8, 'crop_shape': None}
-            | features(both, (48, 64)),
-        ),
-        'vqbet': ('vqbet', bet | features(one, (48, 64))),
-        'vqbet_sequential': (
-            'vqbet',
-            bet | {'sequentially_select': True, 'action_chunk_size': 3} | features(one, (48, 64)),
-        ),
-    }
-    if processors:
-        made['act_quantiles'] = (
-            'act',
-            act
-            | features(one, (48, 64))
-            | modes(VISUAL='MEAN_STD', STATE='QUANTILES', ACTION='QUANTILE10'),
-        )
-        made['diffusion_resized'] = (
-            'diffusion',
-            unet
-            | {'resize_shape': (36, 44), 'crop_ratio': 0.9, 'beta_schedule': 'linear'}
-            | features(both, (48, 64)),
-        )
-    return made
+    return [name for name, (_, _, new) in _CASES.items() if processors or not new]
+
+
+_ACT = {
+    **{'dim_model': 32, 'n_heads': 4, 'dim_feedforward': 48, 'n_encoder_layers': 2},
+    **{'chunk_size': 7, 'n_action_steps': 5, 'latent_dim': 8, 'n_vae_encoder_layers': 1},
+    'pretrained_backbone_weights': None,
+}
+_UNET = {
+    **{'down_dims': (16, 32), 'diffusion_step_embed_dim': 16, 'horizon': 8},
+    **{'n_action_steps': 4, 'spatial_softmax_num_keypoints': 6, 'crop_shape': None},
+    **{'noise_scheduler_type': 'DDIM', 'num_inference_steps': 5},
+}
+_BET = {
+    **{'gpt_n_layer': 2, 'gpt_n_head': 2, 'gpt_hidden_dim': 32, 'gpt_input_dim': 24},
+    **{'gpt_output_dim': 20, 'gpt_block_size': 50, 'vqvae_n_embed': 5, 'crop_shape': (40, 42)},
+    **{'vqvae_embedding_dim': 12, 'vqvae_enc_hidden_dim': 16, 'spatial_softmax_num_keypoints': 6},
+}
+_BOTH, _ONE = ('front', 'wrist'), ('front',)
+_CASES: dict[str, tuple[dict[str, Any], tuple[str, ...], bool]] = {
+    'act': (_ACT, _BOTH, False),
+    'act_pre_norm': (
+        {
+            **{**_ACT, 'pre_norm': True, 'n_decoder_layers': 2, 'feedforward_activation': 'gelu'},
+            **{'vision_backbone': 'resnet50', 'replace_final_stride_with_dilation': True},
+            'modes': {'VISUAL': 'IDENTITY', 'STATE': 'MIN_MAX', 'ACTION': 'MIN_MAX'},
+        },
+        _ONE,
+        False,
+    ),
+    'act_without_latent': ({**_ACT, 'use_vae': False}, _ONE, False),
+    'act_quantiles': (
+        {
+            **_ACT,
+            'modes': {'VISUAL': 'MEAN_STD', 'STATE': 'QUANTILES', 'ACTION': 'QUANTILE10'},
+        },
+        _ONE,
+        True,
+    ),
+    'diffusion': ({**_UNET, 'crop_shape': (45, 60)}, _BOTH, False),
+    'diffusion_separate': (
+        {
+            **{**_UNET, 'use_separate_rgb_encoder_per_camera': True, 'use_group_norm': False},
+            **{'prediction_type': 'sample', 'use_film_scale_modulation': False},
+            'clip_sample_range': 0.8,
+        },
+        _BOTH,
+        False,
+    ),
+    'diffusion_resized': (
+        {**_UNET, 'resize_shape': (36, 44), 'crop_ratio': 0.9, 'beta_schedule': 'linear'},
+        _BOTH,
+        True,
+    ),
+    'vqbet': (_BET, _ONE, False),
+    'vqbet_sequential': (
+        {**_BET, 'sequentially_select': True, 'action_chunk_size': 3},
+        _ONE,
+        False,
+    ),
+}
+"""Configuration, cameras, and whether it needs processors."""
+SIZE = (48, 64)
+
+
+def config_of(case: str) -> tuple[str, dict[str, Any]]:
+    """Return type and configuration of a case."""
+    config, cameras, _ = _CASES[case]
+    made = {**config, **features(cameras, SIZE)}
+    return case.partition('_')[0], made | modes(**made.pop('modes', {}))
 
 
 def main(out: Path) -> None:
@@ -145,10 +164,10 @@ def main(out: Path) -> None:
 
     processors = not __version__.startswith('0.3')
     keys = {}
-    for index, (name, (kind, config)) in enumerate(cases(processors).items()):
+    for index, name in enumerate(cases_of(processors)):
         torch.manual_seed(index)
         drawing = torch.randn, torch.multinomial
-        keys[name] = write_case(out / name, kind, config, processors)
+        keys[name] = write_case(out / name, *config_of(name), processors)
         torch.randn, torch.multinomial = drawing
     (out / 'keys.json').write_text(json.dumps(keys))
 
@@ -192,7 +211,7 @@ def make_policy(kind: str, config: dict[str, Any], stats: Any, processors: bool)
         for name, tensor in [*policy.named_parameters(), *policy.named_buffers()]:
             if 'running_var' in name:
                 tensor.uniform_(0.5, 1.5)
-            elif 'running_mean' in name or name.endswith('.bias') and tensor.dim() == 1:
+            elif 'running_mean' in name or (name.endswith('.bias') and tensor.dim() == 1):
                 tensor.normal_(0.0, 0.1)
     return policy
 
@@ -206,7 +225,9 @@ def noise_of(kind: str, settings: Any, generator: torch.Generator) -> Tensor | N
     return torch.randn(BATCH, *shape, generator=generator)
 
 
-def act(policy: Any, kind: str, given: dict[str, Tensor], stats: Any, folder: Path | None) -> Tensor:
+def act(
+    policy: Any, kind: str, given: dict[str, Tensor], stats: Any, folder: Path | None
+) -> Tensor:
     """Return what the policy does, all of its chunk, in units of the dataset."""
     batch = {'observation.state': given['observation']}
     for key in policy.config.image_features:

@@ -41,7 +41,7 @@ class Recorder:
         self.faults: list[str] = []
         self.slept: list[float] = []
 
-    def send_command(self, command: np.ndarray, stamp: float) -> None:
+    def send_command(self, command: np.ndarray, stamp: float, holding: bool = False) -> None:
         self.commands.append((stamp, command.copy()))
 
     def send_transition(self, transition: Transition) -> None:

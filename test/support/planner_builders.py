@@ -14,7 +14,7 @@ from residual_rl_ros.residual_policy.mppi import MppiConfig
 from residual_rl_ros.residual_policy.mppi_planner import MppiArchitecture, MppiPlanner
 from residual_rl_ros.rewards.composition import AddOns
 from residual_rl_ros.robot.action_spec import Prior
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 KEEP_OUT = {
     'name': 'keep_out_box',

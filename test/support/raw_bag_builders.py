@@ -18,7 +18,6 @@ from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
 from residual_rl_ros.bags.recorder import (
     FEEDBACK,
     TAKEOVER_ACTIVE,
-    TAKEOVER_COMMAND,
     Recorder,
     RecordOptions,
     absolute,
@@ -29,7 +28,7 @@ from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
 from residual_rl_ros.robot.decoders import MessageDecoder, rounded, stamped_label
-from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.description import TAKEOVER, RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
 from residual_rl_ros.transitions.cdr import deserialize, labelled_array, serialize, typestore
@@ -123,7 +122,7 @@ class Live:
         live.readers = {channel.name: MessageDecoder(channel) for channel in ROBOT.channels}
         return live
 
-    def send_command(self, command: np.ndarray, stamp: float) -> None:
+    def send_command(self, command: np.ndarray, stamp: float, holding: bool = False) -> None:
         data = labelled_array(command, stamped_label(stamp))
         self.recorder.write('/cell/command', round((stamp + 0.001) * 1e9), data)
 
@@ -166,7 +165,7 @@ class Live:
         received = round((100.0 + PERIOD * tick + 0.01) * 1e9)
         if command is not None:
             data = labelled_array(command, '')
-            self.recorder.write(f'/cell/{TAKEOVER_COMMAND}', received, data)
+            self.recorder.write(f'/cell/{TAKEOVER}', received, data)
             self.loop.receive_takeover(command)
         self.recorder.write(f'/cell/{TAKEOVER_ACTIVE}', received, flag(active))
         self.loop.set_takeover(active)

@@ -37,7 +37,7 @@ CONFIG = replace(QUICK, overrides={**QUICK.overrides, **AT_ONCE, **SMALL})
 RESOLVED = CONFIG.resolve()
 BASE, ROBOT, ROBOT_FILE = RESOLVED.policy, RESOLVED.robot, RESOLVED.robot_file
 JOINTS = ROBOT.channels[0].joints
-COMMANDS = f'/{ROBOT.command.topic}'
+COMMANDS = f'/{ROBOT.commands[0].topic}'
 LAYOUT = CONFIG.controller_config(0, False, False).build(BASE, ROBOT.action).layout
 
 

@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.robot.observation import MAX_STAMP_S
+from residual_rl_ros.transitions.layout import MAX_LIMIT, TransitionLayout
 from residual_rl_ros.transitions.transition import (
     MAX_COUNT,
-    MAX_LIMIT,
     MAX_REWARD,
     Source,
     Success,
     Transition,
-    TransitionLayout,
 )
 
 

@@ -151,7 +151,7 @@ def lockstep(folder: Path) -> dict[str, str]:
                 wait_for(lambda: bringup.ended('mujoco_sim_node'), 120.0, 'end of the run')
                 bringup.check()
     (file,) = bag.glob('*.mcap')
-    command = f'/{robot.command.topic}'
+    command = f'/{robot.commands[0].topic}'
     commands: dict[str, np.ndarray] = {}
     transitions = []
     for message in read_ros2_messages(str(file), topics=[command, '/policy_node/transitions']):

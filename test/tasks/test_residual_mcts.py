@@ -22,7 +22,7 @@ from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.schema import from_mapping
 from residual_rl_ros.tasks.mcts_planner import MctsPlanner, check_cloneable, planning_copy
 from residual_rl_ros.tasks.residual_mcts import MctsConfig, act, search
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 STATES = 6
 

@@ -22,7 +22,7 @@ from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.evaluation.paired import run_episode
+from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.pretraining.experts import EXPERTS
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.training.simulated_operator import SimulatedOperator, time_needed

@@ -14,12 +14,13 @@ from rich.console import Console
 from residual_rl_ros.bags.transitions.writer import TransitionWriter
 from residual_rl_ros.config.run import RunConfig, load_run
 from residual_rl_ros.errors import CheckpointError
-from residual_rl_ros.evaluation.paired import run_episode
+from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.learner.checkpoint import CheckpointFolder, load_checkpoint, load_run_state
 from residual_rl_ros.learner.learner import Phase
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.tasks.hosting import connect, make_environment
-from residual_rl_ros.training.train import TrainOptions, run_training
+from residual_rl_ros.training.options import TrainOptions
+from residual_rl_ros.training.train import run_training
 from residual_rl_ros.training.train_from_bags import TransitionUse, train_from_bags
 
 QUIET = Console(quiet=True)
@@ -58,7 +59,7 @@ def test_a_run_begins_online_with_the_warm_critics_of_a_bag(tmp_path: Path) -> N
     assert intake.taken >= learner.transitions == config.learner_config().warmup_transitions
     assert len(after.rule.memory) == after.transitions
     assert after.control_steps == 4 * (after.transitions - learner.transitions)
-    assert after.updates == after.transitions - learner.transitions > 0
+    assert after.updates.online == after.transitions - learner.transitions > 0
     assert summary['control_steps'] == after.control_steps
     assert any(record.residual for record in after.episodes.history)
 
@@ -81,4 +82,4 @@ def test_no_message_waits_for_the_decisions_of_a_bag(tmp_path: Path) -> None:
         run_training(options, QUIET)
         states[name] = load_run_state(tmp_path / name / 'checkpoints' / 'latest')
     assert states['short'].keys() == states['scratch'].keys()
-    assert load_checkpoint(tmp_path / 'short' / 'checkpoints' / 'latest').updates > 0
+    assert load_checkpoint(tmp_path / 'short' / 'checkpoints' / 'latest').updates.online > 0

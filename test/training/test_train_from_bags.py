@@ -58,8 +58,8 @@ def test_base_transitions_stand_for_the_warm_up(bag: Path) -> None:
         'more base transitions would drown those of the robot'
     )
     assert learner.phase is Phase.ONLINE
-    assert (learner.transitions, learner.control_steps, learner.updates) == (50, 0, 0)
-    assert learner.pretraining_updates == 0
+    assert (learner.transitions, learner.control_steps, learner.updates.online) == (50, 0, 0)
+    assert learner.updates.pretraining == 0
     before, after = fresh.rule.state_dict(), learner.rule.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
@@ -84,13 +84,13 @@ def test_the_first_transition_of_the_robot_is_the_first_after_the_warm_up(bag: P
     assert (header.effective_from, header.next_effective_from) == (0, 20)
     published = [learner.ingest(t) is not None for t in random_transitions(L, 10, seed=9)]
     assert published == [False] * 9 + [True]
-    assert learner.updates == 10
+    assert learner.updates.online == 10
 
 
 def test_the_guard_compares_with_the_base_episodes_of_a_bag(tmp_path: Path) -> None:
     path = write_bag(tmp_path / 'bag', L, base_stream(7 * 30))
     learner, intake = train_from_bags([path], TransitionUse.BASE, small_config(), seed=3)
-    assert learner.guard.base_success == intake.success_rate == 0.5
+    assert learner.judge.guard.base_success == intake.success_rate == 0.5
 
 
 @pytest.mark.parametrize('rule', ['auto', 'ignored'])
@@ -108,7 +108,7 @@ def test_in_a_bag_of_labelled_successes_the_ends_by_time_limit_are_failures(
     config = small_config(guard_unlabelled=rule)
     learner, intake = train_from_bags([path], TransitionUse.BASE, config, seed=3)
     rate = float(np.mean(ends[-50:])) if rule == 'auto' else 1.0
-    assert intake.success_rate == learner.guard.base_success == pytest.approx(rate)
+    assert intake.success_rate == learner.judge.guard.base_success == pytest.approx(rate)
     assert 0.2 < float(np.mean(ends)) < 0.8
     assert learner.episodes.only_success_is_labelled
 
@@ -125,7 +125,7 @@ def test_an_operators_rescue_is_no_success_of_the_base(tmp_path: Path, max_bytes
     alone = [stream[end].success is Success.SUCCESS and end not in rescued for end in ends]
     assert intake.skipped == len(rescued) > 10
     assert list(intake.success) == alone
-    assert learner.guard.base_success == pytest.approx(np.mean(alone))
+    assert learner.judge.guard.base_success == pytest.approx(np.mean(alone))
 
 
 def test_one_transition_is_too_few_for_an_offline_phase(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_short_bag_leaves_the_rest_of_the_warm_up_to_the_robot(tmp_path: Path)
     config = small_config(warmup_transitions=50)
     learner, _ = train_from_bags([path], TransitionUse.BASE, config, seed=3)
     assert (learner.phase, learner.transitions) == (Phase.WARMUP, 20)
-    assert learner.pretraining_updates == 0
+    assert learner.updates.pretraining == 0
     for transition in random_transitions(L, 30, seed=9):
         learner.ingest(transition)
     assert learner.phase is Phase.ONLINE
@@ -169,7 +169,7 @@ def test_offline_data_trains_actor_and_critics_and_is_dropped(bag: Path) -> None
     )
     learner, _ = train_from_bags([bag], TransitionUse.OFFLINE, config, seed=0)
     fresh = Learner(config, L, 0)
-    assert learner.pretraining_updates == 8
+    assert learner.updates.pretraining == 8
     assert len(learner.rule.memory.replay) == 0
     assert learner.phase is Phase.POLICY_WARMUP
     key = next(name for name in fresh.rule.state_dict() if name.startswith('actor.heads'))
@@ -177,7 +177,7 @@ def test_offline_data_trains_actor_and_critics_and_is_dropped(bag: Path) -> None
     for transition in random_transitions(L, 8, seed=9):
         learner.ingest(transition)
     assert learner.phase is Phase.ONLINE
-    assert learner.updates > 0
+    assert learner.updates.online > 0
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_the_number_of_updates_is_known_before_the_first(bag: Path) -> None:
     said = []
     config = small_config('resfit', warmup_transitions=50, critic_only_updates=12)
     learner, _ = train_from_bags([bag], TransitionUse.BASE, config, 0, on_update=said.append)
-    assert said == [12] * learner.pretraining_updates == [12] * 12
+    assert said == [12] * learner.updates.pretraining == [12] * 12
     said.clear()
     config = small_config('wsrl', offline_updates=3, warmup_transitions=50)
     train_from_bags([bag], TransitionUse.OFFLINE, config, 0, on_update=said.append)

@@ -15,7 +15,8 @@ from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ConfigError, OutputError, ResidualRLError
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.training.curve import PROGRESS
-from residual_rl_ros.training.train import TrainOptions, run_training
+from residual_rl_ros.training.options import TrainOptions
+from residual_rl_ros.training.train import run_training
 
 
 def options(out: Path) -> TrainOptions:

@@ -12,13 +12,14 @@ from builders import make_actor, make_layout
 
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import CheckpointError, ConfigError, SealError, WeightsError
-from residual_rl_ros.learner.checkpoint import MANIFEST, load_checkpoint, save_checkpoint
+from residual_rl_ros.learner.checkpoint import load_checkpoint, save_checkpoint
 from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.learner.manifest import MANIFEST
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import ACTOR, WeightsHeader, encode_weights, read_actor
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.seal import LAYOUT, WEIGHTS, Key
-from residual_rl_ros.transitions.transition import TransitionLayout
 
 OURS, THEIRS = Key(b'o' * 32), Key(b't' * 32)
 MESSAGE = b'some bytes\n# hmac-sha256: of no kind'

@@ -21,8 +21,8 @@ from residual_rl_ros.bags.lerobot.writer import LeRobotWriter
 from residual_rl_ros.bags.transitions.reader import TransitionBlock, TransitionReader
 from residual_rl_ros.errors import BagError, ResidualRLError
 from residual_rl_ros.findings import Findings
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.table import TransitionTable
-from residual_rl_ros.transitions.transition import TransitionLayout
 
 SAME_RATE = 0.005
 """Largest relative difference of a measured rate to the whole number that it is taken for."""

@@ -26,7 +26,7 @@ from residual_rl_ros.files.limits import (
     ROW_GROUP_BYTES,
 )
 from residual_rl_ros.robot.action_spec import integer
-from residual_rl_ros.transitions.transition import MAX_SIZE, TransitionLayout
+from residual_rl_ros.transitions.layout import MAX_SIZE, TransitionLayout
 
 Array = npt.NDArray[Any]
 

@@ -29,8 +29,9 @@ from residual_rl_ros.bags.lerobot.format import (
     pyarrow,
 )
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.table import TransitionTable
-from residual_rl_ros.transitions.transition import Success, TransitionLayout
+from residual_rl_ros.transitions.transition import Success
 
 
 class LeRobotWriter:

@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.recorder import FEEDBACK, FLAG, TAKEOVER_ACTIVE, TAKEOVER_COMMAND
+from residual_rl_ros.bags.recorder import FEEDBACK, FLAG, TAKEOVER_ACTIVE
 from residual_rl_ros.bags.segment import RawMessage
 from residual_rl_ros.errors import BagError, CommandError
-from residual_rl_ros.robot.decoders import CommandDecoder, MessageDecoder, stamp_of, to_nanoseconds
+from residual_rl_ros.robot.command import CommandVector
+from residual_rl_ros.robot.decoders import MessageDecoder, stamp_of, to_nanoseconds
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, Channel
 from residual_rl_ros.transitions.cdr import deserialize
@@ -44,6 +45,8 @@ class TopicReading:
     """ROS message type that it must have."""
     channel: Channel | None = None
     """Of the role `CHANNEL`."""
+    command: int = 0
+    """Of the role `COMMAND`: which of the robot's."""
 
 
 class RecordedMessage(NamedTuple):
@@ -91,10 +94,11 @@ class RawMessages:
         self._readings: dict[str, list[TopicReading]] = {}
         for channel in robot.channels:
             self._read(channel.topic, TopicReading(Role.CHANNEL, channel.type, channel))
+        for index, command in enumerate(robot.commands):
+            self._read(command.topic, TopicReading(Role.COMMAND, command.type, command=index))
         for role, topic, kind in (
-            (Role.COMMAND, robot.command.topic, robot.command.type),
             (Role.FEEDBACK, FEEDBACK, FLOAT_ARRAY),
-            (Role.TAKEOVER, TAKEOVER_COMMAND, robot.command.type),
+            (Role.TAKEOVER, robot.takeover.topic, robot.takeover.type),
             (Role.ACTIVE, TAKEOVER_ACTIVE, FLAG),
         ):
             self._read(topic, TopicReading(role, kind))
@@ -162,7 +166,8 @@ def survey(messages: RawMessages, robot: RobotConfig, lockstep: bool) -> dict[in
             of another clock.
     """
     readers = {channel.name: MessageDecoder(channel) for channel in robot.channels}
-    command_reader = CommandDecoder(robot.command, robot.action.size)
+    vector = CommandVector(robot.commands, robot.action.size)
+    answered = math.nan
     seen: dict[str, float] = {}
     commands: dict[int, Array] = {}
     offset = math.inf
@@ -175,19 +180,26 @@ def survey(messages: RawMessages, robot: RobotConfig, lockstep: bool) -> dict[in
             seen[channel.name] = _stamp_after(received, latest, lockstep)
         elif received.reading.role is Role.COMMAND:
             try:
-                values = command_reader.values(received.message)
+                index = received.reading.command
+                part = vector.readers[index].values(received.message)
             except CommandError as error:
                 raw = received.raw
                 messages.bag.problems.add(
                     raw.path, str(error), topic=raw.topic.name, place=raw.place, kind='command'
                 )
                 continue
+            if lockstep and received.stamp != answered:
+                vector.forget()
+                answered = received.stamp
+            values = vector.put(index, part)
+            if values is None:
+                continue
             offset = min(offset, abs(received.stamp - received.time))
             if lockstep:
                 commands[to_nanoseconds(received.stamp)] = values
     missing = [messages.topic(c.topic) for c in robot.channels if c.name not in seen]
     if offset == math.inf:
-        missing.append(messages.topic(robot.command.topic))
+        missing += [messages.topic(command.topic) for command in robot.commands]
     if missing:
         raise BagError(
             f'{messages.bag.path} has no usable message on {", ".join(missing)}; record every '

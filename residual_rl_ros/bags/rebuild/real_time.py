@@ -20,7 +20,7 @@ from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import BagError, CommandError, FormatError
 from residual_rl_ros.files.yaml_text import read_yaml
 from residual_rl_ros.findings import Findings
-from residual_rl_ros.robot.decoders import CommandDecoder
+from residual_rl_ros.robot.command import CommandVector
 
 OUTCOMES = {'success': MARK_SUCCESS, 'failure': MARK_FAILURE, 'end': END_EPISODE}
 
@@ -81,7 +81,7 @@ class RealTimeReplay:
         messages: of the robot.
         loop: active.
         recording: what is known of it.
-        reader: reads commands.
+        vector: reads commands.
         take: passes a message to the loop.
         answer: takes in the command of the tick that follows.
     """
@@ -91,7 +91,7 @@ class RealTimeReplay:
         messages: RawMessages,
         loop: RealTimeLoop,
         recording: RealTimeRecording,
-        reader: CommandDecoder,
+        vector: CommandVector,
         take: Callable[[RecordedMessage], None],
         answer: Callable[[RecordedMessage, Array], None],
     ) -> None:
@@ -104,7 +104,7 @@ class RealTimeReplay:
         self._loop = loop
         self._recording = recording
         self._marks = deque(sorted(recording.marks, key=lambda mark: mark.stamp))
-        self._reader = reader
+        self._vector = vector
         self._take = take
         self._answer = answer
         self._recorded = math.inf  # When the next command was: what came later waits for it.
@@ -116,9 +116,13 @@ class RealTimeReplay:
             now = received.stamp
             if now == latest and received.raw.part == self._part:
                 continue
+            index = received.reading.command
             try:
-                values = self._reader.values(received.message)
+                part = self._vector.readers[index].values(received.message)
             except CommandError:  # The survey has reported it.
+                continue
+            values = self._vector.put(index, part)
+            if values is None:
                 continue
             if received.raw.part != self._part:
                 self._recorded = math.inf

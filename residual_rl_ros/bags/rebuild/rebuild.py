@@ -35,8 +35,8 @@ from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
 from residual_rl_ros.errors import BagError, CommandError, ObservationError
+from residual_rl_ros.robot.command import CommandDecoder, CommandVector
 from residual_rl_ros.robot.decoders import (
-    CommandDecoder,
     MessageDecoder,
     rounded,
     stamp_of,
@@ -94,6 +94,7 @@ class Rebuilder:
         options: RebuildOptions,
         on_message: Callable[[int, int | None], None] = lambda count, total: None,
     ) -> None:
+        check_recorded(robot)
         self._bag = bag
         self._robot = robot
         self._options = options
@@ -109,7 +110,7 @@ class Rebuilder:
         self._readers = {
             channel.name: MessageDecoder(channel, options.lockstep) for channel in robot.channels
         }
-        self._command_reader = CommandDecoder(robot.command, robot.action.size)
+        self._takeover_reader = CommandDecoder(robot.takeover, robot.action.size)
         self._made: deque[Transition] = deque()
         self._handled: RawMessage | None = None
         self._assembler = _Assembler(robot.channels)
@@ -151,7 +152,7 @@ class Rebuilder:
 
     # --- LoopCallbacks
 
-    def send_command(self, command: Array, stamp: float) -> None:
+    def send_command(self, command: Array, stamp: float, holding: bool = False) -> None:
         """Ignore what would be sent: it was recorded."""
 
     def send_transition(self, transition: Transition) -> None:
@@ -185,8 +186,9 @@ class Rebuilder:
             options.end_is_success,
             options.marks,
         )
+        vector = CommandVector(self._robot.commands, self._robot.action.size)
         return RealTimeReplay(
-            self._messages, self._loop, recording, self._command_reader, self._take, self._answer
+            self._messages, self._loop, recording, vector, self._take, self._answer
         ).ticks()
 
     def _lockstep(self) -> Iterator[None]:
@@ -234,7 +236,7 @@ class Rebuilder:
             self._take_feedback(np.array(message.data, dtype=np.float64))
         elif reading.role is Role.TAKEOVER:
             try:
-                loop.receive_takeover(self._command_reader.values(message))
+                loop.receive_takeover(self._takeover_reader.values(message))
             except CommandError as error:
                 loop.refuse_takeover(error)
         elif reading.role is Role.ACTIVE:
@@ -255,6 +257,21 @@ class Rebuilder:
             path, place = self._handled.path, self._handled.place
             topic = topic or self._handled.topic.name
         self._bag.problems.add(path, reason, topic=topic, place=place, kind=kind, count=count)
+
+
+def check_recorded(robot: RobotConfig) -> None:
+    """Refuse a robot whose bags do not hold every command.
+
+    Raises:
+        BagError: one is a ROS action, which no bag holds, or is sent less often than it is decided.
+    """
+    for command in robot.commands:
+        if command.is_action or command.every > 1:
+            said = f'is a {command.type}' if command.is_action else 'has a rate_hz of its own'
+            raise BagError(
+                f'robot {robot.name!r}: command {command.name!r} {said}, so that no raw bag holds '
+                'what was executed; record transitions (bag record) instead'
+            )
 
 
 class _Assembler(ObservationAssembler):

@@ -22,8 +22,9 @@ from residual_rl_ros.bags.segment import Integers, RawMessage, Segment, Topic
 from residual_rl_ros.errors import BagError, ConfigError, MalformedTransitionError
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
 from residual_rl_ros.transitions.cdr import ArrayPrefix, deserialize
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.table import TransitionTable
-from residual_rl_ros.transitions.transition import HEADER, TransitionLayout
+from residual_rl_ros.transitions.transition import HEADER
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

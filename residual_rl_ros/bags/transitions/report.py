@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from rich import markup
 from rich.table import Column, Table
 
-from residual_rl_ros.bags.transitions.summary import BagSummary, Gap, RobotSummary, TopicCount
+from residual_rl_ros.bags.transitions.inventory import TopicCount
+from residual_rl_ros.bags.transitions.summary import BagSummary, Gap, RobotSummary
 from residual_rl_ros.errors import BagError, one_line
 from residual_rl_ros.transitions.transition import Success
 

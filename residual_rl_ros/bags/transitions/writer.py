@@ -17,7 +17,8 @@ from residual_rl_ros.bags.recorder import Recorder, RecordOptions, absolute, tra
 from residual_rl_ros.bags.transitions.reader import TEXT
 from residual_rl_ros.errors import OutputError
 from residual_rl_ros.transitions.cdr import labelled_array, serialize, typestore
-from residual_rl_ros.transitions.transition import Transition, TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import Transition
 
 
 class TransitionWriter:

@@ -35,7 +35,7 @@ class ActArchitecture:
     vision_backbone: str = parameter('resnet18', 'Variant of the ResNet.')
     replace_final_stride_with_dilation: bool = parameter(False, 'In the last stage of the ResNet.')
     pre_norm: bool = parameter(False, 'Normalise before each layer, not after it.')
-    dim_model: int = parameter(512, 'Size of a token.', 4, 65_536)
+    dim_model: int = parameter(512, 'Size of a token.', 4, 4096)
     n_heads: int = parameter(8, 'Heads of the attention.', 1, 1024)
     dim_feedforward: int = parameter(3200, 'Size between the two layers.', 1, 1_000_000)
     feedforward_activation: str = parameter(
@@ -238,4 +238,4 @@ def image_places(height: int, width: int, size: int) -> Tensor:
         flat = np.expand_dims(waves.reshape(count, half), 1 - axis)
         parts.append(np.broadcast_to(flat, (height, width, half)))
     made = np.concatenate(parts, axis=-1).reshape(1, height * width, size)
-    return torch.from_numpy(made.astype(np.float32))
+    return torch.from_numpy(made.astype(np.float32, copy=False))

@@ -16,6 +16,8 @@ from residual_rl_ros.errors import PolicyImportError
 
 LARGEST_BETA = 0.999
 """Of the cosine schedule, as in Nichol and Dhariwal, arXiv 2102.09672."""
+MOST_STEPS = 200
+"""Longest loop that is unrolled."""
 PREDICTIONS = ('epsilon', 'sample', 'v_prediction')
 
 
@@ -103,10 +105,11 @@ def ddim_steps(schedule: NoiseSchedule, count: int) -> list[DdimStep]:
     Raises:
         PolicyImportError: there are more steps than in the training, or none.
     """
-    if not 1 <= count <= schedule.train_steps:
+    most = min(schedule.train_steps, MOST_STEPS)
+    if not 1 <= count <= most:
         raise PolicyImportError(
-            f'ddim_steps is {count}, expected 1 to {schedule.train_steps} (num_train_timesteps); '
-            'change --ddim-steps'
+            f'ddim_steps is {count}, expected 1 to {most}, as each of the {schedule.train_steps} '
+            'steps of the training is a copy of the network; change --ddim-steps'
         )
     signal = schedule.signal()
     stride = schedule.train_steps // count

@@ -19,14 +19,13 @@ from rich.table import Table
 
 from residual_rl_ros.config.run import ResolvedRun, RunConfig
 from residual_rl_ros.errors import ConfigError, ResidualRLError
+from residual_rl_ros.evaluation.episode import Episode
 from residual_rl_ros.evaluation.figures import FRAME_STEPS, draw_learning_curve, draw_repair
 from residual_rl_ros.evaluation.paired import (
     EVALUATION_SEED,
-    Episode,
     difference,
     evaluate,
     film,
-    refuse_silence,
     score,
     silence_stderr,
 )
@@ -41,6 +40,7 @@ from residual_rl_ros.ros.common.managed_node import domain_number
 from residual_rl_ros.ros.common.node_parameters import SIMULATION
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.success_probe import settle_success
+from residual_rl_ros.training.refusals import refuse_silence
 from residual_rl_ros.training.run_folder import (
     SUMMARY,
     describe_learning,

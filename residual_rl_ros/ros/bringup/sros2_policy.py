@@ -84,13 +84,14 @@ def required_access(robot: RobotConfig, namespaces: Sequence[str] = ('',)) -> tu
 def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, ...]:
     """Return what policy, reward, recorder and simulator of one robot must do."""
     channels = tuple(channel.topic for channel in robot.channels)
+    commands = tuple(command.topic for command in robot.commands if not command.is_action)
     policy = Access(
         'policy_node',
-        (robot.command.topic, '~/transitions', '~/transition_layout', '~/customisation'),
+        (*commands, '~/transitions', '~/transition_layout', '~/customisation'),
         (
             *channels,
             *(stop.topic for stop in robot.stop_inputs),
-            *('step_feedback', actor, 'takeover/command', 'takeover/active'),
+            *('step_feedback', actor, robot.takeover.topic, 'takeover/active'),
         ),
         (
             *('~/set_residual', '~/hold', '~/start_episode'),
@@ -113,7 +114,7 @@ def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, .
     simulator = Access(  # Whose topics are all in its namespace.
         'mujoco_sim_node',
         (*(topic.lstrip('/') for topic in channels), 'step_feedback', 'clock'),
-        (robot.command.topic.lstrip('/'),),
+        tuple(topic.lstrip('/') for topic in commands),
         (),
         lifecycle=False,
         namespace=namespace,

@@ -389,8 +389,9 @@ def moved_topics(robot_file: Path, namespace: str) -> dict[str, str]:
 
 
 def topics(robot: RobotConfig) -> tuple[str, ...]:
-    """Return the topics of a robot: that of the command, and those of the channels."""
-    return robot.command.topic, *(channel.topic for channel in robot.channels)
+    """Return the topics of a robot: those of the commands, and those of the channels."""
+    commands = tuple(command.topic for command in robot.commands)
+    return commands + tuple(channel.topic for channel in robot.channels)
 
 
 def _check_apart(run: RobotRun) -> None:

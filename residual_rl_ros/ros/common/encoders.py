@@ -16,59 +16,26 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 from builtin_interfaces.msg import Duration, Time
-from geometry_msgs.msg import PoseStamped, TwistStamped, WrenchStamped
-from nav_msgs.msg import Odometry
-from sensor_msgs.msg import CompressedImage, Image, Imu, JointState
+from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import (
     Float64MultiArray,
-    Int32,
-    Int64,
     MultiArrayDimension,
     MultiArrayLayout,
     UInt8MultiArray,
 )
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from residual_rl_ros.robot.decoders import (
     FIELD_ROOTS,
     MessageDecoder,
-    check_lockstep,
     stamped_label,
     to_nanoseconds,
 )
 from residual_rl_ros.robot.image_encoder import RgbImage
-from residual_rl_ros.robot.topics import (
-    COMPRESSED_IMAGE,
-    FLOAT_ARRAY,
-    IMAGE,
-    INDEX_TYPES,
-    INT32,
-    INT64,
-    JOINT_STATE,
-    TRAJECTORY,
-    TWIST,
-    Channel,
-    Command,
-)
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, Channel
+from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.transitions.cdr import labelled_array
 
 Array = npt.NDArray[np.float64]
-
-MESSAGE_TYPES: dict[str, Any] = {
-    JOINT_STATE: JointState,
-    FLOAT_ARRAY: Float64MultiArray,
-    IMAGE: Image,
-    COMPRESSED_IMAGE: CompressedImage,
-    TWIST: TwistStamped,
-    TRAJECTORY: JointTrajectory,
-    INT32: Int32,
-    INT64: Int64,
-    'geometry_msgs/msg/PoseStamped': PoseStamped,
-    'geometry_msgs/msg/WrenchStamped': WrenchStamped,
-    'nav_msgs/msg/Odometry': Odometry,
-    'sensor_msgs/msg/Imu': Imu,
-}
-"""Message class of every channel and command type."""
 
 
 def to_time(stamp: float) -> Time:
@@ -134,59 +101,8 @@ class ChannelReader(MessageDecoder):
 
     def __init__(self, channel: Channel, lockstep: bool = False) -> None:
         super().__init__(channel, lockstep)
-        self.message_type = MESSAGE_TYPES[channel.type]
+        self.message_type = message_class(channel.type)
         self.check(self.message_type())
-
-
-class CommandEncoder:
-    """Turns commands into messages.
-
-    Args:
-        command: topic description.
-        period_s: control period, in which a trajectory point is to be reached [s].
-        lockstep: stamp trajectories too, so that the simulator knows what they answer. On a robot
-            they carry no stamp: its controller then starts them at once.
-
-    Raises:
-        ConfigError: in lockstep, a type that cannot carry a stamp.
-    """
-
-    def __init__(self, command: Command, period_s: float, lockstep: bool) -> None:
-        if lockstep:
-            check_lockstep(command)
-        self.message_type = MESSAGE_TYPES[command.type]
-        self._command = command
-        self._stamped = lockstep or command.type != TRAJECTORY
-        self._in = from_seconds(period_s)
-
-    def message(self, values: Array, stamp: float) -> Any:
-        """Return the message, or its bytes: a publisher takes either.
-
-        Args:
-            values: command, shape (m,).
-            stamp: the observation that it answers in lockstep, otherwise now [s].
-        """
-        command = self._command
-        if command.type == FLOAT_ARRAY:
-            return labelled_array(values, stamped_label(stamp))
-        if command.type in INDEX_TYPES:
-            return self.message_type(data=int(values.argmax()))
-        message = self.message_type()
-        if self._stamped:
-            message.header.stamp = to_time(stamp)
-        if command.type == TWIST:
-            message.header.frame_id = command.frame_id
-            for field, value in zip(command.fields, values.tolist(), strict=True):
-                part, axis = field.split('.')
-                setattr(getattr(message.twist, part), axis, value)
-        elif command.type == JOINT_STATE:
-            message.name = list(command.joints)
-            message.position = array.array('d', values.tobytes())
-        else:
-            message.joint_names = list(command.joints)
-            positions = array.array('d', values.tobytes())
-            message.points = [JointTrajectoryPoint(positions=positions, time_from_start=self._in)]
-        return message
 
 
 class ChannelEncoder:
@@ -198,7 +114,7 @@ class ChannelEncoder:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self.message_type = MESSAGE_TYPES[channel.type]
+        self.message_type = message_class(channel.type)
         root = FIELD_ROOTS.get(channel.type, '')
         self._message = self.message_type()
         if channel.type == JOINT_STATE:

@@ -11,7 +11,7 @@ from residual_rl_ros.control.config import CUSTOMISABLE, PRIOR_WIDTH, PROPOSALS
 from residual_rl_ros.control.customisation import MAX_ADD_ON_WEIGHT
 from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES
 from residual_rl_ros.schema import parameter
-from residual_rl_ros.transitions.transition import MAX_PROPOSALS
+from residual_rl_ros.transitions.layout import MAX_PROPOSALS
 
 KEY_FILE = (
     'key of robot and learner: weights, layouts and checkpoints without its digest are refused; a '

@@ -33,7 +33,6 @@ from residual_rl_ros.errors import (
     MalformedTransitionError,
     SealError,
 )
-from residual_rl_ros.learner.episodes import RECENT_EPISODES
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.rewards.composition import AddOns
 from residual_rl_ros.robot.decoders import label_of
@@ -45,10 +44,12 @@ from residual_rl_ros.ros.common.parameters import follow_parameters, read_parame
 from residual_rl_ros.ros.common.process import give_way
 from residual_rl_ros.ros.common.qos import SolePublisher
 from residual_rl_ros.ros.nodes.learner_output import LearnerOutput
+from residual_rl_ros.ros.nodes.learner_values import LearnerValues
 from residual_rl_ros.ros.nodes.services import ServiceBridge
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.loss_counter import PendingTransitions, TransitionFeed
 from residual_rl_ros.transitions.seal import LAYOUT, WEIGHTS, Key
-from residual_rl_ros.transitions.transition import MAX_COUNT, TransitionLayout
+from residual_rl_ros.transitions.transition import MAX_COUNT
 
 LAST_EPOCH = MAX_COUNT // 2
 """A robot at a later epoch leaves none to go on in; learners count one for each start."""
@@ -87,7 +88,7 @@ class LearnerNode(ManagedNode):
         self._feeds: dict[str, TransitionFeed] = {}
         self._early = PendingTransitions()
         self._problem = ''
-        self._rate_base = (time.monotonic(), 0, 0)
+        self._values = LearnerValues(time.monotonic())
 
     def configure(self) -> None:
         """Read the preset, make the output folder, open the topics."""
@@ -139,7 +140,7 @@ class LearnerNode(ManagedNode):
         if self._learner is None:
             AddOns.from_message(parameters.add_on)
         else:
-            self._learner.check_add_on(parameters.add_on)
+            self._learner.add_on.check(parameters.add_on)
 
     def _set_parameters(self, parameters: LearnerParameters) -> None:
         before, self.parameters = self.parameters, parameters
@@ -313,7 +314,7 @@ class LearnerNode(ManagedNode):
             )
             return
         self._overtake(transition.epoch, transition.policy_sequence)
-        rollbacks = len(self._learner.rollbacks)
+        rollbacks = len(self._learner.judge.rollbacks)
         backlog = self._inbox.qsize()
         weights = self._learner.ingest(
             transition,
@@ -321,7 +322,7 @@ class LearnerNode(ManagedNode):
             learn=backlog <= self.parameters.backlog_limit,
             pulse=self._pulse,
         )
-        for rollback in self._learner.rollbacks[rollbacks:]:
+        for rollback in self._learner.judge.rollbacks[rollbacks:]:
             self._warn(f'guard: {rollback.reason}; rolled back')
         if weights is not None:
             self._publish(weights)
@@ -417,35 +418,7 @@ class LearnerNode(ManagedNode):
             },
         }
         if learner is not None:
-            then, transitions, updates = self._rate_base
-            now = time.monotonic()
-            self._rate_base = (now, learner.transitions, learner.updates)
-            rate = learner.episodes.success_rate
-            rated = [record for record in learner.episodes.history if record.rates_residual]
-            latest = ''.join('01'[bool(record.outcome())] for record in rated[-RECENT_EPISODES:])
-            values |= {
-                'transitions': learner.transitions,
-                'phase': learner.phase.value,
-                'epoch': learner.epoch,
-                'sequence': learner.sequence,
-                'control_steps': learner.control_steps,
-                'episodes': len(learner.episodes.history),
-                'success_recent': -1.0 if rate is None else rate,
-                'residual_episodes': len(rated),
-                'residual_outcomes': latest,
-                'takeovers': learner.episodes.takeovers,
-                'add_on': learner.add_on[0],
-                'add_on_weight': learner.add_on[1],
-                'operator_steps': learner.episodes.operator_steps,
-                'updates': learner.updates,
-                'pretraining_updates': learner.pretraining_updates,
-                'dropped_updates': learner.dropped_updates,
-                'rollbacks': len(learner.rollbacks),
-                'recoveries': learner.finite.recoveries,
-                'transitions_per_s': (learner.transitions - transitions) / (now - then),
-                'updates_per_s': (learner.updates - updates) / (now - then),
-                **learner.metrics,
-            }
+            values |= self._values.of(learner, time.monotonic())
         for feed in self._feeds.values():
             if feed.robot:
                 values |= {f'{feed.robot}/{key}': count for key, count in feed.counts.items()}

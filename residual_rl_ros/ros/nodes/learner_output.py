@@ -31,8 +31,8 @@ from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exis
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.common.node_parameters import LearnerParameters
+from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.seal import Key
-from residual_rl_ros.transitions.transition import TransitionLayout
 
 
 class LearnerOutput:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,13 @@ from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 
-from residual_rl_ros.errors import CommandError, ResidualRLError
-from residual_rl_ros.robot.decoders import CommandDecoder, check_lockstep
+from residual_rl_ros.errors import CommandError, ConfigError, ResidualRLError
+from residual_rl_ros.robot.command import CommandVector, check_lockstep
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelEncoder, to_time
+from residual_rl_ros.ros.common.encoders import ChannelEncoder, to_time
 from residual_rl_ros.ros.common.managed_node import OK, Diagnostics, run
+from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.ros.common.node_parameters import SIMULATION, SimParameters
 from residual_rl_ros.ros.common.parameters import (
     every_parameter_valued,
@@ -54,7 +56,7 @@ class MujocoSimNode(Node):
         self.parameters = parameters = read_parameters(self, SimParameters, ('robot',))
         self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
         if parameters.lockstep:
-            check_lockstep(robot.command)
+            check_lockstep(robot.commands)
         success = settle_success(parameters.task, parameters.success, self.get_logger().info)
         env = make_environment(parameters.task, success=success)
         check_environment(env, robot)
@@ -70,11 +72,18 @@ class MujocoSimNode(Node):
             Float64MultiArray, 'step_feedback', qos.FEEDBACK
         )
         self._clock_publisher = self.create_publisher(Clock, 'clock', qos.SENSOR)
-        self._command_reader = CommandDecoder(robot.command, robot.action.size)
-        topic = self._inside(robot.command.topic)
-        self.create_subscription(
-            MESSAGE_TYPES[robot.command.type], topic, self._on_command, qos.COMMAND
-        )
+        self._vector = CommandVector(robot.commands, robot.action.size)
+        topics = []
+        for index, command in enumerate(robot.commands):
+            if command.is_action:
+                raise ConfigError(
+                    f'robot {robot.name!r}: command {command.name!r} is a {command.type}, which '
+                    'this simulator does not serve; describe a robot with topics for it'
+                )
+            topic = self._inside(command.topic)
+            topics.append(self.resolve_topic_name(topic))
+            callback = partial(self._on_command, index)
+            self.create_subscription(message_class(command.type), topic, callback, qos.COMMAND)
         self._wall_clock = SteadyClock(clock_type=ClockType.STEADY_TIME)
         self._ticks = 0
         self._steps = 0
@@ -92,7 +101,7 @@ class MujocoSimNode(Node):
             self.create_timer(self._period_ns * 1e-9, self._tick, clock=self._wall_clock)
         Diagnostics(self, self._report, parameters.diagnostics_period_s)
         self.get_logger().info(
-            f'{parameters.task} waits for commands on {self.resolve_topic_name(topic)}; its policy '
+            f'{parameters.task} waits for commands on {", ".join(topics)}; its policy '
             f'needs the same namespace (-r __ns:={self.get_namespace()})'
         )
 
@@ -145,17 +154,21 @@ class MujocoSimNode(Node):
         for (writer, publisher), values in zip(self._channels, parts, strict=True):
             publisher.publish(writer.message(values, stamp))
 
-    def _on_command(self, message: Any) -> None:
+    def _on_command(self, index: int, message: Any) -> None:
+        reader = self._vector.readers[index]
+        lockstep = self.parameters.lockstep
+        if lockstep and not reader.answers(message, self._stamp()):
+            return  # The answer to a stamp that was repeated.
         try:
-            command = self._command_reader.values(message)
+            command = self._vector.put(index, reader.values(message), complete=lockstep)
         except CommandError as error:
             self.get_logger().error(f'refused: {error}', throttle_duration_sec=1.0)
             return
-        if not self.parameters.lockstep:
+        if command is None:
+            return
+        if not lockstep:
             self._command = command
             return
-        if not self._command_reader.answers(message, self._stamp()):
-            return  # The answer to a stamp that was repeated.
         self._answered_at = time.monotonic()
         self._step(command)
         self._publish()
@@ -169,8 +182,8 @@ class MujocoSimNode(Node):
         if waited > self.parameters.command_timeout_s:
             raise ResidualRLError(
                 f'no command for stamp {self._stamp():.3f} s came in {waited:.0f} s on '
-                f'{self.robot.command.topic}; is policy_node alive and active, and in namespace '
-                f'{self.get_namespace()}?'
+                f'{self.robot.commands[0].topic}; is policy_node alive and active, and in '
+                f'namespace {self.get_namespace()}?'
             )
         if waited > 0.5:
             self._publish()

@@ -17,9 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType
-from rclpy.duration import Duration
 from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
@@ -31,15 +29,15 @@ from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
 from residual_rl_ros.errors import CommandError, ObservationError
 from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.resources import find_base_policy
-from residual_rl_ros.robot.decoders import CommandDecoder, rounded, to_seconds
+from residual_rl_ros.robot.command import CommandDecoder
+from residual_rl_ros.robot.decoders import rounded, to_seconds
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import ImageWorker
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.command_outputs import ARRIVAL_LIMIT_S, CommandOutputs
 from residual_rl_ros.ros.common.encoders import (
-    MESSAGE_TYPES,
     ChannelReader,
-    CommandEncoder,
     message_count,
 )
 from residual_rl_ros.ros.common.managed_node import (
@@ -51,6 +49,7 @@ from residual_rl_ros.ros.common.managed_node import (
     control_clock,
     run,
 )
+from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
 from residual_rl_ros.ros.common.parameters import follow_parameters, read_parameters, read_tree
 from residual_rl_ros.ros.common.process import take_privileges
@@ -60,8 +59,6 @@ from residual_rl_ros.transitions.seal import LAYOUT, WEIGHTS, Key
 from residual_rl_ros.transitions.transition import Transition
 
 Array = npt.NDArray[np.float64]
-ARRIVAL_LIMIT_S = 0.2
-"""How long a node that stops waits for its last command to arrive."""
 WATCH_PERIOD_S = 0.25
 """How often a lockstep loop looks whether it waits in vain."""
 
@@ -163,6 +160,7 @@ class PolicyNode(ManagedNode):
 
     def activate(self) -> None:
         """Start the control timer and latch the transition layout."""
+        self._outputs.check_servers()
         layout = self.controller.layout.to_yaml().encode()
         self._layout_publisher.publish(String(data=self._key.seal(LAYOUT, layout).decode()))
         self._tell_customisation()
@@ -187,6 +185,7 @@ class PolicyNode(ManagedNode):
                     lambda: self._tick(loop),
                     clock=control_clock(self),
                 )
+                self._outputs.start(control_clock(self), self._now)
                 self._privileges = taken.pop_all()
 
     def _tell_customisation(self) -> None:
@@ -211,20 +210,13 @@ class PolicyNode(ManagedNode):
     def deactivate(self) -> None:
         """Hold, stop ticking, and see that the hold arrives."""
         with self._privileges:
+            self._outputs.stop()
             self._loop.deactivate(self._now())
             self.destroy_timer(self._timer)
-        self._wait_for_arrival()
-
-    def _wait_for_arrival(self) -> None:
-        """Let the last command arrive: what is still on its way when a process ends is lost."""
-        try:
-            arrived = self._command_publisher.wait_for_all_acked(Duration(seconds=ARRIVAL_LIMIT_S))
-        except RCLError:  # An RMW without acknowledgements, as Zenoh's.
-            return
-        if not arrived:
+        for topic in self._outputs.wait_for_arrival():
             self.get_logger().warning(
-                f'a subscriber of {self.robot.command.topic} has not acknowledged the last command '
-                f'within {ARRIVAL_LIMIT_S} s'
+                f'a subscriber of {topic} has not acknowledged the last command within '
+                f'{ARRIVAL_LIMIT_S} s'
             )
 
     def _open_topics(self) -> None:
@@ -244,22 +236,23 @@ class PolicyNode(ManagedNode):
             lambda message: loop.receive_weights(message.data),
             qos.LATCHED,
         )
-        takeover = CommandDecoder(self.robot.command, self.robot.action.size)
+        takeover = self.robot.takeover
         create(
-            MESSAGE_TYPES[self.robot.command.type],
-            'takeover/command',
-            self._takeover_callback(takeover),
+            message_class(takeover.type),
+            takeover.topic,
+            self._takeover_callback(CommandDecoder(takeover, self.robot.action.size)),
             qos.COMMAND,
         )
         create(
             Bool, 'takeover/active', lambda message: loop.set_takeover(message.data), qos.COMMAND
         )
         publisher = self.create_lifecycle_publisher
-        self._command_writer = CommandEncoder(
-            self.robot.command, 1.0 / self.robot.control_rate_hz, self.parameters.lockstep
-        )
-        self._command_publisher = publisher(
-            self._command_writer.message_type, self.robot.command.topic, qos.COMMAND
+        self._outputs = CommandOutputs(
+            self,
+            self.robot.commands,
+            self.robot.action,
+            1.0 / self.robot.control_rate_hz,
+            self.parameters.lockstep,
         )
         self._transition_publisher = publisher(Float64MultiArray, '~/transitions', qos.TRANSITIONS)
         self._layout_publisher = publisher(String, '~/transition_layout', qos.LATCHED)
@@ -330,9 +323,9 @@ class PolicyNode(ManagedNode):
 
     # --- what the loop says (LoopCallbacks)
 
-    def send_command(self, command: Array, stamp: float) -> None:
+    def send_command(self, command: Array, stamp: float, holding: bool = False) -> None:
         """Publish a command."""
-        self._command_publisher.publish(self._command_writer.message(command, stamp))
+        self._outputs.send(command, stamp, holding)
 
     def send_transition(self, transition: Transition) -> None:
         """Publish a transition."""
@@ -391,6 +384,7 @@ class PolicyNode(ManagedNode):
             'clamped': self.controller.limiter.safety.clamped,
             'slew_limited': self.controller.limiter.safety.slew_limited,
             'workspace_limited': self.controller.limiter.safety.workspace_limited,
+            **self._outputs.report(),
         }
         if isinstance(self._loop, RealTimeLoop):
             values['held'] = self._loop.held

@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from importlib import import_module
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.ros.common.managed_node import OK, Diagnostics, run
+from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.ros.common.node_parameters import RecorderParameters
 from residual_rl_ros.ros.common.parameters import (
     every_parameter_valued,
@@ -72,7 +72,7 @@ class RecorderNode(Node):
             (
                 topic.name,
                 self.create_subscription(
-                    _message_class(topic.type), topic.name, _unused, _qos(topic), raw=True
+                    message_class(topic.type), topic.name, _unused, _qos(topic), raw=True
                 ),
             )
             for topic in topics
@@ -140,12 +140,6 @@ class RecorderNode(Node):
 
 def _unused(data: bytes) -> None:
     """Do nothing: no executor calls it."""
-
-
-def _message_class(kind: str) -> Any:
-    """Return the class of a ROS message type."""
-    package, _, name = kind.partition('/msg/')
-    return getattr(import_module(f'{package}.msg'), name)
 
 
 def _qos(topic: RecordedTopic) -> QoSProfile:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import importlib
 import queue
 import time
 from collections.abc import Callable, Generator
@@ -23,6 +22,7 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.decoders import stop_reason
 from residual_rl_ros.robot.topics import StopInput
 from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.message_types import message_class
 
 
 class PolicyServices:
@@ -156,23 +156,16 @@ class ServiceBridge:
             self._wake()
 
 
-def message_class(name: str, where: str) -> Any:
-    """Return a message class by its ROS name, `package/msg/Name`.
-
-    Args:
-        name: the ROS name.
-        where: the key it stands in, for the error.
+def stop_class(stop: StopInput) -> Any:
+    """Return the message class of a stop input.
 
     Raises:
         ConfigError: no installed package has it.
     """
-    package, _, rest = name.partition('/msg/')
     try:
-        return getattr(importlib.import_module(f'{package}.msg'), rest)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f'{where} is {name!r}, expected package/msg/Name of an installed package: {error}'
-        ) from error
+        return message_class(stop.type)
+    except ConfigError as error:
+        raise ConfigError(f'robot.stop_inputs.{stop.name}.type: {error}') from error
 
 
 class StopInputs:
@@ -200,7 +193,7 @@ class StopInputs:
         self._watched = [stop for stop in inputs if stop.max_age_s]
         self._heard: dict[str, float] = {}
         for stop in inputs:
-            kind = message_class(stop.type, f'robot.stop_inputs.{stop.name}.type')
+            kind = stop_class(stop)
             stop_reason(stop, kind())
             # Drivers latch what changes seldom and stream the rest: one subscription for each,
             # since a latched one does not connect to a stream.

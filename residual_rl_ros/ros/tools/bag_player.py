@@ -27,7 +27,7 @@ from residual_rl_ros.errors import BagError
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.managed_node import NodeHost
 from residual_rl_ros.transitions.cdr import labelled_array
-from residual_rl_ros.transitions.transition import TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 ACKNOWLEDGED_S = 5.0
 """How long to wait for the learner's acknowledgement of the last transitions [s]."""

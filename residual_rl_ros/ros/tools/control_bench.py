@@ -50,7 +50,8 @@ from residual_rl_ros.ros.common.encoders import byte_array, float_array
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
 from residual_rl_ros.ros.common.process import take_privileges
 from residual_rl_ros.transitions.cdr import labelled_array
-from residual_rl_ros.transitions.transition import HEADER, TransitionLayout
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import HEADER
 
 N, M, HORIZON = 40, 7, 16
 RESIDUAL_SCALE = 0.05

@@ -26,6 +26,7 @@ from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.decoders import stop_reason
 from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
 from residual_rl_ros.ros.common.parameters import (
     every_parameter_valued,
@@ -33,7 +34,7 @@ from residual_rl_ros.ros.common.parameters import (
     read_parameters,
     read_tree,
 )
-from residual_rl_ros.ros.nodes.services import message_class
+from residual_rl_ros.ros.nodes.services import stop_class
 from residual_rl_ros.schema import read_yaml
 
 NODES = ('policy_node', 'reward_node', 'recorder_node')
@@ -116,8 +117,9 @@ def _problems(
         read = read_tree(node, 'robot')
         robot = RobotConfig.from_mapping(read, f'{path}, as {name} reads it')
         for stop in robot.stop_inputs:
-            kind = message_class(stop.type, f'robot.stop_inputs.{stop.name}.type')
-            stop_reason(stop, kind())
+            stop_reason(stop, stop_class(stop)())
+        for command in robot.commands:
+            message_class(command.type)
     except ResidualRLError as error:
         return [str(error)]
     finally:

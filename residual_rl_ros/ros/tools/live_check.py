@@ -20,8 +20,9 @@ from rclpy.qos import DurabilityPolicy
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.action_spec import EFFORTS, POSITIONS
+from residual_rl_ros.robot.command import TRAJECTORY, Command
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, TRAJECTORY, Channel, StopInput
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, Channel, StopInput
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelReader, message_count
 from residual_rl_ros.ros.common.managed_node import NodeHost
@@ -41,7 +42,17 @@ def check_controllers(tool: NodeHost, robot: RobotConfig, report: InspectionRepo
         robot: the description.
         report: facts and problems go there.
     """
-    topic = tool.node.resolve_topic_name(robot.command.topic)
+    for command in robot.commands:
+        if not command.is_action:
+            _check_controllers_of(command, tool, robot, report)
+
+
+def _check_controllers_of(
+    command: Command, tool: NodeHost, robot: RobotConfig, report: InspectionReport
+) -> None:
+    """Add what does not fit the controllers that listen to one command."""
+    indices = command.indices or range(robot.action.size)
+    topic = tool.node.resolve_topic_name(command.topic)
     for info in tool.node.get_subscriptions_info_by_topic(topic):
         name = f'{info.node_namespace.rstrip("/")}/{info.node_name}'
         joints = _parameter(tool, name, 'joints')
@@ -49,12 +60,12 @@ def check_controllers(tool: NodeHost, robot: RobotConfig, report: InspectionRepo
             continue
         where = f'command ({topic}): {name}'
         report.facts[f'controller {name}'] = f'commands {", ".join(joints)}'
-        if robot.command.type == FLOAT_ARRAY:
+        if command.type == FLOAT_ARRAY:
             interface = _parameter(tool, name, 'interface_name')
-            report.problems += _array_problems(robot, where, joints, interface)
-        elif robot.command.type == TRAJECTORY:
+            report.problems += _array_problems(robot, list(indices), where, joints, interface)
+        elif command.type == TRAJECTORY:
             partial = _parameter(tool, name, 'allow_partial_joints_goal') is True
-            report.problems += _trajectory_problems(robot, where, joints, partial)
+            report.problems += _trajectory_problems(command, where, joints, partial)
 
 
 def _parameter(tool: NodeHost, node: str, name: str) -> Any:
@@ -80,28 +91,31 @@ def _parameter(tool: NodeHost, node: str, name: str) -> Any:
     return list(value) if field == 'string_array_value' else value
 
 
-def _array_problems(robot: RobotConfig, where: str, joints: list[str], interface: Any) -> list[str]:
+def _array_problems(
+    robot: RobotConfig, indices: list[int], where: str, joints: list[str], interface: Any
+) -> list[str]:
     """Return what is wrong with commands of plain numbers, which name no joint."""
     action = robot.action
-    if len(joints) != action.size:
+    if len(joints) != len(indices):
+        names = ', '.join(action.names[index] for index in indices)
         return [
             f'{where} takes {len(joints)} values, for {", ".join(joints)}; the robot YAML has '
-            f'{action.size} actions ({", ".join(action.names)})'
+            f'{len(indices)} actions ({names})'
         ]
     problems = []
-    measured = _measured_joints(robot)
+    measured = _measured_joints(robot, indices)
+    own = [action.units[index] for index in indices] if action.units else []
     if sorted(measured) == sorted(joints) and measured != joints:
         problems.append(
             f'{where} takes the joints in the order {", ".join(joints)}; the actions are measured '
             f'by {", ".join(measured)}: bring action.names into its order'
         )
     units = UNITS.get(interface)
-    if units is not None and action.units and not set(action.units) <= {*units, '1'}:
+    if units is not None and own and not set(own) <= {*units, '1'}:
         problems.append(
-            f'{where} takes {PLURALS[interface]}, the robot YAML has action.units '
-            f'{list(action.units)}'
+            f'{where} takes {PLURALS[interface]}, the robot YAML has action.units {own}'
         )
-    elif interface in ('velocity', 'effort') and action.hold == 'last':
+    elif interface in ('velocity', 'effort') and not action.goes_to_zero[indices].all():
         problems.append(
             f'{where} takes {PLURALS[interface]}, which a hold would repeat: set action.units to '
             f'{" or ".join(UNITS[interface])}'
@@ -110,10 +124,10 @@ def _array_problems(robot: RobotConfig, where: str, joints: list[str], interface
 
 
 def _trajectory_problems(
-    robot: RobotConfig, where: str, joints: list[str], partial: bool
+    command: Command, where: str, joints: list[str], partial: bool
 ) -> list[str]:
     """Return what is wrong with commands that name their joints."""
-    commanded = robot.command.joints
+    commanded = command.joints
     unknown = [joint for joint in commanded if joint not in joints]
     missing = [joint for joint in joints if joint not in commanded]
     if unknown:
@@ -129,8 +143,8 @@ def _trajectory_problems(
     return []
 
 
-def _measured_joints(robot: RobotConfig) -> list[str]:
-    """Return the joint that measures each action, as far as one does."""
+def _measured_joints(robot: RobotConfig, indices: list[int]) -> list[str]:
+    """Return the joint that measures each of some actions, as far as one does."""
     joints = {
         f'{channel.name}.{field}.{joint}': joint
         for channel in robot.channels
@@ -138,7 +152,9 @@ def _measured_joints(robot: RobotConfig) -> list[str]:
         for field in channel.fields
         for joint in channel.joints
     }
-    return [joints[name] for name in robot.action.measured_by if name in joints]
+    measured = robot.action.measured_by
+    names = [measured[index] for index in indices] if measured else []
+    return [joints[name] for name in names if name in joints]
 
 
 @dataclass
@@ -177,7 +193,9 @@ def check_live(
             tool.executor.spin_once(timeout_sec=0.05)
         for channel, messages in received:
             _judge_channel(node, channel, messages, seconds, robot, report)
-        _judge_command(node, robot, report)
+        for command in robot.commands:
+            judge = _judge_server if command.is_action else _judge_command
+            judge(node, command, report)
         check_controllers(tool, robot, report)
         for stop in robot.stop_inputs:
             _judge_stop_input(node, stop, report)
@@ -290,17 +308,17 @@ def _judge_stop_input(node: Node, stop: StopInput, report: InspectionReport) -> 
         )
 
 
-def _judge_command(node: Node, robot: RobotConfig, report: InspectionReport) -> None:
-    topic = node.resolve_topic_name(robot.command.topic)
+def _judge_command(node: Node, command: Command, report: InspectionReport) -> None:
+    topic = node.resolve_topic_name(command.topic)
     subscriptions = node.get_subscriptions_info_by_topic(topic)
     listeners = {info.topic_type for info in subscriptions}
     others = [info.node_name for info in node.get_publishers_info_by_topic(topic)]
     if not listeners:
         report.problems.append(f'command ({topic}): nobody listens{_similar(node, topic)}')
-    elif listeners != {robot.command.type}:
+    elif listeners != {command.type}:
         report.problems.append(
             f'command ({topic}): expected as {", ".join(sorted(listeners))}, the robot YAML says '
-            f'{robot.command.type}'
+            f'{command.type}'
         )
     for info in subscriptions:  # Channels are subscribed to such that every publisher fits.
         if info.qos_profile.durability is not DurabilityPolicy.VOLATILE:
@@ -310,6 +328,14 @@ def _judge_command(node: Node, robot: RobotConfig, report: InspectionReport) -> 
             )
     if others:
         report.remarks.append(f'command ({topic}): published already, by {", ".join(others)}')
+
+
+def _judge_server(node: Node, command: Command, report: InspectionReport) -> None:
+    """Add a problem if nobody serves a ROS action."""
+    name = node.resolve_topic_name(command.topic)
+    services = dict(node.get_service_names_and_types())
+    if f'{name}/_action/send_goal' not in services:
+        report.problems.append(f'command {command.name!r} ({name}): no {command.type} server')
 
 
 def _similar(node: Node, topic: str) -> str:

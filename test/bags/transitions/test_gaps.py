@@ -17,8 +17,9 @@ from matplotlib import pyplot as plt
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
+from residual_rl_ros.bags.transitions.inventory import SilentPeriod
 from residual_rl_ros.bags.transitions.report import WORST, draw_bag
-from residual_rl_ros.bags.transitions.summary import RobotSummary, SilentPeriod, summarise
+from residual_rl_ros.bags.transitions.summary import RobotSummary, summarise
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
 from residual_rl_ros.transitions.cdr import labelled_array
 

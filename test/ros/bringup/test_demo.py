@@ -57,7 +57,7 @@ def test_a_quick_demo_leaves_everything_it_promises(tmp_path: Path) -> None:
     assert not summary['interrupted']
     assert summary['ended_by'] == 'budget'
     assert 'ended with its budget of 600 control steps' in ' '.join(result.stderr.split())
-    assert load_checkpoint(out / 'checkpoints' / 'latest').updates == summary['updates']
+    assert load_checkpoint(out / 'checkpoints' / 'latest').updates.online == summary['updates']
     assert list((out / 'tensorboard').glob('events.*'))
     with Image.open(out / 'learning_curve.png') as picture:
         assert min(picture.size) > 300
@@ -96,7 +96,7 @@ def test_ctrl_c_ends_every_process_and_keeps_a_usable_checkpoint(tmp_path: Path)
     assert process.returncode == 130
     assert 'interrupted; every process has ended; checkpoint kept' in ' '.join(error.split())
     assert not node_processes() - before
-    assert load_checkpoint(out / 'checkpoints' / 'latest').updates > 0
+    assert load_checkpoint(out / 'checkpoints' / 'latest').updates.online > 0
     assert json.loads((out / 'summary.json').read_text())['interrupted']
 
 

@@ -22,9 +22,16 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from residual_rl_ros.errors import CommandError, ConfigError, ObservationError
+from residual_rl_ros.robot.command import (
+    INDEX_TYPES,
+    TRAJECTORY,
+    TWIST_STAMPED,
+    Command,
+    CommandDecoder,
+    check_lockstep,
+)
 from residual_rl_ros.robot.decoders import (
     COLOURS,
-    CommandDecoder,
     label_of,
     rounded,
     stamp_of,
@@ -36,21 +43,17 @@ from residual_rl_ros.robot.topics import (
     COMPRESSED_IMAGE,
     FLOAT_ARRAY,
     IMAGE,
-    INDEX_TYPES,
     JOINT_STATE,
-    TRAJECTORY,
-    TWIST,
     Channel,
-    Command,
 )
+from residual_rl_ros.ros.common.command_writers import CommandWriter
 from residual_rl_ros.ros.common.encoders import (
-    MESSAGE_TYPES,
     ChannelEncoder,
     ChannelReader,
-    CommandEncoder,
     float_array,
     to_time,
 )
+from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.transitions.cdr import labelled_array
 
 ARM = Channel('arm', 'joint_states', JOINT_STATE, ('position', 'velocity'), ('a', 'b'), 0.1)
@@ -64,7 +67,7 @@ def received(message: Any, kind: str) -> Any:
     """Return what a subscription would get of a message, or of the bytes of one."""
     if not isinstance(message, bytes):
         message = serialize_message(message)
-    return deserialize_message(message, MESSAGE_TYPES[kind])
+    return deserialize_message(message, message_class(kind))
 
 
 def joint_state(names: list[str], positions: list[float], velocities: list[float]) -> JointState:
@@ -221,7 +224,7 @@ COMMANDS = [
     Command('c', FLOAT_ARRAY),
     Command('c', TRAJECTORY, joints=('a', 'b')),
     Command('c', JOINT_STATE, joints=('a', 'b')),
-    Command('c', TWIST, fields=('linear.x', 'angular.z'), frame_id='base_link'),
+    Command('c', TWIST_STAMPED, fields=('linear.x', 'angular.z'), frame_id='base_link'),
 ]
 
 
@@ -229,7 +232,7 @@ COMMANDS = [
 def test_what_a_policy_commands_is_what_a_simulator_reads(command: Command) -> None:
     values = np.array([0.1, -1.0 / 3.0])
     reader = CommandDecoder(command, 2)
-    writer = CommandEncoder(command, 0.05, lockstep=True)
+    writer = CommandWriter(command, 0.05, lockstep=True)
     message = received(writer.message(values, 12.345), command.type)
     np.testing.assert_array_equal(reader.values(message), values)
     assert reader.answers(message, 12.345)
@@ -239,25 +242,25 @@ def test_what_a_policy_commands_is_what_a_simulator_reads(command: Command) -> N
 @pytest.mark.parametrize('kind', INDEX_TYPES)
 def test_a_discrete_action_goes_as_its_index(kind: str) -> None:
     command = Command('c', kind)
-    reader, writer = CommandDecoder(command, 3), CommandEncoder(command, 0.05, lockstep=False)
+    reader, writer = CommandDecoder(command, 3), CommandWriter(command, 0.05, lockstep=False)
     for index, values in enumerate(np.eye(3)):
         message = received(writer.message(values, 12.0), kind)
         assert message.data == index
         np.testing.assert_array_equal(reader.values(message), values)
     for wrong in (-1, 3):
         with pytest.raises(CommandError, match=f'on c: {wrong} is no index of an action, expected'):
-            reader.values(MESSAGE_TYPES[kind](data=wrong))
+            reader.values(message_class(kind)(data=wrong))
 
 
 def test_an_index_answers_no_stamp_and_is_refused_in_lockstep() -> None:
     with pytest.raises(ConfigError, match=r'carry no stamp, but in lockstep a command answers'):
-        CommandEncoder(Command('c', INDEX_TYPES[0]), 0.05, lockstep=True)
-    message = CommandEncoder(Command('c', INDEX_TYPES[0]), 0.05, False).message(np.eye(3)[1], 1.0)
+        check_lockstep([Command('c', INDEX_TYPES[0])])
+    message = CommandWriter(Command('c', INDEX_TYPES[0]), 0.05, False).message(np.eye(3)[1], 1.0)
     assert not CommandDecoder(Command('c', INDEX_TYPES[0]), 3).answers(message, 1.0)
 
 
 def test_a_robot_starts_a_trajectory_at_once_and_reaches_it_within_a_period() -> None:
-    message = CommandEncoder(COMMANDS[1], 0.05, lockstep=False).message(np.array([1.0, 2.0]), 12.3)
+    message = CommandWriter(COMMANDS[1], 0.05, lockstep=False).message(np.array([1.0, 2.0]), 12.3)
     assert (message.header.stamp.sec, message.header.stamp.nanosec) == (0, 0)
     (point,) = message.points
     assert (point.time_from_start.sec, point.time_from_start.nanosec) == (0, 50_000_000)
@@ -265,7 +268,7 @@ def test_a_robot_starts_a_trajectory_at_once_and_reaches_it_within_a_period() ->
 
 
 def test_a_twist_has_its_frame_and_is_zero_elsewhere() -> None:
-    message = CommandEncoder(COMMANDS[3], 0.05, lockstep=False).message(np.array([0.5, -1.0]), 12.0)
+    message = CommandWriter(COMMANDS[3], 0.05, lockstep=False).message(np.array([0.5, -1.0]), 12.0)
     assert message.header.frame_id == 'base_link'
     assert message.header.stamp == to_time(12.0)
     assert (message.twist.linear.x, message.twist.angular.z) == (0.5, -1.0)
@@ -273,7 +276,7 @@ def test_a_twist_has_its_frame_and_is_zero_elsewhere() -> None:
 
 
 def test_commanded_joints_are_found_by_name() -> None:
-    message = CommandEncoder(COMMANDS[2], 0.05, lockstep=True).message(np.array([1.0, 2.0]), 1.0)
+    message = CommandWriter(COMMANDS[2], 0.05, lockstep=True).message(np.array([1.0, 2.0]), 1.0)
     swapped = Command('c', JOINT_STATE, joints=('b', 'a'))
     np.testing.assert_array_equal(CommandDecoder(swapped, 2).values(message), [2.0, 1.0])
 
@@ -281,10 +284,10 @@ def test_commanded_joints_are_found_by_name() -> None:
 @pytest.mark.parametrize('command', COMMANDS, ids=lambda command: command.type)
 def test_a_command_that_cannot_be_used_is_refused(command: Command) -> None:
     reader = CommandDecoder(command, 2)
-    empty = MESSAGE_TYPES[command.type]()
-    good = CommandEncoder(command, 0.05, lockstep=True)
+    empty = message_class(command.type)()
+    good = CommandWriter(command, 0.05, lockstep=True)
     infinite = received(good.message(np.array([1.0, np.inf]), 1.0), command.type)
-    for message in [infinite] if command.type == TWIST else [empty, infinite]:
+    for message in [infinite] if command.type == TWIST_STAMPED else [empty, infinite]:
         with pytest.raises(CommandError, match='command on c'):
             reader.values(message)
 

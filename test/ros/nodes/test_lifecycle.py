@@ -139,7 +139,8 @@ def test_a_policy_waits_for_its_last_command_to_arrive_as_far_as_that_can_be_kno
             raise RCLError('not supported')
         return answer
 
-    monkeypatch.setattr(node._command_publisher, 'wait_for_all_acked', wait)
+    (_, _, publisher), *_ = node._outputs._topics
+    monkeypatch.setattr(publisher, 'wait_for_all_acked', wait)
     node.trigger_deactivate()
     assert (state(node), node.failure) == ('inactive', None)
     assert waited == [Duration(seconds=ARRIVAL_LIMIT_S)]

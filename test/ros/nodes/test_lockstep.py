@@ -81,7 +81,7 @@ def test_a_run_over_dds_learns_bit_for_bit_what_a_run_in_one_process_learns(
     alone = Learner(config.learner_config(), controller.layout, SEED)
     environment = connect(make_environment(config.task), robot)
     InProcessRun(environment, controller, alone, training_seed(SEED)).run(config.control_steps)
-    assert over_dds.updates == alone.updates > 0
+    assert over_dds.updates.online == alone.updates.online > 0
     assert over_dds.episodes.history == alone.episodes.history
     stored = load_file(tmp_path / 'checkpoints' / 'latest' / ALGORITHM)
     for name, value in alone.rule.state_dict().items():
@@ -115,7 +115,7 @@ def test_a_resumed_learner_continues_in_a_new_epoch_and_as_another_one_it_is_ref
     second = load_checkpoint(tmp_path / 'checkpoints' / 'latest')
     assert second.epoch == first.epoch + 1
     assert second.transitions > first.transitions
-    assert second.updates > first.updates
+    assert second.updates.online > first.updates.online
     assert second.episodes.history[: len(first.episodes.history)] == first.episodes.history
 
 

@@ -23,8 +23,9 @@ from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import NodeSpec, finetune_topology
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelEncoder, float_array
+from residual_rl_ros.ros.common.encoders import ChannelEncoder, float_array
 from residual_rl_ros.ros.common.managed_node import NodeHost
+from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.transitions.transition import Transition
 
 pytestmark = pytest.mark.ros
@@ -61,8 +62,8 @@ class Robot(NodeHost):
         """How late it has answered at most [s]."""
         self._answers: list[tuple[float, Array]] = []
         self._position: Any = None
-        kind = MESSAGE_TYPES[ROBOT.command.type]
-        self.node.create_subscription(kind, ROBOT.command.topic, self._obey, qos.COMMAND)
+        kind = message_class(ROBOT.commands[0].type)
+        self.node.create_subscription(kind, ROBOT.commands[0].topic, self._obey, qos.COMMAND)
 
     def _obey(self, message: Any) -> None:
         self._position = message.data

@@ -69,7 +69,7 @@ def test_a_long_pre_training_answers_and_the_policy_waits_for_it(
     assert learner.processes['learner_node'].returncode == 0
     log = (tmp_path / 'logs' / 'policy_node.log').read_text()
     assert 'going on with the one at hand' not in log
-    assert load_checkpoint(tmp_path / 'checkpoints' / 'latest').pretraining_updates > begun
+    assert load_checkpoint(tmp_path / 'checkpoints' / 'latest').updates.pretraining > begun
 
 
 def test_pause_save_and_rollback(domain_id: int, tmp_path: Path, call: Caller) -> None:
@@ -89,7 +89,7 @@ def test_pause_save_and_rollback(domain_id: int, tmp_path: Path, call: Caller) -
         saved = call(Trigger, 'learner_node/save')
         assert saved.success, saved.message
         stored = load_checkpoint(tmp_path / 'checkpoints' / 'latest')
-        assert stored.updates > 50
+        assert stored.updates.online > 50
         assert call(SetBool, 'learner_node/pause', data=False).success
 
         rolled = call(Trigger, 'learner_node/rollback')

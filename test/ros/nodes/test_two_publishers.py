@@ -15,7 +15,8 @@ from rclpy.executors import SingleThreadedExecutor
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.robot.topics import Channel
 from residual_rl_ros.ros.bringup.topology import NodeSpec, RobotRun, robot_topology
-from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelEncoder
+from residual_rl_ros.ros.common.encoders import ChannelEncoder
+from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.ros.nodes.policy_node import PolicyNode
 
 pytestmark = pytest.mark.ros
@@ -44,7 +45,7 @@ class Driver:
         self.node = rclpy.create_node(name)
         self._value = value
         self._outputs = [
-            (self.node.create_publisher(MESSAGE_TYPES[channel.type], channel.topic, 10), channel)
+            (self.node.create_publisher(message_class(channel.type), channel.topic, 10), channel)
             for channel in channels
         ]
         self.node.create_timer(0.05, self._publish)
@@ -62,9 +63,9 @@ def test_two_publishers_of_a_joint_are_a_hold_and_a_fault_that_names_both(
     executor = SingleThreadedExecutor()
     driver = Driver('driver', ROBOT.channels, 0.3)
     commands: list[np.ndarray] = []
-    kind = MESSAGE_TYPES[ROBOT.command.type]
+    kind = message_class(ROBOT.commands[0].type)
     driver.node.create_subscription(
-        kind, ROBOT.command.topic, lambda message: commands.append(np.array(message.data)), 100
+        kind, ROBOT.commands[0].topic, lambda message: commands.append(np.array(message.data)), 100
     )
     executor.add_node(node)
     executor.add_node(driver.node)

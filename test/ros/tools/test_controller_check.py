@@ -17,8 +17,8 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from residual_rl_ros.findings import InspectionReport
+from residual_rl_ros.robot.command import TRAJECTORY, Command
 from residual_rl_ros.robot.description import RobotConfig, load_robot
-from residual_rl_ros.robot.topics import TRAJECTORY, Command
 from residual_rl_ros.ros.common.managed_node import NodeHost
 from residual_rl_ros.ros.tools.live_check import check_controllers
 
@@ -35,7 +35,7 @@ def problems_with(domain_id: int) -> Iterator[Callable[..., list[str]]]:
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=domain_id)
     node = rclpy.create_node('controller', context=context, allow_undeclared_parameters=True)
-    for kind, command in ((Float64MultiArray, ROBOT.command), (JointTrajectory, JTC)):
+    for kind, command in ((Float64MultiArray, ROBOT.commands[0]), (JointTrajectory, JTC)):
         node.create_subscription(kind, command.topic, lambda message: None, 1)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
@@ -82,7 +82,7 @@ def test_plain_numbers_must_be_as_many_and_in_the_order_of_the_controller(
 def test_a_trajectory_names_all_joints_of_its_controller_and_no_other(
     problems_with: Callable[..., list[str]],
 ) -> None:
-    arm = replace(ROBOT, command=JTC)
+    arm = replace(ROBOT, commands=(JTC,))
     assert problems_with(arm, joints=JOINTS[::-1]) == []
     (unknown,) = problems_with(arm, joints=JOINTS[1:])
     assert f'has no joint {JOINTS[0]}, it has' in unknown

@@ -85,7 +85,7 @@ def test_a_running_robot_is_customised_switched_off_and_asked_for_what_it_cannot
         bringup.check()
     learner = load_checkpoint(tmp_path / 'checkpoints' / 'latest')
     assert isinstance(learner.rule.robot_policy(), QRemixPolicy)
-    assert 'keep_out_box' in learner.add_on[0]
+    assert 'keep_out_box' in learner.add_on.asked[0]
     shares = learner.rule.memory.composition()
     assert shares[Source.RESIDUAL] > 0.0
     assert not learner.episodes.history[-1].residual, 'the base alone'

@@ -1,0 +1,88 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""One episode of a controller in an environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.rewards.composition import BoundAddOns
+from residual_rl_ros.tasks.checked import CheckedEnvironment
+from residual_rl_ros.transitions.transition import Success, Transition
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Outcome of one episode."""
+
+    seed: int
+    success: bool | None
+    """None if the task does not tell."""
+    steps: int
+    """Control steps."""
+    episode_return: float
+    """Sum of the rewards of the task: the basic return."""
+    add_on_return: float | None = None
+    """Sum of the add-on rewards of its decisions; None without an add-on."""
+
+    @property
+    def total_return(self) -> float:
+        """Basic return and that of the add-on together."""
+        return self.episode_return + (self.add_on_return or 0.0)
+
+
+def run_episode(
+    env: gymnasium.Env[Any, Any],
+    controller: ResidualController,
+    seed: int,
+    number: int,
+    on_transition: Callable[[Transition], None] = lambda transition: None,
+    on_step: Callable[[], None] = lambda: None,
+    takeover: Callable[[], npt.NDArray[np.float64] | None] = lambda: None,
+    add_on: BoundAddOns | None = None,
+) -> Episode:
+    """Play one episode from `env.reset(seed=seed)`.
+
+    Args:
+        env: environment; its attribute `success_criterion` says how it tells success.
+        controller: the control loop.
+        seed: seed of the environment.
+        number: episode number; with the controller's own seed, seeds the base policy's noise.
+        on_transition: called with every completed decision.
+        on_step: called after every control step, for example to render.
+        takeover: gives an operator's command for every control step, None while the policy acts.
+        add_on: what is asked for beside the task; it is summed up on its own.
+
+    Raises:
+        TaskError: the environment failed, or answered with something that is no number.
+        RewardError: the add-on did.
+    """
+    task = CheckedEnvironment(env)
+    controller.begin_episode(number, task.reset(seed, number), stamp=0.0)
+    steps, episode_return = 0, 0.0
+    added = None if add_on is None else 0.0
+    while True:
+        own = takeover()
+        if own is None and controller.limiter.overridden:
+            controller.limiter.interrupt()  # As `PolicyLoop.set_takeover` when he hands back.
+        command = controller.command(own)
+        assert command is not None, 'a lockstep controller never holds'
+        observation, feedback = task.step(command)
+        steps, episode_return = steps + 1, episode_return + feedback.reward
+        transition = controller.step(observation, float(steps), feedback)
+        on_step()
+        if transition is not None:
+            if add_on is not None and added is not None:
+                added += add_on.of_transition(transition)
+            on_transition(transition)
+        if feedback.done:
+            told = feedback.success is not Success.UNLABELLED
+            success = feedback.success is Success.SUCCESS if told else None
+            return Episode(seed, success, steps, episode_return, added)

@@ -1,0 +1,249 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The keys of a robot YAML, with their defaults and ranges; `description` makes a robot of them."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass
+
+from residual_rl_ros.robot.action_spec import KINDS
+from residual_rl_ros.robot.command import (
+    COMMAND_TYPES,
+    FIELDS,
+    FLOAT,
+    GRIPPER,
+    INDEX_TYPES,
+    INTERPOLATIONS,
+    PARALLEL_GRIPPER,
+    POSE,
+    TRAJECTORY,
+    TWIST,
+    TWIST_STAMPED,
+    WRENCH,
+)
+from residual_rl_ros.robot.topics import (
+    CHANNEL_TYPES,
+    COMPRESSED_IMAGE,
+    FLOAT_ARRAY,
+    IMAGE,
+    JOINT_STATE,
+)
+from residual_rl_ros.schema import parameter
+
+FOLLOWING_S, FOLLOWING_PERIODS = 0.25, 5
+"""A command may be so far ahead of its measurement, at the largest velocity: servos lag."""
+START_S, START_PERIODS = 1.0, 20
+"""An episode's first command may be so far away, at the largest velocity."""
+INFINITY = float('inf')
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobotKeys:
+    """Of `robot` itself."""
+
+    name: str = parameter(MISSING, 'name of the robot', filled=True)
+    control_rate_hz: float = parameter(MISSING, 'control rate [Hz]', 0.01, 10_000.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandKeys:
+    """Of `robot.command`, or of each of its `channels`, of any type."""
+
+    topic: str = parameter(MISSING, 'topic or action that moves the robot', filled=True)
+    type: str = parameter(MISSING, 'ROS message or action type', choices=COMMAND_TYPES)
+    actions: tuple[str, ...] = parameter(
+        (), 'names of the actions that it carries, in its order; default: all of them'
+    )
+    hold: str = parameter(
+        '',
+        'how it holds; default: by the units, positions repeat and everything else goes to zero',
+        choices=('', 'last', 'zero'),
+    )
+    rate_hz: float = parameter(
+        0.0,
+        'how often it is sent: a whole fraction of the control rate or, in between, a multiple of '
+        'it; 0: each control step',
+        0.0,
+        1000.0,
+    )
+    interpolation: str = parameter(
+        '',
+        'what is sent between two control steps; default: cubic, or limited with max_acceleration '
+        'and max_jerk',
+        choices=('', *INTERPOLATIONS),
+    )
+    max_acceleration: tuple[float, ...] = parameter(
+        (), 'largest acceleration of the commands, one for each of its actions [1/s^2]', above=0.0
+    )
+    max_jerk: tuple[float, ...] = parameter(
+        (), 'largest jerk of the commands, one for each of its actions [1/s^3]', above=0.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointCommandKeys(CommandKeys):
+    """Of a command that names joints."""
+
+    joints: tuple[str, ...] = parameter(MISSING, 'joint of each action', filled=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwistKeys(CommandKeys):
+    """Of a command that is a twist without a header."""
+
+    fields: tuple[str, ...] = parameter(
+        MISSING, 'field of each action', choices=list(FIELDS[TWIST])
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwistStampedKeys(TwistKeys):
+    """Of a command that is a twist with a header."""
+
+    frame_id: str = parameter(MISSING, 'frame of the command', filled=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrenchKeys(CommandKeys):
+    """Of a command that is a wrench."""
+
+    fields: tuple[str, ...] = parameter(
+        MISSING, 'field of each action', choices=list(FIELDS[WRENCH])
+    )
+    frame_id: str = parameter(MISSING, 'frame of the command', filled=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseKeys(CommandKeys):
+    """Of a command that is a pose."""
+
+    fields: tuple[str, ...] = parameter(MISSING, 'field of each action', choices=list(FIELDS[POSE]))
+    frame_id: str = parameter(MISSING, 'frame of the command', filled=True)
+    orientation: tuple[float, ...] = parameter(
+        (0.0, 0.0, 0.0, 1.0), 'orientation that no action commands, quaternion x, y, z, w'
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GripperKeys(CommandKeys):
+    """Of a gripper's action."""
+
+    max_effort: float = parameter(0.0, 'largest effort [N]; 0: none is stated', 0.0)
+    threshold: float = parameter(0.0, 'smaller changes make no goal', 0.0)
+    min_interval_s: float = parameter(0.2, 'shortest time between two goals [s]', 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelGripperKeys(GripperKeys):
+    """Of a gripper's action that names its joint."""
+
+    joints: tuple[str, ...] = parameter(MISSING, 'joint of the gripper', filled=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnyActionKeys:
+    """Of `robot.action`, of any kind."""
+
+    names: tuple[str, ...] = parameter(MISSING, 'action names', filled=True)
+    kind: str = parameter(KINDS[0], 'kind of the actions', choices=KINDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscreteActionKeys(AnyActionKeys):
+    """Of discrete actions."""
+
+    hold_action: str = parameter('', 'action with which it holds; default: the last one again')
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionKeys(AnyActionKeys):
+    """Of continuous actions."""
+
+    lower: tuple[float, ...] = parameter(MISSING, 'smallest commands')
+    upper: tuple[float, ...] = parameter(MISSING, 'largest commands')
+    max_velocity: tuple[float, ...] = parameter(MISSING, 'largest changes of a command [1/s]')
+    measured_by: tuple[str, ...] = parameter((), 'observation name that measures each action')
+    units: tuple[str, ...] = parameter((), 'unit of each action')
+    following_limit: tuple[float, ...] = parameter(
+        (),
+        'largest distance between command and measurement while the robot moves; default: '
+        f'max_velocity x the larger of {FOLLOWING_S:g} s and {FOLLOWING_PERIODS} control periods',
+    )
+    start_limit: tuple[float, ...] = parameter(
+        (),
+        "largest distance of an episode's first command from the measurement; default: "
+        f'max_velocity x the larger of {START_S:g} s and {START_PERIODS} control periods',
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkspaceKeys:
+    """Of `robot.action.workspace`."""
+
+    model: str = parameter(MISSING, 'kinematic model: a path, or a shipped one', filled=True)
+    point: str = parameter(MISSING, 'site or body (URDF: link) of the model', filled=True)
+    joints: tuple[str, ...] = parameter(MISSING, "joint of each action, '' for one that moves none")
+    lower: tuple[float, ...] = parameter(MISSING, 'smallest coordinates x, y, z [m]')
+    upper: tuple[float, ...] = parameter(MISSING, 'largest coordinates x, y, z [m]')
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelKeys:
+    """Of a channel, of any type."""
+
+    topic: str = parameter(MISSING, 'topic of the channel', filled=True)
+    type: str = parameter(MISSING, 'ROS message type', choices=CHANNEL_TYPES)
+    fields: tuple[str, ...] = parameter(MISSING, 'values that are read', filled=True)
+    max_age_s: float = parameter(MISSING, 'older data is stale [s]', above=0.0)
+    stamped_by: str = parameter('header', 'which time counts', choices=('header', 'receipt'))
+    lower: tuple[float, ...] = parameter((), 'smallest believable values: one, or one per field')
+    upper: tuple[float, ...] = parameter((), 'largest believable values: one, or one per field')
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopInputKeys:
+    """Of a map in `robot.stop_inputs`."""
+
+    topic: str = parameter(MISSING, 'topic that says when to hold', filled=True)
+    type: str = parameter(MISSING, 'ROS message type: package/msg/Name', filled=True)
+    field: str = parameter('data', 'dotted field of the message', filled=True)
+    bad: tuple[str, ...] = parameter((), 'values at which the robot holds')
+    limit: float = parameter(INFINITY, 'hold while the absolute value is larger', above=0.0)
+    max_age_s: float = parameter(
+        0.0, 'hold without a message of this age [s]; 0: silence is fine', minimum=0.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointChannelKeys(ChannelKeys):
+    """Of a channel with joints."""
+
+    fields: tuple[str, ...] = parameter(
+        MISSING, 'values that are read', choices=('position', 'velocity', 'effort'), filled=True
+    )
+    joints: tuple[str, ...] = parameter(MISSING, 'joints, matched by name', filled=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageChannelKeys(ChannelKeys):
+    """Of a camera."""
+
+    encoder: str = parameter(MISSING, 'ONNX encoder: a path, or a shipped one', filled=True)
+    encoder_sha256: str = parameter('', "digest that the encoder's file must have")
+
+
+COMMAND_KEYS: dict[str, type[CommandKeys]] = {
+    **dict.fromkeys((FLOAT_ARRAY, FLOAT, *INDEX_TYPES), CommandKeys),
+    **dict.fromkeys((TRAJECTORY, JOINT_STATE), JointCommandKeys),
+    TWIST: TwistKeys,
+    TWIST_STAMPED: TwistStampedKeys,
+    WRENCH: WrenchKeys,
+    POSE: PoseKeys,
+    GRIPPER: GripperKeys,
+    PARALLEL_GRIPPER: ParallelGripperKeys,
+}
+CHANNEL_KEYS = {
+    JOINT_STATE: JointChannelKeys,
+    IMAGE: ImageChannelKeys,
+    COMPRESSED_IMAGE: ImageChannelKeys,
+}

@@ -1,0 +1,163 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Send one action vector to everything that moves a robot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rclpy._rclpy_pybind11 import RCLError
+from rclpy.clock import Clock
+from rclpy.duration import Duration
+
+from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.robot.command import Command, check_lockstep
+from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.command_stream import CommandStream
+from residual_rl_ros.ros.common.command_writers import CommandWriter
+from residual_rl_ros.ros.common.gripper_goals import GripperGoals
+from residual_rl_ros.ros.common.managed_node import ManagedNode
+
+Array = npt.NDArray[np.float64]
+SERVER_LIMIT_S = 2.0
+"""How long an action server is waited for before the robot may move [s]."""
+ARRIVAL_LIMIT_S = 0.2
+"""How long a node that stops waits for its last command to arrive."""
+
+
+class CommandOutputs:
+    """Publishers and action clients of a robot's commands.
+
+    Args:
+        node: gets them.
+        commands: of the robot.
+        action: limits of the action vector.
+        period_s: control period [s].
+        lockstep: every command goes out with every control step, with the stamp that it answers.
+
+    Raises:
+        ConfigError: in lockstep, a type that cannot carry a stamp; or its package is missing.
+    """
+
+    def __init__(
+        self,
+        node: ManagedNode,
+        commands: Sequence[Command],
+        action: ActionSpec,
+        period_s: float,
+        lockstep: bool,
+    ) -> None:
+        if lockstep:
+            check_lockstep(commands)
+        self._node = node
+        self._streams: list[CommandStream] = []
+        self._topics: list[tuple[Command, CommandWriter, Any]] = []
+        self._publishers: list[tuple[str, Any]] = []
+        self._grippers: list[tuple[Command, GripperGoals]] = []
+        self._clients: list[tuple[Command, Any]] = []
+        self._lockstep = lockstep
+        self._step = 0
+        for command in commands:
+            between_s = period_s * command.every / (1 if lockstep else command.samples)
+            writer = CommandWriter(command, between_s, lockstep)
+            if command.is_action:
+                self._grippers.append((command, self._goals(command, writer)))
+                continue
+            publisher = node.create_lifecycle_publisher(
+                writer.message_type, command.topic, qos.COMMAND
+            )
+            if command.samples > 1 and not lockstep:
+                self._streams.append(CommandStream(command, writer, publisher, action, period_s))
+            else:
+                self._topics.append((command, writer, publisher))
+            self._publishers.append((command.topic, publisher))
+
+    def _goals(self, command: Command, writer: CommandWriter) -> GripperGoals:
+        from rclpy.action import ActionClient  # 40 ms, for robots that have such a gripper.
+
+        client = ActionClient(self._node, writer.message_type, command.topic)
+        self._node.made.callback(client.destroy)
+        self._clients.append((command, client))
+        return GripperGoals(
+            command,
+            client.server_is_ready,
+            lambda values, stamp: client.send_goal_async(writer.message(values, stamp)),
+        )
+
+    def send(self, vector: Array, stamp: float, holding: bool = False) -> None:
+        """Send each command its part.
+
+        Args:
+            vector: action vector, shape (m,).
+            stamp: the observation that it answers in lockstep, otherwise now [s].
+            holding: the robot holds: every topic is told so at once, and goals are cancelled.
+        """
+        step = 0 if holding or self._lockstep else self._step
+        self._step = 0 if holding else step + 1
+        for command, writer, publisher in self._topics:
+            if step % command.every == 0:
+                publisher.publish(writer.message(command.part_of(vector), stamp))
+        for stream in self._streams:
+            stream.aim(vector, stamp)
+        for command, goals in self._grippers:
+            if holding:
+                goals.cancel()
+            elif step % command.every == 0:
+                goals.take(command.part_of(vector), stamp)
+
+    def start(self, clock: Clock, now: Callable[[], float]) -> None:
+        """Begin to send between control steps, where a command wants that.
+
+        Args:
+            clock: of the control steps.
+            now: tells the time [s].
+        """
+        for stream in self._streams:
+            stream.start(self._node, clock, now)
+
+    def stop(self) -> None:
+        """End it; what is sent from here on goes out as it is."""
+        for stream in self._streams:
+            stream.stop(self._node)
+
+    def check_servers(self) -> None:
+        """Refuse to start where nobody serves an action.
+
+        Raises:
+            ConfigError: names the action.
+        """
+        for command, client in self._clients:
+            if not client.wait_for_server(SERVER_LIMIT_S):
+                raise ConfigError(
+                    f'command {command.name!r}: no {command.type} server at '
+                    f'{self._node.resolve_topic_name(command.topic)} within {SERVER_LIMIT_S:g} s; '
+                    'start the driver of the gripper, or correct topic in the robot YAML'
+                )
+
+    def wait_for_arrival(self) -> list[str]:
+        """Let the last commands arrive: what is on its way when a process ends is lost.
+
+        Returns:
+            Topics of which a subscriber has not acknowledged the last one in `ARRIVAL_LIMIT_S`.
+        """
+        late = []
+        for topic, publisher in self._publishers:
+            try:
+                if not publisher.wait_for_all_acked(Duration(seconds=ARRIVAL_LIMIT_S)):
+                    late.append(topic)
+            except RCLError:  # An RMW without acknowledgements, as Zenoh's.
+                continue
+        return late
+
+    def report(self) -> dict[str, int]:
+        """Return counters for diagnostics."""
+        values: dict[str, int] = {}
+        for command, goals in self._grippers:
+            values[f'{command.name}_goals'] = goals.goals
+            values[f'{command.name}_goals_refused'] = goals.refused
+            values[f'{command.name}_goals_unsent'] = goals.unsent
+        return values

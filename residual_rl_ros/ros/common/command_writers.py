@@ -1,0 +1,173 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Make the messages of commands, of every type that `robot/command.py` reads."""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from builtin_interfaces.msg import Duration
+from trajectory_msgs.msg import JointTrajectoryPoint
+
+from residual_rl_ros.robot.command import (
+    FLOAT,
+    GRIPPER,
+    INDEX_TYPES,
+    PARALLEL_GRIPPER,
+    POSE,
+    ROOTS,
+    TRAJECTORY,
+    TWIST_TYPES,
+    UNSTAMPED_TYPES,
+    WRENCH,
+    Command,
+)
+from residual_rl_ros.robot.decoders import stamped_label
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
+from residual_rl_ros.ros.common.encoders import to_time
+from residual_rl_ros.ros.common.message_types import message_class
+from residual_rl_ros.transitions.cdr import labelled_array
+
+Array = npt.NDArray[np.float64]
+SMALLEST_QUATERNION = 1e-3
+"""A shorter one has no direction to speak of."""
+
+
+def from_seconds(seconds: float) -> Duration:
+    """Return a duration message of seconds."""
+    nanoseconds = round(seconds * 1e9)
+    return Duration(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+
+
+class CommandWriter:
+    """Makes messages of a command; of a ROS action, goals.
+
+    Args:
+        command: topic description.
+        period_s: time between two of its messages, in which a trajectory point is to be reached
+            [s].
+        lockstep: stamp trajectories too, so that the simulator knows what they answer. On a robot
+            they carry no stamp: its controller then starts them at once.
+
+    Raises:
+        ConfigError: the package of its type is not installed.
+    """
+
+    def __init__(self, command: Command, period_s: float, lockstep: bool) -> None:
+        self.command = command
+        kind = message_class(command.type)
+        self.message_type = kind
+        """Class of the messages, or of the action."""
+        self._new = kind.Goal if command.is_action else kind
+        unstamped = command.type in UNSTAMPED_TYPES
+        self._stamped = not unstamped and (lockstep or command.type != TRAJECTORY)
+        self._fill = FILLERS.get(command.type, _fill_nothing)
+        self._in = from_seconds(period_s)
+
+    def message(self, values: Array, stamp: float) -> Any:
+        """Return the message, or its bytes: a publisher takes either.
+
+        Args:
+            values: its part of the action vector.
+            stamp: the observation that it answers in lockstep, otherwise now [s].
+        """
+        command = self.command
+        if command.type == FLOAT_ARRAY:
+            return labelled_array(values, stamped_label(stamp))
+        message = self._new()
+        if self._stamped:
+            message.header.stamp = to_time(stamp)
+            if command.frame_id:
+                message.header.frame_id = command.frame_id
+        self._fill(message, values, command)
+        if command.type == TRAJECTORY:
+            message.points[0].time_from_start = self._in
+        return message
+
+
+def _fill_nothing(message: Any, values: Array, command: Command) -> None:
+    raise NotImplementedError(command.type)
+
+
+def _fill_fields(message: Any, values: Array, command: Command) -> None:
+    """Fill fields such as `linear.x`."""
+    root = ROOTS[command.type].rstrip('.')
+    target = getattr(message, root) if root else message
+    for field, value in zip(command.fields, values.tolist(), strict=True):
+        part, axis = field.split('.')
+        setattr(getattr(target, part), axis, value)
+
+
+def _fill_pose(message: Any, values: Array, command: Command) -> None:
+    """Fill position and orientation; the orientation has length 1."""
+    given = dict(zip(command.fields, values.tolist(), strict=True))
+    for axis in 'xyz':
+        setattr(message.pose.position, axis, given.get(f'position.{axis}', 0.0))
+    for axis, value in zip('xyzw', orientation(given, command).tolist(), strict=True):
+        setattr(message.pose.orientation, axis, value)
+
+
+def orientation(given: dict[str, float], command: Command) -> Array:
+    """Return the orientation that a pose command says, quaternion x, y, z, w.
+
+    Args:
+        given: values by field.
+        command: its own orientation stands where no field says one, or too short a quaternion.
+    """
+    own = np.array(command.orientation)
+    if any(field.startswith('rotation_vector') for field in given):
+        from scipy.spatial.transform import Rotation  # Most robots need no scipy to start.
+
+        vector = [given.get(f'rotation_vector.{axis}', 0.0) for axis in 'xyz']
+        turned: Array = Rotation.from_rotvec(vector).as_quat()
+        return turned
+    quaternion = np.array([given.get(f'orientation.{axis}', 0.0) for axis in 'xyzw'])
+    length = float(np.linalg.norm(quaternion))
+    return quaternion / length if length > SMALLEST_QUATERNION else own
+
+
+def _fill_joints(message: Any, values: Array, command: Command) -> None:
+    message.name = list(command.joints)
+    message.position = array.array('d', values.tobytes())
+
+
+def _fill_trajectory(message: Any, values: Array, command: Command) -> None:
+    message.joint_names = list(command.joints)
+    positions = array.array('d', values.tobytes())
+    message.points = [JointTrajectoryPoint(positions=positions)]
+
+
+def _fill_index(message: Any, values: Array, command: Command) -> None:
+    message.data = int(values.argmax())
+
+
+def _fill_number(message: Any, values: Array, command: Command) -> None:
+    message.data = float(values[0])
+
+
+def _fill_gripper(goal: Any, values: Array, command: Command) -> None:
+    goal.command.position = float(values[0])
+    goal.command.max_effort = command.max_effort
+
+
+def _fill_parallel_gripper(goal: Any, values: Array, command: Command) -> None:
+    _fill_joints(goal.command, values, command)
+    if command.max_effort:
+        goal.command.effort = array.array('d', [command.max_effort])
+
+
+FILLERS: dict[str, Callable[[Any, Array, Command], None]] = {
+    FLOAT: _fill_number,
+    JOINT_STATE: _fill_joints,
+    TRAJECTORY: _fill_trajectory,
+    **dict.fromkeys((*TWIST_TYPES, WRENCH), _fill_fields),
+    POSE: _fill_pose,
+    **dict.fromkeys(INDEX_TYPES, _fill_index),
+    GRIPPER: _fill_gripper,
+    PARALLEL_GRIPPER: _fill_parallel_gripper,
+}
+"""What fills a message of every command type but an array of numbers."""

@@ -1,0 +1,87 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Send a gripper's part of the commands as goals of a ROS action: few, and only the newest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.robot.command import Command
+
+Array = npt.NDArray[np.float64]
+
+
+class GripperGoals:
+    """Turns the stream of a gripper's commands into goals.
+
+    A goal is sent when the command differs from the latest goal by `threshold` or more and
+    `min_interval_s` have passed since; a newer one replaces what is under way, as drivers do. While
+    the server is not there, nothing is sent, and the newest command waits.
+
+    Args:
+        command: of an action type.
+        ready: tells whether the server is there.
+        send: sends a goal for values, given with a time [s]; returns the future of its handle.
+    """
+
+    def __init__(
+        self,
+        command: Command,
+        ready: Callable[[], bool],
+        send: Callable[[Array, float], Any],
+    ) -> None:
+        self._command = command
+        self._ready = ready
+        self._send = send
+        self._sent_at = -math.inf
+        self._sent: Array | None = None
+        self._handle: Any = None
+        self.goals = 0
+        """Goals that were sent."""
+        self.refused = 0
+        """Goals that the server did not accept."""
+        self.unsent = 0
+        """Commands for which no server was there."""
+
+    def take(self, values: Array, now: float) -> None:
+        """Take in the command of a control step.
+
+        Args:
+            values: shape (1,).
+            now: time [s]; where it has gone back, a new interval begins.
+        """
+        if 0.0 <= now - self._sent_at < self._command.min_interval_s:
+            return
+        if self._sent is not None and not self._differs(values):
+            return
+        if not self._ready():
+            self.unsent += 1
+            return
+        self._sent, self._sent_at = values.copy(), now
+        self.goals += 1
+        self._send(values, now).add_done_callback(self._answered)
+
+    def cancel(self) -> None:
+        """Stop what is under way: the robot holds. The next command makes a goal of its own."""
+        handle, self._handle, self._sent = self._handle, None, None
+        if handle is not None:
+            handle.cancel_goal_async()
+
+    def _differs(self, values: Array) -> bool:
+        assert self._sent is not None
+        change = float(np.abs(values - self._sent).max())
+        return change > 0.0 and change >= self._command.threshold
+
+    def _answered(self, future: Any) -> None:
+        """Keep the handle of an accepted goal; a refused one is tried again."""
+        handle = future.result()
+        if handle is not None and handle.accepted:
+            self._handle = handle
+            return
+        self.refused += 1
+        self._sent = None

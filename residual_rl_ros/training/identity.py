@@ -1,0 +1,87 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which experiment a run is: what a checkpoint must agree on with the run that goes on from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.config.operator import OperatorConfig
+from residual_rl_ros.config.run import ResolvedRun
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.files.json_text import parse_json
+from residual_rl_ros.training.options import TrainOptions
+from residual_rl_ros.training.run_folder import file_sha256
+
+IDENTITY = 'identity'
+"""In the run state of a checkpoint: `run_identity` as UTF-8 JSON, shape (bytes,)."""
+
+
+def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
+    """Return what makes two runs the same experiment, as JSON values."""
+    config, operator = run.config, OperatorConfig.parse(run.config.operator)
+    identity = {
+        'task': config.task,
+        'seed': options.seed,
+        'control_steps': config.control_steps,
+        'paired_seeds': options.paired_seeds,
+        'base_policy_sha256': run.policy.sha256,
+        'robot_sha256': file_sha256(run.robot_file),
+        'decision_steps': config.decision_steps,
+        'residual_scale': config.residual_scale,
+        'prefetch_steps': config.prefetch_steps,
+        **config.customisation,
+        'success': config.success,
+        'operator': None if operator is None else asdict(operator),
+        **options.evaluation_identity(),
+        **run.learner.to_mapping(),
+    }
+    if run.learner.rule.samples_demonstrations:
+        recorded = options.recordings
+        identity['demonstrations'] = [options.demonstrations, *map(str, recorded.paths)]
+        identity['observation_map'] = dict(recorded.observation_map)
+    as_json: dict[str, Any] = json.loads(json.dumps(identity))
+    return as_json
+
+
+def stored_identity(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a `run_identity` with every key: stored ones can be of a version before one."""
+    return {'operator': None, 'add_ons': [], **found}
+
+
+def check_identity(
+    checkpoint: Path, stored: npt.NDArray[np.uint8] | None, wanted: Mapping[str, Any]
+) -> None:
+    """Refuse to continue a checkpoint of another run, or of a longer one.
+
+    Args:
+        checkpoint: where it is.
+        stored: its `IDENTITY`; None if it has none.
+        wanted: `run_identity` of the run that is to go on.
+
+    Raises:
+        ResidualRLError: it is of another, or does not say of which.
+    """
+    if stored is None:
+        raise ResidualRLError(f'{str(checkpoint)!r} does not say which run it is of; start anew')
+    text = stored.tobytes().decode(errors='replace')
+    found = stored_identity(parse_json(text, f'run of {str(checkpoint)!r}'))
+    wanted = stored_identity(wanted)
+    for key in sorted(wanted.keys() - {'paired_seeds', 'control_steps'}):
+        if found.get(key) != wanted[key]:
+            raise ResidualRLError(
+                f'{str(checkpoint)!r} is of another run: {key} is {found.get(key)} there and '
+                f'{wanted[key]} here; resume with what it was started with'
+            )
+    if found['control_steps'] > wanted['control_steps']:
+        raise ResidualRLError(
+            f'{str(checkpoint)!r} is of a run of {found["control_steps"]} control steps, which can '
+            f'go on for longer but not end at {wanted["control_steps"]}'
+        )

@@ -1,0 +1,225 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What moves a robot must get its part of each command, at its rate; a gripper few goals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import PoseStamped, Twist, WrenchStamped
+
+from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.robot.command import (
+    FLOAT,
+    GRIPPER,
+    POSE,
+    TWIST,
+    WRENCH,
+    Command,
+    CommandDecoder,
+)
+from residual_rl_ros.robot.topics import FLOAT_ARRAY
+from residual_rl_ros.ros.common.command_outputs import CommandOutputs
+from residual_rl_ros.ros.common.command_writers import CommandWriter
+from residual_rl_ros.ros.common.gripper_goals import GripperGoals
+from residual_rl_ros.ros.common.message_types import message_class
+
+
+class Node:
+    """Keeps what its publishers are given."""
+
+    def __init__(self) -> None:
+        self.sent: dict[str, list[Any]] = {}
+
+    def create_lifecycle_publisher(self, kind: Any, topic: str, profile: Any) -> Any:
+        del kind, profile
+        messages = self.sent.setdefault(topic, [])
+
+        class Publisher:
+            publish = staticmethod(messages.append)
+
+        return Publisher()
+
+
+def outputs_of(node: Node, commands: tuple[Command, ...]) -> CommandOutputs:
+    """Return the outputs of a robot with so many actions, at 50 Hz."""
+    size = sum(len(command.indices) for command in commands)
+    action = ActionSpec.recorded([f'a{index}' for index in range(size)])
+    return CommandOutputs(node, commands, action, 0.02, lockstep=False)  # type: ignore[arg-type]
+
+
+def test_a_slower_command_is_sent_less_often_and_at_once_when_the_robot_holds() -> None:
+    node = Node()
+    commands = (
+        Command('base', TWIST, fields=('linear.x',), indices=(0,), name='base'),
+        Command('lamp', FLOAT, indices=(1,), every=3, name='lamp'),
+    )
+    outputs = outputs_of(node, commands)
+    for step in range(5):
+        outputs.send(np.array([step, 10.0 * step]), 0.02 * step)
+    assert [message.linear.x for message in node.sent['base']] == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert [message.data for message in node.sent['lamp']] == [0.0, 30.0]
+    outputs.send(np.array([0.0, 50.0]), 0.1, holding=True)
+    outputs.send(np.array([0.0, 60.0]), 0.12)
+    assert [message.data for message in node.sent['lamp'][2:]] == [50.0, 60.0]
+
+
+@pytest.mark.parametrize(
+    ('command', 'values'),
+    [
+        (Command('c', TWIST, fields=('linear.x', 'angular.z')), [0.5, -1.0]),
+        (Command('c', WRENCH, fields=('force.z', 'torque.x'), frame_id='tool'), [3.0, 0.25]),
+        (Command('c', FLOAT), [0.75]),
+        (
+            Command('c', POSE, fields=('position.x', 'rotation_vector.z'), frame_id='base'),
+            [0.3, 0.5],
+        ),
+        (
+            Command('c', POSE, fields=tuple(f'orientation.{axis}' for axis in 'xyzw')),
+            [0.0, 0.6, 0.0, 0.8],
+        ),
+    ],
+)
+def test_a_reader_gets_the_values_that_a_writer_was_given(
+    command: Command, values: list[float]
+) -> None:
+    message = CommandWriter(command, 0.05, lockstep=False).message(np.array(values), 2.0)
+    read = CommandDecoder(command, len(values)).values(message)
+    np.testing.assert_allclose(read, values, atol=1e-12)
+    if isinstance(message, (PoseStamped, WrenchStamped)):
+        assert (message.header.frame_id, message.header.stamp.sec) == (command.frame_id, 2)
+
+
+def test_a_pose_has_a_quaternion_of_length_one_or_its_own_orientation() -> None:
+    fields = tuple(f'orientation.{axis}' for axis in 'xyzw')
+    down = (1.0, 0.0, 0.0, 0.0)
+    command = Command('c', POSE, fields=fields, orientation=down)
+    writer = CommandWriter(command, 0.05, lockstep=False)
+    long = writer.message(np.array([0.0, 3.0, 0.0, 4.0]), 0.0).pose.orientation
+    assert (long.y, long.w) == (0.6, 0.8)
+    none = writer.message(np.zeros(4), 0.0).pose.orientation
+    assert (none.x, none.w) == (1.0, 0.0)
+    still = CommandWriter(
+        Command('c', POSE, fields=('position.x',), orientation=down), 0.05, lockstep=False
+    )
+    assert still.message(np.array([0.1]), 0.0).pose.orientation.x == 1.0
+
+
+def test_a_twist_is_all_zero_but_what_is_commanded() -> None:
+    command = Command('c', TWIST, fields=('angular.z',))
+    message = CommandWriter(command, 0.05, lockstep=False).message(np.array([2.0]), 0.0)
+    assert message == Twist(angular=message.angular)
+    assert message.angular.z == 2.0
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('JointState', r"'JointState' is no ROS type, expected such as"),
+        ('no_such_pkg/msg/Thing', r'needs the package no_such_pkg.*install ros-.*-no-such-pkg'),
+        ('std_msgs/msg/Nothing', r'the installed package std_msgs has no msg Nothing'),
+        ('os/msg/path', r'is no ROS type'),
+    ],
+)
+def test_a_type_that_is_not_there_is_named(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        message_class(name)
+
+
+class Handle:
+    """A goal that a server has answered."""
+
+    def __init__(self, accepted: bool) -> None:
+        self.accepted = accepted
+        self.cancelled = 0
+
+    def cancel_goal_async(self) -> None:
+        self.cancelled += 1
+
+
+class Server:
+    """Answers goals at once."""
+
+    def __init__(self) -> None:
+        self.goals: list[float] = []
+        self.accepts = self.ready = True
+        self.handle = Handle(True)
+
+    def send(self, values: np.ndarray, now: float) -> Any:
+        del now
+        self.goals.append(float(values[0]))
+        handle = self.handle = Handle(self.accepts)
+
+        class Answer:
+            @staticmethod
+            def result() -> Handle:
+                return handle
+
+            def add_done_callback(self, callback: Any) -> None:
+                callback(self)
+
+        return Answer()
+
+
+HAND = Command('hand', GRIPPER, threshold=0.01, min_interval_s=0.2)
+
+
+def driven(server: Server, positions: list[float], goals: GripperGoals | None = None) -> Any:
+    """Return the goals of a gripper that is told positions at 50 Hz."""
+    goals = goals or GripperGoals(HAND, lambda: server.ready, server.send)
+    for step, position in enumerate(positions):
+        goals.take(np.array([position]), 100.0 + 0.02 * step)
+    return goals
+
+
+def test_a_gripper_gets_a_goal_where_its_command_changes_and_not_too_often() -> None:
+    server = Server()
+    driven(server, [0.0] * 5 + [0.005] * 20 + [0.02, 0.03, 0.04] + [0.05] * 30)
+    assert server.goals == [0.0, 0.02, 0.05]
+
+
+def test_a_hold_cancels_the_goal_once_and_what_follows_is_a_goal_again() -> None:
+    server = Server()
+    goals = driven(server, [0.0])
+    handle = server.handle
+    goals.cancel()
+    goals.cancel()
+    assert handle.cancelled == 1
+    goals.take(np.array([0.0]), 101.0)
+    assert server.goals == [0.0, 0.0]
+
+
+def test_a_refused_goal_is_counted_and_tried_again() -> None:
+    server = Server()
+    server.accepts = False
+    goals = driven(server, [0.03] * 25)
+    assert (goals.goals, goals.refused) == (3, 3)
+
+
+def test_without_a_server_the_newest_command_waits() -> None:
+    server = Server()
+    server.ready = False
+    goals = driven(server, [0.01, 0.02])
+    assert (server.goals, goals.unsent) == ([], 2)
+    server.ready = True
+    driven(server, [0.04], goals)
+    assert server.goals == [0.04]
+
+
+def test_an_array_keeps_its_place_among_several_commands() -> None:
+    node = Node()
+    commands = (
+        Command('rest', FLOAT, indices=(1,), name='rest'),
+        Command('arm', FLOAT_ARRAY, indices=(2, 0), name='arm'),
+    )
+    outputs = outputs_of(node, commands)
+    outputs.send(np.array([1.0, 2.0, 3.0]), 0.0)
+    reader = CommandDecoder(commands[1], 2)
+    from rclpy.serialization import deserialize_message
+
+    sent = node.sent['arm'][0]
+    message = deserialize_message(sent, message_class(FLOAT_ARRAY))
+    assert reader.values(message).tolist() == [3.0, 1.0]
