@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Policies of robomimic (0.2 to 0.5): behaviour cloning, recurrent or not, and diffusion.
+"""Policies of robomimic (0.3 to 0.5): behaviour cloning, recurrent or not, and diffusion.
 
 A `.pth` holds the configuration as JSON text, shapes, statistics and weights. What robomimic draws
 at each step of a mixture is drawn from the input `noise` here.

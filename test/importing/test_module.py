@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -156,3 +157,12 @@ def test_the_command_takes_a_module_or_a_checkpoint(
     assert (here / 'policy.onnx').exists()
     assert run_command('import-base', '--out', 'other.onnx', monkeypatch=monkeypatch) == 2
     assert 'give a checkpoint or --module' in capsys.readouterr().err
+
+
+def test_the_example_of_the_documentation_works(here: Path) -> None:
+    page = (Path(__file__).parents[2] / 'docs' / 'how-to' / 'import_policy.md').read_text()
+    (block,) = re.findall(r'```python\n(# my_policy\.py\n.*?)```', page, re.DOTALL)
+    (here / 'mine.py').write_text(block)
+    policy = import_module('mine:make', ImportOptions())
+    assert policy.metadata.noise_shape == (4,)
+    assert export(policy, here / 'policy.onnx').error < 1e-6
