@@ -228,7 +228,8 @@ class _Head(nn.Module):
         )
         chosen = torch.stack(choices, dim=1)[..., None]
         flat = self.vqvae_model(choices) + (offsets * chosen).sum(dim=(1, 2))
-        return flat.reshape(-1, self.steps, self.actions)
+        chunk: Tensor = flat.reshape(-1, self.steps, self.actions)
+        return chunk
 
     def _choices(self, x: Tensor, chance: Tensor) -> list[Tensor]:
         """Return a one-hot vector (batch, codes) for each codebook."""
