@@ -26,11 +26,12 @@ from residual_rl_ros.importing.diffusion_policy_observations import (
 from residual_rl_ros.importing.linear_normalizer import PREFIX, read_normalizer
 from residual_rl_ros.importing.networks.chunk_diffusion import ChunkDiffusion
 from residual_rl_ros.importing.networks.ddim import NoiseSchedule
+from residual_rl_ros.importing.networks.unet_1d import ConditionalUnet1d
 from residual_rl_ros.importing.options import DEFAULT_DDIM_STEPS, ImportOptions
 from residual_rl_ros.importing.policy import ImportedPolicy, PolicyInput, listed
 from residual_rl_ros.importing.stored_config import StoredConfig, plain_config
 from residual_rl_ros.importing.torch_zip import TorchZip
-from residual_rl_ros.importing.unet_weights import load_unet
+from residual_rl_ros.importing.unet_weights import check_unet, load_unet
 from residual_rl_ros.importing.weights import below
 
 UNET = 'model.'
@@ -77,7 +78,7 @@ def _assemble(
     options: ImportOptions,
     tensors: Mapping[str, Tensor],
     observations: Observations,
-    unet: Any,
+    unet: ConditionalUnet1d,
     actions: int,
 ) -> ImportedPolicy:
     """Return the policy with all that surrounds its network."""
@@ -90,6 +91,7 @@ def _assemble(
     start = window - 1 if newest else window
     if config.flag('policy.pred_action_steps_only'):
         horizon, start = executed, 0
+    check_unet(unet, horizon, window * observations.size)
     schedule, steps, remarks = _schedule(config, options)
     described = Described(
         observations.names,

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from residual_rl_ros.base_policy.inputs import MAX_PIXELS
 from residual_rl_ros.errors import PolicyImportError, shown
 from residual_rl_ros.importing.contract import named
 from residual_rl_ros.importing.linear_normalizer import KeyNormalizer, read_normalizer
 from residual_rl_ros.importing.mapping import Array
 from residual_rl_ros.importing.networks.visual_core import VisualCore, VisualCoreSpec
 from residual_rl_ros.importing.networks.window_encoder import Camera, Numbers, WindowEncoder
-from residual_rl_ros.importing.robomimic_observations import build_core
+from residual_rl_ros.importing.robomimic_observations import build_core, check_numbers
 from residual_rl_ros.importing.stored_config import StoredConfig
 from residual_rl_ros.importing.weights import below, build
 
@@ -33,6 +34,8 @@ class Observations:
     """Names and sizes of what a policy observes, and the encoder."""
 
     encoder: WindowEncoder
+    size: int
+    """Numbers of the features of one observation."""
     names: tuple[str, ...]
     """Of the state's numbers."""
     centre: Array
@@ -211,8 +214,10 @@ def _gathered(
         torch.from_numpy(all_of([one.offset for one in each])).float(),
         activation,
     )
+    size = sum(map(math.prod, vectors.values())) + sum((features or {}).values())
     return Observations(
         encoder,
+        size,
         tuple(name for key, shape in vectors.items() for name in named(key, shape)),
         all_of([one.centre for one in each]),
         all_of([one.spread for one in each]),
@@ -229,10 +234,10 @@ def _shapes(config: StoredConfig) -> tuple[dict[str, Shape], list[str]]:
     for key, entry in entries.items():
         where = StoredConfig(entry if isinstance(entry, Mapping) else {}, f'shape_meta.obs.{key}')
         shape, kind = where.integers('shape'), where.get('type', str, 'low_dim')
-        if kind not in ('rgb', 'low_dim') or math.prod(shape) > 2**26:
+        if kind not in ('rgb', 'low_dim') or max(shape, default=0) > MAX_PIXELS:
             raise PolicyImportError(
-                f'{where.source} is {shown(kind)} of shape {list(shape)}, expected rgb or low_dim; '
-                'import it with --module'
+                f'{where.source} is {shown(kind)} of shape {list(shape)}, expected rgb or low_dim '
+                f'with sizes up to {MAX_PIXELS}; import it with --module'
             )
         if kind == 'rgb':
             if len(shape) != 3 or shape[0] != COLOURS:
@@ -241,6 +246,7 @@ def _shapes(config: StoredConfig) -> tuple[dict[str, Shape], list[str]]:
                 )
             images.append(key)
         shapes[key] = shape
+    check_numbers({key: shape for key, shape in shapes.items() if key not in images})
     return shapes, images
 
 
@@ -254,6 +260,8 @@ def _size(
     if config.find(path) is None:
         return None
     found = config.integers(path)
-    if len(found) != 2:
-        raise PolicyImportError(f'{path} is {list(found)}, expected height and width')
+    if len(found) != 2 or max(found) > MAX_PIXELS:
+        raise PolicyImportError(
+            f'{path} is {list(found)}, expected height and width up to {MAX_PIXELS}'
+        )
     return found[0], found[1]

@@ -33,7 +33,7 @@ from residual_rl_ros.importing.robomimic_observations import (
 )
 from residual_rl_ros.importing.stored_config import StoredConfig
 from residual_rl_ros.importing.torch_zip import TorchZip
-from residual_rl_ros.importing.unet_weights import load_unet
+from residual_rl_ros.importing.unet_weights import check_unet, load_unet
 from residual_rl_ros.importing.weights import below, build
 
 RENAMED = {
@@ -47,6 +47,7 @@ DIFFUSION_ENCODER = 'policy.obs_encoder.nets.obs.obs_nets.'
 UNET = 'policy.noise_pred_net.'
 PER_STEP = 'policy.nets.rnn.per_step_net.'
 """Second names of the weights of perceptron and decoder."""
+MOST_LAYERS = 1000
 MEMORY_NAMES = {'LSTM': ('lstm_h', 'lstm_c'), 'GRU': ('gru_h',)}
 
 
@@ -100,6 +101,10 @@ def _behaviour_cloning(
     weights = _trunk_weights(tensors)
     recurrent, hidden, layers, reset = _recurrence(config)
     widths = config.integers('algo.actor_layer_dims')
+    if len(widths) > MOST_LAYERS:
+        raise PolicyImportError(
+            f'algo.actor_layer_dims has {len(widths)} layers, expected at most {MOST_LAYERS}'
+        )
     trunk = build(
         lambda: Trunk(observations.size, widths, head, recurrent, hidden, layers),
         weights,
@@ -164,6 +169,7 @@ def _diffusion(archive: TorchZip, config: StoredConfig, options: ImportOptions) 
     horizon = config.get('algo.horizon.prediction_horizon', int)
     window = config.get('algo.horizon.observation_horizon', int)
     executed = config.get('algo.horizon.action_horizon', int)
+    check_unet(unet, horizon, window * observations.size)
     described = _described(
         config,
         checkpoint,
@@ -330,9 +336,10 @@ def _recurrence(config: StoredConfig) -> tuple[str | None, int, int, int]:
     hidden = config.get('algo.rnn.hidden_dim', int)
     layers = config.get('algo.rnn.num_layers', int)
     horizon = config.get('algo.rnn.horizon', int)
-    for name, value in (('hidden_dim', hidden), ('num_layers', layers), ('horizon', horizon)):
-        if not 1 <= value <= 10_000:
-            raise PolicyImportError(f'algo.rnn.{name} is {value}, expected 1 to 10000')
+    limits = {'hidden_dim': 2**16, 'num_layers': MOST_LAYERS, 'horizon': 10_000}
+    for (name, most), value in zip(limits.items(), (hidden, layers, horizon), strict=True):
+        if not 1 <= value <= most:
+            raise PolicyImportError(f'algo.rnn.{name} is {value}, expected 1 to {most}')
     return kind, hidden, layers, horizon
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from residual_rl_ros.base_policy.inputs import MAX_PIXELS
 from residual_rl_ros.errors import PolicyImportError, shown
 from residual_rl_ros.importing.contract import named
 from residual_rl_ros.importing.mapping import Array
@@ -29,6 +30,8 @@ from residual_rl_ros.importing.weights import below, build
 BACKBONES = {'ResNet18Conv': 'resnet18', 'ResNet50Conv': 'resnet50'}
 POOLINGS = {'SpatialSoftmax': 'SpatialSoftmax', None: 'none'}
 COLOURS = 3
+MOST_NUMBERS = 100_000
+"""Numbers of a state."""
 Shape = tuple[int, ...]
 
 
@@ -133,14 +136,16 @@ def read_shapes(config: StoredConfig, checkpoint: Mapping[str, Any]) -> dict[str
         shape = every[key]
         is_image = key in _keys(config, 'rgb')
         sound = isinstance(shape, (list, tuple)) and all(
-            type(size) is int and 0 < size <= 2**20 for size in shape
+            type(size) is int and 0 < size <= MAX_PIXELS for size in shape
         )
         if not sound or (is_image and (len(shape) != 3 or shape[0] != COLOURS)):
             raise PolicyImportError(
                 f'observation {shown(key)} has shape {shown(shape)}, expected '
                 + ('[3, height, width]' if is_image else 'a list of sizes')
+                + f' up to {MAX_PIXELS}'
             )
         shapes[str(key)] = tuple(shape)
+    check_numbers({key: shape for key, shape in shapes.items() if key not in _keys(config, 'rgb')})
     if 'low_dim' in (config.find('observation.encoder') or {}):
         core = config.find('observation.encoder.low_dim.core_class')
         if core is not None:
@@ -148,6 +153,19 @@ def read_shapes(config: StoredConfig, checkpoint: Mapping[str, Any]) -> dict[str
                 f'observation.encoder.low_dim.core_class is {shown(core)}, expected null'
             )
     return shapes
+
+
+def check_numbers(shapes: Mapping[str, Shape]) -> None:
+    """Refuse a state of more numbers than any robot has.
+
+    Raises:
+        PolicyImportError: it has.
+    """
+    count = sum(math.prod(shape) for shape in shapes.values())
+    if count > MOST_NUMBERS:
+        raise PolicyImportError(
+            f'the observation has {count} numbers, expected at most {MOST_NUMBERS}'
+        )
 
 
 def read_affine(statistics: Any, key: str, length: int, where: str) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from residual_rl_ros.base_policy.metadata import MOST_STEPS
 from residual_rl_ros.errors import PolicyImportError
 from residual_rl_ros.importing.networks.unet_1d import ConditionalUnet1d
 from residual_rl_ros.importing.weights import build
@@ -45,6 +46,32 @@ def load_unet(tensors: Mapping[str, Tensor], what: str, groups: int = 8) -> Cond
         raise PolicyImportError(f'{what} is no U-Net over time: {error} is missing') from error
     renamed = {_renamed(name): each for name, each in tensors.items()}
     return build(lambda: ConditionalUnet1d(*sizes, groups, step_size, scales), renamed, what)
+
+
+def check_unet(network: ConditionalUnet1d, horizon: int, condition: int) -> None:
+    """Refuse a U-Net that does not fit the rest of its policy.
+
+    Args:
+        network: the U-Net.
+        horizon: actions of a chunk.
+        condition: numbers of the features of a window.
+
+    Raises:
+        PolicyImportError: it is for other features, or the horizon cannot be halved so often.
+    """
+    halved = 2 ** (len(network.down_modules) - 1)
+    if not 1 <= horizon <= MOST_STEPS or horizon % halved:
+        raise PolicyImportError(
+            f'the horizon is {horizon}, expected a multiple of {halved} up to {MOST_STEPS}: the '
+            'U-Net halves it between its stages'
+        )
+    sizes = {name: each.shape for name, each in network.state_dict().items()}
+    step = sizes['diffusion_step_encoder.3.weight'][0]
+    own = sizes['mid_modules.0.cond_encoder.1.weight'][1] - step
+    if own != condition:
+        raise PolicyImportError(
+            f'the U-Net takes {own} features, the observations of its window have {condition}'
+        )
 
 
 def _renamed(name: str) -> str:

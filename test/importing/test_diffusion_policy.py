@@ -142,6 +142,8 @@ def add(name: str) -> Callable[[Content, dict[str, torch.Tensor]], None]:
         (change('policy.obs_dim', 10**9), 'expected 1 to 10000'),
         (change('policy.obs_dim', 4), 'has 3 numbers, expected 4'),
         (change('policy.n_action_steps', 40), 'exceeds horizon'),
+        (change('policy.horizon', 7), 'expected a multiple of 2'),
+        (change('policy.n_obs_steps', 3), 'takes 6 features.* have 9'),
         (change('policy.obs_as_global_cond', False), 'obs_as_global_cond is false'),
         (change('policy.noise_scheduler._target_', 'x.PNDM'), 'x.PNDM'),
         (change('policy.noise_scheduler.beta_schedule', 'mine'), 'mine'),
