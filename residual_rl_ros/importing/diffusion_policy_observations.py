@@ -255,7 +255,7 @@ def _size(
 ) -> tuple[int, int] | None:
     """Return height and width, None if the value is null; the default if there is no such key."""
     above, _, key = path.rpartition('.')
-    if key not in (config.find(above) or {}):
+    if key not in config.map(above):
         return default
     if config.find(path) is None:
         return None

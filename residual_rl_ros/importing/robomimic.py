@@ -48,6 +48,8 @@ UNET = 'policy.noise_pred_net.'
 PER_STEP = 'policy.nets.rnn.per_step_net.'
 """Second names of the weights of perceptron and decoder."""
 MOST_LAYERS = 1000
+MOST_HZ = 1e6
+STATISTICS = 'action_normalization_stats'
 MEMORY_NAMES = {'LSTM': ('lstm_h', 'lstm_c'), 'GRU': ('gru_h',)}
 
 
@@ -65,7 +67,7 @@ def import_robomimic(archive: TorchZip, options: ImportOptions) -> ImportedPolic
     """
     checkpoint = archive.content
     algorithm = checkpoint['algo_name']
-    if algorithm not in READERS:
+    if not isinstance(algorithm, str) or algorithm not in READERS:
         raise PolicyImportError(
             f'the checkpoint is of algorithm {shown(algorithm)}, expected one of '
             f'{", ".join(READERS)}; import it with --module'
@@ -222,8 +224,10 @@ def _described(
     kind: str,
 ) -> Described:
     offset, scale = affine
-    rate = StoredConfig(checkpoint, 'the checkpoint').find('env_metadata.env_kwargs.control_freq')
-    task = StoredConfig(checkpoint, 'the checkpoint').find('env_metadata.env_name')
+    stored = StoredConfig(checkpoint, 'the checkpoint')
+    rate = stored.find('env_metadata.env_kwargs.control_freq')
+    task = stored.find('env_metadata.env_name')
+    known = isinstance(rate, (int, float)) and 0 < rate < MOST_HZ
     return Described(
         observations.names,
         names,
@@ -232,7 +236,7 @@ def _described(
         *steps,
         kind=kind,
         source=f'robomimic {checkpoint["algo_name"]}',
-        rate_hz=float(rate) if isinstance(rate, (int, float)) else 0.0,
+        rate_hz=float(rate) if known else 0.0,
         task=task if isinstance(task, str) and task.isprintable() else '',
         cameras=observations.cameras,
         features=observations.features,
@@ -249,12 +253,12 @@ def _read_actions(
     """Return names, offset and scale of the actions: scale x [-1, 1] + offset."""
     shapes = StoredConfig({'shape_metadata': checkpoint.get('shape_metadata')}, config.source)
     count = shapes.get('shape_metadata.ac_dim', int)
-    statistics = checkpoint.get('action_normalization_stats')
+    statistics = checkpoint.get(STATISTICS)
     if not 1 <= count <= 10_000:
         raise PolicyImportError(f'ac_dim of the checkpoint is {count}, expected 1 to 10000')
     if statistics is None:
         return named('actions', (count,)), np.zeros(count), np.ones(count)
-    keys = config.find('train.action_keys') or list(statistics)
+    keys = config.names('train.action_keys') or [*StoredConfig(checkpoint, 'it').map(STATISTICS)]
     names: list[str] = []
     offsets, scales = [], []
     for key in keys:

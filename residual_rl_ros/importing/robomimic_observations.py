@@ -28,7 +28,7 @@ from residual_rl_ros.importing.stored_config import StoredConfig
 from residual_rl_ros.importing.weights import below, build
 
 BACKBONES = {'ResNet18Conv': 'resnet18', 'ResNet50Conv': 'resnet50'}
-POOLINGS = {'SpatialSoftmax': 'SpatialSoftmax', None: 'none'}
+POOLINGS = {'SpatialSoftmax': 'SpatialSoftmax', 'None': 'none'}
 COLOURS = 3
 MOST_NUMBERS = 100_000
 """Numbers of a state."""
@@ -116,7 +116,7 @@ def read_shapes(config: StoredConfig, checkpoint: Mapping[str, Any]) -> dict[str
     described = StoredConfig({'shape_metadata': checkpoint.get('shape_metadata')}, config.source)
     every = described.get('shape_metadata.all_shapes', dict)
     for group in ('obs', 'goal', 'subgoal'):
-        modalities = config.find(f'observation.modalities.{group}') or {}
+        modalities = config.map(f'observation.modalities.{group}')
         for kind, keys in modalities.items():
             if keys and (group != 'obs' or kind not in ('low_dim', 'rgb')):
                 raise PolicyImportError(
@@ -146,7 +146,7 @@ def read_shapes(config: StoredConfig, checkpoint: Mapping[str, Any]) -> dict[str
             )
         shapes[str(key)] = tuple(shape)
     check_numbers({key: shape for key, shape in shapes.items() if key not in _keys(config, 'rgb')})
-    if 'low_dim' in (config.find('observation.encoder') or {}):
+    if 'low_dim' in config.map('observation.encoder'):
         core = config.find('observation.encoder.low_dim.core_class')
         if core is not None:
             raise PolicyImportError(
@@ -204,12 +204,7 @@ def read_affine(statistics: Any, key: str, length: int, where: str) -> tuple[Arr
 
 
 def _keys(config: StoredConfig, modality: str) -> list[str]:
-    found = config.find(f'observation.modalities.obs.{modality}') or []
-    if not isinstance(found, (list, tuple)) or not all(isinstance(key, str) for key in found):
-        raise PolicyImportError(
-            f'observation.modalities.obs.{modality} is {shown(found)}, expected a list of names'
-        )
-    return list(found)
+    return config.names(f'observation.modalities.obs.{modality}')
 
 
 def _core(
@@ -219,9 +214,9 @@ def _core(
     where = 'observation.encoder.rgb'
     core_class = config.get(f'{where}.core_class', str)
     backbone = config.find(f'{where}.core_kwargs.backbone_class') or 'ResNet18Conv'
-    arguments = config.find(f'{where}.core_kwargs') or {}
+    arguments = config.map(f'{where}.core_kwargs')
     pooling = arguments.get('pool_class', 'SpatialSoftmax')
-    if core_class != 'VisualCore' or backbone not in BACKBONES or pooling not in POOLINGS:
+    if core_class != 'VisualCore' or str(backbone) not in BACKBONES or str(pooling) not in POOLINGS:
         raise PolicyImportError(
             f'{where} is {shown(core_class)} of {shown(backbone)} and {shown(pooling)}, expected '
             f'VisualCore of {", ".join(BACKBONES)} and SpatialSoftmax or null; import it with '
@@ -233,17 +228,17 @@ def _core(
     features = arguments.get('feature_dimension', 64)
     if features is not None:
         features = config.get(f'{where}.core_kwargs.feature_dimension', int, 64)
-    pool = arguments.get('pool_kwargs') or {}
+    pool = config.map(f'{where}.core_kwargs.pool_kwargs')
     keypoints = None
     if pool.get('num_kp', 32) is not None:
         keypoints = config.get(f'{where}.core_kwargs.pool_kwargs.num_kp', int, 32)
     spec = VisualCoreSpec(
         height=shape[1],
         width=shape[2],
-        variant=BACKBONES[backbone],
+        variant=BACKBONES[str(backbone)],
         crop=_crop(config, where),
         keypoints=keypoints,
-        pooling=POOLINGS[pooling],
+        pooling=POOLINGS[str(pooling)],
         features=features,
     )
     return build_core(spec, tensors, f'the encoder of {key}')

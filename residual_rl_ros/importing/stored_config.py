@@ -74,6 +74,27 @@ class StoredConfig:
             )
         return tuple(value)
 
+    def map(self, path: str) -> Mapping[str, Any]:
+        """Return a map; one that is missing or null is empty.
+
+        Raises:
+            PolicyImportError: it is none.
+        """
+        return self.get(path, dict, {})
+
+    def names(self, path: str) -> list[str]:
+        """Return a list of texts; one that is missing or null is empty.
+
+        Raises:
+            PolicyImportError: it is none.
+        """
+        found = self.find(path) or []
+        if not isinstance(found, (list, tuple)) or not all(isinstance(key, str) for key in found):
+            raise PolicyImportError(
+                f'{path} of {self.source} is {shown(found)}, expected a list of names'
+            )
+        return list(found)
+
     def flag(self, path: str) -> bool:
         """Return whether a switch is on; one that is missing is off.
 

@@ -9,8 +9,10 @@ mean of the most likely component, for eight observations in a row.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -266,3 +268,36 @@ def test_formats_of_actions_that_robomimic_converts_are_refused(tmp_path: Path) 
 
     with pytest.raises(PolicyImportError, match='rot_6d'):
         imported(checkpoint(tmp_path, rotate))
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Return the path of each value within maps and lists."""
+    if path:
+        yield path
+    if isinstance(value, (dict, list)):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(each, (*path, key))
+
+
+@pytest.mark.parametrize('other', [None, 3, [[1]], {'a': 1}, 'x', 2**60], ids=repr)
+def test_any_value_may_be_something_else(other: Any, tmp_path: Path) -> None:
+    whole: dict[str, Any] = {}
+
+    def keep(content: dict[str, Any]) -> None:
+        with_statistics(content)
+        del content['model']
+        whole.update(copy.deepcopy(content))
+        content['model'] = weights()
+
+    checkpoint(tmp_path, keep)
+    for path in places(whole):
+
+        def replace(content: dict[str, Any], path: tuple[Any, ...] = path) -> None:
+            with_statistics(content)
+            place: Any = content
+            for key in path[:-1]:
+                place = place[key]
+            place[path[-1]] = other
+
+        with contextlib.suppress(ResidualRLError):
+            imported(checkpoint(tmp_path, replace), map=PolicyMap(rate_hz=10.0))
