@@ -279,7 +279,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from places(each, (*path, key))
 
 
-@pytest.mark.parametrize('other', [None, 3, [[1]], {'a': 1}, 'x', 2**60], ids=repr)
+@pytest.mark.parametrize('other', [None, [[1]], 'x'], ids=repr)
 def test_any_value_may_be_something_else(other: Any, tmp_path: Path) -> None:
     whole: dict[str, Any] = {}
 
