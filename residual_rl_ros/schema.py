@@ -48,6 +48,7 @@ def parameter(
     choices: Sequence[str] = (),
     filled: bool = False,
     live: bool = False,
+    words: Mapping[str, int] = MappingProxyType({}),
 ) -> Any:
     """Return a dataclass field that is a configuration key.
 
@@ -59,6 +60,7 @@ def parameter(
         above: number that it must exceed.
         choices: allowed strings.
         filled: strings and lists must not be empty.
+        words: words of files that stand for numbers.
         live: a ROS parameter that can change while the node runs; others are read-only.
     """
     metadata = {
@@ -68,6 +70,7 @@ def parameter(
         'choices': tuple(choices),
         'filled': filled,
         'live': live,
+        'words': words,
     }
     return field(default=default, metadata=metadata)
 
@@ -99,7 +102,8 @@ def expectation(item: Field[Any], wanted: Any) -> str:
     if choices:
         named = ', '.join(choice for choice in choices if choice)
         return f'a list of {named}' if hasattr(wanted, '__args__') else f'one of {named}'
-    return ' '.join(words[:2]) + ''.join(f' and {word}' for word in words[2:])
+    numbers = ' '.join(words[:2]) + ''.join(f' and {word}' for word in words[2:])
+    return numbers + ''.join(f' or {word}' for word in item.metadata.get('words', ()))
 
 
 def checked(item: Field[Any], wanted: Any, value: Any) -> Any:
@@ -117,6 +121,8 @@ def checked(item: Field[Any], wanted: Any, value: Any) -> Any:
             raise ValueError(expectation(item, wanted))
         return dict(value)
     element = wanted.__args__[0] if hasattr(wanted, '__args__') else None
+    if isinstance(value, str):
+        value = item.metadata.get('words', {}).get(value, value)
     try:
         if element is None:
             converted = _scalar(wanted, value)

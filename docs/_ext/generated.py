@@ -261,6 +261,7 @@ def files_page() -> str:
     run = import_module(f'{PACKAGE}.config.run').RunConfig
     operator = import_module(f'{PACKAGE}.config.operator').OperatorConfig
     robot = import_module(f'{PACKAGE}.robot.keys')
+    inference = import_module(f'{PACKAGE}.robot.inference')
     sections: list[tuple[str, type, Mapping[str, type]]] = [
         ('Run: `config/finetune/*.yaml`', run, {}),
         ('Run: `operator: simulated:key=value`', operator, {}),
@@ -274,6 +275,7 @@ def files_page() -> str:
         ('Robot: `robot.action` with `kind: discrete`', robot.DiscreteActionKeys, {}),
         ('Robot: `robot.action.workspace`, optional', robot.WorkspaceKeys, {}),
         ('Robot: `robot.observation.<channel>`', robot.ChannelKeys, robot.CHANNEL_KEYS),
+        ('Robot: `robot.base_policy`, optional', inference.InferenceConfig, {}),
     ]
     parts = [FILES_HEAD]
     for title, kind, variants in sections:

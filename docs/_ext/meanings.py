@@ -85,6 +85,8 @@ DIAGNOSTICS = {
         'weights_accepted': 'weight messages accepted',
         'weights_refused_*': 'weight messages refused, by reason',
         'late_chunks': "control steps held because the base policy's chunk was not ready",
+        'prefetch_steps': 'control steps before its first use at which a chunk is requested',
+        'chunks_*': 'with `base_policy: topic`: chunks received, and refused by reason',
         'residuals_not_finite': "decisions in which the actor's output was not finite",
         'residuals_refused': 'decisions in which the critics chose the base action',
         'plans_late': 'decisions whose plan was not ready: the base acted alone',

@@ -22,6 +22,8 @@ import numpy.typing as npt
 
 from residual_rl_ros.base_policy.distribution import BaseDecision, BasePolicy, base_decision
 from residual_rl_ros.base_policy.inputs import NO_PICTURES, Context, Memory, Picture, Pictures
+from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
+from residual_rl_ros.base_policy.prefetch import AUTO, Prefetch, choose, measure
 from residual_rl_ros.errors import BasePolicyError, ChunkLateError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.robot.onnx_session import InferenceWorker
@@ -41,7 +43,7 @@ class _Order:
 
 
 @dataclass(frozen=True)
-class _Chunk:
+class Chunk:
     """A chunk in use."""
 
     rows: Float32
@@ -57,7 +59,8 @@ class ChunkQueue:
         policy: the base policy.
         decision_steps: control steps per residual decision (k).
         prefetch_steps: how many control steps before its first use a chunk is requested. 0 waits
-            for inference at every seam: right in lockstep, a late tick on a robot.
+            for inference at every seam: right in lockstep, a late tick on a robot. `AUTO` is 0
+            until `warm_up` has measured inference.
         blend_steps: control steps over which a new chunk takes over from what the one before
             planned for them, linearly; 0 switches at once. Density and proposals are blended with
             the same shares as the action, so that each still belongs to it.
@@ -70,6 +73,9 @@ class ChunkQueue:
             or the policy has no such proposals.
     """
 
+    late_reason = 'the base policy is late: raise prefetch_steps, up to half of exec_steps'
+    """What is said of a hold because no chunk was ready, with the remedy."""
+
     def __init__(
         self,
         policy: BasePolicy,
@@ -80,14 +86,17 @@ class ChunkQueue:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         meta = policy.metadata
+        auto = prefetch_steps == AUTO
+        prefetch_steps = 0 if auto else prefetch_steps
         for name, value in (('prefetch_steps', prefetch_steps), ('blend_steps', blend_steps)):
             if value < 0:
                 raise BasePolicyError(f'{name} is {value}, expected >= 0')
         # Requests are made on decision boundaries, so a chunk is up to this old when it enters.
         lead = decision_steps * -(-prefetch_steps // decision_steps)
-        if meta.exec_steps - lead < decision_steps:
+        covered = self._covered(meta)
+        if covered - lead < decision_steps:
             raise BasePolicyError(
-                f'exec_steps {meta.exec_steps} of the base policy leaves no room for '
+                f'exec_steps {covered} of the base policy leaves no room for '
                 f'prefetch_steps {prefetch_steps} + decision_steps {decision_steps}; lower one'
             )
         if proposals > 1 and not policy.stochastic:
@@ -99,11 +108,17 @@ class ChunkQueue:
         """An inference that takes longer is an error [s]."""
         self.latency = Latency()
         """Duration of inference."""
+        self.prefetch_steps = prefetch_steps
+        """Control steps before its first use at which a chunk is requested."""
+        self.prefetch: Prefetch | None = None
+        """What was measured; None where it was not to be."""
+        self.counts: dict[str, int] = {}
+        """What became of chunks that were not asked for here."""
+        self._auto = auto
         self._policy = policy
         self._clock = clock
         self._meta = meta
         self._k = decision_steps
-        self._prefetch = prefetch_steps
         self._blend = blend_steps
         self._others = proposals - 1
         self._worker = InferenceWorker('base-policy')
@@ -113,14 +128,29 @@ class ChunkQueue:
         }
         self._memory = Memory()
         self._rng = self._others_rng = np.random.default_rng(0)
-        self._active: _Chunk | None = None
+        self._active: Chunk | None = None
         self._pending: _Order | None = None
-        self._fading: _Chunk | None = None
+        self._fading: Chunk | None = None
         self._seam = 0
         self._taken = 0
 
     def warm_up(self) -> None:
-        """Run one inference, so that no control step pays for initialisation or for the thread."""
+        """Run one inference, so that no control step pays for initialisation or for the thread.
+
+        With `AUTO`, run some more, and choose `prefetch_steps`.
+
+        Raises:
+            BasePolicyError: inference failed.
+        """
+        self._rehearse()
+        if self._auto:
+            inference_s = measure(self._rehearse, self._clock)
+            covered, period_s = self._covered(self._meta), 1.0 / self._meta.rate_hz
+            self.prefetch = choose(inference_s, period_s, self._k, covered)
+            self.prefetch_steps = self.prefetch.steps
+
+    def _rehearse(self) -> None:
+        """Run one inference on nothing."""
         window = np.zeros(
             (self._meta.n_obs_steps, len(self._meta.observation_names)), dtype=np.float32
         )
@@ -193,14 +223,14 @@ class ChunkQueue:
         chunk = self._active
         if chunk is None or self._usable(chunk) == 0:
             chunk = self._next(timeout_s)
-        if self._pending is None and self._usable(chunk) - self._k < self._prefetch:
+        if self._pending is None and self._usable(chunk) - self._k < self.prefetch_steps:
             self._pending = self._request()
         start = self._index(chunk)
         rows = self._blended(chunk.rows[start : start + self._k])
         self._taken += self._k
         return base_decision(rows, self._meta.prior, len(self._meta.action_names))
 
-    def _next(self, timeout_s: float | None) -> _Chunk:
+    def _next(self, timeout_s: float | None) -> Chunk:
         """Wait for the next chunk and use it."""
         order = self._pending = self._pending or self._request()
         if timeout_s is None:
@@ -211,7 +241,7 @@ class ChunkQueue:
             except FutureTimeoutError as error:
                 raise ChunkLateError from error
         self._fading, self._seam = self._active, self._taken
-        self._active, self._pending = _Chunk(rows, order.origin), None
+        self._active, self._pending = Chunk(rows, order.origin), None
         return self._active
 
     def _result(self, future: Future[Float32]) -> Float32:
@@ -224,7 +254,7 @@ class ChunkQueue:
                 'or this computer is too slow for it'
             ) from error
 
-    def _index(self, chunk: _Chunk) -> int:
+    def _index(self, chunk: Chunk) -> int:
         """Return the index in a chunk of the next action to take."""
         return self._meta.exec_start + self._taken - chunk.origin
 
@@ -249,9 +279,13 @@ class ChunkQueue:
         """End the worker thread, or leave one that hangs behind."""
         self._worker.close()
 
-    def _usable(self, chunk: _Chunk) -> int:
+    def _covered(self, meta: BasePolicyMetadata) -> int:
+        """Return how many actions of a chunk may be taken."""
+        return meta.exec_steps
+
+    def _usable(self, chunk: Chunk) -> int:
         """Return how many actions of the chunk may still be taken, in whole decisions."""
-        remaining = chunk.origin + self._meta.exec_steps - self._taken
+        remaining = chunk.origin + self._covered(self._meta) - self._taken
         return self._k * (remaining // self._k)
 
     def _request(self) -> _Order:

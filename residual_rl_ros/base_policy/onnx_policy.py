@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,12 @@ import numpy.typing as npt
 
 from residual_rl_ros.base_policy.inputs import FEATURES, Context, ImageInput, Picture
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
+from residual_rl_ros.base_policy.noise_batch import NoiseBatch, make_noise_batch
 from residual_rl_ros.errors import BasePolicyError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.numerics import is_one_hot
 from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.inference import ON_CPU, InferenceConfig
 from residual_rl_ros.robot.onnx_model import OnnxModel, read_model
 from residual_rl_ros.robot.onnx_session import load_session, run_session
 
@@ -27,7 +28,6 @@ FLOAT = 'tensor(float)'
 TENSORS = {'float32': FLOAT, 'int64': 'tensor(int64)'}
 Signature = tuple[str, tuple[int, ...]]
 """ONNX type and shape without the batch."""
-NO_CONSTANTS: Mapping[str, Sequence[float]] = MappingProxyType({})
 DENSITY_OUTPUTS: dict[Prior, tuple[str, ...]] = {
     Prior.NONE: (),
     Prior.GAUSSIAN: ('mean', 'log_std'),
@@ -46,11 +46,11 @@ class OnnxBasePolicy:
     Args:
         path: the `.onnx` file. Its metadata is in `metadata_props['residual_rl']`, or else in a
             sidecar YAML of the same name (`policy.onnx` -> `policy.yaml`).
-        threads: ONNX Runtime threads; 1 suits networks of a few million weights.
         sha256: what must identify it, in hexadecimal digits: the digest of its file or, if weights
             or metadata are beside it, one over all of them. Empty accepts any.
         constants: values of its constant inputs by name, each a flat list, for those without
-            default or with another.
+            default or with another; None takes those of `inference`.
+        inference: how to run it, as the robot YAML says.
 
     Raises:
         BasePolicyError: missing, unreadable or another model, no metadata, inputs or outputs off
@@ -60,9 +60,9 @@ class OnnxBasePolicy:
     def __init__(
         self,
         path: str | Path,
-        threads: int = 1,
         sha256: str = '',
-        constants: Mapping[str, Sequence[float]] = NO_CONSTANTS,
+        constants: Mapping[str, Sequence[float]] | None = None,
+        inference: InferenceConfig = ON_CPU,
     ) -> None:
         self.path = Path(path)
         model = read_policy_model(self.path, sha256)
@@ -72,7 +72,10 @@ class OnnxBasePolicy:
         """Names of its files, and how many bytes they have together."""
         self.random_operators = model.random_operators
         """Operators that draw random numbers in the graph: nobody else can repeat what it does."""
-        self._session = load_session(model, BasePolicyError, threads)
+        self._model, self._inference = model, inference
+        self._session = load_session(model, BasePolicyError, inference, batch=1)
+        self.providers = tuple(self._session.get_providers())
+        """Execution providers that run it, the preferred one first."""
         self.metadata = _metadata(model)
         self.stochastic = any(item.name == 'noise' for item in self._session.get_inputs())
         self._outputs = ('action', *DENSITY_OUTPUTS[self.metadata.prior])
@@ -81,8 +84,10 @@ class OnnxBasePolicy:
             self.metadata.horizon,
             len(self.metadata.action_names),
         )
-        self._any_batch = self._check_signature()
-        self._constants = self._read_constants(constants)
+        self._check_signature()
+        self._batches: dict[int, NoiseBatch | None] = {}
+        self.constants = self._read_constants(inference.numbers if constants is None else constants)
+        """Constant inputs, shape (1, *shape) each."""
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -114,8 +119,7 @@ class OnnxBasePolicy:
         Raises:
             BasePolicyError: the network failed or returned a non-finite action.
         """
-        noises = None if noise is None else noise[None]
-        chunk: Float32 = self._run(window, noises, ('action',), context or Context())[0][0]
+        chunk: Float32 = self._run(window, noise, ('action',), context or Context())[0][0]
         return chunk
 
     def plan(
@@ -127,48 +131,79 @@ class OnnxBasePolicy:
             BasePolicyError: the network failed, or returned a number that cannot be.
         """
         context = context or Context()
+        if noises is None or len(noises) == 1:
+            return self._plan_one(window, None if noises is None else noises[0], context)
+        count = len(noises)
+        if count not in self._batches:
+            self._batches[count] = self._make_batch(count)
+        batch = self._batches[count]
+        if batch is None:
+            others = [self._run(window, noise, ('action',), context)[0][0] for noise in noises[1:]]
+        else:
+            drawn = batch.run(self._inputs(window, context), noises, self.path.name)
+            self._check_output('action', drawn, count)
+            if batch.exact and self._outputs == ('action',) and not self.metadata.memories:
+                return np.concatenate(list(drawn), axis=1)
+            others = list(drawn[1:])
+        # In a call of its own: a batch adds up in another order, and its last bits can differ.
+        first = self._plan_one(window, noises[0], context)
+        return np.concatenate([first, *others], axis=1)
+
+    def _plan_one(self, window: Float32, noise: Float32 | None, context: Context) -> Float32:
+        """Return a chunk of at most one noise; the memory goes on."""
         memories = self.metadata.memories
         wanted = (*self._outputs, *(each.output for each in memories))
-        # In a call of its own: a batch adds up in another order, and its last bits differ.
-        first = None if noises is None else noises[:1]
-        results = self._run(window, first, wanted, context)
+        results = self._run(window, noise, wanted, context)
         parts = [output[0] for output in results[: len(self._outputs)]]
-        if noises is not None and len(noises) > 1:
-            each = len(noises) - 1 if self._any_batch else 1
-            for start in range(1, len(noises), each):
-                some = noises[start : start + each]
-                parts += list(self._run(window, some, ('action',), context)[0])
         for memory, value in zip(memories, results[len(self._outputs) :], strict=True):
             context.memory.values[memory.name] = value
         context.memory.inferences += bool(memories)
         return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 
+    def _make_batch(self, count: int) -> NoiseBatch | None:
+        """Return what runs so many noises at once, tried with random numbers; None if it fails."""
+        meta, rng = self.metadata, np.random.default_rng(0)
+        shape = meta.n_obs_steps, len(meta.observation_names)
+        pictures = {
+            image.name: rng.integers(
+                256, size=(meta.n_obs_steps, image.height, image.width, 3), dtype=np.uint8
+            )
+            for image in meta.images
+        }
+        window = rng.standard_normal(shape, dtype=np.float32)
+        noises = rng.standard_normal((count, *self.noise_shape), dtype=np.float32)
+        span = np.array(meta.action_max) - np.array(meta.action_min)
+        return make_noise_batch(
+            self._model,
+            self._inference,
+            self._session,
+            self._inputs(window, Context(pictures)),
+            noises,
+            (span / 2.0).astype(np.float32),
+        )
+
     def _run(
-        self,
-        window: Float32,
-        noises: Float32 | None,
-        outputs: tuple[str, ...],
-        context: Context,
+        self, window: Float32, noise: Float32 | None, outputs: tuple[str, ...], context: Context
     ) -> list[Float32]:
-        """Return outputs of the network, shape (number of noises or 1, ...) each."""
-        name = self.path.name
-        inputs: dict[str, Array] = {'observation': window[None], **self._constants}
+        """Return outputs of the network, shape (1, ...) each."""
+        name, inputs = self.path.name, self._inputs(window, context)
+        if self.stochastic:
+            if noise is None:
+                raise BasePolicyError(f'{name} is stochastic and needs noise')
+            inputs['noise'] = noise[None]
+        results = run_session(self._session, list(outputs), inputs, name, BasePolicyError)
+        for output, values in zip(outputs, results, strict=True):
+            self._check_output(output, values, 1)
+        return results
+
+    def _inputs(self, window: Float32, context: Context) -> dict[str, Array]:
+        """Return all inputs but the noise, of batch 1."""
+        inputs: dict[str, Array] = {'observation': window[None], **self.constants}
         for image in self.metadata.images:
             inputs[image.name] = self._picture(image, context)
         for memory in self.metadata.memories:
             inputs[memory.name] = context.memory.recall(memory)
-        count = 1
-        if self.stochastic:
-            if noises is None:
-                raise BasePolicyError(f'{name} is stochastic and needs noise')
-            count = len(noises)
-            if count > 1:
-                inputs = {key: np.repeat(each, count, axis=0) for key, each in inputs.items()}
-            inputs['noise'] = noises
-        results = run_session(self._session, list(outputs), inputs, name, BasePolicyError)
-        for output, values in zip(outputs, results, strict=True):
-            self._check_output(output, values, count)
-        return results
+        return inputs
 
     def _picture(self, image: ImageInput, context: Context) -> Picture:
         """Return a window of pictures, shape (1, n_obs_steps, height, width, 3)."""
@@ -189,8 +224,8 @@ class OnnxBasePolicy:
         constants = {each.name: each for each in self.metadata.constants}
         if unknown := sorted(set(given) - set(constants)):
             raise BasePolicyError(
-                f'base_policy_constants names {unknown}, {self.path.name} has '
-                f'{sorted(constants) or "none"}'
+                f'robot.base_policy.constants names {unknown}, {self.path.name} has '
+                f'{sorted(constants) or "none"}; correct the robot YAML'
             )
         values: dict[str, Array] = {}
         for name, each in constants.items():
@@ -198,12 +233,12 @@ class OnnxBasePolicy:
             if not len(numbers):
                 raise BasePolicyError(
                     f'{self.path.name} wants a constant {name!r} of shape {list(each.shape)}; set '
-                    f'base_policy_constants.{name}'
+                    f'robot.base_policy.constants.{name} in the robot YAML'
                 )
             try:
                 values[name] = each.array(numbers)
             except ValueError as error:
-                raise BasePolicyError(f'base_policy_constants.{name}: {error}') from error
+                raise BasePolicyError(f'robot.base_policy.constants.{name}: {error}') from error
         return values
 
     def _check_output(self, output: str, values: Float32, count: int) -> None:
@@ -240,12 +275,8 @@ class OnnxBasePolicy:
                 f'must be (1 for the chosen action, 0 for the others): {values[0, 0].tolist()}'
             )
 
-    def _check_signature(self) -> bool:
-        """Compare the graph's inputs and outputs with the metadata.
-
-        Returns:
-            Whether it takes batches of any size.
-        """
+    def _check_signature(self) -> None:
+        """Compare the graph's inputs and outputs with the metadata."""
         meta, name = self.metadata, self.path.name
         expected: dict[str, Signature] = {
             'observation': (FLOAT, (meta.n_obs_steps, len(meta.observation_names)))
@@ -291,7 +322,6 @@ class OnnxBasePolicy:
         described += [(outputs[each], what) for each, what in promised.items()]
         for item, (kind, shape) in described:
             self._check_tensor(item, kind, shape)
-        return not any(isinstance(item.shape[0], int) for item, _ in described)
 
     def _check_tensor(self, item: Any, kind: str, shape: tuple[int, ...]) -> None:
         """Refuse an input or output of another type or shape than the metadata says."""

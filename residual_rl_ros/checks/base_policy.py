@@ -18,6 +18,7 @@ from residual_rl_ros.errors import BasePolicyError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.robot.inference import ON_CPU
 from residual_rl_ros.transitions.layout import MAX_PRIOR
 
 TIMED_CALLS = 50
@@ -43,11 +44,11 @@ def check_base_policy(
     """
     report = InspectionReport(str(path))
     try:
-        policy = OnnxBasePolicy(path)
+        config = None if robot is None else load_robot(robot)[0]
+        policy = OnnxBasePolicy(path, inference=ON_CPU if config is None else config.base_policy)
         _describe(policy, report)
         _run(policy, report, clock)
-        if robot is not None:
-            config, _ = load_robot(robot)
+        if config is not None:
             policy.metadata.check_robot(
                 config.observation_names, config.action, config.control_rate_hz
             )
@@ -70,6 +71,7 @@ def _describe(policy: OnnxBasePolicy, report: InspectionReport) -> None:
         'files': ', '.join(policy.files),
         'size': f'{policy.size / 1e6:.2f} MB, sha256 {policy.sha256}',
         'training data': f'sha256 {meta.dataset_sha256 or "(not stated)"}',
+        'runs on': ', '.join(policy.providers),
         'rate': f'{meta.rate_hz:g} Hz, {meta.action_mode} actions',
         'chunk': f'{meta.horizon} actions from {meta.n_obs_steps} observation(s), executes '
         f'[{meta.exec_start}, {meta.exec_start + meta.exec_steps})',
@@ -113,7 +115,7 @@ def _run(policy: OnnxBasePolicy, report: InspectionReport, clock: Callable[[], f
     if worst > period:
         report.remarks.append(
             f'one inference took {worst:.1f} ms of a {period:.1f} ms control period: set '
-            'prefetch_steps'
+            'prefetch_steps, or leave it at auto'
         )
 
 

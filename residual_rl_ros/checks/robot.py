@@ -73,7 +73,7 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
     report.remarks += _action_remarks(action)
     if base_policy is not None:
         try:
-            policy = OnnxBasePolicy(find_base_policy(base_policy))
+            policy = OnnxBasePolicy(find_base_policy(base_policy), inference=robot.base_policy)
             metadata = policy.metadata
             metadata.check_robot(robot.observation_names, action, rate)
             report.facts['base policy'] = f'{base_policy} fits'

@@ -131,6 +131,12 @@ def rebuild(
     chunk_blend_steps: Annotated[
         int, typer.Option(min=0, help='Steps over which a new chunk took over from the last.')
     ] = 0,
+    temporal_ensemble: Annotated[
+        float, typer.Option(help='Coefficient of the mean over all chunks; 0: none was taken.')
+    ] = 0.0,
+    ensemble_steps: Annotated[
+        int, typer.Option(min=0, help='Steps between two chunks of that mean; 0: a decision.')
+    ] = 0,
     proposals: Annotated[
         int, typer.Option(min=1, help="Draws of the base policy's noise that a decision had.")
     ] = 1,
@@ -174,7 +180,7 @@ def rebuild(
     from residual_rl_ros.robot.description import load_robot
 
     config, _ = load_robot(robot)
-    policy = OnnxBasePolicy(find_base_policy(base))
+    policy = OnnxBasePolicy(find_base_policy(base), inference=config.base_policy)
     for remark in policy.remarks:
         show_remark(remark)
     policy.metadata.check_robot(config.observation_names, config.action, config.control_rate_hz)
@@ -193,6 +199,8 @@ def rebuild(
             proposals=proposals,
             customisable=customisable,
             prior_width=tuple(prior_width or ()),
+            temporal_ensemble=temporal_ensemble,
+            ensemble_steps=ensemble_steps,
         ),
         lockstep,
         namespace,

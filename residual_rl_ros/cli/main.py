@@ -17,7 +17,9 @@ from residual_rl_ros import __version__
 from residual_rl_ros.cli import (
     bag_learning,
     bags,
+    check_base,
     comparing,
+    deployment,
     importing,
     learning,
     planning,
@@ -58,9 +60,9 @@ def options(
 
 for command in (
     *(learning.demo, learning.train, learning.evaluate, comparing.compare, comparing.benchmark),
-    *(models.check_base, importing.import_base),
+    *(check_base.check_base, importing.import_base),
     *(models.train_base, models.train_prior, models.train_encoder),
-    *(planning.train_dynamics, planning.planner),
+    *(planning.train_dynamics, planning.planner, deployment.export),
     *(
         robots.check_robot,
         robots.describe_robot,

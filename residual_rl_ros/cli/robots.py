@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Commands for base policies and robots: check, describe, train, bring up, operate.
+"""Commands for robots and what they run: check, describe, train, bring up, operate.
 
 Imports that take seconds are inside the commands, so that `--help` answers at once.
 """
@@ -29,23 +29,6 @@ from residual_rl_ros.cli.options import (
     assignments,
 )
 from residual_rl_ros.errors import ResidualRLError
-
-
-def check_base(
-    model: Annotated[str, typer.Argument(help='Base policy: an ONNX file, or a shipped name.')],
-    robot: Annotated[
-        MaybeText,
-        typer.Option(help='Also check it against a robot: a shipped name or a YAML path.'),
-    ] = None,
-) -> None:
-    """Print what a base policy is and what is wrong with it; exit code 1 if it is unusable."""
-    from residual_rl_ros.checks.base_policy import check_base_policy
-    from residual_rl_ros.resources import find_base_policy
-
-    report = check_base_policy(find_base_policy(model), robot)
-    report.show(Console())
-    if report.problems:
-        raise typer.Exit(1)
 
 
 def train_base(
@@ -199,10 +182,20 @@ def up(
         ),
     ] = None,
     prefetch_steps: Annotated[
-        int, typer.Option(min=0, help='Steps before its first use at which a chunk is requested.')
-    ] = 0,
+        str,
+        typer.Option(
+            help='Steps before its first use at which a chunk is requested; auto measures '
+            'inference.'
+        ),
+    ] = 'auto',
     chunk_blend_steps: Annotated[
         int, typer.Option(min=0, help='Steps over which a new chunk takes over from the last.')
+    ] = 0,
+    temporal_ensemble: Annotated[
+        float, typer.Option(help='Coefficient m: take the mean of all chunks; 0 does not.')
+    ] = 0.0,
+    ensemble_steps: Annotated[
+        int, typer.Option(min=0, help='Steps between two chunks of that mean; 0: a decision.')
     ] = 0,
     proposals: Annotated[
         int, typer.Option(min=1, help="Draws of the base policy's noise that a decision is given.")
@@ -246,6 +239,7 @@ def up(
 
     Nothing moves before `residual-rl operator` or `~/start_episode` says so.
     """
+    from residual_rl_ros.base_policy.prefetch import parse_prefetch
     from residual_rl_ros.resources import find_base_policy
     from residual_rl_ros.robot.description import load_robot
     from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
@@ -260,8 +254,10 @@ def up(
         preset=preset,
         decision_steps=decision_steps,
         residual_scale=tuple(scale) if scale else None,
-        prefetch_steps=prefetch_steps,
+        prefetch_steps=parse_prefetch(prefetch_steps),
         chunk_blend_steps=chunk_blend_steps,
+        temporal_ensemble=temporal_ensemble,
+        ensemble_steps=ensemble_steps,
         proposals=proposals,
         customisable=customisable,
         prior_width=tuple(prior_width or (0.0,)),
@@ -327,8 +323,11 @@ def customise(
 def bench_control(
     rate: Annotated[float, typer.Option(min=1.0, help='Control rate [Hz].')] = 200.0,
     seconds: Annotated[float, typer.Option(min=5.0, help='How long the robot runs [s].')] = 60.0,
+    inference: Annotated[
+        float, typer.Option(min=0.0, help='How long an inference of the base policy computes [s].')
+    ] = 0.0,
 ) -> None:
     """Print latencies, overruns and losses of a policy node beside a busy learner."""
     from residual_rl_ros.ros.tools.control_bench import measure, to_markdown
 
-    print(to_markdown(measure(rate, seconds, Console(stderr=True))), end='')
+    print(to_markdown(measure(rate, seconds, Console(stderr=True), inference)), end='')

@@ -11,7 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from residual_rl_ros.base_policy.ensemble_queue import (
+    ENSEMBLE,
+    ENSEMBLE_STEPS,
+    MAX_COEFFICIENT,
+)
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.base_policy.prefetch import AUTO as AUTO_PREFETCH
+from residual_rl_ros.base_policy.prefetch import DESCRIPTION as PREFETCH
+from residual_rl_ros.base_policy.prefetch import WORDS as PREFETCH_WORDS
 from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.config.operator import DESCRIPTION as OPERATOR
 from residual_rl_ros.config.operator import OperatorConfig
@@ -36,6 +44,8 @@ if TYPE_CHECKING:
 
 CUSTOMISATION = ('proposals', 'customisable', 'prior_width')
 """Keys of a run that say what its transitions tell beside the action."""
+ENSEMBLING = ('temporal_ensemble', 'ensemble_steps')
+"""Keys of a run that say how its chunks are averaged."""
 OWN_CHANGES = ('residual_scale', 'decision_steps', 'operator', *CUSTOMISATION)
 """Keys of a run that `RunConfig.changed` takes beside those of its preset."""
 
@@ -52,9 +62,9 @@ class RunConfig:
     )
     control_steps: int = parameter(MISSING, 'budget of control steps, warm-up included', 1)
     decision_steps: int = parameter(1, 'control steps per residual decision (k)', 1)
-    prefetch_steps: int = parameter(
-        0, 'control steps before its first use at which a chunk is requested', 0
-    )
+    prefetch_steps: int = parameter(0, PREFETCH, AUTO_PREFETCH, words=PREFETCH_WORDS)
+    temporal_ensemble: float = parameter(0.0, ENSEMBLE, -MAX_COEFFICIENT, MAX_COEFFICIENT)
+    ensemble_steps: int = parameter(0, ENSEMBLE_STEPS, 0)
     proposals: int = parameter(1, PROPOSALS, 1, MAX_PROPOSALS)
     customisable: bool = parameter(False, CUSTOMISABLE)
     prior_width: tuple[float, ...] = parameter((), PRIOR_WIDTH, 0.0)
@@ -85,8 +95,8 @@ class RunConfig:
         Raises:
             ResidualRLError: one of them, or the preset, is missing or wrong, or they do not fit.
         """
-        policy = OnnxBasePolicy(find_base_policy(self.base_policy))
         robot, path = load_robot(self.robot)
+        policy = OnnxBasePolicy(find_base_policy(self.base_policy), inference=robot.base_policy)
         policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
         run = ResolvedRun(self, policy, robot, path)
         _ = run.add_on  # A name that the robot has not is said before anything moves.
@@ -101,13 +111,22 @@ class RunConfig:
             seed=seed,
             explore=explore,
             scheduled_actor=scheduled,
+            **self.ensembling,
             **self.customisation,
         )
 
     @property
     def customisation(self) -> dict[str, Any]:
         """Those of the keys `CUSTOMISATION` that differ from their defaults, with their values."""
-        own = [item for item in fields(self) if item.name in CUSTOMISATION]
+        return self._changed_keys(CUSTOMISATION)
+
+    @property
+    def ensembling(self) -> dict[str, Any]:
+        """Those of the keys `ENSEMBLING` that differ from their defaults, with their values."""
+        return self._changed_keys(ENSEMBLING)
+
+    def _changed_keys(self, keys: Sequence[str]) -> dict[str, Any]:
+        own = [item for item in fields(self) if item.name in keys]
         values = {item.name: getattr(self, item.name) for item in own}
         return {item.name: values[item.name] for item in own if values[item.name] != item.default}
 

@@ -449,8 +449,7 @@ class RealTimeLoop(PolicyLoop):
         elif self.controller.limiter.last_command is None:
             self._count_hold(now, 'the base policy has not planned its first chunk', usual=True)
         else:
-            reason = 'the base policy is late: raise prefetch_steps, up to half of exec_steps'
-            self._count_hold(now, reason)
+            self._count_hold(now, self.controller.queue.late_reason)
 
     def _forget_time(self, seconds: float) -> None:
         """Begin anew after a jump of the clock: no stamp or duration so far means anything."""

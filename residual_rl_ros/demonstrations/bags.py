@@ -12,6 +12,7 @@ from residual_rl_ros.bags.rebuild.messages import RawMessages, Role
 from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
 from residual_rl_ros.bags.transitions.reader import TRANSITIONS, TransitionReader
 from residual_rl_ros.base_policy.distribution import BasePolicy
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.errors import ConfigError, DemonstrationError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml
@@ -82,8 +83,7 @@ def rebuilt_transitions(
     policy: BasePolicy,
     layout: TransitionLayout,
     robot: RobotConfig | None,
-    prefetch_steps: int,
-    blend_steps: int,
+    splicing: Splicing,
 ) -> Iterator[Transition]:
     """Yield the transitions of recorded observations and commands.
 
@@ -94,8 +94,7 @@ def rebuilt_transitions(
         policy: base policy.
         layout: of the learner.
         robot: description of the robot, where the bag holds none.
-        prefetch_steps: as the robot's controller has it.
-        blend_steps: likewise.
+        splicing: of chunks, as the robot's controller has it.
 
     Raises:
         ResidualRLError: something was not recorded, or the bag is of another robot.
@@ -115,11 +114,13 @@ def rebuilt_transitions(
         ControllerConfig(
             layout.decision_steps,
             (0.0,),
-            prefetch_steps,
-            blend_steps,
+            splicing.prefetch_steps,
+            splicing.blend_steps,
             scheduled_actor=False,
             proposals=layout.proposals,
             customisable=layout.customisable,
+            temporal_ensemble=splicing.temporal_ensemble,
+            ensemble_steps=splicing.ensemble_steps,
         ),
         _in_lockstep(bag.path, described, namespace),
         namespace,

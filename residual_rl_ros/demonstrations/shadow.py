@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.distribution import BasePolicy
+from residual_rl_ros.base_policy.splicing import ONE_BY_ONE, Splicing
 from residual_rl_ros.config.success import ONCE, RETURN, STOP, TERMINATED, SuccessCriterion
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.controller import ResidualController, StepFeedback
@@ -38,8 +38,7 @@ class Shadow:
     Args:
         policy: frozen base policy.
         layout: of the learner; it must be that of the base policy.
-        prefetch_steps: as the robot's controller has it.
-        blend_steps: likewise.
+        splicing: of chunks, as the robot's controller has it.
         seed: with the episode number, seeds the base policy's noise.
 
     Raises:
@@ -50,8 +49,7 @@ class Shadow:
         self,
         policy: BasePolicy,
         layout: TransitionLayout,
-        prefetch_steps: int = 0,
-        blend_steps: int = 0,
+        splicing: Splicing = ONE_BY_ONE,
         seed: int = 0,
     ) -> None:
         meta = policy.metadata
@@ -66,9 +64,7 @@ class Shadow:
         self._rate_hz = meta.rate_hz
         self._controller = ResidualController(
             layout=layout,
-            queue=ChunkQueue(
-                policy, layout.decision_steps, prefetch_steps, blend_steps, layout.proposals
-            ),
+            queue=splicing.queue(policy, layout.decision_steps, layout.proposals),
             bound=ResidualBound(np.array(layout.residual_bound)),
             safety=SafetyFilter(action),
             mailbox=ActorMailbox(layout, scheduled=False),

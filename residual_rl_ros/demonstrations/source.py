@@ -17,6 +17,7 @@ from residual_rl_ros.bags.lerobot.format import INFO, LeRobotDataset
 from residual_rl_ros.bags.lerobot.reader import exported_transitions
 from residual_rl_ros.base_policy.distribution import BasePolicy, GaussianAround
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.base_policy.splicing import ONE_BY_ONE, Splicing
 from residual_rl_ros.config.success import SuccessCriterion
 from residual_rl_ros.demonstrations.bags import (
     check_layout,
@@ -88,10 +89,8 @@ class Demonstrated:
     """Its description, with the limits of its actions; None if it is not known."""
     success: SuccessCriterion | None = None
     """How the task tells success; None is a robot, which is told."""
-    prefetch_steps: int = 0
-    """Control steps before its first use at which a chunk is requested."""
-    blend_steps: int = 0
-    """Control steps over which a new chunk takes over from the one before."""
+    splicing: Splicing = ONE_BY_ONE
+    """Of chunks, as the robot's controller has it."""
     seed: int = 0
     """Seeds the base policy's noise."""
     prior_width: tuple[float, ...] = ()
@@ -208,8 +207,7 @@ def _of_bag(bag: Bag, robot: Demonstrated, layout: TransitionLayout) -> Iterator
         _needed(robot, bag.path, layout),
         layout,
         robot.robot,
-        robot.prefetch_steps,
-        robot.blend_steps,
+        robot.splicing,
     )
     yield from _split(('', transition) for transition in made)
 
@@ -220,7 +218,7 @@ def _shadowed(
     """Yield the demonstrations of a source of frames, with the base policy in their shadow."""
     policy = _needed(robot, source.path, layout)
     limits = robot.robot.action if robot.robot else None
-    shadow = Shadow(policy, layout, robot.prefetch_steps, robot.blend_steps, robot.seed)
+    shadow = Shadow(policy, layout, robot.splicing, robot.seed)
     with closing(shadow):
         for episode in fitting_episodes(
             source, policy.metadata, limits, recordings.observation_map

@@ -161,6 +161,12 @@ class Estimate:
         ends = np.quantile(resampled, (0.025, 0.975), method='inverted_cdf')
         return cls(point, float(ends[0]), float(ends[1]))
 
+    def shown(self, form: str) -> str:
+        """Return it with its interval, if it has one, each number in a form such as `.0%`."""
+        if self.low is None or self.high is None:
+            return f'{self.point:{form}}'
+        return f'{self.point:{form}} [{self.low:{form}}, {self.high:{form}}]'
+
 
 def interquartile_mean(scores: Array, generator: np.random.Generator) -> Estimate:
     """Return the mean of the middle half of all scores, with its interval.

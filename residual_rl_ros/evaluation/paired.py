@@ -4,12 +4,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -27,6 +25,7 @@ from residual_rl_ros.evaluation.intervals import (
     paired_t,
     wilson,
 )
+from residual_rl_ros.evaluation.processes import in_processes
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.mcts_planner import MctsPlanner
 
@@ -246,10 +245,7 @@ def _play_all(
     for message in messages:  # Errors are raised here, not in a worker.
         _controller(run, env, message).queue.close()
     env.close()
-    # Fork would copy the threads of ONNX Runtime and rclpy in an undefined state.
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(workers, context, _start_worker, (config, messages)) as pool:
-        yield from pool.map(_play, jobs, chunksize=5)
+    yield from in_processes(partial(_Worker, config, messages), _Worker.play, jobs, workers)
 
 
 def film(
@@ -289,24 +285,16 @@ def _controller(
 class _Worker:
     """Environment and controllers of a worker process, built once."""
 
-    current: _Worker
-
     def __init__(self, config: RunConfig, messages: Sequence[Policy]) -> None:
         run = config.resolve()
         self.env = host(config, run.robot)
         self.add_on = run.add_on
         self.controllers = [_controller(run, self.env, message) for message in messages]
 
-
-def _start_worker(config: RunConfig, messages: Sequence[Policy]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal's Ctrl-C is the parent's to handle.
-    _Worker.current = _Worker(config, messages)
-
-
-def _play(job: tuple[int, int]) -> Episode:
-    policy, seed = job
-    worker = _Worker.current
-    return run_episode(worker.env, worker.controllers[policy], seed, seed, add_on=worker.add_on)
+    def play(self, job: tuple[int, int]) -> Episode:
+        """Return the episode of (index of the message, seed)."""
+        policy, seed = job
+        return run_episode(self.env, self.controllers[policy], seed, seed, add_on=self.add_on)
 
 
 def silence_stderr() -> None:

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
-from residual_rl_ros.errors import FormatError, PolicyImportError
-from residual_rl_ros.files.limits import open_regular
+from residual_rl_ros.errors import PolicyImportError
 from residual_rl_ros.importing.options import ImportOptions
 from residual_rl_ros.importing.policy import ImportedPolicy, listed
 
@@ -104,8 +103,11 @@ READERS: dict[CheckpointKind, Callable[[Path, ImportOptions], ImportedPolicy]] =
 
 
 def _first_bytes(path: Path) -> bytes:
+    """Return how a regular file begins; the opening of a pipe would wait for a writer."""
     try:
-        with open_regular(path) as file:
+        if not path.is_file():
+            raise PolicyImportError(f'{str(path)!r} is no regular file; expected {SUPPORTED}')
+        with path.open('rb') as file:
             return file.read(len(ZIP_MAGIC))
-    except FormatError as error:
-        raise PolicyImportError(str(error)) from error
+    except OSError as error:
+        raise PolicyImportError(f'{str(path)!r} cannot be read: {error.strerror}') from error

@@ -173,7 +173,7 @@ class DiffusionPolicy(_ChunkPolicy):
         features = self.features(observation)
         x = noise.reshape(-1, self.horizon * self.action_size)
         for (step, signal), (_, target) in pairwise(self._schedule):
-            t = torch.full((1,), float(step)).expand(x.shape[0])
+            t = torch.full((1,), float(step)).expand(features.shape[0])
             clean = self.denoise(x, t, features).clamp(-1.0, 1.0)
             epsilon = (x - math.sqrt(signal) * clean) / math.sqrt(1.0 - signal)
             x = math.sqrt(target) * clean + math.sqrt(1.0 - target) * epsilon

@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,10 +20,9 @@ from rich.console import Console
 from torch import Tensor
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
-from residual_rl_ros.config.run import load_run
+from residual_rl_ros.config.run import RunConfig, load_run
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.evaluation.intervals import Rate, wilson
-from residual_rl_ros.evaluation.paired import evaluate
+from residual_rl_ros.pretraining.base_figures import CARD_SEED, noise_row, success_of
 from residual_rl_ros.pretraining.base_networks import BcPolicy, DiffusionPolicy
 from residual_rl_ros.pretraining.demonstrations import Demonstrations, collect, collect_operators
 from residual_rl_ros.resources import demonstrations_of, find_file, read_record
@@ -211,6 +210,7 @@ def export(
         output_names=['action'],
         opset_version=OPSET,
         dynamo=False,
+        dynamic_axes={name: {0: 'batch'} for name in (*inputs, 'action')},
     )
     _, actions = demonstrations.flat()
     metadata = BasePolicyMetadata(
@@ -246,29 +246,23 @@ def train_base_policy(
     return demonstrations
 
 
-def success_of(recipe: BaseRecipe, path: Path, seeds: Sequence[int]) -> tuple[Rate, float]:
-    """Return how often a base policy succeeds on its own, and in how many control steps.
+@contextmanager
+def run_of(recipe: BaseRecipe, path: Path) -> Iterator[RunConfig]:
+    """Yield the run of a base policy; the robot of a task of others is described for as long.
 
     Args:
-        recipe: says the environment; the robot of a task of others is described from it.
+        recipe: says the environment.
         path: the model.
-        seeds: of the environment.
     """
     with TemporaryDirectory() as scratch:
         if recipe.environment in TASK_NAMES or recipe.environment in CAMERA_TASKS:
-            config = replace(load_run(recipe.task), base_policy=str(path))
+            yield replace(load_run(recipe.task), base_policy=str(path))
         else:
-            config = finetune_for_environment(recipe.environment, path, 0.0, Path(scratch))
-        episodes = list(evaluate(config, seeds))
-    steps = [episode.steps for episode in episodes if episode.success]
-    rate = wilson([bool(episode.success) for episode in episodes])
-    return rate, float(np.mean(steps)) if steps else math.nan
+            yield finetune_for_environment(recipe.environment, path, 0.0, Path(scratch))
 
 
 MODELS = Path('models')
 """Where the shipped base policies are."""
-CARD_SEED = 20_000
-"""First held-out seed of the card's success."""
 
 
 def train_with_card(
@@ -280,7 +274,7 @@ def train_with_card(
         task: task with a recipe, or the path of a recipe.
         folder: where to write.
         seed: training seed.
-        evaluation_seeds: number of held-out seeds.
+        evaluation_seeds: number of held-out seeds, and of starts of pass@k.
         console: where progress goes.
 
     Raises:
@@ -302,8 +296,10 @@ def train_with_card(
     env = recipe.make_demonstration_task()
     demonstrations.save(data, *environment_names(env), control_rate_hz(env))
     seeds = range(CARD_SEED, CARD_SEED + evaluation_seeds)
-    rate, steps = success_of(recipe, path, seeds)
-    console.print(f'success {rate} on seeds {seeds.start}..{seeds.stop - 1}')
+    with run_of(recipe, path) as config:
+        rate, steps = success_of(config, seeds)
+        console.print(f'success {rate} on seeds {seeds.start}..{seeds.stop - 1}')
+        noise = noise_row(config, evaluation_seeds)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     count = len(demonstrations.episodes)
     samples = sum(len(actions) for _, actions in demonstrations.episodes)
@@ -320,6 +316,7 @@ from. {_REASONS.get(recipe.task, _FEW)}
 |---|---|
 | success | {rate} (95 % Wilson interval) on {rate.trials} held-out seeds, \
 {seeds.start} to {seeds.stop - 1} |
+{noise}\
 | episodes | {steps:.0f} control steps to a success, {samples / count:.0f} in the demonstrations |
 | file | `{path.name}`, {path.stat().st_size / 1e6:.2f} MB, sha256 `{digest}` |
 | data | {count} demonstrations, {samples} samples, \

@@ -25,6 +25,7 @@ from residual_rl_ros.robot.action_spec import (
 )
 from residual_rl_ros.robot.command import OPERATOR_TYPES, Command
 from residual_rl_ros.robot.command_section import CommandSection
+from residual_rl_ros.robot.inference import ON_CPU, InferenceConfig
 from residual_rl_ros.robot.keys import (
     CHANNEL_KEYS,
     FOLLOWING_PERIODS,
@@ -58,6 +59,8 @@ class RobotConfig:
     action: ActionSpec
     channels: tuple[Channel, ...]
     stop_inputs: tuple[StopInput, ...] = ()
+    base_policy: InferenceConfig = ON_CPU
+    """How its computer runs the base policy."""
 
     @property
     def takeover(self) -> Command:
@@ -125,6 +128,7 @@ class _Description:
         """
         top = dict(self._mapping)
         stops = self._stop_inputs(top.pop('stop_inputs', None))
+        inference = self._read(InferenceConfig, top.pop('base_policy', {}), 'robot.base_policy')
         parts = {
             key: self._map(top.pop(key, None), f'robot.{key}')
             for key in ('command', 'action', 'observation')
@@ -150,6 +154,7 @@ class _Description:
         self._check()
         assert keys is not None
         assert action is not None
+        assert inference is not None
         section.check_kind(action)
         units = section.units(action.units) if isinstance(action, ActionKeys) else ()
         self._check()
@@ -160,7 +165,13 @@ class _Description:
             else:
                 spec = ActionSpec.discrete(action.names, action.hold_action)
             robot = RobotConfig(
-                keys.name, keys.control_rate_hz, tuple(section.commands), spec, channels, stops
+                keys.name,
+                keys.control_rate_hz,
+                tuple(section.commands),
+                spec,
+                channels,
+                stops,
+                inference,
             )
             check_names('observation', robot.observation_names)
         except ConfigError as error:

@@ -57,6 +57,8 @@ class OnnxModel:
     """Metadata beside the graph, None if there is none or the graph has its own."""
     random_operators: tuple[str, ...]
     """Operators in it that draw random numbers, by type: its output is no function of its input."""
+    batch_names: tuple[str, ...]
+    """What the leading dimensions of its inputs are called where they are left open."""
 
 
 def read_model(
@@ -103,6 +105,7 @@ def read_model(
             lines.append(f'{digests[beside.name]}  metadata\n')
             size += len(sidecar)
         random = tuple(sorted(set(_random_operators(model))))
+        batch = tuple(sorted(set(_batch_names(model.graph))))
     except (OSError, ValueError) as error:
         reason = ' '.join(str(error).split())
         raise error_type(f'{str(path)!r} is no loadable ONNX model: {reason}') from error
@@ -116,7 +119,7 @@ def read_model(
             f'{str(path)!r} has sha256 {found}{over}, expected {sha256}; correct the file, or the '
             'digest in the robot YAML (base_policy_sha256, encoder_sha256, classifier_sha256)'
         )
-    return OnnxModel(path, content, digests, size, found, metadata, sidecar, random)
+    return OnnxModel(path, content, digests, size, found, metadata, sidecar, random, batch)
 
 
 def _parse(content: bytes) -> Any:
@@ -218,6 +221,14 @@ def _messages(model: Any, kind: Any) -> Iterator[Any]:
         for field, value in message.ListFields():
             if field.message_type is not None:
                 waiting += [value] if hasattr(value, 'ListFields') else value
+
+
+def _batch_names(graph: Any) -> Iterator[str]:
+    """Yield the names of leading dimensions of inputs that have no size."""
+    for value in graph.input:
+        for dimension in value.type.tensor_type.shape.dim[:1]:
+            if dimension.WhichOneof('value') == 'dim_param':
+                yield dimension.dim_param
 
 
 def _random_operators(model: Any) -> Iterator[str]:

@@ -16,60 +16,100 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.robot.inference import ON_CPU, OPTIMISATIONS, InferenceConfig
 from residual_rl_ros.robot.onnx_model import OnnxModel, read_model
 
 Result = TypeVar('Result')
+LEVELS = dict(
+    zip(
+        OPTIMISATIONS,
+        (
+            ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+            ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+            ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+            ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+        ),
+        strict=True,
+    )
+)
 CLOSE_LIMIT_S = 1.0
 """How long the end of a worker is waited for [s]."""
 
 
 def open_session(
-    path: Path,
-    what: str,
-    error_type: type[ResidualRLError],
-    threads: int = 1,
-    sha256: str = '',
+    path: Path, what: str, error_type: type[ResidualRLError], sha256: str = ''
 ) -> ort.InferenceSession:
-    """Read a model and load it.
+    """Read a model and load it, for one thread of the processor.
 
     Args:
         path: the `.onnx` file.
         what: what the model is, for the error.
         error_type: type of the error.
-        threads: ONNX Runtime threads; 1 suits networks of a few million weights.
         sha256: what must identify it, see `OnnxModel`; empty accepts any.
 
     Raises:
         ResidualRLError: of `error_type`: missing, unreadable or another model.
     """
-    return load_session(read_model(path, what, error_type, sha256.lower()), error_type, threads)
+    return load_session(read_model(path, what, error_type, sha256.lower()), error_type)
 
 
 def load_session(
-    model: OnnxModel, error_type: type[ResidualRLError], threads: int = 1
+    model: OnnxModel,
+    error_type: type[ResidualRLError],
+    inference: InferenceConfig = ON_CPU,
+    batch: int | None = None,
+    quiet: bool = False,
 ) -> ort.InferenceSession:
     """Load a model that was read.
 
     Args:
         model: the model.
         error_type: type of the error.
-        threads: ONNX Runtime threads.
+        inference: where and how it is to run.
+        batch: size of leading dimensions that the model leaves open: ONNX Runtime plans for it.
+        quiet: whether it is a trial, of which ONNX Runtime prints nothing.
 
     Raises:
-        ResidualRLError: of `error_type`: ONNX Runtime cannot load it.
+        ResidualRLError: of `error_type`: ONNX Runtime cannot load it, or not so.
     """
+    _check_installed(inference.providers, error_type)
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = inference.threads
     options.inter_op_num_threads = 1
+    options.graph_optimization_level = LEVELS[inference.optimisation]
+    for name in () if batch is None else model.batch_names:
+        options.add_free_dimension_override_by_name(name, batch)
+    if quiet:
+        options.log_severity_level = 4
     # An idle session that spins slows everything else in the process.
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     # Else its first bytes decide, and what was checked would be another model.
     options.add_session_config_entry('session.load_model_format', 'ONNX')
     try:
-        return ort.InferenceSession(model.content, options, providers=['CPUExecutionProvider'])
+        session = ort.InferenceSession(model.content, options, providers=list(inference.providers))
     except Exception as error:  # ONNX Runtime raises its own untyped hierarchy.
         reason = str(error).splitlines()[0]
         raise error_type(f'{str(model.path)!r} is no loadable ONNX model: {reason}') from error
+    session.disable_fallback()  # Else it would go on with another provider after an error.
+    started = session.get_providers()
+    if failed := [each for each in inference.providers if each not in started]:
+        raise error_type(
+            f'{", ".join(failed)} did not start (ONNX Runtime runs {model.path.name} with '
+            f'{", ".join(started)}): install its driver and libraries, or correct '
+            'robot.base_policy.providers in the robot YAML'
+        )
+    return session
+
+
+def _check_installed(providers: tuple[str, ...], error_type: type[ResidualRLError]) -> None:
+    """Refuse execution providers that this ONNX Runtime has not."""
+    available = ort.get_available_providers()
+    if missing := [each for each in providers if each not in available]:
+        raise error_type(
+            f'robot.base_policy.providers names {", ".join(missing)}, this ONNX Runtime has '
+            f'{", ".join(available)}: install the onnxruntime package that has it, or correct the '
+            'robot YAML'
+        )
 
 
 def run_session(

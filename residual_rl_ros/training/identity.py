@@ -37,6 +37,7 @@ def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
         'decision_steps': config.decision_steps,
         'residual_scale': config.residual_scale,
         'prefetch_steps': config.prefetch_steps,
+        **config.ensembling,
         **config.customisation,
         'success': config.success,
         'operator': None if operator is None else asdict(operator),

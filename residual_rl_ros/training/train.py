@@ -294,7 +294,7 @@ class _Training:
                 run.policy,
                 run.robot,
                 SuccessCriterion.parse(run.config.success),
-                run.config.prefetch_steps,
+                run.config.controller_config(0, False, False).splicing,
                 seed=options.seed,
                 prior_width=run.config.prior_width,
             ),

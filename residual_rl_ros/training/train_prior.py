@@ -270,6 +270,7 @@ def export(policy: RobotPolicy, metadata: BasePolicyMetadata, path: Path) -> Non
         output_names=['action', *told],
         opset_version=OPSET,
         dynamo=False,
+        dynamic_axes={name: {0: 'batch'} for name in ('observation', 'action', *told)},
     )
     model = onnx.load(str(path))
     helper.set_model_props(model, {METADATA_KEY: replace(metadata, prior=prior).to_json()})

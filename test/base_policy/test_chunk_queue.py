@@ -281,8 +281,8 @@ def test_chunks_too_short_for_a_decision_and_the_prefetch_are_refused(
 
 
 def test_a_negative_prefetch_is_refused() -> None:
-    with pytest.raises(BasePolicyError, match=r'prefetch_steps is -1, expected >= 0'):
-        ChunkQueue(LinearPolicy(), 1, -1)
+    with pytest.raises(BasePolicyError, match=r'prefetch_steps is -2, expected >= 0'):
+        ChunkQueue(LinearPolicy(), 1, -2)
 
 
 def test_a_chunk_before_the_first_observation_is_refused() -> None:

@@ -210,10 +210,10 @@ def test_a_zero_default_is_the_policy_without_noise_and_its_proposals_are_drawn(
     [
         (
             {'gaol': [1.0]},
-            r"base_policy_constants names \['gaol'\], a.onnx has \['goal', 'tokens'\]",
+            r"robot.base_policy.constants names \['gaol'\], a.onnx has \['goal', 'tokens'\]",
         ),
-        ({'goal': [1.0]}, r'base_policy_constants.goal: it has 1 values, expected 2'),
-        ({'goal': [1.0, np.nan]}, r'base_policy_constants.goal: it has nan'),
+        ({'goal': [1.0]}, r'robot.base_policy.constants.goal: it has 1 values, expected 2'),
+        ({'goal': [1.0, np.nan]}, r'robot.base_policy.constants.goal: it has nan'),
     ],
 )
 def test_a_wrong_constant_is_refused(tmp_path: Path, constants: Any, message: str) -> None:

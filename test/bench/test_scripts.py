@@ -17,6 +17,7 @@ import torch
 import typer
 from benchmark_scripts import FOLDER, load_script
 from builders import make_actor
+from deployment_builders import write_run
 from foreign_tasks import register, write_base
 from PIL import Image
 from planner_builders import known_planner
@@ -34,7 +35,8 @@ from residual_rl_ros.tasks.hosting import finetune_for_environment, host
 
 HERE = (
     *('bag_warm_start', 'chunk_seams', 'customisation', 'customisation_knobs'),
-    *('customisation_mppi', 'customise_shelf', 'failure_to_success', 'guard_rates'),
+    *('customisation_mppi', 'customise_shelf', 'failure_to_success', 'fused_policy'),
+    'guard_rates',
 )
 WITH_ROS = ('recorder_load', 'round_trips')
 
@@ -98,6 +100,20 @@ def test_seams_of_chunks(
     for row in measured:
         p95, _, largest, *_ = (float(cell) for cell in row.strip('| ').split('|')[2:])
         assert 0.0 <= p95 <= largest
+
+
+def test_a_fused_policy_beside_the_controller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = load_script('fused_policy', monkeypatch)
+    run = write_run(tmp_path / 'run', 'push_to_goal')
+    script.main(run, 'push_to_goal', steps=60)
+    found, controller, fused = capsys.readouterr().out.splitlines()
+    assert found.startswith('15 decisions of 4 control steps')
+    assert float(found.split('largest difference ')[1].split(',')[0]) < 1e-6
+    for row in (controller, fused):
+        median, _, high, _ = (float(cell.split()[1]) for cell in row.split(', '))
+        assert 0.0 < median <= high
 
 
 def test_an_animation_of_a_repaired_seed(

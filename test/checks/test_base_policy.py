@@ -84,7 +84,8 @@ def test_an_inference_longer_than_a_control_period_is_remarked(path: Path) -> No
     write_onnx_policy(path)
     report = check_base_policy(path, clock=clock_of(0.06))
     assert report.remarks == [
-        'one inference took 60.0 ms of a 50.0 ms control period: set prefetch_steps'
+        'one inference took 60.0 ms of a 50.0 ms control period: set prefetch_steps, or leave it '
+        'at auto'
     ]
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -72,9 +73,27 @@ def test_check_base_prints_names_in_brackets(run, tmp_path: Path) -> None:
     assert 'finger[left]' in out
 
 
+def test_check_base_diagnoses_a_base_policy(run) -> None:
+    arguments = ('check-base', 'push_to_goal', '--diagnose', '--task', 'push_to_goal')
+    code, out, err = run(*arguments, '--starts', 2, '--first-seed', 7, '--workers', 1, '--json')
+    assert code == 0
+    assert 'environment 7 to 8' in err
+    found = json.loads(out)
+    assert found['facts']['kind'] == 'bc, deterministic'
+    assert found['diagnosis']['noises'] == 1
+    assert found['diagnosis']['first_seed'] == 7
+    assert found['diagnosis']['verdict'] in ('residual', 'nothing')
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
+        (['check-base', 'peg_insert', '--diagnose'], 'with one of --task and --env'),
+        (['check-base', 'peg_insert', '--task', 'peg_insert'], 'give --diagnose together'),
+        (
+            ['check-base', 'peg_insert', '--diagnose', '--task', 'push_to_goal', '--json'],
+            'names differ',
+        ),
         (['check-base', 'x.onnx', '--robot', 'r2d2'], "unknown robot 'r2d2'"),
         (['check-base', 'pegs'], "unknown base policy 'pegs'"),
         (['compare', '--presets', 'dawn', '--seeds', '4-0'], "seeds is '4-0'"),

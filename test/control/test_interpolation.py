@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.control.interpolation import KINDS, MotionLimits
-from residual_rl_ros.evaluation.paired import run_episode
+from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.tasks.hosting import host
 
 PERIOD_S, SAMPLE_S = 0.05, 0.002

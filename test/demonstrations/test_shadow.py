@@ -13,6 +13,7 @@ from builders import LinearPolicy, make_action_spec, make_layout, make_metadata
 from demonstration_builders import LAYOUT, META, episodes
 from prior_builders import METADATA, Chooser
 
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.config.success import SuccessCriterion
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.demonstrations.shadow import Shadow, told_feedback
@@ -37,7 +38,7 @@ def test_transitions_are_those_of_the_robots_own_controller_under_an_operator(
         made = operated.step(EPISODE.observations[step + 1], (step + 1) / metadata.rate_hz, told)
         expected += [] if made is None else [made]
     policy = LinearPolicy(metadata, stochastic=True)
-    shadow = Shadow(policy, operated.layout, prefetch_steps=1, blend_steps=1, seed=3)
+    shadow = Shadow(policy, operated.layout, Splicing(1, 1), seed=3)
     found = list(shadow.transitions(EPISODE, feedback))
     operated.queue.close()
     shadow.close()

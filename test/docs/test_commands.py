@@ -136,7 +136,7 @@ def runnable() -> list[Any]:
         parameter
         for parameter in lines_with('residual-rl ')
         if ' '.join(arguments_of(str(parameter.values[0])) or []).startswith(RUN)
-        and '--live' not in str(parameter.values[0])
+        and not re.search('--live|--diagnose', str(parameter.values[0]))
     ]
 
 

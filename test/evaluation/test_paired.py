@@ -30,8 +30,8 @@ def test_who_only_plays_episodes_loads_neither_torch_nor_matplotlib() -> None:
     script = (
         'import sys\n'
         'from residual_rl_ros.config.run import load_run\n'
-        'from residual_rl_ros.evaluation.paired import _start_worker\n'
-        "_start_worker(load_run('peg_insert'), [None])\n"
+        'from residual_rl_ros.evaluation.paired import _Worker\n'
+        "_Worker(load_run('peg_insert'), [None])\n"
         "raise SystemExit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     )
     subprocess.run([sys.executable, '-c', script], check=True)

@@ -8,13 +8,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from lifecycle_msgs.msg import TransitionEvent
 from processes import node_processes, wait_for
 from simulated_robots import BASE, CONFIG, LIMIT_S, ROBOT_FILE, Bystander, count
 
@@ -26,8 +24,9 @@ from residual_rl_ros.ros.common.process import PARENT
 
 pytestmark = pytest.mark.ros
 
-AT_ONCE_S = 0.3
-"""Within this time of the death of `up` the robot holds and its policy is inactive."""
+MOST_COMMANDS = 10
+"""Commands that a robot (20 Hz) still gets after the death of `up`: those of 0.3 s, and some room.
+Time alone would say how busy this machine is."""
 
 
 def nodes_of(parent: int) -> dict[str, int]:
@@ -51,15 +50,6 @@ def test_a_killed_learner_is_started_again_and_when_up_is_killed_the_robot_holds
     command = [sys.executable, '-m', 'residual_rl_ros.cli.main', 'up', str(ROBOT_FILE)]
     command += ['--base', str(BASE.path), '--out', str(out), '--auto-start']
     bystander = Bystander(domain_id)
-    finalized: list[float] = []
-    bystander.node.create_subscription(
-        TransitionEvent,
-        '/policy_node/transition_event',
-        lambda event: (
-            finalized.append(time.monotonic()) if event.goal_state.label == 'finalized' else None
-        ),
-        10,
-    )
     try:
         with (
             Monitor(domain_id) as monitor,
@@ -73,13 +63,11 @@ def test_a_killed_learner_is_started_again_and_when_up_is_killed_the_robot_holds
                 wait_for(bystander.early_in_an_episode, LIMIT_S, 'an episode')
                 learned = count(monitor, 'learner_node', 'transitions')
                 up.kill()
-                died = time.monotonic()
-                wait_for(lambda: bool(finalized), 5.0, 'the end of the policy')
-                assert finalized[0] - died < AT_ONCE_S
                 commands = len(bystander.commands)
+                wait_for(lambda: not bystander.is_commanded(), LIMIT_S, 'the end of the policy')
+                assert len(bystander.commands) - commands <= MOST_COMMANDS
                 np.testing.assert_array_equal(bystander.commands[-1], bystander.commands[-2])
                 wait_for(lambda: not nodes_of(up.pid), LIMIT_S, 'the end of the learner')
-                assert len(bystander.commands) == commands
                 said = up.stderr.read() if up.stderr is not None else ''
             finally:
                 up.kill()

@@ -100,7 +100,7 @@ def test_a_policy_is_written_with_its_parity(tmp_path: Path) -> None:
         (FrozenBatch(), 'ONNX Runtime cannot run the graph'),
         (Drawing(), 'differs from torch by'),
         (Unusual(), 'an operator without a form in ONNX opset 17: .*bessel_j0'),
-        (Wide(), r'actions of shape \[1, 3, 2\], expected \[1, 3, 1\]'),
+        (Wide(), r'actions of shape \[5, 3, 2\], expected \[5, 3, 1\]'),
         (Divided(), 'numbers that are not finite in action'),
     ],
 )

@@ -245,12 +245,15 @@ def test_names_that_torch_compile_has_changed_are_found(tmp_path: Path) -> None:
         ('act', {'temporal_ensemble_coeff': 0.01}, 'asks for temporal ensembling (0.01)'),
         ('act', {'use_vae': False}, 'trained without a latent'),
         ('act', {}, 'does not name the numbers of observation.state'),
+        ('old act', {}, 'their mean ± 3 standard deviations'),
     ],
 )
 def test_what_differs_from_the_original_is_said(
     kind: str, config: dict[str, object], remark: str, tmp_path: Path
 ) -> None:
-    policy = import_checkpoint(write_checkpoint(tmp_path, kind, **config), options())
+    age, _, kind = kind.rpartition(' ')
+    generation = 'weights' if age else 'processors'
+    policy = import_checkpoint(write_checkpoint(tmp_path, kind, generation, **config), options())
     assert any(remark in each for each in policy.remarks)
 
 

@@ -203,6 +203,15 @@ def test_a_command_is_described_by_its_type() -> None:
     assert (command.fields, command.frame_id) == (('linear.x', 'angular.z'), 'base_link')
 
 
+def test_a_robot_says_how_its_computer_runs_the_base_policy() -> None:
+    section = {'threads': 2, 'optimisation': 'basic', 'constants': {'goal': [1, 2.5]}}
+    robot = RobotConfig.from_mapping({**DESCRIPTION, 'base_policy': section})
+    assert (robot.base_policy.threads, robot.base_policy.optimisation) == (2, 'basic')
+    assert robot.base_policy.numbers == {'goal': (1.0, 2.5)}
+    with pytest.raises(ConfigError, match=r'robot.base_policy.threads is 0'):
+        RobotConfig.from_mapping({**DESCRIPTION, 'base_policy': {'threads': 0}})
+
+
 def test_a_channel_is_stamped_by_its_header_unless_it_says_otherwise() -> None:
     robot = RobotConfig.from_mapping(edited('observation.arm.stamped_by', 'receipt'))
     assert [channel.stamped_by for channel in robot.channels] == ['header', 'receipt']

@@ -21,9 +21,8 @@ from torch import Tensor
 SITE = 'RESIDUAL_RL_LEROBOT_SITE'
 """Environment variable with the folder that LeRobot is in, as `pip install --target` makes it.
 
-Version 0.4.4 (processors) or 0.3.3 (statistics among the weights), without dependencies, and
-beside it what its import asks for: draccus, huggingface-hub, einops, diffusers, datasets,
-torchvision and small ones.
+`lerobot_requirements.txt` lists what is in it, and how it is made. Version 0.4.4 has processors;
+with 0.3.3 in its place the statistics are among the weights.
 """
 BATCH = 4
 STATE, ACTION = 6, 5

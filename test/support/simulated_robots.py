@@ -79,6 +79,10 @@ class Bystander:
         at_end = self.commands_at_end
         return at_end is not None and 5 <= len(self.commands) - at_end <= 10
 
+    def is_commanded(self) -> bool:
+        """Return whether anybody publishes commands."""
+        return self.node.count_publishers(COMMANDS) > 0
+
     def _spin(self) -> None:
         try:
             self._executor.spin()

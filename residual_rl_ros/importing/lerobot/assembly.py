@@ -149,7 +149,7 @@ def _assemble(
         metadata=metadata,
         inputs=tuple(inputs),
         outputs=('action', *(f'{image.name}{FEATURES}' for image in images)),
-        remarks=(*built.remarks, *remarks_on(folder, statistics, dataset)),
+        remarks=(*built.remarks, *remarks_on(folder, statistics, dataset, options)),
     )
 
 

@@ -87,9 +87,17 @@ def usual_observation(
     return torch.from_numpy(made[0]).float(), torch.from_numpy(made[1]).float()
 
 
-def remarks_on(folder: LerobotFolder, statistics: Statistics, dataset: DatasetFacts) -> list[str]:
+def remarks_on(
+    folder: LerobotFolder, statistics: Statistics, dataset: DatasetFacts, options: ImportOptions
+) -> list[str]:
     """Return what the user should know of the numbers."""
     remarks = []
+    known_range = {'min', 'max'} <= set(statistics.known.get(folder.action.key, {}))
+    if options.range_std is not None and not known_range and dataset.action_range is None:
+        remarks.append(
+            f'the range of the actions is their mean ± {options.range_std:g} standard deviations: '
+            'the bound of the residual follows from it (--dataset says the real one)'
+        )
     used = {each.key for each in (*folder.numbers, *folder.cameras)}
     unused = [each.key for each in folder.inputs if each.key not in used]
     if unused:

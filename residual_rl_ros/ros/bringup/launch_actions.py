@@ -27,6 +27,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
 from launch import LaunchContext, LaunchDescription
+from residual_rl_ros.base_policy.prefetch import WORD, parse_prefetch
 from residual_rl_ros.errors import ConfigError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.resources import find_base_policy
@@ -57,8 +58,14 @@ ROBOT_ARGUMENTS = (
         '',
         "lambda: a number, or a list of one for each action; empty: the checkpoint's, or 0.05",
     ),
-    ('prefetch_steps', '0', 'control steps before its first use at which a chunk is requested'),
+    (
+        'prefetch_steps',
+        WORD,
+        'control steps before its first use at which a chunk is requested; auto measures inference',
+    ),
     ('chunk_blend_steps', '0', 'control steps over which a new chunk takes over'),
+    ('temporal_ensemble', '0.0', 'mean of all chunks; see the node parameter'),
+    ('ensemble_steps', '0', 'control steps between two chunks of that mean'),
     ('proposals', '1', "draws of the base policy's noise that a decision is given"),
     ('customisable', 'false', 'transitions tell the add-on reward and its weight'),
     ('prior_width', '0.0', 'density of a base policy that tells none; see the node parameter'),
@@ -91,8 +98,10 @@ def robot_run(value: Mapping[str, str], namespaces: tuple[str, ...]) -> RobotRun
         preset=value['preset'],
         decision_steps=count(value, 'decision_steps') if value['decision_steps'] else None,
         residual_scale=numbers(value, 'residual_scale') if value['residual_scale'] else None,
-        prefetch_steps=count(value, 'prefetch_steps'),
+        prefetch_steps=parse_prefetch(value['prefetch_steps']),
         chunk_blend_steps=count(value, 'chunk_blend_steps'),
+        temporal_ensemble=numbers(value, 'temporal_ensemble')[0],
+        ensemble_steps=count(value, 'ensemble_steps'),
         proposals=count(value, 'proposals'),
         customisable=truth(value, 'customisable'),
         prior_width=numbers(value, 'prior_width'),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from residual_rl_ros.base_policy.prefetch import AUTO
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.weights import (
     CHECKPOINTS,
@@ -126,6 +127,7 @@ def finetune_topology(
             'decision_steps': config.decision_steps,
             'residual_scale': list(config.residual_scale),
             'prefetch_steps': config.prefetch_steps,
+            **config.ensembling,
             **customisation,
             **add_on,
             'seed': seed,
@@ -184,10 +186,14 @@ class RobotRun:
     """Control steps per residual decision (k); None: as the actor has it, or `DECISION_STEPS`."""
     residual_scale: tuple[float, ...] | None = None
     """Lambda: one value, or one per action dimension; None: as the actor, or `RESIDUAL_SCALE`."""
-    prefetch_steps: int = 0
-    """Control steps before its first use at which a chunk is requested."""
+    prefetch_steps: int = AUTO
+    """Control steps before its first use at which a chunk is requested; `AUTO` measures."""
     chunk_blend_steps: int = 0
     """Control steps over which a new chunk takes over from the one before."""
+    temporal_ensemble: float = 0.0
+    """Coefficient of the mean over chunks; 0: one chunk at a time."""
+    ensemble_steps: int = 0
+    """Control steps between two chunks of that mean; 0: a chunk at every decision."""
     proposals: int = 1
     """Number of draws of the base policy's noise that a decision is given."""
     customisable: bool = False
@@ -270,6 +276,8 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
                 'residual_scale': residual_scale,
                 'prefetch_steps': run.prefetch_steps,
                 'chunk_blend_steps': run.chunk_blend_steps,
+                'temporal_ensemble': run.temporal_ensemble,
+                'ensemble_steps': run.ensemble_steps,
                 'proposals': run.proposals,
                 'customisable': run.customisable,
                 'prior_width': list(run.prior_width),
@@ -330,6 +338,8 @@ def _demonstrations(run: RobotRun) -> dict[str, Any]:
         'robot_file': str(run.robot_file),
         'prefetch_steps': run.prefetch_steps,
         'chunk_blend_steps': run.chunk_blend_steps,
+        'temporal_ensemble': run.temporal_ensemble,
+        'ensemble_steps': run.ensemble_steps,
     }
 
 

@@ -30,6 +30,7 @@ from residual_rl_ros.ros.common.process import (
     EXIT_LIMIT_S,
     SAVE_LIMIT_S,
     StopRequest,
+    end_at_exit,
     end_within,
 )
 
@@ -259,7 +260,7 @@ class ManagedNode(LifecycleNode, ABC):
 
 
 def run(create: Callable[[], Any], spin: Callable[[Any], None] | None = None) -> int:
-    """Run a node until it is told to stop; return the exit code.
+    """Run a node until it is told to stop; return the exit code, with which the process then ends.
 
     Parameter `autostart` (default true) configures and activates a lifecycle node at once. It is
     told to stop by SIGINT, SIGTERM or SIGHUP, and by the death of the program that started it if
@@ -272,6 +273,13 @@ def run(create: Callable[[], Any], spin: Callable[[Any], None] | None = None) ->
     Returns:
         0 after a requested end, 2 after bad input (said in one line), 1 after anything else.
     """
+    code = _run(create, spin)
+    end_at_exit(code)
+    return code
+
+
+def _run(create: Callable[[], Any], spin: Callable[[Any], None] | None) -> int:
+    """Run a node until it has stopped; see `run`."""
     node: Any = None
     stopping = StopRequest(ACTIVE_LIMIT_S if spin is None else SAVE_LIMIT_S)
     code = 0

@@ -6,6 +6,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from residual_rl_ros.base_policy.ensemble_queue import (
+    ENSEMBLE,
+    ENSEMBLE_STEPS,
+    MAX_COEFFICIENT,
+)
+from residual_rl_ros.base_policy.prefetch import AUTO as AUTO_PREFETCH
+from residual_rl_ros.base_policy.prefetch import DESCRIPTION as PREFETCH
+from residual_rl_ros.base_policy.prefetch import WORDS as PREFETCH_WORDS
 from residual_rl_ros.config.success import AUTO, DESCRIPTION
 from residual_rl_ros.control.config import CUSTOMISABLE, PRIOR_WIDTH, PROPOSALS
 from residual_rl_ros.control.customisation import MAX_ADD_ON_WEIGHT
@@ -33,7 +41,14 @@ class PolicyParameters(NodeParameters):
     """Parameters of policy_node, beside the robot description `robot.*`."""
 
     key_file: str = parameter('', KEY_FILE)
-    base_policy: str = parameter('', 'ONNX base policy: a path, or the name of a shipped one')
+    base_policy: str = parameter(
+        '',
+        'ONNX base policy: a path, or the name of a shipped one; topic: its chunks arrive on '
+        'base_policy/chunk',
+    )
+    base_policy_metadata: str = parameter(
+        '', 'with base_policy topic: YAML file of its metadata, as that beside an ONNX file'
+    )
     base_policy_sha256: str = parameter(
         '', 'refuse any other base policy than the file with this sha256 (64 hex digits)'
     )
@@ -46,12 +61,12 @@ class PolicyParameters(NodeParameters):
     residual_scale: tuple[float, ...] = parameter(
         (0.1,), 'lambda: one value, or one per action dimension', minimum=0.0
     )
-    prefetch_steps: int = parameter(
-        0, 'control steps before its first use at which a chunk is requested', minimum=0
-    )
+    prefetch_steps: int = parameter(AUTO_PREFETCH, PREFETCH, AUTO_PREFETCH, words=PREFETCH_WORDS)
     chunk_blend_steps: int = parameter(
         0, 'control steps over which a new chunk takes over from the one before', minimum=0
     )
+    temporal_ensemble: float = parameter(0.0, ENSEMBLE, -MAX_COEFFICIENT, MAX_COEFFICIENT)
+    ensemble_steps: int = parameter(0, ENSEMBLE_STEPS, minimum=0)
     proposals: int = parameter(1, PROPOSALS, minimum=1, maximum=MAX_PROPOSALS)
     customisable: bool = parameter(False, CUSTOMISABLE)
     prior_width: tuple[float, ...] = parameter((0.0,), PRIOR_WIDTH, minimum=0.0)
@@ -165,10 +180,22 @@ class LearnerParameters(NodeParameters):
         '', 'for demonstrations: robot YAML, for the limits of the actions and the topics of bags'
     )
     prefetch_steps: int = parameter(
-        0, 'for demonstrations: prefetch_steps of policy_node', minimum=0
+        0,
+        'for demonstrations: prefetch_steps of policy_node; auto (-1) is 0',
+        minimum=AUTO_PREFETCH,
+        words=PREFETCH_WORDS,
     )
     chunk_blend_steps: int = parameter(
         0, 'for demonstrations: chunk_blend_steps of policy_node', minimum=0
+    )
+    temporal_ensemble: float = parameter(
+        0.0,
+        'for demonstrations: temporal_ensemble of policy_node',
+        minimum=-MAX_COEFFICIENT,
+        maximum=MAX_COEFFICIENT,
+    )
+    ensemble_steps: int = parameter(
+        0, 'for demonstrations: ensemble_steps of policy_node', minimum=0
     )
     add_on: str = parameter(
         '',

@@ -82,6 +82,7 @@ class SolePublisher:
         self._sleep = sleep
         self._began = clock()
         self._met: float | None = None
+        self._established = False
 
     @classmethod
     def of(cls, node: Node, topic: str, create: Callable[[], object]) -> SolePublisher:
@@ -125,12 +126,10 @@ class SolePublisher:
         others, now = self.others, self._clock()
         if not others:
             self._met = None
+            # Only who has looked knows: on a busy machine time passes without a look.
+            self._established = now - self._began > YOUNG_S
             return ''
         if self._met is None:
             self._met = now
         must = min(others) < self._own or now - self._met > PATIENCE_S
         return others[min(others)] if must else ''
-
-    @property
-    def _established(self) -> bool:
-        return self._met is None and self._clock() - self._began > YOUNG_S

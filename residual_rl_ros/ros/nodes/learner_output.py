@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.config.preset import LearnerConfig, learner_config, load_preset
 from residual_rl_ros.demonstrations.frames import read_observation_map
@@ -30,6 +31,7 @@ from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.robot.inference import ON_CPU
 from residual_rl_ros.ros.common.node_parameters import LearnerParameters
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.seal import Key
@@ -164,15 +166,22 @@ class LearnerOutput:
             return
         try:
             policy = robot = None
-            if parameters.base_policy:
-                policy = OnnxBasePolicy(find_base_policy(parameters.base_policy))
             if parameters.robot_file:
                 robot, _ = load_robot(parameters.robot_file)
+            if parameters.base_policy:
+                inference = ON_CPU if robot is None else robot.base_policy
+                policy = OnnxBasePolicy(
+                    find_base_policy(parameters.base_policy), inference=inference
+                )
             demonstrated = Demonstrated(
                 policy,
                 robot,
-                prefetch_steps=parameters.prefetch_steps,
-                blend_steps=parameters.chunk_blend_steps,
+                splicing=Splicing(
+                    parameters.prefetch_steps,
+                    parameters.chunk_blend_steps,
+                    parameters.temporal_ensemble,
+                    parameters.ensemble_steps,
+                ),
                 seed=parameters.seed,
             )
             add_demonstrations(learner, self._recordings, demonstrated, say, pulse)

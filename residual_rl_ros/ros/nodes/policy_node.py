@@ -20,15 +20,12 @@ import numpy.typing as npt
 from rclpy.clock import Clock, ClockType
 from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
 
-from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, ReceivedQueue
 from residual_rl_ros.control.composition import BlendRamp
-from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
-from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
+from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import CommandError, ObservationError
 from residual_rl_ros.residual_policy.weights import read_actor
-from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.command import CommandDecoder
 from residual_rl_ros.robot.decoders import rounded, to_seconds
 from residual_rl_ros.robot.description import RobotConfig
@@ -53,6 +50,15 @@ from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
 from residual_rl_ros.ros.common.parameters import follow_parameters, read_parameters, read_tree
 from residual_rl_ros.ros.common.process import take_privileges
+from residual_rl_ros.ros.nodes.chunk_input import ChunkInput
+from residual_rl_ros.ros.nodes.policy_setup import (
+    make_controller,
+    open_base_policy,
+    ramp_s,
+    real_time_rules,
+    warm_up,
+    words,
+)
 from residual_rl_ros.ros.nodes.services import PolicyServices, StopInputs
 from residual_rl_ros.transitions.cdr import labelled_array
 from residual_rl_ros.transitions.seal import LAYOUT, WEIGHTS, Key
@@ -78,34 +84,12 @@ class PolicyNode(ManagedNode):
         self._image_workers: list[tuple[str, ImageWorker]] = []
         self.parameters = parameters = read_parameters(self, PolicyParameters, ('robot',))
         self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
-        model = find_base_policy(parameters.base_policy)
-        policy = OnnxBasePolicy(model, sha256=parameters.base_policy_sha256)
-        for remark in policy.remarks:
-            self.get_logger().warning(remark)
-        if robot.action.kind == 'discrete' and not robot.action.hold_action:
-            self.get_logger().warning(
-                'a hold repeats the latest action: set hold_action in the robot YAML to the one '
-                'that stays'
-            )
-        policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
-        self.controller: ResidualController = ControllerConfig(
-            decision_steps=parameters.decision_steps,
-            residual_scale=parameters.residual_scale,
-            prefetch_steps=parameters.prefetch_steps,
-            blend_steps=parameters.chunk_blend_steps,
-            seed=parameters.seed,
-            explore=parameters.explore,
-            lockstep=parameters.lockstep,
-            scheduled_actor=parameters.lockstep and parameters.wait_for_actor,
-            proposals=parameters.proposals,
-            customisable=parameters.customisable,
-            prior_width=parameters.prior_width,
-            max_weights_bytes=parameters.max_weights_bytes,
-        ).build(policy, robot.action)
+        policy = open_base_policy(parameters, robot, self._now, self.get_logger().warning)
+        self.controller = make_controller(parameters, policy, robot)
         self.made.callback(self.controller.queue.close)
         self.made.callback(self.controller.plans.close)
         self.controller.customisation.change(parameters.add_on, parameters.add_on_weight)
-        self.controller.queue.warm_up()
+        warm_up(self.controller.queue, self.get_logger())
         self.controller.mailbox.key = self._key = Key.read(parameters.key_file)
         if parameters.actor:
             actor = read_actor(Path(parameters.actor), self._key)
@@ -113,11 +97,14 @@ class PolicyNode(ManagedNode):
         self._blend = BlendRamp(ramp_s(parameters), parameters.blend_ratio)
         self._loop = self._make_loop()
         self._open_topics()
+        if isinstance(policy, ReceivedPolicy):
+            assert isinstance(self.controller.queue, ReceivedQueue)
+            ChunkInput(self, policy, self.controller.queue, self.warn)
         follow = follow_parameters(self, parameters, self._set_parameters, self._check_parameters)
         self.made.callback(follow)
         # The first message costs 10 ms (rclpy looks for its caller), which no control step has.
         self.get_logger().info(
-            f'{robot.name} at {robot.control_rate_hz:g} Hz with base policy {model}, '
+            f'{robot.name} at {robot.control_rate_hz:g} Hz with {words(policy)}, '
             f'decision_steps {parameters.decision_steps}, residual_scale '
             f'{list(parameters.residual_scale)}'
         )
@@ -378,6 +365,8 @@ class PolicyNode(ManagedNode):
             'robot_minutes': self._minutes('ticks'),
             'operator_minutes': self._minutes('operator_ticks'),
             'late_chunks': self.controller.late_chunks,
+            'prefetch_steps': self.controller.queue.prefetch_steps,
+            **{f'chunks_{what}': n for what, n in self.controller.queue.counts.items()},
             'residuals_not_finite': self.controller.residuals_not_finite,
             'residuals_refused': self.controller.residuals_refused,
             'plans_late': self.controller.plans.late,
@@ -398,21 +387,6 @@ class PolicyNode(ManagedNode):
     def _minutes(self, ticks: str) -> float:
         """Return the time of the control steps that a counter has counted [min]."""
         return round(self._loop.counts[ticks] / self.robot.control_rate_hz / 60.0, 2)
-
-
-def real_time_rules(parameters: PolicyParameters) -> RealTimeRules:
-    """Return the rules of a real-time loop that the parameters say."""
-    return RealTimeRules(
-        parameters.auto_start,
-        parameters.hold_limit_s,
-        parameters.episode_limit_s,
-        parameters.takeover_timeout_s,
-    )
-
-
-def ramp_s(parameters: PolicyParameters) -> float:
-    """Return how long the residual fades in [s]; a simulator that waits needs no caution."""
-    return 0.0 if parameters.lockstep else parameters.blend_ramp_s
 
 
 def main() -> int:

@@ -24,18 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import onnx
 import rclpy
 import torch
-import yaml
-from onnx import TensorProto, helper, numpy_helper
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rich.console import Console
 from std_msgs.msg import Float64MultiArray, UInt8MultiArray
 
-from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual_policy.architecture import ActorArchitecture
@@ -49,22 +44,19 @@ from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import byte_array, float_array
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
 from residual_rl_ros.ros.common.process import take_privileges
+from residual_rl_ros.ros.tools.bench_robot import (
+    LAYOUT,
+    RESIDUAL_SCALE,
+    M,
+    N,
+    write_base_policy,
+    write_robot,
+)
 from residual_rl_ros.transitions.cdr import labelled_array
-from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import HEADER
 
-N, M, HORIZON = 40, 7, 16
-RESIDUAL_SCALE = 0.05
-LAYOUT = TransitionLayout(
-    observation_names=tuple(f'state.x{number}' for number in range(N)),
-    action_names=tuple(f'joint{number}.position' for number in range(M)),
-    decision_steps=1,
-    action_min=(-1.0,) * M,
-    action_max=(1.0,) * M,
-    residual_bound=(RESIDUAL_SCALE,) * M,
-)
 EPISODE_STEPS = 200
-COUNTED = ('ticks', 'overruns', 'missed_periods', 'holds', 'transitions')
+COUNTED = ('ticks', 'overruns', 'missed_periods', 'holds', 'late_chunks', 'transitions')
 JOIN_S = 3.0
 """What a process that joins disturbs is over by then: it can hold up every publisher for a third of
 a second (Fast DDS, #6535), and the diagnostics of that are up to a second late."""
@@ -122,13 +114,16 @@ def make_actor(hidden: tuple[int, ...]) -> ResidualActor:
     return ResidualActor(ActorArchitecture(LAYOUT, hidden, True, M))
 
 
-def measure(rate: float, seconds: float, console: Console) -> dict[str, float]:
+def measure(
+    rate: float, seconds: float, console: Console, inference_s: float = 0.0
+) -> dict[str, float]:
     """Run the robot and return the results.
 
     Args:
         rate: control rate [Hz].
         seconds: how long to measure [s]; the weights' latency takes another 20 s.
         console: where to say what is going on.
+        inference_s: how long an inference of the base policy computes [s]; 0: next to nothing.
 
     Raises:
         ResidualRLError: a node ended.
@@ -138,13 +133,12 @@ def measure(rate: float, seconds: float, console: Console) -> dict[str, float]:
         folder = Path(name)
         nodes = robot_topology(
             RobotRun(
-                _write_robot(folder / 'robot.yaml', rate),
-                _write_base_policy(folder / 'base.onnx', rate),
+                write_robot(folder / 'robot.yaml', rate),
+                write_base_policy(folder / 'base.onnx', rate, inference_s),
                 folder / 'learner',
                 overrides=LEARNER,
                 decision_steps=LAYOUT.decision_steps,
                 residual_scale=(RESIDUAL_SCALE,),
-                prefetch_steps=4,
                 auto_start=True,
             )
         )
@@ -217,6 +211,9 @@ def _measure(
     results |= {
         'seconds': elapsed,
         'stolen_s': stolen,
+        'prefetch_steps': float(policy['prefetch_steps']),
+        'inference_p50_us': float(policy['inference_overall_p50_us']),
+        'inference_p99_us': float(policy['inference_overall_p99_us']),
         'updates_per_s': (monitor.number('learner_node', 'updates') - updates) / elapsed,
         **{
             f'{stage}_{percentile}_us': float(policy[f'{stage}_overall_{percentile}_us'])
@@ -292,6 +289,12 @@ def to_markdown(results: Mapping[str, float]) -> str:
         ),
         ('stolen from this virtual machine by its host', f'{value["stolen_s"]:.2f} s'),
         ('holds', f'{value["holds"]:.0f}'),
+        ('holds for a late chunk', f'{value["late_chunks"]:.0f}'),
+        ('prefetch_steps', f'{value["prefetch_steps"]:.0f}'),
+        *(
+            (f'base policy, inference {each}', f'{1e-3 * value[f"inference_{each}_us"]:.1f} ms')
+            for each in ('p50', 'p99')
+        ),
         ('learner updates', f'{value["updates_per_s"]:.0f} /s'),
         ('transitions received', f'{value["received"]:.0f}'),
         ('transitions missing', f'{value["missing"]:.0f}'),
@@ -303,69 +306,6 @@ def to_markdown(results: Mapping[str, float]) -> str:
     return ''.join(
         ['| measure | value |\n|---|---|\n', *(f'| {name} | {text} |\n' for name, text in rows)]
     )
-
-
-def _write_robot(path: Path, rate: float) -> Path:
-    actions = [f'joint{number}.position' for number in range(M)]
-    robot = {
-        'name': 'bench',
-        'control_rate_hz': rate,
-        'command': {'topic': 'commands', 'type': 'std_msgs/msg/Float64MultiArray'},
-        'action': {
-            'names': actions,
-            'lower': [-3.0] * M,
-            'upper': [3.0] * M,
-            'max_velocity': [1000.0] * M,
-        },
-        'observation': {
-            'channels': ['state'],
-            'state': {
-                'topic': 'state',
-                'type': 'std_msgs/msg/Float64MultiArray',
-                'fields': [f'x{number}' for number in range(N)],
-                'max_age_s': 0.5,
-            },
-        },
-    }
-    path.write_text(yaml.safe_dump({'/**': {'ros__parameters': {'robot': robot}}}))
-    return path
-
-
-def _write_base_policy(path: Path, rate: float) -> Path:
-    """Write a linear base policy; its inference is not what is measured."""
-    metadata = BasePolicyMetadata(
-        observation_names=LAYOUT.observation_names,
-        action_names=LAYOUT.action_names,
-        action_min=LAYOUT.action_min,
-        action_max=LAYOUT.action_max,
-        rate_hz=rate,
-        n_obs_steps=1,
-        horizon=HORIZON,
-        exec_start=0,
-        exec_steps=HORIZON // 2,
-    )
-    weights = 0.1 * np.random.default_rng(0).standard_normal((N, HORIZON * M))
-    constants: dict[str, npt.NDArray[Any]] = {
-        'weights': weights.astype(np.float32),
-        'row': np.array([1, N], dtype=np.int64),
-        'chunk': np.array([1, HORIZON, M], dtype=np.int64),
-    }
-    float32 = TensorProto.FLOAT
-    graph = helper.make_graph(
-        [
-            helper.make_node('Reshape', ['observation', 'row'], ['flat']),
-            helper.make_node('MatMul', ['flat', 'weights'], ['product']),
-            helper.make_node('Reshape', ['product', 'chunk'], ['action']),
-        ],
-        'linear',
-        [helper.make_tensor_value_info('observation', float32, (1, 1, N))],
-        [helper.make_tensor_value_info('action', float32, (1, HORIZON, M))],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
-    helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
-    onnx.save(model, str(path))
-    return path
 
 
 def _spin(executor: SingleThreadedExecutor) -> None:

@@ -39,6 +39,15 @@ threading.Thread(target=time.sleep, args=(60.0,), name='inference').start()
 print('ready', flush=True)
 """
 """A program that would wait at its end for a thread that hangs."""
+ENDS = """
+import atexit, time
+from residual_rl_ros.ros.common.process import end_at_exit, end_within
+atexit.register(time.sleep, 60.0)
+end_within(10.0)
+end_at_exit(2)
+print('said', end='')
+"""
+"""A program whose libraries take long to be taken apart."""
 PARENTS = f"""
 import os, subprocess, sys
 child = subprocess.Popen([sys.executable, '-c', {WAITS!r}], env={{**os.environ,
@@ -129,3 +138,10 @@ def test_what_hangs_keeps_no_process_alive_and_is_named() -> None:
         _, said = process.communicate(timeout=LIMIT_S)
         assert process.returncode == 1
         assert 'Timeout' in said
+
+
+def test_an_exit_code_does_not_depend_on_how_long_libraries_take_to_be_taken_apart() -> None:
+    with started(ENDS) as process:
+        said, _ = process.communicate(timeout=LIMIT_S)
+        assert process.returncode == 2
+        assert said == 'said'

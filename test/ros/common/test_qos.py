@@ -75,3 +75,11 @@ def test_an_established_publisher_waits_for_nobody() -> None:
     assert first.rival() == ''
     graph.join(SMALL)
     assert first.wait() == ''
+
+
+def test_time_without_a_look_establishes_nobody() -> None:
+    graph = Graph()
+    graph.join(OLD)
+    late = graph.join(LARGE)
+    graph.now = YOUNG_S + 1.0
+    assert late.rival() == '/node_5'

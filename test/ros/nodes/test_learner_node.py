@@ -214,7 +214,7 @@ def test_a_second_learner_of_a_folder_or_of_a_topic_is_refused_by_name(
         finally:
             for process in others:
                 process.kill()
-        assert [process.returncode for process in others] == [2, 2]
+        assert [process.returncode for process in others] == [2, 2], outputs
         folder = f'belongs to another learner .*process {robot.learner.pid} on'
         assert re.search(folder, outputs[0])
         assert re.search('node publishes /learner_node/actor already', outputs[1])

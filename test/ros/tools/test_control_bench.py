@@ -26,19 +26,23 @@ def test_the_figures_are_those_of_a_running_robot(
     monkeypatch.setattr(control_bench, 'JOIN_S', 0.5)
     measure, figures = control_bench.measure, {}
 
-    def measured(rate: float, seconds: float, console: Any) -> dict[str, float]:
-        assert (rate, seconds) == (50.0, 5.0)
-        figures.update(measure(rate, 2.0, console))  # The command takes no less than five seconds.
+    def measured(rate: float, seconds: float, console: Any, inference_s: float) -> dict[str, float]:
+        assert (rate, seconds, inference_s) == (50.0, 5.0, 0.03)
+        figures.update(
+            measure(rate, 2.0, console, inference_s)
+        )  # The command takes no less than five seconds.
         return figures
 
     monkeypatch.setattr(control_bench, 'measure', measured)
-    command = ('bench', 'control', '--rate', '50', '--seconds', '5')
+    command = ('bench', 'control', '--rate', '50', '--seconds', '5', '--inference', '0.03')
     assert run_command(*command, monkeypatch=monkeypatch) == 0
     assert figures['ticks'] > 0
     assert figures['updates_per_s'] > 0.0
     assert 0.0 < figures['reaction_p50_us'] <= figures['tick_p50_us'] <= figures['tick_p99_us']
     assert 0.0 < figures['bare_p50_us'] <= figures['bare_p99_us']
     assert figures['received'] > 50
+    assert figures['inference_p50_us'] > 2e4
+    assert figures['prefetch_steps'] >= 2
     assert figures['missing'] <= figures['holds']
     assert figures['weights_bytes'] >= 1e6
     assert figures['weights_sent'] == 6

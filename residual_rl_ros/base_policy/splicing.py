@@ -1,0 +1,80 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""How a control loop goes from one chunk of the base policy to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
+from residual_rl_ros.base_policy.distribution import BasePolicy
+from residual_rl_ros.base_policy.ensemble_queue import EnsembleQueue
+from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, ReceivedQueue
+from residual_rl_ros.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Splicing:
+    """When chunks are requested, and what is made of several."""
+
+    prefetch_steps: int = 0
+    """Control steps before its first use at which a chunk is requested; `prefetch.AUTO` measures
+    inference when the queue is warmed up."""
+    blend_steps: int = 0
+    """Control steps over which a new chunk takes over from the one before."""
+    temporal_ensemble: float = 0.0
+    """Coefficient m of the mean over chunks; 0: one chunk at a time."""
+    ensemble_steps: int = 0
+    """Control steps between two chunks of that mean; 0: a chunk at every decision."""
+
+    def queue(self, policy: BasePolicy, decision_steps: int, proposals: int = 1) -> ChunkQueue:
+        """Return the queue that does so.
+
+        Args:
+            policy: the base policy.
+            decision_steps: control steps per residual decision (k).
+            proposals: number of chunks that are drawn for one window.
+
+        Raises:
+            ResidualRLError: the numbers do not fit the base policy, or each other.
+        """
+        if isinstance(policy, ReceivedPolicy):
+            return self._received(policy, decision_steps, proposals)
+        if not self.temporal_ensemble:
+            return ChunkQueue(
+                policy, decision_steps, self.prefetch_steps, self.blend_steps, proposals
+            )
+        means = f'but temporal_ensemble {self.temporal_ensemble:g} takes the mean of all chunks'
+        if self.blend_steps:
+            raise ConfigError(
+                f'chunk_blend_steps is {self.blend_steps}, {means}: set one of them to 0'
+            )
+        if proposals > 1:
+            raise ConfigError(
+                f'proposals is {proposals}, {means}, and those of two chunks are independent '
+                'draws, whose mean the policy would not propose: set temporal_ensemble to 0, or '
+                'proposals to 1'
+            )
+        return EnsembleQueue(
+            policy, decision_steps, self.prefetch_steps, self.temporal_ensemble, self.ensemble_steps
+        )
+
+    def _received(
+        self, policy: ReceivedPolicy, decision_steps: int, proposals: int
+    ) -> ReceivedQueue:
+        """Return the queue of a policy that runs elsewhere, where the numbers mean something."""
+        for key, given in (
+            ('temporal_ensemble', self.temporal_ensemble != 0.0),
+            ('prefetch_steps', self.prefetch_steps > 0),
+            ('proposals', proposals > 1),
+        ):
+            if given:
+                raise ConfigError(
+                    f'{key} is given, but base_policy is a topic, whose chunks nobody here asks '
+                    'for: leave it out'
+                )
+        return ReceivedQueue(policy, decision_steps, self.blend_steps)
+
+
+ONE_BY_ONE = Splicing()
+"""Each chunk is requested where the one before it ends."""

@@ -1,0 +1,215 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""From the folder of a run to one ONNX file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from residual_rl_ros.config.run import ResolvedRun, RunConfig, load_run
+from residual_rl_ros.deployment.base_graph import BaseGraph
+from residual_rl_ros.deployment.fused_policy import FusedParts, describe, fuse, serialize
+from residual_rl_ros.deployment.metadata import FusedMetadata
+from residual_rl_ros.deployment.parity import MOST_TIES, Parity, RandomWorld, compare, tolerance
+from residual_rl_ros.deployment.runner import FusedRunner
+from residual_rl_ros.errors import BasePolicyError, ConfigError, OutputError, ResourceError
+from residual_rl_ros.files.json_text import parse_json
+from residual_rl_ros.learner.checkpoint import RUN, load_run_state
+from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
+from residual_rl_ros.residual_policy.weights import (
+    CHECKPOINTS,
+    decode_weights,
+    read_actor,
+    readable_checkpoint,
+)
+from residual_rl_ros.training.identity import IDENTITY
+
+PARITY_DECISIONS = 100
+"""Decisions that are compared before a file is written."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What the command line chooses."""
+
+    run: Path
+    """Folder of a run, a checkpoint, or the file of an actor."""
+    out: Path
+    task: str | None = None
+    """Run configuration whose base policy and robot they are; None: that which the run names."""
+    robot: str | None = None
+    """Robot, instead of a task."""
+    base: str | None = None
+    """Base policy, instead of a task."""
+    batch: int | None = None
+    """Fixed size of the batch; None leaves it open."""
+    precision: str = 'float64'
+    """Of all but the networks: `float64` or `float32`."""
+    without_workspace: bool = False
+    """Export although the robot's workspace limits are not in the graph."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    metadata: FusedMetadata
+    parity: Parity
+    sha256: str
+    """Of the file."""
+
+
+def export_run(options: ExportOptions, say: Callable[[str], None]) -> Exported:
+    """Write the fused policy of a run.
+
+    Args:
+        options: what to export.
+        say: told what the user should know.
+
+    Raises:
+        ResidualRLError: the run has no actor, or one that cannot be exported; base policy or robot
+            are not those of its training; the file exists or cannot be written.
+    """
+    if options.out.exists():
+        raise OutputError(f'{str(options.out)!r} exists; choose another file with --out')
+    message = read_actor(options.run)
+    header, policy = decode_weights(message)
+    stored = _stored_run(options.run)
+    run = _configuration(options, stored).resolve().trained_as(policy.architecture.layout)
+    _check_base(run, stored)
+    _check_workspace(run, options)
+    prefetch = stored.get('prefetch_steps', run.config.prefetch_steps)
+    if prefetch:
+        say(
+            f'the run has prefetch_steps {prefetch}: in the graph a chunk is computed when it is '
+            'needed, from newer observations (prefetch_steps 0)'
+        )
+    if not header.exploration.bound_scale:
+        say('the share of the residual bound in use is 0 in this actor: the base acts alone')
+    parts = FusedParts(
+        BaseGraph.of(run.policy),
+        policy,
+        header.exploration,
+        run.robot.action,
+        options.batch,
+        options.precision,
+    )
+    if options.batch is None and not parts.base.idles:
+        say('the base policy fails on a batch of 0: it runs at every decision, also for nothing')
+    digests = run.policy.sha256, hashlib.sha256(message).hexdigest()
+    metadata = describe(parts, run.robot.control_rate_hz, *digests)
+    model = fuse(parts)
+    parity = _check_parity(run, message, policy, serialize(model, metadata), metadata)
+    metadata = replace(metadata, parity=parity.largest)
+    content = serialize(model, metadata)
+    _write_new(options.out, content)
+    return Exported(metadata, parity, hashlib.sha256(content).hexdigest())
+
+
+def _stored_run(path: Path) -> Mapping[str, Any]:
+    """Return what a checkpoint says of its run; nothing if a learner node wrote it.
+
+    Raises:
+        ResidualRLError: it cannot be read.
+    """
+    folder = path.parent if path.is_file() else path
+    places = (readable_checkpoint(folder / CHECKPOINTS / 'latest'), readable_checkpoint(folder))
+    place = next((each for each in places if (each / RUN).is_file()), None)
+    if place is None:
+        return {}
+    identity = load_run_state(place).get(IDENTITY)
+    if identity is None:
+        return {}
+    text = identity.tobytes().decode(errors='replace')
+    found = parse_json(text, f'run of {str(place)!r}')
+    return found if isinstance(found, dict) else {}
+
+
+def _configuration(options: ExportOptions, stored: Mapping[str, Any]) -> RunConfig:
+    """Return the run whose base policy and robot are exported."""
+    if (options.robot is None) != (options.base is None):
+        raise ConfigError('give --robot together with --base, or else --task')
+    if options.robot is not None and options.base is not None:
+        if options.task is not None:
+            raise ConfigError('give either --task, or --robot together with --base')
+        return RunConfig(Path(options.robot).stem, options.robot, options.base, (0.0,), 1)
+    task = options.task or stored.get('task')
+    if not isinstance(task, str):
+        raise ConfigError(
+            f'{str(options.run)!r} does not say which task it is of: give --task, or --robot '
+            'together with --base'
+        )
+    try:
+        config = load_run(task)
+    except ResourceError as error:
+        raise ConfigError(f'{error}; or give --robot together with --base') from error
+    return config.changed({'prior_width': stored.get('prior_width') or []})
+
+
+def _check_base(run: ResolvedRun, stored: Mapping[str, Any]) -> None:
+    """Refuse another base policy than the run was trained with."""
+    trained = stored.get('base_policy_sha256')
+    if trained is not None and trained != run.policy.sha256:
+        raise BasePolicyError(
+            f'the run was trained with a base policy of sha256 {trained}, and {run.policy.path} '
+            f'has {run.policy.sha256}: give the configuration of its training (--task), or its '
+            'robot and base policy (--robot, --base)'
+        )
+
+
+def _check_workspace(run: ResolvedRun, options: ExportOptions) -> None:
+    if run.robot.action.workspace and not options.without_workspace:
+        raise ConfigError(
+            f'the workspace limits of {run.robot_file} cannot be put into the graph: check them '
+            'behind it, and say so with --without-workspace, or run policy_node'
+        )
+
+
+def _check_parity(
+    run: ResolvedRun,
+    message: bytes,
+    policy: RobotPolicy,
+    content: bytes,
+    metadata: FusedMetadata,
+) -> Parity:
+    """Compare the graph with the controller.
+
+    Raises:
+        BasePolicyError: they differ.
+    """
+    runner, allowed = FusedRunner(content, metadata), tolerance(policy.architecture.layout)
+    at_once = replace(run, config=replace(run.config, prefetch_steps=0))
+    controller = at_once.evaluation_controller(message)
+    try:
+        world = RandomWorld(policy, runner)
+        found = compare(controller, policy, runner, world, PARITY_DECISIONS)
+    finally:
+        controller.queue.close()
+    if found.largest > allowed or found.ties > MOST_TIES * PARITY_DECISIONS:
+        raise BasePolicyError(
+            f'the commands of the fused graph differ by up to {found.largest:.3g} from those of '
+            f'the controller, expected <= {allowed:.3g}, and in {found.ties} of '
+            f'{PARITY_DECISIONS} decisions the critics choose otherwise; nothing was written: '
+            'please report it with the base policy'
+        )
+    return found
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written; nothing is left.
+    """
+    fresh = path.with_name(f'{path.name}.new')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_bytes(content)
+        fresh.rename(path)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise OutputError(f'{str(path)!r} cannot be written: {error.strerror}') from error

@@ -1,0 +1,197 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A fused policy beside the controller that it replaces: the same observations, the same commands.
+
+Networks are float32 on both sides, but their products are added up in another order, so that the
+last bits of a residual differ. Where critics choose, an advantage that is zero within rounding can
+be taken for positive on one side alone: such decisions are counted apart, as ties.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.base_policy.inputs import Pictures
+from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.deployment.runner import FusedRunner
+from residual_rl_ros.errors import UnsafeCommandError
+from residual_rl_ros.latency import Latency
+from residual_rl_ros.residual_policy.candidate_selection import BestOfNActor
+from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
+from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
+from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import Success, Transition
+
+Array = npt.NDArray[np.float64]
+TOLERANCE = 1e-6
+"""Largest difference of a command, relative to the largest trained action if that is above 1."""
+TIE = 1e-4
+"""Advantages below this, relative to 1 + |Q|, are zero within the rounding of float32."""
+MOST_TIES = 0.01
+"""Share of decisions that may be ties; more are an error."""
+EPISODE_STEPS = 100
+"""Control steps of an episode in a `RandomWorld`."""
+SPREAD = 2.0
+"""Standard deviation of its observations, in that of the actor's normaliser."""
+
+
+class World(Protocol):
+    """What both sides see."""
+
+    def begin(self, episode: int) -> tuple[Array, Pictures]:
+        """Begin an episode; return its first observation, shape (n,), and pictures."""
+
+    def step(self, command: Array) -> tuple[Array, Pictures, StepFeedback]:
+        """Execute a command of the controller; return what is seen then."""
+
+
+class RandomWorld:
+    """Observations around what an actor has seen, and noise for pictures.
+
+    Args:
+        policy: the actor.
+        runner: says which cameras there are.
+        seed: of the numbers.
+    """
+
+    def __init__(self, policy: RobotPolicy, runner: FusedRunner, seed: int = 0) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._mean, self._std = (policy.tensors[f'normalizer.{name}'] for name in ('mean', 'std'))
+        self._runner = runner
+        self._steps = 0
+
+    def begin(self, episode: int) -> tuple[Array, Pictures]:
+        """See `World.begin`."""
+        self._steps = 0
+        return self._draw()
+
+    def step(self, command: Array) -> tuple[Array, Pictures, StepFeedback]:
+        """See `World.step`."""
+        self._steps += 1
+        over = self._steps == EPISODE_STEPS
+        return *self._draw(), StepFeedback(0.0, False, over, Success.UNLABELLED)
+
+    def _draw(self) -> tuple[Array, Pictures]:
+        drawn = self._rng.standard_normal(len(self._mean), dtype=np.float32)
+        return (
+            (self._mean + SPREAD * self._std * drawn).astype(np.float64),  # As float32 holds it.
+            {
+                name: self._rng.integers(256, size=self._runner.picture_shape(name), dtype=np.uint8)
+                for name in self._runner.pictures
+            },
+        )
+
+
+@dataclass
+class Parity:
+    """What came of a comparison."""
+
+    decisions: int = 0
+    largest: float = 0.0
+    """Largest difference of a command [command units]."""
+    numbers: int = 0
+    """Numbers that were compared."""
+    equal: int = 0
+    """How many of them are equal in float32, bit for bit."""
+    ties: int = 0
+    """Decisions in which the critics chose otherwise, of an advantage that is zero within rounding;
+    they are not in the other counts."""
+    controller: Latency = field(default_factory=Latency)
+    """How long the controller takes for a decision, a new chunk included."""
+    fused: Latency = field(default_factory=Latency)
+    """How long the fused policy takes for one."""
+
+    def add(self, expected: Array, commands: Array) -> None:
+        """Take in the commands of a decision, shape (up to k, m) each."""
+        self.decisions += 1
+        self.largest = max(self.largest, float(np.abs(expected - commands).max()))
+        self.numbers += expected.size
+        self.equal += int((np.float32(expected) == np.float32(commands)).sum())
+
+    @property
+    def equal_share(self) -> float:
+        """Share of the numbers that are equal in float32."""
+        return self.equal / max(1, self.numbers)
+
+
+def compare(
+    controller: ResidualController,
+    policy: RobotPolicy,
+    runner: FusedRunner,
+    world: World,
+    decisions: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Parity:
+    """Return how much a fused policy differs from the controller, which commands the world.
+
+    Args:
+        controller: in lockstep, without prefetching and exploration, with seed 0, and with the
+            actor in its mailbox.
+        policy: the actor.
+        runner: runs the fused policy.
+        world: what both see.
+        decisions: how many to compare.
+        clock: monotonic time [s].
+
+    Raises:
+        BasePolicyError: one of the two failed.
+    """
+    allowed, found = tolerance(policy.architecture.layout), Parity()
+    episode, over, took = 0, True, 0.0
+    for _ in range(decisions):
+        if over:
+            observation, pictures = world.begin(episode)
+            controller.begin_episode(episode, observation, 0.0, pictures)
+            runner.begin_episode(observation, np.random.default_rng([0, episode, 0]), pictures)
+            episode, took = episode + 1, 0.0
+        started = clock()
+        commands = runner.decide()
+        found.fused.add(clock() - started)
+        sent: list[Array] = []
+        transition = None
+        while transition is None:
+            started = clock()
+            command = controller.command()
+            if not sent:
+                found.controller.add(took + clock() - started)
+            if command is None:
+                raise UnsafeCommandError('the controller holds, expected one in lockstep')
+            sent.append(command)
+            observation, pictures, feedback = world.step(command)
+            started = clock()
+            transition = controller.step(observation, 0.0, feedback, pictures)
+            took, over = clock() - started, feedback.done
+            runner.observe(observation, pictures)
+        expected = np.array(sent)
+        close = np.abs(expected - commands[: len(sent)]).max() <= allowed
+        if close or not _is_tie(policy, transition, controller):
+            found.add(expected, commands[: len(sent)])
+        else:
+            found.ties += 1
+            runner.previous = expected[-1]
+    return found
+
+
+def tolerance(layout: TransitionLayout) -> float:
+    """Return by how much commands may differ [command units]."""
+    return TOLERANCE * max(1.0, *map(abs, (*layout.action_min, *layout.action_max)))
+
+
+def _is_tie(policy: RobotPolicy, transition: Transition, controller: ResidualController) -> bool:
+    """Return whether critics found a decision neither better nor worse than the base action."""
+    header = controller.mailbox.header
+    if not isinstance(policy, BestOfNActor) or header is None:
+        return False
+    sizes, given = policy.architecture.actor, (transition.observation, transition.base_action)
+    proposal = GaussianActor(sizes, policy.tensors).decide(*given, None)[: sizes.outputs]
+    value, exploration = policy.base_value(*given), header.exploration
+    if exploration.full_bound_cost > 0.0:
+        proposal *= min(max(-value / exploration.full_bound_cost, 0.0), 1.0)
+    advantage = policy.advantages(*given, exploration.bound_scale * proposal[None])[0]
+    return bool(abs(advantage) <= TIE * (1.0 + abs(value)))

@@ -1,0 +1,126 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a policy node is made of, by its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
+from residual_rl_ros.base_policy.distribution import BasePolicy
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.base_policy.received_policy import TOPIC, ReceivedPolicy
+from residual_rl_ros.control.config import ControllerConfig
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.control.real_time_loop import RealTimeRules
+from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.resources import find_base_policy
+from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.ros.common.node_parameters import PolicyParameters
+
+
+def open_base_policy(
+    parameters: PolicyParameters,
+    robot: RobotConfig,
+    now: Callable[[], float],
+    warn: Callable[[str], object],
+) -> OnnxBasePolicy | ReceivedPolicy:
+    """Load the base policy, or what is known of it, and check it against the robot.
+
+    Args:
+        parameters: of the node.
+        robot: its robot.
+        now: ROS time [s].
+        warn: is told what the user should know.
+
+    Raises:
+        ResidualRLError: it cannot be run, or is for another robot.
+    """
+    policy: OnnxBasePolicy | ReceivedPolicy
+    described = parameters.base_policy_metadata
+    if (parameters.base_policy == TOPIC) is not bool(described):
+        raise ConfigError(
+            f'base_policy is {parameters.base_policy!r} and base_policy_metadata {described!r}: a '
+            f'policy from a {TOPIC} needs the YAML file of its metadata, and no other has one'
+        )
+    if described:
+        policy = ReceivedPolicy(Path(described), now)
+    else:
+        policy = OnnxBasePolicy(
+            find_base_policy(parameters.base_policy),
+            sha256=parameters.base_policy_sha256,
+            inference=robot.base_policy,
+        )
+        for remark in policy.remarks:
+            warn(remark)
+    if robot.action.kind == 'discrete' and not robot.action.hold_action:
+        warn(
+            'a hold repeats the latest action: set hold_action in the robot YAML to the one that '
+            'stays'
+        )
+    policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
+    return policy
+
+
+def words(policy: OnnxBasePolicy | ReceivedPolicy) -> str:
+    """Return which base policy it is, for the log."""
+    if isinstance(policy, ReceivedPolicy):
+        return f'chunks from a topic (metadata {policy.path})'
+    return f'base policy {policy.path} on {policy.providers[0]}'
+
+
+def make_controller(
+    parameters: PolicyParameters, policy: BasePolicy, robot: RobotConfig
+) -> ResidualController:
+    """Return the controller.
+
+    Raises:
+        ResidualRLError: the parameters do not fit base policy or robot.
+    """
+    config = ControllerConfig(
+        decision_steps=parameters.decision_steps,
+        residual_scale=parameters.residual_scale,
+        prefetch_steps=parameters.prefetch_steps,
+        blend_steps=parameters.chunk_blend_steps,
+        temporal_ensemble=parameters.temporal_ensemble,
+        ensemble_steps=parameters.ensemble_steps,
+        seed=parameters.seed,
+        explore=parameters.explore,
+        lockstep=parameters.lockstep,
+        scheduled_actor=parameters.lockstep and parameters.wait_for_actor,
+        proposals=parameters.proposals,
+        customisable=parameters.customisable,
+        prior_width=parameters.prior_width,
+        max_weights_bytes=parameters.max_weights_bytes,
+    )
+    return config.build(policy, robot.action)
+
+
+def warm_up(queue: ChunkQueue, logger: Any) -> None:
+    """Run the base policy before anything moves, and say what was chosen by how long it takes.
+
+    Raises:
+        BasePolicyError: it failed.
+    """
+    queue.warm_up()
+    if queue.prefetch is not None:
+        logger.info(str(queue.prefetch))
+        if queue.prefetch.problem:
+            logger.warning(queue.prefetch.problem)
+
+
+def real_time_rules(parameters: PolicyParameters) -> RealTimeRules:
+    """Return the rules of a real-time loop that the parameters say."""
+    return RealTimeRules(
+        parameters.auto_start,
+        parameters.hold_limit_s,
+        parameters.episode_limit_s,
+        parameters.takeover_timeout_s,
+    )
+
+
+def ramp_s(parameters: PolicyParameters) -> float:
+    """Return how long the residual fades in [s]; a simulator that waits needs no caution."""
+    return 0.0 if parameters.lockstep else parameters.blend_ramp_s
