@@ -14,13 +14,24 @@ import typer
 from rich.console import Console
 
 from residual_rl_ros.cli.options import MaybeFloat, MaybeInt, MaybePath, MaybeText
+from residual_rl_ros.errors import PolicyImportError
 
 
 def import_base(
-    checkpoint: Annotated[
-        Path, typer.Argument(help='Folder of a LeRobot policy, with config.json and weights.')
-    ],
     out: Annotated[Path, typer.Option(help='The ONNX file to write.')],
+    checkpoint: Annotated[
+        MaybePath,
+        typer.Argument(
+            help='Folder of a LeRobot policy, .pth of robomimic or .ckpt of diffusion_policy.'
+        ),
+    ] = None,
+    module: Annotated[
+        MaybeText,
+        typer.Option(
+            help='Instead of a checkpoint: package.module:factory of your own, whose code is '
+            'executed.'
+        ),
+    ] = None,
     policy_map: Annotated[
         MaybePath,
         typer.Option('--map', help='YAML file with names, units and rate that the robot has.'),
@@ -66,6 +77,7 @@ def import_base(
     from residual_rl_ros.importing.checkpoint import import_checkpoint
     from residual_rl_ros.importing.export import export
     from residual_rl_ros.importing.mapping import PolicyMap, read_map
+    from residual_rl_ros.importing.module import import_module
     from residual_rl_ros.importing.options import ImportOptions
 
     made = read_map(policy_map) if policy_map else PolicyMap()
@@ -76,7 +88,12 @@ def import_base(
         range_std=range_std,
         noise_default=noise,
     )
-    policy = import_checkpoint(checkpoint, options)
+    if (checkpoint is None) == (module is None):
+        raise PolicyImportError('give a checkpoint or --module, and not both')
+    if checkpoint is not None:
+        policy = import_checkpoint(checkpoint, options)
+    else:
+        policy = import_module(str(module), options)
     parity = export(policy, out)
     meta = policy.metadata
     console = Console(stderr=True)

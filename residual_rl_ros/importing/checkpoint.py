@@ -10,14 +10,19 @@ from pathlib import Path
 
 from residual_rl_ros.errors import PolicyImportError
 from residual_rl_ros.importing.options import ImportOptions
-from residual_rl_ros.importing.policy import ImportedPolicy
+from residual_rl_ros.importing.policy import ImportedPolicy, listed
 
-SUPPORTED = 'a folder of LeRobot with config.json and model.safetensors'
+SUPPORTED = (
+    'a folder of LeRobot with config.json and model.safetensors, a .pth of robomimic, or a .ckpt '
+    'of diffusion_policy'
+)
 """What can be imported, for errors."""
 CONFIG = 'config.json'
 BELOW = ('.', 'pretrained_model', 'checkpoints/last/pretrained_model')
 """Where below a folder LeRobot's training writes the checkpoint."""
 ZIP_MAGIC = b'PK\x03\x04'
+TORCH_SUFFIXES = ('.pth', '.pt', '.ckpt')
+"""Files that torch wrote, zip or not: its reader says what is wrong with them."""
 
 
 class CheckpointKind(StrEnum):
@@ -48,7 +53,7 @@ def detect(path: Path) -> tuple[CheckpointKind, Path]:
         )
     if path.name in (CONFIG, 'model.safetensors'):
         return detect(path.parent)
-    if _first_bytes(path) == ZIP_MAGIC:
+    if _first_bytes(path) == ZIP_MAGIC or path.suffix in TORCH_SUFFIXES:
         return CheckpointKind.TORCH_ZIP, path
     raise PolicyImportError(f'{str(path)!r} is no checkpoint that is known; expected {SUPPORTED}')
 
@@ -61,8 +66,6 @@ def import_checkpoint(path: Path, options: ImportOptions) -> ImportedPolicy:
         ConfigError: so does the map.
     """
     kind, where = detect(path)
-    if kind not in READERS:
-        raise PolicyImportError(f'{str(path)!r} is a {kind} checkpoint; expected {SUPPORTED}')
     return READERS[kind](where, options)
 
 
@@ -72,8 +75,29 @@ def _lerobot(path: Path, options: ImportOptions) -> ImportedPolicy:
     return import_lerobot(path, options)
 
 
+def _torch_zip(path: Path, options: ImportOptions) -> ImportedPolicy:
+    from residual_rl_ros.importing.diffusion_policy import (
+        import_diffusion_policy,
+        is_diffusion_policy,
+    )
+    from residual_rl_ros.importing.robomimic import import_robomimic, is_robomimic
+    from residual_rl_ros.importing.torch_zip import TorchZip
+
+    with TorchZip(path) as archive:
+        if is_robomimic(archive.content):
+            return import_robomimic(archive, options)
+        if is_diffusion_policy(archive.content):
+            return import_diffusion_policy(archive, options)
+        keys = listed(archive.content) if isinstance(archive.content, dict) else 'no keys'
+    raise PolicyImportError(
+        f'{str(path)!r} has {keys}, expected a checkpoint of robomimic (algo_name, config, model) '
+        'or of diffusion_policy (cfg, state_dicts); import another network with --module'
+    )
+
+
 READERS: dict[CheckpointKind, Callable[[Path, ImportOptions], ImportedPolicy]] = {
     CheckpointKind.LEROBOT: _lerobot,
+    CheckpointKind.TORCH_ZIP: _torch_zip,
 }
 """One for each kind; they import what they need when they are called."""
 
