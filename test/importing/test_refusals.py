@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,10 +33,18 @@ from residual_rl_ros.importing.options import ImportOptions
 Change = Callable[[Path], None]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(scope='module')
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a checkpoint that is sound; nothing changes it."""
     with narrow_resnet():
-        yield write_checkpoint(tmp_path / 'checkpoint', 'act')
+        return write_checkpoint(tmp_path_factory.mktemp('original'), 'act')
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Iterator[Path]:
+    """Return a copy to damage."""
+    with narrow_resnet():
+        yield Path(shutil.copytree(original, tmp_path / 'checkpoint'))
 
 
 def edited(**changes: Any) -> Change:
