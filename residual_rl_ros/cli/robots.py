@@ -278,6 +278,35 @@ def operator(
         raise typer.Exit(INTERRUPTED) from None
 
 
+def dashboard(
+    namespace: Annotated[
+        MaybeTexts, typer.Option(help='Namespace of the robot; again for each of several.')
+    ] = None,
+    fleet: FleetOption = False,
+    robot: Annotated[
+        MaybeText, typer.Option(help='Robot YAML, or a shipped name: shows its cameras.')
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help='Address to listen on; one that others reach needs --token.')
+    ] = '127.0.0.1',
+    port: Annotated[int, typer.Option(min=0, max=65535, help='Port; 0 takes a free one.')] = 8080,
+    token: Annotated[
+        str,
+        typer.Option(
+            envvar='RESIDUAL_RL_TOKEN', help='Secret of 16 or more characters that opens the page.'
+        ),
+    ] = '',
+) -> None:
+    """Serve a page in the browser: hold, states, success, motion, cameras (extra `dashboard`)."""
+    from residual_rl_ros.ros.dashboard.server import DashboardOptions, run_dashboard
+
+    options = DashboardOptions(tuple(namespace or ('',)), fleet, robot, host, port, token)
+    try:
+        run_dashboard(options, Console(stderr=True))
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
 def customise(
     add_on: Annotated[
         MaybeTexts,
