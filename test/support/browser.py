@@ -46,6 +46,7 @@ class Browser:
             elif answer.get('method') == 'Network.webSocketCreated':
                 self.requested.append(answer['params']['url'])
             elif answer.get('id') == number:
+                assert 'error' not in answer, answer['error']
                 return answer['result']
 
     def open(self, address: str) -> None:
@@ -83,7 +84,9 @@ def browser(folder: Path, width: int = 1280, height: int = 1100) -> Iterator[Bro
             port = _port(folder / 'DevToolsActivePort')
             with urllib.request.urlopen(f'http://127.0.0.1:{port}/json/list') as answer:
                 tabs = [tab for tab in json.load(answer) if tab['type'] == 'page']
-            with connect(tabs[0]['webSocketDebuggerUrl'], max_size=None) as connection:
+            with connect(
+                tabs[0]['webSocketDebuggerUrl'], max_size=None, ping_interval=None
+            ) as connection:
                 tab = Browser(connection)
                 tab.ask('Page.enable')
                 tab.ask('Network.enable')

@@ -29,6 +29,7 @@ def motion(shown: Motion, column: int) -> Options:
     floor = _line('', _steps(low[:, column]), 'transparent') | {'stack': 'band'}
     width = _line('bound', _steps((high - low)[:, column]), 'transparent')
     width |= {'stack': 'band', 'areaStyle': {'color': BAND}, 'stackStrategy': 'all'}
+    width |= {'itemStyle': {'color': BAND}}
     lines = [
         floor,
         width,
@@ -37,7 +38,9 @@ def motion(shown: Motion, column: int) -> Options:
     ]
     options = _lines('control step', lines)
     options['legend']['data'] = ['base', 'executed', 'bound']
-    return options | {'title': {'text': shown.names[column], 'textStyle': {'fontSize': 13}}}
+    return options | {
+        'title': {'text': shown.names[column], 'left': 0, 'textStyle': {'fontSize': 13}}
+    }
 
 
 def shares(of: Sequence[Share]) -> Options:
@@ -66,7 +69,7 @@ def _plain(series: list[Options]) -> Options:
     return {
         'animation': False,
         'grid': {'left': 48, 'right': 12, 'top': 36, 'bottom': 36},
-        'legend': {'right': 0, 'top': 0},
+        'legend': {'right': 0, 'top': 0, 'icon': 'roundRect', 'itemWidth': 14},
         'series': series,
     }
 
@@ -80,8 +83,11 @@ def _lines(axis: str, series: list[Options]) -> Options:
             'name': axis,
             'nameLocation': 'middle',
             'nameGap': 20,
+            'splitLine': {'show': False},
+            'axisLine': {'onZero': False},
+            'axisLabel': {'showMinLabel': False},
         },
-        'yAxis': {'type': 'value', 'scale': True},
+        'yAxis': {'type': 'value', 'scale': True, 'axisLine': {'onZero': False}},
     }
 
 

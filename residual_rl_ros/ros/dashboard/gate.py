@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Lets in who may command a robot from a browser: every request and every websocket is looked at."""
+"""Lets in who may command a robot from a browser; it looks at every request and websocket."""
 
 from __future__ import annotations
 

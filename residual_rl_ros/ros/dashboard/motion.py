@@ -80,12 +80,10 @@ class MotionHistory:
         asked = np.abs(self._stack([item.residual_action for item in acting])).mean(axis=0)
         moved = self._stack([item.executed_action - item.base_action for item in acting])
         moved = np.abs(moved).mean(axis=0)
-        columns = zip(
-            self.layout.action_names, self.layout.residual_bound, asked, moved, strict=True
-        )
+        names, bounds = self.layout.action_names, self.layout.residual_bound
         return [
             Share(name, float(wanted), float(distance / bound))
-            for name, bound, wanted, distance in columns
+            for name, bound, wanted, distance in zip(names, bounds, asked, moved, strict=True)
             if bound > 0.0
         ]
 

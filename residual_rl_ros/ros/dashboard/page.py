@@ -13,10 +13,11 @@ from itertools import count
 from nicegui import ui
 
 from residual_rl_ros.learner.guard import DOUBT
+from residual_rl_ros.ros.bringup.up import SHOWN, readable
 from residual_rl_ros.ros.dashboard import charts
 from residual_rl_ros.ros.dashboard.motion import Motion
 from residual_rl_ros.ros.dashboard.robots import Robot
-from residual_rl_ros.ros.dashboard.view import Health
+from residual_rl_ros.ros.dashboard.view import Health, NodeLine, RobotView
 from residual_rl_ros.ros.tools.operator import GO_ON, HOLD, KEYS
 
 STATE_PERIOD_S, CHART_PERIOD_S = 0.2, 1.0
@@ -27,6 +28,7 @@ SHOWN_JOINTS = 12
 """Actions that have a chart."""
 EPISODE_KEYS, ROBOT_KEYS, LEARNER_KEYS = 'nsfe', 'ra', 'pwb'
 """Buttons under the charts, by what they are for; the keys are those of the console."""
+LOST = 'NO CONNECTION: what is shown is the past. USE THE EMERGENCY STOP'
 COLOURS = {
     Health.GOOD: 'bg-green-2',
     Health.WARNING: 'bg-amber-3',
@@ -37,7 +39,9 @@ COLOURS = {
 HEAD = """
 <style>
   .lost { display: none; }
-  .nicegui-content { max-width: 100%; }
+  .is-lost .lost { display: block; }
+  /* What is pressed now would arrive when the connection is back; of a hold that is fine. */
+  .is-lost button:not(.hold) { pointer-events: none; opacity: 0.3; }
 </style>
 <script>
   // A page whose server is silent must not look alive, whatever it last showed.
@@ -45,8 +49,7 @@ HEAD = """
   setInterval(() => {
     const now = document.querySelector('.beat')?.textContent ?? '';
     if (now !== beat) { beat = now; beaten = performance.now(); }
-    const lost = document.querySelector('.lost');
-    if (lost) lost.style.display = performance.now() - beaten > 2000 ? 'block' : 'none';
+    document.body.classList.toggle('is-lost', performance.now() - beaten > 2000);
   }, 250);
   setInterval(() => {
     if (!document.hidden)
@@ -61,27 +64,27 @@ HEAD = """
 def show(robots: Sequence[Robot]) -> None:
     """Draw the page of one visitor."""
     ui.add_head_html(HEAD)
-    with ui.header(elevated=True).classes('bg-white text-black q-pa-sm column no-wrap'):
-        ui.label('NO CONNECTION: what is shown is the past. USE THE EMERGENCY STOP').classes(
-            'lost bg-red text-white text-h5 full-width q-pa-sm'
-        )
+    with ui.header(elevated=True).classes('bg-white text-black q-pa-sm'), _close_column():
         beat = ui.label().classes('beat hidden')
         heads = [_Head(robot) for robot in robots]
         if len(robots) > 1:
-            _button('HOLD ALL', 'red', partial(_hold_all, heads)).classes('text-h6')
+            hold_all = _button('HOLD ALL', 'red', partial(_hold_all, heads))
+            hold_all.classes('hold text-h6').mark('hold all')
+        ui.label(LOST).classes('lost bg-red text-white text-h5 full-width q-pa-sm')
     bodies = _bodies(robots)
     beats = count()
 
     def draw_state() -> None:
-        for part in (*heads, *bodies):
-            part.draw_state()
+        for head, body in zip(heads, bodies, strict=True):
+            head.draw_state()
+            body.draw_state()
         beat.set_text(str(next(beats)))
 
     def draw_charts() -> None:
         for body in bodies:
             body.draw_charts()
 
-    ui.keyboard(lambda event: _hold_all(heads) if _is_hold(event) else None)
+    ui.keyboard(lambda event: _hold_all(heads) if _is_hold(event) else None, repeating=False)
     ui.timer(STATE_PERIOD_S, draw_state)
     ui.timer(CHART_PERIOD_S, draw_charts)
 
@@ -110,6 +113,11 @@ def _bodies(robots: Sequence[Robot]) -> list[_Body]:
     return bodies
 
 
+def _close_column() -> ui.column:
+    """Return a column without space between what is in it."""
+    return ui.column().classes('full-width').style('gap: 0')
+
+
 def _button(text: str, colour: str, pressed: Callable[[], object]) -> ui.button:
     return ui.button(text, on_click=pressed, color=colour).props('no-caps unelevated')
 
@@ -125,10 +133,10 @@ class _Head:
         self.robot = robot
         with ui.row().classes('items-center full-width no-wrap'):
             hold = _button('HOLD', 'red', partial(self._press, HOLD))
-            hold.classes('text-h4 q-px-xl q-py-md').mark(f'hold {robot.name}')
+            hold.classes('hold text-h4 q-px-xl q-py-md').mark(f'hold {robot.name}')
             release = _button('release', 'grey-8', partial(self._press, GO_ON))
             release.classes('q-py-md').mark(f'release {robot.name}')
-            with ui.column().classes('gap-0'):
+            with _close_column():
                 self._state = ui.label().classes('text-h5 text-bold').mark(f'state {robot.name}')
                 self._answer = ui.label().classes('text-body2').mark(f'answer {robot.name}')
         self._alarm = ui.label().classes('bg-red text-white text-h5 full-width q-pa-sm')
@@ -163,7 +171,8 @@ class _Body:
 
     def __init__(self, robot: Robot, index: int) -> None:
         self._robot = robot
-        self._lines = {line.name: _NodeRow() for line in robot.view.nodes()}
+        with _close_column():
+            self._lines = {line.name: _NodeRow() for line in robot.view.nodes()}
         with ui.row().classes('items-center'):
             for label, letters in (
                 ('episode', EPISODE_KEYS),
@@ -182,30 +191,29 @@ class _Body:
             self._shares = _Chart('Residual as a share of its bound')
             self._advantage = _Chart("Advantage of the actor's mean over the base")
         self._guard = ui.label().mark(f'guard {robot.name}')
+        with ui.row():
+            self._camera_ages = self._draw_cameras(index)
         self._problem = ui.label().classes('text-red').mark(f'problem {robot.name}')
         self._motion_age = ui.label().classes('text-grey-7').mark(f'motion {robot.name}')
         self._joints = ui.row().classes('full-width')
         self._charts: list[_Chart] = []
         self._names: tuple[str, ...] = ()
-        self._cameras = ui.row()
-        self._camera_ages = self._draw_cameras(index)
 
     def _draw_cameras(self, index: int) -> list[ui.label]:
         ages = []
-        with self._cameras:
-            for number, camera in enumerate(self._robot.cameras):
-                with ui.column().classes('gap-0'):
-                    address = f'/camera/{index}/{number}'
-                    ui.element('img').props(f'data-camera="{address}" width=320 alt="no picture"')
-                    ages.append(ui.label().mark(f'camera {camera.name}'))
+        for number, camera in enumerate(self._robot.cameras):
+            with ui.column().style('gap: 0'):
+                address = f'/camera/{index}/{number}'
+                ui.element('img').props(f'data-camera="{address}" height=240 alt="no picture"')
+                ages.append(ui.label().mark(f'camera {camera.name}'))
         return ages
 
     def draw_state(self) -> None:
         """Draw states and ages."""
         view = self._robot.view
         for line in view.nodes():
-            self._lines[line.name].draw(line.health, f'{line.name}, {line.age_text}: {line.text}')
-        self._answers.set_text('\n'.join(self._robot.commands.outcomes()))
+            self._lines[line.name].draw(line.health, _full_text(view, line))
+        self._answers.set_text('\n'.join(self._robot.commands.outcomes()[1:]))
         self._problem.set_text(view.problem)
         age = view.motion_age()
         self._motion_age.set_text(
@@ -213,8 +221,8 @@ class _Body:
         )
         guard = view.guard()
         parts = [
-            f'base: {view.success_text(False)} of the latest episodes heard succeeded',
-            f'base + residual: {view.success_text(True)}',
+            f'success of the latest episodes heard: base {view.success_text(False)}',
+            f'base + residual {view.success_text(True)}',
         ]
         if guard.doubt is not None:
             parts.append(f'guard: doubt {guard.doubt:.2f} of {DOUBT} nat')
@@ -252,6 +260,13 @@ class _Body:
             chart.draw(charts.motion(motion, column))
 
 
+def _full_text(view: RobotView, line: NodeLine) -> str:
+    """Return what is shown of a node: how old its report is, what it says, and its values."""
+    told = [(key, view.value(line.name, key)) for key in SHOWN[line.name.rsplit('/', 1)[-1]]]
+    values = ', '.join(f'{key} {readable(key, value)}' for key, value in told if value)
+    return f'{line.name}, {line.age_text}: {line.text}{f" ({values})" if values else ""}'
+
+
 class _NodeRow:
     """A line with the state of a node."""
 
@@ -275,7 +290,7 @@ class _Chart:
     """
 
     def __init__(self, title: str) -> None:
-        with ui.column().classes('gap-0').style('width: 360px'):
+        with ui.column().style('width: 360px; gap: 0'):
             if title:
                 ui.label(title).classes('text-bold')
             self._chart = ui.echart({}).style('height: 200px')

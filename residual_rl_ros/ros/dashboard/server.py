@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -21,11 +20,6 @@ from residual_rl_ros.ros.common.managed_node import ros_domain
 from residual_rl_ros.ros.dashboard.gate import Gate, check_access
 from residual_rl_ros.ros.dashboard.robots import Robot, connect
 
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-
-LOOK_PERIOD_S = 0.05
-"""How often calls in progress are looked at, page or no page [s]."""
 CLOSE_LIMIT_S = 1
 """How long open pages keep a server that was told to stop [s]."""
 
@@ -67,7 +61,7 @@ def run_dashboard(options: DashboardOptions, console: Console) -> None:
         console.print(f'ROS domain {domain_id}; the page is http://{name}:{port}/', soft_wrap=True)
         if options.token:
             console.print('open it with ?token=… once; a cookie remembers it', soft_wrap=True)
-        _serve(Gate(make_app(robots), options.token, port), opened)
+        _serve(robots, options.token, opened)
 
 
 def open_port(host: str, port: int) -> socket.socket:
@@ -87,47 +81,16 @@ def open_port(host: str, port: int) -> socket.socket:
         raise ResidualRLError(f'port {port} of {host} cannot be opened: {reason}') from error
 
 
-def make_app(robots: Sequence[Robot]) -> FastAPI:
-    """Return the web application with the page of some robots; once in a process."""
+def _serve(robots: Sequence[Robot], token: str, opened: socket.socket) -> None:
+    """Serve until a signal comes."""
     # FastAPI would report on itself wherever the environment names a collector.
     os.environ['OTEL_SDK_DISABLED'] = 'true'
-    from fastapi import FastAPI, Response
-    from nicegui import app as pages
-    from nicegui import ui
-
-    from residual_rl_ros.ros.dashboard.page import show
-
-    web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-
-    @web.get('/camera/{robot}/{number}')
-    def camera(robot: int, number: int) -> Response:
-        try:
-            picture = robots[robot].cameras[number].jpeg() if min(robot, number) >= 0 else b''
-        except IndexError:
-            picture = b''
-        headers = {'Cache-Control': 'no-store'}
-        return Response(picture, 200 if picture else 404, headers, 'image/jpeg')
-
-    def look() -> None:
-        for robot in robots:
-            robot.commands.look()
-
-    pages.timer(LOOK_PERIOD_S, look)
-    ui.run_with(
-        web,
-        root=lambda: show(robots),
-        title='residual-rl',
-        tailwind=False,
-        show_welcome_message=False,
-    )
-    return web
-
-
-def _serve(app: Any, opened: socket.socket) -> None:
     import uvicorn
 
+    from residual_rl_ros.ros.dashboard.web import make_app
+
     config = uvicorn.Config(
-        app,
+        Gate(make_app(robots), token, opened.getsockname()[1]),
         log_level='warning',
         access_log=False,
         server_header=False,
