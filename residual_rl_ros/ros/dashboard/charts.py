@@ -7,12 +7,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from residual_rl_ros.ros.dashboard.motion import Array, Motion, Share
 
 BASE, RESIDUAL, BAND = '#7f8c9b', '#0b6fd6', 'rgba(11, 111, 214, 0.15)'
 """Colours: the base, base + residual, and where the residual may lead."""
 Options = dict[str, Any]
-Points = Sequence[tuple[float, float]]
+Points = Sequence[tuple[float, float]] | Array
 
 
 def success(base: Points, residual: Points) -> Options:
@@ -48,8 +50,8 @@ def shares(of: Sequence[Share]) -> Options:
     bars = [
         {'name': label, 'type': 'bar', 'data': values, 'itemStyle': {'color': colour}}
         for label, values, colour in (
-            ('asked', [_rounded(share.asked) for share in of], BASE),
-            ('executed', [_rounded(share.executed) for share in of], RESIDUAL),
+            ('asked', _short([share.asked for share in of]), BASE),
+            ('executed', _short([share.executed for share in of]), RESIDUAL),
         )
     ]
     return _plain(bars) | {
@@ -95,17 +97,22 @@ def _line(name: str, points: Points, colour: str) -> Options:
     return {
         'name': name,
         'type': 'line',
-        'data': [[_rounded(x), _rounded(y)] for x, y in points],
+        'data': _short(points),
         'showSymbol': len(points) == 1,
         'color': colour,
         'lineStyle': {'width': 2},
     }
 
 
-def _steps(values: Array) -> list[tuple[float, float]]:
-    return [(float(step), float(value)) for step, value in enumerate(values, 1 - len(values))]
+def _steps(values: Array) -> Array:
+    """Return a series of control steps of which the last is 0, shape (steps, 2)."""
+    return np.stack([np.arange(1 - len(values), 1), values], axis=1)
 
 
-def _rounded(value: float) -> float:
-    """Return a number that is short as text."""
-    return float(f'{value:.5g}')
+def _short(values: Points | Sequence[float]) -> list[Any]:
+    """Return numbers that are short as text: each column with five digits of its largest."""
+    array = np.array(values, dtype=np.float64)
+    largest = np.abs(array).max(axis=0, initial=1e-9)
+    scale = 10.0 ** (5 - np.ceil(np.log10(largest)))
+    rounded: list[Any] = (np.round(array * scale) / scale).tolist()
+    return rounded

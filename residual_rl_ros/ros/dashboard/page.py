@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
 
@@ -22,6 +22,8 @@ from residual_rl_ros.ros.tools.operator import GO_ON, HOLD, KEYS
 
 STATE_PERIOD_S, CHART_PERIOD_S = 0.2, 1.0
 """How often states and charts are drawn again [s]."""
+CHART_PAUSE_S = 0.02
+"""Time between two charts [s]."""
 ANSWER_PERIOD_S, ANSWER_LIMIT_S = 0.01, 1.0
 """How often, and how long, a button looks for its answer before the next state does [s]."""
 SHOWN_JOINTS = 12
@@ -80,9 +82,12 @@ def show(robots: Sequence[Robot]) -> None:
             body.draw_state()
         beat.set_text(str(next(beats)))
 
-    def draw_charts() -> None:
+    async def draw_charts() -> None:
+        # A button that is pressed meanwhile must not wait for all of them, here or in the browser.
         for body in bodies:
-            body.draw_charts()
+            for draw in body.charts():
+                draw()
+                await asyncio.sleep(CHART_PAUSE_S)
 
     ui.keyboard(lambda event: _hold_all(heads) if _is_hold(event) else None, repeating=False)
     ui.timer(STATE_PERIOD_S, draw_state)
@@ -238,26 +243,33 @@ class _Body:
             seen = 'never seen' if math.isinf(age) else f'{age:.1f} s ago'
             label.set_text(f'{camera.name}: {camera.problem or seen}')
 
-    def draw_charts(self) -> None:
-        """Draw what was learned and done."""
+    def charts(self) -> Iterator[Callable[[], None]]:
+        """Yield what draws each chart of what was learned and done."""
         view = self._robot.view
-        self._success.draw(charts.success(view.curve(False), view.curve(True)))
-        self._shares.draw(charts.shares(view.shares()))
-        self._advantage.draw(charts.advantage(view.advantages()))
+        yield lambda: self._success.draw(charts.success(view.curve(False), view.curve(True)))
+        yield lambda: self._shares.draw(charts.shares(view.shares()))
+        yield lambda: self._advantage.draw(charts.advantage(view.advantages()))
         motion = view.motion()
-        if motion is not None:
-            self._draw_motion(motion)
-
-    def _draw_motion(self, motion: Motion) -> None:
-        if motion.names != self._names:
-            self._names = motion.names
-            self._joints.clear()
-            with self._joints:
-                self._charts = [_Chart('') for _ in motion.names[:SHOWN_JOINTS]]
-                if len(motion.names) > SHOWN_JOINTS:
-                    ui.label(f'and {len(motion.names) - SHOWN_JOINTS} more actions')
+        if motion is None:
+            return
+        self._make_room(motion.names)
         for column, chart in enumerate(self._charts):
-            chart.draw(charts.motion(motion, column))
+            yield partial(_draw_motion, chart, motion, column)
+
+    def _make_room(self, names: tuple[str, ...]) -> None:
+        """Make a chart for each action."""
+        if names == self._names:
+            return
+        self._names = names
+        self._joints.clear()
+        with self._joints:
+            self._charts = [_Chart('') for _ in names[:SHOWN_JOINTS]]
+            if len(names) > SHOWN_JOINTS:
+                ui.label(f'and {len(names) - SHOWN_JOINTS} more actions')
+
+
+def _draw_motion(chart: _Chart, motion: Motion, column: int) -> None:
+    chart.draw(charts.motion(motion, column))
 
 
 def _full_text(view: RobotView, line: NodeLine) -> str:
@@ -297,7 +309,7 @@ class _Chart:
 
     def draw(self, options: charts.Options) -> None:
         """Draw new options."""
-        if dict(self._chart.options) != options:
+        if self._chart.options != options:
             self._chart.options.clear()
             self._chart.options.update(options)
             self._chart.update()
