@@ -107,10 +107,12 @@ setup(
         ],
         # The optional parts that have tests: LeRobot, robomimic, Ray, an environment of others.
         'optional': [
-            *('gymnasium-robotics', 'h5py', HIGHWAY, 'pandas', 'pyarrow', 'ray', 'ruckig'),
+            *('gymnasium-robotics', 'h5py', HIGHWAY, 'nicegui>=3.0', 'pandas', 'pyarrow', 'ray'),
+            'ruckig',
         ],
         'bench': ['sbx-rl', 'stable-baselines3'],
         'customisation': [HIGHWAY],
+        'dashboard': ['nicegui>=3.0'],
         'lerobot': ['pyarrow'],
         'ray': ['ray'],
         'robomimic': ['h5py'],

@@ -69,6 +69,7 @@ for command in (
         robots.security_policy,
         robots.up,
         robots.operator,
+        robots.dashboard,
         robots.customise,
     ),
 ):
