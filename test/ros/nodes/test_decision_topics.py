@@ -4,24 +4,34 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
 from builders import LinearPolicy, settle
+from diagnostic_msgs.msg import DiagnosticArray
 from loop_builders import ACTION, PERIOD, drive, feed, real_time, weights
+from sensor_msgs.msg import JointState
 
+from residual_rl_ros.config.run import load_run
 from residual_rl_ros.control.commanded_step import CommandedStep
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.control.safety import Workspace
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
 from residual_rl_ros.ros.common import message_types
+from residual_rl_ros.ros.common.process import unlock_memory
 from residual_rl_ros.ros.nodes import workspace_markers
 from residual_rl_ros.ros.nodes.decision_topics import ACTIONS, DECISION_KEYS, DecisionTopics
+from residual_rl_ros.ros.nodes.policy_node import PolicyNode
+from residual_rl_ros.ros.nodes.policy_values import POLICY_CONCERNS
 from residual_rl_ros.ros.nodes.workspace_markers import BOX, CHUNK, PLANNED, TOOL, WorkspaceMarkers
 from residual_rl_ros.transitions.transition import Source
 
@@ -230,3 +240,43 @@ def test_a_robot_without_visualization_msgs_is_shown_without_markers_and_told_so
     assert 'no ~/markers' in warning
     assert 'visualization_msgs' in warning
     assert 'markers' not in viewer.sent
+
+
+@pytest.mark.ros
+def test_a_policy_node_publishes_them_and_a_status_for_each_concern(domain_id: int) -> None:
+    resolved = load_run('push_to_goal').resolve()
+    run = RobotRun(resolved.robot_file, resolved.policy.path, None)
+    (spec,) = robot_topology(run)
+    rclpy.init(args=spec.ros_arguments(), domain_id=domain_id)
+    heard: dict[str, Any] = {}
+    node, viewer = PolicyNode(), rclpy.create_node('viewer')
+    executor = rclpy.executors.SingleThreadedExecutor()
+    try:
+        node.trigger_configure()
+        node.trigger_activate()
+        for topic, kind in (('executed_action', JointState), ('decision', DiagnosticArray)):
+            full = f'/policy_node/{topic}'
+            viewer.create_subscription(kind, full, lambda m, t=topic: heard.setdefault(t, m), 10)
+        viewer.create_subscription(
+            DiagnosticArray, '/diagnostics', lambda m: heard.setdefault('diagnostics', m), 10
+        )
+        executor.add_node(node)
+        executor.add_node(viewer)
+        deadline = time.monotonic() + 20.0
+        while len(heard) < 3 and time.monotonic() < deadline:
+            node.send_command(np.full(node.robot.action.size, 0.01), 5.0)
+            executor.spin_once(timeout_sec=0.05)
+            node._shown.publish()
+    finally:
+        node.trigger_deactivate()
+        executor.shutdown()
+        viewer.destroy_node()
+        node.destroy_node()
+        rclpy.try_shutdown()
+        gc.unfreeze()
+        unlock_memory()
+    assert list(heard['executed_action'].name) == list(node.robot.action.names)
+    assert heard['decision'].status[0].hardware_id == node.robot.name
+    names = [status.name for status in heard['diagnostics'].status]
+    assert names == ['/policy_node', *(f'/policy_node/{each.name}' for each in POLICY_CONCERNS)]
+    assert {status.hardware_id for status in heard['diagnostics'].status} == {node.robot.name}
