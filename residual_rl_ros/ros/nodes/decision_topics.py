@@ -64,7 +64,7 @@ class DecisionTopics:
         """How often, at the most; 0 publishes nothing."""
         self._controller = controller
         self._clock = clock
-        self._due = -np.inf
+        self._latest = -np.inf
         self._sent: tuple[Array, float, bool] | None = None
         self._robot = robot
         safety = controller.limiter.safety
@@ -94,12 +94,12 @@ class DecisionTopics:
         sent, self._sent = self._sent, None
         if sent is None or not self.rate_hz:
             return
-        now = self._clock()
-        if now < self._due:
+        period_s, now = 1.0 / self.rate_hz, self._clock()
+        elapsed_s = now - self._latest
+        if elapsed_s < period_s:
             return
-        period_s = 1.0 / self.rate_hz
         # On the average the rate, whatever the control rate; a pause is not made up for.
-        self._due = period_s + (self._due if now - self._due < period_s else now)
+        self._latest = self._latest + period_s if elapsed_s < 2.0 * period_s else now
         self._show(*sent)
 
     def _show(self, command: Array, stamp: float, holding: bool) -> None:
