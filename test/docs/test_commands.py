@@ -108,7 +108,7 @@ def test_a_launch_file_of_a_page_exists_and_has_its_arguments(line: str) -> None
         path.read_text(encoding='utf-8')
         for path in (
             ROOT / 'launch' / name,
-            ROOT / 'residual_rl_ros' / 'ros' / 'bringup' / 'launch_actions.py',
+            ROOT / 'residual_rl_ros' / 'ros' / 'bringup' / 'launch_arguments.py',
         )
     )
     for argument in arguments:

@@ -133,7 +133,7 @@ def _split(parts: Sequence[Any], direction: str) -> Any:
 
 def _plotjuggler(robot: RobotConfig, node: str) -> str:
     root = ET.Element('root')
-    tabs = ET.SubElement(root, 'tabbed_widget', name='Main Window', parent='main_window')
+    tabs = ET.SubElement(root, 'tabbed_widget', {'name': 'Main Window', 'parent': 'main_window'})
     actions = [
         (action, [f'{node}/{topic}/{action}/position' for topic in COMPARED])
         for action in robot.action.names
