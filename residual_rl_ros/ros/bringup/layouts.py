@@ -23,13 +23,14 @@ COMPARED = ('base_action', 'executed_action')
 COLOURS = ('#1f77b4', '#d62728', '#1ac938', '#9467bd')
 SHARES = ('bound_share', 'bound_scale')
 STATES = ('source', 'chosen')
-SERVICES = {
-    'hold': '{"data": true}',
-    'start_episode': '{}',
-    'mark_success': '{}',
-    'mark_failure': '{}',
+BUTTONS = {
+    'hold': ('hold', '{"data": true}'),
+    'release': ('hold', '{"data": false}'),
+    'start': ('start_episode', '{}'),
+    'success': ('mark_success', '{}'),
+    'failure': ('mark_failure', '{}'),
 }
-"""Services with a button in Foxglove, each with its request."""
+"""Buttons in Foxglove, each with a service of the policy node and its request."""
 
 
 def layouts(robot: RobotConfig, namespace: str = '', frame: str = 'base_link') -> dict[str, str]:
@@ -84,12 +85,12 @@ def _foxglove(robot: RobotConfig, node: str, frame: str) -> dict[str, Any]:
         'hardwareIdFilter': '',
         'sortByLevel': True,
     }
-    buttons = [f'CallService!{service}' for service in SERVICES]
-    for button, (service, request) in zip(buttons, SERVICES.items(), strict=True):
-        panels[button] = {
+    buttons = [f'CallService!{name}' for name in BUTTONS]
+    for name, (service, request) in BUTTONS.items():
+        panels[f'CallService!{name}'] = {
             'serviceName': f'{node}/{service}',
             'requestPayload': request,
-            'buttonText': service.replace('_', ' '),
+            'buttonText': name,
             'editingMode': False,
         }
     right = ['DiagnosticSummary!nodes', _split(buttons, 'row')]

@@ -19,8 +19,8 @@ from residual_rl_ros.resources import resource_path
 from residual_rl_ros.ros.bringup.topology import ENVIRONMENT
 from residual_rl_ros.ros.common.process import ACTIVE_LIMIT_S, PARENT, SAVE_LIMIT_S
 
-launch = pytest.importorskip('launch.launch_description_sources', reason='needs launch')
-pytest.importorskip('launch_ros.actions', reason='needs launch_ros')
+launch = pytest.importorskip('launch.launch_description_sources', reason='needs launch, of ROS 2')
+pytest.importorskip('launch_ros.actions', reason='needs launch_ros, of ROS 2')
 
 MINIMAL = {
     'sim_finetune.launch.py': {'task': 'push_to_goal'},
