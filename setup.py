@@ -22,6 +22,7 @@ ROS = {
     'ros-std-msgs': '5.3.6',
     'ros-std-srvs': '5.3.6',
     'ros-trajectory-msgs': '5.3.6',
+    'ros-visualization-msgs': '5.3.6',
 }
 # Figures depend on its dynamics.
 HIGHWAY = 'highway-env==1.12.1'

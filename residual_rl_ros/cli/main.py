@@ -67,6 +67,7 @@ for command in (
         robots.check_robot,
         robots.describe_robot,
         robots.security_policy,
+        robots.layouts,
         robots.up,
         robots.operator,
         robots.dashboard,

@@ -155,6 +155,20 @@ def security_policy(
     print(policy_xml(required_access(config, namespace or [''])), end='')
 
 
+def layouts(
+    robot: Annotated[str, typer.Argument(help='Robot YAML, or the name of a shipped one.')],
+    out: Annotated[Path, typer.Option(help='Folder for the files.')] = Path('layouts'),
+    namespace: NamespaceOption = '',
+) -> None:
+    """Write layouts of Foxglove, PlotJuggler and rqt that show what the policy decides."""
+    from residual_rl_ros.robot.description import load_robot
+    from residual_rl_ros.ros.bringup.layouts import write_layouts
+
+    config, _ = load_robot(robot)
+    for path in write_layouts(config, out, namespace):
+        print(path)
+
+
 def up(
     robot: Annotated[str, typer.Argument(help='Robot YAML, or the name of a shipped one.')],
     base: Annotated[str, typer.Option(help='ONNX base policy, or the name of a shipped one.')],

@@ -19,6 +19,7 @@ from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.distribution import BaseDecision, BaseDistribution
 from residual_rl_ros.base_policy.inputs import NO_PICTURES, Pictures
 from residual_rl_ros.control.command_limiter import CommandLimiter
+from residual_rl_ros.control.commanded_step import CommandedStep
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.customisation import Customisation
 from residual_rl_ros.control.plan_queue import PlanQueue
@@ -79,6 +80,10 @@ class _Decision:
     """Of the base action."""
     add_on_weight: float = 1.0
     """Weight of the add-on reward when it was decided."""
+    bound_scale: float = 0.0
+    """Share of the residual bound in use."""
+    advantage: float | None = None
+    """As `Decider.advantage`."""
     steps_sent: int = 0
     reward: float = 0.0
     truncated: bool = False
@@ -132,6 +137,7 @@ class ResidualController:
         self._planner: tuple[Planner, str, Planner] | None = None
         self._noise_scale: float | None = None
         self._base_only = False
+        self._advantage: float | None = None
         self._episode = 0
         self._step = 0
         self._stamp = 0.0
@@ -233,6 +239,24 @@ class ResidualController:
         """
         decision = self._current_decision()
         return None if decision is None else decision.planned[decision.steps_sent]
+
+    def commanded(self) -> CommandedStep | None:
+        """Return what the latest `command` was made of; None if it held. Before `step` only."""
+        decision = self._decision
+        if decision is None or self._holding or not decision.steps_sent:
+            return None
+        row = decision.steps_sent - 1
+        scale = 0.0 if decision.source is Source.TAKEOVER else min(decision.bound_scale, 1.0)
+        return CommandedStep(
+            episode=self._episode,
+            step=decision.step + row,
+            source=decision.source,
+            ahead=decision.base[row:],
+            planned=decision.planned[row:],
+            bound_scale=scale,
+            share=scale * float(np.abs(decision.residual[row]).max(initial=0.0)),
+            advantage=decision.advantage,
+        )
 
     def _current_decision(self) -> _Decision | None:
         """Return the decision of this control step; None while the base policy is late."""
@@ -393,7 +417,7 @@ class ResidualController:
 
     def _decide(self) -> None:
         """Make a residual decision on the newest observation."""
-        given, self._base = self._base, None
+        given, self._base, self._advantage = self._base, None, None
         assert given is not None
         self.mailbox.begin_decision()
         choice, bound_scale = self._residual(given)
@@ -415,6 +439,8 @@ class ResidualController:
             source=source,
             distribution=given.distribution,
             add_on_weight=self.customisation.weight,
+            bound_scale=bound_scale,
+            advantage=self._advantage,
         )
         self._order_plan(planned)
 
@@ -533,9 +559,12 @@ class ResidualController:
             # Nothing is between two proposals: while the residual fades in, the choice is whole.
             if sample.bound_scale < 1.0 and self._switch.random() >= sample.bound_scale:
                 proposals = proposals[:1]
-            return policy.choose(self._observation, proposals, rng, sample)
-        decided = policy.decide(self._observation, base, rng, sample, given.distribution)
-        return Choice(0, decided)
+            choice = policy.choose(self._observation, proposals, rng, sample)
+        else:
+            decided = policy.decide(self._observation, base, rng, sample, given.distribution)
+            choice = Choice(0, decided)
+        self._advantage = policy.advantage
+        return choice
 
     def _is_legal(self, base: Array, residual: Array) -> bool:
         """Return whether a residual, shape (k * m,), makes a command of a base action, (k, m)."""

@@ -254,6 +254,7 @@ class BestOfNActor(RobotPolicy):
             residuals *= min(max(cost / sample.full_bound_cost, 0.0), 1.0)
         advantages = self._advantages(known, sample.bound_scale * residuals)
         best = int(np.fmax(advantages, 0.0).argmax())  # What is no number is no advantage.
+        self.advantage = max(float(advantages[best]), 0.0)
         if not advantages[best] > 0.0:
             nothing = np.nan if np.isnan(advantages).any() else 0.0
             return np.full(self.architecture.actor.decision_size, nothing)

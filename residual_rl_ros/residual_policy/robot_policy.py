@@ -146,6 +146,9 @@ class Decider(ABC):
     acts_whole: ClassVar[bool] = False
     """Whether a residual that fades in acts whole, in a share of the decisions, as with discrete
     actions; else it is scaled in all of them."""
+    advantage: float | None = None
+    """What the latest decision is worth more than the base action, where critics have chosen; for
+    those who look on."""
 
     @abstractmethod
     def decide(
