@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, UNUSED_RANGE, BasePolicyMetadata
 from residual_rl_ros.errors import PolicyImportError
@@ -109,11 +109,8 @@ def _graph(policy: ImportedPolicy) -> bytes:
                 dynamic_axes={name: {0: 'batch'} for name in (*names, *policy.outputs)},
                 opset_version=OPSET,
                 dynamo=False,
-                # The exporter would copy all weights at each of its steps.
-                export_params=False,
-                do_constant_folding=False,
             )
-            return _with_weights(path.read_bytes(), policy.network)
+            return path.read_bytes()
     except torch.onnx.errors.UnsupportedOperatorError as error:
         raise PolicyImportError(
             f'{type(policy.network).__name__} has an operator without a form in ONNX opset '
@@ -123,21 +120,6 @@ def _graph(policy: ImportedPolicy) -> bytes:
         raise PolicyImportError(
             f'{type(policy.network).__name__} cannot be written as ONNX: {error}'
         ) from error
-
-
-def _with_weights(content: bytes, network: nn.Module) -> bytes:
-    """Return a graph whose weights are inputs with these inside."""
-    model = onnx.ModelProto.FromString(content)
-    weights = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    inputs = [each for each in model.graph.input if each.name not in weights]
-    for each in model.graph.input:
-        if each.name in weights:
-            values = weights[each.name].detach().numpy()
-            model.graph.initializer.append(onnx.numpy_helper.from_array(values, each.name))
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
-    graph: bytes = model.SerializeToString()
-    return graph
 
 
 def _difference_from_double(
