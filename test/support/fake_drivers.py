@@ -97,7 +97,9 @@ class Output:
         self._latest: Any = None
         self._told: set[int] = set()
         is_local = self._kind.__module__ == __name__
-        self._publisher = None if is_local else node.create_publisher(self._kind, topic, qos.LATCHED)
+        self._publisher = (
+            None if is_local else node.create_publisher(self._kind, topic, qos.LATCHED)
+        )
 
     def say(self, **fields: Any) -> None:
         self._latest = self._kind()
@@ -245,10 +247,14 @@ class ArmDriver(Driver):
     speed = 2.0
     """Of each joint [rad/s]."""
 
-    def __init__(self, domain_id: int, name: str, gripper: bool = True) -> None:
+    def __init__(
+        self, domain_id: int, name: str, gripper: bool = True, tells_status: bool = True
+    ) -> None:
         self.arm = arm = ARMS[name]
         names = ['joint_state_broadcaster', arm.controller, 'controller_manager', 'gripper_driver']
-        super().__init__(domain_id, [*names, 'io_and_status_controller'][: 5 if 'ur' in name else 4])
+        super().__init__(
+            domain_id, [*names, 'io_and_status_controller'][: 5 if 'ur' in name else 4]
+        )
         arm_states, controller, manager, hand = self.nodes[:4]
         self._states = arm_states.create_publisher(JointState, arm.states, 10)
         self._hand_states = hand.create_publisher(JointState, arm.gripper_states, 10)
@@ -268,12 +274,11 @@ class ArmDriver(Driver):
             self._program = status.create_publisher(
                 Bool, 'io_and_status_controller/robot_program_running', qos.LATCHED
             )
-            self.safety_mode(1)
-            self.program(True)
+            if tells_status:
+                self.safety_mode(1)
+                self.program(True)
         if name == 'fr3':
-            self._mode = Output(
-                arm_states, FRANKA, 'franka_robot_state_broadcaster/robot_state'
-            )
+            self._mode = Output(arm_states, FRANKA, 'franka_robot_state_broadcaster/robot_state')
             self._outputs.append(self._mode)
             self._mode.say(robot_mode=2)
         self.switch('active')

@@ -36,7 +36,7 @@ class Finger:
 
     def __init__(self, position: float, speed: float) -> None:
         self.position = self._target = position
-        self._speed = speed
+        self.speed = speed
         self.lowest, self.highest = -float('inf'), float('inf')
         """What is between the fingers lets them move no further."""
         self.goals: list[tuple[float, float]] = []
@@ -63,7 +63,7 @@ class Finger:
             self.cancelled += 1
             self._target = self.position
             self._finish('canceled')
-        reach = self._speed * seconds
+        reach = self.speed * seconds
         wanted = min(max(self._target, self.position - reach), self.position + reach)
         before, self.position = self.position, min(max(wanted, self.lowest), self.highest)
         if self.position in (before, self._target):
@@ -163,9 +163,7 @@ def serve(node: Node, name: str, finger: Finger) -> Callable[[], Any]:
             handle.execute(execute)
 
         command = handle.request.command
-        finger.accept(
-            command.position, command.max_effort, end, lambda: handle.is_cancel_requested
-        )
+        finger.accept(command.position, command.max_effort, end, lambda: handle.is_cancel_requested)
 
     server = rclpy.action.ActionServer(
         node,

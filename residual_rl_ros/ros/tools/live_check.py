@@ -312,7 +312,8 @@ def _hear(node: Node, stop: StopInput, report: InspectionReport) -> list[str]:
         kind = stop_class(stop)
         stop_reason(stop, kind())
     except ResidualRLError as error:
-        report.problems.append(str(error))
+        if str(error) not in report.problems:  # The file was asked, too.
+            report.problems.append(str(error))
         return said
     for profile in (qos.LATCHED, qos.SENSOR):
         node.create_subscription(
@@ -365,8 +366,13 @@ def _judge_server(node: Node, command: Command, report: InspectionReport) -> Non
     """Add a problem if nobody serves a ROS action."""
     name = node.resolve_topic_name(command.topic)
     services = dict(node.get_service_names_and_types())
-    if f'{name}/_action/send_goal' not in services:
-        report.problems.append(f'command {command.name!r} ({name}): no {command.type} server')
+    types = services.get(f'{name}/_action/send_goal', [])
+    if f'{command.type}_SendGoal' not in types:
+        served = ', '.join(each.removesuffix('_SendGoal') for each in types)
+        report.problems.append(
+            f'command {command.name!r} ({name}): no {command.type} server'
+            + (f', but one of {served}: correct type in the robot YAML' if served else '')
+        )
 
 
 def _similar(node: Node, topic: str) -> str:
