@@ -70,7 +70,7 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
     if action.hold == 'zero':
         stop = np.abs([action.lower, action.upper]).max(0) / action.max_step / rate
         report.facts['hold'] += f', after at most {stop.max():.3g} s of slowing down'
-    report.remarks += _action_remarks(action)
+    report.remarks += _action_remarks(robot)
     if base_policy is not None:
         try:
             policy = OnnxBasePolicy(find_base_policy(base_policy), inference=robot.base_policy)
@@ -117,8 +117,9 @@ def _actions(action: ActionSpec, rate: float) -> dict[str, str]:
     }
 
 
-def _action_remarks(action: ActionSpec) -> list[str]:
+def _action_remarks(robot: RobotConfig) -> list[str]:
     """Return what the limits of the actions do not limit."""
+    action = robot.action
     if action.is_discrete:
         if action.hold_action:
             return []
@@ -132,13 +133,15 @@ def _action_remarks(action: ActionSpec) -> list[str]:
             'action.measured_by is missing: the first command of an episode is not limited by '
             'where the robot is'
         )
-    unlimited = [
-        name
-        for name, span, step in zip(
-            action.names, action.upper - action.lower, action.max_step, strict=True
-        )
-        if step >= span
-    ]
+    # What gets goals moves to them at a speed of its own.
+    own = {
+        index
+        for command in robot.commands
+        if command.is_action
+        for index in command.indices or range(action.size)
+    }
+    loose = np.flatnonzero(action.max_step >= action.upper - action.lower).tolist()
+    unlimited = [action.names[index] for index in loose if index not in own]
     if unlimited:
         remarks.append(
             f'max_velocity of {", ".join(unlimited)} allows the whole range within one control '

@@ -212,6 +212,7 @@ class StopInputKeys:
     max_age_s: float = parameter(
         0.0, 'hold without a message of this age [s]; 0: silence is fine', minimum=0.0
     )
+    required: bool = parameter(False, 'hold until it has been heard once: for latched topics')
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,6 +94,9 @@ class StopInput:
     max_age_s: float = 0.0
     """The robot holds while the newest message is older, or none has come [s]; 0: silence is fine,
     for topics that are published on change."""
+    required: bool = False
+    """The robot holds until a message has come; later silence is fine. For topics that are
+    published on change and latched: what they say can arrive after the first observation."""
 
     def says_stop(self, value: object) -> bool:
         """Return whether a value of the field is a reason to hold; NaN is one."""

@@ -123,6 +123,7 @@ def write_onnx_policy(
     stochastic: bool = False,
     bias: np.ndarray | None = None,
     gain: float = 1.0,
+    weights: np.ndarray | None = None,
     embed: bool = True,
     input_name: str = 'observation',
     output_name: str = 'action',
@@ -138,6 +139,7 @@ def write_onnx_policy(
         stochastic: add a noise input.
         bias: shape (horizon, m).
         gain: factor on the weights.
+        weights: shape (n_obs_steps * n, horizon * m); default: random ones.
         embed: store the metadata in the model.
         input_name: name of the observation input.
         output_name: name of the action output.
@@ -148,8 +150,9 @@ def write_onnx_policy(
     meta = make_metadata() if metadata is None else metadata
     horizon, m = meta.horizon, len(meta.action_names)
     rows = meta.n_obs_steps * len(meta.observation_names)
-    weights = np.random.default_rng(1).standard_normal((rows, horizon * m)).astype(np.float32)
-    weights *= np.float32(gain)
+    if weights is None:
+        weights = np.random.default_rng(1).standard_normal((rows, horizon * m))
+    weights = weights.astype(np.float32) * np.float32(gain)
     offset = np.zeros((horizon, m)) if bias is None else bias
     constants = {
         'weights': weights,

@@ -41,6 +41,7 @@ class GripperGoals:
         self._sent_at = -math.inf
         self._sent: Array | None = None
         self._handle: Any = None
+        self._asked: Any = None  # The future of the goal that is wanted, None in a hold.
         self.goals = 0
         """Goals that were sent."""
         self.refused = 0
@@ -64,11 +65,12 @@ class GripperGoals:
             return
         self._sent, self._sent_at = values.copy(), now
         self.goals += 1
-        self._send(values, now).add_done_callback(self._answered)
+        self._asked = self._send(values, now)
+        self._asked.add_done_callback(self._answered)
 
     def cancel(self) -> None:
         """Stop what is under way: the robot holds. The next command makes a goal of its own."""
-        handle, self._handle, self._sent = self._handle, None, None
+        handle, self._handle, self._sent, self._asked = self._handle, None, None, None
         if handle is not None:
             handle.cancel_goal_async()
 
@@ -78,10 +80,12 @@ class GripperGoals:
         return change > 0.0 and change >= self._command.threshold
 
     def _answered(self, future: Any) -> None:
-        """Keep the handle of an accepted goal; a refused one is tried again."""
+        """Keep the handle of an accepted goal, or cancel it; a refused one is tried again."""
         handle = future.result()
-        if handle is not None and handle.accepted:
+        if handle is None or not handle.accepted:
+            self.refused += 1
+            self._sent = None
+        elif self._asked is None:
+            handle.cancel_goal_async()
+        elif future is self._asked:
             self._handle = handle
-            return
-        self.refused += 1
-        self._sent = None

@@ -190,7 +190,7 @@ class StopInputs:
     ) -> None:
         self._loop = loop
         self._now = now
-        self._watched = [stop for stop in inputs if stop.max_age_s]
+        self._watched = [stop for stop in inputs if stop.max_age_s or stop.required]
         self._heard: dict[str, float] = {}
         for stop in inputs:
             kind = stop_class(stop)
@@ -208,6 +208,8 @@ class StopInputs:
         """Hold where an input has fallen silent; to be called before each control step."""
         for stop in self._watched:
             age = self._now() - self._heard.get(stop.name, -float('inf'))
-            if not 0.0 <= age <= stop.max_age_s:
+            if stop.name not in self._heard or (
+                stop.max_age_s and not 0.0 <= age <= stop.max_age_s
+            ):
                 silent = f'{age:.2f} s old' if stop.name in self._heard else 'not heard yet'
                 self._loop.set_stop(stop.name, f'stop input {stop.name!r} is {silent}')

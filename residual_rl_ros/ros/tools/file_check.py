@@ -9,8 +9,9 @@ booleans; and a section for one node may override what stands in the section for
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.decoders import stop_reason
 from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.topics import StopInput
 from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
 from residual_rl_ros.ros.common.parameters import (
@@ -61,7 +63,8 @@ def check_file(
         try:
             rclpy.init(args=['--ros-args', '--params-file', str(path)], context=context)
             for name in NODES:
-                report.problems += _problems(name, namespace, context, path, told, base_policy)
+                found = _problems(name, namespace, context, path, told, base_policy)
+                report.problems += [each for each in found if each not in report.problems]
         except RCLError as error:
             complaint = parser_complaint(error)
             if complaint is None:
@@ -116,10 +119,8 @@ def _problems(
                 read_policy_model(find_base_policy(base_policy), parameters.base_policy_sha256)
         read = read_tree(node, 'robot')
         robot = RobotConfig.from_mapping(read, f'{path}, as {name} reads it')
-        for stop in robot.stop_inputs:
-            stop_reason(stop, stop_class(stop)())
-        for command in robot.commands:
-            message_class(command.type)
+        if unusable := _unusable(robot):
+            return unusable
     except ResidualRLError as error:
         return [str(error)]
     finally:
@@ -131,6 +132,30 @@ def _problems(
         for key in sorted(found.keys() | wanted.keys())
         if not _same(found.get(key), wanted.get(key))
     ]
+
+
+def _unusable(robot: RobotConfig) -> list[str]:
+    """Return which message types are not installed, or lack a field."""
+    checks: list[Callable[[], Any]] = [
+        *(partial(_check_stop, stop) for stop in robot.stop_inputs),
+        *(partial(message_class, command.type) for command in robot.commands),
+    ]
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except ResidualRLError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _check_stop(stop: StopInput) -> None:
+    """Refuse a stop input that the node would refuse.
+
+    Raises:
+        ConfigError: its message type is not installed, or has no such field.
+    """
+    stop_reason(stop, stop_class(stop)())
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:

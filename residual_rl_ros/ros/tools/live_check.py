@@ -21,11 +21,13 @@ from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.action_spec import EFFORTS, POSITIONS
 from residual_rl_ros.robot.command import TRAJECTORY, Command
+from residual_rl_ros.robot.decoders import stop_reason
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, Channel, StopInput
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelReader, message_count
 from residual_rl_ros.ros.common.managed_node import NodeHost
+from residual_rl_ros.ros.nodes.services import stop_class
 
 ANSWER_LIMIT_S = 1.0
 """How long an answer of a controller is waited for [s]."""
@@ -63,6 +65,12 @@ def _check_controllers_of(
         if command.type == FLOAT_ARRAY:
             interface = _parameter(tool, name, 'interface_name')
             report.problems += _array_problems(robot, list(indices), where, joints, interface)
+        elif command.type == JOINT_STATE and list(command.joints) != joints:
+            report.problems.append(
+                f'{where} has the joints {", ".join(joints)}, command.joints of the robot YAML is '
+                f'{", ".join(command.joints)}: name the same in the same order, for not every '
+                'controller looks at names'
+            )
         elif command.type == TRAJECTORY:
             partial = _parameter(tool, name, 'allow_partial_joints_goal') is True
             report.problems += _trajectory_problems(command, where, joints, partial)
@@ -188,6 +196,7 @@ def check_live(
     with NodeHost('check_robot', domain_id, namespace) as tool:
         node = tool.node
         received = [(channel, _listen(node, channel, report)) for channel in robot.channels]
+        said = {stop.name: _hear(node, stop, report) for stop in robot.stop_inputs}
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             tool.executor.spin_once(timeout_sec=0.05)
@@ -198,7 +207,7 @@ def check_live(
             judge(node, command, report)
         check_controllers(tool, robot, report)
         for stop in robot.stop_inputs:
-            _judge_stop_input(node, stop, report)
+            _judge_stop_input(node, stop, said[stop.name], report)
 
 
 def _listen(node: Node, channel: Channel, report: InspectionReport) -> _Received:
@@ -296,7 +305,26 @@ def _judge_channel(
         )
 
 
-def _judge_stop_input(node: Node, stop: StopInput, report: InspectionReport) -> None:
+def _hear(node: Node, stop: StopInput, report: InspectionReport) -> list[str]:
+    """Listen to a stop input as the policy node does; return what will hold why it stops."""
+    said: list[str] = []
+    try:
+        kind = stop_class(stop)
+        stop_reason(stop, kind())
+    except ResidualRLError as error:
+        if str(error) not in report.problems:  # The file was asked, too.
+            report.problems.append(str(error))
+        return said
+    for profile in (qos.LATCHED, qos.SENSOR):
+        node.create_subscription(
+            kind, stop.topic, lambda message: said.append(stop_reason(stop, message)), profile
+        )
+    return said
+
+
+def _judge_stop_input(
+    node: Node, stop: StopInput, said: list[str], report: InspectionReport
+) -> None:
     topic = node.resolve_topic_name(stop.topic)
     types = {info.topic_type for info in node.get_publishers_info_by_topic(topic)}
     where = f'stop input {stop.name!r} ({topic})'
@@ -306,6 +334,10 @@ def _judge_stop_input(node: Node, stop: StopInput, report: InspectionReport) -> 
         report.problems.append(
             f'{where}: published as {", ".join(sorted(types))}, the robot YAML says {stop.type}'
         )
+    elif said and said[-1]:
+        report.problems.append(f'{said[-1]}: the robot would hold')
+    elif not said and (stop.required or stop.max_age_s):
+        report.problems.append(f'{where}: has a publisher, and no message: the robot would hold')
 
 
 def _judge_command(node: Node, command: Command, report: InspectionReport) -> None:
@@ -334,8 +366,13 @@ def _judge_server(node: Node, command: Command, report: InspectionReport) -> Non
     """Add a problem if nobody serves a ROS action."""
     name = node.resolve_topic_name(command.topic)
     services = dict(node.get_service_names_and_types())
-    if f'{name}/_action/send_goal' not in services:
-        report.problems.append(f'command {command.name!r} ({name}): no {command.type} server')
+    types = services.get(f'{name}/_action/send_goal', [])
+    if f'{command.type}_SendGoal' not in types:
+        served = ', '.join(each.removesuffix('_SendGoal') for each in types)
+        report.problems.append(
+            f'command {command.name!r} ({name}): no {command.type} server'
+            + (f', but one of {served}: correct type in the robot YAML' if served else '')
+        )
 
 
 def _similar(node: Node, topic: str) -> str:

@@ -199,6 +199,37 @@ def test_a_refused_goal_is_counted_and_tried_again() -> None:
     assert (goals.goals, goals.refused) == (3, 3)
 
 
+def test_a_goal_that_is_accepted_after_a_hold_began_is_cancelled() -> None:
+    server, answers = Server(), []
+
+    class Late:
+        """Answers when it is told to."""
+
+        def __init__(self, values: np.ndarray, now: float) -> None:
+            self._answer = server.send(values, now)
+            answers.append(self)
+
+        def result(self) -> Handle:
+            return self._answer.result()
+
+        def add_done_callback(self, callback: Any) -> None:
+            self.arrive = lambda: callback(self)
+
+    goals = GripperGoals(HAND, lambda: True, Late)
+    driven(server, [0.0], goals)
+    goals.cancel()
+    answers[0].arrive()
+    assert server.handle.cancelled == 1
+    goals.take(np.array([0.0]), 101.0)
+    goals.take(np.array([0.1]), 102.0)
+    first, second = (answer.result() for answer in answers[1:])
+    answers[1].arrive()
+    answers[2].arrive()
+    assert (first.cancelled, second.cancelled) == (0, 0)
+    goals.cancel()
+    assert (first.cancelled, second.cancelled) == (0, 1)
+
+
 def test_without_a_server_the_newest_command_waits() -> None:
     server = Server()
     server.ready = False

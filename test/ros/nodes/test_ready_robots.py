@@ -1,0 +1,109 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Each robot that is ready plays episodes before a fake of its driver, gripper included."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from fake_drivers import ArmDriver
+from processes import wait_for
+from ready_robots import MOTION, ROBOTS, begin, driver_of, play, policy_node, write_base
+from ros_fixtures import Caller
+
+from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.ros.bringup.monitor import Monitor
+from residual_rl_ros.ros.bringup.processes import ros_environment
+
+pytestmark = pytest.mark.ros
+
+
+def run_episodes(
+    name: str,
+    folder: Path,
+    domain_id: int,
+    call: Caller,
+    patch: pytest.MonkeyPatch,
+    episodes: int,
+    seconds: float,
+) -> None:
+    with policy_node(name, folder, domain_id, patch) as node:
+        driver = driver_of(name, domain_id)
+        try:
+            begin(node)
+            assert node.active, node.failure
+            moved = play(driver, call, episodes, seconds)
+        finally:
+            driver.close()
+        assert node._fault_reason == ''
+        assert node._loop.episode == episodes - 1
+        assert min(moved) > 0.5 * MOTION, moved
+        assert node._loop.counts['transitions'] > 2 * episodes
+        if isinstance(driver, ArmDriver):
+            robot = node.robot.action
+            goals = [position for position, _ in driver.finger.goals]
+            assert len(goals) >= 2 * episodes
+            assert min(goals) >= robot.lower[-1]
+            assert max(goals) <= robot.upper[-1]
+            report = node._outputs.report()
+            assert report['gripper_goals'] == len(goals)
+            assert (report['gripper_goals_refused'], report['gripper_goals_unsent']) == (0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize('name', ROBOTS)
+def test_up_plays_twenty_episodes_and_learns(
+    name: str, domain_id: int, tmp_path: Path, call: Caller
+) -> None:
+    robot, _ = load_robot(name)
+    for kind in (*(c.type for c in robot.commands), *(s.type for s in robot.stop_inputs)):
+        package = kind.partition('/')[0]
+        if find_spec(package) is None:
+            pytest.skip(f'{package} is not installed: only a ROS 2 installation has it')
+    base = tmp_path / 'base.onnx'
+    write_base(base, robot)
+    command = [sys.executable, '-m', 'residual_rl_ros.cli.main', 'up', name, '--base', str(base)]
+    command += ['--out', str(tmp_path / 'run'), '--decision-steps', '4', '--prefetch-steps', '4']
+    driver = driver_of(name, domain_id)
+    environment = ros_environment(domain_id)
+    with (
+        Monitor(domain_id) as monitor,
+        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as up,
+    ):
+        try:
+            for node in ('policy_node', 'learner_node'):
+                wait_for(lambda node=node: monitor.status(node) is not None, 60.0, node)
+            moved = play(driver, call, 20, 2.0)
+            wait_for(
+                lambda: monitor.number('learner_node', 'episodes') == 20, 20.0, 'every episode'
+            )
+            values = monitor.values('policy_node')
+            assert min(moved) > 0.5 * MOTION, moved
+            if isinstance(driver, ArmDriver):
+                assert int(values['gripper_goals']) == len(driver.finger.goals) >= 40
+                assert values['gripper_goals_refused'] == '0'
+        finally:
+            up.send_signal(signal.SIGINT)
+            _, shown = up.communicate(timeout=60.0)
+            driver.close()
+    assert up.returncode == 130, shown
+
+
+def test_a_ur5e_with_its_gripper_plays_episodes(
+    domain_id: int, tmp_path: Path, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_episodes('ur5e_robotiq', tmp_path, domain_id, call, monkeypatch, 2, 1.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ROBOTS)
+def test_every_robot_that_is_ready_plays_twenty_episodes(
+    name: str, domain_id: int, tmp_path: Path, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_episodes(name, tmp_path, domain_id, call, monkeypatch, 20, 2.0)

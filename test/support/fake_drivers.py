@@ -1,0 +1,380 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Drivers of the robots that are ready, written from the public interfaces of the real ones.
+
+They have the topics, parameters, names and rules of those, and no physics: what is commanded is
+reached at a limited speed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from fake_grippers import Finger, connect, serve, stand_in
+from geometry_msgs.msg import Twist, TwistStamped
+from nav_msgs.msg import Odometry
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool, Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
+
+from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.encoders import to_time
+from residual_rl_ros.ros.common.message_types import message_class
+from residual_rl_ros.ros.nodes.policy_node import PolicyNode
+
+RATE_HZ = 100.0
+"""How often a driver publishes, and moves."""
+UR_JOINTS = ('shoulder_pan_joint', 'shoulder_lift_joint', 'elbow_joint')
+UR_JOINTS += ('wrist_1_joint', 'wrist_2_joint', 'wrist_3_joint')
+FR3_JOINTS = tuple(f'fr3_joint{index}' for index in range(1, 8))
+SO101_JOINTS = ('shoulder_pan', 'shoulder_lift', 'elbow_flex', 'wrist_flex', 'wrist_roll')
+ACTIVITY = 'controller_manager_msgs/msg/ControllerManagerActivity'
+SAFETY = 'ur_dashboard_msgs/msg/SafetyMode'
+FRANKA = 'franka_msgs/msg/FrankaRobotState'
+INSTALLED = {
+    each for each in (ACTIVITY, SAFETY, FRANKA) if find_spec(each.partition('/')[0]) is not None
+}
+LOCAL: dict[str, list[Callable[[Any], None]]] = {}
+"""Who listens to topics whose package is not installed."""
+
+
+class ControllerManagerActivity:
+    """What the message of this name has."""
+
+    def __init__(self) -> None:
+        self.controllers: list[Any] = []
+
+
+class SafetyMode:
+    """What the message of this name has."""
+
+    def __init__(self) -> None:
+        self.mode = 0
+
+
+class FrankaRobotState:
+    """What of the message of this name is used."""
+
+    def __init__(self) -> None:
+        self.robot_mode = 0
+
+
+def stand_ins(patch: pytest.MonkeyPatch) -> None:
+    """Have what is not installed within this process."""
+    connect(patch)
+    for kind in (ControllerManagerActivity, SafetyMode, FrankaRobotState):
+        name = next(each for each in (ACTIVITY, SAFETY, FRANKA) if each.endswith(kind.__name__))
+        if name not in INSTALLED:
+            stand_in(patch, name.partition('/')[0] + '.msg', kind)
+    create = PolicyNode.create_subscription
+
+    def subscribe(node: Any, kind: Any, topic: str, callback: Any, *rest: Any) -> Any:
+        if kind in (ControllerManagerActivity, SafetyMode, FrankaRobotState):
+            LOCAL.setdefault(node.resolve_topic_name(topic), []).append(callback)
+            return None
+        return create(node, kind, topic, callback, *rest)
+
+    patch.setattr(PolicyNode, 'create_subscription', subscribe)
+    LOCAL.clear()
+
+
+class Output:
+    """A publisher, or its stand-in, which tells a new listener what was said last, as latched."""
+
+    def __init__(self, node: Node, kind: str, topic: str) -> None:
+        self._kind, self._topic = message_class(kind), node.resolve_topic_name(topic)
+        self._latest: Any = None
+        self._told: set[int] = set()
+        is_local = self._kind.__module__ == __name__
+        self._publisher = (
+            None if is_local else node.create_publisher(self._kind, topic, qos.LATCHED)
+        )
+
+    def say(self, **fields: Any) -> None:
+        self._latest = self._kind()
+        for name, value in fields.items():
+            setattr(self._latest, name, value)
+        self._told.clear()
+        if self._publisher is not None:
+            self._publisher.publish(self._latest)
+
+    def step(self) -> None:
+        if self._publisher is None and self._latest is not None:
+            for callback in LOCAL.get(self._topic, ()):
+                if id(callback) not in self._told:
+                    self._told.add(id(callback))
+                    callback(self._latest)
+
+
+def named_state(name: str, label: str) -> Any:
+    """Return what the activity of a controller manager says of a controller."""
+    if ACTIVITY not in INSTALLED:
+        return SimpleNamespace(name=name, state=SimpleNamespace(label=label))
+    state = message_class('controller_manager_msgs/msg/NamedLifecycleState')(name=name)
+    state.state.label = label
+    return state
+
+
+class Driver:
+    """Nodes in a thread of their own."""
+
+    def __init__(self, domain_id: int, nodes: Sequence[str]) -> None:
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=domain_id)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self.nodes = [
+            rclpy.create_node(
+                name, context=self._context, allow_undeclared_parameters=True, enable_rosout=False
+            )
+            for name in nodes
+        ]
+        for node in self.nodes:
+            self._executor.add_node(node)
+        self._closing: list[Callable[[], Any]] = []
+        self.commands: list[np.ndarray] = []
+        """What the arm or the base was told."""
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+
+    def start(self) -> None:
+        self.nodes[0].create_timer(1.0 / RATE_HZ, self.step)
+        self._thread.start()
+
+    def step(self) -> None:
+        """Move, and publish."""
+        raise NotImplementedError
+
+    def stamp(self) -> Any:
+        return to_time(self.nodes[0].get_clock().now().nanoseconds * 1e-9)
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            return
+
+    def close(self) -> None:
+        self._executor.shutdown(timeout_sec=2.0)
+        self._thread.join(timeout=3.0)
+        for close in self._closing:
+            close()
+        for node in self.nodes:
+            node.destroy_node()
+        self._context.try_shutdown()
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The interface of an arm with a gripper."""
+
+    joints: tuple[str, ...]
+    start: tuple[float, ...]
+    states: str
+    controller: str
+    topic: str
+    kind: Any
+    """Class of the commands."""
+    gripper: str
+    """Its action."""
+    gripper_states: str
+    gripper_joint: str
+    gripper_start: float
+    gripper_speed: float
+    shares_node: bool = False
+    """The joint of the gripper is in the same messages as those of the arm."""
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+ARMS = {
+    'ur5e_robotiq': Arm(
+        UR_JOINTS,
+        (0.0, -1.2, 1.6, -2.0, -1.57, 0.0),
+        'joint_states',
+        'forward_position_controller',
+        'forward_position_controller/commands',
+        Float64MultiArray,
+        'robotiq_gripper_controller/gripper_cmd',
+        'joint_states',
+        'robotiq_85_left_knuckle_joint',
+        0.0,
+        2.0,
+        parameters={'interface_name': 'position'},
+    ),
+    'fr3': Arm(
+        FR3_JOINTS,
+        (0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785),
+        'franka/joint_states',
+        'joint_impedance_controller',
+        'target_joint',
+        JointState,
+        'franka_gripper/gripper_action',
+        'franka_gripper/joint_states',
+        'fr3_finger_joint1',
+        0.039,
+        0.1,
+    ),
+    'so101': Arm(
+        SO101_JOINTS,
+        (0.0, -1.0, 1.0, 0.5, 0.0),
+        'joint_states',
+        'arm_controller',
+        'arm_controller/joint_trajectory',
+        JointTrajectory,
+        'gripper_controller/gripper_cmd',
+        'joint_states',
+        'gripper',
+        0.0,
+        4.0,
+        shares_node=True,
+        parameters={'allow_partial_joints_goal': False},
+    ),
+}
+
+
+class ArmDriver(Driver):
+    """An arm behind a controller of ros2_control, and a gripper."""
+
+    speed = 2.0
+    """Of each joint [rad/s]."""
+
+    def __init__(
+        self, domain_id: int, name: str, gripper: bool = True, tells_status: bool = True
+    ) -> None:
+        self.arm = arm = ARMS[name]
+        names = ['joint_state_broadcaster', arm.controller, 'controller_manager', 'gripper_driver']
+        super().__init__(
+            domain_id, [*names, 'io_and_status_controller'][: 5 if 'ur' in name else 4]
+        )
+        arm_states, controller, manager, hand = self.nodes[:4]
+        self._states = arm_states.create_publisher(JointState, arm.states, 10)
+        self._hand_states = hand.create_publisher(JointState, arm.gripper_states, 10)
+        controller.declare_parameter('joints', list(arm.joints))
+        for key, value in arm.parameters.items():
+            controller.declare_parameter(key, value)
+        controller.create_subscription(arm.kind, arm.topic, self._obey, 1)
+        self._activity = Output(manager, ACTIVITY, 'controller_manager/activity')
+        self._outputs = [self._activity]
+        self.finger = Finger(arm.gripper_start, arm.gripper_speed)
+        if gripper:
+            self._closing.append(serve(hand, arm.gripper, self.finger))
+        if name == 'ur5e_robotiq':
+            status = self.nodes[4]
+            self._safety = Output(status, SAFETY, 'io_and_status_controller/safety_mode')
+            self._outputs.append(self._safety)
+            self._program = status.create_publisher(
+                Bool, 'io_and_status_controller/robot_program_running', qos.LATCHED
+            )
+            if tells_status:
+                self.safety_mode(1)
+                self.program(True)
+        if name == 'fr3':
+            self._mode = Output(arm_states, FRANKA, 'franka_robot_state_broadcaster/robot_state')
+            self._outputs.append(self._mode)
+            self._mode.say(robot_mode=2)
+        self.switch('active')
+        self.reset()
+        self.start()
+
+    def switch(self, label: str) -> None:
+        """Activate or deactivate the controller."""
+        self.active = label == 'active'
+        self._activity.say(
+            controllers=[named_state(self.arm.controller, label), named_state('other', 'active')]
+        )
+
+    def safety_mode(self, mode: int) -> None:
+        self._safety.say(mode=mode)
+
+    def program(self, running: bool) -> None:
+        self._program.publish(Bool(data=running))
+
+    def reset(self) -> None:
+        """Bring the arm to where it starts."""
+        self.positions = self._target = np.array(self.arm.start)
+        self.finger.position = self.finger._target = self.arm.gripper_start
+
+    def _obey(self, message: Any) -> None:
+        """Take a command, as the controller does."""
+        joints = self.arm.joints
+        if isinstance(message, Float64MultiArray):
+            values = np.array(message.data)
+        elif isinstance(message, JointTrajectory):
+            assert set(message.joint_names) == set(joints)
+            values = np.array(message.points[0].positions)[
+                [message.joint_names.index(joint) for joint in joints]
+            ]
+        else:  # By their order, whatever the names.
+            values = np.array(message.position)
+        assert values.shape == (len(joints),)
+        self.commands.append(values)
+        if self.active:
+            self._target = values
+
+    def step(self) -> None:
+        reach = self.speed / RATE_HZ
+        before = self.positions
+        self.positions = np.clip(self._target, before - reach, before + reach)
+        self.finger.step(1.0 / RATE_HZ)
+        state = dict(zip(self.arm.joints, self.positions.tolist(), strict=True))
+        hand = {self.arm.gripper_joint: self.finger.position}
+        self._publish(self._states, state | hand if self.arm.shares_node else state)
+        if not self.arm.shares_node:
+            self._publish(self._hand_states, hand)
+        for output in self._outputs:
+            output.step()
+            if output is getattr(self, '_mode', None):
+                output.say(robot_mode=2)
+
+    def _publish(self, publisher: Any, state: dict[str, float]) -> None:
+        names = sorted(state)
+        message = JointState(
+            name=names, position=[state[name] for name in names], velocity=[0.0] * len(names)
+        )
+        message.header.stamp = self.stamp()
+        publisher.publish(message)
+
+
+class BaseDriver(Driver):
+    """A differential drive that stops when nobody has commanded it for half a second."""
+
+    def __init__(self, domain_id: int, name: str) -> None:
+        super().__init__(domain_id, ['diff_drive_controller'])
+        kind = TwistStamped if name.endswith('stamped') else Twist
+        self._odometry = self.nodes[0].create_publisher(Odometry, 'odom', 10)
+        self.nodes[0].create_subscription(kind, 'cmd_vel', self._obey, 10)
+        self.reset()
+        self.start()
+
+    def reset(self) -> None:
+        """Put the robot where it starts."""
+        self.x, self.speeds, self._told_at = 0.0, np.zeros(2), 0.0
+
+    def _obey(self, message: Any) -> None:
+        if isinstance(message, TwistStamped):
+            age = self.nodes[0].get_clock().now() - rclpy.time.Time.from_msg(message.header.stamp)
+            assert message.header.frame_id
+            assert age.nanoseconds < 5e8
+            message = message.twist
+        self.speeds = np.array([message.linear.x, message.angular.z])
+        self.commands.append(self.speeds)
+        self._told_at = time.monotonic()
+
+    def step(self) -> None:
+        if time.monotonic() - self._told_at > 0.5:
+            self.speeds = np.zeros(2)
+        self.x += float(self.speeds[0]) / RATE_HZ
+        message = Odometry(child_frame_id='base_link')
+        message.header.frame_id, message.header.stamp = 'odom', self.stamp()
+        message.pose.pose.position.x, message.pose.pose.orientation.w = self.x, 1.0
+        message.twist.twist.linear.x, message.twist.twist.angular.z = self.speeds.tolist()
+        self._odometry.publish(message)

@@ -1,0 +1,176 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A gripper behind an action of control_msgs: real ROS where the package is, else a stand-in.
+
+The interface is that of the public definition: a goal has `command.position` and
+`command.max_effort`. A gripper controller takes every goal, ends the one before, and stops where it
+is when a goal is cancelled.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import rclpy.action
+from rclpy.node import Node
+
+from residual_rl_ros.ros.common.message_types import message_class
+
+REAL = find_spec('control_msgs') is not None
+"""Whether goals travel over ROS."""
+
+
+class Finger:
+    """One joint that moves to the position of the latest goal.
+
+    Args:
+        position: where it begins.
+        speed: how fast it moves [1/s].
+    """
+
+    def __init__(self, position: float, speed: float) -> None:
+        self.position = self._target = position
+        self.speed = speed
+        self.lowest, self.highest = -float('inf'), float('inf')
+        """What is between the fingers lets them move no further."""
+        self.goals: list[tuple[float, float]] = []
+        """Position and effort of each goal."""
+        self.cancelled = 0
+        self._end: Callable[[str], None] | None = None
+        self._is_cancelled: Callable[[], bool] = bool
+
+    def accept(
+        self,
+        position: float,
+        effort: float,
+        end: Callable[[str], None],
+        is_cancelled: Callable[[], bool],
+    ) -> None:
+        """Begin to move; `end` is told `succeed`, `abort` or `canceled`."""
+        self._finish('abort')
+        self.goals.append((position, effort))
+        self._target, self._end, self._is_cancelled = position, end, is_cancelled
+
+    def step(self, seconds: float) -> None:
+        """Let time pass."""
+        if self._end is not None and self._is_cancelled():
+            self.cancelled += 1
+            self._target = self.position
+            self._finish('canceled')
+        reach = self.speed * seconds
+        wanted = min(max(self._target, self.position - reach), self.position + reach)
+        before, self.position = self.position, min(max(wanted, self.lowest), self.highest)
+        if self.position in (before, self._target):
+            self._finish('succeed')
+
+    def _finish(self, how: str) -> None:
+        end, self._end = self._end, None
+        if end is not None:
+            end(how)
+
+
+SERVERS: dict[str, Finger] = {}
+"""Grippers by the name of their action, for the stand-in."""
+
+
+class _Handle:
+    """A goal that the stand-in has accepted."""
+
+    accepted = True
+
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    def cancel_goal_async(self) -> None:
+        self.cancelled = True
+
+
+class StandInClient:
+    """What `rclpy.action.ActionClient` is, without ROS."""
+
+    def __init__(self, node: Node, kind: Any, name: str) -> None:
+        del kind
+        self._name = node.resolve_topic_name(name)
+
+    def server_is_ready(self) -> bool:
+        return self._name in SERVERS
+
+    def wait_for_server(self, timeout_sec: float) -> bool:
+        del timeout_sec
+        return self.server_is_ready()
+
+    def send_goal_async(self, goal: Any) -> Any:
+        handle, command = _Handle(), goal.command
+        SERVERS[self._name].accept(
+            command.position, command.max_effort, lambda how: None, lambda: handle.cancelled
+        )
+        future: rclpy.Future = rclpy.Future()
+        future.set_result(handle)
+        return future
+
+    def destroy(self) -> None:
+        pass
+
+
+class GripperCommand:
+    """What the action of this name has."""
+
+    class Goal:
+        """A goal."""
+
+        def __init__(self) -> None:
+            self.command = SimpleNamespace(position=0.0, max_effort=0.0)
+
+
+def stand_in(patch: pytest.MonkeyPatch, name: str, *types: type) -> None:
+    """Have a module of messages or actions, such as `control_msgs.action`, hold some types."""
+    package = name.partition('.')[0]
+    patch.setitem(sys.modules, package, ModuleType(package))
+    module = ModuleType(name)
+    for each in types:
+        setattr(module, each.__name__, each)
+    patch.setitem(sys.modules, name, module)
+    message_class.cache_clear()
+
+
+def connect(patch: pytest.MonkeyPatch) -> None:
+    """Let clients of this process find the grippers of this process, where ROS cannot."""
+    if not REAL:
+        stand_in(patch, 'control_msgs.action', GripperCommand)
+        patch.setattr(rclpy.action, 'ActionClient', StandInClient)
+
+
+def serve(node: Node, name: str, finger: Finger) -> Callable[[], Any]:
+    """Serve a gripper's action; return what ends that."""
+    if not REAL:
+        resolved = node.resolve_topic_name(name)
+        SERVERS[resolved] = finger
+        return partial(SERVERS.pop, resolved, None)
+    kind = message_class('control_msgs/action/GripperCommand')
+
+    def accepted(handle: Any) -> None:
+        def end(how: str) -> None:
+            def execute(goal: Any) -> Any:
+                getattr(goal, how)()
+                return kind.Result(position=finger.position, reached_goal=how == 'succeed')
+
+            handle.execute(execute)
+
+        command = handle.request.command
+        finger.accept(command.position, command.max_effort, end, lambda: handle.is_cancel_requested)
+
+    server = rclpy.action.ActionServer(
+        node,
+        kind,
+        name,
+        lambda handle: None,
+        handle_accepted_callback=accepted,
+        cancel_callback=lambda handle: rclpy.action.CancelResponse.ACCEPT,
+    )
+    return server.destroy
