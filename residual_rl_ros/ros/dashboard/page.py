@@ -86,6 +86,8 @@ def show(robots: Sequence[Robot]) -> None:
         # A button that is pressed meanwhile must not wait for all of them, here or in the browser.
         for body in bodies:
             for draw in body.charts():
+                if beat.is_deleted:
+                    return
                 draw()
                 await asyncio.sleep(CHART_PAUSE_S)
 
