@@ -99,7 +99,7 @@ def test_a_file_that_both_parsers_read_alike_has_no_problem(tmp_path: Path, text
             TOY + STOP.format('std_msgs/msg/Int32', 'dada'),
             "stop_inputs.estop.field is 'dada'",
         ),
-        (TOY + STOP.format('ur_msgs/msg/None', 'data'), 'expected package/msg/Name of an inst'),
+        (TOY + STOP.format('ur_msgs/msg/None', 'data'), 'needs the package ur_msgs, which is not'),
         (TOY + '    decision_steps: 0\n', "'decision_steps' is 0, expected a whole number >= 1"),
         (TOY + 'camera:\n  rate: 10.0\n', 'Cannot have a value before ros__parameters'),
     ],
