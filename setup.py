@@ -22,6 +22,7 @@ ROS = {
     'ros-std-msgs': '5.3.6',
     'ros-std-srvs': '5.3.6',
     'ros-trajectory-msgs': '5.3.6',
+    'ros-visualization-msgs': '5.3.6',
 }
 # Figures depend on its dynamics.
 HIGHWAY = 'highway-env==1.12.1'
@@ -107,10 +108,12 @@ setup(
         ],
         # The optional parts that have tests: LeRobot, robomimic, Ray, an environment of others.
         'optional': [
-            *('gymnasium-robotics', 'h5py', HIGHWAY, 'pandas', 'pyarrow', 'ray', 'ruckig'),
+            *('gymnasium-robotics', 'h5py', HIGHWAY, 'nicegui>=3.0', 'pandas', 'pyarrow', 'ray'),
+            'ruckig',
         ],
         'bench': ['sbx-rl', 'stable-baselines3'],
         'customisation': [HIGHWAY],
+        'dashboard': ['nicegui>=3.0'],
         'lerobot': ['pyarrow'],
         'ray': ['ray'],
         'robomimic': ['h5py'],

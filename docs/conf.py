@@ -47,7 +47,10 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = False
 
-OPTIONAL = (*('gymnasium_robotics', 'pyarrow', 'ray', 'sbx', 'stable_baselines3'),)
+OPTIONAL = (
+    *('fastapi', 'gymnasium_robotics', 'nicegui', 'pyarrow', 'ray', 'sbx', 'stable_baselines3'),
+    'uvicorn',
+)
 """Imports of the package's extras; the reference is the same without them."""
 autodoc_mock_imports = [*ROS_PACKAGES, *(name for name in OPTIONAL if find_spec(name) is None)]
 suppress_warnings = ['ref.python']

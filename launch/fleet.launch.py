@@ -8,26 +8,29 @@ namespace and one learner that hears them all. The same processes as `residual-r
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from launch import LaunchDescription
-from residual_rl_ros.ros.bringup.launch_actions import (
+from residual_rl_ros.ros.bringup.launch_actions import describe, robot_actions
+from residual_rl_ros.ros.bringup.launch_arguments import (
     ROBOT_ARGUMENTS,
-    describe,
+    Argument,
+    configured,
     names,
-    robot_actions,
     robot_run,
 )
 from residual_rl_ros.ros.bringup.topology import robot_topology
 
 ARGUMENTS = (
-    ('namespaces', '[robot1, robot2]', 'list of the namespaces, one for each robot'),
+    Argument('namespaces', '[robot1, robot2]', 'list of the namespaces, one for each robot', names),
     *ROBOT_ARGUMENTS,
 )
 
 
-def start(value: Mapping[str, str]) -> list[object]:
+def start(value: Mapping[str, Any]) -> list[object]:
     """Return one action for each process of the topology."""
-    return robot_actions(robot_topology(robot_run(value, names(value, 'namespaces'))))
+    nodes = robot_topology(robot_run(value, value['namespaces']))
+    return robot_actions(configured(nodes, value))
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -9,22 +9,25 @@ operator`.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from launch import LaunchDescription
-from residual_rl_ros.ros.bringup.launch_actions import (
+from residual_rl_ros.ros.bringup.launch_actions import describe, robot_actions
+from residual_rl_ros.ros.bringup.launch_arguments import (
     ROBOT_ARGUMENTS,
-    describe,
-    robot_actions,
+    Argument,
+    configured,
     robot_run,
 )
 from residual_rl_ros.ros.bringup.topology import robot_topology
 
-ARGUMENTS = (('namespace', '', 'namespace of the robot'), *ROBOT_ARGUMENTS)
+ARGUMENTS = (Argument('namespace', '', 'namespace of the robot'), *ROBOT_ARGUMENTS)
 
 
-def start(value: Mapping[str, str]) -> list[object]:
+def start(value: Mapping[str, Any]) -> list[object]:
     """Return one action for each process of the topology."""
-    return robot_actions(robot_topology(robot_run(value, (value['namespace'],))))
+    nodes = robot_topology(robot_run(value, (value['namespace'],)))
+    return robot_actions(configured(nodes, value))
 
 
 def generate_launch_description() -> LaunchDescription:

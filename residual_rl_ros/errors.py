@@ -81,6 +81,10 @@ class BasePolicyError(ResidualRLError):
     """A base policy cannot be used, or failed."""
 
 
+class PolicyImportError(ResidualRLError):
+    """A checkpoint of another framework cannot be made a base policy; nothing was written."""
+
+
 class ChunkLateError(Exception):
     """The next chunk is not ready yet; the robot holds meanwhile."""
 

@@ -125,6 +125,11 @@ def read_record(kind: type[RecordT], path: Path, **given: Any) -> RecordT:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text whole or not at all; see `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, and its folder if there is none.
 
     Raises:
@@ -133,7 +138,7 @@ def write_text(path: Path, text: str) -> None:
     fresh = path.with_name(path.name + '.new')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(text, encoding='utf-8')
+        fresh.write_bytes(content)
         fresh.replace(path)
     except OSError as error:
         raise OutputError(f'{str(path)!r} cannot be written: {error.strerror}') from error

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Shared fixtures; pytest also puts this folder on the path, for `builders` and `strategies`."""
+"""Shared fixtures; pytest also puts this folder on the path, for `builders` and the like."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from builders import make_layout
 from hypothesis import settings
+from untested import untested
 
 from residual_rl_ros.transitions.layout import TransitionLayout
 
@@ -46,6 +47,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if group:
                 item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=_turn)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say what was not tested, and why, below all that pytest itself says."""
+    reporter = config.pluginmanager.get_plugin('terminalreporter')
+    if reporter is None or hasattr(config, 'workerinput'):
+        return
+    if line := untested(reporter.stats.get('skipped', ())):
+        reporter.write_line(line, yellow=True)
 
 
 def _turn(item: pytest.Item) -> tuple[int, bool]:

@@ -117,6 +117,8 @@ def diagnostics_keys(node: str) -> list[str]:
     if node == 'learner_node':
         values = functions_of(folder / 'learner_values.py')
         functions += [each for each in values if each.name == 'of']
+    if node == 'policy_node':
+        functions += functions_of(folder / 'policy_values.py')
     return dictionary_keys(functions)
 
 

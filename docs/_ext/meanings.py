@@ -36,6 +36,8 @@ METRICS = {
     'n_step': 'decisions whose rewards are summed in use',
     'normalizer_transitions': 'transitions that the observation normaliser was fitted on',
     'prior_weight': "omega' in use: what log pi(a|s) of the base policy is worth",
+    'proposal_chosen_share': 'share of states in which another proposal of the base than its '
+    'action is chosen (choose_and_edit)',
     'q_base': 'value of the base action, mean over a batch and the critics',
     'q_executed': 'value of the executed action, on the same states',
     'q_policy': "value of the actor's mean, on the same states",
@@ -89,6 +91,7 @@ DIAGNOSTICS = {
         'chunks_*': 'with `base_policy: topic`: chunks received, and refused by reason',
         'residuals_not_finite': "decisions in which the actor's output was not finite",
         'residuals_refused': 'decisions in which the critics chose the base action',
+        'proposals_chosen': 'decisions that took another proposal of the base than its action',
         'plans_late': 'decisions whose plan was not ready: the base acted alone',
         'clamped': 'commands changed by the position limits',
         'slew_limited': 'commands changed by the slew limit',

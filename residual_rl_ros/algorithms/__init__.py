@@ -9,6 +9,7 @@ no learner. Open `sac` first.
 
 from residual_rl_ros.algorithms import (
     cal_ql,
+    choose_and_edit,
     q_remix,
     residual_ppo,
     residual_sac,
@@ -20,6 +21,7 @@ from residual_rl_ros.algorithms import (
 
 __all__ = [
     'cal_ql',
+    'choose_and_edit',
     'q_remix',
     'residual_ppo',
     'residual_sac',

@@ -194,17 +194,22 @@ class ActorCritic(TrainingState, ABC):
             return actor
         # The more must agree, the fewer residuals are executed.
         heads = config.choosing_heads or config.critic_target_heads
-        critics = CriticArchitecture(
+        tensors = {
+            name: value[:heads].cpu().numpy().copy()
+            for name, value in self.critic.state_dict().items()
+        }
+        critics = self.critic_architecture(heads)
+        return BestOfNActor.of(actor, critics, tensors, config.residual_candidates)
+
+    def critic_architecture(self, heads: int) -> CriticArchitecture:
+        """Return the sizes of so many of the critics."""
+        config = self.config
+        return CriticArchitecture(
             heads,
             config.critic_hidden_sizes,
             config.critic_normalization,
             config.critic_sees_residual,
         )
-        tensors = {
-            name: value[:heads].cpu().numpy().copy()
-            for name, value in self.critic.state_dict().items()
-        }
-        return BestOfNActor.of(actor, critics, tensors, config.residual_candidates)
 
     def published(self, version: tuple[int, int]) -> None:
         """Take no note: off-policy rules learn from whoever acted."""
@@ -257,14 +262,19 @@ class ActorCritic(TrainingState, ABC):
         if self.config.base_in_target:
             s_next, a = s_next.repeat(2, 1), torch.cat([a, self.critic_action(base, base)])
         q: Tensor = self.target_critic(s_next, a)
-        drawn, heads = self.config.critic_target_heads, self.config.critic_heads
-        if self.config.critic_heads_repeat:
-            q = q[torch.randint(heads, (drawn,), generator=self._generator)]
-        elif drawn < heads:
-            q = q[torch.randperm(heads, generator=self._generator)[:drawn]]
+        q = q[self.draw_target_heads()]
         of_residual, *of_base = q.amin(0).view(-1, len(base))
         value = of_residual - cost
         return torch.where(of_base[0] > of_residual, of_base[0], value) if of_base else value
+
+    def draw_target_heads(self) -> Tensor | slice:
+        """Return which of the target critics make a target."""
+        drawn, heads = self.config.critic_target_heads, self.config.critic_heads
+        if self.config.critic_heads_repeat:
+            return torch.randint(heads, (drawn,), generator=self._generator)
+        if drawn < heads:
+            return torch.randperm(heads, generator=self._generator)[:drawn]
+        return slice(None)
 
     def random_advantage(self, s: Tensor, b: Tensor) -> Tensor:
         """Return Q_i(s, b + lambda u) - Q_i(s, b) for uniform u, shape (heads, rows).

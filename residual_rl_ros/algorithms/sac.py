@@ -138,7 +138,7 @@ class Sac(ActorCritic):
         alpha = self.log_alpha.exp().detach()
 
         # Actor: a reparameterised residual of the policy at s.
-        b = batch.base_action
+        b = self.edited(batch)
         u, log_pi = self.actor.sample(batch.observation, b, self._generator)
         q = self.critic(s, self.critic_action(b, b + self.bound * u))
         loss = self.with_imitation(actor_loss(q, log_pi, alpha), batch, s)
@@ -149,6 +149,10 @@ class Sac(ActorCritic):
         (self.log_alpha.grad,) = torch.autograd.grad(loss, [self.log_alpha])
         self.alpha_optimizer.step()
         return {'alpha': alpha, 'entropy': -log_pi.detach().mean(), 'actor_grad_norm': norm}
+
+    def edited(self, batch: Batch) -> Tensor:
+        """Return the base action of each transition, around which the actor's residual is."""
+        return batch.base_action
 
     def _scalars(self) -> dict[str, Tensor]:
         return {'log_alpha': self.log_alpha}

@@ -271,6 +271,15 @@ class ChunkQueue:
         mixed[: len(old)] = share * new[: len(old)] + (1 - share) * old
         return mixed
 
+    @property
+    def coming(self) -> Float32:
+        """Actions of the chunk in use that are still to be taken, shape (rows, m), not blended."""
+        actions = len(self._meta.action_names)
+        if self._active is None:
+            return np.zeros((0, actions), dtype=np.float32)
+        start = self._index(self._active)
+        return self._active.rows[start : start + self._usable(self._active), :actions]
+
     def give_back(self, steps: int) -> None:
         """Return the last actions taken, which an episode's end kept from being executed."""
         self._taken -= steps

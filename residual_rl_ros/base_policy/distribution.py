@@ -42,6 +42,13 @@ class BaseDecision:
     distribution: BaseDistribution
     """Of these actions."""
 
+    def with_chosen(self, proposal: int) -> BaseDecision:
+        """Return it with a proposal, 1 to N - 1, and the base action in each other's place."""
+        others = self.distribution.proposals.copy()
+        chosen = others[proposal - 1].reshape(self.actions.shape).copy()
+        others[proposal - 1] = self.actions.ravel()
+        return BaseDecision(chosen, replace(self.distribution, proposals=others))
+
 
 class BasePolicy(Protocol):
     """What the control loop needs of a base policy."""

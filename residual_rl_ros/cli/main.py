@@ -20,6 +20,7 @@ from residual_rl_ros.cli import (
     check_base,
     comparing,
     deployment,
+    importing,
     learning,
     planning,
     robots,
@@ -59,14 +60,17 @@ def options(
 
 for command in (
     *(learning.demo, learning.train, learning.evaluate, comparing.compare, comparing.benchmark),
-    *(check_base.check_base, models.train_base, models.train_prior, models.train_encoder),
+    *(check_base.check_base, importing.import_base),
+    *(models.train_base, models.train_prior, models.train_encoder),
     *(planning.train_dynamics, planning.planner, deployment.export),
     *(
         robots.check_robot,
         robots.describe_robot,
         robots.security_policy,
+        robots.layouts,
         robots.up,
         robots.operator,
+        robots.dashboard,
         robots.customise,
     ),
 ):

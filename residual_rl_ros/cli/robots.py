@@ -155,6 +155,20 @@ def security_policy(
     print(policy_xml(required_access(config, namespace or [''])), end='')
 
 
+def layouts(
+    robot: Annotated[str, typer.Argument(help='Robot YAML, or the name of a shipped one.')],
+    out: Annotated[Path, typer.Option(help='Folder for the files.')] = Path('layouts'),
+    namespace: NamespaceOption = '',
+) -> None:
+    """Write layouts of Foxglove, PlotJuggler and rqt that show what the policy decides."""
+    from residual_rl_ros.robot.description import load_robot
+    from residual_rl_ros.ros.bringup.layouts import write_layouts
+
+    config, _ = load_robot(robot)
+    for path in write_layouts(config, out, namespace):
+        print(path)
+
+
 def up(
     robot: Annotated[str, typer.Argument(help='Robot YAML, or the name of a shipped one.')],
     base: Annotated[str, typer.Option(help='ONNX base policy, or the name of a shipped one.')],
@@ -271,6 +285,9 @@ def up(
         observation_map=tuple(observation_map or ()),
     )
     console = Console(stderr=True)
+    page = ['residual-rl dashboard', *(f'--namespace {name}' for name in run.namespaces if name)]
+    fleet = ['--fleet'] if len(run.namespaces) > 1 else []
+    console.print(f'a page in the browser: {" ".join([*page, *fleet])}', soft_wrap=True)
     try:
         run_up(robot_topology(run), out / 'logs', console)
     except KeyboardInterrupt:
@@ -287,6 +304,35 @@ def operator(
 
     try:
         run_operator(namespace, fleet, Console())
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def dashboard(
+    namespace: Annotated[
+        MaybeTexts, typer.Option(help='Namespace of the robot; again for each of several.')
+    ] = None,
+    fleet: FleetOption = False,
+    robot: Annotated[
+        MaybeText, typer.Option(help='Robot YAML, or a shipped name: shows its cameras.')
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help='Address to listen on; one that others reach needs --token.')
+    ] = '127.0.0.1',
+    port: Annotated[int, typer.Option(min=0, max=65535, help='Port; 0 takes a free one.')] = 8080,
+    token: Annotated[
+        str,
+        typer.Option(
+            envvar='RESIDUAL_RL_TOKEN', help='Secret of 16 or more characters that opens the page.'
+        ),
+    ] = '',
+) -> None:
+    """Serve a page in the browser: hold, states, success, motion, cameras (extra `dashboard`)."""
+    from residual_rl_ros.ros.dashboard.server import DashboardOptions, run_dashboard
+
+    options = DashboardOptions(tuple(namespace or ('',)), fleet, robot, host, port, token)
+    try:
+        run_dashboard(options, Console(stderr=True))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 

@@ -19,6 +19,7 @@ from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.distribution import BaseDecision, BaseDistribution
 from residual_rl_ros.base_policy.inputs import NO_PICTURES, Pictures
 from residual_rl_ros.control.command_limiter import CommandLimiter
+from residual_rl_ros.control.commanded_step import CommandedStep
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.customisation import Customisation
 from residual_rl_ros.control.plan_queue import PlanQueue
@@ -28,9 +29,12 @@ from residual_rl_ros.latency import Latency
 from residual_rl_ros.numerics import is_one_hot
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
 from residual_rl_ros.residual_policy.robot_policy import (
+    Choice,
+    Chooser,
     Decider,
     ExplorationSample,
     Planner,
+    all_proposals,
     is_residual,
 )
 from residual_rl_ros.transitions.layout import TransitionLayout
@@ -76,6 +80,10 @@ class _Decision:
     """Of the base action."""
     add_on_weight: float = 1.0
     """Weight of the add-on reward when it was decided."""
+    bound_scale: float = 0.0
+    """Share of the residual bound in use."""
+    advantage: float | None = None
+    """As `Decider.advantage`."""
     steps_sent: int = 0
     reward: float = 0.0
     truncated: bool = False
@@ -129,6 +137,7 @@ class ResidualController:
         self._planner: tuple[Planner, str, Planner] | None = None
         self._noise_scale: float | None = None
         self._base_only = False
+        self._advantage: float | None = None
         self._episode = 0
         self._step = 0
         self._stamp = 0.0
@@ -147,6 +156,8 @@ class ResidualController:
         actions: the base acted alone."""
         self.residuals_refused = 0
         """Decisions in which critics that choose saw no residual better than the base action."""
+        self.proposals_chosen = 0
+        """Decisions that took another proposal of the base than its action."""
         self.actor_latency = Latency()
         """Duration of the actor's part of a decision."""
         self.plans = PlanQueue(clock)
@@ -228,6 +239,24 @@ class ResidualController:
         """
         decision = self._current_decision()
         return None if decision is None else decision.planned[decision.steps_sent]
+
+    def commanded(self) -> CommandedStep | None:
+        """Return what the latest `command` was made of; None if it held. Before `step` only."""
+        decision = self._decision
+        if decision is None or self._holding or not decision.steps_sent:
+            return None
+        row = decision.steps_sent - 1
+        scale = 0.0 if decision.source is Source.TAKEOVER else min(decision.bound_scale, 1.0)
+        return CommandedStep(
+            episode=self._episode,
+            step=decision.step + row,
+            source=decision.source,
+            ahead=decision.base[row:],
+            planned=decision.planned[row:],
+            bound_scale=scale,
+            share=scale * float(np.abs(decision.residual[row]).max(initial=0.0)),
+            advantage=decision.advantage,
+        )
 
     def _current_decision(self) -> _Decision | None:
         """Return the decision of this control step; None while the base policy is late."""
@@ -388,12 +417,16 @@ class ResidualController:
 
     def _decide(self) -> None:
         """Make a residual decision on the newest observation."""
-        given, self._base = self._base, None
+        given, self._base, self._advantage = self._base, None, None
         assert given is not None
         self.mailbox.begin_decision()
-        residual, bound_scale = self._residual(given)
+        choice, bound_scale = self._residual(given)
         source = Source.RESIDUAL if bound_scale > 0.0 else Source.BASE
+        if choice.proposal:
+            self.proposals_chosen += 1
+            given = given.with_chosen(choice.proposal)
         base = given.actions
+        residual = choice.residual.reshape(base.shape)
         planned = self.bound.compose(base, residual, bound_scale)
         self._decision = _Decision(
             stamp=self._stamp,
@@ -406,6 +439,8 @@ class ResidualController:
             source=source,
             distribution=given.distribution,
             add_on_weight=self.customisation.weight,
+            bound_scale=bound_scale,
+            advantage=self._advantage,
         )
         self._order_plan(planned)
 
@@ -440,14 +475,15 @@ class ResidualController:
         """
         return np.random.default_rng([self._seed, self._episode, PLAN_STREAM, step])
 
-    def _residual(self, given: BaseDecision) -> tuple[Array, float]:
-        """Return the residual of a decision, (k, m), and its bound scale; 0 is the base alone."""
+    def _residual(self, given: BaseDecision) -> tuple[Choice, float]:
+        """Return the choice of a decision and its bound scale; 0 is the base alone."""
         base = given.actions
+        nothing = Choice(0, np.zeros(base.size))
         policy, header = self._actor, self.mailbox.header
         if policy is None or header is None or not self.residual_enabled:
-            return np.zeros(base.shape), 0.0
+            return nothing, 0.0
         if self.customisation.off:
-            return np.zeros(base.shape), 0.0
+            return nothing, 0.0
         exploration = header.exploration
         if self._noise_scale is None:
             # Streams of their own, so that one does not shift with what the other draws.
@@ -457,12 +493,12 @@ class ResidualController:
         sample = exploration.sample(self._noise_scale, self.blend_ratio)
         sample = replace(sample, weight=self.customisation.weight)
         if self._base_only or sample.bound_scale <= 0.0:
-            return np.zeros(base.shape), 0.0
-        whole = self.layout.discrete or getattr(policy, 'acts_whole', False)
+            return nothing, 0.0
+        whole = self.layout.discrete or policy.acts_whole
         if whole and sample.bound_scale < 1.0:
             # Nothing is between two actions: the residual acts whole, in so many decisions.
             if self._switch.random() >= sample.bound_scale:
-                return np.zeros(base.shape), 1.0
+                return nothing, 1.0
             sample = replace(sample, bound_scale=1.0)
         rng = self._exploration if self.explore else None
         by_policy = exploration.residual_probability
@@ -473,21 +509,22 @@ class ResidualController:
             decided = self._ask(policy, given, rng, sample)
             self.actor_latency.add(self._clock() - started)
             if decided is None:
-                return np.zeros(base.shape), 0.0
-            action = decided
-            self.residuals_refused += not action.any()
+                return nothing, 0.0
+            choice = decided
+            self.residuals_refused += not (choice.proposal or choice.residual.any())
         elif rng is not None and exploration.uniform_noise > 0.0:
-            action = self._uniform(policy, base, exploration.uniform_noise, rng)
+            noise = self._uniform(policy, base, exploration.uniform_noise, rng)
+            choice = Choice(0, noise)
         elif exploration.residual_probability > 0.0:
             # A residual of zero, not the base alone: an episode in which every decision is gated
             # off by chance would else be taken for one of the guard's, and most such are short.
-            action = np.zeros(base.size)
+            choice = nothing
         else:
-            return np.zeros(base.shape), 0.0
-        if not self._is_legal(base, action):
+            return nothing, 0.0
+        if not self._is_legal(base, choice.residual):
             self.residuals_not_finite += 1
-            return np.zeros(base.shape), 0.0
-        return action.reshape(base.shape), sample.bound_scale
+            return nothing, 0.0
+        return choice, sample.bound_scale
 
     def _uniform(
         self, policy: Decider, base: Array, half_width: float, rng: np.random.Generator
@@ -509,14 +546,25 @@ class ResidualController:
         given: BaseDecision,
         rng: np.random.Generator | None,
         sample: ExplorationSample,
-    ) -> Array | None:
-        """Return what a robot policy decides, shape (k * m,); None while its plan is late."""
+    ) -> Choice | None:
+        """Return what a robot policy decides; None while its plan is late."""
         if isinstance(policy, Planner):
             if self._chunk_timeout_s is not None:
-                return self.plans.take(policy, self._step, sample.weight)
+                plan = self.plans.take(policy, self._step, sample.weight)
+                return None if plan is None else Choice(0, plan)
             rng = self._plan_rng(self._step)
         base = given.actions.ravel()
-        return policy.decide(self._observation, base, rng, sample, given.distribution)
+        if isinstance(policy, Chooser):
+            proposals = all_proposals(base, given.distribution)
+            # Nothing is between two proposals: while the residual fades in, the choice is whole.
+            if sample.bound_scale < 1.0 and self._switch.random() >= sample.bound_scale:
+                proposals = proposals[:1]
+            choice = policy.choose(self._observation, proposals, rng, sample)
+        else:
+            decided = policy.decide(self._observation, base, rng, sample, given.distribution)
+            choice = Choice(0, decided)
+        self._advantage = policy.advantage
+        return choice
 
     def _is_legal(self, base: Array, residual: Array) -> bool:
         """Return whether a residual, shape (k * m,), makes a command of a base action, (k, m)."""

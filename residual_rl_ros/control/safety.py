@@ -34,7 +34,8 @@ class Workspace:
     def __init__(self, spec: WorkspaceSpec) -> None:
         import mujoco  # Here, for a robot without workspace limits needs no MuJoCo.
 
-        self._spec = spec
+        self.spec = spec
+        """Box, point and joints."""
         self._forward = mujoco.mj_kinematics
         given = Path(spec.model)
         path = given if given.suffix else find_file('arm model', ('sim',), spec.model, '.xml')
@@ -103,7 +104,7 @@ class Workspace:
     def excess(self, joints: Array) -> Array:
         """Return how far each coordinate is outside, shape (3,) [m]."""
         position = self.position(joints)
-        beyond: Array = np.maximum(self._spec.lower - position, position - self._spec.upper)
+        beyond: Array = np.maximum(self.spec.lower - position, position - self.spec.upper)
         return np.maximum(beyond, np.zeros(3))
 
 
@@ -142,7 +143,8 @@ class SafetyFilter:
     def __init__(self, action: ActionSpec) -> None:
         self.action = action
         self._shape = (action.size,)
-        self._workspace = Workspace(action.workspace) if action.workspace else None
+        self.workspace = Workspace(action.workspace) if action.workspace else None
+        """Limits of the end effector, None without."""
         self.clamped = 0
         """Commands outside of the position limits since the start."""
         self.slew_limited = 0
@@ -192,21 +194,21 @@ class SafetyFilter:
             self._check('previous command', previous)
             limited = clamp(limited, lower, upper)
         self.slew_limited += _differ(limited, safe)
-        if self._workspace is None:
+        if self.workspace is None:
             return limited
         # Where the robot stands outside of its position limits, the way begins at the limit.
         start = clamp(previous, lower, upper)
-        allowed = np.maximum(self._workspace.excess(previous), self._workspace.excess(start))
-        if self._workspace.allows(limited, allowed):
+        allowed = np.maximum(self.workspace.excess(previous), self.workspace.excess(start))
+        if self.workspace.allows(limited, allowed):
             return limited
         self.workspace_limited += 1
         if base is not None:
             base = clamp(clamp(base, low, high), lower, upper)
-            if self._workspace.allows(base, allowed):
+            if self.workspace.allows(base, allowed):
                 start = base
             else:
                 limited = base
-        return self._workspace.last_allowed(start, limited, allowed)
+        return self.workspace.last_allowed(start, limited, allowed)
 
     def _check(self, name: str, command: Array) -> None:
         """Refuse a command of the wrong size or with a value that is not finite."""

@@ -82,8 +82,9 @@ def export_run(options: ExportOptions, say: Callable[[str], None]) -> Exported:
     run = _configuration(options, stored).resolve().trained_as(policy.architecture.layout)
     _check_base(run, stored)
     _check_workspace(run, options)
+    _check_ensemble(run, stored)
     prefetch = stored.get('prefetch_steps', run.config.prefetch_steps)
-    if prefetch:
+    if prefetch > 0:
         say(
             f'the run has prefetch_steps {prefetch}: in the graph a chunk is computed when it is '
             'needed, from newer observations (prefetch_steps 0)'
@@ -158,6 +159,15 @@ def _check_base(run: ResolvedRun, stored: Mapping[str, Any]) -> None:
             f'the run was trained with a base policy of sha256 {trained}, and {run.policy.path} '
             f'has {run.policy.sha256}: give the configuration of its training (--task), or its '
             'robot and base policy (--robot, --base)'
+        )
+
+
+def _check_ensemble(run: ResolvedRun, stored: Mapping[str, Any]) -> None:
+    given = stored.get('temporal_ensemble', run.config.temporal_ensemble)
+    if given:
+        raise ConfigError(
+            f'the run has temporal_ensemble {given:g}, and the graph holds one chunk: run '
+            'policy_node, or train with temporal_ensemble 0'
         )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from residual_rl_ros.errors import FormatError
 
@@ -72,6 +73,23 @@ EPISODE_BYTES = 128 * MIB
 DEMONSTRATION_BYTES = 256 * MIB
 """Largest file of demonstrations that is read at once [byte]."""
 
+# Checkpoints of other frameworks.
+CHECKPOINT_BYTES = 2**31 - 1
+"""Largest file of weights: more does not fit into an ONNX file [byte]."""
+HEADER_BYTES = 8 * MIB
+HEADER_TENSORS = 20_000
+"""Largest header of a file of weights [byte], and how many tensors it may name."""
+CHECKPOINT_ENTRIES = 2**16
+"""Files within a checkpoint."""
+DIRECTORY_BYTES = 16 * MIB
+"""Largest list of the files within a checkpoint [byte]."""
+PICKLE_BYTES = 32 * MIB
+"""Largest pickle of a checkpoint; the tensors are beside it [byte]."""
+PICKLE_STEPS = 1_000_000
+"""Instructions of a pickle, and values that it may make, shared ones counted at each use."""
+TENSOR_DIMENSIONS = 16
+"""Dimensions of a tensor."""
+
 
 def read_bytes(path: Path, limit: int) -> bytes:
     """Return the content of a regular file; pipes and devices, which may never end, are refused.
@@ -83,19 +101,33 @@ def read_bytes(path: Path, limit: int) -> bytes:
     Raises:
         FormatError: it cannot be read, is no regular file or is too large.
     """
-    try:
-        # Without this flag the opening of a pipe would wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, 'rb') as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise FormatError(f'{path.name} is no regular file')
+    with open_regular(path) as file:
+        try:
             content = file.read(limit + 1)
-    except (OSError, ValueError) as error:  # A name may hold a null character.
-        reason = getattr(error, 'strerror', None) or error
-        raise FormatError(f'{path.name} cannot be read: {reason}') from error
+        except OSError as error:
+            raise FormatError(f'{path.name} cannot be read: {error.strerror or error}') from error
     if len(content) > limit:
         raise FormatError(f'{path.name} is larger than {limit} bytes')
     return content
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file to read; pipes and devices are refused.
+
+    Raises:
+        FormatError: it cannot be opened or is no regular file.
+    """
+    try:
+        # Without this flag the opening of a pipe would wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        file = os.fdopen(descriptor, 'rb')
+    except (OSError, ValueError) as error:  # A name may hold a null character.
+        reason = getattr(error, 'strerror', None) or error
+        raise FormatError(f'{path.name} cannot be read: {reason}') from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        file.close()
+        raise FormatError(f'{path.name} is no regular file')
+    return file
 
 
 def read_text(path: Path, limit: int = TEXT_BYTES) -> str:

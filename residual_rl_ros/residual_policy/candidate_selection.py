@@ -96,6 +96,51 @@ class NumpyCritics:
         return np.asarray((x @ self._value)[..., 0], dtype=np.float32)
 
 
+class ResidualCritics(NumpyCritics):
+    """Critics of base actions with residuals.
+
+    The first layer's input is (1, normalised state and base, residual): linear in each, so its bias
+    is a weight too, and a held residual enters with the sum of its steps' weights.
+
+    Args:
+        actor: sizes of the actor whose residuals are judged.
+        critic: sizes of the critics.
+        tensors: theirs, by name, each name after `CRITIC`.
+    """
+
+    def __init__(
+        self,
+        actor: ActorArchitecture,
+        critic: CriticArchitecture,
+        tensors: Mapping[str, Float32],
+    ) -> None:
+        super().__init__(critic, tensors)
+        n, km = actor.observation_size, actor.decision_size
+        first, bias = self.first
+        of_action = first[:, n : n + km]
+        ratio = actor.residual_bound / actor.action_half_range
+        of_residual = of_action * ratio[:, None]
+        if critic.sees_residual:
+            of_residual = of_residual + first[:, n + km :]
+        heads, _, width = first.shape
+        by_step = of_residual.reshape(heads, actor.repeats, actor.outputs, width)
+        of_residual = by_step.sum(1) * actor.active[:, None]
+        self._known_size = n + km
+        self._first: Float32 = np.concatenate([bias, first[:, : n + km], of_residual], axis=1)
+
+    def of_residuals(self, known: Float32, residuals: Array) -> Float32:
+        """Return Q_i without its output's bias, shape (heads, rows).
+
+        Args:
+            known: normalised observation and base action, one or one a row, (..., n + k * m).
+            residuals: shape (rows, outputs).
+        """
+        rows = np.ones((len(residuals), self._first.shape[1]), dtype=np.float32)
+        rows[:, 1 : 1 + self._known_size] = known
+        rows[:, 1 + self._known_size :] = residuals
+        return self.values(rows @ self._first)
+
+
 @dataclass(frozen=True)
 class BestOfNArchitecture:
     """Sizes of an actor and of the critics that choose among its residuals."""
@@ -163,20 +208,7 @@ class BestOfNActor(RobotPolicy):
         super().__init__(architecture, tensors)
         sizes, critics = architecture.actor, architecture.critic
         self._actor = GaussianActor(sizes, tensors)
-        self._critics = NumpyCritics(critics, tensors)
-        # The first layer's input is (1, normalised state and base, residual): linear in each, so
-        # its bias is a weight too, and a held residual enters with the sum of its steps' weights.
-        n, km = sizes.observation_size, sizes.decision_size
-        first, bias = self._critics.first
-        of_action = first[:, n : n + km]
-        ratio = sizes.residual_bound / sizes.action_half_range
-        of_residual = of_action * ratio[:, None]
-        if critics.sees_residual:
-            of_residual = of_residual + first[:, n + km :]
-        heads, _, width = first.shape
-        by_step = of_residual.reshape(heads, sizes.repeats, sizes.outputs, width)
-        of_residual = by_step.sum(1) * sizes.active[:, None]
-        self._first: Float32 = np.concatenate([bias, first[:, : n + km], of_residual], axis=1)
+        self._critics = ResidualCritics(sizes, critics, tensors)
 
     @classmethod
     def of(
@@ -222,6 +254,7 @@ class BestOfNActor(RobotPolicy):
             residuals *= min(max(cost / sample.full_bound_cost, 0.0), 1.0)
         advantages = self._advantages(known, sample.bound_scale * residuals)
         best = int(np.fmax(advantages, 0.0).argmax())  # What is no number is no advantage.
+        self.advantage = max(float(advantages[best]), 0.0)
         if not advantages[best] > 0.0:
             nothing = np.nan if np.isnan(advantages).any() else 0.0
             return np.full(self.architecture.actor.decision_size, nothing)
@@ -258,8 +291,5 @@ class BestOfNActor(RobotPolicy):
 
     def _values(self, known: Float32, residuals: Array) -> Float32:
         """Return Q_i of base and residuals, shape (heads, 1 + rows), without its output's bias."""
-        rows = np.zeros((len(residuals) + 1, self._first.shape[1]), dtype=np.float32)
-        rows[:, 0] = 1.0
-        rows[:, 1 : 1 + len(known)] = known
-        rows[1:, 1 + len(known) :] = residuals  # Row 0 is the base.
-        return self._critics.values(rows @ self._first)
+        nothing = np.zeros((1, self.architecture.actor.outputs))  # Row 0 is the base.
+        return self._critics.of_residuals(known, np.concatenate([nothing, residuals]))

@@ -146,6 +146,9 @@ class Decider(ABC):
     acts_whole: ClassVar[bool] = False
     """Whether a residual that fades in acts whole, in a share of the decisions, as with discrete
     actions; else it is scaled in all of them."""
+    advantage: float | None = None
+    """What the latest decision is worth more than the base action, where critics have chosen; for
+    those who look on."""
 
     @abstractmethod
     def decide(
@@ -216,6 +219,60 @@ class Planner(Decider):
     @abstractmethod
     def for_add_on(self, add_on: AddOns) -> Planner:
         """Return a planner that wants something else of the same robot: it needs no training."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which proposal of the base a decision takes, and the residual around it."""
+
+    proposal: int
+    """Its index; 0 is the base action."""
+    residual: Array
+    """Shape (k * m,), in [-1, 1]."""
+
+
+class Chooser(Decider):
+    """What chooses a proposal of the base and puts a residual around it.
+
+    The residual is around the chosen proposal, however far that is from the base action: the bound
+    limits how far a decision leaves what the base would do, not which of these things it does. In
+    a share of the decisions in which the residual fades in, the base action is the only proposal.
+    """
+
+    @abstractmethod
+    def choose(
+        self,
+        observation: npt.ArrayLike,
+        proposals: Array,
+        rng: np.random.Generator | None,
+        sample: ExplorationSample = FULL_SAMPLE,
+    ) -> Choice:
+        """Return the choice of a decision.
+
+        Args:
+            observation: shape (n,).
+            proposals: shape (N, k * m), command units; the first is the base action.
+            rng: source of the exploration noise; None decides without noise.
+            sample: how this decision explores.
+        """
+
+    def decide(
+        self,
+        observation: npt.ArrayLike,
+        base_action: npt.ArrayLike,
+        rng: np.random.Generator | None,
+        sample: ExplorationSample = FULL_SAMPLE,
+        distribution: BaseDistribution = NO_DISTRIBUTION,
+    ) -> Array:
+        """Return the residual of the choice; see `Decider.decide` for the arguments."""
+        proposals = all_proposals(base_action, distribution)
+        return self.choose(observation, proposals, rng, sample).residual
+
+
+def all_proposals(base_action: npt.ArrayLike, distribution: BaseDistribution) -> Array:
+    """Return the proposals of a decision, the base action first, shape (N, k * m)."""
+    base = np.asarray(base_action, dtype=np.float64).reshape(1, -1)
+    return np.concatenate([base, distribution.proposals.reshape(-1, base.size)])
 
 
 ENTRY_POINTS = 'residual_rl_ros.robot_policies'

@@ -15,6 +15,9 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.tasks.success_probe import PROBE_SEED
 
+CHOOSING = {'q_remix': ', and residual_scale to 2', 'choose_and_edit': ''}
+"""Algorithms that choose among proposals of the base, and what else these need."""
+
 
 def refuse_nothing_to_learn(run: ResolvedRun) -> None:
     """Refuse a run of a customisation that could not change what the base does.
@@ -29,10 +32,11 @@ def refuse_nothing_to_learn(run: ResolvedRun) -> None:
             f'preset {config.preset} learns from an add-on reward, and there is none: give '
             '--add-on, or set reward to total or basic'
         )
-    if run.learner.algorithm == 'q_remix' and config.proposals < 2:
+    if run.learner.algorithm in CHOOSING and config.proposals < 2:
         raise ConfigError(
             f'preset {config.preset} chooses among proposals of the base, and proposals is '
-            f'{config.proposals}: set it to 8 (--set proposals=8), and residual_scale to 2'
+            f'{config.proposals}: set it to 8 (--set proposals=8)'
+            f'{CHOOSING[run.learner.algorithm]}'
         )
 
 

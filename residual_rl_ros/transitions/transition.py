@@ -99,7 +99,8 @@ class Transition:
     observation: Array
     """Observation at the decision, shape (n,)."""
     base_action: Array
-    """Base action chunk, shape (k * m,)."""
+    """Base action chunk that the residual is around, shape (k * m,). Where the robot chooses among
+    proposals, the chosen one; the base policy's first is then in its place in `proposals`."""
     residual_action: Array
     """Actor output in [-1, 1] before scaling, shape (k * m,); zero while the residual is off."""
     executed_action: Array

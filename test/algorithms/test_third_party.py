@@ -115,7 +115,7 @@ def test_a_kind_of_robot_policy_of_another_package_is_found_by_its_message(insta
 def test_an_algorithm_that_nobody_registered_is_refused() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"algorithm is 'dreamer', expected one of cal_ql, q_remix, residual_ppo, ",
+        match=r"algorithm is 'dreamer', expected one of cal_ql, choose_and_edit, q_remix, ",
     ):
         find_rule('dreamer')
 

@@ -434,3 +434,16 @@ def test_a_base_policy_that_hangs_is_an_error_where_a_simulator_waits() -> None:
         queue.take()
     policy.gate.set()
     queue.close()
+
+
+def test_what_is_coming_is_what_will_be_taken() -> None:
+    queue = ChunkQueue(LinearPolicy(), decision_steps=2)
+    assert queue.coming.shape == (0, 2)
+    queue.reset(np.random.default_rng(0))
+    queue.push_observation(np.ones(3))
+    queue.take()
+    coming = queue.coming
+    assert coming.shape == (2, 2)  # Four of a chunk are executed.
+    np.testing.assert_array_equal(queue.take().actions, coming)
+    assert queue.coming.shape == (0, 2)
+    queue.close()

@@ -14,6 +14,8 @@ import yaml
 
 from residual_rl_ros.algorithms.rule import RULES
 from residual_rl_ros.algorithms.sac import SacConfig
+from residual_rl_ros.base_policy.prefetch import AUTO
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ConfigError, ResidualRLError, ResourceError
@@ -50,6 +52,18 @@ def write(path: Path, **changes: object) -> Path:
     )
     path.write_text(yaml.safe_dump({**values, **changes}))
     return path
+
+
+def test_a_run_may_have_inference_measured_and_chunks_averaged(tmp_path: Path) -> None:
+    changes = {'prefetch_steps': 'auto', 'temporal_ensemble': 0.01, 'ensemble_steps': 2}
+    config = load_run(str(write(tmp_path / 'run.yaml', **changes)))
+    assert config.prefetch_steps == AUTO
+    assert config.ensembling == {'temporal_ensemble': 0.01, 'ensemble_steps': 2}
+    splicing = config.controller_config(0, explore=False, scheduled=True).splicing
+    assert splicing == Splicing(0, 0, 0.01, 2)  # In lockstep.
+    assert config.changed({'decision_steps': 2}).prefetch_steps == AUTO
+    with pytest.raises(ConfigError, match='expected a whole number >= -1 or auto'):
+        load_run(str(write(tmp_path / 'run.yaml', prefetch_steps='soon')))
 
 
 def test_the_controller_configuration_carries_every_choice(tmp_path: Path) -> None:

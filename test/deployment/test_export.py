@@ -161,6 +161,18 @@ def test_a_run_that_asked_for_its_chunks_early_is_told_of_it(
     assert code == 0, said
 
 
+def test_a_run_that_takes_the_mean_of_chunks_is_refused(
+    run: Path, export: Export, tmp_path: Path
+) -> None:
+    text = resource_path('config', 'finetune', f'{TASK}.yaml').read_text(encoding='utf-8')
+    averaged, out = tmp_path / 'averaged.yaml', tmp_path / 'fused.onnx'
+    averaged.write_text(f'{text}\ntemporal_ensemble: 0.01\n')
+    code, _, said = export(run, '--out', out, '--batch', 1, '--task', averaged)
+    assert code != 0
+    assert 'the run has temporal_ensemble 0.01' in said
+    assert not out.exists()
+
+
 def test_a_full_disk_leaves_nothing(run: Path, export: Export, tmp_path: Path) -> None:
     out = tmp_path / 'full' / 'fused.onnx'
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -21,7 +21,7 @@ from residual_rl_ros.config.preset import preset_names
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted((ROOT / 'docs' / 'how-to').glob('*.md')), *(ROOT / 'docs').glob('tutorial/*.md')]
 BLOCK = re.compile(r'^```bash\n(.*?)^```', re.MULTILINE | re.DOTALL)
-RUN = ('check-base', 'check-robot', 'describe-robot', 'bag info', 'security-policy')
+RUN = ('check-base', 'check-robot', 'describe-robot', 'bag info', 'security-policy', 'layouts')
 """Commands that take less than a second or two, on files that the test puts in place."""
 
 
@@ -108,7 +108,7 @@ def test_a_launch_file_of_a_page_exists_and_has_its_arguments(line: str) -> None
         path.read_text(encoding='utf-8')
         for path in (
             ROOT / 'launch' / name,
-            ROOT / 'residual_rl_ros' / 'ros' / 'bringup' / 'launch_actions.py',
+            ROOT / 'residual_rl_ros' / 'ros' / 'bringup' / 'launch_arguments.py',
         )
     )
     for argument in arguments:

@@ -314,6 +314,29 @@ def test_a_refused_residual_is_a_decision_of_the_residual_policy_all_the_same() 
     assert controller.residuals_refused == 1
 
 
+def test_who_looks_on_sees_the_advantage_of_the_chosen_residual() -> None:
+    config = ControllerConfig(decision_steps=2, residual_scale=(0.1,), explore=True)
+    controller = config.build(LinearPolicy(), make_action_spec())
+    actor = advised(make_rule(controller.layout))
+    wide = Exploration(wide_noise_share=1.0, wide_noise_scale=9.0)
+    controller.mailbox.submit(encode_weights(actor, WeightsHeader(1, 0, wide)))
+    rng, seen = np.random.default_rng(2), []
+    for episode in range(40):
+        observation = rng.normal(1.0, 2.0, 3)
+        controller.begin_episode(episode, observation, 0.0)
+        controller.command()
+        shown = controller.commanded()
+        assert shown is not None
+        residual = np.zeros((1, 2))
+        if shown.share > 0.0:
+            residual = (shown.residual / controller.bound.values)[None]
+        base = shown.ahead.ravel()
+        (advantage,) = actor.advantages(observation, base, residual)
+        assert shown.advantage == pytest.approx(float(advantage), abs=1e-5)
+        seen.append(shown.share > 0.0)
+    assert 0 < sum(seen) < 40
+
+
 def test_the_critics_judge_what_the_bound_in_use_leaves_of_a_residual(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -19,6 +19,7 @@ import lz4.frame
 import numpy as np
 from bag_builders import write_bag
 from builders import make_actor, random_transitions
+from hostile_checkpoints import checkpoint_cases
 from hostile_demonstrations import demonstration_cases
 from hostile_texts import (
     LAYOUTS,
@@ -59,7 +60,7 @@ def every_case() -> list[Case]:
     """Return the list."""
     made = [*yaml_cases(), *json_cases(), *robot_cases(), *layout_cases(), *_mcap_cases()]
     made += [*_sqlite_cases(), *_folder_cases(), *_parquet_cases(), *_tensor_cases()]
-    made += demonstration_cases()
+    made += [*demonstration_cases(), *checkpoint_cases()]
     names = [case.name for case in made]
     assert len(set(names)) == len(names)
     return made

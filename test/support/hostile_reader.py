@@ -32,6 +32,7 @@ from residual_rl_ros.comparison.results import read_result
 from residual_rl_ros.config.preset import learner_config, load_preset
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.importing.torch_zip import TorchZip
 from residual_rl_ros.learner.checkpoint import load_checkpoint, save_checkpoint
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.pretraining.train_base import BaseRecipe
@@ -105,6 +106,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     'checkpoint': load_checkpoint,
     'weights': lambda path: decode_weights(read_actor(path)),
     'tensors': _tensors,
+    'torch zip': TorchZip,
     'robomimic': lambda path: read_all(path, observation_map=MAP),
     'demonstrations': read_all,
 }

@@ -108,6 +108,8 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     prepare_output(out)
     with claim_domain(options.domain) as domain_id:
         console.print(f'namespace /{SIMULATION} of ROS domain {domain_id}, on this machine only')
+        page = f'ROS_DOMAIN_ID={domain_id} residual-rl dashboard --namespace {SIMULATION}'
+        console.print(f'a page in the browser: {page}', soft_wrap=True)
         return _run(options, run, domain_id, started, console)
 
 

@@ -9,7 +9,6 @@ import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -20,121 +19,52 @@ from launch.actions import (
     OpaqueFunction,
     RegisterEventHandler,
 )
-from launch.event_handlers import OnProcessExit, OnShutdown
+from launch.event_handlers import OnProcessExit, OnProcessIO, OnShutdown
 from launch.events import Shutdown, matches_action
-from launch.events.process import ProcessExited, ShutdownProcess, SignalProcess
+from launch.events.process import ProcessExited, ProcessIO, ShutdownProcess, SignalProcess
+from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
 from launch import LaunchContext, LaunchDescription
-from residual_rl_ros.base_policy.prefetch import WORD, parse_prefetch
-from residual_rl_ros.errors import ConfigError, FormatError
-from residual_rl_ros.files.yaml_text import parse_yaml
-from residual_rl_ros.resources import find_base_policy
-from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.ros.bringup.launch_arguments import Argument, parsed
 from residual_rl_ros.ros.bringup.monitor import DISCOVERY_RANGE, reserve_domain
-from residual_rl_ros.ros.bringup.processes import Restarts
-from residual_rl_ros.ros.bringup.topology import (
-    ENVIRONMENT,
-    NodeSpec,
-    RobotRun,
-    dependants,
-    resumed,
-)
+from residual_rl_ros.ros.bringup.processes import LISTENERS, Restarts
+from residual_rl_ros.ros.bringup.topology import ENVIRONMENT, NodeSpec, dependants, resumed
 from residual_rl_ros.ros.common.managed_node import domain_number
-from residual_rl_ros.ros.common.process import PARENT
-
-SAVING_S = '15'
-"""Time from SIGTERM to SIGKILL [s]: a learner needs some to save; launch's own is 5."""
-ROBOT_ARGUMENTS = (
-    ('config', 'ur_forward_position', 'robot YAML, or the name of a shipped one'),
-    ('model', '', 'ONNX base policy, or the name of a shipped one'),
-    ('checkpoint', 'runs/robot', 'folder of the learner; one that holds a checkpoint is resumed'),
-    ('learner', 'true', 'false: run the residual of the checkpoint and learn nothing'),
-    ('preset', '', 'learner preset; empty is that of the checkpoint, or dawn'),
-    ('decision_steps', '', "control steps per residual decision; empty: the checkpoint's, or 4"),
-    (
-        'residual_scale',
-        '',
-        "lambda: a number, or a list of one for each action; empty: the checkpoint's, or 0.05",
-    ),
-    (
-        'prefetch_steps',
-        WORD,
-        'control steps before its first use at which a chunk is requested; auto measures inference',
-    ),
-    ('chunk_blend_steps', '0', 'control steps over which a new chunk takes over'),
-    ('temporal_ensemble', '0.0', 'mean of all chunks; see the node parameter'),
-    ('ensemble_steps', '0', 'control steps between two chunks of that mean'),
-    ('proposals', '1', "draws of the base policy's noise that a decision is given"),
-    ('customisable', 'false', 'transitions tell the add-on reward and its weight'),
-    ('prior_width', '0.0', 'density of a base policy that tells none; see the node parameter'),
-    ('auto_start', 'false', 'start episodes without ~/start_episode'),
-    ('seed', '0', 'seed of policy noise and learner'),
-    ('classifier', '', 'ONNX success classifier that judges the episodes'),
-    ('reward', '', 'instead: package.module:factory of a reward function'),
-    (
-        'demonstrations',
-        '',
-        'list of bags, LeRobot datasets, robomimic files or files of train-base that a new learner '
-        'begins with',
-    ),
-    ('observation_map', '', 'list of NAME=KEY[INDEX] where their names differ, or of YAML files'),
-    ('record', '', 'folder of a new bag of observations, commands and transitions'),
+from residual_rl_ros.ros.common.process import (
+    ACTIVE_LIMIT_S,
+    EXIT_LIMIT_S,
+    PARENT,
+    SAVE_LIMIT_S,
 )
-"""Launch arguments of `robot.launch.py` and `fleet.launch.py`: name, default, description."""
 
-
-def robot_run(value: Mapping[str, str], namespaces: tuple[str, ...]) -> RobotRun:
-    """Return the run that the values of `ROBOT_ARGUMENTS` describe."""
-    _, robot_file = load_robot(value['config'])
-    learning = truth(value, 'learner')
-    checkpoint = Path(value['checkpoint'])
-    return RobotRun(
-        robot_file,
-        find_base_policy(value['model']),
-        checkpoint if learning else None,
-        actor=None if learning else checkpoint,
-        preset=value['preset'],
-        decision_steps=count(value, 'decision_steps') if value['decision_steps'] else None,
-        residual_scale=numbers(value, 'residual_scale') if value['residual_scale'] else None,
-        prefetch_steps=parse_prefetch(value['prefetch_steps']),
-        chunk_blend_steps=count(value, 'chunk_blend_steps'),
-        temporal_ensemble=numbers(value, 'temporal_ensemble')[0],
-        ensemble_steps=count(value, 'ensemble_steps'),
-        proposals=count(value, 'proposals'),
-        customisable=truth(value, 'customisable'),
-        prior_width=numbers(value, 'prior_width'),
-        seed=count(value, 'seed'),
-        auto_start=truth(value, 'auto_start'),
-        namespaces=namespaces,
-        classifier=Path(value['classifier']) if value['classifier'] else None,
-        reward=value['reward'],
-        record=Path(value['record']) if value['record'] else None,
-        demonstrations=names(value, 'demonstrations') if value['demonstrations'] else (),
-        observation_map=names(value, 'observation_map') if value['observation_map'] else (),
-    )
+SAVING_S, STOPPING_S = (f'{limit + EXIT_LIMIT_S:g}' for limit in (SAVE_LIMIT_S, ACTIVE_LIMIT_S))
+"""Time from SIGINT to SIGTERM [s], in which a node that saves, or another, ends by itself; launch's
+own is 5."""
+KILL_S = '5'
+"""Time from SIGTERM to SIGKILL [s]: nothing that ends by itself comes so far."""
 
 
 def describe(
-    arguments: Sequence[tuple[str, str, str]], start: Callable[[Mapping[str, str]], Sequence[Any]]
+    arguments: Sequence[Argument], start: Callable[[Mapping[str, Any]], Sequence[Any]]
 ) -> LaunchDescription:
     """Return the description of a launch file.
 
     Args:
-        arguments: name, default and description of each launch argument.
+        arguments: the launch arguments.
         start: returns the actions for the arguments' values.
     """
 
     def perform(context: LaunchContext) -> list[Any]:
         _end_at_hangup(context)
-        return list(
-            start({name: LaunchConfiguration(name).perform(context) for name, _, _ in arguments})
-        )
+        texts = {each.name: LaunchConfiguration(each.name).perform(context) for each in arguments}
+        # The one that is raised launch says in such a line itself.
+        return list(start(parsed(arguments, texts, get_logger('launch').error)))
 
     declared = [
-        DeclareLaunchArgument(name, default_value=default, description=description)
-        for name, default, description in arguments
+        DeclareLaunchArgument(each.name, default_value=each.default, description=each.description)
+        for each in arguments
     ]
     return LaunchDescription([*declared, OpaqueFunction(function=perform)])
 
@@ -170,10 +100,13 @@ def node_action(node: NodeSpec, environment: Mapping[str, str] | None = None) ->
         namespace=node.namespace,
         remappings=list(node.remappings.items()),
         parameters=[*map(str, node.parameter_files), dict(node.flat_parameters())],
-        ros_arguments=['--enclave', node.enclave],
+        ros_arguments=['--enclave', node.enclave, *node.level_arguments()],
         # However launch ends (SIGTERM makes it leave its processes behind), its nodes stop.
         additional_env={**ENVIRONMENT, **(environment or {}), PARENT: str(os.getpid())},
-        sigkill_timeout=LaunchConfiguration('sigkill_timeout', default=SAVING_S),
+        sigterm_timeout=LaunchConfiguration(
+            'sigterm_timeout', default=SAVING_S if node.executable in LISTENERS else STOPPING_S
+        ),
+        sigkill_timeout=LaunchConfiguration('sigkill_timeout', default=KILL_S),
         output='screen',
     )
 
@@ -194,6 +127,7 @@ def robot_actions(nodes: Sequence[NodeSpec]) -> list[Any]:
     for node in nodes:
         if node.executable == 'learner_node':
             handlers.append(_restarted(node, of[node.name], Restarts(), actions))
+    handlers += _reasons_last([of[policy.name] for policy in policies], actions)
     return [*handlers, _all_stop_at_once(actions), *actions]
 
 
@@ -220,6 +154,7 @@ def simulation_actions(nodes: Sequence[NodeSpec], domain: str) -> list[Any]:
         ),
         RegisterEventHandler(OnShutdown(on_shutdown=lambda event, context: claim.close())),
         *(handler for action in actions for handler in end_with([action])),
+        *_reasons_last(actions, actions),
         _all_stop_at_once(actions),
         *actions,
     ]
@@ -241,6 +176,41 @@ def end_with(nodes: Sequence[Any]) -> list[Any]:
 
 def _when_ended(node: Any, react: Callable[[ProcessExited, LaunchContext], Any]) -> Any:
     return RegisterEventHandler(OnProcessExit(target_action=node, on_exit=react))
+
+
+def _reasons_last(nodes: Sequence[Any], actions: Sequence[Any]) -> list[Any]:
+    """Return what says in the end why nodes have failed, below what the others print as they stop.
+
+    Only ends before the launch was stopped count.
+
+    Args:
+        nodes: whose reasons matter.
+        actions: every process, those of later restarts too.
+    """
+    said: dict[Any, str] = {}
+    reasons: list[str] = []
+    ended: set[Any] = set()
+
+    def listen(event: ProcessIO) -> None:
+        lines = event.text.decode(errors='replace').splitlines()
+        said[event.action] = next((line for line in reversed(lines) if line.strip()), '') or (
+            said.get(event.action, '')
+        )
+
+    def react(event: ProcessExited, context: LaunchContext) -> Any:
+        ended.add(event.action)
+        if event.returncode and event.action in nodes and not context.is_shutdown:
+            last = said.get(event.action, 'it printed nothing')
+            reasons.append(f'{event.process_name} ended with code {event.returncode}: {last}')
+        if reasons and ended.issuperset(actions):
+            return [LogInfo(msg=reason) for reason in reasons]
+        return None
+
+    listening = [
+        RegisterEventHandler(OnProcessIO(target_action=node, on_stdout=listen, on_stderr=listen))
+        for node in nodes
+    ]
+    return [*listening, RegisterEventHandler(OnProcessExit(on_exit=react))]
 
 
 def _all_stop_at_once(actions: Sequence[Any]) -> Any:
@@ -289,63 +259,3 @@ def _restarted(node: NodeSpec, action: Any, restarts: Restarts, actions: list[An
         return [message, _restarted(node, again, restarts, actions), again]
 
     return _when_ended(action, react)
-
-
-def truth(value: Mapping[str, str], name: str) -> bool:
-    """Return whether a launch argument says yes.
-
-    Raises:
-        ConfigError: it says neither yes nor no.
-    """
-    text = value[name].lower()
-    if text not in TRUTHS:
-        raise ConfigError(f'{name} is {value[name]!r}, expected true or false')
-    return TRUTHS[text]
-
-
-def count(value: Mapping[str, str], name: str) -> int:
-    """Return a launch argument that is a whole number, not negative.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if not (value[name].isascii() and value[name].isdecimal() and len(value[name]) < 19):
-        raise ConfigError(f'{name} is {value[name]!r}, expected a whole number from 0 on')
-    return int(value[name])
-
-
-def numbers(value: Mapping[str, str], name: str) -> tuple[float, ...]:
-    """Return a launch argument that is a number, or a list of numbers.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    texts = value[name].strip().removeprefix('[').removesuffix(']').split(',')
-    try:
-        return tuple(map(float, texts))
-    except ValueError:
-        raise ConfigError(
-            f'{name} is {value[name]!r}, expected a number such as 0.05, or a list of one for each '
-            'action such as [0.05, 0.1]'
-        ) from None
-
-
-def names(value: Mapping[str, str], name: str) -> tuple[str, ...]:
-    """Return a launch argument that is a list of names.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    try:
-        found = parse_yaml(value[name], name)
-    except FormatError:
-        found = None
-    if not isinstance(found, list) or not found:
-        raise ConfigError(f'{name} is {value[name]!r}, expected a list such as [left, right]')
-    return tuple(map(str, found))
-
-
-TRUTHS = {
-    **dict.fromkeys(('true', '1', 'yes', 'on'), True),
-    **dict.fromkeys(('false', '0', 'no', 'off'), False),
-}

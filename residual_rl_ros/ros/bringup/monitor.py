@@ -127,8 +127,11 @@ class Monitor:
 
     def _receive(self, message: DiagnosticArray) -> None:
         now = self._clock()
+        names = {status.name for status in message.status}
         with self._lock:
             for status in message.status:
+                if status.name.rpartition('/')[0] in names:
+                    continue  # A concern of a node, which has said all of it itself.
                 values = {item.key: item.value for item in status.values}
                 self._latest[status.name.lstrip('/')] = Status(
                     status.level, status.message, values, now

@@ -21,6 +21,14 @@ PARAMETERS = (
 )
 
 
+OWN_TOPICS = (
+    *('transitions', 'transition_layout', 'customisation'),
+    *('base_action', 'residual_action', 'executed_action', 'decision'),
+)
+"""What a policy node publishes beside commands; of an arm with a workspace also `MARKERS`."""
+MARKERS = 'markers'
+
+
 @dataclass(frozen=True)
 class Access:
     """What a node does on the middleware; relative names follow its namespace, `~` is the node."""
@@ -85,9 +93,10 @@ def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, .
     """Return what policy, reward, recorder and simulator of one robot must do."""
     channels = tuple(channel.topic for channel in robot.channels)
     commands = tuple(command.topic for command in robot.commands if not command.is_action)
+    own = (*OWN_TOPICS, MARKERS) if robot.action.workspace else OWN_TOPICS
     policy = Access(
         'policy_node',
-        (*commands, '~/transitions', '~/transition_layout', '~/customisation'),
+        (*commands, *(f'~/{name}' for name in own)),
         (
             *channels,
             *(stop.topic for stop in robot.stop_inputs),

@@ -49,6 +49,8 @@ class NodeSpec:
     """ROS namespace, to keep several robots apart."""
     remappings: Mapping[str, str] = field(default_factory=dict)
     """Remapped topic names."""
+    log_level: str = ''
+    """Of its messages: `debug`, `info`, `warn`, `error` or `fatal`; empty is ROS's own, `info`."""
 
     @property
     def full_namespace(self) -> str:
@@ -69,9 +71,13 @@ class NodeSpec:
         """Return the parameters with dotted names."""
         return _flatten(self.parameters)
 
+    def level_arguments(self) -> list[str]:
+        """Return the part of the command line that sets the log level."""
+        return ['--log-level', self.log_level] if self.log_level else []
+
     def ros_arguments(self) -> list[str]:
         """Return the command line that follows the executable."""
-        arguments = ['--ros-args', '--enclave', self.enclave]
+        arguments = ['--ros-args', '--enclave', self.enclave, *self.level_arguments()]
         for path in self.parameter_files:
             arguments += ['--params-file', str(path)]
         for name, value in self.flat_parameters():

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import traceback
 from abc import ABC, abstractmethod
@@ -24,6 +25,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from residual_rl_ros.errors import ConfigError, ResidualRLError
+from residual_rl_ros.ros.common.concerns import Concern, Concerns
 from residual_rl_ros.ros.common.parameters import every_parameter_valued, parser_complaint
 from residual_rl_ros.ros.common.process import (
     ACTIVE_LIMIT_S,
@@ -99,12 +101,14 @@ class NodeHost:
 
 
 class Diagnostics:
-    """Publishes one status on `/diagnostics` again and again.
+    """Publishes the status of a node on `/diagnostics` again and again, and one per concern.
 
     Args:
         node: owner.
         report: returns level, message and values; called once a period.
         period_s: time between two messages [s].
+        hardware: what the node is about, the robot say; empty is this computer.
+        concerns: its parts, each with a status of its own below the node's.
     """
 
     def __init__(
@@ -112,24 +116,38 @@ class Diagnostics:
         node: Node,
         report: Callable[[], tuple[bytes, str, Mapping[str, Any]]],
         period_s: float,
+        hardware: str = '',
+        concerns: Sequence[Concern] = (),
     ) -> None:
         self._node = node
         self._report = report
+        self._hardware = hardware or socket.gethostname()
+        self._concerns = Concerns(concerns)
         self._publisher = Node.create_publisher(node, DiagnosticArray, '/diagnostics', 10)
         node.create_timer(period_s, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def publish(self) -> None:
         """Publish now."""
         level, message, values = self._report()
-        status = DiagnosticStatus(
-            level=level,
-            name=self._node.get_fully_qualified_name(),
-            message=message,
-            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
-        )
-        array = DiagnosticArray(status=[status])
+        name = self._node.get_fully_qualified_name()
+        statuses = [self._status(level, name, message, values)]
+        for part in self._concerns.split(level, message, values):
+            full = f'{name}/{part.name}'
+            statuses.append(self._status(part.level, full, part.message, part.values))
+        array = DiagnosticArray(status=statuses)
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(array)
+
+    def _status(
+        self, level: bytes, name: str, message: str, values: Mapping[str, Any]
+    ) -> DiagnosticStatus:
+        return DiagnosticStatus(
+            level=level,
+            name=name,
+            message=message,
+            hardware_id=self._hardware,
+            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+        )
 
 
 def control_clock(node: Node) -> Clock:

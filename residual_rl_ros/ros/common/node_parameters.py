@@ -142,6 +142,18 @@ class PolicyParameters(NodeParameters):
         'real time: keep all memory of the process while control runs. Without the permission for '
         'it the node warns and runs without',
     )
+    publish_decisions_hz: float = parameter(
+        10.0,
+        'how often actions and decisions are published for those who look on (~/base_action, '
+        '~/residual_action, ~/executed_action, ~/decision, ~/markers), as far as somebody '
+        'subscribes, at the most once a control step; 0 never [Hz]',
+        minimum=0.0,
+        maximum=1000.0,
+        live=True,
+    )
+    marker_frame: str = parameter(
+        'base_link', 'frame of ~/markers: the base of the kinematic model of the workspace'
+    )
     max_weights_bytes: int = parameter(
         MAX_WEIGHTS_BYTES, 'larger weight messages are dropped unread and counted [byte]', minimum=1
     )

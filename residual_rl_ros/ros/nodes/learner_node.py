@@ -44,7 +44,7 @@ from residual_rl_ros.ros.common.parameters import follow_parameters, read_parame
 from residual_rl_ros.ros.common.process import give_way
 from residual_rl_ros.ros.common.qos import SolePublisher
 from residual_rl_ros.ros.nodes.learner_output import LearnerOutput
-from residual_rl_ros.ros.nodes.learner_values import LearnerValues
+from residual_rl_ros.ros.nodes.learner_values import LEARNER_CONCERNS, LearnerValues
 from residual_rl_ros.ros.nodes.services import ServiceBridge
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.loss_counter import PendingTransitions, TransitionFeed
@@ -118,7 +118,8 @@ class LearnerNode(ManagedNode):
         for name, job in {'~/save': self._save, '~/rollback': self._rollback}.items():
             callback = self._requests.service(partial(self._try, job), BUSY)
             self.create_service(Trigger, name, callback, callback_group=apart)
-        Diagnostics(self, self._report, parameters.diagnostics_period_s)
+        period_s = parameters.diagnostics_period_s
+        Diagnostics(self, self._report, period_s, concerns=LEARNER_CONCERNS)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(WATCH_PERIOD_S, self._give_way, clock=steady)
 

@@ -8,6 +8,35 @@ from typing import Any
 
 from residual_rl_ros.learner.episodes import RECENT_EPISODES
 from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.ros.common.concerns import Concern
+
+LEARNER_CONCERNS = (
+    Concern(
+        'learning',
+        (
+            *('active', 'paused', 'phase', 'epoch', 'sequence', 'updates', 'pretraining_updates'),
+            *('dropped_updates', 'updates_per_s', 'add_on', 'add_on_weight'),
+        ),
+    ),
+    Concern(
+        'robot_link',
+        (
+            *('queue', 'malformed', 'missing', 'other_learners', 'transitions'),
+            *('transitions_per_s', 'control_steps', '*/*'),
+        ),
+        ('malformed', 'missing', 'other_learners'),
+    ),
+    Concern(
+        'episodes',
+        (
+            *('episodes', 'residual_episodes', 'residual_outcomes', 'success_recent', 'takeovers'),
+            'operator_steps',
+        ),
+    ),
+    Concern('guard', ('rollbacks', 'recoveries', 'guard_*'), ('rollbacks', 'recoveries')),
+    Concern('networks', ('*',)),
+)
+"""The statuses below that of a learner; what the networks' updates say comes last."""
 
 
 class LearnerValues:

@@ -99,7 +99,7 @@ class MujocoSimNode(Node):
             self.create_timer(0.25, self._watch, clock=self._wall_clock)
         else:
             self.create_timer(self._period_ns * 1e-9, self._tick, clock=self._wall_clock)
-        Diagnostics(self, self._report, parameters.diagnostics_period_s)
+        Diagnostics(self, self._report, parameters.diagnostics_period_s, robot.name)
         self.get_logger().info(
             f'{parameters.task} waits for commands on {", ".join(topics)}; its policy '
             f'needs the same namespace (-r __ns:={self.get_namespace()})'

@@ -51,6 +51,7 @@ from residual_rl_ros.ros.common.node_parameters import PolicyParameters
 from residual_rl_ros.ros.common.parameters import follow_parameters, read_parameters, read_tree
 from residual_rl_ros.ros.common.process import take_privileges
 from residual_rl_ros.ros.nodes.chunk_input import ChunkInput
+from residual_rl_ros.ros.nodes.decision_topics import DecisionTopics
 from residual_rl_ros.ros.nodes.policy_setup import (
     make_controller,
     open_base_policy,
@@ -59,6 +60,7 @@ from residual_rl_ros.ros.nodes.policy_setup import (
     warm_up,
     words,
 )
+from residual_rl_ros.ros.nodes.policy_values import POLICY_CONCERNS, policy_values
 from residual_rl_ros.ros.nodes.services import PolicyServices, StopInputs
 from residual_rl_ros.transitions.cdr import labelled_array
 from residual_rl_ros.transitions.seal import LAYOUT, WEIGHTS, Key
@@ -142,6 +144,7 @@ class PolicyNode(ManagedNode):
         self.controller.explore = parameters.explore
         self._blend.duration_s = ramp_s(parameters)
         self._blend.ceiling = parameters.blend_ratio
+        self._shown.rate_hz = parameters.publish_decisions_hz
         if isinstance(self._loop, RealTimeLoop):
             self._loop.rules = real_time_rules(parameters)
 
@@ -193,12 +196,14 @@ class PolicyNode(ManagedNode):
         if self._stop_inputs is not None:
             self._stop_inputs.watch()
         loop.tick(self._now())
+        self._shown.publish()
 
     def deactivate(self) -> None:
         """Hold, stop ticking, and see that the hold arrives."""
         with self._privileges:
             self._outputs.stop()
             self._loop.deactivate(self._now())
+            self._shown.publish()
             self.destroy_timer(self._timer)
         for topic in self._outputs.wait_for_arrival():
             self.get_logger().warning(
@@ -248,7 +253,15 @@ class PolicyNode(ManagedNode):
         if isinstance(loop, RealTimeLoop):
             self._stop_inputs = StopInputs(self, self.robot.stop_inputs, loop, self._now)
         PolicyServices(self, loop, self._now)
-        Diagnostics(self, self._report, self.parameters.diagnostics_period_s)
+        self._shown = DecisionTopics(
+            self,
+            self.controller,
+            self.robot.name,
+            self.parameters.marker_frame,
+            self.parameters.publish_decisions_hz,
+        )
+        period_s = self.parameters.diagnostics_period_s
+        Diagnostics(self, self._report, period_s, self.robot.name, POLICY_CONCERNS)
 
     # --- messages in
 
@@ -313,6 +326,9 @@ class PolicyNode(ManagedNode):
     def send_command(self, command: Array, stamp: float, holding: bool = False) -> None:
         """Publish a command."""
         self._outputs.send(command, stamp, holding)
+        self._shown.note(command, stamp, holding)
+        if self.parameters.lockstep:
+            self._shown.publish()
 
     def send_transition(self, transition: Transition) -> None:
         """Publish a transition."""
@@ -338,8 +354,6 @@ class PolicyNode(ManagedNode):
     def _report(self) -> tuple[bytes, str, Mapping[str, Any]]:
         if isinstance(self._loop, RealTimeLoop):
             self._loop.take_weights()  # While inactive no tick does.
-        mailbox = self.controller.mailbox
-        header = mailbox.header
         if self._fault_reason:
             level, message = ERROR, f'fault: {self._fault_reason}'
         elif self._problem:
@@ -347,46 +361,8 @@ class PolicyNode(ManagedNode):
         else:
             level, message = OK, 'running' if self.active else 'inactive'
         self._problem = ''
-        values: dict[str, Any] = {
-            'active': self.active,
-            'episode': self._loop.episode,
-            'epoch': header.epoch if header else 0,
-            'sequence': header.sequence if header else -1,
-            'residual_on': mailbox.enabled and self.controller.residual_enabled,
-            'residual_switch': self.controller.residual_enabled,
-            'takeover': self._loop.taken_over,
-            'add_on': self.controller.customisation.text,
-            'add_on_weight': self.controller.customisation.weight,
-            'add_on_reward': self.controller.customisation.reward,
-            'add_on_failures': self.controller.customisation.failures,
-            'weights_accepted': mailbox.accepted,
-            **{f'weights_refused_{reason}': n for reason, n in mailbox.refused.items()},
-            **self._loop.counts,
-            'robot_minutes': self._minutes('ticks'),
-            'operator_minutes': self._minutes('operator_ticks'),
-            'late_chunks': self.controller.late_chunks,
-            'prefetch_steps': self.controller.queue.prefetch_steps,
-            **{f'chunks_{what}': n for what, n in self.controller.queue.counts.items()},
-            'residuals_not_finite': self.controller.residuals_not_finite,
-            'residuals_refused': self.controller.residuals_refused,
-            'plans_late': self.controller.plans.late,
-            'clamped': self.controller.limiter.safety.clamped,
-            'slew_limited': self.controller.limiter.safety.slew_limited,
-            'workspace_limited': self.controller.limiter.safety.workspace_limited,
-            **self._outputs.report(),
-        }
-        if isinstance(self._loop, RealTimeLoop):
-            values['held'] = self._loop.held
-            values['stops'] = '; '.join(self._loop.stops.values())
-            values['waits_to_start'] = self._loop.waits_to_start
-            for stage, latency in self._loop.latencies.items():
-                values |= latency.report(stage)
-                values |= latency.overall(stage)
-        return level, message, values
-
-    def _minutes(self, ticks: str) -> float:
-        """Return the time of the control steps that a counter has counted [min]."""
-        return round(self._loop.counts[ticks] / self.robot.control_rate_hz / 60.0, 2)
+        values = policy_values(self._loop, self.robot.control_rate_hz)
+        return level, message, {'active': self.active, **values, **self._outputs.report()}
 
 
 def main() -> int:

@@ -51,7 +51,7 @@ class RewardNode(ManagedNode):
         self._publisher = self.create_lifecycle_publisher(
             Float64MultiArray, 'step_feedback', qos.FEEDBACK
         )
-        Diagnostics(self, self._report, parameters.diagnostics_period_s)
+        Diagnostics(self, self._report, parameters.diagnostics_period_s, robot.name)
 
     def activate(self) -> None:
         """Begin to ask."""

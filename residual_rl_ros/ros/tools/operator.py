@@ -12,7 +12,7 @@ import threading
 import time
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TextIO
@@ -29,6 +29,8 @@ from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.up import status_table
 from residual_rl_ros.ros.common.managed_node import NodeHost, ros_domain
+from residual_rl_ros.ros.dashboard.telemetry import Telemetry
+from residual_rl_ros.ros.dashboard.view import RobotView
 
 ANSWER_LIMIT_S = 12.0
 """How long a service may take; a rollback waits for the update in progress [s]."""
@@ -76,6 +78,7 @@ KEYS = {
     'e': Key('end', 'policy_node/end_episode'),
     'r': Key('residual', 'policy_node/set_residual', shown='residual_switch'),
     'p': Key('pause learning', 'learner_node/pause', shown='paused'),
+    'w': Key('save', 'learner_node/save'),
     'b': Key('roll back', 'learner_node/rollback'),
     'a': Key('activate', 'policy_node/change_state', transition=Transition.TRANSITION_ACTIVATE),
 }
@@ -287,17 +290,19 @@ def run_operator(namespace: str, fleet: bool, console: Console, keys: TextIO = s
     domain_id = ros_domain()
     if not keys.isatty():
         raise ResidualRLError('the operator console needs a terminal; call the services instead')
-    with (
-        Monitor(domain_id) as monitor,
-        Operator(monitor, namespace, fleet, domain_id) as operator,
-        _single_keys(keys) as descriptor,
-    ):
+    nodes = watched_nodes(namespace, fleet)
+    with ExitStack() as stack:
+        monitor = stack.enter_context(Monitor(domain_id))
+        operator = stack.enter_context(Operator(monitor, namespace, fleet, domain_id))
+        view = RobotView(monitor, *nodes)
+        stack.enter_context(Telemetry([view], domain_id))
+        descriptor = stack.enter_context(_single_keys(keys))
         unknown = ''
 
         def screen() -> Group:
             lines = [Text(operator.alarm(), 'bold white on red')] if operator.alarm() else []
             lines += [Text(line) for line in (unknown, *operator.outcomes()) if line]
-            return Group(status_table(monitor, watched_nodes(namespace, fleet)), *lines, _LEGEND)
+            return Group(status_table(monitor, nodes), Text(view.summary()), *lines, _LEGEND)
 
         with Live(console=console, refresh_per_second=4.0, get_renderable=screen):
             typed = ''

@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,10 @@ from builders import write_peg_actor
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.ros.bringup.topology import ENVIRONMENT
-from residual_rl_ros.ros.common.process import PARENT
+from residual_rl_ros.ros.common.process import ACTIVE_LIMIT_S, PARENT, SAVE_LIMIT_S
 
-launch = pytest.importorskip('launch.launch_description_sources', reason='needs launch')
-pytest.importorskip('launch_ros.actions', reason='needs launch_ros')
+launch = pytest.importorskip('launch.launch_description_sources', reason='needs launch, of ROS 2')
+pytest.importorskip('launch_ros.actions', reason='needs launch_ros, of ROS 2')
 
 MINIMAL = {
     'sim_finetune.launch.py': {'task': 'push_to_goal'},
@@ -139,3 +142,68 @@ def test_a_simulation_has_a_namespace_and_a_domain_of_its_own(
     # Nothing of it is left in the process that launches, which may launch a robot too.
     assert os.environ['ROS_DOMAIN_ID'] == '42'
     assert 'ROS_AUTOMATIC_DISCOVERY_RANGE' not in os.environ
+
+
+def test_a_node_has_the_time_that_it_takes_to_save(tmp_path: Path) -> None:
+    from launch import LaunchContext
+
+    arguments = {**MINIMAL['robot.launch.py'], 'checkpoint': str(tmp_path)}
+    found = nodes('robot.launch.py', **arguments, record=str(tmp_path / 'bag'))
+    limits = {}
+    for action in found:
+        (given,) = action._ExecuteLocal__sigterm_timeout
+        limits[action.node_executable] = float(given.perform(LaunchContext()))
+    assert limits['learner_node'] > SAVE_LIMIT_S
+    assert limits['recorder_node'] > SAVE_LIMIT_S
+    assert SAVE_LIMIT_S > limits['policy_node'] > ACTIVE_LIMIT_S
+
+
+PROGRAMS = {
+    'policy_node': """
+print('starting')
+print('error: no base policy', file=sys.stderr)
+sys.exit(2)""",
+    'learner_node': """
+def stop(number, frame):
+    print('Traceback (most recent call last):', 'KeyboardInterrupt', sep=chr(10), file=sys.stderr)
+    os._exit(1)
+signal.signal(signal.SIGINT, stop)
+time.sleep(60.0)""",
+}
+"""A policy that refuses its input, and a learner that has much to say when it is stopped."""
+LAUNCH = """
+from launch import LaunchDescription, LaunchService
+from residual_rl_ros.ros.bringup.launch_actions import robot_actions
+from residual_rl_ros.ros.bringup.topology import NodeSpec
+# No lifecycle nodes: those would be talked to.
+specs = [NodeSpec(name, False, (), {}) for name in ('learner_node', 'policy_node')]
+service = LaunchService(noninteractive=True)
+service.include_launch_description(LaunchDescription(robot_actions(specs)))
+service.run()
+"""
+
+
+def test_the_policys_reason_is_below_the_learners_traceback(tmp_path: Path) -> None:
+    index = tmp_path / 'share' / 'ament_index' / 'resource_index' / 'packages'
+    programs = tmp_path / 'lib' / 'residual_rl_ros'
+    for folder in (index, programs):
+        folder.mkdir(parents=True)
+    (index / 'residual_rl_ros').touch()
+    for name, text in PROGRAMS.items():
+        program = programs / name
+        program.write_text(f'#!{sys.executable}\nimport os, signal, sys, time\n{text}\n')
+        program.chmod(0o755)
+    environment = {'AMENT_PREFIX_PATH': str(tmp_path), 'ROS_LOG_DIR': str(tmp_path / 'log')}
+    done = subprocess.run(
+        [sys.executable, '-c', LAUNCH],
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path)), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    lines = done.stdout.strip().splitlines()
+    assert any('KeyboardInterrupt' in line for line in lines)
+    assert re.search(r'policy_node-\d+ ended with code 2: error: no base policy$', lines[-1])
+    assert sum('ended with code' in line for line in lines) == 1

@@ -20,7 +20,8 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.ros.bringup.topology import NodeSpec, RobotRun, robot_topology
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.encoders import MESSAGE_TYPES, ChannelEncoder, to_time
+from residual_rl_ros.ros.common.encoders import ChannelEncoder, to_time
+from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.ros.nodes.chunk_input import CHUNKS
 from residual_rl_ros.ros.nodes.policy_node import PolicyNode
 
@@ -59,12 +60,12 @@ class Server:
         self.commands: list[np.ndarray] = []
         create = self.node.create_publisher
         self._outputs = [
-            (create(MESSAGE_TYPES[channel.type], channel.topic, 10), channel)
+            (create(message_class(channel.type), channel.topic, 10), channel)
             for channel in ROBOT.channels
         ]
         self.chunks = create(JointTrajectory, CHUNKS, qos.COMMAND)
-        kind = MESSAGE_TYPES[ROBOT.command.type]
-        self.node.create_subscription(kind, ROBOT.command.topic, self._hear, 100)
+        kind = message_class(ROBOT.commands[0].type)
+        self.node.create_subscription(kind, ROBOT.commands[0].topic, self._hear, 100)
         self._step = 0
         self.node.create_timer(1.0 / ROBOT.control_rate_hz, self._tick)
 

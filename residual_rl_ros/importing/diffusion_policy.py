@@ -1,0 +1,203 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Policies of diffusion_policy (Chi et al., arXiv 2303.04137): U-Nets, low-dim and with cameras.
+
+A `.ckpt` holds the configuration as records of OmegaConf, and state dictionaries: the averaged
+weights are `ema_model`, with the normalisation among them. What is sampled there in steps of DDPM
+is denoised by DDIM here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from residual_rl_ros.errors import PolicyImportError, shown
+from residual_rl_ros.importing.contract import Described, make_contract, named
+from residual_rl_ros.importing.diffusion_policy_observations import (
+    ENCODER,
+    LOW_DIM,
+    READERS,
+    Observations,
+)
+from residual_rl_ros.importing.linear_normalizer import PREFIX, read_normalizer
+from residual_rl_ros.importing.networks.chunk_diffusion import ChunkDiffusion
+from residual_rl_ros.importing.networks.ddim import NoiseSchedule
+from residual_rl_ros.importing.networks.unet_1d import ConditionalUnet1d
+from residual_rl_ros.importing.options import DEFAULT_DDIM_STEPS, ImportOptions
+from residual_rl_ros.importing.policy import ImportedPolicy, PolicyInput, listed
+from residual_rl_ros.importing.stored_config import StoredConfig, plain_config
+from residual_rl_ros.importing.torch_zip import TorchZip
+from residual_rl_ros.importing.unet_weights import check_unet, load_unet
+from residual_rl_ros.importing.weights import below
+
+UNET = 'model.'
+UNUSED = '_dummy_variable'
+"""End of the names of parameters without a meaning."""
+SAMPLERS = {'DDPMScheduler': 'ddpm', 'DDIMScheduler': 'ddim'}
+
+
+def is_diffusion_policy(content: Any) -> bool:
+    """Return whether the content of a torch zip is such a checkpoint."""
+    return isinstance(content, dict) and {'cfg', 'state_dicts'} <= content.keys()
+
+
+def import_diffusion_policy(archive: TorchZip, options: ImportOptions) -> ImportedPolicy:
+    """Rebuild the policy of a checkpoint.
+
+    Raises:
+        PolicyImportError: it is of another kind, or lacks something.
+        FormatError: its tensors are damaged.
+    """
+    config = plain_config(archive.content['cfg'], 'cfg of the checkpoint')
+    target = config.get('policy._target_', str)
+    kind = next((each for each in READERS if target.endswith(f'.{each}')), None)
+    if kind is None:
+        raise PolicyImportError(
+            f'policy._target_ is {shown(target)}, expected {", ".join(READERS)}; import it with '
+            '--module'
+        )
+    tensors = _averaged(archive, config)
+    observations = READERS[kind](config, tensors)
+    unet = load_unet(below(tensors, UNET), 'the U-Net', _groups(config))
+    actions = unet.final_conv[-1].out_channels
+    assert isinstance(actions, int)
+    if not config.get('policy.obs_as_global_cond', bool, kind != LOW_DIM):
+        raise PolicyImportError(
+            'policy.obs_as_global_cond is false, expected true: the observation is the condition'
+        )
+    _check_used(tensors)
+    return _assemble(config, options, tensors, observations, unet, actions)
+
+
+def _assemble(
+    config: StoredConfig,
+    options: ImportOptions,
+    tensors: Mapping[str, Tensor],
+    observations: Observations,
+    unet: ConditionalUnet1d,
+    actions: int,
+) -> ImportedPolicy:
+    """Return the policy with all that surrounds its network."""
+    normalizer = read_normalizer(tensors, 'action', actions)
+    window = config.get('policy.n_obs_steps', int)
+    executed = config.get('policy.n_action_steps', int)
+    horizon = config.get('policy.horizon', int)
+    # Policies with cameras have no such switch: theirs is always on.
+    newest = config.find('policy.obs_dim') is None or config.flag('policy.oa_step_convention')
+    start = window - 1 if newest else window
+    if config.flag('policy.pred_action_steps_only'):
+        horizon, start = executed, 0
+    check_unet(unet, horizon, window * observations.size)
+    schedule, steps, remarks = _schedule(config, options)
+    described = Described(
+        observations.names,
+        named('action', (actions,)),
+        normalizer.low,
+        normalizer.high,
+        window,
+        horizon,
+        start,
+        executed,
+        kind='diffusion',
+        source='diffusion_policy',
+        task=_task(config),
+        cameras=observations.cameras,
+        features=observations.features,
+    )
+    contract = make_contract(
+        described, options.map, noise_default=options.noise_default or 'normal'
+    )
+    network = ChunkDiffusion(
+        contract.from_robot,
+        observations.encoder,
+        unet,
+        schedule,
+        steps,
+        torch.from_numpy(1.0 / normalizer.scale).float(),
+        torch.from_numpy(-normalizer.offset / normalizer.scale).float(),
+        contract.to_robot,
+    )
+    inputs = (
+        contract.observation_input(observations.centre, observations.spread),
+        PolicyInput('noise', torch.zeros(horizon, actions)),
+        *contract.image_inputs(),
+    )
+    return ImportedPolicy(
+        network.eval(),
+        contract.metadata,
+        inputs,
+        ('action', *contract.feature_outputs),
+        (*remarks, *observations.remarks),
+    )
+
+
+def _averaged(archive: TorchZip, config: StoredConfig) -> dict[str, Tensor]:
+    """Return the averaged weights, or those of the training if it did not average."""
+    states = StoredConfig(archive.content, 'the checkpoint').get('state_dicts', dict)
+    averages = config.get('training.use_ema', bool, 'ema_model' in states)
+    name = 'ema_model' if averages else 'model'
+    if name not in states:
+        raise PolicyImportError(
+            f'state_dicts of the checkpoint lacks {name}, it has {listed(states)}; save the '
+            'checkpoint with it'
+        )
+    tensors = archive.tensors(states[name], f'state_dicts.{name}')
+    return {key: each for key, each in tensors.items() if not key.endswith(UNUSED)}
+
+
+def _check_used(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that no part of the policy has."""
+    known = (UNET, PREFIX, f'{ENCODER}obs_nets.', f'{ENCODER}key_model_map.')
+    extra = [name for name in tensors if not name.startswith(known)]
+    if extra:
+        raise PolicyImportError(f'the checkpoint has {listed(extra)}, which fits nowhere')
+
+
+def _groups(config: StoredConfig) -> int:
+    where = 'policy.model' if config.find('policy.model') is not None else 'policy'
+    groups = config.get(f'{where}.n_groups', int, 8)
+    if not 1 <= groups <= 1024:
+        raise PolicyImportError(f'{where}.n_groups is {groups}, expected 1 to 1024')
+    return groups
+
+
+def _task(config: StoredConfig) -> str:
+    found = config.find('task_name')
+    return found if isinstance(found, str) and found.isprintable() else ''
+
+
+def _schedule(
+    config: StoredConfig, options: ImportOptions
+) -> tuple[NoiseSchedule, int, tuple[str, ...]]:
+    """Return the schedule of the denoising, its number of steps, and what differs."""
+    where = 'policy.noise_scheduler'
+    target = config.get(f'{where}._target_', str)
+    sampler = SAMPLERS.get(target.rpartition('.')[2])
+    if sampler is None:
+        raise PolicyImportError(
+            f'{where}._target_ is {shown(target)}, expected {" or ".join(SAMPLERS)}'
+        )
+    # Defaults are those of diffusers.
+    schedule = NoiseSchedule(
+        train_steps=config.get(f'{where}.num_train_timesteps', int, 1000),
+        beta_schedule=config.get(f'{where}.beta_schedule', str, 'linear'),
+        beta_start=config.get(f'{where}.beta_start', float, 0.0001),
+        beta_end=config.get(f'{where}.beta_end', float, 0.02),
+        prediction=config.get(f'{where}.prediction_type', str, 'epsilon'),
+        clip=1.0 if config.get(f'{where}.clip_sample', bool, True) else None,
+        steps_offset=config.get(f'{where}.steps_offset', int, 0),
+        set_alpha_to_one=config.get(f'{where}.set_alpha_to_one', bool, True),
+    )
+    own = config.get('policy.num_inference_steps', int, schedule.train_steps)
+    if sampler == 'ddim':
+        return schedule, options.ddim_steps or own, ()
+    steps = options.ddim_steps or DEFAULT_DDIM_STEPS
+    remark = (
+        f'sampled by {steps} steps of DDIM; the original takes {own} of DDPM, so single actions '
+        'differ (--ddim-steps)'
+    )
+    return schedule, steps, (remark,)

@@ -1,0 +1,213 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Write an imported policy as ONNX, if ONNX Runtime gives the actions that torch gives."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from torch import Tensor
+
+from residual_rl_ros.base_policy.metadata import METADATA_KEY, UNUSED_RANGE, BasePolicyMetadata
+from residual_rl_ros.errors import PolicyImportError
+from residual_rl_ros.importing.policy import ImportedPolicy
+from residual_rl_ros.resources import write_bytes
+from residual_rl_ros.robot.onnx_model import MAX_MODEL_BYTES
+
+OPSET = 17
+BATCHES = (1, 3, 8, 16)
+"""Batch sizes at which both are compared."""
+SAMPLES = 5
+"""Different samples; larger batches repeat them, since pictures take torch long. It divides no
+batch size: what mixes the rows of a batch does not find the same ones there."""
+MOST_DIFFERENCE = 1e-5
+"""Largest difference that passes."""
+MOST_ROUNDING = 1e-4
+"""Below this a difference can be the rounding of torch itself: it is then made in double precision.
+Deep networks in an unrolled loop reach 1e-5 in single precision, whoever computes them."""
+PARITY_SEED = 0
+"""Seed of the inputs of the comparison."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far ONNX Runtime is from torch, on random inputs."""
+
+    error: float
+    """Largest difference of an action, in half ranges of the trained actions; of another output
+    relative to 1 or to its largest number, whichever is larger."""
+    batches: tuple[int, ...]
+    """Batch sizes that were tried."""
+
+
+def export(policy: ImportedPolicy, path: Path, batches: tuple[int, ...] = BATCHES) -> Parity:
+    """Write the policy with its metadata, whole or not at all.
+
+    Args:
+        policy: the policy.
+        path: the `.onnx` file.
+        batches: batch sizes at which the numbers are compared.
+
+    Raises:
+        PolicyImportError: it has an operator without ONNX form, is too large, or the graph gives
+            other numbers than torch.
+        OutputError: the file cannot be written.
+    """
+    network = policy.network.eval()
+    content = _graph(policy)
+    error = _difference(policy, content, batches)
+    if MOST_DIFFERENCE < error < MOST_ROUNDING:
+        error = min(error, _difference_from_double(policy, content, batches))
+    parity = Parity(error, batches)
+    if not parity.error <= MOST_DIFFERENCE:  # NaN is refused too.
+        raise PolicyImportError(
+            f'the ONNX graph of {type(network).__name__} differs from torch by {parity.error:.1e}, '
+            f'expected at most {MOST_DIFFERENCE:.0e}; nothing was written'
+        )
+    model = onnx.ModelProto.FromString(content)
+    metadata = replace(policy.metadata, parity=float(f'{parity.error:.2g}'))
+    onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
+    write_bytes(path, model.SerializeToString())
+    return parity
+
+
+def _graph(policy: ImportedPolicy) -> bytes:
+    """Return the ONNX graph, all leading dimensions open.
+
+    Raises:
+        PolicyImportError: an operator has no ONNX form, or the graph is too large.
+    """
+    generator = torch.Generator().manual_seed(PARITY_SEED)
+    # A batch of 2: what a graph takes for a constant of 1 would not be noticed in another batch.
+    example = tuple(each.sample(2, generator) for each in policy.inputs)
+    names = [each.name for each in policy.inputs]
+    size = sum(each.numel() * each.element_size() for each in policy.network.state_dict().values())
+    if size > MAX_MODEL_BYTES:
+        raise PolicyImportError(
+            f'the weights have {size} bytes, expected at most {MAX_MODEL_BYTES}: an ONNX file '
+            'holds no more'
+        )
+    try:
+        with torch.no_grad(), warnings.catch_warnings(), TemporaryDirectory() as scratch:
+            path = Path(scratch, 'policy.onnx')
+            warnings.simplefilter('ignore')  # Of the exporter about itself.
+            torch.onnx.export(
+                policy.network,
+                example,
+                str(path),
+                input_names=names,
+                output_names=list(policy.outputs),
+                dynamic_axes={name: {0: 'batch'} for name in (*names, *policy.outputs)},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+            return path.read_bytes()
+    except torch.onnx.errors.UnsupportedOperatorError as error:
+        raise PolicyImportError(
+            f'{type(policy.network).__name__} has an operator without a form in ONNX opset '
+            f'{OPSET}: {error}'
+        ) from error
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+        raise PolicyImportError(
+            f'{type(policy.network).__name__} cannot be written as ONNX: {error}'
+        ) from error
+
+
+def _difference_from_double(
+    policy: ImportedPolicy, content: bytes, batches: tuple[int, ...]
+) -> float:
+    """Return the largest difference between graph and torch in double precision.
+
+    Infinite if the network has no such form.
+    """
+    exact = replace(policy, network=copy.deepcopy(policy.network).double())
+    try:
+        return _difference(exact, content, batches, torch.float64)
+    except PolicyImportError:
+        return float('inf')
+
+
+def _difference(
+    policy: ImportedPolicy,
+    content: bytes,
+    batches: tuple[int, ...],
+    precision: torch.dtype = torch.float32,
+) -> float:
+    """Return the largest difference between graph and torch; infinite if a shape is wrong.
+
+    Raises:
+        PolicyImportError: ONNX Runtime refuses the graph, or torch gives what is no action.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    generator = torch.Generator().manual_seed(PARITY_SEED)
+    worst = 0.0
+    try:
+        session = ort.InferenceSession(content, options, providers=['CPUExecutionProvider'])
+        values = [each.sample(SAMPLES, generator) for each in policy.inputs]
+        precise = [each.to(precision) if each.is_floating_point() else each for each in values]
+        expected = reference(policy, precise)
+        for batch in batches:
+            rows = torch.arange(batch) % SAMPLES
+            feeds = {
+                each.name: value[rows].numpy()
+                for each, value in zip(policy.inputs, values, strict=True)
+            }
+            found = session.run(list(policy.outputs), feeds)
+            for name, want, got in zip(policy.outputs, expected, found, strict=True):
+                worst = max(worst, _distance(name, want[rows].numpy(), got, policy.metadata))
+    except Exception as error:
+        if isinstance(error, PolicyImportError):
+            raise
+        # ONNX Runtime raises its own untyped hierarchy.
+        reason = ' '.join(str(error).split())[:300]
+        raise PolicyImportError(f'ONNX Runtime cannot run the graph: {reason}') from error
+    return worst
+
+
+def reference(policy: ImportedPolicy, values: list[Tensor]) -> tuple[Tensor, ...]:
+    """Return what torch computes, one tensor for each output.
+
+    Raises:
+        PolicyImportError: it is of another shape than the metadata say, or not finite.
+    """
+    with torch.no_grad():
+        result = policy.network(*values)
+    outputs: tuple[Tensor, ...] = (result,) if isinstance(result, Tensor) else tuple(result)
+    if len(outputs) != len(policy.outputs):
+        raise PolicyImportError(
+            f'the network returns {len(outputs)} tensors, expected {len(policy.outputs)}: '
+            f'{", ".join(policy.outputs)}'
+        )
+    meta = policy.metadata
+    wanted = (len(values[0]), meta.horizon, len(meta.action_names))
+    if tuple(outputs[0].shape) != wanted:
+        raise PolicyImportError(
+            f'the network returns actions of shape {list(outputs[0].shape)}, expected '
+            f'{list(wanted)} (batch, horizon, actions)'
+        )
+    for name, output in zip(policy.outputs, outputs, strict=True):
+        if not bool(torch.isfinite(output).all()):
+            raise PolicyImportError(f'the network returns numbers that are not finite in {name}')
+    return outputs
+
+
+def _distance(name: str, want: Any, got: Any, metadata: BasePolicyMetadata) -> float:
+    if want.shape != got.shape:
+        return float('inf')
+    difference = np.abs(want.astype(np.float64) - got.astype(np.float64))
+    if name == 'action':
+        span = np.array(metadata.action_max) - np.array(metadata.action_min)
+        return float((difference / (np.maximum(span, UNUSED_RANGE) / 2)).max())
+    size = max(1.0, float(np.abs(want).max(initial=0.0)))
+    return float(difference.max(initial=0.0)) / size

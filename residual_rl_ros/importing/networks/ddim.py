@@ -1,0 +1,158 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Unrolled DDIM (Song et al., arXiv 2010.02502), eta = 0: all randomness is in the first noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from residual_rl_ros.errors import PolicyImportError
+
+LARGEST_BETA = 0.999
+"""Of the cosine schedule, as in Nichol and Dhariwal, arXiv 2102.09672."""
+MOST_STEPS = 200
+"""Longest loop that is unrolled."""
+PREDICTIONS = ('epsilon', 'sample', 'v_prediction')
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """How a diffusion policy was trained to denoise; names and values are those of diffusers."""
+
+    train_steps: int = 100
+    """Diffusion steps of the training."""
+    beta_schedule: str = 'squaredcos_cap_v2'
+    """`squaredcos_cap_v2`, `linear` or `scaled_linear`."""
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    prediction: str = 'epsilon'
+    """One of `PREDICTIONS`: what the network predicts."""
+    clip: float | None = 1.0
+    """The predicted clean chunk is clipped to so much; None does not clip."""
+    steps_offset: int = 0
+    """Added to each step."""
+    set_alpha_to_one: bool = True
+    """Whether the last step ends without any noise, or with that of step 0."""
+
+    def signal(self) -> list[float]:
+        """Return the share of the signal's variance at each step (`alphas_cumprod`).
+
+        Raises:
+            PolicyImportError: schedule or prediction are unknown, or there are no steps.
+        """
+        if self.prediction not in PREDICTIONS:
+            raise PolicyImportError(
+                f'prediction_type is {self.prediction!r}, expected one of {", ".join(PREDICTIONS)}'
+            )
+        if not 1 <= self.train_steps <= 10_000:
+            raise PolicyImportError(
+                f'num_train_timesteps is {self.train_steps}, expected 1 to 10000'
+            )
+        return [float(value) for value in torch.cumprod(1.0 - self._betas(), dim=0)]
+
+    def _betas(self) -> Tensor:
+        if self.beta_schedule == 'squaredcos_cap_v2':
+
+            def share(time: float) -> float:
+                return math.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
+
+            count = self.train_steps
+            return torch.tensor(
+                [
+                    min(1.0 - share((step + 1) / count) / share(step / count), LARGEST_BETA)
+                    for step in range(count)
+                ],
+                dtype=torch.float32,
+                device='cpu',
+            )
+        if self.beta_schedule == 'linear':
+            return torch.linspace(self.beta_start, self.beta_end, self.train_steps, device='cpu')
+        if self.beta_schedule == 'scaled_linear':
+            ends = self.beta_start**0.5, self.beta_end**0.5
+            root = torch.linspace(*ends, self.train_steps, device='cpu')
+            return root**2
+        raise PolicyImportError(
+            f'beta_schedule is {self.beta_schedule!r}, expected squaredcos_cap_v2, linear or '
+            'scaled_linear'
+        )
+
+
+@dataclass(frozen=True)
+class DdimStep:
+    """One step of the unrolled loop; Python numbers, so that the graph holds them as constants."""
+
+    step: int
+    """Diffusion step that the network is told."""
+    signal: float
+    """Share of the signal's variance before."""
+    target: float
+    """The same after."""
+
+
+def ddim_steps(schedule: NoiseSchedule, count: int) -> list[DdimStep]:
+    """Return the steps of the loop, from noise to the clean chunk, `leading` as diffusers has it.
+
+    Args:
+        schedule: of the training.
+        count: number of steps.
+
+    Raises:
+        PolicyImportError: there are more steps than in the training, or none.
+    """
+    most = min(schedule.train_steps, MOST_STEPS)
+    if not 1 <= count <= most:
+        raise PolicyImportError(
+            f'ddim_steps is {count}, expected 1 to {most}, as each of the {schedule.train_steps} '
+            'steps of the training is a copy of the network; change --ddim-steps'
+        )
+    signal = schedule.signal()
+    stride = schedule.train_steps // count
+    steps = [int(step) + schedule.steps_offset for step in np.arange(count)[::-1] * stride]
+    last = 1.0 if schedule.set_alpha_to_one else signal[0]
+    return [
+        DdimStep(step, signal[step], signal[step - stride] if step >= stride else last)
+        for step in steps
+    ]
+
+
+def denoise(
+    predict: Callable[[Tensor, Tensor], Tensor],
+    noise: Tensor,
+    steps: list[DdimStep],
+    schedule: NoiseSchedule,
+) -> Tensor:
+    """Return the clean chunk.
+
+    Args:
+        predict: the network, of a noisy chunk (batch, time, m) and the steps (batch,).
+        noise: standard normal, shape (batch, time, m).
+        steps: of `ddim_steps`.
+        schedule: of the training.
+    """
+    x = noise
+    for each in steps:
+        # float32, as the embedding makes of whole numbers anyway.
+        found = predict(x, torch.full_like(x[:, 0, 0], float(each.step)))
+        x = _previous(x, found, each, schedule)
+    return x
+
+
+def _previous(x: Tensor, found: Tensor, step: DdimStep, schedule: NoiseSchedule) -> Tensor:
+    """Return the chunk with less noise; equation 12 of the paper with eta = 0."""
+    mean, std = math.sqrt(step.signal), math.sqrt(1.0 - step.signal)
+    if schedule.prediction == 'epsilon':
+        clean, epsilon = (x - std * found) / mean, found
+    elif schedule.prediction == 'sample':
+        clean, epsilon = found, (x - mean * found) / std
+    else:
+        clean, epsilon = mean * x - std * found, mean * found + std * x
+    if schedule.clip is not None:
+        # The noise is not computed anew from the clipped chunk: diffusers does not either.
+        clean = clean.clamp(-schedule.clip, schedule.clip)
+    return math.sqrt(step.target) * clean + math.sqrt(1.0 - step.target) * epsilon

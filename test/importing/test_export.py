@@ -1,0 +1,148 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The export of an imported policy: whole, exact, or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
+from residual_rl_ros.errors import OutputError, PolicyImportError
+from residual_rl_ros.importing.export import export
+from residual_rl_ros.importing.policy import ImportedPolicy, PolicyInput, load_by_name
+
+
+def policy_of(network: nn.Module, **changes: object) -> ImportedPolicy:
+    """Return a policy of 2 observations, 3 actions ahead and 1 command."""
+    metadata = BasePolicyMetadata(
+        observation_names=('a', 'b'),
+        action_names=('c',),
+        action_min=(-1.0,),
+        action_max=(1.0,),
+        rate_hz=10.0,
+        n_obs_steps=1,
+        horizon=3,
+        exec_start=0,
+        exec_steps=3,
+        source='test',
+    )
+    inputs = (PolicyInput('observation', torch.zeros(1, 2)),)
+    return ImportedPolicy(network, metadata, inputs, **changes)  # type: ignore[arg-type]
+
+
+class Linear(nn.Module):
+    """A layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 3)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.layer(observation[:, -1])[:, :, None]
+
+
+class FrozenBatch(Linear):
+    """A batch that the tracer takes for a constant."""
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.layer(observation.reshape(int(observation.shape[0]), 2))[:, :, None]
+
+
+class Drawing(Linear):
+    """Other numbers in each call."""
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return super().forward(observation) + torch.rand(3, 1)
+
+
+class Unusual(Linear):
+    """An operator that ONNX does not have."""
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return torch.special.bessel_j0(super().forward(observation))
+
+
+class Wide(Linear):
+    """Too many actions."""
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return super().forward(observation).expand(-1, 3, 2)
+
+
+class Divided(Linear):
+    """No numbers."""
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return super().forward(observation) / 0.0
+
+
+def test_a_policy_is_written_with_its_parity(tmp_path: Path) -> None:
+    parity = export(policy_of(Linear()), tmp_path / 'new' / 'policy.onnx')
+    assert parity.error <= 1e-6
+    assert parity.batches == (1, 3, 8, 16)
+    model = onnx.load(tmp_path / 'new' / 'policy.onnx')
+    text = {entry.key: entry.value for entry in model.metadata_props}[METADATA_KEY]
+    metadata = BasePolicyMetadata.from_json(text)
+    assert metadata.source == 'test'
+    assert metadata.parity is not None
+    assert metadata.parity == pytest.approx(parity.error, rel=0.1)
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == 'batch'
+
+
+@pytest.mark.parametrize(
+    ('network', 'message'),
+    [
+        (FrozenBatch(), 'ONNX Runtime cannot run the graph'),
+        (Drawing(), 'differs from torch by'),
+        (Unusual(), 'an operator without a form in ONNX opset 17: .*bessel_j0'),
+        (Wide(), r'actions of shape \[5, 3, 2\], expected \[5, 3, 1\]'),
+        (Divided(), 'numbers that are not finite in action'),
+    ],
+)
+def test_a_policy_that_cannot_be_exported_leaves_nothing(
+    network: nn.Module, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / 'policy.onnx').write_text('before')
+    with pytest.raises(PolicyImportError, match=message):
+        export(policy_of(network), tmp_path / 'policy.onnx')
+    assert [path.name for path in tmp_path.iterdir()] == ['policy.onnx']
+    assert (tmp_path / 'policy.onnx').read_text() == 'before'
+
+
+def test_outputs_that_are_missing_are_named(tmp_path: Path) -> None:
+    policy = policy_of(Linear(), outputs=('action', 'memory_out'))
+    with pytest.raises(PolicyImportError, match=r'returns 1 tensors, expected 2|cannot be written'):
+        export(policy, tmp_path / 'policy.onnx')
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_written_is_an_error_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(OutputError, match='cannot be written'):
+        export(policy_of(Linear()), tmp_path / 'file' / 'policy.onnx', batches=(1,))
+
+
+def test_every_key_must_fit_in_both_directions() -> None:
+    found = {'layer.weight': torch.zeros(3, 3), 'other': torch.zeros(1)}
+    with pytest.raises(PolicyImportError) as caught:
+        load_by_name(Linear(), found, 'it')
+    for part in ('lacks layer.bias', 'has other, which fits nowhere', 'layer.weight of shape'):
+        assert part in str(caught.value)
+
+
+def test_rounding_of_torch_itself_is_no_difference_of_the_graph(tmp_path: Path) -> None:
+    class Cancelling(Linear):
+        """Loses digits: torch in single precision is as far from the truth as the graph."""
+
+        def forward(self, observation: torch.Tensor) -> torch.Tensor:
+            action = super().forward(observation)
+            if action.dtype == torch.float32 and not torch.onnx.is_in_onnx_export():
+                return action + 3e-5
+            return action
+
+    assert export(policy_of(Cancelling()), tmp_path / 'policy.onnx').error <= 1e-6
