@@ -162,3 +162,11 @@ def test_a_node_says_in_one_line_that_it_cannot_read_its_file(
     assert done.returncode == 2
     assert 'Traceback' not in done.stderr
     assert f'error: {message}' in done.stderr
+
+
+def test_every_message_type_that_is_missing_is_named_once(tmp_path: Path) -> None:
+    stops = STOP.format('ur_msgs/msg/None', 'data')
+    stops += "        other: {topic: other, type: no_msgs/msg/None, field: data, bad: ['3']}\n"
+    first, second = problems_of(TOY + stops, tmp_path)
+    assert 'stop_inputs.estop.type: ur_msgs/msg/None needs the package ur_msgs' in first
+    assert 'stop_inputs.other.type: no_msgs/msg/None needs the package no_msgs' in second
