@@ -45,7 +45,7 @@ def run_episodes(
         if isinstance(driver, ArmDriver):
             robot = node.robot.action
             goals = [position for position, _ in driver.finger.goals]
-            assert len(goals) >= 2 * episodes
+            assert len(goals) >= episodes
             assert min(goals) >= robot.lower[-1]
             assert max(goals) <= robot.upper[-1]
             report = node._outputs.report()
@@ -83,7 +83,7 @@ def test_up_plays_twenty_episodes_and_learns(
             )
             values = monitor.values('policy_node')
             if isinstance(driver, ArmDriver):
-                assert int(values['gripper_goals']) == len(driver.finger.goals) >= 40
+                assert int(values['gripper_goals']) == len(driver.finger.goals) >= 20
                 assert values['gripper_goals_refused'] == '0'
         finally:
             up.send_signal(signal.SIGINT)
