@@ -76,5 +76,6 @@ for lock in core dev lint docs optional bench metaworld; do
       grep -v '^torch==' "requirements/$lock.txt" | uv pip compile --quiet --no-deps \
           --generate-hashes --python-version 3.11 --python-platform linux --no-header \
           --no-annotate - | sed 's/^etils==/etils[epath]==/; s/^coverage==/coverage[toml]==/'
-      grep '^torch==' "requirements/$lock.txt" | sed "s/\$/$torch/"; } > "requirements/hashed/$lock.txt"
+      { grep '^torch==' "requirements/$lock.txt" || true; } | sed "s/\$/$torch/"; } \
+        > "requirements/hashed/$lock.txt"
 done
