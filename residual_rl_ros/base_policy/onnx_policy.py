@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,12 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.base_policy.inputs import FEATURES, Context, ImageInput, Picture
+from residual_rl_ros.base_policy.inputs import Context, ImageInput, Picture
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
-from residual_rl_ros.errors import BasePolicyError, FormatError
+from residual_rl_ros.errors import BasePolicyError, ConfigError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.numerics import is_one_hot
 from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.camera import check_size
+from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.image_encoder import FEATURES
 from residual_rl_ros.robot.onnx_model import OnnxModel, read_model
 from residual_rl_ros.robot.onnx_session import load_session, run_session
 
@@ -73,7 +77,8 @@ class OnnxBasePolicy:
         self.random_operators = model.random_operators
         """Operators that draw random numbers in the graph: nobody else can repeat what it does."""
         self._session = load_session(model, BasePolicyError, threads)
-        self.metadata = _metadata(model)
+        self.metadata = self._own = _metadata(model)
+        self._columns: npt.NDArray[np.intp] | None = None
         self.stochastic = any(item.name == 'noise' for item in self._session.get_inputs())
         self._outputs = ('action', *DENSITY_OUTPUTS[self.metadata.prior])
         self._memory_shapes = {each.output: each.shape for each in self.metadata.memories}
@@ -83,6 +88,35 @@ class OnnxBasePolicy:
         )
         self._any_batch = self._check_signature()
         self._constants = self._read_constants(constants)
+
+    def bind(self, robot: RobotConfig) -> None:
+        """Check that it fits a robot, and take its observations from now on.
+
+        What the robot observes of a camera through an encoder is for residual and critics. A policy
+        that sees the pictures themselves, and does not name these values, is not given them.
+
+        Raises:
+            BasePolicyError: names, limits, rate, cameras or sizes of pictures differ.
+        """
+        sizes, names = self._own.picture_sizes, robot.observation_names
+        channels = {channel.name: channel for channel in robot.channels if channel.is_image}
+        if missing := sorted(set(sizes) - set(channels)):
+            raise BasePolicyError(
+                f'{self.path.name} wants pictures {missing}, robot {robot.name!r} has the image '
+                f'channels {sorted(channels) or "none"}; name a channel in the robot YAML so'
+            )
+        own = set(self._own.observation_names)
+        apart: set[str] = set()
+        for name, size in sizes.items():
+            try:
+                check_size(channels[name], size)
+            except ConfigError as error:
+                raise BasePolicyError(str(error)) from error
+            apart |= set(channels[name].observation_names) - own
+        kept = [index for index, name in enumerate(names) if name not in apart]
+        self._own.check_robot(tuple(names[i] for i in kept), robot.action, robot.control_rate_hz)
+        self.metadata = replace(self._own, observation_names=names)
+        self._columns = np.array(kept, dtype=np.intp) if apart else None
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -152,6 +186,8 @@ class OnnxBasePolicy:
     ) -> list[Float32]:
         """Return outputs of the network, shape (number of noises or 1, ...) each."""
         name = self.path.name
+        if self._columns is not None:
+            window = window[:, self._columns]
         inputs: dict[str, Array] = {'observation': window[None], **self._constants}
         for image in self.metadata.images:
             inputs[image.name] = self._picture(image, context)

@@ -48,9 +48,7 @@ def check_base_policy(
         _run(policy, report, clock)
         if robot is not None:
             config, _ = load_robot(robot)
-            policy.metadata.check_robot(
-                config.observation_names, config.action, config.control_rate_hz
-            )
+            policy.bind(config)
             report.facts['robot'] = f'fits {config.name}'
     except BasePolicyError as error:
         report.problems.append(str(error))

@@ -23,6 +23,12 @@ from residual_rl_ros.robot.action_spec import (
     WorkspaceSpec,
     check_names,
 )
+from residual_rl_ros.robot.image_preprocessing import (
+    NO_PREPROCESSING,
+    Calibration,
+    ImagePreprocessing,
+    read_camera_info,
+)
 from residual_rl_ros.robot.keys import (
     CHANNEL_KEYS,
     COMMAND_KEYS,
@@ -34,6 +40,7 @@ from residual_rl_ros.robot.keys import (
     ChannelKeys,
     CommandKeys,
     DiscreteActionKeys,
+    ImageChannelKeys,
     RobotKeys,
     StopInputKeys,
     WorkspaceKeys,
@@ -41,6 +48,7 @@ from residual_rl_ros.robot.keys import (
 from residual_rl_ros.robot.topics import (
     DISCRETE_TYPES,
     INDEX_TYPES,
+    NO_ENCODER,
     Channel,
     Command,
     StopInput,
@@ -204,11 +212,9 @@ class _Description:
             kind = CHANNEL_KEYS.get(str(values.get('type')), ChannelKeys)
             keys = self._read(kind, values, f'{path}.{name}')
             if keys is not None:
-                optional = {
-                    key: getattr(keys, key)
-                    for key in ('encoder', 'encoder_sha256')
-                    if hasattr(keys, key)
-                }
+                optional: dict[str, Any] = {}
+                if isinstance(keys, ImageChannelKeys):
+                    optional = self._image_options(keys, f'{path}.{name}')
                 self._check_range(keys, f'{path}.{name}')
                 channels.append(
                     Channel(
@@ -229,6 +235,36 @@ class _Description:
                 f'{path}.{name} is not in {path}.channels; list it there, or remove it'
             )
         return tuple(channels)
+
+    def _image_options(self, keys: ImageChannelKeys, path: str) -> dict[str, Any]:
+        """Return what a camera has beside what every channel has."""
+        if (keys.encoder == NO_ENCODER) == bool(keys.fields):
+            expected = 'none' if keys.fields else 'the feature_names of the encoder'
+            self._problems.append(
+                f'{path}.fields is {list(keys.fields)}, with encoder {keys.encoder!r} expected '
+                f'{expected}'
+            )
+        return {
+            'encoder': keys.encoder,
+            'encoder_sha256': keys.encoder_sha256,
+            'preprocessing': self._preprocessing(keys, path),
+        }
+
+    def _preprocessing(self, keys: ImageChannelKeys, path: str) -> ImagePreprocessing:
+        """Return what is done to the pictures of a camera."""
+        stated = bool(keys.camera_matrix or keys.distortion_coefficients)
+        try:
+            if stated and keys.camera_info:
+                raise ConfigError('camera_info is given beside the calibration itself; remove one')
+            calibration = None
+            if stated:
+                calibration = Calibration(keys.camera_matrix, keys.distortion_coefficients)
+            elif keys.camera_info:
+                calibration = read_camera_info(Path(keys.camera_info))
+            return ImagePreprocessing(calibration, keys.crop, keys.resize)
+        except ConfigError as error:
+            self._problems.append(f'{path}.{error}')
+            return NO_PREPROCESSING
 
     def _check_range(self, keys: ChannelKeys, path: str) -> None:
         """Refuse ranges of the wrong size or with nothing in them."""

@@ -18,9 +18,9 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.numerics import FLOAT32_MAX
 from residual_rl_ros.resources import write_text
 from residual_rl_ros.robot.action_spec import CONTINUOUS, DISCRETE
+from residual_rl_ros.robot.camera import Camera
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.image_encoder import channel_encoder
-from residual_rl_ros.robot.topics import FLOAT_ARRAY
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, Channel
 from residual_rl_ros.tasks.checked import Env, criterion_of, foreign
 from residual_rl_ros.tasks.metaworld import PREFIX, MetaWorld
 from residual_rl_ros.tasks.published import PUBLISHED
@@ -278,27 +278,42 @@ def finetune_for_environment(
 
 
 class RobotView(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """A task with cameras as its robot's policy sees it: one flat vector, images encoded."""
+    """A task with cameras as its robot's policy sees it: one vector, and pictures beside it."""
 
     def __init__(self, env: Env, robot: RobotConfig) -> None:
         super().__init__(env)
+        assert isinstance(env.observation_space, gymnasium.spaces.Dict)
+        space = env.observation_space
         self._robot = robot
-        self._encoders = {c.name: channel_encoder(c) for c in robot.channels if c.is_image}
+        self._cameras = {
+            channel.name: Camera(channel, _picture_size(channel, space[channel.name]))
+            for channel in robot.channels
+            if channel.is_image
+        }
+        self.robot_pictures: dict[str, npt.NDArray[np.uint8]] = {}
+        """Newest picture of each camera, preprocessed, shape (height, width, 3)."""
         self.observation_names = robot.observation_names
         """Names of the observation."""
         count = len(robot.observation_names)
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (count,), np.float32)
 
     def observation(self, observation: Any) -> npt.NDArray[np.float32]:
-        """Return the observation, shape (n,)."""
-        values = split_observation(observation, self._robot)
-        return np.concatenate(
-            [
-                self._encoders[channel.name].encode(value) if channel.is_image else value
-                for channel, value in zip(self._robot.channels, values, strict=True)
-            ],
-            dtype=np.float32,
-        )
+        """Return the observation, shape (n,), and keep the pictures."""
+        parts = split_observation(observation, self._robot)
+        self.robot_pictures = {}
+        for index, channel in enumerate(self._robot.channels):
+            if channel.is_image:
+                parts[index], picture = self._cameras[channel.name].look(parts[index])
+                assert picture is not None
+                self.robot_pictures[channel.name] = picture
+        return np.concatenate(parts, dtype=np.float32)
+
+
+def _picture_size(channel: Channel, space: gymnasium.Space[Any]) -> tuple[int, int]:
+    """Return height and width of the pictures that the policy sees of a camera [px]."""
+    assert space.shape is not None
+    height, width = channel.preprocessing.size or space.shape[:2]
+    return height, width
 
 
 def split_observation(observation: Any, robot: RobotConfig) -> list[npt.NDArray[Any]]:

@@ -168,6 +168,8 @@ class LearnerOutput:
                 policy = OnnxBasePolicy(find_base_policy(parameters.base_policy))
             if parameters.robot_file:
                 robot, _ = load_robot(parameters.robot_file)
+            if policy is not None and robot is not None:
+                policy.bind(robot)
             demonstrated = Demonstrated(
                 policy,
                 robot,

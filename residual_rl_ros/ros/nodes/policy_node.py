@@ -31,9 +31,9 @@ from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
 from residual_rl_ros.errors import CommandError, ObservationError
 from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.resources import find_base_policy
+from residual_rl_ros.robot.camera import ImageWorker, Sight
 from residual_rl_ros.robot.decoders import CommandDecoder, rounded, to_seconds
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.image_encoder import ImageWorker
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import (
@@ -78,11 +78,11 @@ class PolicyNode(ManagedNode):
     def configure(self) -> None:
         """Load robot and base policy, check them against each other, open the topics."""
         self._fault_reason = ''
-        self._image_workers: list[tuple[str, ImageWorker]] = []
+        self._image_workers: list[tuple[str, ImageWorker[Sight]]] = []
         self.parameters = parameters = read_parameters(self, PolicyParameters, ('robot',))
         self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
         model = find_base_policy(parameters.base_policy)
-        policy = OnnxBasePolicy(model, sha256=parameters.base_policy_sha256)
+        self._policy = policy = OnnxBasePolicy(model, sha256=parameters.base_policy_sha256)
         for remark in policy.remarks:
             self.get_logger().warning(remark)
         if robot.action.kind == 'discrete' and not robot.action.hold_action:
@@ -90,7 +90,7 @@ class PolicyNode(ManagedNode):
                 'a hold repeats the latest action: set hold_action in the robot YAML to the one '
                 'that stays'
             )
-        policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
+        policy.bind(robot)
         self.controller: ResidualController = ControllerConfig(
             decision_steps=parameters.decision_steps,
             residual_scale=parameters.residual_scale,
@@ -199,9 +199,9 @@ class PolicyNode(ManagedNode):
         """Hand over the images that have been read, then run a control step."""
         for name, images in self._image_workers:
             while (image := images.take()) is not None:
-                stamp, values = image
+                stamp, look = image
                 try:
-                    loop.push_observation(name, stamp, values())
+                    loop.push_observation(name, stamp, *look())
                 except ObservationError as error:
                     loop.refuse_observation(error)
         if self._stop_inputs is not None:
@@ -230,7 +230,8 @@ class PolicyNode(ManagedNode):
     def _open_topics(self) -> None:
         loop, create = self._loop, self.create_subscription
         for channel in self.robot.channels:
-            reader = ChannelReader(channel, self.parameters.lockstep)
+            size = self._policy.metadata.picture_sizes.get(channel.name)
+            reader = ChannelReader(channel, self.parameters.lockstep, size)
             callback = (
                 self._image_callback(channel.name, reader)
                 if channel.is_image and isinstance(loop, RealTimeLoop)
@@ -287,7 +288,7 @@ class PolicyNode(ManagedNode):
                 loop.refuse_observation(error)
                 return
             if reading is not None:
-                loop.push_observation(name, reading.stamp, reading.values)
+                loop.push_observation(name, reading.stamp, reading.values, reading.picture)
             if isinstance(loop, RealTimeLoop):
                 loop.reading_s += time.perf_counter() - started
 
@@ -295,7 +296,7 @@ class PolicyNode(ManagedNode):
 
     def _image_callback(self, name: str, reader: ChannelReader) -> Callable[[Any], None]:
         """Have images read in another thread; in lockstep a simulator waits for them instead."""
-        loop, images = self._loop, ImageWorker(reader.values, reader.warm_up)
+        loop, images = self._loop, ImageWorker(reader.look, reader.warm_up)
         self.made.callback(images.close)
         self._image_workers.append((name, images))
 

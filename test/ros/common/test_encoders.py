@@ -23,15 +23,14 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from residual_rl_ros.errors import CommandError, ConfigError, ObservationError
 from residual_rl_ros.robot.decoders import (
-    COLOURS,
     CommandDecoder,
     label_of,
     rounded,
     stamp_of,
     stamped_label,
-    to_rgb,
     to_seconds,
 )
+from residual_rl_ros.robot.image_messages import COLOURS, to_rgb
 from residual_rl_ros.robot.topics import (
     COMPRESSED_IMAGE,
     FLOAT_ARRAY,
