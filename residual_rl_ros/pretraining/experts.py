@@ -24,6 +24,7 @@ from residual_rl_ros.tasks.arm_env import ArmEnv
 from residual_rl_ros.tasks.kinematics import Pose, wrap_angle
 from residual_rl_ros.tasks.metaworld import PREFIX, import_metaworld, task_of
 from residual_rl_ros.tasks.peg_insert import PegInsert
+from residual_rl_ros.tasks.pick_place import CUBE_HALF_WIDTH_M, OPEN_M, PickPlace
 from residual_rl_ros.tasks.push_to_goal import PushToGoal
 from residual_rl_ros.tasks.registry import CAMERA_TASKS
 
@@ -171,6 +172,77 @@ class PushToGoalExpert:
             target = block.locate(np.array([-self.standoff, offset, 0.0]))
             target[2] = self.height
         return _move_towards(env, Pose(target, 0.0), self.reach, self.turn)
+
+
+class PickPlaceExpert:
+    """Above the cube, down, close, up, to the disc, down, open: each from what is seen now."""
+
+    reach = 0.04
+    """Longest move of one command over the table, [m]."""
+    lift = 0.03
+    """Longest move up or down of one command, [m]."""
+    hover = 0.045
+    """Height above the cube's centre until the gripper is over it, [m]."""
+    carry = 0.055
+    """Height at which the cube is carried, [m]."""
+    near = 0.004
+    """Misalignment up to which the gripper goes down, closes or opens, [m]."""
+    grasp = 0.012
+    """Height of the tool centre point in a grasp, [m]."""
+    held = 0.0385
+    """Opening of the fingers below which they hold the cube, [m]."""
+    squeeze = 0.02
+    """Opening that is commanded to hold the cube, [m]."""
+
+    def __init__(
+        self, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
+    ) -> None:
+        """Set the variation between episodes, see `make_expert`."""
+        self._detour = _Detour(rng, waypoint_noise)
+
+    def reset(self, env: PickPlace) -> None:
+        """Draw this episode's approach."""
+        self._detour.draw()
+
+    def act(self, env: PickPlace) -> NDArray[np.float64]:
+        """Approach, grasp, carry or release."""
+        now, cube = env.positions(), env.cube_position()
+        offset = cube - now[:3]
+        beside = math.hypot(*offset[:2])
+        around = beside < 2.0 * self.near and abs(offset[2]) < CUBE_HALF_WIDTH_M
+        if around and now[3] < self.held:
+            return self._carry(env, now, cube)
+        far = np.clip((beside - 0.02) / 0.03, 0.0, 1.0)
+        over = beside < self.near or (around and beside < 2.0 * self.near)
+        height = self.grasp if over else cube[2] + self.hover
+        target = np.array([*(cube[:2] + far * self._detour.offset), height])
+        if not over and now[2] < cube[2] + self.hover - 0.01:
+            target[:2] = now[:2]  # Beside the cube: up first.
+        close = over and now[2] < self.grasp + self.near
+        return self._move(now, target, self.squeeze if close else OPEN_M)
+
+    def _carry(
+        self, env: PickPlace, now: NDArray[np.float64], cube: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Take the cube to the disc, and leave it there."""
+        goal = env.goal_position()
+        way = goal[:2] - cube[:2]
+        beside = math.hypot(*way)
+        low = cube[2] < CUBE_HALF_WIDTH_M + self.near
+        if beside < self.near:
+            target = np.array([*(now[:2] + way), self.grasp])
+            return self._move(now, target, OPEN_M if low else self.squeeze)
+        up = np.clip((cube[2] - CUBE_HALF_WIDTH_M - 0.01) / 0.02, 0.0, 1.0)
+        return self._move(now, np.array([*(now[:2] + up * way), self.carry]), self.squeeze)
+
+    def _move(
+        self, now: NDArray[np.float64], target: NDArray[np.float64], opening: float
+    ) -> NDArray[np.float64]:
+        """Return the command of a short move towards a target, shape (4,)."""
+        move = target - now[:3]
+        move[:2] *= min(1.0, self.reach / max(math.hypot(*move[:2]), 1e-9))
+        move[2] = np.clip(move[2], -self.lift, self.lift)
+        return np.array([*(now[:3] + move), opening])
 
 
 class FetchPickAndPlaceExpert:
@@ -332,6 +404,7 @@ def _move_towards(env: ArmEnv, target: Pose, reach: float, turn: float) -> NDArr
 EXPERTS: dict[str, Any] = {
     PegInsert.task_name: PegInsertExpert,
     PushToGoal.task_name: PushToGoalExpert,
+    PickPlace.task_name: PickPlaceExpert,
     FETCH_PICK_AND_PLACE: FetchPickAndPlaceExpert,
     FETCH_PUSH: FetchPushExpert,
 }

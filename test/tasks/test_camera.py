@@ -21,7 +21,7 @@ from residual_rl_ros.pretraining.train_encoder import (
 )
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.robot.image_encoder import channel_encoder
-from residual_rl_ros.tasks import arm_env as rendering
+from residual_rl_ros.tasks import scene_env as rendering
 from residual_rl_ros.tasks.hosting import (
     check_environment,
     connect,
