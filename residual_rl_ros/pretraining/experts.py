@@ -20,11 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.pretraining.detour import Detour
+from residual_rl_ros.pretraining.gripper_experts import (
+    FetchPickAndPlaceExpert,
+    FetchPushExpert,
+    PickPlaceExpert,
+)
 from residual_rl_ros.tasks.arm_env import ArmEnv
 from residual_rl_ros.tasks.kinematics import Pose, wrap_angle
 from residual_rl_ros.tasks.metaworld import PREFIX, import_metaworld, task_of
 from residual_rl_ros.tasks.peg_insert import PegInsert
-from residual_rl_ros.tasks.pick_place import CUBE_HALF_WIDTH_M, OPEN_M, PickPlace
+from residual_rl_ros.tasks.pick_place import PickPlace
 from residual_rl_ros.tasks.push_to_goal import PushToGoal
 from residual_rl_ros.tasks.registry import CAMERA_TASKS
 
@@ -44,26 +50,6 @@ class Expert(Protocol[EnvT]):
 
         For the tasks of this package it is absolute joint position targets, [rad].
         """
-
-
-class _Detour:
-    """The displacement of one episode's approach."""
-
-    def __init__(self, rng: np.random.Generator | None, waypoint_noise: float) -> None:
-        """Check that noise comes with a generator."""
-        if waypoint_noise and rng is None:
-            raise ConfigError(
-                f'waypoint_noise is {waypoint_noise} but rng is None, expected a numpy Generator; '
-                'pass rng to the expert'
-            )
-        self._rng = rng
-        self._std = waypoint_noise
-        self.offset: NDArray[np.float64] = np.zeros(2)
-
-    def draw(self) -> None:
-        """Draw the displacement, shape (2,), [m], of the next episode."""
-        if self._rng is not None:
-            self.offset = self._std * self._rng.standard_normal(2)
 
 
 class PegInsertExpert:
@@ -89,7 +75,7 @@ class PegInsertExpert:
         self, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
     ) -> None:
         """Set the variation between episodes, see `make_expert`."""
-        self._detour = _Detour(rng, waypoint_noise)
+        self._detour = Detour(rng, waypoint_noise)
 
     def reset(self, env: PegInsert) -> None:
         """Draw this episode's approach."""
@@ -145,7 +131,7 @@ class PushToGoalExpert:
         self, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
     ) -> None:
         """Set the variation between episodes, see `make_expert`."""
-        self._detour = _Detour(rng, waypoint_noise)
+        self._detour = Detour(rng, waypoint_noise)
 
     def reset(self, env: PushToGoal) -> None:
         """Draw this episode's approach."""
@@ -174,178 +160,6 @@ class PushToGoalExpert:
         return _move_towards(env, Pose(target, 0.0), self.reach, self.turn)
 
 
-class PickPlaceExpert:
-    """Above the cube, down, close, up, to the disc, down, open: each from what is seen now."""
-
-    reach = 0.04
-    """Longest move of one command over the table, [m]."""
-    lift = 0.03
-    """Longest move up or down of one command, [m]."""
-    hover = 0.045
-    """Height above the cube's centre until the gripper is over it, [m]."""
-    carry = 0.055
-    """Height at which the cube is carried, [m]."""
-    near = 0.004
-    """Misalignment up to which the gripper goes down, closes or opens, [m]."""
-    grasp = 0.012
-    """Height of the tool centre point in a grasp, [m]."""
-    held = 0.0385
-    """Opening of the fingers below which they hold the cube, [m]."""
-    squeeze = 0.02
-    """Opening that is commanded to hold the cube, [m]."""
-
-    def __init__(
-        self, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
-    ) -> None:
-        """Set the variation between episodes, see `make_expert`."""
-        self._detour = _Detour(rng, waypoint_noise)
-
-    def reset(self, env: PickPlace) -> None:
-        """Draw this episode's approach."""
-        self._detour.draw()
-
-    def act(self, env: PickPlace) -> NDArray[np.float64]:
-        """Approach, grasp, carry or release."""
-        now, cube = env.positions(), env.cube_position()
-        offset = cube - now[:3]
-        beside = math.hypot(*offset[:2])
-        around = beside < 2.0 * self.near and abs(offset[2]) < CUBE_HALF_WIDTH_M
-        if around and now[3] < self.held:
-            return self._carry(env, now, cube)
-        far = np.clip((beside - 0.02) / 0.03, 0.0, 1.0)
-        over = beside < self.near or (around and beside < 2.0 * self.near)
-        height = self.grasp if over else cube[2] + self.hover
-        target = np.array([*(cube[:2] + far * self._detour.offset), height])
-        if not over and now[2] < cube[2] + self.hover - 0.01:
-            target[:2] = now[:2]  # Beside the cube: up first.
-        close = over and now[2] < self.grasp + self.near
-        return self._move(now, target, self.squeeze if close else OPEN_M)
-
-    def _carry(
-        self, env: PickPlace, now: NDArray[np.float64], cube: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Take the cube to the disc, and leave it there."""
-        goal = env.goal_position()
-        way = goal[:2] - cube[:2]
-        beside = math.hypot(*way)
-        low = cube[2] < CUBE_HALF_WIDTH_M + self.near
-        if beside < self.near:
-            target = np.array([*(now[:2] + way), self.grasp])
-            return self._move(now, target, OPEN_M if low else self.squeeze)
-        up = np.clip((cube[2] - CUBE_HALF_WIDTH_M - 0.01) / 0.02, 0.0, 1.0)
-        return self._move(now, np.array([*(now[:2] + up * way), self.carry]), self.squeeze)
-
-    def _move(
-        self, now: NDArray[np.float64], target: NDArray[np.float64], opening: float
-    ) -> NDArray[np.float64]:
-        """Return the command of a short move towards a target, shape (4,)."""
-        move = target - now[:3]
-        move[:2] *= min(1.0, self.reach / max(math.hypot(*move[:2]), 1e-9))
-        move[2] = np.clip(move[2], -self.lift, self.lift)
-        return np.array([*(now[:3] + move), opening])
-
-
-class FetchPickAndPlaceExpert:
-    """Above the object, down, close, to the goal: each from what is seen now.
-
-    Positions are in the world frame [m]; a command is a displacement of the gripper in units of
-    5 cm and the opening of its fingers, each in [-1, 1].
-    """
-
-    gain = 10.0
-    """Command per displacement [1/m]."""
-    hover = 0.05
-    """Height above the object until the gripper is over it [m]."""
-    near = 0.012
-    """Misalignment at which the gripper goes down, and at which it closes [m]."""
-    held = 0.052
-    """Opening of the fingers below which they hold the object [m]."""
-
-    def __init__(
-        self, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
-    ) -> None:
-        """Set the variation between episodes, see `make_expert`."""
-        self._detour = _Detour(rng, waypoint_noise)
-
-    def reset(self, env: gymnasium.Env[Any, Any]) -> None:
-        """Draw this episode's approach."""
-        del env
-        self._detour.draw()
-
-    def act(self, env: gymnasium.Env[Any, Any]) -> NDArray[np.float64]:
-        """Approach, grasp or carry."""
-        unwrapped: Any = env.unwrapped
-        seen = unwrapped._get_obs()  # The environment offers no other access to its state.
-        state = seen['observation']
-        gripper, thing, opening = state[:3], state[3:6], state[9] + state[10]
-        offset = thing - gripper
-        aligned = math.hypot(*offset[:2]) < self.near
-        if aligned and abs(offset[2]) < self.near:
-            carry = opening <= self.held
-            move = seen['desired_goal'] - gripper if carry else np.zeros(3)
-            return np.array([*np.clip(self.gain * move, -1.0, 1.0), -1.0])
-        far = np.clip((np.linalg.norm(offset) - 2.0 * self.hover) / self.hover, 0.0, 1.0)
-        move = offset + np.array([*(far * self._detour.offset), 0.0 if aligned else self.hover])
-        return np.array([*np.clip(self.gain * move, -1.0, 1.0), 1.0])
-
-
-class FetchPushExpert:
-    """Behind the object as seen from the goal, down, and through it: each from what is seen now.
-
-    Commands are those of `FetchPickAndPlaceExpert`; the fingers are closed.
-    """
-
-    gain = 10.0
-    """Command per displacement [1/m]."""
-    behind = 0.09
-    """Distance from the object's centre at which the gripper comes down [m]."""
-    hover = 0.08
-    """Height above the object on the way there [m]."""
-    near = 0.015
-    """Misalignment at which the gripper goes down [m]."""
-    lane = 0.02
-    """Distance from the line of the push at which the gripper begins anew [m]."""
-    push = 0.06
-    """Longest move of one command while pushing [m]."""
-
-    def __init__(
-        self, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
-    ) -> None:
-        """Set the variation between episodes, see `make_expert`."""
-        self._detour = _Detour(rng, waypoint_noise)
-
-    def reset(self, env: gymnasium.Env[Any, Any]) -> None:
-        """Draw this episode's approach."""
-        del env
-        self._detour.draw()
-
-    def act(self, env: gymnasium.Env[Any, Any]) -> NDArray[np.float64]:
-        """Approach, go down or push."""
-        unwrapped: Any = env.unwrapped
-        seen = unwrapped._get_obs()  # The environment offers no other access to its state.
-        gripper, thing = seen['observation'][:3], seen['observation'][3:6]
-        way = (seen['desired_goal'] - thing)[:2]
-        distance = float(np.linalg.norm(way))
-        forward = way / max(distance, 1e-6)
-        offset = (gripper - thing)[:2]
-        along = float(offset @ forward)
-        across = offset - along * forward
-        low = gripper[2] - thing[2] < self.near
-        if low and along < 0.0 and np.linalg.norm(across) < self.lane:
-            move = np.array([*(min(distance, self.push) * forward - across), thing[2] - gripper[2]])
-        else:
-            start = -self.behind * forward
-            there = float(np.linalg.norm(offset - start))
-            far = np.clip((there - self.hover) / self.hover, 0.0, 1.0)
-            height = 0.0 if there < self.near else self.hover
-            lateral = start - offset + far * self._detour.offset
-            rising = low and there >= self.near
-            move = np.array(
-                [*(0.0 * lateral if rising else lateral), thing[2] + height - gripper[2]]
-            )
-        return np.array([*np.clip(self.gain * move, -1.0, 1.0), -1.0])
-
-
 class MetaWorldExpert:
     """The expert that Meta-World brings for a task."""
 
@@ -360,7 +174,7 @@ class MetaWorldExpert:
         waypoint_noise: float = 0.0,
     ) -> None:
         """Set the variation between episodes, see `make_expert`."""
-        self._detour = _Detour(rng, waypoint_noise)
+        self._detour = Detour(rng, waypoint_noise)
         policies = import_metaworld().policies.ENV_POLICY_MAP
         self._policy = policies[task_of(task_name)]()
 

@@ -8,7 +8,7 @@ The same YAML is loaded as ROS parameters by the nodes and read directly by the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -74,6 +74,14 @@ class RobotConfig:
     def observation_names(self) -> tuple[str, ...]:
         """Observation names in order (n)."""
         return tuple(name for channel in self.channels for name in channel.observation_names)
+
+    def without_encoders(self) -> RobotConfig:
+        """Return the robot whose cameras show pictures and tell no values."""
+        channels = (
+            replace(each, encoder=NO_ENCODER, fields=()) if each.is_image else each
+            for each in self.channels
+        )
+        return replace(self, channels=tuple(channels))
 
     @classmethod
     def from_mapping(cls, mapping: Any, source: str = 'robot description') -> RobotConfig:

@@ -17,8 +17,9 @@ from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.config.run import RunConfig
 from residual_rl_ros.demonstrations.tensor_file import DemonstrationFile
 from residual_rl_ros.evaluation.paired import Episode
-from residual_rl_ros.pretraining import train_base
-from residual_rl_ros.pretraining.train_base import CARD_SEED, load_recipe, train_with_card
+from residual_rl_ros.pretraining import model_card
+from residual_rl_ros.pretraining.model_card import CARD_SEED, train_with_card
+from residual_rl_ros.pretraining.train_base import load_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / 'benchmarks' / 'base_policies'
 
@@ -30,7 +31,7 @@ def test_a_recipe_at_a_path_makes_model_card_and_demonstrations(
         config.resolve()
         return [Episode(seed, seed % 2 == 0, 10 + seed - CARD_SEED, 0.0) for seed in seeds]
 
-    monkeypatch.setattr(train_base, 'evaluate', evaluate)
+    monkeypatch.setattr(model_card, 'evaluate', evaluate)
     recipe = replace(load_recipe(str(RECIPES / 'fetch_push_bc.yaml')), gradient_steps=2)
     recipe = replace(recipe, demonstrations=2)
     written = {key: value for key, value in asdict(recipe).items() if key != 'task'}
