@@ -18,7 +18,7 @@ from residual_rl_ros.pretraining.base_networks import ChunkPolicy
 from residual_rl_ros.pretraining.keypoints import Keypoints, keypoint_names
 
 WIDTH, HEADS, LAYERS = 128, 4, 2
-KEYPOINTS, CHANNELS = 12, 16
+KEYPOINTS, CHANNELS = 12, 24
 LATENT = 8
 KL_WEIGHT = 0.01
 """Weight of the latent's divergence from the standard normal beside the error of a chunk, which is
@@ -45,8 +45,9 @@ class ActPolicy(ChunkPolicy):
         super().__init__(1, observation_size, horizon, action_size)
         self.cameras = dict(cameras)
         self.encoders = nn.ModuleList(
-            Keypoints(KEYPOINTS, CHANNELS, size) for size in cameras.values()
+            Keypoints(KEYPOINTS, CHANNELS, size, stride=2) for size in cameras.values()
         )
+        self.encoders.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.camera_tokens = nn.ModuleList(nn.Linear(2 * KEYPOINTS, WIDTH) for _ in cameras)
         self.state_token = nn.Linear(observation_size, WIDTH)
         self.latent_token = nn.Linear(LATENT, WIDTH)

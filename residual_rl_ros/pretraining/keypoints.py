@@ -18,22 +18,25 @@ class Keypoints(nn.Module):
         keypoints: feature maps of the last layer.
         channels: feature maps of the hidden layers.
         size: height and width of the image, even [px].
+        stride: of the second layer; 2 is faster and, with the same features, coarser.
     """
 
     grid: Tensor
     """Horizontal and vertical coordinate of every cell, shape (2, cells)."""
 
-    def __init__(self, keypoints: int, channels: int, size: tuple[int, int]) -> None:
+    def __init__(
+        self, keypoints: int, channels: int, size: tuple[int, int], stride: int = 1
+    ) -> None:
         super().__init__()
         self.net = nn.Sequential(
             *_block(3, channels, 5, stride=2, padding=2),
-            *_block(channels, channels, 3, padding=1),
+            *_block(channels, channels, 3, stride=stride, padding=1),
             *_block(channels, channels, 3, padding=2, dilation=2),
             nn.Conv2d(channels, keypoints, 1),
         )
         v, u = torch.meshgrid(
-            torch.linspace(-1.0, 1.0, size[0] // 2),
-            torch.linspace(-1.0, 1.0, size[1] // 2),
+            torch.linspace(-1.0, 1.0, size[0] // 2 // stride),
+            torch.linspace(-1.0, 1.0, size[1] // 2 // stride),
             indexing='ij',
         )
         self.register_buffer('grid', torch.stack([u.flatten(), v.flatten()]))
