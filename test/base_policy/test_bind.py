@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,27 +16,26 @@ from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.errors import BasePolicyError
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_preprocessing import ImagePreprocessing
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, IMAGE, NO_ENCODER, Channel, Command
+from residual_rl_ros.robot.topics import (
+    FLOAT_ARRAY,
+    IMAGE,
+    JOINT_STATE,
+    NO_ENCODER,
+    Channel,
+    Command,
+)
 
 META = metadata_of()
-STATE = tuple(name.split('.', 1)[-1] for name in META.observation_names)
+STATE = (
+    Channel('arm', 'joint_states', JOINT_STATE, ('position',), ('a', 'b'), 0.1),
+    Channel('tool', 'tool', FLOAT_ARRAY, ('z',), (), 0.1),
+)
 
 
 def robot_with(*cameras: Channel) -> RobotConfig:
     """Return the robot of the policy, whose cameras come first."""
-    state = Channel('', 'state', FLOAT_ARRAY, META.observation_names, (), 0.1)
-    robot = RobotConfig(
-        'robot', META.rate_hz, Command('command', FLOAT_ARRAY), make_action_spec(), cameras
-    )
-
-    class Plain(Channel):
-        """Its fields are whole observation names."""
-
-        @property
-        def observation_names(self) -> tuple[str, ...]:
-            return self.fields
-
-    return replace(robot, channels=(*cameras, Plain(**vars(state))))
+    command = Command('command', FLOAT_ARRAY)
+    return RobotConfig('robot', META.rate_hz, command, make_action_spec(), (*cameras, *STATE))
 
 
 def camera(name: str = 'camera', fields: tuple[str, ...] = (), **keys: object) -> Channel:

@@ -123,7 +123,7 @@ def test_a_calibration_file_is_that_of_the_numbers(tmp_path: Path) -> None:
     ('old', 'new', 'message'),
     [
         ('plumb_bob', 'equidistant', "distortion_model is 'equidistant', expected plumb_bob"),
-        ('image_width: 64', '', "KeyError.*expected image_height, image_width"),
+        ('image_width: 64', '', 'KeyError.*expected image_height, image_width'),
         ('-0.003, 0.02', '-0.003, 0.02, 1.0', 'distortion_coefficients is .*expected the 4 or 5'),
         ('data: [50,', 'data: [-50,', 'focal lengths -50 and 55, expected > 0'),
         ('data: [50, 0,', 'data: [50,', 'expected the 9 numbers of K'),

@@ -22,15 +22,14 @@ INPUTS = (
     MemoryInput('count', 'next_count', (1,)),
 )
 
+
 def metadata_of(**changes: Any) -> BasePolicyMetadata:
     """Return the metadata of `write_policy`."""
     values = {'n_obs_steps': 2, 'horizon': 2, 'exec_start': 0, 'exec_steps': 2, 'inputs': INPUTS}
     return make_metadata(**(values | changes))
 
 
-def write_policy(
-    path: Path, metadata: BasePolicyMetadata | None = None, mixed: str = ''
-) -> Path:
+def write_policy(path: Path, metadata: BasePolicyMetadata | None = None, mixed: str = '') -> Path:
     """Write action = mean of the newest picture + goal + tokens + count + noise in each row.
 
     The count grows by one with every inference.
