@@ -22,6 +22,7 @@ from residual_rl_ros.pretraining.train_base import BaseRecipe, export, load_reci
 from residual_rl_ros.robot.description import RobotConfig, load_robot
 from residual_rl_ros.robot.image_encoder import ImageEncoder
 from residual_rl_ros.tasks.hosting import RobotView, make_environment
+from residual_rl_ros.transitions.transition import Transition
 
 TASK = 'pick_place_camera'
 RECIPE = replace(load_recipe(TASK), demonstrations=1, gradient_steps=8, batch_size=8)
@@ -98,11 +99,11 @@ def test_it_acts_on_what_the_cameras_see_and_the_residual_sees_its_features(
     for _ in range(2):
         controller = config.build(policy, robot.action)
         env = RobotView(make_environment(TASK), robot)
-        transitions: list[np.ndarray] = []
-        run_episode(env, controller, 3, 0, lambda t: transitions.append(t.observation))
+        transitions: list[Transition] = []
+        run_episode(env, controller, 3, 0, transitions.append)
         controller.queue.close()
         env.close()
-        made.append(np.stack(transitions))
+        made.append(np.stack([each.observation for each in transitions]))
     assert made[0].shape[1] == len(robot.observation_names) == 8 + 2 * 24
     np.testing.assert_array_equal(*made)
     assert np.abs(np.diff(made[0][:, 8:], axis=0)).max() > 0.0

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""A cube is picked and placed by a gripper that grasps, and two cameras see what the state hides."""
+"""A cube is picked and placed by a gripper that grasps; cameras see what the state hides."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_success_needs_the_cube_on_the_disc_and_the_gripper_open() -> None:
     env.reset(seed=0)
     assert not env._succeeded()
     cube = env.model.joint('cube').qposadr[0]
-    env.data.qpos[cube : cube + 2] = env.goal_position()[:2] + [0.014, 0.0]
+    env.data.qpos[cube : cube + 2] = env.goal_position()[:2] + np.array([0.014, 0.0])
     assert env._succeeded()
     env.data.qpos[env._fingers] = 0.018
     assert not env._succeeded()
