@@ -59,8 +59,9 @@ def topology(config: RunConfig, output: Path, **policy: object) -> list[NodeSpec
     [
         replace(quick(load_run('peg_insert')), control_steps=400),  # Networks as users have them.
         replace(small_config('push_to_goal_camera', **SOON), control_steps=240),
+        replace(small_config('pick_place_camera', **SOON), control_steps=200),
     ],
-    ids=['peg_insert', 'push_to_goal_camera'],
+    ids=['peg_insert', 'push_to_goal_camera', 'pick_place_camera'],
 )
 def test_a_run_over_dds_learns_bit_for_bit_what_a_run_in_one_process_learns(
     config: RunConfig, domain_id: int, tmp_path: Path
