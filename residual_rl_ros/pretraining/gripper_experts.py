@@ -65,9 +65,9 @@ class PickPlaceExpert:
     def _carry(
         self, env: PickPlace, now: NDArray[np.float64], cube: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Take the cube to the disc, and leave it there."""
-        goal = env.goal_position()
-        way = goal[:2] - cube[:2]
+        """Take the cube to the disc, and leave it there: as far off as the approach was."""
+        goal = env.goal_position()[:2] + self._detour.offset
+        way = goal - cube[:2]
         beside = math.hypot(*way)
         low = cube[2] < CUBE_HALF_WIDTH_M + self.near
         if beside < self.near:
