@@ -21,7 +21,8 @@ from residual_rl_ros.pretraining.demonstrations import Demonstrations
 from residual_rl_ros.pretraining.train_base import BaseRecipe, export, load_recipe, train
 from residual_rl_ros.robot.description import RobotConfig, load_robot
 from residual_rl_ros.robot.image_encoder import ImageEncoder
-from residual_rl_ros.tasks.hosting import RobotView, make_environment
+from residual_rl_ros.tasks.hosting import make_environment
+from residual_rl_ros.tasks.robot_view import RobotView
 from residual_rl_ros.transitions.transition import Transition
 
 TASK = 'pick_place_camera'

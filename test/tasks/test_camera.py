@@ -27,9 +27,9 @@ from residual_rl_ros.tasks.hosting import (
     connect,
     describe_robot,
     make_environment,
-    split_observation,
 )
 from residual_rl_ros.tasks.registry import make_camera_task, make_task
+from residual_rl_ros.tasks.robot_view import split_observation
 
 TASK = 'push_to_goal_camera'
 SMALL = EncoderRecipe(

@@ -11,9 +11,10 @@ from gymnasium.utils.env_checker import check_env
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.pretraining.experts import make_expert
 from residual_rl_ros.robot.description import load_robot
-from residual_rl_ros.tasks.hosting import RobotView, check_environment, make_environment
+from residual_rl_ros.tasks.hosting import check_environment, make_environment
 from residual_rl_ros.tasks.pick_place import CUBE_HALF_WIDTH_M, OPEN_M, PickPlace
 from residual_rl_ros.tasks.registry import TASK_NAMES, make_camera_task, make_task
+from residual_rl_ros.tasks.robot_view import RobotView
 
 TASK = 'pick_place_camera'
 
