@@ -30,6 +30,8 @@ class PickPlaceExpert:
     """Misalignment up to which the gripper goes down, closes or opens, [m]."""
     grasp = 0.012
     """Height of the tool centre point in a grasp, [m]."""
+    drop = 0.009
+    """Height above the table from which the cube is let go, [m]."""
     held = 0.0385
     """Opening of the fingers below which they hold the cube, [m]."""
     squeeze = 0.02
@@ -69,7 +71,7 @@ class PickPlaceExpert:
         goal = env.goal_position()[:2] + self._detour.offset
         way = goal - cube[:2]
         beside = math.hypot(*way)
-        low = cube[2] < CUBE_HALF_WIDTH_M + self.near
+        low = cube[2] < CUBE_HALF_WIDTH_M + self.drop
         if beside < self.near:
             target = np.array([*(now[:2] + way), self.grasp])
             return self._move(now, target, OPEN_M if low else self.squeeze)

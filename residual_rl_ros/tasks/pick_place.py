@@ -73,7 +73,7 @@ class PickPlace(SceneEnv):
     def __init__(
         self, parameters: PickPlaceParameters | None = None, render_mode: str | None = None
     ) -> None:
-        """Load the scene and draw the disc as large as its tolerance."""
+        """Load the scene."""
         super().__init__(parameters or PickPlaceParameters(), render_mode)
         self._axes = [self.model.joint(name).qposadr[0] for name in AXES[:3]]
         self._axis_dofs = [self.model.joint(name).dofadr[0] for name in AXES[:3]]
@@ -103,10 +103,7 @@ class PickPlace(SceneEnv):
         return position
 
     def _edit_scene(self, spec: mujoco.MjSpec) -> None:
-        """Draw the disc as large as a cube that is as far off as it may be."""
-        disc = spec.geom('goal')
-        radius = CUBE_HALF_WIDTH_M + self.parameters.goal_tolerance_m / 2.0
-        disc.size = [radius, disc.size[1], 0.0]
+        """Leave it as it is: a cube on the disc covers most of it, whatever is tolerated."""
 
     def _place(self, draw: dict[str, float]) -> NDArray[np.float64]:
         """Place cube, disc and the open gripper above them."""
