@@ -30,8 +30,11 @@ class PickPlaceExpert:
     """Misalignment up to which the gripper goes down, closes or opens, [m]."""
     grasp = 0.012
     """Height of the tool centre point in a grasp, [m]."""
-    drop = 0.009
-    """Height above the table from which the cube is let go, [m]."""
+    settled = 0.0018
+    """Height above that of a grasp up to which the gripper opens: it stands still there, and a
+    policy that has missed the moment finds itself where the expert opens, [m]."""
+    grip = 0.015
+    """Longest change of the opening of one command, [m]."""
     held = 0.0385
     """Opening of the fingers below which they hold the cube, [m]."""
     squeeze = 0.02
@@ -53,8 +56,10 @@ class PickPlaceExpert:
         offset = cube - now[:3]
         beside = math.hypot(*offset[:2])
         around = beside < 2.0 * self.near and abs(offset[2]) < CUBE_HALF_WIDTH_M
-        if around and now[3] < self.held:
-            return self._carry(env, now, cube)
+        way = env.goal_position()[:2] + self._detour.offset - cube[:2]
+        there = math.hypot(*way) < 1.5 * self.near
+        if around and (there or now[3] < self.held):
+            return self._carry(now, cube, way, there)
         far = np.clip((beside - 0.02) / 0.03, 0.0, 1.0)
         over = beside < self.near or (around and beside < 2.0 * self.near)
         height = self.grasp if over else cube[2] + self.hover
@@ -65,14 +70,15 @@ class PickPlaceExpert:
         return self._move(now, target, self.squeeze if close else OPEN_M)
 
     def _carry(
-        self, env: PickPlace, now: NDArray[np.float64], cube: NDArray[np.float64]
+        self,
+        now: NDArray[np.float64],
+        cube: NDArray[np.float64],
+        way: NDArray[np.float64],
+        there: bool,
     ) -> NDArray[np.float64]:
         """Take the cube to the disc, and leave it there: as far off as the approach was."""
-        goal = env.goal_position()[:2] + self._detour.offset
-        way = goal - cube[:2]
-        beside = math.hypot(*way)
-        low = cube[2] < CUBE_HALF_WIDTH_M + self.drop
-        if beside < self.near:
+        low = now[2] < self.grasp + self.settled
+        if there:
             target = np.array([*(now[:2] + way), self.grasp])
             return self._move(now, target, OPEN_M if low else self.squeeze)
         up = np.clip((cube[2] - CUBE_HALF_WIDTH_M - 0.01) / 0.02, 0.0, 1.0)
@@ -85,7 +91,8 @@ class PickPlaceExpert:
         move = target - now[:3]
         move[:2] *= min(1.0, self.reach / max(math.hypot(*move[:2]), 1e-9))
         move[2] = np.clip(move[2], -self.lift, self.lift)
-        return np.array([*(now[:3] + move), opening])
+        change = np.clip(opening - now[3], -self.grip, self.grip)
+        return np.array([*(now[:3] + move), now[3] + change])
 
 
 class FetchPickAndPlaceExpert:
