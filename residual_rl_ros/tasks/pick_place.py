@@ -42,7 +42,7 @@ class PickPlaceParameters(TaskParameters):
         Range('tool.y', -0.02, 0.02),
         Range('tool.z', 0.11, 0.13),
     )
-    goal_tolerance_m: float = 0.015
+    goal_tolerance_m: float = 0.006
     """How close to the centre of the disc that of the released cube has to be, [m]."""
 
     def __post_init__(self) -> None:
