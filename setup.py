@@ -113,7 +113,7 @@ setup(
         ],
         'bench': ['sbx-rl', 'stable-baselines3'],
         'customisation': [HIGHWAY],
-        'dashboard': ['nicegui>=3.0'],
+        'dashboard': ['fastapi', 'nicegui>=3.0', 'uvicorn'],
         'lerobot': ['pyarrow'],
         'ray': ['ray'],
         'robomimic': ['h5py'],

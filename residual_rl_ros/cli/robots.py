@@ -284,12 +284,12 @@ def up(
         demonstrations=tuple(demonstrations or ()),
         observation_map=tuple(observation_map or ()),
     )
-    console = Console(stderr=True)
+    nodes, console = robot_topology(run), Console(stderr=True)
     page = ['residual-rl dashboard', *(f'--namespace {name}' for name in run.namespaces if name)]
     fleet = ['--fleet'] if len(run.namespaces) > 1 else []
     console.print(f'a page in the browser: {" ".join([*page, *fleet])}', soft_wrap=True)
     try:
-        run_up(robot_topology(run), out / 'logs', console)
+        run_up(nodes, out / 'logs', console)
     except KeyboardInterrupt:
         console.print('every process has ended')
         raise typer.Exit(INTERRUPTED) from None

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Between two control steps: commands at the rate of the controller instead of steps.
 
-A command is reached one control period after it was decided. Each interpolator begins where the
-motion is, so that a command that is late or early makes no jump.
+A command is reached about one control period after it was decided. Each interpolator begins where
+the motion is, so that a command that is late or early makes no jump. In between nothing but the
+position limits is checked: on a straight way between two safe commands velocities are safe too, and
+a workspace is left by no more than the way bends.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.errors import ConfigError, UnsafeCommandError
 
 Array = npt.NDArray[np.float64]
-SLACK_SAMPLES = 2
-"""A command is reached so many samples after the next one is due: ticks are not exactly on time,
-and a motion that has arrived stops."""
+SLACK_SAMPLES, SLACK_SHARE = 2, 0.2
+"""A command is reached so many samples, or that share of a period, after the next one is due: ticks
+are not exactly on time, and a motion that has arrived stops."""
+NEARLY = 0.95
+"""Share of the velocity limit at which a command is passed at most: at the limit itself, rounding
+would make it out of reach."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,14 @@ class Interpolator(Protocol):
     def jump(self, command: Array, now: float) -> None:
         """Begin anew at a command, at rest: the robot was moved, or nothing was sent yet."""
 
+    def arrived(self, now: float) -> bool:
+        """Return whether the motion rests at the last command; without a next one it gets there."""
+
+
+def duration_s(period_s: float, sample_s: float) -> float:
+    """Return the time in which a command is reached [s]."""
+    return period_s + min(SLACK_SAMPLES * sample_s, SLACK_SHARE * period_s)
+
 
 class LinearInterpolator:
     """Constant velocity from command to command.
@@ -65,8 +78,8 @@ class LinearInterpolator:
     """
 
     def __init__(self, limits: MotionLimits, period_s: float, sample_s: float) -> None:
-        del limits  # Between two safe commands everything is safe.
-        self._duration = period_s + SLACK_SAMPLES * sample_s
+        del limits
+        self._duration = duration_s(period_s, sample_s)
         self._began = 0.0
         self._from: Array = np.zeros(0)
         self._to: Array = np.zeros(0)
@@ -85,12 +98,17 @@ class LinearInterpolator:
         """Begin anew; see `Interpolator`."""
         self._from, self._to, self._began = command.copy(), command.copy(), now
 
+    def arrived(self, now: float) -> bool:
+        """Return whether the motion rests; see `Interpolator`."""
+        return not 0.0 <= now - self._began < self._duration
+
 
 class CubicInterpolator:
     """Cubic Hermite segments: position and velocity have no jumps.
 
     The velocity at the end of a segment is that between its command and the one before, and zero
-    where the direction changes, so that no command is overshot.
+    where the direction changes. A motion that must brake goes beyond its command by up to 4/27 of
+    the way that it would have gone in the segment, and it is up to 1.5 times as fast as its steps.
 
     Args:
         limits, period_s, sample_s: see `LinearInterpolator`.
@@ -99,7 +117,7 @@ class CubicInterpolator:
     def __init__(self, limits: MotionLimits, period_s: float, sample_s: float) -> None:
         self._limits = limits
         self._period = period_s
-        self._duration = period_s + SLACK_SAMPLES * sample_s
+        self._duration = duration_s(period_s, sample_s)
         self._began = 0.0
         self._from: Array = np.zeros(0)
         self._to: Array = np.zeros(0)
@@ -125,6 +143,10 @@ class CubicInterpolator:
         """Begin anew; see `Interpolator`."""
         self._from, self._to, self._began = command.copy(), command.copy(), now
         self._velocity = self._final = np.zeros_like(command)
+
+    def arrived(self, now: float) -> bool:
+        """Return whether the motion rests; see `Interpolator`."""
+        return not 0.0 <= now - self._began < self._duration
 
     def _state(self, now: float) -> tuple[Array, Array]:
         """Return position and velocity at a time, shape (m,) each."""
@@ -165,7 +187,8 @@ class LimitedInterpolator:
                 "pip install 'residual_rl_ros[smoothing]', or remove max_acceleration and max_jerk"
             ) from error
         size = limits.max_velocity.size
-        self._period = period_s
+        self._period, self._longest = period_s, duration_s(period_s, sample_s)
+        self._error = ruckig.RuckigError
         self._online = ruckig.Ruckig(size, sample_s)
         self._input, self._output = ruckig.InputParameter(size), ruckig.OutputParameter(size)
         self._usable = (ruckig.Result.Working, ruckig.Result.Finished)
@@ -173,38 +196,64 @@ class LimitedInterpolator:
         self._input.max_acceleration = limits.max_acceleration.tolist()
         self._input.max_jerk = limits.max_jerk.tolist()
         # Else it would arrive at once, and go on beyond the command.
-        self._input.minimum_duration = period_s + SLACK_SAMPLES * sample_s
+        self._input.minimum_duration = self._longest
         self._limits = limits
         self._to: Array = np.zeros(size)
         self._position: Array = np.zeros(size)
+        self._aimed_at, self._settling, self._resting = 0.0, True, True
 
     def aim(self, command: Array, now: float) -> None:
         """Take in a command; see `Interpolator`."""
-        del now
-        velocity = (command - self._to) / self._period
-        ahead = command - self._position
-        most = self._limits.max_velocity
+        step, ahead = command - self._to, command - self._position
+        velocity = step / self._period
+        # Slow enough to be reached on the way, and to stop within a step after it.
+        way = np.minimum(np.abs(step), np.abs(ahead))
+        most = np.minimum(NEARLY * self._limits.max_velocity, self._reachable(way))
         velocity = np.where(velocity * ahead > 0.0, velocity, 0.0).clip(-most, most)
-        self._to = command.copy()
+        self._to, self._aimed_at, self._settling = command.copy(), now, False
         self._input.target_position = command.tolist()
         self._input.target_velocity = velocity.tolist()
 
+    def _reachable(self, way: Array) -> Array:
+        """Return the velocity that a motion from rest has after a way: more needs a run-up."""
+        a, jerk = self._limits.max_acceleration, self._limits.max_jerk
+        while_growing = np.cbrt(way**2 * jerk)
+        beyond = np.sqrt((a**2 / (2.0 * jerk)) ** 2 + 2.0 * a * way) - a**2 / (2.0 * jerk)
+        return np.where(while_growing <= a**2 / jerk, while_growing, beyond)
+
     def sample(self, now: float) -> Array:
-        """Return what to send, one sample further; see `Interpolator`."""
-        del now
-        if self._online.update(self._input, self._output) in self._usable:
-            self._output.pass_to_input(self._input)
-            self._position = np.array(self._output.new_position)
+        """Return what to send, one sample further; see `Interpolator`.
+
+        Raises:
+            UnsafeCommandError: Ruckig finds no motion.
+        """
+        if now - self._aimed_at >= self._longest and not self._settling:
+            self._settling = True  # No next command came: it ends here.
+            self._input.target_velocity = [0.0] * self._to.size
+        try:
+            result = self._online.update(self._input, self._output)
+        except self._error as error:
+            raise UnsafeCommandError(f'no motion to {self._to.tolist()}: {error}') from error
+        if result not in self._usable:
+            raise UnsafeCommandError(f'no motion to {self._to.tolist()}: {result}')
+        self._output.pass_to_input(self._input)
+        self._position = np.array(self._output.new_position)
+        self._resting = result == self._usable[1]
         return self._position.clip(self._limits.lower, self._limits.upper)
 
     def jump(self, command: Array, now: float) -> None:
         """Begin anew; see `Interpolator`."""
-        del now
         self._to = self._position = command.copy()
+        self._aimed_at, self._settling, self._resting = now, True, True
         still = [0.0] * command.size
         self._input.current_position = self._input.target_position = command.tolist()
         self._input.current_velocity = self._input.target_velocity = still
         self._input.current_acceleration = still
+
+    def arrived(self, now: float) -> bool:
+        """Return whether the motion rests; see `Interpolator`."""
+        del now
+        return self._settling and self._resting
 
 
 KINDS: dict[str, Callable[[MotionLimits, float, float], Any]] = {

@@ -382,10 +382,10 @@ class RealTimeLoop(PolicyLoop):
         limiter = self.controller.limiter
         if not self._guided:
             limiter.release()
-        self._guided = self._commanding
+        was_guided, self._guided = self._guided, self._commanding
         if self._guided:
             self._obey(now)
-        elif not limiter.at_rest:
+        elif was_guided or not limiter.at_rest:
             self._send_hold(now)
 
     @property

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.robot.action_spec import DISCRETE, POSITIONS
+from residual_rl_ros.robot.action_spec import DISCRETE, INCREMENTS, POSITIONS
 from residual_rl_ros.robot.command import (
     DISCRETE_TYPES,
+    FIELDS,
     INDEX_TYPES,
     JOINT_TYPES,
     POSE,
@@ -54,6 +55,8 @@ class CommandSection:
         self.holds = [''] * len(self.names)
         if channels is None:
             self._add('command', values, 'robot.command', alone=True)
+            if not self.problems:
+                self._check_shares()
             return
         if isinstance(channels, str) or not hasattr(channels, '__iter__') or not list(channels):
             self.problems.append(
@@ -110,10 +113,16 @@ class CommandSection:
             min_interval_s=getattr(keys, 'min_interval_s', 0.0),
             **own,
         )
-        self._check(command, actions, path)
+        self._check(command, actions, path, stated=limits or bool(keys.interpolation))
         for each in actions:
-            # A quaternion has no unit that says how it holds.
-            hold = 'last' if keys.type == POSE else keys.hold
+            # A quaternion has no unit that says how it holds, and a gripper stays where it is.
+            stays = keys.type == POSE or command.is_action
+            hold = 'last' if stays else keys.hold
+            if stays and keys.hold == 'zero':
+                self.problems.append(
+                    f'{path}.hold is zero, but a {keys.type} is a position: remove hold'
+                )
+                break
             self.holds[self.names.index(each)] = hold
         self.commands.append(command)
 
@@ -130,11 +139,11 @@ class CommandSection:
             )
         return every, samples
 
-    def _check(self, command: Command, actions: tuple[str, ...], path: str) -> None:
+    def _check(self, command: Command, actions: tuple[str, ...], path: str, stated: bool) -> None:
         """Refuse names that do not fit the actions."""
         for key, names in (('joints', command.joints), ('fields', command.fields)):
-            wanted = key == ('joints' if command.type in JOINT_TYPES else 'fields')
-            if names and wanted and (len(names) != len(actions) or len(set(names)) != len(names)):
+            wanted = command.type in (JOINT_TYPES if key == 'joints' else FIELDS)
+            if wanted and (len(names) != len(actions) or len(set(names)) != len(names)):
                 self.problems.append(
                     f'{path}.{key} is {list(names)}, expected {len(actions)} different names, one '
                     f'for each of {", ".join(actions)}'
@@ -146,17 +155,20 @@ class CommandSection:
             )
         if command.type == POSE:
             self._check_pose(command, path)
-        self._check_motion(command, actions, path)
+        self._check_motion(command, actions, path, stated)
 
-    def _check_motion(self, command: Command, actions: tuple[str, ...], path: str) -> None:
+    def _check_motion(
+        self, command: Command, actions: tuple[str, ...], path: str, stated: bool
+    ) -> None:
         """Refuse what cannot be sent between two control steps."""
         given = command.max_acceleration, command.max_jerk
         limited = command.interpolation == 'limited'
         if command.samples == 1:
-            if any(given):
+            if stated:
                 self.problems.append(
-                    f'{path} has limits of its motion, but no rate_hz above the control rate '
-                    f'{self.rate_hz:g}: set it, or remove max_acceleration and max_jerk'
+                    f'{path} says how it moves between two control steps, but has no rate_hz above '
+                    f'the control rate {self.rate_hz:g}: set it, or remove interpolation, '
+                    'max_acceleration and max_jerk'
                 )
             return
         if command.type in STEPPED_TYPES or any(f[:3] == 'ori' for f in command.fields):
@@ -177,6 +189,11 @@ class CommandSection:
         """Refuse an orientation that is none, or that is said twice."""
         turned = {each.split('.')[0] for each in command.fields} - {'position'}
         quaternion = [each for each in command.fields if each.startswith('orientation')]
+        if turned and command.orientation != (0.0, 0.0, 0.0, 1.0):
+            self.problems.append(
+                f'{path}.orientation is given, but actions command {", ".join(sorted(turned))}: '
+                'remove it'
+            )
         if len(turned) > 1 or len(quaternion) not in (0, 4):
             self.problems.append(
                 f'{path}.fields is {list(command.fields)}, expected all four of orientation, or '
@@ -197,22 +214,30 @@ class CommandSection:
             for index in command.indices or range(len(self.names))
         )
         for name in self.names:
-            if carried[name] != 1:
+            if carried[name] != 1 and self.names.count(name) == 1:
                 by = [c.name for c in self.commands if name in c.part_of(np.array(self.names))]
                 said = f'in several: {", ".join(by)}' if by else 'in none'
                 self.problems.append(
                     f'action {name!r} is {said}; expected each action in exactly one of the '
                     'commands below robot.command, by its key actions'
                 )
-        topics = Counter(command.topic for command in self.commands)
+        topics = Counter(command.topic.lstrip('/') for command in self.commands)
         for topic, count in topics.items():
             if count > 1:
                 self.problems.append(f'robot.command: {count} commands have the topic {topic!r}')
+        for command in self.commands:
+            if len(set(command.indices)) != len(command.indices):
+                self.problems.append(f'robot.command.{command.name}.actions names one twice')
 
     def check_kind(self, action: AnyActionKeys) -> None:
         """Refuse commands that cannot carry actions of a kind."""
         discrete = action.kind == DISCRETE
         for command in self.commands:
+            if discrete and command.samples > 1:
+                self.problems.append(
+                    'robot.command.rate_hz is above the control rate, but there is nothing between '
+                    'two discrete actions'
+                )
             if discrete and (command.type not in DISCRETE_TYPES or command.indices):
                 self.problems.append(
                     f'robot.command.type is {command.type!r}, expected one command of '
@@ -240,6 +265,11 @@ class CommandSection:
             own = [given[index] for index in indices] if len(given) == len(self.names) else []
             for index, unit in zip(indices, command.units, strict=False):
                 implied[index] = unit
+            if (command.every > 1 or command.samples > 1) and set(own) & set(INCREMENTS):
+                self.problems.append(
+                    f'robot.command: {command.name!r} has a rate_hz of its own, but the actions '
+                    'are increments, of which each counts: remove rate_hz'
+                )
             if command.units and own and tuple(own) != command.units:
                 self.problems.append(
                     f'robot.action.units is {own} for {command.name!r}, a {command.type} has '

@@ -72,7 +72,8 @@ class RobotConfig:
     @property
     def takeover(self) -> Command:
         """How an operator commands all actions: as the robot is, where it has one topic."""
-        alone = len(self.commands) == 1 and self.commands[0].type in OPERATOR_TYPES
+        only = self.commands[0] if len(self.commands) == 1 else None
+        alone = only is not None and only.type in OPERATOR_TYPES and not only.indices
         return (
             replace(self.commands[0], topic=TAKEOVER, name='takeover')
             if alone

@@ -64,6 +64,14 @@ def test_what_limits_nothing_is_remarked() -> None:
     assert 'allows the whole range within one control step' in slew
 
 
+def test_a_gripper_that_moves_at_its_own_speed_is_not_remarked() -> None:
+    robot, _ = load_robot('ur5e_robotiq')
+    assert check_robot(robot, 'ur5e').remarks == []
+    plain = replace(robot, commands=(robot.commands[0],))
+    (remark,) = check_robot(plain, 'ur5e').remarks
+    assert 'max_velocity of gripper.position allows' in remark
+
+
 def test_discrete_actions_are_named_and_a_missing_hold_action_is_remarked() -> None:
     robot, _ = load_robot('push_to_goal')
     chosen = replace(robot, action=ActionSpec.discrete(('left', 'stay'), 'stay'))

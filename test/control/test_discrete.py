@@ -22,7 +22,7 @@ from residual_rl_ros.control.controller import ResidualController, StepFeedback
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError, ResidualRLError, UnsafeCommandError, WeightsError
-from residual_rl_ros.residual_policy.robot_policy import Exploration, ExplorationSample
+from residual_rl_ros.residual_policy.robot_policy import Decider, Exploration, ExplorationSample
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.observation import ObservationAssembler
@@ -33,7 +33,7 @@ ROBOT = ActionSpec.discrete(NAMES, hold_action='stay')
 GOING_ON = StepFeedback(0.0, False, False, Success.UNLABELLED)
 
 
-class Always:
+class Always(Decider):
     """A robot policy that always wants the same."""
 
     def __init__(self, wanted: np.ndarray, k: int = 1, residual: Any = None) -> None:
@@ -48,6 +48,9 @@ class Always:
         self.priors.append(distribution.prior)
         self.samples.append(sample)
         return self.wanted - base if self.residual is None else self.residual
+
+    def uniform(self, half_width: float, rng: Any) -> np.ndarray:
+        raise AssertionError('nobody explores')
 
 
 def controller(k: int = 1, **changes: Any) -> ResidualController:

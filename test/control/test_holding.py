@@ -202,7 +202,8 @@ def test_an_operator_moves_the_robot_between_episodes_from_where_it_is() -> None
     assert loop.counts['holds'] == 0
     loop.set_takeover(False)
     drive(loop, 4 * PERIOD, 3)
-    assert len(callbacks.commands) == 3
+    assert callbacks.holding == [False] * 3 + [True]  # What moves a gripper must be told once.
+    np.testing.assert_array_equal(callbacks.commands[3][1], callbacks.commands[2][1])
 
 
 def test_an_operator_goes_on_in_the_tick_that_ends_the_episode() -> None:

@@ -107,7 +107,6 @@ def test_a_motion_has_no_jump_and_stays_between_its_commands(
     commands = np.array(values)[:, None]
     samples = driven(kind, commands, late.__getitem__, lower=-1.0, upper=1.0)
     fastest = np.abs(np.diff(samples, axis=0)).max()
-    # Three times the mean slope of a segment is the most that a monotone cubic has.
     assert fastest <= 3.0 * 2.0 * SAMPLE_S / PERIOD_S + 1e-9
     assert samples.min() >= -1.0
     assert samples.max() <= 1.0
@@ -141,3 +140,40 @@ def test_a_limited_motion_keeps_its_acceleration_and_jerk() -> None:
     assert acceleration <= 30.0 * 1.01
     assert jerk <= 2e3 * 1.05
     assert np.abs(np.diff(samples, axis=0)).max() <= 2.0 * SAMPLE_S * 1.01
+
+
+def test_a_limited_motion_does_not_run_up_or_go_on_where_the_commands_end() -> None:
+    falling = np.array([0.5] * 4 + [0.4, 0.3, 0.2, 0.1, 0.0])[:, None]
+    commands = np.concatenate([falling, np.zeros((20, 1))])
+    slow = {'max_acceleration': 8.0, 'max_jerk': 100.0, 'max_velocity': 2.0}
+    samples = driven('limited', commands, **slow)
+    assert samples.max() <= 0.5 + 1e-9
+    assert samples.min() >= -0.1  # As far as one step.
+    np.testing.assert_allclose(samples[-SAMPLES:], 0.0, atol=1e-3)
+    rising = driven('limited', np.array([0.0] + [1.0] * 30)[:, None], **slow)
+    assert rising.min() >= 0.0
+    np.testing.assert_allclose(rising[-1], 1.0, atol=1e-3)
+
+
+def test_a_limited_motion_exists_at_the_velocity_limit() -> None:
+    times = np.arange(60) * PERIOD_S
+    for frequency in np.linspace(0.5, 3.0, 15):
+        commands = np.sin(2.0 * np.pi * frequency * times)[:, None] / (2.0 * np.pi * frequency)
+        samples = driven('limited', commands, max_acceleration=20.0, max_jerk=400.0, max_velocity=1)
+        assert np.isfinite(samples).all()
+
+
+@pytest.mark.parametrize('kind', ['linear', 'cubic', 'limited'])
+@pytest.mark.parametrize('samples', [2, 3, 25])
+def test_a_motion_says_when_it_has_arrived(kind: str, samples: int) -> None:
+    if kind == 'limited':
+        pytest.importorskip('ruckig')
+    sample_s = PERIOD_S / samples
+    interpolator = KINDS[kind](limits(), PERIOD_S, sample_s)
+    interpolator.jump(np.array([0.5]), 0.0)
+    interpolator.aim(np.array([0.0]), 0.0)
+    sent: list[float] = []
+    while not sent or not interpolator.arrived(len(sent) * sample_s):
+        sent.append(float(interpolator.sample((len(sent) + 1) * sample_s)[0]))
+    assert sent[-1] == pytest.approx(0.0, abs=1e-9)
+    assert PERIOD_S <= len(sent) * sample_s <= 4.0 * PERIOD_S

@@ -26,6 +26,7 @@ def run(loop: RealTimeLoop, callbacks: Recorder, begin: int, steps: int) -> None
         loop.tick(callbacks.now)
         settle(loop.controller.queue)
         callbacks.commands.clear()
+        callbacks.holding.clear()
         callbacks.transitions.clear()
         if step % 20 == 0:  # As the diagnostics of every second; durations wait for them.
             for latency in loop.latencies.values():

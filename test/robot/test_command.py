@@ -22,7 +22,7 @@ from residual_rl_ros.robot.command import (
     check_lockstep,
 )
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.topics import FLOAT_ARRAY
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
 
 ARM = {'topic': 'arm/commands', 'type': FLOAT_ARRAY, 'actions': ['j1', 'j2']}
 HAND = {'topic': 'hand/gripper_cmd', 'type': GRIPPER, 'actions': ['hand'], 'threshold': 0.002}
@@ -143,6 +143,50 @@ def test_each_command_holds_in_its_own_way() -> None:
         command__hand={**HAND, 'hold': 'last'},
     ).action
     assert spec.goes_to_zero.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ('command', 'message'),
+    [
+        ({'rate_hz': 500.0, 'units': ['rad/step', 'm', 'rad/step']}, r'increments, of which each'),
+        ({'rate_hz': 10.0, 'units': ['rad/step', 'm', 'rad/step']}, r'increments, of which each'),
+        ({'interpolation': 'linear'}, r'but has no rate_hz above the control rate 50'),
+        ({'max_jerk': [1.0, 1.0]}, r'but has no rate_hz above the control rate 50'),
+        ({'rate_hz': 500.0, 'max_jerk': [1.0, 1.0]}, r'max_acceleration and max_jerk, 2 values'),
+        ({'actions': ['j1', 'j1', 'j2']}, r'arm.actions names one twice'),
+    ],
+)
+def test_what_cannot_be_sent_between_two_steps_is_refused(
+    command: dict[str, Any], message: str
+) -> None:
+    units = command.pop('units', None)
+    with pytest.raises(ConfigError, match=message):
+        robot(
+            command__arm={**ARM, **command},
+            **({'action__units': units} if units else {}),
+        )
+
+
+def test_a_lone_command_carries_every_action() -> None:
+    with pytest.raises(ConfigError, match=r"action 'hand' is in none"):
+        robot(command=ARM)
+
+
+@pytest.mark.parametrize(
+    'command',
+    [{**HAND, 'hold': 'zero'}, {'topic': '/arm/commands', 'type': FLOAT, 'actions': ['hand']}],
+)
+def test_a_gripper_that_would_go_to_zero_and_a_topic_said_twice_are_refused(
+    command: dict[str, Any],
+) -> None:
+    with pytest.raises(ConfigError, match=r'is a position: remove hold|2 commands have the topic'):
+        robot(command__hand=command)
+
+
+def test_an_operator_of_permuted_actions_sends_them_in_the_order_of_the_actions() -> None:
+    joints = {'type': JOINT_STATE, 'topic': 'c', 'actions': ['j2', 'hand', 'j1']}
+    permuted = robot(command={**joints, 'joints': ['b', 'h', 'a']})
+    assert permuted.takeover.type == FLOAT_ARRAY
 
 
 def test_a_vector_is_complete_when_every_command_has_said_its_part() -> None:

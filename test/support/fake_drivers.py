@@ -189,6 +189,7 @@ class Arm:
     gripper_states: str
     gripper_joint: str
     gripper_start: float
+    gripper_end: float
     gripper_speed: float
     shares_node: bool = False
     """The joint of the gripper is in the same messages as those of the arm."""
@@ -207,6 +208,7 @@ ARMS = {
         'joint_states',
         'robotiq_85_left_knuckle_joint',
         0.0,
+        0.8,
         2.0,
         parameters={'interface_name': 'position'},
     ),
@@ -221,6 +223,7 @@ ARMS = {
         'franka_gripper/joint_states',
         'fr3_finger_joint1',
         0.039,
+        0.0,
         0.1,
     ),
     'so101': Arm(
@@ -234,6 +237,7 @@ ARMS = {
         'joint_states',
         'gripper',
         0.0,
+        1.7,
         4.0,
         shares_node=True,
         parameters={'allow_partial_joints_goal': False},

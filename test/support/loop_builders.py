@@ -36,6 +36,7 @@ class Recorder:
         self.loop: PolicyLoop | None = None
         self.now = 0.0
         self.commands: list[tuple[float, np.ndarray]] = []
+        self.holding: list[bool] = []
         self.transitions: list[Transition] = []
         self.warnings: list[str] = []
         self.faults: list[str] = []
@@ -43,6 +44,7 @@ class Recorder:
 
     def send_command(self, command: np.ndarray, stamp: float, holding: bool = False) -> None:
         self.commands.append((stamp, command.copy()))
+        self.holding.append(holding)
 
     def send_transition(self, transition: Transition) -> None:
         self.transitions.append(transition)

@@ -52,8 +52,7 @@ def write_base(path: Path, robot: RobotConfig) -> None:
         for index, goal in enumerate(arm.start):
             weights[names.index(action.measured_by[index]), :, index] = 1.0 - way
             bias[:, index] = way * (goal + MOTION * (index == 0))
-        closed = float(action.upper[-1] if arm.gripper_start < 0.01 else action.lower[-1])
-        slope = (closed - arm.gripper_start) / (0.8 * MOTION)
+        slope = (arm.gripper_end - arm.gripper_start) / (0.8 * MOTION)
         weights[first, :, -1] = slope
         bias[:, -1] = arm.gripper_start - slope * arm.start[0]
     metadata = make_metadata(
@@ -131,17 +130,22 @@ def begin(node: PolicyNode) -> None:
     assert future.exception() is None
 
 
-def play(
-    driver: ArmDriver | BaseDriver, call: Caller, episodes: int, seconds: float
-) -> list[float]:
-    """Play episodes and mark each a success; return how far each has moved the first joint."""
-    moved = []
-    for _ in range(episodes):
+def play(driver: ArmDriver | BaseDriver, call: Caller, episodes: int) -> None:
+    """Play episodes up to where the base policy leads, and mark each a success."""
+    for episode in range(episodes):
         driver.reset()
         time.sleep(0.15)  # Until nothing is on its way that tells of the episode before.
         assert call(Trigger, '/policy_node/start_episode').success
-        time.sleep(seconds)
-        moved.append(float(driver.x if isinstance(driver, BaseDriver) else driver.positions[0]))
+        wait_for(lambda: has_arrived(driver), LIMIT_S, f'the success of episode {episode}')
         assert call(Trigger, '/policy_node/mark_success').success
         time.sleep(0.2)
-    return moved
+
+
+def has_arrived(driver: ArmDriver | BaseDriver) -> bool:
+    """Return whether a robot is where its base policy leads, and its gripper has moved."""
+    if isinstance(driver, BaseDriver):
+        return driver.x > 0.8 * MOTION
+    arm = driver.arm
+    there = driver.positions[0] - arm.start[0] > 0.8 * MOTION
+    way = driver.finger.position - arm.gripper_start
+    return bool(there and abs(way) > 0.8 * abs(arm.gripper_end - arm.gripper_start))

@@ -105,6 +105,7 @@ class RealTimeReplay:
         self._recording = recording
         self._marks = deque(sorted(recording.marks, key=lambda mark: mark.stamp))
         self._vector = vector
+        self._began = math.inf  # When the first command of an incomplete vector was received.
         self._take = take
         self._answer = answer
         self._recorded = math.inf  # When the next command was: what came later waits for it.
@@ -121,14 +122,19 @@ class RealTimeReplay:
                 part = self._vector.readers[index].values(received.message)
             except CommandError:  # The survey has reported it.
                 continue
+            if received.time - self._began > 0.5 * self._recording.period_s:
+                self._forget_part(received)
+            self._began = min(self._began, received.time)
             values = self._vector.put(index, part)
             if values is None:
                 continue
+            self._began = math.inf
             if received.raw.part != self._part:
                 self._recorded = math.inf
                 self._finish(latest, latest + self._recording.pause_s)
                 yield
                 self._part, latest = received.raw.part, -math.inf
+                self._began = math.inf
                 for ahead in (self._feedback, self._others):
                     ahead.skip_to(self._part)
             self._recorded = received.time
@@ -143,6 +149,18 @@ class RealTimeReplay:
         self._recorded = math.inf
         self._finish(latest, math.inf)
         yield
+
+    def _forget_part(self, received: RecordedMessage) -> None:
+        """Drop commands of a control step of which another one is not recorded."""
+        self._vector.forget()
+        self._began = math.inf
+        self._problems.add(
+            self._path,
+            'a control step without all its commands: one was lost, and the step is left out',
+            topic=received.raw.topic.name,
+            place=received.raw.place,
+            kind='incomplete command',
+        )
 
     def _receive_until(self, now: float) -> None:
         """Hand over what had been received by a time, and the judgements up to it."""

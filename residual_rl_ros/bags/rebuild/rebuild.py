@@ -265,10 +265,10 @@ def check_recorded(robot: RobotConfig) -> None:
     """Refuse a robot whose bags do not hold every command.
 
     Raises:
-        BagError: one is a ROS action, which no bag holds, or is sent less often than it is decided.
+        BagError: one is a ROS action, which no bag holds, or is not sent once in a control step.
     """
     for command in robot.commands:
-        if command.is_action or command.every > 1:
+        if command.is_action or command.every > 1 or command.samples > 1:
             said = f'is a {command.type}' if command.is_action else 'has a rate_hz of its own'
             raise BagError(
                 f'robot {robot.name!r}: command {command.name!r} {said}, so that no raw bag holds '

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,6 +87,7 @@ class CommandOutputs:
             command,
             client.server_is_ready,
             lambda values, stamp: client.send_goal_async(writer.message(values, stamp)),
+            lambda reason: self._node.get_logger().warning(reason, throttle_duration_sec=2.0),
         )
 
     def send(self, vector: Array, stamp: float, holding: bool = False) -> None:
@@ -109,20 +111,31 @@ class CommandOutputs:
             elif step % command.every == 0:
                 goals.take(command.part_of(vector), stamp)
 
-    def start(self, clock: Clock, now: Callable[[], float]) -> None:
+    def start(self, clock: Clock, now: Callable[[], float], fault: Callable[[str], object]) -> None:
         """Begin to send between control steps, where a command wants that.
 
         Args:
             clock: of the control steps.
             now: tells the time [s].
+            fault: called with the reason where a motion cannot go on.
         """
         for stream in self._streams:
-            stream.start(self._node, clock, now)
+            stream.start(self._node, clock, now, fault)
 
     def stop(self) -> None:
-        """End it; what is sent from here on goes out as it is."""
+        """End it: from here on a command is sent when it is given, and by `finish`."""
         for stream in self._streams:
             stream.stop(self._node)
+
+    def finish(self, now: float, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Send the rest of what is on its way, within `FINISH_S`.
+
+        Args:
+            now: time of the last command [s].
+            sleep: lets time pass [s].
+        """
+        for stream in self._streams:
+            stream.finish(now, sleep)
 
     def check_servers(self) -> None:
         """Refuse to start where nobody serves an action.

@@ -12,15 +12,18 @@ import numpy.typing as npt
 from rclpy.clock import Clock
 
 from residual_rl_ros.control.interpolation import KINDS, MotionLimits
+from residual_rl_ros.errors import UnsafeCommandError
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import Command
 from residual_rl_ros.ros.common.command_writers import CommandWriter
 from residual_rl_ros.ros.common.managed_node import ManagedNode
 
 Array = npt.NDArray[np.float64]
-LONGEST_STEP = 2.0
-"""Control periods without a command after which the next one begins a motion anew: the robot may
-have been moved."""
+REBASED = 1.5
+"""A command further from the one before than so many of the largest steps does not continue its
+motion: the robot was moved, and the limiter has begun where it is."""
+FINISH_S = 1.0
+"""How long a node that stops lets a motion arrive [s]."""
 
 
 class CommandStream:
@@ -50,42 +53,73 @@ class CommandStream:
             np.array(command.max_jerk),
         )
         self._command, self._writer, self._publisher = command, writer, publisher
-        self._sample_s, self._longest_s = period_s / command.samples, LONGEST_STEP * period_s
+        self._sample_s = period_s / command.samples
+        self._reach = REBASED * command.part_of(action.max_step)
         self._interpolator = KINDS[command.interpolation](limits, period_s, self._sample_s)
-        self._aimed_at = -np.inf
+        self._latest: Array | None = None
+        self._resting = True
         self._timer: Any = None
         self._now: Callable[[], float] = lambda: 0.0
+        self._fault: Callable[[str], object] = lambda reason: None
 
     def aim(self, vector: Array, stamp: float) -> None:
-        """Take in the command of a control step; before `start` and after `stop`, send it.
+        """Take in the command of a control step; where no timer runs, send where the motion is.
 
         Args:
             vector: action vector, shape (m,).
             stamp: time [s].
         """
         values = self._command.part_of(vector)
-        if self._timer is None:
-            self._publisher.publish(self._writer.message(values, stamp))
-            return
-        if 0.0 <= stamp - self._aimed_at <= self._longest_s:
-            self._interpolator.aim(values, stamp)
-        else:
+        moved = self._latest is None or bool((np.abs(values - self._latest) > self._reach).any())
+        if moved:
             self._interpolator.jump(values, stamp)
-        self._aimed_at = stamp
+        else:
+            self._interpolator.aim(values, stamp)
+        self._latest, self._resting = values.copy(), False
+        if self._timer is None:
+            self._publish(stamp)
 
-    def start(self, node: ManagedNode, clock: Clock, now: Callable[[], float]) -> None:
-        """Begin to send samples."""
-        self._now, self._aimed_at = now, -np.inf
+    def start(
+        self,
+        node: ManagedNode,
+        clock: Clock,
+        now: Callable[[], float],
+        fault: Callable[[str], object],
+    ) -> None:
+        """Begin to send samples; see `CommandOutputs.start`."""
+        self._now, self._fault, self._latest = now, fault, None
         self._timer = node.create_timer(self._sample_s, self._send, clock=clock)
 
     def stop(self, node: ManagedNode) -> None:
-        """End it."""
+        """End the timer: from here on `aim` and `finish` send."""
         if self._timer is not None:
             node.destroy_timer(self._timer)
             self._timer = None
 
+    def finish(self, now: float, sleep: Callable[[float], None]) -> None:
+        """Send the rest of the motion, so that the robot does not stop on the way.
+
+        Args:
+            now: time of the last command [s].
+            sleep: lets time pass [s].
+        """
+        for step in range(1, int(FINISH_S / self._sample_s) + 1):
+            if self._resting or self._latest is None:
+                return
+            sleep(self._sample_s)
+            self._publish(now + step * self._sample_s)
+
     def _send(self) -> None:
-        """Send where the motion is; nothing where nobody commands."""
-        now = self._now()
-        if 0.0 <= now - self._aimed_at <= self._longest_s:
-            self._publisher.publish(self._writer.message(self._interpolator.sample(now), now))
+        """Send where the motion is, until it has arrived."""
+        if not self._resting and self._latest is not None:
+            self._publish(self._now())
+
+    def _publish(self, now: float) -> None:
+        try:
+            values = self._interpolator.sample(now)
+        except UnsafeCommandError as error:
+            self._resting = True
+            self._fault(f'command {self._command.name!r}: {error}')
+            return
+        self._resting = self._interpolator.arrived(now)
+        self._publisher.publish(self._writer.message(values, now))

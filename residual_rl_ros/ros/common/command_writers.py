@@ -66,6 +66,8 @@ class CommandWriter:
         unstamped = command.type in UNSTAMPED_TYPES
         self._stamped = not unstamped and (lockstep or command.type != TRAJECTORY)
         self._fill = FILLERS.get(command.type, _fill_nothing)
+        if command.type == POSE:
+            self._fill = PoseFiller(command)
         self._in = from_seconds(period_s)
 
     def message(self, values: Array, stamp: float) -> Any:
@@ -102,32 +104,45 @@ def _fill_fields(message: Any, values: Array, command: Command) -> None:
         setattr(getattr(target, part), axis, value)
 
 
-def _fill_pose(message: Any, values: Array, command: Command) -> None:
-    """Fill position and orientation; the orientation has length 1."""
-    given = dict(zip(command.fields, values.tolist(), strict=True))
-    for axis in 'xyz':
-        setattr(message.pose.position, axis, given.get(f'position.{axis}', 0.0))
-    for axis, value in zip('xyzw', orientation(given, command).tolist(), strict=True):
-        setattr(message.pose.orientation, axis, value)
+class PoseFiller:
+    """Fills position and orientation of poses; the orientation has length 1.
 
-
-def orientation(given: dict[str, float], command: Command) -> Array:
-    """Return the orientation that a pose command says, quaternion x, y, z, w.
+    A quaternion and its negative are the same orientation: the one nearer to that before is sent.
+    One that is too short to have a direction is that before.
 
     Args:
-        given: values by field.
-        command: its own orientation stands where no field says one, or too short a quaternion.
+        command: its own orientation stands where no field says one.
     """
-    own = np.array(command.orientation)
-    if any(field.startswith('rotation_vector') for field in given):
-        from scipy.spatial.transform import Rotation  # Most robots need no scipy to start.
 
-        vector = [given.get(f'rotation_vector.{axis}', 0.0) for axis in 'xyz']
-        turned: Array = Rotation.from_rotvec(vector).as_quat()
-        return turned
-    quaternion = np.array([given.get(f'orientation.{axis}', 0.0) for axis in 'xyzw'])
-    length = float(np.linalg.norm(quaternion))
-    return quaternion / length if length > SMALLEST_QUATERNION else own
+    def __init__(self, command: Command) -> None:
+        self._latest = np.array(command.orientation)
+        self._vector = any(field.startswith('rotation_vector') for field in command.fields)
+        if self._vector:
+            # It takes most of a second to import, which no control step has.
+            from scipy.spatial.transform import Rotation
+
+            self._turned = Rotation.from_rotvec
+
+    def __call__(self, message: Any, values: Array, command: Command) -> None:
+        """Fill a message."""
+        given = dict(zip(command.fields, values.tolist(), strict=True))
+        for axis in 'xyz':
+            setattr(message.pose.position, axis, given.get(f'position.{axis}', 0.0))
+        for axis, value in zip('xyzw', self._orientation(given).tolist(), strict=True):
+            setattr(message.pose.orientation, axis, value)
+
+    def _orientation(self, given: dict[str, float]) -> Array:
+        """Return a quaternion x, y, z, w of the values by field."""
+        if self._vector:
+            vector = [given.get(f'rotation_vector.{axis}', 0.0) for axis in 'xyz']
+            quaternion = self._turned(vector).as_quat()
+        else:
+            quaternion = np.array([given.get(f'orientation.{axis}', 0.0) for axis in 'xyzw'])
+        length = float(np.linalg.norm(quaternion))
+        if length > SMALLEST_QUATERNION:
+            sign = -1.0 if quaternion @ self._latest < 0.0 else 1.0
+            self._latest = sign * quaternion / length
+        return self._latest
 
 
 def _fill_joints(message: Any, values: Array, command: Command) -> None:
@@ -165,9 +180,8 @@ FILLERS: dict[str, Callable[[Any, Array, Command], None]] = {
     JOINT_STATE: _fill_joints,
     TRAJECTORY: _fill_trajectory,
     **dict.fromkeys((*TWIST_TYPES, WRENCH), _fill_fields),
-    POSE: _fill_pose,
     **dict.fromkeys(INDEX_TYPES, _fill_index),
     GRIPPER: _fill_gripper,
     PARALLEL_GRIPPER: _fill_parallel_gripper,
 }
-"""What fills a message of every command type but an array of numbers."""
+"""What fills a message of every command type but an array of numbers and a pose."""

@@ -27,6 +27,7 @@ class GripperGoals:
         command: of an action type.
         ready: tells whether the server is there.
         send: sends a goal for values, given with a time [s]; returns the future of its handle.
+        warn: is told what a server does not do.
     """
 
     def __init__(
@@ -34,7 +35,9 @@ class GripperGoals:
         command: Command,
         ready: Callable[[], bool],
         send: Callable[[Array, float], Any],
+        warn: Callable[[str], object] = lambda reason: None,
     ) -> None:
+        self._warn = warn
         self._command = command
         self._ready = ready
         self._send = send
@@ -62,6 +65,7 @@ class GripperGoals:
             return
         if not self._ready():
             self.unsent += 1
+            self._warn(f'{self._command.topic}: no action server; the gripper does not move')
             return
         self._sent, self._sent_at = values.copy(), now
         self.goals += 1
@@ -85,6 +89,7 @@ class GripperGoals:
         if handle is None or not handle.accepted:
             self.refused += 1
             self._sent = None
+            self._warn(f'{self._command.topic}: the action server refuses goals')
         elif self._asked is None:
             handle.cancel_goal_async()
         elif future is self._asked:

@@ -17,7 +17,8 @@ from residual_rl_ros.ros.bringup.up import SHOWN, readable
 from residual_rl_ros.ros.dashboard import charts
 from residual_rl_ros.ros.dashboard.motion import Motion
 from residual_rl_ros.ros.dashboard.robots import Robot
-from residual_rl_ros.ros.dashboard.view import Health, NodeLine, RobotView
+from residual_rl_ros.ros.dashboard.view import NodeLine, RobotView
+from residual_rl_ros.ros.dashboard.widgets import Chart, NodeRow, button, close_column
 from residual_rl_ros.ros.tools.operator import GO_ON, HOLD, KEYS
 
 STATE_PERIOD_S, CHART_PERIOD_S = 0.2, 1.0
@@ -31,13 +32,6 @@ SHOWN_JOINTS = 12
 EPISODE_KEYS, ROBOT_KEYS, LEARNER_KEYS = 'nsfe', 'ra', 'pwb'
 """Buttons under the charts, by what they are for; the keys are those of the console."""
 LOST = 'NO CONNECTION: what is shown is the past. USE THE EMERGENCY STOP'
-COLOURS = {
-    Health.GOOD: 'bg-green-2',
-    Health.WARNING: 'bg-amber-3',
-    Health.ERROR: 'bg-red-4',
-    Health.DEAD: 'bg-grey-9 text-white',
-    Health.UNKNOWN: 'bg-grey-4',
-}
 HEAD = """
 <style>
   .lost { display: none; }
@@ -66,12 +60,14 @@ HEAD = """
 def show(robots: Sequence[Robot]) -> None:
     """Draw the page of one visitor."""
     ui.add_head_html(HEAD)
-    with ui.header(elevated=True).classes('bg-white text-black q-pa-sm'), _close_column():
+    with ui.header(elevated=True).classes('bg-white text-black q-pa-sm'), close_column():
         beat = ui.label().classes('beat hidden')
         heads = [_Head(robot) for robot in robots]
         if len(robots) > 1:
-            hold_all = _button('HOLD ALL', 'red', partial(_hold_all, heads))
+            hold_all = button('HOLD ALL', 'red', partial(_hold_all, heads))
             hold_all.classes('hold text-h6').mark('hold all')
+        for head in heads:
+            head.draw_alarm()
         ui.label(LOST).classes('lost bg-red text-white text-h5 full-width q-pa-sm')
     bodies = _bodies(robots)
     beats = count()
@@ -86,6 +82,8 @@ def show(robots: Sequence[Robot]) -> None:
         # A button that is pressed meanwhile must not wait for all of them, here or in the browser.
         for body in bodies:
             for draw in body.charts():
+                if beat.is_deleted:
+                    return
                 draw()
                 await asyncio.sleep(CHART_PAUSE_S)
 
@@ -118,15 +116,6 @@ def _bodies(robots: Sequence[Robot]) -> list[_Body]:
     return bodies
 
 
-def _close_column() -> ui.column:
-    """Return a column without space between what is in it."""
-    return ui.column().classes('full-width').style('gap: 0')
-
-
-def _button(text: str, colour: str, pressed: Callable[[], object]) -> ui.button:
-    return ui.button(text, on_click=pressed, color=colour).props('no-caps unelevated')
-
-
 class _Head:
     """Hold and release of a robot, which stay in sight, and its state.
 
@@ -137,13 +126,16 @@ class _Head:
     def __init__(self, robot: Robot) -> None:
         self.robot = robot
         with ui.row().classes('items-center full-width no-wrap'):
-            hold = _button('HOLD', 'red', partial(self._press, HOLD))
+            hold = button('HOLD', 'red', partial(self._press, HOLD))
             hold.classes('hold text-h4 q-px-xl q-py-md').mark(f'hold {robot.name}')
-            release = _button('release', 'grey-8', partial(self._press, GO_ON))
+            release = button('release', 'grey-8', partial(self._press, GO_ON))
             release.classes('q-py-md').mark(f'release {robot.name}')
-            with _close_column():
+            with close_column():
                 self._state = ui.label().classes('text-h5 text-bold').mark(f'state {robot.name}')
                 self._answer = ui.label().classes('text-body2').mark(f'answer {robot.name}')
+
+    def draw_alarm(self) -> None:
+        """Make room for the alarm: below every hold, since none of these may move."""
         self._alarm = ui.label().classes('bg-red text-white text-h5 full-width q-pa-sm')
 
     async def _press(self, letter: str) -> None:
@@ -176,8 +168,8 @@ class _Body:
 
     def __init__(self, robot: Robot, index: int) -> None:
         self._robot = robot
-        with _close_column():
-            self._lines = {line.name: _NodeRow() for line in robot.view.nodes()}
+        with close_column():
+            self._lines = {line.name: NodeRow() for line in robot.view.nodes()}
         with ui.row().classes('items-center'):
             for label, letters in (
                 ('episode', EPISODE_KEYS),
@@ -187,21 +179,21 @@ class _Body:
                 ui.label(label).classes('text-grey-7')
                 for letter in letters:
                     key = KEYS[letter]
-                    _button(key.label, 'grey-8', partial(robot.commands.press, letter)).mark(
+                    button(key.label, 'grey-8', partial(robot.commands.press, letter)).mark(
                         f'{key.label} {robot.name}'
                     )
         self._answers = ui.label().style('white-space: pre-line').mark(f'answers {robot.name}')
         with ui.row().classes('full-width'):
-            self._success = _Chart('Success')
-            self._shares = _Chart('Residual as a share of its bound')
-            self._advantage = _Chart("Advantage of the actor's mean over the base")
+            self._success = Chart('Success')
+            self._shares = Chart('Residual as a share of its bound')
+            self._advantage = Chart("Advantage of the actor's mean over the base")
         self._guard = ui.label().mark(f'guard {robot.name}')
         with ui.row():
             self._camera_ages = self._draw_cameras(index)
         self._problem = ui.label().classes('text-red').mark(f'problem {robot.name}')
         self._motion_age = ui.label().classes('text-grey-7').mark(f'motion {robot.name}')
         self._joints = ui.row().classes('full-width')
-        self._charts: list[_Chart] = []
+        self._charts: list[Chart] = []
         self._names: tuple[str, ...] = ()
 
     def _draw_cameras(self, index: int) -> list[ui.label]:
@@ -263,12 +255,12 @@ class _Body:
         self._names = names
         self._joints.clear()
         with self._joints:
-            self._charts = [_Chart('') for _ in names[:SHOWN_JOINTS]]
+            self._charts = [Chart('') for _ in names[:SHOWN_JOINTS]]
             if len(names) > SHOWN_JOINTS:
                 ui.label(f'and {len(names) - SHOWN_JOINTS} more actions')
 
 
-def _draw_motion(chart: _Chart, motion: Motion, column: int) -> None:
+def _draw_motion(chart: Chart, motion: Motion, column: int) -> None:
     chart.draw(charts.motion(motion, column))
 
 
@@ -277,39 +269,3 @@ def _full_text(view: RobotView, line: NodeLine) -> str:
     told = [(key, view.value(line.name, key)) for key in SHOWN[line.name.rsplit('/', 1)[-1]]]
     values = ', '.join(f'{key} {readable(key, value)}' for key, value in told if value)
     return f'{line.name}, {line.age_text}: {line.text}{f" ({values})" if values else ""}'
-
-
-class _NodeRow:
-    """A line with the state of a node."""
-
-    def __init__(self) -> None:
-        self._label = ui.label().classes('full-width q-pa-xs')
-        self._shown: Health | None = None
-
-    def draw(self, health: Health, text: str) -> None:
-        """Draw it, in the colour of its health."""
-        self._label.set_text(text)
-        if health is not self._shown:
-            self._label.classes(remove=' '.join(COLOURS.values()), add=COLOURS[health])
-            self._shown = health
-
-
-class _Chart:
-    """A chart that is sent only when it has changed.
-
-    Args:
-        title: above it.
-    """
-
-    def __init__(self, title: str) -> None:
-        with ui.column().style('width: 360px; gap: 0'):
-            if title:
-                ui.label(title).classes('text-bold')
-            self._chart = ui.echart({}).style('height: 200px')
-
-    def draw(self, options: charts.Options) -> None:
-        """Draw new options."""
-        if self._chart.options != options:
-            self._chart.options.clear()
-            self._chart.options.update(options)
-            self._chart.update()

@@ -46,6 +46,9 @@ def run_dashboard(options: DashboardOptions, console: Console) -> None:
         KeyboardInterrupt: after Ctrl-C.
     """
     check_access(options.host, options.token)
+    names = [name.strip('/') for name in options.namespaces]
+    if len(set(names)) < len(names):
+        raise ResidualRLError(f'--namespace is {", ".join(names)}; give each robot once')
     if find_spec('nicegui') is None:
         raise ResidualRLError(
             "the dashboard needs NiceGUI, which is not installed; pip install 'nicegui>=3' or "

@@ -240,13 +240,17 @@ class RobotView:
         policy, base = (self.number(self.learner, key) for key in ('q_policy', 'q_base'))
         return None if policy is None or base is None else policy - base
 
-    def advantages(self) -> Sequence[tuple[float, float]]:
-        """Remember the advantage of a new report; return pairs of time [s] and advantage."""
+    def look(self) -> None:
+        """Remember the advantage of a new report."""
         report, advantage = self._reports.status(self.learner), self.advantage()
         with self._lock:
             known = self._advantages and report and self._advantages[-1][0] >= report.received
             if report is not None and advantage is not None and not known:
                 self._advantages.append((report.received, advantage))
+
+    def advantages(self) -> Sequence[tuple[float, float]]:
+        """Return the advantages that were remembered: pairs of time [s] and advantage."""
+        with self._lock:
             return list(self._advantages)
 
     def guard(self) -> GuardEvidence:

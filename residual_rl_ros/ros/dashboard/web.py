@@ -31,6 +31,7 @@ def make_app(robots: Sequence[Robot]) -> FastAPI:
     def look() -> None:
         for robot in robots:
             robot.commands.look()
+            robot.view.look()
 
     web.add_api_route('/camera/{robot}/{number}', camera, response_class=Response)
     pages.timer(LOOK_PERIOD_S, look)

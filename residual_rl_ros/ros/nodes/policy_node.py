@@ -175,7 +175,7 @@ class PolicyNode(ManagedNode):
                     lambda: self._tick(loop),
                     clock=control_clock(self),
                 )
-                self._outputs.start(control_clock(self), self._now)
+                self._outputs.start(control_clock(self), self._now, self.fault)
                 self._privileges = taken.pop_all()
 
     def _tell_customisation(self) -> None:
@@ -203,6 +203,7 @@ class PolicyNode(ManagedNode):
         with self._privileges:
             self._outputs.stop()
             self._loop.deactivate(self._now())
+            self._outputs.finish(self._now())
             self._shown.publish()
             self.destroy_timer(self._timer)
         for topic in self._outputs.wait_for_arrival():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped, Twist, WrenchStamped
 
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.errors import ConfigError, UnsafeCommandError
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import (
     FLOAT,
@@ -93,7 +93,7 @@ def test_a_reader_gets_the_values_that_a_writer_was_given(
         assert (message.header.frame_id, message.header.stamp.sec) == (command.frame_id, 2)
 
 
-def test_a_pose_has_a_quaternion_of_length_one_or_its_own_orientation() -> None:
+def test_a_pose_has_a_quaternion_of_length_one_or_the_one_before() -> None:
     fields = tuple(f'orientation.{axis}' for axis in 'xyzw')
     down = (1.0, 0.0, 0.0, 0.0)
     command = Command('c', POSE, fields=fields, orientation=down)
@@ -101,11 +101,113 @@ def test_a_pose_has_a_quaternion_of_length_one_or_its_own_orientation() -> None:
     long = writer.message(np.array([0.0, 3.0, 0.0, 4.0]), 0.0).pose.orientation
     assert (long.y, long.w) == (0.6, 0.8)
     none = writer.message(np.zeros(4), 0.0).pose.orientation
-    assert (none.x, none.w) == (1.0, 0.0)
+    assert (none.y, none.w) == (0.6, 0.8)
     still = CommandWriter(
         Command('c', POSE, fields=('position.x',), orientation=down), 0.05, lockstep=False
     )
     assert still.message(np.array([0.1]), 0.0).pose.orientation.x == 1.0
+
+
+def test_the_negative_of_a_quaternion_and_one_of_no_length_turn_nothing() -> None:
+    fields = tuple(f'orientation.{axis}' for axis in 'xyzw')
+    writer = CommandWriter(Command('c', POSE, fields=fields), 0.05, lockstep=False)
+    sent = [
+        writer.message(np.array([x, 0.0, 0.0, 0.0]), 0.0).pose.orientation.x
+        for x in (0.5, 0.2, 0.0, -0.3, -0.5)
+    ]
+    assert sent == [1.0] * 5
+
+
+class Timers(Node):
+    """Has timers that a test fires itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fire: Any = None
+
+    def create_timer(self, period_s: float, callback: Any, clock: Any) -> Any:
+        del period_s, clock
+        self.fire = callback
+        return self
+
+    def destroy_timer(self, timer: Any) -> None:
+        del timer
+        self.fire = None
+
+
+def streaming(interpolation: str) -> tuple[CommandOutputs, Timers, list[float], list[str]]:
+    """Return outputs that send 10 samples a step, their node, its time and its faults."""
+    node, time, faults = Timers(), [100.0], []
+    command = Command('c', FLOAT, indices=(0,), samples=10, interpolation=interpolation)
+    action = ActionSpec(('a',), np.array([-1.0]), np.array([1.0]), np.array([0.1]))
+    outputs = CommandOutputs(node, (command,), action, 0.02, False)  # type: ignore[arg-type]
+    outputs.start(None, lambda: time[0], faults.append)  # type: ignore[arg-type]
+    return outputs, node, time, faults
+
+
+@pytest.mark.parametrize('interpolation', ['linear', 'cubic'])
+def test_a_stream_arrives_after_the_last_command_and_then_is_silent(interpolation: str) -> None:
+    outputs, node, time, _ = streaming(interpolation)
+    for value in (0.3, 0.2, 0.1, 0.0):
+        outputs.send(np.array([value]), time[0])
+        for _ in range(10):
+            time[0] += 0.002
+            node.fire()
+    for _ in range(20):
+        time[0] += 0.002
+        node.fire()
+    sent = [message.data for message in node.sent['c']]
+    assert sent[-1] == 0.0
+    assert len(sent) < 50
+    assert np.abs(np.diff(sent)).max() <= 0.02
+
+
+def test_a_node_that_stops_lets_a_motion_arrive_without_a_jump() -> None:
+    outputs, node, time, _ = streaming('linear')
+    outputs.send(np.array([0.0]), time[0])
+    outputs.send(np.array([0.1]), time[0])
+    for _ in range(3):
+        time[0] += 0.002
+        node.fire()
+    outputs.stop()
+    outputs.send(np.array([0.1]), time[0], holding=True)
+    outputs.finish(time[0], sleep=lambda seconds: None)
+    sent = [message.data for message in node.sent['c']]
+    assert sent[-1] == pytest.approx(0.1)
+    assert np.abs(np.diff(sent)).max() <= 0.01
+
+
+def test_a_late_step_goes_on_and_a_robot_that_was_moved_begins_anew() -> None:
+    outputs, node, time, _ = streaming('linear')
+    outputs.send(np.array([0.0]), time[0])
+    outputs.send(np.array([0.1]), time[0])
+    time[0] += 0.01
+    node.fire()
+    time[0] += 0.1  # Five control periods.
+    outputs.send(np.array([0.2]), time[0])
+    node.fire()
+    assert node.sent['c'][-1].data == pytest.approx(0.1)
+    outputs.send(np.array([-0.9]), time[0])
+    node.fire()
+    assert node.sent['c'][-1].data == -0.9
+
+
+def test_a_motion_that_cannot_go_on_is_a_fault() -> None:
+    pytest.importorskip('ruckig')
+    outputs, node, time, faults = streaming('linear')
+    stream = outputs._streams[0]
+
+    class Failing:
+        def jump(self, command: np.ndarray, now: float) -> None: ...
+
+        def sample(self, now: float) -> np.ndarray:
+            raise UnsafeCommandError('no motion')
+
+    stream._interpolator = Failing()
+    outputs.send(np.array([0.0]), time[0])
+    node.fire()
+    node.fire()
+    assert faults == ["command 'command': no motion"]
 
 
 def test_a_twist_is_all_zero_but_what_is_commanded() -> None:

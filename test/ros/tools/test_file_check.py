@@ -99,7 +99,7 @@ def test_a_file_that_both_parsers_read_alike_has_no_problem(tmp_path: Path, text
             TOY + STOP.format('std_msgs/msg/Int32', 'dada'),
             "stop_inputs.estop.field is 'dada'",
         ),
-        (TOY + STOP.format('ur_msgs/msg/None', 'data'), 'expected package/msg/Name of an inst'),
+        (TOY + STOP.format('ur_msgs/msg/None', 'data'), 'needs the package ur_msgs, which is not'),
         (TOY + '    decision_steps: 0\n', "'decision_steps' is 0, expected a whole number >= 1"),
         (TOY + 'camera:\n  rate: 10.0\n', 'Cannot have a value before ros__parameters'),
     ],
@@ -162,3 +162,11 @@ def test_a_node_says_in_one_line_that_it_cannot_read_its_file(
     assert done.returncode == 2
     assert 'Traceback' not in done.stderr
     assert f'error: {message}' in done.stderr
+
+
+def test_every_message_type_that_is_missing_is_named_once(tmp_path: Path) -> None:
+    stops = STOP.format('ur_msgs/msg/None', 'data')
+    stops += "        other: {topic: other, type: no_msgs/msg/None, field: data, bad: ['3']}\n"
+    first, second = problems_of(TOY + stops, tmp_path)
+    assert 'stop_inputs.estop.type: ur_msgs/msg/None needs the package ur_msgs' in first
+    assert 'stop_inputs.other.type: no_msgs/msg/None needs the package no_msgs' in second

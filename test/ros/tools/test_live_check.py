@@ -41,7 +41,7 @@ POSE = 'geometry_msgs/msg/PoseStamped'
 
 
 def robot(*channels: Channel) -> RobotConfig:
-    return RobotConfig('bench', 20.0, Command('commands', FLOAT_ARRAY), ACTION, channels)
+    return RobotConfig('bench', 20.0, (Command('commands', FLOAT_ARRAY),), ACTION, channels)
 
 
 def channel(name: str, topic: str, kind: str = JOINT_STATE, **changes: Any) -> Channel:
