@@ -25,8 +25,6 @@ MAX_NUMBERS = 10_000_000
 """Most numbers in a constant or a memory."""
 OWN_INPUTS = ('observation', 'noise')
 """Inputs that every policy may have; no other is named so."""
-FEATURES = '.features'
-"""End of the name of the output with the features of a picture."""
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ from residual_rl_ros.base_policy.inputs import (
 from residual_rl_ros.errors import BasePolicyError, ConfigError, FormatError, shown
 from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.robot.action_spec import ActionSpec, Prior, check_names, integer
+from residual_rl_ros.robot.image_encoder import POLICY_METADATA_KEY
 
-METADATA_KEY = 'residual_rl'
+METADATA_KEY = POLICY_METADATA_KEY
 SCHEMA_VERSION = 1
 MOST_STEPS = 10_000
 """Longest chunk of actions, and longest window of observations."""
@@ -164,6 +165,11 @@ class BasePolicyMetadata:
     def images(self) -> tuple[ImageInput, ...]:
         """Inputs that are pictures."""
         return tuple(each for each in self.inputs if isinstance(each, ImageInput))
+
+    @property
+    def picture_sizes(self) -> dict[str, tuple[int, int]]:
+        """Height and width of the pictures that it wants of each camera, by its name [px]."""
+        return {each.name: (each.height, each.width) for each in self.images}
 
     @property
     def constants(self) -> tuple[ConstantInput, ...]:

@@ -5,19 +5,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.base_policy.inputs import FEATURES, Context, ImageInput, Picture
+from residual_rl_ros.base_policy.binding import columns_for
+from residual_rl_ros.base_policy.inputs import Context, ImageInput, Picture
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
 from residual_rl_ros.base_policy.noise_batch import NoiseBatch, make_noise_batch
 from residual_rl_ros.errors import BasePolicyError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.numerics import is_one_hot
 from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.image_encoder import FEATURES
 from residual_rl_ros.robot.inference import ON_CPU, InferenceConfig
 from residual_rl_ros.robot.onnx_model import OnnxModel, read_model
 from residual_rl_ros.robot.onnx_session import load_session, run_session
@@ -76,7 +80,9 @@ class OnnxBasePolicy:
         self._session = load_session(model, BasePolicyError, inference, batch=1)
         self.providers = tuple(self._session.get_providers())
         """Execution providers that run it, the preferred one first."""
-        self.metadata = _metadata(model)
+        self.metadata = self._own = _metadata(model)
+        self.columns: npt.NDArray[np.int64] | None = None
+        """Which of a robot's observations it is given; None: all."""
         self.stochastic = any(item.name == 'noise' for item in self._session.get_inputs())
         self._outputs = ('action', *DENSITY_OUTPUTS[self.metadata.prior])
         self._memory_shapes = {each.output: each.shape for each in self.metadata.memories}
@@ -88,6 +94,19 @@ class OnnxBasePolicy:
         self._batches: dict[int, NoiseBatch | None] = {}
         self.constants = self._read_constants(inference.numbers if constants is None else constants)
         """Constant inputs, shape (1, *shape) each."""
+
+    def bind(self, robot: RobotConfig) -> None:
+        """Check that it fits a robot, and take its observations from now on.
+
+        What the robot observes of a camera through an encoder is for residual and critics. A policy
+        that sees the pictures themselves, and does not name these values, is not given them.
+
+        Raises:
+            BasePolicyError: names, limits, rate, cameras or sizes of pictures differ.
+        """
+        columns = columns_for(self._own, robot, self.path.name)
+        self.metadata = replace(self._own, observation_names=robot.observation_names)
+        self.columns = None if len(columns) == len(robot.observation_names) else columns
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -198,6 +217,8 @@ class OnnxBasePolicy:
 
     def _inputs(self, window: Float32, context: Context) -> dict[str, Array]:
         """Return all inputs but the noise, of batch 1."""
+        if self.columns is not None:
+            window = window[:, self.columns]
         inputs: dict[str, Array] = {'observation': window[None], **self.constants}
         for image in self.metadata.images:
             inputs[image.name] = self._picture(image, context)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -55,7 +55,8 @@ class ReceivedPolicy:
     def __init__(self, path: Path, now: Callable[[], float]) -> None:
         self.path = path
         self.now = now
-        self.metadata = BasePolicyMetadata.from_mapping(read_yaml(path, 'base policy metadata'))
+        metadata = BasePolicyMetadata.from_mapping(read_yaml(path, 'base policy metadata'))
+        self.metadata = replace(metadata, inputs=())  # Whoever plans has its pictures elsewhere.
         if self.metadata.prior is not Prior.NONE:
             raise BasePolicyError(
                 f'{path}: prior is {self.metadata.prior}, but chunks from a topic have no density: '

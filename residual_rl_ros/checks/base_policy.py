@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from residual_rl_ros.base_policy.inputs import ImageInput, Input
 from residual_rl_ros.base_policy.metadata import UNUSED_RANGE
 from residual_rl_ros.base_policy.onnx_policy import Float32, OnnxBasePolicy
 from residual_rl_ros.errors import BasePolicyError
@@ -49,9 +50,7 @@ def check_base_policy(
         _describe(policy, report)
         _run(policy, report, clock)
         if config is not None:
-            policy.metadata.check_robot(
-                config.observation_names, config.action, config.control_rate_hz
-            )
+            policy.bind(config)
             report.facts['robot'] = f'fits {config.name}'
     except BasePolicyError as error:
         report.problems.append(str(error))
@@ -76,6 +75,7 @@ def _describe(policy: OnnxBasePolicy, report: InspectionReport) -> None:
         'chunk': f'{meta.horizon} actions from {meta.n_obs_steps} observation(s), executes '
         f'[{meta.exec_start}, {meta.exec_start + meta.exec_steps})',
         f'{len(meta.observation_names)} observations': ', '.join(meta.observation_names),
+        **({'further inputs': '\n'.join(map(_input, meta.inputs))} if meta.inputs else {}),
         'prior': meta.prior.value,
         f'{len(meta.action_names)} actions': '\n'.join(
             f'{name} in [{low:.4g}, {high:.4g}]' for name, low, high in ranges
@@ -85,6 +85,14 @@ def _describe(policy: OnnxBasePolicy, report: InspectionReport) -> None:
     unused = [meta.action_names[i] for i in np.flatnonzero(span < UNUSED_RANGE)]
     if unused:
         report.remarks.append(f'the base never moves {", ".join(unused)}: no residual there')
+
+
+def _input(each: Input) -> str:
+    """Return what an input beside observation and noise is, in words."""
+    if isinstance(each, ImageInput):
+        told = f', {len(each.features)} features' if each.features else ''
+        return f'{each.name}: pictures of {each.height} x {each.width}{told}'
+    return f'{each.name}: {each.kind} of shape {list(each.shape)}'
 
 
 def _run(policy: OnnxBasePolicy, report: InspectionReport, clock: Callable[[], float]) -> None:

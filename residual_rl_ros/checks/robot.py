@@ -14,10 +14,10 @@ from residual_rl_ros.errors import BasePolicyError, ConfigError, ResourceError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.robot.camera import Camera
 from residual_rl_ros.robot.command import Command
 from residual_rl_ros.robot.decoders import FIELD_ROOTS
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.image_encoder import channel_encoder
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, Channel
 from residual_rl_ros.transitions.cdr import typestore
 
@@ -63,7 +63,7 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
         ]
         if channel.is_image:
             try:
-                channel_encoder(channel)
+                Camera(channel)
             except (ConfigError, ResourceError) as error:
                 report.problems.append(str(error))
     report.facts['hold'] = f'by {action.hold_action or action.hold} command'
@@ -74,8 +74,8 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
     if base_policy is not None:
         try:
             policy = OnnxBasePolicy(find_base_policy(base_policy), inference=robot.base_policy)
+            policy.bind(robot)
             metadata = policy.metadata
-            metadata.check_robot(robot.observation_names, action, rate)
             report.facts['base policy'] = f'{base_policy} fits'
             report.remarks += policy.remarks
             if metadata.action_mode == 'delta' and action.hold == 'last':

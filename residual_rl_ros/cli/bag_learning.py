@@ -183,7 +183,7 @@ def rebuild(
     policy = OnnxBasePolicy(find_base_policy(base), inference=config.base_policy)
     for remark in policy.remarks:
         show_remark(remark)
-    policy.metadata.check_robot(config.observation_names, config.action, config.control_rate_hz)
+    policy.bind(config)
     if lockstep and (marks is not None or episode_limit):
         raise ResidualRLError(
             '--marks and --episode-limit are for real time; a lockstep simulator sends feedback'

@@ -40,7 +40,7 @@ def train_base(
     ] = 200,
 ) -> None:
     """Train a base policy from scripted demonstrations and write its model card."""
-    from residual_rl_ros.pretraining.train_base import train_with_card
+    from residual_rl_ros.pretraining.model_card import train_with_card
 
     train_with_card(task, out, seed, evaluate, Console(stderr=True))
 

@@ -97,7 +97,7 @@ class RunConfig:
         """
         robot, path = load_robot(self.robot)
         policy = OnnxBasePolicy(find_base_policy(self.base_policy), inference=robot.base_policy)
-        policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
+        policy.bind(robot)
         run = ResolvedRun(self, policy, robot, path)
         _ = run.add_on  # A name that the robot has not is said before anything moves.
         return run

@@ -82,7 +82,7 @@ def rebuilt_transitions(
     bag: Bag,
     policy: BasePolicy,
     layout: TransitionLayout,
-    robot: RobotConfig | None,
+    robot: RobotConfig,
     splicing: Splicing,
 ) -> Iterator[Transition]:
     """Yield the transitions of recorded observations and commands.
@@ -91,23 +91,14 @@ def rebuilt_transitions(
 
     Args:
         bag: raw bag; findings are added to its problems.
-        policy: base policy.
+        policy: base policy; it fits the robot.
         layout: of the learner.
-        robot: description of the robot, where the bag holds none.
+        robot: whose bag it is, see `robot_of`.
         splicing: of chunks, as the robot's controller has it.
 
     Raises:
-        ResidualRLError: something was not recorded, or the bag is of another robot.
+        ResidualRLError: something was not recorded.
     """
-    described = _recorded_robot(bag) or robot
-    if described is None:
-        raise DemonstrationError(
-            f'{bag.path}: does not say which robot it is of; give the robot file, or record with '
-            'recorder_node, which notes it'
-        )
-    policy.metadata.check_robot(
-        described.observation_names, described.action, described.control_rate_hz
-    )
     namespace = bag.custom_data.get(NAMESPACE, '')
     options = RebuildOptions(
         # Whatever differs from the base is the operator's: there is no residual to tell apart.
@@ -122,11 +113,11 @@ def rebuilt_transitions(
             temporal_ensemble=splicing.temporal_ensemble,
             ensemble_steps=splicing.ensemble_steps,
         ),
-        _in_lockstep(bag.path, described, namespace),
+        _in_lockstep(bag.path, robot, namespace),
         namespace,
         end_is_success=True,
     )
-    yield from Rebuilder(bag, described, policy, options).transitions()
+    yield from Rebuilder(bag, robot, policy, options).transitions()
 
 
 def _in_lockstep(path: Path, robot: RobotConfig, namespace: str) -> bool:
@@ -144,15 +135,24 @@ def _in_lockstep(path: Path, robot: RobotConfig, namespace: str) -> bool:
     return 2 * len(commanded & observed) > len(commanded)
 
 
-def _recorded_robot(bag: Bag) -> RobotConfig | None:
-    """Return the robot that the recorder noted in a bag, None if it noted none.
+def robot_of(bag: Bag, robot: RobotConfig | None) -> RobotConfig:
+    """Return the robot of a bag.
+
+    Args:
+        bag: raw bag.
+        robot: what it is where the recorder noted none.
 
     Raises:
-        DemonstrationError: it noted something else.
+        DemonstrationError: nobody says, or the recorder noted something else.
     """
     text = bag.custom_data.get(ROBOT)
+    if text is None and robot is not None:
+        return robot
     if text is None:
-        return None
+        raise DemonstrationError(
+            f'{bag.path}: does not say which robot it is of; give the robot file, or record with '
+            'recorder_node, which notes it'
+        )
     try:
         mapping = parse_yaml(text, 'the recorded robot')['/**']['ros__parameters']['robot']
         return RobotConfig.from_mapping(mapping, 'the recorded robot')

@@ -24,6 +24,7 @@ from residual_rl_ros.demonstrations.bags import (
     holds_transitions,
     rebuilt_transitions,
     recorded_transitions,
+    robot_of,
 )
 from residual_rl_ros.demonstrations.frames import (
     FrameSource,
@@ -202,13 +203,9 @@ def _of_bag(bag: Bag, robot: Demonstrated, layout: TransitionLayout) -> Iterator
         sha256 = robot.policy.sha256 if robot.policy else ''
         yield from _split(recorded_transitions(bag, layout, sha256))
         return
-    made = rebuilt_transitions(
-        bag,
-        _needed(robot, bag.path, layout),
-        layout,
-        robot.robot,
-        robot.splicing,
-    )
+    described = robot_of(bag, robot.robot)
+    policy = _needed(robot, bag.path, layout, described)
+    made = rebuilt_transitions(bag, policy, layout, described, robot.splicing)
     yield from _split(('', transition) for transition in made)
 
 
@@ -248,12 +245,26 @@ def _split(transitions: Iterator[tuple[str, Transition]]) -> Iterator[Episode]:
         yield robot, episode, None
 
 
-def _needed(robot: Demonstrated, path: Path, layout: TransitionLayout) -> BasePolicy:
-    """Return the base policy, with the density that the robot's transitions tell."""
+def _needed(
+    robot: Demonstrated, path: Path, layout: TransitionLayout, described: RobotConfig | None = None
+) -> BasePolicy:
+    """Return the base policy, with the density that the robot's transitions tell.
+
+    Args:
+        robot: the robot of the learner.
+        path: of the demonstrations, for errors.
+        layout: of the learner.
+        described: whose demonstrations they are, if that is known; the policy must fit it.
+
+    Raises:
+        ResidualRLError: there is no policy, or it does not fit.
+    """
     if robot.policy is None:
         raise DemonstrationError(
             f'{path}: holds no base actions; give the base policy (parameter base_policy)'
         )
+    if described is not None:
+        robot.policy.bind(described)
     policy: BasePolicy = robot.policy
     if any(robot.prior_width):
         policy = GaussianAround(policy, robot.prior_width)

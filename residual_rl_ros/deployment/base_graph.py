@@ -68,6 +68,8 @@ class BaseGraph:
     memories: Mapping[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     """Inputs that an output of the inference before fills: its name, and the shape without the
     batch."""
+    columns: npt.NDArray[np.int64] | None = None
+    """Which of the observations it is given; None: all."""
     idles: bool = False
     """Whether the network runs on no rows at all, as where all have a chunk."""
 
@@ -95,7 +97,7 @@ class BaseGraph:
                     'inferences, which cannot be exported; run policy_node'
                 )
         memories = {each.name: (each.output, each.shape) for each in meta.memories}
-        made = cls(name, model, meta, tuple(given), policy.constants, memories)
+        made = cls(name, model, meta, tuple(given), policy.constants, memories, policy.columns)
         return replace(made, idles=_runs_on_no_rows(made))
 
     @property
@@ -194,10 +196,13 @@ def add_base(graph: GraphBuilder, base: BaseGraph, steps: int, batch: int | None
 def _add_inputs(graph: GraphBuilder, base: BaseGraph, rows: str | None, batch: int | None) -> None:
     """Give the network its inputs: of all rows, or of those that need a chunk."""
     for name in [*(port.name for port in base.given), *base.memories]:
+        given = name
+        if name == 'observation' and base.columns is not None:
+            given = graph.add('Gather', name, base.columns, axis=2)
         if rows is None:
-            graph.add('Identity', name, output=PREFIX + name)
+            graph.add('Identity', given, output=PREFIX + name)
         else:
-            graph.add('Gather', name, rows, axis=0, output=PREFIX + name)
+            graph.add('Gather', given, rows, axis=0, output=PREFIX + name)
     for name, value in base.constants.items():
         if batch is not None:
             graph.add('Identity', np.repeat(value, batch, axis=0), output=PREFIX + name)
@@ -234,6 +239,8 @@ def _runs_on_no_rows(base: BaseGraph) -> bool:
     nothing = {
         each.name: np.zeros((0, *each.shape), each.kind) for each in (*base.given, *memories)
     }
+    if base.columns is not None:
+        nothing['observation'] = nothing['observation'][..., base.columns]
     nothing |= {name: value[:0] for name, value in base.constants.items()}
     options = ort.SessionOptions()
     options.log_severity_level = 4  # That it fails is an answer.

@@ -65,7 +65,8 @@ def run_episode(
         RewardError: the add-on did.
     """
     task = CheckedEnvironment(env)
-    controller.begin_episode(number, task.reset(seed, number), stamp=0.0)
+    first = task.reset(seed, number)
+    controller.begin_episode(number, first, 0.0, task.pictures)
     steps, episode_return = 0, 0.0
     added = None if add_on is None else 0.0
     while True:
@@ -76,7 +77,7 @@ def run_episode(
         assert command is not None, 'a lockstep controller never holds'
         observation, feedback = task.step(command)
         steps, episode_return = steps + 1, episode_return + feedback.reward
-        transition = controller.step(observation, float(steps), feedback)
+        transition = controller.step(observation, float(steps), feedback, task.pictures)
         on_step()
         if transition is not None:
             if add_on is not None and added is not None:

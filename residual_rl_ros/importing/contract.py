@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from residual_rl_ros.base_policy.inputs import FEATURES, OWN_INPUTS, ImageInput, Input
+from residual_rl_ros.base_policy.inputs import OWN_INPUTS, ImageInput, Input
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError, PolicyImportError
 from residual_rl_ros.importing.mapping import (
@@ -23,6 +23,7 @@ from residual_rl_ros.importing.mapping import (
 )
 from residual_rl_ros.importing.policy import PolicyInput, listed
 from residual_rl_ros.importing.units import FromRobot, ToRobot
+from residual_rl_ros.robot.image_encoder import FEATURES
 
 MOST_WINDOW_PIXELS = 2**25
 """Pixels of a window of one camera."""

@@ -32,7 +32,6 @@ import torch
 from torch import Tensor, nn
 
 from residual_rl_ros.base_policy.inputs import (
-    FEATURES,
     ConstantInput,
     ImageInput,
     Input,
@@ -45,6 +44,7 @@ from residual_rl_ros.importing.mapping import PolicyMap
 from residual_rl_ros.importing.options import ImportOptions
 from residual_rl_ros.importing.policy import ImportedPolicy, PolicyInput
 from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.image_encoder import FEATURES
 
 PRIOR_OUTPUTS = {
     Prior.NONE: (),

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from residual_rl_ros.residual_policy.torch_networks import Normalizer
 
 
-class _ChunkPolicy(nn.Module):
-    """Normalisation shared by both policies.
+class ChunkPolicy(nn.Module):
+    """Normalisation shared by all policies.
 
     Args:
         n_obs_steps: observations in the input window.
@@ -62,7 +62,7 @@ class _ChunkPolicy(nn.Module):
         return self.action_center + self.action_half_range * chunk.clamp(-1.0, 1.0)
 
 
-class BcPolicy(_ChunkPolicy):
+class BcPolicy(ChunkPolicy):
     """Chunked behaviour cloning: one MLP from the window to the chunk, L1 loss as in ACT."""
 
     def __init__(
@@ -110,7 +110,7 @@ class _Block(nn.Module):
         return x + out
 
 
-class DiffusionPolicy(_ChunkPolicy):
+class DiffusionPolicy(ChunkPolicy):
     """Diffusion over the whole chunk; predicts the clean chunk, sampled by unrolled DDIM.
 
     Chi et al., "Diffusion Policy", arXiv 2303.04137; cosine schedule of Nichol and Dhariwal,

@@ -14,12 +14,14 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
+from residual_rl_ros.base_policy.inputs import Pictures
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.demonstrations.frames import DemonstratedEpisode
 from residual_rl_ros.demonstrations.tensor_file import write_demonstrations
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.episode import run_episode
-from residual_rl_ros.pretraining.experts import Expert, make_expert
+from residual_rl_ros.pretraining.expert import Expert
+from residual_rl_ros.pretraining.experts import make_expert
 from residual_rl_ros.tasks.checked import CheckedEnvironment, Env
 from residual_rl_ros.transitions.transition import Success, Transition
 
@@ -35,6 +37,8 @@ class Demonstrations:
     ends: tuple[tuple[Float32, Float32], ...] = ()
     """Per episode: rewards (steps,) and the observation after the last action (n,); empty where
     they are not known."""
+    pictures: tuple[Pictures, ...] = ()
+    """Per episode: what each camera saw, shape (steps, height, width, 3); empty without cameras."""
 
     @property
     def sha256(self) -> str:
@@ -43,6 +47,9 @@ class Demonstrations:
         for observations, actions in self.episodes:
             sha.update(observations.tobytes())
             sha.update(actions.tobytes())
+        for pictures in self.pictures:
+            for name in sorted(pictures):
+                sha.update(pictures[name].tobytes())
         return sha.hexdigest()
 
     def save(
@@ -78,6 +85,11 @@ class Demonstrations:
         """Return all observations (samples, n) and actions (samples, m)."""
         observations, actions = zip(*self.episodes, strict=True)
         return np.concatenate(observations), np.concatenate(actions)
+
+    def flat_pictures(self) -> dict[str, npt.NDArray[np.uint8]]:
+        """Return all pictures of each camera, shape (samples, height, width, 3)."""
+        names = self.pictures[0] if self.pictures else {}
+        return {name: np.concatenate([each[name] for each in self.pictures]) for name in names}
 
     def windows(self, n_obs_steps: int, horizon: int, exec_start: int) -> tuple[Float32, Float32]:
         """Return inputs (samples, n_obs_steps, n) and chunks (samples, horizon, m).
@@ -222,6 +234,8 @@ class _Recording:
     """Shape (steps,)."""
     last: Float32
     """The observation after the last action, shape (n,)."""
+    pictures: Pictures
+    """What each camera saw, shape (steps, height, width, 3)."""
 
 
 def _record(
@@ -239,6 +253,7 @@ def _record(
     observation = task.reset(seed, number)
     expert.reset(env.unwrapped)
     observations, actions, rewards = [], [], []
+    pictures: dict[str, list[npt.NDArray[np.uint8]]] = {name: [] for name in task.pictures}
     outcome, done = Success.UNLABELLED, False
     while not done:
         action = expert.act(env.unwrapped)
@@ -248,6 +263,8 @@ def _record(
         action = action.astype(np.float32)
         observations.append(np.asarray(observation, dtype=np.float32))
         actions.append(action)
+        for name, seen in pictures.items():
+            seen.append(task.pictures[name])
         observation, feedback = task.step(action)
         rewards.append(feedback.reward)
         outcome, done = feedback.success, feedback.done
@@ -257,6 +274,7 @@ def _record(
         np.stack(actions),
         np.array(rewards, np.float32),
         np.asarray(observation, np.float32),
+        {name: np.stack(seen) for name, seen in pictures.items()},
     )
 
 
@@ -264,4 +282,5 @@ def _demonstrations(recordings: Sequence[_Recording]) -> Demonstrations:
     return Demonstrations(
         tuple((each.observations, each.actions) for each in recordings),
         tuple((each.rewards, each.last) for each in recordings),
+        tuple(each.pictures for each in recordings if each.pictures),
     )

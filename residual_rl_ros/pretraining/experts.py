@@ -11,59 +11,31 @@ from __future__ import annotations
 
 import math
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.pretraining.expert import Expert
+from residual_rl_ros.pretraining.gripper_experts import (
+    FetchPickAndPlaceExpert,
+    FetchPushExpert,
+    PickPlaceExpert,
+)
 from residual_rl_ros.tasks.arm_env import ArmEnv
 from residual_rl_ros.tasks.kinematics import Pose, wrap_angle
 from residual_rl_ros.tasks.metaworld import PREFIX, import_metaworld, task_of
 from residual_rl_ros.tasks.peg_insert import PegInsert
+from residual_rl_ros.tasks.pick_place import PickPlace
 from residual_rl_ros.tasks.push_to_goal import PushToGoal
 from residual_rl_ros.tasks.registry import CAMERA_TASKS
 
-EnvT = TypeVar('EnvT')
 FETCH_PICK_AND_PLACE = 'gymnasium_robotics:FetchPickAndPlace-v4'
 FETCH_PUSH = 'gymnasium_robotics:FetchPush-v4'
-
-
-class Expert(ABC, Generic[EnvT]):
-    """A policy with access to the true state of its task; every approach has its displacement.
-
-    See `make_expert` for the arguments.
-    """
-
-    def __init__(
-        self, *, rng: np.random.Generator | None = None, waypoint_noise: float = 0.0
-    ) -> None:
-        if waypoint_noise and rng is None:
-            raise ConfigError(
-                f'waypoint_noise is {waypoint_noise} but rng is None, expected a numpy Generator; '
-                'pass rng to the expert'
-            )
-        self._rng = rng
-        self._std = waypoint_noise
-        self.detour: NDArray[np.float64] = np.zeros(2)
-        """Displacement of this episode's approach, shape (2,), [m]."""
-
-    def reset(self, env: EnvT) -> None:
-        """Prepare for an episode that `env` has just been reset to."""
-        del env
-        if self._rng is not None:
-            self.detour = self._std * self._rng.standard_normal(2)
-
-    @abstractmethod
-    def act(self, env: EnvT) -> NDArray[np.float64]:
-        """Return the command of the next control step, shape (m,).
-
-        For the tasks of this package it is absolute joint position targets, [rad].
-        """
 
 
 class PegInsertExpert(Expert[PegInsert]):
@@ -154,93 +126,6 @@ class PushToGoalExpert(Expert[PushToGoal]):
         return _move_towards(env, Pose(target, 0.0), self.reach, self.turn)
 
 
-class FetchExpert(Expert[gymnasium.Env[Any, Any]]):
-    """What the experts of the Fetch robot share.
-
-    Positions are in the world frame [m]; a command is a displacement of the gripper in units of
-    5 cm and the opening of its fingers, each in [-1, 1].
-    """
-
-    gain = 10.0
-    """Command per displacement [1/m]."""
-
-    def seen(self, env: gymnasium.Env[Any, Any]) -> Mapping[str, NDArray[np.float64]]:
-        """Return state and goal, which no other access to the environment gives."""
-        unwrapped: Any = env.unwrapped
-        observation: Mapping[str, NDArray[np.float64]] = unwrapped._get_obs()
-        return observation
-
-    def command(self, move: NDArray[np.float64], fingers: float) -> NDArray[np.float64]:
-        """Return the command of a displacement [m], with fingers open (1) or closed (-1)."""
-        return np.array([*np.clip(self.gain * move, -1.0, 1.0), fingers])
-
-
-class FetchPickAndPlaceExpert(FetchExpert):
-    """Above the object, down, close, to the goal: each from what is seen now."""
-
-    hover = 0.05
-    """Height above the object until the gripper is over it [m]."""
-    near = 0.012
-    """Misalignment at which the gripper goes down, and at which it closes [m]."""
-    held = 0.052
-    """Opening of the fingers below which they hold the object [m]."""
-
-    def act(self, env: gymnasium.Env[Any, Any]) -> NDArray[np.float64]:
-        """Approach, grasp or carry."""
-        seen = self.seen(env)
-        state = seen['observation']
-        gripper, thing, opening = state[:3], state[3:6], state[9] + state[10]
-        offset = thing - gripper
-        aligned = math.hypot(*offset[:2]) < self.near
-        if aligned and abs(offset[2]) < self.near:
-            carry = opening <= self.held
-            move = seen['desired_goal'] - gripper if carry else np.zeros(3)
-            return self.command(move, -1.0)
-        far = np.clip((np.linalg.norm(offset) - 2.0 * self.hover) / self.hover, 0.0, 1.0)
-        move = offset + np.array([*(far * self.detour), 0.0 if aligned else self.hover])
-        return self.command(move, 1.0)
-
-
-class FetchPushExpert(FetchExpert):
-    """Behind the object as seen from the goal, down, and through it: each from what is seen now."""
-
-    behind = 0.09
-    """Distance from the object's centre at which the gripper comes down [m]."""
-    hover = 0.08
-    """Height above the object on the way there [m]."""
-    near = 0.015
-    """Misalignment at which the gripper goes down [m]."""
-    lane = 0.02
-    """Distance from the line of the push at which the gripper begins anew [m]."""
-    push = 0.06
-    """Longest move of one command while pushing [m]."""
-
-    def act(self, env: gymnasium.Env[Any, Any]) -> NDArray[np.float64]:
-        """Approach, go down or push."""
-        seen = self.seen(env)
-        gripper, thing = seen['observation'][:3], seen['observation'][3:6]
-        way = (seen['desired_goal'] - thing)[:2]
-        distance = float(np.linalg.norm(way))
-        forward = way / max(distance, 1e-6)
-        offset = (gripper - thing)[:2]
-        along = float(offset @ forward)
-        across = offset - along * forward
-        low = gripper[2] - thing[2] < self.near
-        if low and along < 0.0 and np.linalg.norm(across) < self.lane:
-            move = np.array([*(min(distance, self.push) * forward - across), thing[2] - gripper[2]])
-        else:
-            start = -self.behind * forward
-            there = float(np.linalg.norm(offset - start))
-            far = np.clip((there - self.hover) / self.hover, 0.0, 1.0)
-            height = 0.0 if there < self.near else self.hover
-            lateral = start - offset + far * self.detour
-            rising = low and there >= self.near
-            move = np.array(
-                [*(0.0 * lateral if rising else lateral), thing[2] + height - gripper[2]]
-            )
-        return self.command(move, -1.0)
-
-
 class MetaWorldExpert(Expert[gymnasium.Env[Any, Any]]):
     """The expert that Meta-World brings for a task."""
 
@@ -293,6 +178,7 @@ def _move_towards(env: ArmEnv, target: Pose, reach: float, turn: float) -> NDArr
 EXPERTS: dict[str, Any] = {
     PegInsert.task_name: PegInsertExpert,
     PushToGoal.task_name: PushToGoalExpert,
+    PickPlace.task_name: PickPlaceExpert,
     FETCH_PICK_AND_PLACE: FetchPickAndPlaceExpert,
     FETCH_PUSH: FetchPushExpert,
 }

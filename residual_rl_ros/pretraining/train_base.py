@@ -4,41 +4,38 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
-import yaml
-from rich.console import Console
 from torch import Tensor
 
+from residual_rl_ros.base_policy.inputs import ImageInput
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
-from residual_rl_ros.config.run import RunConfig, load_run
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.pretraining.base_figures import CARD_SEED, noise_row, success_of
+from residual_rl_ros.pretraining.act_policy import LATENT, ActPolicy
 from residual_rl_ros.pretraining.base_networks import BcPolicy, DiffusionPolicy
 from residual_rl_ros.pretraining.demonstrations import Demonstrations, collect, collect_operators
-from residual_rl_ros.resources import demonstrations_of, find_file, read_record
+from residual_rl_ros.resources import find_file, read_record
 from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.robot.image_encoder import FEATURES
 from residual_rl_ros.tasks.checked import Env
 from residual_rl_ros.tasks.hosting import (
     connect,
     control_rate_hz,
     environment_names,
-    finetune_for_environment,
     make_environment,
 )
 from residual_rl_ros.tasks.parameters import SensorNoise
 from residual_rl_ros.tasks.registry import CAMERA_TASKS, TASK_NAMES, make_camera_task, make_task
 
 OPSET = 17
+ACT = 'act'
+Policy = BcPolicy | DiffusionPolicy | ActPolicy
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,8 @@ class BaseRecipe:
     environment: str
     """What is demonstrated: a task of this package or a gymnasium id, with a scripted expert."""
     kind: str
-    """`diffusion` or `bc`."""
+    """`diffusion` or `bc`, which see the values of the robot's observation, or `act`, which sees
+    the pictures of its cameras."""
     demonstrations: int
     """Number of successful expert episodes."""
     demonstration_seed: int
@@ -82,12 +80,16 @@ class BaseRecipe:
     def make_demonstration_task(self) -> Env:
         """Build the task as the demonstrations see it, through the encoders of its robot if any.
 
+        What becomes the encoder itself is trained without.
+
         Raises:
             ResidualRLError: overrides for an environment that takes none.
         """
         overrides = dict(self.task_overrides)
         if self.environment in CAMERA_TASKS:
             robot, _ = load_robot(self.task)
+            if self.kind == ACT:
+                robot = robot.without_encoders()
             return connect(make_camera_task(self.environment, **overrides), robot)
         if self.environment not in TASK_NAMES:
             if overrides:
@@ -145,7 +147,7 @@ def train(
     demonstrations: Demonstrations,
     seed: int,
     progress: Callable[[int, float], None],
-) -> BcPolicy | DiffusionPolicy:
+) -> Policy:
     """Fit the policy; the same recipe, data and seed give the same weights.
 
     Args:
@@ -157,29 +159,29 @@ def train(
     Raises:
         ResidualRLError: unknown policy kind.
     """
-    kinds: dict[str, type[BcPolicy] | type[DiffusionPolicy]] = {
-        'bc': BcPolicy,
-        'diffusion': DiffusionPolicy,
-    }
-    if recipe.kind not in kinds:
-        raise ResidualRLError(f'unknown policy kind {recipe.kind!r}; known: {", ".join(kinds)}')
     observations, actions = (torch.from_numpy(array) for array in demonstrations.flat())
     windows, chunks = (
         torch.from_numpy(array)
         for array in demonstrations.windows(recipe.n_obs_steps, recipe.horizon, recipe.exec_start)
     )
     generator = torch.Generator().manual_seed(seed)
+    pictures = {
+        name: torch.from_numpy(array)[:, None]
+        for name, array in demonstrations.flat_pictures().items()
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        policy = kinds[recipe.kind](
-            recipe.n_obs_steps, observations.shape[1], recipe.horizon, actions.shape[1]
-        )
+        policy = _untrained(recipe, observations.shape[1], actions.shape[1], pictures)
     policy.fit(observations, actions)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=recipe.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.gradient_steps)
     for step in range(recipe.gradient_steps):
         rows = torch.randint(len(windows), (recipe.batch_size,), generator=generator)
-        loss = policy.loss(windows[rows], chunks[rows], generator)
+        if isinstance(policy, ActPolicy):
+            seen = [pictures[name][rows] for name in policy.cameras]
+            loss = policy.loss(windows[rows], chunks[rows], generator, *seen)
+        else:
+            loss = policy.loss(windows[rows], chunks[rows], generator)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -189,8 +191,41 @@ def train(
     return policy.eval()
 
 
+def _untrained(
+    recipe: BaseRecipe, observations: int, actions: int, pictures: Mapping[str, Tensor]
+) -> Policy:
+    """Return the policy of a recipe.
+
+    Args:
+        recipe: numbers.
+        observations: size n of an observation.
+        actions: number of commands m.
+        pictures: of each camera, shape (samples, 1, height, width, 3).
+
+    Raises:
+        ResidualRLError: unknown kind, or one that needs other data.
+    """
+    if recipe.kind == ACT:
+        if not pictures or recipe.n_obs_steps != 1:
+            raise ResidualRLError(
+                f'kind act wants pictures and n_obs_steps 1, and has pictures of '
+                f'{", ".join(pictures) or "no camera"} and n_obs_steps {recipe.n_obs_steps}'
+            )
+        sizes = {name: (each.shape[2], each.shape[3]) for name, each in pictures.items()}
+        return ActPolicy(observations, recipe.horizon, actions, sizes)
+    kinds: dict[str, type[BcPolicy] | type[DiffusionPolicy]] = {
+        'bc': BcPolicy,
+        'diffusion': DiffusionPolicy,
+    }
+    if recipe.kind not in kinds:
+        raise ResidualRLError(
+            f'unknown policy kind {recipe.kind!r}; known: {", ".join([*kinds, ACT])}'
+        )
+    return kinds[recipe.kind](recipe.n_obs_steps, observations, recipe.horizon, actions)
+
+
 def export(
-    policy: BcPolicy | DiffusionPolicy,
+    policy: Policy,
     recipe: BaseRecipe,
     demonstrations: Demonstrations,
     path: Path,
@@ -202,15 +237,21 @@ def export(
     inputs: dict[str, Tensor] = {'observation': torch.zeros(1, recipe.n_obs_steps, n)}
     if isinstance(policy, DiffusionPolicy):
         inputs['noise'] = torch.zeros(1, recipe.horizon, m)
+    outputs = ['action']
+    if isinstance(policy, ActPolicy):
+        for name, size in policy.cameras.items():
+            inputs[name] = torch.zeros(1, 1, *size, 3, dtype=torch.uint8)
+            outputs.append(name + FEATURES)
+        inputs['noise'] = torch.zeros(1, LATENT)
     torch.onnx.export(
         policy,
         tuple(inputs.values()),
         str(path),
         input_names=list(inputs),
-        output_names=['action'],
+        output_names=outputs,
         opset_version=OPSET,
         dynamo=False,
-        dynamic_axes={name: {0: 'batch'} for name in (*inputs, 'action')},
+        dynamic_axes={name: {0: 'batch'} for name in (*inputs, *outputs)},
     )
     _, actions = demonstrations.flat()
     metadata = BasePolicyMetadata(
@@ -227,6 +268,10 @@ def export(
         task=recipe.task,
         dataset_sha256=demonstrations.sha256,
     )
+    if isinstance(policy, ActPolicy):
+        sizes, features = policy.cameras.items(), policy.feature_names
+        images = tuple(ImageInput(name, *size, features) for name, size in sizes)
+        metadata = replace(metadata, inputs=images, noise_shape=(LATENT,), noise_default='zero')
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
     onnx.save(model, str(path))
@@ -244,110 +289,3 @@ def train_base_policy(
     policy = train(recipe, demonstrations, seed, progress)
     export(policy, recipe, demonstrations, path)
     return demonstrations
-
-
-@contextmanager
-def run_of(recipe: BaseRecipe, path: Path) -> Iterator[RunConfig]:
-    """Yield the run of a base policy; the robot of a task of others is described for as long.
-
-    Args:
-        recipe: says the environment.
-        path: the model.
-    """
-    with TemporaryDirectory() as scratch:
-        if recipe.environment in TASK_NAMES or recipe.environment in CAMERA_TASKS:
-            yield replace(load_run(recipe.task), base_policy=str(path))
-        else:
-            yield finetune_for_environment(recipe.environment, path, 0.0, Path(scratch))
-
-
-MODELS = Path('models')
-"""Where the shipped base policies are."""
-
-
-def train_with_card(
-    task: str, folder: Path, seed: int, evaluation_seeds: int, console: Console
-) -> None:
-    """Write `<recipe>.onnx`, `<recipe>.md` and `<recipe>.demonstrations.safetensors`.
-
-    Args:
-        task: task with a recipe, or the path of a recipe.
-        folder: where to write.
-        seed: training seed.
-        evaluation_seeds: number of held-out seeds, and of starts of pass@k.
-        console: where progress goes.
-
-    Raises:
-        ResidualRLError: the folder cannot be written.
-    """
-    recipe = load_recipe(task)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResidualRLError(f'folder {str(folder)!r} cannot be made: {error.strerror}') from error
-    path = folder / f'{recipe.task}.onnx'
-    # One thread: the order of sums, and so the weights, must not depend on the machine's cores.
-    torch.set_num_threads(1)
-    console.print(f'{recipe.demonstrations} demonstrations, {recipe.gradient_steps} steps')
-    demonstrations = train_base_policy(
-        recipe, seed, path, lambda step, loss: console.print(f'step {step}: loss {loss:.6f}')
-    )
-    data = demonstrations_of(path)
-    env = recipe.make_demonstration_task()
-    demonstrations.save(data, *environment_names(env), control_rate_hz(env))
-    seeds = range(CARD_SEED, CARD_SEED + evaluation_seeds)
-    with run_of(recipe, path) as config:
-        rate, steps = success_of(config, seeds)
-        console.print(f'success {rate} on seeds {seeds.start}..{seeds.stop - 1}')
-        noise = noise_row(config, evaluation_seeds)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    count = len(demonstrations.episodes)
-    samples = sum(len(actions) for _, actions in demonstrations.episodes)
-    where = '' if folder == MODELS else f' --out {folder}'
-    recipe_text = yaml.safe_dump(asdict(recipe), sort_keys=False).rstrip()
-    path.with_suffix('.md').write_text(
-        f"""# Base policy `{recipe.task}`
-
-{_KINDS[recipe.kind]}.
-Trained on scripted demonstrations and meant to be imperfect: it is what residual fine-tuning starts
-from. {_REASONS.get(recipe.task, _FEW)}
-
-| | |
-|---|---|
-| success | {rate} (95 % Wilson interval) on {rate.trials} held-out seeds, \
-{seeds.start} to {seeds.stop - 1} |
-{noise}\
-| episodes | {steps:.0f} control steps to a success, {samples / count:.0f} in the demonstrations |
-| file | `{path.name}`, {path.stat().st_size / 1e6:.2f} MB, sha256 `{digest}` |
-| data | {count} demonstrations, {samples} samples, \
-sha256 `{demonstrations.sha256}`; in `{data.name}` |
-| seed | {seed} |
-| command | `residual-rl train-base --task {task}{where} --seed {seed}` |
-
-The evaluation runs the task as it is, with its default parameters. The recipe:
-
-```yaml
-{recipe_text}
-```
-""",
-        encoding='utf-8',
-    )
-
-
-_KINDS = {
-    'diffusion': 'Diffusion policy (chunked, DDIM loop unrolled in the graph, noise as an input)',
-    'bc': 'Chunked behaviour cloning with an L1 loss, ACT style',
-}
-_FEW = 'It fails because its demonstrations are few and noisy.'
-_REASONS = {
-    'peg_insert': 'It fails because its demonstrations are few and had a looser\npeg: between '
-    'them it reaches the rim some millimetres off and presses the peg on the block.',
-    'fetch_pick_and_place': 'It fails because its demonstrations are few: it closes the fingers\n'
-    'beside the object or loses it on the way.',
-    'push_to_goal': 'It fails because its demonstrations are few: the block slips off\nto a side '
-    'and the policy has not seen how to bring it back.',
-    'push_to_goal_operators': 'It fails because some of its operators push beside the centre:\n'
-    'at each moment it may do what any of them does.',
-    'push_to_goal_camera': 'It fails because its demonstrations are few and it sees block and\n'
-    'goal some millimetres off: the block slips off to a side.',
-}

@@ -2,9 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train and export the image encoder of a task with a camera.
 
-The encoder turns an image into keypoints (spatial softmax, Levine et al., arXiv 1504.00702),
-trained so that a small network after them gives the objects' poses, which the simulator knows. Only
-the keypoints are exported.
+The encoder turns an image into keypoints, trained so that a small network after them gives the
+objects' poses, which the simulator knows. Only the keypoints are exported.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.pretraining.experts import make_expert
+from residual_rl_ros.pretraining.keypoints import Keypoints, keypoint_names
 from residual_rl_ros.pretraining.train_base import OPSET
 from residual_rl_ros.resources import find_file, read_record
 from residual_rl_ros.robot.image_encoder import ENCODER_METADATA_KEY
@@ -125,44 +125,30 @@ def _poses(env: Any) -> list[float]:
 
 
 class KeypointEncoder(nn.Module):
-    """Image to keypoints in [-1, 1]: where each feature map of a small network is bright.
+    """Keypoints of an image, and in training a readout of what they tell.
 
     Args:
-        keypoints: feature maps of the last layer.
+        keypoints: number of keypoints.
         channels: feature maps of the hidden layers.
         targets: numbers that the readout predicts in training.
     """
 
-    grid: Tensor
-    """Horizontal and vertical coordinate of every cell, shape (2, cells)."""
     readout_mean: Tensor
     readout_std: Tensor
 
     def __init__(self, keypoints: int, channels: int, targets: int) -> None:
         super().__init__()
-        self.net = nn.Sequential(
-            *_block(3, channels, 5, stride=2, padding=2),
-            *_block(channels, channels, 3, padding=1),
-            *_block(channels, channels, 3, padding=2, dilation=2),
-            nn.Conv2d(channels, keypoints, 1),
-        )
+        self.keypoints = Keypoints(keypoints, channels, IMAGE_SIZE)
         self.readout = nn.Sequential(
             nn.Linear(2 * keypoints, 64), nn.ReLU(), nn.Linear(64, targets)
         )
-        height, width = IMAGE_SIZE[0] // 2, IMAGE_SIZE[1] // 2
-        v, u = torch.meshgrid(
-            torch.linspace(-1.0, 1.0, height), torch.linspace(-1.0, 1.0, width), indexing='ij'
-        )
-        self.register_buffer('grid', torch.stack([u.flatten(), v.flatten()]))
         self.register_buffer('readout_mean', torch.zeros(targets))
         self.register_buffer('readout_std', torch.ones(targets))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return features (batch, 2 * keypoints), u and v of each, of uint8 RGB images."""
-        x = image.permute(0, 3, 1, 2).float() / 127.5 - 1.0
-        weights = self.net(x).flatten(2).softmax(-1)
-        keypoints: Tensor = weights @ self.grid.T
-        return keypoints.flatten(1)
+        """Return features (batch, 2 * keypoints) of uint8 RGB images."""
+        features: Tensor = self.keypoints(image)
+        return features
 
     def loss(self, image: Tensor, target: Tensor) -> Tensor:
         """Return the mean squared error of the poses, each over its variance."""
@@ -175,12 +161,6 @@ class KeypointEncoder(nn.Module):
         """Return the poses that the readout sees."""
         predicted: Tensor = self.readout(self(image)) * self.readout_std + self.readout_mean
         return predicted
-
-
-def _block(inputs: int, outputs: int, kernel: int, **options: int) -> tuple[nn.Module, ...]:
-    """Return convolution, batch normalisation (folded away in the exported graph) and ReLU."""
-    convolution = nn.Conv2d(inputs, outputs, kernel, bias=False, **options)  # type: ignore[arg-type]
-    return convolution, nn.BatchNorm2d(outputs), nn.ReLU()
 
 
 def train_encoder(
@@ -219,7 +199,7 @@ def export_encoder(encoder: KeypointEncoder, recipe: EncoderRecipe, path: Path) 
         opset_version=OPSET,
         dynamo=False,
     )
-    names = [f'keypoint{index}.{axis}' for index in range(recipe.keypoints) for axis in 'uv']
+    names = keypoint_names(recipe.keypoints)
     model = onnx.load(str(path))
     text = json.dumps({'feature_names': names})
     onnx.helper.set_model_props(model, {ENCODER_METADATA_KEY: text})

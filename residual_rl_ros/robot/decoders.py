@@ -8,7 +8,6 @@ made. Live and recorded messages are thus decoded by the same code.
 
 from __future__ import annotations
 
-import io
 import re
 import time
 from collections.abc import Callable
@@ -17,15 +16,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import PIL.Image
 
 from residual_rl_ros.errors import ConfigError, ObservationError, ResidualRLError
 from residual_rl_ros.numerics import all_finite
-from residual_rl_ros.robot.image_encoder import RgbImage, channel_encoder
+from residual_rl_ros.robot.camera import Camera, Sight
+from residual_rl_ros.robot.image_messages import picture_of
+from residual_rl_ros.robot.image_preprocessing import RgbImage
 from residual_rl_ros.robot.joint_states import JointReader, SourceWatch, two_publishers
 from residual_rl_ros.robot.observation import MAX_STAMP_S
 from residual_rl_ros.robot.topics import (
-    COMPRESSED_IMAGE,
     FLOAT_ARRAY,
     JOINT_STATE,
     Channel,
@@ -44,10 +43,6 @@ FIELD_ROOTS = {
     'geometry_msgs/msg/WrenchStamped': 'wrench.',
 }
 """Attribute path that every field of a type starts with; none for the others."""
-
-
-MAX_PIXELS = 4096 * 4096
-"""A larger compressed image is refused before it is decoded."""
 
 
 def to_nanoseconds(stamp: float) -> int:
@@ -91,53 +86,6 @@ def stamp_of(message: Any) -> float | None:
     return to_seconds(sec, nanosec) if sec or nanosec else None
 
 
-COLOURS: dict[str, tuple[int, list[int]]] = {
-    'rgb8': (3, [0, 1, 2]),
-    'bgr8': (3, [2, 1, 0]),
-    'rgba8': (4, [0, 1, 2]),
-    'bgra8': (4, [2, 1, 0]),
-    'mono8': (1, [0, 0, 0]),
-}
-"""Image encodings: bytes of a pixel, and which of them are red, green and blue."""
-
-
-def to_rgb(message: Any) -> RgbImage:
-    """Return an image message as RGB, shape (height, width, 3).
-
-    Raises:
-        ValueError: an encoding that is not 8-bit colour or grey, or sizes that contradict.
-    """
-    if message.encoding not in COLOURS:
-        raise ValueError(
-            f'image encoding is {message.encoding!r}, expected one of {", ".join(COLOURS)}'
-        )
-    channels, order = COLOURS[message.encoding]
-    height, width, step = message.height, message.width, message.step
-    data = np.frombuffer(message.data, dtype=np.uint8)
-    if step < width * channels or data.size != step * height:
-        raise ValueError(
-            f'image has {data.size} bytes for {height} rows of {step} bytes, {width} pixels of '
-            f'{channels}'
-        )
-    rows = data.reshape(height, step)[:, : width * channels]
-    return rows.reshape(height, width, channels)[..., order]
-
-
-def decompress(message: Any) -> RgbImage:
-    """Return a compressed image message (JPEG or PNG) as RGB, shape (height, width, 3).
-
-    Raises:
-        ValueError: not an image, or larger than `MAX_PIXELS`.
-    """
-    try:
-        with PIL.Image.open(io.BytesIO(message.data), formats=('JPEG', 'PNG')) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f'image has {image.size} pixels, expected <= {MAX_PIXELS}')
-            return np.asarray(image.convert('RGB'))
-    except Exception as error:  # Pillow lists nowhere what its decoders raise on foreign bytes.
-        raise ValueError(f'{len(message.data)} bytes are no JPEG or PNG: {error}') from error
-
-
 class Reading(NamedTuple):
     """What a message says of a channel."""
 
@@ -147,6 +95,8 @@ class Reading(NamedTuple):
     """In the order of the channel's observation names."""
     stamped: bool
     """Whether the time is the message's own."""
+    picture: RgbImage | None = None
+    """Of a camera whose pictures the base policy wants, shape (height, width, 3)."""
 
 
 class MessageDecoder:
@@ -156,6 +106,8 @@ class MessageDecoder:
         channel: the channel.
         lockstep: a stamp belongs to one observation, so that a message has all joints or none.
         clock: monotonic time, for the silence of publishers [s].
+        picture_size: height and width of the pictures that the base policy wants of the channel
+            [px]; None if it wants none.
     """
 
     def __init__(
@@ -163,6 +115,7 @@ class MessageDecoder:
         channel: Channel,
         lockstep: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        picture_size: tuple[int, int] | None = None,
     ) -> None:
         self._channel = channel
         self._getters: list[Callable[[Any], float]] = []
@@ -176,7 +129,7 @@ class MessageDecoder:
         if channel.type == FLOAT_ARRAY:
             self.values = self._array_values
         elif channel.is_image:
-            self._encoder = channel_encoder(channel)
+            self._camera = Camera(channel, picture_size)
             self.values = self._image_values
         elif self.joints is None:
             root = FIELD_ROOTS.get(channel.type, '')
@@ -185,7 +138,7 @@ class MessageDecoder:
     def warm_up(self) -> None:
         """Encode a black image, so that no real one pays for initialisation."""
         if self._channel.is_image:
-            self._encoder.warm_up()
+            self._camera.warm_up()
 
     def check(self, example: Any) -> None:
         """Refuse fields that a message of the channel's type does not have.
@@ -219,10 +172,14 @@ class MessageDecoder:
         if self.joints is not None:
             read = self.joints.read(message, stamp, count)
             return None if read is None else Reading(*read, own is not None)
-        values = self.values(message)
+        picture = None
+        if self._channel.is_image:
+            values, picture = self.look(message)
+        else:
+            values = self.values(message)
         if count is not None and all_finite(values) and self._source.disagrees(count):
             raise two_publishers(self._channel)
-        return Reading(stamp, values, own is not None)
+        return Reading(stamp, values, own is not None, picture)
 
     def stamp(self, message: Any) -> float | None:
         """Return the stamp [s]; None if the time of receipt counts.
@@ -255,15 +212,21 @@ class MessageDecoder:
     def _array_values(self, message: Any) -> Array:
         return np.array(message.data, dtype=np.float64)
 
-    def _image_values(self, message: Any) -> Array:
-        compressed = self._channel.type == COMPRESSED_IMAGE
+    def look(self, message: Any) -> Sight:
+        """Return what is seen of an image message.
+
+        Raises:
+            ObservationError: it holds no usable picture.
+        """
         try:
-            image = decompress(message) if compressed else to_rgb(message)
-            return self._encoder.encode(image)
+            return self._camera.look(picture_of(message, self._channel.type))
         except (ValueError, ResidualRLError) as error:
             raise ObservationError(
                 f'channel {self._channel.name!r} ({self._channel.topic}): {error}'
             ) from error
+
+    def _image_values(self, message: Any) -> Array:
+        return self.look(message).values
 
     def _field_values(self, message: Any) -> Array:
         return np.array([getter(message) for getter in self._getters], dtype=np.float64)

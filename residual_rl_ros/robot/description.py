@@ -25,6 +25,12 @@ from residual_rl_ros.robot.action_spec import (
 )
 from residual_rl_ros.robot.command import OPERATOR_TYPES, Command
 from residual_rl_ros.robot.command_section import CommandSection
+from residual_rl_ros.robot.image_preprocessing import (
+    NO_PREPROCESSING,
+    Calibration,
+    ImagePreprocessing,
+    read_camera_info,
+)
 from residual_rl_ros.robot.inference import ON_CPU, InferenceConfig
 from residual_rl_ros.robot.keys import (
     CHANNEL_KEYS,
@@ -35,11 +41,12 @@ from residual_rl_ros.robot.keys import (
     ActionKeys,
     ChannelKeys,
     DiscreteActionKeys,
+    ImageChannelKeys,
     RobotKeys,
     StopInputKeys,
     WorkspaceKeys,
 )
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, Channel, StopInput
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, NO_ENCODER, Channel, StopInput
 from residual_rl_ros.schema import from_mapping, read_yaml
 
 TAKEOVER = 'takeover/command'
@@ -77,6 +84,14 @@ class RobotConfig:
     def observation_names(self) -> tuple[str, ...]:
         """Observation names in order (n)."""
         return tuple(name for channel in self.channels for name in channel.observation_names)
+
+    def without_encoders(self) -> RobotConfig:
+        """Return the robot whose cameras show pictures and tell no values."""
+        channels = (
+            replace(each, encoder=NO_ENCODER, fields=()) if each.is_image else each
+            for each in self.channels
+        )
+        return replace(self, channels=tuple(channels))
 
     @classmethod
     def from_mapping(cls, mapping: Any, source: str = 'robot description') -> RobotConfig:
@@ -219,11 +234,9 @@ class _Description:
             kind = CHANNEL_KEYS.get(str(values.get('type')), ChannelKeys)
             keys = self._read(kind, values, f'{path}.{name}')
             if keys is not None:
-                optional = {
-                    key: getattr(keys, key)
-                    for key in ('encoder', 'encoder_sha256')
-                    if hasattr(keys, key)
-                }
+                optional: dict[str, Any] = {}
+                if isinstance(keys, ImageChannelKeys):
+                    optional = self._image_options(keys, f'{path}.{name}')
                 self._check_range(keys, f'{path}.{name}')
                 channels.append(
                     Channel(
@@ -244,6 +257,36 @@ class _Description:
                 f'{path}.{name} is not in {path}.channels; list it there, or remove it'
             )
         return tuple(channels)
+
+    def _image_options(self, keys: ImageChannelKeys, path: str) -> dict[str, Any]:
+        """Return what a camera has beside what every channel has."""
+        if (keys.encoder == NO_ENCODER) == bool(keys.fields):
+            expected = 'none' if keys.fields else 'the feature_names of the encoder'
+            self._problems.append(
+                f'{path}.fields is {list(keys.fields)}, with encoder {keys.encoder!r} expected '
+                f'{expected}'
+            )
+        return {
+            'encoder': keys.encoder,
+            'encoder_sha256': keys.encoder_sha256,
+            'preprocessing': self._preprocessing(keys, path),
+        }
+
+    def _preprocessing(self, keys: ImageChannelKeys, path: str) -> ImagePreprocessing:
+        """Return what is done to the pictures of a camera."""
+        stated = bool(keys.camera_matrix or keys.distortion_coefficients)
+        try:
+            if stated and keys.camera_info:
+                raise ConfigError('camera_info is given beside the calibration itself; remove one')
+            calibration = None
+            if stated:
+                calibration = Calibration(keys.camera_matrix, keys.distortion_coefficients)
+            elif keys.camera_info:
+                calibration = read_camera_info(Path(keys.camera_info))
+            return ImagePreprocessing(calibration, keys.crop, keys.resize)
+        except ConfigError as error:
+            self._problems.append(f'{path}.{error}')
+            return NO_PREPROCESSING
 
     def _check_range(self, keys: ChannelKeys, path: str) -> None:
         """Refuse ranges of the wrong size or with nothing in them."""

@@ -229,8 +229,27 @@ class JointChannelKeys(ChannelKeys):
 class ImageChannelKeys(ChannelKeys):
     """Of a camera."""
 
-    encoder: str = parameter(MISSING, 'ONNX encoder: a path, or a shipped one', filled=True)
+    fields: tuple[str, ...] = parameter((), "the encoder's features; none without encoder")
+    encoder: str = parameter(
+        MISSING,
+        'ONNX encoder, or base policy with features of this camera: a path, or a shipped one; '
+        '`none`: only the base policy sees the pictures',
+        filled=True,
+    )
     encoder_sha256: str = parameter('', "digest that the encoder's file must have")
+    camera_info: str = parameter(
+        '', 'calibration file of camera_calibration, by which pictures are undistorted'
+    )
+    camera_matrix: tuple[float, ...] = parameter(
+        (), 'K of sensor_msgs/CameraInfo, row by row [px], instead of camera_info'
+    )
+    distortion_coefficients: tuple[float, ...] = parameter(
+        (), 'D of sensor_msgs/CameraInfo (plumb_bob): k1, k2, p1, p2 and, if not 0, k3'
+    )
+    crop: tuple[int, ...] = parameter(
+        (), 'then cut out: [top, left, height, width], or [height, width] at the centre [px]', 0
+    )
+    resize: tuple[int, ...] = parameter((), 'then made [height, width] [px]', 1, 4096)
 
 
 COMMAND_KEYS: dict[str, type[CommandKeys]] = {

@@ -38,7 +38,7 @@ class ObservationAssembler:
         self._lower = [channel.bounds(channel.lower, -FLOAT32_MAX) for channel in channels]
         self._upper = [channel.bounds(channel.upper, FLOAT32_MAX) for channel in channels]
         self._surely = [
-            max(min(-low.max(), high.min()), 0.0)
+            max(min(-low.max(initial=-FLOAT32_MAX), high.min(initial=FLOAT32_MAX)), 0.0)
             for low, high in zip(self._lower, self._upper, strict=True)
         ]
         """Absolute values up to here are in the range of a channel."""

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import onnx
+import onnx.utils
 
 from residual_rl_ros.errors import ResidualRLError
 
@@ -120,6 +121,39 @@ def read_model(
             'digest in the robot YAML (base_policy_sha256, encoder_sha256, classifier_sha256)'
         )
     return OnnxModel(path, content, digests, size, found, metadata, sidecar, random, batch)
+
+
+def extract(model: OnnxModel, given: str, wanted: str) -> tuple[bytes, list[str]]:
+    """Cut out of a graph what computes one of its outputs from one of its inputs.
+
+    Args:
+        model: the model.
+        given: name of the input.
+        wanted: name of the output.
+
+    Returns:
+        The part as a model, and the names of the other inputs of the graph that it would need.
+
+    Raises:
+        ValueError: there is no such input or output, or the graph is not one that can be cut.
+    """
+    whole = _parse(model.content)
+    stored = {tensor.name for tensor in whole.graph.initializer}
+    inputs = {each.name for each in whole.graph.input} - stored
+    outputs = {each.name for each in whole.graph.output}
+    if given not in inputs or wanted not in outputs:
+        raise ValueError(
+            f'it has the inputs {sorted(inputs)} and outputs {sorted(outputs)}, expected {given} '
+            f'and {wanted}'
+        )
+    try:
+        part = onnx.utils.Extractor(whole).extract_model([given], [wanted])
+        content = part.SerializeToString()
+    except Exception as error:  # It asserts what a foreign graph need not keep.
+        raise ValueError(str(error) or type(error).__name__) from error
+    used = {name for node in _messages(part, onnx.NodeProto) for name in node.input}
+    needed = sorted(used & (inputs - {given}))
+    return content, needed if given in used else [*needed, f'no {given}']
 
 
 def _parse(content: bytes) -> Any:

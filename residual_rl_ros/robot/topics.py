@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from residual_rl_ros.robot.image_preprocessing import NO_PREPROCESSING, ImagePreprocessing
+
 JOINT_STATE = 'sensor_msgs/msg/JointState'
 FLOAT_ARRAY = 'std_msgs/msg/Float64MultiArray'
 IMAGE = 'sensor_msgs/msg/Image'
@@ -24,6 +26,8 @@ CHANNEL_TYPES = (
     'nav_msgs/msg/Odometry',
     'sensor_msgs/msg/Imu',
 )
+NO_ENCODER = 'none'
+"""Encoder of a camera whose pictures the base policy alone sees."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Channel:
     max_age_s: float
     """Older data is stale and refused [s]."""
     encoder: str = ''
-    """Images: ONNX encoder, by path or by the name of a shipped one. Others: empty."""
+    """Images: ONNX encoder, or base policy with features, by path or by the name of a shipped one;
+    or `NO_ENCODER`. Others: empty."""
     stamped_by: str = 'header'
     """Which time counts: that in the `header` or, for a clock that is not ours, that of `receipt`.
     """
@@ -54,6 +59,8 @@ class Channel:
     """Smallest believable value, of each field or of all; smaller ones are refused. Empty: any."""
     upper: tuple[float, ...] = ()
     """Largest believable value, likewise."""
+    preprocessing: ImagePreprocessing = NO_PREPROCESSING
+    """Images: what is done to each picture first."""
 
     def bounds(self, limits: tuple[float, ...], default: float) -> npt.NDArray[np.float64]:
         """Return `lower` or `upper` for each observation name of the channel."""
@@ -63,8 +70,13 @@ class Channel:
 
     @property
     def is_image(self) -> bool:
-        """Whether an encoder turns the messages into values."""
+        """Whether the messages are pictures."""
         return self.type in (IMAGE, COMPRESSED_IMAGE)
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether an encoder turns the pictures into values."""
+        return self.is_image and self.encoder != NO_ENCODER
 
     @property
     def observation_names(self) -> tuple[str, ...]:

@@ -19,7 +19,6 @@ from residual_rl_ros.numerics import FLOAT32_MAX
 from residual_rl_ros.resources import write_text
 from residual_rl_ros.robot.action_spec import CONTINUOUS, DISCRETE
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.image_encoder import channel_encoder
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
 from residual_rl_ros.tasks.checked import Env, criterion_of, foreign
 from residual_rl_ros.tasks.metaworld import PREFIX, MetaWorld
@@ -31,6 +30,7 @@ from residual_rl_ros.tasks.registry import (
     make_camera_task,
     make_task,
 )
+from residual_rl_ros.tasks.robot_view import RobotView
 
 if TYPE_CHECKING:
     from residual_rl_ros.config.run import RunConfig
@@ -275,52 +275,6 @@ def finetune_for_environment(
         overrides={},
         control_steps=96_000,
     )
-
-
-class RobotView(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """A task with cameras as its robot's policy sees it: one flat vector, images encoded."""
-
-    def __init__(self, env: Env, robot: RobotConfig) -> None:
-        super().__init__(env)
-        self._robot = robot
-        self._encoders = {c.name: channel_encoder(c) for c in robot.channels if c.is_image}
-        self.observation_names = robot.observation_names
-        """Names of the observation."""
-        count = len(robot.observation_names)
-        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (count,), np.float32)
-
-    def observation(self, observation: Any) -> npt.NDArray[np.float32]:
-        """Return the observation, shape (n,)."""
-        values = split_observation(observation, self._robot)
-        return np.concatenate(
-            [
-                self._encoders[channel.name].encode(value) if channel.is_image else value
-                for channel, value in zip(self._robot.channels, values, strict=True)
-            ],
-            dtype=np.float32,
-        )
-
-
-def split_observation(observation: Any, robot: RobotConfig) -> list[npt.NDArray[Any]]:
-    """Cut an environment's observation into what each channel of the robot carries.
-
-    Args:
-        observation: a vector, or a dictionary of the vector `state` and an image for each image
-            channel under the channel's name.
-        robot: names the channels, in order.
-    """
-    images = observation if isinstance(observation, dict) else {}
-    state = images.get(STATE, observation)
-    values: list[npt.NDArray[Any]] = []
-    begin = 0
-    for channel in robot.channels:
-        if channel.is_image:
-            values.append(images[channel.name])
-            continue
-        end = begin + len(channel.observation_names)
-        values.append(np.asarray(state[begin:end], dtype=np.float64))
-        begin = end
-    return values
 
 
 def host(config: RunConfig, robot: RobotConfig, render_mode: str | None = None) -> Env:

@@ -56,6 +56,7 @@ class PushToGoal(ArmEnv):
         'goal.position.x',
         'goal.position.y',
     )
+    cameras = ('camera',)
     parameters: PushToGoalParameters
 
     def __init__(

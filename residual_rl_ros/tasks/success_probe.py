@@ -16,11 +16,11 @@ from residual_rl_ros.config.success import (
     SuccessCriterion,
 )
 from residual_rl_ros.errors import ConfigError, TaskError
-from residual_rl_ros.tasks.arm_env import ArmEnv
 from residual_rl_ros.tasks.checked import CheckedEnvironment, ambiguous, criterion_of
 from residual_rl_ros.tasks.hosting import make_environment
 from residual_rl_ros.tasks.published import PUBLISHED
 from residual_rl_ros.tasks.registry import CAMERA_TASKS, TASK_NAMES
+from residual_rl_ros.tasks.scene_env import SceneEnv
 
 PROBE_STEPS, PROBE_SEED = 1000, 99_000
 """Longest probe, and its environment seed."""
@@ -47,7 +47,7 @@ def settle_success(task: str, success: str, say: Callable[[str], None]) -> str:
     criterion = SuccessCriterion.parse(success)
     automatic = criterion.source == AUTO
     if task in TASK_NAMES or task in CAMERA_TASKS:
-        return str(ArmEnv.success_criterion if automatic else criterion)
+        return str(SceneEnv.success_criterion if automatic else criterion)
     if task in PUBLISHED and automatic:
         env = make_environment(task)
         env.close()

@@ -11,7 +11,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from builders import make_action_spec, make_layout, make_metadata, write_onnx_policy
+from builders import (
+    make_action_spec,
+    make_actor,
+    make_layout,
+    make_metadata,
+    write_onnx_policy,
+)
 from deployment_builders import (
     MEASURED,
     Fused,
@@ -28,6 +34,9 @@ from residual_rl_ros.errors import BasePolicyError, ConfigError, WeightsError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.residual_policy.robot_policy import Exploration, RobotPolicy
 from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.robot.command import Command
+from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, IMAGE, JOINT_STATE, Channel
 
 DECISIONS = 40
 EXACT = 1e-7
@@ -177,6 +186,33 @@ def test_a_base_that_sees_remembers_and_has_a_goal_is_fused_with_all_of_it(
     assert fused.metadata.given == ('observation', 'wrist')
     assert fused.metadata.state == ('chunk', 'taken', 'state_in')
     assert played(fused).largest < EXACT
+
+
+@pytest.mark.parametrize('batch', [None, 1])
+def test_values_of_a_camera_that_the_base_sees_itself_are_for_the_residual_alone(
+    tmp_path: Path, batch: int | None
+) -> None:
+    robot = RobotConfig(
+        'robot',
+        20.0,
+        (Command('command', FLOAT_ARRAY),),
+        make_action_spec(),
+        (
+            Channel('wrist', 'image_raw', IMAGE, ('red', 'blue'), (), 0.1, 'any.onnx'),
+            Channel('arm', 'joint_states', JOINT_STATE, ('position',), ('a', 'b'), 0.1),
+            Channel('tool', 'tool', FLOAT_ARRAY, ('z',), (), 0.1),
+        ),
+    )
+    actor = make_actor(make_layout(observation_names=robot.observation_names), gain=0.7).to_numpy()
+    fused = Fused(
+        write_seeing_policy(tmp_path / 'base.onnx', batch or 'batch'),
+        actor,
+        batch=batch,
+        robot=robot,
+    )
+    found = played(fused)
+    assert fused.metadata.observation_names == robot.observation_names
+    assert found.largest < EXACT
 
 
 def test_a_memory_that_is_forgotten_by_count_is_refused(tmp_path: Path) -> None:

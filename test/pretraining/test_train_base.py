@@ -20,7 +20,8 @@ from residual_rl_ros.evaluation.episode import Episode
 from residual_rl_ros.evaluation.noises import Attempt
 from residual_rl_ros.pretraining import base_figures
 from residual_rl_ros.pretraining.base_figures import CARD_SEED, noise_row
-from residual_rl_ros.pretraining.train_base import load_recipe, train_with_card
+from residual_rl_ros.pretraining.model_card import train_with_card
+from residual_rl_ros.pretraining.train_base import load_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / 'benchmarks' / 'base_policies'
 

@@ -16,6 +16,7 @@ from residual_rl_ros.errors import ConfigError, ResourceError
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.command import INT32, TRAJECTORY, TWIST_STAMPED
 from residual_rl_ros.robot.description import RobotConfig, load_robot
+from residual_rl_ros.robot.image_preprocessing import Calibration, ImagePreprocessing
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
 
 DESCRIPTION: dict[str, Any] = {
@@ -45,6 +46,16 @@ DESCRIPTION: dict[str, Any] = {
             'max_age_s': 0.1,
         },
     },
+}
+CAMERA = {
+    'topic': 'image_raw',
+    'type': 'sensor_msgs/msg/Image',
+    'encoder': 'none',
+    'crop': [40, 40],
+    'resize': [20, 20],
+    'camera_matrix': [50, 0, 20, 0, 50, 20, 0, 0, 1],
+    'distortion_coefficients': [-0.1, 0, 0, 0],
+    'max_age_s': 0.1,
 }
 MISSING = object()
 TRAJECTORY_COMMAND = {'topic': 'jtc', 'type': TRAJECTORY, 'joints': ['a', 'b']}
@@ -330,3 +341,39 @@ def test_discrete_actions_need_names_and_nothing_else(command: str) -> None:
 def test_a_mistake_about_discrete_actions_is_refused(mapping: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         RobotConfig.from_mapping(mapping)
+
+
+def test_keys_of_a_camera_say_what_is_done_to_its_pictures() -> None:
+    robot = RobotConfig.from_mapping(edited('observation.tool', CAMERA))
+    camera = robot.channels[0]
+    calibration = Calibration((50, 0, 20, 0, 50, 20, 0, 0, 1), (-0.1, 0, 0, 0))
+    assert camera.preprocessing == ImagePreprocessing(calibration, (40, 40), (20, 20))
+    assert camera.observation_names == ()
+    assert not camera.has_encoder
+
+
+@pytest.mark.parametrize(
+    ('keys', 'message'),
+    [
+        ({'fields': ['u']}, r"fields is \['u'\], with encoder 'none' expected none"),
+        ({'encoder': 'mine.onnx'}, r"fields is \[\], with encoder 'mine.onnx' expected the feat"),
+        ({'crop': [1]}, r'tool.crop is \[1\], expected \[height, width\] or'),
+        ({'resize': [20.5, 20]}, r'tool.resize is \[20.5, 20\], expected a list of whole numbers'),
+        ({'camera_info': 'a.yaml'}, r'tool.camera_info is given beside the calibration itself'),
+        ({'distortion_coefficients': []}, r'tool.distortion_coefficients is \[\], expected the 4'),
+        (
+            {'camera_matrix': [], 'distortion_coefficients': [], 'camera_info': 'no.yaml'},
+            r"tool.camera_info 'no.yaml': ",
+        ),
+    ],
+)
+def test_wrong_keys_of_a_camera_are_named(keys: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RobotConfig.from_mapping(edited('observation.tool', CAMERA | keys))
+
+
+def test_a_robot_without_encoders_keeps_its_cameras() -> None:
+    robot, _ = load_robot('push_to_goal_camera')
+    blind = robot.without_encoders()
+    assert blind.observation_names == robot.observation_names[: len(blind.observation_names)]
+    assert [c.name for c in blind.channels] == [c.name for c in robot.channels]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from residual_rl_ros.errors import ObservationError
-from residual_rl_ros.robot.image_encoder import ImageWorker
+from residual_rl_ros.robot.camera import ImageWorker
 
 
 class Encoder:

@@ -11,7 +11,7 @@ import pytest
 
 from residual_rl_ros.errors import ObservationError
 from residual_rl_ros.robot.observation import ObservationAssembler
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, Channel
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, IMAGE, JOINT_STATE, NO_ENCODER, Channel
 
 TOOL = Channel('tool', 'tool_topic', FLOAT_ARRAY, ('x', 'y'), (), 0.1)
 ARM = Channel('arm', 'joint_states', JOINT_STATE, ('position',), ('a', 'b', 'c'), 0.5)
@@ -145,3 +145,18 @@ def test_a_channel_whose_messages_were_refused_says_why_it_has_none(
     assembler.update('tool', 4.0, np.zeros(2))
     with pytest.raises(ObservationError, match=r'max_age_s is 0.5 s$'):
         assembler.assemble(4.0)
+
+
+def test_a_camera_without_encoder_adds_a_picture_and_no_value_and_ages_like_any_channel() -> None:
+    camera = Channel('camera', 'image_raw', IMAGE, (), (), 0.1, NO_ENCODER)
+    assembler = ObservationAssembler((TOOL, camera))
+    assembler.update('tool', 1.0, np.zeros(len(TOOL.observation_names)))
+    with pytest.raises(ObservationError, match="channel 'camera': nothing received on image_raw"):
+        assembler.assemble(1.0)
+    picture = np.ones((2, 2, 3), dtype=np.uint8)
+    assembler.update('camera', 1.0, np.zeros(0), picture)
+    assert assembler.assemble(1.0).shape == (len(TOOL.observation_names),)
+    assert assembler.pictures['camera'] is picture
+    assembler.update('tool', 1.2, np.zeros(len(TOOL.observation_names)))
+    with pytest.raises(ObservationError, match=r"channel 'camera' is 0.2"):
+        assembler.assemble(1.2)

@@ -30,6 +30,7 @@ from residual_rl_ros.residual_policy.robot_policy import Exploration, RobotPolic
 from residual_rl_ros.residual_policy.torch_networks import ResidualActor
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import ENCODER_METADATA_KEY
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import Source, Success, Transition
@@ -97,6 +98,10 @@ class LinearPolicy:
     @property
     def noise_shape(self) -> tuple[int, int]:
         return self.metadata.horizon, len(self.metadata.action_names)
+
+    def bind(self, robot: RobotConfig) -> None:
+        names = robot.observation_names
+        self.metadata.check_robot(names, robot.action, robot.control_rate_hz)
 
     def infer(self, window: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
         self.calls += 1

@@ -36,6 +36,7 @@ from residual_rl_ros.residual_policy.weights import (
     encode_weights,
 )
 from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.training.identity import IDENTITY
 
 MEASURED = {'measured_by': ('arm.position.a', 'arm.position.b'), 'max_step': np.array([0.3, 0.2])}
@@ -167,8 +168,11 @@ class Fused:
         exploration: Exploration | None = None,
         batch: int | None = None,
         precision: str = 'float64',
+        robot: RobotConfig | None = None,
     ) -> None:
         self.base, self.policy = OnnxBasePolicy(path), policy
+        if robot is not None:
+            self.base.bind(robot)
         self.parts = FusedParts(
             BaseGraph.of(self.base),
             policy,

@@ -107,19 +107,25 @@ class Live:
         config: ControllerConfig = CONFIG,
         policy: LinearPolicy | None = None,
         noted: dict[str, str] | None = None,
+        robot: RobotConfig = ROBOT,
     ) -> Live:
-        topics = absolute(raw_topics(ROBOT), lambda name: str(Path('/cell') / name))
+        policy = policy or LinearPolicy()
+        topics = absolute(raw_topics(robot), lambda name: str(Path('/cell') / name))
         live = cls(Recorder(folder, topics, RecordOptions(), noted or {}, lambda: 0.0), [])
         parts = (
-            config.build(policy or LinearPolicy(), ROBOT.action),
-            ObservationAssembler(ROBOT.channels),
+            config.build(policy, robot.action),
+            ObservationAssembler(robot.channels),
             BlendRamp(0.0),
             live,
             lambda: 0.0,
         )
         live.loop = RealTimeLoop(*parts, PERIOD, RealTimeRules(True, 10.0))
         live.loop.activate()
-        live.readers = {channel.name: MessageDecoder(channel) for channel in ROBOT.channels}
+        sizes = policy.metadata.picture_sizes
+        live.readers = {
+            channel.name: MessageDecoder(channel, picture_size=sizes.get(channel.name))
+            for channel in robot.channels
+        }
         return live
 
     def send_command(self, command: np.ndarray, stamp: float, holding: bool = False) -> None:
@@ -139,7 +145,7 @@ class Live:
         message = deserialize(data, kind)
         reading = self.readers[name].read(message, lambda: received_ns * 1e-9)
         assert reading is not None
-        self.loop.push_observation(name, reading.stamp, reading.values)
+        self.loop.push_observation(name, reading.stamp, reading.values, reading.picture)
 
     def step(self, tick: int) -> None:
         """Let one control period pass: observations, then the tick."""
@@ -175,11 +181,12 @@ def rebuild(
     folder: Path,
     controller: ControllerConfig = CONFIG,
     policy: LinearPolicy | None = None,
+    robot: RobotConfig = ROBOT,
     **options: Any,
 ) -> tuple[list[Transition], Rebuilder, list[str]]:
     bag = Bag(folder)
     understood = RebuildOptions(controller, namespace='cell', **options)
-    rebuilder = Rebuilder(bag, ROBOT, policy or LinearPolicy(), understood)
+    rebuilder = Rebuilder(bag, robot, policy or LinearPolicy(), understood)
     made = list(rebuilder.transitions())
     return made, rebuilder, [str(problem) for problem in bag.problems]
 

@@ -21,15 +21,15 @@ from residual_rl_ros.pretraining.train_encoder import (
 )
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.robot.image_encoder import channel_encoder
-from residual_rl_ros.tasks import arm_env as rendering
+from residual_rl_ros.tasks import scene_env as rendering
 from residual_rl_ros.tasks.hosting import (
     check_environment,
     connect,
     describe_robot,
     make_environment,
-    split_observation,
 )
 from residual_rl_ros.tasks.registry import make_camera_task, make_task
+from residual_rl_ros.tasks.robot_view import split_observation
 
 TASK = 'push_to_goal_camera'
 SMALL = EncoderRecipe(

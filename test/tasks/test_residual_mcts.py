@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, logsumexp
 
 from residual_rl_ros.base_policy.distribution import BaseDistribution
+from residual_rl_ros.base_policy.inputs import ImageInput
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.rewards.composition import AddOns
@@ -269,6 +270,8 @@ def test_a_base_that_tells_no_logits_or_sees_several_observations_is_refused() -
         MctsPlanner(CENTRE).build(env, CART_POLE, Even(prior=Prior.NONE))
     with pytest.raises(ConfigError, match='n_obs_steps is 2'):
         MctsPlanner(CENTRE).build(env, CART_POLE, Even(n_obs_steps=2))
+    with pytest.raises(ConfigError, match='without pictures, and this one wants camera'):
+        MctsPlanner(CENTRE).build(env, CART_POLE, Even(inputs=(ImageInput('camera', 2, 2),)))
 
 
 class Crowded(gymnasium.Env):

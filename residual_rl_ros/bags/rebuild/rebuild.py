@@ -107,8 +107,10 @@ class Rebuilder:
             c.name: ChannelReport(c.name, self._messages.topic(c.topic)) for c in robot.channels
         }
         """What was found on each channel."""
+        sizes = policy.metadata.picture_sizes
         self._readers = {
-            channel.name: MessageDecoder(channel, options.lockstep) for channel in robot.channels
+            c.name: MessageDecoder(c, options.lockstep, picture_size=sizes.get(c.name))
+            for c in robot.channels
         }
         self._takeover_reader = CommandDecoder(robot.takeover, robot.action.size)
         self._made: deque[Transition] = deque()
@@ -231,7 +233,7 @@ class Rebuilder:
             if heard is not None:
                 own = heard.stamp if heard.stamped else None
                 self.channels[name].add(own, received.time)
-                loop.push_observation(name, heard.stamp, heard.values)
+                loop.push_observation(name, heard.stamp, heard.values, heard.picture)
         elif reading.role is Role.FEEDBACK:
             self._take_feedback(np.array(message.data, dtype=np.float64))
         elif reading.role is Role.TAKEOVER:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from residual_rl_ros.base_policy.inputs import FEATURES, OWN_INPUTS, ImageInput
+from residual_rl_ros.base_policy.inputs import OWN_INPUTS, ImageInput
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError, PolicyImportError
 from residual_rl_ros.importing.lerobot.builders import Built, build
@@ -29,6 +29,7 @@ from residual_rl_ros.importing.mapping import MappedNumbers, map_numbers, robot_
 from residual_rl_ros.importing.options import ImportOptions
 from residual_rl_ros.importing.policy import ImportedPolicy, PolicyInput, listed
 from residual_rl_ros.importing.units import FromRobot, ToRobot
+from residual_rl_ros.robot.image_encoder import FEATURES
 
 
 class LerobotPolicy(nn.Module):

@@ -30,7 +30,7 @@ from residual_rl_ros.robot.decoders import (
     stamped_label,
     to_nanoseconds,
 )
-from residual_rl_ros.robot.image_encoder import RgbImage
+from residual_rl_ros.robot.image_preprocessing import RgbImage
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, Channel
 from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.transitions.cdr import labelled_array
@@ -94,13 +94,19 @@ class ChannelReader(MessageDecoder):
     Args:
         channel: the channel.
         lockstep: see `MessageDecoder`.
+        picture_size: likewise.
 
     Raises:
         ObservationError: the message type has no such field.
     """
 
-    def __init__(self, channel: Channel, lockstep: bool = False) -> None:
-        super().__init__(channel, lockstep)
+    def __init__(
+        self,
+        channel: Channel,
+        lockstep: bool = False,
+        picture_size: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(channel, lockstep, picture_size=picture_size)
         self.message_type = message_class(channel.type)
         self.check(self.message_type())
 

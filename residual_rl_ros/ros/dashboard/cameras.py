@@ -13,7 +13,7 @@ from typing import Any
 
 import PIL.Image
 
-from residual_rl_ros.robot.decoders import decompress, to_rgb
+from residual_rl_ros.robot.image_messages import decompress, to_rgb
 from residual_rl_ros.robot.topics import COMPRESSED_IMAGE, Channel
 
 WIDTH, HEIGHT = 320, 240

@@ -173,6 +173,8 @@ class LearnerOutput:
                 policy = OnnxBasePolicy(
                     find_base_policy(parameters.base_policy), inference=inference
                 )
+                if robot is not None:
+                    policy.bind(robot)
             demonstrated = Demonstrated(
                 policy,
                 robot,

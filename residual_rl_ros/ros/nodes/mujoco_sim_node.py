@@ -38,7 +38,8 @@ from residual_rl_ros.ros.common.parameters import (
     read_tree,
 )
 from residual_rl_ros.tasks.checked import CheckedEnvironment
-from residual_rl_ros.tasks.hosting import check_environment, make_environment, split_observation
+from residual_rl_ros.tasks.hosting import check_environment, make_environment
+from residual_rl_ros.tasks.robot_view import split_observation
 from residual_rl_ros.tasks.success_probe import settle_success
 from residual_rl_ros.transitions.cdr import labelled_array
 

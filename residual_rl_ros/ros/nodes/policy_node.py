@@ -26,10 +26,10 @@ from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import CommandError, ObservationError
 from residual_rl_ros.residual_policy.weights import read_actor
+from residual_rl_ros.robot.camera import ImageWorker, Sight
 from residual_rl_ros.robot.command import CommandDecoder
 from residual_rl_ros.robot.decoders import rounded, to_seconds
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.image_encoder import ImageWorker
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.command_outputs import ARRIVAL_LIMIT_S, CommandOutputs
@@ -83,7 +83,7 @@ class PolicyNode(ManagedNode):
     def configure(self) -> None:
         """Load robot and base policy, check them against each other, open the topics."""
         self._fault_reason = ''
-        self._image_workers: list[tuple[str, ImageWorker]] = []
+        self._image_workers: list[tuple[str, ImageWorker[Sight]]] = []
         self.parameters = parameters = read_parameters(self, PolicyParameters, ('robot',))
         self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
         policy = open_base_policy(parameters, robot, self._now, self.get_logger().warning)
@@ -98,7 +98,7 @@ class PolicyNode(ManagedNode):
             self.controller.mailbox.submit(self._key.seal(WEIGHTS, actor))
         self._blend = BlendRamp(ramp_s(parameters), parameters.blend_ratio)
         self._loop = self._make_loop()
-        self._open_topics()
+        self._open_topics(policy.metadata.picture_sizes)
         if isinstance(policy, ReceivedPolicy):
             assert isinstance(self.controller.queue, ReceivedQueue)
             ChunkInput(self, policy, self.controller.queue, self.warn)
@@ -188,9 +188,9 @@ class PolicyNode(ManagedNode):
         """Hand over the images that have been read, then run a control step."""
         for name, images in self._image_workers:
             while (image := images.take()) is not None:
-                stamp, values = image
+                stamp, look = image
                 try:
-                    loop.push_observation(name, stamp, values())
+                    loop.push_observation(name, stamp, *look())
                 except ObservationError as error:
                     loop.refuse_observation(error)
         if self._stop_inputs is not None:
@@ -212,10 +212,11 @@ class PolicyNode(ManagedNode):
                 f'{ARRIVAL_LIMIT_S} s'
             )
 
-    def _open_topics(self) -> None:
+    def _open_topics(self, picture_sizes: Mapping[str, tuple[int, int]]) -> None:
         loop, create = self._loop, self.create_subscription
         for channel in self.robot.channels:
-            reader = ChannelReader(channel, self.parameters.lockstep)
+            size = picture_sizes.get(channel.name)
+            reader = ChannelReader(channel, self.parameters.lockstep, size)
             callback = (
                 self._image_callback(channel.name, reader)
                 if channel.is_image and isinstance(loop, RealTimeLoop)
@@ -281,7 +282,7 @@ class PolicyNode(ManagedNode):
                 loop.refuse_observation(error)
                 return
             if reading is not None:
-                loop.push_observation(name, reading.stamp, reading.values)
+                loop.push_observation(name, reading.stamp, reading.values, reading.picture)
             if isinstance(loop, RealTimeLoop):
                 loop.reading_s += time.perf_counter() - started
 
@@ -289,7 +290,7 @@ class PolicyNode(ManagedNode):
 
     def _image_callback(self, name: str, reader: ChannelReader) -> Callable[[Any], None]:
         """Have images read in another thread; in lockstep a simulator waits for them instead."""
-        loop, images = self._loop, ImageWorker(reader.values, reader.warm_up)
+        loop, images = self._loop, ImageWorker(reader.look, reader.warm_up)
         self.made.callback(images.close)
         self._image_workers.append((name, images))
 

@@ -47,12 +47,14 @@ def open_base_policy(
         )
     if described:
         policy = ReceivedPolicy(Path(described), now)
+        policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
     else:
         policy = OnnxBasePolicy(
             find_base_policy(parameters.base_policy),
             sha256=parameters.base_policy_sha256,
             inference=robot.base_policy,
         )
+        policy.bind(robot)
         for remark in policy.remarks:
             warn(remark)
     if robot.action.kind == 'discrete' and not robot.action.hold_action:
@@ -60,7 +62,6 @@ def open_base_policy(
             'a hold repeats the latest action: set hold_action in the robot YAML to the one that '
             'stays'
         )
-    policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
     return policy
 
 

@@ -31,14 +31,13 @@ from residual_rl_ros.robot.command import (
     check_lockstep,
 )
 from residual_rl_ros.robot.decoders import (
-    COLOURS,
     label_of,
     rounded,
     stamp_of,
     stamped_label,
-    to_rgb,
     to_seconds,
 )
+from residual_rl_ros.robot.image_messages import COLOURS, to_rgb
 from residual_rl_ros.robot.topics import (
     COMPRESSED_IMAGE,
     FLOAT_ARRAY,

@@ -34,6 +34,7 @@ SEED = 7
 RUN_LIMIT_S = 90.0
 SOON = {'warmup_transitions': 40, 'publish_interval': 10}
 """A run of few steps has updates and publications, too."""
+SOONER = {'warmup_transitions': 20, 'publish_interval': 5}
 
 
 def small_config(task: str = 'peg_insert', **overrides: object) -> RunConfig:
@@ -59,8 +60,9 @@ def topology(config: RunConfig, output: Path, **policy: object) -> list[NodeSpec
     [
         replace(quick(load_run('peg_insert')), control_steps=400),  # Networks as users have them.
         replace(small_config('push_to_goal_camera', **SOON), control_steps=240),
+        replace(small_config('pick_place_camera', **SOONER), control_steps=120),
     ],
-    ids=['peg_insert', 'push_to_goal_camera'],
+    ids=['peg_insert', 'push_to_goal_camera', 'pick_place_camera'],
 )
 def test_a_run_over_dds_learns_bit_for_bit_what_a_run_in_one_process_learns(
     config: RunConfig, domain_id: int, tmp_path: Path

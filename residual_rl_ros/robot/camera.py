@@ -1,0 +1,130 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Cameras as channels: what policy and learner see of a picture, and a thread that looks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.robot.image_encoder import ImageEncoder, channel_encoder
+from residual_rl_ros.robot.image_preprocessing import ImagePreprocessor, RgbImage
+from residual_rl_ros.robot.onnx_session import InferenceWorker
+from residual_rl_ros.robot.topics import Channel
+
+Read = TypeVar('Read')
+
+
+class Sight(NamedTuple):
+    """What is seen of a picture."""
+
+    values: npt.NDArray[np.float64]
+    """Features by the encoder, in the order of the channel's observation names; none without."""
+    picture: RgbImage | None
+    """For a base policy that sees pictures, shape (height, width, 3); None for others."""
+
+
+class Camera:
+    """An image channel: undistorts, crops, resizes and encodes its pictures.
+
+    Args:
+        channel: the channel.
+        picture_size: height and width of the pictures that the base policy wants of it [px]; None
+            if it wants none.
+
+    Raises:
+        ConfigError: the encoder is unusable, or the sizes differ.
+        ResourceError: no shipped encoder has the name.
+    """
+
+    def __init__(self, channel: Channel, picture_size: tuple[int, int] | None = None) -> None:
+        self._channel, self._size = channel, picture_size
+        self._preprocess = ImagePreprocessor(channel.preprocessing)
+        self._encoder: ImageEncoder | None = None
+        if channel.has_encoder:
+            self._encoder = channel_encoder(channel)
+        check_size(channel, picture_size)
+
+    def warm_up(self) -> None:
+        """Encode a black image, so that no real one pays for initialisation."""
+        if self._encoder is not None:
+            self._encoder.warm_up()
+
+    def look(self, picture: RgbImage) -> Sight:
+        """Return what is seen of a picture, shape (height, width, 3), RGB.
+
+        Raises:
+            ConfigError: the picture has another size, or the encoder failed.
+        """
+        picture = self._preprocess(picture)
+        if self._size is not None and picture.shape[:2] != self._size:
+            raise ConfigError(_wrong_size(picture.shape[:2], self._size, 'the picture'))
+        values = np.zeros(0) if self._encoder is None else self._encoder.encode(picture)
+        return Sight(values, None if self._size is None else picture)
+
+
+def check_size(channel: Channel, wanted: tuple[int, int] | None) -> None:
+    """Refuse a channel that makes pictures of another size than the base policy wants.
+
+    Raises:
+        ConfigError: it does; nobody knows before the first picture where the camera decides.
+    """
+    made = channel.preprocessing.size
+    if wanted is not None and made not in (None, wanted):
+        assert made is not None
+        raise ConfigError(_wrong_size(made, wanted, f'channel {channel.name!r}: a picture'))
+
+
+def _wrong_size(found: tuple[int, ...], wanted: tuple[int, int], what: str) -> str:
+    return (
+        f'{what} is {found[0]} x {found[1]} (height x width), the base policy wants {wanted[0]} x '
+        f'{wanted[1]}; set resize: [{wanted[0]}, {wanted[1]}] in its channel of the robot YAML'
+    )
+
+
+class ImageWorker(Generic[Read]):
+    """Reads the images of one channel in a thread of its own.
+
+    An image that still waits when a newer one arrives is dropped.
+
+    Args:
+        read: returns what a message says, or raises.
+        warm_up: what is done once in that thread, so that no image pays for initialisation.
+    """
+
+    def __init__(self, read: Callable[[Any], Read], warm_up: Callable[[], None]) -> None:
+        self._read = read
+        self._worker = InferenceWorker('images')
+        self._orders: deque[tuple[float, Future[Read]]] = deque()
+        self._worker.submit(warm_up).result()
+
+    def put(self, stamp: float, message: Any) -> None:
+        """Request that an image is read.
+
+        Args:
+            stamp: its time [s].
+            message: its message.
+        """
+        if self._orders and self._orders[-1][1].cancel():
+            self._orders.pop()
+        self._orders.append((stamp, self._worker.submit(self._read, message)))
+
+    def take(self) -> tuple[float, Callable[[], Read]] | None:
+        """Return the next image that has been read: its stamp, and what returns or raises.
+
+        None if there is none; this never waits.
+        """
+        if not self._orders or not self._orders[0][1].done():
+            return None
+        stamp, order = self._orders.popleft()
+        return stamp, order.result
+
+    def close(self) -> None:
+        """End the thread."""
+        self._worker.close()
