@@ -192,7 +192,10 @@ def imported(folder: Path) -> frozenset[str]:
 
 
 def test_every_import_is_declared(metadata: Message) -> None:
-    extras = ('bench', 'customisation', 'dashboard', 'lerobot', 'ray', 'robomimic', 'ros')
+    extras = (
+        *('bench', 'customisation', 'dashboard', 'lerobot', 'ray', 'robomimic', 'ros'),
+        'smoothing',
+    )
     declared = required(metadata, *extras)
     # The libraries that `bench learner` measures against need not be installed here.
     distributions = {
