@@ -21,6 +21,8 @@ Float32 = npt.NDArray[np.float32]
 Picture = npt.NDArray[np.uint8]
 MAX_PIXELS = 4096
 """Largest height and width of a picture [px]."""
+MOST_WINDOW_PIXELS = 2**25
+"""Pixels of a window of one camera."""
 MAX_NUMBERS = 10_000_000
 """Most numbers in a constant or a memory."""
 OWN_INPUTS = ('observation', 'noise')

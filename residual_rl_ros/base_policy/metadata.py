@@ -14,6 +14,7 @@ import numpy as np
 
 from residual_rl_ros.base_policy.inputs import (
     MAX_NUMBERS,
+    MOST_WINDOW_PIXELS,
     ConstantInput,
     ImageInput,
     Input,
@@ -24,7 +25,7 @@ from residual_rl_ros.base_policy.inputs import (
 from residual_rl_ros.errors import BasePolicyError, ConfigError, FormatError, shown
 from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.robot.action_spec import ActionSpec, Prior, check_names, integer
-from residual_rl_ros.robot.image_encoder import POLICY_METADATA_KEY
+from residual_rl_ros.robot.image_encoder import FEATURES, POLICY_METADATA_KEY
 
 METADATA_KEY = POLICY_METADATA_KEY
 SCHEMA_VERSION = 1
@@ -32,6 +33,13 @@ MOST_STEPS = 10_000
 """Longest chunk of actions, and longest window of observations."""
 LATER_KEYS = ('prior', 'inputs', 'noise_shape', 'noise_default', 'source', 'parity')
 """Keys that are left out where they say what goes without saying."""
+DENSITY_OUTPUTS: dict[Prior, tuple[str, ...]] = {
+    Prior.NONE: (),
+    Prior.GAUSSIAN: ('mean', 'log_std'),
+    Prior.SQUASHED_GAUSSIAN: ('mean', 'log_std'),
+    Prior.CATEGORICAL: ('logits',),
+}
+"""Names of the outputs that tell a density, shape (1, horizon, m) each."""
 UNUSED_RANGE = 1e-3
 """A dimension whose trained actions span less than this [command units] is one the base never
 uses: a residual there would drift with nothing to bring it back."""
@@ -160,6 +168,20 @@ class BasePolicyMetadata:
         ):
             if len(set(names)) != len(names):
                 raise BasePolicyError(f'metadata has the {label} {names}, expected each name once')
+        own = {'action', *(name for names in DENSITY_OUTPUTS.values() for name in names)}
+        own |= {f'{each.name}{FEATURES}' for each in self.images}
+        if taken := own.intersection(outputs):
+            raise BasePolicyError(
+                f'metadata has a memory with the output {sorted(taken)}, which tells something '
+                'else; give the memory another name in the graph'
+            )
+        for each in self.images:
+            if self.n_obs_steps * each.height * each.width > MOST_WINDOW_PIXELS:
+                raise BasePolicyError(
+                    f'metadata: a window of {shown(each.name)} has {self.n_obs_steps} pictures of '
+                    f'{each.height} x {each.width} pixels, expected at most {MOST_WINDOW_PIXELS} '
+                    'pixels'
+                )
 
     @property
     def images(self) -> tuple[ImageInput, ...]:

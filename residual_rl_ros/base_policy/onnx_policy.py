@@ -14,7 +14,11 @@ import numpy.typing as npt
 
 from residual_rl_ros.base_policy.binding import columns_for
 from residual_rl_ros.base_policy.inputs import Context, ImageInput, Picture
-from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
+from residual_rl_ros.base_policy.metadata import (
+    DENSITY_OUTPUTS,
+    METADATA_KEY,
+    BasePolicyMetadata,
+)
 from residual_rl_ros.base_policy.noise_batch import NoiseBatch, make_noise_batch
 from residual_rl_ros.errors import BasePolicyError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml
@@ -32,13 +36,6 @@ FLOAT = 'tensor(float)'
 TENSORS = {'float32': FLOAT, 'int64': 'tensor(int64)'}
 Signature = tuple[str, tuple[int, ...]]
 """ONNX type and shape without the batch."""
-DENSITY_OUTPUTS: dict[Prior, tuple[str, ...]] = {
-    Prior.NONE: (),
-    Prior.GAUSSIAN: ('mean', 'log_std'),
-    Prior.SQUASHED_GAUSSIAN: ('mean', 'log_std'),
-    Prior.CATEGORICAL: ('logits',),
-}
-"""Names of the outputs that tell a density, shape (1, horizon, m) each."""
 
 
 class OnnxBasePolicy:

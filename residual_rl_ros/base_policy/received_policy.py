@@ -173,6 +173,8 @@ class ReceivedQueue(ChunkQueue):
             actions: for the control steps from there on, shape (steps, m).
         """
         now, period_s = self._now(), 1.0 / self._meta.rate_hz
+        if self._newest_time - now > period_s:  # The clock went back: no time so far counts.
+            self.forget()
         origin = self._origin(stamp)
         if stamp - now > period_s:
             self.refuse('future')
@@ -197,6 +199,11 @@ class ReceivedQueue(ChunkQueue):
         finally:
             self._steps.append(_Taken(self._now(), before, self._taken))
 
+    def give_back(self, steps: int) -> None:
+        """Return the last actions taken: no chunk is for them."""
+        super().give_back(steps)
+        self._steps.append(replace(self._steps.pop(), end=self._taken))
+
     def _next(self, timeout_s: float | None) -> Chunk:
         """Use the newest chunk, if it goes as far as now."""
         chunk = self._newest
@@ -207,8 +214,16 @@ class ReceivedQueue(ChunkQueue):
         return chunk
 
     def _index(self, chunk: Chunk) -> int:
-        """Return the index in a chunk, which begins at its observation, of the next action."""
-        return self._taken - chunk.origin
+        """Return the index in a chunk, which begins at its observation, of the next action.
+
+        A chunk that came before actions were given back may be for one of them.
+        """
+        return max(self._taken - chunk.origin, 0)
+
+    @property
+    def _newest_time(self) -> float:
+        """The newest time that is remembered [s]."""
+        return max(self._stamp, self._steps[-1].at if self._steps else -math.inf)
 
     def _origin(self, stamp: float) -> int | None:
         """Return how many actions were taken before the control step that saw an observation.

@@ -28,6 +28,7 @@ from residual_rl_ros.evaluation.noises import (
     NOISE_STRIDE,
     SPREAD_DRAWS,
     play_noises,
+    plays_zero,
     predicted_seconds,
 )
 from residual_rl_ros.evaluation.pass_at_k import NoiseStudy, resampled_means, study_noise
@@ -130,6 +131,9 @@ class Diagnosis:
     """Of each action; empty for a deterministic base."""
     deterministic: bool
     """The base has no noise to choose among."""
+    zero_success: float | None = None
+    """Success with zero noise, where that is the policy as it is and only further noises are drawn;
+    None where the policy itself draws."""
 
     @property
     def verdict(self) -> Verdict:
@@ -186,6 +190,11 @@ class Diagnosis:
             if study.start_share is not None:
                 share = study.start_share.shown('.0%')
             noise = '; '.join(map(str, self.spread))
+            if self.zero_success is not None:
+                lines.append(
+                    f'the policy as it is, with zero noise (noise 0): {self.zero_success:.0%}; '
+                    f'noises 1 to {study.noises - 1} are drawn, and pass@k counts all alike'
+                )
             lines += [
                 f'pass@{study.most} - pass@1: {study.gain.shown(".0%")}',
                 f'share of the outcome that the start explains: {share}',
@@ -204,6 +213,7 @@ class Diagnosis:
             'pass_at': {str(k): _summary(value) for k, value in study.pass_at.items()},
             'gain': _summary(study.gain),
             'start_share': share,
+            'zero_noise': self.zero_success,
             'spread': {each.action: each.summary() for each in self.spread},
             'verdict': str(self.verdict),
             'agreement': self.agreement,
@@ -222,6 +232,7 @@ def diagnose(
     names: Sequence[str],
     bound: ResidualBound,
     generator: np.random.Generator,
+    first_is_zero: bool = False,
 ) -> Diagnosis:
     """Return what outcomes say about a base policy.
 
@@ -232,10 +243,12 @@ def diagnose(
         names: of the actions.
         bound: of the residual.
         generator: source of the resamples.
+        first_is_zero: noise 0 is zero, the policy as it is; the others are drawn.
     """
     study = study_noise(outcomes, generator)
     spread = () if variances is None else spread_of(variances, names, bound, generator)
-    return Diagnosis(study, spread, deterministic=variances is None)
+    zero_success = float(outcomes[:, 0].mean()) if first_is_zero else None
+    return Diagnosis(study, spread, variances is None, zero_success)
 
 
 @dataclass(frozen=True)
@@ -298,7 +311,7 @@ def run_diagnosis(config: RunConfig, options: DiagnosisOptions, console: Console
     bound = ResidualBound.from_metadata(meta, config.residual_scale, run.robot.action.is_discrete)
     generator = np.random.default_rng(options.seed)
     measured = np.array(variances) if variances else None
-    return diagnose(outcomes, measured, meta.action_names, bound, generator)
+    return diagnose(outcomes, measured, meta.action_names, bound, generator, plays_zero(run))
 
 
 def _announce(

@@ -137,7 +137,8 @@ def _configuration(options: ExportOptions, stored: Mapping[str, Any]) -> RunConf
     if options.robot is not None and options.base is not None:
         if options.task is not None:
             raise ConfigError('give either --task, or --robot together with --base')
-        return RunConfig(Path(options.robot).stem, options.robot, options.base, (0.0,), 1)
+        config = RunConfig(Path(options.robot).stem, options.robot, options.base, (0.0,), 1)
+        return _as_wide(config, stored)
     task = options.task or stored.get('task')
     if not isinstance(task, str):
         raise ConfigError(
@@ -148,6 +149,11 @@ def _configuration(options: ExportOptions, stored: Mapping[str, Any]) -> RunConf
         config = load_run(task)
     except ResourceError as error:
         raise ConfigError(f'{error}; or give --robot together with --base') from error
+    return _as_wide(config, stored)
+
+
+def _as_wide(config: RunConfig, stored: Mapping[str, Any]) -> RunConfig:
+    """Return a run with the density around its base action that it was trained with."""
     return config.changed({'prior_width': stored.get('prior_width') or []})
 
 

@@ -110,7 +110,7 @@ class Parity:
     def add(self, expected: Array, commands: Array) -> None:
         """Take in the commands of a decision, shape (up to k, m) each."""
         self.decisions += 1
-        self.largest = max(self.largest, float(np.abs(expected - commands).max()))
+        self.largest = max(self.largest, _difference(expected, commands))
         self.numbers += expected.size
         self.equal += int((np.float32(expected) == np.float32(commands)).sum())
 
@@ -169,8 +169,9 @@ def compare(
             took, over = clock() - started, feedback.done
             runner.observe(observation, pictures)
         expected = np.array(sent)
-        close = np.abs(expected - commands[: len(sent)]).max() <= allowed
-        if close or not _is_tie(policy, transition, controller):
+        difference = _difference(expected, commands[: len(sent)])
+        near = difference <= allowed or not np.isfinite(difference)  # NaN is no tie.
+        if near or not _is_tie(policy, transition, controller):
             found.add(expected, commands[: len(sent)])
         else:
             found.ties += 1
@@ -181,6 +182,12 @@ def compare(
 def tolerance(layout: TransitionLayout) -> float:
     """Return by how much commands may differ [command units]."""
     return TOLERANCE * max(1.0, *map(abs, (*layout.action_min, *layout.action_max)))
+
+
+def _difference(expected: Array, commands: Array) -> float:
+    """Return the largest difference; infinite if a number is not finite, which `max` would skip."""
+    difference = float(np.abs(expected - commands).max())
+    return difference if np.isfinite(difference) else float('inf')
 
 
 def _is_tie(policy: RobotPolicy, transition: Transition, controller: ResidualController) -> bool:

@@ -4,11 +4,13 @@
 
 The start is the seed of the environment. The noise is the seed of everything that the base policy
 draws in an episode, and has nothing to do with the start. The first noise of a start is the one
-with which `evaluate` plays it.
+with which `evaluate` plays it. A policy whose `noise_default` is zero plays with zero there, and
+draws in the others, as its further proposals are drawn.
 """
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +18,7 @@ from functools import partial
 
 import numpy as np
 
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.config.run import ResolvedRun, RunConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.errors import ConfigError
@@ -41,7 +44,7 @@ class Attempt:
     """One start, played with one of its noises."""
 
     noise: int
-    """Number of the noise, from 0 on."""
+    """Number of the noise, from 0 on; 0 is the policy as it is."""
     episode: Episode
     variance: Array | None
     """Variance of the base action between draws at the same observation, mean over decisions and
@@ -62,7 +65,13 @@ class Attempt:
         return self.episode.success
 
 
-def attempt(env: Env, controller: ResidualController, start: int, noise: int) -> Attempt:
+def attempt(
+    env: Env,
+    controller: ResidualController,
+    start: int,
+    noise: int,
+    first_is_zero: bool = False,
+) -> Attempt:
     """Play a start with one of its noises.
 
     Args:
@@ -71,13 +80,15 @@ def attempt(env: Env, controller: ResidualController, start: int, noise: int) ->
             apart; they change nothing of what is done.
         start: seed of the environment, below `NOISE_STRIDE`.
         noise: number of the noise.
+        first_is_zero: what is done is of zero noise, and no draw.
     """
     layout = controller.layout
     variances: list[Array] = []
 
     def measure(transition: Transition) -> None:
-        draws = np.concatenate([transition.base_action, transition.proposals])
-        steps = draws.reshape(layout.proposals, layout.decision_steps, -1)
+        drawn = () if first_is_zero else (transition.base_action,)
+        draws = np.concatenate([*drawn, transition.proposals])
+        steps = draws.reshape(layout.proposals - first_is_zero, layout.decision_steps, -1)
         variances.append(steps.var(0, ddof=1).mean(0))
 
     measured = layout.proposals > 1
@@ -106,8 +117,10 @@ class NoisePlayer:
         draws = SPREAD_DRAWS if run.policy.stochastic else 1
         measuring = replace(run, config=replace(config, proposals=draws))
         self.env = host(config, run.robot)
+        self._first_is_zero = plays_zero(run)
         self._first = measuring.evaluation_controller(None)
-        self._others = replace(run, config=config).evaluation_controller(None)
+        others = replace(run, config=config, policy=_drawing(run.policy))
+        self._others = others.evaluation_controller(None)
 
     @classmethod
     def of(cls, config: RunConfig) -> NoisePlayer:
@@ -117,13 +130,26 @@ class NoisePlayer:
     def play(self, job: tuple[int, int]) -> Attempt:
         """Play a start with a noise: the first one measures the spread too."""
         start, noise = job
-        return attempt(self.env, self._others if noise else self._first, start, noise)
+        controller = self._others if noise else self._first
+        return attempt(self.env, controller, start, noise, self._first_is_zero)
 
     def close(self) -> None:
         """End its threads and its environment."""
         self._first.queue.close()
         self._others.queue.close()
         self.env.close()
+
+
+def plays_zero(run: ResolvedRun) -> bool:
+    """Return whether the base policy has a noise input and does what zero noise says."""
+    return run.policy.stochastic and run.policy.metadata.noise_default == 'zero'
+
+
+def _drawing(policy: OnnxBasePolicy) -> OnnxBasePolicy:
+    """Return the same policy that draws its noise, whatever its metadata say."""
+    drawing = copy.copy(policy)
+    drawing.metadata = replace(policy.metadata, noise_default='normal')
+    return drawing
 
 
 def predicted_seconds(

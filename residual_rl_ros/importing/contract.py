@@ -25,9 +25,6 @@ from residual_rl_ros.importing.policy import PolicyInput, listed
 from residual_rl_ros.importing.units import FromRobot, ToRobot
 from residual_rl_ros.robot.image_encoder import FEATURES
 
-MOST_WINDOW_PIXELS = 2**25
-"""Pixels of a window of one camera."""
-
 
 @dataclass(frozen=True)
 class Described:
@@ -138,12 +135,6 @@ def make_contract(
             f'a camera has the channel {listed(taken)}, which is the name of another input; give '
             'it another below images in --map'
         )
-    for camera, (height, width) in policy.cameras.items():
-        if policy.n_obs_steps * height * width > MOST_WINDOW_PIXELS:
-            raise PolicyImportError(
-                f'a window of camera {camera} has {policy.n_obs_steps} pictures of {height} x '
-                f'{width} pixels, expected at most {MOST_WINDOW_PIXELS} pixels'
-            )
     images = tuple(
         ImageInput(
             name := policy_map.channel(camera),

@@ -18,7 +18,6 @@ from torch import Tensor
 from residual_rl_ros.errors import PolicyImportError, shown
 from residual_rl_ros.importing.contract import Described, make_contract, named
 from residual_rl_ros.importing.diffusion_policy_observations import (
-    ENCODER,
     LOW_DIM,
     READERS,
     Observations,
@@ -27,6 +26,7 @@ from residual_rl_ros.importing.linear_normalizer import PREFIX, read_normalizer
 from residual_rl_ros.importing.networks.chunk_diffusion import ChunkDiffusion
 from residual_rl_ros.importing.networks.ddim import NoiseSchedule
 from residual_rl_ros.importing.networks.unet_1d import ConditionalUnet1d
+from residual_rl_ros.importing.noise_scheduler import read_noise_schedule
 from residual_rl_ros.importing.options import DEFAULT_DDIM_STEPS, ImportOptions
 from residual_rl_ros.importing.policy import ImportedPolicy, PolicyInput, listed
 from residual_rl_ros.importing.stored_config import StoredConfig, plain_config
@@ -69,7 +69,7 @@ def import_diffusion_policy(archive: TorchZip, options: ImportOptions) -> Import
         raise PolicyImportError(
             'policy.obs_as_global_cond is false, expected true: the observation is the condition'
         )
-    _check_used(tensors)
+    _check_used(tensors, observations.read)
     return _assemble(config, options, tensors, observations, unet, actions)
 
 
@@ -149,10 +149,9 @@ def _averaged(archive: TorchZip, config: StoredConfig) -> dict[str, Tensor]:
     return {key: each for key, each in tensors.items() if not key.endswith(UNUSED)}
 
 
-def _check_used(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse weights that no part of the policy has."""
-    known = (UNET, PREFIX, f'{ENCODER}obs_nets.', f'{ENCODER}key_model_map.')
-    extra = [name for name in tensors if not name.startswith(known)]
+def _check_used(tensors: Mapping[str, Tensor], read: tuple[str, ...]) -> None:
+    """Refuse weights that no part of the policy has; those of the cameras begin with `read`."""
+    extra = [name for name in tensors if not name.startswith((UNET, PREFIX, *read))]
     if extra:
         raise PolicyImportError(f'the checkpoint has {listed(extra)}, which fits nowhere')
 
@@ -181,17 +180,7 @@ def _schedule(
         raise PolicyImportError(
             f'{where}._target_ is {shown(target)}, expected {" or ".join(SAMPLERS)}'
         )
-    # Defaults are those of diffusers.
-    schedule = NoiseSchedule(
-        train_steps=config.get(f'{where}.num_train_timesteps', int, 1000),
-        beta_schedule=config.get(f'{where}.beta_schedule', str, 'linear'),
-        beta_start=config.get(f'{where}.beta_start', float, 0.0001),
-        beta_end=config.get(f'{where}.beta_end', float, 0.02),
-        prediction=config.get(f'{where}.prediction_type', str, 'epsilon'),
-        clip=1.0 if config.get(f'{where}.clip_sample', bool, True) else None,
-        steps_offset=config.get(f'{where}.steps_offset', int, 0),
-        set_alpha_to_one=config.get(f'{where}.set_alpha_to_one', bool, True),
-    )
+    schedule = read_noise_schedule(config, where, ('_target_',))
     own = config.get('policy.num_inference_steps', int, schedule.train_steps)
     if sampler == 'ddim':
         return schedule, options.ddim_steps or own, ()

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -46,6 +46,8 @@ class Observations:
     features: Mapping[str, int] = field(default_factory=dict)
     """Numbers of the features of each."""
     remarks: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
+    """Beginnings of the names of the encoder's weights."""
 
 
 def read_vector(config: StoredConfig, tensors: Mapping[str, Tensor]) -> Observations:
@@ -89,7 +91,8 @@ def read_hybrid(config: StoredConfig, tensors: Mapping[str, Tensor]) -> Observat
             'the crop of a picture is that of its centre; the original crops at random '
             '(eval_fixed_crop is off)',
         )
-    return _observations(shapes, list(shapes), images, tensors, make, torch.nn.ReLU(), remarks)
+    found = _observations(shapes, list(shapes), images, tensors, make, torch.nn.ReLU(), remarks)
+    return replace(found, read=tuple(f'{ENCODER}obs_nets.{key}.' for key in images))
 
 
 def read_multi_image(config: StoredConfig, tensors: Mapping[str, Tensor]) -> Observations:
@@ -138,7 +141,8 @@ def read_multi_image(config: StoredConfig, tensors: Mapping[str, Tensor]) -> Obs
         raise PolicyImportError(
             f'{where}.share_rgb_model is true with pictures of several sizes, expected one size'
         )
-    return _observations(shapes, order, images, tensors, make, None, (), imagenet, resized)
+    found = _observations(shapes, order, images, tensors, make, None, (), imagenet, resized)
+    return replace(found, read=tuple(f'{ENCODER}key_model_map.{name}.' for name in cores))
 
 
 LOW_DIM = 'diffusion_unet_lowdim_policy.DiffusionUnetLowdimPolicy'

@@ -203,7 +203,7 @@ def reference(policy: ImportedPolicy, values: list[Tensor]) -> tuple[Tensor, ...
 
 
 def _distance(name: str, want: Any, got: Any, metadata: BasePolicyMetadata) -> float:
-    if want.shape != got.shape:
+    if want.shape != got.shape or not np.isfinite(got).all():  # `max` would skip NaN.
         return float('inf')
     difference = np.abs(want.astype(np.float64) - got.astype(np.float64))
     if name == 'action':

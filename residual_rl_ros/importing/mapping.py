@@ -63,7 +63,22 @@ class NumberMap:
             found.append(f'unit: is {self.unit!r} beside checkpoint and robot; give one of them')
         if self.range and (len(self.range) != 2 or self.range[0] > self.range[1]):
             found.append(f'range: is {list(self.range)}, expected smallest and largest')
+        if not found and self.robot and not self._is_representable:
+            found.append(
+                f'robot: is {list(self.robot)} beside checkpoint {list(self.checkpoint)}, expected '
+                'ends whose quotient float32 can hold'
+            )
         return found
+
+    @property
+    def _is_representable(self) -> bool:
+        """Whether float32, in which the graph computes, holds both directions."""
+        gain, bias = self.gain, self.bias
+        if gain == 0.0 or not np.isfinite([gain, bias]).all():
+            return False
+        with np.errstate(over='ignore', under='ignore'):
+            held = np.array([gain, 1.0 / gain, bias, bias / gain]).astype(np.float32)
+        return bool(np.isfinite(held).all() and held[:2].all())
 
     @property
     def gain(self) -> float:
@@ -214,6 +229,12 @@ def map_numbers(policy_map: PolicyMap, kind: str, names: Sequence[str]) -> Mappe
         )
     entries = [policy_map.number(kind, name) for name in names]
     mapped = [entry.name or name for entry, name in zip(entries, names, strict=True)]
+    repeated = {name: None for name in mapped if mapped.count(name) > 1}
+    if repeated:
+        raise PolicyImportError(
+            f'{kind} of the map gives several numbers of the checkpoint the name '
+            f'{listed(repeated)}, expected a different one for each; correct --map'
+        )
     order = getattr(policy_map, f'{kind}_order') or tuple(mapped)
     missing = [name for name in mapped if name not in order]
     extra = [name for name in order if name not in mapped] if kind == 'action' else []

@@ -33,13 +33,17 @@ class Label:
     name: str
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Record:
     """Object of a listed class: what the program would have given to it; no method is called."""
 
     name: str
     arguments: tuple[Any, ...]
     state: Any = None
+
+    def __repr__(self) -> str:
+        """Return its name alone: records that hold another twice would be written out for ever."""
+        return f'Record({self.name})'
 
 
 class _Mark:

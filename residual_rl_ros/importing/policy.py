@@ -85,7 +85,7 @@ def load_by_name(module: nn.Module, tensors: Mapping[str, Tensor], what: str) ->
 
 
 def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
-    """Refuse weights whose names and shapes are not those of a module.
+    """Refuse weights whose names, shapes and kinds of numbers are not those of a module.
 
     Raises:
         PolicyImportError: see `load_by_name`.
@@ -102,6 +102,11 @@ def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> No
         f'has {name} of shape {list(tensors[name].shape)}, expected {list(own[name].shape)}'
         for name in own
         if name in tensors and tensors[name].shape != own[name].shape
+    ][:MOST_NAMES_SHOWN]
+    problems += [
+        f'has {name} of {tensors[name].dtype}, expected {own[name].dtype}'
+        for name in own
+        if name in tensors and tensors[name].is_floating_point() != own[name].is_floating_point()
     ][:MOST_NAMES_SHOWN]
     if problems:
         raise PolicyImportError(

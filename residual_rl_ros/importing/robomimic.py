@@ -24,6 +24,7 @@ from residual_rl_ros.importing.networks import action_heads as heads
 from residual_rl_ros.importing.networks.chunk_diffusion import ChunkDiffusion
 from residual_rl_ros.importing.networks.ddim import NoiseSchedule
 from residual_rl_ros.importing.networks.step_policy import RECURRENT, StepPolicy, Trunk
+from residual_rl_ros.importing.noise_scheduler import read_noise_schedule
 from residual_rl_ros.importing.options import DEFAULT_DDIM_STEPS, ImportOptions
 from residual_rl_ros.importing.policy import ImportedPolicy, PolicyInput, listed
 from residual_rl_ros.importing.robomimic_observations import (
@@ -377,14 +378,9 @@ def _schedule(
     """Return the schedule of the denoising, its number of steps, and what differs."""
     kind = 'ddpm' if config.flag('algo.ddpm.enabled') else 'ddim'
     where = f'algo.{kind}'
-    schedule = NoiseSchedule(
-        train_steps=config.get(f'{where}.num_train_timesteps', int),
-        beta_schedule=config.get(f'{where}.beta_schedule', str),
-        prediction=config.get(f'{where}.prediction_type', str, 'epsilon'),
-        clip=1.0 if config.get(f'{where}.clip_sample', bool, True) else None,
-        steps_offset=config.get(f'{where}.steps_offset', int, 0),
-        set_alpha_to_one=config.get(f'{where}.set_alpha_to_one', bool, True),
-    )
+    for key, of_kind in (('num_train_timesteps', int), ('beta_schedule', str)):
+        config.get(f'{where}.{key}', of_kind)  # Always there: the defaults are those of diffusers.
+    schedule = read_noise_schedule(config, where, ('enabled', 'num_inference_timesteps'))
     if kind == 'ddim':
         stored = config.get(f'{where}.num_inference_timesteps', int)
         return schedule, options.ddim_steps or stored, ()

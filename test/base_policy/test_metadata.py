@@ -14,6 +14,7 @@ from builders import make_action_spec, make_metadata
 from hypothesis import given
 from hypothesis import strategies as st
 
+from residual_rl_ros.base_policy.inputs import ImageInput, MemoryInput
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError
 
@@ -165,6 +166,20 @@ def test_the_rate_may_differ_by_one_percent() -> None:
 def test_a_model_cannot_ask_for_arrays_without_end(key: str) -> None:
     with pytest.raises(BasePolicyError, match=f'metadata {key} is 10000000, expected <= 10000'):
         make_metadata(**{key: 10**7})
+
+
+def test_a_model_cannot_ask_for_pictures_without_end() -> None:
+    camera = ImageInput('cam', 4096, 4096)
+    assert make_metadata(inputs=(camera,), n_obs_steps=2).images == (camera,)
+    with pytest.raises(BasePolicyError, match="window of 'cam' has 10000 pictures of 4096 x 4096"):
+        make_metadata(inputs=(camera,), n_obs_steps=10_000)
+
+
+@pytest.mark.parametrize('output', ['action', 'mean', 'log_std', 'logits', 'cam.features'])
+def test_a_memory_is_no_other_output(output: str) -> None:
+    inputs = (ImageInput('cam', 2, 2, ('red',)), MemoryInput('state', output, (1,)))
+    with pytest.raises(BasePolicyError, match=f'a memory with the output .*{output}.*another name'):
+        make_metadata(inputs=inputs)
 
 
 def test_a_text_is_no_list_of_names() -> None:

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, ReceivedQueue
 from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.control.config import ControllerConfig
+from residual_rl_ros.control.controller import StepFeedback
 from residual_rl_ros.errors import BasePolicyError, ChunkLateError, CommandError, ResidualRLError
+from residual_rl_ros.transitions.transition import Success
 
 PERIOD = 0.05
 SENSED = 0.3
@@ -240,3 +242,41 @@ def test_metadata_with_a_density_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BasePolicyError, match='chunks from a topic have no density'):
         Robot(tmp_path, prior='gaussian')
     assert make_metadata().exec_start == METADATA['exec_start']
+
+
+@pytest.mark.parametrize('waits', [False, True])
+def test_a_chunk_for_an_action_that_was_given_back_is_for_the_one_after_the_end(
+    waits: bool, tmp_path: Path
+) -> None:
+    robot = Robot(tmp_path, 4, rate_hz=10.0, exec_steps=8)
+    config = ControllerConfig(4, (0.1,), prefetch_steps=-1, lockstep=False)
+    controller = config.build(robot.policy, make_action_spec(names=('a.position', 'b.position')))
+    queue = controller.queue
+    assert isinstance(queue, ReceivedQueue)
+    controller.begin_episode(0, [0.0], robot.now)
+    queue.receive(robot.now, 0.01 * robot.chunk(0))
+    for step in range(6):
+        assert controller.command() is not None
+        robot.now += 0.1
+        if step < 5:
+            controller.step([0.0], robot.now, StepFeedback(0.0, False, False, Success.UNLABELLED))
+    robot.now += 0.06  # The tick is late.
+    seen, end = robot.now - 0.02, StepFeedback(0.0, False, True, Success.UNLABELLED)
+    if waits:
+        assert controller.step([0.0], robot.now, end) is None
+    queue.receive(seen, 0.01 * robot.chunk(6))
+    transition = controller.step([0.0], robot.now, end)
+    queue.close()
+    assert transition is not None
+    np.testing.assert_allclose(transition.next_base_action[::2], [0.06, 0.07, 0.08, 0.09], 1e-6)
+
+
+@pytest.mark.parametrize('served', [False, True])
+def test_after_the_clock_went_back_chunks_are_used_again(robot: Robot, served: bool) -> None:
+    if served:
+        robot.serve(0)
+        robot.take()
+    robot.now -= 500.0
+    robot.queue.receive(robot.now, robot.chunk(1))
+    assert robot.take() == [1.0]
+    assert robot.queue.counts['received'] == 1 + served

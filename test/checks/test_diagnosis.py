@@ -15,6 +15,7 @@ import pytest
 from builders import make_action_spec, make_metadata
 from rich.console import Console
 
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.checks.diagnosis import (
     Diagnosis,
     DiagnosisOptions,
@@ -28,7 +29,7 @@ from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation import noises as noises_module
-from residual_rl_ros.evaluation.noises import NOISE_STRIDE, attempt
+from residual_rl_ros.evaluation.noises import NOISE_STRIDE, NoisePlayer, attempt
 
 STARTS, NOISES, SCALE = 30, 8, 0.1
 
@@ -269,3 +270,46 @@ def test_the_duration_and_the_seeds_are_said_before_the_episodes(
     assert 'environment 30000 to 30002' in during[0]
     assert results[0].summary() == results[1].summary()
     assert len(results[0].spread) == 7
+
+
+def test_a_base_that_plays_zero_noise_draws_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = load_run('push_to_goal_operators').resolve()
+    run.policy.metadata = replace(run.policy.metadata, noise_default='zero')
+    player, plan = NoisePlayer(run), OnnxBasePolicy.plan
+    first: list[np.ndarray] = []
+
+    def watched(policy: OnnxBasePolicy, window: Any, noises: Any, context: Any) -> Any:
+        first.append(noises[0])
+        return plan(policy, window, noises, context)
+
+    monkeypatch.setattr(OnnxBasePolicy, 'plan', watched)
+    played = [player.play((30_000, 0))]
+    assert not np.any(first)
+    first.clear()
+    played.append(player.play((30_000, 1)))
+    player.close()
+    assert np.std(first) == pytest.approx(1.0, abs=0.2)
+    assert [each.variance is None for each in played] == [False, True]
+
+
+def test_zero_noise_is_no_draw_of_the_spread() -> None:
+    policy = Fake(lambda hard, noise: noise)
+    policy.metadata = replace(policy.metadata, noise_default='zero')
+    controller, variances = controller_of(policy, 8), []
+    for start in range(40):
+        found = attempt(Doors(), controller, start, 0, first_is_zero=True).variance
+        assert found is not None
+        variances.append(found[0])
+    controller.queue.close()
+    assert np.mean(variances) == pytest.approx(1.0, abs=0.2)
+
+
+def test_the_success_with_zero_noise_is_told() -> None:
+    outcomes = np.zeros((4, 2), dtype=bool)
+    outcomes[:3, 0] = True
+    bound, generator = controller_of(Fake(by_noise), 1).bound, np.random.default_rng(0)
+    found = diagnose(outcomes, np.ones((4, 2)), 'ab', bound, generator, first_is_zero=True)
+    assert found.summary()['zero_noise'] == 0.75
+    assert any('zero noise (noise 0): 75%; noises 1 to 1 are drawn' in x for x in found.lines())
+    plain = diagnose(outcomes, np.ones((4, 2)), 'ab', bound, generator)
+    assert plain.summary()['zero_noise'] is None

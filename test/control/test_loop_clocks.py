@@ -4,12 +4,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
-from builders import LinearPolicy
+import yaml
+from builders import LinearPolicy, make_metadata
 from loop_builders import PERIOD, drive, feed, real_time
 
-from residual_rl_ros.control.policy_loop import MARK_FAILURE, MARK_SUCCESS
+from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, ReceivedQueue
+from residual_rl_ros.control.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 
 
@@ -133,3 +138,40 @@ def test_a_computer_that_is_too_slow_for_its_rate_is_a_fault() -> None:
     assert 'too slow for 20 Hz' in callbacks.faults[0]
     assert not loop.active
     np.testing.assert_array_equal(callbacks.commands[-1][1], callbacks.commands[-2][1])
+
+
+@pytest.mark.parametrize('ending', [False, True], ids=['in an episode', 'at its end'])
+def test_chunks_from_elsewhere_are_used_after_the_clock_went_back(
+    ending: bool, tmp_path: Path
+) -> None:
+    path, now = tmp_path / 'served.yaml', 100.0
+    path.write_text(yaml.safe_dump(json.loads(make_metadata(exec_start=0).to_json())))
+    policy = ReceivedPolicy(path, lambda: now)
+    loop, callbacks = real_time(policy, prefetch_steps=-1, hold_limit_s=10.0)  # type: ignore[arg-type]
+    queue = loop.controller.queue
+    assert isinstance(queue, ReceivedQueue)
+    loop.activate()
+    for step in range(8):
+        feed(loop, now)
+        if step == 1:
+            queue.receive(now, np.zeros((4, 2), dtype=np.float32))
+        if step == 5 and ending:  # Nothing to follow has arrived.
+            loop.end_episode(END_EPISODE, now)
+        loop.tick(now)
+        now += PERIOD
+    assert loop.in_episode
+    sent, now = len(callbacks.transitions), now - 10.0
+    for _ in range(2):
+        feed(loop, now)
+        loop.tick(now)
+        now += PERIOD
+        queue.receive(now - 0.5 * PERIOD, np.zeros((4, 2), dtype=np.float32))
+    feed(loop, now)
+    loop.tick(now)
+    assert queue.counts['received'] >= 2
+    assert queue.counts['refused_superseded'] == 0
+    if ending:
+        assert [each.truncated for each in callbacks.transitions[sent:]] == [True]
+    else:
+        assert callbacks.commands[-1][0] == now
+    assert callbacks.faults == []

@@ -203,3 +203,10 @@ def test_a_graph_that_differs_from_the_controller_is_not_written(
     assert code == 2
     assert 'commands of the fused graph differ by up to' in said
     assert not out.exists()
+
+
+@pytest.mark.parametrize('given', [{'task': TASK}, {'robot': TASK, 'base': TASK}])
+def test_the_base_has_the_density_that_the_run_was_trained_with(given: dict[str, str]) -> None:
+    options = export_module.ExportOptions(Path('run'), Path('out'), **given)  # type: ignore[arg-type]
+    found = export_module._configuration(options, {'prior_width': [0.2]})
+    assert found.prior_width == (0.2,)

@@ -350,3 +350,24 @@ def test_a_graph_that_draws_random_numbers_is_refused(tmp_path: Path, base: Path
     onnx.save(model, str(path))
     with pytest.raises(BasePolicyError, match='RandomNormalLike'):
         Fused(path, gaussian())
+
+
+@pytest.mark.parametrize('wrong', [np.nan, np.inf])
+def test_a_command_that_is_no_number_is_an_infinite_difference(wrong: float) -> None:
+    found = Parity()
+    found.add(np.zeros((1, 2)), np.array([[0.0, 0.25]]))
+    assert found.largest == 0.25
+    found.add(np.zeros((1, 2)), np.array([[0.5, wrong]]))
+    found.add(np.zeros((1, 2)), np.zeros((1, 2)))
+    assert found.largest == np.inf
+
+
+def test_a_graph_that_returns_no_number_is_no_tie(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = Fused(base, best_of_n())
+    decide = FusedRunner.decide
+    monkeypatch.setattr(FusedRunner, 'decide', lambda runner: np.nan * decide(runner))
+    monkeypatch.setattr('residual_rl_ros.deployment.parity._is_tie', lambda *_: True)
+    found = played(fused, 2)
+    assert (found.largest, found.ties) == (np.inf, 0)

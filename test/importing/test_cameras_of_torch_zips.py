@@ -146,6 +146,7 @@ def test_the_hybrid_policy_has_the_camera_of_robomimic(
     config = policy_config(crop_shape=[64, 64], eval_fixed_crop=True)
     found = read_hybrid(config, tensors | normalizers('cam', 'state'))
     assert found.remarks == ()
+    assert found.read == ('obs_encoder.obs_nets.cam.',)
     with torch.no_grad():
         features, _ = found.encoder.eval()(STATE, [pictures])
     # 1.5 pixels at the left: torchvision rounds to 2, robomimic down to 1.
@@ -173,6 +174,7 @@ def test_the_image_policy_has_cameras_first_and_one_network_if_shared(pictures: 
     }
     config = policy_config(obs_encoder=encoder)
     found = read_multi_image(config, tensors | normalizers('cam', 'state'))
+    assert found.read == ('obs_encoder.key_model_map.rgb.',)
     with torch.no_grad():
         features, _ = found.encoder.eval()(STATE, [pictures])
     image = pictures.permute(0, 1, 4, 2, 3).float().flatten(0, 1) / 255.0 * 2.0 - 1.0

@@ -97,6 +97,14 @@ def test_a_sampler_of_ddim_keeps_its_steps(rewritten: Callable[..., Path]) -> No
     assert len(policy.network.steps) == 3  # type: ignore[arg-type]
 
 
+def test_the_scheduler_of_the_checkpoint_clips_to_its_range(rewritten: Callable[..., Path]) -> None:
+    def clip(config: Content, _: Any) -> None:
+        values = {'clip_sample_range': 2.5, 'thresholding': False, 'trained_betas': None}
+        config['policy']['noise_scheduler'] |= values
+
+    assert imported(rewritten(clip)).network.schedule.clip == 2.5  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ('key', 'value', 'expected'),
     [('oa_step_convention', False, (8, 2)), ('pred_action_steps_only', True, (4, 0))],
@@ -150,12 +158,21 @@ def add(name: str) -> Callable[[Content, dict[str, torch.Tensor]], None]:
         (change('policy.noise_scheduler.num_train_timesteps', 10**9), 'expected 1 to 10000'),
         (change('policy.model.n_groups', 3), 'cannot be built'),
         (change('training.use_ema', False), 'lacks model'),
+        (change('policy.noise_scheduler.trained_betas', [0.1]), r'trained_betas of cfg .*0\.1'),
+        (change('policy.noise_scheduler.timestep_spacing', 'trailing'), 'timestep_spacing'),
+        (change('policy.noise_scheduler.rescale_betas_zero_snr', True), 'rescale_betas_zero_snr'),
+        (change('policy.noise_scheduler.variance_type', 'learned'), 'variance_type'),
+        (change('policy.noise_scheduler.clip_sample_range', 0), 'clip_sample_range is 0.0'),
+        (change('policy.noise_scheduler.eta', 0.5), 'has eta, which is not known'),
+        (change('policy.noise_scheduler.steps_offset', -1), 'steps_offset is -1'),
         (drop('normalizer.params_dict.obs.scale'), 'before the normalizer was fitted'),
         (drop('model.final_conv.1.bias'), r'lacks final_conv\.1\.bias'),
         (drop('model.diffusion_step_encoder.3.weight'), 'is no U-Net'),
         (add('model.local_cond_encoder.0.weight'), 'obs_as_local_cond'),
         (add('model.more'), 'has more, which fits nowhere'),
         (add('critic.weight'), 'has critic.weight, which fits nowhere'),
+        (add('obs_encoder.obs_nets.cam.a'), 'has obs_encoder.obs_nets.cam.a, which fits nowhere'),
+        (add('obs_encoder.key_model_map.a.b'), 'obs_encoder.key_model_map.a.b, which fits nowhere'),
     ],
 )
 def test_what_cannot_be_imported_is_named(

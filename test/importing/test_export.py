@@ -146,3 +146,22 @@ def test_rounding_of_torch_itself_is_no_difference_of_the_graph(tmp_path: Path) 
             return action
 
     assert export(policy_of(Cancelling()), tmp_path / 'policy.onnx').error <= 1e-6
+
+
+def test_a_graph_that_returns_no_number_is_not_written(tmp_path: Path) -> None:
+    class Undefined(Linear):
+        """Finite in torch alone."""
+
+        def forward(self, observation: Tensor) -> Tensor:
+            action = super().forward(observation)
+            return torch.sqrt(action.abs() * -1.0) if torch.onnx.is_in_onnx_export() else action
+
+    with pytest.raises(PolicyImportError, match='differs from torch by inf'):
+        export(policy_of(Undefined()), tmp_path / 'policy.onnx')
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_weight_of_another_kind_of_number_is_named() -> None:
+    found = {'layer.weight': torch.zeros(3, 2, dtype=torch.int64), 'layer.bias': torch.zeros(3)}
+    with pytest.raises(PolicyImportError, match=r'has layer\.weight of torch\.int64, expected'):
+        load_by_name(Linear(), found, 'it')

@@ -75,6 +75,12 @@ def test_a_range_that_nothing_says_is_asked_for() -> None:
         ('action: {a: {robot: [1, 1], checkpoint: [0, 1]}}', 'expected two different numbers'),
         ('action: {a: {unit: degrees, robot: [0, 1], checkpoint: [0, 1]}}', 'give one of them'),
         ('action: {a: {range: [1, 0]}}', 'expected smallest and largest'),
+        ('action: {a: {robot: [0, 5.0e-324], checkpoint: [0, 1]}}', 'action.a.robot: is .*float32'),
+        (
+            'action: {a: {robot: [0, 1.0e+30], checkpoint: [0, 1.0e-9]}}',
+            'action.a.robot: is .*float32',
+        ),
+        ('action: {a: {robot: [-1.0e+308, 1.0e+308], checkpoint: [0, 1]}}', 'action.a.robot: is'),
         ('action: {a: 3}', 'action.a.the content is 3, expected a map'),
         ('images: {top: 3}', 'images.top: is 3, expected the name of an image channel'),
         ('[1]', 'the content is \\[1\\], expected a map'),
@@ -92,6 +98,10 @@ def test_a_wrong_map_is_refused_by_key(text: str, message: str, tmp_path: Path) 
         ({'action': {'turn': 'pan'}}, 'action of the map names turn, the checkpoint has pan.pos'),
         ({'action_order': ('pan.pos',)}, 'action_order of the map lacks gripper.pos'),
         ({'action_order': (*NAMES, 'c')}, 'has c that the checkpoint does not give'),
+        (
+            {'action': dict.fromkeys(NAMES, 'pan'), 'action_order': ('pan',)},
+            'several numbers of the checkpoint the name pan, expected',
+        ),
     ],
 )
 def test_a_map_of_another_checkpoint_is_refused(changed: dict[str, object], message: str) -> None:

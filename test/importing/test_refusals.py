@@ -230,6 +230,7 @@ def test_statistics_that_were_never_filled_are_refused_among_weights(tmp_path: P
     [
         ('diffusion', {'horizon': 7}, 'horizon: is 7, expected a multiple of 2'),
         ('diffusion', {'down_dims': [8, 12]}, 'expected multiples of n_groups'),
+        ('diffusion', {'down_dims': []}, 'down_dims: has 0 stages, expected 1 to 8'),
         ('diffusion', {'n_action_steps': 8}, 'n_action_steps: is 8, expected at most 7'),
         ('diffusion', {'beta_schedule': 'sigmoid'}, "beta_schedule is 'sigmoid'"),
         ('diffusion', {'crop_shape': [50, 50]}, r'crop_shape is \[50, 50\], expected at most'),

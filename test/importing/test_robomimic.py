@@ -30,6 +30,8 @@ from residual_rl_ros.importing.mapping import PolicyMap
 from residual_rl_ros.importing.networks.action_heads import MixtureHead, gumbel
 from residual_rl_ros.importing.options import ImportOptions
 from residual_rl_ros.importing.policy import ImportedPolicy
+from residual_rl_ros.importing.robomimic import _schedule
+from residual_rl_ros.importing.stored_config import StoredConfig
 
 DATA = Path(__file__).parents[1] / 'data' / 'checkpoints'
 ORIGINALS = json.loads((DATA / 'originals.json').read_text())
@@ -301,3 +303,30 @@ def test_any_value_may_be_something_else(other: Any, tmp_path: Path) -> None:
 
         with contextlib.suppress(ResidualRLError):
             imported(checkpoint(tmp_path, replace), map=PolicyMap(rate_hz=10.0))
+
+
+def denoising(**changes: Any) -> StoredConfig:
+    """Return the sampler of a diffusion policy as robomimic writes it."""
+    values = {
+        'enabled': True,
+        'num_train_timesteps': 100,
+        'num_inference_timesteps': 10,
+        'beta_schedule': 'squaredcos_cap_v2',
+        'clip_sample': True,
+        'set_alpha_to_one': True,
+        'steps_offset': 0,
+        'prediction_type': 'epsilon',
+    }
+    return StoredConfig({'algo': {'ddim': {**values, **changes}}}, 'config')
+
+
+def test_a_key_of_the_noise_scheduler_is_read_or_refused() -> None:
+    schedule, steps, remarks = _schedule(denoising(clip_sample_range=2.0), ImportOptions())
+    assert (schedule.clip, schedule.train_steps, steps, remarks) == (2.0, 100, 10, ())
+    for changes, message in (
+        ({'timestep_spacing': 'linspace'}, "timestep_spacing of config is 'linspace', expected le"),
+        ({'eta': 1.0}, 'algo.ddim of config has eta, which is not known'),
+        ({'beta_schedule': None}, 'beta_schedule of config is None'),
+    ):
+        with pytest.raises(PolicyImportError, match=message):
+            _schedule(denoising(**changes), ImportOptions())

@@ -15,6 +15,8 @@ from hostile_checkpoints import MARKER, PICKLES, dumped
 from torch_zip_builders import Call, Instance, Name, Program, omegaconf, write_torch_zip
 
 from residual_rl_ros.errors import FormatError, PolicyImportError
+from residual_rl_ros.importing.checkpoint import import_checkpoint
+from residual_rl_ros.importing.options import ImportOptions
 from residual_rl_ros.importing.pickle_program import Record
 from residual_rl_ros.importing.stored_config import plain_config
 from residual_rl_ros.importing.torch_zip import TorchZip
@@ -193,3 +195,16 @@ def test_a_state_of_a_record_and_of_a_map_calls_nothing(tmp_path: Path) -> None:
     with TorchZip(write_torch_zip(tmp_path / 'a.ckpt', value)) as file:
         assert file.content['record'].state == {'_val': 1, 'get': 2}
         assert dict(file.content['map'].items()) == {}
+
+
+def test_records_that_hold_one_another_twice_are_shown_by_their_name(tmp_path: Path) -> None:
+    record = Record('omegaconf.nodes.AnyNode', ())
+    for _ in range(8):
+        record = Record('omegaconf.nodes.AnyNode', (record, record), record)
+    assert repr(record) == 'Record(omegaconf.nodes.AnyNode)'
+    kind = b'comegaconf.nodes\nAnyNode\n'
+    nested = kind + b')R' + 40 * (b'q\x000' + kind + b'h\x00h\x00\x86R')
+    content = {'algo_name': nested, 'config': '', 'model': {}}
+    path = write_torch_zip(tmp_path / 'a.pth', content)
+    with pytest.raises(PolicyImportError, match=r'algorithm Record\(omegaconf\.nodes\.AnyNode\)'):
+        import_checkpoint(path, ImportOptions())

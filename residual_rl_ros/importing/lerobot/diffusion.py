@@ -63,8 +63,8 @@ class DiffusionArchitecture:
                 f'horizon: is {self.horizon}, expected a multiple of '
                 f'{2 ** (len(self.down_dims) - 1)} (it is halved between the stages of down_dims)'
             )
-        groups = (self.n_groups, 8) if self.down_dims[:1] else (self.n_groups,)
-        if any(width % groups[0] for width in self.down_dims) or self.down_dims[0] % groups[-1]:
+        first = self.down_dims[:1]
+        if any(width % self.n_groups for width in self.down_dims) or any(w % 8 for w in first):
             found.append(
                 f'down_dims: is {list(self.down_dims)}, expected multiples of n_groups '
                 f'{self.n_groups}, the first also of 8'

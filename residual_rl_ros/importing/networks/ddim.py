@@ -44,7 +44,8 @@ class NoiseSchedule:
         """Return the share of the signal's variance at each step (`alphas_cumprod`).
 
         Raises:
-            PolicyImportError: schedule or prediction are unknown, or there are no steps.
+            PolicyImportError: schedule or prediction are unknown, there are no steps, or a beta is
+                no share.
         """
         if self.prediction not in PREDICTIONS:
             raise PolicyImportError(
@@ -70,6 +71,11 @@ class NoiseSchedule:
                 ],
                 dtype=torch.float32,
                 device='cpu',
+            )
+        if not (0.0 < self.beta_start < 1.0 and 0.0 < self.beta_end < 1.0):
+            raise PolicyImportError(
+                f'beta_start is {self.beta_start} and beta_end {self.beta_end}, expected numbers '
+                'above 0 and below 1'
             )
         if self.beta_schedule == 'linear':
             return torch.linspace(self.beta_start, self.beta_end, self.train_steps, device='cpu')
@@ -103,7 +109,8 @@ def ddim_steps(schedule: NoiseSchedule, count: int) -> list[DdimStep]:
         count: number of steps.
 
     Raises:
-        PolicyImportError: there are more steps than in the training, or none.
+        PolicyImportError: there are more steps than in the training, or none, or the offset leads
+            out of it.
     """
     most = min(schedule.train_steps, MOST_STEPS)
     if not 1 <= count <= most:
@@ -114,6 +121,11 @@ def ddim_steps(schedule: NoiseSchedule, count: int) -> list[DdimStep]:
     signal = schedule.signal()
     stride = schedule.train_steps // count
     steps = [int(step) + schedule.steps_offset for step in np.arange(count)[::-1] * stride]
+    if steps[-1] < 0 or steps[0] >= schedule.train_steps:
+        raise PolicyImportError(
+            f'steps_offset is {schedule.steps_offset}: with it the steps go from {steps[-1]} to '
+            f'{steps[0]}, expected 0 to {schedule.train_steps - 1}; change --ddim-steps'
+        )
     last = 1.0 if schedule.set_alpha_to_one else signal[0]
     return [
         DdimStep(step, signal[step], signal[step - stride] if step >= stride else last)

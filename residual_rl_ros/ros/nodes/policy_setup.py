@@ -15,7 +15,7 @@ from residual_rl_ros.base_policy.received_policy import TOPIC, ReceivedPolicy
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.real_time_loop import RealTimeRules
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.errors import ConfigError, shown
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
@@ -44,6 +44,11 @@ def open_base_policy(
         raise ConfigError(
             f'base_policy is {parameters.base_policy!r} and base_policy_metadata {described!r}: a '
             f'policy from a {TOPIC} needs the YAML file of its metadata, and no other has one'
+        )
+    if described and parameters.base_policy_sha256:
+        raise ConfigError(
+            f'base_policy_sha256 is {shown(parameters.base_policy_sha256)} with base_policy '
+            f'{TOPIC}: nobody here sees the file; remove it, and check it where the policy runs'
         )
     if described:
         policy = ReceivedPolicy(Path(described), now)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,13 +135,18 @@ def test_the_steps_of_ddim_are_those_of_diffusers() -> None:
         ({}, 101, 'ddim_steps is 101, expected 1 to 100'),
         ({'beta_schedule': 'sigmoid'}, 5, "beta_schedule is 'sigmoid', expected squared"),
         ({'prediction': 'score'}, 5, "prediction_type is 'score', expected one of"),
+        ({'steps_offset': 10}, 10, 'steps_offset is 10: .* from 10 to 100, expected 0 to 99'),
+        ({'steps_offset': -1}, 10, 'steps_offset is -1: .* from -1 to 89, expected 0 to 99'),
+        ({'beta_schedule': 'linear', 'beta_end': 1.5}, 5, 'beta_end 1.5, expected numbers above 0'),
+        ({'beta_schedule': 'linear', 'beta_start': -0.1}, 5, 'beta_start is -0.1'),
+        ({'beta_schedule': 'scaled_linear', 'beta_start': -0.1}, 5, 'beta_start is -0.1'),
     ],
 )
 def test_a_schedule_that_does_not_exist_is_named(
-    change: dict[str, str], count: int, message: str
+    change: dict[str, Any], count: int, message: str
 ) -> None:
     with pytest.raises(PolicyImportError, match=message):
-        ddim_steps(NoiseSchedule(**change), count)  # type: ignore[arg-type]
+        ddim_steps(NoiseSchedule(**change), count)
 
 
 def test_gumbel_noise_draws_with_the_probabilities_of_the_softmax() -> None:
