@@ -246,7 +246,8 @@ def test_an_update_of_every_preset_can_be_timed(
     preset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hours, 'MEASURE_S', 0.02)
-    run = load_run('push_to_goal').with_preset(preset).changed({'batch_size': 8}).resolve()
+    run = load_run('push_to_goal_operators').with_preset(preset)
+    run = run.changed({'batch_size': 8, 'proposals': 2}).resolve()
     layout = run.controller(0, explore=True, scheduled=True).layout
     pace = hours.Pace(1.0, 1.0, tuple(random_transitions(layout, 40)))
     assert hours.measure_update(run, pace) > 0.0

@@ -55,9 +55,15 @@ REPLAY, DEMONSTRATIONS = MEMORY.format('replay'), MEMORY.format('demonstrations'
 FILES = (ACTOR, ALGORITHM, GOOD, CANDIDATE, REPLAY, DEMONSTRATIONS, STATE, RUN, MANIFEST)
 
 
+CHOICE = make_layout(proposals=4)
+CHOICES = random_transitions(CHOICE, 60)
+
+
 def trained(transitions: int, **overrides: Any) -> Learner:
-    learner = Learner(small_config(**overrides), LAYOUT, seed=5, epoch=2)
-    for transition in STREAM[:transitions]:
+    chooses = overrides.get('preset') == 'choose_and_edit'
+    layout, stream = (CHOICE, CHOICES) if chooses else (LAYOUT, STREAM)
+    learner = Learner(small_config(**overrides), layout, seed=5, epoch=2)
+    for transition in stream[:transitions]:
         learner.ingest(transition)
     return learner
 
@@ -95,7 +101,8 @@ def test_a_resumed_learner_continues_bit_for_bit(
     resumed = load_checkpoint(tmp_path / 'checkpoint')
     assert content(resumed) == content(learner)
     assert resumed.episodes.success_rate == learner.episodes.success_rate
-    for transition in STREAM[saved_at : saved_at + 16]:
+    stream = CHOICES if learner.layout == CHOICE else STREAM
+    for transition in stream[saved_at : saved_at + 16]:
         messages = [one.ingest(transition) for one in (learner, resumed)]
         assert (messages[0] is None) == (messages[1] is None)
         if messages[0] is not None and messages[1] is not None:
