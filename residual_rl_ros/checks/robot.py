@@ -51,6 +51,7 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
         report.facts[f'channel {channel.name}'] = (
             f'{channel.topic} ({channel.type}), {len(channel.observation_names)} values, at most '
             f'{channel.max_age_s:g} s old by its {channel.stamped_by}'
+            f'{f", in {channel.frame_id}" if channel.frame_id else ""}'
         )
         if channel.max_age_s < 1.0 / rate:
             report.remarks.append(
