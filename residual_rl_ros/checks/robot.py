@@ -18,7 +18,7 @@ from residual_rl_ros.robot.camera import Camera
 from residual_rl_ros.robot.command import Command
 from residual_rl_ros.robot.decoders import FIELD_ROOTS
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, Channel
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, JOY, LASER_SCAN, Channel
 from residual_rl_ros.transitions.cdr import typestore
 
 
@@ -51,6 +51,7 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
         report.facts[f'channel {channel.name}'] = (
             f'{channel.topic} ({channel.type}), {len(channel.observation_names)} values, at most '
             f'{channel.max_age_s:g} s old by its {channel.stamped_by}'
+            f'{f", in {channel.frame_id}" if channel.frame_id else ""}'
         )
         if channel.max_age_s < 1.0 / rate:
             report.remarks.append(
@@ -152,7 +153,7 @@ def _action_remarks(robot: RobotConfig) -> list[str]:
 
 def missing_fields(channel: Channel) -> list[str]:
     """Return the fields of a channel that its message type does not have, or not as a number."""
-    if channel.type in (JOINT_STATE, FLOAT_ARRAY) or channel.is_image:
+    if channel.type in (JOINT_STATE, FLOAT_ARRAY, JOY, LASER_SCAN) or channel.is_image:
         return []  # Their fields are checked otherwise, or have the names that they are given.
     root = FIELD_ROOTS.get(channel.type, '')
     return [field for field in channel.fields if not _is_number(channel.type, root + field)]

@@ -17,16 +17,14 @@ import numpy.typing as npt
 
 from residual_rl_ros.errors import CommandError, ConfigError
 from residual_rl_ros.robot.decoders import label_of, stamped_label, to_nanoseconds
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
+from residual_rl_ros.robot.topics import FLOAT, FLOAT_ARRAY, JOINT_STATE, POSE
 
 Array = npt.NDArray[np.float64]
 TRAJECTORY = 'trajectory_msgs/msg/JointTrajectory'
-FLOAT = 'std_msgs/msg/Float64'
 TWIST_STAMPED, TWIST = TWIST_TYPES = (
     'geometry_msgs/msg/TwistStamped',
     'geometry_msgs/msg/Twist',
 )
-POSE = 'geometry_msgs/msg/PoseStamped'
 WRENCH = 'geometry_msgs/msg/WrenchStamped'
 INT32, INT64 = INDEX_TYPES = ('std_msgs/msg/Int32', 'std_msgs/msg/Int64')
 """Types of the index of a discrete action."""

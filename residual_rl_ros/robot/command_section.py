@@ -18,12 +18,12 @@ from residual_rl_ros.robot.command import (
     FIELDS,
     INDEX_TYPES,
     JOINT_TYPES,
-    POSE,
     SINGLE_TYPES,
     STEPPED_TYPES,
     Command,
 )
 from residual_rl_ros.robot.keys import COMMAND_KEYS, AnyActionKeys, CommandKeys
+from residual_rl_ros.robot.topics import POSE
 from residual_rl_ros.schema import from_mapping
 
 OWN_KEYS = ('joints', 'fields', 'frame_id', 'orientation', 'max_effort', 'threshold')

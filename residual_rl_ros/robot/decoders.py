@@ -23,13 +23,20 @@ from residual_rl_ros.robot.camera import Camera, Sight
 from residual_rl_ros.robot.image_messages import picture_of
 from residual_rl_ros.robot.image_preprocessing import RgbImage
 from residual_rl_ros.robot.joint_states import JointReader, SourceWatch, two_publishers
+from residual_rl_ros.robot.laser_scan import beams_of
 from residual_rl_ros.robot.observation import MAX_STAMP_S
 from residual_rl_ros.robot.topics import (
     FLOAT_ARRAY,
     JOINT_STATE,
+    JOY,
+    LASER_SCAN,
+    POSE,
+    POSE_WITH_COVARIANCE,
+    SCALAR_TYPES,
     Channel,
     StopInput,
 )
+from residual_rl_ros.robot.transforms import NO_TRANSFORM, ValueTransform
 
 Array = npt.NDArray[np.float64]
 
@@ -38,7 +45,8 @@ STAMP_LABEL = 'stamp_ns:'
 STAMP_DIGITS = 19
 """Longest time in a label: nanoseconds of an int64."""
 FIELD_ROOTS = {
-    'geometry_msgs/msg/PoseStamped': 'pose.',
+    POSE: 'pose.',
+    POSE_WITH_COVARIANCE: 'pose.pose.',
     'geometry_msgs/msg/TwistStamped': 'twist.',
     'geometry_msgs/msg/WrenchStamped': 'wrench.',
 }
@@ -108,6 +116,9 @@ class MessageDecoder:
         clock: monotonic time, for the silence of publishers [s].
         picture_size: height and width of the pictures that the base policy wants of the channel
             [px]; None if it wants none.
+
+    Raises:
+        ConfigError: the type has no stamp, which lockstep needs.
     """
 
     def __init__(
@@ -117,17 +128,34 @@ class MessageDecoder:
         clock: Callable[[], float] = time.monotonic,
         picture_size: tuple[int, int] | None = None,
     ) -> None:
+        if lockstep and channel.type in SCALAR_TYPES:
+            raise ConfigError(
+                f'robot.observation.{channel.name}.type is {channel.type}, which has no stamp; '
+                f'lockstep needs one: use {FLOAT_ARRAY}'
+            )
         self._channel = channel
+        self._where = f'channel {channel.name!r} ({channel.topic})'
         self._getters: list[Callable[[Any], float]] = []
         self.joints: JointReader | None = None
         """Knows the joints of the latest messages; None for other types."""
         if channel.type == JOINT_STATE:
             self.joints = JointReader(channel, lockstep, clock)
         self._source = SourceWatch(channel.max_age_s, clock)
+        self._transform: ValueTransform | None = None
+        if channel.transform != NO_TRANSFORM:
+            self._transform = ValueTransform(
+                channel.transform, channel.fields, channel.joints, self._where, channel.topic
+            )
         self.values: Callable[[Any], Array] = self._field_values
-        """Returns the values of a message; `read` takes joints, which may be in several."""
+        """Returns the values of a message as they are in it; `read` transforms them, and takes
+        joints, which may be in several."""
         if channel.type == FLOAT_ARRAY:
             self.values = self._array_values
+        elif channel.type == LASER_SCAN:
+            self.values = self._beam_values
+        elif channel.type == JOY:
+            self._picks = [(part, int(at)) for part, at in (f.split('.') for f in channel.fields)]
+            self.values = self._joy_values
         elif channel.is_image:
             self._camera = Camera(channel, picture_size)
             self.values = self._image_values
@@ -171,12 +199,14 @@ class MessageDecoder:
         stamp = now() if own is None else own
         if self.joints is not None:
             read = self.joints.read(message, stamp, count)
-            return None if read is None else Reading(*read, own is not None)
+            if read is None:
+                return None
+            return Reading(read[0], self._transformed(read[1]), own is not None)
         picture = None
         if self._channel.is_image:
             values, picture = self.look(message)
         else:
-            values = self.values(message)
+            values = self._transformed(self.values(message))
         if count is not None and all_finite(values) and self._source.disagrees(count):
             raise two_publishers(self._channel)
         return Reading(stamp, values, own is not None, picture)
@@ -187,14 +217,27 @@ class MessageDecoder:
         That is chosen in the robot YAML, or an array has no label.
 
         Raises:
-            ObservationError: a header has no stamp, or what looks like one is none.
+            ObservationError: a header has no stamp, or another frame than the channel's, or what
+                looks like a stamp is none.
         """
+        self._check_frame(message)
         if self._channel.stamped_by == 'receipt':
             return None
         stamp = stamp_of(message)
         if stamp is None:
             self._check_unstamped(message)
         return stamp
+
+    def _check_frame(self, message: Any) -> None:
+        """Refuse values in another frame than the robot YAML says."""
+        expected = self._channel.frame_id
+        if expected and message.header.frame_id != expected:
+            raise ObservationError(
+                f'{self._where}: frame_id is {message.header.frame_id!r}, expected {expected!r}; '
+                'correct its publisher or frame_id in the robot YAML',
+                self._channel.topic,
+                'frame',
+            )
 
     def _check_unstamped(self, message: Any) -> None:
         """Refuse a message that should have a stamp; an array need not have a label."""
@@ -207,7 +250,28 @@ class MessageDecoder:
             problem = f'label {label[:40]!r} is no stamp, expected up to {STAMP_DIGITS} digits'
         else:
             return
-        raise ObservationError(f'channel {self._channel.name!r} ({self._channel.topic}): {problem}')
+        raise ObservationError(f'{self._where}: {problem}')
+
+    def _transformed(self, values: Array) -> Array:
+        return values if self._transform is None else self._transform(values)
+
+    def _beam_values(self, message: Any) -> Array:
+        try:
+            return beams_of(message, self._channel.beams)
+        except ValueError as error:
+            raise ObservationError(f'{self._where} {error}', self._channel.topic) from error
+
+    def _joy_values(self, message: Any) -> Array:
+        values = []
+        for part, index in self._picks:
+            data = getattr(message, part)
+            if index >= len(data):
+                raise ObservationError(
+                    f'{self._where} has {len(data)} {part}, the robot YAML names {part}.{index}',
+                    self._channel.topic,
+                )
+            values.append(data[index])
+        return np.array(values, dtype=np.float64)
 
     def _array_values(self, message: Any) -> Array:
         return np.array(message.data, dtype=np.float64)
@@ -221,9 +285,7 @@ class MessageDecoder:
         try:
             return self._camera.look(picture_of(message, self._channel.type))
         except (ValueError, ResidualRLError) as error:
-            raise ObservationError(
-                f'channel {self._channel.name!r} ({self._channel.topic}): {error}'
-            ) from error
+            raise ObservationError(f'{self._where}: {error}') from error
 
     def _image_values(self, message: Any) -> Array:
         return self.look(message).values

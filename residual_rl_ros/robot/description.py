@@ -25,27 +25,19 @@ from residual_rl_ros.robot.action_spec import (
 )
 from residual_rl_ros.robot.command import OPERATOR_TYPES, Command
 from residual_rl_ros.robot.command_section import CommandSection
-from residual_rl_ros.robot.image_preprocessing import (
-    NO_PREPROCESSING,
-    Calibration,
-    ImagePreprocessing,
-    read_camera_info,
-)
 from residual_rl_ros.robot.inference import ON_CPU, InferenceConfig
 from residual_rl_ros.robot.keys import (
-    CHANNEL_KEYS,
     FOLLOWING_PERIODS,
     FOLLOWING_S,
     START_PERIODS,
     START_S,
     ActionKeys,
-    ChannelKeys,
     DiscreteActionKeys,
-    ImageChannelKeys,
     RobotKeys,
     StopInputKeys,
     WorkspaceKeys,
 )
+from residual_rl_ros.robot.observation_section import ObservationSection
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, NO_ENCODER, Channel, StopInput
 from residual_rl_ros.schema import from_mapping, read_yaml
 
@@ -166,7 +158,9 @@ class _Description:
             self._problems,
         )
         section.read(parts['command'])
-        channels = self._channels(parts['observation'])
+        observation = ObservationSection(self._problems)
+        observation.read(parts['observation'])
+        channels = tuple(observation.channels)
         self._check()
         assert keys is not None
         assert action is not None
@@ -214,95 +208,6 @@ class _Description:
         except ConfigError as error:
             self._problems += [f'{path}.{problem}' for problem in error.problems]
             return None
-
-    def _channels(self, observation: dict[str, Any]) -> tuple[Channel, ...]:
-        names = observation.pop('channels', None)
-        path = 'robot.observation'
-        if isinstance(names, str) or not hasattr(names, '__iter__') or not list(names):
-            self._problems.append(
-                f'{path}.channels is {names!r}, expected a list of the names of channels'
-            )
-            return ()
-        channels: list[Channel] = []
-        for name in map(str, names):
-            if name not in observation:
-                self._problems.append(
-                    f'{path}.channels names {name!r}, expected each name once and a map of its own'
-                )
-                continue
-            values = self._map(observation.pop(name), f'{path}.{name}')
-            kind = CHANNEL_KEYS.get(str(values.get('type')), ChannelKeys)
-            keys = self._read(kind, values, f'{path}.{name}')
-            if keys is not None:
-                optional: dict[str, Any] = {}
-                if isinstance(keys, ImageChannelKeys):
-                    optional = self._image_options(keys, f'{path}.{name}')
-                self._check_range(keys, f'{path}.{name}')
-                channels.append(
-                    Channel(
-                        name,
-                        keys.topic,
-                        keys.type,
-                        keys.fields,
-                        getattr(keys, 'joints', ()),
-                        keys.max_age_s,
-                        stamped_by=keys.stamped_by,
-                        lower=keys.lower,
-                        upper=keys.upper,
-                        **optional,
-                    )
-                )
-        for name in observation:
-            self._problems.append(
-                f'{path}.{name} is not in {path}.channels; list it there, or remove it'
-            )
-        return tuple(channels)
-
-    def _image_options(self, keys: ImageChannelKeys, path: str) -> dict[str, Any]:
-        """Return what a camera has beside what every channel has."""
-        if (keys.encoder == NO_ENCODER) == bool(keys.fields):
-            expected = 'none' if keys.fields else 'the feature_names of the encoder'
-            self._problems.append(
-                f'{path}.fields is {list(keys.fields)}, with encoder {keys.encoder!r} expected '
-                f'{expected}'
-            )
-        return {
-            'encoder': keys.encoder,
-            'encoder_sha256': keys.encoder_sha256,
-            'preprocessing': self._preprocessing(keys, path),
-        }
-
-    def _preprocessing(self, keys: ImageChannelKeys, path: str) -> ImagePreprocessing:
-        """Return what is done to the pictures of a camera."""
-        stated = bool(keys.camera_matrix or keys.distortion_coefficients)
-        try:
-            if stated and keys.camera_info:
-                raise ConfigError('camera_info is given beside the calibration itself; remove one')
-            calibration = None
-            if stated:
-                calibration = Calibration(keys.camera_matrix, keys.distortion_coefficients)
-            elif keys.camera_info:
-                calibration = read_camera_info(Path(keys.camera_info))
-            return ImagePreprocessing(calibration, keys.crop, keys.resize)
-        except ConfigError as error:
-            self._problems.append(f'{path}.{error}')
-            return NO_PREPROCESSING
-
-    def _check_range(self, keys: ChannelKeys, path: str) -> None:
-        """Refuse ranges of the wrong size or with nothing in them."""
-        sound = True
-        for key in ('lower', 'upper'):
-            values = getattr(keys, key)
-            if len(values) not in (0, 1, len(keys.fields)):
-                sound = False
-                self._problems.append(
-                    f'{path}.{key} has {len(values)} values, expected 1 or {len(keys.fields)}'
-                )
-        pairs = sound and keys.lower and keys.upper
-        if pairs and not (np.array(keys.lower) < np.array(keys.upper)).all():
-            self._problems.append(
-                f'{path}.lower {list(keys.lower)} is not below upper {list(keys.upper)}'
-            )
 
     def _stop_inputs(self, given: Any) -> tuple[StopInput, ...]:
         if given is None:

@@ -139,6 +139,11 @@ class JointReader:
         self._sources: list[SourceWatch] = []
         """Of each joint, once a message had only some of them."""
         self._leaps = LeapWatch(size) if 'position' in channel.fields else None
+        # A leap is judged in radians or metres, whatever the driver counts in.
+        factors = channel.transform.factors(channel.fields, size).reshape(-1, size)
+        self._position_factors: Array = np.ones(size)
+        if self._leaps is not None:
+            self._position_factors = factors[channel.fields.index('position')]
 
     @property
     def absent(self) -> list[str]:
@@ -251,7 +256,7 @@ class JointReader:
                 disagree = self._source.disagrees(count)
         elif self._leaps is not None:
             at = self._channel.fields.index('position') * layout.rows.size
-            positions = values[at : at + layout.rows.size]
+            positions = values[at : at + layout.rows.size] * self._position_factors[layout.rows]
             disagree = self._leaps.disagrees(layout.rows, positions, stamp)
         else:
             return

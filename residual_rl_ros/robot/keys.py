@@ -10,12 +10,10 @@ from residual_rl_ros.robot.action_spec import KINDS
 from residual_rl_ros.robot.command import (
     COMMAND_TYPES,
     FIELDS,
-    FLOAT,
     GRIPPER,
     INDEX_TYPES,
     INTERPOLATIONS,
     PARALLEL_GRIPPER,
-    POSE,
     TRAJECTORY,
     TWIST,
     TWIST_STAMPED,
@@ -24,10 +22,16 @@ from residual_rl_ros.robot.command import (
 from residual_rl_ros.robot.topics import (
     CHANNEL_TYPES,
     COMPRESSED_IMAGE,
+    FLOAT,
     FLOAT_ARRAY,
     IMAGE,
     JOINT_STATE,
+    LASER_SCAN,
+    ORIENTATION_TYPES,
+    POSE,
+    SCALAR_TYPES,
 )
+from residual_rl_ros.robot.transforms import ROTATIONS
 from residual_rl_ros.schema import parameter
 
 FOLLOWING_S, FOLLOWING_PERIODS = 0.25, 5
@@ -198,6 +202,15 @@ class ChannelKeys:
     stamped_by: str = parameter('header', 'which time counts', choices=('header', 'receipt'))
     lower: tuple[float, ...] = parameter((), 'smallest believable values: one, or one per field')
     upper: tuple[float, ...] = parameter((), 'largest believable values: one, or one per field')
+    frame_id: str = parameter('', 'frame that the header must name; default: any')
+    degrees: bool = parameter(False, 'angles are in degrees and become radians')
+    scale: tuple[float, ...] = parameter(
+        (), 'then multiplied by: one value, or one per observation name'
+    )
+    offset: tuple[float, ...] = parameter((), 'then added: one value, or one per observation name')
+    wrap: tuple[str, ...] = parameter(
+        (), 'then wrapped to [-pi, pi]: fields, or with joints also field.joint'
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +236,36 @@ class JointChannelKeys(ChannelKeys):
         MISSING, 'values that are read', choices=('position', 'velocity', 'effort'), filled=True
     )
     joints: tuple[str, ...] = parameter(MISSING, 'joints, matched by name', filled=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrientationChannelKeys(ChannelKeys):
+    """Of a channel with an orientation."""
+
+    rotation: str = parameter(
+        '',
+        'form of the orientation, of which fields names all four: quaternion of length 1 with '
+        'w >= 0, or the first two columns of its matrix; default: as it comes',
+        choices=('', *ROTATIONS),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaserChannelKeys(ChannelKeys):
+    """Of a laser scan."""
+
+    fields: tuple[str, ...] = parameter((), 'none: they are range0, range1 and so on')
+    beams: int = parameter(
+        MISSING, 'number of equal sectors, each with its smallest range', 1, 4096
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalarChannelKeys(ChannelKeys):
+    """Of a single number."""
+
+    fields: tuple[str, ...] = parameter(('data',), 'value that is read', choices=('data',))
+    stamped_by: str = parameter('receipt', 'which time counts', choices=('receipt',))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,8 +305,11 @@ COMMAND_KEYS: dict[str, type[CommandKeys]] = {
     GRIPPER: GripperKeys,
     PARALLEL_GRIPPER: ParallelGripperKeys,
 }
-CHANNEL_KEYS = {
+CHANNEL_KEYS: dict[str, type[ChannelKeys]] = {
     JOINT_STATE: JointChannelKeys,
+    **dict.fromkeys(ORIENTATION_TYPES, OrientationChannelKeys),
+    LASER_SCAN: LaserChannelKeys,
+    **dict.fromkeys(SCALAR_TYPES, ScalarChannelKeys),
     IMAGE: ImageChannelKeys,
     COMPRESSED_IMAGE: ImageChannelKeys,
 }

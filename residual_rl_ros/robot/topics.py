@@ -10,22 +10,43 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.robot.image_preprocessing import NO_PREPROCESSING, ImagePreprocessing
+from residual_rl_ros.robot.laser_scan import beam_names
+from residual_rl_ros.robot.transforms import NO_TRANSFORM, ChannelTransform
 
 JOINT_STATE = 'sensor_msgs/msg/JointState'
 FLOAT_ARRAY = 'std_msgs/msg/Float64MultiArray'
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
+LASER_SCAN = 'sensor_msgs/msg/LaserScan'
+JOY = 'sensor_msgs/msg/Joy'
+FLOAT = 'std_msgs/msg/Float64'
+BOOL = 'std_msgs/msg/Bool'
+POSE = 'geometry_msgs/msg/PoseStamped'
+POSE_WITH_COVARIANCE = 'geometry_msgs/msg/PoseWithCovarianceStamped'
+ODOMETRY = 'nav_msgs/msg/Odometry'
+IMU = 'sensor_msgs/msg/Imu'
 CHANNEL_TYPES = (
     JOINT_STATE,
     FLOAT_ARRAY,
     IMAGE,
     COMPRESSED_IMAGE,
-    'geometry_msgs/msg/PoseStamped',
+    POSE,
+    POSE_WITH_COVARIANCE,
     'geometry_msgs/msg/TwistStamped',
     'geometry_msgs/msg/WrenchStamped',
-    'nav_msgs/msg/Odometry',
-    'sensor_msgs/msg/Imu',
+    ODOMETRY,
+    IMU,
+    LASER_SCAN,
+    JOY,
+    FLOAT,
+    BOOL,
 )
+SCALAR_TYPES = (FLOAT, BOOL)
+"""One number without a stamp: the time of receipt counts."""
+HEADERLESS_TYPES = (FLOAT_ARRAY, *SCALAR_TYPES)
+ANGLE_TYPES = (JOINT_STATE, FLOAT_ARRAY, FLOAT)
+"""Types whose numbers may be angles in degrees."""
+ORIENTATION_TYPES = (POSE, POSE_WITH_COVARIANCE, ODOMETRY, IMU)
 NO_ENCODER = 'none'
 """Encoder of a camera whose pictures the base policy alone sees."""
 
@@ -42,7 +63,8 @@ class Channel:
     """ROS message type, one of `CHANNEL_TYPES`."""
     fields: tuple[str, ...]
     """JointState: `position`, `velocity`, `effort`. Float64MultiArray: a name per element.
-    Images: the encoder's features. Others: dotted fields such as `position.x`."""
+    Images: the encoder's features. LaserScan: none, `beams` names them. Joy: `axes.0`,
+    `buttons.1`. Others: dotted fields such as `position.x`."""
     joints: tuple[str, ...]
     """JointState: joint names, matched by name. Others: empty."""
     max_age_s: float
@@ -61,12 +83,25 @@ class Channel:
     """Largest believable value, likewise."""
     preprocessing: ImagePreprocessing = NO_PREPROCESSING
     """Images: what is done to each picture first."""
+    beams: int = 0
+    """LaserScan: number of equal sectors, each with its smallest range."""
+    transform: ChannelTransform = NO_TRANSFORM
+    """What is done to the numbers."""
+    frame_id: str = ''
+    """Frame that the header must name; empty accepts any."""
 
     def bounds(self, limits: tuple[float, ...], default: float) -> npt.NDArray[np.float64]:
         """Return `lower` or `upper` for each observation name of the channel."""
         if len(limits) <= 1:
             return np.full(len(self.observation_names), limits[0] if limits else default)
         return np.repeat(np.array(limits), max(len(self.joints), 1))
+
+    @property
+    def value_fields(self) -> tuple[str, ...]:
+        """Fields of the observation, which are those of the message but for some types."""
+        if self.type == LASER_SCAN:
+            return beam_names(self.beams)
+        return self.transform.fields(self.fields)
 
     @property
     def is_image(self) -> bool:
@@ -83,9 +118,11 @@ class Channel:
         """Names of the values that this channel contributes, in order."""
         if self.joints:
             return tuple(
-                f'{self.name}.{field}.{joint}' for field in self.fields for joint in self.joints
+                f'{self.name}.{field}.{joint}'
+                for field in self.value_fields
+                for joint in self.joints
             )
-        return tuple(f'{self.name}.{field}' for field in self.fields)
+        return tuple(f'{self.name}.{field}' for field in self.value_fields)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from residual_rl_ros.checks.robot import check_robot
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.description import load_robot
-from residual_rl_ros.robot.topics import Channel
+from residual_rl_ros.robot.topics import JOY, LASER_SCAN, Channel
 
 ROBOTS = sorted(path.stem for path in resource_path('config', 'robots').glob('*.yaml'))
 
@@ -48,6 +48,27 @@ def test_a_base_policy_is_compared_by_name() -> None:
     assert 'names differ' in problem
     (problem,) = check_robot(robot, 'peg', 'gpt').problems
     assert "unknown base policy 'gpt'" in problem
+
+
+@pytest.mark.parametrize(
+    ('channel', 'fact'),
+    [
+        (
+            Channel('c', 'scan', LASER_SCAN, (), (), 0.2, beams=12, frame_id='laser'),
+            'scan (sensor_msgs/msg/LaserScan), 12 values, at most 0.2 s old by its header, '
+            'in laser',
+        ),
+        (
+            Channel('c', 'joy', JOY, ('axes.0', 'buttons.9'), (), 0.2),
+            'joy (sensor_msgs/msg/Joy), 2 values, at most 0.2 s old by its header',
+        ),
+    ],
+)
+def test_fields_that_only_a_message_can_show_are_no_problem(channel: Channel, fact: str) -> None:
+    robot, _ = load_robot('peg_insert')
+    report = check_robot(replace(robot, channels=(robot.channels[0], channel)), 'peg')
+    assert report.problems == []
+    assert report.facts['channel c'] == fact
 
 
 def test_what_limits_nothing_is_remarked() -> None:
@@ -100,6 +121,13 @@ def test_an_encoder_that_cannot_be_loaded_is_a_problem() -> None:
             ['position.x', 'orientation.w'],
             ['position.w', 'pose.position.x', 'position', 'x', ''],
         ),
+        (
+            'geometry_msgs/msg/PoseWithCovarianceStamped',
+            ['position.x', 'orientation.w'],
+            ['pose.position.x', 'covariance'],
+        ),
+        ('std_msgs/msg/Float64', ['data'], ['value']),
+        ('std_msgs/msg/Bool', ['data'], ['value']),
         ('geometry_msgs/msg/TwistStamped', ['linear.x', 'angular.z'], ['twist.linear.x', 'linear']),
         ('geometry_msgs/msg/WrenchStamped', ['force.z', 'torque.x'], ['force.w', 'force.x.y']),
         (

@@ -14,11 +14,9 @@ from builtin_interfaces.msg import Duration
 from trajectory_msgs.msg import JointTrajectoryPoint
 
 from residual_rl_ros.robot.command import (
-    FLOAT,
     GRIPPER,
     INDEX_TYPES,
     PARALLEL_GRIPPER,
-    POSE,
     ROOTS,
     TRAJECTORY,
     TWIST_TYPES,
@@ -27,7 +25,7 @@ from residual_rl_ros.robot.command import (
     Command,
 )
 from residual_rl_ros.robot.decoders import stamped_label
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
+from residual_rl_ros.robot.topics import FLOAT, FLOAT_ARRAY, JOINT_STATE, POSE
 from residual_rl_ros.ros.common.encoders import to_time
 from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.transitions.cdr import labelled_array

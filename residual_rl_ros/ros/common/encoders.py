@@ -24,6 +24,7 @@ from std_msgs.msg import (
     UInt8MultiArray,
 )
 
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.decoders import (
     FIELD_ROOTS,
     MessageDecoder,
@@ -31,7 +32,15 @@ from residual_rl_ros.robot.decoders import (
     to_nanoseconds,
 )
 from residual_rl_ros.robot.image_preprocessing import RgbImage
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, Channel
+from residual_rl_ros.robot.topics import (
+    FLOAT_ARRAY,
+    JOINT_STATE,
+    JOY,
+    LASER_SCAN,
+    SCALAR_TYPES,
+    Channel,
+)
+from residual_rl_ros.robot.transforms import NO_TRANSFORM
 from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.transitions.cdr import labelled_array
 
@@ -78,6 +87,8 @@ def fill_image(message: Any, image: RgbImage) -> Any:
     return message
 
 
+NOT_SIMULATED = (LASER_SCAN, JOY, *SCALAR_TYPES)
+"""Channel types that are read and never sent."""
 UNNUMBERED = 2**64 - 1
 """What a middleware says that does not count the messages of a publisher."""
 
@@ -116,13 +127,27 @@ class ChannelEncoder:
 
     Args:
         channel: the channel.
+
+    Raises:
+        ConfigError: the simulator cannot send this type, or values that are transformed when they
+            are read.
     """
 
     def __init__(self, channel: Channel) -> None:
+        where = f'robot.observation.{channel.name}'
+        if channel.type in NOT_SIMULATED:
+            raise ConfigError(f'{where}.type is {channel.type}, which no simulated robot sends')
+        if channel.transform != NO_TRANSFORM:
+            raise ConfigError(
+                f'{where} has transforms, which a simulated robot does not undo; remove degrees, '
+                'scale, offset, wrap and rotation'
+            )
         self._channel = channel
         self.message_type = message_class(channel.type)
         root = FIELD_ROOTS.get(channel.type, '')
         self._message = self.message_type()
+        if channel.frame_id:
+            self._message.header.frame_id = channel.frame_id
         if channel.type == JOINT_STATE:
             self._message.name = list(channel.joints)
         self._targets: list[tuple[Any, str]] = []

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import array
 import io
+import math
 import struct
 import zlib
 from dataclasses import replace
@@ -19,7 +20,7 @@ from builders import write_onnx_encoder
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from rclpy.serialization import deserialize_message, serialize_message
-from sensor_msgs.msg import CompressedImage, Image, JointState
+from sensor_msgs.msg import CompressedImage, Image, JointState, Joy, LaserScan
 
 from residual_rl_ros.errors import CommandError, ConfigError, ObservationError
 from residual_rl_ros.robot.command import (
@@ -39,12 +40,18 @@ from residual_rl_ros.robot.decoders import (
 )
 from residual_rl_ros.robot.image_messages import COLOURS, to_rgb
 from residual_rl_ros.robot.topics import (
+    BOOL,
     COMPRESSED_IMAGE,
+    FLOAT,
     FLOAT_ARRAY,
     IMAGE,
     JOINT_STATE,
+    JOY,
+    LASER_SCAN,
+    POSE_WITH_COVARIANCE,
     Channel,
 )
+from residual_rl_ros.robot.transforms import ChannelTransform
 from residual_rl_ros.ros.common.command_writers import CommandWriter
 from residual_rl_ros.ros.common.encoders import (
     ChannelEncoder,
@@ -328,3 +335,39 @@ def test_an_image_that_claims_to_be_giant_is_refused_unread(tmp_path: Path) -> N
     message = CompressedImage(format='png', data=array.array('B', png))
     with pytest.raises(ObservationError, match=r'3600000000 pixels'):
         ChannelReader(camera(tmp_path, COMPRESSED_IMAGE)).values(message)
+
+
+@pytest.mark.parametrize('kind', [LASER_SCAN, JOY, FLOAT, BOOL])
+def test_types_that_no_simulated_robot_sends_are_refused_by_name(kind: str) -> None:
+    channel = Channel('extra', 'extra', kind, ('data',), (), 0.1, beams=1)
+    with pytest.raises(ConfigError, match=rf'observation.extra.type is {kind}, which no simulated'):
+        ChannelEncoder(channel)
+
+
+def test_a_simulated_robot_does_not_undo_transforms() -> None:
+    channel = replace(ARM, transform=ChannelTransform(degrees=True))
+    with pytest.raises(ConfigError, match=r'observation.arm has transforms, .* remove degrees'):
+        ChannelEncoder(channel)
+
+
+def test_a_simulated_robot_names_the_frame_that_is_expected() -> None:
+    channel = replace(POSE, frame_id='base_link')
+    message = received(ChannelEncoder(channel).message(np.array([1.0, 2.0]), 1.0), channel.type)
+    assert values_of(channel, message).tolist() == [1.0, 2.0]
+    message.header.frame_id = 'map'
+    with pytest.raises(ObservationError, match="frame_id is 'map', expected 'base_link'"):
+        ChannelReader(channel).read(message, lambda: 1.0)
+
+
+def test_live_messages_of_scans_gamepads_and_numbers_are_read() -> None:
+    scan = Channel('scan', 'scan', LASER_SCAN, (), (), 0.1, beams=2)
+    seen = LaserScan(range_min=0.5, range_max=8.0, ranges=[1.0, math.inf, math.nan, 0.25])
+    assert values_of(scan, received(seen, LASER_SCAN)).tolist() == [1.0, 0.5]
+    pad = Channel('pad', 'joy', JOY, ('axes.0', 'buttons.1'), (), 0.1)
+    assert values_of(pad, received(Joy(axes=[0.5], buttons=[0, 1]), JOY)).tolist() == [0.5, 1.0]
+    for kind, said in ((FLOAT, 2.0), (BOOL, True)):
+        channel = Channel('one', 'one', kind, ('data',), (), 0.1)
+        message = received(message_class(kind)(data=said), kind)
+        assert values_of(channel, message).tolist() == [float(said)]
+    estimated = replace(POSE, type=POSE_WITH_COVARIANCE)
+    assert values_of(estimated, message_class(estimated.type)()).tolist() == [0.0, 1.0]

@@ -1,0 +1,100 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a robot YAML says of its channels is checked before anything moves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from residual_rl_ros.robot.observation_section import ObservationSection
+from residual_rl_ros.robot.topics import (
+    BOOL,
+    FLOAT,
+    FLOAT_ARRAY,
+    JOINT_STATE,
+    JOY,
+    LASER_SCAN,
+    POSE,
+)
+from residual_rl_ros.robot.transforms import ChannelTransform
+
+COMMON = {'topic': 'topic', 'max_age_s': 0.1}
+SCAN = {**COMMON, 'type': LASER_SCAN, 'beams': 4}
+PAD = {**COMMON, 'type': JOY, 'fields': ['axes.0', 'buttons.12']}
+NUMBER = {**COMMON, 'type': FLOAT}
+ARRAY = {**COMMON, 'type': FLOAT_ARRAY, 'fields': ['a', 'b']}
+ARM = {**COMMON, 'type': JOINT_STATE, 'fields': ['position', 'velocity'], 'joints': ['j', 'k']}
+ORIENTATION = [f'orientation.{axis}' for axis in 'xyzw']
+TOOL = {**COMMON, 'type': POSE, 'fields': ['position.x', *ORIENTATION], 'rotation': 'rotation_6d'}
+CAMERA = {**COMMON, 'type': 'sensor_msgs/msg/Image', 'encoder': 'none'}
+
+
+def section(channel: dict[str, Any]) -> ObservationSection:
+    made = ObservationSection([])
+    made.read({'channels': ['c'], 'c': channel})
+    return made
+
+
+@pytest.mark.parametrize(
+    ('channel', 'names'),
+    [
+        ({**SCAN, 'lower': [0.1], 'scale': [1, 2, 3, 4]}, [f'c.range{i}' for i in range(4)]),
+        (PAD, ['c.axes.0', 'c.buttons.12']),
+        (NUMBER, ['c.data']),
+        ({**COMMON, 'type': BOOL}, ['c.data']),
+        ({**ARRAY, 'degrees': True, 'wrap': ['b'], 'offset': [1, 2]}, ['c.a', 'c.b']),
+        (
+            {**ARM, 'wrap': ['position.j', 'velocity'], 'scale': [1.0, 2.0, 3.0, 4.0]},
+            ['c.position.j', 'c.position.k', 'c.velocity.j', 'c.velocity.k'],
+        ),
+        (
+            {**TOOL, 'scale': [2.0] * 7, 'upper': [9.0] * 7, 'frame_id': 'base'},
+            ['c.position.x', *(f'c.rotation_6d.{i}' for i in range(6))],
+        ),
+    ],
+)
+def test_a_channel_says_which_values_it_has(channel: dict[str, Any], names: list[str]) -> None:
+    made = section(channel)
+    assert made.problems == []
+    assert list(made.channels[0].observation_names) == names
+
+
+def test_keys_become_the_transform_of_the_channel() -> None:
+    keys = {'degrees': True, 'scale': [2], 'offset': [1], 'wrap': ['a'], 'stamped_by': 'receipt'}
+    (channel,) = section({**ARRAY, **keys}).channels
+    assert channel.transform == ChannelTransform((2.0,), (1.0,), True, ('a',), '')
+    assert section(NUMBER).channels[0].stamped_by == 'receipt'
+    assert section({**TOOL, 'frame_id': 'base'}).channels[0].frame_id == 'base'
+
+
+@pytest.mark.parametrize(
+    ('channel', 'problem'),
+    [
+        ({**COMMON, 'type': LASER_SCAN}, 'c.beams is missing'),
+        ({**SCAN, 'beams': 0}, 'c.beams is 0, expected a whole number >= 1'),
+        ({**SCAN, 'fields': ['ranges']}, "c.fields is ['ranges'], expected none: beams names them"),
+        ({**SCAN, 'lower': [0.1, 0.2]}, 'c.lower has 2 values, expected 1 or 4'),
+        ({**PAD, 'fields': ['axes.x', 'axes.0']}, "c.fields has ['axes.x'], expected axes.0"),
+        ({**NUMBER, 'stamped_by': 'header'}, "c.stamped_by is 'header', expected one of receipt"),
+        ({**NUMBER, 'frame_id': 'base'}, 'Float64 has no header; remove it'),
+        ({**ARRAY, 'scale': [1, 2, 3]}, 'c.scale has 3 values, expected 1 or 2'),
+        ({**ARRAY, 'offset': [1, 2, 3]}, 'c.offset has 3 values, expected 1 or 2'),
+        ({**ARRAY, 'scale': [1, 0]}, 'c.scale is [1.0, 0.0], expected no 0'),
+        ({**ARRAY, 'wrap': ['x']}, "c.wrap names ['x'], expected some of a, b"),
+        ({**ARRAY, 'rotation': 'quaternion'}, 'c.rotation is unknown'),
+        ({**PAD, 'degrees': True}, 'c.degrees is true, expected it for sensor_msgs/msg/JointState'),
+        (
+            {**TOOL, 'fields': ORIENTATION[1:]},
+            "c.rotation is 'rotation_6d', expected orientation.x",
+        ),
+        ({**TOOL, 'rotation': 'euler'}, "c.rotation is 'euler', expected one of quaternion"),
+        ({**TOOL, 'upper': [9.0] * 5}, 'c.upper has 5 values, expected 1 or 7'),
+        ({**CAMERA, 'scale': [2.0]}, 'c has transforms, expected none for a camera'),
+    ],
+)
+def test_a_mistake_in_a_channel_is_named(channel: dict[str, Any], problem: str) -> None:
+    (said,) = section(channel).problems
+    assert said.startswith('robot.observation.c')
+    assert problem in said
