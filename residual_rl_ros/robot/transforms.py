@@ -107,12 +107,17 @@ class ValueTransform:
         topic: str,
     ) -> None:
         self._where, self._topic = where, topic
+        self._before: list[int] = []
+        self._after: list[int] = []
         self._rotate: Callable[[Array], Array] | None = None
         self._places = list(orientation_places(fields)) if transform.rotation else []
         if transform.rotation == QUATERNION:
             self._rotate = self._with_quaternion
         elif transform.rotation == ROTATION_6D:
             self._rotate = self._with_rotation_6d
+            first = min(self._places)
+            self._before = list(range(first))
+            self._after = [at for at in range(first, len(fields)) if at not in self._places]
         self._size = len(fields) * max(len(joints), 1)
         made = transform.fields(fields)
         factors = transform.factors(made, max(len(joints), 1))
@@ -179,5 +184,4 @@ class ValueTransform:
             *(1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y + z * w), 2.0 * (x * z - y * w)),
             *(2.0 * (x * y - z * w), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z + x * w)),
         ]
-        kept = np.delete(values, self._places)
-        return np.insert(kept, min(self._places), columns)
+        return np.concatenate((values[self._before], columns, values[self._after]))

@@ -7,7 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
+from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.observation_section import ObservationSection
 from residual_rl_ros.robot.topics import (
     BOOL,
@@ -59,6 +61,15 @@ def test_a_channel_says_which_values_it_has(channel: dict[str, Any], names: list
     made = section(channel)
     assert made.problems == []
     assert list(made.channels[0].observation_names) == names
+
+
+def test_the_channels_of_the_how_to_are_read() -> None:
+    page = resource_path('docs', 'how-to', 'your_robot.md').read_text(encoding='utf-8')
+    (block,) = (part for part in page.split('```') if part.startswith('yaml') and JOY in part)
+    made = ObservationSection([])
+    made.read(yaml.safe_load(block.removeprefix('yaml'))['observation'])
+    assert made.problems == []
+    assert [len(channel.observation_names) for channel in made.channels] == [24, 2, 8, 1]
 
 
 def test_keys_become_the_transform_of_the_channel() -> None:

@@ -30,6 +30,7 @@ from residual_rl_ros.control.real_time_loop import NOTHING_HAPPENED, RealTimeRul
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.decoders import to_nanoseconds
 from residual_rl_ros.robot.topics import JOINT_STATE
+from residual_rl_ros.robot.transforms import ChannelTransform
 from residual_rl_ros.transitions.cdr import deserialize
 from residual_rl_ros.transitions.transition import Source, Success
 
@@ -59,6 +60,24 @@ def test_real_time_transitions_are_equal_number_for_number(
     assert (tool.messages, tool.stamped) == (30, 0)
     assert arm.ages[5] == pytest.approx(0.01)
     assert arm.rate_hz == pytest.approx(20.0)
+
+
+def test_recorded_values_are_transformed_as_live_ones(tmp_path: Path) -> None:
+    arm, tool = ROBOT.channels
+    degrees = ChannelTransform(scale=(90.0,), degrees=True, wrap=('position',))
+    shifted = ChannelTransform(scale=(0.5,), offset=(3.0,))
+    channels = (replace(arm, transform=degrees), replace(tool, transform=shifted))
+    robot = replace(ROBOT, channels=channels)
+    live = Live.start(tmp_path / 'bag', robot=robot)
+    for tick in range(20):
+        live.step(tick)
+    live.recorder.close()
+    made, _, problems = rebuild(tmp_path / 'bag', robot=robot)
+    assert problems == []
+    check_equal(made[:-1], live.made)
+    seen = np.stack([transition.observation for transition in live.made])
+    assert (np.abs(seen[:, 2] - 3.0) <= 0.5).all()
+    assert 1.0 < np.abs(seen[:, :2]).max() <= np.pi / 2.0
 
 
 def test_joints_that_share_a_topic_are_no_damage(tmp_path: Path) -> None:
