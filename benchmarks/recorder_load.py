@@ -26,7 +26,8 @@ from residual_rl_ros.ros.bringup.monitor import claim_domain
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import NodeSpec
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.encoders import ChannelEncoder, CommandEncoder, float_array
+from residual_rl_ros.ros.common.command_writers import CommandWriter
+from residual_rl_ros.ros.common.encoders import ChannelEncoder, float_array
 from residual_rl_ros.ros.common.managed_node import NodeHost
 from residual_rl_ros.transitions.layout import TransitionLayout
 
@@ -51,8 +52,8 @@ class Robot(NodeHost):
             for c in robot.channels
             for writer in [ChannelEncoder(c)]
         ]
-        self._writer = CommandEncoder(robot.command, 1.0 / RATE_HZ, lockstep=False)
-        self._command = create(self._writer.message_type, robot.command.topic, qos.COMMAND)
+        self._writer = CommandWriter(robot.commands[0], 1.0 / RATE_HZ, lockstep=False)
+        self._command = create(self._writer.message_type, robot.commands[0].topic, qos.COMMAND)
         self.steps = 0
 
     def wait_for_recorder(self) -> None:

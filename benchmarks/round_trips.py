@@ -63,14 +63,14 @@ def bare_rate(robot: RobotConfig, transition_size: int, decision_steps: int, ste
         for writer, publisher, values in channels:
             publisher.publish(writer.message(values, stamp))
 
-    node.create_subscription(Float64MultiArray, robot.command.topic, send, qos.COMMAND)
+    node.create_subscription(Float64MultiArray, robot.commands[0].topic, send, qos.COMMAND)
     executor = rclpy.executors.SingleThreadedExecutor()
     executor.add_node(node)
     publishers = [feedback, *(publisher for _, publisher, _ in channels)]
     # Every end must be matched first: a lost message would leave both sides waiting.
     while not (
         all(publisher.get_subscription_count() for publisher in publishers)
-        and node.count_publishers(robot.command.topic)
+        and node.count_publishers(robot.commands[0].topic)
     ):
         executor.spin_once(timeout_sec=0.1)
     time.sleep(0.5)
@@ -90,7 +90,7 @@ def _answer(robot: RobotConfig, transition_size: int, decision_steps: int) -> No
     """Answer every complete set of messages with a command and, now and then, a transition."""
     rclpy.init()
     node = rclpy.create_node('pong')
-    command = node.create_publisher(Float64MultiArray, robot.command.topic, qos.COMMAND)
+    command = node.create_publisher(Float64MultiArray, robot.commands[0].topic, qos.COMMAND)
     transitions = node.create_publisher(Float64MultiArray, 'transitions', qos.TRANSITIONS)
     received = answered = 0
 

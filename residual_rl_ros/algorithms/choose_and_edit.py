@@ -15,20 +15,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from residual_rl_ros.algorithms.actor_critic import bellman_target
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.algorithms.sac import Sac, SacConfig
-from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.candidate_selection import CRITIC
 from residual_rl_ros.residual_policy.choose_and_edit import (
     ChooseAndEditActor,
     ChooseAndEditArchitecture,
 )
-from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.replay_buffer import Batch
 
 
@@ -72,20 +69,6 @@ class ChooseAndEdit(Sac):
     """Choose and edit; see `Sac` for the arguments."""
 
     config: ChooseAndEditConfig
-
-    def __init__(
-        self,
-        config: ChooseAndEditConfig,
-        layout: TransitionLayout,
-        generator: torch.Generator,
-        rng: np.random.Generator,
-    ) -> None:
-        if layout.proposals < 2:
-            raise ConfigError(
-                'choose_and_edit chooses among proposals of the base, and the transitions hold '
-                f'{layout.proposals}: set proposals of the robot or the run to 8'
-            )
-        super().__init__(config, layout, generator, rng)
 
     @torch.no_grad()
     def soft_target(self, batch: Batch) -> Tensor:

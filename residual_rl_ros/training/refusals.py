@@ -32,11 +32,19 @@ def refuse_nothing_to_learn(run: ResolvedRun) -> None:
             f'preset {config.preset} learns from an add-on reward, and there is none: give '
             '--add-on, or set reward to total or basic'
         )
-    if run.learner.algorithm in CHOOSING and config.proposals < 2:
+    refuse_one_proposal(run.learner.algorithm, config.proposals)
+
+
+def refuse_one_proposal(algorithm: str, proposals: int) -> None:
+    """Refuse an algorithm that chooses among proposals of the base where there is but one.
+
+    Raises:
+        ConfigError: that is so.
+    """
+    if algorithm in CHOOSING and proposals < 2:
         raise ConfigError(
-            f'preset {config.preset} chooses among proposals of the base, and proposals is '
-            f'{config.proposals}: set it to 8 (--set proposals=8)'
-            f'{CHOOSING[run.learner.algorithm]}'
+            f'{algorithm} chooses among proposals of the base, and proposals is {proposals}: set '
+            f'it to 8 (--set proposals=8, --proposals 8){CHOOSING[algorithm]}'
         )
 
 

@@ -360,6 +360,8 @@ def small_config(preset: str = 'dawn', **overrides: Any) -> LearnerConfig:
         'critic_hidden_sizes': [8, 8],
         'actor_hidden_sizes': [8, 8],
     }
+    if preset == 'choose_and_edit':
+        small |= {'residual_candidates': 1}
     if preset == 'wsrl':
         small |= {'offline_updates': 7, 'policy_warmup_transitions': 12, 'actor_batch_size': 16}
     elif preset == 'resfit':

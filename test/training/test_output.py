@@ -32,11 +32,13 @@ def test_what_cannot_be_written_leaves_what_was_there(
     path = tmp_path / 'new' / 'summary.json'
     write_text(path, 'whole')
 
-    def full(file: Path, text: str, **options: str) -> int:
-        file.write_bytes(text.encode()[:3])
+    write = Path.write_bytes
+
+    def full(file: Path, content: bytes) -> int:
+        write(file, content[:3])
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    monkeypatch.setattr(Path, 'write_text', full)
+    monkeypatch.setattr(Path, 'write_bytes', full)
     with pytest.raises(OutputError, match=r"summary\.json' cannot be written: No space left"):
         write_text(path, 'another')
     assert path.read_text() == 'whole'

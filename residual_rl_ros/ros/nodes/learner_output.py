@@ -33,6 +33,7 @@ from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.robot.inference import ON_CPU
 from residual_rl_ros.ros.common.node_parameters import LearnerParameters
+from residual_rl_ros.training.refusals import refuse_one_proposal
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.seal import Key
 
@@ -118,10 +119,11 @@ class LearnerOutput:
 
         Raises:
             CheckpointError: the checkpoint cannot be read, or is of another layout.
-            ConfigError: the replay is larger than the memory.
+            ConfigError: the replay is larger than the memory, or there is nothing to choose from.
             DemonstrationError: a demonstration cannot be used.
         """
         if not self._parameters.resume:
+            refuse_one_proposal(self._config.algorithm, layout.proposals)
             learner = Learner(self._config, layout, self._parameters.seed)
             self._add_demonstrations(learner, say, pulse)
             return learner
