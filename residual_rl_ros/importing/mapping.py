@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the user says of a checkpoint: names, units and rate that its files do not have.
 
-A map is a YAML file. Numbers are found by the name that they have in the checkpoint:
+A map is a YAML file. Numbers are found by the name that they have in the checkpoint::
 
     rate_hz: 30
     observation:

@@ -82,12 +82,13 @@ def content(learner: Learner) -> dict[str, bytes]:
     ('saved_at', 'overrides'),
     [
         *((saved_at, {}) for saved_at in (0, 4, 10, 13, 15, 26)),
+        (13, {'preset': 'choose_and_edit'}),
         *(
             (saved_at, overrides)  # In the warm-up, between two publications, later.
             for saved_at in (4, 13, 26)
             for overrides in (
                 *({'utd': 1.5}, {'replay_capacity': 20}),
-                *({'preset': name} for name in residual_presets()),
+                *({'preset': name} for name in residual_presets() if name != 'choose_and_edit'),
             )
         ),
     ],
