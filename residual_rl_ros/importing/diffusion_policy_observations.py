@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from residual_rl_ros.importing.linear_normalizer import KeyNormalizer, read_norm
 from residual_rl_ros.importing.mapping import Array
 from residual_rl_ros.importing.networks.visual_core import VisualCore, VisualCoreSpec
 from residual_rl_ros.importing.networks.window_encoder import Camera, Numbers, WindowEncoder
+from residual_rl_ros.importing.observations import Observations
 from residual_rl_ros.importing.robomimic_observations import build_core, check_numbers
 from residual_rl_ros.importing.stored_config import StoredConfig
 from residual_rl_ros.importing.weights import below, build
@@ -27,27 +28,6 @@ COLOURS = 3
 ENCODER = 'obs_encoder.'
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Observations:
-    """Names and sizes of what a policy observes, and the encoder."""
-
-    encoder: WindowEncoder
-    size: int
-    """Numbers of the features of one observation."""
-    names: tuple[str, ...]
-    """Of the state's numbers."""
-    centre: Array
-    spread: Array
-    """Usual state and its standard deviation, shape (n,) each."""
-    cameras: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """Height and width of each [px]."""
-    features: Mapping[str, int] = field(default_factory=dict)
-    """Numbers of the features of each."""
-    remarks: tuple[str, ...] = ()
-    read: tuple[str, ...] = ()
-    """Beginnings of the names of the encoder's weights."""
 
 
 def read_vector(config: StoredConfig, tensors: Mapping[str, Tensor]) -> Observations:

@@ -25,10 +25,10 @@ from residual_rl_ros.importing.networks.chunk_diffusion import ChunkDiffusion
 from residual_rl_ros.importing.networks.ddim import NoiseSchedule
 from residual_rl_ros.importing.networks.step_policy import RECURRENT, StepPolicy, Trunk
 from residual_rl_ros.importing.noise_scheduler import read_noise_schedule
+from residual_rl_ros.importing.observations import Observations
 from residual_rl_ros.importing.options import DEFAULT_DDIM_STEPS, ImportOptions
 from residual_rl_ros.importing.policy import ImportedPolicy, PolicyInput, listed
 from residual_rl_ros.importing.robomimic_observations import (
-    Observations,
     read_affine,
     read_observations,
 )

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from residual_rl_ros.importing.networks.visual_core import (
     named_as_here,
 )
 from residual_rl_ros.importing.networks.window_encoder import Camera, Numbers, WindowEncoder
+from residual_rl_ros.importing.observations import Observations
 from residual_rl_ros.importing.policy import listed
 from residual_rl_ros.importing.stored_config import StoredConfig
 from residual_rl_ros.importing.weights import below, build
@@ -33,23 +33,6 @@ COLOURS = 3
 MOST_NUMBERS = 100_000
 """Numbers of a state."""
 Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Observations:
-    """Names and sizes of what a policy observes, and the encoder."""
-
-    encoder: WindowEncoder
-    size: int
-    """Numbers of the features of one observation."""
-    names: tuple[str, ...]
-    """Of the state's numbers."""
-    centre: Array
-    """Usual state, shape (n,)."""
-    spread: Array
-    """Standard deviation around it."""
-    cameras: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    features: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_observations(

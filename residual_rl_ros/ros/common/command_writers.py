@@ -63,9 +63,7 @@ class CommandWriter:
         self._new = kind.Goal if command.is_action else kind
         unstamped = command.type in UNSTAMPED_TYPES
         self._stamped = not unstamped and (lockstep or command.type != TRAJECTORY)
-        self._fill = FILLERS.get(command.type, _fill_nothing)
-        if command.type == POSE:
-            self._fill = PoseFiller(command)
+        self._fill = PoseFiller(command) if command.type == POSE else FILLERS.get(command.type)
         self._in = from_seconds(period_s)
 
     def message(self, values: Array, stamp: float) -> Any:
@@ -83,14 +81,11 @@ class CommandWriter:
             message.header.stamp = to_time(stamp)
             if command.frame_id:
                 message.header.frame_id = command.frame_id
+        assert self._fill is not None, f'{command.type} has an entry in FILLERS'
         self._fill(message, values, command)
         if command.type == TRAJECTORY:
             message.points[0].time_from_start = self._in
         return message
-
-
-def _fill_nothing(message: Any, values: Array, command: Command) -> None:
-    raise NotImplementedError(command.type)
 
 
 def _fill_fields(message: Any, values: Array, command: Command) -> None:
