@@ -65,9 +65,9 @@ lock:
 demo: $(READY)
 	$(BIN)/residual-rl demo $(DEMO_ARGS)
 
-# Three workers for two cores: robots wait as long as they compute. Each test or group of tests
+# Four workers for two cores: robots wait longer than they compute. Each test or group of tests
 # goes to the next free worker, in the order of conftest.py.
-PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder
 
 # Other processes of the machine can be in the way of a robot in real time: what has failed beside
 # other tests is run once more, alone.

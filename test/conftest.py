@@ -33,20 +33,24 @@ REAL_TIME = (
     *('test_real_time_bag_parity', 'test_control_bench', 'test_parent_faults', 'test_slow_policy'),
 )
 """Modules of such tests; elsewhere a test has the mark `xdist_group('real_time')`."""
+WAITING_END = 0.8
+"""Place of the last test that waits for a robot, as a share of the tests that compute."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests that share something to one worker, and begin with the longest group.
+    """Give tests that share something to one worker, and order what workers take.
 
     With `--dist loadgroup --no-loadscope-reorder` a worker that has nothing to do takes the next
     group in this order; a test without a group is one of its own.
     """
+    groups: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if item.get_closest_marker('xdist_group') is None:
-            group = _group(item)
-            if group:
-                item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=_turn)
+        mark = item.get_closest_marker('xdist_group')
+        name = str(mark.args[0]) if mark else _group(item)
+        if name and mark is None:
+            item.add_marker(pytest.mark.xdist_group(name))
+        groups.setdefault(name or item.nodeid, []).append(item)
+    items[:] = [item for group in _in_turn(groups) for item in group]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -58,15 +62,21 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         reporter.write_line(line, yellow=True)
 
 
-def _turn(item: pytest.Item) -> tuple[int, bool]:
-    """Return whose turn it is: tests that wait for a robot go beside tests that compute.
+def _in_turn(groups: dict[str, list[pytest.Item]]) -> list[list[pytest.Item]]:
+    """Return groups in the order in which workers take them.
 
-    Groups go first within a turn: one that began last would be waited for alone.
+    The tests that assert times are one long group, which begins first. Then tests that wait for
+    robots come among tests that compute, so that there is always both. What comes last is short:
+    it would be waited for with idle processors.
     """
-    group = item.get_closest_marker('xdist_group')
-    if group == pytest.mark.xdist_group(ALONE).mark:
-        return 0, False
-    return 2 if item.get_closest_marker('ros') else 1, group is None
+    alone = groups.pop(ALONE, [])
+    placed: list[tuple[float, list[pytest.Item]]] = []
+    longest_first = sorted(groups.values(), key=len, reverse=True)
+    for waits, end in ((True, WAITING_END), (False, 1.0)):
+        kind = [g for g in longest_first if (g[0].get_closest_marker('ros') is not None) is waits]
+        placed += [(end * place / len(kind), group) for place, group in enumerate(kind)]
+    placed.sort(key=lambda each: each[0])
+    return [alone, *(group for _, group in placed)]
 
 
 def _group(item: pytest.Item) -> str:

@@ -4,16 +4,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import gymnasium
+from typing import TYPE_CHECKING, Any
 
 from residual_rl_ros.algorithms.rule import ADD_ON
 from residual_rl_ros.config.run import ResolvedRun
 from residual_rl_ros.config.success import RETURN
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.evaluation.episode import run_episode
-from residual_rl_ros.tasks.success_probe import PROBE_SEED
+
+if TYPE_CHECKING:
+    import gymnasium
 
 CHOOSING = {'q_remix': ', and residual_scale to 2', 'choose_and_edit': ''}
 """Algorithms that choose among proposals of the base, and what else these need."""
@@ -67,6 +66,10 @@ def refuse_silence(run: ResolvedRun, env: gymnasium.Env[Any, Any]) -> None:
     """
     if run.config.success != RETURN:
         return
+    # The learner node refuses too, and starts sooner without a simulator.
+    from residual_rl_ros.evaluation.episode import run_episode
+    from residual_rl_ros.tasks.success_probe import PROBE_SEED
+
     controller = run.evaluation_controller(None)
     try:
         for number in range(SILENT_EPISODES):
