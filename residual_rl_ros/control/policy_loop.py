@@ -272,7 +272,7 @@ class PolicyLoop(ABC):
         """Compose and send the command of this control step."""
         if self.controller.at_decision and self.controller.mailbox.begins_anew():
             self._blend.restart()
-        self.controller.blend_ratio = self._blend.ratio(stamp)
+        self.controller.residual.blend_ratio = self._blend.ratio(stamp)
         try:
             command = self.controller.command(self._takeover if self._commanding else None)
         except (BasePolicyError, RewardError, UnsafeCommandError) as error:

@@ -103,7 +103,7 @@ def test_weight_zero_is_the_base_bit_for_bit_and_any_other_weight_is_not() -> No
 def test_a_choice_that_fades_in_is_made_whole_in_a_share_of_the_decisions() -> None:
     controller = make_controller()
     remix(controller)
-    controller.blend_ratio = 0.5
+    controller.residual.blend_ratio = 0.5
     chosen = 0
     for episode in range(6):
         for each in play(controller, episode=episode)[1]:

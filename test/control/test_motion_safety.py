@@ -413,7 +413,7 @@ def test_an_actor_that_decides_no_residual_is_the_base_alone(decided: np.ndarray
     controller.mailbox.actor = Mock(decide=lambda *_: decided)
     commands = arm.run(20)
     np.testing.assert_allclose(commands[-1], 0.1)
-    assert controller.residuals_not_finite > 0
+    assert controller.residual.not_finite > 0
     assert {transition.source for transition in arm.said.transitions} == {Source.BASE}
 
 

@@ -298,5 +298,5 @@ def test_a_takeover_replaces_the_action_in_the_next_tick_and_the_residual_fades_
     feed(loop, 3 * PERIOD)
     loop.set_takeover(False)
     loop.tick(3 * PERIOD)
-    assert loop.controller.blend_ratio == 0.0
+    assert loop.controller.residual.blend_ratio == 0.0
     assert callbacks.transitions[-1].source is Source.TAKEOVER

@@ -14,7 +14,7 @@ from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.base_policy.received_policy import TOPIC, ReceivedPolicy
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
-from residual_rl_ros.control.real_time_loop import RealTimeRules
+from residual_rl_ros.control.gates import RealTimeRules
 from residual_rl_ros.errors import ConfigError, shown
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.description import RobotConfig
