@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,42 +22,18 @@ from residual_rl_ros.control.command_limiter import CommandLimiter
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.customisation import Customisation
 from residual_rl_ros.control.decision import CommandedStep, Decision
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.control.residual_source import ResidualSource
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ChunkLateError
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
 from residual_rl_ros.transitions.layout import TransitionLayout
-from residual_rl_ros.transitions.transition import NOTHING, Source, Success, Transition
+from residual_rl_ros.transitions.transition import NOTHING, Source, Transition
 
 Array = npt.NDArray[np.float64]
 BASE_STREAM, PROPOSALS_STREAM = 0, 4
 """With seed and episode, seed random numbers of their own, beside those of the residual: so the
 base policy's noise is the same with and without residual."""
-
-
-@dataclass(frozen=True)
-class StepFeedback:
-    """What the simulator, a reward node or an operator says of the control step just ended."""
-
-    reward: float
-    terminated: bool
-    truncated: bool
-    success: Success
-
-    @property
-    def done(self) -> bool:
-        """Whether the episode is over."""
-        return self.terminated or self.truncated
-
-    def merged(self, later: StepFeedback) -> StepFeedback:
-        """Return it with what was said later within the same control step: rewards add up."""
-        unlabelled = later.success is Success.UNLABELLED
-        return StepFeedback(
-            self.reward + later.reward,
-            self.terminated or later.terminated,
-            self.truncated or later.truncated,
-            self.success if unlabelled else later.success,
-        )
 
 
 class ResidualController:

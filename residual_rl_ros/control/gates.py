@@ -64,9 +64,15 @@ class Pace:
         if self.jumped or not self.late:
             self._in_time = now
 
-    def behind_s(self, now: float) -> float:
-        """Return for how long no control step has been in time [s]."""
-        return now - self._in_time
+    def problem(self, now: float, rules: RealTimeRules) -> str:
+        """Return what is wrong if no control step has been in time for too long, else nothing."""
+        behind = now - self._in_time
+        if behind <= rules.hold_limit_s:
+            return ''
+        return (
+            f'no control step was in time for {behind:.2f} s: this computer, or the clock, is too '
+            f'slow for {1.0 / self._period_s:g} Hz'
+        )
 
 
 class OperatorWatch:
@@ -107,6 +113,18 @@ class Obstacles:
         self._lags = False
         self.stops: dict[str, str] = {}
         """Stop inputs that forbid to move, with their reasons."""
+
+    def set_stop(self, name: str, reason: str) -> None:
+        """Take in what a stop input says: a reason to hold, or none.
+
+        Args:
+            name: the stop input.
+            reason: why the robot must not move; empty: it may.
+        """
+        if reason:
+            self.stops[name] = reason
+        else:
+            self.stops.pop(name, None)
 
     @property
     def any(self) -> bool:
@@ -149,10 +167,14 @@ class StartGate:
         """Whether an episode waits because its first command is too far from the robot."""
         return self._refused_at is not None
 
-    def request(self, possible: bool) -> None:
-        """Want an episode; where one waits because its first command is far away, let it go."""
+    def request(self, possible: bool) -> bool:
+        """Want an episode, if that is possible; return whether it is.
+
+        Where one waits because its first command is far away, let it go.
+        """
         self._requested = possible
         self._confirmed = possible and self.waits
+        return possible
 
     def end(self, stamp: float) -> None:
         """Take in that an episode ended: the next needs an observation that is newer [s]."""
@@ -202,8 +224,15 @@ class HoldWatch:
         """Take in that the robot goes on, or holds because an operator wants it to."""
         self._since = None
 
-    def lasts_s(self, now: float) -> float:
-        """Return for how long the robot holds for a reason, from now on if it did not [s]."""
+    def problem(self, now: float, reason: str, rules: RealTimeRules) -> str:
+        """Return what is wrong if the robot has held for too long, else nothing.
+
+        Args:
+            now: ROS time [s], at which it holds.
+            reason: why it does.
+            rules: for how long it may.
+        """
         if self._since is None:
             self._since = now
-        return now - self._since
+        held = now - self._since
+        return f'held for {held:.2f} s: {reason}' if held > rules.hold_limit_s else ''

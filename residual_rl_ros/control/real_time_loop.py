@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from residual_rl_ros.control.composition import BlendRamp
-from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.control.feedback import END_EPISODE, PendingFeedback, StepFeedback, StepOutcome
 from residual_rl_ros.control.gates import (
     HoldWatch,
     Obstacles,
@@ -20,12 +21,12 @@ from residual_rl_ros.control.gates import (
     RealTimeRules,
     StartGate,
 )
-from residual_rl_ros.control.policy_loop import END_EPISODE, Array, LoopCallbacks, PolicyLoop
+from residual_rl_ros.control.policy_loop import Array, LoopCallbacks, PolicyLoop
 from residual_rl_ros.errors import BasePolicyError, ObservationError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual_policy.mailbox import WeightsReader
 from residual_rl_ros.robot.observation import ObservationAssembler
-from residual_rl_ros.transitions.transition import Success, Transition
+from residual_rl_ros.transitions.transition import Transition
 
 STAGES = ('account', 'command', 'reaction', 'tick')
 """Accounting for the last step; residual, limits and publication; from the start of a control step
@@ -33,16 +34,6 @@ to its command, with reading the observations since the last one; all of it, wit
 which is sent after the command. Only of steps that sent a command."""
 STOP_LIMIT_S = 1.0
 """A robot that holds by zero is at rest so long after it is told to stop, at the latest [s]."""
-NOTHING_HAPPENED = StepFeedback(0.0, False, False, Success.UNLABELLED)
-
-
-@dataclass(frozen=True)
-class _Step:
-    """What is known of an executed control step."""
-
-    feedback: StepFeedback
-    observation: Array
-    stamp: float
 
 
 class RealTimeLoop(PolicyLoop):
@@ -82,7 +73,8 @@ class RealTimeLoop(PolicyLoop):
         self._sleep = sleep
         self._reader = WeightsReader(controller.mailbox)
         self._outbox: list[Transition] = []
-        self._obstacles = Obstacles(controller.limiter)
+        self.obstacles = Obstacles(controller.limiter)
+        """Why the robot must not move."""
         self._began = 0.0
         self._observation: Array = np.zeros(0)
         self._forget_requests()
@@ -90,11 +82,10 @@ class RealTimeLoop(PolicyLoop):
     def _forget_requests(self) -> None:
         self._gate, self._operator, self._holding = StartGate(), OperatorWatch(), HoldWatch()
         self._pace = Pace(self._period_s)
-        self._obstacles.forget()
-        self._feedback = self._takeover = None
+        self.obstacles.forget()
+        self._feedback, self._takeover = PendingFeedback(), None
         self._guided = False  # By an operator, outside of an episode.
-        self._feedback_stamp = -np.inf
-        self._ending: _Step | None = None  # Waits for a late base policy.
+        self._ending: StepOutcome | None = None  # Waits for a late base policy.
 
     def activate(self) -> None:
         """Start; what was asked for before counts no more."""
@@ -115,35 +106,13 @@ class RealTimeLoop(PolicyLoop):
             now += self._period_s
             self._send_hold(now, steps)
 
-    def set_stop(self, name: str, reason: str) -> None:
-        """Take in what a stop input says: a reason to hold, or none.
-
-        Args:
-            name: the stop input.
-            reason: why the robot must not move; empty: it may.
-        """
-        if reason:
-            self.stops[name] = reason
-        else:
-            self.stops.pop(name, None)
-
-    @property
-    def stops(self) -> dict[str, str]:
-        """Stop inputs that forbid to move, with their reasons."""
-        return self._obstacles.stops
-
     def close(self) -> None:
         """End the thread that reads weights."""
         self._reader.close()
 
     def request_start(self) -> bool:
-        """Start an episode with the next observation; return whether that is possible.
-
-        Where an episode waits because its first command is far away, this confirms it.
-        """
-        possible = self.active and not self.in_episode
-        self._gate.request(possible)
-        return possible
+        """Start an episode, or let go one that waits to; return whether that is possible."""
+        return self._gate.request(self.active and not self.in_episode)
 
     @property
     def waits_to_start(self) -> bool:
@@ -153,8 +122,7 @@ class RealTimeLoop(PolicyLoop):
     @property
     def ending(self) -> bool:
         """Whether the next tick ends the episode, by what was said of it so far."""
-        feedback = self._feedback if self._ending is None else self._ending.feedback
-        return feedback is not None and feedback.done
+        return self._feedback.ends if self._ending is None else self._ending.feedback.done
 
     def end_episode(self, feedback: StepFeedback, now: float) -> bool:
         """End the episode with the next tick; return whether there is one."""
@@ -196,7 +164,7 @@ class RealTimeLoop(PolicyLoop):
             self._time('tick', started)
 
     def _watch_period(self, now: float) -> None:
-        """Count control steps that are late; ones that stay late are a fault."""
+        """Count control steps that are late; when none has been in time for long is a fault."""
         pace = self._pace
         pace.step(now, self.rules)
         self.counts['overruns'] += pace.overrun
@@ -205,11 +173,8 @@ class RealTimeLoop(PolicyLoop):
             self.controller.limiter.interrupt()
         if pace.jumped:
             self._forget_time(pace.elapsed_s)
-        if pace.behind_s(now) > self.rules.hold_limit_s:
-            self._callbacks.fault(
-                f'no control step was in time for {pace.behind_s(now):.2f} s: this computer, or '
-                f'the clock, is too slow for {1.0 / self._period_s:g} Hz'
-            )
+        if problem := pace.problem(now, self.rules):
+            self._callbacks.fault(problem)
 
     def receive_takeover(self, command: Array) -> None:
         """Take in an operator's command, shape (m,)."""
@@ -252,15 +217,15 @@ class RealTimeLoop(PolicyLoop):
             self._do_without(now, str(error))
             return
         if self.held:
-            self._obstacles.forget()
-        elif obstacle := self._obstacles.reason(moving=self.in_episode or self._guided):
+            self.obstacles.forget()
+        elif obstacle := self.obstacles.reason(moving=self.in_episode or self._guided):
             self._do_without(now, obstacle)
             return
         if self.in_episode:
             limit = self.rules.episode_limit_s
             if limit and now - self._began >= limit:
                 self._on_feedback(now, END_EPISODE)
-            if self._account(self._what_happened(now), now, seen=True):
+            if self._account(self._outcome(now), now, seen=True):
                 return
         elif not self.held and self._gate.may_open(now, self.assembler.oldest_stamp, self.rules):
             self._gate.open()
@@ -307,9 +272,9 @@ class RealTimeLoop(PolicyLoop):
         if not self.in_episode:
             self._callbacks.warn(reason)
             self._idle(now)
-        elif self._feedback is not None and self._feedback.done:
+        elif self._feedback.ends:
             self.controller.abandon()
-            self._account(self._what_happened(now), now, seen=False)
+            self._account(self._outcome(now), now, seen=False)
         elif self._commanding:
             self.controller.abandon()
             self._obey(now)
@@ -330,7 +295,7 @@ class RealTimeLoop(PolicyLoop):
     @property
     def _commanding(self) -> bool:
         """Whether an operator has taken over and commands a robot that may move, and is seen."""
-        may_move = not self._obstacles.any and self.controller.limiter.knows_where
+        may_move = not self.obstacles.any and self.controller.limiter.knows_where
         return may_move and super()._commanding
 
     def _obey(self, now: float) -> None:
@@ -339,12 +304,10 @@ class RealTimeLoop(PolicyLoop):
         self._holding.end()
         self._publish(self.controller.limiter.override(self._takeover), now)
 
-    def _what_happened(self, now: float) -> _Step:
-        """Return what is known of the control step that ends now."""
-        feedback, self._feedback = self._feedback or NOTHING_HAPPENED, None
-        return _Step(feedback, self._observation, now)
+    def _outcome(self, now: float) -> StepOutcome:
+        return StepOutcome(self._feedback.take(), self._observation, now)
 
-    def _account(self, step: _Step, now: float, seen: bool) -> bool:
+    def _account(self, step: StepOutcome, now: float, seen: bool) -> bool:
         """Account for the step just executed; return whether the episode is over.
 
         Args:
@@ -359,23 +322,19 @@ class RealTimeLoop(PolicyLoop):
         self._ending = step if step.feedback.done and not over else None
         self._time('account', started)
         if over and self.active:  # A fault has held and stopped.
-            self._gate.end(now + self._ahead(now))
+            ahead = max(self._feedback.stamp - now, 0.0)
+            if ahead > self._pace.believable_s(self.rules):
+                self._callbacks.warn(
+                    f'step_feedback is stamped {ahead:.3f} s in the future: synchronise the clocks'
+                )
+                ahead = 0.0
+            self._gate.end(now + ahead)
             if self._commanding:
                 self._guided = True
                 self._obey(now)
             else:
                 self._hold(now, '')
         return over
-
-    def _ahead(self, now: float) -> float:
-        """Return how far in the future the end is stamped, as far as that can be believed [s]."""
-        ahead = max(self._feedback_stamp - now, 0.0)
-        if ahead <= self._pace.believable_s(self.rules):
-            return ahead
-        self._callbacks.warn(
-            f'step_feedback is stamped {ahead:.3f} s in the future: synchronise the clocks'
-        )
-        return 0.0
 
     def _command(self, now: float) -> None:
         """Send the command of this control step, or hold while the base is late."""
@@ -397,7 +356,7 @@ class RealTimeLoop(PolicyLoop):
         self.controller.limiter.interrupt()
         self._blend.restart()
         self._gate.end(-np.inf)
-        self._feedback_stamp = -np.inf
+        self._feedback.stamp = -np.inf
         self._holding.end()
         self._began += seconds
         self._operator.shift(seconds)
@@ -411,13 +370,10 @@ class RealTimeLoop(PolicyLoop):
             marked = replace(feedback, reward=0.0).merged(self._ending.feedback)
             self._ending = replace(self._ending, feedback=marked)
         elif self.in_episode:
-            before = self._feedback
-            self._feedback = feedback if before is None else before.merged(feedback)
-            self._feedback_stamp = stamp
+            self._feedback.add(feedback, stamp)
 
     def _belongs_to_next_episode(self, stamp: float) -> bool:
-        feedback = self._feedback
-        return feedback is not None and feedback.done and stamp > self._feedback_stamp
+        return self._feedback.ends and stamp > self._feedback.stamp
 
     def _pause(self, now: float, reason: str) -> None:
         """Hold instead of going on with the decision in progress."""
@@ -426,14 +382,12 @@ class RealTimeLoop(PolicyLoop):
 
     def _hold(self, now: float, reason: str) -> None:
         """Hold; a reason that persists is a fault."""
-        if not self.active:  # A fault has just held and stopped.
-            return
         self._send_hold(now)
         self._count_hold(now, reason)
 
     def _count_hold(self, now: float, reason: str, usual: bool = False) -> None:
         """Count a hold; a reason that persists is a fault, and is logged if it is not usual."""
-        if not self.active:
+        if not self.active:  # A fault has just held and stopped.
             return
         self.counts['holds'] += 1
         if not reason:
@@ -441,6 +395,5 @@ class RealTimeLoop(PolicyLoop):
             return
         if not usual:
             self._callbacks.warn(reason)
-        held_s = self._holding.lasts_s(now)
-        if held_s > self.rules.hold_limit_s:
-            self._callbacks.fault(f'held for {held_s:.2f} s: {reason}')
+        if problem := self._holding.problem(now, reason, self.rules):
+            self._callbacks.fault(problem)

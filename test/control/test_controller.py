@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.errors import UnsafeCommandError
 from residual_rl_ros.residual_policy.robot_policy import WARM_UP, Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights

@@ -13,8 +13,9 @@ from builders import LinearPolicy, make_action_spec, make_layout
 
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.customisation import Customisation
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights

@@ -18,7 +18,8 @@ from prior_builders import METADATA, NAMES, Chooser
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError, ResidualRLError, UnsafeCommandError, WeightsError

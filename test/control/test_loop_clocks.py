@@ -14,7 +14,7 @@ from builders import LinearPolicy, make_metadata
 from loop_builders import PERIOD, drive, feed, real_time
 
 from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, ReceivedQueue
-from residual_rl_ros.control.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
+from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 
 

@@ -15,7 +15,7 @@ from loop_builders import PERIOD, drive, feed, real_time
 from planner_builders import KEEP_OUT, known_planner
 
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.control.controller import StepFeedback
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import RewardError
 from residual_rl_ros.residual_policy.robot_policy import Planner

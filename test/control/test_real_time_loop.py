@@ -12,8 +12,7 @@ from builders import LinearPolicy, settle, write_onnx_policy
 from loop_builders import ACTION, PERIOD, Recorder, drive, feed, real_time, weights
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
-from residual_rl_ros.control.controller import StepFeedback
-from residual_rl_ros.control.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
+from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUCCESS, StepFeedback
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.transitions.loss_counter import TransitionFeed
 from residual_rl_ros.transitions.transition import Source, Success

@@ -21,7 +21,7 @@ from builders import (
 
 from residual_rl_ros.algorithms.actor_critic import ActorCritic
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.control.controller import StepFeedback
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.errors import WeightsError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.residual_policy.candidate_selection import CRITIC, BestOfNActor

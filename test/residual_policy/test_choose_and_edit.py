@@ -21,7 +21,8 @@ from builders import (
 
 from residual_rl_ros.algorithms.choose_and_edit import ChooseAndEdit, pick
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.errors import ConfigError, WeightsError
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual_policy.choose_and_edit import ChooseAndEditActor

@@ -102,7 +102,7 @@ def policy_values(loop: LockstepLoop | RealTimeLoop, control_rate_hz: float) -> 
     }
     if isinstance(loop, RealTimeLoop):
         values['held'] = loop.held
-        values['stops'] = '; '.join(loop.stops.values())
+        values['stops'] = '; '.join(loop.obstacles.stops.values())
         values['waits_to_start'] = loop.waits_to_start
         for stage, latency in loop.latencies.items():
             values |= latency.report(stage)
