@@ -26,7 +26,7 @@ from residual_rl_ros.residual_policy.choose_and_edit import (
     ChooseAndEditActor,
     ChooseAndEditArchitecture,
 )
-from residual_rl_ros.transitions.replay_buffer import Batch
+from residual_rl_ros.transitions.batch import Batch
 
 
 @dataclass(frozen=True)

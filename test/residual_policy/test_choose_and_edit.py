@@ -29,8 +29,8 @@ from residual_rl_ros.residual_policy.choose_and_edit import ChooseAndEditActor
 from residual_rl_ros.residual_policy.choose_and_edit import pick as pick_on_robot
 from residual_rl_ros.residual_policy.robot_policy import Exploration, ExplorationSample
 from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights
+from residual_rl_ros.transitions.batch import Batch
 from residual_rl_ros.transitions.layout import TransitionLayout
-from residual_rl_ros.transitions.replay_buffer import Batch
 from residual_rl_ros.transitions.transition import Source, Success, Transition
 
 LAYOUT = make_layout(proposals=4)
