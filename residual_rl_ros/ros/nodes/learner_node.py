@@ -68,7 +68,7 @@ class LearnerNode(ManagedNode):
         self._run = f'{os.getpid()}@{socket.gethostname():.30} {time.time_ns():x}'
         """Tells the weights of this process from those of another learner."""
         self._weights = b''
-        self._work = WorkQueue(partial(self._warn, 'stopped before all updates were taken'))
+        self._jobs = WorkQueue(partial(self._warn, 'stopped before all updates were taken'))
         self._executor_in_use = SingleThreadedExecutor()
         self._requests = ServiceBridge(self._executor_in_use.wake)
         self._learner: Learner | None = None
@@ -135,18 +135,18 @@ class LearnerNode(ManagedNode):
         before, self.parameters = self.parameters, parameters
         asked = parameters.add_on, parameters.add_on_weight
         if asked != (before.add_on, before.add_on_weight):
-            self._work.put(self._customise)
+            self._jobs.put(self._customise)
 
     def _listen_to(self, feed: TransitionFeed) -> None:
         policy = f'/{feed.robot}/policy_node' if feed.robot else 'policy_node'
-        work = self._work
+        jobs = self._jobs
 
         def on_layout(message: String) -> None:
-            work.put(lambda: self._start(feed, message.data))
+            jobs.put(lambda: self._start(feed, message.data))
 
         def on_transition(message: Float64MultiArray) -> None:
             if self.active:
-                work.put(lambda: self._ingest(feed, message))
+                jobs.put(lambda: self._ingest(feed, message))
 
         create = self.create_subscription
         create(String, f'{policy}/transition_layout', on_layout, qos.LATCHED)
@@ -154,18 +154,21 @@ class LearnerNode(ManagedNode):
 
     def request_stop(self) -> None:
         """End `learn`, at the latest when the drain limit is over."""
-        self._work.stop(self.parameters.drain_limit_s)
+        self._jobs.stop(self.parameters.drain_limit_s)
 
     def learn(self) -> None:
-        """Work through the inbox until told to stop, then save."""
+        """Work until told to stop, then save."""
         executor = self._executor_in_use
         executor.add_node(self)
         spinner = threading.Thread(target=self._spin, name='ros', daemon=True)
         spinner.start()
         # This thread only: what serves the middleware must not keep the robot waiting.
         give_way(self.parameters.niceness)
+        self._saved_at = time.monotonic()
         try:
-            self._work_until_stopped()
+            while not self._jobs.stopping:
+                self._work()
+            self._jobs.drain()
         finally:
             self._try(self._save)
             if self._output is not None:
@@ -173,29 +176,27 @@ class LearnerNode(ManagedNode):
             executor.shutdown(timeout_sec=1.0)
             spinner.join(timeout=1.0)
 
-    def _work_until_stopped(self) -> None:
-        saved = time.monotonic()
-        while not self._work.stopping:
-            self._requests.serve()
-            self._work.do_next()
-            if time.monotonic() - saved > self.parameters.checkpoint_interval_s:
-                self._try(self._save)
-                saved = time.monotonic()
-        self._work.drain()
+    def _work(self) -> None:
+        """Answer, do the next piece of work, and save now and then."""
+        self._requests.serve()
+        self._jobs.do_next()
+        if time.monotonic() - self._saved_at > self.parameters.checkpoint_interval_s:
+            self._try(self._save)
+            self._saved_at = time.monotonic()
 
     def _pulse(self) -> None:
         """Between two updates: answer, give a sign of life, and stop if asked to."""
         if self._learner is not None and self._learner.phase is Phase.WARMUP:
             # Not later: a rollback must not come between the updates of a transition.
             self._requests.serve()
-        self._work.check_time()
+        self._jobs.check_time()
         if time.monotonic() - self._published > SIGN_OF_LIFE_S:
             self._publish(self._weights)
 
     # --- in the ROS thread: queue only
 
     def _pause(self, request: Any, response: Any) -> Any:
-        self._work.pause(request.data)
+        self._jobs.pause(request.data)
         response.success, response.message = True, 'paused' if request.data else 'resumed'
         return response
 
@@ -240,7 +241,7 @@ class LearnerNode(ManagedNode):
             try:
                 # Only then: a learner without its demonstrations must not be saved.
                 self._learner = learner = self._output.make_learner(
-                    layout, self.get_logger().info, self._work.check_stop
+                    layout, self.get_logger().info, self._jobs.check_stop
                 )
             except (CheckpointError, ConfigError) as error:
                 if len(self._feeds) == 1 and isinstance(error, CheckpointError):
@@ -278,7 +279,7 @@ class LearnerNode(ManagedNode):
             return
         self._overtake(transition.epoch, transition.policy_sequence)
         rollbacks = len(self._learner.judge.rollbacks)
-        backlog = len(self._work)
+        backlog = len(self._jobs)
         weights = self._learner.ingest(
             transition,
             feed.robot,
@@ -372,8 +373,8 @@ class LearnerNode(ManagedNode):
         learner = self._learner
         values: dict[str, Any] = {
             'active': self.active,
-            'paused': self._work.paused,
-            'queue': len(self._work),
+            'paused': self._jobs.paused,
+            'queue': len(self._jobs),
             'other_learners': len(self._publisher.others),
             **{
                 key: sum(feed.counts[key] for feed in self._feeds.values())
