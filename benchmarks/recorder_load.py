@@ -28,7 +28,7 @@ from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.command_writers import CommandWriter
 from residual_rl_ros.ros.common.encoders import ChannelEncoder, float_array
-from residual_rl_ros.ros.common.managed_node import NodeHost
+from residual_rl_ros.ros.common.node_host import NodeHost
 from residual_rl_ros.transitions.layout import TransitionLayout
 
 RATE_HZ, N, M = 200.0, 40, 7

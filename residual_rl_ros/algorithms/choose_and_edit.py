@@ -34,6 +34,7 @@ class ChooseAndEditConfig(SacConfig):
     """Numbers of choose and edit; `residual_candidates` is E, the edits a proposal."""
 
     section: ClassVar[str] = 'objective'
+    proposals_advice: ClassVar[str] = 'set it to 8 (--set proposals=8, --proposals 8)'
 
     def problems(self) -> Iterator[str]:
         """Yield what does not fit together."""

@@ -25,8 +25,8 @@ from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import finetune_topology
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelEncoder, float_array
-from residual_rl_ros.ros.common.managed_node import NodeHost
 from residual_rl_ros.ros.common.message_types import message_class
+from residual_rl_ros.ros.common.node_host import NodeHost
 from residual_rl_ros.transitions.transition import Transition
 
 pytestmark = pytest.mark.ros
