@@ -50,9 +50,7 @@ class OnnxBasePolicy:
             sidecar YAML of the same name (`policy.onnx` -> `policy.yaml`).
         sha256: what must identify it, in hexadecimal digits: the digest of its file or, if weights
             or metadata are beside it, one over all of them. Empty accepts any.
-        constants: values of its constant inputs by name, each a flat list, for those without
-            default or with another; None takes those of `inference`.
-        inference: how to run it, as the robot YAML says.
+        inference: how to run it, and its constants, as the robot YAML says.
 
     Raises:
         BasePolicyError: missing, unreadable or another model, no metadata, inputs or outputs off
@@ -63,7 +61,6 @@ class OnnxBasePolicy:
         self,
         path: str | Path,
         sha256: str = '',
-        constants: Mapping[str, Sequence[float]] | None = None,
         inference: InferenceConfig = ON_CPU,
     ) -> None:
         self.path = Path(path)
@@ -90,7 +87,7 @@ class OnnxBasePolicy:
         )
         self._check_signature()
         self._batches: dict[int, NoiseBatch | None] = {}
-        self.constants = self._read_constants(inference.numbers if constants is None else constants)
+        self.constants = self._read_constants(inference.numbers)
         """Constant inputs, shape (1, *shape) each."""
 
     @classmethod
