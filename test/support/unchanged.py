@@ -141,8 +141,9 @@ def lockstep(folder: Path) -> dict[str, Any]:
     from residual_rl_ros.config.run import load_run
     from residual_rl_ros.ros.bringup.demo import quick
     from residual_rl_ros.ros.bringup.monitor import claim_domain
+    from residual_rl_ros.ros.bringup.node_spec import NodeSpec
     from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
-    from residual_rl_ros.ros.bringup.topology import NodeSpec, finetune_topology
+    from residual_rl_ros.ros.bringup.topology import finetune_topology
 
     config = quick(load_run('peg_insert'))
     resolved = config.resolve()
