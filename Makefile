@@ -18,6 +18,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
 OPTIONAL := $(VENV)/.optional
+UNUSED := /site-packages/(.*/tests|ray/(data|llm|rllib|serve|train|tune))/
 DEMO_ARGS ?=
 LOCKS := requirements$(if $(HASHED),/hashed)
 DOCUMENTS := $(filter-out docs/api/% docs/lab/% docs/reference/parameters.md, \
@@ -49,7 +50,7 @@ $(OPTIONAL): $(READY) requirements/optional.txt requirements/metaworld.txt
 	$(PIP) --no-compile --no-deps -r $(LOCKS)/metaworld.txt
 	@# Python compiles what is used as it goes; hundreds of processes of tests would do it at once.
 	@# Some packages hold templates that are no Python; those stay as they are.
-	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
+	$(BIN)/python -m compileall -q -j 0 -x '$(UNUSED)' $(VENV)/lib > /dev/null || true
 	@touch $(OPTIONAL)
 
 $(VENV)/.lint: $(READY) requirements/lint.txt
