@@ -67,8 +67,8 @@ demo: $(READY)
 	$(BIN)/residual-rl demo $(DEMO_ARGS)
 
 # Four workers for two cores: robots wait longer than they compute. Each test or group of tests
-# goes to the next free worker, in the order of conftest.py.
-PYTEST := $(BIN)/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder
+# goes to the next free worker, in the order of test/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n 4 --no-loadscope-reorder
 
 # Other processes of the machine can be in the way of a robot in real time: what has failed beside
 # other tests is run once more, alone.

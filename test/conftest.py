@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,26 +38,34 @@ ALONE = 'real_time'
 REAL_TIME = (
     *('test_robot_faults', 'test_topic_faults', 'test_survived_faults', 'test_clock_faults'),
     *('test_real_time_bag_parity', 'test_control_bench', 'test_parent_faults', 'test_slow_policy'),
+    *('test_ready_robots', 'test_ready_refusals', 'test_ready_live_check'),
 )
-"""Modules of such tests; elsewhere a test has the mark `xdist_group('real_time')`."""
+"""Modules of such tests."""
 WAITING_END = 0.8
 """Place of the last test that waits for a robot, as a share of the tests that compute."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests that share something to one worker, and order what workers take.
-
-    With `--dist loadgroup --no-loadscope-reorder` a worker that has nothing to do takes the next
-    group in this order; a test without a group is one of its own.
-    """
+    """Put tests into the order in which workers take them, group by group."""
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
-        mark = item.get_closest_marker('xdist_group')
-        name = str(mark.args[0]) if mark else _group(item)
-        if name and mark is None:
-            item.add_marker(pytest.mark.xdist_group(name))
-        groups.setdefault(name or item.nodeid, []).append(item)
+        groups.setdefault(_group(item.path) or item.nodeid, []).append(item)
     items[:] = [item for group in _in_turn(groups) for item in group]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give the tests of a group to one worker; a worker that has nothing to do takes the next.
+
+    The mark `xdist_group` has no effect from pytest 9.2 on (pytest-xdist #1386).
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(config.rootpath / nodeid.partition('::')[0]) or nodeid
+
+    return Groups(config, log)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -66,6 +77,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         reporter.write_line(line, yellow=True)
 
 
+@functools.cache
+def _group(module: Path) -> str:
+    """Return the group of a module's tests; empty if each of them is one of its own."""
+    if module.stem in REAL_TIME:
+        return ALONE
+    # What lives as long as the module is made once for a worker.
+    return str(module) if "scope='module'" in module.read_text(encoding='utf-8') else ''
+
+
 def _in_turn(groups: dict[str, list[pytest.Item]]) -> list[list[pytest.Item]]:
     """Return groups in the order in which workers take them.
 
@@ -74,22 +94,16 @@ def _in_turn(groups: dict[str, list[pytest.Item]]) -> list[list[pytest.Item]]:
     it would be waited for with idle processors.
     """
     alone = groups.pop(ALONE, [])
-    placed: list[tuple[float, list[pytest.Item]]] = []
     longest_first = sorted(groups.values(), key=len, reverse=True)
+    placed: list[tuple[float, list[pytest.Item]]] = []
     for waits, end in ((True, WAITING_END), (False, 1.0)):
-        kind = [g for g in longest_first if (g[0].get_closest_marker('ros') is not None) is waits]
+        kind = [group for group in longest_first if _waits(group) is waits]
         placed += [(end * place / len(kind), group) for place, group in enumerate(kind)]
-    placed.sort(key=lambda each: each[0])
-    return [alone, *(group for _, group in placed)]
+    return [alone, *(group for _, group in sorted(placed, key=lambda each: each[0]))]
 
 
-def _group(item: pytest.Item) -> str:
-    name = item.path.stem
-    if name in REAL_TIME:
-        return ALONE
-    assert isinstance(item, pytest.Function)
-    shared = item._fixtureinfo.name2fixturedefs.values()
-    return name if any(found[-1].scope == 'module' for found in shared) else ''
+def _waits(group: list[pytest.Item]) -> bool:
+    return any(item.get_closest_marker('ros') for item in group)
 
 
 @pytest.fixture

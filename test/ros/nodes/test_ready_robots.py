@@ -20,7 +20,7 @@ from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import ros_environment
 
-pytestmark = [pytest.mark.ros, pytest.mark.xdist_group('real_time')]
+pytestmark = pytest.mark.ros
 
 
 def run_episodes(
