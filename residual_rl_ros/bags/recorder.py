@@ -48,6 +48,7 @@ class RecordedTopic:
     latched: bool = False
     """The newest message is kept for late joiners, and repeated at the start of every split."""
     reliable: bool = True
+    """Its publishers are of this package; others may send by best effort, or keep nothing."""
 
 
 @dataclass(frozen=True)
@@ -251,9 +252,9 @@ def customisation_topic() -> RecordedTopic:
 
 def raw_topics(robot: RobotConfig) -> tuple[RecordedTopic, ...]:
     """Return the topics of a raw bag: observations, commands, feedback, takeovers."""
-    channels = {channel.topic: channel.type for channel in robot.channels}
+    sources = {source.topic: source for channel in robot.channels for source in channel.sources}
     return (
-        *(RecordedTopic(topic, kind, reliable=False) for topic, kind in channels.items()),
+        *(RecordedTopic(each.topic, each.type, each.latched, False) for each in sources.values()),
         *(
             RecordedTopic(command.topic, command.type)
             for command in robot.commands

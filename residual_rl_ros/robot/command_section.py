@@ -13,7 +13,9 @@ import numpy as np
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.action_spec import DISCRETE, INCREMENTS, POSITIONS
+from residual_rl_ros.robot.codecs import find_codec, installed_codecs, unknown_type
 from residual_rl_ros.robot.command import (
+    COMMAND_TYPES,
     DISCRETE_TYPES,
     FIELDS,
     INDEX_TYPES,
@@ -22,7 +24,13 @@ from residual_rl_ros.robot.command import (
     STEPPED_TYPES,
     Command,
 )
-from residual_rl_ros.robot.keys import COMMAND_KEYS, AnyActionKeys, CommandKeys
+from residual_rl_ros.robot.keys import (
+    CODEC,
+    COMMAND_KEYS,
+    AnyActionKeys,
+    CodecKeys,
+    CommandKeys,
+)
 from residual_rl_ros.robot.topics import POSE
 from residual_rl_ros.schema import from_mapping
 
@@ -83,11 +91,16 @@ class CommandSection:
 
     def _add(self, name: str, values: dict[str, Any], path: str, alone: bool) -> None:
         """Read one command."""
-        kind = COMMAND_KEYS.get(str(values.get('type')), CommandKeys)
+        said = str(values.get('type'))
+        kind = COMMAND_KEYS.get(CODEC if said in installed_codecs() else said, CommandKeys)
         try:
             keys = from_mapping(kind, values, path)
+            if isinstance(keys, CodecKeys) and find_codec(said).encode is None:
+                raise ConfigError(path, [f'type is {said}, whose codec makes no commands'])
         except ConfigError as error:
-            self.problems += [f'{path}.{problem}' for problem in error.problems]
+            self.problems += [f'{path}.{problem}' for problem in error.problems or (str(error),)]
+            if said.count('/') == 2 and said not in (*COMMAND_TYPES, *installed_codecs()):
+                self.problems.append(f'{path}.type: {unknown_type(said)}')
             return
         actions = keys.actions or (self.names if alone else ())
         unknown = [each for each in actions if each not in self.names]
@@ -100,6 +113,8 @@ class CommandSection:
         every, samples = self._rate(keys.rate_hz, path)
         limits = bool(keys.max_acceleration or keys.max_jerk)
         own = {key: getattr(keys, key) for key in OWN_KEYS if hasattr(keys, key)}
+        if isinstance(keys, CodecKeys):
+            own['fields'] = keys.fields or actions
         command = Command(
             keys.topic,
             keys.type,
@@ -143,6 +158,7 @@ class CommandSection:
         """Refuse names that do not fit the actions."""
         for key, names in (('joints', command.joints), ('fields', command.fields)):
             wanted = command.type in (JOINT_TYPES if key == 'joints' else FIELDS)
+            wanted |= key == 'fields' and command.type not in COMMAND_TYPES
             if wanted and (len(names) != len(actions) or len(set(names)) != len(names)):
                 self.problems.append(
                     f'{path}.{key} is {list(names)}, expected {len(actions)} different names, one '

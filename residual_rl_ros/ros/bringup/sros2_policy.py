@@ -91,7 +91,8 @@ def required_access(robot: RobotConfig, namespaces: Sequence[str] = ('',)) -> tu
 
 def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, ...]:
     """Return what policy, reward, recorder and simulator of one robot must do."""
-    channels = tuple(channel.topic for channel in robot.channels)
+    sources = (source.topic for channel in robot.channels for source in channel.sources)
+    channels = tuple(dict.fromkeys(sources))
     commands = tuple(command.topic for command in robot.commands if not command.is_action)
     own = (*OWN_TOPICS, MARKERS) if robot.action.workspace else OWN_TOPICS
     policy = Access(

@@ -13,8 +13,8 @@ from typing import Any
 
 import PIL.Image
 
-from residual_rl_ros.robot.image_messages import decompress, to_rgb
-from residual_rl_ros.robot.topics import COMPRESSED_IMAGE, Channel
+from residual_rl_ros.robot.image_messages import picture_of
+from residual_rl_ros.robot.topics import Channel
 
 WIDTH, HEIGHT = 320, 240
 """A picture is no larger [pixels]."""
@@ -43,7 +43,7 @@ class Camera:
         self.topic = channel.topic
         self.problem = ''
         """Why the newest message is no picture; empty if it is one."""
-        self._read = decompress if channel.type == COMPRESSED_IMAGE else to_rgb
+        self._channel = channel
         self._deserialise = deserialise
         self._clock = clock
         self._newest: tuple[bytes, float] | None = None
@@ -69,7 +69,7 @@ class Camera:
 
     def _encode(self, message: bytes) -> bytes:
         try:
-            picture = PIL.Image.fromarray(self._read(self._deserialise(message)))
+            picture = PIL.Image.fromarray(picture_of(self._deserialise(message), self._channel))
         except ValueError as error:
             self.problem = str(error)
             return b''

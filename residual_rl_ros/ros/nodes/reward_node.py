@@ -46,8 +46,8 @@ class RewardNode(ManagedNode):
         self._assembler = ObservationAssembler(robot.channels)
         for channel in robot.channels:
             reader = ChannelReader(channel)
-            callback = self._channel_callback(channel.name, reader)
-            self.create_subscription(reader.message_type, channel.topic, callback, qos.SENSOR)
+            self._assembler.hints[channel.name] = reader.hint
+            reader.subscribe(self, self._channel_callback(channel.name, reader))
         self._publisher = self.create_lifecycle_publisher(
             Float64MultiArray, 'step_feedback', qos.FEEDBACK
         )
@@ -65,16 +65,17 @@ class RewardNode(ManagedNode):
 
     def _channel_callback(
         self, name: str, reader: ChannelReader
-    ) -> Callable[[Any, Mapping[str, Any]], None]:
-        def callback(message: Any, information: Mapping[str, Any]) -> None:
+    ) -> Callable[[Any, Mapping[str, Any], bool], None]:
+        def callback(message: Any, information: Mapping[str, Any], aside: bool) -> None:
             try:
-                reading = reader.read(message, self._now, message_count(information))
+                reading = reader.read(message, self._now, message_count(information), aside)
                 if reading is not None:
                     self._assembler.update(name, reading.stamp, reading.values)
             except ObservationError as error:
                 self._assembler.refuse(error)
                 self._refused += 1
                 self._warn(str(error))
+            self._assembler.hints[name] = reader.hint
 
         return callback
 
