@@ -65,7 +65,12 @@ def find_codec(kind: str) -> Codec:
     """
     entry = installed_codecs().get(kind)
     if entry is None:
-        raise ConfigError(unknown_type(kind))
+        known = ', '.join(sorted(installed_codecs())) or 'none'
+        raise ConfigError(
+            f'{shown(kind)} is not a type that is known here, and no installed package has a codec '
+            f'for it; install the one that declares it (entry points {ENTRY_POINTS}, installed: '
+            f'{known}), or correct the type'
+        )
     where = f'codec of {kind} ({entry.value} of the package {entry.dist and entry.dist.name})'
     try:
         codec = entry.load()
@@ -74,12 +79,3 @@ def find_codec(kind: str) -> Codec:
     if not isinstance(codec, Codec):
         raise ConfigError(f'{where} is {shown(codec)}, expected a Codec of {__name__}')
     return codec
-
-
-def unknown_type(kind: str) -> str:
-    """Return what is wrong with a type that nobody reads or makes."""
-    known = ', '.join(sorted(installed_codecs())) or 'none'
-    return (
-        f'no installed package has a codec for {shown(kind)}; install the one that declares it '
-        f'(entry points {ENTRY_POINTS}, installed: {known})'
-    )

@@ -13,7 +13,7 @@ import numpy as np
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.action_spec import DISCRETE, INCREMENTS, POSITIONS
-from residual_rl_ros.robot.codecs import find_codec, installed_codecs, unknown_type
+from residual_rl_ros.robot.codecs import find_codec
 from residual_rl_ros.robot.command import (
     COMMAND_TYPES,
     DISCRETE_TYPES,
@@ -25,7 +25,6 @@ from residual_rl_ros.robot.command import (
     Command,
 )
 from residual_rl_ros.robot.keys import (
-    CODEC,
     COMMAND_KEYS,
     AnyActionKeys,
     CodecKeys,
@@ -92,15 +91,16 @@ class CommandSection:
     def _add(self, name: str, values: dict[str, Any], path: str, alone: bool) -> None:
         """Read one command."""
         said = str(values.get('type'))
-        kind = COMMAND_KEYS.get(CODEC if said in installed_codecs() else said, CommandKeys)
+        kind = COMMAND_KEYS.get(said, CommandKeys)
         try:
+            if said.count('/') == 2 and said not in COMMAND_TYPES:
+                kind = CodecKeys
+                if find_codec(said).encode is None:
+                    raise ConfigError(f'the codec of {said} makes no commands')
             keys = from_mapping(kind, values, path)
-            if isinstance(keys, CodecKeys) and find_codec(said).encode is None:
-                raise ConfigError(path, [f'type is {said}, whose codec makes no commands'])
         except ConfigError as error:
-            self.problems += [f'{path}.{problem}' for problem in error.problems or (str(error),)]
-            if said.count('/') == 2 and said not in (*COMMAND_TYPES, *installed_codecs()):
-                self.problems.append(f'{path}.type: {unknown_type(said)}')
+            problems = error.problems or (f'type: {error}',)
+            self.problems += [f'{path}.{problem}' for problem in problems]
             return
         actions = keys.actions or (self.names if alone else ())
         unknown = [each for each in actions if each not in self.names]

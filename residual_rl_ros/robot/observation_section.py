@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.robot.codecs import installed_codecs, unknown_type
+from residual_rl_ros.robot.codecs import find_codec
 from residual_rl_ros.robot.image_preprocessing import (
     NO_PREPROCESSING,
     Calibration,
@@ -23,7 +23,6 @@ from residual_rl_ros.robot.image_preprocessing import (
 )
 from residual_rl_ros.robot.keys import (
     CHANNEL_KEYS,
-    CODEC,
     INFINITY,
     ChannelKeys,
     CodecChannelKeys,
@@ -89,13 +88,15 @@ class ObservationSection:
     def _add(self, name: str, values: dict[str, Any], path: str) -> None:
         """Read one channel."""
         said = str(values.get('type'))
-        kind = CHANNEL_KEYS.get(CODEC if said in installed_codecs() else said, ChannelKeys)
+        kind = CHANNEL_KEYS.get(said, ChannelKeys)
         try:
+            if said.count('/') == 2 and said not in CHANNEL_TYPES:
+                find_codec(said)
+                kind = CodecChannelKeys
             keys = from_mapping(kind, values, path)
         except ConfigError as error:
-            self.problems += [f'{path}.{problem}' for problem in error.problems]
-            if said.count('/') == 2 and said not in (*CHANNEL_TYPES, *installed_codecs()):
-                self.problems.append(f'{path}.type: {unknown_type(said)}')
+            problems = error.problems or (f'type: {error}',)
+            self.problems += [f'{path}.{problem}' for problem in problems]
             return
         own: dict[str, Any] = {}
         if isinstance(keys, ImageChannelKeys):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import array
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +18,21 @@ import rclpy
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray
 
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import Command
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, Channel, StopInput
+from residual_rl_ros.robot.topics import (
+    FLOAT_ARRAY,
+    IMAGE,
+    JOINT_STATE,
+    NO_ENCODER,
+    Channel,
+    StopInput,
+)
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import to_time
 from residual_rl_ros.ros.tools.live_check import check_live
@@ -38,6 +46,7 @@ ACTION = ActionSpec(
     max_step=np.array([0.1, 0.1]),
 )
 POSE = 'geometry_msgs/msg/PoseStamped'
+GOAL = {'latched': True, 'stamped_by': 'receipt', 'max_age_s': math.inf}
 
 
 def robot(*channels: Channel) -> RobotConfig:
@@ -71,6 +80,8 @@ def publishing(
     joints = node.create_publisher(JointState, 'joint_states', 10)
     poses = node.create_publisher(PoseStamped, 'object_pose', 10)
     node.create_publisher(PoseStamped, 'silent_pose', 10)
+    node.create_publisher(PoseStamped, 'goal', qos.LATCHED).publish(PoseStamped())
+    node.create_publisher(Image, 'image', 10)
     node.create_publisher(TwistStamped, 'odom_twist', 10)
     node.create_subscription(Float64MultiArray, 'commands', lambda message: None, commands)
 
@@ -150,6 +161,23 @@ def test_every_mistake_has_a_line_that_names_it(domain_id: int) -> None:
     assert 'set stamped_by: receipt' in late
     assert "'silent' (/silent_pose): has a publisher, and no message in 1.5 s" in silent
     assert 'published as geometry_msgs/msg/TwistStamped, the robot YAML says' in twist
+
+
+def test_a_goal_that_was_given_is_heard_and_one_that_was_not_is_remarked(domain_id: int) -> None:
+    with publishing(domain_id):
+        report = listen(
+            domain_id,
+            robot(
+                channel('goal', 'goal', POSE, **GOAL),
+                channel('next', 'next_goal', POSE, **GOAL),
+                channel('front', 'image', IMAGE, encoder=NO_ENCODER, camera_info_topic='info'),
+            ),
+        )
+    (problem,) = report.problems
+    assert "'front' (/info): nobody publishes it" in problem
+    assert 'live goal' in report.facts
+    (remark,) = (each for each in report.remarks if 'goal' in each)
+    assert "'next' (/next_goal): nobody has given it, and the robot waits for it; sim" in remark
 
 
 def test_a_command_that_nobody_hears_is_a_problem(domain_id: int) -> None:
