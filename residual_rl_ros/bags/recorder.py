@@ -29,7 +29,7 @@ from residual_rl_ros.bags.transitions.reader import CUSTOMISATION, LAYOUT, TEXT,
 from residual_rl_ros.errors import BagError, OutputError
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
-from residual_rl_ros.transitions.cdr import typestore
+from residual_rl_ros.transitions.cdr import knows, typestore
 
 PLUGINS = {'mcap': StoragePlugin.MCAP, 'sqlite3': StoragePlugin.SQLITE3}
 BAG_VERSION: Literal[9] = 9
@@ -163,8 +163,11 @@ class Recorder:
         for key, value in self._custom_data.items():
             writer.set_custom_data(key, value)
         for topic in self._topics.values():
-            if topic.type not in typestore().fielddefs:
-                raise BagError(f'{topic.name}: message type {topic.type!r} is not known')
+            if not knows(topic.type):
+                raise BagError(
+                    f'{topic.name}: message type {topic.type!r} is not known; give its codec a '
+                    'definition, or record transitions alone'
+                )
             self._connections[topic.name] = writer.add_connection(
                 topic.name, topic.type, typestore=typestore(), offered_qos_profiles=[_qos(topic)]
             )
@@ -208,7 +211,7 @@ def _qos(topic: RecordedTopic) -> Qos:
     return Qos(
         QosHistory.KEEP_LAST,
         1 if topic.latched else 1000,
-        QosReliability.RELIABLE if topic.reliable else QosReliability.BEST_EFFORT,
+        QosReliability.RELIABLE if topic.reliable or topic.latched else QosReliability.BEST_EFFORT,
         QosDurability.TRANSIENT_LOCAL if topic.latched else QosDurability.VOLATILE,
         NEVER,
         NEVER,

@@ -33,6 +33,8 @@ class Codec:
     encode: Callable[[Any, Array, Sequence[str]], object] | None = None
     """Called with a new message, values and their fields; fills the message. None: the type is
     observed and not commanded."""
+    definition: str = ''
+    """Text of the `.msg` file, by which bags hold the type; empty: they do not."""
 
     def numbers(self, message: Any, fields: Sequence[str]) -> Array:
         """Return the values of fields, shape (number of fields,).

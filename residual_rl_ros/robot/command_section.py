@@ -103,7 +103,8 @@ class CommandSection:
             self.problems += [f'{path}.{problem}' for problem in problems]
             return
         actions = keys.actions or (self.names if alone else ())
-        unknown = [each for each in actions if each not in self.names]
+        places = {each: index for index, each in reversed(list(enumerate(self.names)))}
+        unknown = [each for each in actions if each not in places]
         if unknown or not actions:
             said = f'names {unknown}' if unknown else 'is missing'
             self.problems.append(
@@ -119,7 +120,7 @@ class CommandSection:
             keys.topic,
             keys.type,
             name=name,
-            indices=() if actions == self.names else tuple(map(self.names.index, actions)),
+            indices=() if actions == self.names else tuple(map(places.__getitem__, actions)),
             every=every,
             samples=samples,
             interpolation=keys.interpolation or ('limited' if limits else 'cubic'),
@@ -138,7 +139,7 @@ class CommandSection:
                     f'{path}.hold is zero, but a {keys.type} is a position: remove hold'
                 )
                 break
-            self.holds[self.names.index(each)] = hold
+            self.holds[places[each]] = hold
         self.commands.append(command)
 
     def _rate(self, rate_hz: float, path: str) -> tuple[int, int]:

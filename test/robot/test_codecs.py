@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from residual_rl_ros.bags.bag import Bag
+from residual_rl_ros.bags.recorder import Recorder, RecordOptions, raw_topics
 from residual_rl_ros.checks.robot import check_robot
 from residual_rl_ros.errors import CommandError, ConfigError, ObservationError
 from residual_rl_ros.resources import resource_path
@@ -20,6 +22,7 @@ from residual_rl_ros.robot.codecs import find_codec, installed_codecs
 from residual_rl_ros.robot.command import CommandDecoder, check_lockstep
 from residual_rl_ros.robot.decoders import MessageDecoder
 from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.transitions.cdr import deserialize, serialize, typestore
 
 KIND = 'my_msgs/msg/Pads'
 Install = Callable[..., None]
@@ -96,6 +99,23 @@ def test_the_example_of_the_how_to_reads_and_makes_messages(install: Install) ->
         check_lockstep(robot.commands)
 
 
+def test_a_raw_bag_holds_the_type_by_the_definition_of_its_codec(
+    install: Install, tmp_path: Path
+) -> None:
+    install(example())
+    robot = RobotConfig.from_mapping(description())
+    recorder = Recorder(tmp_path / 'bag', raw_topics(robot), RecordOptions(), {}, lambda: 0.0)
+    types = typestore().types
+    header = types['std_msgs/msg/Header'](types['builtin_interfaces/msg/Time'](5, 0), 'hand')
+    message = types[KIND](header, ['right', 'left'], np.array([0.25, 0.5]))
+    recorder.write('pads', 10**9, serialize(message, KIND))
+    recorder.close()
+    (raw,) = Bag(tmp_path / 'bag').messages({'pads'})
+    reading = MessageDecoder(robot.channels[0]).read(deserialize(raw.data, KIND), lambda: 9.0)
+    assert reading is not None
+    assert (reading.stamp, reading.values.tolist()) == (5.0, [0.5, 0.25])
+
+
 def test_a_message_that_its_codec_does_not_read_is_refused_by_name(install: Install) -> None:
     install(example())
     robot = RobotConfig.from_mapping(description(frame_id='hand'))
@@ -110,7 +130,7 @@ def test_a_message_that_its_codec_does_not_read_is_refused_by_name(install: Inst
 
 
 def test_a_type_that_nobody_reads_is_named_with_the_entry_point(install: Install) -> None:
-    install(example().replace('Codec(decode, encode)', 'Codec(decode)'))
+    install(example().replace('Codec(decode, encode, DEFINITION)', 'Codec(decode)'))
     foreign = description(type='other_msgs/msg/Skin')
     with pytest.raises(ConfigError) as raised:
         RobotConfig.from_mapping(foreign)

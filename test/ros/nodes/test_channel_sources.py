@@ -15,10 +15,12 @@ import rclpy
 import yaml
 from builders import ACTIONS, make_metadata, write_onnx_policy
 from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Float64MultiArray
 
+from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import ObservationError
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, POSE, TF
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, IMAGE, POSE, TF
 from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
 from residual_rl_ros.ros.common import encoders
 from residual_rl_ros.ros.common.encoders import to_time
@@ -36,7 +38,7 @@ ROBOT = {
         **{'lower': [-2.0, -2.0], 'upper': [2.0, 2.0], 'max_velocity': [40.0, 40.0]},
     },
     'observation': {
-        'channels': ['arm', 'hand', 'goal'],
+        'channels': ['arm', 'hand', 'goal', 'front'],
         'arm': {
             **{'topic': 'arm', 'type': FLOAT_ARRAY, 'fields': ['z'], 'max_age_s': 5.0},
             'stamped_by': 'receipt',
@@ -46,6 +48,10 @@ ROBOT = {
             **{'fields': ['position.x'], 'max_age_s': 5.0},
         },
         'goal': {'topic': 'goal', 'type': POSE, 'fields': ['position.x'], 'latched': True},
+        'front': {
+            **{'topic': 'image', 'type': IMAGE, 'encoder': 'none', 'max_age_s': 5.0},
+            **{'camera_info_topic': 'info', 'depth_range': [0.0, 2.0]},
+        },
     },
 }
 NAMES = ('arm.z', 'hand.position.x', 'goal.position.x')
@@ -83,6 +89,15 @@ def hear(node: PolicyNode, topic: str, message: Any) -> None:
         subscription.callback(message, {})
 
 
+def look(node: PolicyNode, image: Image) -> None:
+    """Bring an image to the node, and let a control step pass when it has been read."""
+    hear(node, '/image', image)
+    ((_, images),) = node._image_workers
+    images._orders[-1][1].result(timeout=10.0)
+    assert isinstance(node._loop, RealTimeLoop)
+    node._tick(node._loop)
+
+
 def transforms(child: str, parent: str, stamp: float, x: float) -> Any:
     """Return a TFMessage."""
     moved, turned = Message(x=x, y=0.0, z=0.0), Message(x=0.0, y=0.0, z=0.0, w=1.0)
@@ -109,13 +124,23 @@ def test_what_is_missing_is_named_until_all_is_there(node: PolicyNode) -> None:
         "channel 'hand': nothing received on /tf; no transform between 'hand' and 'base' has come "
         "('camera' is known up to 'base')"
     )
-    assert node._loop.counts['refused_observations'] == 0
     hear(node, '/tf', transforms('hand', 'base', node._now(), 3.0))
+    image = Image(height=1, width=1, step=2, encoding='16UC1', data=[0, 4])
+    image.header.stamp = to_time(node._now())
+    hear(node, '/image', image)
+    waits = 'waits for sensor_msgs/msg/CameraInfo on info'
+    assert missing(node) == f"channel 'front': nothing received on image; {waits}"
+    info = CameraInfo(height=1, width=1, distortion_model='plumb_bob', d=[0.0] * 5)
+    info.k[0] = info.k[4] = 1.0
+    hear(node, '/info', info)
+    look(node, image)
     assert node._loop.assembler.assemble(node._now()).tolist() == [0.5, 2.0, 7.0]
+    assert node._loop.counts['refused_observations'] == 0
     node.trigger_deactivate()
     node.trigger_activate()
     hear(node, '/arm', Float64MultiArray(data=[0.5]))
     hear(node, '/tf', transforms('hand', 'base', node._now(), 4.0))
+    look(node, image)
     assert node._loop.assembler.assemble(node._now()).tolist() == [0.5, 3.0, 7.0]
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,18 +25,20 @@ from std_msgs.msg import Float64MultiArray
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import Command
+from residual_rl_ros.robot.decoders import MessageDecoder
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.topics import (
     FLOAT_ARRAY,
     IMAGE,
     JOINT_STATE,
     NO_ENCODER,
+    TF,
     Channel,
     StopInput,
 )
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import to_time
-from residual_rl_ros.ros.tools.live_check import check_live
+from residual_rl_ros.ros.tools.live_check import _judge_channel, _Received, check_live
 
 pytestmark = pytest.mark.ros
 
@@ -178,6 +181,32 @@ def test_a_goal_that_was_given_is_heard_and_one_that_was_not_is_remarked(domain_
     assert 'live goal' in report.facts
     (remark,) = (each for each in report.remarks if 'goal' in each)
     assert "'next' (/next_goal): nobody has given it, and the robot waits for it; sim" in remark
+
+
+def test_the_frames_between_which_a_transform_is_missing_are_named() -> None:
+    hand = Channel(
+        *('hand', '/tf', TF, ('position.x',), (), 0.3),
+        **{'source_frame': 'hand', 'target_frame': 'camera'},
+    )
+    types = {'/tf': [TF]}
+    node = SimpleNamespace(
+        resolve_topic_name=lambda name: name,
+        get_publishers_info_by_topic=lambda name: [
+            SimpleNamespace(topic_type=kind, node_name='driver', node_namespace='/')
+            for kind in types.get(name, [])
+        ],
+        get_topic_names_and_types=list,
+    )
+    for heard, problem in (
+        ([TF], "'hand' (/tf): in 1 s no transform between 'hand' and 'camera' has come"),
+        ([], "'hand' (/tf): nobody publishes it"),
+        ([POSE], f"'hand' (/tf): published as {POSE}, the robot YAML says {TF}"),
+    ):
+        types['/tf'] = heard
+        report, received = InspectionReport('bench'), _Received(reader=MessageDecoder(hand))
+        _judge_channel(node, hand, received, 1.0, robot(hand), report)
+        (said,) = report.problems
+        assert problem in said
 
 
 def test_a_command_that_nobody_hears_is_a_problem(domain_id: int) -> None:
