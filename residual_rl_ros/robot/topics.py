@@ -143,7 +143,7 @@ class Channel:
         if self.type == TF:
             static = Source(self.topic + STATIC, TF, latched=True, depth=TF_DEPTH)
             return Source(self.topic, TF, depth=TF_DEPTH), static
-        own = Source(self.topic, self.type, self.latched)
+        own = Source(self.topic, self.type, self.latched, 1 if self.latched else 5)
         if self.camera_info_topic:
             return own, Source(self.camera_info_topic, CAMERA_INFO)
         return (own,)
