@@ -11,7 +11,7 @@ import pytest
 from builders import LinearPolicy, make_metadata
 from loop_builders import CHANNELS, Recorder, drive, feed, real_time
 
-from residual_rl_ros.control.policy_loop import MARK_SUCCESS
+from residual_rl_ros.control.feedback import MARK_SUCCESS
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.robot.topics import AT_ONCE, EPISODE, POSE, Channel
