@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 from builtin_interfaces.msg import Duration, Time
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import (
@@ -154,8 +155,10 @@ class ChannelReader(MessageDecoder):
             def hear(message: Any, information: Mapping[str, Any], aside: bool = index > 0) -> None:
                 callback(message, information, aside)
 
+            # Of two subscriptions to what is latched, one may not fit: that is no news.
+            quiet = SubscriptionEventCallbacks(use_default_callbacks=not source.latched)
             for profile in qos.of_source(source):
-                node.create_subscription(kind, source.topic, hear, profile)
+                node.create_subscription(kind, source.topic, hear, profile, event_callbacks=quiet)
 
 
 class ChannelEncoder:
