@@ -76,9 +76,8 @@ def import_base(
     """Make an ONNX base policy of a checkpoint, if ONNX Runtime then gives the same actions."""
     from residual_rl_ros.importing.checkpoint import import_checkpoint
     from residual_rl_ros.importing.export import export
-    from residual_rl_ros.importing.mapping import PolicyMap, read_map
+    from residual_rl_ros.importing.mapping import ImportOptions, PolicyMap, read_map
     from residual_rl_ros.importing.module import import_module
-    from residual_rl_ros.importing.options import ImportOptions
 
     made = read_map(policy_map) if policy_map else PolicyMap()
     options = ImportOptions(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from residual_rl_ros.errors import PolicyImportError
 from residual_rl_ros.importing.lerobot.statistics import Normalisation
 from residual_rl_ros.importing.networks.resnet import ResNet, feature_map_size
-from residual_rl_ros.importing.networks.spatial_softmax import SpatialSoftmax
+from residual_rl_ros.importing.networks.window_encoder import SpatialSoftmax
 
 
 class ImagePreparation(nn.Module):

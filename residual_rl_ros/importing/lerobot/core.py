@@ -1,12 +1,111 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the networks of LeRobot's policies have in common."""
+"""What the networks of LeRobot's policies have in common: numbers, attention and observation.
+
+Attention is scaled dot-product with several heads (Vaswani et al., arXiv 1706.03762). torch's own
+module takes a fused path in inference that has no ONNX form. Parameters have its names.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
+
+from residual_rl_ros.errors import ConfigError, PolicyImportError
+from residual_rl_ros.importing.checkpoint import CONFIG
+from residual_rl_ros.schema import from_mapping, types_of
+
+Kind = TypeVar('Kind')
+
+
+def read_architecture(kind: type[Kind], config: Mapping[str, Any]) -> Kind:
+    """Return the architecture that a configuration describes; its other keys are of the training.
+
+    Keys that are null or missing take the default, which is what LeRobot did before there was such
+    a key.
+
+    Raises:
+        PolicyImportError: a value is of another type or out of range.
+    """
+    wanted = types_of(kind)
+    values = {}
+    for item in fields(kind):  # type: ignore[arg-type]
+        value = config.get(item.name)
+        if value is None:
+            continue
+        # Older configurations write 0 and 1.
+        if wanted[item.name] is bool and value in (0, 1):
+            value = bool(value)
+        values[item.name] = value
+    try:
+        return from_mapping(kind, values, CONFIG)
+    except ConfigError as error:
+        raise PolicyImportError(str(error)) from error
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return the attended values, shape (batch, heads, queries, size).
+
+    Args:
+        query: shape (batch, heads, queries, size).
+        key: shape (batch, heads, keys, size).
+        value: likewise.
+        mask: added to the scores before the softmax, shape (queries, keys).
+    """
+    scores = query @ key.transpose(-2, -1) * (1.0 / math.sqrt(query.shape[-1]))
+    if mask is not None:
+        scores = scores + mask
+    return torch.softmax(scores, dim=-1) @ value
+
+
+def split_heads(x: Tensor, heads: int, size: int) -> Tensor:
+    """Return (batch, heads, tokens, size) of (batch, tokens, heads * size).
+
+    The number of tokens is a constant of a graph and its batch is not: of sizes that are computed
+    while it runs, the exporter may take the batch of its example for the only one.
+    """
+    return x.reshape(-1, int(x.shape[1]), heads, size).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """Return (batch, tokens, heads * size) of (batch, heads, tokens, size)."""
+    heads, tokens, size = (int(count) for count in x.shape[1:])
+    return x.transpose(1, 2).reshape(-1, tokens, heads * size)
+
+
+class MultiheadAttention(nn.Module):
+    """Attention with the parameters of `torch.nn.MultiheadAttention`, batch first.
+
+    Args:
+        width: size of a token.
+        heads: number of heads; divides the width.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.width, self.heads, self.size = width, heads, width // heads
+        self.in_proj_weight = nn.Parameter(torch.zeros(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Return shape (batch, queries, width)."""
+        projected = [
+            split_heads(nn.functional.linear(x, weight, bias), self.heads, self.size)
+            for x, weight, bias in zip(
+                (query, key, value),
+                torch.split(self.in_proj_weight, self.width),
+                torch.split(self.in_proj_bias, self.width),
+                strict=True,
+            )
+        ]
+        result: Tensor = self.out_proj(merge_heads(attend(*projected)))
+        return result
 
 
 @dataclass(frozen=True)
