@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from residual_rl_ros.residual_policy.architecture import OBSERVATION_CLIP, Float32
-from residual_rl_ros.residual_policy.categorical import CategoricalArchitecture, CategoricalPolicy
-from residual_rl_ros.residual_policy.prior_gaussian import (
+from residual_rl_ros.residual_policy.perceptron import (
     HELD_NOISE,
     LEAST_LOG_STD,
     MOST_LOG_STD,
+    CategoricalArchitecture,
+    CategoricalPolicy,
     PriorGaussian,
     PriorGaussianArchitecture,
 )
