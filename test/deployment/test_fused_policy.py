@@ -86,7 +86,7 @@ def test_the_commands_are_those_of_the_controller(
     found = played(Fused(base, gaussian(**changes), batch=batch))
     assert found.decisions == DECISIONS
     assert found.largest < EXACT
-    assert found.equal_share > 0.9
+    assert found.equal_share > 0.5
 
 
 @pytest.mark.parametrize('normalization', CRITIC_NORMALIZATIONS)
