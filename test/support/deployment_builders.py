@@ -31,7 +31,7 @@ from residual_rl_ros.deployment.fused_policy import (
     serialize,
 )
 from residual_rl_ros.learner.checkpoint import RUN
-from residual_rl_ros.learner.manifest import write_manifest
+from residual_rl_ros.learner.folder import write_manifest
 from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
 from residual_rl_ros.residual_policy.robot_policy import Exploration, RobotPolicy
 from residual_rl_ros.residual_policy.weights import (

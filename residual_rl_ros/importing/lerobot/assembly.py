@@ -15,8 +15,12 @@ from residual_rl_ros.base_policy.inputs import OWN_INPUTS, ImageInput
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError, PolicyImportError
 from residual_rl_ros.importing.lerobot import act, diffusion, vqbet
-from residual_rl_ros.importing.lerobot.cameras import ImagePreparation
-from residual_rl_ros.importing.lerobot.core import Core, Observed, read_architecture
+from residual_rl_ros.importing.lerobot.core import (
+    Core,
+    ImagePreparation,
+    Observed,
+    read_architecture,
+)
 from residual_rl_ros.importing.lerobot.folder import LerobotFolder, read_folder
 from residual_rl_ros.importing.lerobot.numbers import (
     NOTHING,

@@ -40,7 +40,7 @@ from residual_rl_ros.ros.common.node_host import domain_number
 from residual_rl_ros.ros.common.node_parameters import SIMULATION
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.success_probe import settle_success
-from residual_rl_ros.training.refusals import refuse_silence
+from residual_rl_ros.training.in_process import refuse_silence
 from residual_rl_ros.training.run_folder import (
     SUMMARY,
     describe_learning,

@@ -15,8 +15,7 @@ from torch import nn
 
 from residual_rl_ros.errors import PolicyImportError
 from residual_rl_ros.importing.lerobot.act import image_places
-from residual_rl_ros.importing.lerobot.cameras import CenterCrop, Resize
-from residual_rl_ros.importing.lerobot.core import MultiheadAttention
+from residual_rl_ros.importing.lerobot.core import CenterCrop, MultiheadAttention, Resize
 from residual_rl_ros.importing.lerobot.vqbet import gumbel
 from residual_rl_ros.importing.networks.ddim import NoiseSchedule, ddim_steps, denoise
 from residual_rl_ros.importing.networks.resnet import FrozenBatchNorm, ResNet, feature_map_size
