@@ -15,6 +15,7 @@ import numpy as np
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.controller import ResidualController, StepFeedback
 from residual_rl_ros.control.policy_loop import END_EPISODE, Array, LoopCallbacks, PolicyLoop
+from residual_rl_ros.control.preparation import Preparation
 from residual_rl_ros.errors import BasePolicyError, ObservationError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual_policy.mailbox import DecodedWeights
@@ -68,6 +69,7 @@ class RealTimeLoop(PolicyLoop):
         period_s: time between two ticks [s].
         rules: what may change while the robot runs.
         sleep: lets time pass [s].
+        preparation: what is done between episodes; None: nothing.
     """
 
     def __init__(
@@ -80,9 +82,12 @@ class RealTimeLoop(PolicyLoop):
         period_s: float,
         rules: RealTimeRules,
         sleep: Callable[[float], None] = time.sleep,
+        preparation: Preparation | None = None,
     ) -> None:
         super().__init__(controller, assembler, blend, callbacks, clock)
         self.rules = rules
+        self.preparation = preparation or Preparation()
+        """What is done between episodes."""
         self.latencies = {
             **{stage: Latency() for stage in STAGES},
             'actor': controller.actor_latency,
@@ -112,13 +117,14 @@ class RealTimeLoop(PolicyLoop):
         self._at_start = False  # Nothing was sent in this episode yet.
         self._following = False  # The robot did not follow its commands, and holds.
         self._feedback = self._takeover = None
-        self._guided = False  # By an operator, outside of an episode.
+        self._guided = False  # By an operator or on the way home, outside of an episode.
         self._spoke, self._spoken_at = False, -np.inf
         self._done_stamp = self._feedback_stamp = -np.inf
         self._ending: _Step | None = None  # Waits for a late base policy.
         self._holding_since: float | None = None
         self._last_tick: float | None = None
         self._in_time = -np.inf  # The latest control step that was.
+        self.preparation.forget()
 
     def activate(self) -> None:
         """Start; what was asked for before counts no more."""
@@ -128,6 +134,7 @@ class RealTimeLoop(PolicyLoop):
     def deactivate(self, now: float) -> None:
         """Hold, slowing down at the control rate where that is to hold, then stop."""
         super().deactivate(now)
+        self.preparation.forget()
         self._flush()
 
     def _come_to_rest(self, now: float) -> None:
@@ -158,11 +165,27 @@ class RealTimeLoop(PolicyLoop):
     def request_start(self) -> bool:
         """Start an episode with the next observation; return whether that is possible.
 
-        Where an episode waits because its first command is far away, this confirms it.
+        Where an episode waits because its first command is far away, or because the reset of the
+        scene has failed, this confirms it.
         """
         self._start_requested = self.active and not self.in_episode
         self._start_confirmed = self._start_requested and self._gated_since is not None
+        if self._start_requested:
+            self.preparation.confirm()
         return self._start_requested
+
+    def request_home(self) -> str:
+        """Go home, outside of an episode; return why that is not possible, empty if it is."""
+        for forbidden, reason in (
+            (not self.active, 'inactive: activate the node first'),
+            (self.in_episode, 'in an episode: end it first'),
+            (self.held, 'held: release the hold first'),
+            (self._takeover_active, 'an operator has the robot: release the takeover first'),
+            (bool(self.stops), '; '.join(self.stops.values())),
+        ):
+            if forbidden:
+                return reason
+        return self.preparation.request_home()
 
     @property
     def waits_to_start(self) -> bool:
@@ -298,6 +321,8 @@ class RealTimeLoop(PolicyLoop):
                 self._on_feedback(now, END_EPISODE)
             if self._account(self._what_happened(now), now, seen=True):
                 return
+        elif self._prepare(now):
+            return
         elif self._may_start(now):
             self._start_requested, self._guided, self._began = False, False, now
             self._at_start = True
@@ -351,6 +376,27 @@ class RealTimeLoop(PolicyLoop):
         self._idle(now)
         return True
 
+    def _prepare(self, now: float) -> bool:
+        """Bring robot and scene to where an episode begins; return whether that goes on."""
+        preparation, limiter = self.preparation, self.controller.limiter
+        if self.held or self._takeover_active:
+            preparation.interrupt()
+        else:
+            wanted = self._start_requested or self.rules.auto_start
+            command = preparation.step(limiter, now, wanted)
+            if preparation.fault:
+                self._callbacks.fault(preparation.fault)
+                return True
+            if command is not None:
+                self._guided, self._holding_since = True, None
+                self._publish(limiter.commit(limiter.limit(command)), now)
+                return True
+            if preparation.failure:
+                self._callbacks.warn(preparation.failure)
+        if not preparation.ready:
+            self._idle(now)
+        return not preparation.ready
+
     def _may_start(self, now: float) -> bool:
         """Return whether an episode is wanted and something was seen since the last one."""
         if self.held or self.assembler.oldest_stamp <= self._done_stamp:
@@ -365,7 +411,10 @@ class RealTimeLoop(PolicyLoop):
 
         An operator may move a robot whose sensors are stale, but not one that must not move.
         """
-        if not self.in_episode:
+        if self.preparation.homing:
+            self.preparation.pause()
+            self._hold(now, reason)
+        elif not self.in_episode:
             self._callbacks.warn(reason)
             self._idle(now)
         elif self._feedback is not None and self._feedback.done:
@@ -421,6 +470,7 @@ class RealTimeLoop(PolicyLoop):
         self._time('account', started)
         if over and self.active:  # A fault has held and stopped.
             self._done_stamp = now + self._ahead(now)
+            self.preparation.end_episode()
             if self._commanding:
                 self._guided = True
                 self._obey(now)
@@ -461,6 +511,7 @@ class RealTimeLoop(PolicyLoop):
         self._holding_since = None
         self._began += seconds
         self._spoken_at += seconds
+        self.preparation.shift(seconds)
 
     def _on_observation(self, stamp: float) -> None:
         """Wait for the next tick."""
