@@ -264,6 +264,7 @@ def files_page() -> str:
     operator = import_module(f'{PACKAGE}.config.operator').OperatorConfig
     robot = import_module(f'{PACKAGE}.robot.keys')
     inference = import_module(f'{PACKAGE}.robot.inference')
+    preparation = import_module(f'{PACKAGE}.robot.preparation')
     sections: list[tuple[str, type, Mapping[str, type]]] = [
         ('Run: `config/finetune/*.yaml`', run, {}),
         ('Run: `operator: simulated:key=value`', operator, {}),
@@ -277,6 +278,8 @@ def files_page() -> str:
         ('Robot: `robot.action` with `kind: discrete`', robot.DiscreteActionKeys, {}),
         ('Robot: `robot.action.workspace`, optional', robot.WorkspaceKeys, {}),
         ('Robot: `robot.observation.<channel>`', robot.ChannelKeys, robot.CHANNEL_KEYS),
+        ('Robot: `robot.home`, optional', preparation.HomeKeys, {}),
+        ('Robot: `robot.reset`, optional', preparation.ResetSpec, {}),
         ('Robot: `robot.base_policy`, optional', inference.InferenceConfig, {}),
     ]
     parts = [FILES_HEAD]

@@ -84,6 +84,7 @@ DIAGNOSTICS = {
         'held': 'real time: an operator holds the robot (`~/hold`)',
         'stops': 'real time: what the stop inputs forbid the robot to move for',
         'waits_to_start': 'real time: an episode waits, its first command is far from the robot',
+        'preparing': 'real time: what is done before the next episode; empty if nothing is left',
         'weights_accepted': 'weight messages accepted',
         'weights_refused_*': 'weight messages refused, by reason',
         'late_chunks': "control steps held because the base policy's chunk was not ready",

@@ -28,8 +28,17 @@ REPORT_PERIOD_S = 30.0
 """Without a terminal: how often the state of every node is printed [s]."""
 SHOWN = {
     'policy_node': (
-        *('active', 'episode', 'stops', 'waits_to_start', 'held', 'takeover', 'residual_on'),
-        *('epoch', 'sequence', 'transitions', 'holds', 'overruns', 'late_chunks', 'clamped'),
+        *('active', 'episode', 'stops', 'waits_to_start', 'preparing', 'held', 'takeover'),
+        *(
+            'residual_on',
+            'epoch',
+            'sequence',
+            'transitions',
+            'holds',
+            'overruns',
+            'late_chunks',
+            'clamped',
+        ),
         *('slew_limited', 'robot_minutes', 'takeovers', 'operator_minutes'),
     ),
     'recorder_node': ('messages',),
@@ -42,7 +51,8 @@ SHOWN = {
 """Diagnostics that are shown while the robot moves."""
 TOLD = {
     'policy_node': (
-        *('active', 'stops', 'waits_to_start', 'held', 'takeover', 'residual_on', 'epoch'),
+        *('active', 'stops', 'waits_to_start', 'preparing', 'held', 'takeover', 'residual_on'),
+        'epoch',
     ),
     'learner_node': ('phase', 'paused', 'rollbacks'),
 }

@@ -76,6 +76,7 @@ KEYS = {
     's': Key('success', 'policy_node/mark_success'),
     'f': Key('failure', 'policy_node/mark_failure'),
     'e': Key('end', 'policy_node/end_episode'),
+    'o': Key('go home', 'policy_node/go_home'),
     'r': Key('residual', 'policy_node/set_residual', shown='residual_switch'),
     'p': Key('pause learning', 'learner_node/pause', shown='paused'),
     'w': Key('save', 'learner_node/save'),
