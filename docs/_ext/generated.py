@@ -37,6 +37,7 @@ NODES = {
     'policy_node': 'PolicyParameters',
     'learner_node': 'LearnerParameters',
     'reward_node': 'RewardParameters',
+    'takeover_node': 'TakeoverParameters',
     'recorder_node': 'RecorderParameters',
     'mujoco_sim_node': 'SimParameters',
 }
@@ -259,12 +260,13 @@ def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def files_page() -> str:
-    """Return the page of every key of the YAML files of runs and robots."""
+    """Return the page of every key of the YAML files of runs, robots and takeovers."""
     run = import_module(f'{PACKAGE}.config.run').RunConfig
     operator = import_module(f'{PACKAGE}.config.operator').OperatorConfig
     robot = import_module(f'{PACKAGE}.robot.keys')
     inference = import_module(f'{PACKAGE}.robot.inference')
     preparation = import_module(f'{PACKAGE}.robot.preparation')
+    takeover = import_module(f'{PACKAGE}.control.takeover')
     sections: list[tuple[str, type, Mapping[str, type]]] = [
         ('Run: `config/finetune/*.yaml`', run, {}),
         ('Run: `operator: simulated:key=value`', operator, {}),
@@ -281,6 +283,9 @@ def files_page() -> str:
         ('Robot: `robot.home`, optional', preparation.HomeKeys, {}),
         ('Robot: `robot.reset`, optional', preparation.ResetSpec, {}),
         ('Robot: `robot.base_policy`, optional', inference.InferenceConfig, {}),
+        ('Takeover: `config/takeover/*.yaml`', takeover.TakeoverKeys, {}),
+        ('Takeover: each entry of `axes`', takeover.AxisKeys, {}),
+        ('Takeover: `buttons`, each a control', takeover.ButtonKeys, {}),
     ]
     parts = [FILES_HEAD]
     for title, kind, variants in sections:

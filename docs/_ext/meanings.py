@@ -149,6 +149,13 @@ DIAGNOSTICS = {
         'successes': 'successes reported',
         'refused_observations': 'observations refused',
     },
+    'takeover_node': {
+        'active': 'the lifecycle state is active',
+        'hands': '`off`: the policy has the robot; `on`: the operator; `lost`: he is not heard, '
+        'and the robot stands still',
+        'takeovers': 'how often the operator has taken over',
+        'refused_inputs': 'messages of the input refused',
+    },
     'recorder_node': {'messages': 'messages recorded'},
     'mujoco_sim_node': {
         'control_steps': 'control steps simulated',

@@ -34,6 +34,16 @@ TOPICS = {JOY: 'joy', TWIST: 'spacenav/twist', KEYBOARD: ''}
 TWIST_CONTROLS = tuple(f'{part}.{axis}' for part in ('linear', 'angular') for axis in 'xyz')
 NAMED_KEYS = {'\x1b[A': 'up', '\x1b[B': 'down', '\x1b[C': 'right', '\x1b[D': 'left', ' ': 'space'}
 """Keys by what a terminal sends, if that is no letter."""
+BUTTON_SERVICES = {
+    'hold': 'hold',
+    'release': 'hold',
+    'success': 'mark_success',
+    'failure': 'mark_failure',
+    'end': 'end_episode',
+    'start': 'start_episode',
+    'go_home': 'go_home',
+}
+"""Service of the policy node behind each button."""
 MOVED = 'moved'
 """Deadman that is held while anything is moved."""
 LEAD = 0.8
@@ -327,12 +337,12 @@ class Takeover:
             self._target = np.zeros(self._action.size) if measured is None else measured.copy()
         elif self.silent(now):
             self.hands = Hands.LOST
-            return self._at_rest()
+            return self.at_rest()
         elif not held:
             if self.hands is Hands.ON:
                 self.hands = Hands.OFF
                 return None
-            return self._at_rest()
+            return self.at_rest()
         self.hands = Hands.ON
         return self._moved_on(measured)
 
@@ -343,14 +353,14 @@ class Takeover:
         value, threshold = self._values[keys.deadman], keys.deadman_threshold
         return value < threshold if threshold < 0.0 else value > threshold
 
-    def _at_rest(self) -> Array:
-        """Return what keeps the robot where it is."""
+    def at_rest(self) -> Array:
+        """Return the command that leaves the robot where it is, shape (m,)."""
         self._target = np.where(self._action.goes_to_zero, 0.0, self._target)
         return self._target
 
     def _moved_on(self, measured: Array | None) -> Array:
         """Return the command one period later."""
-        action, target = self._action, self._at_rest().copy()
+        action, target = self._action, self.at_rest().copy()
         for index, axis in self._axes:
             wanted = axis.scale * axis.deflection(self._values)
             if action.goes_to_zero[index]:

@@ -4,15 +4,11 @@
 
 from __future__ import annotations
 
-import os
-import select
 import sys
-import termios
 import threading
 import time
-import tty
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TextIO
@@ -29,6 +25,7 @@ from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.up import status_table
 from residual_rl_ros.ros.common.managed_node import NodeHost, ros_domain
+from residual_rl_ros.ros.common.terminal_keys import read_keys, single_keys
 from residual_rl_ros.ros.dashboard.telemetry import Telemetry
 from residual_rl_ros.ros.dashboard.view import RobotView
 
@@ -297,7 +294,7 @@ def run_operator(namespace: str, fleet: bool, console: Console, keys: TextIO = s
         operator = stack.enter_context(Operator(monitor, namespace, fleet, domain_id))
         view = RobotView(monitor, *nodes)
         stack.enter_context(Telemetry([view], domain_id))
-        descriptor = stack.enter_context(_single_keys(keys))
+        descriptor = stack.enter_context(single_keys(keys))
         unknown = ''
 
         def screen() -> Group:
@@ -308,7 +305,8 @@ def run_operator(namespace: str, fleet: bool, console: Console, keys: TextIO = s
         with Live(console=console, refresh_per_second=4.0, get_renderable=screen):
             typed = ''
             while QUIT not in typed:
-                typed = _read(descriptor, LOOK_PERIOD_S)
+                read = read_keys(descriptor, LOOK_PERIOD_S)
+                typed = QUIT if read is None else read
                 for letter in in_order(typed):
                     operator.press(letter)
                 strange = [letter for letter in typed if letter not in (*KEYS, QUIT)]
@@ -328,33 +326,3 @@ def in_order(typed: str) -> list[str]:
 
 
 _LEGEND = Text('  '.join(f'[{letter}] {key.label}' for letter, key in KEYS.items()) + '  [q] quit')
-
-
-def _read(descriptor: int, limit_s: float) -> str:
-    """Return the keys that are pressed within a time; the console quits when the terminal closes.
-
-    All of them: one that stayed in a buffer would wait for the next.
-    """
-    if not select.select([descriptor], [], [], limit_s)[0]:
-        return ''
-    try:
-        return os.read(descriptor, 1024).decode(errors='replace') or QUIT
-    except OSError:
-        return QUIT
-
-
-@contextmanager
-def _single_keys(keys: TextIO) -> Iterator[int]:
-    """Deliver keys one by one, without Enter and echo, and none that would stop the output."""
-    descriptor = keys.fileno()
-    before = termios.tcgetattr(descriptor)
-    tty.setcbreak(descriptor)
-    now = termios.tcgetattr(descriptor)
-    now[0] &= ~(termios.IXON | termios.IXOFF)
-    termios.tcsetattr(descriptor, termios.TCSANOW, now)
-    try:
-        yield descriptor
-    finally:
-        # If the terminal has closed there is nothing to restore.
-        with suppress(termios.error):
-            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
