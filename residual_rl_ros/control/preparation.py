@@ -56,8 +56,9 @@ class GoHome:
         self._velocity = 0.0
         """Share of the largest velocity."""
         self._goal = spec.goal
+        self._led = ~np.isnan(spec.goal)
         space = safety.workspace
-        if space is not None and np.isfinite(spec.goal).all() and not space.contains(spec.goal):
+        if space is not None and self._led.all() and not space.contains(spec.goal):
             point = np.round(space.position(spec.goal), 3).tolist()
             raise ConfigError(
                 f'robot.home.positions bring {space.spec.point} to {point}, outside of '
@@ -75,16 +76,18 @@ class GoHome:
         far = None if measured is None else np.abs(measured - self.spec.goal) > self.spec.tolerance
         return far is not None and not far.any()
 
-    def begin(self, measured: Array, now: float) -> None:
+    def begin(self, measured: Array, told: Array | None, now: float) -> None:
         """Set out.
 
         Args:
             measured: where the robot is, shape (m,).
+            told: what it was told last, which an action without a home is told on: a gripper keeps
+                its grip; None: nobody commands it.
             now: time [s].
         """
-        staying = clamp(measured, self._action.lower, self._action.upper)
+        staying = clamp(measured if told is None else told, self._action.lower, self._action.upper)
         staying = np.where(self._action.goes_to_zero, 0.0, staying)
-        self._goal = np.where(np.isnan(self.spec.goal), staying, self.spec.goal)
+        self._goal = np.where(self._led, self.spec.goal, staying)
         self._velocity = 0.0
         way_s, rise_s = self._remaining(measured) * self._period, self.spec.acceleration_s
         needed_s = way_s + rise_s if way_s >= rise_s else 2.0 * float(np.sqrt(way_s * rise_s))
@@ -96,8 +99,8 @@ class GoHome:
 
     def _remaining(self, position: Array) -> float:
         """Return the way that is left, in control steps at the largest velocity."""
-        ways = np.where(self._action.goes_to_zero, 0.0, np.abs(self._goal - position))
-        return float((ways / self.spec.max_step).max())
+        ways = np.abs(self._goal - position) / self.spec.max_step
+        return float(ways[self._led].max())
 
     def step(self, position: Array) -> Array:
         """Return what to command next, shape (m,).
@@ -106,14 +109,13 @@ class GoHome:
             position: where the step begins, shape (m,).
         """
         remaining = self._remaining(position)
-        if remaining == 0.0:
-            return self._goal
         half = 0.5 * self._gain
         stopping = np.sqrt(half * half + 2.0 * self._gain * remaining) - half
         self._velocity = min(self._velocity + self._gain, 1.0, float(stopping))
-        share = min(self._velocity / remaining, 1.0)
-        moved = self._goal if share == 1.0 else position + share * (self._goal - position)
-        command: Array = np.where(self._action.goes_to_zero, 0.0, moved)
+        if self._velocity >= remaining:
+            return self._goal
+        moved = position + self._velocity / remaining * (self._goal - position)
+        command: Array = np.where(self._led, moved, self._goal)
         return command
 
     def problem(self, measured: Array) -> str:
@@ -331,7 +333,7 @@ class Preparation:
             self._home_due = self.homing = False
             return None
         if not self.homing:
-            home.begin(measured, now)
+            home.begin(measured, limiter.last_command, now)
             self.homing = True
             command = home.step(reference)
         elif now > home.deadline:

@@ -231,6 +231,21 @@ def test_an_action_that_has_no_home_stays_where_it_is() -> None:
     np.testing.assert_array_equal(commands[:, 0], AWAY[0])
 
 
+def test_a_gripper_that_has_no_home_is_told_on_what_it_was_told_and_keeps_its_grip() -> None:
+    arm = Arm(home={'positions': {'b.position': 0.4}})
+    arm.loop.request_start()
+    arm.until(lambda: arm.loop.in_episode)
+    arm.tick(10)
+    grip = arm.callbacks.commands[-1][1][0]
+    arm.loop.end_episode(MARK_SUCCESS, arm.now)
+    arm.tick()
+    arm.position = arm.position - np.array([0.1, 0.0])  # It cannot close: there is a peg.
+    sent = len(arm.callbacks.commands)
+    arm.until(lambda: bool(np.isclose(arm.position[1], 0.4)))
+    commands = np.array([command for _, command in arm.callbacks.commands[sent:]])
+    np.testing.assert_allclose(commands[:, 0], grip)
+
+
 def test_an_episode_waits_until_the_scene_is_reset_and_has_settled() -> None:
     hook = Hook()
     arm = Arm(hook, reset=ResetSpec(command=('x',), settle_s=0.5), auto_start=True)
