@@ -187,7 +187,7 @@ class ServiceHook:
         self._kind = message_class(spec.service_type)
         self._client = node.create_client(self._kind, spec.service)
         node.made.callback(node.destroy_client, self._client)
-        self.name = f'robot.reset.service {self._client.srv_name}'
+        self.name = f'robot.reset.service {node.resolve_service_name(spec.service)}'
         self._future: Any = None
 
     def begin(self) -> None:
