@@ -199,6 +199,20 @@ def test_a_robot_that_never_arrives_is_a_fault_that_names_the_action() -> None:
     assert fault.startswith("not home in time: 'b.position' is at 0.2, expected -0.1 give or take")
 
 
+def test_a_robot_that_is_not_seen_on_its_way_home_holds_and_then_faults() -> None:
+    arm = Arm()
+    arm.play()
+    arm.tick(5)
+    for _ in range(20):
+        arm.callbacks.now = arm.now = arm.now + PERIOD
+        arm.loop.tick(arm.now)
+    told = np.array([command for _, command in arm.callbacks.commands[-8:]])
+    np.testing.assert_array_equal(told, told[[0] * 8])
+    assert arm.callbacks.holding[-1]
+    (fault,) = arm.callbacks.faults
+    assert fault.startswith("held for 0.55 s: channel 'arm' is")
+
+
 def test_a_robot_goes_home_on_request_unless_something_else_has_the_say() -> None:
     arm = Arm(home={'when': 'on_request'})
     assert arm.loop.request_home() == ''

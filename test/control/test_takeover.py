@@ -191,7 +191,10 @@ def test_a_button_counts_once_and_hold_before_all_others(pad: Pad) -> None:
         ({'axes': [{'action': 'a', 'minus': 'axes.1', 'scale': 1}]}, r'control of a is missing'),
         ({'axes': [{'action': 'a', 'control': 'axes.1', 'scale': 0}]}, r'scale of a is 0'),
         ({'axes': [PAD['axes'][0], {**PAD['axes'][1], 'action': 'a'}]}, r"action 'a' is given 2"),
-        ({'buttons': {'succes': 'buttons.1'}}, r'buttons.succes is unknown; did you mean success'),
+        (
+            {'buttons': {'success_': 'buttons.1'}},
+            r'buttons.success_ is unknown; did you mean success',
+        ),
     ],
 )
 def test_a_file_with_a_mistake_is_refused_by_key(

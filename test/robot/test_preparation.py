@@ -67,7 +67,10 @@ def test_home_is_given_by_action_name(positions: dict[str, Any]) -> None:
     [
         ({}, r'robot.home.positions is missing, expected a map'),
         ({'positions': {}}, r'home.positions is empty'),
-        ({'positions': {'a.positon': 0.0}}, r'home.positions.a.positon is no action; did you mean'),
+        (
+            {'positions': {'a.position_': 0.0}},
+            r'home.positions.a.position_ is no action; did you mean',
+        ),
         ({'positions': {'a.position': 1.5}}, r'a.position is 1.5, expected a number from -1 to 1'),
         ({'positions': {'a.position': float('nan')}}, r'a.position is nan, expected a number'),
         ({'positions': {'a.position': True}}, r'a.position is True, expected a number'),
