@@ -326,6 +326,7 @@ def _key_rows(kind: type) -> list[list[str]]:
             _cell(_description(item.name, item)),
         ]
         for item in dataclasses.fields(kind)
+        if not dataclasses.is_dataclass(hints[item.name])  # It has a section of its own.
     ]
 
 
