@@ -15,7 +15,7 @@ import pytest
 from builders import LinearPolicy
 from loop_builders import PERIOD, Recorder, real_time
 
-from residual_rl_ros.control.policy_loop import MARK_SUCCESS
+from residual_rl_ros.control.feedback import MARK_SUCCESS
 from residual_rl_ros.control.preparation import CommandHook, GoHome, Preparation
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.robot.action_spec import ActionSpec
@@ -163,7 +163,7 @@ def test_whoever_holds_or_commands_stands_above_the_way_home(who: str) -> None:
     assert arm.loop.preparation.homing
     arm.loop.held = who == 'hold'
     arm.loop.set_takeover(who == 'takeover')
-    arm.loop.set_stop('button', 'pressed' if who == 'stop input' else '')
+    arm.loop.obstacles.set_stop('button', 'pressed' if who == 'stop input' else '')
     arm.tick(10)
     np.testing.assert_array_equal(arm.position, stopped)
     if who == 'takeover':
@@ -175,7 +175,7 @@ def test_whoever_holds_or_commands_stands_above_the_way_home(who: str) -> None:
     assert not arm.loop.in_episode
     arm.loop.held = False
     arm.loop.set_takeover(False)
-    arm.loop.set_stop('button', '')
+    arm.loop.obstacles.set_stop('button', '')
     arm.until(lambda: arm.loop.in_episode)
     assert arm.callbacks.faults == []
 

@@ -14,10 +14,9 @@ from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ConfigError, WeightsError
 from residual_rl_ros.residual_policy.weights import ACTOR, read_actor
 from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec, dependants
 from residual_rl_ros.ros.bringup.topology import (
-    NodeSpec,
     RobotRun,
-    dependants,
     finetune_topology,
     resumed,
     robot_topology,
