@@ -270,8 +270,9 @@ class Hands(StrEnum):
 class Takeover:
     """Makes an operator's commands of the values of his controls.
 
-    Positions go on from where the robot is measured, and are never further ahead of it than a part
-    of following_limit; everything else is commanded directly.
+    Positions go on from where the robot was told to be, so that a gripper keeps its grip, or from
+    where it is measured, if that is not known or too far away. They are never further ahead of it
+    than a part of following_limit. Everything else is commanded directly.
 
     Args:
         config: what the controls mean.
@@ -323,18 +324,21 @@ class Takeover:
         """Return whether nothing has been heard for `max_age_s`."""
         return not 0.0 <= now - self._heard <= self._keys.max_age_s
 
-    def command(self, measured: Array | None, now: float) -> Array | None:
+    def command(
+        self, measured: Array | None, now: float, told: Array | None = None
+    ) -> Array | None:
         """Return what to command, shape (m,), None while the policy has the robot.
 
         Args:
             measured: where the robot is, shape (m,); None if nobody knows.
             now: time [s].
+            told: what the policy has just told it, shape (m,); None: nothing.
         """
         held = not self.silent(now) and self._is_held(now)
         if self.hands is Hands.OFF:
             if not held or (measured is None and not self._action.goes_to_zero.all()):
                 return None
-            self._target = np.zeros(self._action.size) if measured is None else measured.copy()
+            self._begin(measured, told)
         elif self.silent(now):
             self.hands = Hands.LOST
             return self.at_rest()
@@ -345,6 +349,13 @@ class Takeover:
             return self.at_rest()
         self.hands = Hands.ON
         return self._moved_on(measured)
+
+    def _begin(self, measured: Array | None, told: Array | None) -> None:
+        start = np.zeros(self._action.size) if measured is None else measured
+        if told is not None:
+            near = np.abs(told - start) <= self._action.following_limit
+            start = np.where(near, told, start)
+        self._target = start
 
     def _is_held(self, now: float) -> bool:
         keys = self._keys

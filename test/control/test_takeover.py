@@ -65,8 +65,10 @@ class Pad:
         self.now += PERIOD
         return self.takeover.receive(self.values, self.now)
 
-    def command(self, measured: np.ndarray | None = HERE) -> np.ndarray | None:
-        return self.takeover.command(measured, self.now)
+    def command(
+        self, measured: np.ndarray | None = HERE, told: np.ndarray | None = None
+    ) -> np.ndarray | None:
+        return self.takeover.command(measured, self.now, told)
 
 
 @pytest.fixture
@@ -85,6 +87,14 @@ def test_positions_go_on_from_where_the_robot_is_while_the_deadman_is_held(pad: 
     pad.says(buttons_4=0.0)
     assert pad.command() is None
     assert pad.takeover.hands is Hands.OFF
+
+
+def test_a_gripper_that_holds_something_keeps_its_grip_when_somebody_takes_over(pad: Pad) -> None:
+    pad.says(buttons_4=1.0)
+    # It was told to close further; where the arm was told to be is too far away to count.
+    told = np.array([0.5, -0.2, 0.55])
+    np.testing.assert_allclose(pad.command(told=told), [0.1, -0.2, 0.55])
+    np.testing.assert_allclose(pad.command(told=HERE), [0.1, -0.2, 0.55])
 
 
 def test_a_deflection_begins_beyond_the_deadband_and_ends_at_one(pad: Pad) -> None:

@@ -104,7 +104,11 @@ def _of_operator(robot: RobotConfig, namespace: str, takeover: TakeoverConfig) -
     return Access(
         'takeover_node',
         (robot.takeover.topic, 'takeover/active'),
-        (*(channel.topic for channel in channels), *filter(None, (takeover.topic,))),
+        (
+            *(channel.topic for channel in channels),
+            *filter(None, (takeover.topic,)),
+            'policy_node/executed_action',
+        ),
         (),
         tuple(f'policy_node/{name}' for name in sorted(services)),
         namespace=namespace,

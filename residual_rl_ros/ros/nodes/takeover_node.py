@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from geometry_msgs.msg import Twist
-from sensor_msgs.msg import Joy
+from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
@@ -48,6 +48,8 @@ from residual_rl_ros.ros.common.parameters import read_parameters, read_tree
 from residual_rl_ros.ros.common.terminal_keys import read_keys, single_keys
 
 Array = npt.NDArray[np.float64]
+TOLD_S = 0.25
+"""What the policy node told the robot longer ago counts no more [s]."""
 HOLD_LIMIT_S = 0.5
 """A hold that is not acknowledged for this long is sent again, and warned of [s]."""
 
@@ -113,6 +115,13 @@ class TakeoverNode(ManagedNode):
             reader = ChannelReader(channel)
             callback = self._channel_callback(channel.name, reader)
             self.create_subscription(reader.message_type, channel.topic, callback, qos.SENSOR)
+        self._told, self._told_at = np.zeros(0), -math.inf
+        self.create_subscription(JointState, 'policy_node/executed_action', self._on_action, 1)
+
+    def _on_action(self, message: JointState) -> None:
+        known = tuple(message.name) == self._robot.action.names
+        if known and len(message.position) == len(message.name):
+            self._told, self._told_at = np.array(message.position), time.monotonic()
 
     def _channel_callback(
         self, name: str, reader: ChannelReader
@@ -185,8 +194,9 @@ class TakeoverNode(ManagedNode):
     def _tick(self) -> None:
         if self._config.keys.input == KEYBOARD:
             self._read_keyboard()
-        before = self._takeover.hands
-        command = self._takeover.command(self._measured(), time.monotonic())
+        before, now = self._takeover.hands, time.monotonic()
+        told = self._told if now - self._told_at <= TOLD_S else None
+        command = self._takeover.command(self._measured(), now, told)
         if command is not None:
             self._takeovers += before is Hands.OFF
             self._publish(command)

@@ -128,7 +128,8 @@ def test_an_operator_with_a_pad_may_do_what_its_buttons_say() -> None:
     pad, _ = load_takeover('spacemouse')
     hands = required_access(robot, takeover=pad)[-1].resolved()
     assert hands.calls == ('/policy_node/mark_success',)
-    assert set(hands.subscribes) == {'/clock', '/joint_states', '/spacenav/joy'}
+    heard = {'/joint_states', '/spacenav/joy', '/policy_node/executed_action'}
+    assert set(hands.subscribes) == {'/clock', *heard}
     assert {'/takeover/active', '/takeover/command'} <= set(hands.publishes)
     root = ET.fromstring(policy_xml(required_access(robot, takeover=pad)))
     asked = [group for group in root.iter('services') if group.get('request') == 'ALLOW']
