@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import textwrap
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
@@ -239,28 +240,26 @@ Made from the classes that check them. Beside its keys each has a `name` and a `
 
 
 def parameters_page() -> str:
-    """Return the page of every ROS parameter."""
+    """Return the page of every ROS parameter, a definition each."""
     module = import_module(f'{PACKAGE}.ros.common.node_parameters')
     parts = [PARAMETERS_HEAD]
     for node, name in NODES.items():
         kind = getattr(module, name)
         hints = typing.get_type_hints(kind)
-        rows = []
-        for item in dataclasses.fields(kind):
-            default = _ros_default(item.default)
-            rows.append(
-                [
-                    f'`{item.name}`',
-                    _ros_type(hints[item.name]),
-                    f'`{default}`',
-                    _range(item),
-                    'yes' if item.metadata['live'] else '',
-                    item.metadata['description'],
-                ]
-            )
-        header = ['parameter', 'type', 'default', 'range', 'while running', 'meaning']
-        parts.append(f'## {node}\n\n{table(header, rows)}')
+        parts.append(f'## {node}\n')
+        parts += [_parameter(item, hints[item.name]) for item in dataclasses.fields(kind)]
     return '\n'.join(parts)
+
+
+def _parameter(item: dataclasses.Field[Any], hint: Any) -> str:
+    facts = [_ros_type(hint), f'default `{_ros_default(item.default)}`', _range(item)]
+    if item.metadata['live']:
+        facts.append('while running')
+    about = f'`{item.name}`: ' + ', '.join(fact for fact in facts if fact)
+    meaning = textwrap.wrap(
+        item.metadata['description'], 98, break_long_words=False, break_on_hyphens=False
+    )
+    return f'{about}\n: ' + '\n  '.join(meaning) + '\n'
 
 
 PARAMETERS_HEAD = """\
@@ -271,8 +270,8 @@ PARAMETERS_HEAD = """\
 Values come from `-p name:=value` or from a parameter file (`--params-file`; a robot YAML may hold
 them too). The launch files and `residual-rl up` have arguments for those that differ from run to
 run. A node refuses a value of the wrong type or outside its range, and names the value and what it
-expected. It logs a parameter that it does not know. "While running" marks what `ros2 param set` may
-change on a moving robot. Everything else is read when the node is configured.
+expected. It logs a parameter that it does not know. What says "while running" may be changed on a
+moving robot, by `ros2 param set`. Everything else is read when the node is configured.
 
 `robot.*` is the robot description: see [your robot](../how-to/your_robot.md). `overrides.*` of
 learner_node replaces [keys of the preset](generated/presets.md).
