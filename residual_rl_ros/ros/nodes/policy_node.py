@@ -334,7 +334,9 @@ class PolicyNode(ManagedNode):
     def send_command(self, command: Array, stamp: float, holding: bool = False) -> None:
         """Publish a command."""
         self._outputs.send(command, stamp, holding)
-        self._shown.note(command, stamp, holding)
+        loop = self._loop
+        going_home = isinstance(loop, RealTimeLoop) and loop.preparation.homing
+        self._shown.note(command, stamp, holding, going_home)
         if self.parameters.lockstep:
             self._shown.publish()
 
