@@ -16,8 +16,7 @@ from typing import Protocol
 import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError, MalformedTransitionError
-from residual_rl_ros.ros.dashboard.episodes import Episodes
-from residual_rl_ros.ros.dashboard.motion import Motion, MotionHistory, Share
+from residual_rl_ros.ros.dashboard.history import Episodes, Motion, MotionHistory, Share
 from residual_rl_ros.transitions.layout import TransitionLayout
 
 ADVANTAGES = 600

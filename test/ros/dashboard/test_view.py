@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from residual_rl_ros.ros.dashboard import charts
-from residual_rl_ros.ros.dashboard.episodes import WINDOW, Episodes
+from residual_rl_ros.ros.dashboard.history import WINDOW, Episodes
 from residual_rl_ros.ros.dashboard.view import Health, RobotView
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import Source, Success, Transition
