@@ -86,7 +86,7 @@ ANSWER_PERIOD_S, ANSWER_LIMIT_S = 0.01, 1.0
 """How often, and how long, a button looks for its answer before the next state does [s]."""
 SHOWN_JOINTS = 12
 """Actions that have a chart."""
-EPISODE_KEYS, ROBOT_KEYS, LEARNER_KEYS = 'nsfe', 'ra', 'pwb'
+EPISODE_KEYS, ROBOT_KEYS, LEARNER_KEYS = 'nsfe', 'ora', 'pwb'
 """Buttons under the charts, by what they are for; the keys are those of the console."""
 LOST = 'NO CONNECTION: what is shown is the past. USE THE EMERGENCY STOP'
 HEAD = """

@@ -207,6 +207,8 @@ class RobotView:
             return 'INACTIVE'
         if self.switch(self.policy, 'waits_to_start'):
             return 'WAITS TO START'
+        if preparing := self.value(self.policy, 'preparing'):
+            return preparing.partition(':')[0].upper()
         return 'RUNNING' if self.switch(self.policy, 'residual_on') else 'RUNNING, BASE ALONE'
 
     def motion(self) -> Motion | None:
