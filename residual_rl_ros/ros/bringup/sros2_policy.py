@@ -105,7 +105,7 @@ def _of_operator(robot: RobotConfig, namespace: str, takeover: TakeoverConfig) -
         'takeover_node',
         (robot.takeover.topic, 'takeover/active'),
         (
-            *(channel.topic for channel in channels),
+            *(source.topic for channel in channels for source in channel.sources),
             *filter(None, (takeover.topic,)),
             'policy_node/executed_action',
         ),

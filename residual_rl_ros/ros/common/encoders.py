@@ -26,7 +26,7 @@ from std_msgs.msg import (
     UInt8MultiArray,
 )
 
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.errors import ConfigError, ObservationError
 from residual_rl_ros.robot.decoders import (
     FIELD_ROOTS,
     MessageDecoder,
@@ -34,6 +34,7 @@ from residual_rl_ros.robot.decoders import (
     to_nanoseconds,
 )
 from residual_rl_ros.robot.image_preprocessing import RgbImage
+from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.robot.topics import (
     CHANNEL_TYPES,
     FLOAT_ARRAY,
@@ -159,6 +160,36 @@ class ChannelReader(MessageDecoder):
             quiet = SubscriptionEventCallbacks(use_default_callbacks=not source.latched)
             for profile in qos.of_source(source):
                 node.create_subscription(kind, source.topic, hear, profile, event_callbacks=quiet)
+
+    def feed(
+        self,
+        node: Node,
+        assembler: ObservationAssembler,
+        now: Callable[[], float],
+        refuse: Callable[[ObservationError], object],
+    ) -> None:
+        """Listen to the topics of the channel, and hand what they say to an assembler.
+
+        Args:
+            node: gets the subscriptions.
+            assembler: of channels of which this is one.
+            now: returns the ROS time [s].
+            refuse: is told why a message was refused.
+        """
+        name = self._channel.name
+        assembler.hints[name] = self.hint
+
+        def hear(message: Any, information: Mapping[str, Any], aside: bool) -> None:
+            try:
+                reading = self.read(message, now, message_count(information), aside)
+                if reading is not None:
+                    assembler.update(name, reading.stamp, reading.values)
+            except ObservationError as error:
+                assembler.refuse(error)
+                refuse(error)
+            assembler.hints[name] = self.hint
+
+        self.subscribe(node, hear)
 
 
 class ChannelEncoder:
