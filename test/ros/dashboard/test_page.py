@@ -30,10 +30,9 @@ from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import finetune_topology
-from residual_rl_ros.ros.dashboard.cameras import Camera
 from residual_rl_ros.ros.dashboard.robots import Robot, connect
 from residual_rl_ros.ros.dashboard.server import open_port
-from residual_rl_ros.ros.dashboard.telemetry import resolved
+from residual_rl_ros.ros.dashboard.telemetry import Camera, resolved
 from residual_rl_ros.ros.dashboard.view import RobotView
 from residual_rl_ros.ros.tools.operator import HOLD
 
@@ -146,6 +145,12 @@ def robot(worker_domain: int, tmp_path_factory: pytest.TempPathFactory) -> Itera
     run = config.resolve()
     nodes = finetune_topology(config, run.robot_file, run.policy.path, folder, 1, 0, False)
     with Bringup(nodes, folder / 'logs', ros_environment(worker_domain)) as bringup:
+        # A process that is just starting is none of a node yet, to whoever counts them.
+        with Monitor(worker_domain) as monitor:
+            for node in nodes:
+                wait_for(
+                    lambda name=node.name: monitor.status(name) is not None, LIMIT_S, node.name
+                )
         yield bringup
 
 

@@ -58,8 +58,7 @@ class Robot(NodeHost):
         self._answers: list[tuple[float, Array]] = []
         self._position: Any = None
 
-    def __enter__(self) -> Robot:
-        super().__enter__()
+    def listen(self) -> None:
         create = self.node.create_publisher
         self.publishers = [
             create(writer.message_type, channel.topic, qos.SENSOR)
@@ -68,7 +67,6 @@ class Robot(NodeHost):
         self.feedback = create(Float64MultiArray, 'step_feedback', qos.FEEDBACK)
         kind = message_class(ROBOT.commands[0].type)
         self.node.create_subscription(kind, ROBOT.commands[0].topic, self._obey, qos.COMMAND)
-        return self
 
     def _obey(self, message: Any) -> None:
         self._position = message.data

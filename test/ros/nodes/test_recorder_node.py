@@ -46,13 +46,11 @@ class Publisher(NodeHost):
         super().__init__('publisher', domain_id, 'cell')
         self.sent: list[tuple[float, np.ndarray]] = []
 
-    def __enter__(self) -> Publisher:
-        super().__enter__()
+    def listen(self) -> None:
         create = self.node.create_publisher
         self._layout = create(String, 'policy_node/transition_layout', qos.LATCHED)
         self.transitions = create(Float64MultiArray, 'policy_node/transitions', qos.TRANSITIONS)
         self._layout.publish(String(data=L.to_yaml()))
-        return self
 
     def send_for(self, seconds: float) -> None:
         """Send transitions at 200 Hz."""
