@@ -39,8 +39,11 @@ REAL_TIME = (
     *('test_robot_faults', 'test_topic_faults', 'test_survived_faults', 'test_clock_faults'),
     *('test_real_time_bag_parity', 'test_control_bench', 'test_parent_faults', 'test_slow_policy'),
     *('test_ready_robots', 'test_ready_refusals', 'test_ready_live_check'),
+    *('test_operator', 'test_page'),
 )
 """Modules of such tests."""
+YIELDING = 5
+"""Niceness of workers that run other tests, and of what these start."""
 WAITING_END = 0.8
 """Place of the last test that waits for a robot, as a share of the tests that compute."""
 
@@ -66,6 +69,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return _group(config.rootpath / nodeid.partition('::')[0]) or nodeid
 
     return Groups(config, log)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let tests that assert times, of one worker, have the processors first."""
+    others = hasattr(item.config, 'workerinput') and _group(item.path) != ALONE
+    if others and os.nice(0) == 0:
+        os.nice(YIELDING)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
