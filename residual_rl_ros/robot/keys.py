@@ -163,9 +163,11 @@ class DiscreteActionKeys(AnyActionKeys):
 class ActionKeys(AnyActionKeys):
     """Of continuous actions."""
 
-    lower: tuple[float, ...] = parameter(MISSING, 'smallest commands')
-    upper: tuple[float, ...] = parameter(MISSING, 'largest commands')
-    max_velocity: tuple[float, ...] = parameter(MISSING, 'largest changes of a command [1/s]')
+    lower: tuple[float, ...] = parameter(
+        (), 'smallest commands; required without `robot_description`, whose limits it narrows'
+    )
+    upper: tuple[float, ...] = parameter((), 'largest commands; likewise')
+    max_velocity: tuple[float, ...] = parameter((), 'largest changes of a command [1/s]; likewise')
     measured_by: tuple[str, ...] = parameter((), 'observation name that measures each action')
     units: tuple[str, ...] = parameter((), 'unit of each action')
     following_limit: tuple[float, ...] = parameter(
@@ -181,14 +183,59 @@ class ActionKeys(AnyActionKeys):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkspaceKeys:
-    """Of `robot.action.workspace`."""
+class UrdfKeys:
+    """Of `robot.robot_description`."""
 
-    model: str = parameter(MISSING, 'kinematic model: a path, or a shipped one', filled=True)
+    urdf: str = parameter(
+        MISSING,
+        'a path, `package://<package>/<path>`, or `topic`: the latched `robot_description`, for '
+        'which the limits stand in `action`',
+        filled=True,
+    )
+    joints: tuple[str, ...] = parameter(
+        (), "joint of each action, '' for one that moves none; default: the one that measures it"
+    )
+    velocity_share: float = parameter(
+        0.5, 'part of the velocities that limits taken from it allow', maximum=1.0, above=0.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KinematicsKeys:
+    """Of `robot.action.workspace` with `boxes`."""
+
+    model: str = parameter(
+        '', 'kinematic model: a path, or a shipped one; default: `robot_description`'
+    )
+    joints: tuple[str, ...] = parameter(
+        (), "with `model`: joint of each action, '' for one that moves none"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxKeys:
+    """Of each of `robot.action.workspace.boxes`."""
+
     point: str = parameter(MISSING, 'site or body (URDF: link) of the model', filled=True)
-    joints: tuple[str, ...] = parameter(MISSING, "joint of each action, '' for one that moves none")
     lower: tuple[float, ...] = parameter(MISSING, 'smallest coordinates x, y, z [m]')
     upper: tuple[float, ...] = parameter(MISSING, 'largest coordinates x, y, z [m]')
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkspaceKeys(BoxKeys, KinematicsKeys):
+    """Of `robot.action.workspace` with one box."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfCollisionKeys:
+    """Of `robot.action.self_collision`."""
+
+    distance: float = parameter(
+        MISSING, 'smallest distance between links of `robot_description` [m]', 0.0, 1.0
+    )
+    ignore: tuple[str, ...] = parameter(
+        (), 'pairs of links that may be nearer, each as `one other`'
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

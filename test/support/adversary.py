@@ -187,7 +187,7 @@ class Day:
     def _draw_spec(self, folder: Path) -> ActionSpec:
         rng, box = self.rng, None
         if self.kind == 'boxed':
-            box = WorkspaceSpec(str(folder / 'arm.urdf'), 'tip', ('a', 'b'), BOX_LOW, BOX_HIGH)
+            box = WorkspaceSpec(str(folder / 'arm.urdf'), ('tip',), ('a', 'b'), BOX_LOW, BOX_HIGH)
         half = rng.uniform(0.2, 3.0, 2)
         measures = self.kind == 'boxed' or (self.kind != 'unmeasured' and rng.random() < 0.7)
         return ActionSpec(
