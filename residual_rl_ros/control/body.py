@@ -65,10 +65,16 @@ def _urdf_points(spec: WorkspaceSpec) -> Callable[[Array], Array]:
     chain = UrdfModel(spec.urdf)
     pin, model, data = chain.library, chain.model, chain.data
     frames = [chain.frame(point) for point in spec.points]
+    origin = chain.frame(spec.frame) if spec.frame else None
 
     def positions(joints: Array) -> Array:
         pin.forwardKinematics(model, data, chain.configuration(joints))
-        return np.array([pin.updateFramePlacement(model, data, f).translation for f in frames])
+        found = np.array([pin.updateFramePlacement(model, data, f).translation for f in frames])
+        if origin is None:
+            return found
+        base = pin.updateFramePlacement(model, data, origin)
+        rotated: Array = (found - base.translation) @ base.rotation
+        return rotated
 
     return positions
 

@@ -37,7 +37,7 @@ from residual_rl_ros.robot.keys import (
     WorkspaceKeys,
 )
 from residual_rl_ros.robot.topics import JOINT_STATE, Channel
-from residual_rl_ros.robot.urdf import TOPIC, JointLimits, Urdf, UrdfModel, parse_urdf, read_urdf
+from residual_rl_ros.robot.urdf import TOPIC, JointLimits, Urdf, UrdfModel, read_urdf
 from residual_rl_ros.schema import from_mapping
 
 Array = npt.NDArray[np.float64]
@@ -141,6 +141,11 @@ class ActionSection:
                 f'robot.action.workspace.model is {model.model!r} with joints '
                 f'{list(model.joints)}, expected both or, with robot_description, none of them'
             )
+        elif model is not None and model.model and model.frame:
+            self.problems.append(
+                f'robot.action.workspace.frame is {model.frame!r}, but coordinates are those of '
+                f'the base of model {model.model!r}: remove one of them'
+            )
         elif model is not None and not model.model and not described:
             self.problems.append(
                 'robot.action.workspace.model is missing: name one, or give robot.robot_description'
@@ -212,8 +217,6 @@ class ActionSection:
                 f'{", ".join(keys.names)}; by default the joints of measured_by'
             )
         if given.urdf == TOPIC:
-            if heard:
-                parse_urdf(heard, TOPIC)
             return Urdf(TOPIC, heard, joints)
         return Urdf(*read_urdf(given.urdf), joints)
 
@@ -285,6 +288,7 @@ class ActionSection:
             np.array([box.lower for box in self._boxes]),
             np.array([box.upper for box in self._boxes]),
             None if given.model else self.urdf,
+            given.frame,
         )
 
     def _self_collision(self) -> SelfCollisionSpec | None:

@@ -90,6 +90,8 @@ class WorkspaceSpec:
     """Largest coordinates, shape (k, 3) [m]."""
     urdf: Urdf | None = None
     """The robot's own URDF, instead of `model`."""
+    frame: str = ''
+    """With it: link whose frame the coordinates are in; empty is its base."""
 
     def __post_init__(self) -> None:
         """Check names and sizes."""

@@ -210,6 +210,9 @@ class KinematicsKeys:
     joints: tuple[str, ...] = parameter(
         (), "with `model`: joint of each action, '' for one that moves none"
     )
+    frame: str = parameter(
+        '', 'link whose frame the coordinates are in; default: the base of the model'
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,9 @@ from residual_rl_ros.resources import package_file
 
 Array = npt.NDArray[np.float64]
 TOPIC = 'topic'
-"""Instead of a file: `robot_description`, as robot_state_publisher has it."""
+"""Instead of a file: what robot_state_publisher latches."""
+NAME = 'robot_description'
+"""Name of that topic."""
 STDERR = 2
 """Its file descriptor: what is written in C++ goes there."""
 LISTED = 12

@@ -14,9 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from urdf_builders import (
     UR5E_JOINTS,
+    joint,
+    link,
     mesh,
     two_links,
     ur5e_like,
+    urdf,
     write_tetrahedron,
 )
 
@@ -34,6 +37,7 @@ PLANAR = SelfCollisionSpec(Urdf('arm.urdf', two_links(), ('a', 'b')), DISTANCE)
 POST = np.array([[-1.1, -0.1], [-0.9, 0.1]])
 """Smallest and largest x and y of the post beside the arm [m]."""
 ARM = SelfCollisionSpec(Urdf('ur5e.urdf', ur5e_like(), UR5E_JOINTS), 0.02)
+WIDE = np.array([[-9.0] * 3, [9.0] * 3])
 UP = np.array([0.0, -1.6, 1.6, -1.6, -1.6, 0.0])
 
 
@@ -190,11 +194,43 @@ def test_the_points_of_the_urdf_are_where_those_of_the_shipped_model_are() -> No
     robot, _ = load_robot('ur_forward_position')
     shipped = robot.action.workspace
     assert shipped is not None
-    own = WorkspaceSpec(
-        '', ('tool0', 'forearm_link'), UR5E_JOINTS, *[[-1, -1, 0], [1, 1, 1]], ARM.urdf
-    )
-    arms = Workspace(shipped), Workspace(own)
+    theirs, own = Workspace(shipped), Workspace(replace(shipped, model='', urdf=ARM.urdf))
     for joints in np.random.default_rng(0).uniform(-3.0, 3.0, (20, 6)):
-        np.testing.assert_allclose(
-            arms[1].positions(joints)[0], arms[0].positions(joints)[0], atol=1e-9
-        )
+        np.testing.assert_allclose(own.positions(joints), theirs.positions(joints), atol=1e-9)
+
+
+def test_a_joint_that_turns_for_ever_and_one_that_follows_move_what_hangs_on_them() -> None:
+    """Joint d, which no action moves, stays at 0."""
+    ahead = (1.0, 0.0, 0.0)
+    text = urdf(
+        *(link(name) for name in ('base', 'one', 'two', 'three', 'end', 'tip')),
+        joint('a', 'base', 'one', kind='continuous', limit='<limit effort="1" velocity="1"/>'),
+        joint('b', 'one', 'two', ahead),
+        joint('c', 'two', 'three', ahead, more='<mimic joint="b" multiplier="2"/>'),
+        joint('d', 'three', 'end', ahead),
+        joint('fix', 'end', 'tip', ahead, kind='fixed', limit=''),
+    )
+    joints = ('b', '', 'a')
+    arm = Workspace(WorkspaceSpec('', ('tip',), joints, *WIDE, Urdf('made', text, joints)))
+    turns = np.cumsum([7.0, 0.3, 0.6, 0.0])
+    expected = [np.cos(turns).sum(), np.sin(turns).sum(), 0.0]
+    np.testing.assert_allclose(arm.positions(np.array([0.3, 5.0, 7.0])), [expected], atol=1e-9)
+
+
+def test_coordinates_may_be_those_of_any_link() -> None:
+    """As of `base` and `base_link` of one arm, which differ by half a turn."""
+    arm = Workspace(WorkspaceSpec('', ('tip',), ('a', 'b'), *WIDE, PLANAR.urdf, 'upper'))
+    expected = [1.0 + np.cos(0.4), np.sin(0.4), 0.0]
+    np.testing.assert_allclose(arm.positions(np.array([2.5, 0.4])), [expected], atol=1e-9)
+
+
+def test_each_point_has_a_box_of_its_own() -> None:
+    boxes = np.array([[[-3.0] * 3, [-0.5, -3.0, -3.0]], [[3.0] * 3, [0.5, 3.0, 3.0]]])
+    spec = WorkspaceSpec('', ('tip', 'lower'), ('a', 'b'), *boxes, PLANAR.urdf)
+    safety = SafetyFilter(replace(action(PLANAR, 0.05), self_collision=None, workspace=spec))
+    joints = np.array([np.pi / 2, 0.0])
+    for _ in range(50):
+        joints = safety.apply(joints - 0.05, joints)
+    assert safety.workspace_limited > 0
+    assert safety.workspace is not None
+    assert safety.workspace.positions(joints)[1, 0] == pytest.approx(0.5, abs=1e-3)

@@ -24,6 +24,7 @@ from residual_rl_ros.robot.command import TRAJECTORY, Command
 from residual_rl_ros.robot.decoders import stop_reason
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, Channel, StopInput
+from residual_rl_ros.robot.urdf import NAME, TOPIC
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelReader, message_count
 from residual_rl_ros.ros.common.managed_node import NodeHost
@@ -208,6 +209,10 @@ def check_live(
         check_controllers(tool, robot, report)
         for stop in robot.stop_inputs:
             _judge_stop_input(node, stop, said[stop.name], report)
+        described = node.resolve_topic_name(NAME)
+        heard = robot.urdf is not None and robot.urdf.source == TOPIC
+        if heard and not node.count_publishers(described):
+            report.problems.append(f'{described}: nobody publishes it{_similar(node, described)}')
 
 
 def _listen(node: Node, channel: Channel, report: InspectionReport) -> _Received:
