@@ -21,7 +21,8 @@ from residual_rl_ros.robot.urdf import TOPIC
 pytest.importorskip('pinocchio', reason='needs pinocchio: residual_rl_ros[urdf]')
 
 
-BOX = {'lower': [-2.5, -2.5, -0.1], 'upper': [2.5, 2.5, 0.1]}
+BOX: dict[str, Any] = {'lower': [-2.5, -2.5, -0.1], 'upper': [2.5, 2.5, 0.1]}
+TIP = BOX | {'point': 'tip'}
 
 
 def description(file: Path | str, joints: tuple[str, ...], **action: Any) -> dict[str, Any]:
@@ -210,7 +211,7 @@ def test_check_robot_shows_what_comes_from_the_urdf(tmp_path: Path) -> None:
     robot = made(
         tmp_path,
         two_links(),
-        workspace={'boxes': {'tool': {'point': 'tip', **BOX}, 'elbow': {'point': 'lower', **BOX}}},
+        workspace={'boxes': {'tool': TIP, 'elbow': {'point': 'lower', **BOX}}},
         self_collision={'distance': 0.02},
     )
     report = check_robot(robot, 'bench')
@@ -223,45 +224,46 @@ def test_check_robot_shows_what_comes_from_the_urdf(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ('action', 'reason'),
+    ('key', 'value', 'reason'),
     [
-        (
-            {'workspace': {'point': 'hand', 'lower': [0, 0, 0], 'upper': [1, 1, 1]}},
-            "no link 'hand'",
-        ),
-        ({'self_collision': {'distance': 0.02, 'ignore': ['base hand']}}, "no link 'hand'"),
-        ({'self_collision': {'distance': 0.02, 'ignore': ['base lower']}}, 'nothing to watch'),
+        ('workspace', BOX | {'point': 'hand'}, "no link 'hand'"),
+        ('workspace', TIP | {'frame': 'foot'}, "no link 'foot'"),
+        ('self_collision', {'distance': 0.02, 'ignore': ['base hand']}, "no link 'hand'"),
+        ('self_collision', {'distance': 0.02, 'ignore': ['base lower']}, 'nothing to watch'),
     ],
 )
 def test_a_link_that_the_urdf_lacks_is_a_problem(
-    tmp_path: Path, action: dict[str, Any], reason: str
+    tmp_path: Path, key: str, value: object, reason: str
 ) -> None:
-    (problem,) = check_robot(made(tmp_path, two_links(), **action), 'bench').problems
+    (problem,) = check_robot(made(tmp_path, two_links(), **{key: value}), 'bench').problems
     assert reason in problem
 
 
 @pytest.mark.parametrize(
-    ('action', 'reason'),
+    ('key', 'value', 'reason'),
     [
-        ({'self_collision': {'distance': 0.02, 'ignore': ['base']}}, "ignore holds 'base'"),
-        ({'workspace': {'boxes': {}}}, 'boxes is {}'),
-        ({'workspace': {'boxes': {'tool': {'point': 'tip'}}}}, 'boxes.tool.lower is missing'),
+        ('self_collision', {'distance': 0.02, 'ignore': ['base']}, "ignore holds 'base'"),
+        ('self_collision', {}, 'self_collision.distance is missing'),
+        ('workspace', {'boxes': {}}, 'boxes is {}'),
+        ('workspace', {'boxes': {'tool': {'point': 'tip'}}}, 'boxes.tool.lower is missing'),
+        ('workspace', TIP | {'upper': [1]}, r"workspace of 'tip' is .* to \[1.0\]"),
+        ('workspace', TIP | {'joints': ['a', 'b']}, r"model is '' with joints \['a', 'b'\]"),
         (
-            {'workspace': {'point': 'tip', 'lower': [0], 'upper': [1], 'joints': ['a', 'b']}},
-            r"workspace.model is '' with joints \['a', 'b'\]",
+            'workspace',
+            TIP | {'model': 'x.xml', 'joints': ['a', 'b'], 'frame': 'base'},
+            r"frame is 'base', but",
         ),
-        ({'workspace': {'point': 'tip', 'lower': [0], 'upper': [1]}}, "of 'tip' is "),
     ],
 )
 def test_a_mistake_in_the_limits_of_the_body_is_refused_by_its_key(
-    tmp_path: Path, action: dict[str, Any], reason: str
+    tmp_path: Path, key: str, value: object, reason: str
 ) -> None:
     with pytest.raises(ConfigError, match=reason):
-        made(tmp_path, two_links(), **action)
+        made(tmp_path, two_links(), **{key: value})
 
 
 def test_limits_of_the_body_need_a_urdf_or_a_model() -> None:
-    body = {'self_collision': {'distance': 0.02}, 'workspace': BOX | {'point': 'tip'}}
+    body = {'self_collision': {'distance': 0.02}, 'workspace': TIP}
     limits = {'lower': [-1, -1], 'upper': [1, 1], 'max_velocity': [1, 1]}
     mapping = description('none', ('a', 'b'), **limits, **body)
     del mapping['robot_description']

@@ -37,7 +37,7 @@ def test_limits_of_the_body_come_from_the_urdf_that_is_published(domain_id: int)
         'robot_description': {'urdf': 'topic', 'joints': ['a', 'b']},
         'command': {'topic': 'commands', 'type': FLOAT_ARRAY},
         'action': {
-            **dict.fromkeys(('names', 'measured_by'), ['arm.a', 'arm.b']),
+            **{key: ['arm.a', 'arm.b'] for key in ('names', 'measured_by')},
             **{'lower': [-1.0, -1.0], 'upper': [1.0, 1.0], 'max_velocity': [1.0, 1.0]},
             'workspace': {'point': 'tip', 'lower': [-9.0] * 3, 'upper': [9.0] * 3},
         },
