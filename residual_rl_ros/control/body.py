@@ -20,6 +20,12 @@ from residual_rl_ros.robot.action_spec import SelfCollisionSpec, WorkspaceSpec
 from residual_rl_ros.robot.urdf import Urdf, UrdfModel, parse_urdf, urdf_errors
 
 Array = npt.NDArray[np.float64]
+MESH_M = 100.0
+"""No corner of a mesh is further away [m]."""
+SIZES = ('radius', 'length', 'size')
+"""Attributes of shapes."""
+MESH_TYPES = ('.stl', '.dae', '.obj')
+"""Of the dozens of formats that the loader of meshes knows, those of robots."""
 
 
 class BodyLimit(Protocol):
@@ -218,19 +224,54 @@ def _collision_geometry(chain: UrdfModel) -> Any:
     """Return the collision shapes of a URDF, meshes as their convex hulls."""
     urdf, pin = chain.urdf, chain.library
     root = parse_urdf(urdf.text, urdf.source)
-    for mesh in root.iterfind('./link/collision/geometry/mesh'):
-        mesh.set('filename', str(_mesh_file(mesh.get('filename', ''), urdf)))
+    for shape in root.iterfind('./link/collision/geometry/*'):
+        if shape.tag == 'mesh':
+            shape.set('filename', str(_mesh_file(shape.get('filename', ''), urdf)))
+        size = ' '.join(shape.get(key, '') for key in SIZES).split()
+        if not all(map(_is_positive, size)):
+            raise ConfigError(
+                f'a {shape.tag} of {urdf.source} has the size {" ".join(size)!r}, expected numbers '
+                'above 0'
+            )
+    count = len(root.findall('./link/collision'))
     text = ElementTree.tostring(root, 'unicode')
     with urdf_errors(urdf.source):
         geometry = pin.buildGeomFromUrdfString(chain.model, text, pin.GeometryType.COLLISION)
+        if len(geometry.geometryObjects) != count:
+            raise ValueError(f'it finds {len(geometry.geometryObjects)} of {count} shapes')
     import coal  # Comes with pinocchio.
 
     for each in geometry.geometryObjects:
         if each.geometry.getObjectType() == coal.OBJECT_TYPE.OT_BVH:
-            with urdf_errors(each.meshPath):
-                each.geometry.buildConvexHull(True, 'Qt')
-            each.geometry = each.geometry.convex
+            points = coal.StdVec_Vec3s()
+            points.extend(_hull(each.geometry.vertices(), each.meshPath))
+            each.geometry = coal.Convex.convexHull(points, True, 'Qt')
     return geometry
+
+
+def _hull(points: Array, path: str) -> Array:
+    """Return the corners of the convex hull of a mesh, shape (k, 3) [m].
+
+    Raises:
+        ConfigError: it is flat, or no mesh of a robot; coal would end the process.
+    """
+    from scipy.spatial import ConvexHull, QhullError
+
+    if not (np.abs(points) < MESH_M).all():
+        raise ConfigError(f'mesh {path!r} reaches further than {MESH_M:g} m: scale it to metres')
+    try:
+        corners: Array = points[ConvexHull(points).vertices]
+    except QhullError as error:
+        raise ConfigError(f'mesh {path!r} has no volume: {str(error).splitlines()[0]}') from error
+    return corners
+
+
+def _is_positive(text: str) -> bool:
+    """Return whether a text is a number above 0."""
+    try:
+        return 0.0 < float(text) < np.inf
+    except ValueError:
+        return False
 
 
 def _mesh_file(name: str, urdf: Urdf) -> Path:
@@ -248,6 +289,8 @@ def _mesh_file(name: str, urdf: Urdf) -> Path:
             f'mesh {name!r} of {urdf.source} is not there: source the workspace of its package, or '
             'put it where the URDF says'
         )
+    if path.suffix.lower() not in MESH_TYPES:
+        raise ConfigError(f'mesh {str(path)!r} is none of {", ".join(MESH_TYPES)}: convert it')
     if path.stat().st_size > MESH_BYTES:
         raise ConfigError(
             f'mesh {str(path)!r} is larger than {MESH_BYTES} bytes: simplify it for collisions'

@@ -37,6 +37,8 @@ XML_ELEMENTS = 20_000
 """Elements of an XML text."""
 LINKS = 500
 """Links of a robot: its readers call themselves for each link that hangs on another."""
+JOINTS = 100
+"""Joints that move: pinocchio keeps their third power in memory."""
 MESH_BYTES = 16 * MIB
 """Largest mesh of a link's collision geometry [byte]."""
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError, FormatError
-from residual_rl_ros.files.limits import LINKS, MIB, read_text
+from residual_rl_ros.files.limits import JOINTS, LINKS, MIB, read_text
 from residual_rl_ros.files.xml_text import parse_xml
 from residual_rl_ros.resources import package_file
 
@@ -111,10 +111,12 @@ def parse_urdf(text: str, source: str) -> Element:
                 f'that is made of it: xacro {source} > robot.urdf'
             )
     links = len(root.findall('link'))
-    if root.tag != 'robot' or not 0 < links <= LINKS:
+    joints = sum(joint.get('type') != 'fixed' for joint in root.iterfind('joint'))
+    if root.tag != 'robot' or not 0 < links <= LINKS or joints > JOINTS:
         raise ConfigError(
-            f'robot_description {source} has the root <{root.tag[:80]}> and {links} links, '
-            f'expected <robot> with 1 to {LINKS} links'
+            f'robot_description {source} has the root <{root.tag[:80]}>, {links} links and '
+            f'{joints} joints that move, expected <robot> with 1 to {LINKS} links and up to '
+            f'{JOINTS} joints'
         )
     return root
 

@@ -178,10 +178,17 @@ def test_a_mesh_counts_as_its_convex_hull(tmp_path: Path) -> None:
         ('none.stl', 'is not there'),
         ('junk.stl', 'junk.stl'),
         ('large.stl', 'larger than'),
+        ('flat.obj', 'has no volume'),
+        ('far.obj', 'further than 100 m'),
+        ('arm.urdf', 'is none of .stl, .dae, .obj'),
     ],
 )
 def test_a_mesh_that_cannot_be_used_is_named(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / 'junk.stl').write_bytes(b'junk' * 100)
+    for other, z in (('flat.obj', '0'), ('far.obj', '1e30')):
+        corners = ''.join(f'v {xy} {z}\n' for xy in ('0 0', '1 0', '0 1', '1 1'))
+        (tmp_path / other).write_text(f'{corners}f 1 2 3\nf 2 3 4\n')
+    (tmp_path / 'arm.urdf').touch()
     with (tmp_path / 'large.stl').open('wb') as file:
         file.truncate(2**24 + 1)
     given = Urdf(str(tmp_path / 'arm.urdf'), two_links(collision=mesh(name)), ('a', 'b'))

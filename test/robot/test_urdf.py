@@ -151,7 +151,7 @@ def fingers(mimic: str = '<mimic joint="left" multiplier="-1"/>') -> str:
             r'holds xacro \(<xacro:arm',
         ),
         (urdf(link('${name}')), ('a',), r'holds xacro \(<link>\), expected the URDF'),
-        ('<sdf/>', ('a',), r'has the root <sdf> and 0 links'),
+        ('<sdf/>', ('a',), r'has the root <sdf>, 0 links'),
         ('a: b', ('a',), 'is not XML'),
     ],
 )

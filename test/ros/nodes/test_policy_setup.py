@@ -58,7 +58,7 @@ def test_limits_of_the_body_come_from_the_urdf_that_is_published(domain_id: int)
         (policy,) = [each for each in required_access(robot) if each.node == 'policy_node']
         assert 'robot_description' in policy.subscribes
         publisher.publish(String(data='<robot/>'))
-        with pytest.raises(ConfigError, match='<robot> and 0 links'):
+        with pytest.raises(ConfigError, match='<robot>, 0 links'):
             open_robot(node, tree)
     finally:
         rclpy.try_shutdown()
