@@ -275,7 +275,11 @@ def files_page() -> str:
         ),
         ('Robot: `robot.action`', robot.ActionKeys, {}),
         ('Robot: `robot.action` with `kind: discrete`', robot.DiscreteActionKeys, {}),
-        ('Robot: `robot.action.workspace`, optional', robot.WorkspaceKeys, {}),
+        ('Robot: `robot.robot_description`, optional', robot.UrdfKeys, {}),
+        ('Robot: `robot.action.workspace`, optional, with one box', robot.WorkspaceKeys, {}),
+        ('Robot: `robot.action.workspace` with `boxes`', robot.KinematicsKeys, {}),
+        ('Robot: `robot.action.workspace.boxes.<name>`', robot.BoxKeys, {}),
+        ('Robot: `robot.action.self_collision`, optional', robot.SelfCollisionKeys, {}),
         ('Robot: `robot.observation.<channel>`', robot.ChannelKeys, robot.CHANNEL_KEYS),
         ('Robot: `robot.base_policy`, optional', inference.InferenceConfig, {}),
     ]

@@ -3,7 +3,7 @@
 """Bounded composition and the limits of commands as a graph.
 
 What `control/composition.py` and, of `control/safety.py`, slew and position limits compute. The
-workspace is not in it: its kinematic model is no graph.
+limits of the body are not in it: its model is no graph.
 """
 
 from __future__ import annotations

@@ -159,8 +159,6 @@ class ActionSpec:
     without commands; empty if the actions are not measured: then it starts at the last command."""
     workspace: WorkspaceSpec | None = None
     """Limits of points of the arm, for joint positions."""
-    self_collision: SelfCollisionSpec | None = None
-    """Limits of the distance between its links, for joint positions."""
     units: tuple[str, ...] = ()
     """Unit of each action (m), from `UNITS`; empty if they are not given: then positions."""
     hold: str | tuple[str, ...] = ''
@@ -178,6 +176,8 @@ class ActionSpec:
     """One of `KINDS`."""
     hold_action: str = ''
     """The discrete action with which the robot holds; empty repeats the last one."""
+    self_collision: SelfCollisionSpec | None = None
+    """Limits of the distance between links of the arm, for joint positions."""
     goes_to_zero: Mask = field(init=False, repr=False, compare=False)
     """Actions that hold by zero, shape (m,)."""
 
