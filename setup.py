@@ -109,7 +109,7 @@ setup(
         # The optional parts that have tests: LeRobot, robomimic, Ray, URDF, other environments.
         'optional': [
             *('gymnasium-robotics', 'h5py', HIGHWAY, 'nicegui>=3.0', 'pandas', 'pyarrow', 'ray'),
-            *('pin>=3.6', 'ruckig'),
+            *('coal', 'pin>=3.6', 'ruckig'),
         ],
         'bench': ['sbx-rl', 'stable-baselines3'],
         'customisation': [HIGHWAY],
@@ -118,7 +118,7 @@ setup(
         'ray': ['ray'],
         'robomimic': ['h5py'],
         'smoothing': ['ruckig'],
-        'urdf': ['pin>=3.6'],
+        'urdf': ['coal', 'pin>=3.6'],
     },
     zip_safe=False,
     entry_points={
