@@ -96,7 +96,7 @@ class SafetyFilter:
             self._check('previous command', previous)
             limited = clamp(limited, lower, upper)
         self.slew_limited += _differ(limited, safe)
-        if not self._body:
+        if not any(each.excess(limited).any() for each in self._body):
             return limited
         # Where the robot stands outside of its position limits, the way begins at the limit.
         start = clamp(previous, lower, upper)
