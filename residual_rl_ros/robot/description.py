@@ -24,7 +24,7 @@ from residual_rl_ros.robot.inference import ON_CPU, InferenceConfig
 from residual_rl_ros.robot.keys import ActionKeys, RobotKeys, StopInputKeys
 from residual_rl_ros.robot.observation_section import ObservationSection
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, NO_ENCODER, Channel, StopInput
-from residual_rl_ros.robot.urdf import Urdf
+from residual_rl_ros.robot.urdf import TOPIC, Urdf
 from residual_rl_ros.schema import from_mapping, read_yaml
 
 TAKEOVER = 'takeover/command'
@@ -90,6 +90,31 @@ class RobotConfig:
             ConfigError: names every key that is missing, unknown or wrong.
         """
         return _Description(mapping, source).robot(heard)
+
+
+def with_own_limits(mapping: dict[str, Any]) -> dict[str, Any]:
+    """Return a description that says its limits itself, for whoever does not have its URDF.
+
+    Args:
+        mapping: what stands below `robot:`.
+
+    Raises:
+        ConfigError: it is wrong.
+    """
+    if 'robot_description' not in mapping:
+        return mapping
+    robot = RobotConfig.from_mapping(mapping)
+    limits = {
+        'lower': robot.action.lower,
+        'upper': robot.action.upper,
+        'max_velocity': robot.action.max_step * robot.control_rate_hz,
+    }
+    filled = {key: limits[key].tolist() for key in robot.from_urdf}
+    return {
+        **mapping,
+        'action': {**mapping['action'], **filled},
+        'robot_description': {**mapping['robot_description'], 'urdf': TOPIC},
+    }
 
 
 def load_robot(name_or_path: str) -> tuple[RobotConfig, Path]:

@@ -14,7 +14,7 @@ from urdf_builders import UR5E_JOINTS, joint, link, two_links, ur5e_like, urdf
 
 from residual_rl_ros.checks.robot import check_robot
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.description import RobotConfig, with_own_limits
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
 from residual_rl_ros.robot.urdf import TOPIC
 
@@ -205,6 +205,19 @@ def test_limits_of_a_topic_are_written_and_checked_when_it_is_heard(tmp_path: Pa
         RobotConfig.from_mapping(mapping, heard=two_links())
     mapping['action']['upper'] = [1, 3]
     assert RobotConfig.from_mapping(mapping, heard=two_links()).urdf is not None
+
+
+def test_a_recorded_description_has_the_limits_without_the_urdf(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapping = description(written(tmp_path, two_links()), ('a', 'b'), workspace=TIP, upper=[1, 1])
+    recorded = with_own_limits(mapping)
+    robot = RobotConfig.from_mapping(mapping)
+    (tmp_path / 'arm.urdf').unlink()
+    monkeypatch.setitem(sys.modules, 'pinocchio', None)
+    read = RobotConfig.from_mapping(recorded).action
+    for key in ('lower', 'upper', 'max_step'):
+        np.testing.assert_allclose(getattr(read, key), getattr(robot.action, key))
 
 
 def test_check_robot_shows_what_comes_from_the_urdf(tmp_path: Path) -> None:
