@@ -89,7 +89,7 @@ class PolicyNode(ManagedNode):
         policy = open_base_policy(parameters, robot, self._now, self.get_logger().warning)
         self.controller = make_controller(parameters, policy, robot)
         self.made.callback(self.controller.queue.close)
-        self.made.callback(self.controller.plans.close)
+        self.made.callback(self.controller.residual.plans.close)
         self.controller.customisation.change(parameters.add_on, parameters.add_on_weight)
         warm_up(self.controller.queue, self.get_logger())
         self.controller.mailbox.key = self._key = Key.read(parameters.key_file)
@@ -141,7 +141,7 @@ class PolicyNode(ManagedNode):
         self.parameters = parameters
         self.controller.customisation.change(parameters.add_on, parameters.add_on_weight)
         self._tell_customisation()
-        self.controller.explore = parameters.explore
+        self.controller.residual.explore = parameters.explore
         self._blend.duration_s = ramp_s(parameters)
         self._blend.ceiling = parameters.blend_ratio
         self._shown.rate_hz = parameters.publish_decisions_hz
