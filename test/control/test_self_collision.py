@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from urdf_builders import (
     UR5E_JOINTS,
+    gap,
     joint,
     link,
     mesh,
@@ -34,8 +35,6 @@ pytest.importorskip('pinocchio', reason='needs pinocchio: residual_rl_ros[urdf]'
 
 DISTANCE = 0.03
 PLANAR = SelfCollisionSpec(Urdf('arm.urdf', two_links(), ('a', 'b')), DISTANCE)
-POST = np.array([[-1.1, -0.1], [-0.9, 0.1]])
-"""Smallest and largest x and y of the post beside the arm [m]."""
 ARM = SelfCollisionSpec(Urdf('ur5e.urdf', ur5e_like(), UR5E_JOINTS), 0.02)
 WIDE = np.array([[-9.0] * 3, [9.0] * 3])
 UP = np.array([0.0, -1.6, 1.6, -1.6, -1.6, 0.0])
@@ -52,35 +51,6 @@ def action(spec: SelfCollisionSpec, step: float) -> ActionSpec:
         measured_by=spec.urdf.joints,
         self_collision=spec,
     )
-
-
-def corners(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return those of a rectangle, shape (4, 2)."""
-    return np.array([[x, y] for x in (low[0], high[0]) for y in (low[1], high[1])])
-
-
-def outside(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return how far points are from a rectangle along its axes."""
-    return np.linalg.norm(np.maximum(np.maximum(low - points, points - high), 0.0), axis=1)
-
-
-def gap(joints: np.ndarray) -> float:
-    """Return the distance of the lower link from the post by plane geometry, 0 if they meet [m].
-
-    Both are rectangles: a corner of one is nearest to the other.
-    """
-    a, b = joints
-    elbow = np.array([np.cos(a), np.sin(a)])
-    turn = np.array([[np.cos(a + b), -np.sin(a + b)], [np.sin(a + b), np.cos(a + b)]])
-    low, high = np.array([0.2, -0.05]), np.array([1.0, 0.05])
-    link, post = corners(low, high) @ turn.T + elbow, corners(*POST)
-    for axes in (np.eye(2), turn):
-        one, other = link @ axes, post @ axes
-        if ((one.max(0) < other.min(0)) | (other.max(0) < one.min(0))).any():
-            return float(
-                min(outside(link, *POST).min(), outside((post - elbow) @ turn, low, high).min())
-            )
-    return 0.0
 
 
 near = st.tuples(st.floats(1.2, 2.6), st.floats(1.2, 2.6)).map(np.array)
