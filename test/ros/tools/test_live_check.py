@@ -25,6 +25,7 @@ from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import Command
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, Channel, StopInput
+from residual_rl_ros.robot.urdf import TOPIC, Urdf
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import to_time
 from residual_rl_ros.ros.tools.live_check import check_live
@@ -139,9 +140,11 @@ def test_every_mistake_has_a_line_that_names_it(domain_id: int) -> None:
                     StopInput('unheard', 'estop', 'std_msgs/msg/Bool', 'data', ('true',)),
                     StopInput('mistaken', 'odom_twist', POSE, 'pose.position', (), 1.0),
                 ),
+                urdf=Urdf(TOPIC, '', ('a', 'b')),
             ),
         )
-    arm, left, late, silent, twist, unheard, mistaken = report.problems
+    arm, left, late, silent, twist, unheard, mistaken, urdf = report.problems
+    assert urdf == '/robot_description: nobody publishes it'
     assert "stop input 'unheard' (/estop): nobody publishes it" in unheard
     assert "stop input 'mistaken' (/odom_twist): published as geometry_msgs/msg/Twist" in mistaken
     assert "'arm' (/joint_state): nobody publishes it; similar: /joint_states" in arm
