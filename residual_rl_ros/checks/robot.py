@@ -9,7 +9,9 @@ import numpy.typing as npt
 from rosbags.interfaces import Nodetype
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
-from residual_rl_ros.control.body import SelfCollision, Workspace
+from residual_rl_ros.control.body import SelfCollision
+from residual_rl_ros.control.preparation import GoHome
+from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import BasePolicyError, ConfigError, ResourceError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.action_spec import ActionSpec
@@ -37,6 +39,7 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
         **_actions(action, rate),
     }
     _check_body(report, robot)
+    report.facts |= _between_episodes(robot)
     for channel in robot.channels:
         report.facts[f'channel {channel.name}'] = (
             f'{channel.topic} ({channel.type}), {len(channel.observation_names)} values, at most '
@@ -107,24 +110,38 @@ def _check_body(report: InspectionReport, robot: RobotConfig) -> None:
     if urdf is not None and not urdf.text:
         return
     try:
-        if action.workspace is not None:
-            Workspace(action.workspace)
-        if action.self_collision is not None:
-            _check_distances(report, SelfCollision(action.self_collision))
+        safety = SafetyFilter(action)
+        if safety.self_collision is not None:
+            _check_distances(report, safety.self_collision, at_rest=robot.home is None)
+        if robot.home is not None:
+            GoHome(robot.home, safety, 1.0 / robot.control_rate_hz)
     except (ConfigError, ResourceError) as error:
         report.problems.append(str(error))
 
 
-def _check_distances(report: InspectionReport, body: SelfCollision) -> None:
-    """Report which links are watched, and which are too near where all joints are at 0."""
+def _check_distances(report: InspectionReport, body: SelfCollision, at_rest: bool) -> None:
+    """Report which links are watched and, of a robot without a home, which are too near at 0."""
     distance = body.spec.distance
     report.facts['self-collision'] = f'{distance:g} m between {len(set(body.pairs))} pairs of links'
-    for one, other, far in body.near_at_home():
+    for one, other, far in body.near(body.rest) if at_rest else ():
         report.remarks.append(
             f'{one} and {other} are {far:.3g} m apart where all joints are at 0, less than '
             f'{distance:g}: from there they may only part; if they are never to meet, add '
             f"'{one} {other}' to robot.action.self_collision.ignore"
         )
+
+
+def _between_episodes(robot: RobotConfig) -> dict[str, str]:
+    """Return where the robot begins, and how its scene is reset, as far as it says."""
+    facts, home, reset = {}, robot.home, robot.reset
+    if home is not None:
+        goes = zip(robot.action.names, home.goal.tolist(), strict=True)
+        there = ', '.join(f'{name} {to:.4g}' for name, to in goes if not np.isnan(to))
+        facts['home'] = f'{home.when}: {there}'
+    if reset is not None:
+        how = reset.service or ' '.join(reset.command) or 'by itself'
+        facts['reset'] = f'{how}, then {reset.settle_s:g} s to settle'
+    return facts
 
 
 def _commands(robot: RobotConfig) -> dict[str, str]:

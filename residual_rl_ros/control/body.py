@@ -34,6 +34,9 @@ class BodyLimit(Protocol):
     def excess(self, joints: Array) -> Array:
         """Return how far each of its quantities is beyond the limit, shape (k,), [m], 0 inside."""
 
+    def problem(self, joints: Array) -> str:
+        """Return what is beyond the limit, in words; empty if nothing is."""
+
 
 class Workspace:
     """The boxes of named points.
@@ -57,6 +60,19 @@ class Workspace:
     def contains(self, joints: Array) -> bool:
         """Return whether each point is inside its box."""
         return not self.excess(joints).any()
+
+    def problem(self, joints: Array) -> str:
+        """Return which point positions bring out of its box, and where; empty if none."""
+        outside = self.excess(joints).reshape(-1, 3).any(1)
+        if not outside.any():
+            return ''
+        index = int(np.argmax(outside))
+        lower, upper = (each[index].tolist() for each in (self.spec.lower, self.spec.upper))
+        return (
+            f'bring {self.spec.points[index]} to '
+            f'{np.round(self.positions(joints)[index], 3).tolist()}, outside of '
+            f'robot.action.workspace {lower} to {upper}'
+        )
 
     def excess(self, joints: Array) -> Array:
         """Return how far each coordinate of each point is outside, shape (3 points,) [m]."""
@@ -214,10 +230,23 @@ class SelfCollision:
         found = np.array([result.min_distance for result in self._data.distanceResults])
         return np.maximum(self.spec.distance - found, 0.0)
 
-    def near_at_home(self) -> list[tuple[str, str, float]]:
-        """Return the pairs that are nearer than allowed where all joints are at 0 [m]."""
-        found = zip(self.pairs, self.distances(self._chain.home).tolist(), strict=True)
+    def near(self, joints: Array) -> list[tuple[str, str, float]]:
+        """Return the pairs that are nearer than allowed, with their distances [m]."""
+        found = zip(self.pairs, self.distances(joints).tolist(), strict=True)
         return [(*pair, far) for pair, far in found if far < self.spec.distance]
+
+    @property
+    def rest(self) -> Array:
+        """Positions of the actions where all joints are at 0, or at their nearest limit."""
+        return self._chain.rest
+
+    def problem(self, joints: Array) -> str:
+        """Return which links positions bring too near one another, empty if none."""
+        return '; '.join(
+            f'bring {one} and {other} within {far:.3g} m, nearer than '
+            f'robot.action.self_collision.distance {self.spec.distance:g}'
+            for one, other, far in self.near(joints)[:1]
+        )
 
 
 def _collision_geometry(chain: UrdfModel) -> Any:

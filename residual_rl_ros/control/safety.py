@@ -112,6 +112,14 @@ class SafetyFilter:
                 limited = base
         return self._last_allowed(start, limited, allowed)
 
+    def body_problem(self, joints: Array) -> str:
+        """Return which limit of the body positions are beyond, empty if none.
+
+        Args:
+            joints: shape (m,).
+        """
+        return next(filter(None, (limit.problem(joints) for limit in self._body)), '')
+
     def _allows(self, joints: Array, allowed: list[Array]) -> bool:
         """Return whether the body is inside its limits or, in nothing, further out than allowed.
 

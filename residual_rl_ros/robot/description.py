@@ -23,6 +23,7 @@ from residual_rl_ros.robot.command_section import CommandSection
 from residual_rl_ros.robot.inference import ON_CPU, InferenceConfig
 from residual_rl_ros.robot.keys import ActionKeys, RobotKeys, StopInputKeys
 from residual_rl_ros.robot.observation_section import ObservationSection
+from residual_rl_ros.robot.preparation import HomeKeys, HomeSpec, ResetSpec, home_of
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, NO_ENCODER, Channel, StopInput
 from residual_rl_ros.robot.urdf import TOPIC, Urdf
 from residual_rl_ros.schema import from_mapping, read_yaml
@@ -46,6 +47,10 @@ class RobotConfig:
     stop_inputs: tuple[StopInput, ...] = ()
     base_policy: InferenceConfig = ON_CPU
     """How its computer runs the base policy."""
+    home: HomeSpec | None = None
+    """Where it begins an episode."""
+    reset: ResetSpec | None = None
+    """How its scene is reset between two episodes."""
     urdf: Urdf | None = None
     """Its URDF, if it says one."""
     from_urdf: tuple[str, ...] = ()
@@ -158,6 +163,8 @@ class _Description:
         top = dict(self._mapping)
         stops = self._stop_inputs(top.pop('stop_inputs', None))
         inference = self._read(InferenceConfig, top.pop('base_policy', {}), 'robot.base_policy')
+        home = self._optional(HomeKeys, top.pop('home', None), 'robot.home')
+        reset = self._optional(ResetSpec, top.pop('reset', None), 'robot.reset')
         parts = {
             key: self._map(top.pop(key, None), f'robot.{key}')
             for key in ('command', 'action', 'observation')
@@ -188,6 +195,8 @@ class _Description:
                 channels,
                 stops,
                 inference,
+                None if home is None else home_of(home, spec, 1.0 / rate_hz),
+                reset,
                 action.urdf,
                 action.filled,
             )
@@ -216,6 +225,9 @@ class _Description:
         except ConfigError as error:
             self._problems += [f'{path}.{problem}' for problem in error.problems]
             return None
+
+    def _optional(self, kind: type[Keys], values: Any, path: str) -> Keys | None:
+        return None if values is None else self._read(kind, values, path)
 
     def _stop_inputs(self, given: Any) -> tuple[StopInput, ...]:
         if given is None:

@@ -223,11 +223,11 @@ class UrdfModel:
         return rest
 
     @property
-    def home(self) -> Array:
-        """Positions of the actions' joints at rest, shape (m,)."""
-        home = np.zeros(len(self._moved))
-        home[self._moved] = np.where(self._turning, 0.0, self._rest[self._places])
-        return home
+    def rest(self) -> Array:
+        """Positions where each joint is at 0, or at its nearest limit, shape (m,)."""
+        rest = np.zeros(len(self._moved))
+        rest[self._moved] = np.where(self._turning, 0.0, self._rest[self._places])
+        return rest
 
     def limits(self) -> JointLimits:
         """Return the limits of the actions' joints."""

@@ -123,7 +123,8 @@ def test_neighbours_and_links_that_are_fixed_together_are_not_watched() -> None:
 
 def test_pairs_too_near_at_home_are_named() -> None:
     far = replace(ARM, distance=0.1)
-    near = {(one, other) for one, other, _ in SelfCollision(far).near_at_home()}
+    body = SelfCollision(far)
+    near = {(one, other) for one, other, _ in body.near(body.rest)}
     assert ('base_link', 'upper_arm_link') in near
     assert ('base_link', 'gripper') not in near
 

@@ -236,6 +236,17 @@ def test_check_robot_shows_what_comes_from_the_urdf(tmp_path: Path) -> None:
     assert report.facts['self-collision'] == '0.02 m between 1 pairs of links'
 
 
+def test_a_home_at_which_links_are_too_near_is_a_problem(tmp_path: Path) -> None:
+    mapping = description(
+        written(tmp_path, two_links()), ('a', 'b'), self_collision={'distance': 0.02}
+    )
+    mapping['home'] = {'positions': {'a.position': 2.0, 'b.position': 2.1}}
+    (problem,) = check_robot(RobotConfig.from_mapping(mapping), 'bench').problems
+    assert problem.startswith('robot.home.positions bring base and lower within -')
+    mapping['home']['positions']['b.position'] = 0.0
+    assert check_robot(RobotConfig.from_mapping(mapping), 'bench').problems == []
+
+
 @pytest.mark.parametrize(
     ('key', 'value', 'reason'),
     [

@@ -53,6 +53,7 @@ from residual_rl_ros.ros.nodes.chunk_input import ChunkInput
 from residual_rl_ros.ros.nodes.decision_topics import DecisionTopics
 from residual_rl_ros.ros.nodes.policy_setup import (
     make_controller,
+    make_preparation,
     open_base_policy,
     open_robot,
     ramp_s,
@@ -123,7 +124,12 @@ class PolicyNode(ManagedNode):
         if parameters.lockstep:
             return LockstepLoop(*parts, parameters.actor_timeout_s)
         rules = real_time_rules(parameters)
-        loop = RealTimeLoop(*parts, 1.0 / self.robot.control_rate_hz, rules)
+        loop = RealTimeLoop(
+            *parts,
+            1.0 / self.robot.control_rate_hz,
+            rules,
+            preparation=make_preparation(self, self.robot, self.controller.limiter.safety),
+        )
         self.made.callback(loop.close)
         return loop
 
@@ -328,7 +334,9 @@ class PolicyNode(ManagedNode):
     def send_command(self, command: Array, stamp: float, holding: bool = False) -> None:
         """Publish a command."""
         self._outputs.send(command, stamp, holding)
-        self._shown.note(command, stamp, holding)
+        loop = self._loop
+        going_home = isinstance(loop, RealTimeLoop) and loop.preparation.homing
+        self._shown.note(command, stamp, holding, going_home)
         if self.parameters.lockstep:
             self._shown.publish()
 
