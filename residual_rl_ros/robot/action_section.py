@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,8 @@ from residual_rl_ros.robot.action_spec import (
     POSITIONS,
     RATES,
     ActionSpec,
-    SelfCollisionSpec,
-    WorkspaceSpec,
 )
+from residual_rl_ros.robot.body_section import BodySection
 from residual_rl_ros.robot.command_section import CommandSection
 from residual_rl_ros.robot.keys import (
     FOLLOWING_PERIODS,
@@ -29,19 +28,13 @@ from residual_rl_ros.robot.keys import (
     START_PERIODS,
     START_S,
     ActionKeys,
-    BoxKeys,
     DiscreteActionKeys,
-    KinematicsKeys,
-    SelfCollisionKeys,
-    UrdfKeys,
-    WorkspaceKeys,
 )
 from residual_rl_ros.robot.topics import JOINT_STATE, Channel
-from residual_rl_ros.robot.urdf import TOPIC, JointLimits, Urdf, UrdfModel, read_urdf
-from residual_rl_ros.schema import from_mapping
+from residual_rl_ros.robot.urdf import TOPIC, JointLimits, Urdf, UrdfKeys, UrdfModel, read_urdf
+from residual_rl_ros.schema import read_section
 
 Array = npt.NDArray[np.float64]
-Keys = TypeVar('Keys')
 LIMITS = ('lower', 'upper', 'max_velocity')
 """Keys that a URDF fills."""
 ROUNDED = 1e-6
@@ -60,9 +53,7 @@ class ActionSection:
     filled: tuple[str, ...] = ()
     """Limits that come from it."""
     _description: UrdfKeys | None = None
-    _kinematics: KinematicsKeys | None = None
-    _boxes: tuple[BoxKeys, ...] = ()
-    _collision: SelfCollisionKeys | None = None
+    _body: BodySection | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,78 +69,34 @@ class ActionSection:
         """
         action = dict(mapping)
         if description is not None:
-            self._description = self._read(UrdfKeys, description, 'robot.robot_description')
+            self._description = read_section(
+                UrdfKeys, description, 'robot.robot_description', self.problems
+            )
         if action.get('kind') == DISCRETE:
-            self.keys = self._read(DiscreteActionKeys, action, 'robot.action')
+            self.keys = read_section(DiscreteActionKeys, action, 'robot.action', self.problems)
             if description is not None:
                 self.problems.append(
                     'robot.robot_description is given, but discrete actions move no joints; '
                     'remove it'
                 )
             return
-        workspace, collision = action.pop('workspace', None), action.pop('self_collision', None)
-        if workspace is not None:
-            self._read_workspace(workspace)
-        if collision is not None:
-            self._collision = self._read(
-                SelfCollisionKeys, collision, 'robot.action.self_collision'
-            )
-        self.keys = keys = self._read(ActionKeys, action, 'robot.action')
+        self._body = BodySection(self.problems)
+        self._body.read(action, description is not None)
+        self.keys = keys = read_section(ActionKeys, action, 'robot.action', self.problems)
         if keys is not None:
             self._check(keys, description is not None)
 
-    def _read(self, kind: type[Keys], values: Any, path: str) -> Keys | None:
-        """Return the keys of a section, None if they are wrong."""
-        try:
-            return from_mapping(kind, values, path)
-        except ConfigError as error:
-            self.problems += [f'{path}.{problem}' for problem in error.problems]
-            return None
-
-    def _read_workspace(self, given: Any) -> None:
-        """Read one box, or `boxes` and a map for each."""
-        path = 'robot.action.workspace'
-        if not isinstance(given, Mapping) or 'boxes' not in given:
-            one = self._read(WorkspaceKeys, given, path)
-            if one is not None:
-                self._kinematics, self._boxes = one, (one,)
-            return
-        values = dict(given)
-        boxes = values.pop('boxes')
-        if not isinstance(boxes, Mapping) or not boxes:
-            self.problems.append(f'{path}.boxes is {boxes!r}, expected a map with a map for each')
-            return
-        self._kinematics = self._read(KinematicsKeys, values, path)
-        read = [self._read(BoxKeys, box, f'{path}.boxes.{name}') for name, box in boxes.items()]
-        self._boxes = tuple(box for box in read if box is not None)
-
     def _check(self, keys: ActionKeys, described: bool) -> None:
-        """Refuse what needs a URDF without one."""
+        """Refuse limits that neither the keys nor a file say."""
         heard = self._description is not None and self._description.urdf == TOPIC
-        if heard or not described:
-            reason = ', which robot_description gives from a file alone' * heard
-            self.problems += [
-                f'robot.action.{key} is missing, expected a list of numbers{reason}'
-                for key in LIMITS
-                if not getattr(keys, key)
-            ]
-        if not described and self._collision is not None:
-            self.problems.append('robot.action.self_collision needs robot.robot_description')
-        model = self._kinematics
-        if model is not None and bool(model.model) is not bool(model.joints):
-            self.problems.append(
-                f'robot.action.workspace.model is {model.model!r} with joints '
-                f'{list(model.joints)}, expected both or, with robot_description, none of them'
-            )
-        elif model is not None and model.model and model.frame:
-            self.problems.append(
-                f'robot.action.workspace.frame is {model.frame!r}, but coordinates are those of '
-                f'the base of model {model.model!r}: remove one of them'
-            )
-        elif model is not None and not model.model and not described:
-            self.problems.append(
-                'robot.action.workspace.model is missing: name one, or give robot.robot_description'
-            )
+        if described and not heard:
+            return
+        reason = ', which robot_description gives from a file alone' * heard
+        self.problems += [
+            f'robot.action.{key} is missing, expected a list of numbers{reason}'
+            for key in LIMITS
+            if not getattr(keys, key)
+        ]
 
     def spec(
         self,
@@ -175,6 +122,7 @@ class ActionSection:
         if isinstance(keys, DiscreteActionKeys):
             return ActionSpec.discrete(keys.names, keys.hold_action)
         assert keys is not None
+        assert self._body is not None
         if self._description is not None:
             self.urdf = urdf = self._open(self._description, keys, channels, heard)
             if urdf.text:
@@ -191,8 +139,8 @@ class ActionSection:
             upper=np.array(keys.upper),
             max_step=velocity * period_s,
             measured_by=keys.measured_by,
-            workspace=self._workspace(),
-            self_collision=self._self_collision(),
+            workspace=self._body.workspace(self.urdf),
+            self_collision=self._body.self_collision(self.urdf),
             units=units,
             hold=holds if len(set(holds)) > 1 else holds[0],
             following_limit=np.array(keys.following_limit or following),
@@ -270,40 +218,6 @@ class ActionSection:
             f'{widest[index]:g} of robot_description: narrow it, or change the URDF'
             for index in np.flatnonzero(sign * (np.array(values) - widest) > slack).tolist()
         ]
-
-    def _workspace(self) -> WorkspaceSpec | None:
-        given = self._kinematics
-        if given is None:
-            return None
-        for box in self._boxes:
-            if (len(box.lower), len(box.upper)) != (3, 3):
-                raise ConfigError(
-                    f'workspace of {box.point!r} is {list(box.lower)} to {list(box.upper)}, '
-                    'expected 3 numbers x, y, z [m] each'
-                )
-        return WorkspaceSpec(
-            given.model,
-            tuple(box.point for box in self._boxes),
-            given.joints or (self.urdf.joints if self.urdf else ()),
-            np.array([box.lower for box in self._boxes]),
-            np.array([box.upper for box in self._boxes]),
-            None if given.model else self.urdf,
-            given.frame,
-        )
-
-    def _self_collision(self) -> SelfCollisionSpec | None:
-        given = self._collision
-        if given is None:
-            return None
-        assert self.urdf is not None
-        pairs = [tuple(pair.split()) for pair in given.ignore]
-        for pair in pairs:
-            if len(set(pair)) != 2 or len(pair) != 2:
-                raise ConfigError(
-                    f'self_collision.ignore holds {" ".join(pair)!r}, expected two links with a '
-                    'space between them'
-                )
-        return SelfCollisionSpec(self.urdf, given.distance, tuple((a, b) for a, b in pairs))
 
 
 def _widest(

@@ -26,7 +26,7 @@ from residual_rl_ros.robot.observation_section import ObservationSection
 from residual_rl_ros.robot.preparation import HomeKeys, HomeSpec, ResetSpec, home_of
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, NO_ENCODER, Channel, StopInput
 from residual_rl_ros.robot.urdf import TOPIC, Urdf
-from residual_rl_ros.schema import from_mapping, read_yaml
+from residual_rl_ros.schema import read_section, read_yaml
 
 TAKEOVER = 'takeover/command'
 """Topic of an operator's commands."""
@@ -220,11 +220,7 @@ class _Description:
 
     def _read(self, kind: type[Keys], values: Any, path: str) -> Keys | None:
         """Return the keys of a section, None if they are wrong."""
-        try:
-            return from_mapping(kind, values, path)
-        except ConfigError as error:
-            self._problems += [f'{path}.{problem}' for problem in error.problems]
-            return None
+        return read_section(kind, values, path, self._problems)
 
     def _optional(self, kind: type[Keys], values: Any, path: str) -> Keys | None:
         return None if values is None else self._read(kind, values, path)

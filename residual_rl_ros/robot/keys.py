@@ -30,6 +30,8 @@ from residual_rl_ros.robot.topics import (
     ORIENTATION_TYPES,
     POSE,
     SCALAR_TYPES,
+    TAKES_EFFECT,
+    TF,
 )
 from residual_rl_ros.robot.transforms import ROTATIONS
 from residual_rl_ros.schema import parameter
@@ -39,6 +41,11 @@ FOLLOWING_S, FOLLOWING_PERIODS = 0.25, 5
 START_S, START_PERIODS = 1.0, 20
 """An episode's first command may be so far away, at the largest velocity."""
 INFINITY = float('inf')
+CODEC = 'a type with a codec'
+"""Stands for every message type that another package reads or makes."""
+TF_ALIAS = 'tf'
+"""Short name of the type of transforms."""
+POSE_FIELDS = tuple(each for each in FIELDS[POSE] if not each.startswith('rotation_vector'))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +125,15 @@ class WrenchKeys(CommandKeys):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodecKeys(CommandKeys):
+    """Of a command of a type of another package, which has a codec for it."""
+
+    type: str = parameter(MISSING, 'ROS message type', filled=True)
+    fields: tuple[str, ...] = parameter((), 'field of each action; default: the actions')
+    frame_id: str = parameter('', 'frame of the command, if it has a header')
+
+
+@dataclass(frozen=True, kw_only=True)
 class PoseKeys(CommandKeys):
     """Of a command that is a pose."""
 
@@ -183,72 +199,15 @@ class ActionKeys(AnyActionKeys):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UrdfKeys:
-    """Of `robot.robot_description`."""
-
-    urdf: str = parameter(
-        MISSING,
-        'a path, `package://<package>/<path>`, or `topic`: the latched `robot_description`, for '
-        'which the limits stand in `action`',
-        filled=True,
-    )
-    joints: tuple[str, ...] = parameter(
-        (), "joint of each action, '' for one that moves none; default: the one that measures it"
-    )
-    velocity_share: float = parameter(
-        0.5, 'part of the velocities that limits taken from it allow', maximum=1.0, above=0.0
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class KinematicsKeys:
-    """Of `robot.action.workspace` with `boxes`."""
-
-    model: str = parameter(
-        '', 'kinematic model: a path, or a shipped one; default: `robot_description`'
-    )
-    joints: tuple[str, ...] = parameter(
-        (), "with `model`: joint of each action, '' for one that moves none"
-    )
-    frame: str = parameter(
-        '', 'link whose frame the coordinates are in; default: the base of the model'
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoxKeys:
-    """Of each of `robot.action.workspace.boxes`."""
-
-    point: str = parameter(MISSING, 'site or body (URDF: link) of the model', filled=True)
-    lower: tuple[float, ...] = parameter(MISSING, 'smallest coordinates x, y, z [m]')
-    upper: tuple[float, ...] = parameter(MISSING, 'largest coordinates x, y, z [m]')
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkspaceKeys(BoxKeys, KinematicsKeys):
-    """Of `robot.action.workspace` with one box."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SelfCollisionKeys:
-    """Of `robot.action.self_collision`."""
-
-    distance: float = parameter(
-        MISSING, 'smallest distance between links of `robot_description` [m]', 0.0, 1.0
-    )
-    ignore: tuple[str, ...] = parameter(
-        (), 'pairs of links that may be nearer, each as `one other`'
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
 class ChannelKeys:
     """Of a channel, of any type."""
 
     topic: str = parameter(MISSING, 'topic of the channel', filled=True)
     type: str = parameter(MISSING, 'ROS message type', choices=CHANNEL_TYPES)
     fields: tuple[str, ...] = parameter(MISSING, 'values that are read', filled=True)
-    max_age_s: float = parameter(MISSING, 'older data is stale [s]', above=0.0)
+    max_age_s: float = parameter(
+        INFINITY, 'older data is stale [s]; required, but not with latched', above=0.0
+    )
     stamped_by: str = parameter('header', 'which time counts', choices=('header', 'receipt'))
     lower: tuple[float, ...] = parameter((), 'smallest believable values: one, or one per field')
     upper: tuple[float, ...] = parameter((), 'largest believable values: one, or one per field')
@@ -260,6 +219,14 @@ class ChannelKeys:
     offset: tuple[float, ...] = parameter((), 'then added: one value, or one per observation name')
     wrap: tuple[str, ...] = parameter(
         (), 'then wrapped to [-pi, pi]: fields, or with joints also field.joint'
+    )
+    latched: bool = parameter(
+        False, 'given once, such as a goal: the robot waits for the first one, and it has no age'
+    )
+    takes_effect: str = parameter(
+        TAKES_EFFECT[0],
+        'when a latched value that has changed is observed: from the next episode on, or at once',
+        choices=TAKES_EFFECT,
     )
 
 
@@ -301,6 +268,26 @@ class OrientationChannelKeys(ChannelKeys):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TfChannelKeys(OrientationChannelKeys):
+    """Of the pose of a frame in another one, by transforms."""
+
+    topic: str = parameter('/tf', 'topic of transforms; static ones are on it + _static')
+    type: str = parameter(MISSING, 'transforms', choices=(TF_ALIAS, TF))
+    fields: tuple[str, ...] = parameter(
+        MISSING, 'values of the pose', choices=POSE_FIELDS, filled=True
+    )
+    source_frame: str = parameter(MISSING, 'frame whose pose is observed', filled=True)
+    target_frame: str = parameter(MISSING, 'frame in which it is observed', filled=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecChannelKeys(OrientationChannelKeys):
+    """Of a type of another package, which has a codec for it."""
+
+    type: str = parameter(MISSING, 'ROS message type', filled=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LaserChannelKeys(ChannelKeys):
     """Of a laser scan."""
 
@@ -330,8 +317,17 @@ class ImageChannelKeys(ChannelKeys):
         filled=True,
     )
     encoder_sha256: str = parameter('', "digest that the encoder's file must have")
+    depth_range: tuple[float, ...] = parameter(
+        (), 'depth images (16UC1, 32FC1): [nearest, farthest] [m], which become 0 and 255', 0.0
+    )
+    depth_invalid: float = parameter(
+        INFINITY, 'what NaN, infinity and 0 count as [m]; default: the farthest', 0.0
+    )
     camera_info: str = parameter(
         '', 'calibration file of camera_calibration, by which pictures are undistorted'
+    )
+    camera_info_topic: str = parameter(
+        '', 'topic of sensor_msgs/CameraInfo, for which the robot waits, instead of the file'
     )
     camera_matrix: tuple[float, ...] = parameter(
         (), 'K of sensor_msgs/CameraInfo, row by row [px], instead of camera_info'
@@ -354,6 +350,7 @@ COMMAND_KEYS: dict[str, type[CommandKeys]] = {
     POSE: PoseKeys,
     GRIPPER: GripperKeys,
     PARALLEL_GRIPPER: ParallelGripperKeys,
+    CODEC: CodecKeys,
 }
 CHANNEL_KEYS: dict[str, type[ChannelKeys]] = {
     JOINT_STATE: JointChannelKeys,
@@ -362,4 +359,6 @@ CHANNEL_KEYS: dict[str, type[ChannelKeys]] = {
     **dict.fromkeys(SCALAR_TYPES, ScalarChannelKeys),
     IMAGE: ImageChannelKeys,
     COMPRESSED_IMAGE: ImageChannelKeys,
+    **dict.fromkeys((TF_ALIAS, TF), TfChannelKeys),
+    CODEC: CodecChannelKeys,
 }

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -21,6 +21,7 @@ from residual_rl_ros.errors import ConfigError, FormatError
 from residual_rl_ros.files.limits import JOINTS, LINKS, MIB, read_text
 from residual_rl_ros.files.xml_text import parse_xml
 from residual_rl_ros.resources import package_file
+from residual_rl_ros.schema import parameter
 
 Array = npt.NDArray[np.float64]
 TOPIC = 'topic'
@@ -47,6 +48,24 @@ def pinocchio() -> Any:
             "pip install 'residual_rl_ros[urdf]', or apt install ros-$ROS_DISTRO-pinocchio"
         ) from error
     return module
+
+
+@dataclass(frozen=True, kw_only=True)
+class UrdfKeys:
+    """Of `robot.robot_description`."""
+
+    urdf: str = parameter(
+        MISSING,
+        'a path, `package://<package>/<path>`, or `topic`: the latched `robot_description`, for '
+        'which the limits stand in `action`',
+        filled=True,
+    )
+    joints: tuple[str, ...] = parameter(
+        (), "joint of each action, '' for one that moves none; default: the one that measures it"
+    )
+    velocity_share: float = parameter(
+        0.5, 'part of the velocities that limits taken from it allow', maximum=1.0, above=0.0
+    )
 
 
 @dataclass(frozen=True)

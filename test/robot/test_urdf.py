@@ -291,5 +291,5 @@ def test_limits_of_the_body_need_a_urdf_or_a_model() -> None:
     limits = {'lower': [-1, -1], 'upper': [1, 1], 'max_velocity': [1, 1]}
     mapping = description('none', ('a', 'b'), **limits, **body)
     del mapping['robot_description']
-    with pytest.raises(ConfigError, match=r'self_collision needs .*; .*workspace.model is missing'):
+    with pytest.raises(ConfigError, match=r'workspace.model is missing.*; .*self_collision needs'):
         RobotConfig.from_mapping(mapping)
