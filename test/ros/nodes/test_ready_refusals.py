@@ -18,7 +18,7 @@ from std_srvs.srv import Trigger
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.ros.nodes.policy_node import PolicyNode
 
-pytestmark = [pytest.mark.ros, pytest.mark.xdist_group('real_time')]
+pytestmark = pytest.mark.ros
 
 UR = 'ur5e_robotiq'
 
