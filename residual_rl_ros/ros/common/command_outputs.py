@@ -83,9 +83,16 @@ class CommandOutputs:
         client = ActionClient(self._node, writer.message_type, command.topic)
         self._node.made.callback(client.destroy)
         self._clients.append((command, client))
+        status = f'{self._node.resolve_topic_name(command.topic)}/_action/status'
+
+        def servers() -> frozenset[bytes]:
+            found = self._node.get_publishers_info_by_topic(status)
+            return frozenset(bytes(each.endpoint_gid) for each in found)
+
         return GripperGoals(
             command,
             client.server_is_ready,
+            servers,
             lambda values, stamp: client.send_goal_async(writer.message(values, stamp)),
             lambda reason: self._node.get_logger().warning(reason, throttle_duration_sec=2.0),
         )
@@ -123,9 +130,11 @@ class CommandOutputs:
             stream.start(self._node, clock, now, fault)
 
     def stop(self) -> None:
-        """End it: from here on a command is sent when it is given, and by `finish`."""
+        """End it: goals are cancelled, and a command is sent when it is given, and by `finish`."""
         for stream in self._streams:
             stream.stop(self._node)
+        for _, goals in self._grippers:
+            goals.cancel()
 
     def finish(self, now: float, sleep: Callable[[float], None] = time.sleep) -> None:
         """Send the rest of what is on its way, within `FINISH_S`.
@@ -165,6 +174,10 @@ class CommandOutputs:
             except RCLError:  # An RMW without acknowledgements, as Zenoh's.
                 continue
         return late
+
+    def unanswered(self) -> list[str]:
+        """Return the topics of actions whose server has not answered a goal or its cancellation."""
+        return [command.topic for command, goals in self._grippers if not goals.settled]
 
     def report(self) -> dict[str, int]:
         """Return counters for diagnostics."""

@@ -212,6 +212,10 @@ class PolicyNode(ManagedNode):
                 f'{ARRIVAL_LIMIT_S} s'
             )
 
+    def unanswered(self) -> list[str]:
+        """Return the grippers that have not answered yet."""
+        return self._outputs.unanswered()
+
     def _open_topics(self, picture_sizes: Mapping[str, tuple[int, int]]) -> None:
         loop, create = self._loop, self.create_subscription
         for channel in self.robot.channels:
