@@ -253,6 +253,18 @@ class CommandSection:
                 f'robot.command.hold is {hold!r}: discrete actions hold by robot.action.hold_action'
             )
 
+    @property
+    def orientations(self) -> tuple[tuple[int, ...], ...]:
+        """The actions of each orientation; see `ActionSpec.orientations`."""
+        found = []
+        for command in self.commands:
+            indices = command.indices or range(len(self.names))
+            places = dict(zip(command.fields, indices, strict=False))
+            for root, axes in (('rotation_vector', 'xyz'), ('orientation', 'xyzw')):
+                own = tuple(places.get(f'{root}.{axis}', -1) for axis in axes)
+                found += [own] if max(own) >= 0 else []
+        return tuple(found)
+
     def units(self, given: tuple[str, ...]) -> tuple[str, ...]:
         """Return the units of the actions; refuse those that contradict a command.
 

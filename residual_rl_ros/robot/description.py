@@ -7,7 +7,7 @@ The same YAML is loaded as ROS parameters by the nodes and read directly by the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -171,7 +171,7 @@ class _Description:
         try:
             if isinstance(action, ActionKeys):
                 period_s = 1.0 / keys.control_rate_hz
-                spec = _continuous(action, units, section.holds, _workspace(workspace), period_s)
+                spec = _continuous(action, units, section, _workspace(workspace), period_s)
             else:
                 spec = ActionSpec.discrete(action.names, action.hold_action)
             robot = RobotConfig(
@@ -234,12 +234,12 @@ class _Description:
 def _continuous(
     action: ActionKeys,
     units: tuple[str, ...],
-    holds: Sequence[str],
+    section: CommandSection,
     workspace: WorkspaceSpec | None,
     period_s: float,
 ) -> ActionSpec:
     """Return continuous actions; their velocities become steps of a control period [s]."""
-    velocity = np.array(action.max_velocity)
+    velocity, holds = np.array(action.max_velocity), section.holds
     following = velocity * max(FOLLOWING_S, FOLLOWING_PERIODS * period_s)
     if not set(units) <= set(POSITIONS):
         following *= 2.0  # Of a velocity: a wheel slips, odometry is filtered.
@@ -253,6 +253,7 @@ def _continuous(
         workspace=workspace,
         units=units,
         hold=tuple(holds) if len(set(holds)) > 1 else holds[0],
+        orientations=section.orientations,
         following_limit=np.array(action.following_limit or following),
         start_limit=np.array(action.start_limit or start),
     )

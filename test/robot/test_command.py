@@ -123,6 +123,14 @@ def test_a_pose_has_one_orientation(
         robot(command__arm=pose, action__units=['m', 'm', 'rad'])
 
 
+def test_a_robot_knows_which_actions_make_an_orientation() -> None:
+    pose = {'topic': 'target', 'type': POSE, 'actions': ['j2', 'j1'], 'frame_id': 'base'}
+    pose['fields'] = ['rotation_vector.x', 'rotation_vector.z']
+    spec = robot(command__arm=pose, action__units=['rad', 'm', 'rad']).action
+    assert spec.orientations == ((2, -1, 0),)
+    assert robot().action.orientations == ()
+
+
 def test_commands_that_differ_say_their_units() -> None:
     twist = {'topic': 'cmd_vel', 'type': TWIST, 'actions': ['j1', 'j2']}
     twist['fields'] = ['linear.x', 'angular.z']

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from rclpy.clock import Clock
 
 from residual_rl_ros.control.interpolation import KINDS, MotionLimits
+from residual_rl_ros.control.rotation import OrientationLimit
 from residual_rl_ros.errors import UnsafeCommandError
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import Command
@@ -19,9 +20,10 @@ from residual_rl_ros.ros.common.command_writers import CommandWriter
 from residual_rl_ros.ros.common.managed_node import ManagedNode
 
 Array = npt.NDArray[np.float64]
-REBASED = 1.5
+REBASED = 1.6
 """A command further from the one before than so many of the largest steps does not continue its
-motion: the robot was moved, and the limiter has begun where it is."""
+motion: the robot was moved, and the limiter has begun where it is. A rotation vector changes up to
+pi/2 times as much as it turns."""
 FINISH_S = 1.0
 """How long a node that stops lets a motion arrive [s]."""
 
@@ -56,6 +58,7 @@ class CommandStream:
         self._sample_s = period_s / command.samples
         self._reach = REBASED * command.part_of(action.max_step)
         self._interpolator = KINDS[command.interpolation](limits, period_s, self._sample_s)
+        self._orientations = [OrientationLimit(action, each) for each in action.orientations]
         self._latest: Array | None = None
         self._resting = True
         self._timer: Any = None
@@ -69,13 +72,18 @@ class CommandStream:
             vector: action vector, shape (m,).
             stamp: time [s].
         """
-        values = self._command.part_of(vector)
-        moved = self._latest is None or bool((np.abs(values - self._latest) > self._reach).any())
+        vector = vector.copy()
+        moved = self._latest is None
+        if self._latest is not None:
+            for each in self._orientations:
+                each.put(vector, each.continued(vector, self._latest))
+            way = self._command.part_of(vector - self._latest)
+            moved = bool((np.abs(way) > self._reach).any())
         if moved:
-            self._interpolator.jump(values, stamp)
+            self._interpolator.jump(self._command.part_of(vector), stamp)
         else:
-            self._interpolator.aim(values, stamp)
-        self._latest, self._resting = values.copy(), False
+            self._interpolator.aim(self._command.part_of(vector), stamp)
+        self._latest, self._resting = vector, False
         if self._timer is None:
             self._publish(stamp)
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from builtin_interfaces.msg import Duration
 from trajectory_msgs.msg import JointTrajectoryPoint
 
+from residual_rl_ros.control.rotation import SMALLEST_QUATERNION
 from residual_rl_ros.robot.command import (
     GRIPPER,
     INDEX_TYPES,
@@ -31,8 +32,6 @@ from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.transitions.cdr import labelled_array
 
 Array = npt.NDArray[np.float64]
-SMALLEST_QUATERNION = 1e-3
-"""A shorter one has no direction to speak of."""
 
 
 def from_seconds(seconds: float) -> Duration:

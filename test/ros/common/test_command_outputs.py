@@ -195,6 +195,26 @@ def test_a_late_step_goes_on_and_a_robot_that_was_moved_begins_anew() -> None:
     assert node.sent['c'][-1].data == -0.9
 
 
+def test_a_stream_turns_on_past_half_a_turn() -> None:
+    node, fields = Timers(), ('rotation_vector.x', 'rotation_vector.y', 'rotation_vector.z')
+    command = Command('c', POSE, fields=fields, frame_id='base', samples=10, interpolation='linear')
+    most = np.full(3, 4.0)
+    action = ActionSpec(('x', 'y', 'z'), -most, most, np.full(3, 0.1), orientations=((0, 1, 2),))
+    outputs = CommandOutputs(node, (command,), action, 0.02, False)  # type: ignore[arg-type]
+    now = 100.0
+    outputs.start(None, lambda: now, lambda reason: None)  # type: ignore[arg-type]
+    for x in (3.0, 3.1, 3.2 - 2.0 * np.pi, 3.3 - 2.0 * np.pi):
+        outputs.send(np.array([x, 0.0, 0.0]), now)
+        for _ in range(10):
+            now += 0.002
+            node.fire()
+    turned = [2.0 * np.arctan2(m.pose.orientation.x, m.pose.orientation.w) for m in node.sent['c']]
+    steps = np.diff(np.unwrap(turned, period=4.0 * np.pi))
+    assert steps.max() <= 0.0101
+    assert steps.min() >= 0.0
+    assert turned[-1] > 3.2
+
+
 def test_a_motion_that_cannot_go_on_is_a_fault() -> None:
     pytest.importorskip('ruckig')
     outputs, node, time, faults = streaming('linear')
