@@ -85,6 +85,11 @@ class CommandLimiter:
         return None if self._released else self._last
 
     @property
+    def measured(self) -> Array | None:
+        """Where the robot is, shape (m,), None if nobody knows."""
+        return self._measured
+
+    @property
     def reference(self) -> Array | None:
         """Where the step of the next command begins, shape (m,); None if that is not known."""
         if self._interrupted and self._indices.size:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError, UnsafeCommandError
+from residual_rl_ros.numerics import clamp
 
 Array = npt.NDArray[np.float64]
 SLACK_SAMPLES, SLACK_SHARE = 2, 0.2
@@ -26,6 +27,25 @@ are not exactly on time, and a motion that has arrived stops."""
 NEARLY = 0.95
 """Share of the velocity limit at which a command is passed at most: at the limit itself, rounding
 would make it out of reach."""
+
+
+def passing_velocities(points: Array, before: Array, period_s: float) -> Array:
+    """Return the velocity with which each of some points is passed, shape (rows, m) [1/s].
+
+    It is the mean of those to and from the point, zero where the direction changes and at the last.
+    Cubic segments between the points then go beyond none of them (Fritsch and Carlson 1980).
+
+    Args:
+        points: one each control period, shape (rows, m).
+        before: where the way begins, a period before the first, shape (m,).
+        period_s: control period [s].
+    """
+    slopes = np.diff(points, axis=0, prepend=before[None]) / period_s
+    to, on = slopes[:-1], slopes[1:]
+    most = 3.0 * np.minimum(np.abs(to), np.abs(on))
+    velocities = np.zeros_like(points)
+    velocities[:-1] = np.where(to * on > 0.0, clamp(0.5 * (to + on), -most, most), 0.0)
+    return velocities
 
 
 @dataclass(frozen=True)

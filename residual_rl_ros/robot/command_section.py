@@ -26,8 +26,11 @@ from residual_rl_ros.robot.keys import COMMAND_KEYS, AnyActionKeys, CommandKeys
 from residual_rl_ros.robot.topics import POSE
 from residual_rl_ros.schema import from_mapping
 
-OWN_KEYS = ('joints', 'fields', 'frame_id', 'orientation', 'max_effort', 'threshold')
-"""Keys of some types that `Command` has under the same name, beside `min_interval_s`."""
+OWN_KEYS = (
+    *('joints', 'horizon_steps', 'fields', 'frame_id', 'orientation'),
+    *('max_effort', 'threshold', 'min_interval_s'),
+)
+"""Keys of some types that `Command` has under the same name."""
 
 
 @dataclass
@@ -110,7 +113,6 @@ class CommandSection:
             interpolation=keys.interpolation or ('limited' if limits else 'cubic'),
             max_acceleration=keys.max_acceleration,
             max_jerk=keys.max_jerk,
-            min_interval_s=getattr(keys, 'min_interval_s', 0.0),
             **own,
         )
         self._check(command, actions, path, stated=limits or bool(keys.interpolation))
@@ -171,6 +173,12 @@ class CommandSection:
                     'max_acceleration and max_jerk'
                 )
             return
+        if command.horizon_steps:
+            self.problems.append(
+                f'{path}.horizon_steps is {command.horizon_steps}, but rate_hz is above the '
+                f'control rate {self.rate_hz:g}: its controller goes from point to point by '
+                'itself; remove one of them'
+            )
         if command.type in STEPPED_TYPES or any(f[:3] == 'ori' for f in command.fields):
             self.problems.append(
                 f'{path}.rate_hz is above the control rate {self.rate_hz:g}, but nothing is '

@@ -144,6 +144,8 @@ class Driver:
         self._closing: list[Callable[[], Any]] = []
         self.commands: list[np.ndarray] = []
         """What the arm or the base was told."""
+        self.messages: list[Any] = []
+        """The messages of an arm that said so."""
         self._thread = threading.Thread(target=self._spin, daemon=True)
 
     def start(self) -> None:
@@ -321,6 +323,7 @@ class ArmDriver(Driver):
             values = np.array(message.position)
         assert values.shape == (len(joints),)
         self.commands.append(values)
+        self.messages.append(message)
         if self.active:
             self._target = values
 

@@ -14,6 +14,7 @@ from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock
 from rclpy.duration import Duration
 
+from residual_rl_ros.control.commanded_step import Way
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import Command, check_lockstep
@@ -62,9 +63,12 @@ class CommandOutputs:
         self._clients: list[tuple[Command, Any]] = []
         self._lockstep = lockstep
         self._step = 0
+        self.horizon_steps = max(command.horizon_steps for command in commands)
+        """How many control steps of the way on `send` wants to know; 0: none."""
         for command in commands:
             between_s = period_s * command.every / (1 if lockstep else command.samples)
-            writer = CommandWriter(command, between_s, lockstep)
+            reached_s = period_s if command.horizon_steps else between_s
+            writer = CommandWriter(command, reached_s, lockstep)
             if command.is_action:
                 self._grippers.append((command, self._goals(command, writer)))
                 continue
@@ -97,19 +101,26 @@ class CommandOutputs:
             lambda reason: self._node.get_logger().warning(reason, throttle_duration_sec=2.0),
         )
 
-    def send(self, vector: Array, stamp: float, holding: bool = False) -> None:
+    def send(
+        self, vector: Array, stamp: float, holding: bool = False, way: Way | None = None
+    ) -> None:
         """Send each command its part.
 
         Args:
             vector: action vector, shape (m,).
             stamp: the observation that it answers in lockstep, otherwise now [s].
             holding: the robot holds: every topic is told so at once, and goals are cancelled.
+            way: from the vector on, for trajectories of several points.
         """
         step = 0 if holding or self._lockstep else self._step
         self._step = 0 if holding else step + 1
         for command, writer, publisher in self._topics:
             if step % command.every == 0:
-                publisher.publish(writer.message(command.part_of(vector), stamp))
+                publisher.publish(
+                    writer.trajectory(way, stamp)
+                    if command.horizon_steps and way is not None
+                    else writer.message(command.part_of(vector), stamp)
+                )
         for stream in self._streams:
             stream.aim(vector, stamp)
         for command, goals in self._grippers:

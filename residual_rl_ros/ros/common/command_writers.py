@@ -13,6 +13,7 @@ import numpy.typing as npt
 from builtin_interfaces.msg import Duration
 from trajectory_msgs.msg import JointTrajectoryPoint
 
+from residual_rl_ros.control.commanded_step import Way
 from residual_rl_ros.control.rotation import SMALLEST_QUATERNION
 from residual_rl_ros.robot.command import (
     GRIPPER,
@@ -45,8 +46,8 @@ class CommandWriter:
 
     Args:
         command: topic description.
-        period_s: time between two of its messages, in which a trajectory point is to be reached
-            [s].
+        period_s: time in which a trajectory point is to be reached: between two messages or, with
+            several points, a control period [s].
         lockstep: stamp trajectories too, so that the simulator knows what they answer. On a robot
             they carry no stamp: its controller then starts them at once.
 
@@ -63,7 +64,8 @@ class CommandWriter:
         unstamped = command.type in UNSTAMPED_TYPES
         self._stamped = not unstamped and (lockstep or command.type != TRAJECTORY)
         self._fill = PoseFiller(command) if command.type == POSE else FILLERS.get(command.type)
-        self._in = from_seconds(period_s)
+        points = max(command.horizon_steps, 1)
+        self._in = [from_seconds(period_s * (1 + point)) for point in range(points)]
 
     def message(self, values: Array, stamp: float) -> Any:
         """Return the message, or its bytes: a publisher takes either.
@@ -83,7 +85,25 @@ class CommandWriter:
         assert self._fill is not None, f'{command.type} has an entry in FILLERS'
         self._fill(message, values, command)
         if command.type == TRAJECTORY:
-            message.points[0].time_from_start = self._in
+            message.points[0].time_from_start = self._in[0]
+        return message
+
+    def trajectory(self, way: Way, stamp: float) -> Any:
+        """Return a trajectory of several points.
+
+        Args:
+            way: of all actions.
+            stamp: as in `message`.
+        """
+        part = self.command.part_of
+        message = self.message(part(way.points[0]), stamp)
+        message.points += [
+            JointTrajectoryPoint(positions=_numbers(part(point)), time_from_start=at)
+            for point, at in zip(way.points[1:], self._in[1:], strict=False)
+        ]
+        if way.velocities is not None:
+            for point, velocity in zip(message.points, way.velocities, strict=True):
+                point.velocities = _numbers(part(velocity))
         return message
 
 
@@ -137,15 +157,18 @@ class PoseFiller:
         return self._latest
 
 
+def _numbers(values: Array) -> array.array[float]:
+    return array.array('d', values.tobytes())
+
+
 def _fill_joints(message: Any, values: Array, command: Command) -> None:
     message.name = list(command.joints)
-    message.position = array.array('d', values.tobytes())
+    message.position = _numbers(values)
 
 
 def _fill_trajectory(message: Any, values: Array, command: Command) -> None:
     message.joint_names = list(command.joints)
-    positions = array.array('d', values.tobytes())
-    message.points = [JointTrajectoryPoint(positions=positions)]
+    message.points = [JointTrajectoryPoint(positions=_numbers(values))]
 
 
 def _fill_index(message: Any, values: Array, command: Command) -> None:

@@ -13,12 +13,14 @@ import pytest
 from fake_grippers import REAL, SERVERS, Finger, connect, serve
 from geometry_msgs.msg import PoseStamped, Twist, WrenchStamped
 
+from residual_rl_ros.control.commanded_step import Way
 from residual_rl_ros.errors import ConfigError, UnsafeCommandError
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import (
     FLOAT,
     GRIPPER,
     POSE,
+    TRAJECTORY,
     TWIST,
     WRENCH,
     Command,
@@ -272,6 +274,27 @@ class Answer:
 
     def arrive(self) -> None:
         self._callback(self)
+
+
+def test_a_trajectory_has_the_way_on_if_it_is_known_and_else_one_point() -> None:
+    node = Node()
+    arm = Command('arm', TRAJECTORY, joints=('b', 'a'), indices=(2, 0), every=2, horizon_steps=3)
+    outputs = outputs_of(node, (arm, Command('rest', FLOAT, indices=(1,), name='rest')))
+    assert outputs.horizon_steps == 3
+    points = np.arange(6.0).reshape(2, 3)
+    outputs.send(points[0], 1.0, way=Way(points, 10.0 * points))
+    outputs.send(points[0], 1.02, holding=True, way=Way(points[1:], np.zeros((1, 3))))
+    outputs.send(points[0], 1.04, way=Way(points[:1], None))
+    several, hold, one = node.sent['arm']
+    assert several.joint_names == ['b', 'a']
+    assert [list(each.positions) for each in several.points] == [[2.0, 0.0], [5.0, 3.0]]
+    assert [list(each.velocities) for each in several.points] == [[20.0, 0.0], [50.0, 30.0]]
+    times = [each.time_from_start.nanosec for each in several.points]
+    assert times == [20_000_000, 40_000_000]  # Each control step, however often it is sent.
+    assert [list(hold.points[0].positions), list(hold.points[0].velocities)] == [[5.0, 3.0], [0, 0]]
+    assert (len(one.points), list(one.points[0].velocities)) == (1, [])
+    assert CommandDecoder(arm, 2).values(several).tolist() == [2.0, 0.0]
+    assert [message.data for message in node.sent['rest']] == [1.0] * 3
 
 
 class Handle:
