@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ class CommandOutputs:
             check_lockstep(commands)
         self._node = node
         self._streams: list[CommandStream] = []
+        self._timers: list[Any] = []
         self._topics: list[tuple[Command, CommandWriter, Any]] = []
         self._publishers: list[tuple[str, Any]] = []
         self._grippers: list[tuple[Command, GripperGoals]] = []
@@ -138,12 +140,20 @@ class CommandOutputs:
             fault: called with the reason where a motion cannot go on.
         """
         for stream in self._streams:
-            stream.start(self._node, clock, now, fault)
+            stream.start(now, fault)
+        # One timer for all of a rate: to wake up costs more than to send.
+        for sample_s in sorted({stream.sample_s for stream in self._streams}):
+            send = [stream.send for stream in self._streams if stream.sample_s == sample_s]
+            self._timers.append(
+                self._node.create_timer(sample_s, partial(_call, send), clock=clock)
+            )
 
     def stop(self) -> None:
         """End it: goals are cancelled, and a command is sent when it is given, and by `finish`."""
+        while self._timers:
+            self._node.destroy_timer(self._timers.pop())
         for stream in self._streams:
-            stream.stop(self._node)
+            stream.stop()
         for _, goals in self._grippers:
             goals.cancel()
 
@@ -198,3 +208,8 @@ class CommandOutputs:
             values[f'{command.name}_goals_refused'] = goals.refused
             values[f'{command.name}_goals_unsent'] = goals.unsent
         return values
+
+
+def _call(functions: Sequence[Callable[[], object]]) -> None:
+    for function in functions:
+        function()

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rclpy.clock import Clock
 
 from residual_rl_ros.control.interpolation import KINDS, MotionLimits
 from residual_rl_ros.control.rotation import OrientationLimit
@@ -17,7 +16,6 @@ from residual_rl_ros.errors import UnsafeCommandError
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import Command
 from residual_rl_ros.ros.common.command_writers import CommandWriter
-from residual_rl_ros.ros.common.managed_node import ManagedNode
 
 Array = npt.NDArray[np.float64]
 REBASED = 1.6
@@ -55,18 +53,18 @@ class CommandStream:
             np.array(command.max_jerk),
         )
         self._command, self._writer, self._publisher = command, writer, publisher
-        self._sample_s = period_s / command.samples
+        self.sample_s = period_s / command.samples
+        """Time between two samples [s]."""
         self._reach = REBASED * command.part_of(action.max_step)
-        self._interpolator = KINDS[command.interpolation](limits, period_s, self._sample_s)
+        self._interpolator = KINDS[command.interpolation](limits, period_s, self.sample_s)
         self._orientations = [OrientationLimit(action, each) for each in action.orientations]
         self._latest: Array | None = None
-        self._resting = True
-        self._timer: Any = None
+        self._resting, self._runs = True, False
         self._now: Callable[[], float] = lambda: 0.0
         self._fault: Callable[[str], object] = lambda reason: None
 
     def aim(self, vector: Array, stamp: float) -> None:
-        """Take in the command of a control step; where no timer runs, send where the motion is.
+        """Take in the command of a control step; where nobody calls `send`, do so.
 
         Args:
             vector: action vector, shape (m,).
@@ -84,25 +82,17 @@ class CommandStream:
         else:
             self._interpolator.aim(self._command.part_of(vector), stamp)
         self._latest, self._resting = vector, False
-        if self._timer is None:
+        if not self._runs:
             self._publish(stamp)
 
-    def start(
-        self,
-        node: ManagedNode,
-        clock: Clock,
-        now: Callable[[], float],
-        fault: Callable[[str], object],
-    ) -> None:
-        """Begin to send samples; see `CommandOutputs.start`."""
+    def start(self, now: Callable[[], float], fault: Callable[[str], object]) -> None:
+        """Begin: from here on `send` is called each `sample_s`; see `CommandOutputs.start`."""
         self._now, self._fault, self._latest = now, fault, None
-        self._timer = node.create_timer(self._sample_s, self._send, clock=clock)
+        self._runs = True
 
-    def stop(self, node: ManagedNode) -> None:
-        """End the timer: from here on `aim` and `finish` send."""
-        if self._timer is not None:
-            node.destroy_timer(self._timer)
-            self._timer = None
+    def stop(self) -> None:
+        """End it: from here on `aim` and `finish` send."""
+        self._runs = False
 
     def finish(self, now: float, sleep: Callable[[float], None]) -> None:
         """Send the rest of the motion, so that the robot does not stop on the way.
@@ -111,13 +101,13 @@ class CommandStream:
             now: time of the last command [s].
             sleep: lets time pass [s].
         """
-        for step in range(1, int(FINISH_S / self._sample_s) + 1):
+        for step in range(1, int(FINISH_S / self.sample_s) + 1):
             if self._resting or self._latest is None:
                 return
-            sleep(self._sample_s)
-            self._publish(now + step * self._sample_s)
+            sleep(self.sample_s)
+            self._publish(now + step * self.sample_s)
 
-    def _send(self) -> None:
+    def send(self) -> None:
         """Send where the motion is, until it has arrived."""
         if not self._resting and self._latest is not None:
             self._publish(self._now())
