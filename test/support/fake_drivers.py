@@ -298,6 +298,11 @@ class ArmDriver(Driver):
             controllers=[named_state(self.arm.controller, label), named_state('other', 'active')]
         )
 
+    def unload(self) -> None:
+        """Have the controller listen no more."""
+        (commands,) = self.nodes[1].subscriptions
+        self._executor.create_task(self.nodes[1].destroy_subscription, commands)
+
     def safety_mode(self, mode: int) -> None:
         self._safety.say(mode=mode)
 

@@ -196,6 +196,20 @@ class CommandOutputs:
                 continue
         return late
 
+    def unheard(self) -> str:
+        """Return which topics nobody listens to, and what to do; empty if somebody does to each."""
+        alone = [
+            self._node.resolve_topic_name(topic)
+            for topic, publisher in self._publishers
+            if not publisher.get_subscription_count()
+        ]
+        if not alone:
+            return ''
+        return (
+            f'nobody listens to the command {", ".join(alone)}: start the controller of the robot, '
+            'or correct topic in the robot YAML'
+        )
+
     def unanswered(self) -> list[str]:
         """Return the topics of actions whose server has not answered a goal or its cancellation."""
         return [command.topic for command, goals in self._grippers if not goals.settled]

@@ -375,8 +375,8 @@ class PolicyNode(ManagedNode):
             self._loop.take_weights()  # While inactive no tick does.
         if self._fault_reason:
             level, message = ERROR, f'fault: {self._fault_reason}'
-        elif self._problem:
-            level, message = WARN, self._problem
+        elif problem := self._problem or (self._outputs.unheard() if self.active else ''):
+            level, message = WARN, problem
         else:
             level, message = OK, 'running' if self.active else 'inactive'
         self._problem = ''
