@@ -20,7 +20,7 @@ import typer
 
 from residual_rl_ros.base_policy.inputs import NO_PICTURES, Pictures
 from residual_rl_ros.config.run import load_run
-from residual_rl_ros.control.controller import StepFeedback
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.deployment.export import ExportOptions, export_run
 from residual_rl_ros.deployment.parity import compare
 from residual_rl_ros.deployment.runner import FusedRunner

@@ -23,12 +23,12 @@ from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.transitions.summary import summarise
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.monitor import claim_domain
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
-from residual_rl_ros.ros.bringup.topology import NodeSpec
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.command_writers import CommandWriter
 from residual_rl_ros.ros.common.encoders import ChannelEncoder, float_array
-from residual_rl_ros.ros.common.managed_node import NodeHost
+from residual_rl_ros.ros.common.node_host import NodeHost
 from residual_rl_ros.transitions.layout import TransitionLayout
 
 RATE_HZ, N, M = 200.0, 40, 7

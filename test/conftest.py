@@ -8,6 +8,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
+
+# Before NumPy is loaded: processors of different makes sum in the same order.
+os.environ['OPENBLAS_CORETYPE'] = 'Haswell'
+
 import torch
 from builders import make_layout
 from hypothesis import settings

@@ -29,8 +29,8 @@ from residual_rl_ros.residual_policy.architecture import (
 from residual_rl_ros.residual_policy.candidate_selection import BestOfNActor
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.residual_policy.torch_networks import Critic, FlatParameters, ResidualActor
+from residual_rl_ros.transitions.batch import Batch
 from residual_rl_ros.transitions.layout import TransitionLayout
-from residual_rl_ros.transitions.replay_buffer import Batch
 from residual_rl_ros.transitions.transition import Transition
 
 PRIOR_ROWS = 64

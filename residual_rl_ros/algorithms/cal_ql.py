@@ -20,7 +20,7 @@ from residual_rl_ros.algorithms.actor_critic import critic_loss
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.algorithms.sac import Sac, SacConfig
 from residual_rl_ros.schema import parameter
-from residual_rl_ros.transitions.replay_buffer import Batch
+from residual_rl_ros.transitions.batch import Batch
 
 
 @dataclass(frozen=True)

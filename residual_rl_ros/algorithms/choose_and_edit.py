@@ -26,7 +26,7 @@ from residual_rl_ros.residual_policy.choose_and_edit import (
     ChooseAndEditActor,
     ChooseAndEditArchitecture,
 )
-from residual_rl_ros.transitions.replay_buffer import Batch
+from residual_rl_ros.transitions.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class ChooseAndEditConfig(SacConfig):
     """Numbers of choose and edit; `residual_candidates` is E, the edits a proposal."""
 
     section: ClassVar[str] = 'objective'
+    proposals_advice: ClassVar[str] = 'set it to 8 (--set proposals=8, --proposals 8)'
 
     def problems(self) -> Iterator[str]:
         """Yield what does not fit together."""

@@ -31,8 +31,8 @@ from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_LAYERS
 from residual_rl_ros.residual_policy.torch_networks import Normalizer
 from residual_rl_ros.rewards.composition import DESCRIPTION, AddOns, decision_reward
 from residual_rl_ros.schema import parameter
+from residual_rl_ros.transitions.batch import Batch
 from residual_rl_ros.transitions.layout import TransitionLayout
-from residual_rl_ros.transitions.replay_buffer import Batch
 from residual_rl_ros.transitions.transition import Transition
 
 Module = TypeVar('Module')

@@ -35,6 +35,9 @@ class QRemixConfig(OffPolicyConfig):
     """Numbers of the Q-remix."""
 
     section: ClassVar[str] = 'objective'
+    proposals_advice: ClassVar[str] = (
+        'set it to 8 (--set proposals=8, --proposals 8), and residual_scale to 2'
+    )
 
     offline_updates: int = parameter(
         4000, 'updates on the data of the warm-up, and on all data after a change of the add-on', 0

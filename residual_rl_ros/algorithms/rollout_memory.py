@@ -21,8 +21,9 @@ from torch import Tensor
 
 from residual_rl_ros.algorithms.rule import Arrays
 from residual_rl_ros.errors import ConfigError, ResidualRLError
+from residual_rl_ros.transitions.batch import Batch
 from residual_rl_ros.transitions.layout import TransitionLayout
-from residual_rl_ros.transitions.replay_buffer import NONE, Batch, ReplayBuffer
+from residual_rl_ros.transitions.replay_buffer import NONE, ReplayBuffer
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Source, Transition
 

@@ -38,6 +38,9 @@ class RuleConfig:
 
     section: ClassVar[str] = ''
     """Section of a preset in which the keys that a class adds stand."""
+    proposals_advice: ClassVar[str] = ''
+    """What to set for a rule that chooses among proposals of the base, if there is but one; empty
+    for a rule that does not."""
 
     @property
     def tells_cost(self) -> bool:

@@ -26,8 +26,8 @@ from residual_rl_ros.algorithms.config import ActorCriticConfig
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.residual_policy.torch_networks import FlatParameters, ResidualActor
 from residual_rl_ros.schema import parameter
+from residual_rl_ros.transitions.batch import Batch
 from residual_rl_ros.transitions.layout import TransitionLayout
-from residual_rl_ros.transitions.replay_buffer import Batch
 
 
 @dataclass(frozen=True)

@@ -9,46 +9,37 @@ chunk that is damaged inside is skipped, and each damage is reported with its of
 from __future__ import annotations
 
 import mmap
-import struct
-import sys
-import zlib
 from bisect import bisect_right
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import lz4.frame
 import numpy as np
 
+from residual_rl_ros.bags.mcap_records import (
+    CHANNEL,
+    CHUNK,
+    CHUNK_HEAD,
+    CHUNK_INDEX,
+    DATA_END,
+    FOOTER,
+    MAGIC,
+    MESSAGE,
+    MESSAGE_HEAD,
+    RECORD,
+    SCHEMA,
+    DamageError,
+    records_of,
+    text_at,
+    uncompress,
+    unpack,
+)
 from residual_rl_ros.bags.segment import NO_CHUNK, Block, Segment, Topic
 from residual_rl_ros.errors import one_line
 from residual_rl_ros.files import limits
 from residual_rl_ros.findings import Findings
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
-MAGIC = b'\x89MCAP0\r\n'
-SCHEMA, CHANNEL, MESSAGE, CHUNK, CHUNK_INDEX, DATA_END = 0x03, 0x04, 0x05, 0x06, 0x08, 0x0F
-RECORD = struct.Struct('<BQ')
-"""Opcode and length of what follows."""
-MESSAGE_HEAD = struct.Struct('<HIQQ')
-"""Channel, sequence, log time and publish time; the message follows."""
-CHUNK_HEAD = struct.Struct('<QQQI')
-"""First and last log time, uncompressed size and CRC-32; compression and records follow."""
-FOOTER = struct.Struct('<BQQQI')
-"""The last record, before the magic: opcode, length, start of the summary, offsets, CRC-32."""
 SEGMENT_MESSAGES, SEGMENT_BYTES = 4096, 1 << 20
 """Small chunks, as a flushing recorder writes them, are read together up to these limits."""
 LATEST_NS = 2**63 - 1
-WINDOW_LOG = 26
-"""Largest window of a zstd frame, which the decompressor allocates: 2 to this power [byte]."""
-
-
-class _DamageError(Exception):
-    """Bytes that are no record."""
 
 
 class _LimitError(Exception):
@@ -111,7 +102,7 @@ class McapFile:
         found = _Collector(self._count)
         if block.loose:
             found.open(self._whole, NO_CHUNK)
-        for opcode, begin, end in _records(self._whole, block.begin, block.end):
+        for opcode, begin, end in records_of(self._whole, block.begin, block.end):
             if opcode == CHUNK:
                 self._chunk(begin, end, found)
             elif opcode == MESSAGE:
@@ -129,16 +120,16 @@ class McapFile:
         """
         whole = self._whole
         try:
-            for opcode, begin, end in _records(whole, offset, len(whole)):
+            for opcode, begin, end in records_of(whole, offset, len(whole)):
                 offset = begin - RECORD.size
                 following = _after(chunks, offset)
                 if following is not None and end > following:
-                    raise _DamageError(f'a record of {end - begin} bytes runs into the next chunk')
+                    raise DamageError(f'a record of {end - begin} bytes runs into the next chunk')
                 plan.records_left -= 1
                 if plan.records_left < 0:
                     raise _LimitError('the file has too many small records')
                 if opcode == MESSAGE:
-                    _, _, time_ns, _ = _unpack(MESSAGE_HEAD.format, whole, begin, end)
+                    _, _, time_ns, _ = unpack(MESSAGE_HEAD.format, whole, begin, end)
                     plan.message(begin, end, time_ns)
                 elif opcode == CHUNK:
                     self._plan_chunk(begin, end, plan)
@@ -153,7 +144,7 @@ class McapFile:
                 self._report(offset, 'the file ends without its index: recording was cut off')
         except _LimitError as error:
             self._report(offset, f'{error}; what follows is not read')
-        except _DamageError as damage:
+        except DamageError as damage:
             resume = _after(chunks, offset)
             go_on = f'going on at offset {resume}' if resume else 'what follows is not read'
             self._report(offset, f'{damage}; {go_on}')
@@ -163,9 +154,9 @@ class McapFile:
     def _plan_chunk(self, begin: int, end: int, plan: _Plan) -> None:
         """Take a chunk into the plan, by what its header says."""
         try:
-            start_ns, end_ns, size, _ = _unpack(CHUNK_HEAD.format, self._whole, begin, end)
-            compression, _ = _text(self._whole, begin + CHUNK_HEAD.size, end)
-        except _DamageError as damage:
+            start_ns, end_ns, size, _ = unpack(CHUNK_HEAD.format, self._whole, begin, end)
+            compression, _ = text_at(self._whole, begin + CHUNK_HEAD.size, end)
+        except DamageError as damage:
             self._report(begin - RECORD.size, f'damaged chunk: {damage}; passed over')
             return
         plan.chunk(begin, end, (start_ns, end_ns), size if compression else 0)
@@ -176,14 +167,14 @@ class McapFile:
         if self._records_left < 0:
             return
         try:
-            records = _uncompress(self._whole, begin, end)
+            records = uncompress(self._whole, begin, end)
             found.open(records, offset)
             count = 0
-            for opcode, first, last in _records(records, 0, len(records)):
+            for opcode, first, last in records_of(records, 0, len(records)):
                 count += 1
                 if count > self._records_left:
                     self._records_left = -1
-                    raise _DamageError(
+                    raise DamageError(
                         f'more than {count - 1} records in chunks of {len(self._whole)} bytes; '
                         'what follows is not read'
                     )
@@ -194,21 +185,21 @@ class McapFile:
                 else:
                     self._report(offset, 'a record within a chunk that is no message')
             self._records_left -= count
-        except _DamageError as damage:
+        except DamageError as damage:
             self._report(offset, f'damaged chunk: {damage}; passed over')
 
     def _declare(self, buffer: memoryview, opcode: int, begin: int, end: int) -> None:
         """Read a schema or a channel; of two under one key the first counts."""
         if opcode == SCHEMA:
-            (key,) = _unpack('<H', buffer, begin, end)
-            name, _ = _text(buffer, begin + 2, end)
+            (key,) = unpack('<H', buffer, begin, end)
+            name, _ = text_at(buffer, begin + 2, end)
             self._types.setdefault(key, one_line(name))
         elif opcode == CHANNEL:
-            key, schema = _unpack('<HH', buffer, begin, end)
-            name, _ = _text(buffer, begin + 4, end)
+            key, schema = unpack('<HH', buffer, begin, end)
+            name, _ = text_at(buffer, begin + 4, end)
             topic = Topic(one_line(name), self._types.get(schema, ''))
             if len(self.topics) >= limits.TOPICS and key not in self.topics:
-                raise _DamageError(f'more than {limits.TOPICS} channels')
+                raise DamageError(f'more than {limits.TOPICS} channels')
             if self.topics.setdefault(key, topic) != topic:
                 self._problems.add(
                     self.path,
@@ -230,18 +221,18 @@ class McapFile:
         if opcode != 0x02 or not len(MAGIC) <= summary < footer:
             return chunks
         try:
-            for kind, begin, end in _records(whole, summary, footer):
+            for kind, begin, end in records_of(whole, summary, footer):
                 plan.records_left -= 1
                 if plan.records_left < 0:
-                    raise _DamageError('too many small records')
+                    raise DamageError('too many small records')
                 self._declare(whole, kind, begin, end)
                 if kind == CHUNK_INDEX:
-                    _, _, offset, length = _unpack('<QQQQ', whole, begin, end)
+                    _, _, offset, length = unpack('<QQQQ', whole, begin, end)
                     record = CHUNK, length - RECORD.size
                     if offset < summary and RECORD.unpack_from(whole, offset) == record:
                         chunks.append(offset)
             self.knows_topics = bool(self.topics)  # A summary may leave them out.
-        except _DamageError as damage:
+        except DamageError as damage:
             self._report(summary, f'damaged summary: {damage}')
         return sorted(chunks)
 
@@ -339,7 +330,7 @@ class _Collector:
         """Add a message record of the buffer that was opened last."""
         data = begin + MESSAGE_HEAD.size
         if data > end:
-            raise _DamageError(f'a message record of {end - begin} bytes')
+            raise DamageError(f'a message record of {end - begin} bytes')
         channel, _, time_ns, _ = MESSAGE_HEAD.unpack_from(self._buffers[-1], begin)
         time_ns = min(time_ns, LATEST_NS)
         self._rows.append((channel, self._start + data, end - data, time_ns, self._chunk))
@@ -352,70 +343,7 @@ class _Collector:
         return Segment(buffer, channel, start, size, time_ns, self.first, file_bytes, chunk)
 
 
-def _records(buffer: memoryview, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield opcode, begin and end of every record's content."""
-    unpack, head = RECORD.unpack_from, RECORD.size
-    while begin < end:
-        if begin + head > end:
-            raise _DamageError(f'cut off after {end - begin} bytes of a record')
-        opcode, length = unpack(buffer, begin)
-        begin += head
-        if opcode == 0:
-            raise _DamageError('opcode 0 is no record')
-        if length > end - begin:
-            raise _DamageError(f'a record of {length} bytes where {end - begin} are left')
-        yield opcode, begin, begin + length
-        begin += length
-
-
 def _after(chunks: list[int], offset: int) -> int | None:
     """Return where the first chunk behind an offset begins; None if none is known."""
     index = bisect_right(chunks, offset)
     return chunks[index] if index < len(chunks) else None
-
-
-def _uncompress(buffer: memoryview, begin: int, end: int) -> memoryview:
-    """Return the records of a chunk."""
-    _, _, size, crc = _unpack(CHUNK_HEAD.format, buffer, begin, end)
-    compression, begin = _text(buffer, begin + CHUNK_HEAD.size, end)
-    (length,) = _unpack('<Q', buffer, begin, end)
-    begin += 8
-    if length > end - begin or (compression and size > limits.MESSAGE_BYTES):
-        raise _DamageError(f'{length} bytes of {size} uncompressed where {end - begin} are left')
-    stored = buffer[begin : begin + length]
-    try:
-        if compression == '':
-            records = stored
-        elif compression == 'zstd':
-            records = memoryview(_zstd().decompress(stored, size + 1))
-        elif compression == 'lz4':
-            records = memoryview(lz4.frame.LZ4FrameDecompressor().decompress(stored, size + 1))
-        else:
-            raise _DamageError(f'compression {compression!r}, expected none, zstd or lz4')
-    except (zstd.ZstdError, RuntimeError, ValueError) as error:
-        raise _DamageError(f'{compression}: {error}') from error
-    if len(records) != size:
-        found = f'{len(records)} bytes' if len(records) < size else 'more'
-        raise _DamageError(f'{found} uncompressed, expected {size} bytes')
-    if crc and zlib.crc32(records) != crc:
-        raise _DamageError(f'CRC-32 {zlib.crc32(records):08x}, expected {crc:08x}')
-    return records
-
-
-def _zstd() -> zstd.ZstdDecompressor:
-    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG})
-
-
-def _unpack(layout: str, buffer: memoryview, begin: int, end: int) -> tuple[Any, ...]:
-    if begin + struct.calcsize(layout) > end:
-        raise _DamageError(f'a record of {end - begin} bytes is too short')
-    return struct.unpack_from(layout, buffer, begin)
-
-
-def _text(buffer: memoryview, begin: int, end: int) -> tuple[str, int]:
-    """Return a string and where it ends."""
-    (length,) = _unpack('<I', buffer, begin, end)
-    begin += 4
-    if length > end - begin:
-        raise _DamageError(f'a text of {length} bytes where {end - begin} are left')
-    return buffer[begin : begin + length].tobytes().decode(errors='replace'), begin + length

@@ -23,6 +23,7 @@ from residual_rl_ros.base_policy.noise_batch import NoiseBatch, make_noise_batch
 from residual_rl_ros.errors import BasePolicyError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.numerics import is_one_hot
+from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import FEATURES
@@ -49,9 +50,7 @@ class OnnxBasePolicy:
             sidecar YAML of the same name (`policy.onnx` -> `policy.yaml`).
         sha256: what must identify it, in hexadecimal digits: the digest of its file or, if weights
             or metadata are beside it, one over all of them. Empty accepts any.
-        constants: values of its constant inputs by name, each a flat list, for those without
-            default or with another; None takes those of `inference`.
-        inference: how to run it, as the robot YAML says.
+        inference: how to run it, and its constants, as the robot YAML says.
 
     Raises:
         BasePolicyError: missing, unreadable or another model, no metadata, inputs or outputs off
@@ -62,7 +61,6 @@ class OnnxBasePolicy:
         self,
         path: str | Path,
         sha256: str = '',
-        constants: Mapping[str, Sequence[float]] | None = None,
         inference: InferenceConfig = ON_CPU,
     ) -> None:
         self.path = Path(path)
@@ -89,8 +87,22 @@ class OnnxBasePolicy:
         )
         self._check_signature()
         self._batches: dict[int, NoiseBatch | None] = {}
-        self.constants = self._read_constants(inference.numbers if constants is None else constants)
+        self.constants = self._read_constants(inference.numbers)
         """Constant inputs, shape (1, *shape) each."""
+
+    @classmethod
+    def find(cls, name: str, robot: RobotConfig | None = None, sha256: str = '') -> OnnxBasePolicy:
+        """Return a shipped base policy, or that of an ONNX file, bound to a robot if one is given.
+
+        Raises:
+            BasePolicyError: it cannot be run, is another one, or does not fit the robot.
+            ResourceError: there is none.
+        """
+        inference = ON_CPU if robot is None else robot.base_policy
+        policy = cls(find_base_policy(name), sha256, inference=inference)
+        if robot is not None:
+            policy.bind(robot)
+        return policy
 
     def bind(self, robot: RobotConfig) -> None:
         """Check that it fits a robot, and take its observations from now on.

@@ -4,8 +4,9 @@
 
 `residual-rl bench learner`. Twin critics and actor of 2 x 256, batch 256, n = 40, m = 7, one actor
 step for every critic step, one-step targets, no normalisation. Every repetition runs each library
-in turn, in a process of its own with the same threads; ratios are within a repetition. The limit is
-what the float32 matrix products of an update alone would take.
+in turn, in a process of its own with the same threads; ratios are within a repetition. `gpu` is this
+package with `device: cuda`. The limit is what the float32 matrix products of an update alone would
+take on the processor.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ STORED = 20_000
 """Transitions to sample from."""
 WARM_UP, UPDATES = 50, 400
 """Updates before the clock starts, and measured ones."""
-MISSING = 'ModuleNotFoundError'
-OPTIONAL = ('sb3', 'sbx')
-"""Libraries that need not be installed."""
+MISSING = {
+    'gpu': ('finds no GPU', 'torch finds none'),
+    'sb3': ('ModuleNotFoundError', "not installed: pip install 'residual_rl_ros[bench]'"),
+    'sbx': ('ModuleNotFoundError', "not installed: pip install 'residual_rl_ros[bench]'"),
+}
+"""What may be missing: how its error says so, and what the table says."""
 
 
-def ours(threads: int, updates: int = UPDATES) -> float:
+def ours(threads: int, updates: int = UPDATES, device: str = 'cpu') -> float:
     """Return updates/s of this package."""
     import numpy as np
     import torch
@@ -47,7 +51,7 @@ def ours(threads: int, updates: int = UPDATES) -> float:
         {
             **{'critic_sees_residual': False, 'actor_sees_base_action': False, 'n_step': 1},
             **{'actor_interval': 1, 'neutral_prior': 0.0, 'base_in_target': False},
-            **{'gamma': 0.99, 'batch_size': BATCH, 'replay_capacity': STORED},
+            **{'gamma': 0.99, 'batch_size': BATCH, 'replay_capacity': STORED, 'device': device},
         },
     )
     rng = np.random.default_rng(0)
@@ -61,7 +65,13 @@ def ours(threads: int, updates: int = UPDATES) -> float:
             )
         )  # fmt: skip
 
-    return _rate(rule.update, updates)
+    finish = torch.cuda.synchronize if device == 'cuda' else None
+    return _rate(rule.update, updates, finish)
+
+
+def on_gpu(threads: int, updates: int = UPDATES) -> float:
+    """Return updates/s of this package with `device: cuda`, of one processor thread."""
+    return ours(threads, updates, 'cuda')
 
 
 def stable_baselines3(threads: int, updates: int = UPDATES) -> float:
@@ -126,12 +136,16 @@ def limit(threads: int, updates: int = UPDATES) -> float:
     return _rate(products, updates)
 
 
-def _rate(update: Callable[[], Any], updates: int) -> float:
+def _rate(
+    update: Callable[[], Any], updates: int, finish: Callable[[], None] | None = None
+) -> float:
     for _ in range(WARM_UP):
         update()
     started = time.perf_counter()
     for _ in range(updates):
         update()
+    if finish is not None:  # A GPU is still computing when the last update returns.
+        finish()
     return updates / (time.perf_counter() - started)
 
 
@@ -158,6 +172,7 @@ def _fill(buffer: Any) -> None:
 
 LIBRARIES: dict[str, Callable[[int, int], float]] = {
     'ours': ours,
+    'gpu': on_gpu,
     'sb3': stable_baselines3,
     'sbx': sbx,
     'limit': limit,
@@ -165,7 +180,7 @@ LIBRARIES: dict[str, Callable[[int, int], float]] = {
 
 
 def measure(threads: int, repetitions: int, updates: int = UPDATES) -> dict[str, list[float]]:
-    """Return the updates/s of every library, one number a repetition; none if it is not installed.
+    """Return the updates/s of every library, one number a repetition; none where it is missing.
 
     Raises:
         ResidualRLError: a library failed.
@@ -177,7 +192,7 @@ def measure(threads: int, repetitions: int, updates: int = UPDATES) -> dict[str,
             result = subprocess.run(command, check=False, capture_output=True, text=True)
             if result.returncode == 0:
                 rates[name].append(float(result.stdout.split()[-1]))
-            elif name not in OPTIONAL or MISSING not in result.stderr:
+            elif name not in MISSING or MISSING[name][0] not in result.stderr:
                 raise ResidualRLError(f'{name}: {result.stderr.strip().splitlines()[-1]}')
     return rates
 
@@ -187,7 +202,7 @@ def to_markdown(rates: Mapping[str, Sequence[float]]) -> str:
     lines = ['| | updates/s | ours / it |', '|---|---|---|']
     for name, values in rates.items():
         if not values:
-            lines.append(f"| {name} | not installed: pip install 'residual_rl_ros[bench]' | |")
+            lines.append(f'| {name} | {MISSING[name][1]} | |')
             continue
         ratio = statistics.median(a / b for a, b in zip(rates['ours'], values, strict=True))
         lines.append(f'| {name} | {statistics.median(values):.0f} | {ratio:.2f} |')

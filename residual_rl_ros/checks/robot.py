@@ -12,7 +12,6 @@ from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.control.safety import Workspace
 from residual_rl_ros.errors import BasePolicyError, ConfigError, ResourceError
 from residual_rl_ros.findings import InspectionReport
-from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.camera import Camera
 from residual_rl_ros.robot.command import Command
@@ -74,8 +73,7 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
     report.remarks += _action_remarks(robot)
     if base_policy is not None:
         try:
-            policy = OnnxBasePolicy(find_base_policy(base_policy), inference=robot.base_policy)
-            policy.bind(robot)
+            policy = OnnxBasePolicy.find(base_policy, robot)
             metadata = policy.metadata
             report.facts['base policy'] = f'{base_policy} fits'
             report.remarks += policy.remarks

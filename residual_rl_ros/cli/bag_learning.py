@@ -176,14 +176,12 @@ def rebuild(
     from residual_rl_ros.bags.transitions.writer import write_bag
     from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
     from residual_rl_ros.control.config import ControllerConfig
-    from residual_rl_ros.resources import find_base_policy
     from residual_rl_ros.robot.description import load_robot
 
     config, _ = load_robot(robot)
-    policy = OnnxBasePolicy(find_base_policy(base), inference=config.base_policy)
+    policy = OnnxBasePolicy.find(base, config)
     for remark in policy.remarks:
         show_remark(remark)
-    policy.bind(config)
     if lockstep and (marks is not None or episode_limit):
         raise ResidualRLError(
             '--marks and --episode-limit are for real time; a lockstep simulator sends feedback'

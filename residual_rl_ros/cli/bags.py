@@ -301,7 +301,6 @@ def import_dataset(
     from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
     from residual_rl_ros.control.config import ControllerConfig
     from residual_rl_ros.findings import Findings
-    from residual_rl_ros.resources import find_base_policy
 
     opened = LeRobotDataset.open(dataset)
     problems = Findings()
@@ -326,7 +325,7 @@ def import_dataset(
                 f"{str(dataset)!r} is another tool's dataset: it has no base actions; give the "
                 'base policy with --base'
             )
-        policy = OnnxBasePolicy(find_base_policy(base))
+        policy = OnnxBasePolicy.find(base)
         config = ControllerConfig(
             decision_steps, tuple(scale or (0.05,)), seed=seed, scheduled_actor=False
         )

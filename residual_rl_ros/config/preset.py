@@ -176,6 +176,21 @@ class LearnerConfig(LoopConfig):
                 f'replay_capacity, which is {capacity}'
             )
 
+    def check_proposals(self, proposals: int) -> None:
+        """Refuse a rule that chooses among proposals of the base where a decision has but one.
+
+        Args:
+            proposals: of a decision.
+
+        Raises:
+            ConfigError: that is so.
+        """
+        if self.rule.proposals_advice and proposals < 2:
+            raise ConfigError(
+                f'{self.algorithm} chooses among proposals of the base, and proposals is '
+                f'{proposals}: {self.rule.proposals_advice}'
+            )
+
     @property
     def learns_add_on(self) -> bool:
         """Whether its rule takes add-on rewards, by the key `add_on`."""

@@ -32,7 +32,7 @@ from residual_rl_ros.control.config import (
 )
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.resources import find_base_policy, find_file
+from residual_rl_ros.resources import find_file
 from residual_rl_ros.rewards.composition import DESCRIPTION as ADD_ON
 from residual_rl_ros.rewards.composition import AddOns, BoundAddOns
 from residual_rl_ros.robot.description import RobotConfig, load_robot
@@ -96,8 +96,7 @@ class RunConfig:
             ResidualRLError: one of them, or the preset, is missing or wrong, or they do not fit.
         """
         robot, path = load_robot(self.robot)
-        policy = OnnxBasePolicy(find_base_policy(self.base_policy), inference=robot.base_policy)
-        policy.bind(robot)
+        policy = OnnxBasePolicy.find(self.base_policy, robot)
         run = ResolvedRun(self, policy, robot, path)
         _ = run.add_on  # A name that the robot has not is said before anything moves.
         return run

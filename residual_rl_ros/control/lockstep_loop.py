@@ -10,7 +10,8 @@ from functools import partial
 import numpy as np
 
 from residual_rl_ros.control.composition import BlendRamp
-from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.control.policy_loop import Array, LoopCallbacks, PolicyLoop
 from residual_rl_ros.robot.observation import ObservationAssembler, Picture
 
@@ -68,7 +69,7 @@ class LockstepLoop(PolicyLoop):
         self.controller.abandon()
         self.activate()
         self.in_episode = False
-        self._answered = self._answering = self._feedback_stamp = -np.inf
+        self._answered = self._answering = self._feedback.stamp = -np.inf
         self._waiting_since = None
 
     def _read_weights(self, message: bytes) -> None:
@@ -97,7 +98,7 @@ class LockstepLoop(PolicyLoop):
             self._send_when_ready(self._answering)
 
     def _on_feedback(self, stamp: float, feedback: StepFeedback) -> None:
-        self._feedback, self._feedback_stamp = feedback, stamp
+        self._feedback.replace(feedback, stamp)
         self._on_observation(stamp)
 
     def _on_observation(self, stamp: float) -> None:
@@ -114,8 +115,8 @@ class LockstepLoop(PolicyLoop):
             return
         if not self.in_episode:
             self._begin_episode(self.assembler.assemble(), stamp)
-        elif self._feedback_stamp == stamp and self._feedback is not None:
-            if self._finish_step(self.assembler.assemble(), stamp, self._feedback):
+        elif self._feedback.stamp == stamp and self._feedback.said is not None:
+            if self._finish_step(self.assembler.assemble(), stamp, self._feedback.said):
                 self._answered = stamp
                 self._send_hold(stamp)
                 return

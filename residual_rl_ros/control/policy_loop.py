@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.control.composition import BlendRamp
-from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.control.feedback import PendingFeedback, StepFeedback
 from residual_rl_ros.control.safety import illegal_choice
 from residual_rl_ros.errors import (
     BasePolicyError,
@@ -39,13 +40,6 @@ COUNTERS = (
     *('refused_observations', 'refused_feedback', 'refused_takeovers', 'refused_transitions'),
     *('takeovers', 'operator_ticks'),
 )
-
-MARK_SUCCESS = StepFeedback(1.0, True, False, Success.SUCCESS)
-"""An operator says that the task is done."""
-MARK_FAILURE = StepFeedback(0.0, True, False, Success.FAILURE)
-"""An operator says that the task has failed."""
-END_EPISODE = StepFeedback(0.0, False, True, Success.UNLABELLED)
-"""An operator ends the episode without judging it."""
 
 
 class LoopCallbacks(Protocol):
@@ -96,8 +90,7 @@ class PolicyLoop(ABC):
         self._blend = blend
         self._callbacks = callbacks
         self._clock = clock
-        self._feedback: StepFeedback | None = None
-        self._feedback_stamp = -np.inf
+        self._feedback = PendingFeedback()
         self._takeover: Array | None = None
         self._takeover_active = False
 
@@ -238,7 +231,7 @@ class PolicyLoop(ABC):
     def _begin_episode(self, observation: Array, stamp: float) -> None:
         self.episode += 1
         self.in_episode = True
-        self._feedback = None
+        self._feedback.said = None
         self.controller.begin_episode(self.episode, observation, stamp, self.assembler.pictures)
 
     def _finish_step(self, observation: Array, stamp: float, feedback: StepFeedback) -> bool:
@@ -272,7 +265,7 @@ class PolicyLoop(ABC):
         """Compose and send the command of this control step."""
         if self.controller.at_decision and self.controller.mailbox.begins_anew():
             self._blend.restart()
-        self.controller.blend_ratio = self._blend.ratio(stamp)
+        self.controller.residual.blend_ratio = self._blend.ratio(stamp)
         try:
             command = self.controller.command(self._takeover if self._commanding else None)
         except (BasePolicyError, RewardError, UnsafeCommandError) as error:

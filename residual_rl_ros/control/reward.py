@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.control.controller import StepFeedback
-from residual_rl_ros.control.policy_loop import MARK_SUCCESS
+from residual_rl_ros.control.feedback import MARK_SUCCESS, StepFeedback
 from residual_rl_ros.errors import FormatError, RewardError
 from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.numerics import flag, scalar

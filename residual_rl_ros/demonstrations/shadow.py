@@ -17,7 +17,8 @@ from residual_rl_ros.base_policy.distribution import BasePolicy
 from residual_rl_ros.base_policy.splicing import ONE_BY_ONE, Splicing
 from residual_rl_ros.config.success import ONCE, RETURN, STOP, TERMINATED, SuccessCriterion
 from residual_rl_ros.control.composition import ResidualBound
-from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.demonstrations.frames import Array, DemonstratedEpisode, Mask
 from residual_rl_ros.errors import DemonstrationError

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.base_policy.inputs import Pictures
-from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.deployment.runner import FusedRunner
 from residual_rl_ros.errors import UnsafeCommandError
 from residual_rl_ros.latency import Latency

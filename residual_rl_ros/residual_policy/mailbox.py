@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from functools import partial
 
 from residual_rl_ros.errors import SealError, WeightsError
@@ -15,6 +16,7 @@ from residual_rl_ros.residual_policy.weights import (
     WeightsHeader,
     decode_weights,
 )
+from residual_rl_ros.robot.onnx_session import InferenceWorker
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.seal import WEIGHTS, Key
 
@@ -27,6 +29,9 @@ REFUSALS = (
 MAX_WEIGHTS_BYTES = 8 * 2**20
 """Largest weight message; one of a residual with its critics has 0.3 to 5 MB. It is copied in a
 control step."""
+MAX_READING = 4
+"""Weight messages that are read in a thread at once; the oldest that waits for it makes room for a
+newer one."""
 REPLACED_RUNS = 100
 """Runs of learners that are remembered: they never get the robot back."""
 
@@ -216,3 +221,44 @@ class ActorMailbox:
     def enabled(self) -> bool:
         """Whether the actor in use may act (not during warm-up)."""
         return self.header is not None and self.header.enabled
+
+
+class WeightsReader:
+    """Reads weight messages in a thread: a large actor takes longer to check than a control step.
+
+    Args:
+        mailbox: for which they are.
+    """
+
+    def __init__(self, mailbox: ActorMailbox) -> None:
+        self._mailbox = mailbox
+        self._worker = InferenceWorker('weights')
+        self._reading: deque[Future[DecodedWeights]] = deque()
+        self._newest = b''
+
+    def __len__(self) -> int:
+        """Return how many messages are being read, or were and are not taken yet."""
+        return len(self._reading)
+
+    def submit(self, message: bytes) -> None:
+        """Begin to read a message; one that repeats the last is a sign of life and no more."""
+        if message == self._newest:
+            return
+        self._newest = message
+        if len(self._reading) >= MAX_READING and self._reading[1].cancel():
+            del self._reading[1]
+            self._mailbox.refused['superseded'] += 1
+        self._reading.append(self._worker.submit(self._mailbox.decode, message))
+
+    def take(self, wait: bool = False) -> Iterator[Callable[[], DecodedWeights]]:
+        """Yield what was read, in order, for `ActorMailbox.accept`.
+
+        Args:
+            wait: for what is being read, too.
+        """
+        while self._reading and (wait or self._reading[0].done()):
+            yield self._reading.popleft().result
+
+    def close(self) -> None:
+        """End the thread."""
+        self._worker.close()

@@ -28,7 +28,7 @@ from residual_rl_ros.config.success import (
     TERMINATED,
     SuccessCriterion,
 )
-from residual_rl_ros.control.controller import StepFeedback
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.errors import ResidualRLError, TaskError
 from residual_rl_ros.numerics import flag, is_one_hot, scalar, within
 from residual_rl_ros.transitions.layout import MAX_OBSERVATION

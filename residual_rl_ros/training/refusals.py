@@ -15,9 +15,6 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.tasks.success_probe import PROBE_SEED
 
-CHOOSING = {'q_remix': ', and residual_scale to 2', 'choose_and_edit': ''}
-"""Algorithms that choose among proposals of the base, and what else these need."""
-
 
 def refuse_nothing_to_learn(run: ResolvedRun) -> None:
     """Refuse a run of a customisation that could not change what the base does.
@@ -32,20 +29,7 @@ def refuse_nothing_to_learn(run: ResolvedRun) -> None:
             f'preset {config.preset} learns from an add-on reward, and there is none: give '
             '--add-on, or set reward to total or basic'
         )
-    refuse_one_proposal(run.learner.algorithm, config.proposals)
-
-
-def refuse_one_proposal(algorithm: str, proposals: int) -> None:
-    """Refuse an algorithm that chooses among proposals of the base where there is but one.
-
-    Raises:
-        ConfigError: that is so.
-    """
-    if algorithm in CHOOSING and proposals < 2:
-        raise ConfigError(
-            f'{algorithm} chooses among proposals of the base, and proposals is {proposals}: set '
-            f'it to 8 (--set proposals=8, --proposals 8){CHOOSING[algorithm]}'
-        )
+    run.learner.check_proposals(config.proposals)
 
 
 SILENT_EPISODES = 20

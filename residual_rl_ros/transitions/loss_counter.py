@@ -11,10 +11,13 @@ import numpy.typing as npt
 
 from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.transitions.layout import TransitionLayout
-from residual_rl_ros.transitions.transition import Transition
+from residual_rl_ros.transitions.transition import MAX_COUNT, Transition
 
 if TYPE_CHECKING:
     from std_msgs.msg import Float64MultiArray
+
+LAST_EPOCH = MAX_COUNT // 2
+"""A robot at a later epoch leaves none to go on in; learners count one for each start."""
 
 
 class LossCounter:
@@ -54,6 +57,10 @@ class TransitionFeed:
         least so many: of an episode that is missing altogether one is known."""
         self._gaps = LossCounter()
 
+    def __str__(self) -> str:
+        """Return whose it is, for warnings."""
+        return f'robot {self.robot!r}' if self.robot else 'the robot'
+
     def decode(self, layout: TransitionLayout, data: npt.ArrayLike, label: str) -> Transition:
         """Return the transition that a message holds.
 
@@ -62,6 +69,11 @@ class TransitionFeed:
         """
         try:
             transition = layout.decode(data, label)
+            if transition.epoch > LAST_EPOCH:
+                raise MalformedTransitionError(
+                    f'epoch {transition.epoch}, expected <= {LAST_EPOCH}; restart policy_node if '
+                    'it uses such weights'
+                )
         except MalformedTransitionError:
             self.counts['malformed'] += 1
             raise

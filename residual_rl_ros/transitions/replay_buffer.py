@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.transitions.batch import Batch
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Source, Transition
@@ -24,61 +25,6 @@ BLOCKS = (
     *('prior', 'proposals', 'next_prior', 'next_proposals'),
 )
 """What a row holds, in order."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Sampled transitions; actions in command units, executed ones after all clamps."""
-
-    observation: Tensor
-    """Shape (batch, n)."""
-    base_action: Tensor
-    """Shape (batch, k * m)."""
-    executed_action: Tensor
-    """Shape (batch, k * m)."""
-    reward: Tensor
-    """Discounted sum over the j <= n_step decisions that follow, shape (batch,)."""
-    reward_weight: Tensor
-    """Sum of the discounts in `reward`: what a constant of 1 per decision adds up to."""
-    bootstrap: Tensor
-    """gamma^j, 0 if the last transition terminated (a truncation bootstraps), shape (batch,)."""
-    next_observation: Tensor
-    """Observation after the j decisions, shape (batch, n)."""
-    next_base_action: Tensor
-    """Base action at that observation, shape (batch, k * m)."""
-    prior: Tensor
-    """Density of the base action, shape (batch, P)."""
-    proposals: Tensor
-    """What else the base policy would have done, shape (batch, (N - 1) * k * m)."""
-    next_prior: Tensor
-    """Density of the next base action, shape (batch, P)."""
-    next_proposals: Tensor
-    """Shape (batch, (N - 1) * k * m)."""
-    row: npt.NDArray[np.int64]
-    """Row of the buffer, shape (batch,)."""
-    demonstrations: int = 0
-    """How many of the last ones are demonstrations."""
-
-    def to(self, device: torch.device) -> Batch:
-        """Return it on a device; itself if it is there."""
-        if self.observation.device == device:
-            return self
-        moved: dict[str, Any] = {name: each.to(device) for name, each in self.tensors.items()}
-        return replace(self, **moved)
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything but `row` and `demonstrations`, by name."""
-        names = [field.name for field in fields(Batch)]
-        return {n: getattr(self, n) for n in names if n not in ('row', 'demonstrations')}
-
-    @staticmethod
-    def with_demonstrations(first: Batch, second: Batch) -> Batch:
-        """Return one batch, the second of which is demonstrations; `row` is of each buffer."""
-        others = second.tensors
-        tensors = {name: torch.cat([own, others[name]]) for name, own in first.tensors.items()}
-        row = np.concatenate([first.row, second.row])
-        return Batch(row=row, demonstrations=len(second.row), **tensors)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from residual_rl_ros.algorithms.customisation import CustomisationConfig, Custom
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.rewards.composition import AddOns
 from residual_rl_ros.schema import from_mapping
-from residual_rl_ros.transitions.replay_buffer import Batch, ReplayBuffer
+from residual_rl_ros.transitions.batch import Batch
+from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
 
 SIDE = '[{name: side_preference, position: tool.z, side: high}]'
 ADD_ONS = AddOns.from_yaml(SIDE)

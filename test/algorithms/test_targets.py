@@ -12,7 +12,7 @@ from torch import Tensor
 
 from residual_rl_ros.algorithms.sac import Sac
 from residual_rl_ros.algorithms.td3 import Td3
-from residual_rl_ros.transitions.replay_buffer import Batch
+from residual_rl_ros.transitions.batch import Batch
 
 LAYOUT = make_layout()
 Q = torch.tensor([[1.0, 5.0], [3.0, 4.0], [2.0, 9.0]])

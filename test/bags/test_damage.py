@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.mcap_file import CHUNK, CHUNK_HEAD, MAGIC, RECORD, zstd
+from residual_rl_ros.bags.mcap_records import CHUNK, CHUNK_HEAD, MAGIC, RECORD, zstd
 from residual_rl_ros.bags.recorder import FLAG
 from residual_rl_ros.bags.sqlite_file import SEGMENT_MESSAGES
 from residual_rl_ros.bags.transitions.reader import TEXT, TransitionReader

@@ -25,6 +25,7 @@ from residual_rl_ros.base_policy.inputs import (
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.errors import BasePolicyError
+from residual_rl_ros.robot.inference import InferenceConfig
 
 WINDOW = np.zeros((2, 3), dtype=np.float32)
 
@@ -76,7 +77,8 @@ def test_a_wrong_input_is_refused_by_name(name: str, values: dict[str, Any], mes
 
 def test_pictures_constants_and_noise_reach_the_graph(tmp_path: Path) -> None:
     policy = OnnxBasePolicy(
-        write_policy(tmp_path / 'a.onnx'), constants={'goal': [1.0, 2.0], 'tokens': [10, 20]}
+        write_policy(tmp_path / 'a.onnx'),
+        inference=InferenceConfig(constants={'goal': [1.0, 2.0], 'tokens': [10, 20]}),
     )
     noises = np.stack([np.full((2, 2), value, dtype=np.float32) for value in (0.0, 0.25, 0.5)])
     context = Context({'camera': np.stack([grey(9), grey(100)])})
@@ -158,7 +160,9 @@ def test_a_zero_default_is_the_policy_without_noise_and_its_proposals_are_drawn(
 )
 def test_a_wrong_constant_is_refused(tmp_path: Path, constants: Any, message: str) -> None:
     with pytest.raises(BasePolicyError, match=message):
-        OnnxBasePolicy(write_policy(tmp_path / 'a.onnx'), constants=constants)
+        OnnxBasePolicy(
+            write_policy(tmp_path / 'a.onnx'), inference=InferenceConfig(constants=constants)
+        )
 
 
 def test_a_constant_without_default_must_be_said(tmp_path: Path) -> None:

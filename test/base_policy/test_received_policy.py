@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, ReceivedQueue
 from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.control.controller import StepFeedback
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.errors import BasePolicyError, ChunkLateError, CommandError, ResidualRLError
 from residual_rl_ros.transitions.transition import Success
 

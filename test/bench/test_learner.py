@@ -11,7 +11,7 @@ import pytest
 from command_line import run_command
 
 from residual_rl_ros.bench import learner
-from residual_rl_ros.bench.learner import LIBRARIES, OPTIONAL, limit, measure, ours, to_markdown
+from residual_rl_ros.bench.learner import LIBRARIES, MISSING, limit, measure, ours, to_markdown
 from residual_rl_ros.errors import ResidualRLError
 
 
@@ -22,7 +22,7 @@ def test_the_learner_and_its_limit_are_measured(monkeypatch: pytest.MonkeyPatch)
     assert limit(1, 2) > 0.0
 
 
-def test_the_command_measures_every_library_or_says_that_it_is_not_installed(
+def test_the_command_measures_every_library_or_says_that_it_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ('bench', 'learner', '--threads', '1', '--repetitions', '1', '--updates', '5')
@@ -31,7 +31,7 @@ def test_the_command_measures_every_library_or_says_that_it_is_not_installed(
     assert [row.split()[1] for row in rows] == list(LIBRARIES)
     for name, row in zip(LIBRARIES, rows, strict=True):
         figures = re.fullmatch(rf'\| {name} \| \d+ \| \d+\.\d\d \|', row)
-        assert figures or (name in OPTIONAL and 'not installed' in row), row
+        assert figures or (name in MISSING and MISSING[name][1] in row), row
 
 
 def test_a_library_that_fails_is_an_error_and_one_that_is_missing_is_not(
@@ -39,6 +39,7 @@ def test_a_library_that_fails_is_an_error_and_one_that_is_missing_is_not(
 ) -> None:
     said = {
         'sb3': "ModuleNotFoundError: No module named 'stable_baselines3'",
+        'gpu': 'ConfigError: device is cuda, but torch finds no GPU here',
         'sbx': '',
         'ours': '',
     }
@@ -50,6 +51,7 @@ def test_a_library_that_fails_is_an_error_and_one_that_is_missing_is_not(
     monkeypatch.setattr(subprocess, 'run', run)
     assert measure(1, 2) == {
         'ours': [100.0] * 2,
+        'gpu': [],
         'sb3': [],
         'sbx': [100.0] * 2,
         'limit': [100.0] * 2,

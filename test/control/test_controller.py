@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.errors import UnsafeCommandError
 from residual_rl_ros.residual_policy.robot_policy import WARM_UP, Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
@@ -105,10 +106,10 @@ def off() -> Iterator[tuple[str, ResidualController]]:
     offer(warm_up, gain=3.0, enabled=False)
     yield 'warm-up', warm_up
     switched = build(LinearPolicy(stochastic=True), gain=3.0, **options)
-    switched.residual_enabled = False
+    switched.residual.enabled = False
     yield 'operator switch', switched
     faded = build(LinearPolicy(stochastic=True), gain=3.0, **options)
-    faded.blend_ratio = 0.0
+    faded.residual.blend_ratio = 0.0
     yield 'blend ratio', faded
 
 
@@ -137,7 +138,7 @@ def test_no_actor_moves_the_robot_further_from_the_base_than_the_bound(
     controller = build(
         action=limits, gain=gain, seed=seed, residual_scale=(scale,), explore=explore
     )
-    controller.blend_ratio = blend
+    controller.residual.blend_ratio = blend
     run = play(controller, episode=seed)
     bound = scale * np.array([1.0, 0.5])
     base = base_actions(run, seed)

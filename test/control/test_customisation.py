@@ -13,8 +13,9 @@ from builders import LinearPolicy, make_action_spec, make_layout
 
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.customisation import Customisation
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
@@ -103,7 +104,7 @@ def test_weight_zero_is_the_base_bit_for_bit_and_any_other_weight_is_not() -> No
 def test_a_choice_that_fades_in_is_made_whole_in_a_share_of_the_decisions() -> None:
     controller = make_controller()
     remix(controller)
-    controller.blend_ratio = 0.5
+    controller.residual.blend_ratio = 0.5
     chosen = 0
     for episode in range(6):
         for each in play(controller, episode=episode)[1]:

@@ -18,7 +18,8 @@ from prior_builders import METADATA, NAMES, Chooser
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError, ResidualRLError, UnsafeCommandError, WeightsError
@@ -126,7 +127,7 @@ def test_a_warm_up_with_noise_chooses_any_action_in_that_share_of_the_steps() ->
     assert set(np.unique(sent)) == {0.0, 1.0}
     # The base alone goes right in a quarter of the steps.
     assert sent[:, 2].mean() == pytest.approx(0.6 / 3 + 0.4 / 4, abs=0.08)
-    assert not control.residuals_not_finite
+    assert not control.residual.not_finite
     control.queue.close()
 
 
@@ -137,7 +138,7 @@ def test_where_a_residual_chooses_nothing_the_base_acts_and_it_is_counted(
     control = controller()
     give(control, Always(RIGHT, residual=residual))
     np.testing.assert_array_equal(steps(control, 3), [STAY, RIGHT, LEFT])
-    assert control.residuals_not_finite == 3
+    assert control.residual.not_finite == 3
     control.queue.close()
 
 

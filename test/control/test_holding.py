@@ -10,7 +10,7 @@ import numpy as np
 from builders import LinearPolicy, settle
 from loop_builders import ACTION, PERIOD, Recorder, drive, feed, real_time, weights
 
-from residual_rl_ros.control.policy_loop import END_EPISODE, MARK_SUCCESS
+from residual_rl_ros.control.feedback import END_EPISODE, MARK_SUCCESS
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.transitions.transition import Source, Success

@@ -136,6 +136,6 @@ def test_what_would_take_long_is_refused_unread() -> None:
     for make in (lambda: names(300_000), lambda: tensors(50_000)):
         loop.receive_weights(array('B', make()))
     assert loop.controller.mailbox.refused['malformed'] == 2
-    assert len(loop._reading) == 0
+    assert len(loop._reader) == 0
     assert all('has a header of' in text for text in callbacks.warnings)
     loop.close()

@@ -14,7 +14,7 @@ from builders import LinearPolicy, make_metadata
 from loop_builders import PERIOD, drive, feed, real_time
 
 from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, ReceivedQueue
-from residual_rl_ros.control.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
+from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 
 
@@ -82,7 +82,7 @@ def test_a_clock_that_jumps_neither_fades_the_residual_in_nor_ends_a_hold(jump: 
     assert callbacks.faults == []
     assert f'the clock jumped by {jump + PERIOD:+.3f} s' in ' '.join(callbacks.warnings)
     drive(loop, now + PERIOD, 2)
-    assert loop.controller.blend_ratio <= PERIOD / 5.0
+    assert loop.controller.residual.blend_ratio <= PERIOD / 5.0
 
 
 def test_feedback_of_the_future_does_not_keep_the_next_episode_from_beginning() -> None:

@@ -42,19 +42,19 @@ def test_the_residual_fades_in_again_after_a_rollback(after: dict[str, int]) -> 
     now = drive(loop, 0.0, round(1.5 / PERIOD))
     send(replace(header, sequence=2))
     now = drive(loop, now, 1)
-    assert loop.controller.blend_ratio == 1.0
+    assert loop.controller.residual.blend_ratio == 1.0
     send(replace(header, sequence=3, **after))
     now = drive(loop, now, 1)
-    assert loop.controller.blend_ratio == 0.0
+    assert loop.controller.residual.blend_ratio == 0.0
     drive(loop, now, round(0.5 / PERIOD))
-    assert loop.controller.blend_ratio == pytest.approx(0.5, abs=0.1)
+    assert loop.controller.residual.blend_ratio == pytest.approx(0.5, abs=0.1)
 
 
 def test_weights_are_read_beside_the_control_loop_and_the_newest_is_used() -> None:
     loop, callbacks = real_time(LinearPolicy())
     loop.activate()
     at_work = threading.Event()
-    loop._reader.submit(at_work.wait)
+    loop._reader._worker.submit(at_work.wait)
     for sequence in range(8):
         loop.receive_weights(weights(loop, sequence))
     now = drive(loop, 0.0, 3)  # A control step does not wait for a reader at work.

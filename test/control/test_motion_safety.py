@@ -13,7 +13,7 @@ import pytest
 from builders import LinearPolicy, settle
 from loop_builders import PERIOD, real_time
 
-from residual_rl_ros.control.policy_loop import END_EPISODE
+from residual_rl_ros.control.feedback import END_EPISODE
 from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader
@@ -340,7 +340,7 @@ def test_a_stop_input_holds_at_once_then_is_a_fault() -> None:
     arm = Arm()
     last = arm.run(10)[-1]
     made = len(arm.said.transitions)
-    arm.loop.set_stop('safety', "stop input 'safety': safety_mode is 3")
+    arm.loop.obstacles.set_stop('safety', "stop input 'safety': safety_mode is 3")
     arm.loop.set_takeover(True)
     arm.loop.receive_takeover(np.full(2, -0.3))
     np.testing.assert_array_equal(arm.run(5), np.broadcast_to(last, (5, 2)))
@@ -349,7 +349,7 @@ def test_a_stop_input_holds_at_once_then_is_a_fault() -> None:
     assert 'safety_mode is 3' in arm.said.faults[0]
     arm.loop.activate()
     assert len(arm.run(5)) == 0
-    arm.loop.set_stop('safety', '')
+    arm.loop.obstacles.set_stop('safety', '')
     arm.loop.set_takeover(False)
     assert len(arm.run(5)) > 0
 
@@ -413,7 +413,7 @@ def test_an_actor_that_decides_no_residual_is_the_base_alone(decided: np.ndarray
     controller.mailbox.actor = Mock(decide=lambda *_: decided)
     commands = arm.run(20)
     np.testing.assert_allclose(commands[-1], 0.1)
-    assert controller.residuals_not_finite > 0
+    assert controller.residual.not_finite > 0
     assert {transition.source for transition in arm.said.transitions} == {Source.BASE}
 
 

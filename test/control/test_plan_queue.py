@@ -15,7 +15,7 @@ from loop_builders import PERIOD, drive, feed, real_time
 from planner_builders import KEEP_OUT, known_planner
 
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.control.controller import StepFeedback
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import RewardError
 from residual_rl_ros.residual_policy.robot_policy import Planner
@@ -58,7 +58,7 @@ def planning(planner: Any, **changes: Any) -> tuple[RealTimeLoop, Any]:
 
 def settle(loop: RealTimeLoop) -> None:
     """Wait until the plan that was ordered is there."""
-    newest = loop.controller.plans._newest
+    newest = loop.controller.residual.plans._newest
     assert newest is not None
     newest.result(30.0)
 
@@ -79,11 +79,11 @@ def test_a_plan_acts_at_the_decision_after_the_one_at_which_it_was_ordered() -> 
     sources = [each.source for each in callbacks.transitions]
     assert sources == [Source.BASE, Source.RESIDUAL, Source.RESIDUAL]
     assert callbacks.transitions[1].residual_action.tolist() == [0.5, 0.5]
-    assert loop.controller.plans.late == 0
+    assert loop.controller.residual.plans.late == 0
     observation, action, _ = planner.orders[0]
     np.testing.assert_array_equal(observation, callbacks.transitions[0].observation)
     np.testing.assert_array_equal(action, callbacks.transitions[0].base_action)
-    loop.controller.plans.close()
+    loop.controller.residual.plans.close()
 
 
 def test_while_a_plan_is_late_the_base_acts_alone_and_it_is_counted() -> None:
@@ -95,7 +95,7 @@ def test_while_a_plan_is_late_the_base_acts_alone_and_it_is_counted() -> None:
         tick(loop, step, wait=False)
     assert len(callbacks.commands) == 5
     assert loop.counts['holds'] == 0
-    assert loop.controller.plans.late == 3
+    assert loop.controller.residual.plans.late == 3
     planner.gate.set()
     settle(loop)
     assert len(planner.orders) == 2  # None is begun while another is computed.
@@ -104,8 +104,8 @@ def test_while_a_plan_is_late_the_base_acts_alone_and_it_is_counted() -> None:
     sources = [each.source.name for each in callbacks.transitions]
     expected = ['BASE', 'RESIDUAL', 'BASE', 'BASE', 'BASE', 'BASE', 'RESIDUAL']
     assert sources == expected
-    assert loop.controller.plans.late == 4
-    loop.controller.plans.close()
+    assert loop.controller.residual.plans.late == 4
+    loop.controller.residual.plans.close()
 
 
 def test_a_tick_does_not_wait_for_a_plan() -> None:
@@ -129,7 +129,7 @@ def test_plans_do_not_depend_on_whether_the_ones_before_were_late() -> None:
         settle(loop)
         tick(loop, 2)
         draws.append(planner.orders[-1][2])
-        loop.controller.plans.close()
+        loop.controller.residual.plans.close()
     assert draws[0] == draws[1]
 
 
@@ -157,8 +157,8 @@ def test_a_plan_made_by_other_weights_or_before_a_pause_or_a_takeover_does_not_a
         tick(loop, 3)
         sources = [each.source.name for each in callbacks.transitions]
         assert sources[-1] != 'RESIDUAL', interruption.__name__
-        assert loop.controller.plans.late == 0
-        loop.controller.plans.close()
+        assert loop.controller.residual.plans.late == 0
+        loop.controller.residual.plans.close()
 
 
 def test_where_a_simulator_waits_each_decision_is_planned_on_its_own_observation() -> None:
@@ -188,7 +188,7 @@ def test_a_plan_of_another_weight_does_not_act() -> None:
         tick(loop, step)
     told = [(each.source, float(each.add_on[1])) for each in callbacks.transitions]
     assert told == [(Source.BASE, 1.0), (Source.RESIDUAL, 1.0), (Source.BASE, 3.0)]
-    loop.controller.plans.close()
+    loop.controller.residual.plans.close()
 
 
 def test_an_add_on_that_fails_in_a_plan_is_a_fault() -> None:
@@ -199,14 +199,14 @@ def test_an_add_on_that_fails_in_a_plan_is_a_fault() -> None:
     loop, callbacks = planning(Failing())
     feed(loop, 0.0)
     loop.tick(0.0)
-    newest = loop.controller.plans._newest
+    newest = loop.controller.residual.plans._newest
     assert newest is not None
     with pytest.raises(RewardError):
         newest.result(30.0)
     feed(loop, PERIOD)
     loop.tick(PERIOD)
     assert callbacks.faults == ["add-on 'shelf' gives nan"]
-    loop.controller.plans.close()
+    loop.controller.residual.plans.close()
 
 
 def test_an_mppi_planner_steers_a_loop_in_real_time() -> None:
@@ -218,8 +218,8 @@ def test_an_mppi_planner_steers_a_loop_in_real_time() -> None:
     for step in range(4):
         tick(loop, step)
     assert all(each.residual_action[0] < -0.1 for each in callbacks.transitions[1:])
-    assert loop.controller.residuals_not_finite == 0
-    loop.controller.plans.close()
+    assert loop.controller.residual.not_finite == 0
+    loop.controller.residual.plans.close()
 
 
 def test_a_planner_takes_another_add_on_at_the_next_plan_and_weight_zero_is_the_base() -> None:
@@ -241,4 +241,4 @@ def test_a_planner_takes_another_add_on_at_the_next_plan_and_weight_zero_is_the_
     assert weights == [1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0]
     off = [each for each in callbacks.transitions if each.add_on[1] == 0.0]
     assert [each.source for each in off] == [Source.BASE, Source.BASE]
-    loop.controller.plans.close()
+    loop.controller.residual.plans.close()

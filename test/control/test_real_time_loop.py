@@ -12,8 +12,7 @@ from builders import LinearPolicy, settle, write_onnx_policy
 from loop_builders import ACTION, PERIOD, Recorder, drive, feed, real_time, weights
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
-from residual_rl_ros.control.controller import StepFeedback
-from residual_rl_ros.control.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
+from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUCCESS, StepFeedback
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.transitions.loss_counter import TransitionFeed
 from residual_rl_ros.transitions.transition import Source, Success
@@ -298,5 +297,5 @@ def test_a_takeover_replaces_the_action_in_the_next_tick_and_the_residual_fades_
     feed(loop, 3 * PERIOD)
     loop.set_takeover(False)
     loop.tick(3 * PERIOD)
-    assert loop.controller.blend_ratio == 0.0
+    assert loop.controller.residual.blend_ratio == 0.0
     assert callbacks.transitions[-1].source is Source.TAKEOVER

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from builders import OBSERVATIONS, write_classifier, write_onnx_policy
 
-from residual_rl_ros.control.controller import StepFeedback
-from residual_rl_ros.control.policy_loop import MARK_SUCCESS
+from residual_rl_ros.control.feedback import MARK_SUCCESS, StepFeedback
 from residual_rl_ros.control.reward import SuccessClassifier, load_function
 from residual_rl_ros.errors import RewardError
 from residual_rl_ros.transitions.transition import Success

@@ -22,7 +22,8 @@ from deployment_builders import Fused, best_of_n, write_run, write_seeing_policy
 
 import residual_rl_ros.deployment.export as export_module
 from residual_rl_ros.config.run import load_run
-from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.deployment.export import ExportOptions, export_run
 from residual_rl_ros.tasks.checked import CheckedEnvironment
 from residual_rl_ros.tasks.hosting import host

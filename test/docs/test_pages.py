@@ -37,7 +37,7 @@ def generated() -> Iterator[ModuleType]:
         import generated
 
         yield generated
-        for name in ('generated', 'meanings'):
+        for name in ('generated', 'key_tables', 'meanings', 'metrics_page'):
             sys.modules.pop(name, None)
 
 

@@ -27,8 +27,8 @@ from std_msgs.msg import Bool, Float64MultiArray
 from std_srvs.srv import SetBool
 
 from residual_rl_ros.ros.bringup.monitor import Monitor
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
-from residual_rl_ros.ros.bringup.topology import NodeSpec
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import to_time
 

@@ -15,8 +15,8 @@ from simulated_robots import CONFIG, LIMIT_S, count, goes_on, nothing_lost, runn
 from std_srvs.srv import Trigger
 
 from residual_rl_ros.ros.bringup.monitor import Monitor
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
-from residual_rl_ros.ros.bringup.topology import NodeSpec
 
 pytestmark = pytest.mark.ros
 

@@ -21,7 +21,7 @@ from builders import (
 
 from residual_rl_ros.algorithms.actor_critic import ActorCritic
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.control.controller import StepFeedback
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.errors import WeightsError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.residual_policy.candidate_selection import CRITIC, BestOfNActor
@@ -311,7 +311,7 @@ def test_a_refused_residual_is_a_decision_of_the_residual_policy_all_the_same() 
     assert transition.source is Source.RESIDUAL
     np.testing.assert_array_equal(transition.residual_action, 0.0)
     np.testing.assert_array_equal(transition.executed_action, transition.base_action)
-    assert controller.residuals_refused == 1
+    assert controller.residual.refused == 1
 
 
 def test_who_looks_on_sees_the_advantage_of_the_chosen_residual() -> None:
@@ -355,7 +355,7 @@ def test_the_critics_judge_what_the_bound_in_use_leaves_of_a_residual(
         return decide(actor, *args)
 
     monkeypatch.setattr(BestOfNActor, 'decide', spy)
-    controller.blend_ratio = 0.5
+    controller.residual.blend_ratio = 0.5
     controller.begin_episode(0, np.zeros(3), 0.0)
     controller.command()
     assert seen == [ExplorationSample(1.0, 0.125, 7.0)]

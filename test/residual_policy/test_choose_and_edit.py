@@ -21,15 +21,16 @@ from builders import (
 
 from residual_rl_ros.algorithms.choose_and_edit import ChooseAndEdit, pick
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.errors import ConfigError, WeightsError
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual_policy.choose_and_edit import ChooseAndEditActor
 from residual_rl_ros.residual_policy.choose_and_edit import pick as pick_on_robot
 from residual_rl_ros.residual_policy.robot_policy import Exploration, ExplorationSample
 from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights
+from residual_rl_ros.transitions.batch import Batch
 from residual_rl_ros.transitions.layout import TransitionLayout
-from residual_rl_ros.transitions.replay_buffer import Batch
 from residual_rl_ros.transitions.transition import Source, Success, Transition
 
 LAYOUT = make_layout(proposals=4)
@@ -304,7 +305,7 @@ def test_the_chosen_proposal_is_the_base_action_of_the_transition_with_its_edit(
                 np.testing.assert_array_equal(told.next_base_action, would.next_base_action)
                 np.testing.assert_array_equal(told.next_proposals, would.next_proposals)
             chosen += j > 0
-    assert chosen == controller.proposals_chosen
+    assert chosen == controller.residual.proposals_chosen
     assert 0 < chosen < 30
 
 
@@ -319,8 +320,8 @@ def test_a_doubtful_ensemble_leaves_the_base_bit_for_bit() -> None:
     accept(controller, rule)
     for episode in range(3):
         assert play(controller, episode)[0].tobytes() == play(plain, episode)[0].tobytes()
-    assert controller.residuals_refused == 18
-    assert controller.proposals_chosen == 0
+    assert controller.residual.refused == 18
+    assert controller.residual.proposals_chosen == 0
 
 
 def test_while_the_residual_fades_in_a_choice_is_whole_and_rarer_and_an_edit_smaller() -> None:
@@ -328,11 +329,11 @@ def test_while_the_residual_fades_in_a_choice_is_whole_and_rarer_and_an_edit_sma
     for ratio in (1.0, 0.25):
         controller = make_controller()
         accept(controller, opinionated(controller.layout))
-        controller.blend_ratio = ratio
+        controller.residual.blend_ratio = ratio
         told = [each for episode in range(12) for each in play(controller, episode)[1]]
         edits = [each.executed_action - each.base_action for each in told]
         largest[ratio] = np.abs(edits / np.tile(controller.layout.residual_bound, 2)).max()
-        chosen[ratio] = controller.proposals_chosen
+        chosen[ratio] = controller.residual.proposals_chosen
     assert 0 < chosen[0.25] < 0.6 * chosen[1.0]
     assert largest[0.25] <= 0.25 + 1e-9 < largest[1.0]
 

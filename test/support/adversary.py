@@ -19,8 +19,9 @@ from loop_builders import PERIOD, Recorder
 
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.control.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
-from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S, RealTimeLoop, RealTimeRules
+from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
+from residual_rl_ros.control.gates import RealTimeRules
+from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S, RealTimeLoop
 from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
@@ -309,7 +310,7 @@ class Day:
         loop, spec = self.loop, self.spec
         if loop.held:
             return 'an operator holds it'
-        if loop.stops:
+        if loop.obstacles.stops:
             return 'a stop input forbids it'
         measured = self.measured
         if measured is None:
@@ -343,7 +344,7 @@ class Day:
             values = rng.choice([rng.normal(), 1e30, np.nan, -3.0], int(rng.choice([2, 2, 2, 3])))
             loop.receive_takeover(np.asarray(values))
         elif what == 6:
-            loop.set_stop('safety', 'stop' if rng.random() < 0.3 else '')
+            loop.obstacles.set_stop('safety', 'stop' if rng.random() < 0.3 else '')
         elif what == 7:
             self.late(bool(rng.random() < 0.3))
         elif what == 8:
@@ -356,7 +357,7 @@ class Day:
         elif what == 11 and loop.active and rng.random() < 0.3:
             self.deactivate()
         elif what == 12:
-            loop.controller.residual_enabled = bool(rng.random() < 0.8)
+            loop.controller.residual.enabled = bool(rng.random() < 0.8)
         elif what == 13:
             self.spoil = float(rng.choice([0.0, 0.0, 0.0, np.nan, np.inf, 1e30]))
         elif what == 14:

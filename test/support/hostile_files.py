@@ -38,7 +38,7 @@ from hostile_texts import (
 )
 from safetensors.numpy import save
 
-from residual_rl_ros.bags.mcap_file import (
+from residual_rl_ros.bags.mcap_records import (
     CHANNEL,
     CHUNK,
     CHUNK_HEAD,

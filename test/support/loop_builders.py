@@ -12,8 +12,9 @@ from builders import LinearPolicy, make_action_spec, make_actor
 
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
+from residual_rl_ros.control.gates import RealTimeRules
 from residual_rl_ros.control.policy_loop import PolicyLoop
-from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
+from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.observation import ObservationAssembler

@@ -25,8 +25,9 @@ from residual_rl_ros.bags.recorder import (
 )
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
+from residual_rl_ros.control.gates import RealTimeRules
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
-from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
+from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.robot.decoders import MessageDecoder, rounded, stamped_label
 from residual_rl_ros.robot.description import TAKEOVER, RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler

@@ -22,7 +22,8 @@ from ros_fixtures import Caller
 from std_srvs.srv import Trigger
 
 from residual_rl_ros.robot.description import RobotConfig, load_robot
-from residual_rl_ros.ros.bringup.topology import NodeSpec, RobotRun, robot_topology
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec
+from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
 from residual_rl_ros.ros.nodes.policy_node import PolicyNode
 
 ROBOTS = (*ARMS, 'turtlebot_twist', 'turtlebot_twist_stamped')

@@ -5,7 +5,9 @@
 Recorded anew since: `short_wsrl` when its actor got four batches and its returns a lower bound;
 `dawn`, `short_dawn` and the lockstep episodes when the entropy ceased to count in the target where
 the base is preferred; `short_plain` when its preset became plain; the candidate of `dawn` when
-candidates began to be taken every 25 episodes.
+candidates began to be taken every 25 episodes; the commands, one by one, when the recorder was
+found to miss some, and the raw bag when OpenBLAS was told its instructions (`conftest.py`), both
+from code that had just given the figures before.
 
 Run as a script to record figures anew, which is right only after a change of behaviour that was
 wanted: `.venv/bin/python test/support/unchanged.py NAME...`, where a name is that of a run or
@@ -30,6 +32,9 @@ DATA = Path(__file__).resolve().parents[1] / 'data'
 FIGURES = DATA / 'unchanged.json'
 SEED = 7
 LOCKSTEP_EPISODES, LOCKSTEP_COMMANDS = 20, 900
+UNHEARD, HEARD = '....', 0.25
+"""A command that the recorder has not heard, and the least share that it must have heard: beside
+a fast simulator it loses some. The simulator does not, as it waits for each."""
 SMALL = {'warmup_transitions': 100, 'batch_size': 32}
 RUNS: dict[str, tuple[str, str, int, dict[str, float]]] = {
     'dawn': ('peg_insert', 'dawn', 12000, {}),
@@ -124,16 +129,21 @@ def _left_in(out: Path) -> dict[str, Any]:
     return {'tensors': tensors, 'episodes': episodes}
 
 
-def lockstep(folder: Path) -> dict[str, str]:
-    """Return digests of what a policy node commands in lockstep, with a learner, over ROS."""
+def lockstep(folder: Path) -> dict[str, Any]:
+    """Return digests of what a policy node commands in lockstep, with a learner, over ROS.
+
+    `commands` holds four digits for each of the first `LOCKSTEP_COMMANDS`, by its stamp, or
+    `UNHEARD`.
+    """
     from mcap_ros2.reader import read_ros2_messages
     from processes import wait_for
 
     from residual_rl_ros.config.run import load_run
     from residual_rl_ros.ros.bringup.demo import quick
     from residual_rl_ros.ros.bringup.monitor import claim_domain
+    from residual_rl_ros.ros.bringup.node_spec import NodeSpec
     from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
-    from residual_rl_ros.ros.bringup.topology import NodeSpec, finetune_topology
+    from residual_rl_ros.ros.bringup.topology import finetune_topology
 
     config = quick(load_run('peg_insert'))
     resolved = config.resolve()
@@ -152,22 +162,25 @@ def lockstep(folder: Path) -> dict[str, str]:
                 bringup.check()
     (file,) = bag.glob('*.mcap')
     command = f'/{robot.commands[0].topic}'
-    commands: dict[str, np.ndarray] = {}
+    commands = [UNHEARD] * LOCKSTEP_COMMANDS
+    period_ns = round(1e9 / robot.control_rate_hz)
     transitions = []
     for message in read_ros2_messages(str(file), topics=[command, '/policy_node/transitions']):
         data = np.array(message.ros_msg.data)
         if message.channel.topic == command:
             # A simulator that waits repeats its stamp, and gets the same answer again.
-            commands.setdefault(message.ros_msg.layout.dim[0].label, data)
+            stamp_ns = int(message.ros_msg.layout.dim[0].label.removeprefix('stamp_ns:'))
+            step = stamp_ns // period_ns - 1
+            if step < LOCKSTEP_COMMANDS:
+                commands[step] = digest(data)[:4]
         else:
             transitions.append(data)
     episode = np.array(transitions)[:, 2]
     assert episode[-1] >= LOCKSTEP_EPISODES
     first = np.array(transitions)[episode < LOCKSTEP_EPISODES]
-    assert len(commands) >= LOCKSTEP_COMMANDS
     return {
         'transitions': digest(first),
-        'commands': digest(np.array(list(commands.values())[:LOCKSTEP_COMMANDS])),
+        'commands': ' '.join(commands),
         'count': f'{len(first)} decisions',
     }
 

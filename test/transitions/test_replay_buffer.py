@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.transitions.batch import Batch
 from residual_rl_ros.transitions.layout import TransitionLayout
-from residual_rl_ros.transitions.replay_buffer import Batch, ReplayBuffer
+from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
 from residual_rl_ros.transitions.table import TransitionTable
 
 LAYOUT = make_layout()

@@ -24,7 +24,7 @@ from residual_rl_ros.bags.lerobot.format import (
 from residual_rl_ros.bags.rebuild.controller import ReplayedController
 from residual_rl_ros.base_policy.distribution import BasePolicy
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.control.controller import StepFeedback
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.errors import MalformedTransitionError, ResidualRLError
 from residual_rl_ros.findings import Findings
 from residual_rl_ros.numerics import is_one_hot

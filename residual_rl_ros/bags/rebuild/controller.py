@@ -63,8 +63,7 @@ class ReplayedController(ResidualController):
             decision.residual[step] = np.divide(
                 added, bound, out=np.zeros_like(added), where=bound > 0.0
             ).clip(-1.0, 1.0)
-        decision.executed[step] = sent
-        decision.steps_sent += 1
+        decision.send(sent)
         return self.limiter.commit(sent, overridden=takeover is not None)
 
     @property

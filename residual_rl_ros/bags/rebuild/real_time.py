@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.bags.rebuild.messages import RawMessages, RecordedMessage, Role
-from residual_rl_ros.control.controller import StepFeedback
-from residual_rl_ros.control.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
+from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUCCESS, StepFeedback
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import BagError, CommandError, FormatError
 from residual_rl_ros.files.yaml_text import read_yaml

@@ -32,8 +32,9 @@ from residual_rl_ros.bags.segment import RawMessage
 from residual_rl_ros.base_policy.distribution import BasePolicy
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
+from residual_rl_ros.control.gates import RealTimeRules
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
-from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
+from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import BagError, CommandError, ObservationError
 from residual_rl_ros.robot.command import CommandDecoder, CommandVector
 from residual_rl_ros.robot.decoders import (

@@ -36,7 +36,7 @@ from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import finetune_topology
 from residual_rl_ros.ros.bringup.up import readable
-from residual_rl_ros.ros.common.managed_node import domain_number
+from residual_rl_ros.ros.common.node_host import domain_number
 from residual_rl_ros.ros.common.node_parameters import SIMULATION
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.success_probe import settle_success

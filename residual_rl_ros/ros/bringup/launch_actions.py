@@ -29,6 +29,7 @@ from launch_ros.actions import LifecycleNode, Node
 from launch import LaunchContext, LaunchDescription
 from residual_rl_ros.ros.bringup.launch_arguments import Argument, parsed
 from residual_rl_ros.ros.bringup.monitor import DISCOVERY_RANGE, reserve_domain
+from residual_rl_ros.ros.bringup.node_spec import ENVIRONMENT, NodeSpec, dependants
 from residual_rl_ros.ros.bringup.processes import (
     KILL_S,
     LISTENERS,
@@ -36,8 +37,8 @@ from residual_rl_ros.ros.bringup.processes import (
     STOPPING_S,
     Restarts,
 )
-from residual_rl_ros.ros.bringup.topology import ENVIRONMENT, NodeSpec, dependants, resumed
-from residual_rl_ros.ros.common.managed_node import domain_number
+from residual_rl_ros.ros.bringup.topology import resumed
+from residual_rl_ros.ros.common.node_host import domain_number
 from residual_rl_ros.ros.common.process import PARENT
 
 

@@ -17,7 +17,8 @@ from residual_rl_ros.errors import ConfigError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml, read_yaml
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.description import load_robot
-from residual_rl_ros.ros.bringup.topology import NodeSpec, RobotRun
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec
+from residual_rl_ros.ros.bringup.topology import RobotRun
 
 LOG_LEVELS = ('debug', 'info', 'warn', 'error', 'fatal')
 OWN_CLOCK = 'mujoco_sim_node'

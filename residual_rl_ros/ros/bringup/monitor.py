@@ -16,15 +16,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.ros.common.managed_node import HIGHEST_DOMAIN, ros_domain
+from residual_rl_ros.ros.common.node_host import HIGHEST_DOMAIN, Listener, ros_domain
 
 STALE_S = 3.0
 """A status is not believed for longer; nodes report every second by default [s]."""
@@ -41,7 +37,7 @@ class Status:
     """When, on the monitor's clock [s]."""
 
 
-class Monitor:
+class Monitor(Listener):
     """Keeps the newest diagnostics of every node.
 
     Args:
@@ -50,39 +46,19 @@ class Monitor:
     """
 
     def __init__(self, domain_id: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._context = Context()
-        self._domain_id = domain_id
+        super().__init__('monitor', domain_id)
         self._clock = clock
         self._latest: dict[str, Status] = {}
         self._lock = threading.Lock()
 
-    def __enter__(self) -> Monitor:
-        """Subscribe in a thread of its own."""
-        rclpy.init(context=self._context, domain_id=self._domain_id)
-        self._node = rclpy.create_node('monitor', context=self._context)
-        self._node.create_subscription(DiagnosticArray, '/diagnostics', self._receive, 50)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._thread = threading.Thread(target=self._spin, name='monitor', daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Unsubscribe."""
-        self._executor.shutdown(timeout_sec=1.0)
-        self._thread.join(timeout=2.0)
-        self._node.destroy_node()
-        self._context.try_shutdown()
+    def listen(self) -> None:
+        """Subscribe."""
+        self.node.create_subscription(DiagnosticArray, '/diagnostics', self._receive, 50)
 
     def other_nodes(self) -> list[str]:
         """Return the names of the nodes of this domain that are not this one."""
-        own = self._node.get_name()
-        names = self._node.get_node_names()  # Hidden ones, such as the ros2 daemon, do not count.
+        own = self.node.get_name()
+        names = self.node.get_node_names()  # Hidden ones, such as the ros2 daemon, do not count.
         return sorted(name for name in names if name != own and not name.startswith('_'))
 
     def values(self, node: str) -> dict[str, str]:
@@ -136,12 +112,6 @@ class Monitor:
                 self._latest[status.name.lstrip('/')] = Status(
                     status.level, status.message, values, now
                 )
-
-    def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            return
 
 
 LAST_DOMAIN = 101

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.ros.bringup.topology import ENVIRONMENT, NodeSpec
+from residual_rl_ros.ros.bringup.node_spec import ENVIRONMENT, NodeSpec
 from residual_rl_ros.ros.common.process import (
     ACTIVE_LIMIT_S,
     EXIT_LIMIT_S,

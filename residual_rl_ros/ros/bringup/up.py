@@ -18,9 +18,11 @@ from rich.table import Table
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.ros.bringup.monitor import Monitor
+from residual_rl_ros.ros.bringup.node_spec import ENVIRONMENT, NodeSpec, dependants
 from residual_rl_ros.ros.bringup.processes import Bringup, Restarts
-from residual_rl_ros.ros.bringup.topology import ENVIRONMENT, NodeSpec, dependants, resumed
-from residual_rl_ros.ros.common.managed_node import OK, ros_domain
+from residual_rl_ros.ros.bringup.topology import resumed
+from residual_rl_ros.ros.common.managed_node import OK
+from residual_rl_ros.ros.common.node_host import ros_domain
 
 LOOK_PERIOD_S = 0.2
 """How often the processes are looked at [s]."""

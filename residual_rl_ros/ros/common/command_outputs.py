@@ -15,7 +15,7 @@ from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock
 from rclpy.duration import Duration
 
-from residual_rl_ros.control.commanded_step import Way
+from residual_rl_ros.control.way_on import Way
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import Command, check_lockstep

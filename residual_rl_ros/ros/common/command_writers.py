@@ -13,8 +13,8 @@ import numpy.typing as npt
 from builtin_interfaces.msg import Duration
 from trajectory_msgs.msg import JointTrajectoryPoint
 
-from residual_rl_ros.control.commanded_step import Way
 from residual_rl_ros.control.rotation import SMALLEST_QUATERNION
+from residual_rl_ros.control.way_on import Way
 from residual_rl_ros.robot.command import (
     GRIPPER,
     INDEX_TYPES,

@@ -1,10 +1,9 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What every node shares: lifecycle, diagnostics, signals; and a host for nodes within a tool."""
+"""What every node shares: lifecycle, diagnostics and signals."""
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 import time
@@ -12,14 +11,12 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType
-from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
@@ -27,6 +24,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.ros.common.concerns import Concern, Concerns
+from residual_rl_ros.ros.common.node_host import ros_domain
 from residual_rl_ros.ros.common.parameters import every_parameter_valued, parser_complaint
 from residual_rl_ros.ros.common.process import (
     ACTIVE_LIMIT_S,
@@ -37,70 +35,8 @@ from residual_rl_ros.ros.common.process import (
     end_within,
 )
 
-SelfT = TypeVar('SelfT', bound='NodeHost')
-
-
-HIGHEST_DOMAIN = 232
-"""Highest domain there is."""
 ANSWER_LIMIT_S = 1.0
 """How long a node that has stopped waits for answers before its process ends [s]."""
-
-
-def ros_domain() -> int:
-    """Return the ROS domain of the environment (`ROS_DOMAIN_ID`), 0 if it names none.
-
-    Raises:
-        ResidualRLError: it is no number of a domain.
-    """
-    return domain_number('ROS_DOMAIN_ID', os.environ.get('ROS_DOMAIN_ID') or '0')
-
-
-def domain_number(name: str, text: str) -> int:
-    """Return the number of a ROS domain.
-
-    Args:
-        name: what holds the text, for the error.
-        text: the number.
-
-    Raises:
-        ResidualRLError: it is none.
-    """
-    if not (text.isascii() and text.isdecimal() and len(text) < 5 and int(text) <= HIGHEST_DOMAIN):
-        raise ResidualRLError(f'{name} is {text!r}, expected a number from 0 to {HIGHEST_DOMAIN}')
-    return int(text)
-
-
-class NodeHost:
-    """Hosts a node in a context of its own, which leaves the domain at the end.
-
-    Args:
-        name: node name.
-        domain_id: ROS domain; None takes `ROS_DOMAIN_ID`.
-        namespace: ROS namespace.
-    """
-
-    def __init__(self, name: str, domain_id: int | None = None, namespace: str = '') -> None:
-        self.context = Context()
-        domain_id = ros_domain() if domain_id is None else domain_id
-        rclpy.init(context=self.context, domain_id=domain_id)
-        self.node = rclpy.create_node(name, context=self.context, namespace=namespace)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
-
-    def __enter__(self: SelfT) -> SelfT:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave the domain."""
-        self.executor.shutdown(timeout_sec=1.0)
-        self.node.destroy_node()
-        self.context.try_shutdown()
 
 
 class Diagnostics:

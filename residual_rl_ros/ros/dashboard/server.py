@@ -16,7 +16,7 @@ from rich.console import Console
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.robot.description import load_robot
-from residual_rl_ros.ros.common.managed_node import ros_domain
+from residual_rl_ros.ros.common.node_host import ros_domain
 from residual_rl_ros.ros.dashboard.gate import Gate, check_access
 from residual_rl_ros.ros.dashboard.robots import Robot, connect
 

@@ -4,25 +4,23 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from functools import partial
-from types import TracebackType
+from typing import Any
 
-from rclpy.executors import ExternalShutdownException
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import Float64MultiArray, String
 
 from residual_rl_ros.robot.decoders import label_of
 from residual_rl_ros.robot.topics import Channel
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.managed_node import NodeHost
 from residual_rl_ros.ros.common.message_types import message_class
+from residual_rl_ros.ros.common.node_host import Listener
 from residual_rl_ros.ros.dashboard.cameras import Camera
 from residual_rl_ros.ros.dashboard.view import RobotView
 
 
-class Telemetry(NodeHost):
+class Telemetry(Listener):
     """Tells views what their policy nodes publish.
 
     Args:
@@ -32,34 +30,18 @@ class Telemetry(NodeHost):
 
     def __init__(self, views: Sequence[RobotView], domain_id: int | None = None) -> None:
         super().__init__('telemetry', domain_id)
-        for view in views:
-            root = f'/{view.policy}'
-            self.node.create_subscription(
-                String, f'{root}/transition_layout', partial(_hear_layout, view), qos.LATCHED
-            )
-            self.node.create_subscription(
-                Float64MultiArray,
-                f'{root}/transitions',
-                partial(_hear_transition, view),
-                qos.TRANSITIONS,
-            )
-        self._spinner = threading.Thread(target=self._spin, name='telemetry', daemon=True)
+        self._views = views
+        self._cameras: list[tuple[Any, str, Camera]] = []
 
-    def __enter__(self) -> Telemetry:
-        """Begin to listen."""
-        self._spinner.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave the domain."""
-        self.executor.shutdown(timeout_sec=1.0)
-        self._spinner.join(timeout=1.0)
-        super().__exit__(kind, error, trace)
+    def listen(self) -> None:
+        """Subscribe to what the robots publish."""
+        create = self.node.create_subscription
+        for view in self._views:
+            root, hear = f'/{view.policy}', partial(_hear_transition, view)
+            create(String, f'{root}/transition_layout', partial(_hear_layout, view), qos.LATCHED)
+            create(Float64MultiArray, f'{root}/transitions', hear, qos.TRANSITIONS)
+        for kind, topic, camera in self._cameras:
+            create(kind, topic, camera.hear, qos.SENSOR, raw=True)
 
     def camera(self, channel: Channel, namespace: str) -> Camera:
         """Listen to an image channel of a robot; before the telemetry is entered.
@@ -69,15 +51,8 @@ class Telemetry(NodeHost):
         """
         kind = message_class(channel.type)
         camera = Camera(channel, lambda message: deserialize_message(message, kind))
-        topic = resolved(channel.topic, namespace)
-        self.node.create_subscription(kind, topic, camera.hear, qos.SENSOR, raw=True)
+        self._cameras.append((kind, resolved(channel.topic, namespace), camera))
         return camera
-
-    def _spin(self) -> None:
-        try:
-            self.executor.spin()
-        except ExternalShutdownException:
-            return
 
 
 def resolved(topic: str, namespace: str) -> str:

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from sensor_msgs.msg import JointState
 
-from residual_rl_ros.control.commanded_step import CommandedStep
 from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.control.decision import CommandedStep
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.ros.common.encoders import to_time
 from residual_rl_ros.ros.common.managed_node import ManagedNode

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import os
-import queue
 import socket
 import threading
 import time
@@ -45,14 +44,11 @@ from residual_rl_ros.ros.common.process import give_way
 from residual_rl_ros.ros.common.qos import SolePublisher
 from residual_rl_ros.ros.nodes.learner_output import LearnerOutput
 from residual_rl_ros.ros.nodes.learner_values import LEARNER_CONCERNS, LearnerValues
-from residual_rl_ros.ros.nodes.services import ServiceBridge
+from residual_rl_ros.ros.nodes.learning_thread import ServiceBridge, WorkQueue
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.loss_counter import PendingTransitions, TransitionFeed
 from residual_rl_ros.transitions.seal import LAYOUT, WEIGHTS, Key
-from residual_rl_ros.transitions.transition import MAX_COUNT
 
-LAST_EPOCH = MAX_COUNT // 2
-"""A robot at a later epoch leaves none to go on in; learners count one for each start."""
 WATCH_PERIOD_S = 0.25
 """How often a learner looks for others of its topic."""
 BUSY = 'the learner is busy; ask again'
@@ -60,10 +56,6 @@ LAYOUT_LIMIT = 10**5
 """A longer layout text is no layout [characters]."""
 SIGN_OF_LIFE_S = 5.0
 """During long work the latest weights are repeated this often, so that nobody gives up waiting."""
-
-
-class _OutOfTimeError(Exception):
-    """The node must stop and the drain limit is over."""
 
 
 class LearnerNode(ManagedNode):
@@ -76,14 +68,10 @@ class LearnerNode(ManagedNode):
         self._run = f'{os.getpid()}@{socket.gethostname():.30} {time.time_ns():x}'
         """Tells the weights of this process from those of another learner."""
         self._weights = b''
-        self._inbox: queue.Queue[Callable[[], None]] = queue.Queue()
+        self._jobs = WorkQueue(partial(self._warn, 'stopped before all updates were taken'))
         self._executor_in_use = SingleThreadedExecutor()
         self._requests = ServiceBridge(self._executor_in_use.wake)
         self._learner: Learner | None = None
-        self._resume = threading.Event()
-        self._resume.set()
-        self._stop = threading.Event()
-        self._deadline = math.inf
         self._published = math.inf
         self._feeds: dict[str, TransitionFeed] = {}
         self._early = PendingTransitions()
@@ -147,18 +135,18 @@ class LearnerNode(ManagedNode):
         before, self.parameters = self.parameters, parameters
         asked = parameters.add_on, parameters.add_on_weight
         if asked != (before.add_on, before.add_on_weight):
-            self._inbox.put(self._customise)
+            self._jobs.put(self._customise)
 
     def _listen_to(self, feed: TransitionFeed) -> None:
         policy = f'/{feed.robot}/policy_node' if feed.robot else 'policy_node'
-        inbox = self._inbox
+        jobs = self._jobs
 
         def on_layout(message: String) -> None:
-            inbox.put(lambda: self._start(feed, message.data))
+            jobs.put(lambda: self._start(feed, message.data))
 
         def on_transition(message: Float64MultiArray) -> None:
             if self.active:
-                inbox.put(lambda: self._ingest(feed, message))
+                jobs.put(lambda: self._ingest(feed, message))
 
         create = self.create_subscription
         create(String, f'{policy}/transition_layout', on_layout, qos.LATCHED)
@@ -166,19 +154,21 @@ class LearnerNode(ManagedNode):
 
     def request_stop(self) -> None:
         """End `learn`, at the latest when the drain limit is over."""
-        self._deadline = time.monotonic() + self.parameters.drain_limit_s
-        self._stop.set()
+        self._jobs.stop(self.parameters.drain_limit_s)
 
     def learn(self) -> None:
-        """Work through the inbox until told to stop, then save."""
+        """Work until told to stop, then save."""
         executor = self._executor_in_use
         executor.add_node(self)
         spinner = threading.Thread(target=self._spin, name='ros', daemon=True)
         spinner.start()
         # This thread only: what serves the middleware must not keep the robot waiting.
         give_way(self.parameters.niceness)
+        self._saved_at = time.monotonic()
         try:
-            self._work_until_stopped()
+            while not self._jobs.stopping:
+                self._work()
+            self._jobs.drain()
         finally:
             self._try(self._save)
             if self._output is not None:
@@ -186,47 +176,27 @@ class LearnerNode(ManagedNode):
             executor.shutdown(timeout_sec=1.0)
             spinner.join(timeout=1.0)
 
-    def _work_until_stopped(self) -> None:
-        saved = time.monotonic()
-        while not self._stop.is_set():
-            self._requests.serve()
-            if self._resume.wait(timeout=0.1):
-                self._work(timeout_s=0.1)
-            if time.monotonic() - saved > self.parameters.checkpoint_interval_s:
-                self._try(self._save)
-                saved = time.monotonic()
-        while not self._inbox.empty() and time.monotonic() < self._deadline:
-            self._work(timeout_s=0.0)
+    def _work(self) -> None:
+        """Answer, do the next piece of work, and save now and then."""
+        self._requests.serve()
+        self._jobs.do_next()
+        if time.monotonic() - self._saved_at > self.parameters.checkpoint_interval_s:
+            self._try(self._save)
+            self._saved_at = time.monotonic()
 
     def _pulse(self) -> None:
         """Between two updates: answer, give a sign of life, and stop if asked to."""
         if self._learner is not None and self._learner.phase is Phase.WARMUP:
             # Not later: a rollback must not come between the updates of a transition.
             self._requests.serve()
-        if time.monotonic() > self._deadline:
-            raise _OutOfTimeError
+        self._jobs.check_time()
         if time.monotonic() - self._published > SIGN_OF_LIFE_S:
             self._publish(self._weights)
-
-    def _check_stop(self) -> None:
-        """While demonstrations are read: stop if asked to, there is nothing to save yet."""
-        if self._stop.is_set():
-            raise _OutOfTimeError
-
-    def _work(self, timeout_s: float) -> None:
-        try:
-            job = self._inbox.get(timeout=timeout_s) if timeout_s else self._inbox.get_nowait()
-        except queue.Empty:
-            return
-        try:
-            job()
-        except _OutOfTimeError:
-            self._warn('stopped before all updates were taken')
 
     # --- in the ROS thread: queue only
 
     def _pause(self, request: Any, response: Any) -> Any:
-        (self._resume.clear if request.data else self._resume.set)()
+        self._jobs.pause(request.data)
         response.success, response.message = True, 'paused' if request.data else 'resumed'
         return response
 
@@ -264,19 +234,19 @@ class LearnerNode(ManagedNode):
                 raise ConfigError(f'{len(text)} characters, expected <= {LAYOUT_LIMIT}')
             layout = TransitionLayout.from_yaml(self._key.open(LAYOUT, text.encode()).decode())
         except (ConfigError, SealError) as error:
-            self._warn_of_layout(f'layout of {named(feed)} refused: {error}')
+            self._warn_of_layout(f'layout of {feed} refused: {error}')
             return
         if self._learner is None:
             assert self._output is not None
             try:
                 # Only then: a learner without its demonstrations must not be saved.
                 self._learner = learner = self._output.make_learner(
-                    layout, self.get_logger().info, self._check_stop
+                    layout, self.get_logger().info, self._jobs.check_stop
                 )
             except (CheckpointError, ConfigError) as error:
                 if len(self._feeds) == 1 and isinstance(error, CheckpointError):
                     raise
-                self._warn(f'layout of {named(feed)} refused: {error}')
+                self._warn(f'layout of {feed} refused: {error}')
                 return
             learner.run, learner.warn = self._run, self._warn
             learner.inform = self.get_logger().info
@@ -292,7 +262,7 @@ class LearnerNode(ManagedNode):
                 self._ingest(*early)
         elif layout != self._learner.layout:
             self._warn(
-                f'layout {layout.label} of {named(feed)} refused: this learner has '
+                f'layout {layout.label} of {feed} refused: this learner has '
                 f'{self._learner.layout.label}; restart learner_node'
             )
 
@@ -300,23 +270,16 @@ class LearnerNode(ManagedNode):
         if self._learner is None:
             if not self._early.keep(feed, message):
                 feed.counts['malformed'] += 1
-                self._warn(f'transition of {named(feed)} dropped: no layout received yet')
+                self._warn(f'transition of {feed} dropped: no layout received yet')
             return
         try:
             transition = feed.decode(self._learner.layout, message.data, label_of(message))
         except MalformedTransitionError as error:
-            self._warn(f'transition of {named(feed)} dropped: {error}')
-            return
-        if transition.epoch > LAST_EPOCH:
-            feed.counts['malformed'] += 1
-            self._warn(
-                f'transition of {named(feed)} dropped: epoch {transition.epoch}, expected <= '
-                f'{LAST_EPOCH}; restart policy_node if it uses such weights'
-            )
+            self._warn(f'transition of {feed} dropped: {error}')
             return
         self._overtake(transition.epoch, transition.policy_sequence)
         rollbacks = len(self._learner.judge.rollbacks)
-        backlog = self._inbox.qsize()
+        backlog = len(self._jobs)
         weights = self._learner.ingest(
             transition,
             feed.robot,
@@ -410,8 +373,8 @@ class LearnerNode(ManagedNode):
         learner = self._learner
         values: dict[str, Any] = {
             'active': self.active,
-            'paused': not self._resume.is_set(),
-            'queue': self._inbox.qsize(),
+            'paused': self._jobs.paused,
+            'queue': len(self._jobs),
             'other_learners': len(self._publisher.others),
             **{
                 key: sum(feed.counts[key] for feed in self._feeds.values())
@@ -425,11 +388,6 @@ class LearnerNode(ManagedNode):
                 values |= {f'{feed.robot}/{key}': count for key, count in feed.counts.items()}
         message, self._problem = self._problem or 'running', ''
         return (OK if message == 'running' else WARN), message, values
-
-
-def named(feed: TransitionFeed) -> str:
-    """Return the name of a robot for warnings."""
-    return f'robot {feed.robot!r}' if feed.robot else 'the robot'
 
 
 def main() -> int:

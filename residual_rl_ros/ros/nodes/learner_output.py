@@ -29,11 +29,8 @@ from residual_rl_ros.learner.checkpoint import (
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
-from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.description import load_robot
-from residual_rl_ros.robot.inference import ON_CPU
 from residual_rl_ros.ros.common.node_parameters import LearnerParameters
-from residual_rl_ros.training.refusals import refuse_one_proposal
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.seal import Key
 
@@ -123,7 +120,7 @@ class LearnerOutput:
             DemonstrationError: a demonstration cannot be used.
         """
         if not self._parameters.resume:
-            refuse_one_proposal(self._config.algorithm, layout.proposals)
+            self._config.check_proposals(layout.proposals)
             learner = Learner(self._config, layout, self._parameters.seed)
             self._add_demonstrations(learner, say, pulse)
             return learner
@@ -171,12 +168,7 @@ class LearnerOutput:
             if parameters.robot_file:
                 robot, _ = load_robot(parameters.robot_file)
             if parameters.base_policy:
-                inference = ON_CPU if robot is None else robot.base_policy
-                policy = OnnxBasePolicy(
-                    find_base_policy(parameters.base_policy), inference=inference
-                )
-                if robot is not None:
-                    policy.bind(robot)
+                policy = OnnxBasePolicy.find(parameters.base_policy, robot)
             demonstrated = Demonstrated(
                 policy,
                 robot,

@@ -21,10 +21,10 @@ from rclpy.clock import Clock, ClockType
 from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
 
 from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, ReceivedQueue
-from residual_rl_ros.control.commanded_step import Way, WayOn
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
+from residual_rl_ros.control.way_on import Way, WayOn
 from residual_rl_ros.errors import CommandError, ObservationError
 from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.robot.camera import ImageWorker, Sight
@@ -90,7 +90,7 @@ class PolicyNode(ManagedNode):
         policy = open_base_policy(parameters, robot, self._now, self.get_logger().warning)
         self.controller = make_controller(parameters, policy, robot)
         self.made.callback(self.controller.queue.close)
-        self.made.callback(self.controller.plans.close)
+        self.made.callback(self.controller.residual.plans.close)
         self.controller.customisation.change(parameters.add_on, parameters.add_on_weight)
         warm_up(self.controller.queue, self.get_logger())
         self.controller.mailbox.key = self._key = Key.read(parameters.key_file)
@@ -142,7 +142,7 @@ class PolicyNode(ManagedNode):
         self.parameters = parameters
         self.controller.customisation.change(parameters.add_on, parameters.add_on_weight)
         self._tell_customisation()
-        self.controller.explore = parameters.explore
+        self.controller.residual.explore = parameters.explore
         self._blend.duration_s = ramp_s(parameters)
         self._blend.ceiling = parameters.blend_ratio
         self._shown.rate_hz = parameters.publish_decisions_hz

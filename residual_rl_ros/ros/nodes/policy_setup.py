@@ -14,9 +14,8 @@ from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.base_policy.received_policy import TOPIC, ReceivedPolicy
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
-from residual_rl_ros.control.real_time_loop import RealTimeRules
+from residual_rl_ros.control.gates import RealTimeRules
 from residual_rl_ros.errors import ConfigError, shown
-from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
 
@@ -54,12 +53,7 @@ def open_base_policy(
         policy = ReceivedPolicy(Path(described), now)
         policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
     else:
-        policy = OnnxBasePolicy(
-            find_base_policy(parameters.base_policy),
-            sha256=parameters.base_policy_sha256,
-            inference=robot.base_policy,
-        )
-        policy.bind(robot)
+        policy = OnnxBasePolicy.find(parameters.base_policy, robot, parameters.base_policy_sha256)
         for remark in policy.remarks:
             warn(remark)
     if robot.action.kind == 'discrete' and not robot.action.hold_action:

@@ -77,8 +77,8 @@ def policy_values(loop: LockstepLoop | RealTimeLoop, control_rate_hz: float) -> 
         'episode': loop.episode,
         'epoch': header.epoch if header else 0,
         'sequence': header.sequence if header else -1,
-        'residual_on': mailbox.enabled and controller.residual_enabled,
-        'residual_switch': controller.residual_enabled,
+        'residual_on': mailbox.enabled and controller.residual.enabled,
+        'residual_switch': controller.residual.enabled,
         'takeover': loop.taken_over,
         'add_on': controller.customisation.text,
         'add_on_weight': controller.customisation.weight,
@@ -92,17 +92,17 @@ def policy_values(loop: LockstepLoop | RealTimeLoop, control_rate_hz: float) -> 
         'late_chunks': controller.late_chunks,
         'prefetch_steps': controller.queue.prefetch_steps,
         **{f'chunks_{what}': n for what, n in controller.queue.counts.items()},
-        'residuals_not_finite': controller.residuals_not_finite,
-        'residuals_refused': controller.residuals_refused,
-        'proposals_chosen': controller.proposals_chosen,
-        'plans_late': controller.plans.late,
+        'residuals_not_finite': controller.residual.not_finite,
+        'residuals_refused': controller.residual.refused,
+        'proposals_chosen': controller.residual.proposals_chosen,
+        'plans_late': controller.residual.plans.late,
         'clamped': safety.clamped,
         'slew_limited': safety.slew_limited,
         'workspace_limited': safety.workspace_limited,
     }
     if isinstance(loop, RealTimeLoop):
         values['held'] = loop.held
-        values['stops'] = '; '.join(loop.stops.values())
+        values['stops'] = '; '.join(loop.obstacles.stops.values())
         values['waits_to_start'] = loop.waits_to_start
         for stage, latency in loop.latencies.items():
             values |= latency.report(stage)

@@ -10,7 +10,7 @@ from typing import Any
 
 from std_msgs.msg import Float64MultiArray
 
-from residual_rl_ros.control.controller import StepFeedback
+from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.control.reward import RewardSource, SuccessClassifier, load_function
 from residual_rl_ros.errors import ConfigError, ObservationError, RewardError
 from residual_rl_ros.robot.description import RobotConfig

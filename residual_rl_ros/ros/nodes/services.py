@@ -1,22 +1,18 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The policy node's services and stop inputs, and the bridge from a service's thread to a loop."""
+"""The services and stop inputs of the policy node."""
 
 from __future__ import annotations
 
-import queue
-import time
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
 
-from residual_rl_ros.control.controller import StepFeedback
+from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUCCESS, StepFeedback
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
-from residual_rl_ros.control.policy_loop import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.decoders import stop_reason
@@ -50,7 +46,7 @@ class PolicyServices:
             node.create_service(Trigger, f'~/{name}', self._ending_service(feedback))
 
     def _set_residual(self, request: Any, response: Any) -> Any:
-        self._loop.controller.residual_enabled = request.data
+        self._loop.controller.residual.enabled = request.data
         response.success = True
         response.message = f'residual {"on" if request.data else "off"} from the next decision'
         return response
@@ -90,70 +86,6 @@ class PolicyServices:
             return response
 
         return callback
-
-
-REQUEST_LIMIT_S = 10.0
-"""How long a service waits for the other thread, up to the next diagnostics after it."""
-
-Answer = tuple[bool, str]
-"""Success and message."""
-
-
-@dataclass
-class _Request:
-    """A service call on its way."""
-
-    job: Callable[[], Answer]
-    deadline: float
-    """Monotonic time after which it must not be carried out any more [s]."""
-    answer: Answer | None = None
-    taken: bool = False
-    """It is being carried out, and is waited for."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        """Let the thread of the middleware go on until there is an answer, or none in time."""
-        while self.answer is None and (self.taken or time.monotonic() < self.deadline):
-            yield
-
-
-class ServiceBridge:
-    """Hands the calls of services from one thread to another, and the answers back.
-
-    Args:
-        wake: makes the executor look for an answer.
-    """
-
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
-        self._waiting: queue.Queue[_Request] = queue.Queue()
-
-    def service(self, job: Callable[[], Answer], busy: str) -> Callable[[Any, Any], Any]:
-        """Return the callback of a `Trigger` service.
-
-        Args:
-            job: what the other thread does.
-            busy: message if it had no time.
-        """
-
-        async def callback(request: Any, response: Any) -> Any:
-            del request
-            asked = _Request(job, time.monotonic() + REQUEST_LIMIT_S)
-            self._waiting.put(asked)
-            await asked
-            response.success, response.message = asked.answer or (False, busy)
-            return response
-
-        return callback
-
-    def serve(self) -> None:
-        """Carry out the calls that wait; called by the other thread."""
-        while not self._waiting.empty():
-            request = self._waiting.get()
-            request.taken = True
-            if time.monotonic() < request.deadline:
-                request.answer = request.job()
-            request.taken = False
-            self._wake()
 
 
 def stop_class(stop: StopInput) -> Any:
@@ -202,7 +134,7 @@ class StopInputs:
 
     def _hear(self, stop: StopInput, message: Any) -> None:
         self._heard[stop.name] = self._now()
-        self._loop.set_stop(stop.name, stop_reason(stop, message))
+        self._loop.obstacles.set_stop(stop.name, stop_reason(stop, message))
 
     def watch(self) -> None:
         """Hold where an input has fallen silent; to be called before each control step."""
@@ -212,4 +144,4 @@ class StopInputs:
                 stop.max_age_s and not 0.0 <= age <= stop.max_age_s
             ):
                 silent = f'{age:.2f} s old' if stop.name in self._heard else 'not heard yet'
-                self._loop.set_stop(stop.name, f'stop input {stop.name!r} is {silent}')
+                self._loop.obstacles.set_stop(stop.name, f'stop input {stop.name!r} is {silent}')

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from geometry_msgs.msg import Point, Vector3
 from std_msgs.msg import ColorRGBA
 
-from residual_rl_ros.control.commanded_step import CommandedStep
+from residual_rl_ros.control.decision import CommandedStep
 from residual_rl_ros.control.safety import Workspace
 from residual_rl_ros.ros.common.managed_node import ManagedNode
 from residual_rl_ros.ros.common.message_types import message_class

@@ -25,7 +25,7 @@ from residual_rl_ros.bags.transitions.reader import (
 )
 from residual_rl_ros.errors import BagError
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.managed_node import NodeHost
+from residual_rl_ros.ros.common.node_host import NodeHost
 from residual_rl_ros.transitions.cdr import labelled_array
 from residual_rl_ros.transitions.layout import TransitionLayout
 

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.rewards.composition import AddOns
-from residual_rl_ros.ros.common.managed_node import NodeHost
+from residual_rl_ros.ros.common.node_host import NodeHost
 from residual_rl_ros.ros.tools.operator import watched_nodes
 
 DISCOVERY_LIMIT_S = 5.0

@@ -26,7 +26,7 @@ from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, Channel, StopInput
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelReader, message_count
-from residual_rl_ros.ros.common.managed_node import NodeHost
+from residual_rl_ros.ros.common.node_host import NodeHost
 from residual_rl_ros.ros.nodes.services import stop_class
 
 ANSWER_LIMIT_S = 1.0

@@ -8,18 +8,15 @@ import os
 import select
 import sys
 import termios
-import threading
 import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, TextIO
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from rclpy.executors import ExternalShutdownException
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
@@ -28,7 +25,7 @@ from std_srvs.srv import SetBool, Trigger
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.up import status_table
-from residual_rl_ros.ros.common.managed_node import NodeHost, ros_domain
+from residual_rl_ros.ros.common.node_host import Listener, ros_domain
 from residual_rl_ros.ros.dashboard.telemetry import Telemetry
 from residual_rl_ros.ros.dashboard.view import RobotView
 
@@ -103,7 +100,7 @@ class _Call:
     """Empty while it is in progress."""
 
 
-class Operator(NodeHost):
+class Operator(Listener):
     """Calls the services behind the keys; no call waits for another, and none keeps a key waiting.
 
     Args:
@@ -126,37 +123,20 @@ class Operator(NodeHost):
         self._monitor = monitor
         self._policy, self._learner = watched_nodes(namespace, fleet)
         self._clock = clock
-        self._clients = {
-            key.service: self.node.create_client(
-                key.kind,
-                f'/{key.service}' if fleet and key.service.startswith('learner') else key.service,
-            )
-            for key in {key.service: key for key in KEYS.values()}.values()
-        }
-        """One for each service: what is sent through it arrives in the order of the keys."""
+        self._fleet = fleet
+        self._clients: dict[str, Any] = {}
         self._calls: dict[str, _Call] = {}
         """Latest call of each key, the newest last."""
         self._set: dict[str, tuple[bool, float]] = {}
         """Latest acknowledged state of each switch, and when."""
-        self._spinner = threading.Thread(target=self._spin, name='operator', daemon=True)
-        self._spinner.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave the domain."""
-        self.executor.shutdown(timeout_sec=1.0)
-        self._spinner.join(timeout=1.0)
-        super().__exit__(kind, error, trace)
-
-    def _spin(self) -> None:
-        try:
-            self.executor.spin()
-        except ExternalShutdownException:
-            return
+    def listen(self) -> None:
+        """Open a client for each service: what it sends arrives in the order of the keys."""
+        for key in KEYS.values():
+            if key.service not in self._clients:
+                shared = self._fleet and key.service.startswith('learner')
+                name = f'/{key.service}' if shared else key.service
+                self._clients[key.service] = self.node.create_client(key.kind, name)
 
     def press(self, letter: str) -> None:
         """Send what a key asks for, at once and without waiting; `outcomes` tells what came of it.

@@ -10,8 +10,7 @@ import pytest
 from raw_bag_builders import PERIOD, Live, rebuild, record_commands
 
 from residual_rl_ros.bags.rebuild.real_time import Mark, read_marks
-from residual_rl_ros.control.controller import StepFeedback
-from residual_rl_ros.control.policy_loop import MARK_FAILURE, MARK_SUCCESS
+from residual_rl_ros.control.feedback import MARK_FAILURE, MARK_SUCCESS, StepFeedback
 from residual_rl_ros.errors import BagError
 from residual_rl_ros.transitions.transition import Success, Transition
 

@@ -26,7 +26,8 @@ from residual_rl_ros.bags.rebuild.controller import ReplayedController
 from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
-from residual_rl_ros.control.real_time_loop import NOTHING_HAPPENED, RealTimeRules
+from residual_rl_ros.control.feedback import NOTHING_HAPPENED
+from residual_rl_ros.control.gates import RealTimeRules
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.decoders import to_nanoseconds
 from residual_rl_ros.robot.topics import JOINT_STATE

@@ -17,7 +17,8 @@ from residual_rl_ros.ros.bringup.launch_arguments import (
     parsed,
     robot_run,
 )
-from residual_rl_ros.ros.bringup.topology import NodeSpec, robot_topology
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec
+from residual_rl_ros.ros.bringup.topology import robot_topology
 
 ROBOT = {'config': 'peg_insert', 'model': 'peg_insert'}
 

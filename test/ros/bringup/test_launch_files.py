@@ -16,7 +16,7 @@ from builders import write_peg_actor
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import resource_path
-from residual_rl_ros.ros.bringup.topology import ENVIRONMENT
+from residual_rl_ros.ros.bringup.node_spec import ENVIRONMENT
 from residual_rl_ros.ros.common.process import ACTIVE_LIMIT_S, PARENT, SAVE_LIMIT_S
 
 launch = pytest.importorskip('launch.launch_description_sources', reason='needs launch, of ROS 2')
@@ -174,7 +174,7 @@ time.sleep(60.0)""",
 LAUNCH = """
 from launch import LaunchDescription, LaunchService
 from residual_rl_ros.ros.bringup.launch_actions import robot_actions
-from residual_rl_ros.ros.bringup.topology import NodeSpec
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 # No lifecycle nodes: those would be talked to.
 specs = [NodeSpec(name, False, (), {}) for name in ('learner_node', 'policy_node')]
 service = LaunchService(noninteractive=True)

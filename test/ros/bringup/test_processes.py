@@ -17,8 +17,8 @@ from processes import wait_for
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import Bringup, _Started, ros_environment
-from residual_rl_ros.ros.bringup.topology import NodeSpec
 from residual_rl_ros.ros.common.process import ACTIVE_LIMIT_S, SAVE_LIMIT_S
 
 pytestmark = pytest.mark.ros

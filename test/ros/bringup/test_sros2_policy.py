@@ -19,10 +19,10 @@ from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.monitor import Monitor
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.sros2_policy import Access, policy_xml, required_access
 from residual_rl_ros.ros.bringup.topology import (
-    NodeSpec,
     RobotRun,
     finetune_topology,
     reward_spec,

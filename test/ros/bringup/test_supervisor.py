@@ -16,8 +16,9 @@ from rich.console import Console
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import RESTART_WINDOW_S, RESTARTS, Restarts
-from residual_rl_ros.ros.bringup.topology import NodeSpec, RobotRun, robot_topology
+from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
 from residual_rl_ros.ros.bringup.up import Supervisor, _has_closed
 
 pytestmark = pytest.mark.ros

@@ -14,8 +14,8 @@ from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ConfigError, WeightsError
 from residual_rl_ros.residual_policy.weights import ACTOR, read_actor
 from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.topology import (
-    NodeSpec,
     RobotRun,
     finetune_topology,
     resumed,

@@ -13,7 +13,7 @@ import pytest
 from fake_grippers import REAL, SERVERS, Finger, connect, serve
 from geometry_msgs.msg import PoseStamped, Twist, WrenchStamped
 
-from residual_rl_ros.control.commanded_step import Way
+from residual_rl_ros.control.way_on import Way
 from residual_rl_ros.errors import ConfigError, UnsafeCommandError
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import (

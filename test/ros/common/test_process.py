@@ -19,7 +19,8 @@ import rclpy
 from processes import wait_for
 from std_srvs.srv import Trigger
 
-from residual_rl_ros.ros.common.managed_node import ManagedNode, NodeHost, _await_answers
+from residual_rl_ros.ros.common.managed_node import ManagedNode, _await_answers
+from residual_rl_ros.ros.common.node_host import NodeHost
 from residual_rl_ros.ros.common.process import PARENT
 
 LIMIT_S = 20.0

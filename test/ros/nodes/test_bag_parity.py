@@ -16,8 +16,9 @@ from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
 from residual_rl_ros.bags.transitions.reader import TransitionReader
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.ros.bringup.demo import quick
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
-from residual_rl_ros.ros.bringup.topology import NodeSpec, finetune_topology
+from residual_rl_ros.ros.bringup.topology import finetune_topology
 from residual_rl_ros.transitions.transition import Transition
 
 pytestmark = pytest.mark.ros

@@ -18,7 +18,8 @@ from rclpy.executors import SingleThreadedExecutor
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from residual_rl_ros.config.run import load_run
-from residual_rl_ros.ros.bringup.topology import NodeSpec, RobotRun, robot_topology
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec
+from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelEncoder, to_time
 from residual_rl_ros.ros.common.message_types import message_class

@@ -20,7 +20,7 @@ from loop_builders import ACTION, PERIOD, drive, feed, real_time, weights
 from sensor_msgs.msg import JointState
 
 from residual_rl_ros.config.run import load_run
-from residual_rl_ros.control.commanded_step import CommandedStep
+from residual_rl_ros.control.decision import CommandedStep
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.control.safety import Workspace
 from residual_rl_ros.errors import ConfigError

@@ -22,8 +22,8 @@ from residual_rl_ros.errors import TaskError
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.monitor import Monitor
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
-from residual_rl_ros.ros.bringup.topology import NodeSpec
 from residual_rl_ros.ros.nodes.mujoco_sim_node import MujocoSimNode
 from residual_rl_ros.tasks.hosting import describe_robot, make_environment
 

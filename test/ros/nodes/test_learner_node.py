@@ -31,8 +31,8 @@ from residual_rl_ros.errors import WeightsError
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
 from residual_rl_ros.ros.bringup.monitor import Monitor
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import ros_environment
-from residual_rl_ros.ros.bringup.topology import NodeSpec
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import float_array
 from residual_rl_ros.ros.common.qos import YOUNG_S

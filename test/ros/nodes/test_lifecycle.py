@@ -21,7 +21,8 @@ from std_msgs.msg import Bool
 
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.ros.bringup.demo import quick
-from residual_rl_ros.ros.bringup.topology import NodeSpec, RobotRun, robot_topology
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec
+from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
 from residual_rl_ros.ros.common import process as memory_lock
 from residual_rl_ros.ros.common.managed_node import ManagedNode
 from residual_rl_ros.ros.common.process import memory_lock_limit, unlock_memory

@@ -11,8 +11,8 @@ from processes import wait_for
 
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.ros.bringup.monitor import Monitor
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
-from residual_rl_ros.ros.bringup.topology import NodeSpec
 
 pytestmark = pytest.mark.ros
 TASK = 'pick_place_camera'

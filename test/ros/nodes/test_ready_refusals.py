@@ -71,12 +71,12 @@ def test_a_robot_that_must_not_move_is_not_moved_and_says_why(
     assert node.active
 
     def told() -> bool:
-        stops = node._loop.stops
+        stops = node._loop.obstacles.stops
         return all('is ' in stops.get(name, '') for name in ('controller', 'program', 'safety'))
 
     wait_for(told, LIMIT_S, 'the stops')
     time.sleep(0.5)
-    stops = node._loop.stops
+    stops = node._loop.obstacles.stops
     assert (
         'controllers[name=forward_position_controller].state.label is inactive'
         in (stops['controller'])
@@ -112,9 +112,9 @@ def test_a_robot_of_which_nobody_tells_that_it_may_move_is_not_moved(
 ) -> None:
     driver = start(tells_status=False)
     begin(node)
-    wait_for(lambda: len(node._loop.stops) == 2, LIMIT_S, 'the stops')
+    wait_for(lambda: len(node._loop.obstacles.stops) == 2, LIMIT_S, 'the stops')
     time.sleep(0.3)
-    assert node._loop.stops == {
+    assert node._loop.obstacles.stops == {
         name: f'stop input {name!r} is not heard yet' for name in ('program', 'safety')
     }
     assert driver.commands == []

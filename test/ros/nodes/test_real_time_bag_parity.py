@@ -20,12 +20,13 @@ from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
 from residual_rl_ros.bags.transitions.reader import TransitionReader
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.ros.bringup.monitor import Monitor
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
-from residual_rl_ros.ros.bringup.topology import NodeSpec, finetune_topology
+from residual_rl_ros.ros.bringup.topology import finetune_topology
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelEncoder, float_array
-from residual_rl_ros.ros.common.managed_node import NodeHost
 from residual_rl_ros.ros.common.message_types import message_class
+from residual_rl_ros.ros.common.node_host import NodeHost
 from residual_rl_ros.transitions.transition import Transition
 
 pytestmark = pytest.mark.ros

@@ -14,7 +14,8 @@ from rclpy.executors import SingleThreadedExecutor
 
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.robot.topics import Channel
-from residual_rl_ros.ros.bringup.topology import NodeSpec, RobotRun, robot_topology
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec
+from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
 from residual_rl_ros.ros.common.encoders import ChannelEncoder
 from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.ros.nodes.policy_node import PolicyNode

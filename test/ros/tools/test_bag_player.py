@@ -21,10 +21,10 @@ from residual_rl_ros.cli.main import main
 from residual_rl_ros.errors import BagError
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.ros.bringup.monitor import Monitor
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
-from residual_rl_ros.ros.bringup.topology import NodeSpec
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.managed_node import NodeHost
+from residual_rl_ros.ros.common.node_host import NodeHost
 from residual_rl_ros.ros.tools.bag_player import PlayOptions, play
 from residual_rl_ros.transitions.transition import Source
 

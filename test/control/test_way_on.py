@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from builders import OBSERVATIONS, LinearPolicy, make_action_spec, make_actor, make_metadata
 
-from residual_rl_ros.control.commanded_step import Way, WayOn
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController, StepFeedback
+from residual_rl_ros.control.way_on import Way, WayOn
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.action_spec import ActionSpec

@@ -1,0 +1,238 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a real-time loop must heed before it moves a robot, and for how long it may hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from residual_rl_ros.control.command_limiter import CommandLimiter
+
+BELIEVABLE_S = 1.0
+"""Clocks that differ by more have jumped or are not the same [s]."""
+START_RETRY_S = 0.5
+"""How often an episode is tried whose first command is too far away [s]."""
+
+
+@dataclass(frozen=True)
+class RealTimeRules:
+    """What may change while the robot runs."""
+
+    auto_start: bool
+    """Start the next episode by itself; otherwise `request_start` does."""
+    hold_limit_s: float
+    """Holding longer than this is a fault [s]."""
+    episode_limit_s: float = 0.0
+    """Longer episodes are truncated [s]; 0 never."""
+    takeover_timeout_s: float = 0.5
+    """An operator who has taken over and says nothing for longer wants the robot to hold [s]."""
+
+
+class Pace:
+    """Tells whether control steps come in time, and whether the clock has jumped between two.
+
+    Args:
+        period_s: time between two control steps [s].
+    """
+
+    def __init__(self, period_s: float) -> None:
+        self._period_s = period_s
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew with the next step."""
+        self._last: float | None = None
+        self._in_time = -np.inf
+        self.elapsed_s = 0.0
+        """Between the latest two steps [s]."""
+        self.overrun = self.late = self.jumped = False
+        """Whether the latest step was late by half a period, left one out, or cannot be."""
+
+    def believable_s(self, rules: RealTimeRules) -> float:
+        """Return the longest time between two steps, or to a stamp, of the same clock [s]."""
+        return max(BELIEVABLE_S, rules.hold_limit_s, 3.0 * self._period_s)
+
+    def step(self, now: float, rules: RealTimeRules) -> None:
+        """Take in that a control step begins, at a ROS time [s]."""
+        last, self._last = self._last, now
+        self.elapsed_s = self._period_s if last is None else now - last
+        self.overrun = self.elapsed_s > 1.5 * self._period_s
+        self.late = self.elapsed_s > 2.0 * self._period_s
+        self.jumped = not 0.0 <= self.elapsed_s <= self.believable_s(rules)
+        if self.jumped or not self.late:
+            self._in_time = now
+
+    def problem(self, now: float, rules: RealTimeRules) -> str:
+        """Return what is wrong if no control step has been in time for too long, else nothing."""
+        behind = now - self._in_time
+        if behind <= rules.hold_limit_s:
+            return ''
+        return (
+            f'no control step was in time for {behind:.2f} s: this computer, or the clock, is too '
+            f'slow for {1.0 / self._period_s:g} Hz'
+        )
+
+
+class OperatorWatch:
+    """Tells when an operator who has taken over has fallen silent."""
+
+    def __init__(self) -> None:
+        self._spoke, self._spoken_at = False, -np.inf
+
+    def speak(self) -> None:
+        """Take in that a command came since the last control step."""
+        self._spoke = True
+
+    def silent(self, now: float, timeout_s: float) -> bool:
+        """Return, once in a control step, whether the last command is too old.
+
+        Args:
+            now: ROS time [s].
+            timeout_s: older commands are [s].
+        """
+        if self._spoke:
+            self._spoke, self._spoken_at = False, now
+        return now - self._spoken_at > timeout_s
+
+    def shift(self, seconds: float) -> None:
+        """Follow a clock that has jumped."""
+        self._spoken_at += seconds
+
+
+class Obstacles:
+    """Says why a robot must not move although it is seen.
+
+    Args:
+        limiter: what knows whether the robot follows its commands.
+    """
+
+    def __init__(self, limiter: CommandLimiter) -> None:
+        self._limiter = limiter
+        self._lags = False
+        self.stops: dict[str, str] = {}
+        """Stop inputs that forbid to move, with their reasons."""
+
+    def set_stop(self, name: str, reason: str) -> None:
+        """Take in what a stop input says: a reason to hold, or none.
+
+        Args:
+            name: the stop input.
+            reason: why the robot must not move; empty: it may.
+        """
+        if reason:
+            self.stops[name] = reason
+        else:
+            self.stops.pop(name, None)
+
+    @property
+    def any(self) -> bool:
+        """Whether something forbids to move."""
+        return bool(self.stops) or self._lags
+
+    def forget(self) -> None:
+        """Forget that the robot did not follow its commands; it is to have none."""
+        self._lags = False
+
+    def reason(self, moving: bool) -> str:
+        """Return why the robot must not move, empty if it may.
+
+        Args:
+            moving: somebody commands it; who is not commanded need not follow.
+        """
+        if not moving:
+            self.forget()
+        if self.stops or not moving:
+            return '; '.join(self.stops.values())
+        # Once it lags it holds, until it has come near.
+        heed = self._lags or self._limiter.continues
+        error = self._limiter.following_error() if heed else ''
+        self._lags = bool(error)
+        return error
+
+
+class StartGate:
+    """Lets an episode begin when it is wanted, seen, and its first command is near the robot."""
+
+    def __init__(self) -> None:
+        self._requested = self._confirmed = False
+        self._refused_at: float | None = None
+        self._ended = -np.inf
+        self.at_start = False
+        """Whether the first command of the episode has not been looked at yet."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether an episode waits because its first command is too far from the robot."""
+        return self._refused_at is not None
+
+    def request(self, possible: bool) -> bool:
+        """Want an episode, if that is possible; return whether it is.
+
+        Where one waits because its first command is far away, let it go.
+        """
+        self._requested = possible
+        self._confirmed = possible and self.waits
+        return possible
+
+    def end(self, stamp: float) -> None:
+        """Take in that an episode ended: the next needs an observation that is newer [s]."""
+        self._ended = stamp
+
+    def may_open(self, now: float, seen: float, rules: RealTimeRules) -> bool:
+        """Return whether an episode is wanted and something was seen since the last one.
+
+        Args:
+            now: ROS time [s].
+            seen: stamp of the oldest value of the observation [s].
+            rules: whether episodes start by themselves.
+        """
+        if seen <= self._ended:
+            return False
+        if self._requested:
+            return True
+        waits = self._refused_at is not None and 0.0 <= now - self._refused_at < START_RETRY_S
+        return rules.auto_start and not waits
+
+    def open(self) -> None:
+        """Begin an episode."""
+        self._requested, self.at_start = False, True
+
+    def refuses(self, too_far: str, now: float) -> bool:
+        """Return, once in an episode, whether it must wait, and remember it.
+
+        Args:
+            too_far: why its first command is too far from the robot; empty if it is not.
+            now: ROS time [s].
+        """
+        self.at_start = False
+        if too_far and not self._confirmed:
+            self._refused_at = now
+            return True
+        self._confirmed, self._refused_at = False, None
+        return False
+
+
+class HoldWatch:
+    """Measures for how long there has been a reason to hold."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def end(self) -> None:
+        """Take in that the robot goes on, or holds because an operator wants it to."""
+        self._since = None
+
+    def problem(self, now: float, reason: str, rules: RealTimeRules) -> str:
+        """Return what is wrong if the robot has held for too long, else nothing.
+
+        Args:
+            now: ROS time [s], at which it holds.
+            reason: why it does.
+            rules: for how long it may.
+        """
+        if self._since is None:
+            self._since = now
+        held = now - self._since
+        return f'held for {held:.2f} s: {reason}' if held > rules.hold_limit_s else ''

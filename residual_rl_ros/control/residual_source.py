@@ -1,0 +1,269 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a decision adds to the base action: switches, bound, gate, and the robot policy in use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from residual_rl_ros.base_policy.distribution import BaseDecision
+from residual_rl_ros.control.composition import ResidualBound
+from residual_rl_ros.control.customisation import Customisation
+from residual_rl_ros.control.plan_queue import PlanQueue
+from residual_rl_ros.latency import Latency
+from residual_rl_ros.numerics import is_one_hot
+from residual_rl_ros.residual_policy.mailbox import ActorMailbox
+from residual_rl_ros.residual_policy.robot_policy import (
+    Choice,
+    Chooser,
+    Decider,
+    Exploration,
+    ExplorationSample,
+    Planner,
+    all_proposals,
+    is_residual,
+)
+from residual_rl_ros.transitions.layout import TransitionLayout
+
+Array = npt.NDArray[np.float64]
+
+EXPLORATION_STREAM, NOISE_STREAM, BASE_ONLY_STREAM, SWITCH_STREAM, PLAN_STREAM = 1, 2, 3, 5, 6
+"""With seed and episode, seed random numbers of their own: one does not shift with what another
+draws. That of a plan also has its step."""
+
+
+class ResidualSource:
+    """Decides over residuals, as the queue of chunks does over base actions.
+
+    Args:
+        layout: transition layout, with k.
+        bound: residual bound.
+        mailbox: actor in use.
+        customisation: what the robot is asked for beside its task.
+        seed: with the episode number, seeds the exploration noise.
+        explore: sample the residual; otherwise use tanh(mean).
+        plans_ahead: have plans computed in a thread; otherwise wait for them (lockstep).
+        clock: monotonic time, for durations [s].
+    """
+
+    def __init__(
+        self,
+        layout: TransitionLayout,
+        bound: ResidualBound,
+        mailbox: ActorMailbox,
+        customisation: Customisation,
+        seed: int,
+        explore: bool,
+        plans_ahead: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self._layout = layout
+        self._bound = bound
+        self._mailbox = mailbox
+        self._customisation = customisation
+        self._seed = seed
+        self._plans_ahead = plans_ahead
+        self._clock = clock
+        self._episode = 0
+        self._exploration = self._switch = np.random.default_rng(seed)
+        self._noise_scale: float | None = None
+        self._base_only = False
+        self._planner: tuple[Planner, str, Planner] | None = None
+        self.explore = explore
+        """Sample the residual instead of using its mean."""
+        self.enabled = True
+        """Operator switch (`~/set_residual`)."""
+        self.blend_ratio = 1.0
+        """Multiplier in [0, 1] on the residual."""
+        self.advantage: float | None = None
+        """As `Decider.advantage`, of the latest decision."""
+        self.not_finite = 0
+        """Decisions of the actor that were no numbers in [-1, 1], or chose none of the discrete
+        actions: the base acted alone."""
+        self.refused = 0
+        """Decisions in which critics that choose saw no residual better than the base action."""
+        self.proposals_chosen = 0
+        """Decisions that took another proposal of the base than its action."""
+        self.latency = Latency()
+        """Duration of the actor's part of a decision."""
+        self.plans = PlanQueue(clock)
+        """Plans of a robot policy that plans, outside lockstep."""
+
+    def begin_episode(self, episode: int) -> None:
+        """Begin the random numbers of an episode; how it explores is drawn at its first decision.
+
+        Args:
+            episode: its number.
+        """
+        self._episode, self._noise_scale = episode, None
+        self._exploration, self._switch = self._rng(EXPLORATION_STREAM), self._rng(SWITCH_STREAM)
+        self.plans.forget()
+
+    def decide(self, given: BaseDecision, observation: Array, step: int) -> tuple[Choice, float]:
+        """Return the choice of a decision and its bound scale; 0 is the base alone.
+
+        Args:
+            given: what the base policy says.
+            observation: shape (n,).
+            step: control step in the episode.
+        """
+        self.advantage = None
+        choice, bound_scale = self._decide(given, observation, step)
+        self.proposals_chosen += choice.proposal > 0
+        return choice, bound_scale
+
+    def plan_next(self, observation: Array, planned: Array, step: int) -> None:
+        """Outside lockstep, have a robot policy that plans do so for the next decision.
+
+        Args:
+            observation: of the present one, shape (n,).
+            planned: what that executes, shape (k * m,), command units.
+            step: its control step.
+        """
+        policy, header = self._policy, self._mailbox.header
+        if not self._plans_ahead or header is None or not isinstance(policy, Planner):
+            return
+        sample = self._sample(header.exploration)
+        if sample is not None:
+            step += self._layout.decision_steps
+            self.plans.order(policy, step, observation, planned, self._plan_rng(step), sample)
+
+    @property
+    def _policy(self) -> Decider | None:
+        """What decides: the actor in use, or where it plans, one for what is asked for now."""
+        actor, text = self._mailbox.actor, self._customisation.text
+        if not isinstance(actor, Planner) or not text:
+            return actor
+        if self._planner is None or self._planner[:2] != (actor, text):
+            self._planner = actor, text, actor.for_add_on(self._customisation.add_ons)
+        return self._planner[2]
+
+    def _rng(self, stream: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, self._episode, stream])
+
+    def _plan_rng(self, step: int) -> np.random.Generator:
+        """Return the random numbers of a plan: those of its decision, whatever was planned before.
+
+        A planner draws also where it does not explore.
+        """
+        return np.random.default_rng([self._seed, self._episode, PLAN_STREAM, step])
+
+    def _sample(self, exploration: Exploration) -> ExplorationSample | None:
+        """Return how a decision explores; None where the base acts alone."""
+        if not self.enabled or self._customisation.off:
+            return None
+        if self._noise_scale is None:
+            self._noise_scale = exploration.noise_scale(self._rng(NOISE_STREAM))
+            self._base_only = exploration.base_only(self._rng(BASE_ONLY_STREAM))
+        if self._base_only:
+            return None
+        sample = exploration.sample(self._noise_scale, self.blend_ratio)
+        return replace(sample, weight=self._customisation.weight)
+
+    def _decide(self, given: BaseDecision, observation: Array, step: int) -> tuple[Choice, float]:
+        base = given.actions
+        nothing = Choice(0, np.zeros(base.size))
+        policy, header = self._policy, self._mailbox.header
+        if policy is None or header is None:
+            return nothing, 0.0
+        sample = self._sample(header.exploration)
+        if sample is None or sample.bound_scale <= 0.0:
+            return nothing, 0.0
+        whole = self._layout.discrete or policy.acts_whole
+        if whole and sample.bound_scale < 1.0:
+            # Nothing is between two actions: the residual acts whole, in so many decisions.
+            if self._switch.random() >= sample.bound_scale:
+                return nothing, 1.0
+            sample = replace(sample, bound_scale=1.0)
+        rng = self._exploration if self.explore else None
+        exploration = header.exploration
+        by_policy = exploration.residual_probability
+        if rng is not None and 0.0 < by_policy < 1.0:
+            by_policy = float(rng.random() < by_policy)
+        if by_policy > 0.0:
+            decided = self._ask(policy, given, observation, step, rng, sample)
+            if decided is None:
+                return nothing, 0.0
+            choice = decided
+        elif rng is not None and exploration.uniform_noise > 0.0:
+            choice = Choice(0, self._uniform(policy, base, exploration.uniform_noise, rng))
+        elif exploration.residual_probability > 0.0:
+            # A residual of zero, not the base alone: an episode in which every decision is gated
+            # off by chance would else be taken for one of the guard's, and most such are short.
+            choice = nothing
+        else:
+            return nothing, 0.0
+        if not self._is_legal(base, choice.residual):
+            self.not_finite += 1
+            return nothing, 0.0
+        return choice, sample.bound_scale
+
+    def _uniform(
+        self, policy: Decider, base: Array, half_width: float, rng: np.random.Generator
+    ) -> Array:
+        """Return a uniform residual, shape (k * m,).
+
+        Of discrete actions each is replaced, with the probability `half_width`, by any of them.
+        """
+        if not self._layout.discrete:
+            return policy.uniform(half_width, rng)
+        steps, actions = base.shape
+        drawn = np.eye(actions)[rng.integers(actions, size=steps)] - base
+        residual: Array = (drawn * (rng.random((steps, 1)) < half_width)).ravel()
+        return residual
+
+    def _ask(
+        self,
+        policy: Decider,
+        given: BaseDecision,
+        observation: Array,
+        step: int,
+        rng: np.random.Generator | None,
+        sample: ExplorationSample,
+    ) -> Choice | None:
+        """Return what a robot policy decides, and note how long that took; None: a late plan."""
+        started = self._clock()
+        if not isinstance(policy, Planner):
+            choice: Choice | None = self._choose(policy, given, observation, rng, sample)
+        elif self._plans_ahead:
+            plan = self.plans.take(policy, step, sample.weight)
+            choice = None if plan is None else Choice(0, plan)
+        else:
+            choice = self._choose(policy, given, observation, self._plan_rng(step), sample)
+        self.latency.add(self._clock() - started)
+        if choice is not None:
+            self.refused += not (choice.proposal or choice.residual.any())
+        return choice
+
+    def _choose(
+        self,
+        policy: Decider,
+        given: BaseDecision,
+        observation: Array,
+        rng: np.random.Generator | None,
+        sample: ExplorationSample,
+    ) -> Choice:
+        base = given.actions.ravel()
+        if isinstance(policy, Chooser):
+            proposals = all_proposals(base, given.distribution)
+            # Nothing is between two proposals: while the residual fades in, the choice is whole.
+            if sample.bound_scale < 1.0 and self._switch.random() >= sample.bound_scale:
+                proposals = proposals[:1]
+            choice = policy.choose(observation, proposals, rng, sample)
+        else:
+            decided = policy.decide(observation, base, rng, sample, given.distribution)
+            choice = Choice(0, decided)
+        self.advantage = policy.advantage
+        return choice
+
+    def _is_legal(self, base: Array, residual: Array) -> bool:
+        """Return whether a residual, shape (k * m,), makes a command of a base action, (k, m)."""
+        if not is_residual(residual, base.size):
+            return False
+        if not self._layout.discrete:
+            return True
+        return is_one_hot(self._bound.compose(base, residual.reshape(base.shape), 1.0))

@@ -1,0 +1,114 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""A node within a tool, in a context of its own, and the ROS domain that it joins."""
+
+from __future__ import annotations
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import TypeVar
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+from residual_rl_ros.errors import ResidualRLError
+
+HostT = TypeVar('HostT', bound='NodeHost')
+ListenerT = TypeVar('ListenerT', bound='Listener')
+
+HIGHEST_DOMAIN = 232
+"""Highest domain there is."""
+
+
+def ros_domain() -> int:
+    """Return the ROS domain of the environment (`ROS_DOMAIN_ID`), 0 if it names none.
+
+    Raises:
+        ResidualRLError: it is no number of a domain.
+    """
+    return domain_number('ROS_DOMAIN_ID', os.environ.get('ROS_DOMAIN_ID') or '0')
+
+
+def domain_number(name: str, text: str) -> int:
+    """Return the number of a ROS domain.
+
+    Args:
+        name: what holds the text, for the error.
+        text: the number.
+
+    Raises:
+        ResidualRLError: it is none.
+    """
+    if not (text.isascii() and text.isdecimal() and len(text) < 5 and int(text) <= HIGHEST_DOMAIN):
+        raise ResidualRLError(f'{name} is {text!r}, expected a number from 0 to {HIGHEST_DOMAIN}')
+    return int(text)
+
+
+class NodeHost:
+    """Hosts a node in a context of its own; it is in the domain while this is entered.
+
+    Args:
+        name: node name.
+        domain_id: ROS domain; None takes `ROS_DOMAIN_ID`.
+        namespace: ROS namespace.
+    """
+
+    def __init__(self, name: str, domain_id: int | None = None, namespace: str = '') -> None:
+        self._name, self._namespace = name, namespace
+        self._domain_id = ros_domain() if domain_id is None else domain_id
+
+    def __enter__(self: HostT) -> HostT:
+        """Join the domain."""
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=self._domain_id)
+        self.node = rclpy.create_node(self._name, context=self.context, namespace=self._namespace)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the domain."""
+        self.executor.shutdown(timeout_sec=1.0)
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+
+class Listener(NodeHost, ABC):
+    """Hosts a node whose callbacks run in a thread of their own, and may not take long."""
+
+    @abstractmethod
+    def listen(self) -> None:
+        """Open the topics and services; the node is there, and nothing was heard yet."""
+
+    def __enter__(self: ListenerT) -> ListenerT:
+        """Join the domain and begin to listen."""
+        super().__enter__()
+        self.listen()
+        self._thread = threading.Thread(target=self._spin, name=self._name, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the domain."""
+        self.executor.shutdown(timeout_sec=1.0)
+        self._thread.join(timeout=2.0)
+        super().__exit__(kind, error, trace)
+
+    def _spin(self) -> None:
+        try:
+            self.executor.spin()
+        except ExternalShutdownException:
+            return
