@@ -174,7 +174,7 @@ class Bench(ManagedNode):
         """End the threads of the loop."""
         self._loop.close()
         self._controller.queue.close()
-        self._controller.plans.close()
+        self._controller.residual.plans.close()
 
 
 def listen(domain_id: int, ended: Event) -> None:
