@@ -15,7 +15,7 @@ from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock
 from rclpy.duration import Duration
 
-from residual_rl_ros.control.way_on import Way
+from residual_rl_ros.control.trajectory import Trajectory
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import Command, check_lockstep
@@ -104,7 +104,11 @@ class CommandOutputs:
         )
 
     def send(
-        self, vector: Array, stamp: float, holding: bool = False, way: Way | None = None
+        self,
+        vector: Array,
+        stamp: float,
+        holding: bool = False,
+        trajectory: Trajectory | None = None,
     ) -> None:
         """Send each command its part.
 
@@ -112,15 +116,15 @@ class CommandOutputs:
             vector: action vector, shape (m,).
             stamp: the observation that it answers in lockstep, otherwise now [s].
             holding: the robot holds: every topic is told so at once, and goals are cancelled.
-            way: from the vector on, for trajectories of several points.
+            trajectory: from the vector on, for trajectories of several points.
         """
         step = 0 if holding or self._lockstep else self._step
         self._step = 0 if holding else step + 1
         for command, writer, publisher in self._topics:
             if step % command.every == 0:
                 publisher.publish(
-                    writer.trajectory(way, stamp)
-                    if command.horizon_steps and way is not None
+                    writer.trajectory(trajectory, stamp)
+                    if command.horizon_steps and trajectory is not None
                     else writer.message(command.part_of(vector), stamp)
                 )
         for stream in self._streams:

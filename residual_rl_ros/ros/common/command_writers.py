@@ -14,7 +14,7 @@ from builtin_interfaces.msg import Duration
 from trajectory_msgs.msg import JointTrajectoryPoint
 
 from residual_rl_ros.control.rotation import SMALLEST_QUATERNION
-from residual_rl_ros.control.way_on import Way
+from residual_rl_ros.control.trajectory import Trajectory
 from residual_rl_ros.robot.command import (
     GRIPPER,
     INDEX_TYPES,
@@ -88,21 +88,21 @@ class CommandWriter:
             message.points[0].time_from_start = self._in[0]
         return message
 
-    def trajectory(self, way: Way, stamp: float) -> Any:
+    def trajectory(self, trajectory: Trajectory, stamp: float) -> Any:
         """Return a trajectory of several points.
 
         Args:
-            way: of all actions.
+            trajectory: of all actions.
             stamp: as in `message`.
         """
         part = self.command.part_of
-        message = self.message(part(way.points[0]), stamp)
+        message = self.message(part(trajectory.points[0]), stamp)
         message.points += [
             JointTrajectoryPoint(positions=_numbers(part(point)), time_from_start=at)
-            for point, at in zip(way.points[1:], self._in[1:], strict=False)
+            for point, at in zip(trajectory.points[1:], self._in[1:], strict=False)
         ]
-        if way.velocities is not None:
-            for point, velocity in zip(message.points, way.velocities, strict=True):
+        if trajectory.velocities is not None:
+            for point, velocity in zip(message.points, trajectory.velocities, strict=True):
                 point.velocities = _numbers(part(velocity))
         return message
 

@@ -24,7 +24,7 @@ from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, Received
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
-from residual_rl_ros.control.way_on import Way, WayOn
+from residual_rl_ros.control.trajectory import Trajectory, TrajectoryHorizon
 from residual_rl_ros.errors import CommandError, ObservationError
 from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.robot.camera import ImageWorker, Sight
@@ -253,10 +253,10 @@ class PolicyNode(ManagedNode):
             1.0 / self.robot.control_rate_hz,
             self.parameters.lockstep,
         )
-        self._way_on = None
+        self._horizon = None
         if steps := self._outputs.horizon_steps:
             period_s = 1.0 / self.robot.control_rate_hz
-            self._way_on = WayOn(self.controller.limiter, steps, period_s)
+            self._horizon = TrajectoryHorizon(self.controller.limiter, steps, period_s)
         self._transition_publisher = publisher(Float64MultiArray, '~/transitions', qos.TRANSITIONS)
         self._layout_publisher = publisher(String, '~/transition_layout', qos.LATCHED)
         self._customisation_publisher = publisher(String, '~/customisation', qos.LATCHED)
@@ -336,18 +336,20 @@ class PolicyNode(ManagedNode):
 
     def send_command(self, command: Array, stamp: float, holding: bool = False) -> None:
         """Publish a command."""
-        self._outputs.send(command, stamp, holding, self._way(command, holding))
+        self._outputs.send(command, stamp, holding, self._trajectory(command, holding))
         self._shown.note(command, stamp, holding)
         if self.parameters.lockstep:
             self._shown.publish()
 
-    def _way(self, command: Array, holding: bool) -> Way | None:
+    def _trajectory(self, command: Array, holding: bool) -> Trajectory | None:
         """Return what is known of the way on, for a controller that takes it."""
-        if self._way_on is None:
+        if self._horizon is None:
             return None
         if holding:
-            return self._way_on.hold(command)
-        return self._way_on.of(command, self.controller.commanded(), self.controller.queue.foreseen)
+            return self._horizon.hold(command)
+        return self._horizon.of(
+            command, self.controller.commanded(), self.controller.queue.foreseen
+        )
 
     def send_transition(self, transition: Transition) -> None:
         """Publish a transition."""

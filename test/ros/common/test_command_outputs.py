@@ -13,7 +13,7 @@ import pytest
 from fake_grippers import REAL, SERVERS, Finger, connect, serve
 from geometry_msgs.msg import PoseStamped, Twist, WrenchStamped
 
-from residual_rl_ros.control.way_on import Way
+from residual_rl_ros.control.trajectory import Trajectory
 from residual_rl_ros.errors import ConfigError, UnsafeCommandError
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import (
@@ -282,9 +282,9 @@ def test_a_trajectory_has_the_way_on_if_it_is_known_and_else_one_point() -> None
     outputs = outputs_of(node, (arm, Command('rest', FLOAT, indices=(1,), name='rest')))
     assert outputs.horizon_steps == 3
     points = np.arange(6.0).reshape(2, 3)
-    outputs.send(points[0], 1.0, way=Way(points, 10.0 * points))
-    outputs.send(points[0], 1.02, holding=True, way=Way(points[1:], np.zeros((1, 3))))
-    outputs.send(points[0], 1.04, way=Way(points[:1], None))
+    outputs.send(points[0], 1.0, trajectory=Trajectory(points, 10.0 * points))
+    outputs.send(points[0], 1.02, holding=True, trajectory=Trajectory(points[1:], np.zeros((1, 3))))
+    outputs.send(points[0], 1.04, trajectory=Trajectory(points[:1], None))
     several, hold, one = node.sent['arm']
     assert several.joint_names == ['b', 'a']
     assert [list(each.positions) for each in several.points] == [[2.0, 0.0], [5.0, 3.0]]

@@ -10,7 +10,7 @@ from builders import OBSERVATIONS, LinearPolicy, make_action_spec, make_actor, m
 
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController, StepFeedback
-from residual_rl_ros.control.way_on import Way, WayOn
+from residual_rl_ros.control.trajectory import Trajectory, TrajectoryHorizon
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.action_spec import ActionSpec
@@ -37,7 +37,9 @@ def controller_of(
     return made
 
 
-def ways(controller: ResidualController, on: WayOn, count: int) -> tuple[np.ndarray, list[Way]]:
+def ways(
+    controller: ResidualController, on: TrajectoryHorizon, count: int
+) -> tuple[np.ndarray, list[Trajectory]]:
     """Return the commands of so many control steps, shape (count, m), and each way on."""
     commands, found = [], []
     for step in range(count):
@@ -53,7 +55,7 @@ def ways(controller: ResidualController, on: WayOn, count: int) -> tuple[np.ndar
 @pytest.mark.parametrize('action', [make_action_spec(), TIGHT])
 def test_what_is_known_of_the_way_on_is_what_is_commanded_next(action: ActionSpec) -> None:
     controller = controller_of(action)
-    commands, found = ways(controller, WayOn(controller.limiter, 3, PERIOD_S), 6)
+    commands, found = ways(controller, TrajectoryHorizon(controller.limiter, 3, PERIOD_S), 6)
     for step in range(4):  # A chunk of four: then the base policy plans anew.
         known = min(3, 4 - step)
         np.testing.assert_allclose(found[step].points[:known], commands[step : step + known])
@@ -64,7 +66,7 @@ def test_what_is_known_of_the_way_on_is_what_is_commanded_next(action: ActionSpe
 
 def test_the_way_on_keeps_the_limits_and_ends_at_rest() -> None:
     controller = controller_of(TIGHT, gain=5.0)
-    _, found = ways(controller, WayOn(controller.limiter, 7, PERIOD_S), 8)
+    _, found = ways(controller, TrajectoryHorizon(controller.limiter, 7, PERIOD_S), 8)
     assert {len(way.points) for way in found} == {4, 5, 6, 7}
     for way in found:
         assert way.velocities is not None
@@ -77,7 +79,7 @@ def test_the_way_on_keeps_the_limits_and_ends_at_rest() -> None:
 
 def test_the_present_residual_is_on_the_whole_way() -> None:
     controller = controller_of(make_action_spec(), decision_steps=1, gain=5.0)
-    on = WayOn(controller.limiter, 3, PERIOD_S)
+    on = TrajectoryHorizon(controller.limiter, 3, PERIOD_S)
     command = controller.command()
     step = controller.commanded()
     assert command is not None
@@ -90,7 +92,7 @@ def test_the_present_residual_is_on_the_whole_way() -> None:
 
 def test_in_a_hold_the_robot_rests_where_it_was_as_the_hold_began() -> None:
     controller = controller_of(MEASURED)
-    on = WayOn(controller.limiter, 3, PERIOD_S)
+    on = TrajectoryHorizon(controller.limiter, 3, PERIOD_S)
     command = np.array([0.3, 0.4])
     for measured in (1.0, 0.9):  # It sags, and is not followed down.
         controller.limiter.observe(np.full(3, measured))
@@ -107,9 +109,22 @@ def test_in_a_hold_the_robot_rests_where_it_was_as_the_hold_began() -> None:
     controller.queue.close()
 
 
+def test_a_robot_that_was_moved_begins_at_rest() -> None:
+    controller = controller_of(TIGHT)
+    on = TrajectoryHorizon(controller.limiter, 3, PERIOD_S)
+    on.of(np.array([0.2, 0.2]), None, np.zeros((0, 2)))
+    command = controller.command()
+    assert command is not None
+    way = on.of(command, controller.commanded(), controller.queue.foreseen)
+    assert way.velocities is not None
+    assert not way.velocities[0].any()
+    assert way.velocities[1].any()
+    controller.queue.close()
+
+
 def test_an_operator_and_a_late_base_policy_say_one_point() -> None:
     controller = controller_of(make_action_spec())
-    on = WayOn(controller.limiter, 3, PERIOD_S)
+    on = TrajectoryHorizon(controller.limiter, 3, PERIOD_S)
     late = on.of(np.zeros(2), None, np.zeros((0, 2)))
     assert late.points.shape == (1, 2)
     assert late.velocities is not None
@@ -122,7 +137,7 @@ def test_an_operator_and_a_late_base_policy_say_one_point() -> None:
 
 def test_the_way_on_ends_before_what_is_no_number() -> None:
     controller = controller_of(make_action_spec())
-    on = WayOn(controller.limiter, 5, PERIOD_S)
+    on = TrajectoryHorizon(controller.limiter, 5, PERIOD_S)
     command = controller.command()
     assert command is not None
     foreseen = np.array([[0.0, 0.0], [np.nan, 0.0], [0.0, 0.0]])

@@ -18,10 +18,12 @@ from residual_rl_ros.errors import UnsafeCommandError
 from residual_rl_ros.numerics import clamp
 
 Array = npt.NDArray[np.float64]
+SLACK = 1.0 + 1e-6
+"""Rounding, of a step as large as it may be."""
 
 
 @dataclass(frozen=True)
-class Way:
+class Trajectory:
     """Commands from a control step on, one each control period."""
 
     points: Array
@@ -31,7 +33,7 @@ class Way:
     whether the robot is to rest at the only one."""
 
 
-class WayOn:
+class TrajectoryHorizon:
     """Says what is known of the way on, for controllers that take more than one point.
 
     That is what the decision still commands, then the chunk of the base policy with the present
@@ -56,7 +58,7 @@ class WayOn:
         command: Array,
         step: CommandedStep | None,
         foreseen: npt.NDArray[np.floating[Any]],
-    ) -> Way:
+    ) -> Trajectory:
         """Return the way on from a command.
 
         Args:
@@ -66,7 +68,7 @@ class WayOn:
         """
         before, self._before, self._stand = self._before, command, None
         if self._limiter.overridden:
-            return Way(command[None], None)  # An operator goes on as he likes.
+            return Trajectory(command[None], None)  # An operator goes on as he likes.
         points = [command]
         if step is not None:
             residual = step.planned[-1] - step.ahead[-1]
@@ -77,10 +79,16 @@ class WayOn:
             except UnsafeCommandError:  # Nothing is known from there on.
                 pass
         way = np.array(points)
-        begin = command if before is None else before
-        return Way(way, passing_velocities(way, begin, self._period_s))
+        begin = command  # At rest, where no command was a control step ago.
+        if before is not None and not self._is_far(command, before):
+            begin = before
+        return Trajectory(way, passing_velocities(way, begin, self._period_s))
 
-    def hold(self, command: Array) -> Way:
+    def _is_far(self, command: Array, before: Array) -> bool:
+        """Return whether a command is further from another than a control step may be."""
+        return bool((np.abs(command - before) > SLACK * self._safety.action.max_step).any())
+
+    def hold(self, command: Array) -> Trajectory:
         """Return where a robot rests that holds: where it was as the hold began.
 
         Args:
@@ -91,4 +99,4 @@ class WayOn:
             where = command if measured is None else measured
             self._stand = clamp(where, action.lower, action.upper)
         self._before = self._stand
-        return Way(self._stand[None], np.zeros((1, command.size)))
+        return Trajectory(self._stand[None], np.zeros((1, command.size)))
