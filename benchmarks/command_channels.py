@@ -6,7 +6,8 @@ The loop of `bench control`'s robot (n = 40, m = 7, an actor of 256 x 256) runs 
 process and publishes to another. It commands in turns: one Float64MultiArray of all actions, or an
 arm and a gripper, each at 1000 Hz with cubic interpolation. A step is what `tick` measures in
 `bench control`; a period is from one step to the next, with the samples in between. Times are those
-of the wall and of the thread, which counts nothing of what else the computer does meanwhile.
+of the wall, at the priority of policy_node, and of the thread, which counts nothing of what else
+the computer does meanwhile.
 Intervals are those of a bootstrap over the turns.
 
     python benchmarks/command_channels.py --turns 20 --seconds 3
@@ -45,6 +46,8 @@ from residual_rl_ros.ros.bringup.monitor import claim_domain
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.command_outputs import CommandOutputs
 from residual_rl_ros.ros.common.managed_node import ManagedNode
+from residual_rl_ros.ros.common.node_parameters import PolicyParameters
+from residual_rl_ros.ros.common.process import take_privileges
 from residual_rl_ros.ros.tools.bench_robot import (
     LAYOUT,
     RESIDUAL_SCALE,
@@ -232,9 +235,11 @@ def measure(turns: int, seconds: float) -> dict[str, Any]:
             gc.collect()
             gc.freeze()
             times: list[list[np.ndarray]] = [[], []]
-            for turn in range(turns):
-                for way in (0, 1) if turn % 2 else (1, 0):
-                    times[way].append(node.turn(way, seconds))
+            priority, lock = PolicyParameters.realtime_priority, PolicyParameters.lock_memory
+            with take_privileges(priority, lock, node.warn):  # As policy_node does.
+                for turn in range(turns):
+                    for way in (0, 1) if turn % 2 else (1, 0):
+                        times[way].append(node.turn(way, seconds))
         finally:
             ended.set()
             node.close()
