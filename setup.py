@@ -126,6 +126,7 @@ setup(
             f'policy_node = {PACKAGE}.ros.nodes.policy_node:main',
             f'learner_node = {PACKAGE}.ros.nodes.learner_node:main',
             f'reward_node = {PACKAGE}.ros.nodes.reward_node:main',
+            f'takeover_node = {PACKAGE}.ros.nodes.takeover_node:main',
             f'mujoco_sim_node = {PACKAGE}.ros.nodes.mujoco_sim_node:main',
             f'recorder_node = {PACKAGE}.ros.nodes.recorder_node:main',
         ],

@@ -27,8 +27,7 @@ from residual_rl_ros.config.run import RunConfig
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.episode import Episode
 from residual_rl_ros.evaluation.paired import difference, evaluate, score
-from residual_rl_ros.residual_policy.mppi import MppiConfig
-from residual_rl_ros.residual_policy.mppi_planner import MppiPlanner
+from residual_rl_ros.residual_policy.mppi import MppiConfig, MppiPlanner
 from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights
 from residual_rl_ros.schema import from_mapping
 from residual_rl_ros.tasks.hosting import finetune_for_environment

@@ -22,8 +22,7 @@ from residual_rl_ros.base_policy.inputs import NO_PICTURES, Pictures
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.deployment.export import ExportOptions, export_run
-from residual_rl_ros.deployment.parity import compare
-from residual_rl_ros.deployment.runner import FusedRunner
+from residual_rl_ros.deployment.parity import FusedRunner, compare
 from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
 from residual_rl_ros.tasks.checked import CheckedEnvironment
 from residual_rl_ros.tasks.hosting import host

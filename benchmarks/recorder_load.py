@@ -41,8 +41,12 @@ class Robot(NodeHost):
         super().__init__('robot', domain_id)
         names = tuple(f'x{i}' for i in range(N)), tuple(f'a{i}' for i in range(M))
         self.layout = TransitionLayout(*names, 1, (-1.0,) * M, (1.0,) * M, (0.1,) * M)
-        robot, self.robot_file = load_robot('peg_insert')
-        create = self.node.create_publisher
+        self._robot, self.robot_file = load_robot('peg_insert')
+        self.steps = 0
+
+    def listen(self) -> None:
+        """Open the topics of everything."""
+        robot, create = self._robot, self.node.create_publisher
         self._latched = create(String, 'policy_node/transition_layout', qos.LATCHED)
         self._latched.publish(String(data=self.layout.to_yaml()))
         message = float_array(np.zeros(self.layout.size), self.layout.label)
@@ -54,7 +58,6 @@ class Robot(NodeHost):
         ]
         self._writer = CommandWriter(robot.commands[0], 1.0 / RATE_HZ, lockstep=False)
         self._command = create(self._writer.message_type, robot.commands[0].topic, qos.COMMAND)
-        self.steps = 0
 
     def wait_for_recorder(self) -> None:
         """Wait until every topic has its reader."""

@@ -18,6 +18,7 @@ NODES = {
     'policy_node': 'PolicyParameters',
     'learner_node': 'LearnerParameters',
     'reward_node': 'RewardParameters',
+    'takeover_node': 'TakeoverParameters',
     'recorder_node': 'RecorderParameters',
     'mujoco_sim_node': 'SimParameters',
 }
@@ -148,11 +149,13 @@ def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def files_page() -> str:
-    """Return the page of every key of the YAML files of runs and robots."""
+    """Return the page of every key of the YAML files of runs, robots and takeovers."""
     run = import_module(f'{PACKAGE}.config.run').RunConfig
     operator = import_module(f'{PACKAGE}.config.operator').OperatorConfig
     robot = import_module(f'{PACKAGE}.robot.keys')
     inference = import_module(f'{PACKAGE}.robot.inference')
+    preparation = import_module(f'{PACKAGE}.robot.preparation')
+    takeover = import_module(f'{PACKAGE}.control.takeover')
     sections: list[tuple[str, type, Mapping[str, type]]] = [
         ('Run: `config/finetune/*.yaml`', run, {}),
         ('Run: `operator: simulated:key=value`', operator, {}),
@@ -166,7 +169,12 @@ def files_page() -> str:
         ('Robot: `robot.action` with `kind: discrete`', robot.DiscreteActionKeys, {}),
         ('Robot: `robot.action.workspace`, optional', robot.WorkspaceKeys, {}),
         ('Robot: `robot.observation.<channel>`', robot.ChannelKeys, robot.CHANNEL_KEYS),
+        ('Robot: `robot.home`, optional', preparation.HomeKeys, {}),
+        ('Robot: `robot.reset`, optional', preparation.ResetSpec, {}),
         ('Robot: `robot.base_policy`, optional', inference.InferenceConfig, {}),
+        ('Takeover: `config/takeover/*.yaml`', takeover.TakeoverKeys, {}),
+        ('Takeover: each entry of `axes`', takeover.AxisKeys, {}),
+        ('Takeover: `buttons`, each a control', takeover.ButtonKeys, {}),
     ]
     parts = [FILES_HEAD]
     for title, kind, variants in sections:
@@ -187,7 +195,7 @@ def files_page() -> str:
 
 
 FILES_HEAD = """\
-# Runs and robots in YAML
+# Runs, robots and takeovers in YAML
 
 Made from the dataclasses that check these files. An error names every wrong key of a file at once.
 A robot file is a ROS parameter file: its keys stand below `/**: ros__parameters:`.
@@ -207,6 +215,7 @@ def _key_rows(kind: type) -> list[list[str]]:
             cell(_description(item.name, item)),
         ]
         for item in dataclasses.fields(kind)
+        if not dataclasses.is_dataclass(hints[item.name])  # It has a section of its own.
     ]
 
 

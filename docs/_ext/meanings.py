@@ -84,6 +84,7 @@ DIAGNOSTICS = {
         'held': 'real time: an operator holds the robot (`~/hold`)',
         'stops': 'real time: what the stop inputs forbid the robot to move for',
         'waits_to_start': 'real time: an episode waits, its first command is far from the robot',
+        'preparing': 'real time: what is done before the next episode; empty if nothing is left',
         'weights_accepted': 'weight messages accepted',
         'weights_refused_*': 'weight messages refused, by reason',
         'late_chunks': "control steps held because the base policy's chunk was not ready",
@@ -147,6 +148,13 @@ DIAGNOSTICS = {
         'answered': 'observations with an answer',
         'successes': 'successes reported',
         'refused_observations': 'observations refused',
+    },
+    'takeover_node': {
+        'active': 'the lifecycle state is active',
+        'hands': '`off`: the policy has the robot; `on`: the operator; `lost`: he is not heard, '
+        'and the robot stands still',
+        'takeovers': 'how often the operator has taken over',
+        'refused_inputs': 'messages of the input refused',
     },
     'recorder_node': {'messages': 'messages recorded'},
     'mujoco_sim_node': {

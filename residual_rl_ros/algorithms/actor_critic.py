@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from residual_rl_ros.algorithms.config import ActorCriticConfig
-from residual_rl_ros.algorithms.plasticity import plasticity
 from residual_rl_ros.algorithms.replay_memory import ReplayMemory
-from residual_rl_ros.algorithms.training_state import Adam, TrainingState
+from residual_rl_ros.algorithms.training_state import Adam, TrainingState, plasticity
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.architecture import (
     ActorArchitecture,

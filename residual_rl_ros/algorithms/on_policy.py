@@ -32,7 +32,7 @@ from residual_rl_ros.algorithms.prior import CustomisedActor, Density
 from residual_rl_ros.algorithms.rollout_memory import Rollout, RolloutMemory, Rows
 from residual_rl_ros.algorithms.training_state import Adam, TrainingState
 from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_LAYERS
-from residual_rl_ros.residual_policy.prior_gaussian import LEAST_LOG_STD, MOST_LOG_STD
+from residual_rl_ros.residual_policy.perceptron import LEAST_LOG_STD, MOST_LOG_STD
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.residual_policy.torch_networks import FlatParameters
 from residual_rl_ros.residual_policy.torch_perceptron import ValueNetwork

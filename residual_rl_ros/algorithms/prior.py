@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.residual_policy.categorical import CategoricalArchitecture
-from residual_rl_ros.residual_policy.prior_gaussian import PriorGaussianArchitecture
+from residual_rl_ros.residual_policy.perceptron import (
+    CategoricalArchitecture,
+    PriorGaussianArchitecture,
+)
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.residual_policy.torch_perceptron import (
     CategoricalNetwork,

@@ -25,7 +25,7 @@ from residual_rl_ros.algorithms.rule import BASIC, register
 from residual_rl_ros.algorithms.training_state import Adam
 from residual_rl_ros.residual_policy.q_remix import QRemixPolicy
 from residual_rl_ros.residual_policy.torch_networks import FlatParameters
-from residual_rl_ros.residual_policy.torch_remix import ProposalCritics
+from residual_rl_ros.residual_policy.torch_perceptron import ProposalCritics
 from residual_rl_ros.schema import parameter
 from residual_rl_ros.transitions.layout import TransitionLayout
 

@@ -30,7 +30,7 @@ from residual_rl_ros.algorithms.sac import temperature_loss
 from residual_rl_ros.algorithms.training_state import Adam
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
-from residual_rl_ros.residual_policy.prior_gaussian import (
+from residual_rl_ros.residual_policy.perceptron import (
     LEAST_LOG_STD,
     MOST_LOG_STD,
     PriorGaussian,

@@ -25,7 +25,7 @@ from residual_rl_ros.algorithms.customisation import (
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.algorithms.training_state import Adam
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.residual_policy.categorical import CategoricalArchitecture, CategoricalPolicy
+from residual_rl_ros.residual_policy.perceptron import CategoricalArchitecture, CategoricalPolicy
 from residual_rl_ros.residual_policy.torch_networks import FlatParameters
 from residual_rl_ros.residual_policy.torch_perceptron import Perceptron
 from residual_rl_ros.schema import parameter

@@ -4,9 +4,9 @@
 
 `residual-rl bench learner`. Twin critics and actor of 2 x 256, batch 256, n = 40, m = 7, one actor
 step for every critic step, one-step targets, no normalisation. Every repetition runs each library
-in turn, in a process of its own with the same threads; ratios are within a repetition. `gpu` is this
-package with `device: cuda`. The limit is what the float32 matrix products of an update alone would
-take on the processor.
+in turn, in a process of its own with the same threads; ratios are within a repetition. `gpu` is
+this package with `device: cuda`. The limit is what the float32 matrix products of an update alone
+would take on the processor.
 """
 
 from __future__ import annotations

@@ -27,11 +27,13 @@ from residual_rl_ros.evaluation.intervals import ROUNDING, Array, Estimate
 from residual_rl_ros.evaluation.noises import (
     NOISE_STRIDE,
     SPREAD_DRAWS,
+    NoiseStudy,
     play_noises,
     plays_zero,
     predicted_seconds,
+    resampled_means,
+    study_noise,
 )
-from residual_rl_ros.evaluation.pass_at_k import NoiseStudy, resampled_means, study_noise
 from residual_rl_ros.evaluation.progress import progress, say
 from residual_rl_ros.tasks.success_probe import settle_success
 

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from rosbags.interfaces import Nodetype
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
-from residual_rl_ros.control.safety import Workspace
+from residual_rl_ros.control.preparation import GoHome
+from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import BasePolicyError, ConfigError, ResourceError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.action_spec import ActionSpec
@@ -43,9 +44,12 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
             f'{axis} in [{low:.4g}, {high:.4g}]' for axis, low, high in sides
         )
         try:
-            Workspace(box)
+            safety = SafetyFilter(action)
+            if robot.home is not None:
+                GoHome(robot.home, safety, 1.0 / rate)
         except (ConfigError, ResourceError) as error:
             report.problems.append(str(error))
+    report.facts |= _between_episodes(robot)
     for channel in robot.channels:
         report.facts[f'channel {channel.name}'] = (
             f'{channel.topic} ({channel.type}), {len(channel.observation_names)} values, at most '
@@ -87,6 +91,19 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
         except (BasePolicyError, ResourceError) as error:
             report.problems.append(str(error))
     return report
+
+
+def _between_episodes(robot: RobotConfig) -> dict[str, str]:
+    """Return where the robot begins, and how its scene is reset, as far as it says."""
+    facts, home, reset = {}, robot.home, robot.reset
+    if home is not None:
+        goes = zip(robot.action.names, home.goal.tolist(), strict=True)
+        there = ', '.join(f'{name} {to:.4g}' for name, to in goes if not np.isnan(to))
+        facts['home'] = f'{home.when}: {there}'
+    if reset is not None:
+        how = reset.service or ' '.join(reset.command) or 'by itself'
+        facts['reset'] = f'{how}, then {reset.settle_s:g} s to settle'
+    return facts
 
 
 def _commands(robot: RobotConfig) -> dict[str, str]:

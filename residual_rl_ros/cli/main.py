@@ -17,10 +17,8 @@ from residual_rl_ros import __version__
 from residual_rl_ros.cli import (
     bag_learning,
     bags,
-    check_base,
+    base_policies,
     comparing,
-    deployment,
-    importing,
     learning,
     planning,
     robots,
@@ -60,9 +58,9 @@ def options(
 
 for command in (
     *(learning.demo, learning.train, learning.evaluate, comparing.compare, comparing.benchmark),
-    *(check_base.check_base, importing.import_base),
+    *(base_policies.check_base, base_policies.import_base),
     *(models.train_base, models.train_prior, models.train_encoder),
-    *(planning.train_dynamics, planning.planner, deployment.export),
+    *(planning.train_dynamics, planning.planner, base_policies.export),
     *(
         robots.check_robot,
         robots.describe_robot,

@@ -29,7 +29,7 @@ from residual_rl_ros.errors import OutputError, ResidualRLError
 if TYPE_CHECKING:
     from residual_rl_ros.config.run import RunConfig
     from residual_rl_ros.pretraining.train_dynamics import HeldOutError
-    from residual_rl_ros.residual_policy.mppi_planner import MppiPlanner
+    from residual_rl_ros.residual_policy.mppi import MppiPlanner
 
 PlanOption = Annotated[
     MaybeTexts,
@@ -128,8 +128,7 @@ def planner(
     """
     from dataclasses import asdict
 
-    from residual_rl_ros.residual_policy.mppi import MppiConfig
-    from residual_rl_ros.residual_policy.mppi_planner import MppiPlanner
+    from residual_rl_ros.residual_policy.mppi import MppiConfig, MppiPlanner
     from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
     from residual_rl_ros.rewards.composition import AddOns
     from residual_rl_ros.schema import from_mapping

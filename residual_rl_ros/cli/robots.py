@@ -146,13 +146,18 @@ def security_policy(
     namespace: Annotated[
         MaybeTexts, typer.Option(help='Namespace of the robot; again for each of a fleet.')
     ] = None,
+    takeover: Annotated[
+        str, typer.Option(help='Also for takeover_node with this file of config/takeover.')
+    ] = '',
 ) -> None:
     """Print the SROS 2 policy of a robot or a fleet: what its nodes need, and no more."""
+    from residual_rl_ros.control.takeover import load_takeover
     from residual_rl_ros.robot.description import load_robot
     from residual_rl_ros.ros.bringup.sros2_policy import policy_xml, required_access
 
     config, _ = load_robot(robot)
-    print(policy_xml(required_access(config, namespace or [''])), end='')
+    hands = load_takeover(takeover)[0] if takeover else None
+    print(policy_xml(required_access(config, namespace or [''], hands)), end='')
 
 
 def layouts(
@@ -231,6 +236,13 @@ def up(
     reward: Annotated[
         str, typer.Option(help='Instead: package.module:factory of a reward function.')
     ] = '',
+    takeover: Annotated[
+        str,
+        typer.Option(
+            help="What an operator's pad does: a file of config/takeover, or the name of a "
+            'shipped one.'
+        ),
+    ] = '',
     record: Annotated[
         MaybePath,
         typer.Option(help='Record observations, commands and transitions in this new bag.'),
@@ -280,6 +292,7 @@ def up(
         reward=reward,
         namespaces=tuple(namespace or ('',)),
         seed=seed,
+        takeover=takeover,
         record=record,
         demonstrations=tuple(demonstrations or ()),
         observation_map=tuple(observation_map or ()),

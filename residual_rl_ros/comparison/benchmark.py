@@ -4,30 +4,215 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
+import numpy as np
+import torch
 from rich.console import Console
 
 from residual_rl_ros.comparison.compare import finish_grid, settled
 from residual_rl_ros.comparison.grid import Cell, check_grid, finished
-from residual_rl_ros.comparison.hours import estimate_hours
 from residual_rl_ros.comparison.protocol import (
     RESIDUAL,
+    RETRAIN,
     BenchmarkTask,
     Method,
     Protocol,
     parse_seeds,
 )
-from residual_rl_ros.config.run import RunConfig
+from residual_rl_ros.comparison.results import read_result
+from residual_rl_ros.config.run import ResolvedRun, RunConfig
 from residual_rl_ros.demonstrations.source import Recordings
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.evaluation.progress import say
+from residual_rl_ros.pretraining.demonstrations import Demonstrations
+from residual_rl_ros.pretraining.train_base import load_recipe, train
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.resources import demonstrations_of, find_base_policy
+from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.training.options import TrainOptions
+from residual_rl_ros.training.retrain import ROUNDS
+from residual_rl_ros.transitions.transition import Source, Transition
+
+MEASURE_S = 1.0
+"""Time of each measurement [s]."""
+Clock = Callable[[], float]
+
+
+class _EnoughError(Exception):
+    """A measurement has taken its time."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast the control steps of a task are."""
+
+    steps_per_s: float
+    episode_steps: float
+    """Mean length of an episode of the base [control steps]."""
+    transitions: tuple[Transition, ...]
+    """What the base did meanwhile."""
+
+
+def measure_pace(run: ResolvedRun, clock: Clock = time.perf_counter) -> Pace:
+    """Let the base play for a moment.
+
+    Raises:
+        ResidualRLError: the environment failed.
+    """
+    env = host(run.config, run.robot)
+    controller = run.evaluation_controller(None)
+    transitions: list[Transition] = []
+    lengths: list[int] = []
+    started = clock()
+    while not lengths or clock() - started < MEASURE_S:
+        number = len(lengths)
+        lengths.append(run_episode(env, controller, number, number, transitions.append).steps)
+    elapsed = max(clock() - started, 1e-9)
+    controller.queue.close()
+    env.close()
+    return Pace(sum(lengths) / elapsed, mean(lengths), tuple(transitions))
+
+
+def measure_update(run: ResolvedRun, pace: Pace, clock: Clock = time.perf_counter) -> float:
+    """Return how long an update of a run takes [s].
+
+    Args:
+        run: says the preset.
+        pace: has transitions to learn from.
+        clock: time [s].
+    """
+    config = run.learner
+    layout = run.controller(0, explore=True, scheduled=True).layout
+    rule = config.make_rule(layout, torch.Generator().manual_seed(0), np.random.default_rng(0))
+
+    def feed() -> None:
+        for transition in pace.transitions:
+            if config.rule.on_policy:
+                rule.published((transition.epoch, transition.policy_sequence))
+                transition = replace(transition, source=Source.RESIDUAL)
+            rule.observe(transition)
+
+    def update() -> None:
+        if not rule.update():  # An on-policy rule has used up what it had.
+            feed()
+            rule.update()
+
+    feed()
+    if config.rule.samples_demonstrations:
+        for transition in pace.transitions:
+            rule.memory.add_demonstration(transition)  # As good as others to take time.
+    started = clock()
+
+    def pulse() -> None:
+        if clock() - started > MEASURE_S:
+            raise _EnoughError
+
+    with contextlib.suppress(_EnoughError):
+        rule.prepare(pulse)
+    for _ in range(5):  # The first ones allocate.
+        update()
+    started, updates = clock(), 0
+    while clock() - started < MEASURE_S:
+        update()
+        updates += 1
+    return (clock() - started) / max(updates, 1)
+
+
+def measure_gradient_step(
+    recipe: str, run: ResolvedRun, clock: Clock = time.perf_counter
+) -> tuple[float, int]:
+    """Return how long a gradient step of a base policy takes [s], and how many it has."""
+    found = load_recipe(recipe or run.policy.metadata.task)
+    names = run.policy.metadata
+    rng, steps = np.random.default_rng(0), 50
+    episode = tuple(
+        rng.standard_normal((200, len(each))).astype(np.float32)
+        for each in (names.observation_names, names.action_names)
+    )
+    started = clock()
+    train(
+        replace(found, gradient_steps=steps),
+        Demonstrations(((episode[0], episode[1]),)),
+        0,
+        lambda step, loss: None,
+    )
+    return (clock() - started) / steps, found.gradient_steps
+
+
+def expected_steps(options: TrainOptions, episode_steps: float) -> float:
+    """Return the control steps of a run, those of its evaluations included."""
+    budget = options.config.control_steps
+    curve = budget / options.curve_steps + 1 if options.curve_steps else 0.0
+    episodes = curve * options.curve_seeds + 2 * options.paired_seeds
+    return budget + episodes * episode_steps
+
+
+def expected_updates(run: ResolvedRun) -> float:
+    """Return the updates of a run."""
+    config = run.learner
+    transitions = run.config.control_steps / run.config.decision_steps
+    online = max(0.0, transitions - config.warmup_transitions - config.policy_warmup_transitions)
+    return getattr(config.rule, 'utd', 1.0) * online + config.rule.preparation_updates
+
+
+def estimate_hours(cells: Sequence[Cell], done: set[Path], workers: int, console: Console) -> float:
+    """Say how long the unfinished cells of a grid take, and return it [h].
+
+    A method that has finished a run on a task takes as long again; for the others control steps/s
+    of the task and updates/s of the method are measured, for about a second each.
+
+    Args:
+        cells: of the whole grid.
+        done: folders of those that are finished.
+        workers: runs at the same time.
+        console: where it is said.
+    """
+    missing = [cell for cell in cells if cell.folder not in done]
+    if not missing:
+        return 0.0
+    walls: dict[tuple[str, str], list[float]] = {}
+    for cell in cells:
+        if cell.folder in done:
+            walls.setdefault((cell.task, cell.method), []).append(read_result(cell.folder).wall_s)
+    torch.set_num_threads(1)
+    paces: dict[str, Pace] = {}
+    updates: dict[str, float] = {}
+
+    @cache
+    def seconds(task: str, method: str) -> float:
+        if (task, method) in walls:
+            return mean(walls[task, method])
+        cell = next(cell for cell in cells if (cell.task, cell.method) == (task, method))
+        run = cell.options.config.resolve()
+        if task not in paces:
+            paces[task] = measure_pace(run)
+        steps = expected_steps(cell.options, paces[task].episode_steps) / paces[task].steps_per_s
+        if cell.kind == RETRAIN:
+            each, count = measure_gradient_step(cell.recipe, run)
+            return steps + ROUNDS * each * count
+        if method not in updates:
+            updates[method] = measure_update(run, paces[task])
+        return steps + updates[method] * expected_updates(run)
+
+    total = sum(seconds(cell.task, cell.method) for cell in missing) / 3600.0
+    hours = total / min(workers, len(missing))
+    measured = 'finished runs' if not paces else 'a measurement of control steps/s and updates/s'
+    say(
+        console,
+        f'{len(missing)} runs to do: about {hours:.1f} hours with {workers} at the same time, '
+        f'{total:.1f} hours of a core (from {measured})',
+    )
+    return hours
+
 
 DEMONSTRATIONS = 20
 """Expert episodes of a method with demonstrations, for a base that came without its own."""

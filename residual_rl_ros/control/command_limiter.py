@@ -80,14 +80,14 @@ class CommandLimiter:
         return not self._interrupted
 
     @property
-    def last_command(self) -> Array | None:
-        """What the robot is told, shape (m,), None if nobody commands it."""
-        return None if self._released else self._last
-
-    @property
     def measured(self) -> Array | None:
         """Where the robot is, shape (m,), None if nobody knows."""
         return self._measured
+
+    @property
+    def last_command(self) -> Array | None:
+        """What the robot is told, shape (m,), None if nobody commands it."""
+        return None if self._released else self._last
 
     @property
     def reference(self) -> Array | None:

@@ -176,6 +176,10 @@ class StartGate:
         self._confirmed = possible and self.waits
         return possible
 
+    def wanted(self, rules: RealTimeRules) -> bool:
+        """Return whether somebody wants an episode, or they start by themselves."""
+        return self._requested or rules.auto_start
+
     def end(self, stamp: float) -> None:
         """Take in that an episode ended: the next needs an observation that is newer [s]."""
         self._ended = stamp

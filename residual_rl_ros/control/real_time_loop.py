@@ -22,6 +22,7 @@ from residual_rl_ros.control.gates import (
     StartGate,
 )
 from residual_rl_ros.control.policy_loop import Array, LoopCallbacks, PolicyLoop
+from residual_rl_ros.control.preparation import Preparation
 from residual_rl_ros.errors import BasePolicyError, ObservationError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual_policy.mailbox import WeightsReader
@@ -44,6 +45,7 @@ class RealTimeLoop(PolicyLoop):
         period_s: time between two ticks [s].
         rules: what may change while the robot runs.
         sleep: lets time pass [s].
+        preparation: what is done between episodes; None: nothing.
     """
 
     def __init__(
@@ -56,9 +58,12 @@ class RealTimeLoop(PolicyLoop):
         period_s: float,
         rules: RealTimeRules,
         sleep: Callable[[float], None] = time.sleep,
+        preparation: Preparation | None = None,
     ) -> None:
         super().__init__(controller, assembler, blend, callbacks, clock)
         self.rules = rules
+        self.preparation = preparation or Preparation()
+        """What is done between episodes."""
         self.latencies = {
             **{stage: Latency() for stage in STAGES},
             'actor': controller.residual.latency,
@@ -84,7 +89,8 @@ class RealTimeLoop(PolicyLoop):
         self._pace = Pace(self._period_s)
         self.obstacles.forget()
         self._feedback, self._takeover = PendingFeedback(), None
-        self._guided = False  # By an operator, outside of an episode.
+        self.preparation.forget()
+        self._guided = False  # By an operator or on the way home, outside of an episode.
         self._ending: StepOutcome | None = None  # Waits for a late base policy.
 
     def activate(self) -> None:
@@ -95,6 +101,7 @@ class RealTimeLoop(PolicyLoop):
     def deactivate(self, now: float) -> None:
         """Hold, slowing down at the control rate where that is to hold, then stop."""
         super().deactivate(now)
+        self.preparation.forget()
         self._flush()
 
     def _come_to_rest(self, now: float) -> None:
@@ -112,7 +119,23 @@ class RealTimeLoop(PolicyLoop):
 
     def request_start(self) -> bool:
         """Start an episode, or let go one that waits to; return whether that is possible."""
-        return self._gate.request(self.active and not self.in_episode)
+        possible = self._gate.request(self.active and not self.in_episode)
+        if possible:
+            self.preparation.confirm()
+        return possible
+
+    def request_home(self) -> str:
+        """Go home, outside of an episode; return why that is not possible, empty if it is."""
+        for forbidden, reason in (
+            (not self.active, 'inactive: activate the node first'),
+            (self.in_episode, 'in an episode: end it first'),
+            (self.held, 'held: release the hold first'),
+            (self._takeover_active, 'an operator has the robot: release the takeover first'),
+            (bool(self.obstacles.stops), '; '.join(self.obstacles.stops.values())),
+        ):
+            if forbidden:
+                return reason
+        return self.preparation.request_home()
 
     @property
     def waits_to_start(self) -> bool:
@@ -227,6 +250,8 @@ class RealTimeLoop(PolicyLoop):
                 self._on_feedback(now, END_EPISODE)
             if self._account(self._outcome(now), now, seen=True):
                 return
+        elif self._prepare(now):
+            return
         elif not self.held and self._gate.may_open(now, self.assembler.oldest_stamp, self.rules):
             self._gate.open()
             self._guided, self._began = False, now
@@ -238,6 +263,27 @@ class RealTimeLoop(PolicyLoop):
             self._pause(now, '')  # An operator holds, or took over and does not command (yet).
         elif self._takeover_active or not self._too_far(now):
             self._command(now)
+
+    def _prepare(self, now: float) -> bool:
+        """Bring robot and scene to where an episode begins; return whether that goes on."""
+        preparation, limiter = self.preparation, self.controller.limiter
+        if self.held or self._takeover_active:
+            preparation.interrupt()
+        else:
+            command = preparation.step(limiter, now, self._gate.wanted(self.rules))
+            if preparation.fault:
+                self._callbacks.fault(preparation.fault)
+                return True
+            if command is not None:
+                self._guided = True
+                self._holding.end()
+                self._publish(limiter.commit(limiter.limit(command)), now)
+                return True
+            if preparation.failure:
+                self._callbacks.warn(preparation.failure)
+        if not preparation.ready:
+            self._idle(now)
+        return not preparation.ready
 
     def _too_far(self, now: float) -> bool:
         """Return whether the episode's first command is too far away; it then waits to be begun."""
@@ -269,7 +315,10 @@ class RealTimeLoop(PolicyLoop):
 
         An operator may move a robot whose sensors are stale, but not one that must not move.
         """
-        if not self.in_episode:
+        if self.preparation.homing:
+            self.preparation.pause()
+            self._hold(now, reason)
+        elif not self.in_episode:
             self._callbacks.warn(reason)
             self._idle(now)
         elif self._feedback.ends:
@@ -329,6 +378,7 @@ class RealTimeLoop(PolicyLoop):
                 )
                 ahead = 0.0
             self._gate.end(now + ahead)
+            self.preparation.end_episode()
             if self._commanding:
                 self._guided = True
                 self._obey(now)
@@ -360,6 +410,7 @@ class RealTimeLoop(PolicyLoop):
         self._holding.end()
         self._began += seconds
         self._operator.shift(seconds)
+        self.preparation.shift(seconds)
 
     def _on_observation(self, stamp: float) -> None:
         """Wait for the next tick."""

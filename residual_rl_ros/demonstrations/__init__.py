@@ -2,6 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recorded demonstrations of any origin, as transitions of the learner.
 
-One module for each format, and `shadow`, which runs the frozen base policy along what was
-demonstrated. May import `bags`, `learner` and below. Open `source` first.
+A module for each format, LeRobot's in `frames`, and `shadow`, which runs the frozen base policy
+along what was demonstrated. May import `bags`, `learner` and below. Open `source` first.
 """

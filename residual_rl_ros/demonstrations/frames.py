@@ -12,9 +12,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from residual_rl_ros.bags.lerobot.format import ACTION, REWARD, SUCCESS, LeRobotDataset
+from residual_rl_ros.bags.lerobot.reader import dataset_episodes
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import DemonstrationError, FormatError, shown
 from residual_rl_ros.files.yaml_text import read_yaml
+from residual_rl_ros.findings import Findings
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.transitions.layout import MAX_OBSERVATION
 
@@ -246,3 +249,63 @@ def _within(path: Path, episode: DemonstratedEpisode, limits: ActionSpec) -> Dem
             'or clip them'
         )
     return replace(episode, actions=episode.actions.clip(lower, upper))
+
+
+OBSERVATION = 'observation.'
+PICTURES = ('video', 'image')
+
+
+class LeRobotDemonstrations:
+    """The frames of a dataset, whatever its columns are called.
+
+    Args:
+        dataset: without a layout of ours.
+    """
+
+    def __init__(self, dataset: LeRobotDataset) -> None:
+        self._dataset = dataset
+        self.path = dataset.path
+        self.rate_hz: float | None = dataset.fps
+        self.action_size = dataset.width(ACTION)
+        names = dataset.names(ACTION)
+        self.action_names = None if names is None else tuple(names)
+
+    @property
+    def numbers(self) -> Mapping[str, Number]:
+        """The numbers of the columns `observation.*`: by their names, and as `column[index]`."""
+        named: dict[str, Number] = {}
+        placed: dict[str, Number] = {}
+        for column, feature in self._dataset.features.items():
+            shape = feature.get('shape')
+            vector = isinstance(shape, list) and len(shape) == 1
+            if column.startswith(OBSERVATION) and vector and feature.get('dtype') not in PICTURES:
+                width = self._dataset.width(column)
+                for index, name in enumerate(self._dataset.names(column) or ()):
+                    named.setdefault(name, (column, index))
+                placed |= {f'{column}[{index}]': (column, index) for index in range(width)}
+        return {**named, **placed}
+
+    def episodes(
+        self, observed: Sequence[Number], order: Sequence[int]
+    ) -> Iterator[DemonstratedEpisode]:
+        """Yield the demonstrations; see `FrameSource`."""
+        labels = [name for name in (REWARD, SUCCESS) if name in self._dataset.features]
+        columns = [*dict.fromkeys(column for column, _ in observed), ACTION, *labels]
+        problems = Findings()
+        for file, values in dataset_episodes(self._dataset, columns, problems):
+            index = int(values['episode_index'][0, 0])
+            if (np.diff(values['frame_index'][:, 0]) != 1.0).any():
+                raise DemonstrationError(
+                    f'{file}: episode {index} lacks frames (frame_index jumps); remove it'
+                )
+            seen = np.stack([values[column][:, at] for column, at in observed], axis=1)
+            yield DemonstratedEpisode(
+                f'episode {index}',
+                index,
+                seen,
+                values[ACTION][:, list(order)],
+                values[REWARD][:, 0] if REWARD in values else None,
+                values[SUCCESS][:, 0] != 0.0 if SUCCESS in values else None,
+            )
+        for problem in problems:
+            raise DemonstrationError(str(problem))

@@ -28,10 +28,10 @@ from residual_rl_ros.demonstrations.bags import (
 )
 from residual_rl_ros.demonstrations.frames import (
     FrameSource,
+    LeRobotDemonstrations,
     fitting_episodes,
     read_observation_map,
 )
-from residual_rl_ros.demonstrations.lerobot import LeRobotDemonstrations
 from residual_rl_ros.demonstrations.robomimic import open_robomimic
 from residual_rl_ros.demonstrations.shadow import Shadow, told_feedback
 from residual_rl_ros.demonstrations.tensor_file import DemonstrationFile

@@ -12,10 +12,21 @@ from typing import Any
 
 from residual_rl_ros.config.run import ResolvedRun, RunConfig, load_run
 from residual_rl_ros.deployment.base_graph import BaseGraph
-from residual_rl_ros.deployment.fused_policy import FusedParts, describe, fuse, serialize
-from residual_rl_ros.deployment.metadata import FusedMetadata
-from residual_rl_ros.deployment.parity import MOST_TIES, Parity, RandomWorld, compare, tolerance
-from residual_rl_ros.deployment.runner import FusedRunner
+from residual_rl_ros.deployment.fused_policy import (
+    FusedMetadata,
+    FusedParts,
+    describe,
+    fuse,
+    serialize,
+)
+from residual_rl_ros.deployment.parity import (
+    MOST_TIES,
+    FusedRunner,
+    Parity,
+    RandomWorld,
+    compare,
+    tolerance,
+)
 from residual_rl_ros.errors import BasePolicyError, ConfigError, OutputError, ResourceError
 from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.learner.checkpoint import RUN, load_run_state

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.config.run import ResolvedRun, RunConfig
 from residual_rl_ros.control.controller import ResidualController
-from residual_rl_ros.evaluation.episode import Episode, run_episode
+from residual_rl_ros.evaluation.episode import Episode, in_processes, run_episode
 from residual_rl_ros.evaluation.intervals import (
     Mean,
     Rate,
@@ -25,7 +25,6 @@ from residual_rl_ros.evaluation.intervals import (
     paired_t,
     wilson,
 )
-from residual_rl_ros.evaluation.processes import in_processes
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.mcts_planner import MctsPlanner
 

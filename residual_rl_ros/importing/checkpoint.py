@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from residual_rl_ros.errors import PolicyImportError
-from residual_rl_ros.importing.options import ImportOptions
+from residual_rl_ros.importing.mapping import ImportOptions
 from residual_rl_ros.importing.policy import ImportedPolicy, listed
 
 SUPPORTED = (

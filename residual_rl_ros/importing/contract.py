@@ -16,13 +16,14 @@ from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError, PolicyImportError
 from residual_rl_ros.importing.mapping import (
     Array,
+    FromRobot,
     MappedNumbers,
     PolicyMap,
+    ToRobot,
     map_numbers,
     robot_range,
 )
 from residual_rl_ros.importing.policy import PolicyInput, listed
-from residual_rl_ros.importing.units import FromRobot, ToRobot
 from residual_rl_ros.robot.image_encoder import FEATURES
 
 

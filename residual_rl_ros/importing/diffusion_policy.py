@@ -19,20 +19,22 @@ from residual_rl_ros.errors import PolicyImportError, shown
 from residual_rl_ros.importing.contract import Described, make_contract, named
 from residual_rl_ros.importing.diffusion_policy_observations import (
     LOW_DIM,
+    PREFIX,
     READERS,
+    read_normalizer,
 )
-from residual_rl_ros.importing.linear_normalizer import PREFIX, read_normalizer
-from residual_rl_ros.importing.networks.chunk_diffusion import ChunkDiffusion
-from residual_rl_ros.importing.networks.ddim import NoiseSchedule
+from residual_rl_ros.importing.mapping import DEFAULT_DDIM_STEPS, ImportOptions
+from residual_rl_ros.importing.networks.ddim import (
+    ChunkDiffusion,
+    NoiseSchedule,
+    read_noise_schedule,
+)
 from residual_rl_ros.importing.networks.unet_1d import ConditionalUnet1d
-from residual_rl_ros.importing.noise_scheduler import read_noise_schedule
-from residual_rl_ros.importing.observations import Observations
-from residual_rl_ros.importing.options import DEFAULT_DDIM_STEPS, ImportOptions
+from residual_rl_ros.importing.networks.window_encoder import Observations
 from residual_rl_ros.importing.policy import ImportedPolicy, PolicyInput, listed
 from residual_rl_ros.importing.stored_config import StoredConfig, plain_config
 from residual_rl_ros.importing.torch_zip import TorchZip
-from residual_rl_ros.importing.unet_weights import check_unet, load_unet
-from residual_rl_ros.importing.weights import below
+from residual_rl_ros.importing.weights import below, check_unet, load_unet
 
 UNET = 'model.'
 UNUSED = '_dummy_variable'

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the user says of a checkpoint: names, units and rate that its files do not have.
+"""What the user says of a checkpoint: names, units, rate and what else its files do not have.
 
 A map is a YAML file. Numbers are found by the name that they have in the checkpoint::
 
@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor, nn
 
 from residual_rl_ros.errors import ConfigError, PolicyImportError
 from residual_rl_ros.importing.policy import listed
@@ -284,3 +286,81 @@ def robot_range(
         found[index] = (float(ends.min()), float(ends.max()))
     ordered = [found[index] for index in range(len(mapped.names))]
     return tuple(low for low, _ in ordered), tuple(high for _, high in ordered)
+
+
+DEFAULT_DDIM_STEPS = 10
+NOISE_DEFAULTS = ('normal', 'zero')
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Options of `import-base`."""
+
+    map: PolicyMap = field(default_factory=PolicyMap)
+    """Names, units and rate."""
+    dataset: Path | None = None
+    """Folder of the dataset that the policy was trained on."""
+    ddim_steps: int | None = None
+    """Denoising steps of a diffusion policy; None is the number of a checkpoint that was made for
+    DDIM, else `DEFAULT_DDIM_STEPS`."""
+    range_std: float | None = None
+    """Range of the trained actions in standard deviations from their mean, if nothing says it."""
+    noise_default: str | None = None
+    """Noise of the base action, one of `NOISE_DEFAULTS`; None is that of the architecture."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            PolicyImportError: one is out of range.
+        """
+        if self.range_std is not None and not self.range_std > 0.0:
+            raise PolicyImportError(f'range_std is {self.range_std}, expected > 0')
+        if self.noise_default not in (None, *NOISE_DEFAULTS):
+            raise PolicyImportError(
+                f'noise is {self.noise_default!r}, expected one of {", ".join(NOISE_DEFAULTS)}'
+            )
+
+
+class FromRobot(nn.Module):
+    """Makes observations of the checkpoint of those of the robot."""
+
+    index: Tensor
+    gain: Tensor
+    bias: Tensor
+
+    def __init__(self, mapped: MappedNumbers) -> None:
+        super().__init__()
+        self.is_same = mapped.is_same
+        self.register_buffer('index', torch.tensor(mapped.index))
+        self.register_buffer('gain', torch.from_numpy(mapped.gain).float())
+        self.register_buffer('bias', torch.from_numpy(mapped.bias).float())
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return shape (..., numbers of the checkpoint) for (..., n)."""
+        if self.is_same:
+            return observation
+        return observation.index_select(-1, self.index) * self.gain + self.bias
+
+
+class ToRobot(nn.Module):
+    """Makes actions of the robot of those of the checkpoint."""
+
+    index: Tensor
+    gain: Tensor
+    bias: Tensor
+
+    def __init__(self, mapped: MappedNumbers) -> None:
+        super().__init__()
+        self.is_same = mapped.is_same
+        # Of each action of the robot its place in the checkpoint.
+        inverse = [mapped.index.index(place) for place in range(len(mapped.names))]
+        self.register_buffer('index', torch.tensor(inverse))
+        self.register_buffer('gain', torch.from_numpy(1.0 / mapped.gain).float())
+        self.register_buffer('bias', torch.from_numpy(-mapped.bias / mapped.gain).float())
+
+    def forward(self, action: Tensor) -> Tensor:
+        """Return shape (..., m) in units of the robot."""
+        if self.is_same:
+            return action
+        return (action * self.gain + self.bias).index_select(-1, self.index)

@@ -40,8 +40,7 @@ from residual_rl_ros.base_policy.inputs import (
 )
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError, PolicyImportError, ResidualRLError, shown
-from residual_rl_ros.importing.mapping import PolicyMap
-from residual_rl_ros.importing.options import ImportOptions
+from residual_rl_ros.importing.mapping import ImportOptions, PolicyMap
 from residual_rl_ros.importing.policy import ImportedPolicy, PolicyInput
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.robot.image_encoder import FEATURES

@@ -16,13 +16,15 @@ from residual_rl_ros.base_policy.inputs import MAX_PIXELS
 from residual_rl_ros.errors import PolicyImportError, shown
 from residual_rl_ros.importing.contract import named
 from residual_rl_ros.importing.mapping import Array
-from residual_rl_ros.importing.networks.visual_core import (
+from residual_rl_ros.importing.networks.window_encoder import (
+    Camera,
+    Numbers,
+    Observations,
     VisualCore,
     VisualCoreSpec,
+    WindowEncoder,
     named_as_here,
 )
-from residual_rl_ros.importing.networks.window_encoder import Camera, Numbers, WindowEncoder
-from residual_rl_ros.importing.observations import Observations
 from residual_rl_ros.importing.policy import listed
 from residual_rl_ros.importing.stored_config import StoredConfig
 from residual_rl_ros.importing.weights import below, build

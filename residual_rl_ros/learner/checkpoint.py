@@ -28,10 +28,9 @@ from safetensors.torch import save_file as save_tensors
 from residual_rl_ros.config.preset import LearnerConfig, learner_config
 from residual_rl_ros.errors import CheckpointError, ConfigError, ResidualRLError
 from residual_rl_ros.files.json_text import read_run_json
-from residual_rl_ros.learner.best_networks import UNRANKED, Rank
-from residual_rl_ros.learner.folder_lock import FolderLock
+from residual_rl_ros.learner.folder import MANIFEST, FolderLock, check_files, write_manifest
+from residual_rl_ros.learner.kept_networks import UNRANKED, Rank
 from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.learner.manifest import MANIFEST, check_files, write_manifest
 from residual_rl_ros.residual_policy.weights import ACTOR, check_tensor_file, readable_checkpoint
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.seal import Key

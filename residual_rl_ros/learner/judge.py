@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from residual_rl_ros.config.preset import LearnerConfig
-from residual_rl_ros.learner.best_networks import BestNetworks, Networks
 from residual_rl_ros.learner.episodes import EpisodeLog, EpisodeRecord
 from residual_rl_ros.learner.exploration_schedule import PublishedShares
 from residual_rl_ros.learner.guard import Guard, GuardConfig
+from residual_rl_ros.learner.kept_networks import BestNetworks, Networks
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from residual_rl_ros.algorithms.rule import Rule
-from residual_rl_ros.learner.best_networks import Networks
-from residual_rl_ros.learner.finite_networks import FiniteNetworks
+from residual_rl_ros.learner.kept_networks import FiniteNetworks, Networks
 
 MAX_OWED_UPDATES = 1000
 """After a burst of transitions: updates that are still taken for it."""

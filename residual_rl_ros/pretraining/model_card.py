@@ -5,19 +5,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 import yaml
 from rich.console import Console
 
 from residual_rl_ros.config.run import RunConfig, load_run
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.pretraining.base_figures import CARD_SEED, noise_row, success_of
+from residual_rl_ros.evaluation.intervals import Rate, wilson
+from residual_rl_ros.evaluation.noises import DIAGNOSIS_SEED, play_noises, study_noise
+from residual_rl_ros.evaluation.paired import evaluate
 from residual_rl_ros.pretraining.train_base import BaseRecipe, load_recipe, train_base_policy
 from residual_rl_ros.resources import demonstrations_of
 from residual_rl_ros.tasks.hosting import (
@@ -26,6 +30,47 @@ from residual_rl_ros.tasks.hosting import (
     finetune_for_environment,
 )
 from residual_rl_ros.tasks.registry import CAMERA_TASKS, TASK_NAMES
+
+CARD_SEED = 20_000
+"""First held-out seed of the card's success."""
+NOISES = 8
+"""Noises with which each start of the card's pass@k is played."""
+
+
+def success_of(config: RunConfig, seeds: Sequence[int]) -> tuple[Rate, float]:
+    """Return how often a base policy succeeds on its own, and in how many control steps.
+
+    Args:
+        config: names the base policy and its environment.
+        seeds: of the environment.
+    """
+    episodes = list(evaluate(config, seeds))
+    steps = [episode.steps for episode in episodes if episode.success]
+    rate = wilson([bool(episode.success) for episode in episodes])
+    return rate, float(np.mean(steps)) if steps else math.nan
+
+
+def noise_row(config: RunConfig, starts: int) -> str:
+    """Return the row of the card that says what the noise decides; empty without noise.
+
+    Args:
+        config: names the base policy and its environment.
+        starts: number of starts, as many seeds of the environment; none are played for fewer than
+            two.
+    """
+    if starts < 2 or not config.resolve().policy.stochastic:
+        return ''
+    seeds = range(DIAGNOSIS_SEED, DIAGNOSIS_SEED + starts)
+    played = [attempt.success for attempt in play_noises(config, seeds, NOISES)]
+    outcomes = np.array(played).reshape(starts, NOISES)
+    study = study_noise(outcomes, np.random.default_rng(0))
+    rates = ', '.join(f'pass@{k} {value.shown(".0%")}' for k, value in study.pass_at.items())
+    share = study.start_share
+    explained = '' if share is None else f'; the start explains {share.shown(".0%")} of the outcome'
+    return (
+        f'| over its noise | {rates}{explained}; {starts} starts, seeds {seeds.start} to '
+        f'{seeds.stop - 1}, with {NOISES} noises each |\n'
+    )
 
 
 @contextmanager

@@ -17,8 +17,7 @@ from torch import Tensor
 from residual_rl_ros.base_policy.inputs import ImageInput
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
 from residual_rl_ros.errors import ResidualRLError
-from residual_rl_ros.pretraining.act_policy import LATENT, ActPolicy
-from residual_rl_ros.pretraining.base_networks import BcPolicy, DiffusionPolicy
+from residual_rl_ros.pretraining.base_networks import LATENT, ActPolicy, BcPolicy, DiffusionPolicy
 from residual_rl_ros.pretraining.demonstrations import Demonstrations, collect, collect_operators
 from residual_rl_ros.resources import find_file, read_record
 from residual_rl_ros.robot.description import load_robot

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.pretraining.base_networks import Keypoints, keypoint_names
 from residual_rl_ros.pretraining.experts import make_expert
-from residual_rl_ros.pretraining.keypoints import Keypoints, keypoint_names
 from residual_rl_ros.pretraining.train_base import OPSET
 from residual_rl_ros.resources import find_file, read_record
 from residual_rl_ros.robot.image_encoder import ENCODER_METADATA_KEY

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from safetensors.numpy import save as save_safetensors
 
 import residual_rl_ros.residual_policy.candidate_selection
-import residual_rl_ros.residual_policy.mppi_planner
+import residual_rl_ros.residual_policy.mppi
 import residual_rl_ros.residual_policy.numpy_actor  # noqa: F401
 from residual_rl_ros.errors import ResidualRLError, RewardError, WeightsError, shown
 from residual_rl_ros.residual_policy.robot_policy import (

@@ -4,11 +4,10 @@
 
 An add-on is a pure function of observation, action and next observation, vectorised in NumPy. One
 object serves simulation, learner and robot: live and replayed rewards are equal. `add_on` says what
-an add-on is and finds it, `composition` weighs several and sums them over a decision, `robots` and
-`published` hold those of this package. May import `transitions` and below. Open `composition`
-first.
+an add-on is and finds it, `composition` weighs several and sums them over a decision, `shipped`
+holds those of this package. May import `transitions` and below. Open `composition` first.
 """
 
-from residual_rl_ros.rewards import published, robots
+from residual_rl_ros.rewards import shipped
 
-__all__ = ['published', 'robots']
+__all__ = ['shipped']

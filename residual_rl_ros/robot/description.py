@@ -38,6 +38,7 @@ from residual_rl_ros.robot.keys import (
     WorkspaceKeys,
 )
 from residual_rl_ros.robot.observation_section import ObservationSection
+from residual_rl_ros.robot.preparation import HomeKeys, HomeSpec, ResetSpec, home_of
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, NO_ENCODER, Channel, StopInput
 from residual_rl_ros.schema import from_mapping, read_yaml
 
@@ -60,6 +61,10 @@ class RobotConfig:
     stop_inputs: tuple[StopInput, ...] = ()
     base_policy: InferenceConfig = ON_CPU
     """How its computer runs the base policy."""
+    home: HomeSpec | None = None
+    """Where it begins an episode."""
+    reset: ResetSpec | None = None
+    """How its scene is reset between two episodes."""
 
     @property
     def takeover(self) -> Command:
@@ -137,6 +142,8 @@ class _Description:
         top = dict(self._mapping)
         stops = self._stop_inputs(top.pop('stop_inputs', None))
         inference = self._read(InferenceConfig, top.pop('base_policy', {}), 'robot.base_policy')
+        home = self._optional(HomeKeys, top.pop('home', None), 'robot.home')
+        reset = self._optional(ResetSpec, top.pop('reset', None), 'robot.reset')
         parts = {
             key: self._map(top.pop(key, None), f'robot.{key}')
             for key in ('command', 'action', 'observation')
@@ -149,9 +156,7 @@ class _Description:
             action = self._read(DiscreteActionKeys, parts['action'], 'robot.action')
         else:
             action = self._read(ActionKeys, parts['action'], 'robot.action')
-        workspace = None
-        if workspace_map is not None:
-            workspace = self._read(WorkspaceKeys, workspace_map, 'robot.action.workspace')
+        workspace = self._optional(WorkspaceKeys, workspace_map, 'robot.action.workspace')
         section = CommandSection(
             () if action is None else action.names,
             1.0 if keys is None else keys.control_rate_hz,
@@ -182,6 +187,8 @@ class _Description:
                 channels,
                 stops,
                 inference,
+                None if home is None else home_of(home, spec, 1.0 / keys.control_rate_hz),
+                reset,
             )
             check_names('observation', robot.observation_names)
         except ConfigError as error:
@@ -208,6 +215,9 @@ class _Description:
         except ConfigError as error:
             self._problems += [f'{path}.{problem}' for problem in error.problems]
             return None
+
+    def _optional(self, kind: type[Keys], values: Any, path: str) -> Keys | None:
+        return None if values is None else self._read(kind, values, path)
 
     def _stop_inputs(self, given: Any) -> tuple[StopInput, ...]:
         if given is None:

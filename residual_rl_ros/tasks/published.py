@@ -3,7 +3,7 @@
 """Environments on which policy customisation was published, by short names.
 
 They are those of Residual Q-Learning (arXiv 2306.09526) and Residual-MPPI (arXiv 2407.00898), with
-their basic rewards; `rewards.published` has the add-ons. Observations and actions have names, what
+their basic rewards; `rewards.shipped` has the add-ons. Observations and actions have names, what
 an add-on reads is part of the observation, and the seed of `reset` decides an episode.
 """
 

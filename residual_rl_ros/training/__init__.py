@@ -3,6 +3,6 @@
 """One run in one process, without ROS.
 
 `train` is the run of a learner, `options` what the command line chooses of it, `identity` what
-makes two runs the same, and `refusals` what is refused before one begins. May import `pretraining`,
+makes two runs the same, and `in_process` what is refused and what runs. May import `pretraining`,
 `evaluation`, `learner` and below. Open `train` first.
 """

@@ -42,9 +42,12 @@ from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.success_probe import settle_success
 from residual_rl_ros.training.curve import CurveRecorder, LearningCurve, final_scenes, returns_apart
 from residual_rl_ros.training.identity import IDENTITY, check_identity, run_identity
-from residual_rl_ros.training.in_process import InProcessRun
+from residual_rl_ros.training.in_process import (
+    InProcessRun,
+    refuse_nothing_to_learn,
+    refuse_silence,
+)
 from residual_rl_ros.training.options import TrainOptions
-from residual_rl_ros.training.refusals import refuse_nothing_to_learn, refuse_silence
 from residual_rl_ros.training.run_folder import (
     SUMMARY,
     Interruption,

@@ -32,8 +32,7 @@ from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadat
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import ConfigError, OutputError
 from residual_rl_ros.evaluation.paired import Score, evaluate, score
-from residual_rl_ros.residual_policy.categorical import CategoricalPolicy
-from residual_rl_ros.residual_policy.prior_gaussian import HELD_NOISE, PriorGaussian
+from residual_rl_ros.residual_policy.perceptron import HELD_NOISE, CategoricalPolicy, PriorGaussian
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.residual_policy.torch_perceptron import Perceptron, PriorGaussianNetwork
 from residual_rl_ros.residual_policy.weights import decode_weights, read_actor

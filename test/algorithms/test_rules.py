@@ -24,7 +24,7 @@ from builders import (
 from torch import Tensor
 
 from residual_rl_ros.algorithms.cal_ql import CalQl
-from residual_rl_ros.algorithms.plasticity import effective_rank
+from residual_rl_ros.algorithms.training_state import effective_rank
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.transitions.replay_buffer import ReplayBuffer

@@ -13,6 +13,7 @@ from residual_rl_ros.checks.robot import check_robot
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.robot.preparation import HomeKeys, ResetSpec, home_of
 from residual_rl_ros.robot.topics import JOY, LASER_SCAN, Channel
 
 ROBOTS = sorted(path.stem for path in resource_path('config', 'robots').glob('*.yaml'))
@@ -37,6 +38,20 @@ def test_facts_say_topics_limits_and_ages() -> None:
     )
     assert 'elbow_joint.position in [0, 3.142], at most 1 per second' in facts['6 actions']
     assert facts['channel wrench'].endswith('6 values, at most 0.04 s old by its header')
+
+
+def test_home_and_reset_are_said_and_a_home_outside_of_the_workspace_is_a_problem() -> None:
+    robot, _ = load_robot('ur_forward_position')
+    reset = ResetSpec(command=('./reset.sh', 'tray'), settle_s=2.0)
+    above = dict(zip(robot.action.names, [0.0, -1.2, 1.6, -2.0, -1.57, 0.0], strict=True))
+    home = home_of(HomeKeys(positions=above), robot.action, 0.02)
+    report = check_robot(replace(robot, home=home, reset=reset), 'ur')
+    assert report.problems == []
+    assert 'between_episodes: shoulder_pan_joint.position 0, ' in report.facts['home']
+    assert report.facts['reset'] == './reset.sh tray, then 2 s to settle'
+    outside = replace(home, goal=np.zeros(6))
+    (problem,) = check_robot(replace(robot, home=outside), 'ur').problems
+    assert problem.startswith('robot.home.positions bring tool0 to ')
 
 
 def test_a_base_policy_is_compared_by_name() -> None:

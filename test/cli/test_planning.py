@@ -16,7 +16,7 @@ from foreign_tasks import register, write_base
 from planner_builders import known_planner
 
 from residual_rl_ros.cli.main import main
-from residual_rl_ros.residual_policy.mppi_planner import MppiPlanner
+from residual_rl_ros.residual_policy.mppi import MppiPlanner
 from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights
 
 FEW = ('--set', 'updates=3', '--set', 'batch_size=8', '--set', 'hidden=[8]')

@@ -19,9 +19,14 @@ from command_line import run_command
 from foreign_tasks import register
 from rich.console import Console
 
-from residual_rl_ros.comparison import hours
-from residual_rl_ros.comparison.benchmark import BenchmarkOptions, method_lines, run_benchmark
-from residual_rl_ros.comparison.hours import estimate_hours, expected_steps
+from residual_rl_ros.comparison import benchmark
+from residual_rl_ros.comparison.benchmark import (
+    BenchmarkOptions,
+    estimate_hours,
+    expected_steps,
+    method_lines,
+    run_benchmark,
+)
 from residual_rl_ros.comparison.protocol import Method, parse_seeds, read_protocol
 from residual_rl_ros.config.preset import load_preset, preset_names
 from residual_rl_ros.config.run import load_run
@@ -102,7 +107,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp('benchmark')
     with pytest.MonkeyPatch.context() as patch, (folder / 'said.txt').open('w') as said:
         patch.setitem(EXPERTS, TASK, Expert)
-        patch.setattr(hours, 'MEASURE_S', 0.02)
+        patch.setattr(benchmark, 'MEASURE_S', 0.02)
         patch.setattr(retrain, 'ROUNDS', 2)
         write_task(folder)
         run_benchmark(options(write(folder)), Console(file=said, width=300))
@@ -245,12 +250,12 @@ def fits_any_base(preset: str) -> bool:
 def test_an_update_of_every_preset_can_be_timed(
     preset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hours, 'MEASURE_S', 0.02)
+    monkeypatch.setattr(benchmark, 'MEASURE_S', 0.02)
     run = load_run('push_to_goal_operators').with_preset(preset)
     run = run.changed({'batch_size': 8, 'proposals': 2}).resolve()
     layout = run.controller(0, explore=True, scheduled=True).layout
-    pace = hours.Pace(1.0, 1.0, tuple(random_transitions(layout, 40)))
-    assert hours.measure_update(run, pace) > 0.0
+    pace = benchmark.Pace(1.0, 1.0, tuple(random_transitions(layout, 40)))
+    assert benchmark.measure_update(run, pace) > 0.0
 
 
 def test_hours_follow_from_finished_runs(
@@ -272,7 +277,7 @@ def test_hours_follow_from_finished_runs(
     def measured(*_: Any) -> None:
         raise AssertionError('a finished run says how long another takes')
 
-    monkeypatch.setattr(hours, 'measure_pace', measured)
+    monkeypatch.setattr(benchmark, 'measure_pace', measured)
     wall_s = json.loads((done.folder / 'summary.json').read_text())['wall_s']
     found = estimate_hours([done, other], {done.folder}, 2, Console(quiet=True))
     assert found == pytest.approx(wall_s / 3600)

@@ -38,7 +38,7 @@ def controller_of(
 
 
 def ways(
-    controller: ResidualController, on: TrajectoryHorizon, count: int
+    controller: ResidualController, horizon: TrajectoryHorizon, count: int
 ) -> tuple[np.ndarray, list[Trajectory]]:
     """Return the commands of so many control steps, shape (count, m), and each way on."""
     commands, found = [], []
@@ -46,7 +46,7 @@ def ways(
         command = controller.command()
         assert command is not None
         commands.append(command.copy())
-        found.append(on.of(command, controller.commanded(), controller.queue.foreseen))
+        found.append(horizon.of(command, holding=False))
         controller.step(np.ones(3), PERIOD_S * (step + 1), GOING)
     controller.queue.close()
     return np.array(commands), found
@@ -55,7 +55,7 @@ def ways(
 @pytest.mark.parametrize('action', [make_action_spec(), TIGHT])
 def test_what_is_known_of_the_way_on_is_what_is_commanded_next(action: ActionSpec) -> None:
     controller = controller_of(action)
-    commands, found = ways(controller, TrajectoryHorizon(controller.limiter, 3, PERIOD_S), 6)
+    commands, found = ways(controller, TrajectoryHorizon(controller, 3, PERIOD_S), 6)
     for step in range(4):  # A chunk of four: then the base policy plans anew.
         known = min(3, 4 - step)
         np.testing.assert_allclose(found[step].points[:known], commands[step : step + known])
@@ -66,7 +66,7 @@ def test_what_is_known_of_the_way_on_is_what_is_commanded_next(action: ActionSpe
 
 def test_the_way_on_keeps_the_limits_and_ends_at_rest() -> None:
     controller = controller_of(TIGHT, gain=5.0)
-    _, found = ways(controller, TrajectoryHorizon(controller.limiter, 7, PERIOD_S), 8)
+    _, found = ways(controller, TrajectoryHorizon(controller, 7, PERIOD_S), 8)
     assert {len(way.points) for way in found} == {4, 5, 6, 7}
     for way in found:
         assert way.velocities is not None
@@ -79,43 +79,43 @@ def test_the_way_on_keeps_the_limits_and_ends_at_rest() -> None:
 
 def test_the_present_residual_is_on_the_whole_way() -> None:
     controller = controller_of(make_action_spec(), decision_steps=1, gain=5.0)
-    on = TrajectoryHorizon(controller.limiter, 3, PERIOD_S)
+    horizon = TrajectoryHorizon(controller, 3, PERIOD_S)
     command = controller.command()
     step = controller.commanded()
     assert command is not None
     assert step is not None
     assert np.abs(step.residual).min() > 0.0
-    way = on.of(command, step, controller.queue.foreseen)
+    way = horizon.of(command, holding=False)
     np.testing.assert_allclose(way.points[1:] - controller.queue.foreseen[:2], [step.residual] * 2)
     controller.queue.close()
 
 
 def test_in_a_hold_the_robot_rests_where_it_was_as_the_hold_began() -> None:
     controller = controller_of(MEASURED)
-    on = TrajectoryHorizon(controller.limiter, 3, PERIOD_S)
+    horizon = TrajectoryHorizon(controller, 3, PERIOD_S)
     command = np.array([0.3, 0.4])
     for measured in (1.0, 0.9):  # It sags, and is not followed down.
         controller.limiter.observe(np.full(3, measured))
-        way = on.hold(command)
+        way = horizon.of(command, holding=True)
         assert way.points.tolist() == [[1.0, 1.0]]
         assert way.velocities is not None
         assert not way.velocities.any()
-    on.of(command, None, np.zeros((0, 2)))
+    horizon.of(command, holding=False)
     controller.limiter.observe(np.full(3, 5.0))
-    assert on.hold(command).points.tolist() == [[2.0, 2.0]]  # The limit.
-    on.of(command, None, np.zeros((0, 2)))
+    assert horizon.of(command, holding=True).points.tolist() == [[2.0, 2.0]]  # The limit.
+    horizon.of(command, holding=False)
     controller.limiter.observe(None)
-    assert on.hold(command).points.tolist() == [command.tolist()]
+    assert horizon.of(command, holding=True).points.tolist() == [command.tolist()]
     controller.queue.close()
 
 
 def test_a_robot_that_was_moved_begins_at_rest() -> None:
     controller = controller_of(TIGHT)
-    on = TrajectoryHorizon(controller.limiter, 3, PERIOD_S)
-    on.of(np.array([0.2, 0.2]), None, np.zeros((0, 2)))
+    horizon = TrajectoryHorizon(controller, 3, PERIOD_S)
+    horizon.of(np.array([0.2, 0.2]), holding=False)
     command = controller.command()
     assert command is not None
-    way = on.of(command, controller.commanded(), controller.queue.foreseen)
+    way = horizon.of(command, holding=False)
     assert way.velocities is not None
     assert not way.velocities[0].any()
     assert way.velocities[1].any()
@@ -124,22 +124,22 @@ def test_a_robot_that_was_moved_begins_at_rest() -> None:
 
 def test_an_operator_and_a_late_base_policy_say_one_point() -> None:
     controller = controller_of(make_action_spec())
-    on = TrajectoryHorizon(controller.limiter, 3, PERIOD_S)
-    late = on.of(np.zeros(2), None, np.zeros((0, 2)))
-    assert late.points.shape == (1, 2)
-    assert late.velocities is not None
+    horizon = TrajectoryHorizon(controller, 3, PERIOD_S)
+    late = horizon.of(np.zeros(2), holding=False)
+    assert (late.points.shape, late.velocities) == ((1, 2), None)
     command = controller.command(np.array([0.1, 0.2]))
     assert command is not None
-    way = on.of(command, controller.commanded(), controller.queue.foreseen)
+    way = horizon.of(command, holding=False)
     assert (way.points.tolist(), way.velocities) == ([[0.1, 0.2]], None)
     controller.queue.close()
 
 
 def test_the_way_on_ends_before_what_is_no_number() -> None:
     controller = controller_of(make_action_spec())
-    on = TrajectoryHorizon(controller.limiter, 5, PERIOD_S)
+    horizon = TrajectoryHorizon(controller, 9, PERIOD_S)
     command = controller.command()
     assert command is not None
-    foreseen = np.array([[0.0, 0.0], [np.nan, 0.0], [0.0, 0.0]])
-    assert on.of(command, controller.commanded(), foreseen).points.shape == (3, 2)
+    assert len(horizon.of(command, holding=False).points) == 7
+    controller.queue.foreseen[-2] = np.nan
+    assert len(horizon.of(command, holding=False).points) == 5
     controller.queue.close()

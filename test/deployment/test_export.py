@@ -19,7 +19,7 @@ from command_line import run_command
 from deployment_builders import write_run, write_task_actor
 
 import residual_rl_ros.deployment.export as export_module
-from residual_rl_ros.deployment.metadata import METADATA_KEY
+from residual_rl_ros.deployment.fused_policy import METADATA_KEY
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.action_spec import ActionSpec

@@ -28,8 +28,7 @@ from deployment_builders import (
 )
 
 from residual_rl_ros.control.controller import ResidualController
-from residual_rl_ros.deployment.parity import Parity, RandomWorld, compare
-from residual_rl_ros.deployment.runner import FusedRunner
+from residual_rl_ros.deployment.parity import FusedRunner, Parity, RandomWorld, compare
 from residual_rl_ros.errors import BasePolicyError, ConfigError, WeightsError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.residual_policy.robot_policy import Exploration, RobotPolicy

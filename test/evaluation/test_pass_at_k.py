@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from residual_rl_ros.evaluation.intervals import wilson
-from residual_rl_ros.evaluation.pass_at_k import (
+from residual_rl_ros.evaluation.noises import (
     pass_at_k,
     resampled_means,
     share_of_starts,

@@ -18,7 +18,7 @@ from residual_rl_ros.importing.diffusion_policy_observations import (
     read_hybrid,
     read_multi_image,
 )
-from residual_rl_ros.importing.networks.visual_core import (
+from residual_rl_ros.importing.networks.window_encoder import (
     PARTS,
     CentreCrop,
     VisualCore,

@@ -23,8 +23,7 @@ from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.importing.checkpoint import import_checkpoint
 from residual_rl_ros.importing.export import export
-from residual_rl_ros.importing.mapping import PolicyMap
-from residual_rl_ros.importing.options import ImportOptions
+from residual_rl_ros.importing.mapping import ImportOptions, PolicyMap
 from residual_rl_ros.importing.policy import ImportedPolicy
 from residual_rl_ros.importing.stored_config import plain_config
 from residual_rl_ros.importing.torch_zip import TorchZip

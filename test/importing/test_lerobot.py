@@ -30,7 +30,7 @@ from residual_rl_ros.base_policy.inputs import Context
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.importing.checkpoint import import_checkpoint
 from residual_rl_ros.importing.export import export, reference
-from residual_rl_ros.importing.lerobot.builders import BUILDERS, own_weights
+from residual_rl_ros.importing.lerobot.assembly import BUILDERS, own_weights
 from residual_rl_ros.importing.lerobot.folder import LerobotFolder, read_folder
 from residual_rl_ros.importing.mapping import PolicyMap
 from residual_rl_ros.importing.policy import ImportedPolicy, build_empty, check_fit

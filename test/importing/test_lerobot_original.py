@@ -20,8 +20,7 @@ from safetensors.torch import load_file
 
 from residual_rl_ros.importing.checkpoint import import_checkpoint
 from residual_rl_ros.importing.export import reference
-from residual_rl_ros.importing.mapping import PolicyMap
-from residual_rl_ros.importing.options import ImportOptions
+from residual_rl_ros.importing.mapping import ImportOptions, PolicyMap
 
 pytestmark = pytest.mark.skipif(
     lerobot_original.SITE not in os.environ,

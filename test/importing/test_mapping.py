@@ -11,8 +11,14 @@ import pytest
 import torch
 
 from residual_rl_ros.errors import ConfigError, PolicyImportError
-from residual_rl_ros.importing.mapping import PolicyMap, map_numbers, read_map, robot_range
-from residual_rl_ros.importing.units import FromRobot, ToRobot
+from residual_rl_ros.importing.mapping import (
+    FromRobot,
+    PolicyMap,
+    ToRobot,
+    map_numbers,
+    read_map,
+    robot_range,
+)
 
 NAMES = ('pan.pos', 'gripper.pos')
 TEXT = """

@@ -17,9 +17,8 @@ from command_line import run_command
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.errors import PolicyImportError
 from residual_rl_ros.importing.export import export
-from residual_rl_ros.importing.mapping import PolicyMap
+from residual_rl_ros.importing.mapping import ImportOptions, PolicyMap
 from residual_rl_ros.importing.module import import_module
-from residual_rl_ros.importing.options import ImportOptions
 
 HEAD = """
     import torch

@@ -27,8 +27,7 @@ from safetensors.torch import load_file, save_file
 
 from residual_rl_ros.errors import ConfigError, PolicyImportError
 from residual_rl_ros.importing.checkpoint import import_checkpoint
-from residual_rl_ros.importing.mapping import PolicyMap
-from residual_rl_ros.importing.options import ImportOptions
+from residual_rl_ros.importing.mapping import ImportOptions, PolicyMap
 
 Change = Callable[[Path], None]
 

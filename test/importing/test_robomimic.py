@@ -26,9 +26,8 @@ from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.errors import PolicyImportError, ResidualRLError
 from residual_rl_ros.importing.checkpoint import import_checkpoint
 from residual_rl_ros.importing.export import export
-from residual_rl_ros.importing.mapping import PolicyMap
-from residual_rl_ros.importing.networks.action_heads import MixtureHead, gumbel
-from residual_rl_ros.importing.options import ImportOptions
+from residual_rl_ros.importing.mapping import ImportOptions, PolicyMap
+from residual_rl_ros.importing.networks.step_policy import MixtureHead, gumbel
 from residual_rl_ros.importing.policy import ImportedPolicy
 from residual_rl_ros.importing.robomimic import _schedule
 from residual_rl_ros.importing.stored_config import StoredConfig

@@ -16,7 +16,7 @@ from torch_zip_builders import Call, Instance, Name, Program, omegaconf, write_t
 
 from residual_rl_ros.errors import FormatError, PolicyImportError
 from residual_rl_ros.importing.checkpoint import import_checkpoint
-from residual_rl_ros.importing.options import ImportOptions
+from residual_rl_ros.importing.mapping import ImportOptions
 from residual_rl_ros.importing.pickle_program import Record
 from residual_rl_ros.importing.stored_config import plain_config
 from residual_rl_ros.importing.torch_zip import TorchZip

@@ -13,7 +13,7 @@ import pytest
 import torch
 from builders import make_layout
 
-from residual_rl_ros.learner.best_networks import WINDOW, BestNetworks
+from residual_rl_ros.learner.kept_networks import WINDOW, BestNetworks
 
 LAYOUT = make_layout()
 BASE = [True, False] * 20

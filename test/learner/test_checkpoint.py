@@ -28,7 +28,6 @@ from safetensors.torch import load_file, save_file
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import CheckpointError
 from residual_rl_ros.learner import checkpoint
-from residual_rl_ros.learner.best_networks import WINDOW
 from residual_rl_ros.learner.checkpoint import (
     ACTOR,
     ALGORITHM,
@@ -44,8 +43,9 @@ from residual_rl_ros.learner.checkpoint import (
     save_checkpoint,
     stored_config,
 )
+from residual_rl_ros.learner.folder import MANIFEST, write_manifest
+from residual_rl_ros.learner.kept_networks import WINDOW
 from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.learner.manifest import MANIFEST, write_manifest
 from residual_rl_ros.residual_policy.weights import decode_weights
 from residual_rl_ros.transitions.transition import Source, Success
 

@@ -25,9 +25,9 @@ from residual_rl_ros.learner.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from residual_rl_ros.learner.finite_networks import not_finite
+from residual_rl_ros.learner.folder import write_manifest
+from residual_rl_ros.learner.kept_networks import not_finite
 from residual_rl_ros.learner.learner import WARN_EVERY, Learner
-from residual_rl_ros.learner.manifest import write_manifest
 from residual_rl_ros.residual_policy.weights import decode_weights
 
 LAYOUT = make_layout()

@@ -18,7 +18,7 @@ from builders import make_layout, random_transitions, small_config
 
 from residual_rl_ros.errors import CheckpointError
 from residual_rl_ros.learner.checkpoint import CheckpointFolder, load_checkpoint
-from residual_rl_ros.learner.folder_lock import LOCK, FolderLock
+from residual_rl_ros.learner.folder import LOCK, FolderLock
 from residual_rl_ros.learner.learner import Learner
 
 LAYOUT = make_layout()
@@ -35,7 +35,7 @@ def test_a_second_learner_is_refused_with_the_name_of_the_first(tmp_path: Path) 
 def test_a_learner_that_is_killed_leaves_its_folder_to_the_next(tmp_path: Path) -> None:
     script = (
         'import sys; from pathlib import Path\n'
-        'from residual_rl_ros.learner.folder_lock import FolderLock\n'
+        'from residual_rl_ros.learner.folder import FolderLock\n'
         'lock = FolderLock(Path(sys.argv[1])); print("locked", flush=True); sys.stdin.read()'
     )
     command = [sys.executable, '-c', script, str(tmp_path)]

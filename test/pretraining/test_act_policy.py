@@ -16,7 +16,7 @@ from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation.paired import run_episode
-from residual_rl_ros.pretraining.act_policy import LATENT, ActPolicy
+from residual_rl_ros.pretraining.base_networks import LATENT, ActPolicy
 from residual_rl_ros.pretraining.demonstrations import Demonstrations
 from residual_rl_ros.pretraining.train_base import BaseRecipe, export, load_recipe, train
 from residual_rl_ros.robot.description import RobotConfig, load_robot

@@ -18,9 +18,8 @@ from residual_rl_ros.config.run import RunConfig, load_run
 from residual_rl_ros.demonstrations.tensor_file import DemonstrationFile
 from residual_rl_ros.evaluation.episode import Episode
 from residual_rl_ros.evaluation.noises import Attempt
-from residual_rl_ros.pretraining import base_figures
-from residual_rl_ros.pretraining.base_figures import CARD_SEED, noise_row
-from residual_rl_ros.pretraining.model_card import train_with_card
+from residual_rl_ros.pretraining import model_card
+from residual_rl_ros.pretraining.model_card import CARD_SEED, noise_row, train_with_card
 from residual_rl_ros.pretraining.train_base import load_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / 'benchmarks' / 'base_policies'
@@ -33,7 +32,7 @@ def test_a_recipe_at_a_path_makes_model_card_and_demonstrations(
         config.resolve()
         return [Episode(seed, seed % 2 == 0, 10 + seed - CARD_SEED, 0.0) for seed in seeds]
 
-    monkeypatch.setattr(base_figures, 'evaluate', evaluate)
+    monkeypatch.setattr(model_card, 'evaluate', evaluate)
     recipe = replace(load_recipe(str(RECIPES / 'fetch_push_bc.yaml')), gradient_steps=2)
     recipe = replace(recipe, demonstrations=2)
     written = {key: value for key, value in asdict(recipe).items() if key != 'task'}
@@ -66,7 +65,7 @@ def test_the_card_of_a_base_with_noise_says_what_the_noise_decides(
             for noise in range(noises)
         ]
 
-    monkeypatch.setattr(base_figures, 'play_noises', play)
+    monkeypatch.setattr(model_card, 'play_noises', play)
     row = noise_row(load_run('push_to_goal_operators'), 3)
     assert row.startswith('| over its noise | pass@1 50% [50%, 50%], pass@2 79% [')
     assert row.endswith('; 3 starts, seeds 30000 to 30002, with 8 noises each |\n')

@@ -23,10 +23,15 @@ from residual_rl_ros.config.run import load_run
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.deployment.base_graph import BaseGraph
-from residual_rl_ros.deployment.fused_policy import FusedParts, describe, fuse, serialize
-from residual_rl_ros.deployment.metadata import FusedMetadata
+from residual_rl_ros.deployment.fused_policy import (
+    FusedMetadata,
+    FusedParts,
+    describe,
+    fuse,
+    serialize,
+)
 from residual_rl_ros.learner.checkpoint import RUN
-from residual_rl_ros.learner.manifest import write_manifest
+from residual_rl_ros.learner.folder import write_manifest
 from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
 from residual_rl_ros.residual_policy.robot_policy import Exploration, RobotPolicy
 from residual_rl_ros.residual_policy.weights import (

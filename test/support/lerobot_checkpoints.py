@@ -19,11 +19,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from residual_rl_ros.importing.lerobot.builders import BUILDERS
+from residual_rl_ros.importing.lerobot.assembly import BUILDERS
 from residual_rl_ros.importing.lerobot.folder import read_folder
-from residual_rl_ros.importing.mapping import PolicyMap
+from residual_rl_ros.importing.mapping import ImportOptions, PolicyMap
 from residual_rl_ros.importing.networks import resnet
-from residual_rl_ros.importing.options import ImportOptions
 from residual_rl_ros.importing.policy import build_empty
 
 GENERATIONS = ('processors', 'weights', 'shapes')

@@ -10,8 +10,7 @@ import numpy as np
 from builders import make_layout
 
 from residual_rl_ros.residual_policy.dynamics import ModelSizes
-from residual_rl_ros.residual_policy.mppi import MppiConfig
-from residual_rl_ros.residual_policy.mppi_planner import MppiArchitecture, MppiPlanner
+from residual_rl_ros.residual_policy.mppi import MppiArchitecture, MppiConfig, MppiPlanner
 from residual_rl_ros.rewards.composition import AddOns
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.transitions.layout import TransitionLayout

@@ -25,7 +25,7 @@ from command_line import run
 from residual_rl_ros.bags.transitions.writer import TransitionWriter
 from residual_rl_ros.errors import BagError
 from residual_rl_ros.learner.checkpoint import load_checkpoint
-from residual_rl_ros.learner.finite_networks import not_finite
+from residual_rl_ros.learner.kept_networks import not_finite
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.residual_policy.weights import decode_weights
 from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology

@@ -13,8 +13,8 @@ from builders import make_actor, make_layout
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import CheckpointError, ConfigError, SealError, WeightsError
 from residual_rl_ros.learner.checkpoint import load_checkpoint, save_checkpoint
+from residual_rl_ros.learner.folder import MANIFEST
 from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.learner.manifest import MANIFEST
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import ACTOR, WeightsHeader, encode_weights, read_actor

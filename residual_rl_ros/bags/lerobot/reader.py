@@ -21,7 +21,7 @@ from residual_rl_ros.bags.lerobot.format import (
     LeRobotDataset,
     columns_of,
 )
-from residual_rl_ros.bags.rebuild.controller import ReplayedController
+from residual_rl_ros.bags.rebuild.real_time import ReplayedController
 from residual_rl_ros.base_policy.distribution import BasePolicy
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.feedback import StepFeedback

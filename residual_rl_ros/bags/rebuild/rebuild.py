@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.rebuild.controller import ReplayedController
 from residual_rl_ros.bags.rebuild.messages import (
     ChannelReport,
     RawMessages,
@@ -27,7 +26,12 @@ from residual_rl_ros.bags.rebuild.messages import (
     Role,
     survey,
 )
-from residual_rl_ros.bags.rebuild.real_time import Mark, RealTimeRecording, RealTimeReplay
+from residual_rl_ros.bags.rebuild.real_time import (
+    Mark,
+    RealTimeRecording,
+    RealTimeReplay,
+    ReplayedController,
+)
 from residual_rl_ros.bags.segment import RawMessage
 from residual_rl_ros.base_policy.distribution import BasePolicy
 from residual_rl_ros.control.composition import BlendRamp

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from residual_rl_ros.importing.lerobot.core import Core, Observed
-from residual_rl_ros.importing.networks.attention import MultiheadAttention
+from residual_rl_ros.importing.lerobot.core import Core, MultiheadAttention, Observed
 from residual_rl_ros.importing.networks.resnet import ResNet, feature_map_size
 from residual_rl_ros.schema import parameter
 

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from residual_rl_ros.errors import PolicyImportError
-from residual_rl_ros.importing.lerobot.cameras import RgbEncoder, keypoint_names
-from residual_rl_ros.importing.lerobot.core import Core, Observed
+from residual_rl_ros.importing.lerobot.core import Core, Observed, RgbEncoder, keypoint_names
 from residual_rl_ros.importing.networks.ddim import NoiseSchedule, ddim_steps, denoise
 from residual_rl_ros.importing.networks.unet_1d import ConditionalUnet1d
 from residual_rl_ros.schema import parameter

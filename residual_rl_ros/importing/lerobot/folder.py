@@ -21,7 +21,7 @@ from residual_rl_ros.errors import FormatError, PolicyImportError, shown
 from residual_rl_ros.files.json_text import read_json
 from residual_rl_ros.importing.checkpoint import CONFIG
 from residual_rl_ros.importing.policy import listed
-from residual_rl_ros.importing.safetensors_file import read_tensors
+from residual_rl_ros.importing.weights import read_tensors
 
 WEIGHTS = 'model.safetensors'
 STATE, ENVIRONMENT_STATE, ACTION = 'observation.state', 'observation.environment_state', 'action'

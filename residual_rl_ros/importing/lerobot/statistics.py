@@ -17,7 +17,7 @@ from residual_rl_ros.files.json_text import read_json
 from residual_rl_ros.importing.checkpoint import CONFIG
 from residual_rl_ros.importing.lerobot.folder import Feature, LerobotFolder
 from residual_rl_ros.importing.policy import listed
-from residual_rl_ros.importing.safetensors_file import read_tensors
+from residual_rl_ros.importing.weights import read_tensors
 
 MODES: dict[str, tuple[str, ...]] = {
     'IDENTITY': (),

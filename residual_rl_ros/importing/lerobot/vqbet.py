@@ -19,9 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from residual_rl_ros.errors import PolicyImportError
-from residual_rl_ros.importing.lerobot.cameras import RgbEncoder, keypoint_names
-from residual_rl_ros.importing.lerobot.core import Core, Observed
-from residual_rl_ros.importing.networks.attention import attend, merge_heads, split_heads
+from residual_rl_ros.importing.lerobot.core import (
+    Core,
+    Observed,
+    RgbEncoder,
+    attend,
+    keypoint_names,
+    merge_heads,
+    split_heads,
+)
 from residual_rl_ros.schema import parameter
 
 CODEBOOKS = 2

@@ -1,18 +1,27 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Unrolled DDIM (Song et al., arXiv 2010.02502), eta = 0: all randomness is in the first noise."""
+"""Diffusion policies: a chunk of actions out of noise, by the features of a window.
+
+They are sampled by unrolled DDIM (Song et al., arXiv 2010.02502), eta = 0: all randomness is in the
+first noise.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from residual_rl_ros.errors import PolicyImportError
+from residual_rl_ros.errors import PolicyImportError, shown
+from residual_rl_ros.importing.networks.unet_1d import ConditionalUnet1d
+from residual_rl_ros.importing.networks.window_encoder import WindowEncoder
+from residual_rl_ros.importing.policy import listed
+from residual_rl_ros.importing.stored_config import StoredConfig
 
 LARGEST_BETA = 0.999
 """Of the cosine schedule, as in Nichol and Dhariwal, arXiv 2102.09672."""
@@ -168,3 +177,110 @@ def _previous(x: Tensor, found: Tensor, step: DdimStep, schedule: NoiseSchedule)
         # The noise is not computed anew from the clipped chunk: diffusers does not either.
         clean = clean.clamp(-schedule.clip, schedule.clip)
     return math.sqrt(step.target) * clean + math.sqrt(1.0 - step.target) * epsilon
+
+
+READ = (
+    *('num_train_timesteps', 'beta_schedule', 'beta_start', 'beta_end', 'prediction_type'),
+    *('clip_sample', 'clip_sample_range', 'steps_offset', 'set_alpha_to_one'),
+)
+UNUSED = ('dynamic_thresholding_ratio', 'sample_max_value')
+"""Keys that say something of thresholding alone, which is refused."""
+ALONE: dict[str, tuple[Any, ...]] = {
+    'trained_betas': (None,),
+    'thresholding': (False,),
+    'timestep_spacing': ('leading',),
+    'rescale_betas_zero_snr': (False,),
+    # Of the noise that DDPM adds at each step, and DDIM does not.
+    'variance_type': ('fixed_small', 'fixed_small_log', 'fixed_large', 'fixed_large_log'),
+}
+"""Keys of which only these values can be imported; the first is the default."""
+
+
+def read_noise_schedule(config: StoredConfig, where: str, own: Collection[str]) -> NoiseSchedule:
+    """Return how a policy was trained to denoise.
+
+    Args:
+        config: the configuration.
+        where: path of its scheduler.
+        own: keys there that belong to the framework.
+
+    Raises:
+        PolicyImportError: a key is unknown, or has a value that cannot be imported.
+    """
+    entries = config.map(where)
+    unknown = [key for key in entries if key not in (*READ, *UNUSED, *ALONE, *own)]
+    if unknown:
+        raise PolicyImportError(
+            f'{where} of {config.source} has {listed(unknown)}, which is not known; import it with '
+            '--module'
+        )
+    for key, values in ALONE.items():
+        found = values[0] if entries.get(key) is None else entries[key]
+        if not any(type(found) is type(value) and found == value for value in values):
+            raise PolicyImportError(
+                f'{where}.{key} of {config.source} is {shown(found)}, expected '
+                f'{" or ".join(map(str, values))}; import it with --module'
+            )
+    clip = config.get(f'{where}.clip_sample_range', float, 1.0)
+    if clip <= 0.0:
+        raise PolicyImportError(f'{where}.clip_sample_range is {clip}, expected > 0')
+    return NoiseSchedule(
+        train_steps=config.get(f'{where}.num_train_timesteps', int, 1000),
+        beta_schedule=config.get(f'{where}.beta_schedule', str, 'linear'),
+        beta_start=config.get(f'{where}.beta_start', float, 0.0001),
+        beta_end=config.get(f'{where}.beta_end', float, 0.02),
+        prediction=config.get(f'{where}.prediction_type', str, 'epsilon'),
+        clip=clip if config.get(f'{where}.clip_sample', bool, True) else None,
+        steps_offset=config.get(f'{where}.steps_offset', int, 0),
+        set_alpha_to_one=config.get(f'{where}.set_alpha_to_one', bool, True),
+    )
+
+
+class ChunkDiffusion(nn.Module):
+    """The whole policy; inputs are observation, noise (batch, horizon, m), pictures.
+
+    Args:
+        from_robot: first layer, of the state.
+        encoder: of the window of observations.
+        network: predicts what `schedule` says.
+        schedule: of the training.
+        steps: of the unrolled loop.
+        scale, offset: of the action after that, shape (m,).
+        to_robot: last layer.
+
+    Raises:
+        PolicyImportError: the schedule is unknown.
+    """
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(
+        self,
+        from_robot: nn.Module,
+        encoder: WindowEncoder,
+        network: ConditionalUnet1d,
+        schedule: NoiseSchedule,
+        steps: int,
+        scale: Tensor,
+        offset: Tensor,
+        to_robot: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.from_robot, self.encoder, self.network = from_robot, encoder, network
+        self.schedule, self.steps = schedule, ddim_steps(schedule, steps)
+        self.to_robot = to_robot
+        self.register_buffer('scale', scale)
+        self.register_buffer('offset', offset)
+
+    def forward(self, observation: Tensor, noise: Tensor, *pictures: Tensor) -> tuple[Tensor, ...]:
+        """Return action (batch, horizon, m), and the features of each camera."""
+        features, seen = self.encoder(self.from_robot(observation), pictures)
+        condition = torch.flatten(features, 1)
+
+        def predict(chunk: Tensor, step: Tensor) -> Tensor:
+            prediction: Tensor = self.network(chunk, step, condition)
+            return prediction
+
+        chunk = denoise(predict, noise, self.steps, self.schedule)
+        return (self.to_robot(chunk * self.scale + self.offset), *seen)

@@ -268,6 +268,11 @@ ROBOT_ARGUMENTS = (
         optional(names, ()),
     ),
     Argument(
+        'takeover',
+        '',
+        "what an operator's pad does: a file of config/takeover, or the name of a shipped one",
+    ),
+    Argument(
         'record',
         '',
         'folder of a new bag of observations, commands and transitions',
@@ -286,7 +291,7 @@ def robot_run(value: Mapping[str, Any], namespaces: tuple[str, ...]) -> RobotRun
         *('preset', 'overrides', 'decision_steps', 'residual_scale', 'prefetch_steps'),
         *('chunk_blend_steps', 'temporal_ensemble', 'ensemble_steps', 'proposals'),
         *('customisable', 'prior_width', 'seed', 'auto_start', 'classifier', 'reward', 'record'),
-        *('demonstrations', 'observation_map'),
+        *('demonstrations', 'observation_map', 'takeover'),
     )
     return RobotRun(
         robot_file,

@@ -74,12 +74,12 @@ class NodeSpec:
 
 
 def dependants(policy: NodeSpec, nodes: Sequence[NodeSpec]) -> list[NodeSpec]:
-    """Return the nodes that have nothing to do when a policy has ended: judge and recorder."""
+    """Return the nodes that have nothing to do when a policy has ended."""
     return [
         node
         for node in nodes
         if node.full_namespace == policy.full_namespace
-        and node.executable in ('reward_node', 'recorder_node')
+        and node.executable in ('reward_node', 'takeover_node', 'recorder_node')
     ]
 
 

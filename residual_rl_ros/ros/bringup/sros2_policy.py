@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from residual_rl_ros.bags.recorder import customisation_topic, raw_topics, transition_topics
+from residual_rl_ros.control.takeover import BUTTON_SERVICES, TakeoverConfig
 from residual_rl_ros.robot.description import RobotConfig
 
 LIFECYCLE = (
@@ -37,6 +38,7 @@ class Access:
     publishes: tuple[str, ...]
     subscribes: tuple[str, ...]
     serves: tuple[str, ...]
+    calls: tuple[str, ...] = ()
     lifecycle: bool = True
     """Whether it is a lifecycle node."""
     namespace: str = ''
@@ -50,6 +52,7 @@ class Access:
             self._full((*self.publishes, *events, '/rosout', '/parameter_events', '/diagnostics')),
             self._full((*self.subscribes, '/clock')),
             self._full((*self.serves, *inherent)),
+            self._full(self.calls),
             self.lifecycle,
             self.namespace,
         )
@@ -65,12 +68,15 @@ class Access:
         return tuple(sorted(set(map(resolve, names))))
 
 
-def required_access(robot: RobotConfig, namespaces: Sequence[str] = ('',)) -> tuple[Access, ...]:
+def required_access(
+    robot: RobotConfig, namespaces: Sequence[str] = ('',), takeover: TakeoverConfig | None = None
+) -> tuple[Access, ...]:
     """Return what the nodes of a robot or a fleet must do.
 
     Args:
         robot: the robot, whose topics the policies read and write.
         namespaces: ROS namespace of each robot; the learner of several is in none.
+        takeover: what an operator's controls mean, if he takes over by `takeover_node`.
     """
     alone = len(namespaces) == 1
     learner = Access(
@@ -86,7 +92,27 @@ def required_access(robot: RobotConfig, namespaces: Sequence[str] = ('',)) -> tu
     )
     actor = 'learner_node/actor' if alone else '/learner_node/actor'
     robots = (access for name in namespaces for access in _of_robot(robot, name, actor))
-    return learner, *robots
+    hands = (_of_operator(robot, name, takeover) for name in namespaces if takeover is not None)
+    return learner, *robots, *hands
+
+
+def _of_operator(robot: RobotConfig, namespace: str, takeover: TakeoverConfig) -> Access:
+    """Return what the takeover node of one robot must do."""
+    measured = set(robot.action.measured_by)
+    channels = [each for each in robot.channels if measured & set(each.observation_names)]
+    services = {BUTTON_SERVICES[name] for name in takeover.keys.buttons.by_name()}
+    return Access(
+        'takeover_node',
+        (robot.takeover.topic, 'takeover/active'),
+        (
+            *(channel.topic for channel in channels),
+            *filter(None, (takeover.topic,)),
+            'policy_node/executed_action',
+        ),
+        (),
+        tuple(f'policy_node/{name}' for name in sorted(services)),
+        namespace=namespace,
+    )
 
 
 def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, ...]:
@@ -104,8 +130,9 @@ def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, .
         ),
         (
             *('~/set_residual', '~/hold', '~/start_episode'),
-            *('~/mark_success', '~/mark_failure', '~/end_episode'),
+            *('~/mark_success', '~/mark_failure', '~/end_episode', '~/go_home'),
         ),
+        () if robot.reset is None else tuple(filter(None, (robot.reset.service,))),
         namespace=namespace,
     )
     reward = Access('reward_node', ('step_feedback',), channels, (), namespace=namespace)
@@ -144,7 +171,10 @@ def policy_xml(accesses: Sequence[Access]) -> str:
             ('topic', 'publish', access.publishes),
             ('topic', 'subscribe', access.subscribes),
             ('service', 'reply', access.serves),
+            ('service', 'request', access.calls),
         ):
+            if not names:
+                continue
             group = ET.SubElement(profile, f'{kind}s', {verb: 'ALLOW'})
             for name in names:
                 ET.SubElement(group, kind).text = name

@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from residual_rl_ros.base_policy.prefetch import AUTO
+from residual_rl_ros.control.takeover import load_takeover
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.weights import (
     CHECKPOINTS,
@@ -161,6 +162,9 @@ class RobotRun:
     """Recordings that a new learner begins with."""
     observation_map: tuple[str, ...] = ()
     """Names of their observations, where they differ; see the learner node's parameter."""
+    takeover: str = ''
+    """What an operator's controls mean: a file, or the name of a shipped one; empty: nobody takes
+    over by `takeover_node`."""
     record: Path | None = None
     """Folder of a bag of observations, commands and transitions; None records nothing."""
 
@@ -188,6 +192,36 @@ def recorder_spec(
     files = () if robot_file is None else (robot_file,)
     common = {'output_dir': str(folder), 'base_policy': base_policy}
     return NodeSpec('recorder_node', False, files, {**common, **parameters}, namespace)
+
+
+def takeover_spec(robot_file: Path, takeover: str, namespaces: Sequence[str]) -> list[NodeSpec]:
+    """Return the node of each robot with which an operator takes over.
+
+    Args:
+        robot_file: robot YAML.
+        takeover: what his controls mean.
+        namespaces: of the robots.
+
+    Raises:
+        ResidualRLError: the file is wrong or does not fit the robot, is for a keyboard, or its
+            topic would move several robots at once.
+    """
+    config, path = load_takeover(takeover)
+    robot, _ = load_robot(str(robot_file))
+    config.check(robot.action, 1.0 / robot.control_rate_hz)
+    if not config.topic:
+        raise ConfigError(
+            f'{path}: input keyboard needs a terminal of its own: takeover_node --ros-args '
+            f'--params-file {robot_file} -p config:={takeover}'
+        )
+    if len(namespaces) > 1 and config.topic.startswith('/'):
+        raise ConfigError(
+            f'{path}: topic {config.topic!r} would move every robot of a fleet; make it relative'
+        )
+    return [
+        NodeSpec('takeover_node', True, (robot_file,), {'config': str(path)}, namespace)
+        for namespace in namespaces
+    ]
 
 
 def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
@@ -241,6 +275,8 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
             reward_spec(run.robot_file, run.classifier, run.reward, namespace)
             for namespace in run.namespaces
         ]
+    if run.takeover:
+        nodes += takeover_spec(run.robot_file, run.takeover, run.namespaces)
     if run.record is not None:
         nodes += [
             recorder_spec(

@@ -30,12 +30,22 @@ REPORT_PERIOD_S = 30.0
 """Without a terminal: how often the state of every node is printed [s]."""
 SHOWN = {
     'policy_node': (
-        *('active', 'episode', 'stops', 'waits_to_start', 'held', 'takeover', 'residual_on'),
-        *('epoch', 'sequence', 'transitions', 'holds', 'overruns', 'late_chunks', 'clamped'),
+        *('active', 'episode', 'stops', 'waits_to_start', 'preparing', 'held', 'takeover'),
+        *(
+            'residual_on',
+            'epoch',
+            'sequence',
+            'transitions',
+            'holds',
+            'overruns',
+            'late_chunks',
+            'clamped',
+        ),
         *('slew_limited', 'robot_minutes', 'takeovers', 'operator_minutes'),
     ),
     'recorder_node': ('messages',),
     'reward_node': ('asked', 'answered', 'successes'),
+    'takeover_node': ('hands', 'takeovers'),
     'learner_node': (
         *('phase', 'paused', 'episodes', 'success_recent', 'updates', 'queue', 'missing'),
         'rollbacks',
@@ -44,8 +54,10 @@ SHOWN = {
 """Diagnostics that are shown while the robot moves."""
 TOLD = {
     'policy_node': (
-        *('active', 'stops', 'waits_to_start', 'held', 'takeover', 'residual_on', 'epoch'),
+        *('active', 'stops', 'waits_to_start', 'preparing', 'held', 'takeover', 'residual_on'),
+        'epoch',
     ),
+    'takeover_node': ('hands',),
     'learner_node': ('phase', 'paused', 'rollbacks'),
 }
 """Diagnostics of which each change is told where there is no terminal."""

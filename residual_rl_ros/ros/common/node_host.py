@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import threading
-from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import TypeVar
 
@@ -67,7 +66,11 @@ class NodeHost:
         self.node = rclpy.create_node(self._name, context=self.context, namespace=self._namespace)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
+        self.listen()
         return self
+
+    def listen(self) -> None:
+        """Open topics and services; the node is there, and nothing was heard yet."""
 
     def __exit__(
         self,
@@ -81,17 +84,12 @@ class NodeHost:
         self.context.try_shutdown()
 
 
-class Listener(NodeHost, ABC):
-    """Hosts a node whose callbacks run in a thread of their own, and may not take long."""
-
-    @abstractmethod
-    def listen(self) -> None:
-        """Open the topics and services; the node is there, and nothing was heard yet."""
+class Listener(NodeHost):
+    """Hosts a node whose callbacks run in a thread of their own."""
 
     def __enter__(self: ListenerT) -> ListenerT:
         """Join the domain and begin to listen."""
         super().__enter__()
-        self.listen()
         self._thread = threading.Thread(target=self._spin, name=self._name, daemon=True)
         self._thread.start()
         return self

@@ -266,6 +266,15 @@ class RewardParameters(NodeParameters):
 
 
 @dataclass(frozen=True)
+class TakeoverParameters(NodeParameters):
+    """Parameters of takeover_node, beside the robot description `robot.*`."""
+
+    config: str = parameter(
+        '', "what the operator's controls mean: a YAML file, or the name of a shipped one"
+    )
+
+
+@dataclass(frozen=True)
 class RecorderParameters(NodeParameters):
     """Parameters of recorder_node, beside the robot description `robot.*`."""
 

@@ -10,16 +10,73 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
 
+from fastapi import FastAPI, Response
+from nicegui import app as pages
 from nicegui import ui
 
 from residual_rl_ros.learner.guard import DOUBT
 from residual_rl_ros.ros.bringup.up import SHOWN, readable
 from residual_rl_ros.ros.dashboard import charts
-from residual_rl_ros.ros.dashboard.motion import Motion
+from residual_rl_ros.ros.dashboard.charts import Options
+from residual_rl_ros.ros.dashboard.history import Motion
 from residual_rl_ros.ros.dashboard.robots import Robot
-from residual_rl_ros.ros.dashboard.view import NodeLine, RobotView
-from residual_rl_ros.ros.dashboard.widgets import Chart, NodeRow, button, close_column
+from residual_rl_ros.ros.dashboard.view import Health, NodeLine, RobotView
 from residual_rl_ros.ros.tools.operator import GO_ON, HOLD, KEYS
+
+COLOURS = {
+    Health.GOOD: 'bg-green-2',
+    Health.WARNING: 'bg-amber-3',
+    Health.ERROR: 'bg-red-4',
+    Health.DEAD: 'bg-grey-9 text-white',
+    Health.UNKNOWN: 'bg-grey-4',
+}
+
+
+def close_column() -> ui.column:
+    """Return a column without space between what is in it."""
+    return ui.column().classes('full-width').style('gap: 0')
+
+
+def button(text: str, colour: str, pressed: Callable[[], object]) -> ui.button:
+    """Return a button whose text stays as it is written."""
+    return ui.button(text, on_click=pressed, color=colour).props('no-caps unelevated')
+
+
+class NodeRow:
+    """A line with the state of a node."""
+
+    def __init__(self) -> None:
+        self._label = ui.label().classes('full-width q-pa-xs')
+        self._shown: Health | None = None
+
+    def draw(self, health: Health, text: str) -> None:
+        """Draw it, in the colour of its health."""
+        self._label.set_text(text)
+        if health is not self._shown:
+            self._label.classes(remove=' '.join(COLOURS.values()), add=COLOURS[health])
+            self._shown = health
+
+
+class Chart:
+    """A chart that is sent only when it has changed.
+
+    Args:
+        title: above it.
+    """
+
+    def __init__(self, title: str) -> None:
+        with ui.column().style('width: 360px; gap: 0'):
+            if title:
+                ui.label(title).classes('text-bold')
+            self._chart = ui.echart({}).style('height: 200px')
+
+    def draw(self, options: Options) -> None:
+        """Draw new options."""
+        if self._chart.options != options:
+            self._chart.options.clear()
+            self._chart.options.update(options)
+            self._chart.update()
+
 
 STATE_PERIOD_S, CHART_PERIOD_S = 0.2, 1.0
 """How often states and charts are drawn again [s]."""
@@ -29,7 +86,7 @@ ANSWER_PERIOD_S, ANSWER_LIMIT_S = 0.01, 1.0
 """How often, and how long, a button looks for its answer before the next state does [s]."""
 SHOWN_JOINTS = 12
 """Actions that have a chart."""
-EPISODE_KEYS, ROBOT_KEYS, LEARNER_KEYS = 'nsfe', 'ra', 'pwb'
+EPISODE_KEYS, ROBOT_KEYS, LEARNER_KEYS = 'nsfe', 'ora', 'pwb'
 """Buttons under the charts, by what they are for; the keys are those of the console."""
 LOST = 'NO CONNECTION: what is shown is the past. USE THE EMERGENCY STOP'
 HEAD = """
@@ -269,3 +326,35 @@ def _full_text(view: RobotView, line: NodeLine) -> str:
     told = [(key, view.value(line.name, key)) for key in SHOWN[line.name.rsplit('/', 1)[-1]]]
     values = ', '.join(f'{key} {readable(key, value)}' for key, value in told if value)
     return f'{line.name}, {line.age_text}: {line.text}{f" ({values})" if values else ""}'
+
+
+LOOK_PERIOD_S = 0.05
+"""How often calls in progress are looked at, page or no page [s]."""
+
+
+def make_app(robots: Sequence[Robot]) -> FastAPI:
+    """Return the application with the page of some robots; once in a process."""
+    web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    def camera(robot: int, number: int) -> Response:
+        picture = b''
+        if 0 <= robot < len(robots) and 0 <= number < len(robots[robot].cameras):
+            picture = robots[robot].cameras[number].jpeg()
+        headers = {'Cache-Control': 'no-store'}
+        return Response(picture, 200 if picture else 404, headers, 'image/jpeg')
+
+    def look() -> None:
+        for robot in robots:
+            robot.commands.look()
+            robot.view.look()
+
+    web.add_api_route('/camera/{robot}/{number}', camera, response_class=Response)
+    pages.timer(LOOK_PERIOD_S, look)
+    ui.run_with(
+        web,
+        root=lambda: show(robots),
+        title='residual-rl',
+        tailwind=False,
+        show_welcome_message=False,
+    )
+    return web

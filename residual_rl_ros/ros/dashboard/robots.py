@@ -11,8 +11,7 @@ from typing import Protocol
 
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.ros.bringup.monitor import Monitor
-from residual_rl_ros.ros.dashboard.cameras import Camera
-from residual_rl_ros.ros.dashboard.telemetry import Telemetry
+from residual_rl_ros.ros.dashboard.telemetry import Camera, Telemetry
 from residual_rl_ros.ros.dashboard.view import RobotView
 from residual_rl_ros.ros.tools.operator import Operator, watched_nodes
 

@@ -90,7 +90,7 @@ def _serve(robots: Sequence[Robot], token: str, opened: socket.socket) -> None:
     os.environ['OTEL_SDK_DISABLED'] = 'true'
     import uvicorn
 
-    from residual_rl_ros.ros.dashboard.web import make_app
+    from residual_rl_ros.ros.dashboard.page import make_app
 
     config = uvicorn.Config(
         Gate(make_app(robots), token, opened.getsockname()[1]),

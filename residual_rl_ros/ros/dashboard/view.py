@@ -16,8 +16,7 @@ from typing import Protocol
 import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError, MalformedTransitionError
-from residual_rl_ros.ros.dashboard.episodes import Episodes
-from residual_rl_ros.ros.dashboard.motion import Motion, MotionHistory, Share
+from residual_rl_ros.ros.dashboard.history import Episodes, Motion, MotionHistory, Share
 from residual_rl_ros.transitions.layout import TransitionLayout
 
 ADVANTAGES = 600
@@ -208,6 +207,8 @@ class RobotView:
             return 'INACTIVE'
         if self.switch(self.policy, 'waits_to_start'):
             return 'WAITS TO START'
+        if preparing := self.value(self.policy, 'preparing'):
+            return preparing.partition(':')[0].upper()
         return 'RUNNING' if self.switch(self.policy, 'residual_on') else 'RUNNING, BASE ALONE'
 
     def motion(self) -> Motion | None:

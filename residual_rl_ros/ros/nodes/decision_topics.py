@@ -65,7 +65,7 @@ class DecisionTopics:
         self._controller = controller
         self._clock = clock
         self._latest = -np.inf
-        self._sent: tuple[Array, float, bool] | None = None
+        self._sent: tuple[Array, float, str] | None = None
         self._robot = robot
         safety = controller.limiter.safety
         self._names = list(safety.action.names)
@@ -79,15 +79,16 @@ class DecisionTopics:
             except ConfigError as error:
                 node.get_logger().warning(f'no ~/markers: {error}')
 
-    def note(self, command: Array, stamp: float, holding: bool) -> None:
+    def note(self, command: Array, stamp: float, holding: bool, going_home: bool = False) -> None:
         """Remember a command that was sent, until `publish`.
 
         Args:
             command: shape (m,).
             stamp: its ROS time [s].
             holding: it is that of a hold.
+            going_home: it is one on the way home.
         """
-        self._sent = command, stamp, holding
+        self._sent = command, stamp, 'hold' if holding else 'home' if going_home else ''
 
     def publish(self) -> None:
         """Show the control step whose command was noted, if it is time to."""
@@ -102,8 +103,9 @@ class DecisionTopics:
         self._latest = self._latest + period_s if elapsed_s < 2.0 * period_s else now
         self._show(*sent)
 
-    def _show(self, command: Array, stamp: float, holding: bool) -> None:
-        commanded = None if holding else self._controller.commanded()
+    def _show(self, command: Array, stamp: float, aside: str) -> None:
+        """Show a command, and who gave it if that was not a decision."""
+        commanded = None if aside else self._controller.commanded()
         actions = {'executed_action': command}
         if commanded is not None:
             actions |= {'base_action': commanded.base, 'residual_action': commanded.residual}
@@ -116,15 +118,15 @@ class DecisionTopics:
                 message.header.stamp = time_stamp
                 publisher.publish(message)
         if self._decision.get_subscription_count():
-            self._decision.publish(self._explained(commanded, command, time_stamp, holding))
+            self._decision.publish(self._explained(commanded, command, time_stamp, aside))
         if self._markers is not None:
             coming = self._controller.queue.coming
             self._markers.publish(command, commanded, coming, time_stamp)
 
     def _explained(
-        self, commanded: CommandedStep | None, command: Array, stamp: Any, holding: bool
+        self, commanded: CommandedStep | None, command: Array, stamp: Any, aside: str
     ) -> DiagnosticArray:
-        values = self._values(commanded, command, holding)
+        values = self._values(commanded, command, aside)
         status = DiagnosticStatus(
             level=DiagnosticStatus.WARN if values['late'] else DiagnosticStatus.OK,
             name=DECISION,
@@ -139,13 +141,14 @@ class DecisionTopics:
         return message
 
     def _values(
-        self, commanded: CommandedStep | None, command: Array, holding: bool
+        self, commanded: CommandedStep | None, command: Array, aside: str
     ) -> dict[str, Any]:
         """Return what is known, by `DECISION_KEYS`."""
+        if aside:
+            return {'source': aside, 'late': False}
         if commanded is None:
-            overridden = self._controller.limiter.overridden and not holding
-            source = 'takeover' if overridden else 'hold'
-            return {'source': source, 'late': not holding and not overridden}
+            overridden = self._controller.limiter.overridden
+            return {'source': 'takeover' if overridden else 'hold', 'late': not overridden}
         action = self._controller.limiter.safety.action
         if action.is_discrete:
             chosen = action.names[int(np.argmax(command))]

@@ -24,7 +24,7 @@ from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, Received
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
-from residual_rl_ros.control.trajectory import Trajectory, TrajectoryHorizon
+from residual_rl_ros.control.trajectory import TrajectoryHorizon
 from residual_rl_ros.errors import CommandError, ObservationError
 from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.robot.camera import ImageWorker, Sight
@@ -55,6 +55,7 @@ from residual_rl_ros.ros.nodes.chunk_input import ChunkInput
 from residual_rl_ros.ros.nodes.decision_topics import DecisionTopics
 from residual_rl_ros.ros.nodes.policy_setup import (
     make_controller,
+    make_preparation,
     open_base_policy,
     ramp_s,
     real_time_rules,
@@ -124,7 +125,12 @@ class PolicyNode(ManagedNode):
         if parameters.lockstep:
             return LockstepLoop(*parts, parameters.actor_timeout_s)
         rules = real_time_rules(parameters)
-        loop = RealTimeLoop(*parts, 1.0 / self.robot.control_rate_hz, rules)
+        loop = RealTimeLoop(
+            *parts,
+            1.0 / self.robot.control_rate_hz,
+            rules,
+            preparation=make_preparation(self, self.robot, self.controller.limiter.safety),
+        )
         self.made.callback(loop.close)
         return loop
 
@@ -256,7 +262,7 @@ class PolicyNode(ManagedNode):
         self._horizon = None
         if steps := self._outputs.horizon_steps:
             period_s = 1.0 / self.robot.control_rate_hz
-            self._horizon = TrajectoryHorizon(self.controller.limiter, steps, period_s)
+            self._horizon = TrajectoryHorizon(self.controller, steps, period_s)
         self._transition_publisher = publisher(Float64MultiArray, '~/transitions', qos.TRANSITIONS)
         self._layout_publisher = publisher(String, '~/transition_layout', qos.LATCHED)
         self._customisation_publisher = publisher(String, '~/customisation', qos.LATCHED)
@@ -336,20 +342,13 @@ class PolicyNode(ManagedNode):
 
     def send_command(self, command: Array, stamp: float, holding: bool = False) -> None:
         """Publish a command."""
-        self._outputs.send(command, stamp, holding, self._trajectory(command, holding))
-        self._shown.note(command, stamp, holding)
+        trajectory = None if self._horizon is None else self._horizon.of(command, holding)
+        self._outputs.send(command, stamp, holding, trajectory)
+        loop = self._loop
+        going_home = isinstance(loop, RealTimeLoop) and loop.preparation.homing
+        self._shown.note(command, stamp, holding, going_home)
         if self.parameters.lockstep:
             self._shown.publish()
-
-    def _trajectory(self, command: Array, holding: bool) -> Trajectory | None:
-        """Return what is known of the way on, for a controller that takes it."""
-        if self._horizon is None:
-            return None
-        if holding:
-            return self._horizon.hold(command)
-        return self._horizon.of(
-            command, self.controller.commanded(), self.controller.queue.foreseen
-        )
 
     def send_transition(self, transition: Transition) -> None:
         """Publish a transition."""

@@ -15,9 +15,13 @@ from residual_rl_ros.base_policy.received_policy import TOPIC, ReceivedPolicy
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.gates import RealTimeRules
+from residual_rl_ros.control.preparation import CommandHook, GoHome, Preparation, ResetHook
+from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError, shown
 from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.ros.common.managed_node import ManagedNode
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
+from residual_rl_ros.ros.nodes.services import ServiceHook
 
 
 def open_base_policy(
@@ -109,6 +113,28 @@ def warm_up(queue: ChunkQueue, logger: Any) -> None:
         logger.info(str(queue.prefetch))
         if queue.prefetch.problem:
             logger.warning(queue.prefetch.problem)
+
+
+def make_preparation(node: ManagedNode, robot: RobotConfig, safety: SafetyFilter) -> Preparation:
+    """Return what is done between the episodes of a robot.
+
+    Args:
+        node: the policy node.
+        robot: its robot.
+        safety: the limits.
+
+    Raises:
+        ConfigError: home is outside of the workspace.
+    """
+    hook: ResetHook | None = None
+    if robot.reset is not None and robot.reset.command:
+        hook = CommandHook(robot.reset.command)
+    elif robot.reset is not None and robot.reset.service:
+        hook = ServiceHook(node, robot.reset)
+    home = None
+    if robot.home is not None:
+        home = GoHome(robot.home, safety, 1.0 / robot.control_rate_hz)
+    return Preparation(home, robot.reset, hook)
 
 
 def real_time_rules(parameters: PolicyParameters) -> RealTimeRules:

@@ -14,8 +14,9 @@ POLICY_CONCERNS = (
     Concern(
         'motion',
         (
-            *('active', 'episode', 'held', 'stops', 'waits_to_start', 'refused_starts', 'ticks'),
-            *('holds', 'overruns', 'missed_periods', 'clamped', 'slew_limited'),
+            *('active', 'episode', 'held', 'stops', 'waits_to_start', 'refused_starts'),
+            *('preparing', 'ticks', 'holds', 'overruns', 'missed_periods', 'clamped'),
+            'slew_limited',
             *('workspace_limited', 'robot_minutes', '*_goals', '*_goals_refused', '*_goals_unsent'),
             *('account_*', 'command_*', 'reaction_*', 'tick_*'),
         ),
@@ -104,6 +105,7 @@ def policy_values(loop: LockstepLoop | RealTimeLoop, control_rate_hz: float) -> 
         values['held'] = loop.held
         values['stops'] = '; '.join(loop.obstacles.stops.values())
         values['waits_to_start'] = loop.waits_to_start
+        values['preparing'] = loop.preparation.doing
         for stage, latency in loop.latencies.items():
             values |= latency.report(stage)
             values |= latency.overall(stage)

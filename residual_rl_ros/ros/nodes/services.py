@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The services and stop inputs of the policy node."""
+"""The services and stop inputs of the policy node, and the service that resets a scene for it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.decoders import stop_reason
+from residual_rl_ros.robot.preparation import ResetSpec
 from residual_rl_ros.robot.topics import StopInput
 from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.managed_node import ManagedNode
 from residual_rl_ros.ros.common.message_types import message_class
 
 
@@ -38,6 +40,7 @@ class PolicyServices:
         node.create_service(SetBool, '~/set_residual', self._set_residual)
         node.create_service(SetBool, '~/hold', self._set_hold)
         node.create_service(Trigger, '~/start_episode', self._start_episode)
+        node.create_service(Trigger, '~/go_home', self._go_home)
         for name, feedback in {
             'mark_success': MARK_SUCCESS,
             'mark_failure': MARK_FAILURE,
@@ -66,13 +69,26 @@ class PolicyServices:
             response.message = 'in lockstep only the simulator starts episodes'
             return response
         confirmed = self._loop.waits_to_start
+        failed = bool(self._loop.preparation.failure)
         response.success = self._loop.request_start()
         if not response.success:
             response.message = 'inactive or in an episode already'
         elif confirmed:
             response.message = 'starting, although the first command is far from the robot'
+        elif failed:
+            response.message = 'starting, although the reset of the scene has failed'
         else:
-            response.message = 'starting'
+            doing = self._loop.preparation.doing
+            response.message = f'starting; first: {doing}' if doing else 'starting'
+        return response
+
+    def _go_home(self, request: Any, response: Any) -> Any:
+        del request
+        if isinstance(self._loop, LockstepLoop):
+            response.message = 'in lockstep only the simulator puts the robot back'
+            return response
+        refused = self._loop.request_home()
+        response.success, response.message = not refused, refused or 'going home'
         return response
 
     def _ending_service(self, feedback: StepFeedback) -> Callable[[Any, Any], Any]:
@@ -86,6 +102,48 @@ class PolicyServices:
             return response
 
         return callback
+
+
+class ServiceHook:
+    """Resets a scene by a service; see `control/preparation.py`.
+
+    Args:
+        node: gets the client.
+        spec: names the service.
+
+    Raises:
+        ConfigError: its type is not installed.
+    """
+
+    def __init__(self, node: ManagedNode, spec: ResetSpec) -> None:
+        self._kind = message_class(spec.service_type)
+        self._client = node.create_client(self._kind, spec.service)
+        node.made.callback(node.destroy_client, self._client)
+        self.name = f'robot.reset.service {node.resolve_service_name(spec.service)}'
+        self._future: Any = None
+
+    def begin(self) -> None:
+        """Call the service, if it is there."""
+        ready = self._client.service_is_ready()
+        self._future = self._client.call_async(self._kind.Request()) if ready else None
+
+    def outcome(self) -> str | None:
+        """Return what it has answered; see `ResetHook`."""
+        if self._future is None:
+            return 'it is not there'
+        if not self._future.done():
+            return None
+        if (error := self._future.exception()) is not None:
+            return str(error)
+        answer = self._future.result()
+        if self._kind is not Trigger or answer.success:
+            return ''
+        return answer.message or 'it says no, and gives no reason'
+
+    def cancel(self) -> None:
+        """Expect no answer any more."""
+        if self._future is not None:
+            self._client.remove_pending_request(self._future)
 
 
 def stop_class(stop: StopInput) -> Any:

@@ -4,14 +4,10 @@
 
 from __future__ import annotations
 
-import os
-import select
 import sys
-import termios
 import time
-import tty
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -26,6 +22,7 @@ from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.up import status_table
 from residual_rl_ros.ros.common.node_host import Listener, ros_domain
+from residual_rl_ros.ros.common.terminal_keys import read_keys, single_keys
 from residual_rl_ros.ros.dashboard.telemetry import Telemetry
 from residual_rl_ros.ros.dashboard.view import RobotView
 
@@ -73,6 +70,7 @@ KEYS = {
     's': Key('success', 'policy_node/mark_success'),
     'f': Key('failure', 'policy_node/mark_failure'),
     'e': Key('end', 'policy_node/end_episode'),
+    'o': Key('go home', 'policy_node/go_home'),
     'r': Key('residual', 'policy_node/set_residual', shown='residual_switch'),
     'p': Key('pause learning', 'learner_node/pause', shown='paused'),
     'w': Key('save', 'learner_node/save'),
@@ -276,7 +274,7 @@ def run_operator(namespace: str, fleet: bool, console: Console, keys: TextIO = s
         operator = stack.enter_context(Operator(monitor, namespace, fleet, domain_id))
         view = RobotView(monitor, *nodes)
         stack.enter_context(Telemetry([view], domain_id))
-        descriptor = stack.enter_context(_single_keys(keys))
+        descriptor = stack.enter_context(single_keys(keys))
         unknown = ''
 
         def screen() -> Group:
@@ -287,7 +285,8 @@ def run_operator(namespace: str, fleet: bool, console: Console, keys: TextIO = s
         with Live(console=console, refresh_per_second=4.0, get_renderable=screen):
             typed = ''
             while QUIT not in typed:
-                typed = _read(descriptor, LOOK_PERIOD_S)
+                read = read_keys(descriptor, LOOK_PERIOD_S)
+                typed = QUIT if read is None else read
                 for letter in in_order(typed):
                     operator.press(letter)
                 strange = [letter for letter in typed if letter not in (*KEYS, QUIT)]
@@ -307,33 +306,3 @@ def in_order(typed: str) -> list[str]:
 
 
 _LEGEND = Text('  '.join(f'[{letter}] {key.label}' for letter, key in KEYS.items()) + '  [q] quit')
-
-
-def _read(descriptor: int, limit_s: float) -> str:
-    """Return the keys that are pressed within a time; the console quits when the terminal closes.
-
-    All of them: one that stayed in a buffer would wait for the next.
-    """
-    if not select.select([descriptor], [], [], limit_s)[0]:
-        return ''
-    try:
-        return os.read(descriptor, 1024).decode(errors='replace') or QUIT
-    except OSError:
-        return QUIT
-
-
-@contextmanager
-def _single_keys(keys: TextIO) -> Iterator[int]:
-    """Deliver keys one by one, without Enter and echo, and none that would stop the output."""
-    descriptor = keys.fileno()
-    before = termios.tcgetattr(descriptor)
-    tty.setcbreak(descriptor)
-    now = termios.tcgetattr(descriptor)
-    now[0] &= ~(termios.IXON | termios.IXOFF)
-    termios.tcsetattr(descriptor, termios.TCSANOW, now)
-    try:
-        yield descriptor
-    finally:
-        # If the terminal has closed there is nothing to restore.
-        with suppress(termios.error):
-            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

@@ -22,7 +22,7 @@ from raw_bag_builders import (
 )
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.rebuild.controller import ReplayedController
+from residual_rl_ros.bags.rebuild.real_time import ReplayedController
 from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController

@@ -15,12 +15,11 @@ from torch import nn
 
 from residual_rl_ros.errors import PolicyImportError
 from residual_rl_ros.importing.lerobot.act import image_places
-from residual_rl_ros.importing.lerobot.cameras import CenterCrop, Resize
+from residual_rl_ros.importing.lerobot.core import CenterCrop, MultiheadAttention, Resize
 from residual_rl_ros.importing.lerobot.vqbet import gumbel
-from residual_rl_ros.importing.networks.attention import MultiheadAttention
 from residual_rl_ros.importing.networks.ddim import NoiseSchedule, ddim_steps, denoise
 from residual_rl_ros.importing.networks.resnet import FrozenBatchNorm, ResNet, feature_map_size
-from residual_rl_ros.importing.networks.spatial_softmax import SpatialSoftmax
+from residual_rl_ros.importing.networks.window_encoder import SpatialSoftmax
 
 
 def test_attention_is_that_of_torch() -> None:

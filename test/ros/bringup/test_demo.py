@@ -19,7 +19,7 @@ from command_line import run_command
 from PIL import Image
 from processes import node_processes, wait_for
 
-from residual_rl_ros.evaluation.sequential import SuccessTest
+from residual_rl_ros.evaluation.intervals import SuccessTest
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.ros.bringup import monitor
 from residual_rl_ros.ros.bringup.demo import ending, follow_learner

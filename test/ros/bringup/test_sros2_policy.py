@@ -15,6 +15,7 @@ from processes import wait_for
 from rclpy.node import Node, NodeNameNonExistentError
 
 from residual_rl_ros.config.run import load_run
+from residual_rl_ros.control.takeover import load_takeover
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.demo import quick
@@ -120,6 +121,19 @@ def test_every_node_of_a_fleet_starts_in_an_enclave_of_its_policy(tmp_path: Path
     enclaves = {node.enclave for node in started}
     assert len(enclaves) == len(started) == 5
     assert enclaves <= allowed
+
+
+def test_an_operator_with_a_pad_may_do_what_its_buttons_say() -> None:
+    robot, _ = load_robot('ur_forward_position')
+    pad, _ = load_takeover('spacemouse')
+    hands = required_access(robot, takeover=pad)[-1].resolved()
+    assert hands.calls == ('/policy_node/mark_success',)
+    heard = {'/joint_states', '/spacenav/joy', '/policy_node/executed_action'}
+    assert set(hands.subscribes) == {'/clock', *heard}
+    assert {'/takeover/active', '/takeover/command'} <= set(hands.publishes)
+    root = ET.fromstring(policy_xml(required_access(robot, takeover=pad)))
+    asked = [group for group in root.iter('services') if group.get('request') == 'ALLOW']
+    assert [service.text for service in asked[0]] == ['/policy_node/mark_success']
 
 
 def test_a_fleet_shares_one_learner() -> None:

@@ -14,7 +14,7 @@ from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ConfigError, WeightsError
 from residual_rl_ros.residual_policy.weights import ACTOR, read_actor
 from residual_rl_ros.robot.description import load_robot
-from residual_rl_ros.ros.bringup.node_spec import NodeSpec
+from residual_rl_ros.ros.bringup.node_spec import NodeSpec, dependants
 from residual_rl_ros.ros.bringup.topology import (
     RobotRun,
     finetune_topology,
@@ -210,3 +210,22 @@ def test_the_robot_is_told_what_its_transitions_tell(tmp_path: Path) -> None:
     assert not told.keys() & plain.parameters.keys()
     run = RobotRun(Path('r'), Path('b'), None, proposals=8, customisable=True, prior_width=(0.2,))
     assert told.items() <= robot_topology(run)[0].parameters.items()
+
+
+def test_each_robot_of_a_fleet_is_taken_over_with_a_pad_of_its_own(tmp_path: Path) -> None:
+    _, robot_file = load_robot('ur_forward_position')
+    run = RobotRun(robot_file, Path('b.onnx'), None, namespaces=('left', 'right'))
+    nodes = robot_topology(replace(run, takeover='gamepad'))
+    pads = [node for node in nodes if node.executable == 'takeover_node']
+    assert [node.namespace for node in pads] == ['left', 'right']
+    assert all(node.parameters['config'].endswith('gamepad.yaml') for node in pads)
+    assert pads[0] in dependants(nodes[0], nodes)
+    one = tmp_path / 'one.yaml'
+    one.write_text(Path(pads[0].parameters['config']).read_text().replace(': joy', ': /joy'))
+    with pytest.raises(ConfigError, match="input is '/joy'"):
+        robot_topology(replace(run, takeover=str(one)))
+    one.write_text(one.read_text().replace('input: /joy', 'input: joy'))
+    with pytest.raises(ConfigError, match="topic '/joy' would move every robot of a fleet"):
+        robot_topology(replace(run, takeover=str(one)))
+    with pytest.raises(ConfigError, match='keyboard needs a terminal of its own: takeover_node --'):
+        robot_topology(replace(run, takeover='keyboard'))

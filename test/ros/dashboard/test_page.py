@@ -30,10 +30,9 @@ from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import finetune_topology
-from residual_rl_ros.ros.dashboard.cameras import Camera
 from residual_rl_ros.ros.dashboard.robots import Robot, connect
 from residual_rl_ros.ros.dashboard.server import open_port
-from residual_rl_ros.ros.dashboard.telemetry import resolved
+from residual_rl_ros.ros.dashboard.telemetry import Camera, resolved
 from residual_rl_ros.ros.dashboard.view import RobotView
 from residual_rl_ros.ros.tools.operator import HOLD
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from residual_rl_ros.ros.dashboard import charts
-from residual_rl_ros.ros.dashboard.episodes import WINDOW, Episodes
+from residual_rl_ros.ros.dashboard.history import WINDOW, Episodes
 from residual_rl_ros.ros.dashboard.view import Health, RobotView
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import Source, Success, Transition
@@ -113,6 +113,7 @@ def test_a_node_that_falls_silent_is_dead_whatever_it_said_last(
         ({'active': 'False'}, b'\2', 'FAULT'),
         ({'active': 'False'}, b'\0', 'INACTIVE'),
         ({'waits_to_start': 'True'}, b'\0', 'WAITS TO START'),
+        ({'preparing': 'reset failed: the belt'}, b'\1', 'RESET FAILED'),
         ({'residual_on': 'False'}, b'\0', 'RUNNING, BASE ALONE'),
     ],
 )

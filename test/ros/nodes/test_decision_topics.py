@@ -116,6 +116,15 @@ def test_the_actions_add_up_and_have_their_names(loop: Any) -> None:
     assert 'advantage' not in values
 
 
+def test_the_way_home_is_not_taken_for_a_late_base_policy(loop: Any) -> None:
+    control, _ = loop
+    viewer = Viewer()
+    shown = DecisionTopics(viewer, control.controller, 'arm', 'base_link', 9.0, lambda: math.inf)  # type: ignore[arg-type]
+    shown.note(np.zeros(2), 0.0, False, going_home=True)
+    shown.publish()
+    assert viewer.decision() == {'source': 'home', 'late': '0'}
+
+
 def test_a_hold_a_takeover_and_a_late_base_are_told_apart() -> None:
     policy = LinearPolicy()
     loop, callbacks = real_time(policy, chunk_timeout_s=0.0, hold_limit_s=9.0)

@@ -51,18 +51,20 @@ class Robot(NodeHost):
     def __init__(self, domain_id: int) -> None:
         super().__init__('robot', domain_id)
         self._rng = np.random.default_rng(0)
-        create = self.node.create_publisher
         self._writers = [ChannelEncoder(channel) for channel in ROBOT.channels]
-        self.publishers = [
-            create(writer.message_type, channel.topic, qos.SENSOR)
-            for writer, channel in zip(self._writers, ROBOT.channels, strict=True)
-        ]
-        self.feedback = create(Float64MultiArray, 'step_feedback', qos.FEEDBACK)
         self._due, self._commands, self._ending = 0.0, 0, False
         self.late_s = 0.0
         """How late it has answered at most [s]."""
         self._answers: list[tuple[float, Array]] = []
         self._position: Any = None
+
+    def listen(self) -> None:
+        create = self.node.create_publisher
+        self.publishers = [
+            create(writer.message_type, channel.topic, qos.SENSOR)
+            for writer, channel in zip(self._writers, ROBOT.channels, strict=True)
+        ]
+        self.feedback = create(Float64MultiArray, 'step_feedback', qos.FEEDBACK)
         kind = message_class(ROBOT.commands[0].type)
         self.node.create_subscription(kind, ROBOT.commands[0].topic, self._obey, qos.COMMAND)
 

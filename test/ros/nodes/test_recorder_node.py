@@ -44,11 +44,13 @@ class Publisher(NodeHost):
 
     def __init__(self, domain_id: int) -> None:
         super().__init__('publisher', domain_id, 'cell')
+        self.sent: list[tuple[float, np.ndarray]] = []
+
+    def listen(self) -> None:
         create = self.node.create_publisher
         self._layout = create(String, 'policy_node/transition_layout', qos.LATCHED)
         self.transitions = create(Float64MultiArray, 'policy_node/transitions', qos.TRANSITIONS)
         self._layout.publish(String(data=L.to_yaml()))
-        self.sent: list[tuple[float, np.ndarray]] = []
 
     def send_for(self, seconds: float) -> None:
         """Send transitions at 200 Hz."""

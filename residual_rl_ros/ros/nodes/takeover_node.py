@@ -1,0 +1,334 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""The takeover node: a gamepad, a 6-D mouse or a keyboard in, an operator's commands out."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from geometry_msgs.msg import Twist
+from sensor_msgs.msg import JointState, Joy
+from std_msgs.msg import Bool
+from std_srvs.srv import SetBool, Trigger
+
+from residual_rl_ros.control.takeover import (
+    BUTTON_SERVICES,
+    JOY,
+    KEYBOARD,
+    NAMED_KEYS,
+    Hands,
+    Takeover,
+    TakeoverConfig,
+    load_takeover,
+)
+from residual_rl_ros.errors import CommandError, ConfigError, ObservationError
+from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.ros.common import qos
+from residual_rl_ros.ros.common.command_writers import CommandWriter
+from residual_rl_ros.ros.common.encoders import ChannelReader, message_count
+from residual_rl_ros.ros.common.managed_node import (
+    OK,
+    WARN,
+    Diagnostics,
+    ManagedNode,
+    control_clock,
+    run,
+)
+from residual_rl_ros.ros.common.node_parameters import TakeoverParameters
+from residual_rl_ros.ros.common.parameters import read_parameters, read_tree
+from residual_rl_ros.ros.common.terminal_keys import read_keys, single_keys
+
+Array = npt.NDArray[np.float64]
+TOLD_S = 0.25
+"""What the policy node told the robot longer ago counts no more [s]."""
+HOLD_LIMIT_S = 0.5
+"""A hold that is not acknowledged for this long is sent again, and warned of [s]."""
+
+
+class TakeoverNode(ManagedNode):
+    """Commands a robot while an operator holds on to it."""
+
+    def __init__(self) -> None:
+        super().__init__('takeover_node')
+        self._problem = ''
+        self._refused = self._takeovers = 0
+
+    def configure(self) -> None:
+        """Load robot and controls, check them against each other, open the topics."""
+        parameters = read_parameters(self, TakeoverParameters, ('robot',))
+        if not parameters.config:
+            raise ConfigError('takeover_node needs config: a file such as config/takeover/*.yaml')
+        self._robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
+        self._config, path = load_takeover(parameters.config)
+        self._period = 1.0 / robot.control_rate_hz
+        self._takeover = Takeover(self._config, robot.action, self._period)
+        self._measure()
+        self._open_input()
+        self._writer = CommandWriter(robot.takeover, self._period, lockstep=False)
+        publisher = self.create_lifecycle_publisher
+        self._commands = publisher(self._writer.message_type, robot.takeover.topic, qos.COMMAND)
+        self._active = publisher(Bool, 'takeover/active', qos.COMMAND)
+        self._buttons = Buttons(self, tuple(self._config.keys.buttons.by_name()), self._warn)
+        Diagnostics(self, self._report, parameters.diagnostics_period_s, robot.name)
+        self.get_logger().info(f'{robot.name} is taken over with {path}')
+
+    def activate(self) -> None:
+        """Begin to listen to the operator."""
+        # Who held on before must take hold again.
+        self._takeover = Takeover(self._config, self._robot.action, self._period)
+        if self._config.keys.input == KEYBOARD:
+            self._terminal = single_keys(sys.stdin)
+            self._keys = self._terminal.__enter__()
+        self._timer = self.create_timer(self._period, self._tick, clock=control_clock(self))
+
+    def deactivate(self) -> None:
+        """Leave the robot at rest, and in the operator's hands: nobody has given it back."""
+        self.destroy_timer(self._timer)
+        if self._takeover.hands is not Hands.OFF:
+            self._publish(self._takeover.at_rest())
+        if self._config.keys.input == KEYBOARD:
+            self._terminal.__exit__(None, None, None)
+
+    # --- the robot
+
+    def _measure(self) -> None:
+        """Listen to the channels in which the actions are measured."""
+        wanted = self._robot.action.measured_by
+        channels = tuple(
+            channel
+            for channel in self._robot.channels
+            if set(wanted) & set(channel.observation_names)
+        )
+        self._assembler = ObservationAssembler(channels)
+        names = [name for channel in channels for name in channel.observation_names]
+        self._indices = np.array([names.index(name) for name in wanted], dtype=np.intp)
+        for channel in channels:
+            reader = ChannelReader(channel)
+            callback = self._channel_callback(channel.name, reader)
+            self.create_subscription(reader.message_type, channel.topic, callback, qos.SENSOR)
+        self._told, self._told_at = np.zeros(0), -math.inf
+        self.create_subscription(JointState, 'policy_node/executed_action', self._on_action, 1)
+
+    def _on_action(self, message: JointState) -> None:
+        known = tuple(message.name) == self._robot.action.names
+        if known and len(message.position) == len(message.name):
+            self._told, self._told_at = np.array(message.position), time.monotonic()
+
+    def _channel_callback(
+        self, name: str, reader: ChannelReader
+    ) -> Callable[[Any, Mapping[str, Any]], None]:
+        def callback(message: Any, information: Mapping[str, Any]) -> None:
+            try:
+                reading = reader.read(message, self._now, message_count(information))
+                if reading is not None:
+                    self._assembler.update(name, reading.stamp, reading.values)
+            except ObservationError as error:
+                self._assembler.refuse(error)
+                self._warn(str(error))
+
+        return callback
+
+    def _measured(self) -> Array | None:
+        """Return where the robot is, shape (m,), None if nobody knows."""
+        if not self._indices.size:
+            return None
+        try:
+            return self._assembler.assemble(self._now())[self._indices]
+        except ObservationError as error:
+            self._warn(str(error))
+            return None
+
+    # --- the operator
+
+    def _open_input(self) -> None:
+        """Listen to the operator.
+
+        Raises:
+            ConfigError: a keyboard is wanted, and there is no terminal.
+        """
+        kind, topic = self._config.keys.input, self._config.topic
+        if kind == KEYBOARD:
+            if not sys.stdin.isatty():
+                raise ConfigError(
+                    f'{self._config.source}: input keyboard needs a terminal: run takeover_node '
+                    'in one of its own'
+                )
+            self._struck: dict[str, float] = {}
+            return
+        message, values = (Joy, joy_values) if kind == JOY else (Twist, twist_values)
+        read = partial(values, config=self._config)
+        self.create_subscription(message, topic, partial(self._hear, read), qos.SENSOR)
+
+    def _hear(self, read: Callable[[Any], Mapping[str, float]], message: Any) -> None:
+        try:
+            self._receive(read(message))
+        except CommandError as error:
+            self._refused += 1
+            self._warn(str(error))
+
+    def _read_keyboard(self) -> None:
+        """Take in the keys that were struck; a key counts as pressed for `max_age_s`."""
+        typed, now = read_keys(self._keys, 0.0), time.monotonic()
+        if typed is None:
+            self._warn('the terminal has closed: nothing is heard of its keys')
+            return
+        self._struck |= dict.fromkeys(key_names(typed), now)
+        limit_s = self._config.keys.max_age_s
+        since = {name: now - self._struck.get(name, -math.inf) for name in self._config.controls}
+        self._receive({name: float(age <= limit_s) for name, age in since.items()})
+
+    def _receive(self, values: Mapping[str, float]) -> None:
+        for name in self._takeover.receive(values, time.monotonic()):
+            if self.active:
+                self._buttons.press(name)
+
+    def _tick(self) -> None:
+        if self._config.keys.input == KEYBOARD:
+            self._read_keyboard()
+        before, now = self._takeover.hands, time.monotonic()
+        told = self._told if now - self._told_at <= TOLD_S else None
+        command = self._takeover.command(self._measured(), now, told)
+        if command is not None:
+            self._takeovers += before is Hands.OFF
+            self._publish(command)
+        elif before is not Hands.OFF:
+            self._active.publish(Bool(data=False))
+        if self._takeover.hands is Hands.LOST:
+            self._warn(
+                f'nothing is heard of the operator ({self._config.topic}): the robot stands still '
+                'until the deadman is held again, and let go'
+            )
+        self._buttons.look()
+
+    def _publish(self, command: Array) -> None:
+        """Publish a command, then that it counts."""
+        self._commands.publish(self._writer.message(command, self._now()))
+        self._active.publish(Bool(data=True))
+
+    def _now(self) -> float:
+        return self.get_clock().now().nanoseconds * 1e-9
+
+    def _warn(self, reason: str) -> None:
+        self._problem = reason
+        self.get_logger().warning(reason, throttle_duration_sec=2.0)
+
+    def _report(self) -> tuple[bytes, str, Mapping[str, Any]]:
+        message, self._problem = self._problem or 'running', ''
+        values = {
+            'active': self.active,
+            'hands': self._takeover.hands.value,
+            'takeovers': self._takeovers,
+            'refused_inputs': self._refused,
+        }
+        return (OK if message == 'running' else WARN), message, values
+
+
+class Buttons:
+    """Calls the services of the policy node; a hold is repeated until it is acknowledged.
+
+    Args:
+        node: gets the clients.
+        names: of the buttons that there are.
+        warn: is told what the operator should know.
+    """
+
+    def __init__(
+        self, node: ManagedNode, names: tuple[str, ...], warn: Callable[[str], object]
+    ) -> None:
+        self._log = node.get_logger()
+        self._warn = warn
+        self._clients: dict[str, Any] = {}
+        for service in (BUTTON_SERVICES[name] for name in names):
+            if service not in self._clients:
+                kind = SetBool if service == 'hold' else Trigger
+                client = node.create_client(kind, f'policy_node/{service}')
+                node.made.callback(node.destroy_client, client)
+                self._clients[service] = client
+        self._holding: float | None = None
+        """When the hold was sent last that is not acknowledged yet, monotonic [s]."""
+
+    def press(self, name: str) -> None:
+        """Call the service of a button, without waiting."""
+        client, request = self._clients[BUTTON_SERVICES[name]], Trigger.Request()
+        if name in ('hold', 'release'):
+            request = SetBool.Request(data=name == 'hold')
+            self._holding = time.monotonic() if name == 'hold' else None
+        if not client.service_is_ready():
+            self._warn(f'{name}: {client.srv_name} is not there')
+            return
+        client.call_async(request).add_done_callback(partial(self._answer, name))
+
+    def _answer(self, name: str, future: Any) -> None:
+        answer = future.result()
+        if name == 'hold' and answer.success:
+            self._holding = None
+        say = self._log.info if answer.success else self._warn
+        say(f'{name}: {answer.message}')
+
+    def look(self) -> None:
+        """Send a hold again that is not acknowledged."""
+        if self._holding is not None and time.monotonic() - self._holding > HOLD_LIMIT_S:
+            self._warn('HOLD NOT ACKNOWLEDGED: use the emergency stop')
+            self.press('hold')
+
+
+def joy_values(message: Joy, config: TakeoverConfig) -> dict[str, float]:
+    """Return the value of every control of a Joy message.
+
+    Raises:
+        CommandError: it has no such control, or a value that is no number.
+    """
+    values = {}
+    for name in config.controls:
+        part, index = name.split('.')
+        data = getattr(message, part)
+        if int(index) >= len(data):
+            raise CommandError(
+                f'{config.topic} has {len(data)} {part}, {config.source} names {name}: correct it'
+            )
+        values[name] = float(data[int(index)])
+    return _finite(values, config)
+
+
+def twist_values(message: Twist, config: TakeoverConfig) -> dict[str, float]:
+    """Return the value of every control of a Twist message.
+
+    Raises:
+        CommandError: one is no number.
+    """
+    return _finite({name: attrgetter(name)(message) for name in config.controls}, config)
+
+
+def _finite(values: dict[str, float], config: TakeoverConfig) -> dict[str, float]:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise CommandError(f'{name} of {config.topic} is {value}, expected a number')
+    return values
+
+
+def key_names(typed: str) -> list[str]:
+    """Return the names of keys as a terminal sends them; what is none is left out."""
+    names = []
+    while typed:
+        special = next((text for text in NAMED_KEYS if typed.startswith(text)), '')
+        names.append(NAMED_KEYS[special] if special else typed[0])
+        typed = typed[len(special) or 1 :]
+    return names
+
+
+def main() -> int:
+    """Run the takeover node."""
+    return run(TakeoverNode)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

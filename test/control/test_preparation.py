@@ -1,0 +1,339 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Between episodes a robot goes home inside its limits, and the scene is reset, or it is said."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import LinearPolicy
+from loop_builders import PERIOD, Recorder, real_time
+
+from residual_rl_ros.control.feedback import MARK_SUCCESS
+from residual_rl_ros.control.preparation import CommandHook, GoHome, Preparation
+from residual_rl_ros.control.real_time_loop import RealTimeLoop
+from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.robot.preparation import HomeKeys, ResetSpec, home_of
+
+ACTION = ActionSpec(
+    names=('a.position', 'b.position'),
+    lower=np.array([-0.5, -0.5]),
+    upper=np.array([0.5, 0.5]),
+    max_step=np.array([0.1, 0.05]),
+    measured_by=('arm.position.a', 'arm.position.b'),
+    following_limit=np.array([0.2, 0.2]),
+)
+HOME = {'a.position': 0.3, 'b.position': -0.1}
+AWAY = np.array([-0.3, 0.2])
+
+
+class Hook:
+    """A reset whose outcome a test decides."""
+
+    name = 'the reset'
+
+    def __init__(self) -> None:
+        self.begun = self.cancelled = 0
+        self.says: str | None = None
+
+    def begin(self) -> None:
+        self.begun += 1
+
+    def outcome(self) -> str | None:
+        return self.says
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+
+class Arm:
+    """An arm that does what it is told, its loop, and the time."""
+
+    def __init__(self, hook: Hook | None = None, **changes: Any) -> None:
+        home = {'positions': HOME, 'velocity_share': 0.5, **changes.pop('home', {})}
+        action = changes.pop('action', ACTION)
+        spec = home_of(HomeKeys(**home), action, PERIOD)
+        reset = changes.pop('reset', None)
+        self.loop: RealTimeLoop
+        self.callbacks: Recorder
+        policy = LinearPolicy()
+        policy.weights[:] = 0.0
+        self.loop, self.callbacks = real_time(
+            policy, action=action, **{'auto_start': False, **changes}
+        )
+        way = GoHome(spec, self.loop.controller.limiter.safety, PERIOD)
+        self.loop.preparation = Preparation(way, reset, hook)
+        self.now = 0.0
+        self.position = AWAY.copy()
+        self.stuck = False
+        self.loop.activate()
+
+    def tick(self, ticks: int = 1) -> None:
+        for _ in range(ticks):
+            self.callbacks.now = self.now = self.now + PERIOD
+            self.loop.push_observation('arm', self.now, self.position)
+            self.loop.push_observation('tool', self.now, np.array([0.5]))
+            sent = len(self.callbacks.commands)
+            self.loop.tick(self.now)
+            if len(self.callbacks.commands) > sent and not self.stuck:
+                self.position = self.callbacks.commands[-1][1]
+
+    def until(self, condition: Callable[[], bool], ticks: int = 200) -> None:
+        for _ in range(ticks):
+            if condition():
+                return
+            self.tick()
+        raise AssertionError(f'it never came: {self.loop.preparation.doing}')
+
+    @property
+    def at_home(self) -> bool:
+        return bool(np.allclose(self.position, list(HOME.values())))
+
+    def play(self) -> None:
+        """Begin an episode and end it where nobody wants to stay."""
+        self.loop.request_start()
+        self.until(lambda: self.loop.in_episode)
+        self.tick(3)
+        self.loop.end_episode(MARK_SUCCESS, self.now)
+        self.tick()
+        assert not self.loop.in_episode
+        self.position = AWAY.copy()
+
+
+def test_nothing_moves_before_an_episode_is_wanted_then_the_robot_goes_home_first() -> None:
+    arm = Arm()
+    arm.tick(5)
+    assert arm.callbacks.commands == []
+    arm.loop.request_start()
+    arm.tick()
+    assert arm.loop.preparation.doing == 'going home'
+    assert not arm.loop.in_episode
+    arm.until(lambda: arm.loop.in_episode)
+    # The last command is the first of the episode.
+    way = np.array([AWAY, *(command for _, command in arm.callbacks.commands[:-1])])
+    steps = np.diff(way, axis=0)
+    assert (np.abs(steps) <= 0.5 * ACTION.max_step + 1e-12).all()
+    np.testing.assert_array_equal(way[-1], list(HOME.values()))
+    # On a straight line, and with a rise and a fall of half a second.
+    np.testing.assert_allclose(steps[:10, 0] / steps[:10, 1], steps[0, 0] / steps[0, 1])
+    assert abs(steps[0, 0]) < abs(steps[4, 0]) <= 0.05 + 1e-12
+
+
+def test_after_an_episode_the_robot_is_home_before_the_next_and_no_transition_tells_of_it() -> None:
+    arm = Arm()
+    arm.play()
+    made, ticks = len(arm.callbacks.transitions), arm.loop.counts['ticks']
+    arm.until(lambda: arm.at_home)
+    arm.tick(3)
+    assert (len(arm.callbacks.transitions), arm.loop.counts['ticks']) == (made, ticks)
+    assert arm.loop.preparation.ready
+    sent = len(arm.callbacks.commands)
+    arm.tick(20)
+    assert len(arm.callbacks.commands) == sent  # At home it is told no more.
+    arm.loop.request_start()
+    arm.tick()
+    assert (arm.loop.in_episode, arm.loop.episode) == (True, 1)
+
+
+def test_a_robot_that_was_moved_away_by_hand_goes_home_again() -> None:
+    arm = Arm()
+    arm.play()
+    arm.until(lambda: arm.loop.preparation.ready)
+    arm.position = AWAY.copy()
+    arm.tick(10)
+    np.testing.assert_array_equal(arm.position, AWAY)
+    arm.loop.request_start()
+    arm.tick()
+    assert arm.loop.preparation.homing
+    arm.until(lambda: arm.loop.in_episode)
+
+
+@pytest.mark.parametrize('who', ['hold', 'takeover', 'stop input'])
+def test_whoever_holds_or_commands_stands_above_the_way_home(who: str) -> None:
+    arm = Arm(hold_limit_s=10.0)
+    arm.play()
+    arm.tick(5)
+    stopped = arm.position.copy()
+    assert arm.loop.preparation.homing
+    arm.loop.held = who == 'hold'
+    arm.loop.set_takeover(who == 'takeover')
+    arm.loop.obstacles.set_stop('button', 'pressed' if who == 'stop input' else '')
+    arm.tick(10)
+    np.testing.assert_array_equal(arm.position, stopped)
+    if who == 'takeover':
+        arm.loop.receive_takeover(stopped + 0.02)
+        arm.tick(3)
+        np.testing.assert_allclose(arm.position, stopped + 0.02)
+    arm.loop.request_start()
+    arm.tick(3)
+    assert not arm.loop.in_episode
+    arm.loop.held = False
+    arm.loop.set_takeover(False)
+    arm.loop.obstacles.set_stop('button', '')
+    arm.until(lambda: arm.loop.in_episode)
+    assert arm.callbacks.faults == []
+
+
+def test_a_way_home_that_is_blocked_is_a_fault_by_name() -> None:
+    arm = Arm(home={'timeout_s': 1.0})
+    arm.play()
+    arm.stuck = True
+    arm.until(lambda: not arm.loop.active)
+    (fault,) = arm.callbacks.faults
+    assert "'a.position' was told" in fault
+    assert 'the robot does not follow' in fault
+
+
+def test_a_robot_that_never_arrives_is_a_fault_that_names_the_action() -> None:
+    arm = Arm(home={'timeout_s': 1.0}, action=replace(ACTION, following_limit=np.full(2, 9.0)))
+    arm.play()
+    arm.stuck = True
+    arm.until(lambda: not arm.loop.active)
+    (fault,) = arm.callbacks.faults
+    assert fault.startswith("not home in time: 'b.position' is at 0.2, expected -0.1 give or take")
+
+
+def test_a_robot_that_is_not_seen_on_its_way_home_holds_and_then_faults() -> None:
+    arm = Arm()
+    arm.play()
+    arm.tick(5)
+    for _ in range(20):
+        arm.callbacks.now = arm.now = arm.now + PERIOD
+        arm.loop.tick(arm.now)
+    told = np.array([command for _, command in arm.callbacks.commands[-8:]])
+    np.testing.assert_array_equal(told, told[[0] * 8])
+    assert arm.callbacks.holding[-1]
+    (fault,) = arm.callbacks.faults
+    assert fault.startswith("held for 0.55 s: channel 'arm' is")
+
+
+def test_a_robot_goes_home_on_request_unless_something_else_has_the_say() -> None:
+    arm = Arm(home={'when': 'on_request'})
+    assert arm.loop.request_home() == ''
+    arm.until(lambda: arm.at_home)
+    arm.tick(2)
+    arm.position = AWAY.copy()
+    arm.loop.held = True
+    assert arm.loop.request_home() == 'held: release the hold first'
+    arm.loop.held = False
+    assert arm.loop.request_home() == ''
+    arm.tick(2)
+    arm.loop.set_takeover(True)
+    arm.tick(2)
+    arm.loop.set_takeover(False)
+    arm.tick(20)
+    assert not arm.at_home  # Who takes over has changed his mind.
+    arm.loop.request_start()
+    arm.tick()
+    assert arm.loop.in_episode  # And no episode goes home by itself.
+    assert arm.loop.request_home() == 'in an episode: end it first'
+    off = Arm(home={'when': 'never'})
+    assert 'robot.home is not in the robot YAML' in off.loop.request_home()
+
+
+def test_an_action_that_has_no_home_stays_where_it_is() -> None:
+    arm = Arm(home={'positions': {'b.position': 0.0}})
+    arm.loop.request_start()
+    arm.until(lambda: arm.loop.in_episode)
+    commands = np.array([command for _, command in arm.callbacks.commands[:-1]])
+    np.testing.assert_array_equal(commands[:, 0], AWAY[0])
+
+
+def test_a_gripper_that_has_no_home_is_told_on_what_it_was_told_and_keeps_its_grip() -> None:
+    arm = Arm(home={'positions': {'b.position': 0.4}})
+    arm.loop.request_start()
+    arm.until(lambda: arm.loop.in_episode)
+    arm.tick(10)
+    grip = arm.callbacks.commands[-1][1][0]
+    arm.loop.end_episode(MARK_SUCCESS, arm.now)
+    arm.tick()
+    arm.position = arm.position - np.array([0.1, 0.0])  # It cannot close: there is a peg.
+    sent = len(arm.callbacks.commands)
+    arm.until(lambda: bool(np.isclose(arm.position[1], 0.4)))
+    commands = np.array([command for _, command in arm.callbacks.commands[sent:]])
+    np.testing.assert_allclose(commands[:, 0], grip)
+
+
+def test_an_episode_waits_until_the_scene_is_reset_and_has_settled() -> None:
+    hook = Hook()
+    arm = Arm(hook, reset=ResetSpec(command=('x',), settle_s=0.5), auto_start=True)
+    arm.play()
+    arm.until(lambda: hook.begun > 0)
+    assert arm.at_home  # It is out of the way first.
+    arm.tick(20)
+    assert arm.loop.preparation.doing == 'resetting the scene'
+    assert not arm.loop.in_episode
+    hook.says = ''
+    done = arm.now
+    arm.tick()
+    assert arm.loop.preparation.doing == 'settling'
+    arm.until(lambda: arm.loop.in_episode)
+    assert 0.5 <= arm.now - done < 0.7
+    assert hook.begun == 1
+
+
+@pytest.mark.parametrize(
+    ('says', 'reason'),
+    [('the belt is jammed', 'the belt is jammed'), (None, 'not done within 2 s')],
+)
+def test_a_reset_that_fails_holds_until_somebody_says_that_the_scene_is_ready(
+    says: str | None, reason: str
+) -> None:
+    hook = Hook()
+    hook.says = says
+    arm = Arm(hook, reset=ResetSpec(command=('x',), timeout_s=2.0), auto_start=True)
+    arm.play()
+    arm.until(lambda: bool(arm.loop.preparation.failure))
+    assert arm.loop.preparation.failure.startswith(f'reset failed: the reset: {reason}; call ~/')
+    sent = len(arm.callbacks.commands)
+    arm.tick(20)
+    assert not arm.loop.in_episode
+    assert len(arm.callbacks.commands) == sent
+    assert arm.callbacks.warnings[-1] == arm.loop.preparation.failure
+    assert arm.callbacks.faults == []
+    assert arm.loop.request_start()
+    arm.until(lambda: arm.loop.in_episode)
+    assert hook.cancelled == (says is None)
+
+
+def test_a_deactivation_gives_the_reset_up() -> None:
+    hook = Hook()
+    arm = Arm(hook, reset=ResetSpec(command=('x',)))
+    arm.play()
+    arm.until(lambda: hook.begun > 0)
+    arm.loop.deactivate(arm.now)
+    assert hook.cancelled == 1
+    assert arm.loop.preparation.ready
+
+
+def outcome_of(*arguments: str) -> str:
+    hook = CommandHook((sys.executable, '-c', *arguments))
+    hook.begin()
+    while (outcome := hook.outcome()) is None:
+        time.sleep(0.01)
+    return outcome
+
+
+def test_a_program_resets_the_scene_or_says_why_not() -> None:
+    assert outcome_of('pass') == ''
+    said = outcome_of('import sys; print("tray is full", file=sys.stderr); sys.exit(3)')
+    assert said == 'ended with code 3: tray is full'
+    missing = CommandHook(('no-such-program',))
+    missing.begin()
+    assert missing.outcome() == 'No such file or directory'
+
+
+def test_a_program_that_is_given_up_is_killed_with_what_it_has_started() -> None:
+    hook = CommandHook(('sh', '-c', 'sleep 60 & wait'))
+    hook.begin()
+    assert hook.outcome() is None
+    process = hook._process
+    assert process is not None
+    hook.cancel()
+    assert process.returncode == -9

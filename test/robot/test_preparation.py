@@ -1,0 +1,122 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a robot does between episodes is checked with its description, before anything moves."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from residual_rl_ros.control.preparation import GoHome
+from residual_rl_ros.control.safety import SafetyFilter
+from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.robot.description import RobotConfig, load_robot
+from residual_rl_ros.robot.preparation import HomeKeys, home_of
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
+
+DESCRIPTION: dict[str, Any] = {
+    'name': 'bench',
+    'control_rate_hz': 20.0,
+    'command': {'topic': 'commands', 'type': FLOAT_ARRAY},
+    'action': {
+        'names': ['a.position', 'b.position'],
+        'lower': [-1.0, -2.0],
+        'upper': [1.0, 2.0],
+        'max_velocity': [2.0, 4.0],
+        'measured_by': ['arm.position.a', 'arm.position.b'],
+    },
+    'observation': {
+        'channels': ['arm'],
+        'arm': {
+            'topic': 'joint_states',
+            'type': JOINT_STATE,
+            'fields': ['position'],
+            'joints': ['a', 'b'],
+            'max_age_s': 0.2,
+        },
+    },
+}
+
+
+def described(**changes: Any) -> RobotConfig:
+    """Return the robot with sections of its own, or with keys of its actions replaced."""
+    description = copy.deepcopy(DESCRIPTION)
+    description['action'].update(changes.pop('action', {}))
+    return RobotConfig.from_mapping({**description, **changes})
+
+
+@pytest.mark.parametrize(
+    'positions', [{'b.position': 1.5}, {'b': {'position': 1.5}}], ids=['from a file', 'from ROS']
+)
+def test_home_is_given_by_action_name(positions: dict[str, Any]) -> None:
+    home = described(home={'positions': positions, 'velocity_share': 0.5}).home
+    assert home is not None
+    np.testing.assert_array_equal(home.goal, [np.nan, 1.5])
+    np.testing.assert_allclose(home.max_step, [0.05, 0.1])
+    np.testing.assert_allclose(home.tolerance, [0.1, 0.2])
+    assert home.when == 'between_episodes'
+    assert described().home is None
+
+
+@pytest.mark.parametrize(
+    ('home', 'message'),
+    [
+        ({}, r'robot.home.positions is missing, expected a map'),
+        ({'positions': {}}, r'home.positions is empty'),
+        (
+            {'positions': {'a.position_': 0.0}},
+            r'home.positions.a.position_ is no action; did you mean',
+        ),
+        ({'positions': {'a.position': 1.5}}, r'a.position is 1.5, expected a number from -1 to 1'),
+        ({'positions': {'a.position': float('nan')}}, r'a.position is nan, expected a number'),
+        ({'positions': {'a.position': True}}, r'a.position is True, expected a number'),
+        ({'when': 'always'}, r"robot.home.when is 'always', expected one of between_episodes"),
+        ({'velocity_share': 1.5}, r'robot.home.velocity_share is 1.5, expected a number > 0'),
+        ({'tolerance': [0.1, 0.1, 0.1]}, r'home.tolerance is .* one for each of a.position'),
+    ],
+)
+def test_a_home_that_cannot_be_reached_is_refused_by_key(
+    home: dict[str, Any], message: str
+) -> None:
+    given = home if 'positions' in home or not home else {'positions': {'a.position': 0.0}, **home}
+    with pytest.raises(ConfigError, match=message):
+        described(home=given)
+
+
+def test_only_positions_that_are_measured_have_a_home() -> None:
+    home = {'positions': {'a.position': 0.0}}
+    with pytest.raises(ConfigError, match=r'home.positions.a.position is commanded in rad/s'):
+        described(home=home, action={'units': ['rad/s', 'rad/s']})
+    with pytest.raises(ConfigError, match=r'home needs .* action.measured_by'):
+        described(home=home, action={'measured_by': []})
+
+
+def test_a_home_outside_of_the_workspace_is_refused_before_anything_moves() -> None:
+    robot, _ = load_robot('ur_forward_position')
+    stretched = dict.fromkeys(robot.action.names, 0.0)
+    home = home_of(HomeKeys(positions=stretched), robot.action, 0.02)
+    safety = SafetyFilter(robot.action)
+    with pytest.raises(ConfigError, match=r'bring tool0 to .*, outside of robot.action.workspace'):
+        GoHome(home, safety, 0.02)
+    GoHome(replace(home, goal=np.array([np.nan, *home.goal[1:]])), safety, 0.02)
+
+
+@pytest.mark.parametrize(
+    ('reset', 'message'),
+    [
+        ({}, r'robot.reset.service, command and settle_s are missing'),
+        ({'service': 'a', 'command': ['b']}, r'robot.reset.command is given beside service'),
+        ({'command': 'reset.sh now'}, r'robot.reset.command is .*, expected a list of strings'),
+        ({'service': 'a', 'service_type': 'std_srvs/srv/SetBool'}, r'service_type is'),
+    ],
+)
+def test_a_reset_that_says_two_things_or_nothing_is_refused(
+    reset: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        described(reset=reset)
+    assert described(reset={'settle_s': 2.0}).reset is not None
