@@ -79,11 +79,13 @@ def stand_ins(patch: pytest.MonkeyPatch) -> None:
             stand_in(patch, name.partition('/')[0] + '.msg', kind)
     create = PolicyNode.create_subscription
 
-    def subscribe(node: Any, kind: Any, topic: str, callback: Any, *rest: Any) -> Any:
+    def subscribe(
+        node: Any, kind: Any, topic: str, callback: Any, *rest: Any, **options: Any
+    ) -> Any:
         if kind in (ControllerManagerActivity, SafetyMode, FrankaRobotState):
             LOCAL.setdefault(node.resolve_topic_name(topic), []).append(callback)
             return None
-        return create(node, kind, topic, callback, *rest)
+        return create(node, kind, topic, callback, *rest, **options)
 
     patch.setattr(PolicyNode, 'create_subscription', subscribe)
     LOCAL.clear()
