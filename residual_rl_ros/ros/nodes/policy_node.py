@@ -30,7 +30,6 @@ from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.robot.camera import ImageWorker, Sight
 from residual_rl_ros.robot.command import CommandDecoder
 from residual_rl_ros.robot.decoders import rounded, to_seconds
-from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.robot.topics import Channel
 from residual_rl_ros.ros.common import qos
@@ -58,6 +57,7 @@ from residual_rl_ros.ros.nodes.policy_setup import (
     make_controller,
     make_preparation,
     open_base_policy,
+    open_robot,
     ramp_s,
     real_time_rules,
     warm_up,
@@ -89,7 +89,7 @@ class PolicyNode(ManagedNode):
         self._fault_reason = ''
         self._image_workers: list[tuple[str, ImageWorker[Sight]]] = []
         self.parameters = parameters = read_parameters(self, PolicyParameters, ('robot',))
-        self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
+        self.robot = robot = open_robot(self, read_tree(self, 'robot'))
         policy = open_base_policy(parameters, robot, self._now, self.get_logger().warning)
         self.controller = make_controller(parameters, policy, robot)
         self.made.callback(self.controller.queue.close)

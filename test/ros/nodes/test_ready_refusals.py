@@ -19,7 +19,7 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.ros.common.managed_node import WARN
 from residual_rl_ros.ros.nodes.policy_node import PolicyNode
 
-pytestmark = [pytest.mark.ros, pytest.mark.xdist_group('real_time')]
+pytestmark = pytest.mark.ros
 
 UR = 'ur5e_robotiq'
 

@@ -20,7 +20,7 @@ from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import ros_environment
 
-pytestmark = [pytest.mark.ros, pytest.mark.xdist_group('real_time')]
+pytestmark = pytest.mark.ros
 
 
 def run_episodes(
@@ -92,10 +92,10 @@ def test_up_plays_twenty_episodes_and_learns(
     assert up.returncode == 130, shown
 
 
-def test_a_ur5e_with_its_gripper_plays_episodes(
+def test_a_ur5e_with_its_gripper_and_two_cameras_plays_episodes(
     domain_id: int, tmp_path: Path, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_episodes('ur5e_robotiq', tmp_path, domain_id, call, monkeypatch, 2)
+    run_episodes('ur5e_robotiq_cameras', tmp_path, domain_id, call, monkeypatch, 2)
 
 
 def test_a_trajectory_controller_is_told_the_way_on_and_in_a_hold_to_rest(
