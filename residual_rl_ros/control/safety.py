@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.control.body import BodyLimit, SelfCollision, Workspace
+from residual_rl_ros.control.rotation import OrientationLimit
 from residual_rl_ros.errors import UnsafeCommandError
 from residual_rl_ros.numerics import all_finite, clamp, is_one_hot
 from residual_rl_ros.robot.action_spec import ActionSpec
@@ -24,8 +25,9 @@ class SafetyFilter:
     them, where a robot can be put by hand, the way may only lead back.
 
     A command inside all limits passes unchanged, bit for bit. Outside of the position limits there
-    is no command, wherever the robot stands: one that stands outside is led to its limit. Of
-    discrete actions exactly one is chosen: nothing is between them that could be clamped to.
+    is no command, wherever the robot stands: one that stands outside is led to its limit. Of an
+    orientation the angle is limited by which it turns (`control/rotation.py`). Of discrete actions
+    exactly one is chosen: nothing is between them that could be clamped to.
 
     Args:
         action: names and limits of the command.
@@ -45,6 +47,8 @@ class SafetyFilter:
         """Distance between its links, None without."""
         body: tuple[BodyLimit | None, ...] = (self.workspace, self.self_collision)
         self._body = [limit for limit in body if limit is not None]
+        self.orientations = [OrientationLimit(action, each) for each in action.orientations]
+        """Limits of the orientations that are commanded."""
         self.clamped = 0
         """Commands outside of the position limits since the start."""
         self.slew_limited = 0
@@ -85,15 +89,19 @@ class SafetyFilter:
                 raise UnsafeCommandError(f'command {illegal_choice(self.action, wanted)}; holding')
             return wanted
         lower, upper = self.action.lower, self.action.upper
+        wanted = self._in_other_numbers(wanted)
         safe = clamp(wanted, lower, upper)
         self.clamped += _differ(safe, wanted)
         if previous is None:
             return safe
+        if not passed:
+            self._check('previous command', previous)
         reach = self.action.max_step
         low, high = previous - reach, previous + reach
         limited = clamp(safe, low, high)
+        for orientation in self.orientations:
+            orientation.put(limited, orientation.step(safe, previous))
         if not passed:
-            self._check('previous command', previous)
             limited = clamp(limited, lower, upper)
         self.slew_limited += _differ(limited, safe)
         if not any(each.excess(limited).any() for each in self._body):
@@ -153,6 +161,30 @@ class SafetyFilter:
             beyond = bool((limit.excess(joints) > excess).any())
             self.workspace_limited += beyond and limit is self.workspace
             self.self_collision_limited += beyond and limit is self.self_collision
+
+    def excess(self, values: Array) -> Array:
+        """Return how far each value is outside of the position limits, shape (m,).
+
+        Args:
+            values: measured where commands go, shape (m,).
+        """
+        values = self._in_other_numbers(values)
+        return np.maximum(self.action.lower - values, values - self.action.upper)
+
+    def difference(self, one: Array, other: Array) -> Array:
+        """Return how far one command, or measurement, is from another, shape (m,)."""
+        difference = one - other
+        for orientation in self.orientations:
+            orientation.put(difference, orientation.difference(one, other))
+        return difference
+
+    def _in_other_numbers(self, command: Array) -> Array:
+        """Return a command whose orientations are inside of the limits, if any numbers are."""
+        if self.orientations:
+            command = command.copy()
+            for orientation in self.orientations:
+                orientation.bring_inside(command)
+        return command
 
     def _check(self, name: str, command: Array) -> None:
         """Refuse a command of the wrong size or with a value that is not finite."""

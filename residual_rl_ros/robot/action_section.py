@@ -143,6 +143,7 @@ class ActionSection:
             self_collision=self._body.self_collision(self.urdf),
             units=units,
             hold=holds if len(set(holds)) > 1 else holds[0],
+            orientations=command.orientations,
             following_limit=np.array(keys.following_limit or following),
             start_limit=np.array(keys.start_limit or start),
         )

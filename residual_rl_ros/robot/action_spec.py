@@ -172,6 +172,9 @@ class ActionSpec:
     start_limit: Array = field(default_factory=lambda: np.zeros(0))
     """Largest distance of an episode's first command from the measurement, shape (m,); empty:
     `START_STEPS` largest steps. Infinite for all but positions."""
+    orientations: tuple[tuple[int, ...], ...] = ()
+    """The actions of each orientation that is commanded, by their places: x, y, z of a rotation
+    vector [rad], -1 for one that stays zero, or x, y, z, w of a quaternion."""
     kind: str = CONTINUOUS
     """One of `KINDS`."""
     hold_action: str = ''
@@ -231,6 +234,12 @@ class ActionSpec:
                 value = getattr(self, label)[index]
                 if not value > 0.0:
                     raise ConfigError(f'action {name!r}: {meaning} {value} is not positive')
+            if self._is_quaternion(index) and not (low <= -1.0 and high >= 1.0):
+                raise ConfigError(
+                    f'action {name!r}, of a quaternion, has lower {low} and upper {high}, expected '
+                    '-1 and 1: its negative is the same orientation; to limit orientations, '
+                    'command them by rotation_vector'
+                )
             if self.goes_to_zero[index] and not low <= 0.0 <= high:
                 raise ConfigError(
                     f'action {name!r} holds by zero, which is outside of lower {low}, upper {high}'
@@ -273,6 +282,10 @@ class ActionSpec:
             return cls.discrete(names)
         free = np.full(len(names), np.inf)
         return cls(tuple(names), -free, free, free)
+
+    def _is_quaternion(self, index: int) -> bool:
+        """Return whether an action is of a quaternion."""
+        return any(index in each and len(each) == 4 for each in self.orientations)
 
     def _check_kind(self) -> None:
         """Refuse what discrete actions cannot have, and a hold action that is none of them."""

@@ -99,6 +99,19 @@ class JointCommandKeys(CommandKeys):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrajectoryKeys(JointCommandKeys):
+    """Of a command that is a trajectory."""
+
+    horizon_steps: int = parameter(
+        0,
+        'points of each message, one for each coming control step, with velocities, as far as they '
+        'are known; 0: one point without a velocity',
+        0,
+        1000,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TwistKeys(CommandKeys):
     """Of a command that is a twist without a header."""
 
@@ -343,7 +356,8 @@ class ImageChannelKeys(ChannelKeys):
 
 COMMAND_KEYS: dict[str, type[CommandKeys]] = {
     **dict.fromkeys((FLOAT_ARRAY, FLOAT, *INDEX_TYPES), CommandKeys),
-    **dict.fromkeys((TRAJECTORY, JOINT_STATE), JointCommandKeys),
+    TRAJECTORY: TrajectoryKeys,
+    JOINT_STATE: JointCommandKeys,
     TWIST: TwistKeys,
     TWIST_STAMPED: TwistStampedKeys,
     WRENCH: WrenchKeys,

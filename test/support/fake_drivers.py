@@ -147,6 +147,8 @@ class Driver:
         self._closing: list[Callable[[], Any]] = []
         self.commands: list[np.ndarray] = []
         """What the arm or the base was told."""
+        self.messages: list[Any] = []
+        """The messages of an arm that said so."""
         self._thread = threading.Thread(target=self._spin, daemon=True)
 
     def start(self) -> None:
@@ -314,6 +316,11 @@ class ArmDriver(Driver):
             controllers=[named_state(self.arm.controller, label), named_state('other', 'active')]
         )
 
+    def unload(self) -> None:
+        """Have the controller listen no more."""
+        (commands,) = self.nodes[1].subscriptions
+        self._executor.create_task(self.nodes[1].destroy_subscription, commands)
+
     def safety_mode(self, mode: int) -> None:
         self._safety.say(mode=mode)
 
@@ -339,6 +346,7 @@ class ArmDriver(Driver):
             values = np.array(message.position)
         assert values.shape == (len(joints),)
         self.commands.append(values)
+        self.messages.append(message)
         if self.active:
             self._target = values
 
