@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -52,6 +53,12 @@ TOLD_S = 0.25
 """What the policy node told the robot longer ago counts no more [s]."""
 HOLD_LIMIT_S = 0.5
 """A hold that is not acknowledged for this long is sent again, and warned of [s]."""
+SEQUENCE_S = 0.1
+"""A terminal sends what one key makes within this time; Escape alone is a key, too [s]."""
+KEY = re.compile(r'\x1b+(?:\[\[.?|[\[O][0-?]*[ -/]*[@-~]?|[^\x1b])?|.', re.DOTALL)
+"""What a terminal sends of one key: a sequence (CSI, SS3, Alt with a character), or a character."""
+BEGUN = re.compile(r'\x1b+(?:\[\[|[\[O][0-?]*[ -/]*)?')
+"""A sequence whose end is missing."""
 
 
 class TakeoverNode(ManagedNode):
@@ -150,6 +157,7 @@ class TakeoverNode(ManagedNode):
                     'in one of its own'
                 )
             self._struck: dict[str, float] = {}
+            self._begun, self._typed_at = '', -math.inf
             return
         message, values = (Joy, joy_values) if kind == JOY else (Twist, twist_values)
         read = partial(values, config=self._config)
@@ -168,7 +176,12 @@ class TakeoverNode(ManagedNode):
         if typed is None:
             self._warn('the terminal has closed: nothing is heard of its keys')
             return
-        self._struck |= dict.fromkeys(key_names(typed), now)
+        if now - self._typed_at > SEQUENCE_S:
+            self._begun = ''
+        if typed:
+            self._typed_at = now
+        names, self._begun = key_names(self._begun + typed)
+        self._struck |= dict.fromkeys(names, now)
         limit_s = self._config.keys.max_age_s
         since = {name: now - self._struck.get(name, -math.inf) for name in self._config.controls}
         self._receive({name: float(age <= limit_s) for name, age in since.items()})
@@ -302,14 +315,14 @@ def _finite(values: dict[str, float], config: TakeoverConfig) -> dict[str, float
     return values
 
 
-def key_names(typed: str) -> list[str]:
-    """Return the names of keys as a terminal sends them; what is none is left out."""
-    names = []
-    while typed:
-        special = next((text for text in NAMED_KEYS if typed.startswith(text)), '')
-        names.append(NAMED_KEYS[special] if special else typed[0])
-        typed = typed[len(special) or 1 :]
-    return names
+def key_names(typed: str) -> tuple[list[str], str]:
+    """Return the names of keys as a terminal sends them, and the begun sequence at its end.
+
+    A key that has no name, such as F9, is left out whole: its sequence holds digits and letters.
+    """
+    keys = KEY.findall(typed)
+    begun = keys.pop() if keys and BEGUN.fullmatch(keys[-1]) else ''
+    return [NAMED_KEYS.get(key, key) for key in keys if key in NAMED_KEYS or len(key) == 1], begun
 
 
 def main() -> int:
