@@ -19,6 +19,7 @@ from residual_rl_ros.robot.camera import Camera
 from residual_rl_ros.robot.command import Command
 from residual_rl_ros.robot.decoders import FIELD_ROOTS
 from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.preparation import HomeSpec
 from residual_rl_ros.robot.topics import (
     AT_ONCE,
     CHANNEL_TYPES,
@@ -117,22 +118,37 @@ def _check_body(report: InspectionReport, robot: RobotConfig) -> None:
     try:
         safety = SafetyFilter(action)
         if safety.self_collision is not None:
-            _check_distances(report, safety.self_collision, at_rest=robot.home is None)
+            _check_distances(report, safety.self_collision, robot)
         if robot.home is not None:
+            _check_home(report, robot.home, safety)
             GoHome(robot.home, safety, 1.0 / robot.control_rate_hz)
     except (ConfigError, ResourceError) as error:
         report.problems.append(str(error))
 
 
-def _check_distances(report: InspectionReport, body: SelfCollision, at_rest: bool) -> None:
-    """Report which links are watched and, of a robot without a home, which are too near at 0."""
-    distance = body.spec.distance
+def _check_distances(report: InspectionReport, body: SelfCollision, robot: RobotConfig) -> None:
+    """Report which links are watched, and which are too near at home or, without one, at 0."""
+    distance, home = body.spec.distance, robot.home
     report.facts['self-collision'] = f'{distance:g} m between {len(set(body.pairs))} pairs of links'
-    for one, other, far in body.near(body.rest) if at_rest else ():
+    where = 'where all joints are at 0' if home is None else 'at home'
+    for one, other, far in body.near(body.rest if home is None else home.pose(robot.action)):
         report.remarks.append(
-            f'{one} and {other} are {far:.3g} m apart where all joints are at 0, less than '
+            f'{one} and {other} are {far:.3g} m apart {where}, less than '
             f'{distance:g}: from there they may only part; if they are never to meet, add '
             f"'{one} {other}' to robot.action.self_collision.ignore"
+        )
+
+
+def _check_home(report: InspectionReport, home: HomeSpec, safety: SafetyFilter) -> None:
+    """Remark on a home that joints without one may bring out of the workspace."""
+    action = safety.action
+    staying = np.flatnonzero(np.isnan(home.goal) & action.moves_arm).tolist()
+    problem = safety.body_problem(home.pose(action)) if staying else ''
+    if problem:
+        names = ', '.join(action.names[index] for index in staying)
+        report.remarks.append(
+            f'robot.home.positions {problem}, with {names} in the middle of the range: give a '
+            'home to each joint'
         )
 
 

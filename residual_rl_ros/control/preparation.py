@@ -57,7 +57,8 @@ class GoHome:
         """Share of the largest velocity."""
         self._goal = spec.goal
         self._led = ~np.isnan(spec.goal)
-        problem = safety.body_problem(spec.goal) if self._led.all() else ''
+        known = (self._led | ~self._action.moves_arm).all()
+        problem = safety.body_problem(spec.pose(self._action)) if known else ''
         if problem:
             raise ConfigError(f'robot.home.positions {problem}; change one of them')
 

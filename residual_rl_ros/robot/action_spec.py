@@ -368,6 +368,14 @@ class ActionSpec:
             yield 'self_collision', self.self_collision.urdf.joints
 
     @property
+    def moves_arm(self) -> Mask:
+        """Whether each action moves a joint of an arm whose body has limits, shape (m,)."""
+        moves = np.zeros(self.size, dtype=bool)
+        for _, joints in self._arms():
+            moves |= np.array(joints) != ''
+        return moves
+
+    @property
     def size(self) -> int:
         """Number of action dimensions m."""
         return len(self.names)

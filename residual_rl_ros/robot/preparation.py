@@ -90,6 +90,15 @@ class HomeSpec:
     timeout_s: float
     """How much later than planned it may arrive [s]."""
 
+    def pose(self, action: ActionSpec) -> Array:
+        """Return where the robot begins, shape (m,); what stays is in the middle of its range.
+
+        Args:
+            action: the actions.
+        """
+        middle = 0.5 * (action.lower + action.upper)
+        return np.where(np.isnan(self.goal), middle, self.goal)
+
 
 def home_of(keys: HomeKeys, action: ActionSpec, period_s: float) -> HomeSpec:
     """Return where a robot begins.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from residual_rl_ros.checks.robot import check_robot
 from residual_rl_ros.control.preparation import GoHome
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError
@@ -102,7 +103,17 @@ def test_a_home_outside_of_the_workspace_is_refused_before_anything_moves() -> N
     safety = SafetyFilter(robot.action)
     with pytest.raises(ConfigError, match=r'bring tool0 to .*, outside of robot.action.workspace'):
         GoHome(home, safety, 0.02)
-    GoHome(replace(home, goal=np.array([np.nan, *home.goal[1:]])), safety, 0.02)
+    # A joint that stays may be anywhere; what moves no joint, such as a gripper, may stay.
+    staying = replace(home, goal=np.array([np.nan, *home.goal[1:]]))
+    GoHome(staying, safety, 0.02)
+    assert robot.action.workspace is not None
+    joints = ('', *robot.action.workspace.joints[1:])
+    workspace = replace(robot.action.workspace, joints=joints)
+    without = SafetyFilter(replace(robot.action, workspace=workspace))
+    with pytest.raises(ConfigError, match=r'bring tool0 to .*, outside of robot.action.workspace'):
+        GoHome(staying, without, 0.02)
+    (remark,) = check_robot(replace(robot, home=staying), 'ur').remarks
+    assert 'shoulder_pan_joint.position in the middle of the range: give a home to each' in remark
 
 
 @pytest.mark.parametrize(

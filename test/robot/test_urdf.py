@@ -241,8 +241,10 @@ def test_a_home_at_which_links_are_too_near_is_a_problem(tmp_path: Path) -> None
         written(tmp_path, two_links()), ('a', 'b'), self_collision={'distance': 0.02}
     )
     mapping['home'] = {'positions': {'a.position': 2.0, 'b.position': 2.1}}
-    (problem,) = check_robot(RobotConfig.from_mapping(mapping), 'bench').problems
-    assert problem.startswith('robot.home.positions bring base and lower within -')
+    report = check_robot(RobotConfig.from_mapping(mapping), 'bench')
+    assert report.problems[0].startswith('robot.home.positions bring base and lower within -')
+    assert ' m apart at home, ' in report.remarks[0]
+    assert "add 'base lower' to robot.action.self_collision.ignore" in report.remarks[0]
     mapping['home']['positions']['b.position'] = 0.0
     assert check_robot(RobotConfig.from_mapping(mapping), 'bench').problems == []
 
