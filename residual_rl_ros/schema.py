@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import functools
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ WANTED = {
     tuple[str, ...]: 'a list of strings',
 }
 """Types of values, and how an error names them."""
+ROS_NAME = re.compile(r'(~?/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', re.ASCII)
+"""Name of a topic, a service or an action; ROS ends the process that asks for another one."""
 MAX_LISTED_KEYS = 16
 """So many known keys are listed for an unknown one."""
 
@@ -48,6 +51,7 @@ def parameter(
     choices: Sequence[str] = (),
     filled: bool = False,
     live: bool = False,
+    ros_name: bool = False,
     words: Mapping[str, int] = MappingProxyType({}),
 ) -> Any:
     """Return a dataclass field that is a configuration key.
@@ -62,6 +66,7 @@ def parameter(
         filled: strings and lists must not be empty.
         words: words of files that stand for numbers.
         live: a ROS parameter that can change while the node runs; others are read-only.
+        ros_name: it names a topic, a service or an action; empty passes if `filled` allows it.
     """
     metadata = {
         'description': description,
@@ -70,6 +75,7 @@ def parameter(
         'choices': tuple(choices),
         'filled': filled,
         'live': live,
+        'ros_name': ros_name,
         'words': words,
     }
     return field(default=default, metadata=metadata)
@@ -88,6 +94,8 @@ def _types_of(kind: Any) -> Mapping[str, Any]:
 
 def expectation(item: Field[Any], wanted: Any) -> str:
     """Return what a field's value must be, in words."""
+    if item.metadata.get('ros_name'):
+        return 'a ROS name: words of letters, digits and _, / between them, no digit first'
     words = [WANTED.get(wanted, 'a map' if is_dataclass(wanted) else str(wanted))]
     if item.metadata.get('filled'):
         words = [words[0].replace('a ', 'a non-empty ', 1)]
@@ -133,7 +141,7 @@ def checked(item: Field[Any], wanted: Any, value: Any) -> Any:
             values = converted = tuple(_scalar(element, each) for each in value)
         low, high = item.metadata.get('bounds', (None, None))
         above, choices = item.metadata.get('above'), item.metadata.get('choices')
-        filled = item.metadata.get('filled')
+        filled, is_name = item.metadata.get('filled'), item.metadata.get('ros_name')
         if filled and not len(converted):
             raise ValueError
         for each in values:
@@ -143,6 +151,7 @@ def checked(item: Field[Any], wanted: Any, value: Any) -> Any:
                 or (high is not None and each > high)
                 or (above is not None and not each > above)
                 or (choices and each not in choices)
+                or (is_name and each and ROS_NAME.fullmatch(each) is None)
             ):
                 raise ValueError
     except (TypeError, ValueError, OverflowError):

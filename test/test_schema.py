@@ -34,6 +34,7 @@ class Example:
     extra: dict[str, Any] = field(default_factory=dict)
     maps: tuple[dict[str, Any], ...] = parameter((), 'maps')
     inner: Inner = field(default_factory=Inner)
+    topic: str = parameter('', 'a topic', ros_name=True)
 
     def problems(self) -> Iterator[str]:
         if self.flag and not self.sizes:
@@ -78,7 +79,17 @@ def test_what_a_map_lacks_is_a_default_and_whole_numbers_pass_as_floats() -> Non
         ('old', 3, 'old was removed: use count'),
         (
             *('zzz', 3),
-            'zzz is unknown; known are count, extra, flag, inner, kind, kinds, maps, name, sizes',
+            'zzz is unknown; known are count, extra, flag, inner, kind, kinds, maps, name, sizes, '
+            'topic',
+        ),
+        *(
+            (
+                'topic',
+                name,
+                f'topic is {name!r}, expected a ROS name: words of letters, digits and _, / '
+                'between them, no digit first',
+            )
+            for name in ('joint states!', '/a//b', 'a/', '1a', '~a', '/', 'é')
         ),
         ('flag', True, 'flag is true and sizes empty'),
     ],
@@ -87,6 +98,11 @@ def test_a_wrong_value_is_named_with_what_is_expected(
     key: str, value: object, expected: str
 ) -> None:
     assert problems(**{key: value}) == (expected,)
+
+
+@pytest.mark.parametrize('name', ['', 'a', '/a/b_1', '~/a'])
+def test_a_ros_name_passes(name: str) -> None:
+    assert from_mapping(Example, {'name': 'x', 'topic': name}, 'file').topic == name
 
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:
@@ -126,5 +142,5 @@ def test_a_reference_can_list_every_key() -> None:
     names = [name for name, _, _ in leaves(Example)]
     assert names == [
         *('name', 'count', 'flag', 'sizes', 'kind', 'kinds', 'extra', 'maps'),
-        'inner.rate',
+        *('inner.rate', 'topic'),
     ]

@@ -118,7 +118,7 @@ class TakeoverKeys:
     """Of a file in `config/takeover/`."""
 
     input: str = parameter(MISSING, 'what the operator has in his hands', choices=INPUTS)
-    topic: str = parameter('', 'topic of the input; default: joy, spacenav/twist')
+    topic: str = parameter('', 'topic of the input; default: joy, spacenav/twist', ros_name=True)
     max_age_s: float = parameter(
         0.25,
         'older input is silence, and the robot stands still [s]; of a keyboard: how long a key '
@@ -131,7 +131,7 @@ class TakeoverKeys:
         filled=True,
     )
     deadman_threshold: float = parameter(
-        0.5, 'it is held above this value or, if that is negative, below it'
+        0.5, 'it is held above this value or, if that is negative, below it', -1.0, 1.0
     )
     release_after_s: float = parameter(
         0.5,

@@ -60,7 +60,9 @@ class RobotKeys:
 class CommandKeys:
     """Of `robot.command`, or of each of its `channels`, of any type."""
 
-    topic: str = parameter(MISSING, 'topic or action that moves the robot', filled=True)
+    topic: str = parameter(
+        MISSING, 'topic or action that moves the robot', filled=True, ros_name=True
+    )
     type: str = parameter(MISSING, 'ROS message or action type', choices=COMMAND_TYPES)
     actions: tuple[str, ...] = parameter(
         (), 'names of the actions that it carries, in its order; default: all of them'
@@ -215,7 +217,7 @@ class ActionKeys(AnyActionKeys):
 class ChannelKeys:
     """Of a channel, of any type."""
 
-    topic: str = parameter(MISSING, 'topic of the channel', filled=True)
+    topic: str = parameter(MISSING, 'topic of the channel', filled=True, ros_name=True)
     type: str = parameter(MISSING, 'ROS message type', choices=CHANNEL_TYPES)
     fields: tuple[str, ...] = parameter(MISSING, 'values that are read', filled=True)
     max_age_s: float = parameter(
@@ -247,7 +249,7 @@ class ChannelKeys:
 class StopInputKeys:
     """Of a map in `robot.stop_inputs`."""
 
-    topic: str = parameter(MISSING, 'topic that says when to hold', filled=True)
+    topic: str = parameter(MISSING, 'topic that says when to hold', filled=True, ros_name=True)
     type: str = parameter(MISSING, 'ROS message type: package/msg/Name', filled=True)
     field: str = parameter('data', 'dotted field of the message', filled=True)
     bad: tuple[str, ...] = parameter((), 'values at which the robot holds')
@@ -284,7 +286,9 @@ class OrientationChannelKeys(ChannelKeys):
 class TfChannelKeys(OrientationChannelKeys):
     """Of the pose of a frame in another one, by transforms."""
 
-    topic: str = parameter('/tf', 'topic of transforms; static ones are on it + _static')
+    topic: str = parameter(
+        '/tf', 'topic of transforms; static ones are on it + _static', filled=True, ros_name=True
+    )
     type: str = parameter(MISSING, 'transforms', choices=(TF_ALIAS, TF))
     fields: tuple[str, ...] = parameter(
         MISSING, 'values of the pose', choices=POSE_FIELDS, filled=True
@@ -340,7 +344,9 @@ class ImageChannelKeys(ChannelKeys):
         '', 'calibration file of camera_calibration, by which pictures are undistorted'
     )
     camera_info_topic: str = parameter(
-        '', 'topic of sensor_msgs/CameraInfo, for which the robot waits, instead of the file'
+        '',
+        'topic of sensor_msgs/CameraInfo, for which the robot waits, instead of the file',
+        ros_name=True,
     )
     camera_matrix: tuple[float, ...] = parameter(
         (), 'K of sensor_msgs/CameraInfo, row by row [px], instead of camera_info'

@@ -58,7 +58,7 @@ class HomeKeys:
 class ResetSpec:
     """How the scene is reset after each episode: `robot.reset`."""
 
-    service: str = parameter('', 'service that resets the scene')
+    service: str = parameter('', 'service that resets the scene', ros_name=True)
     service_type: str = parameter(TRIGGER, 'its type', choices=SERVICE_TYPES)
     command: tuple[str, ...] = parameter(
         (), 'instead: program that does, with its arguments; no shell reads them'

@@ -193,6 +193,8 @@ def test_a_button_counts_once_and_hold_before_all_others(pad: Pad) -> None:
     ('changes', 'message'),
     [
         ({'input': 'mouse'}, r"input is 'mouse', expected one of joy, twist, keyboard"),
+        ({'topic': 'my joy!'}, r"topic is 'my joy!', expected a ROS name"),
+        ({'deadman_threshold': 5.0}, r'deadman_threshold is 5.0, expected a number >= -1'),
         ({'deadman': 'button4'}, r"'button4' is no control of input joy, expected such as axes.0"),
         ({'deadman': 'axes.0'}, r"control 'axes.0' is given 2 times"),
         ({'input': 'keyboard', 'axes': []}, r'axes is \[\], expected a non-empty list'),

@@ -115,6 +115,27 @@ def test_the_slew_limit_is_the_velocity_limit_over_one_control_step() -> None:
         ('control_rate_hz', True, r'robot.control_rate_hz is True, expected a number'),
         ('command', 'topic', r"robot.command is 'topic', expected a map"),
         ('command.topic', MISSING, r'robot.command.topic is missing'),
+        (
+            'command.topic',
+            'my command',
+            r"robot.command.topic is 'my command', expected a ROS",
+        ),
+        (
+            'observation.arm.topic',
+            '/a//b',
+            r"observation.arm.topic is '/a//b', expected a ROS",
+        ),
+        (
+            'observation.tool',
+            {**CAMERA, 'camera_info_topic': 'i!'},
+            r"topic is 'i!', expected a ROS",
+        ),
+        ('reset', {'service': 'reset scene'}, r"reset.service is 'reset scene', expected a ROS"),
+        (
+            'stop_inputs',
+            {'stop': {'topic': 's!', 'type': 'std_msgs/msg/Bool', 'bad': ['true']}},
+            r"robot.stop_inputs.stop.topic is 's!', expected a ROS name",
+        ),
         ('command.type', 'Twist', r"robot.command.type is 'Twist', expected one of"),
         ('command.type', JOINT_STATE, r'robot.command.joints is missing'),
         ('command', {**TRAJECTORY_COMMAND, 'joints': ['a']}, r"joints is \['a'\], expected 2 diff"),
@@ -318,7 +339,8 @@ def test_every_mistake_of_a_file_is_said_at_once() -> None:
         RobotConfig.from_mapping(description, 'my_robot.yaml')
     assert caught.value.problems == (
         'robot.control_rate_hz is 0.0, expected a number >= 0.01 and <= 10000.0',
-        "robot.command.topic is '', expected a non-empty string",
+        "robot.command.topic is '', expected a ROS name: words of letters, digits and _, / "
+        'between them, no digit first',
         "robot.observation.arm.max_age_s is 'soon', expected a number > 0.0",
     )
     assert str(caught.value).startswith('my_robot.yaml: robot.control_rate_hz')
