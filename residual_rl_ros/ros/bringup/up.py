@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -176,12 +177,17 @@ class Events:
             if status is None:
                 continue
             keys = TOLD.get(node.rsplit('/', 1)[-1], ())
-            state = tuple(status.values.get(key) for key in keys)
-            said = state, stale, status.message
+            texts = (status.message, *(status.values.get(key, '') for key in keys))
+            said = stale, status.level, *map(_lasting, texts)
             if due or said != before:
                 self._told[node] = said
                 lines.append(f'{node}: {describe(self._monitor, node)}')
         return lines
+
+
+def _lasting(text: str) -> str:
+    """Return a count as it is, and a sentence without numbers: an age in it grows."""
+    return text if text.isdecimal() else re.sub('[0-9]+', '', text)
 
 
 def _has_closed(console: Console) -> bool:

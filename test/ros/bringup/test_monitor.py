@@ -69,6 +69,9 @@ def test_without_a_terminal_each_change_is_a_line() -> None:
     say(monitor, 'policy_node', 'the base policy is late', active=True, episode=0)
     (late,) = events.news(0.4)
     assert 'the base policy is late' in late
+    for age, lines in (('0.3', 1), ('0.8', 0), ('12.8', 0)):
+        say(monitor, 'policy_node', f"'arm' is {age} s old", active=True, episode=0)
+        assert len(events.news(0.5)) == lines
     now[0] = 10.0
     (stale,) = events.news(10.0)
     assert 'NOTHING HEARD FOR 10 s' in stale
