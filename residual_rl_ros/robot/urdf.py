@@ -21,6 +21,7 @@ from residual_rl_ros.errors import ConfigError, FormatError
 from residual_rl_ros.files.limits import JOINTS, LINKS, MIB, read_text
 from residual_rl_ros.files.xml_text import parse_xml
 from residual_rl_ros.resources import package_file
+from residual_rl_ros.robot.topics import as_number
 from residual_rl_ros.schema import parameter
 
 Array = npt.NDArray[np.float64]
@@ -30,6 +31,8 @@ NAME = 'robot_description'
 """Name of that topic."""
 STDERR = 2
 """Its file descriptor: what is written in C++ goes there."""
+AXIS = 1e-6
+"""A shorter axis has no direction."""
 LISTED = 12
 """So many names of joints or links are listed for one that is unknown."""
 
@@ -137,7 +140,54 @@ def parse_urdf(text: str, source: str) -> Element:
             f'{joints} joints that move, expected <robot> with 1 to {LINKS} links and up to '
             f'{JOINTS} joints'
         )
+    for problem in (_axis_problem(root), _tree_problem(root)):
+        if problem:
+            raise ConfigError(f'robot_description {source}: {problem}')
     return root
+
+
+def _axis_problem(root: Element) -> str:
+    """Return which joint turns or slides along nothing, empty if none does."""
+    for joint in root.iterfind('joint'):
+        axis = joint.find('axis')
+        if axis is None or joint.get('type') in ('fixed', 'floating'):
+            continue
+        numbers = np.array([as_number(text) for text in axis.get('xyz', '1 0 0').split()])
+        if numbers.shape != (3,) or not AXIS < np.linalg.norm(numbers) < np.inf:
+            return (
+                f'joint {joint.get("name")!r} has the axis {axis.get("xyz")!r}, expected three '
+                'numbers x, y, z, not all 0'
+            )
+    return ''
+
+
+def _tree_problem(root: Element) -> str:
+    """Return why the links form no tree, empty if they do."""
+    parents: dict[str, str] = {}
+    for joint in root.iterfind('joint'):
+        ends = [joint.find(key) for key in ('parent', 'child')]
+        parent, child = ('' if end is None else end.get('link', '') for end in ends)
+        if child in parents:
+            return f'several joints have the child link {child!r}, expected one: links form a tree'
+        parents[child] = parent
+    links = [link.get('name', '') for link in root.iterfind('link')]
+    sound: set[str] = set()
+    for link in links:
+        way: dict[str, None] = {}
+        while link in parents and link not in sound:
+            if link in way:
+                named = [*way][:LISTED]
+                return f'links form a loop, {" - ".join(named)}: remove a joint, links form a tree'
+            way[link] = None
+            link = parents[link]
+        sound.update(way)
+    bases = [link for link in links if link not in parents]
+    if len(bases) != 1:
+        return (
+            f'no joint has the child link {", ".join(bases[:LISTED])}, expected one such link, '
+            'the base: links form a tree'
+        )
+    return ''
 
 
 @contextmanager

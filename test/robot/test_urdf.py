@@ -143,7 +143,34 @@ def fingers(mimic: str = '<mimic joint="left" multiplier="-1"/>') -> str:
             r"joint 'a' of .* has several positions",
         ),
         (urdf(link('base'), link('up'), joint('a', 'base', 'up', limit='')), ('a',), 'REVOLUTE'),
-        (urdf(link('base'), link('up')), ('a',), 'Two root links'),
+        (urdf(link('base'), link('up')), ('a',), 'no joint has the child link base, up, expected'),
+        *(
+            (
+                urdf(link('base'), link('up'), joint('a', 'base', 'up', axis=axis)),
+                ('a',),
+                f"joint 'a' has the axis '{axis}', expected three numbers",
+            )
+            for axis in ('0 0 0', '0 1e-9 0', '0 nan 1', '0 1', 'up')
+        ),
+        (
+            urdf(
+                *(link(name) for name in ('base', 'one', 'other')),
+                joint('a', 'one', 'other'),
+                joint('b', 'other', 'one'),
+            ),
+            ('a',),
+            'links form a loop, one - other: remove a joint',
+        ),
+        (
+            urdf(
+                *(link(name) for name in ('base', 'one', 'other')),
+                joint('a', 'base', 'one'),
+                joint('b', 'base', 'other'),
+                joint('c', 'one', 'other'),
+            ),
+            ('a',),
+            "several joints have the child link 'other'",
+        ),
         (fingers('<mimic joint="none"/>'), ('left',), 'not in the kinematic tree'),
         (
             '<robot name="x" xmlns:xacro="x"><xacro:arm/></robot>',

@@ -53,10 +53,11 @@ def joint(
     kind: str = 'revolute',
     limit: str = '<limit lower="-3" upper="3" effort="150" velocity="2"/>',
     more: str = '',
+    axis: str = '0 0 1',
 ) -> str:
     return (
         f'<joint name="{name}" type="{kind}"><parent link="{parent}"/><child link="{child}"/>'
-        f'<origin xyz="{numbers(xyz)}" rpy="{numbers(rpy)}"/><axis xyz="0 0 1"/>{limit}{more}'
+        f'<origin xyz="{numbers(xyz)}" rpy="{numbers(rpy)}"/><axis xyz="{axis}"/>{limit}{more}'
         '</joint>'
     )
 
