@@ -9,6 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -68,6 +69,7 @@ class TakeoverNode(ManagedNode):
         super().__init__('takeover_node')
         self._problem = ''
         self._refused = self._takeovers = 0
+        self._terminal = ExitStack()
 
     def configure(self) -> None:
         """Load robot and controls, check them against each other, open the topics."""
@@ -93,8 +95,7 @@ class TakeoverNode(ManagedNode):
         # Who held on before must take hold again.
         self._takeover = Takeover(self._config, self._robot.action, self._period)
         if self._config.keys.input == KEYBOARD:
-            self._terminal = single_keys(sys.stdin)
-            self._keys = self._terminal.__enter__()
+            self._keys = self._terminal.enter_context(single_keys(sys.stdin))
         self._timer = self.create_timer(self._period, self._tick, clock=control_clock(self))
 
     def deactivate(self) -> None:
@@ -102,8 +103,7 @@ class TakeoverNode(ManagedNode):
         self.destroy_timer(self._timer)
         if self._takeover.hands is not Hands.OFF:
             self._publish(self._takeover.at_rest())
-        if self._config.keys.input == KEYBOARD:
-            self._terminal.__exit__(None, None, None)
+        self._terminal.close()
 
     # --- the robot
 
