@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
-from builtin_interfaces.msg import Duration, Time
+from builtin_interfaces.msg import Time
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
@@ -57,12 +57,6 @@ def to_time(stamp: float) -> Time:
     """Return a time message of seconds."""
     nanoseconds = to_nanoseconds(stamp)
     return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
-
-
-def from_seconds(seconds: float) -> Duration:
-    """Return a duration message of seconds."""
-    nanoseconds = round(seconds * 1e9)
-    return Duration(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
 
 
 def float_array(values: npt.ArrayLike, label: str = '') -> Float64MultiArray:

@@ -72,6 +72,9 @@ class NodeHost:
     def listen(self) -> None:
         """Open topics and services; the node is there, and nothing was heard yet."""
 
+    def rest(self) -> None:
+        """Wait for whoever still uses the node; no callback begins any more."""
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -80,6 +83,7 @@ class NodeHost:
     ) -> None:
         """Leave the domain."""
         self.executor.shutdown(timeout_sec=1.0)
+        self.rest()
         self.node.destroy_node()
         self.context.try_shutdown()
 
@@ -94,16 +98,9 @@ class Listener(NodeHost):
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave the domain."""
-        self.executor.shutdown(timeout_sec=1.0)
+    def rest(self) -> None:
+        """Wait for the thread."""
         self._thread.join(timeout=2.0)
-        super().__exit__(kind, error, trace)
 
     def _spin(self) -> None:
         try:
