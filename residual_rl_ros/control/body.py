@@ -17,6 +17,7 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.files.limits import MESH_BYTES
 from residual_rl_ros.resources import find_file, package_file
 from residual_rl_ros.robot.action_spec import SelfCollisionSpec, WorkspaceSpec
+from residual_rl_ros.robot.body_section import SELF_COLLISION, WORKSPACE
 from residual_rl_ros.robot.urdf import Urdf, UrdfModel, parse_urdf, urdf_errors
 
 Array = npt.NDArray[np.float64]
@@ -86,8 +87,8 @@ def _urdf_points(spec: WorkspaceSpec) -> Callable[[Array], Array]:
     assert spec.urdf is not None
     chain = UrdfModel(spec.urdf)
     pin, model, data = chain.library, chain.model, chain.data
-    frames = [chain.frame(point) for point in spec.points]
-    origin = chain.frame(spec.frame) if spec.frame else None
+    frames = [chain.frame(point, f'{WORKSPACE}: point') for point in spec.points]
+    origin = chain.frame(spec.frame, f'{WORKSPACE}.frame') if spec.frame else None
 
     def positions(joints: Array) -> Array:
         pin.forwardKinematics(model, data, chain.configuration(joints))
@@ -172,7 +173,7 @@ class SelfCollision:
         self._chain = chain = UrdfModel(spec.urdf)
         self._geometry = _collision_geometry(chain)
         for link in {name for pair in spec.ignore for name in pair}:
-            chain.frame(link)  # Is there one?
+            chain.frame(link, f'{SELF_COLLISION}.ignore')  # Is there one?
         self.pairs = self._choose()
         """Pairs of links that are watched, once for each pair of their shapes."""
         if not self.pairs:

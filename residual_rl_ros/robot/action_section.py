@@ -201,10 +201,31 @@ class ActionSection:
                     f'robot.action.{key} is missing, and robot_description has none for '
                     f'{", ".join(unknown)}: write it, for all actions'
                 )
+        self._check_filled(keys, fill)
         if self.problems:
             raise ConfigError('robot_description', self.problems)
         filled: dict[str, Any] = {key: tuple(fill[key].tolist()) for key in self.filled}
         return replace(keys, **filled)
+
+    def _check_filled(self, keys: ActionKeys, fill: Mapping[str, Array]) -> None:
+        """Refuse limits of the URDF with which nothing can move."""
+        low, high, velocity = (
+            fill[key] if key in self.filled else np.array(getattr(keys, key)) for key in LIMITS
+        )
+        for index, name in enumerate(keys.names):
+            empty = len(low) == len(high) and low[index] >= high[index]
+            if empty and {'lower', 'upper'} & {*self.filled}:
+                self.problems.append(
+                    f'robot.action.lower and upper of {name!r} are {low[index]:g} and '
+                    f'{high[index]:g}, of which robot_description gives '
+                    f'{" and ".join(key for key in self.filled if key != "max_velocity")}: change '
+                    'the URDF, or write both'
+                )
+            if 'max_velocity' in self.filled and velocity[index] <= 0.0:
+                self.problems.append(
+                    f'robot.action.max_velocity of {name!r} is {velocity[index]:g} by '
+                    'robot_description, expected more than 0: change the URDF, or write it'
+                )
 
     def _compare(
         self, key: str, values: Sequence[float], widest: Array, names: Sequence[str]

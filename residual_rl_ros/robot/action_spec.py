@@ -104,10 +104,12 @@ class WorkspaceSpec:
                     f'workspace {label} is {value.tolist()}, expected 3 numbers x, y, z [m]'
                 )
             object.__setattr__(self, label, value.reshape(-1, 3))
-        if not (self.lower < self.upper).all():
-            raise ConfigError(
-                f'workspace lower {self.lower.tolist()} is not below upper {self.upper.tolist()}'
-            )
+        for point, lower, upper in zip(self.points, self.lower, self.upper, strict=True):
+            if not (lower < upper).all():
+                raise ConfigError(
+                    f'workspace of {point!r}: lower {lower.tolist()} is not below upper '
+                    f'{upper.tolist()}'
+                )
 
 
 @dataclass(frozen=True)

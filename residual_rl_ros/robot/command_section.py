@@ -105,6 +105,8 @@ class CommandSection:
             problems = error.problems or (f'type: {error}',)
             self.problems += [f'{path}.{problem}' for problem in problems]
             return
+        if not self.names:
+            return  # What is wrong with the actions is said already.
         actions = keys.actions or (self.names if alone else ())
         places = {each: index for index, each in reversed(list(enumerate(self.names)))}
         unknown = [each for each in actions if each not in places]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass
 
-from residual_rl_ros.robot.action_spec import KINDS
+from residual_rl_ros.robot.action_spec import KINDS, UNITS
 from residual_rl_ros.robot.command import (
     COMMAND_TYPES,
     FIELDS,
@@ -200,7 +200,7 @@ class ActionKeys(AnyActionKeys):
     upper: tuple[float, ...] = parameter((), 'largest commands; likewise')
     max_velocity: tuple[float, ...] = parameter((), 'largest changes of a command [1/s]; likewise')
     measured_by: tuple[str, ...] = parameter((), 'observation name that measures each action')
-    units: tuple[str, ...] = parameter((), 'unit of each action')
+    units: tuple[str, ...] = parameter((), 'unit of each action', choices=UNITS)
     following_limit: tuple[float, ...] = parameter(
         (),
         'largest distance between command and measurement while the robot moves; default: '
@@ -221,7 +221,10 @@ class ChannelKeys:
     type: str = parameter(MISSING, 'ROS message type', choices=CHANNEL_TYPES)
     fields: tuple[str, ...] = parameter(MISSING, 'values that are read', filled=True)
     max_age_s: float = parameter(
-        INFINITY, 'older data is stale [s]; required, but not with latched', above=0.0
+        INFINITY,
+        'older data is stale [s]; required, but not with latched',
+        maximum=3600.0,
+        above=0.0,
     )
     stamped_by: str = parameter('header', 'which time counts', choices=('header', 'receipt'))
     lower: tuple[float, ...] = parameter((), 'smallest believable values: one, or one per field')
@@ -255,7 +258,7 @@ class StopInputKeys:
     bad: tuple[str, ...] = parameter((), 'values at which the robot holds')
     limit: float = parameter(INFINITY, 'hold while the absolute value is larger', above=0.0)
     max_age_s: float = parameter(
-        0.0, 'hold without a message of this age [s]; 0: silence is fine', minimum=0.0
+        0.0, 'hold without a message of this age [s]; 0: silence is fine', 0.0, 3600.0
     )
     required: bool = parameter(False, 'hold until it has been heard once: for latched topics')
 

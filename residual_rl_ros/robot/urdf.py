@@ -194,6 +194,8 @@ def _tree_problem(root: Element) -> str:
 def urdf_errors(source: str) -> Iterator[None]:
     """Say in one line why pinocchio refuses a URDF; its parser tells that stderr alone.
 
+    What else is written there meanwhile is written in the end.
+
     Args:
         source: where the URDF is from.
 
@@ -214,6 +216,8 @@ def urdf_errors(source: str) -> Iterator[None]:
         finally:
             os.dup2(kept, STDERR)
             os.close(kept)
+        told.seek(0)
+        os.write(STDERR, told.read(MIB))
 
 
 @dataclass(frozen=True)
@@ -264,7 +268,7 @@ class UrdfModel:
         """Return the index of a joint of one position."""
         names = list(self.model.names)[1:]
         if name not in names:
-            raise ConfigError(self._unknown('joint', name, names))
+            raise ConfigError(f'robot_description.joints: {self._unknown("joint", name, names)}')
         index = self.model.getJointId(name)
         joint = self.model.joints[index]
         if joint.nv != 1:
@@ -326,8 +330,12 @@ class UrdfModel:
         configuration[self._places[self._turning] + 1] = np.sin(positions[self._turning])
         return configuration
 
-    def frame(self, link: str) -> int:
+    def frame(self, link: str, key: str) -> int:
         """Return the index of a link's frame.
+
+        Args:
+            link: its name.
+            key: names it, for the error.
 
         Raises:
             ConfigError: there is no such link.
@@ -335,5 +343,5 @@ class UrdfModel:
         kind = self.library.FrameType.BODY
         if not self.model.existFrame(link, kind):
             links = [each.name for each in self.model.frames if each.type == kind]
-            raise ConfigError(self._unknown('link', link, links))
+            raise ConfigError(f'{key}: {self._unknown("link", link, links)}')
         return int(self.model.getFrameId(link, kind))

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from residual_rl_ros.checks.robot import check_robot
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.description import RobotConfig, with_own_limits
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
-from residual_rl_ros.robot.urdf import TOPIC
+from residual_rl_ros.robot.urdf import TOPIC, urdf_errors
 
 pytest.importorskip('pinocchio', reason='needs pinocchio: residual_rl_ros[urdf]')
 
@@ -114,6 +116,50 @@ def test_limits_wider_than_the_urdf_are_refused_by_name(
         made(tmp_path, two_links(), **{key: values})
 
 
+@pytest.mark.parametrize(
+    ('limit', 'action', 'reason'),
+    [
+        (
+            'lower="6.283" upper="-6.283" velocity="2"',
+            {},
+            "lower and upper of 'a.position' are 6.283",
+        ),
+        (
+            'lower="-3" upper="3" velocity="2"',
+            {'lower': [4.0]},
+            'are 4 and 3, of which robot_description gives upper: change the URDF, or write both',
+        ),
+        (
+            'lower="-3" upper="3" velocity="0"',
+            {},
+            "max_velocity of 'a.position' is 0 by robot",
+        ),
+    ],
+)
+def test_limits_of_the_urdf_with_which_nothing_moves_are_said_to_be_its(
+    tmp_path: Path, limit: str, action: dict[str, Any], reason: str
+) -> None:
+    one = joint('a', 'base', 'up', limit=f'<limit effort="1" {limit}/>')
+    with pytest.raises(ConfigError, match=reason):
+        made(tmp_path, urdf(link('base'), link('up'), one), ('a',), **action)
+
+
+def test_units_that_there_are_not_are_refused_before_their_limits(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"robot.action.units is \['deg', 'deg'\], expected"
+    ) as told:
+        made(tmp_path, two_links(), units=['deg', 'deg'])
+    assert 'missing' not in str(told.value)
+
+
+def test_what_is_told_of_a_urdf_that_is_read_is_passed_on(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with urdf_errors('arm.urdf'):
+        os.write(2, b'a hint\n')
+    assert capfd.readouterr().err == 'a hint\n'
+
+
 def test_a_joint_without_end_needs_limits_of_its_own(tmp_path: Path) -> None:
     turns = joint('a', 'base', 'up', kind='continuous', limit='<limit effort="1" velocity="2"/>')
     text = urdf(link('base'), link('up'), turns)
@@ -135,7 +181,11 @@ def fingers(mimic: str = '<mimic joint="left" multiplier="-1"/>') -> str:
 @pytest.mark.parametrize(
     ('text', 'joints', 'reason'),
     [
-        (two_links(), ('a', 'c'), r"arm.urdf has no joint 'c'; it has a, b"),
+        (
+            two_links(),
+            ('a', 'c'),
+            r"description.joints: .*arm.urdf has no joint 'c'; it has a, b",
+        ),
         (fingers(), ('left', 'right'), r"joint 'right' of .* follows another one \(mimic\)"),
         (
             urdf(link('base'), link('up'), joint('a', 'base', 'up', kind='floating', limit='')),
@@ -279,9 +329,21 @@ def test_a_home_at_which_links_are_too_near_is_a_problem(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ('key', 'value', 'reason'),
     [
-        ('workspace', BOX | {'point': 'hand'}, "no link 'hand'"),
-        ('workspace', TIP | {'frame': 'foot'}, "no link 'foot'"),
-        ('self_collision', {'distance': 0.02, 'ignore': ['base hand']}, "no link 'hand'"),
+        (
+            'workspace',
+            BOX | {'point': 'hand'},
+            "action.workspace: point: .* no link 'hand'",
+        ),
+        (
+            'workspace',
+            TIP | {'frame': 'foot'},
+            "action.workspace.frame: .* no link 'foot'",
+        ),
+        (
+            'self_collision',
+            {'distance': 0.02, 'ignore': ['base hand']},
+            "self_collision.ignore: .*no link 'hand'",
+        ),
         ('self_collision', {'distance': 0.02, 'ignore': ['base lower']}, 'nothing to watch'),
     ],
 )
@@ -289,7 +351,7 @@ def test_a_link_that_the_urdf_lacks_is_a_problem(
     tmp_path: Path, key: str, value: object, reason: str
 ) -> None:
     (problem,) = check_robot(made(tmp_path, two_links(), **{key: value}), 'bench').problems
-    assert reason in problem
+    assert re.search(reason, problem)
 
 
 @pytest.mark.parametrize(
@@ -299,6 +361,11 @@ def test_a_link_that_the_urdf_lacks_is_a_problem(
         ('self_collision', {}, 'self_collision.distance is missing'),
         ('workspace', {'boxes': {}}, 'boxes is {}'),
         ('workspace', {'boxes': {'tool': {'point': 'tip'}}}, 'boxes.tool.lower is missing'),
+        (
+            'workspace',
+            {'boxes': {'tool': TIP, 'elbow': TIP | {'point': 'lower', 'upper': [-9.0, 2.5, 0.1]}}},
+            r"workspace of 'lower': lower \[-2.5, -2.5, -0.1\] is not below upper \[-9.0,",
+        ),
         ('workspace', TIP | {'upper': [1]}, r"workspace of 'tip' is .* to \[1.0\]"),
         ('workspace', TIP | {'joints': ['a', 'b']}, r"model is '' with joints \['a', 'b'\]"),
         (
