@@ -37,6 +37,8 @@ WANTED = {
 """Types of values, and how an error names them."""
 ROS_NAME = re.compile(r'(~?/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', re.ASCII)
 """Name of a topic, a service or an action; ROS ends the process that asks for another one."""
+EXPONENT = re.compile(r'([+-]?\d+)(\.\d*)?[eE]([+-]?)(\d+)', re.ASCII)
+"""A number with an exponent; to YAML 1.1 it is a string unless it has both point and sign."""
 MAX_LISTED_KEYS = 16
 """So many known keys are listed for an unknown one."""
 
@@ -155,8 +157,20 @@ def checked(item: Field[Any], wanted: Any, value: Any) -> Any:
             ):
                 raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(expectation(item, wanted)) from None
+        raise ValueError(expectation(item, wanted) + _written_otherwise(wanted, value)) from None
     return converted
+
+
+def _written_otherwise(wanted: Any, value: Any) -> str:
+    """Return how YAML has a number that it took for a string, empty if that is not the matter."""
+    if wanted not in (int, float, tuple[int, ...], tuple[float, ...]):
+        return ''
+    for each in value if isinstance(value, (list, tuple)) else (value,):
+        found = EXPONENT.fullmatch(each) if isinstance(each, str) else None
+        if found is not None:
+            whole, part, sign, power = found.groups()
+            return f'; to YAML {each} is a string: write {whole}{part or ".0"}e{sign or "+"}{power}'
+    return ''
 
 
 def _scalar(wanted: Any, value: Any) -> Any:
