@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import numpy.typing as npt
 from rosbags.interfaces import Nodetype
@@ -50,6 +52,11 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
     }
     _check_body(report, robot)
     report.facts |= _between_episodes(robot)
+    if robot.reset is not None and robot.reset.command and not shutil.which(robot.reset.command[0]):
+        report.problems.append(
+            f'robot.reset.command {robot.reset.command[0]!r} is no program: correct the path, or '
+            'make the file executable (chmod +x)'
+        )
     for channel in robot.channels:
         report.facts[f'channel {channel.name}'] = _channel(channel)
         if channel.max_age_s < 1.0 / rate:
@@ -140,9 +147,16 @@ def _check_distances(report: InspectionReport, body: SelfCollision, robot: Robot
 
 
 def _check_home(report: InspectionReport, home: HomeSpec, safety: SafetyFilter) -> None:
-    """Remark on a home that joints without one may bring out of the workspace."""
+    """Remark on a home that joints without one may bring out of a limit, or that means nothing."""
     action = safety.action
-    staying = np.flatnonzero(np.isnan(home.goal) & action.moves_arm).tolist()
+    led = ~np.isnan(home.goal)
+    wide = led & (home.tolerance > action.upper - action.lower)
+    if wide.any():
+        names = ', '.join(action.names[index] for index in np.flatnonzero(wide))
+        report.remarks.append(
+            f'robot.home.tolerance of {names} is larger than its range: it is at home anywhere'
+        )
+    staying = np.flatnonzero(~led & action.moves_arm).tolist()
     problem = safety.body_problem(home.pose(action)) if staying else ''
     if problem:
         names = ', '.join(action.names[index] for index in staying)

@@ -123,6 +123,7 @@ class TakeoverKeys:
         0.25,
         'older input is silence, and the robot stands still [s]; of a keyboard: how long a key '
         'counts as pressed',
+        maximum=10.0,
         above=0.0,
     )
     deadman: str = parameter(
@@ -137,9 +138,10 @@ class TakeoverKeys:
         0.5,
         'with deadman `moved`: the robot is handed back after this time at rest [s]',
         minimum=0.0,
+        maximum=60.0,
     )
     debounce_s: float = parameter(
-        0.2, 'a button that was pressed within this time is pressed still [s]', minimum=0.0
+        0.2, 'a button that was pressed within this time is pressed still [s]', 0.0, 10.0
     )
     axes: tuple[dict[str, Any], ...] = parameter(MISSING, 'what moves the actions', filled=True)
     buttons: ButtonKeys = field(default=ButtonKeys(), metadata={'description': 'see below'})

@@ -41,7 +41,7 @@ class HomeKeys:
         0.25, 'largest share of max_velocity on the way', above=0.0, maximum=1.0
     )
     acceleration_s: float = parameter(
-        0.5, 'time from rest to that velocity, and from it to rest [s]', minimum=0.0
+        0.5, 'time from rest to that velocity, and from it to rest [s]', 0.0, 60.0
     )
     tolerance: tuple[float, ...] = parameter(
         (),
@@ -50,7 +50,7 @@ class HomeKeys:
         above=0.0,
     )
     timeout_s: float = parameter(
-        5.0, 'later than planned by more than this is a fault [s]', above=0.0
+        5.0, 'later than planned by more than this is a fault [s]', maximum=3600.0, above=0.0
     )
 
 
@@ -63,8 +63,10 @@ class ResetSpec:
     command: tuple[str, ...] = parameter(
         (), 'instead: program that does, with its arguments; no shell reads them'
     )
-    timeout_s: float = parameter(60.0, 'a reset that takes longer has failed [s]', above=0.0)
-    settle_s: float = parameter(0.0, 'wait before the next episode [s]', minimum=0.0)
+    timeout_s: float = parameter(
+        60.0, 'a reset that takes longer has failed [s]', maximum=86_400.0, above=0.0
+    )
+    settle_s: float = parameter(0.0, 'wait before the next episode [s]', 0.0, 86_400.0)
 
     def problems(self) -> Iterator[str]:
         """Yield what does not fit together."""
@@ -119,6 +121,8 @@ def home_of(keys: HomeKeys, action: ActionSpec, period_s: float) -> HomeSpec:
     goal = np.full(action.size, np.nan)
     for name, position in _flat(keys.positions):
         index = _index(name, action)
+        if not np.isnan(goal[index]):
+            raise ConfigError(f'home.positions.{name} is given twice: remove one of them')
         low, high = action.lower[index], action.upper[index]
         number = isinstance(position, (int, float)) and not isinstance(position, bool)
         if not number or not low <= position <= high:

@@ -44,16 +44,21 @@ def test_facts_say_topics_limits_and_ages() -> None:
 
 def test_home_and_reset_are_said_and_a_home_outside_of_the_workspace_is_a_problem() -> None:
     robot, _ = load_robot('ur_forward_position')
-    reset = ResetSpec(command=('./reset.sh', 'tray'), settle_s=2.0)
+    reset = ResetSpec(command=('sh', 'reset.sh'), settle_s=2.0)
     above = dict(zip(robot.action.names, [0.0, -1.2, 1.6, -2.0, -1.57, 0.0], strict=True))
     home = home_of(HomeKeys(positions=above), robot.action, 0.02)
     report = check_robot(replace(robot, home=home, reset=reset), 'ur')
     assert report.problems == []
     assert 'between_episodes: shoulder_pan_joint.position 0, ' in report.facts['home']
-    assert report.facts['reset'] == './reset.sh tray, then 2 s to settle'
+    assert report.facts['reset'] == 'sh reset.sh, then 2 s to settle'
     outside = replace(home, goal=np.zeros(6))
     (problem,) = check_robot(replace(robot, home=outside), 'ur').problems
     assert problem.startswith('robot.home.positions bring tool0 to ')
+    far = replace(home, tolerance=np.array([1000.0, *home.tolerance[1:]]))
+    missing = replace(reset, command=('./no_such.sh',))
+    report = check_robot(replace(robot, home=far, reset=missing), 'ur')
+    assert report.problems[0].startswith("robot.reset.command './no_such.sh' is no program")
+    assert 'tolerance of shoulder_pan_joint.position is larger than its range' in report.remarks[0]
 
 
 def test_a_base_policy_is_compared_by_name() -> None:

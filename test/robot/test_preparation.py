@@ -75,6 +75,12 @@ def test_home_is_given_by_action_name(positions: dict[str, Any]) -> None:
         ({'positions': {'a.position': 1.5}}, r'a.position is 1.5, expected a number from -1 to 1'),
         ({'positions': {'a.position': float('nan')}}, r'a.position is nan, expected a number'),
         ({'positions': {'a.position': True}}, r'a.position is True, expected a number'),
+        (
+            {'positions': {'b.position': 1.0, 'b': {'position': 1.5}}},
+            r'home.positions.b.position is given twice',
+        ),
+        ({'acceleration_s': 1e9}, r'robot.home.acceleration_s is 1000000000.0, expected .* 60'),
+        ({'timeout_s': 1e300}, r'robot.home.timeout_s is 1e\+300, expected .* 3600'),
         ({'when': 'always'}, r"robot.home.when is 'always', expected one of between_episodes"),
         ({'velocity_share': 1.5}, r'robot.home.velocity_share is 1.5, expected a number > 0'),
         ({'tolerance': [0.1, 0.1, 0.1]}, r'home.tolerance is .* one for each of a.position'),
@@ -121,6 +127,8 @@ def test_a_home_outside_of_the_workspace_is_refused_before_anything_moves() -> N
     [
         ({}, r'robot.reset.service, command and settle_s are missing'),
         ({'service': 'a', 'command': ['b']}, r'robot.reset.command is given beside service'),
+        ({'settle_s': 1e30}, r'robot.reset.settle_s is 1e\+30, expected .* 86400'),
+        ({'service': 'a', 'timeout_s': 1e300}, r'robot.reset.timeout_s is 1e\+300, expected'),
         ({'command': 'reset.sh now'}, r'robot.reset.command is .*, expected a list of strings'),
         ({'service': 'a', 'service_type': 'std_srvs/srv/SetBool'}, r'service_type is'),
     ],
