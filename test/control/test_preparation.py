@@ -8,12 +8,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from builders import LinearPolicy
 from loop_builders import PERIOD, Recorder, real_time
+from processes import wait_for
 
 from residual_rl_ros.control.feedback import MARK_SUCCESS
 from residual_rl_ros.control.preparation import CommandHook, GoHome, Preparation
@@ -302,6 +304,22 @@ def test_a_reset_that_fails_holds_until_somebody_says_that_the_scene_is_ready(
     assert hook.cancelled == (says is None)
 
 
+def test_a_jump_of_the_clock_makes_neither_the_way_home_nor_the_reset_late() -> None:
+    hook = Hook()
+    arm = Arm(hook, reset=ResetSpec(command=('x',), timeout_s=2.0, settle_s=0.5), auto_start=True)
+    arm.play()
+    arm.until(lambda: arm.loop.preparation.homing)
+    arm.tick()
+    arm.now += 100.0
+    arm.until(lambda: hook.begun > 0)
+    assert arm.at_home
+    assert arm.callbacks.faults == []
+    arm.now += 100.0
+    arm.tick(5)
+    assert arm.loop.preparation.doing == 'resetting the scene'
+    assert hook.cancelled == 0
+
+
 def test_a_deactivation_gives_the_reset_up() -> None:
     hook = Hook()
     arm = Arm(hook, reset=ResetSpec(command=('x',)))
@@ -329,11 +347,27 @@ def test_a_program_resets_the_scene_or_says_why_not() -> None:
     assert missing.outcome() == 'No such file or directory'
 
 
-def test_a_program_that_is_given_up_is_killed_with_what_it_has_started() -> None:
-    hook = CommandHook(('sh', '-c', 'sleep 60 & wait'))
+def test_a_program_that_is_given_up_is_killed_with_what_it_has_started(tmp_path: Path) -> None:
+    told = tmp_path / 'child'
+    hook = CommandHook(
+        ('sh', '-c', 'sleep 60 & echo $! > "$0.new"; mv "$0.new" "$0"; wait', str(told))
+    )
     hook.begin()
+    wait_for(told.exists, 10.0, 'the start of a child')
+    child = Path('/proc') / told.read_text().strip()
+    assert child.name.isdecimal()
+    assert _runs(child)
     assert hook.outcome() is None
     process = hook._process
     assert process is not None
     hook.cancel()
     assert process.returncode == -9
+    wait_for(lambda: not _runs(child), 10.0, 'the end of the child')
+
+
+def _runs(process: Path) -> bool:
+    """Return whether a process runs; one that has ended may still be listed, as a zombie."""
+    try:
+        return process.joinpath('stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -16,6 +16,7 @@ from urdf_builders import UR5E_JOINTS, joint, link, two_links, ur5e_like, urdf
 
 from residual_rl_ros.checks.robot import check_robot
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.robot.command import GRIPPER
 from residual_rl_ros.robot.description import RobotConfig, with_own_limits
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
 from residual_rl_ros.robot.urdf import TOPIC, urdf_errors
@@ -142,6 +143,23 @@ def test_limits_of_the_urdf_with_which_nothing_moves_are_said_to_be_its(
     one = joint('a', 'base', 'up', limit=f'<limit effort="1" {limit}/>')
     with pytest.raises(ConfigError, match=reason):
         made(tmp_path, urdf(link('base'), link('up'), one), ('a',), **action)
+
+
+def test_a_gripper_that_gets_goals_moves_at_a_speed_of_its_own(tmp_path: Path) -> None:
+    mapping = description(written(tmp_path, two_links()), ('a', 'b'))
+    mapping['command'] = {
+        'channels': ['arm', 'hand'],
+        'arm': {'topic': 'commands', 'type': FLOAT_ARRAY, 'actions': ['a.position']},
+        'hand': {'topic': 'gripper_cmd', 'type': GRIPPER, 'actions': ['b.position']},
+    }
+    # The range of a goal, 6 rad, within one control step of 0.05 s.
+    assert RobotConfig.from_mapping(mapping).action.max_step[1] == pytest.approx(6.0)
+    mapping['action']['max_velocity'] = [1.0, 100.0]
+    assert RobotConfig.from_mapping(mapping).action.max_step[1] == pytest.approx(5.0)
+    mapping['action']['max_velocity'] = [100.0, 100.0]
+    with pytest.raises(ConfigError, match=r"max_velocity of 'a.position' is 100, beyond 2") as told:
+        RobotConfig.from_mapping(mapping)
+    assert 'b.position' not in str(told.value)
 
 
 def test_units_that_there_are_not_are_refused_before_their_limits(tmp_path: Path) -> None:

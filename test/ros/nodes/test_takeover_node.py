@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,13 @@ from geometry_msgs.msg import Twist
 from sensor_msgs.msg import Joy
 from std_srvs.srv import SetBool
 
-from residual_rl_ros.control.takeover import AxisKeys, TakeoverConfig, TakeoverKeys, load_takeover
+from residual_rl_ros.control.takeover import (
+    AxisKeys,
+    Hands,
+    TakeoverConfig,
+    TakeoverKeys,
+    load_takeover,
+)
 from residual_rl_ros.errors import CommandError
 from residual_rl_ros.ros.nodes import takeover_node
 from residual_rl_ros.ros.nodes.takeover_node import (
@@ -104,6 +111,21 @@ def test_a_key_that_is_struck_after_escape_counts(monkeypatch: pytest.MonkeyPatc
         TakeoverNode._read_keyboard(node)
     assert received[2] == {'h': 1.0, '0': 0.0}
     assert received[4] == {'h': 0.0, '0': 0.0}
+
+
+def test_a_node_that_is_deactivated_leaves_the_robot_at_rest_unless_the_policy_has_it() -> None:
+    published: list[str] = []
+    for hands in Hands:
+        takeover = SimpleNamespace(hands=hands, at_rest=partial('at rest, {}'.format, hands.value))
+        node: Any = SimpleNamespace(
+            destroy_timer=lambda timer: None,
+            _timer=None,
+            _takeover=takeover,
+            _publish=published.append,
+            _terminal=ExitStack(),
+        )
+        TakeoverNode.deactivate(node)
+    assert published == ['at rest, on', 'at rest, lost']
 
 
 class Client:
