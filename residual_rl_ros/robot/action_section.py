@@ -15,21 +15,18 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.action_spec import (
     DISCRETE,
     EFFORTS,
+    FOLLOWING_PERIODS,
+    FOLLOWING_S,
     INCREMENTS,
     POSITIONS,
     RATES,
+    START_PERIODS,
+    START_S,
     ActionSpec,
 )
 from residual_rl_ros.robot.body_section import BodySection
 from residual_rl_ros.robot.command_section import CommandSection
-from residual_rl_ros.robot.keys import (
-    FOLLOWING_PERIODS,
-    FOLLOWING_S,
-    START_PERIODS,
-    START_S,
-    ActionKeys,
-    DiscreteActionKeys,
-)
+from residual_rl_ros.robot.keys import ActionKeys, DiscreteActionKeys
 from residual_rl_ros.robot.topics import JOINT_STATE, Channel
 from residual_rl_ros.robot.urdf import TOPIC, JointLimits, Urdf, UrdfKeys, UrdfModel, read_urdf
 from residual_rl_ros.schema import read_section

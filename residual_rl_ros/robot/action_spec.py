@@ -133,10 +133,11 @@ EFFORTS = ('N', 'N m')
 """Units of efforts: repeated, they push on, and zero lets go."""
 UNITS = (*POSITIONS, *RATES, *EFFORTS, '1')
 """Units of actions; `1` does not say what a repeated command does."""
-FOLLOWING_STEPS, START_STEPS = 10.0, 20.0
-"""Default limits of the distance between command and measurement, in largest steps."""
-
-
+FOLLOWING_S, FOLLOWING_PERIODS = 0.25, 5
+"""A command may be so far ahead of its measurement, at the largest velocity: servos lag. The larger
+of seconds and control periods counts; a specification, which knows no seconds, has the latter."""
+START_S, START_PERIODS = 1.0, 20
+"""An episode's first command may be so far away, likewise."""
 CONTINUOUS, DISCRETE = KINDS = ('continuous', 'discrete')
 """Kinds of actions."""
 
@@ -169,11 +170,11 @@ class ActionSpec:
     in also one for each action."""
     following_limit: Array = field(default_factory=lambda: np.zeros(0))
     """Largest distance between a command and its measurement while the robot moves, and of a
-    measurement from the limits, shape (m,); empty: `FOLLOWING_STEPS` largest steps. Infinite for
+    measurement from the limits, shape (m,); empty: `FOLLOWING_PERIODS` largest steps. Infinite for
     increments and efforts."""
     start_limit: Array = field(default_factory=lambda: np.zeros(0))
     """Largest distance of an episode's first command from the measurement, shape (m,); empty:
-    `START_STEPS` largest steps. Infinite for all but positions."""
+    `START_PERIODS` largest steps. Infinite for all but positions."""
     orientations: tuple[tuple[int, ...], ...] = ()
     """The actions of each orientation that is commanded, by their places: x, y, z of a rotation
     vector [rad], -1 for one that stays zero, or x, y, z, w of a quaternion."""
@@ -209,7 +210,7 @@ class ActionSpec:
         for label in ('lower', 'upper', 'max_step', 'following_limit', 'start_limit'):
             value = np.array(getattr(self, label), dtype=np.float64)
             if label.endswith('_limit') and not value.size:
-                steps = FOLLOWING_STEPS if label == 'following_limit' else START_STEPS
+                steps = FOLLOWING_PERIODS if label == 'following_limit' else START_PERIODS
                 value = steps * self.max_step
             if value.shape != (self.size,):
                 raise ConfigError(

@@ -6,7 +6,14 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass
 
-from residual_rl_ros.robot.action_spec import KINDS, UNITS
+from residual_rl_ros.robot.action_spec import (
+    FOLLOWING_PERIODS,
+    FOLLOWING_S,
+    KINDS,
+    START_PERIODS,
+    START_S,
+    UNITS,
+)
 from residual_rl_ros.robot.command import (
     COMMAND_TYPES,
     FIELDS,
@@ -36,10 +43,6 @@ from residual_rl_ros.robot.topics import (
 from residual_rl_ros.robot.transforms import ROTATIONS
 from residual_rl_ros.schema import parameter
 
-FOLLOWING_S, FOLLOWING_PERIODS = 0.25, 5
-"""A command may be so far ahead of its measurement, at the largest velocity: servos lag."""
-START_S, START_PERIODS = 1.0, 20
-"""An episode's first command may be so far away, at the largest velocity."""
 INFINITY = float('inf')
 CODEC = 'a type with a codec'
 """Stands for every message type that another package reads or makes."""

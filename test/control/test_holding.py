@@ -187,7 +187,12 @@ def test_an_operator_moves_a_robot_whose_sensors_are_stale() -> None:
 
 def test_an_operator_moves_the_robot_between_episodes_from_where_it_is() -> None:
     measured = ActionSpec(
-        ACTION.names, ACTION.lower, ACTION.upper, ACTION.max_step, ('arm.position.a', 'tool.z')
+        ACTION.names,
+        ACTION.lower,
+        ACTION.upper,
+        ACTION.max_step,
+        ('arm.position.a', 'tool.z'),
+        following_limit=10.0 * ACTION.max_step,
     )
     loop, callbacks = real_time(constant(0.1), auto_start=False, action=measured)
     loop.activate()

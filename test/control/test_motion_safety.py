@@ -204,7 +204,13 @@ def test_a_robot_that_stands_outside_of_its_limits_is_only_led_back_in() -> None
 
 def test_a_wheel_that_is_measured_too_fast_is_told_no_speed_above_its_limit() -> None:
     wheels = ActionSpec(
-        NAMES, np.full(2, -0.8), np.full(2, 0.8), np.full(2, 0.05), MEASURED, units=('m/s', 'rad/s')
+        NAMES,
+        np.full(2, -0.8),
+        np.full(2, 0.8),
+        np.full(2, 0.05),
+        MEASURED,
+        units=('m/s', 'rad/s'),
+        following_limit=np.full(2, 0.5),
     )
     arm = Arm(target=0.5, spec=wheels)
     arm.stuck = True
