@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from residual_rl_ros.control.command_limiter import CommandLimiter
+from residual_rl_ros.control.command_limiter import Array, CommandLimiter
+from residual_rl_ros.control.safety import SafetyFilter
 
 BELIEVABLE_S = 1.0
 """Clocks that differ by more have jumped or are not the same [s]."""
@@ -28,6 +29,25 @@ class RealTimeRules:
     """Longer episodes are truncated [s]; 0 never."""
     takeover_timeout_s: float = 0.5
     """An operator who has taken over and says nothing for longer wants the robot to hold [s]."""
+
+
+def still_told(safety: SafetyFilter, measured: Array, told: Array | None) -> Array:
+    """Return where whoever begins to command a robot goes on, shape (m,).
+
+    What was told last counts where the robot follows it: a gripper keeps its grip.
+
+    Args:
+        safety: the limits.
+        measured: where the robot is, shape (m,).
+        told: the last command, shape (m,); None: none.
+    """
+    if told is None:
+        return measured
+    follows = np.abs(safety.difference(told, measured)) <= safety.action.following_limit
+    for each in safety.action.orientations:  # Half of one and half of another are a third.
+        places = [index for index in each if index >= 0]
+        follows[places] = follows[places].all()
+    return np.where(follows, told, measured)
 
 
 class Pace:

@@ -100,6 +100,8 @@ class RealTimeLoop(PolicyLoop):
 
     def deactivate(self, now: float) -> None:
         """Hold, slowing down at the control rate where that is to hold, then stop."""
+        if self.in_episode:
+            self.preparation.end_episode(self.controller.limiter.last_command)
         super().deactivate(now)
         self.preparation.forget()
         self._flush()
@@ -261,16 +263,17 @@ class RealTimeLoop(PolicyLoop):
             return
         if self.held or (self._takeover_active and self._takeover is None):
             self._pause(now, '')  # An operator holds, or took over and does not command (yet).
-        elif self._takeover_active or not self._too_far(now):
+        elif not self._too_far(now):
             self._command(now)
 
     def _prepare(self, now: float) -> bool:
         """Bring robot and scene to where an episode begins; return whether that goes on."""
         preparation, limiter = self.preparation, self.controller.limiter
+        wanted = self._gate.wanted(self.rules)
         if self.held or self._takeover_active:
-            preparation.interrupt()
+            preparation.interrupt(limiter, now, wanted)
         else:
-            command = preparation.step(limiter, now, self._gate.wanted(self.rules))
+            command = preparation.step(limiter, now, wanted)
             if preparation.fault:
                 self._callbacks.fault(preparation.fault)
                 return True
@@ -289,6 +292,8 @@ class RealTimeLoop(PolicyLoop):
         """Return whether the episode's first command is too far away; it then waits to be begun."""
         if not self._gate.at_start:
             return False
+        if self._takeover_active:  # He begins it where the robot is.
+            return self._gate.refuses('', now)
         try:
             target = self.controller.target()
         except BasePolicyError as error:
@@ -315,8 +320,9 @@ class RealTimeLoop(PolicyLoop):
 
         An operator may move a robot whose sensors are stale, but not one that must not move.
         """
+        if not self.in_episode:
+            self.preparation.pause(now)
         if self.preparation.homing:
-            self.preparation.pause()
             self._hold(now, reason)
         elif not self.in_episode:
             self._callbacks.warn(reason)
@@ -378,7 +384,7 @@ class RealTimeLoop(PolicyLoop):
                 )
                 ahead = 0.0
             self._gate.end(now + ahead)
-            self.preparation.end_episode()
+            self.preparation.end_episode(self.controller.limiter.last_command)
             if self._commanding:
                 self._guided = True
                 self._obey(now)

@@ -140,10 +140,11 @@ class ServiceHook:
             return ''
         return answer.message or 'it says no, and gives no reason'
 
-    def cancel(self) -> None:
-        """Expect no answer any more."""
+    def cancel(self) -> str:
+        """Expect no answer any more; see `ResetHook`."""
         if self._future is not None:
             self._client.remove_pending_request(self._future)
+        return ''
 
 
 def stop_class(stop: StopInput) -> Any:

@@ -177,6 +177,11 @@ class TakeoverNode(ManagedNode):
         for name in self._takeover.receive(values, time.monotonic()):
             if self.active:
                 self._buttons.press(name)
+        if self.active and (ignored := self._takeover.ignored):
+            self._warn(
+                f'{", ".join(ignored)} of {self._config.source} is down and does not count: the '
+                f'input was silent for {self._config.keys.max_age_s:g} s; let go and press again'
+            )
 
     def _tick(self) -> None:
         if self._config.keys.input == KEYBOARD:
@@ -255,6 +260,9 @@ class Buttons:
         client.call_async(request).add_done_callback(partial(self._answer, name))
 
     def _answer(self, name: str, future: Any) -> None:
+        if (error := future.exception()) is not None:
+            self._warn(f'{name}: {error}')
+            return
         answer = future.result()
         if name == 'hold' and answer.success:
             self._holding = None
