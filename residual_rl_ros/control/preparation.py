@@ -397,11 +397,11 @@ class Preparation:
             now: time [s].
             wanted: somebody wants an episode.
         """
+        self._watch_reset(now)
         command = self._go_home(limiter, now, wanted)
-        if command is None and not self._leaves:
-            if self._stage is _Reset.DUE and (wanted or self._at_once):
-                self._begin_reset(now)
-            self._watch_reset(now)
+        free = command is None and not self._leaves
+        if free and self._stage is _Reset.DUE and (wanted or self._at_once):
+            self._begin_reset(now)
         return command
 
     def _look(self, limiter: CommandLimiter) -> bool:

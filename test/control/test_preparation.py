@@ -371,6 +371,7 @@ def test_nobody_leaves_for_home_while_somebody_is_busy_with_the_scene(says: str 
         hook.says = ''
     else:
         arm.loop.request_start()
+    arm.until(lambda: arm.at_home)
     arm.until(lambda: arm.loop.in_episode)
     assert (hook.begun, arm.loop.episode) == (1, 1)
 
