@@ -200,9 +200,27 @@ class StartGate:
         """Return whether somebody wants an episode, or they start by themselves."""
         return self._requested or rules.auto_start
 
-    def end(self, stamp: float) -> None:
-        """Take in that an episode ended: the next needs an observation that is newer [s]."""
-        self._ended = stamp
+    def end(self, now: float, stamp: float, believable_s: float) -> str:
+        """Take in that an episode ended: the next needs an observation that is newer.
+
+        Args:
+            now: ROS time [s].
+            stamp: of what ended it [s].
+            believable_s: how far ahead it may be [s].
+
+        Returns:
+            What is wrong with the stamp, which counts no more then; empty if nothing is.
+        """
+        ahead = max(stamp - now, 0.0)
+        believed = ahead <= believable_s
+        self._ended = now + (ahead if believed else 0.0)
+        if believed:
+            return ''
+        return f'step_feedback is stamped {ahead:.3f} s in the future: synchronise the clocks'
+
+    def forget_end(self) -> None:
+        """Forget when the last episode ended; the clock has jumped."""
+        self._ended = -np.inf
 
     def may_open(self, now: float, seen: float, rules: RealTimeRules) -> bool:
         """Return whether an episode is wanted and something was seen since the last one.

@@ -377,13 +377,9 @@ class RealTimeLoop(PolicyLoop):
         self._ending = step if step.feedback.done and not over else None
         self._time('account', started)
         if over and self.active:  # A fault has held and stopped.
-            ahead = max(self._feedback.stamp - now, 0.0)
-            if ahead > self._pace.believable_s(self.rules):
-                self._callbacks.warn(
-                    f'step_feedback is stamped {ahead:.3f} s in the future: synchronise the clocks'
-                )
-                ahead = 0.0
-            self._gate.end(now + ahead)
+            believable_s = self._pace.believable_s(self.rules)
+            if problem := self._gate.end(now, self._feedback.stamp, believable_s):
+                self._callbacks.warn(problem)
             self.preparation.end_episode(self.controller.limiter.last_command)
             if self._commanding:
                 self._guided = True
@@ -411,7 +407,7 @@ class RealTimeLoop(PolicyLoop):
         self.assembler.clear()
         self.controller.limiter.interrupt()
         self._blend.restart()
-        self._gate.end(-np.inf)
+        self._gate.forget_end()
         self._feedback.stamp = -np.inf
         self._holding.end()
         self._began += seconds

@@ -18,7 +18,8 @@ from loop_builders import PERIOD, Recorder, real_time
 from scipy.spatial.transform import Rotation
 
 from residual_rl_ros.control.feedback import MARK_SUCCESS
-from residual_rl_ros.control.preparation import KEPT, CommandHook, GoHome, Preparation, ResetHook
+from residual_rl_ros.control.home import GoHome
+from residual_rl_ros.control.preparation import KEPT, CommandHook, Preparation, ResetHook
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.robot.action_spec import ActionSpec

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from residual_rl_ros.control.preparation import GoHome
+from residual_rl_ros.control.home import GoHome
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.action_spec import ActionSpec
