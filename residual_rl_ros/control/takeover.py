@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from residual_rl_ros.control.command_limiter import CommandLimiter
 from residual_rl_ros.control.gates import still_told
 from residual_rl_ros.control.safety import SafetyFilter
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.errors import ConfigError, ObservationError
 from residual_rl_ros.numerics import clamp
 from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot.action_spec import ActionSpec
@@ -291,12 +292,15 @@ class Takeover:
         self.hands = Hands.OFF
         self.ignored: list[str] = []
         """Buttons that were down when the input was heard again, and do not count."""
+        self.problem = ''
+        """Why the latest measurement is not believed."""
         self._keys = config.keys
         self._axes = [(action.names.index(axis.action), axis) for axis in config.axes]
         self._action = action
         self._period = period_s
         # The policy node sees to the body.
         self._safety = SafetyFilter(replace(action, workspace=None, self_collision=None))
+        self._limiter = CommandLimiter(self._safety, action.measured_by)
         self._values: Mapping[str, float] = {}
         self._let_go = False
         self._heard = self._moved = -np.inf
@@ -323,7 +327,7 @@ class Takeover:
             if values[control] <= PRESSED:
                 continue
             anew = known and now - self._pressed.get(name, -np.inf) > self._keys.debounce_s
-            if anew or (name == 'hold' and before.get(control, 0.0) <= PRESSED):
+            if before.get(control, 0.0) <= PRESSED and (anew or name == 'hold'):
                 pressed.append(name)
             elif not known and name != 'hold':
                 self.ignored.append(name)
@@ -346,12 +350,13 @@ class Takeover:
             now: time [s].
             told: what the policy has just told it, shape (m,); None: nothing.
         """
-        measured = self._believable(measured)
+        measured = self._believed(measured)
         held = not self.silent(now) and self._let_go and self._is_held(now)
         if self.hands is Hands.OFF:
             if not held or (measured is None and not self._action.goes_to_zero.all()):
                 return None
-            self._begin(measured, told)
+            start = np.zeros(self._action.size) if measured is None else measured
+            self._target = still_told(self._safety, start, told)
         elif self.silent(now):
             self.hands = Hands.LOST
             return self.at_rest()
@@ -363,16 +368,16 @@ class Takeover:
         self.hands = Hands.ON
         return self._moved_on(measured)
 
-    def _begin(self, measured: Array | None, told: Array | None) -> None:
-        start = np.zeros(self._action.size) if measured is None else measured
-        self._target = still_told(self._safety, start, told)
-
-    def _believable(self, measured: Array | None) -> Array | None:
+    def _believed(self, measured: Array | None) -> Array | None:
         """Return a measurement that a robot inside its limits can have, else None."""
-        if measured is None:
+        self.problem = ''
+        self._limiter.observe(measured)
+        try:
+            self._limiter.check_measured()
+        except ObservationError as error:
+            self.problem = str(error)
             return None
-        outside = self._safety.excess(measured) > self._action.following_limit
-        return None if outside.any() else measured
+        return self._limiter.measured
 
     def _is_held(self, now: float) -> bool:
         keys = self._keys

@@ -132,6 +132,7 @@ def test_a_wrong_measurement_moves_no_robot_that_the_operator_does_not_move(
     other = Pad(pad.config)
     other.says(buttons_4=1.0)
     assert other.command(HERE + 50.0) is None
+    assert other.takeover.problem.startswith('x is 50.1, expected -1 to 1, give or take 0.2')
 
 
 def test_an_orientation_that_is_measured_in_other_numbers_stays_the_same(tmp_path: Path) -> None:

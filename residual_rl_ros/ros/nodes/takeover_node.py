@@ -194,6 +194,8 @@ class TakeoverNode(ManagedNode):
             self._publish(command)
         elif before is not Hands.OFF:
             self._active.publish(Bool(data=False))
+        if self._takeover.problem:
+            self._warn(self._takeover.problem)
         if self._takeover.hands is Hands.LOST:
             self._warn(
                 f'nothing is heard of the operator ({self._config.topic}): the robot stands still '
