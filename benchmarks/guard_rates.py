@@ -1,17 +1,19 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Delays and false alarms of the guard on simulated outcomes, for docs/explanation/guard.md.
+"""Delays and false alarms of the guard on simulated episodes, for docs/explanation/guard.md.
 
 `.venv/bin/python benchmarks/guard_rates.py --figure docs/images/guard_rates.png` prints the tables
-and draws the figure. The guard is the package's own class; the robot draws its episodes with the
+and draws the figure; success comes first, then returns. The guard is the package's own class; the robot draws its episodes with the
 share that the guard asked for one episode earlier, because weights take about that long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import Annotated
 
 import matplotlib as mpl
@@ -19,9 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import typer
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 from residual_rl_ros.evaluation.intervals import wilson
-from residual_rl_ros.learner.guard import Guard, GuardConfig
+from residual_rl_ros.learner.guard import Alarm, Guard, GuardConfig, ReturnGuard
 
 mpl.use('Agg')
 
@@ -34,10 +37,15 @@ LATE = 1000
 DELAY = 1
 """Episodes until the robot draws with the share that the guard asks for."""
 BASES = (0.2, 0.4, 0.6, 0.8, 0.95)
+LOSSES = (0.5, 1.0, 2.0)
+"""What a residual loses of its returns, in units of the spread of the base's."""
 REMAINING = (0.0, 1.0 / 3.0, 0.5, 2.0 / 3.0, 0.8)
 """Success of the residual as a share of that of the base."""
 Curve = Callable[[int], float]
 """Success by the number of the episode; the warm-up has negative numbers."""
+Play = Callable[[int, float, bool, float], Alarm | None]
+"""Lets a guard count an episode: its number, luck from 0 to 1, whether it runs with the residual,
+and the share with which it was drawn."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,56 @@ class Outcome:
     """Share of base-only episodes after the warm-up."""
 
 
+@dataclass(frozen=True)
+class Law:
+    """A distribution of returns."""
+
+    quantile: Callable[[float], float]
+    """Return by luck from 0 to 1."""
+    spread: float
+    """Standard deviation; where there is none, 0.74 of the distance between the quartiles, which
+    is the standard deviation of a normal distribution."""
+
+
+NORMAL = NormalDist().inv_cdf
+
+
+def two_modes(success: float) -> Law:
+    """Return the law of a large reward for success and a small cost of its own, 1 and 0.05."""
+
+    def quantile(luck: float) -> float:
+        if luck >= 1.0 - success:
+            return 1.0 + 0.05 * NORMAL(_within((luck - 1.0 + success) / success))
+        return 0.05 * NORMAL(_within(luck / (1.0 - success)))
+
+    return Law(quantile, math.sqrt(success * (1.0 - success) + 0.05**2))
+
+
+def _within(luck: float) -> float:
+    return min(max(luck, 1e-9), 1.0 - 1e-9)
+
+
+LOG_NORMAL_SPREAD = math.sqrt((math.e - 1.0) * math.e)
+LAWS: dict[str, Law] = {
+    'normal': Law(lambda luck: NORMAL(_within(luck)), 1.0),
+    'Student t, 2 degrees': Law(
+        lambda luck: (2.0 * luck - 1.0) / math.sqrt(2.0 * _within(luck) * (1.0 - _within(luck))),
+        1.21,
+    ),
+    'Cauchy': Law(lambda luck: math.tan(math.pi * (_within(luck) - 0.5)), 1.48),
+    'log-normal, rare high returns': Law(
+        lambda luck: math.exp(NORMAL(_within(luck))), LOG_NORMAL_SPREAD
+    ),
+    'log-normal, rare low returns': Law(
+        lambda luck: -math.exp(NORMAL(_within(luck))), LOG_NORMAL_SPREAD
+    ),
+    'two modes, 30% high': two_modes(0.3),
+    'two modes, 60% high': two_modes(0.6),
+    '0 or 1, alike': Law(lambda luck: float(luck >= 0.5), 0.5),
+}
+"""What the base's returns are like."""
+
+
 def simulate(
     base: Curve,
     residual: Curve,
@@ -62,8 +120,50 @@ def simulate(
 ) -> Outcome:
     """Return what becomes of a run; alarms before `sabotaged_at` roll nothing back."""
     guard = Guard(CONFIG)
+
+    def play(number: int, luck: float, on: bool, share: float) -> Alarm | None:
+        success = bool(luck < (residual if on else base)(number))
+        return guard.record_outcome(success, residual=on, base_share=share)
+
+    return _follow(guard, play, rng, episodes, warm_up, sabotaged_at)
+
+
+def simulate_returns(
+    law: Law,
+    rng: np.random.Generator,
+    drop: float = 0.0,
+    world: Curve = lambda number: 0.0,
+    warm_up: int = WARM_UP,
+) -> Outcome:
+    """Return what becomes of a run whose task tells returns alone.
+
+    Args:
+        law: of the base's returns.
+        rng: source of luck.
+        drop: what the residual loses, in units of the law's spread.
+        world: what base and residual gain at an episode, in the same units.
+        warm_up: base-only episodes before.
+    """
+    guard = ReturnGuard(CONFIG)
+
+    def play(number: int, luck: float, on: bool, share: float) -> Alarm | None:
+        value = law.quantile(luck) + law.spread * (world(number) - drop * on)
+        return guard.record_return(value, on, share)
+
+    return _follow(guard, play, rng, EPISODES, warm_up, 0)
+
+
+def _follow(
+    guard: Guard,
+    play: Play,
+    rng: np.random.Generator,
+    episodes: int,
+    warm_up: int,
+    sabotaged_at: int,
+) -> Outcome:
+    """Let a robot draw its episodes as a guard asks for."""
     for number in range(-warm_up, 0):
-        guard.record_outcome(bool(rng.random() < base(number)), residual=False, base_share=1.0)
+        play(number, rng.random(), False, 1.0)
     asked = [CONFIG.share] * (DELAY + 1)
     alone = counted = 0
     for number, (draw, luck) in enumerate(rng.random((episodes, 2))):
@@ -71,8 +171,7 @@ def simulate(
         on = bool(draw >= asked[0])
         alone += not on
         counted += on and number >= sabotaged_at
-        success = bool(luck < (residual if on else base)(number))
-        alarm = guard.record_outcome(success, residual=on, base_share=asked[0])
+        alarm = play(number, luck, on, asked[0])
         if alarm is not None and number >= sabotaged_at:
             return Outcome(counted, number + 1 - sabotaged_at, alone / (number + 1))
     return Outcome(None, None, alone / episodes)
@@ -121,6 +220,32 @@ WORLDS: dict[str, list[tuple[Curve, int]]] = {
     ],
 }
 """Worlds in which the residual is as good as its base: curves of success, and warm-up."""
+RETURN_WORLDS: dict[str, list[tuple[str, Curve, int]]] = {
+    **{law: [(law, constant(0.0), WARM_UP)] for law in LAWS},
+    'both fall by 2 at episode 200': [
+        (law, shift(0.0, -2.0), WARM_UP) for law in ('normal', 'Cauchy')
+    ],
+    'both fall by 2 at episode 1000': [
+        (law, shift(0.0, -2.0, 1000), WARM_UP) for law in ('normal', 'Cauchy')
+    ],
+    'both rise by 2 at episode 200': [
+        (law, shift(0.0, 2.0), WARM_UP) for law in ('normal', 'Cauchy')
+    ],
+    'both drift by 4 in 500 episodes': [
+        (law, shift(0.0, -4.0, 200, 500), WARM_UP) for law in ('normal', 'Cauchy')
+    ],
+    **{
+        f'batches of {length}, 2 apart': [
+            (law, batches(0.0, -2.0, length), WARM_UP) for law in ('normal', 'Cauchy')
+        ]
+        for length in (10, 20, 50, 100)
+    },
+    'first 60 base episodes 1 too high': [
+        (law, lucky(0.0, 1.0), 60) for law in ('normal', 'Cauchy')
+    ],
+}
+"""Worlds in which the residual is as good as its base: law, what both gain, and warm-up; numbers
+are in units of the law's spread."""
 
 
 def rate(hits: Sequence[bool]) -> str:
@@ -145,6 +270,44 @@ def false_alarms(seed: int) -> dict[str, list[bool]]:
         # A run that ends with an alarm ends in a trial; the others show what a sound run costs.
         shares = [run.base_share for run in runs if run.residual_episodes is None]
         print(f'| {world} | {rate(found[world])} | {np.mean(shares):.0%} |', flush=True)
+    return found
+
+
+def false_alarms_of_returns(seed: int) -> dict[str, list[bool]]:
+    """Print and return the false alarms of every world of returns."""
+    rng = np.random.default_rng([seed, 4])
+    print('\n| returns of both | false alarm in 2,000 episodes | base-only share |')
+    print('|---|---|---|')
+    found = {}
+    for name, worlds in RETURN_WORLDS.items():
+        runs = [
+            simulate_returns(LAWS[law], rng, 0.0, world, warm_up)
+            for law, world, warm_up in worlds
+            for _ in range(RUNS // len(worlds))
+        ]
+        found[name] = [run.residual_episodes is not None for run in runs]
+        shares = [run.base_share for run in runs if run.residual_episodes is None]
+        print(f'| {name} | {rate(found[name])} | {np.mean(shares):.0%} |', flush=True)
+    return found
+
+
+def delays_of_returns(seed: int) -> dict[tuple[str, float], npt.NDArray[np.float64]]:
+    """Print and return residual episodes to the alarm by law and by what the residual loses."""
+    print('\n| returns | loss | residual episodes: median, 90 % | all episodes |')
+    print('|---|---|---|---|')
+    found = {}
+    for number, (law, drop) in enumerate((law, drop) for law in LAWS for drop in LOSSES):
+        rng = np.random.default_rng([seed, 5, number])
+        runs = [simulate_returns(LAWS[law], rng, drop) for _ in range(RUNS // 4)]
+        counted = np.array([run.residual_episodes or np.inf for run in runs], dtype=float)
+        every = np.array([run.episodes or np.inf for run in runs], dtype=float)
+        found[law, drop] = counted
+        cells = [
+            f'{law} | {drop:g}',
+            f'{_number(counted, 50)}, {_number(counted, 90)}',
+            f'{_number(every, 50)}, {_number(every, 90)}',
+        ]
+        print(f'| {" | ".join(cells)} |', flush=True)
     return found
 
 
@@ -225,43 +388,65 @@ def _number(counts: npt.NDArray[np.float64], percentile: float) -> str:
 def draw(
     path: Path,
     found: dict[tuple[float, float], npt.NDArray[np.float64]],
-    alarms: dict[str, list[bool]],
+    alarms: Mapping[str, Sequence[bool]],
+    of_returns: dict[tuple[str, float], npt.NDArray[np.float64]],
+    alarms_of_returns: Mapping[str, Sequence[bool]],
 ) -> None:
-    """Draw delay against drop, and false alarms in 2,000 episodes."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10.0, 4.4), dpi=100)
-    colours = plt.get_cmap('viridis')(np.linspace(0.85, 0.0, len(BASES)))
-    for base, colour, marker in zip(BASES, colours, 'osD^v', strict=True):
-        drops = [100.0 * (1.0 - remaining) for remaining in REMAINING]
+    """Draw delay against drop, and false alarms in 2,000 episodes: of success, then of returns."""
+    figure, axes = plt.subplots(2, 2, figsize=(10.0, 8.8), dpi=100)
+    by_success = {
+        f'base {base:.0%}': [
+            (100.0 * (1.0 - remaining), found[base, remaining]) for remaining in REMAINING
+        ]
+        for base in BASES
+    }
+    by_return = {law: [(loss, of_returns[law, loss]) for loss in LOSSES] for law in LAWS}
+    _draw_delays(axes[0, 0], by_success, 'loss of success [% of the base]')
+    _draw_delays(axes[1, 0], by_return, 'loss of return [standard deviations of the base]')
+    _draw_alarms(axes[0, 1], alarms, 'Success of base and residual alike')
+    _draw_alarms(axes[1, 1], alarms_of_returns, 'Returns of base and residual alike')
+    figure.tight_layout()
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def _draw_delays(
+    axes: Axes,
+    curves: Mapping[str, Sequence[tuple[float, npt.NDArray[np.float64]]]],
+    label: str,
+) -> None:
+    """Draw delays by loss, a curve for each name."""
+    colours = plt.get_cmap('viridis')(np.linspace(0.85, 0.0, len(curves)))
+    for (name, points), colour, marker in zip(curves.items(), colours, 'osD^v<>P', strict=False):
+        losses = [loss for loss, _ in points]
         for percentile, style in ((50, '-'), (90, ':')):
-            late_ones = [
-                np.percentile(found[base, remaining], percentile, method='higher')
-                for remaining in REMAINING
-            ]
-            label = f'base {base:.0%}' if percentile == 50 else None
-            left.plot(drops, late_ones, style, color=colour, marker=marker, ms=4, label=label)
-    left.set_yscale('log')
-    left.set_xlabel('loss of success [% of the base]')
-    left.set_ylabel('residual episodes to the alarm')
-    left.set_title('Delay: median (line) and 90 % (dotted)')
-    left.grid(alpha=0.3, which='both')
-    left.legend()
+            late_ones = [np.percentile(each, percentile, method='higher') for _, each in points]
+            shown = name if percentile == 50 else None
+            axes.plot(losses, late_ones, style, color=colour, marker=marker, ms=4, label=shown)
+    axes.set_yscale('log')
+    axes.set_xlabel(label)
+    axes.set_ylabel('residual episodes to the alarm')
+    axes.set_title('Delay: median (line) and 90 % (dotted)')
+    axes.grid(alpha=0.3, which='both')
+    axes.legend(fontsize=8)
+
+
+def _draw_alarms(axes: Axes, alarms: Mapping[str, Sequence[bool]], title: str) -> None:
+    """Draw the rate of false alarms of every world."""
     names = list(alarms)
     rates = [wilson(alarms[name]) for name in names]
     shares = np.array([100.0 * each.value for each in rates])
     limits = np.array([[100.0 * each.low, 100.0 * each.high] for each in rates])
     errors = np.abs(limits.T - shares)
     rows = np.arange(len(names))[::-1]
-    right.errorbar(shares, rows, xerr=errors, fmt='o', color='#1f6fb4', capsize=2, ms=4)
+    axes.errorbar(shares, rows, xerr=errors, fmt='o', color='#1f6fb4', capsize=2, ms=4)
     for limit in (5.0, 10.0):
-        right.axvline(limit, color='#8c8c8c', linestyle='--', linewidth=0.8)
-    right.set_yticks(rows, names, fontsize=8)
-    right.set_xlim(left=0.0)
-    right.set_xlabel('runs with a false alarm in 2,000 episodes [%]')
-    right.set_title('Base and residual alike')
-    right.grid(alpha=0.3, axis='x')
-    figure.tight_layout()
-    figure.savefig(path)
-    plt.close(figure)
+        axes.axvline(limit, color='#8c8c8c', linestyle='--', linewidth=0.8)
+    axes.set_yticks(rows, names, fontsize=8)
+    axes.set_xlim(left=0.0)
+    axes.set_xlabel('runs with a false alarm in 2,000 episodes [%]')
+    axes.set_title(title)
+    axes.grid(alpha=0.3, axis='x')
 
 
 def main(
@@ -273,8 +458,10 @@ def main(
     found = delays(seed)
     late(seed)
     better(seed)
+    alarms_of_returns = false_alarms_of_returns(seed)
+    of_returns = delays_of_returns(seed)
     if figure is not None:
-        draw(figure, found, alarms)
+        draw(figure, found, alarms, of_returns, alarms_of_returns)
 
 
 if __name__ == '__main__':
