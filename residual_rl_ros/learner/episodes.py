@@ -215,9 +215,7 @@ class EpisodeLog:
         failures, successes = state['labels']
         self._labels = {False: int(failures), True: int(successes)}
         self._open = {
-            robot: _OpenEpisode(
-                number, frozenset(map(Source, sources)), (epoch, sequence), *rest
-            )
+            robot: _OpenEpisode(number, frozenset(map(Source, sources)), (epoch, sequence), *rest)
             for robot, (number, sources, epoch, sequence, *rest) in state['episodes'].items()
         }
         # A checkpoint of an earlier version counted neither.

@@ -41,6 +41,11 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     return load_script('guard_rates', monkeypatch)
 
 
+@pytest.fixture
+def worlds(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return load_script('guard_worlds', monkeypatch)
+
+
 def delays(script: Any, base: Any, residual: Any, runs: int) -> list[float]:
     """Return the residual episodes until the alarm of simulated runs, infinite without one."""
     found = [
@@ -56,35 +61,35 @@ def within(delays: list[float], limit: float) -> float:
 
 @pytest.mark.parametrize(('base', 'median'), [(0.4, 18), (0.6, 12), (0.8, 8)])
 def test_a_residual_that_never_succeeds_is_found_within_twenty_of_its_episodes(
-    script: Any, base: float, median: int
+    script: Any, worlds: Any, base: float, median: int
 ) -> None:
-    found = delays(script, script.constant(base), script.constant(0.0), runs=100)
+    found = delays(script, worlds.constant(base), worlds.constant(0.0), runs=100)
     assert within(found, 20) >= 0.88
     assert np.median(found) == pytest.approx(median, abs=1.5)
 
 
 @pytest.mark.parametrize('base', [0.6, 0.8])
 def test_a_residual_with_a_third_of_the_success_is_found_within_forty(
-    script: Any, base: float
+    script: Any, worlds: Any, base: float
 ) -> None:
-    found = delays(script, script.constant(base), script.constant(base / 3.0), runs=100)
+    found = delays(script, worlds.constant(base), worlds.constant(base / 3.0), runs=100)
     assert within(found, 40) >= 0.86
 
 
 @pytest.mark.parametrize('success', [0.05, 0.6])
 def test_a_residual_that_equals_its_base_seldom_gets_a_false_alarm(
-    script: Any, success: float
+    script: Any, worlds: Any, success: float
 ) -> None:
-    curve = script.constant(success)
+    curve = worlds.constant(success)
     assert within(delays(script, curve, curve, runs=15), script.EPISODES) <= 0.14
 
 
 @pytest.mark.parametrize('world', ['light', 'batches', 'luck'])
-def test_nor_where_the_world_changes_for_both(script: Any, world: str) -> None:
+def test_nor_where_the_world_changes_for_both(script: Any, worlds: Any, world: str) -> None:
     curve = {
-        'light': script.shift(0.7, 0.4),
-        'batches': script.batches(0.9, 0.3, 20),
-        'luck': script.lucky(0.5, 0.8),
+        'light': worlds.shift(0.7, 0.4),
+        'batches': worlds.batches(0.9, 0.3, 20),
+        'luck': worlds.lucky(0.5, 0.8),
     }[world]
     assert within(delays(script, curve, curve, runs=15), script.EPISODES) <= 0.2
 
@@ -96,15 +101,15 @@ def test_where_nobody_succeeds_there_is_nothing_to_lose() -> None:
     assert not guard.in_trial
 
 
-def test_a_base_that_has_become_better_counts(script: Any) -> None:
-    base, residual = script.shift(0.4, 0.8, at=0), script.constant(0.4)
+def test_a_base_that_has_become_better_counts(script: Any, worlds: Any) -> None:
+    base, residual = worlds.shift(0.4, 0.8, at=0), worlds.constant(0.4)
     rng = np.random.default_rng(3)
     found = [script.simulate(base, residual, rng).episodes for _ in range(10)]
     assert all(delay is not None and delay < 900 for delay in found)
 
 
-def test_a_residual_that_is_better_gives_no_alarm(script: Any) -> None:
-    found = delays(script, script.constant(0.6), script.constant(0.75), runs=10)
+def test_a_residual_that_is_better_gives_no_alarm(script: Any, worlds: Any) -> None:
+    found = delays(script, worlds.constant(0.6), worlds.constant(0.75), runs=10)
     assert within(found, script.EPISODES) == 0.0
 
 
