@@ -18,7 +18,16 @@ from residual_rl_ros.robot.camera import Camera
 from residual_rl_ros.robot.command import Command
 from residual_rl_ros.robot.decoders import FIELD_ROOTS
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, JOY, LASER_SCAN, Channel
+from residual_rl_ros.robot.topics import (
+    AT_ONCE,
+    CHANNEL_TYPES,
+    FLOAT_ARRAY,
+    JOINT_STATE,
+    JOY,
+    LASER_SCAN,
+    TF,
+    Channel,
+)
 from residual_rl_ros.transitions.cdr import typestore
 
 
@@ -51,11 +60,7 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
             report.problems.append(str(error))
     report.facts |= _between_episodes(robot)
     for channel in robot.channels:
-        report.facts[f'channel {channel.name}'] = (
-            f'{channel.topic} ({channel.type}), {len(channel.observation_names)} values, at most '
-            f'{channel.max_age_s:g} s old by its {channel.stamped_by}'
-            f'{f", in {channel.frame_id}" if channel.frame_id else ""}'
-        )
+        report.facts[f'channel {channel.name}'] = _channel(channel)
         if channel.max_age_s < 1.0 / rate:
             report.remarks.append(
                 f'channel {channel.name!r}: max_age_s {channel.max_age_s:g} is less than a control '
@@ -91,6 +96,23 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
         except (BasePolicyError, ResourceError) as error:
             report.problems.append(str(error))
     return report
+
+
+def _channel(channel: Channel) -> str:
+    """Return what a channel observes, as a fact of the report."""
+    when = 'at once' if channel.takes_effect == AT_ONCE else 'from the next episode on'
+    age = f'at most {channel.max_age_s:g} s old by its {channel.stamped_by}'
+    fact = (
+        f'{channel.topic} ({channel.type}), {len(channel.observation_names)} values, '
+        f'{f"given once, changes count {when}" if channel.latched else age}'
+    )
+    if channel.type == TF:
+        return f'{fact}, {channel.source_frame} in {channel.target_frame}'
+    if (depth := channel.preprocessing.depth) is not None:
+        fact += f', distances from {depth.nearest:g} to {depth.farthest:g} m as grey levels'
+    if channel.camera_info_topic:
+        fact += f', undistorted by {channel.camera_info_topic}'
+    return f'{fact}, in {channel.frame_id}' if channel.frame_id else fact
 
 
 def _between_episodes(robot: RobotConfig) -> dict[str, str]:
@@ -168,7 +190,8 @@ def _action_remarks(robot: RobotConfig) -> list[str]:
 
 def missing_fields(channel: Channel) -> list[str]:
     """Return the fields of a channel that its message type does not have, or not as a number."""
-    if channel.type in (JOINT_STATE, FLOAT_ARRAY, JOY, LASER_SCAN) or channel.is_image:
+    named = (JOINT_STATE, FLOAT_ARRAY, JOY, LASER_SCAN, TF)
+    if channel.type in named or channel.type not in CHANNEL_TYPES or channel.is_image:
         return []  # Their fields are checked otherwise, or have the names that they are given.
     root = FIELD_ROOTS.get(channel.type, '')
     return [field for field in channel.fields if not _is_number(channel.type, root + field)]

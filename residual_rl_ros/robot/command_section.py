@@ -13,7 +13,9 @@ import numpy as np
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.action_spec import DISCRETE, INCREMENTS, POSITIONS
+from residual_rl_ros.robot.codecs import find_codec
 from residual_rl_ros.robot.command import (
+    COMMAND_TYPES,
     DISCRETE_TYPES,
     FIELDS,
     INDEX_TYPES,
@@ -22,7 +24,12 @@ from residual_rl_ros.robot.command import (
     STEPPED_TYPES,
     Command,
 )
-from residual_rl_ros.robot.keys import COMMAND_KEYS, AnyActionKeys, CommandKeys
+from residual_rl_ros.robot.keys import (
+    COMMAND_KEYS,
+    AnyActionKeys,
+    CodecKeys,
+    CommandKeys,
+)
 from residual_rl_ros.robot.topics import POSE
 from residual_rl_ros.schema import from_mapping
 
@@ -83,14 +90,21 @@ class CommandSection:
 
     def _add(self, name: str, values: dict[str, Any], path: str, alone: bool) -> None:
         """Read one command."""
-        kind = COMMAND_KEYS.get(str(values.get('type')), CommandKeys)
+        said = str(values.get('type'))
+        kind = COMMAND_KEYS.get(said, CommandKeys)
         try:
+            if said.count('/') == 2 and said not in COMMAND_TYPES:
+                kind = CodecKeys
+                if find_codec(said).encode is None:
+                    raise ConfigError(f'the codec of {said} makes no commands')
             keys = from_mapping(kind, values, path)
         except ConfigError as error:
-            self.problems += [f'{path}.{problem}' for problem in error.problems]
+            problems = error.problems or (f'type: {error}',)
+            self.problems += [f'{path}.{problem}' for problem in problems]
             return
         actions = keys.actions or (self.names if alone else ())
-        unknown = [each for each in actions if each not in self.names]
+        places = {each: index for index, each in reversed(list(enumerate(self.names)))}
+        unknown = [each for each in actions if each not in places]
         if unknown or not actions:
             said = f'names {unknown}' if unknown else 'is missing'
             self.problems.append(
@@ -100,11 +114,13 @@ class CommandSection:
         every, samples = self._rate(keys.rate_hz, path)
         limits = bool(keys.max_acceleration or keys.max_jerk)
         own = {key: getattr(keys, key) for key in OWN_KEYS if hasattr(keys, key)}
+        if isinstance(keys, CodecKeys):
+            own['fields'] = keys.fields or actions
         command = Command(
             keys.topic,
             keys.type,
             name=name,
-            indices=() if actions == self.names else tuple(map(self.names.index, actions)),
+            indices=() if actions == self.names else tuple(map(places.__getitem__, actions)),
             every=every,
             samples=samples,
             interpolation=keys.interpolation or ('limited' if limits else 'cubic'),
@@ -123,7 +139,7 @@ class CommandSection:
                     f'{path}.hold is zero, but a {keys.type} is a position: remove hold'
                 )
                 break
-            self.holds[self.names.index(each)] = hold
+            self.holds[places[each]] = hold
         self.commands.append(command)
 
     def _rate(self, rate_hz: float, path: str) -> tuple[int, int]:
@@ -143,6 +159,7 @@ class CommandSection:
         """Refuse names that do not fit the actions."""
         for key, names in (('joints', command.joints), ('fields', command.fields)):
             wanted = command.type in (JOINT_TYPES if key == 'joints' else FIELDS)
+            wanted |= key == 'fields' and command.type not in COMMAND_TYPES
             if wanted and (len(names) != len(actions) or len(set(names)) != len(names)):
                 self.problems.append(
                     f'{path}.{key} is {list(names)}, expected {len(actions)} different names, one '

@@ -105,7 +105,7 @@ def _of_operator(robot: RobotConfig, namespace: str, takeover: TakeoverConfig) -
         'takeover_node',
         (robot.takeover.topic, 'takeover/active'),
         (
-            *(channel.topic for channel in channels),
+            *(source.topic for channel in channels for source in channel.sources),
             *filter(None, (takeover.topic,)),
             'policy_node/executed_action',
         ),
@@ -117,7 +117,8 @@ def _of_operator(robot: RobotConfig, namespace: str, takeover: TakeoverConfig) -
 
 def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, ...]:
     """Return what policy, reward, recorder and simulator of one robot must do."""
-    channels = tuple(channel.topic for channel in robot.channels)
+    sources = (source.topic for channel in robot.channels for source in channel.sources)
+    channels = tuple(dict.fromkeys(sources))
     commands = tuple(command.topic for command in robot.commands if not command.is_action)
     own = (*OWN_TOPICS, MARKERS) if robot.action.workspace else OWN_TOPICS
     policy = Access(

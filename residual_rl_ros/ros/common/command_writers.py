@@ -13,14 +13,16 @@ import numpy.typing as npt
 from builtin_interfaces.msg import Duration
 from trajectory_msgs.msg import JointTrajectoryPoint
 
+from residual_rl_ros.errors import CommandError, ConfigError
+from residual_rl_ros.robot.codecs import find_codec
 from residual_rl_ros.robot.command import (
+    COMMAND_TYPES,
     GRIPPER,
     INDEX_TYPES,
     PARALLEL_GRIPPER,
     ROOTS,
     TRAJECTORY,
     TWIST_TYPES,
-    UNSTAMPED_TYPES,
     WRENCH,
     Command,
 )
@@ -52,7 +54,7 @@ class CommandWriter:
             they carry no stamp: its controller then starts them at once.
 
     Raises:
-        ConfigError: the package of its type is not installed.
+        ConfigError: the package of its type is not installed, or no codec makes it.
     """
 
     def __init__(self, command: Command, period_s: float, lockstep: bool) -> None:
@@ -61,10 +63,31 @@ class CommandWriter:
         self.message_type = kind
         """Class of the messages, or of the action."""
         self._new = kind.Goal if command.is_action else kind
-        unstamped = command.type in UNSTAMPED_TYPES
-        self._stamped = not unstamped and (lockstep or command.type != TRAJECTORY)
+        self._stamped = command.answers_stamps and (lockstep or command.type != TRAJECTORY)
         self._fill = PoseFiller(command) if command.type == POSE else FILLERS.get(command.type)
+        if command.type not in COMMAND_TYPES:
+            self._fill = _fill_coded
+            self._stamped = 'header' in kind.get_fields_and_field_types()
+            self._try()
         self._in = from_seconds(period_s)
+
+    def _try(self) -> None:
+        """Fill a message of another package's type before anything moves.
+
+        Raises:
+            ConfigError: its codec cannot, or it has no header for a frame.
+        """
+        command = self.command
+        where = f'robot.command: {command.name!r}'
+        if command.frame_id and not self._stamped:
+            raise ConfigError(
+                f'{where} has frame_id {command.frame_id!r}, but {command.type} has no header; '
+                'remove it'
+            )
+        try:
+            self.message(np.zeros(len(command.fields)), 0.0)
+        except CommandError as error:
+            raise ConfigError(f'{where}: {error}') from error
 
     def message(self, values: Array, stamp: float) -> Any:
         """Return the message, or its bytes: a publisher takes either.
@@ -136,6 +159,22 @@ class PoseFiller:
             sign = -1.0 if quaternion @ self._latest < 0.0 else 1.0
             self._latest = sign * quaternion / length
         return self._latest
+
+
+def _fill_coded(message: Any, values: Array, command: Command) -> None:
+    """Fill a message of another package's type.
+
+    Raises:
+        CommandError: its codec failed.
+    """
+    encode = find_codec(command.type).encode
+    try:
+        assert encode is not None, f'the codec of {command.type} makes no commands'
+        encode(message, values, command.fields)
+    except Exception as error:
+        raise CommandError(
+            f'the codec of {command.type} failed: {type(error).__name__}: {error}'
+        ) from error
 
 
 def _fill_joints(message: Any, values: Array, command: Command) -> None:

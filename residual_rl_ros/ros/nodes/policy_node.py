@@ -31,6 +31,7 @@ from residual_rl_ros.robot.command import CommandDecoder
 from residual_rl_ros.robot.decoders import rounded, to_seconds
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.robot.topics import Channel
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.command_outputs import ARRIVAL_LIMIT_S, CommandOutputs
 from residual_rl_ros.ros.common.encoders import (
@@ -68,6 +69,7 @@ from residual_rl_ros.transitions.seal import LAYOUT, WEIGHTS, Key
 from residual_rl_ros.transitions.transition import Transition
 
 Array = npt.NDArray[np.float64]
+ChannelCallback = Callable[[Any, Mapping[str, Any], bool], None]
 WATCH_PERIOD_S = 0.25
 """How often a lockstep loop looks whether it waits in vain."""
 
@@ -223,12 +225,10 @@ class PolicyNode(ManagedNode):
         for channel in self.robot.channels:
             size = picture_sizes.get(channel.name)
             reader = ChannelReader(channel, self.parameters.lockstep, size)
-            callback = (
-                self._image_callback(channel.name, reader)
-                if channel.is_image and isinstance(loop, RealTimeLoop)
-                else self._channel_callback(channel.name, reader)
-            )
-            create(reader.message_type, channel.topic, callback, qos.SENSOR)
+            loop.assembler.hints[channel.name] = reader.hint
+            read_apart = channel.is_image and isinstance(loop, RealTimeLoop)
+            make_callback = self._image_callback if read_apart else self._channel_callback
+            reader.subscribe(self, make_callback(channel, reader))
         create(Float64MultiArray, 'step_feedback', self._on_feedback, qos.FEEDBACK)
         create(
             UInt8MultiArray,
@@ -273,20 +273,21 @@ class PolicyNode(ManagedNode):
 
     # --- messages in
 
-    def _channel_callback(
-        self, name: str, reader: ChannelReader
-    ) -> Callable[[Any, Mapping[str, Any]], None]:
-        loop = self._loop
+    def _channel_callback(self, channel: Channel, reader: ChannelReader) -> ChannelCallback:
+        loop, name = self._loop, channel.name
 
-        def callback(message: Any, information: Mapping[str, Any]) -> None:
-            if not loop.active:
+        def callback(message: Any, information: Mapping[str, Any], aside: bool) -> None:
+            # What is given once is not given again when the node is activated.
+            if not (loop.active or aside or channel.latched):
                 return
             started = time.perf_counter()
             try:
-                reading = reader.read(message, self._now, message_count(information))
+                reading = reader.read(message, self._now, message_count(information), aside)
             except ObservationError as error:
                 loop.refuse_observation(error)
                 return
+            finally:
+                loop.assembler.hints[name] = reader.hint
             if reading is not None:
                 loop.push_observation(name, reading.stamp, reading.values, reading.picture)
             if isinstance(loop, RealTimeLoop):
@@ -294,14 +295,17 @@ class PolicyNode(ManagedNode):
 
         return callback
 
-    def _image_callback(self, name: str, reader: ChannelReader) -> Callable[[Any], None]:
+    def _image_callback(self, channel: Channel, reader: ChannelReader) -> ChannelCallback:
         """Have images read in another thread; in lockstep a simulator waits for them instead."""
         loop, images = self._loop, ImageWorker(reader.look, reader.warm_up)
         self.made.callback(images.close)
-        self._image_workers.append((name, images))
+        self._image_workers.append((channel.name, images))
+        beside = self._channel_callback(channel, reader)
 
-        def callback(message: Any) -> None:
-            if not loop.active:
+        def callback(message: Any, information: Mapping[str, Any], aside: bool) -> None:
+            if aside:
+                beside(message, information, aside)
+            if aside or reader.hint or not loop.active:
                 return
             try:
                 stamp = reader.stamp(message)

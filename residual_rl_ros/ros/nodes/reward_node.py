@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from residual_rl_ros.errors import ConfigError, ObservationError, RewardError
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.encoders import ChannelReader, message_count
+from residual_rl_ros.ros.common.encoders import ChannelReader
 from residual_rl_ros.ros.common.managed_node import (
     OK,
     WARN,
@@ -45,9 +45,7 @@ class RewardNode(ManagedNode):
         self._source = _make_source(parameters, robot)
         self._assembler = ObservationAssembler(robot.channels)
         for channel in robot.channels:
-            reader = ChannelReader(channel)
-            callback = self._channel_callback(channel.name, reader)
-            self.create_subscription(reader.message_type, channel.topic, callback, qos.SENSOR)
+            ChannelReader(channel).feed(self, self._assembler, self._now, self._refuse)
         self._publisher = self.create_lifecycle_publisher(
             Float64MultiArray, 'step_feedback', qos.FEEDBACK
         )
@@ -63,20 +61,9 @@ class RewardNode(ManagedNode):
         """Stop asking."""
         self.destroy_timer(self._timer)
 
-    def _channel_callback(
-        self, name: str, reader: ChannelReader
-    ) -> Callable[[Any, Mapping[str, Any]], None]:
-        def callback(message: Any, information: Mapping[str, Any]) -> None:
-            try:
-                reading = reader.read(message, self._now, message_count(information))
-                if reading is not None:
-                    self._assembler.update(name, reading.stamp, reading.values)
-            except ObservationError as error:
-                self._assembler.refuse(error)
-                self._refused += 1
-                self._warn(str(error))
-
-        return callback
+    def _refuse(self, error: ObservationError) -> None:
+        self._refused += 1
+        self._warn(str(error))
 
     def _tick(self) -> None:
         now = self._now()
