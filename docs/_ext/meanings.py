@@ -148,6 +148,8 @@ DIAGNOSTICS = {
         'answered': 'observations with an answer',
         'successes': 'successes reported',
         'refused_observations': 'observations refused',
+        'add_on_reward': 'add-on return of the episode so far, or of the last one',
+        'add_on_failures': 'decisions whose add-on reward was no number, or that were malformed',
     },
     'takeover_node': {
         'active': 'the lifecycle state is active',
