@@ -13,6 +13,8 @@ import numpy as np
 
 from residual_rl_ros.errors import CheckpointError
 
+NOTHING, SUCCESS, RETURN = 'nothing', 'success', 'return'
+"""What a guard can watch."""
 MIN_BASE_EPISODES = 20
 """Base-only episodes before anything is concluded."""
 BASE_WINDOW = 100

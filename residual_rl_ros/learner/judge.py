@@ -11,11 +11,15 @@ from typing import Any
 from residual_rl_ros.config.preset import LearnerConfig
 from residual_rl_ros.learner.episodes import EpisodeLog, EpisodeRecord
 from residual_rl_ros.learner.exploration_schedule import PublishedShares
-from residual_rl_ros.learner.guard import Guard, GuardConfig, ReturnGuard
+from residual_rl_ros.learner.guard import (
+    NOTHING,
+    RETURN,
+    SUCCESS,
+    Guard,
+    GuardConfig,
+    ReturnGuard,
+)
 from residual_rl_ros.learner.kept_networks import BestNetworks, Networks
-
-NOTHING, SUCCESS, RETURN = 'nothing', 'success', 'return'
-"""What a guard can watch."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,7 @@ class ActorJudge:
     def state_dict(self) -> dict[str, Any]:
         """Return everything but the networks as JSON values, for a checkpoint."""
         return {
+            'guard_watches': self.watches,  # For a summary; it follows from the episodes.
             'guard': self._by_success.state_dict(),
             'return_guard': self._by_return.state_dict(),
             'base_shares': self.base_shares.state_dict(),

@@ -27,6 +27,7 @@ from residual_rl_ros.learner.exploration_schedule import (
     residual_exploration,
     warmup_exploration,
 )
+from residual_rl_ros.learner.guard import RETURN
 from residual_rl_ros.learner.judge import ActorJudge
 from residual_rl_ros.learner.updates import Updates
 from residual_rl_ros.residual_policy.robot_policy import Exploration
@@ -225,6 +226,8 @@ class Learner:
         derived = ', '.join(f'{name} {value:.4g}' for name, value in self.derived().items())
         if derived:
             self.inform(f'from {self.transitions} decisions of the base follow: {derived}')
+        if self.judge.watches == RETURN:
+            self.inform('no episode was labelled: the guard watches returns')
         waits = self.config.policy_warmup_transitions > 0
         self.phase = Phase.POLICY_WARMUP if waits else Phase.ONLINE
 
