@@ -97,6 +97,7 @@ DIAGNOSTICS = {
         'clamped': 'commands changed by the position limits',
         'slew_limited': 'commands changed by the slew limit',
         'workspace_limited': 'commands cut short at the border of the workspace',
+        'self_collision_limited': 'commands cut short because links would come too near',
         'ticks': 'control steps of episodes that sent a command',
         'operator_ticks': "those of which the command was an operator's",
         'takeovers': 'how often an operator has taken over',

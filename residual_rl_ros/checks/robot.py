@@ -9,6 +9,7 @@ import numpy.typing as npt
 from rosbags.interfaces import Nodetype
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.control.body import SelfCollision
 from residual_rl_ros.control.preparation import GoHome
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import BasePolicyError, ConfigError, ResourceError
@@ -46,18 +47,7 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
         **_commands(robot),
         **_actions(action, rate),
     }
-    if action.workspace is not None:
-        box = action.workspace
-        sides = zip('xyz', box.lower, box.upper, strict=True)
-        report.facts['workspace'] = f'{box.point} of {box.model} [m]: ' + ', '.join(
-            f'{axis} in [{low:.4g}, {high:.4g}]' for axis, low, high in sides
-        )
-        try:
-            safety = SafetyFilter(action)
-            if robot.home is not None:
-                GoHome(robot.home, safety, 1.0 / rate)
-        except (ConfigError, ResourceError) as error:
-            report.problems.append(str(error))
+    _check_body(report, robot)
     report.facts |= _between_episodes(robot)
     for channel in robot.channels:
         report.facts[f'channel {channel.name}'] = _channel(channel)
@@ -96,6 +86,54 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
         except (BasePolicyError, ResourceError) as error:
             report.problems.append(str(error))
     return report
+
+
+def _check_body(report: InspectionReport, robot: RobotConfig) -> None:
+    """Report what is known of the arm's body: URDF, workspace, distances of its links."""
+    action, urdf = robot.action, robot.urdf
+    if urdf is not None:
+        gives = f'it gives {", ".join(robot.from_urdf)}' * bool(robot.from_urdf)
+        joints = ', '.join(name or 'none' for name in urdf.joints)
+        report.facts['robot_description'] = '; '.join(filter(None, (urdf.source, joints, gives)))
+    if urdf is not None and not urdf.text:
+        report.remarks.append(
+            'robot_description is heard by policy_node alone, which then checks limits, workspace '
+            'and self-collision: name a file to check them here'
+        )
+    if action.workspace is not None:
+        boxes = zip(
+            action.workspace.points, action.workspace.lower, action.workspace.upper, strict=True
+        )
+        report.facts['workspace'] = '\n'.join(
+            f'{point} of {action.workspace.model or "robot_description"} [m]: '
+            + ', '.join(
+                f'{axis} in [{low:.4g}, {high:.4g}]'
+                for axis, low, high in zip('xyz', lower, upper, strict=True)
+            )
+            for point, lower, upper in boxes
+        )
+    if urdf is not None and not urdf.text:
+        return
+    try:
+        safety = SafetyFilter(action)
+        if safety.self_collision is not None:
+            _check_distances(report, safety.self_collision, at_rest=robot.home is None)
+        if robot.home is not None:
+            GoHome(robot.home, safety, 1.0 / robot.control_rate_hz)
+    except (ConfigError, ResourceError) as error:
+        report.problems.append(str(error))
+
+
+def _check_distances(report: InspectionReport, body: SelfCollision, at_rest: bool) -> None:
+    """Report which links are watched and, of a robot without a home, which are too near at 0."""
+    distance = body.spec.distance
+    report.facts['self-collision'] = f'{distance:g} m between {len(set(body.pairs))} pairs of links'
+    for one, other, far in body.near(body.rest) if at_rest else ():
+        report.remarks.append(
+            f'{one} and {other} are {far:.3g} m apart where all joints are at 0, less than '
+            f'{distance:g}: from there they may only part; if they are never to meet, add '
+            f"'{one} {other}' to robot.action.self_collision.ignore"
+        )
 
 
 def _channel(channel: Channel) -> str:

@@ -103,6 +103,8 @@ class Command:
     """Of its commands on the way [1/s^2]."""
     max_jerk: tuple[float, ...] = ()
     """Likewise [1/s^3]."""
+    horizon_steps: int = 0
+    """Trajectories: number of points, with velocities, at most; 0: one without."""
     orientation: tuple[float, ...] = (0.0, 0.0, 0.0, 1.0)
     """PoseStamped without a field of orientation: the orientation, quaternion x, y, z, w."""
     max_effort: float = 0.0

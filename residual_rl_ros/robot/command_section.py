@@ -33,8 +33,11 @@ from residual_rl_ros.robot.keys import (
 from residual_rl_ros.robot.topics import POSE
 from residual_rl_ros.schema import from_mapping
 
-OWN_KEYS = ('joints', 'fields', 'frame_id', 'orientation', 'max_effort', 'threshold')
-"""Keys of some types that `Command` has under the same name, beside `min_interval_s`."""
+OWN_KEYS = (
+    *('joints', 'horizon_steps', 'fields', 'frame_id', 'orientation'),
+    *('max_effort', 'threshold', 'min_interval_s'),
+)
+"""Keys of some types that `Command` has under the same name."""
 
 
 @dataclass
@@ -126,7 +129,6 @@ class CommandSection:
             interpolation=keys.interpolation or ('limited' if limits else 'cubic'),
             max_acceleration=keys.max_acceleration,
             max_jerk=keys.max_jerk,
-            min_interval_s=getattr(keys, 'min_interval_s', 0.0),
             **own,
         )
         self._check(command, actions, path, stated=limits or bool(keys.interpolation))
@@ -188,6 +190,12 @@ class CommandSection:
                     'max_acceleration and max_jerk'
                 )
             return
+        if command.horizon_steps:
+            self.problems.append(
+                f'{path}.horizon_steps is {command.horizon_steps}, but rate_hz is above the '
+                f'control rate {self.rate_hz:g}: its controller goes from point to point by '
+                'itself; remove one of them'
+            )
         if command.type in STEPPED_TYPES or any(f[:3] == 'ori' for f in command.fields):
             self.problems.append(
                 f'{path}.rate_hz is above the control rate {self.rate_hz:g}, but nothing is '
@@ -269,6 +277,20 @@ class CommandSection:
             self.problems.append(
                 f'robot.command.hold is {hold!r}: discrete actions hold by robot.action.hold_action'
             )
+
+    @property
+    def orientations(self) -> tuple[tuple[int, ...], ...]:
+        """The actions of each orientation; see `ActionSpec.orientations`."""
+        found = []
+        for command in self.commands:
+            if command.type != POSE:
+                continue
+            indices = command.indices or range(len(self.names))
+            places = dict(zip(command.fields, indices, strict=False))
+            for root, axes in (('rotation_vector', 'xyz'), ('orientation', 'xyzw')):
+                own = tuple(places.get(f'{root}.{axis}', -1) for axis in axes)
+                found += [own] if max(own) >= 0 else []
+        return tuple(found)
 
     def units(self, given: tuple[str, ...]) -> tuple[str, ...]:
         """Return the units of the actions; refuse those that contradict a command.

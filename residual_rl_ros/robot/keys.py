@@ -99,6 +99,19 @@ class JointCommandKeys(CommandKeys):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrajectoryKeys(JointCommandKeys):
+    """Of a command that is a trajectory."""
+
+    horizon_steps: int = parameter(
+        0,
+        'points of each message, one for each coming control step, with velocities, as far as they '
+        'are known; 0: one point without a velocity',
+        0,
+        1000,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TwistKeys(CommandKeys):
     """Of a command that is a twist without a header."""
 
@@ -179,9 +192,11 @@ class DiscreteActionKeys(AnyActionKeys):
 class ActionKeys(AnyActionKeys):
     """Of continuous actions."""
 
-    lower: tuple[float, ...] = parameter(MISSING, 'smallest commands')
-    upper: tuple[float, ...] = parameter(MISSING, 'largest commands')
-    max_velocity: tuple[float, ...] = parameter(MISSING, 'largest changes of a command [1/s]')
+    lower: tuple[float, ...] = parameter(
+        (), 'smallest commands; required without `robot_description`, whose limits it narrows'
+    )
+    upper: tuple[float, ...] = parameter((), 'largest commands; likewise')
+    max_velocity: tuple[float, ...] = parameter((), 'largest changes of a command [1/s]; likewise')
     measured_by: tuple[str, ...] = parameter((), 'observation name that measures each action')
     units: tuple[str, ...] = parameter((), 'unit of each action')
     following_limit: tuple[float, ...] = parameter(
@@ -194,17 +209,6 @@ class ActionKeys(AnyActionKeys):
         "largest distance of an episode's first command from the measurement; default: "
         f'max_velocity x the larger of {START_S:g} s and {START_PERIODS} control periods',
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkspaceKeys:
-    """Of `robot.action.workspace`."""
-
-    model: str = parameter(MISSING, 'kinematic model: a path, or a shipped one', filled=True)
-    point: str = parameter(MISSING, 'site or body (URDF: link) of the model', filled=True)
-    joints: tuple[str, ...] = parameter(MISSING, "joint of each action, '' for one that moves none")
-    lower: tuple[float, ...] = parameter(MISSING, 'smallest coordinates x, y, z [m]')
-    upper: tuple[float, ...] = parameter(MISSING, 'largest coordinates x, y, z [m]')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,7 +356,8 @@ class ImageChannelKeys(ChannelKeys):
 
 COMMAND_KEYS: dict[str, type[CommandKeys]] = {
     **dict.fromkeys((FLOAT_ARRAY, FLOAT, *INDEX_TYPES), CommandKeys),
-    **dict.fromkeys((TRAJECTORY, JOINT_STATE), JointCommandKeys),
+    TRAJECTORY: TrajectoryKeys,
+    JOINT_STATE: JointCommandKeys,
     TWIST: TwistKeys,
     TWIST_STAMPED: TwistStampedKeys,
     WRENCH: WrenchKeys,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from residual_rl_ros.bags.recorder import customisation_topic, raw_topics, transition_topics
 from residual_rl_ros.control.takeover import BUTTON_SERVICES, TakeoverConfig
 from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.urdf import NAME, TOPIC
 
 LIFECYCLE = (
     *('change_state', 'get_state', 'get_available_states'),
@@ -128,6 +129,7 @@ def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, .
             *channels,
             *(stop.topic for stop in robot.stop_inputs),
             *('step_feedback', actor, robot.takeover.topic, 'takeover/active'),
+            *((NAME,) if robot.urdf and robot.urdf.source == TOPIC else ()),
         ),
         (
             *('~/set_residual', '~/hold', '~/start_episode'),

@@ -152,7 +152,7 @@ class PolicyParameters(NodeParameters):
         live=True,
     )
     marker_frame: str = parameter(
-        'base_link', 'frame of ~/markers: the base of the kinematic model of the workspace'
+        'base_link', 'frame of ~/markers: that of the workspace, or the base of its kinematic model'
     )
     max_weights_bytes: int = parameter(
         MAX_WEIGHTS_BYTES, 'larger weight messages are dropped unread and counted [byte]', minimum=1

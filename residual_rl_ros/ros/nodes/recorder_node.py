@@ -32,7 +32,7 @@ from residual_rl_ros.bags.recorder import (
 from residual_rl_ros.base_policy.onnx_policy import read_policy_model
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_file
-from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.description import RobotConfig, with_own_limits
 from residual_rl_ros.robot.topics import Source
 from residual_rl_ros.ros.common.managed_node import OK, Diagnostics, run
 from residual_rl_ros.ros.common.message_types import message_class
@@ -98,8 +98,9 @@ class RecorderNode(Node):
         """Return the origin of the bag, for its metadata."""
         described = {'namespace': self.get_namespace(), 'git_commit': git_commit() or 'unknown'}
         if self.get_parameters_by_prefix('robot'):
-            robot = {'/**': {'ros__parameters': {'robot': read_tree(self, 'robot')}}}
-            described['robot'] = yaml.safe_dump(robot, sort_keys=False)
+            robot = with_own_limits(read_tree(self, 'robot'))
+            file = {'/**': {'ros__parameters': {'robot': robot}}}
+            described['robot'] = yaml.safe_dump(file, sort_keys=False)
         if parameters.base_policy:
             model = find_file('base policy', ('models',), parameters.base_policy, '.onnx')
             described['base_policy'] = model.name
