@@ -75,13 +75,16 @@ class Alarm:
     successes: float
     """Successful ones of these."""
     returns: tuple[float, float] | None = None
-    """Median return of these and of the base-only episodes, if returns were compared."""
+    """Mean return of these and of the base-only episodes, if returns were compared; successes are
+    then grades."""
 
     def __str__(self) -> str:
         if self.returns is not None:
+            grade = self.successes / self.episodes
             return (
-                f'base + residual had a median return of {self.returns[0]:.4g} in the last '
-                f'{self.episodes} episodes, the base alone {self.returns[1]:.4g} in its own'
+                f'base + residual had a mean return of {self.returns[0]:.4g} (grade {grade:.2f}) '
+                f'in the last {self.episodes} episodes, the base alone {self.returns[1]:.4g} '
+                f'({self.base_success:.2f}) in its own'
             )
         return (
             f'base + residual succeeded in {self.successes} of the last {self.episodes} episodes, '
@@ -361,8 +364,8 @@ class ReturnGuard(Guard):
         if alarm is None or not self._residual_returns:
             return alarm
         latest = self._residual_returns[-alarm.episodes :]
-        medians = float(np.median(latest)), float(np.median(self._base_returns))
-        return replace(alarm, returns=medians)
+        means = float(np.mean(latest)), float(np.mean(self._base_returns))
+        return replace(alarm, returns=means)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts as JSON values, for a checkpoint."""

@@ -308,8 +308,8 @@ def test_an_alarm_by_returns_says_which_and_survives_a_checkpoint() -> None:
         assert restored.record_return(*episode) == alarm
         assert restored.state_dict() == guard.state_dict()
     assert re.fullmatch(
-        r'base \+ residual had a median return of -[89]\S+ in the last \d+ episodes, '
-        r'the base alone -?0\S+ in its own',
+        r'base \+ residual had a mean return of -[89]\S+ \(grade 0.00\) in the last \d+ episodes, '
+        r'the base alone -?0\S+ \(0.[45]\d\) in its own',
         str(alarm),
     )
 
@@ -526,7 +526,7 @@ def test_where_nothing_is_labelled_returns_are_watched_and_a_fall_is_rolled_back
     while not learner.judge.rollbacks:
         earn(learner, -3.0, Source.RESIDUAL)
         assert len(learner.episodes.history) < 160
-    assert 'had a median return of -3 in the last' in learner.judge.rollbacks[0].reason
+    assert 'had a mean return of -3 (grade 0.00) in the last' in learner.judge.rollbacks[0].reason
     assert learner.episodes.success_rate is None
 
 
