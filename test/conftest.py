@@ -39,7 +39,7 @@ REAL_TIME = (
     *('test_robot_faults', 'test_topic_faults', 'test_survived_faults', 'test_clock_faults'),
     *('test_real_time_bag_parity', 'test_control_bench', 'test_parent_faults', 'test_slow_policy'),
     *('test_ready_robots', 'test_ready_refusals', 'test_ready_live_check'),
-    *('test_operator', 'test_page'),
+    *('test_operator', 'test_page', 'test_hostile_weights'),
 )
 """Modules of such tests."""
 YIELDING = 5
