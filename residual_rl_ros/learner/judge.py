@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -66,6 +66,11 @@ class ActorJudge:
     def guard(self) -> Guard:
         """The guard by what it watches."""
         return self._by_return if self.watches == RETURN else self._by_success
+
+    def adopt(self, base_successes: Iterable[bool]) -> None:
+        """Take in whether earlier base-only episodes succeeded, oldest first."""
+        for success in base_successes:
+            self._by_success.record_outcome(success, residual=False, base_share=1.0)
 
     def judge(
         self,

@@ -205,8 +205,7 @@ class Learner:
             base_outcomes: outcomes of base-only episodes, oldest first, for the guard to compare
                 with.
         """
-        for outcome in base_outcomes:
-            self.judge.guard.record_outcome(outcome, residual=False, base_share=1.0)
+        self.judge.adopt(base_outcomes)
         config, memory = self.config, self.rule.memory
         wanted = math.ceil(config.warmup_episodes * memory.episode_decisions)
         self._warmup_transitions = max(config.warmup_transitions, wanted)

@@ -518,7 +518,7 @@ def earn(learner: Learner, value: float, source: Source, **changes: Any) -> None
 
 def test_where_nothing_is_labelled_returns_are_watched_and_a_fall_is_rolled_back() -> None:
     learner = unlabelled_learner()
-    assert learner.judge.watches == 'return'
+    assert learner.judge.watches == learner.state_dict()['guard_watches'] == 'return'
     assert [record.basic_return for record in learner.episodes.history] == [*range(10)] * 4
     for index in range(60):
         earn(learner, index % 10, Source.RESIDUAL)
