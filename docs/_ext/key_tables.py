@@ -279,7 +279,7 @@ run. A node refuses a value of the wrong type or outside its range, and names th
 expected. It logs a parameter that it does not know. What says "while running" may be changed on a
 moving robot, by `ros2 param set`. Everything else is read when the node is configured.
 
-`robot.*` is the robot description: see [your robot](../how-to/your_robot.md). `overrides.*` of
+`robot.*` is the robot description: see [the robot file](../how-to/robot_file.md). `overrides.*` of
 learner_node replaces [keys of the preset](generated/presets.md).
 """
 

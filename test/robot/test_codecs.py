@@ -30,7 +30,7 @@ Install = Callable[..., None]
 
 def example() -> str:
     """Return the codec of the how-to."""
-    page = resource_path('docs', 'how-to', 'your_robot.md').read_text(encoding='utf-8')
+    page = resource_path('docs', 'how-to', 'robot_file.md').read_text(encoding='utf-8')
     (block,) = (part for part in page.split('```') if part.startswith('python') and 'Codec' in part)
     return block.removeprefix('python\n')
 

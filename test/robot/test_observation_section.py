@@ -82,7 +82,7 @@ def test_a_channel_says_which_values_it_has(channel: dict[str, Any], names: list
     [(JOY, [24, 2, 8, 1]), ('type: tf', [9]), ('latched: true', [2])],
 )
 def test_the_channels_of_the_how_to_are_read(marker: str, sizes: list[int]) -> None:
-    page = resource_path('docs', 'how-to', 'your_robot.md').read_text(encoding='utf-8')
+    page = resource_path('docs', 'how-to', 'robot_file.md').read_text(encoding='utf-8')
     (block,) = (part for part in page.split('```') if part.startswith('yaml') and marker in part)
     made = ObservationSection([])
     made.read(yaml.safe_load(block.removeprefix('yaml'))['observation'])
