@@ -143,7 +143,8 @@ class RewardNode(ManagedNode):
         self._source = _make_source(parameters, robot)
         self._show_add_ons(parameters)
         self._assembler = ObservationAssembler(robot.channels)
-        for channel in robot.channels:
+        # With add-ons alone there is nobody to ask, and nothing to listen to.
+        for channel in robot.channels if self._source else ():
             ChannelReader(channel).feed(self, self._assembler, self._now, self._refuse)
         self._publisher = self.create_lifecycle_publisher(
             Float64MultiArray, 'step_feedback', qos.FEEDBACK
@@ -183,19 +184,21 @@ class RewardNode(ManagedNode):
 
     def activate(self) -> None:
         """Begin to ask."""
-        self._timer = self.create_timer(
-            1.0 / self._robot.control_rate_hz, self._tick, clock=control_clock(self)
-        )
+        if self._source:
+            period_s = 1.0 / self._robot.control_rate_hz
+            self._timer = self.create_timer(period_s, self._tick, clock=control_clock(self))
 
     def deactivate(self) -> None:
         """Stop asking."""
-        self.destroy_timer(self._timer)
+        if self._source:
+            self.destroy_timer(self._timer)
 
     def _refuse(self, error: ObservationError) -> None:
         self._refused += 1
         self._warn(str(error))
 
     def _tick(self) -> None:
+        assert self._source is not None
         now = self._now()
         try:
             observation = self._assembler.assemble(now)
@@ -234,9 +237,9 @@ class RewardNode(ManagedNode):
         return (OK if message == 'running' else WARN), message, values
 
 
-def _make_source(parameters: RewardParameters, robot: RobotConfig) -> RewardSource:
+def _make_source(parameters: RewardParameters, robot: RobotConfig) -> RewardSource | None:
     if not parameters.classifier and not parameters.function and parameters.add_on:
-        return lambda observation: None
+        return None
     if bool(parameters.classifier) == bool(parameters.function):
         raise ConfigError(
             f'reward_node needs classifier or function, or add_on alone, and has '
