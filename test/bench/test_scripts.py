@@ -39,7 +39,7 @@ HERE = (
     'guard_rates',
     'guard_worlds',
 )
-WITH_ROS = ('recorder_load', 'round_trips')
+WITH_ROS = ('command_channels', 'recorder_load', 'round_trips')
 
 
 def test_every_script_has_a_test() -> None:
