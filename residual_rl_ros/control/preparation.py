@@ -204,16 +204,20 @@ class Preparation:
         if self._stage is _Reset.FAILED:
             self._stage, self.failure = _Reset.DONE, ''
 
-    def pause(self, now: float) -> None:
+    def pause(self, now: float) -> bool:
         """Say that the robot must not move: what was asked for is forgotten, what is due waits.
 
         Args:
             now: time [s].
+
+        Returns:
+            Whether the robot is on a way home that goes on later.
         """
         self._home_asked = False
         self.homing &= self._home_due
         self._paused = True
         self._watch_reset(now)
+        return self.homing
 
     def interrupt(self, limiter: CommandLimiter, now: float, wanted: bool) -> None:
         """Give way to an operator, who holds or commands the robot.

@@ -320,9 +320,7 @@ class RealTimeLoop(PolicyLoop):
 
         An operator may move a robot whose sensors are stale, but not one that must not move.
         """
-        if not self.in_episode:
-            self.preparation.pause(now)
-        if self.preparation.homing:
+        if not self.in_episode and self.preparation.pause(now):
             self._hold(now, reason)
         elif not self.in_episode:
             self._callbacks.warn(reason)
