@@ -190,7 +190,7 @@ class SelfCollision:
         chain, geometry = self._chain, self._geometry
         frames, parents = chain.model.frames, chain.model.parents
         movers = [self._movers(joint) for joint in range(chain.model.njoints)]
-        pairs = []
+        pairs: list[tuple[str, str]] = []
         for one, other in combinations(range(len(geometry.geometryObjects)), 2):
             shapes = geometry.geometryObjects[one], geometry.geometryObjects[other]
             names = tuple(frames[shape.parentFrame].name for shape in shapes)
