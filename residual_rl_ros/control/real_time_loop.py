@@ -279,11 +279,7 @@ class RealTimeLoop(PolicyLoop):
                 return True
             if command is not None:
                 self._guided = True
-                self._holding.end()
-                try:
-                    self._publish(limiter.commit(limiter.limit(command)), now)
-                except UnsafeCommandError as error:
-                    self._callbacks.fault(str(error))
+                self._obey(now, command)
                 return True
             if preparation.failure:
                 self._callbacks.warn(preparation.failure)
@@ -354,12 +350,13 @@ class RealTimeLoop(PolicyLoop):
         may_move = not self.obstacles.any and self.controller.limiter.knows_where
         return may_move and super()._commanding
 
-    def _obey(self, now: float) -> None:
-        """Send an operator's command where there is nothing to decide."""
-        assert self._takeover is not None
+    def _obey(self, now: float, home: Array | None = None) -> None:
+        """Send an operator's command, or one of the way home, where there is nothing to decide."""
+        limiter, command = self.controller.limiter, self._takeover if home is None else home
+        assert command is not None
         self._holding.end()
         try:
-            self._publish(self.controller.limiter.override(self._takeover), now)
+            self._publish(limiter.commit(limiter.limit(command), overridden=home is None), now)
         except UnsafeCommandError as error:
             self._callbacks.fault(str(error))
 
