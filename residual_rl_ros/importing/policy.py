@@ -61,6 +61,9 @@ class ImportedPolicy:
     """The first is `action`."""
     remarks: tuple[str, ...] = ()
     """What the user should know: where it differs from the original, what was assumed."""
+    loop: nn.Module | None = None
+    """Part of the network that changes `noise` step by step, by the rows of its buffer `rows`. It
+    is exported once, and repeated in the graph."""
 
 
 def load_by_name(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:

@@ -17,7 +17,7 @@ from residual_rl_ros.errors import PolicyImportError
 from residual_rl_ros.importing.lerobot.act import image_places
 from residual_rl_ros.importing.lerobot.core import CenterCrop, MultiheadAttention, Resize
 from residual_rl_ros.importing.lerobot.vqbet import gumbel
-from residual_rl_ros.importing.networks.ddim import NoiseSchedule, ddim_steps, denoise
+from residual_rl_ros.importing.networks.ddim import DenoisingLoop, NoiseSchedule, ddim_steps
 from residual_rl_ros.importing.networks.resnet import FrozenBatchNorm, ResNet, feature_map_size
 from residual_rl_ros.importing.networks.window_encoder import SpatialSoftmax
 
@@ -116,7 +116,7 @@ def test_a_network_that_knows_the_chunk_denoises_to_it(prediction: str, count: i
         speed = math.sqrt(share) * noise - math.sqrt(1 - share) * chunk
         return {'epsilon': noise, 'sample': chunk, 'v_prediction': speed}[prediction]
 
-    found = denoise(predict, torch.randn(3, 4, 2), ddim_steps(schedule, count), schedule)
+    found = DenoisingLoop(schedule, count)(predict, torch.randn(3, 4, 2))
     torch.testing.assert_close(found, chunk, atol=1e-4, rtol=1e-4)
 
 
