@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ import onnx
 import onnxruntime as ort
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, UNUSED_RANGE, BasePolicyMetadata
 from residual_rl_ros.errors import PolicyImportError
@@ -166,6 +168,8 @@ def _difference(policy: ImportedPolicy, content: bytes, batches: tuple[int, ...]
     generator = torch.Generator().manual_seed(PARITY_SEED)
     values = [each.sample(SAMPLES, generator) for each in policy.inputs]
     found = _computed(policy, content, values, batches)
+    if policy.loop is not None:  # Its turns add up the rounding, and take torch long.
+        return _difference_from_double(policy, values, found)
     error = _largest(policy, reference(policy, values), found)
     if MOST_DIFFERENCE < error < MOST_ROUNDING:
         error = min(error, _difference_from_double(policy, values, found))
@@ -197,6 +201,7 @@ def _computed(
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     options.log_severity_level = 3
     names = [each.name for each in policy.inputs]
     try:
@@ -238,7 +243,7 @@ def reference(policy: ImportedPolicy, values: list[Tensor]) -> tuple[Tensor, ...
     Raises:
         PolicyImportError: it is of another shape than the metadata say, or not finite.
     """
-    with torch.no_grad():
+    with torch.no_grad(), _Products():
         result = policy.network(*values)
     outputs: tuple[Tensor, ...] = (result,) if isinstance(result, Tensor) else tuple(result)
     if len(outputs) != len(policy.outputs):
@@ -257,6 +262,28 @@ def reference(policy: ImportedPolicy, values: list[Tensor]) -> tuple[Tensor, ...
         if not bool(torch.isfinite(output).all()):
             raise PolicyImportError(f'the network returns numbers that are not finite in {name}')
     return outputs
+
+
+class _Products(TorchFunctionMode):
+    """Has torch compute a convolution over time as one product of matrices.
+
+    Else it reads the weights, of which such networks have a gigabyte, again for each sample.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Compute `func`."""
+        if func is not torch.conv1d or args[5:] != ((1,), 1):
+            return func(*args, **(kwargs or {}))
+        x, weight, bias, (stride,), (padding,) = args[:5]
+        padded = nn.functional.pad(x, (padding, padding))
+        windows = padded.unfold(2, weight.shape[2], stride).transpose(1, 2).flatten(2)
+        return nn.functional.linear(windows, weight.flatten(1), bias).transpose(1, 2)
 
 
 def _distance(name: str, want: Any, got: Any, metadata: BasePolicyMetadata) -> float:
