@@ -97,19 +97,24 @@ def _graph(policy: ImportedPolicy) -> bytes:
         return _traced(policy, policy.network, example, names, list(policy.outputs))
     rows = policy.loop.rows
     assert isinstance(rows, Tensor)
-    content = _traced(
-        policy,
-        OneTurn(policy.network, policy.loop),
-        [*example, rows[:1]],
-        [*names, ROW],
-        [*policy.outputs, END],
-    )
+    turn = OneTurn(policy.network, policy.loop)
+    outputs = [*policy.outputs, END]
+    content = _traced(policy, turn, [*example, rows[:1]], [*names, ROW], outputs, weights=False)
     model = onnx.ModelProto.FromString(content)
-    del content
     unroll(model, rows.numpy())
+    _add_weights(model.graph, turn)
     _check_size(model.ByteSize())
     serialised: bytes = model.SerializeToString()
     return serialised
+
+
+def _add_weights(graph: Any, network: nn.Module) -> None:
+    """Store the weights of a graph that has them as inputs: torch copies them several times."""
+    weights = network.state_dict()
+    for value in [each for each in graph.input if each.name in weights]:
+        graph.input.remove(value)
+        array = weights[value.name].numpy()
+        graph.initializer.add().CopyFrom(onnx.numpy_helper.from_array(array, value.name))
 
 
 def _check_size(size: int) -> None:
@@ -126,8 +131,11 @@ def _traced(
     example: list[Tensor],
     inputs: list[str],
     outputs: list[str],
+    weights: bool = True,
 ) -> bytes:
     """Return the graph of a network, as torch makes it.
+
+    Without weights they are further inputs, by their names in the network.
 
     Raises:
         PolicyImportError: an operator has no ONNX form.
@@ -145,6 +153,8 @@ def _traced(
                 output_names=outputs,
                 dynamic_axes={name: {0: 'batch'} for name in open_axes},
                 opset_version=OPSET,
+                export_params=weights,
+                do_constant_folding=weights,
                 dynamo=False,
             )
             return path.read_bytes()
