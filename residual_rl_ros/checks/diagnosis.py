@@ -134,8 +134,8 @@ class Diagnosis:
     deterministic: bool
     """The base has no noise to choose among."""
     drawn_success: float | None = None
-    """Success of a drawn noise, where zero noise is the policy as it is, of which pass@1 tells; None
-    where the policy itself draws."""
+    """Success of a drawn noise, where the policy as it is, of which pass@1 tells, has zero noise;
+    None where the policy itself draws."""
 
     @property
     def verdict(self) -> Verdict:
@@ -156,9 +156,10 @@ class Diagnosis:
         first, best = (study.pass_at[k].point for k in (1, most))
         if best <= 0.0:
             return (
-                f'none of {study.starts * study.noises} episodes succeeded: there is nothing to choose, and nothing '
-                'says that success is within reach of a residual of this bound; a learner would '
-                'see no reward. Give it demonstrations, a larger residual_scale, or a better base'
+                f'none of {study.starts * study.noises} episodes succeeded: there is nothing to '
+                'choose, and nothing says that success is within reach of a residual of this bound; '
+                'a learner would see no reward. Give it demonstrations, a larger residual_scale, or '
+                'a better base'
             )
         if 1.0 - first < FEWEST_FAILURES:
             played = study.starts * (1 if self.drawn_success is not None else study.noises)

@@ -236,9 +236,7 @@ def _rows(batch: int) -> Tensor:
     return torch.arange(batch) % SAMPLES
 
 
-def _largest(
-    policy: ImportedPolicy, expected: tuple[Tensor, ...], found: list[list[Any]]
-) -> float:
+def _largest(policy: ImportedPolicy, expected: tuple[Tensor, ...], found: list[list[Any]]) -> float:
     """Return the largest difference between what torch and ONNX Runtime have computed."""
     return max(
         _distance(name, want[_rows(len(got))].numpy(), got, policy.metadata)

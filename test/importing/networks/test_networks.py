@@ -19,6 +19,7 @@ from residual_rl_ros.importing.lerobot.core import CenterCrop, MultiheadAttentio
 from residual_rl_ros.importing.lerobot.vqbet import gumbel
 from residual_rl_ros.importing.networks.ddim import DenoisingLoop, NoiseSchedule, ddim_steps
 from residual_rl_ros.importing.networks.resnet import FrozenBatchNorm, ResNet, feature_map_size
+from residual_rl_ros.importing.networks.unet_1d import ConvBlock
 from residual_rl_ros.importing.networks.window_encoder import SpatialSoftmax
 
 
@@ -101,6 +102,12 @@ def test_places_of_a_feature_map_tell_rows_then_columns() -> None:
     np.testing.assert_allclose(places[0, 1, 5], math.cos(turn * 2 / 3), atol=1e-5)
     assert (places[0, 0, :4] == places[0, 2, :4]).all()
     assert (places[0, 1, 4:] == places[1, 1, 4:]).all()
+
+
+@pytest.mark.parametrize('kernel_size', [1, 3, 5])
+def test_a_batch_is_convolved_at_once_and_its_rows_do_not_mix(kernel_size: int) -> None:
+    block, x = ConvBlock(3, 8, kernel_size), torch.randn(4, 3, 6)
+    torch.testing.assert_close(block(x), block.block(x), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize('prediction', ['epsilon', 'sample', 'v_prediction'])
