@@ -157,9 +157,9 @@ class Diagnosis:
         if best <= 0.0:
             return (
                 f'none of {study.starts * study.noises} episodes succeeded: there is nothing to '
-                'choose, and nothing says that success is within reach of a residual of this bound; '
-                'a learner would see no reward. Give it demonstrations, a larger residual_scale, or '
-                'a better base'
+                'choose, and nothing says that success is within reach of a residual of this '
+                'bound; a learner would see no reward. Give it demonstrations, a larger '
+                'residual_scale, or a better base'
             )
         if 1.0 - first < FEWEST_FAILURES:
             played = study.starts * (1 if self.drawn_success is not None else study.noises)

@@ -90,11 +90,10 @@ def _parts(nodes: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
     for node in reversed(nodes):
         if needed.intersection(node.output):
             needed.update(node.input)
-    before, turn, after = [], [], []
-    for node in nodes:
-        changes = bool(changing.intersection(node.output))
-        used = bool(needed.intersection(node.output))
-        (before if not changes else turn if used else after).append(node)
+    before = [node for node in nodes if not changing.intersection(node.output)]
+    rest = [node for node in nodes if changing.intersection(node.output)]
+    turn = [node for node in rest if needed.intersection(node.output)]
+    after = [node for node in rest if not needed.intersection(node.output)]
     return before, turn, after
 
 
