@@ -112,9 +112,9 @@ def _add_weights(graph: Any, network: nn.Module) -> None:
     """Store the weights of a graph that has them as inputs: torch copies them several times."""
     weights = network.state_dict()
     for value in [each for each in graph.input if each.name in weights]:
-        graph.input.remove(value)
         array = weights[value.name].numpy()
-        graph.initializer.add().CopyFrom(onnx.numpy_helper.from_array(array, value.name))
+        graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
+        graph.input.remove(value)
 
 
 def _check_size(size: int) -> None:
