@@ -18,6 +18,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
 OPTIONAL := $(VENV)/.optional
+UNUSED := /site-packages/(.*/tests|ray/(data|llm|rllib|serve|train|tune))/
 DEMO_ARGS ?=
 LOCKS := requirements$(if $(HASHED),/hashed)
 DOCUMENTS := $(filter-out docs/api/% docs/lab/% docs/reference/parameters.md, \
@@ -49,7 +50,7 @@ $(OPTIONAL): $(READY) requirements/optional.txt requirements/metaworld.txt
 	$(PIP) --no-compile --no-deps -r $(LOCKS)/metaworld.txt
 	@# Python compiles what is used as it goes; hundreds of processes of tests would do it at once.
 	@# Some packages hold templates that are no Python; those stay as they are.
-	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
+	$(BIN)/python -m compileall -q -j 0 -x '$(UNUSED)' $(VENV)/lib > /dev/null || true
 	@touch $(OPTIONAL)
 
 $(VENV)/.lint: $(READY) requirements/lint.txt
@@ -65,9 +66,9 @@ lock:
 demo: $(READY)
 	$(BIN)/residual-rl demo $(DEMO_ARGS)
 
-# Three workers for two cores: robots wait as long as they compute. Each test or group of tests
-# goes to the next free worker, in the order of conftest.py.
-PYTEST := $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+# Four workers for two cores: robots wait longer than they compute. Each test or group of tests
+# goes to the next free worker, in the order of test/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n 4 --no-loadscope-reorder
 
 # Other processes of the machine can be in the way of a robot in real time: what has failed beside
 # other tests is run once more, alone.

@@ -106,10 +106,10 @@ setup(
             *('codespell', 'import-linter', 'mdformat', 'mdformat-gfm', 'mypy', 'ruff'),
             'types-PyYAML',
         ],
-        # The optional parts that have tests: LeRobot, robomimic, Ray, an environment of others.
+        # The optional parts that have tests: LeRobot, robomimic, Ray, URDF, other environments.
         'optional': [
             *('gymnasium-robotics', 'h5py', HIGHWAY, 'nicegui>=3.0', 'pandas', 'pyarrow', 'ray'),
-            'ruckig',
+            *('coal', 'pin>=3.6', 'ruckig'),
         ],
         'bench': ['sbx-rl', 'stable-baselines3'],
         'customisation': [HIGHWAY],
@@ -118,6 +118,7 @@ setup(
         'ray': ['ray'],
         'robomimic': ['h5py'],
         'smoothing': ['ruckig'],
+        'urdf': ['coal', 'pin>=3.6'],
     },
     zip_safe=False,
     entry_points={

@@ -34,12 +34,31 @@ def _share_directories() -> Iterator[Path]:
         yield package.parent
     # PREFIX/lib/python3.x/site-packages/residual_rl_ros, or TARGET/residual_rl_ros.
     prefixes = list(package.parents[:PREFIX_DEPTH])
-    ament = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
-    prefixes += [Path(prefix) for prefix in ament if prefix]
+    prefixes += _ament_prefixes()
     schemes = (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme('user'))
     prefixes += [Path(sysconfig.get_path('data', scheme)) for scheme in schemes]
     for prefix in dict.fromkeys(prefixes):
         yield prefix / 'share' / PACKAGE
+
+
+def _ament_prefixes() -> list[Path]:
+    """Return where ROS packages are installed."""
+    ament = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    return [Path(prefix) for prefix in ament if prefix]
+
+
+def package_file(uri: str, near: Path | None = None) -> Path | None:
+    """Return the file that `package://<package>/<path>` names, None if it is not there.
+
+    Args:
+        uri: the name.
+        near: also looked for in the folders above this one: sources that nobody has installed.
+    """
+    package = Path(uri.removeprefix('package://'))
+    folders = [prefix / 'share' for prefix in _ament_prefixes()]
+    if near is not None:
+        folders += near.resolve().parents[:PREFIX_DEPTH]
+    return next((f / package for f in folders if (f / package).is_file()), None)
 
 
 def resource_path(*parts: str) -> Path:

@@ -189,6 +189,22 @@ def from_mapping(
     return made
 
 
+def read_section(kind: type[Kind], values: Any, path: str, problems: list[str]) -> Kind | None:
+    """Return a dataclass made of a section of a file, None if it is wrong.
+
+    Args:
+        kind: the dataclass.
+        values: the section.
+        path: its dotted key.
+        problems: get what is wrong, with full keys.
+    """
+    try:
+        return from_mapping(kind, values, path)
+    except ConfigError as error:
+        problems += [f'{path}.{problem}' for problem in error.problems]
+        return None
+
+
 def _build(
     kind: type[Kind], values: Any, prefix: str, problems: list[str], removed: Mapping[str, str]
 ) -> Kind | None:

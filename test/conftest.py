@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,22 +38,44 @@ ALONE = 'real_time'
 REAL_TIME = (
     *('test_robot_faults', 'test_topic_faults', 'test_survived_faults', 'test_clock_faults'),
     *('test_real_time_bag_parity', 'test_control_bench', 'test_parent_faults', 'test_slow_policy'),
+    *('test_ready_robots', 'test_ready_refusals', 'test_ready_live_check'),
+    *('test_operator', 'test_page', 'test_hostile_weights'),
 )
-"""Modules of such tests; elsewhere a test has the mark `xdist_group('real_time')`."""
+"""Modules of such tests."""
+YIELDING = 5
+"""Niceness of workers that run other tests, and of what these start."""
+WAITING_END = 0.8
+"""Place of the last test that waits for a robot, as a share of the tests that compute."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests that share something to one worker, and begin with the longest group.
-
-    With `--dist loadgroup --no-loadscope-reorder` a worker that has nothing to do takes the next
-    group in this order; a test without a group is one of its own.
-    """
+    """Put tests into the order in which workers take them, group by group."""
+    groups: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if item.get_closest_marker('xdist_group') is None:
-            group = _group(item)
-            if group:
-                item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=_turn)
+        groups.setdefault(_group(item.path) or item.nodeid, []).append(item)
+    items[:] = [item for group in _in_turn(groups) for item in group]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give the tests of a group to one worker; a worker that has nothing to do takes the next.
+
+    The mark `xdist_group` has no effect from pytest 9.2 on (pytest-xdist #1386).
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(config.rootpath / nodeid.partition('::')[0]) or nodeid
+
+    return Groups(config, log)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let tests that assert times, of one worker, have the processors first."""
+    others = hasattr(item.config, 'workerinput') and _group(item.path) != ALONE
+    if others and os.nice(0) == 0:
+        os.nice(YIELDING)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -62,24 +87,33 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         reporter.write_line(line, yellow=True)
 
 
-def _turn(item: pytest.Item) -> tuple[int, bool]:
-    """Return whose turn it is: tests that wait for a robot go beside tests that compute.
-
-    Groups go first within a turn: one that began last would be waited for alone.
-    """
-    group = item.get_closest_marker('xdist_group')
-    if group == pytest.mark.xdist_group(ALONE).mark:
-        return 0, False
-    return 2 if item.get_closest_marker('ros') else 1, group is None
-
-
-def _group(item: pytest.Item) -> str:
-    name = item.path.stem
-    if name in REAL_TIME:
+@functools.cache
+def _group(module: Path) -> str:
+    """Return the group of a module's tests; empty if each of them is one of its own."""
+    if module.stem in REAL_TIME:
         return ALONE
-    assert isinstance(item, pytest.Function)
-    shared = item._fixtureinfo.name2fixturedefs.values()
-    return name if any(found[-1].scope == 'module' for found in shared) else ''
+    # What lives as long as the module is made once for a worker.
+    return str(module) if "scope='module'" in module.read_text(encoding='utf-8') else ''
+
+
+def _in_turn(groups: dict[str, list[pytest.Item]]) -> list[list[pytest.Item]]:
+    """Return groups in the order in which workers take them.
+
+    The tests that assert times are one long group, which begins first. Then tests that wait for
+    robots come among tests that compute, so that there is always both. What comes last is short:
+    it would be waited for with idle processors.
+    """
+    alone = groups.pop(ALONE, [])
+    longest_first = sorted(groups.values(), key=len, reverse=True)
+    placed: list[tuple[float, list[pytest.Item]]] = []
+    for waits, end in ((True, WAITING_END), (False, 1.0)):
+        kind = [group for group in longest_first if _waits(group) is waits]
+        placed += [(end * place / len(kind), group) for place, group in enumerate(kind)]
+    return [alone, *(group for _, group in sorted(placed, key=lambda each: each[0]))]
+
+
+def _waits(group: list[pytest.Item]) -> bool:
+    return any(item.get_closest_marker('ros') for item in group)
 
 
 @pytest.fixture

@@ -194,7 +194,7 @@ def imported(folder: Path) -> frozenset[str]:
 def test_every_import_is_declared(metadata: Message) -> None:
     extras = (
         *('bench', 'customisation', 'dashboard', 'lerobot', 'ray', 'robomimic', 'ros'),
-        'smoothing',
+        *('smoothing', 'urdf'),
     )
     declared = required(metadata, *extras)
     # The libraries that `bench learner` measures against need not be installed here.
@@ -202,6 +202,7 @@ def test_every_import_is_declared(metadata: Message) -> None:
         **packages_distributions(),
         'sbx': ['sbx-rl'],
         'stable_baselines3': ['stable-baselines3'],
+        'pinocchio': ['pin'],  # In a folder of its own, which a .pth file names.
     }
     # Launch comes only with a ROS installation, compression with Python 3.14, and Meta-World
     # without what it asks for; no extra can say that.

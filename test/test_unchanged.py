@@ -52,7 +52,6 @@ def check(name: str, found: dict[str, Any]) -> None:
 
 
 @pytest.mark.ros
-@pytest.mark.xdist_group('lockstep')  # Long, so that it begins early.
 def test_lockstep_episodes_over_ros_send_the_same_commands(tmp_path: Path) -> None:
     found, recorded = unchanged.lockstep(tmp_path), dict(FIGURES['lockstep'])
     pairs = list(zip(found.pop('commands').split(), recorded.pop('commands').split(), strict=True))

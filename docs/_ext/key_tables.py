@@ -153,6 +153,8 @@ def files_page() -> str:
     run = import_module(f'{PACKAGE}.config.run').RunConfig
     operator = import_module(f'{PACKAGE}.config.operator').OperatorConfig
     robot = import_module(f'{PACKAGE}.robot.keys')
+    body = import_module(f'{PACKAGE}.robot.body_section')
+    urdf = import_module(f'{PACKAGE}.robot.urdf')
     inference = import_module(f'{PACKAGE}.robot.inference')
     preparation = import_module(f'{PACKAGE}.robot.preparation')
     takeover = import_module(f'{PACKAGE}.control.takeover')
@@ -167,7 +169,11 @@ def files_page() -> str:
         ),
         ('Robot: `robot.action`', robot.ActionKeys, {}),
         ('Robot: `robot.action` with `kind: discrete`', robot.DiscreteActionKeys, {}),
-        ('Robot: `robot.action.workspace`, optional', robot.WorkspaceKeys, {}),
+        ('Robot: `robot.robot_description`, optional', urdf.UrdfKeys, {}),
+        ('Robot: `robot.action.workspace`, optional, with one box', body.WorkspaceKeys, {}),
+        ('Robot: `robot.action.workspace` with `boxes`', body.KinematicsKeys, {}),
+        ('Robot: `robot.action.workspace.boxes.<name>`', body.BoxKeys, {}),
+        ('Robot: `robot.action.self_collision`, optional', body.SelfCollisionKeys, {}),
         ('Robot: `robot.observation.<channel>`', robot.ChannelKeys, robot.CHANNEL_KEYS),
         ('Robot: `robot.home`, optional', preparation.HomeKeys, {}),
         ('Robot: `robot.reset`, optional', preparation.ResetSpec, {}),
@@ -273,7 +279,7 @@ run. A node refuses a value of the wrong type or outside its range, and names th
 expected. It logs a parameter that it does not know. What says "while running" may be changed on a
 moving robot, by `ros2 param set`. Everything else is read when the node is configured.
 
-`robot.*` is the robot description: see [your robot](../how-to/your_robot.md). `overrides.*` of
+`robot.*` is the robot description: see [the robot file](../how-to/robot_file.md). `overrides.*` of
 learner_node replaces [keys of the preset](generated/presets.md).
 """
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from residual_rl_ros.bags.transitions.reader import CUSTOMISATION, LAYOUT, TEXT,
 from residual_rl_ros.errors import BagError, OutputError
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
-from residual_rl_ros.transitions.cdr import typestore
+from residual_rl_ros.transitions.cdr import knows, typestore
 
 PLUGINS = {'mcap': StoragePlugin.MCAP, 'sqlite3': StoragePlugin.SQLITE3}
 BAG_VERSION: Literal[9] = 9
@@ -46,8 +47,11 @@ class RecordedTopic:
     type: str
     """ROS message type."""
     latched: bool = False
-    """The newest message is kept for late joiners, and repeated at the start of every split."""
+    """The newest messages are kept for late joiners, and repeated at the start of every split."""
+    kept: int = 1
+    """How many are: several nodes may publish static transforms."""
     reliable: bool = True
+    """Its publishers are of this package; others may send by best effort, or keep nothing."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,9 @@ class Recorder:
         self._custom_data = dict(custom_data)
         self._clock = clock
         self._opened = self._flushed = clock()
-        self._latched: dict[str, bytes] = {}
+        self._latched: dict[str, deque[bytes]] = {
+            topic.name: deque(maxlen=topic.kept) for topic in topics if topic.latched
+        }
         self._split = 0
         self._writer: Writer | None = None
         self.messages = 0
@@ -120,10 +126,13 @@ class Recorder:
             self.close()
             self._split += 1
             self._open()
-            for name, latched in self._latched.items():
-                self._put(name, time_ns, latched)
-        if self._topics[topic].latched:
-            self._latched[topic] = data
+            for name, kept in self._latched.items():
+                for each in kept:
+                    self._put(name, time_ns, each)
+        if (latched := self._latched.get(topic)) is not None:
+            if data in latched:
+                latched.remove(data)
+            latched.append(data)
         self._put(topic, time_ns, data)
         self.messages += 1
         self.flush_when_due()
@@ -162,8 +171,11 @@ class Recorder:
         for key, value in self._custom_data.items():
             writer.set_custom_data(key, value)
         for topic in self._topics.values():
-            if topic.type not in typestore().fielddefs:
-                raise BagError(f'{topic.name}: message type {topic.type!r} is not known')
+            if not knows(topic.type):
+                raise BagError(
+                    f'{topic.name}: message type {topic.type!r} is not known; give its codec a '
+                    'definition, or record transitions alone'
+                )
             self._connections[topic.name] = writer.add_connection(
                 topic.name, topic.type, typestore=typestore(), offered_qos_profiles=[_qos(topic)]
             )
@@ -206,8 +218,8 @@ def _qos(topic: RecordedTopic) -> Qos:
     """Return the QoS that a player must offer."""
     return Qos(
         QosHistory.KEEP_LAST,
-        1 if topic.latched else 1000,
-        QosReliability.RELIABLE if topic.reliable else QosReliability.BEST_EFFORT,
+        topic.kept if topic.latched else 1000,
+        QosReliability.RELIABLE if topic.reliable or topic.latched else QosReliability.BEST_EFFORT,
         QosDurability.TRANSIENT_LOCAL if topic.latched else QosDurability.VOLATILE,
         NEVER,
         NEVER,
@@ -251,9 +263,12 @@ def customisation_topic() -> RecordedTopic:
 
 def raw_topics(robot: RobotConfig) -> tuple[RecordedTopic, ...]:
     """Return the topics of a raw bag: observations, commands, feedback, takeovers."""
-    channels = {channel.topic: channel.type for channel in robot.channels}
+    sources = {source.topic: source for channel in robot.channels for source in channel.sources}
     return (
-        *(RecordedTopic(topic, kind, reliable=False) for topic, kind in channels.items()),
+        *(
+            RecordedTopic(each.topic, each.type, each.latched, each.depth, reliable=False)
+            for each in sources.values()
+        ),
         *(
             RecordedTopic(command.topic, command.type)
             for command in robot.commands

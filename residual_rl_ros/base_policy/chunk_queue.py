@@ -280,6 +280,13 @@ class ChunkQueue:
         start = self._index(self._active)
         return self._active.rows[start : start + self._usable(self._active), :actions]
 
+    @property
+    def foreseen(self) -> Float32:
+        """What is planned after the actions taken, shape (rows, m), also what is never executed."""
+        if self._active is None:
+            return self.coming
+        return self._active.rows[self._index(self._active) :, : len(self._meta.action_names)]
+
     def give_back(self, steps: int) -> None:
         """Return the last actions taken, which an episode's end kept from being executed."""
         self._taken -= steps

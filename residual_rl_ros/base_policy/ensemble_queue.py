@@ -92,7 +92,7 @@ class EnsembleQueue(ChunkQueue):
         if self._pending is None and due:
             self._pending, self._requested = self._request(), self._taken
             self._admit(timeout_s)
-        rows = self._mean()
+        rows = self._mean(self._k)
         self._taken += self._k
         return base_decision(rows, self._meta.prior, len(self._meta.action_names))
 
@@ -131,15 +131,20 @@ class EnsembleQueue(ChunkQueue):
         """Return how many actions of a chunk may be taken: also those that else run never."""
         return meta.horizon - meta.exec_start
 
-    def _mean(self) -> npt.NDArray[np.float32]:
-        """Return the mean rows of the next k control steps, shape (k, c)."""
-        total = np.zeros((self._k, self._chunks[0].rows.shape[1]))
-        weights = np.zeros((self._k, 1))
+    @property
+    def foreseen(self) -> npt.NDArray[np.float32]:
+        """Means of what is planned after the actions taken; see `ChunkQueue.foreseen`."""
+        return self._mean(self._left(self._chunks[-1])) if self._chunks else self.coming
+
+    def _mean(self, steps: int) -> npt.NDArray[np.float32]:
+        """Return the mean rows of the next control steps, shape (steps, c)."""
+        total = np.zeros((steps, self._chunks[0].rows.shape[1]))
+        weights = np.zeros((steps, 1))
         # Among those that still cover a step the first is the oldest: a common factor cancels.
         logits = -self._coefficient * np.arange(len(self._chunks))
         for weight, chunk in zip(np.exp(logits - logits.max()), self._chunks, strict=True):
             start = self._index(chunk)
-            rows = chunk.rows[start : start + self._k]
+            rows = chunk.rows[start : start + steps]
             total[: len(rows)] += weight * rows
             weights[: len(rows)] += weight
         mean: npt.NDArray[np.float32] = (total / weights).astype(np.float32)

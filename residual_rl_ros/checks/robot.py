@@ -9,6 +9,7 @@ import numpy.typing as npt
 from rosbags.interfaces import Nodetype
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.control.body import SelfCollision
 from residual_rl_ros.control.preparation import GoHome
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import BasePolicyError, ConfigError, ResourceError
@@ -18,7 +19,16 @@ from residual_rl_ros.robot.camera import Camera
 from residual_rl_ros.robot.command import Command
 from residual_rl_ros.robot.decoders import FIELD_ROOTS
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, JOY, LASER_SCAN, Channel
+from residual_rl_ros.robot.topics import (
+    AT_ONCE,
+    CHANNEL_TYPES,
+    FLOAT_ARRAY,
+    JOINT_STATE,
+    JOY,
+    LASER_SCAN,
+    TF,
+    Channel,
+)
 from residual_rl_ros.transitions.cdr import typestore
 
 
@@ -37,25 +47,10 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
         **_commands(robot),
         **_actions(action, rate),
     }
-    if action.workspace is not None:
-        box = action.workspace
-        sides = zip('xyz', box.lower, box.upper, strict=True)
-        report.facts['workspace'] = f'{box.point} of {box.model} [m]: ' + ', '.join(
-            f'{axis} in [{low:.4g}, {high:.4g}]' for axis, low, high in sides
-        )
-        try:
-            safety = SafetyFilter(action)
-            if robot.home is not None:
-                GoHome(robot.home, safety, 1.0 / rate)
-        except (ConfigError, ResourceError) as error:
-            report.problems.append(str(error))
+    _check_body(report, robot)
     report.facts |= _between_episodes(robot)
     for channel in robot.channels:
-        report.facts[f'channel {channel.name}'] = (
-            f'{channel.topic} ({channel.type}), {len(channel.observation_names)} values, at most '
-            f'{channel.max_age_s:g} s old by its {channel.stamped_by}'
-            f'{f", in {channel.frame_id}" if channel.frame_id else ""}'
-        )
+        report.facts[f'channel {channel.name}'] = _channel(channel)
         if channel.max_age_s < 1.0 / rate:
             report.remarks.append(
                 f'channel {channel.name!r}: max_age_s {channel.max_age_s:g} is less than a control '
@@ -91,6 +86,71 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
         except (BasePolicyError, ResourceError) as error:
             report.problems.append(str(error))
     return report
+
+
+def _check_body(report: InspectionReport, robot: RobotConfig) -> None:
+    """Report what is known of the arm's body: URDF, workspace, distances of its links."""
+    action, urdf = robot.action, robot.urdf
+    if urdf is not None:
+        gives = f'it gives {", ".join(robot.from_urdf)}' * bool(robot.from_urdf)
+        joints = ', '.join(name or 'none' for name in urdf.joints)
+        report.facts['robot_description'] = '; '.join(filter(None, (urdf.source, joints, gives)))
+    if urdf is not None and not urdf.text:
+        report.remarks.append(
+            'robot_description is heard by policy_node alone, which then checks limits, workspace '
+            'and self-collision: name a file to check them here'
+        )
+    if action.workspace is not None:
+        boxes = zip(
+            action.workspace.points, action.workspace.lower, action.workspace.upper, strict=True
+        )
+        report.facts['workspace'] = '\n'.join(
+            f'{point} of {action.workspace.model or "robot_description"} [m]: '
+            + ', '.join(
+                f'{axis} in [{low:.4g}, {high:.4g}]'
+                for axis, low, high in zip('xyz', lower, upper, strict=True)
+            )
+            for point, lower, upper in boxes
+        )
+    if urdf is not None and not urdf.text:
+        return
+    try:
+        safety = SafetyFilter(action)
+        if safety.self_collision is not None:
+            _check_distances(report, safety.self_collision, at_rest=robot.home is None)
+        if robot.home is not None:
+            GoHome(robot.home, safety, 1.0 / robot.control_rate_hz)
+    except (ConfigError, ResourceError) as error:
+        report.problems.append(str(error))
+
+
+def _check_distances(report: InspectionReport, body: SelfCollision, at_rest: bool) -> None:
+    """Report which links are watched and, of a robot without a home, which are too near at 0."""
+    distance = body.spec.distance
+    report.facts['self-collision'] = f'{distance:g} m between {len(set(body.pairs))} pairs of links'
+    for one, other, far in body.near(body.rest) if at_rest else ():
+        report.remarks.append(
+            f'{one} and {other} are {far:.3g} m apart where all joints are at 0, less than '
+            f'{distance:g}: from there they may only part; if they are never to meet, add '
+            f"'{one} {other}' to robot.action.self_collision.ignore"
+        )
+
+
+def _channel(channel: Channel) -> str:
+    """Return what a channel observes, as a fact of the report."""
+    when = 'at once' if channel.takes_effect == AT_ONCE else 'from the next episode on'
+    age = f'at most {channel.max_age_s:g} s old by its {channel.stamped_by}'
+    fact = (
+        f'{channel.topic} ({channel.type}), {len(channel.observation_names)} values, '
+        f'{f"given once, changes count {when}" if channel.latched else age}'
+    )
+    if channel.type == TF:
+        return f'{fact}, {channel.source_frame} in {channel.target_frame}'
+    if (depth := channel.preprocessing.depth) is not None:
+        fact += f', distances from {depth.nearest:g} to {depth.farthest:g} m as grey levels'
+    if channel.camera_info_topic:
+        fact += f', undistorted by {channel.camera_info_topic}'
+    return f'{fact}, in {channel.frame_id}' if channel.frame_id else fact
 
 
 def _between_episodes(robot: RobotConfig) -> dict[str, str]:
@@ -168,7 +228,8 @@ def _action_remarks(robot: RobotConfig) -> list[str]:
 
 def missing_fields(channel: Channel) -> list[str]:
     """Return the fields of a channel that its message type does not have, or not as a number."""
-    if channel.type in (JOINT_STATE, FLOAT_ARRAY, JOY, LASER_SCAN) or channel.is_image:
+    named = (JOINT_STATE, FLOAT_ARRAY, JOY, LASER_SCAN, TF)
+    if channel.type in named or channel.type not in CHANNEL_TYPES or channel.is_image:
         return []  # Their fields are checked otherwise, or have the names that they are given.
     root = FIELD_ROOTS.get(channel.type, '')
     return [field for field in channel.fields if not _is_number(channel.type, root + field)]

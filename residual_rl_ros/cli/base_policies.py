@@ -239,7 +239,8 @@ def export(
     without_workspace: Annotated[
         bool,
         typer.Option(
-            '--without-workspace', help="Export although the robot's workspace is not in the graph."
+            '--without-workspace',
+            help="Export although the robot's workspace and self-collision are not in the graph.",
         ),
     ] = False,
 ) -> None:

@@ -25,6 +25,7 @@ from residual_rl_ros.cli.options import (
     MaybeText,
     MaybeTexts,
     NamespaceOption,
+    NumbersOption,
     ObservationMapOption,
     assignments,
 )
@@ -186,6 +187,7 @@ def up(
     preset: Annotated[
         str, typer.Option(help='Learner preset; default: that of the checkpoint in --out, or dawn.')
     ] = '',
+    overrides: NumbersOption = None,
     decision_steps: Annotated[
         MaybeInt,
         typer.Option(
@@ -271,6 +273,8 @@ def up(
     from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
     from residual_rl_ros.ros.bringup.up import run_up
 
+    if overrides and not learner:
+        raise ResidualRLError('--set is a number of the learner, and --no-learner runs none')
     _, robot_file = load_robot(robot)
     run = RobotRun(
         robot_file,
@@ -278,6 +282,7 @@ def up(
         out if learner else None,
         actor=None if learner else out,
         preset=preset,
+        overrides=assignments(overrides or []),
         decision_steps=decision_steps,
         residual_scale=tuple(scale) if scale else None,
         prefetch_steps=parse_prefetch(prefetch_steps),

@@ -57,7 +57,7 @@ class CommandLimiter:
             return
         self._measured = observation[self._indices]
         if not self._released and self._last is not None:
-            distance = self._last - self._measured
+            distance = self.safety.difference(self._last, self._measured)
             # Then each action follows, and is inside of the limits as far as it must be.
             self._follows = bool(distance.dot(distance) < self._near)
 
@@ -120,9 +120,9 @@ class CommandLimiter:
         if self._measured is None or self._follows:
             return
         action = self.safety.action
-        outside = np.maximum(action.lower - self._measured, self._measured - action.upper)
-        if (outside > action.following_limit).any():
-            index = int(np.argmax(outside > action.following_limit))
+        outside = self.safety.excess(self._measured) > action.following_limit
+        if outside.any():
+            index = int(np.argmax(outside))
             raise ObservationError(
                 f'{action.measured_by[index]} is {self._measured[index]:.6g}, expected '
                 f'{action.lower[index]:.6g} to {action.upper[index]:.6g}, give or take '
@@ -140,7 +140,7 @@ class CommandLimiter:
         if self._follows or self._measured is None or last is None:
             return ''
         action = self.safety.action
-        far = np.abs(last - self._measured) > action.following_limit
+        far = np.abs(self.safety.difference(last, self._measured)) > action.following_limit
         if not far.any():
             return ''
         index = int(np.argmax(far))
@@ -160,7 +160,7 @@ class CommandLimiter:
             return ''
         action = self.safety.action
         command = clamp(command, action.lower, action.upper)
-        far = np.abs(command - self._measured) > action.start_limit
+        far = np.abs(self.safety.difference(command, self._measured)) > action.start_limit
         if not far.any():
             return ''
         index = int(np.argmax(far))

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError, UnsafeCommandError
+from residual_rl_ros.numerics import clamp
 
 Array = npt.NDArray[np.float64]
 SLACK_SAMPLES, SLACK_SHARE = 2, 0.2
@@ -26,6 +27,25 @@ are not exactly on time, and a motion that has arrived stops."""
 NEARLY = 0.95
 """Share of the velocity limit at which a command is passed at most: at the limit itself, rounding
 would make it out of reach."""
+
+
+def passing_velocities(points: Array, before: Array, period_s: float) -> Array:
+    """Return the velocity with which each of some points is passed, shape (rows, m) [1/s].
+
+    It is the mean of those to and from the point, zero where the direction changes and at the last.
+    Cubic segments between the points then go beyond none of them (Fritsch and Carlson 1980).
+
+    Args:
+        points: one each control period, shape (rows, m).
+        before: where the way begins, a period before the first, shape (m,).
+        period_s: control period [s].
+    """
+    slopes = np.diff(points, axis=0, prepend=before[None]) / period_s
+    to, on = slopes[:-1], slopes[1:]
+    most = 3.0 * np.minimum(np.abs(to), np.abs(on))
+    velocities = np.zeros_like(points)
+    velocities[:-1] = np.where(to * on > 0.0, clamp(0.5 * (to + on), -most, most), 0.0)
+    return velocities
 
 
 @dataclass(frozen=True)
@@ -119,48 +139,50 @@ class CubicInterpolator:
         self._period = period_s
         self._duration = duration_s(period_s, sample_s)
         self._began = 0.0
-        self._from: Array = np.zeros(0)
         self._to: Array = np.zeros(0)
-        self._velocity: Array = np.zeros(0)
-        self._final: Array = np.zeros(0)
+        self._segment: tuple[Array, ...] = ()
+        """x = c0 + c1 s + c2 s^2 + c3 s^3, of the share s of the segment."""
 
     def aim(self, command: Array, now: float) -> None:
         """Take in a command; see `Interpolator`."""
-        position, velocity = self._state(now)
+        position, velocity = self.sample(now), self._velocity(now)
         step = command - self._to
         ahead = command - position
         final = np.where(step * ahead > 0.0, step / self._period, 0.0)
         # Monotone (Fritsch and Carlson 1980): three times the mean slope of the segment at most.
         most = 3.0 * np.abs(ahead) / self._duration
-        self._from, self._to, self._began = position, command.copy(), now
-        self._velocity, self._final = velocity, np.clip(final, -most, most)
+        a, b = velocity * self._duration, clamp(final, -most, most) * self._duration
+        self._to, self._began = command.copy(), now
+        self._segment = position, a, 3.0 * ahead - 2.0 * a - b, a + b - 2.0 * ahead
 
     def sample(self, now: float) -> Array:
         """Return what to send; see `Interpolator`."""
-        return self._state(now)[0]
+        s = self._share(now)
+        if s == 1.0:
+            return self._to.copy()
+        begin, first, second, third = self._segment
+        position = begin + s * (first + s * (second + s * third))
+        return clamp(position, self._limits.lower, self._limits.upper)
 
     def jump(self, command: Array, now: float) -> None:
         """Begin anew; see `Interpolator`."""
-        self._from, self._to, self._began = command.copy(), command.copy(), now
-        self._velocity = self._final = np.zeros_like(command)
+        self._to, self._began = command.copy(), now
+        self._segment = (self._to, *3 * [np.zeros_like(command)])
 
     def arrived(self, now: float) -> bool:
         """Return whether the motion rests; see `Interpolator`."""
         return not 0.0 <= now - self._began < self._duration
 
-    def _state(self, now: float) -> tuple[Array, Array]:
-        """Return position and velocity at a time, shape (m,) each."""
-        duration = self._duration
-        s = min(max((now - self._began) / duration, 0.0), 1.0)
+    def _velocity(self, now: float) -> Array:
+        """Return the velocity at a time, shape (m,)."""
+        s = self._share(now)
         if s == 1.0:
-            return self._to.copy(), np.zeros_like(self._to)
-        way = self._to - self._from
-        a, b = self._velocity * duration, self._final * duration
-        # x = from + a s + (3 way - 2 a - b) s^2 + (a + b - 2 way) s^3
-        second, third = 3.0 * way - 2.0 * a - b, a + b - 2.0 * way
-        position = self._from + s * (a + s * (second + s * third))
-        velocity = (a + s * (2.0 * second + 3.0 * s * third)) / duration
-        return position.clip(self._limits.lower, self._limits.upper), velocity
+            return np.zeros_like(self._to)
+        _, first, second, third = self._segment
+        return (first + s * (2.0 * second + 3.0 * s * third)) / self._duration
+
+    def _share(self, now: float) -> float:
+        return min(max((now - self._began) / self._duration, 0.0), 1.0)
 
 
 class LimitedInterpolator:

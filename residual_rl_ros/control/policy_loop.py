@@ -123,7 +123,8 @@ class PolicyLoop(ABC):
             values: shape (number of observation names of the channel,).
             picture: what they were read from, of a camera, shape (height, width, 3), RGB.
         """
-        if not self.active or self._belongs_to_next_episode(stamp):
+        waits = not self.active or self._belongs_to_next_episode(stamp)
+        if waits and channel not in self.assembler.latched:
             return
         try:
             self.assembler.update(channel, stamp, values, picture)

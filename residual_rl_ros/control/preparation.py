@@ -41,7 +41,7 @@ class GoHome:
         period_s: control period [s].
 
     Raises:
-        ConfigError: home is outside of the workspace.
+        ConfigError: home is outside of the workspace, or links are too near one another there.
     """
 
     def __init__(self, spec: HomeSpec, safety: SafetyFilter, period_s: float) -> None:
@@ -57,14 +57,9 @@ class GoHome:
         """Share of the largest velocity."""
         self._goal = spec.goal
         self._led = ~np.isnan(spec.goal)
-        space = safety.workspace
-        if space is not None and self._led.all() and not space.contains(spec.goal):
-            point = np.round(space.position(spec.goal), 3).tolist()
-            raise ConfigError(
-                f'robot.home.positions bring {space.spec.point} to {point}, outside of '
-                f'robot.action.workspace {space.spec.lower.tolist()} to '
-                f'{space.spec.upper.tolist()}; change one of them'
-            )
+        problem = safety.body_problem(spec.goal) if self._led.all() else ''
+        if problem:
+            raise ConfigError(f'robot.home.positions {problem}; change one of them')
 
     def is_home(self, measured: Array | None) -> bool:
         """Return whether a robot is at home.

@@ -232,7 +232,7 @@ class RealTimeLoop(PolicyLoop):
                 self._command(now)
             return
         try:
-            self._observation = self.assembler.assemble(now)
+            self._observation = self.assembler.assemble(now, self.in_episode)
             self.controller.limiter.observe(self._observation)
             self.controller.limiter.check_measured()
         except ObservationError as error:

@@ -61,7 +61,7 @@ class ExportOptions:
     precision: str = 'float64'
     """Of all but the networks: `float64` or `float32`."""
     without_workspace: bool = False
-    """Export although the robot's workspace limits are not in the graph."""
+    """Export although the robot's workspace and self-collision are not in the graph."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def export_run(options: ExportOptions, say: Callable[[str], None]) -> Exported:
     stored = _stored_run(options.run)
     run = _configuration(options, stored).resolve().trained_as(policy.architecture.layout)
     _check_base(run, stored)
-    _check_workspace(run, options)
+    _check_limits(run, options)
     _check_ensemble(run, stored)
     prefetch = stored.get('prefetch_steps', run.config.prefetch_steps)
     if prefetch > 0:
@@ -188,11 +188,17 @@ def _check_ensemble(run: ResolvedRun, stored: Mapping[str, Any]) -> None:
         )
 
 
-def _check_workspace(run: ResolvedRun, options: ExportOptions) -> None:
-    if run.robot.action.workspace and not options.without_workspace:
+def _check_limits(run: ResolvedRun, options: ExportOptions) -> None:
+    action = run.robot.action
+    if action.orientations:
         raise ConfigError(
-            f'the workspace limits of {run.robot_file} cannot be put into the graph: check them '
-            'behind it, and say so with --without-workspace, or run policy_node'
+            f'{run.robot_file} commands orientations, whose angle the limits of the graph do not '
+            'know: run policy_node'
+        )
+    if (action.workspace or action.self_collision) and not options.without_workspace:
+        raise ConfigError(
+            f'the workspace limits and self-collision of {run.robot_file} cannot be put into the '
+            'graph: check them behind it, and say so with --without-workspace, or run policy_node'
         )
 
 

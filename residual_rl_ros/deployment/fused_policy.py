@@ -276,7 +276,11 @@ def describe(
         batch=parts.batch,
         base_policy_sha256=base_policy_sha256,
         actor_sha256=actor_sha256,
-        not_in_graph=(*NOT_IN_GRAPH, *(('workspace',) if action.workspace else ())),
+        not_in_graph=(
+            *NOT_IN_GRAPH,
+            *(('workspace',) if action.workspace else ()),
+            *(('self_collision',) if action.self_collision else ()),
+        ),
     )
 
 

@@ -4,8 +4,8 @@
 
 Networks are float32, as on the robot. Without exploration an actor has one proposal, tanh(mean);
 critics that choose take it or leave it. Composition and limits are those of
-`control/composition.py` and, of `control/safety.py`, slew and position. The workspace is not in it:
-its kinematic model is no graph.
+`control/composition.py` and, of `control/safety.py`, slew and position. The limits of the body are
+not in it: its model is no graph.
 """
 
 from __future__ import annotations

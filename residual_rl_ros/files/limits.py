@@ -32,6 +32,16 @@ JSON_VALUES = 2_000_000
 DIGITS = 100
 """Longest number [character]."""
 
+# Robot descriptions (URDF) and their meshes.
+XML_ELEMENTS = 20_000
+"""Elements of an XML text."""
+LINKS = 500
+"""Links of a robot: its readers call themselves for each link that hangs on another."""
+JOINTS = 100
+"""Joints that move: pinocchio keeps their third power in memory."""
+MESH_BYTES = 16 * MIB
+"""Largest mesh of a link's collision geometry [byte]."""
+
 # Bags.
 MESSAGE_BYTES = 64 * MIB
 """Largest chunk or message that is taken into memory [byte]."""

@@ -20,24 +20,13 @@ from residual_rl_ros.errors import FormatError, PolicyImportError, shown
 from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.importing.contract import Contract, Described, make_contract, named
 from residual_rl_ros.importing.mapping import DEFAULT_DDIM_STEPS, Array, ImportOptions
+from residual_rl_ros.importing.networks import step_policy as heads
 from residual_rl_ros.importing.networks.ddim import (
     ChunkDiffusion,
     NoiseSchedule,
     read_noise_schedule,
 )
-from residual_rl_ros.importing.networks.step_policy import (
-    RECURRENT,
-    Activation,
-    GaussianHead,
-    Head,
-    MixtureHead,
-    StepPolicy,
-    TanhHead,
-    Trunk,
-    constant,
-    scaled_softplus,
-    shifted,
-)
+from residual_rl_ros.importing.networks.step_policy import RECURRENT, StepPolicy, Trunk
 from residual_rl_ros.importing.networks.window_encoder import Observations
 from residual_rl_ros.importing.policy import ImportedPolicy, PolicyInput, listed
 from residual_rl_ros.importing.robomimic_observations import (
@@ -150,12 +139,12 @@ def _behaviour_cloning(
     noise = (PolicyInput('noise', torch.zeros(head.noise)),) if head.noise else ()
     remembered = tuple(PolicyInput(each.name, torch.zeros(each.shape), 0.5) for each in memories)
     remarks = []
-    if isinstance(head, MixtureHead):
+    if isinstance(head, heads.MixtureHead):
         remarks.append(
             'the noise chooses the component of the mixture, as robomimic does at each step; with '
             '--noise zero the base action is the mean of the most likely one'
         )
-    if isinstance(head, GaussianHead) and not head.noise:
+    if isinstance(head, heads.GaussianHead) and not head.noise:
         remarks.append('the action is the mean; robomimic adds a noise of 0.0001 to it')
     return ImportedPolicy(
         network,
@@ -299,34 +288,34 @@ def _read_actions(
     return tuple(names), np.concatenate(offsets), np.concatenate(scales)
 
 
-def _head(config: StoredConfig, actions: int) -> Head:
+def _head(config: StoredConfig, actions: int) -> heads.Head:
     """Return what makes an action of the outputs."""
     for kind in ('gaussian', 'gmm'):
         if config.flag(f'algo.{kind}.enabled') and config.flag(f'algo.{kind}.use_tanh'):
             raise PolicyImportError(f'algo.{kind}.use_tanh is true, expected false')
     if config.flag('algo.gaussian.enabled'):
-        return GaussianHead(actions, _gaussian_std(config))
+        return heads.GaussianHead(actions, _gaussian_std(config))
     if not config.flag('algo.gmm.enabled'):
-        return TanhHead(actions)
+        return heads.TanhHead(actions)
     std = None
     if not config.get('algo.gmm.low_noise_eval', bool, True):
         least = config.get('algo.gmm.min_std', float, 0.01)
-        std = shifted(_std_activation(config, 'gmm'), least)
+        std = heads.shifted(_std_activation(config, 'gmm'), least)
     modes = config.get('algo.gmm.num_modes', int, 5)
     if not 1 <= modes <= 10_000:
         raise PolicyImportError(f'algo.gmm.num_modes is {modes}, expected 1 to 10000')
-    return MixtureHead(actions, modes, std)
+    return heads.MixtureHead(actions, modes, std)
 
 
-def _gaussian_std(config: StoredConfig) -> Activation | None:
+def _gaussian_std(config: StoredConfig) -> heads.Activation | None:
     if config.get('algo.gaussian.low_noise_eval', bool, True):
         return None
     std = config.get('algo.gaussian.init_std', float, 0.3)
     if config.flag('algo.gaussian.fixed_std'):
-        return constant(std)
+        return heads.constant(std)
     if _std_activation(config, 'gaussian') == 'exp':
         return torch.exp
-    return scaled_softplus(std)
+    return heads.scaled_softplus(std)
 
 
 def _std_activation(config: StoredConfig, kind: str) -> str:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError, shown
+from residual_rl_ros.robot.urdf import Urdf
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -74,34 +75,51 @@ class Prior(StrEnum):
 
 @dataclass(frozen=True)
 class WorkspaceSpec:
-    """The box that a point of an arm must not leave."""
+    """The boxes that points of an arm must not leave."""
 
     model: str
     """Kinematic model, MJCF or URDF: a path, or the name of a shipped one in `sim/`."""
-    point: str
-    """Site or body (URDF: link) of the model."""
+    points: tuple[str, ...]
+    """Sites or bodies (URDF: links) of the model (k)."""
     joints: tuple[str, ...]
     """Joint of each action, whose position is commanded (m); empty for one that moves no joint of
     the arm, as a gripper's."""
     lower: Array
-    """Smallest coordinates, base frame of the model, shape (3,) [m]."""
+    """Smallest coordinates of each point, base frame of the model, shape (k, 3) [m]."""
     upper: Array
-    """Largest coordinates, shape (3,) [m]."""
+    """Largest coordinates, shape (k, 3) [m]."""
+    urdf: Urdf | None = None
+    """The robot's own URDF, instead of `model`."""
+    frame: str = ''
+    """With it: link whose frame the coordinates are in; empty is its base."""
 
     def __post_init__(self) -> None:
         """Check names and sizes."""
         check_names('workspace joint', tuple(filter(None, self.joints)))
+        check_names('workspace point', self.points)
         for label in ('lower', 'upper'):
             value = np.asarray(getattr(self, label), dtype=np.float64)
-            if value.shape != (3,) or np.isnan(value).any():
+            if value.shape not in ((3,), (len(self.points), 3)) or np.isnan(value).any():
                 raise ConfigError(
                     f'workspace {label} is {value.tolist()}, expected 3 numbers x, y, z [m]'
                 )
-            object.__setattr__(self, label, value)
+            object.__setattr__(self, label, value.reshape(-1, 3))
         if not (self.lower < self.upper).all():
             raise ConfigError(
                 f'workspace lower {self.lower.tolist()} is not below upper {self.upper.tolist()}'
             )
+
+
+@dataclass(frozen=True)
+class SelfCollisionSpec:
+    """The distance that links of an arm keep from one another."""
+
+    urdf: Urdf
+    """The robot's URDF, whose collision geometries count."""
+    distance: float
+    """Smallest distance [m]."""
+    ignore: tuple[tuple[str, str], ...] = ()
+    """Pairs of links that may be nearer."""
 
 
 POSITIONS = ('m', 'rad')
@@ -140,7 +158,7 @@ class ActionSpec:
     """Observation name that measures each action (m), where the slew limit starts after any time
     without commands; empty if the actions are not measured: then it starts at the last command."""
     workspace: WorkspaceSpec | None = None
-    """Limits of the end effector, for joint positions."""
+    """Limits of points of the arm, for joint positions."""
     units: tuple[str, ...] = ()
     """Unit of each action (m), from `UNITS`; empty if they are not given: then positions."""
     hold: str | tuple[str, ...] = ''
@@ -154,10 +172,15 @@ class ActionSpec:
     start_limit: Array = field(default_factory=lambda: np.zeros(0))
     """Largest distance of an episode's first command from the measurement, shape (m,); empty:
     `START_STEPS` largest steps. Infinite for all but positions."""
+    orientations: tuple[tuple[int, ...], ...] = ()
+    """The actions of each orientation that is commanded, by their places: x, y, z of a rotation
+    vector [rad], -1 for one that stays zero, or x, y, z, w of a quaternion."""
     kind: str = CONTINUOUS
     """One of `KINDS`."""
     hold_action: str = ''
     """The discrete action with which the robot holds; empty repeats the last one."""
+    self_collision: SelfCollisionSpec | None = None
+    """Limits of the distance between links of the arm, for joint positions."""
     goes_to_zero: Mask = field(init=False, repr=False, compare=False)
     """Actions that hold by zero, shape (m,)."""
 
@@ -170,13 +193,17 @@ class ActionSpec:
             raise ConfigError(
                 f'action measured_by has {len(self.measured_by)} names, expected {self.size} or 0'
             )
-        if self.workspace and len(self.workspace.joints) != self.size:
-            raise ConfigError(
-                f'workspace joints are {list(self.workspace.joints)}, expected one for each of '
-                f'{", ".join(self.names)}'
-            )
-        if self.workspace and not self.measured_by:
-            raise ConfigError('workspace needs measured_by: limits begin where the robot really is')
+        for label, joints in self._arms():
+            if len(joints) != self.size:
+                raise ConfigError(
+                    f'{label} joints are {list(joints)}, expected one for each of '
+                    f'{", ".join(self.names)}'
+                )
+        for label, _ in self._arms():
+            if not self.measured_by:
+                raise ConfigError(
+                    f'{label} needs measured_by: limits begin where the robot really is'
+                )
         for label in ('lower', 'upper', 'max_step', 'following_limit', 'start_limit'):
             value = np.array(getattr(self, label), dtype=np.float64)
             if label.endswith('_limit') and not value.size:
@@ -207,6 +234,12 @@ class ActionSpec:
                 value = getattr(self, label)[index]
                 if not value > 0.0:
                     raise ConfigError(f'action {name!r}: {meaning} {value} is not positive')
+            if self._is_quaternion(index) and not (low <= -1.0 and high >= 1.0):
+                raise ConfigError(
+                    f'action {name!r}, of a quaternion, has lower {low} and upper {high}, expected '
+                    '-1 and 1: its negative is the same orientation; to limit orientations, '
+                    'command them by rotation_vector'
+                )
             if self.goes_to_zero[index] and not low <= 0.0 <= high:
                 raise ConfigError(
                     f'action {name!r} holds by zero, which is outside of lower {low}, upper {high}'
@@ -250,6 +283,10 @@ class ActionSpec:
         free = np.full(len(names), np.inf)
         return cls(tuple(names), -free, free, free)
 
+    def _is_quaternion(self, index: int) -> bool:
+        """Return whether an action is of a quaternion."""
+        return any(index in each and len(each) == 4 for each in self.orientations)
+
     def _check_kind(self) -> None:
         """Refuse what discrete actions cannot have, and a hold action that is none of them."""
         if self.kind not in KINDS:
@@ -265,7 +302,7 @@ class ActionSpec:
             raise ConfigError(
                 f'hold_action is {shown(self.hold_action)}, expected one of {", ".join(self.names)}'
             )
-        for label in ('measured_by', 'workspace', 'units', 'hold'):
+        for label in ('measured_by', 'workspace', 'self_collision', 'units', 'hold'):
             if getattr(self, label) not in (None, (), '', 'last'):
                 raise ConfigError(f'{label} is given, but discrete actions have none; remove it')
         for label, wanted in (('lower', 0.0), ('upper', 1.0)):
@@ -315,14 +352,20 @@ class ActionSpec:
         summary = 'zero' if goes_to_zero.all() else 'mixed' if goes_to_zero.any() else 'last'
         object.__setattr__(self, 'hold', summary)
         object.__setattr__(self, 'goes_to_zero', goes_to_zero)
-        arm = self.workspace.joints if self.workspace else ()
-        if any(
-            joint and unit not in POSITIONS for joint, unit in zip(arm, self.units, strict=False)
-        ):
-            raise ConfigError(
-                f'workspace is for joint positions, action units are {list(self.units)}: command '
-                'positions, or remove the workspace'
-            )
+        for label, arm in self._arms():
+            of_joints = zip(arm, self.units, strict=False)
+            if any(joint and unit not in POSITIONS for joint, unit in of_joints):
+                raise ConfigError(
+                    f'{label} is for joint positions, action units are {list(self.units)}: command '
+                    f'positions, or remove {label}'
+                )
+
+    def _arms(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Yield what limits an arm, and the joint of each action."""
+        if self.workspace is not None:
+            yield 'workspace', self.workspace.joints
+        if self.self_collision is not None:
+            yield 'self_collision', self.self_collision.urdf.joints
 
     @property
     def size(self) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.image_encoder import ImageEncoder, channel_encoder
-from residual_rl_ros.robot.image_preprocessing import ImagePreprocessor, RgbImage
+from residual_rl_ros.robot.image_preprocessing import Calibration, ImagePreprocessor, RgbImage
 from residual_rl_ros.robot.onnx_session import InferenceWorker
 from residual_rl_ros.robot.topics import Channel
 
@@ -46,6 +47,11 @@ class Camera:
     def __init__(self, channel: Channel, picture_size: tuple[int, int] | None = None) -> None:
         self._channel, self._size = channel, picture_size
         self._preprocess = ImagePreprocessor(channel.preprocessing)
+        self._calibration: Calibration | None = None
+        self.waits_for = ''
+        """What it must be told before it can look; empty if it can."""
+        if channel.camera_info_topic:
+            self.waits_for = f'waits for sensor_msgs/msg/CameraInfo on {channel.camera_info_topic}'
         self._encoder: ImageEncoder | None = None
         if channel.has_encoder:
             self._encoder = channel_encoder(channel)
@@ -56,12 +62,34 @@ class Camera:
         if self._encoder is not None:
             self._encoder.warm_up()
 
+    def calibrate(self, calibration: Calibration) -> None:
+        """Undistort by a calibration that the camera publishes; the first one counts.
+
+        Raises:
+            ConfigError: it is another one than the first.
+        """
+        if self._calibration is None:
+            keys = replace(self._channel.preprocessing, calibration=calibration)
+            self._preprocess = ImagePreprocessor(keys)
+            self._calibration, self.waits_for = calibration, ''
+        elif calibration != self._calibration:
+            raise ConfigError(
+                f'CameraInfo has changed from {self._calibration} to {calibration}; pictures are '
+                'undistorted by the first one: configure the node again to take the new one'
+            )
+
     def look(self, picture: RgbImage) -> Sight:
         """Return what is seen of a picture, shape (height, width, 3), RGB.
 
         Raises:
-            ConfigError: the picture has another size, or the encoder failed.
+            ConfigError: the picture has another size, the encoder failed, or it is not calibrated
+                yet.
         """
+        if self.waits_for:
+            raise ConfigError(
+                f'channel {self._channel.name!r} {self.waits_for}; where nobody publishes it, give '
+                'the file camera_info in the robot YAML'
+            )
         picture = self._preprocess(picture)
         if self._size is not None and picture.shape[:2] != self._size:
             raise ConfigError(_wrong_size(picture.shape[:2], self._size, 'the picture'))

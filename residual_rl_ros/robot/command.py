@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import CommandError, ConfigError
+from residual_rl_ros.robot.codecs import find_codec
 from residual_rl_ros.robot.decoders import label_of, stamped_label, to_nanoseconds
 from residual_rl_ros.robot.topics import FLOAT, FLOAT_ARRAY, JOINT_STATE, POSE
 
@@ -81,13 +82,13 @@ class Command:
     topic: str
     """Name of the topic or action; relative names follow the node's namespace."""
     type: str
-    """ROS type, one of `COMMAND_TYPES`."""
+    """ROS type: one of `COMMAND_TYPES`, or one with a codec."""
     joints: tuple[str, ...] = ()
     """`JOINT_TYPES`: the joint of each action, whose position is commanded."""
     fields: tuple[str, ...] = ()
-    """Types of `FIELDS`: the field of each action; the others are zero."""
+    """Types of `FIELDS` and of codecs: the field of each action; the others are zero."""
     frame_id: str = ''
-    """Types of `FIELDS` with a header: frame of the command."""
+    """Types of `FIELDS` and of codecs with a header: frame of the command."""
     name: str = 'command'
     """What the robot YAML calls it."""
     indices: tuple[int, ...] = ()
@@ -102,6 +103,8 @@ class Command:
     """Of its commands on the way [1/s^2]."""
     max_jerk: tuple[float, ...] = ()
     """Likewise [1/s^3]."""
+    horizon_steps: int = 0
+    """Trajectories: number of points, with velocities, at most; 0: one without."""
     orientation: tuple[float, ...] = (0.0, 0.0, 0.0, 1.0)
     """PoseStamped without a field of orientation: the orientation, quaternion x, y, z, w."""
     max_effort: float = 0.0
@@ -122,6 +125,11 @@ class Command:
         """Whether it is a ROS action and no topic."""
         return self.type in ACTION_TYPES
 
+    @property
+    def answers_stamps(self) -> bool:
+        """Whether its messages can say which observation they answer."""
+        return self.type in COMMAND_TYPES and self.type not in UNSTAMPED_TYPES
+
     def part_of(self, vector: Array) -> Array:
         """Return its part of an action vector, shape (m,)."""
         return vector[list(self.indices)] if self.indices else vector
@@ -137,7 +145,7 @@ class CommandDecoder:
 
     def __init__(self, command: Command, size: int) -> None:
         self._is_index = command.type in INDEX_TYPES
-        self._get = self._one_hot if self._is_index else COMMAND_VALUES[command.type]
+        self._get = self._one_hot if self._is_index else COMMAND_VALUES.get(command.type, _coded)
         self._command = command
         self._size = size
 
@@ -161,7 +169,7 @@ class CommandDecoder:
 
     def answers(self, message: Any, stamp: float) -> bool:
         """Return whether the command answers the observation of a stamp [s]; some have none."""
-        if self._command.type in UNSTAMPED_TYPES:
+        if not self._command.answers_stamps:
             return False
         if self._command.type == FLOAT_ARRAY:
             return label_of(message) == stamped_label(stamp)
@@ -228,7 +236,7 @@ def check_lockstep(commands: Sequence[Command]) -> None:
         ConfigError: one of them cannot.
     """
     for command in commands:
-        if command.type in UNSTAMPED_TYPES:
+        if not command.answers_stamps:
             raise ConfigError(
                 f'robot.command.type is {command.type!r}, whose messages carry no stamp, but in '
                 f'lockstep a command answers one: use {FLOAT_ARRAY} (of discrete actions one-hot), '
@@ -264,6 +272,11 @@ def _pose(message: Any, command: Command) -> list[float]:
     return values
 
 
+def _coded(message: Any, command: Command) -> Array:
+    """Return the fields of a type that another package reads."""
+    return find_codec(command.type).numbers(message, command.fields)
+
+
 def rotation_vector(quaternion: Array) -> Array:
     """Return axis times angle [rad] of a quaternion x, y, z, w, shape (3,).
 
@@ -286,4 +299,4 @@ COMMAND_VALUES: dict[str, Callable[[Any, Command], Any]] = {
     GRIPPER: lambda message, command: [message.command.position],
     PARALLEL_GRIPPER: lambda message, command: _joint_positions(message.command, command),
 }
-"""How to read the values of every command type but an index; of actions, those of a goal."""
+"""How to read the values of every type but an index; of actions, those of a goal."""

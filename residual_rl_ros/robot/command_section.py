@@ -13,7 +13,9 @@ import numpy as np
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.action_spec import DISCRETE, INCREMENTS, POSITIONS
+from residual_rl_ros.robot.codecs import find_codec
 from residual_rl_ros.robot.command import (
+    COMMAND_TYPES,
     DISCRETE_TYPES,
     FIELDS,
     INDEX_TYPES,
@@ -22,12 +24,20 @@ from residual_rl_ros.robot.command import (
     STEPPED_TYPES,
     Command,
 )
-from residual_rl_ros.robot.keys import COMMAND_KEYS, AnyActionKeys, CommandKeys
+from residual_rl_ros.robot.keys import (
+    COMMAND_KEYS,
+    AnyActionKeys,
+    CodecKeys,
+    CommandKeys,
+)
 from residual_rl_ros.robot.topics import POSE
 from residual_rl_ros.schema import from_mapping
 
-OWN_KEYS = ('joints', 'fields', 'frame_id', 'orientation', 'max_effort', 'threshold')
-"""Keys of some types that `Command` has under the same name, beside `min_interval_s`."""
+OWN_KEYS = (
+    *('joints', 'horizon_steps', 'fields', 'frame_id', 'orientation'),
+    *('max_effort', 'threshold', 'min_interval_s'),
+)
+"""Keys of some types that `Command` has under the same name."""
 
 
 @dataclass
@@ -83,14 +93,21 @@ class CommandSection:
 
     def _add(self, name: str, values: dict[str, Any], path: str, alone: bool) -> None:
         """Read one command."""
-        kind = COMMAND_KEYS.get(str(values.get('type')), CommandKeys)
+        said = str(values.get('type'))
+        kind = COMMAND_KEYS.get(said, CommandKeys)
         try:
+            if said.count('/') == 2 and said not in COMMAND_TYPES:
+                kind = CodecKeys
+                if find_codec(said).encode is None:
+                    raise ConfigError(f'the codec of {said} makes no commands')
             keys = from_mapping(kind, values, path)
         except ConfigError as error:
-            self.problems += [f'{path}.{problem}' for problem in error.problems]
+            problems = error.problems or (f'type: {error}',)
+            self.problems += [f'{path}.{problem}' for problem in problems]
             return
         actions = keys.actions or (self.names if alone else ())
-        unknown = [each for each in actions if each not in self.names]
+        places = {each: index for index, each in reversed(list(enumerate(self.names)))}
+        unknown = [each for each in actions if each not in places]
         if unknown or not actions:
             said = f'names {unknown}' if unknown else 'is missing'
             self.problems.append(
@@ -100,17 +117,18 @@ class CommandSection:
         every, samples = self._rate(keys.rate_hz, path)
         limits = bool(keys.max_acceleration or keys.max_jerk)
         own = {key: getattr(keys, key) for key in OWN_KEYS if hasattr(keys, key)}
+        if isinstance(keys, CodecKeys):
+            own['fields'] = keys.fields or actions
         command = Command(
             keys.topic,
             keys.type,
             name=name,
-            indices=() if actions == self.names else tuple(map(self.names.index, actions)),
+            indices=() if actions == self.names else tuple(map(places.__getitem__, actions)),
             every=every,
             samples=samples,
             interpolation=keys.interpolation or ('limited' if limits else 'cubic'),
             max_acceleration=keys.max_acceleration,
             max_jerk=keys.max_jerk,
-            min_interval_s=getattr(keys, 'min_interval_s', 0.0),
             **own,
         )
         self._check(command, actions, path, stated=limits or bool(keys.interpolation))
@@ -123,7 +141,7 @@ class CommandSection:
                     f'{path}.hold is zero, but a {keys.type} is a position: remove hold'
                 )
                 break
-            self.holds[self.names.index(each)] = hold
+            self.holds[places[each]] = hold
         self.commands.append(command)
 
     def _rate(self, rate_hz: float, path: str) -> tuple[int, int]:
@@ -143,6 +161,7 @@ class CommandSection:
         """Refuse names that do not fit the actions."""
         for key, names in (('joints', command.joints), ('fields', command.fields)):
             wanted = command.type in (JOINT_TYPES if key == 'joints' else FIELDS)
+            wanted |= key == 'fields' and command.type not in COMMAND_TYPES
             if wanted and (len(names) != len(actions) or len(set(names)) != len(names)):
                 self.problems.append(
                     f'{path}.{key} is {list(names)}, expected {len(actions)} different names, one '
@@ -171,6 +190,12 @@ class CommandSection:
                     'max_acceleration and max_jerk'
                 )
             return
+        if command.horizon_steps:
+            self.problems.append(
+                f'{path}.horizon_steps is {command.horizon_steps}, but rate_hz is above the '
+                f'control rate {self.rate_hz:g}: its controller goes from point to point by '
+                'itself; remove one of them'
+            )
         if command.type in STEPPED_TYPES or any(f[:3] == 'ori' for f in command.fields):
             self.problems.append(
                 f'{path}.rate_hz is above the control rate {self.rate_hz:g}, but nothing is '
@@ -252,6 +277,20 @@ class CommandSection:
             self.problems.append(
                 f'robot.command.hold is {hold!r}: discrete actions hold by robot.action.hold_action'
             )
+
+    @property
+    def orientations(self) -> tuple[tuple[int, ...], ...]:
+        """The actions of each orientation; see `ActionSpec.orientations`."""
+        found = []
+        for command in self.commands:
+            if command.type != POSE:
+                continue
+            indices = command.indices or range(len(self.names))
+            places = dict(zip(command.fields, indices, strict=False))
+            for root, axes in (('rotation_vector', 'xyz'), ('orientation', 'xyzw')):
+                own = tuple(places.get(f'{root}.{axis}', -1) for axis in axes)
+                found += [own] if max(own) >= 0 else []
+        return tuple(found)
 
     def units(self, given: tuple[str, ...]) -> tuple[str, ...]:
         """Return the units of the actions; refuse those that contradict a command.

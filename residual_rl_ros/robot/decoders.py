@@ -20,22 +20,25 @@ import numpy.typing as npt
 from residual_rl_ros.errors import ConfigError, ObservationError, ResidualRLError
 from residual_rl_ros.numerics import all_finite
 from residual_rl_ros.robot.camera import Camera, Sight
-from residual_rl_ros.robot.image_messages import picture_of
+from residual_rl_ros.robot.codecs import Codec, find_codec
+from residual_rl_ros.robot.image_messages import calibration_of, picture_of
 from residual_rl_ros.robot.image_preprocessing import RgbImage
 from residual_rl_ros.robot.joint_states import JointReader, SourceWatch, two_publishers
 from residual_rl_ros.robot.laser_scan import beams_of
 from residual_rl_ros.robot.observation import MAX_STAMP_S
 from residual_rl_ros.robot.topics import (
+    CHANNEL_TYPES,
     FLOAT_ARRAY,
     JOINT_STATE,
     JOY,
     LASER_SCAN,
     POSE,
     POSE_WITH_COVARIANCE,
-    SCALAR_TYPES,
+    TF,
     Channel,
     StopInput,
 )
+from residual_rl_ros.robot.transform_tree import TransformReader
 from residual_rl_ros.robot.transforms import NO_TRANSFORM, ValueTransform
 
 Array = npt.NDArray[np.float64]
@@ -118,7 +121,8 @@ class MessageDecoder:
             [px]; None if it wants none.
 
     Raises:
-        ConfigError: the type has no stamp, which lockstep needs.
+        ConfigError: its messages have no stamp of one observation, which lockstep needs, or no
+            installed package has a codec for the type.
     """
 
     def __init__(
@@ -128,11 +132,8 @@ class MessageDecoder:
         clock: Callable[[], float] = time.monotonic,
         picture_size: tuple[int, int] | None = None,
     ) -> None:
-        if lockstep and channel.type in SCALAR_TYPES:
-            raise ConfigError(
-                f'robot.observation.{channel.name}.type is {channel.type}, which has no stamp; '
-                f'lockstep needs one: use {FLOAT_ARRAY}'
-            )
+        if lockstep and channel.lockstep_problem:
+            raise ConfigError(f'robot.observation.{channel.name}.{channel.lockstep_problem}')
         self._channel = channel
         self._where = f'channel {channel.name!r} ({channel.topic})'
         self._getters: list[Callable[[Any], float]] = []
@@ -140,6 +141,7 @@ class MessageDecoder:
         """Knows the joints of the latest messages; None for other types."""
         if channel.type == JOINT_STATE:
             self.joints = JointReader(channel, lockstep, clock)
+        self._transforms = TransformReader(channel) if channel.type == TF else None
         self._source = SourceWatch(channel.max_age_s, clock)
         self._transform: ValueTransform | None = None
         if channel.transform != NO_TRANSFORM:
@@ -159,9 +161,19 @@ class MessageDecoder:
         elif channel.is_image:
             self._camera = Camera(channel, picture_size)
             self.values = self._image_values
-        elif self.joints is None:
+        elif channel.type not in CHANNEL_TYPES:
+            self._codec: Codec = find_codec(channel.type)
+            self.values = self._codec_values
+        elif self.joints is None and self._transforms is None:
             root = FIELD_ROOTS.get(channel.type, '')
             self._getters = [attrgetter(root + field) for field in channel.fields]
+
+    @property
+    def hint(self) -> str:
+        """What it waits for beside its messages, or why they are old; empty if nobody knows."""
+        if self._transforms is not None:
+            return self._transforms.hint
+        return self._camera.waits_for if self._channel.is_image else ''
 
     def warm_up(self) -> None:
         """Encode a black image, so that no real one pays for initialisation."""
@@ -183,18 +195,34 @@ class MessageDecoder:
                 ) from error
 
     def read(
-        self, message: Any, now: Callable[[], float], count: int | None = None
+        self,
+        message: Any,
+        now: Callable[[], float],
+        count: int | None = None,
+        aside: bool = False,
     ) -> Reading | None:
-        """Return what a message says, None if that is nothing yet.
+        """Return what a message says, None if that is nothing yet; `hint` may know why.
 
         Args:
             message: of the channel's topic.
             now: tells when it was received [s], which is asked only if that counts.
             count: number that its publisher gave it, where the middleware tells.
+            aside: the message is of the second of the channel's `sources`.
 
         Raises:
             ObservationError: it cannot be used, or the channel has two publishers.
         """
+        if self._transforms is not None:
+            by_receipt = self._channel.stamped_by == 'receipt'
+            found = self._transforms.read(message, now() if by_receipt else None, aside)
+            if found is None:
+                return None
+            return Reading(found[0], self._transformed(found[1]), not by_receipt)
+        if aside:
+            self._calibrate(message)
+            return None
+        if self._channel.latched:  # It is heard twice, and who gives it may change.
+            count = None
         own = self.stamp(message)
         stamp = now() if own is None else own
         if self.joints is not None:
@@ -204,6 +232,8 @@ class MessageDecoder:
             return Reading(read[0], self._transformed(read[1]), own is not None)
         picture = None
         if self._channel.is_image:
+            if self._camera.waits_for:
+                return None
             values, picture = self.look(message)
         else:
             values = self._transformed(self.values(message))
@@ -231,9 +261,13 @@ class MessageDecoder:
     def _check_frame(self, message: Any) -> None:
         """Refuse values in another frame than the robot YAML says."""
         expected = self._channel.frame_id
-        if expected and message.header.frame_id != expected:
+        if not expected:
+            return
+        header = getattr(message, 'header', None)
+        if header is None or header.frame_id != expected:
+            said = 'missing, without a header' if header is None else repr(header.frame_id)
             raise ObservationError(
-                f'{self._where}: frame_id is {message.header.frame_id!r}, expected {expected!r}; '
+                f'{self._where}: frame_id is {said}, expected {expected!r}; '
                 'correct its publisher or frame_id in the robot YAML',
                 self._channel.topic,
                 'frame',
@@ -261,6 +295,14 @@ class MessageDecoder:
         except ValueError as error:
             raise ObservationError(f'{self._where} {error}', self._channel.topic) from error
 
+    def _codec_values(self, message: Any) -> Array:
+        try:
+            return self._codec.numbers(message, self._channel.fields)
+        except ValueError as error:
+            raise ObservationError(
+                f'{self._where}: {self._channel.type}: {error}', self._channel.topic
+            ) from error
+
     def _joy_values(self, message: Any) -> Array:
         values = []
         for part, index in self._picks:
@@ -283,9 +325,20 @@ class MessageDecoder:
             ObservationError: it holds no usable picture.
         """
         try:
-            return self._camera.look(picture_of(message, self._channel.type))
+            return self._camera.look(picture_of(message, self._channel))
         except (ValueError, ResidualRLError) as error:
             raise ObservationError(f'{self._where}: {error}') from error
+
+    def _calibrate(self, message: Any) -> None:
+        """Take in a CameraInfo."""
+        try:
+            self._camera.calibrate(calibration_of(message))
+        except ResidualRLError as error:
+            raise ObservationError(
+                f'channel {self._channel.name!r} ({self._channel.camera_info_topic}): {error}',
+                self._channel.topic,
+                'calibration',
+            ) from error
 
     def _image_values(self, message: Any) -> Array:
         return self.look(message).values

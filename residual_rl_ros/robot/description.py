@@ -7,7 +7,7 @@ The same YAML is loaded as ROS parameters by the nodes and read directly by the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,31 +16,17 @@ import numpy as np
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_file
-from residual_rl_ros.robot.action_spec import (
-    DISCRETE,
-    POSITIONS,
-    ActionSpec,
-    WorkspaceSpec,
-    check_names,
-)
+from residual_rl_ros.robot.action_section import ActionSection
+from residual_rl_ros.robot.action_spec import ActionSpec, check_names
 from residual_rl_ros.robot.command import OPERATOR_TYPES, Command
 from residual_rl_ros.robot.command_section import CommandSection
 from residual_rl_ros.robot.inference import ON_CPU, InferenceConfig
-from residual_rl_ros.robot.keys import (
-    FOLLOWING_PERIODS,
-    FOLLOWING_S,
-    START_PERIODS,
-    START_S,
-    ActionKeys,
-    DiscreteActionKeys,
-    RobotKeys,
-    StopInputKeys,
-    WorkspaceKeys,
-)
+from residual_rl_ros.robot.keys import ActionKeys, RobotKeys, StopInputKeys
 from residual_rl_ros.robot.observation_section import ObservationSection
 from residual_rl_ros.robot.preparation import HomeKeys, HomeSpec, ResetSpec, home_of
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, NO_ENCODER, Channel, StopInput
-from residual_rl_ros.schema import from_mapping, read_yaml
+from residual_rl_ros.robot.urdf import TOPIC, Urdf
+from residual_rl_ros.schema import read_section, read_yaml
 
 TAKEOVER = 'takeover/command'
 """Topic of an operator's commands."""
@@ -65,6 +51,10 @@ class RobotConfig:
     """Where it begins an episode."""
     reset: ResetSpec | None = None
     """How its scene is reset between two episodes."""
+    urdf: Urdf | None = None
+    """Its URDF, if it says one."""
+    from_urdf: tuple[str, ...] = ()
+    """Limits of the actions that come from there."""
 
     @property
     def takeover(self) -> Command:
@@ -91,17 +81,45 @@ class RobotConfig:
         return replace(self, channels=tuple(channels))
 
     @classmethod
-    def from_mapping(cls, mapping: Any, source: str = 'robot description') -> RobotConfig:
+    def from_mapping(
+        cls, mapping: Any, source: str = 'robot description', heard: str = ''
+    ) -> RobotConfig:
         """Build the description from nested parameters.
 
         Args:
             mapping: what stands below `robot:`.
             source: file or node, for the errors.
+            heard: URDF that was published, for a robot whose description names the topic.
 
         Raises:
             ConfigError: names every key that is missing, unknown or wrong.
         """
-        return _Description(mapping, source).robot()
+        return _Description(mapping, source).robot(heard)
+
+
+def with_own_limits(mapping: dict[str, Any]) -> dict[str, Any]:
+    """Return a description that says its limits itself, for whoever does not have its URDF.
+
+    Args:
+        mapping: what stands below `robot:`.
+
+    Raises:
+        ConfigError: it is wrong.
+    """
+    if 'robot_description' not in mapping:
+        return mapping
+    robot = RobotConfig.from_mapping(mapping)
+    limits = {
+        'lower': robot.action.lower,
+        'upper': robot.action.upper,
+        'max_velocity': robot.action.max_step * robot.control_rate_hz,
+    }
+    filled = {key: limits[key].tolist() for key in robot.from_urdf}
+    return {
+        **mapping,
+        'action': {**mapping['action'], **filled},
+        'robot_description': {**mapping['robot_description'], 'urdf': TOPIC},
+    }
 
 
 def load_robot(name_or_path: str) -> tuple[RobotConfig, Path]:
@@ -133,8 +151,11 @@ class _Description:
         self._mapping = self._map(mapping, 'robot')
         self._check()
 
-    def robot(self) -> RobotConfig:
+    def robot(self, heard: str) -> RobotConfig:
         """Return the robot.
+
+        Args:
+            heard: URDF of the topic, empty if nobody listens.
 
         Raises:
             ConfigError: names everything that is wrong.
@@ -148,37 +169,24 @@ class _Description:
             key: self._map(top.pop(key, None), f'robot.{key}')
             for key in ('command', 'action', 'observation')
         }
+        action = ActionSection(self._problems)
+        action.read(parts['action'], top.pop('robot_description', None))
         keys = self._read(RobotKeys, top, 'robot')
-        discrete = parts['action'].get('kind') == DISCRETE
-        workspace_map = None if discrete else parts['action'].pop('workspace', None)
-        action: DiscreteActionKeys | ActionKeys | None
-        if discrete:
-            action = self._read(DiscreteActionKeys, parts['action'], 'robot.action')
-        else:
-            action = self._read(ActionKeys, parts['action'], 'robot.action')
-        workspace = self._optional(WorkspaceKeys, workspace_map, 'robot.action.workspace')
-        section = CommandSection(
-            () if action is None else action.names,
-            1.0 if keys is None else keys.control_rate_hz,
-            self._problems,
-        )
+        rate_hz = 1.0 if keys is None else keys.control_rate_hz
+        section = CommandSection(action.names, rate_hz, self._problems)
         section.read(parts['command'])
         observation = ObservationSection(self._problems)
         observation.read(parts['observation'])
         channels = tuple(observation.channels)
         self._check()
         assert keys is not None
-        assert action is not None
+        assert action.keys is not None
         assert inference is not None
-        section.check_kind(action)
-        units = section.units(action.units) if isinstance(action, ActionKeys) else ()
+        section.check_kind(action.keys)
+        units = section.units(action.keys.units) if isinstance(action.keys, ActionKeys) else ()
         self._check()
         try:
-            if isinstance(action, ActionKeys):
-                period_s = 1.0 / keys.control_rate_hz
-                spec = _continuous(action, units, section.holds, _workspace(workspace), period_s)
-            else:
-                spec = ActionSpec.discrete(action.names, action.hold_action)
+            spec = action.spec(section, units, channels, 1.0 / rate_hz, heard)
             robot = RobotConfig(
                 keys.name,
                 keys.control_rate_hz,
@@ -187,8 +195,10 @@ class _Description:
                 channels,
                 stops,
                 inference,
-                None if home is None else home_of(home, spec, 1.0 / keys.control_rate_hz),
+                None if home is None else home_of(home, spec, 1.0 / rate_hz),
                 reset,
+                action.urdf,
+                action.filled,
             )
             check_names('observation', robot.observation_names)
         except ConfigError as error:
@@ -210,11 +220,7 @@ class _Description:
 
     def _read(self, kind: type[Keys], values: Any, path: str) -> Keys | None:
         """Return the keys of a section, None if they are wrong."""
-        try:
-            return from_mapping(kind, values, path)
-        except ConfigError as error:
-            self._problems += [f'{path}.{problem}' for problem in error.problems]
-            return None
+        return read_section(kind, values, path, self._problems)
 
     def _optional(self, kind: type[Keys], values: Any, path: str) -> Keys | None:
         return None if values is None else self._read(kind, values, path)
@@ -239,38 +245,3 @@ class _Description:
     def _check(self) -> None:
         if self._problems:
             raise ConfigError(self._source, self._problems)
-
-
-def _continuous(
-    action: ActionKeys,
-    units: tuple[str, ...],
-    holds: Sequence[str],
-    workspace: WorkspaceSpec | None,
-    period_s: float,
-) -> ActionSpec:
-    """Return continuous actions; their velocities become steps of a control period [s]."""
-    velocity = np.array(action.max_velocity)
-    following = velocity * max(FOLLOWING_S, FOLLOWING_PERIODS * period_s)
-    if not set(units) <= set(POSITIONS):
-        following *= 2.0  # Of a velocity: a wheel slips, odometry is filtered.
-    start = velocity * max(START_S, START_PERIODS * period_s)
-    return ActionSpec(
-        names=action.names,
-        lower=np.array(action.lower),
-        upper=np.array(action.upper),
-        max_step=velocity * period_s,
-        measured_by=action.measured_by,
-        workspace=workspace,
-        units=units,
-        hold=tuple(holds) if len(set(holds)) > 1 else holds[0],
-        following_limit=np.array(action.following_limit or following),
-        start_limit=np.array(action.start_limit or start),
-    )
-
-
-def _workspace(keys: WorkspaceKeys | None) -> WorkspaceSpec | None:
-    if keys is None:
-        return None
-    return WorkspaceSpec(
-        keys.model, keys.point, keys.joints, np.array(keys.lower), np.array(keys.upper)
-    )

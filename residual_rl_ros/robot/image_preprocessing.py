@@ -62,8 +62,39 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class DepthScale:
+    """Distances as grey levels: 0 for the nearest, 255 for the farthest."""
+
+    nearest: float
+    """What is nearer counts as this [m]."""
+    farthest: float
+    """What is farther counts as this [m]."""
+    invalid: float = np.inf
+    """What NaN, infinity and 0 count as [m], before it is clipped likewise."""
+
+    def __post_init__(self) -> None:
+        """Refuse a range with nothing in it.
+
+        Raises:
+            ConfigError: it says why.
+        """
+        if not 0.0 <= self.nearest < self.farthest < np.inf:
+            raise ConfigError(
+                f'depth_range is [{self.nearest:g}, {self.farthest:g}], expected 0 <= nearest < '
+                'farthest [m]'
+            )
+
+    def picture(self, distances: npt.NDArray[np.float32]) -> RgbImage:
+        """Return a grey picture, shape (height, width, 3), of distances, shape (height, width)."""
+        known = np.isfinite(distances) & (distances > 0.0)
+        metres = np.where(known, distances, self.invalid).clip(self.nearest, self.farthest)
+        levels = np.rint((metres - self.nearest) * (255.0 / (self.farthest - self.nearest)))
+        return np.repeat(levels.astype(np.uint8)[..., np.newaxis], 3, axis=-1)
+
+
+@dataclass(frozen=True)
 class ImagePreprocessing:
-    """Keys of an image channel, in the order in which they act."""
+    """Keys of an image channel, in the order in which they act after `depth`."""
 
     calibration: Calibration | None = None
     """Pictures are undistorted by it; None: they are not."""
@@ -71,6 +102,8 @@ class ImagePreprocessing:
     """`(top, left, height, width)`, or `(height, width)` about the centre [px]; empty: all."""
     resize: tuple[int, ...] = ()
     """`(height, width)` [px]; empty: as it is."""
+    depth: DepthScale | None = None
+    """How distances become a picture; None: the messages hold pictures."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that no picture has.

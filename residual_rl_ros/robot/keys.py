@@ -30,6 +30,8 @@ from residual_rl_ros.robot.topics import (
     ORIENTATION_TYPES,
     POSE,
     SCALAR_TYPES,
+    TAKES_EFFECT,
+    TF,
 )
 from residual_rl_ros.robot.transforms import ROTATIONS
 from residual_rl_ros.schema import parameter
@@ -39,6 +41,11 @@ FOLLOWING_S, FOLLOWING_PERIODS = 0.25, 5
 START_S, START_PERIODS = 1.0, 20
 """An episode's first command may be so far away, at the largest velocity."""
 INFINITY = float('inf')
+CODEC = 'a type with a codec'
+"""Stands for every message type that another package reads or makes."""
+TF_ALIAS = 'tf'
+"""Short name of the type of transforms."""
+POSE_FIELDS = tuple(each for each in FIELDS[POSE] if not each.startswith('rotation_vector'))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +99,19 @@ class JointCommandKeys(CommandKeys):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrajectoryKeys(JointCommandKeys):
+    """Of a command that is a trajectory."""
+
+    horizon_steps: int = parameter(
+        0,
+        'points of each message, one for each coming control step, with velocities, as far as they '
+        'are known; 0: one point without a velocity',
+        0,
+        1000,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TwistKeys(CommandKeys):
     """Of a command that is a twist without a header."""
 
@@ -115,6 +135,15 @@ class WrenchKeys(CommandKeys):
         MISSING, 'field of each action', choices=list(FIELDS[WRENCH])
     )
     frame_id: str = parameter(MISSING, 'frame of the command', filled=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecKeys(CommandKeys):
+    """Of a command of a type of another package, which has a codec for it."""
+
+    type: str = parameter(MISSING, 'ROS message type', filled=True)
+    fields: tuple[str, ...] = parameter((), 'field of each action; default: the actions')
+    frame_id: str = parameter('', 'frame of the command, if it has a header')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,9 +192,11 @@ class DiscreteActionKeys(AnyActionKeys):
 class ActionKeys(AnyActionKeys):
     """Of continuous actions."""
 
-    lower: tuple[float, ...] = parameter(MISSING, 'smallest commands')
-    upper: tuple[float, ...] = parameter(MISSING, 'largest commands')
-    max_velocity: tuple[float, ...] = parameter(MISSING, 'largest changes of a command [1/s]')
+    lower: tuple[float, ...] = parameter(
+        (), 'smallest commands; required without `robot_description`, whose limits it narrows'
+    )
+    upper: tuple[float, ...] = parameter((), 'largest commands; likewise')
+    max_velocity: tuple[float, ...] = parameter((), 'largest changes of a command [1/s]; likewise')
     measured_by: tuple[str, ...] = parameter((), 'observation name that measures each action')
     units: tuple[str, ...] = parameter((), 'unit of each action')
     following_limit: tuple[float, ...] = parameter(
@@ -181,24 +212,15 @@ class ActionKeys(AnyActionKeys):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkspaceKeys:
-    """Of `robot.action.workspace`."""
-
-    model: str = parameter(MISSING, 'kinematic model: a path, or a shipped one', filled=True)
-    point: str = parameter(MISSING, 'site or body (URDF: link) of the model', filled=True)
-    joints: tuple[str, ...] = parameter(MISSING, "joint of each action, '' for one that moves none")
-    lower: tuple[float, ...] = parameter(MISSING, 'smallest coordinates x, y, z [m]')
-    upper: tuple[float, ...] = parameter(MISSING, 'largest coordinates x, y, z [m]')
-
-
-@dataclass(frozen=True, kw_only=True)
 class ChannelKeys:
     """Of a channel, of any type."""
 
     topic: str = parameter(MISSING, 'topic of the channel', filled=True)
     type: str = parameter(MISSING, 'ROS message type', choices=CHANNEL_TYPES)
     fields: tuple[str, ...] = parameter(MISSING, 'values that are read', filled=True)
-    max_age_s: float = parameter(MISSING, 'older data is stale [s]', above=0.0)
+    max_age_s: float = parameter(
+        INFINITY, 'older data is stale [s]; required, but not with latched', above=0.0
+    )
     stamped_by: str = parameter('header', 'which time counts', choices=('header', 'receipt'))
     lower: tuple[float, ...] = parameter((), 'smallest believable values: one, or one per field')
     upper: tuple[float, ...] = parameter((), 'largest believable values: one, or one per field')
@@ -210,6 +232,14 @@ class ChannelKeys:
     offset: tuple[float, ...] = parameter((), 'then added: one value, or one per observation name')
     wrap: tuple[str, ...] = parameter(
         (), 'then wrapped to [-pi, pi]: fields, or with joints also field.joint'
+    )
+    latched: bool = parameter(
+        False, 'given once, such as a goal: the robot waits for the first one, and it has no age'
+    )
+    takes_effect: str = parameter(
+        TAKES_EFFECT[0],
+        'when a latched value that has changed is observed: from the next episode on, or at once',
+        choices=TAKES_EFFECT,
     )
 
 
@@ -251,6 +281,26 @@ class OrientationChannelKeys(ChannelKeys):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TfChannelKeys(OrientationChannelKeys):
+    """Of the pose of a frame in another one, by transforms."""
+
+    topic: str = parameter('/tf', 'topic of transforms; static ones are on it + _static')
+    type: str = parameter(MISSING, 'transforms', choices=(TF_ALIAS, TF))
+    fields: tuple[str, ...] = parameter(
+        MISSING, 'values of the pose', choices=POSE_FIELDS, filled=True
+    )
+    source_frame: str = parameter(MISSING, 'frame whose pose is observed', filled=True)
+    target_frame: str = parameter(MISSING, 'frame in which it is observed', filled=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecChannelKeys(OrientationChannelKeys):
+    """Of a type of another package, which has a codec for it."""
+
+    type: str = parameter(MISSING, 'ROS message type', filled=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LaserChannelKeys(ChannelKeys):
     """Of a laser scan."""
 
@@ -280,8 +330,17 @@ class ImageChannelKeys(ChannelKeys):
         filled=True,
     )
     encoder_sha256: str = parameter('', "digest that the encoder's file must have")
+    depth_range: tuple[float, ...] = parameter(
+        (), 'depth images (16UC1, 32FC1): [nearest, farthest] [m], which become 0 and 255', 0.0
+    )
+    depth_invalid: float = parameter(
+        INFINITY, 'what NaN, infinity and 0 count as [m]; default: the farthest', 0.0
+    )
     camera_info: str = parameter(
         '', 'calibration file of camera_calibration, by which pictures are undistorted'
+    )
+    camera_info_topic: str = parameter(
+        '', 'topic of sensor_msgs/CameraInfo, for which the robot waits, instead of the file'
     )
     camera_matrix: tuple[float, ...] = parameter(
         (), 'K of sensor_msgs/CameraInfo, row by row [px], instead of camera_info'
@@ -297,13 +356,15 @@ class ImageChannelKeys(ChannelKeys):
 
 COMMAND_KEYS: dict[str, type[CommandKeys]] = {
     **dict.fromkeys((FLOAT_ARRAY, FLOAT, *INDEX_TYPES), CommandKeys),
-    **dict.fromkeys((TRAJECTORY, JOINT_STATE), JointCommandKeys),
+    TRAJECTORY: TrajectoryKeys,
+    JOINT_STATE: JointCommandKeys,
     TWIST: TwistKeys,
     TWIST_STAMPED: TwistStampedKeys,
     WRENCH: WrenchKeys,
     POSE: PoseKeys,
     GRIPPER: GripperKeys,
     PARALLEL_GRIPPER: ParallelGripperKeys,
+    CODEC: CodecKeys,
 }
 CHANNEL_KEYS: dict[str, type[ChannelKeys]] = {
     JOINT_STATE: JointChannelKeys,
@@ -312,4 +373,6 @@ CHANNEL_KEYS: dict[str, type[ChannelKeys]] = {
     **dict.fromkeys(SCALAR_TYPES, ScalarChannelKeys),
     IMAGE: ImageChannelKeys,
     COMPRESSED_IMAGE: ImageChannelKeys,
+    **dict.fromkeys((TF_ALIAS, TF), TfChannelKeys),
+    CODEC: CodecChannelKeys,
 }

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.errors import ObservationError
 from residual_rl_ros.numerics import FLOAT32_MAX, within
-from residual_rl_ros.robot.topics import Channel
+from residual_rl_ros.robot.topics import AT_ONCE, Channel
 
 Array = npt.NDArray[np.float64]
 Picture = npt.NDArray[np.uint8]
@@ -32,6 +32,12 @@ class ObservationAssembler:
         self._stamps: list[float] = [-np.inf] * len(channels)
         self.pictures: dict[str, Picture] = {}
         """Newest picture of each camera of which there are any, shape (height, width, 3), RGB."""
+        self.latched = frozenset(channel.name for channel in channels if channel.latched)
+        """Channels that are given once; what they said is kept, whatever the time."""
+        self._given: dict[int, Array] = {}
+        """What was last given of latched channels, until it is observed."""
+        self.hints: dict[str, str] = {}
+        """What a channel waits for beside its messages, by its name; empty: nothing."""
         self._refused: dict[str, str] = {}
         """Why the latest message of a topic was refused, of topics on which none was used since."""
         # Networks take float32, in which a large float64 is infinite.
@@ -67,7 +73,10 @@ class ObservationAssembler:
             )
         if not within(values, self._surely[index]):
             self._check_range(index, values)
-        if stamp >= self._stamps[index]:
+        if self._channels[index].latched:
+            self._given[index], self._stamps[index] = values, np.inf
+            self._refused.pop(self._channels[index].topic, None)
+        elif stamp >= self._stamps[index]:
             self._values[index], self._stamps[index] = values, stamp
             if picture is not None:
                 self.pictures[channel] = picture
@@ -94,21 +103,32 @@ class ObservationAssembler:
         """Return whether every channel holds a value of exactly this stamp (lockstep)."""
         return all(held == stamp for held in self._stamps)
 
+    def _adopt(self, in_episode: bool) -> None:
+        """Let what was given of latched channels be observed, where its time has come."""
+        for index, values in list(self._given.items()):
+            waits = in_episode and self._channels[index].takes_effect != AT_ONCE
+            if not waits or self._values[index] is None:
+                self._values[index] = values
+                del self._given[index]
+
     @property
     def oldest_stamp(self) -> float:
         """Stamp of the channel that is furthest behind; -inf before every channel was seen."""
         return min(self._stamps)
 
-    def assemble(self, now: float | None = None) -> Array:
+    def assemble(self, now: float | None = None, in_episode: bool = False) -> Array:
         """Return the observation, shape (n,).
 
         Args:
             now: current time [s] against which age is judged; None skips the check (lockstep).
+            in_episode: latched channels keep their values, but for those that change at once.
 
         Raises:
             ObservationError: a channel was never received, is older than its `max_age_s`, or is
                 stamped as far in the future; that one is forgotten, or it would never age.
         """
+        if self._given:
+            self._adopt(in_episode)
         values: list[Array] = []
         for index, channel in enumerate(self._channels):
             value, stamp = self._values[index], self._stamps[index]
@@ -138,11 +158,12 @@ class ObservationAssembler:
         return np.concatenate(values)
 
     def _because(self, channel: Channel) -> str:
-        reason = self._refused.get(channel.topic)
-        return f'; refused: {reason}' if reason else ''
+        reason, hint = self._refused.get(channel.topic), self.hints.get(channel.name)
+        return f'; refused: {reason}' if reason else f'; {hint}' if hint else ''
 
     def clear(self) -> None:
-        """Forget everything: after the clock jumped back, older values would count as newer."""
-        self._values = [None] * len(self._channels)
-        self._stamps = [-np.inf] * len(self._channels)
+        """Forget all but what is latched: after a jump of the clock, old values would be new."""
+        for index, channel in enumerate(self._channels):
+            if not channel.latched:
+                self._values[index], self._stamps[index] = None, -np.inf
         self.pictures = {}

@@ -13,19 +13,31 @@ from typing import Any
 import numpy as np
 
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.robot.codecs import find_codec
 from residual_rl_ros.robot.image_preprocessing import (
     NO_PREPROCESSING,
     Calibration,
+    DepthScale,
     ImagePreprocessing,
     read_camera_info,
 )
-from residual_rl_ros.robot.keys import CHANNEL_KEYS, ChannelKeys, ImageChannelKeys
+from residual_rl_ros.robot.keys import (
+    CHANNEL_KEYS,
+    INFINITY,
+    ChannelKeys,
+    CodecChannelKeys,
+    ImageChannelKeys,
+    TfChannelKeys,
+)
 from residual_rl_ros.robot.topics import (
     ANGLE_TYPES,
+    CHANNEL_TYPES,
     HEADERLESS_TYPES,
+    IMAGE,
     JOY,
     LASER_SCAN,
     NO_ENCODER,
+    TF,
     Channel,
 )
 from residual_rl_ros.robot.transforms import NO_TRANSFORM, ChannelTransform, orientation_places
@@ -75,30 +87,41 @@ class ObservationSection:
 
     def _add(self, name: str, values: dict[str, Any], path: str) -> None:
         """Read one channel."""
-        kind = CHANNEL_KEYS.get(str(values.get('type')), ChannelKeys)
+        said = str(values.get('type'))
+        kind = CHANNEL_KEYS.get(said, ChannelKeys)
         try:
+            if said.count('/') == 2 and said not in CHANNEL_TYPES:
+                find_codec(said)
+                kind = CodecChannelKeys
             keys = from_mapping(kind, values, path)
         except ConfigError as error:
-            self.problems += [f'{path}.{problem}' for problem in error.problems]
+            problems = error.problems or (f'type: {error}',)
+            self.problems += [f'{path}.{problem}' for problem in problems]
             return
-        image: dict[str, Any] = {}
+        own: dict[str, Any] = {}
         if isinstance(keys, ImageChannelKeys):
-            image = self._image_options(keys, path)
+            own = self._image_options(keys, path)
+        elif isinstance(keys, TfChannelKeys):
+            own = self._frames(keys, path)
         self._check_fields(keys, path)
+        self._check_age(keys, path)
         channel = Channel(
             name,
             keys.topic,
-            keys.type,
+            TF if isinstance(keys, TfChannelKeys) else keys.type,
             keys.fields,
             getattr(keys, 'joints', ()),
             keys.max_age_s,
-            stamped_by=keys.stamped_by,
+            # Whoever gives a goal by hand gives no time.
+            stamped_by='receipt' if keys.latched else keys.stamped_by,
             lower=keys.lower,
             upper=keys.upper,
             beams=getattr(keys, 'beams', 0),
             transform=self._transform(keys, path),
             frame_id=keys.frame_id,
-            **image,
+            latched=keys.latched,
+            takes_effect=keys.takes_effect,
+            **own,
         )
         self._check_sizes(channel, path)
         self._check_range(channel, path)
@@ -118,6 +141,34 @@ class ObservationSection:
                 f'{path}.frame_id is {keys.frame_id!r}, but {keys.type} has no header; remove it'
             )
 
+    def _check_age(self, keys: ChannelKeys, path: str) -> None:
+        """Refuse an age of what has none, and none of the rest."""
+        aged = keys.max_age_s < INFINITY
+        if keys.latched and isinstance(keys, ImageChannelKeys):
+            self.problems.append(f'{path}.latched is true, expected false for a camera')
+        elif keys.latched and aged:
+            self.problems.append(
+                f'{path}.max_age_s is {keys.max_age_s:g}, but latched is true; remove one of them'
+            )
+        elif not (keys.latched or aged):
+            self.problems.append(f'{path}.max_age_s is missing, expected a number > 0.0')
+        if keys.takes_effect != ChannelKeys.takes_effect and not keys.latched:
+            self.problems.append(
+                f'{path}.takes_effect is {keys.takes_effect!r}, which only a latched channel has; '
+                'set latched: true or remove it'
+            )
+
+    def _frames(self, keys: TfChannelKeys, path: str) -> dict[str, str]:
+        """Return what a channel of transforms has beside what every channel has."""
+        source, target = keys.source_frame.strip('/'), keys.target_frame.strip('/')
+        if source == target:
+            self.problems.append(f'{path}.source_frame and target_frame are both {source!r}')
+        if keys.frame_id:
+            self.problems.append(
+                f'{path}.frame_id is {keys.frame_id!r}, but target_frame says it; remove it'
+            )
+        return {'source_frame': source, 'target_frame': target}
+
     def _transform(self, keys: ChannelKeys, path: str) -> ChannelTransform:
         """Return what is done to the numbers of a channel."""
         rotation = getattr(keys, 'rotation', '')
@@ -128,7 +179,8 @@ class ObservationSection:
                 'and wrap'
             )
             return NO_TRANSFORM
-        if keys.degrees and keys.type not in ANGLE_TYPES:
+        angles = keys.type in ANGLE_TYPES or isinstance(keys, CodecChannelKeys)
+        if keys.degrees and not angles:
             self.problems.append(
                 f'{path}.degrees is true, expected it for {", ".join(ANGLE_TYPES)}; use scale'
             )
@@ -168,6 +220,7 @@ class ObservationSection:
             'encoder': keys.encoder,
             'encoder_sha256': keys.encoder_sha256,
             'preprocessing': self._preprocessing(keys, path),
+            'camera_info_topic': keys.camera_info_topic,
         }
 
     def _preprocessing(self, keys: ImageChannelKeys, path: str) -> ImagePreprocessing:
@@ -176,12 +229,16 @@ class ObservationSection:
         try:
             if stated and keys.camera_info:
                 raise ConfigError('camera_info is given beside the calibration itself; remove one')
+            if keys.camera_info_topic and (stated or keys.camera_info):
+                raise ConfigError(
+                    'camera_info_topic is given beside another calibration; remove one'
+                )
             calibration = None
             if stated:
                 calibration = Calibration(keys.camera_matrix, keys.distortion_coefficients)
             elif keys.camera_info:
                 calibration = read_camera_info(Path(keys.camera_info))
-            return ImagePreprocessing(calibration, keys.crop, keys.resize)
+            return ImagePreprocessing(calibration, keys.crop, keys.resize, _depth(keys))
         except ConfigError as error:
             self.problems.append(f'{path}.{error}')
             return NO_PREPROCESSING
@@ -199,3 +256,25 @@ class ObservationSection:
             self.problems.append(
                 f'{path}.lower {list(channel.lower)} is not below upper {list(channel.upper)}'
             )
+
+
+def _depth(keys: ImageChannelKeys) -> DepthScale | None:
+    """Return how the distances of a depth camera become a picture, None for other cameras.
+
+    Raises:
+        ConfigError: the keys do not fit together.
+    """
+    if not keys.depth_range:
+        if keys.depth_invalid < INFINITY:
+            raise ConfigError(f'depth_invalid is {keys.depth_invalid:g} without a depth_range')
+        return None
+    if len(keys.depth_range) != 2:
+        raise ConfigError(
+            f'depth_range is {list(keys.depth_range)}, expected [nearest, farthest] [m]'
+        )
+    if keys.type != IMAGE:
+        raise ConfigError(
+            f'depth_range is given, but {keys.type} holds no distances: take the topic of {IMAGE}, '
+            'or have image_transport republish it'
+        )
+    return DepthScale(*keys.depth_range, keys.depth_invalid)

@@ -17,6 +17,7 @@ JOINT_STATE = 'sensor_msgs/msg/JointState'
 FLOAT_ARRAY = 'std_msgs/msg/Float64MultiArray'
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
+CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 LASER_SCAN = 'sensor_msgs/msg/LaserScan'
 JOY = 'sensor_msgs/msg/Joy'
 FLOAT = 'std_msgs/msg/Float64'
@@ -25,6 +26,7 @@ POSE = 'geometry_msgs/msg/PoseStamped'
 POSE_WITH_COVARIANCE = 'geometry_msgs/msg/PoseWithCovarianceStamped'
 ODOMETRY = 'nav_msgs/msg/Odometry'
 IMU = 'sensor_msgs/msg/Imu'
+TF = 'tf2_msgs/msg/TFMessage'
 CHANNEL_TYPES = (
     JOINT_STATE,
     FLOAT_ARRAY,
@@ -40,7 +42,9 @@ CHANNEL_TYPES = (
     JOY,
     FLOAT,
     BOOL,
+    TF,
 )
+"""Types that are read here; `codecs` knows those of other packages."""
 SCALAR_TYPES = (FLOAT, BOOL)
 """One number without a stamp: the time of receipt counts."""
 HEADERLESS_TYPES = (FLOAT_ARRAY, *SCALAR_TYPES)
@@ -49,6 +53,26 @@ ANGLE_TYPES = (JOINT_STATE, FLOAT_ARRAY, FLOAT)
 ORIENTATION_TYPES = (POSE, POSE_WITH_COVARIANCE, ODOMETRY, IMU)
 NO_ENCODER = 'none'
 """Encoder of a camera whose pictures the base policy alone sees."""
+EPISODE, AT_ONCE = TAKES_EFFECT = ('episode', 'at_once')
+"""When a latched value that has changed is observed: from the next episode on, or at once."""
+STATIC = '_static'
+"""What the topic of transforms that never change has after that of the others."""
+TF_DEPTH = 100
+"""Messages of transforms that may wait: many nodes publish on their topics."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A topic that a channel listens to."""
+
+    topic: str
+    """Topic name; relative names follow the node's namespace."""
+    type: str
+    """ROS message type."""
+    latched: bool = False
+    """What it says is given once, maybe before anybody listens."""
+    depth: int = 5
+    """Messages that may wait."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +84,15 @@ class Channel:
     topic: str
     """Topic name; relative names follow the node's namespace."""
     type: str
-    """ROS message type, one of `CHANNEL_TYPES`."""
+    """ROS message type: one of `CHANNEL_TYPES`, or one with a codec."""
     fields: tuple[str, ...]
     """JointState: `position`, `velocity`, `effort`. Float64MultiArray: a name per element.
     Images: the encoder's features. LaserScan: none, `beams` names them. Joy: `axes.0`,
-    `buttons.1`. Others: dotted fields such as `position.x`."""
+    `buttons.1`. Others: dotted fields such as `position.x`; of a codec, what it calls them."""
     joints: tuple[str, ...]
     """JointState: joint names, matched by name. Others: empty."""
     max_age_s: float
-    """Older data is stale and refused [s]."""
+    """Older data is stale and refused [s]; infinite where it is latched."""
     encoder: str = ''
     """Images: ONNX encoder, or base policy with features, by path or by the name of a shipped one;
     or `NO_ENCODER`. Others: empty."""
@@ -89,6 +113,40 @@ class Channel:
     """What is done to the numbers."""
     frame_id: str = ''
     """Frame that the header must name; empty accepts any."""
+    source_frame: str = ''
+    """Transforms: frame whose pose is observed."""
+    target_frame: str = ''
+    """Transforms: frame in which it is observed."""
+    latched: bool = False
+    """It is given once, such as a goal, and has no age."""
+    takes_effect: str = EPISODE
+    """Latched: when a change is observed, one of `TAKES_EFFECT`."""
+    camera_info_topic: str = ''
+    """Images: CameraInfo by which they are undistorted; empty: by the preprocessing, if at all."""
+
+    @property
+    def lockstep_problem(self) -> str:
+        """Why its messages do not say which observation they belong to; empty if they do."""
+        if self.type in SCALAR_TYPES:
+            return f'type is {self.type}, which has no stamp; lockstep needs one: use {FLOAT_ARRAY}'
+        if self.latched or len(self.sources) > 1:
+            several = 'camera_info_topic is given' if self.is_image else f'type is {self.type}'
+            return (
+                f'{"latched is true" if self.latched else several}, but in lockstep each '
+                'observation has one message; set lockstep to false'
+            )
+        return ''
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The topics that it listens to: its own, then what that one needs."""
+        if self.type == TF:
+            static = Source(self.topic + STATIC, TF, latched=True, depth=TF_DEPTH)
+            return Source(self.topic, TF, depth=TF_DEPTH), static
+        own = Source(self.topic, self.type, self.latched, 1 if self.latched else 5)
+        if self.camera_info_topic:
+            return own, Source(self.camera_info_topic, CAMERA_INFO)
+        return (own,)
 
     def bounds(self, limits: tuple[float, ...], default: float) -> npt.NDArray[np.float64]:
         """Return `lower` or `upper` for each observation name of the channel."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
         **options.evaluation_identity(),
         **run.learner.to_mapping(),
     }
+    if run.robot.urdf is not None:
+        identity['urdf_sha256'] = sha256(run.robot.urdf.text.encode()).hexdigest()
     if run.learner.rule.samples_demonstrations:
         recorded = options.recordings
         identity['demonstrations'] = [options.demonstrations, *map(str, recorded.paths)]

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from residual_rl_ros.errors import BagError
+from residual_rl_ros.errors import BagError, ConfigError
+from residual_rl_ros.robot.codecs import find_codec, installed_codecs
 
 ENCAPSULATION = b'\x00\x01\x00\x00'
 """Plain CDR, little endian."""
@@ -79,6 +80,22 @@ def typestore(distribution: str = DEFAULT_STORE) -> Typestore:
     return get_typestore(STORES[distribution])
 
 
+def knows(kind: str) -> bool:
+    """Return whether messages of a type are read and written, by the definition of a codec too.
+
+    Raises:
+        ConfigError: a codec cannot be loaded, or its definition cannot be read.
+    """
+    store = typestore()
+    if kind not in store.fielddefs and kind in installed_codecs():
+        definition = find_codec(kind).definition
+        try:
+            store.register(get_types_from_msg(definition, kind) if definition else {})
+        except TypesysError as error:
+            raise ConfigError(f'definition in the codec of {kind}: {error}') from error
+    return kind in store.fielddefs
+
+
 def deserialize(data: bytes | memoryview, kind: str) -> Any:
     """Return a message as an object with the attributes of its ROS message.
 
@@ -86,7 +103,7 @@ def deserialize(data: bytes | memoryview, kind: str) -> Any:
         BagError: unknown type, or bytes that are not such a message.
     """
     store = typestore()
-    if kind not in store.fielddefs:
+    if not knows(kind):
         raise BagError(f'message type {kind!r} is not known to ROS 2 {DEFAULT_STORE}')
     try:
         return store.deserialize_cdr(bytes(data), kind)

@@ -144,6 +144,21 @@ def test_a_time_limit_begins_a_new_bag_with_the_layout(storage: str, tmp_path: P
     assert recorder.messages == 26
 
 
+def test_a_new_bag_begins_with_the_static_transforms_of_every_node(tmp_path: Path) -> None:
+    now = [0.0]
+    topics = [RecordedTopic('/tf_static', FLOAT_ARRAY, latched=True, kept=2)]
+    recorder = Recorder(
+        tmp_path / 'bag', topics, RecordOptions(max_seconds=10.0), {}, lambda: now[0]
+    )
+    for data in (b'gone', b'arm', b'camera', b'arm'):
+        recorder.write('/tf_static', 0, data)
+    now[0] = 11.0
+    recorder.write('/tf_static', 1, b'new')
+    recorder.close()
+    held = Bag(tmp_path / 'bag' / 'bag_1').messages()
+    assert [bytes(message.data) for message in held] == [b'camera', b'arm', b'new']
+
+
 def test_a_command_that_is_observed_is_recorded_once() -> None:
     robot, _ = load_robot('peg_insert')
     observed = replace(robot.channels[0], topic='/command', type=FLOAT_ARRAY)

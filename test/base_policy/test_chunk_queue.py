@@ -444,6 +444,8 @@ def test_what_is_coming_is_what_will_be_taken() -> None:
     queue.take()
     coming = queue.coming
     assert coming.shape == (2, 2)  # Four of a chunk are executed.
+    np.testing.assert_array_equal(queue.foreseen[:2], coming)
+    assert queue.foreseen.shape == (3, 2)  # One more is planned.
     np.testing.assert_array_equal(queue.take().actions, coming)
     assert queue.coming.shape == (0, 2)
     queue.close()

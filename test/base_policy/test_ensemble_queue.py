@@ -80,6 +80,18 @@ def test_an_action_is_the_weighted_mean_of_all_chunks_that_plan_for_it(
     queue.close()
 
 
+def test_what_is_foreseen_is_the_mean_of_the_chunks_that_are_there() -> None:
+    policy = LinearPolicy(META)
+    queue = EnsembleQueue(policy, 1, 0, 0.3, every=2)
+    assert queue.foreseen.shape == (0, 2)
+    for step in range(3):
+        push(queue, step, 1)
+        queue.take()
+    expected = [brute_force(policy, [0, 2], step, 0.3) for step in range(3, 2 + HORIZON - 1)]
+    np.testing.assert_allclose(queue.foreseen, expected, atol=1e-6)
+    queue.close()
+
+
 def test_with_a_large_coefficient_the_oldest_chunk_decides_and_with_a_negative_one_the_newest():
     policy = LinearPolicy(META)
     for m, origin in ((10.0, 0), (-10.0, 4)):

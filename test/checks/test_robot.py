@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,9 @@ from residual_rl_ros.checks.robot import check_robot
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.robot.image_preprocessing import DepthScale, ImagePreprocessing
 from residual_rl_ros.robot.preparation import HomeKeys, ResetSpec, home_of
-from residual_rl_ros.robot.topics import JOY, LASER_SCAN, Channel
+from residual_rl_ros.robot.topics import IMAGE, JOY, LASER_SCAN, NO_ENCODER, POSE, TF, Channel
 
 ROBOTS = sorted(path.stem for path in resource_path('config', 'robots').glob('*.yaml'))
 
@@ -84,6 +86,37 @@ def test_fields_that_only_a_message_can_show_are_no_problem(channel: Channel, fa
     report = check_robot(replace(robot, channels=(robot.channels[0], channel)), 'peg')
     assert report.problems == []
     assert report.facts['channel c'] == fact
+
+
+@pytest.mark.parametrize(
+    ('channel', 'end'),
+    [
+        (
+            Channel(
+                *('c', '/tf', TF, ('position.x',), (), 0.2),
+                **{'source_frame': 'tool0', 'target_frame': 'base_link'},
+            ),
+            '1 values, at most 0.2 s old by its header, tool0 in base_link',
+        ),
+        (
+            Channel('c', 'goal', POSE, ('position.x',), (), math.inf, latched=True),
+            '1 values, given once, changes count from the next episode on',
+        ),
+        (
+            Channel(
+                *('c', 'depth', IMAGE, (), (), 0.2, NO_ENCODER),
+                preprocessing=ImagePreprocessing(depth=DepthScale(0.5, 2.0)),
+                camera_info_topic='info',
+            ),
+            'distances from 0.5 to 2 m as grey levels, undistorted by info',
+        ),
+    ],
+)
+def test_facts_say_frames_goals_and_distances(channel: Channel, end: str) -> None:
+    robot, _ = load_robot('peg_insert')
+    report = check_robot(replace(robot, channels=(robot.channels[0], channel)), 'peg')
+    assert report.problems == []
+    assert report.facts['channel c'].endswith(end)
 
 
 def test_what_limits_nothing_is_remarked() -> None:

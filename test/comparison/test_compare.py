@@ -46,16 +46,14 @@ SMALL = (
 STEPS = 400
 
 
-def options(
-    out: Path, *variants: str, seeds: tuple[int, ...] = (0, 1), workers: int = 1
-) -> CompareOptions:
+def options(out: Path, *variants: str, seeds: tuple[int, ...] = (0, 1)) -> CompareOptions:
     config = replace(load_run('peg_insert').told_by('success:end'), control_steps=STEPS)
     return CompareOptions(
         [config],
         [Variant.parse(text) for text in variants],
         seeds,
         out,
-        workers,
+        workers=1,
         curve_steps=100,
         curve_seeds=1,
         paired_seeds=4,
@@ -129,7 +127,7 @@ def test_a_grid_runs_once_is_continued_and_leaves_table_curves_and_figures(tmp_p
     assert (np.diff(result.steps[:-1]) >= 100).all()
     written = (first / 'summary.json').stat().st_mtime_ns
 
-    report = run_comparison(options(tmp_path, *names, workers=2), Console(quiet=True))
+    report = run_comparison(options(tmp_path, *names), Console(quiet=True))
     assert (first / 'summary.json').stat().st_mtime_ns == written
     entry = report['tasks']['peg_insert'][names[0]]
     assert entry['final_each_seed'][0] == result.final.mean()

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 import pytest
-from adversary import Day
+from adversary import APART, Day
 
 TWO_LINKS = """<robot name="planar">
   <link name="base"/><link name="upper"/><link name="lower"/><link name="tip"/>
@@ -30,7 +30,17 @@ FIRST, DAYS = map(int, os.environ.get('RESIDUAL_RL_ADVERSARY', '0:12').split(':'
 @pytest.mark.parametrize('seed', range(FIRST, FIRST + DAYS))
 def test_no_command_breaks_a_promise(seed: int, tmp_path: Path) -> None:
     (tmp_path / 'arm.urdf').write_text(TWO_LINKS)
-    day = Day(seed, tmp_path)
+    live(Day(seed, tmp_path), seed)
+
+
+@pytest.mark.parametrize('seed', range(FIRST, FIRST + max(DAYS // 4, 1)))
+def test_no_link_comes_too_near_another_one(seed: int, tmp_path: Path) -> None:
+    pytest.importorskip('pinocchio', reason='needs pinocchio: residual_rl_ros[urdf]')
+    live(Day(seed, tmp_path, APART), seed)
+
+
+def live(day: Day, seed: int) -> None:
+    """Let everything happen."""
     try:
         day.run(STEPS)
     except BaseException:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from residual_rl_ros.config.run import load_run
-from residual_rl_ros.control.interpolation import KINDS, MotionLimits
+from residual_rl_ros.control.interpolation import KINDS, MotionLimits, passing_velocities
 from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.tasks.hosting import host
 
@@ -91,9 +91,30 @@ def test_the_motion_of_the_shipped_base_is_smooth_and_at_most_a_control_step_beh
     assert acceleration <= 0.1 * raw_acceleration
     assert jerk <= 0.1 * raw_jerk
     # Where the command was a control step ago, the motion is now; as far as one step goes.
-    behind = np.abs(samples[SAMPLES:] - held[:-SAMPLES])
+    behind = np.abs(samples[SAMPLES:] - held[:-SAMPLES]).max(0)
     step = np.abs(np.diff(base_commands, axis=0)).max(0)
-    assert (behind.max(0) <= step).all()
+    assert (behind <= step).all()
+    shares = acceleration / raw_acceleration, jerk / raw_jerk, (behind / step).max()
+    print(
+        f'{kind}: acceleration {shares[0]:.2%}, jerk {shares[1]:.2%}, behind {shares[2]:.2f} step'
+    )
+
+
+@given(
+    st.lists(st.floats(-1.0, 1.0, allow_subnormal=False), min_size=2, max_size=12),
+    st.floats(0.0, 1.0),
+)
+def test_cubic_segments_at_passing_velocities_go_beyond_no_point(
+    values: list[float], share: float
+) -> None:
+    before, *points = values
+    velocities = passing_velocities(np.array(points)[:, None], np.array([before]), PERIOD_S)[:, 0]
+    assert velocities[-1] == 0.0
+    ends = zip(points, points[1:], velocities, velocities[1:], strict=False)
+    for begin, end, first, last in ends:
+        a, b, way = PERIOD_S * first, PERIOD_S * last, end - begin
+        at = begin + share * (a + share * (3.0 * way - 2.0 * a - b + share * (a + b - 2.0 * way)))
+        assert min(begin, end) - 1e-12 <= at <= max(begin, end) + 1e-12
 
 
 @given(

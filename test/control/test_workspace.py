@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residual_rl_ros.control.safety import SafetyFilter, Workspace
+from residual_rl_ros.control.body import Workspace
+from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.action_spec import WorkspaceSpec
 from residual_rl_ros.robot.description import load_robot
@@ -69,7 +70,7 @@ def denavit_hartenberg(joints: np.ndarray) -> np.ndarray:
 
 @given(vectors)
 def test_the_shipped_model_has_the_kinematics_of_the_arm(joints: np.ndarray) -> None:
-    np.testing.assert_allclose(ARM.position(joints), denavit_hartenberg(joints), atol=1e-9)
+    np.testing.assert_allclose(ARM.positions(joints), denavit_hartenberg(joints)[None], atol=1e-9)
 
 
 @given(st.lists(vectors, min_size=1, max_size=15))
@@ -136,7 +137,7 @@ def test_from_outside_the_way_leads_back() -> None:
     assert not ARM.contains(outside)
     further = outside + np.array([0.5, 0.0, 0.0, 0.0, 0.0, 0.0])
     safety = SafetyFilter(ROBOT.action)
-    before, after = ARM.position(outside), ARM.position(safety.apply(further, outside))
+    before, after = ARM.positions(outside), ARM.positions(safety.apply(further, outside))
     outer = [np.maximum(np.maximum(BOX.lower - p, p - BOX.upper), 0.0) for p in (before, after)]
     assert (outer[1] <= outer[0] + 1e-12).all()
     joints = outside
@@ -148,14 +149,16 @@ def test_from_outside_the_way_leads_back() -> None:
 def test_a_urdf_whose_meshes_are_elsewhere_will_do(tmp_path: Path) -> None:
     path = tmp_path / 'robot.urdf'
     path.write_text(URDF)
-    arm = Workspace(WorkspaceSpec(str(path), 'tip', ('turn',), np.full(3, -2.0), np.full(3, 2.0)))
-    np.testing.assert_allclose(arm.position(np.array([np.pi / 2])), [0.0, 1.0, 0.0], atol=1e-9)
+    arm = Workspace(
+        WorkspaceSpec(str(path), ('tip',), ('turn',), np.full(3, -2.0), np.full(3, 2.0))
+    )
+    np.testing.assert_allclose(arm.positions(np.array([np.pi / 2])), [[0.0, 1.0, 0.0]], atol=1e-9)
 
 
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'point': 'hand'}, "'hand'"),
+        ({'points': ('hand',)}, "'hand'"),
         ({'joints': ('a', 'b', 'c', 'd', 'e', 'f')}, "'a'"),
         ({'model': '/none.xml'}, 'cannot read arm model'),
     ],
@@ -184,7 +187,7 @@ def test_a_joint_of_more_than_one_position_is_refused(tmp_path: Path) -> None:
         '<geom size="0.1"/></body></worldbody></mujoco>'
     )
     with pytest.raises(ConfigError, match="'turn' is no joint of one position"):
-        Workspace(replace(BOX, model=str(model), point='tip', joints=('turn',)))
+        Workspace(replace(BOX, model=str(model), points=('tip',), joints=('turn',)))
 
 
 def test_a_gripper_among_the_actions_moves_no_joint_of_the_arm() -> None:

@@ -9,8 +9,10 @@ import json
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from command_line import run_command
@@ -18,7 +20,9 @@ from deployment_builders import write_run, write_task_actor
 
 import residual_rl_ros.deployment.export as export_module
 from residual_rl_ros.deployment.fused_policy import METADATA_KEY
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import resource_path
+from residual_rl_ros.robot.action_spec import ActionSpec
 
 TASK = 'push_to_goal'
 Export = Callable[..., tuple[int, str, str]]
@@ -120,6 +124,16 @@ def test_no_actor_no_file_and_no_open_batch_are_one_line_each(
     code, _, said = export(run, '--out', out, '--batch', 1)
     assert (code, 'exists; choose another file' in said) == (2, True)
     assert out.read_text() == 'mine'
+
+
+def test_a_robot_whose_orientation_is_commanded_is_refused_by_name(tmp_path: Path) -> None:
+    one = np.ones(1)
+    turned = ActionSpec(('yaw',), -one, one, one, orientations=((-1, -1, 0),))
+    found: Any = SimpleNamespace(robot_file='arm.yaml', robot=SimpleNamespace(action=turned))
+    with pytest.raises(ConfigError, match=r'arm.yaml commands orientations.*: run policy_node'):
+        export_module._check_limits(
+            found, export_module.ExportOptions(tmp_path, tmp_path / 'fused.onnx')
+        )
 
 
 def test_a_workspace_is_named_before_it_is_left_out(

@@ -7,15 +7,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rclpy
 from processes import wait_for
+from ros_fixtures import report_often
 from rosgraph_msgs.msg import Clock
 
 from residual_rl_ros.config.run import load_run
@@ -85,8 +84,11 @@ class Simulator:
         self._context.try_shutdown()
 
 
-@contextmanager
-def running(domain_id: int, folder: Path) -> Iterator[tuple[Monitor, Simulator]]:
+@pytest.fixture(scope='module')
+def robot(
+    worker_domain: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Monitor, Simulator]]:
+    """Run a policy on a simulator's time: one for all these tests."""
     (policy,) = robot_topology(
         RobotRun(
             ROBOT_FILE,
@@ -99,18 +101,30 @@ def running(domain_id: int, folder: Path) -> Iterator[tuple[Monitor, Simulator]]
         )
     )
     policy = replace(policy, parameters={**policy.parameters, 'use_sim_time': True})
-    simulator = Simulator(domain_id)
+    logs, environment = tmp_path_factory.mktemp('logs'), ros_environment(worker_domain)
+    simulator = Simulator(worker_domain)
     try:
-        with (
-            Monitor(domain_id) as monitor,
-            Bringup([policy], folder / 'logs', ros_environment(domain_id)) as bringup,
-        ):
-            goes_on(monitor)
-            yield monitor, simulator
-            assert monitor.errors() == {}
-            bringup.check()
+        with pytest.MonkeyPatch.context() as patch:
+            report_often(patch)
+            with (
+                Monitor(worker_domain) as monitor,
+                Bringup([policy], logs, environment) as bringup,
+            ):
+                goes_on(monitor)
+                yield monitor, simulator
+                bringup.check()
     finally:
         simulator.close()
+
+
+@pytest.fixture
+def running(
+    robot: tuple[Monitor, Simulator], domain_id: int
+) -> Iterator[tuple[Monitor, Simulator]]:
+    """Judge what was commanded during a test."""
+    monitor, simulator = robot
+    yield monitor, simulator
+    assert monitor.errors() == {}
     commands = np.array(simulator.commands)
     assert np.isfinite(commands).all()
     assert (commands >= ROBOT.action.lower).all()
@@ -128,24 +142,24 @@ def goes_on(monitor: Monitor) -> None:
     wait_for(lambda: transitions() > before + 3, LIMIT_S, 'motion')
 
 
-def test_a_pause_is_no_time_at_all(domain_id: int, tmp_path: Path) -> None:
-    with running(domain_id, tmp_path) as (monitor, simulator):
-        holds = monitor.number('policy_node', 'holds')
-        simulator.paused = True
-        time.sleep(0.5)
-        commands = len(simulator.commands)
-        time.sleep(2.5)  # Longer than hold_limit_s, by the wall clock.
-        assert len(simulator.commands) == commands
-        assert monitor.values('policy_node')['active'] == 'True'
-        simulator.paused = False
-        goes_on(monitor)
-        assert monitor.number('policy_node', 'holds') <= holds + 1
+def test_a_pause_is_no_time_at_all(running: tuple[Monitor, Simulator]) -> None:
+    monitor, simulator = running
+    holds = monitor.number('policy_node', 'holds')
+    simulator.paused = True
+    time.sleep(0.5)
+    commands = len(simulator.commands)
+    time.sleep(2.5)  # Longer than hold_limit_s, by the wall clock.
+    assert len(simulator.commands) == commands
+    assert monitor.values('policy_node')['active'] == 'True'
+    simulator.paused = False
+    goes_on(monitor)
+    assert monitor.number('policy_node', 'holds') <= holds + 1
 
 
-@pytest.mark.parametrize('jump', [-10.0, -99.0, 10.0], ids=['back', 'to the start', 'forth'])
-def test_the_robot_goes_on_after_a_jump(domain_id: int, tmp_path: Path, jump: float) -> None:
-    with running(domain_id, tmp_path) as (monitor, simulator):
-        simulator.now += jump
-        jumped = time.monotonic()
-        goes_on(monitor)
-        assert time.monotonic() - jumped < 5.0
+@pytest.mark.parametrize('jump', [10.0, -10.0, -99.0], ids=['forth', 'back', 'to the start'])
+def test_the_robot_goes_on_after_a_jump(running: tuple[Monitor, Simulator], jump: float) -> None:
+    monitor, simulator = running
+    simulator.now += jump
+    jumped = time.monotonic()
+    goes_on(monitor)
+    assert time.monotonic() - jumped < 5.0

@@ -89,7 +89,7 @@ def test_an_operator_takes_over_during_inference_and_judges(robot: Running, call
             wait_for(lambda b=before: episode() > b, LIMIT_S, 'the next episode')
     start_by_itself(call, True)
     operator.active.publish(Bool(data=False))
-    goes_on(monitor)
+    goes_on(monitor, transitions=2)
     assert monitor.values('policy_node')['takeover'] == 'False'
     assert monitor.errors() == {}
     bringup.check()
@@ -120,7 +120,7 @@ def start_by_itself(call: Caller, yes: bool) -> None:
 def test_a_base_policy_ten_times_too_slow_is_held_for(robot: Running, call: Caller) -> None:
     """The last test of this robot, which ends with a fault."""
     monitor, bringup, bystander = robot.monitor, robot.bringup, robot.bystander
-    goes_on(monitor)
+    goes_on(monitor, transitions=2)
     assert count(monitor, 'policy_node', 'late_chunks') > 5
     assert 'raise prefetch_steps' in (robot.folder / 'logs' / 'policy_node.log').read_text()
     assert monitor.values('policy_node')['active'] == 'True'

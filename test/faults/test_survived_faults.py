@@ -100,7 +100,7 @@ def test_a_full_disk_costs_no_checkpoint_and_no_learning(robot: Running, call: C
         assert {path.name: path.read_bytes() for path in latest.iterdir()} == before
         learned = count(monitor, 'learner_node', 'updates')
         wait_for(
-            lambda: count(monitor, 'learner_node', 'updates') > learned + 50, LIMIT_S, 'learning'
+            lambda: count(monitor, 'learner_node', 'updates') > learned + 20, LIMIT_S, 'learning'
         )
         goes_on(monitor)
     finally:

@@ -44,8 +44,9 @@ def results(folder: Path, cases: list[Case]) -> list[dict[str, Any]]:
 
 
 def usable(case: Case) -> bool:
-    """Return whether the file can be written: Parquet and HDF5 need extras."""
-    library = {'dataset': 'pyarrow', 'robomimic': 'h5py'}.get(case.reader, 'numpy')
+    """Return whether the file can be written and read: some formats need extras."""
+    extras = {'dataset': 'pyarrow', 'robomimic': 'h5py', 'urdf': 'pinocchio'}
+    library = extras.get(case.reader, 'numpy')
     return importlib.util.find_spec(library) is not None
 
 

@@ -15,6 +15,7 @@ from residual_rl_ros.robot.command import (
     FLOAT,
     GRIPPER,
     POSE,
+    TRAJECTORY,
     TWIST,
     WRENCH,
     Command,
@@ -123,6 +124,14 @@ def test_a_pose_has_one_orientation(
         robot(command__arm=pose, action__units=['m', 'm', 'rad'])
 
 
+def test_a_robot_knows_which_actions_make_an_orientation() -> None:
+    pose = {'topic': 'target', 'type': POSE, 'actions': ['j2', 'j1'], 'frame_id': 'base'}
+    pose['fields'] = ['rotation_vector.x', 'rotation_vector.z']
+    spec = robot(command__arm=pose, action__units=['rad', 'm', 'rad']).action
+    assert spec.orientations == ((2, -1, 0),)
+    assert robot().action.orientations == ()
+
+
 def test_commands_that_differ_say_their_units() -> None:
     twist = {'topic': 'cmd_vel', 'type': TWIST, 'actions': ['j1', 'j2']}
     twist['fields'] = ['linear.x', 'angular.z']
@@ -165,6 +174,16 @@ def test_what_cannot_be_sent_between_two_steps_is_refused(
             command__arm={**ARM, **command},
             **({'action__units': units} if units else {}),
         )
+
+
+def test_a_trajectory_has_one_point_or_as_many_as_are_wanted() -> None:
+    arm = {**ARM, 'type': TRAJECTORY, 'joints': ['a', 'b']}
+    assert robot(command__arm=arm).commands[0].horizon_steps == 0
+    assert robot(command__arm={**arm, 'horizon_steps': 8}).commands[0].horizon_steps == 8
+    with pytest.raises(ConfigError, match=r'horizon_steps is 8, but rate_hz is above'):
+        robot(command__arm={**arm, 'horizon_steps': 8, 'rate_hz': 500.0})
+    with pytest.raises(ConfigError, match='horizon_steps'):
+        robot(command__arm={**ARM, 'horizon_steps': 8})
 
 
 def test_a_lone_command_carries_every_action() -> None:

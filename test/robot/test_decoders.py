@@ -13,7 +13,9 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.decoders import stop_reason
 from residual_rl_ros.robot.topics import StopInput
 
-FORCE = Message(wrench=Message(force=Message(x=3.0, y=0.0, z=4.0)))
+FORCE = Message(
+    wrench=Message(force=Message(x=3.0, y=0.0, z=4.0), torque=Message(x=0.0, y=-2.0, z=0.0))
+)
 CONTROLLERS = Message(
     controllers=[
         Message(name='states', state=Message(label='active')),
@@ -33,6 +35,7 @@ def stop(field: str, **changes: Any) -> StopInput:
         (stop('data', bad=('false',)), Message(data=True), ''),
         (stop('wrench.force', limit=4.9), FORCE, 'wrench.force is 5.0'),
         (stop('wrench.force', limit=5.1), FORCE, ''),
+        (stop('wrench.torque', limit=1.9), FORCE, 'wrench.torque is 2.0'),
         (stop('data', bad=('2',)), Message(data=b'\x02'), 'data is 2'),
         (stop('controllers[name=arm].state.label', bad=('inactive',)), CONTROLLERS, 'inactive'),
         (stop('controllers[name=states].state.label', bad=('inactive',)), CONTROLLERS, ''),

@@ -207,6 +207,33 @@ def test_a_shipped_robot_loads(path: Path) -> None:
     assert bool(robot.action.measured_by) != (path.stem in unmeasured)
 
 
+def test_a_ur5e_with_cameras_is_the_one_without_and_two_cameras() -> None:
+    def described(name: str) -> dict[str, Any]:
+        text = load_robot(name)[1].read_text(encoding='utf-8')
+        return dict(yaml.safe_load(text)['/**']['ros__parameters']['robot'])
+
+    blind, seeing = described('ur5e_robotiq'), described('ur5e_robotiq_cameras')
+    for camera in ('front', 'wrist'):
+        assert seeing['observation'].pop(camera)['type'] == 'sensor_msgs/msg/Image'
+    blind['name'] += '_cameras'
+    blind['observation']['channels'] += ['front', 'wrist']
+    assert seeing == blind
+
+
+def test_a_ur5e_on_mock_hardware_has_topics_and_limits_of_the_arm() -> None:
+    source = resource_path('package.xml').parent
+    mock, _ = load_robot(str(source / 'docker' / 'ur5e_mock.yaml'))
+    robot, _ = load_robot('ur5e_robotiq')
+    assert mock.control_rate_hz == robot.control_rate_hz
+    assert mock.channels == robot.channels[:1]
+    assert mock.commands[0].topic == robot.commands[0].topic
+    joints = mock.action.size
+    assert mock.action.names == robot.action.names[:joints]
+    for limit in ('lower', 'upper', 'max_step'):
+        expected = getattr(robot.action, limit)[:joints]
+        np.testing.assert_array_equal(getattr(mock.action, limit), expected)
+
+
 def test_a_command_is_described_by_its_type() -> None:
     command = RobotConfig.from_mapping(edited('command', TRAJECTORY_COMMAND)).commands[0]
     assert (command.type, command.joints) == (TRAJECTORY, ('a', 'b'))

@@ -142,6 +142,11 @@ def test_a_channel_whose_messages_were_refused_says_why_it_has_none(
     with pytest.raises(ObservationError, match=r"'arm' is .* max_age_s is 0.5 s; refused: two"):
         assembler.assemble(2.0)
     assembler.update('arm', 2.0, np.zeros(3))  # A usable message.
+    assembler.update('tool', 3.0, np.zeros(2))
+    assembler.hints['arm'] = 'the oldest transform is that of the wrist'
+    with pytest.raises(ObservationError, match=r'max_age_s is 0.5 s; the oldest transform is'):
+        assembler.assemble(3.0)
+    assembler.hints['arm'] = ''
     assembler.update('tool', 4.0, np.zeros(2))
     with pytest.raises(ObservationError, match=r'max_age_s is 0.5 s$'):
         assembler.assemble(4.0)

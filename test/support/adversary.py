@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from builders import LinearPolicy, make_actor, make_metadata
 from loop_builders import PERIOD, Recorder
+from urdf_builders import gap, two_links
 
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
@@ -25,9 +26,10 @@ from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S, RealTimeLoop
 from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
-from residual_rl_ros.robot.action_spec import ActionSpec, WorkspaceSpec
+from residual_rl_ros.robot.action_spec import ActionSpec, SelfCollisionSpec, WorkspaceSpec
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, Channel
+from residual_rl_ros.robot.urdf import Urdf
 from residual_rl_ros.transitions.transition import Source
 
 MEASURED = ('arm.position.a', 'arm.position.b')
@@ -37,6 +39,8 @@ CHANNELS = (
 )
 EPSILON = 1e-9
 BOX_LOW, BOX_HIGH = np.array([1.5, -0.25, -1.0]), np.array([2.5, 0.2, 1.0])
+APART = 'apart'
+"""An arm that must not touch its own base; it needs pinocchio."""
 KINDS = {
     'unmeasured': (),
     'position': ('rad', 'rad'),
@@ -128,8 +132,12 @@ class Judge:
         self.near.append((command, low, high))
         if (command < low - EPSILON).any() or (command > high + EPSILON).any():
             return f'a step too far from {begin}'
+        start = np.clip(begin, spec.lower, spec.upper)
+        if spec.self_collision is not None:
+            allowed_gap = min(spec.self_collision.distance, gap(begin), gap(start))
+            if gap(command) < allowed_gap - 1e-5:
+                return f'nearer to itself than {begin}'
         if self.boxed:
-            start = np.clip(begin, spec.lower, spec.upper)
             allowed = np.maximum(excess(begin), excess(start))
             if (excess(command) > allowed + EPSILON).any():
                 return f'out of the box, or further out than {begin}'
@@ -142,11 +150,12 @@ class Day:
     Args:
         seed: of everything that is drawn.
         folder: of the arm's model.
+        kind: of the robot; empty draws one of `KINDS`.
     """
 
-    def __init__(self, seed: int, folder: Path) -> None:
+    def __init__(self, seed: int, folder: Path, kind: str = '') -> None:
         self.rng = rng = np.random.default_rng(seed)
-        self.kind = str(rng.choice(list(KINDS)))
+        self.kind = kind or str(rng.choice(list(KINDS)))
         self.spec = self._draw_spec(folder)
         self.judge = Judge(self.spec, self.kind == 'boxed')
         self.policy = LinearPolicy(make_metadata(exec_steps=4))
@@ -178,7 +187,8 @@ class Day:
             self.said.slept.append,
         )
         self.now = 100.0
-        self.position = np.clip(np.zeros(2), self.spec.lower, self.spec.upper)
+        begin = self.spec.upper if self.kind == APART else np.zeros(2)
+        self.position = np.clip(begin, self.spec.lower, self.spec.upper)
         self.measured: np.ndarray | None = None
         self.sequence = self.commands = 0
         self.episode = -1
@@ -188,7 +198,18 @@ class Day:
     def _draw_spec(self, folder: Path) -> ActionSpec:
         rng, box = self.rng, None
         if self.kind == 'boxed':
-            box = WorkspaceSpec(str(folder / 'arm.urdf'), 'tip', ('a', 'b'), BOX_LOW, BOX_HIGH)
+            box = WorkspaceSpec(str(folder / 'arm.urdf'), ('tip',), ('a', 'b'), BOX_LOW, BOX_HIGH)
+        if self.kind == APART:
+            return ActionSpec(
+                ('a.position', 'b.position'),
+                np.array([2.2, 1.85]),  # Within the post, where the base policy leads.
+                np.array([2.8, 2.8]),
+                np.full(2, rng.choice([0.01, 0.1])),
+                MEASURED,
+                units=('rad', 'rad'),
+                start_limit=np.full(2, 100.0),
+                self_collision=SelfCollisionSpec(Urdf('arm.urdf', two_links(), ('a', 'b')), 0.03),
+            )
         half = rng.uniform(0.2, 3.0, 2)
         measures = self.kind == 'boxed' or (self.kind != 'unmeasured' and rng.random() < 0.7)
         return ActionSpec(
@@ -238,7 +259,8 @@ class Day:
                     limited = np.clip(np.clip(wanted, low, high), self.spec.lower, self.spec.upper)
                     reach = bound if transition.source is Source.RESIDUAL else 0.0
                     near = (np.abs(row - limited) <= reach + EPSILON).all()
-                    if near or self.kind == 'boxed' or transition.source is Source.TAKEOVER:
+                    of_body = self.kind in ('boxed', APART)
+                    if near or of_body or transition.source is Source.TAKEOVER:
                         break
             else:
                 was_sent = any((command == row).all() for command, _, _ in self.judge.near)

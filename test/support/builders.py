@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 import time
@@ -339,6 +340,7 @@ def random_transitions(
     return stream
 
 
+@functools.cache
 def residual_presets() -> list[str]:
     """Return the presets that learn the actor of a bounded residual, and its critics, by trial."""
     rules = {name: load_preset(name).rule for name in preset_names()}

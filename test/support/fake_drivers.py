@@ -24,7 +24,7 @@ from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
@@ -35,6 +35,7 @@ from residual_rl_ros.ros.nodes.policy_node import PolicyNode
 
 RATE_HZ = 100.0
 """How often a driver publishes, and moves."""
+CAMERA_RATE_HZ = 15.0
 UR_JOINTS = ('shoulder_pan_joint', 'shoulder_lift_joint', 'elbow_joint')
 UR_JOINTS += ('wrist_1_joint', 'wrist_2_joint', 'wrist_3_joint')
 FR3_JOINTS = tuple(f'fr3_joint{index}' for index in range(1, 8))
@@ -79,11 +80,13 @@ def stand_ins(patch: pytest.MonkeyPatch) -> None:
             stand_in(patch, name.partition('/')[0] + '.msg', kind)
     create = PolicyNode.create_subscription
 
-    def subscribe(node: Any, kind: Any, topic: str, callback: Any, *rest: Any) -> Any:
+    def subscribe(
+        node: Any, kind: Any, topic: str, callback: Any, *rest: Any, **options: Any
+    ) -> Any:
         if kind in (ControllerManagerActivity, SafetyMode, FrankaRobotState):
             LOCAL.setdefault(node.resolve_topic_name(topic), []).append(callback)
             return None
-        return create(node, kind, topic, callback, *rest)
+        return create(node, kind, topic, callback, *rest, **options)
 
     patch.setattr(PolicyNode, 'create_subscription', subscribe)
     LOCAL.clear()
@@ -144,6 +147,8 @@ class Driver:
         self._closing: list[Callable[[], Any]] = []
         self.commands: list[np.ndarray] = []
         """What the arm or the base was told."""
+        self.messages: list[Any] = []
+        """The messages of an arm that said so."""
         self._thread = threading.Thread(target=self._spin, daemon=True)
 
     def start(self) -> None:
@@ -243,6 +248,8 @@ ARMS = {
         parameters={'allow_partial_joints_goal': False},
     ),
 }
+ARMS['ur5e_robotiq_cameras'] = ARMS['ur5e_robotiq']
+CAMERAS = {'ur5e_robotiq_cameras': ('front', 'wrist')}
 
 
 class ArmDriver(Driver):
@@ -257,7 +264,7 @@ class ArmDriver(Driver):
         self.arm = arm = ARMS[name]
         names = ['joint_state_broadcaster', arm.controller, 'controller_manager', 'gripper_driver']
         super().__init__(
-            domain_id, [*names, 'io_and_status_controller'][: 5 if 'ur' in name else 4]
+            domain_id, [*names, 'io_and_status_controller'][: 5 if name.startswith('ur') else 4]
         )
         arm_states, controller, manager, hand = self.nodes[:4]
         self._states = arm_states.create_publisher(JointState, arm.states, 10)
@@ -271,7 +278,7 @@ class ArmDriver(Driver):
         self.finger = Finger(arm.gripper_start, arm.gripper_speed)
         if gripper:
             self._closing.append(serve(hand, arm.gripper, self.finger))
-        if name == 'ur5e_robotiq':
+        if name.startswith('ur5e'):
             status = self.nodes[4]
             self._safety = Output(status, SAFETY, 'io_and_status_controller/safety_mode')
             self._outputs.append(self._safety)
@@ -285,9 +292,22 @@ class ArmDriver(Driver):
             self._mode = Output(arm_states, FRANKA, 'franka_robot_state_broadcaster/robot_state')
             self._outputs.append(self._mode)
             self._mode.say(robot_mode=2)
+        self._cameras = [
+            arm_states.create_publisher(Image, f'camera/{camera}/color/image_raw', qos.SENSOR)
+            for camera in CAMERAS.get(name, ())
+        ]
+        self._picture = Image(height=480, width=640, step=1920, encoding='rgb8')
+        self._picture.data = np.full(480 * 1920, 100, np.uint8).tobytes()
+        arm_states.create_timer(1.0 / CAMERA_RATE_HZ, self._look)
         self.switch('active')
         self.reset()
         self.start()
+
+    def _look(self) -> None:
+        """Publish what the cameras see: grey."""
+        self._picture.header.stamp = self.stamp()
+        for camera in self._cameras:
+            camera.publish(self._picture)
 
     def switch(self, label: str) -> None:
         """Activate or deactivate the controller."""
@@ -295,6 +315,11 @@ class ArmDriver(Driver):
         self._activity.say(
             controllers=[named_state(self.arm.controller, label), named_state('other', 'active')]
         )
+
+    def unload(self) -> None:
+        """Have the controller listen no more."""
+        (commands,) = self.nodes[1].subscriptions
+        self._executor.create_task(self.nodes[1].destroy_subscription, commands)
 
     def safety_mode(self, mode: int) -> None:
         self._safety.say(mode=mode)
@@ -321,6 +346,7 @@ class ArmDriver(Driver):
             values = np.array(message.position)
         assert values.shape == (len(joints),)
         self.commands.append(values)
+        self.messages.append(message)
         if self.active:
             self._target = values
 

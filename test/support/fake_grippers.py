@@ -87,8 +87,16 @@ class _Handle:
     def __init__(self) -> None:
         self.cancelled = False
 
-    def cancel_goal_async(self) -> None:
+    def cancel_goal_async(self) -> Any:
         self.cancelled = True
+        return _answered(None)
+
+
+def _answered(result: Any) -> Any:
+    """Return a future that is done."""
+    future: rclpy.Future = rclpy.Future()
+    future.set_result(result)
+    return future
 
 
 class StandInClient:
@@ -110,9 +118,7 @@ class StandInClient:
         SERVERS[self._name].accept(
             command.position, command.max_effort, lambda how: None, lambda: handle.cancelled
         )
-        future: rclpy.Future = rclpy.Future()
-        future.set_result(handle)
-        return future
+        return _answered(handle)
 
     def destroy(self) -> None:
         pass

@@ -30,10 +30,11 @@ from hostile_texts import (
     bag_with,
     json_cases,
     layout_cases,
-    link,
+    link_to,
     pipe,
     robot_cases,
     text_file,
+    urdf_cases,
     yaml_cases,
 )
 from safetensors.numpy import save
@@ -60,7 +61,7 @@ def every_case() -> list[Case]:
     """Return the list."""
     made = [*yaml_cases(), *json_cases(), *robot_cases(), *layout_cases(), *_mcap_cases()]
     made += [*_sqlite_cases(), *_folder_cases(), *_parquet_cases(), *_tensor_cases()]
-    made += [*demonstration_cases(), *checkpoint_cases()]
+    made += [*demonstration_cases(), *checkpoint_cases(), *urdf_cases()]
     names = [case.name for case in made]
     assert len(set(names)) == len(names)
     return made
@@ -344,7 +345,7 @@ def _folder_cases() -> Iterator[Case]:
     yield Case('folder: deep', 'bag', _deep_folders)
     yield Case('folder: many files', 'bag', _many_files)
     yield Case('folder: a pipe', 'bag', lambda folder: pipe('bag.mcap')(folder).parent)
-    yield Case('folder: a device', 'bag', lambda f: link('bag.mcap', '/dev/zero')(f).parent)
+    yield Case('folder: a device', 'bag', lambda f: link_to('bag.mcap', '/dev/zero')(f).parent)
     for name, old, new in (
         ('other count', 'message_count: 4', 'message_count: 5'),
         ('a path above', '- bag.mcap', '- ../../../etc/passwd'),

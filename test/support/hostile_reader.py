@@ -31,6 +31,7 @@ from residual_rl_ros.cli.options import assignments
 from residual_rl_ros.comparison.results import read_result
 from residual_rl_ros.config.preset import learner_config, load_preset
 from residual_rl_ros.config.run import load_run
+from residual_rl_ros.control.body import SelfCollision
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.importing.torch_zip import TorchZip
 from residual_rl_ros.learner.checkpoint import load_checkpoint, save_checkpoint
@@ -38,7 +39,9 @@ from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.pretraining.train_base import BaseRecipe
 from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
 from residual_rl_ros.resources import read_record
+from residual_rl_ros.robot.action_spec import SelfCollisionSpec
 from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.robot.urdf import Urdf, read_urdf
 from residual_rl_ros.training.run_folder import read_history
 from residual_rl_ros.transitions.layout import TransitionLayout
 
@@ -89,6 +92,11 @@ def _tensors(path: Path) -> None:
     load_checkpoint(good)
 
 
+def _body(path: Path) -> None:
+    """Take everything from a URDF, as for limits and distances of an arm."""
+    SelfCollision(SelfCollisionSpec(Urdf(*read_urdf(str(path)), ('a', 'b')), 0.02))
+
+
 READERS: dict[str, Callable[[Path], Any]] = {
     'robot': lambda path: load_robot(str(path)),
     'preset': lambda path: load_preset(str(path)),
@@ -109,6 +117,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     'torch zip': TorchZip,
     'robomimic': lambda path: read_all(path, observation_map=MAP),
     'demonstrations': read_all,
+    'urdf': _body,
 }
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bag_builders import write_bag
 from builders import make_layout, random_transitions
+from urdf_builders import joint, link, mesh, two_links, urdf
 
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
 
@@ -112,7 +113,7 @@ def yaml_cases() -> Iterator[Case]:
         yield Case(f'bag metadata: {name}', 'bag', bag_with('metadata.yaml', text), slow)
     yield Case('preset extends itself', 'preset', text_file('file.yaml', 'extends: file.yaml'))
     yield Case('robot: a pipe', 'robot', pipe('file.yaml'))
-    yield Case('robot: a device', 'robot', link('file.yaml', '/dev/zero'))
+    yield Case('robot: a device', 'robot', link_to('file.yaml', '/dev/zero'))
     yield Case('robot: a folder', 'robot', _folder('file.yaml'))
 
 
@@ -124,7 +125,7 @@ def pipe(name: str) -> Make:
     return make
 
 
-def link(name: str, target: str) -> Make:
+def link_to(name: str, target: str) -> Make:
     def make(folder: Path) -> Path:
         (folder / name).symlink_to(target)
         return folder / name
@@ -241,6 +242,67 @@ def layout_cases() -> Iterator[Case]:
         if isinstance(text, str):
             slow = name in SLOW_TEXTS
             yield Case(f'layout: {name}', 'layout', text_file('layout', text), slow)
+
+
+# --- URDF
+
+LAUGHS = ''.join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10 if i else "x" * 10}">' for i in range(10))
+ARM = two_links(collision=mesh('tip.stl'))
+URDFS: dict[str, str | bytes] = {
+    'entities': f'<!DOCTYPE robot [{LAUGHS}]><robot name="&a9;"/>',
+    'file of the computer': '<!DOCTYPE x [<!ENTITY a SYSTEM "/etc/passwd">]><robot name="&a;"/>',
+    'document type elsewhere': '<!DOCTYPE robot SYSTEM "http://none.example/a.dtd"><robot/>',
+    'deep': '<robot>' * 10**5,
+    'wide': f'<robot>{"<link/>" * 10**5}</robot>',
+    'links': urdf(*(link(f'l{i}') for i in range(10_000))),
+    'attributes': f'<robot {" ".join(f"a{i}=_" for i in range(10**5))}/>'.replace('_', '""'),
+    'too large': f'<robot name="{"x" * 2 * MIB}"/>',
+    'chain': urdf(
+        *(link(f'l{i}') for i in range(101)),
+        *(joint(f'j{i}', f'l{i}', f'l{i + 1}') for i in range(100)),
+    ),
+    'long chain': urdf(
+        *(link(f'l{i}') for i in range(500)),
+        *(joint(f'j{i}', f'l{i}', f'l{i + 1}') for i in range(499)),
+    ),
+    'loop': urdf(link('a'), link('b'), joint('x', 'a', 'b'), joint('y', 'b', 'a')),
+    'no number': ARM.replace('upper="3"', 'upper="three"'),
+    'NaN': ARM.replace('upper="3"', 'upper="nan"'),
+    'overflow': ARM.replace('upper="3"', 'upper="1e999"'),
+    'negative shape': two_links().replace('radius="0.05"', 'radius="-1"'),
+    'escapes': ARM.replace('name="tip"', 'name="\x9b31m"'),
+    'xacro': ARM.replace('name="made"', 'name="$(arg name)"'),
+    'sdf': '<sdf version="1.6"><model name="arm"/></sdf>',
+    'list': '[]',
+    'nothing': '',
+    'latin-1': b'<robot name="\xe9"/>',
+    'nulls': b'\0' * 1000,
+}
+MESHES: dict[str, bytes] = {
+    'nothing': b'',
+    'junk': b'\xff' * 1000,
+    'claims millions of triangles': b'\0' * 80 + b'\xff' * 4 + b'\0' * 50,
+    'open': b'solid x\nfacet normal 0 0 1\nouter loop\nvertex 0 0',
+    'no number': b'solid x\nfacet normal x\nouter loop\nvertex 1 2\nendloop\nendfacet\n',
+    'one point': b'\0' * 80 + b'\1\0\0\0' + b'\0' * 50,
+}
+
+
+def urdf_cases() -> Iterator[Case]:
+    for name, text in URDFS.items():
+        yield Case(f'urdf: {name}', 'urdf', text_file('arm.urdf', text))
+    for name, content in MESHES.items():
+        yield Case(f'mesh: {name}', 'urdf', _with_mesh(content))
+    yield Case('urdf: a pipe', 'urdf', pipe('arm.urdf'))
+    yield Case('urdf: a device', 'urdf', link_to('arm.urdf', '/dev/zero'))
+
+
+def _with_mesh(content: bytes) -> Make:
+    def make(folder: Path) -> Path:
+        text_file('tip.stl', content)(folder)
+        return text_file('arm.urdf', ARM)(folder)
+
+    return make
 
 
 def bag_with(name: str, content: str | bytes) -> Make:

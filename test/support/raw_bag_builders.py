@@ -141,11 +141,15 @@ class Live:
 
     fault = warn
 
-    def observe(self, name: str, topic: str, kind: str, received_ns: int, data: bytes) -> None:
+    def observe(
+        self, name: str, topic: str, kind: str, received_ns: int, data: bytes, aside: bool = False
+    ) -> None:
         self.recorder.write(topic, received_ns, data)
         message = deserialize(data, kind)
-        reading = self.readers[name].read(message, lambda: received_ns * 1e-9)
-        assert reading is not None
+        reading = self.readers[name].read(message, lambda: received_ns * 1e-9, aside=aside)
+        assert reading is not None or aside
+        if reading is None:
+            return
         self.loop.push_observation(name, reading.stamp, reading.values, reading.picture)
 
     def step(self, tick: int) -> None:

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import rclpy
 from builders import make_metadata, write_onnx_policy
 from fake_drivers import ARMS, ArmDriver, BaseDriver, stand_ins
+from onnx import TensorProto, helper
 from processes import wait_for
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from ros_fixtures import Caller
 from std_srvs.srv import Trigger
 
+from residual_rl_ros.base_policy.inputs import ImageInput
 from residual_rl_ros.robot.description import RobotConfig, load_robot
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
@@ -37,7 +40,8 @@ GAIN = 0.08
 def write_base(path: Path, robot: RobotConfig) -> None:
     """Write a base policy that moves the first joint, and the gripper with it; or a base forward.
 
-    It is linear: each action of the chunk goes on from what is observed.
+    It is linear: each action of the chunk goes on from what is observed. It takes the pictures of
+    all cameras.
     """
     names, action = robot.observation_names, robot.action
     horizon, size = 16, action.size
@@ -56,7 +60,13 @@ def write_base(path: Path, robot: RobotConfig) -> None:
         slope = (arm.gripper_end - arm.gripper_start) / (0.8 * MOTION)
         weights[first, :, -1] = slope
         bias[:, -1] = arm.gripper_start - slope * arm.start[0]
+    cameras = [
+        ImageInput(channel.name, *channel.preprocessing.resize)
+        for channel in robot.channels
+        if channel.is_image
+    ]
     metadata = make_metadata(
+        inputs=tuple(cameras),
         observation_names=names,
         action_names=action.names,
         action_min=tuple(np.maximum(action.lower, -1e3)),
@@ -68,6 +78,25 @@ def write_base(path: Path, robot: RobotConfig) -> None:
     )
     flat = weights.reshape(len(names), -1)
     write_onnx_policy(path, metadata, weights=flat, bias=bias)
+    if cameras:
+        take_pictures(path, cameras)
+
+
+def take_pictures(path: Path, cameras: list[ImageInput]) -> None:
+    """Have a base policy add to each action by how much a camera sees more light than the next."""
+    model = onnx.load(str(path))
+    graph = model.graph
+    graph.node[-1].output[0] = 'blind'
+    for each in cameras:
+        shape, numbers = (1, 1, each.height, each.width, 3), f'{each.name}.numbers'
+        graph.input.append(helper.make_tensor_value_info(each.name, TensorProto.UINT8, shape))
+        graph.node.append(helper.make_node('Cast', [each.name], [numbers], to=TensorProto.FLOAT))
+        light = f'{each.name}.light'
+        graph.node.append(helper.make_node('ReduceMean', [numbers], [light], keepdims=0))
+    lights = [f'{each.name}.light' for each in cameras]
+    graph.node.append(helper.make_node('Sub', lights, ['difference']))
+    graph.node.append(helper.make_node('Add', ['blind', 'difference'], ['action']))
+    onnx.save(model, str(path))
 
 
 def driver_of(name: str, domain_id: int, **options: Any) -> ArmDriver | BaseDriver:

@@ -31,7 +31,7 @@ from residual_rl_ros.transitions.transition import Transition
 
 LIMIT_S = 60.0
 QUICK = quick(load_run('push_to_goal'))
-AT_ONCE = {'warmup_transitions': 20, 'publish_interval': 10, 'utd': 4.0}
+AT_ONCE = {'warmup_transitions': 10, 'publish_interval': 5, 'utd': 4.0}
 """A robot in real time makes five transitions a second; nobody wants to wait for a hundred."""
 CONFIG = replace(QUICK, overrides={**QUICK.overrides, **AT_ONCE, **SMALL})
 RESOLVED = CONFIG.resolve()
@@ -167,10 +167,10 @@ def count(monitor: Monitor, node: str, key: str) -> float:
     return monitor.number(node, key)
 
 
-def goes_on(monitor: Monitor, node: str = 'policy_node') -> None:
-    """Wait until a policy has made ten more transitions."""
-    before = count(monitor, node, 'transitions')
-    wait_for(lambda: count(monitor, node, 'transitions') > before + 10, LIMIT_S, f'{node}')
+def goes_on(monitor: Monitor, node: str = 'policy_node', transitions: int = 5) -> None:
+    """Wait until a policy has made more transitions."""
+    wanted = count(monitor, node, 'transitions') + transitions
+    wait_for(lambda: count(monitor, node, 'transitions') > wanted, LIMIT_S, f'{node}')
 
 
 def nothing_lost(monitor: Monitor, missing: str, policy: str) -> None:

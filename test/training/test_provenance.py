@@ -5,11 +5,16 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from residual_rl_ros.config.run import load_run
+from residual_rl_ros.robot.urdf import Urdf
 from residual_rl_ros.training import run_folder as provenance
+from residual_rl_ros.training.identity import run_identity
+from residual_rl_ros.training.options import TrainOptions
 
 
 def test_a_repository_around_an_installation_is_not_ours(
@@ -36,3 +41,14 @@ def test_a_checkout_names_its_commit() -> None:
     commit = provenance.git_commit()
     assert commit is not None
     assert found.stdout.strip() in commit
+
+
+def test_a_robot_with_another_urdf_makes_another_run() -> None:
+    config = load_run('push_to_goal')
+    run, options = config.resolve(), TrainOptions(config, 0, Path('runs'))
+    found = []
+    for text in ('<robot/>', '<robot name="other"/>'):
+        robot = replace(run.robot, urdf=Urdf('arm.urdf', text, ('a', 'b')))
+        found.append(run_identity(replace(run, robot=robot), options)['urdf_sha256'])
+    assert found[0] != found[1]
+    assert 'urdf_sha256' not in run_identity(run, options)

@@ -47,6 +47,8 @@ class TopicReading:
     """Of the role `CHANNEL`."""
     command: int = 0
     """Of the role `COMMAND`: which of the robot's."""
+    aside: bool = False
+    """Of the role `CHANNEL`: the topic is the second of its sources."""
 
 
 class RecordedMessage(NamedTuple):
@@ -93,7 +95,9 @@ class RawMessages:
         self._total: int | None = None
         self._readings: dict[str, list[TopicReading]] = {}
         for channel in robot.channels:
-            self._read(channel.topic, TopicReading(Role.CHANNEL, channel.type, channel))
+            for index, source in enumerate(channel.sources):
+                reading = TopicReading(Role.CHANNEL, source.type, channel, aside=index > 0)
+                self._read(source.topic, reading)
         for index, command in enumerate(robot.commands):
             self._read(command.topic, TopicReading(Role.COMMAND, command.type, command=index))
         for role, topic, kind in (
@@ -174,6 +178,8 @@ def survey(messages: RawMessages, robot: RobotConfig, lockstep: bool) -> dict[in
     for received in messages.all():
         channel = received.reading.channel
         if channel is not None:
+            if received.reading.aside:
+                continue
             if channel.name not in seen:
                 readers[channel.name].check(received.message)
             latest = seen.get(channel.name, -math.inf)

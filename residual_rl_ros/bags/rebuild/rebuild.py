@@ -231,10 +231,12 @@ class Rebuilder:
             name = reading.channel.name
             reader = self._readers[name]
             try:
-                heard = reader.read(message, lambda: received.time)
+                heard = reader.read(message, lambda: received.time, aside=reading.aside)
             except ObservationError as error:
                 loop.refuse_observation(error)
                 return
+            finally:
+                self._assembler.hints[name] = reader.hint
             if heard is not None:
                 own = heard.stamp if heard.stamped else None
                 self.channels[name].add(own, received.time)
@@ -286,9 +288,9 @@ class _Assembler(ObservationAssembler):
 
     failure: ObservationError | None = None
 
-    def assemble(self, now: float | None = None) -> Array:
+    def assemble(self, now: float | None = None, in_episode: bool = False) -> Array:
         try:
-            return super().assemble(now)
+            return super().assemble(now, in_episode)
         except ObservationError as error:
             self.failure = error
             raise

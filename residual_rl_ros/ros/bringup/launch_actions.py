@@ -30,21 +30,16 @@ from launch import LaunchContext, LaunchDescription
 from residual_rl_ros.ros.bringup.launch_arguments import Argument, parsed
 from residual_rl_ros.ros.bringup.monitor import DISCOVERY_RANGE, reserve_domain
 from residual_rl_ros.ros.bringup.node_spec import ENVIRONMENT, NodeSpec, dependants
-from residual_rl_ros.ros.bringup.processes import LISTENERS, Restarts
+from residual_rl_ros.ros.bringup.processes import (
+    KILL_S,
+    LISTENERS,
+    SAVING_S,
+    STOPPING_S,
+    Restarts,
+)
 from residual_rl_ros.ros.bringup.topology import resumed
 from residual_rl_ros.ros.common.node_host import domain_number
-from residual_rl_ros.ros.common.process import (
-    ACTIVE_LIMIT_S,
-    EXIT_LIMIT_S,
-    PARENT,
-    SAVE_LIMIT_S,
-)
-
-SAVING_S, STOPPING_S = (f'{limit + EXIT_LIMIT_S:g}' for limit in (SAVE_LIMIT_S, ACTIVE_LIMIT_S))
-"""Time from SIGINT to SIGTERM [s], in which a node that saves, or another, ends by itself; launch's
-own is 5."""
-KILL_S = '5'
-"""Time from SIGTERM to SIGKILL [s]: nothing that ends by itself comes so far."""
+from residual_rl_ros.ros.common.process import PARENT
 
 
 def describe(
@@ -104,10 +99,12 @@ def node_action(node: NodeSpec, environment: Mapping[str, str] | None = None) ->
         ros_arguments=['--enclave', node.enclave, *node.level_arguments()],
         # However launch ends (SIGTERM makes it leave its processes behind), its nodes stop.
         additional_env={**ENVIRONMENT, **(environment or {}), PARENT: str(os.getpid())},
+        # Launch's own 5 s would cut a save short.
         sigterm_timeout=LaunchConfiguration(
-            'sigterm_timeout', default=SAVING_S if node.executable in LISTENERS else STOPPING_S
+            'sigterm_timeout',
+            default=str(SAVING_S if node.executable in LISTENERS else STOPPING_S),
         ),
-        sigkill_timeout=LaunchConfiguration('sigkill_timeout', default=KILL_S),
+        sigkill_timeout=LaunchConfiguration('sigkill_timeout', default=str(KILL_S)),
         output='screen',
     )
 

@@ -18,12 +18,20 @@ from types import TracebackType
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.ros.bringup.node_spec import ENVIRONMENT, NodeSpec
-from residual_rl_ros.ros.common.process import PARENT, stop_signals
+from residual_rl_ros.ros.common.process import (
+    ACTIVE_LIMIT_S,
+    EXIT_LIMIT_S,
+    PARENT,
+    SAVE_LIMIT_S,
+    stop_signals,
+)
 
 LISTENERS = ('learner_node', 'recorder_node')
 """Nodes that save what the others publish; they are stopped last."""
-
-
+SAVING_S, STOPPING_S = SAVE_LIMIT_S + EXIT_LIMIT_S, ACTIVE_LIMIT_S + EXIT_LIMIT_S
+"""Time from SIGINT to SIGTERM in which a listener, or another node, ends by itself [s]."""
+KILL_S = 5.0
+"""Time from SIGTERM to SIGKILL [s]: nothing that ends by itself comes so far."""
 BAD_INPUT = 2
 """Exit code of a node that refuses what it was given."""
 RESTARTS = 3
@@ -83,9 +91,9 @@ class _Started:
 class Bringup:
     """A context that leaves no process behind.
 
-    A stop sends SIGINT, after a grace period SIGTERM, after another SIGKILL: an rclpy process
-    with a stuck executor ignores the first two. If this process dies itself, each node gets
-    SIGTERM; so does it if the thread ends that started it.
+    A stop sends SIGINT, after the time in which a node ends by itself SIGTERM, then SIGKILL: an
+    rclpy process with a stuck executor ignores the first two. If this process dies itself, each
+    node gets SIGTERM; so does it if the thread ends that started it.
 
     All are stopped at once, except `LISTENERS`, which are stopped when the others have ended.
 
@@ -93,7 +101,6 @@ class Bringup:
         nodes: what to start, in this order.
         log_dir: one log file a process; what is there already stays.
         environment: environment variables of the processes.
-        grace_s: time between the signals [s].
         clock: monotonic time [s].
     """
 
@@ -102,13 +109,11 @@ class Bringup:
         nodes: Sequence[NodeSpec],
         log_dir: Path,
         environment: Mapping[str, str],
-        grace_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._nodes = nodes
         self._log_dir = log_dir
         self._environment = environment
-        self._grace_s = grace_s
         self._clock = clock
         self._started: dict[str, _Started] = {}
 
@@ -217,22 +222,22 @@ class Bringup:
                 signal.signal(sign, handler)
 
     def _stop(self) -> None:
-        for last in (False, True):
-            self._end(
-                [
-                    started.process
-                    for started in self._started.values()
-                    if (started.node.executable in LISTENERS) is last
-                ]
-            )
+        for saves, limit_s in ((False, STOPPING_S), (True, SAVING_S)):
+            processes = [
+                started.process
+                for started in self._started.values()
+                if (started.node.executable in LISTENERS) is saves
+            ]
+            self._end(processes, limit_s)
 
-    def _end(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
-        """End some processes at once."""
+    def _end(self, processes: Sequence[subprocess.Popen[bytes]], limit_s: float) -> None:
+        """End some processes at once, which have so long to do so by themselves [s]."""
         alive = [process for process in processes if process.poll() is None]
-        for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        waits = {signal.SIGINT: limit_s, signal.SIGTERM: KILL_S, signal.SIGKILL: KILL_S}
+        for sign, wait_s in waits.items():
             for process in alive:
                 process.send_signal(sign)
-            deadline = self._clock() + self._grace_s
+            deadline = self._clock() + wait_s
             while alive and self._clock() < deadline:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     alive[0].wait(timeout=0.1)

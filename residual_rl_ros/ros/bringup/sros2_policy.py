@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from residual_rl_ros.bags.recorder import customisation_topic, raw_topics, transition_topics
 from residual_rl_ros.control.takeover import BUTTON_SERVICES, TakeoverConfig
 from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.urdf import NAME, TOPIC
 
 LIFECYCLE = (
     *('change_state', 'get_state', 'get_available_states'),
@@ -105,7 +106,7 @@ def _of_operator(robot: RobotConfig, namespace: str, takeover: TakeoverConfig) -
         'takeover_node',
         (robot.takeover.topic, 'takeover/active'),
         (
-            *(channel.topic for channel in channels),
+            *(source.topic for channel in channels for source in channel.sources),
             *filter(None, (takeover.topic,)),
             'policy_node/executed_action',
         ),
@@ -117,7 +118,8 @@ def _of_operator(robot: RobotConfig, namespace: str, takeover: TakeoverConfig) -
 
 def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, ...]:
     """Return what policy, reward, recorder and simulator of one robot must do."""
-    channels = tuple(channel.topic for channel in robot.channels)
+    sources = (source.topic for channel in robot.channels for source in channel.sources)
+    channels = tuple(dict.fromkeys(sources))
     commands = tuple(command.topic for command in robot.commands if not command.is_action)
     own = (*OWN_TOPICS, MARKERS) if robot.action.workspace else OWN_TOPICS
     policy = Access(
@@ -127,6 +129,7 @@ def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, .
             *channels,
             *(stop.topic for stop in robot.stop_inputs),
             *('step_feedback', actor, robot.takeover.topic, 'takeover/active'),
+            *((NAME,) if robot.urdf and robot.urdf.source == TOPIC else ()),
         ),
         (
             *('~/set_residual', '~/hold', '~/start_episode'),
@@ -135,14 +138,18 @@ def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, .
         () if robot.reset is None else tuple(filter(None, (robot.reset.service,))),
         namespace=namespace,
     )
-    reward = Access('reward_node', ('step_feedback',), channels, (), namespace=namespace)
+    transitions = tuple(topic.name for topic in transition_topics())
+    reward = Access(
+        'reward_node',
+        ('step_feedback', '~/add_on'),
+        (*channels, *transitions),
+        (),
+        namespace=namespace,
+    )
     recorder = Access(
         'recorder_node',
         (),
-        tuple(
-            topic.name
-            for topic in (*transition_topics(), customisation_topic(), *raw_topics(robot))
-        ),
+        (*transitions, *(each.name for each in (customisation_topic(), *raw_topics(robot)))),
         (),
         lifecycle=False,
         namespace=namespace,

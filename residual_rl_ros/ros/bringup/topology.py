@@ -372,7 +372,7 @@ def moved_topics(robot_file: Path, namespace: str) -> dict[str, str]:
 def topics(robot: RobotConfig) -> tuple[str, ...]:
     """Return the topics of a robot: those of the commands, and those of the channels."""
     commands = tuple(command.topic for command in robot.commands)
-    return commands + tuple(channel.topic for channel in robot.channels)
+    return commands + tuple(s.topic for channel in robot.channels for s in channel.sources)
 
 
 def _check_apart(run: RobotRun) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock
 from rclpy.duration import Duration
 
+from residual_rl_ros.control.trajectory import Trajectory
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import Command, check_lockstep
@@ -56,15 +58,19 @@ class CommandOutputs:
             check_lockstep(commands)
         self._node = node
         self._streams: list[CommandStream] = []
+        self._timers: list[Any] = []
         self._topics: list[tuple[Command, CommandWriter, Any]] = []
         self._publishers: list[tuple[str, Any]] = []
         self._grippers: list[tuple[Command, GripperGoals]] = []
         self._clients: list[tuple[Command, Any]] = []
         self._lockstep = lockstep
         self._step = 0
+        self.horizon_steps = max(command.horizon_steps for command in commands)
+        """How many control steps of the way on `send` wants to know; 0: none."""
         for command in commands:
             between_s = period_s * command.every / (1 if lockstep else command.samples)
-            writer = CommandWriter(command, between_s, lockstep)
+            reached_s = period_s if command.horizon_steps else between_s
+            writer = CommandWriter(command, reached_s, lockstep)
             if command.is_action:
                 self._grippers.append((command, self._goals(command, writer)))
                 continue
@@ -83,26 +89,44 @@ class CommandOutputs:
         client = ActionClient(self._node, writer.message_type, command.topic)
         self._node.made.callback(client.destroy)
         self._clients.append((command, client))
+        status = f'{self._node.resolve_topic_name(command.topic)}/_action/status'
+
+        def servers() -> frozenset[bytes]:
+            found = self._node.get_publishers_info_by_topic(status)
+            return frozenset(bytes(each.endpoint_gid) for each in found)
+
         return GripperGoals(
             command,
             client.server_is_ready,
+            servers,
             lambda values, stamp: client.send_goal_async(writer.message(values, stamp)),
             lambda reason: self._node.get_logger().warning(reason, throttle_duration_sec=2.0),
         )
 
-    def send(self, vector: Array, stamp: float, holding: bool = False) -> None:
+    def send(
+        self,
+        vector: Array,
+        stamp: float,
+        holding: bool = False,
+        trajectory: Trajectory | None = None,
+    ) -> None:
         """Send each command its part.
 
         Args:
             vector: action vector, shape (m,).
             stamp: the observation that it answers in lockstep, otherwise now [s].
             holding: the robot holds: every topic is told so at once, and goals are cancelled.
+            trajectory: from the vector on, for trajectories of several points.
         """
         step = 0 if holding or self._lockstep else self._step
         self._step = 0 if holding else step + 1
         for command, writer, publisher in self._topics:
             if step % command.every == 0:
-                publisher.publish(writer.message(command.part_of(vector), stamp))
+                publisher.publish(
+                    writer.trajectory(trajectory, stamp)
+                    if command.horizon_steps and trajectory is not None
+                    else writer.message(command.part_of(vector), stamp)
+                )
         for stream in self._streams:
             stream.aim(vector, stamp)
         for command, goals in self._grippers:
@@ -120,12 +144,22 @@ class CommandOutputs:
             fault: called with the reason where a motion cannot go on.
         """
         for stream in self._streams:
-            stream.start(self._node, clock, now, fault)
+            stream.start(now, fault)
+        # One timer for all of a rate: to wake up costs more than to send.
+        for sample_s in sorted({stream.sample_s for stream in self._streams}):
+            send = [stream.send for stream in self._streams if stream.sample_s == sample_s]
+            self._timers.append(
+                self._node.create_timer(sample_s, partial(_call, send), clock=clock)
+            )
 
     def stop(self) -> None:
-        """End it: from here on a command is sent when it is given, and by `finish`."""
+        """End it: goals are cancelled, and a command is sent when it is given, and by `finish`."""
+        while self._timers:
+            self._node.destroy_timer(self._timers.pop())
         for stream in self._streams:
-            stream.stop(self._node)
+            stream.stop()
+        for _, goals in self._grippers:
+            goals.cancel()
 
     def finish(self, now: float, sleep: Callable[[float], None] = time.sleep) -> None:
         """Send the rest of what is on its way, within `FINISH_S`.
@@ -166,6 +200,24 @@ class CommandOutputs:
                 continue
         return late
 
+    def unheard(self) -> str:
+        """Return which topics nobody listens to, and what to do; empty if somebody does to each."""
+        alone = [
+            self._node.resolve_topic_name(topic)
+            for topic, publisher in self._publishers
+            if not publisher.get_subscription_count()
+        ]
+        if not alone:
+            return ''
+        return (
+            f'nobody listens to the command {", ".join(alone)}: start the controller of the robot, '
+            'or correct topic in the robot YAML'
+        )
+
+    def unanswered(self) -> list[str]:
+        """Return the topics of actions whose server has not answered a goal or its cancellation."""
+        return [command.topic for command, goals in self._grippers if not goals.settled]
+
     def report(self) -> dict[str, int]:
         """Return counters for diagnostics."""
         values: dict[str, int] = {}
@@ -174,3 +226,8 @@ class CommandOutputs:
             values[f'{command.name}_goals_refused'] = goals.refused
             values[f'{command.name}_goals_unsent'] = goals.unsent
         return values
+
+
+def _call(functions: Sequence[Callable[[], object]]) -> None:
+    for function in functions:
+        function()

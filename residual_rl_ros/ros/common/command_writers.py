@@ -13,14 +13,18 @@ import numpy.typing as npt
 from builtin_interfaces.msg import Duration
 from trajectory_msgs.msg import JointTrajectoryPoint
 
+from residual_rl_ros.control.rotation import SMALLEST_QUATERNION
+from residual_rl_ros.control.trajectory import Trajectory
+from residual_rl_ros.errors import CommandError, ConfigError
+from residual_rl_ros.robot.codecs import find_codec
 from residual_rl_ros.robot.command import (
+    COMMAND_TYPES,
     GRIPPER,
     INDEX_TYPES,
     PARALLEL_GRIPPER,
     ROOTS,
     TRAJECTORY,
     TWIST_TYPES,
-    UNSTAMPED_TYPES,
     WRENCH,
     Command,
 )
@@ -31,8 +35,6 @@ from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.transitions.cdr import labelled_array
 
 Array = npt.NDArray[np.float64]
-SMALLEST_QUATERNION = 1e-3
-"""A shorter one has no direction to speak of."""
 
 
 def from_seconds(seconds: float) -> Duration:
@@ -46,13 +48,13 @@ class CommandWriter:
 
     Args:
         command: topic description.
-        period_s: time between two of its messages, in which a trajectory point is to be reached
-            [s].
+        period_s: time in which a trajectory point is to be reached: between two messages or, with
+            several points, a control period [s].
         lockstep: stamp trajectories too, so that the simulator knows what they answer. On a robot
             they carry no stamp: its controller then starts them at once.
 
     Raises:
-        ConfigError: the package of its type is not installed.
+        ConfigError: the package of its type is not installed, or no codec makes it.
     """
 
     def __init__(self, command: Command, period_s: float, lockstep: bool) -> None:
@@ -61,10 +63,32 @@ class CommandWriter:
         self.message_type = kind
         """Class of the messages, or of the action."""
         self._new = kind.Goal if command.is_action else kind
-        unstamped = command.type in UNSTAMPED_TYPES
-        self._stamped = not unstamped and (lockstep or command.type != TRAJECTORY)
+        self._stamped = command.answers_stamps and (lockstep or command.type != TRAJECTORY)
         self._fill = PoseFiller(command) if command.type == POSE else FILLERS.get(command.type)
-        self._in = from_seconds(period_s)
+        points = max(command.horizon_steps, 1)
+        self._in = [from_seconds(period_s * (1 + point)) for point in range(points)]
+        if command.type not in COMMAND_TYPES:
+            self._fill = _fill_coded
+            self._stamped = 'header' in kind.get_fields_and_field_types()
+            self._try()
+
+    def _try(self) -> None:
+        """Fill a message of another package's type before anything moves.
+
+        Raises:
+            ConfigError: its codec cannot, or it has no header for a frame.
+        """
+        command = self.command
+        where = f'robot.command: {command.name!r}'
+        if command.frame_id and not self._stamped:
+            raise ConfigError(
+                f'{where} has frame_id {command.frame_id!r}, but {command.type} has no header; '
+                'remove it'
+            )
+        try:
+            self.message(np.zeros(len(command.fields)), 0.0)
+        except CommandError as error:
+            raise ConfigError(f'{where}: {error}') from error
 
     def message(self, values: Array, stamp: float) -> Any:
         """Return the message, or its bytes: a publisher takes either.
@@ -84,7 +108,25 @@ class CommandWriter:
         assert self._fill is not None, f'{command.type} has an entry in FILLERS'
         self._fill(message, values, command)
         if command.type == TRAJECTORY:
-            message.points[0].time_from_start = self._in
+            message.points[0].time_from_start = self._in[0]
+        return message
+
+    def trajectory(self, trajectory: Trajectory, stamp: float) -> Any:
+        """Return a trajectory of several points.
+
+        Args:
+            trajectory: of all actions.
+            stamp: as in `message`.
+        """
+        part = self.command.part_of
+        message = self.message(part(trajectory.points[0]), stamp)
+        message.points += [
+            JointTrajectoryPoint(positions=_numbers(part(point)), time_from_start=at)
+            for point, at in zip(trajectory.points[1:], self._in[1:], strict=False)
+        ]
+        if trajectory.velocities is not None:
+            for point, velocity in zip(message.points, trajectory.velocities, strict=True):
+                point.velocities = _numbers(part(velocity))
         return message
 
 
@@ -138,15 +180,34 @@ class PoseFiller:
         return self._latest
 
 
+def _numbers(values: Array) -> array.array[float]:
+    return array.array('d', values.tobytes())
+
+
+def _fill_coded(message: Any, values: Array, command: Command) -> None:
+    """Fill a message of another package's type.
+
+    Raises:
+        CommandError: its codec failed.
+    """
+    encode = find_codec(command.type).encode
+    try:
+        assert encode is not None, f'the codec of {command.type} makes no commands'
+        encode(message, values, command.fields)
+    except Exception as error:
+        raise CommandError(
+            f'the codec of {command.type} failed: {type(error).__name__}: {error}'
+        ) from error
+
+
 def _fill_joints(message: Any, values: Array, command: Command) -> None:
     message.name = list(command.joints)
-    message.position = array.array('d', values.tobytes())
+    message.position = _numbers(values)
 
 
 def _fill_trajectory(message: Any, values: Array, command: Command) -> None:
     message.joint_names = list(command.joints)
-    positions = array.array('d', values.tobytes())
-    message.points = [JointTrajectoryPoint(positions=positions)]
+    message.points = [JointTrajectoryPoint(positions=_numbers(values))]
 
 
 def _fill_index(message: Any, values: Array, command: Command) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import array
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
 from builtin_interfaces.msg import Duration, Time
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import (
     Float64MultiArray,
@@ -24,7 +26,7 @@ from std_msgs.msg import (
     UInt8MultiArray,
 )
 
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.errors import ConfigError, ObservationError
 from residual_rl_ros.robot.decoders import (
     FIELD_ROOTS,
     MessageDecoder,
@@ -32,15 +34,19 @@ from residual_rl_ros.robot.decoders import (
     to_nanoseconds,
 )
 from residual_rl_ros.robot.image_preprocessing import RgbImage
+from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.robot.topics import (
+    CHANNEL_TYPES,
     FLOAT_ARRAY,
     JOINT_STATE,
     JOY,
     LASER_SCAN,
     SCALAR_TYPES,
+    TF,
     Channel,
 )
 from residual_rl_ros.robot.transforms import NO_TRANSFORM
+from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.transitions.cdr import labelled_array
 
@@ -87,7 +93,7 @@ def fill_image(message: Any, image: RgbImage) -> Any:
     return message
 
 
-NOT_SIMULATED = (LASER_SCAN, JOY, *SCALAR_TYPES)
+NOT_SIMULATED = (LASER_SCAN, JOY, TF, *SCALAR_TYPES)
 """Channel types that are read and never sent."""
 UNNUMBERED = 2**64 - 1
 """What a middleware says that does not count the messages of a publisher."""
@@ -99,6 +105,18 @@ def message_count(information: Mapping[str, Any]) -> int | None:
     return None if count is None or count >= UNNUMBERED else int(count)
 
 
+def channel_classes(channel: Channel) -> list[Any]:
+    """Return the message class of each source of a channel.
+
+    Raises:
+        ConfigError: the package of one is not installed.
+    """
+    try:
+        return [message_class(source.type) for source in channel.sources]
+    except ConfigError as error:
+        raise ConfigError(f'robot.observation.{channel.name}.type: {error}') from error
+
+
 class ChannelReader(MessageDecoder):
     """Turns a channel's messages into values in the order of its observation names.
 
@@ -108,6 +126,7 @@ class ChannelReader(MessageDecoder):
         picture_size: likewise.
 
     Raises:
+        ConfigError: the package of a message type, or of its codec, is not installed.
         ObservationError: the message type has no such field.
     """
 
@@ -118,8 +137,59 @@ class ChannelReader(MessageDecoder):
         picture_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(channel, lockstep, picture_size=picture_size)
-        self.message_type = message_class(channel.type)
-        self.check(self.message_type())
+        self._types = channel_classes(channel)
+        self.check(self._types[0]())
+
+    def subscribe(
+        self, node: Node, callback: Callable[[Any, Mapping[str, Any], bool], None]
+    ) -> None:
+        """Listen to the topics of the channel.
+
+        Args:
+            node: gets the subscriptions.
+            callback: called with a message, what the middleware says of it, and whether it is from
+                the second topic; the first and the third are for `read`.
+        """
+        sources = zip(self._channel.sources, self._types, strict=True)
+        for index, (source, kind) in enumerate(sources):
+
+            def hear(message: Any, information: Mapping[str, Any], aside: bool = index > 0) -> None:
+                callback(message, information, aside)
+
+            # Of two subscriptions to what is latched, one may not fit: that is no news.
+            quiet = SubscriptionEventCallbacks(use_default_callbacks=not source.latched)
+            for profile in qos.of_source(source):
+                node.create_subscription(kind, source.topic, hear, profile, event_callbacks=quiet)
+
+    def feed(
+        self,
+        node: Node,
+        assembler: ObservationAssembler,
+        now: Callable[[], float],
+        refuse: Callable[[ObservationError], object],
+    ) -> None:
+        """Listen to the topics of the channel, and hand what they say to an assembler.
+
+        Args:
+            node: gets the subscriptions.
+            assembler: of channels of which this is one.
+            now: returns the ROS time [s].
+            refuse: is told why a message was refused.
+        """
+        name = self._channel.name
+        assembler.hints[name] = self.hint
+
+        def hear(message: Any, information: Mapping[str, Any], aside: bool) -> None:
+            try:
+                reading = self.read(message, now, message_count(information), aside)
+                if reading is not None:
+                    assembler.update(name, reading.stamp, reading.values)
+            except ObservationError as error:
+                assembler.refuse(error)
+                refuse(error)
+            assembler.hints[name] = self.hint
+
+        self.subscribe(node, hear)
 
 
 class ChannelEncoder:
@@ -135,8 +205,13 @@ class ChannelEncoder:
 
     def __init__(self, channel: Channel) -> None:
         where = f'robot.observation.{channel.name}'
-        if channel.type in NOT_SIMULATED:
+        if channel.type in NOT_SIMULATED or channel.type not in CHANNEL_TYPES:
             raise ConfigError(f'{where}.type is {channel.type}, which no simulated robot sends')
+        if channel.latched or channel.camera_info_topic or channel.preprocessing.depth:
+            raise ConfigError(
+                f'{where} has latched, camera_info_topic or depth_range, which no simulated robot '
+                'sends; remove it'
+            )
         if channel.transform != NO_TRANSFORM:
             raise ConfigError(
                 f'{where} has transforms, which a simulated robot does not undo; remove degrees, '

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,9 @@ from residual_rl_ros.ros.common.process import (
     end_at_exit,
     end_within,
 )
+
+ANSWER_LIMIT_S = 1.0
+"""How long a node that has stopped waits for answers before its process ends [s]."""
 
 
 class Diagnostics:
@@ -134,6 +138,10 @@ class ManagedNode(LifecycleNode, ABC):
 
     def deactivate(self) -> None:
         """Stop working; the publishers are still open."""
+
+    def unanswered(self) -> list[str]:
+        """Return who has not answered yet what this node has asked for as it stopped."""
+        return []
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Run `configure`; what it made is taken back if it fails, so that it can run again."""
@@ -261,6 +269,7 @@ def _run(create: Callable[[], Any], spin: Callable[[Any], None] | None) -> int:
         stopping.close()
         if isinstance(node, ManagedNode) and node.active:
             node.trigger_shutdown()
+            _await_answers(node)
         # A thread that hangs, in an inference say, must not keep a node that has stopped alive.
         end_within(EXIT_LIMIT_S)
         if node is not None:
@@ -304,6 +313,20 @@ def _spin_until(node: Node, stopping: StopRequest) -> None:
     stopping.call(executor.wake)
     while not stopping.is_set():
         executor.spin_once(timeout_sec=1.0)
+
+
+def _await_answers(node: ManagedNode) -> None:
+    """Let a node that has stopped hear the answers to its last requests, within reason."""
+    if not node.unanswered():
+        return
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    deadline = time.monotonic() + ANSWER_LIMIT_S
+    while (late := node.unanswered()) and time.monotonic() < deadline:
+        executor.spin_once(timeout_sec=0.05)
+    executor.remove_node(node)
+    for name in late:
+        node.get_logger().warning(f'{name} has not answered within {ANSWER_LIMIT_S:g} s')
 
 
 OK = DiagnosticStatus.OK

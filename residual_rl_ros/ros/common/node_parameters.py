@@ -152,7 +152,7 @@ class PolicyParameters(NodeParameters):
         live=True,
     )
     marker_frame: str = parameter(
-        'base_link', 'frame of ~/markers: the base of the kinematic model of the workspace'
+        'base_link', 'frame of ~/markers: that of the workspace, or the base of its kinematic model'
     )
     max_weights_bytes: int = parameter(
         MAX_WEIGHTS_BYTES, 'larger weight messages are dropped unread and counted [byte]', minimum=1
@@ -262,6 +262,12 @@ class RewardParameters(NodeParameters):
     )
     function: str = parameter(
         '', 'instead: package.module:factory of a reward function; it is code, and is run'
+    )
+    add_on: str = parameter(
+        '',
+        'add-on rewards to show on ~/add_on, as a list of maps in YAML: [{name: ..., weight: '
+        '1.0}]; empty is none; nobody learns from them',
+        live=True,
     )
 
 

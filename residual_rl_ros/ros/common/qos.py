@@ -17,6 +17,8 @@ from rclpy.qos import (
 )
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
+from residual_rl_ros.robot.topics import Source
+
 SENSOR = qos_profile_sensor_data
 """Observation channels: best effort connects to every publisher."""
 
@@ -37,6 +39,23 @@ LATCHED = QoSProfile(
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
 """Weights and layout: late joiners get the newest. Both ends must ask for it."""
+
+
+def of_source(source: Source) -> tuple[QoSProfile, ...]:
+    """Return the profiles with which a channel's topic is listened to.
+
+    What is given once may come from a publisher that keeps it or from one that does not; a
+    subscription that asks for the past does not connect to the latter.
+    """
+    stream = QoSProfile(depth=source.depth, reliability=ReliabilityPolicy.BEST_EFFORT)
+    if not source.latched:
+        return (stream,)
+    kept = QoSProfile(
+        depth=source.depth,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    )
+    return kept, stream
 
 
 SETTLE_S = 0.5

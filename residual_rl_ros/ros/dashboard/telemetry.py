@@ -17,8 +17,8 @@ from rclpy.serialization import deserialize_message
 from std_msgs.msg import Float64MultiArray, String
 
 from residual_rl_ros.robot.decoders import label_of
-from residual_rl_ros.robot.image_messages import decompress, to_rgb
-from residual_rl_ros.robot.topics import COMPRESSED_IMAGE, Channel
+from residual_rl_ros.robot.image_messages import picture_of
+from residual_rl_ros.robot.topics import Channel
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.ros.common.node_host import Listener
@@ -51,7 +51,7 @@ class Camera:
         self.topic = channel.topic
         self.problem = ''
         """Why the newest message is no picture; empty if it is one."""
-        self._read = decompress if channel.type == COMPRESSED_IMAGE else to_rgb
+        self._channel = channel
         self._deserialise = deserialise
         self._clock = clock
         self._newest: tuple[bytes, float] | None = None
@@ -77,7 +77,7 @@ class Camera:
 
     def _encode(self, message: bytes) -> bytes:
         try:
-            picture = PIL.Image.fromarray(self._read(self._deserialise(message)))
+            picture = PIL.Image.fromarray(picture_of(self._deserialise(message), self._channel))
         except ValueError as error:
             self.problem = str(error)
             return b''

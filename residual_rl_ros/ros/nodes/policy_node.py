@@ -24,13 +24,14 @@ from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, Received
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
+from residual_rl_ros.control.trajectory import TrajectoryHorizon
 from residual_rl_ros.errors import CommandError, ObservationError
 from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.robot.camera import ImageWorker, Sight
 from residual_rl_ros.robot.command import CommandDecoder
 from residual_rl_ros.robot.decoders import rounded, to_seconds
-from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.robot.topics import Channel
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.command_outputs import ARRIVAL_LIMIT_S, CommandOutputs
 from residual_rl_ros.ros.common.encoders import (
@@ -56,6 +57,7 @@ from residual_rl_ros.ros.nodes.policy_setup import (
     make_controller,
     make_preparation,
     open_base_policy,
+    open_robot,
     ramp_s,
     real_time_rules,
     warm_up,
@@ -68,6 +70,7 @@ from residual_rl_ros.transitions.seal import LAYOUT, WEIGHTS, Key
 from residual_rl_ros.transitions.transition import Transition
 
 Array = npt.NDArray[np.float64]
+ChannelCallback = Callable[[Any, Mapping[str, Any], bool], None]
 WATCH_PERIOD_S = 0.25
 """How often a lockstep loop looks whether it waits in vain."""
 
@@ -86,7 +89,7 @@ class PolicyNode(ManagedNode):
         self._fault_reason = ''
         self._image_workers: list[tuple[str, ImageWorker[Sight]]] = []
         self.parameters = parameters = read_parameters(self, PolicyParameters, ('robot',))
-        self.robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
+        self.robot = robot = open_robot(self, read_tree(self, 'robot'))
         policy = open_base_policy(parameters, robot, self._now, self.get_logger().warning)
         self.controller = make_controller(parameters, policy, robot)
         self.made.callback(self.controller.queue.close)
@@ -218,17 +221,19 @@ class PolicyNode(ManagedNode):
                 f'{ARRIVAL_LIMIT_S} s'
             )
 
+    def unanswered(self) -> list[str]:
+        """Return the grippers that have not answered yet."""
+        return self._outputs.unanswered()
+
     def _open_topics(self, picture_sizes: Mapping[str, tuple[int, int]]) -> None:
         loop, create = self._loop, self.create_subscription
         for channel in self.robot.channels:
             size = picture_sizes.get(channel.name)
             reader = ChannelReader(channel, self.parameters.lockstep, size)
-            callback = (
-                self._image_callback(channel.name, reader)
-                if channel.is_image and isinstance(loop, RealTimeLoop)
-                else self._channel_callback(channel.name, reader)
-            )
-            create(reader.message_type, channel.topic, callback, qos.SENSOR)
+            loop.assembler.hints[channel.name] = reader.hint
+            read_apart = channel.is_image and isinstance(loop, RealTimeLoop)
+            make_callback = self._image_callback if read_apart else self._channel_callback
+            reader.subscribe(self, make_callback(channel, reader))
         create(Float64MultiArray, 'step_feedback', self._on_feedback, qos.FEEDBACK)
         create(
             UInt8MultiArray,
@@ -254,6 +259,10 @@ class PolicyNode(ManagedNode):
             1.0 / self.robot.control_rate_hz,
             self.parameters.lockstep,
         )
+        self._horizon = None
+        if steps := self._outputs.horizon_steps:
+            period_s = 1.0 / self.robot.control_rate_hz
+            self._horizon = TrajectoryHorizon(self.controller, steps, period_s)
         self._transition_publisher = publisher(Float64MultiArray, '~/transitions', qos.TRANSITIONS)
         self._layout_publisher = publisher(String, '~/transition_layout', qos.LATCHED)
         self._customisation_publisher = publisher(String, '~/customisation', qos.LATCHED)
@@ -273,20 +282,21 @@ class PolicyNode(ManagedNode):
 
     # --- messages in
 
-    def _channel_callback(
-        self, name: str, reader: ChannelReader
-    ) -> Callable[[Any, Mapping[str, Any]], None]:
-        loop = self._loop
+    def _channel_callback(self, channel: Channel, reader: ChannelReader) -> ChannelCallback:
+        loop, name = self._loop, channel.name
 
-        def callback(message: Any, information: Mapping[str, Any]) -> None:
-            if not loop.active:
+        def callback(message: Any, information: Mapping[str, Any], aside: bool) -> None:
+            # What is given once is not given again when the node is activated.
+            if not (loop.active or aside or channel.latched):
                 return
             started = time.perf_counter()
             try:
-                reading = reader.read(message, self._now, message_count(information))
+                reading = reader.read(message, self._now, message_count(information), aside)
             except ObservationError as error:
                 loop.refuse_observation(error)
                 return
+            finally:
+                loop.assembler.hints[name] = reader.hint
             if reading is not None:
                 loop.push_observation(name, reading.stamp, reading.values, reading.picture)
             if isinstance(loop, RealTimeLoop):
@@ -294,14 +304,17 @@ class PolicyNode(ManagedNode):
 
         return callback
 
-    def _image_callback(self, name: str, reader: ChannelReader) -> Callable[[Any], None]:
+    def _image_callback(self, channel: Channel, reader: ChannelReader) -> ChannelCallback:
         """Have images read in another thread; in lockstep a simulator waits for them instead."""
         loop, images = self._loop, ImageWorker(reader.look, reader.warm_up)
         self.made.callback(images.close)
-        self._image_workers.append((name, images))
+        self._image_workers.append((channel.name, images))
+        beside = self._channel_callback(channel, reader)
 
-        def callback(message: Any) -> None:
-            if not loop.active:
+        def callback(message: Any, information: Mapping[str, Any], aside: bool) -> None:
+            if aside:
+                beside(message, information, aside)
+            if aside or reader.hint or not loop.active:
                 return
             try:
                 stamp = reader.stamp(message)
@@ -333,7 +346,8 @@ class PolicyNode(ManagedNode):
 
     def send_command(self, command: Array, stamp: float, holding: bool = False) -> None:
         """Publish a command."""
-        self._outputs.send(command, stamp, holding)
+        trajectory = None if self._horizon is None else self._horizon.of(command, holding)
+        self._outputs.send(command, stamp, holding, trajectory)
         loop = self._loop
         going_home = isinstance(loop, RealTimeLoop) and loop.preparation.homing
         self._shown.note(command, stamp, holding, going_home)
@@ -366,8 +380,8 @@ class PolicyNode(ManagedNode):
             self._loop.take_weights()  # While inactive no tick does.
         if self._fault_reason:
             level, message = ERROR, f'fault: {self._fault_reason}'
-        elif self._problem:
-            level, message = WARN, self._problem
+        elif problem := self._problem or (self._outputs.unheard() if self.active else ''):
+            level, message = WARN, problem
         else:
             level, message = OK, 'running' if self.active else 'inactive'
         self._problem = ''

@@ -4,9 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from rclpy.node import Node
+from rclpy.wait_for_message import wait_for_message
+from std_msgs.msg import String
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.distribution import BasePolicy
@@ -19,9 +23,41 @@ from residual_rl_ros.control.preparation import CommandHook, GoHome, Preparation
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError, shown
 from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.urdf import NAME, parse_urdf
+from residual_rl_ros.robot.urdf import TOPIC as HEARD
+from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.managed_node import ManagedNode
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
 from residual_rl_ros.ros.nodes.services import ServiceHook
+
+PUBLISHER_S = 10.0
+"""So long a node waits for the publisher of its URDF, which may start at the same time [s]."""
+
+
+def open_robot(node: Node, tree: Mapping[str, Any], wait_s: float = PUBLISHER_S) -> RobotConfig:
+    """Return the robot of a node, with the URDF of the topic where its description names that.
+
+    Args:
+        node: the node.
+        tree: its parameters below `robot`.
+        wait_s: how long to wait for the topic [s].
+
+    Raises:
+        ConfigError: the description is wrong, or nobody publishes the URDF.
+    """
+    robot = RobotConfig.from_mapping(tree)
+    if robot.urdf is None or robot.urdf.source != HEARD:
+        return robot
+    heard, message = wait_for_message(
+        String, node, NAME, qos_profile=qos.LATCHED, time_to_wait=wait_s
+    )
+    if not heard:
+        raise ConfigError(
+            f'nobody has published {node.resolve_topic_name(NAME)} for {wait_s:g} s: start '
+            'robot_state_publisher, or name a file in robot.robot_description.urdf'
+        )
+    parse_urdf(message.data, HEARD)  # An empty one is none.
+    return RobotConfig.from_mapping(tree, heard=message.data)
 
 
 def open_base_policy(

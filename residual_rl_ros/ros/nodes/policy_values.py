@@ -16,8 +16,8 @@ POLICY_CONCERNS = (
         (
             *('active', 'episode', 'held', 'stops', 'waits_to_start', 'refused_starts'),
             *('preparing', 'ticks', 'holds', 'overruns', 'missed_periods', 'clamped'),
-            'slew_limited',
-            *('workspace_limited', 'robot_minutes', '*_goals', '*_goals_refused', '*_goals_unsent'),
+            *('slew_limited', 'workspace_limited', 'self_collision_limited', 'robot_minutes'),
+            *('*_goals', '*_goals_refused', '*_goals_unsent'),
             *('account_*', 'command_*', 'reaction_*', 'tick_*'),
         ),
         (
@@ -100,6 +100,7 @@ def policy_values(loop: LockstepLoop | RealTimeLoop, control_rate_hz: float) -> 
         'clamped': safety.clamped,
         'slew_limited': safety.slew_limited,
         'workspace_limited': safety.workspace_limited,
+        'self_collision_limited': safety.self_collision_limited,
     }
     if isinstance(loop, RealTimeLoop):
         values['held'] = loop.held

@@ -32,7 +32,8 @@ from residual_rl_ros.bags.recorder import (
 from residual_rl_ros.base_policy.onnx_policy import read_policy_model
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_file
-from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.description import RobotConfig, with_own_limits
+from residual_rl_ros.robot.topics import Source
 from residual_rl_ros.ros.common.managed_node import OK, Diagnostics, run
 from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.ros.common.node_parameters import RecorderParameters
@@ -41,6 +42,7 @@ from residual_rl_ros.ros.common.parameters import (
     read_parameters,
     read_tree,
 )
+from residual_rl_ros.ros.common.qos import of_source
 from residual_rl_ros.training.run_folder import git_commit
 
 POLL_S = 0.05
@@ -72,10 +74,11 @@ class RecorderNode(Node):
             (
                 topic.name,
                 self.create_subscription(
-                    message_class(topic.type), topic.name, _unused, _qos(topic), raw=True
+                    message_class(topic.type), topic.name, _unused, profile, raw=True
                 ),
             )
             for topic in topics
+            for profile in _profiles(topic)
         ]
         self._diagnostics_period_s = parameters.diagnostics_period_s
         self._diagnostics = Diagnostics(self, self._report, self._diagnostics_period_s)
@@ -95,8 +98,9 @@ class RecorderNode(Node):
         """Return the origin of the bag, for its metadata."""
         described = {'namespace': self.get_namespace(), 'git_commit': git_commit() or 'unknown'}
         if self.get_parameters_by_prefix('robot'):
-            robot = {'/**': {'ros__parameters': {'robot': read_tree(self, 'robot')}}}
-            described['robot'] = yaml.safe_dump(robot, sort_keys=False)
+            robot = with_own_limits(read_tree(self, 'robot'))
+            file = {'/**': {'ros__parameters': {'robot': robot}}}
+            described['robot'] = yaml.safe_dump(file, sort_keys=False)
         if parameters.base_policy:
             model = find_file('base policy', ('models',), parameters.base_policy, '.onnx')
             described['base_policy'] = model.name
@@ -142,13 +146,16 @@ def _unused(data: bytes) -> None:
     """Do nothing: no executor calls it."""
 
 
-def _qos(topic: RecordedTopic) -> QoSProfile:
-    """Return a profile that takes what the package's nodes send; its depth bridges a busy disk."""
-    return QoSProfile(
+def _profiles(topic: RecordedTopic) -> tuple[QoSProfile, ...]:
+    """Return profiles that take what is sent; their depth bridges a busy disk."""
+    if not topic.reliable:
+        return of_source(Source(topic.name, topic.type, topic.latched, DEPTH))
+    profile = QoSProfile(
         depth=1 if topic.latched else DEPTH,
-        reliability=ReliabilityPolicy.RELIABLE if topic.reliable else ReliabilityPolicy.BEST_EFFORT,
+        reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if topic.latched else DurabilityPolicy.VOLATILE,
     )
+    return (profile,)
 
 
 def main() -> int:

@@ -34,7 +34,7 @@ from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.command_writers import CommandWriter
-from residual_rl_ros.ros.common.encoders import ChannelReader, message_count
+from residual_rl_ros.ros.common.encoders import ChannelReader
 from residual_rl_ros.ros.common.managed_node import (
     OK,
     WARN,
@@ -112,9 +112,7 @@ class TakeoverNode(ManagedNode):
         names = [name for channel in channels for name in channel.observation_names]
         self._indices = np.array([names.index(name) for name in wanted], dtype=np.intp)
         for channel in channels:
-            reader = ChannelReader(channel)
-            callback = self._channel_callback(channel.name, reader)
-            self.create_subscription(reader.message_type, channel.topic, callback, qos.SENSOR)
+            ChannelReader(channel).feed(self, self._assembler, self._now, self._refuse)
         self._told, self._told_at = np.zeros(0), -math.inf
         self.create_subscription(JointState, 'policy_node/executed_action', self._on_action, 1)
 
@@ -123,19 +121,8 @@ class TakeoverNode(ManagedNode):
         if known and len(message.position) == len(message.name):
             self._told, self._told_at = np.array(message.position), time.monotonic()
 
-    def _channel_callback(
-        self, name: str, reader: ChannelReader
-    ) -> Callable[[Any, Mapping[str, Any]], None]:
-        def callback(message: Any, information: Mapping[str, Any]) -> None:
-            try:
-                reading = reader.read(message, self._now, message_count(information))
-                if reading is not None:
-                    self._assembler.update(name, reading.stamp, reading.values)
-            except ObservationError as error:
-                self._assembler.refuse(error)
-                self._warn(str(error))
-
-        return callback
+    def _refuse(self, error: ObservationError) -> None:
+        self._warn(str(error))
 
     def _measured(self) -> Array | None:
         """Return where the robot is, shape (m,), None if nobody knows."""

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""RViz markers of an arm with a workspace: the box, the tool, the chunk and the composed motion."""
+"""RViz markers of an arm with a workspace: boxes, points, the chunk and the composed motion."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy.typing as npt
 from geometry_msgs.msg import Point, Vector3
 from std_msgs.msg import ColorRGBA
 
+from residual_rl_ros.control.body import Workspace
 from residual_rl_ros.control.decision import CommandedStep
-from residual_rl_ros.control.safety import Workspace
 from residual_rl_ros.ros.common.managed_node import ManagedNode
 from residual_rl_ros.ros.common.message_types import message_class
 
@@ -40,7 +40,7 @@ class WorkspaceMarkers:
 
     Args:
         node: gets the publisher.
-        workspace: box and kinematic model.
+        workspace: boxes and kinematic model.
         frame: frame of the model's base.
 
     Raises:
@@ -67,16 +67,16 @@ class WorkspaceMarkers:
         """
         if not self._publisher.get_subscription_count():
             return
-        tool = self._workspace.position(command)
-        markers = [self._box(stamp), self._sphere(tool, stamp)]
+        points = self._workspace.positions(command)
+        markers = self._boxes(stamp) + self._spheres(points, stamp)
         if commanded is not None:
             chunk = np.concatenate([commanded.ahead, np.asarray(coming, dtype=np.float64)])
             ways = ((CHUNK, chunk), (PLANNED, commanded.planned))
             markers += [self._line(name, way, stamp) for name, way in ways if len(way) > 1]
         self._publisher.publish(self._array(markers=markers))
 
-    def _new(self, name: str, kind: int, size: npt.ArrayLike, stamp: Any) -> Any:
-        marker = self._marker(ns=name, id=0, type=kind, action=self._marker.ADD)
+    def _new(self, name: str, kind: int, size: npt.ArrayLike, stamp: Any, number: int = 0) -> Any:
+        marker = self._marker(ns=name, id=number, type=kind, action=self._marker.ADD)
         marker.header.frame_id, marker.header.stamp = self._frame, stamp
         marker.pose.orientation.w = 1.0
         x, y, z = np.broadcast_to(np.asarray(size, dtype=np.float64), (3,)).tolist()
@@ -86,22 +86,27 @@ class WorkspaceMarkers:
         marker.lifetime.sec = LIFETIME_S
         return marker
 
-    def _box(self, stamp: Any) -> Any:
+    def _boxes(self, stamp: Any) -> list[Any]:
         lower = np.maximum(self._workspace.spec.lower, -FARTHEST_M)
         upper = np.minimum(self._workspace.spec.upper, FARTHEST_M)
-        marker = self._new(BOX, self._marker.CUBE, np.maximum(upper - lower, LINE_M), stamp)
-        marker.pose.position = _point((lower + upper) / 2.0)
-        return marker
+        made = []
+        for number, (low, high) in enumerate(zip(lower, upper, strict=True)):
+            size = np.maximum(high - low, LINE_M)
+            made.append(self._new(BOX, self._marker.CUBE, size, stamp, number))
+            made[-1].pose.position = _point((low + high) / 2.0)
+        return made
 
-    def _sphere(self, position: Array, stamp: Any) -> Any:
-        marker = self._new(TOOL, self._marker.SPHERE, TOOL_M, stamp)
-        marker.pose.position = _point(position)
-        return marker
+    def _spheres(self, positions: Array, stamp: Any) -> list[Any]:
+        made = []
+        for number, position in enumerate(positions):
+            made.append(self._new(TOOL, self._marker.SPHERE, TOOL_M, stamp, number))
+            made[-1].pose.position = _point(position)
+        return made
 
     def _line(self, name: str, joints: Array, stamp: Any) -> Any:
-        """Return the way of the tool through joint positions, shape (rows, m)."""
+        """Return the way of the first point through joint positions, shape (rows, m)."""
         marker = self._new(name, self._marker.LINE_STRIP, LINE_M, stamp)
-        marker.points = [_point(self._workspace.position(row)) for row in joints]
+        marker.points = [_point(self._workspace.positions(row)[0]) for row in joints]
         return marker
 
 

@@ -28,6 +28,7 @@ from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.decoders import stop_reason
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.topics import StopInput
+from residual_rl_ros.ros.common.encoders import channel_classes
 from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
 from residual_rl_ros.ros.common.parameters import (
@@ -138,6 +139,7 @@ def _unusable(robot: RobotConfig) -> list[str]:
     """Return which message types are not installed, or lack a field."""
     checks: list[Callable[[], Any]] = [
         *(partial(_check_stop, stop) for stop in robot.stop_inputs),
+        *(partial(channel_classes, channel) for channel in robot.channels),
         *(partial(message_class, command.type) for command in robot.commands),
     ]
     problems = []

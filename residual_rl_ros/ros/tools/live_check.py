@@ -23,7 +23,7 @@ from residual_rl_ros.robot.action_spec import EFFORTS, POSITIONS
 from residual_rl_ros.robot.command import TRAJECTORY, Command
 from residual_rl_ros.robot.decoders import stop_reason
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, Channel, StopInput
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, TF, Channel, StopInput
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelReader, message_count
 from residual_rl_ros.ros.common.node_host import NodeHost
@@ -221,10 +221,10 @@ def _listen(node: Node, channel: Channel, report: InspectionReport) -> _Received
 
     received.reader = reader
 
-    def callback(message: Any, information: Mapping[str, Any]) -> None:
+    def callback(message: Any, information: Mapping[str, Any], aside: bool) -> None:
         now = node.get_clock().now().nanoseconds * 1e-9
         try:
-            reading = reader.read(message, lambda: now, message_count(information))
+            reading = reader.read(message, lambda: now, message_count(information), aside)
             if reading is None:
                 return
             values = reading.values
@@ -236,7 +236,7 @@ def _listen(node: Node, channel: Channel, report: InspectionReport) -> _Received
         else:
             received.ages.append(now - reading.stamp if reading.stamped else 0.0)
 
-    node.create_subscription(reader.message_type, channel.topic, callback, qos.SENSOR)
+    reader.subscribe(node, callback)
     return received
 
 
@@ -250,15 +250,14 @@ def _judge_channel(
 ) -> None:
     topic = node.resolve_topic_name(channel.topic)
     publishers = node.get_publishers_info_by_topic(topic)
-    types = {info.topic_type for info in publishers}
     where = f'channel {channel.name!r} ({topic})'
-    if not types:
-        report.problems.append(f'{where}: nobody publishes it{_similar(node, topic)}')
-        return
-    if types != {channel.type}:
-        report.problems.append(
-            f'{where}: published as {", ".join(sorted(types))}, the robot YAML says {channel.type}'
+    if channel.latched and not (received.ages or received.unusable):
+        report.remarks.append(
+            f'{where}: nobody has given it, and the robot waits for it{_similar(node, topic)}'
         )
+        return
+    if absent := _absent_source(node, channel):
+        report.problems.append(absent)
         return
     by = ', '.join(sorted(f'{info.node_namespace}/{info.node_name}' for info in publishers))
     if publishers[1:]:
@@ -268,7 +267,11 @@ def _judge_channel(
         report.problems.append(
             f'{where}: {received.unusable} unusable messages: {received.reason}{shared}'
         )
-    joints = received.reader.joints if received.reader is not None else None
+    reader = received.reader
+    if reader is not None and reader.hint and not (received.ages or received.unusable):
+        report.problems.append(f'{where}: in {seconds:g} s {reader.hint}')
+        return
+    joints = reader.joints if reader is not None else None
     if joints is not None and joints.absent and joints.seen and not received.unusable:
         report.problems.append(
             f'{where}: joints {joints.absent} are in no message of {seconds:g} s, which had '
@@ -294,6 +297,8 @@ def _judge_channel(
             f'{where}: stamps are {-youngest:.3f} s in the future; synchronise the clocks or set '
             'stamped_by: receipt'
         )
+    if channel.latched:
+        return
     if rate < 0.8 / channel.max_age_s:
         report.problems.append(
             f'{where}: {rate:.1f} Hz leaves gaps longer than max_age_s {channel.max_age_s:g}'
@@ -303,6 +308,22 @@ def _judge_channel(
             f'{where}: {rate:.1f} Hz is below the control rate of {robot.control_rate_hz:g} Hz; '
             'values will be used more than once'
         )
+
+
+def _absent_source(node: Node, channel: Channel) -> str:
+    """Return which topic of a channel nobody publishes, or as another type; empty if none."""
+    for source in channel.sources:
+        topic = node.resolve_topic_name(source.topic)
+        types = {info.topic_type for info in node.get_publishers_info_by_topic(topic)}
+        where = f'channel {channel.name!r} ({topic})'
+        if not types and (channel.type != TF or not source.latched):
+            return f'{where}: nobody publishes it{_similar(node, topic)}'
+        if types - {source.type}:
+            return (
+                f'{where}: published as {", ".join(sorted(types))}, the robot YAML says '
+                f'{source.type}'
+            )
+    return ''
 
 
 def _hear(node: Node, stop: StopInput, report: InspectionReport) -> list[str]:

@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ready_robots import ROBOTS
 
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.resources import resource_path
 from residual_rl_ros.ros.bringup.launch_arguments import (
     ROBOT_ARGUMENTS,
     SHARED_ARGUMENTS,
@@ -82,6 +85,16 @@ def test_the_defaults_change_nothing_but_the_log_level(tmp_path: Path) -> None:
         assert after.parameters == before.parameters
         assert after.parameter_files == before.parameter_files
         assert after.log_level == 'info'
+
+
+def test_a_robot_that_is_ready_is_launched_by_the_name_that_its_page_has() -> None:
+    page = (resource_path('package.xml').parent / 'docs/how-to/robots.md').read_text()
+    for name in ROBOTS:
+        assert re.search(rf'^\| .*`{name}`', page, re.MULTILINE)
+        # Whether the base policy fits is a matter of the nodes.
+        learner, policy = robot_topology(robot_run(values(config=name), ('',)))
+        assert (learner.executable, policy.executable) == ('learner_node', 'policy_node')
+        assert [path.name for path in policy.parameter_files] == [f'{name}.yaml']
 
 
 def test_a_simulator_publishes_its_clock_and_the_others_read_it_in_its_namespace() -> None:

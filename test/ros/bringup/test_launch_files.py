@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from builders import write_peg_actor
+from ready_robots import ROBOTS
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import resource_path
@@ -64,6 +65,13 @@ def test_robot_starts_policy_and_learner_or_the_policy_alone(tmp_path: Path) -> 
     bag = str(tmp_path / 'bag')
     recorded = executables(nodes('robot.launch.py', **arguments, record=bag))
     assert recorded == ['learner_node', 'policy_node', 'recorder_node']
+
+
+@pytest.mark.parametrize('name', ROBOTS)
+def test_a_robot_that_is_ready_has_a_launch_of_one_line(name: str, tmp_path: Path) -> None:
+    arguments = {'config': name, 'model': 'peg_insert', 'checkpoint': str(tmp_path)}
+    found = executables(nodes('robot.launch.py', **arguments))
+    assert found == ['learner_node', 'policy_node']
 
 
 def test_a_fleet_has_one_learner_and_a_policy_for_each_robot(tmp_path: Path) -> None:

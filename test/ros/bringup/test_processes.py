@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
-from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
+from residual_rl_ros.ros.bringup.processes import Bringup, _Started, ros_environment
+from residual_rl_ros.ros.common.process import ACTIVE_LIMIT_S, SAVE_LIMIT_S
 
 pytestmark = pytest.mark.ros
 
@@ -28,15 +30,61 @@ def simulator(**parameters: object) -> NodeSpec:
     return NodeSpec('mujoco_sim_node', False, (robot_file,), {'task': 'push_to_goal', **parameters})
 
 
-def test_a_node_that_answers_no_signal_is_killed_after_the_grace_period(
-    domain_id: int, tmp_path: Path
+def test_a_node_that_answers_no_signal_is_killed(
+    domain_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Bringup([simulator()], tmp_path, ros_environment(domain_id), grace_s=0.5) as bringup:
+    for name in ('STOPPING_S', 'KILL_S'):
+        monkeypatch.setattr(f'residual_rl_ros.ros.bringup.processes.{name}', 0.5)
+    with Bringup([simulator()], tmp_path, ros_environment(domain_id)) as bringup:
         process = bringup.processes['mujoco_sim_node']
         # Without a handler the kernel would end even a stopped process with the first signal.
         wait_for(lambda: catches(process.pid, signal.SIGTERM), 20.0, 'signal handler')
         os.kill(process.pid, signal.SIGSTOP)
     assert process.returncode == -signal.SIGKILL
+
+
+class Saving:
+    """A process that ends so long after the first signal [s]; a stuck one with SIGKILL."""
+
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+        self.signals: list[int] = []
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def send_signal(self, sign: int) -> None:
+        self.signals.append(sign)
+        if sign == signal.SIGKILL:
+            self.returncode = -sign
+
+    def wait(self, timeout: float) -> None:
+        self._left -= timeout
+        if self._left <= 0.0:
+            self.returncode = 0
+        raise subprocess.TimeoutExpired('node', timeout)
+
+
+@pytest.mark.parametrize(
+    ('executable', 'seconds', 'signals'),
+    [
+        ('learner_node', 0.98 * SAVE_LIMIT_S, ['SIGINT']),
+        ('learner_node', 1e9, ['SIGINT', 'SIGTERM', 'SIGKILL']),
+        ('recorder_node', 0.98 * SAVE_LIMIT_S, ['SIGINT']),
+        ('policy_node', 0.98 * ACTIVE_LIMIT_S, ['SIGINT']),
+        ('policy_node', SAVE_LIMIT_S, ['SIGINT', 'SIGTERM', 'SIGKILL']),
+    ],
+)
+def test_a_node_has_the_time_that_it_may_take_to_save(
+    tmp_path: Path, executable: str, seconds: float, signals: list[str]
+) -> None:
+    process, now = Saving(seconds), count(0.0, 0.1)
+    node = NodeSpec(executable, False, (), {})
+    bringup = Bringup([], tmp_path, {}, clock=now.__next__)
+    bringup._started[node.name] = _Started(node, process, 0)  # type: ignore[arg-type]
+    bringup.stop()
+    assert [signal.Signals(sign).name for sign in process.signals] == signals
 
 
 def test_a_healthy_node_ends_on_the_first_signal_with_code_zero(

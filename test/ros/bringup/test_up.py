@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 from builders import write_peg_actor
+from command_line import run_command
 from processes import wait_for
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.config.run import load_run
+from residual_rl_ros.ros.bringup import up as bringup
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import finetune_topology
@@ -86,3 +88,20 @@ def test_an_actor_that_does_not_fit_is_refused_before_anything_moves(
     assert finished.returncode == 2
     assert 'is unreadable' in finished.stderr
     assert len(finished.stderr.splitlines()) == 1
+
+
+def test_numbers_of_the_preset_reach_the_learner_if_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = []
+    monkeypatch.setattr(bringup, 'run_up', lambda nodes, logs, console: started.extend(nodes))
+    command = ['up', 'peg_insert', '--base', 'peg_insert', '--out', str(tmp_path)]
+    command += ['--set', 'gamma=0.9', '--set', 'actor_hidden_sizes=[8, 8]']
+    assert run_command(*command, monkeypatch=monkeypatch) == 0
+    learner = started[0]
+    assert learner.executable == 'learner_node'
+    assert learner.parameters['overrides'] == {'gamma': 0.9, 'actor_hidden_sizes': [8, 8]}
+    capsys.readouterr()
+    assert run_command(*command, '--no-learner', monkeypatch=monkeypatch) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: --set is a number of the learner')

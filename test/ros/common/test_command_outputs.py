@@ -4,18 +4,23 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_grippers import REAL, SERVERS, Finger, connect, serve
 from geometry_msgs.msg import PoseStamped, Twist, WrenchStamped
 
+from residual_rl_ros.control.trajectory import Trajectory
 from residual_rl_ros.errors import ConfigError, UnsafeCommandError
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import (
     FLOAT,
     GRIPPER,
     POSE,
+    TRAJECTORY,
     TWIST,
     WRENCH,
     Command,
@@ -192,6 +197,26 @@ def test_a_late_step_goes_on_and_a_robot_that_was_moved_begins_anew() -> None:
     assert node.sent['c'][-1].data == -0.9
 
 
+def test_a_stream_turns_on_past_half_a_turn() -> None:
+    node, fields = Timers(), ('rotation_vector.x', 'rotation_vector.y', 'rotation_vector.z')
+    command = Command('c', POSE, fields=fields, frame_id='base', samples=10, interpolation='linear')
+    most = np.full(3, 4.0)
+    action = ActionSpec(('x', 'y', 'z'), -most, most, np.full(3, 0.1), orientations=((0, 1, 2),))
+    outputs = CommandOutputs(node, (command,), action, 0.02, False)  # type: ignore[arg-type]
+    now = 100.0
+    outputs.start(None, lambda: now, lambda reason: None)  # type: ignore[arg-type]
+    for x in (3.0, 3.1, 3.2 - 2.0 * np.pi, 3.3 - 2.0 * np.pi):
+        outputs.send(np.array([x, 0.0, 0.0]), now)
+        for _ in range(10):
+            now += 0.002
+            node.fire()
+    turned = [2.0 * np.arctan2(m.pose.orientation.x, m.pose.orientation.w) for m in node.sent['c']]
+    steps = np.diff(np.unwrap(turned, period=4.0 * np.pi))
+    assert steps.max() <= 0.0101
+    assert steps.min() >= 0.0
+    assert turned[-1] > 3.2
+
+
 def test_a_motion_that_cannot_go_on_is_a_fault() -> None:
     pytest.importorskip('ruckig')
     outputs, node, time, faults = streaming('linear')
@@ -231,49 +256,92 @@ def test_a_type_that_is_not_there_is_named(name: str, message: str) -> None:
         message_class(name)
 
 
+class Answer:
+    """A future that is done at once, or when it is told to be."""
+
+    def __init__(self, value: Any, late: bool = False) -> None:
+        self.value = value
+        self._late = late
+        self._callback: Any = None
+
+    def result(self) -> Any:
+        return self.value
+
+    def add_done_callback(self, callback: Any) -> None:
+        self._callback = callback
+        if not self._late:
+            self.arrive()
+
+    def arrive(self) -> None:
+        self._callback(self)
+
+
+def test_a_trajectory_has_the_way_on_if_it_is_known_and_else_one_point() -> None:
+    node = Node()
+    arm = Command('arm', TRAJECTORY, joints=('b', 'a'), indices=(2, 0), every=2, horizon_steps=3)
+    outputs = outputs_of(node, (arm, Command('rest', FLOAT, indices=(1,), name='rest')))
+    assert outputs.horizon_steps == 3
+    points = np.arange(6.0).reshape(2, 3)
+    outputs.send(points[0], 1.0, trajectory=Trajectory(points, 10.0 * points))
+    outputs.send(points[0], 1.02, holding=True, trajectory=Trajectory(points[1:], np.zeros((1, 3))))
+    outputs.send(points[0], 1.04, trajectory=Trajectory(points[:1], None))
+    several, hold, one = node.sent['arm']
+    assert several.joint_names == ['b', 'a']
+    assert [list(each.positions) for each in several.points] == [[2.0, 0.0], [5.0, 3.0]]
+    assert [list(each.velocities) for each in several.points] == [[20.0, 0.0], [50.0, 30.0]]
+    times = [each.time_from_start.nanosec for each in several.points]
+    assert times == [20_000_000, 40_000_000]  # Each control step, however often it is sent.
+    assert [list(hold.points[0].positions), list(hold.points[0].velocities)] == [[5.0, 3.0], [0, 0]]
+    assert (len(one.points), list(one.points[0].velocities)) == (1, [])
+    assert CommandDecoder(arm, 2).values(several).tolist() == [2.0, 0.0]
+    assert [message.data for message in node.sent['rest']] == [1.0] * 3
+
+
 class Handle:
     """A goal that a server has answered."""
 
-    def __init__(self, accepted: bool) -> None:
+    def __init__(self, accepted: bool, late: bool = False) -> None:
         self.accepted = accepted
         self.cancelled = 0
+        self.answer = Answer(None, late)
 
-    def cancel_goal_async(self) -> None:
+    def cancel_goal_async(self) -> Answer:
         self.cancelled += 1
+        return self.answer
 
 
 class Server:
-    """Answers goals at once."""
+    """Answers goals at once, or when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, late: bool = False) -> None:
         self.goals: list[float] = []
         self.accepts = self.ready = True
-        self.handle = Handle(True)
+        self.there = frozenset({b'first'})
+        self.late = late
+        self.answers: list[Answer] = []
 
-    def send(self, values: np.ndarray, now: float) -> Any:
+    @property
+    def handle(self) -> Handle:
+        """The latest goal's."""
+        return self.answers[-1].value
+
+    def send(self, values: np.ndarray, now: float) -> Answer:
         del now
         self.goals.append(float(values[0]))
-        handle = self.handle = Handle(self.accepts)
-
-        class Answer:
-            @staticmethod
-            def result() -> Handle:
-                return handle
-
-            def add_done_callback(self, callback: Any) -> None:
-                callback(self)
-
-        return Answer()
+        self.answers.append(Answer(Handle(self.accepts, self.late), self.late))
+        return self.answers[-1]
 
 
 HAND = Command('hand', GRIPPER, threshold=0.01, min_interval_s=0.2)
 
 
-def driven(server: Server, positions: list[float], goals: GripperGoals | None = None) -> Any:
+def driven(
+    server: Server, positions: list[float], goals: GripperGoals | None = None, begin: float = 100.0
+) -> GripperGoals:
     """Return the goals of a gripper that is told positions at 50 Hz."""
-    goals = goals or GripperGoals(HAND, lambda: server.ready, server.send)
+    goals = goals or GripperGoals(HAND, lambda: server.ready, lambda: server.there, server.send)
     for step, position in enumerate(positions):
-        goals.take(np.array([position]), 100.0 + 0.02 * step)
+        goals.take(np.array([position]), begin + 0.02 * step)
     return goals
 
 
@@ -302,34 +370,89 @@ def test_a_refused_goal_is_counted_and_tried_again() -> None:
 
 
 def test_a_goal_that_is_accepted_after_a_hold_began_is_cancelled() -> None:
-    server, answers = Server(), []
-
-    class Late:
-        """Answers when it is told to."""
-
-        def __init__(self, values: np.ndarray, now: float) -> None:
-            self._answer = server.send(values, now)
-            answers.append(self)
-
-        def result(self) -> Handle:
-            return self._answer.result()
-
-        def add_done_callback(self, callback: Any) -> None:
-            self.arrive = lambda: callback(self)
-
-    goals = GripperGoals(HAND, lambda: True, Late)
-    driven(server, [0.0], goals)
+    server = Server(late=True)
+    goals = driven(server, [0.0])
     goals.cancel()
-    answers[0].arrive()
+    assert not goals.settled
+    server.answers[0].arrive()
     assert server.handle.cancelled == 1
+    assert not goals.settled
+    server.handle.answer.arrive()
+    assert goals.settled
     goals.take(np.array([0.0]), 101.0)
     goals.take(np.array([0.1]), 102.0)
-    first, second = (answer.result() for answer in answers[1:])
-    answers[1].arrive()
-    answers[2].arrive()
+    first, second = (answer.value for answer in server.answers[1:])
+    for answer in server.answers[1:]:
+        answer.arrive()
     assert (first.cancelled, second.cancelled) == (0, 0)
     goals.cancel()
     assert (first.cancelled, second.cancelled) == (0, 1)
+
+
+def test_a_server_that_comes_back_gets_the_goal_of_now() -> None:
+    server = Server()
+    goals = driven(server, [0.03] * 100)
+    assert server.goals == [0.03]
+    server.there = frozenset()
+    driven(server, [0.03] * 50, goals, begin=102.0)
+    server.there, server.ready = frozenset({b'second'}), False  # Not all of it is found yet.
+    driven(server, [0.03] * 50, goals, begin=103.0)
+    assert server.goals == [0.03]
+    server.ready = True
+    driven(server, [0.03] * 50, goals, begin=104.0)
+    assert server.goals == [0.03, 0.03]
+    server.there |= {b'third'}  # The second has died, and nobody has noticed yet.
+    driven(server, [0.03] * 50, goals, begin=105.0)
+    server.there = frozenset({b'third'})
+    driven(server, [0.03] * 50, goals, begin=106.0)
+    assert server.goals == [0.03] * 3
+
+
+def test_a_goal_that_nobody_answers_is_sent_again() -> None:
+    server = Server(late=True)
+    goals = driven(server, [0.03] * 40)
+    assert server.goals == [0.03]
+    driven(server, [0.03] * 40, goals, begin=100.8)
+    assert server.goals == [0.03] * 2
+    server.answers[-1].arrive()
+    driven(server, [0.03] * 100, goals, begin=101.6)
+    assert server.goals == [0.03] * 2
+
+
+class GripperNode(Node):
+    """Sees the grippers of this process."""
+
+    made = ExitStack()
+
+    def resolve_topic_name(self, name: str) -> str:
+        return f'/{name}'
+
+    def get_publishers_info_by_topic(self, topic: str) -> list[Any]:
+        finger = SERVERS.get(topic.removesuffix('/_action/status'))
+        return [] if finger is None else [SimpleNamespace(endpoint_gid=id(finger).to_bytes(8))]
+
+
+def test_a_driver_that_is_started_again_moves_its_gripper_and_one_that_stops_cancels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if REAL:
+        pytest.skip('its clients need a node of rclpy')
+    connect(monkeypatch)
+    node: Any = GripperNode()
+    outputs = outputs_of(node, (Command('hand', GRIPPER, indices=(0,), name='hand'),))
+    fingers = Finger(0.0, 1.0), Finger(0.0, 1.0)
+    for turn, finger in enumerate(fingers):
+        end = serve(node, 'hand', finger)
+        for step in range(50):
+            outputs.send(np.array([0.05]), turn + 0.02 * step)
+        if turn == 0:
+            end()
+    assert [finger.goals for finger in fingers] == [[(0.05, 0.0)]] * 2
+    outputs.stop()
+    fingers[1].step(0.02)
+    end()
+    assert [finger.cancelled for finger in fingers] == [0, 1]
+    assert outputs.unanswered() == []
 
 
 def test_without_a_server_the_newest_command_waits() -> None:

@@ -23,6 +23,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CompressedImage, Image, JointState, Joy, LaserScan
 
 from residual_rl_ros.errors import CommandError, ConfigError, ObservationError
+from residual_rl_ros.robot.codecs import Codec
 from residual_rl_ros.robot.command import (
     INDEX_TYPES,
     TRAJECTORY,
@@ -49,9 +50,11 @@ from residual_rl_ros.robot.topics import (
     JOY,
     LASER_SCAN,
     POSE_WITH_COVARIANCE,
+    TF,
     Channel,
 )
 from residual_rl_ros.robot.transforms import ChannelTransform
+from residual_rl_ros.ros.common import command_writers
 from residual_rl_ros.ros.common.command_writers import CommandWriter
 from residual_rl_ros.ros.common.encoders import (
     ChannelEncoder,
@@ -62,6 +65,7 @@ from residual_rl_ros.ros.common.encoders import (
 from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.transitions.cdr import labelled_array
 
+VECTOR, PLAIN_VECTOR = 'geometry_msgs/msg/Vector3Stamped', 'geometry_msgs/msg/Vector3'
 ARM = Channel('arm', 'joint_states', JOINT_STATE, ('position', 'velocity'), ('a', 'b'), 0.1)
 POSE = Channel(
     'hole', 'hole_pose', 'geometry_msgs/msg/PoseStamped', ('position.x', 'orientation.w'), (), 0.1
@@ -337,11 +341,37 @@ def test_an_image_that_claims_to_be_giant_is_refused_unread(tmp_path: Path) -> N
         ChannelReader(camera(tmp_path, COMPRESSED_IMAGE)).values(message)
 
 
-@pytest.mark.parametrize('kind', [LASER_SCAN, JOY, FLOAT, BOOL])
+@pytest.mark.parametrize('kind', [LASER_SCAN, JOY, FLOAT, BOOL, TF, 'my_msgs/msg/Pads'])
 def test_types_that_no_simulated_robot_sends_are_refused_by_name(kind: str) -> None:
     channel = Channel('extra', 'extra', kind, ('data',), (), 0.1, beams=1)
     with pytest.raises(ConfigError, match=rf'observation.extra.type is {kind}, which no simulated'):
         ChannelEncoder(channel)
+
+
+def test_a_simulated_robot_gives_no_goal() -> None:
+    with pytest.raises(ConfigError, match=r'observation.hole has latched, .* which no simulated'):
+        ChannelEncoder(replace(POSE, latched=True))
+
+
+def test_a_command_of_another_package_has_time_and_frame_where_its_type_has_a_header(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fill(message: Any, values: Any, fields: Any) -> None:
+        for field, value in zip(fields, values.tolist(), strict=True):
+            setattr(message.vector, field, value)
+
+    codecs = {VECTOR: Codec(lambda message, fields: [], fill)}
+    monkeypatch.setattr(command_writers, 'find_codec', codecs.__getitem__)
+    command = Command('c', VECTOR, fields=('x', 'z'), frame_id='tool')
+    message = CommandWriter(command, 0.05, False).message(np.array([1.0, 2.0]), 3.0)
+    assert (message.vector.x, message.vector.y, message.vector.z) == (1.0, 0.0, 2.0)
+    assert (message.header.stamp, message.header.frame_id) == (to_time(3.0), 'tool')
+    codecs[VECTOR] = Codec(lambda message, fields: [], lambda *given: {}['speed'])
+    with pytest.raises(ConfigError, match=rf"'command': the codec of {VECTOR} failed: KeyError"):
+        CommandWriter(command, 0.05, False)
+    codecs[PLAIN_VECTOR] = Codec(lambda message, fields: [], lambda *given: None)
+    with pytest.raises(ConfigError, match=r"has frame_id 'tool', but .*Vector3 has no header"):
+        CommandWriter(replace(command, type=PLAIN_VECTOR), 0.05, False)
 
 
 def test_a_simulated_robot_does_not_undo_transforms() -> None:

@@ -8,14 +8,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import rclpy
 from processes import wait_for
+from std_srvs.srv import Trigger
 
+from residual_rl_ros.ros.common.managed_node import ManagedNode, _await_answers
+from residual_rl_ros.ros.common.node_host import NodeHost
 from residual_rl_ros.ros.common.process import PARENT
 
 LIMIT_S = 20.0
@@ -145,3 +150,40 @@ def test_an_exit_code_does_not_depend_on_how_long_libraries_take_to_be_taken_apa
         said, _ = process.communicate(timeout=LIMIT_S)
         assert process.returncode == 2
         assert said == 'said'
+
+
+class Asking(ManagedNode):
+    """Has asked a service for something, and is to end."""
+
+    def __init__(self) -> None:
+        super().__init__('asking')
+        client = self.create_client(Trigger, 'answer')
+        client.wait_for_service(timeout_sec=20.0)
+        self.answer = client.call_async(Trigger.Request())
+
+    def configure(self) -> None:
+        """Have nothing."""
+
+    def unanswered(self) -> list[str]:
+        return [] if self.answer.done() else ['the service']
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize('answers', [True, False])
+def test_a_node_that_ends_waits_for_answers_within_reason(
+    domain_id: int, answers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('residual_rl_ros.ros.common.managed_node.ANSWER_LIMIT_S', 0.3)
+    rclpy.init(domain_id=domain_id)
+    with NodeHost('answering', domain_id) as host:
+        host.node.create_service(Trigger, 'answer', lambda request, response: response)
+        node = Asking()
+        thread = threading.Thread(target=lambda: host.executor.spin_once(timeout_sec=5.0))
+        if answers:
+            thread.start()
+        _await_answers(node)
+        assert node.answer.done() is answers
+        if answers:
+            thread.join()
+        node.destroy_node()
+    rclpy.try_shutdown()

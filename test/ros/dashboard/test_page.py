@@ -145,6 +145,12 @@ def robot(worker_domain: int, tmp_path_factory: pytest.TempPathFactory) -> Itera
     run = config.resolve()
     nodes = finetune_topology(config, run.robot_file, run.policy.path, folder, 1, 0, False)
     with Bringup(nodes, folder / 'logs', ros_environment(worker_domain)) as bringup:
+        # A process that is just starting is none of a node yet, to whoever counts them.
+        with Monitor(worker_domain) as monitor:
+            for node in nodes:
+                wait_for(
+                    lambda name=node.name: monitor.status(name) is not None, LIMIT_S, node.name
+                )
         yield bringup
 
 

@@ -20,9 +20,9 @@ from loop_builders import ACTION, PERIOD, drive, feed, real_time, weights
 from sensor_msgs.msg import JointState
 
 from residual_rl_ros.config.run import load_run
+from residual_rl_ros.control.body import Workspace
 from residual_rl_ros.control.decision import CommandedStep
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
-from residual_rl_ros.control.safety import Workspace
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
@@ -225,10 +225,10 @@ def test_markers_show_box_tool_chunk_and_composed_motion_in_the_base_frame() -> 
     assert [shown[BOX].scale.x, shown[BOX].scale.z] == pytest.approx([1.5, 0.85])
     assert shown[BOX].pose.position.z == pytest.approx(0.475)
     tool = shown[TOOL].pose.position
-    assert np.allclose([tool.x, tool.y, tool.z], workspace.position(start))
+    assert np.allclose([tool.x, tool.y, tool.z], workspace.positions(start)[0])
     assert (len(shown[CHUNK].points), len(shown[PLANNED].points)) == (5, 3)
     last = shown[CHUNK].points[-1]
-    assert np.allclose([last.x, last.y, last.z], workspace.position(ahead[-1]))
+    assert np.allclose([last.x, last.y, last.z], workspace.positions(ahead[-1])[0])
     markers.publish(start, None, np.zeros((0, 6)), stamp)
     assert {marker.ns for marker in viewer.sent['markers'][-1].markers} == {BOX, TOOL}
 

@@ -101,15 +101,17 @@ def test_an_error_recovers_to_unconfigured_and_leaves_nothing(make: Any) -> None
 
 
 def policy(base_policy: Path, **parameters: Any) -> NodeSpec:
+    """Return a policy node without privileges: to lock what this process has takes seconds."""
     (spec,) = robot_topology(RobotRun(ROBOT_FILE, base_policy, None, decision_steps=4))
-    return NodeSpec(spec.executable, True, spec.parameter_files, {**spec.parameters, **parameters})
+    plain = {**spec.parameters, 'realtime_priority': 0, 'lock_memory': False}
+    return NodeSpec(spec.executable, True, spec.parameter_files, {**plain, **parameters})
 
 
 def test_a_policy_that_misses_its_model_is_configured_when_it_is_there(
     make: Any, tmp_path: Path
 ) -> None:
     model = tmp_path / 'late.onnx'
-    node = make(PolicyNode, policy(model, realtime_priority=0))
+    node = make(PolicyNode, policy(model))
     before = entities(node)
     node.trigger_configure()
     assert (state(node), entities(node)) == ('unconfigured', before)
@@ -129,7 +131,7 @@ def test_a_policy_waits_for_its_last_command_to_arrive_as_far_as_that_can_be_kno
     answer: bool | None, make: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     """None is an RMW without acknowledgements."""
-    node = make(PolicyNode, policy(BASE.path, realtime_priority=0))
+    node = make(PolicyNode, policy(BASE.path))
     node.trigger_configure()
     node.trigger_activate()
     waited: list[Duration] = []
@@ -167,7 +169,7 @@ def test_a_learner_that_could_not_write_is_configured_when_it_can(
 
 
 def test_what_lives_as_long_as_the_node_is_no_work_for_the_collector(make: Any) -> None:
-    node = make(PolicyNode, policy(BASE.path, realtime_priority=0))
+    node = make(PolicyNode, policy(BASE.path))
     node.trigger_configure()
     frozen = gc.get_freeze_count()
     node.trigger_activate()
@@ -195,7 +197,7 @@ def test_a_refused_real_time_priority_is_a_warning_that_says_what_to_do(
 def test_control_keeps_its_memory_while_it_runs_and_no_longer(make: Any) -> None:
     if memory_lock_limit() != resource.RLIM_INFINITY:
         pytest.skip('this user may not lock memory')
-    node = make(PolicyNode, policy(BASE.path, realtime_priority=0))
+    node = make(PolicyNode, policy(BASE.path, lock_memory=True))
     node.trigger_configure()
     assert locked_bytes() == 0
     node.trigger_activate()
@@ -207,7 +209,7 @@ def test_control_keeps_its_memory_while_it_runs_and_no_longer(make: Any) -> None
 def test_memory_that_may_not_be_locked_is_a_warning_that_says_what_to_do(
     make: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    node = make(PolicyNode, policy(BASE.path, realtime_priority=0))
+    node = make(PolicyNode, policy(BASE.path, lock_memory=True))
     node.trigger_configure()
     monkeypatch.setattr(memory_lock, 'memory_lock_limit', lambda: 2**26)
     node.trigger_activate()
@@ -222,7 +224,7 @@ def test_memory_that_may_not_be_locked_is_a_warning_that_says_what_to_do(
 def test_privileges_end_with_control_even_if_its_end_fails(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = make(PolicyNode, policy(BASE.path, realtime_priority=0))
+    node = make(PolicyNode, policy(BASE.path, lock_memory=True))
     node.trigger_configure()
     node.trigger_activate()
     assert locked_bytes() > 0
@@ -235,9 +237,11 @@ def test_privileges_end_with_control_even_if_its_end_fails(
     assert (state(node), locked_bytes()) == ('unconfigured', 0)
 
 
-@pytest.mark.parametrize('values', [{'lock_memory': False}, {'lockstep': True}])
+@pytest.mark.parametrize(
+    'values', [{'lock_memory': False}, {'lock_memory': True, 'lockstep': True}]
+)
 def test_memory_is_not_locked_where_it_is_not_asked_for(make: Any, values: dict[str, Any]) -> None:
-    node = make(PolicyNode, policy(BASE.path, realtime_priority=0, **values))
+    node = make(PolicyNode, policy(BASE.path, **values))
     node.trigger_configure()
     node.trigger_activate()
     assert (state(node), locked_bytes()) == ('active', 0)

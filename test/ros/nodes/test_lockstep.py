@@ -171,10 +171,10 @@ def test_real_time_mode_runs_at_the_control_rate_and_learns(domain_id: int, tmp_
         Bringup(nodes, tmp_path / 'logs', ros_environment(domain_id)) as bringup,
     ):
         wait_for(lambda: monitor.number('policy_node', 'sequence') > 1, RUN_LIMIT_S, 'actor swap')
-        wait_for(lambda: monitor.number('learner_node', 'episodes') >= 3, RUN_LIMIT_S, 'episodes')
+        wait_for(lambda: monitor.number('learner_node', 'episodes') >= 2, RUN_LIMIT_S, 'episodes')
         rate = monitor.number('mujoco_sim_node', 'mean_steps_per_s')
         assert 0.0 < rate < 1.1 * resolved.robot.control_rate_hz
         bringup.check()
     state = json.loads((tmp_path / 'checkpoints' / 'latest' / STATE).read_text())['state']
     assert state['updates'] > 0
-    assert len(state['history']) >= 3
+    assert len(state['history']) >= 2

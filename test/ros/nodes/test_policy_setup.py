@@ -5,11 +5,18 @@
 from __future__ import annotations
 
 import pytest
+import rclpy
+from std_msgs.msg import String
+from urdf_builders import two_links
 
+from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.robot.topics import FLOAT_ARRAY
+from residual_rl_ros.ros.bringup.sros2_policy import required_access
+from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
-from residual_rl_ros.ros.nodes.policy_setup import open_base_policy
+from residual_rl_ros.ros.nodes.policy_setup import open_base_policy, open_robot
 
 
 def test_a_digest_of_a_policy_that_runs_elsewhere_is_refused() -> None:
@@ -19,3 +26,39 @@ def test_a_digest_of_a_policy_that_runs_elsewhere_is_refused() -> None:
     )
     with pytest.raises(ConfigError, match="base_policy_sha256 is 'ab' with base_policy topic"):
         open_base_policy(parameters, robot, lambda: 0.0, lambda reason: None)
+
+
+@pytest.mark.ros
+def test_limits_of_the_body_come_from_the_urdf_that_is_published(domain_id: int) -> None:
+    pytest.importorskip('pinocchio', reason='needs pinocchio: residual_rl_ros[urdf]')
+    tree = {
+        'name': 'bench',
+        'control_rate_hz': 20.0,
+        'robot_description': {'urdf': 'topic', 'joints': ['a', 'b']},
+        'command': {'topic': 'commands', 'type': FLOAT_ARRAY},
+        'action': {
+            **{key: ['arm.a', 'arm.b'] for key in ('names', 'measured_by')},
+            **{'lower': [-1.0, -1.0], 'upper': [1.0, 1.0], 'max_velocity': [1.0, 1.0]},
+            'workspace': {'point': 'tip', 'lower': [-9.0] * 3, 'upper': [9.0] * 3},
+        },
+        'observation': {
+            'channels': ['arm'],
+            'arm': {'topic': 'x', 'type': FLOAT_ARRAY, 'fields': ['a', 'b'], 'max_age_s': 0.2},
+        },
+    }
+    rclpy.init(domain_id=domain_id)
+    try:
+        node = rclpy.create_node('policy_node', namespace='cell')
+        with pytest.raises(ConfigError, match=r'nobody has published /cell/robot_description'):
+            open_robot(node, tree, 0.1)
+        publisher = node.create_publisher(String, 'robot_description', qos.LATCHED)
+        publisher.publish(String(data=two_links()))
+        robot = open_robot(node, tree)
+        SafetyFilter(robot.action)
+        (policy,) = [each for each in required_access(robot) if each.node == 'policy_node']
+        assert 'robot_description' in policy.subscribes
+        publisher.publish(String(data='<robot/>'))
+        with pytest.raises(ConfigError, match='<robot>, 0 links'):
+            open_robot(node, tree)
+    finally:
+        rclpy.try_shutdown()

@@ -16,9 +16,10 @@ from ros_fixtures import Caller
 from std_srvs.srv import Trigger
 
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.ros.common.managed_node import WARN
 from residual_rl_ros.ros.nodes.policy_node import PolicyNode
 
-pytestmark = [pytest.mark.ros, pytest.mark.xdist_group('real_time')]
+pytestmark = pytest.mark.ros
 
 UR = 'ur5e_robotiq'
 
@@ -89,6 +90,23 @@ def test_a_robot_that_must_not_move_is_not_moved_and_says_why(
     wait_for(lambda: len(driver.commands) > 3, LIMIT_S, 'motion')
 
 
+def test_a_command_to_which_nobody_listens_is_named(
+    node: PolicyNode, start: Callable[..., ArmDriver]
+) -> None:
+    driver = start()
+    begin(node)
+    heard = node._outputs.unheard
+    wait_for(lambda: heard() == '', LIMIT_S, 'the controller')
+    driver.unload()
+    said = 'nobody listens to the command /forward_position_controller/commands: '
+
+    def told() -> bool:
+        level, message, _ = node._report()
+        return level == WARN and message.startswith(said)
+
+    wait_for(told, LIMIT_S, 'the warning')
+
+
 def test_a_robot_of_which_nobody_tells_that_it_may_move_is_not_moved(
     node: PolicyNode, start: Callable[..., ArmDriver]
 ) -> None:
@@ -105,7 +123,7 @@ def test_a_robot_of_which_nobody_tells_that_it_may_move_is_not_moved(
     wait_for(lambda: len(driver.commands) > 3, LIMIT_S, 'motion')
 
 
-def test_a_hold_cancels_the_goal_that_is_under_way(
+def test_a_controller_that_is_deactivated_is_a_hold_which_cancels_the_goal_under_way(
     node: PolicyNode, start: Callable[..., ArmDriver], call: Caller
 ) -> None:
     driver = start()
@@ -113,9 +131,9 @@ def test_a_hold_cancels_the_goal_that_is_under_way(
     begin(node)
     wait_for(lambda: len(driver.finger.goals) > 1, LIMIT_S, 'goals')
     assert driver.finger.cancelled == 0
-    driver.safety_mode(5)
+    driver.switch('inactive')
     wait_for(lambda: driver.finger.cancelled == 1, LIMIT_S, 'the cancellation')
-    wait_for(lambda: "'safety'" in node._fault_reason, LIMIT_S, 'the fault')
+    wait_for(lambda: 'state.label is inactive' in node._fault_reason, LIMIT_S, 'the fault')
     assert not call(Trigger, '/policy_node/start_episode').success
     goals = len(driver.finger.goals)
     time.sleep(0.3)

@@ -20,7 +20,7 @@ from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import ros_environment
 
-pytestmark = [pytest.mark.ros, pytest.mark.xdist_group('real_time')]
+pytestmark = pytest.mark.ros
 
 
 def run_episodes(
@@ -92,10 +92,36 @@ def test_up_plays_twenty_episodes_and_learns(
     assert up.returncode == 130, shown
 
 
-def test_a_ur5e_with_its_gripper_plays_episodes(
+def test_a_ur5e_with_its_gripper_and_two_cameras_plays_episodes(
     domain_id: int, tmp_path: Path, call: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_episodes('ur5e_robotiq', tmp_path, domain_id, call, monkeypatch, 2)
+    run_episodes('ur5e_robotiq_cameras', tmp_path, domain_id, call, monkeypatch, 2)
+
+
+def test_a_trajectory_controller_is_told_the_way_on_and_in_a_hold_to_rest(
+    domain_id: int, tmp_path: Path, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = load_robot('so101')[1].read_text()
+    kind = '          type: trajectory_msgs/msg/JointTrajectory\n'
+    robot = tmp_path / 'so101.yaml'
+    robot.write_text(text.replace(kind, f'{kind}          horizon_steps: 8\n'))
+    with policy_node(str(robot), tmp_path, domain_id, monkeypatch) as node:
+        driver = ArmDriver(domain_id, 'so101')
+        try:
+            begin(node)
+            play(driver, call, 1)
+        finally:
+            driver.close()
+        assert node._fault_reason == ''
+    *moving, hold = driver.messages
+    sizes = [len(message.points) for message in moving]
+    assert max(sizes) == 8
+    assert min(sizes) >= 5  # Of a chunk of 16, 12 are executed.
+    assert any(moving[len(moving) // 2].points[0].velocities)
+    for message in driver.messages:
+        assert not any(message.points[-1].velocities)
+    assert len(hold.points) == 1
+    assert not any(hold.points[0].velocities)
 
 
 @pytest.mark.slow

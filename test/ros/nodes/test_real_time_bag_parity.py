@@ -38,7 +38,7 @@ RESOLVED = CONFIG.resolve()
 BASE, ROBOT, ROBOT_FILE = RESOLVED.policy, RESOLVED.robot, RESOLVED.robot_file
 PERIOD_S = 1.0 / ROBOT.control_rate_hz
 ANSWER_S = PERIOD_S / 4
-EPISODE_COMMANDS = 40
+EPISODES, EPISODE_COMMANDS = 3, 40
 OF_THE_BASE = ('source', 'base_action', 'residual_action', 'next_base_action')
 
 
@@ -131,7 +131,7 @@ def test_rebuilt_transitions_of_a_running_robot_equal_the_live_ones(
         for publisher in (*robot.publishers, robot.feedback):
             wait_for(lambda p=publisher: p.get_subscription_count() == 2, 40.0, 'both nodes')
         time.sleep(1.0)  # So that the two have found each other, too.
-        robot.run(5 * EPISODE_COMMANDS)
+        robot.run(EPISODES * EPISODE_COMMANDS)
         bringup.check()
         overruns = monitor.number('policy_node', 'overruns')
     live = {
@@ -156,7 +156,7 @@ def test_rebuilt_transitions_of_a_running_robot_equal_the_live_ones(
     made = {(t.episode, t.step): t for t in Rebuilder(bag, ROBOT, BASE, options).transitions()}
     assert [str(problem) for problem in bag.problems] == []
     assert live.keys() <= made.keys()
-    assert len(live) > 40
+    assert len(live) > 8 * EPISODES
     for (_, step), sent in live.items():
         one = made[sent.episode, step]
         assert one.stamp == pytest.approx(sent.stamp, abs=1e-6, rel=0.0)  # A message rounds it.

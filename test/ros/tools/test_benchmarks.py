@@ -43,6 +43,20 @@ def test_round_trips_of_the_nodes_and_of_nothing_else(
     assert figures['ratio'] == pytest.approx(nodes / bare, abs=1e-3)
 
 
+def test_a_control_step_with_one_command_and_with_two_that_are_sent_in_between(
+    script: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]
+) -> None:
+    script('command_channels').main(turns=2, seconds=0.2)
+    figures = json.loads(capsys.readouterr().out)
+    for kind in ('step_wall', 'step_thread', 'period_wall', 'period_thread'):
+        one, two = figures[f'{kind}_p50_us']
+        ratio, low, high = figures[f'{kind}_p50_ratio']
+        assert min(one, two) > 0.0
+        assert low <= ratio <= high
+        assert ratio == pytest.approx(two / one, rel=0.01)
+    assert figures['period_wall_p50_us'] == pytest.approx([5000.0] * 2, rel=0.5)
+
+
 def test_the_load_of_a_recorder(
     script: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]
 ) -> None:

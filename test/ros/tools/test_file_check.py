@@ -45,6 +45,14 @@ TOY = """\
           max_age_s: 0.2
 """
 ANCHOR = TOY.replace('[2.0, 2.0]', '&up [2.0, 2.0]').replace('[8.0, 8.0]', '*up')
+HAND = """\
+        hand:
+          type: tf
+          source_frame: hand
+          target_frame: base
+          fields: [position.x]
+          max_age_s: 0.2
+"""
 STOP = """\
       stop_inputs:
         estop: {{topic: estop, type: {}, field: {}, bad: ['3']}}
@@ -100,6 +108,10 @@ def test_a_file_that_both_parsers_read_alike_has_no_problem(tmp_path: Path, text
             "stop_inputs.estop.field is 'dada'",
         ),
         (TOY + STOP.format('ur_msgs/msg/None', 'data'), 'needs the package ur_msgs, which is not'),
+        (
+            TOY.replace('[arm]', '[arm, hand]') + HAND,
+            'robot.observation.hand.type: tf2_msgs/msg/TFMessage needs the package tf2_msgs, which',
+        ),
         (TOY + '    decision_steps: 0\n', "'decision_steps' is 0, expected a whole number >= 1"),
         (TOY + 'camera:\n  rate: 10.0\n', 'Cannot have a value before ros__parameters'),
     ],

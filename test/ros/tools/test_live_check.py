@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import array
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,17 +19,26 @@ import rclpy
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray
 
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import Command
+from residual_rl_ros.robot.decoders import MessageDecoder
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, Channel, StopInput
+from residual_rl_ros.robot.topics import (
+    FLOAT_ARRAY,
+    IMAGE,
+    JOINT_STATE,
+    NO_ENCODER,
+    TF,
+    Channel,
+    StopInput,
+)
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import to_time
-from residual_rl_ros.ros.tools.live_check import check_live
+from residual_rl_ros.ros.tools.live_check import _judge_channel, _Received, check_live
 
 pytestmark = pytest.mark.ros
 
@@ -38,6 +49,7 @@ ACTION = ActionSpec(
     max_step=np.array([0.1, 0.1]),
 )
 POSE = 'geometry_msgs/msg/PoseStamped'
+GOAL = {'latched': True, 'stamped_by': 'receipt', 'max_age_s': math.inf}
 
 
 def robot(*channels: Channel) -> RobotConfig:
@@ -71,6 +83,8 @@ def publishing(
     joints = node.create_publisher(JointState, 'joint_states', 10)
     poses = node.create_publisher(PoseStamped, 'object_pose', 10)
     node.create_publisher(PoseStamped, 'silent_pose', 10)
+    node.create_publisher(PoseStamped, 'goal', qos.LATCHED).publish(PoseStamped())
+    node.create_publisher(Image, 'image', 10)
     node.create_publisher(TwistStamped, 'odom_twist', 10)
     node.create_subscription(Float64MultiArray, 'commands', lambda message: None, commands)
 
@@ -150,6 +164,49 @@ def test_every_mistake_has_a_line_that_names_it(domain_id: int) -> None:
     assert 'set stamped_by: receipt' in late
     assert "'silent' (/silent_pose): has a publisher, and no message in 1.5 s" in silent
     assert 'published as geometry_msgs/msg/TwistStamped, the robot YAML says' in twist
+
+
+def test_a_goal_that_was_given_is_heard_and_one_that_was_not_is_remarked(domain_id: int) -> None:
+    with publishing(domain_id):
+        report = listen(
+            domain_id,
+            robot(
+                channel('goal', 'goal', POSE, **GOAL),
+                channel('next', 'next_goal', POSE, **GOAL),
+                channel('front', 'image', IMAGE, encoder=NO_ENCODER, camera_info_topic='info'),
+            ),
+        )
+    (problem,) = report.problems
+    assert "'front' (/info): nobody publishes it" in problem
+    assert 'live goal' in report.facts
+    (remark,) = (each for each in report.remarks if 'goal' in each)
+    assert "'next' (/next_goal): nobody has given it, and the robot waits for it; sim" in remark
+
+
+def test_the_frames_between_which_a_transform_is_missing_are_named() -> None:
+    hand = Channel(
+        *('hand', '/tf', TF, ('position.x',), (), 0.3),
+        **{'source_frame': 'hand', 'target_frame': 'camera'},
+    )
+    types = {'/tf': [TF]}
+    node = SimpleNamespace(
+        resolve_topic_name=lambda name: name,
+        get_publishers_info_by_topic=lambda name: [
+            SimpleNamespace(topic_type=kind, node_name='driver', node_namespace='/')
+            for kind in types.get(name, [])
+        ],
+        get_topic_names_and_types=list,
+    )
+    for heard, problem in (
+        ([TF], "'hand' (/tf): in 1 s no transform between 'hand' and 'camera' has come"),
+        ([], "'hand' (/tf): nobody publishes it"),
+        ([POSE], f"'hand' (/tf): published as {POSE}, the robot YAML says {TF}"),
+    ):
+        types['/tf'] = heard
+        report, received = InspectionReport('bench'), _Received(reader=MessageDecoder(hand))
+        _judge_channel(node, hand, received, 1.0, robot(hand), report)
+        (said,) = report.problems
+        assert problem in said
 
 
 def test_a_command_that_nobody_hears_is_a_problem(domain_id: int) -> None:

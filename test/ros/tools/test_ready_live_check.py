@@ -22,7 +22,7 @@ from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.tools.live_check import _judge_server, check_live
 
-pytestmark = [pytest.mark.ros, pytest.mark.xdist_group('real_time')]
+pytestmark = pytest.mark.ros
 
 SECONDS = 1.2
 

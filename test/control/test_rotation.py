@@ -1,0 +1,173 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""An orientation must turn no faster than it may, whatever numbers say it; checked with SciPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from residual_rl_ros.control.command_limiter import CommandLimiter
+from residual_rl_ros.control.safety import SafetyFilter
+from residual_rl_ros.errors import ConfigError, ObservationError, UnsafeCommandError
+from residual_rl_ros.robot.action_spec import ActionSpec
+
+STEP, EPSILON = 0.1, 1e-9
+VECTOR, PLANE, YAW, QUATERNION = (1, 2, 3), (1, 2, -1), (-1, -1, 1), (1, 2, 3, 4)
+
+
+def pose(
+    orientation: tuple[int, ...], lower: float | list[float] = -np.pi, upper: float = np.pi
+) -> ActionSpec:
+    """Return actions of a position x and an orientation."""
+    size = sum(index >= 0 for index in orientation)
+    names = ('x', *(f'r{index}' for index in range(size)))
+    return ActionSpec(
+        names,
+        np.concatenate([[-1.0], np.broadcast_to(lower, size)]),
+        np.concatenate([[1.0], np.broadcast_to(upper, size)]),
+        np.full(1 + size, STEP),
+        measured_by=names,
+        following_limit=np.full(1 + size, 0.3),
+        orientations=(orientation,),
+    )
+
+
+def rotation(part: np.ndarray, orientation: tuple[int, ...] = VECTOR) -> Rotation:
+    """Return what numbers of an orientation mean."""
+    if len(orientation) == 4:
+        return Rotation.from_quat(part)
+    vector = np.zeros(3)
+    vector[[axis for axis, index in enumerate(orientation) if index >= 0]] = part
+    return Rotation.from_rotvec(vector)
+
+
+def angle(one: Rotation, other: Rotation) -> float:
+    return float((one * other.inv()).magnitude())
+
+
+def numbers(largest: float = np.pi / np.sqrt(3.0), size: int = 3) -> st.SearchStrategy[np.ndarray]:
+    """Return vectors of so many numbers up to a size."""
+    each = st.floats(-largest, largest, allow_subnormal=False)
+    return st.lists(each, min_size=size, max_size=size).map(np.array)
+
+
+def sent(spec: ActionSpec, wanted: np.ndarray, previous: np.ndarray) -> np.ndarray:
+    """Return the orientation of a command that has passed the filter."""
+    command, before = (np.concatenate([[0.0], each]) for each in (wanted, previous))
+    return SafetyFilter(spec).apply(command, before, passed=True)[1:]
+
+
+@given(numbers(), numbers(6.0))
+def test_a_rotation_vector_turns_the_shortest_way_and_not_too_far(
+    previous: np.ndarray, wanted: np.ndarray
+) -> None:
+    goal, reached = rotation(wanted), sent(pose(VECTOR), wanted, previous)
+    whole, turned = (angle(each, rotation(previous)) for each in (goal, rotation(reached)))
+    assert (np.abs(reached) <= np.pi + EPSILON).all()
+    assert turned == pytest.approx(min(whole, STEP), abs=1e-7)
+    assert angle(goal, rotation(reached)) == pytest.approx(whole - turned, abs=1e-6)
+
+
+@given(numbers(2.0, 4), numbers(2.0, 4))
+def test_a_quaternion_and_its_negative_turn_alike_and_not_too_far(
+    previous: np.ndarray, wanted: np.ndarray
+) -> None:
+    assume(min(np.linalg.norm(previous), np.linalg.norm(wanted)) > 0.01)
+    spec = pose(QUATERNION, -1.0, 1.0)
+    previous /= np.linalg.norm(previous)
+    for goal in (wanted, -wanted):
+        reached = sent(spec, goal, previous)
+        whole = angle(Rotation.from_quat(goal), Rotation.from_quat(previous))
+        turned = angle(Rotation.from_quat(reached), Rotation.from_quat(previous))
+        assert turned == pytest.approx(min(whole, 2.0 * STEP), abs=1e-7)
+        left = angle(Rotation.from_quat(goal), Rotation.from_quat(reached))
+        assert left == pytest.approx(whole - turned, abs=1e-6)
+
+
+@given(numbers(1.4), numbers(6.0))
+def test_inside_of_limits_that_leave_out_orientations_a_turn_stays_inside_and_arrives(
+    previous: np.ndarray, wanted: np.ndarray
+) -> None:
+    spec = pose(VECTOR, -1.5, 1.5)
+    for _ in range(80):
+        reached = sent(spec, wanted, previous)
+        assert (np.abs(reached) <= 1.5).all()
+        assert angle(rotation(reached), rotation(previous)) <= STEP + EPSILON
+        previous = reached
+    np.testing.assert_allclose(sent(spec, wanted, previous), previous, atol=1e-9)
+
+
+@given(numbers(2.0, 2), numbers(2.0, 2))
+def test_two_axes_alone_turn_not_too_far(previous: np.ndarray, wanted: np.ndarray) -> None:
+    reached = sent(pose(PLANE), wanted, previous)
+    turned = angle(rotation(reached, PLANE), rotation(previous, PLANE))
+    assert turned <= STEP + EPSILON
+
+
+def test_a_tool_that_points_down_turns_past_half_a_turn_and_not_through_its_back() -> None:
+    """The vectors (pi, 0, 0) and (-pi, 0, 0) are the same; 0 between them points up."""
+    previous, wanted = np.array([3.1, 0.0, 0.0]), np.array([-3.0, 0.0, 0.0])
+    reached = sent(pose(VECTOR), wanted, previous)
+    assert reached.tolist() == pytest.approx([3.2 - 2.0 * np.pi, 0.0, 0.0])
+    near = sent(pose(VECTOR), np.array([-3.1, 0.0, 0.0]), previous)
+    assert near.tolist() == [-3.1, 0.0, 0.0]
+
+
+def test_a_yaw_goes_around_and_one_beyond_pi_is_said_in_other_numbers() -> None:
+    assert sent(pose(YAW), np.array([-3.0]), np.array([3.0])).item() == pytest.approx(3.1)
+    assert sent(pose(YAW), np.array([3.3]), np.array([-3.0])).item() == pytest.approx(
+        3.3 - 2.0 * np.pi
+    )
+    unwrapped = pose(YAW, 2.0, 4.0)  # As recorded, without a jump.
+    assert sent(unwrapped, np.array([3.3]), np.array([3.25])).item() == 3.3
+    assert sent(unwrapped, np.array([3.3 - 2.0 * np.pi]), np.array([3.25])).item() == (
+        pytest.approx(3.3)
+    )
+
+
+def test_a_quaternion_of_no_length_turns_nothing_and_a_measured_one_is_unsafe() -> None:
+    spec = pose(QUATERNION, -1.0, 1.0)
+    turned = np.array([0.0, 0.6, 0.0, 0.8])
+    assert sent(spec, np.zeros(4), turned).tolist() == turned.tolist()
+    with pytest.raises(UnsafeCommandError, match=r'r0, r1, r2, r3 is .*a quaternion with a length'):
+        sent(spec, turned, np.zeros(4))
+
+
+def test_the_limits_of_a_quaternion_leave_none_out() -> None:
+    with pytest.raises(ConfigError, match=r"'r0', of a quaternion, has lower 0.0 .*expected -1"):
+        pose(QUATERNION, [0.0, -1.0, -1.0, -1.0], 1.0)
+
+
+@pytest.mark.parametrize(
+    ('spec', 'told', 'measured'),
+    [
+        (pose(VECTOR), [3.1, 0.0, 0.0], [-3.1, 0.0, 0.0]),
+        (pose(QUATERNION, -1.0, 1.0), [0.6, 0.0, 0.0, 0.8], [-0.6, 0.0, 0.0, -0.8]),
+    ],
+)
+def test_a_robot_that_measures_its_orientation_in_other_numbers_follows(
+    spec: ActionSpec, told: list[float], measured: list[float]
+) -> None:
+    limiter = CommandLimiter(SafetyFilter(spec), spec.names)
+    limiter.commit(np.array([0.0, *told]))
+    limiter.observe(np.array([0.0, *measured]))
+    assert limiter.following_error() == ''
+    assert limiter.start_error(np.array([0.0, *told])) == ''
+    away = np.array([0.0, *told])
+    away[2] += 0.5
+    limiter.observe(away)
+    assert 'the robot does not follow' in limiter.following_error()
+
+
+def test_a_measured_orientation_is_inside_of_its_limits_in_whatever_numbers() -> None:
+    spec = pose(YAW, 2.0, 4.0)
+    limiter = CommandLimiter(SafetyFilter(spec), spec.names)
+    limiter.observe(np.array([0.0, -3.0]))
+    limiter.check_measured()
+    limiter.observe(np.array([0.0, 0.0]))
+    with pytest.raises(ObservationError, match=r'r0 is 0, expected 2 to 4'):
+        limiter.check_measured()
