@@ -69,9 +69,11 @@ def export(policy: ImportedPolicy, path: Path, batches: tuple[int, ...] = BATCHE
     content = _graph(policy)
     parity = Parity(_difference(policy, content, batches), batches)
     if not parity.error <= MOST_DIFFERENCE:  # NaN is refused too.
+        rounding = policy.loop is not None and parity.error < MOST_ROUNDING
+        hint = '; fewer --ddim-steps add up less rounding' if rounding else ''
         raise PolicyImportError(
             f'the ONNX graph of {type(policy.network).__name__} differs from torch by '
-            f'{parity.error:.1e}, expected at most {MOST_DIFFERENCE:.0e}; nothing was written'
+            f'{parity.error:.1e}, expected at most {MOST_DIFFERENCE:.0e}; nothing was written{hint}'
         )
     metadata = replace(policy.metadata, parity=float(f'{parity.error:.2g}'))
     told = onnx.ModelProto()

@@ -225,6 +225,18 @@ def test_a_loop_is_repeated_in_the_graph_and_its_weights_are_stored_once(
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+def test_the_rounding_of_many_turns_is_refused_with_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Looping(3)
+    policy = policy_of(network, outputs=('action', 'seen'), loop=network.loop)
+    policy = replace(policy, inputs=(*policy.inputs, PolicyInput('noise', torch.zeros(3, 1))))
+    monkeypatch.setattr('residual_rl_ros.importing.export.MOST_DIFFERENCE', 0.0)
+    with pytest.raises(PolicyImportError, match='fewer --ddim-steps add up less rounding'):
+        export(policy, tmp_path / 'policy.onnx')
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(('kernel', 'stride', 'padding'), [(5, 1, 2), (3, 2, 1), (1, 1, 0)])
 def test_the_reference_of_a_convolution_over_time_is_that_of_torch(
     kernel: int, stride: int, padding: int
