@@ -23,7 +23,7 @@ from residual_rl_ros.control.gates import (
 )
 from residual_rl_ros.control.policy_loop import Array, LoopCallbacks, PolicyLoop
 from residual_rl_ros.control.preparation import Preparation
-from residual_rl_ros.errors import BasePolicyError, ObservationError
+from residual_rl_ros.errors import BasePolicyError, ObservationError, UnsafeCommandError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual_policy.mailbox import WeightsReader
 from residual_rl_ros.robot.observation import ObservationAssembler
@@ -277,7 +277,10 @@ class RealTimeLoop(PolicyLoop):
             if command is not None:
                 self._guided = True
                 self._holding.end()
-                self._publish(limiter.commit(limiter.limit(command)), now)
+                try:
+                    self._publish(limiter.commit(limiter.limit(command)), now)
+                except UnsafeCommandError as error:
+                    self._callbacks.fault(str(error))
                 return True
             if preparation.failure:
                 self._callbacks.warn(preparation.failure)
@@ -351,7 +354,10 @@ class RealTimeLoop(PolicyLoop):
         """Send an operator's command where there is nothing to decide."""
         assert self._takeover is not None
         self._holding.end()
-        self._publish(self.controller.limiter.override(self._takeover), now)
+        try:
+            self._publish(self.controller.limiter.override(self._takeover), now)
+        except UnsafeCommandError as error:
+            self._callbacks.fault(str(error))
 
     def _outcome(self, now: float) -> StepOutcome:
         return StepOutcome(self._feedback.take(), self._observation, now)
