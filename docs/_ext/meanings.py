@@ -138,6 +138,7 @@ DIAGNOSTICS = {
         'pretraining_updates': 'updates taken at the end of the warm-up',
         'dropped_updates': 'updates that were due and will never be taken',
         'rollbacks': 'times the guard or an operator has rolled back',
+        'guard_watches': '`success`; `return` while no episode was ever labelled; `nothing` if off',
         'recoveries': 'times the networks were not finite and the latest finite ones took over',
         'transitions_per_s': 'transitions per second since the last message',
         'updates_per_s': 'updates per second since the last message',
@@ -149,6 +150,8 @@ DIAGNOSTICS = {
         'answered': 'observations with an answer',
         'successes': 'successes reported',
         'refused_observations': 'observations refused',
+        'add_on_reward': 'add-on return of the episode so far, or of the last one',
+        'add_on_failures': 'decisions whose add-on reward was no number, or that were malformed',
     },
     'takeover_node': {
         'active': 'the lifecycle state is active',

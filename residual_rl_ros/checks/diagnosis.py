@@ -133,8 +133,8 @@ class Diagnosis:
     """Of each action; empty for a deterministic base."""
     deterministic: bool
     """The base has no noise to choose among."""
-    zero_success: float | None = None
-    """Success with zero noise, where that is the policy as it is and only further noises are drawn;
+    drawn_success: float | None = None
+    """Success of a drawn noise, where the policy as it is, of which pass@1 tells, has zero noise;
     None where the policy itself draws."""
 
     @property
@@ -154,15 +154,16 @@ class Diagnosis:
         """Why, in a sentence or two."""
         study, most = self.study, self.study.most
         first, best = (study.pass_at[k].point for k in (1, most))
-        episodes = study.starts * study.noises
         if best <= 0.0:
             return (
-                f'none of {episodes} episodes succeeded: there is nothing to choose, and nothing '
-                'says that success is within reach of a residual of this bound; a learner would '
-                'see no reward. Give it demonstrations, a larger residual_scale, or a better base'
+                f'none of {study.starts * study.noises} episodes succeeded: there is nothing to '
+                'choose, and nothing says that success is within reach of a residual of this '
+                'bound; a learner would see no reward. Give it demonstrations, a larger '
+                'residual_scale, or a better base'
             )
         if 1.0 - first < FEWEST_FAILURES:
-            return f'the base succeeds in {first:.1%} of {episodes} episodes: little is missing'
+            played = study.starts * (1 if self.drawn_success is not None else study.noises)
+            return f'the base succeeds in {first:.1%} of {played} episodes: little is missing'
         if self.deterministic:
             return (
                 'the base has no noise input, so there is nothing to choose; what it fails '
@@ -192,10 +193,10 @@ class Diagnosis:
             if study.start_share is not None:
                 share = study.start_share.shown('.0%')
             noise = '; '.join(map(str, self.spread))
-            if self.zero_success is not None:
+            if self.drawn_success is not None:
                 lines.append(
-                    f'the policy as it is, with zero noise (noise 0): {self.zero_success:.0%}; '
-                    f'noises 1 to {study.noises - 1} are drawn, and pass@k counts all alike'
+                    'pass@1 is the policy as it is, with zero noise (noise 0), and pass@k the best '
+                    f'of zero and k - 1 drawn noises; a drawn one alone: {self.drawn_success:.0%}'
                 )
             lines += [
                 f'pass@{study.most} - pass@1: {study.gain.shown(".0%")}',
@@ -215,7 +216,8 @@ class Diagnosis:
             'pass_at': {str(k): _summary(value) for k, value in study.pass_at.items()},
             'gain': _summary(study.gain),
             'start_share': share,
-            'zero_noise': self.zero_success,
+            'zero_noise': None if self.drawn_success is None else study.pass_at[1].point,
+            'drawn_noise': self.drawn_success,
             'spread': {each.action: each.summary() for each in self.spread},
             'verdict': str(self.verdict),
             'agreement': self.agreement,
@@ -247,10 +249,10 @@ def diagnose(
         generator: source of the resamples.
         first_is_zero: noise 0 is zero, the policy as it is; the others are drawn.
     """
-    study = study_noise(outcomes, generator)
+    study = study_noise(outcomes, generator, first_is_zero=first_is_zero)
     spread = () if variances is None else spread_of(variances, names, bound, generator)
-    zero_success = float(outcomes[:, 0].mean()) if first_is_zero else None
-    return Diagnosis(study, spread, variances is None, zero_success)
+    drawn_success = float(outcomes[:, 1:].mean()) if first_is_zero else None
+    return Diagnosis(study, spread, variances is None, drawn_success)
 
 
 @dataclass(frozen=True)

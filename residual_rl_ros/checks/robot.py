@@ -12,7 +12,7 @@ from rosbags.interfaces import Nodetype
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.control.body import SelfCollision
-from residual_rl_ros.control.preparation import GoHome
+from residual_rl_ros.control.home import GoHome
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import BasePolicyError, ConfigError, ResourceError
 from residual_rl_ros.findings import InspectionReport

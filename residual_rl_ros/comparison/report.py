@@ -189,7 +189,7 @@ def _return_rows(methods: Mapping[str, Any]) -> Rows:
     rows: Rows = [
         (
             *('method', 'seeds', 'base return', 'final return', 'final - base', 'area'),
-            *('worst below base (worst seed)', 'rollbacks'),
+            *('worst below base (worst seed)', 'rollbacks by return'),
         )
     ]
     plain = '{:.4g}'.format

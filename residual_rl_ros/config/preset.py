@@ -100,7 +100,11 @@ class GuardNumbers:
         1.0,
     )
     guard_drop: float = parameter(
-        0.3, 'loss of success that is to raise doubt quickly', maximum=1.0, above=0.0
+        0.3,
+        'loss of success that is to raise doubt quickly; of returns it is one of their grade from '
+        '0 to 1, and 0.3 are one standard deviation',
+        maximum=1.0,
+        above=0.0,
     )
     guard_false_alarm_episodes: float = parameter(
         100000.0,
@@ -118,7 +122,8 @@ class GuardNumbers:
     guard_unlabelled: str = parameter(
         'auto',
         'what an episode is that a time limit ended without a label: failure, ignored, or auto, '
-        'which is failure where only successes are ever labelled',
+        'which is failure where only successes are ever labelled; with auto the guard watches '
+        'returns while nothing was ever labelled',
         choices=('auto', 'failure', 'ignored'),
     )
 

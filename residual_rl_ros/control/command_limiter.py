@@ -115,9 +115,16 @@ class CommandLimiter:
         """Refuse a measurement that no robot inside its limits can have.
 
         Raises:
-            ObservationError: it is further outside of the limits than `following_limit`.
+            ObservationError: it is further outside of the limits than `following_limit`, or no
+                orientation.
         """
-        if self._measured is None or self._follows:
+        if self._measured is None:
+            return
+        # First: numbers of any size mean some orientation.
+        for orientation in self.safety.orientations:
+            if problem := orientation.measured_problem(self._measured):
+                raise ObservationError(f'{problem}: check the sensor')
+        if self._follows:
             return
         action = self.safety.action
         outside = self.safety.excess(self._measured) > action.following_limit

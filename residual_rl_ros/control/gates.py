@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from residual_rl_ros.control.command_limiter import CommandLimiter
+from residual_rl_ros.control.command_limiter import Array, CommandLimiter
+from residual_rl_ros.control.safety import SafetyFilter
 
 BELIEVABLE_S = 1.0
 """Clocks that differ by more have jumped or are not the same [s]."""
@@ -28,6 +29,25 @@ class RealTimeRules:
     """Longer episodes are truncated [s]; 0 never."""
     takeover_timeout_s: float = 0.5
     """An operator who has taken over and says nothing for longer wants the robot to hold [s]."""
+
+
+def still_told(safety: SafetyFilter, measured: Array, told: Array | None) -> Array:
+    """Return where whoever begins to command a robot goes on, shape (m,).
+
+    What was told last counts where the robot follows it: a gripper keeps its grip.
+
+    Args:
+        safety: the limits.
+        measured: where the robot is, shape (m,).
+        told: the last command, shape (m,); None: none.
+    """
+    if told is None:
+        return measured
+    follows = np.abs(safety.difference(told, measured)) <= safety.action.following_limit
+    for each in safety.action.orientations:  # Half of one and half of another are a third.
+        places = [index for index in each if index >= 0]
+        follows[places] = follows[places].all()
+    return np.where(follows, told, measured)
 
 
 class Pace:
@@ -180,9 +200,27 @@ class StartGate:
         """Return whether somebody wants an episode, or they start by themselves."""
         return self._requested or rules.auto_start
 
-    def end(self, stamp: float) -> None:
-        """Take in that an episode ended: the next needs an observation that is newer [s]."""
-        self._ended = stamp
+    def end(self, now: float, stamp: float, believable_s: float) -> str:
+        """Take in that an episode ended: the next needs an observation that is newer.
+
+        Args:
+            now: ROS time [s].
+            stamp: of what ended it [s].
+            believable_s: how far ahead it may be [s].
+
+        Returns:
+            What is wrong with the stamp, which counts no more then; empty if nothing is.
+        """
+        ahead = max(stamp - now, 0.0)
+        believed = ahead <= believable_s
+        self._ended = now + (ahead if believed else 0.0)
+        if believed:
+            return ''
+        return f'step_feedback is stamped {ahead:.3f} s in the future: synchronise the clocks'
+
+    def forget_end(self) -> None:
+        """Forget when the last episode ended; the clock has jumped."""
+        self._ended = -np.inf
 
     def may_open(self, now: float, seen: float, rules: RealTimeRules) -> bool:
         """Return whether an episode is wanted and something was seen since the last one.

@@ -23,7 +23,7 @@ from residual_rl_ros.control.gates import (
 )
 from residual_rl_ros.control.policy_loop import Array, LoopCallbacks, PolicyLoop
 from residual_rl_ros.control.preparation import Preparation
-from residual_rl_ros.errors import BasePolicyError, ObservationError
+from residual_rl_ros.errors import BasePolicyError, ObservationError, UnsafeCommandError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual_policy.mailbox import WeightsReader
 from residual_rl_ros.robot.observation import ObservationAssembler
@@ -100,6 +100,8 @@ class RealTimeLoop(PolicyLoop):
 
     def deactivate(self, now: float) -> None:
         """Hold, slowing down at the control rate where that is to hold, then stop."""
+        if self.in_episode:
+            self.preparation.end_episode(self.controller.limiter.last_command)
         super().deactivate(now)
         self.preparation.forget()
         self._flush()
@@ -261,23 +263,23 @@ class RealTimeLoop(PolicyLoop):
             return
         if self.held or (self._takeover_active and self._takeover is None):
             self._pause(now, '')  # An operator holds, or took over and does not command (yet).
-        elif self._takeover_active or not self._too_far(now):
+        elif not self._too_far(now):
             self._command(now)
 
     def _prepare(self, now: float) -> bool:
         """Bring robot and scene to where an episode begins; return whether that goes on."""
         preparation, limiter = self.preparation, self.controller.limiter
+        wanted = self._gate.wanted(self.rules)
         if self.held or self._takeover_active:
-            preparation.interrupt()
+            preparation.interrupt(limiter, now, wanted)
         else:
-            command = preparation.step(limiter, now, self._gate.wanted(self.rules))
+            command = preparation.step(limiter, now, wanted)
             if preparation.fault:
                 self._callbacks.fault(preparation.fault)
                 return True
             if command is not None:
                 self._guided = True
-                self._holding.end()
-                self._publish(limiter.commit(limiter.limit(command)), now)
+                self._obey(now, command)
                 return True
             if preparation.failure:
                 self._callbacks.warn(preparation.failure)
@@ -289,6 +291,8 @@ class RealTimeLoop(PolicyLoop):
         """Return whether the episode's first command is too far away; it then waits to be begun."""
         if not self._gate.at_start:
             return False
+        if self._takeover_active:  # He begins it where the robot is.
+            return self._gate.refuses('', now)
         try:
             target = self.controller.target()
         except BasePolicyError as error:
@@ -315,8 +319,7 @@ class RealTimeLoop(PolicyLoop):
 
         An operator may move a robot whose sensors are stale, but not one that must not move.
         """
-        if self.preparation.homing:
-            self.preparation.pause()
+        if not self.in_episode and self.preparation.pause(now):
             self._hold(now, reason)
         elif not self.in_episode:
             self._callbacks.warn(reason)
@@ -347,11 +350,15 @@ class RealTimeLoop(PolicyLoop):
         may_move = not self.obstacles.any and self.controller.limiter.knows_where
         return may_move and super()._commanding
 
-    def _obey(self, now: float) -> None:
-        """Send an operator's command where there is nothing to decide."""
-        assert self._takeover is not None
+    def _obey(self, now: float, home: Array | None = None) -> None:
+        """Send an operator's command, or one of the way home, where there is nothing to decide."""
+        limiter, command = self.controller.limiter, self._takeover if home is None else home
+        assert command is not None
         self._holding.end()
-        self._publish(self.controller.limiter.override(self._takeover), now)
+        try:
+            self._publish(limiter.commit(limiter.limit(command), overridden=home is None), now)
+        except UnsafeCommandError as error:
+            self._callbacks.fault(str(error))
 
     def _outcome(self, now: float) -> StepOutcome:
         return StepOutcome(self._feedback.take(), self._observation, now)
@@ -371,14 +378,10 @@ class RealTimeLoop(PolicyLoop):
         self._ending = step if step.feedback.done and not over else None
         self._time('account', started)
         if over and self.active:  # A fault has held and stopped.
-            ahead = max(self._feedback.stamp - now, 0.0)
-            if ahead > self._pace.believable_s(self.rules):
-                self._callbacks.warn(
-                    f'step_feedback is stamped {ahead:.3f} s in the future: synchronise the clocks'
-                )
-                ahead = 0.0
-            self._gate.end(now + ahead)
-            self.preparation.end_episode()
+            believable_s = self._pace.believable_s(self.rules)
+            if problem := self._gate.end(now, self._feedback.stamp, believable_s):
+                self._callbacks.warn(problem)
+            self.preparation.end_episode(self.controller.limiter.last_command)
             if self._commanding:
                 self._guided = True
                 self._obey(now)
@@ -405,7 +408,7 @@ class RealTimeLoop(PolicyLoop):
         self.assembler.clear()
         self.controller.limiter.interrupt()
         self._blend.restart()
-        self._gate.end(-np.inf)
+        self._gate.forget_end()
         self._feedback.stamp = -np.inf
         self._holding.end()
         self._began += seconds

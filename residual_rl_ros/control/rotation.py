@@ -22,6 +22,8 @@ Quaternion = tuple[float, float, float, float]
 """x, y, z, w."""
 SMALLEST_QUATERNION = 1e-3
 """A shorter one has no direction to speak of."""
+LENGTH_ERROR = 0.1
+"""A measured quaternion may be so much longer or shorter than 1."""
 TURN = 2.0 * math.pi
 
 
@@ -43,12 +45,37 @@ class OrientationLimit:
         self._is_quaternion = len(indices) == 4
         self._names = ', '.join(action.names[index] for index in self._places)
         self._lower, self._upper = action.lower[self._places], action.upper[self._places]
+        self._longest = TURN + float(action.following_limit[self._places].max())
         # The vector part of a unit quaternion turns half as fast as it does.
         factor = 2.0 if self._is_quaternion else 1.0
         self.max_angle = factor * float(action.max_step[self._places].min())
         """Largest turn from one control step to the next [rad]."""
         everywhere = bool((self._lower <= -math.pi).all() and (self._upper >= math.pi).all())
         self._shortest = self._is_quaternion or (everywhere and len(self._places) != 2)
+
+    def check(self, command: Array) -> None:
+        """Refuse a quaternion of no length.
+
+        Raises:
+            UnsafeCommandError: nobody knows what it means.
+        """
+        if self._is_quaternion:
+            self._quaternion(command[self._places])
+
+    def measured_problem(self, measured: Array) -> str:
+        """Return what is wrong with numbers that no orientation is measured in, empty if nothing.
+
+        Args:
+            measured: where commands go, shape (m,).
+        """
+        part = measured[self._places]
+        length = math.hypot(*part.tolist())
+        if self._is_quaternion:
+            expected = '' if abs(length - 1.0) <= LENGTH_ERROR else 'a quaternion of length 1'
+        else:
+            believable = length <= self._longest or self._contains(part)
+            expected = '' if believable else f'a rotation vector of up to {self._longest:.4g} rad'
+        return expected and f'{self._names} is measured as {part.tolist()}, expected {expected}'
 
     def bring_inside(self, command: Array) -> None:
         """Say an orientation outside of the position limits in other numbers, if that is inside."""
@@ -117,7 +144,7 @@ class OrientationLimit:
     def _same(self, vector: Array) -> list[Array]:
         """Return the shortest rotation vectors of an orientation: to one side and to the other."""
         angle = float(np.linalg.norm(vector))
-        if angle == 0.0:
+        if angle == 0.0 or not math.isfinite(angle):
             return [vector]
         axis, short = vector / angle, math.remainder(angle, TURN)
         return [short * axis, (short - math.copysign(TURN, short)) * axis]

@@ -79,8 +79,8 @@ class SafetyFilter:
             passed: `previous` has passed this filter, so that it is inside of the limits.
 
         Raises:
-            UnsafeCommandError: a command is not finite or of the wrong size, or chooses not exactly
-                one of discrete actions; nothing may be sent.
+            UnsafeCommandError: a command is not finite or of the wrong size, begins as a quaternion
+                of no length, or chooses not exactly one of discrete actions; nothing may be sent.
         """
         wanted = np.asarray(command, dtype=np.float64)
         self._check('command', wanted)
@@ -93,6 +93,8 @@ class SafetyFilter:
         safe = clamp(wanted, lower, upper)
         self.clamped += _differ(safe, wanted)
         if previous is None:
+            for orientation in self.orientations:
+                orientation.check(safe)
             return safe
         if not passed:
             self._check('previous command', previous)

@@ -12,7 +12,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.control.command_limiter import CommandLimiter
+from residual_rl_ros.control.gates import still_told
+from residual_rl_ros.control.safety import SafetyFilter
+from residual_rl_ros.errors import ConfigError, ObservationError
 from residual_rl_ros.numerics import clamp
 from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot.action_spec import ActionSpec
@@ -274,7 +277,8 @@ class Takeover:
 
     Positions go on from where the robot was told to be, so that a gripper keeps its grip, or from
     where it is measured, if that is not known or too far away. They are never further ahead of it
-    than a part of following_limit. Everything else is commanded directly.
+    than a part of following_limit: that cuts short what the operator adds, and nothing else moves
+    them. Everything else is commanded directly. Who holds on from the beginning must let go first.
 
     Args:
         config: what the controls mean.
@@ -288,11 +292,19 @@ class Takeover:
     def __init__(self, config: TakeoverConfig, action: ActionSpec, period_s: float) -> None:
         config.check(action, period_s)
         self.hands = Hands.OFF
+        self.ignored: list[str] = []
+        """Buttons that were down when the input was heard again, and do not count."""
+        self.problem = ''
+        """Why the latest measurement is not believed."""
         self._keys = config.keys
         self._axes = [(action.names.index(axis.action), axis) for axis in config.axes]
         self._action = action
         self._period = period_s
+        # The policy node sees to the body.
+        self._safety = SafetyFilter(replace(action, workspace=None, self_collision=None))
+        self._limiter = CommandLimiter(self._safety, action.measured_by)
         self._values: Mapping[str, float] = {}
+        self._let_go = False
         self._heard = self._moved = -np.inf
         self._pressed: dict[str, float] = {}
         self._target: Array = np.zeros(action.size)
@@ -300,23 +312,27 @@ class Takeover:
     def receive(self, values: Mapping[str, float], now: float) -> list[str]:
         """Take in the values of all controls; return the buttons that are pressed anew.
 
-        A button that is down when the input is first heard, or heard again, has not been pressed.
-        Hold comes first, and release does not count beside it.
+        A button that is down when the input is first heard, or heard again, has not been pressed,
+        but for hold. Hold comes first, and release does not count beside it.
 
         Args:
             values: by control.
             now: time [s].
         """
         known = now - self._heard <= self._keys.max_age_s
-        self._values, self._heard = values, now
+        before, self._values, self._heard = self._values, dict(values), now
         if any(axis.deflection(values) for _, axis in self._axes):
             self._moved = now
-        pressed = []
+        self._let_go |= not self._is_held(now)
+        pressed, self.ignored = [], []
         for name, control in self._keys.buttons.by_name().items():
             if values[control] <= PRESSED:
                 continue
-            if known and now - self._pressed.get(name, -np.inf) > self._keys.debounce_s:
+            anew = known and now - self._pressed.get(name, -np.inf) > self._keys.debounce_s
+            if before.get(control, 0.0) <= PRESSED and (anew or name == 'hold'):
                 pressed.append(name)
+            elif not known and name != 'hold':
+                self.ignored.append(name)
             self._pressed[name] = now
         if 'hold' in pressed and 'release' in pressed:
             pressed.remove('release')
@@ -336,11 +352,13 @@ class Takeover:
             now: time [s].
             told: what the policy has just told it, shape (m,); None: nothing.
         """
-        held = not self.silent(now) and self._is_held(now)
+        measured = self._believed(measured)
+        held = not self.silent(now) and self._let_go and self._is_held(now)
         if self.hands is Hands.OFF:
             if not held or (measured is None and not self._action.goes_to_zero.all()):
                 return None
-            self._begin(measured, told)
+            start = np.zeros(self._action.size) if measured is None else measured
+            self._target = still_told(self._safety, start, told)
         elif self.silent(now):
             self.hands = Hands.LOST
             return self.at_rest()
@@ -352,12 +370,16 @@ class Takeover:
         self.hands = Hands.ON
         return self._moved_on(measured)
 
-    def _begin(self, measured: Array | None, told: Array | None) -> None:
-        start = np.zeros(self._action.size) if measured is None else measured
-        if told is not None:
-            near = np.abs(told - start) <= self._action.following_limit
-            start = np.where(near, told, start)
-        self._target = start
+    def _believed(self, measured: Array | None) -> Array | None:
+        """Return a measurement that a robot inside its limits can have, else None."""
+        self.problem = ''
+        self._limiter.observe(measured)
+        try:
+            self._limiter.check_measured()
+        except ObservationError as error:
+            self.problem = str(error)
+            return None
+        return self._limiter.measured
 
     def _is_held(self, now: float) -> bool:
         keys = self._keys
@@ -373,16 +395,15 @@ class Takeover:
 
     def _moved_on(self, measured: Array | None) -> Array:
         """Return the command one period later."""
-        action, target = self._action, self.at_rest().copy()
+        action, target = self._action, self.at_rest()
+        wanted = np.zeros(action.size)
         for index, axis in self._axes:
-            wanted = axis.scale * axis.deflection(self._values)
-            if action.goes_to_zero[index]:
-                target[index] = wanted
-            elif measured is not None:
-                target[index] += wanted * self._period
+            wanted[index] = axis.scale * axis.deflection(self._values)
+        moved = target
         if measured is not None:
-            lead = LEAD * action.following_limit
-            near = clamp(target, measured - lead, measured + lead)
-            target = np.where(action.goes_to_zero, target, near)
-        self._target = clamp(target, action.lower, action.upper)
+            ahead, lead = self._safety.difference(target, measured), LEAD * action.following_limit
+            back, on = np.minimum(-lead - ahead, 0.0), np.maximum(lead - ahead, 0.0)
+            moved = target + clamp(wanted * self._period, back, on)
+        moved = np.where(action.goes_to_zero, wanted, moved)
+        self._target = clamp(moved, action.lower, action.upper)
         return self._target

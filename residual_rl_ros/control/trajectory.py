@@ -13,7 +13,7 @@ from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.decision import CommandedStep
 from residual_rl_ros.control.interpolation import passing_velocities
 from residual_rl_ros.control.safety import SafetyFilter
-from residual_rl_ros.numerics import all_finite, clamp
+from residual_rl_ros.numerics import all_finite
 from residual_rl_ros.transitions.transition import Source
 
 Array = npt.NDArray[np.float64]
@@ -51,19 +51,18 @@ class TrajectoryHorizon:
         self._safety = SafetyFilter(controller.limiter.safety.action)
         self._steps, self._period_s = steps, period_s
         self._before: Array | None = None
-        self._stand: Array | None = None
 
     def of(self, command: Array, holding: bool) -> Trajectory:
         """Return the way on from a command.
 
         Args:
             command: that is sent, shape (m,).
-            holding: the robot holds. Then it is to rest where it was as the hold began, or at the
-                command if nobody knows where that was.
+            holding: the robot holds: it is to rest at the command. A measurement can be wrong, and
+                is behind; a gripper that rests where it is measured lets go.
         """
+        before, self._before = self._before, command
         if holding:
-            return self._rest(command)
-        before, self._before, self._stand = self._before, command, None
+            return Trajectory(command[None], np.zeros((1, command.size)))
         step = self._controller.commanded()
         if step is None or step.source is Source.TAKEOVER:
             return Trajectory(command[None], None)
@@ -87,12 +86,3 @@ class TrajectoryHorizon:
     def _is_far(self, command: Array, before: Array) -> bool:
         """Return whether a command is further from another than a control step may be."""
         return bool((np.abs(command - before) > SLACK * self._safety.action.max_step).any())
-
-    def _rest(self, command: Array) -> Trajectory:
-        """Return where a robot rests that holds; it is not followed where it sags to."""
-        if self._stand is None:
-            action, measured = self._safety.action, self._controller.limiter.measured
-            where = command if measured is None else measured
-            self._stand = clamp(where, action.lower, action.upper)
-        self._before = self._stand
-        return Trajectory(self._stand[None], np.zeros((1, command.size)))

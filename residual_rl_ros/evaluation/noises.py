@@ -5,7 +5,8 @@
 The start is the seed of the environment. The noise is the seed of everything that the base policy
 draws in an episode, and has nothing to do with the start. The first noise of a start is the one
 with which `evaluate` plays it. A policy whose `noise_default` is zero plays with zero there, and
-draws in the others, as its further proposals are drawn.
+draws in the others, as its further proposals are drawn: k noises are then zero and k - 1 drawn
+ones, as the robot has them.
 
 Outcomes are those of S starts x M noises. Starts are a sample of the scenes that the robot may
 meet, so intervals come from resampling starts. The noises of a start are its own.
@@ -54,6 +55,19 @@ def pass_at_k(successes: npt.ArrayLike, noises: int, k: int) -> Array:
         raise ValueError(f'k is {k}, expected 1 to {noises}, the number of noises')
     of_count = [1.0 - comb(noises - c, k) / comb(noises, k) for c in range(noises + 1)]
     passed: Array = np.array(of_count)[np.asarray(successes)]
+    return passed
+
+
+def pass_with_zero(outcomes: npt.NDArray[np.bool_], k: int) -> Array:
+    """Return the probability that zero noise or one of k - 1 drawn ones succeeds, for each start.
+
+    Args:
+        outcomes: success of every start, with zero noise first, shape (S, M).
+        k: number of noises, 1 to M.
+    """
+    drawn = outcomes[:, 1:]
+    others = pass_at_k(drawn.sum(1), drawn.shape[1], k - 1) if k > 1 else 0.0
+    passed: Array = np.where(outcomes[:, 0], 1.0, others)
     return passed
 
 
@@ -114,8 +128,8 @@ class NoiseStudy:
     gain: Estimate
     """Largest of them less pass@1: what choosing among as many noises can add."""
     start_share: Estimate | None
-    """Share of the outcome's variance that the start explains; None where all outcomes are the
-    same, or there is one noise."""
+    """Share of the outcome's variance that the start explains, over drawn noises; None where all
+    their outcomes are the same, or one is drawn."""
     resampled: Array
     """pass@1 and the largest pass@k of every resample, shape (resamples, 2)."""
 
@@ -126,7 +140,10 @@ class NoiseStudy:
 
 
 def study_noise(
-    outcomes: npt.NDArray[np.bool_], generator: np.random.Generator, resamples: int = RESAMPLES
+    outcomes: npt.NDArray[np.bool_],
+    generator: np.random.Generator,
+    resamples: int = RESAMPLES,
+    first_is_zero: bool = False,
 ) -> NoiseStudy:
     """Return what outcomes say.
 
@@ -134,6 +151,7 @@ def study_noise(
         outcomes: success of every start with every noise, shape (S, M).
         generator: source of the resamples.
         resamples: how many.
+        first_is_zero: noise 0 is zero, the policy as it is; the others are drawn.
 
     Raises:
         ValueError: there are fewer than two starts, or no noises.
@@ -141,20 +159,23 @@ def study_noise(
     starts, noises = outcomes.shape
     if starts < 2 or noises < 1:
         raise ValueError(f'{starts} starts x {noises} noises, expected at least 2 x 1')
-    counts = outcomes.sum(1)
     ks = [k for k in KS if k <= noises]
-    passed = np.column_stack([pass_at_k(counts, noises, k) for k in ks])
-    rates = passed[:, :1]
-    columns = np.hstack([passed, passed[:, -1:] - rates, rates**2])
+    drawn = outcomes[:, int(first_is_zero) :]
+    counts, draws = drawn.sum(1), drawn.shape[1]
+    passed = np.column_stack(
+        [pass_with_zero(outcomes, k) if first_is_zero else pass_at_k(counts, noises, k) for k in ks]
+    )
+    rates = counts[:, None] / max(draws, 1)
+    columns = np.hstack([passed, passed[:, -1:] - passed[:, :1], rates, rates**2])
     means, resampled = columns.mean(0), resampled_means(columns, generator, resamples)
     estimates = [
         _of_shares(columns[:, index], float(means[index]), resampled[:, index])
         for index in range(len(ks) + 1)
     ]
     share = None
-    if noises > 1:
-        point = float(share_of_starts(means[0], means[-1], starts, noises))
-        shares = share_of_starts(resampled[:, 0], resampled[:, -1], starts, noises)
+    if draws > 1:
+        point = float(share_of_starts(means[-2], means[-1], starts, draws))
+        shares = share_of_starts(resampled[:, -2], resampled[:, -1], starts, draws)
         share = None if np.isnan(point) else Estimate.of(point, shares[~np.isnan(shares)])
     return NoiseStudy(
         starts,

@@ -134,6 +134,7 @@ def _assemble(
         inputs,
         ('action', *contract.feature_outputs),
         (*remarks, *observations.remarks),
+        network.loop,
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,11 +16,13 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, UNUSED_RANGE, BasePolicyMetadata
 from residual_rl_ros.errors import PolicyImportError
 from residual_rl_ros.importing.policy import ImportedPolicy
+from residual_rl_ros.importing.unrolling import END, ROW, OneTurn, unroll
 from residual_rl_ros.resources import write_bytes
 from residual_rl_ros.robot.onnx_model import MAX_MODEL_BYTES
 
@@ -62,21 +65,21 @@ def export(policy: ImportedPolicy, path: Path, batches: tuple[int, ...] = BATCHE
             other numbers than torch.
         OutputError: the file cannot be written.
     """
-    network = policy.network.eval()
+    policy.network.eval()
     content = _graph(policy)
-    error = _difference(policy, content, batches)
-    if MOST_DIFFERENCE < error < MOST_ROUNDING:
-        error = min(error, _difference_from_double(policy, content, batches))
-    parity = Parity(error, batches)
+    parity = Parity(_difference(policy, content, batches), batches)
     if not parity.error <= MOST_DIFFERENCE:  # NaN is refused too.
+        rounding = policy.loop is not None and parity.error < MOST_ROUNDING
+        hint = '; fewer --ddim-steps add up less rounding' if rounding else ''
         raise PolicyImportError(
-            f'the ONNX graph of {type(network).__name__} differs from torch by {parity.error:.1e}, '
-            f'expected at most {MOST_DIFFERENCE:.0e}; nothing was written'
+            f'the ONNX graph of {type(policy.network).__name__} differs from torch by '
+            f'{parity.error:.1e}, expected at most {MOST_DIFFERENCE:.0e}; nothing was written{hint}'
         )
-    model = onnx.ModelProto.FromString(content)
     metadata = replace(policy.metadata, parity=float(f'{parity.error:.2g}'))
-    onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
-    write_bytes(path, model.SerializeToString())
+    told = onnx.ModelProto()
+    onnx.helper.set_model_props(told, {METADATA_KEY: metadata.to_json()})
+    # Protobuf reads messages after one another as one: the weights need not be parsed again.
+    write_bytes(path, content + told.SerializeToString())
     return parity
 
 
@@ -86,28 +89,74 @@ def _graph(policy: ImportedPolicy) -> bytes:
     Raises:
         PolicyImportError: an operator has no ONNX form, or the graph is too large.
     """
+    size = sum(each.numel() * each.element_size() for each in policy.network.state_dict().values())
+    _check_size(size)
     generator = torch.Generator().manual_seed(PARITY_SEED)
     # A batch of 2: what a graph takes for a constant of 1 would not be noticed in another batch.
-    example = tuple(each.sample(2, generator) for each in policy.inputs)
+    example = [each.sample(2, generator) for each in policy.inputs]
     names = [each.name for each in policy.inputs]
-    size = sum(each.numel() * each.element_size() for each in policy.network.state_dict().values())
+    if policy.loop is None:
+        return _traced(policy, policy.network, example, names, list(policy.outputs))
+    rows = policy.loop.rows
+    assert isinstance(rows, Tensor)
+    turn = OneTurn(policy.network, policy.loop)
+    outputs = [*policy.outputs, END]
+    content = _traced(policy, turn, [*example, rows[:1]], [*names, ROW], outputs, weights=False)
+    model = onnx.ModelProto.FromString(content)
+    unroll(model, rows.numpy())
+    _add_weights(model.graph, turn)
+    _check_size(model.ByteSize())
+    serialised: bytes = model.SerializeToString()
+    return serialised
+
+
+def _add_weights(graph: Any, network: nn.Module) -> None:
+    """Store the weights of a graph that has them as inputs: torch copies them several times."""
+    weights = network.state_dict()
+    for value in [each for each in graph.input if each.name in weights]:
+        array = weights[value.name].numpy()
+        graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
+        graph.input.remove(value)
+
+
+def _check_size(size: int) -> None:
     if size > MAX_MODEL_BYTES:
         raise PolicyImportError(
             f'the weights have {size} bytes, expected at most {MAX_MODEL_BYTES}: an ONNX file '
             'holds no more'
         )
+
+
+def _traced(
+    policy: ImportedPolicy,
+    network: nn.Module,
+    example: list[Tensor],
+    inputs: list[str],
+    outputs: list[str],
+    weights: bool = True,
+) -> bytes:
+    """Return the graph of a network, as torch makes it.
+
+    Without weights they are further inputs, by their names in the network.
+
+    Raises:
+        PolicyImportError: an operator has no ONNX form.
+    """
+    open_axes = (*(each.name for each in policy.inputs), *policy.outputs)
     try:
         with torch.no_grad(), warnings.catch_warnings(), TemporaryDirectory() as scratch:
             path = Path(scratch, 'policy.onnx')
             warnings.simplefilter('ignore')  # Of the exporter about itself.
             torch.onnx.export(
-                policy.network,
-                example,
+                network,
+                tuple(example),
                 str(path),
-                input_names=names,
-                output_names=list(policy.outputs),
-                dynamic_axes={name: {0: 'batch'} for name in (*names, *policy.outputs)},
+                input_names=inputs,
+                output_names=outputs,
+                dynamic_axes={name: {0: 'batch'} for name in open_axes},
                 opset_version=OPSET,
+                export_params=weights,
+                do_constant_folding=weights,
                 dynamo=False,
             )
             return path.read_bytes()
@@ -122,57 +171,80 @@ def _graph(policy: ImportedPolicy) -> bytes:
         ) from error
 
 
+def _difference(policy: ImportedPolicy, content: bytes, batches: tuple[int, ...]) -> float:
+    """Return the largest difference between graph and torch; infinite if a shape is wrong.
+
+    Raises:
+        PolicyImportError: ONNX Runtime refuses the graph, or torch gives what is no action.
+    """
+    generator = torch.Generator().manual_seed(PARITY_SEED)
+    values = [each.sample(SAMPLES, generator) for each in policy.inputs]
+    found = _computed(policy, content, values, batches)
+    if policy.loop is not None:  # Its turns add up the rounding, and take torch long.
+        return _difference_from_double(policy, values, found)
+    error = _largest(policy, reference(policy, values), found)
+    if MOST_DIFFERENCE < error < MOST_ROUNDING:
+        error = min(error, _difference_from_double(policy, values, found))
+    return error
+
+
 def _difference_from_double(
-    policy: ImportedPolicy, content: bytes, batches: tuple[int, ...]
+    policy: ImportedPolicy, values: list[Tensor], found: list[list[Any]]
 ) -> float:
     """Return the largest difference between graph and torch in double precision.
 
     Infinite if the network has no such form.
     """
     exact = replace(policy, network=copy.deepcopy(policy.network).double())
+    precise = [each.double() if each.is_floating_point() else each for each in values]
     try:
-        return _difference(exact, content, batches, torch.float64)
+        return _largest(policy, reference(exact, precise), found)
     except PolicyImportError:
         return float('inf')
 
 
-def _difference(
-    policy: ImportedPolicy,
-    content: bytes,
-    batches: tuple[int, ...],
-    precision: torch.dtype = torch.float32,
-) -> float:
-    """Return the largest difference between graph and torch; infinite if a shape is wrong.
+def _computed(
+    policy: ImportedPolicy, content: bytes, values: list[Tensor], batches: tuple[int, ...]
+) -> list[list[Any]]:
+    """Return what ONNX Runtime computes, all outputs of each batch.
 
     Raises:
-        PolicyImportError: ONNX Runtime refuses the graph, or torch gives what is no action.
+        PolicyImportError: it refuses the graph.
     """
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     options.log_severity_level = 3
-    generator = torch.Generator().manual_seed(PARITY_SEED)
-    worst = 0.0
+    names = [each.name for each in policy.inputs]
     try:
         session = ort.InferenceSession(content, options, providers=['CPUExecutionProvider'])
-        values = [each.sample(SAMPLES, generator) for each in policy.inputs]
-        precise = [each.to(precision) if each.is_floating_point() else each for each in values]
-        expected = reference(policy, precise)
-        for batch in batches:
-            rows = torch.arange(batch) % SAMPLES
-            feeds = {
-                each.name: value[rows].numpy()
-                for each, value in zip(policy.inputs, values, strict=True)
-            }
-            found = session.run(list(policy.outputs), feeds)
-            for name, want, got in zip(policy.outputs, expected, found, strict=True):
-                worst = max(worst, _distance(name, want[rows].numpy(), got, policy.metadata))
-    except Exception as error:
-        if isinstance(error, PolicyImportError):
-            raise
-        # ONNX Runtime raises its own untyped hierarchy.
+        return [
+            session.run(
+                list(policy.outputs),
+                {
+                    name: value[_rows(batch)].numpy()
+                    for name, value in zip(names, values, strict=True)
+                },
+            )
+            for batch in batches
+        ]
+    except Exception as error:  # ONNX Runtime raises its own untyped hierarchy.
         reason = ' '.join(str(error).split())[:300]
         raise PolicyImportError(f'ONNX Runtime cannot run the graph: {reason}') from error
-    return worst
+
+
+def _rows(batch: int) -> Tensor:
+    """Return which samples a batch has."""
+    return torch.arange(batch) % SAMPLES
+
+
+def _largest(policy: ImportedPolicy, expected: tuple[Tensor, ...], found: list[list[Any]]) -> float:
+    """Return the largest difference between what torch and ONNX Runtime have computed."""
+    return max(
+        _distance(name, want[_rows(len(got))].numpy(), got, policy.metadata)
+        for outputs in found
+        for name, want, got in zip(policy.outputs, expected, outputs, strict=True)
+    )
 
 
 def reference(policy: ImportedPolicy, values: list[Tensor]) -> tuple[Tensor, ...]:
@@ -181,7 +253,7 @@ def reference(policy: ImportedPolicy, values: list[Tensor]) -> tuple[Tensor, ...
     Raises:
         PolicyImportError: it is of another shape than the metadata say, or not finite.
     """
-    with torch.no_grad():
+    with torch.no_grad(), _Products():
         result = policy.network(*values)
     outputs: tuple[Tensor, ...] = (result,) if isinstance(result, Tensor) else tuple(result)
     if len(outputs) != len(policy.outputs):
@@ -200,6 +272,28 @@ def reference(policy: ImportedPolicy, values: list[Tensor]) -> tuple[Tensor, ...
         if not bool(torch.isfinite(output).all()):
             raise PolicyImportError(f'the network returns numbers that are not finite in {name}')
     return outputs
+
+
+class _Products(TorchFunctionMode):
+    """Has torch compute a convolution over time as one product of matrices.
+
+    Else it reads the weights, of which such networks have a gigabyte, again for each sample.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Compute `func`."""
+        if func is not torch.conv1d or args[5:] != ((1,), 1):
+            return func(*args, **(kwargs or {}))
+        x, weight, bias, (stride,), (padding,) = args[:5]
+        padded = nn.functional.pad(x, (padding, padding))
+        windows = padded.unfold(2, weight.shape[2], stride).transpose(1, 2).flatten(2)
+        return nn.functional.linear(windows, weight.flatten(1), bias).transpose(1, 2)
 
 
 def _distance(name: str, want: Any, got: Any, metadata: BasePolicyMetadata) -> float:

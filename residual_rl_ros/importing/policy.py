@@ -61,6 +61,9 @@ class ImportedPolicy:
     """The first is `action`."""
     remarks: tuple[str, ...] = ()
     """What the user should know: where it differs from the original, what was assumed."""
+    loop: nn.Module | None = None
+    """Part of the network that changes `noise` step by step, by the rows of its buffer `rows`. It
+    is exported once, and repeated in the graph."""
 
 
 def load_by_name(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
@@ -77,11 +80,16 @@ def load_by_name(module: nn.Module, tensors: Mapping[str, Tensor], what: str) ->
     """
     check_fit(module, tensors, what)
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not _is_finite(tensor):
             raise PolicyImportError(
                 f'{name} of {what} holds numbers that are not finite; the training has diverged'
             )
     module.load_state_dict(dict(tensors), assign=True)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Return whether all numbers are finite, without as much memory again."""
+    return not tensor.numel() or bool(torch.isfinite(torch.stack(tensor.aminmax())).all())
 
 
 def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:

@@ -205,6 +205,7 @@ def _diffusion(archive: TorchZip, config: StoredConfig, options: ImportOptions) 
         ),
         ('action', *contract.feature_outputs),
         remarks,
+        network.loop,
     )
 
 

@@ -36,6 +36,9 @@ class EpisodeRecord:
     """Whether an operator commanded its first decision: nobody knows which policy was due."""
     operator_steps: int = 0
     """Control steps received up to its end in whose decisions an operator commanded."""
+    basic_return: float | None = None
+    """Sum of the rewards of the task over the transitions that arrived; None where an earlier
+    version did not add them up."""
 
     def outcome(self, unlabelled_fails: bool = False) -> bool | None:
         """Return whether its policy succeeded on its own, None if nobody can tell.
@@ -80,6 +83,8 @@ class _OpenEpisode:
     """Whether its first decision was an operator's."""
     taken_over: bool = False
     """Whether its latest decision was."""
+    basic_return: float = 0.0
+    """Sum of the rewards of the task."""
 
 
 class EpisodeLog:
@@ -125,8 +130,11 @@ class EpisodeLog:
         self.takeovers += taken_over and not episode.taken_over
         self.operator_steps += decision_steps * taken_over
         sources = episode.sources | {transition.source}
+        basic_return = episode.basic_return + transition.reward
         if not (transition.terminated or transition.truncated):
-            self._open[robot] = replace(episode, sources=sources, taken_over=taken_over)
+            self._open[robot] = replace(
+                episode, sources=sources, taken_over=taken_over, basic_return=basic_return
+            )
             return None
         self._open.pop(robot, None)
         labelled = transition.success is not Success.UNLABELLED
@@ -140,6 +148,7 @@ class EpisodeLog:
             transition.truncated,
             episode.operator_began,
             self.operator_steps,
+            basic_return,
         )
         self.history.append(record)
         if record.success is not None:
@@ -149,6 +158,11 @@ class EpisodeLog:
     def count_label(self, success: bool) -> None:
         """Take in a label, for `only_success_is_labelled`; `record` does for its own."""
         self._labels[success] += 1
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any episode was ever labelled."""
+        return any(self._labels.values())
 
     @property
     def only_success_is_labelled(self) -> bool:
@@ -184,6 +198,7 @@ class EpisodeLog:
                     *episode.actor,
                     episode.operator_began,
                     episode.taken_over,
+                    episode.basic_return,
                 ]
                 for robot, episode in self._open.items()
             },
@@ -200,10 +215,8 @@ class EpisodeLog:
         failures, successes = state['labels']
         self._labels = {False: int(failures), True: int(successes)}
         self._open = {
-            robot: _OpenEpisode(
-                number, frozenset(map(Source, sources)), (epoch, sequence), *operator
-            )
-            for robot, (number, sources, epoch, sequence, *operator) in state['episodes'].items()
+            robot: _OpenEpisode(number, frozenset(map(Source, sources)), (epoch, sequence), *rest)
+            for robot, (number, sources, epoch, sequence, *rest) in state['episodes'].items()
         }
         # A checkpoint of an earlier version counted neither.
         self.takeovers = int(state.get('takeovers', 0))

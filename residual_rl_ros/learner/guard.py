@@ -1,16 +1,20 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The guard: a sequential test of the residual against its base."""
+"""The guard: a sequential test of the residual against its base, by success or by returns."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from residual_rl_ros.errors import CheckpointError
 
+NOTHING, SUCCESS, RETURN = 'nothing', 'success', 'return'
+"""What a guard can watch."""
 MIN_BASE_EPISODES = 20
 """Base-only episodes before anything is concluded."""
 BASE_WINDOW = 100
@@ -43,6 +47,10 @@ SWITCHED_OFF = 0.001
 """A run of base-only episodes that is less probable than this was no chance: somebody has switched
 the residual off, and its arms are not drawn."""
 
+GRADED = (0.2, 0.8)
+"""Quantiles of the base's returns between which a return is graded: as wide as a normal
+distribution needs to tell a loss early, and so narrow that rare returns far out do not matter."""
+
 
 @dataclass(frozen=True)
 class GuardConfig:
@@ -64,10 +72,20 @@ class Alarm:
     """Success of the base-only episodes compared with."""
     episodes: int
     """Residual episodes since the sum last was zero."""
-    successes: int
+    successes: float
     """Successful ones of these."""
+    returns: tuple[float, float] | None = None
+    """Mean return of these and of the base-only episodes, if returns were compared; successes are
+    then grades."""
 
     def __str__(self) -> str:
+        if self.returns is not None:
+            grade = self.successes / self.episodes
+            return (
+                f'base + residual had a mean return of {self.returns[0]:.4g} (grade {grade:.2f}) '
+                f'in the last {self.episodes} episodes, the base alone {self.returns[1]:.4g} '
+                f'({self.base_success:.2f}) in its own'
+            )
         return (
             f'base + residual succeeded in {self.successes} of the last {self.episodes} episodes, '
             f'the base alone in {self.base_success:.0%} of its own'
@@ -120,6 +138,9 @@ class Guard:
     improbable by what the base did before: exp(-n KL(success || p0)), Chernoff's bound, above one
     in 6,000. That halves the false alarms where nothing changes.
 
+    **Grades.** An outcome may also be a grade y from 0 to 1, which stands for a success with the
+    probability y: P(y | p) = y p + (1 - y) (1 - p). It is linear in p, so the mean of e stays 1.
+
     Args:
         config: numbers.
     """
@@ -128,9 +149,9 @@ class Guard:
         self.config = config
         self.statistic = 0.0
         """The sum; at `DOUBT` a trial begins."""
-        self._base: list[bool] = []
-        self._base_run = 0
-        self._episodes = self._successes = 0
+        self._base: list[float] = []
+        self._base_run = self._episodes = 0
+        self._successes: float = 0
         self._budget = self._full_budget
         self._trial: _Trial | None = None
 
@@ -144,7 +165,7 @@ class Guard:
         return self._success_of_base(BASE_WINDOW)
 
     @property
-    def base_outcomes(self) -> list[bool]:
+    def base_outcomes(self) -> list[float]:
         """Outcomes of the latest base-only episodes, however few."""
         return self._base[-BASE_WINDOW:]
 
@@ -168,12 +189,12 @@ class Guard:
         return max(self.config.share, share)
 
     def record_outcome(
-        self, success: bool, residual: bool, base_share: float | None = None
+        self, success: float, residual: bool, base_share: float | None = None
     ) -> Alarm | None:
         """Count an episode.
 
         Args:
-            success: its outcome.
+            success: its outcome: whether it succeeded, or a grade from 0 to 1.
             residual: whether it ran with the residual.
             base_share: probability with which it was drawn to be base-only; 0 or 1 if it was not
                 drawn. Default: `base_share` as it is now.
@@ -196,23 +217,23 @@ class Guard:
             del self._base[:-BASE_MEMORY]
         return self._verdict()
 
-    def _log_e_value(self, success: bool, residual: bool, share: float) -> float:
+    def _log_e_value(self, success: float, residual: bool, share: float) -> float:
         """Return log e of an episode [nat]; b and r are taken from what came before it."""
         b = _inside(self.base_success or 0.0)
         # As the residual did since the doubt began, and a third of the base as a first guess.
         r = (self._successes + FIRST_GUESS * b / 3.0) / (self._episodes + FIRST_GUESS)
         r = max(min(r, b / 2.0), 0.005)
         arm, either = r if residual else b, share * b + (1.0 - share) * r
-        return math.log(arm / either if success else (1.0 - arm) / (1.0 - either))
+        return math.log(_likelihood(success, arm) / _likelihood(success, either))
 
-    def _add(self, success: bool) -> None:
+    def _add(self, success: float) -> None:
         """Add a residual episode to the sum, and begin a trial if it raises doubt."""
         base = self.base_success
         if not base:
             return  # Nothing is known, or there is no success to lose.
         p0 = _inside(base)
         p1 = max(p0 - self.config.drop, p0 / 4.0, 0.01)
-        self.statistic += math.log(p1 / p0 if success else (1.0 - p1) / (1.0 - p0))
+        self.statistic += math.log(_likelihood(success, p1) / _likelihood(success, p0))
         self._episodes += 1
         self._successes += success
         if self.statistic <= 0.0:
@@ -281,12 +302,90 @@ class Guard:
                 "the guard's state has no 'budget': it was saved by a version with another test; "
                 'continue it with that version, or begin a new run'
             )
-        self._base = [bool(success) for success in state['base']]
+        self._base = list(state['base'])
         self._base_run = int(state['base_run'])
         self.statistic = float(state['statistic'])
-        self._episodes, self._successes = int(state['episodes']), int(state['successes'])
+        self._episodes, self._successes = int(state['episodes']), state['successes']
         self._budget = float(state['budget'])
         self._trial = None if state['trial'] is None else _Trial(**state['trial'])
+
+
+class ReturnGuard(Guard):
+    """The guard of a task that tells returns alone: it grades each by those of the base.
+
+    The grade is 0 up to the return that four of five of the latest base-only episodes reach, 1 from
+    that on which one of five reaches, and linear between. These are taken from earlier episodes,
+    so that e stays a fair bet; no unit matters, and nothing how far out a return is.
+
+    Args:
+        config: numbers; `drop` is one of the mean grade, which is about a half for the base.
+    """
+
+    def __init__(self, config: GuardConfig) -> None:
+        super().__init__(config)
+        self._base_returns: list[float] = []
+        self._residual_returns: list[float] = []
+
+    def grade(self, value: float) -> float | None:
+        """Return how good a return is, from 0 to 1; None while the base is not known."""
+        if len(self._base_returns) < MIN_BASE_EPISODES:
+            return None
+        known = sorted(self._base_returns)
+        low, high = (known[round(share * (len(known) - 1))] for share in GRADED)
+        if low == high:
+            return float(value >= high)
+        return min(max((value - low) / (high - low), 0.0), 1.0)
+
+    def record_return(
+        self, value: float, residual: bool, base_share: float, taken_over: bool = False
+    ) -> Alarm | None:
+        """Count an episode.
+
+        Args:
+            value: its return.
+            residual: whether it ran with the residual.
+            base_share: as in `record_outcome`.
+            taken_over: whether an operator helped: then the grade is 0, whatever the return is.
+
+        Returns:
+            An alarm if the residual has become worse than the base.
+        """
+        returns = self._residual_returns if residual else self._base_returns
+        grade = self.grade(value)
+        if not taken_over:
+            returns.append(value)
+            del returns[:-BASE_WINDOW]
+        if grade is None:
+            if len(self._base_returns) == MIN_BASE_EPISODES:
+                for each in self._base_returns:
+                    self.record_outcome(self.grade(each) or 0.0, residual=False, base_share=1.0)
+            return None
+        alarm = self.record_outcome(0.0 if taken_over else grade, residual, base_share)
+        if alarm is None or not self._residual_returns:
+            return alarm
+        latest = self._residual_returns[-alarm.episodes :]
+        means = float(np.mean(latest)), float(np.mean(self._base_returns))
+        return replace(alarm, returns=means)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts as JSON values, for a checkpoint."""
+        known = {'base_returns': self._base_returns, 'residual_returns': self._residual_returns}
+        return {**super().state_dict(), **{name: list(each) for name, each in known.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            CheckpointError: as that of the other guard.
+        """
+        super().load_state_dict(state)
+        self._base_returns = list(state['base_returns'])
+        self._residual_returns = list(state['residual_returns'])
+
+
+def _likelihood(success: float, rate: float) -> float:
+    """Return P(outcome | success rate) of an outcome, or of a grade from 0 to 1."""
+    return success * rate + (1.0 - success) * (1.0 - rate)
 
 
 def _inside(success: float) -> float:

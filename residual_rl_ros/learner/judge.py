@@ -4,14 +4,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from residual_rl_ros.config.preset import LearnerConfig
 from residual_rl_ros.learner.episodes import EpisodeLog, EpisodeRecord
 from residual_rl_ros.learner.exploration_schedule import PublishedShares
-from residual_rl_ros.learner.guard import Guard, GuardConfig
+from residual_rl_ros.learner.guard import (
+    NOTHING,
+    RETURN,
+    SUCCESS,
+    Guard,
+    GuardConfig,
+    ReturnGuard,
+)
 from residual_rl_ros.learner.kept_networks import BestNetworks, Networks
 
 
@@ -35,9 +42,10 @@ class ActorJudge:
     def __init__(self, config: LearnerConfig, episodes: EpisodeLog) -> None:
         self._config = config
         self._episodes = episodes
-        self.guard = Guard(
-            GuardConfig(config.guard_drop, config.guard_false_alarm_episodes, config.guard_share)
+        self._numbers = GuardConfig(
+            config.guard_drop, config.guard_false_alarm_episodes, config.guard_share
         )
+        self._by_success, self._by_return = Guard(self._numbers), ReturnGuard(self._numbers)
         self.best = BestNetworks()
         """What a rollback returns to."""
         self.base_shares = PublishedShares()
@@ -45,6 +53,24 @@ class ActorJudge:
         self.rollbacks: list[Rollback] = []
         """What the guard has found so far."""
         self._rolled_back = (0, -1)  # Newest (epoch, sequence) whose actor a rollback has revoked.
+
+    @property
+    def watches(self) -> str:
+        """What the guard compares: returns as long as no episode was ever labelled."""
+        if not self._config.guard_share:
+            return NOTHING
+        unlabelled = self._config.guard_unlabelled == 'auto' and not self._episodes.labelled
+        return RETURN if unlabelled else SUCCESS
+
+    @property
+    def guard(self) -> Guard:
+        """The guard by what it watches."""
+        return self._by_return if self.watches == RETURN else self._by_success
+
+    def adopt(self, base_successes: Iterable[bool]) -> None:
+        """Take in whether earlier base-only episodes succeeded, oldest first."""
+        for success in base_successes:
+            self._by_success.record_outcome(success, residual=False, base_share=1.0)
 
     def judge(
         self,
@@ -64,24 +90,45 @@ class ActorJudge:
         Returns:
             Why to roll back; empty if there is no reason.
         """
-        fails = self._config.unlabelled_fails(self._episodes.only_success_is_labelled)
-        outcome, warm = record.outcome(fails), record.warmup
         revoked = actor <= self._rolled_back
-        if outcome is None or (record.residual and revoked):
+        if record.residual and revoked:
             return ''
+        self._forget_returns()
+        fails = self._config.unlabelled_fails(self._episodes.only_success_is_labelled)
+        success = record.outcome(fails)
         # Once online, episodes without residual are the guard's and say nothing of the learner.
-        if record.residual or warm:
-            self._episodes.rate(outcome)
-        if record.residual and not warm:
+        if success is not None and (record.residual or record.warmup):
+            self._episodes.rate(success)
+        outcome = self._grade(record) if self.watches == RETURN else success
+        if outcome is not None and record.acts:
             self.best.rate(outcome, self.guard.base_outcomes, networks, transitions)
-        if warm and record.residual:
-            return ''
-        if not self._config.guard_share and record.residual:
+        if record.residual and (record.warmup or not self._config.guard_share):
             return ''
         # Of two episodes under a revoked actor only that of the base counts: no fair draw.
         share = 0.0 if revoked else self.base_shares.of(actor)
-        alarm = self.guard.record_outcome(outcome, record.residual, share)
+        alarm = None
+        if success is not None:
+            alarm = self._by_success.record_outcome(success, record.residual, share)
+        if self.watches == RETURN and not record.operator_began:
+            alarm = self._by_return.record_return(
+                record.basic_return or 0.0, record.residual, share, record.takeover
+            )
         return '' if alarm is None else str(alarm)
+
+    def _grade(self, record: EpisodeRecord) -> float | None:
+        """Return how good an episode was by its return, from 0 to 1; None if nobody can tell."""
+        if record.operator_began:
+            return None
+        grade = self._by_return.grade(record.basic_return or 0.0)
+        return 0.0 if grade is not None and record.takeover else grade
+
+    def _forget_returns(self) -> None:
+        """Begin to rate anew when the first label comes after episodes that returns had rated."""
+        if self.watches == RETURN or self._by_return.base_success is None:
+            return
+        self._by_return = ReturnGuard(self._numbers)
+        if self.best.good:
+            self.best.begin(self.best.good, 0.0, self.best.taken_at)
 
     def roll_back(self, version: tuple[int, int], reason: str) -> Networks:
         """Revoke the present actor.
@@ -97,7 +144,8 @@ class ActorJudge:
             The networks to return to; none during warm-up.
         """
         self._rolled_back = version
-        self.guard.reset()
+        self._by_success.reset()
+        self._by_return.reset()
         self._episodes.forget_outcomes()
         self.rollbacks.append(Rollback(len(self._episodes.history), reason))
         return self.best.restore()
@@ -105,7 +153,9 @@ class ActorJudge:
     def state_dict(self) -> dict[str, Any]:
         """Return everything but the networks as JSON values, for a checkpoint."""
         return {
-            'guard': self.guard.state_dict(),
+            'guard_watches': self.watches,  # For a summary; it follows from the episodes.
+            'guard': self._by_success.state_dict(),
+            'return_guard': self._by_return.state_dict(),
             'base_shares': self.base_shares.state_dict(),
             'rollbacks': [asdict(rollback) for rollback in self.rollbacks],
             'rolled_back': list(self._rolled_back),
@@ -114,7 +164,9 @@ class ActorJudge:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.guard.load_state_dict(state['guard'])
+        self._by_success.load_state_dict(state['guard'])
+        if 'return_guard' in state:  # A checkpoint of an earlier version compared no returns.
+            self._by_return.load_state_dict(state['return_guard'])
         self.base_shares.load_state_dict(state['base_shares'])
         self.rollbacks = [Rollback(**rollback) for rollback in state['rollbacks']]
         epoch, sequence = state['rolled_back']

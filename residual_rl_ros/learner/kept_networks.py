@@ -51,8 +51,8 @@ class BestNetworks:
         self.confirmed = False
         """Whether `good` were confirmed; else they are those of the warm-up."""
         self._candidate_at = 0
-        self._before: list[bool] = []
-        self._window: list[bool] = []
+        self._before: list[float] = []
+        self._window: list[float] = []
 
     @property
     def rank(self) -> Rank:
@@ -67,15 +67,15 @@ class BestNetworks:
 
     def rate(
         self,
-        outcome: bool,
-        base: Sequence[bool],
+        outcome: float,
+        base: Sequence[float],
         networks: Callable[[], Networks],
         transitions: int,
     ) -> None:
         """Take in a residual episode; after a window, confirm the candidate and take the next.
 
         Args:
-            outcome: its success.
+            outcome: its success, or a grade from 0 to 1.
             base: outcomes of the base to compare with.
             networks: returns the present ones.
             transitions: received so far.
@@ -89,7 +89,7 @@ class BestNetworks:
         self._before, self._window = self._window, []
         self.candidate, self._candidate_at = networks(), transitions
 
-    def _better(self, base: Sequence[bool]) -> bool:
+    def _better(self, base: Sequence[float]) -> bool:
         """Return whether the two windows confirm the candidate."""
         both = [*self._before, *self._window]
         if self.confirmed and _mean(both) < self.success:
@@ -121,16 +121,14 @@ class BestNetworks:
         self.success, self.taken_at = float(state['good_success']), int(state['good_taken_at'])
         self.confirmed = bool(state['good_confirmed'])
         self._candidate_at = int(state['candidate_taken_at'])
-        self._before, self._window = (
-            [bool(success) for success in state[name]] for name in ('rated_before', 'rated')
-        )
+        self._before, self._window = (list(state[name]) for name in ('rated_before', 'rated'))
 
 
-def _mean(outcomes: Sequence[bool]) -> float:
+def _mean(outcomes: Sequence[float]) -> float:
     return sum(outcomes) / len(outcomes)
 
 
-def _beta(outcomes: Sequence[bool]) -> tuple[float, float]:
+def _beta(outcomes: Sequence[float]) -> tuple[float, float]:
     """Return mean and variance of success after these outcomes and one of each kind."""
     count = len(outcomes) + 2
     mean = (sum(outcomes) + 1) / count

@@ -27,6 +27,7 @@ from residual_rl_ros.learner.exploration_schedule import (
     residual_exploration,
     warmup_exploration,
 )
+from residual_rl_ros.learner.guard import RETURN
 from residual_rl_ros.learner.judge import ActorJudge
 from residual_rl_ros.learner.updates import Updates
 from residual_rl_ros.residual_policy.robot_policy import Exploration
@@ -204,8 +205,7 @@ class Learner:
             base_outcomes: outcomes of base-only episodes, oldest first, for the guard to compare
                 with.
         """
-        for outcome in base_outcomes:
-            self.judge.guard.record_outcome(outcome, residual=False, base_share=1.0)
+        self.judge.adopt(base_outcomes)
         config, memory = self.config, self.rule.memory
         wanted = math.ceil(config.warmup_episodes * memory.episode_decisions)
         self._warmup_transitions = max(config.warmup_transitions, wanted)
@@ -225,6 +225,8 @@ class Learner:
         derived = ', '.join(f'{name} {value:.4g}' for name, value in self.derived().items())
         if derived:
             self.inform(f'from {self.transitions} decisions of the base follow: {derived}')
+        if self.judge.watches == RETURN:
+            self.inform('no episode was labelled: the guard watches returns')
         waits = self.config.policy_warmup_transitions > 0
         self.phase = Phase.POLICY_WARMUP if waits else Phase.ONLINE
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -259,6 +259,10 @@ class BoundAddOns:
                 transition.observation, transition.executed_action, transition.next_observation
             )
         )
+
+    def of_each(self, transition: Transition) -> list[float]:
+        """Return the weighted reward of each add-on; summed up in order it is `of_transition`."""
+        return [replace(self, parts=(part,)).of_transition(transition) for part in self.parts]
 
     def of_table(self, table: TransitionTable) -> Array:
         """Return the reward of every transition, shape (count,); see `of_decision`."""

@@ -347,16 +347,35 @@ class MessageDecoder:
         return np.array([getter(message) for getter in self._getters], dtype=np.float64)
 
 
-def stop_reason(stop: StopInput, message: Any) -> str:
-    """Return why a message of a stop input forbids to move, empty if it does not.
+def check_stop_input(stop: StopInput, example: Any) -> None:
+    """Refuse a field that a stop input's messages do not have; in a list, only messages tell.
 
     Args:
         stop: the stop input.
-        message: a message of its type.
+        example: an empty message of its type.
 
     Raises:
         ConfigError: the message has no such field, or it is no number, text or vector.
     """
+    _stop_reason(stop, example)
+
+
+def stop_reason(stop: StopInput, message: Any) -> str:
+    """Return why a message of a stop input forbids to move, empty if it does not.
+
+    A message without the field does.
+
+    Args:
+        stop: the stop input.
+        message: a message of its type.
+    """
+    try:
+        return _stop_reason(stop, message)
+    except ConfigError as error:
+        return str(error)
+
+
+def _stop_reason(stop: StopInput, message: Any) -> str:
     where = f'robot.stop_inputs.{stop.name}.field'
     try:
         value = _pick(message, stop.field)

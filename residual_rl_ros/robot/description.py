@@ -203,10 +203,17 @@ class _Description:
             check_names('observation', robot.observation_names)
         except ConfigError as error:
             raise ConfigError(self._source, [f'robot: {error}']) from error
+        channel_of = {name: each for each in channels for name in each.observation_names}
         for measured in spec.measured_by:
-            if measured not in robot.observation_names:
+            if measured not in channel_of:
                 self._problems.append(
                     f'robot.action.measured_by names {measured!r}, which no channel provides'
+                )
+            elif channel_of[measured].latched:
+                self._problems.append(
+                    f'robot.action.measured_by names {measured!r}, of the latched channel '
+                    f'{channel_of[measured].name!r}, whose values are never too old: expected a '
+                    'channel with max_age_s'
                 )
         self._check()
         return robot

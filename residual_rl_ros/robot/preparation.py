@@ -24,6 +24,9 @@ SERVICE_TYPES = TRIGGER, EMPTY = ('std_srvs/srv/Trigger', 'std_srvs/srv/Empty')
 TOLERANCE_S = 0.05
 """A robot is at home if it would be there within this time at its largest velocity."""
 
+UNIT_LENGTH = 0.01
+"""A quaternion whose length differs from 1 by more is a mistake."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class HomeKeys:
@@ -133,6 +136,8 @@ def home_of(keys: HomeKeys, action: ActionSpec, period_s: float) -> HomeSpec:
         goal[index] = position
     if np.isnan(goal).all():
         raise ConfigError('home.positions is empty, expected a position by action name')
+    for each in action.orientations:
+        _check_orientation(goal, [index for index in each if index >= 0], action)
     if len(keys.tolerance) not in (0, 1, action.size):
         raise ConfigError(
             f'home.tolerance is {list(keys.tolerance)}, expected one value, or one for each of '
@@ -163,6 +168,18 @@ def _index(name: str, action: ActionSpec) -> int:
             'in positions; remove it'
         )
     return index
+
+
+def _check_orientation(goal: Array, places: list[int], action: ActionSpec) -> None:
+    """Refuse half of an orientation, and a quaternion that is none."""
+    given, names = goal[places], ', '.join(action.names[index] for index in places)
+    if np.isnan(given).any() and not np.isnan(given).all():
+        raise ConfigError(f'home.positions has some of {names}: they are one orientation, give all')
+    length = float(np.linalg.norm(given))
+    if len(places) == 4 and abs(length - 1.0) > UNIT_LENGTH:
+        raise ConfigError(
+            f'home.positions of {names} has length {length:.4g}, expected a quaternion of length 1'
+        )
 
 
 def _flat(positions: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:

@@ -65,8 +65,9 @@ def settle_success(task: str, success: str, say: Callable[[str], None]) -> str:
         else:
             say(
                 f'{task} has no success criterion: a probe of {steps} steps told neither '
-                f'info[{IS_SUCCESS!r}] nor info[{SUCCESS!r}]; episodes are unlabelled and returns '
-                'are compared; if it tells success otherwise, say how with --success'
+                f'info[{IS_SUCCESS!r}] nor info[{SUCCESS!r}]; episodes are unlabelled, and returns '
+                'are compared, by the guard too; if it tells success otherwise, say how with '
+                '--success'
             )
         return str(settled)
     if criterion.source not in told:

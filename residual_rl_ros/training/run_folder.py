@@ -74,6 +74,7 @@ def describe_learning(out: Path, rate_hz: float) -> dict[str, Any]:
         'takeovers': state.get('takeovers', 0),
         'updates': state.get('updates', 0),
         'rollbacks': len(state.get('rollbacks', [])),
+        'guard_watches': state.get('guard_watches'),
         'minutes_to_90_percent': None
         if passed is None
         else _minutes(passed.control_steps, rate_hz),

@@ -37,8 +37,9 @@ HERE = (
     *('bag_warm_start', 'chunk_seams', 'customisation', 'customisation_knobs'),
     *('customisation_mppi', 'customise_shelf', 'failure_to_success', 'fused_policy'),
     'guard_rates',
+    'guard_worlds',
 )
-WITH_ROS = ('recorder_load', 'round_trips')
+WITH_ROS = ('command_channels', 'recorder_load', 'round_trips')
 
 
 def test_every_script_has_a_test() -> None:
@@ -57,6 +58,9 @@ def test_rates_of_the_guard(
     assert worlds == [f'| {world}' for world in script.WORLDS]
     never = next(row for row in rows if row.startswith('| 80% | 0% |'))
     assert int(never.split('|')[3].split(',')[0]) < 20, 'it is noticed'
+    of_returns = rows.index('| returns of both | false alarm in 2,000 episodes | base-only share |')
+    shown = rows[of_returns + 2 : of_returns + 2 + len(script.RETURN_WORLDS)]
+    assert [row.split(' | ')[0] for row in shown] == [f'| {each}' for each in script.RETURN_WORLDS]
     with Image.open(tmp_path / 'rates.png') as picture:
         assert picture.width > 600
 

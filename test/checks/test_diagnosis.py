@@ -304,12 +304,34 @@ def test_zero_noise_is_no_draw_of_the_spread() -> None:
     assert np.mean(variances) == pytest.approx(1.0, abs=0.2)
 
 
-def test_the_success_with_zero_noise_is_told() -> None:
-    outcomes = np.zeros((4, 2), dtype=bool)
-    outcomes[:3, 0] = True
+def test_a_base_that_does_what_zero_noise_says_is_judged_by_that() -> None:
+    bound, generator = controller_of(Fake(by_noise), 1).bound, np.random.default_rng(0)
+    # Zero noise always fails and each drawn one always succeeds, and the other way round.
+    drawn = np.ones((20, 8), dtype=bool)
+    drawn[:, 0] = False
+
+    def found(outcomes: np.ndarray, zero: bool = True) -> Diagnosis:
+        return diagnose(outcomes, np.ones((20, 2)), 'ab', bound, generator, first_is_zero=zero)
+
+    choose, nothing = found(drawn), found(~drawn)
+    assert choose.verdict is Verdict.CHOOSE
+    assert [each.point for each in choose.study.pass_at.values()] == [0.0, 1.0, 1.0, 1.0]
+    assert nothing.verdict is Verdict.NOTHING
+    assert 'succeeds in 100.0% of 20 episodes' in nothing.reason
+    # A base that draws would have missed an eighth, or seven.
+    assert found(drawn, zero=False).study.pass_at[1].point == pytest.approx(7 / 8)
+    assert found(~drawn, zero=False).verdict is not Verdict.NOTHING
+
+
+def test_the_success_with_zero_noise_and_with_drawn_noise_is_told() -> None:
+    outcomes = np.zeros((4, 3), dtype=bool)
+    outcomes[:3, 0] = outcomes[3, 1] = True
     bound, generator = controller_of(Fake(by_noise), 1).bound, np.random.default_rng(0)
     found = diagnose(outcomes, np.ones((4, 2)), 'ab', bound, generator, first_is_zero=True)
     assert found.summary()['zero_noise'] == 0.75
-    assert any('zero noise (noise 0): 75%; noises 1 to 1 are drawn' in x for x in found.lines())
+    assert found.summary()['drawn_noise'] == 1 / 8
+    # The fourth start succeeds with one of two drawn noises, of which k = 2 has one.
+    assert found.study.pass_at[2].point == pytest.approx(0.75 + 0.25 / 2)
+    assert any('of zero and k - 1 drawn noises; a drawn one alone: 12%' in x for x in found.lines())
     plain = diagnose(outcomes, np.ones((4, 2)), 'ab', bound, generator)
-    assert plain.summary()['zero_noise'] is None
+    assert plain.summary()['zero_noise'] is plain.summary()['drawn_noise'] is None

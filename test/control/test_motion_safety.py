@@ -15,6 +15,7 @@ from loop_builders import PERIOD, real_time
 
 from residual_rl_ros.control.feedback import END_EPISODE
 from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S
+from residual_rl_ros.errors import UnsafeCommandError
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader
 from residual_rl_ros.robot.action_spec import ActionSpec
@@ -321,6 +322,18 @@ def test_a_robot_that_is_brought_to_the_start_begins() -> None:
 
 
 # --- who may move the robot
+
+
+@pytest.mark.parametrize('taken_over', [True, False])
+def test_between_episodes_a_command_that_may_not_be_sent_is_a_fault(taken_over: bool) -> None:
+    """An operator's, and one on the way home."""
+    arm = Arm(auto_start=False)
+    arm.loop.preparation = Mock(fault='', **{'step.return_value': np.zeros(2)})
+    arm.loop.controller.limiter.limit = Mock(side_effect=UnsafeCommandError('none'))
+    arm.loop.set_takeover(taken_over)
+    arm.loop.receive_takeover(np.zeros(2))
+    assert len(arm.run(3)) == 0
+    assert arm.said.faults == ['none']
 
 
 def test_a_hold_is_above_a_takeover_and_a_start() -> None:

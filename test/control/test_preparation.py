@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -16,10 +17,13 @@ import pytest
 from builders import LinearPolicy
 from loop_builders import PERIOD, Recorder, real_time
 from processes import wait_for
+from scipy.spatial.transform import Rotation
 
 from residual_rl_ros.control.feedback import MARK_SUCCESS
-from residual_rl_ros.control.preparation import CommandHook, GoHome, Preparation
+from residual_rl_ros.control.home import GoHome
+from residual_rl_ros.control.preparation import KEPT, CommandHook, Preparation, ResetHook
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
+from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.preparation import HomeKeys, ResetSpec, home_of
 
@@ -43,6 +47,7 @@ class Hook:
     def __init__(self) -> None:
         self.begun = self.cancelled = 0
         self.says: str | None = None
+        self.cannot = ''
 
     def begin(self) -> None:
         self.begun += 1
@@ -50,14 +55,15 @@ class Hook:
     def outcome(self) -> str | None:
         return self.says
 
-    def cancel(self) -> None:
+    def cancel(self) -> str:
         self.cancelled += 1
+        return self.cannot
 
 
 class Arm:
     """An arm that does what it is told, its loop, and the time."""
 
-    def __init__(self, hook: Hook | None = None, **changes: Any) -> None:
+    def __init__(self, hook: ResetHook | None = None, **changes: Any) -> None:
         home = {'positions': HOME, 'velocity_share': 0.5, **changes.pop('home', {})}
         action = changes.pop('action', ACTION)
         spec = home_of(HomeKeys(**home), action, PERIOD)
@@ -247,7 +253,10 @@ def test_an_action_that_has_no_home_stays_where_it_is() -> None:
     np.testing.assert_array_equal(commands[:, 0], AWAY[0])
 
 
-def test_a_gripper_that_has_no_home_is_told_on_what_it_was_told_and_keeps_its_grip() -> None:
+@pytest.mark.parametrize('held', [False, True])
+def test_a_gripper_that_has_no_home_is_told_on_what_it_was_told_and_keeps_its_grip(
+    held: bool,
+) -> None:
     arm = Arm(home={'positions': {'b.position': 0.4}})
     arm.loop.request_start()
     arm.until(lambda: arm.loop.in_episode)
@@ -256,6 +265,9 @@ def test_a_gripper_that_has_no_home_is_told_on_what_it_was_told_and_keeps_its_gr
     arm.loop.end_episode(MARK_SUCCESS, arm.now)
     arm.tick()
     arm.position = arm.position - np.array([0.1, 0.0])  # It cannot close: there is a peg.
+    arm.loop.held = held
+    arm.tick(3 * held)
+    arm.loop.held = False
     sent = len(arm.callbacks.commands)
     arm.until(lambda: bool(np.isclose(arm.position[1], 0.4)))
     commands = np.array([command for _, command in arm.callbacks.commands[sent:]])
@@ -320,14 +332,179 @@ def test_a_jump_of_the_clock_makes_neither_the_way_home_nor_the_reset_late() -> 
     assert hook.cancelled == 0
 
 
-def test_a_deactivation_gives_the_reset_up() -> None:
+def test_a_deactivation_gives_the_reset_up_and_the_next_episode_has_it_again() -> None:
     hook = Hook()
     arm = Arm(hook, reset=ResetSpec(command=('x',)))
     arm.play()
-    arm.until(lambda: hook.begun > 0)
+    arm.until(lambda: hook.begun == 1)
     arm.loop.deactivate(arm.now)
     assert hook.cancelled == 1
-    assert arm.loop.preparation.ready
+    arm.loop.activate()
+    arm.position = AWAY.copy()
+    arm.tick(5)
+    assert (hook.begun, arm.at_home) == (1, False)  # Nobody wants an episode.
+    arm.loop.request_start()
+    arm.until(lambda: hook.begun == 2)
+    assert arm.at_home
+    assert not arm.loop.in_episode
+    hook.says = ''
+    arm.until(lambda: arm.loop.in_episode)
+    # Who deactivates in an episode leaves a scene that is not reset.
+    arm.loop.deactivate(arm.now)
+    arm.loop.activate()
+    arm.loop.request_start()
+    arm.until(lambda: arm.loop.in_episode)
+    assert hook.begun == 3
+
+
+@pytest.mark.parametrize('cannot', ['', 'process 7 could not be killed'])
+def test_a_reset_that_has_failed_has_failed_still_after_a_deactivation(cannot: str) -> None:
+    hook = Hook()
+    hook.says, hook.cannot = None if cannot else 'jammed', cannot
+    arm = Arm(hook, reset=ResetSpec(command=('x',)), auto_start=True)
+    arm.play()
+    arm.until(lambda: hook.begun == 1)
+    arm.tick()
+    arm.loop.deactivate(arm.now)
+    arm.loop.activate()
+    arm.tick(30)
+    assert not arm.loop.in_episode
+    assert (cannot or 'jammed') in arm.loop.preparation.doing
+    arm.loop.request_start()
+    arm.until(lambda: arm.loop.in_episode)
+
+
+@pytest.mark.parametrize('says', [None, 'jammed'])
+def test_nobody_leaves_for_home_while_somebody_is_busy_with_the_scene(says: str | None) -> None:
+    hook = Hook()
+    hook.says = says
+    arm = Arm(hook, reset=ResetSpec(command=('x',)), auto_start=True)
+    arm.play()
+    arm.until(lambda: hook.begun == 1)
+    arm.tick(2)
+    arm.position = AWAY.copy()  # A person in the cell has pushed it.
+    arm.tick(20)
+    np.testing.assert_array_equal(arm.position, AWAY)
+    if says is None:
+        assert arm.loop.request_home() == 'resetting the scene: wait until that is done'
+        hook.says = ''
+    else:
+        arm.loop.request_start()
+    arm.until(lambda: arm.at_home)
+    arm.until(lambda: arm.loop.in_episode)
+    assert (hook.begun, arm.loop.episode) == (1, 1)
+
+
+def test_the_time_limit_of_a_reset_holds_while_the_robot_is_held() -> None:
+    hook = Hook()
+    arm = Arm(hook, reset=ResetSpec(command=('x',), timeout_s=2.0))
+    arm.play()
+    arm.until(lambda: hook.begun == 1)
+    arm.loop.held = True
+    arm.tick(50)
+    assert hook.cancelled == 1
+    assert 'not done within 2 s' in arm.loop.preparation.doing
+
+
+@pytest.mark.parametrize('when', ['between_episodes', 'on_request'])
+@pytest.mark.parametrize('what', ['hold', 'stop input'])
+def test_a_request_to_go_home_does_not_outlive_a_hold_or_a_stop_input(what: str, when: str) -> None:
+    arm = Arm(home={'when': when})
+    arm.tick()
+    assert arm.loop.request_home() == ''
+    arm.loop.held = what == 'hold'
+    arm.loop.obstacles.set_stop('button', 'pressed' if what == 'stop input' else '')
+    for _ in range(8):  # Nothing is seen meanwhile.
+        arm.callbacks.now = arm.now = arm.now + PERIOD
+        arm.loop.tick(arm.now)
+    arm.loop.held = False
+    arm.loop.obstacles.set_stop('button', '')
+    arm.tick(20)
+    np.testing.assert_array_equal(arm.position, AWAY)
+    assert arm.loop.active
+
+
+def test_a_pause_on_the_way_home_is_not_lost_time() -> None:
+    arm = Arm(home={'timeout_s': 1.0}, hold_limit_s=10.0)
+    arm.play()
+    arm.tick(5)
+    arm.loop.obstacles.set_stop('button', 'pressed')
+    arm.tick(60)
+    arm.loop.obstacles.set_stop('button', '')
+    arm.until(lambda: arm.at_home)
+    assert arm.callbacks.faults == []
+
+
+def test_an_operator_begins_no_episode_away_from_home() -> None:
+    arm = Arm()
+    arm.loop.set_takeover(True)
+    arm.loop.request_start()
+    for _ in range(3):
+        arm.loop.receive_takeover(AWAY.copy())
+        arm.tick()
+    assert not arm.loop.in_episode
+    arm.loop.receive_takeover(np.array(list(HOME.values())))
+    for _ in range(20):
+        arm.loop.receive_takeover(np.array(list(HOME.values())))
+        arm.tick()
+    assert arm.loop.in_episode
+
+
+def test_an_episode_that_an_operator_has_begun_keeps_its_number() -> None:
+    action = replace(ACTION, start_limit=np.array([0.05, 0.05]))
+    arm = Arm(auto_start=True, action=action, home={'when': 'on_request'})
+    arm.loop.set_takeover(True)
+    for _ in range(6):
+        arm.loop.receive_takeover(AWAY.copy())
+        arm.tick()
+    arm.loop.set_takeover(False)
+    arm.tick(3)
+    assert (arm.loop.in_episode, arm.loop.episode) == (True, 0)
+    made = [(each.episode, each.step) for each in arm.callbacks.transitions]
+    assert len(made) == len(set(made)) > 5
+
+
+@pytest.mark.parametrize(
+    ('limit', 'home', 'measured', 'needed'),
+    [
+        (np.pi, [3.13, 0.0, 0.0], [-3.13, 0.0, 0.0], 2.0 * np.pi - 6.26),
+        (np.pi, [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], 1.38),
+        (1.0, [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, -1.0], 0.0),
+        (1.0, [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0], np.pi),
+    ],
+)
+def test_an_orientation_turns_home_the_shortest_way_and_no_faster_than_it_may(
+    limit: float, home: list[float], measured: list[float], needed: float
+) -> None:
+    size = len(home)
+    action = ActionSpec(
+        names=tuple('xyzw'[:size]),
+        lower=np.full(size, -limit),
+        upper=np.full(size, limit),
+        max_step=np.full(size, 0.05),
+        measured_by=tuple('xyzw'[:size]),
+        units=('rad',) * size if size == 3 else (),
+        orientations=(tuple(range(size)),),
+    )
+    positions = dict(zip('xyzw', home, strict=False))
+    spec = home_of(HomeKeys(positions=positions, acceleration_s=0.2), action, PERIOD)
+    safety = SafetyFilter(action)
+    way = GoHome(spec, safety, PERIOD)
+    position, turned = np.array(measured), [0.0]
+    way.begin(position, None, 0.0)
+    while not np.array_equal(position, home):
+        command = safety.apply(way.step(position), position)
+        turned.append(angle_between(command, position))
+        position = command
+        assert len(turned) < 400
+    assert way.is_home(np.array(measured)) == (needed < 0.04)
+    assert sum(turned) == pytest.approx(needed, abs=0.01)
+    assert max(turned) <= 0.25 * 0.05 * (1 if size == 3 else 2) + 1e-9
+
+
+def angle_between(one: np.ndarray, other: np.ndarray) -> float:
+    kind = Rotation.from_rotvec if one.size == 3 else Rotation.from_quat
+    return float((kind(one) * kind(other).inv()).magnitude())
 
 
 def outcome_of(*arguments: str) -> str:
@@ -371,3 +548,35 @@ def _runs(process: Path) -> bool:
         return process.joinpath('stat').read_text().rpartition(')')[2].split()[0] != 'Z'
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_a_program_that_cannot_be_killed_is_said_and_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(group: int, number: int) -> None:
+        raise PermissionError(1, 'Operation not permitted')
+
+    hook = CommandHook(('sleep', '60'))
+    arm = Arm(hook, reset=ResetSpec(command=('x',), timeout_s=0.3))
+    arm.play()
+    arm.until(lambda: hook._process is not None)
+    process = hook._process
+    assert process is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'killpg', refuse)
+        arm.until(lambda: bool(arm.loop.preparation.failure))
+    process.kill()
+    process.wait()
+    assert f'process {process.pid} could not be killed' in arm.loop.preparation.failure
+    assert arm.loop.active
+
+
+def test_of_what_a_program_prints_only_the_last_is_kept() -> None:
+    hook = CommandHook(('yes', 'x' * 100))
+    hook.begin()
+    for _ in range(100):
+        assert hook.outcome() is None
+    assert len(hook._printed) <= KEPT
+    assert hook.cancel() == ''
+    print_and_fail = 'print("x" * 500_000); print("jammed"); raise SystemExit(1)'
+    assert outcome_of(print_and_fail) == 'ended with code 1: jammed'

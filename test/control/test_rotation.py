@@ -137,6 +137,16 @@ def test_a_quaternion_of_no_length_turns_nothing_and_a_measured_one_is_unsafe() 
         sent(spec, turned, np.zeros(4))
 
 
+def test_a_quaternion_of_no_length_is_no_first_command() -> None:
+    with pytest.raises(UnsafeCommandError, match='a quaternion with a length'):
+        SafetyFilter(pose(QUATERNION, -1.0, 1.0)).apply(np.zeros(5), None)
+
+
+def test_a_rotation_vector_of_any_size_is_limited() -> None:
+    reached = sent(pose(VECTOR), np.full(3, 1e200), np.zeros(3))
+    assert angle(rotation(reached), rotation(np.zeros(3))) <= STEP + EPSILON
+
+
 def test_the_limits_of_a_quaternion_leave_none_out() -> None:
     with pytest.raises(ConfigError, match=r"'r0', of a quaternion, has lower 0.0 .*expected -1"):
         pose(QUATERNION, [0.0, -1.0, -1.0, -1.0], 1.0)
@@ -170,4 +180,28 @@ def test_a_measured_orientation_is_inside_of_its_limits_in_whatever_numbers() ->
     limiter.check_measured()
     limiter.observe(np.array([0.0, 0.0]))
     with pytest.raises(ObservationError, match=r'r0 is 0, expected 2 to 4'):
+        limiter.check_measured()
+
+
+@pytest.mark.parametrize(
+    ('spec', 'told', 'measured', 'believed'),
+    [
+        (pose(QUATERNION, -1.0, 1.0), [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, -1.05], True),
+        (pose(QUATERNION, -1.0, 1.0), [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1e6], False),
+        (pose(QUATERNION, -1.0, 1.0), [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0], False),
+        (pose(VECTOR), [0.1, 0.0, 0.0], [0.2 - 2.0 * np.pi, 0.0, 0.0], True),
+        (pose(VECTOR), [0.1, 0.0, 0.0], [0.1 + 4.0 * np.pi, 0.0, 0.0], False),
+        (pose(YAW, -1.0, 9.0), [0.1], [8.9], True),
+    ],
+)
+def test_numbers_that_no_orientation_is_measured_in_are_not_believed(
+    spec: ActionSpec, told: list[float], measured: list[float], believed: bool
+) -> None:
+    limiter = CommandLimiter(SafetyFilter(spec), spec.names)
+    limiter.commit(np.array([0.0, *told]))
+    limiter.observe(np.array([0.0, *measured]))
+    if believed:
+        limiter.check_measured()
+        return
+    with pytest.raises(ObservationError, match=r'r0.* is measured as .*check the sensor'):
         limiter.check_measured()

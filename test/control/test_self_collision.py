@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from urdf_builders import (
     UR5E_JOINTS,
+    cylinder,
     gap,
     joint,
     link,
@@ -119,6 +120,15 @@ def test_neighbours_and_links_that_are_fixed_together_are_not_watched() -> None:
     assert ('wrist_3_link', 'gripper') not in pairs
     ignoring = replace(ARM, ignore=(('upper_arm_link', 'base_link'),))
     assert len(SelfCollision(ignoring).pairs) == len(pairs) - 1
+
+
+def test_more_pairs_than_a_control_step_has_time_for_are_refused() -> None:
+    shapes = ''.join(cylinder(0.01, 0.01, (0.01 * k, 0.0, 0.0)) for k in range(46))
+    text = two_links(collision=shapes)  # Of the tip, against two of the base.
+    assert len(SelfCollision(SelfCollisionSpec(Urdf('', text, ('a', 'b')), DISTANCE)).pairs) < 100
+    both = text.replace('<link name="base">', f'<link name="base">{shapes}')
+    with pytest.raises(ConfigError, match=r'more than 2000 pairs of shapes of many.urdf .* ignore'):
+        SelfCollision(SelfCollisionSpec(Urdf('many.urdf', both, ('a', 'b')), DISTANCE))
 
 
 def test_pairs_too_near_at_home_are_named() -> None:

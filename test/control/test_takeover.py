@@ -55,9 +55,11 @@ class Pad:
     """A gamepad, and who makes commands of it."""
 
     def __init__(self, config: TakeoverConfig, action: ActionSpec = ARM) -> None:
+        self.config = config
         self.takeover = Takeover(config, action, PERIOD)
         self.values = dict.fromkeys(config.controls, 0.0)
         self.now = 0.0
+        self.says()  # Nobody holds on yet.
 
     def says(self, **values: float) -> list[str]:
         """Change controls, written `axes_0`, and return the buttons that count as pressed."""
@@ -111,12 +113,56 @@ def test_a_target_never_runs_away_from_a_robot_that_is_stuck_nor_out_of_its_limi
         pad.says(axes_0=1.0, buttons_4=1.0)
         pad.command()
     np.testing.assert_allclose(pad.command(), HERE + np.array([0.16, 0.0, 0.0]))
-    np.testing.assert_allclose(pad.command(np.array([0.95, 0.0, 0.4])), [0.79, -0.16, 0.4])
     for _ in range(100):
         pad.says(axes_0=1.0)
-        command = pad.command(np.array([0.95, 0.0, 0.4]))
+        command = pad.command(np.array([0.95, -0.2, 0.4]))
     assert command is not None
     assert command[0] == 1.0
+
+
+@pytest.mark.parametrize('wrong', [0.7, 50.0])
+def test_a_wrong_measurement_moves_no_robot_that_the_operator_does_not_move(
+    pad: Pad, wrong: float
+) -> None:
+    pad.says(buttons_4=1.0)
+    told = pad.command()
+    for measured in (HERE + wrong, HERE - wrong, HERE):
+        pad.says()
+        np.testing.assert_array_equal(pad.command(measured), told)
+    other = Pad(pad.config)
+    other.says(buttons_4=1.0)
+    assert other.command(HERE + 50.0) is None
+    assert other.takeover.problem.startswith('x is 50.1, expected -1 to 1, give or take 0.2')
+
+
+def test_an_orientation_that_is_measured_in_other_numbers_stays_the_same(tmp_path: Path) -> None:
+    turning = ActionSpec(
+        names=('a', 'b', 'c'),
+        lower=np.full(3, -np.pi),
+        upper=np.full(3, np.pi),
+        max_step=np.full(3, 0.1),
+        measured_by=('x', 'y', 'z'),
+        units=('rad',) * 3,
+        orientations=((0, 1, 2),),
+    )
+    pad = Pad(written(tmp_path), turning)
+    here = np.array([3.14, 0.01, 0.0])
+    pad.says(buttons_4=1.0)
+    for measured in (-here, here):
+        pad.says()
+        np.testing.assert_array_equal(pad.command(measured, told=here), here)
+
+
+def test_who_holds_on_before_anything_is_heard_must_let_go_first(tmp_path: Path) -> None:
+    pad = Pad(written(tmp_path))
+    fresh = Takeover(pad.config, ARM, PERIOD)
+    held = {**pad.values, 'buttons.4': 1.0, 'axes.0': 1.0}
+    fresh.receive(held, 1.0)
+    assert fresh.command(HERE, 1.0) is None
+    fresh.receive(pad.values, 1.05)
+    assert fresh.command(HERE, 1.05) is None
+    fresh.receive(held, 1.1)
+    assert fresh.command(HERE, 1.1) is not None
 
 
 def test_velocities_are_commanded_directly_and_end_with_silence(tmp_path: Path) -> None:
@@ -176,7 +222,9 @@ def test_a_trigger_that_falls_can_be_the_deadman(tmp_path: Path) -> None:
 
 
 def test_a_button_counts_once_and_hold_before_all_others(pad: Pad) -> None:
-    assert pad.says(buttons_2=1.0) == []  # It was down when the pad was first heard.
+    pad.now += 1.0
+    assert pad.says(buttons_2=1.0) == []  # It was down when the pad was heard again.
+    assert pad.takeover.ignored == ['success']
     assert pad.says(buttons_2=0.0) == []
     pad.now += 0.15
     assert pad.says(buttons_2=1.0, buttons_3=1.0, buttons_5=1.0) == ['hold', 'success']
@@ -187,6 +235,16 @@ def test_a_button_counts_once_and_hold_before_all_others(pad: Pad) -> None:
     assert pad.says(buttons_5=0.0, buttons_3=0.0, buttons_2=0.0) == []
     pad.now += 0.2
     assert pad.says(buttons_5=1.0) == ['release']
+
+
+def test_a_hold_counts_even_if_nothing_was_heard_before_it(pad: Pad) -> None:
+    pad.now += 5.0
+    assert pad.says(buttons_3=1.0) == ['hold']
+    assert pad.says() == []
+    pad.now += 5.0
+    assert pad.says() == []  # It is down still.
+    assert pad.says(buttons_3=0.0) == []
+    assert pad.says(buttons_3=1.0) == ['hold']
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_a_sampler_of_ddim_keeps_its_steps(rewritten: Callable[..., Path]) -> No
 
     policy = imported(rewritten(ddim))
     assert policy.remarks == ()
-    assert len(policy.network.steps) == 3  # type: ignore[arg-type]
+    assert len(policy.network.loop.rows) == 3  # type: ignore[arg-type]
 
 
 def test_the_scheduler_of_the_checkpoint_clips_to_its_range(rewritten: Callable[..., Path]) -> None:
@@ -101,7 +101,7 @@ def test_the_scheduler_of_the_checkpoint_clips_to_its_range(rewritten: Callable[
         values = {'clip_sample_range': 2.5, 'thresholding': False, 'trained_betas': None}
         config['policy']['noise_scheduler'] |= values
 
-    assert imported(rewritten(clip)).network.schedule.clip == 2.5  # type: ignore[union-attr]
+    assert imported(rewritten(clip)).network.loop.schedule.clip == 2.5  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

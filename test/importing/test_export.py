@@ -4,16 +4,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from torch import Tensor, nn
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
 from residual_rl_ros.errors import OutputError, PolicyImportError
-from residual_rl_ros.importing.export import export
+from residual_rl_ros.importing.export import export, reference
 from residual_rl_ros.importing.policy import ImportedPolicy, PolicyInput, load_by_name
 
 
@@ -165,3 +168,90 @@ def test_a_weight_of_another_kind_of_number_is_named() -> None:
     found = {'layer.weight': torch.zeros(3, 2, dtype=torch.int64), 'layer.bias': torch.zeros(3)}
     with pytest.raises(PolicyImportError, match=r'has layer\.weight of torch\.int64, expected'):
         load_by_name(Linear(), found, 'it')
+
+
+class Turning(nn.Module):
+    """A loop: each turn adds a share of a layer to the chunk."""
+
+    def __init__(self, turns: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.register_buffer('rows', torch.linspace(0.2, 0.8, turns)[:, None], persistent=False)
+
+    def forward(self, condition: Tensor, chunk: Tensor) -> Tensor:
+        for row in self.rows:
+            turned = torch.tanh(self.layer(chunk[:, :, 0]) + condition)[:, :, None]
+            chunk = chunk + row[0] * turned
+        return chunk
+
+
+class Looping(nn.Module):
+    """Something before a loop, and after it."""
+
+    def __init__(self, turns: int) -> None:
+        super().__init__()
+        self.before, self.loop = nn.Linear(2, 3), Turning(turns)
+
+    def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        condition = torch.relu(self.before(observation[:, -1]))
+        return torch.sigmoid(self.loop(condition, noise)), condition
+
+
+@pytest.mark.parametrize('turns', [1, 4])
+def test_a_loop_is_repeated_in_the_graph_and_its_weights_are_stored_once(
+    turns: int, tmp_path: Path
+) -> None:
+    network = Looping(turns)
+    traced = policy_of(network, outputs=('action', 'seen'))
+    traced = replace(traced, inputs=(*traced.inputs, PolicyInput('noise', torch.zeros(3, 1))))
+    assert export(replace(traced, loop=network.loop), tmp_path / 'turns.onnx').error <= 1e-6
+    assert network.loop.rows.shape == (turns, 1)
+    export(traced, tmp_path / 'traced.onnx')
+    model = onnx.load(tmp_path / 'turns.onnx')
+    onnx.checker.check_model(model, full_check=True)
+    assert [each.name for each in model.graph.input] == ['observation', 'noise']
+    assert [each.name for each in model.graph.output] == ['action', 'seen']
+    kinds = [node.op_type for node in model.graph.node]
+    assert [kinds.count(each) for each in ('Tanh', 'Relu', 'Sigmoid')] == [turns, 1, 1]
+    assert not {'Loop', 'If', 'Scan'} & set(kinds)
+    weights = [each for each in model.graph.initializer if each.name.endswith('layer.weight')]
+    assert [list(each.dims) for each in weights] == [[3, 3]]
+    feeds = {'observation': np.ones((3, 1, 2), np.float32), 'noise': np.ones((3, 3, 1), np.float32)}
+    found, expected = (
+        ort.InferenceSession(tmp_path / name, providers=['CPUExecutionProvider']).run(None, feeds)
+        for name in ('turns.onnx', 'traced.onnx')
+    )
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_the_rounding_of_many_turns_is_refused_with_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Looping(3)
+    policy = policy_of(network, outputs=('action', 'seen'), loop=network.loop)
+    policy = replace(policy, inputs=(*policy.inputs, PolicyInput('noise', torch.zeros(3, 1))))
+    monkeypatch.setattr('residual_rl_ros.importing.export.MOST_DIFFERENCE', 0.0)
+    with pytest.raises(PolicyImportError, match='fewer --ddim-steps add up less rounding'):
+        export(policy, tmp_path / 'policy.onnx')
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(('kernel', 'stride', 'padding'), [(5, 1, 2), (3, 2, 1), (1, 1, 0)])
+def test_the_reference_of_a_convolution_over_time_is_that_of_torch(
+    kernel: int, stride: int, padding: int
+) -> None:
+    class Convolved(nn.Module):
+        """A convolution over time."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv1d(2, 3, kernel, stride, padding)
+
+        def forward(self, observation: Tensor) -> Tensor:
+            convolved: Tensor = self.layer(observation.transpose(1, 2))
+            return convolved[:, :, :1]
+
+    network, values = Convolved(), torch.randn(4, 7, 2)
+    found = reference(policy_of(network), [values])[0]
+    torch.testing.assert_close(found, network(values), atol=1e-6, rtol=1e-6)

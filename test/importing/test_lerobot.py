@@ -263,7 +263,7 @@ def test_a_checkpoint_made_for_ddim_keeps_its_number_of_steps(tmp_path: Path) ->
     )
     policy = import_checkpoint(folder, options())
     assert not any('DDIM' in each for each in policy.remarks)
-    assert len(policy.network.core.steps) == 3
+    assert len(policy.network.core.loop.rows) == 3
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -24,6 +24,7 @@ from residual_rl_ros.learner.guard import (
     TRIAL_SHARE,
     Guard,
     GuardConfig,
+    ReturnGuard,
 )
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
@@ -41,6 +42,11 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     return load_script('guard_rates', monkeypatch)
 
 
+@pytest.fixture
+def worlds(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return load_script('guard_worlds', monkeypatch)
+
+
 def delays(script: Any, base: Any, residual: Any, runs: int) -> list[float]:
     """Return the residual episodes until the alarm of simulated runs, infinite without one."""
     found = [
@@ -56,35 +62,35 @@ def within(delays: list[float], limit: float) -> float:
 
 @pytest.mark.parametrize(('base', 'median'), [(0.4, 18), (0.6, 12), (0.8, 8)])
 def test_a_residual_that_never_succeeds_is_found_within_twenty_of_its_episodes(
-    script: Any, base: float, median: int
+    script: Any, worlds: Any, base: float, median: int
 ) -> None:
-    found = delays(script, script.constant(base), script.constant(0.0), runs=100)
+    found = delays(script, worlds.constant(base), worlds.constant(0.0), runs=100)
     assert within(found, 20) >= 0.88
     assert np.median(found) == pytest.approx(median, abs=1.5)
 
 
 @pytest.mark.parametrize('base', [0.6, 0.8])
 def test_a_residual_with_a_third_of_the_success_is_found_within_forty(
-    script: Any, base: float
+    script: Any, worlds: Any, base: float
 ) -> None:
-    found = delays(script, script.constant(base), script.constant(base / 3.0), runs=100)
+    found = delays(script, worlds.constant(base), worlds.constant(base / 3.0), runs=100)
     assert within(found, 40) >= 0.86
 
 
 @pytest.mark.parametrize('success', [0.05, 0.6])
 def test_a_residual_that_equals_its_base_seldom_gets_a_false_alarm(
-    script: Any, success: float
+    script: Any, worlds: Any, success: float
 ) -> None:
-    curve = script.constant(success)
+    curve = worlds.constant(success)
     assert within(delays(script, curve, curve, runs=15), script.EPISODES) <= 0.14
 
 
 @pytest.mark.parametrize('world', ['light', 'batches', 'luck'])
-def test_nor_where_the_world_changes_for_both(script: Any, world: str) -> None:
+def test_nor_where_the_world_changes_for_both(script: Any, worlds: Any, world: str) -> None:
     curve = {
-        'light': script.shift(0.7, 0.4),
-        'batches': script.batches(0.9, 0.3, 20),
-        'luck': script.lucky(0.5, 0.8),
+        'light': worlds.shift(0.7, 0.4),
+        'batches': worlds.batches(0.9, 0.3, 20),
+        'luck': worlds.lucky(0.5, 0.8),
     }[world]
     assert within(delays(script, curve, curve, runs=15), script.EPISODES) <= 0.2
 
@@ -96,15 +102,15 @@ def test_where_nobody_succeeds_there_is_nothing_to_lose() -> None:
     assert not guard.in_trial
 
 
-def test_a_base_that_has_become_better_counts(script: Any) -> None:
-    base, residual = script.shift(0.4, 0.8, at=0), script.constant(0.4)
+def test_a_base_that_has_become_better_counts(script: Any, worlds: Any) -> None:
+    base, residual = worlds.shift(0.4, 0.8, at=0), worlds.constant(0.4)
     rng = np.random.default_rng(3)
     found = [script.simulate(base, residual, rng).episodes for _ in range(10)]
     assert all(delay is not None and delay < 900 for delay in found)
 
 
-def test_a_residual_that_is_better_gives_no_alarm(script: Any) -> None:
-    found = delays(script, script.constant(0.6), script.constant(0.75), runs=10)
+def test_a_residual_that_is_better_gives_no_alarm(script: Any, worlds: Any) -> None:
+    found = delays(script, worlds.constant(0.6), worlds.constant(0.75), runs=10)
     assert within(found, script.EPISODES) == 0.0
 
 
@@ -231,6 +237,81 @@ def test_the_state_of_an_earlier_guard_is_refused_by_name() -> None:
     state = {'base': [True] * 30, 'statistic': 1.0, 'episodes': 3, 'successes': 1}
     with pytest.raises(CheckpointError, match='another test'):
         Guard(CONFIG).load_state_dict(state)
+
+
+# --- by returns
+
+
+LAW_NAMES = ['normal', 'Cauchy', 'log-normal, rare low returns', 'two modes, 60% high']
+
+
+@pytest.mark.parametrize('law', LAW_NAMES)
+def test_returns_that_have_fallen_are_found_and_those_that_have_not_are_not(
+    script: Any, worlds: Any, law: str
+) -> None:
+    def found(drop: float) -> list[int | None]:
+        rngs = [np.random.default_rng([6, seed]) for seed in range(6)]
+        runs = [script.simulate_returns(worlds.LAWS[law], rng, drop) for rng in rngs]
+        return [run.residual_episodes for run in runs]
+
+    assert all(delay is not None and delay <= 50 for delay in found(2.0))
+    assert [delay for delay in found(0.0) if delay is not None] == []
+
+
+@pytest.mark.parametrize('world', ['both fall by 2 at episode 200', 'batches of 20, 2 apart'])
+def test_nor_are_returns_that_change_for_both(script: Any, worlds: Any, world: str) -> None:
+    for law, change, warm_up in worlds.RETURN_WORLDS[world]:
+        rng = np.random.default_rng(7)
+        for _ in range(3):
+            run = script.simulate_returns(worlds.LAWS[law], rng, 0.0, change, warm_up)
+            assert run.residual_episodes is None
+
+
+def graded(values: list[float], config: GuardConfig = CONFIG) -> ReturnGuard:
+    guard = ReturnGuard(config)
+    for value in values:
+        guard.record_return(value, residual=False, base_share=1.0)
+    return guard
+
+
+@pytest.mark.parametrize(('scale', 'shift'), [(1.0, 0.0), (1e-6, 3.0), (1e5, -1e7)])
+def test_a_grade_knows_no_unit_and_not_how_far_out_a_return_is(scale: float, shift: float) -> None:
+    guard = graded([scale * value + shift for value in range(21)])
+    values = [-1e9, 4.0, 7.0, 10.0, 16.0, 1e9]
+    grades = [guard.grade(scale * value + shift) for value in values]
+    assert grades == pytest.approx([0.0, 0.0, 0.25, 0.5, 1.0, 1.0], abs=1e-3)
+
+
+@pytest.mark.parametrize('rare', [0.0, 1.0])
+def test_where_most_returns_are_the_same_any_lower_one_is_a_loss(rare: float) -> None:
+    guard = graded([*[0.5] * 28, rare, rare])
+    assert [guard.grade(value) for value in (0.4, 0.5, 0.9)] == [0.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize('grade', [0.0, 0.3, 1.0])
+@pytest.mark.parametrize('share', [0.1, 0.92])
+def test_the_evidence_of_a_grade_is_a_fair_bet_too(grade: float, share: float) -> None:
+    guard = doubting()
+    bets = [np.exp(after(guard, grade, arm, share)) for arm in (False, True)]
+    assert share * bets[0] + (1.0 - share) * bets[1] == pytest.approx(1.0)
+
+
+def test_an_alarm_by_returns_says_which_and_survives_a_checkpoint() -> None:
+    rng = np.random.default_rng(2)
+    guard, restored = graded(list(rng.normal(size=60))), ReturnGuard(CONFIG)
+    restored.load_state_dict(json.loads(json.dumps(guard.state_dict())))
+    alarm = None
+    while alarm is None:
+        residual, value = rng.random() > guard.base_share, rng.normal()
+        episode = (float(value - 9.0 * residual), bool(residual), guard.base_share)
+        alarm = guard.record_return(*episode)
+        assert restored.record_return(*episode) == alarm
+        assert restored.state_dict() == guard.state_dict()
+    assert re.fullmatch(
+        r'base \+ residual had a mean return of -[89]\S+ \(grade 0.00\) in the last \d+ episodes, '
+        r'the base alone -?0\S+ \(0.[45]\d\) in its own',
+        str(alarm),
+    )
 
 
 # --- in the learner
@@ -406,6 +487,113 @@ def test_where_failures_are_labelled_an_end_without_a_label_stays_out() -> None:
     for _ in range(40):
         time_out(told, Source.RESIDUAL)
     assert told.judge.rollbacks
+
+
+def unlabelled_learner(**overrides: object) -> Learner:
+    """Return a learner after a warm-up whose task tells returns alone, from 0 to 9."""
+    config = small_config(warmup_transitions=40, utd=0.02, **overrides)
+    learner = Learner(config, LAYOUT, seed=0)
+    for index in range(40):
+        earn(learner, index % 10, Source.BASE)
+    assert learner.phase is Phase.ONLINE
+    return learner
+
+
+def earn(learner: Learner, value: float, source: Source, **changes: Any) -> None:
+    """Let an episode of two decisions end without a label, with a return."""
+    episode = len(learner.episodes.history)
+    for reward, truncated in ((value - 1.0, False), (1.0, True)):
+        changes = {'policy_sequence': learner.sequence, 'source': source, **changes}
+        learner.ingest(
+            make_transition(
+                LAYOUT,
+                episode=episode,
+                reward=reward,
+                truncated=truncated,
+                success=Success.UNLABELLED,
+                **changes,
+            )
+        )
+
+
+def test_where_nothing_is_labelled_returns_are_watched_and_a_fall_is_rolled_back() -> None:
+    learner = unlabelled_learner()
+    assert learner.judge.watches == learner.state_dict()['guard_watches'] == 'return'
+    assert [record.basic_return for record in learner.episodes.history] == [*range(10)] * 4
+    for index in range(60):
+        earn(learner, index % 10, Source.RESIDUAL)
+    assert learner.judge.rollbacks == []
+    while not learner.judge.rollbacks:
+        earn(learner, -3.0, Source.RESIDUAL)
+        assert len(learner.episodes.history) < 160
+    assert 'had a mean return of -3 (grade 0.00) in the last' in learner.judge.rollbacks[0].reason
+    assert learner.episodes.success_rate is None
+
+
+def test_returns_that_rise_confirm_networks() -> None:
+    learner = unlabelled_learner()
+    for _ in range(60):
+        earn(learner, 9.5, Source.RESIDUAL)
+    assert learner.judge.best.confirmed
+
+
+@pytest.mark.parametrize(
+    ('overrides', 'watched'),
+    [
+        ({'guard_unlabelled': 'ignored'}, 'success'),
+        ({'guard_unlabelled': 'failure'}, 'success'),
+        ({'guard_share': 0.0}, 'nothing'),
+    ],
+)
+def test_returns_are_not_watched_where_the_preset_says_otherwise(
+    overrides: dict[str, object], watched: str
+) -> None:
+    learner = unlabelled_learner(**overrides)
+    assert learner.judge.watches == watched
+    assert learner.judge.guard.state_dict().get('base_returns') is None
+
+
+def test_the_first_label_ends_the_watch_of_returns() -> None:
+    learner = unlabelled_learner()
+    for _ in range(60):
+        earn(learner, 9.5, Source.RESIDUAL)
+    end(learner, True, Source.RESIDUAL)
+    assert learner.judge.watches == 'success'
+    assert not learner.judge.best.confirmed
+    assert learner.judge.guard.base_success is None
+
+
+def test_an_operators_help_is_the_worst_return_and_his_own_episode_none() -> None:
+    learner = unlabelled_learner()
+    known = learner.judge.guard.base_outcomes
+    start = {'episode': 900, 'policy_sequence': learner.sequence, 'reward': 99.0}
+    learner.ingest(make_transition(LAYOUT, source=Source.BASE, **start))
+    unlabelled = {'truncated': True, 'success': Success.UNLABELLED, **start}
+    learner.ingest(make_transition(LAYOUT, source=Source.TAKEOVER, **unlabelled))
+    assert learner.judge.guard.base_outcomes == [*known, 0.0][-100:]
+    learner.ingest(make_transition(LAYOUT, source=Source.TAKEOVER, **unlabelled))
+    assert learner.judge.guard.base_outcomes == [*known, 0.0][-100:]
+
+
+def test_an_add_on_of_the_transitions_makes_no_doubt() -> None:
+    layout = make_layout(customisable=True)
+    learner = Learner(small_config(warmup_transitions=40, utd=0.02), layout, seed=0)
+    for index in range(120):
+        source = Source.BASE if index < 40 else Source.RESIDUAL
+        learner.ingest(
+            make_transition(
+                layout,
+                episode=index,
+                reward=index % 10,
+                truncated=True,
+                success=Success.UNLABELLED,
+                source=source,
+                policy_sequence=learner.sequence,
+                add_on=np.array([-1000.0 * (source is Source.RESIDUAL), 1.0]),
+            )
+        )
+    assert learner.judge.guard.statistic < DOUBT
+    assert learner.judge.rollbacks == []
 
 
 def test_an_episode_counts_with_the_share_of_the_message_that_it_began_under() -> None:

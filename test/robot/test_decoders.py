@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.robot.decoders import stop_reason
+from residual_rl_ros.robot.decoders import check_stop_input, stop_reason
 from residual_rl_ros.robot.topics import StopInput
 
 FORCE = Message(
@@ -57,4 +57,13 @@ def test_a_message_says_why_the_robot_must_not_move(
 @pytest.mark.parametrize('field', ['nothing', 'controllers', 'controllers[name]', 'data.data'])
 def test_a_field_that_the_type_does_not_have_is_refused(field: str) -> None:
     with pytest.raises(ConfigError, match=r'robot.stop_inputs.safety.field is'):
-        stop_reason(stop(field, bad=('1',)), Message(controllers=[1], data=1.0))
+        check_stop_input(stop(field, bad=('1',)), Message(controllers=[1], data=1.0))
+
+
+@pytest.mark.parametrize('part', ['stat', 'state'])
+def test_a_field_that_the_elements_of_a_list_do_not_have_holds(part: str) -> None:
+    """An empty list has not told."""
+    given = stop(f'controllers[name=arm].{part}', bad=('inactive',))
+    check_stop_input(given, Message(controllers=[]))
+    said = stop_reason(given, CONTROLLERS)
+    assert said.startswith(f"robot.stop_inputs.safety.field is 'controllers[name=arm].{part}'")

@@ -156,6 +156,12 @@ def test_the_slew_limit_is_the_velocity_limit_over_one_control_step() -> None:
         ('action.max_velocity', [0.0, 1.0], r"'a.position': slew limit 0.0 is not positive"),
         ('action.max_velocity', [True, 1.0], r'robot.action.max_velocity is \[True, 1.0\]'),
         ('action.measured_by', ['arm.position.a', 'x'], r"names 'x', which no channel provides"),
+        (
+            'observation.arm',
+            {'topic': 'x', 'type': FLOAT_ARRAY, 'fields': ['position.a', 'position.b']}
+            | {'latched': True},
+            r"names 'arm.position.b', of the latched channel 'arm', whose .*with max_age_s",
+        ),
         ('observation.channels', [], r'robot.observation.channels is \[\], expected a list'),
         (
             'observation.channels',

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from residual_rl_ros.checks.robot import check_robot
-from residual_rl_ros.control.preparation import GoHome
+from residual_rl_ros.control.home import GoHome
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.description import RobotConfig, load_robot
 from residual_rl_ros.robot.preparation import HomeKeys, home_of
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
@@ -100,6 +101,26 @@ def test_only_positions_that_are_measured_have_a_home() -> None:
         described(home=home, action={'units': ['rad/s', 'rad/s']})
     with pytest.raises(ConfigError, match=r'home needs .* action.measured_by'):
         described(home=home, action={'measured_by': []})
+
+
+@pytest.mark.parametrize(
+    ('positions', 'message'),
+    [
+        ({'x': 0.0, 'w': 1.0}, r'has some of x, y, z, w: they are one orientation, give all'),
+        (dict.fromkeys('xyzw', 0.0), r'x, y, z, w has length 0, expected a quaternion of length 1'),
+    ],
+)
+def test_home_has_a_whole_orientation_or_none(positions: dict[str, Any], message: str) -> None:
+    action = ActionSpec(
+        names=tuple('xyzw'),
+        lower=np.full(4, -1.0),
+        upper=np.full(4, 1.0),
+        max_step=np.full(4, 0.05),
+        measured_by=tuple('xyzw'),
+        orientations=((0, 1, 2, 3),),
+    )
+    with pytest.raises(ConfigError, match=message):
+        home_of(HomeKeys(positions=positions), action, 0.05)
 
 
 def test_a_home_outside_of_the_workspace_is_refused_before_anything_moves() -> None:

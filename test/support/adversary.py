@@ -384,6 +384,8 @@ class Day:
             self.spoil = float(rng.choice([0.0, 0.0, 0.0, np.nan, np.inf, 1e30]))
         elif what == 14:
             loop.request_start()
+        elif what == 15:  # Somebody brings it back.
+            self.position, self.moves = rng.uniform(self.spec.lower, self.spec.upper), True
         if not loop.active and rng.random() < 0.3:
             loop.activate()
             self.judge.paused = True

@@ -71,6 +71,8 @@ class Built:
     """Beginnings of the names of weights that are left out."""
     training_only_ends: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    loop: nn.Module | None = None
+    """See `ImportedPolicy`."""
 
 
 def build(folder: LerobotFolder, options: ImportOptions) -> Built:
@@ -129,8 +131,9 @@ def _build_diffusion(folder: LerobotFolder, options: ImportOptions) -> Built:
             f'sampled by {steps} steps of DDIM; LeRobot takes {own} of '
             f'{arch.noise_scheduler_type}, so single actions differ (--ddim-steps)'
         )
+    core = diffusion.Diffusion(arch, state, environment, cameras, actions, steps)
     return Built(
-        core=diffusion.Diffusion(arch, state, environment, cameras, actions, steps),
+        core=core,
         prefix='diffusion.',
         n_obs_steps=arch.n_obs_steps,
         horizon=arch.horizon,
@@ -140,6 +143,7 @@ def _build_diffusion(folder: LerobotFolder, options: ImportOptions) -> Built:
         noise_default='normal',
         feature_names=diffusion.feature_names(arch),
         remarks=tuple(remarks),
+        loop=core.loop,
     )
 
 
@@ -311,6 +315,7 @@ def _assemble(
         inputs=tuple(inputs),
         outputs=('action', *(f'{image.name}{FEATURES}' for image in images)),
         remarks=(*built.remarks, *remarks_on(folder, statistics, dataset, options)),
+        loop=built.loop,
     )
 
 

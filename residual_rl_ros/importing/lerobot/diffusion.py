@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from residual_rl_ros.errors import PolicyImportError
 from residual_rl_ros.importing.lerobot.core import Core, Observed, RgbEncoder, keypoint_names
-from residual_rl_ros.importing.networks.ddim import NoiseSchedule, ddim_steps, denoise
+from residual_rl_ros.importing.networks.ddim import DenoisingLoop, NoiseSchedule
 from residual_rl_ros.importing.networks.unet_1d import ConditionalUnet1d
 from residual_rl_ros.schema import parameter
 
@@ -105,7 +105,7 @@ class DiffusionArchitecture:
 
 
 class Diffusion(Core):
-    """The cameras, the U-Net and the unrolled loop.
+    """The cameras, the U-Net and the loop.
 
     Args:
         arch: its numbers.
@@ -159,8 +159,7 @@ class Diffusion(Core):
             arch.use_film_scale_modulation,
         )
         self.n_obs_steps = arch.n_obs_steps
-        self.schedule = arch.schedule
-        self.steps = ddim_steps(self.schedule, steps)
+        self.loop = DenoisingLoop(arch.schedule, steps)
 
     def forward(self, observed: Observed, noise: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """Return the chunk and, of each camera, its keypoints."""
@@ -177,9 +176,7 @@ class Diffusion(Core):
         if observed.environment is not None:
             parts.append(observed.environment)
         condition = torch.cat(parts, dim=-1).flatten(1)
-        chunk = denoise(
-            lambda x, step: self.unet(x, step, condition), noise, self.steps, self.schedule
-        )
+        chunk = self.loop(lambda x, step: self.unet(x, step, condition), noise)
         return chunk, features
 
 

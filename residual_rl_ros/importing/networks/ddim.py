@@ -100,7 +100,7 @@ class NoiseSchedule:
 
 @dataclass(frozen=True)
 class DdimStep:
-    """One step of the unrolled loop; Python numbers, so that the graph holds them as constants."""
+    """One step of the loop."""
 
     step: int
     """Diffusion step that the network is told."""
@@ -142,41 +142,63 @@ def ddim_steps(schedule: NoiseSchedule, count: int) -> list[DdimStep]:
     ]
 
 
-def denoise(
-    predict: Callable[[Tensor, Tensor], Tensor],
-    noise: Tensor,
-    steps: list[DdimStep],
-    schedule: NoiseSchedule,
-) -> Tensor:
-    """Return the clean chunk.
+class DenoisingLoop(nn.Module):
+    """Makes a clean chunk of noise, by one row of numbers for each step.
 
     Args:
-        predict: the network, of a noisy chunk (batch, time, m) and the steps (batch,).
-        noise: standard normal, shape (batch, time, m).
-        steps: of `ddim_steps`.
         schedule: of the training.
+        count: number of steps.
+
+    Raises:
+        PolicyImportError: see `ddim_steps`.
     """
-    x = noise
-    for each in steps:
-        # float32, as the embedding makes of whole numbers anyway.
-        found = predict(x, torch.full_like(x[:, 0, 0], float(each.step)))
-        x = _previous(x, found, each, schedule)
-    return x
+
+    rows: Tensor
+    """Of each step: what the network is told, then the factors of signal and noise before and
+    after it, shape (steps, 5)."""
+
+    def __init__(self, schedule: NoiseSchedule, count: int) -> None:
+        super().__init__()
+        self.schedule = schedule
+        rows = [
+            (each.step, *_factors(each.signal), *_factors(each.target))
+            for each in ddim_steps(schedule, count)
+        ]
+        made = torch.from_numpy(np.array(rows, dtype=np.float32))
+        self.register_buffer('rows', made, persistent=False)
+
+    def forward(self, predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor) -> Tensor:
+        """Return the clean chunk.
+
+        Args:
+            predict: the network, of a noisy chunk (batch, time, m) and the steps (batch,).
+            noise: standard normal, shape (batch, time, m).
+        """
+        chunk = noise
+        for row in self.rows:
+            step = row[0].expand_as(chunk[:, 0, 0])
+            chunk = self._previous(chunk, predict(chunk, step), row)
+        return chunk
+
+    def _previous(self, x: Tensor, found: Tensor, row: Tensor) -> Tensor:
+        """Return the chunk with less noise; equation 12 of the paper with eta = 0."""
+        mean, std, next_mean, next_std = (row[index] for index in range(1, 5))
+        if self.schedule.prediction == 'epsilon':
+            clean, epsilon = (x - std * found) / mean, found
+        elif self.schedule.prediction == 'sample':
+            clean, epsilon = found, (x - mean * found) / std
+        else:
+            clean, epsilon = mean * x - std * found, mean * found + std * x
+        limit = self.schedule.clip
+        if limit is not None:
+            # The noise is not computed anew from the clipped chunk: diffusers does not either.
+            clean = clean.clamp(-limit, limit)
+        return next_mean * clean + next_std * epsilon
 
 
-def _previous(x: Tensor, found: Tensor, step: DdimStep, schedule: NoiseSchedule) -> Tensor:
-    """Return the chunk with less noise; equation 12 of the paper with eta = 0."""
-    mean, std = math.sqrt(step.signal), math.sqrt(1.0 - step.signal)
-    if schedule.prediction == 'epsilon':
-        clean, epsilon = (x - std * found) / mean, found
-    elif schedule.prediction == 'sample':
-        clean, epsilon = found, (x - mean * found) / std
-    else:
-        clean, epsilon = mean * x - std * found, mean * found + std * x
-    if schedule.clip is not None:
-        # The noise is not computed anew from the clipped chunk: diffusers does not either.
-        clean = clean.clamp(-schedule.clip, schedule.clip)
-    return math.sqrt(step.target) * clean + math.sqrt(1.0 - step.target) * epsilon
+def _factors(signal: float) -> tuple[float, float]:
+    """Return what signal and noise are multiplied with."""
+    return math.sqrt(signal), math.sqrt(1.0 - signal)
 
 
 READ = (
@@ -244,7 +266,7 @@ class ChunkDiffusion(nn.Module):
         encoder: of the window of observations.
         network: predicts what `schedule` says.
         schedule: of the training.
-        steps: of the unrolled loop.
+        steps: number of the loop.
         scale, offset: of the action after that, shape (m,).
         to_robot: last layer.
 
@@ -268,7 +290,7 @@ class ChunkDiffusion(nn.Module):
     ) -> None:
         super().__init__()
         self.from_robot, self.encoder, self.network = from_robot, encoder, network
-        self.schedule, self.steps = schedule, ddim_steps(schedule, steps)
+        self.loop = DenoisingLoop(schedule, steps)
         self.to_robot = to_robot
         self.register_buffer('scale', scale)
         self.register_buffer('offset', offset)
@@ -282,5 +304,5 @@ class ChunkDiffusion(nn.Module):
             prediction: Tensor = self.network(chunk, step, condition)
             return prediction
 
-        chunk = denoise(predict, noise, self.steps, self.schedule)
+        chunk = self.loop(predict, noise)
         return (self.to_robot(chunk * self.scale + self.offset), *seen)

@@ -138,14 +138,18 @@ def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, .
         () if robot.reset is None else tuple(filter(None, (robot.reset.service,))),
         namespace=namespace,
     )
-    reward = Access('reward_node', ('step_feedback',), channels, (), namespace=namespace)
+    transitions = tuple(topic.name for topic in transition_topics())
+    reward = Access(
+        'reward_node',
+        ('step_feedback', '~/add_on'),
+        (*channels, *transitions),
+        (),
+        namespace=namespace,
+    )
     recorder = Access(
         'recorder_node',
         (),
-        tuple(
-            topic.name
-            for topic in (*transition_topics(), customisation_topic(), *raw_topics(robot))
-        ),
+        (*transitions, *(each.name for each in (customisation_topic(), *raw_topics(robot)))),
         (),
         lifecycle=False,
         namespace=namespace,

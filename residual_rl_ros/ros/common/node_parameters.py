@@ -263,6 +263,12 @@ class RewardParameters(NodeParameters):
     function: str = parameter(
         '', 'instead: package.module:factory of a reward function; it is code, and is run'
     )
+    add_on: str = parameter(
+        '',
+        'add-on rewards to show on ~/add_on, as a list of maps in YAML: [{name: ..., weight: '
+        '1.0}]; empty is none; nobody learns from them',
+        live=True,
+    )
 
 
 @dataclass(frozen=True)

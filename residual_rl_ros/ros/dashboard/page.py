@@ -14,7 +14,7 @@ from fastapi import FastAPI, Response
 from nicegui import app as pages
 from nicegui import ui
 
-from residual_rl_ros.learner.guard import DOUBT
+from residual_rl_ros.learner.guard import DOUBT, RETURN
 from residual_rl_ros.ros.bringup.up import SHOWN, readable
 from residual_rl_ros.ros.dashboard import charts
 from residual_rl_ros.ros.dashboard.charts import Options
@@ -279,7 +279,8 @@ class _Body:
             f'base + residual {view.success_text(True)}',
         ]
         if guard.doubt is not None:
-            parts.append(f'guard: doubt {guard.doubt:.2f} of {DOUBT} nat')
+            watched = ' of returns' if guard.watches == RETURN else ''
+            parts.append(f'guard{watched}: doubt {guard.doubt:.2f} of {DOUBT} nat')
         if guard.base_share is not None:
             parts.append(f'{guard.base_share:.0%} of the episodes without residual')
         if guard.rollbacks is not None:

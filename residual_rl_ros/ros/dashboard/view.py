@@ -97,6 +97,8 @@ class GuardEvidence:
     rollbacks: int | None
     outcomes: str
     """Latest outcomes of the residual, 1 is success."""
+    watches: str
+    """`success` or `return`; `nothing` if it is off."""
 
 
 class RobotView:
@@ -262,6 +264,7 @@ class RobotView:
             self.number(self.learner, 'guard_base_share'),
             None if rollbacks is None else int(rollbacks),
             self.value(self.learner, 'residual_outcomes') or '',
+            self.value(self.learner, 'guard_watches') or '',
         )
 
     def summary(self) -> str:

@@ -75,6 +75,7 @@ class LearnerValues:
             'pretraining_updates': learner.updates.pretraining,
             'dropped_updates': learner.updates.dropped,
             'rollbacks': len(learner.judge.rollbacks),
+            'guard_watches': learner.judge.watches,
             'recoveries': learner.updates.finite.recoveries,
             'transitions_per_s': (learner.transitions - transitions) / (now - then),
             'updates_per_s': (learner.updates.online - updates) / (now - then),

@@ -19,7 +19,8 @@ from residual_rl_ros.base_policy.received_policy import TOPIC, ReceivedPolicy
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.gates import RealTimeRules
-from residual_rl_ros.control.preparation import CommandHook, GoHome, Preparation, ResetHook
+from residual_rl_ros.control.home import GoHome
+from residual_rl_ros.control.preparation import CommandHook, Preparation, ResetHook
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError, shown
 from residual_rl_ros.robot.description import RobotConfig

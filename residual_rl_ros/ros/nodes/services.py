@@ -15,7 +15,7 @@ from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUC
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.robot.decoders import stop_reason
+from residual_rl_ros.robot.decoders import check_stop_input, stop_reason
 from residual_rl_ros.robot.preparation import ResetSpec
 from residual_rl_ros.robot.topics import StopInput
 from residual_rl_ros.ros.common import qos
@@ -140,10 +140,11 @@ class ServiceHook:
             return ''
         return answer.message or 'it says no, and gives no reason'
 
-    def cancel(self) -> None:
-        """Expect no answer any more."""
+    def cancel(self) -> str:
+        """Expect no answer any more; see `ResetHook`."""
         if self._future is not None:
             self._client.remove_pending_request(self._future)
+        return ''
 
 
 def stop_class(stop: StopInput) -> Any:
@@ -184,7 +185,7 @@ class StopInputs:
         self._heard: dict[str, float] = {}
         for stop in inputs:
             kind = stop_class(stop)
-            stop_reason(stop, kind())
+            check_stop_input(stop, kind())
             # Drivers latch what changes seldom and stream the rest: one subscription for each,
             # since a latched one does not connect to a stream.
             for profile in (qos.LATCHED, qos.SENSOR):

@@ -190,6 +190,11 @@ class TakeoverNode(ManagedNode):
         for name in self._takeover.receive(values, time.monotonic()):
             if self.active:
                 self._buttons.press(name)
+        if self.active and (ignored := self._takeover.ignored):
+            self._warn(
+                f'{", ".join(ignored)} of {self._config.source} is down and does not count: the '
+                f'input was silent for {self._config.keys.max_age_s:g} s; let go and press again'
+            )
 
     def _tick(self) -> None:
         if self._config.keys.input == KEYBOARD:
@@ -202,6 +207,8 @@ class TakeoverNode(ManagedNode):
             self._publish(command)
         elif before is not Hands.OFF:
             self._active.publish(Bool(data=False))
+        if self._takeover.problem:
+            self._warn(self._takeover.problem)
         if self._takeover.hands is Hands.LOST:
             self._warn(
                 f'nothing is heard of the operator ({self._config.topic}): the robot stands still '
@@ -268,6 +275,9 @@ class Buttons:
         client.call_async(request).add_done_callback(partial(self._answer, name))
 
     def _answer(self, name: str, future: Any) -> None:
+        if (error := future.exception()) is not None:
+            self._warn(f'{name}: {error}')
+            return
         answer = future.result()
         if name == 'hold' and answer.success:
             self._holding = None

@@ -25,7 +25,7 @@ from residual_rl_ros.base_policy.onnx_policy import read_policy_model
 from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.resources import find_base_policy
-from residual_rl_ros.robot.decoders import stop_reason
+from residual_rl_ros.robot.decoders import check_stop_input
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.topics import StopInput
 from residual_rl_ros.ros.common.encoders import channel_classes
@@ -157,7 +157,7 @@ def _check_stop(stop: StopInput) -> None:
     Raises:
         ConfigError: its message type is not installed, or has no such field.
     """
-    stop_reason(stop, stop_class(stop)())
+    check_stop_input(stop, stop_class(stop)())
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:

@@ -21,7 +21,7 @@ from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.action_spec import EFFORTS, POSITIONS
 from residual_rl_ros.robot.command import TRAJECTORY, Command
-from residual_rl_ros.robot.decoders import stop_reason
+from residual_rl_ros.robot.decoders import check_stop_input, stop_reason
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, TF, Channel, StopInput
 from residual_rl_ros.ros.common import qos
@@ -331,7 +331,7 @@ def _hear(node: Node, stop: StopInput, report: InspectionReport) -> list[str]:
     said: list[str] = []
     try:
         kind = stop_class(stop)
-        stop_reason(stop, kind())
+        check_stop_input(stop, kind())
     except ResidualRLError as error:
         if str(error) not in report.problems:  # The file was asked, too.
             report.problems.append(str(error))

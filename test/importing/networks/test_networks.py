@@ -17,8 +17,9 @@ from residual_rl_ros.errors import PolicyImportError
 from residual_rl_ros.importing.lerobot.act import image_places
 from residual_rl_ros.importing.lerobot.core import CenterCrop, MultiheadAttention, Resize
 from residual_rl_ros.importing.lerobot.vqbet import gumbel
-from residual_rl_ros.importing.networks.ddim import NoiseSchedule, ddim_steps, denoise
+from residual_rl_ros.importing.networks.ddim import DenoisingLoop, NoiseSchedule, ddim_steps
 from residual_rl_ros.importing.networks.resnet import FrozenBatchNorm, ResNet, feature_map_size
+from residual_rl_ros.importing.networks.unet_1d import ConvBlock
 from residual_rl_ros.importing.networks.window_encoder import SpatialSoftmax
 
 
@@ -103,6 +104,12 @@ def test_places_of_a_feature_map_tell_rows_then_columns() -> None:
     assert (places[0, 1, 4:] == places[1, 1, 4:]).all()
 
 
+@pytest.mark.parametrize('kernel_size', [1, 3, 5])
+def test_a_batch_is_convolved_at_once_and_its_rows_do_not_mix(kernel_size: int) -> None:
+    block, x = ConvBlock(3, 8, kernel_size), torch.randn(4, 3, 6)
+    torch.testing.assert_close(block(x), block.block(x), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize('prediction', ['epsilon', 'sample', 'v_prediction'])
 @pytest.mark.parametrize('count', [1, 4])
 def test_a_network_that_knows_the_chunk_denoises_to_it(prediction: str, count: int) -> None:
@@ -116,7 +123,7 @@ def test_a_network_that_knows_the_chunk_denoises_to_it(prediction: str, count: i
         speed = math.sqrt(share) * noise - math.sqrt(1 - share) * chunk
         return {'epsilon': noise, 'sample': chunk, 'v_prediction': speed}[prediction]
 
-    found = denoise(predict, torch.randn(3, 4, 2), ddim_steps(schedule, count), schedule)
+    found = DenoisingLoop(schedule, count)(predict, torch.randn(3, 4, 2))
     torch.testing.assert_close(found, chunk, atol=1e-4, rtol=1e-4)
 
 

@@ -174,12 +174,14 @@ def test_advantage_and_guard_are_those_of_the_learner_while_it_lives(
 ) -> None:
     assert view.advantage() is None
     values = {'q_policy': '0.5', 'q_base': '0.25', 'guard_statistic': '1.5', 'rollbacks': '2'}
+    values['guard_watches'] = 'return'
     reports.said['learner_node'] = Said(values=values)
     view.look()
     view.look()
     assert list(view.advantages()) == [(0.0, 0.25)]
     assert view.guard().doubt == 1.5
     assert view.guard().rollbacks == 2
+    assert view.guard().watches == 'return'
     assert view.guard().base_share is None
     reports.now = 9.0
     assert view.advantage() is None

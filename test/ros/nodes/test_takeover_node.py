@@ -145,9 +145,10 @@ class Client:
         self.requests.append(request)
         return SimpleNamespace(add_done_callback=self.callbacks.append)
 
-    def answer(self) -> None:
+    def answer(self, error: Exception | None = None) -> None:
         done = SimpleNamespace(success=True, message='holding')
-        self.callbacks[-1](SimpleNamespace(result=lambda: done))
+        future = SimpleNamespace(result=lambda: done, exception=lambda: error)
+        self.callbacks[-1](future)
 
 
 def test_a_hold_is_sent_again_until_it_is_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,6 +169,8 @@ def test_a_hold_is_sent_again_until_it_is_acknowledged(monkeypatch: pytest.Monke
     buttons.look()
     assert warned[-1] == 'HOLD NOT ACKNOWLEDGED: use the emergency stop'
     assert client.requests == [SetBool.Request(data=True)]
+    client.answer(RuntimeError('the service has gone'))
+    assert warned[-1] == 'hold: the service has gone'
     client.answer()
     now = 2.0
     buttons.look()
