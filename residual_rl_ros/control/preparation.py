@@ -233,10 +233,8 @@ class Preparation:
         self._home_due &= not self._look(limiter)
 
     def shift(self, seconds: float) -> None:
-        """Move all times, after a jump of the clock [s]."""
+        """Move all times, after a jump of the clock [s]; the way home begins anew in any case."""
         self._since += seconds
-        if self._home is not None:
-            self._home.deadline += seconds
 
     @property
     def _goes_by_itself(self) -> bool:
