@@ -18,5 +18,6 @@ def test_every_shape_and_reader_is_measured(
     text = capsys.readouterr().out
     assert text.count('\n') == 2 + len(SHAPES) * len(READERS)
     own = [row for row in text.splitlines() if '| residual_rl_ros |' in row]
-    assert len(own) == len(SHAPES) and all(row.endswith('| 1 x |') for row in own)
+    assert len(own) == len(SHAPES)
+    assert all(row.endswith('| 1 x |') for row in own)
     assert all(f'| {shape} | {reader} |' in text for shape in SHAPES for reader in READERS)
