@@ -107,7 +107,9 @@ def test_a_lasting_success_ends_one_episode(domain_id: int, tmp_path: Path) -> N
         wait_for(lambda: monitor.number('policy_node', 'episode') >= 1, LIMIT_S, 'the end')
         assert monitor.number('reward_node', 'successes') == 1
         assert monitor.number('reward_node', 'answered') == 1
-        assert monitor.number('reward_node', 'add_on_reward') < 0.0
+        wait_for(
+            lambda: monitor.number('reward_node', 'add_on_reward') < 0.0, LIMIT_S, 'the add-on'
+        )
         assert monitor.number('reward_node', 'add_on_failures') == 0
 
 
