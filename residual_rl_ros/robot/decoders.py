@@ -204,7 +204,7 @@ class MessageDecoder:
         """Return what a message says, None if that is nothing yet; `hint` may know why.
 
         Args:
-            message: of the channel's topic.
+            message: of the channel's topic; of `SERIALIZED_TYPES` its bytes.
             now: tells when it was received [s], which is asked only if that counts.
             count: number that its publisher gave it, where the middleware tells.
             aside: the message is of the second of the channel's `sources`.

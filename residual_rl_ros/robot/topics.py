@@ -45,6 +45,8 @@ CHANNEL_TYPES = (
     TF,
 )
 """Types that are read here; `codecs` knows those of other packages."""
+SERIALIZED_TYPES = (TF,)
+"""Types whose messages are read as they travel and are recorded, in CDR."""
 SCALAR_TYPES = (FLOAT, BOOL)
 """One number without a stamp: the time of receipt counts."""
 HEADERLESS_TYPES = (FLOAT_ARRAY, *SCALAR_TYPES)

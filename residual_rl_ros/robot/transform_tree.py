@@ -10,9 +10,10 @@ as the robot did, without ROS.
 from __future__ import annotations
 
 import math
+import struct
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,62 @@ AXES = {
     **{f'orientation.{axis}': index for index, axis in enumerate('xyzw', 3)},
 }
 """Where the fields of a channel are in a pose."""
+
+
+class Transform(NamedTuple):
+    """What a message says of a frame."""
+
+    child: str
+    parent: str
+    stamp: float
+    """[s]."""
+    pose: Pose
+    """As it was sent."""
+
+
+def transforms_of(data: bytes) -> list[Transform]:
+    """Return the transforms of a TFMessage in CDR, as it travels and is recorded.
+
+    rclpy takes 90 us to make objects of one, and most are of frames that nobody asked for.
+
+    Raises:
+        ValueError: the bytes are no such message.
+    """
+    try:
+        layout, body, at = LAYOUTS[bytes(data[:2])], data[4:], 4
+        found = []
+        for _ in range(layout.count.unpack_from(body)[0]):
+            sec, nanosec, length = layout.header.unpack_from(body, at)
+            end = at + 12 + length
+            parent = str(body[at + 12 : end - 1], 'utf-8').strip('/')
+            at = end + -end % 4
+            end = at + 4 + layout.count.unpack_from(body, at)[0]
+            child = str(body[at + 4 : end - 1], 'utf-8').strip('/')
+            at = end + -end % 8
+            pose = layout.pose.unpack_from(body, at)
+            found.append(Transform(child, parent, sec + 1e-9 * nanosec, pose))
+            at += layout.pose.size
+    except (KeyError, struct.error, UnicodeDecodeError) as error:
+        raise ValueError(f'{len(data)} bytes are no TFMessage: {error!r}') from error
+    return found
+
+
+class _Layout:
+    """Numbers in CDR.
+
+    Args:
+        order: of their bytes, as `struct` names it.
+    """
+
+    def __init__(self, order: str) -> None:
+        self.count = struct.Struct(f'{order}I')
+        self.header = struct.Struct(f'{order}iII')
+        """Seconds, nanoseconds and the length of a name."""
+        self.pose = struct.Struct(f'{order}7d')
+
+
+LAYOUTS = {b'\0\0': _Layout('>'), b'\0\1': _Layout('<')}
+"""By the first bytes of a message."""
 
 
 class Sample(NamedTuple):
@@ -102,67 +159,66 @@ class TransformReader:
         """Frames from the observed one to the one below the common ancestor."""
         self._down: list[str] = []
         """Likewise from the frame in which it is observed."""
+        self._way: frozenset[str] = frozenset()
+        """All of these."""
         self._whole = False
         self.hint = ''
         """What is missing or, where nothing is, which transform is the oldest."""
         self._find_way()
 
     def read(
-        self, message: Any, received: float | None, static: bool
+        self, message: bytes, received: float | None, static: bool
     ) -> tuple[float, Array] | None:
         """Return the time and the values of the pose, None while a transform is missing.
 
         Args:
-            message: a TFMessage.
+            message: a TFMessage in CDR.
             received: when it was received [s], where that counts and not the headers' stamps.
             static: it is of transforms that never change.
 
         Raises:
-            ObservationError: a transform on the way cannot be used, frames form a loop, or nothing
-                renews the pose.
+            ObservationError: the bytes are no such message, a transform on the way cannot be used,
+                frames form a loop, or nothing renews the pose.
         """
+        try:
+            transforms = transforms_of(message)
+        except ValueError as error:
+            raise ObservationError(f'{self._where}: {error}', self._channel.topic) from error
         problems, changed = [], False
-        for each in message.transforms:
-            child, parent = (
-                name.strip('/') for name in (each.child_frame_id, each.header.frame_id)
-            )
+        for each in transforms:
+            child = each.child
             if self._whole and child not in self._links and len(self._links) >= MAX_FRAMES:
                 continue  # What is needed is known.
             try:
-                sample = self._sample(each, child, parent, received, static)
+                sample = self._sample(each, received, static)
             except ValueError as error:
-                if not self._whole or child in (*self._up, *self._down):
+                if not self._whole or child in self._way:
                     problems.append(f'{self._where}: the transform of {child!r} {error}')
                 continue
-            changed |= self._put(child, parent, sample, static)
+            changed |= self._put(child, each.parent, sample, static)
         if changed:
             self._find_way()
         if problems:
             raise ObservationError(problems[0], self._channel.topic, 'transform')
         return self._pose() if self._whole else None
 
-    def _sample(
-        self, transform: Any, child: str, parent: str, received: float | None, static: bool
-    ) -> Sample:
+    def _sample(self, transform: Transform, received: float | None, static: bool) -> Sample:
         """Return what a transform says.
 
         Raises:
             ValueError: why it cannot be used.
         """
+        child, parent, stamp, (*position, x, y, z, w) = transform
         if not child or not parent or child == parent:
             raise ValueError(f'is in {parent!r}, expected two different frames')
         if child not in self._links and len(self._links) >= MAX_FRAMES:
             raise ValueError(f'is one too many: {MAX_FRAMES} frames are known')
-        moved, turned = transform.transform.translation, transform.transform.rotation
-        position = moved.x, moved.y, moved.z
-        quaternion = turned.x, turned.y, turned.z, turned.w
-        length = math.hypot(*quaternion)
+        length = math.hypot(x, y, z, w)
         if not all(map(math.isfinite, position)) or not abs(length - 1.0) <= UNIT_TOLERANCE:
             raise ValueError(
-                f'is {[*position, *quaternion]}, expected finite numbers and a unit quaternion'
+                f'is {[*transform.pose]}, expected finite numbers and a unit quaternion'
             )
-        pose = (*position, *(each / length for each in quaternion))
-        stamp = transform.header.stamp.sec + 1e-9 * transform.header.stamp.nanosec
+        pose = (*position, x / length, y / length, z / length, w / length)
         if received is None and not static and not stamp:
             raise ValueError('has no stamp; correct its publisher or set stamped_by: receipt')
         return Sample(stamp if received is None else received, pose)
@@ -173,7 +229,7 @@ class TransformReader:
         changed = link is None or (link.parent, link.static) != (parent, static)
         if link is None or changed:
             link = self._links[child] = _Link(parent, static)
-        on_way = not static and self._whole and child in (*self._up, *self._down)
+        on_way = not static and self._whole and child in self._way
         link.put(sample, keep=on_way)
         return changed
 
@@ -194,6 +250,7 @@ class TransformReader:
             )
             return
         self._up, self._down = up[: up.index(common)], down[: down.index(common)]
+        self._way = frozenset((*self._up, *self._down))
         self._whole = True
 
     def _ancestors(self, frame: str) -> list[str]:

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from raw_bag_builders import transforms
 from scipy.spatial.transform import Rotation, Slerp
 
 from residual_rl_ros.errors import ConfigError, ObservationError
 from residual_rl_ros.robot import transform_tree
-from residual_rl_ros.robot.decoders import MessageDecoder, Reading, to_nanoseconds
+from residual_rl_ros.robot.decoders import MessageDecoder, Reading
 from residual_rl_ros.robot.topics import TF, Channel
 from residual_rl_ros.robot.transforms import ROTATION_6D, ChannelTransform
-from residual_rl_ros.transitions.cdr import deserialize, serialize, typestore
 
 FIELDS = (
     *(f'position.{axis}' for axis in 'xyz'),
@@ -37,24 +37,9 @@ def pose() -> tuple[float, ...]:
     return (*RNG.normal(size=3), *Rotation.random(random_state=RNG).as_quat())
 
 
-def message(*transforms: tuple[str, str, float, tuple[float, ...]]) -> Any:
-    """Return a TFMessage of (frame, its parent, stamp, pose), after its way through a bag."""
-    types = typestore().types
-    made = []
-    for child, parent, stamp, (x, y, z, *turn) in transforms:
-        time = types['builtin_interfaces/msg/Time'](*divmod(to_nanoseconds(stamp), 10**9))
-        header = types['std_msgs/msg/Header'](stamp=time, frame_id=parent)
-        moved = types['geometry_msgs/msg/Vector3'](x, y, z)
-        turned = types['geometry_msgs/msg/Quaternion'](*turn)
-        inner = types['geometry_msgs/msg/Transform'](translation=moved, rotation=turned)
-        stamped = types['geometry_msgs/msg/TransformStamped']
-        made.append(stamped(header=header, child_frame_id=child, transform=inner))
-    return deserialize(serialize(types[TF](transforms=made), TF), TF)
-
-
-def hear(reader: MessageDecoder, *transforms: Any, static: bool = False) -> Reading | None:
+def hear(reader: MessageDecoder, *heard: Any, static: bool = False) -> Reading | None:
     """Return what a reader makes of a message."""
-    return reader.read(message(*transforms), lambda: 9.0, aside=static)
+    return reader.read(transforms(*heard), lambda: 9.0, aside=static)
 
 
 def matrix(values: Any) -> np.ndarray:
@@ -154,6 +139,20 @@ def test_a_transform_that_is_none_is_refused_by_name(transform: Any, problem: st
     assert hear(reader, ('tool', 'camera', 1.0, STILL)) is not None
     # What is wrong elsewhere in the tree is no matter of this robot.
     assert hear(reader, ('other', 'map', 1.0, (0.0,) * 7)) is not None
+
+
+@pytest.mark.parametrize('little', [True, False])
+def test_bytes_that_are_cut_short_or_of_another_kind_are_refused(little: bool) -> None:
+    frames = ('tool', 'grip', 1.0, STILL), ('grip', '/camera', 1.0, (1.0, *STILL[1:]))
+    data = transforms(*frames, little=little)
+    for bad in (*(data[:size] for size in range(len(data))), b'\0\7' + data[2:]):
+        with pytest.raises(
+            ObservationError, match=rf"'tool' .*: {len(bad)} bytes are no TFMessage"
+        ):
+            MessageDecoder(channel()).read(bad, lambda: 9.0)
+    reading = MessageDecoder(channel()).read(data, lambda: 9.0)
+    assert reading is not None
+    assert (reading.stamp, reading.values.tolist()) == (1.0, [1.0, *STILL[1:]])
 
 
 def test_a_tree_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

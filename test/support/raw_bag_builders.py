@@ -31,7 +31,7 @@ from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.robot.decoders import MessageDecoder, rounded, stamped_label
 from residual_rl_ros.robot.description import TAKEOVER, RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, SERIALIZED_TYPES, TF
 from residual_rl_ros.transitions.cdr import deserialize, labelled_array, serialize, typestore
 from residual_rl_ros.transitions.transition import Transition
 
@@ -86,6 +86,25 @@ def joints(stamp: float, positions: dict[str, float]) -> bytes:
         effort=np.empty(0),
     )
     return serialize(message, JOINT_STATE)
+
+
+def transforms(*frames: tuple[str, str, float, tuple[float, ...]], little: bool = True) -> bytes:
+    """Return a TFMessage of (frame, its parent, stamp, pose), in the order of bytes of a computer.
+
+    The pose is position x, y, z and quaternion x, y, z, w.
+    """
+    types = typestore().types
+    made = []
+    for child, parent, stamp, (x, y, z, *turn) in frames:
+        time = types['builtin_interfaces/msg/Time'](*divmod(round(stamp * 1e9), 10**9))
+        header = types['std_msgs/msg/Header'](stamp=time, frame_id=parent)
+        moved = types['geometry_msgs/msg/Vector3'](x, y, z)
+        turned = types['geometry_msgs/msg/Quaternion'](*turn)
+        inner = types['geometry_msgs/msg/Transform'](translation=moved, rotation=turned)
+        stamped = types['geometry_msgs/msg/TransformStamped']
+        made.append(stamped(header=header, child_frame_id=child, transform=inner))
+    message = types[TF](transforms=made)
+    return bytes(typestore().serialize_cdr(message, TF, little_endian=little))
 
 
 def flag(value: bool) -> bytes:
@@ -145,7 +164,7 @@ class Live:
         self, name: str, topic: str, kind: str, received_ns: int, data: bytes, aside: bool = False
     ) -> None:
         self.recorder.write(topic, received_ns, data)
-        message = deserialize(data, kind)
+        message = data if kind in SERIALIZED_TYPES else deserialize(data, kind)
         reading = self.readers[name].read(message, lambda: received_ns * 1e-9, aside=aside)
         assert reading is not None or aside
         if reading is None:

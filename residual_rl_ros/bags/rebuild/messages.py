@@ -22,7 +22,7 @@ from residual_rl_ros.errors import BagError, CommandError
 from residual_rl_ros.robot.command import CommandVector
 from residual_rl_ros.robot.decoders import MessageDecoder, stamp_of, to_nanoseconds
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, Channel
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, SERIALIZED_TYPES, Channel
 from residual_rl_ros.transitions.cdr import deserialize
 
 
@@ -133,7 +133,8 @@ class RawMessages:
                 try:
                     if raw.topic.type != reading.type:
                         raise BagError(f'type is {raw.topic.type!r}, expected {reading.type!r}')
-                    message = deserialize(raw.data, raw.topic.type)
+                    as_is = reading.type in SERIALIZED_TYPES
+                    message = bytes(raw.data) if as_is else deserialize(raw.data, reading.type)
                 except BagError as error:
                     bag.problems.add(
                         raw.path,

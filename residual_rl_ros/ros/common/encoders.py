@@ -42,6 +42,7 @@ from residual_rl_ros.robot.topics import (
     JOY,
     LASER_SCAN,
     SCALAR_TYPES,
+    SERIALIZED_TYPES,
     TF,
     Channel,
 )
@@ -152,8 +153,11 @@ class ChannelReader(MessageDecoder):
 
             # Of two subscriptions to what is latched, one may not fit: that is no news.
             quiet = SubscriptionEventCallbacks(use_default_callbacks=not source.latched)
+            raw = source.type in SERIALIZED_TYPES
             for profile in qos.of_source(source):
-                node.create_subscription(kind, source.topic, hear, profile, event_callbacks=quiet)
+                node.create_subscription(
+                    kind, source.topic, hear, profile, event_callbacks=quiet, raw=raw
+                )
 
     def feed(
         self,

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from builders import OBSERVATIONS, LinearPolicy, make_metadata
-from raw_bag_builders import DESCRIPTION, PERIOD, Live, check_equal, rebuild
+from raw_bag_builders import DESCRIPTION, PERIOD, Live, check_equal, rebuild, transforms
 
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, TF
-from residual_rl_ros.transitions.cdr import labelled_array, serialize, typestore
+from residual_rl_ros.transitions.cdr import labelled_array
 
 
 def robot_with_a_goal() -> RobotConfig:
@@ -38,18 +38,7 @@ def policy() -> LinearPolicy:
 
 def transform(stamp: float, child: str, parent: str, x: float) -> bytes:
     """Return a TFMessage of one transform."""
-    types = typestore().types
-    nanoseconds = round(stamp * 1e9)
-    time = types['builtin_interfaces/msg/Time'](nanoseconds // 10**9, nanoseconds % 10**9)
-    stamped = types['geometry_msgs/msg/TransformStamped'](
-        header=types['std_msgs/msg/Header'](stamp=time, frame_id=parent),
-        child_frame_id=child,
-        transform=types['geometry_msgs/msg/Transform'](
-            translation=types['geometry_msgs/msg/Vector3'](x, 0.0, 0.0),
-            rotation=types['geometry_msgs/msg/Quaternion'](0.0, 0.0, 0.0, 1.0),
-        ),
-    )
-    return serialize(types[TF](transforms=[stamped]), TF)
+    return transforms((child, parent, stamp, (x, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)))
 
 
 def test_rebuilt_transitions_have_the_transforms_and_goals_of_the_live_ones(

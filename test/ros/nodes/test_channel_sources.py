@@ -7,7 +7,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace as Message
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ import rclpy
 import yaml
 from builders import ACTIONS, make_metadata, write_onnx_policy
 from geometry_msgs.msg import PoseStamped
+from raw_bag_builders import transforms
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Float64MultiArray
 
@@ -98,12 +98,9 @@ def look(node: PolicyNode, image: Image) -> None:
     node._tick(node._loop)
 
 
-def transforms(child: str, parent: str, stamp: float, x: float) -> Any:
+def moved(child: str, parent: str, stamp: float, x: float) -> bytes:
     """Return a TFMessage."""
-    moved, turned = Message(x=x, y=0.0, z=0.0), Message(x=0.0, y=0.0, z=0.0, w=1.0)
-    header = Message(stamp=to_time(stamp), frame_id=parent)
-    inner = Message(translation=moved, rotation=turned)
-    return Message(transforms=[Message(header=header, child_frame_id=child, transform=inner)])
+    return transforms((child, parent, stamp, (x, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)))
 
 
 def missing(node: PolicyNode) -> str:
@@ -114,7 +111,7 @@ def missing(node: PolicyNode) -> str:
 
 
 def test_what_is_missing_is_named_until_all_is_there(node: PolicyNode) -> None:
-    hear(node, '/tf_static', transforms('camera', 'base', 0.0, 1.0))
+    hear(node, '/tf_static', moved('camera', 'base', 0.0, 1.0))
     goal = PoseStamped()
     goal.pose.position.x = 7.0
     hear(node, '/goal', goal)  # Before the activation, as a latched topic is heard.
@@ -124,7 +121,7 @@ def test_what_is_missing_is_named_until_all_is_there(node: PolicyNode) -> None:
         "channel 'hand': nothing received on /tf; no transform between 'hand' and 'base' has come "
         "('camera' is known up to 'base')"
     )
-    hear(node, '/tf', transforms('hand', 'base', node._now(), 3.0))
+    hear(node, '/tf', moved('hand', 'base', node._now(), 3.0))
     image = Image(height=1, width=1, step=2, encoding='16UC1', data=[0, 4])
     image.header.stamp = to_time(node._now())
     hear(node, '/image', image)
@@ -139,7 +136,7 @@ def test_what_is_missing_is_named_until_all_is_there(node: PolicyNode) -> None:
     node.trigger_deactivate()
     node.trigger_activate()
     hear(node, '/arm', Float64MultiArray(data=[0.5]))
-    hear(node, '/tf', transforms('hand', 'base', node._now(), 4.0))
+    hear(node, '/tf', moved('hand', 'base', node._now(), 4.0))
     look(node, image)
     assert node._loop.assembler.assemble(node._now()).tolist() == [0.5, 3.0, 7.0]
 
@@ -152,5 +149,5 @@ def test_a_goal_is_heard_from_publishers_that_keep_it_and_from_those_that_do_not
     assert [each.reliability.name for each in goals] == ['RELIABLE', 'BEST_EFFORT']
     node.trigger_activate()
     hear(node, '/arm', Float64MultiArray(data=[0.5]))
-    hear(node, '/tf', transforms('hand', 'camera', node._now(), 3.0))
+    hear(node, '/tf', moved('hand', 'camera', node._now(), 3.0))
     assert missing(node) == "channel 'goal': nothing received on goal"
