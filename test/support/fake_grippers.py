@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A gripper behind an action of control_msgs: real ROS where the package is, else a stand-in.
 
-The interface is that of the public definition: a goal has `command.position` and
-`command.max_effort`. A gripper controller takes every goal, ends the one before, and stops where it
-is when a goal is cancelled.
+The interface is that of the public definitions: a goal of GripperCommand has `command.position` and
+`command.max_effort`, one of ParallelGripperCommand a JointState. A gripper controller takes every
+goal, ends the one before, and stops where it is when a goal is cancelled.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from typing import Any
 
 import pytest
 import rclpy.action
+from rclpy.action import CancelResponse, GoalResponse
 from rclpy.node import Node
 
+from residual_rl_ros.robot.command import GRIPPER
 from residual_rl_ros.ros.common.message_types import message_class
 
 REAL = find_spec('control_msgs') is not None
@@ -42,6 +44,8 @@ class Finger:
         self.goals: list[tuple[float, float]] = []
         """Position and effort of each goal."""
         self.cancelled = 0
+        self.accepts = True
+        """Whether goals are accepted."""
         self._end: Callable[[str], None] | None = None
         self._is_cancelled: Callable[[], bool] = bool
 
@@ -152,31 +156,42 @@ def connect(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(rclpy.action, 'ActionClient', StandInClient)
 
 
-def serve(node: Node, name: str, finger: Finger) -> Callable[[], Any]:
-    """Serve a gripper's action; return what ends that."""
+def serve(node: Node, name: str, finger: Finger, action: str = GRIPPER) -> Callable[[], Any]:
+    """Serve a gripper's action, of one of `ACTION_TYPES`; return what ends that."""
     if not REAL:
         resolved = node.resolve_topic_name(name)
         SERVERS[resolved] = finger
         return partial(SERVERS.pop, resolved, None)
-    kind = message_class('control_msgs/action/GripperCommand')
+    kind = message_class(action)
 
     def accepted(handle: Any) -> None:
         def end(how: str) -> None:
             def execute(goal: Any) -> Any:
                 getattr(goal, how)()
-                return kind.Result(position=finger.position, reached_goal=how == 'succeed')
+                return kind.Result(reached_goal=how == 'succeed')
 
             handle.execute(execute)
 
-        command = handle.request.command
-        finger.accept(command.position, command.max_effort, end, lambda: handle.is_cancel_requested)
+        finger.accept(*wanted(handle.request.command), end, lambda: handle.is_cancel_requested)
+
+    def asked(goal: Any) -> Any:
+        return GoalResponse.ACCEPT if finger.accepts else GoalResponse.REJECT
 
     server = rclpy.action.ActionServer(
         node,
         kind,
         name,
         lambda handle: None,
+        goal_callback=asked,
         handle_accepted_callback=accepted,
-        cancel_callback=lambda handle: rclpy.action.CancelResponse.ACCEPT,
+        cancel_callback=lambda handle: CancelResponse.ACCEPT,
     )
     return server.destroy
+
+
+def wanted(command: Any) -> tuple[float, float]:
+    """Return position and effort that a goal asks for; 0 N where it names none."""
+    if not hasattr(command, 'effort'):
+        return command.position, command.max_effort
+    (position,) = command.position
+    return position, (*command.effort, 0.0)[0]

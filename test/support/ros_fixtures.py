@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -39,6 +40,12 @@ class Caller:
     def close(self) -> None:
         self._node.destroy_node()
         self._context.try_shutdown()
+
+
+def with_package(name: str) -> pytest.MarkDecorator:
+    """Mark tests that need real messages or actions, which pip does not have."""
+    reason = f'{name} is not installed: only a ROS 2 installation has it'
+    return pytest.mark.skipif(find_spec(name) is None, reason=reason)
 
 
 DIAGNOSTICS_PERIOD_S = 0.1

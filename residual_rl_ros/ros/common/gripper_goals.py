@@ -103,8 +103,10 @@ class GripperGoals:
         self._looked_at = now
         # One that has gone is forgotten: it may come back as it was, without the goal.
         before, self._known = self._known, self._servers()
-        unheard = self._asked in self._open and not 0.0 <= now - self._sent_at < ANSWER_S
-        return unheard or not self._known <= before
+        if self._asked in self._open and not 0.0 <= now - self._sent_at < ANSWER_S:
+            self._warn(f'{self._command.topic}: the action server does not answer')
+            return True
+        return not self._known <= before
 
     def _cancel(self, handle: Any) -> None:
         answer = handle.cancel_goal_async()
