@@ -41,6 +41,8 @@ UR_JOINTS += ('wrist_1_joint', 'wrist_2_joint', 'wrist_3_joint')
 FR3_JOINTS = tuple(f'fr3_joint{index}' for index in range(1, 8))
 SO101_JOINTS = ('shoulder_pan', 'shoulder_lift', 'elbow_flex', 'wrist_flex', 'wrist_roll')
 ACTIVITY = 'controller_manager_msgs/msg/ControllerManagerActivity'
+CONTROLLER_STATE = 'controller_manager_msgs/msg/ControllerState'
+LIST_CONTROLLERS = 'controller_manager_msgs/srv/ListControllers'
 SAFETY = 'ur_dashboard_msgs/msg/SafetyMode'
 FRANKA = 'franka_msgs/msg/FrankaRobotState'
 INSTALLED = {
@@ -262,7 +264,8 @@ class ArmDriver(Driver):
         self, domain_id: int, name: str, gripper: bool = True, tells_status: bool = True
     ) -> None:
         self.arm = arm = ARMS[name]
-        names = ['joint_state_broadcaster', arm.controller, 'controller_manager', 'gripper_driver']
+        self._gripper = arm.gripper.partition('/')[0]
+        names = ['joint_state_broadcaster', arm.controller, 'controller_manager', self._gripper]
         super().__init__(
             domain_id, [*names, 'io_and_status_controller'][: 5 if name.startswith('ur') else 4]
         )
@@ -275,6 +278,11 @@ class ArmDriver(Driver):
         controller.create_subscription(arm.kind, arm.topic, self._obey, 1)
         self._activity = Output(manager, ACTIVITY, 'controller_manager/activity')
         self._outputs = [self._activity]
+        self.states = {arm.controller: 'active', self._gripper: 'active'}
+        """Of the controllers, by name."""
+        if ACTIVITY in INSTALLED:
+            kind = message_class(LIST_CONTROLLERS)
+            manager.create_service(kind, '~/list_controllers', self._list_controllers)
         self.finger = Finger(arm.gripper_start, arm.gripper_speed)
         if gripper:
             self._closing.append(serve(hand, arm.gripper, self.finger))
@@ -312,9 +320,14 @@ class ArmDriver(Driver):
     def switch(self, label: str) -> None:
         """Activate or deactivate the controller."""
         self.active = label == 'active'
-        self._activity.say(
-            controllers=[named_state(self.arm.controller, label), named_state('other', 'active')]
-        )
+        self.states[self.arm.controller] = label
+        self._activity.say(controllers=[named_state(*each) for each in self.states.items()])
+
+    def _list_controllers(self, request: Any, response: Any) -> Any:
+        del request
+        for name, state in self.states.items():
+            response.controller.append(message_class(CONTROLLER_STATE)(name=name, state=state))
+        return response
 
     def unload(self) -> None:
         """Have the controller listen no more."""

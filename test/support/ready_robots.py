@@ -143,6 +143,7 @@ def policy_node(
             node.trigger_deactivate()
         executor.shutdown(timeout_sec=2.0)
         thread.join(timeout=3.0)
+        node.made.close()
         node.destroy_node()
         rclpy.try_shutdown()
 

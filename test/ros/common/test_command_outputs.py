@@ -410,10 +410,13 @@ def test_a_server_that_comes_back_gets_the_goal_of_now() -> None:
 
 def test_a_goal_that_nobody_answers_is_sent_again() -> None:
     server = Server(late=True)
-    goals = driven(server, [0.03] * 40)
+    said: list[str] = []
+    goals = GripperGoals(HAND, lambda: True, lambda: server.there, server.send, said.append)
+    driven(server, [0.03] * 40, goals)
     assert server.goals == [0.03]
     driven(server, [0.03] * 40, goals, begin=100.8)
     assert server.goals == [0.03] * 2
+    assert said == ['hand: the action server does not answer']
     server.answers[-1].arrive()
     driven(server, [0.03] * 100, goals, begin=101.6)
     assert server.goals == [0.03] * 2

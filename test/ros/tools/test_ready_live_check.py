@@ -12,15 +12,19 @@ from dataclasses import replace
 import pytest
 import rclpy
 from fake_drivers import ACTIVITY, FRANKA, INSTALLED, SAFETY, ArmDriver, stand_ins
-from fake_grippers import REAL
+from fake_grippers import REAL, serve
+from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from ready_robots import ROBOTS, driver_of
+from ros_fixtures import with_package
 from sensor_msgs.msg import JointState
 
 from residual_rl_ros.findings import InspectionReport
+from residual_rl_ros.robot.command import GRIPPER, PARALLEL_GRIPPER
 from residual_rl_ros.robot.description import load_robot
-from residual_rl_ros.ros.tools.live_check import _judge_server, check_live
+from residual_rl_ros.ros.common.message_types import message_class
+from residual_rl_ros.ros.tools.live_check import check_live
 
 pytestmark = pytest.mark.ros
 
@@ -100,30 +104,45 @@ def test_what_is_wrong_with_a_driver_is_named_before_anything_moves(domain_id: i
     def named(*parts: str) -> bool:
         return any(all(part in problem for part in parts) for problem in problems)
 
-    assert named('two publishers of ', '/gripper_driver', '/joint_state_publisher')
+    assert named('two publishers of ', '/robotiq_gripper_controller', '/joint_state_publisher')
     assert named("stop input 'program'", 'is False: the robot would hold')
     assert named('forward_position_controller', 'bring action.names into its order')
-    if ACTIVITY in INSTALLED:
-        assert named("stop input 'controller'", 'is inactive: the robot would hold')
-    if REAL:
-        assert named("'gripper'", 'no control_msgs/action/GripperCommand server')
 
 
-def test_a_gripper_with_an_action_of_another_type_is_named() -> None:
-    class Graph:
-        """What a node knows of others."""
+@with_package('controller_manager_msgs')
+@with_package('control_msgs')
+def test_a_controller_that_is_inactive_is_named_and_a_client_is_no_server(domain_id: int) -> None:
+    driver = ArmDriver(domain_id, 'ur5e_robotiq')
+    driver.switch('inactive')
+    driver.states['robotiq_gripper_controller'] = 'unconfigured'
+    try:
+        problems = problems_of('ur5e_robotiq', domain_id)
+    finally:
+        driver.close()
+    arm, hand = (each for each in problems if each.startswith('command'))
+    assert "'arm' (/forward_position_controller/commands): /forward_position_controller is" in arm
+    assert ' is inactive, and does nothing with it: ros2 control switch_controllers' in arm
+    assert '/robotiq_gripper_controller is unconfigured' in hand
+    assert any(each.startswith("stop input 'controller'") for each in problems)
+    driver = ArmDriver(domain_id, 'ur5e_robotiq', gripper=False)
+    kind = message_class(GRIPPER)
+    client = ActionClient(driver.nodes[0], kind, 'robotiq_gripper_controller/gripper_cmd')
+    try:
+        (problem,) = problems_of('ur5e_robotiq', domain_id)
+    finally:
+        client.destroy()
+        driver.close()
+    assert "'gripper' (/robotiq_gripper_controller/gripper_cmd): no control_msgs/" in problem
 
-        def resolve_topic_name(self, name: str) -> str:
-            return f'/{name}'
 
-        def get_service_names_and_types(self) -> list[tuple[str, list[str]]]:
-            served = 'control_msgs/action/ParallelGripperCommand_SendGoal'
-            return [('/robotiq_gripper_controller/gripper_cmd/_action/send_goal', [served])]
-
-    robot, _ = load_robot('ur5e_robotiq')
-    report = InspectionReport('ur5e')
-    _judge_server(Graph(), robot.commands[1], report)  # type: ignore[arg-type]
-    (problem,) = report.problems
+@with_package('control_msgs')
+def test_a_gripper_with_an_action_of_another_type_is_named(domain_id: int) -> None:
+    driver = ArmDriver(domain_id, 'ur5e_robotiq', gripper=False)
+    serve(driver.nodes[3], driver.arm.gripper, driver.finger, PARALLEL_GRIPPER)
+    try:
+        (problem,) = problems_of('ur5e_robotiq', domain_id)
+    finally:
+        driver.close()
     assert (
         'no control_msgs/action/GripperCommand server, but one of control_msgs/action/' in problem
     )
