@@ -439,7 +439,7 @@ def test_a_driver_that_is_started_again_moves_its_gripper_and_one_that_stops_can
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if REAL:
-        pytest.skip('its clients need a node of rclpy')
+        pytest.skip('real action servers take its place: test_gripper_actions.py')
     connect(monkeypatch)
     node: Any = GripperNode()
     outputs = outputs_of(node, (Command('hand', GRIPPER, indices=(0,), name='hand'),))
