@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,23 +107,24 @@ def driver_of(name: str, domain_id: int, **options: Any) -> ArmDriver | BaseDriv
     return BaseDriver(domain_id, name)
 
 
+def policy_spec(name: str, folder: Path, **parameters: Any) -> NodeSpec:
+    """Return the policy node of a shipped robot, with a base policy that moves it."""
+    robot, path = load_robot(name)
+    base = folder / 'base.onnx'
+    write_base(base, robot)
+    (spec,) = robot_topology(RobotRun(path, base, None, decision_steps=4, prefetch_steps=4))
+    quiet = {'realtime_priority': 0, 'lock_memory': False, 'diagnostics_period_s': 0.2}
+    quiet['hold_limit_s'] = 5.0
+    return replace(spec, parameters={**spec.parameters, **quiet, **parameters})
+
+
 @contextmanager
 def policy_node(
     name: str, folder: Path, domain_id: int, patch: pytest.MonkeyPatch, **parameters: Any
 ) -> Iterator[PolicyNode]:
     """Run the policy node of a shipped robot in a thread of this process, not yet configured."""
     stand_ins(patch)
-    robot, path = load_robot(name)
-    base = folder / 'base.onnx'
-    write_base(base, robot)
-    (spec,) = robot_topology(RobotRun(path, base, None, decision_steps=4, prefetch_steps=4))
-    quiet = {'realtime_priority': 0, 'lock_memory': False, 'diagnostics_period_s': 0.2}
-    spec = NodeSpec(
-        'policy_node',
-        True,
-        spec.parameter_files,
-        {**spec.parameters, **quiet, 'hold_limit_s': 5.0, **parameters},
-    )
+    spec = policy_spec(name, folder, **parameters)
     rclpy.init(args=spec.ros_arguments(), domain_id=domain_id)
     node = PolicyNode()
     executor = SingleThreadedExecutor()

@@ -13,8 +13,17 @@ from pathlib import Path
 import pytest
 from fake_drivers import ArmDriver
 from processes import wait_for
-from ready_robots import ROBOTS, begin, driver_of, play, policy_node, write_base
-from ros_fixtures import Caller
+from ready_robots import (
+    LIMIT_S,
+    ROBOTS,
+    begin,
+    driver_of,
+    play,
+    policy_node,
+    policy_spec,
+    write_base,
+)
+from ros_fixtures import Caller, with_package
 
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.monitor import Monitor
@@ -81,15 +90,43 @@ def test_up_plays_twenty_episodes_and_learns(
             wait_for(
                 lambda: monitor.number('learner_node', 'episodes') == 20, 20.0, 'every episode'
             )
-            values = monitor.values('policy_node')
             if isinstance(driver, ArmDriver):
-                assert int(values['gripper_goals']) == len(driver.finger.goals) >= 20
-                assert values['gripper_goals_refused'] == '0'
+                goals = driver.finger.goals
+                assert len(goals) >= 20
+                wait_for(
+                    lambda: monitor.number('policy_node', 'gripper_goals') == len(goals),
+                    *(5.0, 'the count of goals'),
+                )
+                assert monitor.values('policy_node')['gripper_goals_refused'] == '0'
         finally:
             up.send_signal(signal.SIGINT)
             _, shown = up.communicate(timeout=60.0)
             driver.close()
     assert up.returncode == 130, shown
+
+
+@pytest.mark.slow
+@with_package('control_msgs')
+@with_package('ur_dashboard_msgs')
+def test_a_process_that_is_told_to_stop_cancels_the_goal_of_its_gripper(
+    domain_id: int, tmp_path: Path
+) -> None:
+    spec = policy_spec('ur5e_robotiq', tmp_path, auto_start=True)
+    command = [sys.executable, '-m', 'residual_rl_ros.ros.nodes.policy_node']
+    driver = ArmDriver(domain_id, 'ur5e_robotiq')
+    driver.finger.speed = 0.01
+    with subprocess.Popen(
+        [*command, *spec.ros_arguments()], env=ros_environment(domain_id)
+    ) as process:
+        try:
+            wait_for(lambda: len(driver.finger.goals) > 1, LIMIT_S, 'a goal')
+            assert driver.finger.cancelled == 0
+            process.terminate()
+            assert process.wait(timeout=10.0) == 0
+            wait_for(lambda: driver.finger.cancelled == 1, 1.0, 'the cancellation')
+        finally:
+            process.kill()
+            driver.close()
 
 
 def test_a_ur5e_with_its_gripper_and_two_cameras_plays_episodes(
