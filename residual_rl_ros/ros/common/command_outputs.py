@@ -26,7 +26,7 @@ from residual_rl_ros.ros.common.gripper_goals import GripperGoals
 from residual_rl_ros.ros.common.managed_node import ManagedNode
 
 Array = npt.NDArray[np.float64]
-SERVER_LIMIT_S = 2.0
+SERVER_LIMIT_S = 5.0
 """How long an action server is waited for before the robot may move [s]."""
 ARRIVAL_LIMIT_S = 0.2
 """How long a node that stops waits for its last command to arrive."""

@@ -16,6 +16,7 @@ from ros_fixtures import Caller
 from std_srvs.srv import Trigger
 
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.ros.common import command_outputs
 from residual_rl_ros.ros.common.managed_node import WARN
 from residual_rl_ros.ros.nodes.policy_node import PolicyNode
 
@@ -48,14 +49,15 @@ def start(domain_id: int) -> Iterator[Callable[..., ArmDriver]]:
 
 
 def test_without_the_server_of_its_gripper_nothing_moves(
-    node: PolicyNode, start: Callable[..., ArmDriver]
+    node: PolicyNode, start: Callable[..., ArmDriver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(command_outputs, 'SERVER_LIMIT_S', 0.5)
     driver = start(gripper=False)
     begin(node)
     assert not node.active
     assert isinstance(node.failure, ConfigError)
     assert "'gripper': no control_msgs/action/GripperCommand server at" in str(node.failure)
-    assert '/robotiq_gripper_controller/gripper_cmd within 2 s' in str(node.failure)
+    assert '/robotiq_gripper_controller/gripper_cmd within 0.5 s' in str(node.failure)
     assert driver.commands == []
 
 
