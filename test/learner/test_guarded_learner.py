@@ -343,7 +343,7 @@ def test_a_sabotaged_actor_is_found_and_rolled_back_in_a_real_run() -> None:
         policy, robot.action
     )
     preset = load_preset(
-        'dawn',
+        'best_of_n',
         {
             'warmup_transitions': 600,
             'utd': 0.02,
