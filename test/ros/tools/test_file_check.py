@@ -18,6 +18,7 @@ from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.resources import find_base_policy, resource_path
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.processes import ros_environment
+from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.ros.tools.file_check import check_file
 
 pytestmark = pytest.mark.ros
@@ -107,7 +108,7 @@ def test_a_file_that_both_parsers_read_alike_has_no_problem(tmp_path: Path, text
             TOY + STOP.format('std_msgs/msg/Int32', 'dada'),
             "stop_inputs.estop.field is 'dada'",
         ),
-        (TOY + STOP.format('ur_msgs/msg/None', 'data'), 'needs the package ur_msgs, which is not'),
+        (TOY + STOP.format('my_msgs/msg/None', 'data'), 'needs the package my_msgs, which is not'),
         (
             TOY.replace('[arm]', '[arm, hand]') + HAND,
             'robot.observation.hand.type: tf2_msgs/msg/TFMessage needs the package tf2_msgs, which',
@@ -116,7 +117,11 @@ def test_a_file_that_both_parsers_read_alike_has_no_problem(tmp_path: Path, text
         (TOY + 'camera:\n  rate: 10.0\n', 'Cannot have a value before ros__parameters'),
     ],
 )
-def test_what_stops_the_nodes_is_a_problem(tmp_path: Path, text: str, message: str) -> None:
+def test_what_stops_the_nodes_is_a_problem(
+    tmp_path: Path, text: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, 'tf2_msgs.msg', None)  # As if it were not installed.
+    message_class.cache_clear()
     problems = problems_of(text, tmp_path)
     assert problems
     assert message in problems[0]
