@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
+from builtin_interfaces.msg import Time
 from fake_grippers import Finger, connect, serve, stand_in
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
@@ -129,6 +130,20 @@ def named_state(name: str, label: str) -> Any:
     state = message_class('controller_manager_msgs/msg/NamedLifecycleState')(name=name)
     state.state.label = label
     return state
+
+
+def check_trajectory(message: JointTrajectory, joints: Sequence[str]) -> None:
+    """Assert what joint_trajectory_controller asks of a trajectory, as its parameters come."""
+    assert sorted(message.joint_names) == sorted(joints)
+    assert message.header.stamp == Time()  # It begins at once; else its end is to be in the future.
+    starts = [point.time_from_start for point in message.points]
+    times = [0.0, *(each.sec + 1e-9 * each.nanosec for each in starts)]
+    assert (np.diff(times) > 0.0).all()
+    for point in message.points:
+        assert len(point.positions) == len(joints)
+        assert len(point.velocities) in (0, len(joints))
+        assert not point.effort
+    assert not any(message.points[-1].velocities)
 
 
 class Driver:
@@ -351,7 +366,7 @@ class ArmDriver(Driver):
         if isinstance(message, Float64MultiArray):
             values = np.array(message.data)
         elif isinstance(message, JointTrajectory):
-            assert set(message.joint_names) == set(joints)
+            check_trajectory(message, joints)
             values = np.array(message.points[0].positions)[
                 [message.joint_names.index(joint) for joint in joints]
             ]
