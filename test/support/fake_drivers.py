@@ -316,7 +316,7 @@ class ArmDriver(Driver):
             self._outputs.append(self._mode)
             self._mode.say(robot_mode=2)
         self._cameras = [
-            arm_states.create_publisher(Image, f'camera/{camera}/color/image_raw', qos.SENSOR)
+            arm_states.create_publisher(Image, f'camera/{camera}/color/image_raw', 10)
             for camera in CAMERAS.get(name, ())
         ]
         self._picture = Image(height=480, width=640, step=1920, encoding='rgb8')

@@ -33,7 +33,9 @@ from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.robot.stamps import stamped_label, to_nanoseconds
 from residual_rl_ros.robot.topics import (
     CHANNEL_TYPES,
+    COMPRESSED_IMAGE,
     FLOAT_ARRAY,
+    IMAGE,
     JOINT_STATE,
     JOY,
     LASER_SCAN,
@@ -151,6 +153,9 @@ class ChannelReader:
             ) -> None:
                 callback(message, information, second)
 
+            if source.type in (IMAGE, COMPRESSED_IMAGE) and not source.latched:
+                qos.subscribe_to_pictures(node, kind, source, hear)
+                continue
             # Of two subscriptions to what is latched, one may not fit: that is no news.
             quiet = SubscriptionEventCallbacks(use_default_callbacks=not source.latched)
             raw = source.type in SERIALIZED_TYPES

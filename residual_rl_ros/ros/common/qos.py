@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
@@ -56,6 +58,31 @@ def of_source(source: Source) -> tuple[QoSProfile, ...]:
         durability=DurabilityPolicy.TRANSIENT_LOCAL,
     )
     return kept, stream
+
+
+def subscribe_to_pictures(
+    node: Node, kind: Any, source: Source, hear: Callable[[Any, Mapping[str, Any]], None]
+) -> None:
+    """Listen reliably; once a publisher does not offer that, listen to all at best effort.
+
+    A picture is larger than the shared memory of Fast DDS. At best effort many are then lost.
+
+    Args:
+        node: gets the subscription.
+        kind: class of the messages.
+        source: a topic of pictures.
+        hear: called with a message, and with what the middleware says of it.
+    """
+
+    def give_way(event: Any) -> None:
+        del event
+        if node.destroy_subscription(reliable):
+            (profile,) = of_source(source)
+            node.create_subscription(kind, source.topic, hear, profile)
+
+    profile = QoSProfile(depth=source.depth, reliability=ReliabilityPolicy.RELIABLE)
+    events = SubscriptionEventCallbacks(incompatible_qos=give_way)
+    reliable = node.create_subscription(kind, source.topic, hear, profile, event_callbacks=events)
 
 
 SETTLE_S = 0.5

@@ -1,16 +1,25 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Of two publishers one goes on, whoever looks first."""
+"""Of two publishers one goes on, whoever looks first; pictures are heard as they are offered."""
 
 from __future__ import annotations
 
-import pytest
+import time
+from typing import Any
 
+import pytest
+import rclpy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from residual_rl_ros.robot.topics import IMAGE, Source
+from residual_rl_ros.ros.common.node_host import NodeHost
 from residual_rl_ros.ros.common.qos import (
     PATIENCE_S,
     SETTLE_S,
     YOUNG_S,
     SolePublisher,
+    subscribe_to_pictures,
 )
 
 OLD, SMALL, LARGE = (5,), (1,), (9,)
@@ -83,3 +92,31 @@ def test_time_without_a_look_establishes_nobody() -> None:
     late = graph.join(LARGE)
     graph.now = YOUNG_S + 1.0
     assert late.rival() == '/node_5'
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize('offered', [ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT])
+def test_pictures_are_listened_to_as_reliably_as_their_publisher_offers(
+    domain_id: int, offered: ReliabilityPolicy
+) -> None:
+    heard: list[Any] = []
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain_id)
+    camera = rclpy.create_node('camera', context=context)
+    try:
+        with NodeHost('policy_node', domain_id) as host:
+            source = Source('image', IMAGE)
+            subscribe_to_pictures(host.node, Image, source, lambda *each: heard.append(each))
+            publisher = camera.create_publisher(
+                Image, 'image', QoSProfile(depth=1, reliability=offered)
+            )
+            deadline = time.monotonic() + 10.0
+            while len(heard) < 3 and time.monotonic() < deadline:
+                publisher.publish(Image())
+                host.executor.spin_once(timeout_sec=0.02)
+            (subscription,) = host.node.get_subscriptions_info_by_topic('/image')
+            assert subscription.qos_profile.reliability is offered
+            assert len(heard) == 3
+    finally:
+        camera.destroy_node()
+        context.try_shutdown()
