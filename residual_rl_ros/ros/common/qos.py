@@ -24,6 +24,10 @@ from residual_rl_ros.robot.topics import Source
 SENSOR = qos_profile_sensor_data
 """Observation channels: best effort connects to every publisher."""
 
+PICTURES = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+"""Pictures, where both sides can: they are larger than the shared memory of Fast DDS, and at best
+effort many are lost."""
+
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 """Commands: only the newest counts."""
 
@@ -65,8 +69,6 @@ def subscribe_to_pictures(
 ) -> None:
     """Listen reliably; once a publisher does not offer that, listen to all at best effort.
 
-    A picture is larger than the shared memory of Fast DDS. At best effort many are then lost.
-
     Args:
         node: gets the subscription.
         kind: class of the messages.
@@ -80,9 +82,8 @@ def subscribe_to_pictures(
             (profile,) = of_source(source)
             node.create_subscription(kind, source.topic, hear, profile)
 
-    profile = QoSProfile(depth=source.depth, reliability=ReliabilityPolicy.RELIABLE)
     events = SubscriptionEventCallbacks(incompatible_qos=give_way)
-    reliable = node.create_subscription(kind, source.topic, hear, profile, event_callbacks=events)
+    reliable = node.create_subscription(kind, source.topic, hear, PICTURES, event_callbacks=events)
 
 
 SETTLE_S = 0.5

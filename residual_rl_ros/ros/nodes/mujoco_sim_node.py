@@ -67,7 +67,8 @@ class MujocoSimNode(Node):
         for channel in robot.channels:
             writer = ChannelEncoder(channel)
             topic = self._inside(channel.topic)
-            publisher = self.create_publisher(writer.message_type, topic, qos.SENSOR)
+            profile = qos.PICTURES if channel.is_image else qos.SENSOR
+            publisher = self.create_publisher(writer.message_type, topic, profile)
             self._channels.append((writer, publisher))
         self._feedback_publisher = self.create_publisher(
             Float64MultiArray, 'step_feedback', qos.FEEDBACK
