@@ -11,6 +11,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from residual_rl_ros.base_policy.inputs import (
     MAX_NUMBERS,
@@ -25,6 +26,8 @@ from residual_rl_ros.base_policy.inputs import (
 from residual_rl_ros.errors import BasePolicyError, ConfigError, FormatError, shown
 from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.robot.action_spec import ActionSpec, Prior, check_names, integer
+from residual_rl_ros.robot.camera import check_size
+from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import FEATURES, POLICY_METADATA_KEY
 
 METADATA_KEY = POLICY_METADATA_KEY
@@ -331,3 +334,39 @@ def _check_same(kind: str, model: tuple[str, ...], robot: tuple[str, ...]) -> No
         f'{kind} order differs at index {index}: the base policy has {model[index]!r}, the robot '
         f'{robot[index]!r}; reorder the robot YAML'
     )
+
+
+def columns_for(
+    metadata: BasePolicyMetadata, robot: RobotConfig, name: str
+) -> npt.NDArray[np.int64]:
+    """Check a base policy against a robot, and return which of its observations it is given.
+
+    These are all but those that an encoder makes of pictures which the policy sees itself, if it
+    does not name them.
+
+    Args:
+        metadata: of the policy.
+        robot: the robot.
+        name: of the policy's file, for errors.
+
+    Raises:
+        BasePolicyError: names, limits, rate, cameras or sizes of pictures differ.
+    """
+    sizes, names = metadata.picture_sizes, robot.observation_names
+    channels = {channel.name: channel for channel in robot.channels if channel.is_image}
+    if missing := sorted(set(sizes) - set(channels)):
+        raise BasePolicyError(
+            f'{name} wants pictures {missing}, robot {robot.name!r} has the image channels '
+            f'{sorted(channels) or "none"}; name a channel in the robot YAML so'
+        )
+    own = set(metadata.observation_names)
+    apart: set[str] = set()
+    for camera, size in sizes.items():
+        try:
+            check_size(channels[camera], size)
+        except ConfigError as error:
+            raise BasePolicyError(str(error)) from error
+        apart |= set(channels[camera].observation_names) - own
+    kept = [index for index, each in enumerate(names) if each not in apart]
+    metadata.check_robot(tuple(names[i] for i in kept), robot.action, robot.control_rate_hz)
+    return np.array(kept, dtype=np.int64)

@@ -56,7 +56,10 @@ from residual_rl_ros.transitions.cdr import labelled_array
 from residual_rl_ros.transitions.transition import HEADER
 
 EPISODE_STEPS = 200
-COUNTED = ('ticks', 'overruns', 'missed_periods', 'holds', 'late_chunks', 'transitions')
+COUNTED = (
+    *('ticks', 'overruns', 'missed_periods', 'transitions'),
+    *('holds', 'first_chunk_holds', 'late_chunks', 'episode'),
+)
 JOIN_S = 3.0
 """What a process that joins disturbs is over by then: it can hold up every publisher for a third of
 a second (Fast DDS, #6535), and the diagnostics of that are up to a second late."""
@@ -206,6 +209,11 @@ def _measure(
     bringup.check()
     bare = json.loads(printed)
     policy = monitor.values('policy_node')
+    if policy['active'] != 'True':
+        raise ResidualRLError(
+            f'the policy node stopped while it was measured ({monitor.errors()["policy_node"]}): '
+            'free this computer of other work, or lower --rate or --inference'
+        )
     elapsed = time.monotonic() - started
     results = {key: float(policy[key]) - value for key, value in before.items()}
     results |= {
@@ -289,8 +297,12 @@ def to_markdown(results: Mapping[str, float]) -> str:
         ),
         ('stolen from this virtual machine by its host', f'{value["stolen_s"]:.2f} s'),
         ('holds', f'{value["holds"]:.0f}'),
-        ('holds for a late chunk', f'{value["late_chunks"]:.0f}'),
-        ('prefetch_steps', f'{value["prefetch_steps"]:.0f}'),
+        (
+            'holds until the first chunk of an episode',
+            f'{value["first_chunk_holds"]:.0f} in {value["episode"]:.0f} episodes',
+        ),
+        ('holds for a later chunk', f'{value["late_chunks"]:.0f}'),
+        ('prefetch_steps at the end', f'{value["prefetch_steps"]:.0f}'),
         *(
             (f'base policy, inference {each}', f'{1e-3 * value[f"inference_{each}_us"]:.1f} ms')
             for each in ('p50', 'p99')
