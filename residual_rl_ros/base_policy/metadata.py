@@ -34,7 +34,7 @@ METADATA_KEY = POLICY_METADATA_KEY
 SCHEMA_VERSION = 1
 MOST_STEPS = 10_000
 """Longest chunk of actions, and longest window of observations."""
-LATER_KEYS = ('prior', 'inputs', 'noise_shape', 'noise_default', 'source', 'parity')
+LATER_KEYS = ('prior', 'inputs', 'noise_shape', 'noise_default', 'source', 'parity', 'rounding')
 """Keys that are left out where they say what goes without saying."""
 DENSITY_OUTPUTS: dict[Prior, tuple[str, ...]] = {
     Prior.NONE: (),
@@ -97,6 +97,9 @@ class BasePolicyMetadata:
     parity: float | None = None
     """Largest difference of the exported graph from the original at export, in half ranges of the
     actions; information only."""
+    rounding: float | None = None
+    """Where the parity is beyond 1e-5: how far the original, in single precision, is from itself
+    in double; information only."""
 
     def __post_init__(self) -> None:
         """Check that the numbers fit each other."""

@@ -18,7 +18,7 @@ WORD = 'auto'
 """The same in files and on command lines."""
 WORDS = {WORD: AUTO}
 DESCRIPTION = (
-    'control steps before its first use at which a chunk is requested; auto (-1) measures '
+    'control steps before its first use at which a chunk is requested; auto (-1) follows '
     'inference and, in lockstep, is 0'
 )
 MEASURED_S, FEWEST, MOST = 1.0, 5, 50
