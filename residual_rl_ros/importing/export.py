@@ -223,19 +223,17 @@ def _parity(policy: ImportedPolicy, content: bytes, batches: tuple[int, ...]) ->
     generator = torch.Generator().manual_seed(PARITY_SEED)
     values = [each.sample(SAMPLES, generator) for each in policy.inputs]
     found = _computed(policy, content, values, batches)
-    error = float('inf')
-    if policy.loop is None:  # Else its turns add up the rounding, and take torch long.
-        error = _largest(policy, reference(policy, values), found)
-        if error <= MOST_DIFFERENCE or not error < MOST_ROUNDING:
-            return Parity(error, batches)
+    single = reference(policy, values)
+    error = _largest(policy, single, found)
+    if error <= MOST_DIFFERENCE or not error < MOST_ROUNDING:
+        return Parity(error, batches)
     exact = _in_double(policy, values)
     if exact is None:
         return Parity(error, batches)
     error = min(error, _largest(policy, exact, found))
-    if error <= MOST_DIFFERENCE or not error < MOST_ROUNDING:
+    if error <= MOST_DIFFERENCE:
         return Parity(error, batches)
-    single = [each.numpy() for each in reference(policy, values)]
-    return Parity(error, batches, _largest(policy, exact, [single]))
+    return Parity(error, batches, _largest(policy, exact, [[each.numpy() for each in single]]))
 
 
 def _in_double(policy: ImportedPolicy, values: list[Tensor]) -> tuple[Tensor, ...] | None:
