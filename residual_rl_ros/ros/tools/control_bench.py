@@ -178,12 +178,26 @@ def measure(
 def _wait_for_updates(monitor: Monitor, bringup: Bringup) -> None:
     deadline = time.monotonic() + START_LIMIT_S
     while monitor.number('learner_node', 'updates') < 1.0:
-        bringup.check()
+        _check(monitor, bringup)
         if time.monotonic() > deadline:
             raise ResidualRLError(
                 f'the learner made no update within {START_LIMIT_S:g} s; raise --rate'
             )
         time.sleep(0.1)
+
+
+def _check(monitor: Monitor, bringup: Bringup) -> None:
+    """Refuse to measure nodes of which one ended, or a robot that stopped.
+
+    Raises:
+        ResidualRLError: that is so.
+    """
+    bringup.check()
+    if reason := monitor.errors().get('policy_node'):
+        raise ResidualRLError(
+            f'the robot stopped ({reason}): free this computer of other work, or lower --rate or '
+            '--inference'
+        )
 
 
 def _measure(
@@ -206,14 +220,9 @@ def _measure(
         started, stolen = time.monotonic(), _stolen_s()
         printed, _ = process.communicate()
     stolen = _stolen_s() - stolen
-    bringup.check()
+    _check(monitor, bringup)
     bare = json.loads(printed)
     policy = monitor.values('policy_node')
-    if policy['active'] != 'True':
-        raise ResidualRLError(
-            f'the policy node stopped while it was measured ({monitor.errors()["policy_node"]}): '
-            'free this computer of other work, or lower --rate or --inference'
-        )
     elapsed = time.monotonic() - started
     results = {key: float(policy[key]) - value for key, value in before.items()}
     results |= {
