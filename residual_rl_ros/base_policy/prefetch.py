@@ -37,9 +37,10 @@ DIGITS = 19
 class Prefetch:
     """How early the next chunk is asked for: as late as it can be, for a fresh observation.
 
-    Half of a chunk is the most: what is asked for earlier leaves less for the next. While the robot
-    runs, `note` follows the slowest of the recent inferences: a learner beside the robot makes them
-    slower than they were before anything moved.
+    While the robot runs, `note` follows the slowest of the recent inferences: a learner beside the
+    robot makes them slower than they were before anything moved. As one follows another, inference
+    may take half of a chunk for long. A single one has more time where chunks are asked for earlier
+    than that, and take over at the age `turn` from those that are not used up.
 
     Args:
         inference_s: how long inference takes before anything moves [s].
@@ -52,7 +53,9 @@ class Prefetch:
         self, inference_s: float, period_s: float, decision_steps: int, covered: int
     ) -> None:
         self._k = decision_steps
-        self._most = covered // decision_steps // 2 * decision_steps
+        self._covered = covered // decision_steps * decision_steps
+        self.half = covered // decision_steps // 2 * decision_steps
+        """Control steps that inference may take for long."""
         self._first = self._fitting(MARGIN * inference_s / period_s + JITTER)
         self._recent: deque[int] = deque(maxlen=RECENT)
         self.steps = self._first
@@ -66,9 +69,9 @@ class Prefetch:
         )
         self.problem = ''
         """Why the robot will hold at seams nevertheless; empty if it will not."""
-        if inference_s / period_s + JITTER > self.steps:
+        if inference_s / period_s + JITTER > self.half:
             self.problem = (
-                f'{figures}, and a chunk of {covered} actions leaves {self._most} control steps of '
+                f'{figures}, and a chunk of {covered} actions leaves {self.half} control steps of '
                 f'{period} for it, half of the chunk (decision_steps {decision_steps}): the robot '
                 f'will hold at every seam; {self._remedy}'
             )
@@ -79,7 +82,12 @@ class Prefetch:
 
     def _fitting(self, steps: float) -> int:
         """Return the fewest whole decisions that have so many control steps, in control steps."""
-        return min(self._k * max(math.ceil(steps / self._k), 1), self._most)
+        return min(self._k * max(math.ceil(steps / self._k), 1), self._covered - self._k)
+
+    @property
+    def turn(self) -> int:
+        """Age in control steps, since its observation, at which the next chunk is used early."""
+        return self._covered - self.steps
 
     def note(self, waited: int) -> int:
         """Take in how long a chunk took that was asked for ahead, and return `steps`.
@@ -97,9 +105,9 @@ class Prefetch:
     def late_reason(self) -> str:
         """What is said of a hold because a chunk was late."""
         late = f'the base policy is late: inference takes longer than {self.steps} control steps'
-        if self.steps < self._most:
+        if self.steps < self.half:
             return f'{late} (prefetch_steps auto); the next chunks are asked for earlier'
-        return f'{late}, half of a chunk; {self._remedy}'
+        return f'{late}, and half of a chunk is {self.half}; {self._remedy}'
 
 
 def parse_prefetch(text: str) -> int:
