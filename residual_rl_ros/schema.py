@@ -35,9 +35,11 @@ WANTED = {
     tuple[str, ...]: 'a list of strings',
 }
 """Types of values, and how an error names them."""
+NUMBERS = (int, float, tuple[int, ...], tuple[float, ...])
+"""Types of numbers."""
 ROS_NAME = re.compile(r'(~?/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', re.ASCII)
 """Name of a topic, a service or an action; ROS ends the process that asks for another one."""
-EXPONENT = re.compile(r'([+-]?\d+)(\.\d*)?[eE]([+-]?)(\d+)', re.ASCII)
+EXPONENT = re.compile(r'([+-]?(?=\.?\d)\d*)(\.\d*)?[eE]([+-]?)(\d+)', re.ASCII)
 """A number with an exponent; to YAML 1.1 it is a string unless it has both point and sign."""
 MAX_LISTED_KEYS = 16
 """So many known keys are listed for an unknown one."""
@@ -157,14 +159,17 @@ def checked(item: Field[Any], wanted: Any, value: Any) -> Any:
             ):
                 raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(expectation(item, wanted) + _written_otherwise(wanted, value)) from None
+        hint = written_otherwise(value) if wanted in NUMBERS else ''
+        raise ValueError(expectation(item, wanted) + hint) from None
     return converted
 
 
-def _written_otherwise(wanted: Any, value: Any) -> str:
-    """Return how YAML has a number that it took for a string, empty if that is not the matter."""
-    if wanted not in (int, float, tuple[int, ...], tuple[float, ...]):
-        return ''
+def written_otherwise(value: Any) -> str:
+    """Return how YAML has a number that it took for a string, empty if that is not the matter.
+
+    Args:
+        value: what was read where a number, or a list of numbers, is expected.
+    """
     for each in value if isinstance(value, (list, tuple)) else (value,):
         found = EXPONENT.fullmatch(each) if isinstance(each, str) else None
         if found is not None:

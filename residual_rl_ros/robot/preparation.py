@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.action_spec import EFFORTS, RATES, ActionSpec
-from residual_rl_ros.schema import parameter
+from residual_rl_ros.schema import parameter, written_otherwise
 
 Array = npt.NDArray[np.float64]
 WHEN = BETWEEN_EPISODES, ON_REQUEST, NEVER = ('between_episodes', 'on_request', 'never')
@@ -131,7 +131,7 @@ def home_of(keys: HomeKeys, action: ActionSpec, period_s: float) -> HomeSpec:
         if not number or not low <= position <= high:
             raise ConfigError(
                 f'home.positions.{name} is {position!r}, expected a number from {low:g} to '
-                f'{high:g} (action.lower, action.upper)'
+                f'{high:g} (action.lower, action.upper){written_otherwise(position)}'
             )
         goal[index] = position
     if np.isnan(goal).all():

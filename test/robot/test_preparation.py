@@ -75,6 +75,7 @@ def test_home_is_given_by_action_name(positions: dict[str, Any]) -> None:
         ),
         ({'positions': {'a.position': 1.5}}, r'a.position is 1.5, expected a number from -1 to 1'),
         ({'positions': {'a.position': float('nan')}}, r'a.position is nan, expected a number'),
+        ({'positions': {'a.position': '1e-1'}}, r'to YAML 1e-1 is a string: write 1.0e-1'),
         ({'positions': {'a.position': True}}, r'a.position is True, expected a number'),
         (
             {'positions': {'b.position': 1.0, 'b': {'position': 1.5}}},
