@@ -96,11 +96,19 @@ def _types_of(kind: Any) -> Mapping[str, Any]:
     return MappingProxyType(get_type_hints(kind))
 
 
+def section_of(wanted: Any) -> Any:
+    """Return the dataclass of a list of sections, None if a type is no such list."""
+    element = wanted.__args__[0] if hasattr(wanted, '__args__') else None
+    return element if is_dataclass(element) else None
+
+
 def expectation(item: Field[Any], wanted: Any) -> str:
     """Return what a field's value must be, in words."""
     if item.metadata.get('ros_name'):
         return 'a ROS name: words of letters, digits and _, / between them, no digit first'
-    words = [WANTED.get(wanted, 'a map' if is_dataclass(wanted) else str(wanted))]
+    element = section_of(wanted)
+    sections = 'a map' if is_dataclass(wanted) else 'a list of maps' if element else str(wanted)
+    words = [WANTED.get(wanted, sections)]
     if item.metadata.get('filled'):
         words = [words[0].replace('a ', 'a non-empty ', 1)]
     low, high = item.metadata.get('bounds', (None, None))
@@ -200,7 +208,8 @@ def from_mapping(
     """Return a dataclass of `parameter` fields made of a map, such as a YAML file holds.
 
     Args:
-        kind: the dataclass. Fields that are dataclasses are maps in their turn. A method
+        kind: the dataclass. Fields that are dataclasses are maps in their turn, and tuples of
+            them lists of maps. A method
             `problems()`, if it has one, yields what does not fit together, as `key: sentence`.
         values: the map; keys that it lacks take their defaults.
         source: file or object, for the errors.
@@ -258,6 +267,9 @@ def _build(
             if nested is not None:
                 made[name] = nested
             continue
+        if section_of(wanted) is not None:
+            made[name] = _build_list(item, wanted, value, f'{prefix}{name}', problems, removed)
+            continue
         try:
             made[name] = checked(item, wanted, value)
         except ValueError as error:
@@ -269,6 +281,24 @@ def _build(
     if check is not None:
         problems += [f'{prefix}{problem}' for problem in check()]
     return built if len(problems) == before else None
+
+
+def _build_list(
+    item: Field[Any],
+    wanted: Any,
+    values: Any,
+    path: str,
+    problems: list[str],
+    removed: Mapping[str, str],
+) -> tuple[Any, ...]:
+    """Return the dataclasses of a list of maps; `problems` gets the reasons why one cannot be."""
+    is_list = isinstance(values, (list, tuple))
+    if not is_list or (item.metadata.get('filled') and not values):
+        problems.append(f'{path} is {values!r}, expected {expectation(item, wanted)}')
+        return ()
+    section = section_of(wanted)
+    places = enumerate(values)
+    return tuple(_build(section, each, f'{path}[{at}].', problems, removed) for at, each in places)
 
 
 def unknown_key(key: Any, known: Mapping[str, Any], removed: Mapping[str, str]) -> str:

@@ -152,7 +152,7 @@ def security_policy(
     ] = '',
 ) -> None:
     """Print the SROS 2 policy of a robot or a fleet: what its nodes need, and no more."""
-    from residual_rl_ros.control.takeover import load_takeover
+    from residual_rl_ros.control.takeover_controls import load_takeover
     from residual_rl_ros.robot.description import load_robot
     from residual_rl_ros.ros.bringup.sros2_policy import policy_xml, required_access
 

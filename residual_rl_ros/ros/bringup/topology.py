@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from residual_rl_ros.base_policy.prefetch import AUTO
-from residual_rl_ros.control.takeover import load_takeover
+from residual_rl_ros.control.takeover_controls import load_takeover
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.weights import (
     CHECKPOINTS,
