@@ -20,12 +20,15 @@ import numpy as np
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.schema import from_mapping, parameter, read_yaml
 
 INPUTS = JOY, TWIST, KEYBOARD = ('joy', 'twist', 'keyboard')
 """What an operator has in his hands."""
 TOPICS = {JOY: 'joy', TWIST: 'spacenav/twist', KEYBOARD: ''}
 """Topic of each input, if none is given."""
+MESSAGES = {JOY: 'sensor_msgs/msg/Joy', TWIST: 'geometry_msgs/msg/Twist'}
+"""Type of the topic of each input that has one."""
 TWIST_CONTROLS = tuple(f'{part}.{axis}' for part in ('linear', 'angular') for axis in 'xyz')
 NAMED_KEYS = {'\x1b[A': 'up', '\x1b[B': 'down', '\x1b[C': 'right', '\x1b[D': 'left', ' ': 'space'}
 """Keys by what a terminal sends, if that is no letter."""
@@ -146,7 +149,7 @@ class TakeoverKeys:
         moving = (control for axis in self.axes for control in axis.controls)
         return (*deadman, *moving, *self.buttons.by_name().values())
 
-    def problems(self) -> Iterator[str]:
+    def conflicts(self) -> Iterator[str]:
         """Yield what does not fit together."""
         if self.topic and self.input == KEYBOARD:
             yield f'topic is {self.topic!r}, but a keyboard has none: remove it'
@@ -189,11 +192,12 @@ class TakeoverConfig:
         Raises:
             ConfigError: it has no such action, cannot be integrated from where it is, or is slower.
         """
-        problems = list(self._problems(action, period_s))
+        problems = list(self.misfits(action, period_s))
         if problems:
             raise ConfigError(self.source, problems)
 
-    def _problems(self, action: ActionSpec, period_s: float) -> Iterator[str]:
+    def misfits(self, action: ActionSpec, period_s: float) -> Iterator[str]:
+        """Yield why a robot does not fit; see `check`."""
         if action.is_discrete:
             yield 'discrete actions are not moved by axes'
             return
@@ -236,15 +240,26 @@ def _expected(kind: str) -> str:
     return words.get(kind, f'a character or one of {", ".join(NAMED_KEYS.values())}')
 
 
-def load_takeover(name_or_path: str) -> tuple[TakeoverConfig, Path]:
+def load_takeover(
+    name_or_path: str, robot: RobotConfig | None = None
+) -> tuple[TakeoverConfig, Path]:
     """Read a file of `config/takeover/`: a path, or the name of a shipped one.
 
+    Args:
+        name_or_path: the file.
+        robot: that it must fit; None: any.
+
     Raises:
-        ConfigError: no such file, or its content is wrong.
+        ConfigError: no such file, or its content is wrong; names all that is.
         ResourceError: no shipped one has the name.
     """
     path = find_file('takeover', ('config', 'takeover'), name_or_path, '.yaml')
     if not path.is_file():
         raise ConfigError(f'takeover file {str(path)!r} does not exist')
     keys = from_mapping(TakeoverKeys, read_yaml(path, 'takeover file'), str(path))
-    return TakeoverConfig(keys, str(path)), path
+    config, problems = TakeoverConfig(keys, str(path)), [*keys.conflicts()]
+    if robot is not None:
+        problems += config.misfits(robot.action, 1.0 / robot.control_rate_hz)
+    if problems:
+        raise ConfigError(str(path), problems)
+    return config, path

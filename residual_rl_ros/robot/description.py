@@ -132,14 +132,22 @@ def load_robot(name_or_path: str) -> tuple[RobotConfig, Path]:
     path = find_file('robot', ('config', 'robots'), name_or_path, '.yaml')
     if not path.is_file():
         raise ConfigError(f'robot file {str(path)!r} does not exist')
+    return RobotConfig.from_mapping(read_description(path), str(path)), path
+
+
+def read_description(path: Path) -> Any:
+    """Return what stands below `robot:` of a robot YAML.
+
+    Raises:
+        ConfigError: it cannot be read, or has no such part.
+    """
     mapping = read_yaml(path, 'robot file')
     try:
-        parameters = mapping['/**']['ros__parameters']['robot']
+        return mapping['/**']['ros__parameters']['robot']
     except (KeyError, TypeError) as error:
         raise ConfigError(
             f'{path} is no robot description: it lacks /**: ros__parameters: robot:'
         ) from error
-    return RobotConfig.from_mapping(parameters, str(path)), path
 
 
 class _Description:

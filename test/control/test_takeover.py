@@ -306,4 +306,4 @@ def test_the_shipped_files_fit_the_robot_that_they_name() -> None:
     shipped = sorted(path.stem for path in resource_path('config', 'takeover').glob('*.yaml'))
     assert shipped == ['gamepad', 'keyboard', 'spacemouse']
     for name in shipped:
-        load_takeover(name)[0].check(robot.action, 1.0 / robot.control_rate_hz)
+        load_takeover(name, robot)

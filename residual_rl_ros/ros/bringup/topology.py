@@ -206,9 +206,8 @@ def takeover_spec(robot_file: Path, takeover: str, namespaces: Sequence[str]) ->
         ResidualRLError: the file is wrong or does not fit the robot, is for a keyboard, or its
             topic would move several robots at once.
     """
-    config, path = load_takeover(takeover)
     robot, _ = load_robot(str(robot_file))
-    config.check(robot.action, 1.0 / robot.control_rate_hz)
+    config, path = load_takeover(takeover, robot)
     if not config.topic:
         raise ConfigError(
             f'{path}: input keyboard needs a terminal of its own: takeover_node --ros-args '

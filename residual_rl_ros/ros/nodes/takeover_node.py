@@ -68,7 +68,7 @@ class TakeoverNode(ManagedNode):
         if not parameters.config:
             raise ConfigError('takeover_node needs config: a file such as config/takeover/*.yaml')
         self._robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
-        self._config, path = load_takeover(parameters.config)
+        self._config, path = load_takeover(parameters.config, robot)
         self._period = 1.0 / robot.control_rate_hz
         self._takeover = Takeover(self._config, robot.action, self._period)
         self._measure()
@@ -281,18 +281,20 @@ def joy_values(message: Joy, config: TakeoverConfig) -> dict[str, float]:
     """Return the value of every control of a Joy message.
 
     Raises:
-        CommandError: it has no such control, or a value that is no number.
+        CommandError: it has not all of them, or a value that is no number.
     """
-    values = {}
-    for name in config.keys.controls:
-        part, index = name.split('.')
-        data = getattr(message, part)
-        if int(index) >= len(data):
-            raise CommandError(
-                f'{config.topic} has {len(data)} {part}, {config.source} names {name}: correct it'
-            )
-        values[name] = float(data[int(index)])
-    return _finite(values, config)
+    said = {
+        f'{part}.{index}': float(value)
+        for part in ('axes', 'buttons')
+        for index, value in enumerate(getattr(message, part))
+    }
+    controls = config.keys.controls
+    if missing := [name for name in controls if name not in said]:
+        raise CommandError(
+            f'{config.topic} has {len(message.axes)} axes and {len(message.buttons)} buttons, '
+            f'{config.source} names {", ".join(missing)}: correct it'
+        )
+    return _finite({name: said[name] for name in controls}, config)
 
 
 def twist_values(message: Twist, config: TakeoverConfig) -> dict[str, float]:

@@ -26,7 +26,7 @@ from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.decoders import check_stop_input
-from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.description import RobotConfig, read_description
 from residual_rl_ros.robot.topics import StopInput
 from residual_rl_ros.ros.common.encoders import channel_classes
 from residual_rl_ros.ros.common.message_types import message_class
@@ -38,7 +38,6 @@ from residual_rl_ros.ros.common.parameters import (
     read_tree,
 )
 from residual_rl_ros.ros.nodes.services import stop_class
-from residual_rl_ros.schema import read_yaml
 
 NODES = ('policy_node', 'reward_node', 'recorder_node')
 """Nodes that read the robot file."""
@@ -57,7 +56,7 @@ def check_file(
         namespace: namespace of the nodes, by which sections of the file apply.
         base_policy: shipped base policy or ONNX file that will run, which the file may pin.
     """
-    told = read_yaml(path, 'robot file')['/**']['ros__parameters']['robot']
+    told = read_description(path)
     set_logger_level('rcl', LoggingSeverity.FATAL)  # Its errors are raised, too.
     with _alone():
         context = Context()

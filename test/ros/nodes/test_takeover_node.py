@@ -45,8 +45,12 @@ def test_a_joy_message_tells_every_control() -> None:
 @pytest.mark.parametrize(
     ('axes', 'buttons', 'message'),
     [
-        ([0.0] * 4, [0, 0], r'spacenav/joy has 4 axes, .*spacemouse.yaml names axes.4: correct it'),
-        ([0.0] * 6, [0], r'spacenav/joy has 1 buttons, .* names buttons.1'),
+        (
+            [0.0] * 4,
+            [0, 0],
+            r'has 4 axes and 2 buttons, .*mouse.yaml names axes.4, axes.5: correct',
+        ),
+        ([0.0] * 6, [0], r'spacenav/joy has 6 axes and 1 buttons, .* names buttons.1'),
         ([float('nan')] * 6, [0, 0], r'axes.0 of spacenav/joy is nan, expected a number'),
     ],
 )
