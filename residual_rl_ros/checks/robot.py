@@ -12,7 +12,7 @@ from rosbags.interfaces import Nodetype
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.control.body import SelfCollision
-from residual_rl_ros.control.home import GoHome
+from residual_rl_ros.control.home import way_home
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.control.takeover_controls import TakeoverConfig
 from residual_rl_ros.errors import BasePolicyError, ConfigError, ResourceError
@@ -137,7 +137,7 @@ def _check_body(report: InspectionReport, robot: RobotConfig) -> None:
             _check_distances(report, safety.self_collision, robot)
         if robot.home is not None:
             _check_home(report, robot.home, safety)
-            GoHome(robot.home, safety, 1.0 / robot.control_rate_hz)
+            way_home(robot.home, safety, 1.0 / robot.control_rate_hz, robot.observation_names)
     except (ConfigError, ResourceError) as error:
         report.problems.append(str(error))
 
@@ -159,7 +159,7 @@ def _check_home(report: InspectionReport, home: HomeSpec, safety: SafetyFilter) 
     """Remark on a home that joints without one may bring out of a limit, or that means nothing."""
     action = safety.action
     led = ~np.isnan(home.goal)
-    wide = led & (home.tolerance > action.upper - action.lower)
+    wide = led & ~action.goes_to_zero & (home.tolerance > action.upper - action.lower)
     if wide.any():
         names = ', '.join(action.names[index] for index in np.flatnonzero(wide))
         report.remarks.append(

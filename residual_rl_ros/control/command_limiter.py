@@ -43,6 +43,8 @@ class CommandLimiter:
         self._grips[[index for each in action.orientations for index in each if index >= 0]] = False
         self._slows = bool(action.goes_to_zero.any())
         self._rest = action.hold_command
+        self.observation: Array | None = None
+        """What is observed, shape (n,), None if nobody knows."""
         self._measured: Array | None = None
         self._last: Array | None = None
         self._seen: Array | None = None  # Where the robot was when it was told that.
@@ -57,7 +59,7 @@ class CommandLimiter:
         Args:
             observation: shape (n,); None if nobody knows.
         """
-        self._follows = False
+        self._follows, self.observation = False, observation
         if observation is None or not self._indices.size:
             self._measured = None
             return

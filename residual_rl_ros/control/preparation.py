@@ -294,7 +294,10 @@ class Preparation:
         """Take in what the robot was told; return whether it is at home."""
         if limiter.last_command is not None:
             self._told = limiter.last_command
-        return self._home is not None and self._home.is_home(limiter.measured)
+        if self._home is None:
+            return False
+        self._home.see(limiter.observation)
+        return self._home.is_home(limiter.measured)
 
     def _go_home(self, limiter: CommandLimiter, now: float, wanted: bool) -> Array | None:
         home, measured, reference = self._home, limiter.measured, limiter.reference

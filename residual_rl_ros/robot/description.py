@@ -203,7 +203,7 @@ class _Description:
                 channels,
                 stops,
                 inference,
-                None if home is None else home_of(home, spec, 1.0 / rate_hz),
+                None if home is None else home_of(home, spec, 1.0 / rate_hz, channels),
                 reset,
                 action.urdf,
                 action.filled,

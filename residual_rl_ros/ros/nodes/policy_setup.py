@@ -19,7 +19,7 @@ from residual_rl_ros.base_policy.received_policy import TOPIC, ReceivedPolicy
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.gates import RealTimeRules
-from residual_rl_ros.control.home import GoHome
+from residual_rl_ros.control.home import way_home
 from residual_rl_ros.control.preparation import CommandHook, Preparation, ResetHook
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError, shown
@@ -170,7 +170,8 @@ def make_preparation(node: ManagedNode, robot: RobotConfig, safety: SafetyFilter
         hook = ServiceHook(node, robot.reset)
     home = None
     if robot.home is not None:
-        home = GoHome(robot.home, safety, 1.0 / robot.control_rate_hz)
+        period_s = 1.0 / robot.control_rate_hz
+        home = way_home(robot.home, safety, period_s, robot.observation_names)
     return Preparation(home, robot.reset, hook)
 
 

@@ -10,7 +10,7 @@ from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import GetParameters
 
 from residual_rl_ros.findings import InspectionReport
-from residual_rl_ros.robot.action_spec import EFFORTS, POSITIONS
+from residual_rl_ros.robot.action_spec import EFFORTS, POSITIONS, VELOCITIES
 from residual_rl_ros.robot.command import TRAJECTORY, Command
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
@@ -18,7 +18,7 @@ from residual_rl_ros.ros.common.node_host import NodeHost
 
 ANSWER_LIMIT_S = 1.0
 """How long an answer of a controller is waited for [s]."""
-UNITS = {'position': POSITIONS, 'velocity': ('m/s', 'rad/s'), 'effort': EFFORTS}
+UNITS = {'position': POSITIONS, 'velocity': VELOCITIES, 'effort': EFFORTS}
 """Units of the actions by the command interface of a controller."""
 PLURALS = {'position': 'positions', 'velocity': 'velocities', 'effort': 'efforts'}
 
