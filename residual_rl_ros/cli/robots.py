@@ -124,8 +124,13 @@ def check_robot(
     """Print what a robot description says and what is wrong with it; exit code 1 if unusable."""
     from residual_rl_ros.checks.robot import check_robot as check
     from residual_rl_ros.control.takeover_controls import load_takeover
-    from residual_rl_ros.robot.description import load_robot, read_description
+    from residual_rl_ros.robot.description import find_robot, load_robot, read_description
 
+    path = find_robot(robot)
+    if live:
+        from residual_rl_ros.ros.tools.file_check import check_limits
+
+        check_limits(path, namespace)
     config, path = load_robot(robot)
     hands = load_takeover(takeover, config)[0] if takeover else None
     report = check(config, str(path), base, hands)

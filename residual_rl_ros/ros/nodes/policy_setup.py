@@ -49,6 +49,19 @@ def open_robot(node: Node, tree: Mapping[str, Any], wait_s: float = PUBLISHER_S)
     robot = RobotConfig.from_mapping(tree)
     if robot.urdf is None or robot.urdf.source != HEARD:
         return robot
+    return RobotConfig.from_mapping(tree, heard=hear_urdf(node, wait_s))
+
+
+def hear_urdf(node: Node, wait_s: float = PUBLISHER_S) -> str:
+    """Return the URDF that robot_state_publisher latches.
+
+    Args:
+        node: who listens.
+        wait_s: for so long [s].
+
+    Raises:
+        ConfigError: nobody publishes it, or what is published is none.
+    """
     heard, message = wait_for_message(
         String, node, NAME, qos_profile=qos.LATCHED, time_to_wait=wait_s
     )
@@ -58,7 +71,7 @@ def open_robot(node: Node, tree: Mapping[str, Any], wait_s: float = PUBLISHER_S)
             'robot_state_publisher, or name a file in robot.robot_description.urdf'
         )
     parse_urdf(message.data, HEARD)  # An empty one is none.
-    return RobotConfig.from_mapping(tree, heard=message.data)
+    return str(message.data)
 
 
 def open_base_policy(
