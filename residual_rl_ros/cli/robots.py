@@ -30,6 +30,7 @@ from residual_rl_ros.cli.options import (
     TakeoverOption,
     assignments,
 )
+from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.errors import ResidualRLError
 
 
@@ -126,18 +127,15 @@ def check_robot(
     from residual_rl_ros.control.takeover_controls import load_takeover
     from residual_rl_ros.robot.description import find_robot, load_robot, read_description
 
-    path = find_robot(robot)
     if live:
         from residual_rl_ros.ros.tools.file_check import check_limits
 
-        check_limits(path, namespace)
+        check_limits(find_robot(robot), namespace)
     config, path = load_robot(robot)
     hands = load_takeover(takeover, config)[0] if takeover else None
     report = check(config, str(path), base, hands)
     if find_spec('rclpy') is None:
-        report.remarks.append(
-            'ROS 2 is not here: its parser, with which the nodes read this file, was not asked'
-        )
+        report.remarks.append('ROS 2 is not here: its parser, which nodes use, was not asked')
     else:
         from residual_rl_ros.ros.tools.file_check import check_file
 
@@ -193,7 +191,10 @@ def up(
         bool, typer.Option(help='Learn; without it, only run the residual of --out.')
     ] = True,
     preset: Annotated[
-        str, typer.Option(help='Learner preset; default: that of the checkpoint in --out, or dawn.')
+        str,
+        typer.Option(
+            help=f'Learner preset; default: that of the checkpoint in --out, or {DEFAULT_PRESET}.'
+        ),
     ] = '',
     overrides: NumbersOption = None,
     decision_steps: Annotated[
