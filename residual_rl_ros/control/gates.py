@@ -174,7 +174,7 @@ class Obstacles:
         error = self._limiter.following_error() if heed else ''
         if error and not self._lags:
             self._count_stall()
-        self._lags = bool(error) or self._lags and self._stalls >= MOST_STALLS
+        self._lags = bool(error) or (self._lags and self._stalls >= MOST_STALLS)
         if self._lags and not error:
             return 'the robot does not move: it was held, and let go, several times'
         return error
