@@ -149,8 +149,10 @@ class LearnerNode(ManagedNode):
                 jobs.put(lambda: self._ingest(feed, message))
 
         create = self.create_subscription
-        create(String, f'{policy}/transition_layout', on_layout, qos.LATCHED)
+        # In this order: the middleware makes them known in it. A robot that has sent its layout,
+        # without which there is no actor to begin with, then sends its first transition here too.
         create(Float64MultiArray, f'{policy}/transitions', on_transition, qos.TRANSITIONS)
+        create(String, f'{policy}/transition_layout', on_layout, qos.LATCHED)
 
     def request_stop(self) -> None:
         """End `learn`, at the latest when the drain limit is over."""

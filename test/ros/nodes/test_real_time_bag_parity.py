@@ -123,6 +123,7 @@ def test_rebuilt_transitions_of_a_running_robot_equal_the_live_ones(
     recorder = NodeSpec(
         'recorder_node', False, (ROBOT_FILE,), {'output_dir': str(folder), 'raw': True}
     )
+    recorded = 'recorder_node', 'messages'
     with (
         Robot(domain_id) as robot,
         Monitor(domain_id) as monitor,
@@ -130,7 +131,8 @@ def test_rebuilt_transitions_of_a_running_robot_equal_the_live_ones(
     ):
         for publisher in (*robot.publishers, robot.feedback):
             wait_for(lambda p=publisher: p.get_subscription_count() == 2, 40.0, 'both nodes')
-        time.sleep(1.0)  # So that the two have found each other, too.
+        # Of a robot that is silent that is the layout: the policy sends all to the recorder.
+        wait_for(lambda: monitor.number(*recorded) > 0, 40.0, 'a record of the layout')
         robot.run(EPISODES * EPISODE_COMMANDS)
         bringup.check()
         overruns = monitor.number('policy_node', 'overruns')
