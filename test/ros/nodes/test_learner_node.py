@@ -35,6 +35,7 @@ from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import ros_environment
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import float_array
+from residual_rl_ros.ros.nodes.learner_node import LearnerNode
 
 pytestmark = pytest.mark.ros
 
@@ -146,6 +147,23 @@ def test_transitions_arrive_while_a_service_waits_for_the_learner(
             finish.touch()
             assert answer.result().success, answer.result().message
         wait_for(lambda: number('transitions') == 60, LIMIT_S, 'the rest')
+
+
+def test_a_robot_that_knows_who_wants_its_layout_knows_who_wants_its_transitions(
+    domain_id: int, tmp_path: Path
+) -> None:
+    """It begins when its layout has been answered; nothing of it may be lost from then on."""
+    spec = NodeSpec('learner_node', True, (), {'output_dir': str(tmp_path)})
+    rclpy.init(args=spec.ros_arguments(), domain_id=domain_id)
+    try:
+        node = LearnerNode()
+        node.trigger_configure()
+        heard = [each.topic_name for each in node.subscriptions]
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+    wanted = ['/policy_node/transitions', '/policy_node/transition_layout']
+    assert [topic for topic in heard if topic in wanted] == wanted
 
 
 @pytest.mark.parametrize('where', ['_report', '_work'], ids=['ROS thread', 'learning thread'])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rclpy
 from builders import make_layout, random_transitions
 from processes import wait_for
 from rclpy.duration import Duration
@@ -26,6 +27,7 @@ from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelEncoder, float_array
 from residual_rl_ros.ros.common.node_host import NodeHost
+from residual_rl_ros.ros.nodes.recorder_node import RecorderNode
 
 pytestmark = pytest.mark.ros
 
@@ -108,6 +110,23 @@ def test_a_killed_recorder_node_has_kept_what_had_come_before(
         wait_for(lambda: kept() == len(publisher.sent), 30.0, 'a file that holds them')
         bringup.processes['cell/recorder_node'].send_signal(signal.SIGKILL)
     assert kept() == len(publisher.sent)
+
+
+def test_whoever_knows_the_listener_of_a_layout_knows_every_other(
+    domain_id: int, tmp_path: Path
+) -> None:
+    """Nodes learn of subscriptions in the order in which these are made."""
+    spec = record(tmp_path / 'bag', 'push_to_goal', raw=True)
+    rclpy.init(args=spec.ros_arguments(), domain_id=domain_id)
+    try:
+        node = RecorderNode()
+        heard = [each.topic_name.removeprefix('/cell/') for each in node.subscriptions]
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+    assert heard[0] == 'policy_node/transitions'
+    assert set(heard[-2:]) == {'policy_node/transition_layout', 'policy_node/customisation'}
+    assert heard.index('step_feedback') < heard.index('joint_states')
 
 
 def test_raw_topics_of_the_robot_are_recorded_too(domain_id: int, tmp_path: Path) -> None:
