@@ -29,6 +29,7 @@ from residual_rl_ros.cli.options import (
     ObservationMapOption,
     assignments,
 )
+from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.errors import ResidualRLError
 
 
@@ -185,7 +186,10 @@ def up(
         bool, typer.Option(help='Learn; without it, only run the residual of --out.')
     ] = True,
     preset: Annotated[
-        str, typer.Option(help='Learner preset; default: that of the checkpoint in --out, or dawn.')
+        str,
+        typer.Option(
+            help=f'Learner preset; default: that of the checkpoint in --out, or {DEFAULT_PRESET}.'
+        ),
     ] = '',
     overrides: NumbersOption = None,
     decision_steps: Annotated[

@@ -19,7 +19,7 @@ from residual_rl_ros.errors import UnsafeCommandError
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader
 from residual_rl_ros.robot.action_spec import ActionSpec
-from residual_rl_ros.robot.topics import StopInput
+from residual_rl_ros.robot.stop_inputs import StopInput
 from residual_rl_ros.transitions.transition import Source
 
 NAMES = ('a.position', 'b.position')

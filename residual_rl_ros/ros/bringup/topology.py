@@ -125,7 +125,7 @@ class RobotRun:
     actor: Path | None = None
     """Residual to start with; see the policy node's parameter."""
     preset: str = ''
-    """Learner preset; empty is the learner node's choice: that of the checkpoint, or dawn."""
+    """Learner preset; empty is that of the checkpoint, or the default."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Values that replace those of the preset."""
     decision_steps: int | None = None

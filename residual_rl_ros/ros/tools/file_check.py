@@ -25,9 +25,8 @@ from residual_rl_ros.base_policy.onnx_policy import read_policy_model
 from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.resources import find_base_policy
-from residual_rl_ros.robot.decoders import check_stop_input
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.topics import StopInput
+from residual_rl_ros.robot.stop_inputs import StopInput, check_stop_input
 from residual_rl_ros.ros.common.encoders import channel_classes
 from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters

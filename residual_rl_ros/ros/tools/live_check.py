@@ -21,9 +21,11 @@ from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.action_spec import EFFORTS, POSITIONS
 from residual_rl_ros.robot.command import TRAJECTORY, Command
-from residual_rl_ros.robot.decoders import check_stop_input, stop_reason
+from residual_rl_ros.robot.decoders import JointDecoder
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, TF, Channel, StopInput
+from residual_rl_ros.robot.message_decoder import MessageDecoder
+from residual_rl_ros.robot.stop_inputs import StopInput, check_stop_input, stop_reason
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, TF, Channel
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelReader, message_count
 from residual_rl_ros.ros.common.node_host import NodeHost
@@ -174,7 +176,7 @@ class _Received:
     unusable: int = 0
     reason: str = ''
     """Why the latest unusable message cannot be used."""
-    reader: ChannelReader | None = None
+    decoder: MessageDecoder | None = None
 
 
 def check_live(
@@ -219,12 +221,12 @@ def _listen(node: Node, channel: Channel, report: InspectionReport) -> _Received
         report.problems.append(str(error))
         return received
 
-    received.reader = reader
+    received.decoder = decoder = reader.decoder
 
-    def callback(message: Any, information: Mapping[str, Any], aside: bool) -> None:
+    def callback(message: Any, information: Mapping[str, Any], second: bool) -> None:
         now = node.get_clock().now().nanoseconds * 1e-9
         try:
-            reading = reader.read(message, lambda: now, message_count(information), aside)
+            reading = decoder.read(message, lambda: now, message_count(information), second)
             if reading is None:
                 return
             values = reading.values
@@ -267,11 +269,11 @@ def _judge_channel(
         report.problems.append(
             f'{where}: {received.unusable} unusable messages: {received.reason}{shared}'
         )
-    reader = received.reader
-    if reader is not None and reader.hint and not (received.ages or received.unusable):
-        report.problems.append(f'{where}: in {seconds:g} s {reader.hint}')
+    decoder = received.decoder
+    if decoder is not None and decoder.hint and not (received.ages or received.unusable):
+        report.problems.append(f'{where}: in {seconds:g} s {decoder.hint}')
         return
-    joints = reader.joints if reader is not None else None
+    joints = decoder.joints if isinstance(decoder, JointDecoder) else None
     if joints is not None and joints.absent and joints.seen and not received.unusable:
         report.problems.append(
             f'{where}: joints {joints.absent} are in no message of {seconds:g} s, which had '

@@ -25,17 +25,10 @@ from std_msgs.msg import Float64MultiArray
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import Command
-from residual_rl_ros.robot.decoders import MessageDecoder
+from residual_rl_ros.robot.decoders import message_decoder
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.topics import (
-    FLOAT_ARRAY,
-    IMAGE,
-    JOINT_STATE,
-    NO_ENCODER,
-    TF,
-    Channel,
-    StopInput,
-)
+from residual_rl_ros.robot.stop_inputs import StopInput
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, IMAGE, JOINT_STATE, NO_ENCODER, TF, Channel
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import to_time
 from residual_rl_ros.ros.tools.live_check import _judge_channel, _Received, check_live
@@ -203,7 +196,7 @@ def test_the_frames_between_which_a_transform_is_missing_are_named() -> None:
         ([POSE], f"'hand' (/tf): published as {POSE}, the robot YAML says {TF}"),
     ):
         types['/tf'] = heard
-        report, received = InspectionReport('bench'), _Received(reader=MessageDecoder(hand))
+        report, received = InspectionReport('bench'), _Received(decoder=message_decoder(hand))
         _judge_channel(node, hand, received, 1.0, robot(hand), report)
         (said,) = report.problems
         assert problem in said
