@@ -530,7 +530,7 @@ def test_a_program_that_is_given_up_is_killed_with_what_it_has_started(tmp_path:
         ('sh', '-c', 'sleep 60 & echo $! > "$0.new"; mv "$0.new" "$0"; wait', str(told))
     )
     hook.begin()
-    wait_for(told.exists, 10.0, 'the start of a child')
+    wait_for(told.exists, 60.0, 'the start of a child')
     child = Path('/proc') / told.read_text().strip()
     assert child.name.isdecimal()
     assert _runs(child)
@@ -539,7 +539,7 @@ def test_a_program_that_is_given_up_is_killed_with_what_it_has_started(tmp_path:
     assert process is not None
     hook.cancel()
     assert process.returncode == -9
-    wait_for(lambda: not _runs(child), 10.0, 'the end of the child')
+    wait_for(lambda: not _runs(child), 60.0, 'the end of the child')
 
 
 def _runs(process: Path) -> bool:

@@ -43,7 +43,7 @@ def test_rebuilt_transitions_equal_the_live_ones_number_for_number(
     )
     environment = ros_environment(domain_id)
     with Bringup([recorder], tmp_path / 'log', environment):
-        wait_for(folder.exists, 30.0, 'recorder')
+        wait_for(folder.exists, 60.0, 'recorder')
         with Bringup([policy, simulator], tmp_path / 'logs', environment) as bringup:
             wait_for(lambda: bringup.ended('mujoco_sim_node'), 90.0, 'end of the run')
             bringup.check()

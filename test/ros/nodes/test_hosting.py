@@ -80,7 +80,7 @@ def test_a_task_runs_over_ros_from_its_generated_description(
             ticks = int(values.get('ticks', 0))
             return ticks >= least and int(values['transitions']) == ticks
 
-        wait_for(one_for_each_tick, 20.0, 'a transition for each tick, in the last report')
+        wait_for(one_for_each_tick, 60.0, 'a transition for each tick, in the last report')
         assert discrete or monitor.number('policy_node', 'ticks') == 400
 
 

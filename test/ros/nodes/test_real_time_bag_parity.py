@@ -129,9 +129,9 @@ def play(domain_id: int, folder: Path) -> tuple[Bag, dict[tuple[int, int], Trans
         Bringup([recorder, policy], folder / 'logs', ros_environment(domain_id)) as bringup,
     ):
         for publisher in (*robot.publishers, robot.feedback):
-            wait_for(lambda p=publisher: p.get_subscription_count() == 2, 40.0, 'both nodes')
+            wait_for(lambda p=publisher: p.get_subscription_count() == 2, 60.0, 'both nodes')
         # Of a robot that is silent that is the layout: the policy sends all to the recorder.
-        wait_for(lambda: monitor.number(*recorded) > 0, 40.0, 'a record of the layout')
+        wait_for(lambda: monitor.number(*recorded) > 0, 60.0, 'a record of the layout')
         robot.run(EPISODES * EPISODE_COMMANDS)
         bringup.check()
         overruns = monitor.number('policy_node', 'overruns')

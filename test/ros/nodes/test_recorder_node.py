@@ -75,7 +75,7 @@ def test_a_recording_holds_every_transition_that_was_sent(
         Publisher(domain_id) as publisher,
         Bringup([node], tmp_path / 'logs', environment) as bringup,
     ):
-        wait_for(lambda: publisher.transitions.get_subscription_count() > 0, 30.0, 'recorder')
+        wait_for(lambda: publisher.transitions.get_subscription_count() > 0, 60.0, 'recorder')
         publisher.send_for(1.0)
         assert publisher.transitions.wait_for_all_acked(Duration(seconds=30.0))
         bringup.check()
@@ -105,9 +105,9 @@ def test_a_killed_recorder_node_has_kept_what_had_come_before(
         Publisher(domain_id) as publisher,
         Bringup([node], tmp_path / 'logs', ros_environment(domain_id)) as bringup,
     ):
-        wait_for(lambda: publisher.transitions.get_subscription_count() > 0, 30.0, 'recorder')
+        wait_for(lambda: publisher.transitions.get_subscription_count() > 0, 60.0, 'recorder')
         publisher.send_for(0.5)
-        wait_for(lambda: kept() == len(publisher.sent), 30.0, 'a file that holds them')
+        wait_for(lambda: kept() == len(publisher.sent), 60.0, 'a file that holds them')
         bringup.processes['cell/recorder_node'].send_signal(signal.SIGKILL)
     assert kept() == len(publisher.sent)
 
@@ -140,7 +140,7 @@ def test_raw_topics_of_the_robot_are_recorded_too(domain_id: int, tmp_path: Path
         Bringup([node], tmp_path / 'logs', ros_environment(domain_id)),
     ):
         publisher = tool.node.create_publisher(writer.message_type, channel.topic, qos.SENSOR)
-        wait_for(lambda: publisher.get_subscription_count() > 0, 30.0, 'recorder')
+        wait_for(lambda: publisher.get_subscription_count() > 0, 60.0, 'recorder')
         for step in range(20):
             values = np.full(len(channel.observation_names), float(step))
             publisher.publish(writer.message(values, 100.0 + step))
@@ -153,7 +153,7 @@ def test_raw_topics_of_the_robot_are_recorded_too(domain_id: int, tmp_path: Path
 
 def test_a_recorder_without_a_folder_says_so(domain_id: int, tmp_path: Path) -> None:
     with Bringup([record(Path())], tmp_path / 'logs', ros_environment(domain_id)) as bringup:
-        wait_for(lambda: bringup.ended('cell/recorder_node'), 30.0, 'refusal')
+        wait_for(lambda: bringup.ended('cell/recorder_node'), 60.0, 'refusal')
         assert bringup.processes['cell/recorder_node'].returncode == 2
     assert 'exists already' in (tmp_path / 'logs' / 'cell.recorder_node.log').read_text()
 
