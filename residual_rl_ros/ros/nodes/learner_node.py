@@ -149,8 +149,7 @@ class LearnerNode(ManagedNode):
                 jobs.put(lambda: self._ingest(feed, message))
 
         create = self.create_subscription
-        # In this order: the middleware makes them known in it. A robot that has sent its layout,
-        # without which there is no actor to begin with, then sends its first transition here too.
+        # Robots learn of them in this order: whose layout arrives sends each transition here too.
         create(Float64MultiArray, f'{policy}/transitions', on_transition, qos.TRANSITIONS)
         create(String, f'{policy}/transition_layout', on_layout, qos.LATCHED)
 
