@@ -31,7 +31,7 @@ PERIOD_S = 0.01
 SENT_EVERY_S = 0.1
 LASTS_S = 2.0
 ATTEMPTS = 3
-"""A virtual machine that stands still does not know it, and of several waits one is counted."""
+"""A virtual machine that stands still does not know it, and of the other threads one counts."""
 
 
 def raw(header: bytes, body: bytes = b'') -> bytes:
@@ -81,8 +81,8 @@ def waits() -> dict[str, float]:
 def largest_gap(loop: RealTimeLoop, messages: list[array[int]]) -> float:
     """Return the longest time between two control steps while messages arrive [s].
 
-    Without the time for which one of the threads has waited for a processor, which other processes
-    had: who reads weights may have been interrupted in the middle of it.
+    Without the time for which this thread, and one that it may have waited for, were kept from a
+    processor by other processes: who reads weights may have been interrupted in the middle of it.
     """
     inbox: list[array[int]] = []
     stop = threading.Event()
@@ -106,8 +106,9 @@ def largest_gap(loop: RealTimeLoop, messages: list[array[int]]) -> float:
         loop.tick(now)
         steps.append(time.perf_counter())
         after = waits()
-        kept = max(waited - before.get(thread, 0.0) for thread, waited in after.items())
-        gaps.append(steps[-1] - steps[-2] - kept)
+        kept = {thread: waited - before.get(thread, 0.0) for thread, waited in after.items()}
+        own = kept.pop(str(threading.get_native_id()))
+        gaps.append(steps[-1] - steps[-2] - own - max(kept.values()))
         before = after
     stop.set()
     sender.join()
