@@ -128,6 +128,31 @@ def test_after_missed_control_steps_the_step_begins_where_the_arm_is() -> None:
     assert np.abs(arm.run(1)[0] - there).max() <= STEP + 1e-12
 
 
+@pytest.mark.parametrize('pause', ['hold', 'takeover', 'missed control steps'])
+@pytest.mark.parametrize('opened', [False, True], ids=['closed', 'opened by hand'])
+def test_after_a_pause_a_gripper_keeps_its_grip_unless_it_was_opened(
+    pause: str, opened: bool
+) -> None:
+    arm = Arm(target=0.5, spec=replace(ARM, following_limit=np.array([0.2, 6.0])))
+    arm.run(10)
+    arm.stuck = True  # It has closed around something, and is told to close further.
+    told = arm.run(8)[-1][1]
+    grip = arm.position[1]
+    assert told > grip + 3 * STEP
+    if pause == 'missed control steps':
+        arm.said.now += 3 * PERIOD
+    else:
+        arm.loop.held, arm.loop._takeover_active = pause == 'hold', pause == 'takeover'
+        arm.run(3)
+        arm.loop.held = False
+        arm.loop.set_takeover(False)
+    arm.position = arm.position - [0.0, 0.3 * opened]
+    first = arm.run(1)[0]
+    np.testing.assert_allclose(first[1], arm.position[1] + STEP if opened else told + STEP)
+    np.testing.assert_allclose(first[0], arm.position[0] + STEP)
+    assert arm.said.faults == []
+
+
 def test_a_robot_that_is_not_measured_goes_on_from_its_last_command() -> None:
     arm = Arm(spec=UNMEASURED)
     last = arm.run(10)[-1]
@@ -204,16 +229,7 @@ def test_a_robot_that_stands_outside_of_its_limits_is_only_led_back_in() -> None
 
 
 def test_a_wheel_that_is_measured_too_fast_is_told_no_speed_above_its_limit() -> None:
-    wheels = ActionSpec(
-        NAMES,
-        np.full(2, -0.8),
-        np.full(2, 0.8),
-        np.full(2, 0.05),
-        MEASURED,
-        units=('m/s', 'rad/s'),
-        following_limit=np.full(2, 0.5),
-    )
-    arm = Arm(target=0.5, spec=wheels)
+    arm = wheels(0.5, following_limit=0.5)
     arm.stuck = True
     arm.position = np.array([1e6, 0.0])
     assert len(arm.run(5)) == 0
@@ -245,6 +261,39 @@ def test_an_arm_that_is_stuck_is_held_then_a_fault_and_teaches_nothing() -> None
     assert len(arm.said.faults) == 1
     assert 'the robot does not follow' in arm.said.faults[0]
     assert len(arm.said.transitions) <= 5 + ARM.following_limit.max() / STEP + 1
+
+
+def wheels(target: float, following_limit: float = 0.2) -> Arm:
+    spec = ActionSpec(
+        NAMES,
+        np.full(2, -0.8),
+        np.full(2, 0.8),
+        np.full(2, 0.05),
+        MEASURED,
+        units=('m/s', 'rad/s'),
+        following_limit=np.full(2, following_limit),
+    )
+    return Arm(target=target, spec=spec)
+
+
+def test_a_wheel_that_is_stuck_is_not_let_go_for_ever() -> None:
+    robot = wheels(0.5)
+    robot.stuck = True
+    commands = robot.run(200)
+    assert len(robot.said.faults) == 1
+    assert 'the robot does not move' in robot.said.faults[0]
+    assert not commands[-1].any()
+
+
+def test_a_wheel_that_gives_way_each_time_goes_on() -> None:
+    robot = wheels(0.5)
+    for _ in range(8):
+        robot.stuck = True
+        robot.run(8)
+        robot.stuck = False
+        robot.run(12)
+    assert robot.said.faults == []
+    assert robot.said.warnings
 
 
 def test_an_arm_that_is_freed_in_time_goes_on() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from residual_rl_ros.base_policy.prefetch import AUTO
-from residual_rl_ros.control.takeover import load_takeover
+from residual_rl_ros.control.takeover_controls import load_takeover
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.weights import (
     CHECKPOINTS,
@@ -91,6 +91,10 @@ def finetune_topology(
             'preset': config.preset,
             'seed': seed,
             'output_dir': str(output_dir),
+            'robot_file': str(robot_file),
+            'base_policy': str(base_policy),
+            'prefetch_steps': config.prefetch_steps,
+            **config.ensembling,
             **add_on,
             'overrides': config.overrides,
         },
@@ -206,9 +210,8 @@ def takeover_spec(robot_file: Path, takeover: str, namespaces: Sequence[str]) ->
         ResidualRLError: the file is wrong or does not fit the robot, is for a keyboard, or its
             topic would move several robots at once.
     """
-    config, path = load_takeover(takeover)
     robot, _ = load_robot(str(robot_file))
-    config.check(robot.action, 1.0 / robot.control_rate_hz)
+    config, path = load_takeover(takeover, robot)
     if not config.topic:
         raise ConfigError(
             f'{path}: input keyboard needs a terminal of its own: takeover_node --ros-args '
@@ -301,6 +304,12 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
             'output_dir': str(run.output_dir),
             'resume': resume,
             'overrides': run.overrides,
+            'robot_file': str(run.robot_file),
+            'base_policy': str(run.base_policy),
+            'prefetch_steps': run.prefetch_steps,
+            'chunk_blend_steps': run.chunk_blend_steps,
+            'temporal_ensemble': run.temporal_ensemble,
+            'ensemble_steps': run.ensemble_steps,
             **_demonstrations(run),
         },
         run.namespaces[0] if alone else '',
@@ -315,12 +324,6 @@ def _demonstrations(run: RobotRun) -> dict[str, Any]:
     return {
         'demonstrations': list(run.demonstrations),
         'observation_map': list(run.observation_map or ('',)),
-        'base_policy': str(run.base_policy),
-        'robot_file': str(run.robot_file),
-        'prefetch_steps': run.prefetch_steps,
-        'chunk_blend_steps': run.chunk_blend_steps,
-        'temporal_ensemble': run.temporal_ensemble,
-        'ensemble_steps': run.ensemble_steps,
     }
 
 

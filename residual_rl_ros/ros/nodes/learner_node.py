@@ -149,8 +149,9 @@ class LearnerNode(ManagedNode):
                 jobs.put(lambda: self._ingest(feed, message))
 
         create = self.create_subscription
-        create(String, f'{policy}/transition_layout', on_layout, qos.LATCHED)
+        # Robots learn of them in this order: whose layout arrives sends each transition here too.
         create(Float64MultiArray, f'{policy}/transitions', on_transition, qos.TRANSITIONS)
+        create(String, f'{policy}/transition_layout', on_layout, qos.LATCHED)
 
     def request_stop(self) -> None:
         """End `learn`, at the latest when the drain limit is over."""
@@ -347,7 +348,7 @@ class LearnerNode(ManagedNode):
     def _save(self) -> str:
         if self._learner is None or self._output is None:
             return 'nothing to save yet'
-        self._output.checkpoints.save(self._learner)
+        self._output.save(self._learner)
         return f'saved {self._output.checkpoints.latest}'
 
     def _rollback(self) -> str:

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Ask the controllers that take the commands what they take, and whether they are active."""
+"""Ask the controllers of a robot, before it moves, what they take, and whether they are active."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rclpy.node import Node
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.findings import InspectionReport
-from residual_rl_ros.robot.action_spec import EFFORTS, POSITIONS
+from residual_rl_ros.robot.action_spec import EFFORTS, POSITIONS, VELOCITIES
 from residual_rl_ros.robot.command import TRAJECTORY, Command
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
@@ -23,7 +23,7 @@ ANSWER_LIMIT_S = 1.0
 """How long an answer of a controller is waited for [s]."""
 LIST_CONTROLLERS = 'controller_manager_msgs/srv/ListControllers'
 ACTIVE = 'active'
-UNITS = {'position': POSITIONS, 'velocity': ('m/s', 'rad/s'), 'effort': EFFORTS}
+UNITS = {'position': POSITIONS, 'velocity': VELOCITIES, 'effort': EFFORTS}
 """Units of the actions by the command interface of a controller."""
 PLURALS = {'position': 'positions', 'velocity': 'velocities', 'effort': 'efforts'}
 
@@ -152,7 +152,7 @@ def _array_problems(
             f'{len(indices)} actions ({names})'
         ]
     problems = []
-    measured = _measured_joints(robot, indices)
+    measured = measured_joints(robot, indices)
     own = [action.units[index] for index in indices] if action.units else []
     if sorted(measured) == sorted(joints) and measured != joints:
         problems.append(
@@ -192,8 +192,13 @@ def _trajectory_problems(
     return []
 
 
-def _measured_joints(robot: RobotConfig, indices: list[int]) -> list[str]:
-    """Return the joint that measures each of some actions, as far as one does."""
+def measured_joints(robot: RobotConfig, indices: list[int] | None = None) -> list[str]:
+    """Return the joint that measures each of some actions, as far as one does.
+
+    Args:
+        robot: the description.
+        indices: of the actions; None: all.
+    """
     joints = {
         f'{channel.name}.{field}.{joint}': joint
         for channel in robot.channels
@@ -202,5 +207,5 @@ def _measured_joints(robot: RobotConfig, indices: list[int]) -> list[str]:
         for joint in channel.joints
     }
     measured = robot.action.measured_by
-    names = [measured[index] for index in indices] if measured else []
+    names = measured if indices is None or not measured else [measured[index] for index in indices]
     return [joints[name] for name in names if name in joints]

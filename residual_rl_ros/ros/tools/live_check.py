@@ -1,33 +1,41 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Listen to a robot before it moves: its topics, publishers and action servers."""
+"""Listen to a robot before it moves: its topics and publishers, its URDF, its operator's pad."""
 
 from __future__ import annotations
 
 import difflib
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+from geometry_msgs.msg import Twist
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy
+from sensor_msgs.msg import Joy
+from std_msgs.msg import String
 
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.control.safety import SafetyFilter
+from residual_rl_ros.control.takeover_controls import JOY, MESSAGES, TakeoverConfig
+from residual_rl_ros.errors import CommandError, ConfigError, ResidualRLError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.command import Command
 from residual_rl_ros.robot.decoders import JointDecoder
-from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.description import RobotConfig, with_own_limits
 from residual_rl_ros.robot.message_decoder import MessageDecoder
 from residual_rl_ros.robot.stop_inputs import StopInput, check_stop_input, stop_reason
 from residual_rl_ros.robot.topics import TF, Channel
+from residual_rl_ros.robot.urdf import NAME, TOPIC, parse_urdf
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelReader, message_count
 from residual_rl_ros.ros.common.node_host import NodeHost
 from residual_rl_ros.ros.nodes.services import stop_class
-from residual_rl_ros.ros.tools.controller_check import check_controllers
+from residual_rl_ros.ros.nodes.takeover_node import joy_values, twist_values
+from residual_rl_ros.ros.tools.controller_check import check_controllers, measured_joints
 
 
 @dataclass
@@ -48,6 +56,9 @@ def check_live(
     seconds: float,
     namespace: str = '',
     domain_id: int | None = None,
+    *,
+    described: Mapping[str, Any] | None = None,
+    takeover: TakeoverConfig | None = None,
 ) -> None:
     """Listen for a while and add what was found to a report.
 
@@ -57,11 +68,14 @@ def check_live(
         seconds: how long to listen [s].
         namespace: namespace of the policy node, in which relative topics are.
         domain_id: ROS domain; None takes `ROS_DOMAIN_ID`.
+        described: what the description was read from, to compare it with the URDF on the topic.
+        takeover: what an operator's controls mean, if they are to be heard, too.
     """
     with NodeHost('check_robot', domain_id, namespace) as tool:
         node = tool.node
         received = [(channel, _listen(node, channel, report)) for channel in robot.channels]
         said = {stop.name: _hear(node, stop, report) for stop in robot.stop_inputs}
+        urdfs, pad = _hear_urdf(node), None if takeover is None else _hear_pad(node, takeover)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             tool.executor.spin_once(timeout_sec=0.05)
@@ -73,6 +87,10 @@ def check_live(
         check_controllers(tool, robot, report)
         for stop in robot.stop_inputs:
             _judge_stop_input(node, stop, said[stop.name], report)
+        if described is not None:
+            _judge_urdf(node, urdfs, robot, described, report)
+        if takeover is not None and pad is not None:
+            _judge_pad(node, takeover, pad, seconds, report)
 
 
 def _listen(node: Node, channel: Channel, report: InspectionReport) -> _Received:
@@ -259,6 +277,108 @@ def _judge_server(node: Node, command: Command, report: InspectionReport) -> Non
             f'command {command.name!r} ({name}): no {command.type} server'
             + (f', but one of {served}: correct type in the robot YAML' if served else '')
         )
+
+
+def _hear_urdf(node: Node) -> list[str]:
+    """Listen to what robot_state_publisher latches; return what will hold the URDFs."""
+    heard: list[str] = []
+    node.create_subscription(String, NAME, lambda message: heard.append(message.data), qos.LATCHED)
+    return heard
+
+
+def _judge_urdf(
+    node: Node,
+    heard: list[str],
+    robot: RobotConfig,
+    described: Mapping[str, Any],
+    report: InspectionReport,
+) -> None:
+    """Compare the limits, joints and links of the description with those of the URDF on the topic.
+
+    A description that names no URDF need not agree with one, but should know.
+    """
+    topic = node.resolve_topic_name(NAME)
+    where = f'robot_description ({topic})'
+    awaited = robot.urdf is not None and robot.urdf.source == TOPIC
+    if not heard:
+        if awaited and node.count_publishers(topic):
+            report.problems.append(
+                f'{where}: has a publisher, and no message: it must latch it (TRANSIENT_LOCAL)'
+            )
+        elif awaited:
+            report.problems.append(
+                f'{where}: nobody publishes it{_similar(node, topic)}: start robot_state_publisher'
+            )
+        return
+    if robot.urdf is None and not (find_spec('pinocchio') and measured_joints(robot)):
+        return
+    there = with_own_limits({'robot_description': {'urdf': TOPIC}, **described})
+    try:
+        parse_urdf(heard[-1], topic)
+        SafetyFilter(RobotConfig.from_mapping(there, where, heard[-1]).action)
+    except ConfigError as error:
+        found = report.problems if robot.urdf is not None else report.remarks
+        found += [f'{where}: {problem}' for problem in error.problems or (str(error),)]
+    else:
+        report.facts['live robot_description'] = f'{topic} has the joints, and allows the limits'
+
+
+@dataclass
+class _Heard:
+    """What was heard of an operator's pad."""
+
+    messages: int = 0
+    refused: str = ''
+    """Why the latest message that cannot be used cannot."""
+
+
+def _hear_pad(node: Node, takeover: TakeoverConfig) -> _Heard:
+    """Listen to an operator's pad as the takeover node does."""
+    heard, is_joy = _Heard(), takeover.keys.input == JOY
+    read: Callable[[Any, TakeoverConfig], object] = joy_values if is_joy else twist_values
+
+    def callback(message: Any) -> None:
+        heard.messages += 1
+        try:
+            read(message, takeover)
+        except CommandError as error:
+            heard.refused = str(error)
+
+    if takeover.topic:
+        kind = Joy if is_joy else Twist
+        node.create_subscription(kind, takeover.topic, callback, qos.SENSOR)
+    return heard
+
+
+def _judge_pad(
+    node: Node, takeover: TakeoverConfig, heard: _Heard, seconds: float, report: InspectionReport
+) -> None:
+    """Add why an operator could not take over with his pad."""
+    if not takeover.topic:
+        return
+    topic = node.resolve_topic_name(takeover.topic)
+    where, wanted = f'takeover ({topic})', MESSAGES[takeover.keys.input]
+    types = {info.topic_type for info in node.get_publishers_info_by_topic(topic)}
+    rate, max_age_s = heard.messages / seconds, takeover.keys.max_age_s
+    if not types:
+        report.problems.append(
+            f'{where}: nobody publishes it{_similar(node, topic)}: start the driver of the pad, or '
+            f'correct topic in {takeover.source}'
+        )
+    elif types != {wanted}:
+        report.problems.append(
+            f'{where}: published as {", ".join(sorted(types))}, input {takeover.keys.input} is '
+            f'{wanted}'
+        )
+    elif heard.refused:
+        report.problems.append(f'{where}: {heard.refused}')
+    elif rate < 0.8 / max_age_s:
+        report.problems.append(
+            f'{where}: {rate:.1f} Hz leaves gaps longer than max_age_s {max_age_s:g}: have its '
+            f'driver repeat what does not change, or raise max_age_s in {takeover.source}'
+        )
+    else:
+        report.facts['live takeover'] = f'{topic}, {rate:.1f} Hz, has every control'
 
 
 def _similar(node: Node, topic: str) -> str:
