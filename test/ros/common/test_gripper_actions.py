@@ -79,10 +79,13 @@ class Bench:
         self.end = serve(self.driver, self.command.topic, self.finger, self.command.type)
 
     def step(self) -> None:
-        """Let a control step pass."""
+        """Let a control step pass, and the answers to it arrive: this robot's time is not ours."""
         self.time_s += 1.0 / RATE_HZ
         self.outputs.send(np.array([self.told]), self.time_s, self.holding)
         self.listen()
+        deadline = time.monotonic() + 1.0
+        while self.outputs.unanswered() and not self.server_hangs and time.monotonic() < deadline:
+            self.listen()
 
     def listen(self) -> None:
         """Let both hear what has arrived."""
