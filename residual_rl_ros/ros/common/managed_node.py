@@ -24,7 +24,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.ros.common.concerns import Concern, Concerns
-from residual_rl_ros.ros.common.node_host import ros_domain
+from residual_rl_ros.ros.common.node_host import admitted, ros_domain
 from residual_rl_ros.ros.common.parameters import every_parameter_valued, parser_complaint
 from residual_rl_ros.ros.common.process import (
     ACTIVE_LIMIT_S,
@@ -208,7 +208,8 @@ class ManagedNode(LifecycleNode, ABC):
 
     def _guarded(self, callback: Callable[[], None]) -> TransitionCallbackReturn:
         try:
-            callback()
+            with admitted(self.context.get_domain_id()):
+                callback()
         except ResidualRLError as error:
             self.failure = error
             self.get_logger().error(str(error))
@@ -247,10 +248,11 @@ def _run(create: Callable[[], Any], spin: Callable[[Any], None] | None) -> int:
     try:
         domain_id = ros_domain()
         stopping.listen()
-        _init(domain_id)
-        if stopping.is_set():
-            return 0
-        node = create()
+        with admitted(domain_id):
+            _init(domain_id)
+            if stopping.is_set():
+                return 0
+            node = create()
         if isinstance(node, ManagedNode):
             _start(node, stopping)
             if node.failure is not None:
