@@ -68,8 +68,8 @@ def admitted(domain_id: int) -> Iterator[None]:
         keystore = os.environ.get('ROS_SECURITY_KEYSTORE', '')
         said = re.sub(r'(\.?, at \S+:\d+)+$', '', ' '.join(str(error).split()))
         raise ConfigError(
-            f'SROS 2 refuses it, with keystore {keystore!r} in ROS domain {domain_id}: {said}; see '
-            'docs/how-to/security.md'
+            f'SROS 2 refuses it, with keystore {keystore!r} in ROS domain {domain_id}: {said}; the '
+            'middleware may have named the topic before; see docs/how-to/security.md'
         ) from error
 
 

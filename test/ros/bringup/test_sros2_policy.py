@@ -126,7 +126,7 @@ def test_a_tool_without_an_enclave_is_refused_by_its_name(
     monkeypatch.setenv('ROS_SECURITY_ENABLE', 'true')
     monkeypatch.setenv('ROS_SECURITY_STRATEGY', 'Enforce')
     monkeypatch.setenv('ROS_SECURITY_KEYSTORE', str(tmp_path))
-    expected = rf"in ROS domain {domain_id}: .*enclaves/cell/operator' does not exist; see docs"
+    expected = rf"in ROS domain {domain_id}: .*enclaves/cell/operator' does not exist; "
     with pytest.raises(ConfigError, match=expected), NodeHost('operator', domain_id, 'cell'):
         pass
 
