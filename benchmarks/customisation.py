@@ -1,10 +1,10 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Customise a prior of CartPole or MountainCar: against the prior itself, and full RL.
+"""Customise a prior of CartPole, MountainCar or HalfCheetah: against itself, and full RL.
 
 `python benchmarks/customisation.py run OUT --case CASE --arm ARM` trains learner seeds one after
 the other and evaluates each (finished ones are kept), `table OUT` puts the means together. The
-protocol is in docs/lab/2026-11-29-customisation.md.
+protocols are in docs/lab/2026-11-29-customisation.md and 2026-11-29-residual-ppo-half-cheetah.md.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 """Numbers of an arm that differ from the preset: `light` weighs the prior less, and `full` learns
 the sum of both rewards from nothing (full RL)."""
-Case = Annotated[str, typer.Option(help='cart_pole or mountain_car.')]
+Case = Annotated[str, typer.Option(help='cart_pole, mountain_car or half_cheetah.')]
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,25 @@ class Recipe:
     preset: str
     residual_scale: float
     """So large that every action can be reached from every base action."""
+    prior_temperature: float = 1.0
+    """Temperature at which the prior is taken to be optimal, of the arms with PPO."""
 
 
 CASES = {
     'cart_pole': Recipe('cart_pole', 'cart_pole_centre', 'residual_soft_q', 1.0),
     'mountain_car': Recipe('mountain_car', 'mountain_car_less_left', 'residual_sac', 2.0),
+    'half_cheetah': Recipe('half_cheetah', 'half_cheetah_front_foot', 'residual_sac', 2.0, 0.2),
 }
 ON_POLICY: dict[str, tuple[str, dict[str, Any]]] = {
-    'residual_ppo': ('residual_ppo', {}),
-    'kl_ppo': ('kl_ppo', {}),
+    'residual_ppo': ('residual_ppo', {'prior_weight': 1.0, 'temperature': 0.1}),
+    'kl_ppo': ('kl_ppo', {'prior_weight': 1.0, 'temperature': 1.0}),
     'greedy_ppo': ('kl_ppo', {'prior_weight': 0.0, 'temperature': 0.0}),
     'full_ppo': ('soft_ppo', {'reward': 'total'}),
 }
-"""Preset and changes of the arms of docs/lab/2026-11-29-residual-ppo.md."""
+"""Preset and changes of the arms with PPO; knobs are in units of the prior's temperature."""
+
+
+KNOBS = ('prior_weight', 'temperature')
 
 
 def make_config(case: str, arm: str, prior: Path, steps: int, folder: Path) -> RunConfig:
@@ -70,7 +76,11 @@ def make_config(case: str, arm: str, prior: Path, steps: int, folder: Path) -> R
     recipe = CASES[case]
     folder.mkdir(parents=True, exist_ok=True)
     config = finetune_for_environment(recipe.environment, prior, recipe.residual_scale, folder)
-    preset, changes = ON_POLICY.get(arm, (recipe.preset, ARMS.get(arm, {})))
+    preset, changes = recipe.preset, ARMS.get(arm, {})
+    if arm in ON_POLICY:
+        preset, knobs = ON_POLICY[arm]
+        unit = recipe.prior_temperature
+        changes = {key: unit * at if key in KNOBS else at for key, at in knobs.items()}
     config = replace(config, preset=preset, control_steps=steps)
     return config.rewarded_by([recipe.add_on]).changed(changes)
 

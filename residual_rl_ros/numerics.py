@@ -68,3 +68,11 @@ def flag(value: Any) -> bool:
     if number not in (0.0, 1.0):
         raise ValueError('expected true or false')
     return number == 1.0
+
+
+def as_number(text: str) -> float:
+    """Return the number that a text says, NaN if it says none."""
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan

@@ -35,9 +35,11 @@ WANTED = {
     tuple[str, ...]: 'a list of strings',
 }
 """Types of values, and how an error names them."""
+NUMBERS = (int, float, tuple[int, ...], tuple[float, ...])
+"""Types of numbers."""
 ROS_NAME = re.compile(r'(~?/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', re.ASCII)
 """Name of a topic, a service or an action; ROS ends the process that asks for another one."""
-EXPONENT = re.compile(r'([+-]?\d+)(\.\d*)?[eE]([+-]?)(\d+)', re.ASCII)
+EXPONENT = re.compile(r'([+-]?(?=\.?\d)\d*)(\.\d*)?[eE]([+-]?)(\d+)', re.ASCII)
 """A number with an exponent; to YAML 1.1 it is a string unless it has both point and sign."""
 MAX_LISTED_KEYS = 16
 """So many known keys are listed for an unknown one."""
@@ -94,11 +96,19 @@ def _types_of(kind: Any) -> Mapping[str, Any]:
     return MappingProxyType(get_type_hints(kind))
 
 
+def section_of(wanted: Any) -> Any:
+    """Return the dataclass of a list of sections, None if a type is no such list."""
+    element = wanted.__args__[0] if hasattr(wanted, '__args__') else None
+    return element if is_dataclass(element) else None
+
+
 def expectation(item: Field[Any], wanted: Any) -> str:
     """Return what a field's value must be, in words."""
     if item.metadata.get('ros_name'):
         return 'a ROS name: words of letters, digits and _, / between them, no digit first'
-    words = [WANTED.get(wanted, 'a map' if is_dataclass(wanted) else str(wanted))]
+    element = section_of(wanted)
+    sections = 'a map' if is_dataclass(wanted) else 'a list of maps' if element else str(wanted)
+    words = [WANTED.get(wanted, sections)]
     if item.metadata.get('filled'):
         words = [words[0].replace('a ', 'a non-empty ', 1)]
     low, high = item.metadata.get('bounds', (None, None))
@@ -157,14 +167,17 @@ def checked(item: Field[Any], wanted: Any, value: Any) -> Any:
             ):
                 raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(expectation(item, wanted) + _written_otherwise(wanted, value)) from None
+        hint = written_otherwise(value) if wanted in NUMBERS else ''
+        raise ValueError(expectation(item, wanted) + hint) from None
     return converted
 
 
-def _written_otherwise(wanted: Any, value: Any) -> str:
-    """Return how YAML has a number that it took for a string, empty if that is not the matter."""
-    if wanted not in (int, float, tuple[int, ...], tuple[float, ...]):
-        return ''
+def written_otherwise(value: Any) -> str:
+    """Return how YAML has a number that it took for a string, empty if that is not the matter.
+
+    Args:
+        value: what was read where a number, or a list of numbers, is expected.
+    """
     for each in value if isinstance(value, (list, tuple)) else (value,):
         found = EXPONENT.fullmatch(each) if isinstance(each, str) else None
         if found is not None:
@@ -195,7 +208,8 @@ def from_mapping(
     """Return a dataclass of `parameter` fields made of a map, such as a YAML file holds.
 
     Args:
-        kind: the dataclass. Fields that are dataclasses are maps in their turn. A method
+        kind: the dataclass. Fields that are dataclasses are maps in their turn, and tuples of
+            them lists of maps. A method
             `problems()`, if it has one, yields what does not fit together, as `key: sentence`.
         values: the map; keys that it lacks take their defaults.
         source: file or object, for the errors.
@@ -253,6 +267,9 @@ def _build(
             if nested is not None:
                 made[name] = nested
             continue
+        if section_of(wanted) is not None:
+            made[name] = _build_list(item, wanted, value, f'{prefix}{name}', problems, removed)
+            continue
         try:
             made[name] = checked(item, wanted, value)
         except ValueError as error:
@@ -264,6 +281,24 @@ def _build(
     if check is not None:
         problems += [f'{prefix}{problem}' for problem in check()]
     return built if len(problems) == before else None
+
+
+def _build_list(
+    item: Field[Any],
+    wanted: Any,
+    values: Any,
+    path: str,
+    problems: list[str],
+    removed: Mapping[str, str],
+) -> tuple[Any, ...]:
+    """Return the dataclasses of a list of maps; `problems` gets the reasons why one cannot be."""
+    is_list = isinstance(values, (list, tuple))
+    if not is_list or (item.metadata.get('filled') and not values):
+        problems.append(f'{path} is {values!r}, expected {expectation(item, wanted)}')
+        return ()
+    section = section_of(wanted)
+    places = enumerate(values)
+    return tuple(_build(section, each, f'{path}[{at}].', problems, removed) for at, each in places)
 
 
 def unknown_key(key: Any, known: Mapping[str, Any], removed: Mapping[str, str]) -> str:

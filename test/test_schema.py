@@ -34,6 +34,7 @@ class Example:
     extra: dict[str, Any] = field(default_factory=dict)
     maps: tuple[dict[str, Any], ...] = parameter((), 'maps')
     inner: Inner = field(default_factory=Inner)
+    inners: tuple[Inner, ...] = parameter((), 'a list of them', filled=True)
     topic: str = parameter('', 'a topic', ros_name=True)
 
     def problems(self) -> Iterator[str]:
@@ -49,8 +50,9 @@ def problems(**values: Any) -> tuple[str, ...]:
 
 def test_what_a_map_lacks_is_a_default_and_whole_numbers_pass_as_floats() -> None:
     values = {'name': 'x', 'count': 2.0, 'sizes': [3], 'maps': [{'a': 1}], 'inner': {'rate': 5}}
-    made = from_mapping(Example, values, 'file')
-    assert made == Example('x', 2, sizes=(3,), maps=({'a': 1},), inner=Inner(5.0))
+    made = from_mapping(Example, {**values, 'inners': [{}, {'rate': 3}]}, 'file')
+    inners = (Inner(20.0), Inner(3.0))
+    assert made == Example('x', 2, sizes=(3,), maps=({'a': 1},), inner=Inner(5.0), inners=inners)
     assert isinstance(made.inner.rate, float)
     assert isinstance(made.count, int)
 
@@ -73,6 +75,11 @@ def test_what_a_map_lacks_is_a_default_and_whole_numbers_pass_as_floats() -> Non
         ('maps', {'a': 1}, "maps is {'a': 1}, expected a list of maps"),
         ('maps', [{'a': 1}, 2], "maps is [{'a': 1}, 2], expected a list of maps"),
         ('inner', 3, 'inner is 3, expected a map'),
+        ('inners', {'rate': 1}, "inners is {'rate': 1}, expected a non-empty list of maps"),
+        ('inners', [], 'inners is [], expected a non-empty list of maps'),
+        ('inners', [{}, 3], 'inners[1] is 3, expected a map'),
+        ('inners', [{}, {'rate': 0}], 'inners[1].rate is 0, expected a number > 0.0'),
+        ('inners', [{'rat': 1}], 'inners[0].rat is unknown; did you mean rate?'),
         ('inner', {'rate': 0}, 'inner.rate is 0, expected a number > 0.0'),
         ('inner', {'rate': float('nan')}, 'inner.rate is nan, expected a number > 0.0'),
         *(
@@ -82,14 +89,14 @@ def test_what_a_map_lacks_is_a_default_and_whole_numbers_pass_as_floats() -> Non
                 f'inner.rate is {text!r}, expected a number > 0.0; to YAML {text} is a string: '
                 f'write {written}',
             )
-            for text, written in (('1e9', '1.0e+9'), ('3e-1', '3.0e-1'), ('-1.5E3', '-1.5e+3'))
+            for text, written in (('1e9', '1.0e+9'), ('-1.5E3', '-1.5e+3'), ('.5e3', '.5e+3'))
         ),
         ('inner', {'rat': 1.0}, 'inner.rat is unknown; did you mean rate?'),
         ('old', 3, 'old was removed: use count'),
         (
             *('zzz', 3),
-            'zzz is unknown; known are count, extra, flag, inner, kind, kinds, maps, name, sizes, '
-            'topic',
+            'zzz is unknown; known are count, extra, flag, inner, inners, kind, kinds, maps, name, '
+            'sizes, topic',
         ),
         *(
             (
@@ -151,5 +158,5 @@ def test_a_reference_can_list_every_key() -> None:
     names = [name for name, _, _ in leaves(Example)]
     assert names == [
         *('name', 'count', 'flag', 'sizes', 'kind', 'kinds', 'extra', 'maps'),
-        *('inner.rate', 'topic'),
+        *('inner.rate', 'inners', 'topic'),
     ]

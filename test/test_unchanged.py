@@ -14,7 +14,7 @@ import unchanged
 FIGURES: dict[str, Any] = json.loads(unchanged.FIGURES.read_text(encoding='utf-8'))
 
 
-LONG = ('dawn', 'resfit')
+LONG = ('best_of_n', 'resfit')
 """Runs of minutes, in `make test-slow`."""
 
 

@@ -157,7 +157,7 @@ def files_page() -> str:
     urdf = import_module(f'{PACKAGE}.robot.urdf')
     inference = import_module(f'{PACKAGE}.robot.inference')
     preparation = import_module(f'{PACKAGE}.robot.preparation')
-    takeover = import_module(f'{PACKAGE}.control.takeover')
+    takeover = import_module(f'{PACKAGE}.control.takeover_controls')
     sections: list[tuple[str, type, Mapping[str, type]]] = [
         ('Run: `config/finetune/*.yaml`', run, {}),
         ('Run: `operator: simulated:key=value`', operator, {}),

@@ -3,8 +3,8 @@
 """Soft actor-critic on a bounded residual.
 
 Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", arXiv 1812.05905. The presets
-`dawn` (Ma et al., arXiv 2602.10539), `policy_decorator` (Yuan et al., arXiv 2412.13630) and
-`sac_residual_plain` differ in numbers only.
+`dawn` (Ma et al., arXiv 2602.10539), `policy_decorator` (Yuan et al., arXiv 2412.13630),
+`best_of_n` and others differ in numbers only.
 """
 
 from __future__ import annotations

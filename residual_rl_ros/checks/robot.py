@@ -12,8 +12,9 @@ from rosbags.interfaces import Nodetype
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.control.body import SelfCollision
-from residual_rl_ros.control.home import GoHome
+from residual_rl_ros.control.home import way_home
 from residual_rl_ros.control.safety import SafetyFilter
+from residual_rl_ros.control.takeover_controls import TakeoverConfig
 from residual_rl_ros.errors import BasePolicyError, ConfigError, ResourceError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.action_spec import ActionSpec
@@ -35,13 +36,19 @@ from residual_rl_ros.robot.topics import (
 from residual_rl_ros.transitions.cdr import typestore
 
 
-def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) -> InspectionReport:
+def check_robot(
+    robot: RobotConfig,
+    title: str,
+    base_policy: str | None = None,
+    takeover: TakeoverConfig | None = None,
+) -> InspectionReport:
     """Inspect a robot description, load its encoders and compare it with a base policy.
 
     Args:
         robot: the description.
         title: where it is from.
         base_policy: shipped base policy or ONNX file that will run on it.
+        takeover: what an operator's controls mean; it fits the robot.
     """
     report = InspectionReport(title)
     action, rate = robot.action, robot.control_rate_hz
@@ -78,6 +85,8 @@ def check_robot(robot: RobotConfig, title: str, base_policy: str | None = None) 
         stop = np.abs([action.lower, action.upper]).max(0) / action.max_step / rate
         report.facts['hold'] += f', after at most {stop.max():.3g} s of slowing down'
     report.remarks += _action_remarks(robot)
+    if takeover is not None:
+        _check_takeover(report, robot, takeover)
     if base_policy is not None:
         try:
             policy = OnnxBasePolicy.find(base_policy, robot)
@@ -128,7 +137,7 @@ def _check_body(report: InspectionReport, robot: RobotConfig) -> None:
             _check_distances(report, safety.self_collision, robot)
         if robot.home is not None:
             _check_home(report, robot.home, safety)
-            GoHome(robot.home, safety, 1.0 / robot.control_rate_hz)
+            way_home(robot.home, safety, 1.0 / robot.control_rate_hz, robot.observation_names)
     except (ConfigError, ResourceError) as error:
         report.problems.append(str(error))
 
@@ -150,7 +159,7 @@ def _check_home(report: InspectionReport, home: HomeSpec, safety: SafetyFilter) 
     """Remark on a home that joints without one may bring out of a limit, or that means nothing."""
     action = safety.action
     led = ~np.isnan(home.goal)
-    wide = led & (home.tolerance > action.upper - action.lower)
+    wide = led & ~action.goes_to_zero & (home.tolerance > action.upper - action.lower)
     if wide.any():
         names = ', '.join(action.names[index] for index in np.flatnonzero(wide))
         report.remarks.append(
@@ -163,6 +172,35 @@ def _check_home(report: InspectionReport, home: HomeSpec, safety: SafetyFilter) 
         report.remarks.append(
             f'robot.home.positions {problem}, with {names} in the middle of the range: give a '
             'home to each joint'
+        )
+
+
+def _check_takeover(report: InspectionReport, robot: RobotConfig, takeover: TakeoverConfig) -> None:
+    """Report what an operator's controls do, and remark on what they cannot do."""
+    keys = takeover.keys
+    moved = {axis.action: ' and '.join(axis.controls) for axis in keys.axes}
+    buttons = keys.buttons.by_name()
+    report.facts['takeover'] = '\n'.join(
+        (
+            f'{keys.input} {takeover.topic}'.rstrip() + f', deadman {keys.deadman}',
+            *(f'{action} by {controls}' for action, controls in moved.items()),
+            ', '.join(f'{name} {control}' for name, control in buttons.items()) or 'no button',
+        )
+    )
+    still = [name for name in robot.action.names if name not in moved]
+    if still:
+        report.remarks.append(
+            f'{takeover.source}: nothing moves {", ".join(still)}: an operator leaves it as it is'
+        )
+    if 'hold' not in buttons:
+        report.remarks.append(f'{takeover.source}: buttons.hold is missing: he cannot hold')
+    elif 'release' not in buttons:
+        report.remarks.append(
+            f'{takeover.source}: buttons.release is missing: he can hold, and not go on'
+        )
+    if 'go_home' in buttons and robot.home is None:
+        report.remarks.append(
+            f'{takeover.source}: buttons.go_home is refused: the robot has no robot.home'
         )
 
 

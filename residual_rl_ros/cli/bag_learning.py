@@ -36,6 +36,7 @@ from residual_rl_ros.cli.options import (
     assignments,
     progress_bars,
 )
+from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.errors import ResidualRLError
 
 
@@ -44,7 +45,9 @@ def train(
     out: Annotated[
         Path, typer.Option(help='Folder for the checkpoint, as `up`, learner_node and train use.')
     ],
-    preset: Annotated[str, typer.Option(help='Learner preset of config/presets/.')] = 'dawn',
+    preset: Annotated[str, typer.Option(help='Learner preset of config/presets/.')] = (
+        DEFAULT_PRESET
+    ),
     use: Annotated[
         str, typer.Option('--as', help='What they are: base, demonstrations or offline.')
     ] = 'base',

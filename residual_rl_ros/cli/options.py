@@ -95,6 +95,12 @@ NamespaceOption = Annotated[str, typer.Option(help='Namespace of the robot.')]
 FleetOption = Annotated[
     bool, typer.Option('--fleet', help='Its learner is shared, and in no namespace.')
 ]
+TakeoverOption = Annotated[
+    str,
+    typer.Option(
+        help="What an operator's pad does: a file of config/takeover, or the name of a shipped one."
+    ),
+]
 RobotOption = Annotated[str, typer.Option(help='Robot YAML, or the name of a shipped one.')]
 ModelOption = Annotated[str, typer.Option(help='ONNX base policy, or the name of a shipped one.')]
 BagOption = Annotated[Path, typer.Option(help='Folder of the transition bag; it must not exist.')]

@@ -27,8 +27,10 @@ from residual_rl_ros.cli.options import (
     NamespaceOption,
     NumbersOption,
     ObservationMapOption,
+    TakeoverOption,
     assignments,
 )
+from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.errors import ResidualRLError
 
 
@@ -118,17 +120,22 @@ def check_robot(
     ] = False,
     seconds: Annotated[float, typer.Option(min=0.1, help='How long to listen.')] = 5.0,
     namespace: Annotated[str, typer.Option(help='Namespace of the policy node.')] = '',
+    takeover: TakeoverOption = '',
 ) -> None:
     """Print what a robot description says and what is wrong with it; exit code 1 if unusable."""
     from residual_rl_ros.checks.robot import check_robot as check
-    from residual_rl_ros.robot.description import load_robot
+    from residual_rl_ros.control.takeover_controls import load_takeover
+    from residual_rl_ros.robot.description import find_robot, load_robot, read_description
 
+    if live:
+        from residual_rl_ros.ros.tools.file_check import check_limits
+
+        check_limits(find_robot(robot), namespace)
     config, path = load_robot(robot)
-    report = check(config, str(path), base)
+    hands = load_takeover(takeover, config)[0] if takeover else None
+    report = check(config, str(path), base, hands)
     if find_spec('rclpy') is None:
-        report.remarks.append(
-            'ROS 2 is not here: its parser, with which the nodes read this file, was not asked'
-        )
+        report.remarks.append('ROS 2 is not here: its parser, which nodes use, was not asked')
     else:
         from residual_rl_ros.ros.tools.file_check import check_file
 
@@ -136,7 +143,8 @@ def check_robot(
     if live:
         from residual_rl_ros.ros.tools.live_check import check_live
 
-        check_live(config, report, seconds, namespace)
+        described = read_description(path)
+        check_live(config, report, seconds, namespace, described=described, takeover=hands)
     report.show(Console())
     if report.problems:
         raise typer.Exit(1)
@@ -147,12 +155,10 @@ def security_policy(
     namespace: Annotated[
         MaybeTexts, typer.Option(help='Namespace of the robot; again for each of a fleet.')
     ] = None,
-    takeover: Annotated[
-        str, typer.Option(help='Also for takeover_node with this file of config/takeover.')
-    ] = '',
+    takeover: TakeoverOption = '',
 ) -> None:
     """Print the SROS 2 policy of a robot or a fleet: what its nodes need, and no more."""
-    from residual_rl_ros.control.takeover import load_takeover
+    from residual_rl_ros.control.takeover_controls import load_takeover
     from residual_rl_ros.robot.description import load_robot
     from residual_rl_ros.ros.bringup.sros2_policy import policy_xml, required_access
 
@@ -185,7 +191,10 @@ def up(
         bool, typer.Option(help='Learn; without it, only run the residual of --out.')
     ] = True,
     preset: Annotated[
-        str, typer.Option(help='Learner preset; default: that of the checkpoint in --out, or dawn.')
+        str,
+        typer.Option(
+            help=f'Learner preset; default: that of the checkpoint in --out, or {DEFAULT_PRESET}.'
+        ),
     ] = '',
     overrides: NumbersOption = None,
     decision_steps: Annotated[
@@ -238,13 +247,7 @@ def up(
     reward: Annotated[
         str, typer.Option(help='Instead: package.module:factory of a reward function.')
     ] = '',
-    takeover: Annotated[
-        str,
-        typer.Option(
-            help="What an operator's pad does: a file of config/takeover, or the name of a "
-            'shipped one.'
-        ),
-    ] = '',
+    takeover: TakeoverOption = '',
     record: Annotated[
         MaybePath,
         typer.Option(help='Record observations, commands and transitions in this new bag.'),

@@ -5,4 +5,4 @@
 May import `algorithms`, `control` and below. Open `run` first.
 """
 
-DEFAULT_PRESET = 'dawn'
+DEFAULT_PRESET = 'best_of_n'

@@ -21,8 +21,10 @@ class CommandLimiter:
 
     A step is counted from the last command while commands follow one another. After anything else
     (activation, the start of an episode, a hold, a takeover, a missed control step) the robot may
-    have been moved: the step is counted from its measurement. A robot that measures nothing goes
-    on from the last command that was published, across episodes and activations.
+    have been moved: the step is counted from its measurement. A gripper that holds something keeps
+    its grip: it goes on from the last command, unless it has been moved away from that. A robot
+    that measures nothing goes on from the last command that was published, across episodes and
+    activations.
 
     Args:
         safety: last filter before the robot.
@@ -36,10 +38,16 @@ class CommandLimiter:
         self._indices = np.array(indices, dtype=np.intp)
         self._near = action.following_limit.min() ** 2
         """Squared distance up to which a robot follows."""
+        # What may be anywhere in its range without failing to follow: a gripper, if it does so.
+        self._grips = (action.following_limit >= action.upper - action.lower) & ~action.goes_to_zero
+        self._grips[[index for each in action.orientations for index in each if index >= 0]] = False
         self._slows = bool(action.goes_to_zero.any())
         self._rest = action.hold_command
+        self.observation: Array | None = None
+        """What is observed, shape (n,), None if nobody knows."""
         self._measured: Array | None = None
         self._last: Array | None = None
+        self._seen: Array | None = None  # Where the robot was when it was told that.
         self._interrupted = self._released = True
         self._follows = False
         self.overridden = False
@@ -51,7 +59,7 @@ class CommandLimiter:
         Args:
             observation: shape (n,); None if nobody knows.
         """
-        self._follows = False
+        self._follows, self.observation = False, observation
         if observation is None or not self._indices.size:
             self._measured = None
             return
@@ -92,9 +100,14 @@ class CommandLimiter:
     @property
     def reference(self) -> Array | None:
         """Where the step of the next command begins, shape (m,); None if that is not known."""
-        if self._interrupted and self._indices.size:
-            return self._measured
-        return self._last
+        if not (self._interrupted and self._indices.size):
+            return self._last
+        told, measured, seen = self.last_command, self._measured, self._seen
+        if told is None or measured is None or seen is None or not self._grips.any():
+            return measured
+        away = np.abs(self.safety.difference(told, measured))
+        allowed = np.abs(self.safety.difference(told, seen)) + self.safety.action.max_step
+        return np.where(self._grips & (away <= allowed), told, measured)
 
     @property
     def knows_where(self) -> bool:
@@ -200,7 +213,7 @@ class CommandLimiter:
             command: shape (m,).
             overridden: it is an operator's.
         """
-        self._last, self.overridden = command, overridden
+        self._last, self._seen, self.overridden = command, self._measured, overridden
         self._interrupted = self._released = False
         return command
 

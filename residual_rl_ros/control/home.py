@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,11 @@ from residual_rl_ros.numerics import clamp
 from residual_rl_ros.robot.preparation import HomeSpec
 
 Array = npt.NDArray[np.float64]
+APPROACH_S, APPROACH_PERIODS = 0.5, 10
+"""The velocity at which a joint comes home is what is left of its way, by this time: the larger of
+seconds and control periods. It swings over only where measurement and motion lag by half of it."""
+MOST_STARTS = 3
+"""A way in velocities that is begun more often at one place does not lead away from there."""
 
 
 class _Turn(OrientationLimit):
@@ -73,26 +79,34 @@ class GoHome:
         if problem:
             raise ConfigError(f'robot.home.positions {problem}; change one of them')
 
+    def see(self, observation: Array | None) -> None:
+        """Take in what is observed, shape (n,): velocities do not tell where a robot is."""
+
     def is_home(self, measured: Array | None) -> bool:
         """Return whether a robot is at home.
 
         Args:
-            measured: where it is, shape (m,); None if nobody knows.
+            measured: what its actions are measured at, shape (m,); None if nobody knows.
         """
+        position = self._position(measured)
         # An action that stays has no goal: NaN is not larger than anything.
-        return measured is not None and not (self._far(measured) > self.spec.tolerance).any()
+        return position is not None and not (self._far(position) > self.spec.tolerance).any()
 
-    def _far(self, measured: Array) -> Array:
+    def _position(self, measured: Array | None) -> Array | None:
+        """Return where the robot is, shape (m,), None if nobody knows."""
+        return measured
+
+    def _far(self, position: Array) -> Array:
         """Return how far each action is from home, shape (m,), NaN for one that stays."""
-        return np.abs(self._safety.difference(self.spec.goal, measured))
+        return np.abs(self._safety.difference(self.spec.goal, position))
 
     def begin(self, measured: Array, told: Array | None, now: float) -> None:
         """Set out.
 
         Args:
-            measured: where the robot is, shape (m,).
-            told: what it was told last, which an action without a home is told on if it follows: a
-                gripper keeps its grip; None: nothing.
+            measured: what the actions are measured at, shape (m,).
+            told: what the robot was told last, which an action without a home is told on if it
+                follows: a gripper keeps its grip; None: nothing.
             now: time [s].
         """
         staying = still_told(self._safety, measured, told)
@@ -100,9 +114,12 @@ class GoHome:
         staying = np.where(self._action.goes_to_zero, 0.0, staying)
         self._goal = np.where(self._led, self.spec.goal, staying)
         self._velocity = 0.0
+        self.deadline = now + self._needed_s(measured) + self.spec.timeout_s
+
+    def _needed_s(self, measured: Array) -> float:
+        """Return how long the way takes [s]."""
         way_s, rise_s = self._remaining(measured) * self._period, self.spec.acceleration_s
-        needed_s = way_s + rise_s if way_s >= rise_s else 2.0 * float(np.sqrt(way_s * rise_s))
-        self.deadline = now + needed_s + self.spec.timeout_s
+        return way_s + rise_s if way_s >= rise_s else 2.0 * float(np.sqrt(way_s * rise_s))
 
     def _remaining(self, position: Array) -> float:
         """Return the way that is left, in control steps at the largest velocity."""
@@ -134,12 +151,119 @@ class GoHome:
         """Return which action has not arrived, and where it is instead.
 
         Args:
-            measured: where the robot is, shape (m,).
+            measured: what the actions are measured at, shape (m,).
         """
+        position = self._position(measured)
+        assert position is not None
         goal, tolerance = self.spec.goal, self.spec.tolerance
-        index = int(np.nanargmax(self._far(measured) / tolerance))
+        index = int(np.nanargmax(self._far(position) / tolerance))
         return (
-            f'not home in time: {self._action.names[index]!r} is at {measured[index]:.4g}, '
+            f'not home in time: {self._action.names[index]!r} is at {position[index]:.4g}, '
             f'expected {goal[index]:.4g} give or take {tolerance[index]:.4g}; clear the way, or '
             'change robot.home'
         )
+
+
+class VelocityHome(GoHome):
+    """Leads joints home that are commanded in velocities, by their measured positions.
+
+    Straight as long as all of them move. A velocity is in proportion to what is left of the way, no
+    larger than that from which the slew limit can slow down in time, and zero within half of the
+    tolerance. What has no home stays: positions are told again, everything else is zero.
+
+    Args:
+        spec: where to, and how fast.
+        safety: the limits.
+        period_s: control period [s].
+        observation_names: where the positions are found.
+    """
+
+    def __init__(
+        self,
+        spec: HomeSpec,
+        safety: SafetyFilter,
+        period_s: float,
+        observation_names: Sequence[str],
+    ) -> None:
+        super().__init__(spec, safety, period_s)
+        indices = [observation_names.index(name) for name in spec.measured_by if name]
+        self._indices = np.array(indices, dtype=np.intp)
+        self._observed: Array | None = None
+        self._left: Array = np.zeros(safety.action.size)
+        self._starts = 0  # At the place at which so much of the way was left.
+        self._fastest = spec.max_step / period_s
+        # Half of what the slew limit allows: the measurement lags.
+        self._braking = 0.5 * safety.action.max_step / period_s
+        self._approach_s = max(APPROACH_S, APPROACH_PERIODS * period_s)
+
+    def see(self, observation: Array | None) -> None:
+        """Take in where the joints are, shape (n,); None if nobody knows."""
+        self._observed = None if observation is None else observation[self._indices]
+
+    def is_home(self, measured: Array | None) -> bool:
+        """Return whether the joints are at home; see `GoHome`."""
+        is_home = super().is_home(measured)
+        self._starts *= not is_home
+        return is_home
+
+    def begin(self, measured: Array, told: Array | None, now: float) -> None:
+        """Set out; see `GoHome`.
+
+        A robot that does not follow is held, which to velocities is to follow: it would be begun
+        with for ever, and has no time left instead.
+        """
+        super().begin(measured, told, now)
+        left, tolerance = self._way(), self.spec.tolerance
+        stays = self._starts > 0 and (np.abs(left - self._left) <= tolerance).all()
+        self._starts, self._left = self._starts + 1 if stays else 1, left
+        if self._starts > MOST_STARTS:
+            self.deadline = now
+
+    def _position(self, measured: Array | None) -> Array | None:
+        if self._observed is None:
+            return None
+        position = self._goal.copy()
+        position[self._led] = self._observed
+        return position
+
+    def _needed_s(self, measured: Array) -> float:
+        far = np.abs(self._way())
+        way_s = float((far / self._fastest).max())
+        braking_s = float((self._fastest / self._braking)[self._led].max())
+        end_s = self._approach_s * float(np.log1p(2.0 * far / self.spec.tolerance).max())
+        return way_s + max(self.spec.acceleration_s, braking_s) + braking_s + end_s
+
+    def _way(self) -> Array:
+        """Return what is left to each joint, with its sign, shape (m,); 0 for one that stays."""
+        position = self._position(None)
+        left: Array = np.zeros(self._action.size)
+        if position is not None:
+            left[self._led] = (self.spec.goal - position)[self._led]
+        return left
+
+    def step(self, position: Array) -> Array:
+        """Return what to command next, shape (m,).
+
+        Args:
+            position: the command at which the step begins, shape (m,).
+        """
+        way = self._way()
+        far = np.abs(way)
+        moving = far > 0.5 * self.spec.tolerance
+        self._velocity = min(self._velocity + self._gain, 1.0)
+        share = 0.0
+        if moving.any():
+            slow = np.minimum(far / self._approach_s, np.sqrt(2.0 * self._braking * far))
+            allowed = np.minimum(self._velocity * self._fastest, slow)
+            share = float((allowed[moving] / far[moving]).min())
+        command: Array = np.where(self._led, share * moving * way, self._goal)
+        return command
+
+
+def way_home(
+    spec: HomeSpec, safety: SafetyFilter, period_s: float, observation_names: Sequence[str]
+) -> GoHome:
+    """Return what leads a robot home; see `GoHome` and `VelocityHome`."""
+    if spec.measured_by:
+        return VelocityHome(spec, safety, period_s, observation_names)
+    return GoHome(spec, safety, period_s)

@@ -29,6 +29,9 @@ KEPT = 4096
 """So many bytes are kept of what a program prints."""
 PIPE = 65536
 """So many bytes are read of it in a control step; a pipe holds no more."""
+WATCHER = ('/bin/sh', '-c', 'read -r _ || kill -s KILL -- "-$0"')
+"""Kills a process group when its input ends, as it does when this process dies, however it dies. A
+signal of the kernel at that moment would reach the program alone, and not what it has started."""
 KILL_LIMIT_S = 0.1
 """How long a control step may wait for a program that is killed [s]."""
 
@@ -50,7 +53,7 @@ class ResetHook(Protocol):
 
 
 class CommandHook:
-    """Resets a scene by a program.
+    """Resets a scene by a program, which dies with this process, as all that it has started.
 
     What it prints is read while somebody asks how it ended, and the last of it is kept: a program
     that prints faster waits.
@@ -63,6 +66,7 @@ class CommandHook:
         self.name = f'robot.reset.command {command[0]!r}'
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
+        self._watcher: subprocess.Popen[bytes] | None = None
         self._printed = b''
         self._refused = ''
 
@@ -78,7 +82,11 @@ class CommandHook:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+            self._watcher = subprocess.Popen(
+                (*WATCHER, str(self._process.pid)), stdin=subprocess.PIPE, start_new_session=True
+            )
         except OSError as error:
+            self.cancel()
             self._refused = f'{error.strerror or error}'
             return
         assert self._process.stdout is not None
@@ -116,6 +124,12 @@ class CommandHook:
         return f': {last[:SAID]}' if last else ''
 
     def _close(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            assert watcher.stdin is not None
+            watcher.kill()  # First: the end of its input must mean nothing to it.
+            watcher.wait()
+            watcher.stdin.close()
         assert self._process is not None
         assert self._process.stdout is not None
         self._process.stdout.close()
@@ -280,7 +294,10 @@ class Preparation:
         """Take in what the robot was told; return whether it is at home."""
         if limiter.last_command is not None:
             self._told = limiter.last_command
-        return self._home is not None and self._home.is_home(limiter.measured)
+        if self._home is None:
+            return False
+        self._home.see(limiter.observation)
+        return self._home.is_home(limiter.measured)
 
     def _go_home(self, limiter: CommandLimiter, now: float, wanted: bool) -> Array | None:
         home, measured, reference = self._home, limiter.measured, limiter.reference

@@ -16,8 +16,8 @@ from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.errors import ConfigError, DemonstrationError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml
-from residual_rl_ros.robot.decoders import stamp_of, to_nanoseconds
 from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.stamps import stamp_of, to_nanoseconds
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import Transition
 

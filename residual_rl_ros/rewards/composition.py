@@ -21,6 +21,7 @@ import numpy.typing as npt
 from residual_rl_ros.errors import ConfigError, FormatError, RewardError, shown
 from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.rewards.add_on import ADD_ONS, AddOn, Array, BoundAddOn, Names, find_add_on
+from residual_rl_ros.schema import written_otherwise
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import MAX_REWARD, Transition
@@ -161,7 +162,7 @@ def _weighted(values: Any, source: str) -> Weighted:
     if not number or not abs(weight) <= MAX_WEIGHT:
         raise ConfigError(
             f'{source}: weight of {shown(name)} is {shown(weight)}, expected a number within '
-            f'{MAX_WEIGHT:g}'
+            f'{MAX_WEIGHT:g}{written_otherwise(weight)}'
         )
     return Weighted(name, float(weight), keys, find_add_on(name, keys))
 

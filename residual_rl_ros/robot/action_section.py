@@ -57,12 +57,13 @@ class ActionSection:
         """Names of the actions."""
         return () if self.keys is None else self.keys.names
 
-    def read(self, mapping: Mapping[str, Any], description: Any) -> None:
+    def read(self, mapping: Mapping[str, Any], description: Any, heard: bool = False) -> None:
         """Read the section.
 
         Args:
             mapping: `robot.action`.
             description: `robot.robot_description`, None without.
+            heard: the URDF of the topic is known.
         """
         action = dict(mapping)
         if description is not None:
@@ -81,16 +82,19 @@ class ActionSection:
         self._body.read(action, description is not None)
         self.keys = keys = read_section(ActionKeys, action, 'robot.action', self.problems)
         if keys is not None:
-            self._check(keys, description is not None)
+            self._check(keys, description is not None, heard)
 
-    def _check(self, keys: ActionKeys, described: bool) -> None:
-        """Refuse limits that neither the keys nor a file say."""
-        heard = self._description is not None and self._description.urdf == TOPIC
-        if described and not heard:
+    def _check(self, keys: ActionKeys, described: bool, heard: bool) -> None:
+        """Refuse limits that neither the keys nor a URDF say."""
+        awaited = self._description is not None and self._description.urdf == TOPIC
+        if described and (heard or not awaited):
             return
-        reason = ', which robot_description gives from a file alone' * heard
+        reason = (
+            ', which robot_description gives from a file alone: `check-robot --live` says what the '
+            'topic has'
+        )
         self.problems += [
-            f'robot.action.{key} is missing, expected a list of numbers{reason}'
+            f'robot.action.{key} is missing, expected a list of numbers{reason * awaited}'
             for key in LIMITS
             if not getattr(keys, key)
         ]

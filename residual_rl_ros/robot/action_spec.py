@@ -127,7 +127,8 @@ class SelfCollisionSpec:
 POSITIONS = ('m', 'rad')
 """Units of positions: repeated, they stay."""
 INCREMENTS = ('m/step', 'rad/step')
-RATES = ('m/s', 'rad/s', *INCREMENTS)
+VELOCITIES = ('m/s', 'rad/s')
+RATES = (*VELOCITIES, *INCREMENTS)
 """Units of velocities and of increments: repeated, they move on, and zero stays."""
 EFFORTS = ('N', 'N m')
 """Units of efforts: repeated, they push on, and zero lets go."""

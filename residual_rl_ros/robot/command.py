@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.errors import CommandError, ConfigError
 from residual_rl_ros.robot.codecs import find_codec
-from residual_rl_ros.robot.decoders import label_of, stamped_label, to_nanoseconds
+from residual_rl_ros.robot.stamps import label_of, stamped_label, to_nanoseconds
 from residual_rl_ros.robot.topics import FLOAT, FLOAT_ARRAY, JOINT_STATE, POSE
 
 Array = npt.NDArray[np.float64]

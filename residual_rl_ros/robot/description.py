@@ -16,7 +16,7 @@ import numpy as np
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_file
-from residual_rl_ros.robot.action_section import ActionSection
+from residual_rl_ros.robot.action_section import LIMITS, ActionSection
 from residual_rl_ros.robot.action_spec import ActionSpec, check_names
 from residual_rl_ros.robot.command import OPERATOR_TYPES, Command
 from residual_rl_ros.robot.command_section import CommandSection
@@ -24,7 +24,8 @@ from residual_rl_ros.robot.inference import ON_CPU, InferenceConfig
 from residual_rl_ros.robot.keys import ActionKeys, RobotKeys, StopInputKeys
 from residual_rl_ros.robot.observation_section import ObservationSection
 from residual_rl_ros.robot.preparation import HomeKeys, HomeSpec, ResetSpec, home_of
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, NO_ENCODER, Channel, StopInput
+from residual_rl_ros.robot.stop_inputs import StopInput
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, NO_ENCODER, Channel
 from residual_rl_ros.robot.urdf import TOPIC, Urdf
 from residual_rl_ros.schema import read_section, read_yaml
 
@@ -97,18 +98,19 @@ class RobotConfig:
         return _Description(mapping, source).robot(heard)
 
 
-def with_own_limits(mapping: dict[str, Any]) -> dict[str, Any]:
+def with_own_limits(mapping: dict[str, Any], heard: str = '') -> dict[str, Any]:
     """Return a description that says its limits itself, for whoever does not have its URDF.
 
     Args:
         mapping: what stands below `robot:`.
+        heard: URDF that was published, for a description that names the topic.
 
     Raises:
         ConfigError: it is wrong.
     """
     if 'robot_description' not in mapping:
         return mapping
-    robot = RobotConfig.from_mapping(mapping)
+    robot = RobotConfig.from_mapping(mapping, heard=heard)
     limits = {
         'lower': robot.action.lower,
         'upper': robot.action.upper,
@@ -122,6 +124,19 @@ def with_own_limits(mapping: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def awaits_limits(described: Any) -> bool:
+    """Return whether limits are missing from a description that names the topic of its URDF.
+
+    Args:
+        described: what stands below `robot:`, right or wrong.
+    """
+    sections = described if isinstance(described, Mapping) else {}
+    urdf, action = (sections.get(key) for key in ('robot_description', 'action'))
+    if not isinstance(urdf, Mapping) or not isinstance(action, Mapping):
+        return False
+    return urdf.get('urdf') == TOPIC and not all(action.get(key) for key in LIMITS)
+
+
 def load_robot(name_or_path: str) -> tuple[RobotConfig, Path]:
     """Read a robot YAML: a path, or the name of a shipped one.
 
@@ -129,17 +144,36 @@ def load_robot(name_or_path: str) -> tuple[RobotConfig, Path]:
         ConfigError: no such file, or its content is wrong.
         ResourceError: no shipped robot has the name.
     """
+    path = find_robot(name_or_path)
+    return RobotConfig.from_mapping(read_description(path), str(path)), path
+
+
+def find_robot(name_or_path: str) -> Path:
+    """Return the file of a robot: a path, or that of a shipped one.
+
+    Raises:
+        ConfigError: no such file.
+        ResourceError: no shipped robot has the name.
+    """
     path = find_file('robot', ('config', 'robots'), name_or_path, '.yaml')
     if not path.is_file():
         raise ConfigError(f'robot file {str(path)!r} does not exist')
+    return path
+
+
+def read_description(path: Path) -> Any:
+    """Return what stands below `robot:` of a robot YAML.
+
+    Raises:
+        ConfigError: it cannot be read, or has no such part.
+    """
     mapping = read_yaml(path, 'robot file')
     try:
-        parameters = mapping['/**']['ros__parameters']['robot']
+        return mapping['/**']['ros__parameters']['robot']
     except (KeyError, TypeError) as error:
         raise ConfigError(
             f'{path} is no robot description: it lacks /**: ros__parameters: robot:'
         ) from error
-    return RobotConfig.from_mapping(parameters, str(path)), path
 
 
 class _Description:
@@ -170,7 +204,7 @@ class _Description:
             for key in ('command', 'action', 'observation')
         }
         action = ActionSection(self._problems)
-        action.read(parts['action'], top.pop('robot_description', None))
+        action.read(parts['action'], top.pop('robot_description', None), bool(heard))
         keys = self._read(RobotKeys, top, 'robot')
         rate_hz = 1.0 if keys is None else keys.control_rate_hz
         section = CommandSection(action.names, rate_hz, self._problems)
@@ -195,7 +229,7 @@ class _Description:
                 channels,
                 stops,
                 inference,
-                None if home is None else home_of(home, spec, 1.0 / rate_hz),
+                None if home is None else home_of(home, spec, 1.0 / rate_hz, channels),
                 reset,
                 action.urdf,
                 action.filled,

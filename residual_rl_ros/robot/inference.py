@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from residual_rl_ros.schema import parameter
+from residual_rl_ros.schema import parameter, written_otherwise
 
 CPU = 'CPUExecutionProvider'
 OPTIMISATIONS = ('disable', 'basic', 'extended', 'all')
@@ -38,7 +38,8 @@ class InferenceConfig:
         for name, values in self.constants.items():
             listed = values if isinstance(values, (list, tuple)) else [values]
             if not listed or not all(_is_number(each) for each in listed):
-                yield f'constants.{name} is {values!r}, expected a list of finite numbers'
+                hint = written_otherwise(values)
+                yield f'constants.{name} is {values!r}, expected a list of finite numbers{hint}'
 
     @property
     def numbers(self) -> dict[str, tuple[float, ...]]:

@@ -27,6 +27,9 @@ from residual_rl_ros.robot.keys import (
     ChannelKeys,
     CodecChannelKeys,
     ImageChannelKeys,
+    JointChannelKeys,
+    LaserChannelKeys,
+    OrientationChannelKeys,
     TfChannelKeys,
 )
 from residual_rl_ros.robot.topics import (
@@ -98,11 +101,7 @@ class ObservationSection:
             problems = error.problems or (f'type: {error}',)
             self.problems += [f'{path}.{problem}' for problem in problems]
             return
-        own: dict[str, Any] = {}
-        if isinstance(keys, ImageChannelKeys):
-            own = self._image_options(keys, path)
-        elif isinstance(keys, TfChannelKeys):
-            own = self._frames(keys, path)
+        own = self._own_of_kind(keys, path)
         self._check_fields(keys, path)
         self._check_age(keys, path)
         channel = Channel(
@@ -110,13 +109,12 @@ class ObservationSection:
             keys.topic,
             TF if isinstance(keys, TfChannelKeys) else keys.type,
             keys.fields,
-            getattr(keys, 'joints', ()),
+            keys.joints if isinstance(keys, JointChannelKeys) else (),
             keys.max_age_s,
             # Whoever gives a goal by hand gives no time.
             stamped_by='receipt' if keys.latched else keys.stamped_by,
             lower=keys.lower,
             upper=keys.upper,
-            beams=getattr(keys, 'beams', 0),
             transform=self._transform(keys, path),
             frame_id=keys.frame_id,
             latched=keys.latched,
@@ -126,6 +124,17 @@ class ObservationSection:
         self._check_sizes(channel, path)
         self._check_range(channel, path)
         self.channels.append(channel)
+
+    def _own_of_kind(self, keys: ChannelKeys, path: str) -> dict[str, Any]:
+        """Return what a channel of a kind has beside what every channel has."""
+        match keys:
+            case ImageChannelKeys():
+                return self._image_options(keys, path)
+            case TfChannelKeys():
+                return self._frames(keys, path)
+            case LaserChannelKeys():
+                return {'beams': keys.beams}
+        return {}
 
     def _check_fields(self, keys: ChannelKeys, path: str) -> None:
         """Refuse fields, and a frame, that the type does not have."""
@@ -159,7 +168,7 @@ class ObservationSection:
             )
 
     def _frames(self, keys: TfChannelKeys, path: str) -> dict[str, str]:
-        """Return what a channel of transforms has beside what every channel has."""
+        """Return the frames of a channel of transforms."""
         source, target = keys.source_frame.strip('/'), keys.target_frame.strip('/')
         if source == target:
             self.problems.append(f'{path}.source_frame and target_frame are both {source!r}')
@@ -171,7 +180,7 @@ class ObservationSection:
 
     def _transform(self, keys: ChannelKeys, path: str) -> ChannelTransform:
         """Return what is done to the numbers of a channel."""
-        rotation = getattr(keys, 'rotation', '')
+        rotation = keys.rotation if isinstance(keys, OrientationChannelKeys) else ''
         made = ChannelTransform(keys.scale, keys.offset, keys.degrees, keys.wrap, rotation)
         if isinstance(keys, ImageChannelKeys) and made != NO_TRANSFORM:
             self.problems.append(
@@ -197,19 +206,20 @@ class ObservationSection:
     def _check_sizes(self, channel: Channel, path: str) -> None:
         """Refuse transforms of values that the channel does not have."""
         names = [name.removeprefix(f'{channel.name}.') for name in channel.observation_names]
-        for key in ('scale', 'offset'):
-            size = len(getattr(channel.transform, key))
+        transform = channel.transform
+        for key, values in (('scale', transform.scale), ('offset', transform.offset)):
+            size = len(values)
             if size not in (0, 1, len(names)):
                 self.problems.append(f'{path}.{key} has {size} values, expected 1 or {len(names)}')
         known = {*channel.value_fields, *names}
-        unknown = [each for each in channel.transform.wrap if each not in known]
+        unknown = [each for each in transform.wrap if each not in known]
         if unknown:
             self.problems.append(
                 f'{path}.wrap names {unknown}, expected some of {", ".join(names)}'
             )
 
     def _image_options(self, keys: ImageChannelKeys, path: str) -> dict[str, Any]:
-        """Return what a camera has beside what every channel has."""
+        """Return the encoder of a camera, and what is done to its pictures."""
         if (keys.encoder == NO_ENCODER) == bool(keys.fields):
             expected = 'none' if keys.fields else 'the feature_names of the encoder'
             self.problems.append(
@@ -246,8 +256,7 @@ class ObservationSection:
     def _check_range(self, channel: Channel, path: str) -> None:
         """Refuse ranges of the wrong size or with nothing in them."""
         sound, size = True, len(channel.value_fields)
-        for key in ('lower', 'upper'):
-            values = getattr(channel, key)
+        for key, values in (('lower', channel.lower), ('upper', channel.upper)):
             if len(values) not in (0, 1, size):
                 sound = False
                 self.problems.append(f'{path}.{key} has {len(values)} values, expected 1 or {size}')

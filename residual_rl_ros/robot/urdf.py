@@ -20,8 +20,8 @@ import numpy.typing as npt
 from residual_rl_ros.errors import ConfigError, FormatError
 from residual_rl_ros.files.limits import JOINTS, LINKS, MIB, read_text
 from residual_rl_ros.files.xml_text import parse_xml
+from residual_rl_ros.numerics import as_number
 from residual_rl_ros.resources import package_file
-from residual_rl_ros.robot.topics import as_number
 from residual_rl_ros.schema import parameter
 
 Array = npt.NDArray[np.float64]

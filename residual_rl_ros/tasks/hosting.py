@@ -13,6 +13,7 @@ import numpy.typing as npt
 import yaml
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.config.success import AUTO, SuccessCriterion
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.numerics import FLOAT32_MAX
@@ -271,7 +272,7 @@ def finetune_for_environment(
         decision_steps=max(k for k in (1, 2, 4) if executed % k == 0),
         residual_scale=(residual_scale,),
         prefetch_steps=0,
-        preset='dawn',
+        preset=DEFAULT_PRESET,
         overrides={},
         control_steps=96_000,
     )

@@ -13,7 +13,7 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.learner.learner import Learner
 
 
-@pytest.mark.parametrize('preset', ['dawn', 'resfit'])
+@pytest.mark.parametrize('preset', ['best_of_n', 'resfit'])
 def test_a_replay_that_no_memory_holds_is_refused_before_it_is_taken(preset: str) -> None:
     physical = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
     layout = make_layout(decision_steps=1000)

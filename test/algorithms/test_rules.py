@@ -37,7 +37,7 @@ def stream(count: int = 200, change: Callable[[int, Any], Any] = lambda i, t: t)
     return [change(i, transition) for i, transition in enumerate(random_transitions(LAYOUT, count))]
 
 
-def filled_rule(preset: str = 'dawn', seed: int = 0, **overrides: Any) -> Any:
+def filled_rule(preset: str = 'best_of_n', seed: int = 0, **overrides: Any) -> Any:
     """Return a rule that has 200 transitions and draws 32 of them."""
     rule = make_rule(preset, seed=seed, **{'batch_size': 32, **overrides})
     fill(rule, stream())
@@ -66,7 +66,9 @@ def test_an_update_moves_every_network_and_its_metrics_are_finite(
 
 
 def test_the_neutral_prior_falls_with_the_episodes_that_were_learned_from() -> None:
-    rule = make_rule('dawn', neutral_prior=1.0, neutral_prior_episodes=4.0, utd=2.0, batch_size=8)
+    rule = make_rule(
+        'best_of_n', neutral_prior=1.0, neutral_prior_episodes=4.0, utd=2.0, batch_size=8
+    )
     fill(rule, random_transitions(LAYOUT, 70, episode_decisions=7))
     rule.prepare(lambda: None)
     batch = rule.sample()
@@ -81,13 +83,13 @@ def test_the_neutral_prior_falls_with_the_episodes_that_were_learned_from() -> N
 
 
 def test_a_dimension_without_a_bound_has_no_residual_for_the_critics() -> None:
-    rule = make_rule('dawn', make_layout(residual_bound=(0.1, 0.0)))
+    rule = make_rule('best_of_n', make_layout(residual_bound=(0.1, 0.0)))
     base = torch.zeros(1, 4)
     executed = torch.tensor([[0.05, 1e-6, 0.05, 0.4]])  # Rounding, and an operator.
     assert rule.critic_action(base, executed)[0, 4:].tolist() == [0.5, 0.0, 0.5, 0.0]
 
 
-@pytest.mark.parametrize('preset', ['dawn', 'resfit'])
+@pytest.mark.parametrize('preset', ['best_of_n', 'resfit'])
 def test_the_gradient_of_the_actor_is_limited(preset: str) -> None:
     rule = make_rule(preset)
     loss = 1e6 * rule.actor.mean_action(torch.ones(1, 3), torch.ones(1, 4)).sum()
@@ -98,7 +100,7 @@ def test_the_gradient_of_the_actor_is_limited(preset: str) -> None:
 
 def test_the_length_of_episodes_decides_horizon_and_price_and_is_kept() -> None:
     scales = {'discount_episodes': 1.0, 'failure_cost': 20.0, 'n_step_share': 0.5}
-    rule = make_rule('dawn', n_step=2, batch_size=8, **scales)
+    rule = make_rule('best_of_n', n_step=2, batch_size=8, **scales)
     fill(rule, random_transitions(LAYOUT, 140, episode_decisions=14))
     rule.prepare(lambda: None)
     decided = rule.config
@@ -110,17 +112,17 @@ def test_the_length_of_episodes_decides_horizon_and_price_and_is_kept() -> None:
         'reward_offset': decided.reward_offset,
         'n_step': 7,
     }
-    other = make_rule('dawn', n_step=2, batch_size=8, **scales)
+    other = make_rule('best_of_n', n_step=2, batch_size=8, **scales)
     other.load_state_dict(rule.state_dict())
     assert other.config == other.memory.config == decided
 
 
 def test_short_episodes_leave_a_horizon_of_two_decisions() -> None:
-    config = make_rule('dawn', discount_episodes=1.0).config
+    config = make_rule('best_of_n', discount_episodes=1.0).config
     assert config.scaled(0.0).gamma == config.scaled(1.0).gamma == 0.5
 
 
-@pytest.mark.parametrize('preset', ['dawn', 'resfit'])
+@pytest.mark.parametrize('preset', ['best_of_n', 'resfit'])
 def test_the_actor_is_drawn_to_what_is_shown_only_where_the_critics_prefer_it(
     preset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,7 +144,9 @@ def test_the_actor_is_drawn_to_what_is_shown_only_where_the_critics_prefer_it(
 
 
 def test_the_share_of_demonstrations_is_halved_with_time() -> None:
-    rule = make_rule('dawn', demonstration_share=0.5, demonstration_half_life=10, batch_size=64)
+    rule = make_rule(
+        'best_of_n', demonstration_share=0.5, demonstration_half_life=10, batch_size=64
+    )
     fill(rule, stream(20))
     rule.memory.add_demonstration(make_transition(LAYOUT))
     counts = [rule.memory.sample(at).demonstrations for at in (0, 10, 20, 1000)]
@@ -151,7 +155,7 @@ def test_the_share_of_demonstrations_is_halved_with_time() -> None:
 
 def test_as_many_critics_choose_on_the_robot_as_the_preset_says() -> None:
     for wanted, found in ((0, 2), (5, 5)):
-        policy = make_rule('dawn', critic_heads=5, choosing_heads=wanted).robot_policy()
+        policy = make_rule('best_of_n', critic_heads=5, choosing_heads=wanted).robot_policy()
         assert policy.architecture.critic.heads == found
 
 
@@ -169,7 +173,7 @@ def test_a_supervised_residual_is_what_was_shown_and_needs_it() -> None:
     assert rule.updates_due(1000) == 0
 
 
-@pytest.mark.parametrize('preset', ['dawn', 'resfit'])
+@pytest.mark.parametrize('preset', ['best_of_n', 'resfit'])
 def test_bfloat16_leaves_weights_and_losses_float32_and_gradients_where_they_point(
     preset: str,
 ) -> None:
@@ -192,8 +196,8 @@ def test_bfloat16_leaves_weights_and_losses_float32_and_gradients_where_they_poi
 @pytest.mark.skipif(torch.cuda.is_available(), reason='this computer has a GPU')
 def test_a_gpu_that_is_not_there_is_refused_and_auto_does_without() -> None:
     with pytest.raises(ConfigError, match='device is cuda, but torch'):
-        make_rule('dawn', device='cuda')
-    assert make_rule('dawn', device='auto').device == torch.device('cpu')
+        make_rule('best_of_n', device='cuda')
+    assert make_rule('best_of_n', device='auto').device == torch.device('cpu')
 
 
 def test_learning_saving_and_resuming_load_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def test_the_soft_target_is_r_plus_gamma_j_times_minimum_minus_alpha_log_pi(
 ) -> None:
     heads = {'critic_heads': 3, 'critic_target_heads': 3}
     changes = {'initial_alpha': 0.5, 'base_in_target': False, **heads}
-    rule = make_rule('dawn', entropy_in_target=entropy, **changes)
+    rule = make_rule('best_of_n', entropy_in_target=entropy, **changes)
     assert isinstance(rule, Sac)
     u = torch.full((2, LAYOUT.decision_size), 0.5)
     monkeypatch.setattr(rule.actor, 'sample', lambda *_: (u, torch.tensor([-3.0, 100.0])))
@@ -117,7 +117,7 @@ def test_a_target_with_the_base_takes_the_larger_minimum_of_the_same_heads() -> 
 def test_the_entropy_counts_only_where_the_residual_is_preferred_to_the_base(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rule = make_rule('dawn', initial_alpha=0.5, base_in_target=True)
+    rule = make_rule('best_of_n', initial_alpha=0.5, base_in_target=True)
     u = torch.zeros(2, LAYOUT.decision_size)
     monkeypatch.setattr(rule.actor, 'sample', lambda *_: (u, torch.tensor([-3.0, -3.0])))
     residual, base = torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0, 2.0]])
@@ -156,7 +156,7 @@ def test_td3_smooths_its_target_with_clipped_noise_within_the_bound(
 def test_the_temperature_rises_while_the_entropy_is_below_its_target(
     target: float, rises: bool
 ) -> None:
-    rule = make_rule('dawn', target_entropy_per_dimension=target)
+    rule = make_rule('best_of_n', target_entropy_per_dimension=target)
     before = float(rule.log_alpha.detach())
     rule.improve(batch(), rule.actor.normalizer(batch().observation))
     assert (float(rule.log_alpha.detach()) > before) is rises

@@ -17,13 +17,7 @@ from residual_rl_ros.errors import BasePolicyError
 from residual_rl_ros.robot.command import Command
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_preprocessing import ImagePreprocessing
-from residual_rl_ros.robot.topics import (
-    FLOAT_ARRAY,
-    IMAGE,
-    JOINT_STATE,
-    NO_ENCODER,
-    Channel,
-)
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, IMAGE, JOINT_STATE, NO_ENCODER, Channel
 
 META = metadata_of()
 STATE = (

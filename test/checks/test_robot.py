@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from residual_rl_ros.checks.robot import check_robot
+from residual_rl_ros.control.takeover_controls import ButtonKeys, load_takeover
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.description import load_robot
@@ -202,3 +203,17 @@ def test_fields_that_a_message_type_does_not_have_are_problems(
     channel = Channel('tool', 'tool_pose', kind, (*good, *bad), (), 0.2)
     report = check_robot(replace(robot, channels=(robot.channels[0], channel)), 'peg')
     assert report.problems == [f"channel 'tool': {kind} has no number {field!r}" for field in bad]
+
+
+def test_what_an_operator_can_do_with_his_pad_is_said_and_what_he_cannot_is_remarked() -> None:
+    robot, _ = load_robot('ur_forward_position')
+    takeover, _ = load_takeover('gamepad')
+    report = check_robot(robot, 'ur', takeover=takeover)
+    assert 'joy joy, deadman buttons.9' in report.facts['takeover']
+    assert 'wrist_1_joint.position by buttons.12 and buttons.11' in report.facts['takeover']
+    (remark,) = report.remarks
+    assert remark.endswith('buttons.go_home is refused: the robot has no robot.home')
+    keys = replace(takeover.keys, axes=takeover.keys.axes[1:], buttons=ButtonKeys())
+    still, hold = check_robot(robot, 'ur', takeover=replace(takeover, keys=keys)).remarks
+    assert 'nothing moves shoulder_pan_joint.position' in still
+    assert 'buttons.hold is missing' in hold

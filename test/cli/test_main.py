@@ -96,7 +96,7 @@ def test_check_base_diagnoses_a_base_policy(run) -> None:
         ),
         (['check-base', 'x.onnx', '--robot', 'r2d2'], "unknown robot 'r2d2'"),
         (['check-base', 'pegs'], "unknown base policy 'pegs'"),
-        (['compare', '--presets', 'dawn', '--seeds', '4-0'], "seeds is '4-0'"),
+        (['compare', '--presets', 'best_of_n', '--seeds', '4-0'], "seeds is '4-0'"),
         (['describe-robot', 'NoSuchEnv-v0'], "unknown task 'NoSuchEnv-v0'"),
         (['describe-robot', 'FrozenLake-v1'], 'expected a one-dimensional Box'),
         (['train-base', '--task', 'tidy_up'], 'tidy_up'),
@@ -106,7 +106,7 @@ def test_check_base_diagnoses_a_base_policy(run) -> None:
                 '--env',
                 'cart_pole',
                 '--preset',
-                'dawn',
+                'best_of_n',
                 '--steps',
                 '9',
                 '--out',
@@ -128,6 +128,39 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_two(
     assert len(err.splitlines()) == 1
     assert err.startswith('error: ')
     assert message in err
+
+
+def test_a_takeover_file_that_does_not_fit_its_robot_is_one_line_with_all_that_is_wrong(
+    run, tmp_path: Path
+) -> None:
+    file = tmp_path / 'pad.yaml'
+    file.write_text(
+        'input: joy\ndeadman: buttons.0\naxes:\n'
+        '  - {action: elbow_joint.positions, control: axes.0, scale: 0.5}\n'
+        '  - {action: wrist_1_joint.position, control: axes.1, scale: 9.0}\n'
+        'buttons: {hold: buttons.0, success: axis.2}\n'
+    )
+    arguments = ('check-robot', 'ur_forward_position', '--takeover', file)
+    code, out, err = run(*arguments)
+    assert (code, out, len(err.splitlines())) == (2, '', 1)
+    assert "axes[0].action 'elbow_joint.positions' is unknown; did you mean elbow_joint." in err
+    assert "control 'buttons.0' is given 2 times, expected once" in err
+    assert "'axis.2' is no control of input joy" in err
+    assert 'axes[1].scale of wrist_1_joint.position is 9 rad/s, expected up to' in err
+    file.write_text(
+        'input: joy\naxes:\n  - {action: a, scale: 1e1}\nbuttons: {hold: buttons.1, halt: x}\n'
+    )
+    code, _, err = run(*arguments)
+    assert code == 2
+    for problem in (
+        'deadman is missing',
+        'axes[0].scale is',
+        'write 1.0e+1',
+        'buttons.halt is unknown',
+    ):
+        assert problem in err
+    file.write_text('input: joy\nbuttons:\n  hold: buttons.1\n  hold: buttons.2\n')
+    assert 'hold' in run(*arguments)[2]
 
 
 @pytest.mark.parametrize('change', ['nope=1', 'utd=-1', 'residual_scale=much'])

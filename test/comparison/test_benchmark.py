@@ -47,7 +47,7 @@ NUMBERS: dict[str, Any] = {
         **{'critic_hidden_sizes': [8], 'actor_hidden_sizes': [8]},
     },
 }
-DAWN = {'name': 'dawn', 'preset': 'dawn', 'seeds': '0', 'tuning': 'none'}
+BEST_OF_N = {'name': 'best_of_n', 'preset': 'best_of_n', 'seeds': '0', 'tuning': 'none'}
 TD3 = {
     **{'name': 'a td3', 'preset': 'resfit', 'seeds': '0', 'tuning': 'none'},
     'changed': {'critic_only_updates': 2, 'demonstration_share': 0.0},
@@ -81,7 +81,7 @@ class Expert:
 def write(folder: Path, *methods: dict[str, Any], **changes: Any) -> Path:
     """Write a protocol of a small task."""
     task = {'run': 'along.yaml', 'recipe': 'along_bc.yaml', 'development': True}
-    values = {**NUMBERS, 'tasks': [task], 'methods': list(methods or [DAWN, TD3, RETRAIN])}
+    values = {**NUMBERS, 'tasks': [task], 'methods': list(methods or [BEST_OF_N, TD3, RETRAIN])}
     path = folder / 'protocol.yaml'
     path.write_text(yaml.safe_dump({**values, **changes}, sort_keys=False))
     return path
@@ -130,7 +130,7 @@ def test_a_protocol_runs_every_method_and_leaves_a_report(ran: Path) -> None:
     assert '3 runs to do: about 0.' in said
     report = json.loads((ran / 'out' / 'benchmark.json').read_text())
     methods = report['tasks']['along']
-    assert list(methods) == ['dawn', 'a td3', 'again']
+    assert list(methods) == ['best_of_n', 'a td3', 'again']
     assert report['development'] == ['along']
     # Everybody was measured on the same scenes, on which the base is the same.
     assert len({json.dumps(entry['base']) for entry in methods.values()}) == 1
@@ -150,7 +150,7 @@ def test_a_retrained_base_has_a_curve_with_steps_and_says_what_it_cost(ran: Path
 
 
 def test_every_scene_keeps_its_outcome_and_is_that_learner_seeds_own(ran: Path) -> None:
-    summary = json.loads((ran / 'out/along/dawn/seed0/summary.json').read_text())
+    summary = json.loads((ran / 'out/along/best_of_n/seed0/summary.json').read_text())
     curve = summary['evaluations']
     assert (curve['first_scene'], len(curve['base'])) == (200_000, 2)
     assert {len(row) for _, row in curve['points']} == {2}
@@ -167,7 +167,7 @@ def test_finished_runs_are_kept_and_a_report_runs_nothing(
     assert run_command('benchmark', '--out', 'out', monkeypatch=monkeypatch) == 2
     assert 'benchmarks/protocol.yaml: cannot read protocol' in capsys.readouterr().err
     command = ('benchmark', 'protocol.yaml', '--out', 'out', '--report')
-    assert run_command(*command, '--methods', 'dawn', monkeypatch=monkeypatch) == 0
+    assert run_command(*command, '--methods', 'best_of_n', monkeypatch=monkeypatch) == 0
     printed = capsys.readouterr()
     assert '1 runs, 1 of them done' in printed.err
     assert '## along (development)' in printed.out
@@ -185,7 +185,7 @@ def test_results_of_another_protocol_are_refused(ran: Path, unrun: Path) -> None
 
 
 def test_a_method_with_an_operator_asks_for_the_simulated_one() -> None:
-    method = Method('helped', 'none', preset='dawn', operator=True)
+    method = Method('helped', 'none', preset='best_of_n', operator=True)
     made = method.configured(load_run('push_to_goal'), {})
     assert 'simulated' in (made.overrides.get('operator'), getattr(made, 'operator', None))
 
@@ -197,11 +197,17 @@ def test_a_method_with_an_operator_asks_for_the_simulated_one() -> None:
         ({'curve_stpes': 1}, 'curve_stpes is unknown; did you mean curve_steps'),
         ({'final_scenes': 999}, 'scenes_per_seed is 1000, expected at least 1001'),
         ({'tasks': []}, r'tasks is \[\], expected a list of maps of run'),
-        ({'methods': [DAWN, DAWN]}, "methods: the name 'dawn' occurs twice"),
-        ({'methods': [{**DAWN, 'preset': ''}]}, r"methods\[0\]\.preset is '', expected one for a"),
-        ({'methods': [{**DAWN, 'seeds': 'all'}]}, r"methods\[0\]\.seeds is 'all', expected"),
-        ({'methods': [{**DAWN, 'seeds': '800'}]}, 'the scenes of learner seed 800 reach 1001000'),
-        ({'methods': [{**DAWN, 'tuned': 'x'}]}, r'methods\[0\]\.tuned is unknown'),
+        ({'methods': [BEST_OF_N, BEST_OF_N]}, "methods: the name 'best_of_n' occurs twice"),
+        (
+            {'methods': [{**BEST_OF_N, 'preset': ''}]},
+            r"methods\[0\]\.preset is '', expected one for a",
+        ),
+        ({'methods': [{**BEST_OF_N, 'seeds': 'all'}]}, r"methods\[0\]\.seeds is 'all', expected"),
+        (
+            {'methods': [{**BEST_OF_N, 'seeds': '800'}]},
+            'the scenes of learner seed 800 reach 1001000',
+        ),
+        ({'methods': [{**BEST_OF_N, 'tuned': 'x'}]}, r'methods\[0\]\.tuned is unknown'),
     ],
 )
 def test_what_is_wrong_with_a_protocol_is_named(
@@ -224,11 +230,15 @@ def test_a_name_that_the_protocol_has_not_is_refused(unrun: Path) -> None:
 def test_shared_numbers_replace_those_of_a_task_and_not_those_of_a_method() -> None:
     config = replace(load_run('push_to_goal'), overrides={'utd': 9.0, 'gamma': 0.5})
     own = {'gamma': 0.8}
-    method = Method('m', 'none', preset='dawn', changed=own, without=('batch_size',))
+    method = Method('m', 'none', preset='best_of_n', changed=own, without=('batch_size',))
     made = method.configured(config, {'utd': 1.0, 'gamma': 0.9, 'batch_size': 1})
     assert made.overrides == {'utd': 1.0, 'gamma': 0.8}
-    lines = method_lines([method, Method('n', 'none', preset='dawn')], config, {'utd': 1.0})
-    assert lines == ['all methods: utd 1.0', 'm: preset dawn', 'n: preset dawn; gamma 0.95']
+    lines = method_lines([method, Method('n', 'none', preset='best_of_n')], config, {'utd': 1.0})
+    assert lines == [
+        'all methods: utd 1.0',
+        'm: preset best_of_n',
+        'n: preset best_of_n; gamma 0.95',
+    ]
 
 
 def test_the_shipped_protocol_is_whole() -> None:
@@ -269,7 +279,7 @@ def test_hours_follow_from_finished_runs(
         'residual_rl_ros.comparison.benchmark.estimate_hours',
         lambda grid, *others: cells.extend(grid),
     )
-    run_benchmark(options(ran / 'protocol.yaml', methods=('dawn',)), Console(quiet=True))
+    run_benchmark(options(ran / 'protocol.yaml', methods=('best_of_n',)), Console(quiet=True))
     (done,) = cells
     folder = done.folder.with_name('seed1')
     other = replace(done, options=replace(done.options, seed=1, output_dir=folder))

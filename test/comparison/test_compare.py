@@ -68,21 +68,21 @@ def history(*outcomes: bool, residual: bool = True) -> list[EpisodeRecord]:
 
 
 def test_a_variant_is_a_preset_with_changed_numbers() -> None:
-    variant = Variant.parse('dawn:utd=2:critic_normalization=none:actor_hidden_sizes=[8, 8]')
-    assert variant.preset == 'dawn'
+    variant = Variant.parse('best_of_n:utd=2:critic_normalization=none:actor_hidden_sizes=[8, 8]')
+    assert variant.preset == 'best_of_n'
     config = variant.configured(load_run('peg_insert')).learner_config()
     assert (config.rule.utd, config.rule.critic_normalization) == (2.0, 'none')
     assert config.rule.actor_hidden_sizes == (8, 8)
-    weaker = Variant.parse('dawn:residual_scale=[0.1, 0.2]:decision_steps=2:utd=4')
+    weaker = Variant.parse('best_of_n:residual_scale=[0.1, 0.2]:decision_steps=2:utd=4')
     changed = weaker.configured(load_run('peg_insert'))
     assert (changed.residual_scale, changed.decision_steps) == ((0.1, 0.2), 2)
     assert changed.overrides == {'utd': 4}
     with pytest.raises(ConfigError, match="residual_scale is 'much', expected a list"):
-        Variant.parse('dawn:residual_scale=much').configured(load_run('peg_insert'))
+        Variant.parse('best_of_n:residual_scale=much').configured(load_run('peg_insert'))
     with pytest.raises(ResidualRLError, match="'utd' is no assignment"):
-        Variant.parse('dawn:utd')
+        Variant.parse('best_of_n:utd')
     with pytest.raises(ResidualRLError, match=r"'\[1' is no YAML value"):
-        Variant.parse('dawn:utd=[1')
+        Variant.parse('best_of_n:utd=[1')
 
 
 def test_steps_to_ninety_percent_counts_only_episodes_with_a_residual() -> None:
@@ -117,7 +117,7 @@ def test_a_learning_curve_leaves_the_guards_episodes_out() -> None:
 
 
 def test_a_grid_runs_once_is_continued_and_leaves_table_curves_and_figures(tmp_path: Path) -> None:
-    names = (f'dawn:{SMALL}', f'sac_residual_plain:{SMALL}')
+    names = (f'best_of_n:{SMALL}', f'sac_residual_plain:{SMALL}')
     one = options(tmp_path, *names, seeds=(0,))
     run_comparison(one, Console(quiet=True))
     first = tmp_path / 'peg_insert' / one.variants[0].folder / 'seed0'
@@ -149,7 +149,7 @@ def test_a_grid_runs_once_is_continued_and_leaves_table_curves_and_figures(tmp_p
 def test_a_finished_run_of_another_configuration_is_no_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], reason: str
 ) -> None:
-    plain = options(tmp_path, f'dawn:{SMALL}', seeds=(0,))
+    plain = options(tmp_path, f'best_of_n:{SMALL}', seeds=(0,))
     if 'base_policy' in changes:
         model = onnx.load(find_base_policy('peg_insert'))
         model.doc_string = 'the same policy in another file'
@@ -176,7 +176,7 @@ def test_a_finished_run_of_another_configuration_is_no_result(
 
 
 def test_a_run_that_fails_is_named_and_keeps_no_other_from_its_end(tmp_path: Path) -> None:
-    both = options(tmp_path, f'dawn:{SMALL}')
+    both = options(tmp_path, f'best_of_n:{SMALL}')
     both = replace(both, configs=[replace(both.configs[0], control_steps=120)], curve_steps=0)
     failing, other = (cell.folder for cell in compare_cells(both))
     failing.parent.mkdir(parents=True)
@@ -195,7 +195,7 @@ def test_a_run_that_fails_is_named_and_keeps_no_other_from_its_end(tmp_path: Pat
 
 
 def test_a_run_that_is_asked_for_twice_is_refused(tmp_path: Path) -> None:
-    once = options(tmp_path, f'dawn:{SMALL}')
+    once = options(tmp_path, f'best_of_n:{SMALL}')
     for twice in (
         replace(once, seeds=(0, 1, 0)),
         replace(once, variants=[*once.variants, *once.variants]),
@@ -207,15 +207,17 @@ def test_a_run_that_is_asked_for_twice_is_refused(tmp_path: Path) -> None:
 
 def test_a_variant_with_a_wrong_number_stops_the_grid_before_it_starts(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match='utd is 0'):
-        run_comparison(options(tmp_path, f'dawn:{SMALL}', 'dawn:utd=0.0'), Console(quiet=True))
+        run_comparison(
+            options(tmp_path, f'best_of_n:{SMALL}', 'best_of_n:utd=0.0'), Console(quiet=True)
+        )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_recordings_go_to_the_presets_that_sample_demonstrations(tmp_path: Path) -> None:
     recordings = Recordings((tmp_path / 'd.hdf5',))
-    given = replace(options(tmp_path, 'dawn', 'resfit'), recordings=recordings, seeds=(0,))
-    dawn, resfit = (cell.options.recordings for cell in compare_cells(given))
-    assert (dawn, resfit) == (Recordings(), recordings)
+    given = replace(options(tmp_path, 'best_of_n', 'resfit'), recordings=recordings, seeds=(0,))
+    best_of_n, resfit = (cell.options.recordings for cell in compare_cells(given))
+    assert (best_of_n, resfit) == (Recordings(), recordings)
     with pytest.raises(ResidualRLError, match='no preset of this comparison samples'):
         run_comparison(replace(given, variants=given.variants[:1]), Console(quiet=True))
 
@@ -223,7 +225,7 @@ def test_recordings_go_to_the_presets_that_sample_demonstrations(tmp_path: Path)
 def test_an_environment_without_a_base_policy_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ('compare', '--env', 'Pendulum-v1', '--presets', 'dawn', '--out', str(tmp_path))
+    command = ('compare', '--env', 'Pendulum-v1', '--presets', 'best_of_n', '--out', str(tmp_path))
     assert run_command(*command, monkeypatch=monkeypatch) == 2
     assert 'give either --task, or --env together with --base' in capsys.readouterr().err
 
@@ -270,7 +272,7 @@ def test_a_grid_runs_on_a_ray_cluster(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     command = (
-        *('compare', '--presets', f'dawn:{SMALL}', '--task', 'peg_insert', '--seeds', '0-1'),
+        *('compare', '--presets', f'best_of_n:{SMALL}', '--task', 'peg_insert', '--seeds', '0-1'),
         *('--steps', '200', '--evaluate', '2', '--out', str(tmp_path), '--ray', ray_head),
     )
     assert run_command(*command, monkeypatch=monkeypatch) == 0, capsys.readouterr().err

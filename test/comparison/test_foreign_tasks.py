@@ -23,7 +23,9 @@ from residual_rl_ros.evaluation.episode import Episode
 from residual_rl_ros.tasks.hosting import finetune_for_environment
 
 register()
-SMALL = 'dawn:warmup_transitions=20:batch_size=8:critic_hidden_sizes=[8]:actor_hidden_sizes=[8]'
+SMALL = (
+    'best_of_n:warmup_transitions=20:batch_size=8:critic_hidden_sizes=[8]:actor_hidden_sizes=[8]'
+)
 
 
 def compare(task: str, out: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> int:
@@ -115,7 +117,7 @@ def test_any_environment_is_trained_resumed_and_evaluated_by_its_name(
     train = ('train', *told, *side, '--out', out, '--evaluate', '2', *small)
     assert run_command(*train, '--steps', '40', monkeypatch=monkeypatch) == 0
     said = capsys.readouterr().err
-    assert 'dawn learns from the reward of the task alone: the add-on is measured' in said
+    assert 'best_of_n learns from the reward of the task alone: the add-on is measured' in said
     ends = 'return 8, add-on 0.48, total 8.48'
     assert f'base {ends}, base + residual {ends} on the same seeds' in said
     assert run_command(*train, '--steps', '48', '--resume', monkeypatch=monkeypatch) == 0

@@ -26,7 +26,7 @@ def test_a_shipped_preset_loads(name: str) -> None:
 
 
 def test_overrides_replace_values_and_leave_the_others() -> None:
-    plain, changed = load_preset('dawn'), load_preset('dawn', {'gamma': 0.5, 'utd': 2})
+    plain, changed = load_preset('best_of_n'), load_preset('best_of_n', {'gamma': 0.5, 'utd': 2})
     assert (changed.rule.gamma, changed.rule.utd) == (0.5, 2.0)
     assert isinstance(changed.rule.utd, float)
     assert changed.rule.tau == plain.rule.tau
@@ -43,10 +43,10 @@ def test_an_unknown_preset_lists_the_known_ones() -> None:
 
 
 def test_a_preset_is_read_by_path(tmp_path: Path) -> None:
-    shipped = resource_path('config', 'presets', 'dawn.yaml').read_text()
+    shipped = resource_path('config', 'presets', 'best_of_n.yaml').read_text()
     own = tmp_path / 'own.yaml'
     own.write_text(shipped.replace('utd: 2.0 ', 'utd: 0.25'))
-    assert load_preset(str(own)) == load_preset('dawn', {'utd': 0.25})
+    assert load_preset(str(own)) == load_preset('best_of_n', {'utd': 0.25})
 
 
 @pytest.mark.parametrize('content', [b'{', b'- 1', b'\xff\xfe', None])
@@ -68,7 +68,7 @@ def test_an_unknown_key_is_named() -> None:
 def test_every_error_of_a_file_is_named_at_once() -> None:
     changes = {'gama': 0.9, 'utd': -1, 'batch_size': 'many', 'reward_scale': 2.0}
     with pytest.raises(ConfigError) as caught:
-        load_preset('dawn', changes)
+        load_preset('best_of_n', changes)
     assert caught.value.problems == (
         'gama is unknown; did you mean gamma?',
         'reward_scale was removed: it was 1 in every preset; delete the line, or scale the reward '
@@ -76,7 +76,7 @@ def test_every_error_of_a_file_is_named_at_once() -> None:
         "batch_size is 'many', expected a whole number >= 1",
         'utd is -1, expected a number > 0.0',
     )
-    assert str(caught.value).startswith("preset 'dawn': gama is unknown")
+    assert str(caught.value).startswith("preset 'best_of_n': gama is unknown")
 
 
 def test_a_preset_names_what_differs_and_every_key_has_its_section(tmp_path: Path) -> None:
@@ -94,9 +94,14 @@ def test_a_preset_names_what_differs_and_every_key_has_its_section(tmp_path: Pat
 
 def test_a_preset_extends_another_and_none_itself(tmp_path: Path) -> None:
     heir = tmp_path / 'heir.yaml'
-    heir.write_text('extends: dawn\nreplay: {utd: 1.0}\nnetworks: {critic_normalization: none}\n')
-    changed, dawn = load_preset(str(heir)).to_mapping(), load_preset('dawn').to_mapping()
-    assert {key for key in dawn if changed[key] != dawn[key]} == {'utd', 'critic_normalization'}
+    heir.write_text(
+        'extends: best_of_n\nreplay: {utd: 1.0}\nnetworks: {critic_normalization: none}\n'
+    )
+    changed, best_of_n = load_preset(str(heir)).to_mapping(), load_preset('best_of_n').to_mapping()
+    assert {key for key in best_of_n if changed[key] != best_of_n[key]} == {
+        'utd',
+        'critic_normalization',
+    }
     one, other = tmp_path / 'one.yaml', tmp_path / 'other.yaml'
     one.write_text(f'extends: {other}\n')
     other.write_text(f'extends: {one}\n')
@@ -120,14 +125,14 @@ def test_a_rule_of_an_earlier_version_says_its_new_name(old: str, new: str) -> N
 @pytest.mark.parametrize(
     ('preset', 'change', 'reason'),
     [
-        ('dawn', {'critic_only_updates': 100}, 'entropy_in_target true'),
+        ('best_of_n', {'critic_only_updates': 100}, 'entropy_in_target true'),
         ('wsrl', {'critic_only_updates': 100, 'entropy_in_target': True}, 'entropy_in_target true'),
-        ('dawn', {'offline_updates': 100}, 'offline_updates is unknown'),
-        ('dawn', {'critic_normalization': 'batch'}, 'none, layer, hyperspherical'),
-        ('dawn', {'critic_target_heads': 3}, 'expected at most critic_heads, which is 2'),
-        ('dawn', {'choosing_heads': 3}, 'expected at most critic_heads, which is 2'),
-        ('dawn', {'algorithm': 'ppo'}, "algorithm is 'ppo', expected one of cal_ql, "),
-        ('dawn', {'wide_exploration_scale': 0.5}, '>= 1'),
+        ('best_of_n', {'offline_updates': 100}, 'offline_updates is unknown'),
+        ('best_of_n', {'critic_normalization': 'batch'}, 'none, layer, hyperspherical'),
+        ('best_of_n', {'critic_target_heads': 3}, 'expected at most critic_heads, which is 2'),
+        ('best_of_n', {'choosing_heads': 3}, 'expected at most critic_heads, which is 2'),
+        ('best_of_n', {'algorithm': 'ppo'}, "algorithm is 'ppo', expected one of cal_ql, "),
+        ('best_of_n', {'wide_exploration_scale': 0.5}, '>= 1'),
     ],
 )
 def test_what_does_not_fit_together_is_refused_with_the_reason(
@@ -137,7 +142,15 @@ def test_what_does_not_fit_together_is_refused_with_the_reason(
         load_preset(preset, change)
 
 
-@pytest.mark.parametrize('preset', ['dawn', 'wsrl', 'resfit'])
+def test_the_preset_of_a_paper_has_nothing_of_ours() -> None:
+    dawn, ours = load_preset('dawn').to_mapping(), load_preset('best_of_n').to_mapping()
+    off = {'residual_candidates': 0, 'neutral_prior': 0.0, 'actor_averaging': 1.0, 'n_step': 1}
+    off |= {'base_in_target': False, 'full_bound_cost': 0.0, 'wide_exploration_share': 0.0}
+    assert {key: dawn[key] for key in off} == off
+    assert not any(ours[key] == off[key] for key in off)
+
+
+@pytest.mark.parametrize('preset', ['best_of_n', 'wsrl', 'resfit'])
 def test_critics_may_be_trained_alone_where_no_entropy_is_in_the_target(preset: str) -> None:
     hard = {} if preset == 'resfit' else {'entropy_in_target': False}
     assert load_preset(preset, {'critic_only_updates': 100, **hard}).rule.preparation_updates >= 100

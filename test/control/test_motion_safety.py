@@ -19,7 +19,7 @@ from residual_rl_ros.errors import UnsafeCommandError
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader
 from residual_rl_ros.robot.action_spec import ActionSpec
-from residual_rl_ros.robot.topics import StopInput
+from residual_rl_ros.robot.stop_inputs import StopInput
 from residual_rl_ros.transitions.transition import Source
 
 NAMES = ('a.position', 'b.position')
@@ -126,6 +126,31 @@ def test_after_missed_control_steps_the_step_begins_where_the_arm_is() -> None:
     there = arm.position
     arm.said.now += 3 * PERIOD
     assert np.abs(arm.run(1)[0] - there).max() <= STEP + 1e-12
+
+
+@pytest.mark.parametrize('pause', ['hold', 'takeover', 'missed control steps'])
+@pytest.mark.parametrize('opened', [False, True], ids=['closed', 'opened by hand'])
+def test_after_a_pause_a_gripper_keeps_its_grip_unless_it_was_opened(
+    pause: str, opened: bool
+) -> None:
+    arm = Arm(target=0.5, spec=replace(ARM, following_limit=np.array([0.2, 6.0])))
+    arm.run(10)
+    arm.stuck = True  # It has closed around something, and is told to close further.
+    told = arm.run(8)[-1][1]
+    grip = arm.position[1]
+    assert told > grip + 3 * STEP
+    if pause == 'missed control steps':
+        arm.said.now += 3 * PERIOD
+    else:
+        arm.loop.held, arm.loop._takeover_active = pause == 'hold', pause == 'takeover'
+        arm.run(3)
+        arm.loop.held = False
+        arm.loop.set_takeover(False)
+    arm.position = arm.position - [0.0, 0.3 * opened]
+    first = arm.run(1)[0]
+    np.testing.assert_allclose(first[1], arm.position[1] + STEP if opened else told + STEP)
+    np.testing.assert_allclose(first[0], arm.position[0] + STEP)
+    assert arm.said.faults == []
 
 
 def test_a_robot_that_is_not_measured_goes_on_from_its_last_command() -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from residual_rl_ros.control.takeover import Hands, Takeover, TakeoverConfig, load_takeover
+from residual_rl_ros.control.takeover import Hands, Takeover
+from residual_rl_ros.control.takeover_controls import TakeoverConfig, load_takeover
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.action_spec import ActionSpec
@@ -57,7 +58,7 @@ class Pad:
     def __init__(self, config: TakeoverConfig, action: ActionSpec = ARM) -> None:
         self.config = config
         self.takeover = Takeover(config, action, PERIOD)
-        self.values = dict.fromkeys(config.controls, 0.0)
+        self.values = dict.fromkeys(config.keys.controls, 0.0)
         self.now = 0.0
         self.says()  # Nobody holds on yet.
 
@@ -224,7 +225,7 @@ def test_a_trigger_that_falls_can_be_the_deadman(tmp_path: Path) -> None:
 def test_a_button_counts_once_and_hold_before_all_others(pad: Pad) -> None:
     pad.now += 1.0
     assert pad.says(buttons_2=1.0) == []  # It was down when the pad was heard again.
-    assert pad.takeover.ignored == ['success']
+    assert pad.takeover.presses.ignored == ['success']
     assert pad.says(buttons_2=0.0) == []
     pad.now += 0.15
     assert pad.says(buttons_2=1.0, buttons_3=1.0, buttons_5=1.0) == ['hold', 'success']
@@ -257,9 +258,9 @@ def test_a_hold_counts_even_if_nothing_was_heard_before_it(pad: Pad) -> None:
         ({'deadman': 'axes.0'}, r"control 'axes.0' is given 2 times"),
         ({'input': 'keyboard', 'axes': []}, r'axes is \[\], expected a non-empty list'),
         ({'input': 'twist', 'deadman': 'moved'}, r"'axes.0' is no control of input twist"),
-        ({'axes': [{'action': 'a', 'scale': 1.0}]}, r'axes.*control of a is missing'),
-        ({'axes': [{'action': 'a', 'minus': 'axes.1', 'scale': 1}]}, r'control of a is missing'),
-        ({'axes': [{'action': 'a', 'control': 'axes.1', 'scale': 0}]}, r'scale of a is 0'),
+        ({'axes': [{'action': 'a', 'scale': 1.0}]}, r"axes\[0\].control is missing for 'a'"),
+        ({'axes': [{'action': 'a', 'minus': 'axes.1', 'scale': 1}]}, r"control is missing for 'a'"),
+        ({'axes': [{'action': 'a', 'control': 'axes.1', 'scale': 0}]}, r'axes\[0\].scale is 0'),
         ({'axes': [PAD['axes'][0], {**PAD['axes'][1], 'action': 'a'}]}, r"action 'a' is given 2"),
         (
             {'buttons': {'success_': 'buttons.1'}},
@@ -287,7 +288,7 @@ def test_a_keyboard_has_no_topic_and_no_button_that_is_held(tmp_path: Path) -> N
     [
         (ARM, {'action': 'gripp'}, r"action 'gripp' is unknown; did you mean grip\?"),
         (ARM, {'scale': 3.0}, r'scale of a is 3, expected up to 2 \(robot.action.max_velocity\)'),
-        (BASE, {'scale': 0.6}, r'scale of a is 0.6, expected up to 0.5 \(robot.action.lower, up'),
+        (BASE, {'scale': 0.6}, r'scale of a is 0.6 m/s, expected up to 0.5 \(robot.action.lower'),
         (ActionSpec.recorded(['a', 'b']), {}, r'robot.action.measured_by is missing'),
         (ActionSpec.discrete(['a', 'b']), {}, r'discrete actions are not moved by axes'),
     ],
@@ -305,4 +306,4 @@ def test_the_shipped_files_fit_the_robot_that_they_name() -> None:
     shipped = sorted(path.stem for path in resource_path('config', 'takeover').glob('*.yaml'))
     assert shipped == ['gamepad', 'keyboard', 'spacemouse']
     for name in shipped:
-        load_takeover(name)[0].check(robot.action, 1.0 / robot.control_rate_hz)
+        load_takeover(name, robot)

@@ -39,9 +39,9 @@ def test_files_of_other_kinds_are_not_opened(tmp_path: Path, name: str) -> None:
 def test_what_is_of_no_use_is_told_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(ResidualRLError, match=r"nowhere.hdf5' do not exist"):
         Recordings((tmp_path / 'nowhere.hdf5',)).check('resfit', samples=True)
-    with pytest.raises(ResidualRLError, match="preset 'dawn' samples no demonstrations"):
-        Recordings((tmp_path,)).check('dawn', samples=False)
-    Recordings().check('dawn', samples=False)
+    with pytest.raises(ResidualRLError, match="preset 'best_of_n' samples no demonstrations"):
+        Recordings((tmp_path,)).check('best_of_n', samples=False)
+    Recordings().check('best_of_n', samples=False)
 
 
 def test_several_recordings_go_into_one_buffer_each_apart(tmp_path: Path) -> None:

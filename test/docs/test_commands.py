@@ -124,6 +124,8 @@ def test_a_node_of_a_page_exists(line: str) -> None:
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the current folder, with the files that the pages speak of."""
     shutil.copy(ROOT / 'config' / 'robots' / 'peg_insert.yaml', tmp_path / 'my_robot.yaml')
+    axis = '{action: joint1.position, control: axes.0, scale: 0.5}'
+    (tmp_path / 'my_pad.yaml').write_text(f'{{input: joy, deadman: buttons.4, axes: [{axis}]}}')
     shutil.copy(ROOT / 'models' / 'peg_insert.onnx', tmp_path / 'policy.onnx')
     shutil.copytree(ROOT / 'test' / 'data' / 'transitions_bag', tmp_path / 'bags' / 'monday')
     monkeypatch.chdir(tmp_path)

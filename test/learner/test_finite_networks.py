@@ -117,7 +117,7 @@ def test_networks_that_break_are_replaced_by_the_latest_sound_ones(
     assert load_checkpoint(tmp_path / 'latest').updates.online == learner.updates.online
 
 
-@pytest.mark.parametrize('preset', ['dawn', 'resfit', 'wsrl', 'policy_decorator'])
+@pytest.mark.parametrize('preset', ['best_of_n', 'resfit', 'wsrl', 'policy_decorator'])
 def test_a_learner_that_diverges_at_once_publishes_and_saves_what_is_finite(
     preset: str, tmp_path: Path
 ) -> None:

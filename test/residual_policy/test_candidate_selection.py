@@ -230,7 +230,7 @@ def test_a_deterministic_actor_proposes_with_its_fixed_noise() -> None:
     np.testing.assert_allclose(chosen, best, atol=1e-6)
 
 
-@pytest.mark.parametrize('preset', ['dawn', 'resfit'])
+@pytest.mark.parametrize('preset', ['best_of_n', 'resfit'])
 def test_actor_and_critics_survive_the_wire_bit_for_bit(preset: str) -> None:
     actor = advised(make_rule(preset=preset))
     header = WeightsHeader(1, 2)

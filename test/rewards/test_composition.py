@@ -166,6 +166,7 @@ def test_yaml_and_the_command_line_say_the_same() -> None:
         ([{'name': 'keep_out'}], 'expected one of .*keep_out_box.*or package.module:factory'),
         ([{**BOX, 'weight': np.nan}], "weight of 'keep_out_box' is nan"),
         ([{**BOX, 'weight': 'much'}], "weight of 'keep_out_box' is 'much'"),
+        ([{**BOX, 'weight': '1e-1'}], 'to YAML 1e-1 is a string: write 1.0e-1'),
         ([{**BOX, 'margins': 0.1}], 'did you mean margin'),
         ([{**BOX, 'lower': [1.0]}], 'is not below upper'),
         ([{**BOX, 'lower': [1.0, 2.0]}], 'lower has 2 numbers, expected 1'),

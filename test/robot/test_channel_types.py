@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from residual_rl_ros.errors import ConfigError, ObservationError
-from residual_rl_ros.robot.decoders import MessageDecoder
+from residual_rl_ros.robot.decoders import message_decoder
 from residual_rl_ros.robot.topics import (
     BOOL,
     FLOAT,
@@ -61,7 +61,7 @@ def joy(axes: list[float], buttons: list[int]) -> Any:
 
 
 def values_of(channel: Channel, message: Any) -> list[float]:
-    decoder = MessageDecoder(channel)
+    decoder = message_decoder(channel)
     decoder.check(message)
     reading = decoder.read(message, lambda: 9.0)
     assert reading is not None
@@ -106,7 +106,7 @@ def test_what_saw_nothing_hides_nothing_beside_it() -> None:
 @pytest.mark.parametrize(
     ('message', 'reason'),
     [
-        (scan([1.0, 2.0]), r"channel 'scan' \(scan\) has 2 ranges, expected .* each of 3"),
+        (scan([1.0, 2.0]), r"channel 'scan' \(scan\): has 2 ranges, expected .* each of 3"),
         (scan([1.0] * 3, high=math.inf), 'range_max inf, expected'),
         (scan([1.0] * 3, low=9.0), 'range_min 9 and range_max 8, expected'),
     ],
@@ -127,7 +127,9 @@ def test_a_gamepad_is_read_by_index() -> None:
 def test_a_gamepad_with_less_is_refused_by_name(
     axes: list[float], buttons: list[int], missing: str
 ) -> None:
-    with pytest.raises(ObservationError, match=rf"'pad' \(joy\) has .* robot YAML names {missing}"):
+    with pytest.raises(
+        ObservationError, match=rf"'pad' \(joy\): has .* robot YAML names {missing}"
+    ):
         values_of(PAD, joy(axes, buttons))
 
 
@@ -136,11 +138,11 @@ def test_a_single_number_counts_from_its_receipt(kind: str, said: Any, value: fl
     channel = Channel('grip', 'grip', kind, ('data',), (), 0.1, stamped_by='receipt')
     assert channel.observation_names == ('grip.data',)
     assert values_of(channel, recorded(kind, data=said)) == [value]
-    reading = MessageDecoder(channel).read(recorded(kind, data=said), lambda: 9.0)
+    reading = message_decoder(channel).read(recorded(kind, data=said), lambda: 9.0)
     assert reading is not None
     assert (reading.stamp, reading.stamped) == (9.0, False)
     with pytest.raises(ConfigError, match='has no stamp; lockstep needs one'):
-        MessageDecoder(channel, lockstep=True)
+        message_decoder(channel, lockstep=True)
 
 
 def test_an_estimated_pose_is_read_as_a_pose() -> None:
@@ -163,7 +165,7 @@ def test_another_frame_than_the_declared_one_is_refused() -> None:
             header=Message(stamp=stamp, frame_id='base_link'),
             pose=Message(position=Message(x=1.5)),
         )
-        decoder = MessageDecoder(Channel(**{**vars(channel), 'stamped_by': stamped_by}))
+        decoder = message_decoder(Channel(**{**vars(channel), 'stamped_by': stamped_by}))
         reading = decoder.read(message, lambda: 1.0)
         assert reading is not None
         assert reading.values.tolist() == [1.5]

@@ -20,7 +20,7 @@ from residual_rl_ros.errors import CommandError, ConfigError, ObservationError
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.codecs import find_codec, installed_codecs
 from residual_rl_ros.robot.command import CommandDecoder, check_lockstep
-from residual_rl_ros.robot.decoders import MessageDecoder
+from residual_rl_ros.robot.decoders import message_decoder
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.transitions.cdr import deserialize, serialize, typestore
 
@@ -84,7 +84,7 @@ def test_the_example_of_the_how_to_reads_and_makes_messages(install: Install) ->
     install(source)
     changes = {'scale': [2.0], 'offset': [1.0, 0.0], 'frame_id': 'hand', 'upper': [9.0]}
     robot = RobotConfig.from_mapping(description(**changes))
-    reader = MessageDecoder(robot.channels[0])
+    reader = message_decoder(robot.channels[0])
     reading = reader.read(pads(['right', 'left'], [0.25, 0.5]), lambda: 9.0)
     assert reading is not None
     assert robot.observation_names == ('pads.left', 'pads.right')
@@ -111,7 +111,7 @@ def test_a_raw_bag_holds_the_type_by_the_definition_of_its_codec(
     recorder.write('pads', 10**9, serialize(message, KIND))
     recorder.close()
     (raw,) = Bag(tmp_path / 'bag').messages({'pads'})
-    reading = MessageDecoder(robot.channels[0]).read(deserialize(raw.data, KIND), lambda: 9.0)
+    reading = message_decoder(robot.channels[0]).read(deserialize(raw.data, KIND), lambda: 9.0)
     assert reading is not None
     assert (reading.stamp, reading.values.tolist()) == (5.0, [0.5, 0.25])
 
@@ -119,7 +119,7 @@ def test_a_raw_bag_holds_the_type_by_the_definition_of_its_codec(
 def test_a_message_that_its_codec_does_not_read_is_refused_by_name(install: Install) -> None:
     install(example())
     robot = RobotConfig.from_mapping(description(frame_id='hand'))
-    reader = MessageDecoder(robot.channels[0])
+    reader = message_decoder(robot.channels[0])
     where = rf"channel 'pads' \(pads\): {KIND}: its codec failed: KeyError: 'right'"
     with pytest.raises(ObservationError, match=where):
         reader.read(pads(['left'], [0.5]), lambda: 9.0)
@@ -160,6 +160,6 @@ def test_a_codec_that_cannot_be_loaded_is_named_with_its_package(
 
 def test_a_codec_that_returns_another_number_of_values_is_refused(install: Install) -> None:
     install(example().replace('for field in fields', 'for field in fields[:1]', 1))
-    reader = MessageDecoder(RobotConfig.from_mapping(description()).channels[0])
+    reader = message_decoder(RobotConfig.from_mapping(description()).channels[0])
     with pytest.raises(ObservationError, match=r'returned shape \(1,\), expected \(2,\)'):
         reader.read(pads(['left', 'right'], [0.1, 0.2]), lambda: 9.0)

@@ -13,7 +13,7 @@ import pytest
 
 from residual_rl_ros.errors import ConfigError, ObservationError
 from residual_rl_ros.robot.camera import Camera
-from residual_rl_ros.robot.decoders import MessageDecoder
+from residual_rl_ros.robot.decoders import message_decoder
 from residual_rl_ros.robot.image_messages import calibration_of
 from residual_rl_ros.robot.image_preprocessing import (
     Calibration,
@@ -50,7 +50,7 @@ def info(**changes: Any) -> Any:
 
 def seen(channel: Channel, message: Any, size: tuple[int, int]) -> np.ndarray:
     """Return the picture that a policy sees."""
-    reading = MessageDecoder(channel, picture_size=size).read(message, lambda: 9.0)
+    reading = message_decoder(channel, picture_size=size).read(message, lambda: 9.0)
     assert reading is not None
     assert reading.picture is not None
     return reading.picture
@@ -107,11 +107,11 @@ def test_a_wrong_encoding_or_size_is_named(channel: Channel, message: Any, probl
 
 def test_pictures_are_undistorted_by_what_the_camera_publishes() -> None:
     channel = camera(camera_info_topic='camera_info')
-    reader = MessageDecoder(channel, picture_size=(48, 64))
+    reader = message_decoder(channel, picture_size=(48, 64))
     message = image('rgb8', PICTURE)
     assert reader.hint == 'waits for sensor_msgs/msg/CameraInfo on camera_info'
     assert reader.read(message, lambda: 9.0) is None
-    assert reader.read(info(), lambda: 9.0, aside=True) is None
+    assert reader.read(info(), lambda: 9.0, second=True) is None
     assert reader.hint == ''
     reading = reader.read(message, lambda: 9.0)
     assert reading is not None
@@ -122,12 +122,12 @@ def test_pictures_are_undistorted_by_what_the_camera_publishes() -> None:
 
 
 def test_a_calibration_that_changes_is_said_and_the_first_one_stays() -> None:
-    reader = MessageDecoder(camera(camera_info_topic='camera_info'), picture_size=(48, 64))
+    reader = message_decoder(camera(camera_info_topic='camera_info'), picture_size=(48, 64))
     for _ in range(2):
-        reader.read(info(), lambda: 9.0, aside=True)
+        reader.read(info(), lambda: 9.0, second=True)
     before = reader.read(image('rgb8', PICTURE), lambda: 9.0)
     with pytest.raises(ObservationError, match=r"'front' \(camera_info\): CameraInfo has changed"):
-        reader.read(info(d=(0.0,) * 5), lambda: 9.0, aside=True)
+        reader.read(info(d=(0.0,) * 5), lambda: 9.0, second=True)
     after = reader.read(image('rgb8', PICTURE), lambda: 9.0)
     assert before is not None
     assert after is not None
@@ -154,4 +154,4 @@ def test_a_camera_that_nobody_calibrates_shows_nothing() -> None:
     with pytest.raises(ConfigError, match=r"'front' waits for .*; where nobody publishes it"):
         Camera(camera(camera_info_topic='camera_info')).look(PICTURE)
     with pytest.raises(ConfigError, match='camera_info_topic is given, but in lockstep'):
-        MessageDecoder(camera(camera_info_topic='camera_info'), lockstep=True)
+        message_decoder(camera(camera_info_topic='camera_info'), lockstep=True)

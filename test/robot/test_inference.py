@@ -70,6 +70,7 @@ def test_a_provider_that_does_not_start_is_refused_instead_of_replaced(
         ({'optimisation': 'most'}, 'expected one of disable, basic, extended, all'),
         ({'constants': {'goal': []}}, r'constants.goal is \[\], expected a list of finite'),
         ({'constants': {'goal': [1.0, 'x']}}, 'constants.goal is .* expected a list of finite'),
+        ({'constants': {'goal': ['1e-1']}}, 'YAML 1e-1 is a string: write 1.0e-1'),
         ({'constants': {'goal': [float('nan')]}}, 'constants.goal is .* expected a list of finite'),
         ({'constants': {'goal': {'x': 1}}}, 'constants.goal is .* expected a list of finite'),
         ({'provider': [CPU]}, 'provider is unknown; did you mean providers'),

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from residual_rl_ros.errors import ObservationError
-from residual_rl_ros.robot.decoders import MessageDecoder, Reading
+from residual_rl_ros.robot.decoders import message_decoder
+from residual_rl_ros.robot.message_decoder import Reading
 from residual_rl_ros.robot.topics import JOINT_STATE, Channel
 
 POSE = 'geometry_msgs/msg/PoseStamped'
@@ -36,7 +37,7 @@ class Listener:
 
     def __init__(self, channel: Channel = ROBOT, lockstep: bool = False) -> None:
         self.now = 0.0
-        self.reader = MessageDecoder(channel, lockstep, lambda: self.now)
+        self.reader = message_decoder(channel, lockstep, lambda: self.now)
 
     def hear(
         self, stamp: float, values: dict[str, float], count: int | None = None
@@ -211,7 +212,7 @@ def test_a_robot_that_moves_as_it_likes_has_one_publisher() -> None:
 
 def test_the_second_publisher_of_another_type_is_an_error_too() -> None:
     channel = Channel('tool', 'tool_pose', POSE, ('position.x',), (), 0.2, stamped_by='receipt')
-    reader = MessageDecoder(channel)
+    reader = message_decoder(channel)
     message = SimpleNamespace(pose=SimpleNamespace(position=SimpleNamespace(x=1.0)), header=0)
     assert reader.read(message, lambda: 1.0, 5) == Reading(1.0, np.array([1.0]), False)
     with pytest.raises(ObservationError, match="'tool': two publishers on tool_pose take turns"):

@@ -75,6 +75,7 @@ def test_home_is_given_by_action_name(positions: dict[str, Any]) -> None:
         ),
         ({'positions': {'a.position': 1.5}}, r'a.position is 1.5, expected a number from -1 to 1'),
         ({'positions': {'a.position': float('nan')}}, r'a.position is nan, expected a number'),
+        ({'positions': {'a.position': '1e-1'}}, r'to YAML 1e-1 is a string: write 1.0e-1'),
         ({'positions': {'a.position': True}}, r'a.position is True, expected a number'),
         (
             {'positions': {'b.position': 1.0, 'b': {'position': 1.5}}},
@@ -95,10 +96,60 @@ def test_a_home_that_cannot_be_reached_is_refused_by_key(
         described(home=given)
 
 
+def in_velocities(*fields: str, **changes: Any) -> RobotConfig:
+    """Return a robot that is commanded in velocities, whose joints are measured so."""
+    channel = {**DESCRIPTION['observation']['arm'], 'fields': list(fields)}
+    return described(
+        action={
+            'names': ['a.velocity', 'b.velocity'],
+            'units': ['rad/s', 'rad/s'],
+            'measured_by': ['arm.velocity.a', 'arm.velocity.b'],
+        },
+        observation={'channels': ['arm'], 'arm': {**channel, **changes.pop('channel', {})}},
+        **changes,
+    )
+
+
+def test_joints_in_velocity_have_a_home_where_their_positions_are_measured() -> None:
+    home = {'positions': {'b.velocity': 5.5}, 'velocity_share': 0.5}
+    robot = in_velocities('position', 'velocity', home=home)
+    assert robot.home is not None
+    assert robot.home.measured_by == ('', 'arm.position.b')
+    np.testing.assert_allclose(robot.home.max_step[1], 0.5 * 2.0 / 20.0)
+    np.testing.assert_allclose(robot.home.tolerance[1], 2.0 * 0.05)
+    report = check_robot(robot, 'bench')
+    assert report.problems == []
+    assert report.facts['home'] == 'between_episodes: b.velocity 5.5'
+    refused = r'home.positions.b.velocity is commanded in rad/s and measured by .*arm.velocity.b'
+    with pytest.raises(ConfigError, match=refused):
+        in_velocities('velocity', home=home)
+    with pytest.raises(ConfigError, match=refused):
+        in_velocities('position', 'velocity', home=home, channel={'scale': [57.3]})
+    with pytest.raises(ConfigError, match=r'is 1e\+300, expected a number from -1000 to 1000'):
+        in_velocities('position', 'velocity', home={'positions': {'b.velocity': 1e300}})
+
+
+def test_a_base_that_drives_has_no_home() -> None:
+    home, names = {'positions': {'linear.x': 0.0}}, ['linear.x', 'angular.z']
+    fields = ['pose.pose.position.x', 'twist.twist.linear.x', 'twist.twist.angular.z']
+    odometry = {'topic': 'odom', 'type': 'nav_msgs/msg/Odometry', 'max_age_s': 0.2}
+    with pytest.raises(ConfigError, match=r'in m/s .* a base that drives has no home: remove it'):
+        described(
+            home=home,
+            command={'topic': 'cmd_vel', 'type': 'geometry_msgs/msg/Twist', 'fields': names},
+            action={
+                'names': names,
+                'measured_by': [f'odom.{field}' for field in fields[1:]],
+            },
+            observation={'channels': ['odom'], 'odom': {**odometry, 'fields': fields}},
+        )
+
+
 def test_only_positions_that_are_measured_have_a_home() -> None:
     home = {'positions': {'a.position': 0.0}}
-    with pytest.raises(ConfigError, match=r'home.positions.a.position is commanded in rad/s'):
-        described(home=home, action={'units': ['rad/s', 'rad/s']})
+    for unit in ('rad/step', 'N m'):
+        with pytest.raises(ConfigError, match=rf'a.position is commanded in {unit}, expected an'):
+            described(home=home, action={'units': [unit, unit]})
     with pytest.raises(ConfigError, match=r'home needs .* action.measured_by'):
         described(home=home, action={'measured_by': []})
 

@@ -13,7 +13,9 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from residual_rl_ros.errors import ConfigError, ObservationError
 from residual_rl_ros.robot import transform_tree
-from residual_rl_ros.robot.decoders import MessageDecoder, Reading, to_nanoseconds
+from residual_rl_ros.robot.decoders import message_decoder
+from residual_rl_ros.robot.message_decoder import MessageDecoder, Reading
+from residual_rl_ros.robot.stamps import to_nanoseconds
 from residual_rl_ros.robot.topics import TF, Channel
 from residual_rl_ros.robot.transforms import ROTATION_6D, ChannelTransform
 from residual_rl_ros.transitions.cdr import deserialize, serialize, typestore
@@ -54,7 +56,7 @@ def message(*transforms: tuple[str, str, float, tuple[float, ...]]) -> Any:
 
 def hear(reader: MessageDecoder, *transforms: Any, static: bool = False) -> Reading | None:
     """Return what a reader makes of a message."""
-    return reader.read(message(*transforms), lambda: 9.0, aside=static)
+    return reader.read(message(*transforms), lambda: 9.0, second=static)
 
 
 def matrix(values: Any) -> np.ndarray:
@@ -66,7 +68,7 @@ def matrix(values: Any) -> np.ndarray:
 
 def test_a_pose_is_composed_across_the_tree_at_the_newest_common_time() -> None:
     mount, arm, first, second = (pose() for _ in range(4))
-    reader = MessageDecoder(channel())
+    reader = message_decoder(channel())
     assert hear(reader, ('camera', 'mount', 0.0, mount), static=True) is None
     assert hear(reader, ('mount', 'base', 0.0, STILL), static=True) is None
     assert hear(reader, ('arm', 'base', 1.0, arm), ('unrelated', 'arm', 1.0, STILL)) is None
@@ -86,13 +88,13 @@ def test_an_orientation_takes_the_form_that_the_policy_wants() -> None:
     turn = Rotation.random(random_state=RNG)
     half = channel(target_frame='base', transform=ChannelTransform(rotation=ROTATION_6D))
     assert half.observation_names[3:] == tuple(f'tool.rotation_6d.{i}' for i in range(6))
-    reading = hear(MessageDecoder(half), ('tool', 'base', 1.0, (1.0, 2.0, 3.0, *-turn.as_quat())))
+    reading = hear(message_decoder(half), ('tool', 'base', 1.0, (1.0, 2.0, 3.0, *-turn.as_quat())))
     assert reading is not None
     np.testing.assert_allclose(reading.values[3:], turn.as_matrix()[:, :2].T.ravel(), atol=1e-12)
 
 
 def test_a_slow_transform_is_waited_for_and_named_as_the_oldest() -> None:
-    reader = MessageDecoder(channel(target_frame='base'))
+    reader = message_decoder(channel(target_frame='base'))
     hear(reader, ('arm', 'base', 1.0, STILL), ('tool', 'arm', 1.0, STILL))
     for step in range(2000):
         reading = hear(reader, ('tool', 'arm', 1.001 + step * 0.001, STILL))
@@ -119,13 +121,13 @@ def test_a_slow_transform_is_waited_for_and_named_as_the_oldest() -> None:
     ],
 )
 def test_the_transform_that_never_came_is_named(heard: list[Any], missing: str) -> None:
-    reader = MessageDecoder(channel())
+    reader = message_decoder(channel())
     assert hear(reader, *heard) is None
     assert missing in reader.hint
 
 
 def test_a_loop_is_refused_by_its_frames() -> None:
-    reader = MessageDecoder(channel())
+    reader = message_decoder(channel())
     hear(reader, ('tool', 'arm', 1.0, STILL))
     with pytest.raises(ObservationError, match='frames tool in arm in wrist in tool form a loop'):
         hear(reader, ('arm', 'wrist', 1.0, STILL), ('wrist', 'tool', 1.0, STILL))
@@ -146,7 +148,7 @@ def test_a_loop_is_refused_by_its_frames() -> None:
     ],
 )
 def test_a_transform_that_is_none_is_refused_by_name(transform: Any, problem: str) -> None:
-    reader = MessageDecoder(channel())
+    reader = message_decoder(channel())
     with pytest.raises(
         ObservationError, match=rf"'tool' \(/tf\): the transform of 'tool' .*{problem}"
     ):
@@ -158,16 +160,16 @@ def test_a_transform_that_is_none_is_refused_by_name(transform: Any, problem: st
 
 def test_a_tree_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transform_tree, 'MAX_FRAMES', 3)
-    reader = MessageDecoder(channel())
+    reader = message_decoder(channel())
     with pytest.raises(ObservationError, match="'3' is one too many: 3 frames are known"):
         hear(reader, *((str(n), 'map', 1.0, STILL) for n in range(4)))
-    known = MessageDecoder(channel())
+    known = message_decoder(channel())
     hear(known, ('tool', 'camera', 1.0, STILL))
     assert hear(known, *((str(n), 'map', 1.0, STILL) for n in range(9))) is not None
 
 
 def test_a_clock_that_was_set_back_begins_anew_and_a_late_message_does_not() -> None:
-    reader = MessageDecoder(channel())
+    reader = message_decoder(channel())
     stamps = []
     for stamp in (5.0, 4.9, 5.0, 5.1, 1.0, 1.1):
         reading = hear(reader, ('tool', 'camera', stamp, STILL))
@@ -177,7 +179,7 @@ def test_a_clock_that_was_set_back_begins_anew_and_a_late_message_does_not() -> 
 
 
 def test_the_time_of_receipt_counts_where_the_robot_yaml_says_so() -> None:
-    reader = MessageDecoder(channel(stamped_by='receipt'))
+    reader = message_decoder(channel(stamped_by='receipt'))
     reading = hear(reader, ('tool', 'camera', 0.0, STILL))
     assert reading is not None
     assert (reading.stamp, reading.stamped) == (9.0, False)
@@ -185,11 +187,11 @@ def test_the_time_of_receipt_counts_where_the_robot_yaml_says_so() -> None:
 
 def test_a_pose_that_nothing_renews_has_to_be_latched() -> None:
     with pytest.raises(ObservationError, match=r'are static, .* set latched: true instead'):
-        hear(MessageDecoder(channel()), ('tool', 'camera', 0.0, STILL), static=True)
-    latched = MessageDecoder(channel(max_age_s=math.inf, latched=True))
+        hear(message_decoder(channel()), ('tool', 'camera', 0.0, STILL), static=True)
+    latched = message_decoder(channel(max_age_s=math.inf, latched=True))
     assert hear(latched, ('tool', 'camera', 0.0, STILL), static=True) is not None
 
 
 def test_lockstep_refuses_what_has_no_message_of_its_own() -> None:
     with pytest.raises(ConfigError, match=r'robot.observation.tool.type is tf2_msgs/msg/TFMessage'):
-        MessageDecoder(channel(), lockstep=True)
+        message_decoder(channel(), lockstep=True)

@@ -13,7 +13,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from residual_rl_ros.errors import ObservationError
-from residual_rl_ros.robot.decoders import MessageDecoder
+from residual_rl_ros.robot.decoders import message_decoder
 from residual_rl_ros.robot.topics import (
     FLOAT_ARRAY,
     JOINT_STATE,
@@ -37,7 +37,7 @@ def array_message(*values: float) -> Any:
 
 
 def values_of(channel: Channel, message: Any) -> list[float]:
-    reading = MessageDecoder(channel).read(message, lambda: 1.0)
+    reading = message_decoder(channel).read(message, lambda: 1.0)
     assert reading is not None
     return [float(value) for value in reading.values]
 
@@ -101,7 +101,7 @@ def test_efforts_are_not_in_degrees_and_one_joint_can_be_wrapped() -> None:
 
 
 def test_an_encoder_that_counts_in_degrees_is_not_taken_for_two_publishers() -> None:
-    reader = MessageDecoder(joint_channel(degrees=True))
+    reader = message_decoder(joint_channel(degrees=True))
 
     def alternate(angle: float) -> None:
         for step in range(40):

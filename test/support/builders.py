@@ -351,7 +351,7 @@ def residual_presets() -> list[str]:
     ]
 
 
-def small_config(preset: str = 'dawn', **overrides: Any) -> LearnerConfig:
+def small_config(preset: str = 'best_of_n', **overrides: Any) -> LearnerConfig:
     """Return a preset, shrunk so that an update takes about a millisecond."""
     small: dict[str, Any] = {
         'warmup_transitions': 10,
@@ -372,7 +372,10 @@ def small_config(preset: str = 'dawn', **overrides: Any) -> LearnerConfig:
 
 
 def make_rule(
-    preset: str = 'dawn', layout: TransitionLayout | None = None, seed: int = 0, **overrides: Any
+    preset: str = 'best_of_n',
+    layout: TransitionLayout | None = None,
+    seed: int = 0,
+    **overrides: Any,
 ) -> Any:
     """Return the update rule of a small preset, with an empty memory."""
     config = small_config(preset, **overrides)

@@ -104,7 +104,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     'marks': read_marks,
     'sidecar': _sidecar,
     'recipe': lambda path: read_record(BaseRecipe, path),
-    'assignment': lambda path: load_preset('dawn', assignments([path.read_text()])),
+    'assignment': lambda path: load_preset('best_of_n', assignments([path.read_text()])),
     'metadata': lambda path: BasePolicyMetadata.from_json(path.read_text()),
     'layout': lambda path: TransitionLayout.from_yaml(path.read_text()),
     'bag': lambda path: _command('bag', 'info', str(path)),

@@ -28,9 +28,10 @@ from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.gates import RealTimeRules
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
-from residual_rl_ros.robot.decoders import MessageDecoder, rounded, stamped_label
+from residual_rl_ros.robot.decoders import message_decoder
 from residual_rl_ros.robot.description import TAKEOVER, RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.robot.stamps import rounded, stamped_label
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
 from residual_rl_ros.transitions.cdr import deserialize, labelled_array, serialize, typestore
 from residual_rl_ros.transitions.transition import Transition
@@ -124,7 +125,7 @@ class Live:
         live.loop.activate()
         sizes = policy.metadata.picture_sizes
         live.readers = {
-            channel.name: MessageDecoder(channel, picture_size=sizes.get(channel.name))
+            channel.name: message_decoder(channel, picture_size=sizes.get(channel.name))
             for channel in robot.channels
         }
         return live
@@ -142,12 +143,12 @@ class Live:
     fault = warn
 
     def observe(
-        self, name: str, topic: str, kind: str, received_ns: int, data: bytes, aside: bool = False
+        self, name: str, topic: str, kind: str, received_ns: int, data: bytes, second: bool = False
     ) -> None:
         self.recorder.write(topic, received_ns, data)
         message = deserialize(data, kind)
-        reading = self.readers[name].read(message, lambda: received_ns * 1e-9, aside=aside)
-        assert reading is not None or aside
+        reading = self.readers[name].read(message, lambda: received_ns * 1e-9, second=second)
+        assert reading is not None or second
         if reading is None:
             return
         self.loop.push_observation(name, reading.stamp, reading.values, reading.picture)

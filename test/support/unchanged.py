@@ -3,15 +3,13 @@
 """What the package computed on e8f1ba4, before it was rebuilt: `test_unchanged` compares with it.
 
 Recorded anew since: `short_wsrl` when its actor got four batches and its returns a lower bound;
-`dawn`, `short_dawn` and the lockstep episodes when the entropy ceased to count in the target where
-the base is preferred; `short_plain` when its preset became plain; the candidate of `dawn` when
-candidates began to be taken every 25 episodes; the commands, one by one, when the recorder was
-found to miss some, and the raw bag when OpenBLAS was told its instructions (`conftest.py`), both
-from code that had just given the figures before.
-
-Run as a script to record figures anew, which is right only after a change of behaviour that was
-wanted: `.venv/bin/python test/support/unchanged.py NAME...`, where a name is that of a run or
-`lockstep`.
+`best_of_n` (called `dawn` then), `short_best_of_n` and the lockstep episodes when the entropy
+ceased to count in the target where the base is preferred; `short_plain` when its preset became
+plain; the candidate of `best_of_n` when candidates began to be taken every 25 episodes; the
+commands, one by one, when the recorder was found to miss some, and the raw bag when OpenBLAS was
+told its instructions (`conftest.py`), both from code that had just given the figures before. Run as
+a script to record figures anew, which is right only after a change of behaviour that was wanted:
+`.venv/bin/python test/support/unchanged.py NAME...`, where a name is that of a run or `lockstep`.
 """
 
 from __future__ import annotations
@@ -37,9 +35,9 @@ UNHEARD, HEARD = '....', 0.25
 a fast simulator it loses some. The simulator does not, as it waits for each."""
 SMALL = {'warmup_transitions': 100, 'batch_size': 32}
 RUNS: dict[str, tuple[str, str, int, dict[str, float]]] = {
-    'dawn': ('peg_insert', 'dawn', 12000, {}),
+    'best_of_n': ('peg_insert', 'best_of_n', 12000, {}),
     'resfit': ('push_to_goal', 'resfit', 6000, {}),
-    'short_dawn': ('peg_insert', 'dawn', 1200, {**SMALL, 'bound_ramp_transitions': 100}),
+    'short_best_of_n': ('peg_insert', 'best_of_n', 1200, {**SMALL, 'bound_ramp_transitions': 100}),
     'short_resfit': ('push_to_goal', 'resfit', 600, {**SMALL, 'critic_only_updates': 10}),
     'short_wsrl': (
         *('push_to_goal', 'wsrl', 800),

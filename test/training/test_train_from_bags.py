@@ -183,9 +183,9 @@ def test_offline_data_trains_actor_and_critics_and_is_dropped(bag: Path) -> None
 @pytest.mark.parametrize(
     ('preset', 'use', 'reason'),
     [
-        ('dawn', TransitionUse.OFFLINE, 'offline_updates > 0'),
+        ('best_of_n', TransitionUse.OFFLINE, 'offline_updates > 0'),
         ('wsrl', TransitionUse.BASE, 'use --as offline'),
-        ('dawn', TransitionUse.DEMONSTRATIONS, 'demonstration_share > 0'),
+        ('best_of_n', TransitionUse.DEMONSTRATIONS, 'demonstration_share > 0'),
     ],
 )
 def test_a_preset_that_cannot_use_them_is_refused(

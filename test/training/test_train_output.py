@@ -57,7 +57,8 @@ def test_an_add_on_that_the_preset_does_not_learn_is_said_to_be_measured_alone(
     with pytest.raises(OutputError):
         run_training(run, Console(file=said, width=1000))
     assert (
-        'dawn learns from the reward of the task alone: the add-on is measured' in said.getvalue()
+        'best_of_n learns from the reward of the task alone: the add-on is measured'
+        in said.getvalue()
     )
 
 
@@ -67,7 +68,7 @@ def test_an_add_on_that_the_preset_does_not_learn_is_said_to_be_measured_alone(
         ('cart_pole', 'residual_soft_q', 'learns from an add-on reward, and there is none'),
         ('push_to_goal', 'q_remix', 'and proposals is 1: set it to 8'),
         ('push_to_goal', 'choose_and_edit', 'and proposals is 1: set it to 8'),
-        ('cart_pole', 'dawn', 'those of this robot are discrete: use residual_soft_q'),
+        ('cart_pole', 'best_of_n', 'those of this robot are discrete: use residual_soft_q'),
     ],
 )
 def test_a_run_that_could_change_nothing_is_refused(

@@ -80,7 +80,7 @@ def test_a_card_says_how_the_prior_was_made_and_what_it_returns(priors):
 
 def test_a_preset_that_trains_no_prior_is_refused(tmp_path):
     for preset, changes, cause in (
-        ('dawn', {}, 'tells how likely its actions are; use soft_q'),
+        ('best_of_n', {}, 'tells how likely its actions are; use soft_q'),
         ('residual_soft_q', {}, "reward is 'add_on', expected 'basic'"),
         ('soft_q', {'prior_weight': 0.5}, 'prior_weight is 0.5, expected 0.0'),
     ):

@@ -62,7 +62,7 @@ def test_a_robot_with_a_key_accepts_no_other_weights() -> None:
 
 
 def test_a_checkpoint_of_another_hand_is_refused(tmp_path: Path) -> None:
-    learner = Learner(load_preset('dawn'), make_layout(), seed=0)
+    learner = Learner(load_preset('best_of_n'), make_layout(), seed=0)
     folder = tmp_path / 'latest'
     save_checkpoint(folder, learner)
     with pytest.raises(CheckpointError, match='is not sealed'):

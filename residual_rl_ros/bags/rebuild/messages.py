@@ -20,8 +20,9 @@ from residual_rl_ros.bags.recorder import FEEDBACK, FLAG, TAKEOVER_ACTIVE
 from residual_rl_ros.bags.segment import RawMessage
 from residual_rl_ros.errors import BagError, CommandError
 from residual_rl_ros.robot.command import CommandVector
-from residual_rl_ros.robot.decoders import MessageDecoder, stamp_of, to_nanoseconds
+from residual_rl_ros.robot.decoders import message_decoder
 from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.stamps import stamp_of, to_nanoseconds
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, Channel
 from residual_rl_ros.transitions.cdr import deserialize
 
@@ -47,7 +48,7 @@ class TopicReading:
     """Of the role `CHANNEL`."""
     command: int = 0
     """Of the role `COMMAND`: which of the robot's."""
-    aside: bool = False
+    second: bool = False
     """Of the role `CHANNEL`: the topic is the second of its sources."""
 
 
@@ -96,7 +97,7 @@ class RawMessages:
         self._readings: dict[str, list[TopicReading]] = {}
         for channel in robot.channels:
             for index, source in enumerate(channel.sources):
-                reading = TopicReading(Role.CHANNEL, source.type, channel, aside=index > 0)
+                reading = TopicReading(Role.CHANNEL, source.type, channel, second=index > 0)
                 self._read(source.topic, reading)
         for index, command in enumerate(robot.commands):
             self._read(command.topic, TopicReading(Role.COMMAND, command.type, command=index))
@@ -169,7 +170,7 @@ def survey(messages: RawMessages, robot: RobotConfig, lockstep: bool) -> dict[in
         BagError: a channel or the command was not recorded, or the commands are of several runs or
             of another clock.
     """
-    readers = {channel.name: MessageDecoder(channel) for channel in robot.channels}
+    readers = {channel.name: message_decoder(channel) for channel in robot.channels}
     vector = CommandVector(robot.commands, robot.action.size)
     answered = math.nan
     seen: dict[str, float] = {}
@@ -178,7 +179,7 @@ def survey(messages: RawMessages, robot: RobotConfig, lockstep: bool) -> dict[in
     for received in messages.all():
         channel = received.reading.channel
         if channel is not None:
-            if received.reading.aside:
+            if received.reading.second:
                 continue
             if channel.name not in seen:
                 readers[channel.name].check(received.message)

@@ -21,7 +21,7 @@ from residual_rl_ros.errors import BagError, CommandError, FormatError
 from residual_rl_ros.files.yaml_text import read_yaml
 from residual_rl_ros.findings import Findings
 from residual_rl_ros.robot.command import CommandVector
-from residual_rl_ros.robot.decoders import to_nanoseconds
+from residual_rl_ros.robot.stamps import to_nanoseconds
 from residual_rl_ros.transitions.transition import Source
 
 SAME = 1e-6

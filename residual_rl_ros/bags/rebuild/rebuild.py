@@ -41,14 +41,10 @@ from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import BagError, CommandError, ObservationError
 from residual_rl_ros.robot.command import CommandDecoder, CommandVector
-from residual_rl_ros.robot.decoders import (
-    MessageDecoder,
-    rounded,
-    stamp_of,
-    to_nanoseconds,
-)
+from residual_rl_ros.robot.decoders import message_decoder
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.robot.stamps import rounded, stamp_of, to_nanoseconds
 from residual_rl_ros.transitions.transition import Transition
 
 Array = npt.NDArray[np.float64]
@@ -114,7 +110,7 @@ class Rebuilder:
         """What was found on each channel."""
         sizes = policy.metadata.picture_sizes
         self._readers = {
-            c.name: MessageDecoder(c, options.lockstep, picture_size=sizes.get(c.name))
+            c.name: message_decoder(c, options.lockstep, picture_size=sizes.get(c.name))
             for c in robot.channels
         }
         self._takeover_reader = CommandDecoder(robot.takeover, robot.action.size)
@@ -231,7 +227,7 @@ class Rebuilder:
             name = reading.channel.name
             reader = self._readers[name]
             try:
-                heard = reader.read(message, lambda: received.time, aside=reading.aside)
+                heard = reader.read(message, lambda: received.time, second=reading.second)
             except ObservationError as error:
                 loop.refuse_observation(error)
                 return

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from residual_rl_ros.base_policy.prefetch import WORD, parse_prefetch
+from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.errors import ConfigError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml, read_yaml
 from residual_rl_ros.resources import find_base_policy
@@ -220,7 +221,7 @@ ROBOT_ARGUMENTS = (
     Argument(
         'learner', 'true', 'false: run the residual of the checkpoint and learn nothing', truth
     ),
-    Argument('preset', '', 'learner preset; empty is that of the checkpoint, or dawn'),
+    Argument('preset', '', f'learner preset; empty is that of the checkpoint, or {DEFAULT_PRESET}'),
     Argument(
         'decision_steps',
         '',

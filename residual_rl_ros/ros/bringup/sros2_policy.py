@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from residual_rl_ros.bags.recorder import customisation_topic, raw_topics, transition_topics
-from residual_rl_ros.control.takeover import BUTTON_SERVICES, TakeoverConfig
+from residual_rl_ros.control.takeover_controls import BUTTON_SERVICES, TakeoverConfig
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.urdf import NAME, TOPIC
 

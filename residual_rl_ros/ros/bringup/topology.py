@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from residual_rl_ros.base_policy.prefetch import AUTO
-from residual_rl_ros.control.takeover import load_takeover
+from residual_rl_ros.control.takeover_controls import load_takeover
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.weights import (
     CHECKPOINTS,
@@ -125,7 +125,7 @@ class RobotRun:
     actor: Path | None = None
     """Residual to start with; see the policy node's parameter."""
     preset: str = ''
-    """Learner preset; empty is the learner node's choice: that of the checkpoint, or dawn."""
+    """Learner preset; empty is that of the checkpoint, or the default."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Values that replace those of the preset."""
     decision_steps: int | None = None
@@ -206,9 +206,8 @@ def takeover_spec(robot_file: Path, takeover: str, namespaces: Sequence[str]) ->
         ResidualRLError: the file is wrong or does not fit the robot, is for a keyboard, or its
             topic would move several robots at once.
     """
-    config, path = load_takeover(takeover)
     robot, _ = load_robot(str(robot_file))
-    config.check(robot.action, 1.0 / robot.control_rate_hz)
+    config, path = load_takeover(takeover, robot)
     if not config.topic:
         raise ConfigError(
             f'{path}: input keyboard needs a terminal of its own: takeover_node --ros-args '

@@ -28,7 +28,7 @@ from residual_rl_ros.robot.command import (
     WRENCH,
     Command,
 )
-from residual_rl_ros.robot.decoders import stamped_label
+from residual_rl_ros.robot.stamps import stamped_label
 from residual_rl_ros.robot.topics import FLOAT, FLOAT_ARRAY, JOINT_STATE, POSE
 from residual_rl_ros.ros.common.encoders import to_time
 from residual_rl_ros.ros.common.message_types import message_class

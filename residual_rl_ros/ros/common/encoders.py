@@ -27,14 +27,10 @@ from std_msgs.msg import (
 )
 
 from residual_rl_ros.errors import ConfigError, ObservationError
-from residual_rl_ros.robot.decoders import (
-    FIELD_ROOTS,
-    MessageDecoder,
-    stamped_label,
-    to_nanoseconds,
-)
+from residual_rl_ros.robot.decoders import FIELD_ROOTS, message_decoder
 from residual_rl_ros.robot.image_preprocessing import RgbImage
 from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.robot.stamps import stamped_label, to_nanoseconds
 from residual_rl_ros.robot.topics import (
     CHANNEL_TYPES,
     FLOAT_ARRAY,
@@ -111,12 +107,12 @@ def channel_classes(channel: Channel) -> list[Any]:
         raise ConfigError(f'robot.observation.{channel.name}.type: {error}') from error
 
 
-class ChannelReader(MessageDecoder):
-    """Turns a channel's messages into values in the order of its observation names.
+class ChannelReader:
+    """Listens to the topics of a channel.
 
     Args:
         channel: the channel.
-        lockstep: see `MessageDecoder`.
+        lockstep: see `message_decoder`.
         picture_size: likewise.
 
     Raises:
@@ -130,9 +126,11 @@ class ChannelReader(MessageDecoder):
         lockstep: bool = False,
         picture_size: tuple[int, int] | None = None,
     ) -> None:
-        super().__init__(channel, lockstep, picture_size=picture_size)
+        self.channel = channel
+        self.decoder = message_decoder(channel, lockstep, picture_size=picture_size)
+        """Reads the messages."""
         self._types = channel_classes(channel)
-        self.check(self._types[0]())
+        self.decoder.check(self._types[0]())
 
     def subscribe(
         self, node: Node, callback: Callable[[Any, Mapping[str, Any], bool], None]
@@ -142,13 +140,15 @@ class ChannelReader(MessageDecoder):
         Args:
             node: gets the subscriptions.
             callback: called with a message, what the middleware says of it, and whether it is from
-                the second topic; the first and the third are for `read`.
+                the second topic; the first and the third are for the decoder.
         """
-        sources = zip(self._channel.sources, self._types, strict=True)
+        sources = zip(self.channel.sources, self._types, strict=True)
         for index, (source, kind) in enumerate(sources):
 
-            def hear(message: Any, information: Mapping[str, Any], aside: bool = index > 0) -> None:
-                callback(message, information, aside)
+            def hear(
+                message: Any, information: Mapping[str, Any], second: bool = index > 0
+            ) -> None:
+                callback(message, information, second)
 
             # Of two subscriptions to what is latched, one may not fit: that is no news.
             quiet = SubscriptionEventCallbacks(use_default_callbacks=not source.latched)
@@ -170,18 +170,18 @@ class ChannelReader(MessageDecoder):
             now: returns the ROS time [s].
             refuse: is told why a message was refused.
         """
-        name = self._channel.name
-        assembler.hints[name] = self.hint
+        name, decoder = self.channel.name, self.decoder
+        assembler.hints[name] = decoder.hint
 
-        def hear(message: Any, information: Mapping[str, Any], aside: bool) -> None:
+        def hear(message: Any, information: Mapping[str, Any], second: bool) -> None:
             try:
-                reading = self.read(message, now, message_count(information), aside)
+                reading = decoder.read(message, now, message_count(information), second)
                 if reading is not None:
                     assembler.update(name, reading.stamp, reading.values)
             except ObservationError as error:
                 assembler.refuse(error)
                 refuse(error)
-            assembler.hints[name] = self.hint
+            assembler.hints[name] = decoder.hint
 
         self.subscribe(node, hear)
 

@@ -166,7 +166,7 @@ class LearnerParameters(NodeParameters):
     key_file: str = parameter('', KEY_FILE)
     preset: str = parameter(
         '',
-        'name of a file in config/presets/, or a path; empty is dawn, or to resume, the '
+        'name of a file in config/presets/, or a path; empty is best_of_n, or to resume, the '
         "checkpoint's numbers",
     )
     robots: tuple[str, ...] = parameter(

@@ -16,8 +16,8 @@ import PIL.Image
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import Float64MultiArray, String
 
-from residual_rl_ros.robot.decoders import label_of
 from residual_rl_ros.robot.image_messages import picture_of
+from residual_rl_ros.robot.stamps import label_of
 from residual_rl_ros.robot.topics import Channel
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.message_types import message_class

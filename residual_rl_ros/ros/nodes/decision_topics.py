@@ -103,9 +103,9 @@ class DecisionTopics:
         self._latest = self._latest + period_s if elapsed_s < 2.0 * period_s else now
         self._show(*sent)
 
-    def _show(self, command: Array, stamp: float, aside: str) -> None:
+    def _show(self, command: Array, stamp: float, source: str) -> None:
         """Show a command, and who gave it if that was not a decision."""
-        commanded = None if aside else self._controller.commanded()
+        commanded = None if source else self._controller.commanded()
         actions = {'executed_action': command}
         if commanded is not None:
             actions |= {'base_action': commanded.base, 'residual_action': commanded.residual}
@@ -118,15 +118,15 @@ class DecisionTopics:
                 message.header.stamp = time_stamp
                 publisher.publish(message)
         if self._decision.get_subscription_count():
-            self._decision.publish(self._explained(commanded, command, time_stamp, aside))
+            self._decision.publish(self._explained(commanded, command, time_stamp, source))
         if self._markers is not None:
             coming = self._controller.queue.coming
             self._markers.publish(command, commanded, coming, time_stamp)
 
     def _explained(
-        self, commanded: CommandedStep | None, command: Array, stamp: Any, aside: str
+        self, commanded: CommandedStep | None, command: Array, stamp: Any, source: str
     ) -> DiagnosticArray:
-        values = self._values(commanded, command, aside)
+        values = self._values(commanded, command, source)
         status = DiagnosticStatus(
             level=DiagnosticStatus.WARN if values['late'] else DiagnosticStatus.OK,
             name=DECISION,
@@ -141,11 +141,11 @@ class DecisionTopics:
         return message
 
     def _values(
-        self, commanded: CommandedStep | None, command: Array, aside: str
+        self, commanded: CommandedStep | None, command: Array, source: str
     ) -> dict[str, Any]:
         """Return what is known, by `DECISION_KEYS`."""
-        if aside:
-            return {'source': aside, 'late': False}
+        if source:
+            return {'source': source, 'late': False}
         if commanded is None:
             overridden = self._controller.limiter.overridden
             return {'source': 'takeover' if overridden else 'hold', 'late': not overridden}

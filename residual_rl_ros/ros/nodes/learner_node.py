@@ -34,7 +34,7 @@ from residual_rl_ros.errors import (
 )
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.rewards.composition import AddOns
-from residual_rl_ros.robot.decoders import label_of
+from residual_rl_ros.robot.stamps import label_of
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import byte_array
 from residual_rl_ros.ros.common.managed_node import OK, WARN, Diagnostics, ManagedNode, run

@@ -29,9 +29,10 @@ from residual_rl_ros.errors import CommandError, ObservationError
 from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.robot.camera import ImageWorker, Sight
 from residual_rl_ros.robot.command import CommandDecoder
-from residual_rl_ros.robot.decoders import rounded, to_seconds
+from residual_rl_ros.robot.decoders import CameraDecoder
+from residual_rl_ros.robot.message_decoder import MessageDecoder
 from residual_rl_ros.robot.observation import ObservationAssembler
-from residual_rl_ros.robot.topics import Channel
+from residual_rl_ros.robot.stamps import rounded, to_seconds
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.command_outputs import ARRIVAL_LIMIT_S, CommandOutputs
 from residual_rl_ros.ros.common.encoders import (
@@ -230,10 +231,11 @@ class PolicyNode(ManagedNode):
         for channel in self.robot.channels:
             size = picture_sizes.get(channel.name)
             reader = ChannelReader(channel, self.parameters.lockstep, size)
-            loop.assembler.hints[channel.name] = reader.hint
-            read_apart = channel.is_image and isinstance(loop, RealTimeLoop)
-            make_callback = self._image_callback if read_apart else self._channel_callback
-            reader.subscribe(self, make_callback(channel, reader))
+            loop.assembler.hints[channel.name] = reader.decoder.hint
+            if isinstance(reader.decoder, CameraDecoder) and isinstance(loop, RealTimeLoop):
+                reader.subscribe(self, self._image_callback(reader.decoder))
+            else:
+                reader.subscribe(self, self._channel_callback(reader.decoder))
         create(Float64MultiArray, 'step_feedback', self._on_feedback, qos.FEEDBACK)
         create(
             UInt8MultiArray,
@@ -282,21 +284,21 @@ class PolicyNode(ManagedNode):
 
     # --- messages in
 
-    def _channel_callback(self, channel: Channel, reader: ChannelReader) -> ChannelCallback:
-        loop, name = self._loop, channel.name
+    def _channel_callback(self, decoder: MessageDecoder) -> ChannelCallback:
+        loop, name, latched = self._loop, decoder.channel.name, decoder.channel.latched
 
-        def callback(message: Any, information: Mapping[str, Any], aside: bool) -> None:
+        def callback(message: Any, information: Mapping[str, Any], second: bool) -> None:
             # What is given once is not given again when the node is activated.
-            if not (loop.active or aside or channel.latched):
+            if not (loop.active or second or latched):
                 return
             started = time.perf_counter()
             try:
-                reading = reader.read(message, self._now, message_count(information), aside)
+                reading = decoder.read(message, self._now, message_count(information), second)
             except ObservationError as error:
                 loop.refuse_observation(error)
                 return
             finally:
-                loop.assembler.hints[name] = reader.hint
+                loop.assembler.hints[name] = decoder.hint
             if reading is not None:
                 loop.push_observation(name, reading.stamp, reading.values, reading.picture)
             if isinstance(loop, RealTimeLoop):
@@ -304,20 +306,20 @@ class PolicyNode(ManagedNode):
 
         return callback
 
-    def _image_callback(self, channel: Channel, reader: ChannelReader) -> ChannelCallback:
+    def _image_callback(self, decoder: CameraDecoder) -> ChannelCallback:
         """Have images read in another thread; in lockstep a simulator waits for them instead."""
-        loop, images = self._loop, ImageWorker(reader.look, reader.warm_up)
+        loop, images = self._loop, ImageWorker(decoder.look, decoder.warm_up)
         self.made.callback(images.close)
-        self._image_workers.append((channel.name, images))
-        beside = self._channel_callback(channel, reader)
+        self._image_workers.append((decoder.channel.name, images))
+        calibrate = self._channel_callback(decoder)
 
-        def callback(message: Any, information: Mapping[str, Any], aside: bool) -> None:
-            if aside:
-                beside(message, information, aside)
-            if aside or reader.hint or not loop.active:
+        def callback(message: Any, information: Mapping[str, Any], second: bool) -> None:
+            if second:
+                calibrate(message, information, second)
+            if second or decoder.hint or not loop.active:
                 return
             try:
-                stamp = reader.stamp(message)
+                stamp = decoder.stamp(message)
             except ObservationError as error:
                 loop.refuse_observation(error)
                 return

@@ -19,7 +19,7 @@ from residual_rl_ros.base_policy.received_policy import TOPIC, ReceivedPolicy
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.gates import RealTimeRules
-from residual_rl_ros.control.home import GoHome
+from residual_rl_ros.control.home import way_home
 from residual_rl_ros.control.preparation import CommandHook, Preparation, ResetHook
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError, shown
@@ -49,6 +49,19 @@ def open_robot(node: Node, tree: Mapping[str, Any], wait_s: float = PUBLISHER_S)
     robot = RobotConfig.from_mapping(tree)
     if robot.urdf is None or robot.urdf.source != HEARD:
         return robot
+    return RobotConfig.from_mapping(tree, heard=hear_urdf(node, wait_s))
+
+
+def hear_urdf(node: Node, wait_s: float = PUBLISHER_S) -> str:
+    """Return the URDF that robot_state_publisher latches.
+
+    Args:
+        node: who listens.
+        wait_s: for so long [s].
+
+    Raises:
+        ConfigError: nobody publishes it, or what is published is none.
+    """
     heard, message = wait_for_message(
         String, node, NAME, qos_profile=qos.LATCHED, time_to_wait=wait_s
     )
@@ -58,7 +71,7 @@ def open_robot(node: Node, tree: Mapping[str, Any], wait_s: float = PUBLISHER_S)
             'robot_state_publisher, or name a file in robot.robot_description.urdf'
         )
     parse_urdf(message.data, HEARD)  # An empty one is none.
-    return RobotConfig.from_mapping(tree, heard=message.data)
+    return str(message.data)
 
 
 def open_base_policy(
@@ -170,7 +183,8 @@ def make_preparation(node: ManagedNode, robot: RobotConfig, safety: SafetyFilter
         hook = ServiceHook(node, robot.reset)
     home = None
     if robot.home is not None:
-        home = GoHome(robot.home, safety, 1.0 / robot.control_rate_hz)
+        period_s = 1.0 / robot.control_rate_hz
+        home = way_home(robot.home, safety, period_s, robot.observation_names)
     return Preparation(home, robot.reset, hook)
 
 

@@ -20,9 +20,9 @@ from residual_rl_ros.errors import (
     RewardError,
 )
 from residual_rl_ros.rewards.composition import AddOns, BoundAddOns, decision_reward
-from residual_rl_ros.robot.decoders import label_of
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.robot.stamps import label_of
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelReader
 from residual_rl_ros.ros.common.managed_node import (

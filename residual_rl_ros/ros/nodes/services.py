@@ -15,9 +15,8 @@ from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUC
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.robot.decoders import check_stop_input, stop_reason
 from residual_rl_ros.robot.preparation import ResetSpec
-from residual_rl_ros.robot.topics import StopInput
+from residual_rl_ros.robot.stop_inputs import StopInput, check_stop_input, stop_reason
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.managed_node import ManagedNode
 from residual_rl_ros.ros.common.message_types import message_class

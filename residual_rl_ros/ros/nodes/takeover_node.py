@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import math
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -21,13 +20,11 @@ from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
-from residual_rl_ros.control.takeover import (
+from residual_rl_ros.control.takeover import Hands, Takeover
+from residual_rl_ros.control.takeover_controls import (
     BUTTON_SERVICES,
     JOY,
     KEYBOARD,
-    NAMED_KEYS,
-    Hands,
-    Takeover,
     TakeoverConfig,
     load_takeover,
 )
@@ -47,19 +44,13 @@ from residual_rl_ros.ros.common.managed_node import (
 )
 from residual_rl_ros.ros.common.node_parameters import TakeoverParameters
 from residual_rl_ros.ros.common.parameters import read_parameters, read_tree
-from residual_rl_ros.ros.common.terminal_keys import read_keys, single_keys
+from residual_rl_ros.ros.common.terminal_keys import single_keys
 
 Array = npt.NDArray[np.float64]
 TOLD_S = 0.25
 """What the policy node told the robot longer ago counts no more [s]."""
 HOLD_LIMIT_S = 0.5
 """A hold that is not acknowledged for this long is sent again, and warned of [s]."""
-SEQUENCE_S = 0.1
-"""A terminal sends what one key makes within this time; Escape alone is a key, too [s]."""
-KEY = re.compile(r'\x1b+(?:\[\[.?|[\[O][0-?]*[ -/]*[@-~]?|[^\x1b])?|.', re.DOTALL)
-"""What a terminal sends of one key: a sequence (CSI, SS3, Alt with a character), or a character."""
-BEGUN = re.compile(r'\x1b+(?:\[\[|[\[O][0-?]*[ -/]*)?')
-"""A sequence whose end is missing."""
 
 
 class TakeoverNode(ManagedNode):
@@ -77,7 +68,7 @@ class TakeoverNode(ManagedNode):
         if not parameters.config:
             raise ConfigError('takeover_node needs config: a file such as config/takeover/*.yaml')
         self._robot = robot = RobotConfig.from_mapping(read_tree(self, 'robot'))
-        self._config, path = load_takeover(parameters.config)
+        self._config, path = load_takeover(parameters.config, robot)
         self._period = 1.0 / robot.control_rate_hz
         self._takeover = Takeover(self._config, robot.action, self._period)
         self._measure()
@@ -95,7 +86,8 @@ class TakeoverNode(ManagedNode):
         # Who held on before must take hold again.
         self._takeover = Takeover(self._config, self._robot.action, self._period)
         if self._config.keys.input == KEYBOARD:
-            self._keys = self._terminal.enter_context(single_keys(sys.stdin))
+            hold = self._config.keys.buttons.hold
+            self._keyboard = self._terminal.enter_context(single_keys(sys.stdin, hold))
         self._timer = self.create_timer(self._period, self._tick, clock=control_clock(self))
 
     def deactivate(self) -> None:
@@ -157,7 +149,6 @@ class TakeoverNode(ManagedNode):
                     'in one of its own'
                 )
             self._struck: dict[str, float] = {}
-            self._begun, self._typed_at = '', -math.inf
             return
         message, values = (Joy, joy_values) if kind == JOY else (Twist, twist_values)
         read = partial(values, config=self._config)
@@ -172,25 +163,20 @@ class TakeoverNode(ManagedNode):
 
     def _read_keyboard(self) -> None:
         """Take in the keys that were struck; a key counts as pressed for `max_age_s`."""
-        typed, now = read_keys(self._keys, 0.0), time.monotonic()
-        if typed is None:
+        keys, now = self._keyboard.read(0.0), time.monotonic()
+        if keys is None:
             self._warn('the terminal has closed: nothing is heard of its keys')
             return
-        if now - self._typed_at > SEQUENCE_S:
-            self._begun = ''
-        if typed:
-            self._typed_at = now
-        names, self._begun = key_names(self._begun + typed)
-        self._struck |= dict.fromkeys(names, now)
-        limit_s = self._config.keys.max_age_s
-        since = {name: now - self._struck.get(name, -math.inf) for name in self._config.controls}
+        self._struck |= dict.fromkeys(keys, now)
+        controls, limit_s = self._config.keys.controls, self._config.keys.max_age_s
+        since = {name: now - self._struck.get(name, -math.inf) for name in controls}
         self._receive({name: float(age <= limit_s) for name, age in since.items()})
 
     def _receive(self, values: Mapping[str, float]) -> None:
         for name in self._takeover.receive(values, time.monotonic()):
             if self.active:
                 self._buttons.press(name)
-        if self.active and (ignored := self._takeover.ignored):
+        if self.active and (ignored := self._takeover.presses.ignored):
             self._warn(
                 f'{", ".join(ignored)} of {self._config.source} is down and does not count: the '
                 f'input was silent for {self._config.keys.max_age_s:g} s; let go and press again'
@@ -295,18 +281,20 @@ def joy_values(message: Joy, config: TakeoverConfig) -> dict[str, float]:
     """Return the value of every control of a Joy message.
 
     Raises:
-        CommandError: it has no such control, or a value that is no number.
+        CommandError: it has not all of them, or a value that is no number.
     """
-    values = {}
-    for name in config.controls:
-        part, index = name.split('.')
-        data = getattr(message, part)
-        if int(index) >= len(data):
-            raise CommandError(
-                f'{config.topic} has {len(data)} {part}, {config.source} names {name}: correct it'
-            )
-        values[name] = float(data[int(index)])
-    return _finite(values, config)
+    said = {
+        f'{part}.{index}': float(value)
+        for part in ('axes', 'buttons')
+        for index, value in enumerate(getattr(message, part))
+    }
+    controls = config.keys.controls
+    if missing := [name for name in controls if name not in said]:
+        raise CommandError(
+            f'{config.topic} has {len(message.axes)} axes and {len(message.buttons)} buttons, '
+            f'{config.source} names {", ".join(missing)}: correct it'
+        )
+    return _finite({name: said[name] for name in controls}, config)
 
 
 def twist_values(message: Twist, config: TakeoverConfig) -> dict[str, float]:
@@ -315,7 +303,7 @@ def twist_values(message: Twist, config: TakeoverConfig) -> dict[str, float]:
     Raises:
         CommandError: one is no number.
     """
-    return _finite({name: attrgetter(name)(message) for name in config.controls}, config)
+    return _finite({name: attrgetter(name)(message) for name in config.keys.controls}, config)
 
 
 def _finite(values: dict[str, float], config: TakeoverConfig) -> dict[str, float]:
@@ -323,16 +311,6 @@ def _finite(values: dict[str, float], config: TakeoverConfig) -> dict[str, float
         if not math.isfinite(value):
             raise CommandError(f'{name} of {config.topic} is {value}, expected a number')
     return values
-
-
-def key_names(typed: str) -> tuple[list[str], str]:
-    """Return the names of keys as a terminal sends them, and the begun sequence at its end.
-
-    A key that has no name, such as F9, is left out whole: its sequence holds digits and letters.
-    """
-    keys = KEY.findall(typed)
-    begun = keys.pop() if keys and BEGUN.fullmatch(keys[-1]) else ''
-    return [NAMED_KEYS.get(key, key) for key in keys if key in NAMED_KEYS or len(key) == 1], begun
 
 
 def main() -> int:

@@ -25,11 +25,16 @@ from residual_rl_ros.base_policy.onnx_policy import read_policy_model
 from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.resources import find_base_policy
-from residual_rl_ros.robot.decoders import check_stop_input
-from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.topics import StopInput
+from residual_rl_ros.robot.description import (
+    RobotConfig,
+    awaits_limits,
+    read_description,
+    with_own_limits,
+)
+from residual_rl_ros.robot.stop_inputs import StopInput, check_stop_input
 from residual_rl_ros.ros.common.encoders import channel_classes
 from residual_rl_ros.ros.common.message_types import message_class
+from residual_rl_ros.ros.common.node_host import NodeHost
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
 from residual_rl_ros.ros.common.parameters import (
     every_parameter_valued,
@@ -37,8 +42,8 @@ from residual_rl_ros.ros.common.parameters import (
     read_parameters,
     read_tree,
 )
+from residual_rl_ros.ros.nodes.policy_setup import hear_urdf
 from residual_rl_ros.ros.nodes.services import stop_class
-from residual_rl_ros.schema import read_yaml
 
 NODES = ('policy_node', 'reward_node', 'recorder_node')
 """Nodes that read the robot file."""
@@ -57,7 +62,7 @@ def check_file(
         namespace: namespace of the nodes, by which sections of the file apply.
         base_policy: shipped base policy or ONNX file that will run, which the file may pin.
     """
-    told = read_yaml(path, 'robot file')['/**']['ros__parameters']['robot']
+    told = read_description(path)
     set_logger_level('rcl', LoggingSeverity.FATAL)  # Its errors are raised, too.
     with _alone():
         context = Context()
@@ -74,6 +79,34 @@ def check_file(
                 report.problems.append(f'{path}: the nodes cannot read it: {complaint}')
         finally:
             context.try_shutdown()
+
+
+def check_limits(path: Path, namespace: str = '', domain_id: int | None = None) -> None:
+    """Refuse a robot file that leaves limits to the URDF on its topic, and say what they are there.
+
+    No node takes them from the topic: whoever publishes would say how fast a robot may move, and no
+    tool without the topic would know.
+
+    Args:
+        path: YAML file.
+        namespace: namespace of the policy node.
+        domain_id: ROS domain; None takes `ROS_DOMAIN_ID`.
+
+    Raises:
+        ConfigError: limits are missing; or nobody publishes the URDF, or the file does not fit it.
+    """
+    described = read_description(path)
+    if not awaits_limits(described):
+        return
+    with NodeHost('check_robot', domain_id, namespace) as tool:
+        heard = hear_urdf(tool.node)
+    missing = RobotConfig.from_mapping(described, str(path), heard).from_urdf
+    limits = with_own_limits(described, heard)['action']
+    there = ', '.join(f'{key}: {limits[key]}' for key in missing)
+    raise ConfigError(
+        f'{path}: robot.action lacks {", ".join(missing)}; write what the URDF on the topic has, '
+        f'for every tool to know: {there}'
+    )
 
 
 @contextmanager

@@ -1,168 +1,41 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Listen to a robot before it moves: its topics, publishers and controllers."""
+"""Listen to a robot before it moves: its topics and publishers, its URDF, its operator's pad."""
 
 from __future__ import annotations
 
 import difflib
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from rcl_interfaces.msg import ParameterType
-from rcl_interfaces.srv import GetParameters
+from geometry_msgs.msg import Twist
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy
+from sensor_msgs.msg import Joy
+from std_msgs.msg import String
 
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.control.safety import SafetyFilter
+from residual_rl_ros.control.takeover_controls import JOY, MESSAGES, TakeoverConfig
+from residual_rl_ros.errors import CommandError, ConfigError, ResidualRLError
 from residual_rl_ros.findings import InspectionReport
-from residual_rl_ros.robot.action_spec import EFFORTS, POSITIONS
-from residual_rl_ros.robot.command import TRAJECTORY, Command
-from residual_rl_ros.robot.decoders import check_stop_input, stop_reason
-from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE, TF, Channel, StopInput
+from residual_rl_ros.robot.command import Command
+from residual_rl_ros.robot.decoders import JointDecoder
+from residual_rl_ros.robot.description import RobotConfig, with_own_limits
+from residual_rl_ros.robot.message_decoder import MessageDecoder
+from residual_rl_ros.robot.stop_inputs import StopInput, check_stop_input, stop_reason
+from residual_rl_ros.robot.topics import TF, Channel
+from residual_rl_ros.robot.urdf import NAME, TOPIC, parse_urdf
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelReader, message_count
 from residual_rl_ros.ros.common.node_host import NodeHost
 from residual_rl_ros.ros.nodes.services import stop_class
-
-ANSWER_LIMIT_S = 1.0
-"""How long an answer of a controller is waited for [s]."""
-UNITS = {'position': POSITIONS, 'velocity': ('m/s', 'rad/s'), 'effort': EFFORTS}
-"""Units of the actions by the command interface of a controller."""
-PLURALS = {'position': 'positions', 'velocity': 'velocities', 'effort': 'efforts'}
-
-
-def check_controllers(tool: NodeHost, robot: RobotConfig, report: InspectionReport) -> None:
-    """Add what does not fit the controllers that listen to the commands.
-
-    Args:
-        tool: a node that has been listening for a while.
-        robot: the description.
-        report: facts and problems go there.
-    """
-    for command in robot.commands:
-        if not command.is_action:
-            _check_controllers_of(command, tool, robot, report)
-
-
-def _check_controllers_of(
-    command: Command, tool: NodeHost, robot: RobotConfig, report: InspectionReport
-) -> None:
-    """Add what does not fit the controllers that listen to one command."""
-    indices = command.indices or range(robot.action.size)
-    topic = tool.node.resolve_topic_name(command.topic)
-    for info in tool.node.get_subscriptions_info_by_topic(topic):
-        name = f'{info.node_namespace.rstrip("/")}/{info.node_name}'
-        joints = _parameter(tool, name, 'joints')
-        if not isinstance(joints, list) or not joints:
-            continue
-        where = f'command ({topic}): {name}'
-        report.facts[f'controller {name}'] = f'commands {", ".join(joints)}'
-        if command.type == FLOAT_ARRAY:
-            interface = _parameter(tool, name, 'interface_name')
-            report.problems += _array_problems(robot, list(indices), where, joints, interface)
-        elif command.type == JOINT_STATE and list(command.joints) != joints:
-            report.problems.append(
-                f'{where} has the joints {", ".join(joints)}, command.joints of the robot YAML is '
-                f'{", ".join(command.joints)}: name the same in the same order, for not every '
-                'controller looks at names'
-            )
-        elif command.type == TRAJECTORY:
-            partial = _parameter(tool, name, 'allow_partial_joints_goal') is True
-            report.problems += _trajectory_problems(command, where, joints, partial)
-
-
-def _parameter(tool: NodeHost, node: str, name: str) -> Any:
-    """Return a parameter of another node, None if there is none or no answer."""
-    client = tool.node.create_client(GetParameters, f'{node}/get_parameters')
-    try:
-        if not client.wait_for_service(timeout_sec=ANSWER_LIMIT_S):
-            return None
-        future = client.call_async(GetParameters.Request(names=[name]))
-        tool.executor.spin_until_future_complete(future, timeout_sec=ANSWER_LIMIT_S)
-        values = future.result().values if future.done() else []
-    finally:
-        tool.node.destroy_client(client)
-    if len(values) != 1:
-        return None
-    fields = {
-        ParameterType.PARAMETER_STRING_ARRAY: 'string_array_value',
-        ParameterType.PARAMETER_STRING: 'string_value',
-        ParameterType.PARAMETER_BOOL: 'bool_value',
-    }
-    field = fields.get(values[0].type)
-    value: Any = None if field is None else getattr(values[0], field)
-    return list(value) if field == 'string_array_value' else value
-
-
-def _array_problems(
-    robot: RobotConfig, indices: list[int], where: str, joints: list[str], interface: Any
-) -> list[str]:
-    """Return what is wrong with commands of plain numbers, which name no joint."""
-    action = robot.action
-    if len(joints) != len(indices):
-        names = ', '.join(action.names[index] for index in indices)
-        return [
-            f'{where} takes {len(joints)} values, for {", ".join(joints)}; the robot YAML has '
-            f'{len(indices)} actions ({names})'
-        ]
-    problems = []
-    measured = _measured_joints(robot, indices)
-    own = [action.units[index] for index in indices] if action.units else []
-    if sorted(measured) == sorted(joints) and measured != joints:
-        problems.append(
-            f'{where} takes the joints in the order {", ".join(joints)}; the actions are measured '
-            f'by {", ".join(measured)}: bring action.names into its order'
-        )
-    units = UNITS.get(interface)
-    if units is not None and own and not set(own) <= {*units, '1'}:
-        problems.append(
-            f'{where} takes {PLURALS[interface]}, the robot YAML has action.units {own}'
-        )
-    elif interface in ('velocity', 'effort') and not action.goes_to_zero[indices].all():
-        problems.append(
-            f'{where} takes {PLURALS[interface]}, which a hold would repeat: set action.units to '
-            f'{" or ".join(UNITS[interface])}'
-        )
-    return problems
-
-
-def _trajectory_problems(
-    command: Command, where: str, joints: list[str], partial: bool
-) -> list[str]:
-    """Return what is wrong with commands that name their joints."""
-    commanded = command.joints
-    unknown = [joint for joint in commanded if joint not in joints]
-    missing = [joint for joint in joints if joint not in commanded]
-    if unknown:
-        return [
-            f'{where} has no joint {", ".join(unknown)}, it has {", ".join(joints)}; correct '
-            'command.joints in the robot YAML'
-        ]
-    if missing and not partial:
-        return [
-            f'{where} refuses trajectories without {", ".join(missing)}: add them to '
-            'command.joints, or set its parameter allow_partial_joints_goal'
-        ]
-    return []
-
-
-def _measured_joints(robot: RobotConfig, indices: list[int]) -> list[str]:
-    """Return the joint that measures each of some actions, as far as one does."""
-    joints = {
-        f'{channel.name}.{field}.{joint}': joint
-        for channel in robot.channels
-        if channel.type == JOINT_STATE
-        for field in channel.fields
-        for joint in channel.joints
-    }
-    measured = robot.action.measured_by
-    names = [measured[index] for index in indices] if measured else []
-    return [joints[name] for name in names if name in joints]
+from residual_rl_ros.ros.nodes.takeover_node import joy_values, twist_values
+from residual_rl_ros.ros.tools.controller_check import check_controllers, measured_joints
 
 
 @dataclass
@@ -174,7 +47,7 @@ class _Received:
     unusable: int = 0
     reason: str = ''
     """Why the latest unusable message cannot be used."""
-    reader: ChannelReader | None = None
+    decoder: MessageDecoder | None = None
 
 
 def check_live(
@@ -183,6 +56,9 @@ def check_live(
     seconds: float,
     namespace: str = '',
     domain_id: int | None = None,
+    *,
+    described: Mapping[str, Any] | None = None,
+    takeover: TakeoverConfig | None = None,
 ) -> None:
     """Listen for a while and add what was found to a report.
 
@@ -192,11 +68,14 @@ def check_live(
         seconds: how long to listen [s].
         namespace: namespace of the policy node, in which relative topics are.
         domain_id: ROS domain; None takes `ROS_DOMAIN_ID`.
+        described: what the description was read from, to compare it with the URDF on the topic.
+        takeover: what an operator's controls mean, if they are to be heard, too.
     """
     with NodeHost('check_robot', domain_id, namespace) as tool:
         node = tool.node
         received = [(channel, _listen(node, channel, report)) for channel in robot.channels]
         said = {stop.name: _hear(node, stop, report) for stop in robot.stop_inputs}
+        urdfs, pad = _hear_urdf(node), None if takeover is None else _hear_pad(node, takeover)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             tool.executor.spin_once(timeout_sec=0.05)
@@ -208,6 +87,10 @@ def check_live(
         check_controllers(tool, robot, report)
         for stop in robot.stop_inputs:
             _judge_stop_input(node, stop, said[stop.name], report)
+        if described is not None:
+            _judge_urdf(node, urdfs, robot, described, report)
+        if takeover is not None and pad is not None:
+            _judge_pad(node, takeover, pad, seconds, report)
 
 
 def _listen(node: Node, channel: Channel, report: InspectionReport) -> _Received:
@@ -219,12 +102,12 @@ def _listen(node: Node, channel: Channel, report: InspectionReport) -> _Received
         report.problems.append(str(error))
         return received
 
-    received.reader = reader
+    received.decoder = decoder = reader.decoder
 
-    def callback(message: Any, information: Mapping[str, Any], aside: bool) -> None:
+    def callback(message: Any, information: Mapping[str, Any], second: bool) -> None:
         now = node.get_clock().now().nanoseconds * 1e-9
         try:
-            reading = reader.read(message, lambda: now, message_count(information), aside)
+            reading = decoder.read(message, lambda: now, message_count(information), second)
             if reading is None:
                 return
             values = reading.values
@@ -267,11 +150,11 @@ def _judge_channel(
         report.problems.append(
             f'{where}: {received.unusable} unusable messages: {received.reason}{shared}'
         )
-    reader = received.reader
-    if reader is not None and reader.hint and not (received.ages or received.unusable):
-        report.problems.append(f'{where}: in {seconds:g} s {reader.hint}')
+    decoder = received.decoder
+    if decoder is not None and decoder.hint and not (received.ages or received.unusable):
+        report.problems.append(f'{where}: in {seconds:g} s {decoder.hint}')
         return
-    joints = reader.joints if reader is not None else None
+    joints = decoder.joints if isinstance(decoder, JointDecoder) else None
     if joints is not None and joints.absent and joints.seen and not received.unusable:
         report.problems.append(
             f'{where}: joints {joints.absent} are in no message of {seconds:g} s, which had '
@@ -394,6 +277,108 @@ def _judge_server(node: Node, command: Command, report: InspectionReport) -> Non
             f'command {command.name!r} ({name}): no {command.type} server'
             + (f', but one of {served}: correct type in the robot YAML' if served else '')
         )
+
+
+def _hear_urdf(node: Node) -> list[str]:
+    """Listen to what robot_state_publisher latches; return what will hold the URDFs."""
+    heard: list[str] = []
+    node.create_subscription(String, NAME, lambda message: heard.append(message.data), qos.LATCHED)
+    return heard
+
+
+def _judge_urdf(
+    node: Node,
+    heard: list[str],
+    robot: RobotConfig,
+    described: Mapping[str, Any],
+    report: InspectionReport,
+) -> None:
+    """Compare the limits, joints and links of the description with those of the URDF on the topic.
+
+    A description that names no URDF need not agree with one, but should know.
+    """
+    topic = node.resolve_topic_name(NAME)
+    where = f'robot_description ({topic})'
+    awaited = robot.urdf is not None and robot.urdf.source == TOPIC
+    if not heard:
+        if awaited and node.count_publishers(topic):
+            report.problems.append(
+                f'{where}: has a publisher, and no message: it must latch it (TRANSIENT_LOCAL)'
+            )
+        elif awaited:
+            report.problems.append(
+                f'{where}: nobody publishes it{_similar(node, topic)}: start robot_state_publisher'
+            )
+        return
+    if robot.urdf is None and not (find_spec('pinocchio') and measured_joints(robot)):
+        return
+    there = with_own_limits({'robot_description': {'urdf': TOPIC}, **described})
+    try:
+        parse_urdf(heard[-1], topic)
+        SafetyFilter(RobotConfig.from_mapping(there, where, heard[-1]).action)
+    except ConfigError as error:
+        found = report.problems if robot.urdf is not None else report.remarks
+        found += [f'{where}: {problem}' for problem in error.problems or (str(error),)]
+    else:
+        report.facts['live robot_description'] = f'{topic} has the joints, and allows the limits'
+
+
+@dataclass
+class _Heard:
+    """What was heard of an operator's pad."""
+
+    messages: int = 0
+    refused: str = ''
+    """Why the latest message that cannot be used cannot."""
+
+
+def _hear_pad(node: Node, takeover: TakeoverConfig) -> _Heard:
+    """Listen to an operator's pad as the takeover node does."""
+    heard, is_joy = _Heard(), takeover.keys.input == JOY
+    read: Callable[[Any, TakeoverConfig], object] = joy_values if is_joy else twist_values
+
+    def callback(message: Any) -> None:
+        heard.messages += 1
+        try:
+            read(message, takeover)
+        except CommandError as error:
+            heard.refused = str(error)
+
+    if takeover.topic:
+        kind = Joy if is_joy else Twist
+        node.create_subscription(kind, takeover.topic, callback, qos.SENSOR)
+    return heard
+
+
+def _judge_pad(
+    node: Node, takeover: TakeoverConfig, heard: _Heard, seconds: float, report: InspectionReport
+) -> None:
+    """Add why an operator could not take over with his pad."""
+    if not takeover.topic:
+        return
+    topic = node.resolve_topic_name(takeover.topic)
+    where, wanted = f'takeover ({topic})', MESSAGES[takeover.keys.input]
+    types = {info.topic_type for info in node.get_publishers_info_by_topic(topic)}
+    rate, max_age_s = heard.messages / seconds, takeover.keys.max_age_s
+    if not types:
+        report.problems.append(
+            f'{where}: nobody publishes it{_similar(node, topic)}: start the driver of the pad, or '
+            f'correct topic in {takeover.source}'
+        )
+    elif types != {wanted}:
+        report.problems.append(
+            f'{where}: published as {", ".join(sorted(types))}, input {takeover.keys.input} is '
+            f'{wanted}'
+        )
+    elif heard.refused:
+        report.problems.append(f'{where}: {heard.refused}')
+    elif rate < 0.8 / max_age_s:
+        report.problems.append(
+            f'{where}: {rate:.1f} Hz leaves gaps longer than max_age_s {max_age_s:g}: have its '
+            f'driver repeat what does not change, or raise max_age_s in {takeover.source}'
+        )
+    else:
+        report.facts['live takeover'] = f'{topic}, {rate:.1f} Hz, has every control'
 
 
 def _similar(node: Node, topic: str) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, TextIO
@@ -22,7 +22,7 @@ from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.up import status_table
 from residual_rl_ros.ros.common.node_host import Listener, ros_domain
-from residual_rl_ros.ros.common.terminal_keys import read_keys, single_keys
+from residual_rl_ros.ros.common.terminal_keys import single_keys
 from residual_rl_ros.ros.dashboard.telemetry import Telemetry
 from residual_rl_ros.ros.dashboard.view import RobotView
 
@@ -274,7 +274,7 @@ def run_operator(namespace: str, fleet: bool, console: Console, keys: TextIO = s
         operator = stack.enter_context(Operator(monitor, namespace, fleet, domain_id))
         view = RobotView(monitor, *nodes)
         stack.enter_context(Telemetry([view], domain_id))
-        descriptor = stack.enter_context(single_keys(keys))
+        keyboard = stack.enter_context(single_keys(keys, HOLD))
         unknown = ''
 
         def screen() -> Group:
@@ -283,22 +283,23 @@ def run_operator(namespace: str, fleet: bool, console: Console, keys: TextIO = s
             return Group(status_table(monitor, nodes), Text(view.summary()), *lines, _LEGEND)
 
         with Live(console=console, refresh_per_second=4.0, get_renderable=screen):
-            typed = ''
+            typed: Sequence[str] = ()
             while QUIT not in typed:
-                read = read_keys(descriptor, LOOK_PERIOD_S)
+                read = keyboard.read(LOOK_PERIOD_S)
                 typed = QUIT if read is None else read
                 for letter in in_order(typed):
                     operator.press(letter)
-                strange = [letter for letter in typed if letter not in (*KEYS, QUIT)]
-                if typed:
-                    unknown = ', '.join(f'{letter!r} does nothing' for letter in strange)
+                strange = [repr(letter) for letter in typed if letter not in (*KEYS, QUIT)]
+                strange += ['what is pasted'] * keyboard.pasted
+                if typed or strange:
+                    unknown = ', '.join(f'{each} does nothing' for each in strange)
                 operator.look()
             operator.see_hold_through()
         if operator.alarm():
             console.print(Text(operator.alarm(), 'bold white on red'))
 
 
-def in_order(typed: str) -> list[str]:
+def in_order(typed: Sequence[str]) -> list[str]:
     """Return the keys to obey of those that were typed at once: hold comes first, and wins."""
     held = HOLD in typed
     others = [key for key in typed if key in KEYS and key != HOLD and not (held and key == GO_ON)]

@@ -29,7 +29,7 @@ from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.feedback import NOTHING_HAPPENED
 from residual_rl_ros.control.gates import RealTimeRules
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
-from residual_rl_ros.robot.decoders import to_nanoseconds
+from residual_rl_ros.robot.stamps import to_nanoseconds
 from residual_rl_ros.robot.topics import JOINT_STATE
 from residual_rl_ros.robot.transforms import ChannelTransform
 from residual_rl_ros.transitions.cdr import deserialize

@@ -13,7 +13,7 @@ from raw_bag_builders import PERIOD, Live, joint_state, rebuild
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.errors import BagError
-from residual_rl_ros.robot.decoders import stamped_label
+from residual_rl_ros.robot.stamps import stamped_label
 from residual_rl_ros.robot.topics import JOINT_STATE
 from residual_rl_ros.transitions.cdr import labelled_array
 

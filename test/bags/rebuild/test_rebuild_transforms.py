@@ -58,7 +58,7 @@ def test_rebuilt_transitions_have_the_transforms_and_goals_of_the_live_ones(
     robot = robot_with_a_goal()
     live = Live.start(tmp_path / 'bag', policy=policy(), robot=robot)
     mount = transform(90.0, 'camera', 'base', 1.0)
-    live.observe('hand', '/tf_static', TF, round(99.9e9), mount, aside=True)
+    live.observe('hand', '/tf_static', TF, round(99.9e9), mount, second=True)
     live.observe('goal', '/cell/goal', FLOAT_ARRAY, round(99.9e9), labelled_array([7.0]))
     for tick in range(40):
         now = 100.0 + PERIOD * tick

@@ -16,7 +16,7 @@ from processes import wait_for
 from rclpy.node import Node, NodeNameNonExistentError
 
 from residual_rl_ros.config.run import load_run
-from residual_rl_ros.control.takeover import load_takeover
+from residual_rl_ros.control.takeover_controls import load_takeover
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.description import load_robot

@@ -32,14 +32,9 @@ from residual_rl_ros.robot.command import (
     CommandDecoder,
     check_lockstep,
 )
-from residual_rl_ros.robot.decoders import (
-    label_of,
-    rounded,
-    stamp_of,
-    stamped_label,
-    to_seconds,
-)
+from residual_rl_ros.robot.decoders import CameraDecoder
 from residual_rl_ros.robot.image_messages import COLOURS, to_rgb
+from residual_rl_ros.robot.stamps import label_of, rounded, stamp_of, stamped_label, to_seconds
 from residual_rl_ros.robot.topics import (
     BOOL,
     COMPRESSED_IMAGE,
@@ -90,7 +85,9 @@ def joint_state(names: list[str], positions: list[float], velocities: list[float
 
 def values_of(channel: Channel, message: Any) -> Any:
     """Return the values of a message that has all of them."""
-    reading = ChannelReader(replace(channel, stamped_by='receipt')).read(message, lambda: 1.0)
+    reading = ChannelReader(replace(channel, stamped_by='receipt')).decoder.read(
+        message, lambda: 1.0
+    )
     assert reading is not None
     assert (reading.stamp, reading.stamped) == (1.0, False)
     return reading.values
@@ -102,7 +99,7 @@ def test_joints_are_found_by_name_whatever_their_order() -> None:
 
 
 def test_a_changed_joint_order_is_noticed_between_messages() -> None:
-    reader = ChannelReader(ARM)
+    reader = ChannelReader(ARM).decoder
     for names, sign in ((['a', 'b'], 1), (['b', 'a'], -1)):
         message = joint_state(names, [1.0, 2.0][::sign], [10.0, 20.0][::sign])
         message.header.stamp = to_time(1.0)
@@ -122,11 +119,18 @@ def test_a_field_that_the_type_does_not_have_is_refused_at_start() -> None:
         ChannelReader(wrong)
 
 
+def seen_by(channel: Channel) -> CameraDecoder:
+    """Return the decoder of a live camera."""
+    decoder = ChannelReader(channel).decoder
+    assert isinstance(decoder, CameraDecoder)
+    return decoder
+
+
 @pytest.mark.parametrize('channel', [ARM, POSE, STATE])
 def test_what_a_simulator_writes_is_what_a_policy_reads(channel: Channel) -> None:
     values = np.random.default_rng(0).standard_normal(len(channel.observation_names))
     message = received(ChannelEncoder(channel).message(values, 12.345), channel.type)
-    reading = ChannelReader(channel).read(message, lambda: 13.0)
+    reading = ChannelReader(channel).decoder.read(message, lambda: 13.0)
     assert reading is not None
     np.testing.assert_array_equal(reading.values, values)
     assert (reading.stamp, reading.stamped) == (rounded(12.345), True)
@@ -135,9 +139,9 @@ def test_what_a_simulator_writes_is_what_a_policy_reads(channel: Channel) -> Non
 def test_an_unset_header_stamp_is_refused_unless_the_receipt_counts() -> None:
     message = joint_state(['a', 'b'], [0.0, 0.0], [0.0, 0.0])
     with pytest.raises(ObservationError, match=r"'arm' \(joint_states\): the header has no stamp"):
-        ChannelReader(ARM).stamp(message)
-    assert ChannelReader(replace(ARM, stamped_by='receipt')).stamp(message) is None
-    assert ChannelReader(STATE).stamp(float_array([0.0, 0.0, 0.0])) is None
+        ChannelReader(ARM).decoder.stamp(message)
+    assert ChannelReader(replace(ARM, stamped_by='receipt')).decoder.stamp(message) is None
+    assert ChannelReader(STATE).decoder.stamp(float_array([0.0, 0.0, 0.0])) is None
 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=64))
@@ -178,9 +182,9 @@ def camera(folder: Path, kind: str = IMAGE) -> Channel:
 @pytest.mark.parametrize('kind', [IMAGE, COMPRESSED_IMAGE])
 def test_an_image_arrives_as_its_features(tmp_path: Path, kind: str) -> None:
     channel = camera(tmp_path, kind)
-    reader = ChannelReader(channel)
+    reader = seen_by(channel)
     message = ChannelEncoder(channel).message(PIXELS, 12.345)
-    np.testing.assert_allclose(reader.values(message), PIXELS.mean((0, 1)), rtol=1e-6)
+    np.testing.assert_allclose(reader.look(message).values, PIXELS.mean((0, 1)), rtol=1e-6)
     assert reader.stamp(message) == rounded(12.345)
 
 
@@ -216,18 +220,18 @@ def test_an_image_that_contradicts_itself_or_the_encoder_is_refused(
     for name, value in changes.items():
         setattr(message, name, value)
     with pytest.raises(ObservationError, match=rf"channel 'camera' \(image_raw\): .*{problem}"):
-        ChannelReader(channel).values(message)
+        seen_by(channel).look(message)
 
 
 def test_a_truncated_or_foreign_compressed_image_is_refused(tmp_path: Path) -> None:
-    reader = ChannelReader(camera(tmp_path, COMPRESSED_IMAGE))
+    reader = seen_by(camera(tmp_path, COMPRESSED_IMAGE))
     buffer = io.BytesIO()
     PIL.Image.fromarray(PIXELS).save(buffer, 'PNG')
     gif = io.BytesIO()
     PIL.Image.fromarray(PIXELS).save(gif, 'GIF')
     for data in (buffer.getvalue()[:-30], b'', b'junk', gif.getvalue()):
         with pytest.raises(ObservationError, match='are no JPEG or PNG'):
-            reader.values(CompressedImage(data=array.array('B', data)))
+            reader.look(CompressedImage(data=array.array('B', data)))
 
 
 COMMANDS = [
@@ -313,7 +317,7 @@ def test_a_channel_stamped_by_receipt_ignores_the_header() -> None:
         stamped_by='receipt',
     )
     message = ChannelEncoder(channel).message(np.array([0.5]), 12.345)
-    assert ChannelReader(channel).stamp(message) is None
+    assert ChannelReader(channel).decoder.stamp(message) is None
 
 
 @pytest.mark.parametrize('digits', ['9' * 20, '1' + '0' * 399, '7' * 5000, '-1', 'now'])
@@ -321,7 +325,7 @@ def test_a_label_that_is_no_stamp_is_refused_by_topic(digits: str) -> None:
     message = float_array([0.0, 0.0, 0.0], f'stamp_ns:{digits}')
     problem = r"'state' \(observation\): label 'stamp_ns:.* no stamp"
     with pytest.raises(ObservationError, match=problem):
-        ChannelReader(STATE).stamp(message)
+        ChannelReader(STATE).decoder.stamp(message)
     assert stamp_of(message) is None
 
 
@@ -338,7 +342,7 @@ def test_an_image_that_claims_to_be_giant_is_refused_unread(tmp_path: Path) -> N
     png[29:33] = struct.pack('>I', zlib.crc32(png[12:29]))
     message = CompressedImage(format='png', data=array.array('B', png))
     with pytest.raises(ObservationError, match=r'3600000000 pixels'):
-        ChannelReader(camera(tmp_path, COMPRESSED_IMAGE)).values(message)
+        seen_by(camera(tmp_path, COMPRESSED_IMAGE)).look(message)
 
 
 @pytest.mark.parametrize('kind', [LASER_SCAN, JOY, FLOAT, BOOL, TF, 'my_msgs/msg/Pads'])
@@ -386,7 +390,7 @@ def test_a_simulated_robot_names_the_frame_that_is_expected() -> None:
     assert values_of(channel, message).tolist() == [1.0, 2.0]
     message.header.frame_id = 'map'
     with pytest.raises(ObservationError, match="frame_id is 'map', expected 'base_link'"):
-        ChannelReader(channel).read(message, lambda: 1.0)
+        ChannelReader(channel).decoder.read(message, lambda: 1.0)
 
 
 def test_live_messages_of_scans_gamepads_and_numbers_are_read() -> None:

@@ -72,7 +72,7 @@ def test_demonstrations_are_there_before_the_first_message_and_after_a_resume(pa
     ('parameters', 'message'),
     [
         ({'demonstrations': ('nowhere',)}, "demonstrations 'nowhere' do not exist"),
-        ({'preset': 'dawn'}, "preset 'dawn' samples no demonstrations"),
+        ({'preset': 'best_of_n'}, "preset 'best_of_n' samples no demonstrations"),
         ({}, 'holds no base actions; give the base policy'),
         ({'base_policy': 'nothing.onnx'}, 'nothing'),
         ({'observation_map': ('what',)}, 'neither NAME=KEY'),

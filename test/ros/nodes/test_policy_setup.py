@@ -4,8 +4,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 import pytest
 import rclpy
+import yaml
 from std_msgs.msg import String
 from urdf_builders import two_links
 
@@ -17,6 +22,7 @@ from residual_rl_ros.ros.bringup.sros2_policy import required_access
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
 from residual_rl_ros.ros.nodes.policy_setup import open_base_policy, open_robot
+from residual_rl_ros.ros.tools.file_check import check_limits
 
 
 def test_a_digest_of_a_policy_that_runs_elsewhere_is_refused() -> None:
@@ -29,9 +35,11 @@ def test_a_digest_of_a_policy_that_runs_elsewhere_is_refused() -> None:
 
 
 @pytest.mark.ros
-def test_limits_of_the_body_come_from_the_urdf_that_is_published(domain_id: int) -> None:
+def test_limits_of_the_body_come_from_the_urdf_that_is_published(
+    domain_id: int, tmp_path: Path
+) -> None:
     pytest.importorskip('pinocchio', reason='needs pinocchio: residual_rl_ros[urdf]')
-    tree = {
+    tree: dict[str, Any] = {
         'name': 'bench',
         'control_rate_hz': 20.0,
         'robot_description': {'urdf': 'topic', 'joints': ['a', 'b']},
@@ -57,6 +65,22 @@ def test_limits_of_the_body_come_from_the_urdf_that_is_published(domain_id: int)
         SafetyFilter(robot.action)
         (policy,) = [each for each in required_access(robot) if each.node == 'policy_node']
         assert 'robot_description' in policy.subscribes
+        # It narrows the limits that are written, and gives none to a node.
+        bare = {**tree, 'action': {**tree['action'], 'lower': [], 'max_velocity': []}}
+        with pytest.raises(ConfigError, match=r'lower is missing, .* from a file alone: `check-r'):
+            open_robot(node, bare)
+        file, limits = tmp_path / 'bench.yaml', 'lower: [-3.0, -3.0], max_velocity: [1.0, 1.0]'
+        file.write_text(yaml.safe_dump({'/**': {'ros__parameters': {'robot': bare}}}))
+        with pytest.raises(
+            ConfigError,
+            match=re.escape(
+                f'action lacks lower, max_velocity; write '
+                f'what the URDF on the topic has, for every tool to know: {limits}'
+            ),
+        ):
+            check_limits(file, 'cell', domain_id)
+        file.write_text(yaml.safe_dump({'/**': {'ros__parameters': {'robot': tree}}}))
+        check_limits(file, 'cell', domain_id)
         publisher.publish(String(data='<robot/>'))
         with pytest.raises(ConfigError, match='<robot>, 0 links'):
             open_robot(node, tree)

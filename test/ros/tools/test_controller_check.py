@@ -20,7 +20,7 @@ from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.command import TRAJECTORY, Command
 from residual_rl_ros.robot.description import RobotConfig, load_robot
 from residual_rl_ros.ros.common.node_host import NodeHost
-from residual_rl_ros.ros.tools.live_check import check_controllers
+from residual_rl_ros.ros.tools.controller_check import check_controllers
 
 pytestmark = pytest.mark.ros
 

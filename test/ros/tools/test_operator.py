@@ -200,8 +200,12 @@ def test_the_console_runs_in_a_terminal_and_quits_on_q(domain_id: int) -> None:
         deadline = time.monotonic() + LIMIT_S
         while b'quit' not in shown and time.monotonic() < deadline:
             shown += os.read(leader, 65536)
+        # Neither Alt+q nor a text that is pasted ends it, or does anything else.
+        os.write(leader, b'\x1bq\x1b[200~quit, or press s\x1b[201~')
+        while b'what is pasted does nothing' not in shown and time.monotonic() < deadline:
+            shown += os.read(leader, 65536)
         os.write(leader, b'x')
-        while b'does nothing' not in shown and time.monotonic() < deadline:
+        while b"'x' does nothing" not in shown and time.monotonic() < deadline:
             shown += os.read(leader, 65536)
         os.write(leader, b'q')
         try:
@@ -211,6 +215,7 @@ def test_the_console_runs_in_a_terminal_and_quits_on_q(domain_id: int) -> None:
     os.close(leader)
     assert code == 0
     assert b'[s] success' in shown
+    assert b'success: ' not in shown
     assert b'nothing heard yet' in shown
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.robot.decoders import check_stop_input, stop_reason
-from residual_rl_ros.robot.topics import StopInput
+from residual_rl_ros.robot.stop_inputs import StopInput, check_stop_input, stop_reason
 
 FORCE = Message(
     wrench=Message(force=Message(x=3.0, y=0.0, z=4.0), torque=Message(x=0.0, y=-2.0, z=0.0))
