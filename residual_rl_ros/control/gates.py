@@ -15,6 +15,8 @@ BELIEVABLE_S = 1.0
 """Clocks that differ by more have jumped or are not the same [s]."""
 START_RETRY_S = 0.5
 """How often an episode is tried whose first command is too far away [s]."""
+MOST_STALLS = 3
+"""So often a robot that holds by zero is told to move from one and the same state."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,8 @@ class Obstacles:
     def __init__(self, limiter: CommandLimiter) -> None:
         self._limiter = limiter
         self._lags = False
+        self._stalls = 0
+        self._stalled: Array | None = None  # What was measured when it last began to lag.
         self.stops: dict[str, str] = {}
         """Stop inputs that forbid to move, with their reasons."""
 
@@ -153,7 +157,7 @@ class Obstacles:
 
     def forget(self) -> None:
         """Forget that the robot did not follow its commands; it is to have none."""
-        self._lags = False
+        self._lags, self._stalls = False, 0
 
     def reason(self, moving: bool) -> str:
         """Return why the robot must not move, empty if it may.
@@ -168,8 +172,25 @@ class Obstacles:
         # Once it lags it holds, until it has come near.
         heed = self._lags or self._limiter.continues
         error = self._limiter.following_error() if heed else ''
-        self._lags = bool(error)
+        if error and not self._lags:
+            self._count_stall()
+        self._lags = bool(error) or (self._lags and self._stalls >= MOST_STALLS)
+        if self._lags and not error:
+            return 'the robot does not move: it was held, and let go, several times'
         return error
+
+    def _count_stall(self) -> None:
+        """Count how often the robot has lagged without having moved in between.
+
+        One that holds by zero follows its hold, however stuck it is, and would be let go for ever.
+        """
+        measured, action = self._limiter.measured, self._limiter.safety.action
+        before, self._stalled = self._stalled, measured
+        if before is None or measured is None or not action.goes_to_zero.any():
+            self._stalls = 0
+            return
+        moved = np.abs(self._limiter.safety.difference(measured, before)) > action.following_limit
+        self._stalls = 1 if moved.any() else self._stalls + 1
 
 
 class StartGate:

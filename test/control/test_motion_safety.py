@@ -229,16 +229,7 @@ def test_a_robot_that_stands_outside_of_its_limits_is_only_led_back_in() -> None
 
 
 def test_a_wheel_that_is_measured_too_fast_is_told_no_speed_above_its_limit() -> None:
-    wheels = ActionSpec(
-        NAMES,
-        np.full(2, -0.8),
-        np.full(2, 0.8),
-        np.full(2, 0.05),
-        MEASURED,
-        units=('m/s', 'rad/s'),
-        following_limit=np.full(2, 0.5),
-    )
-    arm = Arm(target=0.5, spec=wheels)
+    arm = wheels(0.5, following_limit=0.5)
     arm.stuck = True
     arm.position = np.array([1e6, 0.0])
     assert len(arm.run(5)) == 0
@@ -270,6 +261,39 @@ def test_an_arm_that_is_stuck_is_held_then_a_fault_and_teaches_nothing() -> None
     assert len(arm.said.faults) == 1
     assert 'the robot does not follow' in arm.said.faults[0]
     assert len(arm.said.transitions) <= 5 + ARM.following_limit.max() / STEP + 1
+
+
+def wheels(target: float, following_limit: float = 0.2) -> Arm:
+    spec = ActionSpec(
+        NAMES,
+        np.full(2, -0.8),
+        np.full(2, 0.8),
+        np.full(2, 0.05),
+        MEASURED,
+        units=('m/s', 'rad/s'),
+        following_limit=np.full(2, following_limit),
+    )
+    return Arm(target=target, spec=spec)
+
+
+def test_a_wheel_that_is_stuck_is_not_let_go_for_ever() -> None:
+    robot = wheels(0.5)
+    robot.stuck = True
+    commands = robot.run(200)
+    assert len(robot.said.faults) == 1
+    assert 'the robot does not move' in robot.said.faults[0]
+    assert not commands[-1].any()
+
+
+def test_a_wheel_that_gives_way_each_time_goes_on() -> None:
+    robot = wheels(0.5)
+    for _ in range(8):
+        robot.stuck = True
+        robot.run(8)
+        robot.stuck = False
+        robot.run(12)
+    assert robot.said.faults == []
+    assert robot.said.warnings
 
 
 def test_an_arm_that_is_freed_in_time_goes_on() -> None:
