@@ -149,10 +149,14 @@ class ManagedNode(LifecycleNode, ABC):
         self.failure = None
         lasting = list(self._entities())
         self.made.callback(self._destroy_all_but, lasting)
-        result = self._guarded(self.configure)
+        result = self._guarded(self._configure_admitted)
         if result is not TransitionCallbackReturn.SUCCESS:
             self.made.close()
         return result
+
+    def _configure_admitted(self) -> None:
+        with admitted(self.context.get_domain_id()):
+            self.configure()
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Take back what `configure` made."""
@@ -208,8 +212,7 @@ class ManagedNode(LifecycleNode, ABC):
 
     def _guarded(self, callback: Callable[[], None]) -> TransitionCallbackReturn:
         try:
-            with admitted(self.context.get_domain_id()):
-                callback()
+            callback()
         except ResidualRLError as error:
             self.failure = error
             self.get_logger().error(str(error))
