@@ -87,8 +87,11 @@ DIAGNOSTICS = {
         'preparing': 'real time: what is done before the next episode; empty if nothing is left',
         'weights_accepted': 'weight messages accepted',
         'weights_refused_*': 'weight messages refused, by reason',
-        'late_chunks': "control steps held because the base policy's chunk was not ready",
-        'prefetch_steps': 'control steps before its first use at which a chunk is requested',
+        'first_chunk_holds': 'control steps held until the first chunk of an episode, or after a '
+        'pause, was there',
+        'late_chunks': 'control steps held because a later chunk was not there in time',
+        'prefetch_steps': 'control steps before its first use at which a chunk is requested; '
+        '`auto` follows inference',
         'chunks_*': 'with `base_policy: topic`: chunks received, and refused by reason',
         'residuals_not_finite': "decisions in which the actor's output was not finite",
         'residuals_refused': 'decisions in which the critics chose the base action',

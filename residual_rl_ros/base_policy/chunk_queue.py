@@ -23,7 +23,7 @@ import numpy.typing as npt
 from residual_rl_ros.base_policy.distribution import BaseDecision, BasePolicy, base_decision
 from residual_rl_ros.base_policy.inputs import NO_PICTURES, Context, Memory, Picture, Pictures
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
-from residual_rl_ros.base_policy.prefetch import AUTO, Prefetch, choose, measure
+from residual_rl_ros.base_policy.prefetch import AUTO, Prefetch, measure
 from residual_rl_ros.errors import BasePolicyError, ChunkLateError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.robot.onnx_session import InferenceWorker
@@ -33,13 +33,17 @@ INFERENCE_LIMIT_S = 30.0
 """An inference that takes longer hangs, also where a simulator waits for it [s]."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Order:
     """A chunk that is being computed."""
 
     future: Future[Float32]
     origin: int
     """Number of base actions taken in this episode when its observation was made."""
+    ahead: bool
+    """Whether another chunk is in use meanwhile, so that nothing else is computed."""
+    waited: int = 0
+    """Control steps that began since then, before it was there."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class ChunkQueue:
         decision_steps: control steps per residual decision (k).
         prefetch_steps: how many control steps before its first use a chunk is requested. 0 waits
             for inference at every seam: right in lockstep, a late tick on a robot. `AUTO` is 0
-            until `warm_up` has measured inference.
+            until `warm_up` has measured inference, and then follows it.
         blend_steps: control steps over which a new chunk takes over from what the one before
             planned for them, linearly; 0 switches at once. Density and proposals are blended with
             the same shares as the action, so that each still belongs to it.
@@ -72,9 +76,6 @@ class ChunkQueue:
         BasePolicyError: the executed part of a chunk cannot hold one decision after the prefetch,
             or the policy has no such proposals.
     """
-
-    late_reason = 'the base policy is late: raise prefetch_steps, up to half of exec_steps'
-    """What is said of a hold because no chunk was ready, with the remedy."""
 
     def __init__(
         self,
@@ -111,7 +112,10 @@ class ChunkQueue:
         self.prefetch_steps = prefetch_steps
         """Control steps before its first use at which a chunk is requested."""
         self.prefetch: Prefetch | None = None
-        """What was measured; None where it was not to be."""
+        """What follows how long inference takes; None where the number is given."""
+        self.begun = False
+        """Whether a chunk has been used in this episode, or since a pause: from then on, one that
+        is not there is late."""
         self.counts: dict[str, int] = {}
         """What became of chunks that were not asked for here."""
         self._auto = auto
@@ -146,7 +150,7 @@ class ChunkQueue:
         if self._auto:
             inference_s = measure(self._rehearse, self._clock)
             covered, period_s = self._covered(self._meta), 1.0 / self._meta.rate_hz
-            self.prefetch = choose(inference_s, period_s, self._k, covered)
+            self.prefetch = Prefetch(inference_s, period_s, self._k, covered)
             self.prefetch_steps = self.prefetch.steps
 
     def _rehearse(self) -> None:
@@ -181,6 +185,7 @@ class ChunkQueue:
         if self._pending is not None:
             self._pending.future.cancel()  # Nobody needs its result.
         self._active = self._pending = self._fading = None
+        self.begun = False
         self._window.clear()
         self._memory = Memory()  # An inference that is still running writes to the one before.
 
@@ -196,6 +201,8 @@ class ChunkQueue:
         Raises:
             BasePolicyError: a picture is missing.
         """
+        if self._pending is not None:
+            self._pending.waited += not self._pending.future.done()
         newest = np.asarray(observation, dtype=np.float32)
         repeats = 1 if self._window else self._meta.n_obs_steps
         self._window.extend([newest] * repeats)
@@ -221,18 +228,25 @@ class ChunkQueue:
             BasePolicyError: inference failed.
         """
         chunk = self._active
-        if chunk is None or self._usable(chunk) == 0:
+        if chunk is None or self._usable(chunk) == 0 or self._turns():
             chunk = self._next(timeout_s)
         if self._pending is None and self._usable(chunk) - self._k < self.prefetch_steps:
-            self._pending = self._request()
+            self._pending = self._request(ahead=True)
         start = self._index(chunk)
         rows = self._blended(chunk.rows[start : start + self._k])
         self._taken += self._k
         return base_decision(rows, self._meta.prior, len(self._meta.action_names))
 
+    def _turns(self) -> bool:
+        """Return whether the next chunk is there and to be used, although the last is not over."""
+        order = self._pending
+        if self.prefetch is None or order is None or not order.future.done():
+            return False
+        return self._taken - order.origin >= self.prefetch.turn
+
     def _next(self, timeout_s: float | None) -> Chunk:
         """Wait for the next chunk and use it."""
-        order = self._pending = self._pending or self._request()
+        order = self._pending = self._pending or self._request(ahead=False)
         if timeout_s is None:
             rows = self._result(order.future)
         else:
@@ -241,8 +255,15 @@ class ChunkQueue:
             except FutureTimeoutError as error:
                 raise ChunkLateError from error
         self._fading, self._seam = self._active, self._taken
-        self._active, self._pending = Chunk(rows, order.origin), None
+        self._active = self._arrived(order, rows)
         return self._active
+
+    def _arrived(self, order: _Order, rows: Float32) -> Chunk:
+        """Return what was ordered; the next may have to be ordered earlier."""
+        self._pending, self.begun = None, True
+        if self.prefetch is not None and order.ahead:
+            self.prefetch_steps = self.prefetch.note(order.waited)
+        return Chunk(rows, order.origin)
 
     def _result(self, future: Future[Float32]) -> Float32:
         """Return a chunk, however long it takes within reason."""
@@ -270,6 +291,13 @@ class ChunkQueue:
         mixed = new.copy()
         mixed[: len(old)] = share * new[: len(old)] + (1 - share) * old
         return mixed
+
+    @property
+    def late_reason(self) -> str:
+        """What is said of a hold because a chunk is late, with the remedy."""
+        if self.prefetch is not None:
+            return self.prefetch.late_reason
+        return 'the base policy is late: raise prefetch_steps, up to half of exec_steps'
 
     @property
     def coming(self) -> Float32:
@@ -304,7 +332,7 @@ class ChunkQueue:
         remaining = chunk.origin + self._covered(self._meta) - self._taken
         return self._k * (remaining // self._k)
 
-    def _request(self) -> _Order:
+    def _request(self, ahead: bool) -> _Order:
         if not self._window:
             raise BasePolicyError('a chunk was requested before the first observation')
         noises = None
@@ -320,7 +348,7 @@ class ChunkQueue:
         pictures = {name: np.stack(window) for name, window in self._pictures.items()}
         context = Context(pictures, self._memory)
         future = self._worker.submit(self._plan, np.stack(self._window), noises, context)
-        return _Order(future, self._taken)
+        return _Order(future, self._taken, ahead)
 
     def _plan(self, window: Float32, noises: Float32 | None, context: Context) -> Float32:
         """Return a chunk; runs in the worker."""

@@ -90,7 +90,7 @@ class EnsembleQueue(ChunkQueue):
         self._admit(timeout_s)
         due = self._taken - self._requested >= self._every or self._ends_within(self._lead)
         if self._pending is None and due:
-            self._pending, self._requested = self._request(), self._taken
+            self._pending, self._requested = self._request(bool(self._chunks)), self._taken
             self._admit(timeout_s)
         rows = self._mean(self._k)
         self._taken += self._k
@@ -111,12 +111,13 @@ class EnsembleQueue(ChunkQueue):
                 raise ChunkLateError from error
         else:
             return
-        self._chunks.append(Chunk(rows, order.origin))
-        self._pending = None
+        self._chunks.append(self._arrived(order, rows))
 
     @property
     def _lead(self) -> int:
         """Age of a chunk when it enters, in control steps: whole decisions."""
+        if self.prefetch is not None:
+            return min(self.prefetch_steps, self.prefetch.half)
         return self._k * -(-self.prefetch_steps // self._k)
 
     def _ends_within(self, steps: int) -> bool:

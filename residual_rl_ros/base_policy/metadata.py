@@ -11,6 +11,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from residual_rl_ros.base_policy.inputs import (
     MAX_NUMBERS,
@@ -25,13 +26,15 @@ from residual_rl_ros.base_policy.inputs import (
 from residual_rl_ros.errors import BasePolicyError, ConfigError, FormatError, shown
 from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.robot.action_spec import ActionSpec, Prior, check_names, integer
+from residual_rl_ros.robot.camera import check_size
+from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import FEATURES, POLICY_METADATA_KEY
 
 METADATA_KEY = POLICY_METADATA_KEY
 SCHEMA_VERSION = 1
 MOST_STEPS = 10_000
 """Longest chunk of actions, and longest window of observations."""
-LATER_KEYS = ('prior', 'inputs', 'noise_shape', 'noise_default', 'source', 'parity')
+LATER_KEYS = ('prior', 'inputs', 'noise_shape', 'noise_default', 'source', 'parity', 'rounding')
 """Keys that are left out where they say what goes without saying."""
 DENSITY_OUTPUTS: dict[Prior, tuple[str, ...]] = {
     Prior.NONE: (),
@@ -94,6 +97,9 @@ class BasePolicyMetadata:
     parity: float | None = None
     """Largest difference of the exported graph from the original at export, in half ranges of the
     actions; information only."""
+    rounding: float | None = None
+    """Where the parity is beyond 1e-5: how far the original, in single precision, is from itself
+    in double; information only."""
 
     def __post_init__(self) -> None:
         """Check that the numbers fit each other."""
@@ -331,3 +337,39 @@ def _check_same(kind: str, model: tuple[str, ...], robot: tuple[str, ...]) -> No
         f'{kind} order differs at index {index}: the base policy has {model[index]!r}, the robot '
         f'{robot[index]!r}; reorder the robot YAML'
     )
+
+
+def columns_for(
+    metadata: BasePolicyMetadata, robot: RobotConfig, name: str
+) -> npt.NDArray[np.int64]:
+    """Check a base policy against a robot, and return which of its observations it is given.
+
+    These are all but those that an encoder makes of pictures which the policy sees itself, if it
+    does not name them.
+
+    Args:
+        metadata: of the policy.
+        robot: the robot.
+        name: of the policy's file, for errors.
+
+    Raises:
+        BasePolicyError: names, limits, rate, cameras or sizes of pictures differ.
+    """
+    sizes, names = metadata.picture_sizes, robot.observation_names
+    channels = {channel.name: channel for channel in robot.channels if channel.is_image}
+    if missing := sorted(set(sizes) - set(channels)):
+        raise BasePolicyError(
+            f'{name} wants pictures {missing}, robot {robot.name!r} has the image channels '
+            f'{sorted(channels) or "none"}; name a channel in the robot YAML so'
+        )
+    own = set(metadata.observation_names)
+    apart: set[str] = set()
+    for camera, size in sizes.items():
+        try:
+            check_size(channels[camera], size)
+        except ConfigError as error:
+            raise BasePolicyError(str(error)) from error
+        apart |= set(channels[camera].observation_names) - own
+    kept = [index for index, each in enumerate(names) if each not in apart]
+    metadata.check_robot(tuple(names[i] for i in kept), robot.action, robot.control_rate_hz)
+    return np.array(kept, dtype=np.int64)

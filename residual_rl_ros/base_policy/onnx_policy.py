@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.base_policy.binding import columns_for
 from residual_rl_ros.base_policy.inputs import Context, ImageInput, Picture
 from residual_rl_ros.base_policy.metadata import (
     DENSITY_OUTPUTS,
     METADATA_KEY,
     BasePolicyMetadata,
+    columns_for,
 )
 from residual_rl_ros.base_policy.noise_batch import NoiseBatch, make_noise_batch
 from residual_rl_ros.errors import BasePolicyError, FormatError

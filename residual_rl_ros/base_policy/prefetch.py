@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,38 +18,96 @@ WORD = 'auto'
 """The same in files and on command lines."""
 WORDS = {WORD: AUTO}
 DESCRIPTION = (
-    'control steps before its first use at which a chunk is requested; auto (-1) measures '
+    'control steps before its first use at which a chunk is requested; auto (-1) follows '
     'inference and, in lockstep, is 0'
 )
 MEASURED_S, FEWEST, MOST = 1.0, 5, 50
 """Inference is repeated for so long, but at least and at most so often."""
 QUANTILE = 0.95
 MARGIN = 1.5
-"""Beside a learner inference takes longer than before anything moves."""
+"""An inference may take so many times as long as the slowest of those before."""
+RECENT = 64
+"""So many chunks tell how long inference takes while the robot runs."""
 JITTER = 0.25
 """A control step may come so much of a period early."""
 DIGITS = 19
 """A number of so many may be no integer of ROS."""
 
 
-@dataclass(frozen=True)
 class Prefetch:
-    """What was chosen."""
+    """How early the next chunk is asked for: as late as it can be, for a fresh observation.
 
-    steps: int
-    inference_s: float
-    """High quantile of the durations of inference [s]."""
-    period_s: float
-    """Control period [s]."""
-    problem: str = ''
-    """Why the robot will hold at seams nevertheless; empty if it will not."""
+    While the robot runs, `note` follows the slowest of the recent inferences: a learner beside the
+    robot makes them slower than they were before anything moved. As one follows another, inference
+    may take half of a chunk for long. A single one has more time where chunks are asked for earlier
+    than that, and take over at the age `turn` from those that are not used up.
+
+    Args:
+        inference_s: how long inference takes before anything moves [s].
+        period_s: control period [s].
+        decision_steps: control steps per decision (k); chunks are asked for, and used, between two.
+        covered: actions of a chunk that may be executed.
+    """
+
+    def __init__(
+        self, inference_s: float, period_s: float, decision_steps: int, covered: int
+    ) -> None:
+        self._k = decision_steps
+        self._covered = covered // decision_steps * decision_steps
+        self.half = covered // decision_steps // 2 * decision_steps
+        """Control steps that inference may take for long."""
+        self._first = self._fitting(MARGIN * inference_s / period_s + JITTER)
+        self._recent: deque[int] = deque(maxlen=RECENT)
+        self.steps = self._first
+        """Control steps before its first use at which a chunk is asked for."""
+        figures = f'inference takes {1e3 * inference_s:.3g} ms'
+        period = f'{1e3 * period_s:.3g} ms'
+        self._words = f'prefetch_steps {self.steps} (auto: {figures}, a control period is {period})'
+        self._remedy = (
+            'execute more actions of a chunk (exec_steps), lower decision_steps or the control '
+            'rate, or make inference faster (robot.base_policy)'
+        )
+        self.problem = ''
+        """Why the robot will hold at seams nevertheless; empty if it will not."""
+        if inference_s / period_s + JITTER > self.half:
+            self.problem = (
+                f'{figures}, and a chunk of {covered} actions leaves {self.half} control steps of '
+                f'{period} for it, half of the chunk (decision_steps {decision_steps}): the robot '
+                f'will hold at every seam; {self._remedy}'
+            )
 
     def __str__(self) -> str:
-        """Say it in a line of a log."""
-        return (
-            f'prefetch_steps {self.steps} (auto: inference takes {1e3 * self.inference_s:.3g} ms, '
-            f'a control period is {1e3 * self.period_s:.3g} ms)'
-        )
+        """Say in a line of a log what was chosen before anything moved."""
+        return self._words
+
+    def _fitting(self, steps: float) -> int:
+        """Return the fewest whole decisions that have so many control steps, in control steps."""
+        return min(self._k * max(math.ceil(steps / self._k), 1), self._covered - self._k)
+
+    @property
+    def turn(self) -> int:
+        """Age in control steps, since its observation, at which the next chunk is used early."""
+        return self._covered - self.steps
+
+    def note(self, waited: int) -> int:
+        """Take in how long a chunk took that was asked for ahead, and return `steps`.
+
+        They are never fewer than before anything moved.
+
+        Args:
+            waited: control steps that began before it was there.
+        """
+        self._recent.append(waited)
+        self.steps = max(self._first, self._fitting(MARGIN * max(self._recent) + 1.0))
+        return self.steps
+
+    @property
+    def late_reason(self) -> str:
+        """What is said of a hold because a chunk was late."""
+        late = f'the base policy is late: inference takes longer than {self.steps} control steps'
+        if self.steps < self.half:
+            return f'{late} (prefetch_steps auto); the next chunks are asked for earlier'
+        return f'{late}, and half of a chunk is {self.half}; {self._remedy}'
 
 
 def parse_prefetch(text: str) -> int:
@@ -78,31 +136,3 @@ def measure(inference: Callable[[], object], clock: Callable[[], float]) -> floa
         inference()
         durations.append(clock() - started)
     return float(np.quantile(durations, QUANTILE))
-
-
-def choose(inference_s: float, period_s: float, decision_steps: int, covered: int) -> Prefetch:
-    """Return the fewest steps with which the next chunk is there when it is needed.
-
-    A chunk is requested and used on decision boundaries, and what it was computed from is the
-    older, the more steps there are.
-
-    Args:
-        inference_s: how long inference takes [s].
-        period_s: control period [s].
-        decision_steps: control steps per decision (k).
-        covered: actions of a chunk that may be executed.
-    """
-    k = decision_steps
-    needed = (MARGIN * inference_s / period_s + JITTER) / k
-    most = covered // k - 1
-    steps = k * min(max(math.ceil(needed), 1), most)
-    chosen = Prefetch(steps, inference_s, period_s)
-    if steps and inference_s + JITTER * period_s <= steps * period_s:
-        return chosen
-    problem = (
-        f'inference takes {1e3 * inference_s:.3g} ms, and a chunk of {covered} actions leaves '
-        f'{steps} control steps of {1e3 * period_s:.3g} ms for it (decision_steps {k}): the robot '
-        'will hold at every seam. Execute more actions of a chunk (exec_steps), lower '
-        'decision_steps or the control rate, or make inference faster (robot.base_policy)'
-    )
-    return Prefetch(steps, inference_s, period_s, problem)

@@ -138,10 +138,6 @@ class ReceivedQueue(ChunkQueue):
         blend_steps: see `ChunkQueue`.
     """
 
-    late_reason = (
-        'the base policy is late: no chunk for this control step has arrived on base_policy/chunk'
-    )
-
     def __init__(self, policy: ReceivedPolicy, decision_steps: int, blend_steps: int) -> None:
         super().__init__(policy, decision_steps, blend_steps=blend_steps)
         self._now = policy.now
@@ -210,8 +206,16 @@ class ReceivedQueue(ChunkQueue):
         if chunk is None or self._usable(chunk) == 0:
             raise ChunkLateError
         self._fading, self._seam = self._active, self._taken
-        self._active, self._newest = chunk, None
+        self._active, self._newest, self.begun = chunk, None, True
         return chunk
+
+    @property
+    def late_reason(self) -> str:
+        """What is said of a hold because no chunk has come."""
+        return (
+            'the base policy is late: no chunk for this control step has arrived on '
+            'base_policy/chunk'
+        )
 
     def _index(self, chunk: Chunk) -> int:
         """Return the index in a chunk, which begins at its observation, of the next action.

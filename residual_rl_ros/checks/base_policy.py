@@ -15,6 +15,7 @@ import numpy.typing as npt
 from residual_rl_ros.base_policy.inputs import ImageInput, Input
 from residual_rl_ros.base_policy.metadata import UNUSED_RANGE
 from residual_rl_ros.base_policy.onnx_policy import Float32, OnnxBasePolicy
+from residual_rl_ros.base_policy.prefetch import Prefetch
 from residual_rl_ros.errors import BasePolicyError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.robot.action_spec import Prior
@@ -121,8 +122,10 @@ def _run(policy: OnnxBasePolicy, report: InspectionReport, clock: Callable[[], f
     report.facts['inference'] = f'median {median:.2f} ms, worst of {TIMED_CALLS} {worst:.2f} ms'
     period = 1e3 / meta.rate_hz
     if worst > period:
+        problem = Prefetch(1e-3 * worst, 1.0 / meta.rate_hz, 1, meta.exec_steps).problem
         report.remarks.append(
-            f'one inference took {worst:.1f} ms of a {period:.1f} ms control period: set '
+            problem
+            or f'one inference took {worst:.1f} ms of a {period:.1f} ms control period: set '
             'prefetch_steps, or leave it at auto'
         )
 

@@ -124,6 +124,8 @@ def import_base(
         say(f'image channel {image.name}: {image.height} x {image.width} pixels')
     sizes = ', '.join(map(str, parity.batches))
     say(f'parity with torch: {parity.error:.1e} half ranges, at batches of {sizes}')
+    if parity.rounding is not None:
+        say(f'torch in single precision is as far as {parity.rounding:.1e} from double itself')
 
 
 def check_base(

@@ -94,8 +94,12 @@ class ResidualController:
         self._base: BaseDecision | None = None
         self._decision: Decision | None = None
         self._holding = False
+        self.hold_reason = ''
+        """Why the latest `command` held for the base policy; empty if it did not."""
+        self.first_chunk_holds = 0
+        """Control steps held until the first chunk of an episode, or after a pause, was there."""
         self.late_chunks = 0
-        """Control steps held because the base policy's chunk was not ready."""
+        """Control steps held because a later chunk was not there in time."""
 
     def begin_episode(
         self,
@@ -149,7 +153,7 @@ class ResidualController:
             BasePolicyError: the base policy failed.
         """
         decision = self._current_decision()
-        self._holding = decision is None
+        self._holding, self.hold_reason = decision is None, ''
         if decision is None:
             return self._hold(takeover)
         if takeover is None:
@@ -195,7 +199,12 @@ class ResidualController:
         """Hold while the base policy is late; a takeover goes through."""
         self.residual.plans.forget()
         if takeover is None:
-            self.late_chunks += 1
+            if self.queue.begun:
+                self.late_chunks += 1
+                self.hold_reason = self.queue.late_reason
+            else:
+                self.first_chunk_holds += 1
+                self.hold_reason = 'the base policy has not planned its first chunk'
             return self.limiter.hold()
         if self._decision is not None and not self._decision.truncated:
             self._decision = None  # Its end would be where the operator has moved the robot.

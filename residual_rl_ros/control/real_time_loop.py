@@ -10,20 +10,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from residual_rl_ros.control.between_episodes import BetweenEpisodes
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.feedback import END_EPISODE, PendingFeedback, StepFeedback, StepOutcome
-from residual_rl_ros.control.gates import (
-    HoldWatch,
-    Obstacles,
-    OperatorWatch,
-    Pace,
-    RealTimeRules,
-    StartGate,
-)
-from residual_rl_ros.control.policy_loop import Array, LoopCallbacks, PolicyLoop
+from residual_rl_ros.control.gates import OperatorWatch, Pace, RealTimeRules
+from residual_rl_ros.control.policy_loop import Array, LoopCallbacks
 from residual_rl_ros.control.preparation import Preparation
-from residual_rl_ros.errors import BasePolicyError, ObservationError, UnsafeCommandError
+from residual_rl_ros.errors import ObservationError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual_policy.mailbox import WeightsReader
 from residual_rl_ros.robot.observation import ObservationAssembler
@@ -37,7 +31,7 @@ STOP_LIMIT_S = 1.0
 """A robot that holds by zero is at rest so long after it is told to stop, at the latest [s]."""
 
 
-class RealTimeLoop(PolicyLoop):
+class RealTimeLoop(BetweenEpisodes):
     """Runs at the control rate.
 
     Args:
@@ -60,10 +54,7 @@ class RealTimeLoop(PolicyLoop):
         sleep: Callable[[float], None] = time.sleep,
         preparation: Preparation | None = None,
     ) -> None:
-        super().__init__(controller, assembler, blend, callbacks, clock)
-        self.rules = rules
-        self.preparation = preparation or Preparation()
-        """What is done between episodes."""
+        super().__init__(controller, assembler, blend, callbacks, clock, rules, preparation)
         self.latencies = {
             **{stage: Latency() for stage in STAGES},
             'actor': controller.residual.latency,
@@ -78,19 +69,14 @@ class RealTimeLoop(PolicyLoop):
         self._sleep = sleep
         self._reader = WeightsReader(controller.mailbox)
         self._outbox: list[Transition] = []
-        self.obstacles = Obstacles(controller.limiter)
-        """Why the robot must not move."""
         self._began = 0.0
         self._observation: Array = np.zeros(0)
         self._forget_requests()
 
     def _forget_requests(self) -> None:
-        self._gate, self._operator, self._holding = StartGate(), OperatorWatch(), HoldWatch()
-        self._pace = Pace(self._period_s)
-        self.obstacles.forget()
+        super()._forget_requests()
+        self._operator, self._pace = OperatorWatch(), Pace(self._period_s)
         self._feedback, self._takeover = PendingFeedback(), None
-        self.preparation.forget()
-        self._guided = False  # By an operator or on the way home, outside of an episode.
         self._ending: StepOutcome | None = None  # Waits for a late base policy.
 
     def activate(self) -> None:
@@ -118,31 +104,6 @@ class RealTimeLoop(PolicyLoop):
     def close(self) -> None:
         """End the thread that reads weights."""
         self._reader.close()
-
-    def request_start(self) -> bool:
-        """Start an episode, or let go one that waits to; return whether that is possible."""
-        possible = self._gate.request(self.active and not self.in_episode)
-        if possible:
-            self.preparation.confirm()
-        return possible
-
-    def request_home(self) -> str:
-        """Go home, outside of an episode; return why that is not possible, empty if it is."""
-        for forbidden, reason in (
-            (not self.active, 'inactive: activate the node first'),
-            (self.in_episode, 'in an episode: end it first'),
-            (self.held, 'held: release the hold first'),
-            (self._takeover_active, 'an operator has the robot: release the takeover first'),
-            (bool(self.obstacles.stops), '; '.join(self.obstacles.stops.values())),
-        ):
-            if forbidden:
-                return reason
-        return self.preparation.request_home()
-
-    @property
-    def waits_to_start(self) -> bool:
-        """Whether an episode waits because its first command is too far from the robot."""
-        return self._gate.waits
 
     @property
     def ending(self) -> bool:
@@ -266,54 +227,6 @@ class RealTimeLoop(PolicyLoop):
         elif not self._too_far(now):
             self._command(now)
 
-    def _prepare(self, now: float) -> bool:
-        """Bring robot and scene to where an episode begins; return whether that goes on."""
-        preparation, limiter = self.preparation, self.controller.limiter
-        wanted = self._gate.wanted(self.rules)
-        if self.held or self._takeover_active:
-            preparation.interrupt(limiter, now, wanted)
-        else:
-            command = preparation.step(limiter, now, wanted)
-            if preparation.fault:
-                self._callbacks.fault(preparation.fault)
-                return True
-            if command is not None:
-                self._guided = True
-                self._obey(now, command)
-                return True
-            if preparation.failure:
-                self._callbacks.warn(preparation.failure)
-        if not preparation.ready:
-            self._idle(now)
-        return not preparation.ready
-
-    def _too_far(self, now: float) -> bool:
-        """Return whether the episode's first command is too far away; it then waits to be begun."""
-        if not self._gate.at_start:
-            return False
-        if self._takeover_active:  # He begins it where the robot is.
-            return self._gate.refuses('', now)
-        try:
-            target = self.controller.target()
-        except BasePolicyError as error:
-            self._callbacks.fault(str(error))
-            return True
-        if target is None:
-            return False
-        reason = self.controller.limiter.start_error(target)
-        if not self._gate.refuses(reason, now):
-            return False
-        self.episode -= 1
-        self.in_episode = False
-        self._holding.end()
-        self.controller.abandon()
-        self.counts['refused_starts'] += 1
-        self._callbacks.warn(
-            f'not starting: {reason}. Bring the robot there, or call ~/start_episode to let it go'
-        )
-        self._idle(now)
-        return True
-
     def _do_without(self, now: float, reason: str) -> None:
         """Go on without an observation, or without moving; an end that was marked meanwhile counts.
 
@@ -332,33 +245,6 @@ class RealTimeLoop(PolicyLoop):
             self._obey(now)
         else:
             self._pause(now, reason)
-
-    def _idle(self, now: float) -> None:
-        """Between episodes, let an operator move the robot; else let it come to rest."""
-        limiter = self.controller.limiter
-        if not self._guided:
-            limiter.release()
-        was_guided, self._guided = self._guided, self._commanding
-        if self._guided:
-            self._obey(now)
-        elif was_guided or not limiter.at_rest:
-            self._send_hold(now)
-
-    @property
-    def _commanding(self) -> bool:
-        """Whether an operator has taken over and commands a robot that may move, and is seen."""
-        may_move = not self.obstacles.any and self.controller.limiter.knows_where
-        return may_move and super()._commanding
-
-    def _obey(self, now: float, home: Array | None = None) -> None:
-        """Send an operator's command, or one of the way home, where there is nothing to decide."""
-        limiter, command = self.controller.limiter, self._takeover if home is None else home
-        assert command is not None
-        self._holding.end()
-        try:
-            self._publish(limiter.commit(limiter.limit(command), overridden=home is None), now)
-        except UnsafeCommandError as error:
-            self._callbacks.fault(str(error))
 
     def _outcome(self, now: float) -> StepOutcome:
         return StepOutcome(self._feedback.take(), self._observation, now)
@@ -391,16 +277,13 @@ class RealTimeLoop(PolicyLoop):
 
     def _command(self, now: float) -> None:
         """Send the command of this control step, or hold while the base is late."""
-        late = self.controller.late_chunks
         started = self._clock()
         self._send(now)
         self._time('command', started)
-        if self.controller.late_chunks == late:
-            self._holding.end()
-        elif self.controller.limiter.last_command is None:
-            self._count_hold(now, 'the base policy has not planned its first chunk', usual=True)
+        if reason := self.controller.hold_reason:
+            self._count_hold(now, reason, usual=not self.controller.queue.begun)
         else:
-            self._count_hold(now, self.controller.queue.late_reason)
+            self._holding.end()
 
     def _forget_time(self, seconds: float) -> None:
         """Begin anew after a jump of the clock: no stamp or duration so far means anything."""

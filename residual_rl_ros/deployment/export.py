@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from residual_rl_ros.base_policy.prefetch import AUTO, WORD
 from residual_rl_ros.config.run import ResolvedRun, RunConfig, load_run
 from residual_rl_ros.deployment.base_graph import BaseGraph
 from residual_rl_ros.deployment.fused_policy import (
@@ -95,10 +96,10 @@ def export_run(options: ExportOptions, say: Callable[[str], None]) -> Exported:
     _check_limits(run, options)
     _check_ensemble(run, stored)
     prefetch = stored.get('prefetch_steps', run.config.prefetch_steps)
-    if prefetch > 0:
+    if prefetch:
         say(
-            f'the run has prefetch_steps {prefetch}: in the graph a chunk is computed when it is '
-            'needed, from newer observations (prefetch_steps 0)'
+            f'the run has prefetch_steps {WORD if prefetch == AUTO else prefetch}: in the graph a '
+            'chunk is computed when it is needed, from newer observations (prefetch_steps 0)'
         )
     if not header.exploration.bound_scale:
         say('the share of the residual bound in use is 0 in this actor: the base acts alone')
@@ -123,7 +124,7 @@ def export_run(options: ExportOptions, say: Callable[[str], None]) -> Exported:
 
 
 def _stored_run(path: Path) -> Mapping[str, Any]:
-    """Return what a checkpoint says of its run; nothing if a learner node wrote it.
+    """Return what a checkpoint says of its run; nothing if it says nothing.
 
     Raises:
         ResidualRLError: it cannot be read.
@@ -151,6 +152,9 @@ def _configuration(options: ExportOptions, stored: Mapping[str, Any]) -> RunConf
         config = RunConfig(Path(options.robot).stem, options.robot, options.base, (0.0,), 1)
         return _as_wide(config, stored)
     task = options.task or stored.get('task')
+    robot, base = stored.get('robot_file'), stored.get('base_policy')
+    if task is None and isinstance(robot, str) and isinstance(base, str):
+        return _as_wide(RunConfig(Path(robot).stem, robot, base, (0.0,), 1), stored)
     if not isinstance(task, str):
         raise ConfigError(
             f'{str(options.run)!r} does not say which task it is of: give --task, or --robot '

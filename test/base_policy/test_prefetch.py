@@ -4,6 +4,13 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from functools import partial
+from itertools import chain, repeat
+from typing import Any
+
 import numpy as np
 import pytest
 from builders import LinearPolicy, make_action_spec, make_metadata, settle
@@ -11,17 +18,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
+from residual_rl_ros.base_policy.ensemble_queue import EnsembleQueue
 from residual_rl_ros.base_policy.prefetch import (
     AUTO,
     FEWEST,
     JITTER,
     MOST,
-    choose,
+    RECENT,
+    Prefetch,
     measure,
     parse_prefetch,
 )
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.errors import ChunkLateError, ConfigError
 
 
 class SlowPolicy(LinearPolicy):
@@ -50,15 +59,17 @@ class SlowPolicy(LinearPolicy):
         (0.1, 4, 8, 4),
         (9.0, 1, 8, 1),
         (15.0, 1, 8, 2),
+        (150.0, 1, 38, 12),
+        (150.0, 4, 38, 12),
         (150.0, 1, 16, 12),
-        (150.0, 4, 16, 12),
-        (150.0, 1, 9, 8),  # The most that there is, and just enough.
+        (70.0, 1, 8, 6),
+        (7.0, 2, 4, 2),  # The most that there is.
     ],
 )
 def test_the_fewest_steps_that_avoid_holds_are_chosen(
     inference_ms: float, decision_steps: int, covered: int, steps: int
 ) -> None:
-    chosen = choose(1e-3 * inference_ms, 0.02, decision_steps, covered)
+    chosen = Prefetch(1e-3 * inference_ms, 0.02, decision_steps, covered)
     assert (chosen.steps, chosen.problem) == (steps, '')
 
 
@@ -67,23 +78,132 @@ def test_what_is_chosen_fits_the_chunk_and_is_in_time_or_says_why_not(
     inference_s: float, period_s: float, k: int, more: int
 ) -> None:
     covered = k + more
-    chosen = choose(inference_s, period_s, k, covered)
+    chosen = Prefetch(inference_s, period_s, k, covered)
     ChunkQueue(
         LinearPolicy(make_metadata(horizon=covered + 1, exec_steps=covered)), k, chosen.steps
     )
     assert chosen.steps % k == 0
-    in_time = chosen.steps > 0 and inference_s + JITTER * period_s <= chosen.steps * period_s
+    assert chosen.steps + chosen.turn == covered // k * k
+    in_time = inference_s / period_s + JITTER <= covered // k // 2 * k
     assert in_time is not bool(chosen.problem)
 
 
 def test_without_room_the_figures_are_said() -> None:
-    chosen = choose(0.15, 0.02, 1, 8)
-    assert chosen.steps == 7
-    assert 'inference takes 150 ms, and a chunk of 8 actions leaves 7 control steps' in (
+    chosen = Prefetch(0.15, 0.02, 1, 9)
+    assert chosen.steps == 8
+    assert 'inference takes 150 ms, and a chunk of 9 actions leaves 4 control steps' in (
         chosen.problem
     )
-    assert choose(1e-4, 0.02, 8, 8).steps == 0
-    assert 'leaves 0 control steps' in choose(1e-4, 0.02, 8, 8).problem
+    assert 'half of a chunk is 4; execute more actions' in chosen.late_reason
+    assert Prefetch(1e-4, 0.02, 8, 8).steps == 0
+    assert 'leaves 0 control steps' in Prefetch(1e-4, 0.02, 8, 8).problem
+
+
+class SteppedWorker:
+    """Computes one thing after another, each for so many control steps as is said."""
+
+    def __init__(self, steps: Iterator[int]) -> None:
+        self._steps = steps
+        self._orders: deque[tuple[Future[Any], Any]] = deque()
+        self._left = 0
+
+    def submit(self, job: Any, *args: Any) -> Future[Any]:
+        """Take an order."""
+        future: Future[Any] = Future()
+        self._orders.append((future, lambda: job(*args)))
+        if len(self._orders) == 1:
+            self._left = next(self._steps)
+        return future
+
+    def step(self) -> None:
+        """Let a control period pass."""
+        self._left -= 1
+        if self._orders and self._left <= 0:
+            future, job = self._orders.popleft()
+            if not future.cancelled():
+                future.set_result(job())
+            if self._orders:
+                self._left = next(self._steps)
+
+    def close(self) -> None:
+        """There is no thread to end."""
+
+
+def run(queue: ChunkQueue, taken: Iterable[int], control_steps: int, k: int = 1) -> list[int]:
+    """Return the control steps that were held for a late chunk.
+
+    Args:
+        queue: measured already, if it is to be.
+        taken: control steps that each inference takes.
+        control_steps: how many to run.
+        k: of which make a decision.
+    """
+    queue._worker.close()
+    worker = queue._worker = SteppedWorker(iter(taken))  # type: ignore[assignment]
+    queue.reset(np.random.default_rng(0))
+    late, left = [], 0
+    for now in range(control_steps):
+        queue.push_observation(np.zeros(3))
+        left -= 1
+        if left <= 0:
+            try:
+                queue.take(0.0)
+                left = k
+            except ChunkLateError:
+                late += [now] if queue.begun else []
+        worker.step()
+    return late
+
+
+@pytest.mark.parametrize('k', [1, 4])
+@pytest.mark.parametrize('ensemble', [False, True])
+def test_no_chunk_is_late_while_inference_becomes_slower_bit_by_bit(k: int, ensemble: bool) -> None:
+    policy = SlowPolicy([0.25], 40)  # 5 control steps.
+    make = partial(EnsembleQueue, coefficient=0.1) if ensemble else ChunkQueue
+    queue = make(policy, k, AUTO, clock=policy.clock)
+    queue.warm_up()
+    assert queue.prefetch_steps == 8
+    noise = np.random.default_rng(0)
+    means = chain(np.linspace(5.0, 15.0, 20), repeat(15.0))
+    assert run(queue, (round(mean * noise.uniform(0.7, 1.2)) for mean in means), 1500, k) == []
+    assert queue.prefetch_steps > 20
+
+
+def test_a_single_inference_may_take_longer_than_half_of_a_chunk() -> None:
+    policy = SlowPolicy([0.6], 40)
+    queue = ChunkQueue(policy, 1, AUTO, clock=policy.clock)
+    queue.warm_up()
+    assert queue.prefetch_steps == 19
+    assert run(queue, chain([16] * 5, [24], repeat(16)), 500) == []
+
+
+def test_after_one_late_chunk_the_next_as_slow_ones_are_in_time() -> None:
+    policy = SlowPolicy([0.25], 40)
+    queue = ChunkQueue(policy, 1, AUTO, clock=policy.clock)
+    queue.warm_up()
+    late = run(queue, chain([5] * 4, repeat(15)), 1500)
+    assert 0 < len(late) <= 15 - 8
+    assert late[-1] - late[0] == len(late) - 1
+    assert queue.prefetch_steps > 20
+    assert 'half of a chunk' in queue.late_reason
+
+
+def test_a_slow_moment_is_forgotten() -> None:
+    chosen = Prefetch(0.15, 0.02, 1, 100)
+    assert chosen.steps == 12
+    assert [chosen.note(waited) for waited in (8, 20, 90)] == [13, 31, 99]
+    assert 'than 99 control steps, and half of a chunk is 50' in chosen.late_reason
+    for _ in range(RECENT):
+        chosen.note(1)
+    assert chosen.steps == 12
+    assert 'the next chunks are asked for earlier' in chosen.late_reason
+
+
+def test_a_number_that_is_given_stays() -> None:
+    queue = ChunkQueue(LinearPolicy(make_metadata(horizon=41, exec_steps=40)), 1, 8)
+    assert len(run(queue, repeat(15), 1000)) > 100
+    assert queue.prefetch_steps == 8
+    assert 'raise prefetch_steps' in queue.late_reason
 
 
 def test_a_fast_policy_is_measured_more_often_than_a_slow_one() -> None:

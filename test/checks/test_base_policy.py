@@ -88,6 +88,8 @@ def test_an_inference_longer_than_a_control_period_is_remarked(path: Path) -> No
         'one inference took 60.0 ms of a 50.0 ms control period: set prefetch_steps, or leave it '
         'at auto'
     ]
+    (slower,) = check_base_policy(path, clock=clock_of(0.2)).remarks
+    assert 'inference takes 200 ms, and a chunk of 4 actions leaves 2 control steps' in slower
 
 
 def test_a_model_that_returns_no_number_is_a_problem(path: Path) -> None:

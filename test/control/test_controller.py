@@ -361,10 +361,11 @@ def test_a_chunk_late_at_the_start_sends_nothing_and_begins_when_it_is_there(slo
     controller, policy = slow
     assert controller.command() is None
     assert controller.step(np.full(3, 2.0), 0.05, feedback(1.0)) is None
-    assert controller.late_chunks == 1
+    assert 'its first chunk' in controller.hold_reason
     let_through(controller, policy)
     assert controller.command() is not None
-    assert controller.late_chunks == 1
+    assert controller.hold_reason == ''
+    assert (controller.first_chunk_holds, controller.late_chunks) == (1, 0)
 
 
 def test_what_was_measured_is_no_command_for_a_hold() -> None:
@@ -396,7 +397,8 @@ def test_a_late_chunk_holds_the_last_command_and_its_transition_comes_later(slow
     controller, policy = slow
     held = first_decision(controller, policy)
     np.testing.assert_array_equal(controller.command(), held)
-    assert controller.late_chunks == 2
+    assert 'raise prefetch_steps' in controller.hold_reason
+    assert (controller.first_chunk_holds, controller.late_chunks) == (1, 1)
     let_through(controller, policy)
     transition = controller.step(np.full(3, 4.0), 0.15, feedback(4.0))
     assert transition is not None

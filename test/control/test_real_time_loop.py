@@ -256,7 +256,7 @@ def test_a_late_base_policy_holds_and_recovers() -> None:
         feed(loop, step * PERIOD)
         loop.tick(step * PERIOD)
     assert callbacks.commands == []  # Nothing was sent yet, so there is nothing to repeat.
-    assert loop.controller.late_chunks == 3
+    assert (loop.controller.first_chunk_holds, loop.controller.late_chunks) == (3, 0)
     policy.gate.set()
     loop.controller._chunk_timeout_s = 10.0
     feed(loop, 3 * PERIOD)

@@ -108,13 +108,14 @@ def test_a_policy_is_written_with_its_parity(tmp_path: Path) -> None:
     ],
 )
 def test_a_policy_that_cannot_be_exported_leaves_nothing(
-    network: nn.Module, message: str, tmp_path: Path
+    network: nn.Module, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / 'policy.onnx').write_text('before')
     with pytest.raises(PolicyImportError, match=message):
         export(policy_of(network), tmp_path / 'policy.onnx')
     assert [path.name for path in tmp_path.iterdir()] == ['policy.onnx']
     assert (tmp_path / 'policy.onnx').read_text() == 'before'
+    assert capfd.readouterr() == ('', '')  # As the graph that torch cannot export.
 
 
 def test_outputs_that_are_missing_are_named(tmp_path: Path) -> None:
@@ -149,6 +150,32 @@ def test_rounding_of_torch_itself_is_no_difference_of_the_graph(tmp_path: Path) 
             return action
 
     assert export(policy_of(Cancelling()), tmp_path / 'policy.onnx').error <= 1e-6
+
+
+@pytest.mark.parametrize(('rounding', 'passes'), [(-3e-5, True), (-1.5e-5, False)])
+def test_a_graph_may_round_as_much_as_torch_does(
+    rounding: float, passes: bool, tmp_path: Path
+) -> None:
+    class Hot(Linear):
+        """Large numbers: no single precision is near double."""
+
+        def forward(self, observation: Tensor) -> Tensor:
+            action = super().forward(observation)
+            if action.dtype == torch.float64:
+                return action
+            return action + (4e-5 if torch.onnx.is_in_onnx_export() else rounding)
+
+    path = tmp_path / 'policy.onnx'
+    if not passes:
+        with pytest.raises(PolicyImportError, match=r'by 4\.0e-05, expected at most 3e-05'):
+            export(policy_of(Hot()), path)
+        return
+    parity = export(policy_of(Hot()), path)
+    assert parity.error == pytest.approx(4e-5, rel=0.02)
+    assert parity.rounding == pytest.approx(3e-5, rel=0.02)
+    text = {entry.key: entry.value for entry in onnx.load(path).metadata_props}[METADATA_KEY]
+    metadata = BasePolicyMetadata.from_json(text)
+    assert (metadata.parity, metadata.rounding) == (4e-5, 3e-5)
 
 
 def test_a_graph_that_returns_no_number_is_not_written(tmp_path: Path) -> None:
@@ -231,7 +258,8 @@ def test_the_rounding_of_many_turns_is_refused_with_what_helps(
     network = Looping(3)
     policy = policy_of(network, outputs=('action', 'seen'), loop=network.loop)
     policy = replace(policy, inputs=(*policy.inputs, PolicyInput('noise', torch.zeros(3, 1))))
-    monkeypatch.setattr('residual_rl_ros.importing.export.MOST_DIFFERENCE', 0.0)
+    for name in ('MOST_DIFFERENCE', 'ROUNDING_FACTOR'):
+        monkeypatch.setattr(f'residual_rl_ros.importing.export.{name}', 0.0)
     with pytest.raises(PolicyImportError, match='fewer --ddim-steps add up less rounding'):
         export(policy, tmp_path / 'policy.onnx')
     assert not list(tmp_path.iterdir())

@@ -91,6 +91,10 @@ def finetune_topology(
             'preset': config.preset,
             'seed': seed,
             'output_dir': str(output_dir),
+            'robot_file': str(robot_file),
+            'base_policy': str(base_policy),
+            'prefetch_steps': config.prefetch_steps,
+            **config.ensembling,
             **add_on,
             'overrides': config.overrides,
         },
@@ -300,6 +304,12 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
             'output_dir': str(run.output_dir),
             'resume': resume,
             'overrides': run.overrides,
+            'robot_file': str(run.robot_file),
+            'base_policy': str(run.base_policy),
+            'prefetch_steps': run.prefetch_steps,
+            'chunk_blend_steps': run.chunk_blend_steps,
+            'temporal_ensemble': run.temporal_ensemble,
+            'ensemble_steps': run.ensemble_steps,
             **_demonstrations(run),
         },
         run.namespaces[0] if alone else '',
@@ -314,12 +324,6 @@ def _demonstrations(run: RobotRun) -> dict[str, Any]:
     return {
         'demonstrations': list(run.demonstrations),
         'observation_map': list(run.observation_map or ('',)),
-        'base_policy': str(run.base_policy),
-        'robot_file': str(run.robot_file),
-        'prefetch_steps': run.prefetch_steps,
-        'chunk_blend_steps': run.chunk_blend_steps,
-        'temporal_ensemble': run.temporal_ensemble,
-        'ensemble_steps': run.ensemble_steps,
     }
 
 

@@ -186,14 +186,19 @@ class LearnerParameters(NodeParameters):
         'empty ones are none',
     )
     base_policy: str = parameter(
-        '', 'for demonstrations without base actions: the ONNX base policy of policy_node'
+        '',
+        'the ONNX base policy of policy_node, for residual-rl export and for demonstrations '
+        'without base actions',
     )
     robot_file: str = parameter(
-        '', 'for demonstrations: robot YAML, for the limits of the actions and the topics of bags'
+        '',
+        'robot YAML of policy_node, for residual-rl export and, in demonstrations, the limits of '
+        'the actions and the topics of bags',
     )
     prefetch_steps: int = parameter(
         0,
-        'for demonstrations: prefetch_steps of policy_node; auto (-1) is 0',
+        'prefetch_steps of policy_node, for residual-rl export and for demonstrations, where auto '
+        '(-1) is 0',
         minimum=AUTO_PREFETCH,
         words=PREFETCH_WORDS,
     )
@@ -202,7 +207,7 @@ class LearnerParameters(NodeParameters):
     )
     temporal_ensemble: float = parameter(
         0.0,
-        'for demonstrations: temporal_ensemble of policy_node',
+        'temporal_ensemble of policy_node, for residual-rl export and for demonstrations',
         minimum=-MAX_COEFFICIENT,
         maximum=MAX_COEFFICIENT,
     )

@@ -347,7 +347,7 @@ class LearnerNode(ManagedNode):
     def _save(self) -> str:
         if self._learner is None or self._output is None:
             return 'nothing to save yet'
-        self._output.checkpoints.save(self._learner)
+        self._output.save(self._learner)
         return f'saved {self._output.checkpoints.latest}'
 
     def _rollback(self) -> str:

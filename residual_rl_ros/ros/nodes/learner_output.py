@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+import numpy as np
+
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy, read_policy_model
 from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.config.preset import LearnerConfig, learner_config, load_preset
@@ -29,8 +32,10 @@ from residual_rl_ros.learner.checkpoint import (
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
+from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.common.node_parameters import LearnerParameters
+from residual_rl_ros.training.identity import IDENTITY
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.seal import Key
 
@@ -64,6 +69,7 @@ class LearnerOutput:
         try:
             self._check_resume()
             self._config = self._read_config(overrides)
+            self._identity = self._read_identity()
             self._recordings = self._read_recordings()
             self.log = MetricsLog(folder / 'tensorboard', warn)
         except OSError as error:
@@ -135,6 +141,33 @@ class LearnerOutput:
             )
         learner.begin_epoch(learner.epoch + 1)
         return learner
+
+    def _read_identity(self) -> dict[str, Any]:
+        """Return which robot and base policy the run is of, as far as the parameters say so.
+
+        Raises:
+            ResidualRLError: the base policy cannot be read.
+        """
+        parameters = self._parameters
+        if not (parameters.robot_file and parameters.base_policy):
+            return {}
+        model = read_policy_model(find_base_policy(parameters.base_policy))
+        return {
+            'robot_file': str(Path(parameters.robot_file).absolute()),
+            'base_policy': str(model.path.absolute()),
+            'base_policy_sha256': model.sha256,
+            'prefetch_steps': parameters.prefetch_steps,
+            'temporal_ensemble': parameters.temporal_ensemble,
+        }
+
+    def save(self, learner: Learner) -> None:
+        """Write the checkpoints, which say of which run they are.
+
+        Raises:
+            CheckpointError: they cannot be written.
+        """
+        identity = np.frombuffer(json.dumps(self._identity).encode(), dtype=np.uint8)
+        self.checkpoints.save(learner, {IDENTITY: identity})
 
     def _read_recordings(self) -> Recordings:
         """Return what the parameters say of demonstrations.

@@ -32,7 +32,7 @@ POLICY_CONCERNS = (
     ),
     Concern(
         'inference',
-        ('late_chunks', 'prefetch_steps', 'chunks_*', 'inference_*'),
+        ('first_chunk_holds', 'late_chunks', 'prefetch_steps', 'chunks_*', 'inference_*'),
         ('late_chunks', 'chunks_refused_*'),
     ),
     Concern(
@@ -90,6 +90,7 @@ def policy_values(loop: LockstepLoop | RealTimeLoop, control_rate_hz: float) -> 
         **loop.counts,
         'robot_minutes': minutes('ticks'),
         'operator_minutes': minutes('operator_ticks'),
+        'first_chunk_holds': controller.first_chunk_holds,
         'late_chunks': controller.late_chunks,
         'prefetch_steps': controller.queue.prefetch_steps,
         **{f'chunks_{what}': n for what, n in controller.queue.counts.items()},

@@ -56,7 +56,10 @@ from residual_rl_ros.transitions.cdr import labelled_array
 from residual_rl_ros.transitions.transition import HEADER
 
 EPISODE_STEPS = 200
-COUNTED = ('ticks', 'overruns', 'missed_periods', 'holds', 'late_chunks', 'transitions')
+COUNTED = (
+    *('ticks', 'overruns', 'missed_periods', 'transitions'),
+    *('holds', 'first_chunk_holds', 'late_chunks', 'episode'),
+)
 JOIN_S = 3.0
 """What a process that joins disturbs is over by then: it can hold up every publisher for a third of
 a second (Fast DDS, #6535), and the diagnostics of that are up to a second late."""
@@ -175,12 +178,26 @@ def measure(
 def _wait_for_updates(monitor: Monitor, bringup: Bringup) -> None:
     deadline = time.monotonic() + START_LIMIT_S
     while monitor.number('learner_node', 'updates') < 1.0:
-        bringup.check()
+        _check(monitor, bringup)
         if time.monotonic() > deadline:
             raise ResidualRLError(
                 f'the learner made no update within {START_LIMIT_S:g} s; raise --rate'
             )
         time.sleep(0.1)
+
+
+def _check(monitor: Monitor, bringup: Bringup) -> None:
+    """Refuse to measure nodes of which one ended, or a robot that stopped.
+
+    Raises:
+        ResidualRLError: that is so.
+    """
+    bringup.check()
+    if reason := monitor.errors().get('policy_node'):
+        raise ResidualRLError(
+            f'the robot stopped ({reason}): free this computer of other work, or lower --rate or '
+            '--inference'
+        )
 
 
 def _measure(
@@ -203,7 +220,7 @@ def _measure(
         started, stolen = time.monotonic(), _stolen_s()
         printed, _ = process.communicate()
     stolen = _stolen_s() - stolen
-    bringup.check()
+    _check(monitor, bringup)
     bare = json.loads(printed)
     policy = monitor.values('policy_node')
     elapsed = time.monotonic() - started
@@ -289,8 +306,12 @@ def to_markdown(results: Mapping[str, float]) -> str:
         ),
         ('stolen from this virtual machine by its host', f'{value["stolen_s"]:.2f} s'),
         ('holds', f'{value["holds"]:.0f}'),
-        ('holds for a late chunk', f'{value["late_chunks"]:.0f}'),
-        ('prefetch_steps', f'{value["prefetch_steps"]:.0f}'),
+        (
+            'holds until the first chunk of an episode',
+            f'{value["first_chunk_holds"]:.0f} in {value["episode"]:.0f} episodes',
+        ),
+        ('holds for a later chunk', f'{value["late_chunks"]:.0f}'),
+        ('prefetch_steps at the end', f'{value["prefetch_steps"]:.0f}'),
         *(
             (f'base policy, inference {each}', f'{1e-3 * value[f"inference_{each}_us"]:.1f} ms')
             for each in ('p50', 'p99')

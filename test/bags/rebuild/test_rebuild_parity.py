@@ -214,7 +214,7 @@ OF_THE_BASE = ('source', 'base_action', 'residual_action', 'next_base_action')
 def test_only_the_first_chunk_of_an_episode_is_another_one(tmp_path: Path) -> None:
     """Nothing is sent until it is there: what it was computed from is not in the recording."""
     live = record_slow_policy(tmp_path / 'bag', range(0))
-    assert live.loop.controller.late_chunks == 4
+    assert live.loop.controller.first_chunk_holds == 4
     made, _, problems = rebuild(tmp_path / 'bag', PREFETCHING)
     assert problems == []
     made = made[: len(live.made)]

@@ -15,7 +15,8 @@ from raw_bag_builders import DESCRIPTION
 from yaml import safe_dump
 
 from residual_rl_ros.demonstrations.tensor_file import write_demonstrations
-from residual_rl_ros.errors import DemonstrationError
+from residual_rl_ros.deployment.export import ExportOptions, export_run
+from residual_rl_ros.errors import BasePolicyError, ConfigError, DemonstrationError
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.ros.common.node_parameters import LearnerParameters
 from residual_rl_ros.ros.nodes.learner_output import LearnerOutput
@@ -36,7 +37,7 @@ def make(folder: Path, pulse: Any = lambda: None, **parameters: Any) -> Learner:
     output = LearnerOutput(LearnerParameters(**values), SMALL, Key.read(''), said.append)
     with closing(output):
         learner = output.make_learner(LAYOUT, said.append, pulse)
-        output.checkpoints.save(learner)
+        output.save(learner)
     return learner
 
 
@@ -83,3 +84,16 @@ def test_what_cannot_be_used_ends_the_learner(
 ) -> None:
     with pytest.raises(DemonstrationError, match=message):
         make(path.parent, **{'demonstrations': (str(path),), **parameters})
+
+
+def test_a_run_of_the_nodes_says_to_export_of_which_robot_and_base_policy_it_is(path: Path) -> None:
+    folder, told = path.parent, []
+    base, robot = folder / 'base.onnx', folder / 'robot.yaml'
+    make(folder, base_policy=str(base), robot_file=str(robot), prefetch_steps=-1)
+    options = ExportOptions(folder / 'out', folder / 'fused.onnx', batch=1)
+    with pytest.raises(ConfigError, match='the actor is of a warm-up'):  # All else fits.
+        export_run(options, told.append)
+    assert 'the run has prefetch_steps auto' in told[0]
+    write_onnx_policy(base, gain=2.0)
+    with pytest.raises(BasePolicyError, match='trained with a base policy of sha256'):
+        export_run(options, told.append)

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from builders import SMALL
 from command_line import run_command
 
+from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.ros.tools import control_bench
 
 pytestmark = pytest.mark.ros
@@ -43,9 +45,19 @@ def test_the_figures_are_those_of_a_running_robot(
     assert figures['received'] > 50
     assert figures['inference_p50_us'] > 2e4
     assert figures['prefetch_steps'] >= 2
+    assert figures['first_chunk_holds'] + figures['late_chunks'] <= figures['holds']
     assert figures['missing'] <= figures['holds']
     assert figures['weights_bytes'] >= 1e6
     assert figures['weights_sent'] == 6
     assert figures['weights_used'] >= 1  # A busy machine may skip some.
     assert 0.0 < figures['weights_p50_ms'] <= figures['weights_p99_ms']
     assert '| transitions missing |' in capsys.readouterr().out
+
+
+def test_a_robot_that_stopped_is_not_measured() -> None:
+    bringup, said = SimpleNamespace(check=lambda: None), {'learner_node': 'slow'}
+    monitor: Any = SimpleNamespace(errors=lambda: said)
+    control_bench._check(monitor, bringup)  # type: ignore[arg-type]
+    said['policy_node'] = 'fault: held for 1.00 s'
+    with pytest.raises(ResidualRLError, match=r'the robot stopped \(fault: held .*free this comp'):
+        control_bench._check(monitor, bringup)  # type: ignore[arg-type]

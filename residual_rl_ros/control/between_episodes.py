@@ -1,0 +1,151 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Real time outside of episodes: the way to a start, an operator's commands, and rest.
+
+An episode begins when it is wanted, robot and scene are prepared, and its first command is near.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from residual_rl_ros.control.composition import BlendRamp
+from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.control.gates import HoldWatch, Obstacles, RealTimeRules, StartGate
+from residual_rl_ros.control.policy_loop import Array, LoopCallbacks, PolicyLoop
+from residual_rl_ros.control.preparation import Preparation
+from residual_rl_ros.errors import BasePolicyError, UnsafeCommandError
+from residual_rl_ros.robot.observation import ObservationAssembler
+
+
+class BetweenEpisodes(PolicyLoop):
+    """Moves a robot that no policy moves, and lets episodes begin.
+
+    Args:
+        controller, assembler, blend, callbacks, clock: see `PolicyLoop`.
+        rules: what may change while the robot runs.
+        preparation: what is done between episodes; None: nothing.
+    """
+
+    def __init__(
+        self,
+        controller: ResidualController,
+        assembler: ObservationAssembler,
+        blend: BlendRamp,
+        callbacks: LoopCallbacks,
+        clock: Callable[[], float],
+        rules: RealTimeRules,
+        preparation: Preparation | None = None,
+    ) -> None:
+        super().__init__(controller, assembler, blend, callbacks, clock)
+        self.rules = rules
+        self.preparation = preparation or Preparation()
+        """What is done between episodes."""
+        self.obstacles = Obstacles(controller.limiter)
+        """Why the robot must not move."""
+
+    def _forget_requests(self) -> None:
+        self._gate, self._holding = StartGate(), HoldWatch()
+        self.obstacles.forget()
+        self.preparation.forget()
+        self._guided = False  # By an operator or on the way home.
+
+    def request_start(self) -> bool:
+        """Start an episode, or let go one that waits to; return whether that is possible."""
+        possible = self._gate.request(self.active and not self.in_episode)
+        if possible:
+            self.preparation.confirm()
+        return possible
+
+    def request_home(self) -> str:
+        """Go home, outside of an episode; return why that is not possible, empty if it is."""
+        for forbidden, reason in (
+            (not self.active, 'inactive: activate the node first'),
+            (self.in_episode, 'in an episode: end it first'),
+            (self.held, 'held: release the hold first'),
+            (self._takeover_active, 'an operator has the robot: release the takeover first'),
+            (bool(self.obstacles.stops), '; '.join(self.obstacles.stops.values())),
+        ):
+            if forbidden:
+                return reason
+        return self.preparation.request_home()
+
+    @property
+    def waits_to_start(self) -> bool:
+        """Whether an episode waits because its first command is too far from the robot."""
+        return self._gate.waits
+
+    def _prepare(self, now: float) -> bool:
+        """Bring robot and scene to where an episode begins; return whether that goes on."""
+        preparation, limiter = self.preparation, self.controller.limiter
+        wanted = self._gate.wanted(self.rules)
+        if self.held or self._takeover_active:
+            preparation.interrupt(limiter, now, wanted)
+        else:
+            command = preparation.step(limiter, now, wanted)
+            if preparation.fault:
+                self._callbacks.fault(preparation.fault)
+                return True
+            if command is not None:
+                self._guided = True
+                self._obey(now, command)
+                return True
+            if preparation.failure:
+                self._callbacks.warn(preparation.failure)
+        if not preparation.ready:
+            self._idle(now)
+        return not preparation.ready
+
+    def _idle(self, now: float) -> None:
+        """Between episodes, let an operator move the robot; else let it come to rest."""
+        limiter = self.controller.limiter
+        if not self._guided:
+            limiter.release()
+        was_guided, self._guided = self._guided, self._commanding
+        if self._guided:
+            self._obey(now)
+        elif was_guided or not limiter.at_rest:
+            self._send_hold(now)
+
+    def _obey(self, now: float, home: Array | None = None) -> None:
+        """Send an operator's command, or one of the way home, where there is nothing to decide."""
+        limiter, command = self.controller.limiter, self._takeover if home is None else home
+        assert command is not None
+        self._holding.end()
+        try:
+            self._publish(limiter.commit(limiter.limit(command), overridden=home is None), now)
+        except UnsafeCommandError as error:
+            self._callbacks.fault(str(error))
+
+    @property
+    def _commanding(self) -> bool:
+        """Whether an operator has taken over and commands a robot that may move, and is seen."""
+        may_move = not self.obstacles.any and self.controller.limiter.knows_where
+        return may_move and super()._commanding
+
+    def _too_far(self, now: float) -> bool:
+        """Return whether the episode's first command is too far away; it then waits to be begun."""
+        if not self._gate.at_start:
+            return False
+        if self._takeover_active:  # He begins it where the robot is.
+            return self._gate.refuses('', now)
+        try:
+            target = self.controller.target()
+        except BasePolicyError as error:
+            self._callbacks.fault(str(error))
+            return True
+        if target is None:
+            return False
+        reason = self.controller.limiter.start_error(target)
+        if not self._gate.refuses(reason, now):
+            return False
+        self.episode -= 1
+        self.in_episode = False
+        self._holding.end()
+        self.controller.abandon()
+        self.counts['refused_starts'] += 1
+        self._callbacks.warn(
+            f'not starting: {reason}. Bring the robot there, or call ~/start_episode to let it go'
+        )
+        self._idle(now)
+        return True
