@@ -532,7 +532,7 @@ LONG = ('sh', '-c', 'sleep 60 & echo $! > "$0.new"; mv "$0.new" "$0"; wait')
 
 def started_by_it(told: Path) -> Path:
     """Return the process that the program `LONG` has started."""
-    wait_for(told.exists, 10.0, 'the start of a child')
+    wait_for(told.exists, 30.0, 'the start of a child')
     child = Path('/proc') / told.read_text().strip()
     assert child.name.isdecimal()
     assert _runs(child)

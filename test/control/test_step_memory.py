@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -46,29 +47,41 @@ def warm(advised: bool) -> tuple[RealTimeLoop, Recorder]:
     return loop, callbacks
 
 
+@pytest.fixture
+def collector_off() -> Iterator[None]:
+    """Collect now, and not while the test runs: what the collector frees fills up again."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures('collector_off')
 @pytest.mark.parametrize('advised', [False, True])
 def test_control_steps_make_no_cyclic_garbage(advised: bool) -> None:
     loop, callbacks = warm(advised)
     gc.collect()
-    gc.disable()
-    try:
-        run(loop, callbacks, STEPS, STEPS)
-        assert gc.collect() == 0
-    finally:
-        gc.enable()
+    run(loop, callbacks, STEPS, STEPS)
+    assert gc.collect() == 0
 
 
+@pytest.mark.usefixtures('collector_off')
 @pytest.mark.parametrize('advised', [False, True])
 def test_control_steps_keep_no_memory_and_need_little(advised: bool) -> None:
     loop, callbacks = warm(advised)
+    kept, needed = [], []
     tracemalloc.start()
     try:
-        run(loop, callbacks, STEPS, STEPS + 1)
-        before, _ = tracemalloc.get_traced_memory()
-        tracemalloc.reset_peak()
-        run(loop, callbacks, 2 * STEPS + 1, STEPS)
-        after, peak = tracemalloc.get_traced_memory()
+        for window in range(1, 4):
+            before, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            run(loop, callbacks, window * STEPS, STEPS)
+            after, peak = tracemalloc.get_traced_memory()
+            kept.append(after - before)
+            needed.append(peak - before)
     finally:
         tracemalloc.stop()
-    assert after - before < 2_000
-    assert peak - before < 20_000
+    # A leak grows in every window. CPython's free lists, which hold a few kB of what was freed
+    # for the next of its kind, stop growing once each is as long as it ever has to be.
+    assert min(kept) < STEPS
+    assert min(needed) < 20_000

@@ -160,6 +160,6 @@ def test_a_pause_is_no_time_at_all(running: tuple[Monitor, Simulator]) -> None:
 def test_the_robot_goes_on_after_a_jump(running: tuple[Monitor, Simulator], jump: float) -> None:
     monitor, simulator = running
     simulator.now += jump
-    jumped = time.monotonic()
+    jumped = simulator.now
     goes_on(monitor)
-    assert time.monotonic() - jumped < 5.0
+    assert simulator.now - jumped < 5.0

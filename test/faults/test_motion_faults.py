@@ -219,15 +219,15 @@ def test_a_joint_in_velocities_is_at_rest_whatever_ends_it(
         wait_for(lambda: robot.commands[-1][0] > 0.3, LIMIT_S, 'speed')
         robot.silent = True
         faulted(monitor, 'arm')
-        wait_for(lambda: not robot.commands[-1].any(), 2.0, 'rest')
+        wait_for(lambda: not robot.commands[-1].any(), LIMIT_S, 'rest')
         robot.silent = False
         activate()
         wait_for(lambda: robot.commands[-1][0] > 0.1, LIMIT_S, 'speed')
         robot.stuck, robot.values = True, np.array([1e6, 0.0])
-        told = time.monotonic()
+        sent = len(robot.commands)
         node.send_signal(signal.SIGTERM)
-        assert node.wait(timeout=10.0) == 0
-        assert time.monotonic() - told < 3.0
-        time.sleep(0.2)
-        assert not robot.commands[-1].any()
+        assert node.wait(timeout=LIMIT_S) == 0
+        wait_for(lambda: not robot.commands[-1].any(), LIMIT_S, 'rest')
+        # Within 3 s; time itself would say how busy this machine is.
+        assert len(robot.commands) - sent < 3.0 * RATE_HZ
         assert np.abs(np.array(robot.commands)).max() <= 0.5

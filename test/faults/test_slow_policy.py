@@ -100,13 +100,13 @@ def judge(bystander: Bystander, call: Caller, service: str) -> Transition:
     """Have an operator begin and end an episode and return its last transition."""
     # Where the simulator, which knows nothing of this and would judge too, has just begun one.
     wait_for(bystander.early_in_an_episode, LIMIT_S, 'an episode of the simulator')
-    wait_for(lambda: call(Trigger, '/policy_node/start_episode').success, 5.0, 'a start')
+    wait_for(lambda: call(Trigger, '/policy_node/start_episode').success, LIMIT_S, 'a start')
     made = len(bystander.transitions)
 
     def ends() -> list[Transition]:
         return [t for t in bystander.transitions[made:] if t.terminated or t.truncated]
 
-    wait_for(lambda: call(Trigger, f'/policy_node/{service}').success, 5.0, service)
+    wait_for(lambda: call(Trigger, f'/policy_node/{service}').success, LIMIT_S, service)
     wait_for(lambda: ends() != [], LIMIT_S, f'end by {service}')
     return ends()[0]
 

@@ -89,6 +89,10 @@ class Bystander:
         except ExternalShutdownException:
             return
 
+    def check_hold(self) -> None:
+        """Fail if a policy that has ended did not repeat its last command; it may be on its way."""
+        wait_for(lambda: np.array_equal(*self.commands[-2:]), 5.0, 'the hold of a policy that ends')
+
     def check_commands(self, episodes: int) -> None:
         """Fail if a command is illegal; at the start of an episode the robot is elsewhere."""
         commands = np.array(self.commands)

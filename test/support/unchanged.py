@@ -138,7 +138,7 @@ def lockstep(folder: Path) -> dict[str, Any]:
 
     from residual_rl_ros.config.run import load_run
     from residual_rl_ros.ros.bringup.demo import quick
-    from residual_rl_ros.ros.bringup.monitor import claim_domain
+    from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
     from residual_rl_ros.ros.bringup.node_spec import NodeSpec
     from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
     from residual_rl_ros.ros.bringup.topology import finetune_topology
@@ -146,18 +146,25 @@ def lockstep(folder: Path) -> dict[str, Any]:
     config = quick(load_run('peg_insert'))
     resolved = config.resolve()
     base, robot, robot_file = resolved.policy, resolved.robot, resolved.robot_file
-    nodes = finetune_topology(config, robot_file, base.path, folder, SEED, config.control_steps)
-    bag = folder / 'bag'
-    recorder = NodeSpec(
-        'recorder_node', False, (robot_file,), {'output_dir': str(bag), 'raw': True}
+    *waiting, simulator = finetune_topology(
+        config, robot_file, base.path, folder, SEED, config.control_steps
     )
+    bag = folder / 'bag'
+    parameters = {'output_dir': str(bag), 'raw': True, 'diagnostics_period_s': 0.1}
+    recorder = NodeSpec('recorder_node', False, (robot_file,), parameters)
     with claim_domain() as domain:
         environment = {**ros_environment(domain), **SAME_INSTRUCTIONS}
-        with Bringup([recorder], folder / 'log', environment):
-            wait_for(bag.exists, 30.0, 'recorder')
-            with Bringup(nodes, folder / 'logs', environment) as bringup:
-                wait_for(lambda: bringup.ended('mujoco_sim_node'), 120.0, 'end of the run')
-                bringup.check()
+        with (
+            Monitor(domain) as monitor,
+            Bringup([recorder], folder / 'log', environment),
+            Bringup(waiting, folder / 'logs', environment) as bringup,
+        ):
+            recorded = 'recorder_node', 'messages'
+            # Without a simulator that is the layout: from now on the policy sends all to it.
+            wait_for(lambda: monitor.number(*recorded) > 0, 60.0, 'a record of the layout')
+            bringup.start(simulator)
+            wait_for(lambda: bringup.ended('mujoco_sim_node'), 120.0, 'end of the run')
+            bringup.check()
     (file,) = bag.glob('*.mcap')
     command = f'/{robot.commands[0].topic}'
     commands = [UNHEARD] * LOCKSTEP_COMMANDS

@@ -149,8 +149,9 @@ class LearnerNode(ManagedNode):
                 jobs.put(lambda: self._ingest(feed, message))
 
         create = self.create_subscription
-        create(String, f'{policy}/transition_layout', on_layout, qos.LATCHED)
+        # Robots learn of them in this order: whose layout arrives sends each transition here too.
         create(Float64MultiArray, f'{policy}/transitions', on_transition, qos.TRANSITIONS)
+        create(String, f'{policy}/transition_layout', on_layout, qos.LATCHED)
 
     def request_stop(self) -> None:
         """End `learn`, at the latest when the drain limit is over."""

@@ -77,7 +77,7 @@ class RecorderNode(Node):
                     message_class(topic.type), topic.name, _unused, profile, raw=True
                 ),
             )
-            for topic in topics
+            for topic in sorted(topics, key=_place)
             for profile in _profiles(topic)
         ]
         self._diagnostics_period_s = parameters.diagnostics_period_s
@@ -144,6 +144,14 @@ class RecorderNode(Node):
 
 def _unused(data: bytes) -> None:
     """Do nothing: no executor calls it."""
+
+
+def _place(topic: RecordedTopic) -> tuple[bool, bool]:
+    """Return where a topic stands in the order of subscriptions, in which others learn of them.
+
+    A node of which a latched message has arrived then sends here all that it publishes.
+    """
+    return topic.latched, not topic.reliable
 
 
 def _profiles(topic: RecordedTopic) -> tuple[QoSProfile, ...]:

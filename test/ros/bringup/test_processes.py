@@ -38,7 +38,7 @@ def test_a_node_that_answers_no_signal_is_killed(
     with Bringup([simulator()], tmp_path, ros_environment(domain_id)) as bringup:
         process = bringup.processes['mujoco_sim_node']
         # Without a handler the kernel would end even a stopped process with the first signal.
-        wait_for(lambda: catches(process.pid, signal.SIGTERM), 20.0, 'signal handler')
+        wait_for(lambda: catches(process.pid, signal.SIGTERM), 60.0, 'signal handler')
         os.kill(process.pid, signal.SIGSTOP)
     assert process.returncode == -signal.SIGKILL
 
@@ -92,7 +92,7 @@ def test_a_healthy_node_ends_on_the_first_signal_with_code_zero(
 ) -> None:
     with Bringup([simulator()], tmp_path, ros_environment(domain_id)) as bringup:
         process = bringup.processes['mujoco_sim_node']
-        wait_for(lambda: catches(process.pid, signal.SIGTERM), 20.0, 'signal handler')
+        wait_for(lambda: catches(process.pid, signal.SIGTERM), 60.0, 'signal handler')
     assert process.returncode == 0
 
 
@@ -101,11 +101,11 @@ def test_a_node_that_fails_is_reported_with_its_own_words_and_no_log_is_ever_era
 ) -> None:
     nodes = [simulator(task='peg_inzert')]
     with Bringup(nodes, tmp_path, ros_environment(domain_id)) as bringup:
-        wait_for(lambda: bringup.ended('mujoco_sim_node'), 30.0, 'failure')
+        wait_for(lambda: bringup.ended('mujoco_sim_node'), 60.0, 'failure')
         with pytest.raises(ResidualRLError, match="with code 2: error: unknown task 'peg_inzert'"):
             bringup.check()
         bringup.start(simulator(task='peg_inzzert'))
-        wait_for(lambda: bringup.ended('mujoco_sim_node'), 30.0, 'failure')
+        wait_for(lambda: bringup.ended('mujoco_sim_node'), 60.0, 'failure')
         with pytest.raises(ResidualRLError, match="error: unknown task 'peg_inzzert'"):
             bringup.check()
     first, _, second = (tmp_path / 'mujoco_sim_node.log').read_text().partition('--- started again')

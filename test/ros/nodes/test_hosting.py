@@ -74,10 +74,14 @@ def test_a_task_runs_over_ros_from_its_generated_description(
         bringup.check()
         # Two episodes of 200 steps, or many short ones: the budget ends with an episode.
         least = 250 if discrete else 400
-        wait_for(lambda: monitor.number('policy_node', 'ticks') >= least, 5.0, 'last report')
-        ticks = monitor.number('policy_node', 'ticks')
-        assert monitor.number('policy_node', 'transitions') == ticks
-        assert discrete or ticks == 400
+
+        def one_for_each_tick() -> bool:
+            values = monitor.values('policy_node')
+            ticks = int(values.get('ticks', 0))
+            return ticks >= least and int(values['transitions']) == ticks
+
+        wait_for(one_for_each_tick, 60.0, 'a transition for each tick, in the last report')
+        assert discrete or monitor.number('policy_node', 'ticks') == 400
 
 
 @contextmanager

@@ -35,11 +35,13 @@ from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import ros_environment
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import float_array
-from residual_rl_ros.ros.common.qos import YOUNG_S
+from residual_rl_ros.ros.nodes.learner_node import LearnerNode
 
 pytestmark = pytest.mark.ros
 
 LIMIT_S = 120.0
+YOUNG_S = 0.5
+"""After so long a learner is the one of its topic; it is 5 s elsewhere."""
 LAYOUT = make_layout()
 STREAM = random_transitions(LAYOUT, 60)
 
@@ -147,6 +149,23 @@ def test_transitions_arrive_while_a_service_waits_for_the_learner(
         wait_for(lambda: number('transitions') == 60, LIMIT_S, 'the rest')
 
 
+def test_a_robot_that_knows_who_wants_its_layout_knows_who_wants_its_transitions(
+    domain_id: int, tmp_path: Path
+) -> None:
+    """It begins when its layout has been answered; nothing of it may be lost from then on."""
+    spec = NodeSpec('learner_node', True, (), {'output_dir': str(tmp_path)})
+    rclpy.init(args=spec.ros_arguments(), domain_id=domain_id)
+    try:
+        node = LearnerNode()
+        node.trigger_configure()
+        heard = [each.topic_name for each in node.subscriptions]
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+    wanted = ['/policy_node/transitions', '/policy_node/transition_layout']
+    assert [topic for topic in heard if topic in wanted] == wanted
+
+
 @pytest.mark.parametrize('where', ['_report', '_work'], ids=['ROS thread', 'learning thread'])
 def test_a_learner_that_stumbles_saves_says_why_and_ends(
     where: str, domain_id: int, tmp_path: Path
@@ -205,9 +224,10 @@ def test_a_second_learner_of_a_folder_or_of_a_topic_is_refused_by_name(
             text=True,
         )
 
-    with learner(domain_id, tmp_path) as (monitor, robot):
+    young = f'from residual_rl_ros.ros.common import qos; qos.YOUNG_S = {YOUNG_S}'
+    with learner(domain_id, tmp_path, young) as (monitor, robot):
         wait_for(lambda: monitor.values('learner_node') != {}, LIMIT_S, 'the first')
-        time.sleep(YOUNG_S)  # Of two that start together either may stay.
+        time.sleep(2.0 * YOUNG_S)  # Of two that start together either may stay.
         others = [second(tmp_path / 'run'), second(tmp_path / 'other')]
         try:
             outputs = [process.communicate(timeout=LIMIT_S)[0] for process in others]

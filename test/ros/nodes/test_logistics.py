@@ -169,7 +169,7 @@ def test_an_operator_takes_over_with_a_pad_and_the_robot_stands_still_without_it
             wait_for(lambda: loop.taken_over, LIMIT_S, 'a takeover')
             pad.unplug()
             log = tmp_path / 'logs' / 'takeover_node.log'
-            wait_for(lambda: 'nothing is heard of the operator' in log.read_text(), 10.0, 'log')
+            wait_for(lambda: 'nothing is heard of the operator' in log.read_text(), 60.0, 'log')
             rest(driver)
             assert loop.taken_over
             bringup.processes['takeover_node'].kill()

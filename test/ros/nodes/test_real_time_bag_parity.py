@@ -39,6 +39,8 @@ BASE, ROBOT, ROBOT_FILE = RESOLVED.policy, RESOLVED.robot, RESOLVED.robot_file
 PERIOD_S = 1.0 / ROBOT.control_rate_hz
 ANSWER_S = PERIOD_S / 4
 EPISODES, EPISODE_COMMANDS = 3, 40
+ATTEMPTS = 3
+"""A busy machine is not always too busy."""
 OF_THE_BASE = ('source', 'base_action', 'residual_action', 'next_base_action')
 
 
@@ -114,44 +116,52 @@ class Robot(NodeHost):
         return next(answer for answered, answer in reversed(self._answers) if answered < stamp)
 
 
-def test_rebuilt_transitions_of_a_running_robot_equal_the_live_ones(
-    domain_id: int, tmp_path: Path
-) -> None:
-    """But for the first chunk of an episode, of which nothing is recorded before it is there."""
-    _, policy, _ = finetune_topology(CONFIG, ROBOT_FILE, BASE.path, tmp_path, SEED, 0, False)
-    folder = tmp_path / 'bag'
+def play(domain_id: int, folder: Path) -> tuple[Bag, dict[tuple[int, int], Transition], str]:
+    """Run a robot; return its raw bag, its transitions, and what was too late in it."""
+    _, policy, _ = finetune_topology(CONFIG, ROBOT_FILE, BASE.path, folder, SEED, 0, False)
     recorder = NodeSpec(
-        'recorder_node', False, (ROBOT_FILE,), {'output_dir': str(folder), 'raw': True}
+        'recorder_node', False, (ROBOT_FILE,), {'output_dir': str(folder / 'bag'), 'raw': True}
     )
+    recorded = 'recorder_node', 'messages'
     with (
         Robot(domain_id) as robot,
         Monitor(domain_id) as monitor,
-        Bringup([recorder, policy], tmp_path / 'logs', ros_environment(domain_id)) as bringup,
+        Bringup([recorder, policy], folder / 'logs', ros_environment(domain_id)) as bringup,
     ):
         for publisher in (*robot.publishers, robot.feedback):
-            wait_for(lambda p=publisher: p.get_subscription_count() == 2, 40.0, 'both nodes')
-        time.sleep(1.0)  # So that the two have found each other, too.
+            wait_for(lambda p=publisher: p.get_subscription_count() == 2, 60.0, 'both nodes')
+        # Of a robot that is silent that is the layout: the policy sends all to the recorder.
+        wait_for(lambda: monitor.number(*recorded) > 0, 60.0, 'a record of the layout')
         robot.run(EPISODES * EPISODE_COMMANDS)
         bringup.check()
         overruns = monitor.number('policy_node', 'overruns')
-    live = {
-        (t.episode, t.step): t
-        for block in TransitionReader(Bag(folder)).blocks()
-        for t in block.table
-    }
+    bag = Bag(folder / 'bag')
+    live = {(t.episode, t.step): t for block in TransitionReader(bag).blocks() for t in block.table}
     unread = sum(
         not np.allclose(t.observation, robot.newest_answer(t.stamp), rtol=0.0, atol=1e-6)
         for t in live.values()
     )
-    bag = Bag(folder)
-    in_time = PERIOD_S - ANSWER_S
-    recorded_s = robot.recorded_after_s(bag)
-    if overruns or robot.late_s > PERIOD_S / 2 or unread or recorded_s > in_time:
-        pytest.skip(
-            f'too busy for real time: {overruns:g} overruns, {robot.late_s:.3f} s late, '
-            f'{unread} decisions that an answer did not reach within {in_time:.3f} s, recorded up '
-            f'to {recorded_s:.3f} s late'
-        )
+    in_time, recorded_s = PERIOD_S - ANSWER_S, robot.recorded_after_s(bag)
+    if not (overruns or robot.late_s > PERIOD_S / 2 or unread or recorded_s > in_time):
+        return bag, live, ''
+    return (
+        bag,
+        live,
+        f'{overruns:g} overruns, {robot.late_s:.3f} s late, {unread} decisions that an answer did '
+        f'not reach within {in_time:.3f} s, recorded up to {recorded_s:.3f} s late',
+    )
+
+
+def test_rebuilt_transitions_of_a_running_robot_equal_the_live_ones(
+    domain_id: int, tmp_path: Path
+) -> None:
+    """But for the first chunk of an episode, of which nothing is recorded before it is there."""
+    for attempt in range(ATTEMPTS):
+        bag, live, late = play(domain_id, tmp_path / str(attempt))
+        if not late:
+            break
+    else:
+        pytest.skip(f'too busy for real time, {ATTEMPTS} times: {late}')
     options = RebuildOptions(CONFIG.controller_config(SEED, explore=True, scheduled=False))
     made = {(t.episode, t.step): t for t in Rebuilder(bag, ROBOT, BASE, options).transitions()}
     assert [str(problem) for problem in bag.problems] == []

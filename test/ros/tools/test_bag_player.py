@@ -45,7 +45,7 @@ def test_a_learner_learns_from_a_played_bag(domain_id: int, tmp_path: Path) -> N
         Bringup([learner], tmp_path / 'logs', ros_environment(domain_id)) as bringup,
     ):
         sent = play([Bag(bag)], PlayOptions(rate_hz=200.0, domain_id=domain_id))
-        wait_for(lambda: monitor.number('learner_node', 'transitions') == sent, 30.0, 'arrival')
+        wait_for(lambda: monitor.number('learner_node', 'transitions') == sent, 60.0, 'arrival')
         bringup.check()
     checkpoint = load_checkpoint(tmp_path / 'out' / 'checkpoints' / 'latest')
     assert sent == checkpoint.transitions == 120
