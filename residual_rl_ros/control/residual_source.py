@@ -161,8 +161,8 @@ class ResidualSource:
             self._base_only = exploration.base_only(self._rng(BASE_ONLY_STREAM))
         if self._base_only:
             return None
-        sample = exploration.sample(self._noise_scale, self.blend_ratio)
-        return replace(sample, weight=self._customisation.weight)
+        weight = self._customisation.weight
+        return exploration.sample(self._noise_scale, self.blend_ratio, weight)
 
     def _decide(self, given: BaseDecision, observation: Array, step: int) -> tuple[Choice, float]:
         base = given.actions

@@ -76,15 +76,18 @@ class Exploration:
         wide, exponent = rng.random(2)
         return float(self.wide_noise_scale**exponent) if wide < self.wide_noise_share else 1.0
 
-    def sample(self, noise_scale: float, blend_ratio: float) -> ExplorationSample:
+    def sample(
+        self, noise_scale: float, blend_ratio: float, weight: float = 1.0
+    ) -> ExplorationSample:
         """Return how a decision explores.
 
         Args:
             noise_scale: the episode's factor on the actor's noise.
             blend_ratio: multiplier on the residual, in [0, 1].
+            weight: of the add-on reward.
         """
-        bound_scale = self.bound_scale if noise_scale == 1.0 else self.wide_bound_scale
-        return ExplorationSample(noise_scale, blend_ratio * bound_scale, self.full_bound_cost)
+        share = blend_ratio * (self.bound_scale if noise_scale == 1.0 else self.wide_bound_scale)
+        return ExplorationSample(noise_scale, share, self.full_bound_cost, weight)
 
 
 @dataclass(frozen=True)

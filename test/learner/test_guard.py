@@ -288,7 +288,7 @@ def test_the_evidence_of_a_grade_is_a_fair_bet_too(grade: float, share: float) -
 
 def test_an_alarm_by_returns_says_which_and_survives_a_checkpoint() -> None:
     rng = np.random.default_rng(2)
-    guard, restored = graded(list(rng.normal(size=60))), ReturnGuard(CONFIG)
+    guard, restored = graded(rng.normal(size=60).tolist()), ReturnGuard(CONFIG)
     restored.load_state_dict(json.loads(json.dumps(guard.state_dict())))
     alarm = None
     while alarm is None:

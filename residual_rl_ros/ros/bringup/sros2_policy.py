@@ -1,12 +1,12 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The SROS 2 policy of a robot: what each node must do, and nothing else."""
+"""The SROS 2 policy of a robot: what each node and each tool must do, and nothing else."""
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from residual_rl_ros.bags.recorder import customisation_topic, raw_topics, transition_topics
 from residual_rl_ros.control.takeover_controls import BUTTON_SERVICES, TakeoverConfig
@@ -19,8 +19,9 @@ LIFECYCLE = (
 )
 PARAMETERS = (
     *('describe_parameters', 'get_parameter_types', 'get_parameters', 'list_parameters'),
-    *('set_parameters', 'set_parameters_atomically', 'get_type_description'),
+    *('set_parameters', 'set_parameters_atomically'),
 )
+DIAGNOSTICS = '/diagnostics'
 
 
 OWN_TOPICS = (
@@ -29,6 +30,11 @@ OWN_TOPICS = (
 )
 """What a policy node publishes beside commands; of an arm with a workspace also `MARKERS`."""
 MARKERS = 'markers'
+POLICY_SERVICES = (
+    *('set_residual', 'hold', 'start_episode'),
+    *('mark_success', 'mark_failure', 'end_episode', 'go_home'),
+)
+LEARNER_SERVICES = ('pause', 'save', 'rollback')
 
 
 @dataclass(frozen=True)
@@ -36,65 +42,105 @@ class Access:
     """What a node does on the middleware; relative names follow its namespace, `~` is the node."""
 
     node: str
-    publishes: tuple[str, ...]
-    subscribes: tuple[str, ...]
-    serves: tuple[str, ...]
+    publishes: tuple[str, ...] = ()
+    subscribes: tuple[str, ...] = ()
+    serves: tuple[str, ...] = ()
     calls: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    """ROS actions of which it is a client."""
     lifecycle: bool = True
     """Whether it is a lifecycle node."""
     namespace: str = ''
 
     def resolved(self) -> Access:
         """Return it with full names and with what every ROS node does."""
-        inherent = tuple(f'~/{name}' for name in PARAMETERS + self.lifecycle * LIFECYCLE)
+        inherent = (*PARAMETERS, 'get_type_description', *(self.lifecycle * LIFECYCLE))
         events = ('~/transition_event',) if self.lifecycle else ()
-        return Access(
-            self.node,
-            self._full((*self.publishes, *events, '/rosout', '/parameter_events', '/diagnostics')),
-            self._full((*self.subscribes, '/clock')),
-            self._full((*self.serves, *inherent)),
-            self._full(self.calls),
-            self.lifecycle,
-            self.namespace,
+        return replace(
+            self,
+            publishes=self._full((*self.publishes, *events, '/rosout', '/parameter_events')),
+            subscribes=self._full((*self.subscribes, '/clock')),
+            serves=self._full((*self.serves, *(f'~/{name}' for name in inherent))),
+            calls=self._full(self.calls),
+            commands=self._full(self.commands),
         )
 
     def _full(self, names: Sequence[str]) -> tuple[str, ...]:
-        root = f'/{self.namespace.strip("/")}'.rstrip('/')
+        return tuple(sorted({full_name(name, self.namespace, self.node) for name in names}))
 
-        def resolve(name: str) -> str:
-            if name.startswith('~'):
-                return f'{root}/{self.node}{name[1:]}'
-            return name if name.startswith('/') else f'{root}/{name}'
 
-        return tuple(sorted(set(map(resolve, names))))
+def full_name(name: str, namespace: str, node: str = '') -> str:
+    """Return the full name of a topic or service of a node; `~` is the node itself."""
+    root = f'/{namespace.strip("/")}'.rstrip('/')
+    if name.startswith('~'):
+        return f'{root}/{node}{name[1:]}'
+    return name if name.startswith('/') else f'{root}/{name}'
 
 
 def required_access(
     robot: RobotConfig, namespaces: Sequence[str] = ('',), takeover: TakeoverConfig | None = None
 ) -> tuple[Access, ...]:
-    """Return what the nodes of a robot or a fleet must do.
+    """Return what the nodes of a robot or a fleet must do, and the tools of who looks after it.
 
     Args:
         robot: the robot, whose topics the policies read and write.
         namespaces: ROS namespace of each robot; the learner of several is in none.
         takeover: what an operator's controls mean, if he takes over by `takeover_node`.
     """
-    alone = len(namespaces) == 1
+    home = namespaces[0] if len(namespaces) == 1 else ''
     learner = Access(
         'learner_node',
-        ('~/actor',),
-        tuple(
-            topic if alone else f'/{namespace.strip("/")}/{topic}'
-            for namespace in namespaces
-            for topic in ('policy_node/transitions', 'policy_node/transition_layout')
-        ),
-        ('~/pause', '~/save', '~/rollback'),
-        namespace=namespaces[0] if alone else '',
+        ('~/actor', DIAGNOSTICS),
+        _transitions(namespaces),
+        tuple(f'~/{name}' for name in LEARNER_SERVICES),
+        namespace=home,
     )
-    actor = 'learner_node/actor' if alone else '/learner_node/actor'
+    actor = full_name('learner_node/actor', home)
     robots = (access for name in namespaces for access in _of_robot(robot, name, actor))
     hands = (_of_operator(robot, name, takeover) for name in namespaces if takeover is not None)
-    return learner, *robots, *hands
+    return learner, *robots, *hands, *_of_tools(robot, namespaces, home)
+
+
+def _transitions(namespaces: Sequence[str]) -> tuple[str, ...]:
+    """Return where robots say what they have done."""
+    return tuple(
+        full_name(topic.name, namespace)
+        for namespace in namespaces
+        for topic in transition_topics()
+    )
+
+
+def _of_tools(robot: RobotConfig, namespaces: Sequence[str], home: str) -> tuple[Access, ...]:
+    """Return what the nodes of `up`, operator console, dashboard and `customise` must do.
+
+    Args:
+        robot: the robot.
+        namespaces: of each robot.
+        home: namespace of the learner.
+    """
+    pictures = [channel.topic for channel in robot.channels if channel.is_image]
+    learner = full_name('learner_node', home)
+    customised = (*(full_name('policy_node', namespace) for namespace in namespaces), learner)
+    consoles = (
+        Access(
+            'operator',
+            calls=(
+                *(f'policy_node/{name}' for name in (*POLICY_SERVICES, 'change_state')),
+                *(f'{learner}/{name}' for name in LEARNER_SERVICES),
+            ),
+            lifecycle=False,
+            namespace=namespace,
+        )
+        for namespace in namespaces
+    )
+    seen = (full_name(topic, namespace) for namespace in namespaces for topic in pictures)
+    knobs = (f'{node}/{name}' for node in customised for name in PARAMETERS)
+    return (
+        Access('monitor', subscribes=(DIAGNOSTICS,), lifecycle=False),
+        Access('telemetry', subscribes=(*_transitions(namespaces), *seen), lifecycle=False),
+        Access('customise', calls=tuple(knobs), lifecycle=False),
+        *consoles,
+    )
 
 
 def _of_operator(robot: RobotConfig, namespace: str, takeover: TakeoverConfig) -> Access:
@@ -104,14 +150,13 @@ def _of_operator(robot: RobotConfig, namespace: str, takeover: TakeoverConfig) -
     services = {BUTTON_SERVICES[name] for name in takeover.keys.buttons.by_name()}
     return Access(
         'takeover_node',
-        (robot.takeover.topic, 'takeover/active'),
+        (robot.takeover.topic, 'takeover/active', DIAGNOSTICS),
         (
             *(source.topic for channel in channels for source in channel.sources),
             *filter(None, (takeover.topic,)),
             'policy_node/executed_action',
         ),
-        (),
-        tuple(f'policy_node/{name}' for name in sorted(services)),
+        calls=tuple(f'policy_node/{name}' for name in sorted(services)),
         namespace=namespace,
     )
 
@@ -124,41 +169,36 @@ def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, .
     own = (*OWN_TOPICS, MARKERS) if robot.action.workspace else OWN_TOPICS
     policy = Access(
         'policy_node',
-        (*commands, *(f'~/{name}' for name in own)),
+        (*commands, *(f'~/{name}' for name in own), DIAGNOSTICS),
         (
             *channels,
             *(stop.topic for stop in robot.stop_inputs),
             *('step_feedback', actor, robot.takeover.topic, 'takeover/active'),
             *((NAME,) if robot.urdf and robot.urdf.source == TOPIC else ()),
         ),
-        (
-            *('~/set_residual', '~/hold', '~/start_episode'),
-            *('~/mark_success', '~/mark_failure', '~/end_episode', '~/go_home'),
-        ),
+        tuple(f'~/{name}' for name in POLICY_SERVICES),
         () if robot.reset is None else tuple(filter(None, (robot.reset.service,))),
+        tuple(command.topic for command in robot.commands if command.is_action),
         namespace=namespace,
     )
     transitions = tuple(topic.name for topic in transition_topics())
     reward = Access(
         'reward_node',
-        ('step_feedback', '~/add_on'),
+        ('step_feedback', '~/add_on', DIAGNOSTICS),
         (*channels, *transitions),
-        (),
         namespace=namespace,
     )
     recorder = Access(
         'recorder_node',
-        (),
+        (DIAGNOSTICS,),
         (*transitions, *(each.name for each in (customisation_topic(), *raw_topics(robot)))),
-        (),
         lifecycle=False,
         namespace=namespace,
     )
     simulator = Access(  # Whose topics are all in its namespace.
         'mujoco_sim_node',
-        (*(topic.lstrip('/') for topic in channels), 'step_feedback', 'clock'),
+        (*(topic.lstrip('/') for topic in channels), 'step_feedback', 'clock', DIAGNOSTICS),
         tuple(topic.lstrip('/') for topic in commands),
-        (),
         lifecycle=False,
         namespace=namespace,
     )
@@ -179,6 +219,7 @@ def policy_xml(accesses: Sequence[Access]) -> str:
             ('topic', 'subscribe', access.subscribes),
             ('service', 'reply', access.serves),
             ('service', 'request', access.calls),
+            ('action', 'call', access.commands),
         ):
             if not names:
                 continue

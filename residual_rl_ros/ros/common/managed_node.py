@@ -24,7 +24,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.ros.common.concerns import Concern, Concerns
-from residual_rl_ros.ros.common.node_host import ros_domain
+from residual_rl_ros.ros.common.node_host import admitted, ros_domain
 from residual_rl_ros.ros.common.parameters import every_parameter_valued, parser_complaint
 from residual_rl_ros.ros.common.process import (
     ACTIVE_LIMIT_S,
@@ -149,10 +149,14 @@ class ManagedNode(LifecycleNode, ABC):
         self.failure = None
         lasting = list(self._entities())
         self.made.callback(self._destroy_all_but, lasting)
-        result = self._guarded(self.configure)
+        result = self._guarded(self._configure_admitted)
         if result is not TransitionCallbackReturn.SUCCESS:
             self.made.close()
         return result
+
+    def _configure_admitted(self) -> None:
+        with admitted(self.context.get_domain_id()):
+            self.configure()
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Take back what `configure` made."""
@@ -247,10 +251,11 @@ def _run(create: Callable[[], Any], spin: Callable[[Any], None] | None) -> int:
     try:
         domain_id = ros_domain()
         stopping.listen()
-        _init(domain_id)
-        if stopping.is_set():
-            return 0
-        node = create()
+        with admitted(domain_id):
+            _init(domain_id)
+            if stopping.is_set():
+                return 0
+            node = create()
         if isinstance(node, ManagedNode):
             _start(node, stopping)
             if node.failure is not None:

@@ -1,19 +1,23 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""A node within a tool, in a context of its own, and the ROS domain that it joins."""
+"""A node within a tool, in a context and an SROS 2 enclave of its own, and its ROS domain."""
 
 from __future__ import annotations
 
 import os
+import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeVar
 
 import rclpy
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import ConfigError, ResidualRLError
 
 HostT = TypeVar('HostT', bound='NodeHost')
 ListenerT = TypeVar('ListenerT', bound='Listener')
@@ -46,6 +50,29 @@ def domain_number(name: str, text: str) -> int:
     return int(text)
 
 
+@contextmanager
+def admitted(domain_id: int) -> Iterator[None]:
+    """Say in one line that SROS 2 refuses a node, or what the node wants to do.
+
+    Args:
+        domain_id: its ROS domain.
+
+    Raises:
+        ConfigError: that is so.
+    """
+    try:
+        yield
+    except RCLError as error:
+        if os.environ.get('ROS_SECURITY_ENABLE') != 'true':
+            raise
+        keystore = os.environ.get('ROS_SECURITY_KEYSTORE', '')
+        said = re.sub(r'(\.?, at \S+:\d+)+$', '', ' '.join(str(error).split()))
+        raise ConfigError(
+            f'SROS 2 refuses it, with keystore {keystore!r} in ROS domain {domain_id}: {said}; the '
+            'middleware may have named the topic before; see docs/how-to/security.md'
+        ) from error
+
+
 class NodeHost:
     """Hosts a node in a context of its own; it is in the domain while this is entered.
 
@@ -62,8 +89,13 @@ class NodeHost:
     def __enter__(self: HostT) -> HostT:
         """Join the domain."""
         self.context = Context()
-        rclpy.init(context=self.context, domain_id=self._domain_id)
-        self.node = rclpy.create_node(self._name, context=self.context, namespace=self._namespace)
+        enclave = '/'.join(['', *filter(None, [self._namespace.strip('/')]), self._name])
+        arguments = ['--ros-args', '--enclave', enclave]
+        with admitted(self._domain_id):
+            rclpy.init(args=arguments, context=self.context, domain_id=self._domain_id)
+            self.node = rclpy.create_node(
+                self._name, context=self.context, namespace=self._namespace
+            )
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.listen()
