@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from residual_rl_ros.base_policy.inputs import NO_PICTURES, Pictures
+from residual_rl_ros.base_policy.inputs import NO_IMAGES, Images
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.deployment.export import ExportOptions, export_run
@@ -36,14 +36,14 @@ class TaskWorld:
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         self._env = CheckedEnvironment(env)
 
-    def begin(self, episode: int) -> tuple[Array, Pictures]:
+    def begin(self, episode: int) -> tuple[Array, Images]:
         """See `World.begin`."""
-        return np.asarray(self._env.reset(episode, episode), np.float64), NO_PICTURES
+        return np.asarray(self._env.reset(episode, episode), np.float64), NO_IMAGES
 
-    def step(self, command: Array) -> tuple[Array, Pictures, StepFeedback]:
+    def step(self, command: Array) -> tuple[Array, Images, StepFeedback]:
         """See `World.step`."""
         observation, feedback = self._env.step(command)
-        return np.asarray(observation, np.float64), NO_PICTURES, feedback
+        return np.asarray(observation, np.float64), NO_IMAGES, feedback
 
 
 def main(run: Path, task: str = 'peg_insert', steps: int = 10_000, float32: bool = False) -> None:

@@ -21,11 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.base_policy.distribution import BaseDecision, BasePolicy, base_decision
-from residual_rl_ros.base_policy.inputs import NO_PICTURES, Context, Memory, Picture, Pictures
+from residual_rl_ros.base_policy.inputs import NO_IMAGES, Context, Images, Memory
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.base_policy.prefetch import AUTO, Prefetch, measure
 from residual_rl_ros.errors import BasePolicyError, ChunkLateError
 from residual_rl_ros.latency import Latency
+from residual_rl_ros.robot.image_preprocessing import RgbImage
 from residual_rl_ros.robot.onnx_session import InferenceWorker
 
 Float32 = npt.NDArray[np.float32]
@@ -127,7 +128,7 @@ class ChunkQueue:
         self._others = proposals - 1
         self._worker = InferenceWorker('base-policy')
         self._window: deque[Float32] = deque(maxlen=meta.n_obs_steps)
-        self._pictures: dict[str, deque[Picture]] = {
+        self._images: dict[str, deque[RgbImage]] = {
             each.name: deque(maxlen=meta.n_obs_steps) for each in meta.images
         }
         self._memory = Memory()
@@ -189,30 +190,28 @@ class ChunkQueue:
         self._window.clear()
         self._memory = Memory()  # An inference that is still running writes to the one before.
 
-    def push_observation(
-        self, observation: npt.ArrayLike, pictures: Pictures = NO_PICTURES
-    ) -> None:
+    def push_observation(self, observation: npt.ArrayLike, images: Images = NO_IMAGES) -> None:
         """Append what was seen in this control step.
 
         Args:
             observation: shape (n,).
-            pictures: the newest of each camera, as far as the policy wants them.
+            images: the newest of each camera, as far as the policy wants them.
 
         Raises:
-            BasePolicyError: a picture is missing.
+            BasePolicyError: an image is missing.
         """
         if self._pending is not None:
             self._pending.waited += not self._pending.future.done()
         newest = np.asarray(observation, dtype=np.float32)
         repeats = 1 if self._window else self._meta.n_obs_steps
         self._window.extend([newest] * repeats)
-        for name, window in self._pictures.items():
-            if name not in pictures:
+        for name, window in self._images.items():
+            if name not in images:
                 raise BasePolicyError(
-                    f'the base policy wants pictures {name!r}, and there are none: name an image '
+                    f'the base policy wants images {name!r}, and there are none: name an image '
                     'channel so in the robot YAML'
                 )
-            window.extend([pictures[name]] * repeats)
+            window.extend([images[name]] * repeats)
 
     def take(self, timeout_s: float | None = None) -> BaseDecision:
         """Return the base actions of the next k control steps, and their distribution.
@@ -345,8 +344,8 @@ class ChunkQueue:
             if self._others:
                 more = self._others_rng.standard_normal((self._others, *shape), dtype=np.float32)
                 noises = np.concatenate([noises, more])
-        pictures = {name: np.stack(window) for name, window in self._pictures.items()}
-        context = Context(pictures, self._memory)
+        images = {name: np.stack(window) for name, window in self._images.items()}
+        context = Context(images, self._memory)
         future = self._worker.submit(self._plan, np.stack(self._window), noises, context)
         return _Order(future, self._taken, ahead)
 

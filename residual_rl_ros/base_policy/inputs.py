@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a base policy is given beside the observation vector: pictures, constants, its memory."""
+"""What a base policy is given beside the observation vector: images, constants, its memory."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ import numpy.typing as npt
 
 from residual_rl_ros.errors import BasePolicyError, shown
 from residual_rl_ros.robot.action_spec import integer
+from residual_rl_ros.robot.image_preprocessing import RgbImage
 
 Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
-Picture = npt.NDArray[np.uint8]
+
 MAX_PIXELS = 4096
-"""Largest height and width of a picture [px]."""
+"""Largest height and width of an image [px]."""
 MOST_WINDOW_PIXELS = 2**25
 """Pixels of a window of one camera."""
 MAX_NUMBERS = 10_000_000
@@ -31,7 +32,7 @@ OWN_INPUTS = ('observation', 'noise')
 
 @dataclass(frozen=True)
 class ImageInput:
-    """Pictures of the image channel of the same name, uint8 [B, n_obs_steps, height, width, 3]."""
+    """Images of the image channel of the same name, uint8 [B, n_obs_steps, height, width, 3]."""
 
     kind: ClassVar[str] = 'image'
     name: str
@@ -40,11 +41,11 @@ class ImageInput:
     width: int
     """[px]."""
     features: tuple[str, ...] = ()
-    """Names of what the output `NAME.features` tells of the newest picture, float32 [B, f]; empty
+    """Names of what the output `NAME.features` tells of the newest image, float32 [B, f]; empty
     if there is no such output."""
 
     def check(self) -> None:
-        """Refuse sizes that no picture has.
+        """Refuse sizes that no image has.
 
         Raises:
             ValueError: one is out of range.
@@ -197,10 +198,10 @@ def _check_shape(shape: tuple[int, ...]) -> None:
         )
 
 
-Pictures = Mapping[str, Picture]
+Images = Mapping[str, RgbImage]
 """By the name of their channel: the newest, shape (height, width, 3), or in a window of
 observations, oldest first, shape (n_obs_steps, height, width, 3)."""
-NO_PICTURES: Pictures = MappingProxyType({})
+NO_IMAGES: Images = MappingProxyType({})
 
 
 @dataclass
@@ -224,7 +225,7 @@ class Memory:
 class Context:
     """What an inference is given beside a window of observations and noise."""
 
-    pictures: Pictures = field(default_factory=lambda: NO_PICTURES)
-    """Windows of pictures."""
+    images: Images = field(default_factory=lambda: NO_IMAGES)
+    """Windows of images."""
     memory: Memory = field(default_factory=Memory)
     """Of the episode, which the inference replaces."""

@@ -184,19 +184,19 @@ class BasePolicyMetadata:
         for each in self.images:
             if self.n_obs_steps * each.height * each.width > MOST_WINDOW_PIXELS:
                 raise BasePolicyError(
-                    f'metadata: a window of {shown(each.name)} has {self.n_obs_steps} pictures of '
+                    f'metadata: a window of {shown(each.name)} has {self.n_obs_steps} images of '
                     f'{each.height} x {each.width} pixels, expected at most {MOST_WINDOW_PIXELS} '
                     'pixels'
                 )
 
     @property
     def images(self) -> tuple[ImageInput, ...]:
-        """Inputs that are pictures."""
+        """Inputs that are images."""
         return tuple(each for each in self.inputs if isinstance(each, ImageInput))
 
     @property
-    def picture_sizes(self) -> dict[str, tuple[int, int]]:
-        """Height and width of the pictures that it wants of each camera, by its name [px]."""
+    def image_sizes(self) -> dict[str, tuple[int, int]]:
+        """Height and width of the images that it wants of each camera, by its name [px]."""
         return {each.name: (each.height, each.width) for each in self.images}
 
     @property
@@ -344,7 +344,7 @@ def columns_for(
 ) -> npt.NDArray[np.int64]:
     """Check a base policy against a robot, and return which of its observations it is given.
 
-    These are all but those that an encoder makes of pictures which the policy sees itself, if it
+    These are all but those that an encoder makes of images which the policy sees itself, if it
     does not name them.
 
     Args:
@@ -353,13 +353,13 @@ def columns_for(
         name: of the policy's file, for errors.
 
     Raises:
-        BasePolicyError: names, limits, rate, cameras or sizes of pictures differ.
+        BasePolicyError: names, limits, rate, cameras or sizes of images differ.
     """
-    sizes, names = metadata.picture_sizes, robot.observation_names
+    sizes, names = metadata.image_sizes, robot.observation_names
     channels = {channel.name: channel for channel in robot.channels if channel.is_image}
     if missing := sorted(set(sizes) - set(channels)):
         raise BasePolicyError(
-            f'{name} wants pictures {missing}, robot {robot.name!r} has the image channels '
+            f'{name} wants images {missing}, robot {robot.name!r} has the image channels '
             f'{sorted(channels) or "none"}; name a channel in the robot YAML so'
         )
     own = set(metadata.observation_names)

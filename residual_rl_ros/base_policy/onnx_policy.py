@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.base_policy.inputs import Context, ImageInput, Picture
+from residual_rl_ros.base_policy.inputs import Context, ImageInput
 from residual_rl_ros.base_policy.metadata import (
     DENSITY_OUTPUTS,
     METADATA_KEY,
@@ -27,6 +27,7 @@ from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import FEATURES
+from residual_rl_ros.robot.image_preprocessing import RgbImage
 from residual_rl_ros.robot.inference import ON_CPU, InferenceConfig
 from residual_rl_ros.robot.onnx_model import OnnxModel, read_model
 from residual_rl_ros.robot.onnx_session import load_session, run_session
@@ -108,10 +109,10 @@ class OnnxBasePolicy:
         """Check that it fits a robot, and take its observations from now on.
 
         What the robot observes of a camera through an encoder is for residual and critics. A policy
-        that sees the pictures themselves, and does not name these values, is not given them.
+        that sees the images themselves, and does not name these values, is not given them.
 
         Raises:
-            BasePolicyError: names, limits, rate, cameras or sizes of pictures differ.
+            BasePolicyError: names, limits, rate, cameras or sizes of images differ.
         """
         columns = columns_for(self._own, robot, self.path.name)
         self.metadata = replace(self._own, observation_names=robot.observation_names)
@@ -142,7 +143,7 @@ class OnnxBasePolicy:
         Args:
             window: the newest observations, oldest first, shape (n_obs_steps, n).
             noise: standard normal noise, shape `noise_shape`; needed if `stochastic`.
-            context: what else it is given; None: black pictures, an empty memory.
+            context: what else it is given; None: black images, an empty memory.
 
         Raises:
             BasePolicyError: the network failed or returned a non-finite action.
@@ -192,7 +193,7 @@ class OnnxBasePolicy:
         """Return what runs so many noises at once, tried with random numbers; None if it fails."""
         meta, rng = self.metadata, np.random.default_rng(0)
         shape = meta.n_obs_steps, len(meta.observation_names)
-        pictures = {
+        images = {
             image.name: rng.integers(
                 256, size=(meta.n_obs_steps, image.height, image.width, 3), dtype=np.uint8
             )
@@ -205,7 +206,7 @@ class OnnxBasePolicy:
             self._model,
             self._inference,
             self._session,
-            self._inputs(window, Context(pictures)),
+            self._inputs(window, Context(images)),
             noises,
             (span / 2.0).astype(np.float32),
         )
@@ -230,20 +231,20 @@ class OnnxBasePolicy:
             window = window[:, self.columns]
         inputs: dict[str, Array] = {'observation': window[None], **self.constants}
         for image in self.metadata.images:
-            inputs[image.name] = self._picture(image, context)
+            inputs[image.name] = self._image(image, context)
         for memory in self.metadata.memories:
             inputs[memory.name] = context.memory.recall(memory)
         return inputs
 
-    def _picture(self, image: ImageInput, context: Context) -> Picture:
-        """Return a window of pictures, shape (1, n_obs_steps, height, width, 3)."""
+    def _image(self, image: ImageInput, context: Context) -> RgbImage:
+        """Return a window of images, shape (1, n_obs_steps, height, width, 3)."""
         shape = (self.metadata.n_obs_steps, image.height, image.width, 3)
-        window = context.pictures.get(image.name)
+        window = context.images.get(image.name)
         if window is None:
             return np.zeros((1, *shape), dtype=np.uint8)
         if window.dtype != np.uint8 or window.shape != shape:
             raise BasePolicyError(
-                f'pictures {image.name!r} are {window.dtype} {list(window.shape)}, '
+                f'images {image.name!r} are {window.dtype} {list(window.shape)}, '
                 f'{self.path.name} wants uint8 {list(shape)}; set the size of the camera, or '
                 'resize in its channel of the robot YAML'
             )

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.base_policy.chunk_queue import Chunk, ChunkQueue
 from residual_rl_ros.base_policy.distribution import BaseDecision
-from residual_rl_ros.base_policy.inputs import NO_PICTURES, Context, Pictures
+from residual_rl_ros.base_policy.inputs import NO_IMAGES, Context, Images
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError, ChunkLateError, CommandError, shown
 from residual_rl_ros.robot.action_spec import Prior
@@ -56,7 +56,7 @@ class ReceivedPolicy:
         self.path = path
         self.now = now
         metadata = BasePolicyMetadata.from_mapping(read_yaml(path, 'base policy metadata'))
-        self.metadata = replace(metadata, inputs=())  # Whoever plans has its pictures elsewhere.
+        self.metadata = replace(metadata, inputs=())  # Whoever plans has its images elsewhere.
         if self.metadata.prior is not Prior.NONE:
             raise BasePolicyError(
                 f'{path}: prior is {self.metadata.prior}, but chunks from a topic have no density: '
@@ -149,9 +149,7 @@ class ReceivedQueue(ChunkQueue):
     def warm_up(self) -> None:
         """Do nothing: whoever plans warms up elsewhere."""
 
-    def push_observation(
-        self, observation: npt.ArrayLike, pictures: Pictures = NO_PICTURES
-    ) -> None:
+    def push_observation(self, observation: npt.ArrayLike, images: Images = NO_IMAGES) -> None:
         """Do nothing: whoever plans sees the robot by itself."""
 
     def forget(self) -> None:

@@ -92,7 +92,7 @@ def _input(each: Input) -> str:
     """Return what an input beside observation and noise is, in words."""
     if isinstance(each, ImageInput):
         told = f', {len(each.features)} features' if each.features else ''
-        return f'{each.name}: pictures of {each.height} x {each.width}{told}'
+        return f'{each.name}: images of {each.height} x {each.width}{told}'
     return f'{each.name}: {each.kind} of shape {list(each.shape)}'
 
 

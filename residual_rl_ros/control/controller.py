@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.distribution import BaseDecision
-from residual_rl_ros.base_policy.inputs import NO_PICTURES, Pictures
+from residual_rl_ros.base_policy.inputs import NO_IMAGES, Images
 from residual_rl_ros.control.command_limiter import CommandLimiter
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.customisation import Customisation
@@ -106,7 +106,7 @@ class ResidualController:
         episode: int,
         observation: npt.ArrayLike,
         stamp: float,
-        pictures: Pictures = NO_PICTURES,
+        images: Images = NO_IMAGES,
     ) -> None:
         """Start an episode.
 
@@ -114,7 +114,7 @@ class ResidualController:
             episode: episode number.
             observation: first observation, shape (n,).
             stamp: its ROS time [s].
-            pictures: what each camera sees, as far as the base policy wants to.
+            images: what each camera sees, as far as the base policy wants to.
         """
         noise, others = (
             np.random.default_rng([self._seed, episode, stream])
@@ -126,7 +126,7 @@ class ResidualController:
         self._base = self._decision = None
         self.customisation.begin_episode()
         self.limiter.release()
-        self._observe(observation, stamp, pictures)
+        self._observe(observation, stamp, images)
 
     @property
     def in_decision(self) -> bool:
@@ -215,7 +215,7 @@ class ResidualController:
         observation: npt.ArrayLike,
         stamp: float,
         feedback: StepFeedback,
-        pictures: Pictures = NO_PICTURES,
+        images: Images = NO_IMAGES,
     ) -> Transition | None:
         """Account for the control step just executed.
 
@@ -223,7 +223,7 @@ class ResidualController:
             observation: observation after the step, shape (n,).
             stamp: its ROS time [s].
             feedback: reward and flags of the step.
-            pictures: what each camera sees, as far as the base policy wants to.
+            images: what each camera sees, as far as the base policy wants to.
 
         Returns:
             The transition if the step completed a decision. After the end of an episode,
@@ -235,7 +235,7 @@ class ResidualController:
         if held:
             decision = self._held_decision()
         self._step += decision is not None and not self._holding
-        self._observe(observation, stamp, pictures)
+        self._observe(observation, stamp, images)
         if decision is None:
             return None
         if not (decision.complete or feedback.done):
@@ -315,11 +315,11 @@ class ResidualController:
         self.residual.plans.forget()
         self.queue.forget()
 
-    def _observe(self, observation: npt.ArrayLike, stamp: float, pictures: Pictures) -> None:
+    def _observe(self, observation: npt.ArrayLike, stamp: float, images: Images) -> None:
         self._observation = np.array(observation, dtype=np.float64)
         self._stamp = stamp
         self.limiter.observe(self._observation)
-        self.queue.push_observation(observation, pictures)
+        self.queue.push_observation(observation, images)
 
     def _take(self) -> BaseDecision:
         """Return what the base policy says for the next decision."""

@@ -13,7 +13,8 @@ from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.control.policy_loop import Array, LoopCallbacks, PolicyLoop
-from residual_rl_ros.robot.observation import ObservationAssembler, Picture
+from residual_rl_ros.robot.image_preprocessing import RgbImage
+from residual_rl_ros.robot.observation import ObservationAssembler
 
 RESTART_SILENCE_S = 1.0
 """A simulator that waits repeats its stamp twice as often; one that starts takes longer [s]."""
@@ -51,14 +52,14 @@ class LockstepLoop(PolicyLoop):
         self._waiting_since = None
 
     def push_observation(
-        self, channel: str, stamp: float, values: Array, picture: Picture | None = None
+        self, channel: str, stamp: float, values: Array, image: RgbImage | None = None
     ) -> None:
         """Take in the values of a channel, of a simulator that has been started again too."""
         now = self._clock()
         silent, self._heard = now - self._heard, now
         if self.active and stamp < self._answered and silent > RESTART_SILENCE_S:
             self._meet_again(stamp)
-        super().push_observation(channel, stamp, values, picture)
+        super().push_observation(channel, stamp, values, image)
 
     def _meet_again(self, stamp: float) -> None:
         """Begin anew: no stamp so far means anything, and the episode has lost its end."""

@@ -31,7 +31,8 @@ from residual_rl_ros.errors import (
 )
 from residual_rl_ros.numerics import is_one_hot
 from residual_rl_ros.residual_policy.mailbox import DecodedWeights
-from residual_rl_ros.robot.observation import MAX_STAMP_S, ObservationAssembler, Picture
+from residual_rl_ros.robot.image_preprocessing import RgbImage
+from residual_rl_ros.robot.observation import MAX_STAMP_S, ObservationAssembler
 from residual_rl_ros.transitions.transition import MAX_REWARD, Success, Transition
 
 Array = npt.NDArray[np.float64]
@@ -113,7 +114,7 @@ class PolicyLoop(ABC):
         """Let a robot that has begun to slow down do so to the end."""
 
     def push_observation(
-        self, channel: str, stamp: float, values: Array, picture: Picture | None = None
+        self, channel: str, stamp: float, values: Array, image: RgbImage | None = None
     ) -> None:
         """Take in the values of a channel.
 
@@ -121,13 +122,13 @@ class PolicyLoop(ABC):
             channel: its name.
             stamp: their time [s].
             values: shape (number of observation names of the channel,).
-            picture: what they were read from, of a camera, shape (height, width, 3), RGB.
+            image: what they were read from, of a camera, shape (height, width, 3), RGB.
         """
         waits = not self.active or self._belongs_to_next_episode(stamp)
         if waits and channel not in self.assembler.latched:
             return
         try:
-            self.assembler.update(channel, stamp, values, picture)
+            self.assembler.update(channel, stamp, values, image)
         except ObservationError as error:
             self.refuse_observation(error)
         else:
@@ -233,12 +234,12 @@ class PolicyLoop(ABC):
         self.episode += 1
         self.in_episode = True
         self._feedback.said = None
-        self.controller.begin_episode(self.episode, observation, stamp, self.assembler.pictures)
+        self.controller.begin_episode(self.episode, observation, stamp, self.assembler.images)
 
     def _finish_step(self, observation: Array, stamp: float, feedback: StepFeedback) -> bool:
         """Account for the step just executed; return whether the episode is over."""
         try:
-            transition = self.controller.step(observation, stamp, feedback, self.assembler.pictures)
+            transition = self.controller.step(observation, stamp, feedback, self.assembler.images)
         except BasePolicyError as error:
             self._callbacks.fault(str(error))
             return True

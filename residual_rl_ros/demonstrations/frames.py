@@ -252,7 +252,7 @@ def _within(path: Path, episode: DemonstratedEpisode, limits: ActionSpec) -> Dem
 
 
 OBSERVATION = 'observation.'
-PICTURES = ('video', 'image')
+IMAGES = ('video', 'image')
 
 
 class LeRobotDemonstrations:
@@ -278,7 +278,7 @@ class LeRobotDemonstrations:
         for column, feature in self._dataset.features.items():
             shape = feature.get('shape')
             vector = isinstance(shape, list) and len(shape) == 1
-            if column.startswith(OBSERVATION) and vector and feature.get('dtype') not in PICTURES:
+            if column.startswith(OBSERVATION) and vector and feature.get('dtype') not in IMAGES:
                 width = self._dataset.width(column)
                 for index, name in enumerate(self._dataset.names(column) or ()):
                     named.setdefault(name, (column, index))

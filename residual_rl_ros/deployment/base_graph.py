@@ -62,7 +62,7 @@ class BaseGraph:
     """ONNX model, of `OPSET` or newer and without functions."""
     metadata: BasePolicyMetadata
     given: tuple[Port, ...]
-    """Inputs that change from inference to inference: observation, noise, pictures."""
+    """Inputs that change from inference to inference: observation, noise, images."""
     constants: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     """Inputs that do not, each with a batch of 1."""
     memories: Mapping[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)

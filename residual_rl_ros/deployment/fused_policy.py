@@ -67,7 +67,7 @@ class FusedMetadata:
     """Actions of a chunk that are executed; a decision with `taken` > exec_steps - k computes a new
     chunk, and with `taken` = exec_steps an episode begins."""
     given: tuple[str, ...]
-    """Inputs that a runner fills for a new chunk: observation, noise, pictures."""
+    """Inputs that a runner fills for a new chunk: observation, noise, images."""
     state: tuple[str, ...]
     """Inputs that the outputs `next_NAME` of the decision before fill; zero, but for `taken`, at
     the start of an episode."""

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from residual_rl_ros.base_policy.inputs import NO_PICTURES, Picture, Pictures
+from residual_rl_ros.base_policy.inputs import NO_IMAGES, Images
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.deployment.fused_policy import FusedMetadata
@@ -28,6 +28,7 @@ from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual_policy.candidate_selection import BestOfNActor
 from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
+from residual_rl_ros.robot.image_preprocessing import RgbImage
 from residual_rl_ros.robot.onnx_session import run_session
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import Success, Transition
@@ -52,21 +53,21 @@ class FusedRunner:
         self._outputs = ['command', *(f'next_{name}' for name in metadata.state)]
         self._state: dict[str, npt.NDArray[Any]] = {}
         self._window: deque[Array] = deque(maxlen=metadata.n_obs_steps)
-        self.pictures = [name for name in metadata.given if name not in ('observation', 'noise')]
+        self.images = [name for name in metadata.given if name not in ('observation', 'noise')]
         """Names of the cameras."""
-        self._pictures: dict[str, deque[Picture]] = {
-            name: deque(maxlen=metadata.n_obs_steps) for name in self.pictures
+        self._images: dict[str, deque[RgbImage]] = {
+            name: deque(maxlen=metadata.n_obs_steps) for name in self.images
         }
         self.previous: Array = np.full(len(metadata.action_names), np.nan)
         """Last command, or where the robot is."""
         self.blend_ratio = 1.0
 
-    def picture_shape(self, name: str) -> tuple[int, ...]:
+    def image_shape(self, name: str) -> tuple[int, ...]:
         """Return the shape (height, width, 3) of what a camera sees."""
         return self._shapes[name][2:]
 
     def begin_episode(
-        self, observation: Array, rng: np.random.Generator, pictures: Pictures = NO_PICTURES
+        self, observation: Array, rng: np.random.Generator, images: Images = NO_IMAGES
     ) -> None:
         """Start an episode; see `ResidualController.begin_episode`."""
         self._rng = rng
@@ -76,16 +77,16 @@ class FusedRunner:
         }
         self._state['taken'] += self._meta.exec_steps
         for _ in range(self._meta.n_obs_steps):
-            self.observe(observation, pictures)
+            self.observe(observation, images)
         if self._meta.measured_by:
             names = self._meta.observation_names
             self.previous = observation[[names.index(each) for each in self._meta.measured_by]]
 
-    def observe(self, observation: Array, pictures: Pictures = NO_PICTURES) -> None:
-        """Take in what was seen in a control step: shape (n,), and a picture of each camera."""
+    def observe(self, observation: Array, images: Images = NO_IMAGES) -> None:
+        """Take in what was seen in a control step: shape (n,), and an image of each camera."""
         self._window.append(observation)
-        for name, window in self._pictures.items():
-            window.append(pictures[name])
+        for name, window in self._images.items():
+            window.append(images[name])
 
     def decide(self) -> Array:
         """Return the commands of the next decision, shape (k, m)."""
@@ -94,7 +95,7 @@ class FusedRunner:
             'observation': np.array([self._window], dtype=np.float32),
             'previous_command': self.previous[None].astype(kind),
             'blend_ratio': np.full(1, self.blend_ratio, kind),
-            **{name: np.array([window]) for name, window in self._pictures.items()},
+            **{name: np.array([window]) for name, window in self._images.items()},
             **self._state,
         }
         if 'noise' in meta.given:
@@ -130,15 +131,15 @@ SPREAD = 2.0
 class World(Protocol):
     """What both sides see."""
 
-    def begin(self, episode: int) -> tuple[Array, Pictures]:
-        """Begin an episode; return its first observation, shape (n,), and pictures."""
+    def begin(self, episode: int) -> tuple[Array, Images]:
+        """Begin an episode; return its first observation, shape (n,), and images."""
 
-    def step(self, command: Array) -> tuple[Array, Pictures, StepFeedback]:
+    def step(self, command: Array) -> tuple[Array, Images, StepFeedback]:
         """Execute a command of the controller; return what is seen then."""
 
 
 class RandomWorld:
-    """Observations around what an actor has seen, and noise for pictures.
+    """Observations around what an actor has seen, and noise for images.
 
     Args:
         policy: the actor.
@@ -152,24 +153,24 @@ class RandomWorld:
         self._runner = runner
         self._steps = 0
 
-    def begin(self, episode: int) -> tuple[Array, Pictures]:
+    def begin(self, episode: int) -> tuple[Array, Images]:
         """See `World.begin`."""
         self._steps = 0
         return self._draw()
 
-    def step(self, command: Array) -> tuple[Array, Pictures, StepFeedback]:
+    def step(self, command: Array) -> tuple[Array, Images, StepFeedback]:
         """See `World.step`."""
         self._steps += 1
         over = self._steps == EPISODE_STEPS
         return *self._draw(), StepFeedback(0.0, False, over, Success.UNLABELLED)
 
-    def _draw(self) -> tuple[Array, Pictures]:
+    def _draw(self) -> tuple[Array, Images]:
         drawn = self._rng.standard_normal(len(self._mean), dtype=np.float32)
         return (
             (self._mean + SPREAD * self._std * drawn).astype(np.float64),  # As float32 holds it.
             {
-                name: self._rng.integers(256, size=self._runner.picture_shape(name), dtype=np.uint8)
-                for name in self._runner.pictures
+                name: self._rng.integers(256, size=self._runner.image_shape(name), dtype=np.uint8)
+                for name in self._runner.images
             },
         )
 
@@ -232,9 +233,9 @@ def compare(
     episode, over, took = 0, True, 0.0
     for _ in range(decisions):
         if over:
-            observation, pictures = world.begin(episode)
-            controller.begin_episode(episode, observation, 0.0, pictures)
-            runner.begin_episode(observation, np.random.default_rng([0, episode, 0]), pictures)
+            observation, images = world.begin(episode)
+            controller.begin_episode(episode, observation, 0.0, images)
+            runner.begin_episode(observation, np.random.default_rng([0, episode, 0]), images)
             episode, took = episode + 1, 0.0
         started = clock()
         commands = runner.decide()
@@ -249,11 +250,11 @@ def compare(
             if command is None:
                 raise UnsafeCommandError('the controller holds, expected one in lockstep')
             sent.append(command)
-            observation, pictures, feedback = world.step(command)
+            observation, images, feedback = world.step(command)
             started = clock()
-            transition = controller.step(observation, 0.0, feedback, pictures)
+            transition = controller.step(observation, 0.0, feedback, images)
             took, over = clock() - started, feedback.done
-            runner.observe(observation, pictures)
+            runner.observe(observation, images)
         expected = np.array(sent)
         difference = _difference(expected, commands[: len(sent)])
         near = difference <= allowed or not np.isfinite(difference)  # NaN is no tie.

@@ -114,7 +114,7 @@ def run_episode(
     """
     task = CheckedEnvironment(env)
     first = task.reset(seed, number)
-    controller.begin_episode(number, first, 0.0, task.pictures)
+    controller.begin_episode(number, first, 0.0, task.images)
     steps, episode_return = 0, 0.0
     added = None if add_on is None else 0.0
     while True:
@@ -125,7 +125,7 @@ def run_episode(
         assert command is not None, 'a lockstep controller never holds'
         observation, feedback = task.step(command)
         steps, episode_return = steps + 1, episode_return + feedback.reward
-        transition = controller.step(observation, float(steps), feedback, task.pictures)
+        transition = controller.step(observation, float(steps), feedback, task.images)
         on_step()
         if transition is not None:
             if add_on is not None and added is not None:

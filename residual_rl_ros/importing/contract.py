@@ -48,7 +48,7 @@ class Described:
     """Control rate of the training data [Hz]; 0: unknown."""
     task: str = ''
     cameras: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """Height and width of the pictures of each camera [px]."""
+    """Height and width of the images of each camera [px]."""
     features: Mapping[str, int] = field(default_factory=dict)
     """Numbers of the features of each camera."""
 
@@ -94,7 +94,7 @@ class Contract:
         return tuple(f'{each.name}{FEATURES}' for each in self.images)
 
     def image_inputs(self) -> tuple[PolicyInput, ...]:
-        """Return the inputs of pictures, in the order of the checkpoint's cameras."""
+        """Return the inputs of images, in the order of the checkpoint's cameras."""
         steps = self.metadata.n_obs_steps
         return tuple(
             PolicyInput(
@@ -116,7 +116,7 @@ def make_contract(
     Args:
         policy: what the checkpoint says.
         policy_map: what the user says.
-        inputs: of the graph, beside pictures.
+        inputs: of the graph, beside images.
         noise_shape: as of the metadata.
         noise_default: likewise.
 

@@ -145,7 +145,7 @@ def read_hybrid(config: StoredConfig, tensors: Mapping[str, Tensor]) -> Observat
     remarks: tuple[str, ...] = ()
     if images and crop is not None and not config.flag('policy.eval_fixed_crop'):
         remarks = (
-            'the crop of a picture is that of its centre; the original crops at random '
+            'the crop of an image is that of its centre; the original crops at random '
             '(eval_fixed_crop is off)',
         )
     found = _observations(shapes, list(shapes), images, tensors, make, torch.nn.ReLU(), remarks)
@@ -196,7 +196,7 @@ def read_multi_image(config: StoredConfig, tensors: Mapping[str, Tensor]) -> Obs
     imagenet = config.flag(f'{where}.imagenet_norm')
     if shared and len({shapes[key] for key in images}) > 1:
         raise PolicyImportError(
-            f'{where}.share_rgb_model is true with pictures of several sizes, expected one size'
+            f'{where}.share_rgb_model is true with images of several sizes, expected one size'
         )
     found = _observations(shapes, order, images, tensors, make, None, (), imagenet, resized)
     return replace(found, read=tuple(f'{ENCODER}key_model_map.{name}.' for name in cores))
@@ -289,7 +289,7 @@ def _gathered(
 
 
 def _shapes(config: StoredConfig) -> tuple[dict[str, Shape], list[str]]:
-    """Return the shape of each key, and which of them are pictures."""
+    """Return the shape of each key, and which of them are images."""
     entries = config.get('policy.shape_meta.obs', dict)
     shapes, images = {}, []
     for key, entry in entries.items():

@@ -34,7 +34,7 @@ OPSET = 17
 BATCHES = (1, 3, 8, 16)
 """Batch sizes at which both are compared."""
 SAMPLES = 5
-"""Different samples; larger batches repeat them, since pictures take torch long. It divides no
+"""Different samples; larger batches repeat them, since images take torch long. It divides no
 batch size: what mixes the rows of a batch does not find the same ones there."""
 MOST_DIFFERENCE = 1e-5
 """A difference that passes."""

@@ -260,7 +260,7 @@ class ActPolicy(ChunkPolicy):
         observation_size: size n of an observation.
         horizon: actions in a chunk.
         action_size: number of commands m.
-        cameras: height and width of the pictures of each camera, by its name [px].
+        cameras: height and width of the images of each camera, by its name [px].
     """
 
     def __init__(
@@ -300,16 +300,16 @@ class ActPolicy(ChunkPolicy):
 
         Args:
             observation: shape (batch, 1, n).
-            others: pictures of each camera, uint8 RGB, shape (batch, 1, height, width, 3), then the
+            others: images of each camera, uint8 RGB, shape (batch, 1, height, width, 3), then the
                 latent, shape (batch, LATENT).
         """
-        *pictures, latent = others
-        seen = self._see(pictures)
+        *images, latent = others
+        seen = self._see(images)
         chunk = self._decode(self.features(observation), seen, latent)
         return (self.denormalize_chunk(chunk), *seen)
 
     def loss(
-        self, observation: Tensor, action: Tensor, generator: torch.Generator, *pictures: Tensor
+        self, observation: Tensor, action: Tensor, generator: torch.Generator, *images: Tensor
     ) -> Tensor:
         """Return mean absolute error, in normalised units, and weighted divergence of the latent.
 
@@ -317,21 +317,21 @@ class ActPolicy(ChunkPolicy):
             observation: shape (batch, 1, n).
             action: shape (batch, horizon, m).
             generator: draws the latent.
-            pictures: as in `forward`.
+            images: as in `forward`.
         """
         state, target = self.features(observation), self.normalize_chunk(action)
         told: Tensor = self.style(torch.cat([state, target.flatten(1)], dim=1))
         mean, log_variance = told.chunk(2, dim=1)
         noise = torch.randn(mean.shape, generator=generator)
         latent = mean + (0.5 * log_variance).exp() * noise
-        chunk = self._decode(state, self._see(pictures), latent)
+        chunk = self._decode(state, self._see(images), latent)
         divergence = 0.5 * (mean.pow(2) + log_variance.exp() - 1.0 - log_variance).sum(1).mean()
         return (chunk - target).abs().mean() + KL_WEIGHT * divergence
 
-    def _see(self, pictures: tuple[Tensor, ...] | list[Tensor]) -> list[Tensor]:
-        """Return the features of the newest picture of each camera."""
+    def _see(self, images: tuple[Tensor, ...] | list[Tensor]) -> list[Tensor]:
+        """Return the features of the newest image of each camera."""
         return [
-            encoder(window[:, -1]) for encoder, window in zip(self.encoders, pictures, strict=True)
+            encoder(window[:, -1]) for encoder, window in zip(self.encoders, images, strict=True)
         ]
 
     def _decode(self, state: Tensor, seen: list[Tensor], latent: Tensor) -> Tensor:

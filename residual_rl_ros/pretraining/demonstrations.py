@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.base_policy.inputs import Pictures
+from residual_rl_ros.base_policy.inputs import Images
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.demonstrations.frames import DemonstratedEpisode
 from residual_rl_ros.demonstrations.tensor_file import write_demonstrations
@@ -37,7 +37,7 @@ class Demonstrations:
     ends: tuple[tuple[Float32, Float32], ...] = ()
     """Per episode: rewards (steps,) and the observation after the last action (n,); empty where
     they are not known."""
-    pictures: tuple[Pictures, ...] = ()
+    images: tuple[Images, ...] = ()
     """Per episode: what each camera saw, shape (steps, height, width, 3); empty without cameras."""
 
     @property
@@ -47,9 +47,9 @@ class Demonstrations:
         for observations, actions in self.episodes:
             sha.update(observations.tobytes())
             sha.update(actions.tobytes())
-        for pictures in self.pictures:
-            for name in sorted(pictures):
-                sha.update(pictures[name].tobytes())
+        for images in self.images:
+            for name in sorted(images):
+                sha.update(images[name].tobytes())
         return sha.hexdigest()
 
     def save(
@@ -86,10 +86,10 @@ class Demonstrations:
         observations, actions = zip(*self.episodes, strict=True)
         return np.concatenate(observations), np.concatenate(actions)
 
-    def flat_pictures(self) -> dict[str, npt.NDArray[np.uint8]]:
-        """Return all pictures of each camera, shape (samples, height, width, 3)."""
-        names = self.pictures[0] if self.pictures else {}
-        return {name: np.concatenate([each[name] for each in self.pictures]) for name in names}
+    def flat_images(self) -> dict[str, npt.NDArray[np.uint8]]:
+        """Return all images of each camera, shape (samples, height, width, 3)."""
+        names = self.images[0] if self.images else {}
+        return {name: np.concatenate([each[name] for each in self.images]) for name in names}
 
     def windows(self, n_obs_steps: int, horizon: int, exec_start: int) -> tuple[Float32, Float32]:
         """Return inputs (samples, n_obs_steps, n) and chunks (samples, horizon, m).
@@ -234,7 +234,7 @@ class _Recording:
     """Shape (steps,)."""
     last: Float32
     """The observation after the last action, shape (n,)."""
-    pictures: Pictures
+    images: Images
     """What each camera saw, shape (steps, height, width, 3)."""
 
 
@@ -253,7 +253,7 @@ def _record(
     observation = task.reset(seed, number)
     expert.reset(env.unwrapped)
     observations, actions, rewards = [], [], []
-    pictures: dict[str, list[npt.NDArray[np.uint8]]] = {name: [] for name in task.pictures}
+    images: dict[str, list[npt.NDArray[np.uint8]]] = {name: [] for name in task.images}
     outcome, done = Success.UNLABELLED, False
     while not done:
         action = expert.act(env.unwrapped)
@@ -263,8 +263,8 @@ def _record(
         action = action.astype(np.float32)
         observations.append(np.asarray(observation, dtype=np.float32))
         actions.append(action)
-        for name, seen in pictures.items():
-            seen.append(task.pictures[name])
+        for name, seen in images.items():
+            seen.append(task.images[name])
         observation, feedback = task.step(action)
         rewards.append(feedback.reward)
         outcome, done = feedback.success, feedback.done
@@ -274,7 +274,7 @@ def _record(
         np.stack(actions),
         np.array(rewards, np.float32),
         np.asarray(observation, np.float32),
-        {name: np.stack(seen) for name, seen in pictures.items()},
+        {name: np.stack(seen) for name, seen in images.items()},
     )
 
 
@@ -282,5 +282,5 @@ def _demonstrations(recordings: Sequence[_Recording]) -> Demonstrations:
     return Demonstrations(
         tuple((each.observations, each.actions) for each in recordings),
         tuple((each.rewards, each.last) for each in recordings),
-        tuple(each.pictures for each in recordings if each.pictures),
+        tuple(each.images for each in recordings if each.images),
     )

@@ -119,8 +119,8 @@ def train_with_card(
     demonstrations = train_base_policy(
         recipe, seed, path, lambda step, loss: console.print(f'step {step}: loss {loss:.6f}')
     )
-    kept = 'not kept: pictures are in no demonstration file'
-    if not demonstrations.pictures:
+    kept = 'not kept: images are in no demonstration file'
+    if not demonstrations.images:
         data = demonstrations_of(path)
         env = recipe.make_demonstration_task()
         demonstrations.save(data, *environment_names(env), control_rate_hz(env))
@@ -167,7 +167,7 @@ The evaluation runs the task as it is, with its default parameters. The recipe:
 _KINDS = {
     'diffusion': 'Diffusion policy (chunked, DDIM loop unrolled in the graph, noise as an input)',
     'bc': 'Chunked behaviour cloning with an L1 loss, ACT style',
-    'act': 'ACT style: pictures as keypoints, a transformer decoder of chunks, a latent that is\n'
+    'act': 'ACT style: images as keypoints, a transformer decoder of chunks, a latent that is\n'
     'zero by default',
 }
 _FEW = 'It fails because its demonstrations are few and noisy.'

@@ -47,7 +47,7 @@ class BaseRecipe:
     """What is demonstrated: a task of this package or a gymnasium id, with a scripted expert."""
     kind: str
     """`diffusion` or `bc`, which see the values of the robot's observation, or `act`, which sees
-    the pictures of its cameras."""
+    the images of its cameras."""
     demonstrations: int
     """Number of successful expert episodes."""
     demonstration_seed: int
@@ -164,20 +164,20 @@ def train(
         for array in demonstrations.windows(recipe.n_obs_steps, recipe.horizon, recipe.exec_start)
     )
     generator = torch.Generator().manual_seed(seed)
-    pictures = {
+    images = {
         name: torch.from_numpy(array)[:, None]
-        for name, array in demonstrations.flat_pictures().items()
+        for name, array in demonstrations.flat_images().items()
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        policy = _untrained(recipe, observations.shape[1], actions.shape[1], pictures)
+        policy = _untrained(recipe, observations.shape[1], actions.shape[1], images)
     policy.fit(observations, actions)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=recipe.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.gradient_steps)
     for step in range(recipe.gradient_steps):
         rows = torch.randint(len(windows), (recipe.batch_size,), generator=generator)
         if isinstance(policy, ActPolicy):
-            seen = [pictures[name][rows] for name in policy.cameras]
+            seen = [images[name][rows] for name in policy.cameras]
             loss = policy.loss(windows[rows], chunks[rows], generator, *seen)
         else:
             loss = policy.loss(windows[rows], chunks[rows], generator)
@@ -191,7 +191,7 @@ def train(
 
 
 def _untrained(
-    recipe: BaseRecipe, observations: int, actions: int, pictures: Mapping[str, Tensor]
+    recipe: BaseRecipe, observations: int, actions: int, images: Mapping[str, Tensor]
 ) -> Policy:
     """Return the policy of a recipe.
 
@@ -199,18 +199,18 @@ def _untrained(
         recipe: numbers.
         observations: size n of an observation.
         actions: number of commands m.
-        pictures: of each camera, shape (samples, 1, height, width, 3).
+        images: of each camera, shape (samples, 1, height, width, 3).
 
     Raises:
         ResidualRLError: unknown kind, or one that needs other data.
     """
     if recipe.kind == ACT:
-        if not pictures or recipe.n_obs_steps != 1:
+        if not images or recipe.n_obs_steps != 1:
             raise ResidualRLError(
-                f'kind act wants pictures and n_obs_steps 1, and has pictures of '
-                f'{", ".join(pictures) or "no camera"} and n_obs_steps {recipe.n_obs_steps}'
+                f'kind act wants images and n_obs_steps 1, and has images of '
+                f'{", ".join(images) or "no camera"} and n_obs_steps {recipe.n_obs_steps}'
             )
-        sizes = {name: (each.shape[2], each.shape[3]) for name, each in pictures.items()}
+        sizes = {name: (each.shape[2], each.shape[3]) for name, each in images.items()}
         return ActPolicy(observations, recipe.horizon, actions, sizes)
     kinds: dict[str, type[BcPolicy] | type[DiffusionPolicy]] = {
         'bc': BcPolicy,

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Cameras as channels: what policy and learner see of a picture, and a thread that looks."""
+"""Cameras as channels: what policy and learner see of an image, and a thread that looks."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ Read = TypeVar('Read')
 
 
 class Sight(NamedTuple):
-    """What is seen of a picture."""
+    """What is seen of an image."""
 
     values: npt.NDArray[np.float64]
     """Features by the encoder, in the order of the channel's observation names; none without."""
-    picture: RgbImage | None
-    """For a base policy that sees pictures, shape (height, width, 3); None for others."""
+    image: RgbImage | None
+    """For a base policy that sees images, shape (height, width, 3); None for others."""
 
 
 class Camera:
-    """An image channel: undistorts, crops, resizes and encodes its pictures.
+    """An image channel: undistorts, crops, resizes and encodes its images.
 
     Args:
         channel: the channel.
-        picture_size: height and width of the pictures that the base policy wants of it [px]; None
+        image_size: height and width of the images that the base policy wants of it [px]; None
             if it wants none.
 
     Raises:
@@ -44,8 +44,8 @@ class Camera:
         ResourceError: no shipped encoder has the name.
     """
 
-    def __init__(self, channel: Channel, picture_size: tuple[int, int] | None = None) -> None:
-        self._channel, self._size = channel, picture_size
+    def __init__(self, channel: Channel, image_size: tuple[int, int] | None = None) -> None:
+        self._channel, self._size = channel, image_size
         self._preprocess = ImagePreprocessor(channel.preprocessing)
         self._calibration: Calibration | None = None
         self.waits_for = ''
@@ -55,7 +55,7 @@ class Camera:
         self._encoder: ImageEncoder | None = None
         if channel.has_encoder:
             self._encoder = channel_encoder(channel)
-        check_size(channel, picture_size)
+        check_size(channel, image_size)
 
     def warm_up(self) -> None:
         """Encode a black image, so that no real one pays for initialisation."""
@@ -74,15 +74,15 @@ class Camera:
             self._calibration, self.waits_for = calibration, ''
         elif calibration != self._calibration:
             raise ConfigError(
-                f'CameraInfo has changed from {self._calibration} to {calibration}; pictures are '
+                f'CameraInfo has changed from {self._calibration} to {calibration}; images are '
                 'undistorted by the first one: configure the node again to take the new one'
             )
 
-    def look(self, picture: RgbImage) -> Sight:
-        """Return what is seen of a picture, shape (height, width, 3), RGB.
+    def look(self, image: RgbImage) -> Sight:
+        """Return what is seen of an image, shape (height, width, 3), RGB.
 
         Raises:
-            ConfigError: the picture has another size, the encoder failed, or it is not calibrated
+            ConfigError: the image has another size, the encoder failed, or it is not calibrated
                 yet.
         """
         if self.waits_for:
@@ -90,23 +90,23 @@ class Camera:
                 f'channel {self._channel.name!r} {self.waits_for}; where nobody publishes it, give '
                 'the file camera_info in the robot YAML'
             )
-        picture = self._preprocess(picture)
-        if self._size is not None and picture.shape[:2] != self._size:
-            raise ConfigError(_wrong_size(picture.shape[:2], self._size, 'the picture'))
-        values = np.zeros(0) if self._encoder is None else self._encoder.encode(picture)
-        return Sight(values, None if self._size is None else picture)
+        image = self._preprocess(image)
+        if self._size is not None and image.shape[:2] != self._size:
+            raise ConfigError(_wrong_size(image.shape[:2], self._size, 'the image'))
+        values = np.zeros(0) if self._encoder is None else self._encoder.encode(image)
+        return Sight(values, None if self._size is None else image)
 
 
 def check_size(channel: Channel, wanted: tuple[int, int] | None) -> None:
-    """Refuse a channel that makes pictures of another size than the base policy wants.
+    """Refuse a channel that makes images of another size than the base policy wants.
 
     Raises:
-        ConfigError: it does; nobody knows before the first picture where the camera decides.
+        ConfigError: it does; nobody knows before the first image where the camera decides.
     """
     made = channel.preprocessing.size
     if wanted is not None and made not in (None, wanted):
         assert made is not None
-        raise ConfigError(_wrong_size(made, wanted, f'channel {channel.name!r}: a picture'))
+        raise ConfigError(_wrong_size(made, wanted, f'channel {channel.name!r}: an image'))
 
 
 def _wrong_size(found: tuple[int, ...], wanted: tuple[int, int], what: str) -> str:

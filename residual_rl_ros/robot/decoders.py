@@ -20,7 +20,7 @@ from residual_rl_ros.errors import ConfigError, ObservationError, ResidualRLErro
 from residual_rl_ros.numerics import all_finite
 from residual_rl_ros.robot.camera import Camera, Sight
 from residual_rl_ros.robot.codecs import find_codec
-from residual_rl_ros.robot.image_messages import calibration_of, picture_of
+from residual_rl_ros.robot.image_messages import calibration_of, image_of
 from residual_rl_ros.robot.joint_states import JointReader, SourceWatch, two_publishers
 from residual_rl_ros.robot.laser_scan import beams_of
 from residual_rl_ros.robot.message_decoder import MessageDecoder, Reading, StampedDecoder, Taken
@@ -192,12 +192,12 @@ class CodecDecoder(WholeDecoder):
 
 
 class CameraDecoder(WholeDecoder):
-    """Pictures, and what an encoder sees in them.
+    """Images, and what an encoder sees in them.
 
     Args:
         channel: the channel.
         clock: monotonic time, for the silence of publishers [s].
-        picture_size: height and width of the pictures that the base policy wants of the channel
+        image_size: height and width of the images that the base policy wants of the channel
             [px]; None if it wants none.
     """
 
@@ -205,10 +205,10 @@ class CameraDecoder(WholeDecoder):
         self,
         channel: Channel,
         clock: Callable[[], float],
-        picture_size: tuple[int, int] | None = None,
+        image_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(channel, clock)
-        self._camera = Camera(channel, picture_size)
+        self._camera = Camera(channel, image_size)
 
     @property
     def hint(self) -> str:
@@ -223,10 +223,10 @@ class CameraDecoder(WholeDecoder):
         """Return what is seen of an image message.
 
         Raises:
-            ObservationError: it holds no usable picture.
+            ObservationError: it holds no usable image.
         """
         try:
-            return self._camera.look(picture_of(message, self.channel))
+            return self._camera.look(image_of(message, self.channel))
         except (ValueError, ResidualRLError) as error:
             raise ObservationError(f'{self._where}: {error}') from error
 
@@ -236,9 +236,9 @@ class CameraDecoder(WholeDecoder):
     def _take(self, message: Any, stamp: float, count: int | None) -> Taken | None:
         if self._camera.waits_for:
             return None
-        values, picture = self.look(message)
+        values, image = self.look(message)
         self._check_source(values, count)
-        return stamp, values, picture
+        return stamp, values, image
 
     def _take_second(self, message: Any) -> None:
         """Take in a CameraInfo."""
@@ -264,7 +264,7 @@ def message_decoder(
     channel: Channel,
     lockstep: bool = False,
     clock: Callable[[], float] = time.monotonic,
-    picture_size: tuple[int, int] | None = None,
+    image_size: tuple[int, int] | None = None,
 ) -> MessageDecoder:
     """Return the decoder of a channel.
 
@@ -272,7 +272,7 @@ def message_decoder(
         channel: the channel.
         lockstep: a stamp belongs to one observation, so that a message has all joints or none.
         clock: monotonic time, for the silence of publishers [s].
-        picture_size: height and width of the pictures that the base policy wants of the channel
+        image_size: height and width of the images that the base policy wants of the channel
             [px]; None if it wants none.
 
     Raises:
@@ -286,7 +286,7 @@ def message_decoder(
     if channel.type == TF:
         return TransformDecoder(channel)
     if channel.is_image:
-        return CameraDecoder(channel, clock, picture_size)
+        return CameraDecoder(channel, clock, image_size)
     if channel.type not in CHANNEL_TYPES:
         return CodecDecoder(channel, clock)
     return DECODERS.get(channel.type, FieldDecoder)(channel, clock)

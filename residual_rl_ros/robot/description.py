@@ -74,7 +74,7 @@ class RobotConfig:
         return tuple(name for channel in self.channels for name in channel.observation_names)
 
     def without_encoders(self) -> RobotConfig:
-        """Return the robot whose cameras show pictures and tell no values."""
+        """Return the robot whose cameras show images and tell no values."""
         channels = (
             replace(each, encoder=NO_ENCODER, fields=()) if each.is_image else each
             for each in self.channels

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures as numbers: a frozen ONNX encoder, of its own or cut out of a base policy."""
+"""Images as numbers: a frozen ONNX encoder, of its own or cut out of a base policy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from residual_rl_ros.robot.topics import Channel
 ENCODER_METADATA_KEY = 'residual_rl_encoder'
 POLICY_METADATA_KEY = 'residual_rl'
 FEATURES = '.features'
-"""End of the name of the output with the features of a picture."""
+"""End of the name of the output with the features of an image."""
 IMAGE = 'image'
 
 
@@ -35,7 +35,7 @@ class ImageEncoder:
     by a graph that resizes.
 
     A base policy with the output `CHANNEL.features` is an encoder too: what computes them from its
-    pictures `CHANNEL`, uint8 [1, n_obs_steps, height, width, 3], is cut out of its graph.
+    images `CHANNEL`, uint8 [1, n_obs_steps, height, width, 3], is cut out of its graph.
 
     Args:
         name_or_path: name of a shipped encoder or base policy, or path of an `.onnx` file.
@@ -44,7 +44,7 @@ class ImageEncoder:
 
     Raises:
         ConfigError: missing, another or unreadable file, no metadata, input or output off the
-            contract, features that depend on more than the newest picture.
+            contract, features that depend on more than the newest image.
         ResourceError: no shipped model has the name.
     """
 
@@ -79,7 +79,7 @@ class ImageEncoder:
         names = described.get('features') if isinstance(described, Mapping) else None
         if not names:
             raise ConfigError(
-                f'base policy {self.path.name} has no features of pictures {self._input!r} '
+                f'base policy {self.path.name} has no features of images {self._input!r} '
                 f'(metadata inputs.{self._input}.features); set encoder: none, or name an encoder'
             )
         return _distinct(names, self.path.name)
@@ -100,7 +100,7 @@ class ImageEncoder:
         return replace(model, content=content)
 
     def _steps(self) -> tuple[int, ...]:
-        """Return how many pictures a window of a base policy has, as the shape of it."""
+        """Return how many images a window of a base policy has, as the shape of it."""
         shape = self._session.get_inputs()[0].shape
         if len(shape) != 5 or not isinstance(shape[1], int):
             raise ConfigError(
@@ -139,9 +139,9 @@ class ImageEncoder:
         return height, width
 
     def _check_newest(self) -> None:
-        """Refuse features that depend on older pictures than the newest.
+        """Refuse features that depend on older images than the newest.
 
-        Each picture is encoded once, when it comes, and not again with those that follow.
+        Each image is encoded once, when it comes, and not again with those that follow.
         """
         height, width = self.image_size
         if self._window <= (1,) or height is None or width is None:
@@ -152,14 +152,14 @@ class ImageEncoder:
         first, second = (self._run(window) for window in windows)
         if not np.array_equal(first, second):
             raise ConfigError(
-                f'{self.path.name}: {self._output} depends on older pictures than the newest of '
+                f'{self.path.name}: {self._output} depends on older images than the newest of '
                 f'{self._window[0]}; export it so that it does not, or set encoder: none'
             )
 
-    def _run(self, pictures: RgbImage) -> npt.NDArray[np.float32]:
+    def _run(self, images: RgbImage) -> npt.NDArray[np.float32]:
         """Return the features of a batch of one, shape (f,)."""
         features: npt.NDArray[np.float32] = run_session(
-            self._session, [self._output], {self._input: pictures}, self.path.name, ConfigError
+            self._session, [self._output], {self._input: images}, self.path.name, ConfigError
         )[0][0]
         return features
 

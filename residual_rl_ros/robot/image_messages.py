@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures in image messages, raw, compressed or of distances, and what calibrates them."""
+"""The images in image messages, raw, compressed or of distances, and what calibrates them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ MAX_PIXELS = 4096 * 4096
 """A larger compressed image is refused before it is decoded."""
 
 
-def picture_of(message: Any, channel: Channel) -> RgbImage:
-    """Return the picture of a message, shape (height, width, 3), RGB; of distances as grey levels.
+def image_of(message: Any, channel: Channel) -> RgbImage:
+    """Return the image of a message, shape (height, width, 3), RGB; of distances as grey levels.
 
     Args:
         message: of an image channel.
@@ -30,7 +30,7 @@ def picture_of(message: Any, channel: Channel) -> RgbImage:
         ValueError: it holds none.
     """
     if channel.preprocessing.depth is not None:
-        return channel.preprocessing.depth.picture(distances_of(message))
+        return channel.preprocessing.depth.image(distances_of(message))
     return decompress(message) if channel.type == COMPRESSED_IMAGE else to_rgb(message)
 
 
@@ -117,19 +117,19 @@ def calibration_of(message: Any) -> Calibration:
     """Return what a CameraInfo says.
 
     Raises:
-        ConfigError: it is of another distortion model, of a part of the picture, or no calibration.
+        ConfigError: it is of another distortion model, of a part of the image, or no calibration.
     """
     if message.distortion_model != PLUMB_BOB:
         raise ConfigError(
             f'distortion_model is {shown(message.distortion_model)}, expected {PLUMB_BOB}; '
-            'calibrate the camera, or undistort its pictures in a node of its own (image_proc)'
+            'calibrate the camera, or undistort its images in a node of its own (image_proc)'
         )
     size, roi = (int(message.height), int(message.width)), message.roi
     part = (roi.y_offset, roi.x_offset, roi.height or size[0], roi.width or size[1])
     if part != (0, 0, *size) or max(message.binning_x, message.binning_y) > 1:
         raise ConfigError(
             f'roi is {list(part)} (top, left, height, width) and binning {message.binning_x} x '
-            f'{message.binning_y}, expected the whole picture of {size[0]} x {size[1]} without '
+            f'{message.binning_y}, expected the whole image of {size[0]} x {size[1]} without '
             'binning'
         )
     return Calibration(tuple(map(float, message.k)), tuple(map(float, message.d)), size)

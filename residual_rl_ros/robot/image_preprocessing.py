@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is done to each picture of a camera before anything sees it: undistort, crop, resize."""
+"""What is done to each image of a camera before anything sees it: undistort, crop, resize."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Calibration:
     distortion: tuple[float, ...]
     """D: k1, k2, p1, p2[, k3]."""
     size: tuple[int, int] | None = None
-    """Height and width of the calibrated pictures [px], None where that is not said."""
+    """Height and width of the calibrated images [px], None where that is not said."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that no such camera has.
@@ -84,8 +84,8 @@ class DepthScale:
                 'farthest [m]'
             )
 
-    def picture(self, distances: npt.NDArray[np.float32]) -> RgbImage:
-        """Return a grey picture, shape (height, width, 3), of distances, shape (height, width)."""
+    def image(self, distances: npt.NDArray[np.float32]) -> RgbImage:
+        """Return a grey image, shape (height, width, 3), of distances, shape (height, width)."""
         known = np.isfinite(distances) & (distances > 0.0)
         metres = np.where(known, distances, self.invalid).clip(self.nearest, self.farthest)
         levels = np.rint((metres - self.nearest) * (255.0 / (self.farthest - self.nearest)))
@@ -97,16 +97,16 @@ class ImagePreprocessing:
     """Keys of an image channel, in the order in which they act after `depth`."""
 
     calibration: Calibration | None = None
-    """Pictures are undistorted by it; None: they are not."""
+    """Images are undistorted by it; None: they are not."""
     crop: tuple[int, ...] = ()
     """`(top, left, height, width)`, or `(height, width)` about the centre [px]; empty: all."""
     resize: tuple[int, ...] = ()
     """`(height, width)` [px]; empty: as it is."""
     depth: DepthScale | None = None
-    """How distances become a picture; None: the messages hold pictures."""
+    """How distances become an image; None: the messages hold images."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes that no picture has.
+        """Refuse sizes that no image has.
 
         Raises:
             ConfigError: it says why.
@@ -132,7 +132,7 @@ NO_PREPROCESSING = ImagePreprocessing()
 
 
 class ImagePreprocessor:
-    """Makes of a camera's pictures those that everything else sees.
+    """Makes of a camera's images those that everything else sees.
 
     Undistorting interpolates between the four nearest pixels; what the camera has not seen is
     black. Resizing is Pillow's bilinear filter, which averages where it makes smaller.
@@ -145,49 +145,49 @@ class ImagePreprocessor:
         self._keys = keys
         self._table: _Remapping | None = None
 
-    def __call__(self, picture: RgbImage) -> RgbImage:
-        """Return what is made of a picture, shape (height, width, 3).
+    def __call__(self, image: RgbImage) -> RgbImage:
+        """Return what is made of an image, shape (height, width, 3).
 
         Raises:
-            ConfigError: the picture is smaller than what is cut out, or not the calibrated camera's
+            ConfigError: the image is smaller than what is cut out, or not the calibrated camera's
                 size.
         """
         keys = self._keys
         if keys == NO_PREPROCESSING:
-            return picture
-        top, left, height, width = _window(picture, keys.crop)
+            return image
+        top, left, height, width = _window(image, keys.crop)
         if keys.calibration is None:
-            picture = picture[top : top + height, left : left + width]
+            image = image[top : top + height, left : left + width]
         else:
             # Of what is cut off, nothing need be known.
-            wanted = picture.shape[:2], (top, left, height, width)
+            wanted = image.shape[:2], (top, left, height, width)
             if self._table is None or self._table.of != wanted:
                 self._table = _Remapping(keys.calibration, *wanted)
-            picture = self._table(picture)
-        if keys.resize and keys.resize != picture.shape[:2]:
-            made = PIL.Image.fromarray(np.ascontiguousarray(picture))
+            image = self._table(image)
+        if keys.resize and keys.resize != image.shape[:2]:
+            made = PIL.Image.fromarray(np.ascontiguousarray(image))
             size = keys.resize[1], keys.resize[0]
-            picture = np.asarray(made.resize(size, PIL.Image.Resampling.BILINEAR))
-        return np.ascontiguousarray(picture)
+            image = np.asarray(made.resize(size, PIL.Image.Resampling.BILINEAR))
+        return np.ascontiguousarray(image)
 
 
-def _window(picture: RgbImage, crop: tuple[int, ...]) -> tuple[int, int, int, int]:
+def _window(image: RgbImage, crop: tuple[int, ...]) -> tuple[int, int, int, int]:
     """Return top, left, height and width of what is cut out [px]."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if not crop:
         return 0, 0, height, width
     tall, wide = crop[-2:]
     top, left = crop[:2] if len(crop) == 4 else ((height - tall) // 2, (width - wide) // 2)
     if top < 0 or left < 0 or top + tall > height or left + wide > width:
         raise ConfigError(
-            f'crop is {list(crop)}, which leaves a picture of {height} x {width} (height x width); '
+            f'crop is {list(crop)}, which leaves an image of {height} x {width} (height x width); '
             'correct crop in the robot YAML, or set the camera to another size'
         )
     return top, left, tall, wide
 
 
 class _Remapping:
-    """Where each pixel of an undistorted picture comes from."""
+    """Where each pixel of an undistorted image comes from."""
 
     def __init__(
         self, calibration: Calibration, size: tuple[int, ...], window: tuple[int, int, int, int]
@@ -196,7 +196,7 @@ class _Remapping:
         height, width = size
         if calibration.size not in (None, (height, width)):
             raise ConfigError(
-                f'picture is {height} x {width} (height x width), camera_info is of '
+                f'image is {height} x {width} (height x width), camera_info is of '
                 f'{calibration.size[0]} x {calibration.size[1]}; set the camera to this size, or '
                 'calibrate it again'
             )
@@ -216,8 +216,8 @@ class _Remapping:
             self._shares.append(share.astype(np.float32).reshape(-1, 1))
         self._shape = tall, wide, 3
 
-    def __call__(self, picture: RgbImage) -> RgbImage:
-        flat = picture.reshape(-1, 3)
+    def __call__(self, image: RgbImage) -> RgbImage:
+        flat = image.reshape(-1, 3)
         pairs = zip(self._pixels, self._shares, strict=True)
         made = np.zeros((len(self._shares[0]), 3), dtype=np.float32)
         for pixel, share in pairs:
@@ -228,7 +228,7 @@ class _Remapping:
 def _distorted(
     calibration: Calibration, rows: npt.NDArray[Any], columns: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return rows and columns at which the camera shows the pixels of an undistorted picture."""
+    """Return rows and columns at which the camera shows the pixels of an undistorted image."""
     fx, skew, cx, _, fy, cy = calibration.matrix[:6]
     k1, k2, p1, p2, k3 = (*calibration.distortion, 0.0)[:5]
     y = (rows - cy) / fy

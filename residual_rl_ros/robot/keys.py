@@ -336,7 +336,7 @@ class ImageChannelKeys(ChannelKeys):
     encoder: str = parameter(
         MISSING,
         'ONNX encoder, or base policy with features of this camera: a path, or a shipped one; '
-        '`none`: only the base policy sees the pictures',
+        '`none`: only the base policy sees the images',
         filled=True,
     )
     encoder_sha256: str = parameter('', "digest that the encoder's file must have")
@@ -347,7 +347,7 @@ class ImageChannelKeys(ChannelKeys):
         INFINITY, 'what NaN, infinity and 0 count as [m]; default: the farthest', 0.0
     )
     camera_info: str = parameter(
-        '', 'calibration file of camera_calibration, by which pictures are undistorted'
+        '', 'calibration file of camera_calibration, by which images are undistorted'
     )
     camera_info_topic: str = parameter(
         '',

@@ -23,7 +23,7 @@ from residual_rl_ros.robot.transforms import NO_TRANSFORM, ValueTransform
 
 Array = npt.NDArray[np.float64]
 Taken = tuple[float, Array, RgbImage | None]
-"""Stamp [s], values and picture."""
+"""Stamp [s], values and image."""
 
 
 class Reading(NamedTuple):
@@ -35,8 +35,8 @@ class Reading(NamedTuple):
     """In the order of the channel's observation names."""
     stamped: bool
     """Whether the time is the message's own."""
-    picture: RgbImage | None = None
-    """Of a camera whose pictures the base policy wants, shape (height, width, 3)."""
+    image: RgbImage | None = None
+    """Of a camera whose images the base policy wants, shape (height, width, 3)."""
 
 
 class MessageDecoder(ABC):
@@ -183,5 +183,5 @@ class StampedDecoder(MessageDecoder):
             raise ObservationError(f'{self._where}: {error}', self.channel.topic) from error
         if read is None:
             return None
-        stamp, values, picture = read
-        return Reading(stamp, self._transformed(values), own is not None, picture)
+        stamp, values, image = read
+        return Reading(stamp, self._transformed(values), own is not None, image)

@@ -9,10 +9,11 @@ import numpy.typing as npt
 
 from residual_rl_ros.errors import ObservationError
 from residual_rl_ros.numerics import FLOAT32_MAX, within
+from residual_rl_ros.robot.image_preprocessing import RgbImage
 from residual_rl_ros.robot.topics import AT_ONCE, Channel
 
 Array = npt.NDArray[np.float64]
-Picture = npt.NDArray[np.uint8]
+
 MAX_STAMP_S = float(2**31)
 """Later stamps do not fit into a time message [s]."""
 
@@ -30,8 +31,8 @@ class ObservationAssembler:
         self._index = {channel.name: i for i, channel in enumerate(channels)}
         self._values: list[Array | None] = [None] * len(channels)
         self._stamps: list[float] = [-np.inf] * len(channels)
-        self.pictures: dict[str, Picture] = {}
-        """Newest picture of each camera of which there are any, shape (height, width, 3), RGB."""
+        self.images: dict[str, RgbImage] = {}
+        """Newest image of each camera of which there are any, shape (height, width, 3), RGB."""
         self.latched = frozenset(channel.name for channel in channels if channel.latched)
         """Channels that are given once; what they said is kept, whatever the time."""
         self._given: dict[int, Array] = {}
@@ -50,7 +51,7 @@ class ObservationAssembler:
         """Absolute values up to here are in the range of a channel."""
 
     def update(
-        self, channel: str, stamp: float, values: Array, picture: Picture | None = None
+        self, channel: str, stamp: float, values: Array, image: RgbImage | None = None
     ) -> None:
         """Take in a message.
 
@@ -58,7 +59,7 @@ class ObservationAssembler:
             channel: channel name.
             stamp: its time [s]; a message older than the one held is dropped.
             values: shape (number of observation names of the channel,).
-            picture: what they were read from, of a camera.
+            image: what they were read from, of a camera.
 
         Raises:
             ObservationError: wrong size, a value that is not finite or outside of the channel's
@@ -78,8 +79,8 @@ class ObservationAssembler:
             self._refused.pop(self._channels[index].topic, None)
         elif stamp >= self._stamps[index]:
             self._values[index], self._stamps[index] = values, stamp
-            if picture is not None:
-                self.pictures[channel] = picture
+            if image is not None:
+                self.images[channel] = image
             if self._refused:
                 self._refused.pop(self._channels[index].topic, None)
 
@@ -166,4 +167,4 @@ class ObservationAssembler:
         for index, channel in enumerate(self._channels):
             if not channel.latched:
                 self._values[index], self._stamps[index] = None, -np.inf
-        self.pictures = {}
+        self.images = {}

@@ -219,7 +219,7 @@ class ObservationSection:
             )
 
     def _image_options(self, keys: ImageChannelKeys, path: str) -> dict[str, Any]:
-        """Return the encoder of a camera, and what is done to its pictures."""
+        """Return the encoder of a camera, and what is done to its images."""
         if (keys.encoder == NO_ENCODER) == bool(keys.fields):
             expected = 'none' if keys.fields else 'the feature_names of the encoder'
             self.problems.append(
@@ -234,7 +234,7 @@ class ObservationSection:
         }
 
     def _preprocessing(self, keys: ImageChannelKeys, path: str) -> ImagePreprocessing:
-        """Return what is done to the pictures of a camera."""
+        """Return what is done to the images of a camera."""
         stated = bool(keys.camera_matrix or keys.distortion_coefficients)
         try:
             if stated and keys.camera_info:
@@ -268,7 +268,7 @@ class ObservationSection:
 
 
 def _depth(keys: ImageChannelKeys) -> DepthScale | None:
-    """Return how the distances of a depth camera become a picture, None for other cameras.
+    """Return how the distances of a depth camera become an image, None for other cameras.
 
     Raises:
         ConfigError: the keys do not fit together.

@@ -54,7 +54,7 @@ ANGLE_TYPES = (JOINT_STATE, FLOAT_ARRAY, FLOAT)
 """Types whose numbers may be angles in degrees."""
 ORIENTATION_TYPES = (POSE, POSE_WITH_COVARIANCE, ODOMETRY, IMU)
 NO_ENCODER = 'none'
-"""Encoder of a camera whose pictures the base policy alone sees."""
+"""Encoder of a camera whose images the base policy alone sees."""
 EPISODE, AT_ONCE = TAKES_EFFECT = ('episode', 'at_once')
 """When a latched value that has changed is observed: from the next episode on, or at once."""
 STATIC = '_static'
@@ -108,7 +108,7 @@ class Channel:
     upper: tuple[float, ...] = ()
     """Largest believable value, likewise."""
     preprocessing: ImagePreprocessing = NO_PREPROCESSING
-    """Images: what is done to each picture first."""
+    """Images: what is done to each image first."""
     beams: int = 0
     """LaserScan: number of equal sectors, each with its smallest range."""
     transform: ChannelTransform = NO_TRANSFORM
@@ -165,12 +165,12 @@ class Channel:
 
     @property
     def is_image(self) -> bool:
-        """Whether the messages are pictures."""
+        """Whether the messages are images."""
         return self.type in (IMAGE, COMPRESSED_IMAGE)
 
     @property
     def has_encoder(self) -> bool:
-        """Whether an encoder turns the pictures into values."""
+        """Whether an encoder turns the images into values."""
         return self.is_image and self.encoder != NO_ENCODER
 
     @property

@@ -17,7 +17,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.base_policy.inputs import NO_PICTURES, Pictures
+from residual_rl_ros.base_policy.inputs import NO_IMAGES, Images
 from residual_rl_ros.config.success import (
     AUTO,
     END,
@@ -42,8 +42,8 @@ TIME_LIMIT = 'TimeLimit.truncated'
 """Key of `info` by which environments of older versions tell a time limit from the end."""
 CRITERION = 'success_criterion'
 """Attribute by which an environment, or a wrapper of it, names its criterion."""
-ROBOT_PICTURES = 'robot_pictures'
-"""Attribute with the newest picture of each camera, of an environment that has cameras."""
+ROBOT_IMAGES = 'robot_images'
+"""Attribute with the newest image of each camera, of an environment that has cameras."""
 
 
 def environment_name(env: Env) -> str:
@@ -191,11 +191,11 @@ class CheckedEnvironment:
         return command
 
     @property
-    def pictures(self) -> Pictures:
-        """The newest picture of each camera, by its name; none of an environment without."""
-        has = self._env.has_wrapper_attr(ROBOT_PICTURES)
-        pictures: Pictures = self._env.get_wrapper_attr(ROBOT_PICTURES) if has else NO_PICTURES
-        return pictures
+    def images(self) -> Images:
+        """The newest image of each camera, by its name; none of an environment without."""
+        has = self._env.has_wrapper_attr(ROBOT_IMAGES)
+        images: Images = self._env.get_wrapper_attr(ROBOT_IMAGES) if has else NO_IMAGES
+        return images
 
     @property
     def _where(self) -> str:

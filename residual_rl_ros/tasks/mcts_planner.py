@@ -195,8 +195,8 @@ def log_prior_of(policy: BasePolicy) -> LogPrior:
         )
     if meta.images:
         raise ConfigError(
-            'tree search needs a base policy without pictures, and this one wants '
-            f'{", ".join(meta.picture_sizes)}'
+            'tree search needs a base policy without images, and this one wants '
+            f'{", ".join(meta.image_sizes)}'
         )
     noises = np.zeros((1, *policy.noise_shape), dtype=np.float32) if policy.stochastic else None
     rows, count = slice(meta.exec_start, meta.exec_start + 1), len(meta.action_names)

@@ -18,7 +18,7 @@ from residual_rl_ros.tasks.registry import STATE
 
 
 class RobotView(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """A task with cameras as its robot's policy sees it: one vector, and pictures beside it."""
+    """A task with cameras as its robot's policy sees it: one vector, and images beside it."""
 
     def __init__(self, env: Env, robot: RobotConfig) -> None:
         super().__init__(env)
@@ -26,31 +26,31 @@ class RobotView(gymnasium.ObservationWrapper[Any, Any, Any]):
         space = env.observation_space
         self._robot = robot
         self._cameras = {
-            channel.name: Camera(channel, _picture_size(channel, space[channel.name]))
+            channel.name: Camera(channel, _image_size(channel, space[channel.name]))
             for channel in robot.channels
             if channel.is_image
         }
-        self.robot_pictures: dict[str, npt.NDArray[np.uint8]] = {}
-        """Newest picture of each camera, preprocessed, shape (height, width, 3)."""
+        self.robot_images: dict[str, npt.NDArray[np.uint8]] = {}
+        """Newest image of each camera, preprocessed, shape (height, width, 3)."""
         self.observation_names = robot.observation_names
         """Names of the observation."""
         count = len(robot.observation_names)
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (count,), np.float32)
 
     def observation(self, observation: Any) -> npt.NDArray[np.float32]:
-        """Return the observation, shape (n,), and keep the pictures."""
+        """Return the observation, shape (n,), and keep the images."""
         parts = split_observation(observation, self._robot)
-        self.robot_pictures = {}
+        self.robot_images = {}
         for index, channel in enumerate(self._robot.channels):
             if channel.is_image:
-                parts[index], picture = self._cameras[channel.name].look(parts[index])
-                assert picture is not None
-                self.robot_pictures[channel.name] = picture
+                parts[index], image = self._cameras[channel.name].look(parts[index])
+                assert image is not None
+                self.robot_images[channel.name] = image
         return np.concatenate(parts, dtype=np.float32)
 
 
-def _picture_size(channel: Channel, space: gymnasium.Space[Any]) -> tuple[int, int]:
-    """Return height and width of the pictures that the policy sees of a camera [px]."""
+def _image_size(channel: Channel, space: gymnasium.Space[Any]) -> tuple[int, int]:
+    """Return height and width of the images that the policy sees of a camera [px]."""
     assert space.shape is not None
     height, width = channel.preprocessing.size or space.shape[:2]
     return height, width

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""A policy that sees pictures runs on a robot that observes features of them beside."""
+"""A policy that sees images runs on a robot that observes features of them beside."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import make_action_spec
-from picture_policy import metadata_of, write_policy
+from image_policy import metadata_of, write_policy
 
 from residual_rl_ros.base_policy.inputs import Context
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
@@ -40,15 +40,15 @@ def camera(name: str = 'camera', fields: tuple[str, ...] = (), **keys: object) -
 def test_values_of_a_camera_are_for_the_residual_and_not_for_the_policy(tmp_path: Path) -> None:
     policy = OnnxBasePolicy(write_policy(tmp_path / 'a.onnx'))
     noises = np.zeros((1, 2, 2), dtype=np.float32)
-    pictures = Context({'camera': np.full((2, 2, 3, 3), 5, dtype=np.uint8)})
-    alone = policy.plan(np.ones((2, 3), np.float32), noises, pictures)
+    images = Context({'camera': np.full((2, 2, 3, 3), 5, dtype=np.uint8)})
+    alone = policy.plan(np.ones((2, 3), np.float32), noises, images)
     policy.bind(robot_with(camera(fields=('red', 'blue'))))
     assert policy.metadata.observation_names == (
         *('camera.red', 'camera.blue'),
         *META.observation_names,
     )
     window = np.concatenate([np.full((2, 2), np.nan), np.ones((2, 3))], axis=1)
-    seen = policy.plan(window.astype(np.float32), noises, Context(pictures.pictures))
+    seen = policy.plan(window.astype(np.float32), noises, Context(images.images))
     np.testing.assert_array_equal(seen, alone)
 
 
@@ -61,7 +61,7 @@ def test_a_robot_without_values_of_the_camera_is_as_good(tmp_path: Path) -> None
 def test_a_robot_without_the_camera_is_refused(tmp_path: Path) -> None:
     policy = OnnxBasePolicy(write_policy(tmp_path / 'a.onnx'))
     with pytest.raises(
-        BasePolicyError, match=r"wants pictures \['camera'\], robot 'robot' has .* \['wrist'\]"
+        BasePolicyError, match=r"wants images \['camera'\], robot 'robot' has .* \['wrist'\]"
     ):
         policy.bind(robot_with(camera('wrist')))
 
@@ -69,7 +69,7 @@ def test_a_robot_without_the_camera_is_refused(tmp_path: Path) -> None:
 def test_a_camera_of_another_size_is_refused(tmp_path: Path) -> None:
     policy = OnnxBasePolicy(write_policy(tmp_path / 'a.onnx'))
     small = camera(preprocessing=ImagePreprocessing(resize=(1, 1)))
-    with pytest.raises(BasePolicyError, match=r"'camera': a picture is 1 x 1 .* wants 2 x 3; set"):
+    with pytest.raises(BasePolicyError, match=r"'camera': an image is 1 x 1 .* wants 2 x 3; set"):
         policy.bind(robot_with(small))
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures, constants and memory must reach the graph as the metadata says, or be refused."""
+"""Images, constants and memory must reach the graph as the metadata says, or be refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import make_metadata
-from picture_policy import INPUTS, metadata_of, write_policy
+from image_policy import INPUTS, metadata_of, write_policy
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.inputs import (
@@ -31,7 +31,7 @@ WINDOW = np.zeros((2, 3), dtype=np.float32)
 
 
 def grey(value: int) -> np.ndarray:
-    """Return a picture of one colour."""
+    """Return an image of one colour."""
     return np.full((2, 3, 3), value, dtype=np.uint8)
 
 
@@ -75,7 +75,7 @@ def test_a_wrong_input_is_refused_by_name(name: str, values: dict[str, Any], mes
         read_inputs({name: values})
 
 
-def test_pictures_constants_and_noise_reach_the_graph(tmp_path: Path) -> None:
+def test_images_constants_and_noise_reach_the_graph(tmp_path: Path) -> None:
     policy = OnnxBasePolicy(
         write_policy(tmp_path / 'a.onnx'),
         inference=InferenceConfig(constants={'goal': [1.0, 2.0], 'tokens': [10, 20]}),
@@ -116,12 +116,12 @@ def test_memory_goes_from_one_inference_to_the_next_and_is_zero_after_a_pause(
     queue.close()
 
 
-def test_a_window_holds_the_pictures_of_its_control_steps(tmp_path: Path) -> None:
+def test_a_window_holds_the_images_of_its_control_steps(tmp_path: Path) -> None:
     seen: list[np.ndarray] = []
 
     class Watching(OnnxBasePolicy):
         def plan(self, window: Any, noises: Any = None, context: Any = None) -> Any:
-            seen.append(context.pictures['camera'][:, 0, 0, 0].copy())
+            seen.append(context.images['camera'][:, 0, 0, 0].copy())
             return super().plan(window, noises, context)
 
     queue = ChunkQueue(Watching(write_policy(tmp_path / 'a.onnx')), 2)
@@ -131,7 +131,7 @@ def test_a_window_holds_the_pictures_of_its_control_steps(tmp_path: Path) -> Non
         if value != 2:
             queue.take()
     queue.close()
-    assert [pictures.tolist() for pictures in seen] == [[1, 1], [2, 3]]
+    assert [images.tolist() for images in seen] == [[1, 1], [2, 3]]
 
 
 def test_a_zero_default_is_the_policy_without_noise_and_its_proposals_are_drawn(
@@ -185,13 +185,13 @@ def test_what_the_graph_does_not_have_is_refused(tmp_path: Path) -> None:
         OnnxBasePolicy(write_policy(tmp_path / 'c.onnx', other))
 
 
-def test_a_picture_of_another_size_or_none_is_refused(tmp_path: Path) -> None:
+def test_a_image_of_another_size_or_none_is_refused(tmp_path: Path) -> None:
     policy = OnnxBasePolicy(write_policy(tmp_path / 'a.onnx'))
     noises = np.zeros((1, 2, 2), dtype=np.float32)
     wrong = Context({'camera': np.zeros((2, 4, 4, 3), dtype=np.uint8)})
-    with pytest.raises(BasePolicyError, match=r"pictures 'camera' are uint8 \[2, 4, 4, 3\]"):
+    with pytest.raises(BasePolicyError, match=r"images 'camera' are uint8 \[2, 4, 4, 3\]"):
         policy.plan(WINDOW, noises, wrong)
     queue = ChunkQueue(policy, 2)
-    with pytest.raises(BasePolicyError, match=r"wants pictures 'camera', and there are none"):
+    with pytest.raises(BasePolicyError, match=r"wants images 'camera', and there are none"):
         queue.push_observation(np.zeros(3))
     queue.close()

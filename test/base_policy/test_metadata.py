@@ -168,10 +168,10 @@ def test_a_model_cannot_ask_for_arrays_without_end(key: str) -> None:
         make_metadata(**{key: 10**7})
 
 
-def test_a_model_cannot_ask_for_pictures_without_end() -> None:
+def test_a_model_cannot_ask_for_images_without_end() -> None:
     camera = ImageInput('cam', 4096, 4096)
     assert make_metadata(inputs=(camera,), n_obs_steps=2).images == (camera,)
-    with pytest.raises(BasePolicyError, match="window of 'cam' has 10000 pictures of 4096 x 4096"):
+    with pytest.raises(BasePolicyError, match="window of 'cam' has 10000 images of 4096 x 4096"):
         make_metadata(inputs=(camera,), n_obs_steps=10_000)
 
 

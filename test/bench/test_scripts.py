@@ -61,8 +61,8 @@ def test_rates_of_the_guard(
     of_returns = rows.index('| returns of both | false alarm in 2,000 episodes | base-only share |')
     shown = rows[of_returns + 2 : of_returns + 2 + len(script.RETURN_WORLDS)]
     assert [row.split(' | ')[0] for row in shown] == [f'| {each}' for each in script.RETURN_WORLDS]
-    with Image.open(tmp_path / 'rates.png') as picture:
-        assert picture.width > 600
+    with Image.open(tmp_path / 'rates.png') as image:
+        assert image.width > 600
 
 
 def test_knobs_of_customisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,8 +70,8 @@ def test_knobs_of_customisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     script.main(tmp_path / 'knobs.png')
     inside = (script.ACTIONS > -0.45) & (script.ACTIONS < -0.15)
     assert script.customised(0.3, 0.3)[inside].sum() < 0.01 * script.prior()[inside].sum()
-    with Image.open(tmp_path / 'knobs.png') as picture:
-        assert picture.width > 1000
+    with Image.open(tmp_path / 'knobs.png') as image:
+        assert image.width > 1000
 
 
 def test_shelf_of_the_how_to(

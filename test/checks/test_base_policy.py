@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 import pytest
 from builders import make_metadata, write_onnx_policy
+from image_policy import write_policy
 from onnx import helper
-from picture_policy import write_policy
 from prior_builders import write_prior_policy
 from rich.console import Console
 
@@ -215,7 +215,7 @@ def test_what_a_model_takes_beside_its_observation_is_a_fact(path: Path) -> None
     report = check_base_policy(write_policy(path))
     assert report.problems == []
     assert report.facts['further inputs'].split('\n') == [
-        'camera: pictures of 2 x 3, 3 features',
+        'camera: images of 2 x 3, 3 features',
         'count: memory of shape [1]',
         'goal: constant of shape [2]',
         'tokens: constant of shape [2]',

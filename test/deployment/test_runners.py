@@ -115,20 +115,20 @@ def test_the_python_runner_commands_what_the_controller_does(
         controller.queue.close()
 
 
-def test_the_python_runner_feeds_pictures_and_a_memory(runner: Any, tmp_path: Path) -> None:
+def test_the_python_runner_feeds_images_and_a_memory(runner: Any, tmp_path: Path) -> None:
     fused = Fused(write_seeing_policy(tmp_path / 'base.onnx'), best_of_n())
     path = tmp_path / 'fused.onnx'
     path.write_bytes(fused.content)
     policy, controller = runner(str(path)), fused.controller()
     rng = np.random.default_rng(0)
-    pictures = [{'wrist': rng.integers(256, size=(4, 5, 3), dtype=np.uint8)} for _ in range(9)]
+    images = [{'wrist': rng.integers(256, size=(4, 5, 3), dtype=np.uint8)} for _ in range(9)]
     nothing = StepFeedback(0.0, False, False, Success.UNLABELLED)
-    controller.begin_episode(0, np.ones(3), 0.0, pictures[0])
-    policy.begin(observation=np.ones(3), **pictures[0])
+    controller.begin_episode(0, np.ones(3), 0.0, images[0])
+    policy.begin(observation=np.ones(3), **images[0])
     for first in (1, 3, 5, 7):
         for offset, wanted in enumerate(policy.decide()):
             np.testing.assert_allclose(controller.command(), wanted, atol=1e-6)
-            seen = pictures[first + offset]
+            seen = images[first + offset]
             controller.step(np.ones(3), 0.0, nothing, seen)
             policy.observe(observation=np.ones(3), **seen)
     assert policy.state['state_in'].any()

@@ -66,7 +66,7 @@ def stored(core: VisualCore) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope='module')
-def pictures() -> Tensor:
+def images() -> Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (2, 2, 66, 67, 3), generator=generator, dtype=torch.uint8)
 
@@ -74,15 +74,15 @@ def pictures() -> Tensor:
 STATE = torch.arange(12.0).reshape(2, 2, 3)
 
 
-def seen(core: VisualCore, pictures: Tensor, scale: float, offset: float) -> Tensor:
-    """Return what the camera makes of each picture by itself."""
-    image = pictures.permute(0, 1, 4, 2, 3).float() / 255.0 * scale + offset
+def seen(core: VisualCore, images: Tensor, scale: float, offset: float) -> Tensor:
+    """Return what the camera makes of each image by itself."""
+    image = images.permute(0, 1, 4, 2, 3).float() / 255.0 * scale + offset
     with torch.no_grad():
         return torch.stack([core(image[:, index]) for index in range(image.shape[1])], dim=1)
 
 
 def test_robomimic_concatenates_in_the_order_of_its_shapes(
-    core: VisualCore, stored: dict[str, Tensor], pictures: Tensor
+    core: VisualCore, stored: dict[str, Tensor], images: Tensor
 ) -> None:
     arguments = {
         'pool_kwargs': {'num_kp': 4},
@@ -111,8 +111,8 @@ def test_robomimic_concatenates_in_the_order_of_its_shapes(
     assert found.names == ('pos.0', 'pos.1', 'object')
     assert (found.size, found.features, found.cameras) == (6, {'cam': 3}, {'cam': (66, 67)})
     with torch.no_grad():
-        features, (newest,) = found.encoder.eval()(STATE, [pictures])
-    expected = torch.relu(seen(core, pictures, 1.0, 0.0))
+        features, (newest,) = found.encoder.eval()(STATE, [images])
+    expected = torch.relu(seen(core, images, 1.0, 0.0))
     assert torch.allclose(features[..., 2:5], expected, atol=1e-6)
     assert torch.equal(features[..., [0, 1, 5]], STATE)
     assert torch.equal(newest, features[:, -1, 2:5])
@@ -121,7 +121,7 @@ def test_robomimic_concatenates_in_the_order_of_its_shapes(
 
 
 def normalizers(*keys: str) -> dict[str, Tensor]:
-    """Return normalisation as diffusion_policy has it: pictures to [-1, 1], others as they are."""
+    """Return normalisation as diffusion_policy has it: images to [-1, 1], others as they are."""
     made = {}
     for key in keys:
         values = (2.0, -1.0) if key.startswith('cam') else (1.0, 0.0)
@@ -140,7 +140,7 @@ def policy_config(**values: Any) -> StoredConfig:
 
 
 def test_the_hybrid_policy_has_the_camera_of_robomimic(
-    core: VisualCore, stored: dict[str, Tensor], pictures: Tensor
+    core: VisualCore, stored: dict[str, Tensor], images: Tensor
 ) -> None:
     tensors = {f'obs_encoder.obs_nets.cam.{name}': each for name, each in stored.items()}
     config = policy_config(crop_shape=[64, 64], eval_fixed_crop=True)
@@ -148,19 +148,19 @@ def test_the_hybrid_policy_has_the_camera_of_robomimic(
     assert found.remarks == ()
     assert found.read == ('obs_encoder.obs_nets.cam.',)
     with torch.no_grad():
-        features, _ = found.encoder.eval()(STATE, [pictures])
+        features, _ = found.encoder.eval()(STATE, [images])
     # 1.5 pixels at the left: torchvision rounds to 2, robomimic down to 1.
     shifted = VisualCore(VisualCoreSpec(**{**vars(SPEC), 'crop_rounds': True})).eval()
     shifted.load_state_dict(core.state_dict())
     assert torch.equal(features[..., :3], STATE)
-    expected = torch.relu(seen(shifted, pictures, 2.0, -1.0))
+    expected = torch.relu(seen(shifted, images, 2.0, -1.0))
     assert torch.allclose(features[..., 3:], expected, atol=1e-6)
-    assert not torch.allclose(expected, torch.relu(seen(core, pictures, 2.0, -1.0)))
+    assert not torch.allclose(expected, torch.relu(seen(core, images, 2.0, -1.0)))
     random = read_hybrid(policy_config(crop_shape=[64, 64]), tensors | normalizers('cam', 'state'))
     assert 'crops at random' in random.remarks[0]
 
 
-def test_the_image_policy_has_cameras_first_and_one_network_if_shared(pictures: Tensor) -> None:
+def test_the_image_policy_has_cameras_first_and_one_network_if_shared(images: Tensor) -> None:
     shared = VisualCore(VisualCoreSpec(64, 64, norm='group', pooling='mean', features=None)).eval()
     tensors = {
         f'obs_encoder.key_model_map.rgb.{name.removeprefix("backbone.")}': each
@@ -176,8 +176,8 @@ def test_the_image_policy_has_cameras_first_and_one_network_if_shared(pictures: 
     found = read_multi_image(config, tensors | normalizers('cam', 'state'))
     assert found.read == ('obs_encoder.key_model_map.rgb.',)
     with torch.no_grad():
-        features, _ = found.encoder.eval()(STATE, [pictures])
-    image = pictures.permute(0, 1, 4, 2, 3).float().flatten(0, 1) / 255.0 * 2.0 - 1.0
+        features, _ = found.encoder.eval()(STATE, [images])
+    image = images.permute(0, 1, 4, 2, 3).float().flatten(0, 1) / 255.0 * 2.0 - 1.0
     mean, std = (torch.tensor(each)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD))
     cropped = image[:, :, 1:65, 2:66]
     with torch.no_grad():
@@ -192,6 +192,6 @@ def test_a_weight_that_differs_from_its_second_name_is_refused(stored: dict[str,
         named_as_here(spoiled, 'cam')
 
 
-def test_a_crop_larger_than_the_picture_is_refused() -> None:
-    with pytest.raises(PolicyImportError, match='larger than the picture'):
+def test_a_crop_larger_than_the_image_is_refused() -> None:
+    with pytest.raises(PolicyImportError, match='larger than the image'):
         CentreCrop(VisualCoreSpec(20, 20, crop=(21, 20)))

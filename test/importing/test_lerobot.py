@@ -61,14 +61,14 @@ def test_a_checkpoint_becomes_a_base_policy_with_the_actions_of_torch(
     made = OnnxBasePolicy(tmp_path / 'policy.onnx')
     assert made.metadata == replace(policy.metadata, parity=float(f'{parity.error:.2g}'))
     values = dict(zip([each.name for each in policy.inputs], samples(policy), strict=True))
-    pictures = {each.name: values[each.name][0].numpy() for each in made.metadata.images}
+    images = {each.name: values[each.name][0].numpy() for each in made.metadata.images}
     # Two noises for one window: a batch.
     one = [
         value[:1].expand_as(value) if name != 'noise' else value for name, value in values.items()
     ]
     expected = reference(policy, one)[0].numpy()
     rows = made.plan(
-        values['observation'][0].numpy(), values['noise'].numpy(), Context(pictures=pictures)
+        values['observation'][0].numpy(), values['noise'].numpy(), Context(images=images)
     )
     np.testing.assert_allclose(rows[:, :2], expected[0], atol=1e-5)
     np.testing.assert_allclose(rows[:, 2:], expected[1], atol=1e-5)
@@ -125,7 +125,7 @@ def test_the_latent_of_act_is_its_noise_and_zero_is_the_original(tmp_path: Path)
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_features_depend_on_the_newest_picture_of_their_camera_alone(
+def test_features_depend_on_the_newest_image_of_their_camera_alone(
     kind: str, tmp_path: Path
 ) -> None:
     policy = import_checkpoint(write_checkpoint(tmp_path, kind), options(ddim_steps=1))

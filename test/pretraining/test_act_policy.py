@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""An ACT-style base takes pictures and a latent, and its graph says what its network says."""
+"""An ACT-style base takes images and a latent, and its graph says what its network says."""
 
 from __future__ import annotations
 
@@ -49,20 +49,17 @@ def test_the_graph_says_what_the_network_says_for_any_number_of_latents(
     network, data, path, _ = trained
     policy = OnnxBasePolicy(path)
     meta = policy.metadata
-    assert meta.picture_sizes == {'front': (64, 64), 'wrist': (64, 64)}
+    assert meta.image_sizes == {'front': (64, 64), 'wrist': (64, 64)}
     assert (policy.noise_shape, meta.noise_default) == ((LATENT,), 'zero')
     assert meta.dataset_sha256 == data.sha256
     observations = data.episodes[0][0]
-    pictures = {name: frames[9:10] for name, frames in data.flat_pictures().items()}
+    images = {name: frames[9:10] for name, frames in data.flat_images().items()}
     latents = np.random.default_rng(0).standard_normal((8, LATENT), dtype=np.float32)
-    rows = policy.plan(observations[9:10], latents, Context(pictures))
+    rows = policy.plan(observations[9:10], latents, Context(images))
     with torch.no_grad():
         told = network(
             torch.from_numpy(observations[9:10])[None].expand(8, -1, -1),
-            *(
-                torch.from_numpy(pictures[name])[None].expand(8, -1, -1, -1, -1)
-                for name in pictures
-            ),
+            *(torch.from_numpy(images[name])[None].expand(8, -1, -1, -1, -1) for name in images),
             torch.from_numpy(latents),
         )[0].numpy()
     np.testing.assert_allclose(rows, np.concatenate(list(told), axis=1), atol=2e-6)
@@ -73,7 +70,7 @@ def test_its_features_are_an_encoder_of_each_camera(
     trained: tuple[ActPolicy, Demonstrations, Path, list[float]],
 ) -> None:
     network, data, path, _ = trained
-    for index, (name, frames) in enumerate(data.flat_pictures().items()):
+    for index, (name, frames) in enumerate(data.flat_images().items()):
         encoder = ImageEncoder(path, channel=name)
         with torch.no_grad():
             expected = network.encoders[index](torch.from_numpy(frames[:1]))[0]
@@ -116,7 +113,7 @@ def test_it_acts_on_what_the_cameras_see_and_the_residual_sees_its_features(
         (
             RECIPE,
             Demonstrations(((np.zeros((3, 8), np.float32), np.zeros((3, 4), np.float32)),)),
-            'kind act wants pictures and n_obs_steps 1, and has pictures of no camera',
+            'kind act wants images and n_obs_steps 1, and has images of no camera',
         ),
         (
             replace(RECIPE, kind='vae'),

@@ -404,7 +404,7 @@ def test_a_mistake_about_discrete_actions_is_refused(mapping: dict[str, Any], me
         RobotConfig.from_mapping(mapping)
 
 
-def test_keys_of_a_camera_say_what_is_done_to_its_pictures() -> None:
+def test_keys_of_a_camera_say_what_is_done_to_its_images() -> None:
     robot = RobotConfig.from_mapping(edited('observation.tool', CAMERA))
     camera = robot.channels[0]
     calibration = Calibration((50, 0, 20, 0, 50, 20, 0, 0, 1), (-0.1, 0, 0, 0))

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What everything sees of a camera is the same picture: undistorted, then cropped, then resized."""
+"""What everything sees of a camera is the same image: undistorted, then cropped, then resized."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from residual_rl_ros.robot.image_preprocessing import (
 
 K = (50.0, 0.0, 31.0, 0.0, 55.0, 23.0, 0.0, 0.0, 1.0)
 D = (-0.25, 0.08, 0.004, -0.003, 0.02)
-PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+PIXELS = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 INFO = """
 image_width: 64
 image_height: 48
@@ -33,12 +33,12 @@ distortion_coefficients: {rows: 1, cols: 5, data: [-0.25, 0.08, 0.004, -0.003, 0
 
 
 def made(**keys: object) -> np.ndarray:
-    """Return what is made of the picture."""
-    return ImagePreprocessor(ImagePreprocessing(**keys))(PICTURE)  # type: ignore[arg-type]
+    """Return what is made of the image."""
+    return ImagePreprocessor(ImagePreprocessing(**keys))(PIXELS)  # type: ignore[arg-type]
 
 
 def undistorted() -> np.ndarray:
-    """Return the picture undistorted, computed pixel by pixel."""
+    """Return the image undistorted, computed pixel by pixel."""
     rows, columns = np.zeros((48, 64)), np.zeros((48, 64))
     for v in range(48):
         for u in range(64):
@@ -49,66 +49,66 @@ def undistorted() -> np.ndarray:
             rows[v, u] = 55.0 * (y * radial + D[2] * (r2 + 2 * y * y) + 2 * D[3] * x * y) + 23.0
     colours = [
         map_coordinates(
-            PICTURE[..., colour].astype(float), [rows, columns], order=1, mode='grid-constant'
+            PIXELS[..., colour].astype(float), [rows, columns], order=1, mode='grid-constant'
         )
         for colour in range(3)
     ]
     return np.stack(colours, axis=-1)
 
 
-def test_a_picture_without_keys_is_as_the_camera_took_it() -> None:
-    assert made() is PICTURE
+def test_a_image_without_keys_is_as_the_camera_took_it() -> None:
+    assert made() is PIXELS
 
 
 def test_undistorting_is_that_of_a_plumb_bob_camera_to_half_a_grey_level() -> None:
-    picture = made(calibration=Calibration(K, D))
-    assert picture.dtype == np.uint8
-    assert np.abs(picture - undistorted()).max() <= 0.501
-    assert np.abs(picture.astype(float) - PICTURE).mean() > 10.0  # It moves pixels indeed.
+    image = made(calibration=Calibration(K, D))
+    assert image.dtype == np.uint8
+    assert np.abs(image - undistorted()).max() <= 0.501
+    assert np.abs(image.astype(float) - PIXELS).mean() > 10.0  # It moves pixels indeed.
 
 
 def test_a_camera_without_distortion_stays_as_it_is() -> None:
-    np.testing.assert_array_equal(made(calibration=Calibration(K, (0.0,) * 4)), PICTURE)
+    np.testing.assert_array_equal(made(calibration=Calibration(K, (0.0,) * 4)), PIXELS)
 
 
 def test_a_crop_is_about_the_centre_or_where_it_is_said() -> None:
-    np.testing.assert_array_equal(made(crop=(40, 32)), PICTURE[4:44, 16:48])
-    np.testing.assert_array_equal(made(crop=(3, 5, 20, 30)), PICTURE[3:23, 5:35])
+    np.testing.assert_array_equal(made(crop=(40, 32)), PIXELS[4:44, 16:48])
+    np.testing.assert_array_equal(made(crop=(3, 5, 20, 30)), PIXELS[3:23, 5:35])
 
 
 def test_resizing_averages_where_it_makes_smaller() -> None:
     resized = made(resize=(12, 16))
-    expected = PIL.Image.fromarray(PICTURE).resize((16, 12), PIL.Image.Resampling.BILINEAR)
+    expected = PIL.Image.fromarray(PIXELS).resize((16, 12), PIL.Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(resized, np.asarray(expected))
-    assert abs(float(resized.mean()) - float(PICTURE.mean())) < 1.0
+    assert abs(float(resized.mean()) - float(PIXELS.mean())) < 1.0
 
 
 def test_the_order_is_undistort_crop_resize() -> None:
     calibration = Calibration(K, D, (48, 64))
     keys = ImagePreprocessing(calibration, (2, 4, 40, 50), (20, 25))
     assert keys.size == (20, 25)
-    whole = ImagePreprocessor(ImagePreprocessing(calibration))(PICTURE)
+    whole = ImagePreprocessor(ImagePreprocessing(calibration))(PIXELS)
     cut = PIL.Image.fromarray(np.ascontiguousarray(whole[2:42, 4:54]))
     expected = np.asarray(cut.resize((25, 20), PIL.Image.Resampling.BILINEAR))
     preprocess = ImagePreprocessor(keys)
-    np.testing.assert_array_equal(preprocess(PICTURE), expected)
-    np.testing.assert_array_equal(preprocess(PICTURE), expected)  # Its table is made once.
+    np.testing.assert_array_equal(preprocess(PIXELS), expected)
+    np.testing.assert_array_equal(preprocess(PIXELS), expected)  # Its table is made once.
 
 
 @pytest.mark.parametrize(
     ('keys', 'message'),
     [
-        ({'crop': (49, 10)}, r'crop is \[49, 10\], which leaves a picture of 48 x 64'),
+        ({'crop': (49, 10)}, r'crop is \[49, 10\], which leaves an image of 48 x 64'),
         ({'crop': (0, 60, 10, 10)}, r'crop is \[0, 60, 10, 10\], which leaves'),
         ({'crop': (1, 2, 3)}, r'crop is \[1, 2, 3\], expected \[height, width\] or \[top'),
         ({'resize': (0, 4)}, r'resize is \[0, 4\], expected \[height, width\]'),
         (
             {'calibration': Calibration(K, D, (480, 640))},
-            r'picture is 48 x 64 .*, camera_info is of 480 x 640',
+            r'image is 48 x 64 .*, camera_info is of 480 x 640',
         ),
     ],
 )
-def test_what_no_picture_has_is_refused(keys: dict[str, object], message: str) -> None:
+def test_what_no_image_has_is_refused(keys: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         made(**keys)
 

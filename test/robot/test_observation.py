@@ -152,16 +152,16 @@ def test_a_channel_whose_messages_were_refused_says_why_it_has_none(
         assembler.assemble(4.0)
 
 
-def test_a_camera_without_encoder_adds_a_picture_and_no_value_and_ages_like_any_channel() -> None:
+def test_a_camera_without_encoder_adds_a_image_and_no_value_and_ages_like_any_channel() -> None:
     camera = Channel('camera', 'image_raw', IMAGE, (), (), 0.1, NO_ENCODER)
     assembler = ObservationAssembler((TOOL, camera))
     assembler.update('tool', 1.0, np.zeros(len(TOOL.observation_names)))
     with pytest.raises(ObservationError, match="channel 'camera': nothing received on image_raw"):
         assembler.assemble(1.0)
-    picture = np.ones((2, 2, 3), dtype=np.uint8)
-    assembler.update('camera', 1.0, np.zeros(0), picture)
+    image = np.ones((2, 2, 3), dtype=np.uint8)
+    assembler.update('camera', 1.0, np.zeros(0), image)
     assert assembler.assemble(1.0).shape == (len(TOOL.observation_names),)
-    assert assembler.pictures['camera'] is picture
+    assert assembler.images['camera'] is image
     assembler.update('tool', 1.2, np.zeros(len(TOOL.observation_names)))
     with pytest.raises(ObservationError, match=r"channel 'camera' is 0.2"):
         assembler.assemble(1.2)

@@ -61,7 +61,7 @@ def write_robomimic(
     demonstrations: Sequence[DemonstratedEpisode] | None = None,
     rate_hz: float | None = META.rate_hz,
 ) -> Path:
-    """Write demonstrations as robomimic does, with a picture among the observations.
+    """Write demonstrations as robomimic does, with an image among the observations.
 
     Args:
         path: file.

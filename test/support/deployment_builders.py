@@ -102,7 +102,7 @@ def write_seeing_policy(path: Path, batch: int | str = 'batch', **changes: Any) 
     constants = {
         **{f'flat_{n}': np.array([-1, n], dtype=np.int64) for n in (6, size)},
         'rows': np.array([-1, *chunk], dtype=np.int64),
-        'from_picture': (rng.standard_normal((size, 1)) / (255.0 * size**0.5)).astype(np.float32),
+        'from_image': (rng.standard_normal((size, 1)) / (255.0 * size**0.5)).astype(np.float32),
         'from_goal': np.ones((2, 1), np.float32),
         'from_all': rng.standard_normal((7, chunk[0] * chunk[1])).astype(np.float32),
         'half': np.array(0.5, np.float32),
@@ -110,8 +110,8 @@ def write_seeing_policy(path: Path, batch: int | str = 'batch', **changes: Any) 
     make = helper.make_node
     nodes = [
         make('Cast', ['wrist'], ['pixels'], to=TensorProto.FLOAT),
-        make('Reshape', ['pixels', f'flat_{size}'], ['picture']),
-        make('MatMul', ['picture', 'from_picture'], ['seen']),
+        make('Reshape', ['pixels', f'flat_{size}'], ['image']),
+        make('MatMul', ['image', 'from_image'], ['seen']),
         make('MatMul', ['goal', 'from_goal'], ['wanted']),
         make('Sum', ['seen', 'wanted', 'state_in'], ['known']),
         make('Mul', ['known', 'half'], ['state_out']),

@@ -319,8 +319,8 @@ class ArmDriver(Driver):
             arm_states.create_publisher(Image, f'camera/{camera}/color/image_raw', 10)
             for camera in CAMERAS.get(name, ())
         ]
-        self._picture = Image(height=480, width=640, step=1920, encoding='rgb8')
-        self._picture.data = np.full(480 * 1920, 100, np.uint8).tobytes()
+        self._image = Image(height=480, width=640, step=1920, encoding='rgb8')
+        self._image.data = np.full(480 * 1920, 100, np.uint8).tobytes()
         arm_states.create_timer(1.0 / CAMERA_RATE_HZ, self._look)
         self.switch('active')
         self.reset()
@@ -328,9 +328,9 @@ class ArmDriver(Driver):
 
     def _look(self) -> None:
         """Publish what the cameras see: grey."""
-        self._picture.header.stamp = self.stamp()
+        self._image.header.stamp = self.stamp()
         for camera in self._cameras:
-            camera.publish(self._picture)
+            camera.publish(self._image)
 
     def switch(self, label: str) -> None:
         """Activate or deactivate the controller."""

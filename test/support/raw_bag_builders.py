@@ -142,9 +142,9 @@ class Live:
         )
         live.loop = RealTimeLoop(*parts, PERIOD, RealTimeRules(True, 10.0))
         live.loop.activate()
-        sizes = policy.metadata.picture_sizes
+        sizes = policy.metadata.image_sizes
         live.readers = {
-            channel.name: message_decoder(channel, picture_size=sizes.get(channel.name))
+            channel.name: message_decoder(channel, image_size=sizes.get(channel.name))
             for channel in robot.channels
         }
         return live
@@ -170,7 +170,7 @@ class Live:
         assert reading is not None or second
         if reading is None:
             return
-        self.loop.push_observation(name, reading.stamp, reading.values, reading.picture)
+        self.loop.push_observation(name, reading.stamp, reading.values, reading.image)
 
     def step(self, tick: int) -> None:
         """Let one control period pass: observations, then the tick."""

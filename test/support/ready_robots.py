@@ -41,7 +41,7 @@ GAIN = 0.08
 def write_base(path: Path, robot: RobotConfig) -> None:
     """Write a base policy that moves the first joint, and the gripper with it; or a base forward.
 
-    It is linear: each action of the chunk goes on from what is observed. It takes the pictures of
+    It is linear: each action of the chunk goes on from what is observed. It takes the images of
     all cameras.
     """
     names, action = robot.observation_names, robot.action
@@ -80,10 +80,10 @@ def write_base(path: Path, robot: RobotConfig) -> None:
     flat = weights.reshape(len(names), -1)
     write_onnx_policy(path, metadata, weights=flat, bias=bias)
     if cameras:
-        take_pictures(path, cameras)
+        take_images(path, cameras)
 
 
-def take_pictures(path: Path, cameras: list[ImageInput]) -> None:
+def take_images(path: Path, cameras: list[ImageInput]) -> None:
     """Have a base policy add to each action by how much a camera sees more light than the next."""
     model = onnx.load(str(path))
     graph = model.graph

@@ -77,14 +77,12 @@ def test_both_cameras_show_the_cube_and_the_state_does_not() -> None:
     np.testing.assert_array_equal(first['state'], second['state'])
     for camera in ('front', 'wrist'):
         assert first[camera].shape == (64, 64, 3)
-        blue = [
-            picture[..., 2] > 1.5 * picture[..., 0] for picture in (first[camera], second[camera])
-        ]
+        blue = [image[..., 2] > 1.5 * image[..., 0] for image in (first[camera], second[camera])]
         assert all(each.sum() > 10 for each in blue), camera
         assert np.nonzero(blue[0])[1].mean() < np.nonzero(blue[1])[1].mean() - 2.0
 
 
-def test_the_robot_fits_and_its_pictures_are_beside_the_vector() -> None:
+def test_the_robot_fits_and_its_images_are_beside_the_vector() -> None:
     robot = load_robot(TASK)[0].without_encoders()
     raw = make_environment(TASK)
     check_environment(raw, robot)
@@ -92,9 +90,9 @@ def test_the_robot_fits_and_its_pictures_are_beside_the_vector() -> None:
     observation, _ = env.reset(seed=2)
     parts = raw.reset(seed=2)[0]
     np.testing.assert_array_equal(observation, parts['state'])
-    assert set(env.robot_pictures) == {'front', 'wrist'}
-    for camera, picture in env.robot_pictures.items():
-        np.testing.assert_array_equal(picture, parts[camera])
+    assert set(env.robot_images) == {'front', 'wrist'}
+    for camera, image in env.robot_images.items():
+        np.testing.assert_array_equal(image, parts[camera])
 
 
 def test_it_is_no_task_without_cameras() -> None:

@@ -270,7 +270,7 @@ def test_a_base_that_tells_no_logits_or_sees_several_observations_is_refused() -
         MctsPlanner(CENTRE).build(env, CART_POLE, Even(prior=Prior.NONE))
     with pytest.raises(ConfigError, match='n_obs_steps is 2'):
         MctsPlanner(CENTRE).build(env, CART_POLE, Even(n_obs_steps=2))
-    with pytest.raises(ConfigError, match='without pictures, and this one wants camera'):
+    with pytest.raises(ConfigError, match='without images, and this one wants camera'):
         MctsPlanner(CENTRE).build(env, CART_POLE, Even(inputs=(ImageInput('camera', 2, 2),)))
 
 

@@ -108,9 +108,9 @@ class Rebuilder:
             c.name: ChannelReport(c.name, self._messages.topic(c.topic)) for c in robot.channels
         }
         """What was found on each channel."""
-        sizes = policy.metadata.picture_sizes
+        sizes = policy.metadata.image_sizes
         self._readers = {
-            c.name: message_decoder(c, options.lockstep, picture_size=sizes.get(c.name))
+            c.name: message_decoder(c, options.lockstep, image_size=sizes.get(c.name))
             for c in robot.channels
         }
         self._takeover_reader = CommandDecoder(robot.takeover, robot.action.size)
@@ -236,7 +236,7 @@ class Rebuilder:
             if heard is not None:
                 own = heard.stamp if heard.stamped else None
                 self.channels[name].add(own, received.time)
-                loop.push_observation(name, heard.stamp, heard.values, heard.picture)
+                loop.push_observation(name, heard.stamp, heard.values, heard.image)
         elif reading.role is Role.FEEDBACK:
             self._take_feedback(np.array(message.data, dtype=np.float64))
         elif reading.role is Role.TAKEOVER:

@@ -233,16 +233,16 @@ class LerobotPolicy(nn.Module):
 
         Args:
             observation: shape (batch, n_obs_steps, n).
-            *others: the noise, if the policy takes some, and the pictures of each camera.
+            *others: the noise, if the policy takes some, and the images of each camera.
         """
-        noise, pictures = (others[0], others[1:]) if self.noisy else (None, others)
+        noise, images = (others[0], others[1:]) if self.noisy else (None, others)
         parts = torch.split(self.from_robot(observation), self.sizes, dim=-1)
         normal = [scale(part) for scale, part in zip(self.numbers, parts, strict=True)]
         by_kind = dict(zip(self.kinds, normal, strict=True))
         observed = Observed(
             by_kind.get('STATE'),
             by_kind.get('ENV'),
-            tuple(camera(each) for camera, each in zip(self.cameras, pictures, strict=True)),
+            tuple(camera(each) for camera, each in zip(self.cameras, images, strict=True)),
         )
         chunk, features = self.core(observed, noise)
         return self.to_robot(self.action.inverse(chunk)), *features

@@ -259,7 +259,7 @@ def read_noise_schedule(config: StoredConfig, where: str, own: Collection[str]) 
 
 
 class ChunkDiffusion(nn.Module):
-    """The whole policy; inputs are observation, noise (batch, horizon, m), pictures.
+    """The whole policy; inputs are observation, noise (batch, horizon, m), images.
 
     Args:
         from_robot: first layer, of the state.
@@ -295,9 +295,9 @@ class ChunkDiffusion(nn.Module):
         self.register_buffer('scale', scale)
         self.register_buffer('offset', offset)
 
-    def forward(self, observation: Tensor, noise: Tensor, *pictures: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, observation: Tensor, noise: Tensor, *images: Tensor) -> tuple[Tensor, ...]:
         """Return action (batch, horizon, m), and the features of each camera."""
-        features, seen = self.encoder(self.from_robot(observation), pictures)
+        features, seen = self.encoder(self.from_robot(observation), images)
         condition = torch.flatten(features, 1)
 
         def predict(chunk: Tensor, step: Tensor) -> Tensor:

@@ -193,7 +193,7 @@ class Trunk(nn.Module):
 
 
 class StepPolicy(nn.Module):
-    """The whole policy; inputs are observation, noise of the head, pictures, memory.
+    """The whole policy; inputs are observation, noise of the head, images, memory.
 
     Args:
         from_robot: first layer, of the state.

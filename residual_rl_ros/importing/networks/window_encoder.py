@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Features of a window of observations: numbers and pictures, in the order of the checkpoint.
+"""Features of a window of observations: numbers and images, in the order of the checkpoint.
 
 `named_as_here` renames the weights of robomimic's VisualCore, which holds each of them twice.
 """
@@ -71,10 +71,10 @@ class VisualCoreSpec:
     """What a camera's network is made of.
 
     Args:
-        height, width: of the picture [px].
+        height, width: of the image [px].
         variant: of the residual network.
         norm: its normalisation, `batch` or `group`.
-        crop: height and width of the crop at the centre [px]; None takes the whole picture.
+        crop: height and width of the crop at the centre [px]; None takes the whole image.
         crop_rounds: half a pixel rounds to the even side, as in torchvision, else down.
         keypoints: of the spatial softmax; None takes one for each channel.
         temperature: of the spatial softmax.
@@ -95,14 +95,14 @@ class VisualCoreSpec:
 
 
 class CentreCrop(nn.Module):
-    """The middle of a picture."""
+    """The middle of an image."""
 
     def __init__(self, spec: VisualCoreSpec) -> None:
         super().__init__()
         self.height, self.width = spec.crop or (spec.height, spec.width)
         if not (0 < self.height <= spec.height and 0 < self.width <= spec.width):
             raise PolicyImportError(
-                f'the crop of {self.height} x {self.width} pixels is larger than the picture of '
+                f'the crop of {self.height} x {self.width} pixels is larger than the image of '
                 f'{spec.height} x {spec.width}'
             )
         rounded = round if spec.crop_rounds else math.floor
@@ -115,7 +115,7 @@ class CentreCrop(nn.Module):
 
 
 class VisualCore(nn.Module):
-    """Features of pictures.
+    """Features of images.
 
     Raises:
         PolicyImportError: network or pooling are unknown.
@@ -195,13 +195,13 @@ class Numbers:
 
 
 class Camera(nn.Module):
-    """Pictures as a network wants them, and the network.
+    """Images as a network wants them, and the network.
 
     Args:
-        core: of pictures (batch, 3, height, width) to features (batch, f).
+        core: of images (batch, 3, height, width) to features (batch, f).
         scale, offset: of a pixel in [0, 1]; one number or one for each colour.
         mean, std: of a pixel after that, likewise.
-        size: height and width to which a picture is brought first; None leaves it.
+        size: height and width to which an image is brought first; None leaves it.
     """
 
     scale: Tensor
@@ -226,9 +226,9 @@ class Camera(nn.Module):
                 name, torch.tensor([*values], dtype=torch.float32).reshape(-1, 1, 1)
             )
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Return features (batch x time, f) of uint8 (batch, time, height, width, 3)."""
-        image = pictures.flatten(0, 1).permute(0, 3, 1, 2).float() / 255.0
+        image = images.flatten(0, 1).permute(0, 3, 1, 2).float() / 255.0
         image = image * self.scale + self.offset
         if self.size is not None:
             image = nn.functional.interpolate(image, self.size, mode='bilinear')
@@ -262,12 +262,12 @@ class WindowEncoder(nn.Module):
         self.register_buffer('scale', scale)
         self.register_buffer('offset', offset)
 
-    def forward(self, state: Tensor, pictures: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Return features, and those of each camera's newest picture.
+    def forward(self, state: Tensor, images: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Return features, and those of each camera's newest image.
 
         Args:
             state: shape (batch, time, n), in units of the checkpoint.
-            pictures: of each camera in its order, uint8 (batch, time, height, width, 3).
+            images: of each camera in its order, uint8 (batch, time, height, width, 3).
 
         Returns:
             Features (batch, time, f), and for each camera (batch, its features).
@@ -276,7 +276,7 @@ class WindowEncoder(nn.Module):
         numbers = state * self.scale + self.offset
         seen = [
             self.activation(camera(each)).unflatten(0, (-1, time))
-            for camera, each in zip(self.cameras, pictures, strict=True)
+            for camera, each in zip(self.cameras, images, strict=True)
         ]
         waiting = list(seen)
         features = [

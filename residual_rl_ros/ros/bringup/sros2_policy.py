@@ -118,7 +118,7 @@ def _of_tools(robot: RobotConfig, namespaces: Sequence[str], home: str) -> tuple
         namespaces: of each robot.
         home: namespace of the learner.
     """
-    pictures = [channel.topic for channel in robot.channels if channel.is_image]
+    images = [channel.topic for channel in robot.channels if channel.is_image]
     learner = full_name('learner_node', home)
     customised = (*(full_name('policy_node', namespace) for namespace in namespaces), learner)
     consoles = (
@@ -133,7 +133,7 @@ def _of_tools(robot: RobotConfig, namespaces: Sequence[str], home: str) -> tuple
         )
         for namespace in namespaces
     )
-    seen = (full_name(topic, namespace) for namespace in namespaces for topic in pictures)
+    seen = (full_name(topic, namespace) for namespace in namespaces for topic in images)
     knobs = (f'{node}/{name}' for node in customised for name in PARAMETERS)
     return (
         Access('monitor', subscribes=(DIAGNOSTICS,), lifecycle=False),

@@ -116,7 +116,7 @@ class ChannelReader:
     Args:
         channel: the channel.
         lockstep: see `message_decoder`.
-        picture_size: likewise.
+        image_size: likewise.
 
     Raises:
         ConfigError: the package of a message type, or of its codec, is not installed.
@@ -127,10 +127,10 @@ class ChannelReader:
         self,
         channel: Channel,
         lockstep: bool = False,
-        picture_size: tuple[int, int] | None = None,
+        image_size: tuple[int, int] | None = None,
     ) -> None:
         self.channel = channel
-        self.decoder = message_decoder(channel, lockstep, picture_size=picture_size)
+        self.decoder = message_decoder(channel, lockstep, image_size=image_size)
         """Reads the messages."""
         self._types = channel_classes(channel)
         self.decoder.check(self._types[0]())
@@ -154,7 +154,7 @@ class ChannelReader:
                 callback(message, information, second)
 
             if source.type in (IMAGE, COMPRESSED_IMAGE) and not source.latched:
-                qos.subscribe_to_pictures(node, kind, source, hear)
+                qos.subscribe_to_images(node, kind, source, hear)
                 continue
             # Of two subscriptions to what is latched, one may not fit: that is no news.
             quiet = SubscriptionEventCallbacks(use_default_callbacks=not source.latched)

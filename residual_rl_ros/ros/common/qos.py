@@ -24,8 +24,8 @@ from residual_rl_ros.robot.topics import Source
 SENSOR = qos_profile_sensor_data
 """Observation channels: best effort connects to every publisher."""
 
-PICTURES = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-"""Pictures, where both sides can: they are larger than the shared memory of Fast DDS, and at best
+IMAGES = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+"""Images, where both sides can: they are larger than the shared memory of Fast DDS, and at best
 effort many are lost."""
 
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
@@ -64,7 +64,7 @@ def of_source(source: Source) -> tuple[QoSProfile, ...]:
     return kept, stream
 
 
-def subscribe_to_pictures(
+def subscribe_to_images(
     node: Node, kind: Any, source: Source, hear: Callable[[Any, Mapping[str, Any]], None]
 ) -> None:
     """Listen reliably; once a publisher does not offer that, listen to all at best effort.
@@ -72,7 +72,7 @@ def subscribe_to_pictures(
     Args:
         node: gets the subscription.
         kind: class of the messages.
-        source: a topic of pictures.
+        source: a topic of images.
         hear: called with a message, and with what the middleware says of it.
     """
 
@@ -83,7 +83,7 @@ def subscribe_to_pictures(
             node.create_subscription(kind, source.topic, hear, profile)
 
     events = SubscriptionEventCallbacks(incompatible_qos=give_way)
-    reliable = node.create_subscription(kind, source.topic, hear, PICTURES, event_callbacks=events)
+    reliable = node.create_subscription(kind, source.topic, hear, IMAGES, event_callbacks=events)
 
 
 SETTLE_S = 0.5

@@ -111,7 +111,7 @@ HEAD = """
   }, 250);
 </script>
 """
-"""Of every page: the alarm when nothing comes any more, and the pictures of the cameras."""
+"""Of every page: the alarm when nothing comes any more, and the images of the cameras."""
 
 
 def show(robots: Sequence[Robot]) -> None:
@@ -258,7 +258,7 @@ class _Body:
         for number, camera in enumerate(self._robot.cameras):
             with ui.column().style('gap: 0'):
                 address = f'/camera/{index}/{number}'
-                ui.element('img').props(f'data-camera="{address}" height=240 alt="no picture"')
+                ui.element('img').props(f'data-camera="{address}" height=240 alt="no image"')
                 ages.append(ui.label().mark(f'camera {camera.name}'))
         return ages
 
@@ -338,11 +338,11 @@ def make_app(robots: Sequence[Robot]) -> FastAPI:
     web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     def camera(robot: int, number: int) -> Response:
-        picture = b''
+        image = b''
         if 0 <= robot < len(robots) and 0 <= number < len(robots[robot].cameras):
-            picture = robots[robot].cameras[number].jpeg()
+            image = robots[robot].cameras[number].jpeg()
         headers = {'Cache-Control': 'no-store'}
-        return Response(picture, 200 if picture else 404, headers, 'image/jpeg')
+        return Response(image, 200 if image else 404, headers, 'image/jpeg')
 
     def look() -> None:
         for robot in robots:

@@ -16,7 +16,7 @@ import PIL.Image
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import Float64MultiArray, String
 
-from residual_rl_ros.robot.image_messages import picture_of
+from residual_rl_ros.robot.image_messages import image_of
 from residual_rl_ros.robot.stamps import label_of
 from residual_rl_ros.robot.topics import Channel
 from residual_rl_ros.ros.common import qos
@@ -25,7 +25,7 @@ from residual_rl_ros.ros.common.node_host import Listener
 from residual_rl_ros.ros.dashboard.view import RobotView
 
 WIDTH, HEIGHT = 320, 240
-"""A picture is no larger [pixels]."""
+"""An image is no larger [pixels]."""
 QUALITY = 70
 """Of its JPEG."""
 
@@ -50,7 +50,7 @@ class Camera:
         self.name = channel.name
         self.topic = channel.topic
         self.problem = ''
-        """Why the newest message is no picture; empty if it is one."""
+        """Why the newest message is no image; empty if it is one."""
         self._channel = channel
         self._deserialise = deserialise
         self._clock = clock
@@ -68,7 +68,7 @@ class Camera:
         return math.inf if newest is None else self._clock() - newest[1]
 
     def jpeg(self) -> bytes:
-        """Return the newest picture, empty if there is none; `problem` says why."""
+        """Return the newest image, empty if there is none; `problem` says why."""
         with self._lock:
             newest = self._newest
             if newest is not None and newest[1] > self._made[0]:
@@ -77,14 +77,14 @@ class Camera:
 
     def _encode(self, message: bytes) -> bytes:
         try:
-            picture = PIL.Image.fromarray(picture_of(self._deserialise(message), self._channel))
+            image = PIL.Image.fromarray(image_of(self._deserialise(message), self._channel))
         except ValueError as error:
             self.problem = str(error)
             return b''
         self.problem = ''
-        picture.thumbnail((WIDTH, HEIGHT))
+        image.thumbnail((WIDTH, HEIGHT))
         written = io.BytesIO()
-        picture.save(written, 'JPEG', quality=QUALITY)
+        image.save(written, 'JPEG', quality=QUALITY)
         return written.getvalue()
 
 

@@ -67,7 +67,7 @@ class MujocoSimNode(Node):
         for channel in robot.channels:
             writer = ChannelEncoder(channel)
             topic = self._inside(channel.topic)
-            profile = qos.PICTURES if channel.is_image else qos.SENSOR
+            profile = qos.IMAGES if channel.is_image else qos.SENSOR
             publisher = self.create_publisher(writer.message_type, topic, profile)
             self._channels.append((writer, publisher))
         self._feedback_publisher = self.create_publisher(

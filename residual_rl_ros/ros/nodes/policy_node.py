@@ -103,7 +103,7 @@ class PolicyNode(ManagedNode):
             self.controller.mailbox.submit(self._key.seal(WEIGHTS, actor))
         self._blend = BlendRamp(ramp_s(parameters), parameters.blend_ratio)
         self._loop = self._make_loop()
-        self._open_topics(policy.metadata.picture_sizes)
+        self._open_topics(policy.metadata.image_sizes)
         if isinstance(policy, ReceivedPolicy):
             assert isinstance(self.controller.queue, ReceivedQueue)
             ChunkInput(self, policy, self.controller.queue, self.warn)
@@ -226,10 +226,10 @@ class PolicyNode(ManagedNode):
         """Return the grippers that have not answered yet."""
         return self._outputs.unanswered()
 
-    def _open_topics(self, picture_sizes: Mapping[str, tuple[int, int]]) -> None:
+    def _open_topics(self, image_sizes: Mapping[str, tuple[int, int]]) -> None:
         loop, create = self._loop, self.create_subscription
         for channel in self.robot.channels:
-            size = picture_sizes.get(channel.name)
+            size = image_sizes.get(channel.name)
             reader = ChannelReader(channel, self.parameters.lockstep, size)
             loop.assembler.hints[channel.name] = reader.decoder.hint
             if isinstance(reader.decoder, CameraDecoder) and isinstance(loop, RealTimeLoop):
@@ -300,7 +300,7 @@ class PolicyNode(ManagedNode):
             finally:
                 loop.assembler.hints[name] = decoder.hint
             if reading is not None:
-                loop.push_observation(name, reading.stamp, reading.values, reading.picture)
+                loop.push_observation(name, reading.stamp, reading.values, reading.image)
             if isinstance(loop, RealTimeLoop):
                 loop.reading_s += time.perf_counter() - started
 

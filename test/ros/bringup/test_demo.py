@@ -59,8 +59,8 @@ def test_a_quick_demo_leaves_everything_it_promises(tmp_path: Path) -> None:
     assert 'ended with its budget of 600 control steps' in ' '.join(result.stderr.split())
     assert load_checkpoint(out / 'checkpoints' / 'latest').updates.online == summary['updates']
     assert list((out / 'tensorboard').glob('events.*'))
-    with Image.open(out / 'learning_curve.png') as picture:
-        assert min(picture.size) > 300
+    with Image.open(out / 'learning_curve.png') as image:
+        assert min(image.size) > 300
 
 
 def test_the_demo_ends_when_its_training_episodes_are_evidence_and_says_so() -> None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Of two publishers one goes on, whoever looks first; pictures are heard as they are offered."""
+"""Of two publishers one goes on, whoever looks first; images are heard as they are offered."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from residual_rl_ros.ros.common.qos import (
     SETTLE_S,
     YOUNG_S,
     SolePublisher,
-    subscribe_to_pictures,
+    subscribe_to_images,
 )
 
 OLD, SMALL, LARGE = (5,), (1,), (9,)
@@ -96,7 +96,7 @@ def test_time_without_a_look_establishes_nobody() -> None:
 
 @pytest.mark.ros
 @pytest.mark.parametrize('offered', [ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT])
-def test_pictures_are_listened_to_as_reliably_as_their_publisher_offers(
+def test_images_are_listened_to_as_reliably_as_their_publisher_offers(
     domain_id: int, offered: ReliabilityPolicy
 ) -> None:
     heard: list[Any] = []
@@ -106,7 +106,7 @@ def test_pictures_are_listened_to_as_reliably_as_their_publisher_offers(
     try:
         with NodeHost('policy_node', domain_id) as host:
             source = Source('image', IMAGE)
-            subscribe_to_pictures(host.node, Image, source, lambda *each: heard.append(each))
+            subscribe_to_images(host.node, Image, source, lambda *each: heard.append(each))
             publisher = camera.create_publisher(
                 Image, 'image', QoSProfile(depth=1, reliability=offered)
             )

@@ -93,7 +93,7 @@ def test_each_robot_has_its_hold_and_one_button_holds_all() -> None:
     asyncio.run(visit())
 
 
-def test_a_camera_makes_a_small_picture_when_somebody_looks_and_names_what_is_none() -> None:
+def test_a_camera_makes_a_small_image_when_somebody_looks_and_names_what_is_none() -> None:
     now, asked = [0.0], []
 
     def deserialise(message: bytes) -> Image:

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""A base policy that sees pictures runs in real time."""
+"""A base policy that sees images runs in real time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.ros
 TASK = 'pick_place_camera'
 
 
-def test_pictures_are_read_beside_the_control_loop(domain_id: int, tmp_path: Path) -> None:
+def test_images_are_read_beside_the_control_loop(domain_id: int, tmp_path: Path) -> None:
     files = (resource_path('config', 'robots', f'{TASK}.yaml'),)
     policy = NodeSpec(
         'policy_node',

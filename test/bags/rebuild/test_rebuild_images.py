@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""A base policy sees the pictures of a recording as it saw them live."""
+"""A base policy sees the images of a recording as it saw them live."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from residual_rl_ros.transitions.cdr import serialize, typestore
 
 
 class Looking(LinearPolicy):
-    """Adds the brightness of the newest picture to its actions."""
+    """Adds the brightness of the newest image to its actions."""
 
     def __init__(self) -> None:
         super().__init__(make_metadata(inputs=(ImageInput('camera', 2, 2),)))
@@ -28,7 +28,7 @@ class Looking(LinearPolicy):
     def plan(
         self, window: np.ndarray, noises: np.ndarray | None = None, context: Any = None
     ) -> np.ndarray:
-        self.seen.append(float(context.pictures['camera'][-1].mean()))
+        self.seen.append(float(context.images['camera'][-1].mean()))
         return super().plan(window, noises) + np.float32(self.seen[-1] / 1000.0)
 
 
@@ -63,7 +63,7 @@ def image(stamp: float, grey: int) -> bytes:
     return serialize(message, IMAGE)
 
 
-def test_rebuilt_transitions_are_those_of_the_pictures_that_were_recorded(tmp_path: Path) -> None:
+def test_rebuilt_transitions_are_those_of_the_images_that_were_recorded(tmp_path: Path) -> None:
     robot, live_policy, policy = robot_with_a_camera(), Looking(), Looking()
     live = Live.start(tmp_path / 'bag', policy=live_policy, robot=robot)
     for tick in range(40):

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""A base policy with pictures, constants and a memory, whose numbers can be computed by hand."""
+"""A base policy with images, constants and a memory, whose numbers can be computed by hand."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def metadata_of(**changes: Any) -> BasePolicyMetadata:
 
 
 def write_policy(path: Path, metadata: BasePolicyMetadata | None = None, mixed: str = '') -> Path:
-    """Write action = mean of the newest picture + goal + tokens + count + noise in each row.
+    """Write action = mean of the newest image + goal + tokens + count + noise in each row.
 
     The count grows by one with every inference.
 
     Args:
         path: where.
         metadata: its metadata.
-        mixed: what the features depend on beside the newest picture: `older` pictures, or `goal`.
+        mixed: what the features depend on beside the newest image: `older` images, or `goal`.
     """
     kinds = {'float': TensorProto.FLOAT, 'uint8': TensorProto.UINT8, 'int64': TensorProto.INT64}
 
@@ -54,8 +54,8 @@ def write_policy(path: Path, metadata: BasePolicyMetadata | None = None, mixed: 
         'axes': np.array([1, 2, 3], dtype=np.int64),
     }
     nodes = [
-        helper.make_node('Gather', ['camera', 'newest'], ['picture'], axis=1),
-        helper.make_node('Cast', ['picture'], ['numbers'], to=TensorProto.FLOAT),
+        helper.make_node('Gather', ['camera', 'newest'], ['image'], axis=1),
+        helper.make_node('Cast', ['image'], ['numbers'], to=TensorProto.FLOAT),
         helper.make_node('ReduceMean', ['numbers', 'pixels'], ['mean'], keepdims=0),
         *_features(mixed),
         helper.make_node('ReduceMean', ['camera.features', 'colours'], ['grey'], keepdims=1),
@@ -84,7 +84,7 @@ def write_policy(path: Path, metadata: BasePolicyMetadata | None = None, mixed: 
 
 
 def _features(mixed: str) -> list[onnx.NodeProto]:
-    """Return the nodes that make the features of the mean of the newest picture."""
+    """Return the nodes that make the features of the mean of the newest image."""
     if mixed == 'older':
         return [
             helper.make_node('Cast', ['camera'], ['all'], to=TensorProto.FLOAT),
