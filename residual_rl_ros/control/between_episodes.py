@@ -46,7 +46,7 @@ class BetweenEpisodes(PolicyLoop):
 
     def _forget_requests(self) -> None:
         self._gate, self._holding = StartGate(), HoldWatch()
-        self.obstacles.forget()
+        self.obstacles.reset()
         self.preparation.forget()
         self._guided = False  # By an operator or on the way home.
 
