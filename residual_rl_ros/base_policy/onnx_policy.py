@@ -76,7 +76,7 @@ class OnnxBasePolicy:
         self._session = load_session(model, BasePolicyError, inference, batch=1)
         self.providers = tuple(self._session.get_providers())
         """Execution providers that run it, the preferred one first."""
-        self.metadata = self._own = _metadata(model)
+        self.metadata = self._own = metadata_of(model)
         self.columns: npt.NDArray[np.int64] | None = None
         """Which of a robot's observations it is given; None: all."""
         self.stochastic = any(item.name == 'noise' for item in self._session.get_inputs())
@@ -383,9 +383,9 @@ def read_policy_model(path: Path, sha256: str = '') -> OnnxModel:
     return read_model(path, 'base policy', BasePolicyError, sha256.lower(), METADATA_KEY)
 
 
-def _metadata(model: OnnxModel) -> BasePolicyMetadata:
-    text = model.metadata.get(METADATA_KEY)
-    if text is not None:
+def metadata_of(model: OnnxModel) -> BasePolicyMetadata:
+    """Return what the files of a base policy say of it; a `BasePolicyError` if they do not."""
+    if (text := model.metadata.get(METADATA_KEY)) is not None:
         return BasePolicyMetadata.from_json(text)
     sidecar = model.path.with_suffix('.yaml')
     if model.sidecar is None:

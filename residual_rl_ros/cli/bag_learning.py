@@ -36,7 +36,7 @@ from residual_rl_ros.cli.options import (
     assignments,
     progress_bars,
 )
-from residual_rl_ros.config import DEFAULT_PRESET
+from residual_rl_ros.config import DEFAULT_PRESET, find_preset
 from residual_rl_ros.errors import ResidualRLError
 
 
@@ -58,6 +58,7 @@ def train(
 
     Exit code 0: all was used; 1: a part was, and every problem named; 2: nothing could be used.
     """
+    find_preset(preset)  # Said before what takes seconds to import.
     from residual_rl_ros.config.preset import load_preset
     from residual_rl_ros.learner.checkpoint import CheckpointFolder
     from residual_rl_ros.residual_policy.weights import CHECKPOINTS

@@ -25,6 +25,7 @@ from residual_rl_ros.cli.options import (
     ScaleOption,
     SuccessOption,
     environment_run,
+    scale_of,
 )
 from residual_rl_ros.errors import PolicyImportError, ResidualRLError
 
@@ -149,7 +150,7 @@ def check_base(
     env: Annotated[
         MaybeText, typer.Option('--env', help='Any environment by its name, instead of --task.')
     ] = None,
-    scale: ScaleOption = 0.1,
+    scale: ScaleOption = None,
     success: SuccessOption = None,
     starts: Annotated[int, typer.Option(min=2, max=10_000, help='Environment seeds.')] = 200,
     noises: Annotated[
@@ -168,6 +169,7 @@ def check_base(
 
     if (task, env).count(None) != (1 if diagnose else 2):
         raise ResidualRLError('give --diagnose together with one of --task and --env')
+    own_scale = scale_of(env, scale)
     path = find_base_policy(model)
     report = check_base_policy(path, robot)
     results: dict[str, Any] = asdict(report)
@@ -180,7 +182,7 @@ def check_base(
 
         first = DIAGNOSIS_SEED if first_seed is None else first_seed
         options = DiagnosisOptions(starts, noises, first, seed, workers)
-        diagnosis = _diagnose(path, task, env, scale, success, options)
+        diagnosis = _diagnose(path, task, env, own_scale, success, options)
         results['diagnosis'] = {'task': task or env, **asdict(options), **diagnosis.summary()}
         for line in [] if as_json else diagnosis.lines():
             say(Console(), line)

@@ -29,7 +29,9 @@ from residual_rl_ros.cli.options import (
     SuccessOption,
     WorkersOption,
     environment_run,
+    scale_of,
 )
+from residual_rl_ros.config import find_preset
 from residual_rl_ros.errors import ResidualRLError
 
 
@@ -46,7 +48,7 @@ def compare(
     steps: StepsOption = None,
     env: EnvOption = None,
     base: BaseOption = None,
-    scale: ScaleOption = 0.1,
+    scale: ScaleOption = None,
     out: RunsOption = Path('runs/compare'),
     workers: WorkersOption = 2,
     ray: RayOption = None,
@@ -62,6 +64,8 @@ def compare(
 
     A run that fails is named at the end and costs no other; the same command begins where it ended.
     """
+    for text in presets:  # Said before what takes seconds to import.
+        find_preset(text.split(':')[0])
     from residual_rl_ros.comparison.compare import CompareOptions, Variant, run_comparison
     from residual_rl_ros.comparison.protocol import parse_seeds
     from residual_rl_ros.config.run import load_run
@@ -70,7 +74,7 @@ def compare(
     console = Console(stderr=True)
     if env is not None and task:
         raise ResidualRLError('give either --task, or --env together with --base')
-    own = environment_run(env, base, scale, out)
+    own = environment_run(env, base, scale_of(env, scale), out)
     configs = [own] if own else [load_run(name) for name in task or ['peg_insert', 'push_to_goal']]
     configs = [config.told_by(success).rewarded_by(add_on) for config in configs]
     if steps is not None:

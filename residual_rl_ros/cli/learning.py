@@ -37,6 +37,7 @@ from residual_rl_ros.cli.options import (
     TaskOption,
     assignments,
     environment_run,
+    scale_of,
 )
 from residual_rl_ros.errors import ResidualRLError
 
@@ -51,7 +52,7 @@ def demo(
     seed: SeedOption = 0,
     out: Annotated[
         MaybePath,
-        typer.Option(help='Output folder; default: runs/<task>_seed<seed>.'),
+        typer.Option(help='Output folder; default: runs/TASK_seedN.'),
     ] = None,
     quick: Annotated[
         bool, typer.Option(help='A minute that exercises everything and learns nothing.')
@@ -79,7 +80,7 @@ def demo(
     if steps is not None:
         config = replace(config, control_steps=steps)
     folder = out if out is not None else _fresh_folder(Path('runs') / f'{config.task}_seed{seed}')
-    options = demonstration.DemoOptions(config, seed, folder, seeds, domain)
+    options = demonstration.DemoOptions(config, seed, folder, seeds, domain, quick)
     try:
         summary = demonstration.run_demo(options, console)
     except KeyboardInterrupt:
@@ -96,7 +97,7 @@ def train(
     task: TaskOption = 'peg_insert',
     env: EnvOption = None,
     base: BaseOption = None,
-    scale: ScaleOption = 0.1,
+    scale: ScaleOption = None,
     preset: Annotated[
         MaybeText,
         typer.Option(help='Learner preset of config/presets/; default: the configuration.'),
@@ -105,7 +106,7 @@ def train(
     steps: StepsOption = None,
     out: Annotated[
         MaybePath,
-        typer.Option(help='Output folder; default: runs/<task>_<preset>_seed<seed>.'),
+        typer.Option(help='Output folder; default: runs/TASK_PRESET_seedN.'),
     ] = None,
     overrides: Annotated[
         MaybeTexts,
@@ -152,7 +153,7 @@ def train(
 
     if env is not None and out is None:
         out = folder(env, preset or DEFAULT_PRESET)
-    config = environment_run(env, base, scale, out or Path()) or load_run(task)
+    config = environment_run(env, base, scale_of(env, scale), out or Path()) or load_run(task)
     config = config.told_by(success).rewarded_by(add_on)
     config = replace(config, control_steps=steps or config.control_steps)
     config = config.with_preset(preset or config.preset).changed(assignments(overrides or []))

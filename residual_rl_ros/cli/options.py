@@ -37,7 +37,10 @@ EnvOption = Annotated[
     typer.Option('--env', help='Any environment by its name, instead of --task; with --base.'),
 ]
 BaseOption = Annotated[MaybePath, typer.Option('--base', help='ONNX base policy for --env.')]
-ScaleOption = Annotated[float, typer.Option('--scale', help='Residual scale lambda for --env.')]
+ScaleOption = Annotated[
+    MaybeFloat,
+    typer.Option('--scale', help='Residual scale lambda for --env; default: 0.1.'),
+]
 SeedOption = Annotated[int, typer.Option(min=0, help='Learner seed.')]
 StepsOption = Annotated[
     MaybeInt, typer.Option(min=1, help='Control steps of a run; default: the configuration.')
@@ -105,6 +108,21 @@ RobotOption = Annotated[str, typer.Option(help='Robot YAML, or the name of a shi
 ModelOption = Annotated[str, typer.Option(help='ONNX base policy, or the name of a shipped one.')]
 BagOption = Annotated[Path, typer.Option(help='Folder of the transition bag; it must not exist.')]
 JsonOption = Annotated[bool, typer.Option('--json', help='Print the results as JSON.')]
+
+
+def scale_of(env: str | None, scale: float | None) -> float:
+    """Return `--scale`, or its default.
+
+    Raises:
+        ResidualRLError: it is given without `--env`: a task has its own.
+    """
+    if env is None and scale is not None:
+        raise ResidualRLError(
+            f'--scale {scale:g} is for --env, and a task has its own: give --set '
+            f'residual_scale={scale:g} to train, PRESET:residual_scale={scale:g} to compare, or '
+            'write it in a file for --task'
+        )
+    return 0.1 if scale is None else scale
 
 
 def environment_run(

@@ -65,7 +65,7 @@ def train_prior(
         int, typer.Option(min=1, help='Held-out seeds for the returns in the card.')
     ] = 100,
     run: Annotated[
-        MaybePath, typer.Option(help='Folder of the run; default: runs/<name of the model>_prior.')
+        MaybePath, typer.Option(help='Folder of the run; default: runs/MODEL_prior.')
     ] = None,
     resume: Annotated[bool, typer.Option(help='Continue the run in --run.')] = False,
 ) -> None:
@@ -274,13 +274,12 @@ def up(
     from residual_rl_ros.resources import find_base_policy
     from residual_rl_ros.robot.description import load_robot
     from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
-    from residual_rl_ros.ros.bringup.up import run_up
+    from residual_rl_ros.ros.bringup.up import check_before, run_up
 
     if overrides and not learner:
         raise ResidualRLError('--set is a number of the learner, and --no-learner runs none')
-    _, robot_file = load_robot(robot)
     run = RobotRun(
-        robot_file,
+        load_robot(robot)[1],
         find_base_policy(base),
         out if learner else None,
         actor=None if learner else out,
@@ -306,6 +305,7 @@ def up(
         observation_map=tuple(observation_map or ()),
     )
     nodes, console = robot_topology(run), Console(stderr=True)
+    check_before(run, nodes, console)
     page = ['residual-rl dashboard', *(f'--namespace {name}' for name in run.namespaces if name)]
     fleet = ['--fleet'] if len(run.namespaces) > 1 else []
     console.print(f'a page in the browser: {" ".join([*page, *fleet])}', soft_wrap=True)

@@ -5,4 +5,19 @@
 May import `algorithms`, `control` and below. Open `run` first.
 """
 
+from pathlib import Path
+
+from residual_rl_ros.resources import find_file
+
 DEFAULT_PRESET = 'best_of_n'
+
+
+def find_preset(name: str) -> Path:
+    """Return the file of a preset: a path, or the name of a shipped one.
+
+    `preset` reads it, and imports torch for that, which takes seconds.
+
+    Raises:
+        ResourceError: no shipped preset has the name.
+    """
+    return find_file('preset', ('config', 'presets'), name, '.yaml')

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from residual_rl_ros.algorithms.rule import RULES, Rule, RuleConfig, find_rule
-from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.resources import find_file, resource_path
+from residual_rl_ros.config import find_preset
+from residual_rl_ros.errors import ConfigError, ResourceError
+from residual_rl_ros.resources import resource_path
 from residual_rl_ros.schema import from_mapping, parameter, read_yaml, unknown_key
 from residual_rl_ros.transitions.layout import TransitionLayout
 
@@ -322,7 +323,7 @@ def load_preset(
 
 def _read(name: str, heirs: tuple[str, ...]) -> dict[str, Any]:
     """Return the content of a preset file, over that of the preset which it extends."""
-    path = find_file('preset', ('config', 'presets'), name, '.yaml')
+    path = find_preset(name)
     values = read_yaml(path, 'preset')
     if not isinstance(values, Mapping):
         raise ConfigError(str(path), ['cannot read preset: the content is no map'])
@@ -333,7 +334,10 @@ def _read(name: str, heirs: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(parent, str) or parent in (name, *heirs):
         chain = ' extends '.join([*heirs, name, str(parent)])
         raise ConfigError(str(path), [f'extends is {parent!r}, expected another preset: {chain}'])
-    merged = _read(parent, (*heirs, name))
+    try:
+        merged = _read(parent, (*heirs, name))
+    except ResourceError as error:
+        raise ConfigError(str(path), [f'extends: {error}']) from error
     for key, value in values.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = {**merged[key], **value} if both else value

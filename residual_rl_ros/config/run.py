@@ -20,7 +20,7 @@ from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.base_policy.prefetch import AUTO as AUTO_PREFETCH
 from residual_rl_ros.base_policy.prefetch import DESCRIPTION as PREFETCH
 from residual_rl_ros.base_policy.prefetch import WORDS as PREFETCH_WORDS
-from residual_rl_ros.config import DEFAULT_PRESET
+from residual_rl_ros.config import DEFAULT_PRESET, find_preset
 from residual_rl_ros.config.operator import DESCRIPTION as OPERATOR
 from residual_rl_ros.config.operator import OperatorConfig
 from residual_rl_ros.config.success import AUTO, DESCRIPTION, SuccessCriterion
@@ -179,7 +179,12 @@ class RunConfig:
         return replace(self, add_on=tuple(AddOns.from_options(options).to_list()))
 
     def with_preset(self, preset: str) -> RunConfig:
-        """Return it with a preset; its own overrides are tuned for its own one alone."""
+        """Return it with a preset; its own overrides are tuned for its own one alone.
+
+        Raises:
+            ResourceError: there is no such preset.
+        """
+        find_preset(preset)
         return self if preset == self.preset else replace(self, preset=preset, overrides={})
 
     def learner_config(self) -> LearnerConfig:

@@ -138,7 +138,8 @@ class Difference:
             returns = f'difference of the returns: {self.added.words(self.returns)}'
         if self.fixed is None:
             return f'{returns}, p = {p} (paired t)'
-        repaired = f'{self.fixed} seeds repaired, {self.broken} broken, p = {p} (McNemar, exact)'
+        seeds = 'seed' if self.fixed == 1 else 'seeds'
+        repaired = f'{self.fixed} {seeds} repaired, {self.broken} broken, p = {p} (McNemar, exact)'
         return repaired if self.added is None else f'{repaired}; {returns}'
 
     def summary(self) -> dict[str, float | int | None]:

@@ -25,7 +25,8 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 
-from residual_rl_ros.config.preset import LearnerConfig, learner_config
+from residual_rl_ros.config import DEFAULT_PRESET
+from residual_rl_ros.config.preset import LearnerConfig, learner_config, load_preset
 from residual_rl_ros.errors import CheckpointError, ConfigError, ResidualRLError
 from residual_rl_ros.files.json_text import read_run_json
 from residual_rl_ros.learner.folder import MANIFEST, FolderLock, check_files, write_manifest
@@ -259,6 +260,26 @@ def check_numbers(directory: Path, config: LearnerConfig) -> None:
             f'{stored.get(key, "absent")} there, {wanted.get(key, "absent")} by the preset and its '
             f'overrides{more}; use the same, or another folder'
         )
+
+
+def numbers(preset: str, overrides: Mapping[str, Any], resumed: Path | None) -> LearnerConfig:
+    """Return the numbers of a learner.
+
+    Args:
+        preset: its preset; empty is that of the checkpoint, or the default.
+        overrides: what replaces numbers of it.
+        resumed: checkpoint that it continues, if it does.
+
+    Raises:
+        ResidualRLError: a number is wrong or not the checkpoint's, or this cannot be read.
+    """
+    if resumed is not None and not preset:
+        config = learner_config({**stored_config(resumed).to_mapping(), **overrides})
+    else:
+        config = load_preset(preset or DEFAULT_PRESET, overrides)
+    if resumed is not None:
+        check_numbers(resumed, config)
+    return config
 
 
 def stored_config(directory: Path) -> LearnerConfig:

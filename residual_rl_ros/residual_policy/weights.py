@@ -347,7 +347,7 @@ def read_actor(path: Path, key: Key | None = None) -> bytes:
         key: it must be sealed with this one; None accepts any.
 
     Raises:
-        ResidualRLError: there is none, or it is not sealed with the key.
+        ResidualRLError: there is none, it is not sealed with the key, or it is no weight message.
     """
     latest = readable_checkpoint(path / CHECKPOINTS / 'latest')
     places = (latest / ACTOR, readable_checkpoint(path) / ACTOR, path)
@@ -355,10 +355,14 @@ def read_actor(path: Path, key: Key | None = None) -> bytes:
         if place.is_file():
             try:
                 (key or Key()).check_file(place)
-                return place.read_bytes()
+                message = place.read_bytes()
+                decode_weights(message)
             except OSError as error:
                 raise ResidualRLError(f'cannot read actor {str(place)!r}: {error}') from error
+            except WeightsError as error:
+                raise WeightsError(error.reason, f'actor {str(place)!r}: {error}') from error
+            return message
+    lack = 'holds no actor' if path.exists() else 'does not exist'
     raise ResidualRLError(
-        f'{str(path)!r} holds no actor; expected {CHECKPOINTS}/latest/{ACTOR}, {ACTOR} or such a '
-        'file'
+        f'{str(path)!r} {lack}; expected {CHECKPOINTS}/latest/{ACTOR}, {ACTOR} or such a file'
     )

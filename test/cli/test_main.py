@@ -11,11 +11,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import gymnasium
 import pytest
+import typer
 from builders import make_metadata, write_onnx_policy
 
-from residual_rl_ros.cli.main import _interrupt, main
+from residual_rl_ros.cli.main import _interrupt, app, main
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.tasks.hosting import check_environment
@@ -115,6 +117,10 @@ def test_check_base_diagnoses_a_base_policy(run) -> None:
             'tells how likely its actions are',
         ),
         (['train', '--success', 'success:never'], "success is 'success:never', expected auto"),
+        (['train', '--scale', '0.2'], '--set residual_scale=0.2'),
+        (['compare', '--presets', 'dawn', '--scale', '0.2'], 'PRESET:residual_scale=0.2'),
+        (['evaluate', '/no/run'], "'/no/run' does not exist; expected checkpoints/latest/"),
+        (['evaluate', 'x.onnx'], "x.onnx': weight message of "),
     ],
 )
 def test_bad_input_is_one_line_on_stderr_and_exit_code_two(
@@ -171,6 +177,29 @@ def test_a_wrong_number_is_said_before_what_takes_seconds_is_imported(
     code, _, err = run('train', '--set', change)
     assert code == 2
     assert change.split('=')[0] in err
+
+
+@pytest.mark.parametrize('command', ['train --preset', 'compare --presets', 'bag train b --preset'])
+def test_an_unknown_preset_is_said_before_torch_is_imported(
+    run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
+) -> None:
+    for module in ('config.preset', 'comparison.compare'):
+        monkeypatch.setitem(sys.modules, f'residual_rl_ros.{module}', None)
+    code, _, err = run(*command.split(), 'dwan', '--out', tmp_path / 'out')
+    assert code == 2
+    assert err.startswith("error: unknown preset 'dwan'; shipped: best_of_n, ")
+
+
+def test_no_help_has_words_that_markdown_takes_for_tags() -> None:
+    def helps(command: click.Command) -> Iterator[str]:
+        yield command.help or ''
+        yield from (getattr(parameter, 'help', '') or '' for parameter in command.params)
+        for each in getattr(command, 'commands', {}).values():
+            yield from helps(each)
+
+    texts = list(helps(typer.main.get_command(app)))
+    assert len(texts) > 200
+    assert [text for text in texts if '<' in text] == []
 
 
 def test_an_unknown_task_is_one_line_without_a_traceback(tmp_path: Path) -> None:

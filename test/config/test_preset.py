@@ -107,6 +107,9 @@ def test_a_preset_extends_another_and_none_itself(tmp_path: Path) -> None:
     other.write_text(f'extends: {one}\n')
     with pytest.raises(ConfigError, match=r'extends is .*expected another preset'):
         load_preset(str(one))
+    other.write_text('extends: best_off\n')
+    with pytest.raises(ConfigError, match=r"other.yaml: extends: unknown preset 'best_off'"):
+        load_preset(str(one))
 
 
 @pytest.mark.parametrize('name', PRESETS)

@@ -213,7 +213,7 @@ def test_success_and_the_returns_with_an_add_on_stand_side_by_side() -> None:
     final = added([True, True], [1.0, 1.0], [-1.0, 0.0])
     assert str(score(base)).startswith('50% [')
     assert 'return: basic 0.5 [' in str(score(base))
-    assert str(difference(base, final)).startswith('1 seeds repaired, 0 broken, p = 1 (McNemar')
+    assert str(difference(base, final)).startswith('1 seed repaired, 0 broken, p = 1 (McNemar')
     assert 'add-on 1.5 [' in str(difference(base, final))
     # One without is no episode with an add-on of zero.
     assert score([*base, *episodes([True], [1.0])]).added is None

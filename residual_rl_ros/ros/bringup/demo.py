@@ -69,6 +69,8 @@ class DemoOptions:
     paired_seeds: int = PAIRED_SEEDS
     domain: int | None = None
     """ROS domain of the run; None takes a free one, not that of `ROS_DOMAIN_ID`."""
+    quick: bool = False
+    """It learns nothing, and there is nothing to say of how it ended."""
 
 
 def quick(config: RunConfig) -> RunConfig:
@@ -137,13 +139,16 @@ def _run(
         'git_commit': git_commit(),
     }
     try:
-        summary |= _finetune(options, run, domain_id, console)
+        finetuned, ended = _finetune(options, run, domain_id, console)
+        summary |= finetuned
         message = read_actor(out)
         final = _evaluate('base + residual', options, message, console)
         final_score = score(final)
         summary |= {'final': final_score.summary(), 'interrupted': False}
         summary |= difference(base, final).summary()
         say(console, f'base + residual: {final_score} on the same seeds')
+        if not options.quick:
+            say(console, ended)
         _draw_repair(options, run.robot.control_rate_hz, (base, final), message, console)
     finally:
         summary |= describe_learning(out, run.robot.control_rate_hz)
@@ -175,8 +180,12 @@ def _evaluate(
 
 def _finetune(
     options: DemoOptions, run: ResolvedRun, domain_id: int, console: Console
-) -> dict[str, Any]:
-    """Run the three processes until there is evidence of success, or the budget is spent."""
+) -> tuple[dict[str, Any], str]:
+    """Run the three processes until there is evidence of success, or the budget is spent.
+
+    Returns:
+        What the summary says of it, and why it ended, in words.
+    """
     config, out = options.config, options.output_dir
     nodes = finetune_topology(
         config,
@@ -212,8 +221,9 @@ def _finetune(
         wall = time.monotonic() - started
         rate = monitor.number(SIMULATOR, 'mean_steps_per_s')
         steps = monitor.number(SIMULATOR, 'control_steps')
-    say(console, ending(evidence, steps, config.control_steps))
-    return {
+    if not console.is_terminal:
+        console.line()  # `Live` ends the line of a table on a terminal only.
+    found = {
         'ended_by': 'evidence' if evidence.decided else 'budget',
         'evidence': {
             'level': evidence.level,
@@ -227,6 +237,7 @@ def _finetune(
         },
         'finetune_wall_s': round(wall, 1),
     }
+    return found, ending(evidence, steps, config.control_steps)
 
 
 def follow_learner(evidence: SuccessTest, values: Mapping[str, str]) -> None:

@@ -4,24 +4,32 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import select
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from residual_rl_ros.base_policy.metadata import columns_for
+from residual_rl_ros.base_policy.onnx_policy import metadata_of, read_policy_model
+from residual_rl_ros.config import find_preset
+from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.node_spec import ENVIRONMENT, NodeSpec, dependants
 from residual_rl_ros.ros.bringup.processes import Bringup, Restarts
-from residual_rl_ros.ros.bringup.topology import resumed
+from residual_rl_ros.ros.bringup.topology import RobotRun, latest, resumed
 from residual_rl_ros.ros.common.managed_node import OK
 from residual_rl_ros.ros.common.node_host import ros_domain
 
@@ -62,6 +70,48 @@ TOLD = {
     'learner_node': ('phase', 'paused', 'rollbacks'),
 }
 """Diagnostics of which each change is told where there is no terminal."""
+
+
+def check_before(run: RobotRun, nodes: Sequence[NodeSpec], console: Console) -> None:
+    """Refuse what a node would refuse when the others have started already.
+
+    Args:
+        run: what is to run.
+        nodes: its nodes, as `robot_topology` returns them.
+        console: is told what is unusual.
+
+    Raises:
+        ResidualRLError: base policy, robot and residual do not fit, or a number of the learner is
+            wrong.
+    """
+    robot, _ = load_robot(str(run.robot_file))
+    metadata = metadata_of(read_policy_model(run.base_policy))
+    columns_for(metadata, robot, run.base_policy.name)
+    policy = next(node for node in nodes if node.executable == 'policy_node')
+    scale = policy.parameters['residual_scale']
+    ResidualBound.from_metadata(metadata, scale, robot.action.is_discrete)
+    for learner in (node.parameters for node in nodes if node.executable == 'learner_node'):
+        if run.preset:
+            find_preset(run.preset)
+        # In a process that ends: this one would keep the memory of torch, 130 MB.
+        with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+            pool.submit(_check_learner, dict(learner), run.proposals).result()
+    # What chooses among proposals may need the whole range, which is 2.
+    if max(scale) > 1.0 and run.proposals == 1 and not robot.action.is_discrete:
+        console.print(
+            f'[yellow]warning:[/] residual_scale is {escape(str(scale))}: a residual may move a '
+            'command by more than half of the range that the base policy was trained on; 0.05 to '
+            '0.3 are usual',
+            soft_wrap=True,
+        )
+
+
+def _check_learner(learner: Mapping[str, Any], proposals: int) -> None:
+    """Refuse parameters of a learner node whose numbers are wrong."""
+    from residual_rl_ros.learner.checkpoint import numbers
+
+    resumed = latest(Path(learner['output_dir'])) if learner['resume'] else None
+    numbers(learner['preset'], learner['overrides'], resumed).check_proposals(proposals)
 
 
 def run_up(nodes: Sequence[NodeSpec], log_dir: Path, console: Console) -> None:

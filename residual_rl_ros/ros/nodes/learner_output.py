@@ -14,7 +14,6 @@ import numpy as np
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy, read_policy_model
 from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.config import DEFAULT_PRESET
-from residual_rl_ros.config.preset import LearnerConfig, learner_config, load_preset
 from residual_rl_ros.demonstrations.frames import read_observation_map
 from residual_rl_ros.demonstrations.source import Demonstrated, Recordings, add_demonstrations
 from residual_rl_ros.errors import (
@@ -25,9 +24,8 @@ from residual_rl_ros.errors import (
 )
 from residual_rl_ros.learner.checkpoint import (
     CheckpointFolder,
-    check_numbers,
     load_checkpoint,
-    stored_config,
+    numbers,
 )
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.learner.metrics_log import MetricsLog
@@ -68,7 +66,8 @@ class LearnerOutput:
         self.checkpoints = CheckpointFolder(folder / CHECKPOINTS, key)
         try:
             self._check_resume()
-            self._config = self._read_config(overrides)
+            resumed = self.checkpoints.latest if parameters.resume else None
+            self._config = numbers(parameters.preset, overrides, resumed)
             self._identity = self._read_identity()
             self._recordings = self._read_recordings()
             self.log = MetricsLog(folder / 'tensorboard', warn)
@@ -90,22 +89,6 @@ class LearnerOutput:
                 else f'{folder!r} already holds a checkpoint; set resume:=true to continue it, or '
                 'choose another output_dir'
             )
-
-    def _read_config(self, overrides: Mapping[str, Any]) -> LearnerConfig:
-        """Return the preset with its overrides; to resume, it must be the checkpoint's.
-
-        Raises:
-            ResidualRLError: a number is wrong or not the checkpoint's.
-        """
-        parameters, latest = self._parameters, self.checkpoints.latest
-        if parameters.resume and not parameters.preset:
-            stored = stored_config(latest)
-            config = learner_config({**stored.to_mapping(), **overrides})
-        else:
-            config = load_preset(parameters.preset or DEFAULT_PRESET, overrides)
-        if parameters.resume:
-            check_numbers(latest, config)
-        return config
 
     def make_learner(
         self,

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -18,9 +19,13 @@ import rclpy
 from command_line import run_command
 from PIL import Image
 from processes import node_processes, wait_for
+from rich.console import Console
 
+from residual_rl_ros.config.run import load_run
+from residual_rl_ros.evaluation.episode import Episode
 from residual_rl_ros.evaluation.intervals import SuccessTest
 from residual_rl_ros.learner.checkpoint import load_checkpoint
+from residual_rl_ros.ros.bringup import demo as demonstration
 from residual_rl_ros.ros.bringup import monitor
 from residual_rl_ros.ros.bringup.demo import ending, follow_learner
 
@@ -56,7 +61,8 @@ def test_a_quick_demo_leaves_everything_it_promises(tmp_path: Path) -> None:
     assert summary['versions']['torch']
     assert not summary['interrupted']
     assert summary['ended_by'] == 'budget'
-    assert 'ended with its budget of 600 control steps' in ' '.join(result.stderr.split())
+    assert 'ended with its budget' not in result.stderr
+    assert all(line.endswith('┘') for line in result.stderr.splitlines() if '┘' in line)
     assert load_checkpoint(out / 'checkpoints' / 'latest').updates.online == summary['updates']
     assert list((out / 'tensorboard').glob('events.*'))
     with Image.open(out / 'learning_curve.png') as image:
@@ -75,6 +81,28 @@ def test_the_demo_ends_when_its_training_episodes_are_evidence_and_says_so() -> 
     assert 'evidence that success is above 90%' in said
     said = ending(SuccessTest(), 20_040.0, 20_000)
     assert 'ended with its budget of 20000 control steps' in said
+
+
+@pytest.mark.parametrize('quick', [False, True])
+def test_the_demo_says_its_result_before_why_it_ended_and_of_a_quick_one_no_more(
+    quick: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = [Episode(seed, True, 1, 1.0) for seed in range(2)]
+    for name, made in (
+        ('_finetune', ({}, 'ended with its budget')),
+        ('_evaluate', played),
+        ('_draw_repair', None),
+        ('read_actor', b''),
+        ('describe_learning', {'episodes': 0}),
+    ):
+        monkeypatch.setattr(demonstration, name, lambda *told, made=made: made)
+    run = load_run('peg_insert').resolve()
+    console = Console(file=io.StringIO(), width=200)
+    options = demonstration.DemoOptions(run.config, 0, tmp_path, 2, quick=quick)
+    demonstration._run(options, run, 0, 0.0, console)
+    *_, result, last = ['', *console.file.getvalue().splitlines()]
+    assert (result if not quick else last).startswith('base + residual: 100%')
+    assert ('ended with its budget' in last) is not quick
 
 
 def test_ctrl_c_ends_every_process_and_keeps_a_usable_checkpoint(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,8 @@ def test_numbers_of_the_preset_reach_the_learner_if_there_is_one(
 ) -> None:
     started = []
     monkeypatch.setattr(bringup, 'run_up', lambda nodes, logs, console: started.extend(nodes))
+    here = ThreadPoolExecutor  # Where torch is already, it takes no time.
+    monkeypatch.setattr(bringup, 'ProcessPoolExecutor', lambda count, context: here(count))
     command = ['up', 'peg_insert', '--base', 'peg_insert', '--out', str(tmp_path)]
     command += ['--set', 'gamma=0.9', '--set', 'actor_hidden_sizes=[8, 8]']
     assert run_command(*command, monkeypatch=monkeypatch) == 0
@@ -105,3 +108,49 @@ def test_numbers_of_the_preset_reach_the_learner_if_there_is_one(
     assert run_command(*command, '--no-learner', monkeypatch=monkeypatch) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith('error: --set is a number of the learner')
+
+
+@pytest.mark.parametrize(
+    ('options', 'reason'),
+    [
+        ('--preset dwan', "unknown preset 'dwan'"),
+        ('--set warmup_transition=1500', 'did you mean warmup_transitions?'),
+        ('--preset q_remix', 'proposals is 1: set it to 8'),
+        ('--scale 0.1 --scale 0.2', 'residual_scale has 2 values, expected 1 or 7'),
+        ('--scale 0.1 --scale 0.2 --no-learner', 'residual_scale has 2 values, expected 1 or 7'),
+        ('--base push_to_goal', 'observation names differ'),
+    ],
+)
+def test_what_a_node_would_refuse_is_refused_before_any_is_started(
+    options: str,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(bringup, 'run_up', None)
+    if options != '--set warmup_transition=1500':  # One passes through a process, as users' do.
+        pool = ThreadPoolExecutor
+        monkeypatch.setattr(bringup, 'ProcessPoolExecutor', lambda count, context: pool(count))
+    write_peg_actor(tmp_path / 'actor.safetensors')
+    command = ['up', 'peg_insert', '--base', 'peg_insert', '--out', str(tmp_path)]
+    assert run_command(*command, *options.split(), monkeypatch=monkeypatch) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: ')
+    assert reason in line
+
+
+@pytest.mark.parametrize(('options', 'warned'), [('', True), ('--proposals 8', False)])
+def test_a_residual_of_more_than_half_of_the_trained_range_is_told(
+    options: str,
+    warned: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(bringup, 'run_up', lambda nodes, logs, console: None)
+    write_peg_actor(tmp_path / 'actor.safetensors')
+    command = ['up', 'peg_insert', '--base', 'peg_insert', '--out', str(tmp_path), '--no-learner']
+    given = ('--scale', '2', *options.split())
+    assert run_command(*command, *given, monkeypatch=monkeypatch) == 0
+    assert ('warning: residual_scale is [2.0]' in capsys.readouterr().err) is warned
