@@ -121,8 +121,8 @@ TOLERANCE = 1e-6
 TIE = 1e-4
 """Advantages below this, relative to 1 + |Q|, are zero within the rounding of float32."""
 MOST_TIES = 0.1
-"""Share of decisions that may be ties; more are an error. Critics that have hardly
-learned, as in a demo of a minute, have some percent."""
+"""Share of decisions that may be ties; more are an error. Critics that have hardly learned, as in a
+demo of a minute, have some percent."""
 EPISODE_STEPS = 100
 """Control steps of an episode in a `RandomWorld`."""
 SPREAD = 2.0
